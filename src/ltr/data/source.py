@@ -1,0 +1,167 @@
+"""The Source: an immutable table of samples, and ImageFiles, its form for images that stay on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ltr.errors import DataError, nearest
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """A view of ``array`` that cannot be written through."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """A table of image files: one bytes object and one offset array instead of millions of Python strings.
+
+    Worker processes share both without copying, because no per-path object has a reference count to touch.
+
+    Attributes:
+        root: folder that relative paths start from. It is not part of the fingerprint, so a data set may be moved.
+        blob: all paths, UTF-8 (undecodable bytes kept by ``surrogateescape``), one after the other.
+        offsets: int64 [N + 1]; path i is ``blob[offsets[i]:offsets[i + 1]]``.
+        sizes: int64 [N] file sizes in bytes where they are known, else None.
+    """
+
+    root: str
+    blob: bytes
+    offsets: np.ndarray
+    sizes: np.ndarray | None = None
+
+    @classmethod
+    def from_paths(
+        cls, root: str | os.PathLike[str], paths: Iterable[str], sizes: np.ndarray | None = None
+    ) -> ImageFiles:
+        """Pack ``paths`` (relative to ``root``, or absolute)."""
+        encoded = [os.fsencode(path) for path in paths]
+        offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
+        np.cumsum(np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded)), out=offsets[1:])
+        if sizes is not None:
+            sizes = read_only(np.array(sizes, dtype=np.int64))
+            if sizes.shape != (len(encoded),):
+                raise DataError(f"{sizes.shape[0]} file sizes were given for {len(encoded)} image files")
+        return cls(os.fspath(root), b"".join(encoded), read_only(offsets), sizes)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def path(self, index: int) -> str:
+        """The full path of image ``index`` (0 <= index < N)."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)} image files")
+        relative = self.blob[self.offsets[index] : self.offsets[index + 1]]
+        return os.path.join(self.root, os.fsdecode(relative))
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """An immutable table of samples. Reading labels never decodes an image.
+
+    Attributes:
+        name: short name of the data set, such as ``cifar10``.
+        images: uint8 [N, H, W, C] (read-only), or `ImageFiles` of length N.
+        labels: int64 [N] (read-only), each in [0, number of class names).
+        class_names: one name per class.
+        parts: named parts in order; together they cover 0 .. N-1 without gap or overlap.
+        fingerprint: sha256 (hex) over name, parts, class names, labels and pixels (or paths and sizes). Left empty,
+            it is computed.
+
+    Raises:
+        DataError: where the pieces do not fit each other, or a label is outside its range.
+    """
+
+    name: str
+    images: np.ndarray | ImageFiles
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    parts: Mapping[str, range]
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        # a copy, so that the caller's array cannot change the table afterwards; pixels are too many to copy
+        set_field(self, "labels", _checked_labels(self.name, self.labels, len(self.class_names)))
+        set_field(self, "class_names", tuple(str(name) for name in self.class_names))
+        set_field(self, "parts", dict(self.parts))
+        if isinstance(self.images, np.ndarray):
+            if self.images.dtype != np.uint8 or self.images.ndim != 4:
+                raise DataError(
+                    f"source '{self.name}': images must be uint8 [N, H, W, C], not {self.images.dtype} "
+                    f"{list(self.images.shape)}"
+                )
+            set_field(self, "images", read_only(np.ascontiguousarray(self.images)))
+        if len(self.images) != len(self.labels):
+            raise DataError(f"source '{self.name}': {len(self.images)} images but {len(self.labels)} labels")
+        _check_parts(self.name, self.parts, len(self.labels))
+        if not self.fingerprint:
+            set_field(self, "fingerprint", _fingerprint(self))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes of the data set, whether or not each has images."""
+        return len(self.class_names)
+
+    def part(self, name: str) -> range:
+        """The indices of part ``name``. Raises DataError, naming the parts there are, where it is missing."""
+        if name not in self.parts:
+            raise DataError(
+                f"source '{self.name}' has no part '{name}'; it has {', '.join(self.parts)}{nearest(name, self.parts)}"
+            )
+        return self.parts[name]
+
+
+def set_field(instance: object, field: str, value: object) -> None:
+    """Set a field of a frozen dataclass while it is being built."""
+    object.__setattr__(instance, field, value)
+
+
+def _checked_labels(name: str, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    given = np.asarray(labels)
+    if given.ndim != 1 or not (np.issubdtype(given.dtype, np.integer) or given.size == 0):
+        raise DataError(f"source '{name}': labels must be integers [N], not {given.dtype} {list(given.shape)}")
+    bad = np.flatnonzero((given < 0) | (given >= num_classes))
+    if bad.size:
+        first = bad[0]
+        raise DataError(
+            f"source '{name}': label {given[first]} of image {first} is outside 0..{num_classes - 1} "
+            f"({bad.size} of {given.size} labels are). Check the label file, or the number of class names"
+        )
+    return read_only(np.array(given, dtype=np.int64))
+
+
+def _check_parts(name: str, parts: Mapping[str, range], total: int) -> None:
+    expected = 0
+    for part, indices in parts.items():
+        if indices.step != 1 or indices.start != expected or indices.stop < indices.start:
+            raise DataError(f"source '{name}': part '{part}' is {indices}, but it must start at {expected} with step 1")
+        expected = indices.stop
+    if expected != total:
+        raise DataError(f"source '{name}': its parts cover {expected} samples of {total}")
+
+
+def _fingerprint(source: Source) -> str:
+    digest = hashlib.sha256()
+    parts = [(part, indices.start, indices.stop) for part, indices in source.parts.items()]
+    digest.update(repr(("source-1", source.name, parts, source.class_names)).encode("utf-8", "surrogateescape"))
+    digest.update(np.ascontiguousarray(source.labels))
+    images = source.images
+    if isinstance(images, ImageFiles):
+        digest.update(np.ascontiguousarray(images.offsets))
+        digest.update(images.blob)
+        if images.sizes is not None:
+            digest.update(np.ascontiguousarray(images.sizes))
+    else:
+        digest.update(repr(images.shape).encode())
+        digest.update(images)
+    return digest.hexdigest()
