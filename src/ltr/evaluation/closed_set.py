@@ -1,0 +1,314 @@
+"""The closed-set protocol: how well a model tells the classes that it was trained on, frequent and rare ones apart.
+
+Everything is counted per class on the device, in integers, so the sums of several batches or processes are exact in
+any order; nothing waits for the device until `ClosedSet.compute`. A C x C matrix is never formed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, distributed
+
+from ltr.errors import ConfigError, DataError, TrainingError, nearest
+from ltr.evaluation.averages import calibration_error, geometric_mean, mean, ratio
+from ltr.evaluation.gather import gather_rows, several_processes
+from ltr.evaluation.groups import GROUPS, group_of_class, shot_groups
+from ltr.evaluation.scores import LINKS, Scores, log_normaliser, probabilities, top_classes
+
+# confidences are summed as integers of this resolution: exact in any order, room for 2**31 images
+_FIXED_POINT = 2**32
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedSetResult:
+    """What `ClosedSet.compute` gives.
+
+    Attributes:
+        metrics: fractions in [0, 1] except ``nll`` (nats); NaN where there is nothing to average.
+        per_class: arrays [C] ``class_id train_count group n correct accuracy precision recall f1 mean_confidence``;
+            n is the number of evaluated images, accuracy and recall are the same number under its two names.
+        confusion: arrays ``true predicted count`` of the cells that are not zero, sorted by true, then predicted.
+        predictions: one row an image, sorted by id: ``id label prediction top5 [N, k] scores [N, k] nll``; ``top5`` is
+            named after ``top_k``, scores are its probabilities. Empty without ``keep_predictions``, as is confusion.
+    """
+
+    metrics: dict[str, float]
+    per_class: dict[str, np.ndarray]
+    confusion: dict[str, np.ndarray]
+    predictions: dict[str, np.ndarray]
+
+
+class ClosedSet:
+    """Counts predictions batch by batch; `reduce` joins processes; `compute` gives the numbers.
+
+    A prediction is the class of the highest logit, the lowest class id among equals. ``update`` neither waits for the
+    device nor copies to the host, so scores that are not finite and labels out of range are counted there and raised
+    by ``compute``.
+
+    Args:
+        class_counts: int64 [C], training images of each class.
+        many_above: see `ltr.evaluation.groups.shot_groups`.
+        few_below: see `ltr.evaluation.groups.shot_groups`.
+        top_k: the k of top-k accuracy and of the kept predictions; all classes where there are fewer than k.
+        calibration_bins: bins of equal width for the calibration error.
+        link: ``softmax`` or ``sigmoid``, how the model's loss turns logits into probabilities.
+        keep_predictions: keep a row for each image (about 60 bytes at k = 5).
+        device: where the counters live; that of the scores.
+
+    Raises:
+        ConfigError: an unknown link, or bounds, top_k or bins out of range.
+    """
+
+    name: ClassVar[str] = "closed_set"
+    headline: ClassVar[str] = "balanced_accuracy"
+
+    def __init__(
+        self,
+        class_counts: np.ndarray | Tensor,
+        *,
+        many_above: int = 100,
+        few_below: int = 20,
+        top_k: int = 5,
+        calibration_bins: int = 15,
+        link: str = "softmax",
+        keep_predictions: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if link not in LINKS:
+            raise ConfigError(
+                f"link={link!r} is unknown; a loss declares one of {', '.join(LINKS)}{nearest(link, LINKS)}"
+            )
+        if top_k < 1 or calibration_bins < 1:
+            raise ConfigError(
+                f"evaluation.top_k={top_k} and evaluation.calibration_bins={calibration_bins} must both be at least 1."
+            )
+        self.class_counts = np.asarray(class_counts, dtype=np.int64)
+        self.groups = shot_groups(self.class_counts, many_above, few_below)
+        self.num_classes = len(self.class_counts)
+        self.top_k = top_k
+        self.bins = calibration_bins
+        self.link = link
+        self.keep_predictions = keep_predictions
+        self.device = torch.device(device)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all images."""
+        sizes = {
+            "n": self.num_classes,
+            "correct": self.num_classes,
+            "predicted": self.num_classes,
+            "confidence": self.num_classes,
+            # the first half counts all images, the second those of few-shot classes
+            "bin_n": 2 * self.bins,
+            "bin_correct": 2 * self.bins,
+            "bin_confidence": 2 * self.bins,
+            "top_correct": 1,
+            "bad_scores": 1,
+            "bad_labels": 1,
+        }
+        with torch.inference_mode(False):  # a trainer may have it on, and its tensors cannot be changed outside of it
+            self._few = torch.from_numpy(self.groups["few"]).to(self.device, torch.int64)
+            # one buffer, so that processes are joined by one sum
+            self._counts = torch.zeros(sum(sizes.values()), dtype=torch.int64, device=self.device)
+            self._nll = torch.zeros(1, dtype=torch.float64, device=self.device)
+        self._counter = dict(zip(sizes, self._counts.split(list(sizes.values()))))
+        self._kept: dict[str, list[Tensor]] = {}
+        self._seen = 0
+        self._reduced = False
+
+    @torch.no_grad()
+    def update(self, scores: Scores, labels: Tensor, indices: Tensor | None = None) -> None:
+        """Count one batch.
+
+        Args:
+            scores: logits [B, C] are read in float32, the rest is ignored.
+            labels: int64 [B], in [0, C).
+            indices: int64 [B], the images' places in the source; without them images are numbered as they come.
+        """
+        if self._reduced:
+            raise RuntimeError("The counters are already joined over processes: call reset() before another update().")
+        logits = scores.logits.float()
+        if logits.shape != (len(labels), self.num_classes):
+            raise ValueError(
+                f"Scores of shape {tuple(logits.shape)} for {len(labels)} labels, {self.num_classes} classes."
+            )
+        valid = ((labels >= 0) & (labels < self.num_classes)).long()
+        labels = labels.clamp(0, self.num_classes - 1)
+
+        top_values, top = top_classes(logits, min(self.top_k, self.num_classes))
+        normaliser = log_normaliser(logits, self.link)
+        top_probabilities = probabilities(top_values, normaliser, self.link)
+        nll = normaliser - logits.gather(1, labels[:, None])[:, 0]
+        hits = (top == labels[:, None]) & valid.bool()[:, None]
+
+        self._count(labels, top[:, 0], hits[:, 0].long(), top_probabilities[:, 0], valid)
+        self._counter["top_correct"] += hits.any(dim=1).sum()
+        # one NaN or +inf among the logits spoils the normaliser; -inf is a class that is ruled out, and allowed
+        self._counter["bad_scores"] += (~normaliser.isfinite()).sum()
+        self._counter["bad_labels"] += (1 - valid).sum()
+        self._nll += nll.double().sum()
+        if self.keep_predictions:
+            if indices is None:
+                indices = torch.arange(self._seen, self._seen + len(labels), device=self.device)
+            rows = {
+                "id": indices.clone(),
+                "label": labels.int(),
+                "top": top.int(),
+                "scores": top_probabilities,
+                "nll": nll,
+            }
+            for key, rows_of_batch in rows.items():
+                self._kept.setdefault(key, []).append(rows_of_batch)
+        self._seen += len(labels)
+
+    def _count(self, labels: Tensor, predicted: Tensor, correct: Tensor, confidence: Tensor, valid: Tensor) -> None:
+        """Add one batch [B] to the per-class counters and to the calibration bins."""
+        # index_add_ and not bincount: that one waits for the device to learn how many bins there are
+        weight = confidence.double().nan_to_num(0.0)
+        fixed = (weight * _FIXED_POINT).round().long() * valid
+        # bins are open on the left: (0, 1/M], (1/M, 2/M], ...
+        bins = (weight * self.bins).ceil().long().sub_(1).clamp_(0, self.bins - 1)
+        few = self._few[labels]
+        for name, where, amount in (
+            ("n", labels, valid),
+            ("correct", labels, correct),
+            ("predicted", predicted, valid),
+            ("confidence", labels, fixed),
+            ("bin_n", bins, valid),
+            ("bin_correct", bins, correct),
+            ("bin_confidence", bins, fixed),
+            ("bin_n", bins + self.bins, valid * few),
+            ("bin_correct", bins + self.bins, correct * few),
+            ("bin_confidence", bins + self.bins, fixed * few),
+        ):
+            self._counter[name].index_add_(0, where, amount)
+
+    def merge(self, other: ClosedSet) -> None:
+        """Add the images that another counter of the same classes has seen."""
+        self._counts += other._counts
+        self._nll += other._nll
+        for key, batches in other._kept.items():
+            self._kept.setdefault(key, []).extend(batches)
+        self._seen += other._seen
+
+    def reduce(self) -> None:
+        """Join the counters of all processes: sums of counts, so exact for any number of processes and any shares.
+
+        Every process has to call it, and holds the whole afterwards. Without ``torch.distributed``, or when called
+        again, it does nothing.
+        """
+        if self._reduced or not several_processes():
+            return
+        distributed.all_reduce(self._counts)
+        distributed.all_reduce(self._nll)
+        if self.keep_predictions:
+            self._kept = {key: [gather_rows(rows)] for key, rows in self._rows().items()}
+        self._reduced = True
+
+    def _rows(self) -> dict[str, Tensor]:
+        """All kept rows of this process, also where it had no image."""
+        if self._kept:
+            return {key: torch.cat(batches) for key, batches in self._kept.items()}
+        k = min(self.top_k, self.num_classes)
+        shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
+            "id": (torch.int64, (0,)),
+            "label": (torch.int32, (0,)),
+            "top": (torch.int32, (0, k)),
+            "scores": (torch.float32, (0, k)),
+            "nll": (torch.float32, (0,)),
+        }
+        return {key: torch.zeros(shape, dtype=dtype, device=self.device) for key, (dtype, shape) in shapes.items()}
+
+    def compute(self) -> ClosedSetResult:
+        """The numbers over all images so far.
+
+        Raises:
+            TrainingError: some scores were not finite.
+            DataError: some labels were out of range.
+            RuntimeError: several processes run and `reduce` has not been called.
+        """
+        if several_processes() and not self._reduced:
+            raise RuntimeError("Several processes evaluate: call reduce() in each of them before compute().")
+        counts = {name: counter.cpu().numpy() for name, counter in self._counter.items()}
+        self._refuse_bad_input(counts)
+        per_class = self._per_class(counts)
+        metrics = self._metrics(counts, per_class, float(self._nll))
+        if not self.keep_predictions:
+            return ClosedSetResult(metrics, per_class, {}, {})
+        rows = {key: value.cpu().numpy() for key, value in self._rows().items()}
+        order = np.argsort(rows["id"], kind="stable")
+        label, top = rows["label"][order].astype(np.int64), rows["top"][order].astype(np.int64)
+        cells, cell_counts = np.unique(label * self.num_classes + top[:, 0], return_counts=True)
+        return ClosedSetResult(
+            metrics,
+            per_class,
+            confusion={
+                "true": cells // self.num_classes,
+                "predicted": cells % self.num_classes,
+                "count": cell_counts.astype(np.int64),
+            },
+            predictions={
+                "id": rows["id"][order],
+                "label": label,
+                "prediction": top[:, 0],
+                f"top{self.top_k}": top,
+                "scores": rows["scores"][order],
+                "nll": rows["nll"][order],
+            },
+        )
+
+    def _refuse_bad_input(self, counts: dict[str, np.ndarray]) -> None:
+        bad_labels, bad_scores = counts["bad_labels"][0], counts["bad_scores"][0]
+        total = counts["n"].sum() + bad_labels
+        if bad_labels:
+            raise DataError(
+                f"{bad_labels} of {total} evaluated images have a label outside 0..{self.num_classes - 1}, the classes "
+                "of the split. Evaluate the split that the model was trained for."
+            )
+        if bad_scores:
+            raise TrainingError(
+                f"The model gave scores that are not finite (NaN or infinite) for {bad_scores} of {total} images: its "
+                "weights have diverged or are damaged. Use an earlier checkpoint, or train with a smaller learning "
+                "rate or gradient clipping."
+            )
+
+    def _per_class(self, counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        n, correct, predicted = counts["n"], counts["correct"], counts["predicted"]
+        recall = ratio(correct, n)
+        return {
+            "class_id": np.arange(self.num_classes),
+            "train_count": self.class_counts,
+            "group": group_of_class(self.groups),
+            "n": n.copy(),
+            "correct": correct.copy(),
+            "accuracy": recall,
+            "precision": ratio(correct, predicted),
+            "recall": recall.copy(),
+            "f1": ratio(2 * correct, n + predicted),
+            "mean_confidence": ratio(counts["confidence"] / _FIXED_POINT, n),
+        }
+
+    def _metrics(self, counts: dict[str, np.ndarray], per_class: dict[str, np.ndarray], nll: float) -> dict[str, float]:
+        present = counts["n"] > 0
+        recall = per_class["accuracy"]
+        total = counts["n"].sum()
+        bin_n, bin_correct = counts["bin_n"].reshape(2, -1), counts["bin_correct"].reshape(2, -1)
+        bin_confidence = counts["bin_confidence"].reshape(2, -1) / _FIXED_POINT
+        ece, ece_few = map(calibration_error, bin_n, bin_correct, bin_confidence)
+        return {
+            "accuracy": float(ratio(counts["correct"].sum(), total)),
+            f"top{self.top_k}": float(ratio(counts["top_correct"][0], total)),
+            **{name: mean(recall[present & self.groups[name]]) for name in GROUPS},
+            "balanced_accuracy": mean(recall[present]),
+            "geometric_mean": geometric_mean(recall[present]),
+            # over the classes that stand among the labels or the predictions, as scikit-learn does it
+            "macro_f1": mean(per_class["f1"][~np.isnan(per_class["f1"])]),
+            "nll": float(ratio(np.float64(nll), total)),
+            "ece": ece,
+            "ece_few": ece_few,
+        }

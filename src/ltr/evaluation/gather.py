@@ -1,0 +1,24 @@
+"""Rows of several processes put together, where processes hold different numbers of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, distributed
+
+
+def several_processes() -> bool:
+    """Whether this process is one of several that evaluate together."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows [n_p, ...] of every process p, in order of rank; each process calls this and gets all of them."""
+    size = torch.tensor([len(rows)], device=rows.device)
+    sizes = [torch.zeros_like(size) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(sizes, size)
+    lengths = [int(length) for length in sizes]
+    padded = rows.new_zeros((max(lengths), *rows.shape[1:]))
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in lengths]
+    distributed.all_gather(parts, padded)
+    return torch.cat([part[:length] for part, length in zip(parts, lengths)])

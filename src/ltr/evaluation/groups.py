@@ -1,0 +1,46 @@
+"""Many, medium and few: classes grouped by how many training images they have.
+
+The bounds follow Liu et al. (CVPR 2019) as coded by Kang et al. (ICLR 2020): many above 100 training images, few
+below 20, medium from 20 to 100. The signs matter: 375 classes of iNaturalist 2018 have exactly 20 images, and texts
+that count them as few report other group sizes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ltr.errors import ConfigError
+
+GROUPS = ("many", "medium", "few")
+
+
+def shot_groups(class_counts: np.ndarray, many_above: int = 100, few_below: int = 20) -> dict[str, np.ndarray]:
+    """Which classes are many, medium and few.
+
+    Args:
+        class_counts: int64 [C], training images of each class.
+        many_above: a class with more images than this is many.
+        few_below: a class with fewer images than this is few.
+
+    Returns:
+        ``{"many": ..., "medium": ..., "few": ...}``, each bool [C]; every class is in exactly one.
+
+    Raises:
+        ConfigError: the bounds would put a class into both many and few.
+    """
+    if few_below > many_above + 1:
+        raise ConfigError(
+            f"evaluation.few_below={few_below} and evaluation.many_above={many_above} overlap: a class of "
+            f"{few_below - 1} images would be both few and many. Choose few_below <= many_above + 1."
+        )
+    counts = np.asarray(class_counts)
+    many, few = counts > many_above, counts < few_below
+    return {"many": many, "medium": ~(many | few), "few": few}
+
+
+def group_of_class(groups: dict[str, np.ndarray]) -> np.ndarray:
+    """The group's name of every class, str [C]."""
+    names = np.full(len(groups["many"]), "medium", dtype="<U6")
+    for name in ("many", "few"):
+        names[groups[name]] = name
+    return names

@@ -1,0 +1,98 @@
+"""What evaluation sees of a model, and the few operations on class scores that every protocol shares.
+
+A *link* says how logits become probabilities, and follows the loss that a model was trained with. Under ``softmax``
+the classes exclude each other and the probabilities of an image sum to 1. Under ``sigmoid`` every class is a yes/no
+question of its own, p_c = 1 / (1 + exp(-z_c)), and they are left as they are: dividing them by their sum would give
+the model a likelihood that it was not trained for.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Link = Literal["softmax", "sigmoid"]
+LINKS: tuple[str, ...] = get_args(Link)
+
+_BLOCK = 64  # columns that share one maximum in `top_classes`; near the square root of ten thousand classes
+_LOW_WORD = 2**32 - 1
+
+
+class Scores(NamedTuple):
+    """A model's answer for a batch.
+
+    Attributes:
+        logits: float32 [B, C], scaled as the loss sees them.
+        features: [B, D], where a protocol asks for them.
+        knownness: [B], higher is more known, where a protocol asks for it.
+    """
+
+    logits: Tensor
+    features: Tensor | None = None
+    knownness: Tensor | None = None
+
+
+def top_classes(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The ``k`` highest scores of each image and their classes, best first; equal scores in order of class id.
+
+    ``torch.topk`` leaves the order of equal scores open, and it differs between devices; here it is fixed, so that
+    the result of an evaluation does not depend on where it ran. With many classes the maxima of blocks of columns are
+    ranked first: under the order (score down, class up), the k best classes lie in the k best blocks.
+
+    Args:
+        logits: float32 [B, C].
+        k: in [1, C].
+
+    Returns:
+        Scores float32 [B, k] and classes int64 [B, k].
+    """
+    classes = logits.shape[1]
+    blocks = classes // _BLOCK
+    if blocks <= 2 * k:  # the blocks to look into would be most of the row
+        candidates = torch.arange(classes, device=logits.device).expand_as(logits)
+        return _ranked(logits, candidates, k)
+    in_blocks = blocks * _BLOCK
+    maxima = logits[:, :in_blocks].unflatten(1, (blocks, _BLOCK)).amax(dim=2)
+    _, best = _ranked(maxima, torch.arange(blocks, device=logits.device).expand_as(maxima), k)
+    columns = torch.arange(_BLOCK, device=logits.device)
+    rest = torch.arange(in_blocks, classes, device=logits.device).expand(len(logits), -1)
+    candidates = torch.cat([(best[:, :, None] * _BLOCK + columns).flatten(1), rest], dim=1)
+    return _ranked(logits.gather(1, candidates), candidates, k)
+
+
+def _ranked(values: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k first of (value down, id up) in each row: value and id are packed into one integer and ranked at once."""
+    bits = (values + 0.0).view(torch.int32)  # adding zero turns -0.0 into 0.0
+    keys = ((_ascending(bits).long() << 32) | (_LOW_WORD - ids)).topk(k, dim=1).values
+    best = _ascending((keys >> 32).int()).view(torch.float32)
+    return best, _LOW_WORD - (keys & _LOW_WORD)
+
+
+def _ascending(bits: Tensor) -> Tensor:
+    """Bit patterns of float32 as int32 in the order of the floats: a negative one's lower 31 bits are flipped.
+
+    It is its own inverse.
+    """
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+def log_normaliser(logits: Tensor, link: str) -> Tensor:
+    """What the label's logit is subtracted from to give the negative log-likelihood of the label, float32 [B].
+
+    Softmax: log sum_c exp(z_c). Sigmoid: sum_c log(1 + exp(z_c)), since the likelihood of "this class and no other"
+    is the product of all C answers. Either way the result is the unweighted loss, in nats; numbers of one link are
+    comparable with each other, numbers of two links are not.
+    """
+    if link == "softmax":
+        return logits.logsumexp(dim=1)
+    return functional.softplus(logits).sum(dim=1)
+
+
+def probabilities(values: Tensor, normaliser: Tensor, link: str) -> Tensor:
+    """Probabilities [B, K] of those classes whose logits are ``values`` [B, K]; ``normaliser`` [B] as above."""
+    if link == "softmax":
+        return (values - normaliser[:, None]).exp()
+    return values.sigmoid()

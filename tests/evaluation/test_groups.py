@@ -1,0 +1,42 @@
+"""Many, medium, few: which class is in which group."""
+
+import numpy as np
+import pytest
+
+from ltr.errors import ConfigError
+from ltr.evaluation.groups import GROUPS, group_of_class, shot_groups
+
+
+def exponential_counts(n_max: int, imbalance_factor: float, classes: int) -> np.ndarray:
+    return np.array([int(n_max * imbalance_factor ** (-c / (classes - 1))) for c in range(classes)])
+
+
+@pytest.mark.parametrize(
+    ("count", "group"), [(0, "few"), (19, "few"), (20, "medium"), (100, "medium"), (101, "many"), (10**9, "many")]
+)
+def test_the_bounds_belong_to_medium(count, group):
+    assert group_of_class(shot_groups(np.array([count]))).tolist() == [group]
+
+
+@pytest.mark.parametrize(
+    ("n_max", "factor", "classes", "sizes"),
+    [
+        (500, 100, 100, [35, 35, 30]),
+        (500, 10, 100, [69, 31, 0]),
+        (500, 200, 100, [30, 31, 39]),
+        (5000, 100, 10, [8, 2, 0]),
+    ],
+)
+def test_sizes_of_the_groups_of_long_tailed_cifar(n_max, factor, classes, sizes):
+    groups = shot_groups(exponential_counts(n_max, factor, classes))
+    assert [int(groups[name].sum()) for name in GROUPS] == sizes
+
+
+def test_every_class_is_in_exactly_one_group():
+    groups = shot_groups(np.arange(300), many_above=49, few_below=50)
+    assert (sum(groups[name].astype(int) for name in GROUPS) == 1).all()
+
+
+def test_bounds_that_overlap_are_refused():
+    with pytest.raises(ConfigError, match=r"few_below=12 and evaluation\.many_above=10"):
+        shot_groups(np.arange(3), many_above=10, few_below=12)
