@@ -154,14 +154,14 @@ def _fingerprint(source: Source) -> str:
     digest = hashlib.sha256()
     parts = [(part, indices.start, indices.stop) for part, indices in source.parts.items()]
     digest.update(repr(("source-1", source.name, parts, source.class_names)).encode("utf-8", "surrogateescape"))
-    digest.update(np.ascontiguousarray(source.labels))
+    digest.update(source.labels.data)
     images = source.images
     if isinstance(images, ImageFiles):
-        digest.update(np.ascontiguousarray(images.offsets))
+        digest.update(np.ascontiguousarray(images.offsets).data)
         digest.update(images.blob)
         if images.sizes is not None:
-            digest.update(np.ascontiguousarray(images.sizes))
+            digest.update(np.ascontiguousarray(images.sizes).data)
     else:
         digest.update(repr(images.shape).encode())
-        digest.update(images)
+        digest.update(images.data)
     return digest.hexdigest()

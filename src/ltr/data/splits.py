@@ -1,59 +1,279 @@
-"""Splits: which samples of a Source are trained on and which are judged, as pure functions of labels and parameters."""
+"""The rules that make a Split: natural, long-tailed, or from a file. Pure functions of labels and parameters."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+import bisect
+import math
 
 import numpy as np
 
-from ltr.data.source import Source, read_only, set_field
+from ltr.data.source import Source
+from ltr.data.split import Split, count_labels, load_split_file, save_split
+from ltr.errors import ConfigError, DataError, nearest
+from ltr.randomness import generator
+
+__all__ = [
+    "Split",
+    "carve_validation",
+    "from_file",
+    "load_split_file",
+    "long_tail",
+    "natural",
+    "profile_counts",
+    "save_split",
+]
+
+PROFILES = ("exponential", "step")
+SUBSETS = ("cao", "first_n", "seeded")
+VALIDATIONS = ("none", "train_fraction", "official", "test_fraction")
 
 
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Index arrays into a Source, and the labels that the run uses.
+def natural(
+    source: Source,
+    *,
+    val: str = "none",
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    num_classes: int | None = None,
+) -> Split:
+    """All training images, as the data set has them.
 
-    Attributes:
-        name: says the rule, such as ``cifar10-exp100-cao``, with ``-val_train_fraction0.1`` where validation is carved.
-        train, val, test, unknown: int64 indices into the source (read-only); no index is in two of them.
-        label_map: int64 [source classes], the split's label of each source class, -1 where it has none.
-        class_names: of the split's C labels.
-        class_counts: int64 [C], train images per label.
-        protocols: what the split is judged by, the first one is the headline.
-        seed: the split's own seed (not the run's).
-        val_rule: ``none``, ``train_fraction``, ``official`` or ``test_fraction``.
+    Args:
+        val: where validation images come from, see `carve_validation`.
+        val_fraction: share held out by ``train_fraction`` (of train) and ``test_fraction`` (of test), in (0, 1).
+        seed: of the images that ``train_fraction`` holds out.
+        num_classes: keep the first so many classes of the source; None keeps all.
+
+    Raises:
+        ConfigError: a value outside its range, or an option that this source cannot offer.
+        DataError: a part that is missing, or a class with too few images.
     """
+    label_map = _first_classes(source, num_classes)
+    train = _labelled(source, label_map, "train")
+    name = f"{source.name}-natural" + ("" if num_classes is None else f"-classes{num_classes}")
+    return _finish(source, name, train, label_map, val=val, val_fraction=val_fraction, seed=seed)
 
-    name: str
-    train: np.ndarray
-    val: np.ndarray
-    test: np.ndarray
-    unknown: np.ndarray
-    label_map: np.ndarray
-    class_names: tuple[str, ...]
-    class_counts: np.ndarray
-    protocols: tuple[str, ...] = ("closed_set",)
-    seed: int = 0
-    val_rule: str = "none"
 
-    def __post_init__(self) -> None:
-        for field in ("train", "val", "test", "unknown", "label_map", "class_counts"):
-            set_field(self, field, read_only(np.ascontiguousarray(getattr(self, field), dtype=np.int64)))
+def long_tail(
+    source: Source,
+    *,
+    imbalance_factor: float,
+    profile: str = "exponential",
+    subset: str = "cao",
+    n_max: int | None = None,
+    val: str = "none",
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    num_classes: int | None = None,
+) -> Split:
+    """A long-tailed training set, cut from a source's ``train`` part; class 0 is the largest.
 
-    @property
-    def num_classes(self) -> int:
-        """C, the number of the split's labels."""
-        return len(self.class_names)
+    Args:
+        imbalance_factor: n_max / n_min, at least 1 (LDAM's and CB's codes hold its inverse).
+        profile: ``exponential`` or ``step``, see `profile_counts`.
+        subset: which n_c images of class c are kept.
+            ``cao``: exactly LDAM-DRW's (Cao et al., NeurIPS 2019): RandomState(0), each class's positions shuffled in
+            class order, the first n_c kept. Their data set seeds numpy's global state; here it is a private one.
+            ``first_n``: the first n_c in the source's order (M2m's code). ``seeded``: n_c drawn from ``seed``.
+        n_max: images of the largest class; None takes the largest value for which every class has enough.
+        val, val_fraction, seed, num_classes: as in `natural`. Validation is carved after the tail is cut.
 
-    def labels(self, source: Source) -> np.ndarray:
-        """int64 [N]: the split's label of every sample of ``source``, -1 for samples of a class without a label."""
-        return self.label_map[source.labels]
+    Returns:
+        Split with sorted ``train``: the order of training is the sampler's business.
 
-    def digest(self) -> str:
-        """sha256 (hex) of the index arrays and the label map."""
-        digest = hashlib.sha256(b"split-1")
-        for array in (self.train, self.val, self.test, self.unknown, self.label_map):
-            digest.update(len(array).to_bytes(8, "little"))
-            digest.update(array)
-        return digest.hexdigest()
+    Raises:
+        ConfigError: a value outside its range, or one that leaves a class empty or asks more images than there are.
+        DataError: a part that is missing, or a class with too few images.
+    """
+    _check_choice("profile", profile, PROFILES)
+    _check_choice("subset", subset, SUBSETS)
+    if not (imbalance_factor >= 1 and math.isfinite(imbalance_factor)):
+        raise ConfigError(
+            f"dataset.imbalance_factor={imbalance_factor}: it is the largest class's count over the smallest's, so it "
+            "must be a finite number of at least 1 (100, not 0.01)"
+        )
+    label_map = _first_classes(source, num_classes)
+    candidates = _labelled(source, label_map, "train")
+    by_class = _by_class(source, candidates, label_map)
+    counts = _counts_that_fit(source, [len(members) for members in by_class], n_max, imbalance_factor, profile)
+
+    official = np.random.RandomState(0)  # the generator that the published subset was drawn by
+    kept = []
+    for label, (members, count) in enumerate(zip(by_class, counts)):
+        if subset == "cao":
+            members = members.copy()
+            official.shuffle(members)
+        elif subset == "seeded":
+            members = generator(seed, "long tail", label).permutation(members)
+        kept.append(members[:count])
+
+    name = f"{source.name}-{'exp' if profile == 'exponential' else 'step'}{imbalance_factor:g}-{subset}"
+    name += str(seed) if subset == "seeded" else ""
+    name += "" if n_max is None else f"-nmax{n_max}"
+    name += "" if num_classes is None else f"-classes{num_classes}"
+    train = np.sort(np.concatenate(kept))
+    return _finish(source, name, train, label_map, val=val, val_fraction=val_fraction, seed=seed)
+
+
+def from_file(source: Source, *, file: str) -> Split:
+    """The exact split that an index file holds; see `ltr.data.split.load_split_file` for what is checked."""
+    return load_split_file(file, source)
+
+
+def profile_counts(num_classes: int, *, n_max: int, imbalance_factor: float, profile: str) -> np.ndarray:
+    """Images per class, int64 [C], largest first.
+
+    exponential: n_c = int(n_max * (1/IF)^(c/(C-1))) (Cui et al., CVPR 2019, and LDAM's code, in this floating-point
+    form: an algebraically equal one, as in M2m's code, is one image off in the last class for some IF).
+    step: the first C//2 classes keep n_max, the others have int(n_max/IF) (Buda et al. 2018). LDAM's code loses a
+    class where C is odd; here the thinned half takes it.
+    """
+    if profile == "step":
+        large = max(num_classes // 2, 1)
+        return np.array([n_max] * large + [int(n_max / imbalance_factor)] * (num_classes - large), dtype=np.int64)
+    inverse = 1 / imbalance_factor
+    last = max(num_classes - 1, 1)
+    # Python's pow: numpy's vectorised one may differ in the last bit, and int() would show it
+    return np.array([int(n_max * inverse ** (c / last)) for c in range(num_classes)], dtype=np.int64)
+
+
+def carve_validation(
+    source: Source, train: np.ndarray, label_map: np.ndarray, *, val: str, val_fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices (train, val, test) after validation is taken by rule ``val``.
+
+    ``none``: no validation images. ``official``: the source's part ``val``. ``train_fraction``: a seeded share of each
+    class of ``train``. ``test_fraction``: the first share of each class of part ``test`` in its order, and the rest is
+    the test set (M2m's rule, at 0.1). Shares are rounded down, but are at least one image per class.
+
+    Raises:
+        ConfigError: an unknown rule, a share outside (0, 1), or ``official`` where the source has no such part.
+        DataError: a share is asked of a class of one image.
+    """
+    _check_choice("val", val, VALIDATIONS)
+    test = _labelled(source, label_map, "test")
+    if val == "none":
+        return train, np.empty(0, dtype=np.int64), test
+    if val == "official":
+        if "val" not in source.parts:
+            raise ConfigError(
+                f"dataset.val=official: {source.name} has no validation part (it has {', '.join(source.parts)}). Use "
+                "none, train_fraction or test_fraction"
+            )
+        return train, _labelled(source, label_map, "val"), test
+    if not 0 < val_fraction < 1:
+        raise ConfigError(f"dataset.val_fraction={val_fraction}: it must be greater than 0 and less than 1")
+    if val == "train_fraction":
+        held, train = _hold_out(source, train, label_map, val_fraction, rule=val, seed=seed)
+    else:
+        held, test = _hold_out(source, test, label_map, val_fraction, rule=val, seed=None)
+    return train, held, test
+
+
+def _hold_out(
+    source: Source, indices: np.ndarray, label_map: np.ndarray, fraction: float, *, rule: str, seed: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(held out, rest), both sorted: a share of each class drawn by ``seed``, or its first ones where that is None."""
+    by_class = _by_class(source, indices, label_map)
+    single = [label for label, members in enumerate(by_class) if len(members) == 1]
+    if single:
+        names = [_label_name(source, label_map, label) for label in single[:10]]
+        raise DataError(
+            f"dataset.val={rule} needs two images in every class, but {len(single)} have one only: {', '.join(names)}"
+            f"{', ...' if len(single) > 10 else ''}. Use another rule, or a smaller imbalance factor"
+        )
+    held = [np.empty(0, dtype=np.int64)]
+    for label, members in enumerate(by_class):
+        if len(members) == 0:
+            continue
+        if seed is not None:
+            members = generator(seed, "validation", label).permutation(members)
+        # the small term keeps a share such as 0.07 * 100 = 7.0000000000000001 or 6.9999999999999991 at 7
+        share = int(fraction * len(members) + 1e-9)
+        held.append(members[: min(max(share, 1), len(members) - 1)])
+    held_out = np.sort(np.concatenate(held))
+    return held_out, np.setdiff1d(indices, held_out, assume_unique=True)
+
+
+def _counts_that_fit(
+    source: Source, available: list[int], n_max: int | None, imbalance_factor: float, profile: str
+) -> np.ndarray:
+    def counts(largest: int) -> np.ndarray:
+        return profile_counts(len(available), n_max=largest, imbalance_factor=imbalance_factor, profile=profile)
+
+    have = np.array(available)
+    if have.min() == 0:
+        empty = [source.class_names[label] for label in np.flatnonzero(have == 0)[:10]]
+        raise DataError(f"{source.name}: classes without any training image cannot be in a tail: {', '.join(empty)}")
+    # counts grow with n_max, so the first n_max that does not fit is found by bisection
+    fits = bisect.bisect_left(range(1, available[0] + 1), True, key=lambda n: bool((counts(n) > have).any()))
+    if n_max is None:
+        n_max = fits
+    elif n_max < 1 or n_max > fits:
+        raise ConfigError(
+            f"dataset.n_max={n_max}: {source.name} has images enough for 1 to {fits} in the largest class at "
+            f"imbalance_factor={imbalance_factor:g}. Use null for the largest value that fits"
+        )
+    wanted = counts(n_max)
+    if wanted.min() < 1:
+        raise ConfigError(
+            f"dataset.imbalance_factor={imbalance_factor:g} leaves {int((wanted < 1).sum())} classes of {source.name} "
+            f"without a training image, where the largest has {n_max}. Use a smaller factor, {n_max} at the most"
+        )
+    return wanted
+
+
+def _finish(
+    source: Source, name: str, train: np.ndarray, label_map: np.ndarray, *, val: str, val_fraction: float, seed: int
+) -> Split:
+    train, val_indices, test = carve_validation(source, train, label_map, val=val, val_fraction=val_fraction, seed=seed)
+    if val != "none":
+        name += f"-val_{val}" + ("" if val == "official" else f"{val_fraction:g}")
+    class_names = tuple(source.class_names[label] for label in np.flatnonzero(label_map >= 0))
+    return Split(
+        name=name,
+        train=train,
+        val=val_indices,
+        test=test,
+        unknown=np.empty(0, dtype=np.int64),
+        label_map=label_map,
+        class_names=class_names,
+        class_counts=count_labels(source, train, label_map, len(class_names)),
+        seed=seed,
+        val_rule=val,
+    )
+
+
+def _first_classes(source: Source, num_classes: int | None) -> np.ndarray:
+    """The label map that keeps the first ``num_classes`` classes under their own labels."""
+    wanted = source.num_classes if num_classes is None else num_classes
+    if not 1 <= wanted <= source.num_classes:
+        raise ConfigError(
+            f"dataset.num_classes={num_classes}: {source.name} has {source.num_classes} classes. Use 1 to "
+            f"{source.num_classes}, or null for all"
+        )
+    classes = np.arange(source.num_classes)
+    return np.where(classes < wanted, classes, -1)
+
+
+def _labelled(source: Source, label_map: np.ndarray, part: str) -> np.ndarray:
+    """The indices of ``part`` whose class has a label, in the source's order."""
+    indices = np.arange(source.part(part).start, source.part(part).stop, dtype=np.int64)
+    return indices[label_map[source.labels[indices]] >= 0]
+
+
+def _by_class(source: Source, indices: np.ndarray, label_map: np.ndarray) -> list[np.ndarray]:
+    """For each label the ``indices`` that have it, in the order they come in."""
+    labels = label_map[source.labels[indices]]
+    num_classes = int(label_map.max()) + 1
+    stops = np.cumsum(np.bincount(labels, minlength=num_classes))
+    return np.split(indices[np.argsort(labels, kind="stable")], stops[:-1])
+
+
+def _label_name(source: Source, label_map: np.ndarray, label: int) -> str:
+    return source.class_names[int(np.flatnonzero(label_map == label)[0])]
+
+
+def _check_choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"dataset.{key}={value}: it must be one of {', '.join(allowed)}{nearest(value, allowed)}")

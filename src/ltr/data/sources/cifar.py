@@ -1,0 +1,111 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009), read by torchvision from the official python files."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltr.data.source import Source
+from ltr.errors import DataError
+
+OFFICIAL_IMAGES = 60_000
+
+
+def cifar10(*, root: str, download: bool = False) -> Source:
+    """CIFAR-10: 50,000 training and 10,000 test images, 32x32 RGB, 10 classes.
+
+    Args:
+        root: folder that holds ``cifar-10-batches-py``.
+        download: fetch the official archive into ``root`` if the files are not there.
+
+    Returns:
+        Source with images [60000, 32, 32, 3] and parts ``train``, ``test``, both in torchvision's order.
+
+    Raises:
+        DataError: files are missing, damaged, or could not be downloaded.
+    """
+    from torchvision.datasets import CIFAR10
+
+    return _read("cifar10", CIFAR10, root, download)
+
+
+def cifar100(*, root: str, download: bool = False) -> Source:
+    """CIFAR-100 with its 100 fine labels: 50,000 training and 10,000 test images, 32x32 RGB.
+
+    Arguments, return value and errors are those of `cifar10`; the folder is ``cifar-100-python``.
+    """
+    from torchvision.datasets import CIFAR100
+
+    return _read("cifar100", CIFAR100, root, download)
+
+
+def _read(name: str, reader: Any, root: str, download: bool) -> Source:
+    folder = Path(root).expanduser().absolute() / reader.base_folder
+    if download:
+        _download(name, reader, folder)
+    _check_present(name, reader, folder)
+
+    # one array for all parts, filled file by file; memory that is not written to is not taken
+    images = np.empty((OFFICIAL_IMAGES, 32, 32, 3), dtype=np.uint8)
+    labels: list[int] = []
+    parts: dict[str, range] = {}
+    class_names: list[str] = []
+    for part, entries in (("train", reader.train_list), ("test", reader.test_list)):
+        start = len(labels)
+        for entry in entries:
+            batch = _read_file(name, reader, folder, entry)
+            images[len(labels) : len(labels) + len(batch.targets)] = batch.data
+            labels += batch.targets
+            class_names = batch.classes
+        parts[part] = range(start, len(labels))
+    return Source(name, images[: len(labels)], np.array(labels, np.int64), tuple(class_names), parts)
+
+
+def _read_file(name: str, reader: Any, folder: Path, entry: list[str]) -> Any:
+    """torchvision's own reader over one official file: its md5 is checked, and only one file is held twice."""
+    one_file = type(reader.__name__, (reader,), {"train_list": [entry], "test_list": []})
+    try:
+        return one_file(root=str(folder.parent), train=True)
+    except OSError as error:
+        raise DataError(f"{name}: a file in {folder} cannot be read: {error}") from error
+    except (RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as error:
+        raise DataError(_damaged(name, reader, folder, entry)) from error
+
+
+def _download(name: str, reader: Any, folder: Path) -> None:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        reader(root=str(folder.parent), train=False, download=True)
+    except Exception as error:  # network, disk and archive errors come in many types; all mean the same to the user
+        raise DataError(
+            f"{name} could not be downloaded from {reader.url} to {folder.parent}: {error}. Try again, or put the "
+            f"official files into {folder} yourself and leave dataset.download=false"
+        ) from error
+
+
+def _check_present(name: str, reader: Any, folder: Path) -> None:
+    wanted = [file for file, _ in reader.train_list + reader.test_list] + [reader.meta["filename"]]
+    missing = [file for file in wanted if not (folder / file).is_file()]
+    if not missing:
+        return
+    found = f"it lacks {', '.join(missing)}" if folder.is_dir() else "there is no such folder"
+    raise DataError(
+        f"{name} was not found: looked for the official files {', '.join(wanted)} in {folder}, but {found}.\n"
+        "What to do: add dataset.download=true; or say where the data are, by paths.data=FOLDER or the environment "
+        f"variable LTR_DATA (the folder that holds {folder.name}); or unpack the official archive there ({reader.url})"
+    )
+
+
+def _damaged(name: str, reader: Any, folder: Path, entry: list[str]) -> str:
+    """Which of the two files that a reader opens is at fault: the batch, or the class names."""
+    from torchvision.datasets.utils import check_integrity
+
+    names_are_good = check_integrity(folder / reader.meta["filename"], reader.meta["md5"])
+    file = folder / (entry[0] if names_are_good else reader.meta["filename"])
+    return (
+        f"{name}: {file} is damaged or only half downloaded ({file.stat().st_size:,} bytes, and its md5 is not the "
+        "official one). Delete it and run again with dataset.download=true, or copy the official file there"
+    )

@@ -1,0 +1,39 @@
+"""Handwritten digits that come with scikit-learn: real images, 8x8 grey, 10 classes, no download."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ltr.data.source import Source
+from ltr.randomness import generator
+
+TEST_PER_CLASS = 40
+
+
+def digits() -> Source:
+    """The 1,797 digits of scikit-learn (the test half of UCI's Optical Recognition of Handwritten Digits).
+
+    They have no official test part. 40 images of each class, drawn by a rule that is fixed for good, make the part
+    ``test``; the other 1,397 (134 to 143 per class) make ``train``. Pixels 0..16 are scaled to uint8 0..255.
+
+    Returns:
+        Source with images [1797, 8, 8, 1] and parts ``train``, ``test``; both keep scikit-learn's order.
+    """
+    from sklearn.datasets import load_digits
+
+    table = load_digits()
+    labels = table.target.astype(np.int64)
+    pixels = np.rint(table.images * (255 / 16)).astype(np.uint8)[..., None]
+    is_test = np.zeros(len(labels), dtype=bool)
+    for label in range(10):
+        positions = np.flatnonzero(labels == label)
+        is_test[generator("digits", "test part", label).permutation(positions)[:TEST_PER_CLASS]] = True
+    order = np.concatenate([np.flatnonzero(~is_test), np.flatnonzero(is_test)])
+    num_train = len(labels) - int(is_test.sum())
+    return Source(
+        name="digits",
+        images=pixels[order],
+        labels=labels[order],
+        class_names=tuple(str(name) for name in table.target_names),
+        parts={"train": range(num_train), "test": range(num_train, len(labels))},
+    )
