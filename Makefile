@@ -1,0 +1,48 @@
+# Everything a person needs: `make train` trains and judges a first model, `make test` runs the whole test suite.
+# Both make .venv and install into it when it is not there.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help setup train test test-all lint type bench clean
+
+help:  ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## make .venv and install the package with its development tools
+
+# torch and torchvision go in together, so that pip picks a matching pair
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch torchvision
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@$(BIN)/python -c "import torchvision" || \
+	  { echo "error: torch and torchvision do not match. Delete .venv and run make again"; exit 1; }
+	@touch $(STAMP)
+
+train: $(STAMP)  ## train and judge a long-tailed classifier of handwritten digits
+	$(BIN)/ltr-train
+
+test: $(STAMP)  ## lint, types and the whole test suite
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not long"
+
+test-all: $(STAMP)  ## the whole suite and the long tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## format and lint
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+type: $(STAMP)  ## type check
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## all benchmarks, as ratios
+	for script in scripts/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:  ## remove .venv and caches (outputs stay)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

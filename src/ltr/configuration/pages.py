@@ -1,0 +1,61 @@
+"""Where the configuration pages lie, and small helpers over a composed configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ltr.errors import ConfigError
+
+
+def conf_directory() -> Path:
+    """The folder of pages: inside an installed package, or beside ``src`` in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    for candidate in (package / "conf", package.parent.parent / "conf"):
+        if (candidate / "train.yaml").is_file():
+            return candidate
+    raise ConfigError(f"the configuration pages are missing: looked in {package / 'conf'} and the checkout's conf/")
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every (dotted key, value) below ``node``, without the private ``_allowed_`` entries."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if key != "_allowed_":
+                yield from leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node
+
+
+def mappings(node: Any, path: str = "") -> Iterator[tuple[str, Mapping]]:
+    """Every mapping at or below ``node`` with its dotted path."""
+    if isinstance(node, Mapping):
+        yield path, node
+        for key, value in node.items():
+            if key != "_allowed_":
+                yield from mappings(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            yield from mappings(value, f"{path}.{number}")
+
+
+def without_private(node: Any) -> Any:
+    """A copy without ``_allowed_``: what is written to result files and hashed."""
+    if isinstance(node, Mapping):
+        return {key: without_private(value) for key, value in node.items() if key != "_allowed_"}
+    if isinstance(node, (list, tuple)):
+        return [without_private(value) for value in node]
+    return node
+
+
+def canonical_json(value: Any) -> str:
+    """JSON that is the same for equal content: sorted keys, no spaces, floats as Python prints them."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 in hex over the canonical JSON of ``value``."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()

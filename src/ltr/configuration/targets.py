@@ -1,0 +1,142 @@
+"""The ``_target_`` entries: which may be named, whether their arguments fit, and calling them.
+
+This is our own small call instead of Hydra's, which turns run-time arguments (arrays, dataclasses) into config nodes.
+Convention: what a page supplies is keyword-only in the callable, what the program supplies is positional.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ltr.configuration.pages import mappings
+from ltr.errors import ConfigError, nearest
+
+ALLOWED_PREFIXES = ("ltr.", "torch.nn.", "torch.optim.", "torchvision.models.", "timm.", "pytorch_lightning.loggers.")
+PRIVATE = ("_target_", "_allowed_", "name")
+_extra_prefixes: list[str] = []
+
+
+def allow(prefix: str) -> None:
+    """Let configs name objects below ``prefix`` (from ``--allow``); never called with text from a config file."""
+    if prefix not in _extra_prefixes:
+        _extra_prefixes.append(prefix)
+
+
+def allowed_prefixes() -> tuple[str, ...]:
+    """What a ``_target_`` may start with: ours, ``--allow`` and ``LTR_ALLOW`` (separated by commas)."""
+    from_environment = [part.strip() for part in os.environ.get("LTR_ALLOW", "").split(",") if part.strip()]
+    return ALLOWED_PREFIXES + tuple(_extra_prefixes) + tuple(from_environment)
+
+
+def _inside(name: str) -> bool:
+    """Whether a dotted name lies in an allowed package: ``a.b`` allows ``a.b`` and ``a.b.c``, not ``a.bc``."""
+    return any(name == prefix.rstrip(".") or name.startswith(prefix.rstrip(".") + ".") for prefix in allowed_prefixes())
+
+
+def _refusal(path: str, target: Any) -> str:
+    packages = ", ".join(prefix.rstrip(".") for prefix in allowed_prefixes())
+    return (
+        f"{path}._target_={target}: not in an allowed package ({packages}). "
+        f"For your own code pass --allow PREFIX or set LTR_ALLOW"
+    )
+
+
+def check_targets(config: Mapping) -> list[str]:
+    """One sentence for every ``_target_`` outside the allow-list; imports nothing."""
+    return [
+        _refusal(path, node["_target_"])
+        for path, node in mappings(config)
+        if "_target_" in node and not (isinstance(node["_target_"], str) and _inside(node["_target_"]))
+    ]
+
+
+def locate(target: str, path: str = "") -> Any:
+    """Import the object that ``target`` names.
+
+    Raises:
+        ConfigError: the name or the object's own module is outside the allow-list (an alias of a forbidden function
+            does not pass), or no such object exists.
+    """
+    if not isinstance(target, str) or not _inside(target):
+        raise ConfigError(_refusal(path, target))
+    parts = target.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        module_name = ".".join(parts[:cut])
+        try:
+            found: Any = importlib.import_module(module_name)
+        except ModuleNotFoundError as missing:
+            if missing.name and (module_name == missing.name or module_name.startswith(missing.name + ".")):
+                continue
+            raise ConfigError(
+                f"{path}._target_={target}: importing it needs the package '{missing.name}', which is not installed. "
+                f"Install it, e.g. pip install {missing.name}"
+            ) from missing
+        for part in parts[cut:]:
+            if not hasattr(found, part):
+                raise ConfigError(
+                    f"{path}._target_={target}: '{module_name}' has no '{part}'{nearest(part, vars(found))}"
+                )
+            found = getattr(found, part)
+        own_module = getattr(found, "__module__", None) or ""
+        if not callable(found) or not _inside(own_module):
+            raise ConfigError(_refusal(path, f"{target} (an object of '{own_module or '?'}')"))
+        return found
+    raise ConfigError(f"{path}._target_={target}: there is no such module")
+
+
+def _page_arguments(node: Mapping, signature: inspect.Signature) -> dict[str, Any]:
+    """The page's arguments; ``name`` is a label unless the callable asks for it."""
+    names = signature.parameters
+    return {key: value for key, value in node.items() if key not in PRIVATE or (key == "name" and "name" in names)}
+
+
+def check_arguments(config: Mapping) -> list[str]:
+    """Import every ``_target_`` and compare its page with the signature; one sentence for every mismatch."""
+    mistakes = []
+    for path, node in mappings(config):
+        if "_target_" not in node:
+            continue
+        try:
+            signature = inspect.signature(locate(node["_target_"], path))
+        except ConfigError as error:
+            mistakes.append(str(error))
+            continue
+        except ValueError:  # a builtin without a signature
+            continue
+        parameters = signature.parameters
+        given = _page_arguments(node, signature)
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        accepted = [n for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        for key in given:
+            if key not in accepted and not open_ended:
+                mistakes.append(
+                    f"{path}.{key}: {node['_target_']} has no such argument; it has {', '.join(accepted) or 'none'}"
+                    f"{nearest(key, accepted)}"
+                )
+        for key, parameter in parameters.items():
+            if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty and key not in given:
+                mistakes.append(f"{path}.{key}: missing; {node['_target_']} needs it")
+    return mistakes
+
+
+def instantiate(node: Mapping, *runtime: Any, **runtime_named: Any) -> Any:
+    """Call the page's ``_target_`` with the run-time arguments first and the page's values by name.
+
+    Nested pages (values with a ``_target_`` of their own) are passed on as they are: whoever knows their run-time
+    arguments calls them.
+
+    Raises:
+        ConfigError: a target that may not be named, or arguments that do not fit.
+    """
+    function = locate(node["_target_"], str(node.get("name", "")))
+    try:
+        signature = inspect.signature(function)
+        arguments = _page_arguments(node, signature)
+        signature.bind(*runtime, **arguments, **runtime_named)
+    except TypeError as mismatch:
+        raise ConfigError(f"{node['_target_']}: {mismatch}") from mismatch
+    return function(*runtime, **arguments, **runtime_named)

@@ -1,0 +1,132 @@
+"""The network of one stage: pixels to logits, a loss, an optimiser and its schedule.
+
+A method whose step differs overrides `training_step` or `predict`; everything else that happens around a step
+(progress, checkpoints, the guard against non-finite losses) lives in ``ltr.runs`` and knows no method.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from ltr.configuration.targets import instantiate
+from ltr.data.loading import Batch
+from ltr.evaluation.scores import Scores
+from ltr.methods.stage import DataFacts, Settings, StageOutput
+from ltr.models.weights import seeded_construction
+from ltr.randomness import derive_seed
+
+
+class ImageClassifier(pl.LightningModule):
+    """Backbone, head and loss, built from settings.
+
+    Args:
+        settings: the stage's pages and numbers.
+        facts: image shape, normalisation, classes and their counts.
+        seed: the run's seed.
+        role: the stage's role; initial weights are a function of (seed, role).
+        parents: finished stages that this one starts from.
+    """
+
+    numerics_version = 1  # raise it when a change alters what training computes: stored stages are then not reused
+    headline = "default"
+
+    def __init__(
+        self,
+        settings: Settings,
+        facts: DataFacts,
+        seed: int,
+        role: str,
+        parents: Mapping[str, StageOutput] | None = None,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.facts = facts
+        self.seed = seed
+        self.role = role
+        channels = facts.image_shape[0]
+        self.loss = instantiate(settings.loss, facts.class_counts)
+        with seeded_construction(derive_seed(seed, role, "init")):
+            self.backbone = instantiate(settings.backbone, channels)
+            self.head = instantiate(settings.head, self.backbone.num_features, facts.num_classes)
+        if self.loss.prior_bias is not None and getattr(self.head, "bias", None) is not None:
+            self.head.init_bias(self.loss.prior_bias)
+        self.backbone.to(memory_format=torch.channels_last)
+        # normalisation as one multiply-add: (x/255 - mean) / std
+        mean, std = torch.tensor(facts.mean).view(1, -1, 1, 1), torch.tensor(facts.std).view(1, -1, 1, 1)
+        self.register_buffer("_scale", 1.0 / std, persistent=False)
+        self.register_buffer("_shift", -mean / std, persistent=False)
+
+    @property
+    def link(self) -> str:
+        """How probabilities follow from the logits: softmax or sigmoid, as the loss declares."""
+        return self.loss.link
+
+    # -- pixels to logits ----------------------------------------------------------------------------------------
+
+    def to_unit(self, images: Tensor) -> Tensor:
+        """Pixels in [0, 1] as float32 [B, C, H, W], from uint8 or from floats that are in [0, 1] already."""
+        return images if images.is_floating_point() else images.float().mul_(1 / 255)
+
+    def normalise(self, unit: Tensor) -> Tensor:
+        """Channel-wise standardised pixels, from pixels in [0, 1]."""
+        return torch.addcmul(self._shift, unit, self._scale)  # type: ignore[arg-type]
+
+    def features(self, unit: Tensor) -> Tensor:
+        """Features [B, D] of images with pixels in [0, 1]."""
+        return self.backbone(self.normalise(unit))
+
+    def forward(self, unit: Tensor) -> Tensor:
+        """Logits [B, C] of images with pixels in [0, 1]."""
+        return self.head(self.features(unit))
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> dict[str, Scores]:
+        """Scores of uint8 or [0, 1] images, one entry per variant; here there is one."""
+        features = self.features(self.to_unit(images))
+        return {"default": Scores(self.head(features).float(), features.float())}
+
+    # -- learning ------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
+        """The loss of a batch; ``correct`` is counted on the device and read once an epoch."""
+        logits = self(self.to_unit(batch.images))
+        loss = self.loss(logits, batch.labels, batch.mix)
+        return {"loss": loss, "correct": (logits.detach().argmax(1) == batch.labels).sum()}
+
+    def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+        """Scores of the headline variant; whoever watches the run turns them into numbers."""
+        return {"scores": self.predict(batch.images)[self.headline], "batch": batch}
+
+    def start_epoch(self, epoch: int) -> None:
+        """Tell what is scheduled by epochs (deferred weights) where training stands; also after a resume."""
+        self.loss.start_epoch(epoch, self.settings.epochs)
+
+    def on_train_epoch_start(self) -> None:
+        self.start_epoch(self.current_epoch)
+
+    def on_train_start(self) -> None:
+        self.start_epoch(self.current_epoch)
+
+    def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
+        # dropout and drop-path read torch's generator: make it a function of the step, so that a resume needs no state
+        torch.manual_seed(derive_seed(self.seed, self.role, "step", self.global_step))
+
+    def parameter_modules(self) -> dict[str, nn.Module]:
+        """Modules beside backbone and head whose parameters are trained (extra heads); none here."""
+        return {}
+
+    def configure_optimizers(self) -> Any:
+        no_decay = ["head.bias"] if self.loss.prior_bias is not None else []
+        optimizer = instantiate(
+            self.settings.optimizer, self.backbone, self.head, extra=self.parameter_modules(), no_decay=no_decay
+        )
+        per_epoch = math.ceil(self.trainer.datamodule.steps_per_epoch / self.settings.accumulate)  # type: ignore[attr-defined]
+        schedule = instantiate(self.settings.scheduler, self.settings.epochs, per_epoch)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,0 +1,19 @@
+"""Empirical risk minimisation: one network trained once, with any loss and any sampler.
+
+This is also "joint" training of the decoupling paper (Kang et al., ICLR 2020) and the representation stage that the
+decoupled methods start from: the stage's role, settings and data decide its bits, not the method that asks for it.
+"""
+
+from __future__ import annotations
+
+from ltr.methods.base import ImageClassifier
+from ltr.methods.stage import DataFacts, Method, Settings, Stage
+
+
+class ERM(Method):
+    """One stage, ``representation``, trained as the top level of the configuration says."""
+
+    provides = ("logits", "features")
+
+    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+        return [Stage("representation", "representation", ImageClassifier, settings)]

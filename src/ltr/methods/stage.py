@@ -1,0 +1,132 @@
+"""What a method is made of: stages, the settings that determine them, and what a finished stage hands on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from ltr.evaluation.scores import Scores
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a network must know of its data: plain values, stored with every checkpoint."""
+
+    image_shape: tuple[int, int, int]  # (C, H, W)
+    mean: tuple[float, ...]  # per channel, of pixels in [0, 1]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+    class_counts: tuple[int, ...]  # images per class in the train split
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_counts)
+
+    def as_plain(self) -> dict[str, Any]:
+        """Lists and numbers only, as a checkpoint stores them."""
+        return {key: list(value) for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> DataFacts:
+        return cls(**{key: tuple(value) for key, value in plain.items()})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a stage is trained: the resolved pages and numbers, as plain data.
+
+    A method's main stage takes these from the top level of the configuration (``sampler``, ``loss``, ...); its other
+    stages replace what ``method.<stage>`` names.
+    """
+
+    sampler: Mapping[str, Any]
+    loss: Mapping[str, Any]
+    augment: Mapping[str, Any]
+    head: Mapping[str, Any]
+    backbone: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+    scheduler: Mapping[str, Any]
+    epochs: int
+    batch_size: int  # per optimiser step and over all processes
+    precision: str  # bf16 | fp16 | fp32, resolved
+    selection: str  # last | best_val | best_test
+    accumulate: int = 1
+    gradient_clip: float | None = None
+    ema_decay: float | None = None
+    limit_train_batches: int | None = None
+
+    def replaced(self, **changes: Any) -> Settings:
+        """These settings with some of them changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a method whose outcome is stored and reused.
+
+    Attributes:
+        name: within the method: ``representation``, ``classifier``, ...
+        role: what the random draws derive from, with the run's seed. Two stages of the same role, settings and data
+            are the same network to the bit; networks that must not be twins have roles of their own.
+        module: the LightningModule's class (a train stage); called with (settings, facts, seed, role, parents).
+        settings: how it is trained.
+        parents: names of earlier stages of this method that it starts from.
+        options: anything else that determines it, as plain data.
+    """
+
+    name: str
+    role: str
+    module: type
+    settings: Settings
+    parents: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StageOutput:
+    """A finished stage: its network on demand, its arrays, and how it came about."""
+
+    name: str
+    key: str
+    load: Callable[[], Any]  # the network with the weights that the stage hands on, in eval mode
+    load_last: Callable[[], Any] | None = None  # the last epoch's, where another epoch was selected
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    reused: bool = False
+    seconds: float = 0.0
+
+
+class Predictor:
+    """What evaluation is given: images in, Scores by variant out.
+
+    A LightningModule that has `predict` serves as one. ``headline`` names the variant that a run is judged by; it is
+    declared here, before any test image is seen.
+    """
+
+    headline: str = "default"
+    link: str = "softmax"
+
+    def predict(self, images: torch.Tensor) -> dict[str, Scores]:
+        """Scores for uint8 or [0, 1] images [B, C, H, W], one entry per variant."""
+        raise NotImplementedError
+
+
+class Method:
+    """A method of a paper: the stages it consists of and how a trained one predicts.
+
+    A light object: building it and its stages costs nothing, so that a plan can be made without training.
+    """
+
+    provides: tuple[str, ...] = ("logits",)
+
+    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+        """The stages in order; a stage's parents stand before it."""
+        raise NotImplementedError
+
+    def predictor(self, outputs: Mapping[str, StageOutput]) -> Any:
+        """The trained method: by default the network of its last stage."""
+        return outputs[list(outputs)[-1]].load()

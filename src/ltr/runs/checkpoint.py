@@ -1,0 +1,147 @@
+"""Checkpoints: written whole or not at all, read without unpickling code, and self-describing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins import CheckpointIO
+
+from ltr.configuration.targets import locate
+from ltr.errors import CheckpointError, ConfigError
+from ltr.files import written_atomically
+from ltr.methods.stage import DataFacts, Settings, Stage
+
+FORMAT = "ltr-stage"
+VERSION = 1
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Lightning's checkpoints, beside their place and then renamed (its own go through $TMPDIR, without fsync)."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        with written_atomically(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, path: Any, map_location: Any | None = "cpu", weights_only: bool | None = True) -> Any:
+        return read_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Load a checkpoint to the CPU with ``weights_only=True``.
+
+    Raises:
+        CheckpointError: no such file, damaged, or holding anything but tensors and plain values.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such checkpoint")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            f"{path}: not a checkpoint that can be read ({type(error).__name__}: {str(error).splitlines()[0][:160]}). "
+            "It is damaged, or holds pickled code, which is never loaded"
+        ) from error
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, expected a dictionary")
+    return loaded
+
+
+def stage_checkpoint(
+    stage: Stage, facts: DataFacts, seed: int, state: Mapping[str, torch.Tensor], dataset: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The content of a stage's weights file: enough to rebuild the network anywhere, and no object but tensors."""
+    # structure as JSON text: no reader needs to trust anything but strings and tensors
+    description = {
+        "module": f"{stage.module.__module__}.{stage.module.__qualname__}",
+        "settings": {name: getattr(stage.settings, name) for name in Settings.__dataclass_fields__},
+        "facts": facts.as_plain(),
+        "seed": seed,
+        "role": stage.role,
+        "options": dict(stage.options),
+        "dataset": dict(dataset),
+    }
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "description": json.dumps(description),
+        "state_dict": {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
+    }
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """The description inside a stage's weights file, with ``state_dict`` beside it.
+
+    Raises:
+        CheckpointError: the file is not one of this project's.
+    """
+    loaded = read_checkpoint(path)
+    if loaded.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: not a checkpoint of this project (no format '{FORMAT}'). "
+            "To start from foreign weights use backbone.weights=FILE"
+        )
+    if loaded["version"] > VERSION:
+        raise CheckpointError(f"{path}: written by a newer version of ltr (format {loaded['version']} > {VERSION})")
+    return {**json.loads(loaded["description"]), "state_dict": loaded["state_dict"]}
+
+
+def load_network(path: Path, parents: Mapping[str, Any] | None = None) -> Any:
+    """The network of a stage's weights file, in eval mode on the CPU.
+
+    Raises:
+        CheckpointError: damaged, of another format, naming code outside the allow-list, or weights that do not fit
+            the architecture it names.
+    """
+    found = describe(path)
+    settings = Settings(**found["settings"])
+    settings = settings.replaced(backbone={**settings.backbone, **_without_initial_weights(settings.backbone)})
+    try:
+        module_class = locate(found["module"], str(path))
+        network = module_class(settings, DataFacts.from_plain(found["facts"]), found["seed"], found["role"], parents)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    load_weights(network, found["state_dict"], path)
+    return network.eval()
+
+
+def _without_initial_weights(backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """Initial weights are inside the checkpoint already: read no file and download nothing."""
+    return {key: value for key, value in (("weights", None), ("pretrained", False)) if key in backbone}
+
+
+def load_weights(network: torch.nn.Module, state: Mapping[str, torch.Tensor], where: Path) -> None:
+    """Load weights, all of them, or say which do not fit.
+
+    Raises:
+        CheckpointError: names the first missing, unexpected and differently shaped entries.
+    """
+    own = network.state_dict()
+    missing = [name for name in own if name not in state]
+    unexpected = [name for name in state if name not in own]
+    shapes = [
+        f"{name} is {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own
+        if name in state and own[name].shape != state[name].shape
+    ]
+    if missing or unexpected or shapes:
+        parts = [
+            f"{title} ({len(names)}): {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+            for title, names in (("missing", missing), ("not in this network", unexpected), ("other shape", shapes))
+            if names
+        ]
+        raise CheckpointError(f"{where}: weights of another architecture; {'; '.join(parts)}")
+    network.load_state_dict(dict(state))
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 in hex of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

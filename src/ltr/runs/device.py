@@ -1,0 +1,55 @@
+"""Which device and which precision a run uses: resolved once, printed, and part of a stage's key."""
+
+from __future__ import annotations
+
+import torch
+
+from ltr.errors import ConfigError
+
+LIGHTNING_PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
+
+
+def resolve_device(accelerator: str) -> torch.device:
+    """The torch device for ``auto | cpu | gpu``.
+
+    Raises:
+        ConfigError: a GPU was asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if accelerator == "gpu" and not available:
+        raise ConfigError("trainer.accelerator=gpu: no CUDA device is visible. Use trainer.accelerator=cpu, or auto")
+    return torch.device("cuda", torch.cuda.current_device()) if available and accelerator != "cpu" else torch.device("cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """What to print of a device: a GPU's product name, or the number of CPU threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def has_bf16_units(device: torch.device) -> bool:
+    """Whether bf16 is fast here: GPUs from Ampere on, CPUs with AMX tiles (AVX-512 alone only emulates the gain)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(probe and probe())
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """``bf16``, ``fp16`` or ``fp32`` for the configured ``auto | bf16 | fp16 | fp32``.
+
+    Raises:
+        ConfigError: fp16 on a CPU, where its gradients have no scaler and no units.
+    """
+    if precision == "auto":
+        return "bf16" if has_bf16_units(device) else "fp32"
+    if precision == "fp16" and device.type == "cpu":
+        raise ConfigError("trainer.precision=fp16 needs a GPU. On this CPU use bf16 or fp32 (auto chooses)")
+    return precision
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The same autocast in evaluation as Lightning uses in training."""
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.bfloat16)
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")

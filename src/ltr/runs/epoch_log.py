@@ -1,0 +1,110 @@
+"""One row of numbers per epoch: summed on the device while training, read once at the epoch's end."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from ltr.files import write_csv
+
+FIRST_COLUMNS = ("stage", "epoch", "step", "lr", "train/loss", "train/accuracy", "images_per_second")
+
+
+class EpochLog(pl.Callback):
+    """Writes ``metrics.csv`` (the whole file each epoch, atomically) and passes the row to the loggers.
+
+    Watched splits add their metrics with `add`, before the epoch ends. After a resume, rows of epochs that are trained
+    again are dropped.
+
+    Args:
+        path: the stage's ``metrics.csv``.
+        stage: the stage's name, first column.
+        on_row: called with every finished row (the progress display).
+    """
+
+    def __init__(self, path: Path, stage: str, on_row: Callable[[Mapping[str, Any]], None] | None = None) -> None:
+        self.path = path
+        self.stage = stage
+        self.on_row = on_row
+        self.rows: list[dict[str, Any]] = []
+        self._extra: dict[str, float] = {}
+        self._sums: torch.Tensor | None = None  # loss x images, correct, images: float64 on the device
+        self._seconds = 0.0
+        self._since = 0.0
+
+    def add(self, metrics: Mapping[str, float]) -> None:
+        """Metrics of the running epoch from somewhere else, e.g. ``{"val/accuracy": 0.5}``."""
+        self._extra.update(metrics)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.rows = [row for row in _read_rows(self.path) if int(row["epoch"]) <= trainer.current_epoch]
+        if self._sums is not None:  # resumed in mid-epoch: on_train_epoch_start will not come
+            self._sums = self._sums.to(pl_module.device)
+        self._since = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        dtype = torch.float32 if pl_module.device.type == "mps" else torch.float64
+        self._sums = torch.zeros(3, dtype=dtype, device=pl_module.device)
+        self._extra, self._seconds, self._since = {}, 0.0, time.perf_counter()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
+        images = batch.labels.shape[0]
+        assert self._sums is not None
+        correct = outputs.get("correct")
+        self._sums[0] += outputs["loss"].detach() * (images * trainer.accumulate_grad_batches)
+        if correct is not None:
+            self._sums[1] += correct
+        self._sums[2] += images
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._pause(pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._since = time.perf_counter()
+
+    def _pause(self, pl_module: pl.LightningModule) -> None:
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+        self._seconds += time.perf_counter() - self._since
+        self._since = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._pause(pl_module)
+        assert self._sums is not None
+        loss, correct, images = self._sums.tolist()
+        row = {
+            "stage": self.stage,
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "train/loss": loss / max(images, 1),
+            "train/accuracy": correct / max(images, 1),
+            "images_per_second": round(images / max(self._seconds, 1e-9), 1),
+            **self._extra,
+        }
+        self.rows.append(row)
+        write_csv(self.path, self.rows, FIRST_COLUMNS)
+        numbers = {key: value for key, value in row.items() if key not in ("stage", "step")}
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step=trainer.global_step)
+        if self.on_row:
+            self.on_row(row)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": None if self._sums is None else self._sums.cpu(), "seconds": self._seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._sums, self._seconds = state_dict["sums"], state_dict["seconds"]
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

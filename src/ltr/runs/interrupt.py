@@ -1,0 +1,62 @@
+"""Ctrl-C and SIGTERM: stop at the next batch, keep the training state, say so, and exit with 128 + signal."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from ltr.errors import Interrupted
+
+_WORD = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+
+
+class StopRequest:
+    """A signal that was received; training polls it, everything else is interrupted at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.polled = False  # True while somebody looks at `signal` regularly
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler. A second signal does not wait for the poll."""
+        again = self.signal is not None
+        self.signal = number
+        if again or not self.polled:
+            raise self.error("stopped")
+
+    def error(self, what: str) -> Interrupted:
+        """The exception for the signal received."""
+        assert self.signal is not None
+        name = _WORD.get(signal.Signals(self.signal), signal.Signals(self.signal).name)
+        return Interrupted(self.signal, f"{what} by {name}; the same command goes on from there")
+
+    @contextlib.contextmanager
+    def while_polled(self) -> Iterator[None]:
+        """Inside, a first signal only sets `signal`."""
+        self.polled = True
+        try:
+            yield
+        finally:
+            self.polled = False
+        if self.signal is not None:
+            raise self.error("stopped")
+
+
+@contextlib.contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """Install the handlers for the time of a run (in the main thread; elsewhere signals are not ours)."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, request.handle)
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

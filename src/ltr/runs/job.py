@@ -1,0 +1,63 @@
+"""What happens around one run: warnings as plain lines, the table at the end, the figures."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from rich.console import Console
+
+from ltr.report.figures import draw
+from ltr.report.table import plain_table, result_table
+from ltr.runs.runner import Outcome, run
+
+
+def carry_out(config: Mapping[str, Any], console: Console) -> float | None:
+    """Run a checked configuration, print its table and draw its figures.
+
+    Returns:
+        The headline metric, for sweepers; None for a plan.
+    """
+    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    with plain_warnings():
+        outcome = run(config, overrides, console)
+        show(outcome, config, console)
+    if outcome.result is None:
+        return None
+    headline = next(row for row in outcome.result["rows"] if row["headline"])
+    return headline["metrics"]["balanced_accuracy"]
+
+
+def show(outcome: Outcome, config: Mapping[str, Any], console: Console) -> None:
+    """The result's table, and its figures where they are wanted and not there yet."""
+    if outcome.result is None:
+        return
+    if console.is_terminal:
+        console.print(result_table(outcome.result))
+    else:
+        console.print(plain_table(outcome.result), highlight=False, soft_wrap=True, markup=False)
+    if config["figures"] != "none" and not (outcome.reused and (outcome.directory / "figures").is_dir()):
+        draw(outcome.directory, config["figures"])
+    console.print(f"{outcome.directory}", soft_wrap=True, highlight=False, markup=False)
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Warnings of this project as one line each, without a source line; other packages' as they come."""
+    original = warnings.showwarning
+
+    def showwarning(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+        if category is UserWarning and "ltr" in filename:
+            print(f"warning: {message}", file=sys.stderr)
+        else:
+            original(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = showwarning
+    try:
+        yield
+    finally:
+        warnings.showwarning = original

@@ -1,0 +1,88 @@
+"""The identity of stages and runs: hashes over what determines them, and over nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ltr.configuration.pages import digest, without_private
+from ltr.data.source import Source
+from ltr.data.splits import Split
+from ltr.methods.stage import Settings, Stage
+
+# what a run's identity does not depend on: where things lie and how they are shown
+_NOT_IDENTITY = ("logger", "paths", "figures", "callbacks", "checkpoint", "resume", "stages", "hydra", "compile")
+_NOT_IDENTITY_TRAINER = ("num_workers", "log_every", "profiler")
+_NOT_IDENTITY_SOURCE = ("root", "download")
+
+
+def array_digest(array: np.ndarray) -> str:
+    """SHA-256 in hex of an integer array's values (as little-endian int64, so that platforms agree)."""
+    return hashlib.sha256(np.ascontiguousarray(array, dtype="<i8").tobytes()).hexdigest()
+
+
+def stage_spec(
+    stage: Stage, seed: int, source: Source, split: Split, parent_keys: Mapping[str, str], world_size: int = 1
+) -> dict[str, Any]:
+    """Everything that determines a stage's outcome, as plain data.
+
+    Test and unknown images, loggers, paths, workers and figures are not here; validation images only where they
+    select the weights. The world size is, because the order in which gradients are summed is.
+    """
+    settings = without_private(_identity_of(stage.settings))
+    spec: dict[str, Any] = {
+        "module": f"{stage.module.__module__}.{stage.module.__qualname__}",
+        "numerics_version": getattr(stage.module, "numerics_version", 1),
+        "seed": seed,
+        "role": stage.role,
+        "settings": settings,
+        "options": without_private(dict(stage.options)),
+        "parents": {name: parent_keys[name] for name in stage.parents},
+        "world_size": world_size,
+        "source": source.fingerprint,
+        "train": array_digest(split.train),
+        "label_map": array_digest(split.label_map),
+    }
+    if stage.settings.selection == "best_val":
+        spec["val"] = array_digest(split.val)
+    elif stage.settings.selection == "best_test":
+        spec["test"] = array_digest(split.test)
+    return spec
+
+
+def _identity_of(settings: Settings) -> dict[str, Any]:
+    """The settings with a weights file replaced by its content's hash: a path is no identity."""
+    plain = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
+    weights = settings.backbone.get("weights")
+    if weights:
+        with open(weights, "rb") as file:
+            plain["backbone"] = {**settings.backbone, "weights": hashlib.file_digest(file, "sha256").hexdigest()}
+    return plain
+
+
+def stage_key(spec: Mapping[str, Any]) -> str:
+    """SHA-256 in hex over the canonical JSON of `stage_spec`."""
+    return digest(spec)
+
+
+def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a plain configuration that says which run it is."""
+    identity = {key: value for key, value in without_private(config).items() if key not in _NOT_IDENTITY}
+    identity["trainer"] = {k: v for k, v in identity["trainer"].items() if k not in _NOT_IDENTITY_TRAINER}
+    dataset = dict(identity["dataset"])
+    dataset["source"] = {k: v for k, v in dataset["source"].items() if k not in _NOT_IDENTITY_SOURCE}
+    dataset.pop("download", None)
+    return {**identity, "dataset": dataset}
+
+
+def run_hash(config: Mapping[str, Any]) -> str:
+    """The hash in the run directory's name: a run of the same hash is the same run."""
+    return digest(run_identity(config))
+
+
+def group_hash(config: Mapping[str, Any]) -> str:
+    """The run's identity without its seed: runs that are averaged share it."""
+    return digest({key: value for key, value in run_identity(config).items() if key != "seed"})

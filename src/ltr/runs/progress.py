@@ -1,0 +1,89 @@
+"""What is seen while training: a bar with rate and time left in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytorch_lightning as pl
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class TrainingProgress(pl.Callback):
+    """Shows a stage's training.
+
+    Args:
+        stage: its name.
+        epochs: how many it has.
+        console: where to; a terminal gets a bar, anything else a line every ``lines_every`` epochs.
+    """
+
+    def __init__(self, stage: str, epochs: int, console: Console, lines_every: int = 1) -> None:
+        self.stage = stage
+        self.epochs = epochs
+        self.console = console
+        self.lines_every = lines_every
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._started = 0.0
+        self._first_epoch = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started, self._first_epoch = time.perf_counter(), trainer.current_epoch
+        if self.console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=self.console,
+                refresh_per_second=4,
+                transient=True,
+            )
+            self._bar.start()
+            total = self.epochs * int(trainer.num_training_batches)
+            done = trainer.current_epoch * int(trainer.num_training_batches)
+            self._task = self._bar.add_task(self.stage, total=total, completed=done, rate="")
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
+        if self._bar is not None:
+            self._bar.advance(self._task)
+
+    def show(self, row: Mapping[str, Any]) -> None:
+        """A finished epoch's row of numbers."""
+        epoch = int(row["epoch"])
+        watched = [f"{k.split('/')[0]} {100 * v:.1f} %" for k, v in row.items() if k in ("val/accuracy", "test/accuracy")]
+        rate = f"{row['images_per_second']:.0f} images/s"
+        if self._bar is not None:
+            text = f"{self.stage} {epoch}/{self.epochs}  loss {row['train/loss']:.3f}  {'  '.join(watched)}"
+            self._bar.update(self._task, description=text, rate=rate)
+        elif epoch % self.lines_every == 0 or epoch == self.epochs:
+            each = (time.perf_counter() - self._started) / max(epoch - self._first_epoch, 1)
+            left = timedelta(seconds=round(each * (self.epochs - epoch)))
+            parts = [
+                f"{self.stage}  epoch {epoch}/{self.epochs}",
+                f"loss {row['train/loss']:.4f}",
+                f"train {100 * row['train/accuracy']:.1f} %",
+                *watched,
+                rate,
+                f"{left} left",
+            ]
+            self.console.print("  ".join(parts), highlight=False, soft_wrap=True)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+Say = Callable[[str], None]

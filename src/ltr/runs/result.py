@@ -1,0 +1,131 @@
+"""The run directory: one folder per run that holds everything about it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from ltr.configuration.pages import leaves, without_private
+from ltr.errors import DataError
+from ltr.files import write_csv, write_json, write_text, written_atomically
+from ltr.runs.epoch_log import FIRST_COLUMNS
+from ltr.runs.evaluate import Judged
+from ltr.runs.keys import group_hash, run_hash
+
+SCHEMA_VERSION = 1
+RESULT = "result.json"
+
+
+def run_directory(config: Mapping[str, Any]) -> Path:
+    """``<outputs>/<dataset>/<method>/<name>-s<seed>-<hash>``: the same command always has the same folder."""
+    last = f"{config['name']}-s{config['seed']}-{run_hash(config)[:8]}"
+    return Path(config["paths"]["outputs"]) / config["dataset"]["name"] / config["method"]["name"] / last
+
+
+def read_result(directory: Path) -> dict[str, Any] | None:
+    """The finished result in a run directory, or None.
+
+    Raises:
+        DataError: the file is there and cannot be read.
+    """
+    path = directory / RESULT
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}. Delete it and run the same command again") from error
+
+
+def write_start(directory: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """What is known before anything is trained: the resolved configuration and the command's overrides."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_text(directory / "config.yaml", yaml.safe_dump(without_private(config), sort_keys=False))
+    write_text(directory / "overrides.yaml", yaml.safe_dump(list(overrides)))
+    write_status(directory, "running")
+
+
+def write_status(directory: Path, status: str) -> None:
+    """``running | preempted | failed | finished`` in ``status.json``, for schedulers and people."""
+    write_json(directory / "status.json", {"status": status})
+
+
+def result_rows(judged: Iterable[Judged], *, split: str, checkpoint: str, selection: str) -> list[dict[str, Any]]:
+    """Rows of ``result.json`` for what was judged; only the selected weights on test can be the headline."""
+    return [
+        {
+            "protocol": one.protocol,
+            "split": split,
+            "checkpoint": checkpoint,
+            "selection": selection,
+            "variant": one.variant,
+            "scorer": None,
+            "headline": one.headline and split == "test",
+            "metrics": dict(one.result.metrics),
+        }
+        for one in judged
+    ]
+
+
+def write_tables(directory: Path, judged: Sequence[Judged], class_names: Sequence[str]) -> None:
+    """``per_class.parquet`` and ``predictions.parquet`` of the test split, all variants."""
+    per_class, predictions = [], []
+    for one in judged:
+        per_class.append(
+            _table(one.variant, {**one.result.per_class, "class_name": np.asarray(class_names, dtype=object)})
+        )
+        predictions.append(_table(one.variant, one.result.predictions))
+    for name, tables in (("per_class.parquet", per_class), ("predictions.parquet", predictions)):
+        with written_atomically(directory / name) as temporary:
+            pq.write_table(pa.concat_tables(tables), temporary)
+
+
+def _table(variant: str, columns: Mapping[str, np.ndarray]) -> pa.Table:
+    arrays = {"variant": pa.array([variant] * len(next(iter(columns.values()))))}
+    for name, values in columns.items():
+        arrays[name] = pa.array(list(values)) if np.ndim(values) == 2 else pa.array(values)
+    return pa.table(arrays)
+
+
+def write_metrics(directory: Path, stage_files: Iterable[Path]) -> None:
+    """``metrics.csv``: the epochs of all stages, one after another."""
+    rows: list[dict[str, Any]] = []
+    for path in stage_files:
+        if path.is_file():
+            with open(path, newline="", encoding="utf-8") as file:
+                rows += list(csv.DictReader(file))
+    write_csv(directory / "metrics.csv", rows, FIRST_COLUMNS)
+
+
+def write_result(
+    directory: Path,
+    config: Mapping[str, Any],
+    stages: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    data: Mapping[str, Any],
+) -> dict[str, Any]:
+    """``result.json``, written last: its presence means that the run is finished."""
+    flat = {
+        key: value
+        for key, value in leaves(without_private(config))
+        if not key.startswith(("paths.", "hydra.")) and not key.endswith(".root")
+    }
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "config": flat,
+        "run_hash": run_hash(config),
+        "group_hash": group_hash(config),
+        "data": dict(data),
+        "stages": [dict(stage) for stage in stages],
+        "rows": [dict(row) for row in rows],
+    }
+    write_json(directory / RESULT, result)
+    return json.loads((directory / RESULT).read_text(encoding="utf-8"))

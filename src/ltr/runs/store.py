@@ -1,0 +1,85 @@
+"""Finished stages by key, on disk: a stage is trained once and then taken from here.
+
+Each stage has a folder ``<root>/<key>/``: while it is trained, ``state/`` (to go on from) and ``metrics.csv``; when it
+is finished, ``weights.ckpt``, ``last.ckpt`` where another epoch was selected, and ``stage.json``, written last, whose
+presence means "finished" and whose digests say what the files must hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ltr.errors import LtrError
+from ltr.files import write_json
+from ltr.runs.checkpoint import file_digest
+
+RECORD = "stage.json"
+
+
+class StageStore:
+    """The store at ``root``; cheap to create, touches the disk only when asked."""
+
+    def __init__(self, root: Path, say: Callable[[str], None] = print) -> None:
+        self.root = root
+        self.say = say
+
+    def folder(self, key: str) -> Path:
+        """Where the stage of this key lies."""
+        return self.root / key
+
+    def record(self, key: str) -> dict[str, Any] | None:
+        """What is known of a finished stage, or None; a damaged one is set aside with a message."""
+        path = self.folder(key) / RECORD
+        if not path.is_file():
+            return None
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            wrong = [name for name, digest in record["files"].items() if self._digest(key, name) != digest]
+        except (ValueError, KeyError, TypeError) as error:
+            wrong, record = [f"{RECORD} ({error})"], {}
+        if not wrong:
+            return record
+        aside = self.root / f"damaged-{key[:12]}-{int(time.time())}"
+        self.folder(key).rename(aside)
+        self.say(f"stored stage {key[:12]} is damaged ({', '.join(wrong)}): set aside as {aside}, training it again")
+        return None
+
+    def _digest(self, key: str, name: str) -> str | None:
+        path = self.folder(key) / name
+        return file_digest(path) if path.is_file() else None
+
+    def finish(self, key: str, spec: Mapping[str, Any], seconds: float, more: Mapping[str, Any] | None = None) -> None:
+        """Declare the files in the stage's folder finished and drop its training state."""
+        folder = self.folder(key)
+        names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.suffix in (".ckpt", ".npz", ".csv"))
+        files = {name: file_digest(folder / name) for name in names}
+        write_json(folder / RECORD, {"key": key, "spec": spec, "seconds": seconds, "files": files, **(more or {})})
+        shutil.rmtree(folder / "state", ignore_errors=True)
+
+    @contextlib.contextmanager
+    def locked(self, key: str, what: str) -> Iterator[None]:
+        """Hold the stage's lock, so that two runs never train the same stage at once; says what it waits for.
+
+        The lock belongs to the process: the system releases it when its owner dies.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.root / f".{key}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.say(f"waiting for stage '{what}' ({key[:12]}): another run is training it")
+            lock.acquire()
+        except OSError as error:
+            raise LtrError(f"the stage store {self.root} cannot be written: {error}. Set paths.stages elsewhere") from error
+        try:
+            yield
+        finally:
+            lock.release()

@@ -1,0 +1,235 @@
+"""Training one stage with Lightning: from where it stands to its finished weights in the store."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging
+from rich.console import Console
+
+from ltr.errors import CheckpointError, LtrError, TrainingError
+from ltr.files import written_atomically
+from ltr.methods.stage import DataFacts, Stage, StageOutput
+from ltr.runs.checkpoint import AtomicCheckpointIO, read_checkpoint, stage_checkpoint
+from ltr.runs.device import LIGHTNING_PRECISION
+from ltr.runs.epoch_log import EpochLog
+from ltr.runs.guards import FiniteGuard, StopOnSignal
+from ltr.runs.interrupt import StopRequest
+from ltr.runs.progress import TrainingProgress
+from ltr.runs.watch import Watch
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The split that is judged while training, and how."""
+
+    name: str  # val | test
+    protocol: Callable[[], Any]
+    monitor: str  # the metric that selects
+    every_n_epochs: int
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What training needs and what does not determine its outcome."""
+
+    device: torch.device
+    trainer: Mapping[str, Any]  # the trainer page
+    checkpoint: Mapping[str, Any]
+    callbacks: Mapping[str, Any]
+    console: Console
+    request: StopRequest
+    compile: bool
+    dataset: Mapping[str, Any]  # the data set's page, stored with the weights as a description
+    loggers: Callable[[], list[Any]] = list
+
+
+class TrainingState:
+    """The folder ``state/`` of an unfinished stage: the last two checkpoints, and the best weights."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        self.last = folder / "last.ckpt"
+        self.previous = folder / "previous.ckpt"
+        self.best = folder / "best.ckpt"
+        self.say = say
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Keep what training needs to go on; the checkpoint before it stays as `previous`."""
+        if self.last.is_file():
+            os.replace(self.last, self.previous)
+        trainer.save_checkpoint(self.last)
+
+    def newest(self) -> Path | None:
+        """The newest checkpoint that can be read; a damaged one is set aside with a message."""
+        for path in (self.last, self.previous):
+            if not path.is_file():
+                continue
+            try:
+                read_checkpoint(path)
+                return path
+            except CheckpointError as error:
+                aside = path.with_suffix(f".damaged-{int(time.time())}")
+                path.rename(aside)
+                self.say(f"{error}\n  set aside as {aside.name}; going on from the checkpoint before it")
+        return None
+
+
+class SaveState(pl.Callback):
+    """Saves the training state every k epochs."""
+
+    def __init__(self, state: TrainingState, every_n_epochs: int) -> None:
+        self.state = state
+        self.every = every_n_epochs
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if (trainer.current_epoch + 1) % self.every == 0 and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+            self.state.save(trainer)
+
+
+def train_stage(
+    stage: Stage,
+    facts: DataFacts,
+    data: Any,
+    folder: Path,
+    seed: int,
+    around: Surroundings,
+    parents: Mapping[str, StageOutput],
+    watched: Watched | None,
+) -> float:
+    """Train a stage to its end and leave ``weights.ckpt`` (and ``last.ckpt``) in ``folder``.
+
+    Args:
+        data: the DataModule that draws this stage's batches.
+        folder: the stage's folder in the store; an unfinished training in it is continued.
+
+    Returns:
+        Seconds spent here.
+
+    Raises:
+        TrainingError: a loss that is not finite, no memory, no disk space.
+        Interrupted: a signal; the training state is saved.
+    """
+    started = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    say = around.console.print
+    state = TrainingState(folder / "state", say)
+    module = stage.module(stage.settings, facts, seed, stage.role, parents)
+    if around.compile:
+        module.backbone.compile()
+    resume_from = state.newest()
+    if resume_from is not None:
+        epoch, batch = _position(resume_from)
+        data.start_at(epoch, batch)
+        say(f"{stage.name}: going on in epoch {epoch + 1}, batch {batch + 1} of a run that was stopped", soft_wrap=True)
+    trainer = _trainer(stage, data, folder, state, around, watched)
+    try:
+        with _quiet(), around.request.while_polled():
+            trainer.fit(module, datamodule=data, ckpt_path=resume_from)
+    except LtrError:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"the device ran out of memory at batch_size={stage.settings.batch_size}. "
+            "Lower batch_size, or set trainer.accumulate=2 with half of it"
+        ) from error
+    except OSError as error:
+        raise TrainingError(
+            f"{stage.name}: a file could not be written: {error}. Free some space (or set paths.outputs elsewhere) and "
+            "start the same command again: it goes on from the last good checkpoint"
+        ) from error
+    weights = {name: tensor for name, tensor in module.state_dict().items()}
+    last = stage_checkpoint(stage, facts, seed, weights, around.dataset)
+    if stage.settings.selection != "last" and state.best.is_file():
+        _write(folder / "last.ckpt", last)
+        last = stage_checkpoint(stage, facts, seed, read_checkpoint(state.best), around.dataset)
+    _write(folder / "weights.ckpt", last)
+    return time.perf_counter() - started
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    try:
+        with written_atomically(path) as temporary:
+            torch.save(content, temporary)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise TrainingError(f"{path}: could not be written: {error}") from error
+
+
+def _position(checkpoint: Path) -> tuple[int, int]:
+    """(epoch, batch) at which training goes on: both count from 0."""
+    loops = read_checkpoint(checkpoint)["loops"]["fit_loop"]
+    epochs_done = loops["epoch_progress"]["current"]["processed"]
+    batch = loops["epoch_loop.batch_progress"]
+    in_epoch = loops["epoch_progress"]["current"]["started"] > epochs_done and not batch["is_last_batch"]
+    return epochs_done, batch["current"]["processed"] if in_epoch else 0
+
+
+def _trainer(
+    stage: Stage, data: Any, folder: Path, state: TrainingState, around: Surroundings, watched: Watched | None
+) -> pl.Trainer:
+    """The Lightning trainer of a stage; the order of the callbacks matters and is explained where it does."""
+    settings, page = stage.settings, around.trainer
+    shown = around.callbacks["progress"] != "none"
+    progress = TrainingProgress(stage.name, settings.epochs, around.console, around.callbacks["lines_every"])
+    log = EpochLog(folder / "metrics.csv", stage.name, progress.show if shown else None)
+    callbacks: list[pl.Callback] = [FiniteGuard(data.indices_of_step, page["log_every"])]
+    if watched:
+        best = state.best if settings.selection != "last" else None
+        callbacks.append(Watch(watched.name, watched.protocol, watched.monitor, log, best))
+    if settings.ema_decay is not None:
+        callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
+    # the row is written before the state is saved, so that a resumed run finds it
+    callbacks += [log, *([progress] if shown else []), SaveState(state, around.checkpoint["every_n_epochs"])]
+    callbacks.append(StopOnSignal(around.request, state.save))
+    with _quiet():
+        return pl.Trainer(
+            accelerator="gpu" if around.device.type == "cuda" else "cpu",
+            devices=page["devices"],
+            precision=LIGHTNING_PRECISION[settings.precision],  # type: ignore[arg-type]
+            max_epochs=settings.epochs,
+            accumulate_grad_batches=settings.accumulate,
+            gradient_clip_val=settings.gradient_clip,
+            limit_train_batches=settings.limit_train_batches,
+            limit_val_batches=None if watched else 0,
+            check_val_every_n_epoch=watched.every_n_epochs if watched else 1,
+            deterministic=page["deterministic"] or None,
+            benchmark=around.device.type == "cuda" and not page["deterministic"],
+            profiler=page["profiler"],
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            logger=around.loggers() or False,
+            default_root_dir=folder,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's advice is for people who write loops; ours is in our own messages."""
+    names = ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for name in ("pytorch_lightning", "lightning_fabric", "lightning_utilities"):
+                warnings.filterwarnings("ignore", module=rf"{name}(\.|$)")
+            # the schedule's first step comes after the optimiser's; torch cannot see that through autocast's scaler
+            warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
