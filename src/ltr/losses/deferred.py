@@ -1,0 +1,38 @@
+"""Deferral: a loss starts as if all classes were equal, and re-weights or adjusts from a later epoch on.
+
+Deferred re-weighting (DRW) is algorithm 1 of Cao et al., NeurIPS 2019. Their code fixes the switch at epoch 160, here
+it is a fraction of the stage: 0.8 of 200 epochs is that 160.
+"""
+
+from __future__ import annotations
+
+from ltr.errors import ConfigError
+
+
+def first_epoch(defer_from: float | None, epochs: int) -> int:
+    """The first epoch (from 0) with weights on: the whole number nearest to defer_from * epochs, 0 for None."""
+    return 0 if defer_from is None else round(defer_from * epochs)
+
+
+class Deferral:
+    """On or off, as a Python bool that changes between epochs only: no step asks the device for it.
+
+    Args:
+        defer_from: fraction of the stage in [0, 1] from which on it is on; None: on from the start.
+
+    Raises:
+        ConfigError: defer_from outside [0, 1].
+    """
+
+    def __init__(self, defer_from: float | None) -> None:
+        if defer_from is not None and not 0.0 <= defer_from <= 1.0:
+            raise ConfigError(
+                f"loss.defer_from = {defer_from}: expected a fraction of the stage in [0, 1] (0.8 is epoch 160 of "
+                "200), or null for weights from the start."
+            )
+        self.defer_from = defer_from
+        self.active = not defer_from
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Set the state for `epoch`, counted from 0, of a stage of `epochs`."""
+        self.active = epoch >= first_epoch(self.defer_from, epochs)

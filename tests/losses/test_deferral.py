@@ -1,0 +1,42 @@
+"""When deferred weights switch on."""
+
+from __future__ import annotations
+
+import pytest
+
+from ltr.errors import ConfigError
+from ltr.losses.deferred import Deferral, first_epoch
+
+
+@pytest.mark.parametrize(
+    ("defer_from", "epochs", "first"),
+    [(0.8, 200, 160), (2 / 3, 90, 60), (0.75, 120, 90), (0.8, 1, 1), (0.0, 50, 0), (1.0, 50, 50), (None, 50, 0)],
+)
+def test_the_first_epoch_is_the_fraction_of_the_stage(defer_from, epochs, first):
+    assert first_epoch(defer_from, epochs) == first
+
+
+def test_it_is_off_before_the_first_epoch_and_on_from_it():
+    deferral = Deferral(0.8)
+    states = []
+    for epoch in range(10):
+        deferral.start_epoch(epoch, 10)
+        states.append(deferral.active)
+    assert states == [False] * 8 + [True] * 2
+
+
+def test_a_resumed_run_needs_only_its_epoch():
+    deferral = Deferral(0.8)
+    deferral.start_epoch(170, 200)
+    assert deferral.active is True
+
+
+@pytest.mark.parametrize(("defer_from", "active"), [(None, True), (0.0, True), (0.5, False), (1.0, False)])
+def test_without_deferral_it_is_on_before_any_epoch_is_announced(defer_from, active):
+    assert Deferral(defer_from).active is active
+
+
+@pytest.mark.parametrize("defer_from", [-0.1, 1.1, 160, float("nan")])
+def test_a_value_that_is_no_fraction_is_an_error(defer_from):
+    with pytest.raises(ConfigError, match="fraction"):
+        Deferral(defer_from)
