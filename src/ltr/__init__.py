@@ -1,3 +1,20 @@
-"""ltr: experiments for recognition when data is unfair."""
+"""ltr: experiments for recognition when data is unfair.
+
+``ltr.train(overrides)`` and ``ltr.load(run)`` are the Python face of the commands; they are imported on first use, so
+that ``import ltr`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
 
 __version__ = "0.1.0"
+__all__ = ["load", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from ltr import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'ltr' has no attribute '{name}'")

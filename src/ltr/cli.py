@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ltr.errors import ConfigError, Interrupted, LtrError
 
@@ -159,32 +159,11 @@ def _explained(error: Exception, argv: list[str]) -> ConfigError:
 
 def _train_task(config: DictConfig) -> float | None:
     """Check the composed configuration cheaply, then import what is heavy and run."""
+    from ltr.configuration.check import checked
+
     plain = checked(config)
     from rich.console import Console
 
-    from ltr.runs.job import carry_out
+    from ltr.train_command import carry_out
 
     return carry_out(plain, Console())
-
-
-def checked(config: DictConfig) -> dict[str, Any]:
-    """The configuration as plain data, with values and targets checked.
-
-    Raises:
-        ConfigError: all mistakes in one message.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    from ltr.configuration.allowed import check_values
-    from ltr.configuration.targets import check_targets
-
-    try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"the configuration cannot be resolved: {str(error).strip()}") from error
-    assert isinstance(plain, dict)
-    mistakes = check_values(plain) + check_targets(plain)
-    if mistakes:
-        raise ConfigError("\n".join(["the configuration is not allowed:", *(f"  {m}" for m in mistakes)]))
-    return plain

@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
 
     from ltr.files import write_json
     from ltr.report.table import plain_table, result_table
-    from ltr.runs.job import plain_warnings
+    from ltr.console import plain_warnings
     from ltr.runs.judge import judge_again
 
     console = Console()

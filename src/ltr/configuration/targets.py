@@ -37,10 +37,14 @@ def _inside(name: str) -> bool:
     return any(name == prefix.rstrip(".") or name.startswith(prefix.rstrip(".") + ".") for prefix in allowed_prefixes())
 
 
+def _key(path: str) -> str:
+    return f"{path}._target_" if path else "_target_"
+
+
 def _refusal(path: str, target: Any) -> str:
     packages = ", ".join(prefix.rstrip(".") for prefix in allowed_prefixes())
     return (
-        f"{path}._target_={target}: not in an allowed package ({packages}). "
+        f"{_key(path)}={target}: not in an allowed package ({packages}). "
         f"For your own code pass --allow PREFIX or set LTR_ALLOW"
     )
 
@@ -72,20 +76,20 @@ def locate(target: str, path: str = "") -> Any:
             if missing.name and (module_name == missing.name or module_name.startswith(missing.name + ".")):
                 continue
             raise ConfigError(
-                f"{path}._target_={target}: importing it needs the package '{missing.name}', which is not installed. "
+                f"{_key(path)}={target}: importing it needs the package '{missing.name}', which is not installed. "
                 f"Install it, e.g. pip install {missing.name}"
             ) from missing
         for part in parts[cut:]:
             if not hasattr(found, part):
                 raise ConfigError(
-                    f"{path}._target_={target}: '{module_name}' has no '{part}'{nearest(part, vars(found))}"
+                    f"{_key(path)}={target}: '{module_name}' has no '{part}'{nearest(part, vars(found))}"
                 )
             found = getattr(found, part)
         own_module = getattr(found, "__module__", None) or ""
         if not callable(found) or not _inside(own_module):
             raise ConfigError(_refusal(path, f"{target} (an object of '{own_module or '?'}')"))
         return found
-    raise ConfigError(f"{path}._target_={target}: there is no such module")
+    raise ConfigError(f"{_key(path)}={target}: there is no such module")
 
 
 def _page_arguments(node: Mapping, signature: inspect.Signature) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ltr.cli import checked
+from ltr.configuration.check import checked
 from ltr.configuration.pages import conf_directory, leaves
 from ltr.configuration.targets import check_arguments, instantiate
 from ltr.data.module import DataModule

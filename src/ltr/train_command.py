@@ -1,16 +1,14 @@
-"""What happens around one run: warnings as plain lines, the table at the end, the figures."""
+"""``ltr-train`` after its configuration is checked: the run, then its table and figures."""
 
 from __future__ import annotations
 
-import sys
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 
+from ltr.console import plain_warnings
 from ltr.report.figures import draw
 from ltr.report.table import plain_table, result_table
 from ltr.runs.runner import Outcome, run
@@ -43,21 +41,3 @@ def show(outcome: Outcome, config: Mapping[str, Any], console: Console) -> None:
     if config["figures"] != "none" and not (outcome.reused and (outcome.directory / "figures").is_dir()):
         draw(outcome.directory, config["figures"])
     console.print(f"{outcome.directory}", soft_wrap=True, highlight=False, markup=False)
-
-
-@contextmanager
-def plain_warnings() -> Iterator[None]:
-    """Warnings of this project as one line each, without a source line; other packages' as they come."""
-    original = warnings.showwarning
-
-    def showwarning(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
-        if category is UserWarning and "ltr" in filename:
-            print(f"warning: {message}", file=sys.stderr)
-        else:
-            original(message, category, filename, lineno, file, line)
-
-    warnings.showwarning = showwarning
-    try:
-        yield
-    finally:
-        warnings.showwarning = original

@@ -1,0 +1,78 @@
+"""The Python face of the commands: `ltr.train` and `ltr.load`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from rich.console import Console
+
+from ltr.configuration.check import checked
+from ltr.configuration.pages import conf_directory
+from ltr.console import plain_warnings
+from ltr.evaluate_command import find
+from ltr.runs.checkpoint import load_network
+from ltr.runs.device import autocast, resolve_device, resolve_precision
+from ltr.runs.runner import Outcome, run
+
+
+def train(overrides: Sequence[str] = (), quiet: bool = False) -> Outcome:
+    """Do what ``ltr-train`` does with these overrides, e.g. ``ltr.train(["loss=ldam", "seed=1"])``.
+
+    Returns:
+        The run directory and the content of its ``result.json``. Figures are not drawn.
+
+    Raises:
+        LtrError: anything that the command would report.
+    """
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
+        config = checked(compose("train", overrides=list(overrides)))
+    with plain_warnings():
+        return run(config, list(overrides), Console(quiet=quiet))
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained network ready to predict."""
+
+    network: Any
+    device: torch.device
+    precision: str
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.network.facts.class_names
+
+    def predict(self, images: np.ndarray | torch.Tensor, batch_size: int = 1000) -> np.ndarray:
+        """Class probabilities [N, C] as float32 of uint8 images [N, H, W, C]."""
+        pixels = torch.as_tensor(images).permute(0, 3, 1, 2)
+        found = []
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            for batch in pixels.split(batch_size):
+                scores = self.network.predict(batch.to(self.device))[self.network.headline]
+                found.append(_probabilities(scores.logits.float(), self.network.link).cpu().numpy())
+        return np.concatenate(found) if found else np.empty((0, len(self.class_names)), np.float32)
+
+
+def _probabilities(logits: torch.Tensor, link: str) -> torch.Tensor:
+    from ltr.evaluation.scores import probabilities
+
+    return probabilities(logits, link)
+
+
+def load(run_or_checkpoint: str | Path, accelerator: str = "auto", precision: str = "auto") -> Classifier:
+    """Load a finished run (its directory) or a checkpoint file of this project.
+
+    Raises:
+        CheckpointError: nothing there, damaged, or not of this project.
+    """
+    checkpoint, _ = find(Path(run_or_checkpoint))
+    device = resolve_device(accelerator)
+    return Classifier(load_network(checkpoint).to(device), device, resolve_precision(precision, device))

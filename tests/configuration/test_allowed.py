@@ -1,0 +1,65 @@
+"""Ranges and choices of the pages."""
+
+import math
+
+import pytest
+
+from ltr.configuration.allowed import check_values, problem
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        (0, "[0, 1)"),
+        (0.999, "[0, 1)"),
+        (3, "int [1, inf)"),
+        (None, "(0, inf) or null"),
+        (1e9, "(0, inf) or null"),
+        ("none", ["none", "official"]),
+        (None, [None, "simple"]),
+        (True, [True, False]),
+    ],
+)
+def test_allowed_values_pass(value, rule):
+    assert problem(value, rule) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        (1, "[0, 1)"),
+        (-1e-9, "[0, 1)"),
+        (0, "int [1, inf)"),
+        (1.5, "int [1, inf)"),
+        (True, "int [0, inf)"),
+        ("3", "int [0, inf)"),
+        (None, "[0, 1)"),
+        (0, "(0, inf) or null"),
+        (math.nan, "[0, inf)"),
+        (math.inf, "[0, inf)"),
+        ("non", ["none", "official"]),
+        (1, [True, False]),
+    ],
+)
+def test_other_values_are_refused_with_the_rule_in_the_message(value, rule):
+    reason = problem(value, rule)
+    assert reason is not None
+    assert (rule if isinstance(rule, str) else "one of") in reason
+
+
+def test_a_near_choice_is_named():
+    assert "Did you mean 'official'?" in problem("offical", ["none", "official"])
+
+
+def test_all_mistakes_are_found_with_their_dotted_names():
+    config = {
+        "seed": -1,
+        "_allowed_": {"seed": "int [0, inf)"},
+        "loss": {"beta": 1.0, "_allowed_": {"beta": "[0, 1)"}},
+    }
+    mistakes = check_values(config)
+    assert [m.split(":")[0] for m in mistakes] == ["seed=-1", "loss.beta=1.0"]
+
+
+def test_a_rule_that_cannot_be_read_is_a_mistake_of_the_page():
+    assert "cannot be read" in problem(1, "0 to 1")
