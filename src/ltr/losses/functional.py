@@ -65,7 +65,7 @@ def focal_sigmoid(
     """Focal loss over C sigmoids, -w_y sum_i (1 - p_i^t)^gamma log p_i^t (Cui et al., CVPR 2019, section 4.3), [B].
 
     p_i^t = sigmoid(z_i) for i = y and sigmoid(-z_i) otherwise. The weight is that of the image's label and multiplies
-    all C terms. The factor is exp(gamma * logsigmoid(-z_i^t)), which, unlike the official form, cannot overflow.
+    all C terms. The factor is exp(gamma * log(1 - p_i^t)), which, unlike the official form, cannot overflow.
 
     Args:
         gamma: >= 0; 0 is `sigmoid_cross_entropy`.
@@ -73,10 +73,11 @@ def focal_sigmoid(
         background: a class that has no term, as in `sigmoid_cross_entropy`.
     """
     flipped = _flipped(logits, labels, background)
-    terms = -F.logsigmoid(flipped)
+    log_p = F.logsigmoid(flipped)
     if weight is not None and weight_inside:
-        return _modulated(weight[labels][:, None] * terms, gamma).sum(1)
-    losses = (torch.exp(gamma * F.logsigmoid(-flipped)) * terms).sum(1)
+        return _modulated(weight[labels][:, None] * -log_p, gamma).sum(1)
+    # log(1 - p) = logsigmoid(-z) = logsigmoid(z) - z: one pass over [B, C] fewer
+    losses = (torch.exp(gamma * (log_p - flipped)) * -log_p).sum(1)
     return _weighted(losses, labels, weight)
 
 
@@ -90,8 +91,9 @@ def ldam(logits: Tensor, labels: Tensor, margins: Tensor, scale: float = 1.0, we
         scale: s, by which the head multiplied the cosines.
     """
     logits = _at_least_float32(logits)
-    shift = (scale * margins[labels])[:, None]
-    return cross_entropy(torch.where(_is_label(logits, labels), logits - shift, logits), labels, weight)
+    of_labels = logits.gather(1, labels[:, None])
+    lowered = logits.scatter(1, labels[:, None], of_labels - (scale * margins[labels])[:, None].to(logits.dtype))
+    return cross_entropy(lowered, labels, weight)
 
 
 def balanced_softmax(logits: Tensor, labels: Tensor, log_prior: Tensor) -> Tensor:
@@ -152,15 +154,10 @@ def _at_least_float32(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
-def _is_label(logits: Tensor, labels: Tensor) -> Tensor:
-    """bool [B, C], true in each row at its label."""
-    return torch.zeros_like(logits, dtype=torch.bool).scatter(1, labels[:, None], True)
-
-
 def _flipped(logits: Tensor, labels: Tensor, background: int | None) -> Tensor:
     """z_y at the label and -z_i elsewhere, [B, C], or [B, C - 1] without the background's column."""
     logits = _at_least_float32(logits)
-    flipped = torch.where(_is_label(logits, labels), logits, -logits)
+    flipped = (-logits).scatter(1, labels[:, None], logits.gather(1, labels[:, None]))
     if background is None:
         return flipped
     return torch.cat([flipped[:, :background], flipped[:, background + 1 :]], dim=1)
