@@ -1,0 +1,118 @@
+"""Training images by class, and the array operations that every sampler draws with.
+
+There is no loop over images or classes, and no limit on their number below 2^32.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from ltr.errors import DataError
+
+RANDOM_BITS = 24  # of a sort key, at the least: equal keys, which keep their order, are then too rare to matter
+
+
+@dataclass(frozen=True, eq=False)
+class ClassIndex:
+    """The training images by class: those of class c are ``order[starts[c]:starts[c] + counts[c]]``.
+
+    Attributes:
+        order: int64 [N], positions in the train array, class by class, ascending inside a class.
+        starts: int64 [C].
+        counts: int64 [C].
+    """
+
+    order: np.ndarray
+    starts: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def from_labels(cls, labels: np.ndarray, num_classes: int) -> ClassIndex:
+        """Build the index from the labels [N] of the train array; warns of classes without images.
+
+        Raises:
+            DataError: there is no image, or a label is outside [0, num_classes).
+        """
+        labels = np.asarray(labels)
+        if labels.size == 0:
+            raise DataError("there is no training image to draw from: the split's train array is empty")
+        if labels.min() < 0 or labels.max() >= num_classes:
+            raise DataError(f"training labels run from {labels.min()} to {labels.max()}, outside 0..{num_classes - 1}")
+        counts = np.bincount(labels, minlength=num_classes)
+        empty = np.flatnonzero(counts == 0)
+        if empty.size:
+            shown = ", ".join(map(str, empty[:10])) + (", ..." if empty.size > 10 else "")
+            warnings.warn(
+                f"{empty.size} of {num_classes} classes have no training image (labels {shown}): samplers skip them",
+                stacklevel=2,
+            )
+        return cls(stable_order(labels), np.cumsum(counts) - counts, counts)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+
+def draw_classes(probabilities: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Independent draws of classes: inversion, started from a table instead of a binary search for every draw."""
+    edges = np.cumsum(probabilities)
+    edges /= edges[-1]
+    slots = 1 << (16 * len(edges)).bit_length()
+    first_class = np.searchsorted(edges, np.arange(slots) / slots, side="right")
+    uniform = rng.random(size)
+    classes = first_class[(uniform * slots).astype(np.int64)]
+    # few draws lie beyond the class in which their slot begins
+    beyond = np.flatnonzero(uniform >= edges[classes])
+    classes[beyond] = np.searchsorted(edges, uniform[beyond], side="right")
+    return classes
+
+
+def image_cycles(index: ClassIndex, visits: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """For each class its images in shuffled rounds, long enough for ``visits`` [C] of them.
+
+    Returns:
+        (images, offsets [C]): the k-th image that class c gives is ``images[offsets[c] + k]``, a position in the train
+        array.
+    """
+    rounds = -(-visits // np.maximum(index.counts, 1))
+    round_class = np.repeat(np.arange(len(visits)), rounds)
+    lengths = index.counts[round_class]
+    images = np.repeat(index.starts[round_class], lengths)
+    images += shuffled_ranges(lengths, rng)
+    offsets = np.cumsum(rounds * index.counts) - rounds * index.counts
+    return index.order[images], offsets
+
+
+def shuffled_ranges(lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """For each length n in turn the numbers 0 .. n-1 in random order: int64 [sum of lengths]."""
+    ends = np.cumsum(lengths)
+    total = int(ends[-1])
+    groups = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths)
+    numbers = np.arange(total) - np.repeat(ends - lengths, lengths)
+    group_bits = (len(lengths) - 1).bit_length()
+    number_bits = (int(lengths.max()) - 1).bit_length()
+    if group_bits + number_bits > 64 - RANDOM_BITS:
+        return numbers[np.lexsort((rng.random(total), groups))]
+    # sorting keys of (group, random bits, number) is several times faster than any sort that carries positions along
+    low = np.uint64((1 << number_bits) - 1)
+    keys = rng.integers(0, 2**64, size=total, dtype=np.uint64)
+    keys >>= np.uint64(group_bits)
+    keys &= ~low
+    if group_bits:
+        groups <<= np.uint64(64 - group_bits)
+        keys |= groups
+    keys |= numbers.view(np.uint64)
+    keys.sort()
+    keys &= low
+    return keys.view(np.int64)
+
+
+def stable_order(values: np.ndarray) -> np.ndarray:
+    """Positions of ``values`` (small integers, not negative) in ascending order, ties by position."""
+    keys = values.astype(np.uint64) << np.uint64(32)
+    keys |= np.arange(len(values), dtype=np.uint64)
+    keys.sort()
+    keys &= np.uint64(0xFFFFFFFF)
+    return keys.astype(np.int64)

@@ -1,0 +1,254 @@
+"""Samplers: which training image comes when, as pure functions of (class index, seed, epoch).
+
+A draw is global: one array for all processes, of which `shard` gives each its part. Nothing is kept between epochs,
+so a sampler's state is the epoch number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from ltr.data.class_index import ClassIndex, draw_classes, image_cycles, shuffled_ranges, stable_order
+from ltr.errors import ConfigError, DataError, nearest
+from ltr.randomness import generator
+
+__all__ = ["ClassBalanced", "ClassIndex", "Instance", "Power", "Progressive", "Sampler", "SquareRoot", "shard"]
+
+Stream = Callable[[str], np.random.Generator]  # the epoch's generator for a purpose
+
+
+class Sampler:
+    """Base of all samplers.
+
+    Args:
+        num_samples: images per epoch over all processes; None is N, the number of training images, so that epochs
+            mean the same for every sampler (the official class-balanced sampler stops there too).
+        defer_from: share of the epochs, in [0, 1], before which images are drawn as by `Instance` (deferred
+            re-sampling); None draws this way from the start. The first epoch of its own is round(defer_from * epochs).
+    """
+
+    def __init__(self, *, num_samples: int | None = None, defer_from: float | None = None) -> None:
+        if num_samples is not None and num_samples < 1:
+            raise ConfigError(f"sampler.num_samples={num_samples}: it must be at least 1, or null for one per image")
+        if defer_from is not None and not 0 <= defer_from <= 1:
+            raise ConfigError(f"sampler.defer_from={defer_from}: it must be from 0 to 1, or null to start at once")
+        self.num_samples = num_samples
+        self.defer_from = defer_from
+
+    def length(self, index: ClassIndex) -> int:
+        """Images in an epoch, over all processes."""
+        return len(index) if self.num_samples is None else self.num_samples
+
+    def start_epoch(self, epochs: int) -> int:
+        """The first epoch (0-based) that is drawn in this sampler's own way."""
+        return 0 if self.defer_from is None else round(self.defer_from * epochs)
+
+    def epoch(self, index: ClassIndex, *, seed: int, epoch: int, epochs: int) -> np.ndarray:
+        """The global draw of one epoch: int64 [length] positions in the train array.
+
+        Args:
+            seed: derived from (run seed, stage role) by the caller.
+            epoch: 0-based.
+            epochs: of the whole training.
+        """
+        size, start = self.length(index), self.start_epoch(epochs)
+
+        def stream(purpose: str) -> np.random.Generator:
+            return generator(seed, purpose, epoch)
+
+        if epoch < start:
+            return _permutations(len(index), size, stream)
+        return self._draw(index, size, stream, epoch - start, epochs - start)
+
+    def class_probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
+        """float64 [C]: the share of the epoch's draws that each class is expected to have."""
+        start = self.start_epoch(epochs)
+        if epoch < start:
+            return _power_probabilities(counts, 1.0)
+        return self._probabilities(counts, epoch - start, epochs - start)
+
+    def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
+        """The draw in this sampler's own way; ``epoch`` and ``epochs`` count from its start."""
+        raise NotImplementedError
+
+    def _probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
+        raise NotImplementedError
+
+
+class Instance(Sampler):
+    """Every image once per epoch, in random order; another ``num_samples`` repeats or cuts such permutations."""
+
+    def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
+        return _permutations(len(index), size, stream)
+
+    def _probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
+        return _power_probabilities(counts, 1.0)
+
+
+class Power(Sampler):
+    """Independent draws: class j with p_j = n_j^q / sum_i n_i^q (Kang et al., ICLR 2020), then any of its images.
+
+    Args:
+        q: 1 is instance-balanced (with replacement), 0 class-balanced, 1/2 square-root; below 0 the tail is favoured.
+        num_samples, defer_from: see `Sampler`.
+    """
+
+    def __init__(self, *, q: float, num_samples: int | None = None, defer_from: float | None = None) -> None:
+        super().__init__(num_samples=num_samples, defer_from=defer_from)
+        if not math.isfinite(q):
+            raise ConfigError(f"sampler.q={q}: it must be a finite number, such as 0.5")
+        self.q = q
+
+    def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
+        classes = draw_classes(_power_probabilities(index.counts, self.q), size, stream("classes"))
+        within = stream("images").random(size)
+        within *= index.counts[classes]
+        return index.order[index.starts[classes] + within.astype(np.int64)]
+
+    def _probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
+        return _power_probabilities(counts, self.q)
+
+
+class SquareRoot(Power):
+    """`Power` with q = 1/2 (Mahajan et al., ECCV 2018)."""
+
+    def __init__(self, *, num_samples: int | None = None, defer_from: float | None = None) -> None:
+        super().__init__(q=0.5, num_samples=num_samples, defer_from=defer_from)
+
+
+class ClassBalanced(Sampler):
+    """All classes equally often.
+
+    ``draw="cyclic"`` follows the published code (the ClassAwareSampler of OLTR and of Kang et al.): classes come in
+    freshly shuffled rounds, so their counts differ by one visit at most, and a class gives its images in freshly
+    shuffled rounds of its own, so none repeats before all were seen. Theirs runs on from epoch to epoch; this one
+    starts anew at each epoch, so that an epoch depends on nothing before it. ``draw="iid"`` is `Power` with q = 0.
+
+    Args:
+        draw: ``cyclic`` or ``iid``.
+        images_per_visit: images that a class gives one after the other when its turn comes (4 in the published
+            configs); cyclic only.
+        num_samples, defer_from: see `Sampler`.
+    """
+
+    def __init__(
+        self,
+        *,
+        draw: str = "cyclic",
+        images_per_visit: int = 1,
+        num_samples: int | None = None,
+        defer_from: float | None = None,
+    ) -> None:
+        super().__init__(num_samples=num_samples, defer_from=defer_from)
+        _check_choice("draw", draw, ("cyclic", "iid"))
+        if images_per_visit < 1:
+            raise ConfigError(f"sampler.images_per_visit={images_per_visit}: it must be at least 1")
+        if draw == "iid" and images_per_visit != 1:
+            raise ConfigError(
+                f"sampler.images_per_visit={images_per_visit} needs sampler.draw=cyclic; with iid it is 1"
+            )
+        self.draw = draw
+        self.images_per_visit = images_per_visit
+
+    def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
+        if self.draw == "iid":
+            return Power(q=0.0)._draw(index, size, stream, epoch, epochs)
+        present = np.flatnonzero(index.counts)
+        in_turn = self.images_per_visit
+        rounds = math.ceil(size / (len(present) * in_turn))
+        turns = shuffled_ranges(np.full(rounds, len(present)), stream("classes")).reshape(rounds, -1)
+        turns = present[turns]
+        # a class has one turn in each round, so round k takes its images k * in_turn and following
+        visits = np.where(index.counts > 0, rounds * in_turn, 0)
+        images, offsets = image_cycles(index, visits, stream("images"))
+        places = offsets[turns] + np.arange(0, rounds * in_turn, in_turn)[:, None]
+        return images[(places[..., None] + np.arange(in_turn)).reshape(-1)[:size]]
+
+    def _probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
+        return _power_probabilities(counts, 0.0)
+
+
+class Progressive(Sampler):
+    """From instance-balanced to class-balanced over the epochs (Kang et al., ICLR 2020).
+
+    The class is drawn independently with p_j = (1 - t) n_j / N + t / C, and gives the next image of its own shuffled
+    round. ``schedule="official"`` is the published code's t = e / (E - 1) with e from 0, which ends class-balanced;
+    ``"paper"`` is t = e / E, which does not quite. With ``defer_from`` the way from 0 to 1 is made in the epochs left.
+
+    Args:
+        schedule: ``official`` or ``paper``.
+        num_samples, defer_from: see `Sampler`.
+    """
+
+    def __init__(
+        self, *, schedule: str = "official", num_samples: int | None = None, defer_from: float | None = None
+    ) -> None:
+        super().__init__(num_samples=num_samples, defer_from=defer_from)
+        _check_choice("schedule", schedule, ("official", "paper"))
+        self.schedule = schedule
+
+    def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
+        classes = draw_classes(self._probabilities(index.counts, epoch, epochs), size, stream("classes"))
+        visits = np.bincount(classes, minlength=len(index.counts))
+        images, offsets = image_cycles(index, visits, stream("images"))
+        # the k-th time that a class is drawn takes its k-th image
+        before = np.cumsum(visits) - visits
+        draw = np.empty(size, dtype=np.int64)
+        draw[stable_order(classes)] = images[np.arange(size) + np.repeat(offsets - before, visits)]
+        return draw
+
+    def _probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
+        last = epochs - 1 if self.schedule == "official" else epochs
+        balance = min(epoch / max(last, 1), 1.0)
+        return (1 - balance) * _power_probabilities(counts, 1.0) + balance * _power_probabilities(counts, 0.0)
+
+
+def shard(draw: np.ndarray, rank: int, world_size: int, batch_size: int) -> np.ndarray:
+    """The part of a global draw that process ``rank`` takes.
+
+    Step t of all processes together is ``draw[t * batch_size:(t + 1) * batch_size]``, dealt out one by one like cards,
+    so that images of one visit to a class spread over the processes. Each has the same number of steps and of images:
+    the last step may be short; if it does not divide, its last (fewer than ``world_size``) images are left out. One
+    process alone leaves out none. For the places in the global draw, shard ``np.arange(len(draw))``.
+
+    Args:
+        draw: [T].
+        rank: 0 <= rank < world_size.
+        world_size: number of processes.
+        batch_size: global, of all processes together.
+
+    Raises:
+        ConfigError: ``batch_size`` is not a multiple of ``world_size``.
+        DataError: the draw has fewer images than there are processes.
+    """
+    if batch_size < 1 or batch_size % world_size:
+        raise ConfigError(
+            f"batch_size={batch_size} (global) cannot be shared out evenly over {world_size} processes; use a multiple"
+        )
+    if len(draw) < world_size:
+        raise DataError(f"an epoch of {len(draw)} images cannot be shared out over {world_size} processes")
+    kept = len(draw) - len(draw) % batch_size % world_size
+    return draw[rank:kept:world_size]
+
+
+def _permutations(total: int, size: int, stream: Stream) -> np.ndarray:
+    """Permutations of 0 .. total-1, one after the other, cut at ``size``."""
+    rng = stream("permutation")
+    return np.concatenate([rng.permutation(total) for _ in range(math.ceil(size / total))])[:size]
+
+
+def _power_probabilities(counts: np.ndarray, q: float) -> np.ndarray:
+    """p_j proportional to n_j^q over the classes that have images; 0 for the others, for any q."""
+    present = counts > 0
+    # relative to the largest class, so that no power overflows
+    weights = np.where(present, np.where(present, counts, 1) / counts.max(), 0.0)
+    weights[present] **= q
+    return weights / weights.sum()
+
+
+def _check_choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"sampler.{key}={value}: it must be one of {', '.join(allowed)}{nearest(value, allowed)}")
