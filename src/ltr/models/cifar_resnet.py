@@ -1,0 +1,94 @@
+"""ResNet-20/32/44/56 for 32x32 images (He et al., CVPR 2016, section 4.2): the backbone of the CIFAR-LT papers."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ltr.errors import ConfigError
+from ltr.models.backbones import Backbone, kaiming_convolutions
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and an identity shortcut without parameters ("option A").
+
+    Where the block widens, the shortcut takes every second pixel and the missing channels are zero. He et al. do not
+    say on which side the zeros go, and published weights differ: ``both`` sides in LDAM-DRW's network, ``after`` the
+    real channels in M2m's and SLA's. The parameter count is the same, the weights are not interchangeable.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut_padding: str) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.stride = stride
+        self.widens = in_channels != out_channels
+        first = (out_channels - in_channels) // 2 if shortcut_padding == "both" else 0
+        self.shortcut_channels = slice(first, first + in_channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, C_in, H, W] -> [B, C_out, H / stride, W / stride]."""
+        out = F.relu(self.bn1(self.conv1(images)), inplace=True)
+        out = self.bn2(self.conv2(out))
+        # adding in place saves the padded copy; backward of BatchNorm needs its input, not this output
+        if self.widens:
+            out[:, self.shortcut_channels] += images[:, :, :: self.stride, :: self.stride]
+        else:
+            out += images
+        return F.relu(out, inplace=True)
+
+
+class CifarResNet(Backbone):
+    """Three stages of (depth - 2) / 6 blocks with 16, 32, 64 channels at strides 1, 2, 4; 64 features.
+
+    Module names are those of the widespread PyTorch versions (conv1, bn1, layer1..3), so their files load.
+    Convolutions start from the Kaiming normal distribution, as in LDAM-DRW.
+
+    Raises:
+        ConfigError: a depth that is not 6n + 2, or an unknown padding side.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        depth: int = 32,
+        shortcut_padding: str = "both",
+        weights: str | None = None,
+        strict_weights: bool = True,
+        trainable: str = "all",
+    ) -> None:
+        super().__init__()
+        if depth < 8 or (depth - 2) % 6:
+            raise ConfigError(f"backbone.depth is {depth}; a CIFAR ResNet has 6n + 2 layers: 20, 32, 44, 56, 110.")
+        if shortcut_padding not in ("both", "after"):
+            raise ConfigError(f"backbone.shortcut_padding is '{shortcut_padding}'; allowed: both, after.")
+        blocks = (depth - 2) // 6
+        self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = _stage(16, 16, 1, blocks, shortcut_padding)
+        self.layer2 = _stage(16, 32, 2, blocks, shortcut_padding)
+        self.layer3 = _stage(32, 64, 2, blocks, shortcut_padding)
+        self.num_features = 64
+        self.map_channels = (16, 32, 64)
+        self.map_strides = (1, 2, 4)
+        kaiming_convolutions(self)
+        self.finish(weights, strict_weights, trainable)
+
+    def features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        maps = [self.layer1(F.relu(self.bn1(self.conv1(images)), inplace=True))]
+        maps.append(self.layer2(maps[-1]))
+        maps.append(self.layer3(maps[-1]))
+        return maps[-1].mean((2, 3)), maps
+
+    def last_block(self) -> nn.Module:
+        return self.layer3[-1]
+
+
+def _stage(in_channels: int, out_channels: int, stride: int, blocks: int, shortcut_padding: str) -> nn.Sequential:
+    first = BasicBlock(in_channels, out_channels, stride, shortcut_padding)
+    return nn.Sequential(
+        first, *(BasicBlock(out_channels, out_channels, 1, shortcut_padding) for _ in range(blocks - 1))
+    )

@@ -1,0 +1,108 @@
+"""Heads: features [B, D] to logits [B, C] that are already scaled, so that their softmax is the model's probability."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ltr.errors import ConfigError
+
+
+class LinearHead(nn.Module):
+    """A linear layer, weight [C, D] and an optional bias [C].
+
+    Weights start Kaiming-normal (fan-in, gain of ReLU), the bias uniform in +-1/sqrt(D), as in LDAM-DRW's CIFAR
+    networks; torch's own default has weights of about 0.4 times that deviation.
+    """
+
+    head_kind = "linear"
+
+    def __init__(self, num_features: int, num_classes: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.num_classes = num_classes
+        self.weight = nn.Parameter(torch.empty(num_classes, num_features))
+        self.bias = nn.Parameter(torch.empty(num_classes)) if bias else None
+        self.reset()
+
+    def reset(self, generator: torch.Generator | None = None) -> None:
+        """Draw weight and bias anew, from ``generator`` or from torch's global one (classifier re-training)."""
+        nn.init.kaiming_normal_(self.weight, generator=generator)
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.num_features)
+            nn.init.uniform_(self.bias, -bound, bound, generator=generator)
+
+    @torch.no_grad()
+    def init_bias(self, value: float | Tensor) -> None:
+        """Set the bias to a number or to one per class [C]: a prior, such as -log(C - 1) for sigmoid losses.
+
+        Raises:
+            ConfigError: the head has no bias.
+        """
+        if self.bias is None:
+            raise ConfigError(
+                "This loss sets the bias of the head to a prior, and head.bias=false. Set head.bias=true."
+            )
+        self.bias.copy_(torch.as_tensor(value, dtype=self.bias.dtype).expand_as(self.bias))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.linear(features, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, {self.num_classes}, bias={self.bias is not None}"
+
+
+class CosineHead(nn.Module):
+    """``scale`` times the cosine between features and class vectors: LDAM's normalised linear layer.
+
+    weight is [C, D], the transpose of LDAM-DRW's [D, C]; its rows and the features are L2-normalised in the forward,
+    in float32 under autocast. The scale is LDAM's s (Cao et al., NeurIPS 2019), which the official code keeps in the
+    loss: its bare outputs are cosines, whose softmax is no probability. Rows start uniform in (-1, 1) and are then
+    brought to unit length.
+
+    Args:
+        scale: > 0.
+        learn_scale: make the scale a parameter.
+    """
+
+    head_kind = "cosine"
+    bias = None
+
+    def __init__(self, num_features: int, num_classes: int, *, scale: float = 30.0, learn_scale: bool = False) -> None:
+        super().__init__()
+        if not scale > 0:
+            raise ConfigError(f"head.scale is {scale}; it must be above 0 (30 in LDAM).")
+        self.num_features = num_features
+        self.num_classes = num_classes
+        self.initial_scale = float(scale)
+        self.scale: float | nn.Parameter = nn.Parameter(torch.tensor(float(scale))) if learn_scale else float(scale)
+        self.weight = nn.Parameter(torch.empty(num_classes, num_features))
+        self.reset()
+
+    @torch.no_grad()
+    def reset(self, generator: torch.Generator | None = None) -> None:
+        """Draw the class vectors anew (and put a learned scale back), from ``generator`` or torch's global one."""
+        nn.init.uniform_(self.weight, -1.0, 1.0, generator=generator)
+        self.weight.copy_(F.normalize(self.weight, dim=1))
+        if isinstance(self.scale, nn.Parameter):
+            self.scale.fill_(self.initial_scale)
+
+    def init_bias(self, value: float | Tensor) -> None:
+        """Raises ConfigError: cosine logits have no bias to hold a prior."""
+        raise ConfigError(
+            "This loss sets the bias of the head to a prior, and a cosine head has none. Set head=linear."
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        # half precision resolves a cosine to 0.004, times the scale 0.1 of a logit: too coarse for margins
+        with torch.autocast(features.device.type, enabled=False):
+            wide = torch.promote_types(features.dtype, self.weight.dtype)
+            weight = F.normalize(self.weight.to(wide), dim=1)
+            return self.scale * F.linear(F.normalize(features.to(wide), dim=1), weight)
+
+    def extra_repr(self) -> str:
+        learned = isinstance(self.scale, nn.Parameter)
+        return f"{self.num_features}, {self.num_classes}, scale={self.initial_scale}, learn_scale={learned}"

@@ -1,0 +1,157 @@
+"""Any timm model by name as a backbone, with feature maps through timm's own `forward_intermediates`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+
+from ltr.errors import CheckpointError, ConfigError, nearest
+from ltr.models.backbones import Backbone, deepest_block, dry_run, no_maps
+from ltr.models.weights import State
+
+MODELS_WITH_MAPS = ("resnet50", "convnext_tiny", "swin_tiny_patch4_window7_224")
+
+
+class TimmBackbone(Backbone):
+    """A timm model without its classifier.
+
+    A plain vision transformer has one resolution: its maps are the tokens after a quarter, a half, three quarters and
+    all of its blocks, all at the patch's stride.
+
+    Args:
+        in_channels: timm averages or repeats the first layer's weights if pretrained ones have three channels.
+        name: timm's name, with or without a tag (``resnet50``, ``resnet50.a1_in1k``).
+        pretrained: download timm's weights for this name; nothing is ever downloaded otherwise.
+        weights: a local file instead; see `ltr.models.weights.load_backbone`. Files that timm itself would rename or
+            resize (position embeddings of another image size) are converted the same way.
+        drop_path: stochastic depth of the last block, in [0, 1); 0 leaves the model's default.
+        img_size: side of the images in pixels, for models that are built for one size (Swin, ViT); null keeps theirs.
+
+    Raises:
+        ConfigError: unknown name, an option that the model does not have.
+        CheckpointError: weights that cannot be had or do not fit.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        name: str,
+        pretrained: bool = False,
+        weights: str | None = None,
+        strict_weights: bool = True,
+        trainable: str = "all",
+        drop_path: float = 0.0,
+        img_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        if pretrained and weights is not None:
+            raise ConfigError("backbone.pretrained=true and backbone.weights are both set; choose one.")
+        options: dict[str, Any] = {}
+        if drop_path:
+            options["drop_path_rate"] = drop_path
+        if img_size is not None:
+            options["img_size"] = img_size
+        self.name = name
+        self.net: Any = _create(name, pretrained, in_channels, options)
+        self._map_indices = _map_indices(self.net)
+
+        size = (img_size, img_size) if img_size is not None else self.net.pretrained_cfg["input_size"][1:]
+        image_shape = (in_channels, *size)
+        if self._map_indices:
+            features, maps = dry_run(self.net, self._net_features_and_maps, image_shape)
+            self.map_channels = tuple(found.shape[1] for found in maps)
+            self.map_strides = tuple(
+                _stride(int(self.net.feature_info[index]["reduction"]), size[0] / found.shape[2])
+                for index, found in zip(self._map_indices, maps, strict=True)
+            )
+        else:
+            features = dry_run(self.net, self.net, image_shape)
+            self.map_channels = self.map_strides = ()
+        self.num_features = features.shape[1]
+
+        classifier = self.net.pretrained_cfg.get("classifier") or ()
+        self.finish(
+            weights,
+            strict_weights,
+            trainable,
+            into=self.net,
+            classifier_names=(classifier,) if isinstance(classifier, str) else tuple(classifier),
+            convert=self._convert,
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images)
+
+    def features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        if not self._map_indices:
+            raise no_maps(self.name, MODELS_WITH_MAPS)
+        return self._net_features_and_maps(images)
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        if not self._map_indices:
+            raise no_maps(self.name, MODELS_WITH_MAPS)
+        return self.net.forward_intermediates(images, indices=self._map_indices, intermediates_only=True)
+
+    def last_block(self) -> nn.Module:
+        info = getattr(self.net, "feature_info", None)
+        path = info[-1]["module"] if info else [name for name, _ in self.net.named_children()][-1]
+        return deepest_block(self.net, path)
+
+    def _net_features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        final, maps = self.net.forward_intermediates(images, indices=self._map_indices)
+        return self.net.forward_head(final), maps
+
+    def _convert(self, state: State) -> State:
+        convert = getattr(sys.modules[type(self.net).__module__], "checkpoint_filter_fn", None)
+        return convert(state, self.net) if convert else state
+
+
+def _create(name: str, pretrained: bool, in_channels: int, options: dict[str, Any]) -> Any:
+    on_hub = name.startswith(("hf-hub:", "hf_hub:"))
+    if on_hub and not pretrained:
+        raise ConfigError(
+            f"backbone.name={name} is a model on a hub and even its layout must be fetched. Set "
+            "backbone.pretrained=true to allow that, or name a model of timm."
+        )
+    if not on_hub and not timm.is_model(name):
+        bare = name.split(".")[0]
+        raise ConfigError(
+            f"backbone.name={name}: timm {timm.__version__} has no such model"
+            f"{nearest(bare, timm.list_models()) or '.'} `timm.list_models('*part*')` lists names."
+        )
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=in_channels, **options)
+    except TypeError as error:
+        if not options:
+            raise
+        keys = {"drop_path_rate": "drop_path"}
+        given = ", ".join(f"backbone.{keys.get(key, key)}={value}" for key, value in options.items())
+        raise ConfigError(f"timm's {name} does not take one of {given} ({error}).") from error
+    except Exception as error:
+        if not pretrained:
+            raise
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"The pretrained weights of timm's {name} could not be had ({reason}). Fetch them on a machine with "
+            "network and pass backbone.weights=FILE backbone.pretrained=false."
+        ) from error
+
+
+def _map_indices(net: Any) -> list[int]:
+    """Which of timm's intermediates to take: all stages of a pyramid, four depths of a network of one resolution."""
+    info = getattr(net, "feature_info", None)
+    if not info or not hasattr(net, "forward_intermediates"):
+        return []
+    levels = len(info)
+    if levels > 4 and len({level["reduction"] for level in info}) == 1:
+        return [quarter * levels // 4 - 1 for quarter in (1, 2, 3, 4)]
+    return list(range(levels))
+
+
+def _stride(declared: int, measured: float) -> int:
+    """timm's declared stride, which rounding at the border blurs (3.5 locations are 4), unless it is plainly wrong."""
+    return declared if 0.7 < measured / declared < 1.5 else round(measured)

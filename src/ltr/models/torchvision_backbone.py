@@ -1,0 +1,177 @@
+"""Any torchvision classification model by name as a backbone; feature maps are read where its stages end."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models import GoogLeNet, Inception3, SqueezeNet, SwinTransformer, VisionTransformer
+
+from ltr.errors import CheckpointError, ConfigError, nearest
+from ltr.models.backbones import Backbone, deepest_block, dry_run, no_maps
+
+MODELS_WITH_MAPS = ("resnet50", "convnext_tiny", "swin_t")
+_SEQUENCES = ("features", "layers", "blocks", "trunk_output")  # torchvision's names for a sequence of stages
+_PROBE_SIZE = 224
+
+
+class TorchvisionBackbone(Backbone):
+    """A torchvision model without its last linear layer (and without auxiliary classifiers).
+
+    The maps are the outputs of the last module at each resolution from stride 2 on. They are read by forward hooks
+    that live for one call, not by torchvision's traced feature extractor: its graph holds drop-path as a constant of
+    the mode it was last switched to by `train()`, and Lightning restores modes after validation without that call.
+
+    Args:
+        in_channels: with other than three, the first convolution is rebuilt; pretrained weights are repeated over the
+            channels and rescaled so that a grey image gives the same response.
+        name: torchvision's name, such as ``resnet50``.
+        pretrained: download torchvision's default weights; nothing is ever downloaded otherwise.
+        weights: a local file instead; see `ltr.models.weights.load_backbone`.
+
+    Raises:
+        ConfigError: unknown name.
+        CheckpointError: weights that cannot be had or do not fit.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        name: str,
+        pretrained: bool = False,
+        weights: str | None = None,
+        strict_weights: bool = True,
+        trainable: str = "all",
+    ) -> None:
+        super().__init__()
+        if pretrained and weights is not None:
+            raise ConfigError("backbone.pretrained=true and backbone.weights are both set; choose one.")
+        self.name = name
+        self.net = _create(name, pretrained)
+        self._channels_last = isinstance(self.net, SwinTransformer)
+        _remove_classifier(self.net)
+        if in_channels != 3:
+            _set_in_channels(self.net, in_channels, keep=pretrained)
+        features, found = dry_run(self.net, self._watch, (in_channels, _PROBE_SIZE, _PROBE_SIZE))
+        self.num_features = features.shape[1]
+        self._map_names = tuple(name for name, _, _ in found)
+        self.map_channels = tuple(channels for _, channels, _ in found)
+        self.map_strides = tuple(stride for _, _, stride in found)
+        self.finish(weights, strict_weights, trainable, into=self.net)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images)
+
+    def features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        if not self._map_names:
+            raise no_maps(self.name, MODELS_WITH_MAPS)
+        features, outputs = self._record(images, self._map_names)
+        maps = [outputs[name] for name in self._map_names]
+        return features, [found.permute(0, 3, 1, 2) for found in maps] if self._channels_last else maps
+
+    def last_block(self) -> nn.Module:
+        if self._map_names:
+            return deepest_block(self.net, self._map_names[-1])
+        return deepest_block(self.net, "encoder.layers")
+
+    def _record(self, images: Tensor, names: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        outputs: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Any:
+            return lambda module, inputs, output: outputs.__setitem__(name, output)
+
+        handles = [self.net.get_submodule(name).register_forward_hook(keep(name)) for name in names]
+        try:
+            return self.net(images), outputs
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _watch(self, images: Tensor) -> tuple[Tensor, list[tuple[str, int, int]]]:
+        """Features, and (module name, channels, stride) of the last map at each stride, from a run on a blank image."""
+        features, outputs = self._record(images, _candidates(self.net))
+        by_stride: dict[int, tuple[str, int, int]] = {}
+        for name, output in outputs.items():  # in the order of execution
+            if not isinstance(output, Tensor) or output.ndim != 4:
+                continue
+            channels, height = (output.shape[3], output.shape[1]) if self._channels_last else output.shape[1:3]
+            if 1 < height < images.shape[2]:
+                # unpadded convolutions give 111 for 224: the nominal stride is the nearest power of two
+                stride = 2 ** round(math.log2(images.shape[2] / height))
+                by_stride[stride] = (name, channels, stride)
+        found = [by_stride[stride] for stride in sorted(by_stride)]
+        return features, found if len(found) > 1 else []
+
+
+def _create(name: str, pretrained: bool) -> nn.Module:
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise ConfigError(
+            f"backbone.name={name}: torchvision {torchvision.__version__} has no such classification model"
+            f"{nearest(name, known) or '.'} `torchvision.models.list_models()` lists names."
+        )
+    options: dict[str, Any] = {}
+    if not pretrained and name in ("googlenet", "inception_v3"):
+        options = {"aux_logits": False, "init_weights": True}
+    try:
+        net = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
+    except Exception as error:
+        if not pretrained:
+            raise
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"The pretrained weights of torchvision's {name} could not be had ({reason}). Fetch them on a machine with "
+            "network and pass backbone.weights=FILE backbone.pretrained=false."
+        ) from error
+    if isinstance(net, GoogLeNet | Inception3):
+        net.aux_logits = False
+        for branch in ("aux1", "aux2", "AuxLogits"):
+            if hasattr(net, branch):
+                setattr(net, branch, None)
+    return net
+
+
+def _remove_classifier(net: nn.Module) -> None:
+    if isinstance(net, SqueezeNet):  # its classifier is a convolution to the classes, then pooling
+        net.classifier = nn.Sequential(net.classifier[0], nn.AdaptiveAvgPool2d(1))
+        return
+    path = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)][-1]
+    parent, _, name = path.rpartition(".")
+    setattr(net.get_submodule(parent), name, nn.Identity())
+
+
+def _set_in_channels(net: nn.Module, in_channels: int, keep: bool) -> None:
+    path, old = next((name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
+    new = nn.Conv2d(
+        in_channels,
+        old.out_channels,
+        old.kernel_size,  # type: ignore[arg-type]
+        old.stride,  # type: ignore[arg-type]
+        old.padding,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+    )
+    if keep:
+        with torch.no_grad():
+            repeated = old.weight.repeat(1, math.ceil(in_channels / 3), 1, 1)[:, :in_channels]
+            new.weight.copy_(repeated * (3 / in_channels))
+            if new.bias is not None and old.bias is not None:
+                new.bias.copy_(old.bias)
+    parent, _, name = path.rpartition(".")
+    setattr(net.get_submodule(parent), name, new)
+
+
+def _candidates(net: nn.Module) -> tuple[str, ...]:
+    """Modules whose outputs may be maps: the network's children, with sequences of stages opened."""
+    if isinstance(net, VisionTransformer):
+        return ()
+    names = []
+    for name, child in net.named_children():
+        if name in _SEQUENCES:
+            names += [f"{name}.{inner}" for inner, _ in child.named_children()]
+        elif not isinstance(net, SwinTransformer) and not isinstance(child, nn.AdaptiveAvgPool2d):
+            names.append(name)
+    return tuple(names)

@@ -1,0 +1,228 @@
+"""Weights from files: reading them safely, fitting their names to a module, and reproducible initialisation."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ltr.errors import CheckpointError, ConfigError
+
+log = logging.getLogger(__name__)
+
+State = dict[str, Tensor]
+
+TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".bin")
+CLASSIFIER_NAMES = ("fc", "linear", "classifier", "head", "head_dist", "last_linear", "logits")
+_LISTED = 5  # names printed of each kind of mismatch
+
+
+@contextmanager
+def seeded_construction(seed: int) -> Iterator[None]:
+    """Modules built inside get the same initial values every time, and the global generator is left as it was.
+
+    Build on the CPU: only its generator is forked and seeded. ``seed`` is in [0, 2**63), for example from
+    `ltr.randomness.derive_seed`.
+    """
+    # torch.manual_seed would also reseed every GPU, which the fork does not give back
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def read_state(path: str | Path) -> State:
+    """The named tensors of a file, on the CPU.
+
+    Nothing in the file is executed: torch files are read with ``weights_only=True``. Of a training
+    checkpoint the ``state_dict`` or ``model`` entry is taken; prefixes of wrappers (``module.``, ``_orig_mod.``) are
+    dropped.
+
+    Raises:
+        CheckpointError: no such file, a suffix we do not read, damaged content, or no tensors in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"No weights at '{path}' (looked in '{Path.cwd()}' if the path is relative).")
+    if path.suffix == ".safetensors":
+        content: object = _read_safetensors(path)
+    elif path.suffix in TORCH_SUFFIXES:
+        content = _read_torch(path)
+    else:
+        allowed = ", ".join((".safetensors", *TORCH_SUFFIXES))
+        raise CheckpointError(f"Weights '{path}' have the suffix '{path.suffix}'; what is read: {allowed}.")
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"'{path}' holds a {type(content).__name__}, not a state dict of named tensors.")
+    inner = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), content)
+    state = {_plain_name(str(name)): value for name, value in inner.items() if isinstance(value, Tensor)}
+    if not state:
+        raise CheckpointError(f"'{path}' holds no named tensors. Save `module.state_dict()` into it.")
+    return state
+
+
+def load_state(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    source: str,
+    strict: bool = True,
+    classifier_names: Iterable[str] = (),
+) -> list[str]:
+    """Copy ``state`` into ``module``; both must have the same names and shapes.
+
+    Args:
+        source: where the state is from, for messages.
+        strict: False loads what fits by name and shape, and logs the rest.
+        classifier_names: module names that may be in the state and not in ``module``; they are left out.
+
+    Returns:
+        The names of the state that were left out because they belong to a classifier.
+
+    Raises:
+        CheckpointError: a missing, unexpected or mis-shaped tensor (``strict``), or nothing that fits.
+    """
+    expected = module.state_dict()
+    prefixes = tuple(f"{name}." for name in classifier_names)
+    ignored = [name for name in state if name not in expected and name.startswith(prefixes)] if prefixes else []
+    offered = {name: value for name, value in state.items() if name not in ignored}
+    # files older than torch 0.4.1 lack BatchNorm's step counters
+    missing = [name for name in expected if name not in offered and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in offered if name not in expected]
+    common = [name for name in offered if name in expected]
+    mis_shaped = [name for name in common if offered[name].shape != expected[name].shape]
+    fitting = {name: offered[name] for name in common if name not in set(mis_shaped)}
+
+    complaints = _complaints(expected, offered, missing, unexpected, mis_shaped)
+    if complaints and (strict or not fitting):
+        raise CheckpointError(
+            f"Weights from '{source}' belong to another architecture than {type(module).__name__}:\n"
+            + "\n".join(f"  {line}" for line in complaints)
+        )
+    for line in complaints:
+        log.warning("Weights from '%s' fit in part: %s", source, line)
+    if ignored:
+        log.info("Weights from '%s': classifier entries left out: %s", source, ", ".join(ignored))
+    module.load_state_dict(fitting, strict=False)
+    return ignored
+
+
+def load_backbone(
+    module: nn.Module,
+    path: str | Path,
+    *,
+    strict: bool = True,
+    classifier_names: Iterable[str] = (),
+    convert: Callable[[State], State] | None = None,
+) -> list[str]:
+    """Read a backbone's weights from a file: of the backbone alone, of a classifier, or of a run of this project.
+
+    In a run's checkpoint the entries under ``backbone.`` are taken and all others are left out.
+
+    Args:
+        convert: tried once if the file does not fit as it is, for example timm's renaming and resizing.
+
+    Returns:
+        The names that were left out, see `load_state`, which also says what is raised.
+    """
+    state = read_state(path)
+    outside = [name for name in state if not name.startswith("backbone.")]
+    if len(outside) < len(state):
+        log.info("Weights from '%s': entries outside the backbone left out: %s", path, ", ".join(outside) or "none")
+        state = {name.removeprefix("backbone."): value for name, value in state.items() if name not in outside}
+    else:
+        outside = []
+    if all(name.startswith("net.") for name in state):  # the timm and torchvision wrappers of this package
+        state = {name.removeprefix("net."): value for name, value in state.items()}
+    left_out = (*CLASSIFIER_NAMES, *classifier_names)
+
+    def load(fitted: State, exactly: bool) -> list[str]:
+        return outside + load_state(module, fitted, source=str(path), strict=exactly, classifier_names=left_out)
+
+    if convert is None:
+        return load(state, strict)
+    try:
+        return load(state, True)
+    except CheckpointError as mismatch:
+        try:
+            return load(convert(dict(state)), True)
+        except Exception:  # a converter meant for other files: what is worth telling is the mismatch, not its failure
+            if strict:
+                raise mismatch from None
+    return load(state, False)
+
+
+def set_trainable(backbone: nn.Module, trainable: str, last_block: nn.Module) -> None:
+    """Let gradients reach ``all`` parameters, those of the ``last_block``, or ``none``.
+
+    BatchNorm statistics still move in training mode; freezing those is the method's choice.
+    """
+    if trainable not in ("all", "last_block", "none"):
+        raise ConfigError(f"backbone.trainable is '{trainable}'; allowed: all, last_block, none.")
+    if trainable == "all":
+        return
+    backbone.requires_grad_(False)
+    if trainable == "last_block":
+        last_block.requires_grad_(True)
+
+
+def _read_safetensors(path: Path) -> State:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"'{path}' cannot be read as safetensors ({error}). Fetch or save it again.") from None
+
+
+def _read_torch(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0][:200]
+        raise CheckpointError(
+            f"'{path}' is damaged or holds more than tensors and plain values, and running code from a weights file is "
+            f"refused ({reason}). Open it where you trust it and save `module.state_dict()` alone."
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise CheckpointError(f"'{path}' cannot be read ({reason}). Fetch or save it again.") from None
+
+
+def _plain_name(name: str) -> str:
+    while name.startswith("module."):
+        name = name.removeprefix("module.")
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def _complaints(
+    expected: Mapping[str, Tensor],
+    offered: Mapping[str, Tensor],
+    missing: list[str],
+    unexpected: list[str],
+    mis_shaped: list[str],
+) -> list[str]:
+    def shape(tensor: Tensor) -> str:
+        return f"[{', '.join(str(size) for size in tensor.shape)}]"
+
+    def line(kind: str, names: list[str]) -> str:
+        rest = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        return f"{kind}: {', '.join(names[:_LISTED])}{rest}"
+
+    lines = []
+    if missing:
+        lines.append(line("missing in the file", missing))
+    if unexpected:
+        lines.append(line("unexpected in the file", unexpected))
+    if mis_shaped:
+        described = []
+        for name in mis_shaped:
+            ours, theirs = expected[name], offered[name]
+            turned = ours.ndim == 2 and theirs.T.shape == ours.shape
+            described.append(f"{name} is {shape(theirs)}, needs {shape(ours)}{' (transposed)' if turned else ''}")
+        lines.append(line("mis-shaped", described))
+    return lines

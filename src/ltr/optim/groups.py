@@ -1,0 +1,82 @@
+"""Which parameter gets which learning rate and weight decay."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ltr.errors import ConfigError, nearest
+
+_NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.modules.instancenorm._InstanceNorm)
+
+
+def parameter_groups(
+    backbone: nn.Module,
+    head: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    head_lr: float | None = None,
+    last_block_lr: float | None = None,
+    decay_norm_and_bias: bool = True,
+    no_decay: Collection[str] = (),
+    extra: Mapping[str, nn.Module] | None = None,
+) -> list[dict[str, Any]]:
+    """Groups for a torch optimiser: every trainable parameter exactly once, empty groups left out.
+
+    Each group has ``params``, ``lr``, ``weight_decay`` and a ``name`` (``backbone``, ``last_block``, ``head`` or the
+    extra module's name, with ``.no_decay`` appended where that holds).
+
+    Args:
+        backbone: its `last_block()` is asked for only if ``last_block_lr`` is given.
+        head: the classifier.
+        lr: learning rate of whatever has none of its own; extra modules use ``head_lr`` if given, else this.
+        weight_decay: for all parameters but those kept from it.
+        head_lr, last_block_lr: rates of their own (Kang et al. train Places-LT with 0.1 and 0.01).
+        decay_norm_and_bias: True decays everything, as LDAM-DRW and the class-balanced loss do; False spares biases,
+            normalisation layers and other vectors and scalars.
+        no_decay: full names that never decay, such as ``head.bias`` where it holds a prior.
+        extra: further modules by name (second heads).
+
+    Raises:
+        ConfigError: nothing is trainable, or ``no_decay`` names no parameter.
+    """
+    modules: dict[str, nn.Module] = {"backbone": backbone, "head": head, **(extra or {})}
+    last_block = {id(p) for p in backbone.last_block().parameters()} if last_block_lr is not None else set()  # type: ignore[operator]
+    rates = {"backbone": lr, "last_block": last_block_lr, "head": lr if head_lr is None else head_lr}
+    names = [f"{part}.{name}" for part, module in modules.items() for name, _ in module.named_parameters()]
+    for name in no_decay:
+        if name not in names:
+            raise ConfigError(f"No parameter is called '{name}' to keep weight decay from{nearest(name, names)}")
+
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    seen: set[int] = set()
+    for part, module in modules.items():
+        spared = set() if decay_norm_and_bias else _norms_and_vectors(module)
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad or id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            group = "last_block" if id(parameter) in last_block else part
+            decays = f"{part}.{name}" not in no_decay and id(parameter) not in spared
+            entry = groups.setdefault(
+                (group, decays),
+                {
+                    "params": [],
+                    "lr": rates.get(group, rates["head"]),
+                    "weight_decay": weight_decay if decays else 0.0,
+                    "name": group if decays else f"{group}.no_decay",
+                },
+            )
+            entry["params"].append(parameter)
+    if not groups:
+        raise ConfigError("No parameter is trainable: backbone and head are both frozen. Set backbone.trainable=all.")
+    return list(groups.values())
+
+
+def _norms_and_vectors(module: nn.Module) -> set[int]:
+    in_norms = {id(p) for part in module.modules() if isinstance(part, _NORMS) for p in part.parameters()}
+    return in_norms | {id(p) for name, p in module.named_parameters() if p.ndim <= 1 or name.endswith("bias")}
