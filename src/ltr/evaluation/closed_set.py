@@ -94,6 +94,7 @@ class ClosedSet:
         self.link = link
         self.keep_predictions = keep_predictions
         self.device = torch.device(device)
+        self._float = torch.float32 if self.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         self.reset()
 
     def reset(self) -> None:
@@ -115,7 +116,7 @@ class ClosedSet:
             self._few = torch.from_numpy(self.groups["few"]).to(self.device, torch.int64)
             # one buffer, so that processes are joined by one sum
             self._counts = torch.zeros(sum(sizes.values()), dtype=torch.int64, device=self.device)
-            self._nll = torch.zeros(1, dtype=torch.float64, device=self.device)
+            self._nll = torch.zeros(1, dtype=self._float, device=self.device)
         self._counter = dict(zip(sizes, self._counts.split(list(sizes.values()))))
         self._kept: dict[str, list[Tensor]] = {}
         self._seen = 0
@@ -151,7 +152,7 @@ class ClosedSet:
         # one NaN or +inf among the logits spoils the normaliser; -inf is a class that is ruled out, and allowed
         self._counter["bad_scores"] += (~normaliser.isfinite()).sum()
         self._counter["bad_labels"] += (1 - valid).sum()
-        self._nll += nll.double().sum()
+        self._nll += nll.to(self._float).sum()
         if self.keep_predictions:
             if indices is None:
                 indices = torch.arange(self._seen, self._seen + len(labels), device=self.device)
@@ -169,7 +170,7 @@ class ClosedSet:
     def _count(self, labels: Tensor, predicted: Tensor, correct: Tensor, confidence: Tensor, valid: Tensor) -> None:
         """Add one batch [B] to the per-class counters and to the calibration bins."""
         # index_add_ and not bincount: that one waits for the device to learn how many bins there are
-        weight = confidence.double().nan_to_num(0.0)
+        weight = confidence.to(self._float).nan_to_num(0.0)
         fixed = (weight * _FIXED_POINT).round().long() * valid
         # bins are open on the left: (0, 1/M], (1/M, 2/M], ...
         bins = (weight * self.bins).ceil().long().sub_(1).clamp_(0, self.bins - 1)

@@ -1,0 +1,185 @@
+"""What a run directory says, read from its files alone: no torch, no Lightning, no configuration system."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltr.errors import DataError
+
+SCHEMA_VERSION = 1  # the newest layout of result.json that this version reads
+
+_ROW_KEYS = ("protocol", "split", "selection", "headline", "metrics")
+_PER_CLASS_COLUMNS = ("class_id", "class_name", "train_count", "group", "n", "accuracy")
+_AGAIN = "Run the same command again to write it anew (resume=never to start over)."
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run. Tables are read when they are first asked for.
+
+    Attributes:
+        path: the run directory.
+        result: what ``result.json`` holds.
+    """
+
+    path: Path
+    result: dict[str, Any]
+
+    @cached_property
+    def per_class(self) -> dict[str, np.ndarray]:
+        """Columns [C] of ``per_class.parquet``, those of the headline row where there are several variants or splits.
+
+        Raises:
+            DataError: the file is missing or damaged, lacks a column, or does not hold the headline row.
+        """
+        path = self.path / "per_class.parquet"
+        table = read_parquet(path, _PER_CLASS_COLUMNS)
+        for key in ("variant", "split"):
+            wanted = self.headline.get(key)
+            if key in table and wanted is not None:
+                chosen = table[key] == wanted
+                if not chosen.any():
+                    raise DataError(f"{path} has no rows of the headline's {key} {wanted!r}. {_AGAIN}")
+                table = {name: column[chosen] for name, column in table.items()}
+        return table
+
+    @cached_property
+    def curves(self) -> dict[str, np.ndarray]:
+        """Columns of ``metrics.csv``: ``stage`` as str, the others as float64 with NaN for blanks; {} without epochs.
+
+        Raises:
+            DataError: the file is damaged. A run that trained no stage may have none: that is no error.
+        """
+        path = self.path / "metrics.csv"
+        return read_metrics(path) if path.is_file() else {}
+
+    @cached_property
+    def predictions(self) -> dict[str, np.ndarray]:
+        """Columns [N] of ``predictions.parquet``, all variants; lists are arrays of objects.
+
+        Raises:
+            DataError: the file is missing or damaged, or lacks a column.
+        """
+        return read_parquet(self.path / "predictions.parquet", ("id", "label", "prediction", "scores"))
+
+    @property
+    def headline(self) -> dict[str, Any]:
+        """The row of ``result.json`` that was declared the run's result beforehand."""
+        return headline_row(self.result)
+
+    @property
+    def title(self) -> str:
+        return run_title(self.result)
+
+
+def read_run(path: str | Path) -> Run:
+    """Open a run directory.
+
+    Raises:
+        DataError: no such folder, no ``result.json`` (not a run, or not finished), or one that cannot be read.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise DataError(f"There is no run directory {folder}. Give the folder that ltr-train printed.")
+    file = folder / "result.json"
+    if not file.is_file():
+        if (folder / "config.yaml").is_file():
+            raise DataError(f"The run in {folder} has no result.json, so it has not finished. {_AGAIN}")
+        raise DataError(
+            f"{folder} is not a run directory: it has neither result.json nor config.yaml. Give the folder that "
+            "ltr-train printed, such as outputs/digits_lt/erm/erm-s0-1a2b3c4d."
+        )
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read ({error}). {_AGAIN}") from error
+    _check_result(file, result)
+    return Run(folder, result)
+
+
+def _check_result(file: Path, result: Any) -> None:
+    version = result.get("schema_version") if isinstance(result, dict) else None
+    if not isinstance(version, int):
+        raise DataError(f"{file} is not a result of ltr: it has no schema_version. {_AGAIN}")
+    if version > SCHEMA_VERSION:
+        raise DataError(
+            f"{file} has layout {version}, and this version of ltr reads up to {SCHEMA_VERSION}. Install a newer ltr."
+        )
+    rows = result.get("rows")
+    lacking = [key for key in ("config", "rows") if not result.get(key)]
+    lacking += [f"rows[{i}].{key}" for i, row in enumerate(rows or []) for key in _ROW_KEYS if key not in row]
+    if lacking:
+        raise DataError(f"{file} lacks {', '.join(lacking)}. {_AGAIN}")
+
+
+def read_parquet(path: Path, needed: Iterable[str]) -> dict[str, np.ndarray]:
+    """All columns of a parquet file as numpy arrays.
+
+    Raises:
+        DataError: the file is missing or damaged, or lacks one of the columns ``needed``.
+    """
+    import pyarrow.parquet
+
+    if not path.is_file():
+        raise DataError(f"{path} is missing. {_AGAIN}")
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path} cannot be read, it may be half-written ({error}). {_AGAIN}") from error
+    lacking = [name for name in needed if name not in table.column_names]
+    if lacking:
+        raise DataError(f"{path} lacks the columns {', '.join(lacking)}. {_AGAIN}")
+    return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def read_metrics(path: Path) -> dict[str, np.ndarray]:
+    """Columns of a ``metrics.csv``; see `Run.curves`.
+
+    Raises:
+        DataError: a line of another length than the header, or a cell that is not a number.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            lines = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read ({error}). {_AGAIN}") from error
+    if len(lines) < 2:
+        return {}
+    header, rows = lines[0], lines[1:]
+    if "stage" not in header or "epoch" not in header:
+        raise DataError(f"{path} has no columns stage and epoch. {_AGAIN}")
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise DataError(f"{path}, line {number}: {len(row)} cells under {len(header)} columns. {_AGAIN}")
+    columns: dict[str, np.ndarray] = {}
+    for name, cells in zip(header, zip(*rows)):
+        try:
+            columns[name] = np.array(cells) if name == "stage" else np.array([float(cell or "nan") for cell in cells])
+        except ValueError as error:
+            raise DataError(f"{path}, column {name}: {error}. {_AGAIN}") from error
+    return columns
+
+
+def headline_row(result: dict[str, Any]) -> dict[str, Any]:
+    """The row marked as headline; the first where none is."""
+    return next((row for row in result["rows"] if row["headline"]), result["rows"][0])
+
+
+def run_title(result: dict[str, Any]) -> str:
+    """Method, data set and seed in one line."""
+    config = result["config"]
+    method = config.get("method.name") or str(config.get("method._target_", "?")).rsplit(".", 1)[-1]
+    return f"{method} · {config.get('dataset.name', '?')} · seed {config.get('seed', '?')}"
+
+
+def number(value: float | None) -> float:
+    """A metric as float: ``result.json`` writes null where there was nothing to average."""
+    return float("nan") if value is None else float(value)

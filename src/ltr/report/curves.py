@@ -1,0 +1,107 @@
+"""Picture: how loss and accuracy went while training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ltr.evaluation.groups import GROUPS
+from ltr.report.collect import Run
+from ltr.report.style import GROUP_COLOURS, GROUP_MARKERS, INK, PALE, headline_title, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_TRAIN: dict[str, Any] = {"color": INK}
+_WATCHED: dict[str, Any] = {"color": "#228877", "linestyle": "--", "marker": "D"}
+
+
+def training_curves(run: Run, path: Path) -> bool:
+    """Loss, accuracy and, where a split was watched, many / medium / few over the epochs of all trained stages.
+
+    Returns:
+        False where the run trained no epoch (all of its stages were computed), and there is nothing to draw.
+    """
+    curves = run.curves
+    if not curves:
+        return False
+    epochs, borders = _epochs(curves)
+    watched = next((split for split in ("val", "test") if f"{split}/accuracy" in curves), None)
+    panels = 3 if watched else 2
+    with picture(path, 4.7 * panels, 4.8) as figure:
+        headline_title(figure, run)
+        loss, accuracy, *rest = figure.subplots(1, panels)
+        _line(loss, curves, "train/loss", epochs, label="train", **_TRAIN)
+        _line(accuracy, curves, "train/accuracy", epochs, 100, label="train", **_TRAIN)
+        if watched:
+            _line(loss, curves, f"{watched}/nll", epochs, label=f"{watched} (NLL)", **_WATCHED)
+            _line(accuracy, curves, f"{watched}/accuracy", epochs, 100, label=watched, **_WATCHED)
+            _groups(rest[0], curves, watched, epochs)
+        loss.set_ylabel("loss")
+        loss.set_ylim(bottom=min(0, loss.get_ylim()[0]))
+        accuracy.set_ylabel("accuracy (%)")
+        for axes in (accuracy, *rest):
+            axes.set_ylim(0, 102)
+        for axes in (loss, accuracy, *rest):
+            _finish(axes, borders)
+    return True
+
+
+def _epochs(curves: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, tuple[float, float]]]:
+    """Epoch of every row counted through all stages, and where each stage starts and ends."""
+    epochs = curves["epoch"].copy()
+    borders: dict[str, tuple[float, float]] = {}
+    start = 0.0
+    for stage in dict.fromkeys(curves["stage"].tolist()):
+        mine = curves["stage"] == stage
+        epochs[mine] += start
+        borders[stage] = (start, float(np.nanmax(epochs[mine])))
+        start = borders[stage][1]
+    return epochs, borders
+
+
+def _line(
+    axes: Axes, curves: dict[str, np.ndarray], column: str, epochs: np.ndarray, scale: float = 1, **look: Any
+) -> None:
+    """One column, broken between stages; blanks (epochs that were not watched) are bridged."""
+    if column not in curves or np.isnan(curves[column]).all():
+        return
+    known = ~np.isnan(curves[column])
+    marker = look.pop("marker", "o")
+    label = look.pop("label")
+    for stage in dict.fromkeys(curves["stage"][known].tolist()):
+        mine = known & (curves["stage"] == stage)
+        every = max(1, int(mine.sum()) // 10)  # a marker on each tenth, so that lines differ without their colours
+        axes.plot(
+            epochs[mine],
+            scale * curves[column][mine],
+            marker=marker,
+            markevery=every,
+            markersize=6,
+            label=label,
+            **look,
+        )
+        label = "_"  # once in the legend
+
+
+def _groups(axes: Axes, curves: dict[str, np.ndarray], watched: str, epochs: np.ndarray) -> None:
+    for name in GROUPS:
+        colour, marker = GROUP_COLOURS[name], GROUP_MARKERS[name]
+        _line(axes, curves, f"{watched}/{name}", epochs, 100, label=name, color=colour, marker=marker)
+    axes.set_ylabel(f"accuracy on {watched} (%)")
+
+
+def _finish(axes: Axes, borders: dict[str, tuple[float, float]]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    if len(borders) > 1:
+        for stage, (start, end) in borders.items():
+            axes.axvline(start, color=PALE, linewidth=1)
+            axes.text((start + end) / 2, 1.01, stage, transform=axes.get_xaxis_transform(), ha="center", color=PALE)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="best")

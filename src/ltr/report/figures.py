@@ -1,0 +1,41 @@
+"""The pictures of a run, drawn from its files into ``figures/``; each picture is a module beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ltr.errors import ConfigError, nearest
+from ltr.report.collect import Run, read_run
+from ltr.report.curves import training_curves
+from ltr.report.frequency import accuracy_by_frequency
+
+# name of the file -> what draws it there and says whether there was something to draw
+Picture = Callable[[Run, Path], bool]
+FIRST_TWO: dict[str, Picture] = {"accuracy_by_frequency": accuracy_by_frequency, "training_curves": training_curves}
+FIGURES: dict[str, Picture] = {**FIRST_TWO}
+
+
+def draw(run_dir: str | Path, which: str = "two") -> list[Path]:
+    """Draw a run's figures into ``<run_dir>/figures/*.png``.
+
+    Args:
+        run_dir: a finished run.
+        which: ``two`` for those that every run gets, ``all`` for every figure.
+
+    Returns:
+        The files written; a figure for which the run has no numbers is left out.
+
+    Raises:
+        ConfigError: another ``which``.
+        DataError: the directory is not a finished run, or a file of it is damaged.
+    """
+    if which not in ("two", "all"):
+        raise ConfigError(f"figures={which!r}: choose two or all{nearest(which, ('two', 'all'))}")
+    run = read_run(run_dir)
+    written = []
+    for name, make in (FIRST_TWO if which == "two" else FIGURES).items():
+        path = run.path / "figures" / f"{name}.png"
+        if make(run, path):
+            written.append(path)
+    return written

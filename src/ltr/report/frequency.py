@@ -1,0 +1,155 @@
+"""Picture: the accuracy of every class against how often training saw it."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ltr.evaluation.groups import GROUPS
+from ltr.report.collect import Run
+from ltr.report.style import GROUP_COLOURS, GROUP_MARKERS, INK, headline_title, percent, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+
+_NAMED_CLASSES = 20  # up to so many classes are bars with names
+_BINNED_CLASSES = 30  # from so many classes on, binned means are drawn
+_BINS = 12
+
+
+def accuracy_by_frequency(run: Run, path: Path) -> bool:
+    """Per-class accuracy, coloured by many / medium / few, whose means stand in the legend.
+
+    Up to 20 classes are bars from frequent to rare, with their names. More are points against the number of training
+    images on a log scale, where points that coincide make one of larger area; from 30 classes on a line shows the mean
+    and a band the middle half of the classes in bins of equal width in the logarithm. Classes without evaluated images
+    are left out.
+
+    Returns:
+        True: there is always something to draw.
+    """
+    table = run.per_class
+    shown = table["n"] > 0
+    classes = {name: table[name][shown] for name in ("class_name", "train_count", "group")}
+    classes["accuracy"] = 100 * table["accuracy"][shown]
+    with picture(path, 8.6, 5.6) as figure:
+        headline_title(figure, run)
+        axes = figure.subplots()
+        counts = classes["train_count"]
+        if len(counts) <= _NAMED_CLASSES:
+            _bars(axes, classes)
+        elif counts.min() == counts.max():
+            _ranked(axes, classes)
+        else:
+            _against_count(axes, classes)
+        axes.set_ylim(0, 104)
+        axes.set_ylabel("accuracy of the class (%)")
+        # a legend fills its columns from top to bottom: the groups are to be its first line
+        lines = zip_longest(_group_handles(run, table), axes.get_legend_handles_labels()[0])
+        handles = [handle for pair in lines for handle in pair if handle is not None]
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=1.4, handletextpad=0.4)
+    return True
+
+
+def _bars(axes: Axes, classes: dict[str, np.ndarray]) -> None:
+    order = np.argsort(-classes["train_count"], kind="stable")
+    accuracy = classes["accuracy"][order]
+    groups = [str(group) for group in classes["group"][order]]
+    axes.bar(np.arange(len(order)), accuracy, color=[GROUP_COLOURS[group] for group in groups], width=0.78)
+    for place, height in enumerate(accuracy):
+        inside = height > 90  # leaves no room above the bar
+        axes.annotate(
+            f"{height:.0f}",
+            (place, height),
+            xytext=(0, -3 if inside else 3),
+            textcoords="offset points",
+            ha="center",
+            va="top" if inside else "bottom",
+            color="white" if inside and groups[place] != "medium" else INK,
+            fontsize=12 if len(order) <= 10 else 10,
+        )
+    labels = [
+        f"{_short(name)} ({count})" for name, count in zip(classes["class_name"][order], classes["train_count"][order])
+    ]
+    axes.set_xticks(np.arange(len(order)), labels, rotation=40, ha="right", rotation_mode="anchor")
+    spare = max(0, 6 - len(order)) / 2  # two classes do not make bars as wide as doors
+    axes.set_xlim(-0.6 - spare, len(order) - 0.4 + spare)
+    axes.grid(False, axis="x")
+    axes.set_xlabel("class (training images)")
+
+
+def _short(name: object) -> str:
+    text = str(name)
+    return text if len(text) <= 22 else text[:21] + "…"
+
+
+def _ranked(axes: Axes, classes: dict[str, np.ndarray]) -> None:
+    """All classes have the same count: against their rank instead."""
+    order = np.argsort(-classes["accuracy"], kind="stable")
+    _points(axes, np.arange(1, len(order) + 1), classes["accuracy"][order], classes["group"][order])
+    axes.set_xlabel(f"class, best to worst; all have {classes['train_count'][0]} training images")
+
+
+def _against_count(axes: Axes, classes: dict[str, np.ndarray]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    x = np.maximum(classes["train_count"], 0.5)  # a class that training never saw stands left of 1
+    _points(axes, x, classes["accuracy"], classes["group"])
+    if len(x) >= _BINNED_CLASSES:
+        _binned_mean(axes, x, classes["accuracy"])
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: "0" if value < 1 else f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.invert_xaxis()  # frequent to rare from left to right, as the bars
+    axes.set_xlabel("training images of the class (log scale)")
+
+
+def _points(axes: Axes, x: np.ndarray, accuracy: np.ndarray, groups: np.ndarray) -> None:
+    size = float(np.clip(9000 / max(len(x), 1), 9, 60))
+    for name in GROUPS:
+        mine = groups == name
+        if not mine.any():
+            continue
+        places, together = np.unique(np.stack([x[mine], accuracy[mine].round(1)]), axis=1, return_counts=True)
+        axes.scatter(
+            places[0],
+            places[1],
+            s=size * np.minimum(together, 9),
+            c=GROUP_COLOURS[name],
+            marker=GROUP_MARKERS[name],
+            alpha=0.75 if len(x) < 500 else 0.5,
+            linewidths=0,
+            clip_on=False,
+        )
+
+
+def _binned_mean(axes: Axes, x: np.ndarray, accuracy: np.ndarray) -> None:
+    edges = np.geomspace(x.min(), x.max(), _BINS + 1)
+    place = np.digitize(x, edges[1:-1])
+    bins = [place == b for b in range(_BINS) if (place == b).any()]
+    centres = [np.exp(np.log(x[b]).mean()) for b in bins]
+    if len(np.unique(accuracy)) > 10:  # with a handful of test images per class the quartiles only jump
+        low, high = np.array([np.percentile(accuracy[b], [25, 75]) for b in bins]).T
+        axes.fill_between(centres, low, high, color=INK, alpha=0.15, linewidth=0, label="middle half")
+    mean = [accuracy[b].mean() for b in bins]
+    axes.plot(centres, mean, color="white", linewidth=5)  # a rim, so that the line stands out from the points
+    axes.plot(centres, mean, color=INK, marker="o", markersize=6, label="mean of classes")
+
+
+def _group_handles(run: Run, table: dict[str, np.ndarray]) -> list[Line2D]:
+    from matplotlib.lines import Line2D
+
+    handles = []
+    for name in GROUPS:
+        classes = int((table["group"] == name).sum())
+        text = (
+            f"{name} {percent(run.headline['metrics'].get(name))} ({classes} {'class' if classes == 1 else 'classes'})"
+        )
+        colour, marker = GROUP_COLOURS[name], GROUP_MARKERS[name]
+        handles.append(Line2D([], [], linestyle="", markersize=10, label=text, color=colour, marker=marker))
+    return handles

@@ -1,0 +1,80 @@
+"""How pictures look: the same colours for many, medium and few everywhere, large type, whole files only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ltr.files import written_atomically
+from ltr.report.collect import Run, number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# dark blue, yellow, red: told apart by all common kinds of colour blindness, and in grey by their lightness
+GROUP_COLOURS = {"many": "#004488", "medium": "#DDAA33", "few": "#BB5566"}
+GROUP_MARKERS = {"many": "o", "medium": "s", "few": "^"}
+INK = "#222222"
+PALE = "#777777"
+WARNING = "#C00000"
+
+NOTHING = "–"
+SELECTED_ON_TEST = "selected on test"
+
+_DPI = 150
+_SETTINGS: dict[Any, Any] = {
+    "font.size": 13,
+    "axes.titlesize": 14,
+    "axes.labelsize": 13,
+    "legend.fontsize": 11.5,
+    "xtick.labelsize": 12,
+    "ytick.labelsize": 12,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "lines.linewidth": 2.2,
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "white",
+}
+
+
+@contextmanager
+def picture(path: Path, width: float, height: float) -> Iterator[Figure]:
+    """A figure of width x height inches to draw on; a whole PNG at ``path`` afterwards, nothing on an error.
+
+    matplotlib is imported here, and without pyplot: no window system, no state shared with the caller.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_SETTINGS):
+        figure = Figure(figsize=(width, height), dpi=_DPI)
+        FigureCanvasAgg(figure)
+        yield figure
+        with written_atomically(path) as temporary:
+            # without the program's version in it, the same run gives the same file
+            figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def headline_title(figure: Figure, run: Run) -> None:
+    """Method, data set, seed and how the epoch was chosen, over the whole picture; red if it was chosen on test."""
+    row = run.headline
+    flagged = row["selection"] == "best_test"
+    rule = SELECTED_ON_TEST if flagged else row["selection"]
+    text = f"{run.title} · {row['split']}, {rule}"
+    figure.suptitle(text, x=0.01, ha="left", fontsize=14, color=WARNING if flagged else INK)
+
+
+def percent(fraction: float | None) -> str:
+    """``71.3 %``, or a dash where there was nothing to average."""
+    value = number(fraction)
+    return NOTHING if value != value else f"{100 * value:.1f} %"

@@ -1,0 +1,120 @@
+"""A run's result as a table: for a terminal, and as plain text for everything else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ltr.report.collect import number, run_title
+from ltr.report.style import NOTHING, SELECTED_ON_TEST
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# the closed-set protocol's columns: fractions, shown in percent; the others stand in result.json
+_COMPACT = {
+    "accuracy": "all",
+    "many": "many",
+    "medium": "medium",
+    "few": "few",
+    "balanced_accuracy": "bACC",
+    "geometric_mean": "GM",
+    "macro_f1": "F1",
+    "ece": "ECE",
+}
+
+
+def result_table(result: dict[str, Any]) -> Table:
+    """The rows of ``result.json`` as a rich table; the headline is bold, what was selected on test is in red."""
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
+    headings, lines = _cells(result)
+    table = Table(
+        title=escape(run_title(result)),
+        caption=escape(_caption(result)),
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for heading, cells in zip(headings, zip(*lines)):
+        is_label = heading in _LABELS
+        words = " ".join((heading, *cells)).split()
+        # a narrow terminal may break the flag's words over lines, but cut none of them
+        width = max(map(len, words)) if is_label else max(map(len, (heading, *cells)))
+        table.add_column(heading, justify="left" if is_label else "right", no_wrap=not is_label, min_width=width)
+    for row, line in zip(result["rows"], lines):
+        marked = [escape(cell).replace(SELECTED_ON_TEST, f"[red]{SELECTED_ON_TEST}[/red]") for cell in line]
+        table.add_row(*marked, style="bold" if row["headline"] else None)
+    return table
+
+
+def plain_table(result: dict[str, Any]) -> str:
+    """The same as aligned plain text, for logs and pipes; no line ends in spaces."""
+    headings, lines = _cells(result)
+    columns = list(zip(headings, *lines))
+    widths = [max(map(len, column)) for column in columns]
+    text = [run_title(result)]
+    for line in (headings, *lines):
+        padded = (
+            cell.ljust(width) if heading in _LABELS else cell.rjust(width)
+            for cell, width, heading in zip(line, widths, headings)
+        )
+        text.append("  ".join(padded).rstrip())
+    return "\n".join([*text, _caption(result)])
+
+
+_LABELS = ("", "protocol", "split", "selection", "variant", "scorer")
+
+
+def _cells(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings and lines; what is the same in all rows (and so says nothing) has no column, split and selection do."""
+    rows = result["rows"]
+    labels = [
+        key
+        for key in ("protocol", "split", "selection", "variant", "scorer")
+        if key in ("split", "selection") or len({row.get(key) for row in rows}) > 1
+    ]
+    metrics = _metric_columns(rows)
+    headings = ["", *labels, *metrics.values()]
+    lines = []
+    for row in rows:
+        line = ["*" if row["headline"] else ""]
+        line += [_label(row, key) for key in labels]
+        line += [_value(row["metrics"], metric) for metric in metrics]
+        lines.append(line)
+    return headings, lines
+
+
+def _metric_columns(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Metric to heading: the compact selection for closed-set rows, everything for protocols not known here."""
+    columns: dict[str, str] = {}
+    for row in rows:
+        closed = row["protocol"] == "closed_set"
+        columns |= {key: key for key in row["metrics"] if not closed and key not in _COMPACT}
+    known = {key: heading for key, heading in _COMPACT.items() if any(key in row["metrics"] for row in rows)}
+    return known | columns
+
+
+def _label(row: dict[str, Any], key: str) -> str:
+    value = NOTHING if row.get(key) is None else str(row[key])
+    if key == "selection" and value == "best_test":
+        return f"best_test: {SELECTED_ON_TEST}"
+    return value
+
+
+def _value(metrics: dict[str, Any], metric: str) -> str:
+    """Fractions of the compact columns in percent; other metrics, whose unit is not known here, as they are."""
+    value = number(metrics.get(metric))
+    if value != value:
+        return NOTHING
+    return f"{100 * value:.1f}" if metric in _COMPACT else f"{value:.4g}"
+
+
+def _caption(result: dict[str, Any]) -> str:
+    config = result["config"]
+    many, few = config.get("evaluation.many_above", 100), config.get("evaluation.few_below", 20)
+    others = [metric for metric in _metric_columns(result["rows"]) if metric not in _COMPACT]
+    unit = f"percent, but {', '.join(others)} as they are" if others else "percent"
+    return f"{unit}; many > {many}, few < {few} training images; * the run's result; {NOTHING} nothing to average"
