@@ -19,7 +19,8 @@ from ltr.console import plain_warnings
 from ltr.evaluate_command import find
 from ltr.runs.checkpoint import load_network
 from ltr.runs.device import autocast, resolve_device, resolve_precision
-from ltr.runs.runner import Outcome, run
+from ltr.runs.result import Outcome
+from ltr.runs.runner import run
 
 
 def train(overrides: Sequence[str] = (), quiet: bool = False) -> Outcome:

@@ -11,7 +11,7 @@ from rich.console import Console
 from ltr.console import plain_warnings
 from ltr.report.figures import draw
 from ltr.report.table import plain_table, result_table
-from ltr.runs.runner import Outcome, run
+from ltr.runs.result import Outcome, finished_before
 
 
 def carry_out(config: Mapping[str, Any], console: Console) -> float | None:
@@ -22,7 +22,13 @@ def carry_out(config: Mapping[str, Any], console: Console) -> float | None:
     """
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     with plain_warnings():
-        outcome = run(config, overrides, console)
+        outcome = finished_before(config)
+        if outcome is None:
+            from ltr.runs.runner import run
+
+            outcome = run(config, overrides, console)
+        else:
+            console.print("finished before (resume=never runs it again)", highlight=False)
         show(outcome, config, console)
     if outcome.result is None:
         return None

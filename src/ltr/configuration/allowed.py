@@ -49,7 +49,9 @@ def check_values(config: Mapping) -> list[str]:
             name = f"{path}.{key}" if path else key
             if key not in node:
                 continue
-            reason = problem(node[key], rule)
-            if reason:
-                mistakes.append(f"{name}={'null' if node[key] is None else node[key]}: {reason}")
+            # of a list, each entry has to be allowed
+            for value in node[key] if isinstance(node[key], list) else [node[key]]:
+                reason = problem(value, rule)
+                if reason:
+                    mistakes.append(f"{name}={'null' if value is None else value}: {reason}")
     return mistakes

@@ -12,8 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 from ltr.files import write_csv
-
-FIRST_COLUMNS = ("stage", "epoch", "step", "lr", "train/loss", "train/accuracy", "images_per_second")
+from ltr.runs.result import FIRST_COLUMNS
 
 
 class EpochLog(pl.Callback):

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ltr.configuration.pages import digest, without_private
-from ltr.data.source import Source
-from ltr.data.splits import Split
 from ltr.methods.stage import Settings, Stage
+
+if TYPE_CHECKING:
+    from ltr.data.source import Source
+    from ltr.data.splits import Split
 
 # what a run's identity does not depend on: where things lie and how they are shown
 _NOT_IDENTITY = ("logger", "paths", "figures", "callbacks", "checkpoint", "resume", "stages", "hydra", "compile")
 _NOT_IDENTITY_TRAINER = ("num_workers", "log_every", "profiler")
+_NOT_IDENTITY_EVALUATION = ("batch_size",)
 _NOT_IDENTITY_SOURCE = ("root", "download")
 
 
@@ -72,6 +75,7 @@ def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a plain configuration that says which run it is."""
     identity = {key: value for key, value in without_private(config).items() if key not in _NOT_IDENTITY}
     identity["trainer"] = {k: v for k, v in identity["trainer"].items() if k not in _NOT_IDENTITY_TRAINER}
+    identity["evaluation"] = {k: v for k, v in identity["evaluation"].items() if k not in _NOT_IDENTITY_EVALUATION}
     dataset = dict(identity["dataset"])
     dataset["source"] = {k: v for k, v in dataset["source"].items() if k not in _NOT_IDENTITY_SOURCE}
     dataset.pop("download", None)

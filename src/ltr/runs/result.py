@@ -5,22 +5,25 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from ltr.configuration.pages import leaves, without_private
 from ltr.errors import DataError
 from ltr.files import write_csv, write_json, write_text, written_atomically
-from ltr.runs.epoch_log import FIRST_COLUMNS
-from ltr.runs.evaluate import Judged
 from ltr.runs.keys import group_hash, run_hash
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ltr.runs.evaluate import Judged
+
 SCHEMA_VERSION = 1
+FIRST_COLUMNS = ("stage", "epoch", "step", "lr", "train/loss", "train/accuracy", "images_per_second")
 RESULT = "result.json"
 
 
@@ -43,6 +46,27 @@ def read_result(directory: Path) -> dict[str, Any] | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{path} is damaged: {error}. Delete it and run the same command again") from error
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run, or (``result`` None) a plan that was only printed."""
+
+    directory: Path
+    result: dict[str, Any] | None
+    reused: bool = False  # the result was there already
+
+
+def finished_before(config: Mapping[str, Any]) -> Outcome | None:
+    """The run's result if it is there already and may be taken; with ``resume=never`` it is thrown away."""
+    directory = run_directory(config)
+    if config["stages"] == "plan":
+        return None
+    if config["resume"] == "never":
+        (directory / RESULT).unlink(missing_ok=True)
+        return None
+    result = read_result(directory)
+    return None if result is None else Outcome(directory, result, reused=True)
 
 
 def write_start(directory: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
@@ -77,6 +101,9 @@ def result_rows(judged: Iterable[Judged], *, split: str, checkpoint: str, select
 
 def write_tables(directory: Path, judged: Sequence[Judged], class_names: Sequence[str]) -> None:
     """``per_class.parquet`` and ``predictions.parquet`` of the test split, all variants."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     per_class, predictions = [], []
     for one in judged:
         per_class.append(
@@ -89,6 +116,8 @@ def write_tables(directory: Path, judged: Sequence[Judged], class_names: Sequenc
 
 
 def _table(variant: str, columns: Mapping[str, np.ndarray]) -> pa.Table:
+    import pyarrow as pa
+
     arrays = {"variant": pa.array([variant] * len(next(iter(columns.values()))))}
     for name, values in columns.items():
         arrays[name] = pa.array(list(values)) if np.ndim(values) == 2 else pa.array(values)

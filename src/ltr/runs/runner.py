@@ -6,7 +6,6 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,8 @@ from ltr.runs.loggers import RunLoggers
 from ltr.runs.plan import data_facts, image_shape, main_settings, plan_keys, warn_of_double_balancing
 from ltr.runs.provenance import provenance
 from ltr.runs.result import (
-    RESULT,
-    read_result,
+    Outcome,
+    finished_before,
     result_rows,
     run_directory,
     write_metrics,
@@ -43,15 +42,6 @@ from ltr.runs.store import StageStore
 from ltr.runs.train import Surroundings, Watched, train_stage
 
 PROTOCOLS = {"closed_set": ClosedSet}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A finished run, or (``result`` None) a plan that was only printed."""
-
-    directory: Path
-    result: dict[str, Any] | None
-    reused: bool = False  # the result was there already
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str], console: Console) -> Outcome:
@@ -70,24 +60,11 @@ def run(config: Mapping[str, Any], overrides: Sequence[str], console: Console) -
     if mistakes:
         raise ConfigError("\n".join(["the configuration does not fit the code:", *(f"  {m}" for m in mistakes)]))
     directory = run_directory(config)
-    finished = _finished(config, directory, console)
+    finished = finished_before(config)
     if finished is not None:
         return finished
     with stop_request() as request:
         return _Run(config, overrides, console, directory, request).carry_out()
-
-
-def _finished(config: Mapping[str, Any], directory: Path, console: Console) -> Outcome | None:
-    if config["stages"] == "plan":
-        return None
-    if config["resume"] == "never":
-        (directory / RESULT).unlink(missing_ok=True)
-        return None
-    result = read_result(directory)
-    if result is not None:
-        console.print(f"finished before: {directory} (resume=never runs it again)", soft_wrap=True, highlight=False)
-        return Outcome(directory, result, reused=True)
-    return None
 
 
 class _Run:
@@ -122,6 +99,7 @@ class _Run:
         source: Source = instantiate(config["dataset"]["source"])
         split: Split = instantiate(config["dataset"]["split"], source)
         self._check_selection(split)
+        protocol_of(split, config["evaluation"], "softmax", self.device)  # bounds that contradict each other
         facts = data_facts(config, source, split)
         settings = main_settings(config, self.precision)
         warn_of_double_balancing(settings, facts)
@@ -206,7 +184,9 @@ class _Run:
             record = self.store.record(key)
             reused = record is not None
             if record is None:
+                watched = self._watched(stage, split)
                 data = self.data_module(source, split, stage.settings, stage.role)
+                data.watched = watched.name if watched else None
                 around = Surroundings(
                     device=self.device,
                     trainer=self.config["trainer"],
@@ -218,7 +198,6 @@ class _Run:
                     dataset=self.config["dataset"],
                     loggers=loggers,
                 )
-                watched = self._watched(stage, split)
                 folder = self.store.folder(key)
                 seconds = train_stage(stage, facts, data, folder, self.config["seed"], around, parents, watched)
                 self.store.finish(key, spec, seconds, {"name": stage.name})
@@ -264,7 +243,7 @@ class _Run:
             return None
         return Watched(
             name=name,
-            protocol=lambda: protocol_of(split, page, "softmax", self.device, keep_predictions=False),
+            protocol=lambda link: protocol_of(split, page, link, self.device, keep_predictions=False),
             monitor=PROTOCOLS[split.protocols[0]].headline,
             every_n_epochs=page["every_n_epochs"],
         )

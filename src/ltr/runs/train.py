@@ -34,7 +34,7 @@ class Watched:
     """The split that is judged while training, and how."""
 
     name: str  # val | test
-    protocol: Callable[[], Any]
+    protocol: Callable[[str], Any]  # link -> a fresh protocol object
     monitor: str  # the metric that selects
     every_n_epochs: int
 

@@ -21,14 +21,14 @@ class Watch(pl.Callback):
 
     Args:
         name: ``val`` or ``test``: the metrics are called ``val/accuracy``, ...
-        protocol: makes a fresh protocol object for an epoch.
+        protocol: link -> a fresh protocol object for an epoch.
         monitor: the metric that selects, larger is better.
         log: takes the numbers.
         best_path: where the best weights go, or None when no epoch is selected.
     """
 
     def __init__(
-        self, name: str, protocol: Callable[[], Any], monitor: str, log: EpochLog, best_path: Path | None
+        self, name: str, protocol: Callable[[str], Any], monitor: str, log: EpochLog, best_path: Path | None
     ) -> None:
         self.name = name
         self.make_protocol = protocol
@@ -40,7 +40,7 @@ class Watch(pl.Callback):
         self._protocol: Any = None
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._protocol = self.make_protocol()
+        self._protocol = self.make_protocol(pl_module.link)
 
     def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:  # type: ignore[no-untyped-def]
         self._protocol.update(outputs["scores"], outputs["batch"].labels, outputs["batch"].indices)

@@ -1,0 +1,111 @@
+"""Shared by all tests: the commands in-process, in a folder of their own, and small stand-ins for the big data sets."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(2)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+    outputs: Path
+
+    @property
+    def directories(self) -> list[Path]:
+        """Run directories with a result."""
+        return sorted(path.parent for path in self.outputs.glob("*/*/*/result.json"))
+
+    @property
+    def directory(self) -> Path:
+        assert len(self.directories) == 1, (self.directories, self.out, self.err)
+        return self.directories[0]
+
+    @property
+    def result(self) -> dict:
+        return json.loads((self.directory / "result.json").read_text())
+
+    @property
+    def headline(self) -> dict:
+        return next(row for row in self.result["rows"] if row["headline"])["metrics"]
+
+
+@pytest.fixture
+def ltr_train(tmp_path, capsys, monkeypatch):
+    """Run ``ltr-train`` in-process with these overrides; outputs go to a folder of the test."""
+    from ltr.cli import train_main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+    def command(*overrides: str, outputs: Path | None = None) -> Finished:
+        outputs = outputs or tmp_path / "outputs"
+        code = train_main([f"paths.outputs={outputs}", "figures=none", "callbacks.progress=none", *overrides])
+        captured = capsys.readouterr()
+        return Finished(code, captured.out, captured.err, outputs)
+
+    return command
+
+
+@pytest.fixture
+def ltr_eval(capsys):
+    """Run ``ltr-eval`` in-process; returns (exit code, standard output, standard error)."""
+    from ltr.cli import guarded
+    from ltr.evaluate_command import main
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        code = guarded(lambda: main([str(argument) for argument in arguments]))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def cifar_root() -> Path:
+    """A folder with the real CIFAR files; tests that need it are skipped where ``LTR_DATA`` does not point to one."""
+    root = Path(os.environ.get("LTR_DATA", "data"))
+    if not (root / "cifar-10-batches-py").is_dir():
+        pytest.skip("LTR_DATA does not point to the CIFAR files")
+    return root
+
+
+@pytest.fixture
+def small_sources(monkeypatch):
+    """Random images in the shapes of CIFAR and MNIST, 60 train and 20 test images per class, instead of the real ones."""
+    from ltr.data import source as source_module
+    from ltr.data.sources import cifar, mnist
+
+    def small(name: str, classes: int, shape: tuple[int, int, int], each: int):
+        def make(*, root: str, download: bool = False) -> source_module.Source:
+            random = np.random.default_rng(0)
+            train, test = classes * each, classes * 20
+            labels = np.concatenate([np.arange(train) % classes, np.arange(test) % classes])
+            images = random.integers(0, 256, (train + test, *shape), dtype=np.uint8)
+            images[..., 0] = np.minimum(images[..., 0], (labels * 255 // classes)[:, None, None])  # something to learn
+            return source_module.Source(
+                name,
+                images,
+                labels,
+                tuple(f"class {c}" for c in range(classes)),
+                {"train": range(train), "test": range(train, train + test)},
+            )
+
+        make.__module__ = "ltr.data.sources"
+        return make
+
+    monkeypatch.setattr(cifar, "cifar10", small("cifar10", 10, (32, 32, 3), 60))
+    monkeypatch.setattr(cifar, "cifar100", small("cifar100", 100, (32, 32, 3), 12))
+    monkeypatch.setattr(mnist, "mnist", small("mnist", 10, (28, 28, 1), 60))

@@ -1,0 +1,81 @@
+"""Every page of conf/ composes, names code that exists with arguments that fit, and runs two steps on tiny data.
+
+The tests find the pages themselves: a new page is covered when its file is there.
+"""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+from ltr.configuration.check import checked
+from ltr.configuration.pages import conf_directory, mappings
+from ltr.configuration.targets import check_arguments
+
+CONF = conf_directory()
+PAGES = sorted(str(p.relative_to(CONF).with_suffix("")) for p in CONF.rglob("*.yaml") if p.parent != CONF)
+# pages that are taken without being named, or that belong to Hydra itself
+TAKEN_BY_NAME = [page for page in PAGES if page.split("/")[0] not in ("recipe", "hydra")]
+# smaller than the page's default, where a page's default is for large images
+SMALLER = {
+    "backbone/timm": ["backbone.name=resnet10t"],
+    "backbone/torchvision": ["backbone.name=squeezenet1_1", "dataset=cifar10_lt"],
+    "backbone/classifier32": ["dataset=cifar10_lt"],
+    "logger/wandb": ["logger.mode=offline"],
+    "augment/imagenet": None,  # for images that are read from files; its own tests run it
+    "trainer/gpu": None,  # needs one
+}
+
+
+def composed(*overrides: str) -> dict:
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return checked(compose("train", overrides=list(overrides)))
+
+
+def chosen(page: str) -> str:
+    group, _, name = page.rpartition("/")
+    return f"+{group}={name}" if group == "sweep" else f"{group}={name}"
+
+
+@pytest.mark.parametrize("page", TAKEN_BY_NAME)
+def test_a_page_composes_and_its_targets_and_arguments_fit(page):
+    config = composed(chosen(page))
+    assert check_arguments(config) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_says_in_its_first_comment_what_it_is(page):
+    lines = (CONF / f"{page}.yaml").read_text().splitlines()
+    first = next(line for line in lines if not line.startswith("# @package"))
+    assert first.startswith("# ")
+    assert len(first) > 20
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_pages_rules_are_about_its_own_keys(page):
+    content = yaml.safe_load((CONF / f"{page}.yaml").read_text()) or {}
+    for path, node in mappings(content):
+        for key in node.get("_allowed_") or {}:
+            inherited = "defaults" in node
+            assert key in node or inherited, f"{path}: _allowed_ names '{key}', which is not there"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in TAKEN_BY_NAME if p.split("/")[0] not in ("debug", "experiment", "sweep")])
+def test_a_page_runs_two_steps(page, ltr_train, small_sources):
+    more = SMALLER.get(page, [])
+    if more is None:
+        pytest.skip("cannot run here")
+    debug = ["debug=fast", "trainer.max_epochs=1"]
+    finished = ltr_train(*debug, chosen(page), *more, "dataset.val=none", "evaluation.batch_size=200")
+    assert finished.code == 0, finished.err
+    assert 0 <= finished.headline["accuracy"] <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in PAGES if p.split("/")[0] in ("debug", "experiment")])
+def test_an_experiment_or_debug_page_runs(page, ltr_train, small_sources):
+    short = ["trainer.max_epochs=2", "trainer.limit_train_batches=2", "scheduler=constant"]
+    finished = ltr_train(chosen(page), *short, "evaluation.batch_size=200")
+    assert finished.code == 0, finished.err

@@ -1,0 +1,165 @@
+"""Keys: the same for the same thing, another for anything that matters, unmoved by what does not."""
+
+import copy
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ltr.configuration.pages import digest
+from ltr.data.source import Source
+from ltr.data.splits import Split
+from ltr.methods.base import ImageClassifier
+from ltr.methods.stage import Settings, Stage
+from ltr.runs.keys import array_digest, group_hash, run_hash, stage_key, stage_spec
+
+SETTINGS = Settings(
+    sampler={"_target_": "ltr.data.samplers.Instance"},
+    loss={"_target_": "ltr.losses.classification.CrossEntropy"},
+    augment={"pad": 4},
+    head={"bias": True},
+    backbone={"depth": 32, "weights": None},
+    optimizer={"lr": 0.1},
+    scheduler={"gamma": 0.1},
+    epochs=10,
+    batch_size=128,
+    precision="fp32",
+    selection="last",
+)
+OTHER = {
+    "epochs": 11,
+    "batch_size": 64,
+    "precision": "bf16",
+    "selection": "best_val",
+    "accumulate": 2,
+    "gradient_clip": 1.0,
+    "ema_decay": 0.999,
+    "limit_train_batches": 2,
+}
+
+
+def source():
+    return Source("tiny", np.zeros((6, 2, 2, 1), np.uint8), np.arange(6) % 2, ("a", "b"), {"train": range(6)})
+
+
+def split(**changes):
+    nothing = np.empty(0, np.int64)
+    fields = {"train": np.arange(4), "val": nothing, "test": np.arange(4, 6), "unknown": nothing}
+    fields |= {"label_map": np.arange(2), "class_names": ("a", "b"), "class_counts": np.array([2, 2]), "name": "s"}
+    return Split(**{**fields, **changes})
+
+
+def key(settings=SETTINGS, *, seed=0, role="representation", options=None, parents=None, one_split=None, world=1):
+    stage = Stage("s", role, ImageClassifier, settings, tuple(parents or ()), options or {})
+    return stage_key(stage_spec(stage, seed, source(), one_split or split(), parents or {}, world))
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Settings)])
+def test_every_setting_changes_the_key(field):
+    value = getattr(SETTINGS, field)
+    other = {**value, "another": 1} if isinstance(value, dict) else OTHER[field]
+    assert key(SETTINGS.replaced(**{field: other})) != key()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1},
+        {"role": "another"},
+        {"options": {"trainable": "head"}},
+        {"parents": {"representation": "0" * 64}},
+        {"one_split": split(train=np.arange(3))},
+        {"one_split": split(label_map=np.array([1, 0]))},
+        {"world": 2},
+    ],
+)
+def test_everything_else_that_determines_a_stage_changes_the_key(changes):
+    assert key(**changes) != key()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"test": np.arange(5, 6)}, {"val": np.arange(4, 5)}, {"name": "renamed"}, {"unknown": np.arange(5, 6)}]
+)
+def test_images_that_do_not_take_part_in_training_do_not(changes):
+    assert key(one_split=split(**changes)) == key()
+
+
+def test_validation_images_count_where_they_select_the_weights():
+    selecting = SETTINGS.replaced(selection="best_val")
+    assert key(selecting, one_split=split(val=np.arange(4, 5))) != key(selecting)
+
+
+def test_the_order_of_keys_does_not_matter():
+    assert digest({"a": 1, "b": [1.5, None]}) == digest({"b": [1.5, None], "a": 1})
+
+
+def test_allowed_rules_on_a_page_do_not_matter():
+    page = {**SETTINGS.loss, "_allowed_": {"beta": "[0, 1)"}}
+    assert key(SETTINGS.replaced(loss=page)) == key()
+
+
+def test_a_weights_file_counts_by_its_content_not_its_path(tmp_path):
+    for name, content in (("a.pth", b"1"), ("b.pth", b"1"), ("c.pth", b"2")):
+        (tmp_path / name).write_bytes(content)
+    keys = [key(SETTINGS.replaced(backbone={"depth": 32, "weights": str(tmp_path / f"{n}.pth")})) for n in "abc"]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_keys_are_the_same_in_another_process():
+    code = "from ltr.configuration.pages import digest; print(digest({'z': 0.1, 'a': [1, None, True], 'm': {'y': 2}}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == digest({"m": {"y": 2}, "a": [1, None, True], "z": 0.1})
+
+
+def test_arrays_of_other_widths_have_the_same_digest():
+    assert array_digest(np.arange(5, dtype=np.int32)) == array_digest(np.arange(5))
+
+
+CONFIG = {
+    "seed": 0,
+    "name": "erm",
+    "trainer": {"max_epochs": 3, "num_workers": 2, "log_every": 50, "profiler": None},
+    "dataset": {"name": "d", "source": {"root": "data", "download": False, "_target_": "x"}},
+    "paths": {"data": "data"},
+    "logger": {"name": "csv"},
+    "evaluation": {"batch_size": 1000, "many_above": 100},
+    "figures": "two",
+    "callbacks": {},
+    "checkpoint": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("paths", "data"), "/elsewhere"),
+        (("dataset", "source", "root"), "/elsewhere"),
+        (("logger", "name"), "wandb"),
+        (("figures",), "none"),
+        (("trainer", "num_workers"), 8),
+        (("evaluation", "batch_size"), 10),
+    ],
+)
+def test_where_things_lie_and_how_they_are_shown_is_no_part_of_a_runs_identity(path, value):
+    assert run_hash(changed(path, value)) == run_hash(CONFIG)
+
+
+@pytest.mark.parametrize(("path", "value"), [(("seed",), 1), (("trainer", "max_epochs"), 4), (("dataset", "name"), "e")])
+def test_what_changes_the_result_is(path, value):
+    assert run_hash(changed(path, value)) != run_hash(CONFIG)
+
+
+def test_a_group_is_a_run_without_its_seed():
+    assert group_hash(changed(("seed",), 1)) == group_hash(CONFIG)
+    assert group_hash(changed(("name",), "x")) != group_hash(CONFIG)
+
+
+def changed(path, value):
+    config = copy.deepcopy(CONFIG)
+    node = config
+    for part in path[:-1]:
+        node = node[part]
+    node[path[-1]] = value
+    return config

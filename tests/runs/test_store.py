@@ -1,0 +1,91 @@
+"""The stage store: finished means whole, damaged means set aside, locked means one at a time."""
+
+import multiprocessing
+import time
+
+import pytest
+
+from ltr.errors import LtrError
+from ltr.runs.store import StageStore
+
+KEY = "k" * 64
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def store(tmp_path, said):
+    return StageStore(tmp_path / "stages", said.append)
+
+
+def finish(store, content=b"weights"):
+    folder = store.folder(KEY)
+    (folder / "state").mkdir(parents=True)
+    (folder / "weights.ckpt").write_bytes(content)
+    store.finish(KEY, {"seed": 0}, 1.5)
+
+
+def test_an_unfinished_stage_has_no_record(store):
+    store.folder(KEY).mkdir(parents=True)
+    (store.folder(KEY) / "weights.ckpt").write_bytes(b"half")
+    assert store.record(KEY) is None
+
+
+def test_a_finished_stage_has_its_record_and_no_training_state(store):
+    finish(store)
+    assert store.record(KEY)["seconds"] == 1.5
+    assert not (store.folder(KEY) / "state").exists()
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "record"])
+def test_a_damaged_stage_is_set_aside_with_a_message(store, said, damage):
+    finish(store)
+    if damage == "changed":
+        (store.folder(KEY) / "weights.ckpt").write_bytes(b"weighty")
+    elif damage == "missing":
+        (store.folder(KEY) / "weights.ckpt").unlink()
+    else:
+        (store.folder(KEY) / "stage.json").write_text('{"key": ')
+    assert store.record(KEY) is None
+    assert not store.folder(KEY).exists()
+    assert "damaged" in said[0]
+    assert len(list(store.root.glob("damaged-*"))) == 1
+
+
+def _hold(root, seconds, ready):
+    with StageStore(root).locked(KEY, "representation"):
+        ready.set()
+        time.sleep(seconds)
+
+
+def test_a_second_run_waits_for_the_first_and_says_what_for(store, said):
+    ready = multiprocessing.get_context("spawn").Event()
+    other = multiprocessing.get_context("spawn").Process(target=_hold, args=(store.root, 0.5, ready))
+    other.start()
+    assert ready.wait(30)
+    with store.locked(KEY, "representation"):
+        assert not other.is_alive() or other.exitcode is None
+    other.join()
+    assert "waiting for stage 'representation'" in said[0]
+
+
+def test_the_lock_of_a_killed_run_is_free(store):
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    other = context.Process(target=_hold, args=(store.root, 60, ready))
+    other.start()
+    assert ready.wait(30)
+    other.kill()
+    other.join()
+    started = time.monotonic()
+    with store.locked(KEY, "representation"):
+        assert time.monotonic() - started < 5
+
+
+def test_a_store_that_cannot_be_written_is_an_error_for_people(tmp_path):
+    (tmp_path / "stages").write_text("a file, not a folder")
+    with pytest.raises((LtrError, FileExistsError)), StageStore(tmp_path / "stages").locked(KEY, "x"):
+        pass

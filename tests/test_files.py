@@ -1,0 +1,45 @@
+"""Files are whole or absent."""
+
+import math
+import os
+
+import pytest
+
+from ltr.files import link_or_copy, write_csv, write_json, write_text, written_atomically
+
+
+def test_a_failing_writer_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), written_atomically(path) as temporary:
+        temporary.write_text("half of the n")
+        raise RuntimeError("disk full")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_nan_is_written_as_null(tmp_path):
+    write_json(tmp_path / "a.json", {"few": math.nan, "rows": [{"x": float("nan")}, 1.5]})
+    assert "NaN" not in (tmp_path / "a.json").read_text()
+
+
+def test_csv_has_the_first_columns_first_and_blanks_where_absent(tmp_path):
+    write_csv(tmp_path / "m.csv", [{"b": 1}, {"a": 2, "c": 3}], first=["a"])
+    assert (tmp_path / "m.csv").read_text().splitlines() == ["a,b,c", ",1,", "2,,3"]
+
+
+def test_a_link_replaces_what_was_there_and_survives_the_loss_of_its_source(tmp_path):
+    source, destination = tmp_path / "s", tmp_path / "run" / "d"
+    source.write_text("new")
+    destination.parent.mkdir()
+    destination.write_text("old")
+    link_or_copy(source, destination)
+    source.unlink()
+    assert destination.read_text() == "new"
+
+
+def test_without_hard_links_a_copy_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+    (tmp_path / "s").write_text("x")
+    link_or_copy(tmp_path / "s", tmp_path / "d")
+    assert (tmp_path / "d").read_text() == "x"
