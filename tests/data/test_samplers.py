@@ -115,6 +115,15 @@ def test_class_shares_are_the_expected_ones(sampler, epoch):
     assert (np.abs(class_counts(draw(sampler, epoch)) - size * probabilities) <= tolerance).all()
 
 
+@every_sampler
+def test_classes_are_mixed_over_the_epoch(sampler):
+    positions = draw(sampler, epoch=9)
+    shares = sampler.class_probabilities(INDEX.counts, 9, 10)
+    half = N // 2
+    tolerance = 6 * np.sqrt(half * shares * (1 - shares)) + 5
+    assert (np.abs(class_counts(positions[:half]) - half * shares) <= tolerance).all()
+
+
 # --- instance
 
 
@@ -366,3 +375,11 @@ def test_fewer_images_than_processes_are_refused():
 def test_a_wrong_option_says_what_is_allowed(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_without_reshuffling_every_epoch_has_the_first_ones_order():
+    index = ClassIndex.from_labels(np.arange(30) % 3, 3)
+    kept, usual = Instance(reshuffle=False), Instance()
+    first = usual.epoch(index, seed=1, epoch=0, epochs=5)
+    np.testing.assert_array_equal(kept.epoch(index, seed=1, epoch=4, epochs=5), first)
+    assert (usual.epoch(index, seed=1, epoch=4, epochs=5) != first).any()

@@ -165,7 +165,9 @@ def test_train_fraction_takes_a_share_of_each_class_and_at_least_one():
     assert split.name == "toy-natural-val_train_fraction0.1"
 
 
-@pytest.mark.parametrize(("fraction", "images", "held"), [(0.07, 100, 7), (0.1, 30, 3), (0.29, 100, 29), (0.9, 2, 1)])
+@pytest.mark.parametrize(
+    ("fraction", "images", "held"), [(0.07, 100, 7), (0.1, 30, 3), (0.29, 100, 29), (0.9, 2, 1), (1 - 1e-12, 2, 1)]
+)
 def test_shares_are_rounded_down_but_not_by_floating_point(fraction, images, held):
     split = natural(make_source([images] * 3), val="train_fraction", val_fraction=fraction)
     assert len(split.val) == 3 * held
@@ -213,7 +215,7 @@ def test_validation_images_of_a_source_are_not_used_unless_asked_for():
         ({"imbalance_factor": 0.5}, "at least 1 .100, not 0.01"),
         ({"imbalance_factor": float("nan")}, "imbalance_factor=nan"),
         ({"imbalance_factor": float("inf")}, "finite"),
-        ({"imbalance_factor": 100}, "1 classes of toy without a training image.*60 at the most"),
+        ({"imbalance_factor": 100}, "1 of 5 classes of toy without a training image.*at most 60"),
         ({"n_max": 61}, "images enough for 1 to 60"),
         ({"n_max": 0}, "images enough for 1 to 60"),
         ({"num_classes": 6}, "toy has 5 classes"),
@@ -271,6 +273,15 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
         save_split(natural(BALANCED, num_classes=2), file)
     assert [name.name for name in tmp_path.iterdir()] == ["split.npz"]
     assert file.read_bytes() == before
+
+
+def test_a_reader_of_the_old_file_is_not_disturbed_by_a_save(tmp_path):
+    file = tmp_path / "split.npz"
+    save_split(natural(BALANCED), file)
+    before = file.read_bytes()
+    with file.open("rb") as reader:
+        save_split(natural(BALANCED, num_classes=2), file)
+        assert reader.read() == before
 
 
 def test_a_file_with_train_and_test_only_is_enough(tmp_path):

@@ -79,7 +79,21 @@ class Sampler:
 
 
 class Instance(Sampler):
-    """Every image once per epoch, in random order; another ``num_samples`` repeats or cuts such permutations."""
+    """Every image once per epoch, in random order; another ``num_samples`` repeats or cuts such permutations.
+
+    Args:
+        reshuffle: False keeps the first epoch's order, so that a first batch can be learnt by heart.
+        num_samples, defer_from: see `Sampler`.
+    """
+
+    def __init__(
+        self, *, reshuffle: bool = True, num_samples: int | None = None, defer_from: float | None = None
+    ) -> None:
+        super().__init__(num_samples=num_samples, defer_from=defer_from)
+        self.reshuffle = reshuffle
+
+    def epoch(self, index: ClassIndex, *, seed: int, epoch: int, epochs: int) -> np.ndarray:
+        return super().epoch(index, seed=seed, epoch=epoch if self.reshuffle else 0, epochs=epochs)
 
     def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
         return _permutations(len(index), size, stream)

@@ -217,8 +217,8 @@ def _counts_that_fit(
     wanted = counts(n_max)
     if wanted.min() < 1:
         raise ConfigError(
-            f"dataset.imbalance_factor={imbalance_factor:g} leaves {int((wanted < 1).sum())} classes of {source.name} "
-            f"without a training image, where the largest has {n_max}. Use a smaller factor, {n_max} at the most"
+            f"dataset.imbalance_factor={imbalance_factor:g} leaves {int((wanted < 1).sum())} of {len(wanted)} classes of "
+            f"{source.name} without a training image, where the largest has {n_max}. Use a smaller factor, at most {n_max}"
         )
     return wanted
 
