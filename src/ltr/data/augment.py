@@ -1,0 +1,238 @@
+"""Augmentation of a batch on its device: crop, flip, jitter, a policy, cutout, mixup or cutmix, in this order.
+
+All random numbers are computed on the host from (seed, position in the epoch's global draw): an image gets the same
+ones in any batch, process or worker, and the device is never waited for. (Mixup and cutmix join the images of a batch
+and are keyed by its first position.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ltr.configuration.targets import instantiate
+from ltr.data import pixel_operations as pixel
+from ltr.data.loading import Mix, to_device
+from ltr.data.mixing import MIXES, mix_batch
+from ltr.data.policies import AutoAugment, Policy, RandAugment, apply_steps, fill_colour
+from ltr.errors import ConfigError, nearest
+from ltr.randomness import uniforms
+
+POLICIES = ("autoaugment", "randaugment")
+# which of an image's uniform numbers serves what: fixed, so that adding cutout does not move the crops
+_CROP, _FLIP, _CUTOUT, _JITTER, _POLICY = slice(0, 2), 2, slice(3, 5), slice(5, 8), 8
+
+
+class Augmentation:
+    """What is done to training images.
+
+    The order is that of the long-tailed CIFAR codes: crop, flip, policy, cutout. (AutoAugment's own code applies its
+    policy before the crop.)
+
+    Args:
+        image_shape: (C, H, W); H and W must be equal.
+        pad: pixels of black border from which a window of the original size is cut; 0 is no crop.
+        flip: mirror left and right with probability 1/2.
+        jitter: brightness, contrast and colour are each scaled by a factor from [1 - jitter, 1 + jitter], in this
+            order; 0 is none.
+        policy: None, ``autoaugment`` (Cubuk et al. 2019) or ``randaugment`` (Cubuk et al. 2020).
+        num_ops: operations per image, randaugment's N.
+        magnitude: randaugment's M, 0 to 30.
+        cutout: side in pixels of the square that is covered (DeVries & Taylor 2017), None for none. Its centre is any
+            pixel, so that part of it may lie outside the image.
+        fill: colour, in [0, 1] (one number or one per channel), of cutout's square and of what a policy's shear, shift
+            or rotation leaves empty. Cutout's code fills with the mean, because it works on normalised images.
+        mix: None, ``mixup`` or ``cutmix``, see `ltr.data.mixing`. **Images are then float32 in [0, 1]**, not uint8.
+        mix_alpha: the weight's law is Beta(mix_alpha, mix_alpha).
+        mix_probability: share of batches that are mixed.
+        files: for image files only: the page of `ltr.data.files.FileCrop`, what the workers do to a decoded image.
+
+    Raises:
+        ConfigError: a value that does not fit the images.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        *,
+        pad: int = 4,
+        flip: bool = True,
+        jitter: float = 0.0,
+        policy: str | None = None,
+        num_ops: int = 2,
+        magnitude: float = 9,
+        cutout: int | None = None,
+        fill: float | Sequence[float] = 0.0,
+        mix: str | None = None,
+        mix_alpha: float = 1.0,
+        mix_probability: float = 1.0,
+        files: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.image_shape = tuple(image_shape)
+        self.pad = pad
+        self.flip = flip
+        self.jitter = jitter
+        self.cutout = cutout
+        self.mix = mix
+        self.mix_alpha = mix_alpha
+        self.mix_probability = mix_probability
+        self.fill = [float(fill)] * image_shape[0] if isinstance(fill, (int, float)) else [float(f) for f in fill]
+        self._check(policy)
+        self.policy = _policy(policy, num_ops, magnitude)
+        self.file_crop = instantiate(files, image_shape[1]) if files else None
+        self._fill_on: dict[torch.device, Tensor] = {}
+
+    @property
+    def identity(self) -> bool:
+        """Whether nothing is done to images on the device."""
+        return not (self.pad or self.flip or self.jitter or self.policy or self.cutout or self.mix)
+
+    @torch.no_grad()
+    def __call__(
+        self, images: Tensor, labels: Tensor, *, seed: int, positions: np.ndarray
+    ) -> tuple[Tensor, Mix | None]:
+        """Augmented images and, where they are mixed, the other labels.
+
+        Args:
+            images: uint8 [B, C, H, W]; they are not changed.
+            labels: int64 [B].
+            seed: of the epoch.
+            positions: int64 [B], the images' places in the epoch's global draw, on the host.
+
+        Returns:
+            uint8 [B, C, H, W] in channels_last memory (float32 in [0, 1] with ``mix``), and a Mix or None.
+        """
+        if self.identity:
+            return images, None
+        draws = uniforms(seed, positions, _POLICY + (self.policy.draws if self.policy else 0))
+        pixels = images.permute(0, 2, 3, 1).contiguous()
+        if self.pad:
+            pixels = self._crop(pixels, draws)
+        elif self.flip:
+            pixels = _mirrored(pixels, np.flatnonzero(draws[:, _FLIP] < 0.5))
+        if self.jitter:
+            pixels = self._jittered(pixels, draws[:, _JITTER])
+        if self.policy or self.cutout:
+            # what follows writes in place
+            pixels = pixels.clone() if pixels.data_ptr() == images.data_ptr() else pixels
+            fill = self._fill(images.device)
+            if self.policy:
+                steps = self.policy.steps(draws[:, _POLICY:], self.image_shape[1])
+                pixels = apply_steps(pixels, steps, fill)
+            if self.cutout:
+                centres = (draws[:, _CUTOUT] * self.image_shape[1]).astype(np.int64)
+                pixels = cover_squares(pixels, to_device(centres, pixels.device), self.cutout, fill)
+        augmented = pixels.permute(0, 3, 1, 2)
+        if self.mix is None:
+            return augmented, None
+        return mix_batch(
+            augmented,
+            labels,
+            kind=self.mix,
+            alpha=self.mix_alpha,
+            probability=self.mix_probability,
+            seed=seed,
+            first_position=int(positions[0]),
+        )
+
+    def _crop(self, pixels: Tensor, draws: np.ndarray) -> Tensor:
+        windows = np.empty((len(draws), 3), dtype=np.int64)
+        windows[:, :2] = draws[:, _CROP] * (2 * self.pad + 1)
+        windows[:, 2] = (draws[:, _FLIP] < 0.5) & self.flip
+        return cut_windows(pixels, to_device(windows, pixels.device), self.pad)
+
+    def _jittered(self, pixels: Tensor, draws: np.ndarray) -> Tensor:
+        factors = to_device((1 + self.jitter * (2 * draws - 1)).astype(np.float32), pixels.device)
+        for operation, column in zip((pixel.brightness, pixel.contrast, pixel.colour), factors.unbind(1)):
+            pixels = operation(pixels, column)
+        return pixels
+
+    def _fill(self, device: torch.device) -> Tensor:
+        if device not in self._fill_on:
+            self._fill_on[device] = fill_colour(self.fill, device)
+        return self._fill_on[device]
+
+    def _check(self, policy: str | None) -> None:
+        channels, height, width = self.image_shape
+        if height != width:
+            raise ConfigError(
+                f"augment: images are {height} x {width} pixels, but augmentation needs squares. Resize them, or use "
+                "files with a crop size"
+            )
+        if not 0 <= self.pad < height:
+            raise ConfigError(
+                f"augment.pad={self.pad}: images have {height} pixels a side; allowed is 0 to {height - 1}"
+            )
+        if self.cutout is not None and not 1 <= self.cutout < height:
+            raise ConfigError(
+                f"augment.cutout={self.cutout}: images have {height} pixels a side; allowed is 1 to {height - 1}"
+            )
+        if policy is not None and policy not in POLICIES:
+            raise ConfigError(
+                f"augment.policy={policy}: allowed is null, {', '.join(POLICIES)}{nearest(policy, POLICIES)}"
+            )
+        if self.mix is not None and self.mix not in MIXES:
+            raise ConfigError(f"augment.mix={self.mix}: allowed is null, {', '.join(MIXES)}{nearest(self.mix, MIXES)}")
+        if (policy or self.jitter) and channels not in (1, 3):
+            raise ConfigError(f"augment: a policy and jitter need 1 or 3 channels, and images have {channels}")
+        if len(self.fill) != channels or not all(0 <= share <= 1 for share in self.fill):
+            raise ConfigError(
+                f"augment.fill={self.fill}: needs one number in [0, 1], or one for each of {channels} channels"
+            )
+        if self.mix and not self.mix_alpha > 0:
+            raise ConfigError(f"augment.mix_alpha={self.mix_alpha}: allowed is (0, inf)")
+
+
+def _policy(name: str | None, num_ops: int, magnitude: float) -> Policy | None:
+    if name is None:
+        return None
+    return AutoAugment() if name == "autoaugment" else RandAugment(num_ops, magnitude)
+
+
+def cut_windows(pixels: Tensor, windows: Tensor, pad: int) -> Tensor:
+    """Pad with black, cut a window of the original size out of each image and mirror it if asked, in one gather.
+
+    Args:
+        pixels: uint8 [B, H, W, C].
+        windows: int64 [B, 3]: top, left (0 to 2 pad, in the padded image), mirrored (0 or 1).
+    """
+    count, height, width, channels = pixels.shape
+    padded = functional.pad(pixels, (0, 0, pad, pad, pad, pad))
+    padded_height, padded_width = padded.shape[1:3]
+    device = pixels.device
+    top, left, mirrored = windows.unsqueeze(-1).unbind(1)
+    columns = torch.arange(width, device=device)
+    columns = left + torch.where(mirrored.bool(), width - 1 - columns, columns)
+    rows = top + torch.arange(height, device=device) + torch.arange(count, device=device).unsqueeze(-1) * padded_height
+    index = rows.unsqueeze(-1) * padded_width + columns.unsqueeze(1)
+    return padded.view(-1, channels).index_select(0, index.view(-1)).view(pixels.shape)
+
+
+def _mirrored(pixels: Tensor, rows: np.ndarray) -> Tensor:
+    """``pixels`` [B, H, W, C] with the images ``rows`` (on the host) mirrored."""
+    chosen = to_device(rows, pixels.device)
+    return pixels.index_copy(0, chosen, pixels.index_select(0, chosen).flip(2))
+
+
+def cover_squares(pixels: Tensor, centres: Tensor, side: int, fill: Tensor) -> Tensor:
+    """Cover one square per image with ``fill``, in place: rows ``y - side // 2`` to ``y - side // 2 + side - 1``.
+
+    Args:
+        pixels: uint8 [B, H, W, C], overwritten.
+        centres: int64 [B, 2]: y, x.
+        fill: uint8 [C].
+    """
+    count, height, width, channels = pixels.shape
+    offsets = torch.arange(side, device=pixels.device) - side // 2
+    # what lies outside is moved to the border, which belongs to the square whenever it crosses it
+    rows = (centres[:, :1] + offsets).clamp_(0, height - 1)
+    columns = (centres[:, 1:] + offsets).clamp_(0, width - 1)
+    rows += torch.arange(count, device=pixels.device).unsqueeze(1) * height
+    index = (rows.unsqueeze(2) * width + columns.unsqueeze(1)).view(-1)
+    pixels.view(-1, channels).index_copy_(0, index, fill.expand(len(index), channels))
+    return pixels

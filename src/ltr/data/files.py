@@ -1,0 +1,258 @@
+"""The loader of large images: worker processes decode and crop files to uint8, the device does the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ltr.data.loading import Batch, EpochLoader, to_device
+from ltr.data.source import ImageFiles
+from ltr.errors import ConfigError, DataError
+from ltr.randomness import derive_seed, uniforms
+
+if TYPE_CHECKING:
+    from ltr.data.augment import Augmentation
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
+ATTEMPTS = 10
+
+
+class FileCrop:
+    """How a decoded image becomes ``size`` x ``size`` pixels: at random for training, always the same for evaluation.
+
+    Args:
+        size: side in pixels of what comes out.
+        resize: for evaluation: the middle ``size`` of an image whose short side is ``resize``. None is 8/7 of ``size``
+            (256 for 224).
+        random: train on random-resized crops (Szegedy et al., CVPR 2015); else on evaluation's crop.
+        scale: share of the area that a random crop covers.
+        ratio: its width over its height.
+        exif: turn the image as its EXIF orientation says. Published data sets were read without.
+
+    Raises:
+        ConfigError: a value outside its range.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        resize: int | None = None,
+        random: bool = False,
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        exif: bool = False,
+    ) -> None:
+        self.size = size
+        self.resize = round(size * 8 / 7) if resize is None else resize
+        self.random = random
+        self.scale = (float(scale[0]), float(scale[1]))
+        self.ratio = (float(ratio[0]), float(ratio[1]))
+        self.exif = exif
+        if size < 1 or self.resize < size:
+            raise ConfigError(f"files.resize={self.resize}: the crop of {size} pixels needs at least as many")
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ConfigError(f"files.scale={list(scale)}: allowed are two ascending shares of the area in (0, 1]")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ConfigError(f"files.ratio={list(ratio)}: allowed are two ascending positive numbers")
+
+    def centre_box(self, width: int, height: int) -> Box:
+        """The middle ``size / resize`` of the short side; without the rounding of a resize and a crop done apart."""
+        side = min(width, height) * self.size / self.resize
+        left, top = (width - side) / 2, (height - side) / 2
+        return left, top, left + side, top + side
+
+    def random_box(self, width: int, height: int, uniform: np.ndarray) -> Box:
+        """A random-resized crop in whole pixels, by torchvision's rule.
+
+        Area uniform in ``scale``, logarithm of the ratio uniform; the first of ten tries that fits the image counts,
+        else the largest middle box with an allowed ratio.
+
+        Args:
+            uniform: float64 [40] in [0, 1): area, ratio, top and left of each try.
+        """
+        area = width * height
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        for share, shape, down, right in uniform.reshape(ATTEMPTS, 4):
+            target = area * (self.scale[0] + share * (self.scale[1] - self.scale[0]))
+            ratio = math.exp(low + shape * (high - low))
+            box_width, box_height = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
+            if 0 < box_width <= width and 0 < box_height <= height:
+                top, left = int(down * (height - box_height + 1)), int(right * (width - box_width + 1))
+                return left, top, left + box_width, top + box_height
+        box_width = min(width, round(height * self.ratio[1]))
+        box_height = min(height, round(width / self.ratio[0]))
+        left, top = (width - box_width) // 2, (height - box_height) // 2
+        return left, top, left + box_width, top + box_height
+
+    def read(self, path: str, uniform: np.ndarray | None) -> np.ndarray:
+        """Decode, crop and resize one file.
+
+        Args:
+            uniform: for a random crop, see `random_box`; None for evaluation's.
+
+        Returns:
+            uint8 [size, size, 3].
+        """
+        with Image.open(path) as opened:
+            image = to_rgb(ImageOps.exif_transpose(opened) if self.exif else opened)
+        width, height = image.size
+        box = self.centre_box(width, height) if uniform is None else self.random_box(width, height, uniform)
+        return np.asarray(image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode as RGB: grey is repeated, CMYK and palettes converted, 16 bits cut to the upper 8, alpha dropped.
+
+    Raises:
+        ValueError: floating-point pixels, whose range is not known.
+    """
+    if image.mode == "F":
+        raise ValueError("it has floating-point pixels, whose range is not known; convert it to 8 or 16 bits")
+    if image.mode.startswith("I"):
+        levels = np.asarray(image).astype(np.int64)
+        if levels.min(initial=0) < 0 or levels.max(initial=0) > 65535:
+            raise ValueError("its pixels need more than 16 bits; convert it to 8 or 16 bits")
+        return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        # straight to RGB, Pillow warns about the transparency that is lost
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")
+
+
+class Task(NamedTuple):
+    """One batch's worth of work for a worker."""
+
+    indices: np.ndarray  # int64 [B]
+    positions: np.ndarray  # int64 [B]
+    seed: int | None  # of the epoch's random crops; None for evaluation's crop
+
+
+class Failure(NamedTuple):
+    """What a worker sends instead of pixels: an exception would come out with its traceback as text."""
+
+    image: int
+    path: str
+    reason: str
+
+
+class _Files(Dataset):
+    """Tasks to pixels; lives in the workers."""
+
+    def __init__(self, files: ImageFiles, crop: FileCrop) -> None:
+        self.files = files
+        self.crop = crop
+
+    def __getitem__(self, task: Task) -> tuple[Task, Tensor | Failure]:
+        size = self.crop.size
+        pixels = np.empty((len(task.indices), size, size, 3), dtype=np.uint8)
+        uniform = None if task.seed is None else uniforms(task.seed, task.positions, 4 * ATTEMPTS)
+        for row, index in enumerate(task.indices):
+            path = self.files.path(int(index))
+            try:
+                pixels[row] = self.crop.read(path, None if uniform is None else uniform[row])
+            except Exception as error:  # decoders raise whatever they like for a damaged file
+                return task, Failure(int(index), path, f"{type(error).__name__}: {error}")
+        return task, torch.from_numpy(pixels)
+
+
+class _Tasks:
+    """The sampler that torch's loader iterates over: the tasks of the epoch that begins."""
+
+    def __init__(self) -> None:
+        self.tasks: list[Task] = []
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self.tasks)
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+
+class FileLoader(EpochLoader):
+    """Batches of image files, with the interface of `ltr.data.loading.DeviceLoader`.
+
+    A worker makes whole batches; its crops follow from (seed, position), so the number of workers changes nothing.
+    Flips, jitter and everything else of ``augment`` happen on the device.
+
+    Args:
+        files: the whole source.
+        labels: int64 [N] on the device, of the whole source.
+        crop: how files become squares.
+        device: where batches go.
+        num_workers: processes; 0 decodes in this one.
+        train: random crops, where ``crop.random`` asks for them; else evaluation's.
+        order, batch_size, positions, length, augment, seed_of_epoch: as in `DeviceLoader`.
+
+    Raises:
+        DataError: while iterating, for a file that cannot be read; it names path and index.
+    """
+
+    def __init__(
+        self,
+        files: ImageFiles,
+        labels: Tensor,
+        *,
+        crop: FileCrop,
+        device: torch.device,
+        order: Callable[[int], np.ndarray],
+        batch_size: int,
+        positions: Callable[[int], np.ndarray] | None = None,
+        length: int | None = None,
+        augment: Augmentation | None = None,
+        seed_of_epoch: Callable[[int], int] = lambda epoch: epoch,
+        num_workers: int = 0,
+        train: bool = False,
+    ) -> None:
+        super().__init__(order=order, batch_size=batch_size, positions=positions, length=length)
+        self.labels = labels
+        self.device = device
+        self.augment = augment
+        self.seed_of_epoch = seed_of_epoch
+        self.random = train and crop.random
+        self._tasks = _Tasks()
+        self._workers = DataLoader(
+            _Files(files, crop),
+            batch_size=None,
+            sampler=self._tasks,
+            num_workers=num_workers,
+            collate_fn=_as_it_is,  # without one, torch would make tensors of the task
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # its own: torch's loader would draw from the global one
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, first, indices, positions = self._begin()
+        seed = self.seed_of_epoch(epoch)
+        crop_seed = derive_seed(seed, "crop") if self.random else None
+        parts = [slice(n * self.batch_size, (n + 1) * self.batch_size) for n in range(first, len(self))]
+        self._tasks.tasks = [Task(indices[part], positions[part], crop_seed) for part in parts]
+        failure = None
+        for number, (task, pixels) in enumerate(self._workers, start=first):
+            if isinstance(pixels, Failure):
+                failure = pixels
+                break  # and raise out of the loop: the workers end with it, and not when the traceback is collected
+            images = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+            chosen = to_device(task.indices, self.device)
+            labels = self.labels.index_select(0, chosen)
+            mix = None
+            if self.augment is not None:
+                images, mix = self.augment(images, labels, seed=seed, positions=task.positions)
+            self._next_batch = number + 1
+            yield Batch(images, labels, chosen, mix)
+        if failure is not None:
+            raise DataError(
+                f"image {failure.image}, {failure.path}, cannot be read: {failure.reason}. "
+                "Fetch the file again, or take it out of the data set"
+            )
+
+
+def _as_it_is(sample: Any) -> Any:
+    return sample

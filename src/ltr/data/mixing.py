@@ -1,0 +1,79 @@
+"""Mixup and cutmix: two images of a batch become one, with a share of each label."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ltr.data.loading import Mix, to_device
+from ltr.randomness import generator
+
+MIXES = ("mixup", "cutmix")
+
+
+def mix_batch(
+    images: Tensor, labels: Tensor, *, kind: str, alpha: float, probability: float, seed: int, first_position: int
+) -> tuple[Tensor, Mix]:
+    """Mix every image with another one of the batch; the partner of image i is ``permutation[i]``.
+
+    One weight, one permutation and one box serve the whole batch, as in both papers' codes. They follow from ``seed``
+    and the batch's first position, so they depend on the batch size. With probability ``1 - probability`` the batch
+    is left as it is, with weight 1.
+
+    Args:
+        images: uint8 [B, C, H, W].
+        labels: int64 [B].
+        kind: ``mixup`` or ``cutmix``.
+        alpha: of the weight's law Beta(alpha, alpha), above 0.
+
+    Returns:
+        float32 [B, C, H, W] in [0, 1], in the memory format of ``images``, and the other labels with the weight.
+    """
+    random = generator(seed, "mix", first_position)
+    weight = float(random.beta(alpha, alpha))
+    applied = bool(random.random() < probability)
+    centre = random.random(2)
+    partner = to_device(random.permutation(len(images)), images.device)
+    unit = images.float().mul_(1 / 255)
+    if not applied:
+        weight = 1.0
+    elif kind == "mixup":
+        unit = mixup(unit, partner, weight)
+    else:
+        unit, weight = cutmix(unit, partner, weight, centre)
+    shares = torch.full((len(images),), weight, dtype=torch.float32, device=images.device)
+    return unit, Mix(labels.index_select(0, partner), shares)
+
+
+def mixup(images: Tensor, partner: Tensor, weight: float) -> Tensor:
+    """``weight * x_i + (1 - weight) * x_partner(i)`` (Zhang et al., ICLR 2018, eq. 1), images float [B, C, H, W]."""
+    return images.mul(weight).add_(images.index_select(0, partner), alpha=1 - weight)
+
+
+def cutmix(images: Tensor, partner: Tensor, weight: float, centre: np.ndarray) -> tuple[Tensor, float]:
+    """Paste a box of the partner (Yun et al., ICCV 2019, eq. 1-2).
+
+    The box has sides ``int(W * sqrt(1 - weight))`` and ``int(H * sqrt(1 - weight))`` about a uniform pixel, and is
+    clipped at the border. The weight returned is the share of pixels that remain: the paper's text keeps the drawn
+    weight, its code corrects it so.
+
+    Args:
+        images: float [B, C, H, W].
+        centre: two numbers in [0, 1): the box's centre as shares of height and width.
+    """
+    height, width = images.shape[2:]
+    side = math.sqrt(1 - weight)
+    (top, bottom), (left, right) = (
+        _clipped(int(share * length), int(length * side), length) for share, length in zip(centre, (height, width))
+    )
+    mixed = images.clone()
+    box = images[:, :, top:bottom, left:right]
+    mixed[:, :, top:bottom, left:right] = box.index_select(0, partner)
+    return mixed, 1 - (bottom - top) * (right - left) / (height * width)
+
+
+def _clipped(centre: int, side: int, length: int) -> tuple[int, int]:
+    return max(centre - side // 2, 0), min(centre + side // 2, length)

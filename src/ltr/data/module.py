@@ -1,0 +1,229 @@
+"""The DataModule: a source, a split and a sampler become the batches of one stage, for any number of processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from ltr.data.augment import Augmentation
+from ltr.data.files import FileCrop, FileLoader
+from ltr.data.loading import Batch, DeviceLoader, ResidentImages, numbered, to_device
+from ltr.data.samplers import ClassIndex, Sampler, shard
+from ltr.data.source import ImageFiles, Source
+from ltr.data.split import Split
+from ltr.errors import ConfigError, nearest
+from ltr.randomness import derive_seed
+
+PARTS = ("train", "val", "test", "unknown")
+
+
+class DataModule(pl.LightningDataModule):
+    """What one stage trains on and is evaluated on.
+
+    An epoch is one global draw of the sampler over the training images, shared out to the processes; an image's
+    random numbers are keyed by its place in that draw. Everything follows from (seed, role, epoch): nothing is kept
+    from one epoch to the next, and nothing depends on how many processes or workers there are.
+
+    Args:
+        source: the table of samples.
+        split: which of them are trained on and judged.
+        sampler: the draw of an epoch.
+        augment: done to training images; None for nothing.
+        batch_size: images per step over all processes.
+        eval_batch_size: images per evaluation batch of one process.
+        seed: of the run.
+        role: of the stage; stages of the same role see the same draws.
+        epochs: of the stage, for samplers whose law changes on the way.
+        device: where batches are made, unless a Trainer says; None is the CPU.
+        num_workers: processes that decode image files.
+        images: the source's images on the device, if another stage has them already.
+        image_size: side in pixels that image files are brought to; None takes that of ``augment``.
+
+    Raises:
+        ConfigError: (once the number of processes is known) it does not divide ``batch_size``.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        split: Split,
+        *,
+        sampler: Sampler,
+        augment: Augmentation | None,
+        batch_size: int,
+        eval_batch_size: int,
+        seed: int,
+        role: str,
+        epochs: int,
+        device: torch.device | str | None = None,
+        num_workers: int = 0,
+        images: ResidentImages | None = None,
+        image_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.split = split
+        self.sampler = sampler
+        self.augment = augment
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.seed = seed
+        self.role = role
+        self.epochs = epochs
+        self.num_workers = num_workers
+        self.image_size = image_size
+        self._device = numbered(device or "cpu")
+        self._images = images
+        self._labels = split.labels(source)
+        self._labels_on: dict[torch.device, Tensor] = {}
+        self._class_index: ClassIndex | None = None
+        self._last_draw: tuple[int, np.ndarray] | None = None
+        self._start: tuple[int, int] | None = None
+
+    # -- where we are -------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """The Trainer's device if there is one, else the one given."""
+        return numbered(self.trainer.strategy.root_device) if self.trainer is not None else self._device
+
+    @property
+    def world_size(self) -> int:
+        return self.trainer.world_size if self.trainer is not None else 1
+
+    @property
+    def rank(self) -> int:
+        return self.trainer.global_rank if self.trainer is not None else 0
+
+    @property
+    def images(self) -> ResidentImages | None:
+        """The source's images on the device, put there at the first use; None for image files."""
+        if isinstance(self.source.images, ImageFiles):
+            return None
+        if self._images is None or self._images.device != self.device:
+            self._images = ResidentImages(self.source.images, self.device)
+        return self._images
+
+    # -- training -----------------------------------------------------------------------------------------------
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches that each process trains on in an epoch, by arithmetic."""
+        return math.ceil(len(self._positions(0)) / self._batch_size_here())
+
+    def draw(self, epoch: int) -> np.ndarray:
+        """The global draw of an epoch: source indices int64 [T], over all processes."""
+        if self._last_draw is None or self._last_draw[0] != epoch:
+            seed = derive_seed(self.seed, self.role, "sampler")
+            positions = self.sampler.epoch(self.class_index, seed=seed, epoch=epoch, epochs=self.epochs)
+            self._last_draw = (epoch, self.split.train[positions])
+        return self._last_draw[1]
+
+    def indices_of_step(self, epoch: int, step: int) -> np.ndarray:
+        """Source indices of this process's training batch number ``step`` of an epoch."""
+        size = self._batch_size_here()
+        return self._order(epoch)[step * size : (step + 1) * size]
+
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Let the next training begin in the middle of an epoch, at batch number ``batch`` of each process."""
+        self._start = (epoch, batch)
+
+    def train_dataloader(self) -> DeviceLoader | FileLoader:
+        """Augmented batches of this process; ``loader.sampler.set_epoch`` chooses the epoch."""
+        loader = self._loader(self._order, len(self._positions(0)), self._batch_size_here(), train=True)
+        if self._start is not None:
+            loader.start_at(*self._start)
+            self._start = None
+        return loader
+
+    @property
+    def class_index(self) -> ClassIndex:
+        """The training images by class."""
+        if self._class_index is None:
+            self._class_index = ClassIndex.from_labels(self._labels[self.split.train], len(self.split.class_names))
+        return self._class_index
+
+    def _batch_size_here(self) -> int:
+        if self.batch_size % self.world_size:
+            raise ConfigError(
+                f"batch_size={self.batch_size} is shared by {self.world_size} processes and does not divide. Use a "
+                f"multiple of {self.world_size}, such as {max(1, self.batch_size // self.world_size) * self.world_size}"
+            )
+        return self.batch_size // self.world_size
+
+    def _positions(self, epoch: int) -> np.ndarray:
+        length = self.sampler.length(self.class_index)
+        self._batch_size_here()
+        return shard(np.arange(length), self.rank, self.world_size, self.batch_size)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return self.draw(epoch)[self._positions(epoch)]
+
+    def _augmentation_seed(self, epoch: int) -> int:
+        return derive_seed(self.seed, self.role, "augment", epoch)
+
+    # -- evaluation ---------------------------------------------------------------------------------------------
+
+    def val_dataloader(self) -> DeviceLoader | FileLoader | list:
+        """The validation images, or an empty list where the split has none."""
+        return self.evaluation_loader("val") if len(self.split.val) else []
+
+    def evaluation_loader(self, part: str) -> DeviceLoader | FileLoader:
+        """The images of a part of the split in order, un-augmented; each image is in exactly one process.
+
+        Args:
+            part: ``train``, ``val``, ``test`` or ``unknown``.
+        """
+        if part not in PARTS:
+            raise ConfigError(f"a split has no part '{part}'; it has {', '.join(PARTS)}{nearest(part, PARTS)}")
+        # every world_size-th, not padded: the processes' last batches may differ in length
+        indices = getattr(self.split, part)[self.rank :: self.world_size]
+        return self._loader(lambda epoch: indices, len(indices), self.eval_batch_size, train=False)
+
+    # -- common -------------------------------------------------------------------------------------------------
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Nothing is left to transfer, which spares Lightning's walk through the batch."""
+        return (
+            batch if batch.images.device == device else super().transfer_batch_to_device(batch, device, dataloader_idx)
+        )
+
+    def _loader(
+        self, order: Callable[[int], np.ndarray], length: int, batch_size: int, *, train: bool
+    ) -> DeviceLoader | FileLoader:
+        common: dict[str, Any] = {"order": order, "length": length, "batch_size": batch_size}
+        if train:
+            common |= {"positions": self._positions, "augment": self.augment, "seed_of_epoch": self._augmentation_seed}
+        if self.images is not None:
+            return DeviceLoader(self.images, self._labels_on_device(), **common)
+        assert isinstance(self.source.images, ImageFiles)
+        return FileLoader(
+            self.source.images,
+            self._labels_on_device(),
+            crop=self._file_crop(),
+            device=self.device,
+            num_workers=self.num_workers,
+            train=train,
+            **common,
+        )
+
+    def _file_crop(self) -> FileCrop:
+        if self.augment is not None and self.augment.file_crop is not None:
+            return self.augment.file_crop
+        size = self.image_size
+        if size is None and self.augment is not None:
+            size = self.augment.image_shape[1]
+        if size is None:
+            raise ConfigError(f"source '{self.source.name}' has image files: say to which size they go (image_size)")
+        return FileCrop(size)
+
+    def _labels_on_device(self) -> Tensor:
+        if self.device not in self._labels_on:
+            self._labels_on[self.device] = to_device(self._labels, self.device)
+        return self._labels_on[self.device]

@@ -1,0 +1,164 @@
+"""Operations on the pixels of a batch, uint8 [n, H, W, C] to the same, each image with its own value.
+
+Integer arithmetic, or float32 in steps whose rounding is the same everywhere, so that every device gives the same bits.
+They follow Pillow: the greyscale weights, the rounding, the nearest pixel of an affine map. None of them changes its
+input.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def blend(start: Tensor, images: Tensor, factors: Tensor) -> Tensor:
+    """``start + factor * (images - start)``, clipped and cut to uint8; factors float32 [n] may exceed 1."""
+    base = start.float()
+    difference = images.float().sub_(base)
+    # a product and a sum, not one fused operation: the rounding is Pillow's
+    return difference.mul_(factors.view(-1, 1, 1, 1)).add_(base).clamp_(0, 255).to(torch.uint8)
+
+
+def brightness(images: Tensor, factors: Tensor) -> Tensor:
+    """Towards black (factor 0)."""
+    return blend(images.new_zeros(()), images, factors)
+
+
+def contrast(images: Tensor, factors: Tensor) -> Tensor:
+    """Towards the image's mean grey, rounded to a level (factor 0)."""
+    grey = greyscale(images).flatten(1)
+    count = grey.shape[1]
+    mean = (2 * grey.sum(1) + count).div(2 * count, rounding_mode="floor")
+    return blend(mean.view(-1, 1, 1, 1), images, factors)
+
+
+def colour(images: Tensor, factors: Tensor) -> Tensor:
+    """Towards greyscale (factor 0). A grey image stays as it is."""
+    return images.clone() if images.shape[-1] == 1 else blend(greyscale(images), images, factors)
+
+
+def sharpness(images: Tensor, factors: Tensor) -> Tensor:
+    """Towards a smoothed image (factor 0); the outermost pixels stay."""
+    return blend(smooth(images), images, factors)
+
+
+def posterize(images: Tensor, bits: Tensor) -> Tensor:
+    """Keep the highest ``bits`` bits, 1 to 8, float32 [n]."""
+    step = torch.exp2(8 - bits).to(torch.int64)
+    mask = (256 - step).to(torch.uint8)
+    return images & mask.view(-1, 1, 1, 1)
+
+
+def solarize(images: Tensor, thresholds: Tensor) -> Tensor:
+    """Invert the levels from the threshold on; thresholds float32 [n] in [0, 255]."""
+    first_inverted = thresholds.ceil().to(torch.uint8).view(-1, 1, 1, 1)
+    return torch.where(images < first_inverted, images, 255 - images)
+
+
+def invert(images: Tensor) -> Tensor:
+    return 255 - images
+
+
+def autocontrast(images: Tensor) -> Tensor:
+    """Stretch each channel to 0..255: floor(255 (v - low) / (high - low)). Pillow's floats may cut one level lower."""
+    low, high = images.amin((1, 2), keepdim=True), images.amax((1, 2), keepdim=True)
+    span = high - low
+    # exact in float32: the quotient of two small integers is rounded to the next integer only where it is one
+    stretched = ((images - low).float() * 255).div_(span.clamp(min=1)).to(torch.uint8)
+    return torch.where(span == 0, images, stretched)
+
+
+def equalize(images: Tensor) -> Tensor:
+    """Flatten each channel's histogram, by Pillow's table: (step // 2 + pixels below the level) // step.
+
+    step = (pixels - those of the highest level present) // 255; a channel where it is 0 stays as it is.
+    """
+    count, height, width, channels = images.shape
+    levels = images.permute(0, 3, 1, 2).reshape(count * channels, height * width).long()
+    histogram = levels.new_zeros(count * channels, 256).scatter_add_(1, levels, torch.ones_like(levels))
+    highest = histogram.gather(1, levels.amax(1, keepdim=True))
+    step = (height * width - highest) // 255
+    below = histogram.cumsum(1) - histogram
+    table = ((step // 2 + below) // step.clamp(min=1)).clamp_(max=255)
+    table = torch.where(step == 0, torch.arange(256, device=images.device), table)
+    equal = table.gather(1, levels).to(torch.uint8)
+    return equal.view(count, channels, height, width).permute(0, 2, 3, 1).contiguous()
+
+
+def greyscale(images: Tensor) -> Tensor:
+    """ITU-R 601 luma, uint8 [n, H, W, 1], in 16-bit fixed point."""
+    if images.shape[-1] == 1:
+        return images
+    red, green, blue = images.int().unbind(-1)
+    luma = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
+    return luma.to(torch.uint8).unsqueeze(-1)
+
+
+def smooth(images: Tensor) -> Tensor:
+    """The 3x3 filter of ones with 5 in the middle, over 13; the outermost pixels stay."""
+    height, width = images.shape[1:3]
+    smoothed = images.clone()
+    if height < 3 or width < 3:
+        return smoothed
+    wide = images.short()
+    rows = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]
+    box = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
+    total = (box + 4 * wide[:, 1:-1, 1:-1]).float()
+    # no sum is half-way between two levels, 13 being odd
+    smoothed[:, 1:-1, 1:-1] = total.div_(13).add_(0.5).to(torch.uint8)
+    return smoothed
+
+
+def affine(images: Tensor, coefficients: Tensor, fill: Tensor) -> Tensor:
+    """Every output pixel is the nearest input pixel under an affine map, or ``fill`` outside the image.
+
+    Args:
+        coefficients: int64 [n, 6] from `fixed_point`.
+        fill: uint8 [C].
+    """
+    count, height, width, channels = images.shape
+    a, b, c, d, e, f = coefficients.view(count, 6, 1, 1).unbind(1)
+    x = torch.arange(width, device=images.device)
+    y = torch.arange(height, device=images.device).view(-1, 1)
+    from_x, from_y = (a * x + b * y + c) >> 16, (d * x + e * y + f) >> 16
+    inside = (from_x >= 0) & (from_x < width) & (from_y >= 0) & (from_y < height)
+    first = torch.arange(count, device=images.device).view(-1, 1, 1) * (height * width)
+    index = first + from_y.clamp_(0, height - 1) * width + from_x.clamp_(0, width - 1)
+    moved = images.reshape(-1, channels).index_select(0, index.view(-1)).view_as(images)
+    return torch.where(inside.unsqueeze(-1), moved, fill)
+
+
+def inverse_maps(name: str, values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """From output to input coordinates: x' = a x + b y + c, y' = d x + e y + f, as float64 [n, 6].
+
+    Args:
+        name: ``shear_x``, ``shear_y`` (values: the shear), ``translate_x``, ``translate_y`` (pixels), ``rotate``
+            (degrees, counter-clockwise about the middle).
+        values: float64 [n].
+    """
+    maps = np.tile(np.array([1.0, 0, 0, 0, 1, 0]), (len(values), 1))
+    if name == "rotate":
+        for row, degrees in zip(maps, values):
+            row[:] = _rotation(degrees, height, width)
+    else:
+        maps[:, {"shear_x": 1, "translate_x": 2, "shear_y": 3, "translate_y": 5}[name]] = values
+    return maps
+
+
+def _rotation(degrees: float, height: int, width: int) -> tuple[float, ...]:
+    angle = -math.radians(degrees)
+    # rounded to 15 digits, as Pillow does, so that multiples of 90 degrees are exact
+    cosine, sine = round(math.cos(angle), 15), round(math.sin(angle), 15)
+    x, y = width / 2, height / 2
+    return cosine, sine, x - cosine * x - sine * y, -sine, cosine, y + sine * x - cosine * y
+
+
+def fixed_point(maps: np.ndarray) -> np.ndarray:
+    """16.16 fixed-point coefficients int64 [n, 6] of maps [n, 6], from pixel centre to pixel centre."""
+    shifted = maps.copy()
+    shifted[:, 2] = maps[:, 2] + maps[:, 0] * 0.5 + maps[:, 1] * 0.5
+    shifted[:, 5] = maps[:, 5] + maps[:, 3] * 0.5 + maps[:, 4] * 0.5
+    return np.floor(shifted * 65536 + 0.5).astype(np.int64)

@@ -1,0 +1,191 @@
+"""AutoAugment and RandAugment as batched tensor operations: each operation runs once for all images that drew it.
+
+Which image gets which operation is known on the host, from its random numbers; the pixels never leave the device. The
+operations agree with Pillow's, which the papers' codes call, to the bit (autocontrast: within one level).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ltr.data import pixel_operations as pixel
+from ltr.data.loading import to_device
+
+GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
+ENHANCING = ("brightness", "colour", "contrast", "sharpness")
+OPERATIONS = (*GEOMETRIC, *ENHANCING, "posterize", "solarize", "autocontrast", "equalize", "invert", "identity")
+_NUMBER = {name: number for number, name in enumerate(OPERATIONS)}
+
+# Cubuk et al., CVPR 2019, table 7: 25 sub-policies of two (operation, probability, level 0..9)
+CIFAR10_POLICY = (
+    (("invert", 0.1, 0), ("contrast", 0.2, 6)),
+    (("rotate", 0.7, 2), ("translate_x", 0.3, 9)),
+    (("sharpness", 0.8, 1), ("sharpness", 0.9, 3)),
+    (("shear_y", 0.5, 8), ("translate_y", 0.7, 9)),
+    (("autocontrast", 0.5, 0), ("equalize", 0.9, 0)),
+    (("shear_y", 0.2, 7), ("posterize", 0.3, 7)),
+    (("colour", 0.4, 3), ("brightness", 0.6, 7)),
+    (("sharpness", 0.3, 9), ("brightness", 0.7, 9)),
+    (("equalize", 0.6, 0), ("equalize", 0.5, 0)),
+    (("contrast", 0.6, 7), ("sharpness", 0.6, 5)),
+    (("colour", 0.7, 7), ("translate_x", 0.5, 8)),
+    (("equalize", 0.3, 0), ("autocontrast", 0.4, 0)),
+    (("translate_y", 0.4, 3), ("sharpness", 0.2, 6)),
+    (("brightness", 0.9, 6), ("colour", 0.2, 8)),
+    (("solarize", 0.5, 2), ("invert", 0.0, 0)),
+    (("equalize", 0.2, 0), ("autocontrast", 0.6, 0)),
+    (("equalize", 0.2, 0), ("equalize", 0.6, 0)),
+    (("colour", 0.9, 9), ("equalize", 0.6, 0)),
+    (("autocontrast", 0.8, 0), ("solarize", 0.2, 8)),
+    (("brightness", 0.1, 3), ("colour", 0.7, 0)),
+    (("solarize", 0.4, 5), ("autocontrast", 0.9, 0)),
+    (("translate_y", 0.9, 9), ("translate_y", 0.7, 9)),
+    (("autocontrast", 0.9, 0), ("solarize", 0.8, 3)),
+    (("equalize", 0.8, 0), ("invert", 0.1, 0)),
+    (("translate_y", 0.7, 9), ("autocontrast", 0.9, 0)),
+)
+
+
+class Step(NamedTuple):
+    """One operation for each image of a batch, with the value that it takes."""
+
+    operations: np.ndarray  # int64 [B], numbers into OPERATIONS
+    values: np.ndarray  # float64 [B]: shear, pixels, degrees, factor, bits or threshold
+
+
+class Policy(Protocol):
+    """A law of steps: pure, on the host."""
+
+    draws: int  # uniform numbers per image
+
+    def steps(self, uniform: np.ndarray, side: int) -> list[Step]:
+        """The steps of B images of side ``side`` from uniform numbers [B, draws]."""
+        ...
+
+
+def value_of(name: str, level: float, sign: int, side: int) -> float:
+    """What operation ``name`` takes at ``level`` in [0, 1].
+
+    Ranges of the paper (Cubuk et al., CVPR 2019, table 6), in the mapping that torchvision and the re-implementations
+    used for long-tailed CIFAR have: shear 0.3, translation 150/331 of the side, rotation 30 degrees, the four
+    enhancements 1 +- 0.9, posterize 8 to 4 bits, solarize from 255 down to 0. The papers' own TensorFlow code maps
+    levels otherwise (enhancement 0.1 + 1.8 level without a sign, posterize 4 to 0 bits, translation 10 pixels).
+    """
+    if name in ("shear_x", "shear_y"):
+        return sign * 0.3 * level
+    if name in ("translate_x", "translate_y"):
+        return float(int(sign * 150 / 331 * side * level))
+    if name == "rotate":
+        return sign * 30 * level
+    if name in ENHANCING:
+        return 1 + sign * 0.9 * level
+    if name == "posterize":
+        return 8.0 - round(4 * level)
+    if name == "solarize":
+        return 255 - 255 * level
+    return 0.0
+
+
+class AutoAugment:
+    """The policy that was found on CIFAR-10 (Cubuk et al., CVPR 2019): one of 25 sub-policies per image."""
+
+    draws = 5  # sub-policy, then probability and sign of either operation
+
+    def steps(self, uniform: np.ndarray, side: int) -> list[Step]:
+        chosen = (uniform[:, 0] * len(CIFAR10_POLICY)).astype(np.int64)
+        found = []
+        for place in range(2):
+            column = [pair[place] for pair in CIFAR10_POLICY]
+            numbers = np.array([_NUMBER[name] for name, _, _ in column])
+            probabilities = np.array([probability for _, probability, _ in column])
+            values = np.array(
+                [[value_of(name, level / 9, sign, side) for sign in (-1, 1)] for name, _, level in column]
+            )
+            applied = uniform[:, 1 + 2 * place] < probabilities[chosen]
+            positive = (uniform[:, 2 + 2 * place] >= 0.5).astype(np.int64)
+            found.append(Step(np.where(applied, numbers[chosen], _NUMBER["identity"]), values[chosen, positive]))
+        return found
+
+
+class RandAugment:
+    """``num_ops`` operations drawn uniformly, all at one magnitude (Cubuk et al., NeurIPS 2020).
+
+    The 14 operations of the paper (identity, but not invert).
+
+    Args:
+        num_ops: operations per image, the paper's N.
+        magnitude: 0 to 30, the paper's M.
+    """
+
+    def __init__(self, num_ops: int, magnitude: float) -> None:
+        self.num_ops = num_ops
+        self.magnitude = magnitude
+        self.draws = 2 * num_ops
+        self._choices = [name for name in OPERATIONS if name != "invert"]
+
+    def steps(self, uniform: np.ndarray, side: int) -> list[Step]:
+        numbers = np.array([_NUMBER[name] for name in self._choices])
+        values = np.array([[value_of(n, self.magnitude / 30, sign, side) for sign in (-1, 1)] for n in self._choices])
+        found = []
+        for place in range(self.num_ops):
+            chosen = (uniform[:, 2 * place] * len(numbers)).astype(np.int64)
+            positive = (uniform[:, 2 * place + 1] >= 0.5).astype(np.int64)
+            found.append(Step(numbers[chosen], values[chosen, positive]))
+        return found
+
+
+def apply_steps(pixels: Tensor, steps: list[Step], fill: Tensor) -> Tensor:
+    """Run the steps in order, in place.
+
+    Args:
+        pixels: uint8 [B, H, W, C], overwritten.
+        fill: uint8 [C], the colour of what a shear, shift or rotation leaves empty.
+    """
+    groups = [group for step in steps for group in _groups(step)]
+    if not groups:
+        return pixels
+    # one transfer for the whole batch: rows, fixed-point coordinates, factors
+    height, width = pixels.shape[1:3]
+    rows = to_device(np.concatenate([rows for _, rows, _ in groups]), pixels.device)
+    tables = [_coefficients(name, values, height, width) for name, _, values in groups]
+    coefficients = to_device(np.concatenate(tables), pixels.device)
+    factors = to_device(np.concatenate([values for _, _, values in groups]).astype(np.float32), pixels.device)
+    end = 0
+    for name, members, _ in groups:
+        part = slice(end, end := end + len(members))
+        images = pixels.index_select(0, rows[part])
+        changed = _run(name, images, factors[part], coefficients[part], fill)
+        pixels.index_copy_(0, rows[part], changed)
+    return pixels
+
+
+def _groups(step: Step) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """(operation, rows, values) for every operation that some image drew."""
+    found = []
+    for number in np.unique(step.operations):
+        if OPERATIONS[number] != "identity":
+            rows = np.flatnonzero(step.operations == number)
+            found.append((OPERATIONS[number], rows, step.values[rows]))
+    return found
+
+
+def _coefficients(name: str, values: np.ndarray, height: int, width: int) -> np.ndarray:
+    if name not in GEOMETRIC:
+        return np.zeros((len(values), 6), dtype=np.int64)
+    return pixel.fixed_point(pixel.inverse_maps(name, values, height, width))
+
+
+def _run(name: str, images: Tensor, factors: Tensor, coefficients: Tensor, fill: Tensor) -> Tensor:
+    if name in GEOMETRIC:
+        return pixel.affine(images, coefficients, fill)
+    operation = getattr(pixel, name)
+    return operation(images) if name in ("autocontrast", "equalize", "invert") else operation(images, factors)
+
+
+def fill_colour(fill: list[float], device: torch.device) -> Tensor:
+    """uint8 [C] from shares in [0, 1]."""
+    return to_device(np.rint(np.array(fill) * 255).astype(np.uint8), device)

@@ -1,0 +1,239 @@
+"""Image files through workers: what comes out, from any mode, with any number of workers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import RandomResizedCrop
+
+from ltr.data.augment import Augmentation
+from ltr.data.files import ATTEMPTS, FileCrop, FileLoader, to_rgb
+from ltr.data.source import ImageFiles
+from ltr.errors import ConfigError, DataError
+from ltr.randomness import uniforms
+
+N, SIZE = 11, 16
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Eleven JPEGs of different sizes."""
+    root = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for number in range(N):
+        height, width = random.integers(20, 60, 2)
+        rough = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        rough.resize((int(width), int(height)), Image.Resampling.BICUBIC).save(root / f"{number}.jpg", quality=95)
+    return root
+
+
+@pytest.fixture(scope="module")
+def files(folder):
+    return ImageFiles.from_paths(folder, [f"{number}.jpg" for number in range(N)])
+
+
+def order(epoch: int) -> np.ndarray:
+    return np.random.default_rng(epoch).integers(0, N, 13)
+
+
+def loader(files: ImageFiles, **changes) -> FileLoader:
+    options = {
+        "crop": FileCrop(SIZE, random=True),
+        "device": torch.device("cpu"),
+        "order": order,
+        "batch_size": 5,
+        "augment": Augmentation((3, SIZE, SIZE), pad=0),
+        "train": True,
+    } | changes
+    return FileLoader(files, torch.arange(N) * 10, **options)
+
+
+def pixels(batches) -> torch.Tensor:
+    return torch.cat([batch.images for batch in batches])
+
+
+def epoch_of(batches: FileLoader, epoch: int) -> torch.Tensor:
+    batches.sampler.set_epoch(epoch)
+    return pixels(batches)
+
+
+def test_two_workers_give_the_bits_of_none_in_every_epoch(files):
+    alone, two = loader(files), loader(files, num_workers=2)
+    for epoch in range(2):
+        assert torch.equal(epoch_of(alone, epoch), epoch_of(two, epoch))
+
+
+def test_two_workers_start_in_mid_epoch_too(files):
+    batches = loader(files, num_workers=2)
+    batches.start_at(1, 1)
+    assert torch.equal(epoch_of(batches, 1), epoch_of(loader(files), 1)[5:])
+
+
+def test_batches_hold_labels_and_indices_in_order(files):
+    batches = list(loader(files))
+    assert torch.cat([batch.indices for batch in batches]).tolist() == order(0).tolist()
+    assert torch.cat([batch.labels for batch in batches]).tolist() == (10 * order(0)).tolist()
+    assert [batch.images.shape for batch in batches] == [(5, 3, SIZE, SIZE), (5, 3, SIZE, SIZE), (3, 3, SIZE, SIZE)]
+    assert len(loader(files)) == 3
+
+
+def test_images_are_uint8_in_channels_last_memory(files):
+    batch = next(iter(loader(files)))
+    assert batch.images.dtype == torch.uint8
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_evaluation_takes_the_middle_and_repeats(files):
+    batches = loader(files, train=False, augment=None)
+    batches.sampler.set_epoch(0)
+    first = pixels(batches)
+    assert torch.equal(pixels(batches), first)
+    expected = [FileCrop(SIZE).read(files.path(int(i)), None) for i in order(0)]
+    assert np.array_equal(first.permute(0, 2, 3, 1).numpy(), np.stack(expected))
+
+
+def test_the_global_generator_is_not_advanced(files):
+    before = torch.get_rng_state()
+    list(loader(files))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("content", [b"", b"this is a text", None])
+def test_a_file_that_cannot_be_read_is_named(folder, files, num_workers, content, tmp_path):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes((folder / "0.jpg").read_bytes()[:300] if content is None else content)
+    mixed = ImageFiles.from_paths(folder, ["0.jpg", str(bad)])
+    batches = FileLoader(
+        mixed,
+        torch.zeros(2, dtype=torch.long),
+        crop=FileCrop(SIZE),
+        device=torch.device("cpu"),
+        order=lambda epoch: np.array([0, 1]),
+        batch_size=2,
+        num_workers=num_workers,
+    )
+    with pytest.raises(DataError) as refused:
+        list(batches)
+    message = str(refused.value)
+    assert f"image 1, {bad}" in message
+    assert "Traceback" not in message
+
+
+def test_a_missing_file_is_named(files, tmp_path):
+    missing = ImageFiles.from_paths(tmp_path, ["nowhere.jpg"])
+    batches = loader(missing, order=lambda epoch: np.array([0]))
+    with pytest.raises(DataError, match=r"image 0, .*nowhere\.jpg, cannot be read: FileNotFoundError"):
+        list(batches)
+
+
+GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+def rgb(levels: np.ndarray) -> np.ndarray:
+    return np.repeat(levels[..., None], 3, -1)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_are_cut_to_the_upper_eight(suffix, tmp_path):
+    deep = GREY.astype(np.uint16) * 256 + 99
+    Image.fromarray(deep).save(tmp_path / f"deep.{suffix}")
+    with Image.open(tmp_path / f"deep.{suffix}") as image:
+        assert np.array_equal(np.asarray(to_rgb(image)), rgb(GREY))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "1"])
+def test_grey_and_alpha_come_out_as_rgb(mode, tmp_path):
+    Image.fromarray(GREY).convert(mode).save(tmp_path / "image.png")
+    expected = rgb(np.asarray(Image.fromarray(GREY).convert(mode).convert("L")))
+    with Image.open(tmp_path / "image.png") as image:
+        assert np.array_equal(np.asarray(to_rgb(image)), expected)
+
+
+@pytest.mark.parametrize("transparent", [False, True])
+def test_a_palette_comes_out_as_its_colours(transparent, tmp_path, recwarn):
+    picture = Image.fromarray(np.array([[0, 1], [1, 0]], dtype=np.uint8))
+    picture.putpalette([10, 20, 30, 200, 100, 50])
+    picture.save(tmp_path / "image.png", **({"transparency": b"\x80\xff"} if transparent else {}))
+    with Image.open(tmp_path / "image.png") as image:
+        found = np.asarray(to_rgb(image))
+    assert found.tolist() == [[[10, 20, 30], [200, 100, 50]], [[200, 100, 50], [10, 20, 30]]]
+    assert not [w for w in recwarn.list if "ransparency" in str(w.message)]
+
+
+def test_cmyk_comes_out_as_rgb(tmp_path):
+    Image.new("CMYK", (20, 20), (0, 255, 255, 0)).save(tmp_path / "image.jpg", quality=100)
+    with Image.open(tmp_path / "image.jpg") as image:
+        assert image.mode == "CMYK"
+        assert np.abs(np.asarray(to_rgb(image)).astype(int) - [255, 0, 0]).max() <= 3
+
+
+def test_floating_point_pixels_are_refused():
+    with pytest.raises(ValueError, match="floating-point"):
+        to_rgb(Image.fromarray(np.zeros((4, 4), dtype=np.float32)))
+
+
+@pytest.mark.parametrize("exif", [False, True])
+def test_exif_orientation_is_followed_if_asked(exif, tmp_path):
+    picture = Image.new("RGB", (32, 32), "black")
+    picture.paste("white", (0, 0, 32, 16))  # the upper half
+    orientation = picture.getexif()
+    orientation[0x0112] = 3  # upside down
+    picture.save(tmp_path / "image.png", exif=orientation)
+    found = FileCrop(SIZE, resize=SIZE, exif=exif).read(str(tmp_path / "image.png"), None)
+    top, bottom = found[: SIZE // 2].mean(), found[SIZE // 2 :].mean()
+    assert (top < bottom) == exif
+
+
+def test_evaluation_crop_is_that_of_resize_and_centre_crop(tmp_path):
+    ramp = np.add.outer(np.arange(140) % 256, np.arange(224) // 2).astype(np.uint8)
+    Image.fromarray(rgb(ramp)).save(tmp_path / "image.png")
+    found = FileCrop(56, resize=70).read(str(tmp_path / "image.png"), None)
+    two_steps = Image.fromarray(rgb(ramp)).resize((112, 70), Image.Resampling.BILINEAR).crop((28, 7, 84, 63))
+    assert np.abs(found.astype(int) - np.asarray(two_steps)).max() <= 1
+
+
+def test_random_boxes_keep_area_ratio_and_borders():
+    crop = FileCrop(SIZE, random=True)
+    boxes = np.array([crop.random_box(500, 375, u) for u in uniforms(0, np.arange(3000), 4 * ATTEMPTS)])
+    left, top, right, bottom = boxes.T
+    assert left.min() == top.min() == 0
+    assert right.max() == 500
+    assert bottom.max() == 375
+    share = (right - left) * (bottom - top) / (500 * 375)
+    ratio = (right - left) / (bottom - top)
+    assert 0.079 < share.min() < 0.09
+    assert 0.95 < share.max() <= 1
+    assert 0.74 < ratio.min() < 0.76
+    assert 1.32 < ratio.max() < 1.35
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        image = torch.zeros(3, 375, 500)
+        theirs = [RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(3000)]
+    assert share.mean() == pytest.approx(np.mean([h * w for _, _, h, w in theirs]) / (500 * 375), abs=0.02)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1000, 10), (10, 1000)])
+def test_an_image_that_no_random_box_fits_gives_its_middle(width, height):
+    left, top, right, bottom = FileCrop(SIZE, random=True, scale=(0.9, 1.0)).random_box(
+        width, height, np.full(4 * ATTEMPTS, 0.5)
+    )
+    assert (right - left, bottom - top) == ((13, 10) if width > height else (10, 13))
+    assert abs((left + right) - width) <= 1
+    assert abs((top + bottom) - height) <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"resize": 15}, "files.resize=15"),
+        ({"scale": [0.0, 1.0]}, "files.scale"),
+        ({"scale": [0.5, 0.2]}, "files.scale"),
+        ({"ratio": [0.0, 1.0]}, "files.ratio"),
+    ],
+)
+def test_crop_options_outside_their_range_are_refused(options, words):
+    with pytest.raises(ConfigError, match=words):
+        FileCrop(SIZE, **options)
