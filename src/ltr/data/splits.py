@@ -215,10 +215,11 @@ def _counts_that_fit(
             f"imbalance_factor={imbalance_factor:g}. Use null for the largest value that fits"
         )
     wanted = counts(n_max)
-    if wanted.min() < 1:
+    empty = int((wanted < 1).sum())
+    if empty:
         raise ConfigError(
-            f"dataset.imbalance_factor={imbalance_factor:g} leaves {int((wanted < 1).sum())} of {len(wanted)} classes of "
-            f"{source.name} without a training image, where the largest has {n_max}. Use a smaller factor, at most {n_max}"
+            f"dataset.imbalance_factor={imbalance_factor:g} leaves {empty} of {len(wanted)} classes of {source.name} "
+            f"without a training image, where the largest has {n_max}. Use a smaller factor, at most {n_max}"
         )
     return wanted
 
