@@ -215,11 +215,11 @@ def _counts_that_fit(
             f"imbalance_factor={imbalance_factor:g}. Use null for the largest value that fits"
         )
     wanted = counts(n_max)
-    empty = int((wanted < 1).sum())
-    if empty:
+    num_empty = int((wanted < 1).sum())
+    if num_empty:
         raise ConfigError(
-            f"dataset.imbalance_factor={imbalance_factor:g} leaves {empty} of {len(wanted)} classes of {source.name} "
-            f"without a training image, where the largest has {n_max}. Use a smaller factor, at most {n_max}"
+            f"dataset.imbalance_factor={imbalance_factor:g} leaves {num_empty} of {len(wanted)} classes of "
+            f"{source.name} without a training image: the largest has {n_max}. Use a smaller factor, at most {n_max}"
         )
     return wanted
 
