@@ -100,7 +100,8 @@ def deepest_block(root: nn.Module, path: str) -> nn.Module:
             return block if not parent_path else deepest_block(root, parent_path)
         block = before[-1]
     while True:
-        inner = getattr(block, "blocks", getattr(block, "layers", block))
+        layers = getattr(block, "layers", None)
+        inner = getattr(block, "blocks", layers if isinstance(layers, nn.ModuleList) else block)
         if not isinstance(inner, nn.Sequential | nn.ModuleList) and not type(inner).__name__.endswith("Stage"):
             return block
         candidates = [child for child in inner.children() if _is_weighted(child)]
@@ -147,7 +148,7 @@ class _Runner(nn.Module):
     def __init__(self, network: nn.Module, call: Callable[[Tensor], Any]) -> None:
         super().__init__()
         self.network = network
-        self.call = call
+        self.calls = (call,)  # in a tuple: as an attribute a module would be registered twice
 
     def forward(self, images: Tensor) -> Any:
-        return self.call(images)
+        return self.calls[0](images)

@@ -38,9 +38,8 @@ def seeded_construction(seed: int) -> Iterator[None]:
 def read_state(path: str | Path) -> State:
     """The named tensors of a file, on the CPU.
 
-    Nothing in the file is executed: torch files are read with ``weights_only=True``. Of a training
-    checkpoint the ``state_dict`` or ``model`` entry is taken; prefixes of wrappers (``module.``, ``_orig_mod.``) are
-    dropped.
+    Nothing in the file is executed: torch files are read with ``weights_only=True``. Of a training checkpoint the
+    ``state_dict`` or ``model`` entry is taken; prefixes of wrappers (``module.``, ``_orig_mod.``) are dropped.
 
     Raises:
         CheckpointError: no such file, a suffix we do not read, damaged content, or no tensors in it.
@@ -87,14 +86,14 @@ def load_state(
     """
     expected = module.state_dict()
     prefixes = tuple(f"{name}." for name in classifier_names)
-    ignored = [name for name in state if name not in expected and name.startswith(prefixes)] if prefixes else []
-    offered = {name: value for name, value in state.items() if name not in ignored}
+    ignored = [name for name in state if name not in expected and name.startswith(prefixes)]
+    offered = {name: value for name, value in state.items() if name in expected or not name.startswith(prefixes)}
     # files older than torch 0.4.1 lack BatchNorm's step counters
     missing = [name for name in expected if name not in offered and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in offered if name not in expected]
     common = [name for name in offered if name in expected]
     mis_shaped = [name for name in common if offered[name].shape != expected[name].shape]
-    fitting = {name: offered[name] for name in common if name not in set(mis_shaped)}
+    fitting = {name: offered[name] for name in common if offered[name].shape == expected[name].shape}
 
     complaints = _complaints(expected, offered, missing, unexpected, mis_shaped)
     if complaints and (strict or not fitting):
@@ -132,7 +131,7 @@ def load_backbone(
     outside = [name for name in state if not name.startswith("backbone.")]
     if len(outside) < len(state):
         log.info("Weights from '%s': entries outside the backbone left out: %s", path, ", ".join(outside) or "none")
-        state = {name.removeprefix("backbone."): value for name, value in state.items() if name not in outside}
+        state = {name[len("backbone.") :]: value for name, value in state.items() if name.startswith("backbone.")}
     else:
         outside = []
     if all(name.startswith("net.") for name in state):  # the timm and torchvision wrappers of this package

@@ -43,8 +43,11 @@ def parameter_groups(
 
     Raises:
         ConfigError: nothing is trainable, or ``no_decay`` names no parameter.
+        ValueError: an extra module takes a name that is in use.
     """
     modules: dict[str, nn.Module] = {"backbone": backbone, "head": head, **(extra or {})}
+    if extra and {"backbone", "head", "last_block"} & set(extra):
+        raise ValueError(f"extra modules are called {sorted(extra)}; backbone, head and last_block are taken")
     last_block = {id(p) for p in backbone.last_block().parameters()} if last_block_lr is not None else set()  # type: ignore[operator]
     rates = {"backbone": lr, "last_block": last_block_lr, "head": lr if head_lr is None else head_lr}
     names = [f"{part}.{name}" for part, module in modules.items() for name, _ in module.named_parameters()]

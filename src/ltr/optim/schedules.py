@@ -104,7 +104,8 @@ class MultiStep(Schedule):
             )
         if not gamma > 0:
             raise ConfigError(f"scheduler.gamma is {gamma}; it must be above 0.")
-        whole = [milestone_epoch(m, epochs) if m < 1 else int(m) for m in listed]
+        # a drop before the first epoch is none, it would only lower the base rate of very short runs
+        whole = [max(1, milestone_epoch(m, epochs)) if m < 1 else int(m) for m in listed]
         if whole != sorted(whole):
             raise ConfigError(f"scheduler.milestones are {listed}: epochs {whole} of {epochs}, which do not rise.")
         self.milestones = whole

@@ -1,0 +1,140 @@
+"""timm models as backbones; timm's own ``test_*`` models stand for their families."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+
+from ltr.errors import CheckpointError, ConfigError
+from ltr.models.timm_backbone import TimmBackbone
+
+FAMILIES = {
+    "test_resnet": (2, 4, 8, 16, 32),
+    "test_convnext": (4, 8, 16, 32),
+    "test_efficientnet": (2, 4, 8, 16, 32),
+    "test_vit": (16, 16, 16, 16),
+}
+families = pytest.mark.parametrize("name", FAMILIES)
+
+
+@families
+def test_features_are_timms_own_and_maps_share_the_weights(name):
+    backbone = TimmBackbone(3, name=name).eval()
+    reference = timm.create_model(name, num_classes=0).eval()
+    reference.load_state_dict(backbone.net.state_dict())
+    images = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features, maps = backbone.features_and_maps(images)
+        torch.testing.assert_close(features, reference(images))
+        torch.testing.assert_close(backbone.feature_maps(images), maps)
+    assert backbone.map_strides == FAMILIES[name]
+    assert tuple(found.shape[1] for found in maps) == backbone.map_channels
+    assert tuple(160 // found.shape[2] for found in maps) == backbone.map_strides
+
+
+def test_a_vision_transformers_maps_come_from_four_depths():
+    backbone = TimmBackbone(3, name="test_vit").eval()  # six blocks
+    images = torch.randn(1, 3, 160, 160)
+    with torch.no_grad():
+        expected = backbone.net.forward_intermediates(images, indices=[0, 2, 3, 5], intermediates_only=True)
+        torch.testing.assert_close(backbone.feature_maps(images), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("test_resnet", "layer4.0"),
+        ("test_convnext", "stages.3.blocks.1"),
+        ("test_efficientnet", "blocks.4.0"),
+        ("test_vit", "blocks.5"),
+    ],
+)
+def test_the_last_block_is_the_last_residual_block(name, path):
+    backbone = TimmBackbone(3, name=name)
+    assert backbone.last_block() is backbone.net.get_submodule(path)
+
+
+def test_other_than_three_channels_are_taken():
+    assert TimmBackbone(1, name="test_resnet").eval()(torch.randn(2, 1, 32, 32)).shape[0] == 2
+
+
+def test_a_transformer_is_built_for_another_image_size():
+    backbone = TimmBackbone(3, name="test_vit", img_size=64).eval()
+    assert backbone.feature_maps(torch.randn(1, 3, 64, 64))[-1].shape[2:] == (4, 4)
+
+
+def test_weights_of_another_image_size_are_resized_as_timm_does(tmp_path):
+    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "vit.pth")
+    backbone = TimmBackbone(3, name="test_vit", img_size=64, weights=str(tmp_path / "vit.pth"))
+    saved = torch.load(tmp_path / "vit.pth", weights_only=True)
+    assert torch.equal(backbone.net.blocks[0].attn.qkv.weight, saved["blocks.0.attn.qkv.weight"])
+    assert backbone.net.pos_embed.shape != saved["pos_embed"].shape
+
+
+def test_a_timm_classifiers_file_loads_without_its_classifier(tmp_path):
+    model = timm.create_model("test_convnext", num_classes=7)
+    torch.save(model.state_dict(), tmp_path / "seven.pth")
+    backbone = TimmBackbone(3, name="test_convnext", weights=str(tmp_path / "seven.pth"))
+    assert torch.equal(backbone.net.head.norm.weight, model.head.norm.weight)
+    assert "head.fc.weight" not in backbone.net.state_dict()
+
+
+def test_a_file_of_another_model_is_refused_by_name(tmp_path):
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "resnet.pth")
+    with pytest.raises(
+        CheckpointError, match=r"(?s)ConvNeXt.*missing in the file: stem.*unexpected in the file: conv1"
+    ):
+        TimmBackbone(3, name="test_convnext", weights=str(tmp_path / "resnet.pth"))
+
+
+def test_drop_path_reaches_the_model():
+    with_drop = TimmBackbone(3, name="test_convnext", drop_path=0.5)
+    assert any(getattr(module, "drop_prob", 0) for module in with_drop.modules())
+    assert not any(getattr(module, "drop_prob", 0) for module in TimmBackbone(3, name="test_convnext").modules())
+
+
+def test_an_option_that_the_model_lacks_is_named():
+    with pytest.raises(ConfigError, match=r"backbone\.img_size=64"):
+        TimmBackbone(3, name="test_resnet", img_size=64)
+
+
+def test_an_unknown_name_gets_the_nearest_one():
+    with pytest.raises(ConfigError, match="Did you mean 'resnet50'"):
+        TimmBackbone(3, name="resnett50")
+
+
+def test_a_hub_name_is_refused_without_pretrained():
+    with pytest.raises(ConfigError, match="pretrained=true"):
+        TimmBackbone(3, name="hf-hub:someone/something")
+
+
+def test_a_failed_download_points_to_a_local_file(monkeypatch):
+    def offline(*arguments, **options):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(CheckpointError, match=r"no route to host.*backbone\.weights=FILE"):
+        TimmBackbone(3, name="test_resnet", pretrained=True)
+
+
+def test_nothing_is_downloaded_unless_asked(monkeypatch):
+    asked = []
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda *a, **k: asked.append(k["pretrained"]) or create(*a, **k))
+    TimmBackbone(3, name="test_resnet")
+    assert asked == [False]
+
+
+def test_pretrained_and_a_file_together_are_refused():
+    with pytest.raises(ConfigError, match="choose one"):
+        TimmBackbone(3, name="test_resnet", pretrained=True, weights="some.pth")
+
+
+def test_a_model_without_maps_says_so_and_names_three_that_have_them(monkeypatch):
+    monkeypatch.delattr(type(timm.create_model("test_resnet")), "forward_intermediates")
+    backbone = TimmBackbone(3, name="test_resnet").eval()
+    assert backbone.map_channels == ()
+    assert backbone(torch.randn(1, 3, 32, 32)).shape == (1, backbone.num_features)
+    with pytest.raises(ConfigError, match=r"'test_resnet' gives no multi-scale.*resnet50, convnext_tiny or swin"):
+        backbone.feature_maps(torch.randn(1, 3, 32, 32))

@@ -1,0 +1,200 @@
+"""Weights from files and reproducible initialisation."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from ltr.errors import CheckpointError, ConfigError
+from ltr.models.cifar_resnet import CifarResNet
+from ltr.models.digits_net import DigitsNet
+from ltr.models.heads import LinearHead
+from ltr.models.weights import load_state, read_state, seeded_construction, set_trainable
+
+
+@pytest.fixture
+def network() -> DigitsNet:
+    return DigitsNet(1)
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    return all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt", ".pth.tar", ".safetensors"])
+def test_every_format_gives_the_same_weights(network, tmp_path, suffix):
+    path = tmp_path / f"file{suffix}"
+    save = save_file if suffix == ".safetensors" else torch.save
+    save(network.state_dict(), path)
+    assert same(DigitsNet(1, weights=str(path)), network)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "backbone.", "backbone._orig_mod."])
+def test_prefixes_of_wrappers_are_dropped(network, tmp_path, prefix):
+    torch.save({prefix + name: value for name, value in network.state_dict().items()}, tmp_path / "file.pth")
+    assert same(DigitsNet(1, weights=str(tmp_path / "file.pth")), network)
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model"])
+def test_a_training_checkpoint_is_unwrapped(network, tmp_path, key):
+    torch.save({"epoch": 3, "optimizer": {"state": {}}, key: network.state_dict()}, tmp_path / "file.ckpt")
+    assert same(DigitsNet(1, weights=str(tmp_path / "file.ckpt")), network)
+
+
+def test_classifier_entries_are_left_out_and_listed(network, tmp_path, caplog):
+    state = {**network.state_dict(), "linear.weight": torch.zeros(10, 64), "linear.bias": torch.zeros(10)}
+    torch.save(state, tmp_path / "file.pth")
+    with caplog.at_level(logging.INFO, "ltr.models.weights"):
+        assert same(DigitsNet(1, weights=str(tmp_path / "file.pth")), network)
+    assert "linear.weight, linear.bias" in caplog.text
+
+
+def test_of_a_run_only_the_backbone_is_taken(network, tmp_path):
+    state = {f"backbone.{name}": value for name, value in network.state_dict().items()}
+    torch.save(
+        {"state_dict": {**state, "head.weight": torch.zeros(10, 64), "loss.prior": torch.zeros(3)}}, tmp_path / "a.pt"
+    )
+    assert same(DigitsNet(1, weights=str(tmp_path / "a.pt")), network)
+
+
+def test_batch_counters_may_be_missing(network, tmp_path):
+    state = {name: value for name, value in network.state_dict().items() if "num_batches" not in name}
+    torch.save(state, tmp_path / "old.pth")
+    assert same(DigitsNet(1, weights=str(tmp_path / "old.pth")), network)
+
+
+def test_missing_unexpected_and_mis_shaped_names_are_listed(network, tmp_path):
+    state = network.state_dict()
+    del state["stage1.0.weight"]
+    state["stage9.weight"] = torch.zeros(1)
+    state["stage2.0.weight"] = torch.zeros(48, 32, 5, 5)
+    torch.save(state, tmp_path / "file.pth")
+    with pytest.raises(CheckpointError) as caught:
+        DigitsNet(1, weights=str(tmp_path / "file.pth"))
+    message = str(caught.value)
+    assert "missing in the file: stage1.0.weight" in message
+    assert "unexpected in the file: stage9.weight" in message
+    assert "stage2.0.weight is [48, 32, 5, 5], needs [48, 32, 3, 3]" in message
+
+
+def test_only_the_first_names_are_listed(tmp_path):
+    torch.save(CifarResNet(3, depth=8).state_dict(), tmp_path / "file.pth")
+    with pytest.raises(CheckpointError, match=r"missing in the file: .*, and \d+ more"):
+        CifarResNet(3, depth=14, weights=str(tmp_path / "file.pth"))
+
+
+def test_a_failed_load_changes_nothing(network):
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    state = {name: torch.ones_like(value) for name, value in before.items()}
+    state["extra"] = torch.zeros(1)
+    with pytest.raises(CheckpointError):
+        load_state(network, state, source="a test")
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_a_transposed_head_is_recognised():
+    with pytest.raises(CheckpointError, match=r"weight is \[64, 10\], needs \[10, 64\] \(transposed\)"):
+        load_state(LinearHead(64, 10, bias=False), {"weight": torch.zeros(64, 10)}, source="an LDAM checkpoint")
+
+
+def test_not_strict_takes_what_fits_and_warns(network, tmp_path, caplog):
+    state = network.state_dict()
+    state["stage3.0.weight"] = torch.zeros(1)
+    torch.save(state, tmp_path / "file.pth")
+    loaded = DigitsNet(1, weights=str(tmp_path / "file.pth"), strict_weights=False)
+    assert torch.equal(loaded.stage1[0].weight, network.stage1[0].weight)
+    assert not torch.equal(loaded.stage3[0].weight, network.stage3[0].weight)
+    assert "stage3.0.weight" in caplog.text
+
+
+def test_not_strict_still_refuses_a_file_of_which_nothing_fits(tmp_path):
+    torch.save({"something.else": torch.zeros(3)}, tmp_path / "file.pth")
+    with pytest.raises(CheckpointError, match="another architecture"):
+        DigitsNet(1, weights=str(tmp_path / "file.pth"), strict_weights=False)
+
+
+class Opens:
+    """A pickle that would run code when it is read."""
+
+    def __reduce__(self):
+        return (print, ("this must not run",))
+
+
+def test_code_in_a_weights_file_is_refused_and_not_run(tmp_path, capsys):
+    torch.save({"weight": torch.zeros(1), "trap": Opens()}, tmp_path / "file.pth")
+    with pytest.raises(CheckpointError, match="refused"):
+        read_state(tmp_path / "file.pth")
+    assert "must not run" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("empty.pth", b""),
+        ("text.pth", b"not a checkpoint at all"),
+        ("cut.safetensors", b"\x10\x00\x00\x00\x00\x00\x00\x00{"),
+        ("list.pth", None),
+        ("numbers.pth", None),
+    ],
+)
+def test_a_damaged_or_empty_file_is_named(tmp_path, name, content):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    else:
+        torch.save([torch.zeros(1)] if name == "list.pth" else {"epoch": 3}, tmp_path / name)
+    with pytest.raises(CheckpointError, match=name):
+        read_state(tmp_path / name)
+
+
+def test_a_truncated_checkpoint_is_named(network, tmp_path):
+    torch.save(network.state_dict(), tmp_path / "whole.pth")
+    content = (tmp_path / "whole.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match=r"cut\.pth"):
+        read_state(tmp_path / "cut.pth")
+
+
+def test_a_missing_file_and_an_unknown_suffix_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"No weights at .*gone\.pth"):
+        read_state(tmp_path / "gone.pth")
+    (tmp_path / "weights.pkl").write_bytes(pickle.dumps({}))
+    with pytest.raises(CheckpointError, match=r"\.pkl.*\.safetensors, \.pth"):
+        read_state(tmp_path / "weights.pkl")
+
+
+def test_an_unknown_trainable_is_refused(network):
+    with pytest.raises(ConfigError, match="all, last_block, none"):
+        set_trainable(network, "some", network.last_block())
+
+
+def test_the_same_seed_builds_the_same_network():
+    def build(seed: int) -> CifarResNet:
+        with seeded_construction(seed):
+            return CifarResNet(3, depth=8)
+
+    torch.manual_seed(1)
+    first = build(5)
+    torch.manual_seed(2)
+    assert same(first, build(5))
+    assert not torch.equal(first.conv1.weight, build(6).conv1.weight)
+
+
+def test_the_global_generator_is_left_as_it_was():
+    before = torch.get_rng_state()
+    with seeded_construction(2**63 - 1):
+        torch.randn(5)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_global_generator_is_left_as_it_was_after_an_error():
+    before = torch.get_rng_state()
+    with pytest.raises(ConfigError), seeded_construction(0):
+        CifarResNet(3, depth=9)
+    assert torch.equal(torch.get_rng_state(), before)

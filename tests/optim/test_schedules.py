@@ -1,0 +1,173 @@
+"""Schedules against values computed by hand at the boundaries of epochs."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from ltr.configuration.targets import instantiate
+from ltr.errors import ConfigError
+from ltr.optim.schedules import Constant, Cosine, MultiStep, OneCycle, milestone_epoch
+
+STEPS = 7  # per epoch
+PAGES = sorted((Path(__file__).parents[2] / "conf" / "scheduler").glob("*.yaml"))
+pages = pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+
+
+def from_page(name: str, epochs: int = 200, steps: int = STEPS, **changes):
+    page = next(page for page in PAGES if page.stem == name)
+    return instantiate({**yaml.safe_load(page.read_text()), **changes}, epochs, steps)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "multiplier"),
+    [
+        (0, 0.2),
+        (1, 0.4),
+        (3, 0.8),
+        (4, 1.0),
+        (5, 1.0),
+        (159, 1.0),
+        (160, 1e-2),
+        (179, 1e-2),
+        (180, 1e-4),
+        (199, 1e-4),
+    ],
+)
+def test_the_ldam_schedule_of_200_epochs(epoch, multiplier):
+    schedule = from_page("ldam")
+    assert schedule(epoch * STEPS) == pytest.approx(multiplier)
+    assert schedule(epoch * STEPS + STEPS - 1) == pytest.approx(multiplier)
+
+
+@pytest.mark.parametrize(
+    ("step", "multiplier"),
+    [(0, 0.0), (1, 1 / 35), (STEPS, 0.2), (5 * STEPS - 1, 34 / 35), (5 * STEPS, 1.0), (160 * STEPS, 1e-2)],
+)
+def test_the_class_balanced_papers_warm_up_rises_with_every_step(step, multiplier):
+    assert from_page("ldam", warmup="step")(step) == pytest.approx(multiplier)
+
+
+def test_the_ldam_drops_scale_with_the_length():
+    schedule = from_page("ldam", epochs=30)
+    assert [schedule(epoch * STEPS) for epoch in (23, 24, 26, 27)] == pytest.approx([1, 1e-2, 1e-2, 1e-4])
+
+
+@pytest.mark.parametrize(("fraction", "epochs", "epoch"), [(0.8, 200, 160), (0.9, 200, 180), (0.8, 7, 6), (0.1, 3, 0)])
+def test_a_fraction_is_the_nearest_whole_epoch(fraction, epochs, epoch):
+    assert milestone_epoch(fraction, epochs) == epoch
+
+
+def test_milestones_may_be_epochs():
+    schedule = MultiStep(90, STEPS, milestones=[30, 60], gamma=0.1)
+    assert [schedule(epoch * STEPS) for epoch in (0, 29, 30, 59, 60, 89)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+@pytest.mark.parametrize("milestones", [[0.9, 0.8], [0.0], [-1], [200], [1.5], [160, 0.5]])
+def test_milestones_outside_the_run_or_falling_are_refused(milestones):
+    with pytest.raises(ConfigError, match="milestones"):
+        MultiStep(200, STEPS, milestones=milestones)
+
+
+@pytest.mark.parametrize(("epoch", "multiplier"), [(0, 1.0), (2, 0.9045085), (5, 0.5), (9, 0.0244717), (10, 0.0)])
+def test_cosine_per_epoch(epoch, multiplier):
+    schedule = from_page("cosine", epochs=10)
+    assert schedule(epoch * STEPS) == pytest.approx(multiplier, abs=1e-6)
+    if epoch < 10:
+        assert schedule(epoch * STEPS + STEPS - 1) == pytest.approx(multiplier, abs=1e-6)
+
+
+@pytest.mark.parametrize(("step", "multiplier"), [(0, 1.0), (10, 0.9755283), (50, 0.5), (99, 0.0002467), (100, 0.0)])
+def test_cosine_per_step(step, multiplier):
+    assert Cosine(10, 10, per="step")(step) == pytest.approx(multiplier, abs=1e-6)
+
+
+@pytest.mark.parametrize(("step", "multiplier"), [(0, 0.0), (10, 0.5), (20, 1.0), (60, 0.55), (100, 0.1), (500, 0.1)])
+def test_cosine_with_warm_up_and_a_final_value(step, multiplier):
+    schedule = Cosine(10, 10, per="step", warmup_epochs=2, final=0.1)
+    assert schedule(step) == pytest.approx(multiplier)
+
+
+def test_constant_is_one_after_its_warm_up():
+    schedule = Constant(4, 10, warmup_epochs=2, warmup="epoch")
+    assert [schedule(step) for step in (0, 9, 10, 20, 39)] == [0.5, 0.5, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(10, 10), (3, 7), (1, 5)])
+def test_one_cycle_equals_torchs(epochs, steps):
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    reference = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=1.0, total_steps=epochs * steps, cycle_momentum=False
+    )
+    ours = from_page("one_cycle", epochs=epochs, steps=steps)
+    for step in range(epochs * steps):
+        assert ours(step) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9)
+        optimizer.step()
+        if step + 1 < epochs * steps:
+            reference.step()
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_one_cycle_survives_the_shortest_runs(epochs, steps):
+    schedule = OneCycle(epochs, steps)
+    assert all(0 < schedule(step) <= 1 for step in range(epochs * steps + 1))
+
+
+@pages
+def test_every_schedule_stays_within_0_and_1_and_never_fails_after_the_end(page):
+    schedule = from_page(page.stem, epochs=6, steps=3)
+    values = [schedule(step) for step in range(25)]
+    assert all(0 <= value <= 1 for value in values)
+    assert math.isclose(max(values), 1.0, abs_tol=0.02)
+
+
+@pages
+def test_no_warm_up_is_possible_in_a_run_of_one_epoch(page):
+    assert from_page(page.stem, epochs=1, warmup_epochs=0)(0) == 1.0
+
+
+@pages
+def test_a_warm_up_longer_than_the_run_is_refused(page):
+    with pytest.raises(ConfigError, match=r"warmup_epochs is 5 .*run has 3 epochs"):
+        from_page(page.stem, epochs=3, warmup_epochs=5)
+
+
+@pages
+def test_the_state_of_lambda_lr_loads_without_pickled_code(page):
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, from_page(page.stem))
+    buffer = io.BytesIO()
+    torch.save(scheduler.state_dict(), buffer)
+    buffer.seek(0)
+    state = torch.load(buffer, weights_only=True)
+    scheduler.load_state_dict(state)
+    assert state["lr_lambdas"][0]["epochs"] == 200
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(0, 5), (5, 0)])
+def test_a_run_without_steps_is_refused(epochs, steps):
+    with pytest.raises(ConfigError, match="at least one step"):
+        Constant(epochs, steps)
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (Constant, {"warmup": "batch"}),
+        (Cosine, {"per": "batch"}),
+        (Cosine, {"final": 2}),
+        (MultiStep, {"milestones": [0.5], "gamma": 0}),
+        (OneCycle, {"start_div": 0.5}),
+    ],
+)
+def test_options_out_of_range_are_refused(make, options):
+    with pytest.raises(ConfigError, match=rf"scheduler\.{'|'.join(options)}"):
+        make(10, 10, **options)
