@@ -71,6 +71,25 @@ def test_two_workers_start_in_mid_epoch_too(files):
     assert torch.equal(epoch_of(batches, 1), epoch_of(loader(files), 1)[5:])
 
 
+def crops_of_one_image(files: ImageFiles, **changes) -> list[bytes]:
+    """Un-augmented crops of image 0 at twelve places of the draw, in three batches."""
+    options = {"order": lambda epoch: np.zeros(12, dtype=np.int64), "batch_size": 4, "augment": None} | changes
+    return [image.numpy().tobytes() for image in pixels(loader(files, **options))]
+
+
+def test_every_place_in_the_draw_has_a_crop_of_its_own(files):
+    assert len(set(crops_of_one_image(files))) == 12
+
+
+def test_a_crop_follows_from_the_position_given(files):
+    later = crops_of_one_image(files, positions=lambda epoch: np.arange(12) + 5)
+    assert later[:7] == crops_of_one_image(files)[5:]
+
+
+def test_another_seed_gives_other_crops(files):
+    assert not set(crops_of_one_image(files)) & set(crops_of_one_image(files, seed_of_epoch=lambda epoch: 8))
+
+
 def test_batches_hold_labels_and_indices_in_order(files):
     batches = list(loader(files))
     assert torch.cat([batch.indices for batch in batches]).tolist() == order(0).tolist()

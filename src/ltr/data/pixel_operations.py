@@ -126,9 +126,10 @@ def affine(images: Tensor, coefficients: Tensor, fill: Tensor) -> Tensor:
     from_x, from_y = (a * x + b * y + c) >> 16, (d * x + e * y + f) >> 16
     inside = (from_x >= 0) & (from_x < width) & (from_y >= 0) & (from_y < height)
     first = torch.arange(count, device=images.device).view(-1, 1, 1) * (height * width)
-    index = first + from_y.clamp_(0, height - 1) * width + from_x.clamp_(0, width - 1)
-    moved = images.reshape(-1, channels).index_select(0, index.view(-1)).view_as(images)
-    return torch.where(inside.unsqueeze(-1), moved, fill)
+    # the fill colour is one more pixel, so that a single gather does all
+    table = torch.cat([images.reshape(-1, channels), fill.view(1, channels)])
+    index = torch.where(inside, first + from_y * width + from_x, len(table) - 1)
+    return table.index_select(0, index.view(-1)).view_as(images)
 
 
 def inverse_maps(name: str, values: np.ndarray, height: int, width: int) -> np.ndarray:

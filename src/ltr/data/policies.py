@@ -17,7 +17,8 @@ from ltr.data.loading import to_device
 
 GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 ENHANCING = ("brightness", "colour", "contrast", "sharpness")
-OPERATIONS = (*GEOMETRIC, *ENHANCING, "posterize", "solarize", "autocontrast", "equalize", "invert", "identity")
+WITHOUT_VALUE = ("autocontrast", "equalize", "invert")
+OPERATIONS = (*GEOMETRIC, *ENHANCING, "posterize", "solarize", *WITHOUT_VALUE, "identity")
 _NUMBER = {name: number for number, name in enumerate(OPERATIONS)}
 
 # Cubuk et al., CVPR 2019, table 7: 25 sub-policies of two (operation, probability, level 0..9)
@@ -138,6 +139,15 @@ class RandAugment:
         return found
 
 
+class _Group(NamedTuple):
+    """The images of one step that the same code serves; all geometric operations are one such."""
+
+    operation: str
+    rows: np.ndarray  # int64 [n], into the batch
+    values: np.ndarray  # float64 [n]
+    coefficients: np.ndarray  # int64 [n, 6], fixed-point maps of the geometric operations
+
+
 def apply_steps(pixels: Tensor, steps: list[Step], fill: Tensor) -> Tensor:
     """Run the steps in order, in place.
 
@@ -145,45 +155,43 @@ def apply_steps(pixels: Tensor, steps: list[Step], fill: Tensor) -> Tensor:
         pixels: uint8 [B, H, W, C], overwritten.
         fill: uint8 [C], the colour of what a shear, shift or rotation leaves empty.
     """
-    groups = [group for step in steps for group in _groups(step)]
+    groups = [group for step in steps for group in _groups(step, *pixels.shape[1:3])]
     if not groups:
         return pixels
-    # one transfer for the whole batch: rows, fixed-point coordinates, factors
-    height, width = pixels.shape[1:3]
-    rows = to_device(np.concatenate([rows for _, rows, _ in groups]), pixels.device)
-    tables = [_coefficients(name, values, height, width) for name, _, values in groups]
-    coefficients = to_device(np.concatenate(tables), pixels.device)
-    factors = to_device(np.concatenate([values for _, _, values in groups]).astype(np.float32), pixels.device)
+    # one transfer each for the whole batch, whatever the number of operations
+    rows = to_device(np.concatenate([group.rows for group in groups]), pixels.device)
+    values = to_device(np.concatenate([group.values for group in groups]).astype(np.float32), pixels.device)
+    coefficients = to_device(np.concatenate([group.coefficients for group in groups]), pixels.device)
     end = 0
-    for name, members, _ in groups:
-        part = slice(end, end := end + len(members))
+    for group in groups:
+        part = slice(end, end := end + len(group.rows))
         images = pixels.index_select(0, rows[part])
-        changed = _run(name, images, factors[part], coefficients[part], fill)
+        changed = _run(group.operation, images, values[part], coefficients[part], fill)
         pixels.index_copy_(0, rows[part], changed)
     return pixels
 
 
-def _groups(step: Step) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """(operation, rows, values) for every operation that some image drew."""
-    found = []
+def _groups(step: Step, height: int, width: int) -> list[_Group]:
+    found, geometric = [], []
     for number in np.unique(step.operations):
-        if OPERATIONS[number] != "identity":
-            rows = np.flatnonzero(step.operations == number)
-            found.append((OPERATIONS[number], rows, step.values[rows]))
+        name = OPERATIONS[number]
+        rows = np.flatnonzero(step.operations == number)
+        values = step.values[rows]
+        if name in GEOMETRIC:
+            maps = pixel.fixed_point(pixel.inverse_maps(name, values, height, width))
+            geometric.append(_Group("affine", rows, values, maps))
+        elif name != "identity":
+            found.append(_Group(name, rows, values, np.zeros((len(rows), 6), dtype=np.int64)))
+    if geometric:
+        found.append(_Group("affine", *(np.concatenate([group[field] for group in geometric]) for field in (1, 2, 3))))
     return found
 
 
-def _coefficients(name: str, values: np.ndarray, height: int, width: int) -> np.ndarray:
-    if name not in GEOMETRIC:
-        return np.zeros((len(values), 6), dtype=np.int64)
-    return pixel.fixed_point(pixel.inverse_maps(name, values, height, width))
-
-
-def _run(name: str, images: Tensor, factors: Tensor, coefficients: Tensor, fill: Tensor) -> Tensor:
-    if name in GEOMETRIC:
+def _run(operation: str, images: Tensor, values: Tensor, coefficients: Tensor, fill: Tensor) -> Tensor:
+    if operation == "affine":
         return pixel.affine(images, coefficients, fill)
-    operation = getattr(pixel, name)
-    return operation(images) if name in ("autocontrast", "equalize", "invert") else operation(images, factors)
+    function = getattr(pixel, operation)
+    return function(images) if operation in WITHOUT_VALUE else function(images, values)
 
 
 def fill_colour(fill: list[float], device: torch.device) -> Tensor:
