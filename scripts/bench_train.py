@@ -48,7 +48,10 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for side_name, found in rounds.items():
             done = subprocess.run(
-                [sys.executable, __file__, *sys.argv[1:], "--side", side_name], capture_output=True, text=True, check=False
+                [sys.executable, __file__, *sys.argv[1:], "--side", side_name],
+                capture_output=True,
+                text=True,
+                check=False,
             )
             if done.returncode:
                 sys.exit(done.stdout + done.stderr)
@@ -69,9 +72,9 @@ def report(rounds: dict[str, list[dict[str, float]]]) -> None:
     for side, figures in middle.items():
         print(f"  {side:<6} " + "  ".join(f"{key} {value:8.1f}" for key, value in figures.items()))
     ours, bare, usual = middle["ltr"], middle["bare"], middle["usual"]
-    print(f"train:    ltr / bare  {ours['train'] / bare['train']:.2f}   ltr / usual {ours['train'] / usual['train']:.2f}")
-    print(f"evaluate: ltr / bare  {ours['evaluate'] / bare['evaluate']:.2f}   ltr / usual {ours['evaluate'] / usual['evaluate']:.2f}")
-    print(f"memory:   ltr - bare  {ours['peak_mb'] - bare['peak_mb']:.0f} MB; ltr / bare {ours['peak_mb'] / bare['peak_mb']:.2f}")
+    for what in ("train", "evaluate"):
+        print(f"{what + ':':<10} ltr / bare {ours[what] / bare[what]:.2f}   ltr / usual {ours[what] / usual[what]:.2f}")
+    print(f"memory:    ltr / bare {ours['peak_mb'] / bare['peak_mb']:.2f} (the whole process)")
 
 
 def pixels(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -87,23 +90,23 @@ def pixels(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.nd
     source = cifar10(root=str(arguments.data))
     split = long_tail(source, imbalance_factor=100)
     assert isinstance(source.images, np.ndarray)
-    return (source.images[split.train], source.labels[split.train], source.images[split.test], source.labels[split.test])
+    images, labels = source.images, source.labels
+    return images[split.train], labels[split.train], images[split.test], labels[split.test]
 
 
 def network() -> Any:
     """The same ResNet-32 for all sides."""
     from torch import nn
 
-    from ltr.models.cifar_resnet import resnet32
+    from ltr.models.cifar_resnet import CifarResNet
     from ltr.models.heads import LinearHead
 
-    backbone = resnet32(3)
+    backbone = CifarResNet(3, depth=32)
     return nn.Sequential(backbone, LinearHead(backbone.num_features, 10))
 
 
 def ltr_side(arguments: argparse.Namespace) -> dict[str, float]:
     """Images/s of whole training epochs, from the difference of a three-epoch and a one-epoch run."""
-    import torch
 
     import ltr
 
@@ -139,13 +142,15 @@ def evaluation_rate(arguments: argparse.Namespace, model: Any) -> float:
         source, split, sampler=instantiate({"_target_": "ltr.data.samplers.Instance"}), augment=None, batch_size=BATCH,
         eval_batch_size=1000, seed=0, role="bench", epochs=1, device=model.device,
     )  # fmt: skip
+
+    def protocol(link: str) -> ClosedSet:
+        return ClosedSet(split.class_counts, device=model.device)
+
     best = float("inf")
     for _ in range(2):
         started = time.perf_counter()
-        evaluate(
-            model.network, data.evaluation_loader("test"), lambda link: ClosedSet(split.class_counts, device=model.device),
-            model.device, model.precision,
-        )  # fmt: skip
+        loader = data.evaluation_loader("test")
+        evaluate(model.network, loader, protocol, model.device, model.precision)
         best = min(best, time.perf_counter() - started)
     return len(split.test) / best
 

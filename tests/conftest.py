@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # small networks; and a busy machine does not make threads wait for each other
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,14 @@ def cifar_root() -> Path:
 
 @pytest.fixture
 def small_sources(monkeypatch):
-    """Random images in the shapes of CIFAR and MNIST, 60 train and 20 test images per class, instead of the real ones."""
+    """Random images in the shapes of CIFAR and MNIST, 120 train and 4 test images per class, in their place."""
     from ltr.data import source as source_module
     from ltr.data.sources import cifar, mnist
 
-    def small(name: str, classes: int, shape: tuple[int, int, int], each: int):
+    def small(name: str, classes: int, shape: tuple[int, int, int]):
         def make(*, root: str, download: bool = False) -> source_module.Source:
             random = np.random.default_rng(0)
-            train, test = classes * each, classes * 20
+            train, test = classes * 120, classes * 4
             labels = np.concatenate([np.arange(train) % classes, np.arange(test) % classes])
             images = random.integers(0, 256, (train + test, *shape), dtype=np.uint8)
             images[..., 0] = np.minimum(images[..., 0], (labels * 255 // classes)[:, None, None])  # something to learn
@@ -106,6 +106,6 @@ def small_sources(monkeypatch):
         make.__module__ = "ltr.data.sources"
         return make
 
-    monkeypatch.setattr(cifar, "cifar10", small("cifar10", 10, (32, 32, 3), 60))
-    monkeypatch.setattr(cifar, "cifar100", small("cifar100", 100, (32, 32, 3), 12))
-    monkeypatch.setattr(mnist, "mnist", small("mnist", 10, (28, 28, 1), 60))
+    monkeypatch.setattr(cifar, "cifar10", small("cifar10", 10, (32, 32, 3)))
+    monkeypatch.setattr(cifar, "cifar100", small("cifar100", 100, (32, 32, 3)))
+    monkeypatch.setattr(mnist, "mnist", small("mnist", 10, (28, 28, 1)))

@@ -11,9 +11,14 @@ from ltr.files import link_or_copy, write_csv, write_json, write_text, written_a
 def test_a_failing_writer_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "a.txt"
     write_text(path, "old")
-    with pytest.raises(RuntimeError), written_atomically(path) as temporary:
-        temporary.write_text("half of the n")
-        raise RuntimeError("disk full")
+
+    def interrupted():
+        with written_atomically(path) as temporary:
+            temporary.write_text("half of the n")
+            raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError):
+        interrupted()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
 

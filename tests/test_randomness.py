@@ -40,8 +40,8 @@ def test_numbers_are_uniform_and_unrelated_between_positions_draws_and_seeds(see
 
 
 def test_generators_are_independent_of_the_global_one():
-    np.random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
     first = generator(1, "x").random(3)
-    state = np.random.get_state()[1].copy()
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
     np.testing.assert_array_equal(generator(1, "x").random(3), first)
-    np.testing.assert_array_equal(np.random.get_state()[1], state)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002

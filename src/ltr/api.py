@@ -17,6 +17,7 @@ from ltr.configuration.check import checked
 from ltr.configuration.pages import conf_directory
 from ltr.console import plain_warnings
 from ltr.evaluate_command import find
+from ltr.evaluation.scores import log_normaliser, probabilities
 from ltr.runs.checkpoint import load_network
 from ltr.runs.device import autocast, resolve_device, resolve_precision
 from ltr.runs.result import Outcome
@@ -58,14 +59,9 @@ class Classifier:
         with torch.inference_mode(), autocast(self.device, self.precision):
             for batch in pixels.split(batch_size):
                 scores = self.network.predict(batch.to(self.device))[self.network.headline]
-                found.append(_probabilities(scores.logits.float(), self.network.link).cpu().numpy())
+                logits, link = scores.logits.float(), self.network.link
+                found.append(probabilities(logits, log_normaliser(logits, link), link).cpu().numpy())
         return np.concatenate(found) if found else np.empty((0, len(self.class_names)), np.float32)
-
-
-def _probabilities(logits: torch.Tensor, link: str) -> torch.Tensor:
-    from ltr.evaluation.scores import probabilities
-
-    return probabilities(logits, link)
 
 
 def load(run_or_checkpoint: str | Path, accelerator: str = "auto", precision: str = "auto") -> Classifier:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _FULL = "HYDRA_FULL_ERROR"
+_FLAGS_WITH_VALUE = ("--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c", "--info", "-i")
 
 
 def train() -> None:
@@ -149,7 +150,18 @@ def _explained(error: Exception, argv: list[str]) -> ConfigError:
             config_dir, skip = argv[position + 1] if position + 1 < len(argv) else None, True
         elif argument.startswith("--config-dir="):
             config_dir = argument.partition("=")[2]
-        elif argument in ("--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c", "--info", "-i"):
+        elif argument in (
+            "--config-name",
+            "-cn",
+            "--config-path",
+            "-cp",
+            "--package",
+            "-p",
+            "--cfg",
+            "-c",
+            "--info",
+            "-i",
+        ):
             skip = True
         elif not argument.startswith("-"):
             overrides.append(argument)

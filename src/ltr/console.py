@@ -14,7 +14,9 @@ def plain_warnings() -> Iterator[None]:
     """Warnings of this project as one line each, without a source line; other packages' as they come."""
     original = warnings.showwarning
 
-    def showwarning(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+    def showwarning(
+        message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
+    ) -> None:
         if category is UserWarning and "ltr" in filename:
             print(f"warning: {message}", file=sys.stderr)
         else:

@@ -25,7 +25,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values of the run's configuration to change")
     parser.add_argument("--split", choices=("test", "val"), default="test", help="which images (default: test)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file")
-    parser.add_argument("--allow", action="append", default=[], metavar="PREFIX", help="a package of yours that may be named")
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="PREFIX", help="a package of yours that may be named"
+    )
     try:
         arguments = parser.parse_intermixed_args(argv)
     except SystemExit as stopped:
@@ -37,9 +39,9 @@ def main(argv: list[str]) -> int:
         allow(prefix)
     from rich.console import Console
 
+    from ltr.console import plain_warnings
     from ltr.files import write_json
     from ltr.report.table import plain_table, result_table
-    from ltr.console import plain_warnings
     from ltr.runs.judge import judge_again
 
     console = Console()

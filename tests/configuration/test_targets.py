@@ -33,7 +33,7 @@ def test_an_unknown_name_gets_the_nearest_known_one():
 
 
 def test_a_module_that_does_not_exist_is_named():
-    with pytest.raises(ConfigError, match="has no .nowhere."):
+    with pytest.raises(ConfigError, match="has no 'nowhere'"):
         locate("ltr.nowhere.Thing")
 
 

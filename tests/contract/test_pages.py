@@ -22,6 +22,9 @@ SMALLER = {
     "backbone/timm": ["backbone.name=resnet10t"],
     "backbone/torchvision": ["backbone.name=squeezenet1_1", "dataset=cifar10_lt"],
     "backbone/classifier32": ["dataset=cifar10_lt"],
+    "augment/cifar_autoaugment": ["dataset=cifar10_lt"],
+    "augment/cifar_cutout": ["dataset=cifar10_lt"],
+    "scheduler/ldam": ["scheduler.warmup_epochs=0"],
     "logger/wandb": ["logger.mode=offline"],
     "augment/imagenet": None,  # for images that are read from files; its own tests run it
     "trainer/gpu": None,  # needs one

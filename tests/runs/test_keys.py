@@ -146,7 +146,9 @@ def test_where_things_lie_and_how_they_are_shown_is_no_part_of_a_runs_identity(p
     assert run_hash(changed(path, value)) == run_hash(CONFIG)
 
 
-@pytest.mark.parametrize(("path", "value"), [(("seed",), 1), (("trainer", "max_epochs"), 4), (("dataset", "name"), "e")])
+@pytest.mark.parametrize(
+    ("path", "value"), [(("seed",), 1), (("trainer", "max_epochs"), 4), (("dataset", "name"), "e")]
+)
 def test_what_changes_the_result_is(path, value):
     assert run_hash(changed(path, value)) != run_hash(CONFIG)
 

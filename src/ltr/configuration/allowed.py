@@ -15,7 +15,8 @@ from ltr.configuration.pages import mappings
 from ltr.errors import nearest
 
 _RULE = re.compile(
-    r"^(?P<int>int )?(?P<left>[\[(])\s*(?P<low>[^,\s]+)\s*,\s*(?P<high>[^,\s\])]+)\s*(?P<right>[\])])(?P<null> or null)?$"
+    r"^(?P<int>int )?(?P<left>[\[(])\s*(?P<low>[^,\s]+)\s*,\s*(?P<high>[^,\s\])]+)\s*(?P<right>[\])])"
+    r"(?P<null> or null)?$"
 )
 
 

@@ -26,4 +26,4 @@ def checked(config: DictConfig) -> dict[str, Any]:
     mistakes = check_values(plain) + check_targets(plain)
     if mistakes:
         raise ConfigError("\n".join(["the configuration is not allowed:", *(f"  {m}" for m in mistakes)]))
-    return plain
+    return {str(key): value for key, value in plain.items()}

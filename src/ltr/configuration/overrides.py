@@ -74,7 +74,7 @@ def _explain_parsed(
         key = override.key_or_group
         if override.is_hydra_override():
             continue
-        if key in groups or loader.group_exists(key):
+        if key in groups:
             option = override.value()
             options = loader.get_group_options(key, ObjectType.CONFIG)
             wanted = [str(value) for value in override.sweep_iterator()] if override.is_sweep_override() else [option]

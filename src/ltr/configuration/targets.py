@@ -81,9 +81,7 @@ def locate(target: str, path: str = "") -> Any:
             ) from missing
         for part in parts[cut:]:
             if not hasattr(found, part):
-                raise ConfigError(
-                    f"{_key(path)}={target}: '{module_name}' has no '{part}'{nearest(part, vars(found))}"
-                )
+                raise ConfigError(f"{_key(path)}={target}: '{module_name}' has no '{part}'{nearest(part, vars(found))}")
             found = getattr(found, part)
         own_module = getattr(found, "__module__", None) or ""
         if not callable(found) or not _inside(own_module):

@@ -85,6 +85,7 @@ class DataModule(pl.LightningDataModule):
         self._class_index: ClassIndex | None = None
         self._last_draw: tuple[int, np.ndarray] | None = None
         self._start: tuple[int, int] | None = None
+        self.watched: str | None = "val"  # the part of the split that a Trainer judges while training
 
     # -- where we are -------------------------------------------------------------------------------------------
 
@@ -171,8 +172,10 @@ class DataModule(pl.LightningDataModule):
     # -- evaluation ---------------------------------------------------------------------------------------------
 
     def val_dataloader(self) -> DeviceLoader | FileLoader | list:
-        """The validation images, or an empty list where the split has none."""
-        return self.evaluation_loader("val") if len(self.split.val) else []
+        """The images of the part that is ``watched``, or an empty list where it is None or has none."""
+        if self.watched is None or not len(getattr(self.split, self.watched)):
+            return []
+        return self.evaluation_loader(self.watched)
 
     def evaluation_loader(self, part: str) -> DeviceLoader | FileLoader:
         """The images of a part of the split in order, un-augmented; each image is in exactly one process.

@@ -7,7 +7,7 @@ A method whose step differs overrides `training_step` or `predict`; everything e
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -121,12 +121,23 @@ class ImageClassifier(pl.LightningModule):
         """Modules beside backbone and head whose parameters are trained (extra heads); none here."""
         return {}
 
-    def configure_optimizers(self) -> Any:
+    def optimisation(self, batches_per_epoch: int) -> tuple[torch.optim.Optimizer, Callable[[int], float]]:
+        """The optimiser and its schedule (step -> multiplier of the base learning rate).
+
+        Args:
+            batches_per_epoch: of one process; known by arithmetic, never asked of the trainer.
+
+        Raises:
+            ConfigError: a schedule that does not fit the epochs, or parameters that cannot be grouped as asked.
+        """
         no_decay = ["head.bias"] if self.loss.prior_bias is not None else []
         optimizer = instantiate(
             self.settings.optimizer, self.backbone, self.head, extra=self.parameter_modules(), no_decay=no_decay
         )
-        per_epoch = math.ceil(self.trainer.datamodule.steps_per_epoch / self.settings.accumulate)  # type: ignore[attr-defined]
-        schedule = instantiate(self.settings.scheduler, self.settings.epochs, per_epoch)
+        steps = math.ceil(batches_per_epoch / self.settings.accumulate)
+        return optimizer, instantiate(self.settings.scheduler, self.settings.epochs, steps)
+
+    def configure_optimizers(self) -> Any:
+        optimizer, schedule = self.optimisation(self.trainer.datamodule.steps_per_epoch)  # type: ignore[attr-defined]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -18,7 +18,9 @@ def resolve_device(accelerator: str) -> torch.device:
     available = torch.cuda.is_available()
     if accelerator == "gpu" and not available:
         raise ConfigError("trainer.accelerator=gpu: no CUDA device is visible. Use trainer.accelerator=cpu, or auto")
-    return torch.device("cuda", torch.cuda.current_device()) if available and accelerator != "cpu" else torch.device("cpu")
+    return (
+        torch.device("cuda", torch.cuda.current_device()) if available and accelerator != "cpu" else torch.device("cpu")
+    )
 
 
 def device_name(device: torch.device) -> str:

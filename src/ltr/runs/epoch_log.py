@@ -52,7 +52,7 @@ class EpochLog(pl.Callback):
         self._sums = torch.zeros(3, dtype=dtype, device=pl_module.device)
         self._extra, self._seconds, self._since = {}, 0.0, time.perf_counter()
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         images = batch.labels.shape[0]
         assert self._sums is not None
         correct = outputs.get("correct")

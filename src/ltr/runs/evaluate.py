@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from ltr.errors import DataError
-from ltr.methods.stage import Predictor
 from ltr.runs.device import autocast
 
 
@@ -24,7 +23,7 @@ class Judged:
 
 
 def evaluate(
-    predictor: Predictor | Any,
+    predictor: Any,
     loader: Any,
     protocol: Callable[[str], Any],
     device: torch.device,
@@ -34,7 +33,7 @@ def evaluate(
     """Run ``predictor.predict`` over a split once and judge each variant it gives.
 
     Args:
-        predictor: has `predict`, ``headline`` and ``link``.
+        predictor: a module with `predict`, ``headline`` and ``link`` (see `ltr.methods.stage.Predictor`).
         loader: batches of the split, each image once.
         protocol: link -> a fresh protocol object.
         poll: called between batches.

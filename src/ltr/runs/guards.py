@@ -53,7 +53,7 @@ class FiniteGuard(pl.Callback):
             if gradients:
                 self._norm = (step, torch.nn.utils.get_total_norm(gradients))
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         if (batch_idx + 1) % self.every == 0:
             self._look(trainer)
 
@@ -76,7 +76,8 @@ class FiniteGuard(pl.Callback):
             f"the loss is not finite in epoch {epoch + 1}, batch {batch + 1}\n"
             f"  images (source indices): {shown} ({len(indices)} in the batch)\n"
             f"  learning rate: {lr:.4g}; last measured gradient norm: {norm}\n"
-            "  the last good checkpoint is untouched. Try a lower optimizer.lr, trainer.gradient_clip=1, or trainer.precision=fp32"
+            "  the last good checkpoint is untouched. Try a lower optimizer.lr, trainer.gradient_clip=1 or "
+            "trainer.precision=fp32"
         )
 
 
@@ -87,7 +88,7 @@ class StopOnSignal(pl.Callback):
         self.request = request
         self.save = save
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         if self.request.signal is not None:
             self.save(trainer)
             raise self.request.error(f"stopped in epoch {trainer.current_epoch + 1}")

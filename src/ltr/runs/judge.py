@@ -44,8 +44,8 @@ def judge_again(
     split = instantiate(changed["dataset"]["split"], source)
     if tuple(split.class_names) != network.facts.class_names:
         raise CheckpointError(
-            f"{checkpoint} tells {network.facts.num_classes} classes apart ({', '.join(network.facts.class_names[:3])}, ...), "
-            f"the data set has {len(split.class_names)} ({', '.join(split.class_names[:3])}, ...)"
+            f"{checkpoint} knows {network.facts.num_classes} classes ({', '.join(network.facts.class_names[:3])}, "
+            f"...), the data set has {len(split.class_names)} ({', '.join(split.class_names[:3])}, ...)"
         )
     if not len(getattr(split, split_name)):
         raise ConfigError(f"--split {split_name}: the split '{split.name}' has no such images")

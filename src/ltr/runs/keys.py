@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ltr.configuration.pages import digest, without_private
+from ltr.errors import CheckpointError
 from ltr.methods.stage import Settings, Stage
 
 if TYPE_CHECKING:
@@ -61,6 +63,8 @@ def _identity_of(settings: Settings) -> dict[str, Any]:
     plain = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
     weights = settings.backbone.get("weights")
     if weights:
+        if not Path(weights).is_file():
+            raise CheckpointError(f"backbone.weights={weights}: there is no such file")
         with open(weights, "rb") as file:
             plain["backbone"] = {**settings.backbone, "weights": hashlib.file_digest(file, "sha256").hexdigest()}
     return plain

@@ -72,7 +72,9 @@ class RunLoggers:
                 "logger=tensorboard: the package tensorboard is not installed. pip install 'ltr[tensorboard]'"
             ) from error
 
-    def finish(self, rows: list[dict[str, Any]], per_class: Mapping[str, Any] | None = None, failed: bool = False) -> None:
+    def finish(
+        self, rows: list[dict[str, Any]], per_class: Mapping[str, Any] | None = None, failed: bool = False
+    ) -> None:
         """Log the final rows (as one table, not as a key per class) and close; called in every case."""
         if self._made is None:
             return
@@ -82,7 +84,9 @@ class RunLoggers:
                 final = {f"final/{key}": value for key, value in headline["metrics"].items()}
                 logger.log_metrics(final)
                 if self.config["logger"]["name"] == "wandb" and per_class is not None:
-                    logger.log_table("per_class", columns=list(per_class), data=[list(r) for r in zip(*per_class.values())])
+                    logger.log_table(
+                        "per_class", columns=list(per_class), data=[list(r) for r in zip(*per_class.values())]
+                    )
             with contextlib.suppress(Exception):
                 logger.finalize("failed" if failed else "success")
         if self.config["logger"]["name"] == "wandb":

@@ -16,7 +16,6 @@ from ltr.methods.stage import DataFacts, Settings, Stage
 from ltr.runs.keys import stage_key, stage_spec
 
 
-
 def image_shape(config: Mapping[str, Any], source: Source) -> tuple[int, int, int]:
     """(C, H, W) of what the network sees."""
     if isinstance(source.images, ImageFiles):
@@ -99,9 +98,9 @@ def warn_of_double_balancing(settings: Settings, facts: DataFacts) -> None:
     counts = np.asarray(facts.class_counts)
     drawn = sampler.class_probabilities(counts, settings.epochs - 1, settings.epochs)
     if loss.adjusts_prior and not np.allclose(drawn, counts / counts.sum()):
+        names = [str(page["_target_"]).rsplit(".", 1)[-1] for page in (settings.loss, settings.sampler)]
         warnings.warn(
-            f"{settings.loss['_target_'].rsplit('.', 1)[-1]} corrects for the class frequencies and so does the sampler "
-            f"{settings.sampler['_target_'].rsplit('.', 1)[-1]}: together they over-correct. Use sampler=instance",
+            f"{names[0]} corrects for the class frequencies, and so does the sampler {names[1]}: together they "
+            "over-correct. Use sampler=instance, or cross-entropy",
             stacklevel=2,
         )
-

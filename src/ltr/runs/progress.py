@@ -49,14 +49,16 @@ class TrainingProgress(pl.Callback):
             done = trainer.current_epoch * int(trainer.num_training_batches)
             self._task = self._bar.add_task(self.stage, total=total, completed=done, rate="")
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         if self._bar is not None:
             self._bar.advance(self._task)
 
     def show(self, row: Mapping[str, Any]) -> None:
         """A finished epoch's row of numbers."""
         epoch = int(row["epoch"])
-        watched = [f"{k.split('/')[0]} {100 * v:.1f} %" for k, v in row.items() if k in ("val/accuracy", "test/accuracy")]
+        watched = [
+            f"{k.split('/')[0]} {100 * v:.1f} %" for k, v in row.items() if k in ("val/accuracy", "test/accuracy")
+        ]
         rate = f"{row['images_per_second']:.0f} images/s"
         if self._bar is not None:
             text = f"{self.stage} {epoch}/{self.epochs}  loss {row['train/loss']:.3f}  {'  '.join(watched)}"

@@ -9,8 +9,19 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "ltr torch torchvision timm pytorch-lightning torchmetrics hydra-core omegaconf numpy scikit-learn pillow pyarrow"
-).split()
+    "ltr",
+    "torch",
+    "torchvision",
+    "timm",
+    "pytorch-lightning",
+    "torchmetrics",
+    "hydra-core",
+    "omegaconf",
+    "numpy",
+    "scikit-learn",
+    "pillow",
+    "pyarrow",
+)
 
 
 def versions() -> dict[str, str | None]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ltr.configuration.targets import check_arguments, instantiate
 from ltr.data.module import DataModule
 from ltr.data.source import Source
 from ltr.data.splits import Split, save_split
-from ltr.errors import CheckpointError, ConfigError, Interrupted, LtrError
+from ltr.errors import CheckpointError, ConfigError, Interrupted
 from ltr.evaluation.closed_set import ClosedSet
 from ltr.files import link_or_copy, write_json
 from ltr.methods.stage import DataFacts, Method, Settings, Stage, StageOutput
@@ -86,6 +86,7 @@ class _Run:
         self.device = resolve_device(config["trainer"]["accelerator"])
         self.precision = resolve_precision(config["trainer"]["precision"], self.device)
         self.store = StageStore(Path(config["paths"]["stages"]), self.say)
+        self.started = False
         self.images: Any = None  # device-resident pixels, shared by the stages
 
     def say(self, text: str) -> None:
@@ -112,34 +113,47 @@ class _Run:
         self._check_resume({name: key for name, (key, _) in keys.items()})
         self.say(
             f"{config['dataset']['name']} x {config['method']['name']}, seed {config['seed']}: "
-            f"{len(split.train)} train, {len(split.val)} val, {len(split.test)} test images, {facts.num_classes} classes; "
+            f"{len(split.train)} train, {len(split.val)} val, {len(split.test)} test images, "
+            f"{facts.num_classes} classes; "
             f"{device_name(self.device)}, {self.precision}\n  {self.directory}"
         )
         started = time.perf_counter()
-        write_start(self.directory, config, self.overrides)
         loggers = RunLoggers(config, self.directory)
         rows: list[dict[str, Any]] = []
         per_class: Mapping[str, Any] | None = None
         failed = True
         try:
-            save_split(split, self.directory / "split.npz")
             outputs: dict[str, StageOutput] = {}
             for stage in stages:
                 key = keys[stage.name][0]
                 outputs[stage.name] = self._stage(stage, key, specs[stage.name], facts, source, split, outputs, loggers)
+            self._start(split)
             rows, judged = self._judge(method, stages, outputs, source, split)
             per_class = next(one.result.per_class for one in judged if one.headline)
             result = self._write(stages, outputs, rows, judged, split, time.perf_counter() - started)
             failed = False
             return Outcome(self.directory, result)
         except Interrupted:
-            write_status(self.directory, "preempted")
+            self._note("preempted")
             raise
         except BaseException:
-            _best_effort(lambda: write_status(self.directory, "failed"))
+            self._note("failed")
             raise
         finally:
             loggers.finish(rows, per_class, failed)
+
+    def _start(self, split: Split) -> None:
+        """Make the run directory, once nothing is left that a check could refuse."""
+        if not self.started:
+            write_start(self.directory, self.config, self.overrides)
+            save_split(split, self.directory / "split.npz")
+            self.started = True
+
+    def _note(self, status: str) -> None:
+        """Write how the run ended; that must not hide why (a full disk, say)."""
+        if self.started:
+            with contextlib.suppress(OSError):
+                write_status(self.directory, status)
 
     # -- checks ---------------------------------------------------------------------------------------------------
 
@@ -187,6 +201,9 @@ class _Run:
                 watched = self._watched(stage, split)
                 data = self.data_module(source, split, stage.settings, stage.role)
                 data.watched = watched.name if watched else None
+                module = stage.module(stage.settings, facts, self.config["seed"], stage.role, parents)
+                module.optimisation(data.steps_per_epoch)  # a schedule or groups that do not fit are refused here
+                self._start(split)
                 around = Surroundings(
                     device=self.device,
                     trainer=self.config["trainer"],
@@ -199,7 +216,7 @@ class _Run:
                     loggers=loggers,
                 )
                 folder = self.store.folder(key)
-                seconds = train_stage(stage, facts, data, folder, self.config["seed"], around, parents, watched)
+                seconds = train_stage(stage, module, facts, data, folder, self.config["seed"], around, watched)
                 self.store.finish(key, spec, seconds, {"name": stage.name})
                 record = self.store.record(key)
                 assert record is not None
@@ -342,11 +359,3 @@ def protocol_of(
         keep_predictions=keep_predictions,
         device=device,
     )
-
-
-def _best_effort(action: Callable[[], None]) -> None:
-    """For what is said about a failure: it must not hide the failure (a full disk, say)."""
-    try:
-        action()
-    except OSError as error:
-        warnings.warn(f"could not be written: {error}", stacklevel=2)

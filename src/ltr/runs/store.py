@@ -78,7 +78,9 @@ class StageStore:
             self.say(f"waiting for stage '{what}' ({key[:12]}): another run is training it")
             lock.acquire()
         except OSError as error:
-            raise LtrError(f"the stage store {self.root} cannot be written: {error}. Set paths.stages elsewhere") from error
+            raise LtrError(
+                f"the stage store {self.root} cannot be written: {error}. Set paths.stages elsewhere"
+            ) from error
         try:
             yield
         finally:

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from ltr.errors import CheckpointError, LtrError, TrainingError
 from ltr.files import written_atomically
-from ltr.methods.stage import DataFacts, Stage, StageOutput
+from ltr.methods.stage import DataFacts, Stage
 from ltr.runs.checkpoint import AtomicCheckpointIO, read_checkpoint, stage_checkpoint
 from ltr.runs.device import LIGHTNING_PRECISION
 from ltr.runs.epoch_log import EpochLog
@@ -98,17 +98,18 @@ class SaveState(pl.Callback):
 
 def train_stage(
     stage: Stage,
+    module: Any,
     facts: DataFacts,
     data: Any,
     folder: Path,
     seed: int,
     around: Surroundings,
-    parents: Mapping[str, StageOutput],
     watched: Watched | None,
 ) -> float:
     """Train a stage to its end and leave ``weights.ckpt`` (and ``last.ckpt``) in ``folder``.
 
     Args:
+        module: the stage's network as it was initialised.
         data: the DataModule that draws this stage's batches.
         folder: the stage's folder in the store; an unfinished training in it is continued.
 
@@ -123,7 +124,6 @@ def train_stage(
     folder.mkdir(parents=True, exist_ok=True)
     say = around.console.print
     state = TrainingState(folder / "state", say)
-    module = stage.module(stage.settings, facts, seed, stage.role, parents)
     if around.compile:
         module.backbone.compile()
     resume_from = state.newest()
@@ -147,8 +147,7 @@ def train_stage(
             f"{stage.name}: a file could not be written: {error}. Free some space (or set paths.outputs elsewhere) and "
             "start the same command again: it goes on from the last good checkpoint"
         ) from error
-    weights = {name: tensor for name, tensor in module.state_dict().items()}
-    last = stage_checkpoint(stage, facts, seed, weights, around.dataset)
+    last = stage_checkpoint(stage, facts, seed, module.state_dict(), around.dataset)
     if stage.settings.selection != "last" and state.best.is_file():
         _write(folder / "last.ckpt", last)
         last = stage_checkpoint(stage, facts, seed, read_checkpoint(state.best), around.dataset)

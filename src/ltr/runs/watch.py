@@ -40,9 +40,9 @@ class Watch(pl.Callback):
         self._protocol: Any = None
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._protocol = self.make_protocol(pl_module.link)
+        self._protocol = self.make_protocol(str(pl_module.link))
 
-    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:  # type: ignore[no-untyped-def]
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
         self._protocol.update(outputs["scores"], outputs["batch"].labels, outputs["batch"].indices)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
