@@ -219,7 +219,7 @@ def _counts_that_fit(
     if num_empty:
         raise ConfigError(
             f"dataset.imbalance_factor={imbalance_factor:g} leaves {num_empty} of {len(wanted)} classes of "
-            f"of {source.name} without a training image: the largest has {n_max}. Use a smaller factor, at most {n_max}"
+            f"{source.name} without a training image: the largest has {n_max}. Use a smaller factor, at most {n_max}"
         )
     return wanted
 
