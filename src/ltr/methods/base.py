@@ -114,8 +114,8 @@ class ImageClassifier(pl.LightningModule):
         self.start_epoch(self.current_epoch)
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
-        # dropout and drop-path read torch's generator: make it a function of the step, so that a resume needs no state
-        torch.manual_seed(derive_seed(self.seed, self.role, "step", self.global_step))
+        # dropout and drop-path read torch's generator: make it a function of the batch, so that a resume needs no state
+        torch.manual_seed(derive_seed(self.seed, self.role, "batch", self.current_epoch, batch_index))
 
     def parameter_modules(self) -> dict[str, nn.Module]:
         """Modules beside backbone and head whose parameters are trained (extra heads); none here."""

@@ -28,7 +28,6 @@ def evaluate(
     protocol: Callable[[str], Any],
     device: torch.device,
     precision: str,
-    poll: Callable[[], None] = lambda: None,
 ) -> list[Judged]:
     """Run ``predictor.predict`` over a split once and judge each variant it gives.
 
@@ -36,7 +35,6 @@ def evaluate(
         predictor: a module with `predict`, ``headline`` and ``link`` (see `ltr.methods.stage.Predictor`).
         loader: batches of the split, each image once.
         protocol: link -> a fresh protocol object.
-        poll: called between batches.
 
     Raises:
         DataError: the split is empty.
@@ -50,7 +48,6 @@ def evaluate(
                 if variant not in protocols:
                     protocols[variant] = protocol(module.link)
                 protocols[variant].update(found, batch.labels, batch.indices)
-            poll()
     if not protocols:
         raise DataError("there is nothing to judge: the split has no images")
     judged = []

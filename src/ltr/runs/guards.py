@@ -82,13 +82,31 @@ class FiniteGuard(pl.Callback):
 
 
 class StopOnSignal(pl.Callback):
-    """At the end of the batch in which a signal came: save the training state, then leave."""
+    """After a signal: save the training state at the next place from which training can go on, then leave.
+
+    Such places are the ends of optimiser steps inside an epoch, and the ends of epochs but the last: a state saved at
+    an epoch's last batch would come back without the epoch's end, and after the last epoch there is only the result
+    to write.
+    """
 
     def __init__(self, request: StopRequest, save: Callable[[pl.Trainer], None]) -> None:
         self.request = request
         self.save = save
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.request.listen()
+
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        if self.request.signal is not None:
-            self.save(trainer)
-            raise self.request.error(f"stopped in epoch {trainer.current_epoch + 1}")
+        if self.request.signal is None:
+            return
+        in_step = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
+        if not in_step and batch_idx + 1 < trainer.num_training_batches:
+            self._leave(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.request.signal is not None and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+            self._leave(trainer)
+
+    def _leave(self, trainer: pl.Trainer) -> None:
+        self.save(trainer)
+        raise self.request.error(f"stopped in epoch {trainer.current_epoch + 1}")

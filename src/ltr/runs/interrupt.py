@@ -27,6 +27,12 @@ class StopRequest:
         if again or not self.polled:
             raise self.error("stopped")
 
+    def listen(self) -> None:
+        """Take the signals (again: Lightning puts a SIGTERM handler of its own in front when a fit begins)."""
+        if threading.current_thread() is threading.main_thread():
+            for number in _WORD:
+                signal.signal(number, self.handle)
+
     def error(self, what: str) -> Interrupted:
         """The exception for the signal received."""
         assert self.signal is not None
@@ -41,8 +47,11 @@ class StopRequest:
             yield
         finally:
             self.polled = False
+
+    def check(self, what: str = "stopped") -> None:
+        """Raise if a signal came while somebody polled and nobody has left since."""
         if self.signal is not None:
-            raise self.error("stopped")
+            raise self.error(what)
 
 
 @contextlib.contextmanager
@@ -52,9 +61,8 @@ def stop_request() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, request.handle)
+    before = {number: signal.getsignal(number) for number in _WORD}
+    request.listen()
     try:
         yield request
     finally:

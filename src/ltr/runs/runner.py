@@ -218,6 +218,7 @@ class _Run:
                 folder = self.store.folder(key)
                 seconds = train_stage(stage, module, facts, data, folder, self.config["seed"], around, watched)
                 self.store.finish(key, spec, seconds, {"name": stage.name})
+                self.request.check(f"stopped after stage '{stage.name}'")
                 record = self.store.record(key)
                 assert record is not None
             else:
@@ -296,14 +297,10 @@ class _Run:
         return rows, on_test
 
     def _pass(self, predictor: Any, data: DataModule, name: str, split: Split) -> list[Judged]:
-        def poll() -> None:
-            if self.request.signal is not None:
-                raise self.request.error("stopped while judging")
-
         def protocol(link: str) -> Any:
             return protocol_of(split, self.config["evaluation"], link, self.device)
 
-        return evaluate(predictor, data.evaluation_loader(name), protocol, self.device, self.precision, poll)
+        return evaluate(predictor, data.evaluation_loader(name), protocol, self.device, self.precision)
 
     # -- writing --------------------------------------------------------------------------------------------------
 

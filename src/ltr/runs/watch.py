@@ -33,7 +33,7 @@ class Watch(pl.Callback):
         self.name = name
         self.make_protocol = protocol
         self.monitor = monitor
-        self.log = log
+        self.epoch_log = log  # not `log`: Lightning sets an attribute of that name on callbacks
         self.best_path = best_path
         self.best = float("-inf")
         self.best_epoch: int | None = None
@@ -49,7 +49,7 @@ class Watch(pl.Callback):
         self._protocol.reduce()
         metrics: Mapping[str, float] = self._protocol.compute().metrics
         self._protocol = None
-        self.log.add({f"{self.name}/{key}": value for key, value in metrics.items()})
+        self.epoch_log.add({f"{self.name}/{key}": value for key, value in metrics.items()})
         value = metrics[self.monitor]
         if self.best_path is not None and value > self.best:
             self.best, self.best_epoch = value, trainer.current_epoch + 1

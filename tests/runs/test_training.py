@@ -1,0 +1,259 @@
+"""Training through the command: same bits again, the same after an interruption, selection, averaging, guards."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from ltr.runs import guards, train
+from ltr.runs.checkpoint import describe
+
+SHORT = ["trainer.max_epochs=3", "trainer.precision=fp32", "figures=none"]
+pytestmark = pytest.mark.slow
+
+
+def weights(directory, name="final"):
+    return describe(directory / "checkpoints" / f"{name}.ckpt")["state_dict"]
+
+
+def same_bits(first, second):
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def rows(directory):
+    with open(directory / "metrics.csv", newline="") as file:
+        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(ltr_train, tmp_path):
+    once = ltr_train(*SHORT, outputs=tmp_path / "a")
+    again = ltr_train(*SHORT, outputs=tmp_path / "b")
+    other = ltr_train(*SHORT, "seed=1", outputs=tmp_path / "c")
+    assert same_bits(weights(once.directory), weights(again.directory))
+    assert once.result["rows"] == again.result["rows"]
+    assert not same_bits(weights(once.directory), weights(other.directory))
+
+
+def test_evaluation_batches_and_workers_do_not_change_the_result(ltr_train, tmp_path):
+    once = ltr_train(*SHORT, outputs=tmp_path / "a")
+    again = ltr_train(*SHORT, "evaluation.batch_size=7", "trainer.num_workers=0", outputs=tmp_path / "b")
+    assert once.directory.name == again.directory.name
+    ours, theirs = once.headline, again.headline
+    assert ours["accuracy"] == theirs["accuracy"]
+    assert ours["nll"] == pytest.approx(theirs["nll"], abs=1e-5)
+
+
+class _SignalAt(guards.StopOnSignal):
+    """Sends this process a signal at the end of one chosen batch, then does what it always does."""
+
+    at: tuple[int, int] = (0, 0)
+    number = signal.SIGTERM
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == self.at:
+            signal.raise_signal(self.number)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+
+@contextlib.contextmanager
+def signal_at(monkeypatch, at, number=signal.SIGTERM):
+    """Inside, training gets the signal at the end of batch (epoch, batch)."""
+    with monkeypatch.context() as patch:
+        patch.setattr(_SignalAt, "at", at)
+        patch.setattr(_SignalAt, "number", number)
+        patch.setattr(train, "StopOnSignal", _SignalAt)
+        yield
+
+
+OPTIONS = {
+    "plain": [],
+    "EMA": ["trainer.ema_decay=0.9"],
+    "dropout and mixup": [
+        *("backbone=classifier32", "dataset=cifar10_lt", "augment=cifar_mixup", "scheduler=cosine"),
+        *("batch_size=8", "trainer.limit_train_batches=8"),
+    ],
+    "deferred weights": ["loss=class_balanced", "loss.defer_from=0.5", "trainer.max_epochs=4"],
+    "progressive and clipped": ["sampler=progressive", "trainer.gradient_clip=0.5", "trainer.accumulate=2"],
+    "best epoch": ["dataset.val=train_fraction", "trainer.selection=best_val"],
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+@pytest.mark.parametrize("at", [(1, 2), (0, 0), (1, 7)], ids=["mid-epoch", "first batch", "last batch of an epoch"])
+def test_an_interrupted_run_ends_with_the_bits_of_one_that_was_not(
+    ltr_train, tmp_path, monkeypatch, small_sources, options, at
+):
+    command = [*SHORT, *options]
+    whole = ltr_train(*command, outputs=tmp_path / "whole")
+    assert whole.code == 0, whole.err
+    with signal_at(monkeypatch, at):
+        stopped = ltr_train(*command, outputs=tmp_path / "stopped")
+    assert stopped.code == 143
+    assert "SIGTERM" in stopped.err
+    assert "Traceback" not in stopped.err
+    status = next(stopped.outputs.glob("*/*/*/status.json"))
+    assert json.loads(status.read_text()) == {"status": "preempted"}
+    resumed = ltr_train(*command, outputs=tmp_path / "stopped")
+    assert resumed.code == 0, resumed.err
+    assert "going on in epoch" in resumed.out
+    assert same_bits(weights(whole.directory), weights(resumed.directory))
+    assert whole.result["rows"] == resumed.result["rows"]
+    assert rows(whole.directory) == rows(resumed.directory)
+
+
+def test_ctrl_c_has_its_own_exit_code(ltr_train, monkeypatch):
+    with signal_at(monkeypatch, (0, 1), signal.SIGINT):
+        stopped = ltr_train(*SHORT)
+    assert stopped.code == 130
+    assert "Ctrl-C" in stopped.err
+    assert stopped.directories == []
+
+
+def test_a_torn_checkpoint_is_set_aside_and_the_one_before_is_used(ltr_train, tmp_path, monkeypatch):
+    whole = ltr_train(*SHORT, outputs=tmp_path / "whole")
+    with signal_at(monkeypatch, (2, 1)):
+        ltr_train(*SHORT, outputs=tmp_path / "torn")
+    last = next((tmp_path / "torn").glob("stages/*/state/last.ckpt"))
+    last.write_bytes(last.read_bytes()[:1000])
+    resumed = ltr_train(*SHORT, outputs=tmp_path / "torn")
+    assert resumed.code == 0
+    assert "set aside" in resumed.out
+    assert same_bits(weights(whole.directory), weights(resumed.directory))
+
+
+def test_resume_must_goes_on_and_resume_never_starts_anew(ltr_train, monkeypatch):
+    with signal_at(monkeypatch, (1, 1)):
+        assert ltr_train(*SHORT).code == 143
+    assert "going on in epoch 2" in ltr_train(*SHORT, "resume=must", "stages=auto").out
+    assert "finished before" in ltr_train(*SHORT, "resume=must").out
+    anew = ltr_train(*SHORT, "resume=never")
+    assert anew.code == 0
+    assert "finished before" not in anew.out
+
+
+def test_a_finished_stage_is_taken_by_another_run_that_needs_it(ltr_train):
+    first = ltr_train(*SHORT)
+    second = ltr_train(*SHORT, "evaluation.many_above=50")
+    assert second.code == 0
+    results = [json.loads((d / "result.json").read_text()) for d in second.directories]
+    assert sorted(r["stages"][0]["status"] for r in results) == ["reused", "trained"]
+    assert first.code == 0
+
+
+def test_the_plan_trains_nothing_and_says_what_would_be(ltr_train):
+    planned = ltr_train(*SHORT, "stages=plan")
+    assert planned.code == 0
+    assert "to train" in planned.out
+    assert not list(planned.outputs.glob("*/*/*"))
+    ltr_train(*SHORT)
+    assert "stored" in ltr_train(*SHORT, "stages=plan").out
+
+
+def test_best_val_keeps_both_checkpoints_and_judges_the_best_one(ltr_train):
+    done = ltr_train(*SHORT, "dataset.val=train_fraction", "trainer.selection=best_val", "optimizer.lr=0.3")
+    by_checkpoint = {row["checkpoint"]: row for row in done.result["rows"] if row["split"] == "test"}
+    assert by_checkpoint["best"]["headline"]
+    assert by_checkpoint["best"]["selection"] == "best_val"
+    assert not by_checkpoint["final"]["headline"]
+    assert by_checkpoint["final"]["selection"] == "last"
+    watched = [float(row["val/balanced_accuracy"]) for row in rows(done.directory)]
+    on_val = next(row for row in done.result["rows"] if row["split"] == "val")
+    assert on_val["metrics"]["balanced_accuracy"] == pytest.approx(max(watched))
+
+
+def test_best_test_is_flagged_in_the_table(ltr_train):
+    done = ltr_train(*SHORT, "trainer.selection=best_test")
+    assert done.code == 0
+    assert "selected on test" in done.out
+    assert "test/accuracy" in rows(done.directory)[0]
+
+
+def test_watching_the_test_split_selects_nothing(ltr_train, tmp_path):
+    plain = ltr_train(*SHORT, outputs=tmp_path / "a")
+    watched = ltr_train(*SHORT, "evaluation.watch=test", outputs=tmp_path / "b")
+    assert same_bits(weights(plain.directory), weights(watched.directory))
+    assert float(rows(watched.directory)[-1]["test/accuracy"]) == watched.headline["accuracy"]
+
+
+def test_averaged_weights_are_handed_on(ltr_train, tmp_path):
+    plain = ltr_train(*SHORT, outputs=tmp_path / "a")
+    averaged = ltr_train(*SHORT, "trainer.ema_decay=0.99", outputs=tmp_path / "b")
+    assert averaged.code == 0, averaged.err
+    assert not same_bits(weights(plain.directory), weights(averaged.directory))
+    assert [r["train/loss"] for r in rows(plain.directory)] == [r["train/loss"] for r in rows(averaged.directory)]
+
+
+def test_accumulated_batches_give_the_loss_per_image(ltr_train, tmp_path):
+    plain = ltr_train(*SHORT, "optimizer.lr=1e-12", outputs=tmp_path / "a")
+    accumulated = ltr_train(*SHORT, "optimizer.lr=1e-12", "trainer.accumulate=4", outputs=tmp_path / "b")
+    ours, theirs = (float(rows(d.directory)[0]["train/loss"]) for d in (plain, accumulated))
+    assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(ltr_train):
+    stopped = ltr_train(*SHORT, "optimizer.lr=1e18", "optimizer.weight_decay=0")
+    assert stopped.code == 1
+    for part in ("not finite", "epoch 1", "source indices", "learning rate", "gradient norm"):
+        assert part in stopped.err
+    assert "Traceback" not in stopped.err
+    assert stopped.directories == []
+    assert not list(stopped.outputs.glob("stages/*/stage.json"))
+
+
+def test_a_full_disk_stops_the_run_and_leaves_no_half_file(ltr_train, monkeypatch):
+    import errno
+
+    real = torch.save
+    calls = []
+
+    def full(content, path, *more, **named):
+        calls.append(path)
+        if len(calls) > 1:
+            with open(path, "wb") as file:
+                file.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(content, path, *more, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        stopped = ltr_train(*SHORT)
+    assert stopped.code == 1
+    assert "No space left" in stopped.err
+    assert "same command" in stopped.err
+    assert not list(stopped.outputs.rglob("*.part"))
+    assert ltr_train(*SHORT).code == 0
+
+
+def test_every_checkpoint_loads_without_pickled_code(ltr_train, monkeypatch):
+    with signal_at(monkeypatch, (1, 1)):
+        stopped = ltr_train(*SHORT, "trainer.ema_decay=0.9", "dataset.val=train_fraction", "trainer.selection=best_val")
+    states = list(stopped.outputs.rglob("*.ckpt"))
+    assert len(states) >= 2
+    for path in states:
+        torch.load(path, weights_only=True)
+    finished = ltr_train(*SHORT)
+    for path in finished.outputs.rglob("*.ckpt"):
+        torch.load(path, weights_only=True)
+
+
+def test_the_run_directory_is_complete_and_a_pruned_store_breaks_nothing(ltr_train, ltr_eval):
+    import shutil
+
+    done = ltr_train(*SHORT, "figures=two")
+    names = {str(p.relative_to(done.directory)) for p in done.directory.rglob("*") if p.is_file()}
+    assert names == {
+        "config.yaml", "overrides.yaml", "split.npz", "provenance.json", "metrics.csv", "per_class.parquet",
+        "predictions.parquet", "result.json", "status.json", "checkpoints/final.ckpt",
+        "figures/accuracy_by_frequency.png", "figures/training_curves.png",
+    }  # fmt: skip
+    with np.load(done.directory / "split.npz", allow_pickle=False) as split:
+        assert {"train", "val", "test", "unknown"} <= set(split.files)
+    shutil.rmtree(done.outputs / "stages")
+    assert ltr_eval(done.directory)[0] == 0
