@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup train test test-all lint type bench clean
+.PHONY: help setup check train test test-all lint type bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,7 +22,12 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "error: torch and torchvision do not match. Delete .venv and run make again"; exit 1; }
 	@touch $(STAMP)
 
-train: $(STAMP)  ## train and judge a long-tailed classifier of handwritten digits
+# a clear line instead of a traceback where torch and torchvision have come apart since
+check: $(STAMP)
+	@$(BIN)/python -c "import torchvision" 2>/dev/null || \
+	  { echo "error: torchvision cannot be imported: it does not match torch. Delete .venv and run make again"; exit 1; }
+
+train: check  ## train and judge a long-tailed classifier of handwritten digits
 	$(BIN)/ltr-train
 
 test: $(STAMP)  ## lint, types and the whole test suite

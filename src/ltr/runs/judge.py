@@ -63,6 +63,7 @@ def judge_again(
         epochs=1,
         device=device,
         num_workers=changed["trainer"]["num_workers"],
+        image_size=changed["dataset"].get("image_size"),
     )
     judged = evaluate(
         network,

@@ -207,6 +207,7 @@ class _Run:
                 around = Surroundings(
                     device=self.device,
                     trainer=self.config["trainer"],
+                    strategy=self.config["strategy"],
                     checkpoint=self.config["checkpoint"],
                     callbacks=self.config["callbacks"],
                     console=self.console,
@@ -249,6 +250,7 @@ class _Run:
             device=self.device,
             num_workers=self.config["trainer"]["num_workers"],
             images=self.images,
+            image_size=self.config["dataset"].get("image_size"),
         )
         self.images = data.images
         return data

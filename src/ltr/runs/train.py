@@ -45,6 +45,7 @@ class Surroundings:
 
     device: torch.device
     trainer: Mapping[str, Any]  # the trainer page
+    strategy: Mapping[str, Any]
     checkpoint: Mapping[str, Any]
     callbacks: Mapping[str, Any]
     console: Console
@@ -193,6 +194,7 @@ def _trainer(
         return pl.Trainer(
             accelerator="gpu" if around.device.type == "cuda" else "cpu",
             devices=page["devices"],
+            strategy=around.strategy["name"],
             precision=LIGHTNING_PRECISION[settings.precision],  # type: ignore[arg-type]
             max_epochs=settings.epochs,
             accumulate_grad_batches=settings.accumulate,

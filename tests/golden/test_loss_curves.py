@@ -1,0 +1,36 @@
+"""Golden loss curves: a change that claims not to touch what training computes proves it here.
+
+After a change that is meant to, write them anew with ``LTR_WRITE_GOLDEN=1 pytest tests/golden`` and raise the
+``numerics_version`` of the network concerned.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+# the same on every machine at the start; rounding grows with the steps
+CURVES = {
+    "erm_digits_lt": [],
+    "ldam_drw_digits_lt": ["loss=ldam", "loss.beta=0.999", "loss.defer_from=0.5"],
+}
+
+
+def losses(path: Path) -> list[float]:
+    with open(path, newline="") as file:
+        return [float(row["train/loss"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CURVES)
+def test_the_loss_curve_is_the_golden_one(name, ltr_train):
+    short = ["trainer.max_epochs=4", "trainer.precision=fp32", "trainer.accelerator=cpu", "optimizer.lr=0.02"]
+    found = losses(ltr_train(*short, *CURVES[name]).directory / "metrics.csv")
+    golden = HERE / f"{name}.csv"
+    if os.environ.get("LTR_WRITE_GOLDEN") == "1":
+        golden.write_text("epoch,train/loss\n" + "".join(f"{e},{loss:.7f}\n" for e, loss in enumerate(found, 1)))
+    assert found == pytest.approx(losses(golden), rel=1e-3)

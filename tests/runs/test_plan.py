@@ -1,0 +1,77 @@
+"""From configuration to plan: facts, parents, and the warning of double balancing."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+from ltr.data.source import Source
+from ltr.data.splits import Split
+from ltr.errors import ConfigError
+from ltr.methods.base import ImageClassifier
+from ltr.methods.stage import DataFacts, Settings, Stage
+from ltr.runs.plan import data_facts, plan_keys, warn_of_double_balancing
+
+NONE = np.empty(0, np.int64)
+SOURCE = Source("t", np.zeros((6, 2, 2, 1), np.uint8), np.array([0, 0, 0, 1, 0, 1]), ("a", "b"), {"train": range(6)})
+SPLIT = Split("s", np.arange(4), NONE, np.arange(4, 6), NONE, np.arange(2), ("a", "b"), np.array([3, 1]))
+FACTS = DataFacts((1, 2, 2), (0.5,), (0.5,), ("a", "b"), (3, 1))
+
+
+def settings(sampler: dict, loss: dict) -> Settings:
+    pages: dict = {"augment": {}, "head": {}, "backbone": {}, "optimizer": {}, "scheduler": {}}
+    sampler = {"_target_": f"ltr.data.samplers.{sampler.pop('_')}", **sampler}
+    loss = {"_target_": f"ltr.losses.classification.{loss.pop('_')}", **loss}
+    numbers = {"epochs": 10, "batch_size": 2, "precision": "fp32", "selection": "last"}
+    return Settings(sampler=sampler, loss=loss, **pages, **numbers)
+
+
+@pytest.mark.parametrize(
+    "loss", [{"_": "BalancedSoftmax"}, {"_": "LDAM", "beta": 0.99, "scale": 30.0}, {"_": "LogitAdjusted", "tau": 1.0}]
+)
+@pytest.mark.parametrize(
+    "sampler", [{"_": "ClassBalanced"}, {"_": "SquareRoot"}, {"_": "ClassBalanced", "defer_from": 0.8}]
+)
+def test_a_prior_adjusting_loss_on_a_balancing_sampler_warns(loss, sampler):
+    with pytest.warns(UserWarning, match="over-correct"):
+        warn_of_double_balancing(settings(dict(sampler), dict(loss)), FACTS)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "loss"),
+    [
+        ({"_": "Instance"}, {"_": "BalancedSoftmax"}),
+        ({"_": "ClassBalanced"}, {"_": "CrossEntropy"}),
+        ({"_": "ClassBalanced"}, {"_": "LDAM", "scale": 30.0}),
+        ({"_": "Power", "q": 1.0}, {"_": "BalancedSoftmax"}),
+    ],
+)
+def test_one_of_both_does_not(sampler, loss):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_double_balancing(settings(sampler, loss), FACTS)
+
+
+def test_a_parent_that_does_not_stand_before_its_child_is_refused():
+    one = settings({"_": "Instance"}, {"_": "CrossEntropy"})
+    child = Stage("classifier", "classifier", ImageClassifier, one, parents=("representation",))
+    parent = Stage("representation", "representation", ImageClassifier, one)
+    with pytest.raises(ConfigError, match="'classifier' starts from 'representation'"):
+        plan_keys([child, parent], 0, SOURCE, SPLIT)
+    planned = plan_keys([parent, child], 0, SOURCE, SPLIT)
+    assert planned["classifier"][1]["parents"] == {"representation": planned["representation"][0]}
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [([0.5, 0.5], [1.0], "need 1 numbers each"), ([0.5], [0.0], "above 0"), ([0.5], [-1.0], "above 0")],
+)
+def test_normalisation_that_does_not_fit_the_images_is_refused(mean, std, message):
+    with pytest.raises(ConfigError, match=message):
+        data_facts({"dataset": {"mean": mean, "std": std}}, SOURCE, SPLIT)
+
+
+def test_facts_survive_a_checkpoint():
+    assert DataFacts.from_plain(FACTS.as_plain()) == FACTS

@@ -1,0 +1,55 @@
+"""The Python face: train, load, predict."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import ltr
+from ltr.errors import CheckpointError, ConfigError
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal_sigmoid"])
+def test_a_loaded_run_predicts_what_the_run_recorded(tmp_path, loss):
+    import pyarrow.parquet as pq
+
+    short = [f"paths.outputs={tmp_path}", "trainer.max_epochs=2", "trainer.precision=fp32", f"loss={loss}"]
+    outcome = ltr.train(short, quiet=True)
+    classifier = ltr.load(outcome.directory, accelerator="cpu", precision="fp32")
+    from ltr.data.sources.digits import digits
+
+    source = digits()
+    recorded = pq.read_table(outcome.directory / "predictions.parquet").to_pydict()
+    probabilities = classifier.predict(source.images[recorded["id"]], batch_size=33)
+    assert probabilities.shape == (len(recorded["id"]), 10)
+    np.testing.assert_array_equal(probabilities.argmax(1), recorded["prediction"])
+    best = np.array([scores[0] for scores in recorded["scores"]])
+    np.testing.assert_allclose(probabilities.max(1), best, rtol=1e-4)
+    if loss == "cross_entropy":
+        np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+    assert classifier.class_names == tuple(str(digit) for digit in range(10))
+
+
+def test_no_images_give_no_probabilities(tmp_path):
+    outcome = ltr.train([f"paths.outputs={tmp_path}", "trainer.max_epochs=1", "debug=fast"], quiet=True)
+    assert ltr.load(outcome.directory).predict(np.empty((0, 8, 8, 1), np.uint8)).shape == (0, 10)
+
+
+def test_nothing_to_load_is_an_error_for_people(tmp_path):
+    with pytest.raises(CheckpointError, match="no such run"):
+        ltr.load(tmp_path / "nowhere")
+
+
+def test_a_wrong_override_raises_with_its_range():
+    with pytest.raises(ConfigError, match=r"batch_size=0.*int \[1, inf\)"):
+        ltr.train(["batch_size=0"])
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, ltr; print(sorted({'torch', 'numpy', 'hydra', 'pytorch_lightning'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

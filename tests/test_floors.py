@@ -1,0 +1,60 @@
+"""The floors of the house: each room imports only from those below it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import ltr
+
+ROOT = Path(ltr.__file__).parent
+BASE = {"errors", "randomness", "files", "configuration"}
+MAY_IMPORT = {
+    "configuration": {"errors"},
+    "data": BASE,
+    "losses": BASE,
+    "models": BASE,
+    "optim": BASE,
+    "evaluation": BASE,
+    "methods": BASE | {"data", "losses", "models", "optim", "evaluation"},
+    "runs": BASE | {"data", "losses", "models", "optim", "evaluation", "methods"},
+    "report": BASE | {"evaluation"},  # the names of the groups
+}
+HEAVY = {"torch", "pytorch_lightning", "torchvision", "timm", "torchmetrics", "sklearn", "matplotlib", "wandb"}
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def modules(room: str) -> list[Path]:
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_imports_only_from_the_floors_below(room):
+    for path in modules(room):
+        ours = {name.split(".")[1] for name in imports(path) if name.startswith("ltr.")}
+        assert ours <= MAY_IMPORT[room] | {room}, path
+
+
+@pytest.mark.parametrize("room", ["configuration", "report"])
+def test_a_light_room_imports_nothing_heavy_for_training(room):
+    for path in modules(room):
+        packages = {name.split(".")[0] for name in imports(path)}
+        forbidden = HEAVY - ({"matplotlib"} if room == "report" else set())
+        assert not packages & forbidden, path
+
+
+def test_every_module_says_in_its_first_line_what_it_is_about():
+    for path in ROOT.rglob("*.py"):
+        if path.read_text().strip():
+            assert ast.get_docstring(ast.parse(path.read_text())), path
