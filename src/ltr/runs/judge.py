@@ -16,8 +16,8 @@ from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.runs.checkpoint import load_network
 from ltr.runs.device import resolve_device, resolve_precision
 from ltr.runs.evaluate import evaluate
+from ltr.runs.protocols import protocol_of
 from ltr.runs.result import result_rows
-from ltr.runs.runner import protocol_of
 
 
 def judge_again(

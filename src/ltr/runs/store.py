@@ -56,13 +56,17 @@ class StageStore:
         path = self.folder(key) / name
         return file_digest(path) if path.is_file() else None
 
-    def finish(self, key: str, spec: Mapping[str, Any], seconds: float, more: Mapping[str, Any] | None = None) -> None:
-        """Declare the files in the stage's folder finished and drop its training state."""
+    def finish(
+        self, key: str, spec: Mapping[str, Any], seconds: float, more: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Declare the files in the stage's folder finished, drop its training state, and return the record."""
         folder = self.folder(key)
         names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.suffix in (".ckpt", ".npz", ".csv"))
         files = {name: file_digest(folder / name) for name in names}
-        write_json(folder / RECORD, {"key": key, "spec": spec, "seconds": seconds, "files": files, **(more or {})})
+        record = {"key": key, "spec": spec, "seconds": seconds, "files": files, **(more or {})}
+        write_json(folder / RECORD, record)
         shutil.rmtree(folder / "state", ignore_errors=True)
+        return record
 
     @contextlib.contextmanager
     def locked(self, key: str, what: str) -> Iterator[None]:

@@ -44,14 +44,10 @@ class Surroundings:
     """What training needs and what does not determine its outcome."""
 
     device: torch.device
-    trainer: Mapping[str, Any]  # the trainer page
-    strategy: Mapping[str, Any]
-    checkpoint: Mapping[str, Any]
-    callbacks: Mapping[str, Any]
+    config: Mapping[str, Any]  # the pages trainer, strategy, checkpoint and callbacks, and the data set's description
     console: Console
     request: StopRequest
-    compile: bool
-    dataset: Mapping[str, Any]  # the data set's page, stored with the weights as a description
+    facts: DataFacts
     loggers: Callable[[], list[Any]] = list
 
 
@@ -100,10 +96,8 @@ class SaveState(pl.Callback):
 def train_stage(
     stage: Stage,
     module: Any,
-    facts: DataFacts,
     data: Any,
     folder: Path,
-    seed: int,
     around: Surroundings,
     watched: Watched | None,
 ) -> float:
@@ -125,7 +119,7 @@ def train_stage(
     folder.mkdir(parents=True, exist_ok=True)
     say = around.console.print
     state = TrainingState(folder / "state", say)
-    if around.compile:
+    if around.config["compile"]:
         module.backbone.compile()
     resume_from = state.newest()
     if resume_from is not None:
@@ -148,11 +142,15 @@ def train_stage(
             f"{stage.name}: a file could not be written: {error}. Free some space (or set paths.outputs elsewhere) and "
             "start the same command again: it goes on from the last good checkpoint"
         ) from error
-    last = stage_checkpoint(stage, facts, seed, module.state_dict(), around.dataset)
+
+    def checkpoint(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+        return stage_checkpoint(stage, around.facts, around.config["seed"], weights, around.config["dataset"])
+
+    handed_on = checkpoint(module.state_dict())
     if stage.settings.selection != "last" and state.best.is_file():
-        _write(folder / "last.ckpt", last)
-        last = stage_checkpoint(stage, facts, seed, read_checkpoint(state.best), around.dataset)
-    _write(folder / "weights.ckpt", last)
+        _write(folder / "last.ckpt", handed_on)
+        handed_on = checkpoint(read_checkpoint(state.best))
+    _write(folder / "weights.ckpt", handed_on)
     return time.perf_counter() - started
 
 
@@ -177,10 +175,9 @@ def _trainer(
     stage: Stage, data: Any, folder: Path, state: TrainingState, around: Surroundings, watched: Watched | None
 ) -> pl.Trainer:
     """The Lightning trainer of a stage; the order of the callbacks matters and is explained where it does."""
-    settings, page = stage.settings, around.trainer
-    shown = around.callbacks["progress"] != "none"
-    progress = TrainingProgress(stage.name, settings.epochs, around.console, around.callbacks["lines_every"])
-    log = EpochLog(folder / "metrics.csv", stage.name, progress.show if shown else None)
+    settings, page, shown = stage.settings, around.config["trainer"], around.config["callbacks"]
+    progress = TrainingProgress(stage.name, settings.epochs, around.console, shown["lines_every"])
+    log = EpochLog(folder / "metrics.csv", stage.name, progress.show if shown["progress"] != "none" else None)
     callbacks: list[pl.Callback] = [FiniteGuard(data.indices_of_step, page["log_every"])]
     if watched:
         best = state.best if settings.selection != "last" else None
@@ -188,13 +185,17 @@ def _trainer(
     if settings.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     # the row is written before the state is saved, so that a resumed run finds it
-    callbacks += [log, *([progress] if shown else []), SaveState(state, around.checkpoint["every_n_epochs"])]
+    callbacks += [
+        log,
+        *([progress] if log.on_row else []),
+        SaveState(state, around.config["checkpoint"]["every_n_epochs"]),
+    ]
     callbacks.append(StopOnSignal(around.request, state.save))
     with _quiet():
         return pl.Trainer(
             accelerator="gpu" if around.device.type == "cuda" else "cpu",
             devices=page["devices"],
-            strategy=around.strategy["name"],
+            strategy=around.config["strategy"]["name"],
             precision=LIGHTNING_PRECISION[settings.precision],  # type: ignore[arg-type]
             max_epochs=settings.epochs,
             accumulate_grad_batches=settings.accumulate,

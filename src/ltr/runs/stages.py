@@ -1,0 +1,123 @@
+"""Where a run's stages come from: the store, or a training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from ltr.configuration.targets import instantiate
+from ltr.data.module import DataModule
+from ltr.data.source import Source
+from ltr.data.splits import Split
+from ltr.methods.stage import DataFacts, Settings, Stage, StageOutput
+from ltr.runs.checkpoint import load_network
+from ltr.runs.interrupt import StopRequest
+from ltr.runs.plan import image_shape
+from ltr.runs.protocols import headline_metric, protocol_of
+from ltr.runs.store import StageStore
+from ltr.runs.train import Surroundings, Watched, train_stage
+
+
+@dataclass
+class Stages:
+    """Obtains the stages of one run, in order.
+
+    Attributes:
+        started: called once, before the first thing is written for a training: until then nothing was refused that
+            could be.
+        images: pixels on the device, shared between the stages.
+    """
+
+    config: Mapping[str, Any]
+    source: Source
+    split: Split
+    facts: DataFacts
+    device: torch.device
+    store: StageStore
+    console: Console
+    request: StopRequest
+    loggers: Callable[[], list[Any]]
+    started: Callable[[], None]
+    images: Any = field(default=None, init=False)
+
+    def obtain(self, stage: Stage, key: str, spec: Mapping[str, Any], before: Mapping[str, StageOutput]) -> StageOutput:
+        """The finished stage of this key: from the store, else trained now and stored.
+
+        Args:
+            spec: what the key is the hash of, kept with the stage.
+            before: the outputs of the stages before it.
+        """
+        parents = {name: before[name] for name in stage.parents}
+        folder = self.store.folder(key)
+        with self.store.locked(key, stage.name):
+            record = self.store.record(key)
+            reused = record is not None
+            if reused:
+                self.console.print(f"{stage.name}: stored stage {key[:12]}", highlight=False)
+            else:
+                data = self.data_module(stage.settings, stage.role)
+                watched = self._watched(stage)
+                data.watched = watched.name if watched else None
+                network = stage.module(stage.settings, self.facts, self.config["seed"], stage.role, parents)
+                network.optimisation(data.steps_per_epoch)  # a schedule or groups that do not fit are refused here
+                self.started()
+                seconds = train_stage(stage, network, data, folder, self._surroundings(), watched)
+                record = self.store.finish(key, spec, seconds, {"name": stage.name})
+                self.request.check(f"stopped after stage '{stage.name}'")
+        last = folder / "last.ckpt"
+        assert record is not None
+        return StageOutput(
+            name=stage.name,
+            key=key,
+            load=lambda: load_network(folder / "weights.ckpt", parents),
+            load_last=(lambda: load_network(last, parents)) if last.is_file() else None,
+            reused=reused,
+            seconds=record["seconds"],
+        )
+
+    def data_module(self, settings: Settings, role: str) -> DataModule:
+        """The data of a stage with these settings."""
+        data = DataModule(
+            self.source,
+            self.split,
+            sampler=instantiate(settings.sampler),
+            augment=instantiate(settings.augment, image_shape(self.config, self.source)),
+            batch_size=settings.batch_size,
+            eval_batch_size=self.config["evaluation"]["batch_size"],
+            seed=self.config["seed"],
+            role=role,
+            epochs=settings.epochs,
+            device=self.device,
+            num_workers=self.config["trainer"]["num_workers"],
+            images=self.images,
+            image_size=self.config["dataset"].get("image_size"),
+        )
+        self.images = data.images
+        return data
+
+    def _watched(self, stage: Stage) -> Watched | None:
+        page = self.config["evaluation"]
+        wants_test = page["watch"] == "test" or stage.settings.selection == "best_test"
+        name = "test" if wants_test else "val" if len(self.split.val) else None
+        if name is None:
+            return None
+        return Watched(
+            name=name,
+            protocol=lambda link: protocol_of(self.split, page, link, self.device, keep_predictions=False),
+            monitor=headline_metric(self.split),
+            every_n_epochs=page["every_n_epochs"],
+        )
+
+    def _surroundings(self) -> Surroundings:
+        return Surroundings(
+            device=self.device,
+            config=self.config,
+            console=self.console,
+            request=self.request,
+            facts=self.facts,
+            loggers=self.loggers,
+        )
