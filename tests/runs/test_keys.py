@@ -52,7 +52,7 @@ def split(**changes):
 
 
 def key(settings=SETTINGS, *, seed=0, role="representation", options=None, parents=None, one_split=None, world=1):
-    stage = Stage("s", role, ImageClassifier, settings, tuple(parents or ()), options or {})
+    stage = Stage("s", role, settings, ImageClassifier, parents=tuple(parents or ()), options=options or {})
     return stage_key(stage_spec(stage, seed, source(), one_split or split(), parents or {}, world))
 
 

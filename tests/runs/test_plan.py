@@ -56,8 +56,8 @@ def test_one_of_both_does_not(sampler, loss):
 
 def test_a_parent_that_does_not_stand_before_its_child_is_refused():
     one = settings({"_": "Instance"}, {"_": "CrossEntropy"})
-    child = Stage("classifier", "classifier", ImageClassifier, one, parents=("representation",))
-    parent = Stage("representation", "representation", ImageClassifier, one)
+    child = Stage("classifier", "classifier", one, ImageClassifier, parents=("representation",))
+    parent = Stage("representation", "representation", one, ImageClassifier)
     with pytest.raises(ConfigError, match="'classifier' starts from 'representation'"):
         plan_keys([child, parent], 0, SOURCE, SPLIT)
     planned = plan_keys([parent, child], 0, SOURCE, SPLIT)

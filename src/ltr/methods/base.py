@@ -49,6 +49,7 @@ class ImageClassifier(pl.LightningModule):
         self.facts = facts
         self.seed = seed
         self.role = role
+        self.options: Mapping[str, Any] = {}  # what a subclass was given beside these, as plain data
         channels = facts.image_shape[0]
         self.loss = instantiate(settings.loss, facts.class_counts)
         with seeded_construction(derive_seed(seed, role, "init")):

@@ -16,4 +16,4 @@ class ERM(Method):
     provides = ("logits", "features")
 
     def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
-        return [Stage("representation", "representation", ImageClassifier, settings)]
+        return [Stage("representation", "representation", settings, module=ImageClassifier)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -67,24 +67,60 @@ class Settings:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a method whose outcome is stored and reused.
+    """One step of a method whose outcome is stored and reused: a network that is trained, or arrays that are computed.
 
     Attributes:
         name: within the method: ``representation``, ``classifier``, ...
         role: what the random draws derive from, with the run's seed. Two stages of the same role, settings and data
             are the same network to the bit; networks that must not be twins have roles of their own.
-        module: the LightningModule's class (a train stage); called with (settings, facts, seed, role, parents).
-        settings: how it is trained.
+        settings: how it is trained; a computed stage needs of them what draws its data.
+        module: a train stage's LightningModule class, called with (settings, facts, seed, role, parents, **options).
+        compute: a compute stage's function, called with (a `Computation`, **options), that returns
+            named arrays. Just one of ``module`` and ``compute`` is given.
         parents: names of earlier stages of this method that it starts from.
         options: anything else that determines it, as plain data.
+        reads: parts of the split beside ``train`` that the computation looks at (``val``): they are in its key.
     """
 
     name: str
     role: str
-    module: type
     settings: Settings
+    module: type | None = None
+    compute: Callable[..., Mapping[str, np.ndarray]] | None = None
     parents: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+
+    @property
+    def target(self) -> Any:
+        """The class or function that does the work."""
+        found = self.module or self.compute
+        if found is None or (self.module and self.compute):
+            raise ValueError(f"stage '{self.name}' needs either a module or a compute function")
+        return found
+
+
+@dataclass(frozen=True)
+class Computation:
+    """What a compute stage may use.
+
+    Attributes:
+        parents: the finished stages that it starts from, by name.
+        facts: of the data.
+        loader: part of the split (``train``, ``val``, ``test``) -> its batches in order, un-augmented.
+        device: where to compute.
+        autocast: the run's precision, as a context manager.
+        seed: the run's seed; draws derive from (seed, role).
+        role: of the stage.
+    """
+
+    parents: Mapping[str, StageOutput]
+    facts: DataFacts
+    loader: Callable[[str], Iterable[Any]]
+    device: torch.device
+    autocast: Callable[[], Any]
+    seed: int
+    role: str
 
 
 @dataclass(frozen=True)
@@ -93,7 +129,7 @@ class StageOutput:
 
     name: str
     key: str
-    load: Callable[[], Any]  # the network with the weights that the stage hands on, in eval mode
+    load: Callable[[], Any]  # the network with the weights that a train stage hands on, in eval mode
     load_last: Callable[[], Any] | None = None  # the last epoch's, where another epoch was selected
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     reused: bool = False
@@ -128,5 +164,8 @@ class Method:
         raise NotImplementedError
 
     def predictor(self, outputs: Mapping[str, StageOutput]) -> Any:
-        """The trained method: by default the network of its last stage."""
+        """The trained method, an ImageClassifier with the face of `Predictor`: by default its last stage's network.
+
+        Where the last stage is a computed one, this network is what the run keeps as its final checkpoint.
+        """
         return outputs[list(outputs)[-1]].load()

@@ -12,9 +12,9 @@ import torch
 from pytorch_lightning.plugins import CheckpointIO
 
 from ltr.configuration.targets import locate
-from ltr.errors import CheckpointError, ConfigError
+from ltr.errors import CheckpointError, ConfigError, TrainingError
 from ltr.files import written_atomically
-from ltr.methods.stage import DataFacts, Settings, Stage
+from ltr.methods.stage import DataFacts, Settings
 
 FORMAT = "ltr-stage"
 VERSION = 1
@@ -54,25 +54,33 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def stage_checkpoint(
-    stage: Stage, facts: DataFacts, seed: int, state: Mapping[str, torch.Tensor], dataset: Mapping[str, Any]
+def network_checkpoint(
+    network: Any, dataset: Mapping[str, Any], state: Mapping[str, torch.Tensor] | None = None
 ) -> dict[str, Any]:
-    """The content of a stage's weights file: enough to rebuild the network anywhere, and no object but tensors."""
+    """The content of a weights file: enough to rebuild the network anywhere, and no object but tensors.
+
+    Args:
+        network: an `ltr.methods.base.ImageClassifier`, which remembers what it was built from.
+        dataset: the data set's page, as a description.
+        state: weights to store in place of the network's own (the best epoch's).
+    """
     # structure as JSON text: no reader needs to trust anything but strings and tensors
     description = {
-        "module": f"{stage.module.__module__}.{stage.module.__qualname__}",
-        "settings": {name: getattr(stage.settings, name) for name in Settings.__dataclass_fields__},
-        "facts": facts.as_plain(),
-        "seed": seed,
-        "role": stage.role,
-        "options": dict(stage.options),
+        "module": f"{type(network).__module__}.{type(network).__qualname__}",
+        "settings": {name: getattr(network.settings, name) for name in Settings.__dataclass_fields__},
+        "facts": network.facts.as_plain(),
+        "seed": network.seed,
+        "role": network.role,
+        "options": dict(network.options),
         "dataset": dict(dataset),
     }
     return {
         "format": FORMAT,
         "version": VERSION,
         "description": json.dumps(description),
-        "state_dict": {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
+        "state_dict": {
+            name: tensor.detach().cpu().contiguous() for name, tensor in (state or network.state_dict()).items()
+        },
     }
 
 
@@ -105,7 +113,8 @@ def load_network(path: Path, parents: Mapping[str, Any] | None = None) -> Any:
     settings = settings.replaced(backbone={**settings.backbone, **_without_initial_weights(settings.backbone)})
     try:
         module_class = locate(found["module"], str(path))
-        network = module_class(settings, DataFacts.from_plain(found["facts"]), found["seed"], found["role"], parents)
+        facts = DataFacts.from_plain(found["facts"])
+        network = module_class(settings, facts, found["seed"], found["role"], parents, **found["options"])
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
     load_weights(network, found["state_dict"], path)
@@ -139,6 +148,19 @@ def load_weights(network: torch.nn.Module, state: Mapping[str, torch.Tensor], wh
         ]
         raise CheckpointError(f"{where}: weights of another architecture; {'; '.join(parts)}")
     network.load_state_dict(dict(state))
+
+
+def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint atomically.
+
+    Raises:
+        TrainingError: it cannot be written; what was there stays.
+    """
+    try:
+        with written_atomically(path) as temporary:
+            torch.save(content, temporary)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise TrainingError(f"{path}: could not be written: {error}") from error
 
 
 def file_digest(path: Path) -> str:

@@ -35,12 +35,12 @@ def stage_spec(
     """Everything that determines a stage's outcome, as plain data.
 
     Test and unknown images, loggers, paths, workers and figures are not here; validation images only where they
-    select the weights. The world size is, because the order in which gradients are summed is.
+    select the weights or are computed with. The world size is, because the order in which gradients are summed is.
     """
     settings = without_private(_identity_of(stage.settings))
     spec: dict[str, Any] = {
-        "module": f"{stage.module.__module__}.{stage.module.__qualname__}",
-        "numerics_version": getattr(stage.module, "numerics_version", 1),
+        "target": f"{stage.target.__module__}.{stage.target.__qualname__}",
+        "numerics_version": getattr(stage.target, "numerics_version", 1),
         "seed": seed,
         "role": stage.role,
         "settings": settings,
@@ -55,6 +55,8 @@ def stage_spec(
         spec["val"] = array_digest(split.val)
     elif stage.settings.selection == "best_test":
         spec["test"] = array_digest(split.test)
+    for part in stage.reads:
+        spec[part] = array_digest(getattr(split, part))
     return spec
 
 

@@ -17,6 +17,7 @@ from ltr.data.splits import Split, save_split
 from ltr.errors import CheckpointError, ConfigError, Interrupted
 from ltr.files import link_or_copy, write_json
 from ltr.methods.stage import Method, StageOutput
+from ltr.runs.checkpoint import network_checkpoint, write_checkpoint
 from ltr.runs.device import device_name, resolve_device, resolve_precision
 from ltr.runs.evaluate import Judged, evaluate
 from ltr.runs.interrupt import StopRequest, stop_request
@@ -118,7 +119,9 @@ class _Run:
                 key, spec = self.keys[stage.name]
                 outputs[stage.name] = self.stages.obtain(stage, key, spec, outputs)
             self._start()
-            rows, judged = self._judge(outputs)
+            predictor = self.method.predictor(outputs)
+            rows, judged = self._judge(predictor, outputs)
+            self._keep_weights(predictor, outputs)
             result = self._write(outputs, rows, judged, time.perf_counter() - began)
             finished = True
             return Outcome(self.directory, result)
@@ -157,7 +160,8 @@ class _Run:
         for stage in self.plan:
             key = self.keys[stage.name][0]
             status = "stored" if self.store.record(key) else "to train"
-            self.say(f"{stage.name:<16} {key}  {status:<9} {stage.settings.epochs} epochs")
+            work = "computed" if stage.compute else f"{stage.settings.epochs} epochs"
+            self.say(f"{stage.name:<16} {key}  {status:<9} {work}")
 
     def _announce(self) -> None:
         images = ", ".join(f"{len(getattr(self.split, part))} {part}" for part in ("train", "val", "test"))
@@ -182,7 +186,7 @@ class _Run:
 
     # -- after ----------------------------------------------------------------------------------------------------
 
-    def _judge(self, outputs: Mapping[str, StageOutput]) -> tuple[list[dict[str, Any]], list[Judged]]:
+    def _judge(self, predictor: Any, outputs: Mapping[str, StageOutput]) -> tuple[list[dict[str, Any]], list[Judged]]:
         """Rows of all splits and checkpoints, and what was judged of the selected weights on test."""
         final = self.plan[-1]
         selection = final.settings.selection
@@ -194,7 +198,6 @@ class _Run:
 
             return evaluate(predictor, data.evaluation_loader(part), protocol, self.device, self.precision)
 
-        predictor = self.method.predictor(outputs)
         selected = "final" if selection == "last" else "best"
         rows: list[dict[str, Any]] = []
         if len(self.split.val):
@@ -207,6 +210,18 @@ class _Run:
             rows += [{**row, "headline": False} for row in others]
         return rows, on_test
 
+    def _keep_weights(self, predictor: Any, outputs: Mapping[str, StageOutput]) -> None:
+        """``checkpoints/``: links to the store's files, which may be pruned; or the method's own final network."""
+        folder = self.store.folder(outputs[self.plan[-1].name].key)
+        checkpoints = self.directory / "checkpoints"
+        if (folder / "last.ckpt").is_file():
+            link_or_copy(folder / "last.ckpt", checkpoints / "final.ckpt")
+            link_or_copy(folder / "weights.ckpt", checkpoints / "best.ckpt")
+        elif (folder / "weights.ckpt").is_file():
+            link_or_copy(folder / "weights.ckpt", checkpoints / "final.ckpt")
+        else:
+            write_checkpoint(checkpoints / "final.ckpt", network_checkpoint(predictor, self.config["dataset"]))
+
     def _write(
         self,
         outputs: Mapping[str, StageOutput],
@@ -215,12 +230,6 @@ class _Run:
         seconds: float,
     ) -> dict[str, Any]:
         folders = [self.store.folder(output.key) for output in outputs.values()]
-        checkpoints = self.directory / "checkpoints"
-        if (folders[-1] / "last.ckpt").is_file():
-            link_or_copy(folders[-1] / "last.ckpt", checkpoints / "final.ckpt")
-            link_or_copy(folders[-1] / "weights.ckpt", checkpoints / "best.ckpt")
-        else:
-            link_or_copy(folders[-1] / "weights.ckpt", checkpoints / "final.ckpt")
         write_metrics(self.directory, [folder / "metrics.csv" for folder in folders])
         write_tables(self.directory, judged, self.split.class_names)
         about = provenance(device_name(self.device), self.precision)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -13,13 +16,24 @@ from ltr.configuration.targets import instantiate
 from ltr.data.module import DataModule
 from ltr.data.source import Source
 from ltr.data.splits import Split
-from ltr.methods.stage import DataFacts, Settings, Stage, StageOutput
+from ltr.files import written_atomically
+from ltr.methods.stage import Computation, DataFacts, Settings, Stage, StageOutput
 from ltr.runs.checkpoint import load_network
+from ltr.runs.device import autocast
 from ltr.runs.interrupt import StopRequest
 from ltr.runs.plan import image_shape
 from ltr.runs.protocols import headline_metric, protocol_of
 from ltr.runs.store import StageStore
 from ltr.runs.train import Surroundings, Watched, train_stage
+
+ARRAYS = "arrays.npz"
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        return {}
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
 
 
 @dataclass
@@ -59,13 +73,8 @@ class Stages:
             if reused:
                 self.console.print(f"{stage.name}: stored stage {key[:12]}", highlight=False)
             else:
-                data = self.data_module(stage.settings, stage.role)
-                watched = self._watched(stage)
-                data.watched = watched.name if watched else None
-                network = stage.module(stage.settings, self.facts, self.config["seed"], stage.role, parents)
-                network.optimisation(data.steps_per_epoch)  # a schedule or groups that do not fit are refused here
-                self.started()
-                seconds = train_stage(stage, network, data, folder, self._surroundings(), watched)
+                work = self._compute if stage.compute else self._train
+                seconds = work(stage, folder, parents)
                 record = self.store.finish(key, spec, seconds, {"name": stage.name})
                 self.request.check(f"stopped after stage '{stage.name}'")
         last = folder / "last.ckpt"
@@ -74,10 +83,39 @@ class Stages:
             name=stage.name,
             key=key,
             load=lambda: load_network(folder / "weights.ckpt", parents),
+            arrays=_read_arrays(folder / ARRAYS),
             load_last=(lambda: load_network(last, parents)) if last.is_file() else None,
             reused=reused,
             seconds=record["seconds"],
         )
+
+    def _train(self, stage: Stage, folder: Path, parents: Mapping[str, StageOutput]) -> float:
+        data = self.data_module(stage.settings, stage.role)
+        watched = self._watched(stage)
+        data.watched = watched.name if watched else None
+        seed = self.config["seed"]
+        network = stage.target(stage.settings, self.facts, seed, stage.role, parents, **stage.options)
+        network.optimisation(data.steps_per_epoch)  # a schedule or groups that do not fit are refused here
+        self.started()
+        return train_stage(stage, network, data, folder, self._surroundings(), watched)
+
+    def _compute(self, stage: Stage, folder: Path, parents: Mapping[str, StageOutput]) -> float:
+        began = time.perf_counter()
+        data = self.data_module(stage.settings, stage.role)
+        computation = Computation(
+            parents=parents,
+            facts=self.facts,
+            loader=data.evaluation_loader,
+            device=self.device,
+            autocast=lambda: autocast(self.device, stage.settings.precision),
+            seed=self.config["seed"],
+            role=stage.role,
+        )
+        self.started()
+        arrays = stage.target(computation, **stage.options)
+        with written_atomically(folder / ARRAYS) as temporary, open(temporary, "wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        return time.perf_counter() - began
 
     def data_module(self, settings: Settings, role: str) -> DataModule:
         """The data of a stage with these settings."""
@@ -118,6 +156,5 @@ class Stages:
             config=self.config,
             console=self.console,
             request=self.request,
-            facts=self.facts,
             loggers=self.loggers,
         )

@@ -18,9 +18,8 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from rich.console import Console
 
 from ltr.errors import CheckpointError, LtrError, TrainingError
-from ltr.files import written_atomically
-from ltr.methods.stage import DataFacts, Stage
-from ltr.runs.checkpoint import AtomicCheckpointIO, read_checkpoint, stage_checkpoint
+from ltr.methods.stage import Stage
+from ltr.runs.checkpoint import AtomicCheckpointIO, network_checkpoint, read_checkpoint, write_checkpoint
 from ltr.runs.device import LIGHTNING_PRECISION
 from ltr.runs.epoch_log import EpochLog
 from ltr.runs.guards import FiniteGuard, StopOnSignal
@@ -47,7 +46,6 @@ class Surroundings:
     config: Mapping[str, Any]  # the pages trainer, strategy, checkpoint and callbacks, and the data set's description
     console: Console
     request: StopRequest
-    facts: DataFacts
     loggers: Callable[[], list[Any]] = list
 
 
@@ -142,24 +140,14 @@ def train_stage(
             f"{stage.name}: a file could not be written: {error}. Free some space (or set paths.outputs elsewhere) and "
             "start the same command again: it goes on from the last good checkpoint"
         ) from error
-
-    def checkpoint(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-        return stage_checkpoint(stage, around.facts, around.config["seed"], weights, around.config["dataset"])
-
-    handed_on = checkpoint(module.state_dict())
+    dataset = around.config["dataset"]
     if stage.settings.selection != "last" and state.best.is_file():
-        _write(folder / "last.ckpt", handed_on)
-        handed_on = checkpoint(read_checkpoint(state.best))
-    _write(folder / "weights.ckpt", handed_on)
+        write_checkpoint(folder / "last.ckpt", network_checkpoint(module, dataset))
+        handed_on = network_checkpoint(module, dataset, read_checkpoint(state.best))
+    else:
+        handed_on = network_checkpoint(module, dataset)
+    write_checkpoint(folder / "weights.ckpt", handed_on)
     return time.perf_counter() - started
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    try:
-        with written_atomically(path) as temporary:
-            torch.save(content, temporary)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise TrainingError(f"{path}: could not be written: {error}") from error
 
 
 def _position(checkpoint: Path) -> tuple[int, int]:
