@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from ltr.data.augment import Augmentation
-from ltr.data.loading import Batch, DeviceLoader, ResidentImages
+from ltr.data.batch import Batch
+from ltr.data.loading import DeviceLoader, ResidentImages
 from ltr.errors import DataError
 
 N = 50

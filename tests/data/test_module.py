@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from ltr.data.augment import Augmentation
-from ltr.data.loading import Batch, ResidentImages
+from ltr.data.batch import Batch
+from ltr.data.loading import ResidentImages
 from ltr.data.module import DataModule
 from ltr.data.samplers import ClassBalanced, ClassIndex, Instance
 from ltr.data.source import ImageFiles, Source

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from ltr.configuration.targets import instantiate
 from ltr.data import pixel_operations as pixel
-from ltr.data.loading import Mix, to_device
+from ltr.data.batch import Mix, to_device
 from ltr.data.mixing import MIXES, mix_batch
 from ltr.data.policies import AutoAugment, Policy, RandAugment, apply_steps, fill_colour
 from ltr.errors import ConfigError, nearest

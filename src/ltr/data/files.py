@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ltr.data.loading import Batch, EpochLoader, to_device
+from ltr.data.batch import Batch, to_device
+from ltr.data.loading import EpochLoader
 from ltr.data.source import ImageFiles
 from ltr.errors import ConfigError, DataError
 from ltr.randomness import derive_seed, uniforms

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltr.data.loading import Mix, to_device
+from ltr.data.batch import Mix, to_device
 from ltr.randomness import generator
 
 MIXES = ("mixup", "cutmix")

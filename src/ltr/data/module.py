@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ltr.data.augment import Augmentation
+from ltr.data.batch import Batch, numbered, to_device
 from ltr.data.files import FileCrop, FileLoader
-from ltr.data.loading import Batch, DeviceLoader, ResidentImages, numbered, to_device
+from ltr.data.loading import DeviceLoader, ResidentImages
 from ltr.data.samplers import ClassIndex, Sampler, shard
 from ltr.data.source import ImageFiles, Source
 from ltr.data.split import Split

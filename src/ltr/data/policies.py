@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ltr.data import pixel_operations as pixel
-from ltr.data.loading import to_device
+from ltr.data.batch import to_device
 
 GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 ENHANCING = ("brightness", "colour", "contrast", "sharpness")

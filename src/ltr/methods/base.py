@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ltr.configuration.targets import instantiate
-from ltr.data.loading import Batch
+from ltr.data.batch import Batch
 from ltr.evaluation.scores import Scores
 from ltr.methods.stage import DataFacts, Settings, StageOutput
 from ltr.models.weights import seeded_construction
