@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,10 +66,14 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], first: Iterable[str
         writer.writerows(rows)
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 in hex of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def link_or_copy(source: Path, destination: Path) -> None:
     """Make ``destination`` the same file as ``source``: a hard link where the file system has them, else a copy."""
-    import shutil
-
     destination.parent.mkdir(parents=True, exist_ok=True)
     temporary = destination.with_name(f".{destination.name}.{os.getpid()}.part")
     temporary.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -161,9 +160,3 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
             torch.save(content, temporary)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise TrainingError(f"{path}: could not be written: {error}") from error
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 in hex of a file's content."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,6 +11,7 @@ import numpy as np
 
 from ltr.configuration.pages import digest, without_private
 from ltr.errors import CheckpointError
+from ltr.files import file_digest
 from ltr.methods.stage import Settings, Stage
 
 if TYPE_CHECKING:
@@ -67,8 +68,7 @@ def _identity_of(settings: Settings) -> dict[str, Any]:
     if weights:
         if not Path(weights).is_file():
             raise CheckpointError(f"backbone.weights={weights}: there is no such file")
-        with open(weights, "rb") as file:
-            plain["backbone"] = {**settings.backbone, "weights": hashlib.file_digest(file, "sha256").hexdigest()}
+        plain["backbone"] = {**settings.backbone, "weights": file_digest(Path(weights))}
     return plain
 
 

@@ -18,8 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ltr.errors import LtrError
-from ltr.files import write_json
-from ltr.runs.checkpoint import file_digest
+from ltr.files import file_digest, write_json
 
 RECORD = "stage.json"
 
@@ -51,6 +50,37 @@ class StageStore:
         self.folder(key).rename(aside)
         self.say(f"stored stage {key[:12]} is damaged ({', '.join(wrong)}): set aside as {aside}, training it again")
         return None
+
+    def finished(self) -> list[dict[str, Any]]:
+        """The records of all finished stages, newest first, each with ``age`` in seconds and ``bytes``.
+
+        The files' digests are not checked here; a record that cannot be read is passed over.
+        """
+        found = []
+        for path in self.root.glob(f"*/{RECORD}"):
+            try:
+                record = json.loads(path.read_text(encoding="utf-8"))
+                size = sum(file.stat().st_size for file in path.parent.iterdir() if file.is_file())
+                found.append(
+                    {**record, "key": path.parent.name, "age": time.time() - path.stat().st_mtime, "bytes": size}
+                )
+            except (OSError, ValueError, TypeError):
+                continue
+        return sorted(found, key=lambda record: record["age"])
+
+    def remove(self, key: str) -> bool:
+        """Delete a stage unless a run holds its lock; whether it was deleted. Runs keep their own links to weights."""
+        lock = FileLock(self.root / f".{key}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        try:
+            (self.folder(key) / RECORD).unlink(missing_ok=True)  # first: without it the rest is no finished stage
+            shutil.rmtree(self.folder(key), ignore_errors=True)
+            return True
+        finally:
+            lock.release()
 
     def _digest(self, key: str, name: str) -> str | None:
         path = self.folder(key) / name

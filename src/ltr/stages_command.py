@@ -1,0 +1,114 @@
+"""``ltr-stages``: look at the store of finished stages and clear it out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ltr.errors import LtrError
+
+_UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def main(argv: Sequence[str]) -> int:
+    """``ltr-stages list | show KEY | prune``; returns the exit code.
+
+    Raises:
+        LtrError: no such stage, or a duration that cannot be read.
+    """
+    parser = argparse.ArgumentParser(prog="ltr-stages", description="The store of finished stages.")
+    default = Path(os.environ.get("LTR_OUTPUTS", "outputs")) / "stages"
+    parser.add_argument(
+        "--stages", type=Path, default=default, metavar="FOLDER", help=f"the store (default: {default})"
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="one line a stage, newest first")
+    show = commands.add_parser("show", help="everything that determined a stage")
+    show.add_argument("key", help="its key, or the beginning of it")
+    prune = commands.add_parser("prune", help="delete stages; runs keep their own checkpoints")
+    prune.add_argument("--older-than", metavar="30d", help="only those finished longer ago (m, h, d or w)")
+    prune.add_argument("--keep-last", type=int, default=0, metavar="N", help="keep the N newest in any case")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+    try:
+        arguments = parser.parse_args(argv)
+    except SystemExit as stopped:
+        return stopped.code if isinstance(stopped.code, int) else 1
+
+    from ltr.runs.store import StageStore
+
+    store = StageStore(arguments.stages)
+    stages = store.finished()
+    if arguments.command == "list":
+        _list(stages, arguments.stages)
+    elif arguments.command == "show":
+        _show(stages, arguments.key)
+    else:
+        if arguments.older_than is None and not arguments.keep_last:
+            raise LtrError("prune needs --older-than or --keep-last: without them it would delete every stage")
+        _prune(store, stages, arguments.older_than, arguments.keep_last, arguments.dry_run)
+    return 0
+
+
+def seconds(duration: str) -> float:
+    """Seconds of ``30d``, ``12h``, ``5m`` or ``2w``.
+
+    Raises:
+        LtrError: anything else.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", duration)
+    if match is None:
+        raise LtrError(f"--older-than {duration}: allowed is a number and m, h, d or w, such as 30d")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _list(stages: Sequence[dict[str, Any]], folder: Path) -> None:
+    if not stages:
+        print(f"no finished stages in {folder}")
+        return
+    print(f"{'key':<13}{'stage':<17}{'what':<22}{'seed':>4}{'epochs':>8}{'trained in':>12}{'size':>10}{'age':>9}")
+    for stage in stages:
+        spec = stage["spec"]
+        what = spec["target"].rsplit(".", 1)[-1]
+        epochs = spec["settings"]["epochs"]
+        print(
+            f"{stage['key'][:12]:<13}{stage.get('name', '?'):<17}{what:<22}{spec['seed']:>4}{epochs:>8}"
+            f"{stage['seconds']:>10.0f} s{stage['bytes'] / 2**20:>7.1f} MB{_age(stage['age']):>9}"
+        )
+
+
+def _age(age: float) -> str:
+    for unit in ("w", "d", "h", "m"):
+        if age >= _UNITS[unit]:
+            return f"{age / _UNITS[unit]:.0f}{unit} ago"
+    return "just now"
+
+
+def _show(stages: Sequence[dict[str, Any]], key: str) -> None:
+    import yaml
+
+    matching = [stage for stage in stages if stage["key"].startswith(key)]
+    if len(matching) != 1:
+        reason = f"{len(matching)} stages begin with it; give more of the key" if matching else "there is no such stage"
+        raise LtrError(f"{key}: {reason} (ltr-stages list shows them)")
+    print(yaml.safe_dump(matching[0], sort_keys=False), end="")
+
+
+def _prune(store: Any, stages: Sequence[dict[str, Any]], older_than: str | None, keep_last: int, dry_run: bool) -> None:
+    limit = seconds(older_than) if older_than else 0.0
+    freed = 0
+    for stage in stages[keep_last:]:
+        if stage["age"] < limit:
+            continue
+        if dry_run:
+            print(f"would delete {stage['key'][:12]} {stage.get('name', '?')}")
+        elif store.remove(stage["key"]):
+            print(f"deleted {stage['key'][:12]} {stage.get('name', '?')}")
+        else:
+            print(f"kept {stage['key'][:12]} {stage.get('name', '?')}: a run is using it")
+            continue
+        freed += stage["bytes"]
+    print(f"{freed / 2**20:.1f} MB {'would be ' if dry_run else ''}freed")

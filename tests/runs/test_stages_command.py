@@ -1,0 +1,94 @@
+"""ltr-stages: list, show and prune."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from ltr.errors import LtrError
+from ltr.runs.store import RECORD, StageStore
+from ltr.stages_command import main, seconds
+
+DAY = 86400
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Three finished stages, 0, 10 and 40 days old, and one that is unfinished."""
+    store = StageStore(tmp_path)
+    for number, age in enumerate((0, 10, 40)):
+        key = f"{number}{'f' * 63}"
+        store.folder(key).mkdir()
+        (store.folder(key) / "weights.ckpt").write_bytes(b"w" * 1000)
+        spec = {"target": "ltr.methods.base.ImageClassifier", "seed": number, "settings": {"epochs": 3}}
+        store.finish(key, spec, 2.0, {"name": "representation"})
+        os.utime(store.folder(key) / RECORD, (time.time() - age * DAY,) * 2)
+    (tmp_path / "unfinished" / "state").mkdir(parents=True)
+    return store
+
+
+def keys(store):
+    return sorted(stage["key"][0] for stage in store.finished())
+
+
+def test_the_list_has_a_line_a_stage_newest_first(store, capsys):
+    assert main(["--stages", str(store.root), "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[0] for line in lines[1:]] == ["0", "1", "2"]
+    assert "ImageClassifier" in lines[1]
+    assert "10d ago" in lines[2] or "1w ago" in lines[2]
+
+
+def test_an_empty_store_says_so(tmp_path, capsys):
+    assert main(["--stages", str(tmp_path / "none"), "list"]) == 0
+    assert "no finished stages" in capsys.readouterr().out
+
+
+def test_show_takes_the_beginning_of_a_key(store, capsys):
+    assert main(["--stages", str(store.root), "show", "1f"]) == 0
+    assert "seed: 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key", ["", "9"])
+def test_show_refuses_a_key_that_is_not_one_stage(store, key):
+    with pytest.raises(LtrError, match="ltr-stages list"):
+        main(["--stages", str(store.root), "show", key])
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        (["--older-than", "30d"], ["0", "1"]),
+        (["--older-than", "5d"], ["0"]),
+        (["--older-than", "5d", "--keep-last", "2"], ["0", "1"]),
+        (["--keep-last", "1"], ["0"]),
+        (["--keep-last", "5"], ["0", "1", "2"]),
+    ],
+)
+def test_prune_deletes_old_finished_stages_only(store, options, left, capsys):
+    assert main(["--stages", str(store.root), "prune", "--dry-run", *options]) == 0
+    assert keys(store) == ["0", "1", "2"]
+    assert main(["--stages", str(store.root), "prune", *options]) == 0
+    assert keys(store) == left
+    assert (store.root / "unfinished" / "state").is_dir()
+
+
+def test_a_stage_in_use_is_kept(store, capsys):
+    key = next(stage["key"] for stage in store.finished() if stage["key"][0] == "2")
+    with store.locked(key, "representation"):
+        main(["--stages", str(store.root), "prune", "--older-than", "30d"])
+    assert "a run is using it" in capsys.readouterr().out
+    assert "2" in keys(store)
+
+
+def test_prune_without_a_limit_is_refused(store):
+    with pytest.raises(LtrError, match="every stage"):
+        main(["--stages", str(store.root), "prune"])
+
+
+@pytest.mark.parametrize("duration", ["30", "d", "-3d", "3 days", "3y"])
+def test_a_duration_that_cannot_be_read_is_refused(duration):
+    with pytest.raises(LtrError, match="such as 30d"):
+        seconds(duration)
