@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -13,51 +14,19 @@ from ltr.errors import ConfigError, Interrupted, LtrError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from ltr.configuration.command_line import CommandLine
+
 _FULL = "HYDRA_FULL_ERROR"
-_FLAGS_WITH_VALUE = ("--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c", "--info", "-i")
 
 
 def train() -> None:
     """Entry point of ``ltr-train``."""
-    sys.exit(train_main(sys.argv[1:]))
+    sys.exit(_process(lambda: train_main(sys.argv[1:])))
 
 
 def evaluate() -> None:
     """Entry point of ``ltr-eval``."""
-    from ltr.evaluate_command import main
-
-    sys.exit(guarded(lambda: main(sys.argv[1:])))
-
-
-def guarded(task: Callable[[], int | None]) -> int:
-    """Run a task and turn what goes wrong into a message and an exit code; a traceback only on request."""
-    try:
-        return task() or 0
-    except LtrError as error:
-        return report(error)
-    except KeyboardInterrupt:
-        return report(Interrupted(2, "stopped by Ctrl-C"))
-    except BrokenPipeError:
-        return 141
-    except Exception as error:
-        if os.environ.get(_FULL) == "1":
-            raise
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        print(
-            f"error: {type(error).__name__}: {error}\n"
-            f"  in {os.path.basename(where.filename)}, line {where.lineno}. This is not a mistake that ltr foresees: "
-            f"{_FULL}=1 shows the traceback",
-            file=sys.stderr,
-        )
-        return 1
-
-
-def report(error: LtrError) -> int:
-    """Print an error for people and give its exit code."""
-    if os.environ.get(_FULL) == "1":
-        traceback.print_exception(error)
-    print(f"{'stopped' if isinstance(error, Interrupted) else 'error'}: {error}", file=sys.stderr)
-    return error.exit_code
+    sys.exit(_process(lambda: evaluate_main(sys.argv[1:])))
 
 
 def train_main(argv: list[str]) -> int:
@@ -65,41 +34,132 @@ def train_main(argv: list[str]) -> int:
     return guarded(lambda: _train(argv))
 
 
+def evaluate_main(argv: list[str]) -> int:
+    """``ltr-eval`` with these arguments; returns the exit code."""
+    from ltr.evaluate_command import main
+
+    return guarded(lambda: main(argv))
+
+
+def _process(command: Callable[[], int]) -> int:
+    """A command as a process: a reader that goes away early, as in ``| head``, ends it without a word."""
+    logging.raiseExceptions = False  # Hydra prints through logging, which would report the closed pipe line by line
+    code = command()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it exits
+        return 141
+    return code
+
+
+def guarded(task: Callable[[], int | None]) -> int:
+    """Run a task and turn what goes wrong into a message and an exit code; a traceback only on request."""
+    try:
+        return task() or 0
+    except (KeyboardInterrupt, _Stopped) as stopped:
+        cause = stopped.__cause__
+        return report(cause if isinstance(cause, Interrupted) else Interrupted(2, "stopped by Ctrl-C"))
+    except BrokenPipeError:
+        return 141
+    except Exception as error:
+        return report(error)
+
+
+def report(error: Exception, of: str = "") -> int:
+    """Print an error for people and give its exit code.
+
+    Args:
+        of: what failed, where that is not the whole command.
+    """
+    if os.environ.get(_FULL) == "1":
+        traceback.print_exception(error)
+    if isinstance(error, LtrError):
+        print(f"{of}{'stopped' if isinstance(error, Interrupted) else 'error'}: {error}", file=sys.stderr)
+        return error.exit_code
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    if isinstance(error, OSError):
+        advice = "Look at whether this path is right and can be written, and at the space that is left on the disk"
+    else:
+        advice = "This is not a mistake that ltr foresees"
+    print(
+        f"{of}error: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}\n"
+        f"  in {os.path.basename(where.filename)}, line {where.lineno}. {advice}; {_FULL}=1 shows the traceback",
+        file=sys.stderr,
+    )
+    return 1
+
+
+class _Stopped(BaseException):
+    """A signal on its way out: no Exception, or a sweep would take it for a failed job and go on with the next."""
+
+
+class _JobFailed(Exception):
+    """A job of a sweep whose error has been printed; tells the sweep, wherever the job ran."""
+
+
 def _train(argv: list[str]) -> int:
     import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
+    from ltr.configuration.command_line import read
     from ltr.configuration.pages import conf_directory
+    from ltr.configuration.targets import allowing
 
-    argv = _take_allowed(argv)
+    line = read(argv)
+    if line.mistakes:
+        with allowing(line.allowed):
+            raise _explained(line, None) or AssertionError
+    if "--version" in line.flags:
+        from ltr import __version__
+
+        print(f"ltr {__version__}")
+        return 0
     codes: list[int] = []
     wanted_traceback = os.environ.get(_FULL)
 
     def task(config: DictConfig) -> float | None:
-        with _environment(_FULL, wanted_traceback):
-            try:
-                return _train_task(config)
-            except Interrupted:
-                raise
-            except LtrError as error:
-                codes.append(report(error))
-                return None
+        # a sweep's launcher may have carried this to another process
+        with _environment(_FULL, wanted_traceback), allowing(line.allowed):
+            return _job(config, codes)
 
     main = hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="train")(task)
     before = sys.argv
-    sys.argv = ["ltr-train", *argv]
+    sys.argv = [before[0], *line.for_hydra]
     try:
-        with _environment(_FULL, "1"):  # Hydra then raises instead of printing the first mistake and exiting
+        # Hydra then raises instead of printing the first mistake and exiting
+        with _environment(_FULL, "1"):
             main()
-    except (HydraException, OmegaConfBaseException) as error:
-        with _environment(_FULL, wanted_traceback):
-            raise _explained(error, argv) from error
-    except SystemExit as stopped:  # argparse: --help, or flags it does not know
+    except _JobFailed:
+        return 1
+    except Exception as error:
+        with allowing(line.allowed):
+            mistakes = _explained(line, error)
+        if mistakes is None:
+            raise
+        raise mistakes from error
+    except SystemExit as stopped:  # --help
         return stopped.code if isinstance(stopped.code, int) else 1
     finally:
         sys.argv = before
-    return 0 if not codes else codes[0] if len(codes) == 1 else 1
+    return codes[0] if codes else 0
+
+
+def _job(config: DictConfig, codes: list[int]) -> float | None:
+    """One run; what goes wrong is printed here, where Hydra cannot add to it."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra = HydraConfig.get()
+    try:
+        return _train_task(config)
+    except Interrupted as stopped:
+        raise _Stopped from stopped
+    except Exception as error:
+        if hydra.mode is not RunMode.MULTIRUN:
+            codes.append(report(error))
+            return None
+        report(error, f"job {hydra.job.num} ({' '.join(_overrides()) or 'no overrides'}): ")
+        raise _JobFailed from None
 
 
 class _environment:
@@ -122,58 +182,37 @@ class _environment:
             os.environ[self.name] = value
 
 
-def _take_allowed(argv: list[str]) -> list[str]:
-    """Remove ``--allow PREFIX`` (which Hydra does not know) and remember the prefixes."""
-    from ltr.configuration.targets import allow
+def _explained(line: CommandLine, error: Exception | None) -> ConfigError | None:
+    """All mistakes of a command line that was refused; Hydra's own words where we find none; None: not a mistake."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
-    rest, arguments = [], iter(argv)
-    for argument in arguments:
-        if argument == "--allow" or argument.startswith("--allow="):
-            prefix = argument.partition("=")[2] or next(arguments, "")
-            if not prefix or prefix.startswith("-") or "=" in prefix:
-                raise ConfigError("--allow needs a package prefix, e.g. --allow my_project")
-            allow(prefix)
-        else:
-            rest.append(argument)
-    return rest
+    from ltr.configuration.overrides import explain, in_short
+
+    mistakes = line.mistakes + explain(line.overrides, line.config_dir, line.config_name, line.sweep)
+    if not mistakes and error is not None:
+        if not isinstance(error, (HydraException, OmegaConfBaseException)):
+            return None
+        mistakes = [in_short(error)]
+    lines = [f"  {mistake}" for mistake in dict.fromkeys(mistakes)]
+    return ConfigError("\n".join(["the command cannot be carried out:", *lines]))
 
 
-def _explained(error: Exception, argv: list[str]) -> ConfigError:
-    """All mistakes of the command line that Hydra refused, or its own words where we find none."""
-    from ltr.configuration.overrides import explain
+def _overrides() -> list[str]:
+    """The running job's overrides as they were written."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
 
-    config_dir, overrides, skip = None, [], False
-    for position, argument in enumerate(argv):
-        if skip:
-            skip = False
-        elif argument in ("--config-dir", "-cd"):
-            config_dir, skip = argv[position + 1] if position + 1 < len(argv) else None, True
-        elif argument.startswith("--config-dir="):
-            config_dir = argument.partition("=")[2]
-        elif argument in (
-            "--config-name",
-            "-cn",
-            "--config-path",
-            "-cp",
-            "--package",
-            "-p",
-            "--cfg",
-            "-c",
-            "--info",
-            "-i",
-        ):
-            skip = True
-        elif not argument.startswith("-"):
-            overrides.append(argument)
-    mistakes = explain(overrides, config_dir, "train") or [str(error).strip()]
-    return ConfigError("\n".join(["the command cannot be carried out:", *(f"  {m}" for m in dict.fromkeys(mistakes))]))
+    texts = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return [str(text) for text in texts] if isinstance(texts, list) else []
 
 
 def _train_task(config: DictConfig) -> float | None:
     """Check the composed configuration cheaply, then import what is heavy and run."""
     from ltr.configuration.check import checked
+    from ltr.configuration.overrides import unread
 
-    plain = checked(config)
+    plain = checked(config, unread(_overrides(), config))
     from rich.console import Console
 
     from ltr.train_command import carry_out

@@ -1,7 +1,7 @@
 """Ranges and choices: what the ``_allowed_`` entries of the pages say, checked against the values given.
 
-The grammar of an entry is a list of choices, or a string ``[int ]INTERVAL[ or null]`` such as ``[0, 1)``,
-``int [1, inf)`` or ``(0, inf) or null``.
+The grammar of an entry is a list of choices, or a string ``[list of ][int ]INTERVAL[ or null]`` such as ``[0, 1)``,
+``int [1, inf)``, ``(0, inf) or null`` or ``list of (0, 1)``. ``[[a, b]]`` stands for a list of any of these choices.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from ltr.configuration.pages import mappings
 from ltr.errors import nearest
 
+_LIST = "list of "
 _RULE = re.compile(
     r"^(?P<int>int )?(?P<left>[\[(])\s*(?P<low>[^,\s]+)\s*,\s*(?P<high>[^,\s\])]+)\s*(?P<right>[\])])"
     r"(?P<null> or null)?$"
@@ -22,11 +23,17 @@ _RULE = re.compile(
 
 def problem(value: Any, rule: str | list) -> str | None:
     """Why ``value`` breaks ``rule``, as the end of a sentence; None when it is allowed."""
+    choices_of_list = isinstance(rule, list) and len(rule) == 1 and isinstance(rule[0], list)
+    if choices_of_list or (isinstance(rule, str) and rule.startswith(_LIST)):
+        of_each = rule[0] if isinstance(rule, list) else rule.removeprefix(_LIST)
+        if not isinstance(value, list):
+            return f"a list is needed, such as [{value}]"
+        return next((reason for reason in (problem(entry, of_each) for entry in value) if reason), None)
     if isinstance(rule, list):
         # 1 == True in Python, not on a page
         if any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in rule):
             return None
-        names = ["null" if choice is None else str(choice) for choice in rule]
+        names = [shown(choice) for choice in rule]
         return f"allowed is one of: {', '.join(names)}{nearest(str(value), names)}"
     match = _RULE.match(rule)
     if match is None:
@@ -46,13 +53,33 @@ def check_values(config: Mapping) -> list[str]:
     """One sentence for every value of ``config`` (plain, resolved) that its page does not allow."""
     mistakes = []
     for path, node in mappings(config):
-        for key, rule in (node.get("_allowed_") or {}).items():
-            name = f"{path}.{key}" if path else key
-            if key not in node:
+        rules = node.get("_allowed_") or {}
+        for key, value in node.items():
+            if key == "_allowed_":
                 continue
-            # of a list, each entry has to be allowed
-            for value in node[key] if isinstance(node[key], list) else [node[key]]:
-                reason = problem(value, rule)
-                if reason:
-                    mistakes.append(f"{name}={'null' if value is None else value}: {reason}")
+            reason = problem(value, rules[key]) if key in rules else None
+            if reason is None and not _representable(value):
+                reason = "a finite number of at most 64 bits is needed"
+            if reason:
+                mistakes.append(f"{path}.{key}".removeprefix(".") + f"={shown(value)}: {reason}")
     return mistakes
+
+
+def shown(value: Any) -> str:
+    """A value as it is written on a command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(shown(entry) for entry in value)}]"
+    return str(value)
+
+
+def _representable(value: Any) -> bool:
+    """No number in it is NaN, infinite or too large for an array: always a slip, and no result file could hold it."""
+    if isinstance(value, list):
+        return all(_representable(entry) for entry in value)
+    if isinstance(value, int):
+        return abs(value) < 2**63
+    return not isinstance(value, float) or math.isfinite(value)

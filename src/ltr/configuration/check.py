@@ -2,28 +2,99 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ltr.configuration.allowed import check_values
+from ltr.configuration.pages import leaves
+from ltr.configuration.structure import check_structure
 from ltr.configuration.targets import check_targets
 from ltr.errors import ConfigError
 
 
-def checked(config: DictConfig) -> dict[str, Any]:
-    """The configuration as plain data, with values and targets checked.
+def checked(config: DictConfig, known_mistakes: Iterable[str] = ()) -> dict[str, Any]:
+    """The configuration as plain data, with structure, values and targets checked.
+
+    Args:
+        config: composed, not yet resolved.
+        known_mistakes: found elsewhere, to be told in the same message.
 
     Raises:
         ConfigError: all mistakes in one message.
     """
+    plain, mistakes = examined(config)
+    refuse([*known_mistakes, *mistakes], "the configuration is not allowed")
+    return plain
+
+
+def refuse(mistakes: Iterable[str], headline: str) -> None:
+    """Raise a ConfigError that names each mistake once, if there is one."""
+    lines = list(dict.fromkeys(mistakes))
+    if lines:
+        raise ConfigError("\n".join([f"{headline}:", *(f"  {line}" for line in lines)]))
+
+
+def examined(config: DictConfig) -> tuple[dict[str, Any], list[str]]:
+    """The configuration as plain data, and a sentence for everything that is wrong with it.
+
+    What cannot be resolved is left out. No code that the pages name is imported.
+    """
+    plain, unresolved = _resolved(config)
+    raw = OmegaConf.to_container(config, resolve=False)
+    structural = [line for line in check_structure(plain) if line.split(":")[0] not in unresolved]
+    named = {line.split("=")[0] for line in structural}
+    values = [line for line in check_values(plain) if line.split("=")[0] not in named]
+    own = _without_passed_on([*structural, *values], dict(leaves(raw)))
+    return plain, [*filter(None, unresolved.values()), *own, *check_targets(plain)]
+
+
+def _without_passed_on(mistakes: list[str], raw: Mapping[str, Any]) -> list[str]:
+    """Without those about values that only pass on another wrong value, as in ``scale: ${head.scale}``."""
+    wrong = {line.split("=")[0] for line in mistakes}
+    return [line for line in mistakes if not _refers_to(raw.get(line.split("=")[0]), wrong)]
+
+
+def _refers_to(value: Any, keys: Iterable[str]) -> bool:
+    """Whether an unresolved value interpolates one of these keys."""
+    return any(re.search(rf"\$\{{[^}}]*(?<![\w.]){re.escape(key)}(?![\w.])", str(value)) for key in keys)
+
+
+def _resolved(config: DictConfig) -> tuple[dict[str, Any], dict[str, str]]:
+    """Plain data, and for each key that cannot be resolved a sentence ('' where another key's sentence says it)."""
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"the configuration cannot be resolved: {str(error).strip()}") from error
+        unresolved: dict[str, str] = {}
+    except OmegaConfBaseException:
+        plain, unresolved = _leaf_by_leaf(config)
     assert isinstance(plain, dict)
-    mistakes = check_values(plain) + check_targets(plain)
-    if mistakes:
-        raise ConfigError("\n".join(["the configuration is not allowed:", *(f"  {m}" for m in mistakes)]))
-    return {str(key): value for key, value in plain.items()}
+    return {str(key): value for key, value in plain.items()}, unresolved
+
+
+def _leaf_by_leaf(config: DictConfig) -> tuple[Any, dict[str, str]]:
+    raw = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(raw, dict)
+    failed: dict[str, tuple[Any, str]] = {}
+    for key, value in leaves(raw):
+        try:
+            found = OmegaConf.select(config, key, throw_on_resolution_failure=True)
+            if OmegaConf.is_config(found):
+                OmegaConf.to_container(found, resolve=True, throw_on_missing=True)
+            if value == "???":
+                failed[key] = (value, "its page leaves it open; give it a value")
+        except OmegaConfBaseException as error:
+            failed[key] = (value, f"cannot be resolved: {str(error).strip().splitlines()[0]}")
+    for key in failed:
+        *path, last = key.split(".")
+        node = raw
+        for part in path:
+            node = node[part]
+        del node[last]
+    sentences = {}
+    for key, (value, why) in failed.items():
+        passed_on = _refers_to(value, failed)
+        sentences[key] = "" if passed_on else f"{key}={value}: {why}"
+    return OmegaConf.to_container(OmegaConf.create(raw), resolve=True), sentences

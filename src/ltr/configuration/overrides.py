@@ -1,12 +1,16 @@
-"""What is wrong with a command line: every mistake, not only the first that Hydra stops at.
+"""What is wrong with a command line's ``key=value``s: every mistake, not only the first that Hydra stops at.
 
-Called only after Hydra has refused the command, so that a correct command pays nothing for it.
+`explain` is called only after Hydra has refused the command, so that a correct command pays nothing for it.
 """
 
 from __future__ import annotations
 
+import re
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -16,110 +20,251 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ltr.configuration.allowed import check_values
+from ltr.configuration.allowed import problem
+from ltr.configuration.check import examined, refuse
 from ltr.configuration.pages import conf_directory, leaves
-from ltr.configuration.targets import check_targets
+from ltr.configuration.suggestions import keys_of_other_pages, suggestion
 from ltr.errors import nearest
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
     from hydra.core.override_parser.types import Override
 
+_PLUGINS = {"joblib": "sweep", "optuna": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm"}
+_REFUSED = (HydraException, OmegaConfBaseException, ValueError)  # Hydra raises the last for some groups
 
-def explain(overrides: list[str], config_dir: str | None, config_name: str) -> list[str]:
+
+def explain(overrides: list[str], config_dir: str | None, config_name: str, sweep: bool = False) -> list[str]:
     """One sentence for every override that cannot be applied, and for every value that is not allowed.
 
     Args:
         overrides: the command line without flags, e.g. ``["method=crt", "loss.betta=1"]``.
         config_dir: the user's own folder of pages (``--config-dir``), or None.
         config_name: the primary page.
+        sweep: several values for one key are wanted (``-m``).
 
     Returns:
         Sentences; empty when nothing is found to be wrong.
     """
-    parser = OverridesParser.create()
-    mistakes: list[str] = []
-    parsed: list[tuple[str, Override]] = []
-    for text in overrides:
-        try:
-            parsed.append((text, parser.parse_override(text)))
-        except HydraException as error:
-            first_line = str(error).strip().splitlines()[0]
-            hint = "" if "=" in text else " (an override is written key=value)"
-            mistakes.append(f"{text}: not an override{hint}: {first_line}")
-
+    parsed, mistakes = parse(overrides)
     already = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
+        with warnings.catch_warnings(), initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
+            warnings.simplefilter("ignore")
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
             search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
-            mistakes += _explain_parsed(parsed, hydra.config_loader, search, config_name)
+            mistakes += _Explanation(hydra.config_loader, search, config_name, sweep).mistakes(parsed)
     finally:
         GlobalHydra.instance().clear()
         if already is not None:
             GlobalHydra.instance().initialize(already)
+    return list(dict.fromkeys(mistakes))
+
+
+def composed(overrides: list[str]) -> DictConfig:
+    """The primary page with these overrides, in Python instead of on a command line.
+
+    Raises:
+        ConfigError: names everything that is wrong with the overrides.
+    """
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
+            return compose("train", overrides=overrides)
+    except _REFUSED as error:
+        mistakes = explain(overrides, None, "train") or [in_short(error)]
+        refuse(mistakes, "the overrides cannot be applied")
+        raise
+
+
+def parse(overrides: Iterable[str]) -> tuple[list[Parsed], list[str]]:
+    """The overrides that can be read, and a sentence for each that cannot."""
+    parser = OverridesParser.create()
+    parsed, mistakes = [], []
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+            if not override.key_or_group:
+                raise ValueError("the key is missing")
+            # values of a sweep are read here too, where a wrong one is noticed
+            values = list(override.sweep_iterator()) if override.is_discrete_sweep() else [override.value()]
+            parsed.append(Parsed(text, override, values))
+        except Exception as error:  # Hydra's grammar raises many kinds
+            hint = "" if "=" in text.strip("=") else "; an override is written key=value"
+            mistakes.append(f"{text or repr(text)}: not an override{hint} ({in_short(error)})")
+    return parsed, mistakes
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """One override: as it was written, as Hydra reads it, and its values (several where it is a sweep)."""
+
+    text: str
+    override: Override
+    values: list[Any]
+
+    @property
+    def key(self) -> str:
+        return self.override.key_or_group
+
+    @property
+    def adds(self) -> bool:
+        return self.override.is_add() or self.override.is_force_add()
+
+
+def unread(overrides: Iterable[str], config: DictConfig) -> list[str]:
+    """One sentence for what Hydra accepts and nothing would ever look at.
+
+    That is an added key (``+key=value``) which no page refers to, and an unknown page of the optional group recipe.
+    """
+    candidates = [text for text in overrides if text.startswith(("+", "recipe"))]
+    if not candidates:
+        return []
+    parsed, mistakes = parse(candidates)
+    raw = str(OmegaConf.to_container(config, resolve=False))
+    for one in parsed:
+        top, _, below = one.key.partition(".")
+        if one.key == "recipe" and not one.adds:
+            pages = sorted(path.stem for path in (conf_directory() / "recipe").glob("*.yaml"))
+            mistakes += [
+                f"{one.text}: there is no recipe '{value}'; there are: {', '.join(pages)}{nearest(str(value), pages)}"
+                for value in one.values
+                if str(value) not in pages
+            ]
+        elif one.adds and (top not in _ROOMS or (top == "dataset" and below and "." not in below)):
+            is_page = not below and (conf_directory() / top).is_dir()
+            if not is_page and not re.search(rf"\$\{{[^}}]*(?<![\w.]){re.escape(one.key)}(?!\w)", raw):
+                mistakes.append(
+                    f"{one.text}: nothing reads '{one.key}'. A key can be added where a page hands its keys to code, "
+                    "e.g. +loss.KEY=VALUE, or where another page refers to it"
+                )
     return mistakes
 
 
-def _explain_parsed(
-    parsed: list[tuple[str, Override]], loader: ConfigLoader, search: list[str], config_name: str
-) -> list[str]:
-    mistakes: list[str] = []
-    choices: list[str] = []
-    values: list[tuple[str, Override]] = []
-    groups = set(loader.list_groups(""))
-    for text, override in parsed:
-        key = override.key_or_group
-        if override.is_hydra_override():
-            continue
-        if key in groups:
-            option = override.value()
-            options = loader.get_group_options(key, ObjectType.CONFIG)
-            wanted = [str(value) for value in override.sweep_iterator()] if override.is_sweep_override() else [option]
-            unknown = [value for value in wanted if value is not None and str(value) not in options]
-            for value in unknown:
-                mistakes.append(f"{text}: there is no {key} '{value}'; there are: {', '.join(options)}"
-                                f"{nearest(str(value), options)}")  # fmt: skip
-            if not unknown and not override.is_sweep_override():
-                choices.append(text)
-        else:
-            values.append((text, override))
-    try:
-        composed = compose(config_name=config_name, overrides=search + choices)
-    except (HydraException, OmegaConfBaseException) as error:
-        return [*mistakes, str(error).strip()]
-    return mistakes + _explain_values(values, composed, groups, search + choices, config_name)
+# groups in which added keys are checked elsewhere, against signatures or the shipped pages
+_ROOMS = ("trainer", "strategy", "sampler", "augment", "head", "loss", "backbone", "optimizer", "scheduler", "dataset",
+          "method", "evaluation", "checkpoint", "callbacks", "logger", "paths", "hydra")  # fmt: skip
 
 
-def _explain_values(
-    values: list[tuple[str, Override]], composed: DictConfig, groups: set[str], base: list[str], config_name: str
-) -> list[str]:
-    mistakes: list[str] = []
-    good: list[str] = []
-    known = [key for key, _ in leaves(OmegaConf.to_container(composed, resolve=False))]
-    prefixes = {key.rsplit(".", depth)[0] for key in known for depth in range(1, key.count(".") + 1)}
-    for text, override in values:
-        key = override.key_or_group
-        if key in known or key in prefixes:
-            if override.is_add():
-                mistakes.append(f"{text}: '{key}' exists already; write it without '+'")
-            elif not override.is_sweep_override():
-                good.append(text)
-        elif override.is_add() or override.is_force_add():
-            good.append(text)
-        elif "=" not in text and not override.is_delete():
-            mistakes.append(f"{text}: an override is written key=value")
-        else:
-            same_name = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
-            hint = nearest(key, [*known, *groups]) or (f". Did you mean '{same_name[0]}'?" if same_name else "")
-            mistakes.append(f"{text}: there is no key '{key}'{hint}")
-    try:
-        checked = compose(config_name=config_name, overrides=base + good)
-        container = OmegaConf.to_container(checked, resolve=True)
+def in_short(error: Exception) -> str:
+    """Hydra's words without its search path and the links to its documentation."""
+    text = re.split(r"\n\s*(?:Config search path|See https?://|full_key:|object_type=)", str(error).strip())[0]
+    return " ".join(text.replace("LexerNoViableAltException: ", "cannot be read: ").split()) or type(error).__name__
+
+
+class _Explanation:
+    """Applies what is right step by step, and says what is wrong with the rest."""
+
+    def __init__(self, loader: ConfigLoader, search: list[str], config_name: str, sweep: bool) -> None:
+        self.loader = loader
+        self.config_name = config_name
+        self.sweep = sweep
+        self.groups = set(loader.list_groups("")) - {""}
+        self.good = list(search)  # what composes
+
+    def mistakes(self, parsed: list[Parsed]) -> list[str]:
+        mistakes = []
+        if not self.sweep:
+            mistakes += [
+                f"{one.text}: several values are a sweep, which needs the flag -m; a list is written {one.key}=[...]"
+                for one in parsed
+                if one.override.is_sweep_override() and not one.override.is_hydra_override()
+            ]
+        pages = [one for one in parsed if self._chooses_page(one)]
+        unknown = {one.text: self._unknown_pages(one) for one in pages}
+        mistakes += [line for lines in unknown.values() for line in lines]
+        mistakes += self._apply([one for one in pages if not unknown[one.text]])
+        mistakes += [line for one in parsed if one.override.is_hydra_override() for line in self._hydra(one)]
+        try:
+            composed = compose(config_name=self.config_name, overrides=self.good)
+        except _REFUSED as error:
+            return [*mistakes, in_short(error)]
+        rest = [one for one in parsed if not self._chooses_page(one) and not one.override.is_hydra_override()]
+        return mistakes + self._values(rest, composed)
+
+    def _chooses_page(self, one: Parsed) -> bool:
+        return one.key in self.groups and not any(isinstance(value, dict) for value in one.values)
+
+    def _hydra(self, one: Parsed) -> list[str]:
+        error = self._composes([one.text], hydra=True)
+        if error is None:
+            return []
+        extra = _PLUGINS.get(str(one.values[0]))
+        hint = f". It needs pip install 'ltr[{extra}]'" if extra else ""
+        return [f"{one.text}: {in_short(error)}{hint}"]
+
+    def _unknown_pages(self, one: Parsed) -> list[str]:
+        if one.override.is_delete():
+            return []
+        options = self.loader.get_group_options(one.key, ObjectType.CONFIG)
+        wanted = [v for value in one.values for v in (value if isinstance(value, list) else [value])]
+        return [
+            f"{one.text}: there is no {one.key} '{'null' if value is None else value}'; there are: "
+            f"{', '.join(options) or 'none'}{nearest(value, options) if value else ''}"
+            for value in wanted
+            if str(value) not in options
+        ]
+
+    def _apply(self, several: list[Parsed]) -> list[str]:
+        """Add overrides to what composes: all at once, or where that fails one after the other."""
+        texts = [one.text for one in several if not one.override.is_sweep_override()]
+        if self._composes(texts) is None:
+            self.good += texts
+            return []
+        mistakes = []
+        for text in texts:
+            error = self._composes([text])
+            if error is None:
+                self.good.append(text)
+            else:
+                mistakes.append(f"{text}: {in_short(error)}")
+        return mistakes
+
+    def _composes(self, more: list[str], hydra: bool = False) -> Exception | None:
+        try:
+            compose(config_name=self.config_name, overrides=[*self.good, *more], return_hydra_config=hydra)
+        except _REFUSED as error:
+            return error
+        return None
+
+    def _values(self, parsed: list[Parsed], composed: DictConfig) -> list[str]:
+        mistakes: list[str] = []
+        container = OmegaConf.to_container(composed, resolve=False)
         assert isinstance(container, dict)
-        mistakes += check_values(container) + check_targets(container)
-    except (HydraException, OmegaConfBaseException) as error:
-        mistakes.append(str(error).strip().replace("\n", " "))
-    return mistakes
+        known = [key for key, _ in leaves(container)]
+        nodes = {key.rsplit(".", depth)[0] for key in known for depth in range(1, key.count(".") + 1)}
+        fitting: list[Parsed] = []
+        for one in parsed:
+            exists = one.key in known or one.key in nodes
+            below = [key for value in one.values if isinstance(value, dict) for key, _ in leaves(value, one.key)]
+            if exists and one.override.is_add():
+                mistakes.append(f"{one.text}: '{one.key}' exists already; write it without '+'")
+            elif exists and one.override.is_sweep_override():
+                mistakes += self._sweep_values(one, composed)
+            elif exists and not one.adds and not set(below) <= set(known):
+                unknown = [key for key in below if key not in known]
+                mistakes.append(f"{one.text}: there is no key '{unknown[0]}'{suggestion(unknown[0], known, {})}")
+            elif exists or one.adds:
+                fitting.append(one)
+            else:
+                others = keys_of_other_pages(one.key, composed)
+                mistakes.append(f"{one.text}: there is no key '{one.key}'{suggestion(one.key, known, others)}")
+        mistakes += self._apply(fitting)
+        try:
+            final = compose(config_name=self.config_name, overrides=self.good)
+        except _REFUSED as error:
+            return [*mistakes, in_short(error)]
+        _, wrong = examined(final)
+        return [*mistakes, *wrong, *unread([one.text for one in fitting], final)]
+
+    def _sweep_values(self, one: Parsed, composed: DictConfig) -> list[str]:
+        node, _, last = one.key.rpartition(".")
+        parent = OmegaConf.select(composed, node) if node else composed
+        rules = parent.get("_allowed_") or {} if OmegaConf.is_dict(parent) else {}
+        if last not in rules:
+            return []
+        rule = OmegaConf.to_container(rules)[last]  # type: ignore[index,call-overload]
+        reasons = [(value, problem(value, rule)) for value in one.values]
+        return [f"{one.key}={value}: {reason}" for value, reason in reasons if reason]

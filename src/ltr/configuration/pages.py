@@ -20,6 +20,19 @@ def conf_directory() -> Path:
     raise ConfigError(f"the configuration pages are missing: looked in {package / 'conf'} and the checkout's conf/")
 
 
+def read_page(page: str) -> dict[str, Any]:
+    """A shipped page as it is written, not composed, e.g. ``read_page("trainer/default")``."""
+    import yaml
+
+    content = yaml.safe_load((conf_directory() / f"{page}.yaml").read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}
+
+
+def page_names(group: str) -> list[str]:
+    """The names of the shipped pages of a group."""
+    return sorted(path.stem for path in (conf_directory() / group).glob("*.yaml"))
+
+
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Every (dotted key, value) below ``node``, without the private ``_allowed_`` entries."""
     if isinstance(node, Mapping):

@@ -6,24 +6,41 @@ Convention: what a page supplies is keyword-only in the callable, what the progr
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ltr.configuration.pages import mappings
+from ltr.configuration.signatures import for_pages, mismatches
 from ltr.errors import ConfigError, nearest
 
-ALLOWED_PREFIXES = ("ltr.", "torch.nn.", "torch.optim.", "torchvision.models.", "timm.", "pytorch_lightning.loggers.")
+# timm as a whole has functions that unpickle a file; its models come through ltr.models
+ALLOWED_PREFIXES = ("ltr.", "torch.nn.", "torch.optim.", "torchvision.models.")
 PRIVATE = ("_target_", "_allowed_", "name")
 _extra_prefixes: list[str] = []
 
 
-def allow(prefix: str) -> None:
-    """Let configs name objects below ``prefix`` (from ``--allow``); never called with text from a config file."""
-    if prefix not in _extra_prefixes:
-        _extra_prefixes.append(prefix)
+@contextlib.contextmanager
+def allowing(prefixes: Sequence[str]) -> Iterator[None]:
+    """Let configs name objects below these prefixes (from ``--allow``), for the time of a command.
+
+    Never called with text from a config file.
+
+    Raises:
+        ConfigError: one that is not the dotted name of a package.
+    """
+    for prefix in prefixes:
+        if not all(part.isidentifier() for part in prefix.split(".")):
+            raise ConfigError(f"--allow {prefix}: the dotted name of a package is needed, e.g. --allow my_project")
+    before = list(_extra_prefixes)
+    _extra_prefixes.extend(prefixes)
+    try:
+        yield
+    finally:
+        _extra_prefixes[:] = before
 
 
 def allowed_prefixes() -> tuple[str, ...]:
@@ -79,9 +96,13 @@ def locate(target: str, path: str = "") -> Any:
                 f"{_key(path)}={target}: importing it needs the package '{missing.name}', which is not installed. "
                 f"Install it, e.g. pip install {missing.name}"
             ) from missing
+        except Exception as error:  # whatever a module of one's own may do wrong when it is imported
+            raise ConfigError(
+                f"{_key(path)}={target}: importing {module_name} fails: {type(error).__name__}: {error}"
+            ) from error
         for part in parts[cut:]:
             if not hasattr(found, part):
-                raise ConfigError(f"{_key(path)}={target}: '{module_name}' has no '{part}'{nearest(part, vars(found))}")
+                raise ConfigError(f"{_key(path)}={target}: '{module_name}' has no '{part}'{nearest(part, dir(found))}")
             found = getattr(found, part)
         own_module = getattr(found, "__module__", None) or ""
         if not callable(found) or not _inside(own_module):
@@ -103,25 +124,15 @@ def check_arguments(config: Mapping) -> list[str]:
         if "_target_" not in node:
             continue
         try:
-            signature = inspect.signature(locate(node["_target_"], path))
+            function = locate(node["_target_"], path)
         except ConfigError as error:
             mistakes.append(str(error))
             continue
+        try:
+            signature = inspect.signature(function)
         except ValueError:  # a builtin without a signature
             continue
-        parameters = signature.parameters
-        given = _page_arguments(node, signature)
-        open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        accepted = [n for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        for key in given:
-            if key not in accepted and not open_ended:
-                mistakes.append(
-                    f"{path}.{key}: {node['_target_']} has no such argument; it has {', '.join(accepted) or 'none'}"
-                    f"{nearest(key, accepted)}"
-                )
-        for key, parameter in parameters.items():
-            if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty and key not in given:
-                mistakes.append(f"{path}.{key}: missing; {node['_target_']} needs it")
+        mistakes += mismatches(path, node["_target_"], function, signature, _page_arguments(node, signature))
     return mistakes
 
 
@@ -138,6 +149,9 @@ def instantiate(node: Mapping, *runtime: Any, **runtime_named: Any) -> Any:
     try:
         signature = inspect.signature(function)
         arguments = _page_arguments(node, signature)
+        for name in arguments:
+            if name in signature.parameters and not for_pages(node["_target_"], signature.parameters[name]):
+                raise TypeError(f"'{name}' is not an argument that a page can give")
         signature.bind(*runtime, **arguments, **runtime_named)
     except TypeError as mismatch:
         raise ConfigError(f"{node['_target_']}: {mismatch}") from mismatch

@@ -1,0 +1,135 @@
+"""The command line of ``ltr-train``: flags and overrides told apart, in any order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ltr.errors import nearest
+
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+SWITCHES = {
+    "--help": "-h",
+    "--version": "",
+    "--hydra-help": "",
+    "--resolve": "",
+    "--run": "-r",
+    "--multirun": "-m",
+    "--shell-completion": "-sc",
+}
+WITH_VALUE = {
+    "--cfg": "-c",
+    "--info": "-i",
+    "--config-name": "-cn",
+    "--config-path": "-cp",
+    "--config-dir": "-cd",
+    "--package": "-p",
+    "--allow": "",
+}
+_CHOICES = {"--cfg": ("job", "hydra", "all"), "--info": _INFO}
+_MODES = ("--cfg", "--info", "--multirun", "--run", "--shell-completion")
+_LONG = {short: flag for flag, short in {**SWITCHES, **WITH_VALUE}.items() if short}
+
+
+@dataclass
+class CommandLine:
+    """What was typed.
+
+    Attributes:
+        flags: of Hydra, in their long form, ``--flag`` or ``--flag=value``.
+        overrides: everything else, ``key=value`` or what was meant to be.
+        values: the flags that take a value.
+        allowed: the packages of ``--allow``.
+        mistakes: one sentence for every flag that is unknown or misused.
+    """
+
+    flags: list[str] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)
+    values: dict[str, str] = field(default_factory=dict)
+    allowed: list[str] = field(default_factory=list)
+    mistakes: list[str] = field(default_factory=list)
+
+    @property
+    def for_hydra(self) -> list[str]:
+        """Flags first: Hydra does not find overrides that stand between them."""
+        return [*self.flags, *(["--"] if any(o.startswith("-") for o in self.overrides) else []), *self.overrides]
+
+    @property
+    def sweep(self) -> bool:
+        """Whether several runs are wanted."""
+        return "--multirun" in self.flags
+
+    @property
+    def config_dir(self) -> str | None:
+        """The user's own folder of pages, where it is one."""
+        folder = self.values.get("--config-dir")
+        return folder if folder and os.path.isdir(folder) else None
+
+    @property
+    def config_name(self) -> str:
+        """The primary page."""
+        return self.values.get("--config-name", "train")
+
+
+def read(argv: Sequence[str]) -> CommandLine:
+    """Tell flags and overrides apart and check the flags; `CommandLine.mistakes` says what is wrong with them."""
+    line = CommandLine()
+    rest = list(argv)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--":
+            line.overrides += rest
+            break
+        if not argument.startswith("-") or argument == "-":
+            line.overrides.append(argument)
+            continue
+        name, equals, value = argument.partition("=")
+        flag = _LONG.get(name, name)
+        if flag in SWITCHES:
+            if equals:
+                line.mistakes.append(f"{argument}: {flag} takes no value")
+            else:
+                line.flags.append(flag)
+        elif flag in WITH_VALUE:
+            if not equals:
+                value = _next_value(flag, rest)
+            _take(line, flag, value)
+        else:
+            known = [*SWITCHES, *WITH_VALUE]
+            line.mistakes.append(f"{name}: there is no such flag; there are: {', '.join(known)}{nearest(name, known)}")
+    modes = [flag for flag in _MODES if flag in {given.partition("=")[0] for given in line.flags}]
+    if len(modes) > 1:
+        line.mistakes.append(f"{' '.join(modes)}: only one of these flags can be carried out")
+    if "--resolve" in line.flags and "--cfg" not in line.values and "--help" not in line.flags:
+        line.mistakes.append("--resolve: goes with --cfg, e.g. --cfg job --resolve")
+    folder = line.values.get("--config-dir")
+    if folder and not os.path.isdir(folder):
+        line.mistakes.append(f"--config-dir {folder}: there is no such folder")
+    return line
+
+
+def _next_value(flag: str, rest: list[str]) -> str:
+    """The value that follows a flag; ``--info`` alone means all of it."""
+    if flag == "--info" and not (rest and rest[0] in _INFO):
+        return "all"
+    if not rest or rest[0].startswith("-") or (flag == "--allow" and "=" in rest[0]):
+        return ""
+    return rest.pop(0)
+
+
+def _take(line: CommandLine, flag: str, value: str) -> None:
+    choices = _CHOICES.get(flag)
+    if not value:
+        example = f", one of {', '.join(choices)}" if choices else ", e.g. --allow my_project" * (flag == "--allow")
+        line.mistakes.append(f"{flag}: needs a value{example}")
+    elif choices and value not in choices:
+        line.mistakes.append(f"{flag} {value}: allowed is one of: {', '.join(choices)}{nearest(value, choices)}")
+    elif flag == "--allow":
+        if all(part.isidentifier() for part in value.split(".")):
+            line.allowed.append(value)
+        else:
+            line.mistakes.append(f"--allow {value}: the dotted name of a package is needed, e.g. --allow my_project")
+    else:
+        line.values[flag] = value
+        line.flags.append(f"{flag}={value}")

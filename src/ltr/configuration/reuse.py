@@ -1,0 +1,136 @@
+"""The configuration of a finished run, with some values changed for judging it again.
+
+A run's ``config.yaml`` is resolved: its references are gone, and so are its rules. Both are taken from the shipped
+pages, so that ``dataset.imbalance_factor=50`` reaches the split that was made from it and is checked as in training.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ltr.configuration.allowed import problem, shown
+from ltr.configuration.check import refuse
+from ltr.configuration.overrides import parse
+from ltr.configuration.pages import leaves, page_names, read_page
+from ltr.configuration.suggestions import suggestion
+from ltr.configuration.targets import check_targets
+from ltr.errors import ConfigError
+
+# judging does not depend on what else these groups hold
+_TRAINER = ("accelerator", "precision", "num_workers")
+_NOT_JUDGING = ("evaluation.watch", "evaluation.every_n_epochs")
+_REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+
+
+def changed(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A run's configuration with other values for what judging depends on.
+
+    Args:
+        config: plain, as ``config.yaml`` holds it.
+        overrides: ``key=value`` for keys of ``evaluation``, ``dataset``, ``paths.data`` and some of ``trainer``.
+
+    Raises:
+        ConfigError: names every override that is not one, changes nothing here, or has a value that is not allowed;
+            or says what the configuration lacks.
+    """
+    result = _completed(config)
+    _find_data(result)
+    links = _links(result)
+    known = _settable(result, links)
+    rules = _rules(result)
+    parsed, mistakes = parse(overrides)
+    unknown = [_unknown(one.text, one.key, known, config) for one in parsed if one.key not in known]
+    if unknown:
+        mistakes += [*unknown, f"what can be changed: {', '.join(known)}"]
+    for one in parsed:
+        if one.adds or one.override.is_delete() or one.override.is_sweep_override():
+            mistakes.append(f"{one.text}: values can be changed here, one each, as key=value")
+        elif one.key in known:
+            value = one.values[0]
+            reason = problem(value, rules[one.key]) if one.key in rules else None
+            if reason:
+                mistakes.append(f"{one.key}={shown(value)}: {reason}")
+            for key in (one.key, *(leaf for leaf, source in links.items() if source == one.key)):
+                _set(result, key, value)
+    mistakes += check_targets({"dataset": result["dataset"]})
+    refuse(mistakes, "the run cannot be judged like this")
+    return result
+
+
+def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy in which keys that are younger than the run have their defaults."""
+    result: dict[str, Any] = copy.deepcopy(dict(config))
+    dataset = result.get("dataset")
+    page = dataset if isinstance(dataset, Mapping) else {}
+    lacks = [] if page.get("name") else ["dataset.name: missing"]
+    lacks += [f"dataset.{key}: a page is missing" for key in ("source", "split") if not _is_page(page.get(key))]
+    refuse(lacks, "this is not the configuration of a run")
+    for group in ("evaluation", "trainer", "paths"):
+        given = result.get(group)
+        defaults = {key: value for key, value in read_page(f"{group}/default").items() if key != "_allowed_"}
+        result[group] = {**defaults, **(given if isinstance(given, Mapping) else {})}
+    return result
+
+
+def _is_page(node: Any) -> bool:
+    return isinstance(node, Mapping) and "_target_" in node
+
+
+def _links(config: Mapping[str, Any]) -> dict[str, str]:
+    """Which leaves of the data set's page follow which key, e.g. ``dataset.split.n_max`` follows ``dataset.n_max``."""
+    links = {
+        key: match[1]
+        for key, value in leaves({"dataset": _dataset_page(config)})
+        if isinstance(value, str) and (match := _REFERENCE.fullmatch(value))
+    }
+    if "root" in config["dataset"]["source"]:
+        links.setdefault("dataset.source.root", "paths.data")
+    return links
+
+
+def _find_data(config: dict[str, Any]) -> None:
+    """A run that was moved to another machine finds its data where ``LTR_DATA`` says that this one has them."""
+    root, here = config["dataset"]["source"].get("root"), os.environ.get("LTR_DATA")
+    if root is not None and here and not os.path.isdir(str(root)):
+        config["dataset"]["source"]["root"] = here
+
+
+def _dataset_page(config: Mapping[str, Any]) -> dict[str, Any]:
+    name = str(config["dataset"]["name"])
+    return read_page(f"dataset/{name}") if name in page_names("dataset") else {}
+
+
+def _settable(config: Mapping[str, Any], links: Mapping[str, str]) -> list[str]:
+    keys = [key for key, _ in leaves({"evaluation": config["evaluation"]}) if key not in _NOT_JUDGING]
+    followed = [key for key in dict.fromkeys(links.values()) if key == "paths.data" or key.startswith("dataset.")]
+    inside = [key for part in ("source", "split") for key, _ in leaves(config["dataset"][part], f"dataset.{part}")]
+    own = [key for key in inside if key not in links and not key.endswith("_target_")]
+    more = ["dataset.image_size"] if "image_size" in config["dataset"] else []
+    return [*keys, *followed, *own, *more, *(f"trainer.{key}" for key in _TRAINER)]
+
+
+def _rules(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``_allowed_`` of the shipped pages, by dotted key."""
+    pages = {"evaluation": read_page("evaluation/default"), "trainer": read_page("trainer/default"),
+             "dataset": _dataset_page(config)}  # fmt: skip
+    return {f"{group}.{key}": rule for group, page in pages.items() for key, rule in page.get("_allowed_", {}).items()}
+
+
+def _unknown(text: str, key: str, known: Sequence[str], config: Mapping[str, Any]) -> str:
+    if key in [name for name, _ in leaves(config)] or key in config:
+        return f"{text}: judging does not depend on '{key}'"
+    return f"{text}: there is no key '{key}'{suggestion(key, known, {})}"
+
+
+def _set(config: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    node = config
+    for part in path:
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"{key}: '{part}' holds a value, not keys")
+    node[last] = value

@@ -1,0 +1,144 @@
+"""Whether a page fits the code it names: argument names, the kinds of their values, what the program asks of it."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin
+
+from ltr.configuration.allowed import shown
+from ltr.errors import nearest
+
+# how many arguments the program supplies by position, by the last part of the page's path
+SUPPLIED = {
+    "method": 0,
+    "sampler": 0,
+    "source": 0,
+    "split": 1,
+    "augment": 1,
+    "loss": 1,
+    "head": 2,
+    "backbone": 1,
+    "optimizer": 2,
+    "scheduler": 2,
+}
+# what the program asks of a class beside calling it, and the class that has it all
+ASKED = {
+    "method": (("stages", "predictor"), "ltr.methods.stage.Method"),
+    "sampler": (("epoch", "length", "class_probabilities"), "ltr.data.samplers.Sampler"),
+    "augment": (("identity",), "ltr.data.augment.Augmentation"),
+    "loss": (("link", "prior_bias", "start_epoch"), "ltr.losses.base.ClassificationLoss"),
+    "backbone": (("last_block", "feature_maps"), "ltr.models.backbones.Backbone"),
+}
+
+
+def mismatches(
+    path: str, target: str, function: Callable, signature: inspect.Signature, arguments: Mapping[str, Any]
+) -> list[str]:
+    """One sentence for every way in which ``function`` does not fit its page.
+
+    Args:
+        path: of the page in the configuration, e.g. ``loss``.
+        target: the function's name, as the page gives it.
+        signature: of ``function``.
+        arguments: the page's values by name, without private keys.
+    """
+    key, kind = f"{path}._target_".removeprefix("."), path.rpartition(".")[2]
+    asked, base = ASKED.get(kind, ((), ""))
+    lacking = [name for name in asked if inspect.isclass(function) and not hasattr(function, name)]
+    if lacking:
+        return [f"{key}={target}: not made for this place, it lacks {', '.join(lacking)}. Derive it from {base}"]
+    parameters = signature.parameters
+    by_name = {name: parameter for name, parameter in parameters.items() if for_pages(target, parameter)}
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    mistakes = []
+    for name, value in arguments.items():
+        if name in by_name:
+            hint = _hint(function, by_name[name])
+            if hint is not None and not fits(value, hint):
+                mistakes.append(f"{path}.{name}={shown(value)}: {target} takes {in_words(hint)}")
+        elif not open_ended:
+            own = list(by_name) or ["none"]
+            mistakes.append(
+                f"{path}.{name}={shown(value)}: {target} has no such argument; it has {', '.join(own)}"
+                f"{nearest(name, own)}"
+            )
+    for name, parameter in parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty and name not in arguments:
+            mistakes.append(f"{path}.{name}: missing; {target} needs it")
+    if not mistakes and kind in SUPPLIED:
+        try:
+            signature.bind(*[None] * SUPPLIED[kind], **arguments)
+        except TypeError as mismatch:
+            places = f"it is called with {SUPPLIED[kind]} arguments by position"
+            mistakes.append(f"{key}={target}: not made for this place ({places}): {mismatch}")
+    return mistakes
+
+
+def for_pages(target: str, parameter: inspect.Parameter) -> bool:
+    """Whether a page may supply an argument: of our own code the keyword-only ones.
+
+    That keeps a page from calling what was never made for pages, such as a function that writes a file.
+    """
+    if parameter.kind is parameter.KEYWORD_ONLY:
+        return True
+    return parameter.kind is parameter.POSITIONAL_OR_KEYWORD and not target.startswith("ltr.")
+
+
+def _hint(function: Callable, parameter: inspect.Parameter) -> Any:
+    """The parameter's annotation as a type, or None where it cannot be told."""
+    if parameter.annotation is parameter.empty:
+        return None
+    if not isinstance(parameter.annotation, str):
+        return parameter.annotation
+    code = function.__init__ if inspect.isclass(function) else function
+    try:
+        return eval(parameter.annotation, getattr(code, "__globals__", {}))
+    except Exception:  # a name that is imported for type checkers only
+        return None
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value (from YAML) has the type ``hint``; what we know nothing of fits."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(fits(value, one) for one in inner)
+    if origin is Literal:
+        return value in inner
+    if hint is None or hint is type(None):
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, str)
+    container = origin or hint
+    if inspect.isclass(container) and issubclass(container, Sequence):
+        of_each = [one for one in inner if one is not Ellipsis]
+        of_each = of_each if len(of_each) == 1 else [Any]
+        return isinstance(value, list) and all(fits(entry, of_each[0]) for entry in value)
+    if inspect.isclass(container) and issubclass(container, Mapping):
+        return isinstance(value, Mapping)
+    return True
+
+
+def in_words(hint: Any) -> str:
+    """A type for people: ``a list of numbers or null``."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(in_words(one) for one in inner))
+    if origin is Literal:
+        return "one of " + ", ".join(shown(choice) for choice in inner)
+    names = {None: "null", type(None): "null", bool: "true or false", int: "a whole number", float: "a number",
+             str: "a text"}  # fmt: skip
+    container = origin or hint
+    if hint in names:
+        return names[hint]
+    if inspect.isclass(container) and issubclass(container, Sequence):
+        plural = {float: " of numbers", int: " of whole numbers", str: " of texts"}
+        return "a list" + (plural.get(inner[0], "") if inner else "")
+    return "a group of keys" if inspect.isclass(container) and issubclass(container, Mapping) else str(hint)

@@ -1,0 +1,150 @@
+"""What the program itself reads from a configuration, whatever pages were chosen: that it is there, and of its kind.
+
+Pages name code and hand it their keys; that is checked against signatures (see `ltr.configuration.targets`). The keys
+here are read by name, so a missing one, or one more that nobody reads, has to be found by name.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ltr.configuration.allowed import shown
+from ltr.configuration.pages import page_names, read_page
+from ltr.errors import nearest
+
+# groups whose keys the program reads: those of the shipped page
+READ_BY_NAME = ("trainer", "strategy", "evaluation", "checkpoint", "callbacks", "paths")
+PAGE = {"strategy": "single"}  # where it is not called default
+CALLED = ("sampler", "augment", "head", "loss", "backbone", "optimizer", "scheduler", "method")
+DATASET = ("name", "mean", "std", "source", "split")
+LOGGERS = ("csv", "wandb", "tensorboard")
+NOT_VALUES = ("_target_", "_allowed_", "defaults", "hydra")
+_FOLDER = re.compile(r"[^\W_][\w.+-]{0,99}")
+
+
+def check_structure(config: Mapping[str, Any]) -> list[str]:
+    """One sentence for every part of a plain configuration that is missing, superfluous or of the wrong kind."""
+    mistakes = [f"{key}: missing; the program needs it" for key in _keys_of("train") if key not in config]
+    for group in (*READ_BY_NAME, *CALLED, "dataset", "logger"):
+        if group not in config:
+            mistakes.append(f"{group}: missing; the program needs a page, e.g. {group}={_first_page(group)}")
+        elif not isinstance(config[group], Mapping):
+            mistakes.append(f"{group}={shown(config[group])}: a page is needed, e.g. {group}={_first_page(group)}")
+        elif group in READ_BY_NAME:
+            needed = _keys_of(f"{group}/{PAGE.get(group, 'default')}")
+            more = [key for page in page_names(group) for key in _keys_of(f"{group}/{page}")]
+            mistakes += _same_keys(group, config[group], needed, list(dict.fromkeys([*needed, *more])))
+        elif group in CALLED:
+            mistakes += _called(group, config[group])
+    if isinstance(config.get("method"), Mapping) and "name" not in config["method"]:
+        mistakes.append("method.name: missing; it names the folder of the method's runs")
+    for group, check in (("dataset", _dataset), ("logger", _logger)):
+        if isinstance(config.get(group), Mapping):
+            mistakes += check(config[group])
+    return mistakes + _kinds(config)
+
+
+def _keys_of(page: str) -> list[str]:
+    return [key for key in read_page(page) if key not in NOT_VALUES]
+
+
+def _first_page(group: str) -> str:
+    line = next((entry for entry in read_page("train")["defaults"] if isinstance(entry, dict) and group in entry), {})
+    return str(line.get(group, "NAME"))
+
+
+def _same_keys(group: str, node: Mapping[str, Any], needed: list[str], known: list[str]) -> list[str]:
+    missing = [f"{group}.{key}: missing; the program needs it" for key in needed if key not in node]
+    given = [key for key in node if key not in NOT_VALUES]
+    return missing + [
+        f"{group}.{key}={shown(node[key])}: nothing reads it; {group} has {', '.join(known)}{nearest(key, known)}"
+        for key in given
+        if key not in known
+    ]
+
+
+def _called(path: str, node: Any) -> list[str]:
+    if not isinstance(node, Mapping):
+        return [f"{path}={shown(node)}: a page with a _target_ is needed"]
+    return [] if "_target_" in node else [f"{path}._target_: missing; it names the code that the page is for"]
+
+
+def _dataset(node: Mapping[str, Any]) -> list[str]:
+    mistakes = []
+    for key in ("source", "split"):
+        if key in node:
+            mistakes += _called(f"dataset.{key}", node[key])
+    return mistakes + [f"dataset.{key}: missing; the program needs it" for key in DATASET if key not in node]
+
+
+def _logger(node: Mapping[str, Any]) -> list[str]:
+    name = node.get("name")
+    if name not in LOGGERS:
+        return [f"logger.name={shown(name)}: allowed is one of: {', '.join(LOGGERS)}{nearest(str(name), LOGGERS)}"]
+    keys = _keys_of(f"logger/{name}")
+    return _same_keys("logger", node, keys, keys)
+
+
+def _folder_name(value: Any) -> str | None:
+    if isinstance(value, (str, int)) and not isinstance(value, bool) and _FOLDER.fullmatch(str(value)):
+        return None
+    return "a folder's name is needed: letters, digits, '.', '_', '+' and '-', a letter or digit first, at most 100"
+
+
+def _text(value: Any) -> str | None:
+    return None if isinstance(value, str) and value.strip() else "a text is needed"
+
+
+def _folder(value: Any) -> str | None:
+    """A path that is a folder, or may become one."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        return "a folder is needed"
+    path = Path(value).absolute()
+    there = next((folder for folder in (path, *path.parents) if os.path.exists(folder)), None)
+    return None if there is None or os.path.isdir(there) else f"a folder is needed, and {there} is a file"
+
+
+def _numbers(value: Any) -> str | None:
+    if isinstance(value, list) and value and all(_is_number(entry) for entry in value):
+        return None
+    return "a list of numbers is needed, one for each channel of the images"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _texts(value: Any) -> str | None:
+    fine = isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+    return None if fine else f"a list of texts is needed, such as [{shown(value)}]"
+
+
+_KINDS: dict[str, Callable[[Any], str | None]] = {
+    "name": _folder_name,
+    "dataset.name": _folder_name,
+    "dataset.mean": _numbers,
+    "dataset.std": _numbers,
+    "method.name": _folder_name,
+    "logger.project": _text,
+    "logger.group": lambda value: None if value is None else _text(value),
+    "logger.tags": _texts,
+    "paths.outputs": _folder,
+    "paths.stages": _folder,
+    "paths.data": _folder,
+}
+
+
+def _kinds(config: Mapping[str, Any]) -> list[str]:
+    mistakes = []
+    for path, kind in _KINDS.items():
+        group, _, key = path.rpartition(".")
+        node = config.get(group, {}) if group else config
+        reason = kind(node[key]) if isinstance(node, Mapping) and key in node else None
+        if reason:
+            mistakes.append(f"{path}={shown(node[key])}: {reason}")
+    return mistakes

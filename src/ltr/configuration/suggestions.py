@@ -1,0 +1,68 @@
+"""For a key that is not there: the nearest one that is, on the chosen pages or on another page of its group."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+
+from omegaconf import DictConfig
+
+from ltr.configuration.pages import leaves, page_names, read_page
+from ltr.errors import nearest
+
+
+def suggestion(key: str, known: Collection[str], elsewhere: Mapping[str, list[str]]) -> str:
+    """The end of a sentence such as ``. Did you mean 'loss.beta' (of loss=ldam)?``, or an empty string.
+
+    Args:
+        known: the keys that exist.
+        elsewhere: keys that would exist with another page, and which pages these are.
+    """
+    elsewhere = {name: pages for name, pages in elsewhere.items() if name not in known}
+    settable = [name for name in known if not name.endswith("_target_")]
+    if key in elsewhere:
+        return f"; it is a key of {_pages(elsewhere[key])}"
+    last = key.rpartition(".")[2]
+    group = key.partition(".")[0]
+    inside = [name for name in settable if name.partition(".")[0] == group]
+    for candidates in (inside, list(elsewhere)):
+        # the group is the same, so only what follows tells keys apart
+        ends = {name.partition(".")[2]: name for name in candidates}
+        close = difflib.get_close_matches(key.partition(".")[2], ends, n=1)
+        if "." in key and close:
+            return f". Did you mean '{ends[close[0]]}'{_of(elsewhere, ends[close[0]])}?"
+    if "." not in key:
+        groups = dict.fromkeys(name.partition(".")[0] for name in known)
+        close = difflib.get_close_matches(key, groups, n=1)
+        if close:
+            return f". Did you mean '{close[0]}'?"
+    same_name = [name for name in [*settable, *elsewhere] if name.rpartition(".")[2] == last]
+    same_name = same_name or [name for name in settable if last in name.rpartition(".")[2].split("_")]
+    if same_name:
+        return f". Did you mean '{same_name[0]}'{_of(elsewhere, same_name[0])}?"
+    own = [name.partition(".")[2] for name in inside if "." in name]
+    if not own:
+        return nearest(key, settable)
+    return f"; {group} has {', '.join(own)}" if own and len(own) <= 30 else ""
+
+
+def keys_of_other_pages(key: str, composed: DictConfig) -> dict[str, list[str]]:
+    """Keys of all shipped pages of the key's group that the chosen page lacks, with the pages that have them."""
+    group = key.partition(".")[0]
+    found: dict[str, list[str]] = {}
+    if "." not in key or group not in composed:
+        return found
+    for page in page_names(group):
+        content = {name: value for name, value in read_page(f"{group}/{page}").items() if name != "defaults"}
+        for name, _ in leaves(content, group):
+            if not name.endswith("_target_"):
+                found.setdefault(name, []).append(f"{group}={page}")
+    return found
+
+
+def _of(elsewhere: Mapping[str, list[str]], key: str) -> str:
+    return f" (of {_pages(elsewhere[key])})" if key in elsewhere else ""
+
+
+def _pages(pages: list[str]) -> str:
+    return ", ".join(pages[:4]) + (", ..." if len(pages) > 4 else "")
