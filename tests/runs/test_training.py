@@ -257,3 +257,13 @@ def test_the_run_directory_is_complete_and_a_pruned_store_breaks_nothing(ltr_tra
         assert {"train", "val", "test", "unknown"} <= set(split.files)
     shutil.rmtree(done.outputs / "stages")
     assert ltr_eval(done.directory)[0] == 0
+
+
+def test_the_time_of_an_interrupted_run_counts_what_was_done_before(ltr_train, tmp_path, monkeypatch):
+    with signal_at(monkeypatch, (1, 4)):
+        stopped = ltr_train(*SHORT)
+    state = torch.load(next(stopped.outputs.glob("stages/*/state/last.ckpt")), weights_only=True)
+    log = next(value for name, value in state["callbacks"].items() if name.startswith("EpochLog"))
+    assert 0 < log["seconds"] < log["spent"]
+    resumed = ltr_train(*SHORT)
+    assert resumed.result["stages"][0]["seconds"] > log["spent"]

@@ -149,6 +149,40 @@ def load_weights(network: torch.nn.Module, state: Mapping[str, torch.Tensor], wh
     network.load_state_dict(dict(state))
 
 
+def check_fits(network: Any, settings: Settings, facts: DataFacts, where: Path) -> None:
+    """Refuse a network that cannot stand in for one of these settings and data.
+
+    A cosine head and a linear one without bias have weights of the same names and shapes: kinds are compared, too.
+
+    Raises:
+        CheckpointError: another head or backbone, other classes, or images that are prepared otherwise.
+    """
+    theirs = {"head": network.settings.head, "backbone": network.settings.backbone}
+    ours = {"head": settings.head, "backbone": settings.backbone}
+    differences = [
+        f"{part} is {_named(theirs[part])}, this run's is {_named(ours[part])}"
+        for part in ours
+        if _named(theirs[part]) != _named(ours[part])
+    ]
+    head_kind = getattr(locate(ours["head"]["_target_"], "head"), "head_kind", None)
+    if not differences and getattr(network.head, "head_kind", None) != head_kind:
+        differences.append(f"its head was replaced after training (by a head of kind '{network.head.head_kind}')")
+    for name in ("class_names", "image_shape", "mean", "std"):
+        mine, its = getattr(facts, name), getattr(network.facts, name)
+        if mine != its:
+            shown = (f"{len(its)} classes", f"{len(mine)}") if name == "class_names" else (str(its), str(mine))
+            differences.append(f"{name}: {shown[0]}, this run's data has {shown[1]}")
+    if differences:
+        raise CheckpointError(f"{where}: a network of another kind; {'; '.join(differences)}")
+
+
+def _named(page: Mapping[str, Any]) -> str:
+    """A head's or backbone's page in short, without what a trained network no longer depends on."""
+    no_matter = ("_target_", "_allowed_", "weights", "strict_weights", "pretrained", "trainable")
+    rest = ", ".join(f"{key}={value}" for key, value in page.items() if key not in no_matter)
+    return f"{str(page['_target_']).rsplit('.', 1)[-1]}({rest})"
+
+
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint atomically.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+
 import torch
 
 from ltr.errors import ConfigError
@@ -28,6 +31,20 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what a training step frees, instead of giving it back and faulting it in again at the next step.
+
+    On a CPU a step's activations are allocated and freed hundreds of times a second; with glibc's defaults most of
+    their pages go back to the system each time (some 30,000 page faults a step for ResNet-32 at batch 128, a fifth of
+    the training time). Elsewhere than on glibc this does nothing.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        trim_threshold, mmap_threshold = -1, -3
+        mallopt(mmap_threshold, 32 << 20)  # the largest that glibc takes
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def has_bf16_units(device: torch.device) -> bool:

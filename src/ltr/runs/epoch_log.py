@@ -34,8 +34,15 @@ class EpochLog(pl.Callback):
         self.rows: list[dict[str, Any]] = []
         self._extra: dict[str, float] = {}
         self._sums: torch.Tensor | None = None  # loss x images, correct, images: float64 on the device
-        self._seconds = 0.0
+        self._seconds = 0.0  # of training in this epoch, up to `_since`
         self._since = 0.0
+        self._spent = 0.0  # on the stage by runs that were interrupted
+        self._began = time.perf_counter()
+
+    @property
+    def total_seconds(self) -> float:
+        """Wall time spent on the stage so far, by this run and by those that it continues."""
+        return self._spent + time.perf_counter() - self._began
 
     def add(self, metrics: Mapping[str, float]) -> None:
         """Metrics of the running epoch from somewhere else, e.g. ``{"val/accuracy": 0.5}``."""
@@ -96,10 +103,14 @@ class EpochLog(pl.Callback):
             self.on_row(row)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sums": None if self._sums is None else self._sums.cpu(), "seconds": self._seconds}
+        return {
+            "sums": None if self._sums is None else self._sums.cpu(),
+            "seconds": self._seconds + time.perf_counter() - self._since,
+            "spent": self.total_seconds,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._sums, self._seconds = state_dict["sums"], state_dict["seconds"]
+        self._sums, self._seconds, self._spent = state_dict["sums"], state_dict["seconds"], state_dict["spent"]
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

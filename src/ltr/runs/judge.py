@@ -14,7 +14,7 @@ from ltr.configuration.targets import check_arguments, instantiate
 from ltr.data.module import DataModule
 from ltr.errors import CheckpointError, ConfigError
 from ltr.runs.checkpoint import describe, load_network
-from ltr.runs.device import resolve_device, resolve_precision
+from ltr.runs.device import keep_freed_memory, resolve_device, resolve_precision
 from ltr.runs.evaluate import evaluate
 from ltr.runs.protocols import protocol_of
 from ltr.runs.result import result_rows
@@ -53,6 +53,8 @@ def judge_again(
     if not len(getattr(split, split_name)):
         raise ConfigError(f"--split {split_name}: the split '{split.name}' has no such images")
     device = resolve_device(used["trainer"]["accelerator"])
+    if device.type == "cpu":
+        keep_freed_memory()
     precision = resolve_precision(used["trainer"]["precision"], device)
     data = DataModule(
         source,

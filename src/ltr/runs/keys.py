@@ -37,7 +37,10 @@ def stage_spec(
 
     Test and unknown images, loggers, paths, workers and figures are not here; validation images only where they
     select the weights or are computed with. The world size is, because the order in which gradients are summed is.
+    A network that is taken from a checkpoint is determined by the file's content alone.
     """
+    if stage.checkpoint is not None:
+        return {"checkpoint": file_digest(checkpoint_file(Path(stage.checkpoint)))}
     settings = without_private(_identity_of(stage.settings))
     spec: dict[str, Any] = {
         "target": f"{stage.target.__module__}.{stage.target.__qualname__}",
@@ -70,6 +73,21 @@ def _identity_of(settings: Settings) -> dict[str, Any]:
             raise CheckpointError(f"backbone.weights={weights}: there is no such file")
         plain["backbone"] = {**settings.backbone, "weights": file_digest(Path(weights))}
     return plain
+
+
+def checkpoint_file(path: Path) -> Path:
+    """The weights file that ``path`` means: the one judged of a run directory, or the file itself.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    found = [path / "checkpoints" / name for name in ("best.ckpt", "final.ckpt")] if path.is_dir() else [path]
+    for candidate in found:
+        if candidate.is_file():
+            return candidate
+    raise CheckpointError(
+        f"{path}: a finished run's directory (with checkpoints/final.ckpt) or a checkpoint file is needed"
+    )
 
 
 def stage_key(spec: Mapping[str, Any]) -> str:

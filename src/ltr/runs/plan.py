@@ -74,7 +74,8 @@ def plan_keys(
     """Key and specification of every stage, parents first.
 
     Raises:
-        ConfigError: a stage names a parent that does not stand before it.
+        ConfigError: a stage names a parent that does not stand before it, or needs images that the split has not.
+        CheckpointError: a stage's checkpoint is not there.
     """
     keys: dict[str, str] = {}
     planned = {}
@@ -85,10 +86,25 @@ def plan_keys(
                     f"stage '{stage.name}' starts from '{parent}', which does not stand before it; "
                     f"before it stand: {', '.join(keys) or 'none'}"
                 )
+        _check_parts(stage, split)
         spec = stage_spec(stage, seed, source, split, keys)
         keys[stage.name] = stage_key(spec)
         planned[stage.name] = (keys[stage.name], spec)
     return planned
+
+
+def _check_parts(stage: Stage, split: Split) -> None:
+    for part in stage.reads:
+        if not len(getattr(split, part)):
+            raise ConfigError(
+                f"stage '{stage.name}' is computed on the {part} images, and the split '{split.name}' has none. Set "
+                f"dataset.val=train_fraction (or test_fraction), or method.{stage.name} to a number"
+            )
+    if stage.settings.selection == "best_val" and not len(split.val) and stage.checkpoint is None:
+        raise ConfigError(
+            f"stage '{stage.name}' selects its weights by selection=best_val, and the split '{split.name}' has no "
+            "validation images. Set dataset.val=train_fraction (or test_fraction), or select the last epoch"
+        )
 
 
 def warn_of_double_balancing(settings: Settings, facts: DataFacts) -> None:

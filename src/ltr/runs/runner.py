@@ -18,7 +18,7 @@ from ltr.errors import CheckpointError, ConfigError, Interrupted
 from ltr.files import link_or_copy, write_json
 from ltr.methods.stage import Method, StageOutput
 from ltr.runs.checkpoint import network_checkpoint, write_checkpoint
-from ltr.runs.device import device_name, resolve_device, resolve_precision
+from ltr.runs.device import device_name, keep_freed_memory, resolve_device, resolve_precision
 from ltr.runs.evaluate import Judged, evaluate
 from ltr.runs.interrupt import StopRequest, stop_request
 from ltr.runs.loggers import RunLoggers
@@ -74,15 +74,19 @@ class _Run:
         self.directory = run_directory(config)
         self.started = False
         self.device = resolve_device(config["trainer"]["accelerator"])
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.precision = resolve_precision(config["trainer"]["precision"], self.device)
+        self.method: Method = instantiate(config["method"])
         self.source: Source = instantiate(config["dataset"]["source"])
         self.split: Split = instantiate(config["dataset"]["split"], self.source)
         self._check_split()
         self.facts = data_facts(config, self.source, self.split)
         settings = main_settings(config, self.precision)
-        warn_of_double_balancing(settings, self.facts)
-        self.method: Method = instantiate(config["method"])
         self.plan = self.method.stages(settings, self.facts)
+        for stage in self.plan:
+            if stage.module and not stage.checkpoint:
+                warn_of_double_balancing(stage.settings, self.facts)
         self.keys = plan_keys(self.plan, config["seed"], self.source, self.split)
         self.store = StageStore(Path(config["paths"]["stages"]), self.say)
         self.loggers = RunLoggers(config, self.directory)
@@ -160,7 +164,7 @@ class _Run:
         for stage in self.plan:
             key = self.keys[stage.name][0]
             status = "stored" if self.store.record(key) else "to train"
-            work = "computed" if stage.compute else f"{stage.settings.epochs} epochs"
+            work = "computed" if stage.compute else stage.checkpoint or f"{stage.settings.epochs} epochs"
             self.say(f"{stage.name:<16} {key}  {status:<9} {work}")
 
     def _announce(self) -> None:

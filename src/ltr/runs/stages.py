@@ -16,11 +16,13 @@ from ltr.configuration.targets import instantiate
 from ltr.data.module import DataModule
 from ltr.data.source import Source
 from ltr.data.splits import Split
-from ltr.files import written_atomically
+from ltr.files import link_or_copy, written_atomically
+from ltr.methods.representation import warn_of_balanced_representation
 from ltr.methods.stage import Computation, DataFacts, Settings, Stage, StageOutput
-from ltr.runs.checkpoint import load_network
+from ltr.runs.checkpoint import check_fits, load_network
 from ltr.runs.device import autocast
 from ltr.runs.interrupt import StopRequest
+from ltr.runs.keys import checkpoint_file
 from ltr.runs.plan import image_shape
 from ltr.runs.protocols import headline_metric, protocol_of
 from ltr.runs.store import StageStore
@@ -69,11 +71,13 @@ class Stages:
         folder = self.store.folder(key)
         with self.store.locked(key, stage.name):
             record = self.store.record(key)
-            reused = record is not None
-            if reused:
+            reused = record is not None or stage.checkpoint is not None
+            if stage.checkpoint is not None:
+                self._check_checkpoint(stage, Path(stage.checkpoint))
+            if record is not None:
                 self.console.print(f"{stage.name}: stored stage {key[:12]}", highlight=False)
             else:
-                work = self._compute if stage.compute else self._train
+                work = self._take if stage.checkpoint else self._compute if stage.compute else self._train
                 seconds = work(stage, folder, parents)
                 record = self.store.finish(key, spec, seconds, {"name": stage.name})
                 self.request.check(f"stopped after stage '{stage.name}'")
@@ -98,6 +102,19 @@ class Stages:
         network.optimisation(data.steps_per_epoch)  # a schedule or groups that do not fit are refused here
         self.started()
         return train_stage(stage, network, data, folder, self._surroundings(), watched)
+
+    def _check_checkpoint(self, stage: Stage, given: Path) -> None:
+        path = checkpoint_file(given)
+        network = load_network(path)
+        check_fits(network, stage.settings, self.facts, path)
+        warn_of_balanced_representation(network.settings, network.facts)
+
+    def _take(self, stage: Stage, folder: Path, parents: Mapping[str, StageOutput]) -> float:
+        assert stage.checkpoint is not None
+        self.started()
+        link_or_copy(checkpoint_file(Path(stage.checkpoint)), folder / "weights.ckpt")
+        self.console.print(f"{stage.name}: taken from {stage.checkpoint}", soft_wrap=True, highlight=False)
+        return 0.0
 
     def _compute(self, stage: Stage, folder: Path, parents: Mapping[str, StageOutput]) -> float:
         began = time.perf_counter()

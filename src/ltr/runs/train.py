@@ -107,13 +107,12 @@ def train_stage(
         folder: the stage's folder in the store; an unfinished training in it is continued.
 
     Returns:
-        Seconds spent here.
+        Seconds spent on the stage, by this run and by those that it continues.
 
     Raises:
         TrainingError: a loss that is not finite, no memory, no disk space.
         Interrupted: a signal; the training state is saved.
     """
-    started = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     say = around.console.print
     state = TrainingState(folder / "state", say)
@@ -124,7 +123,7 @@ def train_stage(
         epoch, batch = _position(resume_from)
         data.start_at(epoch, batch)
         say(f"{stage.name}: going on in epoch {epoch + 1}, batch {batch + 1} of a run that was stopped", soft_wrap=True)
-    trainer = _trainer(stage, data, folder, state, around, watched)
+    trainer, log = _trainer(stage, data, folder, state, around, watched)
     try:
         with _quiet(), around.request.while_polled():
             trainer.fit(module, datamodule=data, ckpt_path=resume_from)
@@ -147,7 +146,7 @@ def train_stage(
     else:
         handed_on = network_checkpoint(module, dataset)
     write_checkpoint(folder / "weights.ckpt", handed_on)
-    return time.perf_counter() - started
+    return log.total_seconds
 
 
 def _position(checkpoint: Path) -> tuple[int, int]:
@@ -161,8 +160,8 @@ def _position(checkpoint: Path) -> tuple[int, int]:
 
 def _trainer(
     stage: Stage, data: Any, folder: Path, state: TrainingState, around: Surroundings, watched: Watched | None
-) -> pl.Trainer:
-    """The Lightning trainer of a stage; the order of the callbacks matters and is explained where it does."""
+) -> tuple[pl.Trainer, EpochLog]:
+    """The Lightning trainer of a stage, and its log. The order of the callbacks matters; comments say where."""
     settings, page, shown = stage.settings, around.config["trainer"], around.config["callbacks"]
     progress = TrainingProgress(stage.name, settings.epochs, around.console, shown["lines_every"])
     log = EpochLog(folder / "metrics.csv", stage.name, progress.show if shown["progress"] != "none" else None)
@@ -180,7 +179,7 @@ def _trainer(
     ]
     callbacks.append(StopOnSignal(around.request, state.save))
     with _quiet():
-        return pl.Trainer(
+        trainer = pl.Trainer(
             accelerator="gpu" if around.device.type == "cuda" else "cpu",
             devices=page["devices"],
             strategy=around.config["strategy"]["name"],
@@ -204,6 +203,7 @@ def _trainer(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+    return trainer, log
 
 
 @contextmanager
