@@ -140,7 +140,7 @@ def evaluation_rate(arguments: argparse.Namespace, model: Any) -> float:
     split = long_tail(source, imbalance_factor=100)
     data = DataModule(
         source, split, sampler=instantiate({"_target_": "ltr.data.samplers.Instance"}), augment=None, batch_size=BATCH,
-        eval_batch_size=1000, seed=0, role="bench", epochs=1, device=model.device,
+        eval_batch_size=250, seed=0, role="bench", epochs=1, device=model.device,
     )  # fmt: skip
 
     def protocol(link: str) -> ClosedSet:
@@ -205,7 +205,7 @@ def bare_side(arguments: argparse.Namespace) -> dict[str, float]:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             correct = sum(
                 (model(prepare(x)).argmax(1) == y).sum()
-                for x, y in zip(test_images.split(1000), test_labels.split(1000))
+                for x, y in zip(test_images.split(250), test_labels.split(250))
             )
         float(correct)
         best = min(best, time.perf_counter() - started)
