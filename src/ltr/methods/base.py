@@ -96,9 +96,13 @@ class ImageClassifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
         """The loss of a batch; ``correct`` is counted on the device and read once an epoch."""
-        logits = self(self.to_unit(batch.images))
+        logits = self.batch_logits(batch)
         loss = self.loss(logits, batch.labels, batch.mix)
         return {"loss": loss, "correct": (logits.detach().argmax(1) == batch.labels).sum()}
+
+    def batch_logits(self, batch: Batch) -> Tensor:
+        """Logits [B, C] of a training batch."""
+        return self(self.to_unit(batch.images))
 
     def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         """Scores of the headline variant; whoever watches the run turns them into numbers."""
@@ -122,6 +126,10 @@ class ImageClassifier(pl.LightningModule):
         """Modules beside backbone and head whose parameters are trained (extra heads); none here."""
         return {}
 
+    def undecayed(self) -> list[str]:
+        """Names of parameters without weight decay: a bias that the loss has set to a prior."""
+        return ["head.bias"] if self.loss.prior_bias is not None else []
+
     def optimisation(self, batches_per_epoch: int) -> tuple[torch.optim.Optimizer, Callable[[int], float]]:
         """The optimiser and its schedule (step -> multiplier of the base learning rate).
 
@@ -131,9 +139,12 @@ class ImageClassifier(pl.LightningModule):
         Raises:
             ConfigError: a schedule that does not fit the epochs, or parameters that cannot be grouped as asked.
         """
-        no_decay = ["head.bias"] if self.loss.prior_bias is not None else []
         optimizer = instantiate(
-            self.settings.optimizer, self.backbone, self.head, extra=self.parameter_modules(), no_decay=no_decay
+            self.settings.optimizer,
+            self.backbone,
+            self.head,
+            extra=self.parameter_modules(),
+            no_decay=self.undecayed(),
         )
         steps = math.ceil(batches_per_epoch / self.settings.accumulate)
         return optimizer, instantiate(self.settings.scheduler, self.settings.epochs, steps)

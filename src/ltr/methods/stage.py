@@ -6,11 +6,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ltr.errors import ConfigError, nearest
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
     from ltr.evaluation.scores import Scores
+
+
+# what a stage beside the main one has of its own: method.<stage>.<key>
+STAGE_KEYS = ("sampler", "loss", "optimizer", "scheduler", "epochs", "selection")
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,26 @@ class Settings:
         """These settings with some of them changed."""
         return replace(self, **changes)
 
+    def for_stage(self, page: Mapping[str, Any], where: str) -> Settings:
+        """These settings with what a further stage has of its own: ``STAGE_KEYS``, all of them.
+
+        Args:
+            page: the node of the configuration.
+            where: its name there, e.g. ``method.classifier``.
+
+        Raises:
+            ConfigError: a key is missing, or nothing reads it.
+        """
+        for key in page:
+            if key not in (*STAGE_KEYS, "_allowed_"):
+                raise ConfigError(
+                    f"{where}.{key}: nothing reads it; {where} has {', '.join(STAGE_KEYS)}{nearest(key, STAGE_KEYS)}"
+                )
+        missing = [key for key in STAGE_KEYS if key not in page]
+        if missing:
+            raise ConfigError(f"{where}: {', '.join(missing)} must be given; the shipped pages of methods show how")
+        return self.replaced(**{key: page[key] for key in STAGE_KEYS})
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -80,6 +106,7 @@ class Stage:
         parents: names of earlier stages of this method that it starts from.
         options: anything else that determines it, as plain data.
         reads: parts of the split beside ``train`` that the computation looks at (``val``): they are in its key.
+        checkpoint: a run's directory or weights file whose network is taken instead of training one.
     """
 
     name: str
@@ -90,6 +117,7 @@ class Stage:
     parents: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     reads: tuple[str, ...] = ()
+    checkpoint: str | None = None
 
     @property
     def target(self) -> Any:
