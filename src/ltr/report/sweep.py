@@ -1,0 +1,111 @@
+"""A sweep as one table: a line per setting, mean ± s.d. over its seeds, the best by the validation metric."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ltr.report.collect import number
+from ltr.report.style import NOTHING
+
+_COLUMNS = {"accuracy": "all", "many": "many", "medium": "medium", "few": "few", "balanced_accuracy": "bACC"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one job of a sweep came to.
+
+    Attributes:
+        number: its place in the sweep, from 0.
+        overrides: of this job, as they were written.
+        result: the content of its ``result.json``; None where it failed or only printed a plan.
+        reused: the result was there before the sweep.
+        error: what went wrong, or None.
+    """
+
+    number: int
+    overrides: tuple[str, ...]
+    result: Mapping[str, Any] | None = None
+    reused: bool = False
+    error: str | None = None
+
+
+def sweep_table(jobs: Sequence[Job], selects: str = "balanced_accuracy") -> str:
+    """The sweep's table as aligned plain text; empty where no job has a result or an error.
+
+    Jobs that differ in nothing but their seed share a line. A cell is the mean in percent, with ± the standard
+    deviation (n - 1) over two or more seeds; metrics are those of the headline rows on test. ``*`` marks the line
+    with the highest mean of ``selects`` on the validation split; without validation none is marked.
+    """
+    settings: dict[str, list[Job]] = {}
+    for job in jobs:
+        if job.result is not None:
+            settings.setdefault(job.result["group_hash"], []).append(job)
+    lines = [["", "setting", "n", *_COLUMNS.values()]]
+    validation = {key: _validation(group, selects) for key, group in settings.items()}
+    scored = {key: value for key, value in validation.items() if value is not None}
+    best = max(scored, key=lambda key: scored[key]) if scored and len(scored) == len(settings) > 1 else None
+    for key, group in settings.items():
+        metrics = [_headline(job)["metrics"] for job in group]
+        cells = [_cell([entry.get(name) for entry in metrics]) for name in _COLUMNS]
+        lines.append(["*" if key == best else "", _label(group[0]), str(len(group)), *cells])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    text = []
+    if settings:
+        for line in lines:
+            left = [cell.ljust(width) for cell, width in zip(line[:2], widths[:2])]
+            right = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:])]
+            text.append("  ".join(left + right).rstrip())
+        text.append(_stages(jobs))
+        if best is not None:
+            text.append(f"* highest {selects} on the validation split")
+    for job in jobs:
+        if job.error is not None:
+            text.append(f"failed: job {job.number} ({' '.join(job.overrides)}): {job.error.splitlines()[0]}")
+    return "\n".join(text)
+
+
+def _label(job: Job) -> str:
+    """The job's overrides without the seed, short paths and outputs left out."""
+    left_out = ("seed=", "paths.", "figures=", "callbacks.", "logger")
+    return " ".join(text for text in job.overrides if not text.startswith(left_out)) or "(defaults)"
+
+
+def _headline(job: Job) -> Mapping[str, Any]:
+    assert job.result is not None
+    return next(row for row in job.result["rows"] if row["headline"])
+
+
+def _validation(jobs: Sequence[Job], metric: str) -> float | None:
+    """The mean over seeds of a metric on val, of the variant that is the headline on test."""
+    found = []
+    for job in jobs:
+        assert job.result is not None
+        variant = _headline(job)["variant"]
+        rows = [row for row in job.result["rows"] if row["split"] == "val" and row["variant"] == variant]
+        if not rows:
+            return None
+        found.append(number(rows[0]["metrics"].get(metric)))
+    return statistics.fmean(found)
+
+
+def _cell(values: Sequence[Any]) -> str:
+    numbers = [100 * number(value) for value in values]
+    if any(value != value for value in numbers):
+        return NOTHING
+    mean = f"{statistics.fmean(numbers):.1f}"
+    return mean if len(numbers) == 1 else f"{mean} ± {statistics.stdev(numbers):.1f}"
+
+
+def _stages(jobs: Sequence[Job]) -> str:
+    """How many stages the sweep trained, and how many it found in the store."""
+    trained = reused = 0
+    for job in jobs:
+        for stage in (job.result or {}).get("stages", []):
+            if stage["status"] == "trained" and not job.reused:
+                trained += 1
+            else:
+                reused += 1
+    return f"stages: {trained} trained, {reused} reused; percent, mean ± s.d. over seeds"
