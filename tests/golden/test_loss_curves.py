@@ -16,6 +16,8 @@ HERE = Path(__file__).parent
 # the same on every machine at the start; rounding grows with the steps
 CURVES = {
     "erm_digits_lt": [],
+    "crt_digits_lt": ["method=crt", "method.classifier.epochs=3"],
+    "lws_digits_lt": ["method=lws", "method.classifier.epochs=3"],
     "ldam_drw_digits_lt": ["loss=ldam", "loss.beta=0.999", "loss.defer_from=0.5"],
 }
 

@@ -56,6 +56,7 @@ class SecondStage(ImageClassifier):
             self.backbone.requires_grad_(False)
         if trainable == "last_block":
             self.backbone.last_block().requires_grad_(True)
+        self.train()  # a trainer keeps the modes that it finds
 
     def start_from(self, network: ImageClassifier) -> None:
         """Take over what the finished representation hands on."""
@@ -185,7 +186,7 @@ class _TwoStages(FromRepresentation):
 
 
 class CRT(_TwoStages):
-    """Classifier re-training (section 4.1): a new classifier, trained class-balanced on the frozen backbone.
+    """Classifier re-training: a new classifier, trained class-balanced on the frozen backbone.
 
     Args:
         classifier: the second stage's ``sampler, loss, optimizer, scheduler, epochs, selection``.
@@ -217,7 +218,7 @@ class CRT(_TwoStages):
 
 
 class LWS(_TwoStages):
-    """Learnable weight scaling (section 4.1): the classifier is kept, each class's logit gets a learned scale.
+    """Learnable weight scaling: the classifier is kept, each class's logit gets a learned scale.
 
     Arguments and errors are those of `CRT`.
     """

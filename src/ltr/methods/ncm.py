@@ -1,4 +1,4 @@
-"""NCM: the nearest class mean of a trained network's features (Kang et al., ICLR 2020, section 4.1)."""
+"""NCM: the nearest class mean of a trained network's features (Kang et al., ICLR 2020)."""
 
 from __future__ import annotations
 
@@ -102,9 +102,12 @@ def class_means(computation: Computation, *, features_norm: FeaturesNorm) -> dic
         for batch in computation.loader("train"):
             found.append(network.features(network.to_unit(batch.images)).float())
             labels.append(batch.labels)
-    return {key: value.cpu().numpy() for key, value in means_of(
-        torch.cat(found), torch.cat(labels), computation.facts.num_classes, features_norm
-    ).items()}
+    return {
+        key: value.cpu().numpy()
+        for key, value in means_of(
+            torch.cat(found), torch.cat(labels), computation.facts.num_classes, features_norm
+        ).items()
+    }
 
 
 def means_of(features: Tensor, labels: Tensor, classes: int, features_norm: FeaturesNorm) -> dict[str, Tensor]:

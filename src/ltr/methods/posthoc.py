@@ -79,7 +79,7 @@ class AdjustedClassifier(ImageClassifier):
 
 
 class TauNormalised(AdjustedClassifier):
-    """logits_j = (w_j / ||w_j||^tau) . x, without the bias (Kang et al., section 4.2; official tau_norm.py)."""
+    """logits_j = (w_j / ||w_j||^tau) . x, without the bias (Kang et al., ICLR 2020; official tau_norm.py)."""
 
     def adjusted(self, features: Tensor) -> Tensor:
         norms = self.head.weight.float().norm(dim=1).clamp_min(1e-12)
@@ -88,7 +88,7 @@ class TauNormalised(AdjustedClassifier):
 
 
 class PriorAdjusted(AdjustedClassifier):
-    """logits_j = z_j - tau log pi_j with the class priors pi of the training data (Menon et al., ICLR 2021, eq. 9)."""
+    """logits_j = z_j - tau log pi_j with the class priors pi of the training data (Menon et al., ICLR 2021)."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -117,8 +117,8 @@ def choose_tau(computation: Computation, *, adjustment: str, taus: Sequence[floa
 
     Returns:
         ``taus`` float64 [T] and ``chosen`` int64; with ``search`` also ``n`` int64 [C] (validation images of each
-        class), ``correct`` int64 [T, C], and ``balanced_accuracy``, ``many``, ``medium``, ``few`` float64 [T], the groups
-        with the literature's bounds (above 100, below 20).
+        class), ``correct`` int64 [T, C], and ``balanced_accuracy``, ``many``, ``medium``, ``few`` float64 [T], with
+        the literature's bounds of the groups (above 100, below 20).
     """
     found: dict[str, Any] = {"taus": np.asarray(taus, dtype=np.float64), "chosen": np.int64(0)}
     if not search:
@@ -179,9 +179,7 @@ class _PostHoc(FromRepresentation):
         first = self.representation(settings, facts)
         options = {"adjustment": self.adjustment, "taus": self.taus, "search": self.search}
         reads = ("val",) if self.search else ()
-        tau = Stage(
-            "tau", "tau", settings, compute=choose_tau, parents=(first.name,), options=options, reads=reads
-        )
+        tau = Stage("tau", "tau", settings, compute=choose_tau, parents=(first.name,), options=options, reads=reads)
         return [first, tau]
 
     def predictor(self, outputs: Mapping[str, StageOutput]) -> AdjustedClassifier:
@@ -209,13 +207,13 @@ def values_of(grid: Mapping[str, float]) -> list[float]:
     start, stop, step = (float(grid[key]) for key in keys)
     if not (0 <= start <= stop and step > 0):
         raise ConfigError(
-            f"method.grid: start={start:g}, stop={stop:g}, step={step:g}; needed are 0 <= start <= stop and a step above 0"
+            f"method.grid: start={start:g}, stop={stop:g}, step={step:g}; needed are 0 <= start <= stop and step > 0"
         )
     return [round(start + i * step, 10) for i in range(int((stop - start) / step + 1e-6) + 1)]
 
 
 class TauNorm(_PostHoc):
-    """tau-normalisation (Kang et al., ICLR 2020, section 4.2): weights divided by a power of their norm, no bias.
+    """tau-normalisation (Kang et al., ICLR 2020): weights divided by a power of their norm, no bias.
 
     Arguments and errors are those of `_PostHoc`; a head other than a linear one is a ConfigError.
     """

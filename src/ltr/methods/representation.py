@@ -46,8 +46,8 @@ def network_of(outputs: Mapping[str, StageOutput]) -> ImageClassifier:
 def warn_of_balanced_representation(settings: Settings, facts: DataFacts) -> None:
     """Warn where the representation was drawn class-balanced from its first epoch on.
 
-    On ImageNet-LT such a base costs cRT 5 to 7 points against an instance-balanced one (Zhang et al., TPAMI 2023,
-    table of decoupled training: 44.9 against 49.9 after 90 epochs, 43.0 against 50.3 after 200).
+    On ImageNet-LT such a base costs cRT 5 to 7 points against an instance-balanced one (the survey of Zhang et al.,
+    TPAMI: 44.9 against 49.9 after 90 epochs, 43.0 against 50.3 after 200).
     """
     counts = np.asarray(facts.class_counts)
     drawn = instantiate(settings.sampler).class_probabilities(counts, 0, settings.epochs)
@@ -55,6 +55,6 @@ def warn_of_balanced_representation(settings: Settings, facts: DataFacts) -> Non
     if np.allclose(drawn, uniform) and not np.allclose(counts / counts.sum(), uniform):
         warnings.warn(
             "the representation is drawn class-balanced, a poor base for decoupled methods (5 to 7 points below an "
-            "instance-balanced one in published comparisons). Use sampler=instance; the second stage does the balancing",
+            "instance-balanced one in published comparisons). Use sampler=instance: the second stage balances",
             stacklevel=3,
         )

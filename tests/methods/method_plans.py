@@ -1,0 +1,120 @@
+"""Plans, untrained networks and batches of the handwritten digits for the tests of methods."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from ltr.configuration.check import checked
+from ltr.configuration.pages import conf_directory
+from ltr.configuration.targets import check_arguments, instantiate
+from ltr.data.batch import Batch
+from ltr.data.module import DataModule
+from ltr.methods.base import ImageClassifier
+from ltr.methods.stage import Computation, DataFacts, Method, Stage, StageOutput
+from ltr.runs.plan import data_facts, main_settings, plan_keys
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A method's stages and keys, and what they were made of."""
+
+    config: dict[str, Any]
+    facts: DataFacts
+    method: Method
+    stages: dict[str, Stage]
+    keys: dict[str, str]
+    data: DataModule
+
+    def representation(self, seed: int = 0) -> ImageClassifier:
+        """The first stage's network with its initial weights and BatchNorm statistics of some batches."""
+        stage = self.stages["representation"]
+        network = stage.target(stage.settings, self.facts, seed, stage.role)
+        network.train()
+        with torch.no_grad():
+            for batch in self.data.evaluation_loader("train"):
+                network(network.to_unit(batch.images))
+        return network.eval()
+
+    def outputs(self, network: ImageClassifier, **arrays: dict) -> dict[str, StageOutput]:
+        """Finished stages: the representation, and computed ones by name."""
+        outputs = {"representation": StageOutput("representation", "key", lambda: network)}
+        for name, found in arrays.items():
+            outputs[name] = StageOutput(name, "key", lambda: None, arrays=found)
+        return outputs
+
+    def second(self, network: ImageClassifier, seed: int = 0) -> Any:
+        """The second stage's network as its training begins."""
+        stage = self.stages["classifier"]
+        built = stage.target(stage.settings, self.facts, seed, stage.role, self.outputs(network), **stage.options)
+        built.start_epoch(0)
+        return built
+
+    def compute(self, name: str, network: ImageClassifier) -> dict[str, Any]:
+        """What a computed stage finds."""
+        stage = self.stages[name]
+        computation = Computation(
+            parents=self.outputs(network),
+            facts=self.facts,
+            loader=self.data.evaluation_loader,
+            device=torch.device("cpu"),
+            autocast=contextlib.nullcontext,
+            seed=0,
+            role=stage.role,
+        )
+        return dict(stage.target(computation, **stage.options))
+
+    def batch(self, part: str = "train") -> Batch:
+        """The first images of a part, un-augmented."""
+        return next(iter(self.data.evaluation_loader(part)))
+
+
+@functools.lru_cache(maxsize=64)
+def planned(*overrides: str) -> Plan:
+    """The plan of a command with these overrides."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
+        config = checked(compose("train", overrides=list(overrides)))
+    assert check_arguments(config) == []
+    source = instantiate(config["dataset"]["source"])
+    split = instantiate(config["dataset"]["split"], source)
+    facts = data_facts(config, source, split)
+    method = instantiate(config["method"])
+    stages = method.stages(main_settings(config, "fp32"), facts)
+    keys = {name: key for name, (key, _) in plan_keys(stages, config["seed"], source, split).items()}
+    data = DataModule(
+        source,
+        split,
+        sampler=instantiate(config["sampler"]),
+        augment=None,
+        batch_size=64,
+        eval_batch_size=128,
+        seed=0,
+        role="test",
+        epochs=1,
+    )
+    return Plan(config, facts, method, {stage.name: stage for stage in stages}, keys, data)
+
+
+def step(network: Any, batch: Batch, steps: int = 1) -> None:
+    """Some optimiser steps on one batch, at the base learning rate."""
+    optimizer, _ = network.optimisation(8)
+    for number in range(steps):
+        optimizer.zero_grad()
+        network.training_step(batch, number)["loss"].backward()
+        optimizer.step()
+
+
+def state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of a module's state."""
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def same_bits(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

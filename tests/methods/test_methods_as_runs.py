@@ -1,0 +1,239 @@
+"""The decoupled methods through the commands: shared stages, judging again, interruptions, foreign checkpoints."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+import ltr
+from ltr.runs import guards, train
+from ltr.runs.checkpoint import describe
+
+# two epochs of the representation; the signal of the tests below comes in the third epoch, which only classifiers have
+SHORT = ["trainer.max_epochs=2", "trainer.precision=fp32", "optimizer.lr=0.05"]
+CACHED = ["method.freeze_bn_stats=true", "method.features=cached"]
+FOUR = "method.classifier.epochs=4"
+COMMANDS = {
+    "crt": ["method=crt", FOUR],
+    "crt-cached": ["method=crt", FOUR, *CACHED],
+    "crt-all": ["method=crt", FOUR, "method.trainable=all"],
+    "lws": ["method=lws", FOUR],
+    "tau_norm": ["method=tau_norm"],
+    "tau_norm-auto": ["method=tau_norm", "method.tau=auto", "dataset.val=test_fraction"],
+    "posthoc_la": ["method=posthoc_la"],
+    "posthoc_la-auto": ["method=posthoc_la", "method.tau=auto", "dataset.val=train_fraction"],
+    "ncm": ["method=ncm"],
+    "ncm-cosine": ["method=ncm", "method.distance=cosine", "method.features_norm=none"],
+}
+TRAINED = ["crt", "crt-cached", "crt-all", "lws"]
+pytestmark = pytest.mark.slow
+
+
+def weights(directory):
+    return describe(directory / "checkpoints" / "final.ckpt")["state_dict"]
+
+
+def same_bits(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def rows_of(directory, name="metrics.csv"):
+    with open(directory / name, newline="") as file:
+        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A stage store for the tests of this file that do not look at who trained the representation."""
+    return tmp_path_factory.mktemp("stages")
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS.keys())
+def test_a_method_runs_and_its_final_checkpoint_is_judged_alike(ltr_train, ltr_eval, tmp_path, store, command):
+    done = ltr_train(*SHORT, *command, f"paths.stages={store}")
+    assert done.code == 0, done.err
+    on_test = [row for row in done.result["rows"] if row["split"] == "test"]
+    assert sum(row["headline"] for row in on_test) == 1
+    code, _, err = ltr_eval(done.directory, "--json", tmp_path / "again.json", "trainer.precision=fp32")
+    assert code == 0, err
+    assert json.loads((tmp_path / "again.json").read_text())["rows"] == on_test
+    alone = tmp_path / "alone" / "weights.ckpt"  # without its run and its store
+    alone.parent.mkdir()
+    shutil.copy(done.directory / "checkpoints" / "final.ckpt", alone)
+    images = np.random.default_rng(0).integers(0, 255, (5, 8, 8, 1), dtype=np.uint8)
+    assert ltr.load(alone).predict(images).sum(1) == pytest.approx(np.ones(5), abs=1e-4)
+
+
+def test_one_representation_serves_all_methods(ltr_train, tmp_path):
+    for method in ("erm", "crt", "lws", "tau_norm", "ncm", "posthoc_la"):
+        more = [FOUR] if method in ("crt", "lws") else []
+        done = ltr_train(*SHORT, f"method={method}", *more)
+        assert done.code == 0, done.err
+    results = {d.parent.name: json.loads((d / "result.json").read_text()) for d in done.directories}
+    first = {method: result["stages"][0] for method, result in results.items()}
+    assert len({stage["key"] for stage in first.values()}) == 1
+    assert {m: s["status"] for m, s in first.items()} == {m: "trained" if m == "erm" else "reused" for m in results}
+    headline = {m: next(r for r in result["rows"] if r["headline"])["metrics"] for m, result in results.items()}
+    assert len({metrics["nll"] for metrics in headline.values()}) == len(results)
+
+
+def test_tau_zero_after_the_fact_is_erm_to_the_bit(ltr_train, store, tmp_path):
+    erm = ltr_train(*SHORT, f"paths.stages={store}", outputs=tmp_path / "a")
+    posthoc = ltr_train(*SHORT, "method=posthoc_la", "method.tau=0", f"paths.stages={store}", outputs=tmp_path / "b")
+    assert posthoc.headline == erm.headline
+
+
+@pytest.mark.parametrize("method", ["tau_norm", "posthoc_la"])
+def test_the_curve_of_tau_is_in_the_rows_and_its_best_on_validation_is_the_headline(ltr_train, store, method):
+    auto = ["method.tau=auto", "dataset.val=train_fraction", f"paths.stages={store}"]
+    done = ltr_train(*SHORT, f"method={method}", *auto)
+    rows = done.result["rows"]
+    on_val = {r["variant"]: r["metrics"]["balanced_accuracy"] for r in rows if r["split"] == "val"}
+    assert list(on_val) == [f"tau={i / 20:g}" for i in range(21)]
+    assert [r["variant"] for r in rows if r["split"] == "test"] == list(on_val)
+    (chosen,) = (row["variant"] for row in rows if row["headline"])
+    assert chosen == max(on_val, key=on_val.__getitem__)
+    key = done.result["stages"][1]["key"]
+    with np.load(store / key / "arrays.npz", allow_pickle=False) as arrays:
+        assert arrays["balanced_accuracy"] == pytest.approx(list(on_val.values()))
+        assert f"tau={arrays['taus'][arrays['chosen']]:g}" == chosen
+
+
+def test_crt_and_lws_write_the_epochs_of_both_stages(ltr_train, store):
+    done = ltr_train(*SHORT, *COMMANDS["crt"], f"paths.stages={store}")
+    assert [(r["stage"], r["epoch"]) for r in rows_of(done.directory)] == [
+        *(("representation", str(e)) for e in (1, 2)),
+        *(("classifier", str(e)) for e in (1, 2, 3, 4)),
+    ]
+
+
+@pytest.mark.parametrize("name", ["crt", "crt-cached", "lws"])
+def test_the_second_stage_hands_on_the_backbone_of_the_first_but_for_statistics_that_drift(
+    ltr_train, tmp_path, store, name
+):
+    erm = weights(ltr_train(*SHORT, f"paths.stages={store}", outputs=tmp_path / "erm").directory)
+    done = weights(ltr_train(*SHORT, *COMMANDS[name], f"paths.stages={store}", outputs=tmp_path / "done").directory)
+    changed = {key for key in erm if key.startswith("backbone.") and not torch.equal(erm[key], done[key])}
+    drifting = {key for key in erm if key.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+    assert changed == (set() if name == "crt-cached" else drifting)
+
+
+class _SignalInTheThirdEpoch(guards.StopOnSignal):
+    """SIGTERM at the end of the third epoch's third batch."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == (2, 2):
+            signal.raise_signal(signal.SIGTERM)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_second_stage_that_was_stopped_ends_with_the_bits_of_one_that_was_not(ltr_train, tmp_path, monkeypatch, name):
+    command = [*SHORT, *COMMANDS[name]]
+    whole = ltr_train(*command, outputs=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "StopOnSignal", _SignalInTheThirdEpoch)
+        stopped = ltr_train(*command, outputs=tmp_path / "stopped")
+    assert stopped.code == 143
+    resumed = ltr_train(*command, outputs=tmp_path / "stopped")
+    assert resumed.code == 0, resumed.err
+    assert "representation: stored stage" in resumed.out
+    assert "classifier: going on in epoch 3, batch 4" in resumed.out
+    assert same_bits(weights(whole.directory), weights(resumed.directory))
+    assert whole.result["rows"] == resumed.result["rows"]
+    assert rows_of(whole.directory) == rows_of(resumed.directory)
+
+
+def test_the_best_epoch_of_the_second_stage_is_judged(ltr_train, store):
+    best = ["method.classifier.selection=best_val", "dataset.val=train_fraction", f"paths.stages={store}"]
+    done = ltr_train(*SHORT, *COMMANDS["crt"], *best)
+    assert done.code == 0, done.err
+    assert {row["selection"] for row in done.result["rows"] if row["headline"]} == {"best_val"}
+    assert (done.directory / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_double_balancing_in_the_second_stage_is_warned_of(ltr_train, store):
+    twice = ["loss@method.classifier.loss=balanced_softmax", f"paths.stages={store}"]
+    done = ltr_train(*SHORT, "method=lws", "method.classifier.epochs=1", *twice)
+    assert "over-correct" in done.err
+
+
+# -- starting from a finished run or a checkpoint -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["crt", "tau_norm", "ncm"])
+@pytest.mark.parametrize("as_file", [True, False])
+def test_a_finished_run_serves_as_the_representation(ltr_train, tmp_path, store, command, as_file):
+    erm = ltr_train(*SHORT, f"paths.stages={store}", outputs=tmp_path / "erm")
+    given = erm.directory / "checkpoints/final.ckpt" if as_file else erm.directory
+    whole = ltr_train(*SHORT, *COMMANDS[command], f"paths.stages={store}", outputs=tmp_path / "whole")
+    taken = ltr_train(*COMMANDS[command], *SHORT[1:], f"method.start_from={given}", outputs=tmp_path / "taken")
+    assert taken.code == 0, taken.err
+    assert taken.headline == whole.headline
+    assert taken.result["stages"][0]["status"] == "reused"
+    assert [row["stage"] for row in rows_of(taken.directory) if row["stage"] == "representation"] == []
+
+
+def test_a_taken_representation_is_known_by_its_content(ltr_train, tmp_path, store):
+    erm = ltr_train(*SHORT, f"paths.stages={store}", outputs=tmp_path / "erm")
+    moved = tmp_path / "moved.ckpt"
+    shutil.copy(erm.directory / "checkpoints/final.ckpt", moved)
+    plans = [
+        ltr_train(*SHORT, "method=ncm", f"method.start_from={given}", "stages=plan").out.splitlines()
+        for given in (erm.directory, moved)
+    ]
+    keys = [[line.split()[1] for line in plan] for plan in plans]
+    assert keys[0] == keys[1]
+    assert str(moved) in plans[1][0]
+
+
+def changed(path, target, change):
+    """A copy of a checkpoint with something changed in its weights."""
+    content = torch.load(path, weights_only=True)
+    change(content["state_dict"])
+    torch.save(content, target)
+    return target
+
+
+def test_checkpoints_that_do_not_fit_are_refused_with_a_reason(ltr_train, tmp_path, store):
+    def refused(given, *overrides):
+        found = ltr_train(*SHORT, "method=crt", f"method.start_from={given}", *overrides, outputs=tmp_path / "refused")
+        assert found.code in (1, 2)
+        assert "Traceback" not in found.err
+        assert not list(found.outputs.rglob("*.ckpt"))
+        return found.err
+
+    erm = ltr_train(*SHORT, f"paths.stages={store}", outputs=tmp_path / "erm").directory
+    checkpoint = erm / "checkpoints/final.ckpt"
+    assert "head is LinearHead(bias=True), this run's is CosineHead" in refused(erm, "head=cosine")
+    # the same names and shapes of weights, and another meaning
+    plain = ltr_train("head.bias=false", *SHORT, f"paths.stages={store}", outputs=tmp_path / "plain").directory
+    assert "head is LinearHead(bias=False), this run's is CosineHead" in refused(plain, "head=cosine")
+    assert "class_names: 10 classes, this run's data has 6" in refused(erm, "dataset.num_classes=6")
+    assert "mean: (0.3057,), this run's data has (0.5,)" in refused(erm, "dataset.mean=[0.5]")
+    other = refused(erm, "backbone=resnet20")
+    assert "backbone is DigitsNet(), this run's is CifarResNet" in other
+    transposed = changed(checkpoint, tmp_path / "t.ckpt", lambda s: s.update({"head.weight": s["head.weight"].T}))
+    assert "head.weight is (64, 10), expected (10, 64)" in refused(transposed)
+    lacking = changed(checkpoint, tmp_path / "l.ckpt", lambda s: s.pop("head.bias"))
+    assert "missing (1): head.bias" in refused(lacking)
+    torn = tmp_path / "torn.ckpt"
+    torn.write_bytes(checkpoint.read_bytes()[:2000])
+    assert "damaged" in refused(torn)
+    assert "a checkpoint file is needed" in refused(tmp_path / "nowhere")
+    ncm = ltr_train(*SHORT, "method=ncm", f"paths.stages={store}", outputs=tmp_path / "ncm").directory
+    assert "its head was replaced after training (by a head of kind 'means')" in refused(ncm)
+
+
+def test_a_class_balanced_checkpoint_is_warned_of(ltr_train, tmp_path, store):
+    balanced = ltr_train(*SHORT, "sampler=class_balanced", f"paths.stages={store}", outputs=tmp_path / "balanced")
+    assert "poor base" not in balanced.err
+    done = ltr_train(*SHORT, "method=ncm", f"method.start_from={balanced.directory}")
+    assert done.code == 0, done.err
+    assert "poor base for decoupled methods" in done.err

@@ -1,0 +1,159 @@
+"""Which stages a method has, what their keys see, and what is refused before anything is trained."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+from method_plans import planned
+
+from ltr.errors import ConfigError
+from ltr.methods.posthoc import values_of
+
+METHODS = ["crt", "lws", "tau_norm", "ncm", "posthoc_la"]
+VAL = "dataset.val=train_fraction"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_representation_has_the_key_of_erm(method):
+    for more in ((), ("loss=ldam", "head=linear", "loss.scale=1", "trainer.max_epochs=7", "seed=3")):
+        assert planned(f"method={method}", *more).keys["representation"] == planned(*more).keys["representation"]
+
+
+@pytest.mark.parametrize(
+    ("method", "stage", "option"),
+    [
+        ("crt", "classifier", "method.trainable=all"),
+        ("crt", "classifier", "method.freeze_bn_stats=true"),
+        ("crt", "classifier", "method.classifier.epochs=3"),
+        ("crt", "classifier", "method.classifier.selection=best_val"),
+        ("crt", "classifier", "method.classifier.optimizer.lr=0.05"),
+        ("crt", "classifier", "method.classifier.sampler.images_per_visit=4"),
+        ("crt", "classifier", "sampler@method.classifier.sampler=instance"),
+        ("crt", "classifier", "loss@method.classifier.loss=class_balanced"),
+        ("crt", "classifier", "scheduler@method.classifier.scheduler=constant"),
+        ("crt", "classifier", "optimizer@method.classifier.optimizer=adamw"),
+        ("lws", "classifier", "method.freeze_bn_stats=true"),
+        ("lws", "classifier", "method.classifier.epochs=5"),
+        ("tau_norm", "tau", "method.tau=0.5"),
+        ("tau_norm", "tau", "method.tau=auto"),
+        ("posthoc_la", "tau", "method.tau=0.5"),
+        ("posthoc_la", "tau", "method.tau=auto"),
+        ("ncm", "means", "method.features_norm=l2"),
+    ],
+)
+def test_an_option_changes_the_key_of_its_stage_and_not_of_the_representation(method, stage, option):
+    plain, changed = planned(f"method={method}", VAL), planned(f"method={method}", VAL, option)
+    assert changed.keys[stage] != plain.keys[stage]
+    assert changed.keys["representation"] == plain.keys["representation"]
+
+
+def test_cached_features_change_the_key():
+    frozen = planned("method=crt", "method.freeze_bn_stats=true")
+    cached = planned("method=crt", "method.freeze_bn_stats=true", "method.features=cached")
+    assert frozen.keys["classifier"] != cached.keys["classifier"]
+
+
+def test_the_grid_is_in_the_key_of_a_search_alone():
+    for tau, same in (("auto", False), ("0.5", True)):
+        narrow, wide = (planned("method=tau_norm", VAL, f"method.tau={tau}", f"method.grid.stop={s}") for s in (1, 2))
+        assert (narrow.keys["tau"] == wide.keys["tau"]) is same
+
+
+def test_the_distance_shares_the_means():
+    euclidean, cosine = (planned("method=ncm", f"method.distance={d}") for d in ("euclidean", "cosine"))
+    assert euclidean.keys["means"] == cosine.keys["means"]
+
+
+def test_the_two_adjustments_do_not_share_a_search():
+    first, second = (planned(f"method={m}", VAL, "method.tau=auto") for m in ("tau_norm", "posthoc_la"))
+    assert first.keys["tau"] != second.keys["tau"]
+
+
+@pytest.mark.parametrize("method", ["tau_norm", "posthoc_la"])
+def test_a_search_needs_validation_images(method):
+    with pytest.raises(
+        ConfigError, match=r"stage 'tau'.*val images.*dataset.val=train_fraction.*method.tau to a number"
+    ):
+        planned(f"method={method}", "method.tau=auto")
+
+
+def test_the_classifiers_best_epoch_needs_validation_images():
+    with pytest.raises(ConfigError, match=r"'classifier'.*best_val.*dataset.val=train_fraction"):
+        planned("method=crt", "method.classifier.selection=best_val")
+
+
+@pytest.mark.parametrize("tau", ["-0.1", "-1"])
+def test_a_negative_tau_is_refused(tau):
+    with pytest.raises(ConfigError, match="at least 0, or auto"):
+        planned("method=tau_norm", f"method.tau={tau}")
+
+
+def test_a_grid_has_its_numbers_without_rounding_errors():
+    assert values_of({"start": 0, "stop": 1, "step": 0.05}) == [i / 20 for i in range(21)]
+    assert values_of({"start": 0, "stop": 2, "step": 0.1})[-1] == 2.0
+    assert values_of({"start": 0.3, "stop": 0.3, "step": 1}) == [0.3]
+    assert values_of({"start": 0, "stop": 1, "step": 0.3}) == [0.0, 0.3, 0.6, 0.9]
+
+
+@pytest.mark.parametrize(
+    "grid", [{"start": 1, "stop": 0, "step": 0.1}, {"start": 0, "stop": 1, "step": 0}, {"start": 0, "stop": 1}]
+)
+def test_a_grid_without_values_is_refused(grid):
+    with pytest.raises(ConfigError, match=r"method\.grid"):
+        values_of(grid)
+
+
+def test_tau_normalisation_of_a_cosine_head_is_refused_by_name():
+    with pytest.raises(ConfigError, match=r"tau_norm needs head=linear, not CosineHead.*normalised already"):
+        planned("method=tau_norm", "head=cosine")
+
+
+@pytest.mark.parametrize("method", ["crt", "lws"])
+def test_cached_features_need_frozen_statistics(method):
+    with pytest.raises(ConfigError, match=r"method\.freeze_bn_stats=true"):
+        planned(f"method={method}", "method.features=cached")
+
+
+def test_cached_features_need_a_frozen_backbone():
+    more = ["method.freeze_bn_stats=true", "method.features=cached", "method.trainable=last_block"]
+    with pytest.raises(ConfigError, match=r"method\.trainable=classifier, not last_block"):
+        planned("method=crt", *more)
+
+
+def test_a_key_that_nothing_reads_is_refused_in_a_stages_page():
+    with pytest.raises(ConfigError, match=r"method\.classifier\.epoch: nothing reads it.*Did you mean 'epochs'"):
+        planned("method=crt", "+method.classifier.epoch=3")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("sampler", "warns"),
+    [("class_balanced", True), ("power sampler.q=0", True), ("instance", False), ("square_root", False),
+     ("progressive", False), ("class_balanced sampler.defer_from=0.8", False)],
+)  # fmt: skip
+def test_a_class_balanced_representation_is_warned_of(method, sampler, warns):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        planned(f"method={method}", *f"sampler={sampler}".split(), "seed=9")
+    assert any("poor base for decoupled methods" in str(one.message) for one in caught) is warns
+
+
+def test_adjusting_for_the_prior_twice_is_warned_of():
+    with pytest.warns(UserWarning, match="BalancedSoftmax corrects.*posthoc_la does it again"):
+        planned("method=posthoc_la", "loss=balanced_softmax", "seed=8")
+
+
+def test_the_second_stage_starts_from_the_learning_rate_and_decay_of_the_first():
+    plan = planned("method=crt", "optimizer.lr=0.3", "optimizer.weight_decay=0.001", "optimizer.momentum=0.5")
+    optimizer = plan.stages["classifier"].settings.optimizer
+    assert (optimizer["lr"], optimizer["weight_decay"], optimizer["momentum"]) == (0.3, 0.001, 0.9)
+
+
+def test_the_second_stage_has_its_own_sampler_and_length_and_the_rest_of_the_first():
+    plan = planned("method=crt", "trainer.max_epochs=7", "trainer.gradient_clip=1.0", "batch_size=50")
+    first, second = plan.stages["representation"].settings, plan.stages["classifier"].settings
+    assert (first.epochs, second.epochs) == (7, 10)
+    assert first.sampler["_target_"].endswith("Instance")
+    assert second.sampler["_target_"].endswith("ClassBalanced")
+    assert (second.batch_size, second.gradient_clip, second.augment) == (50, 1.0, first.augment)
