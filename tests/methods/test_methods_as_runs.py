@@ -167,8 +167,7 @@ def test_double_balancing_in_the_second_stage_is_warned_of(ltr_train, store):
 # -- starting from a finished run or a checkpoint -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["crt", "tau_norm", "ncm"])
-@pytest.mark.parametrize("as_file", [True, False])
+@pytest.mark.parametrize(("command", "as_file"), [("crt", False), ("crt", True), ("tau_norm", False), ("ncm", False)])
 def test_a_finished_run_serves_as_the_representation(ltr_train, tmp_path, store, command, as_file):
     erm = ltr_train(*SHORT, f"paths.stages={store}", outputs=tmp_path / "erm")
     given = erm.directory / "checkpoints/final.ckpt" if as_file else erm.directory

@@ -126,12 +126,17 @@ def test_a_key_that_nothing_reads_is_refused_in_a_stages_page():
         planned("method=crt", "+method.classifier.epoch=3")
 
 
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    ("sampler", "warns"),
-    [("class_balanced", True), ("power sampler.q=0", True), ("instance", False), ("square_root", False),
-     ("progressive", False), ("class_balanced sampler.defer_from=0.8", False)],
-)  # fmt: skip
+    ("method", "sampler", "warns"),
+    [
+        *((method, "class_balanced", True) for method in METHODS),
+        ("crt", "power sampler.q=0", True),
+        ("crt", "instance", False),
+        ("crt", "square_root", False),
+        ("crt", "progressive", False),
+        ("crt", "class_balanced sampler.defer_from=0.8", False),
+    ],
+)
 def test_a_class_balanced_representation_is_warned_of(method, sampler, warns):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
