@@ -27,9 +27,7 @@ COMMANDS = {
     "tau_norm": ["method=tau_norm"],
     "tau_norm-auto": ["method=tau_norm", "method.tau=auto", "dataset.val=test_fraction"],
     "posthoc_la": ["method=posthoc_la"],
-    "posthoc_la-auto": ["method=posthoc_la", "method.tau=auto", "dataset.val=train_fraction"],
     "ncm": ["method=ncm"],
-    "ncm-cosine": ["method=ncm", "method.distance=cosine", "method.features_norm=none"],
 }
 TRAINED = ["crt", "crt-cached", "crt-all", "lws"]
 pytestmark = pytest.mark.slow
