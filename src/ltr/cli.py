@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ltr.errors import ConfigError, Interrupted, LtrError
@@ -27,6 +28,13 @@ def train() -> None:
 def evaluate() -> None:
     """Entry point of ``ltr-eval``."""
     sys.exit(_process(lambda: evaluate_main(sys.argv[1:])))
+
+
+def stages() -> None:
+    """Entry point of ``ltr-stages``."""
+    from ltr.stages_command import main
+
+    sys.exit(_process(lambda: guarded(lambda: main(sys.argv[1:]))))
 
 
 def train_main(argv: list[str]) -> int:
@@ -127,7 +135,7 @@ def _train(argv: list[str]) -> int:
     sys.argv = [before[0], *line.for_hydra]
     try:
         # Hydra then raises instead of printing the first mistake and exiting
-        with _environment(_FULL, "1"):
+        with _environment(_FULL, "1"), _logging_as_before():
             main()
     except _JobFailed:
         return 1
@@ -180,6 +188,19 @@ class _environment:
             os.environ.pop(self.name, None)
         else:
             os.environ[self.name] = value
+
+
+@contextlib.contextmanager
+def _logging_as_before() -> Iterator[None]:
+    """Hydra sets handlers up, for ``--info`` even noisy ones; whoever calls us from Python keeps theirs."""
+    loggers = [logging.getLogger(), logging.getLogger("hydra")]
+    before = [(logger, list(logger.handlers), logger.level) for logger in loggers]
+    try:
+        yield
+    finally:
+        for logger, handlers, level in before:
+            logger.handlers[:] = handlers
+            logger.setLevel(level)
 
 
 def _explained(line: CommandLine, error: Exception | None) -> ConfigError | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 @contextmanager
@@ -17,7 +20,7 @@ def plain_warnings() -> Iterator[None]:
     def showwarning(
         message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
     ) -> None:
-        if category is UserWarning and "ltr" in filename:
+        if category is UserWarning and filename.startswith(_OURS):
             print(f"warning: {message}", file=sys.stderr)
         else:
             original(message, category, filename, lineno, file, line)

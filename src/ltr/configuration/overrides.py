@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import warnings
 from collections.abc import Iterable
@@ -13,16 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ltr.configuration.allowed import problem
 from ltr.configuration.check import examined, refuse
-from ltr.configuration.pages import conf_directory, leaves
+from ltr.configuration.pages import conf_directory, leaves, page_names
 from ltr.configuration.suggestions import keys_of_other_pages, suggestion
 from ltr.errors import nearest
 
@@ -31,7 +35,8 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 _PLUGINS = {"joblib": "sweep", "optuna": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm"}
-_REFUSED = (HydraException, OmegaConfBaseException, ValueError)  # Hydra raises the last for some groups
+# Hydra raises ValueError for some groups; the last two come from pages that cannot be read
+_REFUSED = (HydraException, OmegaConfBaseException, ValueError, YAMLError, OSError)
 
 
 def explain(overrides: list[str], config_dir: str | None, config_name: str, sweep: bool = False) -> list[str]:
@@ -54,8 +59,12 @@ def explain(overrides: list[str], config_dir: str | None, config_name: str, swee
             warnings.simplefilter("ignore")
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
-            search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
-            mistakes += _Explanation(hydra.config_loader, search, config_name, sweep).mistakes(parsed)
+            if config_dir:
+                path = hydra.config_loader.get_search_path()
+                before_schemas = SearchPathQuery(provider="schema")  # where the command puts it
+                path.prepend("command-line", f"file://{Path(config_dir).resolve()}", before_schemas)
+                hydra.config_loader = ConfigLoaderImpl(path)
+            mistakes += _Explanation(hydra.config_loader, config_name, sweep).mistakes(parsed)
     finally:
         GlobalHydra.instance().clear()
         if already is not None:
@@ -110,6 +119,10 @@ class Parsed:
         return self.override.key_or_group
 
     @property
+    def is_sweep(self) -> bool:
+        return self.override.is_sweep_override()
+
+    @property
     def adds(self) -> bool:
         return self.override.is_add() or self.override.is_force_add()
 
@@ -127,7 +140,8 @@ def unread(overrides: Iterable[str], config: DictConfig) -> list[str]:
     for one in parsed:
         top, _, below = one.key.partition(".")
         if one.key == "recipe" and not one.adds:
-            pages = sorted(path.stem for path in (conf_directory() / "recipe").glob("*.yaml"))
+            hydra = GlobalHydra.instance().hydra
+            pages = hydra.config_loader.get_group_options("recipe") if hydra else page_names("recipe")
             mistakes += [
                 f"{one.text}: there is no recipe '{value}'; there are: {', '.join(pages)}{nearest(str(value), pages)}"
                 for value in one.values
@@ -157,12 +171,13 @@ def in_short(error: Exception) -> str:
 class _Explanation:
     """Applies what is right step by step, and says what is wrong with the rest."""
 
-    def __init__(self, loader: ConfigLoader, search: list[str], config_name: str, sweep: bool) -> None:
+    def __init__(self, loader: ConfigLoader, config_name: str, sweep: bool) -> None:
         self.loader = loader
         self.config_name = config_name
         self.sweep = sweep
         self.groups = set(loader.list_groups("")) - {""}
-        self.good = list(search)  # what composes
+        self.good: list[str] = []  # what composes,
+        self.composed: DictConfig | None = None  # and to what
 
     def mistakes(self, parsed: list[Parsed]) -> list[str]:
         mistakes = []
@@ -170,19 +185,20 @@ class _Explanation:
             mistakes += [
                 f"{one.text}: several values are a sweep, which needs the flag -m; a list is written {one.key}=[...]"
                 for one in parsed
-                if one.override.is_sweep_override() and not one.override.is_hydra_override()
+                if one.is_sweep and not one.override.is_hydra_override()
             ]
         pages = [one for one in parsed if self._chooses_page(one)]
         unknown = {one.text: self._unknown_pages(one) for one in pages}
         mistakes += [line for lines in unknown.values() for line in lines]
-        mistakes += self._apply([one for one in pages if not unknown[one.text]])
+        guesses = {one.key: self._guess(one) for one in pages if unknown[one.text]}
+        mistakes += self._apply([one.text for one in pages if not unknown[one.text] and not one.is_sweep])
+        if any(guesses.values()):
+            self._apply([f"{group}={page}" for group, page in guesses.items() if page])
         mistakes += [line for one in parsed if one.override.is_hydra_override() for line in self._hydra(one)]
-        try:
-            composed = compose(config_name=self.config_name, overrides=self.good)
-        except _REFUSED as error:
-            return [*mistakes, in_short(error)]
+        if self.composed is None:
+            return mistakes
         rest = [one for one in parsed if not self._chooses_page(one) and not one.override.is_hydra_override()]
-        return mistakes + self._values(rest, composed)
+        return mistakes + self._values(rest, self.composed, {group for group, page in guesses.items() if not page})
 
     def _chooses_page(self, one: Parsed) -> bool:
         return one.key in self.groups and not any(isinstance(value, dict) for value in one.values)
@@ -207,29 +223,32 @@ class _Explanation:
             if str(value) not in options
         ]
 
-    def _apply(self, several: list[Parsed]) -> list[str]:
+    def _guess(self, one: Parsed) -> str | None:
+        """The page that was probably meant, so that the keys which were given for it can be looked at."""
+        options = self.loader.get_group_options(one.key, ObjectType.CONFIG)
+        return next(iter(difflib.get_close_matches(str(one.values[0]), options, n=1)), None)
+
+    def _apply(self, texts: list[str]) -> list[str]:
         """Add overrides to what composes: all at once, or where that fails one after the other."""
-        texts = [one.text for one in several if not one.override.is_sweep_override()]
         if self._composes(texts) is None:
-            self.good += texts
             return []
-        mistakes = []
-        for text in texts:
-            error = self._composes([text])
-            if error is None:
-                self.good.append(text)
-            else:
-                mistakes.append(f"{text}: {in_short(error)}")
-        return mistakes
+        errors = {text: self._composes([text]) for text in texts}
+        if self.composed is None and not self.good and (error := self._composes([])):
+            return [in_short(error)]  # the primary page itself
+        return [f"{text}: {in_short(error)}" for text, error in errors.items() if error]
 
     def _composes(self, more: list[str], hydra: bool = False) -> Exception | None:
+        """Keep more overrides if they compose with those kept before; else say why not."""
         try:
-            compose(config_name=self.config_name, overrides=[*self.good, *more], return_hydra_config=hydra)
+            composed = compose(config_name=self.config_name, overrides=[*self.good, *more], return_hydra_config=hydra)
         except _REFUSED as error:
             return error
+        if not hydra:
+            self.good += more
+            self.composed = composed
         return None
 
-    def _values(self, parsed: list[Parsed], composed: DictConfig) -> list[str]:
+    def _values(self, parsed: list[Parsed], composed: DictConfig, in_the_dark: set[str]) -> list[str]:
         mistakes: list[str] = []
         container = OmegaConf.to_container(composed, resolve=False)
         assert isinstance(container, dict)
@@ -241,23 +260,21 @@ class _Explanation:
             below = [key for value in one.values if isinstance(value, dict) for key, _ in leaves(value, one.key)]
             if exists and one.override.is_add():
                 mistakes.append(f"{one.text}: '{one.key}' exists already; write it without '+'")
-            elif exists and one.override.is_sweep_override():
+            elif exists and one.is_sweep:
                 mistakes += self._sweep_values(one, composed)
             elif exists and not one.adds and not set(below) <= set(known):
                 unknown = [key for key in below if key not in known]
                 mistakes.append(f"{one.text}: there is no key '{unknown[0]}'{suggestion(unknown[0], known, {})}")
             elif exists or one.adds:
                 fitting.append(one)
-            else:
+            elif one.key.partition(".")[0] not in in_the_dark:  # or it may be a key of the page that was meant
                 others = keys_of_other_pages(one.key, composed)
                 mistakes.append(f"{one.text}: there is no key '{one.key}'{suggestion(one.key, known, others)}")
-        mistakes += self._apply(fitting)
-        try:
-            final = compose(config_name=self.config_name, overrides=self.good)
-        except _REFUSED as error:
-            return [*mistakes, in_short(error)]
-        _, wrong = examined(final)
-        return [*mistakes, *wrong, *unread([one.text for one in fitting], final)]
+        if fitting:
+            mistakes += self._apply([one.text for one in fitting])
+        assert self.composed is not None
+        _, wrong = examined(self.composed)
+        return [*mistakes, *wrong, *unread([one.text for one in fitting], self.composed)]
 
     def _sweep_values(self, one: Parsed, composed: DictConfig) -> list[str]:
         node, _, last = one.key.rpartition(".")

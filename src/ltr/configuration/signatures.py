@@ -46,7 +46,9 @@ def mismatches(
     """
     key, kind = f"{path}._target_".removeprefix("."), path.rpartition(".")[2]
     asked, base = ASKED.get(kind, ((), ""))
-    lacking = [name for name in asked if inspect.isclass(function) and not hasattr(function, name)]
+    # what a function of the user's own will return cannot be told
+    known = inspect.isclass(function) or target.startswith("ltr.")
+    lacking = [name for name in asked if known and not hasattr(function, name)]
     if lacking:
         return [f"{key}={target}: not made for this place, it lacks {', '.join(lacking)}. Derive it from {base}"]
     parameters = signature.parameters

@@ -6,6 +6,7 @@ here are read by name, so a missing one, or one more that nobody reads, has to b
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import re
@@ -87,7 +88,18 @@ def _logger(node: Mapping[str, Any]) -> list[str]:
     if name not in LOGGERS:
         return [f"logger.name={shown(name)}: allowed is one of: {', '.join(LOGGERS)}{nearest(str(name), LOGGERS)}"]
     keys = _keys_of(f"logger/{name}")
-    return _same_keys("logger", node, keys, keys)
+    mistakes = _same_keys("logger", node, keys, keys)
+    if name != "csv" and not _installed(name):
+        mistakes.append(f"logger.name={name}: the package {name} is not installed. pip install {name}, or logger=csv")
+    return mistakes
+
+
+def _installed(package: str) -> bool:
+    """Whether a package is there, without importing it."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _folder_name(value: Any) -> str | None:

@@ -1,0 +1,48 @@
+"""Judging a run whose data lie somewhere else now."""
+
+from __future__ import annotations
+
+import pytest
+
+from ltr.configuration.reuse import changed
+from ltr.errors import ConfigError
+
+
+@pytest.fixture
+def config() -> dict:
+    """A CIFAR run's configuration, as far as judging reads it, trained where /gone held the data."""
+    return {
+        "seed": 0,
+        "dataset": {
+            "name": "cifar10_lt",
+            "imbalance_factor": 100,
+            "source": {"_target_": "ltr.data.sources.cifar.cifar10", "root": "/gone", "download": False},
+            "split": {"_target_": "ltr.data.splits.long_tail", "imbalance_factor": 100},
+        },
+        "paths": {"data": "/gone", "outputs": "outputs", "stages": "outputs/stages"},
+    }
+
+
+def test_paths_data_moves_the_source(config, monkeypatch):
+    monkeypatch.delenv("LTR_DATA", raising=False)
+    assert changed(config, ["paths.data=/here"])["dataset"]["source"]["root"] == "/here"
+    assert config["dataset"]["source"]["root"] == "/gone"
+
+
+def test_the_environment_says_where_data_are_that_are_gone(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("LTR_DATA", "/here")
+    assert changed(config, [])["dataset"]["source"]["root"] == "/here"
+    config["dataset"]["source"]["root"] = str(tmp_path)
+    assert changed(config, [])["dataset"]["source"]["root"] == str(tmp_path)
+
+
+def test_a_value_of_the_data_set_is_passed_on_to_its_split(config):
+    found = changed(config, ["dataset.imbalance_factor=50"])["dataset"]
+    assert found["imbalance_factor"] == found["split"]["imbalance_factor"] == 50
+
+
+def test_a_data_set_of_ones_own_is_changed_where_its_code_reads_it(config):
+    config["dataset"] |= {"name": "mine"}
+    assert changed(config, ["dataset.split.imbalance_factor=50"])["dataset"]["split"]["imbalance_factor"] == 50
+    with pytest.raises(ConfigError, match=r"judging does not depend on 'dataset.imbalance_factor'"):
+        changed(config, ["dataset.imbalance_factor=50"])

@@ -1,0 +1,77 @@
+"""The flags of ltr-train: in any order, checked, and what the informative ones print."""
+
+from __future__ import annotations
+
+import yaml
+
+from ltr.configuration.command_line import read
+from ltr.configuration.pages import page_names
+
+
+def test_flags_and_overrides_may_stand_in_any_order(tmp_path):
+    folder = str(tmp_path)
+    line = read(["seed=1", "-m", "loss=ldam", "-cd", folder, "--allow", "mine", "--cfg=job", "-x=1", "--", "-y"])
+    assert line.overrides == ["seed=1", "loss=ldam", "-y"]
+    assert line.allowed == ["mine"]
+    assert line.for_hydra == ["--multirun", f"--config-dir={folder}", "--cfg=job", "--", "seed=1", "loss=ldam", "-y"]
+    assert line.config_dir == folder
+
+
+def test_an_informative_flag_without_its_value_means_all():
+    assert read(["--info", "loss=ldam"]).for_hydra == ["--info=all", "loss=ldam"]
+    assert read(["--info", "defaults"]).for_hydra == ["--info=defaults"]
+
+
+def test_wrong_flags_are_told_together_with_wrong_overrides(refused):
+    done = refused("sede=1", "--mutlirun", "--cfg", "jobs", "--config-dir", "/no/such", "--allow", "a b", "--package")
+    assert done.code == 2
+    starts = ["--mutlirun: ", "--cfg jobs: ", "--allow a b: ", "--package: ", "--config-dir /no/such: ", "sede=1: "]
+    assert [next(s for s in starts if line.startswith(s)) for line in done.mistakes] == starts
+    assert "Did you mean '--multirun'?" in done.mistakes[0]
+    assert "allowed is one of: job, hydra, all" in done.mistakes[1]
+
+
+def test_flags_that_exclude_each_other_are_refused(refused):
+    done = refused("--cfg", "job", "-m", "--resolve", "--help=1")
+    assert "--cfg --multirun: only one of these flags" in done.err
+    assert "--help takes no value" in done.err
+    assert "--resolve: goes with --cfg" in refused("--resolve").err
+
+
+def test_a_pickled_job_is_not_taken(refused, tmp_path):
+    assert "there is no such flag" in refused("--experimental-rerun", str(tmp_path / "job.pickle")).err
+
+
+def test_help_shows_the_groups_and_every_page(ltr_train):
+    done = ltr_train("--help")
+    assert done.code == 0
+    assert "Usage:   ltr-train [group=page ...] [key=value ...]" in done.out
+    for group in ("loss", "dataset", "experiment"):
+        assert f"{group}: {', '.join(page_names(group))}" in done.out
+    assert "--allow PREFIX" in done.out
+
+
+def test_the_configuration_is_printed_as_yaml(ltr_train):
+    done = ltr_train("--cfg", "job", "loss=ldam", "seed=3")
+    assert done.code == 0
+    printed = yaml.safe_load(done.out)
+    assert printed["seed"] == 3
+    assert printed["loss"]["scale"] == "${oc.select:head.scale,1.0}"
+    assert not (done.outputs).exists()
+
+
+def test_the_configuration_is_printed_resolved(ltr_train):
+    printed = yaml.safe_load(ltr_train("--cfg", "job", "--resolve", "loss=ldam").out)
+    assert printed["loss"]["scale"] == printed["head"]["scale"] == 30.0
+
+
+def test_the_defaults_are_printed_with_their_origin(ltr_train):
+    done = ltr_train("--info", "defaults", "loss=ldam")
+    assert done.code == 0
+    assert "head/cosine" in done.out
+
+
+def test_the_version_is_ours(ltr_train):
+    from ltr import __version__
+
+    assert ltr_train("--version").out == f"ltr {__version__}\n"

@@ -1,0 +1,73 @@
+"""A user's own pages and code: taken from a folder and a package that the command names, never otherwise."""
+
+from __future__ import annotations
+
+import pytest
+
+PLAN = "stages=plan"
+
+
+@pytest.fixture
+def own_pages(tmp_path, own_code):
+    """A folder of pages with a loss of the user's own; returns the flag that names it."""
+    folder = tmp_path / "my_conf"
+    for group, page in {
+        "loss/mine": f"_target_: {own_code}.losses.Mine\nwidth: 3\n_allowed_:\n  width: 'int [1, inf)'\n",
+        "loss/broken": f"_target_: {own_code}.broken.Mine\n",
+        "loss/open": f"_target_: {own_code}.losses.Mine\nwidth: ???\n",
+        "loss/torn": "_target_: [\n",
+        "recipe/mine": "# @package _global_\ntrainer:\n  max_epochs: 7\n",
+        "trainer/short": "accelerator: cpu\nmax_epoch: 3\n",
+    }.items():
+        path = folder / f"{group}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page)
+    return f"--config-dir={folder}"
+
+
+def test_ones_own_loss_is_trained_with_when_its_package_is_allowed(ltr_train, own_pages):
+    done = ltr_train(own_pages, "--allow", "my_project", "loss=mine", "recipe=mine", "debug=fast")
+    assert done.code == 0, done.err
+    assert done.result["config"]["loss._target_"] == "my_project.losses.Mine"
+
+
+def test_a_recipe_of_ones_own_is_taken(ltr_train, own_pages):
+    assert "7 epochs" in ltr_train(own_pages, "recipe=mine", PLAN).out
+
+
+def test_ones_own_loss_is_refused_without_allow(refused, own_pages):
+    done = refused(own_pages, "loss=mine", PLAN)
+    assert "loss._target_=my_project.losses.Mine: not in an allowed package" in done.err
+    assert "--allow PREFIX" in done.err
+
+
+def test_an_allowed_package_is_not_allowed_in_the_next_command(ltr_train, refused, own_pages):
+    assert ltr_train(own_pages, "--allow", "my_project", "loss=mine", PLAN).code == 0
+    refused(own_pages, "loss=mine", PLAN)
+
+
+def test_the_environment_can_allow_a_package(ltr_train, own_pages, monkeypatch):
+    monkeypatch.setenv("LTR_ALLOW", "my_project")
+    assert ltr_train(own_pages, "loss=mine", PLAN).code == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["loss=mien", "recipe=mine"], "there is no loss 'mien'"),
+        (["loss=mine", "loss.widht=1"], "Did you mean 'loss.width'?"),
+        (["loss=mine", "epochs=1", "loss.width=0"], "loss.width=0: allowed is int [1, inf)"),
+        (["loss=open"], "loss.width=???: its page leaves it open; give it a value"),
+        (["loss=broken"], "importing my_project.broken fails: RuntimeError: half of a sentence"),
+        (["loss=torn"], "torn.yaml"),
+        (["recipe=mien"], "Did you mean 'mine'?"),
+        (["trainer=short"], "trainer.max_epoch=3: nothing reads it"),
+    ],
+)
+def test_mistakes_with_ones_own_pages_are_explained(refused, own_pages, overrides, words):
+    assert words in refused(own_pages, "--allow", "my_project", *overrides, PLAN).err
+
+
+def test_a_target_in_a_package_that_is_not_there_says_so(refused):
+    done = refused("--allow", "no_such_package", "loss._target_=no_such_package.Loss", PLAN)
+    assert "no_such_package" in done.err
