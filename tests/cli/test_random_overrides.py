@@ -89,7 +89,7 @@ few = settings(
 
 
 @pytest.mark.slow
-@settings(few, max_examples=10)
+@settings(few, max_examples=7)
 @given(commands(right, out_of_range, misspelt, unfinished, unknown_page, target, shortest=7))
 def test_every_wrong_override_is_named(tmp_path_factory, command):
     code, err = carried_out(command, tmp_path_factory.getbasetemp() / "random")

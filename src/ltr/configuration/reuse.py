@@ -47,7 +47,7 @@ def changed(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, An
     if unknown:
         mistakes += [*unknown, f"what can be changed: {', '.join(known)}"]
     for one in parsed:
-        if one.adds or one.override.is_delete() or one.override.is_sweep_override():
+        if one.adds or one.is_sweep or one.override.is_delete():
             mistakes.append(f"{one.text}: values can be changed here, one each, as key=value")
         elif one.key in known:
             value = one.values[0]

@@ -1,0 +1,74 @@
+"""Rules of pages that hold for lists, and values compared with the annotations of the code that they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import pytest
+
+from ltr.configuration.allowed import check_values, problem, shown
+from ltr.configuration.signatures import fits, in_words
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [([0.5, 0.6], "list of (0, 1)"), ([], "list of int [1, inf)"), (["a", "b"], [["a", "b", "c"]]), ([], [["a"]])],
+)
+def test_a_list_whose_entries_are_allowed_passes(value, rule):
+    assert problem(value, rule) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "rule", "words"),
+    [
+        ([0.5, 1], "list of (0, 1)", "allowed is (0, 1)"),
+        (0.5, "list of (0, 1)", "a list is needed, such as [0.5]"),
+        (["a", "d"], [["a", "b"]], "one of: a, b"),
+        ("a", [["a", "b"]], "a list is needed"),
+        ([3], "int [1, inf)", "allowed is int [1, inf)"),
+        (["a"], ["a", "b"], "one of: a, b"),
+    ],
+)
+def test_a_list_is_taken_only_where_one_is_meant(value, rule, words):
+    assert words in problem(value, rule)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), 2**63, [1.0, float("nan")]])
+def test_a_number_that_no_array_holds_is_refused_without_any_rule(value):
+    assert check_values({"a": {"b": value}})[0].startswith("a.b=")
+
+
+def test_values_are_shown_as_they_are_written():
+    assert shown([True, None, 1.5, "x"]) == "[true,null,1.5,x]"
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (1, float), (1, int), (True, bool), ("x", str), (None, int | None), ("a", Literal["a", "b"]),
+        ([1, 2.5], Sequence[float]), ([1], list[int]), ([], tuple[float, ...]), ({"a": 1}, Mapping[str, int]),
+        ("anything", object),
+    ],
+)  # fmt: skip
+def test_values_of_the_annotated_kind_fit(value, hint):
+    assert fits(value, hint)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "words"),
+    [
+        (1.5, int, "a whole number"),
+        (True, float, "a number"),
+        (True, int | None, "a whole number or null"),
+        (1, bool, "true or false"),
+        (None, str, "a text"),
+        ("c", Literal["a", "b"], "one of a, b"),
+        ("12", Sequence[float], "a list of numbers"),
+        (["x"], Sequence[float] | None, "a list of numbers or null"),
+        ([1], Mapping[str, int], "a group of keys"),
+    ],
+)
+def test_values_of_another_kind_do_not_fit_and_the_kind_has_a_name(value, hint, words):
+    assert not fits(value, hint)
+    assert in_words(hint) == words
