@@ -204,8 +204,7 @@ def bare_side(arguments: argparse.Namespace) -> dict[str, float]:
         started = time.perf_counter()
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             correct = sum(
-                (model(prepare(x)).argmax(1) == y).sum()
-                for x, y in zip(test_images.split(250), test_labels.split(250))
+                (model(prepare(x)).argmax(1) == y).sum() for x, y in zip(test_images.split(250), test_labels.split(250))
             )
         float(correct)
         best = min(best, time.perf_counter() - started)

@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from rich.console import Console
 
 from ltr.configuration.check import checked
-from ltr.configuration.pages import conf_directory
+from ltr.configuration.overrides import composed
 from ltr.console import plain_warnings
 from ltr.evaluate_command import find
 from ltr.evaluation.scores import log_normaliser, probabilities
@@ -33,9 +31,7 @@ def train(overrides: Sequence[str] = (), quiet: bool = False) -> Outcome:
     Raises:
         LtrError: anything that the command would report.
     """
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
-        config = checked(compose("train", overrides=list(overrides)))
+    config = checked(composed(list(overrides)))
     with plain_warnings():
         return run(config, list(overrides), Console(quiet=quiet))
 

@@ -85,7 +85,6 @@ def test_what_does_not_fit_the_data_or_the_run_is_refused_and_makes_no_run(refus
     assert not [path for path in done.left if path.endswith((".ckpt", ".json", ".csv", ".part"))]
 
 
-@pytest.mark.xfail(reason="the store's lock file is made before the stage is checked", strict=False)
 @pytest.mark.parametrize("overrides", [["scheduler.warmup_epochs=100"], ["augment=cifar_cutout"]])
 def test_a_refused_stage_leaves_nothing_at_all(refused, overrides):
     assert refused(*overrides).left == []

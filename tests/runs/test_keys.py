@@ -12,7 +12,7 @@ from ltr.configuration.pages import digest
 from ltr.data.source import Source
 from ltr.data.splits import Split
 from ltr.methods.base import ImageClassifier
-from ltr.methods.stage import Settings, Stage
+from ltr.methods.stage import DataFacts, Settings, Stage
 from ltr.runs.keys import array_digest, group_hash, run_hash, stage_key, stage_spec
 
 SETTINGS = Settings(
@@ -28,6 +28,7 @@ SETTINGS = Settings(
     precision="fp32",
     selection="last",
 )
+FACTS = DataFacts((1, 2, 2), (0.5,), (0.25,), ("a", "b"), (2, 2))
 OTHER = {
     "epochs": 11,
     "batch_size": 64,
@@ -51,9 +52,10 @@ def split(**changes):
     return Split(**{**fields, **changes})
 
 
-def key(settings=SETTINGS, *, seed=0, role="representation", options=None, parents=None, one_split=None, world=1):
+def key(settings=SETTINGS, *, seed=0, role="representation", options=None, parents=None, one_split=None, **more):
     stage = Stage("s", role, settings, ImageClassifier, parents=tuple(parents or ()), options=options or {})
-    return stage_key(stage_spec(stage, seed, source(), one_split or split(), parents or {}, world))
+    facts, world = more.get("facts", FACTS), more.get("world", 1)
+    return stage_key(stage_spec(stage, seed, source(), one_split or split(), facts, parents or {}, world))
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Settings)])
@@ -73,6 +75,9 @@ def test_every_setting_changes_the_key(field):
         {"one_split": split(train=np.arange(3))},
         {"one_split": split(label_map=np.array([1, 0]))},
         {"world": 2},
+        {"facts": dataclasses.replace(FACTS, mean=(0.4,))},
+        {"facts": dataclasses.replace(FACTS, std=(0.3,))},
+        {"facts": dataclasses.replace(FACTS, image_shape=(1, 4, 4))},
     ],
 )
 def test_everything_else_that_determines_a_stage_changes_the_key(changes):

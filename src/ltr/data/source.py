@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -74,6 +74,10 @@ class Source:
         parts: named parts in order; together they cover 0 .. N-1 without gap or overlap.
         fingerprint: sha256 (hex) over name, parts, class names, labels and pixels (or paths and sizes). Left empty,
             it is computed.
+        class_ids: int64 [classes], the data set's own ids of its classes where published lists speak of them.
+        taxonomy: rank to one name per class, such as ``supercategory`` or ``family``; {} where none is known.
+        boxes: float32 [N, 4] bounding boxes (left, top, width, height in pixels of the file); evaluation of where a
+            network looks, never an input.
 
     Raises:
         DataError: where the pieces do not fit each other, or a label is outside its range.
@@ -85,6 +89,9 @@ class Source:
     class_names: tuple[str, ...]
     parts: Mapping[str, range]
     fingerprint: str = ""
+    class_ids: np.ndarray | None = None
+    taxonomy: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    boxes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         # a copy, so that the caller's array cannot change the table afterwards; pixels are too many to copy
@@ -101,8 +108,23 @@ class Source:
         if len(self.images) != len(self.labels):
             raise DataError(f"source '{self.name}': {len(self.images)} images but {len(self.labels)} labels")
         _check_parts(self.name, self.parts, len(self.labels))
+        self._check_extras()
         if not self.fingerprint:
             set_field(self, "fingerprint", _fingerprint(self))
+
+    def _check_extras(self) -> None:
+        set_field(self, "taxonomy", {rank: tuple(names) for rank, names in self.taxonomy.items()})
+        per_class = {f"taxonomy '{rank}'": len(names) for rank, names in self.taxonomy.items()}
+        if self.class_ids is not None:
+            set_field(self, "class_ids", read_only(np.array(self.class_ids, dtype=np.int64)))
+            per_class["class_ids"] = len(self.class_ids)
+        for what, length in per_class.items():
+            if length != self.num_classes:
+                raise DataError(f"source '{self.name}': {what} has {length} entries for {self.num_classes} classes")
+        if self.boxes is not None:
+            set_field(self, "boxes", read_only(np.array(self.boxes, dtype=np.float32)))
+            if self.boxes.shape != (len(self.labels), 4):
+                raise DataError(f"source '{self.name}': boxes must be [N, 4], not {list(self.boxes.shape)}")
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,10 +44,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such checkpoint")
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):  # torch looks at none of the checksums that it writes
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise CheckpointError(f"{path}: not a checkpoint that can be read: the checksum of {damaged} is wrong")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:
+        # torch's own words advise to load it without care
         raise CheckpointError(
-            f"{path}: not a checkpoint that can be read ({type(error).__name__}: {str(error).splitlines()[0][:160]}). "
+            f"{path}: not a checkpoint that can be read ({type(error).__name__}). "
             "It is damaged, or holds pickled code, which is never loaded"
         ) from error
     if not isinstance(loaded, dict):
@@ -95,9 +107,15 @@ def describe(path: Path) -> dict[str, Any]:
             f"{path}: not a checkpoint of this project (no format '{FORMAT}'). "
             "To start from foreign weights use backbone.weights=FILE"
         )
-    if loaded["version"] > VERSION:
-        raise CheckpointError(f"{path}: written by a newer version of ltr (format {loaded['version']} > {VERSION})")
-    return {**json.loads(loaded["description"]), "state_dict": loaded["state_dict"]}
+    version = loaded.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise CheckpointError(f"{path}: written by a newer version of ltr (format {version} > {VERSION})")
+    if not isinstance(version, int) or not isinstance(loaded.get("state_dict"), dict):
+        raise CheckpointError(f"{path}: damaged: its version or its weights are missing")
+    try:
+        return {**json.loads(loaded["description"]), "state_dict": loaded["state_dict"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged: its description cannot be read: {error}") from error
 
 
 def load_network(path: Path, parents: Mapping[str, Any] | None = None) -> Any:
@@ -108,14 +126,21 @@ def load_network(path: Path, parents: Mapping[str, Any] | None = None) -> Any:
             the architecture it names.
     """
     found = describe(path)
-    settings = Settings(**found["settings"])
-    settings = settings.replaced(backbone={**settings.backbone, **_without_initial_weights(settings.backbone)})
     try:
+        settings = Settings(**found["settings"])
+        settings = settings.replaced(backbone={**settings.backbone, **_without_initial_weights(settings.backbone)})
         module_class = locate(found["module"], str(path))
+        if not (isinstance(module_class, type) and issubclass(module_class, torch.nn.Module)):
+            raise CheckpointError(f"{path}: {found['module']} is no network")
         facts = DataFacts.from_plain(found["facts"])
         network = module_class(settings, facts, found["seed"], found["role"], parents, **found["options"])
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: what it says of its network cannot be followed ({type(error).__name__}: {error}). "
+            "It is damaged, or was written by other code"
+        ) from error
     load_weights(network, found["state_dict"], path)
     return network.eval()
 

@@ -77,9 +77,13 @@ def judge_again(
         device,
         precision,
     )
-    which = checkpoint.stem if checkpoint.stem in ("best", "final") else "final"
-    selection = used["trainer"]["selection"] if which == "best" else "last"
+    which = "best" if checkpoint.stem == "best" else "final"
+    # beside the best epoch's weights lie the last one's; alone, weights are those that their stage's rule selected
+    others = checkpoint.stem == "last" or (which == "final" and checkpoint.with_name("best.ckpt").is_file())
+    selection = "last" if others else network.settings.selection
     flat = dict(leaves({k: v for k, v in used.items() if k != "paths"}))
+    if config is None:
+        flat["method.name"] = type(network).__name__  # all that a lone file says of its method
     rows = result_rows(judged, split=split_name, checkpoint=which, selection=selection)
     return {"schema_version": 1, "config": flat, "stages": [], "rows": rows}
 

@@ -12,7 +12,7 @@ import numpy as np
 from ltr.configuration.pages import digest, without_private
 from ltr.errors import CheckpointError
 from ltr.files import file_digest
-from ltr.methods.stage import Settings, Stage
+from ltr.methods.stage import DataFacts, Settings, Stage
 
 if TYPE_CHECKING:
     from ltr.data.source import Source
@@ -31,7 +31,13 @@ def array_digest(array: np.ndarray) -> str:
 
 
 def stage_spec(
-    stage: Stage, seed: int, source: Source, split: Split, parent_keys: Mapping[str, str], world_size: int = 1
+    stage: Stage,
+    seed: int,
+    source: Source,
+    split: Split,
+    facts: DataFacts,
+    parent_keys: Mapping[str, str],
+    world_size: int = 1,
 ) -> dict[str, Any]:
     """Everything that determines a stage's outcome, as plain data.
 
@@ -54,6 +60,8 @@ def stage_spec(
         "source": source.fingerprint,
         "train": array_digest(split.train),
         "label_map": array_digest(split.label_map),
+        # what the network makes of the pixels before its first layer
+        "input": {"shape": list(facts.image_shape), "mean": list(facts.mean), "std": list(facts.std)},
     }
     if stage.settings.selection == "best_val":
         spec["val"] = array_digest(split.val)

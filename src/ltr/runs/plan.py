@@ -69,7 +69,7 @@ def main_settings(config: Mapping[str, Any], precision: str) -> Settings:
 
 
 def plan_keys(
-    stages: Sequence[Stage], seed: int, source: Source, split: Split
+    stages: Sequence[Stage], seed: int, source: Source, split: Split, facts: DataFacts
 ) -> dict[str, tuple[str, dict[str, Any]]]:
     """Key and specification of every stage, parents first.
 
@@ -87,7 +87,7 @@ def plan_keys(
                     f"before it stand: {', '.join(keys) or 'none'}"
                 )
         _check_parts(stage, split)
-        spec = stage_spec(stage, seed, source, split, keys)
+        spec = stage_spec(stage, seed, source, split, facts, keys)
         keys[stage.name] = stage_key(spec)
         planned[stage.name] = (keys[stage.name], spec)
     return planned

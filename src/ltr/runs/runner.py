@@ -87,7 +87,7 @@ class _Run:
         for stage in self.plan:
             if stage.module and not stage.checkpoint:
                 warn_of_double_balancing(stage.settings, self.facts)
-        self.keys = plan_keys(self.plan, config["seed"], self.source, self.split)
+        self.keys = plan_keys(self.plan, config["seed"], self.source, self.split, self.facts)
         self.store = StageStore(Path(config["paths"]["stages"]), self.say)
         self.loggers = RunLoggers(config, self.directory)
         self.stages = Stages(
@@ -202,13 +202,13 @@ class _Run:
 
             return evaluate(predictor, data.evaluation_loader(part), protocol, self.device, self.precision)
 
-        selected = "final" if selection == "last" else "best"
+        last = outputs[final.name].load_last
+        selected = "final" if last is None else "best"
         rows: list[dict[str, Any]] = []
         if len(self.split.val):
             rows += result_rows(judged_on("val", predictor), split="val", checkpoint=selected, selection=selection)
         on_test = judged_on("test", predictor)
         rows += result_rows(on_test, split="test", checkpoint=selected, selection=selection)
-        last = outputs[final.name].load_last
         if last is not None:
             others = result_rows(judged_on("test", last()), split="test", checkpoint="final", selection="last")
             rows += [{**row, "headline": False} for row in others]

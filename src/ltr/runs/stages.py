@@ -69,6 +69,9 @@ class Stages:
         """
         parents = {name: before[name] for name in stage.parents}
         folder = self.store.folder(key)
+        trains = stage.checkpoint is None and not stage.compute
+        # what does not fit is refused before anything is written, even the lock
+        prepared = self._prepared(stage, parents) if trains and self.store.record(key) is None else None
         with self.store.locked(key, stage.name):
             record = self.store.record(key)
             reused = record is not None or stage.checkpoint is not None
@@ -77,8 +80,10 @@ class Stages:
             if record is not None:
                 self.console.print(f"{stage.name}: stored stage {key[:12]}", highlight=False)
             else:
-                work = self._take if stage.checkpoint else self._compute if stage.compute else self._train
-                seconds = work(stage, folder, parents)
+                if trains:
+                    seconds = self._train(stage, folder, *(prepared or self._prepared(stage, parents)))
+                else:
+                    seconds = (self._take if stage.checkpoint else self._compute)(stage, folder, parents)
                 record = self.store.finish(key, spec, seconds, {"name": stage.name})
                 self.request.check(f"stopped after stage '{stage.name}'")
         last = folder / "last.ckpt"
@@ -93,15 +98,19 @@ class Stages:
             seconds=record["seconds"],
         )
 
-    def _train(self, stage: Stage, folder: Path, parents: Mapping[str, StageOutput]) -> float:
+    def _train(self, stage: Stage, folder: Path, data: DataModule, network: Any, watched: Watched | None) -> float:
+        self.started()
+        return train_stage(stage, network, data, folder, self._surroundings(), watched)
+
+    def _prepared(self, stage: Stage, parents: Mapping[str, StageOutput]) -> tuple[DataModule, Any, Watched | None]:
+        """What a stage's training needs; a schedule, groups or an augmentation that do not fit are refused here."""
         data = self.data_module(stage.settings, stage.role)
         watched = self._watched(stage)
         data.watched = watched.name if watched else None
         seed = self.config["seed"]
         network = stage.target(stage.settings, self.facts, seed, stage.role, parents, **stage.options)
-        network.optimisation(data.steps_per_epoch)  # a schedule or groups that do not fit are refused here
-        self.started()
-        return train_stage(stage, network, data, folder, self._surroundings(), watched)
+        network.optimisation(data.steps_per_epoch)
+        return data, network, watched
 
     def _check_checkpoint(self, stage: Stage, given: Path) -> None:
         path = checkpoint_file(given)

@@ -104,9 +104,9 @@ class StageStore:
 
         The lock belongs to the process: the system releases it when its owner dies.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.root / f".{key}.lock")
         try:
+            self.root.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             self.say(f"waiting for stage '{what}' ({key[:12]}): another run is training it")
