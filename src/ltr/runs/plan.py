@@ -4,16 +4,74 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from ltr.configuration.targets import instantiate
 from ltr.data.source import ImageFiles, Source
 from ltr.data.splits import Split
 from ltr.errors import ConfigError
-from ltr.methods.stage import DataFacts, Settings, Stage
+from ltr.methods.stage import DataFacts, Method, Settings, Stage
+from ltr.runs.device import resolve_device, resolve_precision
 from ltr.runs.keys import stage_key, stage_spec
+from ltr.runs.protocols import protocol_of
+
+
+class NeedsValidation(ConfigError):
+    """Something is chosen on validation images, and the split has none."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunPlan:
+    """What a run would do, before anything of it is done.
+
+    Attributes:
+        stages: in order, parents first.
+        keys: of every stage by name, with the specification that the key is the hash of.
+    """
+
+    device: torch.device
+    precision: str
+    method: Method
+    source: Source
+    split: Split
+    facts: DataFacts
+    stages: list[Stage]
+    keys: dict[str, tuple[str, dict[str, Any]]]
+
+
+def plan_of(config: Mapping[str, Any], source: Source | None = None) -> RunPlan:
+    """The plan of a checked, resolved, plain configuration; it reads the data and trains nothing.
+
+    Args:
+        source: of ``config``, where it has been read already (runs that share a data set then share the memory).
+
+    Raises:
+        LtrError: what the run itself would refuse before its first stage; `NeedsValidation` where only the images to
+            select on are missing.
+    """
+    device = resolve_device(config["trainer"]["accelerator"])
+    precision = resolve_precision(config["trainer"]["precision"], device)
+    method: Method = instantiate(config["method"])
+    found: Source = instantiate(config["dataset"]["source"]) if source is None else source
+    split: Split = instantiate(config["dataset"]["split"], found)
+    _check_split(config, split, device)
+    facts = data_facts(config, found, split)
+    stages = method.stages(main_settings(config, precision), facts)
+    keys = plan_keys(stages, config["seed"], found, split, facts)
+    return RunPlan(device, precision, method, found, split, facts, stages, keys)
+
+
+def _check_split(config: Mapping[str, Any], split: Split, device: torch.device) -> None:
+    if config["trainer"]["selection"] == "best_val" and not len(split.val):
+        raise NeedsValidation(
+            f"trainer.selection=best_val: the split '{split.name}' has no validation images. "
+            "Set dataset.val=train_fraction (or test_fraction), or select the last epoch"
+        )
+    protocol_of(split, config["evaluation"], "softmax", device)  # bounds that contradict each other
 
 
 def image_shape(config: Mapping[str, Any], source: Source) -> tuple[int, int, int]:
@@ -96,12 +154,12 @@ def plan_keys(
 def _check_parts(stage: Stage, split: Split) -> None:
     for part in stage.reads:
         if not len(getattr(split, part)):
-            raise ConfigError(
+            raise NeedsValidation(
                 f"stage '{stage.name}' is computed on the {part} images, and the split '{split.name}' has none. Set "
                 f"dataset.val=train_fraction (or test_fraction), or method.{stage.name} to a number"
             )
     if stage.settings.selection == "best_val" and not len(split.val) and stage.checkpoint is None:
-        raise ConfigError(
+        raise NeedsValidation(
             f"stage '{stage.name}' selects its weights by selection=best_val, and the split '{split.name}' has no "
             "validation images. Set dataset.val=train_fraction (or test_fraction), or select the last epoch"
         )

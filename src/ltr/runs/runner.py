@@ -11,18 +11,18 @@ from typing import Any
 
 from rich.console import Console
 
-from ltr.configuration.targets import check_arguments, instantiate
+from ltr.configuration.targets import check_arguments
 from ltr.data.source import Source
-from ltr.data.splits import Split, save_split
+from ltr.data.splits import save_split
 from ltr.errors import CheckpointError, ConfigError, Interrupted
 from ltr.files import link_or_copy, write_json
-from ltr.methods.stage import Method, StageOutput
+from ltr.methods.stage import StageOutput
 from ltr.runs.checkpoint import network_checkpoint, write_checkpoint
-from ltr.runs.device import device_name, keep_freed_memory, resolve_device, resolve_precision
+from ltr.runs.device import device_name, keep_freed_memory
 from ltr.runs.evaluate import Judged, evaluate
 from ltr.runs.interrupt import StopRequest, stop_request
 from ltr.runs.loggers import RunLoggers
-from ltr.runs.plan import data_facts, main_settings, plan_keys, warn_of_double_balancing
+from ltr.runs.plan import plan_of, warn_of_double_balancing
 from ltr.runs.protocols import protocol_of
 from ltr.runs.provenance import provenance
 from ltr.runs.result import (
@@ -40,13 +40,14 @@ from ltr.runs.stages import Stages
 from ltr.runs.store import StageStore
 
 
-def run(config: Mapping[str, Any], overrides: Sequence[str], console: Console) -> Outcome:
+def run(config: Mapping[str, Any], overrides: Sequence[str], console: Console, source: Source | None = None) -> Outcome:
     """Do what a checked, resolved, plain configuration says.
 
     Args:
         config: see ``conf/train.yaml``; values and targets have been checked.
         overrides: the command's overrides, kept for the record.
         console: where progress goes.
+        source: the data set of ``config``, where it has been read already.
 
     Raises:
         LtrError: anything the user can mend; nothing half-written is left.
@@ -59,35 +60,34 @@ def run(config: Mapping[str, Any], overrides: Sequence[str], console: Console) -
     if finished is not None:
         return finished
     with stop_request() as request:
-        return _Run(config, overrides, console, request).carry_out()
+        return _Run(config, overrides, console, request, source).carry_out()
 
 
 class _Run:
     """One run on its way from data to result: built with its plan, carried out once."""
 
     def __init__(
-        self, config: Mapping[str, Any], overrides: Sequence[str], console: Console, request: StopRequest
+        self,
+        config: Mapping[str, Any],
+        overrides: Sequence[str],
+        console: Console,
+        request: StopRequest,
+        source: Source | None,
     ) -> None:
         self.config = config
         self.overrides = overrides
         self.console = console
         self.directory = run_directory(config)
         self.started = False
-        self.device = resolve_device(config["trainer"]["accelerator"])
+        planned = plan_of(config, source)
+        self.device, self.precision, self.method = planned.device, planned.precision, planned.method
+        self.source, self.split, self.facts = planned.source, planned.split, planned.facts
+        self.plan, self.keys = planned.stages, planned.keys
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.precision = resolve_precision(config["trainer"]["precision"], self.device)
-        self.method: Method = instantiate(config["method"])
-        self.source: Source = instantiate(config["dataset"]["source"])
-        self.split: Split = instantiate(config["dataset"]["split"], self.source)
-        self._check_split()
-        self.facts = data_facts(config, self.source, self.split)
-        settings = main_settings(config, self.precision)
-        self.plan = self.method.stages(settings, self.facts)
         for stage in self.plan:
             if stage.module and not stage.checkpoint:
                 warn_of_double_balancing(stage.settings, self.facts)
-        self.keys = plan_keys(self.plan, config["seed"], self.source, self.split, self.facts)
         self.store = StageStore(Path(config["paths"]["stages"]), self.say)
         self.loggers = RunLoggers(config, self.directory)
         self.stages = Stages(
@@ -140,14 +140,6 @@ class _Run:
             self.loggers.finish(rows, headline.result.per_class if headline else None, failed=not finished)
 
     # -- before ---------------------------------------------------------------------------------------------------
-
-    def _check_split(self) -> None:
-        if self.config["trainer"]["selection"] == "best_val" and not len(self.split.val):
-            raise ConfigError(
-                f"trainer.selection=best_val: the split '{self.split.name}' has no validation images. "
-                "Set dataset.val=train_fraction (or test_fraction), or select the last epoch"
-            )
-        protocol_of(self.split, self.config["evaluation"], "softmax", self.device)  # bounds that contradict each other
 
     def _check_resume(self) -> None:
         states = [self.store.folder(key) / "state" for key, _ in self.keys.values()]
