@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ltr.configuration.pages import mappings
+from ltr.configuration.pages import PRIVATE_KEYS, mappings
 from ltr.errors import nearest
 
 _LIST = "list of "
@@ -55,7 +55,7 @@ def check_values(config: Mapping) -> list[str]:
     for path, node in mappings(config):
         rules = node.get("_allowed_") or {}
         for key, value in node.items():
-            if key == "_allowed_":
+            if key in PRIVATE_KEYS:
                 continue
             reason = problem(value, rules[key]) if key in rules else None
             if reason is None and not _representable(value):

@@ -31,6 +31,7 @@ from ltr.configuration.suggestions import keys_of_other_pages, suggestion
 from ltr.errors import nearest
 
 if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
     from hydra.core.config_loader import ConfigLoader
     from hydra.core.override_parser.types import Override
 
@@ -57,13 +58,7 @@ def explain(overrides: list[str], config_dir: str | None, config_name: str, swee
     try:
         with warnings.catch_warnings(), initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
             warnings.simplefilter("ignore")
-            hydra = GlobalHydra.instance().hydra
-            assert hydra is not None
-            if config_dir:
-                path = hydra.config_loader.get_search_path()
-                before_schemas = SearchPathQuery(provider="schema")  # where the command puts it
-                path.prepend("command-line", f"file://{Path(config_dir).resolve()}", before_schemas)
-                hydra.config_loader = ConfigLoaderImpl(path)
+            hydra = _looking_in(config_dir)
             mistakes += _Explanation(hydra.config_loader, config_name, sweep).mistakes(parsed)
     finally:
         GlobalHydra.instance().clear()
@@ -72,8 +67,11 @@ def explain(overrides: list[str], config_dir: str | None, config_name: str, swee
     return list(dict.fromkeys(mistakes))
 
 
-def composed(overrides: list[str]) -> DictConfig:
+def composed(overrides: list[str], config_dir: str | None = None) -> DictConfig:
     """The primary page with these overrides, in Python instead of on a command line.
+
+    Args:
+        config_dir: the user's own folder of pages, as ``--config-dir`` names it.
 
     Raises:
         ConfigError: names everything that is wrong with the overrides.
@@ -81,11 +79,24 @@ def composed(overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
+            _looking_in(config_dir)
             return compose("train", overrides=overrides)
     except _REFUSED as error:
-        mistakes = explain(overrides, None, "train") or [in_short(error)]
+        mistakes = explain(overrides, config_dir, "train") or [in_short(error)]
         refuse(mistakes, "the overrides cannot be applied")
         raise
+
+
+def _looking_in(config_dir: str | None) -> Hydra:
+    """The Hydra that is set up, with the user's own folder of pages where the command puts it."""
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    if config_dir:
+        path = hydra.config_loader.get_search_path()
+        before_schemas = SearchPathQuery(provider="schema")
+        path.prepend("command-line", f"file://{Path(config_dir).resolve()}", before_schemas)
+        hydra.config_loader = ConfigLoaderImpl(path)
+    return hydra
 
 
 def parse(overrides: Iterable[str]) -> tuple[list[Parsed], list[str]]:

@@ -10,6 +10,10 @@ from typing import Any
 
 from ltr.errors import ConfigError
 
+# what a page says about itself: rules for its values, the tables of results that it is a row of, the published number.
+# None of them reaches the code that a page names, a result file or the identity of a stage or a run
+PRIVATE_KEYS = ("_allowed_", "_table_", "_published_")
+
 
 def conf_directory() -> Path:
     """The folder of pages: inside an installed package, or beside ``src`` in a checkout."""
@@ -34,10 +38,10 @@ def page_names(group: str) -> list[str]:
 
 
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every (dotted key, value) below ``node``, without the private ``_allowed_`` entries."""
+    """Every (dotted key, value) below ``node``, without private entries."""
     if isinstance(node, Mapping):
         for key, value in node.items():
-            if key != "_allowed_":
+            if key not in PRIVATE_KEYS:
                 yield from leaves(value, f"{path}.{key}" if path else str(key))
     else:
         yield path, node
@@ -48,7 +52,7 @@ def mappings(node: Any, path: str = "") -> Iterator[tuple[str, Mapping]]:
     if isinstance(node, Mapping):
         yield path, node
         for key, value in node.items():
-            if key != "_allowed_":
+            if key not in PRIVATE_KEYS:
                 yield from mappings(value, f"{path}.{key}" if path else str(key))
     elif isinstance(node, list):
         for number, value in enumerate(node):
@@ -56,9 +60,9 @@ def mappings(node: Any, path: str = "") -> Iterator[tuple[str, Mapping]]:
 
 
 def without_private(node: Any) -> Any:
-    """A copy without ``_allowed_``: what is written to result files and hashed."""
+    """A copy without the private keys: what is written to result files and hashed."""
     if isinstance(node, Mapping):
-        return {key: without_private(value) for key, value in node.items() if key != "_allowed_"}
+        return {key: without_private(value) for key, value in node.items() if key not in PRIVATE_KEYS}
     if isinstance(node, (list, tuple)):
         return [without_private(value) for value in node]
     return node

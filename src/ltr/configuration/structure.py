@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ltr.configuration.allowed import shown
-from ltr.configuration.pages import page_names, read_page
+from ltr.configuration.pages import PRIVATE_KEYS, page_names, read_page
 from ltr.errors import nearest
 
 # groups whose keys the program reads: those of the shipped page
@@ -24,7 +24,7 @@ PAGE = {"strategy": "single"}  # where it is not called default
 CALLED = ("sampler", "augment", "head", "loss", "backbone", "optimizer", "scheduler", "method")
 DATASET = ("name", "mean", "std", "source", "split")
 LOGGERS = ("csv", "wandb", "tensorboard")
-NOT_VALUES = ("_target_", "_allowed_", "defaults", "hydra")
+NOT_VALUES = ("_target_", "defaults", "hydra", *PRIVATE_KEYS)
 _FOLDER = re.compile(r"[^\W_][\w.+-]{0,99}")
 
 

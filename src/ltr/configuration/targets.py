@@ -13,13 +13,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ltr.configuration.pages import mappings
+from ltr.configuration.pages import PRIVATE_KEYS, mappings
 from ltr.configuration.signatures import for_pages, mismatches
 from ltr.errors import ConfigError, nearest
 
 # timm as a whole has functions that unpickle a file; its models come through ltr.models
 ALLOWED_PREFIXES = ("ltr.", "torch.nn.", "torch.optim.", "torchvision.models.")
-PRIVATE = ("_target_", "_allowed_", "name")
+PRIVATE = ("_target_", "name", *PRIVATE_KEYS)
 _extra_prefixes: list[str] = []
 
 

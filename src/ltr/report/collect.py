@@ -70,6 +70,19 @@ class Run:
         """
         return read_parquet(self.path / "predictions.parquet", ("id", "label", "prediction", "scores"))
 
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What ``provenance.json`` holds: commit, versions, device, precision.
+
+        Raises:
+            DataError: the file is missing or damaged.
+        """
+        path = self.path / "provenance.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read ({error}). {_AGAIN}") from error
+
     @property
     def headline(self) -> dict[str, Any]:
         """The row of ``result.json`` that was declared the run's result beforehand."""

@@ -1,0 +1,112 @@
+"""Which pages of ``conf/experiment`` are the rows of which table of results: the pages say so themselves.
+
+A page names its tables in ``_table_`` (a list), and the number that a paper or a repository printed in
+``_published_`` (``accuracy`` in percent and its ``source``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from ltr.configuration.pages import conf_directory
+from ltr.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row of a published table.
+
+    Attributes:
+        page: of ``conf/experiment``, without its ending.
+        tables: that it belongs to.
+        accuracy: the published one in percent; None where there is none on this data set.
+        source: where it was published.
+    """
+
+    page: str
+    tables: tuple[str, ...] = ()
+    accuracy: float | None = None
+    source: str = ""
+
+
+def table_rows(config_dir: str | None = None) -> list[TableRow]:
+    """All pages of ``conf/experiment`` (and of the user's own folder, which go before), in order of their names.
+
+    Raises:
+        ConfigError: a page that cannot be read, or whose private keys are not what is described above.
+    """
+    folders = [conf_directory(), *([Path(config_dir)] if config_dir else [])]
+    pages = {path.stem: path for folder in folders for path in sorted((folder / "experiment").glob("*.yaml"))}
+    return [_row(name, path) for name, path in sorted(pages.items())]
+
+
+def chosen_rows(names: Sequence[str], config_dir: str | None = None) -> list[TableRow]:
+    """The rows of tables, by name or by a pattern such as ``cifar10*``, and single pages.
+
+    Rows come in the order of their published accuracy, those without one last: a table's rows lie together, and what
+    should be better stands lower.
+
+    Raises:
+        ConfigError: a name that is neither a table nor a page.
+    """
+    rows = table_rows(config_dir)
+    tables = sorted({table for row in rows for table in row.tables})
+    found: dict[str, TableRow] = {}
+    for name in names:
+        fitting = [row for row in rows if any(fnmatchcase(table, name) for table in row.tables)]
+        fitting = fitting or [row for row in rows if row.page == name]
+        if not fitting:
+            known = [*tables, *(row.page for row in rows)]
+            raise ConfigError(
+                f"{name}: neither a table nor a page of conf/experiment; tables: {', '.join(tables) or 'none'}"
+                f"{nearest(name, known)}"
+            )
+        found |= {row.page: row for row in fitting}
+    return sorted(found.values(), key=_order)
+
+
+def narrowed(rows: Iterable[TableRow], pattern: str) -> list[TableRow]:
+    """The rows whose page fits a pattern such as ``*_crt``, or contains a text.
+
+    Raises:
+        ConfigError: none does.
+    """
+    rows = list(rows)
+    kept = [row for row in rows if fnmatchcase(row.page, pattern) or pattern in row.page]
+    if not kept:
+        raise ConfigError(f"no row fits '{pattern}'; there are: {', '.join(row.page for row in rows)}")
+    return kept
+
+
+def _order(row: TableRow) -> tuple[str, bool, float, str]:
+    return (row.tables[0] if row.tables else "", row.accuracy is None, row.accuracy or 0.0, row.page)
+
+
+def _row(name: str, path: Path) -> TableRow:
+    import yaml
+
+    try:
+        page = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    page = page if isinstance(page, dict) else {}
+    tables, published = page.get("_table_", []), page.get("_published_", {})
+    if not (isinstance(tables, list) and all(isinstance(table, str) for table in tables)):
+        raise ConfigError(f"{path}: _table_ is {tables!r}; a list of names is needed")
+    if published and not _is_published(published):
+        raise ConfigError(
+            f"{path}: _published_ is {published!r}; needed is {{accuracy: NUMBER in percent, source: TEXT}}"
+        )
+    accuracy = float(published["accuracy"]) if published else None
+    return TableRow(name, tuple(tables), accuracy, published["source"] if published else "")
+
+
+def _is_published(node: Any) -> bool:
+    if not isinstance(node, dict) or set(node) != {"accuracy", "source"} or not isinstance(node["source"], str):
+        return False
+    accuracy = node["accuracy"]
+    return isinstance(accuracy, (int, float)) and not isinstance(accuracy, bool) and 1 < accuracy <= 100

@@ -1,0 +1,123 @@
+"""What a set of runs will cost before it is started: the stages that are not stored, their images, and a rate."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from ltr.configuration.pages import canonical_json, read_page, without_private
+from ltr.methods.stage import Stage
+from ltr.runs.device import device_name
+from ltr.runs.interrupt import StopRequest
+from ltr.runs.plan import RunPlan
+from ltr.runs.stages import Stages
+from ltr.runs.store import StageStore
+
+RATE_EPOCHS = 2  # the first warms up, the last is read
+
+
+@dataclass(frozen=True)
+class OpenStage:
+    """A stage that is not stored.
+
+    Attributes:
+        epochs: still to train; those of an interrupted training are counted off. 0 for a computed stage.
+        images: drawn in an epoch.
+        kind: stages of the same kind train at about the same rate; see `kind_of`.
+    """
+
+    key: str
+    name: str
+    epochs: int
+    images: int
+    kind: str
+
+    @property
+    def is_computed(self) -> bool:
+        return self.epochs == 0
+
+
+def open_stages(config: Mapping[str, Any], planned: RunPlan) -> list[OpenStage]:
+    """The stages of a plan that its run would train or compute, in order."""
+    store = StageStore(Path(config["paths"]["stages"]))
+    found = []
+    for stage in planned.stages:
+        key = planned.keys[stage.name][0]
+        if stage.checkpoint is None and store.record(key) is None:
+            done = _epochs_done(store.folder(key))
+            epochs = max(stage.settings.epochs - done, 1) if stage.module else 0
+            found.append(OpenStage(key, stage.name, epochs, _images(stage, planned), kind_of(stage, planned)))
+    return found
+
+
+def kind_of(stage: Stage, planned: RunPlan) -> str:
+    """What a training rate depends on, as text: network, augmentation, batch, image size, precision and device."""
+    one = stage.settings
+    parts = [one.backbone, one.augment, one.batch_size, one.precision, planned.facts.image_shape]
+    return canonical_json(without_private([*parts, device_name(planned.device)]))
+
+
+def _images(stage: Stage, planned: RunPlan) -> int:
+    images, limit = len(planned.split.train), stage.settings.limit_train_batches
+    images = stage.settings.sampler.get("num_samples") or images
+    return images if limit is None else min(images, limit * stage.settings.batch_size)
+
+
+def _epochs_done(folder: Path) -> int:
+    """Of a training that was interrupted; 0 where there is none to go on with."""
+    if not (folder / "state").is_dir() or not (folder / "metrics.csv").is_file():
+        return 0
+    return int(_rows(folder / "metrics.csv")[-1].get("epoch", 0) or 0)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file)) or [{}]
+
+
+def measured_rate(config: Mapping[str, Any], planned: RunPlan, request: StopRequest) -> float:
+    """Training images per second of a plan's first stage, over a few real steps that leave nothing behind.
+
+    Second stages on a frozen backbone are faster; judging is not in it.
+    """
+    stage = next(stage for stage in planned.stages if stage.module and not stage.parents)
+    steps = 10 if planned.device.type == "cpu" else 60
+    settings = stage.settings.replaced(
+        epochs=RATE_EPOCHS,
+        limit_train_batches=steps,
+        selection="last",
+        scheduler=without_private(read_page("scheduler/constant")),  # a warm-up may be longer than this
+    )
+    nothing = replace(planned.split, val=np.empty(0, dtype=np.int64))
+    with tempfile.TemporaryDirectory() as folder:
+        stages = Stages(
+            config={**config, "callbacks": {**config["callbacks"], "progress": "none"}},
+            source=planned.source,
+            split=nothing,
+            facts=planned.facts,
+            device=planned.device,
+            store=StageStore(Path(folder)),
+            console=Console(quiet=True),
+            request=request,
+            loggers=list,
+            started=lambda: None,
+        )
+        stages.obtain(replace(stage, settings=settings, checkpoint=None), "rate", {}, {})
+        return float(_rows(Path(folder) / "rate" / "metrics.csv")[-1]["images_per_second"])
+
+
+def hours(stages: Iterable[OpenStage], rates: Mapping[str, float]) -> float:
+    """Hours of training, one stage after the other, at the rate of each stage's kind."""
+    return sum(stage.epochs * stage.images / rates[stage.kind] for stage in stages) / 3600
+
+
+def distinct(stages: Iterable[OpenStage]) -> list[OpenStage]:
+    """Each stage once, by its key: runs that share one pay for it once."""
+    return list({stage.key: stage for stage in stages}.values())
