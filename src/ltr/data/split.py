@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,24 @@ INDEX_ARRAYS = ("train", "val", "test", "unknown")
 class Split:
     """Index arrays into a Source, and the labels that the run uses.
 
+    A network knows the C labels of ``class_names``, 0 .. C-1, and trains and validates on nothing else. Retrieval is
+    judged on classes that no training image has: such a split gives them the labels C, C+1, ... in ``label_map``, so
+    that `labels` tells them apart, while ``class_names`` and ``class_counts`` speak of the C trained ones alone. Every
+    other split keeps its label map below C. In a background split label 0 is the background, of many source classes.
+
     Attributes:
         name: says the rule, such as ``cifar10-exp100-cao``, with ``-val_train_fraction0.1`` where validation is carved.
         train, val, test, unknown: int64 indices into the source (read-only); no index is in two of them.
-        label_map: int64 [source classes], the split's label of each source class, -1 where it has none.
+        label_map: int64 [source classes], the split's label of each source class, -1 where it has none (unknown
+            classes, and those left out); C and more only for the test classes of retrieval.
         class_names: of the split's C labels.
         class_counts: int64 [C], train images per label.
-        protocols: what the split is judged by, the first one is the headline.
+        protocols: what the split is judged by, the first one is the headline: ``closed_set`` or ``retrieval``.
         seed: the split's own seed (not the run's).
         val_rule: ``none``, ``train_fraction``, ``official`` or ``test_fraction``.
+
+    Raises:
+        DataError: fields that contradict each other. What needs the source to be seen is checked by `check_indices`.
     """
 
     name: str
@@ -47,6 +57,13 @@ class Split:
     def __post_init__(self) -> None:
         for field in (*INDEX_ARRAYS, "label_map", "class_counts"):
             set_field(self, field, read_only(np.array(getattr(self, field), dtype=np.int64)))
+        if not self.protocols:
+            raise DataError(f"split '{self.name}': it names no protocol that it is judged by")
+        if len(self.class_counts) != self.num_classes:
+            raise DataError(
+                f"split '{self.name}': {len(self.class_counts)} class counts for {self.num_classes} class names"
+            )
+        _check_label_map(f"split '{self.name}'", self.label_map, self.num_classes, self.protocols)
 
     @property
     def num_classes(self) -> int:
@@ -122,7 +139,9 @@ def load_split_file(path: str | os.PathLike[str], source: Source) -> Split:
     for field, array in {**indices, "label_map": label_map}.items():
         if array.ndim != 1 or not (np.issubdtype(array.dtype, np.integer) or array.size == 0):
             raise DataError(f"split file {file}: '{field}' must be integers in one dimension")
-    _check_fits(file, source, indices, label_map, len(class_names))
+    protocols = tuple(str(name) for name in stored.get("protocols", np.array(["closed_set"])))
+    _check_label_map(f"split file {file}", label_map, len(class_names), protocols)
+    check_indices(f"split file {file}", source, indices, label_map, len(class_names))
     class_counts = count_labels(source, indices["train"].astype(np.int64), label_map, len(class_names))
     if not np.array_equal(stored.get("class_counts", class_counts), class_counts):
         raise DataError(
@@ -135,7 +154,7 @@ def load_split_file(path: str | os.PathLike[str], source: Source) -> Split:
         label_map=label_map,
         class_names=class_names,
         class_counts=class_counts,
-        protocols=tuple(str(name) for name in stored.get("protocols", np.array(["closed_set"]))),
+        protocols=protocols,
         seed=int(stored.get("seed", 0)),
         val_rule=str(stored.get("val_rule", "official" if indices["val"].size else "none")),
     )
@@ -152,23 +171,46 @@ def _read_npz(file: Path) -> dict[str, np.ndarray]:
         raise DataError(f"split file {file} cannot be read as npz without pickles: {error}") from error
 
 
-def _check_fits(
-    file: Path, source: Source, indices: dict[str, np.ndarray], label_map: np.ndarray, num_classes: int
+def _check_label_map(what: str, label_map: np.ndarray, num_classes: int, protocols: tuple[str, ...]) -> None:
+    unseen = "retrieval" in protocols  # labels beyond the trained ones, for its test classes
+    highest = len(label_map) if unseen else num_classes
+    if label_map.size and not (label_map.min() >= -1 and label_map.max() < highest):
+        raise DataError(f"{what}: its label map must hold numbers from -1 to {highest - 1}")
+
+
+def check_indices(
+    what: str, source: Source, indices: Mapping[str, np.ndarray], label_map: np.ndarray, num_classes: int
 ) -> None:
+    """Whether index arrays fit their source: in range, no index twice, and every image under a label it may have.
+
+    Args:
+        what: the beginning of a message, such as ``split file x.npz``.
+        indices: the arrays by name, some of ``train``, ``val``, ``test`` and ``unknown``.
+        label_map: int64 [source classes].
+        num_classes: C. Training and validation images have labels below it, test images any label but -1.
+
+    Raises:
+        DataError: they do not.
+    """
     if len(label_map) != source.num_classes:
-        raise DataError(f"split file {file} maps {len(label_map)} classes, but {source.name} has {source.num_classes}")
-    if label_map.size and not (label_map.min() >= -1 and label_map.max() < num_classes):
-        raise DataError(f"split file {file}: its label map must hold numbers from -1 to {num_classes - 1}")
+        raise DataError(f"{what} maps {len(label_map)} classes, but {source.name} has {source.num_classes}")
     used = np.zeros(len(source), dtype=bool)
+    num_used = 0
     for field, array in indices.items():
         outside = array[(array < 0) | (array >= len(source))]
         if outside.size:
             raise DataError(
-                f"split file {file}: {outside.size} indices of '{field}' (first {outside[0]}) are outside the "
+                f"{what}: {outside.size} indices of '{field}' (first {outside[0]}) are outside the "
                 f"{len(source)} samples of {source.name}. Use the data set that it was saved with"
             )
-        if used[array].any() or len(np.unique(array)) != len(array):
-            raise DataError(f"split file {file}: '{field}' repeats an index, or shares one with another array")
         used[array] = True
-        if field != "unknown" and (label_map[source.labels[array]] < 0).any():
-            raise DataError(f"split file {file}: '{field}' holds samples of classes that its label map gives no label")
+        num_used += len(array)
+        if np.count_nonzero(used) != num_used:
+            raise DataError(f"{what}: '{field}' repeats an index, or shares one with another array")
+        if field == "unknown" or not array.size:
+            continue
+        labels = label_map[source.labels[array]]
+        if labels.min() < 0:
+            raise DataError(f"{what}: '{field}' holds samples of classes that its label map gives no label")
+        if field != "test" and labels.max() >= num_classes:
+            raise DataError(f"{what}: '{field}' holds samples of classes that only the test set may have")

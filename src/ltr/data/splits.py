@@ -8,8 +8,9 @@ import math
 import numpy as np
 
 from ltr.data.source import Source
-from ltr.data.split import Split, count_labels, load_split_file, save_split
-from ltr.errors import ConfigError, DataError, nearest
+from ltr.data.split import Split, load_split_file, save_split
+from ltr.data.split_building import by_label, carve_validation, check_choice, finish, label_names, labelled
+from ltr.errors import ConfigError, DataError
 from ltr.randomness import generator
 
 __all__ = [
@@ -25,7 +26,6 @@ __all__ = [
 
 PROFILES = ("exponential", "step")
 SUBSETS = ("cao", "first_n", "seeded")
-VALIDATIONS = ("none", "train_fraction", "official", "test_fraction")
 
 
 def natural(
@@ -49,9 +49,9 @@ def natural(
         DataError: a part that is missing, or a class with too few images.
     """
     label_map = _first_classes(source, num_classes)
-    train = _labelled(source, label_map, "train")
+    train = labelled(source, label_map, "train")
     name = f"{source.name}-natural" + ("" if num_classes is None else f"-classes{num_classes}")
-    return _finish(source, name, train, label_map, val=val, val_fraction=val_fraction, seed=seed)
+    return finish(source, name, train, label_map, val=val, val_fraction=val_fraction, seed=seed)
 
 
 def long_tail(
@@ -85,21 +85,42 @@ def long_tail(
         ConfigError: a value outside its range, or one that leaves a class empty or asks more images than there are.
         DataError: a part that is missing, or a class with too few images.
     """
-    _check_choice("profile", profile, PROFILES)
-    _check_choice("subset", subset, SUBSETS)
+    label_map = _first_classes(source, num_classes)
+    train, name = cut_tail(
+        source, label_map, imbalance_factor=imbalance_factor, profile=profile, subset=subset, n_max=n_max, seed=seed
+    )
+    name = f"{source.name}-{name}" + ("" if num_classes is None else f"-classes{num_classes}")
+    return finish(source, name, train, label_map, val=val, val_fraction=val_fraction, seed=seed)
+
+
+def cut_tail(
+    source: Source,
+    label_map: np.ndarray,
+    *,
+    imbalance_factor: float,
+    profile: str,
+    subset: str,
+    n_max: int | None,
+    seed: int,
+) -> tuple[np.ndarray, str]:
+    """A long tail of the labelled images of part ``train``; label 0 is the largest. Arguments as in `long_tail`.
+
+    Returns:
+        (sorted indices, the rule in a few letters, such as ``exp100-cao``).
+    """
+    check_choice("profile", profile, PROFILES)
+    check_choice("subset", subset, SUBSETS)
     if not (imbalance_factor >= 1 and math.isfinite(imbalance_factor)):
         raise ConfigError(
             f"dataset.imbalance_factor={imbalance_factor}: it is the largest class's count over the smallest's, so it "
             "must be a finite number of at least 1 (100, not 0.01)"
         )
-    label_map = _first_classes(source, num_classes)
-    candidates = _labelled(source, label_map, "train")
-    by_class = _by_class(source, candidates, label_map)
-    counts = _counts_that_fit(source, [len(members) for members in by_class], n_max, imbalance_factor, profile)
+    groups = by_label(source, labelled(source, label_map, "train"), label_map)
+    counts = _counts_that_fit(source, label_map, [len(group) for group in groups], n_max, imbalance_factor, profile)
 
     official = np.random.RandomState(0)  # the generator that the published subset was drawn by
     kept = []
-    for label, (members, count) in enumerate(zip(by_class, counts)):
+    for label, (members, count) in enumerate(zip(groups, counts)):
         if subset == "cao":
             members = members.copy()
             official.shuffle(members)
@@ -107,12 +128,10 @@ def long_tail(
             members = generator(seed, "long tail", label).permutation(members)
         kept.append(members[:count])
 
-    name = f"{source.name}-{'exp' if profile == 'exponential' else 'step'}{imbalance_factor:g}-{subset}"
+    name = f"{'exp' if profile == 'exponential' else 'step'}{imbalance_factor:g}-{subset}"
     name += str(seed) if subset == "seeded" else ""
     name += "" if n_max is None else f"-nmax{n_max}"
-    name += "" if num_classes is None else f"-classes{num_classes}"
-    train = np.sort(np.concatenate(kept))
-    return _finish(source, name, train, label_map, val=val, val_fraction=val_fraction, seed=seed)
+    return np.sort(np.concatenate(kept)), name
 
 
 def from_file(source: Source, *, file: str) -> Split:
@@ -137,73 +156,20 @@ def profile_counts(num_classes: int, *, n_max: int, imbalance_factor: float, pro
     return np.array([int(n_max * inverse ** (c / last)) for c in range(num_classes)], dtype=np.int64)
 
 
-def carve_validation(
-    source: Source, train: np.ndarray, label_map: np.ndarray, *, val: str, val_fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Indices (train, val, test) after validation is taken by rule ``val``.
-
-    ``none``: no validation images. ``official``: the source's part ``val``. ``train_fraction``: a seeded share of each
-    class of ``train``. ``test_fraction``: the first share of each class of part ``test`` in its order, and the rest is
-    the test set (M2m's rule, at 0.1). Shares are rounded down, but are at least one image per class.
-
-    Raises:
-        ConfigError: an unknown rule, a share outside (0, 1), or ``official`` where the source has no such part.
-        DataError: a share is asked of a class of one image.
-    """
-    _check_choice("val", val, VALIDATIONS)
-    test = _labelled(source, label_map, "test")
-    if val == "none":
-        return train, np.empty(0, dtype=np.int64), test
-    if val == "official":
-        if "val" not in source.parts:
-            raise ConfigError(
-                f"dataset.val=official: {source.name} has no validation part (it has {', '.join(source.parts)}). Use "
-                "none, train_fraction or test_fraction"
-            )
-        return train, _labelled(source, label_map, "val"), test
-    if not 0 < val_fraction < 1:
-        raise ConfigError(f"dataset.val_fraction={val_fraction}: it must be greater than 0 and less than 1")
-    if val == "train_fraction":
-        held, train = _hold_out(source, train, label_map, val_fraction, rule=val, seed=seed)
-    else:
-        held, test = _hold_out(source, test, label_map, val_fraction, rule=val, seed=None)
-    return train, held, test
-
-
-def _hold_out(
-    source: Source, indices: np.ndarray, label_map: np.ndarray, fraction: float, *, rule: str, seed: int | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """(held out, rest), both sorted: a share of each class drawn by ``seed``, or its first ones where that is None."""
-    by_class = _by_class(source, indices, label_map)
-    single = [label for label, members in enumerate(by_class) if len(members) == 1]
-    if single:
-        names = [_label_name(source, label_map, label) for label in single[:10]]
-        raise DataError(
-            f"dataset.val={rule} needs two images in every class, but {len(single)} have one only: {', '.join(names)}"
-            f"{', ...' if len(single) > 10 else ''}. Use another rule, or a smaller imbalance factor"
-        )
-    held = [np.empty(0, dtype=np.int64)]
-    for label, members in enumerate(by_class):
-        if len(members) == 0:
-            continue
-        if seed is not None:
-            members = generator(seed, "validation", label).permutation(members)
-        # the small term keeps a share such as 0.07 * 100 = 7.0000000000000001 or 6.9999999999999991 at 7
-        share = int(fraction * len(members) + 1e-9)
-        held.append(members[: min(max(share, 1), len(members) - 1)])
-    held_out = np.sort(np.concatenate(held))
-    return held_out, np.setdiff1d(indices, held_out, assume_unique=True)
-
-
 def _counts_that_fit(
-    source: Source, available: list[int], n_max: int | None, imbalance_factor: float, profile: str
+    source: Source,
+    label_map: np.ndarray,
+    available: list[int],
+    n_max: int | None,
+    imbalance_factor: float,
+    profile: str,
 ) -> np.ndarray:
     def counts(largest: int) -> np.ndarray:
         return profile_counts(len(available), n_max=largest, imbalance_factor=imbalance_factor, profile=profile)
 
     have = np.array(available)
     if have.min() == 0:
-        empty = [source.class_names[label] for label in np.flatnonzero(have == 0)[:10]]
+        empty = label_names(source, label_map, np.flatnonzero(have == 0)[:10])
         raise DataError(f"{source.name}: classes without any training image cannot be in a tail: {', '.join(empty)}")
     # counts grow with n_max, so the first n_max that does not fit is found by bisection
     fits = bisect.bisect_left(range(1, available[0] + 1), True, key=lambda n: bool((counts(n) > have).any()))
@@ -224,27 +190,6 @@ def _counts_that_fit(
     return wanted
 
 
-def _finish(
-    source: Source, name: str, train: np.ndarray, label_map: np.ndarray, *, val: str, val_fraction: float, seed: int
-) -> Split:
-    train, val_indices, test = carve_validation(source, train, label_map, val=val, val_fraction=val_fraction, seed=seed)
-    if val != "none":
-        name += f"-val_{val}" + ("" if val == "official" else f"{val_fraction:g}")
-    class_names = tuple(source.class_names[label] for label in np.flatnonzero(label_map >= 0))
-    return Split(
-        name=name,
-        train=train,
-        val=val_indices,
-        test=test,
-        unknown=np.empty(0, dtype=np.int64),
-        label_map=label_map,
-        class_names=class_names,
-        class_counts=count_labels(source, train, label_map, len(class_names)),
-        seed=seed,
-        val_rule=val,
-    )
-
-
 def _first_classes(source: Source, num_classes: int | None) -> np.ndarray:
     """The label map that keeps the first ``num_classes`` classes under their own labels."""
     wanted = source.num_classes if num_classes is None else num_classes
@@ -255,26 +200,3 @@ def _first_classes(source: Source, num_classes: int | None) -> np.ndarray:
         )
     classes = np.arange(source.num_classes)
     return np.where(classes < wanted, classes, -1)
-
-
-def _labelled(source: Source, label_map: np.ndarray, part: str) -> np.ndarray:
-    """The indices of ``part`` whose class has a label, in the source's order."""
-    indices = np.arange(source.part(part).start, source.part(part).stop, dtype=np.int64)
-    return indices[label_map[source.labels[indices]] >= 0]
-
-
-def _by_class(source: Source, indices: np.ndarray, label_map: np.ndarray) -> list[np.ndarray]:
-    """For each label the ``indices`` that have it, in the order they come in."""
-    labels = label_map[source.labels[indices]]
-    num_classes = int(label_map.max()) + 1
-    stops = np.cumsum(np.bincount(labels, minlength=num_classes))
-    return np.split(indices[np.argsort(labels, kind="stable")], stops[:-1])
-
-
-def _label_name(source: Source, label_map: np.ndarray, label: int) -> str:
-    return source.class_names[int(np.flatnonzero(label_map == label)[0])]
-
-
-def _check_choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"dataset.{key}={value}: it must be one of {', '.join(allowed)}{nearest(value, allowed)}")

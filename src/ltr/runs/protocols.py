@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ltr.data.splits import Split
+from ltr.errors import ConfigError
 from ltr.evaluation.closed_set import ClosedSet
 
 PROTOCOLS = {"closed_set": ClosedSet}
@@ -24,9 +25,9 @@ def protocol_of(
         keep_predictions: whether a row per image is wanted.
 
     Raises:
-        ConfigError: bounds of the page that contradict each other.
+        ConfigError: a protocol that there is none of, or bounds of the page that contradict each other.
     """
-    return PROTOCOLS[split.protocols[0]](
+    return _protocol_class(split)(
         split.class_counts,
         many_above=page["many_above"],
         few_below=page["few_below"],
@@ -40,4 +41,14 @@ def protocol_of(
 
 def headline_metric(split: Split) -> str:
     """The metric that selects and that a sweep optimises; larger is better."""
-    return PROTOCOLS[split.protocols[0]].headline
+    return _protocol_class(split).headline
+
+
+def _protocol_class(split: Split) -> Any:
+    name = split.protocols[0]
+    if name not in PROTOCOLS:
+        raise ConfigError(
+            f"the split '{split.name}' is judged by {name}, and this version judges by {', '.join(PROTOCOLS)} only, so "
+            "no run can be made of it yet. Choose a data set page with another split"
+        )
+    return PROTOCOLS[name]

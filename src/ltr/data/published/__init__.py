@@ -1,0 +1,92 @@
+"""The class lists that papers were measured on, carried over as data: read here, interpreted by the split rules.
+
+Lists stand in their published order, because that order is the order of the labels.
+
+- ``open_set_trials.json``: five trials each of MNIST, SVHN, CIFAR-10, CIFAR+10, CIFAR+50 and TinyImageNet, as in the
+  codes of ARPL (Chen et al., TPAMI 2021) and of Vaze et al. (ICLR 2022). Two known quirks are kept for
+  comparability: as sets, trials 0 and 1 are the same for SVHN and for CIFAR-10, and trials 1 and 2 for CIFAR+N (whose
+  unknown classes differ by one of 10 and by four of 50). TinyImageNet's numbers count the WordNet ids in sorted order.
+- ``cub_semantic_shift.json``: CUB in the Semantic Shift Benchmark (Vaze et al., ICLR 2022), classes counted from 0.
+- ``inat17_background.json``: category ids of iNaturalist 2017 that are foreground in Background Splitting (Mullapudi
+  et al., CVPR 2021): one list of 100 and ten of 1, each a member of the 100.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from ltr.errors import ConfigError
+
+CUB_UNKNOWN: dict[str, tuple[str, ...]] = {
+    "cub_easy": ("easy",),
+    "cub_medium": ("medium",),
+    "cub_hard": ("hard",),
+    "cub_hard_merged": ("medium", "hard"),  # what the benchmark itself reports as "hard": 34 + 34 classes
+}
+OPEN_SET_TRIALS = ("mnist", "svhn", "cifar10", "cifar_plus_10", "cifar_plus_50", "tiny_imagenet")
+OPEN_SET_LISTS = (*OPEN_SET_TRIALS, *CUB_UNKNOWN)
+BACKGROUND_LISTS = ("inat17_100", "inat17_1")
+
+
+@dataclass(frozen=True)
+class OpenSetList:
+    """One published trial.
+
+    Attributes:
+        num_classes: of the data set that the numbers are about; both data sets' together for CIFAR+N.
+        known: class numbers in the order of their labels.
+        unknown: class numbers, or None where all other classes are unknown.
+        known_from, unknown_from: the data sets that the numbers count in, where there are two; else empty.
+    """
+
+    num_classes: int
+    known: tuple[int, ...]
+    unknown: tuple[int, ...] | None = None
+    known_from: str = ""
+    unknown_from: str = ""
+
+
+def open_set_list(name: str, trial: int) -> OpenSetList:
+    """The published list ``name`` (one of ``OPEN_SET_LISTS``).
+
+    Raises:
+        ConfigError: there is no such trial.
+    """
+    if name in CUB_UNKNOWN:
+        _pick(name, [None], trial)
+        cub = _read("cub_semantic_shift.json")
+        merged = tuple(number for group in CUB_UNKNOWN[name] for number in cub[group])
+        return OpenSetList(cub["classes"], tuple(cub["known"]), merged)
+    entry = _read("open_set_trials.json")[name]
+    return OpenSetList(
+        entry["classes"],
+        tuple(_pick(name, entry["known"], trial)),
+        tuple(_pick(name, entry["unknown"], trial)) if "unknown" in entry else None,
+        entry.get("known_from", ""),
+        entry.get("unknown_from", ""),
+    )
+
+
+def background_list(name: str, trial: int) -> list[int]:
+    """The foreground category ids of list ``name`` (one of ``BACKGROUND_LISTS``).
+
+    Raises:
+        ConfigError: there is no such trial.
+    """
+    return list(_pick(name, _read("inat17_background.json")[name], trial))
+
+
+def _pick(name: str, lists: list, trial: int) -> Any:
+    if not 0 <= trial < len(lists):
+        only = "one list, so trial must be 0" if len(lists) == 1 else f"the trials 0 to {len(lists) - 1}"
+        raise ConfigError(f"dataset.trial={trial}: '{name}' has {only}")
+    return lists[trial]
+
+
+@cache
+def _read(file: str) -> dict[str, Any]:
+    return json.loads((resources.files(__name__) / file).read_text(encoding="utf-8"))

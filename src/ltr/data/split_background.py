@@ -1,0 +1,215 @@
+"""Background splits: N foreground classes keep labels of their own, every other image is background, label 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ltr.data.published import BACKGROUND_LISTS, background_list
+from ltr.data.source import Source
+from ltr.data.split import Split
+from ltr.data.split_building import by_label, check_choice, class_counts_of, finish, labelled
+from ltr.errors import ConfigError, DataError
+from ltr.randomness import generator
+
+DRAWN = ("uniform", "frequency", "shot")
+RULES = (*DRAWN, "ids", *BACKGROUND_LISTS)
+SHOT_GROUPS = ("many", "medium", "few")
+NAME = "background"
+
+
+def background(
+    source: Source,
+    *,
+    foreground: str = "uniform",
+    n_foreground: int | None = None,
+    ids: list[int] | None = None,
+    trial: int = 0,
+    strata: int = 4,
+    stratum: int | None = None,
+    shot_group: str | None = None,
+    max_per_class: int | None = None,
+    val: str = "none",
+    val_fraction: float = 0.1,
+    seed: int = 0,
+) -> Split:
+    """N foreground classes against a background of all others (Mullapudi et al., CVPR 2021, sec. 3).
+
+    Labels: 0 is the background, 1..N the foreground classes, in the order of a list or by class number where they are
+    drawn. The paper does not say how its rare classes were chosen; its lists are here as they were published.
+
+    Args:
+        foreground: how the foreground classes are chosen.
+            ``inat17_100`` or ``inat17_1``: the published category ids of iNaturalist 2017, 100 or one.
+            ``ids``: those of ``ids``. ``uniform``: N classes drawn from all. ``frequency``: drawn evenly from
+            ``strata`` groups of classes by training count. ``shot``: drawn evenly from the many- (more than 100
+            training images), medium- and few-shot (less than 20) classes. Drawn are classes with training and test
+            images; at one seed, the classes of a smaller N are among those of a larger one.
+        n_foreground: N of the drawn rules; a list fixes it.
+        ids: the source's ``class_ids`` (class numbers, where it has none) for ``foreground=ids``.
+        trial: which of the ten lists ``inat17_1``, 0 to 9.
+        strata: number of groups of ``frequency``, as many classes in each, the most frequent first.
+        stratum: draw from this group alone, 0 to strata - 1; None draws evenly from all.
+        shot_group: draw from ``many``, ``medium`` or ``few`` alone; None draws evenly from the three.
+        max_per_class: training images that a foreground class keeps, drawn by ``seed``; what is left out is in no part
+            of the split, least of all in the background. None keeps all.
+        val, val_fraction: see `ltr.data.splits.natural`; the background counts as a class.
+        seed: of all draws.
+
+    Returns:
+        Split whose name says the background's share of the training images, before validation is held out of them.
+
+    Raises:
+        ConfigError: a value outside its range, or keys that contradict each other.
+        DataError: an id that the data set does not have, or that has no training image.
+    """
+    check_choice("foreground", foreground, RULES)
+    _check_keys(source, foreground, n_foreground, ids, stratum, shot_group, trial)
+    if max_per_class is not None and max_per_class < 1:
+        raise ConfigError(f"dataset.max_per_class={max_per_class}: a foreground class needs at least one image")
+    if foreground in DRAWN:
+        assert n_foreground is not None
+        groups = _groups(source, foreground, strata, stratum, shot_group)
+        classes = _draw(source, groups, n_foreground, seed)
+        name = f"{foreground}{seed}" + (f"-{shot_group}" if shot_group else "")
+        name += f"-stratum{stratum}of{strata}" if stratum is not None else ""
+    else:
+        wanted = ids if ids is not None else background_list(foreground, trial)
+        classes = _classes_of_ids(source, wanted)
+        name = foreground + (f"-trial{trial}" if foreground == "inat17_1" else "")
+
+    label_map = np.zeros(source.num_classes, dtype=np.int64)
+    label_map[classes] = np.arange(1, len(classes) + 1)
+    train = labelled(source, label_map, "train")
+    if max_per_class is not None:
+        train = _capped(source, train, label_map, max_per_class, seed)
+        name += f"-max{max_per_class}"
+    counts = np.bincount(label_map[source.labels[train]], minlength=len(classes) + 1)
+    return finish(
+        source,
+        f"{source.name}-bg{len(classes)}-{name}-share{_share(counts):.4f}",
+        train,
+        label_map,
+        class_names=(NAME, *(source.class_names[number] for number in classes)),
+        val=val,
+        val_fraction=val_fraction,
+        seed=seed,
+    )
+
+
+def background_share(split: Split) -> float:
+    """The background's share of a background split's training images, in [0, 1]; NaN where there are none."""
+    return _share(split.class_counts)
+
+
+def _share(counts: np.ndarray) -> float:
+    total = int(counts.sum())
+    return int(counts[0]) / total if total else float("nan")
+
+
+def _check_keys(
+    source: Source,
+    foreground: str,
+    n_foreground: int | None,
+    ids: list[int] | None,
+    stratum: int | None,
+    shot_group: str | None,
+    trial: int,
+) -> None:
+    if foreground in DRAWN and n_foreground is None:
+        raise ConfigError(f"dataset.foreground={foreground} needs dataset.n_foreground, the number of classes to draw")
+    if foreground not in DRAWN and n_foreground is not None:
+        raise ConfigError(
+            f"dataset.n_foreground={n_foreground} and dataset.foreground={foreground} were both given, but a list "
+            f"fixes the number of classes. Use dataset.foreground={', '.join(DRAWN[:-1])} or {DRAWN[-1]} to draw "
+            f"{n_foreground} classes, or leave n_foreground=null"
+        )
+    if foreground == "ids" and ids is None:
+        raise ConfigError("dataset.foreground=ids needs dataset.ids, a list")
+    if foreground != "ids" and ids is not None:
+        raise ConfigError(
+            f"dataset.ids were given, but dataset.foreground={foreground}. Use dataset.foreground=ids for a list of "
+            "your own, or leave ids=null"
+        )
+    if stratum is not None and foreground != "frequency":
+        raise ConfigError(f"dataset.stratum={stratum} is of dataset.foreground=frequency, not of {foreground}")
+    if shot_group is not None and foreground != "shot":
+        raise ConfigError(f"dataset.shot_group={shot_group} is of dataset.foreground=shot, not of {foreground}")
+    if trial and foreground != "inat17_1":
+        raise ConfigError(f"dataset.trial={trial} is of dataset.foreground=inat17_1 with its ten lists")
+
+
+def _groups(
+    source: Source, foreground: str, strata: int, stratum: int | None, shot_group: str | None
+) -> list[np.ndarray]:
+    """The classes with training and test images, in the groups that are drawn from."""
+    counts = class_counts_of(source, "train")
+    candidates = np.flatnonzero((counts > 0) & (class_counts_of(source, "test") > 0))
+    if foreground == "uniform":
+        return [candidates]
+    if foreground == "frequency":
+        if not 1 <= strata <= max(len(candidates), 1):
+            raise ConfigError(f"dataset.strata={strata}: {source.name} has {len(candidates)} classes to group")
+        groups = np.array_split(candidates[np.argsort(-counts[candidates], kind="stable")], strata)
+        if stratum is not None and not 0 <= stratum < strata:
+            raise ConfigError(f"dataset.stratum={stratum}: there are {strata} strata, 0 to {strata - 1}")
+        return groups if stratum is None else [groups[stratum]]
+    n = counts[candidates]
+    shots = (candidates[n > 100], candidates[(n >= 20) & (n <= 100)], candidates[n < 20])
+    if shot_group is None:
+        return list(shots)
+    check_choice("shot_group", shot_group, SHOT_GROUPS)
+    return [shots[SHOT_GROUPS.index(shot_group)]]
+
+
+def _draw(source: Source, groups: list[np.ndarray], number: int, seed: int) -> np.ndarray:
+    """``number`` classes, as evenly from the groups as they have them; ascending."""
+    available = sum(map(len, groups))
+    largest = min(available, source.num_classes - 1)  # some class must be left for the background
+    if not 1 <= number <= largest:
+        raise ConfigError(
+            f"dataset.n_foreground={number}: {source.name} has {available} classes to draw from of "
+            f"{source.num_classes}, and one at least must be background. Use 1 to {largest}"
+        )
+    # round after round one class of each group that has any left, so a larger number only adds classes
+    rounds = np.concatenate([np.arange(len(group)) for group in groups])
+    shuffled = np.concatenate(
+        [generator(seed, "foreground", place).permutation(group) for place, group in enumerate(groups)]
+    )
+    return np.sort(shuffled[np.argsort(rounds, kind="stable")[:number]])
+
+
+def _classes_of_ids(source: Source, ids: Sequence[int]) -> np.ndarray:
+    """The source's classes with these ids, in their order."""
+    own = source.class_ids if source.class_ids is not None else np.arange(source.num_classes)
+    place = {int(number): index for index, number in enumerate(own)}
+    what = "class ids" if source.class_ids is not None else "class numbers"
+    if not ids:
+        raise ConfigError("dataset.ids is empty: at least one foreground class is needed")
+    if len(set(ids)) != len(ids):
+        raise ConfigError("dataset.ids repeats an id: every foreground class has one label")
+    lacking = [number for number in ids if int(number) not in place]
+    if lacking:
+        raise DataError(
+            f"{source.name} has no class with the id {', '.join(map(str, lacking[:10]))}"
+            f"{', ...' if len(lacking) > 10 else ''} ({len(lacking)} of {len(ids)} foreground ids are missing; its "
+            f"{len(own)} {what} run from {own.min()} to {own.max()}). The "
+            "published lists hold the category ids of iNaturalist 2017's annotation files"
+        )
+    classes = np.array([place[int(number)] for number in ids], dtype=np.int64)
+    if len(classes) >= source.num_classes:
+        raise ConfigError(f"dataset.ids names all {len(classes)} classes of {source.name}: none is left for background")
+    empty = classes[class_counts_of(source, "train")[classes] == 0]
+    if empty.size:
+        names = ", ".join(source.class_names[number] for number in empty[:10])
+        raise DataError(f"{source.name}: {empty.size} foreground classes have no training image: {names}")
+    return classes
+
+
+def _capped(source: Source, train: np.ndarray, label_map: np.ndarray, most: int, seed: int) -> np.ndarray:
+    groups = by_label(source, train, label_map)
+    drawn = [
+        generator(seed, "foreground cap", label).permutation(groups[label])[:most] for label in range(1, len(groups))
+    ]
+    return np.sort(np.concatenate([groups[0], *drawn]))

@@ -1,0 +1,170 @@
+"""What every rule of a split shares: images by label, held-out validation images, and the checked Split at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ltr.data.class_index import stable_order
+from ltr.data.source import Source
+from ltr.data.split import Split, check_indices, count_labels
+from ltr.errors import ConfigError, DataError, nearest
+from ltr.randomness import generator
+
+VALIDATIONS = ("none", "train_fraction", "official", "test_fraction")
+
+
+def labelled(source: Source, label_map: np.ndarray, part: str) -> np.ndarray:
+    """The indices of ``part`` whose class has a label, in the source's order."""
+    indices = np.arange(source.part(part).start, source.part(part).stop, dtype=np.int64)
+    return indices[label_map[source.labels[indices]] >= 0]
+
+
+def by_label(source: Source, indices: np.ndarray, label_map: np.ndarray) -> list[np.ndarray]:
+    """For each label the ``indices`` that have it, in the order they come in. All of them must have a label."""
+    labels = label_map[source.labels[indices]]
+    num_labels = int(label_map.max(initial=-1)) + 1
+    stops = np.cumsum(np.bincount(labels, minlength=num_labels))
+    return np.split(indices[stable_order(labels)], stops[:-1])
+
+
+def class_counts_of(source: Source, part: str) -> np.ndarray:
+    """Images of each source class in ``part``, int64 [source classes]."""
+    indices = source.part(part)
+    return np.bincount(source.labels[indices.start : indices.stop], minlength=source.num_classes)
+
+
+def label_map_of(source: Source, classes: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The label map that gives ``classes`` the labels 0, 1, ... in their order, and the others none."""
+    label_map = np.full(source.num_classes, -1, dtype=np.int64)
+    label_map[np.asarray(classes, dtype=np.int64)] = np.arange(len(classes))
+    return label_map
+
+
+def label_names(source: Source, label_map: np.ndarray, labels: Sequence[int] | np.ndarray) -> list[str]:
+    """The name of the (first) source class behind each of ``labels``."""
+    return [source.class_names[int(np.flatnonzero(label_map == label)[0])] for label in labels]
+
+
+def carve_validation(
+    source: Source,
+    train: np.ndarray,
+    label_map: np.ndarray,
+    *,
+    val: str,
+    val_fraction: float,
+    seed: int,
+    test: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices (train, val, test) after validation is taken by rule ``val``.
+
+    ``none``: no validation images. ``official``: the source's part ``val``. ``train_fraction``: a seeded share of each
+    class of ``train``. ``test_fraction``: the first share of each class of the test images in their order, and the rest
+    is the test set (M2m's rule, at 0.1). Shares are rounded down, but are at least one image per class.
+
+    Args:
+        test: test images, all labelled; None takes those of part ``test``.
+
+    Raises:
+        ConfigError: an unknown rule, a share outside (0, 1), or ``official`` where the source has no such part.
+        DataError: a share is asked of a class of one image.
+    """
+    check_choice("val", val, VALIDATIONS)
+    if test is None:
+        test = labelled(source, label_map, "test")
+    if val == "none":
+        return train, np.empty(0, dtype=np.int64), test
+    if val == "official":
+        if "val" not in source.parts:
+            raise ConfigError(
+                f"dataset.val=official: {source.name} has no validation part (it has {', '.join(source.parts)}). Use "
+                "none, train_fraction or test_fraction"
+            )
+        return train, labelled(source, label_map, "val"), test
+    if not 0 < val_fraction < 1:
+        raise ConfigError(f"dataset.val_fraction={val_fraction}: it must be greater than 0 and less than 1")
+    if val == "train_fraction":
+        held, train = _hold_out(source, train, label_map, val_fraction, rule=val, seed=seed)
+    else:
+        held, test = _hold_out(source, test, label_map, val_fraction, rule=val, seed=None)
+    return train, held, test
+
+
+def finish(
+    source: Source,
+    name: str,
+    train: np.ndarray,
+    label_map: np.ndarray,
+    *,
+    val: str,
+    val_fraction: float,
+    seed: int,
+    class_names: Sequence[str] | None = None,
+    test: np.ndarray | None = None,
+    unknown: np.ndarray | None = None,
+    protocols: tuple[str, ...] = ("closed_set",),
+) -> Split:
+    """The Split of these training images, with validation carved by `carve_validation`; all of it is checked.
+
+    Args:
+        class_names: of the split's labels; None takes those of the source's classes, one for each label.
+        test: test images; None takes the labelled ones of part ``test``.
+        unknown: images of unknown classes; None is none.
+
+    Raises:
+        ConfigError, DataError: see `carve_validation` and `check_indices`.
+    """
+    train, val_indices, test = carve_validation(
+        source, train, label_map, val=val, val_fraction=val_fraction, seed=seed, test=test
+    )
+    if val != "none":
+        name += f"-val_{val}" + ("" if val == "official" else f"{val_fraction:g}")
+    if class_names is None:
+        classes = np.flatnonzero(label_map >= 0)
+        class_names = [source.class_names[number] for number in classes[np.argsort(label_map[classes])]]
+    if unknown is None:
+        unknown = np.empty(0, dtype=np.int64)
+    indices = {"train": train, "val": val_indices, "test": test, "unknown": unknown}
+    check_indices(f"split '{name}'", source, indices, label_map, len(class_names))
+    return Split(
+        name=name,
+        **indices,
+        label_map=label_map,
+        class_names=tuple(class_names),
+        class_counts=count_labels(source, train, label_map, len(class_names)),
+        protocols=protocols,
+        seed=seed,
+        val_rule=val,
+    )
+
+
+def check_choice(key: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise ConfigError, naming ``dataset.<key>`` and the choices, where ``value`` is none of them."""
+    if value not in allowed:
+        raise ConfigError(f"dataset.{key}={value}: it must be one of {', '.join(allowed)}{nearest(value, allowed)}")
+
+
+def _hold_out(
+    source: Source, indices: np.ndarray, label_map: np.ndarray, fraction: float, *, rule: str, seed: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(held out, rest), both sorted: a share of each class drawn by ``seed``, or its first ones where that is None."""
+    groups = by_label(source, indices, label_map)
+    single = [label for label, members in enumerate(groups) if len(members) == 1]
+    if single:
+        names = label_names(source, label_map, single[:10])
+        raise DataError(
+            f"dataset.val={rule} needs two images in every class, but {len(single)} have one only: {', '.join(names)}"
+            f"{', ...' if len(single) > 10 else ''}. Use another rule, or a smaller imbalance factor"
+        )
+    held = np.zeros(len(source), dtype=bool)
+    for label, members in enumerate(groups):
+        if len(members) == 0:
+            continue
+        if seed is not None:
+            members = generator(seed, "validation", label).permutation(members)
+        # the small term keeps a share such as 0.07 * 100 = 7.0000000000000001 or 6.9999999999999991 at 7
+        share = int(fraction * len(members) + 1e-9)
+        held[members[: min(max(share, 1), len(members) - 1)]] = True
+    is_held = held[indices]
+    return np.sort(indices[is_held]), np.sort(indices[~is_held])

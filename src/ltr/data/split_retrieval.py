@@ -1,0 +1,94 @@
+"""Retrieval splits: a network trains on some classes, and images of all the other classes are to be found again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ltr.data.source import Source
+from ltr.data.split import Split
+from ltr.data.split_building import check_choice, finish
+from ltr.errors import ConfigError
+from ltr.randomness import generator
+
+CLASSES = ("first", "seeded")
+IMAGES = ("all", "own_part")
+VALIDATIONS = ("none", "train_fraction")
+PARTS = ("train", "val", "test")  # of a source; a part of unknown images is not among them
+
+
+def retrieval(
+    source: Source,
+    *,
+    classes: str = "first",
+    n_train: int | None = None,
+    images: str = "all",
+    val: str = "none",
+    val_fraction: float = 0.1,
+    seed: int = 0,
+) -> Split:
+    """Class-disjoint training and test images, as in metric learning (the first 100 of CUB's classes, 98 of Cars').
+
+    Training classes have the labels 0..C-1 and test classes C, C+1, ..., both by class number; ``class_names`` and
+    ``class_counts`` are of the C training classes alone. See `ltr.data.split.Split`.
+
+    Args:
+        classes: which classes are trained on. ``first``: the first ones by number; ``seeded``: drawn by ``seed``.
+        n_train: C; None is half of the classes that have images, rounded down.
+        images: ``all``: every image of a training class trains and every image of the others tests, whatever part of
+            the source it is in (the papers' protocol: CUB 5,864 + 5,924 images, Cars 8,054 + 8,131). ``own_part``: only
+            images of part ``train`` train, and only those of part ``test`` test.
+        val: ``none`` or ``train_fraction``: validation images are of training classes.
+        val_fraction: share of each training class that ``train_fraction`` holds out, in (0, 1).
+        seed: of all draws.
+
+    Raises:
+        ConfigError: a value outside its range.
+        DataError: a part that is missing, or a class with too few images.
+    """
+    check_choice("classes", classes, CLASSES)
+    check_choice("images", images, IMAGES)
+    if val not in VALIDATIONS:
+        raise ConfigError(
+            f"dataset.val={val}: a retrieval split has no class in common between training and test, so validation "
+            "images are held out of the training classes. Use train_fraction or none"
+        )
+    everything = [indices for part, indices in source.parts.items() if part in PARTS]
+    train_parts = everything if images == "all" else [source.part("train")]
+    test_parts = everything if images == "all" else [source.part("test")]
+    has_images = np.zeros(source.num_classes, dtype=bool)
+    for part in (*train_parts, *test_parts):
+        has_images[source.labels[part.start : part.stop]] = True
+    candidates = np.flatnonzero(has_images)
+    n_train = len(candidates) // 2 if n_train is None else n_train
+    if not 1 <= n_train < len(candidates):
+        raise ConfigError(
+            f"dataset.n_train={n_train}: {source.name} has {len(candidates)} classes with images, and one at least "
+            f"must be left to test on. Use 1 to {len(candidates) - 1}, or null for half of them"
+        )
+    order = generator(seed, "retrieval").permutation(candidates) if classes == "seeded" else candidates
+    ordered = np.concatenate([np.sort(order[:n_train]), np.sort(order[n_train:])])
+    label_map = np.full(source.num_classes, -1, dtype=np.int64)
+    label_map[ordered] = np.arange(len(ordered))
+
+    name = f"{source.name}-retrieval{n_train}-{classes}" + (str(seed) if classes == "seeded" else "")
+    return finish(
+        source,
+        name + ("-own_part" if images == "own_part" else ""),
+        _of_labels(source, train_parts, label_map, 0, n_train),
+        label_map,
+        class_names=[source.class_names[number] for number in ordered[:n_train]],
+        test=_of_labels(source, test_parts, label_map, n_train, len(ordered)),
+        protocols=("retrieval",),
+        val=val,
+        val_fraction=val_fraction,
+        seed=seed,
+    )
+
+
+def _of_labels(source: Source, parts: Sequence[range], label_map: np.ndarray, low: int, high: int) -> np.ndarray:
+    """The indices in ``parts``, which are in the source's order, whose label is in [low, high)."""
+    indices = np.concatenate([np.arange(part.start, part.stop, dtype=np.int64) for part in parts])
+    labels = label_map[source.labels[indices]]
+    return indices[(labels >= low) & (labels < high)]
