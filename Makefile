@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch torchvision
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,sweep,slurm]"
 	@$(BIN)/python -c "import torchvision" || \
 	  { echo "error: torch and torchvision do not match. Delete .venv and run make again"; exit 1; }
 	@touch $(STAMP)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from ltr.configuration.command_line import CommandLine
+    from ltr.runs.result import Outcome
 
 _FULL = "HYDRA_FULL_ERROR"
 
@@ -107,10 +108,7 @@ class _JobFailed(Exception):
 
 
 def _train(argv: list[str]) -> int:
-    import hydra
-
     from ltr.configuration.command_line import read
-    from ltr.configuration.pages import conf_directory
     from ltr.configuration.targets import allowing
 
     line = read(argv)
@@ -130,6 +128,31 @@ def _train(argv: list[str]) -> int:
         with _environment(_FULL, wanted_traceback), allowing(line.allowed):
             return _job(config, codes)
 
+    return _with_table(lambda: _hydra(line, task, codes))
+
+
+def _with_table(command: Callable[[], int]) -> int:
+    """Run a command and, if it was a sweep, end with its table; a job that failed makes the exit code 1."""
+    from ltr.sweeps import conclude, sweep_folder
+
+    with sweep_folder() as started:
+        code = command()
+        if not started:
+            return code
+        table, failed = conclude(started[0])
+    if table:
+        print(table)
+    return code or failed
+
+
+def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes: list[int]) -> int:
+    """Compose and run the task by Hydra's rules; mistakes of the command line are explained."""
+    import hydra
+
+    from ltr.configuration.pages import conf_directory
+    from ltr.configuration.targets import allowing
+    from ltr.sweeps import failed_jobs
+
     main = hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="train")(task)
     before = sys.argv
     sys.argv = [before[0], *line.for_hydra]
@@ -140,6 +163,8 @@ def _train(argv: list[str]) -> int:
     except _JobFailed:
         return 1
     except Exception as error:
+        if failed_jobs():  # a sweeper that gives up because of them
+            return 1
         with allowing(line.allowed):
             mistakes = _explained(line, error)
         if mistakes is None:
@@ -153,21 +178,40 @@ def _train(argv: list[str]) -> int:
 
 
 def _job(config: DictConfig, codes: list[int]) -> float | None:
-    """One run; what goes wrong is printed here, where Hydra cannot add to it."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
+    """One run; what goes wrong is printed here, where Hydra cannot add to it.
 
-    hydra = HydraConfig.get()
+    Returns:
+        What a sweeper that chooses looks at, see `ltr.train_command.objective`.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    from ltr.sweeps import chooses, in_sweep, note, own_gpu
+
+    job = HydraConfig.get().job
     try:
-        return _train_task(config)
+        if in_sweep():
+            own_gpu()
+        outcome = _train_task(config)
+        if in_sweep():
+            note(job.num, _overrides(), outcome, None)
+        return _objective(outcome)
     except Interrupted as stopped:
         raise _Stopped from stopped
     except Exception as error:
-        if hydra.mode is not RunMode.MULTIRUN:
+        if not in_sweep():
             codes.append(report(error))
             return None
-        report(error, f"job {hydra.job.num} ({' '.join(_overrides()) or 'no overrides'}): ")
-        raise _JobFailed from None
+        report(error, f"job {job.num} ({' '.join(_overrides()) or 'no overrides'}): ")
+        note(job.num, _overrides(), None, str(error) or type(error).__name__)
+        if chooses():
+            raise _JobFailed from None
+        return None  # or Hydra would add a line of its own about the first of them
+
+
+def _objective(outcome: Outcome | None) -> float | None:
+    from ltr.train_command import objective
+
+    return None if outcome is None or outcome.result is None else objective(outcome.result)
 
 
 class _environment:
@@ -228,12 +272,15 @@ def _overrides() -> list[str]:
     return [str(text) for text in texts] if isinstance(texts, list) else []
 
 
-def _train_task(config: DictConfig) -> float | None:
+def _train_task(config: DictConfig) -> Outcome:
     """Check the composed configuration cheaply, then import what is heavy and run."""
     from ltr.configuration.check import checked
     from ltr.configuration.overrides import unread
+    from ltr.sweeps import check_sweep, in_sweep
 
     plain = checked(config, unread(_overrides(), config))
+    if in_sweep():
+        check_sweep(plain)
     from rich.console import Console
 
     from ltr.train_command import carry_out

@@ -14,12 +14,8 @@ from ltr.report.table import plain_table, result_table
 from ltr.runs.result import Outcome, finished_before
 
 
-def carry_out(config: Mapping[str, Any], console: Console) -> float | None:
-    """Run a checked configuration, print its table and draw its figures.
-
-    Returns:
-        The headline metric, for sweepers; None for a plan.
-    """
+def carry_out(config: Mapping[str, Any], console: Console) -> Outcome:
+    """Run a checked configuration, print its table and draw its figures."""
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     with plain_warnings():
         outcome = finished_before(config)
@@ -30,10 +26,20 @@ def carry_out(config: Mapping[str, Any], console: Console) -> float | None:
         else:
             console.print("finished before (resume=never runs it again)", highlight=False)
         show(outcome, config, console)
-    if outcome.result is None:
-        return None
-    headline = next(row for row in outcome.result["rows"] if row["headline"])
-    return headline["metrics"]["balanced_accuracy"]
+    return outcome
+
+
+def objective(result: Mapping[str, Any]) -> float | None:
+    """What a sweeper maximises: the run's metric on validation images, of the variant that is the headline on test.
+
+    None where the split has no validation images: the test set chooses nothing.
+    """
+    headline = next(row for row in result["rows"] if row["headline"])
+    same = ("protocol", "variant", "scorer", "checkpoint")
+    for row in result["rows"]:
+        if row["split"] == "val" and all(row[key] == headline[key] for key in same):
+            return row["metrics"][result.get("metric", "balanced_accuracy")]
+    return None
 
 
 def show(outcome: Outcome, config: Mapping[str, Any], console: Console) -> None:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+import multiprocessing
+import os
 
-from ltr.errors import Interrupted
+import pytest
+import yaml
+
+from ltr.configuration.pages import conf_directory
+from ltr.errors import ConfigError, Interrupted
+from ltr.sweeps import check_processes, own_gpu
+
+CONF = conf_directory()
 
 FAST = ("debug=fast", "evaluation.batch_size=400")
 
@@ -39,6 +48,7 @@ def test_even_an_unforeseen_error_in_a_job_is_told_and_the_next_job_runs(ltr_tra
     assert done.code == 1
     assert seeds == [0, 1]
     assert "a slip of ours" in done.err
+    assert "failed: job 0 (" in done.out
     assert "Traceback" not in done.err
 
 
@@ -70,6 +80,137 @@ def test_a_wrong_sweep_is_refused_before_its_first_job(refused, overrides, words
     assert done.code == 2
     assert words in done.err
     assert not [path for path in done.left if "digits" in path]
+
+
+def table_of(done):
+    """The lines after the last run's own output."""
+    (folder,) = (done.outputs / "sweeps").iterdir()
+    table = (folder / "table.txt").read_text().splitlines()
+    assert done.out.splitlines()[-len(table) :] == table
+    return table
+
+
+def test_a_sweep_ends_with_one_table_a_line_per_setting(ltr_train):
+    done = ltr_train(*FAST, "-m", "loss=cross_entropy,balanced_softmax", "seed=0,1", "dataset.val=train_fraction")
+    table = table_of(done)
+    assert {word for line in table[1:3] for word in line.split() if word.startswith("loss=")} == {
+        "loss=cross_entropy",
+        "loss=balanced_softmax",
+    }
+    assert all(line.count("±") == 5 for line in table[1:3])
+    assert sum(line.startswith("*") for line in table[1:3]) == 1
+    assert "stages: 4 trained, 0 reused" in table[3]
+
+
+def test_the_same_sweep_again_trains_nothing_and_has_the_same_numbers(ltr_train):
+    command = (*FAST, "-m", "method=erm,tau_norm")
+    first = ltr_train(*command)
+    (folder,) = (first.outputs / "sweeps").iterdir()
+    before = (folder / "table.txt").read_text().splitlines()
+    folder.rename(first.outputs / "first")
+    again = table_of(ltr_train(*command))
+    assert "stages: 2 trained, 1 reused" in before[3]  # representation and tau; the representation again
+    assert "stages: 0 trained, 3 reused" in again[3]
+    assert again[:3] == before[:3]
+
+
+def test_a_failed_job_stands_in_the_table_beside_the_others(ltr_train):
+    done = ltr_train("-m", *FAST, "seed=-1,1")
+    table = table_of(done)
+    assert table[-1].startswith("failed: job 0 (")
+    assert "seed=-1: allowed is int [0, inf)" in table[-1]
+    assert "Error executing" not in done.err
+
+
+def test_a_sweep_of_plans_has_no_table(ltr_train):
+    done = ltr_train("-m", *FAST, "stages=plan", "seed=0,1")
+    assert done.code == 0, done.err
+    assert not list((done.outputs / "sweeps").glob("*/table.txt"))
+
+
+@pytest.mark.parametrize(
+    ("page", "more", "swept"),
+    [
+        ("beta", (), "loss.beta=0.9999"),
+        ("tau", (), "method.tau=0.7"),
+        ("tau", ("method=posthoc_la",), "method.tau=1.0"),
+    ],
+)
+def test_a_page_of_the_group_sweep_sweeps_by_itself(ltr_train, page, more, swept):
+    done = ltr_train(*FAST, f"+sweep={page}", *more, "stages=plan")
+    assert done.code == 0, done.err
+    parameters = yaml.safe_load((CONF / "sweep" / f"{page}.yaml").read_text())["hydra"]["sweeper"]["params"]
+    (values,) = parameters.values()
+    assert done.out.count("representation") == len(values.split(","))
+    assert swept.split("=")[1] in values.split(",")
+
+
+@pytest.mark.parametrize("launcher", ["BasicLauncher", "JoblibLauncher"])
+@pytest.mark.parametrize("asked", [{"devices": 2}, {"strategy": "ddp"}])
+def test_several_processes_inside_a_sweep_are_refused_with_advice(launcher, asked):
+    config = {"trainer": {"devices": asked.get("devices", 1)}, "strategy": {"name": asked.get("strategy", "auto")}}
+    with pytest.raises(ConfigError, match="submitit_slurm"):
+        check_processes(config, launcher)
+    check_processes(config, "SlurmLauncher")  # starts the processes itself
+
+
+def test_each_process_of_a_parallel_sweep_takes_its_own_gpu(monkeypatch):
+    for number, name in enumerate(["LokyProcess-1", "LokyProcess-2", "LokyProcess-4", "MainProcess"]):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+        monkeypatch.setattr(multiprocessing.current_process(), "_name", name)
+        own_gpu()
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ["4", "5", "4", "4,5,6"][number]
+        own_gpu()  # the next job of the same process
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ["4", "5", "4", "4,5,6"][number]
+
+
+def test_jobs_in_other_processes_share_stages_and_stand_in_the_table(ltr_train):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    done = ltr_train(*FAST, "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "method=erm,tau_norm,ncm")
+    assert done.code == 0, done.err
+    lines = [line for path in (done.outputs / "sweeps").glob("*/table.txt") for line in path.read_text().splitlines()]
+    assert "stages: 3 trained, 2 reused" in lines[-1]  # one representation, tau, means
+
+
+def test_jobs_of_a_queue_stand_in_the_table(ltr_train):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    done = ltr_train(*FAST, "-m", "hydra/launcher=submitit_local", "seed=0")
+    assert done.code == 0, done.err
+    assert "stages: 1 trained" in next((done.outputs / "sweeps").glob("*/table.txt")).read_text()
+
+
+SEARCH = ("+sweep=optuna", "hydra.sweeper.n_trials=2", "optimizer.lr=interval(0.01,0.3)")
+
+
+def test_a_search_maximises_the_metric_on_validation_images(ltr_train):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    done = ltr_train(*FAST, *SEARCH, "dataset.val=train_fraction")
+    assert done.code == 0, done.err
+    (folder,) = (done.outputs / "sweeps").iterdir()
+    found = yaml.safe_load((folder / "optimization_results.yaml").read_text())
+    on_val = [
+        row["metrics"]["balanced_accuracy"]
+        for directory in done.directories
+        for row in json.loads((directory / "result.json").read_text())["rows"]
+        if row["split"] == "val"
+    ]
+    assert len(on_val) == 2
+    assert found["best_value"] == max(on_val)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ((*SEARCH, "dataset.val=none"), "Set dataset.val=train_fraction"),
+        (("-m", "hydra/sweeper=optuna", *SEARCH[1:], "dataset.val=train_fraction"), "+sweep=optuna"),
+    ],
+)
+def test_a_search_that_cannot_choose_is_refused(ltr_train, overrides, words):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    done = ltr_train(*FAST, *overrides)
+    assert done.code == 1
+    assert words in done.err
+    assert done.directories == []
 
 
 def test_a_plugin_that_is_not_installed_says_what_to_install(refused):

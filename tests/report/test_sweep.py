@@ -13,7 +13,7 @@ def job(number, group, accuracy, *, seed=0, val=None, few=0.5, status="trained",
     rows = [row]
     if val is not None:
         rows.append({**row, "split": "val", "headline": False, "metrics": {"balanced_accuracy": val}})
-    result = {"group_hash": group, "rows": rows, "stages": [{"name": "representation", "status": status}]}
+    result = {"metric": "balanced_accuracy", "group_hash": group, "rows": rows, "stages": [{"name": "representation", "status": status}]}
     return Job(number, (f"loss={group}", f"seed={seed}"), result, **more)
 
 
@@ -48,9 +48,9 @@ def test_stages_are_counted():
     assert "stages: 1 trained, 2 reused" in sweep_table(jobs)
 
 
-def test_failed_jobs_are_named_with_the_first_line_of_their_error():
+def test_failed_jobs_are_named_with_the_first_lines_of_their_error():
     table = lines([job(0, "a", 0.5), Job(1, ("loss=b",), error="no data\n  look there")])
-    assert table[-1] == "failed: job 1 (loss=b): no data"
+    assert table[-1] == "failed: job 1 (loss=b): no data look there"
 
 
 def test_a_sweep_of_plans_has_no_table():

@@ -57,8 +57,8 @@ class CommandLine:
 
     @property
     def sweep(self) -> bool:
-        """Whether several runs are wanted."""
-        return "--multirun" in self.flags
+        """Whether several runs are wanted: by the flag, or by a page of the group sweep."""
+        return "--multirun" in self.flags or any(o.startswith("+sweep=") for o in self.overrides)
 
     @property
     def config_dir(self) -> str | None:

@@ -19,6 +19,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -109,12 +110,23 @@ def parse(overrides: Iterable[str]) -> tuple[list[Parsed], list[str]]:
             if not override.key_or_group:
                 raise ValueError("the key is missing")
             # values of a sweep are read here too, where a wrong one is noticed
-            values = list(override.sweep_iterator()) if override.is_discrete_sweep() else [override.value()]
+            values = _values_of(override)
             parsed.append(Parsed(text, override, values))
         except Exception as error:  # Hydra's grammar raises many kinds
             hint = "" if "=" in text.strip("=") else "; an override is written key=value"
             mistakes.append(f"{text or repr(text)}: not an override{hint} ({in_short(error)})")
     return parsed, mistakes
+
+
+def _values_of(override: Override) -> list[Any]:
+    """The values that an override gives; of an interval its two ends."""
+    if override.is_discrete_sweep():
+        return list(override.sweep_iterator())
+    if override.is_interval_sweep():
+        interval = override.value()
+        assert isinstance(interval, IntervalSweep)
+        return [interval.start, interval.end]
+    return [override.value()]
 
 
 @dataclass(frozen=True)
@@ -205,7 +217,9 @@ class _Explanation:
         mistakes += self._apply([one.text for one in pages if not unknown[one.text] and not one.is_sweep])
         if any(guesses.values()):
             self._apply([f"{group}={page}" for group, page in guesses.items() if page])
-        mistakes += [line for one in parsed if one.override.is_hydra_override() for line in self._hydra(one)]
+        of_hydra = [one for one in parsed if one.override.is_hydra_override()]
+        plugins = [one.text for one in of_hydra if "/" in one.key and not self._hydra(one, [])]
+        mistakes += [line for one in of_hydra for line in self._hydra(one, plugins)]
         if self.composed is None:
             return mistakes
         rest = [one for one in parsed if not self._chooses_page(one) and not one.override.is_hydra_override()]
@@ -214,8 +228,9 @@ class _Explanation:
     def _chooses_page(self, one: Parsed) -> bool:
         return one.key in self.groups and not any(isinstance(value, dict) for value in one.values)
 
-    def _hydra(self, one: Parsed) -> list[str]:
-        error = self._composes([one.text], hydra=True)
+    def _hydra(self, one: Parsed, plugins: list[str]) -> list[str]:
+        """What is wrong with a setting of Hydra, given the launcher and sweeper that are chosen."""
+        error = self._composes([*plugins, one.text], hydra=True)
         if error is None:
             return []
         extra = _PLUGINS.get(str(one.values[0]))

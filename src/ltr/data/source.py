@@ -30,16 +30,23 @@ class ImageFiles:
         blob: all paths, UTF-8 (undecodable bytes kept by ``surrogateescape``), one after the other.
         offsets: int64 [N + 1]; path i is ``blob[offsets[i]:offsets[i + 1]]``.
         sizes: int64 [N] file sizes in bytes where they are known, else None.
+        exif: whether images are turned as their EXIF orientation says. Published data sets were read without.
     """
 
     root: str
     blob: bytes
     offsets: np.ndarray
     sizes: np.ndarray | None = None
+    exif: bool = False
 
     @classmethod
     def from_paths(
-        cls, root: str | os.PathLike[str], paths: Iterable[str], sizes: np.ndarray | None = None
+        cls,
+        root: str | os.PathLike[str],
+        paths: Iterable[str],
+        sizes: np.ndarray | None = None,
+        *,
+        exif: bool = False,
     ) -> ImageFiles:
         """Pack ``paths`` (relative to ``root``, or absolute)."""
         encoded = [os.fsencode(path) for path in paths]
@@ -49,7 +56,7 @@ class ImageFiles:
             sizes = read_only(np.array(sizes, dtype=np.int64))
             if sizes.shape != (len(encoded),):
                 raise DataError(f"{sizes.shape[0]} file sizes were given for {len(encoded)} image files")
-        return cls(os.fspath(root), b"".join(encoded), read_only(offsets), sizes)
+        return cls(os.fspath(root), b"".join(encoded), read_only(offsets), sizes, exif)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -183,6 +190,8 @@ def _fingerprint(source: Source) -> str:
         digest.update(images.blob)
         if images.sizes is not None:
             digest.update(np.ascontiguousarray(images.sizes).data)
+        if images.exif:
+            digest.update(b"exif")  # other pixels from the same files
     else:
         digest.update(repr(images.shape).encode())
         digest.update(images.data)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ltr.report.collect import number
 from ltr.report.style import NOTHING
 
+_METRIC = "balanced_accuracy"  # of results that do not name theirs
 _COLUMNS = {"accuracy": "all", "many": "many", "medium": "medium", "few": "few", "balanced_accuracy": "bACC"}
 
 
@@ -32,17 +33,19 @@ class Job:
     error: str | None = None
 
 
-def sweep_table(jobs: Sequence[Job], selects: str = "balanced_accuracy") -> str:
+def sweep_table(jobs: Sequence[Job]) -> str:
     """The sweep's table as aligned plain text; empty where no job has a result or an error.
 
     Jobs that differ in nothing but their seed share a line. A cell is the mean in percent, with ± the standard
     deviation (n - 1) over two or more seeds; metrics are those of the headline rows on test. ``*`` marks the line
-    with the highest mean of ``selects`` on the validation split; without validation none is marked.
+    with the highest mean of the runs' own metric on the validation split; without validation none is marked.
     """
     settings: dict[str, list[Job]] = {}
     for job in jobs:
         if job.result is not None:
             settings.setdefault(job.result["group_hash"], []).append(job)
+    selects = next((job.result.get("metric", _METRIC) for job in jobs if job.result is not None), _METRIC)
+    common = set.intersection(*(set(job.overrides) for job in jobs)) if len(settings) > 1 else set()
     lines = [["", "setting", "n", *_COLUMNS.values()]]
     validation = {key: _validation(group, selects) for key, group in settings.items()}
     scored = {key: value for key, value in validation.items() if value is not None}
@@ -50,7 +53,7 @@ def sweep_table(jobs: Sequence[Job], selects: str = "balanced_accuracy") -> str:
     for key, group in settings.items():
         metrics = [_headline(job)["metrics"] for job in group]
         cells = [_cell([entry.get(name) for entry in metrics]) for name in _COLUMNS]
-        lines.append(["*" if key == best else "", _label(group[0]), str(len(group)), *cells])
+        lines.append(["*" if key == best else "", _label(group[0], common), str(len(group)), *cells])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = []
     if settings:
@@ -63,14 +66,16 @@ def sweep_table(jobs: Sequence[Job], selects: str = "balanced_accuracy") -> str:
             text.append(f"* highest {selects} on the validation split")
     for job in jobs:
         if job.error is not None:
-            text.append(f"failed: job {job.number} ({' '.join(job.overrides)}): {job.error.splitlines()[0]}")
+            reason = " ".join(line.strip() for line in job.error.splitlines()[:2])
+            text.append(f"failed: job {job.number} ({' '.join(job.overrides)}): {reason}")
     return "\n".join(text)
 
 
-def _label(job: Job) -> str:
-    """The job's overrides without the seed, short paths and outputs left out."""
+def _label(job: Job, common: Collection[str]) -> str:
+    """The job's overrides without those that all jobs share, the seed, paths and what is only shown."""
     left_out = ("seed=", "paths.", "figures=", "callbacks.", "logger")
-    return " ".join(text for text in job.overrides if not text.startswith(left_out)) or "(defaults)"
+    own = [text for text in job.overrides if text not in common and not text.startswith(left_out)]
+    return " ".join(own) or "(defaults)"
 
 
 def _headline(job: Job) -> Mapping[str, Any]:

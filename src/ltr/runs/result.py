@@ -140,8 +140,13 @@ def write_result(
     stages: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
     data: Mapping[str, Any],
+    metric: str,
 ) -> dict[str, Any]:
-    """``result.json``, written last: its presence means that the run is finished."""
+    """``result.json``, written last: its presence means that the run is finished.
+
+    Args:
+        metric: the one that selects and that a sweep maximises.
+    """
     flat = {
         key: value
         for key, value in leaves(without_private(config))
@@ -153,6 +158,7 @@ def write_result(
         "run_hash": run_hash(config),
         "group_hash": group_hash(config),
         "data": dict(data),
+        "metric": metric,
         "stages": [dict(stage) for stage in stages],
         "rows": [dict(row) for row in rows],
     }

@@ -1,0 +1,182 @@
+"""Sweeps: what each job came to is kept in a file of its own, whichever process ran it, and ends in one table."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+
+from ltr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from ltr.runs.result import Outcome
+
+# a launcher's processes inherit it, on other machines too
+_FOLDER = "LTR_SWEEP_FOLDER"
+_IN_PROCESS = ("BasicLauncher", "JoblibLauncher")
+_GRID = "BasicSweeper"
+
+
+class SweepFolder(Callback):
+    """Tells the jobs where to note what they came to; the page ``train`` names it for Hydra."""
+
+    started: ClassVar[list[Path]] = []  # of the command that is running, see `sweep_folder`
+
+    def on_multirun_start(self, config: DictConfig, **more: Any) -> None:
+        folder = Path(config.hydra.sweep.dir).absolute()
+        os.environ[_FOLDER] = str(folder)
+        self.started.append(folder)
+
+
+@contextlib.contextmanager
+def sweep_folder() -> Iterator[list[Path]]:
+    """The time of one command; the list holds its sweep's folder once a sweep has begun, and is empty without one."""
+    before = os.environ.pop(_FOLDER, None)
+    found: list[Path] = []
+    SweepFolder.started = found
+    try:
+        yield found
+    finally:
+        if before is not None:
+            os.environ[_FOLDER] = before
+        else:
+            os.environ.pop(_FOLDER, None)
+
+
+def current_folder() -> Path | None:
+    """Where the jobs of the sweep that is running note themselves; None outside of a sweep."""
+    folder = os.environ.get(_FOLDER)
+    return Path(folder) if folder else None
+
+
+def in_sweep() -> bool:
+    """Whether this is a job of a sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
+
+
+def chooses() -> bool:
+    """Whether the sweeper looks at what a job returns."""
+    return _short_name(HydraConfig.get().sweeper) != _GRID
+
+
+def _short_name(node: Mapping[str, Any]) -> str:
+    return str(node.get("_target_")).rsplit(".", 1)[-1]
+
+
+def note(number: int, overrides: list[str], outcome: Outcome | None, error: str | None) -> None:
+    """Write a job's file: where its result lies, or what went wrong."""
+    folder = current_folder()
+    if folder is None:
+        return
+    from ltr.files import write_json
+
+    finished = outcome is not None and outcome.result is not None
+    directory = str(outcome.directory.absolute()) if outcome is not None and finished else None
+    record = {"number": number, "overrides": overrides, "directory": directory, "error": error}
+    if outcome is not None:
+        record["reused"] = outcome.reused
+        record["stages"] = [] if outcome.result is None else outcome.result["stages"]
+    (folder / "jobs").mkdir(parents=True, exist_ok=True)
+    write_json(folder / "jobs" / f"{number:05d}.json", record)
+
+
+def failed_jobs() -> bool:
+    """Whether a job of the sweep that is running has failed."""
+    folder = current_folder()
+    return folder is not None and any(record["error"] is not None for record in _records(folder))
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "jobs").glob("*.json"))]
+
+
+def conclude(folder: Path) -> tuple[str, int]:
+    """The table of a sweep and its exit code: 1 where a job failed.
+
+    The table is also written to ``<folder>/table.txt``.
+    """
+    from ltr.files import write_text
+    from ltr.report.collect import read_run
+    from ltr.report.sweep import Job, sweep_table
+
+    jobs = []
+    for record in _records(folder):
+        result = None
+        if record["directory"]:
+            # as it is known to the job: the stages of a run that was finished before say how they came about then
+            result = {**read_run(record["directory"]).result, "stages": record["stages"]}
+        jobs.append(
+            Job(record["number"], tuple(record["overrides"]), result, record.get("reused", False), record["error"])
+        )
+    table = sweep_table(jobs)
+    if table:
+        write_text(folder / "table.txt", table + "\n")
+    return table, int(any(job.error is not None for job in jobs))
+
+
+def check_sweep(config: Mapping[str, Any]) -> None:
+    """Refuse what cannot work as a job of a sweep, before anything is imported for it.
+
+    Raises:
+        ConfigError: several processes inside a launcher that starts none, or a sweeper that is to choose without
+            validation images or by the smallest value.
+    """
+    hydra = HydraConfig.get()
+    check_processes(config, _short_name(hydra.launcher))
+    if not chooses():
+        return
+    if config["dataset"].get("val") in (None, "none"):
+        raise ConfigError(
+            f"hydra/sweeper={hydra.runtime.choices.get('hydra/sweeper')} chooses by the metric on validation images, "
+            f"and dataset.val={config['dataset'].get('val')} holds none out. Set dataset.val=train_fraction "
+            "(or test_fraction)"
+        )
+    direction = hydra.sweeper.get("direction")
+    if direction is not None and not re.search("maximize", str(direction)):
+        raise ConfigError(
+            f"hydra.sweeper.direction={getattr(direction, 'name', direction)}: the metric is better when larger. Use "
+            "+sweep=optuna, or hydra.sweeper.direction=maximize"
+        )
+
+
+def check_processes(config: Mapping[str, Any], launcher: str) -> None:
+    """Refuse several processes in a launcher that runs its jobs in its own (`check_sweep`).
+
+    Every process that such a job starts would run the whole sweep again.
+    """
+    devices, strategy = config["trainer"]["devices"], config["strategy"]["name"]
+    if launcher in _IN_PROCESS and (devices not in (1, "1") or strategy not in ("auto", "single_device")):
+        raise ConfigError(
+            f"trainer.devices={devices} strategy.name={strategy}: several processes cannot be started inside a sweep "
+            "of this launcher. Use hydra/launcher=submitit_slurm, which starts them for each job; or one device per "
+            "job, several jobs at a time with hydra/launcher=joblib; or torchrun for each run by itself"
+        )
+
+
+def own_gpu() -> None:
+    """In a process of a joblib sweep: one GPU each, in turn; called before the first use of a GPU."""
+    import multiprocessing
+
+    name = multiprocessing.current_process().name
+    worker = re.fullmatch(r"LokyProcess-(\d+)", name)
+    if worker is None:
+        return
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        import torch
+
+        gpus = [str(number) for number in range(torch.cuda.device_count())]
+    else:
+        gpus = [gpu for gpu in visible.split(",") if gpu]
+    if len(gpus) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[(int(worker[1]) - 1) % len(gpus)]
