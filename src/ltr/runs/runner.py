@@ -23,7 +23,7 @@ from ltr.runs.evaluate import Judged, evaluate
 from ltr.runs.interrupt import StopRequest, stop_request
 from ltr.runs.loggers import RunLoggers
 from ltr.runs.plan import plan_of, warn_of_double_balancing
-from ltr.runs.protocols import protocol_of
+from ltr.runs.protocols import headline_metric, protocol_of
 from ltr.runs.provenance import provenance
 from ltr.runs.result import (
     Outcome,
@@ -242,6 +242,6 @@ class _Run:
             "classes": self.split.num_classes,
             **{f"{part}_images": len(getattr(self.split, part)) for part in ("train", "val", "test", "unknown")},
         }
-        result = write_result(self.directory, self.config, stages, rows, data)
+        result = write_result(self.directory, self.config, stages, rows, data, headline_metric(self.split))
         write_status(self.directory, "finished")
         return result
