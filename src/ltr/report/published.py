@@ -19,6 +19,7 @@ from ltr.files import write_text
 from ltr.report.collect import Run, number
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
 
+_DIRTY = " with uncommitted changes"
 _METRICS = {"accuracy": "all", "many": "many", "medium": "medium", "few": "few", "balanced_accuracy": "bACC"}
 
 
@@ -87,13 +88,14 @@ class Line:
     def facts(self) -> dict[str, str]:
         """How it was made. What all lines of a table share is said once, the rest in columns."""
         code = [run.provenance.get("code", {}) for run in self.runs]
-        commits = [(one.get("commit") or "unknown")[:10] + ("+" if one.get("dirty") else "") for one in code]
+        commits = [(one.get("commit") or "unknown")[:10] + (_DIRTY if one.get("dirty") else "") for one in code]
+        tau = ", tau on val" if self._config("method.tau") == "auto" else ""
         hardware = [f"{run.provenance.get('device')}, {run.provenance.get('precision')}" for run in self.runs]
         return {
             "schedule": self._schedule(),
             "seeds": ", ".join(str(seed) for seed in self.seeds),
             "split": self.split[0],
-            "selection": _each(run.headline["selection"] for run in self.runs),
+            "selection": _each(run.headline["selection"] for run in self.runs) + tau,
             "commit": _each(commits),
             "hardware": _each(hardware),
         }
@@ -101,7 +103,9 @@ class Line:
     def _schedule(self) -> str:
         config = self.runs[0].result["config"]
         more = [
-            f"{key.split('.')[-2]} {value}" for key, value in config.items() if re.fullmatch(r"method\..*epochs", key)
+            f"{key.split('.')[-2]} {value}"
+            for key, value in config.items()
+            if re.fullmatch(r"method\.\w+\.epochs", key)
         ]
         text = f"{config.get('trainer.max_epochs', NOTHING)} epochs"
         return " + ".join([text, *more])
@@ -125,12 +129,13 @@ def lines_of(entries: Iterable[Entry]) -> list[Line]:
     return lines
 
 
-def markdown(entries: Sequence[Entry], command: str, missing: Sequence[str] = ()) -> str:
+def markdown(entries: Sequence[Entry], command: str, missing: Sequence[str] = (), left_out: Sequence[str] = ()) -> str:
     """The block of a table: the command, one table per data set, and what is missing.
 
     Args:
         command: that makes it.
         missing: rows without a result, as text.
+        left_out: rows that choose something on validation images, where there are none.
     """
     lines = lines_of(entries)
     text = ["```bash", command, "```", ""]
@@ -138,6 +143,8 @@ def markdown(entries: Sequence[Entry], command: str, missing: Sequence[str] = ()
         text += _dataset(dataset, [line for line in lines if line.dataset == dataset])
     if missing:
         text += [f"No result yet: {', '.join(missing)}.", ""]
+    if left_out:
+        text += [f"Left out, because they choose on validation images: {', '.join(left_out)}.", ""]
     return "\n".join(text).rstrip()
 
 

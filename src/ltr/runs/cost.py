@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ import numpy as np
 from rich.console import Console
 
 from ltr.configuration.pages import canonical_json, read_page, without_private
+from ltr.data.source import Source
 from ltr.methods.stage import Stage
 from ltr.runs.device import device_name
 from ltr.runs.interrupt import StopRequest
-from ltr.runs.plan import RunPlan
+from ltr.runs.plan import RunPlan, plan_of
 from ltr.runs.stages import Stages
 from ltr.runs.store import StageStore
 
@@ -42,6 +43,21 @@ class OpenStage:
     @property
     def is_computed(self) -> bool:
         return self.epochs == 0
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run, and what of its plan is not stored."""
+
+    config: Mapping[str, Any]
+    plan: RunPlan
+    open: list[OpenStage]
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], source: Source) -> PlannedRun:
+        """Raises what `plan_of` raises."""
+        plan = plan_of(config, source)
+        return cls(config, plan, open_stages(config, plan))
 
 
 def open_stages(config: Mapping[str, Any], planned: RunPlan) -> list[OpenStage]:
@@ -88,7 +104,7 @@ def measured_rate(config: Mapping[str, Any], planned: RunPlan, request: StopRequ
     Second stages on a frozen backbone are faster; judging is not in it.
     """
     stage = next(stage for stage in planned.stages if stage.module and not stage.parents)
-    steps = 10 if planned.device.type == "cpu" else 60
+    steps = 4 if planned.device.type == "cpu" else 60
     settings = stage.settings.replaced(
         epochs=RATE_EPOCHS,
         limit_train_batches=steps,
@@ -113,11 +129,38 @@ def measured_rate(config: Mapping[str, Any], planned: RunPlan, request: StopRequ
         return float(_rows(Path(folder) / "rate" / "metrics.csv")[-1]["images_per_second"])
 
 
-def hours(stages: Iterable[OpenStage], rates: Mapping[str, float]) -> float:
-    """Hours of training, one stage after the other, at the rate of each stage's kind."""
-    return sum(stage.epochs * stage.images / rates[stage.kind] for stage in stages) / 3600
+def rates(runs: Iterable[PlannedRun], request: StopRequest) -> dict[str, float]:
+    """Images per second of every kind of stage that is to be trained, measured on a first stage of such a run."""
+    found: dict[str, float] = {}
+    of_first: dict[str, float] = {}
+    for run in runs:
+        for kind in dict.fromkeys(stage.kind for stage in run.open if not stage.is_computed):
+            if kind not in found:
+                first = kind_of(run.plan.stages[0], run.plan)
+                if first not in of_first:
+                    of_first[first] = measured_rate(run.config, run.plan, request)
+                found[kind] = of_first[first]
+    return found
 
 
-def distinct(stages: Iterable[OpenStage]) -> list[OpenStage]:
-    """Each stage once, by its key: runs that share one pay for it once."""
-    return list({stage.key: stage for stage in stages}.values())
+def cost_lines(runs: Sequence[PlannedRun], request: StopRequest) -> list[str]:
+    """What these runs will cost, in sentences: stages (each counted once, by its key), images, a rate, hours."""
+    stages = list({stage.key: stage for run in runs for stage in run.open}.values())
+    train = [stage for stage in stages if not stage.is_computed]
+    needed = {key for run in runs for key, _ in run.plan.keys.values()}
+    text = [
+        f"stages: {len(needed)} (one that several runs share counts once); {len(needed) - len(stages)} stored, "
+        f"{len(train)} to train, {len(stages) - len(train)} to compute"
+    ]
+    if train:
+        speed = rates(runs, request)
+        images = sum(stage.epochs * stage.images for stage in train)
+        minutes = sum(stage.epochs * stage.images / speed[stage.kind] for stage in train) / 60
+        shown = ", ".join(f"{rate:,.0f}" for rate in dict.fromkeys(speed.values()))
+        text += [
+            f"training: {sum(stage.epochs for stage in train):,} epochs, {images:,} images",
+            f"rate: {shown} images/s, measured over a few steps on {device_name(runs[0].plan.device)}",
+            f"time: about {minutes / 60:.1f} hours ({minutes:,.0f} minutes), one run at a time; "
+            "judging comes on top, and classifiers on a frozen backbone are faster than this",
+        ]
+    return text

@@ -1,0 +1,249 @@
+"""Run a published table: its rows come from conf/experiment, and rows that share a stage train it once.
+
+    python scripts/reproduce.py cifar_lt --epochs 200 --seeds 3 --write docs/results.md
+
+Rows are the pages whose `_table_` names the table; a pattern over table names, or pages, will do as well. All rows get
+the same split. First it is said what is left to train and how long that takes; then runs that are not finished are
+carried out, all rows of one seed before the next seed. The same command goes on where it was stopped. A row that fails
+is named at the end, and the exit code is then 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from ltr.cli import guarded, report
+from ltr.configuration.check import checked
+from ltr.configuration.overrides import composed, unread
+from ltr.configuration.pages import canonical_json
+from ltr.configuration.tables import TableRow, chosen_rows, narrowed
+from ltr.configuration.targets import instantiate
+from ltr.console import plain_warnings
+from ltr.data.source import Source
+from ltr.errors import ConfigError, Interrupted
+from ltr.report.collect import read_run
+from ltr.report.figures import draw
+from ltr.report.published import Entry, markdown, write_between_markers
+from ltr.runs.cost import PlannedRun, cost_lines
+from ltr.runs.interrupt import StopRequest, stop_request
+from ltr.runs.plan import NeedsValidation
+from ltr.runs.processes import Task, run_tasks, train_command
+from ltr.runs.result import RESULT, run_directory
+from ltr.runs.runner import run
+
+NO_MATTER = ("paths.", "figures=", "callbacks", "logger", "trainer.num_workers")  # to what comes out
+VALIDATION = ("none", "train_fraction", "official", "test_fraction")
+
+
+@dataclass(eq=False)
+class Job:
+    """One row with one seed."""
+
+    row: TableRow
+    overrides: list[str]
+    config: dict[str, Any]
+    planned: PlannedRun | None = None  # None where there is nothing to do, or nothing that can be done
+
+    @property
+    def label(self) -> str:
+        return f"{self.row.page}, seed {self.config['seed']}"
+
+    @property
+    def directory(self) -> Path:
+        return run_directory(self.config)
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.directory / RESULT).is_file()
+
+
+def parsed(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="+", help="tables, patterns over their names, pages; key=value for all rows")
+    parser.add_argument("--epochs", type=int, help="trainer.max_epochs of all rows; the pages' own if not given")
+    parser.add_argument("--seeds", type=int, default=1, metavar="K", help="seeds 0 to K-1 (default 1)")
+    kinds = "dataset.val of all rows; with none, rows that choose on validation images are left out"
+    parser.add_argument("--val", choices=VALIDATION, default="test_fraction", help=kinds)
+    parser.add_argument("--only", metavar="PATTERN", help="run only the rows whose page fits, e.g. '*_crt'")
+    parser.add_argument("--parallel", type=int, default=1, metavar="K", help="runs at once, each a process (default 1)")
+    parser.add_argument("--outputs", metavar="DIR", help="runs and stages; paths.outputs if not given")
+    parser.add_argument("--data", metavar="DIR", help="the data sets' files; paths.data if not given")
+    parser.add_argument("--config-dir", metavar="DIR", help="a folder of pages of your own, as for ltr-train")
+    parser.add_argument("--plan", action="store_true", help="say what it will cost, and stop")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between its markers in this file")
+    arguments = parser.parse_intermixed_args(argv)
+    for name in ("epochs", "seeds", "parallel"):
+        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
+            parser.error(f"--{name}: at least 1 is needed")
+    arguments.tables = [text for text in arguments.what if "=" not in text]
+    arguments.overrides = [text for text in arguments.what if "=" in text]
+    if not arguments.tables:
+        parser.error("a table is needed, e.g. cifar_lt")
+    return arguments
+
+
+def main(argv: Sequence[str]) -> int:
+    arguments = parsed(argv)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    with plain_warnings(), stop_request() as request:
+        return reproduce(arguments, console, request)
+
+
+def reproduce(arguments: argparse.Namespace, console: Console, request: StopRequest) -> int:
+    """All of it; returns the exit code."""
+    rows = chosen_rows(arguments.tables, arguments.config_dir)
+    wanted = narrowed(rows, arguments.only) if arguments.only else rows
+    failed: dict[str, str] = {}
+    jobs = jobs_of(rows, arguments, failed)
+    selected = [job for job in jobs if job.row in wanted]
+    finished = sum(job.is_finished for job in selected)
+    left_out = plan(selected, failed)
+    to_do = [job for job in selected if job.planned is not None]
+    console.print(f"{' '.join(arguments.tables)}: {len(selected)} runs, {finished} finished before, {len(to_do)} to do")
+    for line in cost_lines([job.planned for job in to_do if job.planned], request) if to_do else []:
+        console.print(line)
+    for page, why in left_out.items():
+        console.print(f"left out: {page} (--val test_fraction takes it in): {why}")
+    if not arguments.plan:
+        carry_out = run_beside if arguments.parallel > 1 else run_here
+        failed |= carry_out(to_do, arguments, console)
+        console.print("")
+        console.print(table(arguments, rows, jobs, list(left_out)))
+    for label, why in failed.items():
+        print(f"failed: {label}: {why}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def common(arguments: argparse.Namespace) -> list[str]:
+    """The overrides of all rows; what the command line gives comes last and wins."""
+    own = [text.partition("=")[0].lstrip("+~") for text in arguments.overrides]
+    if taken := [key for key in own if key in ("seed", "experiment", "stages", "resume")]:
+        raise ConfigError(f"{taken[0]}=...: the table decides; use --seeds, --only or --plan")
+    given = {
+        "trainer.max_epochs": arguments.epochs,
+        "dataset.val": arguments.val,
+        "paths.outputs": arguments.outputs,
+        "paths.data": arguments.data,
+    }
+    return [*(f"{key}={value}" for key, value in given.items() if value is not None), *arguments.overrides]
+
+
+def in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def jobs_of(rows: Sequence[TableRow], arguments: argparse.Namespace, failed: dict[str, str]) -> list[Job]:
+    """Every row with every seed, seed by seed. A row that cannot be composed has failed; where none can, it raises."""
+    jobs: list[Job] = []
+    error: ConfigError | None = None
+    for row in rows:
+        try:
+            overrides = [f"experiment={row.page}", *common(arguments)]
+            page = composed(overrides, arguments.config_dir)
+            for seed in range(arguments.seeds):
+                OmegaConf.update(page, "seed", seed)
+                jobs.append(Job(row, [*overrides, f"seed={seed}"], checked(page, unread(overrides, page))))
+        except ConfigError as mistake:
+            error = mistake
+            failed[row.page] = in_a_line(mistake)
+    if error is not None and not jobs:
+        raise error
+    return sorted(jobs, key=lambda job: job.config["seed"])
+
+
+def plan(jobs: Sequence[Job], failed: dict[str, str]) -> dict[str, str]:
+    """Plan the jobs that are not finished; returns the rows that need validation images and have none, and why.
+
+    A data set is read once, whatever the number of rows.
+    """
+    sources: dict[str, Source] = {}
+    left_out: dict[str, str] = {}
+    for job in jobs:
+        if job.is_finished:
+            continue
+        try:
+            page = job.config["dataset"]["source"]
+            key = canonical_json(page)
+            if key not in sources:
+                sources[key] = instantiate(page)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the run itself says them
+                job.planned = PlannedRun.of(job.config, sources[key])
+        except NeedsValidation as error:
+            left_out[job.row.page] = in_a_line(error)
+        except Interrupted:
+            raise
+        except Exception as error:
+            failed[job.label] = in_a_line(error)
+    return left_out
+
+
+def run_here(jobs: Sequence[Job], arguments: argparse.Namespace, console: Console) -> dict[str, str]:
+    """One run after the other in this process; returns those that failed, and why."""
+    failed = {}
+    for place, job in enumerate(jobs, start=1):
+        assert job.planned is not None
+        console.print(f"\n[{place}/{len(jobs)}] {job.label}")
+        try:
+            outcome = run(job.config, job.overrides, console, job.planned.plan.source)
+            if job.config["figures"] != "none" and not outcome.reused:
+                draw(outcome.directory, job.config["figures"])
+        except Interrupted:
+            raise
+        except Exception as error:
+            report(error, f"{job.label}: ")
+            failed[job.label] = in_a_line(error)
+    return failed
+
+
+def run_beside(jobs: Sequence[Job], arguments: argparse.Namespace, console: Console) -> dict[str, str]:
+    """Several runs at once, each in a process of its own; returns those that failed, and why."""
+    tasks, environment = [], dict(os.environ)
+    for job in jobs:
+        assert job.planned is not None
+        log = Path(job.config["paths"]["outputs"]) / "reproduce" / f"{job.row.page}-{job.directory.name}.log"
+        stages = frozenset(stage.key for stage in job.planned.open)
+        tasks.append(Task(job.label, train_command(job.overrides, arguments.config_dir), log, stages))
+        if job.planned.plan.device.type == "cpu":
+            environment["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // arguments.parallel))
+    return run_tasks(tasks, arguments.parallel, environment, console.print)
+
+
+def table(arguments: argparse.Namespace, rows: Sequence[TableRow], jobs: Sequence[Job], left_out: Sequence[str]) -> str:
+    """The Markdown of everything that is finished, also by earlier commands; written where that was asked for."""
+    entries, missing = [], []
+    for row in rows:
+        mine = [job for job in jobs if job.row is row]
+        runs = tuple(read_run(job.directory) for job in mine if job.is_finished)
+        if runs:
+            entries.append(Entry(row.page, runs, row.accuracy, row.source))
+        lacking = [str(job.config["seed"]) for job in mine if not job.is_finished]
+        if (lacking or not mine) and row.page not in left_out:
+            missing.append(row.page + (f" (seed {', '.join(lacking)})" if runs else ""))
+    block = markdown(entries, command(arguments), missing, left_out)
+    if arguments.write:
+        write_between_markers(arguments.write, ",".join(arguments.tables), block)
+    return block
+
+
+def command(arguments: argparse.Namespace) -> str:
+    """What makes the whole table; where things lie is no part of it."""
+    words = ["python scripts/reproduce.py", *arguments.tables]
+    words += [f"--epochs {arguments.epochs}"] if arguments.epochs else []
+    words += [f"--seeds {arguments.seeds}", *([] if arguments.val == "test_fraction" else [f"--val {arguments.val}"])]
+    return " ".join([*words, *(text for text in arguments.overrides if not text.startswith(NO_MATTER))])
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

@@ -1,0 +1,90 @@
+"""Several runs at once, each in a process of its own, where none waits for a stage that another one is training."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_POLL = 0.2  # seconds
+
+
+@dataclass(frozen=True)
+class Task:
+    """A command to carry out.
+
+    Attributes:
+        label: for messages.
+        command: program and arguments.
+        log: the file that gets what it prints.
+        needs: names that no two running tasks share, here the keys of the stages that it will make.
+    """
+
+    label: str
+    command: tuple[str, ...]
+    log: Path
+    needs: frozenset[str] = frozenset()
+
+
+def train_command(overrides: Sequence[str], config_dir: str | None = None) -> tuple[str, ...]:
+    """``ltr-train`` of this interpreter, which need not be on the path."""
+    flags = [f"--config-dir={config_dir}"] if config_dir else []
+    return (sys.executable, "-c", "from ltr.cli import train; train()", *flags, *overrides)
+
+
+def run_tasks(
+    tasks: Sequence[Task], at_once: int, environment: Mapping[str, str], say: Callable[[str], None]
+) -> dict[str, str]:
+    """Carry out tasks in their order, so many at a time; one whose needs are taken lets those behind it go first.
+
+    When this is interrupted, the running tasks are told to stop (SIGTERM) and waited for: a run keeps its training
+    state then. A Ctrl-C in the terminal does not reach them by itself.
+
+    Returns:
+        Why a task failed, by its label; empty where none did.
+    """
+    waiting = list(tasks)
+    running: dict[subprocess.Popen, Task] = {}
+    failed: dict[str, str] = {}
+    try:
+        while waiting or running:
+            for task in list(waiting):
+                taken = {name for other in running.values() for name in other.needs}
+                if len(running) < at_once and not taken & task.needs:
+                    waiting.remove(task)
+                    running[_started(task, environment)] = task
+                    say(f"started: {task.label} ({task.log})")
+            time.sleep(_POLL)
+            for process in [process for process in running if process.poll() is not None]:
+                task = running.pop(process)
+                say(f"{'failed' if process.returncode else 'finished'}: {task.label}")
+                if process.returncode:
+                    failed[task.label] = f"exit code {process.returncode}: {_error(task.log)} (see {task.log})"
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
+    return failed
+
+
+def _started(task: Task, environment: Mapping[str, str]) -> subprocess.Popen:
+    task.log.parent.mkdir(parents=True, exist_ok=True)
+    with open(task.log, "w", encoding="utf-8") as file:
+        return subprocess.Popen(
+            task.command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+            start_new_session=True,
+        )
+
+
+def _error(log: Path) -> str:
+    """The line that says what went wrong; the last one where none says so."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no word"]
+    return next((line for line in lines if line.startswith("error: ")), lines[-1]).strip()
