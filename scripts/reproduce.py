@@ -120,8 +120,8 @@ def reproduce(arguments: argparse.Namespace, console: Console, request: StopRequ
         failed |= carry_out(to_do, arguments, console)
         console.print("")
         console.print(table(arguments, rows, jobs, list(left_out)))
-    for label, why in failed.items():
-        print(f"failed: {label}: {why}", file=sys.stderr)
+    for why in dict.fromkeys(failed.values()):
+        print(f"failed: {'; '.join(label for label in failed if failed[label] == why)}: {why}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -232,7 +232,7 @@ def table(arguments: argparse.Namespace, rows: Sequence[TableRow], jobs: Sequenc
         if (lacking or not mine) and row.page not in left_out:
             missing.append(row.page + (f" (seed {', '.join(lacking)})" if runs else ""))
     block = markdown(entries, command(arguments), missing, left_out)
-    if arguments.write:
+    if arguments.write and entries:
         write_between_markers(arguments.write, ",".join(arguments.tables), block)
     return block
 

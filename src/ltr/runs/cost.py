@@ -14,6 +14,7 @@ from rich.console import Console
 
 from ltr.configuration.pages import canonical_json, read_page, without_private
 from ltr.data.source import Source
+from ltr.errors import Interrupted, LtrError
 from ltr.methods.stage import Stage
 from ltr.runs.device import device_name
 from ltr.runs.interrupt import StopRequest
@@ -130,16 +131,23 @@ def measured_rate(config: Mapping[str, Any], planned: RunPlan, request: StopRequ
 
 
 def rates(runs: Iterable[PlannedRun], request: StopRequest) -> dict[str, float]:
-    """Images per second of every kind of stage that is to be trained, measured on a first stage of such a run."""
+    """Images per second of every kind of stage that is to be trained, measured on a first stage of such a run.
+
+    A run that fails in its first steps measures nothing: another one of its kind may.
+    """
     found: dict[str, float] = {}
     of_first: dict[str, float] = {}
     for run in runs:
         for kind in dict.fromkeys(stage.kind for stage in run.open if not stage.is_computed):
             if kind not in found:
                 first = kind_of(run.plan.stages[0], run.plan)
-                if first not in of_first:
-                    of_first[first] = measured_rate(run.config, run.plan, request)
-                found[kind] = of_first[first]
+                try:
+                    if first not in of_first:
+                        of_first[first] = measured_rate(run.config, run.plan, request)
+                    found[kind] = of_first[first]
+                except LtrError as error:
+                    if isinstance(error, Interrupted):
+                        raise
     return found
 
 
@@ -155,12 +163,15 @@ def cost_lines(runs: Sequence[PlannedRun], request: StopRequest) -> list[str]:
     if train:
         speed = rates(runs, request)
         images = sum(stage.epochs * stage.images for stage in train)
-        minutes = sum(stage.epochs * stage.images / speed[stage.kind] for stage in train) / 60
-        shown = ", ".join(f"{rate:,.0f}" for rate in dict.fromkeys(speed.values()))
+        timed = [stage for stage in train if stage.kind in speed]
+        minutes = sum(stage.epochs * stage.images / speed[stage.kind] for stage in timed) / 60
+        shown = ", ".join(f"{rate:,.0f}" for rate in dict.fromkeys(speed.values())) or "no"
         text += [
             f"training: {sum(stage.epochs for stage in train):,} epochs, {images:,} images",
             f"rate: {shown} images/s, measured over a few steps on {device_name(runs[0].plan.device)}",
             f"time: about {minutes / 60:.1f} hours ({minutes:,.0f} minutes), one run at a time; "
             "judging comes on top, and classifiers on a frozen backbone are faster than this",
         ]
+        if len(timed) < len(train):
+            text.append(f"the time of {len(train) - len(timed)} stages is not in this: their first steps failed")
     return text

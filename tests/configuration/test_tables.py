@@ -1,0 +1,123 @@
+"""Which pages are the rows of which table, and that what they say of themselves stays theirs."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+
+from ltr.configuration.check import checked
+from ltr.configuration.overrides import composed
+from ltr.configuration.pages import PRIVATE_KEYS, conf_directory, leaves, mappings, without_private
+from ltr.configuration.tables import TableRow, chosen_rows, narrowed, table_rows
+from ltr.configuration.targets import check_arguments, instantiate
+from ltr.errors import ConfigError
+from ltr.runs.keys import group_hash, run_hash
+
+HYDRAS_OWN = ("_target_",)
+ROWS = table_rows()
+
+
+@pytest.fixture
+def own_pages(tmp_path):
+    """Write pages of one's own; returns the folder."""
+
+    def write(**pages: str) -> str:
+        (tmp_path / "experiment").mkdir(exist_ok=True)
+        for name, text in pages.items():
+            (tmp_path / "experiment" / f"{name}.yaml").write_text(text)
+        return str(tmp_path)
+
+    return write
+
+
+def test_cifar_lt_is_both_data_sets():
+    pages = {table: {row.page for row in chosen_rows([table])} for table in ("cifar_lt", "cifar10_lt", "cifar100_lt")}
+    assert pages["cifar_lt"] == pages["cifar10_lt"] | pages["cifar100_lt"]
+    methods = [{page.removeprefix(f"{table}_") for page in pages[table]} for table in ("cifar10_lt", "cifar100_lt")]
+    assert methods[0] == methods[1]
+    assert {"erm", "crt", "lws", "tau_norm", "ncm", "posthoc_la", "ldam_drw"} <= methods[0]
+
+
+def test_a_pattern_over_tables_and_single_pages_are_taken():
+    assert chosen_rows(["cifar1*"]) == chosen_rows(["cifar10_lt", "cifar100_lt"])
+    assert [row.page for row in chosen_rows(["cifar10_lt_erm"])] == ["cifar10_lt_erm"]
+
+
+def test_rows_come_in_the_order_of_their_published_accuracy_those_without_one_last():
+    numbers = [row.accuracy for row in chosen_rows(["cifar10_lt"])]
+    known = [number for number in numbers if number is not None]
+    assert known == sorted(known)
+    assert numbers[len(known) :] == [None] * (len(numbers) - len(known))
+
+
+def test_an_unknown_table_is_refused_with_the_nearest():
+    with pytest.raises(ConfigError, match=r"cifar10_l: neither a table nor a page.*Did you mean 'cifar10_lt'"):
+        chosen_rows(["cifar10_l"])
+
+
+@pytest.mark.parametrize(("pattern", "pages"), [("*_a", ["x_a"]), ("x", ["x_a", "x_b"]), ("_b", ["x_b"])])
+def test_rows_are_narrowed_by_a_pattern_or_a_part_of_their_name(pattern, pages):
+    assert [row.page for row in narrowed([TableRow("x_a"), TableRow("x_b")], pattern)] == pages
+
+
+def test_a_pattern_that_fits_nothing_is_refused():
+    with pytest.raises(ConfigError, match="no row fits 'y'; there are: x_a"):
+        narrowed([TableRow("x_a")], "y")
+
+
+def test_ones_own_pages_make_a_table_and_go_before_the_shipped_ones(own_pages):
+    folder = own_pages(mine="_table_: [my_table]\n", cifar10_lt_erm="_table_: [my_table]\n")
+    assert [row.page for row in chosen_rows(["my_table"], folder)] == ["cifar10_lt_erm", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("_table_: mine\n", "_table_ is 'mine'; a list of names is needed"),
+        ("_published_: 70.3\n", "_published_ is 70.3"),
+        ("_published_: {accuracy: 0.703, source: a}\n", "in percent"),
+        ("_published_: {accuracy: 70.3}\n", "source: TEXT"),
+        ("_table_: [\n", "cannot be read"),
+    ],
+)
+def test_what_a_page_says_wrongly_of_itself_is_refused(own_pages, text, words):
+    with pytest.raises(ConfigError) as refused:
+        table_rows(own_pages(mine=text))
+    assert words in str(refused.value)
+    assert "mine.yaml" in str(refused.value)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.page)
+def test_the_head_of_a_page_expects_what_it_says_was_published(row):
+    head = (conf_directory() / "experiment" / f"{row.page}.yaml").read_text()
+    if row.accuracy is None:
+        assert "# Expected: none published" in head
+    else:
+        expected = re.search(r"^# Expected: ([\d.]+) % top-1\. Source: ", head, re.MULTILINE)
+        assert expected is not None
+        assert abs(float(expected[1]) - row.accuracy) < 0.0501
+        assert row.source
+    assert f"# Command:  ltr-train experiment={row.page}\n" in head
+
+
+def test_pages_have_no_private_keys_but_the_known_ones():
+    for path in conf_directory().rglob("*.yaml"):
+        for where, node in mappings(yaml.safe_load(path.read_text()) or {}):
+            private = {key for key in node if re.fullmatch(r"_\w+_", str(key))} - {"_self_"}
+            assert private <= {*PRIVATE_KEYS, *HYDRAS_OWN}, f"{path}: {where}"
+
+
+def test_private_keys_reach_neither_identity_nor_result_nor_target(own_pages):
+    page = "# @package _global_\nname: mine\nloss:\n  _published_: {{accuracy: {0}, source: a}}\n"
+    page += "_table_: [t{0}]\n_published_: {{accuracy: {0}, source: a}}\n"
+    folder = own_pages(one=page.format(10), two=page.format(20), three="# @package _global_\nname: mine\n")
+    configs = [checked(composed([f"experiment={name}"], folder)) for name in ("one", "two", "three")]
+    assert configs[0]["_table_"] == ["t10"]
+    assert len({run_hash(config) for config in configs}) == 1
+    assert len({group_hash(config) for config in configs}) == 1
+    assert "_published_" not in str(without_private(configs[0]))
+    assert "_published_" not in str(dict(leaves(configs[0])))
+    assert check_arguments(configs[0]) == []
+    instantiate(configs[0]["loss"], [3, 2, 1])
