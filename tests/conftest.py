@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trees
 
 torch.set_num_threads(1)  # small networks; and a busy machine does not make threads wait for each other
 
@@ -82,11 +83,23 @@ def cifar_root() -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def official_trees(tmp_path_factory) -> Path:
+    """A folder with a miniature of every data set that is read from files, in its official layout."""
+    return trees.draw_all(tmp_path_factory.mktemp("data sets"))
+
+
 @pytest.fixture
-def small_sources(monkeypatch):
-    """Random images in the shapes of CIFAR and MNIST, 120 train and 4 test images per class, in their place."""
+def small_sources(monkeypatch, official_trees):
+    """Small data sets in the place of the real ones.
+
+    Random images in the shapes of CIFAR, MNIST and SVHN, 120 train and 4 test images per class; ``paths.data`` holds
+    miniatures of what is read from files.
+    """
     from ltr.data import source as source_module
-    from ltr.data.sources import cifar, mnist
+    from ltr.data.sources import cifar, mnist, torchvision_sets
+
+    monkeypatch.setenv("LTR_DATA", str(official_trees))
 
     def small(name: str, classes: int, shape: tuple[int, int, int]):
         def make(*, root: str, download: bool = False) -> source_module.Source:
@@ -109,3 +122,4 @@ def small_sources(monkeypatch):
     monkeypatch.setattr(cifar, "cifar10", small("cifar10", 10, (32, 32, 3)))
     monkeypatch.setattr(cifar, "cifar100", small("cifar100", 100, (32, 32, 3)))
     monkeypatch.setattr(mnist, "mnist", small("mnist", 10, (28, 28, 1)))
+    monkeypatch.setattr(torchvision_sets, "svhn", small("svhn", 10, (32, 32, 3)))

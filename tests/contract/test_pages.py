@@ -27,10 +27,20 @@ SMALLER = {
     "augment/cifar_cutout": ["dataset=cifar10_lt"],
     "scheduler/ldam": ["scheduler.warmup_epochs=0"],
     "logger/wandb": ["logger.mode=offline"],
-    "augment/imagenet": None,  # for images that are read from files; its own tests run it
+    "augment/imagenet": ["dataset=tiny_imagenet"],
+    "dataset/cub_lt": ["dataset.imbalance_factor=3"],
+    "dataset/tiny_imagenet_lt": ["dataset.imbalance_factor=3"],
     "trainer/gpu": None,  # needs one
     "dataset/cifar100_retrieval": None,  # judged by retrieval, which no run can be yet
 }
+
+
+# of images that are read from files; the miniatures have some twenty of them
+OF_FILES = ["backbone.name=resnet18", "dataset.image_size=32", "trainer.precision=fp32", "trainer.num_workers=0"]
+
+
+def reads_files(page: str) -> bool:
+    return "image_size" in (yaml.safe_load((CONF / f"{page}.yaml").read_text()) or {})
 
 
 def composed(*overrides: str) -> dict:
@@ -73,6 +83,8 @@ def test_a_page_runs_two_steps(page, ltr_train, small_sources):
     if more is None:
         pytest.skip("cannot run here")
     debug = ["debug=fast", "trainer.max_epochs=1"]
+    if reads_files(page) or "dataset=tiny_imagenet" in more:
+        more = [*OF_FILES, *more]
     finished = ltr_train(*debug, chosen(page), *more, "dataset.val=none", "evaluation.batch_size=200")
     assert finished.code == 0, finished.err
     assert 0 <= finished.headline["accuracy"] <= 1

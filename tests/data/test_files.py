@@ -195,13 +195,15 @@ def test_floating_point_pixels_are_refused():
 
 
 @pytest.mark.parametrize("exif", [False, True])
-def test_exif_orientation_is_followed_if_asked(exif, tmp_path):
+def test_exif_orientation_is_followed_if_the_source_says_so(exif, tmp_path):
     picture = Image.new("RGB", (32, 32), "black")
     picture.paste("white", (0, 0, 32, 16))  # the upper half
     orientation = picture.getexif()
     orientation[0x0112] = 3  # upside down
     picture.save(tmp_path / "image.png", exif=orientation)
-    found = FileCrop(SIZE, resize=SIZE, exif=exif).read(str(tmp_path / "image.png"), None)
+    upright = ImageFiles.from_paths(tmp_path, ["image.png"], exif=exif)
+    batches = loader(upright, crop=FileCrop(SIZE, resize=SIZE), order=lambda epoch: np.array([0]), augment=None)
+    found = pixels(batches)[0].permute(1, 2, 0).numpy()
     top, bottom = found[: SIZE // 2].mean(), found[SIZE // 2 :].mean()
     assert (top < bottom) == exif
 

@@ -35,7 +35,6 @@ class FileCrop:
         random: train on random-resized crops (Szegedy et al., CVPR 2015); else on evaluation's crop.
         scale: share of the area that a random crop covers.
         ratio: its width over its height.
-        exif: turn the image as its EXIF orientation says. Published data sets were read without.
 
     Raises:
         ConfigError: a value outside its range.
@@ -49,14 +48,12 @@ class FileCrop:
         random: bool = False,
         scale: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
-        exif: bool = False,
     ) -> None:
         self.size = size
         self.resize = round(size * 8 / 7) if resize is None else resize
         self.random = random
         self.scale = (float(scale[0]), float(scale[1]))
         self.ratio = (float(ratio[0]), float(ratio[1]))
-        self.exif = exif
         if size < 1 or self.resize < size:
             raise ConfigError(f"files.resize={self.resize}: the crop of {size} pixels needs at least as many")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
@@ -93,17 +90,18 @@ class FileCrop:
         left, top = (width - box_width) // 2, (height - box_height) // 2
         return left, top, left + box_width, top + box_height
 
-    def read(self, path: str, uniform: np.ndarray | None) -> np.ndarray:
+    def read(self, path: str, uniform: np.ndarray | None, *, exif: bool = False) -> np.ndarray:
         """Decode, crop and resize one file.
 
         Args:
             uniform: for a random crop, see `random_box`; None for evaluation's.
+            exif: turn the image as its EXIF orientation says, see `ltr.data.source.ImageFiles`.
 
         Returns:
             uint8 [size, size, 3].
         """
         with Image.open(path) as opened:
-            image = to_rgb(ImageOps.exif_transpose(opened) if self.exif else opened)
+            image = to_rgb(ImageOps.exif_transpose(opened) if exif else opened)
         width, height = image.size
         box = self.centre_box(width, height) if uniform is None else self.random_box(width, height, uniform)
         return np.asarray(image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box))
@@ -158,7 +156,7 @@ class _Files(Dataset):
         for row, index in enumerate(task.indices):
             path = self.files.path(int(index))
             try:
-                pixels[row] = self.crop.read(path, None if uniform is None else uniform[row])
+                pixels[row] = self.crop.read(path, None if uniform is None else uniform[row], exif=self.files.exif)
             except Exception as error:  # decoders raise whatever they like for a damaged file
                 return task, Failure(int(index), path, f"{type(error).__name__}: {error}")
         return task, torch.from_numpy(pixels)

@@ -45,6 +45,8 @@ class DataModule(pl.LightningDataModule):
         num_workers: processes that decode image files.
         images: the source's images on the device, if another stage has them already.
         image_size: side in pixels that image files are brought to; None takes that of ``augment``.
+        image_resize: short side in pixels before evaluation's crop, where ``augment`` does not say; None is 8/7 of the
+            size.
 
     Raises:
         ConfigError: (once the number of processes is known) it does not divide ``batch_size``.
@@ -66,6 +68,7 @@ class DataModule(pl.LightningDataModule):
         num_workers: int = 0,
         images: ResidentImages | None = None,
         image_size: int | None = None,
+        image_resize: int | None = None,
     ) -> None:
         super().__init__()
         self.source = source
@@ -79,6 +82,7 @@ class DataModule(pl.LightningDataModule):
         self.epochs = epochs
         self.num_workers = num_workers
         self.image_size = image_size
+        self.image_resize = image_resize
         self._device = numbered(device or "cpu")
         self._images = images
         self._labels = split.labels(source)
@@ -225,7 +229,7 @@ class DataModule(pl.LightningDataModule):
             size = self.augment.image_shape[1]
         if size is None:
             raise ConfigError(f"source '{self.source.name}' has image files: say to which size they go (image_size)")
-        return FileCrop(size)
+        return FileCrop(size, resize=self.image_resize)
 
     def _labels_on_device(self) -> Tensor:
         if self.device not in self._labels_on:

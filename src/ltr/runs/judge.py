@@ -69,11 +69,12 @@ def judge_again(
         device=device,
         num_workers=used["trainer"]["num_workers"],
         image_size=used["dataset"].get("image_size"),
+        image_resize=used["dataset"].get("image_resize"),
     )
     judged = evaluate(
         network,
         data.evaluation_loader(split_name),
-        lambda link: protocol_of(split, used["evaluation"], link, device),
+        lambda link, keep: protocol_of(split, used["evaluation"], link, device, keep),
         device,
         precision,
     )

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _NOT_IDENTITY = ("logger", "paths", "figures", "callbacks", "checkpoint", "resume", "stages", "hydra", "compile")
 _NOT_IDENTITY_TRAINER = ("num_workers", "log_every", "profiler")
 _NOT_IDENTITY_EVALUATION = ("batch_size",)
-_NOT_IDENTITY_SOURCE = ("root", "download")
+_NOT_IDENTITY_SOURCE = ("root", "roots", "download")
+_NOT_IDENTITY_DATASET = ("roots", "download")
 
 
 def array_digest(array: np.ndarray) -> str:
@@ -108,9 +109,8 @@ def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     identity = {key: value for key, value in without_private(config).items() if key not in _NOT_IDENTITY}
     identity["trainer"] = {k: v for k, v in identity["trainer"].items() if k not in _NOT_IDENTITY_TRAINER}
     identity["evaluation"] = {k: v for k, v in identity["evaluation"].items() if k not in _NOT_IDENTITY_EVALUATION}
-    dataset = dict(identity["dataset"])
+    dataset = {k: v for k, v in identity["dataset"].items() if k not in _NOT_IDENTITY_DATASET}
     dataset["source"] = {k: v for k, v in dataset["source"].items() if k not in _NOT_IDENTITY_SOURCE}
-    dataset.pop("download", None)
     return {**identity, "dataset": dataset}
 
 

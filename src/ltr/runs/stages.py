@@ -159,6 +159,7 @@ class Stages:
             num_workers=self.config["trainer"]["num_workers"],
             images=self.images,
             image_size=self.config["dataset"].get("image_size"),
+            image_resize=self.config["dataset"].get("image_resize"),
         )
         self.images = data.images
         return data

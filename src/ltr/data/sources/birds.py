@@ -1,0 +1,170 @@
+"""CUB-200-2011 (Wah et al. 2011) and NABirds (Van Horn et al., CVPR 2015): one layout of text files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ltr.data.archives import Archive, fetch
+from ltr.data.source import ImageFiles, Source
+from ltr.data.sources.checks import (
+    checked_files,
+    dataset_folder,
+    read_mapping,
+    read_table,
+    require,
+    same_ids,
+    shown,
+    to_number,
+    warn_if_partial,
+)
+from ltr.errors import DataError
+
+CUB_ARCHIVE = Archive(
+    "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1",
+    "97eceeb196236b17998738112f37df78",
+    "CUB_200_2011",
+    max_bytes=8 * 2**30,
+    max_files=100_000,
+)
+CUB_PUBLISHED = {"train": 5_994, "test": 5_794, "classes": 200}
+NABIRDS_PUBLISHED = {"train": 23_929, "test": 24_633, "classes": 555}
+FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt", "bounding_boxes.txt", "images")
+
+
+def cub(*, root: str, folder: str = "CUB_200_2011", roots: Sequence[str] = (), download: bool = False) -> Source:
+    """CUB-200-2011: 5,994 training and 5,794 test images of 200 birds; there are no official validation images.
+
+    Args:
+        root: folder that relative ``folder`` starts from.
+        folder: holds ``images.txt``, ``image_class_labels.txt``, ``train_test_split.txt``, ``classes.txt``,
+            ``bounding_boxes.txt`` and ``images/``.
+        roots: more folders in which image files, and what links lead to, may lie.
+        download: fetch the official archive (1.1 GB) if ``folder`` is not there.
+
+    Returns:
+        Source with `ImageFiles`, parts ``train`` and ``test`` (each in the order of ``images.txt``), ``boxes``, and the
+        files' class numbers 1..200 as ``class_ids``.
+
+    Raises:
+        DataError: files are missing, contradict each other, or could not be downloaded.
+    """
+    base = dataset_folder(root, folder)
+    if download and not base.exists():
+        fetch("cub", CUB_ARCHIVE, base.parent)
+    how = f"add dataset.download=true; or unpack the official archive there ({CUB_ARCHIVE.url})"
+    return _read("cub", base, roots, how, CUB_PUBLISHED)
+
+
+def nabirds(*, root: str, folder: str = "nabirds", roots: Sequence[str] = ()) -> Source:
+    """NABirds: 23,929 training and 24,633 test images of 555 visual categories of birds.
+
+    The files' class ids are sparse (they number a hierarchy of about a thousand nodes): the ids that images have are
+    labelled in ascending order and kept as ``class_ids``. Where ``hierarchy.txt`` is there, ``taxonomy`` has ``level1``
+    (below the root), ``level2`` and so on; a class that is higher up stands for itself.
+
+    Args:
+        root: folder that relative ``folder`` starts from.
+        folder: holds the same files as CUB's, and ``hierarchy.txt``.
+        roots: more folders in which image files, and what links lead to, may lie.
+
+    Returns:
+        Source as of `cub`.
+
+    Raises:
+        DataError: files are missing or contradict each other. There is no download: the owners ask for a form.
+    """
+    base = dataset_folder(root, folder)
+    how = f"ask for the archive at https://dl.allaboutbirds.org/nabirds and unpack it as {base}"
+    return _read("nabirds", base, roots, how, NABIRDS_PUBLISHED)
+
+
+def _read(name: str, base: Path, roots: Sequence[str], how: str, published: Mapping[str, int]) -> Source:
+    require(name, base, FILES, how)
+    paths = read_mapping(name, base / "images.txt", ("image_id", "path"))
+    flags = _of_images(name, base, paths, "train_test_split.txt", "is_training")
+    wrong = [f"{flag!r} of image {image}" for image, flag in flags.items() if flag not in ("0", "1")]
+    if wrong:
+        raise DataError(f"{name}: {base / 'train_test_split.txt'} may hold 0 and 1 only, not {shown(wrong)}")
+    class_of = _of_images(name, base, paths, "image_class_labels.txt", "class_id")
+    names = read_mapping(name, base / "classes.txt", ("class_id", "class_name"))
+
+    used = dict.fromkeys(class_of.values())
+    unnamed = [number for number in used if number not in names]
+    if unnamed:
+        raise DataError(f"{name}: {base / 'classes.txt'} lacks the classes {shown(unnamed)}, which images have")
+    known = names if name == "cub" else used  # NABirds names the inner nodes of its hierarchy as well
+    class_ids = sorted(to_number(name, f"a class id in {base / 'classes.txt'}", number) for number in known)
+    label_of = {str(number): label for label, number in enumerate(class_ids)}
+
+    train = [image for image in paths if flags[image] == "1"]
+    order = train + [image for image in paths if flags[image] == "0"]
+    labels = np.array([label_of[class_of[image]] for image in order], dtype=np.int64)
+    empty = np.flatnonzero(np.bincount(labels[: len(train)], minlength=len(class_ids)) == 0)
+    if empty.size:
+        raise DataError(
+            f"{name}: classes without a training image, by class_id: {shown([class_ids[label] for label in empty])}. "
+            f"Fetch {base / 'image_class_labels.txt'} and {base / 'train_test_split.txt'} again"
+        )
+    files = ImageFiles.from_paths(base, ("images/" + paths[image] for image in order))
+    parts = {"train": range(len(train)), "test": range(len(train), len(order))}
+    counts = {part: len(indices) for part, indices in parts.items()}
+    warn_if_partial(name, counts | {"classes": len(class_ids)}, published)
+    return Source(
+        name,
+        checked_files(name, files, named_in=str(base / "images.txt"), roots=roots),
+        labels,
+        tuple(_plain(names[str(number)]) for number in class_ids),
+        parts,
+        class_ids=np.array(class_ids, dtype=np.int64),
+        taxonomy=_taxonomy(name, base, names, class_ids),
+        boxes=_boxes(name, base, paths, order),
+    )
+
+
+def _of_images(name: str, base: Path, paths: Mapping[str, str], file: str, column: str) -> dict[str, str]:
+    """A file that says one thing of each image, by image id."""
+    values = read_mapping(name, base / file, ("image_id", column))
+    same_ids(name, base / "images.txt", paths, base / file, values)
+    return values
+
+
+def _plain(name: str) -> str:
+    """``001.Black_footed_Albatross`` as ``Black footed Albatross``."""
+    number, dot, rest = name.partition(".")
+    return (rest if dot and number.isdigit() else name).replace("_", " ")
+
+
+def _boxes(name: str, base: Path, paths: Mapping[str, str], order: Sequence[str]) -> np.ndarray:
+    file = base / "bounding_boxes.txt"
+    rows = read_table(name, file, ("image_id", "left", "top", "width", "height"))
+    box_of = {row[0]: row[1:] for row in rows}
+    same_ids(name, base / "images.txt", paths, file, box_of)
+    try:
+        return np.array([box_of[image] for image in order], dtype=np.float32).reshape(-1, 4)
+    except ValueError as error:
+        raise DataError(f"{name}: {file} holds something else than numbers: {error}. Fetch it again") from error
+
+
+def _taxonomy(name: str, base: Path, names: Mapping[str, str], class_ids: Sequence[int]) -> dict[str, tuple[str, ...]]:
+    """Ancestors of each class from ``hierarchy.txt`` (lines ``child parent``), from below the root downwards."""
+    file = base / "hierarchy.txt"
+    if not file.is_file():
+        return {}
+    parent_of = read_mapping(name, file, ("child", "parent"))
+    lines = []
+    for number in class_ids:
+        line = [str(number)]
+        while line[-1] in parent_of:
+            if len(line) > len(parent_of):
+                raise DataError(f"{name}: {file} goes round in a circle at class {number}. Fetch it again")
+            line.append(parent_of[line[-1]])
+        lines.append(line[-2::-1])  # without the root, which all have
+    depth = max(map(len, lines), default=0)
+    return {
+        f"level{level + 1}": tuple(names.get(line[min(level, len(line) - 1)], "?") for line in lines)
+        for level in range(depth - 1)
+        if all(lines)
+    }

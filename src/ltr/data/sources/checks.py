@@ -1,0 +1,233 @@
+"""What sources of image files share: where a data set lies, whether its files are there, and the words to say so."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from ltr.data.source import ImageFiles
+from ltr.errors import DataError
+
+MOST_SHOWN = 10
+
+
+def dataset_folder(root: str, folder: str) -> Path:
+    """``folder`` in ``root``, absolute; an absolute ``folder`` stands for itself."""
+    return (Path(root).expanduser() / Path(folder).expanduser()).absolute()
+
+
+def require(name: str, folder: Path, wanted: Sequence[str], how: str = "") -> None:
+    """Raise DataError, saying what was looked for, where and how to get it, unless ``folder`` has all of ``wanted``.
+
+    Args:
+        wanted: files and folders, relative to ``folder``.
+        how: how to get the data set; where it may lie is said anyway.
+    """
+    missing = [entry for entry in wanted if not (folder / entry).exists()]
+    if not missing:
+        return
+    found = f"it lacks {', '.join(missing)}" if folder.is_dir() else "there is no such folder"
+    raise DataError(
+        f"{name} was not found: looked for {', '.join(wanted)} in {folder}, but {found}.\n"
+        f"What to do: {how + '; or ' if how else ''}say where the data are, by paths.data=FOLDER or the environment "
+        "variable LTR_DATA (the folder that holds dataset.folder), or by dataset.folder=FOLDER"
+    )
+
+
+def shown(entries: Sequence[object]) -> str:
+    """The first ten, and how many there are if there are more."""
+    text = ", ".join(str(entry) for entry in entries[:MOST_SHOWN])
+    return text if len(entries) <= MOST_SHOWN else f"{text}, ... ({len(entries):,} in all)"
+
+
+def warn_if_partial(name: str, found: Mapping[str, int], published: Mapping[str, int]) -> None:
+    """Warn where images or classes are fewer or more than published: numbers cannot be compared then.
+
+    Args:
+        found: how many there are, by part's name or ``classes``.
+        published: how many there should be.
+    """
+    other = [
+        f"{found.get(key, 0):,} of {count:,} ({key})" for key, count in published.items() if found.get(key) != count
+    ]
+    if other:
+        warnings.warn(
+            f"{name}: this is not the whole published data set, it has {'; '.join(other)}. Results cannot be compared "
+            "with published ones",
+            stacklevel=3,
+        )
+
+
+def read_lines(name: str, file: Path) -> list[str]:
+    """The lines of a text file that are not blank.
+
+    Raises:
+        DataError: it is missing or is not UTF-8.
+    """
+    try:
+        return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise DataError(f"{name}: {file} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name}: {file} is not a text file in UTF-8: {error}. Fetch it again") from error
+
+
+def read_table(name: str, file: Path, columns: Sequence[str], separator: str | None = None) -> list[list[str]]:
+    """Rows of a text file of columns; the last one may hold the separator.
+
+    Args:
+        columns: their names, for the message.
+        separator: None is any white space.
+
+    Raises:
+        DataError: a line has fewer columns.
+    """
+    rows = [line.strip().split(separator, len(columns) - 1) for line in read_lines(name, file)]
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(columns):
+            raise DataError(
+                f"{name}: line {number} of {file} has {len(row)} columns, but '{' '.join(columns)}' is expected: "
+                f"{' '.join(row)!r}. Fetch the file again"
+            )
+    return rows
+
+
+def read_mapping(name: str, file: Path, columns: Sequence[str]) -> dict[str, str]:
+    """A text file of lines ``id value``, by id.
+
+    Raises:
+        DataError: a line has no value, or an id comes twice.
+    """
+    rows = read_table(name, file, columns)
+    mapping = {row[0]: row[1] for row in rows}
+    if len(mapping) != len(rows):
+        refuse_duplicates(name, f"{columns[0]} of {file}", [row[0] for row in rows])
+    return mapping
+
+
+def refuse_duplicates(name: str, what: str, entries: Iterable[object]) -> None:
+    """Raise DataError naming the first ten entries that come twice, if any does."""
+    seen: set[object] = set()
+    twice = [entry for entry in entries if entry in seen or seen.add(entry)]  # type: ignore[func-returns-value]
+    if twice:
+        raise DataError(f"{name}: {what} comes twice: {shown(list(dict.fromkeys(twice)))}. Each may come once")
+
+
+def same_ids(name: str, file: Path, ids: Mapping[str, object], others: Path, other_ids: Mapping[str, object]) -> None:
+    """Raise DataError where two files are not about the same ids."""
+    missing = [key for key in ids if key not in other_ids]
+    more = [key for key in other_ids if key not in ids]
+    for lacking, holding, keys in ((others, file, missing), (file, others, more)):
+        if keys:
+            raise DataError(
+                f"{name}: {lacking} lacks {len(keys):,} ids that {holding} has: {shown(keys)}. One of the two is cut "
+                "off or of another data set; fetch them again"
+            )
+
+
+def to_number(name: str, what: str, text: str) -> int:
+    """``text`` as a whole number; DataError names ``what`` where it is none."""
+    try:
+        return int(text)
+    except ValueError as error:
+        raise DataError(f"{name}: {what} is {text!r}, but a whole number is expected") from error
+
+
+def checked_files(
+    name: str, files: ImageFiles, *, named_in: str, roots: Sequence[str] = (), sizes: bool = False
+) -> ImageFiles:
+    """``files`` if each is there and lies inside its root or one of ``roots``, after links are followed.
+
+    Each folder is listed once; no file is asked for on its own, unless it is a link or ``sizes`` are wanted.
+
+    Args:
+        named_in: what names the files, for the message.
+        roots: more folders in which files may lie.
+        sizes: take the files' sizes, which makes them part of the fingerprint.
+
+    Raises:
+        DataError: files are missing or lie outside: how many, and the first ten.
+    """
+    allowed = [os.path.realpath(os.fsencode(os.path.expanduser(root))) for root in (files.root, *roots)]
+    missing: list[int] = []
+    outside: list[int] = []
+    found_sizes = np.zeros(len(files), dtype=np.int64) if sizes else None
+    folder_of, folders, cuts = _folders(files)
+    order = np.argsort(folder_of, kind="stable")
+    stops = np.cumsum(np.bincount(folder_of, minlength=len(folders)))
+    for folder, rows in zip(folders, np.split(order, stops[:-1]) if folders else []):
+        path = os.path.join(os.fsencode(files.root), folder)
+        if not _lies_in(path, allowed):
+            outside += rows.tolist()
+            continue
+        entries = _listing(name, path)
+        for row in rows.tolist():
+            entry = entries.get(files.blob[cuts[row] : files.offsets[row + 1]])
+            if entry is None or not entry.is_file():
+                missing.append(row)
+            elif entry.is_symlink() and not _lies_in(entry.path, allowed):
+                outside.append(row)
+            elif found_sizes is not None:
+                found_sizes[row] = entry.stat().st_size
+    _refuse_missing(name, files, missing, named_in)
+    _refuse_outside(name, files, outside, named_in, allowed)
+    return ImageFiles(files.root, files.blob, files.offsets, found_sizes, files.exif)
+
+
+def _folders(files: ImageFiles) -> tuple[np.ndarray, list[bytes], np.ndarray]:
+    """Each file's folder as a number, the folders, and where in the blob each file's own name starts."""
+    numbers: dict[bytes, int] = {}
+    folder_of = np.empty(len(files), dtype=np.int32)
+    cuts = np.empty(len(files), dtype=np.int64)
+    blob = files.blob
+    for row, (start, stop) in enumerate(pairwise(files.offsets.data)):
+        cut = blob.rfind(b"/", start, stop) + 1 or start
+        folder_of[row] = numbers.setdefault(blob[start:cut], len(numbers))
+        cuts[row] = cut
+    return folder_of, list(numbers), cuts
+
+
+def _lies_in(path: bytes, allowed: Sequence[bytes]) -> bool:
+    try:
+        real = os.path.realpath(path)
+    except ValueError:  # a path with a zero byte
+        return False
+    return any(real == root or real.startswith(root.rstrip(b"/") + b"/") for root in allowed)
+
+
+def _listing(name: str, folder: bytes) -> dict[bytes, os.DirEntry[bytes]]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: entry for entry in entries}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise DataError(f"{name}: the folder {os.fsdecode(folder)} cannot be listed: {error.strerror}") from error
+
+
+def _refuse_missing(name: str, files: ImageFiles, missing: list[int], named_in: str) -> None:
+    if not missing:
+        return
+    paths = [files.path(row) for row in sorted(missing)[:MOST_SHOWN]]
+    hint = f"Paths start from {files.root}; is it the right folder?" if len(missing) == len(files) else ""
+    raise DataError(
+        f"{name}: {len(missing):,} of {len(files):,} image files named in {named_in} are missing"
+        f"{', the first ten' if len(missing) > MOST_SHOWN else ''}:\n  " + "\n  ".join(paths) + f"\n{hint}"
+        f"{' ' if hint else ''}Unpack the images again, or take the lines out"
+    )
+
+
+def _refuse_outside(name: str, files: ImageFiles, outside: list[int], named_in: str, allowed: Sequence[bytes]) -> None:
+    if not outside:
+        return
+    paths = [files.path(row).replace("\0", "\\0") for row in sorted(outside)[:MOST_SHOWN]]
+    raise DataError(
+        f"{name}: {len(outside):,} of {len(files):,} image files named in {named_in} lie outside "
+        f"{', '.join(os.fsdecode(root) for root in allowed)} (links followed):\n  " + "\n  ".join(paths) + "\n"
+        "If that is meant, name the folder: dataset.roots=[FOLDER]"
+    )

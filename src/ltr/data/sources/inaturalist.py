@@ -1,0 +1,285 @@
+"""iNaturalist 2017, 2018, 2019 and 2021, from the official annotation files (https://github.com/visipedia/inat_comp)."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ltr.data.archives import Archive, fetch
+from ltr.data.source import ImageFiles, Source, read_only
+from ltr.data.sources.checks import checked_files, dataset_folder, require, shown, warn_if_partial
+from ltr.data.sources.json_arrays import read_arrays
+from ltr.errors import DataError
+
+BUCKET = "https://ml-inat-competition-datasets.s3.amazonaws.com/"
+RANKS = ("supercategory", "kingdom", "phylum", "class", "order", "family", "genus", "common_name")
+
+
+def _images(path: str, md5: str, holds: str) -> Archive:
+    return Archive(BUCKET + path, md5, holds, max_bytes=400 * 2**30, max_files=4_000_000)
+
+
+@dataclass(frozen=True)
+class Version:
+    """One year's data set: its name, annotation files of train and validation, archives, published counts."""
+
+    name: str
+    train: str
+    val: str
+    archives: tuple[Archive, ...]
+    published: dict[str, int]
+
+
+VERSIONS = {
+    "2017": Version(
+        "inat17",
+        "train2017.json",
+        "val2017.json",
+        (
+            Archive(BUCKET + "2017/train_val2017.zip", None, "train2017.json"),
+            _images("2017/train_val_images.tar.gz", "7c784ea5e424efaec655bd392f87301f", "train_val_images"),
+        ),
+        {"train": 579_184, "test": 95_986, "classes": 5_089},
+    ),
+    "2018": Version(
+        "inat18",
+        "train2018.json",
+        "val2018.json",
+        (
+            Archive(BUCKET + "2018/train2018.json.tar.gz", "bfa29d89d629cbf04d826a720c0a68b0", "train2018.json"),
+            Archive(BUCKET + "2018/val2018.json.tar.gz", "f2ed8bfe3e9901cdefceb4e53cd3775d", "val2018.json"),
+            _images("2018/train_val2018.tar.gz", "b1c6952ce38f31868cc50ea72d066cc3", "train_val2018"),
+        ),
+        {"train": 437_513, "test": 24_426, "classes": 8_142},
+    ),
+    "2019": Version(
+        "inat19",
+        "train2019.json",
+        "val2019.json",
+        (
+            Archive(BUCKET + "2019/train2019.json.tar.gz", "b06a6683537867c0d5c7a45f407a306d", "train2019.json"),
+            Archive(BUCKET + "2019/val2019.json.tar.gz", "5cc5509b0fe495f1c8c1362612448497", "val2019.json"),
+            _images("2019/train_val2019.tar.gz", "c60a6e2962c9b8ccbd458d12c8582644", "train_val2019"),
+        ),
+        {"classes": 1_010},  # 268,243 images are published for both parts together
+    ),
+    "2021": Version(
+        "inat21",
+        "train.json",
+        "val.json",
+        (
+            Archive(BUCKET + "2021/train.json.tar.gz", "38a7bb733f7a09214d44293460ec0021", "train.json"),
+            Archive(BUCKET + "2021/val.json.tar.gz", "4d761e0f6a86cc63e8f7afc91f6a8f0b", "val.json"),
+            _images("2021/train.tar.gz", "e0526d53c7f7b2e3167b2b43bb2690ed", "train"),
+            _images("2021/val.tar.gz", "f6f6e0e242e3d4c9569ba56400938afc", "val"),
+        ),
+        {"train": 2_686_843, "test": 100_000, "classes": 10_000},
+    ),
+    "2021_mini": Version(
+        "inat21_mini",
+        "train_mini.json",
+        "val.json",
+        (
+            Archive(BUCKET + "2021/train_mini.json.tar.gz", "395a35be3651d86dc3b0d365b8ea5f92", "train_mini.json"),
+            Archive(BUCKET + "2021/val.json.tar.gz", "4d761e0f6a86cc63e8f7afc91f6a8f0b", "val.json"),
+            _images("2021/train_mini.tar.gz", "db6ed8330e634445efc8fec83ae81442", "train_mini"),
+            _images("2021/val.tar.gz", "f6f6e0e242e3d4c9569ba56400938afc", "val"),
+        ),
+        {"train": 500_000, "test": 100_000, "classes": 10_000},
+    ),
+}
+
+
+def inaturalist(
+    *,
+    root: str,
+    version: Literal["2017", "2018", "2019", "2021", "2021_mini"],
+    folder: str,
+    roots: Sequence[str] = (),
+    download: bool = False,
+) -> Source:
+    """One year's iNaturalist. **The official validation images are the part ``test``**: real test labels are secret.
+
+    An image and its label are joined on ``image_id``. Labels number the category ids of the file in ascending order;
+    the ids themselves are ``class_ids``, so that published lists of 2017's ids apply. Where 2018 and 2019 hide the
+    names, ``categories.json`` beside the annotations un-hides them if it is there.
+
+    Args:
+        root: folder that relative ``folder`` starts from.
+        version: the year; ``2021_mini`` has 50 training images per class.
+        folder: holds the annotation files and the folders that they name (``train_val2018/...``).
+        roots: more folders in which image files, and what links lead to, may lie.
+        download: fetch what is missing (50 to 230 GB); not 2017's annotations, whose checksum is not published.
+
+    Returns:
+        Source with `ImageFiles` in the order of the annotation files, parts ``train`` and ``test``, and the taxonomy
+        that the files give (``supercategory``, ``kingdom`` ... ``genus``, ``common_name``).
+
+    Raises:
+        DataError: files are missing, cut off, contradict each other, or could not be downloaded.
+    """
+    about = VERSIONS[version]
+    base = dataset_folder(root, folder)
+    if download:
+        for archive in about.archives:
+            if not (base / _found(base, archive.holds)).exists():
+                fetch(about.name, archive, base)
+    train, val = _found(base, about.train), _found(base, about.val)
+    require(about.name, base, [train, val], f"add dataset.download=true; or unpack {_urls(about)} there")
+
+    table = _Table()
+    names: dict[int, dict[str, Any]] = {}
+    parts: dict[str, range] = {}
+    labels: list[np.ndarray] = []
+    for part, file in (("train", train), ("test", val)):
+        before = len(table)
+        categories = _Categories()
+        annotations = _Annotations()
+        handlers = {"images": table.add, "annotations": annotations.add, "categories": categories.add}
+        read_arrays(about.name, base / file, handlers)
+        if names and categories.by_id.keys() != names.keys():
+            raise DataError(
+                f"{about.name}: {base / train} and {base / val} have different categories "
+                f"({len(names):,} and {len(categories.by_id):,}). Both must be of the same year"
+            )
+        names = names or categories.by_id
+        class_ids = np.array(sorted(names), dtype=np.int64)
+        ids = np.array(table.ids, dtype=np.int64)[before:]
+        labels.append(_joined(f"{about.name}: {base / file}", ids, annotations, class_ids))
+        parts[part] = range(before, len(table))
+
+    names.update(_unhidden(about.name, base / "categories.json", names))
+    _refuse_empty(about.name, base / train, labels[0], class_ids)
+    files = checked_files(about.name, table.files(base), named_in=f"{train} and {val}", roots=roots)
+    classes = [names[int(number)] for number in class_ids]
+    counts = {part: len(indices) for part, indices in parts.items()}
+    warn_if_partial(about.name, counts | {"classes": len(classes)}, about.published)
+    return Source(
+        about.name,
+        files,
+        np.concatenate(labels),
+        tuple(str(entry["name"]) for entry in classes),
+        parts,
+        class_ids=class_ids,
+        taxonomy={r: tuple(str(entry[r]) for entry in classes) for r in RANKS if all(r in entry for entry in classes)},
+    )
+
+
+@dataclass
+class _Table:
+    """The images' ids and paths, packed: millions of them are no Python objects."""
+
+    ids: array = field(default_factory=lambda: array("q"))
+    ends: array = field(default_factory=lambda: array("q", [0]))
+    blob: bytearray = field(default_factory=bytearray)
+
+    def add(self, image: dict[str, Any]) -> None:
+        self.ids.append(image["id"])
+        self.blob += os.fsencode(image["file_name"])
+        self.ends.append(len(self.blob))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def files(self, base: Path) -> ImageFiles:
+        """The table's paths; it is empty afterwards."""
+        offsets = read_only(np.array(self.ends, dtype=np.int64))
+        blob, self.blob = bytes(self.blob), bytearray()
+        return ImageFiles(str(base), blob, offsets)
+
+
+@dataclass
+class _Annotations:
+    """Which image has which category, packed."""
+
+    images: array = field(default_factory=lambda: array("q"))
+    categories: array = field(default_factory=lambda: array("q"))
+
+    def add(self, annotation: dict[str, Any]) -> None:
+        self.images.append(annotation["image_id"])
+        self.categories.append(annotation["category_id"])
+
+
+@dataclass
+class _Categories:
+    by_id: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def add(self, category: dict[str, Any]) -> None:
+        if category["id"] in self.by_id:
+            raise ValueError(f"category id {category['id']} comes twice")
+        self.by_id[int(category["id"])] = {key: category[key] for key in ("name", *RANKS) if key in category}
+        category["name"]  # a category without a name is damage
+
+
+def _joined(what: str, ids: np.ndarray, annotations: _Annotations, class_ids: np.ndarray) -> np.ndarray:
+    """Labels int64 [images] by image id."""
+    images = np.array(annotations.images, dtype=np.int64)
+    categories = np.array(annotations.categories, dtype=np.int64)
+    order = np.argsort(ids, kind="stable")
+    ascending = ids[order]
+    twice = ascending[1:][ascending[1:] == ascending[:-1]]
+    if twice.size:
+        raise DataError(f"{what} has images of the same id: {shown(np.unique(twice).tolist())}. Fetch it again")
+    rows = _places(ascending, images)
+    if (rows < 0).any():
+        unknown = images[rows < 0].tolist()
+        raise DataError(f"{what} has annotations of images that it does not list, by image_id: {shown(unknown)}")
+    rows = order[rows]
+    times = np.bincount(rows, minlength=len(ids))
+    for wrong, words in ((times == 0, "no annotation"), (times > 1, "more than one annotation")):
+        if wrong.any():
+            raise DataError(f"{what}: images with {words}, by id: {shown(ids[wrong].tolist())}. Fetch it again")
+    classes = _places(class_ids, categories)
+    if (classes < 0).any():
+        unknown = np.unique(categories[classes < 0]).tolist()
+        raise DataError(f"{what} has annotations of categories that it does not list, by id: {shown(unknown)}")
+    labels = np.empty(len(ids), dtype=np.int64)
+    labels[rows] = classes
+    return labels
+
+
+def _places(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Where each of ``values`` is in ``ascending``, -1 where it is not."""
+    places = np.searchsorted(ascending, values)
+    places[places == len(ascending)] = 0
+    found = ascending[places] == values if len(ascending) else np.zeros(len(values), dtype=bool)
+    return np.where(found, places, -1)
+
+
+def _refuse_empty(name: str, file: Path, labels: np.ndarray, class_ids: np.ndarray) -> None:
+    empty = class_ids[np.bincount(labels, minlength=len(class_ids)) == 0]
+    if empty.size:
+        raise DataError(f"{name}: {file} has categories without an image, by id: {shown(empty.tolist())}")
+
+
+def _unhidden(name: str, file: Path, hidden: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """The categories of ``categories.json``, a bare list; {} where there is no such file."""
+    import json
+
+    if not file.is_file():
+        return {}
+    categories = _Categories()
+    try:
+        for category in json.loads(file.read_text(encoding="utf-8")):
+            categories.add(category)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{name}: {file} cannot be read as a list of categories: {error!r}. Fetch it again") from error
+    if categories.by_id.keys() != hidden.keys():
+        raise DataError(f"{name}: {file} has other category ids than the annotation files. It must be of the same year")
+    return categories.by_id
+
+
+def _found(base: Path, file: str) -> str:
+    """``file``, or where 2017's archive puts it."""
+    inner = "train_val2017/" + file
+    return inner if not (base / file).is_file() and (base / inner).is_file() else file
+
+
+def _urls(about: Version) -> str:
+    return ", ".join(archive.url for archive in about.archives)

@@ -1,0 +1,137 @@
+"""Reading the arrays of a large JSON file element by element: a file of a gigabyte in a few megabytes of memory."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from ltr.errors import DataError
+
+CHUNK = 1 << 22  # characters that are read at once
+LONGEST = 1 << 26  # of one element; a longer one is a sign of a damaged file
+
+_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+_space = re.compile(r"[ \t\n\r]*").match
+
+
+def read_arrays(name: str, file: Path, handlers: Mapping[str, Callable[[dict[str, Any]], None]]) -> None:
+    """Call ``handlers[key]`` with every element of the array ``key`` of the object that ``file`` holds, in order.
+
+    Other keys are passed over.
+
+    Raises:
+        DataError: the file is missing, cut off, or not such an object; an array is missing or holds something else than
+            objects; or a handler did not find a key (KeyError) or found a wrong value (TypeError, ValueError).
+    """
+    try:
+        with file.open(encoding="utf-8") as stream:
+            found = _read(_Window(stream), handlers)
+    except OSError as error:
+        raise DataError(f"{name}: {file} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name}: {file} is not JSON in UTF-8: {error}. Fetch it again") from error
+    except _Damaged as error:
+        raise DataError(f"{name}: {file} ({file.stat().st_size:,} bytes) {error}. Fetch it again") from error
+    missing = [key for key in handlers if key not in found]
+    if missing:
+        raise DataError(
+            f"{name}: {file} has no {', '.join(missing)}; it has {', '.join(found) or 'nothing'}. The official "
+            "annotation file of the training or validation images is needed"
+        )
+
+
+class _Damaged(Exception):
+    """What is wrong with the text, to be said after the file's name."""
+
+
+def _read(window: _Window, handlers: Mapping[str, Callable[[dict[str, Any]], None]]) -> list[str]:
+    """The keys of the object, after all elements have been handled."""
+    keys: list[str] = []
+    window.expect("{")
+    while window.peek() != "}":
+        if keys:
+            window.expect(",")
+        key = window.value()
+        window.expect(":")
+        keys.append(str(key))
+        if window.peek() != "[":
+            window.value()
+            continue
+        handler = handlers.get(key)
+        for number, element in enumerate(window.elements()):
+            if handler is None:
+                continue
+            try:
+                handler(element)
+            except KeyError as error:
+                raise _Damaged(f"has no {error} in {key}[{number}]") from error
+            except (TypeError, ValueError, OverflowError, AttributeError) as error:
+                raise _Damaged(f"has something unexpected in {key}[{number}]: {error}") from error
+    return keys
+
+
+class _Window:
+    """The part of the text that is being looked at."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.text = ""
+        self.position = 0
+        self.before = 0  # characters that have been dropped
+        self.ended = False
+
+    def peek(self) -> str:
+        """The next character that is not white space; it is not taken."""
+        while True:
+            match = _space(self.text, self.position)
+            self.position = match.end() if match else self.position
+            if self.position < len(self.text):
+                return self.text[self.position]
+            self._more()
+
+    def expect(self, character: str) -> None:
+        if self.peek() != character:
+            raise _Damaged(
+                f"is not the JSON that it should be at character {self._where():,}: '{character}' is missing"
+            )
+        self.position += 1
+
+    def value(self) -> Any:
+        """The next value."""
+        self.peek()
+        while True:
+            try:
+                value, end = _scan(self.text, self.position)
+                if end < len(self.text) or self.ended:  # a number at the very end may go on in the next chunk
+                    self.position = end
+                    return value
+            except (StopIteration, json.JSONDecodeError) as error:
+                if len(self.text) - self.position > LONGEST or self.ended:
+                    raise _Damaged(f"is damaged at character {self._where():,}") from error
+            self._more(within=True)
+
+    def elements(self) -> Iterator[Any]:
+        """The elements of the array that comes next."""
+        self.expect("[")
+        if self.peek() != "]":
+            yield self.value()
+            while self.peek() == ",":
+                self.position += 1
+                yield self.value()
+        self.expect("]")
+
+    def _more(self, within: bool = False) -> None:
+        chunk = self.stream.read(CHUNK)
+        if not chunk:
+            if self.ended or not within or self.text[self.position :].strip():
+                raise _Damaged(f"is cut off after {self.before + len(self.text):,} characters")
+            self.ended = True
+        self.before += self.position
+        self.text = self.text[self.position :] + chunk
+        self.position = 0
+
+    def _where(self) -> int:
+        return self.before + self.position

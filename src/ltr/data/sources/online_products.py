@@ -1,0 +1,91 @@
+"""Stanford Online Products (Oh Song et al., CVPR 2016): the class-disjoint set of metric learning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ltr.data.archives import Archive, fetch
+from ltr.data.source import ImageFiles, Source
+from ltr.data.sources.checks import (
+    checked_files,
+    dataset_folder,
+    read_table,
+    refuse_duplicates,
+    require,
+    shown,
+    to_number,
+    warn_if_partial,
+)
+from ltr.errors import DataError
+
+ARCHIVE = Archive(
+    "http://ftp.cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip",
+    "7f73d41a2f44250d4779881525aea32e",
+    "Stanford_Online_Products",
+    max_bytes=8 * 2**30,
+    max_files=200_000,
+)
+PUBLISHED = {"train": 59_551, "test": 60_502, "classes": 22_634}
+COLUMNS = ("image_id", "class_id", "super_class_id", "path")
+LISTS = {"train": "Ebay_train.txt", "test": "Ebay_test.txt"}
+
+
+def online_products(
+    *, root: str, folder: str = "Stanford_Online_Products", roots: Sequence[str] = (), download: bool = False
+) -> Source:
+    """Stanford Online Products: 59,551 images of 11,318 products train, 60,502 of 11,316 others test.
+
+    **No class is in both parts**: it is made for retrieval. Labels number the class ids in ascending order, so that the
+    training classes come first.
+
+    Args:
+        root: folder that relative ``folder`` starts from.
+        folder: holds ``Ebay_train.txt``, ``Ebay_test.txt`` and the folders of images (``bicycle_final`` ...).
+        roots: more folders in which image files, and what links lead to, may lie.
+        download: fetch the official archive (2.9 GB) if ``folder`` is not there.
+
+    Returns:
+        Source with `ImageFiles` in the lists' order, parts ``train`` and ``test``, the files' ``class_ids``, and the
+        kind of product (``bicycle`` ...) as taxonomy ``supercategory``.
+
+    Raises:
+        DataError: files are missing, a line cannot be read, a class is in both parts, or the download failed.
+    """
+    base = dataset_folder(root, folder)
+    if download and not base.exists():
+        fetch("sop", ARCHIVE, base.parent)
+    how = f"add dataset.download=true; or unpack the official archive there ({ARCHIVE.url})"
+    require("sop", base, list(LISTS.values()), how)
+    paths: list[str] = []
+    ids: list[int] = []
+    parts = {}
+    kind_of: dict[int, str] = {}
+    for part, file in LISTS.items():
+        rows = read_table("sop", base / file, COLUMNS)[1:]  # the first line is the head
+        if not rows:
+            raise DataError(f"sop: {base / file} lists no image. Unpack the archive again")
+        parts[part] = range(len(paths), len(paths) + len(rows))
+        for _, class_id, _, path in rows:
+            paths.append(path)
+            ids.append(to_number("sop", f"a class_id in {base / file}", class_id))
+            kind_of.setdefault(ids[-1], path.partition("/")[0].removesuffix("_final"))
+    both = sorted(set(ids[: parts["train"].stop]) & set(ids[parts["train"].stop :]))
+    if both:
+        raise DataError(f"sop: classes in both parts, by class_id: {shown(both)}. Unpack the archive again")
+    refuse_duplicates("sop", "an image", paths)
+    class_ids, labels = np.unique(np.array(ids, dtype=np.int64), return_inverse=True)
+    kinds = tuple(kind_of[number] for number in class_ids.tolist())
+    counts = {part: len(indices) for part, indices in parts.items()}
+    warn_if_partial("sop", counts | {"classes": len(class_ids)}, PUBLISHED)
+    files = ImageFiles.from_paths(base, paths)
+    return Source(
+        "sop",
+        checked_files("sop", files, named_in=" and ".join(LISTS.values()), roots=roots),
+        labels,
+        tuple(f"{kind} {number}" for kind, number in zip(kinds, class_ids.tolist())),
+        parts,
+        class_ids=class_ids,
+        taxonomy={"supercategory": kinds},
+    )

@@ -1,0 +1,141 @@
+"""Long-tailed sets that are published as text lists of "path label": ImageNet-LT, Places-LT, iNaturalist 2018."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ltr.data.source import ImageFiles, Source
+from ltr.data.sources.checks import (
+    checked_files,
+    dataset_folder,
+    read_lines,
+    refuse_duplicates,
+    require,
+    shown,
+    warn_if_partial,
+)
+from ltr.errors import DataError
+
+PUBLISHED: dict[str, dict[str, int]] = {
+    "imagenet_lt": {"train": 115_846, "val": 20_000, "test": 50_000, "classes": 1_000},
+    "places_lt": {"train": 62_500, "val": 7_300, "test": 36_500, "classes": 365},
+    "inat18_lists": {"train": 437_513, "test": 24_426, "classes": 8_142},
+}
+
+
+def text_lists(
+    *,
+    name: str,
+    root: str,
+    folder: str,
+    lists: str,
+    train: str,
+    test: str,
+    val: str | None = None,
+    roots: Sequence[str] = (),
+) -> Source:
+    """A data set whose parts are text lists: one line per image, its path, a space and its label.
+
+    Labels are the lists' own and must be 0..C-1 without a gap. The lists of Liu et al. (CVPR 2019) and Kang et al.
+    (ICLR 2020) have this form.
+
+    Args:
+        name: the data set's name; ``imagenet_lt``, ``places_lt`` and ``inat18_lists`` have published counts to compare
+            with.
+        root: folder that relative ``folder`` and ``lists`` start from.
+        folder: folder that the paths in the lists start from.
+        lists: folder of the list files.
+        train, test, val: the list files; without ``val`` there is no such part.
+        roots: more folders in which image files, and what links lead to, may lie.
+
+    Returns:
+        Source with `ImageFiles` in the lists' order. A class is named after the folder of its training images where all
+        of them lie in one folder that no other class has; else by its number.
+
+    Raises:
+        DataError: a list or image is missing, a line cannot be read, labels have a gap, or an image comes twice.
+    """
+    base, where = dataset_folder(root, folder), dataset_folder(root, lists)
+    chosen = {"train": train} | ({"val": val} if val else {}) | {"test": test}
+    require(name, where, list(chosen.values()), "put the published list files there (dataset.lists is their folder)")
+    require(name, base.parent, [base.name], f"put the images there, as {base}")
+    paths: list[str] = []
+    labels: list[int] = []
+    parts: dict[str, range] = {}
+    for part, file in chosen.items():
+        more_paths, more_labels = read_list(name, where / file)
+        parts[part] = range(len(paths), len(paths) + len(more_paths))
+        paths += more_paths
+        labels += more_labels
+    named_in = ", ".join(chosen.values())
+    num_train = len(parts["train"])
+    num_classes = _contiguous(name, where / train, labels[:num_train])
+    unknown = sorted({label for label in labels if label >= num_classes})
+    if unknown:
+        raise DataError(
+            f"{name}: {named_in} have labels that {train} has not: {shown(unknown)}; it has 0 to {num_classes - 1}"
+        )
+    refuse_duplicates(name, f"an image of {named_in}", paths)
+    counts = {part: len(indices) for part, indices in parts.items()}
+    warn_if_partial(name, counts | {"classes": num_classes}, PUBLISHED.get(name, {}))
+    files = checked_files(name, ImageFiles.from_paths(base, paths), named_in=named_in, roots=roots)
+    class_names = _class_names(paths[:num_train], labels[:num_train], num_classes)
+    return Source(name, files, np.array(labels, dtype=np.int64), class_names, parts)
+
+
+def read_list(name: str, file: Path) -> tuple[list[str], list[int]]:
+    """Paths and labels of a list file; paths may hold spaces.
+
+    Raises:
+        DataError: a line without a label.
+    """
+    paths, labels = [], []
+    wrong = []
+    for number, line in enumerate(read_lines(name, file), start=1):
+        path, _, label = line.rstrip().rpartition(" ")
+        if path and label.isdecimal():
+            paths.append(path)
+            labels.append(int(label))
+        else:
+            wrong.append(f"line {number} ({line[:80]!r})")
+    if wrong:
+        raise DataError(f"{name}: {file} must have lines 'path label' with whole numbers from 0, not {shown(wrong)}")
+    return paths, labels
+
+
+def _contiguous(name: str, file: Path, labels: Sequence[int]) -> int:
+    """The number of classes; all of 0..C-1 must occur."""
+    if not labels:
+        raise DataError(f"{name}: {file} is empty; it must list the training images")
+    there = set(labels)
+    largest = max(there)
+    if len(there) <= largest:
+        # counted from below, so that one absurd label does not make a list of millions
+        gaps = [label for label in range(min(largest, 10_000_000)) if label not in there]
+        raise DataError(
+            f"{name}: {file} has labels up to {largest}, but none of {shown(gaps)}. Labels must be 0..C-1 without a "
+            "gap, and every class needs a training image"
+        )
+    return largest + 1
+
+
+def _class_names(paths: Sequence[str], labels: Sequence[int], num_classes: int) -> tuple[str, ...]:
+    folder_of: dict[int, str] = {}
+    for path, label in zip(paths, labels):
+        folder = path.rpartition("/")[0]
+        if folder_of.setdefault(label, folder) != folder:
+            return _numbered(num_classes)
+    if len(set(folder_of.values())) < num_classes:
+        return _numbered(num_classes)
+    split = [folder_of[label].split("/") for label in range(num_classes)]
+    common = 0
+    while all(len(parts) > common + 1 for parts in split) and len({parts[common] for parts in split}) == 1:
+        common += 1
+    return tuple("/".join(parts[common:]) for parts in split)
+
+
+def _numbered(num_classes: int) -> tuple[str, ...]:
+    return tuple(f"class {label}" for label in range(num_classes))

@@ -1,0 +1,107 @@
+"""Tiny-ImageNet-200 (Stanford CS231n 2015): JPEGs of 64 x 64 pixels in the official folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ltr.data.archives import Archive, fetch
+from ltr.data.source import ImageFiles, Source
+from ltr.data.sources.checks import (
+    checked_files,
+    dataset_folder,
+    read_lines,
+    read_mapping,
+    refuse_duplicates,
+    require,
+    shown,
+    warn_if_partial,
+)
+from ltr.errors import DataError
+
+ARCHIVE = Archive(
+    "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+    "90528d7ca1a48142e341f4ef8d21d0de",
+    "tiny-imagenet-200",
+    max_bytes=2 * 2**30,
+    max_files=200_000,
+)
+PUBLISHED = {"train": 100_000, "test": 10_000, "classes": 200}
+
+
+def tiny_imagenet(
+    *, root: str, folder: str = "tiny-imagenet-200", roots: Sequence[str] = (), download: bool = False
+) -> Source:
+    """Tiny-ImageNet-200: 500 training and 50 labelled validation images of each of 200 classes.
+
+    **The labelled validation images are the part ``test``**: the labels of the official test images are secret. Labels
+    number the WordNet ids in ascending order, as torchvision's ImageFolder does: published lists of known classes mean
+    these numbers. Images of a class are in the order of their names.
+
+    Args:
+        root: folder that relative ``folder`` starts from.
+        folder: holds ``wnids.txt``, ``words.txt``, ``train/ID/images/`` and ``val/``.
+        roots: more folders in which image files, and what links lead to, may lie.
+        download: fetch the official archive (237 MB) if ``folder`` is not there.
+
+    Returns:
+        Source with `ImageFiles`, parts ``train`` and ``test``, words as class names and the ids as taxonomy ``wnid``.
+
+    Raises:
+        DataError: files are missing, contradict each other, or could not be downloaded.
+    """
+    base = dataset_folder(root, folder)
+    if download and not base.exists():
+        fetch("tiny_imagenet", ARCHIVE, base.parent)
+    how = f"add dataset.download=true; or unpack the official archive there ({ARCHIVE.url})"
+    wanted = ["wnids.txt", "words.txt", "train", "val/images", "val/val_annotations.txt"]
+    require("tiny_imagenet", base, wanted, how)
+
+    wnids = sorted(line.strip() for line in read_lines("tiny_imagenet", base / "wnids.txt"))
+    refuse_duplicates("tiny_imagenet", f"an id in {base / 'wnids.txt'}", wnids)
+    words = read_mapping("tiny_imagenet", base / "words.txt", ("id", "words"))
+    train_paths, train_labels = _train(base, wnids)
+    test_paths, test_labels = _test(base, wnids)
+    files = ImageFiles.from_paths(base, train_paths + test_paths)
+    num_train = len(train_paths)
+    parts = {"train": range(num_train), "test": range(num_train, len(files))}
+    warn_if_partial("tiny_imagenet", {"train": num_train, "test": len(test_paths), "classes": len(wnids)}, PUBLISHED)
+    return Source(
+        "tiny_imagenet",
+        checked_files("tiny_imagenet", files, named_in="the folder train and val_annotations.txt", roots=roots),
+        np.array(train_labels + test_labels, dtype=np.int64),
+        tuple(words.get(wnid, wnid).partition(",")[0] for wnid in wnids),
+        parts,
+        taxonomy={"wnid": tuple(wnids)},
+    )
+
+
+def _train(base: Path, wnids: Sequence[str]) -> tuple[list[str], list[int]]:
+    require("tiny_imagenet", base / "train", [f"{wnid}/images" for wnid in wnids])
+    paths: list[str] = []
+    labels: list[int] = []
+    empty = []
+    for label, wnid in enumerate(wnids):
+        images = sorted(name for name in os.listdir(base / "train" / wnid / "images") if name.endswith(".JPEG"))
+        paths += [f"train/{wnid}/images/{name}" for name in images]
+        labels += [label] * len(images)
+        empty += [] if images else [wnid]
+    if empty:
+        raise DataError(
+            f"tiny_imagenet: there is no image (.JPEG) in {base / 'train'} of {shown(empty)}. Unpack the archive again"
+        )
+    return paths, labels
+
+
+def _test(base: Path, wnids: Sequence[str]) -> tuple[list[str], list[int]]:
+    file = base / "val" / "val_annotations.txt"
+    label_of = {wnid: label for label, wnid in enumerate(wnids)}
+    annotations = read_mapping("tiny_imagenet", file, ("file", "id"))
+    ids = {name: rest.split()[0] for name, rest in annotations.items()}
+    unknown = sorted({wnid for wnid in ids.values() if wnid not in label_of})
+    if unknown:
+        raise DataError(f"tiny_imagenet: {file} has ids that are not in wnids.txt: {shown(unknown)}")
+    return [f"val/images/{name}" for name in ids], [label_of[wnid] for wnid in ids.values()]

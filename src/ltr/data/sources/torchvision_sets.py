@@ -1,0 +1,173 @@
+"""SVHN, Stanford Cars and FGVC-Aircraft, read by torchvision from the official files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltr.data.archives import Archive, fetch
+from ltr.data.source import ImageFiles, Source
+from ltr.data.sources.checks import checked_files, dataset_folder, require, warn_if_partial
+from ltr.errors import DataError
+
+SVHN_PUBLISHED = {"train": 73_257, "test": 26_032}
+CARS_PUBLISHED = {"train": 8_144, "test": 8_041, "classes": 196}
+AIRCRAFT_PUBLISHED = {"train": 6_667, "test": 3_333, "classes": 100}
+AIRCRAFT_ARCHIVE = Archive(
+    "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
+    "d4acdd33327262359767eeaa97a4f732",
+    "fgvc-aircraft-2013b",
+    max_bytes=8 * 2**30,
+    max_files=50_000,
+)
+LEVELS = ("family", "manufacturer")
+
+
+def svhn(*, root: str, download: bool = False) -> Source:
+    """SVHN (Netzer et al. 2011): 73,257 training and 26,032 test images, 32x32 RGB, 10 digits. ``extra`` is left out.
+
+    Args:
+        root: folder that holds ``train_32x32.mat`` and ``test_32x32.mat``.
+        download: fetch them if they are not there.
+
+    Returns:
+        Source with images [N, 32, 32, 3] and parts ``train``, ``test``, both in the files' order.
+
+    Raises:
+        DataError: files are missing, damaged (by md5), or could not be downloaded.
+    """
+    from torchvision.datasets import SVHN
+
+    base = Path(root).expanduser().absolute()
+    entries = {part: SVHN.split_list[part] for part in ("train", "test")}
+    read = []
+    for part, (url, file, _) in entries.items():
+        if download:
+            _downloaded("svhn", url, base, lambda part=part: SVHN(str(base), split=part, download=True))  # type: ignore[misc]
+        require("svhn", base, [file], f"add dataset.download=true; or put the official file there ({url})")
+        read.append(_reader("svhn", base / file, lambda part=part: SVHN(str(base), split=part)))  # type: ignore[misc]
+    num_train = len(read[0].labels)
+    labels = np.concatenate([one.labels for one in read])
+    parts = {"train": range(num_train), "test": range(num_train, len(labels))}
+    warn_if_partial("svhn", {part: len(indices) for part, indices in parts.items()}, SVHN_PUBLISHED)
+    images = np.concatenate([one.data.transpose(0, 2, 3, 1) for one in read])
+    return Source("svhn", images, labels, tuple(str(digit) for digit in range(10)), parts)
+
+
+def cars(*, root: str, roots: Sequence[str] = ()) -> Source:
+    """Stanford Cars (Krause et al. 2013): 8,144 training and 8,041 test images of 196 models.
+
+    Args:
+        root: folder that holds ``stanford_cars`` in torchvision's layout: ``devkit/cars_meta.mat``,
+            ``devkit/cars_train_annos.mat``, ``cars_test_annos_withlabels.mat``, ``cars_train/``, ``cars_test/``.
+        roots: more folders in which image files, and what links lead to, may lie.
+
+    Returns:
+        Source with `ImageFiles` and parts ``train``, ``test``.
+
+    Raises:
+        DataError: files are missing or damaged. There is no download: the official address is gone.
+    """
+    from torchvision.datasets import StanfordCars
+
+    base = dataset_folder(root, "stanford_cars")
+    annotations = {"train": "devkit/cars_train_annos.mat", "test": "cars_test_annos_withlabels.mat"}
+    wanted = ["devkit/cars_meta.mat", *annotations.values(), "cars_train", "cars_test"]
+    require("cars", base, wanted, "the official address is gone: get the files from who has them, as " + str(base))
+    paths: list[str] = []
+    labels: list[int] = []
+    parts = {}
+    for part, file in annotations.items():
+        reader = _reader("cars", base / file, lambda part=part: StanfordCars(str(base.parent), split=part))  # type: ignore[misc]
+        parts[part] = range(len(paths), len(paths) + len(reader._samples))
+        paths += [str(Path(path).relative_to(base)) for path, _ in reader._samples]
+        labels += [int(label) for _, label in reader._samples]
+        names = tuple(str(name) for name in reader.classes)
+    counts = {part: len(indices) for part, indices in parts.items()}
+    warn_if_partial("cars", counts | {"classes": len(names)}, CARS_PUBLISHED)
+    files = checked_files("cars", ImageFiles.from_paths(base, paths), named_in=" and ".join(annotations), roots=roots)
+    return Source("cars", files, np.array(labels, dtype=np.int64), names, parts)
+
+
+def aircraft(*, root: str, train_part: str = "trainval", roots: Sequence[str] = (), download: bool = False) -> Source:
+    """FGVC-Aircraft 2013b (Maji et al. 2013): 100 variants; 3,334 training, 3,333 validation and 3,333 test images.
+
+    Args:
+        root: folder that holds ``fgvc-aircraft-2013b``.
+        train_part: ``trainval``: both are the part ``train``, as published results have it; ``train``: the validation
+            images are the part ``val``.
+        roots: more folders in which image files, and what links lead to, may lie.
+        download: fetch the official archive (2.6 GB) if it is not there.
+
+    Returns:
+        Source with `ImageFiles` in the files' order, and the taxonomy ``family`` and ``manufacturer``.
+
+    Raises:
+        DataError: files are missing, damaged, or could not be downloaded.
+    """
+    from torchvision.datasets import FGVCAircraft
+
+    base = dataset_folder(root, "fgvc-aircraft-2013b")
+    if download:
+        fetch("aircraft", AIRCRAFT_ARCHIVE, base.parent)
+    official = (
+        {"train": "trainval", "test": "test"} if train_part == "trainval" else {p: p for p in ("train", "val", "test")}
+    )
+    wanted = [f"data/images_{level}_{part}.txt" for level in ("variant", *LEVELS) for part in official.values()]
+    lists = ["data/variants.txt", "data/families.txt", "data/manufacturers.txt"]
+    how = f"add dataset.download=true; or unpack the official archive there ({AIRCRAFT_ARCHIVE.url})"
+    require("aircraft", base, [*lists, *wanted, "data/images"], how)
+
+    def read(part: str, level: str) -> Any:
+        file = base / "data" / f"images_{level}_{part}.txt"
+        return _reader("aircraft", file, lambda: FGVCAircraft(str(base.parent), split=part, annotation_level=level))
+
+    paths: list[str] = []
+    labels: list[int] = []
+    parts = {}
+    for part, of_files in official.items():
+        reader = read(of_files, "variant")
+        parts[part] = range(len(paths), len(paths) + len(reader._image_files))
+        paths += [str(Path(path).relative_to(base)) for path in reader._image_files]
+        labels += reader._labels
+    names = tuple(reader.classes)
+    taxonomy = {level: _above(read(official["train"], level), labels, names) for level in LEVELS}
+    counts = {part: len(indices) for part, indices in parts.items()} | {"classes": len(names)}
+    warn_if_partial("aircraft", counts, AIRCRAFT_PUBLISHED | {"train": 6_667 if train_part == "trainval" else 3_334})
+    files = checked_files("aircraft", ImageFiles.from_paths(base, paths), named_in="images_variant_*.txt", roots=roots)
+    return Source("aircraft", files, np.array(labels, dtype=np.int64), names, parts, taxonomy=taxonomy)
+
+
+def _above(reader: Any, labels: Sequence[int], names: Sequence[str]) -> tuple[str, ...]:
+    """The class of a coarser level that each variant belongs to, by its first training image."""
+    coarse: dict[int, str] = {}
+    for label, number in zip(labels, reader._labels):
+        coarse.setdefault(label, reader.classes[number])
+    missing = [name for label, name in enumerate(names) if label not in coarse]
+    if missing:
+        raise DataError(f"aircraft: variants without a training image: {', '.join(missing)}. Unpack the archive again")
+    return tuple(coarse[label] for label in range(len(names)))
+
+
+def _reader(name: str, file: Path, make: Callable[[], Any]) -> Any:
+    """torchvision's reader; whatever it makes of a damaged file is one message."""
+    try:
+        return make()
+    except Exception as error:
+        raise DataError(
+            f"{name}: {file} is damaged or only half downloaded ({file.stat().st_size:,} bytes): {error!r}. Delete it "
+            "and fetch it again"
+        ) from error
+
+
+def _downloaded(name: str, url: str, base: Path, make: Callable[[], Any]) -> None:
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        make()
+    except Exception as error:  # network and disk errors come in many types; all mean the same to the user
+        raise DataError(
+            f"{name} could not be downloaded from {url} to {base}: {error}. Try again, or put the official file there"
+        ) from error
