@@ -143,8 +143,8 @@ def evaluation_rate(arguments: argparse.Namespace, model: Any) -> float:
         eval_batch_size=250, seed=0, role="bench", epochs=1, device=model.device,
     )  # fmt: skip
 
-    def protocol(link: str) -> ClosedSet:
-        return ClosedSet(split.class_counts, device=model.device)
+    def protocol(link: str, keep: bool) -> ClosedSet:
+        return ClosedSet(split.class_counts, device=model.device, keep_predictions=keep)
 
     best = float("inf")
     for _ in range(2):

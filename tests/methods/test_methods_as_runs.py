@@ -8,6 +8,7 @@ import shutil
 import signal
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -101,6 +102,16 @@ def test_the_curve_of_tau_is_in_the_rows_and_its_best_on_validation_is_the_headl
     with np.load(store / key / "arrays.npz", allow_pickle=False) as arrays:
         assert arrays["balanced_accuracy"] == pytest.approx(list(on_val.values()))
         assert f"tau={arrays['taus'][arrays['chosen']]:g}" == chosen
+    pruned = done.directory / "artifacts" / "tau.npz"
+    assert pruned.read_bytes() == (store / key / "arrays.npz").read_bytes()
+    with open(done.directory / "curve.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [float(line["tau"]) for line in table] == 2 * [i / 20 for i in range(21)]
+    assert [line["tau"] for line in table if line["headline"] == "1"] == [chosen.removeprefix("tau=")]
+    assert done.out.count("tau=") == 2  # in the terminal, validation and test at the value that was chosen
+    assert "20 more variants in curve.csv" in done.out
+    predictions = pq.read_table(done.directory / "predictions.parquet")
+    assert set(predictions["variant"].to_pylist()) == {chosen}
 
 
 def test_crt_and_lws_write_the_epochs_of_both_stages(ltr_train, store):

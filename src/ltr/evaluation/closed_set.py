@@ -21,6 +21,8 @@ from ltr.evaluation.scores import LINKS, Scores, log_normaliser, probabilities, 
 
 # confidences are summed as integers of this resolution: exact in any order, room for 2**31 images
 _FIXED_POINT = 2**32
+# logits are gathered to about so many before they are counted: with few classes, counting costs calls and not numbers
+_GATHERED = 2**18
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +121,7 @@ class ClosedSet:
             self._nll = torch.zeros(1, dtype=self._float, device=self.device)
         self._counter = dict(zip(sizes, self._counts.split(list(sizes.values()))))
         self._kept: dict[str, list[Tensor]] = {}
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
         self._seen = 0
         self._reduced = False
 
@@ -138,6 +141,20 @@ class ClosedSet:
             raise ValueError(
                 f"Scores of shape {tuple(logits.shape)} for {len(labels)} labels, {self.num_classes} classes."
             )
+        if indices is None:
+            indices = torch.arange(self._seen, self._seen + len(labels), device=self.device)
+        self._waiting.append((logits, labels, indices))
+        self._seen += len(labels)
+        if sum(waiting.numel() for waiting, _, _ in self._waiting) >= _GATHERED:
+            self._count_waiting()
+
+    @torch.no_grad()
+    def _count_waiting(self) -> None:
+        """Count the images that have been gathered."""
+        if not self._waiting:
+            return
+        logits, labels, indices = (torch.cat(rows) for rows in zip(*self._waiting))
+        self._waiting = []
         valid = ((labels >= 0) & (labels < self.num_classes)).long()
         labels = labels.clamp(0, self.num_classes - 1)
 
@@ -154,10 +171,8 @@ class ClosedSet:
         self._counter["bad_labels"] += (1 - valid).sum()
         self._nll += nll.to(self._float).sum()
         if self.keep_predictions:
-            if indices is None:
-                indices = torch.arange(self._seen, self._seen + len(labels), device=self.device)
             rows = {
-                "id": indices.clone(),
+                "id": indices,
                 "label": labels.int(),
                 "top": top.int(),
                 "scores": top_probabilities,
@@ -165,7 +180,6 @@ class ClosedSet:
             }
             for key, rows_of_batch in rows.items():
                 self._kept.setdefault(key, []).append(rows_of_batch)
-        self._seen += len(labels)
 
     def _count(self, labels: Tensor, predicted: Tensor, correct: Tensor, confidence: Tensor, valid: Tensor) -> None:
         """Add one batch [B] to the per-class counters and to the calibration bins."""
@@ -191,6 +205,8 @@ class ClosedSet:
 
     def merge(self, other: ClosedSet) -> None:
         """Add the images that another counter of the same classes has seen."""
+        self._count_waiting()
+        other._count_waiting()
         self._counts += other._counts
         self._nll += other._nll
         for key, batches in other._kept.items():
@@ -203,6 +219,7 @@ class ClosedSet:
         Every process has to call it, and holds the whole afterwards. Without ``torch.distributed``, or when called
         again, it does nothing.
         """
+        self._count_waiting()
         if self._reduced or not several_processes():
             return
         distributed.all_reduce(self._counts)
@@ -235,6 +252,7 @@ class ClosedSet:
         """
         if several_processes() and not self._reduced:
             raise RuntimeError("Several processes evaluate: call reduce() in each of them before compute().")
+        self._count_waiting()
         counts = {name: counter.cpu().numpy() for name, counter in self._counter.items()}
         self._refuse_bad_input(counts)
         per_class = self._per_class(counts)

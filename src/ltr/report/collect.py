@@ -63,7 +63,7 @@ class Run:
 
     @cached_property
     def predictions(self) -> dict[str, np.ndarray]:
-        """Columns [N] of ``predictions.parquet``, all variants; lists are arrays of objects.
+        """Columns [N] of ``predictions.parquet``, the headline variant's; lists are arrays of objects.
 
         Raises:
             DataError: the file is missing or damaged, or lacks a column.

@@ -9,11 +9,14 @@ from ltr.errors import ConfigError, nearest
 from ltr.report.collect import Run, read_run
 from ltr.report.curves import training_curves
 from ltr.report.frequency import accuracy_by_frequency
+from ltr.report.variants import variant_curve
 
 # name of the file -> what draws it there and says whether there was something to draw
 Picture = Callable[[Run, Path], bool]
 FIRST_TWO: dict[str, Picture] = {"accuracy_by_frequency": accuracy_by_frequency, "training_curves": training_curves}
-FIGURES: dict[str, Picture] = {**FIRST_TWO}
+# of methods whose variants are values of a number: what they are about
+OF_THE_METHOD: dict[str, Picture] = {"curve": variant_curve}
+FIGURES: dict[str, Picture] = {**FIRST_TWO, **OF_THE_METHOD}
 
 
 def draw(run_dir: str | Path, which: str = "two") -> list[Path]:
@@ -21,7 +24,7 @@ def draw(run_dir: str | Path, which: str = "two") -> list[Path]:
 
     Args:
         run_dir: a finished run.
-        which: ``two`` for those that every run gets, ``all`` for every figure.
+        which: ``two`` for those that every run gets and its method's own, ``all`` for every figure.
 
     Returns:
         The files written; a figure for which the run has no numbers is left out.
@@ -34,7 +37,7 @@ def draw(run_dir: str | Path, which: str = "two") -> list[Path]:
         raise ConfigError(f"figures={which!r}: choose two or all{nearest(which, ('two', 'all'))}")
     run = read_run(run_dir)
     written = []
-    for name, make in (FIRST_TWO if which == "two" else FIGURES).items():
+    for name, make in ({**FIRST_TWO, **OF_THE_METHOD} if which == "two" else FIGURES).items():
         path = run.path / "figures" / f"{name}.png"
         if make(run, path):
             written.append(path)

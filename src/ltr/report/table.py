@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ltr.report.collect import number, run_title
+from ltr.report.collect import headline_row, number, run_title
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def result_table(result: dict[str, Any]) -> Table:
         # a narrow terminal may break the flag's words over lines, but cut none of them
         width = max(map(len, words)) if is_label else max(map(len, (heading, *cells)))
         table.add_column(heading, justify="left" if is_label else "right", no_wrap=not is_label, min_width=width)
-    for row, line in zip(result["rows"], lines):
+    for row, line in zip(shown_rows(result), lines):
         marked = [escape(cell).replace(SELECTED_ON_TEST, f"[red]{SELECTED_ON_TEST}[/red]") for cell in line]
         table.add_row(*marked, style="bold" if row["headline"] else None)
     return table
@@ -65,16 +65,25 @@ def plain_table(result: dict[str, Any]) -> str:
     return "\n".join([*text, _caption(result)])
 
 
+def shown_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows that a table shows: all, or of many variants (the values of tau) the headline's alone."""
+    rows = result["rows"]
+    if len({row["variant"] for row in rows}) <= _MANY_VARIANTS:
+        return rows
+    return [row for row in rows if row["variant"] == headline_row(result)["variant"]]
+
+
+_MANY_VARIANTS = 6
 _LABELS = ("", "protocol", "split", "selection", "variant", "scorer")
 
 
 def _cells(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Headings and lines; what is the same in all rows (and so says nothing) has no column, split and selection do."""
-    rows = result["rows"]
+    rows = shown_rows(result)
     labels = [
         key
         for key in ("protocol", "split", "selection", "variant", "scorer")
-        if key in ("split", "selection") or len({row.get(key) for row in rows}) > 1
+        if key in ("split", "selection") or len({row.get(key) for row in result["rows"]}) > 1
     ]
     metrics = _metric_columns(rows)
     headings = ["", *labels, *metrics.values()]
@@ -116,5 +125,8 @@ def _caption(result: dict[str, Any]) -> str:
     config = result["config"]
     many, few = config.get("evaluation.many_above", 100), config.get("evaluation.few_below", 20)
     others = [metric for metric in _metric_columns(result["rows"]) if metric not in _COMPACT]
+    hidden = len({row["variant"] for row in result["rows"]}) - len({row["variant"] for row in shown_rows(result)})
+    more = f"; {hidden} more variants in curve.csv" if hidden else ""
     unit = f"percent, but {', '.join(others)} as they are" if others else "percent"
-    return f"{unit}; many > {many}, few < {few} training images; * the run's result; {NOTHING} nothing to average"
+    meaning = f"many > {many}, few < {few} training images; * the run's result; {NOTHING} nothing to average"
+    return f"{unit}; {meaning}{more}"

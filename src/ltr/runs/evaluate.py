@@ -25,7 +25,7 @@ class Judged:
 def evaluate(
     predictor: Any,
     loader: Any,
-    protocol: Callable[[str], Any],
+    protocol: Callable[[str, bool], Any],
     device: torch.device,
     precision: str,
 ) -> list[Judged]:
@@ -34,7 +34,8 @@ def evaluate(
     Args:
         predictor: a module with `predict`, ``headline`` and ``link`` (see `ltr.methods.stage.Predictor`).
         loader: batches of the split, each image once.
-        protocol: link -> a fresh protocol object.
+        protocol: (link, whether a row per image is kept) -> a fresh protocol object. Rows are kept of the headline
+            variant.
 
     Raises:
         DataError: the split is empty.
@@ -46,7 +47,7 @@ def evaluate(
             scores: Mapping[str, Any] = module.predict(batch.images)
             for variant, found in scores.items():
                 if variant not in protocols:
-                    protocols[variant] = protocol(module.link)
+                    protocols[variant] = protocol(module.link, variant == module.headline)
                 protocols[variant].update(found, batch.labels, batch.indices)
     if not protocols:
         raise DataError("there is nothing to judge: the split has no images")

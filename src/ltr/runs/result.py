@@ -100,7 +100,7 @@ def result_rows(judged: Iterable[Judged], *, split: str, checkpoint: str, select
 
 
 def write_tables(directory: Path, judged: Sequence[Judged], class_names: Sequence[str]) -> None:
-    """``per_class.parquet`` and ``predictions.parquet`` of the test split, all variants."""
+    """``per_class.parquet`` (all variants) and ``predictions.parquet`` (the headline) of the test split."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -109,7 +109,8 @@ def write_tables(directory: Path, judged: Sequence[Judged], class_names: Sequenc
         per_class.append(
             _table(one.variant, {**one.result.per_class, "class_name": np.asarray(class_names, dtype=object)})
         )
-        predictions.append(_table(one.variant, one.result.predictions))
+        if one.result.predictions:
+            predictions.append(_table(one.variant, one.result.predictions))
     for name, tables in (("per_class.parquet", per_class), ("predictions.parquet", predictions)):
         with written_atomically(directory / name) as temporary:
             pq.write_table(pa.concat_tables(tables), temporary)
@@ -122,6 +123,17 @@ def _table(variant: str, columns: Mapping[str, np.ndarray]) -> pa.Table:
     for name, values in columns.items():
         arrays[name] = pa.array(list(values)) if np.ndim(values) == 2 else pa.array(values)
     return pa.table(arrays)
+
+
+def write_curve(directory: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """``curve.csv`` where the variants are values of one number (``tau=0.35``): that number, split and all metrics."""
+    found = []
+    for row in rows:
+        name, equals, value = row["variant"].partition("=")
+        if equals:
+            found.append({name: value, "split": row["split"], "headline": int(row["headline"]), **row["metrics"]})
+    if found:
+        write_csv(directory / "curve.csv", found, tuple(found[0]))
 
 
 def write_metrics(directory: Path, stage_files: Iterable[Path]) -> None:

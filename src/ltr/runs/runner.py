@@ -30,13 +30,14 @@ from ltr.runs.result import (
     finished_before,
     result_rows,
     run_directory,
+    write_curve,
     write_metrics,
     write_result,
     write_start,
     write_status,
     write_tables,
 )
-from ltr.runs.stages import Stages
+from ltr.runs.stages import ARRAYS, Stages
 from ltr.runs.store import StageStore
 
 
@@ -189,8 +190,8 @@ class _Run:
         data = self.stages.data_module(final.settings, final.role)
 
         def judged_on(part: str, predictor: Any) -> list[Judged]:
-            def protocol(link: str) -> Any:
-                return protocol_of(self.split, self.config["evaluation"], link, self.device)
+            def protocol(link: str, keep: bool) -> Any:
+                return protocol_of(self.split, self.config["evaluation"], link, self.device, keep)
 
             return evaluate(predictor, data.evaluation_loader(part), protocol, self.device, self.precision)
 
@@ -228,6 +229,10 @@ class _Run:
         folders = [self.store.folder(output.key) for output in outputs.values()]
         write_metrics(self.directory, [folder / "metrics.csv" for folder in folders])
         write_tables(self.directory, judged, self.split.class_names)
+        write_curve(self.directory, rows)
+        for output, folder in zip(outputs.values(), folders):
+            if output.arrays:
+                link_or_copy(folder / ARRAYS, self.directory / "artifacts" / f"{output.name}.npz")
         about = provenance(device_name(self.device), self.precision)
         about |= {"seed": self.config["seed"], "split": self.split.name, "split_digest": self.split.digest()}
         write_json(self.directory / "provenance.json", {**about, "seconds": round(seconds, 3)})

@@ -1,0 +1,87 @@
+"""Picture: accuracy over a number whose values one run has judged, as tau of tau-normalisation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ltr.evaluation.groups import GROUPS
+from ltr.report.collect import Run, number
+from ltr.report.style import GROUP_COLOURS, GROUP_MARKERS, INK, PALE, headline_title, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_SPLITS = ("test", "val")
+
+
+def variant_curve(run: Run, path: Path) -> bool:
+    """Balanced accuracy, many, medium and few on test over the values, one panel; on validation in a second one.
+
+    The value that the run is judged by is a vertical line.
+
+    Returns:
+        False where the variants are not values of one number, or there is but one.
+    """
+    name, curves = curves_of(run.result)
+    if not curves or len(next(iter(curves.values()))["value"]) < 2:
+        return False
+    shown = [split for split in _SPLITS if split in curves]
+    chosen = number_of(run.headline["variant"])
+    with picture(path, 5.6 * len(shown), 4.8) as figure:
+        headline_title(figure, run)
+        panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+        for axes, split in zip(panels, shown):
+            _lines(axes, curves[split])
+            axes.axvline(chosen, color=PALE, linestyle=":", linewidth=1.6)
+            axes.annotate(
+                f"{name} = {chosen:g}",
+                (chosen, 1.5),
+                xytext=(4, 0),
+                textcoords="offset points",
+                color=PALE,
+                fontsize=11,
+            )
+            axes.set_title(split, loc="left")
+            axes.set_xlabel(name)
+            axes.set_ylim(0, 104)
+        panels[0].set_ylabel("accuracy (%)")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return True
+
+
+def number_of(variant: str) -> float:
+    """0.35 of ``tau=0.35``; NaN where a variant is no value."""
+    try:
+        return float(variant.partition("=")[2])
+    except ValueError:
+        return float("nan")
+
+
+def curves_of(result: dict[str, Any]) -> tuple[str, dict[str, dict[str, np.ndarray]]]:
+    """The number's name, and by split its values in order with the metrics at each.
+
+    Returns:
+        ``("", {})`` where the variants are not values of one number. Metrics are float64 [values], fractions.
+    """
+    rows = [row for row in result["rows"] if "=" in row["variant"]]
+    names = {row["variant"].partition("=")[0] for row in rows}
+    if len(names) != 1 or any(np.isnan(number_of(row["variant"])) for row in rows):
+        return "", {}
+    curves: dict[str, dict[str, np.ndarray]] = {}
+    for split in dict.fromkeys(row["split"] for row in rows):
+        mine = sorted((row for row in rows if row["split"] == split), key=lambda row: number_of(row["variant"]))
+        curves[split] = {"value": np.array([number_of(row["variant"]) for row in mine])}
+        for metric in ("balanced_accuracy", *GROUPS):
+            curves[split][metric] = np.array([number(row["metrics"].get(metric)) for row in mine])
+    return names.pop(), curves
+
+
+def _lines(axes: Axes, curve: dict[str, np.ndarray]) -> None:
+    axes.plot(curve["value"], 100 * curve["balanced_accuracy"], color=INK, linewidth=2.8, label="balanced accuracy")
+    for group in GROUPS:
+        if not np.isnan(curve[group]).all():
+            style: dict[str, Any] = {"color": GROUP_COLOURS[group], "marker": GROUP_MARKERS[group], "markersize": 5}
+            axes.plot(curve["value"], 100 * curve[group], label=group, **style)
