@@ -32,7 +32,8 @@ SMALLER = {
     "dataset/tiny_imagenet_lt": ["dataset.imbalance_factor=3"],
     "trainer/gpu": None,  # needs one
     "dataset/inat_bg": ["dataset.foreground=uniform", "dataset.n_foreground=1"],  # the miniature lacks the listed ones
-    "dataset/tiny_imagenet_open": ["dataset.classes=seeded"],
+    "dataset/tiny_imagenet_bg": ["dataset.n_foreground=2"],
+    "dataset/tiny_imagenet_open": ["dataset.classes=seeded", "backbone=torchvision"],
     # judged by retrieval, which no run can be yet
     **{page: None for page in PAGES if page.endswith("_retrieval")},
     # of published classes, which the miniatures lack: tests/data/test_split_pages.py makes their splits
