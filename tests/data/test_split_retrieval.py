@@ -64,6 +64,14 @@ def test_seeded_halves_differ_by_seed_and_are_labelled_by_class_number():
         assert split.label_map[~training].tolist() == list(range(15, 30))
 
 
+def test_classes_can_be_those_of_the_parts():
+    source = toy_source(train=[0, 3, 0, 2], test=[2, 0, 4, 0])
+    split = retrieval(source, classes="by_part")
+    assert split.label_map.tolist() == [2, 0, 3, 1]
+    assert split.class_counts.tolist() == [3, 2]
+    assert split.test.tolist() == list(source.parts["test"])
+
+
 def test_it_is_judged_by_retrieval():
     assert retrieval(balanced(4)).protocols == ("retrieval",)
 
@@ -78,6 +86,8 @@ def test_validation_images_are_of_training_classes():
     ("options", "message"),
     [
         ({"classes": "last"}, "one of first, seeded"),
+        ({"classes": "by_part", "n_train": 2}, "leaves nothing to choose"),
+        ({"classes": "by_part"}, "one at least must be left to test on"),
         ({"images": "some"}, "one of all, own_part"),
         ({"n_train": 0}, "Use 1 to 3"),
         ({"n_train": 4}, "Use 1 to 3"),

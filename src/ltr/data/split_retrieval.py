@@ -8,11 +8,11 @@ import numpy as np
 
 from ltr.data.source import Source
 from ltr.data.split import Split
-from ltr.data.split_building import check_choice, finish
+from ltr.data.split_building import check_choice, class_counts_of, finish
 from ltr.errors import ConfigError
 from ltr.randomness import generator
 
-CLASSES = ("first", "seeded")
+CLASSES = ("first", "seeded", "by_part")
 IMAGES = ("all", "own_part")
 VALIDATIONS = ("none", "train_fraction")
 PARTS = ("train", "val", "test")  # of a source; a part of unknown images is not among them
@@ -34,8 +34,10 @@ def retrieval(
     ``class_counts`` are of the C training classes alone. See `ltr.data.split.Split`.
 
     Args:
-        classes: which classes are trained on. ``first``: the first ones by number; ``seeded``: drawn by ``seed``.
-        n_train: C; None is half of the classes that have images, rounded down.
+        classes: which classes are trained on. ``first``: the first ones by number; ``seeded``: drawn by ``seed``;
+            ``by_part``: those with images in part ``train``, for data sets whose parts have no class in common
+            (Stanford Online Products).
+        n_train: C; None is half of the classes that have images, rounded down (all of ``by_part``).
         images: ``all``: every image of a training class trains and every image of the others tests, whatever part of
             the source it is in (the papers' protocol: CUB 5,864 + 5,924 images, Cars 8,054 + 8,131). ``own_part``: only
             images of part ``train`` train, and only those of part ``test`` test.
@@ -61,13 +63,7 @@ def retrieval(
     for part in (*train_parts, *test_parts):
         has_images[source.labels[part.start : part.stop]] = True
     candidates = np.flatnonzero(has_images)
-    n_train = len(candidates) // 2 if n_train is None else n_train
-    if not 1 <= n_train < len(candidates):
-        raise ConfigError(
-            f"dataset.n_train={n_train}: {source.name} has {len(candidates)} classes with images, and one at least "
-            f"must be left to test on. Use 1 to {len(candidates) - 1}, or null for half of them"
-        )
-    order = generator(seed, "retrieval").permutation(candidates) if classes == "seeded" else candidates
+    order, n_train = _order(source, candidates, classes, n_train, seed)
     ordered = np.concatenate([np.sort(order[:n_train]), np.sort(order[n_train:])])
     label_map = np.full(source.num_classes, -1, dtype=np.int64)
     label_map[ordered] = np.arange(len(ordered))
@@ -85,6 +81,28 @@ def retrieval(
         val_fraction=val_fraction,
         seed=seed,
     )
+
+
+def _order(
+    source: Source, candidates: np.ndarray, classes: str, n_train: int | None, seed: int
+) -> tuple[np.ndarray, int]:
+    """The classes, those to train on before the others, and how many those are."""
+    order = candidates
+    if classes == "seeded":
+        order = generator(seed, "retrieval").permutation(candidates)
+    elif classes == "by_part":
+        if n_train is not None:
+            raise ConfigError(f"dataset.n_train={n_train}: classes=by_part leaves nothing to choose. Use n_train=null")
+        is_trained = class_counts_of(source, "train")[candidates] > 0
+        order = np.concatenate([candidates[is_trained], candidates[~is_trained]])
+        n_train = int(is_trained.sum())
+    n_train = len(candidates) // 2 if n_train is None else n_train
+    if not 1 <= n_train < len(candidates):
+        raise ConfigError(
+            f"dataset.n_train={n_train}: {source.name} has {len(candidates)} classes with images, and one at least "
+            f"must be left to test on. Use 1 to {len(candidates) - 1}, or null for half of them"
+        )
+    return order, n_train
 
 
 def _of_labels(source: Source, parts: Sequence[range], label_map: np.ndarray, low: int, high: int) -> np.ndarray:
