@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -86,10 +87,8 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
     for name in ("epochs", "seeds", "parallel"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             parser.error(f"--{name}: at least 1 is needed")
-    arguments.tables = [text for text in arguments.what if "=" not in text]
     arguments.overrides = [text for text in arguments.what if "=" in text]
-    if not arguments.tables:
-        parser.error("a table is needed, e.g. cifar_lt")
+    arguments.tables = [text for text in arguments.what if "=" not in text] or parser.error("a table is needed")
     return arguments
 
 
@@ -239,10 +238,10 @@ def table(arguments: argparse.Namespace, rows: Sequence[TableRow], jobs: Sequenc
 
 def command(arguments: argparse.Namespace) -> str:
     """What makes the whole table; where things lie is no part of it."""
-    words = ["python scripts/reproduce.py", *arguments.tables]
-    words += [f"--epochs {arguments.epochs}"] if arguments.epochs else []
-    words += [f"--seeds {arguments.seeds}", *([] if arguments.val == "test_fraction" else [f"--val {arguments.val}"])]
-    return " ".join([*words, *(text for text in arguments.overrides if not text.startswith(NO_MATTER))])
+    words = ["python", "scripts/reproduce.py", *arguments.tables]
+    words += ["--epochs", str(arguments.epochs)] if arguments.epochs else []
+    words += ["--seeds", str(arguments.seeds), *([] if arguments.val == "test_fraction" else ["--val", arguments.val])]
+    return shlex.join([*words, *(text for text in arguments.overrides if not text.startswith(NO_MATTER))])
 
 
 if __name__ == "__main__":
