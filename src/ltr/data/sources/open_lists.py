@@ -1,0 +1,85 @@
+"""Text lists with one more list of images of unknown classes: the open sets of ImageNet-LT and Places-LT."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ltr.data.source import ImageFiles, Source
+from ltr.data.sources.checks import checked_files, dataset_folder, read_lines, refuse_duplicates, require
+from ltr.data.sources.text_lists import text_lists
+from ltr.errors import DataError
+
+UNKNOWN = "unknown"  # the class of all images of the part `open`
+
+
+def open_lists(
+    *,
+    name: str,
+    root: str,
+    folder: str,
+    lists: str,
+    train: str,
+    test: str,
+    open: str,
+    val: str | None = None,
+    roots: Sequence[str] = (),
+) -> Source:
+    """`ltr.data.sources.text_lists.text_lists` with a last part ``open``, whose images are of no class of the others.
+
+    All images of the part have the one label C, named ``unknown``, behind the C classes of the lists: the numbers that
+    stand in the open list are not read, and may be missing.
+
+    Args:
+        open: the list of unknown images, in the folder ``lists``; its paths start from ``folder`` too.
+        name, root, folder, lists, train, test, val, roots: see `text_lists`.
+
+    Raises:
+        DataError: as `text_lists`; or the open list is empty, or names an image that another list has.
+    """
+    known = text_lists(name=name, root=root, folder=folder, lists=lists, train=train, test=test, val=val, roots=roots)
+    base, where = dataset_folder(root, folder), dataset_folder(root, lists)
+    require(name, where, [open], "put the published list files there (dataset.lists is their folder)")
+    paths = _paths(name, where / open)
+    refuse_duplicates(name, f"an image of {open}", paths)
+    unknown = checked_files(name, ImageFiles.from_paths(base, paths), named_in=open, roots=roots)
+    files = known.images
+    assert isinstance(files, ImageFiles)
+    _refuse_known(name, open, files, paths)
+
+    labels = np.concatenate([known.labels, np.full(len(unknown), known.num_classes, dtype=np.int64)])
+    return Source(
+        name=f"{known.name}_open",
+        images=ImageFiles(
+            files.root,
+            files.blob + unknown.blob,
+            np.concatenate([files.offsets, files.offsets[-1] + unknown.offsets[1:]]),
+            exif=files.exif,
+        ),
+        labels=labels,
+        class_names=(*known.class_names, UNKNOWN),
+        parts={**known.parts, "open": range(len(known), len(labels))},
+    )
+
+
+def _paths(name: str, file: Path) -> list[str]:
+    """The paths of a list, without the whole number that may stand behind each."""
+    paths = [re.sub(r"\s+-?\d+$", "", line.rstrip()) for line in read_lines(name, file)]
+    paths = [path for path in paths if path]
+    if not paths:
+        raise DataError(f"{name}: {file} is empty; it must list the images of unknown classes")
+    return paths
+
+
+def _refuse_known(name: str, file: str, files: ImageFiles, paths: Sequence[str]) -> None:
+    wanted = set(paths)
+    base = len(files.root.rstrip("/")) + 1
+    both = [path for path in (files.path(index)[base:] for index in range(len(files))) if path in wanted]
+    if both:
+        raise DataError(
+            f"{name}: {len(both)} images of {file} are in the other lists too, but they must be of unknown classes: "
+            f"{', '.join(both[:10])}"
+        )
