@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 import trees
 
 torch.set_num_threads(1)  # small networks; and a busy machine does not make threads wait for each other

@@ -95,7 +95,7 @@ def inaturalist(
     }[version]
     for part, (file, folder, count) in enumerate([(files[0], files[2], train), (files[1], files[3], test)]):
         images, annotations = [], []
-        for index in range(count):
+        for _ in range(count):
             for number in category_ids:
                 image = 1_000_000 * part + 7 * len(images) + 3
                 path = f"{folder}/{inat_category(number)['kingdom']}/{number}/{image}.jpg"
@@ -124,7 +124,7 @@ def tiny_imagenet(root: Path, classes: int = 4, train: int = 3, test: int = 2) -
     for number, wnid in enumerate(wnids):
         for index in range(train):
             put(base / "train" / wnid / "images" / f"{wnid}_{index}.JPEG", number, (64, 64))
-    for index in range(test):
+    for _ in range(test):
         for number, wnid in enumerate(wnids):
             name = f"val_{len(annotations)}.JPEG"
             put(base / "val" / "images" / name, number, (64, 64))

@@ -15,6 +15,7 @@ LONGEST = 1 << 26  # of one element; a longer one is a sign of a damaged file
 
 _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 _space = re.compile(r"[ \t\n\r]*").match
+_may_go_on = re.compile(r"[-+.eE0-9]|\Z").match  # what follows a number, or a value at the window's end
 
 
 def read_arrays(name: str, file: Path, handlers: Mapping[str, Callable[[dict[str, Any]], None]]) -> None:
@@ -54,6 +55,7 @@ def _read(window: _Window, handlers: Mapping[str, Callable[[dict[str, Any]], Non
     while window.peek() != "}":
         if keys:
             window.expect(",")
+            window.peek()
         key = window.value()
         window.expect(":")
         keys.append(str(key))
@@ -100,16 +102,17 @@ class _Window:
         self.position += 1
 
     def value(self) -> Any:
-        """The next value."""
-        self.peek()
+        """The value that begins here; white space before it has been passed."""
         while True:
             try:
                 value, end = _scan(self.text, self.position)
-                if end < len(self.text) or self.ended:  # a number at the very end may go on in the next chunk
+                if self.ended or not _may_go_on(self.text[end : end + 1]):
                     self.position = end
                     return value
-            except (StopIteration, json.JSONDecodeError) as error:
-                if len(self.text) - self.position > LONGEST or self.ended:
+            except (StopIteration, json.JSONDecodeError, RecursionError) as error:
+                if self.ended:
+                    raise _Damaged(f"is cut off or damaged at character {self._where():,}") from error
+                if len(self.text) - self.position > LONGEST:
                     raise _Damaged(f"is damaged at character {self._where():,}") from error
             self._more(within=True)
 
@@ -118,15 +121,21 @@ class _Window:
         self.expect("[")
         if self.peek() != "]":
             yield self.value()
-            while self.peek() == ",":
-                self.position += 1
+            while True:
+                if self.text.startswith(", {", self.position):  # as Python's json writes it: the quick way
+                    self.position += 2
+                elif self.peek() == ",":
+                    self.position += 1
+                    self.peek()
+                else:
+                    break
                 yield self.value()
         self.expect("]")
 
     def _more(self, within: bool = False) -> None:
         chunk = self.stream.read(CHUNK)
         if not chunk:
-            if self.ended or not within or self.text[self.position :].strip():
+            if not within:
                 raise _Damaged(f"is cut off after {self.before + len(self.text):,} characters")
             self.ended = True
         self.before += self.position

@@ -1,0 +1,166 @@
+"""One's own folder of images: layouts, names, links, and what is said when something is wrong."""
+
+import os
+
+import numpy as np
+import pytest
+
+import trees
+from ltr.data.sources.folder import image_folder
+from ltr.errors import DataError
+
+
+def read(root, **options):
+    return image_folder(name="own", root=str(root), **options)
+
+
+def paths_of(source, root, part):
+    return [os.path.relpath(source.images.path(n), root) for n in source.parts[part]]
+
+
+def test_a_folder_per_class_is_divided_and_the_name_says_so(tmp_path):
+    root = trees.folder(tmp_path, each=10)
+    source = read(root, test_fraction=0.3, split_seed=4)
+    assert source.name == "own-test0.3-seed4"
+    assert source.class_names == ("cat", "dog", "eel")
+    assert {part: len(indices) for part, indices in source.parts.items()} == {"train": 21, "test": 9}
+    for n, label in enumerate(source.labels):
+        assert source.images.path(n).split("/")[-2] == source.class_names[label]
+
+
+@pytest.mark.parametrize("parts", [("train", "test"), ("train", "val", "test")])
+def test_folders_of_parts_are_taken_as_they_are(tmp_path, parts):
+    root = trees.folder(tmp_path, parts)
+    source = read(root)
+    assert source.name == "own"
+    assert list(source.parts) == list(parts)
+    for part in parts:
+        expected = sorted(str(path.relative_to(root)) for path in (root / part).rglob("*.jpg"))
+        assert paths_of(source, root, part) == expected
+
+
+def test_train_and_val_alone_make_val_the_test_set_and_the_name_says_so(tmp_path):
+    source = read(trees.folder(tmp_path, ("train", "val")))
+    assert list(source.parts) == ["train", "test"]
+    assert source.name == "own-val_as_test"
+
+
+def test_train_alone_is_divided(tmp_path):
+    source = read(trees.folder(tmp_path, ("train",)))
+    assert source.name == "own-test0.2-seed0"
+
+
+def test_folders_below_a_class_belong_to_it(tmp_path):
+    root = trees.folder(tmp_path)
+    trees.put(root / "cat" / "2024" / "june" / "1.PNG", 0)
+    source = read(root)
+    assert np.bincount(source.labels).tolist() == [5, 4, 4]
+
+
+def test_hidden_files_and_other_files_are_passed_over(tmp_path):
+    root = trees.folder(tmp_path)
+    for name in ("cat/.DS_Store", "cat/notes.txt", ".cache/1.jpg", "cat/.thumbs/1.jpg", "readme.md"):
+        trees.put(root / name, 0)
+    assert len(read(root)) == 12
+
+
+def test_classes_are_sorted_by_name(tmp_path):
+    root = trees.folder(tmp_path, classes=("b", "B", "a", "10", "9"))
+    assert read(root).class_names == ("10", "9", "B", "a", "b")
+
+
+def test_an_empty_class_is_named_with_what_counts_as_an_image(tmp_path):
+    root = trees.folder(tmp_path)
+    (root / "fox").mkdir()
+    trees.lines(root / "fox" / "1.txt", ["text"])
+    with pytest.raises(DataError, match=r"classes without an image in .*: fox\. .*\.jpeg"):
+        read(root)
+
+
+def test_a_class_that_is_tested_and_not_trained_on_is_named(tmp_path):
+    root = trees.folder(tmp_path, ("train", "test"))
+    (root / "test" / "dog").rename(root / "test" / "dogs")
+    with pytest.raises(DataError, match=r"has classes that .* has not: dogs\. Did you mean 'dog'\?"):
+        read(root)
+
+
+def test_a_class_may_lack_test_images(tmp_path):
+    root = trees.folder(tmp_path, ("train", "test"))
+    for path in (root / "test" / "dog").iterdir():
+        path.unlink()
+    (root / "test" / "dog").rmdir()
+    assert np.bincount(read(root).labels).tolist() == [8, 4, 8]
+
+
+def test_a_folder_beside_train_is_named_with_what_was_meant(tmp_path):
+    root = trees.folder(tmp_path, ("train", "tests"))
+    with pytest.raises(DataError, match=r"beside it tests\. Did you mean 'test'\?"):
+        read(root)
+
+
+def test_test_without_train_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no folder train"):
+        read(trees.folder(tmp_path, ("test",)))
+
+
+def test_a_root_that_is_missing_a_file_or_empty_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    for name, words in (("gone", "is not there"), ("file", "is a file"), ("empty", "there is no folder in")):
+        with pytest.raises(DataError, match=words) as refused:
+            read(tmp_path / name)
+        assert str(tmp_path / name) in str(refused.value)
+
+
+@pytest.mark.parametrize("what", ["class", "file"])
+def test_a_link_that_leads_outside_needs_that_place_named(tmp_path, what):
+    root = trees.folder(tmp_path)
+    trees.put(tmp_path / "elsewhere" / "1.jpg", 0)
+    link, target = (root / "fox", "elsewhere") if what == "class" else (root / "cat" / "link.jpg", "elsewhere/1.jpg")
+    link.symlink_to(tmp_path / target)
+    with pytest.raises(DataError, match=r"links lead outside .*dataset\.roots"):
+        read(root)
+    with pytest.warns(UserWarning, match="fox") if what == "class" else _nothing():
+        assert len(read(root, roots=[str(tmp_path / "elsewhere")])) == 13
+
+
+class _nothing:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *args):
+        return False
+
+
+def test_a_link_in_a_circle_ends(tmp_path):
+    root = trees.folder(tmp_path)
+    (root / "cat" / "again").symlink_to(root / "cat")
+    assert len(read(root)) == 12
+
+
+def test_a_link_to_another_class_inside_counts_for_both(tmp_path):
+    root = trees.folder(tmp_path)
+    (root / "fox").symlink_to(root / "cat")
+    assert read(root).class_names == ("cat", "dog", "eel", "fox")
+
+
+def test_images_are_turned_by_exif_unless_told_otherwise(tmp_path):
+    root = trees.folder(tmp_path)
+    assert read(root).images.exif
+    assert not read(root, exif=False).images.exif
+    assert read(root).fingerprint != read(root, exif=False).fingerprint
+
+
+def test_a_replaced_image_changes_the_fingerprint_if_sizes_count(tmp_path):
+    root = trees.folder(tmp_path)
+    with_sizes, without = read(root).fingerprint, read(root, file_sizes=False).fingerprint
+    trees.put(root / "cat" / "0.jpg", 0, (40, 30))
+    assert read(root).fingerprint != with_sizes
+    assert read(root, file_sizes=False).fingerprint == without
+
+
+def test_moving_the_folder_changes_nothing(tmp_path):
+    root = trees.folder(tmp_path)
+    before = read(root)
+    moved = root.rename(tmp_path / "moved")
+    assert read(moved).fingerprint == before.fingerprint

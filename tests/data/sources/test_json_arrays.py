@@ -1,0 +1,102 @@
+"""Reading JSON arrays element by element: what json would read, in windows of any size, and damage by name."""
+
+import io
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ltr.data.sources import json_arrays
+from ltr.data.sources.json_arrays import _read, _Window, read_arrays
+from ltr.errors import DataError
+
+
+def read(file, *keys):
+    found = {key: [] for key in keys}
+    read_arrays("tiny", file, {key: found[key].append for key in keys})
+    return found
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=st.lists(VALUES, max_size=5), other=VALUES, chunk=st.integers(1, 40), indent=st.sampled_from([None, 0, 2]))
+def test_it_reads_what_json_reads_in_windows_of_any_size(rows, other, chunk, indent):
+    text = json.dumps({"before": other, "rows": rows, "after": other}, indent=indent)
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_arrays, "CHUNK", chunk)
+        _read(_Window(io.StringIO(text)), {"rows": found.append})
+    assert found == rows
+
+
+def test_keys_that_nobody_asked_for_are_passed_over(tmp_path):
+    file = tmp_path / "x.json"
+    file.write_text('{"info": {"a": [1]}, "licenses": [{"id": 1}], "rows": [{"id": 2}], "n": 12}')
+    assert read(file, "rows") == {"rows": [{"id": 2}]}
+
+
+def test_not_a_number_is_read(tmp_path):
+    file = tmp_path / "x.json"
+    file.write_text('{"rows": [{"latitude": NaN}]}')
+    assert read(file, "rows")["rows"][0]["latitude"] != 0
+
+
+WHOLE = json.dumps({"rows": [{"id": n, "name": "some text"} for n in range(50)], "n": 12})
+
+
+@pytest.mark.parametrize("kept", [0, 1, 9, 10, 50, 500, len(WHOLE) - 5, len(WHOLE) - 2, len(WHOLE) - 1])
+def test_json_that_is_cut_off_is_named_with_its_size(tmp_path, kept):
+    file = tmp_path / "x.json"
+    file.write_text(WHOLE[:kept])
+    with pytest.raises(DataError, match=rf"x\.json \({kept:,} bytes\) is (cut off|damaged)"):
+        read(file, "rows")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"rows": [{"id": 1} {"id": 2}]}', '{"rows": [{"id": }]}', "[1, 2]", '{"rows" 1}', "text"]
+)
+def test_json_that_is_damaged_is_named(tmp_path, text):
+    file = tmp_path / "x.json"
+    file.write_text(text)
+    with pytest.raises(DataError, match=r"x\.json .*(is not the JSON|is damaged|is cut off)"):
+        read(file, "rows")
+
+
+def test_damage_in_a_large_file_does_not_make_it_read_everything(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_arrays, "CHUNK", 100)
+    monkeypatch.setattr(json_arrays, "LONGEST", 1000)
+    file = tmp_path / "x.json"
+    file.write_text('{"rows": [{"id": }, ' + '{"id": 1}, ' * 10_000 + "]}")
+    with pytest.raises(DataError, match="is damaged at character 1"):
+        read(file, "rows")
+
+
+def test_a_missing_array_is_named(tmp_path):
+    file = tmp_path / "x.json"
+    file.write_text('{"images": [], "info": {}}')
+    with pytest.raises(DataError, match="has no annotations; it has images, info"):
+        read(file, "images", "annotations")
+
+
+@pytest.mark.parametrize(
+    ("row", "words"), [({}, r"has no 'id' in rows\[0\]"), ([1], "unexpected"), ({"id": "x"}, "unexpected")]
+)
+def test_an_element_that_does_not_fit_is_named(tmp_path, row, words):
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps({"rows": [row]}))
+    with pytest.raises(DataError, match=words):
+        read_arrays("tiny", file, {"rows": lambda element: int(element["id"])})
+
+
+def test_a_file_that_is_not_text_is_said(tmp_path):
+    file = tmp_path / "x.json"
+    file.write_bytes(b"\x1f\x8b\x08\xff\xff")
+    with pytest.raises(DataError, match="is not JSON in UTF-8"):
+        read(file, "rows")

@@ -1,0 +1,156 @@
+"""One's own table of paths and labels, as CSV or Parquet."""
+
+import os
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+import trees
+from ltr.data.sources.table import image_table
+from ltr.errors import DataError
+
+
+def read(file, **options):
+    return image_table(name="own", file=str(file), **options)
+
+
+def write(root, rows, name="images.csv"):
+    """A table of these rows; every path's image is drawn."""
+    for row in rows[1:]:
+        trees.put(root / row[0], len(row[0]))
+    if name.endswith("csv"):
+        trees.lines(root / name, [",".join(map(str, row)) for row in rows])
+    else:
+        columns = list(zip(*rows[1:]))
+        pyarrow.parquet.write_table(pyarrow.table(dict(zip(rows[0], map(list, columns)))), root / name)
+    return root / name
+
+
+DIVIDED = [
+    ("path", "label", "split"),
+    ("a/1.jpg", "dog", "test"),
+    ("a/2.jpg", "cat", "train"),
+    ("b/3.jpg", "dog", "train"),
+    ("4.jpg", "cat", "val"),
+]
+
+
+@pytest.mark.parametrize("name", ["images.csv", "images.parquet"])
+def test_rows_are_read_by_part_in_their_order(tmp_path, name):
+    source = read(write(tmp_path, DIVIDED, name))
+    assert source.name == "own"
+    assert source.parts == {"train": range(2), "val": range(2, 3), "test": range(3, 4)}
+    assert [os.path.relpath(source.images.path(n), tmp_path) for n in range(4)] == [
+        "a/2.jpg",
+        "b/3.jpg",
+        "4.jpg",
+        "a/1.jpg",
+    ]
+    assert source.class_names == ("cat", "dog")
+    assert source.labels.tolist() == [0, 1, 0, 1]
+
+
+def test_without_a_split_column_it_is_divided_and_the_name_says_so(tmp_path):
+    source = read(trees.table(tmp_path, each=10), test_fraction=0.1)
+    assert {part: len(indices) for part, indices in source.parts.items()} == {"train": 27, "test": 3}
+    assert source.name == "own-test0.1-seed0"
+
+
+def test_train_and_val_alone_make_val_the_test_set(tmp_path):
+    rows = [row for row in DIVIDED if row[-1] != "test"]
+    source = read(write(tmp_path, rows))
+    assert (source.name, list(source.parts)) == ("own-val_as_test", ["train", "test"])
+
+
+@pytest.mark.parametrize("name", ["images.csv", "images.parquet"])
+@pytest.mark.filterwarnings("ignore:.*one image")
+def test_whole_numbers_are_sorted_as_numbers(tmp_path, name):
+    rows = [("path", "label"), ("1.jpg", 10), ("2.jpg", 9), ("3.jpg", 10), ("4.jpg", 100)]
+    assert read(write(tmp_path, rows, name)).class_names == ("9", "10", "100")
+
+
+@pytest.mark.filterwarnings("ignore:.*one image")
+def test_labels_of_a_csv_stay_the_texts_that_they_are(tmp_path):
+    rows = [("path", "label"), ("1.jpg", "007"), ("2.jpg", "NA"), ("3.jpg", "1e3"), ("4.jpg", "true")]
+    assert set(read(write(tmp_path, rows)).class_names) == {"007", "NA", "1e3", "true"}
+
+
+def test_quotes_a_byte_order_mark_and_more_columns_are_fine(tmp_path):
+    trees.put(tmp_path / "a, b.jpg", 0)
+    trees.put(tmp_path / "c.jpg", 0)
+    text = '\ufeff"id","path","label"\r\n1,"a, b.jpg","x ""y"""\r\n2,c.jpg,"x ""y"""\r\n'
+    (tmp_path / "t.csv").write_text(text, encoding="utf-8", newline="")
+    source = read(tmp_path / "t.csv")
+    assert source.class_names == ('x "y"',)
+    assert len(source) == 2
+
+
+def test_paths_start_from_the_root_that_is_given(tmp_path):
+    file = write(tmp_path / "images", DIVIDED)
+    moved = file.rename(tmp_path / "table.csv")
+    assert len(read(moved, root=str(tmp_path / "images"))) == 4
+    with pytest.raises(DataError, match="4 of 4 image files"):
+        read(moved)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_absolute_paths_must_lie_in_a_named_root(tmp_path, inside):
+    folder = tmp_path / "images"
+    trees.put(folder / "1.jpg", 0)
+    trees.put(folder / "2.jpg", 0)
+    trees.lines(tmp_path / "t" / "t.csv", ["path,label", f"{folder}/1.jpg,x", f"{folder}/2.jpg,x"])
+    if inside:
+        assert len(read(tmp_path / "t" / "t.csv", roots=[str(folder)])) == 2
+    else:
+        with pytest.raises(DataError, match=r"2 of 2 image files .* lie outside"):
+            read(tmp_path / "t" / "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("file,label\n1.jpg,x\n", "has no column path; it has file, label"),
+        ("path,lable\n1.jpg,x\n", r"has no column label; it has path, lable\. Did you mean 'lable'\?"),
+        ("path;label\n1.jpg;x\n", "has no column path and no column label; .*separated by commas"),
+        ("path,label\n", "has no rows"),
+        ("", "cannot be read as a table"),
+        ("path,label\n1.jpg\n", "cannot be read as a table"),
+        ("path,label\n1.jpg,\n,x\n", "the column path of .* is empty in row 2"),
+        ("path,label\n1.jpg,x\n1.jpg,y\n", r"a path in .* comes twice: 1\.jpg"),
+        ("path,label,split\n1.jpg,x,training\n", r"has training\. Did you mean 'train'\?"),
+        ("path,label,split\n1.jpg,x,test\n", r"no row of .* is for training"),
+        ("path,label,split\n1.jpg,x,train\n2.jpg,y,test\n", "labels without a training image: y"),
+        ("path,label,split\n1.jpg,x,train\n2.jpg,x,test\n", "1 of 2 image files"),
+    ],
+)
+def test_a_wrong_table_is_refused_with_what_is_wrong(tmp_path, text, words):
+    trees.put(tmp_path / "1.jpg", 0)
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(DataError, match=words):
+        read(tmp_path / "t.csv")
+
+
+def test_a_missing_table_is_named(tmp_path):
+    with pytest.raises(DataError, match=f"there is no file {tmp_path / 'gone.csv'}"):
+        read(tmp_path / "gone.csv")
+
+
+def test_half_a_parquet_file_is_damage(tmp_path):
+    file = write(tmp_path, DIVIDED, "images.parquet")
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(DataError, match="cannot be read as a table"):
+        read(file)
+
+
+def test_labels_that_are_not_texts_or_whole_numbers_are_refused(tmp_path):
+    rows = [("path", "label"), ("1.jpg", 0.5), ("2.jpg", 1.5)]
+    with pytest.raises(DataError, match="must hold texts or whole numbers, not float"):
+        read(write(tmp_path, rows, "images.parquet"))
+
+
+def test_a_table_is_read_with_exif_and_sizes(tmp_path):
+    file = trees.table(tmp_path)
+    assert read(file).images.exif
+    assert read(file).images.sizes is not None
+    assert read(file, file_sizes=False).images.sizes is None
