@@ -87,7 +87,7 @@ def planned(*overrides: str) -> Plan:
     facts = data_facts(config, source, split)
     method = instantiate(config["method"])
     stages = method.stages(main_settings(config, "fp32"), facts)
-    keys = {name: key for name, (key, _) in plan_keys(stages, config["seed"], source, split).items()}
+    keys = {name: key for name, (key, _) in plan_keys(stages, config["seed"], source, split, facts).items()}
     data = DataModule(
         source,
         split,

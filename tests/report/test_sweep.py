@@ -13,7 +13,12 @@ def job(number, group, accuracy, *, seed=0, val=None, few=0.5, status="trained",
     rows = [row]
     if val is not None:
         rows.append({**row, "split": "val", "headline": False, "metrics": {"balanced_accuracy": val}})
-    result = {"metric": "balanced_accuracy", "group_hash": group, "rows": rows, "stages": [{"name": "representation", "status": status}]}
+    result = {
+        "metric": "balanced_accuracy",
+        "group_hash": group,
+        "rows": rows,
+        "stages": [{"name": "representation", "status": status}],
+    }
     return Job(number, (f"loss={group}", f"seed={seed}"), result, **more)
 
 

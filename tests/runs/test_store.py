@@ -1,11 +1,14 @@
 """The stage store: finished means whole, damaged means set aside, locked means one at a time."""
 
 import multiprocessing
+import os
 import time
 
 import pytest
+import torch
 
 from ltr.errors import LtrError
+from ltr.runs.checkpoint import read_checkpoint, write_checkpoint
 from ltr.runs.store import StageStore
 
 KEY = "k" * 64
@@ -65,7 +68,7 @@ def test_a_second_run_waits_for_the_first_and_says_what_for(store, said):
     ready = multiprocessing.get_context("spawn").Event()
     other = multiprocessing.get_context("spawn").Process(target=_hold, args=(store.root, 0.5, ready))
     other.start()
-    assert ready.wait(30)
+    assert ready.wait(120)
     with store.locked(KEY, "representation"):
         assert not other.is_alive() or other.exitcode is None
     other.join()
@@ -77,15 +80,55 @@ def test_the_lock_of_a_killed_run_is_free(store):
     ready = context.Event()
     other = context.Process(target=_hold, args=(store.root, 60, ready))
     other.start()
-    assert ready.wait(30)
+    assert ready.wait(120)
     other.kill()
     other.join()
     started = time.monotonic()
     with store.locked(KEY, "representation"):
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30  # and not the 60 for which it would have held it
+
+
+def _write_for_ever(root, ready):
+    store = StageStore(root)
+    for number in range(10_000):
+        key = f"{number:064d}"
+        with store.locked(key, "stage"):
+            write_checkpoint(store.folder(key) / "weights.ckpt", {"weights": torch.full((250_000,), float(number))})
+            store.finish(key, {"seed": number}, 0.0)
+        if number == 2:
+            ready.set()
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.013, 0.029])
+def test_a_run_that_is_killed_while_it_writes_leaves_only_whole_stages(store, said, delay):
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    other = context.Process(target=_write_for_ever, args=(store.root, ready))
+    other.start()
+    assert ready.wait(120)
+    time.sleep(delay)
+    other.kill()
+    other.join()
+    keys = sorted(path.name for path in store.root.iterdir() if path.is_dir())
+    records = [store.record(key) for key in keys]
+    assert said == []  # none is damaged: what is not whole is not finished
+    assert all(record is not None for record in records[:-1])
+    for key, record in zip(keys, records):
+        if record is not None:
+            weights = read_checkpoint(store.folder(key) / "weights.ckpt")["weights"]
+            assert float(weights[0]) == float(weights[-1]) == float(key)
+
+
+def test_a_read_only_store_is_an_error_for_people(tmp_path):
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages").chmod(0o500)
+    if os.access(tmp_path / "stages", os.W_OK):
+        pytest.skip("this user may write everywhere")
+    with pytest.raises(LtrError, match=r"paths\.stages"), StageStore(tmp_path / "stages").locked(KEY, "x"):
+        pass
 
 
 def test_a_store_that_cannot_be_written_is_an_error_for_people(tmp_path):
     (tmp_path / "stages").write_text("a file, not a folder")
-    with pytest.raises((LtrError, FileExistsError)), StageStore(tmp_path / "stages").locked(KEY, "x"):
+    with pytest.raises(LtrError, match=r"paths\.stages"), StageStore(tmp_path / "stages").locked(KEY, "x"):
         pass

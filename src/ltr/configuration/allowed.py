@@ -1,7 +1,8 @@
 """Ranges and choices: what the ``_allowed_`` entries of the pages say, checked against the values given.
 
-The grammar of an entry is a list of choices, or a string ``[list of ][int ]INTERVAL[ or null]`` such as ``[0, 1)``,
-``int [1, inf)``, ``(0, inf) or null`` or ``list of (0, 1)``. ``[[a, b]]`` stands for a list of any of these choices.
+The grammar of an entry is a list of choices, or a string ``[list of ][int ]INTERVAL[ or WORD]`` such as ``[0, 1)``,
+``int [1, inf)``, ``(0, inf) or null``, ``[0, inf) or auto`` or ``list of (0, 1)``. ``[[a, b]]`` stands for a list of any
+of these choices.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ltr.errors import nearest
 _LIST = "list of "
 _RULE = re.compile(
     r"^(?P<int>int )?(?P<left>[\[(])\s*(?P<low>[^,\s]+)\s*,\s*(?P<high>[^,\s\])]+)\s*(?P<right>[\])])"
-    r"(?P<null> or null)?$"
+    r"(?: or (?P<word>[a-z_]+))?$"
 )
 
 
@@ -38,8 +39,8 @@ def problem(value: Any, rule: str | list) -> str | None:
     match = _RULE.match(rule)
     if match is None:
         return f"its page's own rule cannot be read: {rule!r}"
-    if value is None:
-        return None if match["null"] else f"allowed is {rule}"
+    if match["word"] is not None and shown(value) == match["word"]:
+        return None
     number_expected = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number_expected or (match["int"] and not isinstance(value, int)) or math.isnan(value):
         return f"allowed is {rule}"

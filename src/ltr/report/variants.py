@@ -36,17 +36,19 @@ def variant_curve(run: Run, path: Path) -> bool:
         for axes, split in zip(panels, shown):
             _lines(axes, curves[split])
             axes.axvline(chosen, color=PALE, linestyle=":", linewidth=1.6)
+            late = chosen > np.mean(axes.get_xlim())  # the words stand on the side with more room
             axes.annotate(
                 f"{name} = {chosen:g}",
-                (chosen, 1.5),
-                xytext=(4, 0),
+                (chosen, 0.02),
+                xycoords=("data", "axes fraction"),
+                xytext=(-4 if late else 4, 0),
                 textcoords="offset points",
+                ha="right" if late else "left",
                 color=PALE,
                 fontsize=11,
             )
             axes.set_title(split, loc="left")
             axes.set_xlabel(name)
-            axes.set_ylim(0, 104)
         panels[0].set_ylabel("accuracy (%)")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return True
