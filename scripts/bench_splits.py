@@ -16,6 +16,7 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ TEST_PER_CLASS = 10
 
 
 def synthetic_source(images: int, classes: int) -> Source:
-    """``images`` training labels with counts of imbalance factor 100, in random order, and ten test labels per class."""
+    """``images`` training labels in random order, with counts of imbalance factor 100, and ten test labels per class."""
     weights = 100.0 ** -(np.arange(classes) / max(classes - 1, 1))
     counts = np.maximum((weights / weights.sum() * images).astype(np.int64), 2)
     counts[0] += images - counts.sum()
@@ -76,7 +77,7 @@ def main() -> None:
     options = parser.parse_args()
 
     source = synthetic_source(options.images, options.classes)
-    held_out = {"val": "train_fraction"}
+    held_out: dict[str, Any] = {"val": "train_fraction"}
     few = max(options.classes // 50, 1)
     splits: dict[str, Callable[[], object]] = {
         "natural": partial(natural, source),
