@@ -32,7 +32,7 @@ TEST_PER_CLASS = 10
 
 
 def synthetic_source(images: int, classes: int) -> Source:
-    """``images`` training labels in random order, with counts of imbalance factor 100, and ten test labels per class."""
+    """``images`` training labels in random order, with counts of imbalance factor 100, and ten test ones per class."""
     weights = 100.0 ** -(np.arange(classes) / max(classes - 1, 1))
     counts = np.maximum((weights / weights.sum() * images).astype(np.int64), 2)
     counts[0] += images - counts.sum()
