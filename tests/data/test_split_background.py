@@ -54,9 +54,10 @@ def test_an_id_that_the_data_set_does_not_have_is_an_error_that_names_it():
         background(balanced(4), foreground="ids", ids=[1, 7, 8])
 
 
-def test_the_published_list_on_another_data_set_is_refused():
-    with pytest.raises(DataError, match="category ids of iNaturalist 2017"):
-        background(balanced(10), foreground="inat17_100")
+@pytest.mark.parametrize("source", [balanced(8142, class_ids=np.arange(8142)), balanced(5089), balanced(10)])
+def test_the_published_list_on_another_data_set_is_refused_even_where_its_ids_are_there(source):
+    with pytest.raises(ConfigError, match="5,089 classes of iNaturalist 2017, and toy has"):
+        background(source, foreground="inat17_100")
 
 
 def test_a_foreground_id_without_training_images_is_refused():

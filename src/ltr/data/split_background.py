@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ltr.data.published import BACKGROUND_LISTS, background_list
+from ltr.data.published import BACKGROUND_LISTS, background_list, background_list_classes
 from ltr.data.source import Source
 from ltr.data.split import Split
 from ltr.data.split_building import by_label, check_choice, class_counts_of, finish, labelled
@@ -65,7 +65,7 @@ def background(
         DataError: an id that the data set does not have, or that has no training image.
     """
     check_choice("foreground", foreground, RULES)
-    _check_keys(source, foreground, n_foreground, ids, stratum, shot_group, trial)
+    _check_keys(foreground, n_foreground, ids, stratum, shot_group, trial)
     if max_per_class is not None and max_per_class < 1:
         raise ConfigError(f"dataset.max_per_class={max_per_class}: a foreground class needs at least one image")
     if foreground in DRAWN:
@@ -75,8 +75,7 @@ def background(
         name = f"{foreground}{seed}" + (f"-{shot_group}" if shot_group else "")
         name += f"-stratum{stratum}of{strata}" if stratum is not None else ""
     else:
-        wanted = ids if ids is not None else background_list(foreground, trial)
-        classes = _classes_of_ids(source, wanted)
+        classes = _classes_of_ids(source, ids if ids is not None else _published(source, foreground, trial))
         name = foreground + (f"-trial{trial}" if foreground == "inat17_1" else "")
 
     label_map = np.zeros(source.num_classes, dtype=np.int64)
@@ -109,7 +108,6 @@ def _share(counts: np.ndarray) -> float:
 
 
 def _check_keys(
-    source: Source,
     foreground: str,
     n_foreground: int | None,
     ids: list[int] | None,
@@ -180,6 +178,18 @@ def _draw(source: Source, groups: list[np.ndarray], number: int, seed: int) -> n
     return np.sort(shuffled[np.argsort(rounds, kind="stable")[:number]])
 
 
+def _published(source: Source, name: str, trial: int) -> list[int]:
+    """A published list, if ``source`` can be the data set that it is about: other years have the same ids too."""
+    listed, num_classes = background_list(name, trial), background_list_classes()
+    if source.class_ids is None or source.num_classes != num_classes:
+        has = f"{source.num_classes} classes" + (" without ids" if source.class_ids is None else "")
+        raise ConfigError(
+            f"dataset.foreground={name}: that list holds category ids of the {num_classes:,} classes of iNaturalist "
+            f"2017, and {source.name} has {has}. Use foreground={', '.join(DRAWN)} or ids for other data sets"
+        )
+    return listed
+
+
 def _classes_of_ids(source: Source, ids: Sequence[int]) -> np.ndarray:
     """The source's classes with these ids, in their order."""
     own = source.class_ids if source.class_ids is not None else np.arange(source.num_classes)
@@ -194,8 +204,7 @@ def _classes_of_ids(source: Source, ids: Sequence[int]) -> np.ndarray:
         raise DataError(
             f"{source.name} has no class with the id {', '.join(map(str, lacking[:10]))}"
             f"{', ...' if len(lacking) > 10 else ''} ({len(lacking)} of {len(ids)} foreground ids are missing; its "
-            f"{len(own)} {what} run from {own.min()} to {own.max()}). The "
-            "published lists hold the category ids of iNaturalist 2017's annotation files"
+            f"{len(own)} {what} run from {own.min()} to {own.max()})"
         )
     classes = np.array([place[int(number)] for number in ids], dtype=np.int64)
     if len(classes) >= source.num_classes:

@@ -80,6 +80,11 @@ def background_list(name: str, trial: int) -> list[int]:
     return list(_pick(name, _read("inat17_background.json")[name], trial))
 
 
+def background_list_classes() -> int:
+    """The number of classes of the data set that the background lists are about."""
+    return _read("inat17_background.json")["classes"]
+
+
 def _pick(name: str, lists: list, trial: int) -> Any:
     if not 0 <= trial < len(lists):
         only = "one list, so trial must be 0" if len(lists) == 1 else f"the trials 0 to {len(lists) - 1}"
