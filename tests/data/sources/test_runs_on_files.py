@@ -1,0 +1,95 @@
+"""Whole runs on image files: one's own folder, EXIF, evaluation's crop, and judging again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+import trees
+from ltr.configuration.check import checked
+from ltr.configuration.overrides import composed as compose_overrides
+from ltr.runs.keys import run_hash
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*not the whole published"),
+]
+
+
+def composed(*overrides: str) -> dict:
+    return checked(compose_overrides(list(overrides)))
+
+
+SMALL = ["backbone.name=resnet18", "dataset.image_size=32", "trainer.precision=fp32", "trainer.num_workers=0",
+         "trainer.max_epochs=1", "trainer.limit_train_batches=2", "batch_size=64"]  # fmt: skip
+
+
+def test_a_run_on_ones_own_folder_says_how_it_was_divided(ltr_train, tmp_path):
+    root = trees.folder(tmp_path, each=5)
+    run = ltr_train("dataset=folder", f"dataset.root={root}", "dataset.name=pets", "dataset.test_fraction=0.4", *SMALL)
+    assert run.code == 0, run.err
+    data = run.result["data"]
+    assert data["split"] == "pets-test0.4-seed0-natural"
+    assert (data["train_images"], data["test_images"]) == (9, 6)
+    assert run.directory.parts[-3] == "pets"
+
+
+def test_another_folder_is_another_run(tmp_path):
+    plans = [composed("dataset=folder", f"dataset.root={tmp_path / place}") for place in ("one", "two")]
+    assert run_hash(plans[0]) != run_hash(plans[1])
+
+
+def test_where_published_files_lie_is_no_part_of_a_runs_identity(tmp_path):
+    here = composed("dataset=cub", f"paths.data={tmp_path}", f"dataset.roots=[{tmp_path}]")
+    assert run_hash(here) == run_hash(composed("dataset=cub"))
+
+
+def test_a_replaced_image_trains_anew(ltr_train, tmp_path):
+    root = trees.folder(tmp_path)
+    command = ["dataset=folder", f"dataset.root={root}", "resume=never", *SMALL]
+    first = ltr_train(*command)
+    trees.put(root / "cat" / "0.jpg", 0, (60, 40))
+    second = ltr_train(*command)
+    assert second.code == 0, second.err
+    stages = json.loads((first.directory / "result.json").read_text())["stages"]
+    assert stages[0]["status"] == "trained"
+
+
+def test_judging_again_gives_the_runs_own_numbers(ltr_train, ltr_eval, small_sources, tmp_path):
+    run = ltr_train("dataset=tiny_imagenet", "dataset.image_resize=40", *SMALL)
+    assert run.code == 0, run.err
+    code, _, err = ltr_eval(run.directory, "trainer.num_workers=0", "--json", tmp_path / "again.json")
+    assert code == 0, err
+    judged = json.loads((tmp_path / "again.json").read_text())
+    ours = {key: value for key, value in run.headline.items() if isinstance(value, float)}
+    theirs = next(row for row in judged["rows"] if row["headline"])["metrics"]
+    assert {key: theirs[key] for key in ours} == pytest.approx(ours, nan_ok=True)
+
+
+@pytest.mark.parametrize("exif", [True, False])
+def test_ones_own_photographs_are_turned_upright_if_asked(tmp_path, exif, ltr_train, monkeypatch):
+    from ltr.data.files import FileCrop
+
+    root = trees.folder(tmp_path)
+    for path in root.rglob("*.jpg"):  # black below, white above, and said to be upside down
+        image = Image.new("RGB", (32, 32), "black")
+        image.paste("white", (0, 0, 32, 16))
+        orientation = image.getexif()
+        orientation[0x0112] = 3
+        image.save(path, exif=orientation)
+    seen = []
+    read = FileCrop.read
+    monkeypatch.setattr(FileCrop, "read", lambda *given, **named: seen.append(read(*given, **named)) or seen[-1])
+    run = ltr_train("dataset=folder", f"dataset.root={root}", f"dataset.exif={str(exif).lower()}", *SMALL)
+    assert run.code == 0, run.err
+    evaluated = seen[-1]
+    assert (evaluated[:10].mean() < evaluated[-10:].mean()) == exif
+
+
+def test_a_missing_data_set_ends_with_one_message(ltr_train, tmp_path):
+    run = ltr_train("dataset=cub", f"paths.data={tmp_path / 'nowhere'}")
+    assert run.code == 1
+    assert "cub was not found" in run.err
+    assert "Traceback" not in run.err
