@@ -77,6 +77,19 @@ def test_an_empty_class_is_named_with_what_counts_as_an_image(tmp_path):
         read(root)
 
 
+def test_a_class_whose_name_is_no_text_is_named(tmp_path):
+    root = trees.folder(tmp_path)
+    trees.put(root / os.fsdecode(b"f\xff") / "1.jpg", 0)
+    with pytest.raises(DataError, match=r"no printable text .*udcff"):
+        read(root)
+
+
+def test_an_image_whose_name_is_no_text_is_fine(tmp_path):
+    root = trees.folder(tmp_path)
+    trees.put(root / "cat" / os.fsdecode(b"f\xff.jpg"), 0)
+    assert len(read(root)) == 13
+
+
 def test_a_class_that_is_tested_and_not_trained_on_is_named(tmp_path):
     root = trees.folder(tmp_path, ("train", "test"))
     (root / "test" / "dog").rename(root / "test" / "dogs")

@@ -111,7 +111,8 @@ def test_absolute_paths_must_lie_in_a_named_root(tmp_path, inside):
     ("text", "words"),
     [
         ("file,label\n1.jpg,x\n", "has no column path; it has file, label"),
-        ("path,lable\n1.jpg,x\n", r"has no column label; it has path, lable\. Did you mean 'lable'\?"),
+        ("path,lable\n1.jpg,x\n", r"has no column label; it has path, lable\. .* Did you mean 'lable'\?"),
+        ("path,label,label\n1.jpg,x,y\n", "more than one column label"),
         ("path;label\n1.jpg;x\n", "has no column path and no column label; .*separated by commas"),
         ("path,label\n", "has no rows"),
         ("", "cannot be read as a table"),

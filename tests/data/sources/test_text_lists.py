@@ -62,6 +62,12 @@ def test_labels_with_a_gap_are_refused(tree):
         read(tree)
 
 
+def test_one_absurd_label_is_counted_without_counting_to_it(tree):
+    train_list(tree).write_text("a.jpg 0\nb.jpg 999999999999\n")
+    with pytest.raises(DataError, match=r"none of 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, \.\.\. \(999,999,999,998 in all\)"):
+        read(tree)
+
+
 def test_a_test_label_that_training_does_not_have_is_refused(tree):
     file = tree / "ImageNet_LT" / FILES["test"]
     file.write_text(file.read_text().replace(" 3\n", " 4\n"))

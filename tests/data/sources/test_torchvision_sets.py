@@ -97,6 +97,20 @@ def test_a_damaged_aircraft_list_is_named(tmp_path):
         aircraft(root=str(tmp_path))
 
 
+def test_an_aircraft_without_a_training_image_is_named(tmp_path):
+    base = trees.aircraft(tmp_path)
+    trees.lines(base / "data" / "images_variant_trainval.txt", ["0000000 Made-up 0-100"])
+    with pytest.raises(DataError, match=r"without a training image in images_variant_trainval\.txt .*Made-up 1-100"):
+        aircraft(root=str(tmp_path))
+
+
+def test_aircraft_lists_of_different_lengths_are_refused(tmp_path):
+    base = trees.aircraft(tmp_path)
+    trees.lines(base / "data" / "images_family_trainval.txt", ["0000000 Made-up 0 family"])
+    with pytest.raises(DataError, match="12 training images have a variant, and 1 a family"):
+        aircraft(root=str(tmp_path))
+
+
 @pytest.mark.parametrize(("read", "draw"), [(cars, trees.cars), (aircraft, trees.aircraft)])
 def test_missing_images_are_counted(tmp_path, read, draw):
     base = draw(tmp_path)

@@ -14,6 +14,7 @@ from ltr.data.sources.checks import (
     dataset_folder,
     read_mapping,
     read_table,
+    refuse_empty,
     require,
     same_ids,
     shown,
@@ -102,12 +103,7 @@ def _read(name: str, base: Path, roots: Sequence[str], how: str, published: Mapp
     train = [image for image in paths if flags[image] == "1"]
     order = train + [image for image in paths if flags[image] == "0"]
     labels = np.array([label_of[class_of[image]] for image in order], dtype=np.int64)
-    empty = np.flatnonzero(np.bincount(labels[: len(train)], minlength=len(class_ids)) == 0)
-    if empty.size:
-        raise DataError(
-            f"{name}: classes without a training image, by class_id: {shown([class_ids[label] for label in empty])}. "
-            f"Fetch {base / 'image_class_labels.txt'} and {base / 'train_test_split.txt'} again"
-        )
+    refuse_empty(name, labels[: len(train)], class_ids, f"{base / 'train_test_split.txt'}, by class_id")
     files = ImageFiles.from_paths(base, ("images/" + paths[image] for image in order))
     parts = {"train": range(len(train)), "test": range(len(train), len(order))}
     counts = {part: len(indices) for part, indices in parts.items()}

@@ -118,6 +118,23 @@ def refuse_duplicates(name: str, what: str, entries: Iterable[object]) -> None:
         raise DataError(f"{name}: {what} comes twice: {shown(list(dict.fromkeys(twice)))}. Each may come once")
 
 
+def refuse_empty(name: str, labels: np.ndarray, entries: Sequence[object], where: str) -> None:
+    """Raise DataError naming the classes without a training image, if there are any.
+
+    Args:
+        labels: of the training images.
+        entries: what to call each class in the message.
+        where: what was read.
+    """
+    empty = np.flatnonzero(np.bincount(labels, minlength=len(entries)) == 0)
+    if empty.size:
+        named = shown([entries[label] for label in empty.tolist()])
+        raise DataError(
+            f"{name}: classes without a training image in {where}: {named}. "
+            "Every class needs one; fetch the files again"
+        )
+
+
 def same_ids(name: str, file: Path, ids: Mapping[str, object], others: Path, other_ids: Mapping[str, object]) -> None:
     """Raise DataError where two files are not about the same ids."""
     missing = [key for key in ids if key not in other_ids]

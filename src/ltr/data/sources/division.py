@@ -30,7 +30,9 @@ def held_for_test(
     """
     if not 0 < fraction < 1:
         raise ConfigError(f"dataset.test_fraction={fraction}: it must be greater than 0 and less than 1")
-    draws = np.array([derive_seed(seed, "test part", path) for path in paths], dtype=np.int64)
+    # file names need not be UTF-8
+    names = [path.encode("utf-8", "backslashreplace").decode() for path in paths]
+    draws = np.array([derive_seed(seed, "test part", path) for path in names], dtype=np.int64)
     is_test = np.zeros(len(labels), dtype=bool)
     # by class, and in a class by draw
     order = np.lexsort((draws, labels))

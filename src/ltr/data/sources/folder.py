@@ -102,6 +102,11 @@ def _class_names(name: str, base: Path, found: Mapping[str, Classes]) -> tuple[s
                 f"{name}: {base / part} has classes that {base / 'train'} has not: {shown(unknown)}"
                 f"{nearest(unknown[0], train)}. What is tested must be trained on; name the folders alike"
             )
+    strange = [ascii(class_name) for class_name in sorted(train) if not class_name.isprintable()]
+    if strange:
+        raise DataError(
+            f"{name}: folders in {base} whose names are no printable text (UTF-8): {shown(strange)}. Rename them"
+        )
     empty = [class_name for class_name in sorted(train) if not train[class_name]]
     if empty:
         raise DataError(

@@ -13,7 +13,7 @@ import numpy as np
 
 from ltr.data.archives import Archive, fetch
 from ltr.data.source import ImageFiles, Source, read_only
-from ltr.data.sources.checks import checked_files, dataset_folder, require, shown, warn_if_partial
+from ltr.data.sources.checks import checked_files, dataset_folder, refuse_empty, require, shown, warn_if_partial
 from ltr.data.sources.json_arrays import read_arrays
 from ltr.errors import DataError
 
@@ -155,7 +155,7 @@ def inaturalist(
         parts[part] = range(before, len(table))
 
     names.update(_unhidden(about.name, base / "categories.json", names))
-    _refuse_empty(about.name, base / train, labels[0], class_ids)
+    refuse_empty(about.name, labels[0], class_ids.tolist(), f"{base / train}, by category id")
     files = checked_files(about.name, table.files(base), named_in=f"{train} and {val}", roots=roots)
     classes = [names[int(number)] for number in class_ids]
     counts = {part: len(indices) for part, indices in parts.items()}
@@ -250,12 +250,6 @@ def _places(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
     places[places == len(ascending)] = 0
     found = ascending[places] == values if len(ascending) else np.zeros(len(values), dtype=bool)
     return np.where(found, places, -1)
-
-
-def _refuse_empty(name: str, file: Path, labels: np.ndarray, class_ids: np.ndarray) -> None:
-    empty = class_ids[np.bincount(labels, minlength=len(class_ids)) == 0]
-    if empty.size:
-        raise DataError(f"{name}: {file} has categories without an image, by id: {shown(empty.tolist())}")
 
 
 def _unhidden(name: str, file: Path, hidden: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:

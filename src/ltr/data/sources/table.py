@@ -52,9 +52,10 @@ def image_table(
     paths, labels = columns["path"], columns["label"]
     refuse_duplicates(name, f"a path in {table}", paths)
     rows_of = _parts(name, table, columns.get("split", ["train"] * len(paths)))
+    source_name = name
     if "test" not in rows_of and "val" in rows_of:
         rows_of["test"] = rows_of.pop("val")
-        name += "-val_as_test"
+        source_name += "-val_as_test"
 
     class_names = _class_names([labels[row] for row in rows_of["train"]])
     label_of = {class_name: number for number, class_name in enumerate(class_names)}
@@ -68,7 +69,7 @@ def image_table(
     if "test" not in rows_of:
         is_test = held_for_test(name, paths, numbers, class_names, fraction=test_fraction, seed=split_seed)
         rows_of = {"train": np.flatnonzero(~is_test).tolist(), "test": np.flatnonzero(is_test).tolist()}
-        name = divided_name(name, test_fraction, split_seed)
+        source_name = divided_name(name, test_fraction, split_seed)
     order: list[int] = []
     parts: dict[str, range] = {}
     for part in PARTS:
@@ -77,7 +78,7 @@ def image_table(
             order += rows_of[part]
     files = ImageFiles.from_paths(base, (paths[row] for row in order), exif=exif)
     files = checked_files(name, files, named_in=str(table), roots=roots, sizes=file_sizes)
-    return Source(name, files, numbers[order], class_names, parts)
+    return Source(source_name, files, numbers[order], class_names, parts)
 
 
 def _parts(name: str, table: Path, split: Sequence[str]) -> dict[str, list[int]]:
@@ -120,9 +121,12 @@ def _read(name: str, table: Path) -> dict[str, list[str]]:
     if missing:
         hint = nearest(missing[0], found.column_names)
         raise DataError(
-            f"{name}: {table} has no column {' and no column '.join(missing)}; it has {shown(found.column_names)}{hint}"
-            ". The columns are path, label and, if you like, split; CSV is separated by commas"
+            f"{name}: {table} has no column {' and no column '.join(missing)}; it has {shown(found.column_names)}. The "
+            f"columns are path, label and, if you like, split; CSV is separated by commas{hint}"
         )
+    twice = [column for column in (*NEEDED, "split") if found.column_names.count(column) > 1]
+    if twice:
+        raise DataError(f"{name}: {table} has more than one column {' and '.join(twice)}. Rename the others")
     if found.num_rows == 0:
         raise DataError(f"{name}: {table} has no rows")
     return {column: _texts(name, table, column, found) for column in (*NEEDED, "split") if column in found.column_names}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import (
+    MOST_SHOWN,
     checked_files,
     dataset_folder,
     read_lines,
@@ -113,11 +115,11 @@ def _contiguous(name: str, file: Path, labels: Sequence[int]) -> int:
     there = set(labels)
     largest = max(there)
     if len(there) <= largest:
-        # counted from below, so that one absurd label does not make a list of millions
-        gaps = [label for label in range(min(largest, 10_000_000)) if label not in there]
+        gaps = list(itertools.islice((label for label in range(largest) if label not in there), MOST_SHOWN))
+        more = f", ... ({largest + 1 - len(there):,} in all)" if largest + 1 - len(there) > len(gaps) else ""
         raise DataError(
-            f"{name}: {file} has labels up to {largest}, but none of {shown(gaps)}. Labels must be 0..C-1 without a "
-            "gap, and every class needs a training image"
+            f"{name}: {file} has labels up to {largest}, but none of {shown(gaps)}{more}. Labels must be 0..C-1 "
+            "without a gap, and every class needs a training image"
         )
     return largest + 1
 

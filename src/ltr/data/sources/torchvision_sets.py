@@ -10,7 +10,7 @@ import numpy as np
 
 from ltr.data.archives import Archive, fetch
 from ltr.data.source import ImageFiles, Source
-from ltr.data.sources.checks import checked_files, dataset_folder, require, warn_if_partial
+from ltr.data.sources.checks import checked_files, dataset_folder, refuse_empty, require, warn_if_partial
 from ltr.errors import DataError
 
 SVHN_PUBLISHED = {"train": 73_257, "test": 26_032}
@@ -86,6 +86,9 @@ def cars(*, root: str, roots: Sequence[str] = ()) -> Source:
         paths += [str(Path(path).relative_to(base)) for path, _ in reader._samples]
         labels += [int(label) for _, label in reader._samples]
         names = tuple(str(name) for name in reader.classes)
+    refuse_empty(
+        "cars", np.array(labels[: parts["train"].stop], dtype=np.int64), names, str(base / annotations["train"])
+    )
     counts = {part: len(indices) for part, indices in parts.items()}
     warn_if_partial("cars", counts | {"classes": len(names)}, CARS_PUBLISHED)
     files = checked_files("cars", ImageFiles.from_paths(base, paths), named_in=" and ".join(annotations), roots=roots)
@@ -134,22 +137,27 @@ def aircraft(*, root: str, train_part: str = "trainval", roots: Sequence[str] = 
         paths += [str(Path(path).relative_to(base)) for path in reader._image_files]
         labels += reader._labels
     names = tuple(reader.classes)
-    taxonomy = {level: _above(read(official["train"], level), labels, names) for level in LEVELS}
+    train_labels = labels[: parts["train"].stop]
+    where = f"images_variant_{official['train']}.txt in {base / 'data'}"
+    refuse_empty("aircraft", np.array(train_labels, dtype=np.int64), names, where)
+    taxonomy = {level: _above(read(official["train"], level), level, train_labels) for level in LEVELS}
     counts = {part: len(indices) for part, indices in parts.items()} | {"classes": len(names)}
     warn_if_partial("aircraft", counts, AIRCRAFT_PUBLISHED | {"train": 6_667 if train_part == "trainval" else 3_334})
     files = checked_files("aircraft", ImageFiles.from_paths(base, paths), named_in="images_variant_*.txt", roots=roots)
     return Source("aircraft", files, np.array(labels, dtype=np.int64), names, parts, taxonomy=taxonomy)
 
 
-def _above(reader: Any, labels: Sequence[int], names: Sequence[str]) -> tuple[str, ...]:
+def _above(reader: Any, level: str, labels: Sequence[int]) -> tuple[str, ...]:
     """The class of a coarser level that each variant belongs to, by its first training image."""
+    if len(reader) != len(labels):
+        raise DataError(
+            f"aircraft: {len(labels)} training images have a variant, and {len(reader)} a {level}. Unpack the archive "
+            "again"
+        )
     coarse: dict[int, str] = {}
     for label, number in zip(labels, reader._labels):
         coarse.setdefault(label, reader.classes[number])
-    missing = [name for label, name in enumerate(names) if label not in coarse]
-    if missing:
-        raise DataError(f"aircraft: variants without a training image: {', '.join(missing)}. Unpack the archive again")
-    return tuple(coarse[label] for label in range(len(names)))
+    return tuple(coarse[label] for label in range(len(coarse)))
 
 
 def _reader(name: str, file: Path, make: Callable[[], Any]) -> Any:
