@@ -12,6 +12,7 @@ from ltr.console import plain_warnings
 from ltr.report.figures import draw
 from ltr.report.table import plain_table, result_table
 from ltr.runs.result import Outcome, finished_before
+from ltr.sweeps import in_sweep
 
 
 def carry_out(config: Mapping[str, Any], console: Console) -> Outcome:
@@ -22,11 +23,25 @@ def carry_out(config: Mapping[str, Any], console: Console) -> Outcome:
         if outcome is None:
             from ltr.runs.runner import run
 
-            outcome = run(config, overrides, console)
+            outcome = run(config, overrides, console, read=_reader())
         else:
             console.print("finished before (resume=never runs it again)", highlight=False)
         show(outcome, config, console)
     return outcome
+
+
+_sources: list[Any] = []  # one reader for all jobs of a sweep that run in this process
+
+
+def _reader() -> Any:
+    from ltr.configuration.targets import instantiate
+    from ltr.runs.plan import LastSource
+
+    if not in_sweep():
+        return instantiate
+    if not _sources:
+        _sources.append(LastSource())
+    return _sources[0]
 
 
 def objective(result: Mapping[str, Any]) -> float | None:

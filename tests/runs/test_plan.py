@@ -12,7 +12,7 @@ from ltr.data.splits import Split
 from ltr.errors import ConfigError
 from ltr.methods.base import ImageClassifier
 from ltr.methods.stage import DataFacts, Settings, Stage
-from ltr.runs.plan import data_facts, plan_keys, warn_of_double_balancing
+from ltr.runs.plan import LastSource, data_facts, plan_keys, warn_of_double_balancing
 
 NONE = np.empty(0, np.int64)
 SOURCE = Source("t", np.zeros((6, 2, 2, 1), np.uint8), np.array([0, 0, 0, 1, 0, 1]), ("a", "b"), {"train": range(6)})
@@ -59,8 +59,8 @@ def test_a_parent_that_does_not_stand_before_its_child_is_refused():
     child = Stage("classifier", "classifier", one, ImageClassifier, parents=("representation",))
     parent = Stage("representation", "representation", one, ImageClassifier)
     with pytest.raises(ConfigError, match="'classifier' starts from 'representation'"):
-        plan_keys([child, parent], 0, SOURCE, SPLIT)
-    planned = plan_keys([parent, child], 0, SOURCE, SPLIT)
+        plan_keys([child, parent], 0, SOURCE, SPLIT, FACTS)
+    planned = plan_keys([parent, child], 0, SOURCE, SPLIT, FACTS)
     assert planned["classifier"][1]["parents"] == {"representation": planned["representation"][0]}
 
 
@@ -75,3 +75,14 @@ def test_normalisation_that_does_not_fit_the_images_is_refused(mean, std, messag
 
 def test_facts_survive_a_checkpoint():
     assert DataFacts.from_plain(FACTS.as_plain()) == FACTS
+
+
+def test_the_last_source_is_read_once_until_another_one_is_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr("ltr.runs.plan.instantiate", lambda page: asked.append(dict(page)) or object())
+    read = LastSource()
+    first = read({"_target_": "x", "root": "a"})
+    assert read({"root": "a", "_target_": "x"}) is first
+    assert read({"_target_": "x", "root": "b"}) is not first
+    assert read({"_target_": "x", "root": "a"}) is not first
+    assert [page["root"] for page in asked] == ["a", "b", "a"]

@@ -1,8 +1,8 @@
 """Ranges and choices: what the ``_allowed_`` entries of the pages say, checked against the values given.
 
 The grammar of an entry is a list of choices, or a string ``[list of ][int ]INTERVAL[ or WORD]`` such as ``[0, 1)``,
-``int [1, inf)``, ``(0, inf) or null``, ``[0, inf) or auto`` or ``list of (0, 1)``. ``[[a, b]]`` stands for a list of any
-of these choices.
+``int [1, inf)``, ``(0, inf) or null``, ``[0, inf) or auto`` or ``list of (0, 1)``. ``[[a, b]]`` stands for a list of
+any of these choices.
 """
 
 from __future__ import annotations

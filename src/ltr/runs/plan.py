@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from ltr.configuration.pages import canonical_json
 from ltr.configuration.targets import instantiate
 from ltr.data.source import ImageFiles, Source
 from ltr.data.splits import Split
@@ -43,11 +44,30 @@ class RunPlan:
     keys: dict[str, tuple[str, dict[str, Any]]]
 
 
-def plan_of(config: Mapping[str, Any], source: Source | None = None) -> RunPlan:
+class LastSource:
+    """Reads a data set and keeps it until another one is asked for: the jobs of a sweep mostly share theirs."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[str, Source] | None = None
+
+    def __call__(self, page: Mapping[str, Any]) -> Source:
+        which = canonical_json(page)
+        if self._kept is None or self._kept[0] != which:
+            self._kept = None  # before the next one is read: two may not fit
+            self._kept = (which, instantiate(page))
+        return self._kept[1]
+
+
+def plan_of(
+    config: Mapping[str, Any],
+    source: Source | None = None,
+    read: Callable[[Mapping[str, Any]], Source] = instantiate,
+) -> RunPlan:
     """The plan of a checked, resolved, plain configuration; it reads the data and trains nothing.
 
     Args:
         source: of ``config``, where it has been read already (runs that share a data set then share the memory).
+        read: the page of a source to the source, where none is given.
 
     Raises:
         LtrError: what the run itself would refuse before its first stage; `NeedsValidation` where only the images to
@@ -56,7 +76,7 @@ def plan_of(config: Mapping[str, Any], source: Source | None = None) -> RunPlan:
     device = resolve_device(config["trainer"]["accelerator"])
     precision = resolve_precision(config["trainer"]["precision"], device)
     method: Method = instantiate(config["method"])
-    found: Source = instantiate(config["dataset"]["source"]) if source is None else source
+    found: Source = read(config["dataset"]["source"]) if source is None else source
     split: Split = instantiate(config["dataset"]["split"], found)
     _check_split(config, split, device)
     facts = data_facts(config, found, split)

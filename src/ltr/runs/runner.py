@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from ltr.configuration.targets import check_arguments
+from ltr.configuration.targets import check_arguments, instantiate
 from ltr.data.source import Source
 from ltr.data.splits import save_split
 from ltr.errors import CheckpointError, ConfigError, Interrupted
@@ -22,7 +22,7 @@ from ltr.runs.device import device_name, keep_freed_memory
 from ltr.runs.evaluate import Judged, evaluate
 from ltr.runs.interrupt import StopRequest, stop_request
 from ltr.runs.loggers import RunLoggers
-from ltr.runs.plan import plan_of, warn_of_double_balancing
+from ltr.runs.plan import RunPlan, plan_of, warn_of_double_balancing
 from ltr.runs.protocols import headline_metric, protocol_of
 from ltr.runs.provenance import provenance
 from ltr.runs.result import (
@@ -41,7 +41,13 @@ from ltr.runs.stages import ARRAYS, Stages
 from ltr.runs.store import StageStore
 
 
-def run(config: Mapping[str, Any], overrides: Sequence[str], console: Console, source: Source | None = None) -> Outcome:
+def run(
+    config: Mapping[str, Any],
+    overrides: Sequence[str],
+    console: Console,
+    source: Source | None = None,
+    read: Callable[[Mapping[str, Any]], Source] = instantiate,
+) -> Outcome:
     """Do what a checked, resolved, plain configuration says.
 
     Args:
@@ -49,6 +55,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str], console: Console, s
         overrides: the command's overrides, kept for the record.
         console: where progress goes.
         source: the data set of ``config``, where it has been read already.
+        read: see `ltr.runs.plan.plan_of`.
 
     Raises:
         LtrError: anything the user can mend; nothing half-written is left.
@@ -61,7 +68,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str], console: Console, s
     if finished is not None:
         return finished
     with stop_request() as request:
-        return _Run(config, overrides, console, request, source).carry_out()
+        return _Run(config, overrides, console, request, lambda: plan_of(config, source, read)).carry_out()
 
 
 class _Run:
@@ -73,14 +80,14 @@ class _Run:
         overrides: Sequence[str],
         console: Console,
         request: StopRequest,
-        source: Source | None,
+        plan: Callable[[], RunPlan],
     ) -> None:
         self.config = config
         self.overrides = overrides
         self.console = console
         self.directory = run_directory(config)
         self.started = False
-        planned = plan_of(config, source)
+        planned = plan()
         self.device, self.precision, self.method = planned.device, planned.precision, planned.method
         self.source, self.split, self.facts = planned.source, planned.split, planned.facts
         self.plan, self.keys = planned.stages, planned.keys
