@@ -78,6 +78,7 @@ def test_every_setting_changes_the_key(field):
         {"facts": dataclasses.replace(FACTS, mean=(0.4,))},
         {"facts": dataclasses.replace(FACTS, std=(0.3,))},
         {"facts": dataclasses.replace(FACTS, image_shape=(1, 4, 4))},
+        {"facts": dataclasses.replace(FACTS, image_resize=256)},
     ],
 )
 def test_everything_else_that_determines_a_stage_changes_the_key(changes):

@@ -28,6 +28,7 @@ class DataFacts:
     std: tuple[float, ...]
     class_names: tuple[str, ...]
     class_counts: tuple[int, ...]  # images per class in the train split
+    image_resize: int | None = None  # short side in pixels before evaluation's crop of image files, where a page says
 
     @property
     def num_classes(self) -> int:
@@ -35,11 +36,12 @@ class DataFacts:
 
     def as_plain(self) -> dict[str, Any]:
         """Lists and numbers only, as a checkpoint stores them."""
-        return {key: list(value) for key, value in asdict(self).items()}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> DataFacts:
-        return cls(**{key: tuple(value) for key, value in plain.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+        return cls(**fields)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,8 @@ def stage_spec(
         # what the network makes of the pixels before its first layer
         "input": {"shape": list(facts.image_shape), "mean": list(facts.mean), "std": list(facts.std)},
     }
+    if facts.image_resize is not None:
+        spec["input"]["resize"] = facts.image_resize
     if stage.settings.selection == "best_val":
         spec["val"] = array_digest(split.val)
     elif stage.settings.selection == "best_test":

@@ -121,6 +121,7 @@ def data_facts(config: Mapping[str, Any], source: Source, split: Split) -> DataF
         std=tuple(float(value) for value in std),
         class_names=tuple(split.class_names),
         class_counts=tuple(int(count) for count in split.class_counts),
+        image_resize=config["dataset"].get("image_resize"),
     )
 
 

@@ -1,0 +1,133 @@
+"""What stored stages save: ratios of commands to each other, in one run.
+
+    python scripts/bench_stages.py                          # digits_lt
+    python scripts/bench_stages.py --data /path/to/cifar    # CIFAR-10-LT as well
+
+- tau:     one run that judges 21 values of tau against one that judges one; the representation is stored. At most 1.03.
+- jobs:    the same 21 values as a sweep of 21 jobs; seconds a job.
+- methods: a sweep over six methods that share their representation against the run of ERM alone. At most 1.6.
+- plans:   a sweep of 200 plans against Hydra's own time for 200 jobs that do nothing; seconds beyond it, at most 5.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from ltr.configuration.pages import conf_directory
+
+TRAIN = "from ltr.cli import train; train()"
+NOTHING = f"""
+import hydra
+
+@hydra.main(version_base="1.3", config_path={str(conf_directory())!r}, config_name="train")
+def app(config):
+    pass
+
+app()
+"""
+QUIET = ["figures=none", "callbacks.progress=none"]
+METHODS = "erm,crt,lws,tau_norm,ncm,posthoc_la"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with cifar-10-batches-py")
+    parser.add_argument("--rounds", type=int, default=3, help="of the comparison over tau")
+    parser.add_argument("--epochs", type=int, default=20, help="of the representation on CIFAR-10-LT")
+    parser.add_argument("--only", choices=("tau", "jobs", "methods", "plans"), nargs="*")
+    arguments = parser.parse_args()
+    sets = {"digits_lt": ["dataset=digits_lt", "dataset.val=train_fraction"]}
+    if arguments.data:
+        sets["cifar10_lt"] = [
+            "dataset=cifar10_lt", "dataset.val=test_fraction", f"paths.data={arguments.data.absolute()}",
+            f"trainer.max_epochs={arguments.epochs}",
+        ]  # fmt: skip
+    parts = {"tau": tau, "jobs": jobs, "methods": methods, "plans": plans}
+    for name, part in parts.items():
+        if not arguments.only or name in arguments.only:
+            for title, overrides in sets.items():
+                with tempfile.TemporaryDirectory() as folder:
+                    print(f"{name:<8} {title:<11} {part(Path(folder), overrides, arguments.rounds)}", flush=True)
+
+
+def tau(folder: Path, overrides: list[str], rounds: int) -> str:
+    """Medians of a run with one tau and one with 21, each from a store with the representation alone."""
+    seconds(TRAIN, [*overrides, "method=erm"], folder)
+    stored = folder / "stored"
+    (folder / "outputs" / "stages").rename(stored)
+    times: dict[str, list[float]] = {"0.5": [], "auto": []}
+    for turn in range(rounds + 1):
+        for value, found in times.items():
+            shutil.rmtree(folder / "outputs")
+            shutil.copytree(stored, folder / "outputs" / "stages")
+            taken = seconds(TRAIN, [*overrides, "method=tau_norm", f"method.tau={value}"], folder)
+            if turn:  # the first round fills the file cache
+                found.append(taken)
+    one, many = (statistics.median(found) for found in times.values())
+    return f"one tau {one:6.2f} s   21 values {many:6.2f} s   ratio {many / one:.3f}"
+
+
+def jobs(folder: Path, overrides: list[str], rounds: int) -> str:
+    """Seconds a job of a sweep over 21 values of tau; the representation is stored."""
+    seconds(TRAIN, [*overrides, "method=erm"], folder)
+    values = ",".join(f"{i / 20:g}" for i in range(21))
+    taken = seconds(TRAIN, ["-m", *overrides, "method=tau_norm", f"method.tau={values}"], folder)
+    return f"21 jobs {taken:6.2f} s   {taken / 21:.2f} s a job, start-up included"
+
+
+def methods(folder: Path, overrides: list[str], rounds: int) -> str:
+    """The six methods with classifiers of two epochs against ERM alone."""
+    alone = seconds(TRAIN, [*overrides, "method=erm"], folder)
+    shutil.rmtree(folder / "outputs")
+    more = "experiment=two_epoch_classifiers"
+    pages = folder / "pages" / "experiment"
+    pages.mkdir(parents=True)
+    # a key of two of the methods: as a page it holds where the method has it
+    (pages / "two_epoch_classifiers.yaml").write_text("# @package _global_\nmethod:\n  classifier:\n    epochs: 2\n")
+    command = [f"--config-dir={folder / 'pages'}", "-m", *overrides]
+    together = seconds(TRAIN, [*command, "method=crt,lws", more], folder)
+    together += seconds(TRAIN, ["-m", *overrides, "method=erm,tau_norm,ncm,posthoc_la"], folder)
+    keys = {path.parent.name for path in (folder / "outputs" / "stages").glob("*/weights.ckpt")}
+    return (
+        f"erm {alone:6.2f} s   {METHODS} {together:6.2f} s   ratio {together / alone:.2f}   {len(keys)} trained stages"
+    )
+
+
+def plans(folder: Path, overrides: list[str], rounds: int) -> str:
+    """200 jobs that plan, beyond 200 jobs that do nothing."""
+    seeds = ",".join(str(seed) for seed in range(200))
+    command = ["-m", *overrides, "method=crt", f"seed={seeds}"]
+    nothing = seconds(NOTHING, command, folder)
+    planned = seconds(TRAIN, [*command, "stages=plan"], folder)
+    return f"200 jobs of Hydra {nothing:6.2f} s   200 plans {planned:6.2f} s   beyond {planned - nothing:.2f} s"
+
+
+def seconds(code: str, arguments: list[str], folder: Path) -> float:
+    """Wall seconds of one process from start to end."""
+    script = folder / "command.py"
+    script.write_text(code)
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments, *QUIET],
+        cwd=folder,
+        env={**os.environ, "HYDRA_FULL_ERROR": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    taken = time.perf_counter() - started
+    if done.returncode:
+        sys.exit(done.stdout[-2000:] + done.stderr)
+    return taken
+
+
+if __name__ == "__main__":
+    main()
