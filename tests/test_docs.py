@@ -53,8 +53,8 @@ def commands() -> list:
 @pytest.mark.slow
 @pytest.mark.parametrize(("words", "needs"), commands())
 def test_a_command_of_the_documentation_runs(words, needs, ltr_train, ltr_eval, small_sources, capsys):
-    if needs:
-        pytest.importorskip(needs)
+    if needs != "cifar":  # small stand-ins are there
+        pytest.importorskip(needs or "ltr")
     program, arguments = words[0], words[1:]
     if program == "ltr-train":
         flags = [a for a in arguments if a.startswith("-")]
