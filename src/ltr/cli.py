@@ -38,6 +38,13 @@ def stages() -> None:
     sys.exit(_process(lambda: guarded(lambda: main(sys.argv[1:]))))
 
 
+def data() -> None:
+    """Entry point of ``ltr-data``."""
+    from ltr.data_command import main
+
+    sys.exit(_process(lambda: guarded(lambda: main(sys.argv[1:]))))
+
+
 def train_main(argv: list[str]) -> int:
     """``ltr-train`` with these arguments; returns the exit code."""
     return guarded(lambda: _train(argv))

@@ -9,7 +9,8 @@ from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
 from ltr.data.augment import Augmentation
-from ltr.data.files import ATTEMPTS, FileCrop, FileLoader, to_rgb
+from ltr.data.decode import to_rgb
+from ltr.data.files import ATTEMPTS, FileCrop, FileLoader
 from ltr.data.source import ImageFiles
 from ltr.errors import ConfigError, DataError
 from ltr.randomness import uniforms

@@ -109,7 +109,7 @@ def _settable(config: Mapping[str, Any], links: Mapping[str, str]) -> list[str]:
     followed = [key for key in dict.fromkeys(links.values()) if key == "paths.data" or key.startswith("dataset.")]
     inside = [key for part in ("source", "split") for key, _ in leaves(config["dataset"][part], f"dataset.{part}")]
     own = [key for key in inside if key not in links and not key.endswith("_target_")]
-    more = [f"dataset.{key}" for key in ("image_size", "image_resize") if key in config["dataset"]]
+    more = [f"dataset.{key}" for key in ("image_size", "image_resize", "packed") if key in config["dataset"]]
     return [*keys, *followed, *own, *more, *(f"trainer.{key}" for key in _TRAINER)]
 
 

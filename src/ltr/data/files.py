@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ltr.data.batch import Batch, to_device
+from ltr.data.decode import decoded
 from ltr.data.loading import EpochLoader
+from ltr.data.packed import refuse_too_few_pixels
 from ltr.data.source import ImageFiles
 from ltr.errors import ConfigError, DataError
 from ltr.randomness import derive_seed, uniforms
@@ -90,40 +92,21 @@ class FileCrop:
         left, top = (width - box_width) // 2, (height - box_height) // 2
         return left, top, left + box_width, top + box_height
 
-    def read(self, path: str, uniform: np.ndarray | None, *, exif: bool = False) -> np.ndarray:
+    def read(self, opened: Any, uniform: np.ndarray | None, *, exif: bool = False) -> np.ndarray:
         """Decode, crop and resize one file.
 
         Args:
+            opened: what Pillow opens (a path, a binary stream), or a decoded image.
             uniform: for a random crop, see `random_box`; None for evaluation's.
             exif: turn the image as its EXIF orientation says, see `ltr.data.source.ImageFiles`.
 
         Returns:
             uint8 [size, size, 3].
         """
-        with Image.open(path) as opened:
-            image = to_rgb(ImageOps.exif_transpose(opened) if exif else opened)
+        image = opened if isinstance(opened, Image.Image) else decoded(opened, exif=exif)
         width, height = image.size
         box = self.centre_box(width, height) if uniform is None else self.random_box(width, height, uniform)
         return np.asarray(image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box))
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode as RGB: grey is repeated, CMYK and palettes converted, 16 bits cut to the upper 8, alpha dropped.
-
-    Raises:
-        ValueError: floating-point pixels, whose range is not known.
-    """
-    if image.mode == "F":
-        raise ValueError("it has floating-point pixels, whose range is not known; convert it to 8 or 16 bits")
-    if image.mode.startswith("I"):
-        levels = np.asarray(image).astype(np.int64)
-        if levels.min(initial=0) < 0 or levels.max(initial=0) > 65535:
-            raise ValueError("its pixels need more than 16 bits; convert it to 8 or 16 bits")
-        return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        # straight to RGB, Pillow warns about the transparency that is lost
-        return image.convert("RGBA").convert("RGB")
-    return image.convert("RGB")
 
 
 class Task(NamedTuple):
@@ -154,11 +137,11 @@ class _Files(Dataset):
         pixels = np.empty((len(task.indices), size, size, 3), dtype=np.uint8)
         uniform = None if task.seed is None else uniforms(task.seed, task.positions, 4 * ATTEMPTS)
         for row, index in enumerate(task.indices):
-            path = self.files.path(int(index))
             try:
-                pixels[row] = self.crop.read(path, None if uniform is None else uniform[row], exif=self.files.exif)
+                opened = self.files.open(int(index))
+                pixels[row] = self.crop.read(opened, None if uniform is None else uniform[row], exif=self.files.exif)
             except Exception as error:  # decoders raise whatever they like for a damaged file
-                return task, Failure(int(index), path, f"{type(error).__name__}: {error}")
+                return task, Failure(int(index), self.files.path(int(index)), f"{type(error).__name__}: {error}")
         return task, torch.from_numpy(pixels)
 
 
@@ -191,6 +174,7 @@ class FileLoader(EpochLoader):
         order, batch_size, positions, length, augment, seed_of_epoch: as in `DeviceLoader`.
 
     Raises:
+        ConfigError: packed images have fewer pixels than ``crop`` asks for.
         DataError: while iterating, for a file that cannot be read; it names path and index.
     """
 
@@ -211,6 +195,7 @@ class FileLoader(EpochLoader):
         train: bool = False,
     ) -> None:
         super().__init__(order=order, batch_size=batch_size, positions=positions, length=length)
+        refuse_too_few_pixels(files, crop.resize)
         self.labels = labels
         self.device = device
         self.augment = augment

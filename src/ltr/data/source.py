@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -65,8 +66,15 @@ class ImageFiles:
         """The full path of image ``index`` (0 <= index < N)."""
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)} image files")
-        relative = self.blob[self.offsets[index] : self.offsets[index + 1]]
-        return os.path.join(self.root, os.fsdecode(relative))
+        return os.path.join(self.root, self.relative(index))
+
+    def relative(self, index: int) -> str:
+        """The path of image ``index`` as the data set names it, from the root."""
+        return os.fsdecode(self.blob[self.offsets[index] : self.offsets[index + 1]])
+
+    def open(self, index: int) -> Any:
+        """What Pillow opens image ``index`` from, or the image itself where it is kept decoded."""
+        return self.path(index)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from ltr.configuration.pages import leaves
 from ltr.configuration.reuse import changed
 from ltr.configuration.targets import check_arguments, instantiate
 from ltr.data.module import DataModule
+from ltr.data.packed import read_source
 from ltr.errors import CheckpointError, ConfigError
 from ltr.runs.checkpoint import describe, load_network
 from ltr.runs.device import keep_freed_memory, resolve_device, resolve_precision
@@ -43,7 +44,7 @@ def judge_again(
     network = load_network(checkpoint)
     used = changed(config or lone_config(checkpoint), overrides)
     refuse(check_arguments({"dataset": used["dataset"]}), "the data set's page does not fit the code")
-    source = instantiate(used["dataset"]["source"])
+    source = read_source(used["dataset"])
     split = instantiate(used["dataset"]["split"], source)
     if tuple(split.class_names) != network.facts.class_names:
         raise CheckpointError(

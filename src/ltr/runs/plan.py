@@ -12,6 +12,7 @@ import torch
 
 from ltr.configuration.pages import canonical_json
 from ltr.configuration.targets import instantiate
+from ltr.data.packed import read_source
 from ltr.data.source import ImageFiles, Source
 from ltr.data.splits import Split
 from ltr.errors import ConfigError
@@ -76,7 +77,7 @@ def plan_of(
     device = resolve_device(config["trainer"]["accelerator"])
     precision = resolve_precision(config["trainer"]["precision"], device)
     method: Method = instantiate(config["method"])
-    found: Source = read(config["dataset"]["source"]) if source is None else source
+    found: Source = read_source(config["dataset"], read) if source is None else source
     split: Split = instantiate(config["dataset"]["split"], found)
     _check_split(config, split, device)
     facts = data_facts(config, found, split)

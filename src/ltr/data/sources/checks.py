@@ -14,6 +14,7 @@ from ltr.data.source import ImageFiles
 from ltr.errors import DataError
 
 MOST_SHOWN = 10
+PARTIAL = "this is not the whole published data set"
 
 
 def dataset_folder(root: str, folder: str) -> Path:
@@ -57,8 +58,7 @@ def warn_if_partial(name: str, found: Mapping[str, int], published: Mapping[str,
     ]
     if other:
         warnings.warn(
-            f"{name}: this is not the whole published data set, it has {'; '.join(other)}. Results cannot be compared "
-            "with published ones",
+            f"{name}: {PARTIAL}, it has {'; '.join(other)}. Results cannot be compared with published ones",
             stacklevel=3,
         )
 

@@ -1,0 +1,109 @@
+"""What a split looks like in numbers, and the first images of some of its classes. Counting decodes no image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ltr.data.source import ImageFiles, Source
+from ltr.data.split import INDEX_ARRAYS, Split
+from ltr.data.split_background import NAME as BACKGROUND
+
+
+@dataclass(frozen=True, eq=False)
+class Description:
+    """A split in numbers. A background class is apart: it is in no count but ``background_share``.
+
+    Attributes:
+        class_names: of the C labels that are classes.
+        labels: int64 [C], those labels.
+        class_counts: int64 [C], training images.
+        images: images per part of the split that has any.
+        imbalance_factor: largest over smallest class; NaN where a class has no training image.
+        gini: Gini coefficient of the class counts, 0 (all equal) to 1.
+        background_share: share of the training images that are background; None where there is no such label.
+    """
+
+    class_names: tuple[str, ...]
+    labels: np.ndarray
+    class_counts: np.ndarray
+    images: dict[str, int]
+    imbalance_factor: float
+    gini: float
+    background_share: float | None
+
+
+def describe(split: Split) -> Description:
+    """The numbers of a split."""
+    background = split.class_names[:1] == (BACKGROUND,) and np.count_nonzero(split.label_map == 0) > 1
+    labels = np.arange(int(background), split.num_classes)
+    counts = split.class_counts[labels]
+    total = int(split.class_counts.sum())
+    smallest = int(counts.min()) if len(counts) else 0
+    return Description(
+        class_names=split.class_names[int(background) :],
+        labels=labels,
+        class_counts=counts,
+        images={part: len(getattr(split, part)) for part in INDEX_ARRAYS if len(getattr(split, part))},
+        imbalance_factor=int(counts.max()) / smallest if smallest else float("nan"),
+        gini=gini(counts),
+        background_share=int(split.class_counts[0]) / total if background and total else None,
+    )
+
+
+def gini(counts: np.ndarray) -> float:
+    """Gini coefficient of class counts: half the mean absolute difference of two classes over the mean (Gini 1912).
+
+    Returns:
+        0 where all are equal, towards 1 where one class has everything; NaN where there is nothing to count.
+    """
+    values = np.sort(np.asarray(counts, dtype=np.float64))
+    total = values.sum()
+    if not total:
+        return float("nan")
+    ranks = 2 * np.arange(1, len(values) + 1) - len(values) - 1
+    return float((ranks * values).sum() / (len(values) * total))
+
+
+def head_middle_tail(class_counts: np.ndarray, classes: int) -> dict[str, np.ndarray]:
+    """Up to ``classes`` labels each from the largest, the middle and the smallest classes; no class twice."""
+    order = np.argsort(-np.asarray(class_counts), kind="stable")
+    order = order[np.asarray(class_counts)[order] > 0]
+    each = max(min(classes, len(order) // 3), 1)
+    middle = max((len(order) - each) // 2, 0)
+    rows = {"head": order[:each], "middle": order[middle : middle + each], "tail": order[-each:]}
+    seen: set[int] = set()
+    kept = {}
+    for place, labels in rows.items():
+        kept[place] = np.array([label for label in labels.tolist() if label not in seen], dtype=np.int64)
+        seen.update(labels.tolist())
+    return kept
+
+
+def first_images(source: Source, split: Split, label: int, number: int) -> np.ndarray:
+    """Indices of the first ``number`` training images of a label."""
+    return split.train[split.label_map[source.labels[split.train]] == label][:number]
+
+
+def thumbnail(source: Source, index: int, side: int) -> np.ndarray | None:
+    """The middle square of an image, uint8 [side, side, 3] (smaller images keep their pixels); None if it is damaged.
+
+    Args:
+        side: in pixels.
+    """
+    from PIL import Image, ImageOps
+
+    from ltr.data.decode import decoded, to_rgb
+
+    if isinstance(source.images, ImageFiles):
+        try:
+            opened = source.images.open(index)
+            image = opened if isinstance(opened, Image.Image) else decoded(opened, exif=source.images.exif)
+        except Exception:  # decoders raise whatever they like; `ltr-data check` says what
+            return None
+    else:
+        pixels = source.images[index]
+        image = to_rgb(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
+    side = min(side, *image.size)
+    return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR))

@@ -1,0 +1,264 @@
+"""Making a packed store: decode and resize in parallel, chunk by chunk, so that a run that was killed goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image, __version__, features
+
+from ltr.data.checking import BadImage
+from ltr.data.decode import MAX_PIXELS, decoded
+from ltr.data.packed import KIND, PackedImages, PackedStore, about_of, chunk_digest, identity_of, with_about
+from ltr.data.parallel import in_parallel
+from ltr.data.source import ImageFiles, Source
+from ltr.errors import ConfigError, DataError
+from ltr.files import write_json, written_atomically
+
+CHUNK = 1024
+_PIECE = 32
+_SHOWN = 10
+_FIELDS = [("image", pa.large_binary()), ("width", pa.int32()), ("height", pa.int32()), ("label", pa.int64()),
+           ("path", pa.large_binary()), ("box", pa.list_(pa.float32(), 4))]  # fmt: skip
+
+
+class Resized(NamedTuple):
+    """An image as it is kept; or, with a reason, one that cannot be."""
+
+    content: bytes
+    width: int
+    height: int
+    scale: float  # of what it was before
+    reason: str | None = None
+
+
+def pack(
+    source: Source,
+    page: Mapping[str, Any],
+    to: Path,
+    *,
+    size: int,
+    format: str = "jpeg",
+    quality: int = 90,
+    workers: int = 1,
+    max_pixels: int = MAX_PIXELS,
+    progress: Callable[[int], object] = lambda number: None,
+) -> bool:
+    """Write ``source`` as a packed file.
+
+    Finished chunks lie in ``<to>.parts`` until the file is whole; the same call goes on with them.
+
+    Args:
+        page: the source's page.
+        to: the file; it is there when it is whole.
+        size: pixels of the short side; smaller images keep theirs.
+        format: ``jpeg`` or ``raw``.
+        quality: of jpeg, 1 to 100 (with Pillow's halved colour resolution); None of it for raw.
+        workers, max_pixels: as in `ltr.data.checking.bad_images`.
+        progress: told how many more images are packed.
+
+    Returns:
+        False where the file was there already, made of the same in the same way.
+
+    Raises:
+        ConfigError: images that lie in no files, or what is there was made in another way.
+        DataError: images cannot be read: how many of a chunk, and the first ten.
+    """
+    files = source.images
+    if not isinstance(files, ImageFiles) or isinstance(files, PackedImages):
+        raise ConfigError(f"{source.name} has no image files to pack: its images are kept in memory or packed already")
+    about = _about(source, page, size, format, quality)
+    if to.exists():
+        _refuse_others(PackedStore(to).about, about, to)
+        return False
+    parts = to.with_name(f"{to.name}.parts")
+    _begin(parts, about)
+    count = math.ceil(len(source) / CHUNK)
+    there = [number for number in range(count) if _part(parts, number).is_file()]
+    progress(sum(len(_rows(source, number)) for number in there))
+    missing = sorted(set(range(count)) - set(there))
+    pieces = (
+        [files.path(row) for row in rows[start : start + _PIECE]]
+        for rows in (_rows(source, number) for number in missing)
+        for start in range(0, len(rows), _PIECE)
+    )
+    work = partial(_resized, exif=files.exif, size=size, quality=quality if format == "jpeg" else None,
+                   max_pixels=max_pixels)  # fmt: skip
+    results = in_parallel(work, pieces, workers)
+    for number in missing:
+        rows = _rows(source, number)
+        images: list[Resized] = []
+        for piece in islice(results, math.ceil(len(rows) / _PIECE)):
+            images += piece
+            progress(len(piece))
+        _refuse_bad(source.name, files, rows, images)
+        batch = _batch(source, rows, images)
+        _write(_part(parts, number), [batch], {**about, "digest": chunk_digest(batch)})
+    _join(parts, count, about, to)
+    shutil.rmtree(parts)
+    return True
+
+
+def bad_packed(images: PackedImages, *, workers: int = 1, progress: Callable[[int], object]) -> list[BadImage]:
+    """The images of a packed file that cannot be decoded, or whose chunk has not the digest that was written."""
+    assert images.store is not None
+    bad: list[BadImage] = []
+    start = 0
+    chunks = range(len(images.store.batches))
+    for reasons in in_parallel(partial(_reasons, images.store.path), chunks, workers):
+        found = enumerate(reasons, start=start)
+        bad += [BadImage(index, images.relative(index), reason) for index, reason in found if reason is not None]
+        start += len(reasons)
+        progress(len(reasons))
+    return bad
+
+
+def _reasons(path: str, chunk: int) -> list[str | None]:
+    store = PackedStore(path)
+    batch = store.batches[chunk]
+    if chunk_digest(batch) != store.about["digests"][chunk]:
+        return [f"the digest of chunk {chunk} is not the one that was written"] * batch.num_rows
+    reasons: list[str | None] = []
+    for row in range(batch.num_rows):
+        try:
+            opened = store.open(chunk * int(store.about["chunk"]) + row)
+            if not isinstance(opened, Image.Image):
+                decoded(opened)
+            reasons.append(None)
+        except Exception as error:  # decoders raise whatever they like
+            reasons.append(f"{type(error).__name__}: {error}")
+    return reasons
+
+
+def _about(source: Source, page: Mapping[str, Any], size: int, format: str, quality: int) -> dict[str, Any]:
+    turbo = features.version("libjpeg_turbo") if features.check("libjpeg_turbo") else "none"
+    about = {
+        "kind": KIND,
+        "name": source.name,
+        "page": identity_of(page),
+        "source": source.fingerprint,
+        "size": size,
+        "format": format,
+        "quality": quality if format == "jpeg" else None,
+        "decoder": f"Pillow {__version__}, libjpeg-turbo {turbo}, bilinear",
+        "chunk": CHUNK,
+        "parts": {part: [indices.start, indices.stop] for part, indices in source.parts.items()},
+        "class_names": list(source.class_names),
+        "class_ids": None if source.class_ids is None else source.class_ids.tolist(),
+        "taxonomy": {rank: list(names) for rank, names in source.taxonomy.items()},
+        "boxes": source.boxes is not None,
+    }
+    return json.loads(json.dumps(about))
+
+
+def _refuse_others(there: Mapping[str, Any], about: Mapping[str, Any], place: Path) -> None:
+    different = [key for key in about if there.get(key) != about[key]]
+    if different:
+        changes = [f"{key}: {str(there.get(key))[:80]} there, {str(about[key])[:80]} now" for key in different]
+        raise ConfigError(
+            f"{place} is there and was made in another way:\n  " + "\n  ".join(changes) + "\nDelete it, or pack to "
+            "another file"
+        )
+
+
+def _begin(parts: Path, about: Mapping[str, Any]) -> None:
+    manifest = parts / "manifest.json"
+    if manifest.is_file():
+        _refuse_others(json.loads(manifest.read_text(encoding="utf-8")), about, parts)
+    elif parts.exists() and any(parts.iterdir()):
+        raise ConfigError(f"{parts} is in the way: unfinished chunks are kept there. Delete it, or pack elsewhere")
+    else:
+        write_json(manifest, about)
+
+
+def _part(parts: Path, number: int) -> Path:
+    return parts / f"{number:06d}.arrow"
+
+
+def _rows(source: Source, number: int) -> range:
+    return range(number * CHUNK, min((number + 1) * CHUNK, len(source)))
+
+
+def _resized(paths: list[str], *, exif: bool, size: int, quality: int | None, max_pixels: int) -> list[Resized]:
+    return [_one(path, exif, size, quality, max_pixels) for path in paths]
+
+
+def _one(path: str, exif: bool, size: int, quality: int | None, max_pixels: int) -> Resized:
+    try:
+        image = decoded(path, exif=exif, max_pixels=max_pixels)
+        scale = min(size / min(image.size), 1.0)
+        if scale < 1:
+            image = image.resize([max(round(side * scale), 1) for side in image.size], Image.Resampling.BILINEAR)
+        if quality is None:
+            return Resized(image.tobytes(), *image.size, scale)
+        stream = io.BytesIO()
+        image.save(stream, "JPEG", quality=quality)
+        return Resized(stream.getvalue(), *image.size, scale)
+    except Exception as error:  # decoders raise whatever they like for a damaged file
+        return Resized(b"", 0, 0, 0.0, f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _refuse_bad(name: str, files: ImageFiles, rows: range, images: list[Resized]) -> None:
+    bad = [f"{files.path(row)}: {image.reason}" for row, image in zip(rows, images) if image.reason is not None]
+    if bad:
+        raise DataError(
+            f"{name}: {len(bad):,} images of the {len(rows):,} looked at last cannot be packed"
+            f"{', the first ten' if len(bad) > _SHOWN else ''}:\n  " + "\n  ".join(bad[:_SHOWN]) + "\nltr-data check "
+            "lists all. Fetch them again, or take them out of the data set; the same command then goes on"
+        )
+
+
+def _batch(source: Source, rows: range, images: list[Resized]) -> pa.RecordBatch:
+    files = source.images
+    assert isinstance(files, ImageFiles)
+    part = slice(rows.start, rows.stop)
+    boxes = None
+    if source.boxes is not None:  # pixels of the file become pixels of what is kept
+        boxes = (source.boxes[part] * np.array([image.scale for image in images], dtype=np.float32)[:, None]).tolist()
+    columns = [
+        [image.content for image in images],
+        [image.width for image in images],
+        [image.height for image in images],
+        source.labels[part],
+        [files.blob[files.offsets[row] : files.offsets[row + 1]] for row in rows],
+        boxes if boxes is not None else [None] * len(rows),
+    ]
+    arrays = [pa.array(column, kind) for column, (_, kind) in zip(columns, _FIELDS)]
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(_FIELDS))
+
+
+def _write(path: Path, batches: list[pa.RecordBatch] | Iterator[pa.RecordBatch], about: Mapping[str, Any]) -> None:
+    schema = with_about(pa.schema(_FIELDS), about)
+    with written_atomically(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def _join(parts: Path, count: int, about: Mapping[str, Any], to: Path) -> None:
+    """One file of all chunks; each is compared with its digest on the way."""
+    digests = []
+    for number in range(count):
+        with pa.memory_map(str(_part(parts, number))) as mapped:
+            digests.append(about_of(pa.ipc.open_file(mapped).schema)["digest"])
+
+    def chunks() -> Iterator[pa.RecordBatch]:
+        for number, digest in enumerate(digests):
+            part = _part(parts, number)
+            batch = pa.ipc.open_file(pa.memory_map(str(part))).get_batch(0)
+            if chunk_digest(batch) != digest:
+                part.unlink()
+                raise DataError(f"{part} was damaged after it was written and is deleted now; run the command again")
+            yield batch
+
+    content = hashlib.sha256("".join(digests).encode()).hexdigest()
+    _write(to, chunks(), {**about, "digests": digests, "content": content})

@@ -1,0 +1,82 @@
+"""Pictures of a data set before anything is trained: how frequent its classes are, and what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltr.evaluation.groups import GROUPS, group_of_class, shot_groups
+from ltr.report.style import GROUP_COLOURS, INK, PALE, picture
+
+_NAMED_CLASSES = 20
+_TILE = 1.0  # inches
+
+
+def class_frequency(
+    title: str, class_names: Sequence[str], class_counts: np.ndarray, many_above: int, few_below: int, path: Path
+) -> None:
+    """Training images of every class from frequent to rare, on a log scale, coloured by many / medium / few."""
+    groups = shot_groups(class_counts, many_above, few_below)
+    order = np.argsort(-class_counts, kind="stable")
+    counts = class_counts[order]
+    names = group_of_class(groups)[order]
+    with picture(path, 8.6, 5.2) as figure:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=14)
+        axes = figure.subplots()
+        ranks = np.arange(len(counts))
+        few = len(counts) <= _NAMED_CLASSES
+        for name in GROUPS:
+            mine = np.flatnonzero(names == name)
+            if len(mine):
+                look: dict[str, Any] = {"color": GROUP_COLOURS[name], "label": f"{name}: {len(mine):,} of the classes"}
+                if few:
+                    axes.bar(mine, counts[mine], width=0.8, **look)
+                else:  # one shape instead of thousands; classes of a group are neighbours here
+                    axes.stairs(counts[mine], np.arange(mine[0], mine[-1] + 2) - 0.5, fill=True, baseline=0.1, **look)
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=0.7, top=float(counts.max(initial=1)) * (1.6 if few else 1.15))
+        axes.set_ylabel("training images (log scale)")
+        if few:
+            axes.set_xticks(ranks, [class_names[label] for label in order], rotation=40, ha="right")
+            for place, count in enumerate(counts.tolist()):
+                axes.annotate(f"{count}", (place, max(count, 0.7)), xytext=(0, 3), textcoords="offset points",
+                              ha="center", color=INK, fontsize=11)  # fmt: skip
+        else:
+            axes.set_xlabel("classes, from frequent to rare")
+            axes.set_xlim(-0.5, len(counts) - 0.5)
+        axes.grid(False, axis="x")
+        figure.legend(loc="outside lower center", ncols=3)
+
+
+def contact_sheet(
+    title: str, rows: Mapping[str, Sequence[tuple[str, int, Sequence[np.ndarray | None]]]], path: Path
+) -> None:
+    """The first images of some classes, a row for each class.
+
+    Args:
+        rows: place in the tail (head, middle, tail) -> (class name, training images, images uint8 [H, W, 3]) of each
+            class; None stands for an image that cannot be read.
+    """
+    classes = [(place, *row) for place, of_place in rows.items() for row in of_place]
+    columns = max((len(images) for *_, images in classes), default=1)
+    width, height = 3.2 + _TILE * columns, 0.7 + _TILE * max(len(classes), 1)
+    with picture(path, width, height) as figure:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=14)
+        if not classes:
+            return
+        grid = figure.subplots(len(classes), columns + 1, squeeze=False,
+                               gridspec_kw={"width_ratios": [3.0, *[_TILE] * columns]})  # fmt: skip
+        for line, (place, name, count, images) in zip(grid, classes):
+            for axes in line:
+                axes.set_axis_off()
+            short = name if len(name) <= 26 else name[:25] + "…"
+            line[0].text(0, 0.62, short, va="center", fontsize=12)
+            line[0].text(0, 0.28, f"{place}, {count:,} images", va="center", fontsize=10.5, color=PALE)
+            for axes, image in zip(line[1:], images):
+                if image is None:
+                    axes.text(0.5, 0.5, "damaged", ha="center", va="center", fontsize=10, color=PALE)
+                else:
+                    axes.imshow(image, interpolation="nearest")

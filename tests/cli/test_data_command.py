@@ -1,0 +1,219 @@
+"""ltr-data: list, describe, check and pack."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import trees
+from ltr.cli import guarded
+from ltr.configuration.pages import page_names
+from ltr.data.places import places
+
+
+@pytest.fixture
+def ltr_data(tmp_path, monkeypatch, capsys):
+    """Run ``ltr-data`` in-process in an empty folder; returns (exit code, standard output, standard error)."""
+    from ltr.data_command import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LTR_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("LTR_OUTPUTS", raising=False)
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        code = guarded(lambda: main([str(argument) for argument in arguments]))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """One's own images in the default place of ``dataset=folder``: 3 classes of 20."""
+    return trees.folder(tmp_path / "data", each=20)
+
+
+# -- list -------------------------------------------------------------------------------------------------------
+
+
+def files_column(out: str) -> dict[str, str]:
+    rows = [line.split(maxsplit=2) for line in out.splitlines()[1:]]
+    return {name: "built in" if (found, rest[:3]) == ("built", "in ") else found for name, found, rest in rows}
+
+
+def test_the_list_has_every_page_with_its_first_line(ltr_data):
+    code, out, _ = ltr_data("list")
+    assert code == 0
+    assert list(files_column(out)) == page_names("dataset")
+    assert "A long tail of scikit-learn's handwritten digits" in out
+
+
+def test_the_list_says_whether_files_are_there(ltr_data, official_trees, monkeypatch):
+    nothing = files_column(ltr_data("list")[1])
+    assert nothing["digits_lt"] == "built in"
+    assert set(nothing.values()) == {"built in", "-"}
+    monkeypatch.setenv("LTR_DATA", str(official_trees))
+    found = files_column(ltr_data("list")[1])
+    assert {found[name] for name in ("cub", "inat18", "imagenet_lt", "cars", "tiny_imagenet", "folder")} == {"found"}
+    assert found["cifar10"] == "-"
+
+
+@pytest.mark.parametrize("name", page_names("dataset"))
+def test_the_place_of_every_page_is_known(name, tmp_path):
+    assert places(name, tmp_path) is not None
+
+
+def test_the_list_shows_pages_of_ones_own(ltr_data, tmp_path):
+    trees.lines(tmp_path / "mine" / "dataset" / "moths.yaml", ["# Moths of the garden.", "name: moths"])
+    assert "Moths of the garden." in ltr_data("list", "--config-dir", tmp_path / "mine")[1]
+
+
+# -- describe ---------------------------------------------------------------------------------------------------
+
+
+def test_describing_a_long_tail(ltr_data, tmp_path):
+    code, out, err = ltr_data("describe", "digits_lt", "--out", tmp_path / "pictures")
+    assert (code, err) == (0, "")
+    for text in ("imbalance factor 15.33", "138 to 9", "500 images of 10 classes", "2 many", "5 medium", "3 few"):
+        assert text in out
+    for name in ("class_frequency.png", "contact_sheet.png"):
+        with Image.open(tmp_path / "pictures" / name) as picture:
+            assert picture.width > 500
+
+
+def test_overrides_change_what_is_described(ltr_data):
+    _, out, _ = ltr_data("describe", "digits_lt", "dataset.imbalance_factor=2", "evaluation.many_above=120")
+    assert "imbalance factor 2.0" in out
+    assert "more than 120" in out
+    assert "outputs/data/digits_lt/contact_sheet.png" in out
+
+
+def test_a_background_is_apart_from_the_classes(ltr_data):
+    out = ltr_data("describe", "digits_bg")[1]
+    assert "background share 0.7996" in out
+    assert "142 to 138" in out
+
+
+def test_a_damaged_image_does_not_stop_a_description(ltr_data, pets):
+    for path in (pets / "cat").iterdir():
+        path.write_bytes(b"no image")
+    assert ltr_data("describe", "folder")[0] == 0
+
+
+# -- check ------------------------------------------------------------------------------------------------------
+
+
+def test_a_sound_data_set_passes(ltr_data, pets):
+    code, out, _ = ltr_data("check", "folder", "--workers", 1)
+    assert code == 0
+    assert "60 of 60 images can be decoded" in out
+
+
+def test_bad_images_are_counted_shown_and_written_to_the_exclusion_list(ltr_data, pets, tmp_path):
+    bad = [pets / "cat" / f"{number}.jpg" for number in range(12)]
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:300])
+    code, out, _ = ltr_data("check", "folder", "--workers", 1, "--exclude-to", tmp_path / "bad.txt")
+    assert code == 1
+    assert "12 of them cannot be read, the first ten" in out
+    assert out.count("  cat/") == 10
+    listed = (tmp_path / "bad.txt").read_text().splitlines()
+    assert sorted(listed) == sorted(str(path.relative_to(pets)) for path in bad)
+
+
+def test_missing_files_are_one_message(ltr_data):
+    code, _, err = ltr_data("check", "cub")
+    assert code == 1
+    assert "cub was not found" in err
+
+
+def test_fewer_images_than_published_are_wrong(ltr_data, tmp_path):
+    trees.cub(tmp_path / "data")
+    code, out, _ = ltr_data("check", "cub", "--workers", 1)
+    assert code == 1
+    assert "18 of 5,994" in out
+
+
+def test_larger_images_than_allowed_are_refused(ltr_data, pets):
+    Image.fromarray(np.zeros((100, 100), dtype=np.uint8)).save(pets / "eel" / "bomb.png")
+    code, out, _ = ltr_data("check", "folder", "--workers", 1, "--max-pixels", 9_999)
+    assert code == 1
+    assert "100 x 100 pixels are more than the 9,999" in out
+    assert ltr_data("check", "folder", "--workers", 1, "--max-pixels", 10_000)[0] == 0
+
+
+def test_arrays_are_checked_by_their_reader(ltr_data):
+    code, out, _ = ltr_data("check", "digits_lt")
+    assert code == 0
+    assert "1,797 images" in out
+
+
+def test_names_of_files_cannot_command_a_terminal(ltr_data, pets):
+    (pets / "cat" / "\x1b[2J.jpg").write_bytes(b"no image")
+    out = ltr_data("check", "folder", "--workers", 1)[1]
+    assert "\\x1b[2J.jpg" in out
+    assert "\x1b" not in out
+
+
+@pytest.mark.slow
+def test_several_processes_find_the_same(ltr_data, pets):
+    (pets / "dog" / "3.jpg").write_bytes(b"no image")
+    alone, together = (ltr_data("check", "folder", "--workers", workers)[:2] for workers in (1, 2))
+    assert alone == together
+    assert alone[0] == 1
+
+
+# -- pack -------------------------------------------------------------------------------------------------------
+
+
+def test_packing_says_how_to_train_from_it_and_the_file_can_be_checked_and_described(ltr_data, pets, tmp_path):
+    file = tmp_path / "pets.arrow"
+    code, out, _ = ltr_data("pack", "folder", "--size", 8, "--to", file, "--workers", 1)
+    assert code == 0
+    assert f"dataset.packed={file}" in out
+    assert "there already" in ltr_data("pack", "folder", "--size", 8, "--to", file, "--workers", 1)[1]
+    code, out, _ = ltr_data("check", "folder", f"dataset.packed={file}", "--workers", 1)
+    assert code == 0
+    assert "60 of 60 packed images are as they were written" in out
+    assert ltr_data("describe", "folder", f"dataset.packed={file}")[0] == 0
+
+
+@pytest.mark.parametrize("dataset", ["digits_lt", "folder"])
+def test_what_cannot_be_packed_is_refused(ltr_data, pets, dataset):
+    overrides = ["dataset.packed=x"] if dataset == "folder" else []
+    assert ltr_data("pack", dataset, *overrides, "--to", "y")[0] == 2
+
+
+# -- mistakes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["describe", "digits_l"], "Did you mean 'digits_lt'"),
+        (["describe", "digits_lt", "dataset.imbalance=3"], "there is no key"),
+        (["describe", "digits_lt", "dataset.imbalance_factor=0"], "imbalance_factor"),
+        (["describe", "dataset=digits_lt"], "comes first"),
+        (["check", "digits_lt", "--workers", "0"], "--workers 0"),
+        (["pack", "folder", "--to", "x", "--size", "0"], "--size 0"),
+        (["pack", "folder", "--to", "."], "that is a folder"),
+    ],
+)
+def test_mistakes_are_explained(ltr_data, arguments, message):
+    code, _, err = ltr_data(*arguments)
+    assert code == 2
+    assert message in err
+    assert len(err) < 3000
+
+
+def test_listing_and_describing_need_no_torch(tmp_path):
+    code = (
+        "import sys; from ltr.data_command import main; main(['list']); main(['describe', 'digits_lt']); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False, capture_output=True).returncode == 0
