@@ -52,7 +52,9 @@ def commands() -> list:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("words", "needs"), commands())
-def test_a_command_of_the_documentation_runs(words, needs, ltr_train, ltr_eval, small_sources, capsys):
+def test_a_command_of_the_documentation_runs(
+    words, needs, ltr_train, ltr_eval, small_sources, capsys, tmp_path, monkeypatch
+):
     if needs != "cifar":  # small stand-ins are there
         pytest.importorskip(needs or "ltr")
     program, arguments = words[0], words[1:]
@@ -69,6 +71,11 @@ def test_a_command_of_the_documentation_runs(words, needs, ltr_train, ltr_eval, 
 
         run = ltr_train(*TINY)
         assert main(["--stages", str(run.outputs / "stages"), *arguments]) == 0
+    elif program == "ltr-data":
+        from ltr.data_command import main
+
+        monkeypatch.chdir(tmp_path)
+        assert main(arguments) == 0
     else:
         pytest.fail(f"nobody runs '{program}' in the tests")
 

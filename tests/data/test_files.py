@@ -259,3 +259,52 @@ def test_an_image_that_no_random_box_fits_gives_its_middle(width, height):
 def test_crop_options_outside_their_range_are_refused(options, words):
     with pytest.raises(ConfigError, match=words):
         FileCrop(SIZE, **options)
+
+
+@pytest.fixture
+def photograph(tmp_path) -> Image.Image:
+    """A smooth picture of 400 x 300 pixels, as 0.jpg and 0.png."""
+    colours = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    image = Image.fromarray(colours).resize((400, 300), Image.Resampling.BICUBIC)
+    image.save(tmp_path / "0.jpg", quality=95)
+    image.save(tmp_path / "0.png")
+    return image
+
+
+DRAWS = np.random.default_rng(1).random((20, 4 * ATTEMPTS))
+
+
+def test_decoding_at_reduced_size_gives_nearly_the_same_crops(photograph, tmp_path):
+    whole, reduced = (FileCrop(24, random=True, reduced=reduced) for reduced in (False, True))
+    differences = []
+    for uniform in DRAWS:
+        pixels = [crop.read(str(tmp_path / "0.jpg"), uniform).astype(int) for crop in (whole, reduced)]
+        differences.append(np.abs(pixels[0] - pixels[1]))
+    assert 0 < np.mean(differences) < 1.5
+    assert np.max(differences) < 40
+
+
+@pytest.mark.parametrize("size", [(400, 304), (401, 300)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turned_photographs_are_cut_at_the_same_place_at_reduced_size(photograph, tmp_path, size, orientation):
+    exif = photograph.getexif()
+    exif[0x0112] = orientation
+    photograph.resize(size).save(tmp_path / "turned.jpg", quality=95, exif=exif)
+    whole, reduced = (FileCrop(24, random=True, reduced=reduced) for reduced in (False, True))
+    for uniform in DRAWS:
+        pixels = [crop.read(str(tmp_path / "turned.jpg"), uniform, exif=True).astype(int) for crop in (whole, reduced)]
+        assert np.abs(pixels[0] - pixels[1]).mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("file", "size", "uniform"), [("0.png", 24, DRAWS[0]), ("0.jpg", 200, DRAWS[0]), ("0.jpg", 24, None)]
+)
+def test_other_formats_small_crops_and_evaluation_are_never_reduced(photograph, tmp_path, file, size, uniform):
+    whole, reduced = (FileCrop(size, random=True, reduced=reduced) for reduced in (False, True))
+    path = str(tmp_path / file)
+    assert np.array_equal(whole.read(path, uniform), reduced.read(path, uniform))
+
+
+@pytest.mark.parametrize(("side", "divisor"), [(47, 1), (48, 2), (95, 2), (96, 4), (192, 8), (5000, 8)])
+def test_a_crop_keeps_enough_pixels_when_it_is_reduced(side, divisor):
+    assert FileCrop(24)._divisor((3, 5, 3 + side + 10, 5 + side)) == divisor

@@ -10,6 +10,8 @@ from PIL import Image, ImageOps
 # Pillow itself refuses more at twice the number that it warns at, and so does training
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 
+_ORIENTATION = 0x0112
+
 
 def decoded(opened: Any, *, exif: bool = False, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The whole image in RGB.
@@ -47,3 +49,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
         # straight to RGB, Pillow warns about the transparency that is lost
         return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) to 8; from 5 on, turning it exchanges width and height."""
+    found = image.getexif().get(_ORIENTATION, 1)
+    return found if found in range(1, 9) else 1
