@@ -125,7 +125,15 @@ def load_network(path: Path, parents: Mapping[str, Any] | None = None) -> Any:
         CheckpointError: damaged, of another format, naming code outside the allow-list, or weights that do not fit
             the architecture it names.
     """
-    found = describe(path)
+    return described_network(describe(path), path, parents)
+
+
+def described_network(found: Mapping[str, Any], path: Path, parents: Mapping[str, Any] | None = None) -> Any:
+    """The network of a description with its weights, as `describe` gives it; see `load_network`.
+
+    Args:
+        path: where it comes from, for messages.
+    """
     try:
         settings = Settings(**found["settings"])
         settings = settings.replaced(backbone={**settings.backbone, **_without_initial_weights(settings.backbone)})
