@@ -143,14 +143,14 @@ def evaluation_rate(arguments: argparse.Namespace, model: Any) -> float:
         eval_batch_size=250, seed=0, role="bench", epochs=1, device=model.device,
     )  # fmt: skip
 
-    def protocol(link: str, keep: bool) -> ClosedSet:
-        return ClosedSet(split.class_counts, device=model.device, keep_predictions=keep)
+    def protocols(link: str, keep: bool) -> list[ClosedSet]:
+        return [ClosedSet(split.class_counts, device=model.device, keep_predictions=keep)]
 
     best = float("inf")
     for _ in range(2):
         started = time.perf_counter()
         loader = data.evaluation_loader("test")
-        evaluate(model.network, loader, protocol, model.device, model.precision)
+        evaluate(model.network, {"test": loader}, protocols, model.device, model.precision)
         best = min(best, time.perf_counter() - started)
     return len(split.test) / best
 

@@ -62,6 +62,8 @@ class Plan:
         computation = Computation(
             parents=self.outputs(network),
             facts=self.facts,
+            source=self.data.source,
+            split=self.data.split,
             loader=self.data.evaluation_loader,
             device=torch.device("cpu"),
             autocast=contextlib.nullcontext,
@@ -86,7 +88,7 @@ def planned(*overrides: str) -> Plan:
     split = instantiate(config["dataset"]["split"], source)
     facts = data_facts(config, source, split)
     method = instantiate(config["method"])
-    stages = method.stages(main_settings(config, "fp32"), facts)
+    stages = method.stages(main_settings(config, "fp32", method), facts)
     keys = {name: key for name, (key, _) in plan_keys(stages, config["seed"], source, split, facts).items()}
     data = DataModule(
         source,

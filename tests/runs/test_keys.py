@@ -38,6 +38,7 @@ OTHER = {
     "gradient_clip": 1.0,
     "ema_decay": 0.999,
     "limit_train_batches": 2,
+    "extras": ({"_target_": "ltr.methods.extras.Any"},),
 }
 
 

@@ -1,37 +1,72 @@
-"""What a split is judged by: the protocols that exist, and a clear error for those that do not yet."""
+"""What a split is judged by: the objects for each row of results, and what cannot be judged."""
 
 import numpy as np
 import pytest
 import torch
 
+from ltr.configuration.pages import read_page
 from ltr.data.split import Split
 from ltr.errors import ConfigError
 from ltr.evaluation.closed_set import ClosedSet
-from ltr.runs.protocols import headline_metric, protocol_of
+from ltr.methods.erm import ERM
+from ltr.methods.stage import Method
+from ltr.runs.protocols import check_method, headline_metric, parts_judged, protocols_of
 
-PAGE = {"many_above": 100, "few_below": 20, "top_k": 5, "calibration_bins": 15}
+PAGE = {**read_page("evaluation/default"), "scorers": ["msp", "max_logit"]}
+CPU = torch.device("cpu")
 
 
-def split(*protocols):
+def split(*protocols, unknown=()):
     nothing = np.empty(0, np.int64)
-    return Split("toy", nothing, nothing, nothing, nothing, np.arange(2), ("a", "b"), np.array([1, 1]), protocols)
+    unknown = np.array(unknown, np.int64)
+    return Split("toy", nothing, nothing, nothing, unknown, np.arange(2), ("a", "b"), np.array([1, 1]), protocols)
 
 
-def test_the_first_protocol_judges():
-    judge = protocol_of(split("closed_set", "open_set"), PAGE, "softmax", torch.device("cpu"))
-    assert isinstance(judge, ClosedSet)
+def test_the_first_protocol_is_the_headline():
+    judges = protocols_of(split("closed_set"), PAGE, "softmax", CPU)
+    assert [type(judge) for judge in judges] == [ClosedSet]
     assert headline_metric(split("closed_set")) == ClosedSet.headline
 
 
-def test_a_protocol_that_there_is_none_of_is_an_error_that_names_both():
-    with pytest.raises(ConfigError, match=r"'toy' is judged by retrieval, and this version judges by closed_set"):
-        protocol_of(split("retrieval"), PAGE, "softmax", torch.device("cpu"))
-    with pytest.raises(ConfigError, match="judged by retrieval"):
-        headline_metric(split("retrieval"))
+def test_only_the_headline_keeps_a_row_per_image():
+    judges = protocols_of(split("closed_set", "closed_set"), PAGE, "softmax", CPU)
+    assert [judge.keep_predictions for judge in judges] == [True, False]
 
 
-def test_a_retrieval_page_is_refused_before_anything_is_trained(ltr_train, small_sources):
-    finished = ltr_train("dataset=cifar100_retrieval", "debug=fast")
-    assert finished.code == 2
-    assert "is judged by retrieval" in finished.err
-    assert not list(finished.outputs.glob("stages/*"))
+def test_validation_is_judged_on_its_own_part_alone():
+    assert parts_judged(split("closed_set"), "test") == ("test",)
+    assert parts_judged(split("closed_set"), "val") == ("val",)
+
+
+def test_a_protocol_that_there_is_none_of_is_an_error_that_names_all():
+    with pytest.raises(
+        ConfigError, match=r"'toy' is judged by 'telepathy'; there are closed_set, background, open_set"
+    ):
+        headline_metric(split("telepathy"))
+
+
+def test_a_method_without_what_is_judged_is_refused():
+    class Embedding(Method):
+        provides = ("features",)
+
+    with pytest.raises(ConfigError, match="judged by closed_set, which needs logits; method=mine gives features only"):
+        check_method(Embedding(), "mine", split("closed_set"), PAGE)
+
+
+@pytest.mark.parametrize("key", ["scorers", "recall_at"])
+def test_an_empty_list_is_refused(key):
+    with pytest.raises(ConfigError, match=rf"evaluation.{key}=\[\]: at least one is needed"):
+        protocols_of(split("closed_set"), {**PAGE, key: []}, "softmax", CPU)
+
+
+@pytest.mark.skipif(ERM.provides != ("logits", "features"), reason="about a method without distances")
+def test_distances_of_a_method_that_has_none_are_refused():
+    pytest.importorskip("ltr.evaluation.open_set")
+    with pytest.raises(ConfigError, match="method=erm gives no distance to score by"):
+        check_method(ERM(), "erm", split("open_set", unknown=[0]), {**PAGE, "scorers": ["distance"]})
+
+
+def test_an_open_set_without_unknown_images_is_refused():
+    pytest.importorskip("ltr.evaluation.open_set")
+    with pytest.raises(ConfigError, match="has no unknown images"):
+        check_method(ERM(), "erm", split("open_set"), PAGE)

@@ -19,7 +19,9 @@ from ltr.errors import ConfigError, nearest
 
 # timm as a whole has functions that unpickle a file; its models come through ltr.models
 ALLOWED_PREFIXES = ("ltr.", "torch.nn.", "torch.optim.", "torchvision.models.")
-PRIVATE = ("_target_", "name", *PRIVATE_KEYS)
+PRIVATE = ("_target_", "name", "extras", "scorers", *PRIVATE_KEYS)
+# read by the program itself on pages of methods, unless the code that a page names asks for them
+OFFERED = ("name", "extras", "scorers")
 _extra_prefixes: list[str] = []
 
 
@@ -112,9 +114,9 @@ def locate(target: str, path: str = "") -> Any:
 
 
 def _page_arguments(node: Mapping, signature: inspect.Signature) -> dict[str, Any]:
-    """The page's arguments; ``name`` is a label unless the callable asks for it."""
+    """The page's arguments; ``name`` is a label, and the program's own keys are left out, unless the callable asks."""
     names = signature.parameters
-    return {key: value for key, value in node.items() if key not in PRIVATE or (key == "name" and "name" in names)}
+    return {key: value for key, value in node.items() if key not in PRIVATE or (key in OFFERED and key in names)}
 
 
 def check_arguments(config: Mapping) -> list[str]:

@@ -34,7 +34,8 @@ class Split:
             classes, and those left out); C and more only for the test classes of retrieval.
         class_names: of the split's C labels.
         class_counts: int64 [C], train images per label.
-        protocols: what the split is judged by, the first one is the headline: ``closed_set`` or ``retrieval``.
+        protocols: what the split is judged by, the first one is the headline: ``closed_set``,
+            ``background``, ``open_set``, ``retrieval`` or ``few_shot``.
         seed: the split's own seed (not the run's).
         val_rule: ``none``, ``train_fraction``, ``official`` or ``test_fraction``.
 

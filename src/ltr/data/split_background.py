@@ -94,6 +94,7 @@ def background(
         val=val,
         val_fraction=val_fraction,
         seed=seed,
+        protocols=("background",),
     )
 
 

@@ -100,6 +100,8 @@ def open_set(
         val=val,
         val_fraction=val_fraction,
         seed=seed,
+        # open long-tailed recognition is judged as a long-tailed classifier first
+        protocols=("open_set",) if imbalance_factor is None and classes != "all" else ("closed_set", "open_set"),
     )
 
 

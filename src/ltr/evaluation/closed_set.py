@@ -67,6 +67,9 @@ class ClosedSet:
 
     name: ClassVar[str] = "closed_set"
     headline: ClassVar[str] = "balanced_accuracy"
+    needs: ClassVar[tuple[str, ...]] = ("logits",)
+    parts: ClassVar[tuple[str, ...]] = ()
+    scorer: str | None = None
 
     def __init__(
         self,

@@ -7,9 +7,10 @@ A method whose step differs overrides `training_step` or `predict`; everything e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,9 @@ class ImageClassifier(pl.LightningModule):
         seed: the run's seed.
         role: the stage's role; initial weights are a function of (seed, role).
         parents: finished stages that this one starts from.
+        logit_counts: training images behind each logit, where logits are not the classes; the loss is built for them.
+        head_rows: outputs of the head, where some logits do not come from it.
+        background: the logit that is a constant (see `ltr.losses.base.ClassificationLoss`).
     """
 
     numerics_version = 1  # raise it when a change alters what training computes: stored stages are then not reused
@@ -43,6 +47,10 @@ class ImageClassifier(pl.LightningModule):
         seed: int,
         role: str,
         parents: Mapping[str, StageOutput] | None = None,
+        *,
+        logit_counts: Sequence[int] | None = None,
+        head_rows: int | None = None,
+        background: int | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
@@ -51,10 +59,17 @@ class ImageClassifier(pl.LightningModule):
         self.role = role
         self.options: Mapping[str, Any] = {}  # what a subclass was given beside these, as plain data
         channels = facts.image_shape[0]
-        self.loss = instantiate(settings.loss, facts.class_counts)
+        counts = facts.class_counts if logit_counts is None else tuple(logit_counts)
+        given = () if background is None else (background,)
+        self.loss = instantiate(settings.loss, counts, *given)
         with seeded_construction(derive_seed(seed, role, "init")):
             self.backbone = instantiate(settings.backbone, channels)
-            self.head = instantiate(settings.head, self.backbone.num_features, facts.num_classes)
+            self.head = instantiate(settings.head, self.backbone.num_features, head_rows or len(counts))
+        self.extras = nn.ModuleDict()
+        for number, page in enumerate(settings.extras):
+            with seeded_construction(derive_seed(seed, role, "extra", number)):
+                name = str(page["_target_"]).rsplit(".", 1)[-1]
+                self.extras[name if name not in self.extras else f"{name}{number}"] = instantiate(page, self, facts)
         if self.loss.prior_bias is not None and getattr(self.head, "bias", None) is not None:
             self.head.init_bias(self.loss.prior_bias)
         self.backbone.to(memory_format=torch.channels_last)
@@ -95,14 +110,26 @@ class ImageClassifier(pl.LightningModule):
     # -- learning ------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
-        """The loss of a batch; ``correct`` is counted on the device and read once an epoch."""
-        logits = self.batch_logits(batch)
-        loss = self.loss(logits, batch.labels, batch.mix)
-        return {"loss": loss, "correct": (logits.detach().argmax(1) == batch.labels).sum()}
+        """The loss of a batch; ``correct`` is counted on the device and read once an epoch.
 
-    def batch_logits(self, batch: Batch) -> Tensor:
-        """Logits [B, C] of a training batch."""
-        return self(self.to_unit(batch.images))
+        A subclass may add ``logs``: names to numbers on the device, whose means over an epoch are logged as
+        ``train/<name>``; the same names in every step.
+        """
+        features = self.batch_features(batch)
+        logits = self.head(features)
+        loss = self.loss(logits, batch.labels, batch.mix)
+        found = {"loss": loss, "correct": (logits.detach().argmax(1) == batch.labels).sum()}
+        return found if not self.extras else self.with_extras(found, batch, features, logits)
+
+    def batch_features(self, batch: Batch) -> Tensor:
+        """Features [B, D] of a training batch."""
+        return self.features(self.to_unit(batch.images))
+
+    def with_extras(self, found: dict[str, Any], batch: Batch, features: Tensor, logits: Tensor) -> dict[str, Any]:
+        """A step's outcome with the further loss terms added to its loss, each of them logged."""
+        terms = {name: extra(batch, features, logits) for name, extra in self.extras.items()}
+        logs = {**found.get("logs", {}), **{name: term.detach() for name, term in terms.items()}}
+        return {**found, "loss": found["loss"] + sum(terms.values()), "logs": logs}
 
     def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         """Scores of the headline variant; whoever watches the run turns them into numbers."""
@@ -126,6 +153,22 @@ class ImageClassifier(pl.LightningModule):
         """Modules beside backbone and head whose parameters are trained (extra heads); none here."""
         return {}
 
+    # -- what is handed on ---------------------------------------------------------------------------------------
+
+    def artifacts(self) -> dict[str, np.ndarray]:
+        """Arrays to store with the finished stage; asked for once, when its training has ended. None here."""
+        return {}
+
+    def examples(self, images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
+        """Arrays that pictures are drawn from, for a few test images uint8 [B, C, H, W]; asked for once, at a run's end."""
+        return {}
+
+    def as_classifier(self) -> ImageClassifier:
+        """The network that decoupled methods start from: backbone, and a head with a row per class."""
+        return self
+
+    # -- how it is optimised -------------------------------------------------------------------------------------
+
     def undecayed(self) -> list[str]:
         """Names of parameters without weight decay: a bias that the loss has set to a prior."""
         return ["head.bias"] if self.loss.prior_bias is not None else []
@@ -139,11 +182,14 @@ class ImageClassifier(pl.LightningModule):
         Raises:
             ConfigError: a schedule that does not fit the epochs, or parameters that cannot be grouped as asked.
         """
+        modules = self.parameter_modules()
+        if any(parameter.requires_grad for parameter in self.extras.parameters()):
+            modules = {**modules, "extras": self.extras}
         optimizer = instantiate(
             self.settings.optimizer,
             self.backbone,
             self.head,
-            extra=self.parameter_modules(),
+            extra=modules,
             no_decay=self.undecayed(),
         )
         steps = math.ceil(batches_per_epoch / self.settings.accumulate)

@@ -80,10 +80,8 @@ class SecondStage(ImageClassifier):
             with self.trainer.precision_plugin.forward_context(), torch.no_grad():
                 self._cache = FeatureCache(self, self.trainer.datamodule)  # type: ignore[attr-defined]
 
-    def batch_logits(self, batch: Batch) -> Tensor:
-        if self._cache is None:
-            return super().batch_logits(batch)
-        return self.head(self._cache.features(batch.indices))
+    def batch_features(self, batch: Batch) -> Tensor:
+        return super().batch_features(batch) if self._cache is None else self._cache.features(batch.indices)
 
 
 class FeatureCache:
@@ -159,8 +157,15 @@ class _TwoStages(FromRepresentation):
 
     module: type[SecondStage]
 
-    def __init__(self, *, classifier: Mapping[str, Any], start_from: str | None, **options: Any) -> None:
-        super().__init__(start_from=start_from)
+    def __init__(
+        self,
+        *,
+        classifier: Mapping[str, Any],
+        start_from: str | None,
+        representation: Mapping[str, Any] | None,
+        **options: Any,
+    ) -> None:
+        super().__init__(start_from=start_from, representation=representation)
         self.classifier = classifier
         self.options = options
         if options["features"] == "cached" and not options["freeze_bn_stats"]:
@@ -178,10 +183,11 @@ class _TwoStages(FromRepresentation):
         own = settings.for_stage(self.classifier, "method.classifier")
         if self.options["features"] == "cached":
             own = own.replaced(augment=without_private(read_page("augment/none")))
-        first = self.representation(settings, facts)
         return [
-            first,
-            Stage("classifier", "classifier", own, module=self.module, parents=(first.name,), options=self.options),
+            *self.representation(settings, facts),
+            Stage(
+                "classifier", "classifier", own, module=self.module, parents=("representation",), options=self.options
+            ),
         ]
 
 
@@ -191,7 +197,7 @@ class CRT(_TwoStages):
     Args:
         classifier: the second stage's ``sampler, loss, optimizer, scheduler, epochs, selection``.
         trainable, freeze_bn_stats, features: see `SecondStage`.
-        start_from: see `FromRepresentation`.
+        start_from, representation: see `FromRepresentation`.
 
     Raises:
         ConfigError: cached features of a network that changes.
@@ -207,10 +213,12 @@ class CRT(_TwoStages):
         freeze_bn_stats: bool = False,
         features: Features = "augmented",
         start_from: str | None = None,
+        representation: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
             classifier=classifier,
             start_from=start_from,
+            representation=representation,
             trainable=trainable,
             freeze_bn_stats=freeze_bn_stats,
             features=features,
@@ -232,7 +240,12 @@ class LWS(_TwoStages):
         freeze_bn_stats: bool = False,
         features: Features = "augmented",
         start_from: str | None = None,
+        representation: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
-            classifier=classifier, start_from=start_from, freeze_bn_stats=freeze_bn_stats, features=features
+            classifier=classifier,
+            start_from=start_from,
+            representation=representation,
+            freeze_bn_stats=freeze_bn_stats,
+            features=features,
         )

@@ -14,6 +14,7 @@ class ERM(Method):
     """One stage, ``representation``, trained as the top level of the configuration says."""
 
     provides = ("logits", "features")
+    accepts_extras = True
 
     def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
         return [Stage("representation", "representation", settings, module=ImageClassifier)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -125,7 +125,7 @@ class NCM(FromRepresentation):
 
     Args:
         features_norm, distance: see `MeansHead`.
-        start_from: see `FromRepresentation`.
+        start_from, representation: see `FromRepresentation`.
     """
 
     def __init__(
@@ -134,18 +134,18 @@ class NCM(FromRepresentation):
         features_norm: FeaturesNorm = "centred_l2",
         distance: Distance = "euclidean",
         start_from: str | None = None,
+        representation: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(start_from=start_from)
+        super().__init__(start_from=start_from, representation=representation)
         self.features_norm = features_norm
         self.distance = distance
 
     def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
-        first = self.representation(settings, facts)
         # the distance is no part of the means: both kinds share the stage
         options = {"features_norm": self.features_norm}
         return [
-            first,
-            Stage("means", "means", settings, compute=class_means, parents=(first.name,), options=options),
+            *self.representation(settings, facts),
+            Stage("means", "means", settings, compute=class_means, parents=("representation",), options=options),
         ]
 
     def predictor(self, outputs: Mapping[str, StageOutput]) -> NearestMean:

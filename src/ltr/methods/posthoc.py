@@ -156,7 +156,7 @@ class _PostHoc(FromRepresentation):
     Args:
         tau: a number >= 0, or ``auto``: the best of the grid on the validation split.
         grid: ``start, stop, step`` of the grid; the stop belongs to it.
-        start_from: see `FromRepresentation`.
+        start_from, representation: see `FromRepresentation`.
 
     Raises:
         ConfigError: a tau below 0, or a grid without a step or without values.
@@ -165,9 +165,14 @@ class _PostHoc(FromRepresentation):
     adjustment: str
 
     def __init__(
-        self, *, tau: float | Literal["auto"], grid: Mapping[str, float], start_from: str | None = None
+        self,
+        *,
+        tau: float | Literal["auto"],
+        grid: Mapping[str, float],
+        start_from: str | None = None,
+        representation: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(start_from=start_from)
+        super().__init__(start_from=start_from, representation=representation)
         self.search = tau == "auto"
         self.taus = values_of(grid)
         if tau != "auto":
@@ -176,11 +181,11 @@ class _PostHoc(FromRepresentation):
             self.taus = [float(tau)]
 
     def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
-        first = self.representation(settings, facts)
         options = {"adjustment": self.adjustment, "taus": self.taus, "search": self.search}
         reads = ("val",) if self.search else ()
-        tau = Stage("tau", "tau", settings, compute=choose_tau, parents=(first.name,), options=options, reads=reads)
-        return [first, tau]
+        below = ("representation",)
+        tau = Stage("tau", "tau", settings, compute=choose_tau, parents=below, options=options, reads=reads)
+        return [*self.representation(settings, facts), tau]
 
     def predictor(self, outputs: Mapping[str, StageOutput]) -> AdjustedClassifier:
         arrays = outputs["tau"].arrays

@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from ltr.configuration.targets import instantiate
+from ltr.errors import ConfigError
 from ltr.methods.base import ImageClassifier
 from ltr.methods.erm import ERM
 from ltr.methods.stage import DataFacts, Method, Settings, Stage, StageOutput
@@ -23,24 +25,47 @@ class FromRepresentation(Method):
     Args:
         start_from: a finished run's directory or a checkpoint file of this project to take the network from, in
             place of training it.
+        representation: the page of another method whose network is the representation; None is ERM.
+
+    Raises:
+        ConfigError: both are given.
     """
 
     provides = ("logits", "features")
+    accepts_extras = True
 
-    def __init__(self, *, start_from: str | None = None) -> None:
+    def __init__(self, *, start_from: str | None = None, representation: Mapping[str, Any] | None = None) -> None:
+        if start_from is not None and representation is not None:
+            raise ConfigError(
+                f"method.start_from={start_from} takes the representation from a file and method.representation trains "
+                "one: give only one of them"
+            )
         self.start_from = start_from
+        self.base: Method = ERM() if representation is None else instantiate(representation)
 
-    def representation(self, settings: Settings, facts: DataFacts) -> Stage:
-        """The first stage; warns of a sampler that makes a poor base."""
-        (stage,) = ERM().stages(settings, facts)
+    def check(self, facts: DataFacts) -> None:
+        self.base.check(facts)
+
+    def representation(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+        """The stages of the method below, the last of them called ``representation``; warns of a poor base.
+
+        Raises:
+            ConfigError: the method below does not end with a network that is trained.
+        """
+        stages = self.base.stages(settings, facts)
+        if stages[-1].module is None:
+            raise ConfigError(
+                f"method.representation: {type(self.base).__name__} ends with '{stages[-1].name}', which trains no "
+                "network; a method that does is needed, such as erm or sla"
+            )
         if self.start_from is None:
             warn_of_balanced_representation(settings, facts)
-        return replace(stage, checkpoint=self.start_from)
+        return [*stages[:-1], replace(stages[-1], name="representation", checkpoint=self.start_from)]
 
 
 def network_of(outputs: Mapping[str, StageOutput]) -> ImageClassifier:
     """The trained representation among the stages before."""
-    return outputs["representation"].load()
+    return outputs["representation"].load().as_classifier()
 
 
 def warn_of_balanced_representation(settings: Settings, facts: DataFacts) -> None:

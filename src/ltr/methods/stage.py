@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from ltr.data.source import Source
+    from ltr.data.split import Split
     from ltr.evaluation.scores import Scores
 
 
@@ -29,6 +31,8 @@ class DataFacts:
     class_names: tuple[str, ...]
     class_counts: tuple[int, ...]  # images per class in the train split
     image_resize: int | None = None  # short side in pixels before evaluation's crop of image files, where a page says
+    protocols: tuple[str, ...] = ("closed_set",)  # what the split is judged by
+    background: int | None = None  # the label of the background, in a background split
 
     @property
     def num_classes(self) -> int:
@@ -67,13 +71,14 @@ class Settings:
     gradient_clip: float | None = None
     ema_decay: float | None = None
     limit_train_batches: int | None = None
+    extras: tuple[Mapping[str, Any], ...] = ()  # further loss terms, each a page: method.extras
 
     def replaced(self, **changes: Any) -> Settings:
         """These settings with some of them changed."""
         return replace(self, **changes)
 
     def for_stage(self, page: Mapping[str, Any], where: str) -> Settings:
-        """These settings with what a further stage has of its own: ``STAGE_KEYS``, all of them.
+        """These settings with what a further stage has of its own: ``STAGE_KEYS``, all of them; without ``extras``.
 
         Args:
             page: the node of the configuration.
@@ -90,7 +95,7 @@ class Settings:
         missing = [key for key in STAGE_KEYS if key not in page]
         if missing:
             raise ConfigError(f"{where}: {', '.join(missing)} must be given; the shipped pages of methods show how")
-        return self.replaced(**{key: page[key] for key in STAGE_KEYS})
+        return self.replaced(extras=(), **{key: page[key] for key in STAGE_KEYS})
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,7 @@ class Computation:
     Attributes:
         parents: the finished stages that it starts from, by name.
         facts: of the data.
+        source, split: the data; what is computed per image is indexed by the image's place in the source.
         loader: part of the split (``train``, ``val``, ``test``) -> its batches in order, un-augmented.
         device: where to compute.
         autocast: the run's precision, as a context manager.
@@ -146,6 +152,8 @@ class Computation:
 
     parents: Mapping[str, StageOutput]
     facts: DataFacts
+    source: Source
+    split: Split
     loader: Callable[[str], Iterable[Any]]
     device: torch.device
     autocast: Callable[[], Any]
@@ -185,9 +193,17 @@ class Method:
     """A method of a paper: the stages it consists of and how a trained one predicts.
 
     A light object: building it and its stages costs nothing, so that a plan can be made without training.
+
+    Attributes:
+        provides: what its predictions hold, of ``logits``, ``features``, ``knownness``; protocols need some of these.
+        accepts_extras: whether its main stage takes the further loss terms of ``method.extras``.
     """
 
     provides: tuple[str, ...] = ("logits",)
+    accepts_extras: bool = False
+
+    def check(self, facts: DataFacts) -> None:
+        """Raise ConfigError where the method cannot be used on such data; called before anything is trained."""
 
     def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
         """The stages in order; a stage's parents stand before it."""

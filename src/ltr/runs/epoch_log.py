@@ -34,6 +34,7 @@ class EpochLog(pl.Callback):
         self.rows: list[dict[str, Any]] = []
         self._extra: dict[str, float] = {}
         self._sums: torch.Tensor | None = None  # loss x images, correct, images: float64 on the device
+        self._logs: dict[str, torch.Tensor] = {}  # what a method logs of its steps, x images
         self._seconds = 0.0  # of training in this epoch, up to `_since`
         self._since = 0.0
         self._spent = 0.0  # on the stage by runs that were interrupted
@@ -52,12 +53,13 @@ class EpochLog(pl.Callback):
         self.rows = [row for row in _read_rows(self.path) if int(row["epoch"]) <= trainer.current_epoch]
         if self._sums is not None:  # resumed in mid-epoch: on_train_epoch_start will not come
             self._sums = self._sums.to(pl_module.device)
+            self._logs = {name: total.to(pl_module.device) for name, total in self._logs.items()}
         self._since = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         dtype = torch.float32 if pl_module.device.type == "mps" else torch.float64
         self._sums = torch.zeros(3, dtype=dtype, device=pl_module.device)
-        self._extra, self._seconds, self._since = {}, 0.0, time.perf_counter()
+        self._logs, self._extra, self._seconds, self._since = {}, {}, 0.0, time.perf_counter()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         images = batch.labels.shape[0]
@@ -67,6 +69,9 @@ class EpochLog(pl.Callback):
         if correct is not None:
             self._sums[1] += correct
         self._sums[2] += images
+        for name, value in outputs.get("logs", {}).items():
+            value = value.detach().to(self._sums.dtype) * images
+            self._logs[name] = self._logs[name] + value if name in self._logs else value
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._pause(pl_module)
@@ -92,6 +97,7 @@ class EpochLog(pl.Callback):
             "train/loss": loss / max(images, 1),
             "train/accuracy": correct / max(images, 1),
             "images_per_second": round(images / max(self._seconds, 1e-9), 1),
+            **{f"train/{name}": float(total) / max(images, 1) for name, total in self._logs.items()},
             **self._extra,
         }
         self.rows.append(row)
@@ -105,12 +111,14 @@ class EpochLog(pl.Callback):
     def state_dict(self) -> dict[str, Any]:
         return {
             "sums": None if self._sums is None else self._sums.cpu(),
+            "logs": {name: total.cpu() for name, total in self._logs.items()},
             "seconds": self._seconds + time.perf_counter() - self._since,
             "spent": self.total_seconds,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._sums, self._seconds, self._spent = state_dict["sums"], state_dict["seconds"], state_dict["spent"]
+        self._logs = dict(state_dict["logs"])
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

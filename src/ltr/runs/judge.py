@@ -17,7 +17,7 @@ from ltr.errors import CheckpointError, ConfigError
 from ltr.runs.checkpoint import describe, load_network
 from ltr.runs.device import keep_freed_memory, resolve_device, resolve_precision
 from ltr.runs.evaluate import evaluate
-from ltr.runs.protocols import protocol_of
+from ltr.runs.protocols import parts_judged, protocols_of
 from ltr.runs.result import result_rows
 
 
@@ -74,8 +74,8 @@ def judge_again(
     )
     judged = evaluate(
         network,
-        data.evaluation_loader(split_name),
-        lambda link, keep: protocol_of(split, used["evaluation"], link, device, keep),
+        {part: data.evaluation_loader(part) for part in parts_judged(split, split_name)},
+        lambda link, keep: protocols_of(split, used["evaluation"], link, device, keep),
         device,
         precision,
     )

@@ -78,6 +78,8 @@ def stage_spec(
 def _identity_of(settings: Settings) -> dict[str, Any]:
     """The settings with a weights file replaced by its content's hash: a path is no identity."""
     plain = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
+    if not settings.extras:
+        del plain["extras"]
     weights = settings.backbone.get("weights")
     if weights:
         if not Path(weights).is_file():

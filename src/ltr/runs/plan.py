@@ -19,7 +19,7 @@ from ltr.errors import ConfigError
 from ltr.methods.stage import DataFacts, Method, Settings, Stage
 from ltr.runs.device import resolve_device, resolve_precision
 from ltr.runs.keys import stage_key, stage_spec
-from ltr.runs.protocols import protocol_of
+from ltr.runs.protocols import check_method, protocols_of
 
 
 class NeedsValidation(ConfigError):
@@ -81,7 +81,9 @@ def plan_of(
     split: Split = instantiate(config["dataset"]["split"], found)
     _check_split(config, split, device)
     facts = data_facts(config, found, split)
-    stages = method.stages(main_settings(config, precision), facts)
+    check_method(method, config["method"]["name"], split, config["evaluation"])
+    method.check(facts)
+    stages = method.stages(main_settings(config, precision, method), facts)
     keys = plan_keys(stages, config["seed"], found, split, facts)
     return RunPlan(device, precision, method, found, split, facts, stages, keys)
 
@@ -92,7 +94,7 @@ def _check_split(config: Mapping[str, Any], split: Split, device: torch.device) 
             f"trainer.selection=best_val: the split '{split.name}' has no validation images. "
             "Set dataset.val=train_fraction (or test_fraction), or select the last epoch"
         )
-    protocol_of(split, config["evaluation"], "softmax", device)  # bounds that contradict each other
+    protocols_of(split, config["evaluation"], "softmax", device)  # bounds that contradict each other
 
 
 def image_shape(config: Mapping[str, Any], source: Source) -> tuple[int, int, int]:
@@ -123,12 +125,24 @@ def data_facts(config: Mapping[str, Any], source: Source, split: Split) -> DataF
         class_names=tuple(split.class_names),
         class_counts=tuple(int(count) for count in split.class_counts),
         image_resize=config["dataset"].get("image_resize"),
+        protocols=split.protocols,
+        background=0 if "background" in split.protocols else None,
     )
 
 
-def main_settings(config: Mapping[str, Any], precision: str) -> Settings:
-    """The settings of a method's main stage, from the top level of the configuration."""
+def main_settings(config: Mapping[str, Any], precision: str, method: Method) -> Settings:
+    """The settings of a method's main stage, from the top level of the configuration.
+
+    Raises:
+        ConfigError: further loss terms for a method that takes none.
+    """
     trainer = config["trainer"]
+    extras = tuple(config["method"].get("extras") or ())
+    if extras and not method.accepts_extras:
+        raise ConfigError(
+            f"method.extras: method={config['method']['name']} takes no further loss terms; erm and the methods that "
+            "start from a representation do"
+        )
     return Settings(
         sampler=config["sampler"],
         loss=config["loss"],
@@ -145,6 +159,7 @@ def main_settings(config: Mapping[str, Any], precision: str) -> Settings:
         gradient_clip=trainer["gradient_clip"],
         ema_decay=trainer["ema_decay"],
         limit_train_batches=trainer["limit_train_batches"],
+        extras=extras,
     )
 
 

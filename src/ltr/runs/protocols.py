@@ -1,54 +1,130 @@
-"""The protocols that a split may ask for, built as the evaluation page says."""
+"""The protocols that a split is judged by, built as the evaluation page says."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from ltr.data.splits import Split
 from ltr.errors import ConfigError
-from ltr.evaluation.closed_set import ClosedSet
+from ltr.methods.stage import Method
 
-PROTOCOLS = {"closed_set": ClosedSet}
+# name -> (module of ltr.evaluation, class): imported when a split asks for it
+PROTOCOLS = {
+    "closed_set": ("closed_set", "ClosedSet"),
+    "background": ("background", "Background"),
+    "open_set": ("open_set", "OpenSet"),
+    "retrieval": ("retrieval", "Retrieval"),
+    "few_shot": ("few_shot", "FewShot"),
+}
+BACKGROUND_SCORERS = ("probability", "logit")
 
 
-def protocol_of(
+def protocols_of(
     split: Split, page: Mapping[str, Any], link: str, device: torch.device, keep_predictions: bool = True
-) -> Any:
-    """A fresh object of the split's first protocol.
+) -> list[Any]:
+    """Fresh objects of the split's protocols, one for each row of results; the first is the headline.
 
     Args:
         page: the evaluation page.
         link: softmax or sigmoid, as the network's loss declares.
-        keep_predictions: whether a row per image is wanted.
+        keep_predictions: whether a row per image is wanted; it is kept of the first object alone.
 
     Raises:
-        ConfigError: a protocol that there is none of, or bounds of the page that contradict each other.
+        ConfigError: a protocol that there is none of, or values of the page that contradict each other.
     """
-    return _protocol_class(split)(
-        split.class_counts,
-        many_above=page["many_above"],
-        few_below=page["few_below"],
-        top_k=page["top_k"],
-        calibration_bins=page["calibration_bins"],
-        link=link,
-        keep_predictions=keep_predictions,
-        device=device,
-    )
+    found: list[Any] = []
+    for name in split.protocols:
+        for make in _makers(name, split, page, link, device):
+            found.append(make(keep_predictions and not found))
+    return found
+
+
+def selecting_protocol(split: Split, page: Mapping[str, Any], link: str, device: torch.device) -> Any:
+    """The object that judges while training: the headline's, without a row per image."""
+    return protocols_of(split, page, link, device, keep_predictions=False)[0]
 
 
 def headline_metric(split: Split) -> str:
     """The metric that selects and that a sweep optimises; larger is better."""
-    return _protocol_class(split).headline
+    return protocol_class(split.protocols[0], split).headline
 
 
-def _protocol_class(split: Split) -> Any:
-    name = split.protocols[0]
+def parts_judged(split: Split, part: str) -> tuple[str, ...]:
+    """The parts of the split that are looked at when ``part`` is judged: unknown images belong to the test."""
+    more = [name for protocol in split.protocols for name in protocol_class(protocol, split).parts]
+    return (part, *dict.fromkeys(more)) if part == "test" else (part,)
+
+
+def protocol_class(name: str, split: Split) -> Any:
+    """The class of a protocol.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
     if name not in PROTOCOLS:
-        raise ConfigError(
-            f"the split '{split.name}' is judged by {name}, and this version judges by {', '.join(PROTOCOLS)} only, so "
-            "no run can be made of it yet. Choose a data set page with another split"
-        )
-    return PROTOCOLS[name]
+        raise ConfigError(f"the split '{split.name}' is judged by '{name}'; there are {', '.join(PROTOCOLS)}")
+    module, attribute = PROTOCOLS[name]
+    return getattr(importlib.import_module(f"ltr.evaluation.{module}"), attribute)
+
+
+def check_method(method: Method, name: str, split: Split, page: Mapping[str, Any]) -> None:
+    """Refuse a method whose predictions lack what the split's protocols judge.
+
+    Args:
+        name: of the method, for the message.
+        page: the evaluation page.
+
+    Raises:
+        ConfigError: the combination cannot be judged, or unknown images are missing where they are judged.
+    """
+    for protocol in split.protocols:
+        needs = set(protocol_class(protocol, split).needs)
+        if protocol == "open_set" and "distance" in page["scorers"]:
+            needs.add("knownness")
+        lacking = [need for need in sorted(needs) if need not in method.provides]
+        if lacking == ["knownness"]:
+            raise ConfigError(
+                f"evaluation.scorers={list(page['scorers'])}: method={name} gives no distance to score by. Leave "
+                "'distance' out, or use a method with reciprocal points or prototypes (rpl, arpl, gcpl)"
+            )
+        if lacking:
+            raise ConfigError(
+                f"the split '{split.name}' is judged by {protocol}, which needs {' and '.join(lacking)}; method={name} "
+                f"gives {', '.join(method.provides)} only. Choose another method or another data set page"
+            )
+        if protocol == "open_set" and not len(split.unknown):
+            raise ConfigError(
+                f"the split '{split.name}' is judged by open_set and has no unknown images to be told apart. "
+                "Set dataset.unknown or dataset.classes so that some classes are unknown"
+            )
+
+
+def _makers(
+    name: str, split: Split, page: Mapping[str, Any], link: str, device: torch.device
+) -> list[Callable[[bool], Any]]:
+    """How the objects of one protocol are made; each is told whether it keeps a row per image."""
+    cls = protocol_class(name, split)
+    for key in ("scorers", "recall_at"):
+        if not page[key]:
+            raise ConfigError(f"evaluation.{key}=[]: at least one is needed")
+    groups = {"many_above": page["many_above"], "few_below": page["few_below"]}
+    common = {"link": link, "device": device}
+
+    def maker(*arguments: Any, **options: Any) -> Callable[[bool], Any]:
+        return lambda keep: cls(*arguments, keep_predictions=keep, **options)
+
+    if name == "closed_set":
+        options = {"top_k": page["top_k"], "calibration_bins": page["calibration_bins"]}
+        return [maker(split.class_counts, **groups, **options, **common)]
+    if name == "background":
+        return [maker(split.class_counts, scorer=scorer, **groups, **common) for scorer in BACKGROUND_SCORERS]
+    if name == "open_set":
+        return [maker(split.class_counts, scorer=scorer, **groups, **common) for scorer in page["scorers"]]
+    if name == "retrieval":
+        return [maker(recall_at=tuple(page["recall_at"]), device=device)]
+    few_shot = {key: page[key] for key in ("way", "shot", "queries", "episodes")}
+    return [maker(**few_shot, device=device)]

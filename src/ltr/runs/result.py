@@ -91,7 +91,7 @@ def result_rows(judged: Iterable[Judged], *, split: str, checkpoint: str, select
             "checkpoint": checkpoint,
             "selection": selection,
             "variant": one.variant,
-            "scorer": None,
+            "scorer": one.scorer,
             "headline": one.headline and split == "test",
             "metrics": dict(one.result.metrics),
         }
@@ -100,26 +100,48 @@ def result_rows(judged: Iterable[Judged], *, split: str, checkpoint: str, select
 
 
 def write_tables(directory: Path, judged: Sequence[Judged], class_names: Sequence[str]) -> None:
-    """``per_class.parquet`` (all variants) and ``predictions.parquet`` (the headline) of the test split."""
+    """What the judging of the test split has to say of classes, images and thresholds.
+
+    ``per_class.parquet`` (all variants) and ``predictions.parquet`` (the headline) are those of the first protocol;
+    another protocol's are named after it, as in ``per_class_open_set.parquet``. What curves are drawn from goes to
+    ``artifacts/<protocol>_<variant>_<scorer>.npz``.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    per_class, predictions = [], []
+    tables: dict[str, list[pa.Table]] = {}
     for one in judged:
-        per_class.append(
-            _table(one.variant, {**one.result.per_class, "class_name": np.asarray(class_names, dtype=object)})
-        )
+        own = "" if one.protocol == judged[0].protocol else f"_{one.protocol}"
+        names = np.asarray(class_names, dtype=object)
+        if one.result.per_class:
+            # a protocol may leave classes out (the background): its rows say which class they are about
+            columns = {**one.result.per_class, "class_name": names[one.result.per_class["class_id"]]}
+            tables.setdefault(f"per_class{own}", []).append(_table(one, columns))
         if one.result.predictions:
-            predictions.append(_table(one.variant, one.result.predictions))
-    for name, tables in (("per_class.parquet", per_class), ("predictions.parquet", predictions)):
-        with written_atomically(directory / name) as temporary:
-            pq.write_table(pa.concat_tables(tables), temporary)
+            tables.setdefault(f"predictions{own}", []).append(_table(one, one.result.predictions))
+        curves = getattr(one.result, "curves", None)
+        if curves:
+            parts = (one.protocol, one.variant, one.scorer)
+            write_arrays(directory / "artifacts" / ("_".join(filter(None, parts)) + ".npz"), curves)
+    for name, found in tables.items():
+        with written_atomically(directory / f"{name}.parquet") as temporary:
+            pq.write_table(pa.concat_tables(found), temporary)
 
 
-def _table(variant: str, columns: Mapping[str, np.ndarray]) -> pa.Table:
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Named arrays as ``.npz`` without pickles, written atomically; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_atomically(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def _table(judged: Judged, columns: Mapping[str, np.ndarray]) -> pa.Table:
     import pyarrow as pa
 
-    arrays = {"variant": pa.array([variant] * len(next(iter(columns.values()))))}
+    length = len(next(iter(columns.values())))
+    arrays = {"variant": pa.array([judged.variant] * length)}
+    if judged.scorer is not None:
+        arrays["scorer"] = pa.array([judged.scorer] * length)
     for name, values in columns.items():
         arrays[name] = pa.array(list(values)) if np.ndim(values) == 2 else pa.array(values)
     return pa.table(arrays)

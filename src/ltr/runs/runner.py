@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from ltr.configuration.targets import check_arguments, instantiate
@@ -18,18 +19,19 @@ from ltr.errors import CheckpointError, ConfigError, Interrupted
 from ltr.files import link_or_copy, write_json
 from ltr.methods.stage import StageOutput
 from ltr.runs.checkpoint import network_checkpoint, write_checkpoint
-from ltr.runs.device import device_name, keep_freed_memory
+from ltr.runs.device import autocast, device_name, keep_freed_memory
 from ltr.runs.evaluate import Judged, evaluate
 from ltr.runs.interrupt import StopRequest, stop_request
 from ltr.runs.loggers import RunLoggers
 from ltr.runs.plan import RunPlan, plan_of, warn_of_double_balancing
-from ltr.runs.protocols import headline_metric, protocol_of
+from ltr.runs.protocols import headline_metric, parts_judged, protocols_of
 from ltr.runs.provenance import provenance
 from ltr.runs.result import (
     Outcome,
     finished_before,
     result_rows,
     run_directory,
+    write_arrays,
     write_curve,
     write_metrics,
     write_result,
@@ -39,6 +41,8 @@ from ltr.runs.result import (
 )
 from ltr.runs.stages import ARRAYS, Stages
 from ltr.runs.store import StageStore
+
+EXAMPLES = 16  # test images that a method may show something of
 
 
 def run(
@@ -133,6 +137,7 @@ class _Run:
             self._start()
             predictor = self.method.predictor(outputs)
             rows, judged = self._judge(predictor, outputs)
+            self._keep_examples(predictor)
             self._keep_weights(predictor, outputs)
             result = self._write(outputs, rows, judged, time.perf_counter() - began)
             finished = True
@@ -197,10 +202,11 @@ class _Run:
         data = self.stages.data_module(final.settings, final.role)
 
         def judged_on(part: str, predictor: Any) -> list[Judged]:
-            def protocol(link: str, keep: bool) -> Any:
-                return protocol_of(self.split, self.config["evaluation"], link, self.device, keep)
+            def protocols(link: str, keep: bool) -> list[Any]:
+                return protocols_of(self.split, self.config["evaluation"], link, self.device, keep)
 
-            return evaluate(predictor, data.evaluation_loader(part), protocol, self.device, self.precision)
+            loaders = {name: data.evaluation_loader(name) for name in parts_judged(self.split, part)}
+            return evaluate(predictor, loaders, protocols, self.device, self.precision)
 
         last = outputs[final.name].load_last
         selected = "final" if last is None else "best"
@@ -213,6 +219,16 @@ class _Run:
             others = result_rows(judged_on("test", last()), split="test", checkpoint="final", selection="last")
             rows += [{**row, "headline": False} for row in others]
         return rows, on_test
+
+    def _keep_examples(self, predictor: Any) -> None:
+        """What the method shows of a few test images, for pictures."""
+        batch = next(
+            iter(self.stages.data_module(self.plan[-1].settings, self.plan[-1].role).evaluation_loader("test"))
+        )
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            arrays = predictor.examples(batch.images[:EXAMPLES], batch.labels[:EXAMPLES])
+        if arrays:
+            write_arrays(self.directory / "artifacts" / "examples.npz", arrays)
 
     def _keep_weights(self, predictor: Any, outputs: Mapping[str, StageOutput]) -> None:
         """``checkpoints/``: links to the store's files, which may be pruned; or the method's own final network."""

@@ -16,7 +16,7 @@ from ltr.configuration.targets import instantiate
 from ltr.data.module import DataModule
 from ltr.data.source import Source
 from ltr.data.splits import Split
-from ltr.files import link_or_copy, written_atomically
+from ltr.files import link_or_copy
 from ltr.methods.representation import warn_of_balanced_representation
 from ltr.methods.stage import Computation, DataFacts, Settings, Stage, StageOutput
 from ltr.runs.checkpoint import check_fits, load_network
@@ -24,7 +24,8 @@ from ltr.runs.device import autocast
 from ltr.runs.interrupt import StopRequest
 from ltr.runs.keys import checkpoint_file
 from ltr.runs.plan import image_shape
-from ltr.runs.protocols import headline_metric, protocol_of
+from ltr.runs.protocols import headline_metric, selecting_protocol
+from ltr.runs.result import write_arrays
 from ltr.runs.store import StageStore
 from ltr.runs.train import Surroundings, Watched, train_stage
 
@@ -100,7 +101,11 @@ class Stages:
 
     def _train(self, stage: Stage, folder: Path, data: DataModule, network: Any, watched: Watched | None) -> float:
         self.started()
-        return train_stage(stage, network, data, folder, self._surroundings(), watched)
+        seconds = train_stage(stage, network, data, folder, self._surroundings(), watched)
+        arrays = network.artifacts()
+        if arrays:
+            write_arrays(folder / ARRAYS, arrays)
+        return seconds
 
     def _prepared(self, stage: Stage, parents: Mapping[str, StageOutput]) -> tuple[DataModule, Any, Watched | None]:
         """What a stage's training needs; a schedule, groups or an augmentation that do not fit are refused here."""
@@ -131,6 +136,8 @@ class Stages:
         computation = Computation(
             parents=parents,
             facts=self.facts,
+            source=self.source,
+            split=self.split,
             loader=data.evaluation_loader,
             device=self.device,
             autocast=lambda: autocast(self.device, stage.settings.precision),
@@ -139,8 +146,7 @@ class Stages:
         )
         self.started()
         arrays = stage.target(computation, **stage.options)
-        with written_atomically(folder / ARRAYS) as temporary, open(temporary, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+        write_arrays(folder / ARRAYS, arrays)
         return time.perf_counter() - began
 
     def data_module(self, settings: Settings, role: str) -> DataModule:
@@ -172,7 +178,7 @@ class Stages:
             return None
         return Watched(
             name=name,
-            protocol=lambda link: protocol_of(self.split, page, link, self.device, keep_predictions=False),
+            protocol=lambda link: selecting_protocol(self.split, page, link, self.device),
             monitor=headline_metric(self.split),
             every_n_epochs=page["every_n_epochs"],
         )

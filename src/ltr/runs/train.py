@@ -123,7 +123,7 @@ def train_stage(
         epoch, batch = _position(resume_from)
         data.start_at(epoch, batch)
         say(f"{stage.name}: going on in epoch {epoch + 1}, batch {batch + 1} of a run that was stopped", soft_wrap=True)
-    trainer, log = _trainer(stage, data, folder, state, around, watched)
+    trainer, log = _trainer(stage, module, data, folder, state, around, watched)
     try:
         with _quiet(), around.request.while_polled():
             trainer.fit(module, datamodule=data, ckpt_path=resume_from)
@@ -159,7 +159,13 @@ def _position(checkpoint: Path) -> tuple[int, int]:
 
 
 def _trainer(
-    stage: Stage, data: Any, folder: Path, state: TrainingState, around: Surroundings, watched: Watched | None
+    stage: Stage,
+    module: Any,
+    data: Any,
+    folder: Path,
+    state: TrainingState,
+    around: Surroundings,
+    watched: Watched | None,
 ) -> tuple[pl.Trainer, EpochLog]:
     """The Lightning trainer of a stage, and its log. The order of the callbacks matters; comments say where."""
     settings, page, shown = stage.settings, around.config["trainer"], around.config["callbacks"]
@@ -185,8 +191,9 @@ def _trainer(
             strategy=around.config["strategy"]["name"],
             precision=LIGHTNING_PRECISION[settings.precision],  # type: ignore[arg-type]
             max_epochs=settings.epochs,
-            accumulate_grad_batches=settings.accumulate,
-            gradient_clip_val=settings.gradient_clip,
+            # a network with several optimisers clips, or refuses to; Lightning takes neither key for it
+            accumulate_grad_batches=settings.accumulate if module.automatic_optimization else 1,
+            gradient_clip_val=settings.gradient_clip if module.automatic_optimization else None,
             limit_train_batches=settings.limit_train_batches,
             limit_val_batches=None if watched else 0,
             check_val_every_n_epoch=watched.every_n_epochs if watched else 1,
