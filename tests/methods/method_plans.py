@@ -61,6 +61,7 @@ class Plan:
         stage = self.stages[name]
         computation = Computation(
             parents=self.outputs(network),
+            settings=stage.settings,
             facts=self.facts,
             source=self.data.source,
             split=self.data.split,

@@ -182,16 +182,17 @@ class DataModule(pl.LightningDataModule):
             return []
         return self.evaluation_loader(self.watched)
 
-    def evaluation_loader(self, part: str) -> DeviceLoader | FileLoader:
+    def evaluation_loader(self, part: str | np.ndarray) -> DeviceLoader | FileLoader:
         """The images of a part of the split in order, un-augmented; each image is in exactly one process.
 
         Args:
-            part: ``train``, ``val``, ``test`` or ``unknown``.
+            part: ``train``, ``val``, ``test`` or ``unknown``; or int64 [n] indices into the source.
         """
-        if part not in PARTS:
+        if isinstance(part, str) and part not in PARTS:
             raise ConfigError(f"a split has no part '{part}'; it has {', '.join(PARTS)}{nearest(part, PARTS)}")
         # every world_size-th, not padded: the processes' last batches may differ in length
-        indices = getattr(self.split, part)[self.rank :: self.world_size]
+        chosen = getattr(self.split, part) if isinstance(part, str) else part
+        indices = chosen[self.rank :: self.world_size]
         return self._loader(lambda epoch: indices, len(indices), self.eval_batch_size, train=False)
 
     # -- common -------------------------------------------------------------------------------------------------

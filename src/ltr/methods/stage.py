@@ -114,6 +114,8 @@ class Stage:
         options: anything else that determines it, as plain data.
         reads: parts of the split beside ``train`` that the computation looks at (``val``): they are in its key.
         checkpoint: a run's directory or weights file whose network is taken instead of training one.
+        foreign: the checkpoint's network need not fit the stage's settings and data (a teacher of other classes).
+        of_source: computed from the source alone: neither the seed nor the split is in the key.
     """
 
     name: str
@@ -125,6 +127,8 @@ class Stage:
     options: Mapping[str, Any] = field(default_factory=dict)
     reads: tuple[str, ...] = ()
     checkpoint: str | None = None
+    foreign: bool = False
+    of_source: bool = False
 
     @property
     def target(self) -> Any:
@@ -141,9 +145,11 @@ class Computation:
 
     Attributes:
         parents: the finished stages that it starts from, by name.
+        settings: of the stage.
         facts: of the data.
         source, split: the data; what is computed per image is indexed by the image's place in the source.
-        loader: part of the split (``train``, ``val``, ``test``) -> its batches in order, un-augmented.
+        loader: part of the split (``train``, ``val``, ``test``), or source indices -> their batches in order,
+            un-augmented.
         device: where to compute.
         autocast: the run's precision, as a context manager.
         seed: the run's seed; draws derive from (seed, role).
@@ -151,10 +157,11 @@ class Computation:
     """
 
     parents: Mapping[str, StageOutput]
+    settings: Settings
     facts: DataFacts
     source: Source
     split: Split
-    loader: Callable[[str], Iterable[Any]]
+    loader: Callable[[str | np.ndarray], Iterable[Any]]
     device: torch.device
     autocast: Callable[[], Any]
     seed: int

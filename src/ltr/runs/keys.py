@@ -70,6 +70,9 @@ def stage_spec(
         spec["val"] = array_digest(split.val)
     elif stage.settings.selection == "best_test":
         spec["test"] = array_digest(split.test)
+    if stage.of_source:
+        for key in ("seed", "train", "label_map"):
+            del spec[key]
     for part in stage.reads:
         spec[part] = array_digest(getattr(split, part))
     return spec

@@ -120,6 +120,8 @@ class Stages:
     def _check_checkpoint(self, stage: Stage, given: Path) -> None:
         path = checkpoint_file(given)
         network = load_network(path)
+        if stage.foreign:
+            return
         check_fits(network, stage.settings, self.facts, path)
         warn_of_balanced_representation(network.settings, network.facts)
 
@@ -135,6 +137,7 @@ class Stages:
         data = self.data_module(stage.settings, stage.role)
         computation = Computation(
             parents=parents,
+            settings=stage.settings,
             facts=self.facts,
             source=self.source,
             split=self.split,
