@@ -165,9 +165,9 @@ def test_cached_features_are_those_of_the_un_augmented_images(network, method, m
     second.on_train_start()
     batch = next(iter(plan.data.train_dataloader()))  # in random order, some classes more than once
     expected = second.head(second.features(second.to_unit(batch.images)))
-    torch.testing.assert_close(second.batch_logits(batch), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(second.head(second.batch_features(batch)), expected, rtol=1e-5, atol=1e-5)
     wrong_images = batch._replace(images=torch.zeros_like(batch.images))
-    assert torch.equal(second.batch_logits(batch), second.batch_logits(wrong_images))
+    assert torch.equal(second.batch_features(batch), second.batch_features(wrong_images))
     assert not any("cache" in name for name in second.state_dict())
 
 
