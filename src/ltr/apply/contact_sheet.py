@@ -1,0 +1,168 @@
+"""What mining found, to look at and to label from: HTML sheets with embedded thumbnails, and a table."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from PIL import Image
+
+from ltr.apply.mine import NOBODY, Mined, Ranking
+from ltr.apply.model import Model
+from ltr.apply.tables import table
+from ltr.data.decode import decoded
+from ltr.data.source import ImageFiles
+from ltr.files import write_text
+
+SIDE = 112  # of a thumbnail, in pixels
+CLASSES_A_SHEET = 40  # so that a sheet stays below some ten megabytes
+
+_STYLE = """
+body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5em; color: #222; background: #fff }
+h1 { font-size: 1.3em } h2 { font-size: 1.1em; margin: 1.6em 0 .4em; border-top: 1px solid #ddd; padding-top: .6em }
+.about, figcaption { color: #555 } nav a { margin-right: .7em }
+.row { display: flex; flex-wrap: wrap; gap: 10px } figure { margin: 0; width: 120px; font-size: 12px }
+figure img, .gone { width: 112px; height: 112px; object-fit: contain; background: #f2f2f2; display: block }
+figcaption { overflow-wrap: anywhere; max-height: 5.6em; overflow: hidden } .other { color: #b00 }
+"""
+
+
+def write_candidates(path: Path, mined: Mined, model: Model, files: ImageFiles) -> int:
+    """``class, rank, probability, predicted, confidence, path, label``: the last is empty, for a person to fill in.
+
+    Returns:
+        The number of rows.
+    """
+    rows = 0
+    names = model.class_names
+    with table(path) as writer:
+        for row, label in enumerate(mined.ranking.classes.tolist()):
+            found = mined.ranking.images[row] != NOBODY
+            count = int(found.sum())
+            rows += count
+            writer.write(
+                {
+                    "class": [names[label]] * count,
+                    "rank": np.arange(1, count + 1),
+                    "probability": mined.ranking.probability[row][found],
+                    "predicted": [names[one] for one in mined.ranking.predicted[row][found].tolist()],
+                    "confidence": mined.ranking.confidence[row][found],
+                    "path": [files.relative(one) for one in mined.ranking.images[row][found].tolist()],
+                    "label": [""] * count,
+                }
+            )
+    return rows
+
+
+def write_sheets(
+    folder: Path,
+    mined: Mined,
+    model: Model,
+    files: ImageFiles,
+    *,
+    title: str,
+    thumbnails: int,
+    advance: Callable[[int], object] = lambda number: None,
+) -> list[Path]:
+    """``sheet.html``, or ``sheet-1.html``, ``sheet-2.html``, ... of 40 classes each; with links to the files.
+
+    Args:
+        title: what was mined with what, for the head of each sheet.
+        thumbnails: images of each class that are shown.
+        advance: told how many more classes are drawn.
+
+    Returns:
+        The sheets' paths.
+    """
+    ranking = mined.ranking
+    starts = range(0, len(ranking.classes), CLASSES_A_SHEET)
+    names = ["sheet.html"] if len(starts) == 1 else [f"sheet-{number}.html" for number in range(1, len(starts) + 1)]
+    for old in folder.glob("sheet*.html"):
+        if old.name not in names:
+            old.unlink()
+    for start, name in zip(starts, names):
+        sections = []
+        for row in range(start, min(start + CLASSES_A_SHEET, len(ranking.classes))):
+            sections.append(_section(row, ranking, model, files, thumbnails))
+            advance(1)
+        write_text(folder / name, _page(title, mined, names, name, sections))
+    return [folder / name for name in names]
+
+
+def _page(title: str, mined: Mined, names: Sequence[str], here: str, sections: Sequence[str]) -> str:
+    links = "".join(
+        f"<b>{number}</b> " if name == here else f'<a href="{name}">{number}</a>'
+        for number, name in enumerate(names, start=1)
+    )
+    pages = f"<nav>sheet {links}</nav>" if len(names) > 1 else ""
+    unread = f"; {len(mined.broken):,} could not be read" if mined.broken else ""
+    about = f"{mined.looked_at:,} images ranked for {len(mined.ranking.classes):,} classes{unread}"
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{_text(title)}</title><style>{_STYLE}</style></head><body>\n"
+        f'<h1>{_text(title)}</h1><p class="about">{_text(about)}. Under each image: its rank, the probability of the '
+        "class, and in red what the network would say instead. candidates.csv has all of them, to fill in labels.</p>"
+        f"{pages}\n{''.join(sections)}{pages}</body></html>\n"
+    )
+
+
+def _section(row: int, ranking: Ranking, model: Model, files: ImageFiles, thumbnails: int) -> str:
+    label = int(ranking.classes[row])
+    names = model.class_names
+    shown = [image for image in ranking.images[row][:thumbnails].tolist() if image != NOBODY]
+    figures = []
+    for rank, image in enumerate(shown):
+        predicted = int(ranking.predicted[row, rank])
+        other = ""
+        if predicted != label:
+            confidence = ranking.confidence[row, rank]
+            other = f'<br><span class="other">{_text(names[predicted])} {confidence:.3f}</span>'
+        path = files.relative(image)
+        whole = os.fsencode(os.path.abspath(files.path(image)))
+        figures.append(
+            f'<figure title="{_text(path)}"><a href="file://{quote(whole)}">{_thumbnail(files, image)}</a>'
+            f"<figcaption>{rank + 1} · {ranking.probability[row, rank]:.3f}{other}<br>{_text(os.path.basename(path))}"
+            "</figcaption></figure>"
+        )
+    count = model.class_counts[label]
+    return (
+        f'<section><h2>{_text(names[label])} <span class="about">{count:,} training images</span></h2>'
+        f'<div class="row">{"".join(figures)}</div></section>\n'
+    )
+
+
+def _thumbnail(files: ImageFiles, image: int) -> str:
+    """An embedded JPEG; a grey square where the file is gone since."""
+    try:
+        data = base64.b64encode(thumbnail(files.open(image), exif=files.exif)).decode("ascii")
+    except Exception as error:  # decoders raise whatever they like for a damaged file
+        return f'<span class="gone">{_text(type(error).__name__)}</span>'
+    return f'<img alt="" loading="lazy" src="data:image/jpeg;base64,{data}">'
+
+
+def thumbnail(opened: Any, *, exif: bool = False, side: int = SIDE) -> bytes:
+    """A JPEG of at most ``side`` pixels a side.
+
+    Raises:
+        Exception: whatever a decoder raises for a damaged file.
+    """
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        small = decoded(opened, exif=exif)
+    small.thumbnail((side, side))
+    small.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
+
+
+def _text(text: str) -> str:
+    """Text that is nothing but text in HTML; bytes that are no UTF-8 are shown as such."""
+    return escape(text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"), quote=True)

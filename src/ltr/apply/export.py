@@ -1,0 +1,197 @@
+"""Export: a trained network as files that other programs read, checked against the original before it is named done."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ltr.errors import CheckpointError, ConfigError, TrainingError
+from ltr.files import write_json, written_atomically
+from ltr.randomness import generator
+from ltr.runs.checkpoint import FORMAT, VERSION, describe, described_network
+
+WEIGHTS, DESCRIPTION, CLASSES, ONNX = "model.safetensors", "config.json", "class_names.json", "model.onnx"
+IMAGES = 4  # made-up ones that the two networks must agree on
+TOLERANCE = 1e-3  # largest difference of ONNX logits, relative to the largest logit: another runtime sums otherwise
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and the largest difference of logits found by the self-check (0 after a reload)."""
+
+    folder: Path
+    files: tuple[str, ...]
+    difference: float
+    onnx_difference: float | None = None  # None where it was not asked for, or no onnxruntime is there to check it
+
+
+def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> Exported:
+    """Write a network's weights (safetensors), its description (JSON) and its class names (JSON).
+
+    The files are read back through `load_exported`, and the logits of some made-up images must be the same bits as
+    the original's; only then do they appear in ``folder``. It takes fp32 on the CPU.
+
+    Args:
+        checkpoint: a weights file of this project.
+        onnx: also write ``model.onnx``: uint8 images [N, C, H, W] to the logits [N, classes] of the headline variant.
+
+    Raises:
+        CheckpointError: weights that cannot be read.
+        ConfigError: ONNX was asked for and cannot be made.
+        TrainingError: the self-check failed; nothing is left behind.
+    """
+    if onnx:
+        require_onnx()
+    description = describe(checkpoint)
+    state: dict[str, Tensor] = description.pop("state_dict")
+    network = described_network({**description, "state_dict": state}, checkpoint)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _beside(folder) as drafts:
+        _write(drafts, description, state)
+        images = check_images(network.facts.image_shape)
+        wanted = logits(network, images)
+        difference = _difference(wanted, logits(load_exported(drafts), images))
+        if difference != 0:
+            raise TrainingError(f"the exported network's logits differ by {difference:.3g}: nothing was exported")
+        names = [WEIGHTS, DESCRIPTION, CLASSES]
+        onnx_difference = None
+        if onnx:
+            names.append(ONNX)
+            onnx_difference = _write_onnx(drafts / ONNX, network, images, wanted)
+        for name in names:
+            os.replace(drafts / name, folder / name)
+    return Exported(folder, tuple(names), difference, onnx_difference)
+
+
+def load_exported(folder: str | Path) -> Any:
+    """The network of an export, in eval mode on the CPU.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or weights that do not fit.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    base = Path(folder)
+    for name in (WEIGHTS, DESCRIPTION):
+        if not (base / name).is_file():
+            raise CheckpointError(f"{base} holds no export: {name} is not there. ltr-export makes one of a run")
+    try:
+        description = json.loads((base / DESCRIPTION).read_text(encoding="utf-8"))
+        state = load_file(base / WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{base}: an export that cannot be read: {error}") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise CheckpointError(f"{base / DESCRIPTION} is not of this project (no format '{FORMAT}')")
+    if description.get("version", 0) > VERSION:
+        raise CheckpointError(f"{base / DESCRIPTION}: written by a newer version of ltr")
+    return described_network({**description["network"], "state_dict": state}, base / WEIGHTS)
+
+
+def check_images(image_shape: tuple[int, int, int]) -> Tensor:
+    """Made-up images for the self-check, uint8 [4, C, H, W]: always the same."""
+    pixels = generator("export", "check").integers(0, 256, (IMAGES, *image_shape), dtype="uint8")
+    return torch.from_numpy(pixels)
+
+
+@torch.inference_mode()
+def logits(network: Any, images: Tensor) -> Tensor:
+    """Logits [N, classes] of the headline variant, in fp32 on the CPU."""
+    return network.predict(images)[network.headline].logits.float()
+
+
+def require_onnx() -> None:
+    """Raise ConfigError, saying how to get them, where the packages that write ONNX are not installed."""
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"--onnx needs {' and '.join(missing)}, which ltr does not install: pip install onnx onnxscript "
+            "onnxruntime (the last one checks the file). Without --onnx the export needs nothing more"
+        )
+
+
+def _write(folder: Path, description: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    from safetensors.torch import save
+
+    # copies: two names of one tensor would be refused; bytes: a file of its own making nobody else could read
+    copies = {name: tensor.clone().contiguous() for name, tensor in state.items()}
+    (folder / WEIGHTS).write_bytes(save(copies))
+    names = description["facts"]["class_names"]
+    about = {
+        "format": FORMAT,
+        "version": VERSION,
+        "library": "ltr",
+        "input": "uint8 [N, C, H, W], 0 to 255; the network normalises",
+        "image_shape": description["facts"]["image_shape"],
+        "network": dict(description),
+    }
+    write_json(folder / DESCRIPTION, about)
+    write_json(folder / CLASSES, list(names))
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A folder for drafts in ``folder``, so that a file is moved into place and never seen half."""
+    drafts = folder / f".export.{os.getpid()}"
+    drafts.mkdir()
+    try:
+        yield drafts
+    finally:
+        shutil.rmtree(drafts, ignore_errors=True)
+
+
+def _difference(wanted: Tensor, found: Tensor) -> float:
+    if wanted.shape != found.shape:
+        return float("inf")
+    worst = (wanted - found).abs().max().item()
+    return worst if worst == worst else float("inf")
+
+
+class _Headline(nn.Module):
+    """A network's logits alone, as a function of pixels."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network.predict(images)[self.network.headline].logits.float()
+
+
+def _write_onnx(path: Path, network: Any, images: Tensor, wanted: Tensor) -> float | None:
+    """Write ONNX and, where onnxruntime is installed, run it on the same images; the largest difference."""
+    try:
+        with contextlib.redirect_stdout(None), written_atomically(path) as temporary:
+            torch.onnx.export(
+                _Headline(network).eval(),
+                (images,),
+                str(temporary),
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes={"images": {0: torch.export.Dim("n", min=1)}},
+                dynamo=True,
+                external_data=False,
+            )
+    except Exception as error:  # torch raises whatever its tracer meets
+        said = (str(error).splitlines() or [""])[0]
+        raise ConfigError(f"--onnx: {type(network).__name__} cannot be written as ONNX: {said}") from error
+    if importlib.util.find_spec("onnxruntime") is None:
+        return None
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"images": images.numpy()})
+    difference = _difference(wanted, torch.from_numpy(found))
+    if difference > TOLERANCE * max(1.0, wanted.abs().max().item()):
+        raise TrainingError(f"the logits of {ONNX} differ by {difference:.3g}: nothing was exported")
+    return difference

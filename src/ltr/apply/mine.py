@@ -1,0 +1,277 @@
+"""Mining: the images of a pool that look most like each rare class, to label from; a killed run goes on.
+
+The practical end of background splitting (Mullapudi et al., CVPR 2021): a classifier of rare classes against
+everything else ranks a large pool of unlabelled images, and a person looks at the top of each ranking.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ltr.apply.model import Model
+from ltr.apply.pool import table_column
+from ltr.apply.reading import Broken, batches
+from ltr.data.source import ImageFiles
+from ltr.data.sources.checks import shown
+from ltr.errors import ConfigError, DataError, TrainingError, nearest
+from ltr.evaluation.groups import GROUPS, shot_groups
+from ltr.evaluation.scores import log_normaliser, probabilities
+from ltr.files import written_atomically
+
+STATE = ".mining.npz"  # in the output folder: what has been found so far
+NOBODY = -1
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The best of a pool for each of K classes, best first; equal probabilities in order of the pool.
+
+    Attributes:
+        classes: int64 [K], labels.
+        images: int64 [K, top], places in the pool; -1 where there are fewer images.
+        probability: float32 [K, top] of the class; -1 there.
+        predicted: int64 [K, top], the class that the network would say.
+        confidence: float32 [K, top], its probability.
+    """
+
+    classes: np.ndarray
+    images: np.ndarray
+    probability: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+
+    @classmethod
+    def empty(cls, classes: np.ndarray, top: int) -> Ranking:
+        shape = (len(classes), top)
+        none = np.full(shape, NOBODY, dtype=np.int64)
+        low = np.full(shape, -1, dtype=np.float32)
+        return cls(classes, none, low, none.copy(), low.copy())
+
+    def add(self, indices: np.ndarray, probability: np.ndarray, predicted: np.ndarray, confidence: np.ndarray) -> None:
+        """Take in images that come after all earlier ones in the pool.
+
+        Args:
+            indices: int64 [n], ascending places in the pool.
+            probability: float32 [n, K] of the ranked classes.
+            predicted: int64 [n].
+            confidence: float32 [n].
+        """
+        # an image that only equals the last one of a ranking comes after it
+        enters = probability > self.probability[:, -1]
+        for row in np.flatnonzero(enters.any(axis=0)).tolist():
+            chosen = np.flatnonzero(enters[:, row])
+            scores = np.concatenate([self.probability[row], probability[chosen, row]])
+            order = np.argsort(-scores, kind="stable")[: self.images.shape[1]]
+            self.probability[row] = scores[order]
+            for mine, others in (
+                (self.images, indices),
+                (self.predicted, predicted),
+                (self.confidence, confidence),
+            ):
+                mine[row] = np.concatenate([mine[row], others[chosen]])[order]
+
+
+@dataclass(frozen=True)
+class Mined:
+    """The ranking of a whole pool, and the images that could not be read."""
+
+    ranking: Ranking
+    broken: tuple[Broken, ...]
+    looked_at: int  # images of the pool, without the excluded ones
+    resumed_at: int  # how many of them an earlier, unfinished run had done
+
+
+def rare_classes(model: Model, names: Sequence[str], group: str, few_below: int | None = None) -> np.ndarray:
+    """The labels to mine for: those named, or a shot group; never the background.
+
+    Args:
+        group: ``few``, ``medium``, ``many`` or ``all``.
+        few_below: in place of the run's bound.
+
+    Raises:
+        ConfigError: names that the network does not know, or a group without a class.
+    """
+    known = {name: label for label, name in enumerate(model.class_names) if label != model.background}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigError(
+            f"--classes: the network does not know {shown(unknown)}{nearest(unknown[0], known)}; it knows "
+            f"{shown(list(known))}"
+        )
+    if names:
+        return np.array(sorted({known[name] for name in names}), dtype=np.int64)
+    labels = np.array(list(known.values()), dtype=np.int64)
+    if group == "all":
+        return labels
+    bound = model.few_below if few_below is None else few_below
+    counts = np.asarray(model.class_counts)
+    groups = shot_groups(counts[labels], max(model.many_above, bound - 1), bound)
+    found = labels[groups[group]]
+    if not len(found):
+        sizes = ", ".join(f"{int(groups[name].sum())} {name}" for name in GROUPS)
+        raise ConfigError(
+            f"--group {group}: the run has no such class ({sizes}; few is below {bound} training images). Name classes "
+            "(--classes A,B), take another group, or another bound (--few-below N)"
+        )
+    return found
+
+
+def without(files: ImageFiles, excluded: Path) -> np.ndarray:
+    """Places of the images that a table does not name, int64 [n].
+
+    A path of the table (column ``path``) means an image by its place below the pool's root, or by its whole path, or
+    by its place below the table's folder.
+
+    Raises:
+        DataError: the table cannot be read, or names no image of the pool.
+    """
+    if not excluded.is_file():
+        raise DataError(f"--exclude {excluded}: there is no such table")
+    named = table_column(excluded, "path")
+    relative = {os.path.normpath(path) for path in named}
+    whole = {os.path.normpath(os.path.join(excluded.absolute().parent, path)) for path in named}
+    keep = np.ones(len(files), dtype=bool)
+    for index in range(len(files)):
+        path = os.path.normpath(files.relative(index))
+        keep[index] = path not in relative and os.path.normpath(os.path.join(files.root, path)) not in whole
+    if keep.all():
+        raise DataError(
+            f"--exclude {excluded}: none of its {len(named):,} paths is an image of the pool, such as "
+            f"{files.relative(0)}. Paths are those below {files.root}, or whole ones"
+        )
+    return np.flatnonzero(keep)
+
+
+def mine(
+    model: Model,
+    files: ImageFiles,
+    classes: np.ndarray,
+    folder: Path,
+    *,
+    top: int = 100,
+    chunk: int = 4096,
+    places: np.ndarray | None = None,
+    identity: str = "",
+    again: bool = False,
+    started: Callable[[int], object] = lambda done: None,
+    advance: Callable[[int], object] = lambda number: None,
+) -> Mined:
+    """Rank a pool for each of ``classes``; what was found is saved after every chunk, and a killed run goes on there.
+
+    The outcome does not depend on whether or where it was stopped: chunks are whole batches.
+
+    Args:
+        folder: where the state lies (and later the sheets).
+        top: images kept of each class.
+        chunk: images between two saves, rounded up to whole batches.
+        places: int64 [n], the images to look at; None is all.
+        identity: of the weights, in hex; a state of other weights, images or classes is not gone on with.
+        again: throw away what was found before.
+        started: told how many images were done before.
+        advance: told how many more are done.
+
+    Raises:
+        ConfigError: the folder holds the mining of something else.
+        DataError: not one image can be read.
+        TrainingError: scores that are not finite.
+    """
+    wanted = np.arange(len(files)) if places is None else places
+    chunk = -(-chunk // model.batch_size) * model.batch_size
+    key = _key(model, files, wanted, classes, top, identity)
+    path = folder / STATE
+    if again:
+        path.unlink(missing_ok=True)
+    ranking, broken, done = _loaded(path, key, classes, top)
+    resumed_at = done
+    started(done)
+    while done < len(wanted):
+        part = wanted[done : done + chunk]
+        _look(model, files, part, ranking, broken, advance)
+        done += len(part)
+        _save(path, key, ranking, broken, done)
+    if len(broken) == len(wanted):
+        raise DataError(f"not one of the {len(wanted):,} images can be read; the first: {broken[0].reason}")
+    return Mined(ranking, tuple(broken), len(wanted), resumed_at)
+
+
+def _look(
+    model: Model,
+    files: ImageFiles,
+    part: np.ndarray,
+    ranking: Ranking,
+    broken: list[Broken],
+    advance: Callable[[int], object],
+) -> None:
+    """Predict one chunk and add it to the ranking."""
+    import torch
+
+    chosen = torch.as_tensor(ranking.classes, device=model.device)
+    found: list[tuple[np.ndarray, torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    with model.predicting():
+        for indices, images, unread in batches(files, model, part):
+            broken += unread
+            if len(indices):
+                logits = model.scores(images).logits
+                normaliser = log_normaliser(logits, model.link)
+                best, predicted = logits.max(dim=1)
+                confidence = probabilities(best[:, None], normaliser, model.link)[:, 0]
+                rare = probabilities(logits.index_select(1, chosen), normaliser, model.link)
+                found.append((indices, rare, predicted, confidence))
+            advance(len(indices) + len(unread))
+    for indices, *values in found:
+        rare_host, predicted_host, confidence_host = (value.cpu().numpy() for value in values)
+        if not np.isfinite(confidence_host).all():
+            raise TrainingError("the network's scores are not finite: its weights have diverged or are damaged")
+        ranking.add(indices, rare_host, predicted_host, confidence_host)
+
+
+def _key(model: Model, files: ImageFiles, wanted: np.ndarray, classes: np.ndarray, top: int, identity: str) -> str:
+    """What a state is of: the weights, the images by their paths, the classes, and how they are read."""
+    crop = model.crop
+    plain = [identity, top, files.exif, crop.size, crop.resize, model.precision, model.batch_size, files.root]
+    digest = hashlib.sha256(json.dumps(plain).encode())
+    for part in (files.blob, files.offsets.tobytes(), wanted.tobytes(), classes.tobytes()):
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()
+
+
+def _loaded(path: Path, key: str, classes: np.ndarray, top: int) -> tuple[Ranking, list[Broken], int]:
+    if not path.is_file():
+        return Ranking.empty(classes, top), [], 0
+    try:
+        with np.load(path, allow_pickle=False) as state:
+            kept = {name: state[name] for name in state.files}
+        same = str(kept["key"]) == key
+        broken = [Broken(*row) for row in json.loads(str(kept["broken"]))]
+        names = ("images", "probability", "predicted", "confidence")
+        ranking = Ranking(classes, *(kept[name] for name in names)) if same else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{path} is damaged ({error}). --again starts anew") from error
+    if ranking is None:
+        raise ConfigError(
+            f"{path.parent} holds the mining of other images, weights, classes or settings. Take another --out, or "
+            "--again to start anew there"
+        )
+    return ranking, broken, int(kept["done"])
+
+
+def _save(path: Path, key: str, ranking: Ranking, broken: Sequence[Broken], done: int) -> None:
+    arrays = {
+        "key": np.array(key),
+        "done": np.array(done),
+        "broken": np.array(json.dumps([tuple(row) for row in broken])),
+        "images": ranking.images,
+        "probability": ranking.probability,
+        "predicted": ranking.predicted,
+        "confidence": ranking.confidence,
+    }
+    with written_atomically(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -1,0 +1,144 @@
+"""A trained network made ready for image files: device, precision, and the crop that evaluation would use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ltr.configuration.pages import read_page
+from ltr.data.files import FileCrop
+from ltr.data.parallel import cores
+from ltr.errors import CheckpointError, ConfigError
+from ltr.evaluation.scores import Scores
+from ltr.runs.checkpoint import describe, described_network
+from ltr.runs.device import autocast, keep_freed_memory, resolve_device, resolve_precision
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network in eval mode and everything that turns a file into its answer.
+
+    Attributes:
+        network: an `ltr.methods.base.ImageClassifier` on ``device``.
+        crop: from a decoded file to the network's square, as in the evaluation of the run.
+        batch_size: images a batch, the evaluation's.
+        workers: processes that decode.
+        few_below, many_above: the run's bounds of few- and many-shot classes.
+    """
+
+    network: Any
+    device: torch.device
+    precision: str
+    crop: FileCrop
+    batch_size: int
+    workers: int
+    many_above: int = 100
+    few_below: int = 20
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.network.facts.class_names
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """Training images of each class."""
+        return self.network.facts.class_counts
+
+    @property
+    def background(self) -> int | None:
+        """The label of the background where the network was trained with one."""
+        return self.network.facts.background
+
+    @property
+    def channels(self) -> int:
+        return self.network.facts.image_shape[0]
+
+    @property
+    def link(self) -> str:
+        return self.network.link
+
+    @contextmanager
+    def predicting(self) -> Iterator[None]:
+        """The mode and precision of evaluation."""
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            yield
+
+    def scores(self, images: torch.Tensor) -> Scores:
+        """Scores of the headline variant for uint8 images [B, C, H, W]; logits are float32 [B, classes].
+
+        Raises:
+            ConfigError: the network has no score for each class.
+        """
+        found = self.network.predict(images)[self.network.headline]
+        logits = found.logits
+        if logits is None or logits.ndim != 2 or logits.shape[1] != len(self.class_names):
+            raise ConfigError(
+                f"{type(self.network).__name__} gives no score for each of its {len(self.class_names)} classes, so it "
+                "cannot say which class an image is of. Choose a run of a classifier"
+            )
+        return found._replace(logits=logits.float())
+
+
+def load_model(
+    checkpoint: Path,
+    config: Mapping[str, Any] | None = None,
+    *,
+    accelerator: str = "auto",
+    precision: str | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
+) -> Model:
+    """Load a weights file of this project for work on image files.
+
+    Args:
+        checkpoint: the file.
+        config: its run's configuration where there is one: batch size, precision and workers are taken from it.
+        accelerator: ``auto``, ``cpu`` or ``gpu``.
+        precision: ``auto``, ``bf16``, ``fp16`` or ``fp32``; None is the run's.
+        batch_size: None is the run's for evaluation.
+        workers: processes that decode; None is one for each core.
+
+    Raises:
+        CheckpointError: weights that cannot be read.
+        ConfigError: a device or precision that there is not, or images that are not square.
+    """
+    description = describe(checkpoint)
+    network = described_network(description, checkpoint)
+    device = resolve_device(accelerator)
+    if device.type == "cpu":
+        keep_freed_memory()
+    evaluation = {**read_page("evaluation/default"), **((config or {}).get("evaluation") or {})}
+    trainer = (config or {}).get("trainer") or {}
+    return Model(
+        network.to(device).eval(),
+        device,
+        resolve_precision(precision or trainer.get("precision", "auto"), device),
+        file_crop(network.facts.image_shape, description.get("dataset") or {}, checkpoint),
+        batch_size or int(evaluation["batch_size"]),
+        cores() if workers is None else workers,
+        int(evaluation["many_above"]),
+        int(evaluation["few_below"]),
+    )
+
+
+def file_crop(image_shape: tuple[int, int, int], dataset: Mapping[str, Any], checkpoint: Path) -> FileCrop:
+    """What evaluation does to a file of this data set.
+
+    A network of image files gets the middle crop of its data set's page. One of arrays (CIFAR, digits) has seen whole
+    images of one size: the short side is brought to it and the middle is taken, which changes nothing in an image of
+    that size.
+
+    Raises:
+        CheckpointError: its images are not square.
+    """
+    _, height, width = image_shape
+    if height != width:
+        raise CheckpointError(f"{checkpoint}: its images are {width} x {height}; only square ones can be made of files")
+    if dataset.get("image_size") is None:
+        return FileCrop(height, resize=height)
+    return FileCrop(height, resize=dataset.get("image_resize"))

@@ -1,0 +1,150 @@
+"""The images that a model is set to work on: all below a folder, or the rows of a table. No labels are needed."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ltr.data.source import ImageFiles
+from ltr.data.sources.checks import shown
+from ltr.data.sources.folder import SUFFIXES
+from ltr.errors import DataError, nearest
+
+TABLES = (".csv", ".parquet", ".pq")
+
+
+def image_pool(place: Path, roots: Sequence[str] = (), *, exif: bool = True) -> ImageFiles:
+    """The images of a folder, in order of their paths, or of a table, in order of its rows.
+
+    In a folder, hidden files and folders are passed over, and so are files that are no images by their name. A table
+    (CSV in UTF-8 with a head, or Parquet) has a column ``path``; its other columns are not looked at. Relative paths
+    start from the table's own folder. Whether a file can be read is found out when it is read.
+
+    Args:
+        roots: more folders in which images, and what links lead to, may lie.
+        exif: turn images as their EXIF orientation says.
+
+    Raises:
+        DataError: nothing there, no image, or paths that lead outside.
+    """
+    base = place.expanduser().absolute()
+    allowed = [os.path.realpath(os.path.expanduser(root)) for root in roots]
+    if base.is_dir():
+        return _folder(base, allowed, exif)
+    if not base.is_file():
+        raise DataError(f"{place}: there is no such folder or table of images")
+    if base.suffix.lower() not in TABLES:
+        raise DataError(
+            f"{place} is a file, and no table by its name. Give a folder of images, or a table ({', '.join(TABLES)}) "
+            "with a column path"
+        )
+    paths = table_column(base, "path")
+    outside = _outside(base.parent, paths, [os.path.realpath(base.parent), *allowed])
+    _refuse(outside, base.parent, allowed)
+    return ImageFiles.from_paths(base.parent, paths, exif=exif)
+
+
+def _folder(base: Path, allowed: Sequence[str], exif: bool) -> ImageFiles:
+    inside = [os.path.realpath(base), *allowed]
+    outside: list[str] = []
+    paths = sorted(_walk(str(base), inside, outside))
+    _refuse(outside, base, allowed)
+    if not paths:
+        raise DataError(f"{base} holds no image: none of its files has a name that ends in {', '.join(SUFFIXES)}")
+    return ImageFiles.from_paths(base, paths, exif=exif)
+
+
+def _walk(base: str, inside: Sequence[str], outside: list[str]) -> Iterator[str]:
+    """Paths of images below ``base``, relative to it; links that lead outside are noted."""
+    waiting = [""]
+    seen = set()
+    while waiting:
+        here = waiting.pop()
+        real = os.path.realpath(os.path.join(base, here))
+        if real in seen:  # a link to a folder that was read
+            continue
+        seen.add(real)
+        try:
+            scanned = os.scandir(os.path.join(base, here))
+        except OSError as error:
+            raise DataError(f"{os.path.join(base, here)} cannot be listed: {error.strerror}") from error
+        with scanned:
+            for entry in scanned:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_symlink() and not _within(os.path.realpath(entry.path), inside):
+                    outside.append(entry.path)
+                elif entry.is_dir():
+                    waiting.append(os.path.join(here, entry.name))
+                elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+                    yield os.path.join(here, entry.name)
+
+
+def _outside(base: Path, paths: Sequence[str], inside: Sequence[str]) -> list[str]:
+    """Paths of a table that lead out of the folders ``inside``; a folder's own links are followed once."""
+    real: dict[str, str] = {}
+    found = []
+    for path in paths:
+        folder, name = os.path.split(os.path.join(base, path))
+        if folder not in real:
+            real[folder] = os.path.realpath(folder)
+        whole = os.path.join(real[folder], name)
+        if name in ("..", ".") or os.path.islink(whole):
+            whole = os.path.realpath(whole)
+        if not _within(whole, inside):
+            found.append(path)
+    return found
+
+
+def _within(real: str, folders: Sequence[str]) -> bool:
+    return any(real == folder or real.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders)
+
+
+def _refuse(outside: Sequence[str], base: Path, allowed: Sequence[str]) -> None:
+    if outside:
+        raise DataError(
+            f"paths lead outside {', '.join([str(base), *allowed])}: {shown(list(outside))}. If that is meant, name "
+            "the folder: --root FOLDER"
+        )
+
+
+def table_column(table: Path, column: str) -> list[str]:
+    """A column of a CSV or Parquet table as texts.
+
+    Raises:
+        DataError: the table cannot be read, lacks the column, has no rows, or an empty cell.
+    """
+    try:
+        names, values = (_csv_column if table.suffix.lower() == ".csv" else _parquet_column)(table, column)
+    except (OSError, ValueError, csv.Error) as error:  # pyarrow's own errors are ValueErrors
+        raise DataError(f"{table} cannot be read as a table: {' '.join(str(error).split())}") from error
+    if values is None:
+        raise DataError(f"{table} has no column {column}; it has {shown(names)}{nearest(column, names)}")
+    if not values:
+        raise DataError(f"{table} has no rows")
+    empty = [row for row, value in enumerate(values, start=1) if not value.strip()]
+    if empty:
+        raise DataError(f"the column {column} of {table} is empty in row {shown(empty)}. Every row needs one")
+    return values
+
+
+def _csv_column(table: Path, column: str) -> tuple[list[str], list[str] | None]:
+    with open(table, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        rows = csv.reader(file)
+        names = [name.strip() for name in next(rows, [])]
+        if column not in names:
+            return names, None
+        place = names.index(column)
+        return names, [row[place] if place < len(row) else "" for row in rows if row]
+
+
+def _parquet_column(table: Path, column: str) -> tuple[list[str], list[str] | None]:
+    from pyarrow import parquet
+
+    names = list(parquet.read_schema(os.fspath(table)).names)
+    if column not in names:
+        return names, None
+    values = parquet.read_table(os.fspath(table), columns=[column])[column].to_pylist()
+    return names, ["" if value is None else str(value) for value in values]

@@ -1,0 +1,189 @@
+"""Predictions for image files: class, probability, the next best, known-ness; a table with a row an image."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from ltr.apply.model import Model
+from ltr.apply.reading import Broken, batches
+from ltr.apply.tables import Columns, table, write_broken
+from ltr.data.source import ImageFiles
+from ltr.errors import ConfigError, DataError, TrainingError, nearest
+from ltr.evaluation.scores import Scores, log_normaliser, probabilities, top_classes
+
+SCORERS = ("msp", "max_logit", "energy", "entropy", "distance")
+_AHEAD = 2  # batches whose answers are still on the device while the next ones are computed
+
+
+class Answers(NamedTuple):
+    """What is said of a batch, on the host.
+
+    Attributes:
+        indices: int64 [B], places in the pool.
+        classes: int64 [B, k], best first.
+        probabilities: float32 [B, k].
+        knownness: float32 [B], higher is more known.
+        background: float32 [B], or None where there is no background class.
+    """
+
+    indices: np.ndarray
+    classes: np.ndarray
+    probabilities: np.ndarray
+    knownness: np.ndarray
+    background: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a prediction came to: images answered, those that could not be read, seconds."""
+
+    images: int
+    broken: tuple[Broken, ...]
+    seconds: float
+    broken_file: Path | None = None
+
+
+def predict_files(
+    model: Model,
+    files: ImageFiles,
+    out: Path,
+    *,
+    scorer: str = "msp",
+    top: int = 5,
+    advance: Callable[[int], object] = lambda number: None,
+) -> Summary:
+    """Write a row for each image of a pool, in its order.
+
+    Columns: ``path, class, probability, known``, ``background`` where the network knows one, then ``class_2,
+    probability_2`` and so on to ``top``. Images that cannot be read are listed in ``<out's stem>.broken.csv``.
+
+    Args:
+        scorer: what known-ness is, see `knownness`.
+        top: classes of a row; all where there are fewer.
+        advance: told how many more images are done.
+
+    Raises:
+        ConfigError: an unknown scorer, or one that the network has nothing for.
+        DataError: not one image can be read.
+        TrainingError: scores that are not finite.
+    """
+    started = time.perf_counter()
+    broken: list[Broken] = []
+    images = 0
+    with table(out) as writer:
+        for answers in answered(model, files, scorer=scorer, top=top, broken=broken, advance=advance):
+            writer.write(_columns(answers, model, files))
+            images += len(answers.indices)
+        if not images:
+            raise DataError(
+                f"not one of the {len(files):,} images can be read; the first: {broken[0].path}: {broken[0].reason}"
+            )
+    listed = out.with_name(f"{out.stem}.broken.csv")
+    has_broken = write_broken(listed, broken)
+    return Summary(images, tuple(broken), time.perf_counter() - started, listed if has_broken else None)
+
+
+def answered(
+    model: Model,
+    files: ImageFiles,
+    *,
+    scorer: str = "msp",
+    top: int = 5,
+    broken: list[Broken],
+    advance: Callable[[int], object] = lambda number: None,
+) -> Iterator[Answers]:
+    """The answers of a pool, a batch at a time and in order; what cannot be read is added to ``broken``."""
+    waiting: deque[tuple[np.ndarray, dict[str, Tensor], int]] = deque()
+    with model.predicting():
+        for indices, images, unread in batches(files, model):
+            broken += unread
+            found = said(model, model.scores(images), scorer, top) if len(indices) else {}
+            waiting.append((indices, found, len(indices) + len(unread)))
+            if len(waiting) > _AHEAD:
+                yield from _fetched(*waiting.popleft(), files, advance)
+        while waiting:
+            yield from _fetched(*waiting.popleft(), files, advance)
+
+
+def said(model: Model, scores: Scores, scorer: str, top: int) -> dict[str, Tensor]:
+    """What is said of a batch, on the device: nothing waits for it here."""
+    logits = scores.logits
+    normaliser = log_normaliser(logits, model.link)
+    values, classes = top_classes(logits, min(top, logits.shape[1]))
+    found = {
+        "classes": classes,
+        "probabilities": probabilities(values, normaliser, model.link),
+        "knownness": knownness(scorer, scores, model.link),
+        "finite": normaliser.isfinite(),
+    }
+    if model.background is not None:
+        column = logits[:, model.background, None]
+        found["background"] = probabilities(column, normaliser, model.link)[:, 0]
+    return found
+
+
+def knownness(scorer: str, scores: Scores, link: str) -> Tensor:
+    """How known an image looks, float32 [B], higher is more known.
+
+    Args:
+        scorer: ``msp`` the highest probability, ``max_logit`` the highest logit, ``energy`` log sum_c exp(z_c),
+            ``entropy`` the negative entropy of the softmax in nats, ``distance`` what the method itself gives.
+
+    Raises:
+        ConfigError: an unknown name, or ``distance`` of a network without one.
+    """
+    logits = scores.logits
+    if scorer == "msp":
+        best = logits.amax(dim=1, keepdim=True)
+        return probabilities(best, log_normaliser(logits, link), link)[:, 0]
+    if scorer == "max_logit":
+        return logits.amax(dim=1)
+    if scorer == "energy":
+        return logits.logsumexp(dim=1)
+    if scorer == "entropy":
+        log_p = logits.log_softmax(dim=1)
+        return (log_p.exp() * log_p).nan_to_num(0.0).sum(dim=1)
+    if scorer == "distance" and scores.knownness is not None:
+        return scores.knownness.float()
+    if scorer == "distance":
+        raise ConfigError("--scorer distance: this network gives no distance. Use msp, max_logit, energy or entropy")
+    raise ConfigError(f"--scorer {scorer}: allowed are {', '.join(SCORERS)}{nearest(scorer, SCORERS)}")
+
+
+def _fetched(
+    indices: np.ndarray, found: dict[str, Tensor], done: int, files: ImageFiles, advance: Callable[[int], object]
+) -> Iterator[Answers]:
+    if len(indices):
+        host = {name: value.cpu().numpy() for name, value in found.items()}
+        if not host["finite"].all():
+            first = files.relative(int(indices[int(np.argmin(host["finite"]))]))
+            raise TrainingError(
+                f"the network's scores are not finite for {int((~host['finite']).sum())} images, the first is {first}: "
+                "its weights have diverged or are damaged"
+            )
+        yield Answers(indices, host["classes"], host["probabilities"], host["knownness"], host.get("background"))
+    advance(done)
+
+
+def _columns(answers: Answers, model: Model, files: ImageFiles) -> Columns:
+    names = model.class_names
+    columns: dict[str, Any] = {
+        "path": [files.relative(index) for index in answers.indices.tolist()],
+        "class": [names[label] for label in answers.classes[:, 0].tolist()],
+        "probability": answers.probabilities[:, 0],
+        "known": answers.knownness,
+    }
+    if answers.background is not None:
+        columns["background"] = answers.background
+    for rank in range(1, answers.classes.shape[1]):
+        columns[f"class_{rank + 1}"] = [names[label] for label in answers.classes[:, rank].tolist()]
+        columns[f"probability_{rank + 1}"] = answers.probabilities[:, rank]
+    return columns

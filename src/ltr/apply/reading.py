@@ -1,0 +1,97 @@
+"""Batches of image files for prediction: as evaluation reads them, but a file that cannot be read stops nothing."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ltr.apply.model import Model
+from ltr.data.source import ImageFiles
+
+
+class Broken(NamedTuple):
+    """An image that cannot be read, and why."""
+
+    index: int  # place in the pool
+    path: str  # as the pool names it
+    reason: str
+
+
+class Pixels(NamedTuple):
+    """One batch.
+
+    Attributes:
+        indices: int64 [B], the places of its images in the pool; those that could be read.
+        images: uint8 [B, C, H, W] in channels_last memory, on the device.
+        broken: those that could not.
+    """
+
+    indices: np.ndarray
+    images: Tensor
+    broken: list[Broken]
+
+
+def batches(files: ImageFiles, model: Model, indices: np.ndarray | None = None) -> Iterator[Pixels]:
+    """The images of a pool in order, cropped as in the run's evaluation.
+
+    Args:
+        indices: int64 [n], the places to read; None is all.
+    """
+    wanted = np.arange(len(files)) if indices is None else indices
+    size = model.batch_size
+    tasks = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+    loader = DataLoader(
+        _Files(files, model),
+        batch_size=None,
+        sampler=tasks,  # type: ignore[arg-type]
+        num_workers=min(model.workers, len(tasks)) if len(wanted) > size else 0,  # one batch is not worth a process
+        collate_fn=_as_it_is,
+        pin_memory=model.device.type == "cuda",
+        generator=torch.Generator(),  # its own: torch's loader would draw from the global one
+    )
+    for read, pixels, broken in loader:
+        images = pixels.to(model.device, non_blocking=True).permute(0, 3, 1, 2)
+        yield Pixels(read, images, [Broken(*row) for row in broken])
+
+
+class _Files(Dataset):
+    """Places to pixels; lives in the workers, so it holds nothing of the network."""
+
+    def __init__(self, files: ImageFiles, model: Model) -> None:
+        self.files = files
+        self.crop = model.crop
+        self.channels = model.channels
+
+    def __getitem__(self, indices: np.ndarray) -> tuple[np.ndarray, Tensor, list[tuple[int, str, str]]]:
+        side = self.crop.size
+        pixels = np.empty((len(indices), side, side, self.channels), dtype=np.uint8)
+        read: list[int] = []
+        broken = []
+        with warnings.catch_warnings():
+            # Pillow warns at half of what it refuses; here there is one bound
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            for index in indices.tolist():
+                try:
+                    pixels[len(read)] = self._one(index)
+                    read.append(index)
+                except Exception as error:  # decoders raise whatever they like for a damaged file
+                    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                    broken.append((index, self.files.relative(index), reason))
+        return np.array(read, dtype=np.int64), torch.from_numpy(pixels[: len(read)]), broken
+
+    def _one(self, index: int) -> np.ndarray:
+        rgb = self.crop.read(self.files.open(index), None, exif=self.files.exif)
+        if self.channels == 3:
+            return rgb
+        return np.asarray(Image.fromarray(rgb).convert("L"))[..., None]
+
+
+def _as_it_is(sample: Sequence[object]) -> Sequence[object]:
+    return sample

@@ -1,0 +1,123 @@
+"""Tables that grow batch by batch, as CSV or Parquet: whole at the end, or not there."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltr.apply.reading import Broken
+from ltr.errors import ConfigError
+from ltr.files import written_atomically
+
+FORMATS = (".csv", ".parquet")
+Columns = Mapping[str, Sequence[str] | np.ndarray]
+
+
+def checked_out(path: Path, flag: str = "--out") -> Path:
+    """A path that a table can be written to.
+
+    Raises:
+        ConfigError: a folder, another ending, or a folder that cannot be made or written to.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{flag} {path}: that is a folder; the name of a file is needed")
+    if path.suffix.lower() not in FORMATS:
+        raise ConfigError(f"{flag} {path}: the name must end in {' or '.join(FORMATS)}, which says how to write it")
+    return checked_place(path, flag)
+
+
+def checked_place(path: Path, flag: str = "--out") -> Path:
+    """``path`` whose folder is there and can be written to, looked at before hours of work and not after.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    probe = path.parent / f".{path.name}.probe"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"{flag} {path}: nothing can be written there ({error.strerror})") from error
+    return path
+
+
+class TableWriter:
+    """Rows to a file, a batch of columns at a time."""
+
+    def __init__(self, path: Path, is_csv: bool) -> None:
+        self._path = path
+        self._csv: Any = None
+        self._file: Any = None
+        self._parquet: Any = None
+        self._is_csv = is_csv
+
+    def write(self, columns: Columns) -> None:
+        """Add rows. Every call has the same columns: sequences of texts, or numeric arrays [n]."""
+        if self._is_csv:
+            self._write_csv(columns)
+        else:
+            self._write_parquet(columns)
+
+    def close(self) -> None:
+        for opened in (self._file, self._parquet):
+            if opened is not None:
+                opened.close()
+
+    def _write_csv(self, columns: Columns) -> None:
+        if self._csv is None:
+            # closed by `close`
+            self._file = open(self._path, "w", newline="", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
+            self._csv = csv.writer(self._file)
+            self._csv.writerow(columns)
+        self._csv.writerows(zip(*(_cells(values) for values in columns.values())))
+
+    def _write_parquet(self, columns: Columns) -> None:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        arrays = {
+            name: pa.array(values) if isinstance(values, np.ndarray) else pa.array([_valid(value) for value in values])
+            for name, values in columns.items()
+        }
+        table = pa.table(arrays)
+        if self._parquet is None:
+            self._parquet = parquet.ParquetWriter(self._path, table.schema)
+        self._parquet.write_table(table)
+
+
+def _cells(values: Sequence[str] | np.ndarray) -> Sequence[Any]:
+    if isinstance(values, np.ndarray) and values.dtype.kind == "f":
+        return [f"{value:.6g}" for value in values.tolist()]
+    return values.tolist() if isinstance(values, np.ndarray) else values
+
+
+def _valid(text: str) -> str:
+    """Parquet holds UTF-8; bytes of a path that are none are shown as such."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+@contextmanager
+def table(path: Path) -> Iterator[TableWriter]:
+    """A table at ``path`` once the block is left without an error; CSV or Parquet by its ending."""
+    with written_atomically(path) as temporary:
+        writer = TableWriter(temporary, path.suffix.lower() == ".csv")
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+
+def write_broken(path: Path, broken: Sequence[Broken]) -> bool:
+    """``path,reason`` of images that could not be read; no file (and none from before) where there are none."""
+    if not broken:
+        path.unlink(missing_ok=True)
+        return False
+    with table(path) as writer:
+        writer.write({"path": [row.path for row in broken], "reason": [row.reason for row in broken]})
+    return True
