@@ -45,6 +45,34 @@ def data() -> None:
     sys.exit(_process(lambda: guarded(lambda: main(sys.argv[1:]))))
 
 
+def predict() -> None:
+    """Entry point of ``ltr-predict``."""
+    from ltr.predict_command import main
+
+    sys.exit(_process(lambda: guarded(lambda: main(sys.argv[1:]))))
+
+
+def mine() -> None:
+    """Entry point of ``ltr-mine``."""
+    from ltr.mine_command import main
+
+    sys.exit(_process(lambda: guarded(lambda: main(sys.argv[1:]))))
+
+
+def export() -> None:
+    """Entry point of ``ltr-export``."""
+    from ltr.export_command import main
+
+    sys.exit(_process(lambda: guarded(lambda: main(sys.argv[1:]))))
+
+
+def report_runs() -> None:
+    """Entry point of ``ltr-report``."""
+    from ltr.report_command import main
+
+    sys.exit(_process(lambda: guarded(lambda: main(sys.argv[1:]))))
+
+
 def train_main(argv: list[str]) -> int:
     """``ltr-train`` with these arguments; returns the exit code."""
     return guarded(lambda: _train(argv))
