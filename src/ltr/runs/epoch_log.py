@@ -118,7 +118,7 @@ class EpochLog(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._sums, self._seconds, self._spent = state_dict["sums"], state_dict["seconds"], state_dict["spent"]
-        self._logs = dict(state_dict["logs"])
+        self._logs = dict(state_dict.get("logs", {}))
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
