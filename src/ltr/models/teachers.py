@@ -1,0 +1,188 @@
+"""Published classifiers as teachers: pixels in [0, 1] to the logits and features of a network that is not trained."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ltr.errors import CheckpointError, ConfigError, nearest
+from ltr.models.weights import State, load_state, read_state, seeded_construction
+
+LIBRARIES = ("torchvision", "timm")
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Teacher(nn.Module):
+    """A classifier of torchvision or timm with its weights, in eval mode and without gradients.
+
+    Args:
+        library: ``torchvision`` or ``timm``.
+        name: the model's name there.
+        pretrained: download the library's weights; nothing is ever downloaded otherwise.
+        weights: a local file instead, of the whole classifier.
+        num_classes: outputs; None: those of the file, or of the published weights.
+        image_size: side in pixels to which images are brought first (bilinear, antialiased); None leaves them.
+        mean, std: of its pixels in [0, 1], per channel; None: what timm says of the model, and else ImageNet's.
+
+    Raises:
+        ConfigError: an unknown name, no weights or two kinds of them, outputs that are not those of the weights.
+        CheckpointError: weights that cannot be had or are of another network.
+    """
+
+    def __init__(
+        self,
+        *,
+        library: str,
+        name: str,
+        pretrained: bool = False,
+        weights: str | None = None,
+        num_classes: int | None = None,
+        image_size: int | None = 224,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if pretrained == (weights is not None):
+            raise ConfigError(
+                f"method.aux.teacher: pretrained={str(pretrained).lower()} and weights={weights}: a teacher needs one "
+                "of them, pretrained=true (a download) or weights=FILE"
+            )
+        state = None if weights is None else read_state(weights)
+        with seeded_construction(0):  # values that are all replaced, without touching the global generator
+            self.net = _create(library, name, pretrained, None)
+            if state is not None:
+                self._fit(library, name, state, str(weights), num_classes)
+        self._last_name, self._last = last_layer(self.net)
+        if num_classes is not None and self.num_classes != num_classes:
+            raise ConfigError(_other_outputs(num_classes, self.num_classes, f"the published weights of {name}"))
+        self.image_size = image_size
+        published = getattr(self.net, "pretrained_cfg", None) or {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+        for key, values in (("mean", mean or published["mean"]), ("std", std or published["std"])):
+            self.register_buffer(f"_{key}", torch.tensor(list(values)).view(1, -1, 1, 1), persistent=False)
+        self.requires_grad_(False)
+        self.eval()
+        self.to(memory_format=torch.channels_last)
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs K."""
+        return self._last.weight.shape[0]
+
+    @property
+    def num_features(self) -> int:
+        """Width D of the features, the input of the last layer."""
+        return self._last.weight.shape[1]
+
+    def last_layer(self) -> tuple[Tensor, Tensor]:
+        """Weight [K, D] and bias [K] of the last layer (a 1x1 convolution's are those of its one location)."""
+        weight = self._last.weight.detach().flatten(1)
+        bias = self._last.bias
+        return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach()
+
+    def prepared(self, unit: Tensor) -> Tensor:
+        """What the network is given, from pixels [B, C, H, W] in [0, 1]; a grey channel is repeated."""
+        channels = self._mean.shape[1]
+        if unit.shape[1] == 1 and channels > 1:
+            unit = unit.expand(-1, channels, -1, -1)
+        if unit.shape[1] != channels:
+            raise ConfigError(
+                f"method.aux.teacher: it takes {channels} channels and the images have {unit.shape[1]}. Set its mean "
+                "and std for another number, or choose aux.partition=kmeans with aux.features=pixels"
+            )
+        size = self.image_size
+        if size is not None and unit.shape[2:] != (size, size):
+            unit = F.interpolate(unit, (size, size), mode="bilinear", antialias=True)
+        return (unit - self._mean) / self._std
+
+    def forward(self, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, K] and features [B, D] of images with pixels in [0, 1]."""
+        kept: list[Tensor] = []
+        handle = self._last.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0]))
+        try:
+            logits = self.net(self.prepared(unit))
+        finally:
+            handle.remove()
+        features = kept[0]
+        return logits, features.mean((2, 3)) if features.ndim == 4 else features
+
+    def _fit(self, library: str, name: str, state: State, source: str, num_classes: int | None) -> None:
+        """Load a file's weights, into a network with as many outputs as the file has."""
+        path, last = last_layer(self.net)
+        convert = getattr(sys.modules[type(self.net).__module__], "checkpoint_filter_fn", None)
+        if f"{path}.weight" not in state and library == "timm" and convert is not None:
+            state = convert(dict(state), self.net)
+        given = state.get(f"{path}.weight")
+        if given is None:
+            raise CheckpointError(
+                f"method.aux.teacher.weights={source}: no {path}.weight in it, the last layer of {library}'s {name}; a "
+                "whole classifier is needed"
+            )
+        if num_classes is not None and len(given) != num_classes:
+            raise ConfigError(_other_outputs(num_classes, len(given), source))
+        if len(given) != last.weight.shape[0]:
+            self.net = _create(library, name, False, len(given))
+        # auxiliary classifiers are not used
+        load_state(self.net, state, source=source, classifier_names=("aux1", "aux2", "AuxLogits"))
+
+
+def last_layer(net: nn.Module) -> tuple[str, Any]:
+    """Name and module of a classifier's last layer: its last linear one, or SqueezeNet's convolution to the classes."""
+    kinds = (nn.Conv2d,) if type(net).__name__ == "SqueezeNet" else (nn.Linear,)
+    found = [(name, module) for name, module in net.named_modules() if isinstance(module, kinds)]
+    getter = getattr(net, "get_classifier", None)  # timm's way, right where a network goes on after it
+    own = getter() if getter is not None else None
+    if isinstance(own, nn.Linear | nn.Conv2d):
+        found = [(name, module) for name, module in net.named_modules() if module is own]
+    if not found:
+        raise ConfigError(f"method.aux.teacher: {type(net).__name__} has no linear last layer; choose another network")
+    return found[-1]
+
+
+def _create(library: str, name: str, pretrained: bool, num_classes: int | None) -> Any:
+    if library not in LIBRARIES:
+        raise ConfigError(f"method.aux.teacher.library={library}: allowed is {' or '.join(LIBRARIES)}")
+    outputs = {} if num_classes is None else {"num_classes": num_classes}
+    try:
+        if library == "timm":
+            import timm
+
+            if not timm.is_model(name):
+                raise _unknown(library, name, timm.list_models())
+            return timm.create_model(name, pretrained=pretrained, **outputs)
+        from torchvision import models
+
+        known = models.list_models(module=models)
+        if name not in known:
+            raise _unknown(library, name, known)
+        if name in ("googlenet", "inception_v3") and not pretrained:
+            outputs |= {"aux_logits": False, "init_weights": False}  # type: ignore[dict-item]
+        return models.get_model(name, weights="DEFAULT" if pretrained else None, **outputs)
+    except ConfigError:
+        raise
+    except Exception as error:
+        if not pretrained:
+            raise
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"method.aux.teacher: the pretrained weights of {library}'s {name} could not be had ({reason}). Fetch them "
+            "on a machine with network and pass method.aux.teacher.weights=FILE method.aux.teacher.pretrained=false"
+        ) from error
+
+
+def _unknown(library: str, name: str, known: Sequence[str]) -> ConfigError:
+    return ConfigError(
+        f"method.aux.teacher.name={name}: {library} has no such classification model{nearest(name, known) or '.'}"
+    )
+
+
+def _other_outputs(expected: int, found: int, where: str) -> ConfigError:
+    return ConfigError(
+        f"method.aux.teacher.num_classes={expected}, but {where} has {found} outputs. Set num_classes={found}, or null "
+        "to take what the weights have"
+    )
