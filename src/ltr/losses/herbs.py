@@ -1,0 +1,123 @@
+"""The terms of HERBS (Chou, Kao and Lin, arXiv 2303.06442), and of PIM, beside the loss of the merged output.
+
+Each takes lists over the levels of a network and sums over them. Logits of locations are [B, N, C], N locations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ltr.errors import ConfigError
+from ltr.losses.distillation import kl_to_teacher
+from ltr.losses.functional import cross_entropy
+
+REFINEMENTS = ("sum_over_classes", "mean_over_classes")
+# the temperature's halvings are counted in epochs of the paper's schedule
+PAPER_EPOCHS = 80
+# the paper's formula has the temperature arrive near here; 64 -> 0.0625 in 10 halvings' periods
+_FLOOR = 0.0625
+
+Mixed = tuple[Tensor, Tensor]
+
+
+def layer_loss(logits: Sequence[Tensor], labels: Tensor, mix: Mixed | None = None) -> Tensor:
+    """Cross-entropy of each level's image-wise logits [B, C], averaged over images, summed over levels.
+
+    Args:
+        logits: of each level, the mean over its locations.
+        labels: int64 [B].
+        mix: second labels and the weight of the first, see `ltr.losses.base.ClassificationLoss.per_image`.
+    """
+    return torch.stack([_cross_entropy(of_level, labels, mix) for of_level in logits]).sum()
+
+
+def dropped_loss(logits: Sequence[Tensor], dropped: Sequence[Tensor]) -> Tensor:
+    """(tanh(z) + 1)^2 of the dropped locations' logits, averaged over them, images and classes, summed over levels.
+
+    It drives every class's logit of what is taken for background towards minus infinity.
+
+    Args:
+        logits: [B, N, C] of each level.
+        dropped: bool [B, N] of each level, as many of each image. A level without dropped locations counts 0.
+    """
+    return torch.stack([_mean_over(_squares(z), rows) for z, rows in zip(logits, dropped, strict=True)]).sum()
+
+
+def dropped_tanh(logits: Sequence[Tensor], dropped: Sequence[Tensor]) -> Tensor:
+    """The mean of tanh over the dropped locations, averaged over levels: near -1 where suppression has worked."""
+    means = [_mean_over(torch.tanh(_wide(z)), rows) for z, rows in zip(logits, dropped, strict=True)]
+    return torch.stack(means).mean()
+
+
+def refinement_loss(
+    students: Sequence[Tensor],
+    teachers: Sequence[Tensor],
+    temperature: float,
+    reduction: str = "sum_over_classes",
+) -> Tensor:
+    """KL(softmax(teacher / T) || softmax(student / T)) of each location, without a factor T^2, summed over levels.
+
+    No gradient flows into the teachers.
+
+    Args:
+        students, teachers: [B, N, C] of each level, with the same N.
+        temperature: T > 0.
+        reduction: ``sum_over_classes`` sums over the classes and averages over images and locations, the paper's.
+            ``mean_over_classes`` averages over the classes as well: the released code, whose criterion has PyTorch's
+            default reduction and so is smaller by the number of classes.
+
+    Raises:
+        ConfigError: another reduction.
+    """
+    if reduction not in REFINEMENTS:
+        raise ConfigError(f"method.refinement_reduction={reduction}: allowed are {', '.join(REFINEMENTS)}")
+    terms = [
+        kl_to_teacher(student, teacher.detach(), temperature).mean()
+        for student, teacher in zip(students, teachers, strict=True)
+    ]
+    total = torch.stack(terms).sum() / temperature**2
+    return total / students[0].shape[-1] if reduction == "mean_over_classes" else total
+
+
+def temperature_at(epoch: int, epochs: int, initial: float, period: float | None = None) -> float:
+    """T_e = T0 * 0.5^floor(e / period), a function of the epoch alone.
+
+    Args:
+        epoch: e, from 0.
+        epochs: of the run. The period is in epochs of a run of 80 and scales with it.
+        initial: T0 > 0.
+        period: epochs between two halvings; None is the paper's formula, -log2(0.0625 / T0): 10 for T0 = 64, 11 for
+            128. The released code has 10 whatever T0 is.
+    """
+    period = paper_period(initial) if period is None else period
+    return initial * 0.5 ** math.floor(epoch * PAPER_EPOCHS / (epochs * period))
+
+
+def paper_period(initial: float) -> float:
+    """Epochs between two halvings by the paper's formula; at least 1, which it falls below for T0 < 0.125."""
+    return max(1.0, -math.log2(_FLOOR / initial))
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, mix: Mixed | None) -> Tensor:
+    losses = cross_entropy(logits, labels)
+    if mix is not None:
+        losses = mix[1] * losses + (1 - mix[1]) * cross_entropy(logits, mix[0])
+    return losses.mean()
+
+
+def _squares(logits: Tensor) -> Tensor:
+    return (torch.tanh(_wide(logits)) + 1).square()
+
+
+def _mean_over(values: Tensor, rows: Tensor) -> Tensor:
+    """The mean of [B, N, C] over the rows of bool [B, N]; 0 where there are none."""
+    per_location = values.mean(2)
+    return (per_location * rows).sum() / rows.sum().clamp_min(1)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.float() if logits.element_size() < 4 else logits

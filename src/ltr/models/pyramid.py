@@ -1,0 +1,261 @@
+"""HERBS's pyramid: feature maps of any backbone to levels, a top-down and a bottom-up path, classifiers of locations.
+
+Levels are maps [B, H, W, C] with the channels last in memory as in the index, so that everything per location is a
+linear layer. Nothing but the released code's mixing of locations depends on the input's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ltr.errors import ConfigError
+from ltr.models.backbones import Backbone, dry_run
+
+Size = tuple[int, int]
+MAX_WIDTH = 1536  # of the paper's paths, which is Swin-L's last map
+
+
+def backbone_map_sizes(backbone: Backbone, image_shape: tuple[int, int, int]) -> list[Size]:
+    """(H, W) of the backbone's feature maps for images (C, H, W), finest first.
+
+    Raises:
+        ConfigError: a backbone without feature maps, or one that is built for another image size.
+    """
+    if not backbone.map_channels:
+        backbone.feature_maps(torch.empty(0))  # raises, naming backbones that have maps
+    try:
+        maps = dry_run(backbone, backbone.feature_maps, image_shape)
+    except (AssertionError, RuntimeError) as error:
+        raise ConfigError(
+            f"the backbone takes no images of {image_shape[1]} x {image_shape[2]} pixels ({error}). One that is built "
+            f"for a size needs backbone.img_size={image_shape[1]}; others may need larger images"
+        ) from error
+    return [(found.shape[2], found.shape[3]) for found in maps]
+
+
+class Levels(nn.Module):
+    """The levels of a network: some of the backbone's feature maps, each brought to the stride of its level.
+
+    ``merged`` is for strides what the papers' Swin does, which hands on each map after the merging of 2x2 locations
+    that leads to the next stage: maps at strides 4, 8, 16, 32 become levels at 8, 16, 32 and 32. Here merging is a
+    rearrangement to four times the channels, and the linear layer that comes next mixes them. Maps of one stride
+    throughout (a vision transformer's) become a simple pyramid: stride s is taken to s / 2, s, 2 s, 2 s, the finer one
+    by a transposed convolution (Li et al., ECCV 2022). ``stages`` takes all maps as they are.
+
+    Args:
+        backbone: its strides and channels are read.
+        count: the most levels; the coarsest maps are taken.
+        maps: ``merged`` or ``stages``.
+        kept: keep only the last so many levels; None: all.
+
+    Attributes:
+        channels: C of each level, finest first.
+    """
+
+    def __init__(self, backbone: Backbone, count: int, maps: str = "merged", kept: int | None = None) -> None:
+        super().__init__()
+        strides = backbone.map_strides[-count:]
+        self.taken = min(len(strides), kept or count)
+        targets = (_targets(strides) if maps == "merged" else list(strides))[-self.taken :]
+        strides, channels = strides[-self.taken :], backbone.map_channels[-self.taken :]
+        self.merges = [max(1, round(target / stride)) for target, stride in zip(targets, strides)]
+        finer = [target < stride for target, stride in zip(targets, strides)]
+        self.splits = nn.ModuleList(
+            nn.Linear(width, 4 * max(1, width // 2)) if split else nn.Identity()
+            for width, split in zip(channels, finer)
+        )
+        self.finer = finer
+        self.channels = tuple(
+            max(1, width // 2) if split else width * merge**2
+            for width, split, merge in zip(channels, finer, self.merges)
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The backbone's maps [B, C, H, W] to levels [B, H_l, W_l, C_l]."""
+        levels = []
+        for found, split, finer, merge in zip(maps[-self.taken :], self.splits, self.finer, self.merges):
+            level = found.permute(0, 2, 3, 1)
+            levels.append(_split(split(level)) if finer else _merge(level, merge))
+        return levels
+
+    def sizes(self, of_maps: Sequence[Size]) -> list[Size]:
+        """(H, W) of the levels where the backbone's maps have these."""
+        return [
+            (2 * h, 2 * w) if finer else (-(-h // merge), -(-w // merge))
+            for (h, w), finer, merge in zip(of_maps[-self.taken :], self.finer, self.merges)
+        ]
+
+
+def _targets(strides: Sequence[int]) -> list[float]:
+    if len(strides) > 1 and len(set(strides)) == 1:
+        stride = strides[0]
+        pyramid = [stride / 2, stride, 2 * stride, 2 * stride]
+        return [stride / 2] * (len(strides) - 4) + pyramid[-len(strides) :]
+    return [*map(float, strides[1:]), float(strides[-1])]
+
+
+def _merge(level: Tensor, factor: int) -> Tensor:
+    """[B, H, W, C] -> [B, H / f, W / f, f^2 C]; a row or column that is missing at the border is 0."""
+    if factor == 1:
+        return level
+    level = F.pad(level, (0, 0, 0, -level.shape[2] % factor, 0, -level.shape[1] % factor))
+    images, height, width, channels = level.shape
+    blocks = level.reshape(images, height // factor, factor, width // factor, factor, channels)
+    return blocks.permute(0, 1, 3, 2, 4, 5).flatten(3)
+
+
+def _split(level: Tensor) -> Tensor:
+    """[B, H, W, 4 C] -> [B, 2 H, 2 W, C]."""
+    images, height, width, channels = level.shape
+    blocks = level.reshape(images, height, width, 2, 2, channels // 4)
+    return blocks.permute(0, 1, 3, 2, 4, 5).reshape(images, 2 * height, 2 * width, channels // 4)
+
+
+class Resampling(nn.Module):
+    """A map brought to another level's size without parameters: bilinear upwards, means of areas downwards."""
+
+    def forward(self, level: Tensor, size: Size) -> Tensor:
+        """[B, h, w, D] -> [B, H, W, D]."""
+        if level.shape[1:3] == size:
+            return level
+        channels_first = level.permute(0, 3, 1, 2)  # a view of channels_last memory
+        if size[0] > level.shape[1]:
+            resized = F.interpolate(channels_first, size=size, mode="bilinear", align_corners=False)
+        else:
+            resized = F.adaptive_avg_pool2d(channels_first, size)
+        return resized.permute(0, 2, 3, 1)
+
+
+class LocationMixing(nn.Module):
+    """The released code's resampling: every location of the result is a learned sum of all locations of the map.
+
+    Its weights belong to one input size.
+    """
+
+    def __init__(self, before: Size, after: Size) -> None:
+        super().__init__()
+        self.mixing = nn.Linear(before[0] * before[1], after[0] * after[1])
+
+    def forward(self, level: Tensor, size: Size) -> Tensor:
+        """[B, h, w, D] -> [B, H, W, D]."""
+        if level.shape[1] * level.shape[2] != self.mixing.in_features:
+            raise ConfigError(
+                f"method.resampling=learned: a map of {level.shape[1]} x {level.shape[2]} locations came to weights "
+                f"for {self.mixing.in_features}. Judge on the image size of the training, or train with interpolate"
+            )
+        mixed = self.mixing.weight @ level.flatten(1, 2) + self.mixing.bias.unsqueeze(1)
+        return mixed.unflatten(1, size)
+
+
+class Path(nn.Module):
+    """One path through the levels: each is projected, and each but the first gets the resampled one before added.
+
+    A projection is Linear-ReLU-Linear. Top-down goes from the coarsest level to the finest, bottom-up the other way
+    (as PAN, Liu et al., CVPR 2018).
+
+    Args:
+        channels: of the levels, finest first.
+        width: D of all levels afterwards.
+        top_down: the direction.
+        mixing_sizes: None resamples by interpolation; the levels' sizes make it `LocationMixing`.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], width: int, *, top_down: bool, mixing_sizes: Sequence[Size] | None = None
+    ) -> None:
+        super().__init__()
+        self.top_down = top_down
+        self.projections = nn.ModuleList(
+            nn.Sequential(nn.Linear(c, width), nn.ReLU(inplace=True), nn.Linear(width, width)) for c in channels
+        )
+        order = self._order(len(channels))
+        self.steps = nn.ModuleList(
+            Resampling() if mixing_sizes is None else LocationMixing(mixing_sizes[before], mixing_sizes[after])
+            for before, after in pairwise(order)
+        )
+
+    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """[B, H, W, C_l] -> [B, H, W, D], in the same order."""
+        found = [project(level) for project, level in zip(self.projections, levels, strict=True)]
+        order = self._order(len(found))
+        for step, (before, after) in zip(self.steps, pairwise(order)):
+            found[after] = found[after] + step(found[before], found[after].shape[1:3])
+        return found
+
+    def _order(self, count: int) -> list[int]:
+        return list(range(count))[:: -1 if self.top_down else 1]
+
+
+class LinearLocations(nn.Linear):
+    """HERBS's classifier of a location, equation 1: W f + b."""
+
+
+class ConvolvedLocations(nn.Module):
+    """The released code's classifier of a location: 1x1 convolution, BatchNorm, ReLU, 1x1 convolution."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(width, width)
+        self.norm = nn.BatchNorm1d(width)
+        self.out = nn.Linear(width, classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[..., D] -> [..., C]; statistics are over all locations of all images."""
+        hidden = self.hidden(features)
+        hidden = self.norm(hidden.view(-1, hidden.shape[-1])).view_as(hidden)
+        return self.out(F.relu(hidden, inplace=True))
+
+
+CLASSIFIERS: dict[str, Callable[[int, int], nn.Module]] = {"linear": LinearLocations, "conv": ConvolvedLocations}
+
+
+class Pyramid(nn.Module):
+    """Levels and the paths through them.
+
+    Args:
+        backbone: its strides and channels are read.
+        sizes: (H, W) of its maps, see `backbone_map_sizes`.
+        paths: ``both``, ``top_down`` (PIM) or ``none``: levels as they are.
+        count, maps, kept: see `Levels`.
+        width: of the paths; None: the channels of the coarsest map, at most `MAX_WIDTH`.
+        learned_mixing: paths resample by `LocationMixing`.
+
+    Attributes:
+        sizes: (H, W) of the levels.
+        widths: channels of what comes out, of each level.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        sizes: Sequence[Size],
+        *,
+        paths: str,
+        count: int,
+        maps: str,
+        kept: int | None = None,
+        width: int | None = None,
+        learned_mixing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.levels = Levels(backbone, count, maps, kept)
+        self.sizes = self.levels.sizes(sizes)
+        channels = self.levels.channels
+        width = min(backbone.map_channels[-1], MAX_WIDTH) if width is None else width
+        self.widths = channels if paths == "none" else (width,) * len(channels)
+        mixing = self.sizes if learned_mixing else None
+        down = paths in ("both", "top_down")
+        self.top_down = Path(channels, width, top_down=True, mixing_sizes=mixing) if down else None
+        self.bottom_up = Path(self.widths, width, top_down=False, mixing_sizes=mixing) if paths == "both" else None
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The backbone's maps to the first path's levels (none where there is but one path) and the last path's."""
+        levels = self.levels(maps)
+        if self.top_down is not None:
+            levels = self.top_down(levels)
+        return ([], levels) if self.bottom_up is None else (levels, self.bottom_up(levels))

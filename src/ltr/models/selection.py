@@ -1,0 +1,113 @@
+"""The selector of PIM and HERBS: which locations of a feature map are taken for foreground, and which are dropped.
+
+All functions work on whole batches; what is chosen differs from image to image, how many are chosen does not. Scores
+are ranks only: no gradient flows through a choice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ltr.errors import ConfigError
+
+# of the locations at strides 8, 16, 32 and at the last map: 256, 128, 64, 32 at HERBS's 384 pixels
+FRACTIONS = (1 / 9, 2 / 9, 4 / 9, 2 / 9)
+
+
+class Selection(NamedTuple):
+    """The choice of one level."""
+
+    indices: Tensor  # int64 [B, K], locations in row-major order of the map, the best first
+    dropped: Tensor  # bool [B, N], the N - K others
+
+
+def location_scores(logits: Tensor) -> Tensor:
+    """Each location's largest class probability (HERBS, arXiv 2303.06442, eq. 2), as its logarithm.
+
+    Args:
+        logits: [B, N, C], any float type.
+
+    Returns:
+        float32 or better [B, N]; its order is that of the probabilities.
+    """
+    wide = _wide(logits)
+    return wide.amax(2) - wide.logsumexp(2)
+
+
+def image_class_scores(logits: Tensor) -> Tensor:
+    """Each location's probability of the class that the image as a whole gets, as in the code released for both papers.
+
+    That class has the largest mean logit over the locations.
+
+    Args:
+        logits: [B, N, C].
+
+    Returns:
+        The logarithm of the probability, float32 or better [B, N].
+    """
+    wide = _wide(logits)
+    of_image = wide.mean(1).argmax(1).view(-1, 1, 1).expand(-1, wide.shape[1], 1)
+    return wide.gather(2, of_image).squeeze(2) - wide.logsumexp(2)
+
+
+@torch.no_grad()
+def select(scores: Tensor, count: int) -> Selection:
+    """The ``count`` locations of each image with the highest scores.
+
+    Args:
+        scores: [B, N].
+        count: K, in 1..N.
+    """
+    indices = scores.topk(count, dim=1).indices
+    dropped = torch.ones_like(scores, dtype=torch.bool).scatter_(1, indices, False)
+    return Selection(indices, dropped)
+
+
+def gather(features: Tensor, indices: Tensor) -> Tensor:
+    """Features [B, K, D] of the locations ``indices`` int64 [B, K], from those of all locations [B, N, D]."""
+    images, locations, width = features.shape
+    first = torch.arange(0, images * locations, locations, device=indices.device).unsqueeze(1)
+    rows = features.reshape(images * locations, width).index_select(0, (indices + first).view(-1))
+    return rows.view(images, indices.shape[1], width)
+
+
+def counts_of(
+    locations: Sequence[int], *, counts: Sequence[int] | None = None, fractions: Sequence[float] | None = None
+) -> tuple[int, ...]:
+    """How many locations of each level are selected, K.
+
+    Args:
+        locations: of each level, N, finest first.
+        counts: K of the levels, where they are given as such.
+        fractions: K / N of the levels, in (0, 1]; K is rounded to the nearest whole number and is at least 1. Where
+            both are None, the last of `FRACTIONS`. Of more numbers than there are levels the last ones count.
+
+    Raises:
+        ConfigError: too few numbers, a number outside its range, or a K above the level's locations.
+    """
+    named = "method.selected" if counts is not None else "method.selected_fractions"
+    given = list(counts if counts is not None else fractions if fractions is not None else FRACTIONS)
+    levels = len(locations)
+    if len(given) < levels:
+        raise ConfigError(f"{named}={given}: {levels} levels select locations, and each needs its number")
+    given = given[len(given) - levels :]
+    if counts is None:
+        if any(not 0 < share <= 1 for share in given):
+            raise ConfigError(f"{named}={given}: allowed are shares of the locations in (0, 1]")
+        return tuple(max(1, math.floor(share * n + 0.5)) for share, n in zip(given, locations))
+    for level, (k, n) in enumerate(zip(given, locations), 1):
+        if not 1 <= k <= n:
+            raise ConfigError(
+                f"{named}={given}: level {level} of {levels} has {n} locations and {k} of them are to be selected; "
+                f"allowed is 1 to {n}. Larger images have more locations"
+            )
+    return tuple(int(k) for k in given)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.float() if logits.element_size() < 4 else logits
