@@ -89,11 +89,14 @@ class Stages:
                 self.request.check(f"stopped after stage '{stage.name}'")
         last = folder / "last.ckpt"
         assert record is not None
+        arrays = _read_arrays(folder / ARRAYS)
+        if "summary" in arrays:
+            self.console.print(f"{stage.name}: {arrays['summary']}", soft_wrap=True, highlight=False)
         return StageOutput(
             name=stage.name,
             key=key,
             load=lambda: load_network(folder / "weights.ckpt", parents),
-            arrays=_read_arrays(folder / ARRAYS),
+            arrays=arrays,
             load_last=(lambda: load_network(last, parents)) if last.is_file() else None,
             reused=reused,
             seconds=record["seconds"],
