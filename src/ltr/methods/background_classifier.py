@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -14,13 +13,11 @@ from ltr.errors import ConfigError
 from ltr.losses import functional
 from ltr.losses.base import ClassificationLoss
 from ltr.methods.base import ImageClassifier
-from ltr.methods.partition import in_words, warn_of_one_class
+from ltr.methods.partition import warn_of_one_class
 from ltr.methods.stage import DataFacts, Settings, StageOutput
 from ltr.models.background_head import BackgroundHead, prior_bias
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
-
-log = logging.getLogger(__name__)
 
 BiasInit = Literal["head", "prior"]
 AuxInit = Literal["auto", "teacher", "fresh"]
@@ -99,7 +96,7 @@ class BackgroundClassifier(ImageClassifier):
             )
         labelled = report.get("labelled")
         self.register_buffer("_labelled", None if labelled is None else torch.tensor(labelled), persistent=False)
-        self._report = {name: report[name] for name in report if name not in ("taken_from", "labelled")}
+        self._report = {name: report[name] for name in report if name not in ("taken_from", "labelled", "summary")}
         self.options = {
             "b0": b0,
             "bias_init": bias_init,
@@ -111,7 +108,6 @@ class BackgroundClassifier(ImageClassifier):
 
     def on_fit_start(self) -> None:
         if "counts" in self._report:
-            log.info(in_words(self._report))
             warn_of_one_class(self._report)
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:

@@ -26,8 +26,8 @@ def partition(computation: Computation, *, shuffled: bool, labelled_fraction: fl
             The official code takes a share of all images, and with it perhaps none of a rare class.
 
     Returns:
-        With a parent ``pseudo_labels``, the numbers of `described`, and with ``shuffled`` also ``taken_from`` int64
-        [source], the image whose pseudo-label an image gets. With ``labelled_fraction`` below 1, ``labelled`` bool
+        With a parent ``pseudo_labels``, the numbers of `described` and a ``summary`` of them, and with ``shuffled`` also
+        ``taken_from`` int64 [source], the image whose pseudo-label an image gets. With ``labelled_fraction`` below 1, ``labelled`` bool
         [source] and ``labelled_counts`` int64 [C].
 
     Raises:
@@ -43,6 +43,7 @@ def partition(computation: Computation, *, shuffled: bool, labelled_fraction: fl
             drawn = generator(computation.seed, computation.role, "shuffled").permutation(len(train))
             arrays["taken_from"][train] = train[drawn]
         arrays |= described(pseudo, arrays.get("taken_from", slice(None)), train, labels)
+        arrays["summary"] = np.array(in_words(arrays))
     if labelled_fraction < 1:
         order = generator(computation.seed, computation.role, "labelled").permutation(len(train))
         chosen = np.zeros(len(source), dtype=bool)
@@ -99,7 +100,7 @@ def in_words(report: Mapping[str, np.ndarray]) -> str:
     groups = len(report["counts"])
     size, entropy = int(report["background_size"]), float(report["background_entropy"])
     return (
-        f"partition of the background: {size} of {groups} pseudo-classes, largest share "
+        f"the background falls into {size} of {groups} pseudo-classes, largest share "
         f"{float(report['background_largest_share']):.1%}, entropy {entropy:.2f} nats (as {math.exp(entropy):.1f} "
         "classes of equal size)"
     )
