@@ -1,0 +1,81 @@
+"""What a classifier that may say "unknown" decides at a threshold, and how good these decisions are.
+
+An image whose score is below the threshold is called unknown, any other has its predicted class. Arrays throughout:
+``score`` float64 [N], ``prediction`` int64 [N] in [0, K), ``label`` int64 [N] in [0, K) or -1 for unknown images.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ltr.evaluation.averages import mean, ratio
+
+
+def decisions(score: np.ndarray, prediction: np.ndarray, threshold: float) -> np.ndarray:
+    """The class, or -1 for unknown, int64 [N]; a score equal to the threshold is accepted."""
+    return np.where(score >= threshold, prediction, -1)
+
+
+def open_macro_f1(decision: np.ndarray, label: np.ndarray, num_classes: int) -> float:
+    """Mean F1 over the K known classes and "unknown" as one class more.
+
+    Over those that stand among the labels or the decisions, as scikit-learn does it; NaN without unknown images.
+    """
+    if not (label < 0).any():
+        return float("nan")
+    size = num_classes + 1
+    true, decided = (np.bincount(values + 1, minlength=size) for values in (label, decision))
+    hits = np.bincount(label[label == decision] + 1, minlength=size)
+    f1 = ratio(2 * hits, true + decided)
+    return mean(f1[~np.isnan(f1)])
+
+
+def open_f_measure(decision: np.ndarray, label: np.ndarray) -> float:
+    """The F-measure of open long-tailed recognition (Liu et al., CVPR 2019), as its code counts it.
+
+    2 TP / (2 TP + FP + FN): TP are known images decided rightly, FP known images decided wrongly (called unknown too),
+    FN unknown images that are taken for known. NaN where known or unknown images are missing.
+    """
+    known = label >= 0
+    if known.all() or not known.any():
+        return float("nan")
+    right = decision == label
+    hits, wrong, missed = (int(found.sum()) for found in (right & known, ~right & known, ~right & ~known))
+    return 2 * hits / (2 * hits + wrong + missed)
+
+
+def best_threshold(score: np.ndarray, prediction: np.ndarray, label: np.ndarray, num_classes: int) -> float:
+    """The threshold with the highest `open_macro_f1` on these very images, the highest of several; an oracle.
+
+    One sweep over the images in order of their scores: accepting one image changes the F1 of its predicted class and of
+    "unknown" alone. NaN without unknown images.
+    """
+    if not (label < 0).any():
+        return float("nan")
+    order = np.argsort(-score, kind="stable")
+    score, prediction, label = score[order], prediction[order], label[order]
+    true = np.bincount(label[label >= 0], minlength=num_classes)
+    unknown = label < 0
+
+    # within each predicted class, in order of score: how many are accepted, how many of them rightly
+    by_class = np.argsort(prediction, kind="stable")
+    predicted = prediction[by_class]
+    hit = (label[by_class] == predicted).astype(np.int64)
+    first = np.searchsorted(predicted, predicted)
+    accepted = np.arange(len(score)) - first
+    running = np.concatenate([[0], np.cumsum(hit)])
+    before = running[:-1] - running[first]
+    with np.errstate(invalid="ignore"):
+        gain = 2 * (before + hit) / (true[predicted] + accepted + 1) - np.nan_to_num(
+            2 * before / (true[predicted] + accepted)
+        )
+    f1_known, standing = np.empty(len(score)), np.empty(len(score), dtype=np.int64)
+    f1_known[by_class] = gain
+    standing[by_class] = (true[predicted] == 0) & (accepted == 0)
+
+    left = np.arange(len(score) - 1, -1, -1)  # images below the threshold
+    f1_unknown = 2 * (unknown.sum() - np.cumsum(unknown)) / (unknown.sum() + left)
+    macro = (np.cumsum(f1_known) + f1_unknown) / (np.cumsum(standing) + (true > 0).sum() + 1)
+    ends = np.append(score[1:] != score[:-1], True)  # images of equal scores are accepted together
+    # sums in another order differ by rounding: values that close are the same, and the first is the highest threshold
+    return float(score[np.flatnonzero(ends & (macro >= macro[ends].max() - 1e-12))[0]])

@@ -1,0 +1,326 @@
+"""The open-set protocol: known classes are to be told apart, and images of unknown classes from all of them.
+
+Closed-set numbers are over known images alone. Detection compares the scores of known and unknown images; the scorer is
+named, because a method looks different under another one. Decisions need a threshold, and where that came from is in
+the metric's name.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ltr.errors import ConfigError, DataError, TrainingError, nearest
+from ltr.evaluation.averages import mean, ratio
+from ltr.evaluation.curves import histograms, thinned
+from ltr.evaluation.detection import (
+    aupr_known,
+    aupr_unknown,
+    auroc,
+    detection_accuracy,
+    fpr95_id_pos,
+    fpr95_ood_pos,
+    operating_points,
+    oscr,
+    oscr_arpl,
+    oscr_curve,
+    roc_curve,
+    threshold_at_tpr,
+)
+from ltr.evaluation.gather import several_processes
+from ltr.evaluation.groups import GROUPS, group_of_class, shot_groups
+from ltr.evaluation.open_decisions import best_threshold, decisions, open_f_measure, open_macro_f1
+from ltr.evaluation.rows import Rows
+from ltr.evaluation.scorers import check_scorer, exact, known_scores
+from ltr.evaluation.scores import LINKS, Scores, log_normaliser, probabilities, top_classes
+
+VALIDATION, FIXED, ORACLE = "validation", "fixed", "oracle"
+
+_KEPT_CLASSES = 5
+
+
+@dataclass(frozen=True, eq=False)
+class OpenSetResult:
+    """What `OpenSet.compute` gives.
+
+    Attributes:
+        metrics: fractions in [0, 1], but for ``threshold_<source>``, in units of the score; NaN where there is nothing
+            to average: without unknown images, all but the closed-set numbers.
+        per_class: arrays [C] of the known images, as in the closed-set protocol.
+        predictions: one row an image, sorted by id: ``id label prediction known_score top5 [N, k] scores [N, k]``; the
+            label of unknown images is -1, scores are probabilities. Empty without ``keep_predictions``.
+        curves: ``roc_fpr roc_tpr oscr_fpr oscr_ccr``, thinned to 200 points at most, ``histogram_edges`` and the
+            counts ``histogram_correct histogram_wrong histogram_unknown``, ``threshold_<source>``, ``accuracy``.
+        threshold_at_95_tpr: the highest threshold that accepts 95 % of these known images: of validation images, it
+            is what `OpenSet.with_threshold` takes.
+    """
+
+    metrics: dict[str, float]
+    per_class: dict[str, np.ndarray]
+    predictions: dict[str, np.ndarray]
+    curves: dict[str, np.ndarray] = field(default_factory=dict)
+    threshold_at_95_tpr: float = float("nan")
+
+
+class OpenSet:
+    """Keeps score, prediction and label of every image (16 bytes, 48 more with predictions).
+
+    Args:
+        class_counts: int64 [C], training images of each known class.
+        scorer: one of `ltr.evaluation.scorers.SCORERS`.
+        link: ``softmax`` or ``sigmoid``, how the model's loss turns logits into probabilities.
+        many_above: see `ltr.evaluation.groups.shot_groups`.
+        few_below: see `ltr.evaluation.groups.shot_groups`.
+        fixed_threshold: a probability in (0, 1): with the scorer msp, an image is also called unknown where its largest
+            probability is below it; 0.1 as in open long-tailed recognition (Liu et al., CVPR 2019).
+        keep_predictions: keep a row for each image.
+        device: that of the scores.
+
+    Raises:
+        ConfigError: an unknown scorer or link, or bounds out of range.
+    """
+
+    name: ClassVar[str] = "open_set"
+    headline: ClassVar[str] = "closed_set_accuracy"
+    needs: ClassVar[tuple[str, ...]] = ("logits",)
+    parts: ClassVar[tuple[str, ...]] = ("unknown",)
+
+    def __init__(
+        self,
+        class_counts: np.ndarray | Tensor,
+        *,
+        scorer: str = "msp",
+        link: str = "softmax",
+        many_above: int = 100,
+        few_below: int = 20,
+        fixed_threshold: float = 0.1,
+        keep_predictions: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        check_scorer(scorer)
+        if link not in LINKS:
+            raise ConfigError(
+                f"link={link!r} is unknown; a loss declares one of {', '.join(LINKS)}{nearest(link, LINKS)}"
+            )
+        if not 0 < fixed_threshold < 1:
+            raise ConfigError(f"fixed_threshold={fixed_threshold} is a probability: choose one in (0, 1)")
+        self.class_counts = np.asarray(class_counts, dtype=np.int64)
+        self.groups = shot_groups(self.class_counts, many_above, few_below)
+        self.num_classes = len(self.class_counts)
+        self.scorer: str | None = scorer
+        self.link = link
+        self.keep_predictions = keep_predictions
+        self.device = torch.device(device)
+        # the score of msp is a log-odds, any other cannot be compared with a probability
+        fixed = math.log(fixed_threshold / (1 - fixed_threshold)) if scorer == "msp" else float("nan")
+        self._thresholds = {VALIDATION: float("nan"), FIXED: fixed}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all images; thresholds that were given stay."""
+        number = torch.float32 if self.device.type == "mps" else torch.float64
+        columns: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
+            "score": (number, ()),
+            "label": (torch.int32, ()),
+            "prediction": (torch.int32, ()),
+        }
+        if self.keep_predictions:
+            k = (min(_KEPT_CLASSES, self.num_classes),)
+            columns |= {"id": (torch.int64, ()), "top": (torch.int32, k), "scores": (torch.float32, k)}
+        self._rows = Rows(columns, self.device)
+        self._seen = 0
+        self._reduced = False
+
+    def with_threshold(self, value: float, source: str = VALIDATION) -> OpenSet:
+        """Judge decisions at this threshold too; their metrics carry the name of where it came from.
+
+        Args:
+            value: in units of the score, as `OpenSetResult.threshold_at_95_tpr` of validation images.
+            source: a word for the metrics' names; not ``oracle``, which is what the test images themselves choose.
+        """
+        if not source.isidentifier() or source == ORACLE:
+            raise ValueError(f"A threshold's source is a word, and not '{ORACLE}': {source!r} was given.")
+        self._thresholds[source] = float(value)
+        return self
+
+    @torch.no_grad()
+    def update(self, scores: Scores, labels: Tensor, indices: Tensor | None = None) -> None:
+        """Keep one batch.
+
+        Args:
+            scores: logits [B, C], and known-ness [B] for the scorer ``distance``.
+            labels: int64 [B], in [0, C), or -1 for unknown images.
+            indices: int64 [B], the images' places in the source; without them images are numbered as they come.
+        """
+        if self._reduced:
+            raise RuntimeError("The images are already joined over processes: call reset() before another update().")
+        logits = scores.logits.float()
+        if logits.shape != (len(labels), self.num_classes):
+            raise ValueError(
+                f"Scores of shape {tuple(logits.shape)} for {len(labels)} labels, {self.num_classes} classes."
+            )
+        if indices is None:
+            indices = torch.arange(self._seen, self._seen + len(labels), device=self.device)
+        assert self.scorer is not None
+        score = known_scores(self.scorer, scores._replace(logits=logits), self.link)
+        normaliser = log_normaliser(logits, self.link)
+        # one NaN or +inf among the logits spoils the normaliser; `compute` finds the NaN
+        finite = normaliser.isfinite()
+        if scores.knownness is not None and self.scorer == "distance":
+            finite = finite & exact(scores.knownness).isfinite()
+        top_values, top = top_classes(logits, min(_KEPT_CLASSES, self.num_classes))
+        self._rows.add(
+            score=torch.where(finite, score, torch.nan),
+            label=labels,
+            prediction=top[:, 0],
+            id=indices,
+            top=top,
+            scores=probabilities(top_values, normaliser, self.link),
+        )
+        self._seen += len(labels)
+
+    def merge(self, other: OpenSet) -> None:
+        """Add the images that another object of the same classes and scorer has seen."""
+        self._rows.extend(other._rows)
+        self._seen += other._seen
+
+    def reduce(self) -> None:
+        """Join the images of all processes. Every process has to call it, and holds the whole afterwards.
+
+        Without ``torch.distributed``, or when called again, it does nothing.
+        """
+        if self._reduced or not several_processes():
+            return
+        self._rows.gather()
+        self._reduced = True
+
+    def compute(self) -> OpenSetResult:
+        """The numbers over all images so far.
+
+        Raises:
+            TrainingError: some scores were not finite.
+            DataError: some labels were out of range.
+            RuntimeError: several processes run and `reduce` has not been called.
+        """
+        if several_processes() and not self._reduced:
+            raise RuntimeError("Several processes evaluate: call reduce() in each of them before compute().")
+        score = self._rows["score"].astype(np.float64)
+        label, prediction = (self._rows[name].astype(np.int64) for name in ("label", "prediction"))
+        self._refuse_bad_input(score, label)
+        known = label >= 0
+        correct = label[known] == prediction[known]
+        points = operating_points(score[known], score[~known], correct)
+        per_class = self._per_class(label[known], prediction[known])
+        thresholds = {**self._thresholds, ORACLE: best_threshold(score, prediction, label, self.num_classes)}
+        accuracy = float(ratio(correct.sum(), known.sum()))
+        metrics = {
+            "closed_set_accuracy": accuracy,
+            "accuracy": accuracy,
+            **_averages(per_class["accuracy"], self.groups),
+            "auroc": auroc(points),
+            "aupr_known": aupr_known(points),
+            "aupr_unknown": aupr_unknown(points),
+            "fpr95_id_pos": fpr95_id_pos(points),
+            "fpr95_ood_pos": fpr95_ood_pos(points),
+            "detection_accuracy": detection_accuracy(points),
+            "oscr": oscr(points),
+            "oscr_arpl": oscr_arpl(score[known], score[~known], correct),
+        }
+        for source, threshold in thresholds.items():
+            metrics |= self._decided(score, prediction, label, threshold, source)
+        kinds = {"correct": label == prediction, "wrong": known & (label != prediction), "unknown": ~known}
+        curves = histograms(score, kinds) | {"accuracy": np.array(accuracy)}
+        curves |= {f"threshold_{source}": np.array(value) for source, value in thresholds.items()}
+        if not points.one_sided:
+            for curve, (x, y), names in (
+                ("roc", roc_curve(points), ("fpr", "tpr")),
+                ("oscr", oscr_curve(points), ("fpr", "ccr")),
+            ):
+                keep = thinned(x, y)
+                curves |= {f"{curve}_{name}": values[keep] for name, values in zip(names, (x, y))}
+        return OpenSetResult(
+            metrics, per_class, self._predictions(), curves, threshold_at_95_tpr=threshold_at_tpr(score[known])
+        )
+
+    def _refuse_bad_input(self, score: np.ndarray, label: np.ndarray) -> None:
+        wrong = int(((label < -1) | (label >= self.num_classes)).sum())
+        if wrong:
+            raise DataError(
+                f"{wrong} of {len(label)} evaluated images have a label outside 0..{self.num_classes - 1} and -1, the "
+                "classes of the split and 'unknown'. Evaluate the split that the model was trained for."
+            )
+        bad = int(np.isnan(score).sum())
+        if bad:
+            raise TrainingError(
+                f"The model gave scores that are not finite (NaN or infinite) for {bad} of {len(score)} images: its "
+                "weights have diverged or are damaged. Use an earlier checkpoint, or train with a smaller learning "
+                "rate or gradient clipping."
+            )
+
+    def _per_class(self, label: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
+        """Of known images, before any is rejected."""
+        n, predicted = (np.bincount(values, minlength=self.num_classes) for values in (label, prediction))
+        correct = np.bincount(label[label == prediction], minlength=self.num_classes)
+        recall = ratio(correct, n)
+        return {
+            "class_id": np.arange(self.num_classes),
+            "train_count": self.class_counts,
+            "group": group_of_class(self.groups),
+            "n": n,
+            "correct": correct,
+            "accuracy": recall,
+            "precision": ratio(correct, predicted),
+            "recall": recall.copy(),
+            "f1": ratio(2 * correct, n + predicted),
+        }
+
+    def _decided(
+        self, score: np.ndarray, prediction: np.ndarray, label: np.ndarray, threshold: float, source: str
+    ) -> dict[str, float]:
+        """Metrics at a threshold; NaN without one."""
+        found = dict.fromkeys(
+            ("threshold", "open_macro_f1", "open_f_measure", "unknown_rejected", "open_accuracy", *GROUPS), float("nan")
+        )
+        if not math.isnan(threshold):
+            decision = decisions(score, prediction, threshold)
+            known = label >= 0
+            right = np.bincount(label[known & (decision == label)], minlength=self.num_classes)
+            n = np.bincount(label[known], minlength=self.num_classes)
+            groups = _averages(ratio(right, n), self.groups)
+            found |= {
+                "threshold": threshold,
+                "open_macro_f1": open_macro_f1(decision, label, self.num_classes),
+                "open_f_measure": open_f_measure(decision, label),
+                "unknown_rejected": float(ratio((decision[~known] < 0).sum(), (~known).sum())),
+                "open_accuracy": float(ratio(right.sum(), n.sum())),
+                **{name: groups[name] for name in GROUPS},
+            }
+        return {f"{name}_{source}": value for name, value in found.items()}
+
+    def _predictions(self) -> dict[str, np.ndarray]:
+        if not self.keep_predictions:
+            return {}
+        order = np.argsort(self._rows["id"], kind="stable")
+        kept = {
+            "id": self._rows["id"],
+            "label": self._rows["label"].astype(np.int64),
+            "prediction": self._rows["prediction"].astype(np.int64),
+            "known_score": self._rows["score"].astype(np.float64),
+            f"top{_KEPT_CLASSES}": self._rows["top"].astype(np.int64),
+            "scores": self._rows["scores"],
+        }
+        return {name: values[order] for name, values in kept.items()}
+
+
+def _averages(accuracy: np.ndarray, groups: dict[str, np.ndarray]) -> dict[str, float]:
+    """Means of per-class accuracies [C] over the classes with images: of all classes and of each group."""
+    present = ~np.isnan(accuracy)
+    return {
+        "balanced_accuracy": mean(accuracy[present]),
+        **{name: mean(accuracy[present & groups[name]]) for name in GROUPS},
+    }

@@ -1,0 +1,156 @@
+"""One class against all other images: exact average precision and what else a ranking of images says.
+
+Only the order of scores counts, so any of them will do: probabilities, logits, distances. They are compared as float32
+or float64 numbers as given and never squeezed through a sigmoid, under which large scores would become equal; counts
+are integers and their ratios float64. Images with equal scores are never told apart: they pass a threshold together.
+
+A class has few images among very many, so that thresholds are looked at only where one of its images stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from torch import Tensor
+
+Array: TypeAlias = np.ndarray | Tensor
+
+_BLOCK = 16  # columns that are turned into rows at once: one line of the processor's cache in float32
+
+
+def as_numpy(values: Array) -> np.ndarray:
+    """The numbers on the host, as float32 or float64; what is neither is widened without loss."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = (values if values.dtype.itemsize > 2 else values.float()).numpy()
+    found = np.asarray(values)
+    if found.dtype in (np.float32, np.float64):
+        return found
+    return found.astype(np.float32 if found.dtype.itemsize <= 2 else np.float64)
+
+
+def flags(values: Array) -> np.ndarray:
+    """Bool on the host."""
+    return np.asarray(values.detach().cpu().numpy() if isinstance(values, Tensor) else values, dtype=bool)
+
+
+def without_nan(ascending: np.ndarray) -> np.ndarray:
+    """Sorted scores as they are.
+
+    Raises:
+        ValueError: a score is NaN.
+    """
+    if len(ascending) and np.isnan(ascending[-1]):  # sorting puts them last
+        raise ValueError("Scores that are NaN have no rank.")
+    return ascending
+
+
+@dataclass(frozen=True, eq=False)
+class RankedPositives:
+    """Where the images of one class stand when all images are ranked by its score.
+
+    Attributes:
+        ascending: the scores of all images [N], sorted.
+        scores: those of the P images of the class, descending.
+        found: int64 [P], images of the class with at least this score.
+        above: int64 [P], images with at least this score.
+    """
+
+    ascending: np.ndarray
+    scores: np.ndarray
+    found: np.ndarray
+    above: np.ndarray
+
+    def average_precision(self) -> float:
+        """Sum over thresholds of (gain in recall) x precision, as scikit-learn defines it; NaN without positives."""
+        return float((self.found / self.above).mean()) if len(self.scores) else float("nan")
+
+    def precision_at(self, k: int) -> float:
+        """Share of the class among the k highest scores; NaN without positives or where there are fewer images.
+
+        Where equal scores stand on both sides of place k it is the mean over their orders.
+        """
+        if not (len(self.scores) and 1 <= k <= len(self.ascending)):
+            return float("nan")
+        last = self.ascending[-k]
+        higher = len(self.ascending) - int(np.searchsorted(self.ascending, last, side="right"))
+        equal = len(self.ascending) - int(np.searchsorted(self.ascending, last)) - higher
+        hits, tied = int((self.scores > last).sum()), int((self.scores == last).sum())
+        return (hits + (k - higher) / equal * tied) / k
+
+    def r_precision(self) -> float:
+        """`precision_at` the number of images of the class."""
+        return self.precision_at(len(self.scores))
+
+    def recall_at_precision(self, precision: float) -> float:
+        """The largest recall at a precision of at least this; 0 if no threshold reaches it, NaN without positives."""
+        if not len(self.scores):
+            return float("nan")
+        return int(self.found[self.found / self.above >= precision].max(initial=0)) / len(self.scores)
+
+    def curve(self, points: int = 200) -> tuple[np.ndarray, np.ndarray]:
+        """Recall and precision [<= points] where an image of the class stands, evenly thinned, ends kept.
+
+        Between two of these the precision only falls.
+        """
+        keep = np.unique(np.linspace(0, len(self.scores) - 1, min(points, len(self.scores))).round().astype(int))
+        return self.found[keep] / max(len(self.scores), 1), self.found[keep] / self.above[keep]
+
+
+def ranked_positives(scores: np.ndarray, positives: np.ndarray) -> RankedPositives:
+    """Rank one class.
+
+    Only scores are sorted, not images, and thresholds are counted where positives stand: that is enough for every
+    metric here, and a fraction of the work of a full curve.
+
+    Args:
+        scores: [N], higher is more of the class.
+        positives: places of the images of the class, int64 [P].
+
+    Raises:
+        ValueError: a score is NaN.
+    """
+    mine = np.sort(scores[positives])
+    ascending = without_nan(np.sort(scores))
+    above = len(ascending) - np.searchsorted(ascending, mine)
+    found = len(mine) - np.searchsorted(mine, mine)
+    return RankedPositives(ascending, mine[::-1], found[::-1], above[::-1])
+
+
+def ranked_columns(batches: list[Tensor] | list[np.ndarray], labels: np.ndarray) -> Iterator[RankedPositives]:
+    """Rank every class, one after another: class c by column c of the scores, against the images labelled c.
+
+    A few columns at a time are put together, so that beside the scores themselves there is room for these only.
+
+    Args:
+        batches: scores [B_i, C].
+        labels: int64 [sum of B_i]; a label that is not in [0, C) is of no class.
+    """
+    order = np.argsort(labels, kind="stable")
+    classes = batches[0].shape[1] if batches else 0
+    starts = np.searchsorted(labels[order], np.arange(classes + 1))
+    for left in range(0, classes, _BLOCK):
+        block = [as_numpy(batch[:, left : left + _BLOCK]) for batch in batches]
+        columns = np.ascontiguousarray(np.concatenate(block).T)
+        for c, column in enumerate(columns, start=left):
+            yield ranked_positives(column, order[starts[c] : starts[c + 1]])
+
+
+def average_precision(scores: Array, positive: Array) -> float:
+    """Average precision of one class: scores [N], positive bool [N]; NaN without positives."""
+    return ranked_positives(as_numpy(scores), np.flatnonzero(flags(positive))).average_precision()
+
+
+def average_precisions(scores: Array, labels: Array) -> np.ndarray:
+    """Average precision of each class against all other images, float64 [C]; NaN where a class has no images.
+
+    Args:
+        scores: [N, C].
+        labels: int64 [N]; a label that is not in [0, C) is of no class.
+    """
+    found = np.asarray(labels.detach().cpu().numpy() if isinstance(labels, Tensor) else labels)
+    batches: list[np.ndarray] = [as_numpy(scores)]
+    return np.array([one.average_precision() for one in ranked_columns(batches, found)])
