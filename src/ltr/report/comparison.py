@@ -1,0 +1,314 @@
+"""Which runs are averaged, which may stand in one table, and which of a table's lines are the best.
+
+Runs are averaged if they differ in nothing but their seed. Lines stand in one table if they were measured on the very
+same test images. What was selected on the test set is shown apart and never called the best.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ltr.errors import ConfigError, nearest
+from ltr.report.collect import number
+from ltr.report.gather import Finished, settings, shown_value
+
+# the closed-set protocol's columns where none are asked for
+_CLOSED_SET = ("accuracy", "many", "medium", "few", "balanced_accuracy")
+_MOST = 8  # columns of other protocols
+_SMALLER_IS_BETTER = ("nll", "ece", "fpr", "error", "loss", "aurc", "brier")
+_NO_FRACTION = ("nll", "loss", "threshold", "num_", "n_")
+_MOST_DIFFERENCES = 4
+
+
+def is_smaller_better(metric: str) -> bool:
+    """Whether a metric is an error or a loss."""
+    return metric.startswith(_SMALLER_IS_BETTER)
+
+
+def is_fraction(metric: str) -> bool:
+    """Whether a metric is a fraction, which tables show in percent."""
+    return not metric.startswith(_NO_FRACTION)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Runs that differ in nothing but their seed, under one protocol, in order of their seeds.
+
+    Attributes:
+        runs: the runs.
+        rows: each run's row of ``result.json``.
+        label: what the line is called in its table.
+    """
+
+    runs: tuple[Finished, ...]
+    rows: tuple[dict[str, Any], ...]
+    label: str = ""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.runs[0].config
+
+    @property
+    def seeds(self) -> list[int]:
+        return [run.seed for run in self.runs]
+
+    @property
+    def scorer(self) -> str | None:
+        return self.rows[0].get("scorer")
+
+    @property
+    def variant(self) -> str:
+        """``default``, ``tau=0.35``; where seeds have chosen different values, that they are ``tau chosen``."""
+        variants = {str(row.get("variant", "default")) for row in self.rows}
+        return variants.pop() if len(variants) == 1 else f"{variants.pop().partition('=')[0]} chosen"
+
+    @property
+    def selection(self) -> str:
+        return str(self.rows[0]["selection"])
+
+    @property
+    def on_test(self) -> bool:
+        """Whether its weights were selected on the test set."""
+        return self.selection == "best_test"
+
+    def values(self, metric: str) -> list[float]:
+        """One number a run, NaN where there was nothing to average."""
+        return [number(row["metrics"].get(metric)) for row in self.rows]
+
+    def mean(self, metric: str) -> float:
+        """NaN if one run has none: means over different sets of runs are not comparable."""
+        values = self.values(metric)
+        return math.nan if any(value != value for value in values) else statistics.fmean(values)
+
+    def deviation(self, metric: str) -> float:
+        """The standard deviation over seeds (n - 1); NaN for one run."""
+        values = self.values(metric)
+        return math.nan if len(values) < 2 or any(value != value for value in values) else statistics.stdev(values)
+
+    @cached_property
+    def seconds(self) -> float:
+        """What a run costs from nothing: the seconds of all its stages, whoever trained them; mean over seeds."""
+        return statistics.fmean(sum(number(stage.get("seconds")) for stage in run.stages) for run in self.runs)
+
+    @cached_property
+    def images_per_second(self) -> float:
+        """Training images a second of the first stage, watching and saving included; NaN where it is not known.
+
+        Its images are those drawn in an epoch times ``trainer.max_epochs``, its seconds those of the stage.
+        """
+        rates = [rate for run in self.runs if (rate := _rate(run)) == rate]
+        return statistics.median(rates) if rates else math.nan
+
+
+def _rate(run: Finished) -> float:
+    config = run.config
+    if not run.stages or f"method.{run.stages[0].get('name')}.epochs" in config or config.get("method.start_from"):
+        return math.nan
+    images = config.get("sampler.num_samples") or run.data.get("train_images")
+    epochs, seconds = config.get("trainer.max_epochs"), number(run.stages[0].get("seconds"))
+    if not images or not epochs or not seconds > 0:
+        return math.nan
+    limit = config.get("trainer.limit_train_batches")
+    if limit is not None:
+        images = min(images, limit * config.get("batch_size", 0))
+    return images * epochs / seconds
+
+
+@dataclass(frozen=True)
+class Section:
+    """Lines that may be compared: one data set, one protocol, the same test images.
+
+    Attributes:
+        lines: best first.
+        apart: lines selected on the test set: shown below, compared with nothing.
+    """
+
+    dataset: str
+    protocol: str
+    split: str
+    digest: str
+    lines: tuple[Line, ...]
+    apart: tuple[Line, ...] = ()
+    metric: str = "balanced_accuracy"
+    test_images: int = 0
+    classes: int = 0
+
+    @property
+    def title(self) -> str:
+        return f"{self.dataset} · {self.protocol} · {self.split or 'unnamed split'}"
+
+    def metrics(self, wanted: Sequence[str] = ()) -> list[str]:
+        """The columns: those wanted that some line has, else the protocol's usual ones."""
+        known = list(dict.fromkeys(name for line in (*self.lines, *self.apart) for name in line.rows[0]["metrics"]))
+        if "all" in wanted:
+            return known
+        if wanted:
+            return [name for name in wanted if name in known]
+        if self.protocol == "closed_set":
+            return [name for name in _CLOSED_SET if name in known]
+        first = [self.metric] if self.metric in known else []
+        return [*first, *(name for name in known if name not in first)][:_MOST]
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Of one metric: which lines are the best, and which within one standard deviation of it."""
+
+    best: frozenset[int] = field(default_factory=frozenset)
+    ties: frozenset[int] = field(default_factory=frozenset)
+
+
+def marks(lines: Sequence[Line], metric: str) -> Marks:
+    """Places of the best lines and of their ties.
+
+    A line ties if its mean is at most one standard deviation away from the best mean: the larger of its own and of
+    the best line's. A line of one run has none; two such lines tie only if they are equal. One line alone is nothing.
+    """
+    means = {place: line.mean(metric) for place, line in enumerate(lines)}
+    means = {place: mean for place, mean in means.items() if mean == mean}
+    if len(means) < 2:
+        return Marks()
+    top = min(means.values()) if is_smaller_better(metric) else max(means.values())
+    best = frozenset(place for place, mean in means.items() if mean == top)
+    spread = max((_known(lines[place].deviation(metric)) for place in best), default=0.0)
+    ties = frozenset(
+        place
+        for place, mean in means.items()
+        if place not in best and abs(mean - top) <= max(spread, _known(lines[place].deviation(metric)))
+    )
+    return Marks(best, ties)
+
+
+def _known(value: float) -> float:
+    return 0.0 if value != value else value
+
+
+def sections(runs: Iterable[Finished], by: Sequence[str] = ("name",), sort_by: str = "") -> list[Section]:
+    """All runs as tables.
+
+    Args:
+        by: the settings that a line is named after: ``name``, ``method``, ``loss``, or any key of the configuration.
+        sort_by: the metric that lines are ordered by; empty is the runs' own.
+
+    Raises:
+        ConfigError: a key in ``by`` that no run has.
+    """
+    runs = list(runs)
+    _check_keys(runs, by)
+    tables: dict[tuple[str, str, str], dict[tuple, list[tuple[Finished, dict[str, Any]]]]] = {}
+    for run in runs:
+        dataset, digest = str(run.config.get("dataset.name", "?")), str(run.data.get("split_digest", ""))
+        for row in _headline_rows(run):
+            lines = tables.setdefault((dataset, row["protocol"], digest), {})
+            # which value of a number was chosen may differ from seed to seed
+            variant = str(row.get("variant", "default")).partition("=")[0]
+            same = (run.group, row["selection"], row.get("scorer"), variant)
+            lines.setdefault(same, []).append((run, row))
+    found = []
+    for (dataset, protocol, digest), groups in tables.items():
+        lines = []
+        for members in groups.values():
+            members.sort(key=lambda pair: pair[0].seed)
+            lines.append(Line(tuple(run for run, _ in members), tuple(row for _, row in members)))
+        first = lines[0].runs[0]
+        metric = first.metric if any(first.metric in line.rows[0]["metrics"] for line in lines) else ""
+        ordered = _ordered(_labelled(lines, by), sort_by or metric)
+        found.append(
+            Section(
+                dataset,
+                protocol,
+                str(first.data.get("split", "")),
+                digest,
+                tuple(line for line in ordered if not line.on_test),
+                tuple(line for line in ordered if line.on_test),
+                metric,
+                int(first.data.get("test_images", 0)),
+                int(first.data.get("classes", 0)),
+            )
+        )
+    return sorted(found, key=lambda one: (one.dataset, one.protocol, one.split))
+
+
+def _headline_rows(run: Finished) -> list[dict[str, Any]]:
+    """The rows that a run is judged by, one for each protocol and scorer; the first row where none is marked."""
+    chosen = [row for row in run.rows if row["headline"] and row["split"] != "val"]
+    return chosen or [row for row in run.rows if row["split"] != "val"][:1]
+
+
+def _ordered(lines: Sequence[Line], metric: str) -> list[Line]:
+    def place(line: Line) -> tuple[bool, float, str]:
+        mean = line.mean(metric) if metric else math.nan
+        return (mean != mean, _known(mean) if is_smaller_better(metric) else -_known(mean), line.label)
+
+    return sorted(lines, key=place)
+
+
+# -- what a line is called ----------------------------------------------------------------------------------------
+
+
+def setting(config: dict[str, Any], key: str) -> Any:
+    """A setting by a short name: ``method`` is ``method.name``, ``loss`` the class that it names."""
+    for candidate in (key, f"{key}.name", f"{key}._target_"):
+        if candidate in config:
+            return config[candidate]
+    return None
+
+
+def _check_keys(runs: Sequence[Finished], by: Sequence[str]) -> None:
+    configs = {id(run.config): run.config for run in runs}.values()
+    for key in by:
+        if all(setting(config, key) is None for config in configs):
+            known = sorted({name for config in configs for name in config})
+            groups = sorted({name.partition(".")[0] for name in known})
+            raise ConfigError(f"--by {key}: no run has this setting{nearest(key, [*groups, *known])}")
+
+
+def _labelled(lines: Sequence[Line], by: Sequence[str]) -> list[Line]:
+    """Lines with their names; where several have the same name, what they differ in is added."""
+    variants, scorers = ({line.variant for line in lines}, {line.scorer for line in lines})
+    named: dict[str, list[Line]] = {}
+    for line in lines:
+        parts = [shown_value(setting(line.config, key)) for key in by]
+        if len(variants) > 1 and line.variant != "default":
+            parts.append(line.variant)
+        if len(scorers) > 1 and line.scorer:
+            parts.append(line.scorer)
+        named.setdefault(" ".join(parts), []).append(line)
+    found = []
+    for label, same in named.items():
+        more = _differences([line.config for line in same]) if len(same) > 1 else [""]
+        if len(set(more)) < len(same):  # nothing that is shown tells them apart
+            more = [f"{text} {line.runs[0].group[:8]}".strip() for text, line in zip(more, same)]
+        for line, text in zip(same, more):
+            found.append(Line(line.runs, line.rows, f"{label} {text}".strip()))
+    return found
+
+
+def _differences(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """For each configuration, the settings in which it differs from the others, as ``loss=LDAM beta=0.99``."""
+    plain = [settings(config) for config in configs]
+    # a key that some lack came with another version of the pages, and says nothing of how a run was made
+    keys = [key for key in plain[0] if all(key in config for config in plain)]
+    texts = {key: [_text(config.get(key)) for config in plain] for key in keys}
+    differing = [key for key in keys if len(set(texts[key])) > 1]
+    # another class has other arguments, which say nothing beside its name
+    nodes = [key.removesuffix("._target_") for key in differing if key.endswith("._target_")]
+    kept = [key for key in differing if not any(key.startswith(f"{node}.") for node in nodes)]
+    kept = [key for key in kept if not (key == "dataset.beta" and "loss.beta" in kept)]
+    shown = [*((node, f"{node}._target_") for node in nodes), *((key, key) for key in kept)]
+    short = [(name if name.count(".") < 2 else name.split(".", 1)[1], key) for name, key in shown]
+    result = []
+    for place in range(len(configs)):
+        parts = [f"{name}={shown_value(plain[place][key])}" for name, key in short]
+        more = [f"and {len(parts) - _MOST_DIFFERENCES} more"] if len(parts) > _MOST_DIFFERENCES else []
+        result.append(" ".join([*parts[:_MOST_DIFFERENCES], *more]))
+    return result
+
+
+def _text(value: Any) -> str:
+    return repr(value)

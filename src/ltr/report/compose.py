@@ -1,0 +1,138 @@
+"""The whole of a report, before it is written in any format: tables, curves, comparisons and what to warn of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ltr.errors import ConfigError, DataError, nearest
+from ltr.report import formats
+from ltr.report.against import check_reference, pairs, reference_of
+from ltr.report.beside import PublishedNumbers
+from ltr.report.comparison import Section, sections
+from ltr.report.gather import Found
+from ltr.report.series import Curve, curves
+from ltr.report.sheet import LEGEND, Sheet, curve_sheet, pairs_sheet, section_sheet
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked of a report; see ``ltr-report --help``."""
+
+    by: tuple[str, ...] = ("name",)
+    metrics: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    against: str = ""
+    curves: tuple[str, ...] = ()
+    level: float = 0.95
+
+
+@dataclass(frozen=True)
+class Part:
+    """One table of a report with what belongs to it."""
+
+    section: Section
+    sheet: Sheet
+    curves: tuple[Curve, ...] = ()
+    pairs: Sheet | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report.
+
+    Attributes:
+        parts: a table each; numbers of two parts are never comparable.
+        warnings: what a reader should know before reading.
+        published: the published numbers, where there are any.
+    """
+
+    parts: tuple[Part, ...]
+    runs: int
+    warnings: tuple[str, ...]
+    published: PublishedNumbers | None = None
+
+
+def composed(found: Found, options: Options) -> Report:
+    """The report of some runs.
+
+    Raises:
+        ConfigError: a data set, metric, setting or line that there is none of.
+        DataError: the predictions of the line to compare with cannot be used.
+    """
+    runs = found.runs
+    if options.datasets:
+        known = sorted({str(run.config.get("dataset.name", "?")) for run in runs})
+        _refuse_unknown("--dataset", options.datasets, known)
+        runs = [run for run in runs if str(run.config.get("dataset.name", "?")) in options.datasets]
+    known = sorted({name for run in runs for row in run.rows for name in row["metrics"]})
+    _refuse_unknown("--metric", [name for name in options.metrics if name != "all"], known)
+    sort_by = next((name for name in options.metrics if name != "all"), "")
+    tables = sections(runs, options.by, sort_by)
+    if options.against:
+        check_reference(tables, options.against)
+    published = PublishedNumbers()
+    parts = [_part(section, options, published) for section in tables if section.metrics(options.metrics)]
+    return Report(tuple(parts), len(runs), tuple(_warnings(found, tables)), published)
+
+
+def _part(section: Section, options: Options, published: PublishedNumbers) -> Part:
+    sheet = section_sheet(section, section.metrics(options.metrics), published, " ".join(options.by))
+    compared = None
+    reference = reference_of(section, options.against) if options.against else None
+    if reference is not None and len(section.lines) > 1:
+        try:
+            found = pairs(section, reference, level=options.level)
+        except DataError as error:
+            raise DataError(f"--against {options.against}: {error}") from error
+        compared = pairs_sheet(section, reference, found, options.level)
+    return Part(section, sheet, tuple(curves(section, options.curves)), compared)
+
+
+def _refuse_unknown(flag: str, names: Sequence[str], known: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigError(
+            f"{flag} {unknown[0]}: no run has it{nearest(unknown[0], known)}. There are: {', '.join(known)}"
+        )
+
+
+def _warnings(found: Found, tables: Sequence[Section]) -> list[str]:
+    text = []
+    if found.unfinished:
+        text.append(f"{found.unfinished:,} unfinished runs are left out")
+    if found.twice:
+        text.append(f"{found.twice:,} runs lie in two places and are counted once")
+    if found.damaged:
+        more = f", and {len(found.damaged) - _SHOWN:,} more" if len(found.damaged) > _SHOWN else ""
+        text.append(f"results that cannot be read are left out: {' '.join(found.damaged[:_SHOWN])}{more}")
+    splits: dict[tuple[str, str], list[str]] = {}
+    for one in tables:
+        splits.setdefault((one.dataset, one.protocol), []).append(one.split or one.digest[:8])
+    for (dataset, protocol), names in splits.items():
+        if len(names) > 1:
+            text.append(
+                f"{dataset}, {protocol}: {len(names)} different splits, each a table of its own, because their numbers "
+                f"cannot be compared: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+            )
+    on_test = sum(len(line.runs) for one in tables for line in one.apart)
+    if on_test:
+        text.append(f"{on_test:,} results were selected on the test set: flagged, and the best of nothing")
+    return text
+
+
+def as_text(report: Report, form: str) -> str:
+    """The report as ``table``, ``markdown``, ``latex`` or ``csv`` (tables alone, with every metric)."""
+    if form == "csv":
+        return formats.as_csv([part.section for part in report.parts], report.published)
+    write = {"table": formats.plain, "markdown": formats.markdown, "latex": formats.latex}[form]
+    blocks = []
+    for part in report.parts:
+        blocks.append(write(part.sheet))
+        blocks += [write(curve_sheet(part.section, curve)) for curve in part.curves]
+        if part.pairs is not None:
+            blocks.append(write(part.pairs))
+    blocks.append(f"% {LEGEND}" if form == "latex" else LEGEND)
+    return "\n\n".join(blocks) + "\n"

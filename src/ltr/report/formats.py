@@ -1,0 +1,138 @@
+"""Tables as text: aligned, Markdown, LaTeX; and everything as CSV for other programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+
+from ltr.report.beside import PublishedNumbers
+from ltr.report.comparison import Section
+from ltr.report.sheet import Cell, Sheet
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "Δ": r"$\Delta$",
+    "↓": r"$\downarrow$",
+    "·": r"$\cdot$",
+    "–": "--",
+    "\n": " ",
+}
+# Markdown that could be read as a link, a picture, a tag or emphasis
+_MARKDOWN = str.maketrans({letter: f"\\{letter}" for letter in "\\`*_[]<>|#"} | {"\n": " ", "\r": " "})
+
+
+def plain(sheet: Sheet) -> str:
+    """Aligned text: ``*`` after the best of a column, ``=`` after its ties; no line ends in spaces."""
+    lines = [[_one_line(text) for text in sheet.headings]]
+    lines += [[_plain_cell(cell) for cell in row] for row in sheet.rows]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(sheet.headings))]
+    text = [_one_line(sheet.title)]
+    for line in lines:
+        cells = (
+            cell.rjust(width) if numeric else cell.ljust(width)
+            for cell, width, numeric in zip(line, widths, sheet.numeric)
+        )
+        text.append("  ".join(cells).rstrip())
+    return "\n".join([*text, *sheet.notes])
+
+
+def _plain_cell(cell: Cell) -> str:
+    # every cell has a place for its mark, or columns would not align
+    suffix = {"best": " *", "tie": " ="}.get(cell.mark, "  " if cell.number == cell.number else "")
+    return _one_line(cell.text) + suffix
+
+
+def markdown(sheet: Sheet) -> str:
+    """A table of GitHub's Markdown: the best bold, ties with ``=``."""
+    text = [f"**{_safe(sheet.title)}**", "", _row(_safe(text) for text in sheet.headings)]
+    text.append(_row("---:" if numeric else "---" for numeric in sheet.numeric))
+    text += [_row(_markdown_cell(cell) for cell in row) for row in sheet.rows]
+    for note in sheet.notes:
+        text += ["", note]
+    return "\n".join(text)
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = _safe(cell.text)
+    return f"**{text}**" if cell.mark == "best" else f"{text} =" if cell.mark == "tie" else text
+
+
+def _safe(text: str) -> str:
+    return text.translate(_MARKDOWN)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def latex(sheet: Sheet) -> str:
+    """A ``tabular`` with rules of booktabs: the best bold, ties underlined."""
+    columns = "".join("r" if numeric else "l" for numeric in sheet.numeric)
+    text = [f"% {_one_line(sheet.title)}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+    text.append(" & ".join(_tex(text) for text in sheet.headings) + r" \\")
+    text.append(r"\midrule")
+    text += [" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in sheet.rows]
+    text += [r"\bottomrule", r"\end{tabular}", *(f"% {_one_line(note)}" for note in sheet.notes)]
+    return "\n".join(text)
+
+
+def _latex_cell(cell: Cell) -> str:
+    text = _tex(cell.text)
+    return rf"\textbf{{{text}}}" if cell.mark == "best" else rf"\underline{{{text}}}" if cell.mark == "tie" else text
+
+
+def _tex(text: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def _one_line(text: str) -> str:
+    """What a terminal shows as one line; names may hold anything."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def as_csv(sections: Sequence[Section], published: PublishedNumbers | None) -> str:
+    """One row a line of any table, with all metrics as fractions, ``<metric>`` and ``<metric>_sd``; blanks for NaN."""
+    metrics = list(
+        dict.fromkeys(
+            name
+            for section in sections
+            for line in (*section.lines, *section.apart)
+            for name in line.rows[0]["metrics"]
+        )
+    )
+    first = ["dataset", "protocol", "split", "split_digest", "line", "scorer", "variant", "selection", "n", "seeds"]
+    last = ["published_accuracy", "published_source", "epochs", "cost_seconds", "images_per_second", "group_hash"]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([*first, *(column for name in metrics for column in (name, f"{name}_sd")), *last])
+    for section in sections:
+        for line in (*section.lines, *section.apart):
+            number = published.of(line) if published and section.protocol == "closed_set" else None
+            row: list[object] = [section.dataset, section.protocol, section.split, section.digest, line.label]
+            row += [line.scorer or "", line.variant, line.selection, len(line.runs), " ".join(map(str, line.seeds))]
+            for name in metrics:
+                row += [_number(line.mean(name)), _number(line.deviation(name))]
+            row += [f"{number.accuracy / 100:.6g}", number.source] if number else ["", ""]
+            row += [line.config.get("trainer.max_epochs", ""), _number(line.seconds)]
+            row += [_number(line.images_per_second), line.runs[0].group]
+            writer.writerow(row)
+    return buffer.getvalue()
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.8g}"

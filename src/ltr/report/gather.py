@@ -1,0 +1,172 @@
+"""The finished runs below a folder, reduced to what tables need: ten thousand of them are read in seconds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ltr.errors import DataError
+from ltr.report.collect import read_run
+
+# where things lie and how they are shown: no setting that runs are compared by
+_NO_SETTING = (
+    "seed",
+    "name",
+    "figures",
+    "resume",
+    "stages",
+    "compile",
+    "callbacks.",
+    "logger.",
+    "checkpoint.",
+    "paths.",
+    "hydra.",
+    "debug",
+    "dataset.split.",
+    "dataset.source.",
+    "dataset.download",
+    "trainer.num_workers",
+    "trainer.log_every",
+    "trainer.profiler",
+    "trainer.devices",
+    "evaluation.batch_size",
+)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One finished run, from its ``result.json`` alone.
+
+    Attributes:
+        path: the run directory.
+        config: flat; runs of one group share the object of the first, so ``seed`` stands apart.
+        seed: of the run.
+        group: its identity without the seed.
+        run_hash: its identity.
+        data: split, digest and numbers of images.
+        stages: name, seconds and status of each.
+        rows: of the test split, and of all splits where a run judged several values of one number.
+        metric: the one that selects.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    seed: int
+    group: str
+    run_hash: str
+    data: dict[str, Any]
+    stages: list[dict[str, Any]]
+    rows: list[dict[str, Any]]
+    metric: str
+
+
+@dataclass
+class Found:
+    """What a look below some folders gave.
+
+    Attributes:
+        runs: finished ones, each once, in order of their paths.
+        unfinished: run directories without a result.
+        damaged: what is wrong with results that cannot be read.
+        twice: runs that lie in two places; the first is taken.
+    """
+
+    runs: list[Finished] = field(default_factory=list)
+    unfinished: int = 0
+    damaged: list[str] = field(default_factory=list)
+    twice: int = 0
+
+
+def finished_runs(folders: Sequence[Path]) -> Found:
+    """All finished runs at or below these folders.
+
+    Raises:
+        DataError: a folder is not there, or no finished run is.
+    """
+    found = Found()
+    configs: dict[str, dict[str, Any]] = {}
+    seen: set[str] = set()
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError(f"{folder}: there is no such folder. Give the folder of runs, outputs where none was set")
+        for path in _run_directories(folder, found):
+            try:
+                run = _reduced(path, configs)
+            except DataError as error:
+                found.damaged.append(str(error))
+                continue
+            if run.run_hash in seen:
+                found.twice += 1
+                continue
+            seen.add(run.run_hash)
+            found.runs.append(run)
+    if not found.runs:
+        more = f"; {found.unfinished} are unfinished" if found.unfinished else ""
+        more += f"; {len(found.damaged)} cannot be read, the first: {found.damaged[0]}" if found.damaged else ""
+        raise DataError(f"no finished run (result.json) below {', '.join(map(str, folders))}{more}")
+    return found
+
+
+def _run_directories(folder: Path, found: Found) -> Iterator[Path]:
+    """Folders with a result, in order; those with a configuration and no result are counted."""
+    waiting = [(str(folder), True)]
+    while waiting:
+        here, is_top = waiting.pop()
+        try:
+            entries = list(os.scandir(here))
+        except OSError as error:
+            raise DataError(f"{here} cannot be listed: {error.strerror}") from error
+        names = {entry.name for entry in entries}
+        if "result.json" in names:
+            yield Path(here)
+            continue
+        if "config.yaml" in names:
+            found.unfinished += 1
+            continue
+        # the store of stages and what sweeps leave lie beside the data sets' folders
+        skipped = {"stages", "sweeps"} if is_top else set()
+        below = [e.path for e in entries if not e.name.startswith(".") and e.name not in skipped and e.is_dir()]
+        waiting += [(path, False) for path in sorted(below, reverse=True)]
+
+
+def _reduced(path: Path, configs: dict[str, dict[str, Any]]) -> Finished:
+    result = read_run(path).result
+    config = result["config"]
+    seed = config.get("seed", 0)
+    group = result.get("group_hash") or _digest({key: value for key, value in config.items() if key != "seed"})
+    rows = result["rows"]
+    values = any("=" in str(row.get("variant", "")) for row in rows)
+    return Finished(
+        path,
+        configs.setdefault(group, config),
+        seed if isinstance(seed, int) else 0,
+        group,
+        result.get("run_hash") or _digest([group, seed, str(path)]),
+        result.get("data") or {},
+        result.get("stages") or [],
+        rows if values else [row for row in rows if row["split"] != "val"],
+        result.get("metric") or "balanced_accuracy",
+    )
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def settings(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a flat configuration says how a run was made; not its name, its seed, or where things lie."""
+    return {key: value for key, value in config.items() if not key.startswith(_NO_SETTING)}
+
+
+def shown_value(value: Any) -> str:
+    """A setting's value in short: the last part of an import path, lists without spaces."""
+    if isinstance(value, str) and value.startswith("ltr."):
+        return value.rsplit(".", 1)[-1]
+    if isinstance(value, (list, tuple, dict)):
+        return json.dumps(value, separators=(",", ":"))
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,184 @@
+"""Tables as data: what stands in which cell, before anybody asks in which format."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ltr.report.against import Pair
+from ltr.report.beside import PublishedNumbers
+from ltr.report.comparison import Line, Section, is_fraction, is_smaller_better, marks
+from ltr.report.intervals import Interval
+from ltr.report.series import Curve
+from ltr.report.style import NOTHING, SELECTED_ON_TEST
+
+SHORT = {"balanced_accuracy": "bACC", "accuracy": "all", "geometric_mean": "GM", "macro_f1": "F1"}
+LEGEND = (
+    "Mean ± s.d. over n seeds; fractions in percent. Best in a column, and = at most one s.d. from it (the larger of "
+    "the two lines'). Cost: seconds of all stages, as if none had been stored; images/s: of training, the first stage's."
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell.
+
+    Attributes:
+        text: what is shown.
+        number: what it is sorted by; NaN for words and blanks.
+        mark: ``best``, ``tie``, ``warning`` or nothing.
+    """
+
+    text: str
+    number: float = math.nan
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table.
+
+    Attributes:
+        title: of the table.
+        headings: of its columns.
+        numeric: whether a column holds numbers, and stands to the right.
+        rows: its cells.
+        notes: sentences below it.
+    """
+
+    title: str
+    headings: tuple[str, ...]
+    numeric: tuple[bool, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def heading(metric: str) -> str:
+    """A metric's column heading; an arrow where smaller is better."""
+    return f"{SHORT.get(metric, metric)}{' ↓' if is_smaller_better(metric) else ''}"
+
+
+def section_sheet(section: Section, metrics: Sequence[str], published: PublishedNumbers | None, by: str) -> Sheet:
+    """The lines of a section; those selected on test stand last, marked, and are the best of nothing."""
+    lines = [*section.lines, *section.apart]
+    marked = {metric: marks(section.lines, metric) for metric in metrics}
+    beside = [published.of(line) if published and section.protocol == "closed_set" else None for line in lines]
+    sources = list(dict.fromkeys(number.source for number in beside if number is not None))
+    epochs = [_epochs(line) for line in lines]
+    rows = []
+    for place, line in enumerate(lines):
+        label = Cell(line.label)
+        if line.on_test:
+            label = Cell(f"{line.label} ({SELECTED_ON_TEST})", mark="warning")
+        cells = [label, Cell(str(len(line.runs)), len(line.runs))]
+        for metric in metrics:
+            fair = place < len(section.lines)
+            mark = "best" if fair and place in marked[metric].best else ""
+            mark = "tie" if fair and place in marked[metric].ties else mark
+            cells.append(value_cell(line, metric, mark))
+        if sources:
+            number = beside[place]
+            text = NOTHING if number is None else f"{number.accuracy:.2f} [{sources.index(number.source) + 1}]"
+            cells.append(Cell(text, math.nan if number is None else number.accuracy))
+        cells.append(Cell(epochs[place], _as_number(epochs[place])))
+        cells.append(_count(line.seconds, " s"))
+        cells.append(_count(line.images_per_second))
+        rows.append(tuple(cells))
+    headings = (by, "n", *map(heading, metrics), *(["published"] if sources else []), "epochs", "cost", "images/s")
+    notes = []
+    if section.test_images:
+        notes.append(f"{section.test_images:,} test images of {section.classes:,} classes.")
+    notes += [f"[{place}] {source}." for place, source in enumerate(sources, start=1)]
+    if section.apart:
+        notes.append(f"Lines {SELECTED_ON_TEST} are compared with nothing: their epoch was chosen by the test set.")
+    return Sheet(section.title, headings, (False, *[True] * (len(headings) - 1)), tuple(rows), tuple(notes))
+
+
+def value_cell(line: Line, metric: str, mark: str = "") -> Cell:
+    """Mean, with ± s.d. over two or more seeds."""
+    mean, deviation = line.mean(metric), line.deviation(metric)
+    return Cell(value_text(metric, mean, deviation), mean, mark)
+
+
+def value_text(metric: str, mean: float, deviation: float = math.nan) -> str:
+    """A metric as a table shows it: fractions in percent with one decimal, others with three digits."""
+    if mean != mean:
+        return NOTHING
+    if is_fraction(metric):
+        text, spread = f"{100 * mean:.1f}", f"{100 * deviation:.1f}"
+    else:
+        text, spread = f"{mean:.3g}", f"{deviation:.2g}"
+    return text if deviation != deviation else f"{text} ± {spread}"
+
+
+def curve_sheet(section: Section, curve: Curve) -> Sheet:
+    """A sweep's points as a table."""
+    rows = []
+    for point in curve.points:
+        cells = [Cell(f"{point.value}{' *' if point.is_headline else ''}", _as_number(point.value))]
+        cells += [
+            Cell(value_text(name, point.means[name], point.deviations[name]), point.means[name])
+            for name in curve.metrics
+        ]
+        rows.append((*cells, Cell(str(point.seeds), point.seeds)))
+    headings = (curve.key, *map(heading, curve.metrics), "n")
+    notes = ("* what the run is judged by.",) if any(point.is_headline for point in curve.points) else ()
+    title = f"{section.dataset}: {curve.title} over {curve.key}"
+    return Sheet(title, headings, (True,) * len(headings), tuple(rows), notes)
+
+
+def pairs_sheet(section: Section, reference: Line, found: Sequence[Pair], level: float) -> Sheet:
+    """The lines of a section less its reference."""
+    rows = []
+    why = []
+    for pair in found:
+        if pair.accuracy is None or pair.balanced is None:
+            why.append(pair.why)
+            rows.append((Cell(pair.line.label), *[Cell(NOTHING)] * 6))
+            continue
+        cells = [Cell(pair.line.label)]
+        for interval in (pair.accuracy, pair.balanced):
+            cells += [_difference(interval.estimate), _interval(interval)]
+        rows.append((*cells, _p(pair.p), _p(pair.p_seeds)))
+    headings = ("line", "Δ all", f"{level:.0%} interval", "Δ bACC", f"{level:.0%} interval", "p", "p over seeds")
+    notes = (
+        "Differences in percentage points. Intervals: paired bootstrap over the test images (within classes for bACC). "
+        "p: McNemar's exact test over the test images, or its normal form for means over seeds, by Holm for the lines "
+        "of this table; p over seeds: sign flips.",
+        *dict.fromkeys(why),
+    )
+    title = f"{section.title}: less {reference.label}"
+    return Sheet(title, headings, (False, *[True] * 6), tuple(rows), notes)
+
+
+def _difference(value: float) -> Cell:
+    return Cell(f"{100 * value:+.1f}", value)
+
+
+def _interval(interval: Interval) -> Cell:
+    text = f"[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+    # bold: the interval leaves zero out
+    return Cell(text, interval.low, "best" if interval.low > 0 or interval.high < 0 else "")
+
+
+def _p(value: float) -> Cell:
+    if value != value:
+        return Cell(NOTHING)
+    return Cell("< 0.0001" if value < 1e-4 else f"{value:.4f}", value)
+
+
+def _count(value: float, unit: str = "") -> Cell:
+    return Cell(NOTHING) if value != value else Cell(f"{value:,.0f}{unit}", value)
+
+
+def _epochs(line: Line) -> str:
+    found = line.config.get("trainer.max_epochs")
+    return NOTHING if found is None else str(found)
+
+
+def _as_number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

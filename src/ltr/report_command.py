@@ -1,0 +1,88 @@
+"""``ltr-report``: finished runs as tables, curves and one HTML page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ltr.errors import ConfigError
+from ltr.predict_command import Parser, at_least, parsed
+
+FORMATS = ("table", "markdown", "latex", "csv", "html")
+
+
+def main(argv: Sequence[str]) -> int:
+    """``ltr-report [FOLDER ...]``; returns the exit code.
+
+    Raises:
+        ConfigError: flags that are wrong, a setting, metric or line that there is none of.
+        DataError: no finished run.
+    """
+    default = os.environ.get("LTR_OUTPUTS", "outputs")
+    parser = Parser(
+        prog="ltr-report",
+        description="Finished runs as tables: mean ± s.d. over seeds, the best and its ties, sweeps as curves.",
+        epilog="Example: ltr-report outputs --by method --metric few --format markdown",
+        allow_abbrev=False,
+    )
+    parser.add_argument("folders", nargs="*", type=Path, help=f"of runs, or single runs (default: {default})")
+    parser.add_argument("--by", default="name", metavar="KEY,...", help="what lines are named after (default: name)")
+    parser.add_argument("--metric", default="", metavar="NAME,...", help="columns; 'all' for every metric")
+    parser.add_argument("--format", choices=FORMATS, default="table", help="(default: table)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="instead of the terminal (html: FOLDER/report.html)")
+    parser.add_argument("--dataset", default="", metavar="NAME,...", help="only these data sets")
+    parser.add_argument(
+        "--against", default="", metavar="LINE", help="test the others against it; 'best' takes the best"
+    )
+    parser.add_argument("--curve", default="", metavar="KEY,...", help="further settings whose sweeps are curves")
+    parser.add_argument("--level", type=float, default=0.95, metavar="P", help="of intervals (default: 0.95)")
+    parser.add_argument("--pictures", type=int, default=20, metavar="N", help="runs whose pictures the HTML holds")
+    arguments = parsed(parser, argv)
+    if arguments is None:
+        return 0
+    if not 0 < arguments.level < 1:
+        raise ConfigError(f"--level {arguments.level}: allowed is a number between 0 and 1")
+    at_least(arguments, "pictures", 0)
+    if arguments.out is not None and arguments.out.is_dir():
+        raise ConfigError(f"--out {arguments.out}: that is a folder; the name of a file is needed")
+    return _report(arguments, arguments.folders or [Path(default)])
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _report(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
+    from ltr.files import write_text
+    from ltr.report.compose import Options, as_text, composed
+    from ltr.report.gather import finished_runs
+
+    found = finished_runs(folders)
+    options = Options(
+        by=tuple(_names(arguments.by)) or ("name",),
+        metrics=tuple(_names(arguments.metric)),
+        datasets=tuple(_names(arguments.dataset)),
+        against=arguments.against,
+        curves=tuple(_names(arguments.curve)),
+        level=arguments.level,
+    )
+    report = composed(found, options)
+    for line in report.warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    out = arguments.out
+    if arguments.format == "html":
+        from ltr.report.html import html_report
+
+        text = html_report(report, pictures=arguments.pictures)
+        out = out or folders[0] / "report.html"
+    else:
+        text = as_text(report, arguments.format)
+    if out is None:
+        print(text, end="" if text.endswith("\n") else "\n")
+        return 0
+    write_text(out, text if text.endswith("\n") else f"{text}\n")
+    print(f"{out}: {len(found.runs):,} runs, {len(report.parts):,} tables")
+    return 0
