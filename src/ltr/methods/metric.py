@@ -1,0 +1,79 @@
+"""Metric learning: a network whose embeddings are near for images of one class, judged by retrieval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ltr.configuration.targets import instantiate, locate
+from ltr.data.batch import Batch
+from ltr.errors import ConfigError
+from ltr.evaluation.scores import Scores
+from ltr.losses.relational import squared_distances
+from ltr.methods.base import ImageClassifier
+from ltr.methods.stage import DataFacts, Method, Settings, Stage
+
+
+class EmbeddingNetwork(ImageClassifier):
+    """A backbone, a head that embeds and a loss of embeddings; it knows no classes."""
+
+    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+        """The loss of a batch; ``correct`` counts the images whose nearest neighbour in the batch is of their class."""
+        embeddings = self.head(self.batch_features(batch))
+        loss = self.loss(embeddings, batch.labels, batch.mix)
+        return {"loss": loss, "correct": nearest_alike(embeddings, batch.labels).sum()}
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> dict[str, Scores]:
+        """Embeddings [B, width] as ``features``; the logits have no columns."""
+        embeddings = self.head(self.features(self.to_unit(images))).float()
+        return {"default": Scores(embeddings.new_zeros(len(embeddings), 0), embeddings)}
+
+
+@torch.no_grad()
+def nearest_alike(embeddings: Tensor, labels: Tensor) -> Tensor:
+    """bool [B]: whether the nearest other image of the batch has the same label."""
+    distances = squared_distances(embeddings.detach()).fill_diagonal_(torch.inf)
+    return labels[distances.argmin(1)] == labels
+
+
+class Triplet(Method):
+    """One stage, ``embedding``, trained as the top level of the configuration says."""
+
+    provides = ("features",)
+
+    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+        check_metric(settings, facts, "")
+        return [Stage("embedding", "embedding", settings, module=EmbeddingNetwork)]
+
+
+def check_metric(settings: Settings, facts: DataFacts, where: str) -> None:
+    """Refuse settings that a network of embeddings cannot be trained with.
+
+    Args:
+        where: the keys stand in the configuration, with a dot at the end.
+
+    Raises:
+        ConfigError: a head or a loss of class scores, batches too small, classes of too few images.
+    """
+    head, loss = (str(page["_target_"]) for page in (settings.head, settings.loss))
+    if getattr(locate(head, f"{where}head"), "head_kind", None) != "embedding":
+        raise ConfigError(
+            f"{where}head is {head.rsplit('.', 1)[-1]}: metric learning needs an embedding, head=embedding"
+        )
+    if not getattr(locate(loss, f"{where}loss"), "takes_embeddings", False):
+        raise ConfigError(
+            f"{where}loss is {loss.rsplit('.', 1)[-1]}: metric learning needs one of embeddings, loss=triplet"
+        )
+    if settings.batch_size < 3:
+        raise ConfigError(f"batch_size={settings.batch_size}: a triplet needs 3 images at least")
+    check_sampler(settings.sampler, facts, settings.epochs)
+
+
+def check_sampler(page: Mapping[str, Any], facts: DataFacts, epochs: int) -> None:
+    """Refuse a sampler that cannot draw from such classes; it says why itself."""
+    instantiate(page).class_probabilities(np.asarray(facts.class_counts), 0, epochs)
