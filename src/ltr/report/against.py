@@ -48,11 +48,14 @@ class Pair:
 
 
 def reference_of(section: Section, label: str) -> Line | None:
-    """The line that the others are set against: the best, or that of a name; None where the section has none such."""
-    lines = section.lines
+    """The line that the others are set against: the best, or that of a name; None where the section has none such.
+
+    A name may be the beginning of a label: the best of the lines that begin so.
+    """
     if label == BEST:
-        return lines[0] if lines else None
-    return next((line for line in lines if line.label == label), None)
+        return section.lines[0] if section.lines else None
+    fitting = [line for line in section.lines if f"{line.label} ".startswith(f"{label} ")]
+    return next((line for line in fitting if line.label == label), fitting[0] if fitting else None)
 
 
 def check_reference(sections: Sequence[Section], label: str) -> None:

@@ -95,7 +95,7 @@ def _refuse_unknown(flag: str, names: Sequence[str], known: Sequence[str]) -> No
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ConfigError(
-            f"{flag} {unknown[0]}: no run has it{nearest(unknown[0], known)}. There are: {', '.join(known)}"
+            f"{flag} {unknown[0]}: no run has it; there are: {', '.join(known)}{nearest(unknown[0], known)}"
         )
 
 

@@ -16,7 +16,7 @@ from ltr.report.style import NOTHING, SELECTED_ON_TEST
 SHORT = {"balanced_accuracy": "bACC", "accuracy": "all", "geometric_mean": "GM", "macro_f1": "F1"}
 LEGEND = (
     "Mean ± s.d. over n seeds; fractions in percent. Best in a column, and = at most one s.d. from it (the larger of "
-    "the two lines'). Cost: seconds of all stages, as if none had been stored; images/s: of training, the first stage's."
+    "the two lines'). Cost: seconds of all stages, as if none had been stored; images/s: of the first stage's training."
 )
 
 

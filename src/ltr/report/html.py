@@ -1,0 +1,233 @@
+"""The report as one HTML file: tables to sort and filter, a point for every class, curves, and the runs' pictures."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ltr.errors import DataError
+from ltr.evaluation.groups import GROUPS
+from ltr.report.collect import read_parquet
+from ltr.report.comparison import Line, Section
+from ltr.report.compose import Part, Report
+from ltr.report.html_page import data_block, page, text
+from ltr.report.series import Curve
+from ltr.report.sheet import LEGEND, Cell, Sheet, heading, value_text
+
+_LINES_PER_CLASS = 24  # of a section, whose classes are shown
+_PER_CLASS_RUNS = 600  # of all sections: their files are opened
+
+
+def html_report(report: Report, *, pictures: int = 20) -> str:
+    """The whole file.
+
+    Args:
+        pictures: runs whose figures are embedded, one of each line, the first lines of each table first.
+    """
+    budget = {"pictures": pictures, "per_class": _PER_CLASS_RUNS}
+    blocks = [_part(part, number, budget) for number, part in enumerate(report.parts)]
+    contents = "".join(
+        f'<li><a href="#part-{number}">{text(part.section.title)}</a></li>' for number, part in enumerate(report.parts)
+    )
+    listed = f"<ul>{contents}</ul>" if len(report.parts) > 1 else ""
+    body = f'{listed}\n<p class="note">{text(LEGEND)}</p>\n' + "\n".join(blocks)
+    return page(f"{report.runs:,} finished runs", report.warnings, body)
+
+
+def _part(part: Part, number: int, budget: dict[str, int]) -> str:
+    section = part.section
+    blocks = [f'<section id="part-{number}">\n<h2>{text(part.sheet.title)}</h2>']
+    lines = [*section.lines, *section.apart]
+    about = [f"{section.title} {line.label} {line.config.get('method.name', '')}" for line in lines]
+    blocks.append(sheet_table(part.sheet, about))
+    if part.pairs is not None:
+        blocks.append(f"<h3>{text(part.pairs.title)}</h3>{sheet_table(part.pairs)}")
+    blocks += [f"<h3>{text(curve.title)} over {text(curve.key)}</h3>{curve_drawing(curve)}" for curve in part.curves]
+    blocks += [_per_class(section, budget), _pictures(lines, budget), "</section>"]
+    return "\n".join(block for block in blocks if block)
+
+
+# -- tables -------------------------------------------------------------------------------------------------------
+
+
+def sheet_table(sheet: Sheet, about: Sequence[str] = ()) -> str:
+    """A table whose headings sort it.
+
+    Args:
+        about: for each row, further words that the filter finds.
+    """
+    heads = "".join(
+        f'<th{_class("number" if numeric else "")}><button type="button">{text(title)}</button></th>'
+        for title, numeric in zip(sheet.headings, sheet.numeric)
+    )
+    rows = []
+    for place, row in enumerate(sheet.rows):
+        cells = "".join(_cell(cell, numeric) for cell, numeric in zip(row, sheet.numeric))
+        rows.append(f'<tr data-about="{text(about[place] if about else "")}">{cells}</tr>')
+    notes = "".join(f'<p class="note">{text(note)}</p>' for note in sheet.notes)
+    body = "\n".join(rows)
+    return (
+        f'<div class="scroll"><table class="sortable"><thead><tr>{heads}</tr></thead>\n<tbody>{body}</tbody></table>'
+        f"</div>{notes}"
+    )
+
+
+def _cell(cell: Cell, numeric: bool) -> str:
+    names = " ".join(name for name in ("number" if numeric else "", cell.mark) if name)
+    value = f' data-value="{cell.number:.10g}"' if cell.number == cell.number else ""
+    title = {"best": ' title="best"', "tie": ' title="within one s.d. of the best"'}.get(cell.mark, "")
+    return f"<td{_class(names)}{value}{title}>{text(cell.text)}</td>"
+
+
+def _class(names: str) -> str:
+    return f' class="{names}"' if names else ""
+
+
+# -- curves -------------------------------------------------------------------------------------------------------
+
+
+def curve_drawing(curve: Curve) -> str:
+    """The metrics over the values of a sweep, in equal steps; bars are one standard deviation."""
+    left, right, top, bottom = 50, 660, 14, 300
+    step = (right - left - 30) / max(1, len(curve.points) - 1)
+    levels = [point.means[name] for point in curve.points for name in curve.metrics]
+    known = [value for value in levels if value == value]
+    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    low, high = max(0.0, np.floor(low * 10) / 10), np.ceil(high * 10) / 10
+    high = high if high > low else low + 0.1
+
+    def y(value: float) -> float:
+        return bottom - (bottom - top) * (value - low) / (high - low)
+
+    parts = []
+    for level in np.linspace(low, high, 5):
+        parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y(level):.1f}" y2="{y(level):.1f}"/>')
+        parts.append(f'<text x="{left - 7}" y="{y(level) + 4:.1f}" text-anchor="end">{100 * level:.3g}</text>')
+    every = -(-len(curve.points) // 12)
+    for place, point in enumerate(curve.points):
+        x = left + 15 + place * step
+        if place % every == 0:
+            parts.append(f'<text x="{x:.1f}" y="{bottom + 20}" text-anchor="middle">{text(point.value)}</text>')
+        if point.is_headline:
+            parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>')
+    parts.append(f'<text x="{(left + right) / 2}" y="{bottom + 40}" text-anchor="middle">{text(curve.key)}</text>')
+    for name in curve.metrics:
+        parts.append(_series(curve, name, left + 15, step, y))
+    legend = " ".join(
+        f'<span class="{_colour(name)}">{"━━" if name in GROUPS else "━ ━"} {text(heading(name))}</span>'
+        for name in curve.metrics
+    )
+    return (
+        f'<svg viewBox="0 0 680 350" width="680" role="img" aria-label="{text(curve.title)} over {text(curve.key)}">'
+        f'{"".join(parts)}</svg><p class="note">{legend}</p>'
+    )
+
+
+def _series(curve: Curve, name: str, start: float, step: float, y: object) -> str:
+    assert callable(y)
+    points, marks = [], []
+    for place, point in enumerate(curve.points):
+        mean, deviation = point.means[name], point.deviations[name]
+        if mean != mean:
+            continue
+        x = start + place * step
+        points.append(f"{x:.1f},{y(mean):.1f}")
+        if deviation == deviation:
+            marks.append(
+                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y(mean - deviation):.1f}" y2="{y(mean + deviation):.1f}"/>'
+            )
+        said = f"{curve.key} = {point.value}, {heading(name)}: {value_text(name, mean, deviation)}, n = {point.seeds}"
+        marks.append(f'<circle cx="{x:.1f}" cy="{y(mean):.1f}" r="4" data-tip="{text(said)}"/>')
+    dashes = "" if name in GROUPS else ' stroke-dasharray="7 4"'
+    line = f'<polyline points="{" ".join(points)}" fill="none" stroke-width="2.2"{dashes}/>'
+    return f'<g class="{_colour(name)}">{line}{"".join(marks)}</g>'
+
+
+def _colour(metric: str) -> str:
+    return metric if metric in GROUPS else "other"
+
+
+# -- classes ------------------------------------------------------------------------------------------------------
+
+
+def _per_class(section: Section, budget: dict[str, int]) -> str:
+    """Accuracy of each class over its training images, for one or two lines to choose; "" without such files."""
+    names: list[str] = []
+    counts: list[int] = []
+    groups: list[str] = []
+    shown = []
+    for line in (*section.lines, *section.apart)[:_LINES_PER_CLASS]:
+        if len(line.runs) > budget["per_class"]:
+            break
+        budget["per_class"] -= len(line.runs)
+        try:
+            tables = [_per_class_table(run.path, str(row.get("variant"))) for run, row in zip(line.runs, line.rows)]
+        except DataError:
+            continue
+        classes = [str(name) for name in tables[0]["class_name"]]
+        if names and classes != names:
+            continue
+        names, counts = classes, [int(count) for count in tables[0]["train_count"]]
+        groups = [str(group) for group in tables[0]["group"]]
+        accuracy = np.mean([table["accuracy"].astype(np.float64) for table in tables], axis=0)
+        values = [None if value != value else round(float(value), 4) for value in accuracy]
+        shown.append({"label": line.label, "accuracy": values})
+    if not shown:
+        return ""
+    groups = [group if group in GROUPS else "other" for group in groups]
+    data = {"names": names, "counts": counts, "groups": groups, "lines": shown}
+    options = "".join(f'<option value="{place}">{text(line["label"])}</option>' for place, line in enumerate(shown))
+    second = '<option value="-1">nothing</option>' + options
+    return (
+        '<div class="perclass"><h3>Every class</h3>'
+        f"<p><label>filled <select>{options}</select></label> <label>rings <select>{second}</select></label> "
+        '<input type="search" placeholder="find a class" aria-label="find a class"> '
+        '<span class="many">● many</span> <span class="medium">● medium</span> <span class="few">● few</span></p>'
+        f'<svg viewBox="0 0 700 350" width="700" role="img" aria-label="accuracy of every class"></svg>'
+        f"{data_block(data)}</div>"
+    )
+
+
+def _per_class_table(folder: Path, variant: str) -> dict[str, np.ndarray]:
+    """Columns of a run's ``per_class.parquet``, its row's variant.
+
+    Raises:
+        DataError: it is missing, damaged or of other variants.
+    """
+    columns = read_parquet(folder / "per_class.parquet", ("class_name", "train_count", "group", "accuracy"))
+    if "variant" in columns:
+        chosen = columns["variant"] == variant
+        if not chosen.any():
+            raise DataError(f"{folder}: no rows of the variant {variant}")
+        columns = {name: values[chosen] for name, values in columns.items()}
+    return columns
+
+
+# -- pictures -----------------------------------------------------------------------------------------------------
+
+
+def _pictures(lines: Sequence[Line], budget: dict[str, int]) -> str:
+    """The figures of the first run of each line, embedded."""
+    blocks = []
+    for line in lines:
+        if budget["pictures"] <= 0:
+            break
+        run = line.runs[0]
+        figures = [_figure(path) for path in sorted((run.path / "figures").glob("*.png"))]
+        if figures:
+            budget["pictures"] -= 1
+            title = f"{line.label}, seed {run.seed}"
+            blocks.append(
+                f'<details><summary>{text(title)}</summary><div class="pictures">{"".join(figures)}</div>'
+                f'<p class="note">{text(run.path)}</p></details>'
+            )
+    return f"<h3>Pictures</h3>{''.join(blocks)}" if blocks else ""
+
+
+def _figure(path: Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    name = text(path.stem.replace("_", " "))
+    return f'<figure><img alt="{name}" src="data:image/png;base64,{data}"><figcaption>{name}</figcaption></figure>'
