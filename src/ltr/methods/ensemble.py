@@ -93,7 +93,7 @@ def role_of(number: int) -> str:
 
 def members_of(computation: Computation) -> dict[str, np.ndarray]:
     """The work of the stage ``ensemble``, which stands for all members: their number."""
-    return {"members": np.int64(len(computation.parents))}
+    return {"members": np.array(len(computation.parents))}
 
 
 class Ensemble(Method):

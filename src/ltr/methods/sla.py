@@ -145,8 +145,8 @@ class JointClassifier(TransformedClassifier):
         if self.link == "softmax":
             return kl_to_teacher(student, target, self.temperature).mean()
         # a sigmoid is a softmax over (z, 0)
-        pairs = [torch.stack([logits, torch.zeros_like(logits)], dim=-1) for logits in (student, target)]
-        return kl_to_teacher(*pairs, self.temperature).sum(1).mean()
+        pairs, targets = (torch.stack([logits, torch.zeros_like(logits)], dim=-1) for logits in (student, target))
+        return kl_to_teacher(pairs, targets, self.temperature).sum(1).mean()
 
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)

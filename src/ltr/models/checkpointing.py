@@ -29,21 +29,20 @@ def checkpoint_blocks(backbone: nn.Module) -> list[nn.Module]:
     blocks = blocks_of(backbone)
     for block in blocks:
         # a bound method: a deep copy of the network (weight averaging) is then bound to its own copy of the block
-        block.forward = MethodType(_checkpointed, block)  # type: ignore[method-assign]
+        block.forward = MethodType(_checkpointed, block)
     return blocks
 
 
 def blocks_of(module: nn.Module) -> list[nn.Module]:
     """The innermost weighted blocks of several layers: residual blocks, transformer blocks, plain stages.
 
-    A sequence of at least two such blocks is looked into; single layers outside all blocks are left out.
+    Sequences of such blocks are looked into; single layers outside all blocks are left out.
     """
     found: list[nn.Module] = []
     for child in module.children():
         if not _is_block(child):
             continue
-        inner = blocks_of(child) if _holds_sequences(child) else []
-        found += inner or [child]
+        found += blocks_of(child) if _holds_sequences(child) else [child]
     return found
 
 
@@ -53,8 +52,9 @@ def _is_block(module: nn.Module) -> bool:
 
 
 def _holds_sequences(module: nn.Module) -> bool:
+    """Somewhere inside are blocks one after another."""
     return any(
-        isinstance(part, nn.Sequential | nn.ModuleList) and sum(_is_block(child) for child in part) > 1
+        isinstance(part, nn.Sequential | nn.ModuleList) and any(_is_block(child) for child in part)
         for part in module.modules()
     )
 

@@ -1,0 +1,108 @@
+"""Data augmentation and multi-task learning on transformed images, against naive loops."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from method_plans import planned, same_bits, state, step
+
+from ltr.data.batch import Batch, Mix
+
+
+def built(method: str, *overrides: str):
+    plan = planned(f"method={method}", *overrides)
+    stage = plan.stages["representation"]
+    network = stage.target(stage.settings, plan.facts, 0, stage.role, **stage.options)
+    network.start_epoch(0)
+    return network
+
+
+def batch(mixed: bool = False) -> Batch:
+    found = planned().batch()
+    found = Batch(found.images[:6], found.labels[:6], found.indices[:6])
+    if not mixed:
+        return found
+    mix = Mix(found.labels.flip(0), torch.full((6,), 0.3))
+    return found._replace(images=found.images.float() / 255, mix=mix)
+
+
+def naive_class_loss(network, given: Batch) -> torch.Tensor:
+    total = torch.zeros(())
+    for i, image in enumerate(given.images):
+        for turns in range(4):
+            log_p = network(network.to_unit(torch.rot90(image[None], turns, (2, 3)))).log_softmax(1)[0]
+            own = -log_p[given.labels[i]]
+            if given.mix is not None:
+                own = 0.3 * own - 0.7 * log_p[given.mix.labels[i]]
+            total = total + own / (4 * len(given.images))
+    return total
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["plain", "mixed"])
+def test_all_views_have_the_label_of_their_image(mixed):
+    network, given = built("data_augmentation").eval(), batch(mixed)
+    torch.testing.assert_close(network.training_step(given, 0)["loss"], naive_class_loss(network, given))
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["plain", "mixed"])
+def test_the_second_task_is_which_view_it_is(mixed):
+    network, given = built("multi_task", "method.transform_weight=0.5").eval(), batch(mixed)
+    second = torch.zeros(())
+    for image in given.images:
+        for turns in range(4):
+            features = network.features(network.to_unit(torch.rot90(image[None], turns, (2, 3))))
+            logits = network.transform_head(features)
+            second = second + F.cross_entropy(logits, torch.tensor([turns])) / (4 * len(given.images))
+    outcome = network.training_step(given, 0)
+    torch.testing.assert_close(outcome["logs"]["transform_loss"], second.detach())
+    torch.testing.assert_close(outcome["loss"], naive_class_loss(network, given) + 0.5 * second)
+
+
+@pytest.mark.parametrize("method", ["data_augmentation", "multi_task"])
+@torch.no_grad()
+def test_aggregated_is_the_mean_of_the_views_and_single_the_image_as_it_is(method):
+    network, given = built(method).eval(), batch()
+    found = network.predict(given.images)
+    views = [network(network.to_unit(torch.rot90(given.images, turns, (2, 3)))) for turns in range(4)]
+    torch.testing.assert_close(found["single"].logits, views[0])
+    torch.testing.assert_close(found["aggregated"].logits, torch.stack(views).mean(0))
+    assert torch.equal(network.predict_headline(given.images).logits, found["single"].logits)
+
+
+def test_with_one_transformation_data_augmentation_is_erm_to_the_bit():
+    networks = [built("data_augmentation", "method.transform=none"), built("erm")]
+    for network in networks:
+        step(network.train(), batch(), steps=3)
+    assert same_bits(*(state(network) for network in networks))
+
+
+def test_both_heads_of_multi_task_are_trained_and_drawn_from_the_seed():
+    network, again = built("multi_task"), built("multi_task")
+    assert same_bits(state(network), state(again))
+    step(network.train(), batch())
+    assert not any(
+        torch.equal(a, b) for a, b in zip(network.transform_head.parameters(), again.transform_head.parameters())
+    )
+
+
+def test_class_weights_do_not_reach_the_second_task():
+    plain = built("multi_task").eval()
+    weighted = built("multi_task", "loss=class_balanced").eval()
+    first, second = (network.training_step(batch(), 0)["logs"] for network in (plain, weighted))
+    assert torch.equal(first["transform_loss"], second["transform_loss"])
+    assert not torch.equal(first["class_loss"], second["class_loss"])
+
+
+@pytest.mark.parametrize("method", ["data_augmentation", "multi_task"])
+def test_checkpointed_training_is_the_whole_to_the_bit(method):
+    networks = [built(method, f"method.checkpointing={value}") for value in ("false", "true")]
+    for network in networks:
+        step(network.train(), batch(), steps=2)
+    assert same_bits(*(state(network) for network in networks))
+
+
+@pytest.mark.parametrize("method", ["data_augmentation", "multi_task"])
+def test_decoupled_methods_start_from_it_as_it_is(method):
+    network = built(method)
+    assert network.as_classifier() is network
