@@ -1,4 +1,4 @@
-"""Distillation of class probabilities against a float64 formula, and its identities."""
+"""Distillation of class probabilities, hints and attention against float64 formulas, and their identities."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from ltr.losses.distillation import kl_to_teacher
+from ltr.losses.distillation import HintRegressor, attention_transfer, hint_loss, kl_to_teacher
 
 
 def logits(seed: int, rows: int = 5, classes: int = 4) -> torch.Tensor:
@@ -35,3 +35,57 @@ def test_its_gradient_in_the_students_logits_is_t_times_the_difference_of_probab
 
 def test_half_precision_is_computed_in_float32():
     assert kl_to_teacher(logits(1).bfloat16(), logits(2).bfloat16()).dtype == torch.float32
+
+
+# --- hints and attention
+
+
+def maps(seed: int, channels: int = 3, side: int = 4, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randn(2, channels, side, side, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def test_a_hint_costs_the_mean_of_the_squared_differences():
+    ours, theirs = maps(1), maps(2)
+    assert float(hint_loss(ours, theirs)) == pytest.approx(float((ours - theirs).square().mean()))
+
+
+def test_attention_transfer_compares_normalised_mean_squares():
+    ours, theirs = maps(1, channels=3), maps(2, channels=5)
+
+    def attention(one):
+        found = (one.numpy() ** 2).mean(axis=1).reshape(2, -1)
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+    expected = ((attention(ours) - attention(theirs)) ** 2).mean()
+    assert float(attention_transfer(ours, theirs)) == pytest.approx(expected)
+
+
+def test_attention_does_not_see_the_scale_of_an_images_map():
+    ours = maps(1)
+    assert float(attention_transfer(ours, 7.0 * ours)) == pytest.approx(0, abs=1e-15)
+
+
+@pytest.mark.parametrize("loss", [hint_loss, attention_transfer])
+def test_maps_of_another_size_are_averaged_down_to_the_smaller_one(loss):
+    small = maps(1, side=2)
+    large = small.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    assert float(loss(small, large)) == pytest.approx(0, abs=1e-15)
+    assert float(loss(large, small)) == pytest.approx(0, abs=1e-15)
+
+
+@pytest.mark.parametrize("loss", [hint_loss, attention_transfer])
+def test_a_teachers_map_gets_no_gradient_and_half_precision_is_computed_in_float32(loss):
+    ours, theirs = maps(1, dtype=torch.bfloat16).requires_grad_(), maps(2, dtype=torch.bfloat16).requires_grad_()
+    found = loss(ours, theirs)
+    found.backward()
+    assert found.dtype == torch.float32
+    assert theirs.grad is None
+    assert ours.grad is not None
+
+
+def test_a_regressor_maps_channels_to_the_teachers_and_learns():
+    regressor = HintRegressor(3, 5).double()
+    found = regressor(maps(1))
+    assert found.shape == (2, 5, 4, 4)
+    hint_loss(found, maps(2, channels=5)).backward()
+    assert regressor.convolution.weight.grad.abs().max() > 0
