@@ -26,9 +26,9 @@ def partition(computation: Computation, *, shuffled: bool, labelled_fraction: fl
             The official code takes a share of all images, and with it perhaps none of a rare class.
 
     Returns:
-        With a parent ``pseudo_labels``, the numbers of `described` and a ``summary`` of them, and with ``shuffled`` also
-        ``taken_from`` int64 [source], the image whose pseudo-label an image gets. With ``labelled_fraction`` below 1, ``labelled`` bool
-        [source] and ``labelled_counts`` int64 [C].
+        With a parent ``pseudo_labels``, the numbers of `described` and a ``summary`` of them; with ``shuffled`` also
+        ``taken_from`` int64 [source], the image whose pseudo-label an image gets. With ``labelled_fraction`` below 1,
+        ``labelled`` bool [source] and ``labelled_counts`` int64 [C].
 
     Raises:
         ConfigError: a training image without a pseudo-label.
@@ -89,7 +89,7 @@ def described(
         found |= {
             f"{prefix}counts": counts,
             f"{prefix}size": np.int64(len(shares)),
-            f"{prefix}largest_share": np.float64(shares.max(initial=math.nan) if len(shares) else math.nan),
+            f"{prefix}largest_share": np.float64(shares.max() if len(shares) else math.nan),
             f"{prefix}entropy": np.float64(-(shares * np.log(shares)).sum()),
         }
     return found

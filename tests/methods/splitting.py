@@ -1,0 +1,66 @@
+"""Background splitting on the digits for tests: pseudo-labels, what a split makes of them, and the network."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from method_plans import Plan, planned
+
+from ltr.methods.stage import Computation, StageOutput
+
+BASE = ("dataset=digits_bg", "method=background_splitting")
+NO_AUX = "method.aux.weight=0"
+
+
+def plan_of(*overrides: str) -> Plan:
+    """The plan of a command on the digits with background."""
+    return planned(*BASE, *overrides)
+
+
+def computation(plan: Plan, name: str, parents: dict[str, StageOutput], **changes: Any) -> Computation:
+    """What the computed stage ``name`` is given."""
+    stage = plan.stages[name]
+    found = Computation(
+        parents=parents,
+        settings=stage.settings,
+        facts=plan.facts,
+        source=plan.data.source,
+        split=plan.data.split,
+        loader=plan.data.evaluation_loader,
+        device=torch.device("cpu"),
+        autocast=contextlib.nullcontext,
+        seed=0,
+        role=stage.role,
+    )
+    return replace(found, **changes)
+
+
+def output(name: str, arrays: dict[str, np.ndarray]) -> StageOutput:
+    return StageOutput(name, "key", lambda: None, arrays=arrays)
+
+
+def parents_of(plan: Plan, seed: int = 0, **made_up: dict[str, np.ndarray]) -> dict[str, StageOutput]:
+    """The computed stages that the network starts from; ``made_up`` arrays stand in for a stage's own."""
+    found: dict[str, StageOutput] = {}
+    for name in ("pseudo_labels", "partition"):
+        if name in plan.stages:
+            stage = plan.stages[name]
+            given = {parent: found[parent] for parent in stage.parents}
+            arrays = made_up.get(name)
+            if arrays is None:
+                arrays = stage.target(computation(plan, name, given, seed=seed), **stage.options)
+            found[name] = output(name, dict(arrays))
+    return found
+
+
+def network_of(plan: Plan, seed: int = 0, **made_up: dict[str, np.ndarray]) -> Any:
+    """The network as its training begins."""
+    stage = plan.stages["representation"]
+    parents = parents_of(plan, seed, **made_up)
+    network = stage.target(stage.settings, plan.facts, seed, stage.role, parents, **stage.options)
+    network.start_epoch(0)
+    return network
