@@ -148,7 +148,7 @@ class M2mClassifier(ImageClassifier):
         if self.generating:
             step = step_of(self._data, self.current_epoch, batch_index, batch)
             unit, logs = self.with_generated(unit, step)
-        found = super().training_step(batch._replace(images=unit), batch_index)
+        found: dict[str, Any] = super().training_step(batch._replace(images=unit), batch_index)
         return {**found, "logs": {**found.get("logs", {}), **dict(zip(LOGS, logs.unbind()))}}
 
     def with_generated(self, unit: Tensor, step: Step) -> tuple[Tensor, Tensor]:

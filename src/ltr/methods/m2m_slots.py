@@ -93,7 +93,7 @@ def choose_slots(
     own, draws = labels[slot], uniforms[slot]
     candidates = counts if images is not None else counts[labels]
     probability = acceptance(candidates[None], counts[own][:, None], beta)  # [S, C] or [S, B]
-    possible = probability.any(1)
+    possible = np.asarray(probability.any(axis=1))
     slot, own, draws, probability = slot[possible], own[possible], draws[possible], probability[possible]
     picked = pick(probability, draws[:, _SEED])
     accepted = draws[:, _CHANCE] < probability[np.arange(len(picked)), picked]

@@ -1,0 +1,180 @@
+"""Adversarial examples are features (Ilyas et al., NeurIPS 2019, section 3.2): the ground that M2m stands on.
+
+Every training image is moved by a small, hardly visible perturbation to where a plain network sees another class t,
+and is labelled t. To a person all labels are then wrong. A fresh network that is trained on nothing else still
+classifies untouched test images far above chance, so that the perturbations hold features of t that generalise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ltr.data.batch import Batch, to_device
+from ltr.errors import ConfigError
+from ltr.methods import generation
+from ltr.methods.base import ImageClassifier
+from ltr.methods.m2m import plain_representation
+from ltr.methods.representation import network_of
+from ltr.methods.stage import Computation, DataFacts, Method, Settings, Stage, StageOutput
+from ltr.methods.step_data import augmented, step_of
+from ltr.randomness import derive_seed, generator
+
+Targets = Literal["random", "next"]
+Perturbation = Literal["adversarial", "noise"]
+
+
+def perturbed_images(
+    computation: Computation,
+    *,
+    targets: Targets,
+    perturbation: Perturbation,
+    budget: float,
+    step_size: float,
+    steps: int,
+) -> dict[str, np.ndarray]:
+    """Every un-augmented training image, perturbed, and its new label; the work of the stage ``perturbed``.
+
+    Pixels are rounded to 8 bits, which changes a CIFAR image by a length of about 0.06.
+
+    Args:
+        computation: with the trained ``representation``.
+        targets: ``random``: any class, the image's own included, so that the label says nothing of the image;
+            ``next``: y + 1, modulo the number of classes.
+        perturbation: ``adversarial``: `generation.translate` towards the target; ``noise``: as long, in a random
+            direction, the control.
+        budget: largest Euclidean length of a perturbation, of pixels in [0, 1]; the length of noise.
+        step_size, steps: of the gradient descent.
+
+    Returns:
+        Indexed by source index, zero for images that are not trained on: ``images`` uint8 [N, H, W, C], ``targets``
+        int64 [N], ``length`` float32 [N] (of the perturbation, after rounding).
+    """
+    network = network_of(computation.parents).to(computation.device).requires_grad_(False)
+    total, classes = len(computation.source), computation.facts.num_classes
+    channels, height, width = computation.facts.image_shape
+    images = np.zeros((total, height, width, channels), dtype=np.uint8)
+    length = np.zeros(total, dtype=np.float32)
+    labels = new_labels(computation.split.labels(computation.source), classes, targets, computation.seed)
+    labels[np.setdiff1d(np.arange(total), computation.split.train)] = 0
+    noise = torch.Generator(computation.device).manual_seed(derive_seed(computation.seed, computation.role, "noise"))
+    for batch in computation.loader("train"):
+        indices = batch.indices.cpu().numpy()
+        start = network.to_unit(batch.images)
+        if perturbation == "noise":
+            direction = torch.randn(start.shape, generator=noise, device=start.device)
+            moved = generation.moved_by(start, direction, torch.full((len(start),), budget, device=start.device))
+        else:
+            objective = generation.towards(network, to_device(labels[indices], start.device))
+            moved = generation.translate(objective, start, steps=steps, step_size=step_size, radius=budget)
+        rounded = (moved * 255).round_().to(torch.uint8)
+        images[indices] = rounded.permute(0, 2, 3, 1).cpu().numpy()
+        length[indices] = generation.norms(network.to_unit(rounded) - start).cpu().numpy()
+    return {"images": images, "targets": labels, "length": length}
+
+
+def new_labels(labels: np.ndarray, classes: int, targets: Targets, seed: int) -> np.ndarray:
+    """Targets int64 [N] for labels int64 [N]; the same for the perturbation and its control."""
+    if targets == "next":
+        return (labels + 1) % classes
+    return generator(seed, "non-robust targets").integers(0, classes, len(labels))
+
+
+class OnPerturbedImages(ImageClassifier):
+    """A network that sees perturbed images with their new labels in place of the batch's own.
+
+    Args:
+        settings, facts, seed, role: see `ImageClassifier`.
+        parents: with ``perturbed``. None where a checkpoint is loaded into the network next.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        facts: DataFacts,
+        seed: int,
+        role: str,
+        parents: Mapping[str, StageOutput] | None = None,
+    ) -> None:
+        super().__init__(settings, facts, seed, role, parents)
+        self._arrays = parents["perturbed"].arrays if parents else {}
+        self._on_device: tuple[Tensor, Tensor] | None = None
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        images, targets = (torch.from_numpy(self._arrays[name]).to(self.device) for name in ("images", "targets"))
+        self._on_device = images, targets
+
+    def on_train_end(self) -> None:
+        self._on_device = None  # a data set's worth of memory
+
+    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
+        assert self._on_device is not None
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        images, targets = (found[batch.indices] for found in self._on_device)
+        step = step_of(data, self.current_epoch, batch_index, batch)
+        seed = derive_seed(self.seed, self.role, "augment", self.current_epoch)
+        positions = step.positions[step.rank :: step.world_size]
+        own = step.labels[step.rank :: step.world_size]
+        pixels = augmented(data.augment, images.permute(0, 3, 1, 2), own, seed=seed, positions=positions)
+        return super().training_step(batch._replace(images=pixels, labels=targets), batch_index)
+
+
+class NonRobustFeatures(Method):
+    """``representation``, ERM's plain network; ``perturbed``, the images; ``classifier``, a fresh network on them.
+
+    The top level describes the fresh network; the representation is trained likewise, with cross-entropy on
+    instance-balanced batches.
+
+    Args:
+        targets, perturbation, budget, step_size, steps: see `perturbed_images`.
+
+    Raises:
+        ConfigError: images that are read from files, or mixed.
+    """
+
+    provides = ("logits", "features")
+
+    def __init__(
+        self,
+        *,
+        targets: Targets = "random",
+        perturbation: Perturbation = "adversarial",
+        budget: float,
+        step_size: float,
+        steps: int,
+    ) -> None:
+        self.options: dict[str, Any] = {
+            "targets": targets,
+            "perturbation": perturbation,
+            "budget": budget,
+            "step_size": step_size,
+            "steps": steps,
+        }
+
+    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+        if settings.augment.get("files"):
+            raise ConfigError(
+                "method=non_robust_features keeps a perturbed copy of every image in memory: images that are read from "
+                "files are too large for that. Use a data set of small images, such as dataset=cifar10"
+            )
+        if settings.augment.get("mix"):
+            raise ConfigError(
+                f"method=non_robust_features with augment.mix={settings.augment['mix']}: a mixed image holds two "
+                "perturbations and keeps the labels of neither. Use augment=cifar"
+            )
+        base = plain_representation(settings, facts, "representation")
+        perturbed = Stage(
+            "perturbed",
+            "perturbed",
+            base.settings,
+            compute=perturbed_images,
+            parents=(base.name,),
+            options=self.options,
+        )
+        fresh = Stage("classifier", "fresh", settings, module=OnPerturbedImages, parents=(perturbed.name,))
+        return [base, perturbed, fresh]
