@@ -8,36 +8,70 @@ a pair, so no metric depends on the order in which images come; `oscr_arpl` alon
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from ltr.evaluation.averages import ratio
 from ltr.evaluation.ranking import Array, as_numpy, flags, without_nan
 
 
 @dataclass(frozen=True, eq=False)
 class OperatingPoints:
-    """Known and unknown images counted at every threshold that tells any two of them apart.
+    """Known and unknown images counted at every score that occurs; each of these is a threshold.
+
+    An image is accepted if its score is at least the threshold.
 
     Attributes:
-        thresholds: the distinct scores [T], descending; an image is accepted if its score is at least the threshold.
-        known: int64 [T], known images accepted.
-        unknown: int64 [T], unknown images accepted.
-        correct: int64 [T], accepted known images whose class is predicted rightly; None where that was not said.
+        thresholds: the distinct scores float64 [T], ascending.
+        known_up_to: int64 [T], known images whose score is at most the threshold.
+        unknown_up_to: int64 [T], unknown images whose score is at most the threshold.
+        correct_up_to: int64 [T], those of the known images whose class is predicted rightly; None where that was not
+            said.
     """
 
     thresholds: np.ndarray
-    known: np.ndarray
-    unknown: np.ndarray
-    correct: np.ndarray | None = None
+    known_up_to: np.ndarray
+    unknown_up_to: np.ndarray
+    correct_up_to: np.ndarray | None = None
+
+    @cached_property
+    def known(self) -> np.ndarray:
+        """int64 [T], known images with this very score."""
+        return _steps(self.known_up_to)
+
+    @cached_property
+    def unknown(self) -> np.ndarray:
+        """int64 [T], unknown images with this very score."""
+        return _steps(self.unknown_up_to)
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """int64 [T], known images with this very score that are classified rightly.
+
+        Raises:
+            ValueError: the points were counted without ``correct``.
+        """
+        if self.correct_up_to is None:
+            raise ValueError("OSCR needs to know which known images are classified rightly: give correct=.")
+        return _steps(self.correct_up_to)
+
+    @cached_property
+    def known_accepted(self) -> np.ndarray:
+        """int64 [T], known images whose score is at least the threshold."""
+        return self.num_known - self.known_up_to + self.known
+
+    @cached_property
+    def unknown_accepted(self) -> np.ndarray:
+        """int64 [T], unknown images whose score is at least the threshold."""
+        return self.num_unknown - self.unknown_up_to + self.unknown
 
     @property
     def num_known(self) -> int:
-        return int(self.known[-1]) if len(self.known) else 0
+        return int(self.known_up_to[-1]) if len(self.thresholds) else 0
 
     @property
     def num_unknown(self) -> int:
-        return int(self.unknown[-1]) if len(self.unknown) else 0
+        return int(self.unknown_up_to[-1]) if len(self.thresholds) else 0
 
     @property
     def one_sided(self) -> bool:
@@ -46,7 +80,7 @@ class OperatingPoints:
 
 
 def operating_points(known: Array, unknown: Array, correct: Array | None = None) -> OperatingPoints:
-    """Count what every threshold accepts.
+    """Count the images of every score.
 
     Args:
         known: scores [n] of known images; higher is more known.
@@ -60,31 +94,29 @@ def operating_points(known: Array, unknown: Array, correct: Array | None = None)
     scores = np.concatenate([first, second])
     order = np.argsort(scores)
     ascending = without_nan(scores[order])
-    order, descending = order[::-1], ascending[::-1]
     last = np.empty(len(scores), dtype=bool)  # of the images with its score
     last[-1:] = True
-    np.not_equal(descending[1:], descending[:-1], out=last[:-1])
+    np.not_equal(ascending[1:], ascending[:-1], out=last[:-1])
     ends = np.flatnonzero(last)
-    accepted_known = np.cumsum(order < len(first))[ends]
-    right = None
+    known_up_to = np.cumsum((order < len(first)).view(np.int8), dtype=np.int64)[ends]
+    correct_up_to = None
     if correct is not None:
-        rightly = np.zeros(len(scores), dtype=bool)
-        rightly[: len(first)] = flags(correct)
-        right = np.cumsum(rightly[order])[ends]
-    return OperatingPoints(descending[ends].astype(np.float64), accepted_known, ends + 1 - accepted_known, right)
+        right = np.zeros(len(scores), dtype=np.int8)
+        right[: len(first)] = flags(correct)
+        correct_up_to = np.cumsum(right[order], dtype=np.int64)[ends]
+    return OperatingPoints(ascending[ends].astype(np.float64), known_up_to, ends + 1 - known_up_to, correct_up_to)
 
 
-def _steps(counts: np.ndarray) -> np.ndarray:
+def _steps(up_to: np.ndarray) -> np.ndarray:
     """What each threshold adds to a running count [T]."""
-    return np.diff(counts, prepend=0)
+    return np.diff(up_to, prepend=0)
 
 
 def _pairs(points: OperatingPoints, winners: np.ndarray) -> float:
     """Share of the pairs (known, unknown) in which a counted known image scores higher; a tie is half a pair."""
     if points.one_sided:
         return float("nan")
-    below = points.num_unknown - points.unknown
-    doubled = int((_steps(winners) * (2 * below + _steps(points.unknown))).sum())
+    doubled = 2 * int(np.dot(winners, points.unknown_up_to)) - int(np.dot(winners, points.unknown))
     return doubled / (2 * points.num_known * points.num_unknown)
 
 
@@ -106,13 +138,7 @@ def oscr(points: OperatingPoints) -> float:
     Raises:
         ValueError: the points were counted without ``correct``.
     """
-    return _pairs(points, _correct(points))
-
-
-def _correct(points: OperatingPoints) -> np.ndarray:
-    if points.correct is None:
-        raise ValueError("OSCR needs to know which known images are classified rightly: give correct=.")
-    return points.correct
+    return _pairs(points, points.correct)
 
 
 def oscr_arpl(known: Array, unknown: Array, correct: Array) -> float:
@@ -136,49 +162,44 @@ def oscr_arpl(known: Array, unknown: Array, correct: Array) -> float:
 
 def aupr_known(points: OperatingPoints) -> float:
     """Average precision with known images as the positive ones and high scores first (step-wise, no trapezoids)."""
-    if points.one_sided:
-        return float("nan")
-    precision = ratio(points.known, points.known + points.unknown)
-    return float((_steps(points.known) * precision).sum() / points.num_known)
+    return _average_precision(points.known, points.known_accepted, points.unknown_accepted, points)
 
 
 def aupr_unknown(points: OperatingPoints) -> float:
     """Average precision with unknown images as the positive ones and low scores first (step-wise)."""
+    return _average_precision(points.unknown, points.unknown_up_to, points.known_up_to, points)
+
+
+def _average_precision(
+    gained: np.ndarray, positive: np.ndarray, negative: np.ndarray, points: OperatingPoints
+) -> float:
+    """Sum of the gains in recall times the precision, from the images that each threshold adds and those it holds."""
     if points.one_sided:
         return float("nan")
-    known, unknown = _rejected(points)
-    return float((_steps(points.unknown) * ratio(unknown, known + unknown)).sum() / points.num_unknown)
-
-
-def _rejected(points: OperatingPoints) -> tuple[np.ndarray, np.ndarray]:
-    """Known and unknown images [T] whose score is at most the threshold."""
-    return (
-        points.num_known - points.known + _steps(points.known),
-        points.num_unknown - points.unknown + _steps(points.unknown),
-    )
+    return float(np.dot(gained, positive / (positive + negative).astype(np.float64)) / gained.sum())
 
 
 def fpr95_id_pos(points: OperatingPoints) -> float:
     """Share of unknown images accepted at the highest threshold that accepts 95 % of the known (known = positive)."""
     if points.one_sided:
         return float("nan")
-    place = np.searchsorted(points.known / points.num_known, 0.95)
-    return int(points.unknown[place]) / points.num_unknown
+    tpr = points.known_accepted[::-1] / points.num_known
+    return int(points.unknown_accepted[::-1][np.searchsorted(tpr, 0.95)]) / points.num_unknown
 
 
 def fpr95_ood_pos(points: OperatingPoints) -> float:
     """Share of known images rejected at the lowest threshold that rejects 95 % of the unknown (unknown = positive)."""
     if points.one_sided:
         return float("nan")
-    known, unknown = (counts[::-1] for counts in _rejected(points))
-    return int(known[np.searchsorted(unknown / points.num_unknown, 0.95)]) / points.num_known
+    tpr = points.unknown_up_to / points.num_unknown
+    return int(points.known_up_to[np.searchsorted(tpr, 0.95)]) / points.num_known
 
 
 def detection_accuracy(points: OperatingPoints) -> float:
     """The best mean of the shares of known images accepted and unknown ones rejected over all thresholds, >= 0.5."""
     if points.one_sided:
         return float("nan")
-    balance = points.known / points.num_known - points.unknown / points.num_unknown
+    balance = points.known_accepted / points.num_known - points.unknown_accepted / points.num_unknown
     return (1 + max(0.0, float(balance.max()))) / 2
 
 
@@ -206,8 +227,8 @@ def oscr_curve(points: OperatingPoints) -> tuple[np.ndarray, np.ndarray]:
 
     The right end is the closed-set accuracy, not 1.
     """
-    return _from_zero(points.unknown, points.num_unknown), _from_zero(_correct(points), points.num_known)
+    return _from_zero(points.unknown, points.num_unknown), _from_zero(points.correct, points.num_known)
 
 
 def _from_zero(counts: np.ndarray, total: int) -> np.ndarray:
-    return np.concatenate([[0], counts]) / max(total, 1)
+    return np.concatenate([[0], np.cumsum(counts[::-1])]) / max(total, 1)
