@@ -173,7 +173,7 @@ def _read_npz(file: Path) -> dict[str, np.ndarray]:
 
 
 def _check_label_map(what: str, label_map: np.ndarray, num_classes: int, protocols: tuple[str, ...]) -> None:
-    unseen = "retrieval" in protocols  # labels beyond the trained ones, for its test classes
+    unseen = {"retrieval", "few_shot"} & set(protocols)  # labels beyond the trained ones, for its test classes
     highest = len(label_map) if unseen else num_classes
     if label_map.size and not (label_map.min() >= -1 and label_map.max() < highest):
         raise DataError(f"{what}: its label map must hold numbers from -1 to {highest - 1}")

@@ -14,6 +14,7 @@ from ltr.randomness import generator
 
 CLASSES = ("first", "seeded", "by_part")
 IMAGES = ("all", "own_part")
+PROTOCOLS = ("retrieval", "few_shot")
 VALIDATIONS = ("none", "train_fraction")
 PARTS = ("train", "val", "test")  # of a source; a part of unknown images is not among them
 
@@ -26,6 +27,7 @@ def retrieval(
     images: str = "all",
     val: str = "none",
     val_fraction: float = 0.1,
+    protocols: Sequence[str] = ("retrieval",),
     seed: int = 0,
 ) -> Split:
     """Class-disjoint training and test images, as in metric learning (the first 100 of CUB's classes, 98 of Cars').
@@ -43,6 +45,7 @@ def retrieval(
             images of part ``train`` train, and only those of part ``test`` test.
         val: ``none`` or ``train_fraction``: validation images are of training classes.
         val_fraction: share of each training class that ``train_fraction`` holds out, in (0, 1).
+        protocols: what the split is judged by, the headline first: ``retrieval``, ``few_shot``.
         seed: of all draws.
 
     Raises:
@@ -51,6 +54,10 @@ def retrieval(
     """
     check_choice("classes", classes, CLASSES)
     check_choice("images", images, IMAGES)
+    if not protocols:
+        raise ConfigError(f"dataset.protocols=[]: one at least of {', '.join(PROTOCOLS)} is needed")
+    for protocol in protocols:
+        check_choice("protocols", protocol, PROTOCOLS)
     if val not in VALIDATIONS:
         raise ConfigError(
             f"dataset.val={val}: a retrieval split has no class in common between training and test, so validation "
@@ -76,7 +83,7 @@ def retrieval(
         label_map,
         class_names=[source.class_names[number] for number in ordered[:n_train]],
         test=_of_labels(source, test_parts, label_map, n_train, len(ordered)),
-        protocols=("retrieval",),
+        protocols=tuple(protocols),
         val=val,
         val_fraction=val_fraction,
         seed=seed,

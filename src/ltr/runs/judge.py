@@ -17,7 +17,7 @@ from ltr.errors import CheckpointError, ConfigError
 from ltr.runs.checkpoint import describe, load_network
 from ltr.runs.device import keep_freed_memory, resolve_device, resolve_precision
 from ltr.runs.evaluate import evaluate
-from ltr.runs.protocols import parts_judged, protocols_of
+from ltr.runs.protocols import parts_judged, protocol_class, protocols_of
 from ltr.runs.result import result_rows
 
 
@@ -46,7 +46,8 @@ def judge_again(
     refuse(check_arguments({"dataset": used["dataset"]}), "the data set's page does not fit the code")
     source = read_source(used["dataset"])
     split = instantiate(used["dataset"]["split"], source)
-    if tuple(split.class_names) != network.facts.class_names:
+    by_features = not any("logits" in protocol_class(name, split).needs for name in split.protocols)
+    if tuple(split.class_names) != network.facts.class_names and not by_features:
         raise CheckpointError(
             f"{checkpoint} knows {network.facts.num_classes} classes ({', '.join(network.facts.class_names[:3])}, "
             f"...), the data set has {len(split.class_names)} ({', '.join(split.class_names[:3])}, ...)"

@@ -1,0 +1,74 @@
+"""Features of all judged images, gathered batch by batch and over processes: what retrieval and few-shot look at."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ltr.evaluation.gather import gather_rows, several_processes
+from ltr.evaluation.scores import Scores
+
+
+class Embeddings:
+    """Rows of (feature, label, id).
+
+    Args:
+        device: where they are kept; that of the scores.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self._rows: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._seen = 0
+        self._reduced = False
+
+    @torch.no_grad()
+    def update(self, scores: Scores, labels: Tensor, indices: Tensor | None = None) -> None:
+        """Keep one batch.
+
+        Args:
+            scores: with features [B, D].
+            labels: int64 [B].
+            indices: int64 [B], the images' places in the source; without them images are numbered as they come.
+
+        Raises:
+            ValueError: scores without features.
+        """
+        if scores.features is None:
+            raise ValueError("these scores hold no features")
+        if indices is None:
+            indices = torch.arange(self._seen, self._seen + len(labels), device=self.device)
+        # a loader may use its memory again
+        self._rows.append((scores.features.float().clone(), labels.clone(), indices.clone()))
+        self._seen += len(labels)
+
+    def merge(self, other: Embeddings) -> None:
+        """Add the rows of another one."""
+        self._rows += other._rows
+        self._seen += other._seen
+
+    def reduce(self) -> None:
+        """Join the rows of all processes; every process calls it and holds the whole afterwards."""
+        if self._reduced or not several_processes():
+            return
+        self._rows = [tuple(gather_rows(column) for column in self._columns())]  # type: ignore[list-item]
+        self._reduced = True
+
+    def all(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Features float32 [N, D], labels int64 [N] and ids int64 [N], sorted by id.
+
+        Raises:
+            RuntimeError: several processes run and `reduce` has not been called.
+        """
+        if several_processes() and not self._reduced:
+            raise RuntimeError("Several processes evaluate: call reduce() in each of them first.")
+        features, labels, ids = self._columns()
+        order = torch.argsort(ids, stable=True)
+        return features[order], labels[order], ids[order]
+
+    def _columns(self) -> tuple[Tensor, Tensor, Tensor]:
+        if not self._rows:
+            empty = torch.empty(0, dtype=torch.int64, device=self.device)
+            return torch.empty(0, 0, device=self.device), empty, empty
+        features, labels, ids = (torch.cat(column) for column in zip(*self._rows))
+        return features, labels, ids

@@ -1,0 +1,123 @@
+"""Few-shot recognition: episodes of a few classes with a few labelled images each, by nearest prototype."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from ltr.errors import ConfigError, DataError
+from ltr.evaluation.embeddings import Embeddings
+from ltr.randomness import generator
+
+
+@dataclass(frozen=True, eq=False)
+class FewShotResult:
+    """What `FewShot.compute` gives.
+
+    Attributes:
+        metrics: ``accuracy``, the mean over episodes, and ``accuracy_ci95``, half the width of its 95 % interval
+            (1.96 standard errors), both fractions; ``episodes``.
+        curves: ``accuracy`` [episodes].
+        per_class, predictions: empty.
+    """
+
+    metrics: dict[str, float]
+    curves: dict[str, np.ndarray]
+    per_class: dict[str, np.ndarray] = field(default_factory=dict)
+    predictions: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class FewShot:
+    """Gathers features, and judges them by episodes (prototypical networks; Snell et al., NeurIPS 2017).
+
+    An episode draws ``way`` classes and of each ``shot`` labelled images and ``queries`` others. A class's prototype is
+    the mean feature of its labelled images, and a query belongs to the nearest one in Euclidean distance. Episodes are
+    a function of their number, so that every network is asked the same.
+
+    Args:
+        way, shot, queries, episodes: see above; the paper's are 5, 1 or 5, 15 and 600.
+        keep_predictions: accepted for the sake of its siblings; there are none.
+        device: that of the scores.
+
+    Raises:
+        ConfigError: fewer than two classes, or nothing to draw.
+    """
+
+    name: ClassVar[str] = "few_shot"
+    headline: ClassVar[str] = "accuracy"
+    needs: ClassVar[tuple[str, ...]] = ("features",)
+    parts: ClassVar[tuple[str, ...]] = ()
+    scorer: str | None = None
+
+    def __init__(
+        self,
+        *,
+        way: int = 5,
+        shot: int = 1,
+        queries: int = 15,
+        episodes: int = 600,
+        keep_predictions: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if way < 2 or min(shot, queries, episodes) < 1:
+            raise ConfigError(
+                f"evaluation.way={way} must be at least 2, shot={shot}, queries={queries} and episodes={episodes} 1"
+            )
+        self.way, self.shot, self.queries, self.episodes = way, shot, queries, episodes
+        self.embeddings = Embeddings(device)
+        self.update = self.embeddings.update
+        self.reduce = self.embeddings.reduce
+
+    def merge(self, other: FewShot) -> None:
+        """Add the images that another one has seen."""
+        self.embeddings.merge(other.embeddings)
+
+    def compute(self) -> FewShotResult:
+        """The numbers over all episodes.
+
+        Raises:
+            DataError: too few classes have the images that an episode needs.
+        """
+        features, labels, _ = self.embeddings.all()
+        found = episode_accuracies(
+            features.double().cpu().numpy(), labels.cpu().numpy(), self.way, self.shot, self.queries, self.episodes
+        )
+        half = 1.96 * found.std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else float("nan")
+        metrics = {"accuracy": float(found.mean()), "accuracy_ci95": float(half), "episodes": float(len(found))}
+        return FewShotResult(metrics, {"accuracy": found})
+
+
+def episode_accuracies(
+    features: np.ndarray, labels: np.ndarray, way: int, shot: int, queries: int, episodes: int
+) -> np.ndarray:
+    """Accuracy float64 [episodes] of nearest prototypes.
+
+    Args:
+        features: float64 [N, D].
+        labels: int64 [N].
+
+    Raises:
+        DataError: fewer than ``way`` classes have ``shot + queries`` images.
+    """
+    needed = shot + queries
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    members = [places for places in members if len(places) >= needed]
+    if len(members) < way:
+        raise DataError(
+            f"a {way}-way episode needs {way} classes with {needed} images each (evaluation.shot + queries), and "
+            f"{len(members)} have so many. Lower evaluation.way, shot or queries"
+        )
+    found = np.empty(episodes)
+    for episode in range(episodes):
+        draws = generator(0, "few_shot", episode)
+        chosen = draws.choice(len(members), way, replace=False)
+        drawn = np.stack([draws.choice(members[number], needed, replace=False) for number in chosen])  # [way, needed]
+        x = features[drawn]
+        prototypes = x[:, :shot].mean(1)  # [way, D]
+        asked = x[:, shot:].reshape(way * queries, -1)
+        far = ((asked[:, None] - prototypes) ** 2).sum(-1)
+        found[episode] = (far.argmin(1) == np.repeat(np.arange(way), queries)).mean()
+    return found

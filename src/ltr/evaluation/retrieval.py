@@ -1,0 +1,243 @@
+"""Retrieval: for each image of the test classes, how near others of its class are (Recall@K, MAP@R)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ltr.errors import ConfigError, TrainingError
+from ltr.evaluation.averages import mean
+from ltr.evaluation.embeddings import Embeddings
+
+# distances that are in memory at once: 128 MB of float32
+_DISTANCES = 2**25
+
+
+@dataclass(frozen=True, eq=False)
+class RetrievalResult:
+    """What `Retrieval.compute` gives.
+
+    Attributes:
+        metrics: ``recall_at_<K>``, ``map_at_r``, ``r_precision`` and ``nmi``, fractions in [0, 1], NaN where no image
+            has another of its class; ``queries``, the number of images that have one.
+        predictions: one row per image, sorted by id: ``id label prediction`` (the nearest image's label) ``nearest``
+            (its id) ``rank`` (of the nearest image of the same class, from 1; 0 where there is none) ``scores`` [N, 1]
+            (minus the distance to the nearest image).
+        per_class, curves: empty.
+    """
+
+    metrics: dict[str, float]
+    predictions: dict[str, np.ndarray]
+    per_class: dict[str, np.ndarray] = field(default_factory=dict)
+    curves: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class Retrieval:
+    """Gathers features; every image queries all others, nearest in Euclidean distance first.
+
+    The query itself is left out by its place. Images at the same distance count against the network: those of other
+    classes stand before those of the query's class, so that an embedding that collapses to a point finds nothing.
+    Images without another of their class are in the gallery and ask nothing.
+
+    Args:
+        recall_at: the K of Recall@K (Jegou et al., TPAMI 2011; the sets of the papers are 1, 2, 4, 8 for CUB and Cars,
+            1, 10, 100, 1000 for Online Products).
+        keep_predictions: keep a row per image, and compute the NMI, which takes a k-means of all features.
+        device: where distances are computed; that of the scores.
+
+    Raises:
+        ConfigError: a K below 1.
+    """
+
+    name: ClassVar[str] = "retrieval"
+    headline: ClassVar[str] = "recall_at_1"
+    needs: ClassVar[tuple[str, ...]] = ("features",)
+    parts: ClassVar[tuple[str, ...]] = ()
+    scorer: str | None = None
+
+    def __init__(
+        self,
+        *,
+        recall_at: Sequence[int] = (1, 2, 4, 8),
+        keep_predictions: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if any(k < 1 for k in recall_at):
+            raise ConfigError(f"evaluation.recall_at={list(recall_at)}: each must be at least 1")
+        self.recall_at = tuple(sorted({1, *recall_at}))  # the first selects
+        self.keep_predictions = keep_predictions
+        self.embeddings = Embeddings(device)
+        self.update = self.embeddings.update
+        self.reduce = self.embeddings.reduce
+
+    def merge(self, other: Retrieval) -> None:
+        """Add the images that another one has seen."""
+        self.embeddings.merge(other.embeddings)
+
+    def compute(self) -> RetrievalResult:
+        """The numbers over all images so far.
+
+        Raises:
+            TrainingError: some features were not finite.
+        """
+        features, labels, ids = self.embeddings.all()
+        if not bool(features.isfinite().all()):
+            raise TrainingError(
+                "The network gave features that are not finite (NaN or infinite): its weights have diverged or are "
+                "damaged. Use an earlier checkpoint, or train with a smaller learning rate or gradient clipping."
+            )
+        found = nearest_of_class(features, labels)
+        asked = found["positives"] > 0
+        metrics = {f"recall_at_{k}": mean((found["rank"][asked] <= k).astype(np.float64)) for k in self.recall_at} | {
+            "map_at_r": mean(found["map_at_r"][asked]),
+            "r_precision": mean(found["r_precision"][asked]),
+        }
+        metrics["queries"] = float(asked.sum())
+        if not self.keep_predictions:
+            return RetrievalResult(metrics, {})
+        metrics["nmi"] = normalised_mutual_information(features.cpu().numpy(), labels.cpu().numpy())
+        names, places = ids.cpu().numpy(), found["nearest"]
+        plain = labels.cpu().numpy()
+        predictions = {
+            "id": names,
+            "label": plain,
+            "prediction": plain[places],
+            "nearest": names[places],
+            "rank": np.where(asked, found["rank"], 0),
+            "scores": -found["distance"][:, None],
+        }
+        return RetrievalResult(metrics, predictions)
+
+
+@torch.no_grad()
+def nearest_of_class(features: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
+    """For each image, where others of its class stand in the order of all others by distance.
+
+    Distances are computed in blocks of rows, so that memory grows with N and not with its square.
+
+    Args:
+        features: float [N, D], on any device; N at least 2 for anything but zeros.
+        labels: int64 [N].
+
+    Returns:
+        Arrays [N]: ``positives`` (others of the class), ``rank`` (of the first of them, from 1), ``map_at_r`` and
+        ``r_precision`` (Musgrave et al., ECCV 2020; R is ``positives``), ``nearest`` (place of the nearest image) and
+        ``distance`` (to it). Where there is no positive, rank is N and the averages are 0.
+    """
+    n = len(labels)
+    if n < 2:
+        nothing, zero = np.zeros(n, dtype=np.int64), np.zeros(n)
+        averages = {"map_at_r": zero, "r_precision": zero, "distance": zero}
+        return {"positives": nothing, "rank": nothing + n, "nearest": nothing, **averages}
+    # sorted by class, the others of a query's class are its neighbours in the order
+    order = torch.argsort(labels, stable=True)
+    classes, counts = torch.unique_consecutive(labels[order], return_counts=True)
+    ends = counts.cumsum(0)
+    class_of = torch.repeat_interleave(torch.arange(len(classes), device=labels.device), counts)
+    first, size = (ends - counts)[class_of], counts[class_of]
+    x = _centred(features[order])
+    half = 0.5 * x.square().sum(1, keepdim=True)
+    # 0.5 |g|^2 - q.g orders the images g as their distance to q does; a column more makes it one matrix product
+    asking = torch.cat([x, torch.ones_like(half)], dim=1)
+    answering = torch.cat([-x, half], dim=1).T.contiguous()
+    largest = int(size.max()) - 1
+    blocks = []
+    for start in range(0, n, max(1, _DISTANCES // n)):
+        rows = slice(start, min(n, start + max(1, _DISTANCES // n)))
+        blocks.append(_block(asking[rows] @ answering, half[rows, 0], start, first[rows], size[rows], largest))
+    found = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+    found["nearest"] = order[found["nearest"]]
+    back = torch.empty_like(order)
+    back[order] = torch.arange(n, device=order.device)
+    return {name: values[back].cpu().numpy() for name, values in found.items()}
+
+
+def _centred(features: Tensor) -> Tensor:
+    """Features moved to about the origin: distances stay, and lose fewer digits.
+
+    The shift is a multiple of a power of two near the features' spread, so that it rounds nothing and equal distances
+    stay equal.
+    """
+    wide = features.double() if features.device.type != "mps" else features
+    grid = torch.exp2(wide.std().clamp_min(1e-30).log2().round())
+    return (wide - (wide.mean(0) / grid).round() * grid).float()
+
+
+def _block(far: Tensor, half: Tensor, start: int, first: Tensor, size: Tensor, largest: int) -> dict[str, Tensor]:
+    """`nearest_of_class` for some queries, in the order by class.
+
+    The rank of the i-th nearest positive (i from 1) is i plus the images of other classes that are as near. For the
+    averages at R only the R nearest images can matter, for the rank of the first positive all.
+
+    Args:
+        far: float [b, N], orders the images of each row by their distance to the query; it is changed.
+        half: [b], half the squared norm of each query, what ``far`` lacks of half the squared distance.
+        start: place of the first query.
+        first, size: int64 [b], where the query's class begins and how many images it has.
+        largest: the largest R of all queries.
+    """
+    rows = torch.arange(len(far), device=far.device).unsqueeze(1)
+    far[rows[:, 0], rows[:, 0] + start] = float("inf")
+    # the class's own columns, padded to the largest class
+    width = torch.arange(largest + 1, device=far.device)
+    own = far[rows, (first.unsqueeze(1) + width).clamp_(max=far.shape[1] - 1)]
+    own = (
+        own.masked_fill_(width >= size.unsqueeze(1), float("inf")).sort(dim=1).values
+    )  # [b, M]; the query's is infinite
+    positives = size - 1
+    nearest = far.topk(max(1, largest), dim=1, largest=False)
+    before = at_most(far, own[:, 0]) - (own <= own[:, :1]).sum(1)
+    found = {
+        "positives": positives,
+        "rank": torch.where(positives > 0, before + 1, far.shape[1]),
+        "nearest": nearest.indices[:, 0],
+        "distance": (2 * (nearest.values[:, 0] + half)).clamp_min(0).sqrt(),
+    }
+    last = nearest.values[:, -1:]
+    positive = own[:, : max(1, largest)].contiguous()
+    # images that are as near as each positive; equals of the last one may stand outside of the nearest
+    as_near = torch.searchsorted(nearest.values.contiguous(), positive, right=True)
+    as_near = torch.where(positive == last, at_most(far, last[:, 0]).unsqueeze(1), as_near)
+    place = torch.arange(1, positive.shape[1] + 1, device=far.device)
+    ranks = as_near - torch.searchsorted(positive, positive, right=True) + place
+    hit = (positive <= last) & (ranks <= positives.unsqueeze(1)) & positive.isfinite()
+    found["map_at_r"] = torch.where(hit, place.double() / ranks, 0.0).sum(1) / positives.clamp_min(1)
+    found["r_precision"] = hit.sum(1).double() / positives.clamp_min(1)
+    return found
+
+
+def at_most(values: Tensor, bounds: Tensor) -> Tensor:
+    """How many of each row of ``values`` [b, N] are at most its bound [b], int64 [b]."""
+    if values.device.type != "cpu":
+        return (values <= bounds.unsqueeze(1)).sum(1)
+    # torch widens a boolean before it sums it, which takes as long as the matrix product did
+    rows = zip(values.numpy(), bounds.numpy())
+    return torch.tensor([np.count_nonzero(row <= bound) for row, bound in rows], dtype=torch.int64)
+
+
+def normalised_mutual_information(features: np.ndarray, labels: np.ndarray) -> float:
+    """NMI in [0, 1] between the classes and a k-means clustering of the features into as many groups.
+
+    k-means++ from one seed and at most 30 rounds; on more than 20,000 images in batches, as all do who report it.
+    """
+    from sklearn.cluster import KMeans, MiniBatchKMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.metrics import normalized_mutual_info_score
+
+    groups = len(np.unique(labels))
+    if groups < 2:
+        return float("nan")
+    options = {"n_init": 1, "max_iter": 30, "random_state": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different points than groups
+        if len(labels) <= 20_000:
+            clusters = KMeans(groups, **options).fit_predict(features)
+        else:
+            clusters = MiniBatchKMeans(groups, batch_size=4096, **options).fit_predict(features)
+    return float(normalized_mutual_info_score(labels, clusters))
