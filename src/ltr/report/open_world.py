@@ -1,0 +1,228 @@
+"""Pictures of the open world: precision over recall of rare classes, known against unknown, and how scores lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from ltr.errors import DataError
+from ltr.report.collect import Run, number
+from ltr.report.style import GROUP_COLOURS, INK, PALE, headline_title, percent, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Curves = Mapping[str, np.ndarray]
+
+_NAMED_CLASSES = 10  # up to so many classes have a line and a name of their own
+_LINES: tuple[dict[str, Any], ...] = (  # one for each scorer: told apart without colours too
+    {"color": "#004488", "linestyle": "-"},
+    {"color": "#BB5566", "linestyle": "--"},
+    {"color": "#DDAA33", "linestyle": "-."},
+    {"color": INK, "linestyle": ":"},
+    {"color": "#66AA88", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
+)
+_KINDS = {
+    "correct": ("known, right", "#004488"),
+    "wrong": ("known, wrong", "#DDAA33"),
+    "unknown": ("unknown", "#BB5566"),
+    "foreground": ("foreground", "#BB5566"),
+    "background": ("background", PALE),
+}
+_SCORES = {  # what the axis of a score says
+    "msp": "log-odds of the largest probability",
+    "max_logit": "largest logit",
+    "energy": "negative energy",
+    "entropy": "minus the logarithm of the entropy",
+    "distance": "distance score",
+    "probability": "log-odds of the best foreground class",
+    "logit": "largest foreground logit",
+}
+
+
+def known_and_unknown(run: Run, path: Path) -> bool:
+    """ROC and open-set classification rate, a line for each scorer of the headline's variant.
+
+    Returns:
+        False where the run was not judged by the open-set protocol, or had no unknown images.
+    """
+    judged = [(row, curves) for row, curves in curves_of(run, "open_set") if "roc_fpr" in curves]
+    if not judged:
+        return False
+    with picture(path, 11.2, 5.2) as figure:
+        headline_title(figure, run)
+        roc, oscr = figure.subplots(1, 2)
+        for (row, curves), line in zip(judged, _LINES):
+            metrics, name = row["metrics"], str(row["scorer"])
+            label = f"{name}: {percent(metrics.get('auroc'))}"
+            roc.plot(curves["roc_fpr"], curves["roc_tpr"], label=label, **line)
+            label = f"{name}: {percent(metrics.get('oscr'))}"
+            oscr.plot(curves["oscr_fpr"], curves["oscr_ccr"], label=label, **line)
+        accuracy = float(judged[0][1]["accuracy"])
+        oscr.axhline(accuracy, color=PALE, linestyle=":", linewidth=1.4)
+        oscr.annotate("closed-set accuracy", (0, accuracy), xytext=(4, 4), textcoords="offset points", color=PALE)
+        for axes, title, what in ((roc, "AUROC", "known accepted"), (oscr, "OSCR", "known accepted and right")):
+            axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.06), xlabel="unknown accepted", ylabel=what)
+            axes.legend(loc="lower right", title=title)
+    return True
+
+
+def score_histogram(run: Run, path: Path) -> bool:
+    """Scores of known images, classified rightly and wrongly, and of unknown ones: a panel for each scorer.
+
+    Each kind is drawn as its share per bin, so that the sizes of the test parts do not matter. Thresholds at which
+    decisions were judged are vertical lines.
+
+    Returns:
+        False where the run was not judged by the open-set protocol.
+    """
+    judged = curves_of(run, "open_set")
+    if not judged:
+        return False
+    with picture(path, 1.2 + 5.2 * len(judged), 4.8) as figure:
+        headline_title(figure, run)
+        for axes, (row, curves) in zip(figure.subplots(1, len(judged), squeeze=False)[0], judged):
+            _histogram(axes, curves, ("correct", "wrong", "unknown"))
+            lines = zip(("validation", "fixed", "oracle"), ("-", "--", ":"))
+            for source, style in lines:
+                threshold = float(curves[f"threshold_{source}"])
+                low, high = curves["histogram_edges"][[0, -1]]
+                if low <= threshold <= high:
+                    axes.axvline(threshold, color=INK, linestyle=style, linewidth=1.4, label=f"threshold: {source}")
+            axes.set_title(str(row["scorer"]), loc="left")
+            axes.set_xlabel(_SCORES.get(str(row["scorer"]), "score"))
+            axes.set_ylabel("share of the images (%)")
+        axes.legend(loc="best", fontsize=10.5)
+    return True
+
+
+def precision_recall(run: Run, path: Path) -> bool:
+    """Precision over recall of every foreground class by its group's colour, and the mean of the classes.
+
+    Steps, as average precision counts them: at each recall the precision at the image of the class that gains it. So
+    the area under a class's line is its average precision and the area under the mean is the mAP, but for thinning.
+
+    Returns:
+        False where the run was not judged by the background protocol, or no foreground class had images.
+    """
+    judged = curves_of(run, "background")
+    if not judged or not judged[0][1]["pr_recall"].size or np.isnan(judged[0][1]["pr_recall"]).all():
+        return False
+    row, curves = judged[0]
+    names, groups = _class_names(run, curves)
+    with picture(path, 8.2, 6.0) as figure:
+        headline_title(figure, run)
+        axes = figure.subplots()
+        few = len(names) <= _NAMED_CLASSES
+        grid, means = np.linspace(0, 1, 501)[1:], []
+        for place, (recall, precision) in enumerate(zip(curves["pr_recall"], curves["pr_precision"])):
+            there = ~np.isnan(recall)
+            if not there.any():
+                continue
+            recall, precision = recall[there], precision[there]
+            means.append(precision[np.minimum(np.searchsorted(recall, grid), len(recall) - 1)])
+            average = percent(float(curves["average_precision"][place]))
+            axes.plot(
+                np.concatenate([[0], recall]),
+                np.concatenate([precision[:1], precision]),
+                color=GROUP_COLOURS[groups[place]],
+                alpha=0.9 if few else 0.3,
+                linewidth=2 if few else 1,
+                label=f"{names[place]} {average}" if few else None,
+                drawstyle="steps-pre",
+            )
+        axes.plot(grid, np.mean(means, axis=0), color=INK, linewidth=2.8, label=f"mean, mAP {_map(row)}")
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.03), xlabel="recall", ylabel="precision")
+        if not few:
+            for group in dict.fromkeys(groups):
+                axes.plot([], [], color=GROUP_COLOURS[group], label=f"{group} {_map(row, group)}")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=10.5)
+    return True
+
+
+def background_histogram(run: Run, path: Path) -> bool:
+    """Best foreground score of background and of foreground images; counts on a log scale, for there are so many.
+
+    Returns:
+        False where the run was not judged by the background protocol.
+    """
+    judged = curves_of(run, "background")
+    if not judged:
+        return False
+    with picture(path, 1.2 + 5.2 * len(judged), 4.8) as figure:
+        headline_title(figure, run)
+        for axes, (row, curves) in zip(figure.subplots(1, len(judged), squeeze=False)[0], judged):
+            _histogram(axes, curves, ("background", "foreground"), shares=False)
+            axes.set_yscale("log")
+            axes.set_ylim(bottom=0.7)
+            alarms = number(row["metrics"].get("false_alarms_per_thousand"))
+            axes.set_title(f"{row['scorer']}: {alarms:.3g} false alarms per thousand", loc="left", fontsize=12)
+            axes.set_xlabel(_SCORES.get(str(row["scorer"]), "score"))
+            axes.set_ylabel("images (log scale)")
+        axes.legend(loc="upper right")
+    return True
+
+
+OPEN_WORLD = {
+    "known_and_unknown": known_and_unknown,
+    "score_histogram": score_histogram,
+    "precision_recall": precision_recall,
+    "background_histogram": background_histogram,
+}
+
+
+def curves_of(run: Run, protocol: str) -> list[tuple[dict[str, Any], Curves]]:
+    """A protocol's rows on test with their curves, of the variant that the run is judged by; one for each scorer.
+
+    Raises:
+        DataError: a file of curves is damaged.
+    """
+    found: list[tuple[dict[str, Any], Curves]] = []
+    seen = set()
+    variant = run.headline.get("variant")
+    for row in run.result["rows"]:
+        scorer = row.get("scorer")
+        mine = row["protocol"] == protocol and row["split"] == "test" and row.get("variant") == variant
+        if not mine or scorer in seen:
+            continue
+        seen.add(scorer)
+        path = run.path / "artifacts" / ("_".join(filter(None, (protocol, variant, scorer))) + ".npz")
+        if not path.is_file():
+            continue
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                found.append((row, dict(file)))
+        except (OSError, ValueError, BadZipFile) as error:
+            raise DataError(
+                f"{path} cannot be read ({error}). Run the same command again to write it anew (resume=never)."
+            ) from error
+    return found
+
+
+def _histogram(axes: Axes, curves: Curves, kinds: tuple[str, ...], shares: bool = True) -> None:
+    edges = curves["histogram_edges"]
+    for kind in kinds:
+        counts = curves[f"histogram_{kind}"]
+        if counts.sum():
+            label, colour = _KINDS[kind]
+            heights = 100 * counts / counts.sum() if shares else counts
+            text = f"{label} ({counts.sum():,})"
+            axes.stairs(heights, edges, color=colour, linewidth=2, label=text, fill=False)
+            axes.stairs(heights, edges, color=colour, alpha=0.18, fill=True)
+
+
+def _class_names(run: Run, curves: Curves) -> tuple[list[str], list[str]]:
+    """Name and shot group of the classes of the curves."""
+    table = run.per_class
+    # two scorers write a line for each class
+    place = {int(number_): at for at, number_ in enumerate(table["class_id"])}
+    at = [place[int(number_)] for number_ in curves["pr_class_id"]]
+    return [str(table["class_name"][i]) for i in at], [str(table["group"][i]) for i in at]
+
+
+def _map(row: Mapping[str, Any], group: str = "") -> str:
+    return percent(row["metrics"].get("_".join(filter(None, ("map", group)))))
