@@ -1,0 +1,216 @@
+"""Points of the classes in feature space: reciprocal points, far from the class, and prototypes, near to it.
+
+Both are heads: features [B, D] in, logits [B, C] out. Squared distances come from inner products,
+||f - p||^2 = ||f||^2 + ||p||^2 - 2 f.p, as one matrix product over all points.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ltr.errors import ConfigError
+
+Distance = Literal["l2", "dot", "both"]
+Divided = Literal["both", "open_space", "none"]
+RadiusKind = Literal["per_class", "scalar"]
+
+
+class Measured(NamedTuple):
+    """How features lie to the points of the classes, float32 or better."""
+
+    squares: Tensor  # [B, C, M], squared Euclidean distances, not divided
+    dots: Tensor  # [B, C, M], inner products
+
+
+class ClassPoints(nn.Module):
+    """M points of each class, [C, M, D], drawn from N(0, init_std^2).
+
+    Args:
+        num_features: width D.
+        num_classes: C.
+        num_points: M, >= 1.
+        init_std: >= 0; 0 puts all points at the origin, where the points of a class stay equal to each other.
+
+    Raises:
+        ConfigError: a number of points or a deviation outside its range.
+    """
+
+    bias = None
+
+    def __init__(self, num_features: int, num_classes: int, *, num_points: int = 1, init_std: float = 0.1) -> None:
+        super().__init__()
+        if num_points < 1:
+            raise ConfigError(f"method.num_points={num_points}: at least 1 point for each class is needed")
+        if not 0 <= init_std < math.inf:
+            raise ConfigError(f"method.init_std={init_std}: a finite standard deviation of at least 0 is needed")
+        self.points = nn.Parameter(init_std * torch.randn(num_classes, num_points, num_features))
+
+    def measure(self, features: Tensor) -> Measured:
+        """Squared distances and inner products of features [B, D] and all points, in float32 under autocast."""
+        classes, per_class, _ = self.points.shape
+        with torch.autocast(features.device.type, enabled=False):  # differences of near numbers
+            wide = torch.promote_types(features.dtype, self.points.dtype)
+            x, points = features.to(wide), self.points.to(wide).flatten(0, 1)
+            dots = F.linear(x, points)
+            squares = torch.addmm(points.square().sum(1), x, points.t(), alpha=-2) + x.square().sum(1, keepdim=True)
+        return Measured(squares.unflatten(1, (classes, per_class)), dots.unflatten(1, (classes, per_class)))
+
+    def logits(self, measured: Measured) -> Tensor:
+        """Logits [B, C] from what `measure` gives."""
+        raise NotImplementedError
+
+    def knownness(self, measured: Measured, logits: Tensor) -> Tensor:
+        """The distance score [B], higher is more known, read at the class with the highest logit."""
+        raise NotImplementedError
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.logits(self.measure(features))
+
+    def linear(self) -> tuple[Tensor, Tensor] | None:
+        """Weight [C, D] and bias [C] of the linear classifier that has the same softmax; None where there is none."""
+        return None
+
+    def extra_repr(self) -> str:
+        classes, per_class, width = self.points.shape
+        return f"{width}, {classes}, num_points={per_class}"
+
+
+class ReciprocalPoints(ClassPoints):
+    """Reciprocal points: what is not the class. The farther from them, the more likely the class.
+
+    Chen et al., ECCV 2020. logits_k = gamma * d(f, P^k), with d(f, P^k) the mean over the M points of
+
+    - ``l2``: ||f - p||^2, divided by D or not. The ||f||^2 in it is the same for all classes, so that the softmax is
+      that of a linear classifier with weights -2 gamma mean_i p_i and biases gamma mean_i ||p_i||^2;
+    - ``dot``: -f.p. The official code has the sign of an ordinary classifier there, a change of p into -p;
+    - ``both``: the sum of the two, the l2 part divided by D or not and the dot part never: ARPL (TPAMI 2021).
+
+    The radius R of the open-space and margin terms is a parameter too: [C], or [1] where all classes share it.
+
+    Args:
+        num_features, num_classes, num_points, init_std: see `ClassPoints`.
+        distance: ``l2``, ``dot`` or ``both``.
+        divided: what of the squared distances is divided by D: ``both`` the logits' and the open-space term's,
+            ``open_space`` those of that term alone, ``none`` as in the paper's equations.
+        gamma: > 0, the code's 1 / temperature.
+        radius: ``per_class`` or ``scalar``.
+        radius_init: the first value.
+
+    Raises:
+        ConfigError: gamma or the radius outside its range; see `ClassPoints`.
+    """
+
+    head_kind = "reciprocal_points"
+
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        *,
+        num_points: int = 1,
+        init_std: float = 0.1,
+        distance: Distance = "l2",
+        divided: Divided = "both",
+        gamma: float = 1.0,
+        radius: RadiusKind = "per_class",
+        radius_init: float = 0.0,
+    ) -> None:
+        super().__init__(num_features, num_classes, num_points=num_points, init_std=init_std)
+        if not 0 < gamma < math.inf:
+            raise ConfigError(f"method.gamma={gamma}: a finite number above 0 is needed")
+        if not 0 <= radius_init < math.inf:
+            raise ConfigError(f"method.radius_init={radius_init}: a finite number of at least 0 is needed")
+        self.distance = distance
+        self.gamma = gamma
+        self.logit_divisor = num_features if divided == "both" else 1
+        self.open_divisor = 1 if divided == "none" else num_features
+        self.radius = nn.Parameter(torch.full((num_classes if radius == "per_class" else 1,), float(radius_init)))
+
+    def distances(self, measured: Measured) -> Tensor:
+        """d(f, p) of each point, [B, C, M], as it enters the logits."""
+        if self.distance == "dot":
+            return -measured.dots
+        squares = measured.squares / self.logit_divisor
+        return squares if self.distance == "l2" else squares - measured.dots
+
+    def logits(self, measured: Measured) -> Tensor:
+        return self.gamma * self.distances(measured).mean(2)
+
+    @torch.no_grad()
+    def linear(self) -> tuple[Tensor, Tensor]:
+        mean, squares = self.points.mean(1), self.points.square().sum(2).mean(1)
+        if self.distance == "dot":
+            return -self.gamma * mean, torch.zeros_like(squares)
+        dots = 2 / self.logit_divisor + (1 if self.distance == "both" else 0)
+        return -self.gamma * dots * mean, self.gamma * squares / self.logit_divisor
+
+    def bounded(self, measured: Measured) -> Tensor:
+        """Squared distances [B, C, M] as the open-space and margin terms compare them with the radius."""
+        return measured.squares / self.open_divisor
+
+    def radius_of(self, labels: Tensor) -> Tensor:
+        """R^y [B] of labels int64 [B]."""
+        return self.radius.expand(self.points.shape[0])[labels]
+
+    def knownness(self, measured: Measured, logits: Tensor) -> Tensor:
+        """Mean squared distance (over D) to the reciprocal points of the predicted class: far is known."""
+        mean = measured.squares.mean(2) / self.points.shape[2]
+        return mean.gather(1, logits.argmax(1, keepdim=True)).squeeze(1)
+
+
+class Prototypes(ClassPoints):
+    """Prototypes: what the class looks like. The nearer to one of them, the more likely the class.
+
+    GCPL (Yang et al., CVPR 2018): p(y=k|f) = sum_i exp(-gamma d(f, o_i^k)) / sum_j sum_i exp(-gamma d(f, o_i^j)), so
+    logits_k = logsumexp_i(-gamma d(f, o_i^k)). With one prototype per class, as in ARPL's code, logits_k = -gamma d.
+
+    Args:
+        num_features, num_classes, num_points, init_std: see `ClassPoints`.
+        divided: squared distances by D.
+        gamma: > 0.
+
+    Raises:
+        ConfigError: gamma outside its range; see `ClassPoints`.
+    """
+
+    head_kind = "prototypes"
+
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        *,
+        num_points: int = 1,
+        init_std: float = 0.1,
+        divided: bool = True,
+        gamma: float = 1.0,
+    ) -> None:
+        super().__init__(num_features, num_classes, num_points=num_points, init_std=init_std)
+        if not 0 < gamma < math.inf:
+            raise ConfigError(f"method.gamma={gamma}: a finite number above 0 is needed")
+        self.gamma = gamma
+        self.divisor = num_features if divided else 1
+
+    def distances(self, measured: Measured) -> Tensor:
+        """d(f, o) of each prototype, [B, C, M]."""
+        return measured.squares / self.divisor
+
+    @torch.no_grad()
+    def linear(self) -> tuple[Tensor, Tensor] | None:
+        if self.points.shape[1] > 1:
+            return None
+        factor, points = self.gamma / self.divisor, self.points[:, 0]
+        return 2 * factor * points, -factor * points.square().sum(1)
+
+    def logits(self, measured: Measured) -> Tensor:
+        return (-self.gamma * self.distances(measured)).logsumexp(2)
+
+    def knownness(self, measured: Measured, logits: Tensor) -> Tensor:
+        """Minus the squared distance (over D) to the nearest prototype of the predicted class: near is known."""
+        nearest = measured.squares.amin(2) / self.points.shape[2]
+        return -nearest.gather(1, logits.argmax(1, keepdim=True)).squeeze(1)
