@@ -89,9 +89,9 @@ class BackgroundSplitting(Method):
         before = self._pseudo_labels(settings, facts) if self.aux["weight"] > 0 else []
         if before or self.labelled_fraction < 1:
             options = {"shuffled": self.aux["shuffled"], "labelled_fraction": self.labelled_fraction}
-            parents = ("pseudo_labels",) if before else ()
+            asked = ("pseudo_labels",) if before else ()
             neutral = without_training(settings, {})
-            before.append(Stage("partition", "partition", neutral, compute=partition, parents=parents, options=options))
+            before.append(Stage("partition", "partition", neutral, compute=partition, parents=asked, options=options))
         options = {
             "b0": self.b0,
             "bias_init": self.bias_init,
@@ -130,17 +130,13 @@ class BackgroundSplitting(Method):
         elif asked == "teacher":
             page = without_private(aux["teacher"])
             check_weights(page)
-        compute, options = {
-            "teacher": (
-                by_teacher,
-                {
-                    "exclude_classes": sorted(aux["exclude_classes"]),
-                    "top_k": aux["top_k"] if aux["labels"] == "soft" else 1,
-                },
-            ),
+        top_k = aux["top_k"] if aux["labels"] == "soft" else 1
+        ways: dict[str, tuple[Any, dict[str, Any]]] = {
+            "teacher": (by_teacher, {"exclude_classes": sorted(aux["exclude_classes"]), "top_k": top_k}),
             "kmeans": (by_kmeans, {"features": aux["features"], "groups": aux["groups"]}),
             "supercategories": (by_taxonomy, {"rank": aux["rank"]}),
-        }[aux["partition"]]
+        }
+        compute, options = ways[aux["partition"]]
         stage = Stage(
             "pseudo_labels",
             "pseudo_labels",

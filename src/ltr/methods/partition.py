@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -82,7 +83,7 @@ def described(
             "outside the source's part 'train', and pseudo-labels are of that part"
         )
     groups = len(pseudo["classes"])
-    found = {}
+    found: dict[str, Any] = {}
     for prefix, chosen in (("", first), ("background_", first[labels == 0])):
         counts = np.bincount(chosen, minlength=groups)
         shares = counts[counts > 0] / max(counts.sum(), 1)

@@ -35,6 +35,9 @@ class Teacher(nn.Module):
         CheckpointError: weights that cannot be had or are of another network.
     """
 
+    _mean: Tensor
+    _std: Tensor
+
     def __init__(
         self,
         *,
@@ -147,7 +150,7 @@ def last_layer(net: nn.Module) -> tuple[str, Any]:
 def _create(library: str, name: str, pretrained: bool, num_classes: int | None) -> Any:
     if library not in LIBRARIES:
         raise ConfigError(f"method.aux.teacher.library={library}: allowed is {' or '.join(LIBRARIES)}")
-    outputs = {} if num_classes is None else {"num_classes": num_classes}
+    outputs: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     try:
         if library == "timm":
             import timm
@@ -161,7 +164,7 @@ def _create(library: str, name: str, pretrained: bool, num_classes: int | None) 
         if name not in known:
             raise _unknown(library, name, known)
         if name in ("googlenet", "inception_v3") and not pretrained:
-            outputs |= {"aux_logits": False, "init_weights": False}  # type: ignore[dict-item]
+            outputs |= {"aux_logits": False, "init_weights": False}
         return models.get_model(name, weights="DEFAULT" if pretrained else None, **outputs)
     except ConfigError:
         raise
