@@ -54,7 +54,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _mine(arguments: argparse.Namespace) -> int:
-    model, files = model_and_pool(arguments)
     from ltr.apply.contact_sheet import write_candidates, write_sheets
     from ltr.apply.mine import STATE, mine, rare_classes, without
     from ltr.apply.progress import progress
@@ -62,11 +61,12 @@ def _mine(arguments: argparse.Namespace) -> int:
     from ltr.evaluate_command import find
     from ltr.files import file_digest
 
+    checked_place(arguments.out / STATE)
+    model, files = model_and_pool(arguments)
     names = [name.strip() for name in arguments.classes.split(",") if name.strip()]
     classes = rare_classes(model, names, arguments.group, arguments.few_below)
     places = None if arguments.exclude is None else without(files, arguments.exclude)
     total = len(files) if places is None else len(places)
-    checked_place(arguments.out / STATE)
     if places is not None:
         print(f"{len(files) - total:,} of {len(files):,} images are labelled already and left out")
     checkpoint, _ = find(Path(arguments.run))

@@ -45,13 +45,13 @@ def main(argv: Sequence[str]) -> int:
 
 def _predict(arguments: argparse.Namespace) -> int:
     at_least(arguments, "top", 1)
-    model, files = model_and_pool(arguments)
-    # imported after what is cheap to refuse was looked at
-    from ltr.apply.predict import predict_files
+    from ltr.apply.predict import check_scorer, predict_files
     from ltr.apply.progress import progress
     from ltr.apply.tables import checked_out
 
+    check_scorer(arguments.scorer)
     checked_out(arguments.out)
+    model, files = model_and_pool(arguments)
     with progress("predicting", len(files)) as advance:
         done = predict_files(model, files, arguments.out, scorer=arguments.scorer, top=arguments.top, advance=advance)
     rate = done.images / max(done.seconds, 1e-9)

@@ -17,9 +17,9 @@ from ltr.apply.reading import Broken, batches
 from ltr.apply.tables import Columns, table, write_broken
 from ltr.data.source import ImageFiles
 from ltr.errors import ConfigError, DataError, TrainingError, nearest
+from ltr.evaluation.scorers import SCORERS, known_scores
 from ltr.evaluation.scores import Scores, log_normaliser, probabilities, top_classes
 
-SCORERS = ("msp", "max_logit", "energy", "entropy", "distance")
 _AHEAD = 2  # batches whose answers are still on the device while the next ones are computed
 
 
@@ -30,7 +30,7 @@ class Answers(NamedTuple):
         indices: int64 [B], places in the pool.
         classes: int64 [B, k], best first.
         probabilities: float32 [B, k].
-        knownness: float32 [B], higher is more known.
+        knownness: [B], higher is more known.
         background: float32 [B], or None where there is no background class.
     """
 
@@ -66,7 +66,7 @@ def predict_files(
     probability_2`` and so on to ``top``. Images that cannot be read are listed in ``<out's stem>.broken.csv``.
 
     Args:
-        scorer: what known-ness is, see `knownness`.
+        scorer: what known-ness is, see `knownness`; msp is the log-odds of the probability, whose order is the same.
         top: classes of a row; all where there are fewer.
         advance: told how many more images are done.
 
@@ -130,32 +130,23 @@ def said(model: Model, scores: Scores, scorer: str, top: int) -> dict[str, Tenso
     return found
 
 
-def knownness(scorer: str, scores: Scores, link: str) -> Tensor:
-    """How known an image looks, float32 [B], higher is more known.
+def check_scorer(scorer: str) -> None:
+    """Raise ConfigError for a name that is no scorer."""
+    if scorer not in SCORERS:
+        raise ConfigError(f"--scorer {scorer}: allowed are {', '.join(SCORERS)}{nearest(scorer, SCORERS)}")
 
-    Args:
-        scorer: ``msp`` the highest probability, ``max_logit`` the highest logit, ``energy`` log sum_c exp(z_c),
-            ``entropy`` the negative entropy of the softmax in nats, ``distance`` what the method itself gives.
+
+def knownness(scorer: str, scores: Scores, link: str) -> Tensor:
+    """How known an image looks, [B], higher is more known; see `ltr.evaluation.scorers.known_scores`.
 
     Raises:
         ConfigError: an unknown name, or ``distance`` of a network without one.
     """
-    logits = scores.logits
-    if scorer == "msp":
-        best = logits.amax(dim=1, keepdim=True)
-        return probabilities(best, log_normaliser(logits, link), link)[:, 0]
-    if scorer == "max_logit":
-        return logits.amax(dim=1)
-    if scorer == "energy":
-        return logits.logsumexp(dim=1)
-    if scorer == "entropy":
-        log_p = logits.log_softmax(dim=1)
-        return (log_p.exp() * log_p).nan_to_num(0.0).sum(dim=1)
-    if scorer == "distance" and scores.knownness is not None:
-        return scores.knownness.float()
-    if scorer == "distance":
-        raise ConfigError("--scorer distance: this network gives no distance. Use msp, max_logit, energy or entropy")
-    raise ConfigError(f"--scorer {scorer}: allowed are {', '.join(SCORERS)}{nearest(scorer, SCORERS)}")
+    check_scorer(scorer)
+    if scorer == "distance" and scores.knownness is None:
+        others = ", ".join(name for name in SCORERS if name != "distance")
+        raise ConfigError(f"--scorer distance: this run's method gives no distance. Use {others}")
+    return known_scores(scorer, scores, link)
 
 
 def _fetched(

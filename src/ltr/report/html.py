@@ -44,7 +44,8 @@ def _part(part: Part, number: int, budget: dict[str, int]) -> str:
     about = [f"{section.title} {line.label} {line.config.get('method.name', '')}" for line in lines]
     blocks.append(sheet_table(part.sheet, about))
     if part.pairs is not None:
-        blocks.append(f"<h3>{text(part.pairs.title)}</h3>{sheet_table(part.pairs)}")
+        others = [f"{section.title} {row[0].text}" for row in part.pairs.rows]
+        blocks.append(f"<h3>{text(part.pairs.title)}</h3>{sheet_table(part.pairs, others)}")
     blocks += [f"<h3>{text(curve.title)} over {text(curve.key)}</h3>{curve_drawing(curve)}" for curve in part.curves]
     blocks += [_per_class(section, budget), _pictures(lines, budget), "</section>"]
     return "\n".join(block for block in blocks if block)

@@ -1,0 +1,102 @@
+"""Export: files that other programs read, and the same network when they are read back."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ltr.apply import export as export_module
+from ltr.apply.export import check_images, export, load_exported, logits
+from ltr.errors import CheckpointError, ConfigError, TrainingError
+from ltr.runs.checkpoint import describe, load_network
+
+HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript"))
+
+
+def test_an_exported_network_gives_the_same_logits_to_the_bit(checkpoint, tmp_path):
+    done = export(checkpoint, tmp_path)
+    network = load_network(checkpoint)
+    images = check_images(network.facts.image_shape)
+    assert torch.equal(logits(load_exported(tmp_path), images), logits(network, images))
+    assert done.difference == 0
+
+
+def test_weights_and_names_can_be_read_without_this_library(checkpoint, tmp_path):
+    export(checkpoint, tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    original = describe(checkpoint)["state_dict"]
+    assert set(state) == set(original)
+    assert all(torch.equal(state[name], original[name]) for name in original)
+    assert json.loads((tmp_path / "class_names.json").read_text()) == [str(digit) for digit in range(10)]
+    assert json.loads((tmp_path / "config.json").read_text())["image_shape"] == [1, 8, 8]
+
+
+def test_only_whole_files_are_left(checkpoint, tmp_path):
+    export(checkpoint, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["class_names.json", "config.json", "model.safetensors"]
+
+
+def test_a_network_that_comes_back_different_is_not_exported(checkpoint, tmp_path, monkeypatch):
+    real = load_exported
+
+    def other(folder):
+        network = real(folder)
+        with torch.no_grad():
+            next(network.parameters()).add_(1.0)
+        return network
+
+    monkeypatch.setattr(export_module, "load_exported", other)
+    with pytest.raises(TrainingError, match="nothing was exported"):
+        export(checkpoint, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_exports_are_named(checkpoint, tmp_path):
+    with pytest.raises(CheckpointError, match="holds no export"):
+        load_exported(tmp_path)
+    export(checkpoint, tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in state if name.endswith("weight"))
+    save_file({key: value for key, value in state.items() if key != name}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="missing"):
+        load_exported(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"half")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_exported(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError):
+        load_exported(tmp_path)
+
+
+def test_a_description_cannot_name_code_outside_the_allow_list(checkpoint, tmp_path):
+    export(checkpoint, tmp_path)
+    about = json.loads((tmp_path / "config.json").read_text())
+    about["network"]["module"] = "os.system"
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    with pytest.raises(CheckpointError, match=r"os\.system"):
+        load_exported(tmp_path)
+
+
+@pytest.mark.skipif(HAS_ONNX, reason="onnx is installed")
+def test_without_its_packages_onnx_is_refused_before_any_work(checkpoint, tmp_path):
+    with pytest.raises(ConfigError, match="pip install onnx"):
+        export(checkpoint, tmp_path / "out", onnx=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_ONNX, reason="onnx is not installed")
+def test_onnx_gives_the_same_logits_at_any_batch_size(checkpoint, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    done = export(checkpoint, tmp_path, onnx=True)
+    assert done.onnx_difference is not None
+    assert done.onnx_difference < 1e-3
+    network = load_network(checkpoint)
+    images = check_images(network.facts.image_shape)[:1]
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"images": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), logits(network, images), rtol=1e-3, atol=1e-3)

@@ -1,0 +1,107 @@
+"""The images to work on: folders, tables, and paths that lead elsewhere."""
+
+from __future__ import annotations
+
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ltr.apply.pool import image_pool, table_column
+from ltr.errors import DataError
+
+
+def names(files) -> list[str]:
+    return [files.relative(index) for index in range(len(files))]
+
+
+def test_a_folder_gives_all_images_below_it_in_order(pool):
+    (pool / ".hidden").mkdir()
+    (pool / ".hidden" / "x.png").touch()
+    found = names(image_pool(pool))
+    assert len(found) == 13
+    assert found == sorted(found)
+    assert "notes.txt" not in found
+    assert not any("hidden" in name for name in found)
+
+
+def test_a_folder_without_an_image_is_named(tmp_path):
+    with pytest.raises(DataError, match="holds no image"):
+        image_pool(tmp_path)
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(DataError, match="no such folder or table"):
+        image_pool(tmp_path / "nothing")
+
+
+def test_a_file_that_is_no_table_is_refused(pool):
+    with pytest.raises(DataError, match="no table by its name"):
+        image_pool(pool / "notes.txt")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_table_gives_its_rows_in_order(pool, suffix):
+    wanted = ["part 1/03.png", "part 0/00.png", "nowhere.png"]
+    table = pool / f"images{suffix}"
+    if suffix == ".csv":
+        table.write_text("label,path\n" + "".join(f"x,{path}\n" for path in wanted))
+    else:
+        pq.write_table(pa.table({"path": wanted, "label": ["x"] * 3}), table)
+    files = image_pool(table)
+    assert names(files) == wanted
+    assert files.path(0) == str(pool / "part 1" / "03.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("file\na.png\n", "has no column path"),
+        ("path\n", "no rows"),
+        ("path,label\n,x\n", "empty in row 1"),
+        ("", "has no column path"),
+    ],
+)
+def test_a_table_that_cannot_be_used_says_why(tmp_path, text, reason):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(DataError, match=reason):
+        table_column(tmp_path / "t.csv", "path")
+
+
+def test_a_damaged_parquet_file_is_named(tmp_path):
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(DataError, match="cannot be read as a table"):
+        table_column(tmp_path / "t.parquet", "path")
+
+
+@pytest.mark.parametrize("path", ["../secret.png", "sub/../../secret.png", "{root}/secret.png", "link.png"])
+def test_paths_of_a_table_stay_inside_its_folder(tmp_path, path):
+    folder = tmp_path / "inside"
+    folder.mkdir()
+    (tmp_path / "secret.png").touch()
+    os.symlink(tmp_path / "secret.png", folder / "link.png")
+    table = folder / "t.csv"
+    table.write_text(f"path\n{path.format(root=tmp_path)}\n")
+    with pytest.raises(DataError, match="paths lead outside"):
+        image_pool(table)
+    assert len(image_pool(table, [str(tmp_path)])) == 1
+
+
+def test_links_out_of_a_folder_are_refused_and_a_named_root_allows_them(pool, tmp_path, draw):
+    draw(tmp_path / "other" / "x.png", 1)
+    os.symlink(tmp_path / "other", pool / "link")
+    with pytest.raises(DataError, match="--root"):
+        image_pool(pool)
+    assert "link/x.png" in names(image_pool(pool, [str(tmp_path / "other")]))
+
+
+def test_a_link_to_a_folder_above_is_read_once(pool):
+    os.symlink(pool, pool / "part 0" / "again")
+    assert len(image_pool(pool)) == 13
+
+
+def test_names_may_hold_any_bytes(tmp_path, draw):
+    name = os.fsdecode(b"caf\xe9 \n <b>.png")
+    draw(tmp_path / name, 0)
+    assert names(image_pool(tmp_path)) == [name]

@@ -1,0 +1,69 @@
+"""ltr-export: files of a run for other programs, and what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+
+import ltr
+from ltr.apply.export import load_exported, logits
+from ltr.cli import guarded
+from ltr.data.sources.digits import digits
+
+
+@pytest.fixture
+def command(capsys, tmp_path, monkeypatch):
+    """Run ``ltr-export`` in-process; returns (exit code, standard output, standard error)."""
+    from ltr.export_command import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = guarded(lambda: main([str(argument) for argument in arguments]))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_an_export_predicts_what_the_run_does(command, finished_run, tmp_path):
+    code, out, err = command(finished_run, "--out", "exported")
+    assert code == 0, err
+    assert "the same logits to the bit" in out
+    images = digits().images[:20]
+    exported = logits(load_exported(tmp_path / "exported"), torch.from_numpy(images).permute(0, 3, 1, 2))
+    wanted = ltr.load(finished_run, precision="fp32").predict(images)
+    np.testing.assert_allclose(exported.softmax(dim=1), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_exporting_again_replaces_the_files(command, finished_run):
+    assert command(finished_run, "--out", "exported")[0] == 0
+    assert command(finished_run, "--out", "exported")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason"),
+    [
+        (["nothing", "--out", "x"], 1, "no such run directory or checkpoint"),
+        (["{run}"], 2, "--out"),
+        (["{run}", "--out", "file"], 2, "that is a file"),
+        (["{run}", "--out", "file/x"], 2, "nothing can be written there"),
+    ],
+)
+def test_mistakes_are_told(command, finished_run, tmp_path, arguments, code, reason):
+    (tmp_path / "file").touch()
+    found, _, err = command(*(argument.format(run=finished_run) for argument in arguments))
+    assert found == code, err
+    assert err.startswith("error: ")
+    assert reason in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("onnx") is not None, reason="onnx is installed")
+def test_onnx_without_its_package_says_how_to_get_it(command, finished_run):
+    code, _, err = command(finished_run, "--out", "exported", "--onnx")
+    assert code == 2
+    assert "pip install onnx" in err

@@ -1,0 +1,126 @@
+"""ltr-mine: from a run and a pool to sheets and a table; stopped, gone on with, and refused."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from ltr.cli import guarded
+from ltr.data.sources.digits import digits
+
+
+@pytest.fixture
+def command(capsys, tmp_path, monkeypatch):
+    """Run ``ltr-mine`` in-process; returns (exit code, standard output, standard error)."""
+    from ltr.mine_command import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = guarded(lambda: main([*map(str, arguments), "--workers", "0"]))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def draw(folder, number: int):
+    folder.mkdir()
+    for index in range(number):
+        Image.fromarray(digits().images[index, :, :, 0]).save(folder / f"{index:04d}.png")
+    return folder
+
+
+@pytest.fixture
+def pool(tmp_path):
+    return draw(tmp_path / "pool", 30)
+
+
+def candidates(folder) -> list[dict[str, str]]:
+    with open(folder / "candidates.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_few_shot_classes_of_the_run_are_mined_for(command, finished_run, pool, tmp_path):
+    code, out, err = command(finished_run, pool, "--out", "mined", "--top", "5")
+    assert code == 0, err
+    found = candidates(tmp_path / "mined")
+    assert {row["class"] for row in found} <= {str(digit) for digit in range(10)}
+    assert len(found) == 5 * len({row["class"] for row in found})
+    assert "mined/sheet.html" in out
+    assert (tmp_path / "mined" / "sheet.html").is_file()
+
+
+def test_named_classes_and_labelled_images(command, finished_run, pool, tmp_path):
+    (tmp_path / "labelled.csv").write_text("path,label\n0000.png,0\n0001.png,1\n")
+    flags = ["--classes", "7,8", "--exclude", "labelled.csv", "--top", "100", "--thumbnails", "3"]
+    code, out, err = command(finished_run, pool, "--out", "mined", *flags)
+    assert code == 0, err
+    assert "2 of 30 images are labelled already" in out
+    found = candidates(tmp_path / "mined")
+    assert {row["class"] for row in found} == {"7", "8"}
+    assert len(found) == 56
+    assert not {"0000.png", "0001.png"} & {row["path"] for row in found}
+    assert (tmp_path / "mined" / "sheet.html").read_text().count("<img") == 6
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "reason"),
+    [
+        (["--classes", "seven"], 2, "does not know"),
+        (["--few-below", "1"], 2, "no such class"),
+        (["--exclude", "nothing.csv"], 1, "no such table"),
+        (["--out", "pool/0000.png"], 2, "that is a file"),
+        (["--out", "pool/0000.png/x"], 2, "nothing can be written there"),
+        (["--top", "0"], 2, "allowed is 1 or more"),
+        (["--group", "rare"], 2, "invalid choice"),
+    ],
+)
+def test_mistakes_are_told(command, finished_run, pool, flags, code, reason):
+    given = flags if "--out" in flags else [*flags, "--out", "mined"]
+    found, _, err = command(finished_run, pool, *given)
+    assert found == code, err
+    assert err.startswith("error: ")
+    assert reason in err
+    assert "Traceback" not in err
+
+
+def test_another_top_needs_another_folder_or_again(command, finished_run, pool):
+    assert command(finished_run, pool, "--out", "mined")[0] == 0
+    code, _, err = command(finished_run, pool, "--out", "mined", "--top", "3")
+    assert code == 2
+    assert "--again" in err
+    assert command(finished_run, pool, "--out", "mined", "--top", "3", "--again")[0] == 0
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_goes_on_where_it_was(command, finished_run, tmp_path):
+    pool = draw(tmp_path / "many", 1500)
+    common = [finished_run, pool, "--top", "7", "--chunk", "40", "--batch-size", "40"]
+    assert command(*common, "--out", "whole")[0] == 0
+    code = "import sys\nfrom ltr.cli import mine\nsys.argv[0] = 'ltr-mine'\nmine()"
+    words = [sys.executable, "-c", code, *map(str, common), "--out", "killed", "--workers", "0"]
+    process = subprocess.Popen(
+        words, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    state = tmp_path / "killed" / ".mining.npz"
+    try:
+        for _ in range(3000):
+            if state.exists() or process.poll() is not None:
+                break
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL, "it was faster than the test"
+    found, out, err = command(*common, "--out", "killed")
+    assert found == 0, err
+    assert "going on after" in out
+    assert (tmp_path / "killed" / "candidates.csv").read_bytes() == (tmp_path / "whole" / "candidates.csv").read_bytes()

@@ -1,0 +1,117 @@
+"""ltr-predict: a run's predictions for a folder of images, and everything that may be wrong with a command."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import ltr
+from ltr.cli import guarded
+from ltr.data.sources.digits import digits
+
+NOT_FORESEEN = "not a mistake that ltr foresees"
+
+
+@pytest.fixture
+def command(capsys, tmp_path, monkeypatch):
+    """Run ``ltr-predict`` in-process; returns (exit code, standard output, standard error)."""
+    from ltr.predict_command import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = guarded(lambda: main([*map(str, arguments), "--workers", "0"]))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Twelve digits as PNG files, and two files that are none."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(12):
+        Image.fromarray(digits().images[number, :, :, 0]).save(folder / f"{number:02d}.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG and no more")
+    (folder / "empty.jpg").touch()
+    return folder
+
+
+def rows(path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_predictions_are_those_of_the_python_interface(command, finished_run, photos, tmp_path):
+    code, out, err = command(finished_run, photos, "--out", tmp_path / "p.csv", "--precision", "fp32")
+    assert code == 0, err
+    assert "12 images" in out
+    p = ltr.load(finished_run, precision="fp32").predict(digits().images[:12])
+    found = rows(tmp_path / "p.csv")
+    assert [row["path"] for row in found] == [f"{number:02d}.png" for number in range(12)]
+    assert [int(row["class"]) for row in found] == p.argmax(1).tolist()
+    np.testing.assert_allclose([float(row["probability"]) for row in found], p.max(1), rtol=1e-4)
+
+
+def test_broken_images_are_counted_and_listed_and_the_command_succeeds(command, finished_run, photos, tmp_path):
+    code, _, err = command(finished_run, photos, "--out", tmp_path / "p.csv")
+    assert code == 0
+    assert "2 images could not be read" in err
+    assert [row["path"] for row in rows(tmp_path / "p.broken.csv")] == ["broken.png", "empty.jpg"]
+
+
+def test_a_checkpoint_file_and_a_table_will_do(command, finished_run, photos, tmp_path):
+    (photos / "list.csv").write_text("path\n03.png\n01.png\n")
+    weights = finished_run / "checkpoints" / "final.ckpt"
+    code, _, err = command(weights, photos / "list.csv", "--out", tmp_path / "p.csv")
+    assert code == 0, err
+    assert [row["path"] for row in rows(tmp_path / "p.csv")] == ["03.png", "01.png"]
+
+
+def test_flags_reach_the_work(command, finished_run, photos, tmp_path):
+    flags = ["--top", "2", "--scorer", "energy", "--batch-size", "5"]
+    code, _, err = command(finished_run, photos, "--out", tmp_path / "p.csv", *flags)
+    assert code == 0, err
+    assert list(rows(tmp_path / "p.csv")[0])[-1] == "probability_2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason"),
+    [
+        (["nothing", "photos", "--out", "p.csv"], 1, "no such run directory or checkpoint"),
+        (["{run}", "nothing", "--out", "p.csv"], 1, "no such folder or table"),
+        (["{run}", "empty", "--out", "p.csv"], 1, "holds no image"),
+        (["{run}", "photos"], 2, "--out"),
+        (["{run}", "photos", "--out", "photos"], 2, "that is a folder"),
+        (["{run}", "photos", "--out", "p.txt"], 2, "must end in .csv or .parquet"),
+        (["{run}", "photos", "--out", "photos/00.png/p.csv"], 2, "nothing can be written there"),
+        (["{run}", "photos", "--out", "p.csv", "--scorer", "mps"], 2, "Did you mean 'msp'"),
+        (["{run}", "photos", "--out", "p.csv", "--top", "0"], 2, "allowed is 1 or more"),
+        (["{run}", "photos", "--out", "p.csv", "--batch-size", "-1"], 2, "allowed is 1 or more"),
+        (["{run}", "photos", "--out", "p.csv", "--nonsense"], 2, "--nonsense"),
+        (["photos/00.png", "photos", "--out", "p.csv"], 1, "not a checkpoint"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(command, finished_run, photos, tmp_path, arguments, code, reason):
+    (tmp_path / "empty").mkdir()
+    given = [argument.format(run=finished_run) for argument in arguments]
+    found, out, err = command(*given)
+    assert found == code, err
+    assert err.startswith("error: ")
+    assert reason in err
+    assert "Traceback" not in err
+    assert NOT_FORESEEN not in err
+    assert not out
+    assert not list(tmp_path.glob("*.csv"))
+
+
+def test_help_is_no_mistake(command):
+    code, out, _ = command("--help")
+    assert code == 0
+    assert "ltr-predict" in out
