@@ -18,6 +18,7 @@ from ltr.runs.checkpoint import describe
 
 METRIC = ("method=rkd", "dataset=digits_retrieval")
 CLASSES = ("method=rkd_classification",)
+WITHOUT = ("method.distance_weight=0", "method.angle_weight=0")
 ALIKE = ("method.teacher.head.normalise=false", "method.teacher.head.width=128")
 
 
@@ -137,6 +138,8 @@ def test_a_student_that_is_a_scaled_copy_of_its_teacher_has_nothing_to_learn():
         ((*METRIC, "method.angle_weight=0"), {"distance": 1.0}),
         (CLASSES, {"task": 1.0, "distance": 25.0, "angle": 50.0}),
         ((*CLASSES, "method.hkd_weight=2"), {"task": 1.0, "distance": 25.0, "angle": 50.0, "hkd": 2.0}),
+        ((*CLASSES, *WITHOUT, "method.fitnet_weight=3"), {"task": 1.0, "fitnet": 3.0}),
+        ((*METRIC, "method.attention_weight=9"), {"distance": 1.0, "angle": 2.0, "attention": 9.0}),
     ],
 )
 def test_the_loss_is_the_weighted_sum_of_the_terms_that_are_logged(page, weights):
@@ -164,6 +167,17 @@ def test_the_teacher_is_neither_trained_nor_stored_with_the_student():
     assert same_bits(before, state(teacher))
     assert student.state_dict().keys() == network_of(plan, "teacher").state_dict().keys()
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_a_hints_regressor_is_trained_and_rebuilt_without_the_teacher():
+    plan = planned(*CLASSES, *WITHOUT, "method.fitnet_weight=0.1", "backbone@method.teacher.backbone=resnet20")
+    student = student_of(plan)
+    assert student.regressor.convolution.weight.shape == (32, 48, 1, 1)
+    before = state(student.regressor)
+    step(student, plan.batch())
+    assert not same_bits(before, state(student.regressor))
+    alone = type(student)(student.settings, plan.facts, 0, "student", **student.options)
+    alone.load_state_dict(student.state_dict())
 
 
 @pytest.mark.parametrize("page", [METRIC, CLASSES])
@@ -216,6 +230,7 @@ def test_correct_counts_images_whose_nearest_neighbour_is_of_their_class():
             r"images_per_class=200: 5 of 5 classes have fewer",
         ),
         ((*CLASSES, "head=embedding"), r"head=embedding gives no class scores"),
+        ((*CLASSES, "method.task_weight=0", *WITHOUT), r"all 0"),
         ((*CLASSES, "loss=triplet"), r"loss=Triplet is of embeddings"),
         ((*METRIC, "+method.teacher.dropout=1"), r"method\.teacher\.dropout: nothing reads it"),
         (("method=triplet", "dataset=digits_retrieval", "batch_size=2", "sampler=instance"), r"3 images at least"),

@@ -14,14 +14,20 @@ from torch import Tensor, nn
 
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
-from ltr.losses.distillation import HintRegressor, attention_transfer, hint_loss, kl_to_teacher
+from ltr.losses.distillation import hint_loss, kl_to_teacher
 from ltr.methods.base import ImageClassifier
 from ltr.methods.rkd import relational_terms
 from ltr.methods.stage import DataFacts
-from ltr.methods.teacher import KeptMaps, Teacher, check_teacher, read_network
+from ltr.methods.teacher import (
+    KeptMaps,
+    Teacher,
+    attention_of_levels,
+    check_maps,
+    check_teacher,
+    hint_regressor,
+    read_network,
+)
 from ltr.models.backbones import Backbone
-
-LEVELS = ("resnet32", "torchvision with backbone.name=resnet50", "timm with backbone.name=swin_tiny_patch4_window7_224")
 
 
 class AgainstTeacher(nn.Module):
@@ -125,12 +131,8 @@ class _OfMaps(AgainstTeacher):
         self, network: ImageClassifier, facts: DataFacts, teacher: str, same_split: bool, weight: float
     ) -> None:
         super().__init__(network, facts, teacher, same_split)
-        for whose, backbone in (("the student's", network.backbone), ("the teacher's", self.teacher.network.backbone)):
-            if not backbone.map_channels:
-                raise ConfigError(
-                    f"method.extras: {type(self).__name__} compares feature maps, and {whose} backbone has none; use "
-                    f"{LEVELS[0]}, {LEVELS[1]} or {LEVELS[2]}"
-                )
+        self.theirs = self.teacher.network.backbone.map_channels
+        check_maps(network.backbone, self.teacher.network.backbone, f"method.extras: {type(self).__name__}")
         self.weight = weight
         self.kept = kept_maps(network.backbone)
         self.teacher.wants_maps = True
@@ -158,14 +160,8 @@ class FitNet(_OfMaps):
         same_split: bool = True,
     ) -> None:
         super().__init__(network, facts, teacher, same_split, weight)
-        ours, theirs = network.backbone.map_channels, self.teacher.network.backbone.map_channels
-        if not -min(len(ours), len(theirs)) <= level < 0:
-            raise ConfigError(
-                f"method.extras: FitNet with level={level}; the networks share the levels "
-                f"{-min(len(ours), len(theirs))} to -1"
-            )
         self.level = level
-        self.regressor = HintRegressor(ours[level], theirs[level])
+        self.regressor = hint_regressor(network.backbone.map_channels, self.theirs, level, "method.extras: FitNet")
 
     def forward(self, batch: Batch, features: Tensor, logits: Tensor) -> Tensor:
         hint = self.teacher(batch).maps[self.level]
@@ -192,8 +188,7 @@ class AttentionTransfer(_OfMaps):
         super().__init__(network, facts, teacher, same_split, weight)
 
     def forward(self, batch: Batch, features: Tensor, logits: Tensor) -> Tensor:
-        pairs = zip(reversed(self.kept.maps), reversed(self.teacher(batch).maps))  # the coarsest is the last
-        return self.weight * torch.stack([attention_transfer(ours, theirs) for ours, theirs in pairs]).sum()
+        return self.weight * attention_of_levels(self.kept.maps, self.teacher(batch).maps)
 
 
 def shared_teacher(network: ImageClassifier, where: str) -> Teacher:

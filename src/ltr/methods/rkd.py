@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ltr.configuration.targets import locate
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
-from ltr.losses.distillation import kl_to_teacher
+from ltr.losses.distillation import HintRegressor, hint_loss, kl_to_teacher
 from ltr.losses.gathering import gathered
 from ltr.losses.relational import rkd_angle, rkd_distance
 from ltr.methods.base import ImageClassifier
 from ltr.methods.metric import EmbeddingNetwork, check_metric, check_sampler, nearest_alike
 from ltr.methods.stage import STAGE_KEYS, DataFacts, Method, Settings, Stage, StageOutput
-from ltr.methods.teacher import Teacher, check_teacher
+from ltr.methods.teacher import KeptMaps, Teacher, attention_of_levels, check_maps, check_teacher, hint_regressor
+from ltr.models.weights import seeded_construction
+from ltr.randomness import derive_seed
 
 Task = Literal["metric", "classification"]
 # (task, distance, angle): of the paper; for classification 25 and 50 are those of later re-implementations, too
+OF_MAPS = ("fitnet", "attention")
 DEFAULT_WEIGHTS: Mapping[str, tuple[float, float, float]] = {
     "metric": (0.0, 1.0, 2.0),
     "classification": (1.0, 25.0, 50.0),
@@ -51,9 +54,11 @@ class _Taught(ImageClassifier):
     Args:
         settings, facts, seed, role: see `ImageClassifier`.
         parents: with the teacher alone; None where a checkpoint is loaded into the network next.
-        weights: of ``task``, ``distance``, ``angle`` and ``hkd``.
+        weights: of ``task``, ``distance``, ``angle``, ``hkd``, ``fitnet`` and ``attention``.
         temperature: of ``hkd``.
+        level: of ``fitnet``, see `ltr.methods.teacher.hint_regressor`.
         reduction: of distances and angles.
+        teacher_channels: of the teacher's feature maps, where they are compared; None takes them from the parent.
     """
 
     def __init__(
@@ -66,13 +71,33 @@ class _Taught(ImageClassifier):
         *,
         weights: Mapping[str, float],
         temperature: float,
+        level: int,
         reduction: str,
+        teacher_channels: Sequence[int] | None = None,
     ) -> None:
         super().__init__(settings, facts, seed, role, parents)
-        self.options = {"weights": dict(weights), "temperature": temperature, "reduction": reduction}
         self.weights = weights
         self._parents = dict(parents or {})
         self._teacher: Teacher | None = None
+        self._kept: KeptMaps | None = None
+        self.regressor: HintRegressor | None = None
+        if any(weights[name] for name in OF_MAPS):
+            self._kept = KeptMaps(self.backbone)
+            if teacher_channels is None:
+                teacher_channels = self.teacher.network.backbone.map_channels
+                check_maps(self.backbone, self.teacher.network.backbone, f"method={type(self).__name__}")
+            if weights["fitnet"]:
+                with seeded_construction(derive_seed(seed, role, "regressor")):
+                    self.regressor = hint_regressor(
+                        self.backbone.map_channels, teacher_channels, level, "method.fitnet_weight"
+                    )
+        self.options = {
+            "weights": dict(weights),
+            "temperature": temperature,
+            "level": level,
+            "reduction": reduction,
+            "teacher_channels": None if teacher_channels is None else list(teacher_channels),
+        }
 
     @property
     def teacher(self) -> Teacher:
@@ -82,7 +107,11 @@ class _Taught(ImageClassifier):
             network = output.load()
             check_teacher(network, self.facts, f"({name})")
             self._teacher = Teacher(network)
+            self._teacher.wants_maps = self._kept is not None
         return self._teacher
+
+    def parameter_modules(self) -> dict[str, nn.Module]:
+        return {} if self.regressor is None else {"regressor": self.regressor}
 
     def optimisation(self, batches_per_epoch: int) -> Any:
         if self._parents:
@@ -105,8 +134,18 @@ class _Taught(ImageClassifier):
             if self.weights["hkd"]:
                 theirs = self.teacher(batch).scores
                 terms["hkd"] = kl_to_teacher(scores, theirs, self.options["temperature"]).mean()
+            if self._kept is not None:
+                terms |= self._of_maps(self._kept.take(), self.teacher(batch).maps)
         loss = torch.stack([self.weights[name] * term.float() for name, term in terms.items()]).sum()
         return {"loss": loss, "correct": correct, "logs": {name: term.detach() for name, term in terms.items()}}
+
+    def _of_maps(self, ours: list[Tensor], theirs: list[Tensor]) -> dict[str, Tensor]:
+        level, terms = self.options["level"], {}
+        if self.regressor is not None:
+            terms["fitnet"] = hint_loss(self.regressor(ours[level]), theirs[level])
+        if self.weights["attention"]:
+            terms["attention"] = attention_of_levels(ours, theirs)
+        return terms
 
 
 class MetricStudent(_Taught, EmbeddingNetwork):
@@ -140,6 +179,8 @@ class RKD(Method):
         distance_weight, angle_weight: of RKD-D and RKD-A; None is the task's: 1 and 2, or 25 and 50.
         task_weight: of the student's own loss; None is the task's: 0 (labels are not used), or 1.
         hkd_weight, temperature: of the divergence from the teacher's class probabilities; classification only.
+        fitnet_weight, level: of a hint (FitNets) and the feature map that it is of; 0 for none.
+        attention_weight: of attention transfer; 0 for none.
         reduction: see `ltr.losses.relational`.
         start_from: a finished run's folder or a checkpoint to take the teacher from, in place of training it; whatever
             its network, it must have learnt from the same split.
@@ -159,6 +200,9 @@ class RKD(Method):
         task_weight: float | None = None,
         hkd_weight: float = 0.0,
         temperature: float = 4.0,
+        fitnet_weight: float = 0.0,
+        level: int = -2,
+        attention_weight: float = 0.0,
         reduction: str = "all",
         start_from: str | None = None,
     ) -> None:
@@ -167,8 +211,9 @@ class RKD(Method):
         self.task = task
         self.teacher = teacher
         self.generations = generations
-        self.weights = dict(zip(("task", "distance", "angle"), chosen)) | {"hkd": float(hkd_weight)}
-        self.options = {"weights": self.weights, "temperature": temperature, "reduction": reduction}
+        others = {"hkd": hkd_weight, "fitnet": fitnet_weight, "attention": attention_weight}
+        self.weights = dict(zip(("task", "distance", "angle"), chosen)) | {k: float(v) for k, v in others.items()}
+        self.options = {"weights": self.weights, "temperature": temperature, "level": level, "reduction": reduction}
         self.start_from = start_from
         self.provides = ("features",) if task == "metric" else ("logits", "features")
         self.accepts_extras = task == "classification"
@@ -179,8 +224,8 @@ class RKD(Method):
             )
         if not any(self.weights.values()):
             raise ConfigError(
-                "method: task_weight, distance_weight, angle_weight and hkd_weight are all 0: the student would learn "
-                "nothing. Set one of them above 0"
+                "method: task_weight, distance_weight, angle_weight, hkd_weight, fitnet_weight, attention_weight are all "
+                "0: the student would learn nothing. Set one of them above 0"
             )
 
     @property

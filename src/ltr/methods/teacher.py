@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
+from ltr.losses.distillation import HintRegressor, attention_transfer
 from ltr.methods.base import ImageClassifier
 from ltr.methods.stage import DataFacts
 from ltr.models.backbones import Backbone
@@ -101,6 +103,46 @@ def read_network(where: str) -> Any:
     # what a run's folder holds and how files are read is known one floor above
     found = importlib.import_module("ltr.runs.keys").checkpoint_file(Path(where))
     return importlib.import_module("ltr.runs.checkpoint").load_network(found)
+
+
+def check_maps(student: Backbone, teacher: Backbone, what: str) -> None:
+    """Refuse networks without feature maps where those are compared.
+
+    Args:
+        what: compares them, for the message.
+
+    Raises:
+        ConfigError: one of them has none.
+    """
+    for whose, backbone in (("the student's", student), ("the teacher's", teacher)):
+        if not backbone.map_channels:
+            raise ConfigError(
+                f"{what} compares feature maps, and {whose} backbone has none; backbone=resnet32, torchvision with "
+                "backbone.name=resnet50 and timm with backbone.name=swin_tiny_patch4_window7_224 have some"
+            )
+
+
+def hint_regressor(student: Sequence[int], teacher: Sequence[int], level: int, what: str) -> HintRegressor:
+    """FitNets' learned map from the student's feature map of a level to the teacher's.
+
+    Args:
+        student, teacher: channels of their maps, coarsest last.
+        level: -1 is the coarsest map, -2 the one before it.
+        what: asks for it, for the message.
+
+    Raises:
+        ConfigError: a level that one of them has not.
+    """
+    shared = min(len(student), len(teacher))
+    if not -shared <= level < 0:
+        raise ConfigError(f"{what} with level={level}; the networks share the levels {-shared} to -1")
+    return HintRegressor(student[level], teacher[level])
+
+
+def attention_of_levels(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """Attention transfer summed over the levels that both have, the coarsest with the coarsest."""
+    pairs = zip(reversed(student), reversed(teacher))
+    return torch.stack([attention_transfer(ours, theirs) for ours, theirs in pairs]).sum()
 
 
 def check_teacher(network: Any, facts: DataFacts, where: str, same_split: bool = True) -> None:
