@@ -203,9 +203,8 @@ class Background:
         per_class = self._per_class(label, prediction) | {k: np.array(v) for k, v in ranked.items()}
         background = label == 0
         taken = np.bincount(prediction[background], minlength=self.num_foreground + 1)
-        metrics = self._metrics(per_class)
-        metrics["false_alarms_per_thousand"] = 1000 * float(ratio(taken[1:].sum(), background.sum()))
-        metrics["accuracy"] = mean(label == prediction)
+        false_alarms = 1000 * float(ratio(taken[1:].sum(), background.sum()))
+        metrics = self._metrics(per_class, false_alarms) | {"accuracy": mean(label == prediction)}
         return BackgroundResult(
             metrics,
             per_class,
@@ -251,7 +250,7 @@ class Background:
             "f1": ratio(2 * correct, n + predicted),
         }
 
-    def _metrics(self, per_class: dict[str, np.ndarray]) -> dict[str, float]:
+    def _metrics(self, per_class: dict[str, np.ndarray], false_alarms: float) -> dict[str, float]:
         """Means over foreground classes with judged images, in all and by shot group."""
         present = per_class["n"] > 0
         # a class that is never predicted has no precision: a zero in the mean, as in the code of the paper
@@ -262,14 +261,15 @@ class Background:
             "macro_f1": per_class["f1"],
         }
         found = {name: mean(value[present]) for name, value in values.items()}
-        for group in GROUPS:
-            mine = present & self.groups[group]
-            found |= {f"{name}_{group}": mean(value[mine]) for name, value in values.items()}
-            found[group] = found[f"macro_recall_{group}"]
+        found["false_alarms_per_thousand"] = false_alarms
         for name in _RANKED:
             if name != "average_precision":
                 value = per_class[name][present]
                 found[name] = mean(value[~np.isnan(value)])
+        for group in GROUPS:
+            mine = present & self.groups[group]
+            found |= {f"{name}_{group}": mean(value[mine]) for name, value in values.items()}
+            found[group] = found[f"macro_recall_{group}"]
         return found
 
     def _predictions(self) -> dict[str, np.ndarray]:

@@ -220,16 +220,16 @@ class OpenSet:
         accuracy = float(ratio(correct.sum(), known.sum()))
         metrics = {
             "closed_set_accuracy": accuracy,
-            "accuracy": accuracy,
-            **_averages(per_class["accuracy"], self.groups),
             "auroc": auroc(points),
             "aupr_known": aupr_known(points),
             "aupr_unknown": aupr_unknown(points),
+            "oscr": oscr(points),
             "fpr95_id_pos": fpr95_id_pos(points),
             "fpr95_ood_pos": fpr95_ood_pos(points),
             "detection_accuracy": detection_accuracy(points),
-            "oscr": oscr(points),
             "oscr_arpl": oscr_arpl(score[known], score[~known], correct),
+            "accuracy": accuracy,  # by the name that every protocol has
+            **_averages(per_class["accuracy"], self.groups),
         }
         for source, threshold in thresholds.items():
             metrics |= self._decided(score, prediction, label, threshold, source)

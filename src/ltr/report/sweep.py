@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ltr.report.collect import number
+from ltr.report.columns import COLUMNS, NO_FRACTIONS
 from ltr.report.style import NOTHING
 
 _METRIC = "balanced_accuracy"  # of results that do not name theirs
 _COLUMNS = {"accuracy": "all", "many": "many", "medium": "medium", "few": "few", "balanced_accuracy": "bACC"}
+_OF_THE_PROTOCOL = {protocol: columns for protocol, columns in COLUMNS.items() if protocol != "closed_set"}
 
 
 @dataclass(frozen=True)
@@ -36,24 +38,28 @@ class Job:
 def sweep_table(jobs: Sequence[Job]) -> str:
     """The sweep's table as aligned plain text; empty where no job has a result or an error.
 
-    Jobs that differ in nothing but their seed share a line. A cell is the mean in percent, with ± the standard
-    deviation (n - 1) over two or more seeds; metrics are those of the headline rows on test. ``*`` marks the line
-    with the highest mean of the runs' own metric on the validation split; without validation none is marked.
+    Jobs that differ in nothing but their seed share a line, and in a sweep over the published trials of a data set
+    those that differ in their trial too. A cell is the mean in percent, with ± the standard deviation (n - 1) over two
+    or more jobs; metrics are those of the headline rows on test. ``*`` marks the line with the highest
+    mean of the runs' own metric on the validation split; without validation none is marked.
     """
-    settings: dict[str, list[Job]] = {}
+    trials = {_trial(job) for job in jobs if job.result is not None} - {None}
+    settings: dict[Any, list[Job]] = {}
     for job in jobs:
         if job.result is not None:
-            settings.setdefault(job.result["group_hash"], []).append(job)
+            settings.setdefault(_setting(job, trials), []).append(job)
     selects = next((job.result.get("metric", _METRIC) for job in jobs if job.result is not None), _METRIC)
     common = set.intersection(*(set(job.overrides) for job in jobs)) if len(settings) > 1 else set()
-    lines = [["", "setting", "n", *_COLUMNS.values()]]
+    columns = next((_columns(job) for job in jobs if job.result is not None), _COLUMNS)
+    lines = [["", "setting", "n", *columns.values()]]
     validation = {key: _validation(group, selects) for key, group in settings.items()}
     scored = {key: value for key, value in validation.items() if value is not None}
     best = max(scored, key=lambda key: scored[key]) if scored and len(scored) == len(settings) > 1 else None
     for key, group in settings.items():
         metrics = [_headline(job)["metrics"] for job in group]
-        cells = [_cell([entry.get(name) for entry in metrics]) for name in _COLUMNS]
-        lines.append(["*" if key == best else "", _label(group[0], common), str(len(group)), *cells])
+        cells = [_cell([entry.get(name) for entry in metrics], name not in NO_FRACTIONS) for name in columns]
+        label = _label(group[0], common, averaged=len(trials) > 1)
+        lines.append(["*" if key == best else "", label, str(len(group)), *cells])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = []
     if settings:
@@ -61,7 +67,7 @@ def sweep_table(jobs: Sequence[Job]) -> str:
             left = [cell.ljust(width) for cell, width in zip(line[:2], widths[:2])]
             right = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:])]
             text.append("  ".join(left + right).rstrip())
-        text.append(_stages(jobs))
+        text.append(_stages(jobs) + (" and trials" if len(trials) > 1 else ""))
         if best is not None:
             text.append(f"* highest {selects} on the validation split")
     for job in jobs:
@@ -71,9 +77,26 @@ def sweep_table(jobs: Sequence[Job]) -> str:
     return "\n".join(text)
 
 
-def _label(job: Job, common: Collection[str]) -> str:
+def _trial(job: Job) -> Any:
+    return (job.result or {}).get("config", {}).get("dataset.trial")
+
+
+def _setting(job: Job, trials: Collection[Any]) -> Any:
+    """What jobs have in common that are averaged: all but the seed, and the trial where the sweep has several."""
+    assert job.result is not None
+    if len(trials) < 2:
+        return job.result["group_hash"]
+    config = job.result["config"].items()
+    return tuple(sorted((key, str(value)) for key, value in config if key != "seed" and not key.endswith(".trial")))
+
+
+def _columns(job: Job) -> Mapping[str, str]:
+    return _OF_THE_PROTOCOL.get(_headline(job).get("protocol", ""), _COLUMNS)
+
+
+def _label(job: Job, common: Collection[str], averaged: bool = False) -> str:
     """The job's overrides without those that all jobs share, the seed, paths and what is only shown."""
-    left_out = ("seed=", "paths.", "figures=", "callbacks.", "logger")
+    left_out = ("seed=", "paths.", "figures=", "callbacks.", "logger", *(["dataset.trial="] if averaged else []))
     own = [text for text in job.overrides if text not in common and not text.startswith(left_out)]
     return " ".join(own) or "(defaults)"
 
@@ -96,8 +119,8 @@ def _validation(jobs: Sequence[Job], metric: str) -> float | None:
     return statistics.fmean(found)
 
 
-def _cell(values: Sequence[Any]) -> str:
-    numbers = [100 * number(value) for value in values]
+def _cell(values: Sequence[Any], fractions: bool = True) -> str:
+    numbers = [(100 if fractions else 1) * number(value) for value in values]
     if any(value != value for value in numbers):
         return NOTHING
     mean = f"{statistics.fmean(numbers):.1f}"

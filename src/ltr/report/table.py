@@ -5,22 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ltr.report.collect import headline_row, number, run_title
+from ltr.report.columns import COLUMNS, PERCENT
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-# the closed-set protocol's columns: fractions, shown in percent; the others stand in result.json
-_COMPACT = {
-    "accuracy": "all",
-    "many": "many",
-    "medium": "medium",
-    "few": "few",
-    "balanced_accuracy": "bACC",
-    "geometric_mean": "GM",
-    "macro_f1": "F1",
-    "ece": "ECE",
-}
 
 
 def result_table(result: dict[str, Any]) -> Table:
@@ -97,13 +86,20 @@ def _cells(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _metric_columns(rows: list[dict[str, Any]]) -> dict[str, str]:
-    """Metric to heading: the compact selection for closed-set rows, everything for protocols not known here."""
-    columns: dict[str, str] = {}
+    """Metric to heading: the protocols' selections, and everything of protocols not known here."""
+    known: dict[str, str] = {}
+    others: dict[str, str] = {}
     for row in rows:
-        closed = row["protocol"] == "closed_set"
-        columns |= {key: key for key in row["metrics"] if not closed and key not in _COMPACT}
-    known = {key: heading for key, heading in _COMPACT.items() if any(key in row["metrics"] for row in rows)}
-    return known | columns
+        usual = COLUMNS.get(row["protocol"], COLUMNS["closed_set"])
+        known |= {key: heading for key, heading in usual.items() if key in row["metrics"]}
+        if row["protocol"] not in COLUMNS:
+            others |= {key: key for key in row["metrics"] if key not in usual}
+    # what has no value in any row (decisions without a threshold) says nothing; the groups say that they are empty
+    for key in set(known) - set(COLUMNS["closed_set"]):
+        values = [number(row["metrics"].get(key)) for row in rows]
+        if all(value != value for value in values):
+            del known[key]
+    return known | others
 
 
 def _label(row: dict[str, Any], key: str) -> str:
@@ -114,17 +110,17 @@ def _label(row: dict[str, Any], key: str) -> str:
 
 
 def _value(metrics: dict[str, Any], metric: str) -> str:
-    """Fractions of the compact columns in percent; other metrics, whose unit is not known here, as they are."""
+    """Fractions in percent; other metrics, and those whose unit is not known here, as they are."""
     value = number(metrics.get(metric))
     if value != value:
         return NOTHING
-    return f"{100 * value:.1f}" if metric in _COMPACT else f"{value:.4g}"
+    return f"{100 * value:.1f}" if metric in PERCENT else f"{value:.4g}"
 
 
 def _caption(result: dict[str, Any]) -> str:
     config = result["config"]
     many, few = config.get("evaluation.many_above", 100), config.get("evaluation.few_below", 20)
-    others = [metric for metric in _metric_columns(result["rows"]) if metric not in _COMPACT]
+    others = [heading for metric, heading in _metric_columns(result["rows"]).items() if metric not in PERCENT]
     hidden = len({row["variant"] for row in result["rows"]}) - len({row["variant"] for row in shown_rows(result)})
     more = f"; {hidden} more variants in curve.csv" if hidden else ""
     unit = f"percent, but {', '.join(others)} as they are" if others else "percent"

@@ -1,0 +1,39 @@
+"""Which metrics small tables show of each protocol, under which headings; all of them stand in ``result.json``."""
+
+from __future__ import annotations
+
+COLUMNS: dict[str, dict[str, str]] = {
+    "closed_set": {
+        "accuracy": "all",
+        "many": "many",
+        "medium": "medium",
+        "few": "few",
+        "balanced_accuracy": "bACC",
+        "geometric_mean": "GM",
+        "macro_f1": "F1",
+        "ece": "ECE",
+    },
+    "background": {
+        "map": "mAP",
+        "macro_f1": "F1",
+        "macro_precision": "precision",
+        "macro_recall": "recall",
+        "precision_at_10": "P@10",
+        "recall_at_precision_90": "R@P90",
+        "false_alarms_per_thousand": "alarms ‰",
+    },
+    "open_set": {
+        "closed_set_accuracy": "known",
+        "auroc": "AUROC",
+        "aupr_known": "AUPR known",
+        "aupr_unknown": "AUPR unknown",
+        "fpr95_id_pos": "FPR95 id+",
+        "fpr95_ood_pos": "FPR95 ood+",
+        "oscr": "OSCR",
+        "open_macro_f1_validation": "F1 val",
+    },
+}
+
+# numbers that are no fractions: they are shown as they are
+NO_FRACTIONS = ("false_alarms_per_thousand",)
+PERCENT = frozenset(name for columns in COLUMNS.values() for name in columns) - frozenset(NO_FRACTIONS)
