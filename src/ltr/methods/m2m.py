@@ -10,7 +10,9 @@ that a few gradient steps have moved to where g sees k and f sees less of k0:
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from ltr.configuration.pages import read_page, without_private
 from ltr.configuration.targets import locate
@@ -37,6 +39,7 @@ class M2m(Method):
 
     Args:
         start_from: a finished run's directory or a checkpoint to take g from, in place of training it.
+        representation: refused with a reason.
         options: those of `M2mClassifier`.
 
     Raises:
@@ -62,7 +65,14 @@ class M2m(Method):
         target: Target = "slot",
         insert: Insert = "generated",
         start_from: str | None = None,
+        representation: Mapping[str, Any] | None = None,
     ) -> None:
+        if representation is not None:
+            _refuse_joint_labels(representation, "method.representation")
+            raise ConfigError(
+                "method.representation: M2m trains its network from scratch and its generator as plain ERM. Another "
+                "generator can be given as a checkpoint: method.start_from"
+            )
         if accept_on == "prob" and gamma > 1:
             raise ConfigError(f"method.gamma={gamma}: no probability is above 1; method.accept_on=loss takes any")
         self.start_from = start_from
@@ -107,12 +117,16 @@ class M2m(Method):
         if self.options["seed_source"] == "dataset" and settings.augment.get("files"):
             raise ConfigError(ONLY_IN_MEMORY)
         for page in settings.extras:
-            if str(page.get("_target_", "")).startswith("ltr.methods.sla"):
-                raise ConfigError(
-                    "method.extras: SLA does not combine with method=m2m. SLA shows every image under M transforms "
-                    "and trains joint labels of class and transform; M2m's generator knows upright images and plain "
-                    "classes, so that it can neither judge nor make the images of a joint label. Use one of the two"
-                )
+            _refuse_joint_labels(page, "method.extras")
+
+
+def _refuse_joint_labels(page: Mapping[str, Any], where: str) -> None:
+    if str(page.get("_target_", "")).startswith("ltr.methods.sla"):
+        raise ConfigError(
+            f"{where}: SLA does not combine with method=m2m. SLA shows every image under M transforms and trains joint "
+            "labels of class and transform; M2m's generator knows upright images and plain classes, so that it can "
+            "neither judge nor make the images of a joint label. Use one of the two"
+        )
 
 
 def plain_representation(settings: Settings, facts: DataFacts, name: str, start_from: str | None = None) -> Stage:
