@@ -224,8 +224,8 @@ class RKD(Method):
             )
         if not any(self.weights.values()):
             raise ConfigError(
-                "method: task_weight, distance_weight, angle_weight, hkd_weight, fitnet_weight, attention_weight are all "
-                "0: the student would learn nothing. Set one of them above 0"
+                "method: task_weight, distance_weight, angle_weight, hkd_weight, fitnet_weight and attention_weight: all "
+                "are 0, and the student would learn nothing. Set one of them above 0"
             )
 
     @property
