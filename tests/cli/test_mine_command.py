@@ -102,8 +102,8 @@ def test_another_top_needs_another_folder_or_again(command, finished_run, pool):
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_goes_on_where_it_was(command, finished_run, tmp_path):
-    pool = draw(tmp_path / "many", 1500)
-    common = [finished_run, pool, "--top", "7", "--chunk", "40", "--batch-size", "40"]
+    pool = draw(tmp_path / "many", 400)
+    common = [finished_run, pool, "--top", "7", "--chunk", "20", "--batch-size", "20"]
     assert command(*common, "--out", "whole")[0] == 0
     code = "import sys\nfrom ltr.cli import mine\nsys.argv[0] = 'ltr-mine'\nmine()"
     words = [sys.executable, "-c", code, *map(str, common), "--out", "killed", "--workers", "0"]

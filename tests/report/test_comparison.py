@@ -1,0 +1,348 @@
+"""What is averaged, what may share a table, what is the best: against calculations by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from made_up_outputs import write
+from made_up_runs import row
+
+from ltr.errors import ConfigError, DataError
+from ltr.report.beside import PublishedNumbers
+from ltr.report.comparison import marks, sections
+from ltr.report.compose import Options, composed
+from ltr.report.gather import finished_runs
+from ltr.report.series import curves
+
+
+def tables(outputs, **options):
+    return sections(finished_runs([outputs]).runs, **options)
+
+
+def bacc(*values: float) -> list[dict[str, float]]:
+    return [{"balanced_accuracy": value} for value in values]
+
+
+def seeds(outputs, method, *values, **more):
+    for seed, value in enumerate(values):
+        write(outputs, method, seed, metrics={"balanced_accuracy": value}, **more)
+
+
+# -- averages -----------------------------------------------------------------------------------------------------
+
+
+def test_a_line_is_the_mean_and_standard_deviation_over_seeds(tmp_path):
+    seeds(tmp_path, "erm", 0.70, 0.72, 0.77)
+    (table,) = tables(tmp_path)
+    (line,) = table.lines
+    assert line.seeds == [0, 1, 2]
+    assert line.mean("balanced_accuracy") == pytest.approx(0.73)
+    # by hand: ((3^2 + 1^2 + 4^2) / 2)^0.5 = 13^0.5 percent
+    assert line.deviation("balanced_accuracy") == pytest.approx(math.sqrt(13) / 100)
+
+
+def test_one_run_has_no_standard_deviation(tmp_path):
+    write(tmp_path)
+    (table,) = tables(tmp_path)
+    assert math.isnan(table.lines[0].deviation("accuracy"))
+
+
+def test_runs_are_grouped_by_everything_but_their_seed(tmp_path):
+    seeds(tmp_path, "erm", 0.7, 0.8)
+    write(tmp_path, "erm", 2, config={"optimizer.lr": 0.2})
+    (table,) = tables(tmp_path)
+    assert sorted(len(line.runs) for line in table.lines) == [1, 2]
+
+
+def test_a_mean_over_seeds_of_which_one_has_nothing_to_average_is_none(tmp_path):
+    write(tmp_path, "erm", 0, metrics={"few": 0.2})
+    write(tmp_path, "erm", 1, metrics={"few": None})
+    (table,) = tables(tmp_path)
+    assert math.isnan(table.lines[0].mean("few"))
+    assert math.isnan(table.lines[0].deviation("few"))
+
+
+def test_the_same_run_in_two_places_counts_once(tmp_path):
+    write(tmp_path / "a")
+    write(tmp_path / "b")
+    found = finished_runs([tmp_path / "a", tmp_path / "b"])
+    assert (len(found.runs), found.twice) == (1, 1)
+
+
+def test_seeds_that_chose_different_values_of_a_number_are_one_line(tmp_path):
+    for seed, chosen in enumerate(("0.5", "0.7")):
+        write(tmp_path, "tau_norm", seed, variant=f"tau={chosen}", metrics={"balanced_accuracy": 0.5 + seed / 10})
+    (table,) = tables(tmp_path)
+    (line,) = table.lines
+    assert line.mean("balanced_accuracy") == pytest.approx(0.55)
+    assert line.variant == "tau chosen"
+
+
+# -- what may be compared -----------------------------------------------------------------------------------------
+
+
+def test_other_test_images_are_another_table_and_are_warned_of(tmp_path):
+    write(tmp_path, "erm", split="cifar10-exp100-cao")
+    write(tmp_path, "crt", split="cifar10-exp100-cao-val_test_fraction0.1", config={"dataset.val": "test_fraction"})
+    report = composed(finished_runs([tmp_path]), Options())
+    assert len(report.parts) == 2
+    assert any("2 different splits" in line for line in report.warnings)
+
+
+def test_what_was_selected_on_test_stands_apart_and_is_never_the_best(tmp_path):
+    write(tmp_path, "erm", metrics={"balanced_accuracy": 0.5})
+    write(tmp_path, "crt", metrics={"balanced_accuracy": 0.6})
+    write(tmp_path, "lws", metrics={"balanced_accuracy": 0.9}, selection="best_test")
+    report = composed(finished_runs([tmp_path]), Options())
+    (part,) = report.parts
+    assert [line.label for line in part.section.lines] == ["crt", "erm"]
+    assert [line.label for line in part.section.apart] == ["lws"]
+    last = part.sheet.rows[-1]
+    assert last[0].text == "lws (selected on test)"
+    assert all(cell.mark != "best" for cell in last)
+    assert any("selected on the test set" in line for line in report.warnings)
+
+
+def test_protocols_are_tables_of_their_own_and_scorers_lines(tmp_path):
+    rows = [row({"accuracy": 0.5, "balanced_accuracy": 0.5})]
+    rows += [
+        row({"auroc": value, "fpr95_id_pos": 1 - value}, protocol="open_set", scorer=scorer)
+        for scorer, value in (("msp", 0.8), ("max_logit", 0.9))
+    ]
+    write(tmp_path, rows=rows)
+    closed, opened = tables(tmp_path)
+    assert (closed.protocol, opened.protocol) == ("closed_set", "open_set")
+    assert sorted(line.label for line in opened.lines) == ["erm max_logit", "erm msp"]
+
+
+def test_rows_of_the_validation_split_are_no_results(tmp_path):
+    rows = [row({"accuracy": 0.9}, split="val", headline=False), row({"accuracy": 0.5})]
+    write(tmp_path, rows=rows)
+    (table,) = tables(tmp_path)
+    assert table.lines[0].mean("accuracy") == 0.5
+
+
+# -- best and ties ------------------------------------------------------------------------------------------------
+
+
+def test_ties_are_within_one_standard_deviation_of_the_best(tmp_path):
+    seeds(tmp_path, "best", 0.78, 0.80, 0.82)  # 0.80 ± 0.02
+    seeds(tmp_path, "near", 0.79, 0.79, 0.79)  # 0.01 away
+    seeds(tmp_path, "far", 0.77, 0.77, 0.77)  # 0.03 away
+    seeds(tmp_path, "wide", 0.66, 0.76, 0.86)  # 0.04 away, its own s.d. is 0.10
+    (table,) = tables(tmp_path)
+    labels = [line.label for line in table.lines]
+    found = marks(table.lines, "balanced_accuracy")
+    assert {labels[place] for place in found.best} == {"best"}
+    assert {labels[place] for place in found.ties} == {"near", "wide"}
+
+
+def test_where_smaller_is_better_the_smallest_is_the_best(tmp_path):
+    for method, value in (("a", 0.1), ("b", 0.2)):
+        write(tmp_path, method, metrics={"ece": value})
+    (table,) = tables(tmp_path, sort_by="ece")
+    assert [line.label for line in table.lines] == ["a", "b"]
+    assert marks(table.lines, "ece").best == {0}
+
+
+def test_equal_lines_are_all_the_best_and_one_alone_is_nothing(tmp_path):
+    write(tmp_path, "a")
+    (table,) = tables(tmp_path)
+    assert not marks(table.lines, "accuracy").best
+    write(tmp_path, "b")
+    (table,) = tables(tmp_path)
+    assert marks(table.lines, "accuracy").best == {0, 1}
+
+
+def test_a_line_without_a_number_is_neither_best_nor_tied(tmp_path):
+    write(tmp_path, "a", metrics={"few": None})
+    for method, value in (("b", 0.1), ("c", 0.2)):
+        write(tmp_path, method, metrics={"few": value})
+    (table,) = tables(tmp_path, sort_by="few")
+    assert [line.label for line in table.lines] == ["c", "b", "a"]
+    assert marks(table.lines, "few").best == {0}
+
+
+# -- names --------------------------------------------------------------------------------------------------------
+
+
+def test_lines_of_one_name_are_told_apart_by_what_differs(tmp_path):
+    write(tmp_path, "erm", config={"loss._target_": "ltr.losses.classification.LDAM", "loss.scale": 30})
+    write(tmp_path, "erm", config={"loss.gamma": 1})
+    write(tmp_path, "crt", config={"optimizer.lr": 0.1})
+    write(tmp_path, "crt", config={"optimizer.lr": 0.2})
+    (table,) = tables(tmp_path)
+    assert {line.label for line in table.lines} == {
+        "erm loss=LDAM", "erm loss=CrossEntropy", "crt optimizer.lr=0.1", "crt optimizer.lr=0.2",
+    }  # fmt: skip
+
+
+def test_lines_are_named_after_any_setting(tmp_path):
+    write(tmp_path, "erm", config={"optimizer.lr": 0.1})
+    (table,) = tables(tmp_path, by=("method", "loss", "optimizer.lr"))
+    assert table.lines[0].label == "erm CrossEntropy 0.1"
+
+
+def test_lines_that_nothing_shown_tells_apart_have_part_of_their_hash(tmp_path):
+    write(tmp_path, "erm")
+    write(tmp_path, "erm", config={"new.key": 1})
+    (table,) = tables(tmp_path)
+    assert len({line.label for line in table.lines}) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        (Options(by=("metod",)), "Did you mean 'method'"),
+        (Options(metrics=("feww",)), "Did you mean 'few'"),
+        (Options(datasets=("cifar10",)), "Did you mean 'cifar10_lt'"),
+        (Options(against="er"), "no line has this name"),
+    ],
+)
+def test_names_that_are_not_there_are_refused_with_a_hint(tmp_path, options, hint):
+    write(tmp_path)
+    with pytest.raises(ConfigError, match=hint):
+        composed(finished_runs([tmp_path]), options)
+
+
+# -- what is read -------------------------------------------------------------------------------------------------
+
+
+def test_unfinished_and_damaged_runs_are_counted_and_left_out(tmp_path):
+    write(tmp_path, "erm")
+    unfinished = tmp_path / "cifar10_lt" / "erm" / "erm-s9-0"
+    unfinished.mkdir()
+    (unfinished / "config.yaml").write_text("{}")
+    damaged = write(tmp_path, "crt")
+    (damaged / "result.json").write_text('{"schema_version": 1, "rows"')
+    found = finished_runs([tmp_path])
+    assert (len(found.runs), found.unfinished, len(found.damaged)) == (1, 1, 1)
+    report = composed(found, Options())
+    assert any("1 unfinished" in line for line in report.warnings)
+    assert any("cannot be read" in line for line in report.warnings)
+
+
+def test_a_run_directory_itself_and_nothing_in_the_store_is_read(tmp_path):
+    folder = write(tmp_path, "erm")
+    write(tmp_path / "stages", "crt")
+    assert len(finished_runs([folder]).runs) == 1
+    assert len(finished_runs([tmp_path]).runs) == 1
+
+
+def test_a_folder_without_runs_is_named(tmp_path):
+    with pytest.raises(DataError, match="no finished run"):
+        finished_runs([tmp_path])
+    with pytest.raises(DataError, match="no such folder"):
+        finished_runs([tmp_path / "nothing"])
+
+
+# -- cost ---------------------------------------------------------------------------------------------------------
+
+
+def test_cost_counts_every_stage_and_speed_the_first(tmp_path):
+    stages = [
+        {"name": "representation", "key": "a", "status": "reused", "seconds": 124.06},
+        {"name": "classifier", "key": "b", "status": "trained", "seconds": 10.0},
+    ]
+    write(tmp_path, "crt", stages=stages)
+    (table,) = tables(tmp_path)
+    assert table.lines[0].seconds == pytest.approx(134.06)
+    assert table.lines[0].images_per_second == pytest.approx(12406 * 10 / 124.06)
+
+
+def test_speed_counts_only_the_steps_that_were_made(tmp_path):
+    write(tmp_path, config={"trainer.limit_train_batches": 2, "batch_size": 100})
+    (table,) = tables(tmp_path)
+    assert table.lines[0].images_per_second == pytest.approx(200 * 10 / 124.06)
+
+
+# -- sweeps -------------------------------------------------------------------------------------------------------
+
+
+def test_lines_that_differ_in_beta_alone_are_a_curve(tmp_path):
+    for beta, few in ((0.9, 0.1), (0, 0.05), (0.99, 0.3)):
+        for seed in (0, 1):
+            config = {"loss.beta": beta, "dataset.beta": beta}
+            write(tmp_path, "erm", seed, config=config, metrics={"few": few + 0.02 * seed})
+    write(tmp_path, "erm", config={"loss.beta": 0.5, "optimizer.lr": 9})
+    (table,) = tables(tmp_path)
+    (curve,) = curves(table)
+    assert curve.key == "loss.beta"
+    assert [point.value for point in curve.points] == ["0", "0.9", "0.99"]
+    assert [point.means["few"] for point in curve.points] == pytest.approx([0.06, 0.11, 0.31])
+    assert curve.points[0].deviations["few"] == pytest.approx(0.02 / math.sqrt(2))
+
+
+def test_two_values_are_no_curve(tmp_path):
+    for tau in (0.5, 1.0):
+        write(tmp_path, "tau_norm", config={"method.tau": tau})
+    (table,) = tables(tmp_path)
+    assert not curves(table)
+
+
+def test_a_learned_b0_stands_behind_the_numbers(tmp_path):
+    for b0 in (None, 1.0, -1.0):
+        write(tmp_path, "background_splitting", config={"method.b0": b0})
+    (table,) = tables(tmp_path)
+    assert [point.value for point in curves(table)[0].points] == ["-1.0", "1.0", "null"]
+
+
+def test_the_values_that_one_run_judged_are_a_curve(tmp_path):
+    for seed in (0, 1):
+        rows = [
+            row({"balanced_accuracy": tau / 10 + seed / 100, "few": None}, variant=f"tau={tau}", headline=tau == 2)
+            for tau in (2, 10, 1)
+        ]
+        rows += [row({"balanced_accuracy": 0.9}, variant="tau=1", split="val", headline=False)]
+        write(tmp_path, "tau_norm", seed, rows=rows)
+    (table,) = tables(tmp_path)
+    (curve,) = curves(table)
+    assert [point.value for point in curve.points] == ["1", "2", "10"]
+    assert curve.points[1].means["balanced_accuracy"] == pytest.approx(0.205)
+    assert [point.is_headline for point in curve.points] == [False, True, False]
+    assert math.isnan(curve.points[0].means["few"])
+
+
+def test_any_setting_can_be_asked_for_as_a_curve(tmp_path):
+    for lr in (0.1, 0.2, 0.3):
+        write(tmp_path, config={"optimizer.lr": lr})
+    (table,) = tables(tmp_path)
+    assert not curves(table)
+    assert [curve.key for curve in curves(table, ["optimizer.lr"])] == ["optimizer.lr"]
+
+
+# -- published numbers --------------------------------------------------------------------------------------------
+
+
+def composed_config(*overrides: str) -> dict:
+    """The flat configuration that a run with these overrides would write."""
+    from ltr.configuration.check import checked
+    from ltr.configuration.overrides import composed as compose
+    from ltr.configuration.pages import leaves, without_private
+
+    return dict(leaves(without_private(checked(compose(list(overrides))))))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "accuracy"),
+    [
+        (["experiment=cifar100_lt_ldam_drw"], 42.04),
+        (["experiment=cifar100_lt_ldam_drw", "trainer.max_epochs=30", "dataset.val=test_fraction"], 42.04),
+        (["experiment=cifar100_lt_erm"], 38.32),
+        (["experiment=cifar100_lt_erm", "loss=ldam"], 39.6),  # what the page of plain LDAM is
+        (["experiment=cifar100_lt_erm", "loss=focal_softmax"], None),
+        (["experiment=cifar100_lt_erm", "dataset.imbalance_factor=50"], None),
+        (["experiment=cifar100_lt_erm", "sampler=square_root"], None),
+        (["experiment=cifar100_lt_crt"], 40.26),
+        (["dataset=digits_lt"], None),
+    ],
+)
+def test_a_published_number_stands_beside_the_runs_that_it_is_of(tmp_path, overrides, accuracy):
+    folder = write(tmp_path)
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**result, "config": composed_config(*overrides)}))
+    (table,) = tables(tmp_path)
+    found = PublishedNumbers().of(table.lines[0])
+    assert (found.accuracy if found else None) == accuracy
