@@ -283,7 +283,7 @@ class HerbsNetwork(ImageClassifier):
                 found = torch.autograd.grad(term, trained, retain_graph=True, allow_unused=True)
                 norms.append(torch.stack([g.float().norm() for g in found if g is not None]).norm())
             self.gradient_norms.copy_(torch.stack(norms))  # type: ignore[operator]
-        return {f"gradient_{name}": norm for name, norm in zip(weighted, self.gradient_norms.clone())}  # type: ignore[arg-type, operator]
+        return {f"gradient_{name}": norm for name, norm in zip(weighted, self.gradient_norms.clone())}  # type: ignore[operator]
 
     # -- what is handed on ---------------------------------------------------------------------------------------
 
