@@ -213,7 +213,7 @@ def test_snapshots_are_of_the_first_and_last_epochs_and_survive_a_checkpoint():
 def test_wider_features_have_no_snapshots():
     built, _ = network("method=rpl")
     assert built.history is None
-    assert set(built.artifacts()) == {"points", "radius"}
+    assert set(built.artifacts()) == {"points", "radius", "radius_divisor"}
 
 
 @pytest.mark.parametrize("loss", ["ldam", "focal_softmax", "class_balanced", "balanced_softmax"])

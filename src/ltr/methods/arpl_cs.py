@@ -79,8 +79,10 @@ class ConfusedNetwork(AdversarialNetwork):
         if self.trainer.world_size > 1:
             raise ConfigError("method=arpl_cs trains three networks in turn, on one device only: trainer.devices=1")
         main = super().configure_optimizers()
-        adam = {"lr": self.gan_lr, "betas": (0.5, 0.999)}
-        others = [torch.optim.Adam(module.parameters(), **adam) for module in (self.generator, self.discriminator)]
+        others = [
+            torch.optim.Adam(module.parameters(), lr=self.gan_lr, betas=(0.5, 0.999))
+            for module in (self.generator, self.discriminator)
+        ]
         return [main["optimizer"], *others], [main["lr_scheduler"]]
 
     def noise(self, rows: int, batch_index: int) -> Tensor:

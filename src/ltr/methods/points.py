@@ -159,11 +159,12 @@ class PointNetwork(ImageClassifier):
         plain.head.load_state_dict({"weight": weight.detach(), "bias": bias.detach()})
         return plain.train(self.training)
 
-    def artifacts(self) -> dict[str, np.ndarray]:
+    def artifacts(self) -> dict[str, Any]:
         """The points, and where the features have width 2 the snapshots of `FeatureHistory`."""
         found = {"points": self.head.points.detach().cpu().numpy()}
         if isinstance(self.head, ReciprocalPoints):
             found["radius"] = self.head.radius.detach().cpu().numpy()
+            found["radius_divisor"] = np.int64(self.head.open_divisor)  # R bounds squared distances over it
         return found if self.history is None else found | self.history.arrays()
 
 

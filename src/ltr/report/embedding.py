@@ -1,0 +1,127 @@
+"""Picture: features of width two over training, the points and radii of the classes, and unknown images at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from ltr.errors import DataError
+from ltr.report.collect import Run
+from ltr.report.style import INK, PALE, headline_title, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Arrays = Mapping[str, np.ndarray]
+
+# told apart by all common kinds of colour blindness (Paul Tol's muted scheme); more classes take them again
+_COLOURS = (
+    "#332288", "#DDCC77", "#CC6677", "#117733", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499", "#661100",
+)  # fmt: skip
+_NAMED_CLASSES = len(_COLOURS)
+_SNAPSHOTS = 2  # before the last epoch
+
+
+def feature_plane(run: Run, path: Path) -> bool:
+    """Training features after some epochs, then test images of known classes and images of unknown ones.
+
+    Each class has a colour; its points are crosses. Where the method has a radius, a circle of it stands around each
+    point: the open-space term draws the features of the class onto it. Unknown images are black dots.
+
+    Returns:
+        False where the run's features are not of width two.
+    """
+    found = {name: _read(run.path / "artifacts" / f"{name}.npz") for name in ("representation", "embedding")}
+    if "history_features" not in found["representation"] or "test_features" not in found["embedding"]:
+        return False
+    trained, judged = found["representation"], found["embedding"]
+    epochs = trained["history_epochs"]
+    before = list(range(len(epochs) - 1))[:_SNAPSHOTS]
+    panels = len(before) + 2
+    with picture(path, 4.3 * panels, 5.0) as figure:
+        headline_title(figure, run)
+        axes = figure.subplots(1, panels, squeeze=False)[0]
+        for place, snapshot in zip(axes, [*before, len(epochs) - 1]):
+            features, labels = trained["history_features"][snapshot], trained["history_labels"][snapshot]
+            _images(place, features[labels >= 0], labels[labels >= 0])
+            _points(place, trained["history_points"][snapshot], _lengths(trained, trained["history_radius"][snapshot]))
+            place.set_title(f"training images, epoch {epochs[snapshot]}", loc="left", fontsize=12)
+        last = axes[-1]
+        _images(last, judged["test_features"], judged["test_labels"])
+        if "unknown_features" in judged:
+            unknown = judged["unknown_features"]
+            last.scatter(unknown[:, 0], unknown[:, 1], s=7, color=INK, alpha=0.6, linewidths=0, zorder=2.5)
+        _points(last, trained["points"], _lengths(trained, trained.get("radius")))
+        last.set_title("test images, known and unknown", loc="left", fontsize=12)
+        for place in axes:
+            place.set_aspect("equal", adjustable="datalim")
+        handles = _legend(run, trained["points"].shape[0], trained.get("radius") is not None, judged)
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3 * panels))
+    return True
+
+
+def _read(path: Path) -> Arrays:
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError, BadZipFile) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}). Run the same command again to write it anew (resume=never)."
+        ) from error
+
+
+def _lengths(trained: Arrays, radius: np.ndarray | None) -> np.ndarray:
+    """Radii as lengths in the plane, [C] (NaN where there is none): R bounds squared distances over the divisor."""
+    classes = trained["points"].shape[0]
+    if radius is None:
+        return np.full(classes, np.nan)
+    squares = np.broadcast_to(radius, classes) * float(trained.get("radius_divisor", 1))
+    return np.sqrt(np.where(squares > 0, squares, np.nan))
+
+
+def colour(label: int) -> str:
+    """The colour of a class."""
+    return _COLOURS[label % len(_COLOURS)]
+
+
+def _images(axes: Axes, features: np.ndarray, labels: np.ndarray) -> None:
+    colours = np.array(_COLOURS)[labels % len(_COLOURS)]
+    axes.scatter(features[:, 0], features[:, 1], s=7, c=colours, alpha=0.55, linewidths=0, zorder=2)
+
+
+def _points(axes: Axes, points: np.ndarray, lengths: np.ndarray) -> None:
+    """Points [C, M, 2] as crosses, radii [C] as circles around them; the circles do not widen the view."""
+    from matplotlib.patches import Circle
+
+    for label, of_class in enumerate(points):
+        look: dict[str, Any] = {"marker": "X", "s": 90, "edgecolors": "white", "linewidths": 0.9, "zorder": 4}
+        axes.scatter(of_class[:, 0], of_class[:, 1], color=colour(label), **look)
+        if np.isfinite(lengths[label]):
+            for x, y in of_class:
+                axes.add_artist(
+                    Circle((x, y), lengths[label], fill=False, color=colour(label), alpha=0.45, linewidth=1.2)
+                )
+
+
+def _legend(run: Run, classes: int, radius: bool, judged: Arrays) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    def mark(label: str, **look: Any) -> Any:
+        return Line2D([], [], linestyle="none", label=label, **look)
+
+    handles = []
+    if classes <= _NAMED_CLASSES:
+        names = run.per_class["class_name"]
+        handles = [mark(str(names[c]), marker="o", markersize=7, color=colour(c)) for c in range(classes)]
+    if "unknown_features" in judged:
+        handles.append(mark("unknown", marker="o", markersize=5, color=INK))
+    handles.append(mark("points of the classes", marker="X", markersize=9, color=PALE))
+    if radius:
+        handles.append(Line2D([], [], color=PALE, alpha=0.6, linewidth=1.2, label="radius"))
+    return handles
