@@ -143,15 +143,15 @@ def _comment(page: Path) -> str:
 
 
 def _describe(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
-    from ltr.configuration.targets import instantiate
     from ltr.console import plain_warnings
     from ltr.data.description import describe
+    from ltr.data.exclusion import read_split
     from ltr.report.data_pictures import class_frequency
 
     bounds = config["evaluation"]["many_above"], config["evaluation"]["few_below"]
     with plain_warnings():
         source = _read(config)
-        split: Split = instantiate(config["dataset"]["split"], source)
+        split = read_split(config["dataset"], source)
         about = describe(split)
         for line in _numbers(source, split, about, *bounds):
             print(line)

@@ -16,6 +16,7 @@ from ltr.data.batch import Batch, to_device
 from ltr.data.decode import orientation, to_rgb
 from ltr.data.loading import EpochLoader
 from ltr.data.packed import refuse_too_few_pixels
+from ltr.data.replacement import Failure, Replacements, Skipped
 from ltr.data.source import ImageFiles
 from ltr.errors import ConfigError, DataError
 from ltr.randomness import derive_seed, uniforms
@@ -141,34 +142,46 @@ class Task(NamedTuple):
     indices: np.ndarray  # int64 [B]
     positions: np.ndarray  # int64 [B]
     seed: int | None  # of the epoch's random crops; None for evaluation's crop
-
-
-class Failure(NamedTuple):
-    """What a worker sends instead of pixels: an exception would come out with its traceback as text."""
-
-    image: int
-    path: str
-    reason: str
+    replace_seed: int | None = None  # of what takes the place of an image that cannot be read; None: nothing does
 
 
 class _Files(Dataset):
     """Tasks to pixels; lives in the workers."""
 
-    def __init__(self, files: ImageFiles, crop: FileCrop) -> None:
+    def __init__(self, files: ImageFiles, crop: FileCrop, replacements: Replacements | None) -> None:
         self.files = files
         self.crop = crop
+        self.replacements = replacements
 
-    def __getitem__(self, task: Task) -> tuple[Task, Tensor | Failure]:
+    def __getitem__(self, task: Task) -> tuple[Task, Tensor | Failure, list[Failure]]:
+        """The task (with the images that were really read), their pixels, and those that could not be read."""
         size = self.crop.size
         pixels = np.empty((len(task.indices), size, size, 3), dtype=np.uint8)
         uniform = None if task.seed is None else uniforms(task.seed, task.positions, 4 * ATTEMPTS)
+        skipped: list[Failure] = []
         for row, index in enumerate(task.indices):
-            try:
-                opened = self.files.open(int(index))
-                pixels[row] = self.crop.read(opened, None if uniform is None else uniform[row], exif=self.files.exif)
-            except Exception as error:  # decoders raise whatever they like for a damaged file
-                return task, Failure(int(index), self.files.path(int(index)), f"{type(error).__name__}: {error}")
-        return task, torch.from_numpy(pixels)
+            drawn = None if uniform is None else uniform[row]
+            failure = self._read(int(index), drawn, pixels[row])
+            if failure is None:
+                continue
+            if self.replacements is None or task.replace_seed is None:
+                return task, failure, skipped
+            skipped.append(failure)
+            for other in self.replacements.candidates(int(index), task.replace_seed, int(task.positions[row])):
+                if self._read(int(other), drawn, pixels[row]) is None:
+                    task.indices[row] = other
+                    break
+            else:
+                return task, failure, skipped
+        return task, torch.from_numpy(pixels), skipped
+
+    def _read(self, index: int, uniform: np.ndarray | None, into: np.ndarray) -> Failure | None:
+        """Decode one image into ``into`` [size, size, 3], or say why that cannot be done."""
+        try:
+            into[:] = self.crop.read(self.files.open(index), uniform, exif=self.files.exif)
+        except Exception as error:  # decoders raise whatever they like for a damaged file
+            return Failure(index, self.files.path(index), f"{type(error).__name__}: {error}")
+        return None
 
 
 class _Tasks:
@@ -197,11 +210,13 @@ class FileLoader(EpochLoader):
         device: where batches go.
         num_workers: processes; 0 decodes in this one.
         train: random crops, where ``crop.random`` asks for them; else evaluation's.
+        replacements: what takes the place of a training image that cannot be read; None: such an image is an error.
         order, batch_size, positions, length, augment, seed_of_epoch: as in `DeviceLoader`.
 
     Raises:
         ConfigError: packed images have fewer pixels than ``crop`` asks for.
-        DataError: while iterating, for a file that cannot be read; it names path and index.
+        DataError: while iterating, for a file that cannot be read, or more of them than ``replacements`` allow; it
+            names path and index.
     """
 
     def __init__(
@@ -219,6 +234,7 @@ class FileLoader(EpochLoader):
         seed_of_epoch: Callable[[int], int] = lambda epoch: epoch,
         num_workers: int = 0,
         train: bool = False,
+        replacements: Replacements | None = None,
     ) -> None:
         super().__init__(order=order, batch_size=batch_size, positions=positions, length=length)
         refuse_too_few_pixels(files, crop.resize)
@@ -227,9 +243,10 @@ class FileLoader(EpochLoader):
         self.augment = augment
         self.seed_of_epoch = seed_of_epoch
         self.random = train and crop.random
+        self.replacements = replacements if train else None  # evaluation judges every image, or none
         self._tasks = _Tasks()
         self._workers = DataLoader(
-            _Files(files, crop),
+            _Files(files, crop, self.replacements),
             batch_size=None,
             sampler=self._tasks,
             num_workers=num_workers,
@@ -243,9 +260,12 @@ class FileLoader(EpochLoader):
         seed = self.seed_of_epoch(epoch)
         crop_seed = derive_seed(seed, "crop") if self.random else None
         parts = [slice(n * self.batch_size, (n + 1) * self.batch_size) for n in range(first, len(self))]
-        self._tasks.tasks = [Task(indices[part], positions[part], crop_seed) for part in parts]
+        replace_seed = seed if self.replacements is not None else None
+        self._tasks.tasks = [Task(indices[part].copy(), positions[part], crop_seed, replace_seed) for part in parts]
+        skipped = Skipped(len(indices), self.replacements.most if self.replacements else 0.0)
         failure = None
-        for number, (task, pixels) in enumerate(self._workers, start=first):
+        for number, (task, pixels, failed) in enumerate(self._workers, start=first):
+            skipped.add(failed)
             if isinstance(pixels, Failure):
                 failure = pixels
                 break  # and raise out of the loop: the workers end with it, and not when the traceback is collected
@@ -256,6 +276,8 @@ class FileLoader(EpochLoader):
             if self.augment is not None:
                 images, mix = self.augment(images, labels, seed=seed, positions=task.positions)
             self._next_batch = number + 1
+            if number + 1 == len(self):
+                skipped.tell()  # not after it: a trainer that knows the length does not come back
             yield Batch(images, labels, chosen, mix)
         if failure is not None:
             raise DataError(

@@ -15,6 +15,7 @@ from ltr.data.augment import Augmentation
 from ltr.data.batch import Batch, numbered, to_device
 from ltr.data.files import FileCrop, FileLoader
 from ltr.data.loading import DeviceLoader, ResidentImages
+from ltr.data.replacement import Replacements
 from ltr.data.samplers import ClassIndex, Sampler, shard
 from ltr.data.source import ImageFiles, Source
 from ltr.data.split import Split
@@ -47,6 +48,8 @@ class DataModule(pl.LightningDataModule):
         image_size: side in pixels that image files are brought to; None takes that of ``augment``.
         image_resize: short side in pixels before evaluation's crop, where ``augment`` does not say; None is 8/7 of the
             size.
+        max_skipped: share of an epoch's training images that may be replaced by others of their class because their
+            files cannot be read, in [0, 1]; None: such a file is an error.
 
     Raises:
         ConfigError: (once the number of processes is known) it does not divide ``batch_size``.
@@ -69,6 +72,7 @@ class DataModule(pl.LightningDataModule):
         images: ResidentImages | None = None,
         image_size: int | None = None,
         image_resize: int | None = None,
+        max_skipped: float | None = None,
     ) -> None:
         super().__init__()
         self.source = source
@@ -83,6 +87,7 @@ class DataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.image_size = image_size
         self.image_resize = image_resize
+        self.max_skipped = max_skipped
         self._device = numbered(device or "cpu")
         self._images = images
         self._labels = split.labels(source)
@@ -219,8 +224,14 @@ class DataModule(pl.LightningDataModule):
             device=self.device,
             num_workers=self.num_workers,
             train=train,
+            replacements=self._replacements() if train and self.max_skipped is not None else None,
             **common,
         )
+
+    def _replacements(self) -> Replacements:
+        index = self.class_index
+        assert self.max_skipped is not None
+        return Replacements(self._labels, self.split.train[index.order], index.starts, index.counts, self.max_skipped)
 
     def _file_crop(self) -> FileCrop:
         if self.augment is not None and self.augment.file_crop is not None:

@@ -11,6 +11,7 @@ from ltr.configuration.overrides import composed
 from ltr.configuration.pages import leaves
 from ltr.configuration.reuse import changed
 from ltr.configuration.targets import check_arguments, instantiate
+from ltr.data.exclusion import read_split
 from ltr.data.module import DataModule
 from ltr.data.packed import read_source
 from ltr.errors import CheckpointError, ConfigError
@@ -45,7 +46,7 @@ def judge_again(
     used = changed(config or lone_config(checkpoint), overrides)
     refuse(check_arguments({"dataset": used["dataset"]}), "the data set's page does not fit the code")
     source = read_source(used["dataset"])
-    split = instantiate(used["dataset"]["split"], source)
+    split = read_split(used["dataset"], source)
     by_features = not any("logits" in protocol_class(name, split).needs for name in split.protocols)
     if tuple(split.class_names) != network.facts.class_names and not by_features:
         raise CheckpointError(

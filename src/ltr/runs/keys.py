@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # what a run's identity does not depend on: where things lie and how they are shown
 _NOT_IDENTITY = ("logger", "paths", "figures", "callbacks", "checkpoint", "resume", "stages", "hydra", "compile")
-_NOT_IDENTITY_TRAINER = ("num_workers", "log_every", "profiler")
+_NOT_IDENTITY_TRAINER = ("num_workers", "log_every", "profiler", "on_error", "max_skipped")
 _NOT_IDENTITY_EVALUATION = ("batch_size",)
 _NOT_IDENTITY_SOURCE = ("root", "roots", "download")
 _NOT_IDENTITY_DATASET = ("roots", "download")

@@ -12,6 +12,7 @@ import torch
 
 from ltr.configuration.pages import canonical_json
 from ltr.configuration.targets import instantiate
+from ltr.data.exclusion import read_split
 from ltr.data.packed import read_source
 from ltr.data.source import ImageFiles, Source
 from ltr.data.splits import Split
@@ -78,7 +79,7 @@ def plan_of(
     precision = resolve_precision(config["trainer"]["precision"], device)
     method: Method = instantiate(config["method"])
     found: Source = read_source(config["dataset"], read) if source is None else source
-    split: Split = instantiate(config["dataset"]["split"], found)
+    split = read_split(config["dataset"], found)
     _check_split(config, split, device)
     facts = data_facts(config, found, split)
     check_method(method, config["method"]["name"], split, config["evaluation"])

@@ -157,6 +157,7 @@ class Stages:
 
     def data_module(self, settings: Settings, role: str) -> DataModule:
         """The data of a stage with these settings."""
+        trainer = self.config["trainer"]
         data = DataModule(
             self.source,
             self.split,
@@ -172,6 +173,7 @@ class Stages:
             images=self.images,
             image_size=self.config["dataset"].get("image_size"),
             image_resize=self.config["dataset"].get("image_resize"),
+            max_skipped=trainer["max_skipped"] if trainer["on_error"] == "skip" else None,
         )
         self.images = data.images
         return data

@@ -36,6 +36,22 @@ def test_a_run_on_ones_own_folder_says_how_it_was_divided(ltr_train, tmp_path):
     assert run.directory.parts[-3] == "pets"
 
 
+def test_a_broken_file_stops_a_run_unless_it_is_skipped_or_excluded(ltr_train, tmp_path):
+    root = trees.folder(tmp_path, each=8)
+    (root / "cat" / "3.jpg").write_bytes(b"not an image")
+    (tmp_path / "bad.txt").write_text("cat/3.jpg\n")
+    command = ["dataset=folder", f"dataset.root={root}", "dataset.test_fraction=0.25", "dataset.split_seed=1", *SMALL]
+    stopped = ltr_train(*command)
+    assert stopped.code == 1
+    assert "cat/3.jpg, cannot be read" in stopped.err
+    skipped = ltr_train(*command, "trainer.on_error=skip", "trainer.max_skipped=0.5")
+    assert skipped.code == 0, skipped.err
+    assert "others of their classes took their place" in skipped.err
+    excluded = ltr_train(*command, f"dataset.exclude={tmp_path / 'bad.txt'}", outputs=tmp_path / "excluded")
+    assert excluded.code == 0, excluded.err
+    assert excluded.result["data"]["split"].endswith("-without1")
+
+
 def test_another_folder_is_another_run(tmp_path):
     plans = [composed("dataset=folder", f"dataset.root={tmp_path / place}") for place in ("one", "two")]
     assert run_hash(plans[0]) != run_hash(plans[1])

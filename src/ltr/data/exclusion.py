@@ -1,0 +1,62 @@
+"""Images that are left out of a run: the list that ``ltr-data check --exclude-to`` writes, or one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltr.configuration.targets import instantiate
+from ltr.data.source import ImageFiles, Source
+from ltr.data.split import INDEX_ARRAYS, Split
+from ltr.errors import ConfigError, DataError
+
+
+def read_split(dataset: Mapping[str, Any], source: Source, make: Callable[..., Split] = instantiate) -> Split:
+    """The split of a data set's page, without the images that ``exclude`` lists.
+
+    Raises:
+        ConfigError: a list for images that are not files.
+        DataError: the list cannot be read or names what the data set does not have, or a class loses all its images.
+    """
+    split = make(dataset["split"], source)
+    listed = dataset.get("exclude")
+    return split if listed is None else without(split, source, Path(str(listed)))
+
+
+def without(split: Split, source: Source, file: Path) -> Split:
+    """``split`` without the images that the lines of ``file`` name: paths as the data set has them, from its root.
+
+    They are left out of every part, of the test too: whoever compares numbers must use one list.
+    """
+    if not isinstance(source.images, ImageFiles):
+        raise ConfigError(
+            f"dataset.exclude={file}: {source.name} is not read from image files, so none can be left out"
+        )
+    try:
+        wanted = {line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"dataset.exclude={file} cannot be read: {error}") from error
+    out = np.zeros(len(source), dtype=bool)
+    for index in range(len(source)):
+        if source.images.relative(index) in wanted:
+            out[index] = True
+            wanted.discard(source.images.relative(index))
+    if wanted:
+        shown = ", ".join(sorted(wanted)[:10]) + (", ..." if len(wanted) > 10 else "")
+        raise DataError(
+            f"dataset.exclude={file} names {len(wanted)} images that {source.name} does not have: {shown}. "
+            "A line is a path from the data set's root, as ltr-data check --exclude-to writes it"
+        )
+    arrays = {name: getattr(split, name)[~out[getattr(split, name)]] for name in INDEX_ARRAYS}
+    labels = split.label_map[source.labels[arrays["train"]]]
+    counts = np.bincount(labels, minlength=split.num_classes).astype(np.int64)
+    emptied = np.flatnonzero((counts == 0) & (split.class_counts > 0))
+    if emptied.size:
+        names = ", ".join(split.class_names[label] for label in emptied[:10])
+        raise DataError(f"dataset.exclude={file} leaves no training image of {emptied.size} classes: {names}")
+    left = sum(len(getattr(split, name)) - len(arrays[name]) for name in INDEX_ARRAYS)
+    return replace(split, name=f"{split.name}-without{left}", class_counts=counts, **arrays)

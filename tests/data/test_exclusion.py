@@ -1,0 +1,63 @@
+"""Images that a list leaves out of a run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from toy_source import toy_source
+
+from ltr.data.exclusion import read_split, without
+from ltr.data.source import ImageFiles, Source
+from ltr.data.splits import natural
+from ltr.errors import ConfigError, DataError
+
+
+def file_source() -> Source:
+    paths = [f"{'ab'[number // 4 % 2]}/{number}.jpg" for number in range(16)]
+    labels = np.arange(16) // 4 % 2
+    return Source(
+        "toy", ImageFiles.from_paths("/", paths), labels, ("a", "b"), {"train": range(8), "test": range(8, 16)}
+    )
+
+
+def written(folder, *paths):
+    file = folder / "bad.txt"
+    file.write_text("".join(f"{path}\n" for path in paths))
+    return file
+
+
+def test_the_listed_images_are_in_no_part(tmp_path):
+    source = file_source()
+    split = without(natural(source), source, written(tmp_path, "a/1.jpg", "b/13.jpg"))
+    assert split.train.tolist() == [0, 2, 3, 4, 5, 6, 7]
+    assert 13 not in split.test
+    assert split.class_counts.tolist() == [3, 4]
+    assert split.name.endswith("-without2")
+    assert split.digest() != natural(source).digest()
+
+
+def test_a_page_without_a_list_is_the_split_itself():
+    source = file_source()
+    page = {"split": {"_target_": "ltr.data.splits.natural"}, "exclude": None}
+    assert read_split(page, source).digest() == natural(source).digest()
+
+
+def test_a_path_that_the_data_set_does_not_have_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"names 1 images that toy does not have: a/99\.jpg"):
+        without(natural(file_source()), file_source(), written(tmp_path, "a/1.jpg", "a/99.jpg"))
+
+
+def test_a_class_that_would_be_empty_is_named(tmp_path):
+    with pytest.raises(DataError, match="leaves no training image of 1 classes: a"):
+        without(natural(file_source()), file_source(), written(tmp_path, *(f"a/{n}.jpg" for n in range(4))))
+
+
+def test_images_in_memory_have_no_paths(tmp_path):
+    source = toy_source(train=[3, 3], test=[1, 1])
+    with pytest.raises(ConfigError, match="is not read from image files"):
+        without(natural(source), source, written(tmp_path))
+
+
+def test_a_list_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere\.txt cannot be read"):
+        without(natural(file_source()), file_source(), tmp_path / "nowhere.txt")
