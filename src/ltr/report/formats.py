@@ -11,6 +11,7 @@ from ltr.report.beside import PublishedNumbers
 from ltr.report.comparison import Section
 from ltr.report.sheet import Cell, Sheet
 
+_MARKS = {"best": " *", "tie": " ="}
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -38,8 +39,10 @@ _MARKDOWN = str.maketrans({letter: f"\\{letter}" for letter in "\\`*_[]<>|#"} | 
 
 def plain(sheet: Sheet) -> str:
     """Aligned text: ``*`` after the best of a column, ``=`` after its ties; no line ends in spaces."""
-    lines = [[_one_line(text) for text in sheet.headings]]
-    lines += [[_plain_cell(cell) for cell in row] for row in sheet.rows]
+    # where one cell of a column has a mark, all have a place for it, or the column would not align
+    marked = [any(row[place].mark in _MARKS for row in sheet.rows) for place in range(len(sheet.headings))]
+    lines = [[_one_line(text) + ("  " if has else "") for text, has in zip(sheet.headings, marked)]]
+    lines += [[_plain_cell(cell, has) for cell, has in zip(row, marked)] for row in sheet.rows]
     widths = [max(len(line[place]) for line in lines) for place in range(len(sheet.headings))]
     text = [_one_line(sheet.title)]
     for line in lines:
@@ -51,10 +54,8 @@ def plain(sheet: Sheet) -> str:
     return "\n".join([*text, *sheet.notes])
 
 
-def _plain_cell(cell: Cell) -> str:
-    # every cell has a place for its mark, or columns would not align
-    suffix = {"best": " *", "tie": " ="}.get(cell.mark, "  " if cell.number == cell.number else "")
-    return _one_line(cell.text) + suffix
+def _plain_cell(cell: Cell, has_marks: bool) -> str:
+    return _one_line(cell.text) + (_MARKS.get(cell.mark, "  ") if has_marks else "")
 
 
 def markdown(sheet: Sheet) -> str:

@@ -1,0 +1,103 @@
+"""ltr-report: real runs and made-up ones, every format, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from made_up_outputs import write
+
+from ltr.cli import guarded
+
+
+@pytest.fixture
+def command(capsys, tmp_path, monkeypatch):
+    """Run ``ltr-report`` in-process; returns (exit code, standard output, standard error)."""
+    from ltr.report_command import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LTR_OUTPUTS", raising=False)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = guarded(lambda: main([str(argument) for argument in arguments]))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    for seed in range(3):
+        write(tmp_path / "outputs", "erm", seed, metrics={"few": 0.2 + seed / 100})
+    write(tmp_path / "outputs", "crt", metrics={"few": 0.4})
+    return tmp_path / "outputs"
+
+
+def test_a_real_run_is_reported(command, finished_run, headline):
+    code, out, err = command(finished_run, "--format", "csv")
+    assert code == 0, err
+    (line,) = csv.DictReader(io.StringIO(out))
+    assert float(line["balanced_accuracy"]) == pytest.approx(headline["balanced_accuracy"])
+    assert line["line"] == "erm"
+    assert float(line["images_per_second"]) > 0
+
+
+def test_outputs_is_the_default_folder(command, outputs):
+    code, out, _ = command()
+    assert code == 0
+    assert "21.0 ± 1.0" in out
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "latex", "csv"])
+def test_every_format_goes_to_the_terminal_or_a_file(command, outputs, tmp_path, form):
+    code, out, _ = command("outputs", "--format", form, "--by", "method", "--metric", "few")
+    assert code == 0
+    assert "crt" in out
+    code, said, _ = command("outputs", "--format", form, "--by", "method", "--metric", "few", "--out", "report.txt")
+    assert code == 0
+    assert "4 runs" in said
+    assert (tmp_path / "report.txt").read_text() == out
+
+
+def test_html_lies_beside_the_runs(command, outputs):
+    code, out, _ = command("outputs", "--format", "html")
+    assert code == 0
+    assert "outputs/report.html" in out
+    assert "<table" in (outputs / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason"),
+    [
+        (["nothing"], 1, "no such folder"),
+        (["empty"], 1, "no finished run"),
+        (["outputs", "--metric", "feww"], 2, "Did you mean 'few'"),
+        (["outputs", "--by", "metod"], 2, "Did you mean 'method'"),
+        (["outputs", "--dataset", "cifar"], 2, "cifar10_lt"),
+        (["outputs", "--against", "lws"], 2, "no line has this name"),
+        (["outputs", "--against", "erm"], 1, "predictions.parquet is missing"),
+        (["outputs", "--format", "pdf"], 2, "invalid choice"),
+        (["outputs", "--level", "95"], 2, "between 0 and 1"),
+        (["outputs", "--out", "outputs"], 2, "that is a folder"),
+        (["outputs", "--format", "html", "--pictures", "-1"], 2, "0 or more"),
+    ],
+)
+def test_mistakes_are_told(command, outputs, tmp_path, arguments, code, reason):
+    (tmp_path / "empty").mkdir()
+    found, out, err = command(*arguments)
+    assert found == code, err
+    assert err.startswith("error: ")
+    assert reason in err
+    assert "Traceback" not in err
+    assert not out
+
+
+def test_warnings_go_to_standard_error(command, outputs):
+    (outputs / "cifar10_lt" / "erm" / "x").mkdir()
+    (outputs / "cifar10_lt" / "erm" / "x" / "config.yaml").write_text("{}")
+    code, out, err = command("outputs")
+    assert code == 0
+    assert err == "warning: 1 unfinished runs are left out\n"
+    assert "unfinished" not in out

@@ -1,0 +1,183 @@
+"""The HTML report: parsed always, clicked through in a browser where one is found."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up_outputs import per_class, predictions, write
+from PIL import Image
+
+from ltr.report.compose import Options, Report, composed
+from ltr.report.gather import finished_runs
+from ltr.report.html import html_report
+from ltr.report.html_page import data_block, text
+
+HOSTILE = "</script><img src=x onerror=alert(1)>\"'&<!--"
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+
+class Page(HTMLParser):
+    """Tags with attributes, text by the innermost tag, and how tags close."""
+
+    VOID = ("meta", "input", "img", "br", "line", "circle", "polyline")
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, tag
+
+    def handle_data(self, data):
+        self.texts.setdefault(self.open[-1] if self.open else "", []).append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def report(outputs: Path, **options) -> Report:
+    return composed(finished_runs([outputs]), Options(**options))
+
+
+@pytest.fixture
+def outputs(tmp_path) -> Path:
+    """Three methods with a sweep, classes, predictions and a picture; names that would break a careless page."""
+    labels = np.arange(60) % 3
+    for place, method in enumerate(("erm", "crt", "lws")):
+        few = 0.1 * (place + 1)
+        folder = write(tmp_path, method, metrics={"few": few, "balanced_accuracy": 0.3 + few})
+        per_class(folder, [HOSTILE, "two", "three"], [0.9, 0.5, few])
+        predictions(folder, labels, np.arange(60) % 10 < 5 + place)
+        (folder / "figures").mkdir()
+        Image.new("RGB", (4, 4)).save(folder / "figures" / "accuracy_by_frequency.png")
+    for beta in (0.5, 0.9, 0.99):
+        config = {"loss.beta": beta, "name": f"{HOSTILE} {beta}"}
+        write(tmp_path, "cb", metrics={"few": beta / 2, "balanced_accuracy": 0.2}, config=config)
+    return tmp_path
+
+
+def test_the_page_is_well_formed_and_asks_for_nothing_outside(outputs):
+    page = Page(html_report(report(outputs, against="best")))
+    assert not page.open
+    for _, attributes in page.tags:
+        for name in ("src", "href", "data", "action"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:image/png;base64,", "#")), value
+        assert not any(name.startswith("on") for name in attributes)
+    assert not page.all("link")
+    policy = next(meta["content"] for meta in page.all("meta") if meta.get("http-equiv"))
+    assert policy.startswith("default-src 'none'")
+
+
+def test_names_are_text_whatever_they_hold(outputs):
+    page = Page(html_report(report(outputs)))
+    assert any(HOSTILE in cell for cell in page.texts["td"])
+    assert len(page.all("img")) == 3  # the pictures alone
+    blocks = [json.loads(block) for block in page.texts["script"] if block.startswith("{")]
+    assert [block["names"][0] for block in blocks] == [HOSTILE]
+
+
+@pytest.mark.parametrize("value", [HOSTILE, "</SCRIPT >", "\u2028", {"a": "<!--<script>"}])
+def test_data_inside_a_script_cannot_end_it(value):
+    block = data_block(value)
+    inside = block.removeprefix('<script type="application/json">').removesuffix("</script>")
+    assert "<" not in inside
+    assert json.loads(inside) == value
+
+
+def test_bytes_that_are_no_text_are_shown(tmp_path):
+    assert text("caf\udce9") == "caf\\xe9"
+    html_report(report(write(tmp_path, config={"name": "caf\udce9"}))).encode("utf-8")
+
+
+def test_cells_hold_what_they_are_sorted_by(outputs):
+    page = Page(html_report(report(outputs, metrics=("few",))))
+    values = [float(cell["data-value"]) for cell in page.all("td") if "data-value" in cell]
+    assert 0.3 in values
+    assert not any(math.isnan(value) for value in values)
+
+
+def test_every_line_with_its_classes_can_be_chosen(outputs):
+    html = html_report(report(outputs))
+    data = next(json.loads(block) for block in Page(html).texts["script"] if block.startswith("{"))
+    assert [line["label"] for line in data["lines"]] == ["lws", "crt", "erm"]
+    assert data["lines"][0]["accuracy"] == [0.9, 0.5, 0.3]
+    assert data["counts"] == [1000, 100, 10]
+    assert data["groups"] == ["many", "medium", "few"]
+
+
+def test_sweeps_are_drawn(outputs):
+    page = Page(html_report(report(outputs)))
+    tips = [attributes["data-tip"] for attributes in page.all("circle")]
+    assert "loss.beta = 0.99, few: 49.5, n = 1" in tips
+
+
+def test_no_more_pictures_than_asked_for(outputs):
+    assert len(Page(html_report(report(outputs), pictures=1)).all("img")) == 1
+    assert not Page(html_report(report(outputs), pictures=0)).all("img")
+
+
+def test_runs_without_tables_or_pictures_make_a_page(tmp_path):
+    write(tmp_path, metrics={"few": None})
+    page = Page(html_report(report(tmp_path)))
+    assert len(page.all("table")) == 1
+
+
+CLICKS = """
+<script>
+const said = [];
+const table = document.querySelector("table.sortable"), name = () => table.tBodies[0].rows[0].cells[0].textContent;
+const heads = [...table.tHead.rows[0].cells], few = heads.find(head => head.textContent.startsWith("few"));
+few.querySelector("button").click(); said.push(few.getAttribute("aria-sort"), name());
+few.querySelector("button").click(); said.push(few.getAttribute("aria-sort"), name());
+const find = document.getElementById("filter");
+find.value = "crt"; find.dispatchEvent(new Event("input"));
+said.push([...table.tBodies[0].rows].filter(row => !row.hidden).map(row => row.cells[0].textContent).join());
+const mark = document.querySelector(".perclass circle");
+mark.dispatchEvent(new MouseEvent("mousemove", {clientX: 9, clientY: 9}));
+said.push(document.getElementById("tip").textContent.split("\\n")[2]);
+const box = document.querySelectorAll(".perclass select")[1];
+box.value = "1"; box.dispatchEvent(new Event("change"));
+said.push(document.querySelectorAll(".perclass circle").length);
+document.body.dataset.said = JSON.stringify(said);
+</script>
+</body>
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+def test_a_browser_sorts_filters_and_hovers(outputs, tmp_path):
+    html = html_report(report(outputs, metrics=("few",)))
+    (tmp_path / "report.html").write_text(html.replace("</body>", CLICKS), encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    address = (tmp_path / "report.html").as_uri()
+    done = subprocess.run(
+        [str(BROWSER), *flags, "--dump-dom", address], capture_output=True, text=True, timeout=120, check=True
+    )
+    (body,) = Page(done.stdout).all("body")
+    said = json.loads(body["data-said"] or "")
+    assert said[0] == "descending"
+    assert said[1].startswith(HOSTILE)
+    assert said[2:5] == ["ascending", "erm", "crt"]
+    assert said[5] == "lws: 90.0 %"
+    assert said[6] == 6
