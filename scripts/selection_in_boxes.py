@@ -1,0 +1,147 @@
+"""Where a trained HERBS or PIM looks: the share of its selected locations inside the data set's bounding boxes.
+
+    python scripts/selection_in_boxes.py outputs/cub/herbs/herbs-s0-1a2b3c4d
+    python scripts/selection_in_boxes.py weights.ckpt --data /path/to/data --split test
+
+A location is inside where its centre is, after evaluation's crop. Beside the selected locations stand all of them (what
+a selection at random would give: the box's share of the crop) and the dropped ones. Shares are means over images, and
+the numbers in brackets are standard errors of the mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ltr.cli import guarded
+from ltr.configuration.targets import instantiate
+from ltr.data.files import FileCrop
+from ltr.data.module import DataModule
+from ltr.data.source import ImageFiles, Source
+from ltr.errors import CheckpointError, DataError
+from ltr.methods.herbs_network import HerbsNetwork
+from ltr.runs.checkpoint import describe, load_network
+from ltr.runs.keys import checkpoint_file
+
+KINDS = ("selected", "all", "dropped")
+
+
+def parsed(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path, help="a run's directory, or a checkpoint file")
+    parser.add_argument("--data", type=Path, help="the data sets' folder; the run's own if not given")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="test")
+    parser.add_argument("--batch-size", type=int, default=50)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> int:
+    arguments = parsed(argv)
+    path = checkpoint_file(arguments.checkpoint)
+    network = load_network(path)
+    if not isinstance(network, HerbsNetwork) or not network.suppression:
+        raise CheckpointError(f"{path} selects no locations; a network of method=herbs or pim with suppression does")
+    page = describe(path)["dataset"]
+    if arguments.data:
+        page = {**page, "source": {**page["source"], "root": str(arguments.data)}}
+    source = instantiate(page["source"])
+    if source.boxes is None or not isinstance(source.images, ImageFiles):
+        raise DataError(f"{source.name} has no bounding boxes; cub and nabirds have")
+    shares = measured(network, source, page, arguments.split, arguments.batch_size)
+    images = len(next(iter(shares.values()))["all"])
+    print(f"{path}\n{source.name}, {arguments.split}: {images} images; share of locations inside the box, in percent")
+    print(f"{'level':<10}{'selected':>16}{'all (chance)':>16}{'dropped':>16}{'selected - all':>18}")
+    for level, of_level in shares.items():
+        gain = of_level["selected"] - of_level["all"]
+        cells = [f"{shown(of_level[kind]):>16}" for kind in KINDS]
+        print(f"{level:<10}{''.join(cells)}{shown(gain):>18}")
+    return 0
+
+
+@torch.inference_mode()
+def measured(
+    network: HerbsNetwork, source: Source, page: dict[str, Any], part: str, batch_size: int
+) -> dict[str, dict[str, np.ndarray]]:
+    """For each level that selects, and for all of them together, the shares of each image by kind, float64 [N]."""
+    split = instantiate(page["split"], source)
+    data = DataModule(
+        source,
+        split,
+        sampler=instantiate({"_target_": "ltr.data.samplers.Instance"}),
+        augment=None,
+        batch_size=batch_size,
+        eval_batch_size=batch_size,
+        seed=0,
+        role="evaluation",
+        epochs=1,
+        image_size=page["image_size"],
+        image_resize=page.get("image_resize"),
+    )
+    crop = FileCrop(page["image_size"], resize=page.get("image_resize"))
+    found: dict[str, dict[str, list[np.ndarray]]] = {}
+    for batch in data.evaluation_loader(part):
+        outcome = network.found(network.to_unit(batch.images))
+        boxes = boxes_in_crop(source, batch.indices.numpy(), crop)
+        first = len(outcome.levels) - len(outcome.selections)
+        inside_all, selected_all = [], []
+        for number, chosen in enumerate(outcome.selections, first + 1):
+            height, width = outcome.levels[number - 1].shape[1:3]
+            inside, selected = inside_boxes(boxes, height, width), (~chosen.dropped).numpy()
+            add(found, f"level {number}", inside, selected)
+            inside_all.append(inside)
+            selected_all.append(selected)
+        add(found, "together", np.concatenate(inside_all, 1), np.concatenate(selected_all, 1))
+    return {level: {kind: np.concatenate(v) for kind, v in kinds.items()} for level, kinds in found.items()}
+
+
+def boxes_in_crop(source: Source, indices: np.ndarray, crop: FileCrop) -> np.ndarray:
+    """Boxes float64 [B, 4] as left, top, right, bottom in fractions of evaluation's crop; they may reach beyond it."""
+    assert source.boxes is not None
+    assert isinstance(source.images, ImageFiles)
+    found = np.empty((len(indices), 4))
+    for row, index in enumerate(indices):
+        left, top, right, bottom = crop.centre_box(*size_of(source.images, int(index)))
+        x, y, width, height = (float(value) for value in source.boxes[index])
+        found[row] = (x - left, y - top, x + width - left, y + height - top)
+        found[row] /= (right - left, bottom - top, right - left, bottom - top)
+    return found
+
+
+def size_of(files: ImageFiles, index: int) -> tuple[int, int]:
+    """(width, height) in pixels, from the file's head."""
+    from PIL import Image
+
+    with Image.open(files.open(index)) as image:
+        return image.size
+
+
+def inside_boxes(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Whether the centre of each location lies in the box: bool [B, height * width]."""
+    x, y = (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
+    left, top, right, bottom = (side[:, None] for side in boxes.T)
+    columns, rows = (left <= x) & (x < right), (top <= y) & (y < bottom)
+    return (rows[:, :, None] & columns[:, None, :]).reshape(len(boxes), -1)
+
+
+def add(found: dict[str, dict[str, list[np.ndarray]]], level: str, inside: np.ndarray, selected: np.ndarray) -> None:
+    """Append each image's shares; NaN where no location is of a kind."""
+    of_level = found.setdefault(level, {kind: [] for kind in KINDS})
+    with np.errstate(invalid="ignore"):
+        of_level["selected"].append((inside & selected).sum(1) / selected.sum(1))
+        of_level["dropped"].append((inside & ~selected).sum(1) / (~selected).sum(1))
+    of_level["all"].append(inside.mean(1))
+
+
+def shown(shares: np.ndarray) -> str:
+    """``71.3 (0.8)``: mean and its standard error in percent."""
+    error = shares.std(ddof=1) / np.sqrt(len(shares)) if len(shares) > 1 else float("nan")
+    return f"{100 * shares.mean():.1f} ({100 * error:.1f})"
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

@@ -1,0 +1,91 @@
+"""Picture: which locations of each level a network selected, laid over some test images (HERBS, PIM)."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from ltr.errors import DataError
+from ltr.report.collect import Run
+from ltr.report.style import WARNING, headline_title, picture
+
+SHOWN = 8  # images
+_DARKENED = 0.25  # what is left of the brightness of a dropped location
+_LEVEL = re.compile(r"selected_(\d+)")
+
+
+def selected_locations(run: Run, path: Path) -> bool:
+    """A row for each image: the image, and for each level the image with its dropped locations darkened.
+
+    Returns:
+        False where the run's ``artifacts/examples.npz`` is missing or holds no selection.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    arrays = _arrays(run.path / "artifacts" / "examples.npz")
+    levels = sorted((int(found[1]), name) for name in arrays if (found := _LEVEL.fullmatch(name)))
+    if not levels:
+        return False
+    images = arrays["images"][:SHOWN]
+    names = run.per_class["class_name"]
+    with picture(path, 2.2 * (1 + len(levels)), 0.7 + 2.35 * len(images)) as figure:
+        headline_title(figure, run)
+        grid = figure.subplots(len(images), 1 + len(levels), squeeze=False)
+        for row, (axes, image) in enumerate(zip(grid, images)):
+            label, prediction = int(arrays["labels"][row]), int(arrays["predictions"][row])
+            right = label == prediction
+            shown = _short(names, label) if right else f"{_short(names, label)}\n{_short(names, prediction)}?"
+            axes[0].set_ylabel(shown, fontsize=9, color="black" if right else WARNING)
+            axes[0].imshow(_colour(image))
+            for place, (level, name) in enumerate(levels, 1):
+                mask = arrays[name][row]
+                axes[place].imshow(overlay(_colour(image), mask))
+                if row == 0:
+                    axes[place].set_title(f"level {level}\n{mask.sum()} of {mask.size}", fontsize=10)
+            for one in axes:
+                one.set(xticks=[], yticks=[])
+                one.grid(False)
+                one.spines[:].set_visible(False)
+    return True
+
+
+def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The image with its dropped locations darkened.
+
+    Args:
+        image: uint8 [H, W, 3].
+        mask: bool [h, w], the selected locations of a map that covers the image.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    height, width = image.shape[:2]
+    rows = np.arange(height) * mask.shape[0] // height
+    columns = np.arange(width) * mask.shape[1] // width
+    kept = mask[rows][:, columns, None]
+    return np.where(kept, image, (image * _DARKENED).astype(np.uint8))
+
+
+def _colour(image: np.ndarray) -> np.ndarray:
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
+
+
+def _short(names: np.ndarray, label: int) -> str:
+    if not 0 <= label < len(names):
+        return "unknown"
+    name = str(names[label])
+    return name if len(name) <= 22 else name[:21] + "…"
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is damaged: {error}. Run the same command again to write it anew") from error
