@@ -19,7 +19,7 @@ from ltr.data.source import ImageFiles
 class Broken(NamedTuple):
     """An image that cannot be read, and why."""
 
-    index: int  # place in the pool
+    place: int  # in the pool
     path: str  # as the pool names it
     reason: str
 
@@ -50,7 +50,7 @@ def batches(files: ImageFiles, model: Model, indices: np.ndarray | None = None) 
     loader = DataLoader(
         _Files(files, model),
         batch_size=None,
-        sampler=tasks,  # type: ignore[arg-type]
+        sampler=tasks,
         num_workers=min(model.workers, len(tasks)) if len(wanted) > size else 0,  # one batch is not worth a process
         collate_fn=_as_it_is,
         pin_memory=model.device.type == "cuda",

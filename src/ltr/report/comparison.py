@@ -204,11 +204,11 @@ def sections(runs: Iterable[Finished], by: Sequence[str] = ("name",), sort_by: s
     for run in runs:
         dataset, digest = str(run.config.get("dataset.name", "?")), str(run.data.get("split_digest", ""))
         for row in _headline_rows(run):
-            lines = tables.setdefault((dataset, row["protocol"], digest), {})
+            alike = tables.setdefault((dataset, row["protocol"], digest), {})
             # which value of a number was chosen may differ from seed to seed
             variant = str(row.get("variant", "default")).partition("=")[0]
             same = (run.group, row["selection"], row.get("scorer"), variant)
-            lines.setdefault(same, []).append((run, row))
+            alike.setdefault(same, []).append((run, row))
     found = []
     for (dataset, protocol, digest), groups in tables.items():
         lines = []

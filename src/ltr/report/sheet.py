@@ -143,7 +143,8 @@ def pairs_sheet(section: Section, reference: Line, found: Sequence[Pair], level:
         rows.append((*cells, _p(pair.p), _p(pair.p_seeds)))
     headings = ("line", "Δ all", f"{level:.0%} interval", "Δ bACC", f"{level:.0%} interval", "p", "p over seeds")
     notes = (
-        "Differences in percentage points. Intervals: paired bootstrap over the test images (within classes for bACC). "
+        "Differences in percentage points. Intervals: paired bootstrap over the test images (within classes for bACC); "
+        "marked where they leave zero out. "
         "p: McNemar's exact test over the test images, or its normal form for means over seeds, by Holm for the lines "
         "of this table; p over seeds: sign flips.",
         *dict.fromkeys(why),
