@@ -54,7 +54,7 @@ class Classifier:
         found = []
         with torch.inference_mode(), autocast(self.device, self.precision):
             for batch in pixels.split(batch_size):
-                scores = self.network.predict(batch.to(self.device))[self.network.headline]
+                scores = self.network.predict_headline(batch.to(self.device))
                 logits, link = scores.logits.float(), self.network.link
                 found.append(probabilities(logits, log_normaliser(logits, link), link).cpu().numpy())
         return np.concatenate(found) if found else np.empty((0, len(self.class_names)), np.float32)

@@ -207,6 +207,27 @@ def test_a_triplet_network_brings_images_of_a_class_together():
     assert network.training_step(batch, 0)["loss"].detach() < 0.7 * first
 
 
+FEW = ("batch_size=48", "dataset=digits_retrieval")
+EPISODES = ("method=prototypical", *FEW)
+
+
+def test_a_prototypical_network_embeds_by_the_features_themselves_and_learns():
+    plan = planned(*EPISODES)
+    network, batch = network_of(plan, "embedding"), plan.batch()
+    assert network.head.width == network.backbone.num_features
+    first = network.training_step(batch, 0)["loss"].detach()
+    step(network, batch, steps=20)
+    assert network.training_step(batch, 0)["loss"].detach() < 0.7 * first
+
+
+def test_prototypical_networks_may_be_teacher_and_student():
+    episodes = ("loss=prototypical", "sampler=episodes", "head=features", "method.task_weight=1")
+    teachers = [f"{group}@method.teacher.{group}={name}" for group, name in (part.split("=") for part in episodes[:3])]
+    plan = planned("method=rkd", *FEW, *episodes, *teachers)
+    found = student_of(plan).training_step(plan.batch(), 0)
+    assert set(found["logs"]) == {"task", "distance", "angle"}
+
+
 def test_correct_counts_images_whose_nearest_neighbour_is_of_their_class():
     embeddings = torch.tensor([[0.0], [1.0], [1.2], [5.0], [5.5]])
     assert nearest_alike(embeddings, torch.tensor([0, 0, 1, 2, 2])).tolist() == [True, False, False, True, True]
@@ -229,6 +250,11 @@ def test_correct_counts_images_whose_nearest_neighbour_is_of_their_class():
             (*METRIC, "batch_size=512", "sampler.images_per_class=200"),
             r"images_per_class=200: 5 of 5 classes have fewer",
         ),
+        ((*EPISODES, "sampler.images_per_class=1"), r"images_per_class=1"),
+        ((*EPISODES, "loss.shot=16"), r"loss\.shot=16: an episode too small"),
+        ((*EPISODES, "batch_size=160"), r"batch_size=160.*batch_size=80 for 5"),
+        ((*EPISODES, "sampler=per_class"), r"batch_size=48 with sampler\.images_per_class=5"),
+        ((*EPISODES, "sampler=instance"), r"sampler=episodes"),
         ((*CLASSES, "head=embedding"), r"head=embedding gives no class scores"),
         ((*CLASSES, "method.task_weight=0", *WITHOUT), r"all are 0"),
         ((*CLASSES, "loss=triplet"), r"loss=Triplet is of embeddings"),

@@ -107,6 +107,11 @@ class ImageClassifier(pl.LightningModule):
         features = self.features(self.to_unit(images))
         return {"default": Scores(self.head(features).float(), features.float())}
 
+    @torch.no_grad()
+    def predict_headline(self, images: Tensor) -> Scores:
+        """Scores of the headline variant alone, for whoever needs no other; cheaper where variants cost passes."""
+        return self.predict(images)[self.headline]
+
     # -- learning ------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
@@ -133,7 +138,7 @@ class ImageClassifier(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         """Scores of the headline variant; whoever watches the run turns them into numbers."""
-        return {"scores": self.predict(batch.images)[self.headline], "batch": batch}
+        return {"scores": self.predict_headline(batch.images), "batch": batch}
 
     def start_epoch(self, epoch: int) -> None:
         """Tell what is scheduled by epochs (deferred weights) where training stands; also after a resume."""

@@ -51,6 +51,10 @@ class Triplet(Method):
         return [Stage("embedding", "embedding", settings, module=EmbeddingNetwork)]
 
 
+class Prototypical(Triplet):
+    """One stage, ``embedding``, trained by episodes of few-shot classification (Snell et al., NeurIPS 2017)."""
+
+
 def check_metric(settings: Settings, facts: DataFacts, where: str) -> None:
     """Refuse settings that a network of embeddings cannot be trained with.
 
@@ -71,9 +75,14 @@ def check_metric(settings: Settings, facts: DataFacts, where: str) -> None:
         )
     if settings.batch_size < 3:
         raise ConfigError(f"batch_size={settings.batch_size}: a triplet needs 3 images at least")
-    check_sampler(settings.sampler, facts, settings.epochs)
+    sampler = check_sampler(settings.sampler, facts, settings.epochs)
+    check_batches = getattr(instantiate(settings.loss, facts.class_counts), "check_batches", None)
+    if check_batches is not None:
+        check_batches(sampler, settings.batch_size, int(np.count_nonzero(facts.class_counts)))
 
 
-def check_sampler(page: Mapping[str, Any], facts: DataFacts, epochs: int) -> None:
-    """Refuse a sampler that cannot draw from such classes; it says why itself."""
-    instantiate(page).class_probabilities(np.asarray(facts.class_counts), 0, epochs)
+def check_sampler(page: Mapping[str, Any], facts: DataFacts, epochs: int) -> Any:
+    """The sampler, where it can draw from such classes; it says itself why it cannot."""
+    sampler = instantiate(page)
+    sampler.class_probabilities(np.asarray(facts.class_counts), 0, epochs)
+    return sampler

@@ -15,28 +15,32 @@ class EmbeddingHead(nn.Module):
     Args:
         num_features: D.
         num_classes: not used; a head's second argument.
-        width: of the embedding (RKD's teachers 512, its students 16 to 128).
+        width: of the embedding (RKD's teachers 512, its students 16 to 128); None for the features themselves.
         normalise: bring embeddings to length 1. RKD's teachers have it, its students do not: they learn better so.
     """
 
     head_kind = "embedding"
     bias = None  # none that a loss may set to a prior
 
-    def __init__(self, num_features: int, num_classes: int, *, width: int = 128, normalise: bool = False) -> None:
+    def __init__(
+        self, num_features: int, num_classes: int, *, width: int | None = 128, normalise: bool = False
+    ) -> None:
         super().__init__()
         self.num_features = num_features
-        self.width = width
+        self.width = num_features if width is None else width
         self.normalise = normalise
-        self.projection = nn.Linear(num_features, width)
+        self.projection = None if width is None else nn.Linear(num_features, width)
 
     def reset(self, generator: torch.Generator | None = None) -> None:
         """Draw the layer anew, from ``generator`` or from torch's global one."""
+        if self.projection is None:
+            return
         nn.init.kaiming_uniform_(self.projection.weight, a=5**0.5, generator=generator)
         bound = self.num_features**-0.5
         nn.init.uniform_(self.projection.bias, -bound, bound, generator=generator)
 
     def forward(self, features: Tensor) -> Tensor:
-        embeddings = self.projection(features)
+        embeddings = features if self.projection is None else self.projection(features)
         if not self.normalise:
             return embeddings
         with torch.autocast(features.device.type, enabled=False):

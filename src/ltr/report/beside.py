@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from ltr.configuration.pages import leaves, page_names, read_page
+from ltr.configuration import pages
+from ltr.configuration.pages import leaves
 from ltr.configuration.tables import TableRow, table_rows
 from ltr.report.comparison import Line
 
@@ -15,6 +17,17 @@ _SCHEDULE = ("trainer.max_epochs", "scheduler.", "batch_size", "name", "seed")
 _PARTS = ("sampler", "loss", "method")  # whose choice makes another method of a run
 _DATA = ("imbalance_factor", "profile", "subset", "n_max", "num_classes")
 _MISSING = object()
+
+
+# pages choose the same ones again and again, and reading YAML is what takes time here
+@cache
+def read_page(page: str) -> Mapping[str, Any]:
+    return pages.read_page(page)
+
+
+@cache
+def page_names(group: str) -> list[str]:
+    return pages.page_names(group)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ltr.evaluation.groups import GROUPS
 from ltr.report.collect import number
-from ltr.report.comparison import Line, Section
+from ltr.report.comparison import Line, Section, deviation
 from ltr.report.gather import settings, shown_value
 from ltr.report.variants import number_of
 
@@ -113,10 +113,6 @@ def _point(value: str, lines: Sequence[Line], metrics: Sequence[str], is_headlin
     )
 
 
-def _deviation(values: Sequence[float]) -> float:
-    return math.nan if len(values) < 2 or any(value != value for value in values) else statistics.stdev(values)
-
-
 def _within_a_line(line: Line) -> Curve | None:
     """The values that every run of a line has judged, as those of ``method.tau=auto``, on test."""
     rows_of = [
@@ -137,7 +133,7 @@ def _within_a_line(line: Line) -> Curve | None:
             Point(
                 variant.partition("=")[2],
                 {name: statistics.fmean(found) for name, found in numbers.items()},
-                {name: _deviation(found) for name, found in numbers.items()},
+                {name: deviation(found) for name, found in numbers.items()},
                 len(line.runs),
                 variant in chosen,
             )
