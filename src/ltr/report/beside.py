@@ -21,12 +21,12 @@ _MISSING = object()
 
 # pages choose the same ones again and again, and reading YAML is what takes time here
 @cache
-def read_page(page: str) -> Mapping[str, Any]:
+def _read_page(page: str) -> Mapping[str, Any]:
     return pages.read_page(page)
 
 
 @cache
-def page_names(group: str) -> list[str]:
+def _page_names(group: str) -> list[str]:
     return pages.page_names(group)
 
 
@@ -70,18 +70,18 @@ class _Conditions:
 
     @classmethod
     def of(cls, row: TableRow) -> _Conditions:
-        page = read_page(f"experiment/{row.page}")
+        page = _read_page(f"experiment/{row.page}")
         chosen = {**_choices("train"), **_choices(f"experiment/{row.page}")}
         values: dict[str, Any] = {}
         dataset = chosen.get("dataset", "")
-        if dataset in page_names("dataset"):
-            data = read_page(f"dataset/{dataset}")
+        if dataset in _page_names("dataset"):
+            data = _read_page(f"dataset/{dataset}")
             values["dataset.name"] = data.get("name", dataset)
             values |= {f"dataset.{key}": data[key] for key in _DATA if key in data}
         for group in _PARTS:
             option = chosen.get(group)
-            if option in page_names(group):
-                part = {**read_page(f"{group}/{option}")}
+            if option in _page_names(group):
+                part = {**_read_page(f"{group}/{option}")}
                 part.pop("defaults", None)
                 if group == "method":
                     part = {"name": part.get("name"), "_target_": part.get("_target_")}
@@ -98,7 +98,7 @@ class _Conditions:
 def _choices(page: str) -> dict[str, str]:
     """Group to page in a page's defaults list."""
     found: dict[str, str] = {}
-    entries: Sequence[Any] = read_page(page).get("defaults", [])
+    entries: Sequence[Any] = _read_page(page).get("defaults", [])
     for entry in entries:
         if isinstance(entry, dict):
             for key, value in entry.items():
