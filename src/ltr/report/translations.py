@@ -1,0 +1,81 @@
+"""Picture: images that M2m makes for the rarest classes, each with the image it started from and what was added."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ltr.report.collect import Run
+from ltr.report.style import INK, PALE, headline_title, picture
+
+_TRIPLES = 4  # of each class
+_TILE = 1.05  # inches
+_NEEDED = ("seed", "perturbation", "result", "label", "seed_label", "accepted", "class_names")
+
+
+def translations(run: Run, path: Path) -> bool:
+    """A row for each class: seed, perturbation (amplified, grey is no change) and result, several times.
+
+    Returns:
+        False where the run has no such images.
+    """
+    sheet = sheet_of(run.path)
+    if sheet is None:
+        return False
+    rows, shown = len(sheet["label"]), min(_TRIPLES, sheet["seed"].shape[1])
+    gain = amplification(sheet["perturbation"])
+    columns = 1 + 4 * shown  # the name, then triples with a gap before each
+    ratios = [1.8, *([0.22, 1, 1, 1] * shown)]
+    with picture(path, _TILE * sum(ratios), 1.5 + (_TILE + 0.42) * rows) as figure:
+        headline_title(figure, run)
+        grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"width_ratios": ratios})
+        for line, row in zip(grid, range(rows)):
+            for axes in line:
+                axes.set_axis_off()
+            line[0].text(0, 0.5, f"for '{_name(sheet, sheet['label'][row])}'", va="center", fontsize=12.5)
+            for place in range(shown):
+                _triple(line[2 + 4 * place : 5 + 4 * place], sheet, row, place, gain)
+        figure.supxlabel(
+            f"from left to right: the seed, what was added (times {gain:g}; grey is nothing), the result; "
+            "a pale name: the plain network was not confident enough",
+            fontsize=11.5,
+            color=PALE,
+        )
+    return True
+
+
+def sheet_of(run_dir: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of a run's picture sheet (see `ltr.methods.m2m_sheet`), or None."""
+    file = run_dir / "artifacts" / "classifier.npz"
+    if not file.is_file():
+        return None
+    with np.load(file, allow_pickle=False) as stored:
+        if not set(_NEEDED) <= set(stored.files):
+            return None
+        return {name: stored[name] for name in _NEEDED}
+
+
+def amplification(perturbation: np.ndarray) -> float:
+    """1, 2, 5, 10, 20, ...: the largest with which 99 % of the changes stay between black and white."""
+    large = float(np.quantile(np.abs(perturbation.astype(np.float32)), 0.99))
+    fits = [step * 10.0**power for power in range(3) for step in (1, 2, 5) if step * 10.0**power * large <= 0.5]
+    return max(fits, default=1.0)
+
+
+def _triple(line, sheet: dict[str, np.ndarray], row: int, place: int, gain: float) -> None:
+    used = bool(sheet["accepted"][row, place])
+    change = np.clip(0.5 + gain * sheet["perturbation"][row, place].astype(np.float32), 0, 1)
+    for axes, image in zip(line, (sheet["seed"][row, place], change, sheet["result"][row, place])):
+        if image.shape[-1] == 1:
+            top = 255 if image.dtype == np.uint8 else 1
+            axes.imshow(image[..., 0], cmap="gray", vmin=0, vmax=top, interpolation="nearest")
+        else:
+            axes.imshow(image, interpolation="nearest")
+    title = f"from {_name(sheet, sheet['seed_label'][row, place])}"
+    line[1].set_title(title, fontsize=11, color=INK if used else PALE)
+
+
+def _name(sheet: dict[str, np.ndarray], label: int) -> str:
+    name = str(sheet["class_names"][label])
+    return name if len(name) <= 16 else name[:15] + "…"
