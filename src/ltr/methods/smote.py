@@ -164,9 +164,9 @@ class PixelSmote(_Interpolating):
         if not len(rows):
             return batch.images, 0.0
         device = batch.images.device
-        pair = [self.data.images.take(to_device(which, device)).float() for which in (indices[rows], others)]
+        first, second = (self.data.images.take(to_device(which, device)).float() for which in (indices[rows], others))
         weight = to_device(weights.astype(np.float32), device).view(-1, 1, 1, 1)
-        between = torch.lerp(*pair, weight).round_().to(torch.uint8)
+        between = torch.lerp(first, second, weight).round_().to(torch.uint8)
         positions = step.positions[step.rank :: step.world_size][rows]
         seed = derive_seed(self.seed, self.role, "smote augment", self.current_epoch)
         images = batch.images.clone()
