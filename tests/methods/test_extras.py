@@ -14,6 +14,8 @@ from ltr.losses.relational import rkd_angle, rkd_distance
 from ltr.methods import extras, teacher
 from ltr.methods.base import ImageClassifier
 from ltr.models.digits_net import DigitsNet
+from ltr.runs.checkpoint import load_network
+from ltr.runs.keys import checkpoint_file
 
 WHERE = "teachers/run"
 TERMS = ("RKD", "HKD", "FitNet", "AttentionTransfer")
@@ -198,7 +200,15 @@ def test_a_run_with_all_terms_is_trained_judged_and_judged_again(ltr_train, ltr_
     assert done.code == 0, done.err
     header = (done.directory / "metrics.csv").read_text().splitlines()[0]
     assert all(f"train/{term}" in header for term in TERMS)
+    assert not any(name.startswith("extras") for name in load_network(checkpoint_file(done.directory)).state_dict())
+    # a teacher counts by its content, and only training needs it
+    moved = first.directory.rename(tmp_path / "moved")
     assert ltr_eval(done.directory, "trainer.precision=fp32")[0] == 0
+    again = nodes.replace(str(first.directory), str(moved))
+    reused = ltr_train(
+        *short, f"+method.extras=[{again}]", "trainer.ema_decay=0.9", f"paths.stages={done.outputs / 'stages'}"
+    )
+    assert reused.result["stages"][0]["status"] == "reused"
 
 
 @pytest.mark.slow

@@ -136,7 +136,10 @@ def described_network(found: Mapping[str, Any], path: Path, parents: Mapping[str
     """
     try:
         settings = Settings(**found["settings"])
-        settings = settings.replaced(backbone={**settings.backbone, **_without_initial_weights(settings.backbone)})
+        settings = settings.replaced(
+            backbone={**settings.backbone, **_without_initial_weights(settings.backbone)},
+            extras=(),  # of training alone: what they learnt beside the network, and their teachers, are not needed
+        )
         module_class = locate(found["module"], str(path))
         if not (isinstance(module_class, type) and issubclass(module_class, torch.nn.Module)):
             raise CheckpointError(f"{path}: {found['module']} is no network")
@@ -149,7 +152,8 @@ def described_network(found: Mapping[str, Any], path: Path, parents: Mapping[str
             f"{path}: what it says of its network cannot be followed ({type(error).__name__}: {error}). "
             "It is damaged, or was written by other code"
         ) from error
-    load_weights(network, found["state_dict"], path)
+    kept = {name: tensor for name, tensor in found["state_dict"].items() if not name.startswith("extras.")}
+    load_weights(network, kept, path)
     return network.eval()
 
 

@@ -79,10 +79,15 @@ def stage_spec(
 
 
 def _identity_of(settings: Settings) -> dict[str, Any]:
-    """The settings with a weights file replaced by its content's hash: a path is no identity."""
+    """The settings with weights files and teachers replaced by their content's hash: a path is no identity."""
     plain = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
     if not settings.extras:
         del plain["extras"]
+    else:
+        plain["extras"] = [
+            {**page, "teacher": file_digest(checkpoint_file(Path(page["teacher"])))} if "teacher" in page else page
+            for page in settings.extras
+        ]
     weights = settings.backbone.get("weights")
     if weights:
         if not Path(weights).is_file():
