@@ -108,13 +108,24 @@ def test_what_was_selected_on_test_stands_apart_and_is_never_the_best(tmp_path):
 def test_protocols_are_tables_of_their_own_and_scorers_lines(tmp_path):
     rows = [row({"accuracy": 0.5, "balanced_accuracy": 0.5})]
     rows += [
-        row({"auroc": value, "fpr95_id_pos": 1 - value}, protocol="open_set", scorer=scorer)
+        row({"auroc": value, "fpr95_id_pos": 1 - value}, protocol="open_set", scorer=scorer, headline=False)
         for scorer, value in (("msp", 0.8), ("max_logit", 0.9))
     ]
     write(tmp_path, rows=rows)
     closed, opened = tables(tmp_path)
     assert (closed.protocol, opened.protocol) == ("closed_set", "open_set")
     assert sorted(line.label for line in opened.lines) == ["erm max_logit", "erm msp"]
+
+
+def test_other_weights_and_variants_of_a_run_are_no_lines(tmp_path):
+    rows = [
+        row({"accuracy": 0.5}, variant="one", checkpoint="best", selection="best_val"),
+        row({"accuracy": 0.6}, variant="two", checkpoint="best", selection="best_val", headline=False),
+        row({"accuracy": 0.7}, variant="one", headline=False),
+    ]
+    write(tmp_path, rows=rows)
+    (table,) = tables(tmp_path)
+    assert [line.mean("accuracy") for line in table.lines] == [0.5]
 
 
 def test_rows_of_the_validation_split_are_no_results(tmp_path):

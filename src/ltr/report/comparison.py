@@ -242,9 +242,13 @@ def sections(runs: Iterable[Finished], by: Sequence[str] = ("name",), sort_by: s
 
 
 def _headline_rows(run: Finished) -> list[dict[str, Any]]:
-    """The rows that a run is judged by, one for each protocol and scorer; the first row where none is marked."""
-    chosen = [row for row in run.rows if row["headline"] and row["split"] != "val"]
-    return chosen or [row for row in run.rows if row["split"] != "val"][:1]
+    """The headline row, and the rows of other protocols and scorers on the same images, weights and variant."""
+    on_test = [row for row in run.rows if row["split"] != "val"]
+    head = next((row for row in on_test if row["headline"]), on_test[0] if on_test else None)
+    if head is None:
+        return []
+    same = ("split", "checkpoint", "selection", "variant")
+    return [row for row in on_test if all(row.get(key) == head.get(key) for key in same)]
 
 
 def _ordered(lines: Sequence[Line], metric: str) -> list[Line]:
