@@ -194,17 +194,17 @@ def test_images_of_another_shape_are_refused_even_then(plan):
 @pytest.mark.slow
 def test_a_run_with_all_terms_is_trained_judged_and_judged_again(ltr_train, ltr_eval, tmp_path):
     short = ["trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.precision=fp32", "optimizer.lr=0.01"]
-    first = ltr_train(*short, outputs=tmp_path / "teacher")
-    nodes = ",".join(f"{{_target_: ltr.methods.extras.{term}, teacher: {first.directory}}}" for term in TERMS)
+    first = ltr_train(*short, outputs=tmp_path / "teacher").directory
+    nodes = ",".join(f"{{_target_: ltr.methods.extras.{term}, teacher: {first}}}" for term in TERMS)
     done = ltr_train(*short, f"+method.extras=[{nodes}]", "trainer.ema_decay=0.9", outputs=tmp_path / "student")
     assert done.code == 0, done.err
     header = (done.directory / "metrics.csv").read_text().splitlines()[0]
     assert all(f"train/{term}" in header for term in TERMS)
     assert not any(name.startswith("extras") for name in load_network(checkpoint_file(done.directory)).state_dict())
     # a teacher counts by its content, and only training needs it
-    moved = first.directory.rename(tmp_path / "moved")
+    moved = first.rename(tmp_path / "moved")
     assert ltr_eval(done.directory, "trainer.precision=fp32")[0] == 0
-    again = nodes.replace(str(first.directory), str(moved))
+    again = nodes.replace(str(first), str(moved))
     reused = ltr_train(
         *short, f"+method.extras=[{again}]", "trainer.ema_decay=0.9", f"paths.stages={done.outputs / 'stages'}"
     )
