@@ -370,6 +370,17 @@ def test_the_network_is_rebuilt_from_its_own_description():
     assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("override", ["method.b0=0.7", "method.b0=null"])
+def test_decoupled_methods_start_from_a_classifier_of_the_same_logits(override):
+    plan = plan_of(override)
+    network = network_of(plan)
+    step(network, plan.batch())
+    images = plan.batch("test").images
+    first, second = (one.eval().predict(images)["default"].logits for one in (network, network.as_classifier()))
+    torch.testing.assert_close(first, second)
+    assert type(network.as_classifier()) is ImageClassifier
+
+
 def test_the_partitions_numbers_are_an_artifact():
     found = network_of(plan_of()).artifacts()
     assert found["background_counts"].sum() == plan_of().facts.class_counts[0]

@@ -119,7 +119,7 @@ def test_with_deferred_losses_and_a_fraction_of_labels_a_run_comes_through(ltr_t
     assert done.code == 0, done.err
 
 
-@pytest.mark.parametrize("base", ["crt", "ncm"])
+@pytest.mark.parametrize("base", ["crt", "lws", "ncm", "posthoc_la"])
 def test_decoupled_methods_start_from_it(ltr_train, store, base):
     done = ltr_train(
         f"method={base}", "+method@method.representation=background_splitting", "dataset=digits_bg",

@@ -96,6 +96,8 @@ class BackgroundClassifier(ImageClassifier):
             )
         labelled = report.get("labelled")
         self.register_buffer("_labelled", None if labelled is None else torch.tensor(labelled), persistent=False)
+        # DistributedDataParallel would send all buffers to all processes at every step
+        self._ddp_params_and_buffers_to_ignore = ["_labels", "_shares", "_labelled"]
         self._report = {name: report[name] for name in report if name not in ("taken_from", "labelled", "summary")}
         self.options = {
             "b0": b0,
@@ -153,6 +155,24 @@ class BackgroundClassifier(ImageClassifier):
         if not self.prior_biased and self.loss.prior_bias is None:
             return []
         return ["head.rows.bias" if isinstance(self.head, BackgroundHead) else "head.bias"]
+
+    def as_classifier(self) -> ImageClassifier:
+        """The network without its auxiliary head, and with a row of zeros and bias b0 for the background.
+
+        Only a linear head with bias can hold b0 so; the network itself is given otherwise.
+        """
+        constant = isinstance(self.head, BackgroundHead)
+        if constant and (self.head.rows.head_kind != "linear" or self.head.bias is None):
+            return self
+        plain = ImageClassifier(self.settings.replaced(extras=()), self.facts, self.seed, self.role)
+        plain.backbone.load_state_dict(self.backbone.state_dict())
+        rows = self.head.rows if constant else self.head
+        state = dict(rows.state_dict())
+        if constant:
+            state["weight"] = torch.cat([torch.zeros_like(state["weight"][:1]), state["weight"]])
+            state["bias"] = torch.cat([torch.full_like(state["bias"][:1], self.head.b0), state["bias"]])
+        plain.head.load_state_dict(state)
+        return plain.eval()
 
     def artifacts(self) -> dict[str, Any]:
         """The partition's numbers, see `ltr.methods.partition.described`."""
