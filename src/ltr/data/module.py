@@ -96,6 +96,7 @@ class DataModule(pl.LightningDataModule):
         self._last_draw: tuple[int, np.ndarray] | None = None
         self._start: tuple[int, int] | None = None
         self.watched: str | None = "val"  # the part of the split that a Trainer judges while training
+        self.processes = (0, 1)  # (rank, how many), unless a Trainer says
 
     # -- where we are -------------------------------------------------------------------------------------------
 
@@ -106,11 +107,11 @@ class DataModule(pl.LightningDataModule):
 
     @property
     def world_size(self) -> int:
-        return self.trainer.world_size if self.trainer is not None else 1
+        return self.trainer.world_size if self.trainer is not None else self.processes[1]
 
     @property
     def rank(self) -> int:
-        return self.trainer.global_rank if self.trainer is not None else 0
+        return self.trainer.global_rank if self.trainer is not None else self.processes[0]
 
     @property
     def images(self) -> ResidentImages | None:
@@ -191,13 +192,13 @@ class DataModule(pl.LightningDataModule):
         """The images of a part of the split in order, un-augmented; each image is in exactly one process.
 
         Args:
-            part: ``train``, ``val``, ``test`` or ``unknown``; or int64 [n] indices into the source.
+            part: ``train``, ``val``, ``test`` or ``unknown``; or int64 [n] indices into the source, which whoever asks
+                for them gets all, whatever other processes ask for.
         """
         if isinstance(part, str) and part not in PARTS:
             raise ConfigError(f"a split has no part '{part}'; it has {', '.join(PARTS)}{nearest(part, PARTS)}")
         # every world_size-th, not padded: the processes' last batches may differ in length
-        chosen = getattr(self.split, part) if isinstance(part, str) else part
-        indices = chosen[self.rank :: self.world_size]
+        indices = getattr(self.split, part)[self.rank :: self.world_size] if isinstance(part, str) else part
         return self._loader(lambda epoch: indices, len(indices), self.eval_batch_size, train=False)
 
     # -- common -------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ class FeatureCache:
     def __init__(self, network: ImageClassifier, data: Any) -> None:
         device = network.device
         found, indices = [], []
-        for batch in data.evaluation_loader("train"):
+        for batch in data.evaluation_loader(data.split.train):  # all of them, in every process
             found.append(network.features(network.to_unit(batch.images)))
             indices.append(batch.indices)
         self._features = torch.cat(found)
