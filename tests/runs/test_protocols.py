@@ -70,3 +70,16 @@ def test_an_open_set_without_unknown_images_is_refused():
     pytest.importorskip("ltr.evaluation.open_set")
     with pytest.raises(ConfigError, match="has no unknown images"):
         check_method(ERM(), "erm", split("open_set"), PAGE)
+
+
+@pytest.mark.slow
+def test_a_retrieval_run_is_judged_drawn_and_judged_again(ltr_train, ltr_eval):
+    short = ["debug=fast", "figures=all", "evaluation.episodes=5", "evaluation.recall_at=[1,10]"]
+    run = ltr_train("dataset=digits_retrieval", "dataset.protocols=[retrieval,few_shot]", *short)
+    assert run.code == 0, run.err
+    assert run.result["metric"] == "recall_at_1"
+    assert {row["protocol"] for row in run.result["rows"]} == {"retrieval", "few_shot"}
+    assert set(run.headline) == {"recall_at_1", "recall_at_10", "map_at_r", "r_precision", "queries", "nmi"}
+    code, out, err = ltr_eval(run.directory)
+    assert code == 0, err
+    assert f"{100 * run.headline['recall_at_1']:.1f}" in out

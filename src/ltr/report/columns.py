@@ -32,6 +32,13 @@ COLUMNS: dict[str, dict[str, str]] = {
         "oscr": "OSCR",
         "open_macro_f1_validation": "F1 val",
     },
+    "retrieval": {
+        **{f"recall_at_{k}": f"R@{k}" for k in (1, 2, 4, 8, 10, 100, 1000)},
+        "map_at_r": "MAP@R",
+        "r_precision": "R-precision",
+        "nmi": "NMI",
+    },
+    "few_shot": {"accuracy": "all", "accuracy_ci95": "± 95 %"},
 }
 
 # numbers that are no fractions: they are shown as they are

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
+WITHOUT_CLASSES = ("retrieval", "few_shot")  # protocols whose test classes were not trained on
 _NAMED_CLASSES = 20  # up to so many classes are bars with names
 _BINNED_CLASSES = 30  # from so many classes on, binned means are drawn
 _BINS = 12
@@ -30,8 +31,10 @@ def accuracy_by_frequency(run: Run, path: Path) -> bool:
     are left out.
 
     Returns:
-        True: there is always something to draw.
+        False where nothing is judged class by class (retrieval, few-shot).
     """
+    if run.headline["protocol"] in WITHOUT_CLASSES:
+        return False
     table = run.per_class
     shown = table["n"] > 0
     classes = {name: table[name][shown] for name in ("class_name", "train_count", "group")}
