@@ -243,7 +243,7 @@ def test_correct_counts_images_whose_nearest_neighbour_is_of_their_class():
         ((*METRIC, "loss=cross_entropy"), r"loss is CrossEntropy.*loss=triplet"),
         ((*METRIC, "loss@method.teacher.loss=cross_entropy"), r"method\.teacher\.loss is CrossEntropy"),
         ((*METRIC, "method.hkd_weight=1"), r"hkd_weight=1.*rkd_classification"),
-        ((*METRIC, "method.distance_weight=0", "method.angle_weight=0"), r"all are 0.*nothing"),
+        ((*METRIC, "method.distance_weight=0", "method.angle_weight=0"), r"all 0.*nothing"),
         ((*METRIC, "batch_size=4"), r"batch_size=4.*triplet"),
         ((*METRIC, "batch_size=2", "sampler=instance"), r"batch_size=2"),
         (
@@ -256,7 +256,7 @@ def test_correct_counts_images_whose_nearest_neighbour_is_of_their_class():
         ((*EPISODES, "sampler=per_class"), r"batch_size=48 with sampler\.images_per_class=5"),
         ((*EPISODES, "sampler=instance"), r"sampler=episodes"),
         ((*CLASSES, "head=embedding"), r"head=embedding gives no class scores"),
-        ((*CLASSES, "method.task_weight=0", *WITHOUT), r"all are 0"),
+        ((*CLASSES, "method.task_weight=0", *WITHOUT), r"all 0"),
         ((*CLASSES, "loss=triplet"), r"loss=Triplet is of embeddings"),
         ((*METRIC, "+method.teacher.dropout=1"), r"method\.teacher\.dropout: nothing reads it"),
         (("method=triplet", "dataset=digits_retrieval", "batch_size=2", "sampler=instance"), r"3 images at least"),
@@ -279,6 +279,13 @@ def test_a_teacher_of_another_split_is_refused(other, message):
     student = student_of(planned(*METRIC), network_of(elsewhere, "teacher"))
     with pytest.raises(ConfigError, match=message):
         student.optimisation(8)
+
+
+@pytest.mark.parametrize("option", ["head=embedding", "loss=triplet"])
+def test_embeddings_are_refused_by_a_method_of_class_scores(option):
+    plan = planned(option)
+    with pytest.raises(ConfigError, match="method=triplet"):
+        network_of(plan, "representation")
 
 
 # --- runs

@@ -30,7 +30,7 @@ class Prototypical(nn.Module):
     link = "softmax"
     prior_bias = None
     adjusts_prior = False
-    takes_embeddings = True
+    of = "embedding"
     weights = None
 
     def __init__(self, class_counts: Sequence[int], *, shot: int = 1) -> None:

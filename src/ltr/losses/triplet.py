@@ -46,7 +46,7 @@ class Triplet(nn.Module):
     link = "softmax"
     prior_bias = None
     adjusts_prior = False
-    takes_embeddings = True
+    of = "embedding"
     weights = None
 
     def __init__(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch
+from ltr.errors import ConfigError
 from ltr.evaluation.scores import Scores
 from ltr.methods.stage import DataFacts, Settings, StageOutput
 from ltr.models.weights import seeded_construction
@@ -39,6 +40,7 @@ class ImageClassifier(pl.LightningModule):
 
     numerics_version = 1  # raise it when a change alters what training computes: stored stages are then not reused
     headline = "default"
+    embeds = False  # whether the head gives embeddings that the loss compares, in the place of class logits
 
     def __init__(
         self,
@@ -65,6 +67,11 @@ class ImageClassifier(pl.LightningModule):
         with seeded_construction(derive_seed(seed, role, "init")):
             self.backbone = instantiate(settings.backbone, channels)
             self.head = instantiate(settings.head, self.backbone.num_features, head_rows or len(counts))
+        if not self.embeds and "embedding" in (getattr(self.head, "head_kind", ""), getattr(self.loss, "of", "")):
+            raise ConfigError(
+                "head or loss is of embeddings, and this method learns class scores. Use method=triplet, prototypical "
+                "or rkd; or head=linear and loss=cross_entropy"
+            )
         self.extras = nn.ModuleDict()
         for number, page in enumerate(settings.extras):
             with seeded_construction(derive_seed(seed, role, "extra", number)):

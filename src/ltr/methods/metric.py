@@ -21,6 +21,8 @@ from ltr.methods.stage import DataFacts, Method, Settings, Stage
 class EmbeddingNetwork(ImageClassifier):
     """A backbone, a head that embeds and a loss of embeddings; it knows no classes."""
 
+    embeds = True
+
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         """The loss of a batch; ``correct`` counts the images whose nearest neighbour in the batch is of their class."""
         embeddings = self.head(self.batch_features(batch))
@@ -69,7 +71,7 @@ def check_metric(settings: Settings, facts: DataFacts, where: str) -> None:
         raise ConfigError(
             f"{where}head is {head.rsplit('.', 1)[-1]}: metric learning needs an embedding, head=embedding"
         )
-    if not getattr(locate(loss, f"{where}loss"), "takes_embeddings", False):
+    if getattr(locate(loss, f"{where}loss"), "of", "") != "embedding":
         raise ConfigError(
             f"{where}loss is {loss.rsplit('.', 1)[-1]}: metric learning needs one of embeddings, loss=triplet"
         )

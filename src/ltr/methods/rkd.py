@@ -224,8 +224,8 @@ class RKD(Method):
             )
         if not any(self.weights.values()):
             raise ConfigError(
-                "method: task_weight, distance_weight, angle_weight, hkd_weight, fitnet_weight and attention_weight: all "
-                "are 0, and the student would learn nothing. Set one of them above 0"
+                f"method: the weights of {', '.join(self.weights)} are all 0, and the student would learn nothing. Set one "
+                "of them above 0"
             )
 
     @property
@@ -278,7 +278,7 @@ def _check_classification(settings: Settings, facts: DataFacts, where: str) -> N
         raise ConfigError(
             f"{where}head=embedding gives no class scores; task=classification needs head=linear or cosine"
         )
-    if getattr(locate(loss, f"{where}loss"), "takes_embeddings", False):
+    if getattr(locate(loss, f"{where}loss"), "of", "") == "embedding":
         raise ConfigError(
             f"{where}loss={loss.rsplit('.', 1)[-1]} is of embeddings; task=classification needs one of classes"
         )
