@@ -224,8 +224,8 @@ class RKD(Method):
             )
         if not any(self.weights.values()):
             raise ConfigError(
-                f"method: the weights of {', '.join(self.weights)} are all 0, and the student would learn nothing. Set one "
-                "of them above 0"
+                f"method: the weights of {', '.join(self.weights)} are all 0, and the student would learn nothing. Set "
+                "one of them above 0"
             )
 
     @property
