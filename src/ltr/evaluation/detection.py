@@ -176,7 +176,7 @@ def _average_precision(
     """Sum of the gains in recall times the precision, from the images that each threshold adds and those it holds."""
     if points.one_sided:
         return float("nan")
-    return float(np.dot(gained, positive / (positive + negative).astype(np.float64)) / gained.sum())
+    return float(np.dot(gained, positive / (positive + negative)) / gained.sum())
 
 
 def fpr95_id_pos(points: OperatingPoints) -> float:

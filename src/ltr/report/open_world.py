@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Curves = Mapping[str, np.ndarray]
 
+_FEW_IMAGES = 3000
 _NAMED_CLASSES = 10  # up to so many classes have a line and a name of their own
 _LINES: tuple[dict[str, Any], ...] = (  # one for each scorer: told apart without colours too
     {"color": "#004488", "linestyle": "-"},
@@ -74,8 +75,8 @@ def known_and_unknown(run: Run, path: Path) -> bool:
 def score_histogram(run: Run, path: Path) -> bool:
     """Scores of known images, classified rightly and wrongly, and of unknown ones: a panel for each scorer.
 
-    Each kind is drawn as its share per bin, so that the sizes of the test parts do not matter. Thresholds at which
-    decisions were judged are vertical lines.
+    Heights are shares of the known images or of the unknown ones, so that the sizes of the test parts do not matter.
+    Thresholds at which decisions were judged are vertical lines.
 
     Returns:
         False where the run was not judged by the open-set protocol.
@@ -86,7 +87,7 @@ def score_histogram(run: Run, path: Path) -> bool:
     with picture(path, 1.2 + 5.2 * len(judged), 4.8) as figure:
         headline_title(figure, run)
         for axes, (row, curves) in zip(figure.subplots(1, len(judged), squeeze=False)[0], judged):
-            _histogram(axes, curves, ("correct", "wrong", "unknown"))
+            _histogram(axes, curves, (("correct", "wrong"), ("unknown",)))
             lines = zip(("validation", "fixed", "oracle"), ("-", "--", ":"))
             for source, style in lines:
                 threshold = float(curves[f"threshold_{source}"])
@@ -95,7 +96,7 @@ def score_histogram(run: Run, path: Path) -> bool:
                     axes.axvline(threshold, color=INK, linestyle=style, linewidth=1.4, label=f"threshold: {source}")
             axes.set_title(str(row["scorer"]), loc="left")
             axes.set_xlabel(_SCORES.get(str(row["scorer"]), "score"))
-            axes.set_ylabel("share of the images (%)")
+            axes.set_ylabel("share of known, of unknown (%)")
         axes.legend(loc="best", fontsize=10.5)
     return True
 
@@ -133,6 +134,7 @@ def precision_recall(run: Run, path: Path) -> bool:
                 alpha=0.9 if few else 0.3,
                 linewidth=2 if few else 1,
                 label=f"{names[place]} {average}" if few else None,
+                linestyle=("-", "--", ":", "-.")[place % 4] if few else "-",
                 drawstyle="steps-pre",
             )
         axes.plot(grid, np.mean(means, axis=0), color=INK, linewidth=2.8, label=f"mean, mAP {_map(row)}")
@@ -156,7 +158,7 @@ def background_histogram(run: Run, path: Path) -> bool:
     with picture(path, 1.2 + 5.2 * len(judged), 4.8) as figure:
         headline_title(figure, run)
         for axes, (row, curves) in zip(figure.subplots(1, len(judged), squeeze=False)[0], judged):
-            _histogram(axes, curves, ("background", "foreground"), shares=False)
+            _histogram(axes, curves, (("background",), ("foreground",)), shares=False)
             axes.set_yscale("log")
             axes.set_ylim(bottom=0.7)
             alarms = number(row["metrics"].get("false_alarms_per_thousand"))
@@ -203,16 +205,21 @@ def curves_of(run: Run, protocol: str) -> list[tuple[dict[str, Any], Curves]]:
     return found
 
 
-def _histogram(axes: Axes, curves: Curves, kinds: tuple[str, ...], shares: bool = True) -> None:
+def _histogram(axes: Axes, curves: Curves, parts: tuple[tuple[str, ...], ...], shares: bool = True) -> None:
+    """Kinds of images in bins; with ``shares``, in percent of all images of the kinds that stand together."""
     edges = curves["histogram_edges"]
-    for kind in kinds:
-        counts = curves[f"histogram_{kind}"]
-        if counts.sum():
-            label, colour = _KINDS[kind]
-            heights = 100 * counts / counts.sum() if shares else counts
-            text = f"{label} ({counts.sum():,})"
-            axes.stairs(heights, edges, color=colour, linewidth=2, label=text, fill=False)
-            axes.stairs(heights, edges, color=colour, alpha=0.18, fill=True)
+    # with few images, wider bins show a shape in place of single images
+    width = 3 if sum(curves[f"histogram_{kind}"].sum() for part in parts for kind in part) < _FEW_IMAGES else 1
+    for part in parts:
+        total = sum(int(curves[f"histogram_{kind}"].sum()) for kind in part)
+        for kind in part:
+            counts = curves[f"histogram_{kind}"].reshape(-1, width).sum(axis=1)
+            if counts.sum():
+                label, colour = _KINDS[kind]
+                heights = 100 * counts / total if shares else counts
+                text = f"{label} ({counts.sum():,})"
+                axes.stairs(heights, edges[::width], color=colour, linewidth=2, label=text, fill=False)
+                axes.stairs(heights, edges[::width], color=colour, alpha=0.18, fill=True)
 
 
 def _class_names(run: Run, curves: Curves) -> tuple[list[str], list[str]]:
