@@ -76,8 +76,26 @@ def test_a_command_of_the_documentation_runs(
 
         monkeypatch.chdir(tmp_path)
         assert main(arguments) == 0
+    elif program in ("ltr-predict", "ltr-mine", "ltr-export", "ltr-report"):
+        on_a_run(program, arguments, ltr_train(*TINY).directory, tmp_path)
     else:
         pytest.fail(f"nobody runs '{program}' in the tests")
+
+
+def on_a_run(program: str, arguments: list[str], run: Path, folder: Path) -> None:
+    """Carry out a command about a finished run (``outputs/.../RUN``), beside a folder ``photos`` of digits."""
+    from importlib import import_module
+
+    from PIL import Image
+
+    from ltr.data.sources.digits import digits
+
+    (folder / "photos").mkdir()
+    for number in range(3):
+        Image.fromarray(digits().images[number, :, :, 0]).save(folder / "photos" / f"{number}.png")
+    (folder / "labelled.csv").write_text("path,label\n0.png,0\n")
+    words = [str(run) if word.endswith("/RUN") else word for word in arguments]
+    assert import_module(f"{program.replace('-', '.')}_command").main(words) == 0
 
 
 @pytest.mark.slow
