@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
+import operator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from method_plans import Plan, planned
 
+from ltr.configuration.targets import instantiate
 from ltr.methods.stage import Computation, StageOutput
+from ltr.runs.plan import main_settings, plan_keys
 
 BASE = ("dataset=digits_bg", "method=background_splitting")
 NO_AUX = "method.aux.weight=0"
 
 
+@functools.lru_cache(maxsize=64)
 def plan_of(*overrides: str) -> Plan:
-    """The plan of a command on the digits with background."""
-    return planned(*BASE, *overrides)
+    """The plan of a command on the digits with background; values of the method need no composition of their own."""
+    base = planned(BASE[0], *(given for given in overrides if not given.startswith("method.")))
+    config = {**base.config, "method": copy.deepcopy(planned(*BASE).config["method"])}
+    for override in overrides:
+        if override.startswith("method."):
+            path, _, value = override.partition("=")
+            *groups, last = path.split(".")
+            node = functools.reduce(operator.getitem, groups, config)
+            assert last in node, override
+            node[last] = yaml.safe_load(value)
+    method = instantiate(config["method"])
+    stages = method.stages(main_settings(config, "fp32", method), base.facts)
+    found = plan_keys(stages, config["seed"], base.data.source, base.data.split, base.facts)
+    keys = {name: key for name, (key, _) in found.items()}
+    return replace(base, config=config, method=method, stages={stage.name: stage for stage in stages}, keys=keys)
 
 
 def computation(plan: Plan, name: str, parents: dict[str, StageOutput], **changes: Any) -> Computation:
