@@ -13,16 +13,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ltr.errors import ConfigError, nearest
 from ltr.report.collect import number
-from ltr.report.gather import Finished, settings, shown_value
+from ltr.report.gather import Finished, shown_value
+from ltr.report.naming import check_keys, differences, setting
 
 # the closed-set protocol's columns where none are asked for
 _CLOSED_SET = ("accuracy", "many", "medium", "few", "balanced_accuracy")
 _MOST = 8  # columns of other protocols
 _SMALLER_IS_BETTER = ("nll", "ece", "fpr", "error", "loss", "aurc", "brier")
 _NO_FRACTION = ("nll", "loss", "threshold", "num_", "n_")
-_MOST_DIFFERENCES = 4
 
 
 def is_smaller_better(metric: str) -> bool:
@@ -206,7 +205,7 @@ def sections(runs: Iterable[Finished], by: Sequence[str] = ("name",), sort_by: s
         ConfigError: a key in ``by`` that no run has.
     """
     runs = list(runs)
-    _check_keys(runs, by)
+    check_keys(runs, by)
     tables: dict[tuple[str, str, str], dict[tuple, list[tuple[Finished, dict[str, Any]]]]] = {}
     for run in runs:
         dataset, digest = str(run.config.get("dataset.name", "?")), str(run.data.get("split_digest", ""))
@@ -259,26 +258,6 @@ def _ordered(lines: Sequence[Line], metric: str) -> list[Line]:
     return sorted(lines, key=place)
 
 
-# -- what a line is called ----------------------------------------------------------------------------------------
-
-
-def setting(config: dict[str, Any], key: str) -> Any:
-    """A setting by a short name: ``method`` is ``method.name``, ``loss`` the class that it names."""
-    for candidate in (key, f"{key}.name", f"{key}._target_"):
-        if candidate in config:
-            return config[candidate]
-    return None
-
-
-def _check_keys(runs: Sequence[Finished], by: Sequence[str]) -> None:
-    configs = {id(run.config): run.config for run in runs}.values()
-    for key in by:
-        if all(setting(config, key) is None for config in configs):
-            known = sorted({name for config in configs for name in config})
-            groups = sorted({name.partition(".")[0] for name in known})
-            raise ConfigError(f"--by {key}: no run has this setting{nearest(key, [*groups, *known])}")
-
-
 def _labelled(lines: Sequence[Line], by: Sequence[str]) -> list[Line]:
     """Lines with their names; where several have the same name, what they differ in is added."""
     variants, scorers = ({line.variant for line in lines}, {line.scorer for line in lines})
@@ -292,34 +271,9 @@ def _labelled(lines: Sequence[Line], by: Sequence[str]) -> list[Line]:
         named.setdefault(" ".join(parts), []).append(line)
     found = []
     for label, same in named.items():
-        more = _differences([line.config for line in same]) if len(same) > 1 else [""]
+        more = differences([line.config for line in same]) if len(same) > 1 else [""]
         if len(set(more)) < len(same):  # nothing that is shown tells them apart
             more = [f"{text} {line.runs[0].group[:8]}".strip() for text, line in zip(more, same)]
         for line, text in zip(same, more):
             found.append(Line(line.runs, line.rows, f"{label} {text}".strip()))
     return found
-
-
-def _differences(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """For each configuration, the settings in which it differs from the others, as ``loss=LDAM beta=0.99``."""
-    plain = [settings(config) for config in configs]
-    # a key that some lack came with another version of the pages, and says nothing of how a run was made
-    keys = [key for key in plain[0] if all(key in config for config in plain)]
-    texts = {key: [_text(config.get(key)) for config in plain] for key in keys}
-    differing = [key for key in keys if len(set(texts[key])) > 1]
-    # another class has other arguments, which say nothing beside its name
-    nodes = [key.removesuffix("._target_") for key in differing if key.endswith("._target_")]
-    kept = [key for key in differing if not any(key.startswith(f"{node}.") for node in nodes)]
-    kept = [key for key in kept if not (key == "dataset.beta" and "loss.beta" in kept)]
-    shown = [*((node, f"{node}._target_") for node in nodes), *((key, key) for key in kept)]
-    short = [(name if name.count(".") < 2 else name.split(".", 1)[1], key) for name, key in shown]
-    result = []
-    for place in range(len(configs)):
-        parts = [f"{name}={shown_value(plain[place][key])}" for name, key in short]
-        more = [f"and {len(parts) - _MOST_DIFFERENCES} more"] if len(parts) > _MOST_DIFFERENCES else []
-        result.append(" ".join([*parts[:_MOST_DIFFERENCES], *more]))
-    return result
-
-
-def _text(value: Any) -> str:
-    return repr(value)

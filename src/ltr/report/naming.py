@@ -1,0 +1,50 @@
+"""What a line of a table is called: the values of some settings, and where they are the same, what else differs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ltr.errors import ConfigError, nearest
+from ltr.report.gather import Finished, settings, shown_value
+
+_MOST_DIFFERENCES = 4
+
+
+def setting(config: dict[str, Any], key: str) -> Any:
+    """A setting by a short name: ``method`` is ``method.name``, ``loss`` the class that it names."""
+    for candidate in (key, f"{key}.name", f"{key}._target_"):
+        if candidate in config:
+            return config[candidate]
+    return None
+
+
+def check_keys(runs: Sequence[Finished], by: Sequence[str]) -> None:
+    """Raise ConfigError for a setting that no run has."""
+    configs = {id(run.config): run.config for run in runs}.values()
+    for key in by:
+        if all(setting(config, key) is None for config in configs):
+            known = sorted({name for config in configs for name in config})
+            groups = sorted({name.partition(".")[0] for name in known})
+            raise ConfigError(f"--by {key}: no run has this setting{nearest(key, [*groups, *known])}")
+
+
+def differences(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """For each configuration, the settings in which it differs from the others, as ``loss=LDAM beta=0.99``."""
+    plain = [settings(config) for config in configs]
+    # a key that some lack came with another version of the pages, and says nothing of how a run was made
+    keys = [key for key in plain[0] if all(key in config for config in plain)]
+    texts = {key: [repr(config.get(key)) for config in plain] for key in keys}
+    differing = [key for key in keys if len(set(texts[key])) > 1]
+    # another class has other arguments, which say nothing beside its name
+    nodes = [key.removesuffix("._target_") for key in differing if key.endswith("._target_")]
+    kept = [key for key in differing if not any(key.startswith(f"{node}.") for node in nodes)]
+    kept = [key for key in kept if not (key == "dataset.beta" and "loss.beta" in kept)]
+    shown = [*((node, f"{node}._target_") for node in nodes), *((key, key) for key in kept)]
+    short = [(name if name.count(".") < 2 else name.split(".", 1)[1], key) for name, key in shown]
+    result = []
+    for place in range(len(configs)):
+        parts = [f"{name}={shown_value(plain[place][key])}" for name, key in short]
+        more = [f"and {len(parts) - _MOST_DIFFERENCES} more"] if len(parts) > _MOST_DIFFERENCES else []
+        result.append(" ".join([*parts[:_MOST_DIFFERENCES], *more]))
+    return result
