@@ -169,6 +169,7 @@ def labels(setting: Setting, rounds: int) -> str:
     """Images per second of the stage, and of a loop that only runs the network."""
     stage = setting.stages["pseudo_labels"]
     teacher = instantiate(stage.settings.backbone).to(setting.device)
+    assert isinstance(setting.source.images, np.ndarray)
     pixels = torch.tensor(setting.source.images[:IMAGES]).to(setting.device).permute(0, 3, 1, 2)
     computation = setting.computation("pseudo_labels", {})
 

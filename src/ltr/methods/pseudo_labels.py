@@ -53,11 +53,13 @@ def by_teacher(computation: Computation, *, exclude_classes: Sequence[int], top_
     indices = training_images(source)
     found: list[tuple[Tensor, ...]] = []
     keep: Tensor | None = None
+    outputs = 0
     with torch.inference_mode(), computation.autocast():
         for batch in computation.loader(indices):
             logits = ask(batch.images)[0].float()
             if keep is None:
-                keep = _kept(logits.shape[1], exclude_classes, top_k).to(logits.device)
+                outputs = logits.shape[1]
+                keep = _kept(outputs, exclude_classes, top_k).to(logits.device)
             if exclude_classes:
                 logits = logits[:, keep]
             if top_k == 1:
@@ -72,7 +74,7 @@ def by_teacher(computation: Computation, *, exclude_classes: Sequence[int], top_
     }
     kept = keep.cpu()
     arrays["classes"] = kept.int().numpy()
-    if last is not None:
+    if last is not None and len(last[0]) == outputs:
         arrays |= {name: tensor.cpu()[kept].float().numpy() for name, tensor in zip(("weight", "bias"), last)}
     return arrays
 
@@ -173,12 +175,10 @@ def _teacher(computation: Computation) -> tuple[Any, tuple[Tensor, Tensor] | Non
         return scores.logits, scores.features
 
     head = network.head
-    linear = getattr(head, "head_kind", None) == "linear"
-    bias = getattr(head, "bias", None)
-    return ask, (
-        head.weight.detach(),
-        torch.zeros(len(head.weight)) if bias is None else bias.detach(),
-    ) if linear else None
+    if getattr(head, "head_kind", None) != "linear":
+        return ask, None
+    weight = head.weight.detach()
+    return ask, (weight, weight.new_zeros(len(weight)) if head.bias is None else head.bias.detach())
 
 
 def _unit(images: Tensor) -> Tensor:
