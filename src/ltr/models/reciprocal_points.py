@@ -57,7 +57,8 @@ class ClassPoints(nn.Module):
             wide = torch.promote_types(features.dtype, self.points.dtype)
             x, points = features.to(wide), self.points.to(wide).flatten(0, 1)
             dots = F.linear(x, points)
-            squares = torch.addmm(points.square().sum(1), x, points.t(), alpha=-2) + x.square().sum(1, keepdim=True)
+            lengths = x.square().sum(1, keepdim=True) + points.square().sum(1)
+            squares = torch.add(lengths, dots, alpha=-2)
         return Measured(squares.unflatten(1, (classes, per_class)), dots.unflatten(1, (classes, per_class)))
 
     def logits(self, measured: Measured) -> Tensor:
