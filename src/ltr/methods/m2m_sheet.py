@@ -38,10 +38,10 @@ def picture_sheet(network: Any, data: Any) -> dict[str, np.ndarray]:
     rarest = [k for k in np.argsort(counts, kind="stable") if counts[k] and sources[k].any()][:_CLASSES]
     if not rarest or (data.images is None and data.world_size > 1):
         return {}
-    was_training = network.training
-    network.eval()
+    was_training, was_on = network.training, network.device
+    network.to(data.device).eval()  # a trainer leaves its network on the CPU
     rows = [_row(network, data, int(label), sources[label]) for label in rarest]
-    network.train(was_training)
+    network.to(was_on).train(was_training)
     found = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     return {**found, "label": np.asarray(rarest), "class_names": np.asarray(network.facts.class_names)}
 
