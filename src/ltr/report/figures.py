@@ -8,15 +8,24 @@ from pathlib import Path
 from ltr.errors import ConfigError, nearest
 from ltr.report.collect import Run, read_run
 from ltr.report.curves import training_curves
+from ltr.report.embedding import feature_plane
 from ltr.report.frequency import accuracy_by_frequency
+from ltr.report.open_world import OPEN_WORLD
+from ltr.report.selections import selected_locations
+from ltr.report.translations import translations
 from ltr.report.variants import variant_curve
 
 # name of the file -> what draws it there and says whether there was something to draw
 Picture = Callable[[Run, Path], bool]
 FIRST_TWO: dict[str, Picture] = {"accuracy_by_frequency": accuracy_by_frequency, "training_curves": training_curves}
-# of methods whose variants are values of a number: what they are about
-OF_THE_METHOD: dict[str, Picture] = {"curve": variant_curve}
-FIGURES: dict[str, Picture] = {**FIRST_TWO, **OF_THE_METHOD}
+# what some methods are about: drawn where a run has the arrays for it
+OF_THE_METHOD: dict[str, Picture] = {
+    "curve": variant_curve,
+    "translations": translations,
+    "selected_locations": selected_locations,
+    "feature_plane": feature_plane,
+}
+FIGURES: dict[str, Picture] = {**FIRST_TWO, **OF_THE_METHOD, **OPEN_WORLD}
 
 
 def draw(run_dir: str | Path, which: str = "two") -> list[Path]:
