@@ -29,6 +29,7 @@ def evaluate(
     protocols: Callable[[str, bool], list[Any]],
     device: torch.device,
     precision: str,
+    thresholds: Mapping[tuple[str, str | None], float] | None = None,
 ) -> list[Judged]:
     """Run ``predictor.predict`` over a split once and judge each variant it gives.
 
@@ -38,6 +39,7 @@ def evaluate(
             look at (``unknown``); each image once.
         protocols: (link, whether a row per image is kept) -> fresh protocol objects, the headline's first. Rows are
             kept of the headline variant.
+        thresholds: of the open-set protocol by (variant, scorer), as validation images gave them.
 
     Raises:
         DataError: the split is empty.
@@ -51,6 +53,10 @@ def evaluate(
                 for variant, found in scores.items():
                     if variant not in judges:
                         judges[variant] = protocols(module.link, variant == module.headline)
+                        for judge in judges[variant]:
+                            found_before = (thresholds or {}).get((variant, judge.scorer))
+                            if judge.name == "open_set" and found_before is not None:
+                                judge.with_threshold(found_before)
                     for judge in judges[variant]:
                         if place == 0 or part in judge.parts:
                             judge.update(found, batch.labels, batch.indices)
