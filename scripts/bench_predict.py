@@ -1,6 +1,6 @@
 """Images per second of ltr-predict beside evaluation's on the same files, in turns, in one process.
 
-    python scripts/bench_predict.py [--images 1500] [--side 64] [--workers 0] [--rounds 5]
+    python scripts/bench_predict.py [--images 600] [--side 64] [--workers 0] [--rounds 5]
 
 A ResNet-18 is given a folder of made-up JPEGs. Evaluation reads them with `FileLoader` and counts with `ClosedSet`, as
 ltr-eval does; prediction writes a CSV. The ratio of the medians is to be 0.95 or more.
@@ -30,7 +30,7 @@ from ltr.runs.evaluate import evaluate
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=1500)
+    parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--side", type=int, default=64, help="of what the network sees, in pixels")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode, for both")
     parser.add_argument("--rounds", type=int, default=5)

@@ -7,11 +7,13 @@ import math
 import numpy as np
 import pytest
 from made_up_outputs import predictions, write
+from made_up_runs import row
 from scipy import stats
 
 from ltr.errors import DataError
 from ltr.report.against import pairs, reference_of
 from ltr.report.comparison import sections
+from ltr.report.compose import Options, composed
 from ltr.report.gather import finished_runs
 from ltr.report.intervals import hits_of, holm, mcnemar, paired_bootstrap, paired_p, sign_flips
 
@@ -163,3 +165,25 @@ def test_a_line_without_predictions_says_so_and_the_others_are_compared(tmp_path
     assert found["lws"].accuracy is None
     assert "predictions.parquet is missing" in found["lws"].why
     assert found["crt"].accuracy is not None
+
+
+def test_each_protocol_has_a_file_of_its_own(tmp_path):
+    rows = [
+        row({"auroc": 0.8}, protocol="open_set", scorer="msp"),
+        row({"accuracy": 0.5, "balanced_accuracy": 0.5}, headline=False),
+    ]
+    folder = write(tmp_path, rows=rows)
+    predictions(folder, np.array([0, 1]), np.array([True, False]))
+    (folder / "predictions.parquet").rename(folder / "predictions_closed_set.parquet")
+    (run,) = finished_runs([tmp_path]).runs
+    found = run.table("predictions", rows[1], ("id", "prediction"))
+    assert found["prediction"].tolist() == [0, 2]
+    with pytest.raises(DataError, match=r"predictions\.parquet is missing"):
+        run.table("predictions", rows[0], ("id",))
+
+
+def test_other_protocols_are_not_compared_by_class(tmp_path):
+    for method in ("erm", "crt"):
+        write(tmp_path, method, rows=[row({"auroc": 0.8}, protocol="open_set", scorer="msp")])
+    (part,) = composed(finished_runs([tmp_path]), Options(against="best")).parts
+    assert part.pairs is None

@@ -5,12 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-
-import numpy as np
 
 from ltr.errors import ConfigError, DataError, nearest
-from ltr.report.collect import read_parquet
 from ltr.report.comparison import Line, Section
 from ltr.report.intervals import (
     DRAWS,
@@ -85,18 +81,8 @@ def hits(line: Line) -> Hits:
     Raises:
         DataError: predictions that are missing, damaged, or of different images.
     """
-    variants = [str(row.get("variant", "default")) for row in line.rows]
-    return hits_of([_predictions(run.path, variant) for run, variant in zip(line.runs, variants)], line.label)
-
-
-def _predictions(folder: Path, variant: str) -> dict[str, np.ndarray]:
-    columns = read_parquet(folder / "predictions.parquet", ("id", "label", "prediction"))
-    if "variant" in columns:
-        chosen = columns["variant"] == variant
-        if not chosen.any():
-            raise DataError(f"{folder / 'predictions.parquet'} has no rows of the variant {variant!r}")
-        columns = {name: values[chosen] for name, values in columns.items()}
-    return columns
+    needed = ("id", "label", "prediction")
+    return hits_of([run.table("predictions", row, needed) for run, row in zip(line.runs, line.rows)], line.label)
 
 
 def _pair(line: Line, reference: Line, base: Hits, draws: int, level: float) -> Pair:

@@ -17,11 +17,15 @@ from ltr.report.collect import number
 from ltr.report.gather import Finished, shown_value
 from ltr.report.naming import check_keys, differences, setting
 
-# the closed-set protocol's columns where none are asked for
-_CLOSED_SET = ("accuracy", "many", "medium", "few", "balanced_accuracy")
+# a protocol's columns where none are asked for
+_USUAL = {
+    "closed_set": ("accuracy", "many", "medium", "few", "balanced_accuracy"),
+    "background": ("map", "map_many", "map_medium", "map_few", "macro_f1", "macro_recall", "false_alarms_per_thousand"),
+    "open_set": ("closed_set_accuracy", "auroc", "oscr", "aupr_known", "aupr_unknown", "fpr95_id_pos", "fpr95_ood_pos"),
+}
 _MOST = 8  # columns of other protocols
-_SMALLER_IS_BETTER = ("nll", "ece", "fpr", "error", "loss", "aurc", "brier")
-_NO_FRACTION = ("nll", "loss", "threshold", "num_", "n_")
+_SMALLER_IS_BETTER = ("nll", "ece", "fpr", "false_alarm", "error", "loss", "aurc", "brier")
+_NO_FRACTION = ("nll", "loss", "threshold", "false_alarms_per", "num_", "n_")
 
 
 def is_smaller_better(metric: str) -> bool:
@@ -155,8 +159,9 @@ class Section:
             return known
         if wanted:
             return [name for name in wanted if name in known]
-        if self.protocol == "closed_set":
-            return [name for name in _CLOSED_SET if name in known]
+        usual = [name for name in _USUAL.get(self.protocol, ()) if name in known]
+        if usual:
+            return usual
         first = [self.metric] if self.metric in known else []
         return [*first, *(name for name in known if name not in first)][:_MOST]
 

@@ -81,7 +81,9 @@ def composed(found: Found, options: Options) -> Report:
 def _part(section: Section, options: Options, published: PublishedNumbers) -> Part:
     sheet = section_sheet(section, section.metrics(options.metrics), published, " ".join(options.by))
     compared = None
-    reference = reference_of(section, options.against) if options.against else None
+    # which class an image is of is what is compared; other protocols ask something else of it
+    wanted = options.against and section.protocol == "closed_set"
+    reference = reference_of(section, options.against) if wanted else None
     if reference is not None and len(section.lines) > 1:
         try:
             found = pairs(section, reference, level=options.level)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ltr.errors import DataError
-from ltr.report.collect import read_run
+from ltr.report.collect import read_parquet, read_run
 
 # where things lie and how they are shown: no setting that runs are compared by
 _NO_SETTING = (
@@ -63,6 +65,29 @@ class Finished:
     stages: list[dict[str, Any]]
     rows: list[dict[str, Any]]
     metric: str
+
+    def table(self, stem: str, row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, np.ndarray]:
+        """Columns of ``per_class.parquet`` or ``predictions.parquet`` for one row of the result.
+
+        Args:
+            stem: ``per_class`` or ``predictions``; those of a second protocol lie in a file that is named after it.
+            row: whose variant and scorer are taken.
+            columns: that are needed.
+
+        Raises:
+            DataError: the file is missing or damaged, lacks a column, or has nothing of this variant.
+        """
+        first = next((one["protocol"] for one in self.rows if one["headline"]), row["protocol"])
+        own = "" if row["protocol"] == first else f"_{row['protocol']}"
+        path = self.path / f"{stem}{own}.parquet"
+        found = read_parquet(path, columns)
+        for key in ("variant", "scorer"):
+            if key in found and row.get(key) is not None:
+                chosen = found[key] == row[key]
+                if not chosen.any():
+                    raise DataError(f"{path} has no rows of the {key} {row[key]!r}")
+                found = {name: values[chosen] for name, values in found.items()}
+        return found
 
 
 @dataclass

@@ -10,7 +10,6 @@ import numpy as np
 
 from ltr.errors import DataError
 from ltr.evaluation.groups import GROUPS
-from ltr.report.collect import read_parquet
 from ltr.report.comparison import Line, Section
 from ltr.report.compose import Part, Report
 from ltr.report.html_page import data_block, page, text
@@ -18,6 +17,7 @@ from ltr.report.series import Curve
 from ltr.report.sheet import LEGEND, Cell, Sheet, heading, value_text
 
 _LINES_PER_CLASS = 24  # of a section, whose classes are shown
+_COLUMNS = ("class_name", "train_count", "group", "accuracy")
 _PER_CLASS_RUNS = 600  # of all sections: their files are opened
 
 
@@ -156,6 +156,7 @@ def _colour(metric: str) -> str:
 
 def _per_class(section: Section, budget: dict[str, int]) -> str:
     """Accuracy of each class over its training images, for one or two lines to choose; "" without such files."""
+    measure = "accuracy"
     names: list[str] = []
     counts: list[int] = []
     groups: list[str] = []
@@ -165,7 +166,7 @@ def _per_class(section: Section, budget: dict[str, int]) -> str:
             break
         budget["per_class"] -= len(line.runs)
         try:
-            tables = [_per_class_table(run.path, str(row.get("variant"))) for run, row in zip(line.runs, line.rows)]
+            tables = [run.table("per_class", row, _COLUMNS) for run, row in zip(line.runs, line.rows)]
         except DataError:
             continue
         classes = [str(name) for name in tables[0]["class_name"]]
@@ -173,13 +174,14 @@ def _per_class(section: Section, budget: dict[str, int]) -> str:
             continue
         names, counts = classes, [int(count) for count in tables[0]["train_count"]]
         groups = [str(group) for group in tables[0]["group"]]
-        accuracy = np.mean([table["accuracy"].astype(np.float64) for table in tables], axis=0)
-        values = [None if value != value else round(float(value), 4) for value in accuracy]
+        measure = "average_precision" if section.metric == "map" else "accuracy"
+        found = np.mean([table.get(measure, table["accuracy"]).astype(np.float64) for table in tables], axis=0)
+        values = [None if value != value else round(float(value), 4) for value in found]
         shown.append({"label": line.label, "accuracy": values})
     if not shown:
         return ""
     groups = [group if group in GROUPS else "other" for group in groups]
-    data = {"names": names, "counts": counts, "groups": groups, "lines": shown}
+    data = {"names": names, "counts": counts, "groups": groups, "measure": measure.replace("_", " "), "lines": shown}
     options = "".join(f'<option value="{place}">{text(line["label"])}</option>' for place, line in enumerate(shown))
     second = '<option value="-1">nothing</option>' + options
     return (
@@ -190,21 +192,6 @@ def _per_class(section: Section, budget: dict[str, int]) -> str:
         f'<svg viewBox="0 0 700 350" width="700" role="img" aria-label="accuracy of every class"></svg>'
         f"{data_block(data)}</div>"
     )
-
-
-def _per_class_table(folder: Path, variant: str) -> dict[str, np.ndarray]:
-    """Columns of a run's ``per_class.parquet``, its row's variant.
-
-    Raises:
-        DataError: it is missing, damaged or of other variants.
-    """
-    columns = read_parquet(folder / "per_class.parquet", ("class_name", "train_count", "group", "accuracy"))
-    if "variant" in columns:
-        chosen = columns["variant"] == variant
-        if not chosen.any():
-            raise DataError(f"{folder}: no rows of the variant {variant}")
-        columns = {name: values[chosen] for name, values in columns.items()}
-    return columns
 
 
 # -- pictures -----------------------------------------------------------------------------------------------------

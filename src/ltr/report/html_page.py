@@ -112,7 +112,7 @@ function perClass(block) {
     for (const count of new Set([smallest, Math.round(Math.sqrt(smallest * largest)), largest]))
       make("text", {x: x(count), y: 322, "text-anchor": "middle"}, svg).textContent = count;
     make("text", {x: 370, y: 342, "text-anchor": "middle"}, svg).textContent = "training images of a class";
-    make("text", {x: 45, y: 16}, svg).textContent = "accuracy (%)";
+    make("text", {x: 45, y: 16}, svg).textContent = data.measure + " (%)";
     const wanted = find.value.toLowerCase();
     pick.forEach((select, which) => {
       const line = data.lines[select.value];
