@@ -34,6 +34,16 @@ SMALLER = {
     "dataset/inat_bg": ["dataset.foreground=uniform", "dataset.n_foreground=1"],  # the miniature lacks the listed ones
     "dataset/tiny_imagenet_bg": ["dataset.n_foreground=2"],
     "dataset/tiny_imagenet_open": ["dataset.classes=seeded", "backbone=torchvision"],
+    **{page: ["dataset=digits_bg"] for page in ("method/background_splitting", "scheduler/background_splitting")},
+    # the rows' own teacher is a file of weights
+    **{
+        f"experiment/cifar100_bg_{row}": [
+            "method.aux.partition=kmeans",
+            "method.aux.features=pixels",
+            "method.aux.groups=10",
+        ]
+        for row in ("splitting", "both")
+    },
     # of published classes, which the miniatures lack: tests/data/test_split_pages.py makes their splits
     **{page: None for page in PAGES if page.startswith(("dataset/inat_bg_1", "dataset/cub_open"))},
     # with a list that the miniatures lack: tests/data/test_open_lists.py runs them
@@ -101,5 +111,5 @@ def test_a_page_runs_two_steps(page, ltr_train, small_sources):
 @pytest.mark.parametrize("page", [p for p in PAGES if p.split("/")[0] in ("debug", "experiment")])
 def test_an_experiment_or_debug_page_runs(page, ltr_train, small_sources):
     short = ["trainer.max_epochs=2", "trainer.limit_train_batches=2", "scheduler=constant"]
-    finished = ltr_train(chosen(page), *short, "evaluation.batch_size=200")
+    finished = ltr_train(chosen(page), *short, *(SMALLER.get(page) or []), "evaluation.batch_size=200")
     assert finished.code == 0, finished.err

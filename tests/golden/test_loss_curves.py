@@ -19,6 +19,16 @@ CURVES = {
     "crt_digits_lt": ["method=crt", "method.classifier.epochs=3"],
     "lws_digits_lt": ["method=lws", "method.classifier.epochs=3"],
     "ldam_drw_digits_lt": ["loss=ldam", "loss.beta=0.999", "loss.defer_from=0.5"],
+    "background_splitting_digits_bg": ["method=background_splitting", "dataset=digits_bg"],
+    "sla_digits_lt": ["method=sla"],
+    "sla_sd_ldam_drw_digits_lt": [
+        "method=sla",
+        "method.self_distillation=true",
+        "loss=ldam",
+        "loss.beta=0.999",
+        "loss.defer_from=0.5",
+    ],
+    "multi_task_digits_lt": ["method=multi_task"],
 }
 
 
