@@ -392,7 +392,7 @@ def test_a_run_logs_its_slots_keeps_its_pictures_and_ends_with_the_same_bits_aft
     assert [float(row["train/slots"]) > 0 for row in rows] == [False, False, True, True]
     assert all(float(row["train/accepted"]) > 0 for row in rows[2:])
     with np.load(whole.directory / "artifacts" / "classifier.npz") as sheet:
-        assert sheet["result"].shape == sheet["seed"].shape == (4, 8, 8, 8, 1)
+        assert sheet["result"].shape == sheet["seed"].shape == (4, 6, 8, 8, 1)
         assert sheet["label"].tolist() == [9, 8, 7, 6]
         moved = sheet["result"].astype(float) / 255 - sheet["seed"].astype(float) / 255
         assert np.abs(moved - sheet["perturbation"].astype(float)).max() < 0.01

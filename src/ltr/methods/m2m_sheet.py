@@ -13,8 +13,8 @@ from ltr.methods.m2m_slots import pick, seed_distribution
 from ltr.randomness import generator
 
 _CLASSES = 4
-_IMAGES = 8  # of each class
-_CANDIDATES = 32  # they are chosen from
+_IMAGES = 6  # of each class
+_CANDIDATES = 12  # they are chosen from
 
 
 @torch.no_grad()
