@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "methods": BASE | {"data", "losses", "models", "optim", "evaluation"},
     "runs": BASE | {"data", "losses", "models", "optim", "evaluation", "methods"},
     "report": BASE | {"evaluation"},  # the names of the groups
+    "apply": BASE | {"data", "evaluation", "runs"},
 }
 HEAVY = {"torch", "pytorch_lightning", "torchvision", "timm", "torchmetrics", "sklearn", "matplotlib", "wandb"}
 
