@@ -51,6 +51,14 @@ SMALLER = {
 }
 
 
+# networks and images of the papers' sizes
+for page in (page for page in PAGES if page.startswith("experiment/") and "_herbs" in page):
+    SMALLER[page] = ["dataset.image_size=64", "dataset.image_resize=72", "trainer.num_workers=0"]
+    for ending, network in (("_swin_l", "test_vit"), ("_resnet50", "test_resnet")):
+        if page.endswith(ending):
+            SMALLER[page] += [f"backbone.name={network}", "backbone.pretrained=false"]
+SMALLER["augment/herbs"] = ["dataset=tiny_imagenet"]
+
 # of images that are read from files; the miniatures have some twenty of them
 OF_FILES = ["backbone.name=resnet18", "dataset.image_size=32", "trainer.precision=fp32", "trainer.num_workers=0"]
 

@@ -29,6 +29,8 @@ CURVES = {
         "loss.defer_from=0.5",
     ],
     "multi_task_digits_lt": ["method=multi_task"],
+    "herbs_digits_lt": ["method=herbs"],
+    "herbs_released_digits_lt": ["method=herbs_released"],
     "rpl_digits_open": ["method=rpl", "dataset=digits_open"],
     "arpl_digits_open": ["method=arpl", "dataset=digits_open"],
 }
