@@ -23,6 +23,10 @@ _FULL = "HYDRA_FULL_ERROR"
 
 def train() -> None:
     """Entry point of ``ltr-train``."""
+    if "LTR_WATCHED" in os.environ:  # one of several processes
+        from ltr.runs.launch import end_with_parent
+
+        end_with_parent()
     sys.exit(_process(lambda: train_main(sys.argv[1:])))
 
 
@@ -119,6 +123,8 @@ def report(error: Exception, of: str = "") -> int:
     if os.environ.get(_FULL) == "1":
         traceback.print_exception(error)
     if isinstance(error, LtrError):
+        if getattr(error, "told", False):  # by another process
+            return error.exit_code
         print(f"{of}{'stopped' if isinstance(error, Interrupted) else 'error'}: {error}", file=sys.stderr)
         return error.exit_code
     where = traceback.extract_tb(error.__traceback__)[-1]
@@ -161,7 +167,7 @@ def _train(argv: list[str]) -> int:
     def task(config: DictConfig) -> float | None:
         # a sweep's launcher may have carried this to another process
         with _environment(_FULL, wanted_traceback), allowing(line.allowed):
-            return _job(config, codes)
+            return _job(config, codes, line)
 
     return _with_table(lambda: _hydra(line, task, codes))
 
@@ -212,7 +218,7 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
     return codes[0] if codes else 0
 
 
-def _job(config: DictConfig, codes: list[int]) -> float | None:
+def _job(config: DictConfig, codes: list[int], line: CommandLine) -> float | None:
     """One run; what goes wrong is printed here, where Hydra cannot add to it.
 
     Returns:
@@ -226,7 +232,7 @@ def _job(config: DictConfig, codes: list[int]) -> float | None:
     try:
         if in_sweep():
             own_gpu()
-        outcome = _train_task(config)
+        outcome = _train_task(config, line)
         if in_sweep():
             note(job.num, _overrides(), outcome, None)
         return _objective(outcome)
@@ -307,17 +313,33 @@ def _overrides() -> list[str]:
     return [str(text) for text in texts] if isinstance(texts, list) else []
 
 
-def _train_task(config: DictConfig) -> Outcome:
+def _train_task(config: DictConfig, line: CommandLine) -> Outcome:
     """Check the composed configuration cheaply, then import what is heavy and run."""
     from ltr.configuration.check import checked
     from ltr.configuration.overrides import unread
+    from ltr.runs.place import with_processes
     from ltr.sweeps import check_sweep, in_sweep
 
     plain = checked(config, unread(_overrides(), config))
     if in_sweep():
         check_sweep(plain)
+    plain = with_processes(plain)
     from rich.console import Console
 
     from ltr.train_command import carry_out
 
-    return carry_out(plain, Console())
+    return carry_out(plain, Console(), lambda: _as_a_single_run(line))
+
+
+def _as_a_single_run(line: CommandLine) -> list[str]:
+    """The arguments of ``ltr-train`` for the running job alone."""
+    from ltr.sweeps import in_sweep
+
+    flags = [flag for flag in line.flags if flag != "--multirun"]
+    # a job's own overrides say all that a sweep chose for it
+    chosen = [o for o in _overrides() if not o.startswith("+sweep=")] if in_sweep() else line.overrides
+    return [*flags, *(f"--allow={name}" for name in line.allowed), "--", *chosen]
+
+
+if __name__ == "__main__":
+    train()

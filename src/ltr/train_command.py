@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 
 from ltr.console import plain_warnings
+from ltr.errors import TrainingError
 from ltr.report.figures import draw
 from ltr.report.table import plain_table, result_table
+from ltr.runs.launch import carry_out_in
+from ltr.runs.place import must_be_started, place_in
 from ltr.runs.result import Outcome, finished_before
 from ltr.sweeps import in_sweep
 
 
-def carry_out(config: Mapping[str, Any], console: Console) -> Outcome:
-    """Run a checked configuration, print its table and draw its figures."""
+def carry_out(config: Mapping[str, Any], console: Console, arguments: Callable[[], list[str]]) -> Outcome:
+    """Run a checked configuration, print its table and draw its figures.
+
+    Args:
+        arguments: those of ``ltr-train`` for this run alone, where it has to be started in several processes.
+    """
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     with plain_warnings():
-        outcome = finished_before(config)
+        place = place_in(os.environ)
+        # what several processes do is for the first of them to decide
+        outcome = finished_before(config) if place is None else None
+        if outcome is None and must_be_started(config) and config["stages"] != "plan":
+            carry_out_in(config["trainer"]["devices"], arguments())
+            # the first of them has shown it
+            return replace(finished_before({**config, "resume": "auto"}) or _nothing(), reused=False)
         if outcome is None:
+            from ltr.runs import group
             from ltr.runs.runner import run
 
-            outcome = run(config, overrides, console, read=_reader())
-        else:
+            with group.joined(place, config["trainer"]["accelerator"]):
+                if not group.is_first():
+                    console = Console(quiet=True)
+                outcome = run(config, overrides, console, read=_reader())
+        if outcome.reused:
             console.print("finished before (resume=never runs it again)", highlight=False)
         show(outcome, config, console)
     return outcome
+
+
+def _nothing() -> Outcome:
+    raise TrainingError("the processes of this run ended without an error, and without a result")
 
 
 _sources: list[Any] = []  # one reader for all jobs of a sweep that run in this process

@@ -75,7 +75,7 @@ def test_a_pickle_in_the_place_of_the_data_is_not_executed(refused, tmp_path):
         (["augment=cifar_cutout"], "augment.cutout=16: images have 8 pixels a side"),
         (["scheduler.warmup_epochs=100"], "scheduler.warmup_epochs is 100 and the run has 40 epochs"),
         (["backbone=torchvision", "backbone.name=resnet1000"], "Did you mean 'resnet101'?"),
-        (["trainer.devices=2"], "trainer.devices=2: allowed is one of: 1"),
+        (["trainer.devices=2"], "trainer.devices=2: strategy=single is one process"),
     ],
 )
 def test_what_does_not_fit_the_data_or_the_run_is_refused_and_makes_no_run(refused, overrides, words):

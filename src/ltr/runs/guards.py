@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from ltr.errors import TrainingError
+from ltr.runs import group
 from ltr.runs.interrupt import StopRequest
 
 
@@ -97,15 +98,22 @@ class StopOnSignal(pl.Callback):
         self.request.listen()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        if self.request.signal is None:
+        if not self._asked():
             return
         in_step = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
         if not in_step and batch_idx + 1 < trainer.num_training_batches:
             self._leave(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.request.signal is not None and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+        if self._asked() and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
             self._leave(trainer)
+
+    def _asked(self) -> bool:
+        """Whether a process was asked to stop, as all of them know it after the same batch."""
+        asked = group.highest(self.request.signal or 0)[0]
+        if asked and self.request.signal is None:
+            self.request.signal = asked
+        return bool(asked)
 
     def _leave(self, trainer: pl.Trainer) -> None:
         self.save(trainer)

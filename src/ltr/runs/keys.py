@@ -38,12 +38,13 @@ def stage_spec(
     split: Split,
     facts: DataFacts,
     parent_keys: Mapping[str, str],
-    world_size: int = 1,
+    conduct: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything that determines a stage's outcome, as plain data.
 
     Test and unknown images, loggers, paths, workers and figures are not here; validation images only where they
-    select the weights or are computed with. The world size is, because the order in which gradients are summed is.
+    select the weights or are computed with. How a training is carried out (`conduct_of`) is, because the order in which
+    gradients are summed is; a computation is carried out by one process in any case.
     A network that is taken from a checkpoint is determined by the file's content alone.
     """
     if stage.checkpoint is not None:
@@ -57,13 +58,15 @@ def stage_spec(
         "settings": settings,
         "options": without_private(dict(stage.options)),
         "parents": {name: parent_keys[name] for name in stage.parents},
-        "world_size": world_size,
+        "world_size": 1,
         "source": source.fingerprint,
         "train": array_digest(split.train),
         "label_map": array_digest(split.label_map),
         # what the network makes of the pixels before its first layer
         "input": {"shape": list(facts.image_shape), "mean": list(facts.mean), "std": list(facts.std)},
     }
+    if stage.module is not None and conduct:
+        spec |= conduct
     if facts.image_resize is not None:
         spec["input"]["resize"] = facts.image_resize
     if stage.settings.selection == "best_val":
@@ -76,6 +79,18 @@ def stage_spec(
     for part in stage.reads:
         spec[part] = array_digest(getattr(split, part))
     return spec
+
+
+def conduct_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How a stage is trained, where that is not as usual and may change a bit of what comes out."""
+    trainer, strategy = config["trainer"], config["strategy"]
+    found: dict[str, Any] = {}
+    if trainer["devices"] > 1:
+        found["world_size"] = trainer["devices"]
+        found |= {"sync_batchnorm": True} if strategy["sync_batchnorm"] else {}
+    if strategy["name"] == "fsdp":
+        found["strategy"] = "fsdp"
+    return found
 
 
 def _identity_of(settings: Settings) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ltr.data.splits import Split
 from ltr.errors import ConfigError
 from ltr.methods.stage import DataFacts, Method, Settings, Stage
 from ltr.runs.device import resolve_device, resolve_precision
-from ltr.runs.keys import stage_key, stage_spec
+from ltr.runs.keys import conduct_of, stage_key, stage_spec
 from ltr.runs.protocols import check_method, protocols_of
 
 
@@ -85,7 +85,7 @@ def plan_of(
     check_method(method, config["method"]["name"], split, config["evaluation"])
     method.check(facts)
     stages = method.stages(main_settings(config, precision, method), facts)
-    keys = plan_keys(stages, config["seed"], found, split, facts)
+    keys = plan_keys(stages, config["seed"], found, split, facts, conduct_of(config))
     return RunPlan(device, precision, method, found, split, facts, stages, keys)
 
 
@@ -165,9 +165,17 @@ def main_settings(config: Mapping[str, Any], precision: str, method: Method) -> 
 
 
 def plan_keys(
-    stages: Sequence[Stage], seed: int, source: Source, split: Split, facts: DataFacts
+    stages: Sequence[Stage],
+    seed: int,
+    source: Source,
+    split: Split,
+    facts: DataFacts,
+    conduct: Mapping[str, Any] | None = None,
 ) -> dict[str, tuple[str, dict[str, Any]]]:
     """Key and specification of every stage, parents first.
+
+    Args:
+        conduct: of trainings, see `ltr.runs.keys.conduct_of`.
 
     Raises:
         ConfigError: a stage names a parent that does not stand before it, or needs images that the split has not.
@@ -183,7 +191,7 @@ def plan_keys(
                     f"before it stand: {', '.join(keys) or 'none'}"
                 )
         _check_parts(stage, split)
-        spec = stage_spec(stage, seed, source, split, facts, keys)
+        spec = stage_spec(stage, seed, source, split, facts, keys, conduct)
         keys[stage.name] = stage_key(spec)
         planned[stage.name] = (keys[stage.name], spec)
     return planned

@@ -15,9 +15,10 @@ from rich.console import Console
 from ltr.configuration.targets import check_arguments, instantiate
 from ltr.data.source import Source
 from ltr.data.splits import save_split
-from ltr.errors import CheckpointError, ConfigError, Interrupted
+from ltr.errors import CheckpointError, ConfigError, DataError, Interrupted
 from ltr.files import link_or_copy, write_json
 from ltr.methods.stage import StageOutput
+from ltr.runs import group
 from ltr.runs.checkpoint import network_checkpoint, write_checkpoint
 from ltr.runs.device import autocast, device_name, keep_freed_memory
 from ltr.runs.evaluate import Judged, evaluate
@@ -68,11 +69,26 @@ def run(
     mistakes = check_arguments(config)
     if mistakes:
         raise ConfigError("\n".join(["the configuration does not fit the code:", *(f"  {m}" for m in mistakes)]))
-    finished = finished_before(config)
-    if finished is not None:
-        return finished
+    _check_processes(config)
+    finished: list[Outcome | None] = []
+
+    def is_finished() -> bool:
+        finished.append(finished_before(config))
+        return finished[0] is not None
+
+    if group.decided(is_finished):
+        return (finished[0] if finished else None) or Outcome(run_directory(config), None, reused=True)
     with stop_request() as request:
         return _Run(config, overrides, console, request, lambda: plan_of(config, source, read)).carry_out()
+
+
+def _check_processes(config: Mapping[str, Any]) -> None:
+    asked = config["trainer"]["devices"]
+    if asked != group.size() and config["stages"] != "plan":
+        raise ConfigError(
+            f"trainer.devices={asked}: this process is {'alone' if group.size() == 1 else f'one of {group.size()}'}. "
+            "Use the command ltr-train, which starts them, or torchrun"
+        )
 
 
 class _Run:
@@ -91,7 +107,9 @@ class _Run:
         self.console = console
         self.directory = run_directory(config)
         self.started = False
-        planned = plan()
+        # a data set that is fetched or unpacked is so by one process
+        with group.in_turn() if config["dataset"]["source"].get("download") else contextlib.nullcontext():
+            planned = plan()
         self.device, self.precision, self.method = planned.device, planned.precision, planned.method
         self.source, self.split, self.facts = planned.source, planned.split, planned.facts
         self.plan, self.keys = planned.stages, planned.keys
@@ -101,7 +119,7 @@ class _Run:
             if stage.module and not stage.checkpoint:
                 warn_of_double_balancing(stage.settings, self.facts)
         self.store = StageStore(Path(config["paths"]["stages"]), self.say)
-        self.loggers = RunLoggers(config, self.directory)
+        self.loggers = RunLoggers(config if group.is_first() else {**config, "logger": {"name": "csv"}}, self.directory)
         self.stages = Stages(
             config=config,
             source=self.source,
@@ -123,7 +141,7 @@ class _Run:
         if self.config["stages"] == "plan":
             self._print_plan()
             return Outcome(self.directory, None)
-        self._check_resume()
+        group.decided(self._check_resume)
         self._announce()
         began = time.perf_counter()
         rows: list[dict[str, Any]] = []
@@ -137,9 +155,11 @@ class _Run:
             self._start()
             predictor = self.method.predictor(outputs)
             rows, judged = self._judge(predictor, outputs)
-            self._keep_examples(predictor)
-            self._keep_weights(predictor, outputs)
-            result = self._write(outputs, rows, judged, time.perf_counter() - began)
+            result = None
+            if group.is_first():
+                self._keep_examples(predictor)
+                self._keep_weights(predictor, outputs)
+                result = self._write(outputs, rows, judged, time.perf_counter() - began)
             finished = True
             return Outcome(self.directory, result)
         except Interrupted:
@@ -174,15 +194,17 @@ class _Run:
 
     def _announce(self) -> None:
         images = ", ".join(f"{len(getattr(self.split, part))} {part}" for part in ("train", "val", "test"))
+        where = f"{device_name(self.device)}, {self.precision}"
+        where += f", {group.size()} processes" if group.several() else ""
         self.say(
             f"{self.config['dataset']['name']} x {self.config['method']['name']}, seed {self.config['seed']}: "
-            f"{images} images, {self.facts.num_classes} classes; {device_name(self.device)}, {self.precision}\n"
+            f"{images} images, {self.facts.num_classes} classes; {where}\n"
             f"  {self.directory}"
         )
 
     def _start(self) -> None:
         """Make the run directory, once nothing is left that a check could refuse."""
-        if not self.started:
+        if not self.started and group.is_first():
             write_start(self.directory, self.config, self.overrides)
             save_split(self.split, self.directory / "split.npz")
             self.started = True
@@ -200,31 +222,47 @@ class _Run:
         final = self.plan[-1]
         selection = final.settings.selection
         data = self.stages.data_module(final.settings, final.role)
+        self._check_shares()
+
+        thresholds: dict[tuple[str, str | None], float] = {}
 
         def judged_on(part: str, predictor: Any) -> list[Judged]:
             def protocols(link: str, keep: bool) -> list[Any]:
                 return protocols_of(self.split, self.config["evaluation"], link, self.device, keep)
 
             loaders = {name: data.evaluation_loader(name) for name in parts_judged(self.split, part)}
-            return evaluate(predictor, loaders, protocols, self.device, self.precision)
+            return evaluate(predictor, loaders, protocols, self.device, self.precision, thresholds)
 
         last = outputs[final.name].load_last
         selected = "final" if last is None else "best"
         rows: list[dict[str, Any]] = []
         if len(self.split.val):
-            rows += result_rows(judged_on("val", predictor), split="val", checkpoint=selected, selection=selection)
+            on_val = judged_on("val", predictor)
+            rows += result_rows(on_val, split="val", checkpoint=selected, selection=selection)
+            # known or unknown is decided on test at the threshold that accepts 95 % of the validation images
+            found = [one for one in on_val if one.protocol == "open_set"]
+            thresholds |= {(one.variant, one.scorer): one.result.threshold_at_95_tpr for one in found}
         on_test = judged_on("test", predictor)
         rows += result_rows(on_test, split="test", checkpoint=selected, selection=selection)
         if last is not None:
+            thresholds.clear()  # they are of the other weights
             others = result_rows(judged_on("test", last()), split="test", checkpoint="final", selection="last")
             rows += [{**row, "headline": False} for row in others]
         return rows, on_test
 
+    def _check_shares(self) -> None:
+        """A part of the split with fewer images than processes would leave one with nothing to judge."""
+        for part in ("val", "test"):
+            images = len(getattr(self.split, part))
+            if 0 < images < group.size():
+                raise DataError(
+                    f"the split '{self.split.name}' has {images} {part} images for {group.size()} processes. Use fewer"
+                )
+
     def _keep_examples(self, predictor: Any) -> None:
         """What the method shows of a few test images, for pictures."""
-        batch = next(
-            iter(self.stages.data_module(self.plan[-1].settings, self.plan[-1].role).evaluation_loader("test"))
-        )
+        data = self.stages.data_module(self.plan[-1].settings, self.plan[-1].role)
+        batch = next(iter(data.evaluation_loader(self.split.test[:EXAMPLES])))
         with torch.inference_mode(), autocast(self.device, self.precision):
             arrays = predictor.examples(batch.images[:EXAMPLES], batch.labels[:EXAMPLES])
         if arrays:
@@ -257,6 +295,7 @@ class _Run:
             if output.arrays:
                 link_or_copy(folder / ARRAYS, self.directory / "artifacts" / f"{output.name}.npz")
         about = provenance(device_name(self.device), self.precision)
+        about |= {"processes": group.size()}
         about |= {"seed": self.config["seed"], "split": self.split.name, "split_digest": self.split.digest()}
         write_json(self.directory / "provenance.json", {**about, "seconds": round(seconds, 3)})
         stages = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from ltr.configuration.targets import instantiate
 from ltr.data.module import DataModule
 from ltr.data.source import Source
 from ltr.data.splits import Split
+from ltr.errors import DataError
 from ltr.files import link_or_copy
 from ltr.methods.representation import warn_of_balanced_representation
 from ltr.methods.stage import Computation, DataFacts, Settings, Stage, StageOutput
+from ltr.runs import group
 from ltr.runs.checkpoint import check_fits, load_network
 from ltr.runs.device import autocast
 from ltr.runs.interrupt import StopRequest
@@ -72,23 +75,27 @@ class Stages:
         folder = self.store.folder(key)
         trains = stage.checkpoint is None and not stage.compute
         # what does not fit is refused before anything is written, even the lock
-        prepared = self._prepared(stage, parents) if trains and self.store.record(key) is None else None
-        with self.store.locked(key, stage.name):
-            record = self.store.record(key)
-            reused = record is not None or stage.checkpoint is not None
+        missing = trains and group.decided(lambda: self.store.record(key) is None)
+        prepared = self._prepared(stage, parents) if missing else None
+        with ExitStack() as held:
+
+            def look() -> float | None:
+                held.enter_context(self.store.locked(key, stage.name))
+                record = self.store.record(key)
+                return None if record is None else record["seconds"]
+
+            seconds = group.decided(look)
+            reused = seconds is not None or stage.checkpoint is not None
             if stage.checkpoint is not None:
                 self._check_checkpoint(stage, Path(stage.checkpoint))
-            if record is not None:
+            if seconds is not None:
                 self.console.print(f"{stage.name}: stored stage {key[:12]}", highlight=False)
             else:
-                if trains:
-                    seconds = self._train(stage, folder, *(prepared or self._prepared(stage, parents)))
-                else:
-                    seconds = (self._take if stage.checkpoint else self._compute)(stage, folder, parents)
-                record = self.store.finish(key, spec, seconds, {"name": stage.name})
+                seconds = self._make(stage, folder, parents, prepared if trains else None)
+                finished, spent = {"name": stage.name}, seconds
+                group.decided(lambda: bool(self.store.finish(key, spec, spent, finished)))
                 self.request.check(f"stopped after stage '{stage.name}'")
         last = folder / "last.ckpt"
-        assert record is not None
         arrays = _read_arrays(folder / ARRAYS)
         if "summary" in arrays:
             self.console.print(f"{stage.name}: {arrays['summary']}", soft_wrap=True, highlight=False)
@@ -99,14 +106,28 @@ class Stages:
             arrays=arrays,
             load_last=(lambda: load_network(last, parents)) if last.is_file() else None,
             reused=reused,
-            seconds=record["seconds"],
+            seconds=seconds,
         )
+
+    def _make(
+        self,
+        stage: Stage,
+        folder: Path,
+        parents: Mapping[str, StageOutput],
+        prepared: tuple[DataModule, Any, Watched | None] | None,
+    ) -> float:
+        """Train a stage in all processes, or compute or take it in the first; seconds."""
+        if stage.checkpoint is not None:
+            return group.decided(lambda: self._take(stage, folder, parents))
+        if stage.compute is not None:
+            return group.decided(lambda: self._compute(stage, folder, parents))
+        return self._train(stage, folder, *(prepared or self._prepared(stage, parents)))
 
     def _train(self, stage: Stage, folder: Path, data: DataModule, network: Any, watched: Watched | None) -> float:
         self.started()
         seconds = train_stage(stage, network, data, folder, self._surroundings(), watched)
         arrays = network.artifacts()
-        if arrays:
+        if arrays and group.is_first():
             write_arrays(folder / ARRAYS, arrays)
         return seconds
 
@@ -115,6 +136,8 @@ class Stages:
         data = self.data_module(stage.settings, stage.role)
         watched = self._watched(stage)
         data.watched = watched.name if watched else None
+        if watched and len(getattr(self.split, watched.name)) < group.size():
+            raise DataError(f"fewer {watched.name} images than processes ({group.size()}): some would judge none")
         seed = self.config["seed"]
         network = stage.target(stage.settings, self.facts, seed, stage.role, parents, **stage.options)
         network.optimisation(data.steps_per_epoch)
@@ -138,6 +161,7 @@ class Stages:
     def _compute(self, stage: Stage, folder: Path, parents: Mapping[str, StageOutput]) -> float:
         began = time.perf_counter()
         data = self.data_module(stage.settings, stage.role)
+        data.processes = (0, 1)  # the first process computes it for all
         computation = Computation(
             parents=parents,
             settings=stage.settings,
@@ -175,6 +199,7 @@ class Stages:
             image_resize=self.config["dataset"].get("image_resize"),
             max_skipped=trainer["max_skipped"] if trainer["on_error"] == "skip" else None,
         )
+        data.processes = (group.rank(), group.size())
         self.images = data.images
         return data
 

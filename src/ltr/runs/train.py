@@ -19,12 +19,14 @@ from rich.console import Console
 
 from ltr.errors import CheckpointError, LtrError, TrainingError
 from ltr.methods.stage import Stage
+from ltr.runs import group
 from ltr.runs.checkpoint import AtomicCheckpointIO, network_checkpoint, read_checkpoint, write_checkpoint
 from ltr.runs.device import LIGHTNING_PRECISION
 from ltr.runs.epoch_log import EpochLog
 from ltr.runs.guards import FiniteGuard, StopOnSignal
 from ltr.runs.interrupt import StopRequest
 from ltr.runs.progress import TrainingProgress
+from ltr.runs.strategies import in_processes
 from ltr.runs.watch import Watch
 
 
@@ -60,9 +62,9 @@ class TrainingState:
 
     def save(self, trainer: pl.Trainer) -> None:
         """Keep what training needs to go on; the checkpoint before it stays as `previous`."""
-        if self.last.is_file():
+        if group.is_first() and self.last.is_file():
             os.replace(self.last, self.previous)
-        trainer.save_checkpoint(self.last)
+        trainer.save_checkpoint(self.last)  # every process gives its share, the first one writes
 
     def newest(self) -> Path | None:
         """The newest checkpoint that can be read; a damaged one is set aside with a message."""
@@ -118,7 +120,7 @@ def train_stage(
     state = TrainingState(folder / "state", say)
     if around.config["compile"]:
         module.backbone.compile()
-    resume_from = state.newest()
+    resume_from = _path(group.decided(lambda: str(state.newest() or "")))
     if resume_from is not None:
         epoch, batch = _position(resume_from)
         data.start_at(epoch, batch)
@@ -139,14 +141,23 @@ def train_stage(
             f"{stage.name}: a file could not be written: {error}. Free some space (or set paths.outputs elsewhere) and "
             "start the same command again: it goes on from the last good checkpoint"
         ) from error
-    dataset = around.config["dataset"]
+    if group.is_first():
+        _hand_on(stage, module, state, folder, around.config["dataset"])
+    return group.decided(lambda: log.total_seconds)
+
+
+def _hand_on(stage: Stage, module: Any, state: TrainingState, folder: Path, dataset: Mapping[str, Any]) -> None:
+    """``weights.ckpt`` as the stage's rule selects them, and ``last.ckpt`` where that is another epoch's."""
     if stage.settings.selection != "last" and state.best.is_file():
         write_checkpoint(folder / "last.ckpt", network_checkpoint(module, dataset))
         handed_on = network_checkpoint(module, dataset, read_checkpoint(state.best))
     else:
         handed_on = network_checkpoint(module, dataset)
     write_checkpoint(folder / "weights.ckpt", handed_on)
-    return log.total_seconds
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None
 
 
 def _position(checkpoint: Path) -> tuple[int, int]:
@@ -187,8 +198,7 @@ def _trainer(
     with _quiet():
         trainer = pl.Trainer(
             accelerator="gpu" if around.device.type == "cuda" else "cpu",
-            devices=page["devices"],
-            strategy=around.config["strategy"]["name"],
+            **in_processes(around.config["strategy"], around.device),
             precision=LIGHTNING_PRECISION[settings.precision],  # type: ignore[arg-type]
             max_epochs=settings.epochs,
             # a network with several optimisers clips, or refuses to; Lightning takes neither key for it
@@ -202,7 +212,7 @@ def _trainer(
             profiler=page["profiler"],
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO()],
-            logger=around.loggers() or False,
+            logger=around.loggers() or False,  # of the first process; the others have none
             default_root_dir=folder,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
@@ -210,6 +220,9 @@ def _trainer(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+    # signals are ours (`StopOnSignal`); Lightning's handler would talk to the other processes from inside a handler
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     return trainer, log
 
 

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from ltr.files import written_atomically
+from ltr.runs import group
 from ltr.runs.epoch_log import EpochLog
 
 
@@ -53,6 +54,8 @@ class Watch(pl.Callback):
         value = metrics[self.monitor]
         if self.best_path is not None and value > self.best:
             self.best, self.best_epoch = value, trainer.current_epoch + 1
+            if not group.is_first():
+                return
             with written_atomically(self.best_path) as temporary:
                 torch.save({k: v.detach().cpu() for k, v in pl_module.state_dict().items()}, temporary)
 

@@ -1,0 +1,117 @@
+"""Which of how many processes this one is, as torchrun, SLURM or `ltr-train` itself say in the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ltr.errors import ConfigError
+
+SEVERAL = ("ddp", "fsdp")  # the strategies of several processes
+RENDEZVOUS = "LTR_RENDEZVOUS"  # where the processes that ltr-train started meet: a file of this machine
+
+
+@dataclass(frozen=True)
+class Place:
+    """A process among those of its run.
+
+    Attributes:
+        rank: from 0; the process of rank 0 writes and prints.
+        world_size: processes of the run, over all machines.
+        local_rank: from 0, on this machine: the number of its GPU.
+        local_world_size: processes of the run on this machine.
+        rendezvous: the URL where they meet, as `torch.distributed.init_process_group` takes it.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    rendezvous: str
+
+
+def place_in(environment: Mapping[str, str]) -> Place | None:
+    """The place that the environment assigns to this process; None where it was started by itself.
+
+    Raises:
+        ConfigError: the environment says only half of it.
+    """
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        rendezvous = environment.get(RENDEZVOUS, "env://")
+        return Place(
+            rank=_number(environment, "RANK"),
+            world_size=_number(environment, "WORLD_SIZE"),
+            local_rank=_number(environment, "LOCAL_RANK", "RANK"),
+            local_world_size=_number(environment, "LOCAL_WORLD_SIZE", "WORLD_SIZE"),
+            rendezvous=rendezvous,
+        )
+    # srun says so of a step that it starts; in a batch script without srun there is one process, whatever was booked
+    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environment:
+        world = _number(environment, "SLURM_STEP_NUM_TASKS")
+        nodes = int(environment.get("SLURM_STEP_NUM_NODES", "1"))
+        host = first_host(environment.get("SLURM_STEP_NODELIST", "localhost"))
+        port = 20_000 + int(environment.get("SLURM_JOB_ID", "0")) % 20_000  # the same in all processes of a job
+        return Place(
+            rank=_number(environment, "SLURM_PROCID"),
+            world_size=world,
+            local_rank=_number(environment, "SLURM_LOCALID"),
+            local_world_size=max(1, world // nodes),
+            rendezvous=f"tcp://{host}:{port}",
+        )
+    return None
+
+
+def _number(environment: Mapping[str, str], *names: str) -> int:
+    for name in names:
+        if name in environment:
+            try:
+                return int(environment[name])
+            except ValueError as error:
+                raise ConfigError(f"the environment's {name}={environment[name]} is no number") from error
+    raise ConfigError(f"the environment does not say {names[0]}: start the processes with torchrun or srun")
+
+
+def first_host(nodes: str) -> str:
+    """The first machine of a SLURM node list: ``node07`` of ``node[07-09,12],other3``."""
+    found = re.match(r"([^,\[]*)(?:\[([^\],-]*)[^\]]*\])?([^,]*)", nodes)
+    assert found is not None  # every group may be empty
+    return "".join(part or "" for part in found.groups())
+
+
+def with_processes(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """The configuration with the number of processes that there really are as ``trainer.devices``.
+
+    A run of two processes is the same run whoever started them.
+
+    Raises:
+        ConfigError: more than one process without a strategy for it, or another number than was asked for.
+    """
+    strategy, asked = config["strategy"]["name"], config["trainer"]["devices"]
+    place = place_in(environment)
+    there = place.world_size if place is not None else asked
+    if strategy not in SEVERAL:
+        if there > 1:
+            why = f"trainer.devices={asked}" if place is None else f"started as one of {there} processes"
+            raise ConfigError(f"{why}: strategy=single is one process. Add strategy=ddp")
+        return dict(config)
+    if asked not in (1, there):
+        raise ConfigError(
+            f"trainer.devices={asked}: this was started as one of {there} processes. Leave trainer.devices out, or "
+            f"start {asked}"
+        )
+    if config["strategy"]["sync_batchnorm"] and config["trainer"]["accelerator"] == "cpu":
+        raise ConfigError("strategy.sync_batchnorm=true: torch synchronises batch normalisation on GPUs only")
+    if config["batch_size"] % there:
+        raise ConfigError(
+            f"batch_size={config['batch_size']} is shared by {there} processes and does not divide. Use a multiple of "
+            f"{there}, such as {max(1, config['batch_size'] // there) * there}"
+        )
+    return {**config, "trainer": {**config["trainer"], "devices": there}}
+
+
+def must_be_started(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process has to start those that the configuration asks for, instead of being one of them."""
+    return config["trainer"]["devices"] > 1 and place_in(environment) is None

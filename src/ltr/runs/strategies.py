@@ -1,0 +1,110 @@
+"""How Lightning trains in the processes of a run: it is told where they are, and starts none itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.environments import ClusterEnvironment
+from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy
+
+from ltr.errors import ConfigError
+from ltr.randomness import derive_seed
+from ltr.runs import group
+from ltr.runs.place import Place, place_in
+
+
+class Started(ClusterEnvironment):
+    """Processes that are there already, and have met."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self.place = place
+
+    creates_processes_externally = True  # type: ignore[assignment]
+    main_address = "127.0.0.1"  # type: ignore[assignment]  # nobody calls: they have met
+    main_port = 0  # type: ignore[assignment]
+
+    @staticmethod
+    def detect() -> bool:
+        return False
+
+    def world_size(self) -> int:
+        return self.place.world_size
+
+    def set_world_size(self, size: int) -> None:
+        pass
+
+    def global_rank(self) -> int:
+        return self.place.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        pass
+
+    def local_rank(self) -> int:
+        return self.place.local_rank
+
+    def node_rank(self) -> int:
+        return (self.place.rank - self.place.local_rank) // self.place.local_world_size
+
+
+class _OwnDraws:
+    """Rows of different processes get dropout masks of their own.
+
+    A network seeds torch's generator with (seed, role, epoch, batch) before each batch, the same in every process.
+    """
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if group.rank():
+            torch.manual_seed(derive_seed(torch.initial_seed(), "rank", group.rank()))
+
+
+class Ddp(_OwnDraws, DDPStrategy):
+    """Data-parallel training whose evaluation may have other numbers of batches in each process.
+
+    Running statistics of batch normalisation are the first process's: those that its checkpoint holds. The others
+    take them over before an evaluation, not at every step; training does not read them.
+    """
+
+    def validation_step(self, *arguments: Any, **named: Any) -> Any:
+        # not through the DDP wrapper, whose collectives would wait for a batch that another process has not
+        assert self.lightning_module is not None
+        with self.precision_plugin.val_step_context():
+            return self.lightning_module.validation_step(*arguments, **named)
+
+    def on_validation_start(self) -> None:
+        assert self.lightning_module is not None
+        group.from_first(iter(list(self.lightning_module.buffers())))
+
+
+class Fsdp(_OwnDraws, FSDPStrategy):
+    """Parameters, gradients and optimiser state shared out over GPUs; checkpoints are whole."""
+
+
+def in_processes(page: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """The Trainer's arguments of the page ``strategy`` for the processes of this run.
+
+    Raises:
+        ConfigError: fsdp without GPUs.
+    """
+    if not group.several() and page["name"] != "fsdp":
+        return {"devices": 1, "strategy": "auto"}
+    if page["name"] == "fsdp" and device.type != "cuda":
+        raise ConfigError("strategy=fsdp needs GPUs. On a CPU use strategy=ddp")
+    place = place_in(os.environ) or Place(0, 1, 0, 1, "env://")
+    if page["name"] == "fsdp":
+        strategy: Any = Fsdp(cluster_environment=Started(place), state_dict_type="full")
+    else:
+        strategy = Ddp(
+            cluster_environment=Started(place),
+            find_unused_parameters=page["find_unused_parameters"],
+            broadcast_buffers=False,
+        )
+    return {
+        "devices": place.local_world_size,
+        "num_nodes": max(1, place.world_size // place.local_world_size),
+        "strategy": strategy,
+        "sync_batchnorm": page["sync_batchnorm"],
+    }

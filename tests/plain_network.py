@@ -1,0 +1,30 @@
+"""A small backbone without batch normalisation, for comparing processes with one: every image counts by itself."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ltr.models.backbones import Backbone, kaiming_convolutions
+
+
+class PlainNet(Backbone):
+    """Two convolutions; a share of the features is dropped where ``dropout`` says so."""
+
+    def __init__(self, in_channels: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.stage1 = nn.Sequential(nn.Conv2d(in_channels, 8, 3, 2, padding=1), nn.ReLU())
+        self.stage2 = nn.Sequential(nn.Conv2d(8, 16, 3, 2, padding=1), nn.ReLU())
+        self.dropout = nn.Dropout(dropout)
+        self.num_features = 16
+        self.map_channels = (8, 16)
+        self.map_strides = (2, 4)
+        kaiming_convolutions(self)
+        self.finish(None, True, "all")
+
+    def features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        maps = [self.stage1(images)]
+        maps.append(self.stage2(maps[-1]))
+        return self.dropout(maps[-1].mean((2, 3))), maps
+
+    def last_block(self) -> nn.Module:
+        return self.stage2

@@ -1,0 +1,215 @@
+"""Runs of two processes (gloo on the CPU): the same numbers as one, whoever starts them; and no hang, whoever dies."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ltr.runs.checkpoint import describe
+from several import ltr_train_in
+
+pytestmark = pytest.mark.slow
+SHORT = ("trainer.max_epochs=2", "batch_size=50")
+
+
+def result_of(outputs: Path) -> dict:
+    (path,) = outputs.glob("*/*/*/result.json")
+    return json.loads(path.read_text())
+
+
+def directory_of(outputs: Path) -> Path:
+    (path,) = outputs.glob("*/*/*/result.json")
+    return path.parent
+
+
+def weights_of(outputs: Path) -> dict[str, torch.Tensor]:
+    return describe(directory_of(outputs) / "checkpoints" / "final.ckpt")["state_dict"]
+
+
+def rows_of(outputs: Path) -> list[dict[str, str]]:
+    with open(directory_of(outputs) / "metrics.csv", newline="") as file:
+        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> Path:
+    """The outputs of a run of two processes with batch normalisation and validation images."""
+    folder = tmp_path_factory.mktemp("two")
+    done = ltr_train_in(folder, *SHORT, "dataset.val=train_fraction", "trainer.selection=best_val")
+    assert done.codes == [0, 0], done.err
+    return folder / "outputs"
+
+
+def test_the_first_process_alone_prints_and_writes(two):
+    assert (two.parent / "1.out").read_text() == (two.parent / "1.err").read_text() == ""
+    assert "2 processes" in (two.parent / "0.out").read_text()
+    assert json.loads((directory_of(two) / "provenance.json").read_text())["processes"] == 2
+
+
+def test_every_image_is_judged_once_whatever_the_number_of_processes(two, ltr_eval, tmp_path):
+    assert ltr_eval(directory_of(two), "--json", tmp_path / "alone.json")[0] == 0
+    alone = json.loads((tmp_path / "alone.json").read_text())["rows"][0]["metrics"]
+    together = next(row for row in result_of(two)["rows"] if row["headline"])["metrics"]
+    for name, value in together.items():
+        assert value == (pytest.approx(alone[name], rel=1e-6) if name in ("nll", "ece") else alone[name]), name
+    import pyarrow.parquet as pq
+
+    predictions = pq.read_table(directory_of(two) / "predictions.parquet")
+    with np.load(directory_of(two) / "split.npz", allow_pickle=False) as split:
+        assert sorted(predictions["id"].to_pylist()) == split["test"].tolist()
+
+
+def test_the_watched_metric_of_the_best_epoch_is_what_its_weights_are_judged_by(two):
+    watched = max(float(row["val/balanced_accuracy"]) for row in rows_of(two))
+    judged = [row for row in result_of(two)["rows"] if row["split"] == "val" and row["checkpoint"] == "best"]
+    assert judged[0]["metrics"]["balanced_accuracy"] == pytest.approx(watched, abs=1e-12)
+
+
+@pytest.fixture
+def plain(tmp_path, monkeypatch) -> tuple[str, ...]:
+    """Overrides that choose a network without batch normalisation."""
+    monkeypatch.setenv("LTR_ALLOW", "plain_network")
+    page = tmp_path / "pages" / "backbone" / "plain.yaml"
+    page.parent.mkdir(parents=True)
+    page.write_text("_target_: plain_network.PlainNet\ndropout: 0.0\n")
+    return (f"--config-dir={tmp_path / 'pages'}", "backbone=plain")
+
+
+def test_a_network_without_batch_statistics_ends_as_with_one_process(tmp_path, plain, ltr_train):
+    command = [*SHORT, *plain, "loss=ldam", "sampler=class_balanced", "trainer.ema_decay=0.9"]
+    several = ltr_train_in(tmp_path / "two", *command)
+    assert several.codes == [0, 0], several.err
+    alone = ltr_train("trainer.accelerator=cpu", "trainer.precision=fp32", *command, outputs=tmp_path / "one")
+    assert alone.code == 0, alone.err
+    one, other = weights_of(tmp_path / "one"), weights_of(tmp_path / "two" / "outputs")
+    for name, tensor in one.items():
+        torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-6)
+    for ours, theirs in zip(rows_of(tmp_path / "one"), rows_of(tmp_path / "two" / "outputs"), strict=True):
+        assert ours["step"] == theirs["step"]
+        assert float(ours["train/loss"]) == pytest.approx(float(theirs["train/loss"]), rel=1e-4)
+        assert float(ours["train/accuracy"]) == pytest.approx(float(theirs["train/accuracy"]), abs=0.005)
+
+
+def test_stages_of_other_numbers_of_processes_are_other_stages(two, tmp_path, ltr_train):
+    alone = ltr_train(*SHORT, "stages=plan", "dataset.val=train_fraction", "trainer.selection=best_val")
+    assert result_of(two)["stages"][0]["key"][:40] not in alone.out
+    planned = ltr_train(
+        *SHORT,
+        *("stages=plan", "dataset.val=train_fraction", "trainer.selection=best_val"),
+        *("strategy=ddp", "trainer.devices=2", "trainer.precision=fp32"),
+    )
+    assert result_of(two)["stages"][0]["key"] in planned.out
+
+
+def test_a_computed_stage_is_computed_once_and_known_to_all(tmp_path):
+    done = ltr_train_in(tmp_path, *SHORT, "method=ncm")
+    assert done.codes == [0, 0], done.err
+    assert [stage["status"] for stage in result_of(tmp_path / "outputs")["stages"]] == ["trained", "trained"]
+    again = ltr_train_in(tmp_path, *SHORT, "method=ncm", "evaluation.many_above=50")
+    assert again.codes == [0, 0], again.err
+    assert again.out.count("stored stage") == 2
+
+
+class _SignalIn:
+    """Lets one process get a signal at the end of one batch."""
+
+    def __init__(self, rank: int, at: tuple[int, int], number: int) -> None:
+        self.rank, self.at, self.number = rank, at, number
+
+    def __call__(self, rank: int) -> None:
+        from ltr.runs import guards, train
+
+        at, number = self.at, self.number
+
+        class Sends(guards.StopOnSignal):
+            def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+                if (trainer.current_epoch, batch_idx) == at:
+                    os.kill(os.getpid(), number)
+                super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+        if rank == self.rank:
+            train.StopOnSignal = Sends
+
+
+@pytest.mark.parametrize("at", [(0, 3), (0, 9)], ids=["mid-epoch", "last batch of an epoch"])
+def test_a_signal_to_one_process_stops_all_and_the_run_goes_on_to_the_same_bits(tmp_path, at):
+    whole = ltr_train_in(tmp_path / "whole", *SHORT)
+    stopped = ltr_train_in(tmp_path / "stopped", *SHORT, hook=_SignalIn(1, at, signal.SIGTERM))
+    assert stopped.codes == [143, 143], stopped.err
+    resumed = ltr_train_in(tmp_path / "stopped", *SHORT)
+    assert whole.codes == resumed.codes == [0, 0], resumed.err
+    assert "going on in epoch" in resumed.out
+    ours, theirs = (weights_of(tmp_path / name / "outputs") for name in ("whole", "stopped"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert result_of(tmp_path / "whole" / "outputs")["rows"] == result_of(tmp_path / "stopped" / "outputs")["rows"]
+    assert rows_of(tmp_path / "whole" / "outputs") == rows_of(tmp_path / "stopped" / "outputs")
+
+
+def test_a_process_that_dies_leaves_none_waiting(tmp_path):
+    done = ltr_train_in(tmp_path, *SHORT, hook=_SignalIn(1, (0, 3), signal.SIGKILL), timeout=30)
+    assert done.codes == [120, -9]
+    assert "another process of this run is gone" in done.err
+
+
+def test_a_loss_that_is_not_finite_in_one_process_ends_all(tmp_path):
+    done = ltr_train_in(tmp_path, *SHORT, "optimizer.lr=1e18", "optimizer.weight_decay=0", timeout=30)
+    assert done.codes == [1, 1]
+    assert "not finite" in done.err
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """``ltr-train`` as a command of its own that starts its processes."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def run(*overrides: str, before: tuple[str, ...] = (sys.executable, "-c")) -> subprocess.CompletedProcess:
+        code = "from ltr.cli import train; train()"
+        start = [*before, code] if before[-1] == "-c" else [*before]
+        common = [f"paths.outputs={tmp_path / 'outputs'}", "figures=none", "strategy=ddp", "trainer.accelerator=cpu"]
+        return subprocess.run(
+            [*start, *common, *SHORT, *overrides], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        )
+
+    return run
+
+
+def test_the_command_starts_its_processes_and_tells_their_end(command, tmp_path):
+    done = command("trainer.devices=2", "trainer.max_epochs=1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("erm · digits_lt") == 1
+    again = command("trainer.devices=2", "trainer.max_epochs=1")
+    assert "finished before" in again.stdout
+    missing = command("trainer.devices=2", "backbone.weights=nothing.ckpt")
+    assert missing.returncode == 1
+    assert missing.stderr.count("there is no such file") == 1
+
+
+def test_torchrun_starts_the_same_run(command, tmp_path):
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
+    done = command("trainer.max_epochs=1", before=(*torchrun, "-m", "ltr.cli"))
+    assert done.returncode == 0, done.stderr
+    assert "2 processes" in done.stdout
+    assert "finished before" in command("trainer.devices=2", "trainer.max_epochs=1").stdout
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["trainer.devices=2"], "Add strategy=ddp"),
+        (["strategy=ddp", "trainer.devices=3", "batch_size=64"], "such as 63"),
+        (["strategy=ddp", "trainer.devices=2", "strategy.sync_batchnorm=true", "trainer.accelerator=cpu"], "GPUs only"),
+    ],
+)
+def test_numbers_of_processes_that_cannot_be_are_refused(ltr_train, overrides, said):
+    refused = ltr_train(*overrides)
+    assert refused.code == 2
+    assert said in refused.err
