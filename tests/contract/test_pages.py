@@ -44,6 +44,12 @@ SMALLER = {
         ]
         for row in ("splitting", "both")
     },
+    **{page: ["method=triplet", "dataset=digits_retrieval"] for page in ("loss/triplet", "head/embedding")},
+    **{
+        page: ["method=prototypical", "dataset=digits_retrieval"]
+        for page in ("loss/prototypical", "head/features", "sampler/episodes")
+    },
+    **{page: ["dataset=digits_retrieval"] for page in ("method/rkd", "method/triplet", "method/prototypical")},
     # of published classes, which the miniatures lack: tests/data/test_split_pages.py makes their splits
     **{page: None for page in PAGES if page.startswith(("dataset/inat_bg_1", "dataset/cub_open"))},
     # with a list that the miniatures lack: tests/data/test_open_lists.py runs them
@@ -57,6 +63,8 @@ for page in (page for page in PAGES if page.startswith("experiment/") and "_herb
     for ending, network in (("_swin_l", "test_vit"), ("_resnet50", "test_resnet")):
         if page.endswith(ending):
             SMALLER[page] += [f"backbone.name={network}", "backbone.pretrained=false"]
+for page in (page for page in PAGES if page.startswith(("experiment/cub_retrieval", "experiment/tiny_imagenet_retr"))):
+    SMALLER[page] = ["dataset.image_size=32", "dataset.image_resize=36", "trainer.num_workers=0"]
 SMALLER["augment/herbs"] = ["dataset=tiny_imagenet"]
 
 # of images that are read from files; the miniatures have some twenty of them

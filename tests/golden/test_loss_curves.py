@@ -31,6 +31,19 @@ CURVES = {
     "multi_task_digits_lt": ["method=multi_task"],
     "herbs_digits_lt": ["method=herbs"],
     "herbs_released_digits_lt": ["method=herbs_released"],
+    # without a threshold that rounding could decide
+    "m2m_digits_lt": [
+        "method=m2m",
+        "method.beta=0.98",
+        "method.step_size=1",
+        "method.steps=3",
+        "method.rejection=chance",
+        "sampler.defer_from=0.5",
+    ],
+    "smote_digits_lt": ["method=smote"],
+    "rkd_digits_retrieval": ["method=rkd", "dataset=digits_retrieval"],
+    "rkd_classification_digits_lt": ["method=rkd_classification", "dataset=digits_lt", "method.hkd_weight=1"],
+    "prototypical_digits_retrieval": ["method=prototypical", "dataset=digits_retrieval"],
     "rpl_digits_open": ["method=rpl", "dataset=digits_open"],
     "arpl_digits_open": ["method=arpl", "dataset=digits_open"],
 }
