@@ -41,7 +41,7 @@ def test_cifar_lt_is_both_data_sets():
 
 
 def test_a_pattern_over_tables_and_single_pages_are_taken():
-    assert chosen_rows(["cifar1*"]) == chosen_rows(["cifar10_lt", "cifar100_lt"])
+    assert chosen_rows(["cifar1*_lt"]) == chosen_rows(["cifar10_lt", "cifar100_lt"])
     assert [row.page for row in chosen_rows(["cifar10_lt_erm"])] == ["cifar10_lt_erm"]
 
 
@@ -93,13 +93,13 @@ def test_what_a_page_says_wrongly_of_itself_is_refused(own_pages, text, words):
 def test_the_head_of_a_page_expects_what_it_says_was_published(row):
     head = (conf_directory() / "experiment" / f"{row.page}.yaml").read_text()
     if row.accuracy is None:
-        assert "# Expected: none published" in head
+        assert re.search(r"^# Expected: ", head, re.MULTILINE)
     else:
         expected = re.search(r"^# Expected: ([\d.]+) % top-1\. Source: ", head, re.MULTILINE)
         assert expected is not None
         assert abs(float(expected[1]) - row.accuracy) < 0.0501
         assert row.source
-    assert f"# Command:  ltr-train experiment={row.page}\n" in head
+    assert re.search(rf"^# Command:  ltr-train experiment={row.page}( .*)?$", head, re.MULTILINE)
 
 
 def test_pages_have_no_private_keys_but_the_known_ones():
