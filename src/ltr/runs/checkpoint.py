@@ -25,8 +25,11 @@ class AtomicCheckpointIO(CheckpointIO):
     """Lightning's checkpoints, beside their place and then renamed (its own go through $TMPDIR, without fsync)."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        with written_atomically(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+        try:
+            with written_atomically(Path(path)) as temporary:
+                torch.save(checkpoint, temporary)
+        except RuntimeError as error:  # torch's own writer says so of a full disk
+            raise OSError(f"{path}: {str(error).splitlines()[0]}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any | None = "cpu", weights_only: bool | None = True) -> Any:
         return read_checkpoint(Path(path))

@@ -26,9 +26,17 @@ class EpochLog(pl.Callback):
         path: the stage's ``metrics.csv``.
         stage: the stage's name, first column.
         on_row: called with every finished row (the progress display).
+        only_finite: leave out batches whose loss is NaN or infinite.
     """
 
-    def __init__(self, path: Path, stage: str, on_row: Callable[[Mapping[str, Any]], None] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        stage: str,
+        on_row: Callable[[Mapping[str, Any]], None] | None = None,
+        only_finite: bool = False,
+    ) -> None:
+        self.only_finite = only_finite
         self.path = path
         self.stage = stage
         self.on_row = on_row
@@ -66,6 +74,8 @@ class EpochLog(pl.Callback):
         images = batch.labels.shape[0]
         assert self._sums is not None
         correct = outputs.get("correct")
+        if self.only_finite and not torch.isfinite(outputs["loss"]):
+            return
         self._sums[0] += outputs["loss"].detach() * (images * trainer.accumulate_grad_batches)
         if correct is not None:
             self._sums[1] += correct

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,8 @@ class FiniteGuard(pl.Callback):
     """Raises TrainingError when the loss is NaN or infinite, before a checkpoint can be poisoned.
 
     On a CPU every loss is looked at before its backward pass. On a GPU that would synchronise, so the first bad step
-    is remembered on the device and looked at every ``every`` steps and before the epoch ends.
+    is remembered on the device and looked at every ``every`` steps and before the epoch ends. Of several processes on
+    CPUs all know before the optimiser's step.
 
     Args:
         indices_of_step: (epoch, batch) -> source indices of that training batch, for the message.
@@ -30,6 +32,7 @@ class FiniteGuard(pl.Callback):
         self.every = every
         self._never = torch.iinfo(torch.int64).max
         self._first_bad: torch.Tensor | None = None
+        self._bad_batch: int | None = None  # of this process, where several have to agree
         self._norm: tuple[int, torch.Tensor] | None = None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -39,7 +42,9 @@ class FiniteGuard(pl.Callback):
         batch = trainer.fit_loop.epoch_loop.batch_idx
         if loss.device.type == "cpu":
             if not torch.isfinite(loss):
-                self._stop(trainer, batch)
+                if not group.several():
+                    self._stop(trainer, batch)
+                self._bad_batch = batch
             return
         if self._first_bad is None:
             self.on_train_epoch_start(trainer, pl_module)
@@ -48,9 +53,13 @@ class FiniteGuard(pl.Callback):
         self._first_bad = torch.minimum(self._first_bad, bad)
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
+        if group.several() and pl_module.device.type == "cpu" and group.highest(int(self._bad_batch is not None))[0]:
+            if self._bad_batch is None:
+                raise group.ProcessLost("the loss is not finite in another process of this run, which says more")
+            self._stop(trainer, self._bad_batch)
         step = trainer.global_step
         if step < 10 or step % self.every == 0:
-            gradients = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+            gradients = _gradients(optimizer)
             if gradients:
                 self._norm = (step, torch.nn.utils.get_total_norm(gradients))
 
@@ -82,27 +91,101 @@ class FiniteGuard(pl.Callback):
         )
 
 
+class SkipNonfinite(pl.Callback):
+    """Leaves out the optimiser steps whose gradients are not finite, up to a number; in the place of `FiniteGuard`.
+
+    Weights, momentum and buffers (running statistics) stay as they were before the step; the schedule goes on. Looking
+    at the gradients synchronises with a GPU at every step. Averaged gradients are the same in all processes, so that
+    all leave out the same steps.
+
+    Args:
+        most: steps of the stage that may be left out.
+        say: prints how many were, at the end of an epoch.
+    """
+
+    def __init__(self, most: int, say: Callable[[str], None]) -> None:
+        self.most = most
+        self.say = say
+        self.skipped = 0
+        self._told = 0
+        self._before: list[torch.Tensor] = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            self._before = [buffer.clone() for buffer in pl_module.buffers()]
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
+        gradients = _gradients(optimizer)
+        if not gradients or bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
+            return
+        self.skipped += 1
+        if self.skipped > self.most:
+            raise TrainingError(
+                f"the loss was not finite in {self.skipped} optimiser steps, the last of them in epoch "
+                f"{trainer.current_epoch + 1}; trainer.max_nonfinite={self.most} allows no more. Try a lower "
+                "optimizer.lr, trainer.gradient_clip=1 or trainer.precision=fp32"
+            )
+        optimizer.zero_grad(set_to_none=True)  # an optimiser passes over parameters without a gradient
+        with torch.no_grad():
+            for buffer, before in zip(pl_module.buffers(), self._before):
+                buffer.copy_(before)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.skipped > self._told:
+            self.say(
+                f"epoch {trainer.current_epoch + 1}: the loss was not finite in {self.skipped - self._told} steps, "
+                f"which were left out; {self.skipped} of at most {self.most}"
+            )
+            self._told = self.skipped
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"skipped": self.skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.skipped = self._told = state_dict["skipped"]
+
+
+def _gradients(optimizer: Any) -> list[torch.Tensor]:
+    return [p.grad for group_ in optimizer.param_groups for p in group_["params"] if p.grad is not None]
+
+
 class StopOnSignal(pl.Callback):
     """After a signal: save the training state at the next place from which training can go on, then leave.
 
     Such places are the ends of optimiser steps inside an epoch, and the ends of epochs but the last: a state saved at
     an epoch's last batch would come back without the epoch's end, and after the last epoch there is only the result
-    to write.
+    to write. At such a place inside an epoch the state is also saved when ``every_minutes`` have passed since it last
+    was; training goes on then.
     """
 
-    def __init__(self, request: StopRequest, save: Callable[[pl.Trainer], None]) -> None:
+    def __init__(
+        self, request: StopRequest, save: Callable[[pl.Trainer], None], every_minutes: float | None = None
+    ) -> None:
         self.request = request
         self.save = save
+        self.every = float("inf") if every_minutes is None else 60 * every_minutes
+        self._saved = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.request.listen()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        if not self._asked():
+        asked, due = self._asked(), False
+        if self.every != float("inf"):
+            due = bool(group.highest(int(time.monotonic() - self._saved > self.every))[0])
+        if not asked and not due:
             return
         in_step = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
-        if not in_step and batch_idx + 1 < trainer.num_training_batches:
+        if in_step or batch_idx + 1 >= trainer.num_training_batches:
+            return
+        if asked:
             self._leave(trainer)
+        self.save(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._saved = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._asked() and trainer.current_epoch + 1 < (trainer.max_epochs or 0):

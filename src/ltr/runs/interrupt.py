@@ -1,16 +1,43 @@
-"""Ctrl-C and SIGTERM: stop at the next batch, keep the training state, say so, and exit with 128 + signal."""
+"""Ctrl-C and SIGTERM: stop at the next batch, keep the training state, say so, and exit with 128 + signal.
+
+SIGUSR1 is what a SLURM queue sends some time before it ends a job (``--signal=USR1@90``): the same, and the job is put
+back into the queue. Outside of a job it is not ours.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import FrameType
 
 from ltr.errors import Interrupted
 
 _WORD = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+_JOB = "SLURM_JOB_ID"
+
+
+def stop_signals(environment: Mapping[str, str] = os.environ) -> tuple[signal.Signals, ...]:
+    """The signals that ask a run to stop."""
+    return (*_WORD, *([signal.SIGUSR1] if _JOB in environment else []))
+
+
+def requeue(stopped: Interrupted, environment: Mapping[str, str] = os.environ) -> str:
+    """Put the SLURM job back into its queue if that is what the signal was for; a sentence about it, or nothing."""
+    if stopped.exit_code != 128 + signal.SIGUSR1 or _JOB not in environment:
+        return ""
+    array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array and task else environment[_JOB]
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"job {job} could not be put back into the queue: {error}"
+    if done.returncode:
+        return f"job {job} could not be put back into the queue: {done.stderr.strip() or done.returncode}"
+    return f"job {job} is back in the queue"
 
 
 class StopRequest:
@@ -30,7 +57,7 @@ class StopRequest:
     def listen(self) -> None:
         """Take the signals (again: Lightning puts a SIGTERM handler of its own in front when a fit begins)."""
         if threading.current_thread() is threading.main_thread():
-            for number in _WORD:
+            for number in stop_signals():
                 signal.signal(number, self.handle)
 
     def error(self, what: str) -> Interrupted:
@@ -61,7 +88,7 @@ def stop_request() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.getsignal(number) for number in _WORD}
+    before = {number: signal.getsignal(number) for number in stop_signals()}
     request.listen()
     try:
         yield request

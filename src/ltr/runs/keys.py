@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # what a run's identity does not depend on: where things lie and how they are shown
 _NOT_IDENTITY = ("logger", "paths", "figures", "callbacks", "checkpoint", "resume", "stages", "hydra", "compile")
-_NOT_IDENTITY_TRAINER = ("num_workers", "log_every", "profiler", "on_error", "max_skipped")
+_NOT_IDENTITY_TRAINER = ("num_workers", "log_every", "profiler", "on_error", "max_skipped", "max_nonfinite")
 _NOT_IDENTITY_EVALUATION = ("batch_size",)
 _NOT_IDENTITY_SOURCE = ("root", "roots", "download")
 _NOT_IDENTITY_DATASET = ("roots", "download")
@@ -90,6 +90,8 @@ def conduct_of(config: Mapping[str, Any]) -> dict[str, Any]:
         found |= {"sync_batchnorm": True} if strategy["sync_batchnorm"] else {}
     if strategy["name"] == "fsdp":
         found["strategy"] = "fsdp"
+    if trainer["on_nonfinite"] == "skip":
+        found["on_nonfinite"] = "skip"
     return found
 
 
@@ -134,7 +136,11 @@ def stage_key(spec: Mapping[str, Any]) -> str:
 def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a plain configuration that says which run it is."""
     identity = {key: value for key, value in without_private(config).items() if key not in _NOT_IDENTITY}
-    identity["trainer"] = {k: v for k, v in identity["trainer"].items() if k not in _NOT_IDENTITY_TRAINER}
+    identity["trainer"] = {
+        key: value
+        for key, value in identity["trainer"].items()
+        if key not in _NOT_IDENTITY_TRAINER and not (key == "on_nonfinite" and value == "raise")
+    }
     identity["evaluation"] = {k: v for k, v in identity["evaluation"].items() if k not in _NOT_IDENTITY_EVALUATION}
     dataset = {k: v for k, v in identity["dataset"].items() if k not in _NOT_IDENTITY_DATASET}
     dataset["source"] = {k: v for k, v in dataset["source"].items() if k not in _NOT_IDENTITY_SOURCE}

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import IO
 
 from ltr.errors import Interrupted, LtrError
+from ltr.runs.interrupt import stop_signals
 from ltr.runs.place import RENDEZVOUS
 
 _POLL = 0.05  # seconds
@@ -162,8 +163,7 @@ def _passing_on(running: Sequence[subprocess.Popen]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else [])]
-    before = {number: signal.signal(number, pass_on) for number in numbers}
+    before = {number: signal.signal(number, pass_on) for number in stop_signals()}
     try:
         yield
     finally:

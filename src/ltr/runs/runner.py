@@ -22,7 +22,7 @@ from ltr.runs import group
 from ltr.runs.checkpoint import network_checkpoint, write_checkpoint
 from ltr.runs.device import autocast, device_name, keep_freed_memory
 from ltr.runs.evaluate import Judged, evaluate
-from ltr.runs.interrupt import StopRequest, stop_request
+from ltr.runs.interrupt import StopRequest, requeue, stop_request
 from ltr.runs.loggers import RunLoggers
 from ltr.runs.plan import RunPlan, plan_of, warn_of_double_balancing
 from ltr.runs.protocols import headline_metric, parts_judged, protocols_of
@@ -162,8 +162,10 @@ class _Run:
                 result = self._write(outputs, rows, judged, time.perf_counter() - began)
             finished = True
             return Outcome(self.directory, result)
-        except Interrupted:
+        except Interrupted as stopped:
             self._note("preempted")
+            if group.is_first() and (told := requeue(stopped)):
+                self.say(told)
             raise
         except BaseException:
             self._note("failed")

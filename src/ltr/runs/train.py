@@ -17,13 +17,13 @@ import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from rich.console import Console
 
-from ltr.errors import CheckpointError, LtrError, TrainingError
+from ltr.errors import CheckpointError, ConfigError, LtrError, TrainingError
 from ltr.methods.stage import Stage
 from ltr.runs import group
 from ltr.runs.checkpoint import AtomicCheckpointIO, network_checkpoint, read_checkpoint, write_checkpoint
 from ltr.runs.device import LIGHTNING_PRECISION
 from ltr.runs.epoch_log import EpochLog
-from ltr.runs.guards import FiniteGuard, StopOnSignal
+from ltr.runs.guards import FiniteGuard, SkipNonfinite, StopOnSignal
 from ltr.runs.interrupt import StopRequest
 from ltr.runs.progress import TrainingProgress
 from ltr.runs.strategies import in_processes
@@ -132,9 +132,18 @@ def train_stage(
     except LtrError:
         raise
     except torch.OutOfMemoryError as error:
+        each = f" ({stage.settings.batch_size // group.size()} in each process)" if group.several() else ""
         raise TrainingError(
-            f"the device ran out of memory at batch_size={stage.settings.batch_size}. "
-            "Lower batch_size, or set trainer.accumulate=2 with half of it"
+            f"the device ran out of memory at batch_size={stage.settings.batch_size}{each}. Lower batch_size, or halve "
+            f"it and set trainer.accumulate={2 * stage.settings.accumulate} (the same batch for the optimiser; batch "
+            "normalisation then sees half of it). trainer.precision=bf16 needs less, too"
+        ) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            f"{stage.name}: a process that reads images ended ({str(error).splitlines()[0]}). If memory ran out, lower "
+            "trainer.num_workers; the same command goes on from the last good checkpoint"
         ) from error
     except OSError as error:
         raise TrainingError(
@@ -181,8 +190,16 @@ def _trainer(
     """The Lightning trainer of a stage, and its log. The order of the callbacks matters; comments say where."""
     settings, page, shown = stage.settings, around.config["trainer"], around.config["callbacks"]
     progress = TrainingProgress(stage.name, settings.epochs, around.console, shown["lines_every"])
-    log = EpochLog(folder / "metrics.csv", stage.name, progress.show if shown["progress"] != "none" else None)
-    callbacks: list[pl.Callback] = [FiniteGuard(data.indices_of_step, page["log_every"])]
+    skips = page["on_nonfinite"] == "skip"
+    if skips and settings.precision == "fp16":
+        raise ConfigError("trainer.on_nonfinite=skip: fp16's loss scaling leaves out such steps already. Use raise")
+    on_row = progress.show if shown["progress"] != "none" else None
+    log = EpochLog(folder / "metrics.csv", stage.name, on_row, only_finite=skips)
+    callbacks: list[pl.Callback] = [
+        SkipNonfinite(page["max_nonfinite"], around.console.print)
+        if skips
+        else FiniteGuard(data.indices_of_step, page["log_every"])
+    ]
     if watched:
         best = state.best if settings.selection != "last" else None
         callbacks.append(Watch(watched.name, watched.protocol, watched.monitor, log, best))
@@ -194,7 +211,7 @@ def _trainer(
         *([progress] if log.on_row else []),
         SaveState(state, around.config["checkpoint"]["every_n_epochs"]),
     ]
-    callbacks.append(StopOnSignal(around.request, state.save))
+    callbacks.append(StopOnSignal(around.request, state.save, around.config["checkpoint"]["every_minutes"]))
     with _quiet():
         trainer = pl.Trainer(
             accelerator="gpu" if around.device.type == "cuda" else "cpu",
