@@ -190,6 +190,7 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
     """Compose and run the task by Hydra's rules; mistakes of the command line are explained."""
     import hydra
 
+    from ltr.configuration.hydra_nodes import guarded_hydra
     from ltr.configuration.pages import conf_directory
     from ltr.configuration.targets import allowing
     from ltr.sweeps import failed_jobs
@@ -199,10 +200,12 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
     sys.argv = [before[0], *line.for_hydra]
     try:
         # Hydra then raises instead of printing the first mistake and exiting
-        with _environment(_FULL, "1"), _logging_as_before():
+        with _environment(_FULL, "1"), _logging_as_before(), guarded_hydra(tuple(line.allowed)):
             main()
     except _JobFailed:
         return 1
+    except LtrError:
+        raise
     except Exception as error:
         if failed_jobs():  # a sweeper that gives up because of them
             return 1
