@@ -46,7 +46,7 @@ RUNS = {
     "sla": ("method=sla",),
     "background_splitting": ("method=background_splitting", "dataset=digits_bg"),
     "arpl": ("method=arpl", "dataset=digits_open"),
-    "herbs": ("method=herbs",),
+    "herbs": ("method=herbs", "optimizer.lr=0.01"),
     "rkd": ("method=rkd", "dataset=digits_retrieval"),
 }
 

@@ -1,0 +1,106 @@
+"""Saving by the clock, the queue's signal, and steps whose loss is not finite."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+
+from ltr.losses import classification
+from ltr.runs import guards, train
+from ltr.runs.checkpoint import describe, read_checkpoint
+
+SHORT = ("trainer.max_epochs=2", "trainer.precision=fp32", "trainer.accelerator=cpu")
+pytestmark = pytest.mark.slow
+
+
+def weights(done):
+    return describe(done.directory / "checkpoints" / "final.ckpt")["state_dict"]
+
+
+class _Dies(guards.StopOnSignal):
+    """Raises at the end of one chosen batch, after the state was saved there or not."""
+
+    at = (0, 5)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if (trainer.current_epoch, batch_idx) == self.at:
+            raise MemoryError("as if killed")
+
+
+def test_the_state_is_saved_by_the_clock_within_an_epoch_and_goes_on_from_there(ltr_train, tmp_path, monkeypatch):
+    whole = ltr_train(*SHORT, outputs=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "StopOnSignal", _Dies)
+        died = ltr_train(*SHORT, "checkpoint.every_minutes=1e-6", outputs=tmp_path / "died")
+    assert died.code == 1
+    state = read_checkpoint(next(died.outputs.glob("stages/*/state/last.ckpt")))
+    assert state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["processed"] == 6
+    resumed = ltr_train(*SHORT, outputs=tmp_path / "died")
+    assert "going on in epoch 1, batch 7" in resumed.out
+    ours, theirs = weights(whole), weights(resumed)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert whole.result["rows"] == resumed.result["rows"]
+
+
+class _QueueSignal(guards.StopOnSignal):
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == (0, 2):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+
+def test_the_queue_gets_the_job_back(ltr_train, tmp_path, monkeypatch):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "scontrol").write_text(f'#!/bin/sh\necho "$@" > {tmp_path / "asked"}\n')
+    (tools / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "123")
+    monkeypatch.setattr(train, "StopOnSignal", _QueueSignal)
+    done = ltr_train(*SHORT)
+    assert done.code == 128 + signal.SIGUSR1
+    assert (tmp_path / "asked").read_text() == "requeue 123\n"
+    assert "job 123 is back in the queue" in done.out
+    monkeypatch.undo()
+
+
+@pytest.fixture
+def sometimes_nan(monkeypatch):
+    """Cross-entropy that is NaN in some calls (counted from 1)."""
+
+    def install(*calls: int):
+        count = iter(range(1, 10_000))
+        real = classification.CrossEntropy.forward
+
+        def forward(self, *arguments, **named):
+            loss = real(self, *arguments, **named)
+            return loss * float("nan") if next(count) in calls else loss
+
+        monkeypatch.setattr(classification.CrossEntropy, "forward", forward)
+
+    return install
+
+
+def test_a_step_that_is_not_finite_is_left_out_and_said(ltr_train, sometimes_nan):
+    sometimes_nan(2, 5)
+    done = ltr_train(*SHORT, "trainer.on_nonfinite=skip", "trainer.ema_decay=0.9")
+    assert done.code == 0, done.err
+    assert "not finite in 2 steps" in done.out
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in weights(done).values() if tensor.is_floating_point())
+
+
+def test_too_many_steps_that_are_not_finite_are_an_error(ltr_train, sometimes_nan):
+    sometimes_nan(2, 3, 4)
+    done = ltr_train(*SHORT, "trainer.on_nonfinite=skip", "trainer.max_nonfinite=2")
+    assert done.code == 1
+    assert "trainer.max_nonfinite=2 allows no more" in done.err
+
+
+def test_a_loss_that_is_not_finite_leaves_the_last_good_state_alone(ltr_train, sometimes_nan, monkeypatch):
+    sometimes_nan(12)
+    assert ltr_train(*SHORT).code == 1
+    monkeypatch.undo()
