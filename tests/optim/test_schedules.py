@@ -122,8 +122,8 @@ def test_one_cycle_survives_the_shortest_runs(epochs, steps):
 
 @pages
 def test_every_schedule_stays_within_0_and_1_and_never_fails_after_the_end(page):
-    schedule = from_page(page.stem, epochs=6, steps=3)
-    values = [schedule(step) for step in range(25)]
+    schedule = from_page(page.stem, epochs=30, steps=3)
+    values = [schedule(step) for step in range(100)]
     assert all(0 <= value <= 1 for value in values)
     assert math.isclose(max(values), 1.0, abs_tol=0.02)
 
