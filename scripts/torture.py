@@ -31,6 +31,7 @@ from typing import Any
 import torch
 
 from ltr.runs.checkpoint import describe
+from ltr.runs.launch import GRACE
 from ltr.runs.place import RENDEZVOUS
 
 LIMIT = 240.0  # seconds after which a run counts as hanging
@@ -175,8 +176,7 @@ class Torture:
             if victim.is_alive():
                 victim.kill()
                 tally.hits += 1
-            if None in (codes := ended(running)):
-                tally.wrong.append(f"{folder}: hung after a kill, exit codes {codes}")
+            ended(running, GRACE if victim.exitcode is None or victim.exitcode < 0 else LIMIT)
         self.judge(tally, folder, ended(started(folder, RUNS[tally.name], tally.processes)))
 
     def torn(self, tally: Tally) -> None:
@@ -263,7 +263,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=24, help="in total, spread over the runs (default: 24)")
     parser.add_argument("--faults", type=int, default=2, help="of each kind (default: 2)")
     parser.add_argument("--runs", default=",".join(RUNS), help="which, separated by commas")
-    parser.add_argument("--alone", action="store_true", help="no runs of two processes")
+    parser.add_argument("--processes", default="1,2", help="of a run, separated by commas (default: 1,2)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="for the outputs (default: a temporary one)")
     arguments = parser.parse_args()
@@ -275,7 +275,7 @@ def main() -> int:
     root = arguments.folder or Path(tempfile.mkdtemp(prefix="ltr-torture-"))
     torture = Torture(root.absolute(), random.Random(arguments.seed))
     names = arguments.runs.split(",")
-    cases = [(name, 1) for name in names] + ([] if arguments.alone else [(name, 2) for name in names])
+    cases = [(name, int(processes)) for processes in arguments.processes.split(",") for name in names]
     rows = [("killed", Tally(name, processes)) for name, processes in cases]
     print(f"{torch.__version__}, {os.cpu_count()} cores, one thread each; outputs in {root}")
     done = 0

@@ -17,6 +17,7 @@ from ltr.runs.place import Place
 T = TypeVar("T")
 # one process may wait for another run's stage or for what rank 0 computes; a process that dies is noticed otherwise
 PATIENCE = timedelta(days=2)
+MEETING = timedelta(minutes=5)
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out", "connection was closed")
 
 
@@ -135,6 +136,25 @@ def in_turn() -> Iterator[None]:
         distributed.barrier()
 
 
+def _met(place: Place) -> Any:
+    """The store of the processes, once all of them have come to it.
+
+    Raises:
+        ProcessLost: one has not come in time.
+    """
+    store, _, _ = next(
+        distributed.rendezvous(place.rendezvous, place.rank, place.world_size, timeout=MEETING)  # type: ignore[attr-defined]
+    )
+    store.set(f"ltr/{place.rank}", "here")
+    try:
+        store.wait([f"ltr/{rank}" for rank in range(place.world_size)], MEETING)
+    except RuntimeError as error:
+        raise ProcessLost(
+            f"the {place.world_size} processes of this run did not all start within {MEETING.seconds // 60} minutes"
+        ) from error
+    return store
+
+
 @contextlib.contextmanager
 def joined(place: Place | None, accelerator: str) -> Iterator[None]:
     """Be one of the processes of a run, for the time of a block; nothing happens where this is the only one.
@@ -158,9 +178,8 @@ def joined(place: Place | None, accelerator: str) -> Iterator[None]:
             )
         torch.cuda.set_device(place.local_rank)
         backend = "cpu:gloo,cuda:nccl"
-    distributed.init_process_group(
-        backend, init_method=place.rendezvous, rank=place.rank, world_size=place.world_size, timeout=PATIENCE
-    )
+    store = _met(place)
+    distributed.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size, timeout=PATIENCE)
     try:
         yield
     except RuntimeError as error:
