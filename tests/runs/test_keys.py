@@ -56,7 +56,9 @@ def split(**changes):
 def key(settings=SETTINGS, *, seed=0, role="representation", options=None, parents=None, one_split=None, **more):
     stage = Stage("s", role, settings, ImageClassifier, parents=tuple(parents or ()), options=options or {})
     facts, world = more.get("facts", FACTS), more.get("world", 1)
-    return stage_key(stage_spec(stage, seed, source(), one_split or split(), facts, parents or {}, {"world_size": world}))
+    return stage_key(
+        stage_spec(stage, seed, source(), one_split or split(), facts, parents or {}, {"world_size": world})
+    )
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Settings)])

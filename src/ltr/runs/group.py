@@ -142,9 +142,7 @@ def _met(place: Place) -> Any:
     Raises:
         ProcessLost: one has not come in time.
     """
-    store, _, _ = next(
-        distributed.rendezvous(place.rendezvous, place.rank, place.world_size, timeout=MEETING)  # type: ignore[attr-defined]
-    )
+    store, _, _ = next(distributed.rendezvous(place.rendezvous, place.rank, place.world_size, timeout=MEETING))
     store.set(f"ltr/{place.rank}", "here")
     try:
         store.wait([f"ltr/{rank}" for rank in range(place.world_size)], MEETING)

@@ -23,9 +23,9 @@ class Started(ClusterEnvironment):
         super().__init__()
         self.place = place
 
-    creates_processes_externally = True  # type: ignore[assignment]
-    main_address = "127.0.0.1"  # type: ignore[assignment]  # nobody calls: they have met
-    main_port = 0  # type: ignore[assignment]
+    creates_processes_externally = True
+    main_address = "127.0.0.1"  # nobody calls: they have met
+    main_port = 0
 
     @staticmethod
     def detect() -> bool:
