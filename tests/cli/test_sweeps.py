@@ -38,7 +38,7 @@ def test_even_an_unforeseen_error_in_a_job_is_told_and_the_next_job_runs(ltr_tra
 
     seeds = []
 
-    def task(config):
+    def task(config, line):
         seeds.append(config.seed)
         if config.seed == 0:
             raise RuntimeError("a slip of ours")
@@ -57,7 +57,7 @@ def test_a_signal_ends_the_whole_sweep(ltr_train, monkeypatch):
 
     seeds = []
 
-    def task(config):
+    def task(config, line):
         seeds.append(config.seed)
         raise Interrupted(15, "stopped by SIGTERM")
 
