@@ -133,6 +133,7 @@ def times(arguments: argparse.Namespace, device: torch.device, chosen: tuple[str
             taken = seconds(work, device)
             if turn:  # the first round warms up
                 found[name].append(taken)
+    assert network.pyramid is not None
     print(f"step {statistics.median(found['with']):.2f} s; selected {network.counts} of {network.pyramid.sizes}")
     if "time" in chosen:
         shares = [1 - without / whole for whole, without in zip(found["with"], found["without"])]

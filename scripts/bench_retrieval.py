@@ -67,7 +67,8 @@ def main() -> None:
             times[name].append(time.perf_counter() - start)
     ratios = np.divide(*(np.array(values) for values in times.values()))
     print(
-        f"{arguments.images} images, {arguments.classes} classes, width {arguments.width}, {torch.get_num_threads()} threads"
+        f"{arguments.images} images, {arguments.classes} classes, width {arguments.width}, "
+        f"{torch.get_num_threads()} threads"
     )
     for name, values in times.items():
         print(f"  {name:<28} {np.median(values):8.2f} s")

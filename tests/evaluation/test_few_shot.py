@@ -48,7 +48,7 @@ def test_every_network_is_asked_the_same():
 
 
 def test_classes_with_too_few_images_are_left_out_and_too_few_classes_are_an_error():
-    with pytest.raises(DataError, match="5-way episode needs 5 classes with 21 images each .* and 0 have so many"):
+    with pytest.raises(DataError, match=r"5-way episode needs 5 classes with 21 images each .* and 0 have so many"):
         episode_accuracies(separated(1.0), LABELS, 5, 1, 20, 1)
 
 

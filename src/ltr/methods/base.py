@@ -172,7 +172,7 @@ class ImageClassifier(pl.LightningModule):
         return {}
 
     def examples(self, images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
-        """Arrays that pictures are drawn from, for a few test images uint8 [B, C, H, W]; asked for once, at a run's end."""
+        """Arrays that pictures are drawn from, for a few test images uint8 [B, C, H, W], at a run's end."""
         return {}
 
     def as_classifier(self) -> ImageClassifier:

@@ -78,9 +78,7 @@ class M2mClassifier(ImageClassifier):
         gamma: float,
         steps: int,
         step_size: float,
-        seed_source:
-        # what a page of M2m chooses among
-        SeedSource = "batch",
+        seed_source: SeedSource = "batch",
         accept_on: AcceptOn = "prob",
         rejection: Rejection = "both",
         noise: Noise = "image",

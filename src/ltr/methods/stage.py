@@ -108,8 +108,8 @@ class Stage:
             are the same network to the bit; networks that must not be twins have roles of their own.
         settings: how it is trained; a computed stage needs of them what draws its data.
         module: a train stage's LightningModule class, called with (settings, facts, seed, role, parents, **options).
-        compute: a compute stage's function, called with (a `Computation`, **options), that returns
-            named arrays; a text among them called ``summary`` is printed in every run. Just one of ``module`` and ``compute`` is given.
+        compute: a compute stage's function, called with (a `Computation`, **options), that returns named arrays; a text
+            among them called ``summary`` is printed in every run. Just one of ``module`` and ``compute`` is given.
         parents: names of earlier stages of this method that it starts from.
         options: anything else that determines it, as plain data.
         reads: parts of the split beside ``train`` that the computation looks at (``val``): they are in its key.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -17,6 +18,7 @@ from ltr.data.source import Source
 from ltr.data.splits import save_split
 from ltr.errors import CheckpointError, ConfigError, DataError, Interrupted
 from ltr.files import link_or_copy, write_json
+from ltr.methods.base import ImageClassifier
 from ltr.methods.stage import StageOutput
 from ltr.runs import group
 from ltr.runs.checkpoint import network_checkpoint, write_checkpoint
@@ -262,11 +264,14 @@ class _Run:
                 )
 
     def _keep_examples(self, predictor: Any) -> None:
-        """What the method shows of a few test images, for pictures."""
+        """What the method shows of a few test images, spread over the classes, for pictures."""
+        if type(predictor).examples is ImageClassifier.examples:
+            return  # nothing: no image need be read
         data = self.stages.data_module(self.plan[-1].settings, self.plan[-1].role)
-        batch = next(iter(data.evaluation_loader(self.split.test[:EXAMPLES])))
+        places = np.linspace(0, len(self.split.test) - 1, min(EXAMPLES, len(self.split.test))).astype(np.int64)
+        (batch,) = list(data.evaluation_loader(self.split.test[places]))[:1]
         with torch.inference_mode(), autocast(self.device, self.precision):
-            arrays = predictor.examples(batch.images[:EXAMPLES], batch.labels[:EXAMPLES])
+            arrays = predictor.examples(batch.images, batch.labels)
         if arrays:
             write_arrays(self.directory / "artifacts" / "examples.npz", arrays)
 
