@@ -74,6 +74,33 @@ for page in ("experiment/cifar100_fitnet", "experiment/cifar100_rkd_fitnet"):
     SMALLER[page] = ["optimizer.lr=0.001", "method.teacher.epochs=1"]  # two steps on noise
 SMALLER["augment/herbs"] = ["dataset=tiny_imagenet"]
 
+# of experiment pages that differ by a value or by the data set, one of each kind is run by `make test`, all of them by
+# `make test-all`; that they compose and fit the code is tested of all
+ONE_OF_A_KIND = {
+    "cub_herbs": ("cub_herbs", "cub_herbs_released", "cub_herbs_swin_l"),
+    "nabirds_herbs": (),
+    "cifar10_lt_m2m_": ("cifar10_lt_m2m_ldam", "cifar10_lt_m2m_noise"),
+    "cifar100_bg": ("cifar100_bg_both", "cifar100_bg_focal"),
+    "cifar100_retrieval": ("cifar100_retrieval_triplet", "cifar100_retrieval_generation_2"),
+    "cub_retrieval": ("cub_retrieval_rkd_da",),
+    "tiny_imagenet_retrieval": (),
+    "cifar100_rkd": ("cifar100_rkd_fitnet",),
+}
+
+
+def is_run_always(page: str) -> bool:
+    name = page.split("/")[1]
+    if name.replace("cifar100_lt", "cifar10_lt") != name:
+        return f"experiment/{name.replace('cifar100_lt', 'cifar10_lt')}" not in PAGES
+    return all(name in chosen for start, chosen in ONE_OF_A_KIND.items() if name.startswith(start))
+
+
+EXPERIMENTS = [
+    page if is_run_always(page) else pytest.param(page, marks=pytest.mark.long)
+    for page in PAGES
+    if page.split("/")[0] in ("debug", "experiment")
+]
+
 # of images that are read from files; the miniatures have some twenty of them
 OF_FILES = ["backbone.name=resnet18", "dataset.image_size=32", "trainer.precision=fp32", "trainer.num_workers=0"]
 
@@ -131,7 +158,7 @@ def test_a_page_runs_two_steps(page, ltr_train, small_sources):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [p for p in PAGES if p.split("/")[0] in ("debug", "experiment")])
+@pytest.mark.parametrize("page", EXPERIMENTS)
 def test_an_experiment_or_debug_page_runs(page, ltr_train, small_sources):
     short = ["trainer.max_epochs=2", "trainer.limit_train_batches=2"]
     # a recipe may give values to a schedule's own keys
