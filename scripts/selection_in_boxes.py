@@ -24,9 +24,9 @@ from ltr.data.files import FileCrop
 from ltr.data.module import DataModule
 from ltr.data.source import ImageFiles, Source
 from ltr.errors import CheckpointError, DataError
+from ltr.files import checkpoint_file
+from ltr.methods.checkpoint import describe, load_network
 from ltr.methods.herbs_network import HerbsNetwork
-from ltr.runs.checkpoint import describe, load_network
-from ltr.runs.keys import checkpoint_file
 
 KINDS = ("selected", "all", "dropped")
 

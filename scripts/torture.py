@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 
-from ltr.runs.checkpoint import describe
+from ltr.methods.checkpoint import describe
 from ltr.runs.launch import GRACE
 from ltr.runs.place import RENDEZVOUS
 

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "methods": BASE | {"data", "losses", "models", "optim", "evaluation"},
     "runs": BASE | {"data", "losses", "models", "optim", "evaluation", "methods"},
     "report": BASE | {"evaluation"},  # the names of the groups
-    "apply": BASE | {"data", "evaluation", "runs"},
+    "apply": BASE | {"data", "evaluation", "methods", "runs"},
 }
 HEAVY = {"torch", "pytorch_lightning", "torchvision", "timm", "torchmetrics", "sklearn", "matplotlib", "wandb"}
 
@@ -33,6 +33,11 @@ def imports(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module") and node.args:
+            # an import by name is an import; of a name that is put together, its beginning
+            literal = next((part for part in ast.walk(node.args[0]) if isinstance(part, ast.Constant)), None)
+            if literal is not None and isinstance(literal.value, str):
+                found.add(literal.value.rstrip("."))
     return found
 
 

@@ -16,7 +16,7 @@ from ltr.configuration.overrides import composed
 from ltr.console import plain_warnings
 from ltr.evaluate_command import find
 from ltr.evaluation.scores import log_normaliser, probabilities
-from ltr.runs.checkpoint import load_network
+from ltr.methods.checkpoint import load_network
 from ltr.runs.device import autocast, resolve_device, resolve_precision
 from ltr.runs.result import Outcome
 from ltr.runs.runner import run

@@ -87,9 +87,11 @@ def find(path: Path) -> tuple[Path, dict[str, Any] | None]:
     """
     import yaml
 
+    from ltr.files import JUDGED
+
     if path.is_dir():
         checkpoints = path / "checkpoints"
-        candidates = [checkpoints / "best.ckpt", checkpoints / "final.ckpt"]
+        candidates = [checkpoints / name for name in JUDGED]
         checkpoint = next((candidate for candidate in candidates if candidate.is_file()), None)
         if checkpoint is None:
             raise CheckpointError(f"{path} holds no finished run: {candidates[1]} is not there{_runs_below(path)}")

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ltr.errors import CheckpointError
+
 
 @contextlib.contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:
@@ -85,3 +87,22 @@ def link_or_copy(source: Path, destination: Path) -> None:
         os.replace(temporary, destination)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+# the weights that a run is judged by, in its folder checkpoints/: the first that is there
+JUDGED = ("best.ckpt", "final.ckpt")
+
+
+def checkpoint_file(path: Path) -> Path:
+    """The weights file that ``path`` means: the one judged of a run directory, or the file itself.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    found = [path / "checkpoints" / name for name in JUDGED] if path.is_dir() else [path]
+    for candidate in found:
+        if candidate.is_file():
+            return candidate
+    raise CheckpointError(
+        f"{path}: a finished run's directory (with checkpoints/final.ckpt) or a checkpoint file is needed"
+    )

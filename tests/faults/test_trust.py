@@ -13,7 +13,7 @@ import torch
 
 from ltr.configuration.hydra_nodes import check_hydra
 from ltr.errors import CheckpointError, LtrError
-from ltr.runs.checkpoint import describe, load_network
+from ltr.methods.checkpoint import describe, load_network
 
 SHORT = ("trainer.max_epochs=1", "trainer.precision=fp32", "trainer.limit_train_batches=1")
 

@@ -11,8 +11,8 @@ import torch
 from method_plans import planned, same_bits, state
 
 from ltr.errors import ConfigError
+from ltr.methods.checkpoint import describe
 from ltr.runs import guards, train
-from ltr.runs.checkpoint import describe
 
 SMALL = ("dataset=digits_open", "method=arpl_cs", "method.width=2", "method.noise_dim=8", "trainer.precision=fp32")
 RPL = (

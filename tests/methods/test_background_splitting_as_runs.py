@@ -13,9 +13,9 @@ import torchvision
 
 import ltr
 from ltr.methods.background_classifier import BackgroundClassifier
+from ltr.methods.checkpoint import describe
 from ltr.models.weights import seeded_construction
 from ltr.runs import guards, train
-from ltr.runs.checkpoint import describe
 
 SPLITTING = ["method=background_splitting", "dataset=digits_bg", "trainer.precision=fp32", "optimizer.lr=0.05"]
 SHORT = [*SPLITTING, "trainer.max_epochs=2"]

@@ -9,9 +9,9 @@ import torch
 from method_plans import planned, same_bits, state
 
 from ltr.errors import ConfigError
+from ltr.methods.checkpoint import load_network, network_checkpoint, write_checkpoint
 from ltr.methods.ensemble import averaged
 from ltr.methods.stage import StageOutput
-from ltr.runs.checkpoint import load_network, network_checkpoint, write_checkpoint
 
 
 def logits(seed: int = 0) -> torch.Tensor:

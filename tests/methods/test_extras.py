@@ -9,13 +9,13 @@ import torch
 from method_plans import planned, same_bits, state, step
 
 from ltr.errors import ConfigError
+from ltr.files import checkpoint_file
 from ltr.losses.distillation import attention_transfer, kl_to_teacher
 from ltr.losses.relational import rkd_angle, rkd_distance
 from ltr.methods import extras, teacher
 from ltr.methods.base import ImageClassifier
+from ltr.methods.checkpoint import load_network
 from ltr.models.digits_net import DigitsNet
-from ltr.runs.checkpoint import load_network
-from ltr.runs.keys import checkpoint_file
 
 WHERE = "teachers/run"
 TERMS = ("RKD", "HKD", "FitNet", "AttentionTransfer")

@@ -12,8 +12,8 @@ from method_plans import Plan, planned, same_bits, state, step
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.losses import herbs as terms
+from ltr.methods.checkpoint import load_network, network_checkpoint, write_checkpoint
 from ltr.methods.herbs_network import HerbsNetwork
-from ltr.runs.checkpoint import load_network, network_checkpoint, write_checkpoint
 
 FAMILIES = ["test_resnet", "test_convnext", "test_efficientnet", "test_vit"]
 

@@ -14,11 +14,11 @@ from method_plans import planned, same_bits, state
 from ltr.data.batch import Batch
 from ltr.errors import CheckpointError, ConfigError
 from ltr.methods import generation
+from ltr.methods.checkpoint import describe
 from ltr.methods.m2m_classifier import LOGS, M2mClassifier
 from ltr.methods.stage import StageOutput
 from ltr.methods.step_data import Step, of_all_processes, step_of
 from ltr.runs import guards, train
-from ltr.runs.checkpoint import describe
 
 # long steps and a low bar, so that an untrained network accepts some
 EASY = ["method=m2m", "method.beta=0.98", "method.step_size=1", "method.gamma=0.15", "method.steps=3"]

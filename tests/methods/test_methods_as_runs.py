@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import ltr
+from ltr.methods.checkpoint import describe
 from ltr.runs import guards, train
-from ltr.runs.checkpoint import describe
 
 # two epochs of the representation; the signal of the tests below comes in the third epoch, which only classifiers have
 SHORT = ["trainer.max_epochs=2", "trainer.precision=fp32", "optimizer.lr=0.05"]

@@ -10,11 +10,11 @@ from method_plans import planned, same_bits, state, step
 
 from ltr.errors import ConfigError
 from ltr.methods.base import ImageClassifier
+from ltr.methods.checkpoint import describe
 from ltr.methods.metric import EmbeddingNetwork, nearest_alike
 from ltr.methods.rkd import ClassifyingStudent, MetricStudent
 from ltr.methods.stage import StageOutput
 from ltr.runs import guards, train
-from ltr.runs.checkpoint import describe
 
 METRIC = ("method=rkd", "dataset=digits_retrieval")
 CLASSES = ("method=rkd_classification",)

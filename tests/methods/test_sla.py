@@ -12,8 +12,8 @@ from method_plans import planned, same_bits, state, step
 from ltr.data.batch import Batch, Mix
 from ltr.errors import ConfigError
 from ltr.losses.weights import ldam_margins
+from ltr.methods.checkpoint import load_network, network_checkpoint, write_checkpoint
 from ltr.methods.sla import JointClassifier
-from ltr.runs.checkpoint import load_network, network_checkpoint, write_checkpoint
 
 SIZES = {"none": 1, "rotation2": 2, "rotation": 4, "colour": 6, "rotation_colour": 24}
 DISTILLED = "method.self_distillation=true"

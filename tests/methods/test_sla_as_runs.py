@@ -8,8 +8,8 @@ import signal
 import pytest
 import torch
 
+from ltr.methods.checkpoint import describe
 from ltr.runs import guards, train
-from ltr.runs.checkpoint import describe
 
 SHORT = ["trainer.max_epochs=2", "trainer.precision=fp32", "optimizer.lr=0.05"]
 DISTILLED = "method.self_distillation=true"

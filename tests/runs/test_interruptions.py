@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ltr.losses import classification
+from ltr.methods.checkpoint import describe, read_checkpoint
 from ltr.runs import guards, train
-from ltr.runs.checkpoint import describe, read_checkpoint
 
 SHORT = ("trainer.max_epochs=2", "trainer.precision=fp32", "trainer.accelerator=cpu")
 pytestmark = pytest.mark.slow

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from ltr.methods.checkpoint import describe
 from ltr.runs import guards, train
-from ltr.runs.checkpoint import describe
 
 SHORT = ["trainer.max_epochs=3", "trainer.precision=fp32", "figures=none"]
 pytestmark = pytest.mark.slow

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from ltr.errors import CheckpointError, ConfigError, TrainingError
 from ltr.files import write_json, written_atomically
+from ltr.methods.checkpoint import FORMAT, VERSION, describe, described_network
 from ltr.randomness import generator
-from ltr.runs.checkpoint import FORMAT, VERSION, describe, described_network
 
 WEIGHTS, DESCRIPTION, CLASSES, ONNX = "model.safetensors", "config.json", "class_names.json", "model.onnx"
 IMAGES = 4  # made-up ones that the two networks must agree on

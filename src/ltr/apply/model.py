@@ -15,7 +15,7 @@ from ltr.data.files import FileCrop
 from ltr.data.parallel import cores
 from ltr.errors import CheckpointError, ConfigError
 from ltr.evaluation.scores import Scores
-from ltr.runs.checkpoint import describe, described_network
+from ltr.methods.checkpoint import describe, described_network
 from ltr.runs.device import autocast, keep_freed_memory, resolve_device, resolve_precision
 
 

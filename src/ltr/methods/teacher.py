@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,10 @@ from torch import Tensor
 
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
+from ltr.files import checkpoint_file
 from ltr.losses.distillation import HintRegressor, attention_transfer
 from ltr.methods.base import ImageClassifier
+from ltr.methods.checkpoint import load_network
 from ltr.methods.stage import DataFacts
 from ltr.models.backbones import Backbone
 
@@ -100,9 +101,7 @@ def read_network(where: str) -> Any:
     Raises:
         CheckpointError: it cannot be read.
     """
-    # what a run's folder holds and how files are read is known one floor above
-    found = importlib.import_module("ltr.runs.keys").checkpoint_file(Path(where))
-    return importlib.import_module("ltr.runs.checkpoint").load_network(found)
+    return load_network(checkpoint_file(Path(where)))
 
 
 def check_maps(student: Backbone, teacher: Backbone, what: str) -> None:

@@ -15,7 +15,7 @@ from ltr.data.exclusion import read_split
 from ltr.data.module import DataModule
 from ltr.data.packed import read_source
 from ltr.errors import CheckpointError, ConfigError
-from ltr.runs.checkpoint import describe, load_network
+from ltr.methods.checkpoint import describe, load_network
 from ltr.runs.device import keep_freed_memory, resolve_device, resolve_precision
 from ltr.runs.evaluate import evaluate
 from ltr.runs.protocols import parts_judged, protocol_class, protocols_of

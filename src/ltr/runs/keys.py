@@ -11,7 +11,7 @@ import numpy as np
 
 from ltr.configuration.pages import digest, without_private
 from ltr.errors import CheckpointError
-from ltr.files import file_digest
+from ltr.files import checkpoint_file, file_digest
 from ltr.methods.stage import DataFacts, Settings, Stage
 
 if TYPE_CHECKING:
@@ -111,21 +111,6 @@ def _identity_of(settings: Settings) -> dict[str, Any]:
             raise CheckpointError(f"backbone.weights={weights}: there is no such file")
         plain["backbone"] = {**settings.backbone, "weights": file_digest(Path(weights))}
     return plain
-
-
-def checkpoint_file(path: Path) -> Path:
-    """The weights file that ``path`` means: the one judged of a run directory, or the file itself.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    found = [path / "checkpoints" / name for name in ("best.ckpt", "final.ckpt")] if path.is_dir() else [path]
-    for candidate in found:
-        if candidate.is_file():
-            return candidate
-    raise CheckpointError(
-        f"{path}: a finished run's directory (with checkpoints/final.ckpt) or a checkpoint file is needed"
-    )
 
 
 def stage_key(spec: Mapping[str, Any]) -> str:

@@ -19,9 +19,9 @@ from ltr.data.splits import save_split
 from ltr.errors import CheckpointError, ConfigError, DataError, Interrupted
 from ltr.files import link_or_copy, write_json
 from ltr.methods.base import ImageClassifier
+from ltr.methods.checkpoint import network_checkpoint, write_checkpoint
 from ltr.methods.stage import StageOutput
 from ltr.runs import group
-from ltr.runs.checkpoint import network_checkpoint, write_checkpoint
 from ltr.runs.device import autocast, device_name, keep_freed_memory
 from ltr.runs.evaluate import Judged, evaluate
 from ltr.runs.interrupt import StopRequest, requeue, stop_request

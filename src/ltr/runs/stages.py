@@ -18,14 +18,13 @@ from ltr.data.module import DataModule
 from ltr.data.source import Source
 from ltr.data.splits import Split
 from ltr.errors import DataError
-from ltr.files import link_or_copy
+from ltr.files import checkpoint_file, link_or_copy
+from ltr.methods.checkpoint import check_fits, load_network
 from ltr.methods.representation import warn_of_balanced_representation
 from ltr.methods.stage import Computation, DataFacts, Settings, Stage, StageOutput
 from ltr.runs import group
-from ltr.runs.checkpoint import check_fits, load_network
 from ltr.runs.device import autocast
 from ltr.runs.interrupt import StopRequest
-from ltr.runs.keys import checkpoint_file
 from ltr.runs.plan import image_shape
 from ltr.runs.protocols import headline_metric, selecting_protocol
 from ltr.runs.result import write_arrays

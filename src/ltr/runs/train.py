@@ -18,9 +18,9 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from rich.console import Console
 
 from ltr.errors import CheckpointError, ConfigError, LtrError, TrainingError
+from ltr.methods.checkpoint import AtomicCheckpointIO, network_checkpoint, read_checkpoint, write_checkpoint
 from ltr.methods.stage import Stage
 from ltr.runs import group
-from ltr.runs.checkpoint import AtomicCheckpointIO, network_checkpoint, read_checkpoint, write_checkpoint
 from ltr.runs.device import LIGHTNING_PRECISION
 from ltr.runs.epoch_log import EpochLog
 from ltr.runs.guards import FiniteGuard, SkipNonfinite, StopOnSignal
