@@ -179,6 +179,7 @@ class StageOutput:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     reused: bool = False
     seconds: float = 0.0
+    micro_batch: int | None = None  # images at once in training, where memory did not do for a batch
 
 
 class Predictor:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from ltr.errors import ConfigError
+from ltr.runs.place import DDP
 
 LIGHTNING_PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
 
@@ -24,6 +27,12 @@ def resolve_device(accelerator: str) -> torch.device:
     return (
         torch.device("cuda", torch.cuda.current_device()) if available and accelerator != "cpu" else torch.device("cpu")
     )
+
+
+def check_strategy(page: Mapping[str, Any], device: torch.device) -> None:
+    """Raise ConfigError where the page ``strategy`` needs GPUs and there is none."""
+    if page["name"] == "fsdp" and device.type != "cuda":
+        raise ConfigError(f"strategy=fsdp shares out the memory of GPUs, and no CUDA device is visible. {DDP}")
 
 
 def device_name(device: torch.device) -> str:

@@ -153,6 +153,24 @@ def _met(place: Place) -> Any:
     return store
 
 
+def backend_of(place: Place, accelerator: str) -> str:
+    """What the processes talk by: gloo on CPUs, nccl between GPUs, of which each process takes its own.
+
+    Raises:
+        ConfigError: more processes than GPUs on this machine.
+    """
+    if accelerator == "cpu" or not torch.cuda.is_available():
+        return "gloo"
+    if place.local_world_size > torch.cuda.device_count():
+        raise ConfigError(
+            f"{place.local_world_size} processes on this machine and {torch.cuda.device_count()} GPUs that this one "
+            "sees: each needs one of its own, and sees all (in SLURM: --gpus-per-node, not --gpus-per-task). Use as "
+            "many processes as GPUs, or trainer.accelerator=cpu"
+        )
+    torch.cuda.set_device(place.local_rank)
+    return "cpu:gloo,cuda:nccl"
+
+
 @contextlib.contextmanager
 def joined(place: Place | None, accelerator: str) -> Iterator[None]:
     """Be one of the processes of a run, for the time of a block; nothing happens where this is the only one.
@@ -167,15 +185,7 @@ def joined(place: Place | None, accelerator: str) -> Iterator[None]:
     if place is None or place.world_size == 1:
         yield
         return
-    backend = "gloo"
-    if accelerator != "cpu" and torch.cuda.is_available():
-        if place.local_rank >= torch.cuda.device_count():
-            raise ConfigError(
-                f"{place.local_world_size} processes on this machine and {torch.cuda.device_count()} GPUs: each needs "
-                "one of its own. Use as many, or trainer.accelerator=cpu"
-            )
-        torch.cuda.set_device(place.local_rank)
-        backend = "cpu:gloo,cuda:nccl"
+    backend = backend_of(place, accelerator)
     store = _met(place)
     distributed.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size, timeout=PATIENCE)
     try:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # what a run's identity does not depend on: where things lie and how they are shown
 _NOT_IDENTITY = ("logger", "paths", "figures", "callbacks", "checkpoint", "resume", "stages", "hydra", "compile")
 _NOT_IDENTITY_TRAINER = ("num_workers", "log_every", "profiler", "on_error", "max_skipped", "max_nonfinite")
+# keys of the trainer whose usual value is left out: runs from before them keep their identity
+_AS_USUAL = {"on_nonfinite": "raise", "auto_accumulate": False}
 _NOT_IDENTITY_EVALUATION = ("batch_size",)
 _NOT_IDENTITY_SOURCE = ("root", "roots", "download")
 _NOT_IDENTITY_DATASET = ("roots", "download")
@@ -92,6 +94,8 @@ def conduct_of(config: Mapping[str, Any]) -> dict[str, Any]:
         found["strategy"] = "fsdp"
     if trainer["on_nonfinite"] == "skip":
         found["on_nonfinite"] = "skip"
+    if trainer["auto_accumulate"]:
+        found["auto_accumulate"] = True
     return found
 
 
@@ -124,7 +128,7 @@ def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     identity["trainer"] = {
         key: value
         for key, value in identity["trainer"].items()
-        if key not in _NOT_IDENTITY_TRAINER and not (key == "on_nonfinite" and value == "raise")
+        if key not in _NOT_IDENTITY_TRAINER and _AS_USUAL.get(key, ...) != value
     }
     identity["evaluation"] = {k: v for k, v in identity["evaluation"].items() if k not in _NOT_IDENTITY_EVALUATION}
     dataset = {k: v for k, v in identity["dataset"].items() if k not in _NOT_IDENTITY_DATASET}

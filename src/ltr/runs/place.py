@@ -11,6 +11,7 @@ from typing import Any
 from ltr.errors import ConfigError
 
 SEVERAL = ("ddp", "fsdp")  # the strategies of several processes
+DDP = "Use strategy=ddp"
 RENDEZVOUS = "LTR_RENDEZVOUS"  # where the processes that ltr-train started meet: a file of this machine
 
 
@@ -87,7 +88,8 @@ def with_processes(config: Mapping[str, Any], environment: Mapping[str, str] = o
     A run of two processes is the same run whoever started them.
 
     Raises:
-        ConfigError: more than one process without a strategy for it, or another number than was asked for.
+        ConfigError: more than one process without a strategy for it, another number than was asked for, or what
+            several processes cannot do.
     """
     strategy, asked = config["strategy"]["name"], config["trainer"]["devices"]
     place = place_in(environment)
@@ -101,6 +103,13 @@ def with_processes(config: Mapping[str, Any], environment: Mapping[str, str] = o
         raise ConfigError(
             f"trainer.devices={asked}: this was started as one of {there} processes. Leave trainer.devices out, or "
             f"start {asked}"
+        )
+    if strategy == "fsdp" and config["trainer"]["accelerator"] == "cpu":
+        raise ConfigError("strategy=fsdp shares out the memory of GPUs, and trainer.accelerator=cpu has none. " + DDP)
+    if there > 1 and config["trainer"]["auto_accumulate"]:
+        raise ConfigError(
+            f"trainer.auto_accumulate=true: memory may run out in one of {there} processes alone, and the others would "
+            "not know. Lower batch_size, or set trainer.accumulate"
         )
     if config["strategy"]["sync_batchnorm"] and config["trainer"]["accelerator"] == "cpu":
         raise ConfigError("strategy.sync_batchnorm=true: torch synchronises batch normalisation on GPUs only")

@@ -18,8 +18,9 @@ from ltr.data.source import ImageFiles, Source
 from ltr.data.splits import Split
 from ltr.errors import ConfigError
 from ltr.methods.stage import DataFacts, Method, Settings, Stage
-from ltr.runs.device import resolve_device, resolve_precision
+from ltr.runs.device import check_strategy, resolve_device, resolve_precision
 from ltr.runs.keys import conduct_of, stage_key, stage_spec
+from ltr.runs.parts import check_plan
 from ltr.runs.protocols import check_method, protocols_of
 
 
@@ -76,6 +77,7 @@ def plan_of(
             select on are missing.
     """
     device = resolve_device(config["trainer"]["accelerator"])
+    check_strategy(config["strategy"], device)
     precision = resolve_precision(config["trainer"]["precision"], device)
     method: Method = instantiate(config["method"])
     found: Source = read_source(config["dataset"], read) if source is None else source
@@ -85,6 +87,9 @@ def plan_of(
     check_method(method, config["method"]["name"], split, config["evaluation"])
     method.check(facts)
     stages = method.stages(main_settings(config, precision, method), facts)
+    if config["trainer"]["auto_accumulate"]:
+        for stage in stages:
+            check_plan(stage, facts)
     keys = plan_keys(stages, config["seed"], found, split, facts, conduct_of(config))
     return RunPlan(device, precision, method, found, split, facts, stages, keys)
 

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from ltr.configuration.targets import check_arguments, instantiate
+from ltr.data.module import DataModule
 from ltr.data.source import Source
 from ltr.data.splits import save_split
 from ltr.errors import CheckpointError, ConfigError, DataError, Interrupted
@@ -24,7 +25,9 @@ from ltr.methods.stage import StageOutput
 from ltr.runs import group
 from ltr.runs.device import autocast, device_name, keep_freed_memory
 from ltr.runs.evaluate import Judged, evaluate
+from ltr.runs.failures import explained, out_of_memory_judging
 from ltr.runs.interrupt import StopRequest, requeue, stop_request
+from ltr.runs.kept_for_pictures import keep_for_pictures
 from ltr.runs.loggers import RunLoggers
 from ltr.runs.plan import RunPlan, plan_of, warn_of_double_balancing
 from ltr.runs.protocols import headline_metric, parts_judged, protocols_of
@@ -160,6 +163,7 @@ class _Run:
             result = None
             if group.is_first():
                 self._keep_examples(predictor)
+                keep_for_pictures(self.directory, self._trained(), outputs, predictor)
                 self._keep_weights(predictor, outputs)
                 result = self._write(outputs, rows, judged, time.perf_counter() - began)
             finished = True
@@ -235,7 +239,8 @@ class _Run:
                 return protocols_of(self.split, self.config["evaluation"], link, self.device, keep)
 
             loaders = {name: data.evaluation_loader(name) for name in parts_judged(self.split, part)}
-            return evaluate(predictor, loaders, protocols, self.device, self.precision, thresholds)
+            with explained(f"judging {part}", lambda: out_of_memory_judging(data.eval_batch_size)):
+                return evaluate(predictor, loaders, protocols, self.device, self.precision, thresholds)
 
         last = outputs[final.name].load_last
         selected = "final" if last is None else "best"
@@ -275,6 +280,10 @@ class _Run:
         if arrays:
             write_arrays(self.directory / "artifacts" / "examples.npz", arrays)
 
+    def _trained(self) -> list[tuple[str, DataModule]]:
+        stages = [stage for stage in self.plan if stage.module and not stage.checkpoint]
+        return [(stage.name, self.stages.data_module(stage.settings, stage.role)) for stage in stages]
+
     def _keep_weights(self, predictor: Any, outputs: Mapping[str, StageOutput]) -> None:
         """``checkpoints/``: links to the store's files, which may be pruned; or the method's own final network."""
         folder = self.store.folder(outputs[self.plan[-1].name].key)
@@ -303,6 +312,8 @@ class _Run:
                 link_or_copy(folder / ARRAYS, self.directory / "artifacts" / f"{output.name}.npz")
         about = provenance(device_name(self.device), self.precision)
         about |= {"processes": group.size()}
+        micro = {output.name: output.micro_batch for output in outputs.values() if output.micro_batch}
+        about |= {"micro_batch": micro} if micro else {}
         about |= {"seed": self.config["seed"], "split": self.split.name, "split_digest": self.split.digest()}
         write_json(self.directory / "provenance.json", {**about, "seconds": round(seconds, 3)})
         stages = [

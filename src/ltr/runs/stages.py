@@ -24,12 +24,14 @@ from ltr.methods.representation import warn_of_balanced_representation
 from ltr.methods.stage import Computation, DataFacts, Settings, Stage, StageOutput
 from ltr.runs import group
 from ltr.runs.device import autocast
+from ltr.runs.failures import explained, out_of_memory_judging
 from ltr.runs.interrupt import StopRequest
+from ltr.runs.parts import check_network
 from ltr.runs.plan import image_shape
 from ltr.runs.protocols import headline_metric, selecting_protocol
 from ltr.runs.result import write_arrays
 from ltr.runs.store import StageStore
-from ltr.runs.train import Surroundings, Watched, train_stage
+from ltr.runs.train import Surroundings, Trained, Watched, train_stage
 
 ARRAYS = "arrays.npz"
 
@@ -78,21 +80,23 @@ class Stages:
         prepared = self._prepared(stage, parents) if missing else None
         with ExitStack() as held:
 
-            def look() -> float | None:
+            def look() -> dict[str, Any] | None:
                 held.enter_context(self.store.locked(key, stage.name))
                 record = self.store.record(key)
-                return None if record is None else record["seconds"]
+                return None if record is None else {name: record.get(name) for name in ("seconds", "micro_batch")}
 
-            seconds = group.decided(look)
-            reused = seconds is not None or stage.checkpoint is not None
+            stored = group.decided(look)
+            reused = stored is not None or stage.checkpoint is not None
             if stage.checkpoint is not None:
                 self._check_checkpoint(stage, Path(stage.checkpoint))
-            if seconds is not None:
+            if stored is not None:
                 self.console.print(f"{stage.name}: stored stage {key[:12]}", highlight=False)
+                made = Trained(**stored)
             else:
-                seconds = self._make(stage, folder, parents, prepared if trains else None)
-                finished, spent = {"name": stage.name}, seconds
-                group.decided(lambda: bool(self.store.finish(key, spec, spent, finished)))
+                made = self._make(stage, folder, parents, prepared if trains else None)
+                finished: dict[str, Any] = {"name": stage.name}
+                finished |= {"micro_batch": made.micro_batch} if made.micro_batch else {}
+                group.decided(lambda: bool(self.store.finish(key, spec, made.seconds, finished)))
                 self.request.check(f"stopped after stage '{stage.name}'")
         last = folder / "last.ckpt"
         arrays = _read_arrays(folder / ARRAYS)
@@ -105,7 +109,8 @@ class Stages:
             arrays=arrays,
             load_last=(lambda: load_network(last, parents)) if last.is_file() else None,
             reused=reused,
-            seconds=seconds,
+            seconds=made.seconds,
+            micro_batch=made.micro_batch,
         )
 
     def _make(
@@ -114,21 +119,21 @@ class Stages:
         folder: Path,
         parents: Mapping[str, StageOutput],
         prepared: tuple[DataModule, Any, Watched | None] | None,
-    ) -> float:
-        """Train a stage in all processes, or compute or take it in the first; seconds."""
+    ) -> Trained:
+        """Train a stage in all processes, or compute or take it in the first."""
         if stage.checkpoint is not None:
-            return group.decided(lambda: self._take(stage, folder, parents))
+            return Trained(group.decided(lambda: self._take(stage, folder, parents)))
         if stage.compute is not None:
-            return group.decided(lambda: self._compute(stage, folder, parents))
+            return Trained(group.decided(lambda: self._compute(stage, folder, parents)))
         return self._train(stage, folder, *(prepared or self._prepared(stage, parents)))
 
-    def _train(self, stage: Stage, folder: Path, data: DataModule, network: Any, watched: Watched | None) -> float:
+    def _train(self, stage: Stage, folder: Path, data: DataModule, network: Any, watched: Watched | None) -> Trained:
         self.started()
-        seconds = train_stage(stage, network, data, folder, self._surroundings(), watched)
+        trained = train_stage(stage, network, data, folder, self._surroundings(), watched)
         arrays = network.artifacts()
         if arrays and group.is_first():
             write_arrays(folder / ARRAYS, arrays)
-        return seconds
+        return trained
 
     def _prepared(self, stage: Stage, parents: Mapping[str, StageOutput]) -> tuple[DataModule, Any, Watched | None]:
         """What a stage's training needs; a schedule, groups or an augmentation that do not fit are refused here."""
@@ -140,6 +145,8 @@ class Stages:
         seed = self.config["seed"]
         network = stage.target(stage.settings, self.facts, seed, stage.role, parents, **stage.options)
         network.optimisation(data.steps_per_epoch)
+        if self.config["trainer"]["auto_accumulate"]:
+            check_network(stage, network)
         return data, network, watched
 
     def _check_checkpoint(self, stage: Stage, given: Path) -> None:
@@ -174,7 +181,9 @@ class Stages:
             role=stage.role,
         )
         self.started()
-        arrays = stage.target(computation, **stage.options)
+        judged = self.config["evaluation"]["batch_size"]
+        with explained(stage.name, lambda: out_of_memory_judging(judged)):
+            arrays = stage.target(computation, **stage.options)
         write_arrays(folder / ARRAYS, arrays)
         return time.perf_counter() - began
 

@@ -10,7 +10,6 @@ import torch
 from pytorch_lightning.plugins.environments import ClusterEnvironment
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy
 
-from ltr.errors import ConfigError
 from ltr.randomness import derive_seed
 from ltr.runs import group
 from ltr.runs.place import Place, place_in
@@ -83,16 +82,10 @@ class Fsdp(_OwnDraws, FSDPStrategy):
     """Parameters, gradients and optimiser state shared out over GPUs; checkpoints are whole."""
 
 
-def in_processes(page: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """The Trainer's arguments of the page ``strategy`` for the processes of this run.
-
-    Raises:
-        ConfigError: fsdp without GPUs.
-    """
+def in_processes(page: Mapping[str, Any]) -> dict[str, Any]:
+    """The Trainer's arguments of the page ``strategy`` for the processes of this run."""
     if not group.several() and page["name"] != "fsdp":
         return {"devices": 1, "strategy": "auto"}
-    if page["name"] == "fsdp" and device.type != "cuda":
-        raise ConfigError("strategy=fsdp needs GPUs. On a CPU use strategy=ddp")
     place = place_in(os.environ) or Place(0, 1, 0, 1, "env://")
     if page["name"] == "fsdp":
         strategy: Any = Fsdp(cluster_environment=Started(place), state_dict_type="full")

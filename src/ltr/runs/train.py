@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from ltr.methods.stage import Stage
 from ltr.runs import group
 from ltr.runs.device import LIGHTNING_PRECISION
 from ltr.runs.epoch_log import EpochLog
+from ltr.runs.failures import explained, out_of_memory_judging
 from ltr.runs.guards import FiniteGuard, SkipNonfinite, StopOnSignal
 from ltr.runs.interrupt import StopRequest
+from ltr.runs.parts import InParts
 from ltr.runs.progress import TrainingProgress
 from ltr.runs.strategies import in_processes
 from ltr.runs.watch import Watch
@@ -49,6 +52,19 @@ class Surroundings:
     console: Console
     request: StopRequest
     loggers: Callable[[], list[Any]] = list
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is told of a training that has ended.
+
+    Attributes:
+        seconds: spent on it, by this run and by those that it continued.
+        micro_batch: images that went through the network at once in the end, where that was less than a batch.
+    """
+
+    seconds: float
+    micro_batch: int | None = None
 
 
 class TrainingState:
@@ -100,7 +116,7 @@ def train_stage(
     folder: Path,
     around: Surroundings,
     watched: Watched | None,
-) -> float:
+) -> Trained:
     """Train a stage to its end and leave ``weights.ckpt`` (and ``last.ckpt``) in ``folder``.
 
     Args:
@@ -108,8 +124,6 @@ def train_stage(
         data: the DataModule that draws this stage's batches.
         folder: the stage's folder in the store; an unfinished training in it is continued.
 
-    Returns:
-        Seconds spent on the stage, by this run and by those that it continues.
 
     Raises:
         TrainingError: a loss that is not finite, no memory, no disk space.
@@ -126,25 +140,18 @@ def train_stage(
         data.start_at(epoch, batch)
         say(f"{stage.name}: going on in epoch {epoch + 1}, batch {batch + 1} of a run that was stopped", soft_wrap=True)
     trainer, log = _trainer(stage, module, data, folder, state, around, watched)
+    parts = trainer.fit_loop.epoch_loop.automatic_optimization
+
+    def advice() -> str:
+        if any(isinstance(callback, Watch) and callback.judging for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            return out_of_memory_judging(around.config["evaluation"]["batch_size"])
+        return _out_of_memory(stage, parts.micro_batch if isinstance(parts, InParts) else None)
+
     try:
-        with _quiet(), around.request.while_polled():
+        with explained(stage.name, advice), _quiet(), around.request.while_polled():
             trainer.fit(module, datamodule=data, ckpt_path=resume_from)
     except LtrError:
         raise
-    except torch.OutOfMemoryError as error:
-        each = f" ({stage.settings.batch_size // group.size()} in each process)" if group.several() else ""
-        raise TrainingError(
-            f"the device ran out of memory at batch_size={stage.settings.batch_size}{each}. Lower batch_size, or halve "
-            f"it and set trainer.accumulate={2 * stage.settings.accumulate} (the same batch for the optimiser; batch "
-            "normalisation then sees half of it). trainer.precision=bf16 needs less, too"
-        ) from error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise TrainingError(
-            f"{stage.name}: a process that reads images ended ({str(error).splitlines()[0]}). If memory ran out, lower "
-            "trainer.num_workers; the same command goes on from the last good checkpoint"
-        ) from error
     except OSError as error:
         raise TrainingError(
             f"{stage.name}: a file could not be written: {error}. Free some space (or set paths.outputs elsewhere) and "
@@ -152,7 +159,23 @@ def train_stage(
         ) from error
     if group.is_first():
         _hand_on(stage, module, state, folder, around.config["dataset"])
-    return group.decided(lambda: log.total_seconds)
+    seconds = group.decided(lambda: log.total_seconds)
+    return Trained(seconds, parts.micro_batch if isinstance(parts, InParts) and parts.halved else None)
+
+
+def _out_of_memory(stage: Stage, micro_batch: int | None) -> str:
+    """What was asked for where a training step found no memory, and what needs less."""
+    settings = stage.settings
+    each = f" ({settings.batch_size // group.size()} in each process)" if group.several() else ""
+    tried = "" if micro_batch is None else f", in parts of {micro_batch} (auto_accumulate)"
+    less = "; trainer.precision=bf16 needs less, too" if settings.precision == "fp32" else ""
+    if stage.options.get("checkpointing") is False:
+        less += "; so does method.checkpointing=true"
+    return (
+        f"out of memory in a training step at batch_size={settings.batch_size}{each}{tried}. Lower batch_size; or "
+        f"halve it and set trainer.accumulate={2 * settings.accumulate}: the same batch for the optimiser, but batch "
+        f"normalisation sees half of it (without any, trainer.auto_accumulate=true finds what fits){less}"
+    )
 
 
 def _hand_on(stage: Stage, module: Any, state: TrainingState, folder: Path, dataset: Mapping[str, Any]) -> None:
@@ -215,7 +238,7 @@ def _trainer(
     with _quiet():
         trainer = pl.Trainer(
             accelerator="gpu" if around.device.type == "cuda" else "cpu",
-            **in_processes(around.config["strategy"], around.device),
+            **in_processes(around.config["strategy"]),
             precision=LIGHTNING_PRECISION[settings.precision],  # type: ignore[arg-type]
             max_epochs=settings.epochs,
             # a network with several optimisers clips, or refuses to; Lightning takes neither key for it
@@ -237,6 +260,10 @@ def _trainer(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+    if page["auto_accumulate"]:
+        say = partial(around.console.print, soft_wrap=True, highlight=False)
+        parts = InParts(trainer, settings.batch_size, stage.name, say)
+        trainer.fit_loop.epoch_loop.automatic_optimization = parts
     # signals are ours (`StopOnSignal`); Lightning's handler would talk to the other processes from inside a handler
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]

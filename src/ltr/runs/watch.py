@@ -40,6 +40,11 @@ class Watch(pl.Callback):
         self.best_epoch: int | None = None
         self._protocol: Any = None
 
+    @property
+    def judging(self) -> bool:
+        """Whether images are being judged just now."""
+        return self._protocol is not None
+
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._protocol = self.make_protocol(str(pl_module.link))
 

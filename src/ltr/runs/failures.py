@@ -1,0 +1,57 @@
+"""What a person reads where memory, a reading process or the disk gave out while a run was at work."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from ltr.errors import LtrError, TrainingError
+
+# what torch says where it raises a plain RuntimeError: its allocator on a CPU, and libraries on a GPU
+_NO_MEMORY = ("can't allocate memory", "out of memory", "_ALLOC_FAILED", "bad_alloc")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on a GPU or on the host."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+
+
+def out_of_memory_judging(batch_size: int) -> str:
+    """What to say where memory ran out on images that are only judged."""
+    return (
+        f"out of memory while images were judged, evaluation.batch_size={batch_size} at a time. Lower "
+        "evaluation.batch_size: metrics do not depend on it"
+    )
+
+
+@contextmanager
+def explained(what: str, advice: Callable[[], str]) -> Iterator[None]:
+    """Turn what gives out in a block into a message that says what to do.
+
+    Args:
+        what: was at work, for the message.
+        advice: what to say where memory ran out: what was asked for, and what to lower.
+
+    Raises:
+        TrainingError: memory ran out, or a process that reads images is gone.
+    """
+    try:
+        yield
+    except LtrError:
+        raise
+    except (RuntimeError, MemoryError, OSError) as error:
+        if is_out_of_memory(error):
+            raise TrainingError(f"{what}: {advice()}") from error
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            f"{what}: a process that reads images ended ({str(error).splitlines()[0]}). If memory ran out, lower "
+            "trainer.num_workers; the same command goes on from the last saved state"
+        ) from error

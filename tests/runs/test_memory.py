@@ -1,0 +1,211 @@
+"""Memory that runs out: what is said of it, and trainer.auto_accumulate, which goes on with parts of a batch."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+
+import pytest
+import torch
+
+from ltr.data.batch import Batch, Mix
+from ltr.methods.base import ImageClassifier
+from ltr.methods.checkpoint import describe
+from ltr.runs import guards, train
+from ltr.runs.failures import is_out_of_memory
+from ltr.runs.parts import parts_of
+
+pytestmark = pytest.mark.slow
+ON_CPU = (
+    "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+)
+ERRORS = {"GPU": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "CPU": RuntimeError(ON_CPU)}
+SHORT = ("trainer.max_epochs=2", "trainer.precision=fp32", "trainer.accelerator=cpu", "batch_size=60")
+AUTO = "trainer.auto_accumulate=true"
+
+
+@pytest.fixture
+def plain(tmp_path, monkeypatch) -> tuple[str, ...]:
+    """Overrides that choose a network without batch normalisation."""
+    monkeypatch.setenv("LTR_ALLOW", "plain_network")
+    page = tmp_path / "pages" / "backbone" / "plain.yaml"
+    page.parent.mkdir(parents=True)
+    page.write_text("_target_: plain_network.PlainNet\ndropout: 0.0\n")
+    return (f"--config-dir={tmp_path / 'pages'}", "backbone=plain", *SHORT)
+
+
+@contextlib.contextmanager
+def room_for(monkeypatch, images: int, *, error: str = "GPU", from_step: int = 0, judging: bool = False):
+    """Inside, more images at once than this raise what torch raises where there is no memory; sizes tried are noted."""
+    tried: list[int] = []
+    pixels_to_unit = ImageClassifier.to_unit
+
+    def checked(self, given):
+        if self.training != judging and (self._trainer is None or self.trainer.global_step >= from_step):
+            tried.append(len(given))
+            if len(given) > images:
+                raise ERRORS[error]
+        return pixels_to_unit(self, given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageClassifier, "to_unit", checked)
+        yield tried
+
+
+def weights(done) -> dict[str, torch.Tensor]:
+    return describe(done.directory / "checkpoints" / "final.ckpt")["state_dict"]
+
+
+def rows(done) -> list[dict[str, str]]:
+    with open(done.directory / "metrics.csv", newline="") as file:
+        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
+
+
+def provenance(done) -> dict:
+    return json.loads((done.directory / "provenance.json").read_text())
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_the_message_names_the_batch_size_and_what_to_lower(ltr_train, monkeypatch, error):
+    with room_for(monkeypatch, 32, error=error):
+        done = ltr_train(*SHORT)
+    assert done.code == 1
+    assert "out of memory in a training step at batch_size=60. Lower batch_size; or halve it" in done.err
+    assert "trainer.accumulate=2" in done.err
+    assert "trainer.precision=bf16" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("more", [(), ("dataset.val=train_fraction",), ("method=ncm",)])
+def test_memory_that_runs_out_while_judging_is_a_matter_of_the_evaluation(ltr_train, monkeypatch, more):
+    with room_for(monkeypatch, 32, judging=True):
+        done = ltr_train(*SHORT, "trainer.max_epochs=1", "evaluation.batch_size=100", *more)
+    assert done.code == 1
+    assert "Lower evaluation.batch_size" in done.err
+    assert "evaluation.batch_size=100" in done.err
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ERRORS["GPU"], True),
+        (ERRORS["CPU"], True),
+        (MemoryError(), True),
+        (OSError(12, "Cannot allocate memory"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("size mismatch"), False),
+        (OSError(28, "No space left on device"), False),
+    ],
+)
+def test_what_counts_as_out_of_memory(error, expected):
+    assert is_out_of_memory(error) is expected
+
+
+def test_a_batch_in_parts_is_the_batch():
+    labels = torch.arange(7)
+    batch = Batch(torch.rand(7, 3, 2, 2), labels, labels + 10, Mix(labels.flip(0), torch.rand(7)))
+    parts = list(parts_of(batch, 3))
+    assert [len(part.labels) for part in parts] == [3, 3, 1]
+    for name in ("images", "labels", "indices"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))
+    for number in (0, 1):
+        assert torch.equal(torch.cat([part.mix[number] for part in parts]), batch.mix[number])
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_parts_of_a_batch_train_as_the_batch_does(ltr_train, tmp_path, monkeypatch, plain, error):
+    command = (*plain, AUTO, "augment=cifar_mixup", "trainer.ema_decay=0.9", "trainer.gradient_clip=0.5")
+    whole = ltr_train(*command, outputs=tmp_path / "whole")
+    assert whole.code == 0, whole.err
+    assert "micro_batch" not in provenance(whole)
+    with room_for(monkeypatch, 15, error=error) as tried:
+        parts = ltr_train(*command, outputs=tmp_path / "parts")
+    assert parts.code == 0, parts.err
+    assert tried[:7] == [60, 30, 15, 15, 15, 15, 15]
+    assert "out of memory with 60 images at once in epoch 1, batch 1; from here on in parts of 30" in parts.out
+    assert "in parts of 15, the optimiser's batch_size stays 60" in parts.out
+    assert provenance(parts)["micro_batch"] == {"representation": 15}
+    for name, tensor in weights(whole).items():
+        torch.testing.assert_close(weights(parts)[name], tensor, rtol=1e-4, atol=1e-6)
+    for ours, theirs in zip(rows(parts), rows(whole), strict=True):
+        assert ours["step"] == theirs["step"]
+        assert float(ours["train/loss"]) == pytest.approx(float(theirs["train/loss"]), rel=1e-4)
+    again = ltr_train(*command, "evaluation.many_above=50", outputs=tmp_path / "parts")
+    assert "stored stage" in again.out
+    assert len(again.directories) == 2
+    for directory in again.directories:
+        assert json.loads((directory / "provenance.json").read_text())["micro_batch"] == {"representation": 15}
+
+
+def test_a_network_that_always_had_room_has_the_bits_of_one_that_did_not_ask(ltr_train, tmp_path, plain):
+    asked = ltr_train(*plain, AUTO, outputs=tmp_path / "asked")
+    did_not = ltr_train(*plain, outputs=tmp_path / "did not")
+    assert all(torch.equal(tensor, weights(did_not)[name]) for name, tensor in weights(asked).items())
+    assert asked.result["stages"][0]["key"] != did_not.result["stages"][0]["key"]
+
+
+class _Stops(guards.StopOnSignal):
+    """Asks the run to stop at the end of epoch 2's fourth batch."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == (1, 3):
+            self.request.signal = 15
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+
+def test_the_size_of_parts_outlives_an_interruption(ltr_train, tmp_path, monkeypatch, plain):
+    command = (*plain, AUTO, "backbone.dropout=0.3")
+    with room_for(monkeypatch, 30, from_step=5):
+        whole = ltr_train(*command, outputs=tmp_path / "whole")
+    with monkeypatch.context() as patch, room_for(monkeypatch, 30, from_step=5):
+        patch.setattr(train, "StopOnSignal", _Stops)
+        stopped = ltr_train(*command, outputs=tmp_path / "stopped")
+    assert stopped.code == 143, stopped.err
+    resumed = ltr_train(*command, outputs=tmp_path / "stopped")  # with room for a whole batch again
+    assert resumed.code == 0, resumed.err
+    assert "batches in parts of 30 images, as before" in resumed.out
+    assert all(torch.equal(tensor, weights(resumed)[name]) for name, tensor in weights(whole).items())
+    assert whole.result["rows"] == resumed.result["rows"]
+    assert rows(whole) == rows(resumed)
+    assert provenance(resumed)["micro_batch"] == {"representation": 30}
+
+
+def test_one_image_that_does_not_fit_is_an_error(ltr_train, monkeypatch, plain):
+    with room_for(monkeypatch, 0) as tried:
+        done = ltr_train(*plain, AUTO)
+    assert done.code == 1
+    assert tried == [60, 30, 15, 7, 3, 1]
+    assert "batch_size=60, in parts of 1 (auto_accumulate)" in done.err
+
+
+REFUSED = {
+    "batch normalisation": ((), "stage 'representation' trains with batch normalisation (3 layers"),
+    "two optimisers": (("method=arpl_cs", "dataset=digits_open"), "several optimisers"),
+    "generated images": (("method=m2m",), "training steps of its own kind"),
+    "distances in a batch": (("method=rkd", "dataset=digits_retrieval"), "training steps of its own kind"),
+    "weights of the batch": (("loss=ldam", "loss.beta=0.99"), "loss.reduction=batch does not"),
+    "accumulation": (("trainer.accumulate=2",), "trainer.accumulate=2 says already"),
+    "processes": (("strategy=ddp", "trainer.devices=2"), "memory may run out in one of 2 processes"),
+}
+
+
+@pytest.mark.parametrize(("more", "said"), REFUSED.values(), ids=REFUSED)
+def test_what_would_not_give_the_same_gradients_is_refused_by_name(ltr_train, more, said):
+    done = ltr_train(*SHORT, AUTO, *more)
+    assert done.code == 2
+    assert "trainer.auto_accumulate=true: " in done.err
+    assert said in done.err
+    assert not done.outputs.exists() or not any(done.outputs.rglob("metrics.csv"))
+
+
+def test_frozen_batch_normalisation_is_no_hindrance(ltr_train, tmp_path, monkeypatch):
+    first = ltr_train(*SHORT, outputs=tmp_path / "erm")
+    command = (*SHORT, AUTO, "method=crt", "method.classifier.epochs=1", f"method.start_from={first.directory}")
+    drifting = ltr_train(*command)
+    assert drifting.code == 2
+    assert "stage 'classifier' trains with batch normalisation" in drifting.err
+    with room_for(monkeypatch, 30):
+        frozen = ltr_train(*command, "method.freeze_bn_stats=true")
+    assert frozen.code == 0, frozen.err
+    assert provenance(frozen)["micro_batch"] == {"classifier": 30}

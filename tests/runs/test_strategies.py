@@ -1,0 +1,87 @@
+"""Which devices and which words the processes of a run get; GPUs are made up here."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pytorch_lightning.strategies import FSDPStrategy
+
+from ltr.errors import ConfigError
+from ltr.runs import group, strategies
+from ltr.runs.device import check_strategy
+from ltr.runs.place import Place
+
+OF_TWO = Place(rank=3, world_size=4, local_rank=1, local_world_size=2, rendezvous="env://")
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """``gpus(2)`` makes torch say that there are so many; returns the list of those that were chosen."""
+
+    def there_are(count: int) -> list[int]:
+        chosen: list[int] = []
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+        return chosen
+
+    return there_are
+
+
+@pytest.mark.parametrize(
+    ("count", "accelerator", "backend", "device"),
+    [
+        (0, "auto", "gloo", []),
+        (0, "cpu", "gloo", []),
+        (2, "cpu", "gloo", []),
+        (2, "auto", "cpu:gloo,cuda:nccl", [1]),
+        (8, "gpu", "cpu:gloo,cuda:nccl", [1]),
+    ],
+)
+def test_gpus_talk_by_nccl_and_each_process_has_its_own(gpus, count, accelerator, backend, device):
+    chosen = gpus(count)
+    assert group.backend_of(OF_TWO, accelerator) == backend
+    assert chosen == device
+
+
+def test_more_processes_than_gpus_are_refused_in_every_one_of_them(gpus):
+    gpus(1)
+    for local_rank in (0, 1):
+        with pytest.raises(ConfigError, match="2 processes on this machine and 1 GPUs"):
+            group.backend_of(Place(local_rank, 2, local_rank, 2, "env://"), "auto")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["trainer.accelerator=cpu"], "trainer.accelerator=cpu has none. Use strategy=ddp"),
+        (["trainer.accelerator=auto"], "no CUDA device is visible. Use strategy=ddp"),
+        (["trainer.accelerator=cpu", "trainer.devices=2"], "trainer.accelerator=cpu has none. Use strategy=ddp"),
+    ],
+)
+def test_fsdp_on_a_cpu_is_refused_before_anything_is_read_or_written(ltr_train, gpus, overrides, said):
+    gpus(0)
+    done = ltr_train("strategy=fsdp", "dataset=cifar10_lt", "paths.data=nowhere", *overrides)
+    assert done.code == 2
+    assert said in done.err
+    assert not done.outputs.exists()
+
+
+def test_fsdp_is_taken_where_there_is_a_gpu(monkeypatch):
+    check_strategy({"name": "fsdp"}, torch.device("cuda"))
+    monkeypatch.setattr(strategies, "place_in", lambda environment: OF_TWO)
+    found = strategies.in_processes({"name": "fsdp", "sync_batchnorm": True})
+    assert isinstance(found["strategy"], FSDPStrategy)
+    assert (found["devices"], found["num_nodes"], found["sync_batchnorm"]) == (2, 2, True)
+
+
+@pytest.mark.parametrize(("page", "several"), [({"name": "auto"}, False), ({"name": "ddp"}, False)])
+def test_one_process_needs_no_strategy(page, several):
+    assert group.several() is several
+    assert strategies.in_processes(page) == {"devices": 1, "strategy": "auto"}
+
+
+def test_processes_know_their_machine():
+    started = strategies.Started(OF_TWO)
+    assert (started.global_rank(), started.local_rank(), started.world_size()) == (3, 1, 4)
+    assert started.node_rank() == 1
