@@ -2,44 +2,65 @@
 
     python scripts/torture.py --kills 100 --faults 20
 
-Every trial starts ``ltr-train`` on embedded digits in forked processes (one, or two with strategy=ddp), kills one of
-them with SIGKILL at a random instant, several times in a run, and starts the same command again until it is finished.
-Weights and result rows must then be those of the undisturbed run, bit for bit. Faults are a torn checkpoint, a file
-size limit in the middle of a save (as a full disk), lock files of dead processes, two runs racing for the same stages.
+Every trial starts ``ltr-train`` on embedded digits, or on a folder of small JPEGs read by 0 or 4 workers, in forked
+processes (one, or two with strategy=ddp), disturbs it at a random instant, and starts the same command again until it
+is finished. Weights and result rows must then be those of the undisturbed run, bit for bit. A kill is a SIGKILL to one
+of the processes, several in a run; half of them come shortly after a state was saved, so that several fall into one
+epoch. The faults:
+
+    stopped     SIGTERM or SIGINT to one of the processes
+    torn        killed, and the newest checkpoint cut or changed
+    full        a disk that is full in the middle of a save (a tmpfs of few bytes; where none may be mounted, a limit
+                on the size of a file)
+    worker      a process that reads images killed
+    unreadable  an image damaged while it is trained on (on_error=raise), or before (on_error=skip, and a kill)
+    locked      a run that died while it held a stage's lock
+    racing      two runs of the same command at once
+
 A table is printed; the exit code is 1 where anything differed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
 import random
+import re
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image
 
 from ltr.methods.checkpoint import describe
-from ltr.runs.launch import GRACE
 from ltr.runs.place import RENDEZVOUS
 
 LIMIT = 240.0  # seconds after which a run counts as hanging
+GRACE = 8.0  # seconds for the others to notice that one of them is gone
+ROOM = 2**26  # bytes of the small disk once there is room again
+KILLED = -signal.SIGKILL
 FORK = multiprocessing.get_context("fork")
 COMMON = (
     *("trainer.accelerator=cpu", "trainer.precision=fp32", "trainer.max_epochs=3", "batch_size=50"),
-    *("figures=none", "callbacks.progress=none", "checkpoint.every_minutes=0.002"),
+    *("figures=none", "callbacks.progress=none", "checkpoint.every_minutes=0.0005"),
 )
+FOLDER = ("dataset=folder", "backbone=digits_net", "dataset.image_size=16", "batch_size=20")
 RUNS = {
     "erm": ("method=erm", "trainer.ema_decay=0.9", "sampler=progressive"),
     "crt": ("method=crt", "method.classifier.epochs=2"),
@@ -49,17 +70,37 @@ RUNS = {
     "arpl": ("method=arpl", "dataset=digits_open"),
     "herbs": ("method=herbs", "optimizer.lr=0.01"),
     "rkd": ("method=rkd", "dataset=digits_retrieval"),
+    "files": FOLDER,
+    "files_skip": (*FOLDER, "trainer.on_error=skip", "trainer.max_skipped=0.05"),
 }
+_GOING_ON = re.compile(r"^(\S+): going on in epoch (\d+), batch (\d+)", re.MULTILINE)  # of which stage
+KINDS = ("killed", "stopped", "torn", "full", "worker", "unreadable", "locked", "racing")
+
+
+class Case(NamedTuple):
+    """A run that is disturbed: its name in `RUNS`, its processes, and the workers that read its files."""
+
+    run: str
+    processes: int = 1
+    workers: int = 0
+
+    def __str__(self) -> str:
+        parts = [f"{self.processes} processes"] * (self.processes > 1) + [f"{self.workers} workers"] * bool(
+            self.workers
+        )
+        return ", ".join([self.run, *parts])
 
 
 @dataclass
 class Tally:
-    """What came of one kind of trial."""
+    """What came of the trials of one kind on one case."""
 
-    name: str
-    processes: int
+    kind: str
+    case: Case
     trials: int = 0
     hits: int = 0  # kills or faults that met a living run
+    inside: int = 0  # starts that went on in the middle of an epoch
+    again: int = 0  # of these, starts that went on in the epoch in which the start before them did, too
     same: int = 0
     wrong: list[str] = field(default_factory=list)
 
@@ -83,21 +124,6 @@ def child(rank: int, processes: int, argv: Sequence[str], folder: Path, meeting:
     os._exit(code)
 
 
-def started(folder: Path, argv: Sequence[str], processes: int = 1, before: Callable | None = None) -> list[Any]:
-    """The processes of ``ltr-train`` with its outputs in ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    meeting = folder / f"meeting-{time.monotonic_ns()}"
-    more = ["strategy=ddp"] if processes > 1 else []
-    arguments = [*COMMON, *argv, *more, f"paths.outputs={folder / 'outputs'}"]
-    running = [
-        FORK.Process(target=child, args=(rank, processes, arguments, folder, meeting, before))
-        for rank in range(processes)
-    ]
-    for process in running:
-        process.start()
-    return running
-
-
 def ended(running: Sequence[Any], limit: float = LIMIT) -> list[int | None]:
     """Exit codes; None for a process that hung and was killed."""
     until = time.monotonic() + limit
@@ -110,6 +136,17 @@ def ended(running: Sequence[Any], limit: float = LIMIT) -> list[int | None]:
             process.kill()
             process.join()
     return codes
+
+
+def ended_after(victim: Any, running: Sequence[Any]) -> list[int | None]:
+    """Exit codes after something happened to ``victim``; None if it hung.
+
+    Where it failed, the others have `GRACE` before they are ended, as whatever starts processes does: one that waits
+    for the others at the start would wait for minutes.
+    """
+    (code,) = ended([victim])
+    ended(running, LIMIT if code == 0 else GRACE)
+    return [code if process is victim else process.exitcode for process in running]
 
 
 def digest(folder: Path) -> str:
@@ -126,68 +163,183 @@ def digest(folder: Path) -> str:
     return found.hexdigest()
 
 
+def said(folder: Path) -> str:
+    """What all processes of the runs in ``folder`` printed, those of rank 0 first."""
+    return "".join(path.read_text() for path in sorted(folder.glob("?.log")))
+
+
+def unexplained(text: str) -> bool:
+    return "Traceback" in text or "not a mistake that ltr foresees" in text
+
+
+def jpegs(root: Path) -> None:
+    """Five classes of 40 training and 8 test images, each of a colour with some noise."""
+    for number in range(5 * 48):
+        label, own = number % 5, number // 5
+        draw = np.random.default_rng(number)
+        pixels = np.clip(draw.normal(60 + 30 * label, 50, (28, 24, 3)), 0, 255).astype(np.uint8)
+        path = root / ("test" if own < 8 else "train") / f"class{label}" / f"{own}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+
+def damage(path: Path) -> None:
+    """Make an image unreadable; its size, which is in the data set's fingerprint, stays."""
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def workers_of(process: Any) -> list[int]:
+    """The processes that a process has started."""
+    try:
+        return [int(number) for number in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+@contextlib.contextmanager
+def small_disk(place: Path, size: int) -> Iterator[Callable[[], object] | None]:
+    """A file system of ``size`` bytes at ``place``; gives a function that makes room, or None: none may be mounted."""
+    place.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o"]
+    if subprocess.run([*mount, f"size={size}", "tmpfs", str(place)], capture_output=True, check=False).returncode:
+        yield None
+        return
+    try:
+        yield partial(subprocess.run, ["mount", "-o", f"remount,size={ROOM}", str(place)], check=True)
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
 class Torture:
     """The trials of one run of this script.
 
     Args:
         root: a folder for the outputs.
         draw: of the instants.
+        mounts: whether full disks are file systems of their own, where they may be mounted.
     """
 
-    def __init__(self, root: Path, draw: random.Random) -> None:
+    def __init__(self, root: Path, draw: random.Random, mounts: bool = True) -> None:
         self.root = root
         self.draw = draw
+        self.mounts = mounts
         self.number = 0
-        self._peace: dict[tuple[str, int], tuple[str, float]] = {}
+        self.disks = {"a file system": 0, "a limit of file sizes": 0}
+        self._peace: dict[Case, float] = {}
+        self._digests: dict[tuple[str, int], str] = {}
+        self._images: dict[str, Path] = {}
 
     def folder(self) -> Path:
         self.number += 1
         return self.root / str(self.number)
 
-    def in_peace(self, name: str, processes: int) -> tuple[str, float]:
-        """Digest and seconds of the undisturbed run."""
-        if (name, processes) not in self._peace:
+    def images(self, run: str) -> Path:
+        """The folder of JPEGs of a run; ``files_skip`` has three that cannot be read."""
+        if run not in self._images:
+            jpegs(self.root / run)
+            self._images[run] = self.root / run
+            if run == "files_skip":
+                for label in (0, 0, 3):
+                    damage(self.root / run / "train" / f"class{label}" / f"{self.draw.randrange(8, 48)}.jpg")
+        return self._images[run]
+
+    def start(self, folder: Path, case: Case, before: Callable | None = None, images: Path | None = None) -> list[Any]:
+        """The processes of ``ltr-train`` with its outputs in ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        meeting = folder / f"meeting-{time.monotonic_ns()}"
+        argv = [*COMMON, *RUNS[case.run], f"trainer.num_workers={case.workers}", f"paths.outputs={folder / 'outputs'}"]
+        argv += ["strategy=ddp"] * (case.processes > 1)
+        if case.run.startswith("files"):
+            argv.append(f"dataset.root={images or self.images(case.run)}")
+        running = [
+            FORK.Process(target=child, args=(rank, case.processes, argv, folder, meeting, before))
+            for rank in range(case.processes)
+        ]
+        for process in running:
+            process.start()
+        return running
+
+    def in_peace(self, case: Case) -> tuple[str, float]:
+        """Digest and seconds of the undisturbed run; however many workers, the digest is the same."""
+        if case not in self._peace:
             folder, began = self.folder(), time.monotonic()
-            codes = ended(started(folder, RUNS[name], processes))
-            if any(codes):
-                raise SystemExit(f"{name} fails even in peace {codes}: {(folder / '0.log').read_text()[-2000:]}")
-            self._peace[name, processes] = digest(folder), time.monotonic() - began
+            codes = ended(self.start(folder, case))
+            if any(code != 0 for code in codes):
+                raise SystemExit(f"{case} fails even in peace {codes}: {said(folder)[-2000:]}")
+            self._digests.setdefault((case.run, case.processes), digest(folder))
+            self._peace[case] = time.monotonic() - began
+            if digest(folder) != self._digests[case.run, case.processes]:
+                raise SystemExit(f"{case} ends with other bits than with other workers, even in peace: {folder}")
             shutil.rmtree(folder)
-        return self._peace[name, processes]
+        return self._digests[case.run, case.processes], self._peace[case]
+
+    def instant(self, folder: Path, seconds: float, after: str) -> None:
+        """Wait for a random instant of a run, or for one shortly after a file was written."""
+        if not after:
+            time.sleep(self.draw.uniform(0, 0.7 * seconds))  # the first run, which was timed, is slower than others
+            return
+        began, until = time.time_ns(), time.monotonic() + 1.5 * seconds
+
+        def written() -> bool:
+            return any(path.lstat().st_mtime_ns > began for path in (folder / "outputs").glob(after))
+
+        with contextlib.suppress(OSError):  # it is renamed while we look
+            while not written() and time.monotonic() < until:
+                time.sleep(0.003)
+        time.sleep(self.draw.uniform(0, 0.05) * seconds)
 
     def judge(self, tally: Tally, folder: Path, codes: list[int | None]) -> None:
         """Count a trial that has ended."""
         tally.trials += 1
-        wanted = self.in_peace(tally.name, tally.processes)[0]
-        if not any(codes) and digest(folder) == wanted:
+        wanted, found, text = self.in_peace(tally.case)[0], digest(folder), said(folder)
+        places = [(place[1], place[2]) for place in _GOING_ON.finditer(text) if place[3] != "1"]
+        tally.inside += len(places)
+        tally.again += sum(one == other for one, other in itertools.pairwise(places))
+        if all(code == 0 for code in codes) and found == wanted and not unexplained(text):
             tally.same += 1
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # a small disk is still mounted there
         else:
-            tally.wrong.append(f"{folder}: exit codes {codes}, digest {digest(folder)[:12]} for {wanted[:12]}")
+            tally.wrong.append(f"{folder}: exit codes {codes}, digest {found[:12]} for {wanted[:12]}: {text[-300:]}")
 
-    def killed(self, tally: Tally, most: int) -> None:
+    def finish(self, tally: Tally, folder: Path) -> None:
+        """The same command once more, in peace, and judge what came of it."""
+        self.judge(tally, folder, ended(self.start(folder, tally.case)))
+
+    def killed(self, tally: Tally, most: int = 3) -> None:
         """One run, killed up to ``most`` times on its way."""
-        _, seconds = self.in_peace(tally.name, tally.processes)
+        _, seconds = self.in_peace(tally.case)
         folder = self.folder()
         for _ in range(most):
-            running = started(folder, RUNS[tally.name], tally.processes)
-            time.sleep(self.draw.uniform(0, 0.6 * seconds))  # the first run, which was timed, is slower than others
+            running = self.start(folder, tally.case)
+            self.instant(folder, seconds, self.draw.choice(["", "stages/*/state/last.ckpt"]))
             victim = self.draw.choice(running)
-            if victim.is_alive():
-                victim.kill()
-                tally.hits += 1
-            ended(running, GRACE if victim.exitcode is None or victim.exitcode < 0 else LIMIT)
-        self.judge(tally, folder, ended(started(folder, RUNS[tally.name], tally.processes)))
+            victim.kill()
+            tally.hits += ended_after(victim, running)[running.index(victim)] == KILLED
+        self.finish(tally, folder)
+
+    def stopped(self, tally: Tally) -> None:
+        """Asked to stop: it saves, and says 143 or 130."""
+        _, seconds = self.in_peace(tally.case)
+        folder = self.folder()
+        running = self.start(folder, tally.case)
+        self.instant(folder, seconds, self.draw.choice(["", "stages/*/state/last.ckpt"]))
+        number, victim = self.draw.choice([signal.SIGTERM, signal.SIGINT]), self.draw.choice(running)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim.pid, number)
+        codes = ended_after(victim, running)
+        code = codes[running.index(victim)]
+        # one that cannot answer yet dies as any process does; in training all of them hear of it
+        if code not in (0, 128 + number, -number) or ("stopped in epoch" in said(folder) and set(codes) != {code}):
+            tally.wrong.append(f"{folder}: {number.name} ends with {codes}: {said(folder)[-300:]}")
+        tally.hits += code == 128 + number
+        self.finish(tally, folder)
 
     def torn(self, tally: Tally) -> None:
         """Killed, and its newest checkpoint cut or changed."""
-        _, seconds = self.in_peace(tally.name, tally.processes)
+        _, seconds = self.in_peace(tally.case)
         folder = self.folder()
-        running = started(folder, RUNS[tally.name], tally.processes)
-        until = time.monotonic() + 2 * seconds
-        while not list((folder / "outputs").glob("stages/*/state/last.ckpt")) and time.monotonic() < until:
-            time.sleep(0.005)
-        time.sleep(self.draw.uniform(0, 0.1) * seconds)
+        running = self.start(folder, tally.case)
+        self.instant(folder, seconds, "stages/*/state/last.ckpt")
         for process in running:
             process.kill()
         ended(running)
@@ -200,101 +352,167 @@ class Torture:
                 content[place] ^= 0xFF
             path.write_bytes(content)
             tally.hits += 1
-        self.judge(tally, folder, ended(started(folder, RUNS[tally.name], tally.processes)))
+        self.finish(tally, folder)
 
     def full(self, tally: Tally) -> None:
-        """A file may not grow beyond so many bytes; then it may."""
-        most = self.draw.randrange(2_000, 400_000)
+        """A disk is full before the run is done; then there is room."""
+        folder, limits = self.folder(), None
+        size = self.draw.randrange(60_000, 900_000)
+        with small_disk(folder / "outputs", size) if self.mounts else contextlib.nullcontext() as make_room:
+            self.disks["a limit of file sizes" if make_room is None else "a file system"] += 1
+            if make_room is None:
+                limits = (size // 3, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+            full = None if limits is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            running = self.start(folder, tally.case, full)
+            codes = ended_after(running[0], running)
+            tally.hits += any(codes)
+            if None in codes or unexplained(said(folder)):
+                tally.wrong.append(f"{folder}: full at {size} bytes, exit codes {codes}: {said(folder)[-300:]}")
+            if make_room is not None:
+                make_room()
+            before = tally.same
+            self.finish(tally, folder)
+            if tally.same == before and make_room is not None:
+                shutil.copytree(folder / "outputs", folder / "of the small disk")
+        if tally.same > before:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def worker(self, tally: Tally) -> None:
+        """A process that reads images is killed: the run ends with an error, or had no need of it any more."""
+        _, seconds = self.in_peace(tally.case)
         folder = self.folder()
-        limit = (most, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
-        codes = ended(
-            started(folder, RUNS[tally.name], tally.processes, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
-        )
-        tally.hits += any(codes)
-        said = (folder / "0.log").read_text()
-        if None in codes or "Traceback" in said or "not a mistake that ltr foresees" in said:
-            tally.wrong.append(f"{folder}: full at {most} bytes, exit codes {codes}: {said[-300:]}")
-        self.judge(tally, folder, ended(started(folder, RUNS[tally.name], tally.processes)))
+        running = self.start(folder, tally.case)
+        self.instant(folder, seconds, "")
+        victim, until = self.draw.choice(running), time.monotonic() + seconds
+        while not (found := workers_of(victim)) and time.monotonic() < until:
+            time.sleep(0.003)
+        time.sleep(self.draw.uniform(0, 0.02))
+        with contextlib.suppress(ProcessLookupError, IndexError):
+            os.kill(self.draw.choice(found), signal.SIGKILL)
+        code = ended_after(victim, running)[running.index(victim)]
+        tally.hits += code == 1 and "a process that reads images ended" in said(folder)
+        if code not in (0, 1):
+            tally.wrong.append(f"{folder}: a worker killed, exit code {code}: {said(folder)[-300:]}")
+        self.finish(tally, folder)
+
+    def unreadable(self, tally: Tally) -> None:
+        """An image cannot be read: an error that names it, or another one of its class in its place."""
+        if tally.case.run == "files_skip":
+            before = tally.hits
+            self.killed(tally, most=1)
+            tally.hits = before + 1  # three images of every run
+            return
+        _, seconds = self.in_peace(tally.case)
+        folder = self.folder()
+        images = self.images(tally.case.run)
+        path = images / "train" / f"class{self.draw.randrange(5)}" / f"{self.draw.randrange(8, 48)}.jpg"
+        content = path.read_bytes()
+        running = self.start(folder, tally.case)
+        self.instant(folder, seconds, "")
+        damage(path)
+        codes = ended(running)
+        path.write_bytes(content)
+        named = f"class{path.parent.name[-1]}/{path.name}, cannot be read" in said(folder)
+        tally.hits += named
+        if (any(codes) and not named) or None in codes:
+            tally.wrong.append(f"{folder}: {path} damaged, exit codes {codes}: {said(folder)[-300:]}")
+        self.finish(tally, folder)
 
     def locked(self, tally: Tally) -> None:
         """A run died while it held a stage's lock."""
+        _, seconds = self.in_peace(tally.case)
         folder = self.folder()
-        _, seconds = self.in_peace(tally.name, tally.processes)
-        running = started(folder, RUNS[tally.name], tally.processes)
-        locks: list[Path] = []
-        until = time.monotonic() + seconds
-        while not locks and time.monotonic() < until:
-            locks = list((folder / "outputs" / "stages").glob(".*.lock"))
-            time.sleep(0.01)
+        running = self.start(folder, tally.case)
+        self.instant(folder, seconds, "stages/.*.lock")
         for process in running:
             process.kill()
-        ended(running)
-        tally.hits += bool(locks)
-        self.judge(tally, folder, ended(started(folder, RUNS[tally.name], tally.processes)))
+        codes = ended(running)
+        tally.hits += KILLED in codes and bool(list((folder / "outputs" / "stages").glob(".*.lock")))
+        self.finish(tally, folder)
 
     def racing(self, tally: Tally) -> None:
         """Two runs of the same command at once."""
+        _, seconds = self.in_peace(tally.case)
         folder = self.folder()
-        one = started(folder, RUNS[tally.name], tally.processes)
-        time.sleep(self.draw.uniform(0, 0.5))
-        other = started(folder, RUNS[tally.name], tally.processes)
-        tally.hits += 1
+        one = self.start(folder, tally.case)
+        time.sleep(self.draw.uniform(0, 0.5) * seconds)
+        tally.hits += all(process.is_alive() for process in one)
+        other = self.start(folder, tally.case)
         self.judge(tally, folder, [*ended(one), *ended(other)])
 
 
-def signal_default() -> None:
-    """Ctrl-C ends the script."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def cases_of(names: Sequence[str], processes: Sequence[int]) -> list[Case]:
+    """Every run with every number of processes; those on files with 0 and with 4 workers."""
+    return [
+        Case(name, number, workers)
+        for number in processes
+        for name in names
+        for workers in ((0, 4) if name.startswith("files") else (0,))
+    ]
 
 
-def show(rows: Sequence[tuple[str, Tally]]) -> None:
-    print(f"\n{'trial':<8} {'run':<22} {'processes':>9} {'runs':>5} {'hits':>5} {'same bits':>9}")
-    for kind, tally in rows:
-        print(
-            f"{kind:<8} {tally.name:<22} {tally.processes:>9} {tally.trials:>5} {tally.hits:>5} {tally.same:>9}",
-            flush=True,
-        )
+def fits(kind: str, case: Case) -> bool:
+    if kind == "worker":
+        return case.workers > 0 and case.run == "files"
+    return case.run.startswith("files") if kind == "unreadable" else case.run != "files_skip"
+
+
+def show(tallies: Sequence[Tally]) -> None:
+    """A table: hits / trials of every case, by kind; then what was wrong."""
+    kinds = [kind for kind in KINDS if any(tally.kind == kind for tally in tallies)]
+    cell = {(tally.kind, tally.case): f"{tally.hits} / {tally.trials}" for tally in tallies if tally.trials}
+    print("\n| run | " + " | ".join(kinds) + " |\n|---|" + "---|" * len(kinds))
+    for case in dict.fromkeys(tally.case for tally in tallies):
+        print(f"| {case} | " + " | ".join(cell.get((kind, case), "") for kind in kinds) + " |")
+    for title, number in (("hits", "hits"), ("trials", "trials"), ("the same bits", "same")):
+        sums = [sum(getattr(tally, number) for tally in tallies if tally.kind == kind) for kind in kinds]
+        print(f"| {title} | " + " | ".join(map(str, sums)) + " |")
+    inside, again = sum(tally.inside for tally in tallies), sum(tally.again for tally in tallies)
+    print(
+        f"\n{inside} starts went on in the middle of an epoch, {again} of them in that of the start before", flush=True
+    )
+    for tally in tallies:
         for line in tally.wrong:
-            print(f"    {line}")
+            print(f"{tally.kind}, {tally.case}: {line}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=24, help="in total, spread over the runs (default: 24)")
     parser.add_argument("--faults", type=int, default=2, help="of each kind (default: 2)")
-    parser.add_argument("--runs", default=",".join(RUNS), help="which, separated by commas")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="which, separated by commas (default: all)")
+    parser.add_argument("--runs", default=",".join(RUNS), help="which, separated by commas (default: all)")
     parser.add_argument("--processes", default="1,2", help="of a run, separated by commas (default: 1,2)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="for the outputs (default: a temporary one)")
     arguments = parser.parse_args()
-    signal_default()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where it was started in the background
     torch.set_num_threads(1)
     import ltr.runs.runner
     import ltr.train_command  # noqa: F401 - imported once for all forks
 
     root = arguments.folder or Path(tempfile.mkdtemp(prefix="ltr-torture-"))
     torture = Torture(root.absolute(), random.Random(arguments.seed))
-    names = arguments.runs.split(",")
-    cases = [(name, int(processes)) for processes in arguments.processes.split(",") for name in names]
-    rows = [("killed", Tally(name, processes)) for name, processes in cases]
-    print(f"{torch.__version__}, {os.cpu_count()} cores, one thread each; outputs in {root}")
-    done = 0
-    while done < arguments.kills:
-        for _, tally in rows:
-            if done < arguments.kills:
-                before = tally.hits
-                torture.killed(tally, most=min(3, arguments.kills - done))
-                done += tally.hits - before
-                print(
-                    f"{tally.name} x{tally.processes}: {tally.hits} kills, {tally.same}/{tally.trials} same", flush=True
-                )
-    for kind in ("torn", "full", "locked", "racing"):
-        tally = Tally(names[0], 1)
-        for _ in range(arguments.faults):
+    cases = cases_of(arguments.runs.split(","), [int(number) for number in arguments.processes.split(",")])
+    print(f"torch {torch.__version__}, {os.cpu_count()} cores, one thread each; outputs in {root}", flush=True)
+    began, tallies = time.monotonic(), []
+    for kind in arguments.kinds.split(","):
+        wanted = arguments.kills if kind == "killed" else arguments.faults
+        mine = [Tally(kind, case) for case in cases if fits(kind, case)]
+        tallies += mine
+        for number in range(3 * wanted):  # some come too late
+            if not mine or sum(tally.hits for tally in mine) >= wanted:
+                break
+            tally = mine[number % len(mine)]
             getattr(torture, kind)(tally)
-        rows.append((kind, tally))
-    show(rows)
-    return int(any(tally.wrong or tally.same < tally.trials for _, tally in rows))
+            print(
+                f"{time.monotonic() - began:6.0f} s  {kind:<10} {tally.case}: {tally.hits} hits, "
+                f"{tally.same} of {tally.trials} with the same bits",
+                flush=True,
+            )
+    show(tallies)
+    print(f"full disks: {torture.disks}; {time.monotonic() - began:.0f} s")
+    return int(any(tally.wrong or tally.same < tally.trials for tally in tallies))
 
 
 if __name__ == "__main__":

@@ -19,15 +19,36 @@ def torture(tmp_path_factory):
     module = importlib.util.module_from_spec(spec)
     sys.modules["torture"] = module
     spec.loader.exec_module(module)
-    return module, module.Torture(tmp_path_factory.mktemp("torture"), random.Random(0))
+    # a test mounts no file system
+    return module, module.Torture(tmp_path_factory.mktemp("torture"), random.Random(0), mounts=False)
 
 
-@pytest.mark.parametrize("kind", ["killed", "killed in two", "torn", "full", "locked", "racing"])
-def test_a_run_that_was_disturbed_ends_with_the_same_bits(torture, kind):
+@pytest.mark.parametrize(
+    ("kind", "case"),
+    [
+        ("killed", ("erm",)),
+        ("killed", ("erm", 2)),
+        ("stopped", ("erm",)),
+        ("torn", ("erm",)),
+        ("full", ("erm",)),
+        ("worker", ("files", 1, 2)),
+        ("unreadable", ("files",)),
+        ("locked", ("erm",)),
+        ("racing", ("erm",)),
+    ],
+)
+def test_a_run_that_was_disturbed_ends_with_the_same_bits(torture, kind, case):
     module, trials = torture
-    tally = module.Tally("erm", 2 if kind == "killed in two" else 1)
-    if kind.startswith("killed"):
-        trials.killed(tally, most=2)
-    else:
-        getattr(trials, kind)(tally)
+    tally = module.Tally(kind, module.Case(*case))
+    getattr(trials, kind)(tally)
+    assert (tally.same, tally.wrong) == (1, [])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("run", ["crt", "m2m", "sla", "background_splitting", "arpl", "herbs", "rkd", "files_skip"])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_of_any_method_that_was_killed_ends_with_the_same_bits(torture, run, processes):
+    module, trials = torture
+    tally = module.Tally("killed", module.Case(run, processes))
+    trials.killed(tally)
     assert (tally.same, tally.wrong) == (1, [])
