@@ -29,6 +29,7 @@ from ltr.runs.failures import explained, out_of_memory_judging
 from ltr.runs.interrupt import StopRequest, requeue, stop_request
 from ltr.runs.kept_for_pictures import keep_for_pictures
 from ltr.runs.loggers import RunLoggers
+from ltr.runs.pixels import share_pixels
 from ltr.runs.plan import RunPlan, plan_of, warn_of_double_balancing
 from ltr.runs.protocols import headline_metric, parts_judged, protocols_of
 from ltr.runs.provenance import provenance
@@ -116,7 +117,8 @@ class _Run:
         with group.in_turn() if config["dataset"]["source"].get("download") else contextlib.nullcontext():
             planned = plan()
         self.device, self.precision, self.method = planned.device, planned.precision, planned.method
-        self.source, self.split, self.facts = planned.source, planned.split, planned.facts
+        self.source = share_pixels(planned.source, self.say)
+        self.split, self.facts = planned.split, planned.facts
         self.plan, self.keys = planned.stages, planned.keys
         if self.device.type == "cpu":
             keep_freed_memory()

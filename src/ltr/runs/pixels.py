@@ -1,0 +1,81 @@
+"""Pixels that the processes of a run hold in common: one copy on each machine, however many processes read it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mmap
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ltr.data.source import ImageFiles, Source
+from ltr.errors import DataError
+from ltr.runs import group
+
+
+def share_pixels(source: Source, say: Callable[[str], None]) -> Source:
+    """The same source with pixels in memory that all processes of this run on this machine map.
+
+    The lowest rank of a machine copies its pixels into a file that has no name and ends with its last reader, however
+    that ends; the others map it and drop theirs. All processes have to call this. Image files are no pixels: they are
+    read when they are needed.
+
+    Args:
+        say: prints, where pixels stay with each process.
+
+    Raises:
+        DataError: the processes have read different data.
+    """
+    if not group.several() or isinstance(source.images, ImageFiles):
+        return source
+    if group.decided(lambda: source.fingerprint) != source.fingerprint:
+        raise DataError(
+            f"source '{source.name}': this process read other images or labels than the first one. Every machine of a "
+            "run needs the same files"
+        )
+    machines = group.told(_machine())
+    giver = machines.index(_machine())
+    gives = group.rank() == giver and machines.count(_machine()) > 1
+    file = _filled(source.images) if gives else -1
+    pids, files = group.told(os.getpid()), group.told(file)  # the pixels are there now
+    images = source.images
+    if files[giver] >= 0:
+        with contextlib.suppress(OSError):
+            images = _mapped(f"/proc/{pids[giver]}/fd/{files[giver]}", source.images)
+    own = images is source.images and machines.count(_machine()) > 1
+    if any(group.told(int(own))):  # nobody needs the open file any more
+        say("every process keeps the pixels for itself: this system does not let them share memory")
+    if file >= 0:
+        os.close(file)
+    return replace(source, images=images)
+
+
+def _machine() -> int:
+    """A number that processes have in common which can open each other's files under /proc."""
+    named = [os.uname().nodename]
+    with contextlib.suppress(OSError):
+        named = [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")]
+    return int.from_bytes(hashlib.sha256(repr(named).encode()).digest()[:7], "big")
+
+
+def _filled(images: np.ndarray) -> int:
+    """A file in memory with these pixels, or -1 where there is no such thing."""
+    try:
+        file = os.memfd_create("ltr-pixels")
+        os.posix_fallocate(file, 0, images.nbytes)
+    except (AttributeError, OSError):
+        return -1
+    with mmap.mmap(file, images.nbytes) as memory, memoryview(memory) as view:
+        np.copyto(np.frombuffer(view, dtype=np.uint8).reshape(images.shape), images)
+    return file
+
+
+def _mapped(path: str, like: np.ndarray) -> np.ndarray:
+    """The pixels in a file, not to be written to."""
+    with open(path, "rb") as file:
+        memory = mmap.mmap(file.fileno(), like.nbytes, prot=mmap.PROT_READ)
+    return np.frombuffer(memory, dtype=np.uint8).reshape(like.shape)
