@@ -45,6 +45,8 @@ def test_trials_end_in_one_line_of_mean_and_standard_deviation(ltr_train, small_
         assert [row["scorer"] for row in rows] == ["msp", "max_logit"]
         aurocs.append(100 * rows[0]["metrics"]["auroc"])
         assert sorted(path.name for path in (directory / "artifacts").iterdir()) == [
+            "class_weights.npz",
+            "draws.npz",
             "open_set_default_max_logit.npz",
             "open_set_default_msp.npz",
         ]

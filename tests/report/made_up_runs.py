@@ -94,3 +94,32 @@ def write_run(folder: Path, table: dict[str, Any], curves: list[dict[str, Any]],
             writer.writeheader()
             writer.writerows(curves)
     return folder
+
+
+def write_predictions(folder: Path, table: dict[str, Any], images: int) -> None:
+    """``predictions.parquet`` of a closed-set run with the table's accuracies; errors go to frequent classes."""
+    random = np.random.default_rng(0)
+    classes = len(table["n"])
+    label = np.repeat(np.arange(classes), images)
+    right = random.random(len(label)) < np.nan_to_num(table["accuracy"])[label]
+    elsewhere = (label + 1 + (random.exponential(0.15, len(label)) * classes).astype(np.int64)) % classes
+    prediction = np.where(right, label, elsewhere)
+    confidence = np.clip(random.normal(0.75, 0.2, len(label)), 0.02, 1)
+    scores = np.stack([confidence, *[(1 - confidence) / 4] * 4], axis=1).astype(np.float32)
+    columns = {"variant": ["default"] * len(label), "id": np.arange(len(label)), "label": label}
+    columns |= {"prediction": prediction, "scores": list(scores)}
+    pq.write_table(pa.table(columns), folder / "predictions.parquet")
+
+
+def write_arrays_of(folder: Path, table: dict[str, Any], epochs: int = 16) -> None:
+    """What a run of two stages keeps for its pictures: draws and norms of the classifier's weights."""
+    counts, classes = table["train_count"], len(table["n"])
+    arrays = folder / "artifacts"
+    arrays.mkdir(exist_ok=True)
+    whole = np.tile(counts, (epochs, 1)).astype(np.int32)
+    balanced = np.full((epochs, classes), max(1, int(counts.sum()) // classes), np.int32)
+    draws = {"representation.counts": whole, "classifier.counts": balanced}
+    numbers = {name.replace("counts", "epochs"): np.arange(1, epochs + 1) for name in draws}
+    np.savez(arrays / "draws.npz", **draws, **numbers)
+    norms = 1 + 0.3 * np.log10(np.maximum(counts, 1))
+    np.savez(arrays / "class_weights.npz", before=norms, after=np.ones(classes) + 0.01 * np.arange(classes) / classes)

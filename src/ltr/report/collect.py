@@ -35,14 +35,14 @@ class Run:
 
     @cached_property
     def per_class(self) -> dict[str, np.ndarray]:
-        """Columns [C] of ``per_class.parquet``, those of the headline row where there are several variants or splits.
+        """Columns [C] of ``per_class.parquet``: of several variants, splits or scorers those of the headline row.
 
         Raises:
             DataError: the file is missing or damaged, lacks a column, or does not hold the headline row.
         """
         path = self.path / "per_class.parquet"
         table = read_parquet(path, _PER_CLASS_COLUMNS)
-        for key in ("variant", "split"):
+        for key in ("variant", "split", "scorer"):
             wanted = self.headline.get(key)
             if key in table and wanted is not None:
                 chosen = table[key] == wanted

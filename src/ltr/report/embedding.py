@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 
-from ltr.errors import DataError
+from ltr.report.arrays import read_arrays
 from ltr.report.collect import Run
 from ltr.report.style import INK, PALE, headline_title, picture
 
@@ -35,7 +34,7 @@ def feature_plane(run: Run, path: Path) -> bool:
     Returns:
         False where the run's features are not of width two.
     """
-    found = {name: _read(run.path / "artifacts" / f"{name}.npz") for name in ("representation", "embedding")}
+    found = {name: read_arrays(run.path / "artifacts" / f"{name}.npz") for name in ("representation", "embedding")}
     if "history_features" not in found["representation"] or "test_features" not in found["embedding"]:
         return False
     trained, judged = found["representation"], found["embedding"]
@@ -62,18 +61,6 @@ def feature_plane(run: Run, path: Path) -> bool:
         handles = _legend(run, trained["points"].shape[0], trained.get("radius") is not None, judged)
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3 * panels))
     return True
-
-
-def _read(path: Path) -> Arrays:
-    if not path.is_file():
-        return {}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError, BadZipFile) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}). Run the same command again to write it anew (resume=never)."
-        ) from error
 
 
 def _lengths(trained: Arrays, radius: np.ndarray | None) -> np.ndarray:

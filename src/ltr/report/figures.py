@@ -6,14 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ltr.errors import ConfigError, nearest
+from ltr.report.background_classes import background_classes
 from ltr.report.collect import Run, read_run
+from ltr.report.confusion import confusion
 from ltr.report.curves import training_curves
+from ltr.report.draws import draws
 from ltr.report.embedding import feature_plane
 from ltr.report.frequency import accuracy_by_frequency
 from ltr.report.open_world import OPEN_WORLD
+from ltr.report.priors import predicted_prior
+from ltr.report.reliability import reliability
 from ltr.report.selections import selected_locations
 from ltr.report.translations import translations
 from ltr.report.variants import variant_curve
+from ltr.report.weight_norms import weight_norms
 
 # name of the file -> what draws it there and says whether there was something to draw
 Picture = Callable[[Run, Path], bool]
@@ -25,7 +31,16 @@ OF_THE_METHOD: dict[str, Picture] = {
     "selected_locations": selected_locations,
     "feature_plane": feature_plane,
 }
-FIGURES: dict[str, Picture] = {**FIRST_TWO, **OF_THE_METHOD, **OPEN_WORLD}
+# of every run with classes, when all are asked for
+OF_THE_CLASSES: dict[str, Picture] = {
+    "confusion": confusion,
+    "predicted_prior": predicted_prior,
+    "weight_norms": weight_norms,
+    "reliability": reliability,
+    "draws": draws,
+    "background_classes": background_classes,
+}
+FIGURES: dict[str, Picture] = {**FIRST_TWO, **OF_THE_METHOD, **OF_THE_CLASSES, **OPEN_WORLD}
 
 
 def draw(run_dir: str | Path, which: str = "two") -> list[Path]:

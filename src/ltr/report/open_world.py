@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 
-from ltr.errors import DataError
+from ltr.report.arrays import read_arrays
 from ltr.report.collect import Run, number
 from ltr.report.style import GROUP_COLOURS, INK, PALE, headline_title, percent, picture
 
@@ -193,15 +192,9 @@ def curves_of(run: Run, protocol: str) -> list[tuple[dict[str, Any], Curves]]:
             continue
         seen.add(scorer)
         path = run.path / "artifacts" / ("_".join(filter(None, (protocol, variant, scorer))) + ".npz")
-        if not path.is_file():
-            continue
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                found.append((row, dict(file)))
-        except (OSError, ValueError, BadZipFile) as error:
-            raise DataError(
-                f"{path} cannot be read ({error}). Run the same command again to write it anew (resume=never)."
-            ) from error
+        curves = read_arrays(path)
+        if curves:
+            found.append((row, curves))
     return found
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from ltr.errors import DataError
+from ltr.report.arrays import read_arrays
 from ltr.report.collect import Run
 from ltr.report.style import WARNING, headline_title, picture
 
@@ -26,7 +25,7 @@ def selected_locations(run: Run, path: Path) -> bool:
     Raises:
         DataError: the file is damaged.
     """
-    arrays = _arrays(run.path / "artifacts" / "examples.npz")
+    arrays = read_arrays(run.path / "artifacts" / "examples.npz")
     levels = sorted((int(found[1]), name) for name in arrays if (found := _LEVEL.fullmatch(name)))
     if not levels:
         return False
@@ -79,13 +78,3 @@ def _short(names: np.ndarray, label: int) -> str:
         return "unknown"
     name = str(names[label])
     return name if len(name) <= 22 else name[:21] + "…"
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        return {}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is damaged: {error}. Run the same command again to write it anew") from error

@@ -11,6 +11,7 @@ from ltr.files import written_atomically
 from ltr.report.collect import Run, number
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 # dark blue, yellow, red: told apart by all common kinds of colour blindness, and in grey by their lightness
@@ -72,6 +73,16 @@ def headline_title(figure: Figure, run: Run) -> None:
     rule = SELECTED_ON_TEST if flagged else row["selection"]
     text = f"{run.title} · {row['split']}, {rule}"
     figure.suptitle(text, x=0.01, ha="left", fontsize=14, color=WARNING if flagged else INK)
+
+
+def log_numbers(axis: Axis, low: float, high: float) -> None:
+    """Plain numbers on the log scale of an axis that shows low to high: 1, 2, 5 of each power of ten, 1 of many."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    wide = high > 2000 * low
+    axis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5), numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def percent(fraction: float | None) -> str:

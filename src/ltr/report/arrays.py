@@ -1,0 +1,27 @@
+"""Named arrays of a run's ``artifacts/`` folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from ltr.errors import DataError
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an ``.npz`` file; {} where there is none.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, BadZipFile) as error:
+        raise DataError(
+            f"{path} is damaged and cannot be read. Run the same command again to write it anew (resume=never)."
+        ) from error

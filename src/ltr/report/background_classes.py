@@ -1,0 +1,76 @@
+"""Picture: the background as one class, and as the pseudo-classes into which background splitting parts it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ltr.report.arrays import read_arrays
+from ltr.report.classes import BACKGROUND, Classes, class_axis, classes_of, colour_of
+from ltr.report.collect import Run
+from ltr.report.style import INK, PALE, headline_title, log_numbers, percent, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_APART = 60  # up to so many bars have gaps between them
+
+
+def background_classes(run: Run, path: Path) -> bool:
+    """Training images of the classes before (one background class), and of the background's pseudo-classes after.
+
+    From large to small on one log scale; the number of pseudo-classes of equal size that would be as uncertain (the
+    exponential of the entropy) says how evenly the background is split.
+
+    Returns:
+        False where the run has no partition of its background.
+    """
+    found = read_arrays(run.path / "artifacts" / "partition.npz")
+    classes = classes_of(run) if "background_counts" in found else None
+    if classes is None or BACKGROUND not in classes.groups:
+        return False
+    pseudo = np.sort(found["background_counts"][found["background_counts"] > 0])[::-1]
+    if not len(pseudo):
+        return False
+    from matplotlib.ticker import MaxNLocator
+
+    with picture(path, 11.6, 5.0) as figure:
+        headline_title(figure, run)
+        before, after = figure.subplots(1, 2, sharey=True)
+        _before(before, classes)
+        shares = pseudo / pseudo.sum()
+        even = float(np.exp(-(shares * np.log(shares)).sum()))
+        _sizes(after, np.arange(len(pseudo)), pseudo, PALE, None)
+        after.set_xlim(-0.6, len(pseudo) - 0.4)
+        after.set_xlabel(f"pseudo-classes; the largest has {percent(shares[0])} of the background")
+        after.set_title(f"after: {len(pseudo):,} pseudo-classes, as good as {even:.3g} equal ones", loc="left")
+        after.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    return True
+
+
+def _before(axes: Axes, classes: Classes) -> None:
+    order, groups = classes.order, classes.groups[classes.order]
+    share = classes.counts[classes.groups == BACKGROUND].sum() / max(classes.counts.sum(), 1)
+    for name in classes.shown_groups():
+        _sizes(axes, np.flatnonzero(groups == name), classes.counts[order][groups == name], colour_of(name), name)
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=0.7)
+    log_numbers(axes.yaxis, *axes.get_ylim())
+    class_axis(axes, classes)
+    axes.set_ylabel("training images (log scale)")
+    axes.set_title(f"before: {percent(share)} in one class", loc="left", color=INK)
+    axes.legend(loc="upper right")
+
+
+def _sizes(axes: Axes, places: np.ndarray, sizes: np.ndarray, colour: str, label: str | None) -> None:
+    width = 0.8 if len(sizes) <= _APART else 1.0
+    if len(sizes) <= _APART:
+        axes.bar(places, sizes, width=width, color=colour, label=label)
+    else:  # one shape instead of thousands
+        filled = np.full(places[-1] - places[0] + 1, 0.5)
+        filled[places - places[0]] = sizes
+        edges = np.arange(places[0], places[-1] + 2) - 0.5
+        axes.stairs(filled, edges, fill=True, baseline=0.5, color=colour, label=label)
+    axes.grid(False, axis="x")

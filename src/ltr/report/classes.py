@@ -1,0 +1,142 @@
+"""A run's classes and predictions as pictures need them: from frequent to rare, with their groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ltr.evaluation.groups import GROUPS
+from ltr.report.collect import Run
+from ltr.report.style import GROUP_COLOURS, GROUP_MARKERS, PALE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BACKGROUND = "background"
+WITHOUT_CLASSES = ("retrieval", "few_shot")  # protocols whose test classes were not trained on
+NAMED = 20  # up to so many classes have their names on an axis
+_LONGEST = 22  # letters of a name
+_BINS = 12
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a run, by label.
+
+    Attributes:
+        names: str [C].
+        counts: int64 [C], training images.
+        groups: str [C], many, medium or few; ``background`` for the label 0 of a background split.
+    """
+
+    names: np.ndarray
+    counts: np.ndarray
+    groups: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """Labels int64 [C] from frequent to rare."""
+        return np.argsort(-self.counts, kind="stable")
+
+    def shown_groups(self) -> list[str]:
+        """The groups that have classes, the background first."""
+        return [name for name in (BACKGROUND, *GROUPS) if (self.groups == name).any()]
+
+
+def classes_of(run: Run) -> Classes | None:
+    """The classes that the headline judges; None where nothing is judged class by class.
+
+    Raises:
+        DataError: ``per_class.parquet`` is missing or damaged.
+    """
+    if run.headline["protocol"] in WITHOUT_CLASSES:
+        return None
+    table = run.per_class
+    labels, places = np.unique(table["class_id"], return_index=True)
+    names = np.array([str(name) for name in table["class_name"][places]], dtype=object)
+    counts = table["train_count"][places].astype(np.int64)
+    groups = np.array([str(group) for group in table["group"][places]], dtype=object)
+    if run.headline["protocol"] == "background" and labels[0] == 1:
+        # the background is in no table of classes; what is left of the training images is of it
+        rest = run.result.get("data", {}).get("train_images", 0) - int(counts.sum())
+        names, groups = np.insert(names, 0, BACKGROUND), np.insert(groups, 0, BACKGROUND)
+        counts = np.insert(counts, 0, max(rest, 0))
+    return Classes(names, counts, groups)
+
+
+def predictions_of(run: Run, classes: Classes) -> dict[str, np.ndarray] | None:
+    """Columns ``label`` and ``prediction`` int64 [N] and ``confidence`` float64 [N], the prediction's probability.
+
+    Images of unknown classes are left out. None where the run kept no predictions of its classes.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if not (run.path / "predictions.parquet").is_file():
+        return None
+    table = run.predictions
+    label, prediction = table["label"].astype(np.int64), table["prediction"].astype(np.int64)
+    known = (label >= 0) & (label < len(classes)) & (prediction >= 0) & (prediction < len(classes))
+    if not known.any():
+        return None
+    confidence = np.fromiter((scores[0] for scores in table["scores"]), dtype=np.float64, count=len(label))
+    return {"label": label[known], "prediction": prediction[known], "confidence": confidence[known]}
+
+
+def colour_of(group: str) -> str:
+    return GROUP_COLOURS.get(group, PALE)
+
+
+def marker_of(group: str) -> str:
+    return GROUP_MARKERS.get(group, "D")
+
+
+def short(name: object, letters: int = _LONGEST) -> str:
+    """A class's name, cut where it is long."""
+    text = str(name)
+    return text if len(text) <= letters else text[: letters - 1] + "…"
+
+
+def class_axis(axes: Axes, classes: Classes) -> None:
+    """The x axis of classes from frequent to rare, numbered from 0: their names where they are few."""
+    total = len(classes)
+    if total <= NAMED:
+        names = [short(name) for name in classes.names[classes.order]]
+        axes.set_xticks(np.arange(total), names, rotation=40, ha="right", rotation_mode="anchor")
+        spare = max(0, 6 - total) / 2  # two classes do not make bars as wide as doors
+        axes.set_xlim(-0.6 - spare, total - 0.4 + spare)
+        axes.grid(False, axis="x")
+    else:
+        axes.set_xlim(-0.5 - 0.01 * total, total - 0.5 + 0.01 * total)
+        axes.set_xlabel("classes, from frequent to rare")
+
+
+def binned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means of values [C] over bins of neighbouring places: the bins' middles and the means; NaN are left out."""
+    edges = np.linspace(0, len(values), min(_BINS, len(values)) + 1).astype(int)
+    centres, means = [], []
+    for low, high in pairwise(edges.tolist()):
+        part = values[low:high]
+        if (part == part).any():
+            centres.append((low + high - 1) / 2)
+            means.append(float(np.nanmean(part)))
+    return np.array(centres), np.array(means)
+
+
+def points(axes: Axes, classes: Classes, values: np.ndarray, **look: Any) -> None:
+    """Values [C], by label, as marks in the groups' colours from frequent to rare."""
+    many = len(classes) > 500
+    size = float(np.clip(9000 / max(len(classes), 1), 9, 70))
+    groups, ordered = classes.groups[classes.order], values[classes.order]
+    for name in classes.shown_groups():
+        mine = np.flatnonzero((groups == name) & (ordered == ordered))
+        style = {"s": size, "marker": marker_of(name), "alpha": 0.5 if many else 0.85, "linewidths": 0, "zorder": 2.5}
+        axes.scatter(mine, ordered[mine], color=colour_of(name), **{**style, **look})
+        axes.scatter([], [], s=70, marker=marker_of(name), color=colour_of(name), label=name)  # large in the legend

@@ -1,0 +1,194 @@
+"""Picture: which classes are taken for which, and how much of what is wrong goes to the frequent ones."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ltr.evaluation.averages import ratio
+from ltr.report.classes import NAMED, Classes, classes_of, colour_of, predictions_of, short
+from ltr.report.collect import Run
+from ltr.report.style import INK, PALE, headline_title, percent, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MATRIX = 100  # up to so many classes are a matrix
+LISTED = 10  # confusions of more classes, and classes that take images
+_NUMBERS = 12  # up to so many classes have their percentages in the cells
+_RIGHT = "#DDDDDD"
+
+
+def confusion(run: Run, path: Path) -> bool:
+    """The confusion matrix, or the commonest confusions of more than 100 classes; and where each group's images go.
+
+    Rows of the matrix are true classes from frequent to rare and sum to 1; darkness goes with the square root, so that
+    rare confusions can be seen. The head-absorption rate of a group stands beside its bar: see `absorption`.
+
+    Returns:
+        False where the run kept no predictions of its classes.
+    """
+    classes = classes_of(run)
+    found = None if classes is None else predictions_of(run, classes)
+    if classes is None or found is None:
+        return False
+    total = len(classes)
+    cells, counts = np.unique(found["label"] * total + found["prediction"], return_counts=True)
+    true, predicted = cells // total, cells % total
+    with picture(path, 15.0, 8.0) as figure:
+        headline_title(figure, run)
+        grid = figure.add_gridspec(2, 2, width_ratios=[1.55, 1])
+        if total <= MATRIX:
+            _matrix(figure, figure.add_subplot(grid[:, 0]), classes, true, predicted, counts)
+        else:
+            _commonest(figure.add_subplot(grid[0, 0]), classes, true, predicted, counts)
+            _absorbing(figure.add_subplot(grid[1, 0]), classes, true, predicted, counts)
+        _groups(figure.add_subplot(grid[:, 1]), classes, true, predicted, counts)
+    return True
+
+
+def absorption(classes: Classes, true: np.ndarray, predicted: np.ndarray, counts: np.ndarray, group: str) -> float:
+    """The head-absorption rate of a group: of its wrongly classified images, the share taken for a many-shot class.
+
+    Args:
+        true, predicted: labels int64 [K] of the non-empty cells of the confusion matrix.
+        counts: int64 [K], images in them.
+
+    Returns:
+        A fraction; NaN where nothing of the group is wrong.
+    """
+    wrong = (true != predicted) & (classes.groups[true] == group)
+    return float(ratio(counts[wrong & (classes.groups[predicted] == "many")].sum(), counts[wrong].sum()))
+
+
+def by_chance(classes: Classes, group: str) -> float:
+    """The head-absorption rate if errors of a group fell evenly on all other classes; NaN without other classes."""
+    many = int((classes.groups == "many").sum()) - (group == "many")
+    return many / (len(classes) - 1) if len(classes) > 1 else math.nan
+
+
+def _matrix(
+    figure: Figure, axes: Axes, classes: Classes, true: np.ndarray, predicted: np.ndarray, counts: np.ndarray
+) -> None:
+    from matplotlib.colors import PowerNorm
+
+    total, order = len(classes), classes.order
+    matrix = np.zeros((total, total))
+    matrix[true, predicted] = counts
+    matrix = ratio(matrix, matrix.sum(axis=1, keepdims=True))[order][:, order]
+    image = axes.imshow(matrix, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+    bar = figure.colorbar(image, ax=axes, shrink=0.72, pad=0.015, ticks=[0, 0.05, 0.2, 0.5, 1])
+    bar.ax.set_yticklabels(["0", "5", "20", "50", "100 %"])
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    axes.grid(False)
+    if total <= NAMED:
+        names = [short(name, 14) for name in classes.names[order]]
+        axes.set_xticks(np.arange(total), names, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(np.arange(total), names)
+    else:
+        axes.set_xticks([])
+        axes.set_yticks([])
+    if total <= _NUMBERS:
+        for row, column in zip(*np.nonzero(matrix > 0.005)):
+            value = matrix[row, column]
+            axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=11,
+                      color="white" if value > 0.3 else INK)  # fmt: skip
+    _borders(axes, classes)
+    axes.set_ylabel("true class, from frequent to rare", labelpad=14 if total > NAMED else 4)
+    axes.set_xlabel("predicted class", labelpad=14 if total > NAMED else 4)
+
+
+def _borders(axes: Axes, classes: Classes) -> None:
+    """Lines between the groups, and their colours along the left and lower edges."""
+    groups = classes.groups[classes.order]
+    starts = [0, *(np.flatnonzero(groups[1:] != groups[:-1]) + 1).tolist(), len(groups)]
+    width = 0.016 * len(groups)
+    for low, high in pairwise(starts):
+        look: dict[str, Any] = {"color": colour_of(groups[low]), "clip_on": False, "linewidth": 0}
+        axes.bar(-0.5 - width, high - low, bottom=low - 0.5, width=width, align="edge", **look)
+        axes.bar(low - 0.5, width, bottom=len(groups) - 0.5, width=high - low, align="edge", **look)
+        if low:
+            axes.axhline(low - 0.5, color=PALE, linewidth=0.8)
+            axes.axvline(low - 0.5, color=PALE, linewidth=0.8)
+    axes.set(xlim=(-0.5, len(groups) - 0.5), ylim=(len(groups) - 0.5, -0.5))
+    axes.spines[:].set_visible(False)
+
+
+def _commonest(axes: Axes, classes: Classes, true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> None:
+    """The confusions with the most images, of equal ones the rarer true class's, in the colour of its group."""
+    images = np.bincount(true, counts, minlength=len(classes))
+    wrong = np.flatnonzero(true != predicted)
+    # not by shares alone: one of a class with three images says little
+    order = np.lexsort((classes.counts[true[wrong]], -counts[wrong] / images[true[wrong]], -counts[wrong]))
+    top = wrong[order[:LISTED]]
+    names = [f"{short(classes.names[true[cell]])} → {short(classes.names[predicted[cell]])}" for cell in top]
+    said = [f"{counts[cell]} of {images[true[cell]]:.0f}" for cell in top]
+    _bars(axes, names, counts[top], said, [colour_of(classes.groups[true[cell]]) for cell in top])
+    axes.set_title("true class → what it is most often taken for", loc="left")
+
+
+def _absorbing(axes: Axes, classes: Classes, true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> None:
+    """The classes that take the most images of others, in the colours of their groups."""
+    wrong = true != predicted
+    taken = np.bincount(predicted[wrong], counts[wrong], minlength=len(classes)).astype(int)
+    top = np.argsort(-taken, kind="stable")[:LISTED]
+    top = top[taken[top] > 0]
+    names = [short(classes.names[label], 40) for label in top]
+    said = [f"{taken[label]} ({classes.counts[label]:,} training images)" for label in top]
+    _bars(axes, names, taken[top], said, [colour_of(classes.groups[label]) for label in top])
+    axes.set_title("classes that take the most images of others", loc="left")
+    axes.set_xlabel("wrongly classified images")
+
+
+def _bars(axes: Axes, names: list[str], values: np.ndarray, said: list[str], colours: list[str]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.barh(np.arange(len(names)), values, color=colours, height=0.74)
+    for place, words in enumerate(said):
+        axes.annotate(words, (values[place], place), xytext=(4, 0), textcoords="offset points", va="center",
+                      fontsize=11, color=INK)  # fmt: skip
+    axes.set_yticks(np.arange(len(names)), names, fontsize=11)
+    axes.set_ylim(max(len(names), 1) - 0.4, -0.6)
+    axes.set_xlim(0, 1.45 * max(values, default=1))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.grid(False, axis="y")
+
+
+def _groups(axes: Axes, classes: Classes, true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> None:
+    """For each true group: the images that are right, then those taken for each group."""
+    shown = [name for name in classes.shown_groups() if counts[classes.groups[true] == name].sum()]
+    right = true == predicted
+    for place, name in enumerate(shown):
+        mine = classes.groups[true] == name
+        total, left = counts[mine].sum(), 0.0
+        for kind in ("right", *classes.shown_groups()):
+            part = mine & (right if kind == "right" else ~right & (classes.groups[predicted] == kind))
+            width = 100 * counts[part].sum() / total
+            colour = _RIGHT if kind == "right" else colour_of(kind)
+            axes.barh(place, width, left=left, height=0.5, color=colour, edgecolor="white", linewidth=1)
+            if width >= 7:
+                light = kind in ("right", "medium")
+                axes.text(left + width / 2, place, f"{width:.0f}", ha="center", va="center", fontsize=12,
+                          color=INK if light else "white")  # fmt: skip
+            left += width
+        rate, even = absorption(classes, true, predicted, counts, name), by_chance(classes, name)
+        if rate == rate and 0 < even < 1:
+            said = f"{percent(rate)} of its errors go to many (evenly: {percent(even)})"
+            axes.text(0.6, place + 0.36, said, va="center", fontsize=12, color=INK)
+    axes.set_yticks(np.arange(len(shown)), shown)
+    axes.set_ylim(len(shown) - 0.3, -0.6)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("share of the group's test images (%)")
+    axes.grid(False, axis="y")
+    axes.set_title("what images of each group are taken for", loc="left")
+    from matplotlib.patches import Patch
+
+    kinds = [Patch(color=_RIGHT, label="right")]
+    kinds += [Patch(color=colour_of(name), label=f"wrong: {name}") for name in classes.shown_groups()]
+    axes.legend(handles=kinds, loc="upper center", bbox_to_anchor=(0.5, -0.09), ncols=4, columnspacing=1.0,
+                handlelength=1.2)  # fmt: skip

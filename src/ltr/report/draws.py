@@ -1,0 +1,83 @@
+"""Picture: how often the sampler drew each class, and how the groups' shares went over the epochs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ltr.report.arrays import read_arrays
+from ltr.report.classes import Classes, class_axis, classes_of, colour_of, marker_of
+from ltr.report.collect import Run
+from ltr.report.style import PALE, headline_title, log_numbers, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_LOOKS = (
+    ("#9DB4CC", "-"),
+    ("#5580AA", "--"),
+    ("#12263A", "-"),
+)  # first, middle and last epoch: early is pale, late is dark
+
+
+def draws(run: Run, path: Path) -> bool:
+    """For each trained stage: images drawn of every class in some epochs, and the groups' shares over the epochs.
+
+    Returns:
+        False where the run kept no draws, or nothing is judged class by class.
+    """
+    classes = classes_of(run)
+    stages = stages_of(read_arrays(run.path / "artifacts" / "draws.npz"))
+    if classes is None or not stages or any(counts.shape[1] != len(classes) for _, counts in stages.values()):
+        return False
+    with picture(path, 12.4, 0.6 + 4.6 * len(stages)) as figure:
+        headline_title(figure, run)
+        for row, (name, (epochs, counts)) in zip(figure.subplots(len(stages), 2, squeeze=False), stages.items()):
+            _of_classes(row[0], classes, epochs, counts)
+            _of_groups(row[1], classes, epochs, counts)
+            if len(stages) > 1:
+                row[0].set_title(name, loc="left", color=PALE)
+    return True
+
+
+def stages_of(arrays: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Epochs [E] and counts [E, C] by stage, of ``draws.npz``."""
+    names = [name.removesuffix(".epochs") for name in arrays if name.endswith(".epochs")]
+    return {name: (arrays[f"{name}.epochs"], arrays[f"{name}.counts"]) for name in names if f"{name}.counts" in arrays}
+
+
+def _of_classes(axes: Axes, classes: Classes, epochs: np.ndarray, counts: np.ndarray) -> None:
+    order = classes.order
+    there = np.where(classes.counts > 0, classes.counts, np.nan)
+    axes.plot(there[order], color=PALE, linewidth=6, alpha=0.35, label="training images")
+    same = (counts == counts[0]).all()
+    chosen = sorted({0, 0 if same else (len(epochs) - 1) // 2, 0 if same else len(epochs) - 1})
+    looks = _LOOKS[-len(chosen) :]
+    for place, (colour, line) in zip(chosen, looks):
+        label = "drawn in every epoch" if same else f"drawn in epoch {epochs[place]}"
+        values = np.where(counts[place] > 0, counts[place], np.nan)
+        marker = "o" if len(classes) <= 20 else None
+        axes.plot(values[order], color=colour, linestyle=line, marker=marker, markersize=5, label=label)
+    axes.set_yscale("log")
+    log_numbers(axes.yaxis, *axes.get_ylim())
+    axes.set_ylabel("images (log scale)")
+    class_axis(axes, classes)
+    axes.legend(loc="best")
+
+
+def _of_groups(axes: Axes, classes: Classes, epochs: np.ndarray, counts: np.ndarray) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    totals = np.maximum(counts.sum(axis=1), 1)
+    for name in classes.shown_groups():
+        mine = classes.groups == name
+        share = 100 * counts[:, mine].sum(axis=1) / totals
+        label = f"{name} ({mine.sum()} {'class' if mine.sum() == 1 else 'classes'})"
+        axes.plot(epochs, share, color=colour_of(name), marker=marker_of(name), markersize=6, label=label)
+    axes.set_ylim(0, 102)
+    axes.set_ylabel("share of the images drawn (%)")
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.legend(loc="best")

@@ -1,0 +1,70 @@
+"""Picture: how often each class is predicted, against how often it stands in the training and in the test images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ltr.report.classes import NAMED, Classes, binned, class_axis, classes_of, colour_of, points, predictions_of
+from ltr.report.collect import Run
+from ltr.report.style import INK, PALE, headline_title, log_numbers, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def predicted_prior(run: Run, path: Path) -> bool:
+    """Shares of the classes among the predictions, the training images and the test images, from frequent to rare.
+
+    A classifier that has taken the training set's prior over follows the line of the training images; one without it
+    that of the test images. More than 20 classes are on a log scale; those never predicted are counted in the legend.
+
+    Returns:
+        False where the run kept no predictions of its classes.
+    """
+    classes = classes_of(run)
+    found = None if classes is None else predictions_of(run, classes)
+    if classes is None or found is None:
+        return False
+    total = len(classes)
+    predicted = np.bincount(found["prediction"], minlength=total) / len(found["prediction"])
+    tested = np.bincount(found["label"], minlength=total) / len(found["label"])
+    trained = classes.counts / max(classes.counts.sum(), 1)
+    with picture(path, 8.6, 5.4) as figure:
+        headline_title(figure, run)
+        axes = figure.subplots()
+        (_bars if total <= NAMED else _lines)(axes, classes, *(100 * x for x in (predicted, trained, tested)))
+        class_axis(axes, classes)
+        axes.set_ylabel("share of the images (%)" if total <= NAMED else "share of the images (%, log scale)")
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, columnspacing=1.4)
+    return True
+
+
+def _bars(axes: Axes, classes: Classes, predicted: np.ndarray, trained: np.ndarray, tested: np.ndarray) -> None:
+    places, groups = np.arange(len(classes)), classes.groups[classes.order]
+    for name in classes.shown_groups():
+        mine = groups == name
+        look = {"width": 0.72, "color": colour_of(name), "label": f"predicted: {name}"}
+        axes.bar(places[mine], predicted[classes.order][mine], **look)
+    axes.plot(places, trained[classes.order], color=INK, marker="o", markersize=6, label="training images")
+    axes.plot(places, tested[classes.order], color=PALE, linestyle="--", marker="D", markersize=5, label="test images")
+    axes.set_ylim(bottom=0)
+
+
+def _lines(axes: Axes, classes: Classes, predicted: np.ndarray, trained: np.ndarray, tested: np.ndarray) -> None:
+    never = predicted == 0
+    points(axes, classes, np.where(never, np.nan, predicted))
+    for values, label, look in (
+        (trained, "training images", {"color": INK, "linestyle": ":"}),
+        (tested, "test images", {"color": PALE, "linestyle": "--"}),
+    ):
+        axes.plot(np.where(values > 0, values, np.nan)[classes.order], label=label, zorder=3, **look)
+    line = binned(predicted[classes.order])
+    axes.plot(*line, color="white", linewidth=5, zorder=3.1)
+    label = "predicted, mean" + (f" ({int(never.sum()):,} classes never)" if never.any() else "")
+    axes.plot(*line, color=INK, marker="o", markersize=6, zorder=3.2, label=label)
+    axes.set_yscale("log")
+    log_numbers(axes.yaxis, *axes.get_ylim())

@@ -1,0 +1,78 @@
+"""Picture: how often a prediction of some confidence is right, for all classes and for those with few images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ltr.evaluation.averages import calibration_error, ratio
+from ltr.report.classes import classes_of, predictions_of
+from ltr.report.collect import Run
+from ltr.report.style import GROUP_COLOURS, INK, PALE, headline_title, percent, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_BINS = 15
+_ALL = "#6B8CAE"
+
+
+def reliability(run: Run, path: Path) -> bool:
+    """Accuracy over confidence in bins of equal width, and below how many images are in each bin.
+
+    A second panel is of the images whose true class is few; without such images there is one panel. The distance from
+    the diagonal, weighted by the images, is the calibration error.
+
+    Returns:
+        False where the run kept no predictions of its classes.
+    """
+    classes = classes_of(run)
+    found = None if classes is None else predictions_of(run, classes)
+    if classes is None or found is None:
+        return False
+    bins = int(run.result["config"].get("evaluation.calibration_bins") or _BINS)
+    right = found["label"] == found["prediction"]
+    few = (classes.groups == "few")[found["label"]]
+    parts = [("all", np.ones(len(right), dtype=bool), _ALL), ("few", few, GROUP_COLOURS["few"])]
+    parts = [part for part in parts if part[1].any()]
+    with picture(path, 1.2 + 4.4 * len(parts), 5.6) as figure:
+        headline_title(figure, run)
+        grid = figure.subplots(2, len(parts), squeeze=False, sharex=True, gridspec_kw={"height_ratios": [3.2, 1]})
+        for place, (name, chosen, colour) in enumerate(parts):
+            sums = binned_sums(found["confidence"][chosen], right[chosen], bins)
+            _diagram(grid[0][place], *sums, colour)
+            grid[0][place].set_title(f"{name}: calibration error {percent(calibration_error(*sums))}", loc="left")
+            _images(grid[1][place], sums[0], colour)
+        grid[0][0].set_ylabel("accuracy (%)")
+        grid[1][0].set_ylabel("images (%)")
+        grid[0][0].legend(loc="upper left")
+    return True
+
+
+def binned_sums(confidence: np.ndarray, right: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images, right ones and confidence, summed over bins open on the left, as the calibration error counts them."""
+    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    return tuple(np.bincount(place, weights, minlength=bins) for weights in (None, right, confidence))  # type: ignore[return-value]
+
+
+def _diagram(axes: Axes, n: np.ndarray, correct: np.ndarray, confidence: np.ndarray, colour: str) -> None:
+    edges = np.linspace(0, 100, len(n) + 1)
+    width = edges[1]
+    accuracy, mean = 100 * ratio(correct, n), 100 * ratio(confidence, n)
+    there = n > 0
+    middle = (edges[:-1] + width / 2)[there]
+    axes.bar(middle, accuracy[there], width=0.92 * width, color=colour, label="accuracy")
+    gap = mean - accuracy
+    look = {"width": 0.92 * width, "facecolor": "none", "edgecolor": INK, "hatch": "////", "linewidth": 0.8}
+    axes.bar(middle, gap[there], bottom=accuracy[there], label="to the mean confidence", **look)
+    axes.plot([0, 100], [0, 100], color=PALE, linestyle="--", linewidth=1.6)
+    axes.set(xlim=(0, 100), ylim=(0, 104))
+
+
+def _images(axes: Axes, n: np.ndarray, colour: str) -> None:
+    edges = np.linspace(0, 100, len(n) + 1)
+    axes.bar(edges[:-1] + edges[1] / 2, 100 * n / n.sum(), width=0.92 * edges[1], color=colour)
+    axes.set_xlabel("confidence (%)")
+    axes.set_ylim(bottom=0)

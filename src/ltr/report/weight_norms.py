@@ -1,0 +1,62 @@
+"""Picture: how long the classifier's weights are for frequent and rare classes, before and after it was changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ltr.report.arrays import read_arrays
+from ltr.report.classes import NAMED, binned, class_axis, classes_of, points
+from ltr.report.collect import Run
+from ltr.report.style import INK, PALE, headline_title, picture
+
+
+def weight_norms(run: Run, path: Path) -> bool:
+    """Norms of the classes' weights over their mean, from frequent to rare (Kang et al., ICLR 2020, figure 2).
+
+    The classifier that is judged is drawn in the groups' colours; where it took the place of the representation's own
+    (cRT, LWS, tau-normalisation), that one is drawn in grey. Over their mean, because classifiers differ in scale.
+
+    Returns:
+        False where the run kept no norms: its classifier has none (cosines, class means), or nothing is judged class
+        by class.
+    """
+    classes = classes_of(run)
+    norms = read_arrays(run.path / "artifacts" / "class_weights.npz")
+    if classes is None or "after" not in norms or len(norms["after"]) != len(classes):
+        return False
+    with picture(path, 8.6, 5.2) as figure:
+        headline_title(figure, run)
+        axes = figure.subplots()
+        axes.axhline(1, color=PALE, linewidth=1, linestyle=":")
+        after = _over_mean(norms["after"])
+        several = "before" in norms
+        if several:
+            before = _over_mean(norms["before"])[classes.order]
+            if len(classes) <= NAMED:
+                axes.plot(before, color=PALE, linestyle="--", marker="o", markersize=7, markerfacecolor="white",
+                          label="before: the representation's")  # fmt: skip
+            else:
+                axes.plot(before, color=PALE, linestyle="none", marker="o", markersize=3, alpha=0.4)
+                axes.plot(*binned(before), color=PALE, linestyle="--", linewidth=2.6, marker="o", markersize=6,
+                          markerfacecolor="white", label="before: the representation's")  # fmt: skip
+        if len(classes) <= NAMED:
+            axes.plot(after[classes.order], color=INK, linewidth=1.6, zorder=2.2)
+        else:
+            line = binned(after[classes.order])
+            axes.plot(*line, color="white", linewidth=5, zorder=2.6)
+            axes.plot(*line, color=INK, marker="o", markersize=6, zorder=2.7,
+                      label=f"{'after: ' if several else ''}mean of neighbouring classes")  # fmt: skip
+        points(axes, classes, after)
+        class_axis(axes, classes)
+        axes.set_ylim(0, 1.06 * max(1, *(np.nanmax(_over_mean(found)) for found in norms.values())))
+        axes.set_ylabel("norm of the class's weights / mean")
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, columnspacing=1.4)
+    return True
+
+
+def _over_mean(norms: np.ndarray) -> np.ndarray:
+    mean = np.nanmean(norms)
+    return norms / mean if mean > 0 else norms
