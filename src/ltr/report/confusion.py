@@ -84,7 +84,7 @@ def _matrix(
     image = axes.imshow(matrix, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
     bar = figure.colorbar(image, ax=axes, shrink=0.72, pad=0.015, ticks=[0, 0.05, 0.2, 0.5, 1])
     bar.ax.set_yticklabels(["0", "5", "20", "50", "100 %"])
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     axes.grid(False)
     if total <= NAMED:
         names = [short(name, 14) for name in classes.names[order]]

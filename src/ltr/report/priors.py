@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,7 +47,7 @@ def _bars(axes: Axes, classes: Classes, predicted: np.ndarray, trained: np.ndarr
     places, groups = np.arange(len(classes)), classes.groups[classes.order]
     for name in classes.shown_groups():
         mine = groups == name
-        look = {"width": 0.72, "color": colour_of(name), "label": f"predicted: {name}"}
+        look: dict[str, Any] = {"width": 0.72, "color": colour_of(name), "label": f"predicted: {name}"}
         axes.bar(places[mine], predicted[classes.order][mine], **look)
     axes.plot(places, trained[classes.order], color=INK, marker="o", markersize=6, label="training images")
     axes.plot(places, tested[classes.order], color=PALE, linestyle="--", marker="D", markersize=5, label="test images")
@@ -57,11 +57,9 @@ def _bars(axes: Axes, classes: Classes, predicted: np.ndarray, trained: np.ndarr
 def _lines(axes: Axes, classes: Classes, predicted: np.ndarray, trained: np.ndarray, tested: np.ndarray) -> None:
     never = predicted == 0
     points(axes, classes, np.where(never, np.nan, predicted))
-    for values, label, look in (
-        (trained, "training images", {"color": INK, "linestyle": ":"}),
-        (tested, "test images", {"color": PALE, "linestyle": "--"}),
-    ):
-        axes.plot(np.where(values > 0, values, np.nan)[classes.order], label=label, zorder=3, **look)
+    for values, label, colour, style in ((trained, "training images", INK, ":"), (tested, "test images", PALE, "--")):
+        there = np.where(values > 0, values, np.nan)
+        axes.plot(there[classes.order], label=label, zorder=3, color=colour, linestyle=style)
     line = binned(predicted[classes.order])
     axes.plot(*line, color="white", linewidth=5, zorder=3.1)
     label = "predicted, mean" + (f" ({int(never.sum()):,} classes never)" if never.any() else "")
