@@ -76,6 +76,57 @@ def test_cifar_is_read_in_the_order_of_the_files(small_cifar10):
     assert source.class_names[3] == "class 3"
 
 
+@pytest.fixture
+def small_cifar100(tmp_path, monkeypatch):
+    """The official layout of CIFAR-100 with 6 classes in 3 superclasses, two images of each in either file."""
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    rng = np.random.Generator(np.random.Philox(key=2))
+    fine = np.tile(np.arange(6), 2).tolist()
+    entries = []
+    for file in ("train", "test"):
+        data = rng.integers(0, 256, size=(12, 3072), dtype=np.uint8)
+        coarse = [2 - label // 2 for label in fine]
+        entries.append(write_pickle(folder / file, {"data": data, "fine_labels": fine, "coarse_labels": coarse}))
+    names = {"fine_label_names": [f"class {n}" for n in range(6)], "coarse_label_names": ["rocks", "fish", "trees"]}
+    _, md5 = write_pickle(folder / "meta", names)
+    monkeypatch.setattr(datasets.CIFAR100, "train_list", entries[:1])
+    monkeypatch.setattr(datasets.CIFAR100, "test_list", entries[1:])
+    monkeypatch.setattr(datasets.CIFAR100, "meta", {**datasets.CIFAR100.meta, "md5": md5})
+    return tmp_path
+
+
+def test_cifar100s_coarse_labels_are_its_supercategories(small_cifar100):
+    source = cifar100(root=str(small_cifar100))
+    assert source.taxonomy == {"supercategory": ("trees", "trees", "fish", "fish", "rocks", "rocks")}
+
+
+def test_cifar100s_supercategories_are_pseudo_labels_of_background_splitting(small_cifar100, ltr_train):
+    done = ltr_train(
+        "method=background_splitting",
+        "dataset=cifar100_bg",
+        f"paths.data={small_cifar100}",
+        "dataset.n_foreground=2",
+        "method.aux.partition=supercategories",
+        "method.aux.init=fresh",
+        "trainer.max_epochs=1",
+        "scheduler.warmup_epochs=0",
+        "batch_size=4",
+    )
+    assert done.code == 0, done.err
+    with np.load(done.directory / "artifacts" / "partition.npz") as report:
+        assert report["counts"].tolist() == [4, 4, 4]
+
+
+def test_a_class_of_cifar100_in_two_superclasses_is_refused(small_cifar100, monkeypatch):
+    file = small_cifar100 / "cifar-100-python" / "test"
+    content = pickle.loads(file.read_bytes())
+    content["coarse_labels"][0] = 0
+    monkeypatch.setattr(datasets.CIFAR100, "test_list", [write_pickle(file, content)])
+    with pytest.raises(DataError, match="does not give each of 6 classes one superclass"):
+        cifar100(root=str(small_cifar100))
+
+
 @pytest.mark.parametrize("file", ["data_batch_3", "test_batch", "batches.meta"])
 def test_a_half_downloaded_cifar_file_is_named(small_cifar10, file):
     root, *_ = small_cifar10
@@ -162,3 +213,7 @@ def test_real_cifar100_is_balanced_and_complete(cifar_root):
     assert np.bincount(source.labels[:50000]).tolist() == [500] * 100
     assert np.bincount(source.labels[50000:]).tolist() == [100] * 100
     assert source.class_names[0] == "apple"
+    superclasses = source.taxonomy["supercategory"]
+    assert len(set(superclasses)) == 20
+    assert {superclasses.count(name) for name in superclasses} == {5}
+    assert superclasses[source.class_names.index("apple")] == "fruit_and_vegetables"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,14 @@ def cifar10(*, root: str, download: bool = False) -> Source:
 def cifar100(*, root: str, download: bool = False) -> Source:
     """CIFAR-100 with its 100 fine labels: 50,000 training and 10,000 test images, 32x32 RGB.
 
-    Arguments, return value and errors are those of `cifar10`; the folder is ``cifar-100-python``.
+    Arguments, return value and errors are those of `cifar10`; the folder is ``cifar-100-python``. The files' 20 coarse
+    labels are the taxonomy ``supercategory``.
     """
     from torchvision.datasets import CIFAR100
 
-    return _read("cifar100", CIFAR100, root, download)
+    source = _read("cifar100", CIFAR100, root, download)
+    folder = Path(root).expanduser().absolute() / CIFAR100.base_folder
+    return replace(source, taxonomy={"supercategory": _superclasses(folder, source.class_names)})
 
 
 def _read(name: str, reader: Any, root: str, download: bool) -> Source:
@@ -73,6 +77,22 @@ def _read_file(name: str, reader: Any, folder: Path, entry: list[str]) -> Any:
         raise DataError(f"{name}: a file in {folder} cannot be read: {error}") from error
     except (RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as error:
         raise DataError(_damaged(name, reader, folder, entry)) from error
+
+
+def _superclasses(folder: Path, class_names: tuple[str, ...]) -> tuple[str, ...]:
+    """The superclass of each class of CIFAR-100: the test file has both labels of every image.
+
+    `_read` has found both files to be the official ones, so that they may be unpickled.
+    """
+    with open(folder / "test", "rb") as test, open(folder / "meta", "rb") as meta:
+        labels, names = pickle.load(test, encoding="latin1"), pickle.load(meta, encoding="latin1")
+    pairs = sorted(set(zip(labels["fine_labels"], labels["coarse_labels"])))
+    if [fine for fine, _ in pairs] != list(range(len(class_names))):
+        raise DataError(
+            f"cifar100: {folder / 'test'} does not give each of {len(class_names)} classes one superclass. Delete the "
+            "folder and run again with dataset.download=true"
+        )
+    return tuple(names["coarse_label_names"][coarse] for _, coarse in pairs)
 
 
 def _download(name: str, reader: Any, folder: Path) -> None:
