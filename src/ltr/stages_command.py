@@ -72,10 +72,11 @@ def _list(stages: Sequence[dict[str, Any]], folder: Path) -> None:
     print(f"{'key':<13}{'stage':<17}{'what':<22}{'seed':>4}{'epochs':>8}{'trained in':>12}{'size':>10}{'age':>9}")
     for stage in stages:
         spec = stage["spec"]
-        what = spec["target"].rsplit(".", 1)[-1]
-        epochs = spec["settings"]["epochs"]
+        # a network that was taken from a checkpoint has no more than its file's digest, a computation may have no seed
+        what = spec.get("target", "(checkpoint)").rsplit(".", 1)[-1]
+        seed, epochs = spec.get("seed", "–"), spec.get("settings", {}).get("epochs", "–")
         print(
-            f"{stage['key'][:12]:<13}{stage.get('name', '?'):<17}{what:<22}{spec['seed']:>4}{epochs:>8}"
+            f"{stage['key'][:12]:<13}{stage.get('name', '?'):<17}{what:<22}{seed:>4}{epochs:>8}"
             f"{stage['seconds']:>10.0f} s{stage['bytes'] / 2**20:>7.1f} MB{_age(stage['age']):>9}"
         )
 

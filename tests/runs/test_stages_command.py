@@ -41,6 +41,21 @@ def test_the_list_has_a_line_a_stage_newest_first(store, capsys):
     assert "10d ago" in lines[2] or "1w ago" in lines[2]
 
 
+@pytest.mark.parametrize(
+    ("spec", "shown"),
+    [
+        pytest.param({"checkpoint": "ab12"}, "(checkpoint)", id="a network from a checkpoint"),
+        pytest.param({"target": "ltr.methods.pseudo_labels.of", "settings": {"epochs": 3}}, "of ", id="without a seed"),
+    ],
+)
+def test_the_list_shows_stages_that_were_not_trained(store, spec, shown, capsys):
+    key = "a" * 64
+    store.folder(key).mkdir()
+    store.finish(key, spec, 0.5, {"name": "teacher"})
+    assert main(["--stages", str(store.root), "list"]) == 0
+    assert shown in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("a" * 12))
+
+
 def test_an_empty_store_says_so(tmp_path, capsys):
     assert main(["--stages", str(tmp_path / "none"), "list"]) == 0
     assert "no finished stages" in capsys.readouterr().out
