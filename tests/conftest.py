@@ -62,10 +62,12 @@ def ltr_train(tmp_path, capsys, monkeypatch):
 
 
 @pytest.fixture
-def ltr_eval(capsys):
-    """Run ``ltr-eval`` in-process; returns (exit code, standard output, standard error)."""
+def ltr_eval(tmp_path, capsys, monkeypatch):
+    """Run ``ltr-eval`` in-process; returns (exit code, standard output, standard error). It writes below the test."""
     from ltr.cli import guarded
     from ltr.evaluate_command import main
+
+    monkeypatch.setenv("LTR_OUTPUTS", str(tmp_path / "outputs"))
 
     def command(*arguments: object) -> tuple[int, str, str]:
         code = guarded(lambda: main([str(argument) for argument in arguments]))
