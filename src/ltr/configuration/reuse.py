@@ -26,12 +26,13 @@ _NOT_JUDGING = ("evaluation.watch", "evaluation.every_n_epochs")
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
-def changed(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def changed(config: Mapping[str, Any], overrides: Sequence[str], known_mistakes: Sequence[str] = ()) -> dict[str, Any]:
     """A run's configuration with other values for what judging depends on.
 
     Args:
         config: plain, as ``config.yaml`` holds it.
         overrides: ``key=value`` for keys of ``evaluation``, ``dataset``, ``paths.data`` and some of ``trainer``.
+        known_mistakes: found elsewhere, to be told in the same message.
 
     Raises:
         ConfigError: names every override that is not one, changes nothing here, or has a value that is not allowed;
@@ -57,7 +58,7 @@ def changed(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, An
             for key in (one.key, *(leaf for leaf, source in links.items() if source == one.key)):
                 _set(result, key, value)
     mistakes += check_targets({"dataset": result["dataset"]})
-    refuse(mistakes, "the run cannot be judged like this")
+    refuse([*known_mistakes, *mistakes], "the run cannot be judged like this")
     return result
 
 

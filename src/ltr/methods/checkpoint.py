@@ -108,7 +108,8 @@ def describe(path: Path) -> dict[str, Any]:
     if loaded.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: not a checkpoint of this project (no format '{FORMAT}'). "
-            "To start from foreign weights use backbone.weights=FILE"
+            "To start from foreign weights use backbone.weights=FILE; to judge them, name their data and network: "
+            "ltr-eval FILE dataset=PAGE backbone=PAGE"
         )
     version = loaded.get("version")
     if isinstance(version, int) and version > VERSION:
@@ -140,7 +141,7 @@ def described_network(found: Mapping[str, Any], path: Path, parents: Mapping[str
     try:
         settings = Settings(**found["settings"])
         settings = settings.replaced(
-            backbone={**settings.backbone, **_without_initial_weights(settings.backbone)},
+            backbone={**settings.backbone, **without_initial_weights(settings.backbone)},
             extras=(),  # of training alone: what they learnt beside the network, and their teachers, are not needed
         )
         module_class = locate(found["module"], str(path))
@@ -160,7 +161,7 @@ def described_network(found: Mapping[str, Any], path: Path, parents: Mapping[str
     return network.eval()
 
 
-def _without_initial_weights(backbone: Mapping[str, Any]) -> dict[str, Any]:
+def without_initial_weights(backbone: Mapping[str, Any]) -> dict[str, Any]:
     """Initial weights are inside the checkpoint already: read no file and download nothing."""
     return {key: value for key, value in (("weights", None), ("pretrained", False)) if key in backbone}
 

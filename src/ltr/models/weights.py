@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
 
-TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".bin")
+TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".bin", ".th", ".t7")
 CLASSIFIER_NAMES = ("fc", "linear", "classifier", "head", "head_dist", "last_linear", "logits")
 _LISTED = 5  # names printed of each kind of mismatch
 
@@ -35,14 +35,17 @@ def seeded_construction(seed: int) -> Iterator[None]:
         yield
 
 
-def read_state(path: str | Path) -> State:
+def read_state(path: str | Path, entry: str | None = None) -> State:
     """The named tensors of a file, on the CPU.
 
     Nothing in the file is executed: torch files are read with ``weights_only=True``. Of a training checkpoint the
     ``state_dict`` or ``model`` entry is taken; prefixes of wrappers (``module.``, ``_orig_mod.``) are dropped.
 
+    Args:
+        entry: take this one instead; dots lead into nested ones. What is nested in it keeps its place as a prefix.
+
     Raises:
-        CheckpointError: no such file, a suffix we do not read, damaged content, or no tensors in it.
+        CheckpointError: no such file, a suffix we do not read, damaged content, no such entry, or no tensors in it.
     """
     path = Path(path)
     if not path.is_file():
@@ -56,10 +59,38 @@ def read_state(path: str | Path) -> State:
         raise CheckpointError(f"Weights '{path}' have the suffix '{path.suffix}'; what is read: {allowed}.")
     if not isinstance(content, Mapping):
         raise CheckpointError(f"'{path}' holds a {type(content).__name__}, not a state dict of named tensors.")
+    if entry is not None:
+        return _named_entry(content, entry, path)
     inner = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), content)
     state = {_plain_name(str(name)): value for name, value in inner.items() if isinstance(value, Tensor)}
     if not state:
-        raise CheckpointError(f"'{path}' holds no named tensors. Save `module.state_dict()` into it.")
+        nested = [str(key) for key, value in content.items() if isinstance(value, Mapping) and _flat(value)]
+        where = f" at its top; they are in: {', '.join(nested)}" if nested else ". Save `module.state_dict()` into it"
+        raise CheckpointError(f"'{path}' holds no named tensors{where}.")
+    return state
+
+
+def _named_entry(content: Mapping, entry: str, path: Path) -> State:
+    found: object = content
+    for part in entry.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    state = _flat(found) if isinstance(found, Mapping) else {}
+    if not state:
+        nested = [str(key) for key, value in content.items() if isinstance(value, Mapping) and _flat(value)]
+        raise CheckpointError(
+            f"'{path}' has no named tensors in an entry '{entry}'; it has some in: {', '.join(nested) or 'none'}."
+        )
+    return state
+
+
+def _flat(content: Mapping) -> State:
+    """Tensors at any depth, named by the way to them."""
+    state: State = {}
+    for name, value in content.items():
+        if isinstance(value, Tensor):
+            state[_plain_name(str(name))] = value
+        elif isinstance(value, Mapping):
+            state |= {f"{name}.{inner}": tensor for inner, tensor in _flat(value).items()}
     return state
 
 

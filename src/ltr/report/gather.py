@@ -153,8 +153,8 @@ def _run_directories(folder: Path, found: Found) -> Iterator[Path]:
         if "config.yaml" in names:
             found.unfinished += 1
             continue
-        # the store of stages and what sweeps leave lie beside the data sets' folders
-        skipped = {"stages", "sweeps"} if is_top else set()
+        # the store of stages and what sweeps and ltr-eval leave lie beside the data sets' folders
+        skipped = {"stages", "sweeps", "evaluations"} if is_top else set()
         below = [e.path for e in entries if not e.name.startswith(".") and e.name not in skipped and e.is_dir()]
         waiting += [(path, False) for path in sorted(below, reverse=True)]
 

@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from ltr.errors import DataError
+from ltr.methods.base import ImageClassifier
 from ltr.runs.device import autocast
+
+EXAMPLES = 16  # test images that a method may show something of
 
 
 @dataclass(frozen=True)
@@ -69,3 +73,20 @@ def evaluate(
             headline = variant == module.headline and place == 0
             judged.append(Judged(judge.name, variant, judge.scorer, headline, judge.compute()))
     return judged
+
+
+def examples_of(predictor: Any, network: Any, data: Any, device: torch.device, precision: str) -> dict[str, np.ndarray]:
+    """What a method shows of a few test images, spread over the classes, for pictures; {} where it shows nothing.
+
+    Args:
+        predictor: what is asked for them.
+        network: the method's own network, which says whether there is anything to ask for.
+        data: an `ltr.data.module.DataModule`.
+    """
+    if type(network).examples is ImageClassifier.examples:
+        return {}  # no image need be read
+    test = data.split.test
+    places = np.linspace(0, len(test) - 1, min(EXAMPLES, len(test))).astype(np.int64)
+    (batch,) = list(data.evaluation_loader(test[places]))[:1]
+    with torch.inference_mode(), autocast(device, precision):
+        return predictor.examples(batch.images, batch.labels)

@@ -1,0 +1,222 @@
+"""Weights of other code in a network of ours: which name is which, and everything that does not fit in one message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ltr.configuration.targets import locate
+from ltr.errors import CheckpointError, ConfigError, nearest
+from ltr.methods.base import ImageClassifier
+from ltr.methods.checkpoint import without_initial_weights
+from ltr.methods.metric import EmbeddingNetwork
+from ltr.methods.stage import DataFacts, Settings
+from ltr.models.weights import CLASSIFIER_NAMES, read_state
+
+State = dict[str, Tensor]
+_WRAPPERS = ("module", "_orig_mod")
+_OPTIONAL = "num_batches_tracked"  # files older than torch 0.4.1 lack it
+
+
+def foreign_network(
+    path: Path,
+    pages: Mapping[str, Any],
+    facts: DataFacts,
+    *,
+    entry: str | None = None,
+    names: Mapping[str, str | None] | None = None,
+    transposed: Sequence[str] = (),
+) -> ImageClassifier:
+    """A network of the pages ``backbone``, ``head`` and ``loss`` with the weights of a file, in eval mode.
+
+    Names of the network are ``backbone.*`` and ``head.*``. In the file the backbone's may stand without that
+    beginning, the classifier's under one of the usual names (``linear``, ``fc``, ...), and wrappers' prefixes are
+    dropped; whatever else there is, ``names`` says.
+
+    Args:
+        facts: of the data set that it is judged on.
+        entry, names, transposed: see `ltr.configuration.judging.ForeignWeights`.
+
+    Raises:
+        CheckpointError: no such file, or not of tensors; names or shapes that do not fit, each of them listed; another
+            number of classes.
+        ConfigError: rules of ``names`` that nothing follows, or pages that do not fit together.
+    """
+    state = read_state(path, entry)
+    settings = Settings(
+        **{part: pages[part] for part in ("head", "loss")},
+        backbone={**pages["backbone"], **without_initial_weights(pages["backbone"])},
+        **{part: {} for part in ("sampler", "augment", "optimizer", "scheduler")},
+        epochs=0,
+        batch_size=0,
+        precision="",
+        selection="unknown",  # of the epoch, by whoever trained it
+    )
+    embeds = getattr(locate(pages["head"]["_target_"], "head"), "head_kind", None) == "embedding"
+    network = (EmbeddingNetwork if embeds else ImageClassifier)(settings, facts, 0, "foreign")
+    expected = {n: t for n, t in network.state_dict().items() if n.startswith(("backbone.", "head."))}
+    found = _named(state, expected, names or {}, path)
+    _transpose(found, transposed, path)
+    _refuse_misfits(path, found, expected, facts)
+    network.load_state_dict({ours: tensor for ours, (_, tensor) in found.items()}, strict=False)
+    return network.eval()
+
+
+Found = dict[str, tuple[str, Tensor]]  # name in the network -> name in the file, tensor
+
+
+def _named(state: State, expected: State, names: Mapping[str, str | None], path: Path) -> Found:
+    rules = {tuple(_plain(old).split(".")): new for old, new in names.items()}
+    unused = dict.fromkeys(rules)
+    found: Found = {}
+    for name, tensor in state.items():
+        rule = _rule(tuple(name.split(".")), rules)
+        unused.pop(rule, None)
+        renamed = name if rule is None else _renamed(name, rule, rules[rule])
+        if renamed is None:
+            continue
+        ours = _ours(renamed, expected)
+        if ours in found:
+            raise ConfigError(
+                f"{path}: both {found[ours][0]} and {name} are {ours}; weights.map says which is left out"
+            )
+        found[ours] = (name, tensor)
+    if unused:
+        rule = ".".join(next(iter(unused)))
+        known = list(dict.fromkeys(part for name in state for part in (name.split(".")[0], name.rpartition(".")[0])))
+        raise ConfigError(
+            f"weights.map: nothing in {path} begins with '{rule}'; {_listed(known)}{nearest(rule, known)}"
+        )
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"there is {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
+
+
+def _plain(name: str) -> str:
+    """A name without the prefixes of wrappers, which are dropped from the file's names too."""
+    parts = name.split(".")
+    while len(parts) > 1 and parts[0] in _WRAPPERS:
+        parts = parts[1:]
+    return ".".join(parts)
+
+
+def _rule(parts: tuple[str, ...], rules: Iterable[tuple[str, ...]]) -> tuple[str, ...] | None:
+    """The longest rule that a name begins with; ``*`` in a rule stands for any one part."""
+    fitting = [
+        rule
+        for rule in rules
+        if len(rule) <= len(parts) and all(asked in ("*", part) for asked, part in zip(rule, parts))
+    ]
+    return max(fitting, key=lambda rule: (len(rule), -rule.count("*")), default=None)
+
+
+def _renamed(name: str, rule: tuple[str, ...], new: str | None) -> str | None:
+    if new is None:
+        return None
+    parts = name.split(".")
+    starred = iter([part for asked, part in zip(rule, parts) if asked == "*"])
+    beginning = [next(starred, "*") if part == "*" else part for part in new.split(".") if part]
+    return ".".join([*beginning, *parts[len(rule) :]])
+
+
+def _ours(name: str, expected: Mapping[str, Tensor]) -> str:
+    """The network's name for a tensor, or the name itself where it has none."""
+    first, _, rest = name.partition(".")
+    candidates = [name, f"backbone.{name}", f"backbone.net.{name}"]
+    if first in CLASSIFIER_NAMES:
+        candidates.append(f"head.{rest}")
+    return next((candidate for candidate in candidates if candidate in expected), name)
+
+
+def _transpose(found: Found, transposed: Sequence[str], path: Path) -> None:
+    wanted = {_plain(name) for name in transposed}
+    for ours, (name, tensor) in found.items():
+        if name in wanted:
+            wanted.discard(name)
+            found[ours] = (name, tensor.T.contiguous() if tensor.ndim == 2 else tensor)
+    if wanted:
+        known = [name for name, _ in found.values()]
+        first = sorted(wanted)[0]
+        raise ConfigError(f"weights.transposed: {path} has no tensor '{first}'{nearest(first, known)}")
+
+
+def _refuse_misfits(path: Path, found: Found, expected: State, facts: DataFacts) -> None:
+    missing = [name for name in expected if name not in found and not name.endswith(_OPTIONAL)]
+    strange = [name for name in found if name not in expected]
+    shapes = []
+    for ours, (name, tensor) in found.items():
+        if ours in expected and tensor.shape != expected[ours].shape:
+            turned = tensor.ndim == 2 and tensor.T.shape == expected[ours].shape
+            advice = f" (transposed: add weights.transposed=[{name}])" if turned else ""
+            rows = ours.startswith("head.") and not turned and tensor.shape[1:] == expected[ours].shape[1:]
+            advice = f" (the data set has {facts.num_classes} classes)" if rows else advice
+            shapes.append(f"{name} is {_shape(tensor)}, {ours} needs {_shape(expected[ours])}{advice}")
+    if not (missing or strange or shapes):
+        return
+    lines = []
+    if missing:
+        lines.append(f"missing in the file ({len(missing)}): {', '.join(_short(missing, expected))}")
+    if strange:
+        names = [found[name][0] for name in strange]
+        all_of_file = dict(found.values())
+        lines.append(f"in the file alone ({len(strange)}): {', '.join(_short(names, all_of_file))}")
+    lines += [f"other shape: {line}" for line in shapes]
+    rules = _suggested(missing, {found[name][0]: found[name][1] for name in strange}, expected)
+    if rules:
+        lines.append(f"perhaps: weights.map='{{{', '.join(f'{old}: {new}' for old, new in rules.items())}}}'")
+    elif missing or strange:
+        lines.append("weights.map='{NAME_IN_FILE: NAME_IN_NETWORK, ...}' says which is which; null leaves one out")
+    raise CheckpointError("\n  ".join([f"{path}: these weights do not fit the network:", *lines]))
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"[{', '.join(map(str, tensor.shape))}]"
+
+
+def _short(names: Sequence[str], everything: Mapping[str, Tensor]) -> list[str]:
+    """Names with shapes; of a module all of whose tensors are among them its name alone, as ``layer1.* (30)``."""
+    left = dict.fromkeys(names)
+    shown = []
+    while left:
+        name = next(iter(left))
+        parts = name.split(".")
+        for depth in range(1, len(parts)):
+            beginning = ".".join(parts[:depth]) + "."
+            below = [other for other in everything if other.startswith(beginning) and not other.endswith(_OPTIONAL)]
+            if len(below) > 4 and all(other in left for other in below):
+                shown.append(f"{beginning}* ({len(below)})")
+                for other in [other for other in left if other.startswith(beginning)]:
+                    del left[other]
+                break
+        else:
+            shown.append(f"{name} {_shape(everything[name])}")
+            del left[name]
+    return shown
+
+
+def _suggested(missing: Sequence[str], strange: State, expected: State) -> dict[str, str]:
+    """Beginnings of the file's names that would become missing ones of the same shapes."""
+    votes: dict[tuple[str, str], int] = {}
+    for ours in missing:
+        for name, tensor in strange.items():
+            if tensor.shape == expected[ours].shape:
+                old, new = name.split("."), ours.split(".")
+                while len(old) > 1 and len(new) > 1 and old[-1] == new[-1]:
+                    old, new = old[:-1], new[:-1]
+                pair = (".".join(old), ".".join(new))
+                votes[pair] = votes.get(pair, 0) + 1
+    rules: dict[str, str] = {}
+    for old, new in sorted(votes, key=lambda pair: -votes[pair]):
+        if name_is_free(old, rules) and new not in rules.values():
+            rules[old] = new
+    return dict(list(rules.items())[:4])
+
+
+def name_is_free(name: str, rules: Mapping[str, str]) -> bool:
+    """Whether no rule is about a beginning of this name, nor about one that it begins."""
+    return not any(name == other or name.startswith(f"{other}.") or other.startswith(f"{name}.") for other in rules)
