@@ -44,11 +44,12 @@ def examined(config: DictConfig) -> tuple[dict[str, Any], list[str]]:
     What cannot be resolved is left out. No code that the pages name is imported.
     """
     plain, unresolved = _resolved(config)
-    raw = OmegaConf.to_container(config, resolve=False)
     structural = [line for line in check_structure(plain) if line.split(":")[0] not in unresolved]
     named = {line.split("=")[0] for line in structural}
     values = [line for line in check_values(plain) if line.split("=")[0] not in named]
-    own = _without_passed_on([*structural, *values], dict(leaves(raw)))
+    own = [*structural, *values]
+    if own:
+        own = _without_passed_on(own, dict(leaves(OmegaConf.to_container(config, resolve=False))))
     return plain, [*filter(None, unresolved.values()), *own, *check_targets(plain)]
 
 

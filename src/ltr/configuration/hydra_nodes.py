@@ -54,8 +54,11 @@ def guarded_hydra(allowed: tuple[str, ...] = ()) -> Iterator[None]:
 
     def checked(self: Any, *arguments: Any, **named: Any) -> Any:
         config = load(self, *arguments, **named)
-        node = OmegaConf.to_container(config, resolve=False)
-        mistakes = check_hydra(node.get("hydra") or {}, allowed) if isinstance(node, dict) else []
+        hydra = config.get("hydra")
+        node = OmegaConf.to_container(hydra, resolve=False) if OmegaConf.is_config(hydra) else {}
+        mistakes = (
+            check_hydra({str(key): value for key, value in node.items()}, allowed) if isinstance(node, dict) else []
+        )
         if mistakes:
             raise ConfigError("\n".join(["the configuration is not allowed:", *(f"  {line}" for line in mistakes)]))
         return config

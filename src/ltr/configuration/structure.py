@@ -6,11 +6,12 @@ here are read by name, so a missing one, or one more that nobody reads, has to b
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,9 @@ def check_structure(config: Mapping[str, Any]) -> list[str]:
     return mistakes + _kinds(config)
 
 
-def _keys_of(page: str) -> list[str]:
-    return [key for key in read_page(page) if key not in NOT_VALUES]
+@functools.cache  # asked in every job of a sweep
+def _keys_of(page: str) -> tuple[str, ...]:
+    return tuple(key for key in read_page(page) if key not in NOT_VALUES)
 
 
 def _first_page(group: str) -> str:
@@ -59,7 +61,7 @@ def _first_page(group: str) -> str:
     return str(line.get(group, "NAME"))
 
 
-def _same_keys(group: str, node: Mapping[str, Any], needed: list[str], known: list[str]) -> list[str]:
+def _same_keys(group: str, node: Mapping[str, Any], needed: Iterable[str], known: Collection[str]) -> list[str]:
     missing = [f"{group}.{key}: missing; the program needs it" for key in needed if key not in node]
     given = [key for key in node if key not in NOT_VALUES]
     return missing + [

@@ -7,6 +7,7 @@ Convention: what a page supplies is keyword-only in the callable, what the progr
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import inspect
 import os
@@ -119,6 +120,10 @@ def _page_arguments(node: Mapping, signature: inspect.Signature) -> dict[str, An
     return {key: value for key, value in node.items() if key not in PRIVATE or (key in OFFERED and key in names)}
 
 
+# a sweep asks about the same few callables in each of its jobs
+_signature = functools.lru_cache(maxsize=1024)(inspect.signature)
+
+
 def check_arguments(config: Mapping) -> list[str]:
     """Import every ``_target_`` and compare its page with the signature; one sentence for every mismatch."""
     mistakes = []
@@ -131,7 +136,7 @@ def check_arguments(config: Mapping) -> list[str]:
             mistakes.append(str(error))
             continue
         try:
-            signature = inspect.signature(function)
+            signature = _signature(function)
         except ValueError:  # a builtin without a signature
             continue
         mistakes += mismatches(path, node["_target_"], function, signature, _page_arguments(node, signature))
@@ -149,7 +154,7 @@ def instantiate(node: Mapping, *runtime: Any, **runtime_named: Any) -> Any:
     """
     function = locate(node["_target_"], str(node.get("name", "")))
     try:
-        signature = inspect.signature(function)
+        signature = _signature(function)
         arguments = _page_arguments(node, signature)
         for name in arguments:
             if name in signature.parameters and not for_pages(node["_target_"], signature.parameters[name]):
