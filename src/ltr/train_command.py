@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -42,7 +43,9 @@ def carry_out(config: Mapping[str, Any], console: Console, arguments: Callable[[
             with group.joined(place, config["trainer"]["accelerator"]):
                 if not group.is_first():
                     console = Console(quiet=True)
-                outcome = run(config, overrides, console, read=_reader())
+                outcome = run(
+                    config, overrides, console, read=_reader(), draw=lambda run_dir: _figures(run_dir, config)
+                )
         if outcome.reused:
             console.print("finished before (resume=never runs it again)", highlight=False)
         show(outcome, config, console)
@@ -80,14 +83,18 @@ def objective(result: Mapping[str, Any]) -> float | None:
     return None
 
 
+def _figures(run_dir: Path, config: Mapping[str, Any]) -> list[Path]:
+    return [] if config["figures"] == "none" else draw(run_dir, config["figures"])
+
+
 def show(outcome: Outcome, config: Mapping[str, Any], console: Console) -> None:
-    """The result's table, and its figures where they are wanted and not there yet."""
+    """The result's table, and its figures where they are wanted and not there: those of a new run have been drawn."""
     if outcome.result is None:
         return
     if console.is_terminal:
         console.print(result_table(outcome.result))
     else:
         console.print(plain_table(outcome.result), highlight=False, soft_wrap=True, markup=False)
-    if config["figures"] != "none" and not (outcome.reused and (outcome.directory / "figures").is_dir()):
-        draw(outcome.directory, config["figures"])
+    if not (outcome.directory / "figures").is_dir():
+        _figures(outcome.directory, config)
     console.print(f"{outcome.directory}", soft_wrap=True, highlight=False, markup=False)

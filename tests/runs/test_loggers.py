@@ -1,54 +1,147 @@
-"""Loggers beside metrics.csv: what reaches them, and that they are closed."""
+"""Loggers beside metrics.csv: what reaches them, what never does, and that they are closed."""
 
 from __future__ import annotations
 
 import os
-import time
+import socket
+import sys
+from pathlib import Path
 
 import pytest
 
-SHORT = ["trainer.max_epochs=2", "figures=none", "dataset.val=train_fraction"]
+from ltr.errors import ConfigError
+from ltr.runs.loggers import RunLoggers, described
+
+sys.path.insert(0, str(Path(__file__).parent))
+from offline_file import Offline, offline
+
+SHORT = ["trainer.max_epochs=2", "dataset.val=train_fraction"]
+SECRET = "0123456789abcdef0123456789abcdef01234567"
 pytestmark = pytest.mark.slow
 
 
-def test_wandb_offline_records_the_run_under_a_stable_id_and_is_closed(ltr_train, monkeypatch):
-    wandb = pytest.importorskip("wandb")
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    done = ltr_train(*SHORT, "logger=wandb", "logger.mode=offline")
-    assert done.code == 0, done.err
-    recorded = list((done.directory / "wandb").glob("offline-run-*/run-*.wandb"))
-    assert len(recorded) == 1
-    assert recorded[0].name == f"run-{done.result['run_hash'][:16]}.wandb"
-    keys = (b"train/loss", b"val/balanced_accuracy", b"final/few", b"per_class")
-    end = time.monotonic() + 30  # its service writes the file from a process of its own
-    while missing := [key for key in keys if key not in recorded[0].read_bytes()]:
-        assert time.monotonic() < end, missing
-        time.sleep(0.1)
-    assert wandb.run is None
-    assert "WANDB_MODE" not in os.environ
-
-
-def test_two_wandb_runs_in_one_process_do_not_share_an_id(ltr_train, tmp_path):
+@pytest.fixture(scope="module")
+def offline_run(tmp_path_factory) -> Path:
+    """The directory of a decoupled run with everything logged, made on a machine with secrets."""
     pytest.importorskip("wandb")
-    logged = ["logger=wandb", "logger.mode=offline"]
-    runs = [ltr_train(*SHORT, *logged, f"seed={seed}", outputs=tmp_path / str(seed)) for seed in (0, 1)]
-    names = {next(run.directory.glob("wandb/offline-run-*/run-*.wandb")).name for run in runs}
-    assert len(names) == 2
+    from ltr.cli import train_main
+
+    outputs = tmp_path_factory.mktemp("home") / "alice-private"
+    arguments = [*SHORT, "method=crt", "method.classifier.epochs=2", "callbacks.progress=none", "logger=wandb"]
+    arguments += ["logger.mode=offline", "logger.model=true", "logger.tags=[mine]", f"paths.outputs={outputs}"]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"WANDB_API_KEY": SECRET, "USER": "alice", "MY_TOKEN": "token-of-alice"}.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", ["/home/alice-private/ltr-train", *arguments])
+        assert train_main(arguments) == 0
+    return next(path.parent for path in outputs.glob("*/*/*/result.json"))
 
 
-def test_tensorboard_gets_the_epochs(ltr_train):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    done = ltr_train(*SHORT, "logger=tensorboard")
+@pytest.fixture(scope="module")
+def sent(offline_run) -> Offline:
+    return offline(offline_run)
+
+
+def test_the_run_is_named_grouped_and_tagged(sent, offline_run):
+    run = sent.run
+    assert run.display_name == "crt-digits_lt-s0"
+    assert run.run_group.startswith("crt-digits_lt-")  # shared by the seeds
+    assert run.job_type == "train"
+    assert set(run.tags) == {"digits_lt", "crt", "mine"}
+    assert run.project == "ltr"
+    assert offline_run.name.endswith(run.run_id[:8])
+    assert run.resume
+
+
+def test_the_configuration_is_sent_flat(sent):
+    assert sent.config["method.name"] == "crt"
+    assert sent.config["optimizer.lr"] == 0.1
+    assert not [key for key in sent.config if key.startswith(("paths", "hydra"))]
+
+
+def test_epochs_are_counted_through_the_stages(sent):
+    epochs = [step["epoch"] for step in sent.history if "train/loss" in step]
+    assert epochs == [1, 2, 3, 4]
+    assert sent.steps["*"] == "epoch"
+
+
+def test_the_summary_of_a_metric_is_its_best_value(sent):
+    assert sent.summaries["val/balanced_accuracy"] == "max"
+    assert sent.summaries["val/nll"] == sent.summaries["val/ece_few"] == sent.summaries["train/loss"] == "min"
+    found = [step["val/nll"] for step in sent.history if "val/nll" in step]
+    assert sent.summary["val/nll"] == {"min": min(found)}
+
+
+def test_the_result_is_in_the_summary_and_not_a_step(sent, offline_run):
+    import json
+
+    rows = json.loads((offline_run / "result.json").read_text())["rows"]
+    headline = next(row for row in rows if row["headline"])["metrics"]
+    assert sent.summary["final/few"] == pytest.approx(headline["few"])
+    assert not [step for step in sent.history if "final/few" in step]
+
+
+def test_there_is_one_table_for_each_evaluation(sent, offline_run):
+    tables = {key.partition("/")[0] for step in sent.history for key in step if key.endswith("/ncols")}
+    assert tables == {"results", "per_class"}
+    assert sent.summary["per_class/nrows"] == 10
+    assert sent.summary["results/nrows"] == 2  # val and test
+
+
+def test_pictures_go_along(sent):
+    names = {key.removesuffix("/path") for key in sent.summary if key.startswith("figures/")}
+    assert {"figures/accuracy_by_frequency", "figures/training_curves"} <= {
+        name.rpartition("/_")[0] or name for name in names
+    }
+    assert sum(name.endswith(".png") for name in sent.files) == 2
+
+
+def test_the_final_model_is_an_artifact_where_it_is_asked_for(sent):
+    assert f"model-{sent.run.run_id}" in sent.artifacts
+
+
+def test_nothing_of_the_machine_or_its_user_is_written(offline_run):
+    (folder,) = offline_run.glob("wandb/offline-run-*")
+    files = [path for path in folder.rglob("*") if path.is_file() and "logs" not in path.relative_to(folder).parts]
+    assert [path for path in files if path.suffix == ".wandb"]
+    words = (SECRET, "alice", "token-of", os.getcwd(), sys.executable, f'"{socket.gethostname()}"')
+    for path in files:
+        content = path.read_bytes()
+        assert not [word for word in words if word.encode() in content], path
+    found = offline(offline_run)
+    assert not found.run.host
+    assert "environment" not in found.kinds
+
+
+def test_paths_in_the_configuration_keep_only_their_last_part():
+    config = {"dataset": {"root": "/home/alice/data", "name": "x"}, "backbone": {"weights": "/home/alice/r50.pth"},
+              "paths": {"outputs": "/home/alice"}, "a": ["~/b/c", "C:\\alice\\d"], "tau": 0.5}  # fmt: skip
+    assert described(config) == {"dataset.name": "x", "backbone.weights": "r50.pth", "a": ["c", "d"], "tau": 0.5}
+
+
+def test_a_run_that_trains_nothing_is_logged_too(ltr_train):
+    pytest.importorskip("wandb")
+    outputs = [*SHORT, "method=tau_norm", "method.tau=0.5"]
+    assert ltr_train(*outputs).code == 0
+    done = ltr_train(*outputs, "method.tau=0.7", "logger=wandb", "logger.mode=offline")
     assert done.code == 0, done.err
-    events = accumulator.EventAccumulator(str(done.directory / "tensorboard"))
-    events.Reload()
-    assert len(events.Scalars("train/loss")) == 2
-    assert "val/accuracy" in events.Tags()["scalars"]
+    (directory,) = [path for path in done.directories if (path / "wandb").is_dir()]
+    found = offline(directory)
+    assert not [step for step in found.history if "train/loss" in step]
+    assert "final/few" in found.summary
+    assert not found.artifacts or not any(name.startswith("model") for name in found.artifacts)
 
 
-def test_the_default_writes_no_logger_files(ltr_train):
-    done = ltr_train(*SHORT)
-    assert not [p for p in done.directory.iterdir() if p.is_dir() and p.name not in ("checkpoints", "figures")]
+def test_two_runs_in_one_process_do_not_share_an_id_but_a_group(ltr_train, tmp_path):
+    wandb = pytest.importorskip("wandb")
+    logged = [*SHORT, "debug=fast", "logger=wandb", "logger.mode=offline"]
+    before = os.environ.get("WANDB_MODE")
+    runs = [ltr_train(*logged, f"seed={seed}", outputs=tmp_path / str(seed)).directory for seed in (0, 1)]
+    one, two = (offline(run).run for run in runs)
+    assert one.run_id != two.run_id
+    assert one.run_group == two.run_group
+    assert wandb.run is None
+    assert os.environ.get("WANDB_MODE") == before
 
 
 def test_a_failed_run_closes_its_logger(ltr_train):
@@ -56,3 +149,43 @@ def test_a_failed_run_closes_its_logger(ltr_train):
     done = ltr_train(*SHORT, "logger=wandb", "logger.mode=offline", "optimizer.lr=1e18")
     assert done.code == 1
     assert wandb.run is None
+    (path,) = done.outputs.glob("*/*/*/wandb/offline-run-*/run-*.wandb")
+    found = offline(path.parents[2])
+    assert "final/few" not in found.summary
+
+
+def test_what_wandb_refuses_is_said_with_what_to_do(ltr_train, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+
+    def refuse(*arguments, **options):
+        raise wandb.errors.UsageError("No API key configured. Use `wandb login` to log in.")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    done = ltr_train(*SHORT, "logger=wandb")
+    assert done.code != 0
+    assert "Traceback" not in done.err
+    assert "logger.mode=offline" in done.err
+
+
+def test_tensorboard_gets_the_epochs_of_both_stages(ltr_train):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    done = ltr_train(*SHORT, "method=crt", "method.classifier.epochs=1", "logger=tensorboard")
+    assert done.code == 0, done.err
+    events = accumulator.EventAccumulator(str(done.directory / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3]
+    assert {"val/accuracy", "final/few"} <= set(events.Tags()["scalars"])
+
+
+def test_the_default_writes_no_logger_files(ltr_train):
+    done = ltr_train(*SHORT)
+    known = ("checkpoints", "figures", "artifacts")
+    assert not [p for p in done.directory.iterdir() if p.is_dir() and p.name not in known]
+
+
+def test_a_missing_package_is_said(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.delitem(sys.modules, "ltr.runs.wandb_run", raising=False)
+    loggers = RunLoggers({"logger": {"name": "wandb"}}, tmp_path, {"main": 1})
+    with pytest.raises(ConfigError, match="wandb is not installed"):
+        loggers("main")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from ltr.evaluation.direction import is_smaller_better
 from ltr.report.collect import number
 from ltr.report.gather import Finished, shown_value
 from ltr.report.naming import check_keys, differences, setting
@@ -24,13 +25,7 @@ _USUAL = {
     "open_set": ("closed_set_accuracy", "auroc", "oscr", "aupr_known", "aupr_unknown", "fpr95_id_pos", "fpr95_ood_pos"),
 }
 _MOST = 8  # columns of other protocols
-_SMALLER_IS_BETTER = ("nll", "ece", "fpr", "false_alarm", "error", "loss", "aurc", "brier")
 _NO_FRACTION = ("nll", "loss", "threshold", "false_alarms_per", "num_", "n_")
-
-
-def is_smaller_better(metric: str) -> bool:
-    """Whether a metric is an error or a loss."""
-    return metric.startswith(_SMALLER_IS_BETTER)
 
 
 def is_fraction(metric: str) -> bool:

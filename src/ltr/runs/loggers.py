@@ -3,99 +3,123 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ltr.configuration.pages import leaves, without_private
 from ltr.errors import ConfigError
-from ltr.runs.keys import run_hash
-
-# the summary of a watched metric is its best value, not its last
-_SUMMARIES = {"accuracy": "max", "many": "max", "medium": "max", "few": "max", "balanced_accuracy": "max",
-              "geometric_mean": "max", "macro_f1": "max", "nll": "min", "ece": "min"}  # fmt: skip
+from ltr.runs.evaluate import Judged
 
 
 class RunLoggers:
-    """The loggers of one run: made when the first stage trains, closed at the run's end whatever happened."""
+    """The loggers of one run: made when they are first needed, closed at the run's end whatever happened.
 
-    def __init__(self, config: Mapping[str, Any], directory: Path) -> None:
+    Args:
+        config: of the run.
+        directory: of the run.
+        epochs: of each stage in order. Loggers count epochs through all stages, as the figures do, so that a second
+            stage does not write over the first.
+    """
+
+    def __init__(self, config: Mapping[str, Any], directory: Path, epochs: Mapping[str, int]) -> None:
         self.config = config
         self.directory = directory
+        self.epochs = epochs
         self._made: list[Any] | None = None
-        self._wandb_mode = os.environ.get("WANDB_MODE")
 
-    def __call__(self) -> list[Any]:
+    def __call__(self, stage: str) -> list[Any]:
+        """The loggers, for the epochs of a stage."""
         if self._made is None:
             name = self.config["logger"]["name"]
             self._made = [] if name == "csv" else [getattr(self, f"_{name}")()]
             for logger in self._made:
-                logger.log_hyperparams(dict(leaves(without_private(self._described()))))
+                logger.log_hyperparams(described(self.config))
+        before = list(self.epochs)[: list(self.epochs).index(stage)]
+        for logger in self._made:
+            logger.epochs_before = sum(self.epochs[name] for name in before)
         return self._made
-
-    def _described(self) -> dict[str, Any]:
-        return {key: value for key, value in self.config.items() if key not in ("paths", "hydra")}
 
     def _wandb(self) -> Any:
         try:
-            import wandb
-            from pytorch_lightning.loggers import WandbLogger
+            from ltr.runs.wandb_run import WandbRun
         except ImportError as error:
             raise ConfigError("logger=wandb: the package wandb is not installed. pip install wandb") from error
-        page, config = self.config["logger"], self.config
-        logger = WandbLogger(
-            project=page["project"],
-            name=f"{config['method']['name']}-{config['dataset']['name']}-s{config['seed']}",
-            group=page["group"] or config["dataset"]["name"],
-            job_type="train",
-            tags=[config["dataset"]["name"], config["method"]["name"], *page["tags"]],
-            id=run_hash(config)[:16],  # the same run goes on in the same place
-            resume="allow",
-            offline=page["mode"] == "offline",
-            save_dir=str(self.directory),
-            log_model=False,
-            settings=wandb.Settings(console="off", x_disable_stats=False),
-        )
-        for split in ("val", "test"):
-            for metric, summary in _SUMMARIES.items():
-                logger.experiment.define_metric(f"{split}/{metric}", summary=summary)
-        return logger
+        return WandbRun(self.config, self.directory)
 
     def _tensorboard(self) -> Any:
         try:
             from pytorch_lightning.loggers import TensorBoardLogger
 
-            return TensorBoardLogger(str(self.directory), name="tensorboard", version="", default_hp_metric=False)
+            class TensorBoard(CountsEpochs, TensorBoardLogger):
+                def close(self, failed: bool) -> None:
+                    self.finalize("failed" if failed else "success")
+
+            return TensorBoard(str(self.directory), name="tensorboard", version="", default_hp_metric=False)
         except ImportError as error:
             raise ConfigError(
                 "logger=tensorboard: the package tensorboard is not installed. pip install 'ltr[tensorboard]'"
             ) from error
 
-    def finish(
-        self, rows: list[dict[str, Any]], per_class: Mapping[str, Any] | None = None, failed: bool = False
+    def log_result(
+        self, rows: Sequence[Mapping[str, Any]], judged: Sequence[Judged], figures: Sequence[Path] = ()
     ) -> None:
-        """Log the final rows (as one table, not as a key per class) and close; called in every case."""
-        if self._made is None:
-            return
-        for logger in self._made:
-            headline = next((row for row in rows if row["headline"]), None)
-            if headline is not None:
-                final = {f"final/{key}": value for key, value in headline["metrics"].items()}
-                logger.log_metrics(final)
-                if self.config["logger"]["name"] == "wandb" and per_class is not None:
-                    logger.log_table(
-                        "per_class", columns=list(per_class), data=[list(r) for r in zip(*per_class.values())]
-                    )
-            with contextlib.suppress(Exception):
-                logger.finalize("failed" if failed else "success")
-        if self.config["logger"]["name"] == "wandb":
-            import wandb
+        """Log what a finished run came to. One whose stages were all stored has trained nothing, and is logged too."""
+        headline = next((row for row in rows if row["headline"]), None)
+        if headline is not None:
+            for logger in self(next(iter(self.epochs))):
+                logger.log_result(headline, rows, judged, figures)
 
-            wandb.finish(exit_code=int(failed))
-            # Lightning's offline switch is an environment variable that would leak into the next job of a sweep
-            if self._wandb_mode is None:
-                os.environ.pop("WANDB_MODE", None)
-            else:
-                os.environ["WANDB_MODE"] = self._wandb_mode
+    def close(self, failed: bool) -> None:
+        """Close what was made; called in every case."""
+        for logger in self._made or []:
+            with contextlib.suppress(Exception) if failed else contextlib.nullcontext():  # not to hide why it failed
+                logger.close(failed)
         self._made = None
+
+
+class CountsEpochs:
+    """A logger whose step is the epoch, counted through all stages; how it shows a result."""
+
+    epochs_before = 0
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        if "epoch" in metrics:
+            step = self.epochs_before + int(metrics["epoch"])
+            metrics = {**metrics, "epoch": step}
+        super().log_metrics(metrics, step)  # type: ignore[misc]
+
+    def log_result(
+        self,
+        headline: Mapping[str, Any],
+        rows: Sequence[Mapping[str, Any]],
+        judged: Sequence[Judged],
+        figures: Sequence[Path],
+    ) -> None:
+        """The headline's numbers as ``final/<metric>``."""
+        super().log_metrics(final(headline))  # type: ignore[misc]
+
+
+def final(headline: Mapping[str, Any]) -> dict[str, float]:
+    """``final/<metric>`` of a row of the result, but for what is no number."""
+    metrics = headline["metrics"].items()
+    return {f"final/{key}": float(value) for key, value in metrics if value is not None and math.isfinite(value)}
+
+
+def described(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration flat, without where things lie: paths say who works on which machine.
+
+    A path to a file, such as that of initial weights, is its last part.
+    """
+    flat = leaves(without_private({key: value for key, value in config.items() if key not in ("paths", "hydra")}))
+    kept = ((key, value) for key, value in flat if not key.endswith((".root", ".roots")))
+    return {key: _without_folders(value) for key, value in kept}
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_without_folders(one) for one in value]
+    if isinstance(value, str) and (value.startswith(("/", "~")) or value[1:3] in (":\\", ":/")):
+        return value.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return value

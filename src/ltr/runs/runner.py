@@ -58,6 +58,7 @@ def run(
     console: Console,
     source: Source | None = None,
     read: Callable[[Mapping[str, Any]], Source] = instantiate,
+    draw: Callable[[Path], Sequence[Path]] = lambda directory: (),
 ) -> Outcome:
     """Do what a checked, resolved, plain configuration says.
 
@@ -67,6 +68,7 @@ def run(
         console: where progress goes.
         source: the data set of ``config``, where it has been read already.
         read: see `ltr.runs.plan.plan_of`.
+        draw: the pictures of a finished run directory, for the loggers too; drawing belongs to a higher floor.
 
     Raises:
         LtrError: anything the user can mend; nothing half-written is left.
@@ -85,7 +87,7 @@ def run(
     if group.decided(is_finished):
         return (finished[0] if finished else None) or Outcome(run_directory(config), None, reused=True)
     with stop_request() as request:
-        return _Run(config, overrides, console, request, lambda: plan_of(config, source, read)).carry_out()
+        return _Run(config, overrides, console, request, lambda: plan_of(config, source, read), draw).carry_out()
 
 
 def _check_processes(config: Mapping[str, Any]) -> None:
@@ -107,8 +109,10 @@ class _Run:
         console: Console,
         request: StopRequest,
         plan: Callable[[], RunPlan],
+        draw: Callable[[Path], Sequence[Path]],
     ) -> None:
         self.config = config
+        self.draw = draw
         self.overrides = overrides
         self.console = console
         self.directory = run_directory(config)
@@ -126,7 +130,11 @@ class _Run:
             if stage.module and not stage.checkpoint:
                 warn_of_double_balancing(stage.settings, self.facts)
         self.store = StageStore(Path(config["paths"]["stages"]), self.say)
-        self.loggers = RunLoggers(config if group.is_first() else {**config, "logger": {"name": "csv"}}, self.directory)
+        self.loggers = RunLoggers(
+            config if group.is_first() else {**config, "logger": {"name": "csv"}},
+            self.directory,
+            {stage.name: stage.settings.epochs if stage.module and not stage.checkpoint else 0 for stage in self.plan},
+        )
         self.stages = Stages(
             config=config,
             source=self.source,
@@ -179,8 +187,11 @@ class _Run:
             self._note("failed")
             raise
         finally:
-            headline = next((one for one in judged if one.headline), None)
-            self.loggers.finish(rows, headline.result.per_class if headline else None, failed=not finished)
+            try:
+                if finished and group.is_first():
+                    self.loggers.log_result(rows, judged, self.draw(self.directory))
+            finally:
+                self.loggers.close(failed=not finished)
 
     # -- before ---------------------------------------------------------------------------------------------------
 

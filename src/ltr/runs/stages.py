@@ -61,7 +61,7 @@ class Stages:
     store: StageStore
     console: Console
     request: StopRequest
-    loggers: Callable[[], list[Any]]
+    loggers: Callable[[str], list[Any]]  # for the epochs of a stage, by its name
     started: Callable[[], None]
     images: Any = field(default=None, init=False)
 
@@ -129,7 +129,7 @@ class Stages:
 
     def _train(self, stage: Stage, folder: Path, data: DataModule, network: Any, watched: Watched | None) -> Trained:
         self.started()
-        trained = train_stage(stage, network, data, folder, self._surroundings(), watched)
+        trained = train_stage(stage, network, data, folder, self._surroundings(stage), watched)
         arrays = network.artifacts()
         if arrays and group.is_first():
             write_arrays(folder / ARRAYS, arrays)
@@ -224,11 +224,11 @@ class Stages:
             every_n_epochs=page["every_n_epochs"],
         )
 
-    def _surroundings(self) -> Surroundings:
+    def _surroundings(self, stage: Stage) -> Surroundings:
         return Surroundings(
             device=self.device,
             config=self.config,
             console=self.console,
             request=self.request,
-            loggers=self.loggers,
+            loggers=lambda: self.loggers(stage.name),
         )
