@@ -47,9 +47,13 @@ def foreign_network(
     """
     state = read_state(path, entry)
     settings = Settings(
-        **{part: pages[part] for part in ("head", "loss")},
+        head=pages["head"],
+        loss=pages["loss"],
         backbone={**pages["backbone"], **without_initial_weights(pages["backbone"])},
-        **{part: {} for part in ("sampler", "augment", "optimizer", "scheduler")},
+        sampler={},
+        augment={},
+        optimizer={},
+        scheduler={},
         epochs=0,
         batch_size=0,
         precision="",
@@ -74,8 +78,10 @@ def _named(state: State, expected: State, names: Mapping[str, str | None], path:
     found: Found = {}
     for name, tensor in state.items():
         rule = _rule(tuple(name.split(".")), rules)
-        unused.pop(rule, None)
-        renamed = name if rule is None else _renamed(name, rule, rules[rule])
+        renamed: str | None = name
+        if rule is not None:
+            unused.pop(rule, None)
+            renamed = _renamed(name, rule, rules[rule])
         if renamed is None:
             continue
         ours = _ours(renamed, expected)

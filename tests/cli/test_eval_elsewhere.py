@@ -1,0 +1,333 @@
+"""ltr-eval on other data sets, of several checkpoints at once, of foreign weights, with pictures; what it leaves."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ltr.configuration.check import checked
+from ltr.configuration.overrides import composed
+from ltr.methods.checkpoint import network_checkpoint, write_checkpoint
+from ltr.report.collect import read_run
+from ltr.runs.plan import plan_of
+
+CIFAR_EMBEDDING = ("dataset=cifar100_retrieval", "method=triplet", "backbone=resnet20", "backbone.depth=8")
+
+
+def untrained(path: Path, *overrides: str) -> Path:
+    """A checkpoint of what these overrides would train, before its first step."""
+    config = checked(composed([*overrides, "trainer.precision=fp32"]))
+    plan = plan_of(config)
+    stage = plan.stages[-1]
+    network = stage.module(stage.settings, plan.facts, config["seed"], stage.role, **stage.options)
+    write_checkpoint(path, network_checkpoint(network, config["dataset"]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def digits_embedding(tmp_path_factory) -> Path:
+    return untrained(tmp_path_factory.mktemp("digits") / "digits.ckpt", "dataset=digits_retrieval", "method=triplet")
+
+
+@pytest.fixture
+def cifar_embedding(tmp_path, small_sources) -> Path:
+    return untrained(tmp_path / "cifar.ckpt", *CIFAR_EMBEDDING)
+
+
+@pytest.fixture
+def evaluated(ltr_eval, tmp_path):
+    """Run ``ltr-eval``; the results as ``--json`` has them, and what was printed."""
+
+    def command(*arguments: object) -> tuple[list[dict], str]:
+        code, out, err = ltr_eval(*arguments, "--json", tmp_path / "found.json")
+        assert code == 0, err
+        assert not without_warnings(err)
+        found = json.loads((tmp_path / "found.json").read_text())
+        return (found if isinstance(found, list) else [found]), out
+
+    return command
+
+
+@pytest.fixture
+def refused(ltr_eval, tmp_path):
+    """Run ``ltr-eval`` with a mistake; nothing is left, and what is said comes back."""
+
+    def command(*arguments: object) -> str:
+        code, out, err = ltr_eval(*arguments)
+        assert code in (1, 2), (code, out, err)
+        err = without_warnings(err)
+        assert err.startswith("error: ")
+        assert "Traceback" not in err
+        assert "not a mistake that ltr foresees" not in err, err
+        assert not list((tmp_path / "outputs").glob("evaluations/**/*"))
+        return err
+
+    return command
+
+
+def without_warnings(err: str) -> str:
+    """The miniatures of data sets are said not to be whole."""
+    return "".join(line for line in err.splitlines(True) if not line.startswith("warning: "))
+
+
+def evaluations(tmp_path: Path) -> list[Path]:
+    return sorted(path.parent for path in (tmp_path / "outputs" / "evaluations").rglob("result.json"))
+
+
+# -- what is left ---------------------------------------------------------------------------------------------------
+
+
+def test_an_evaluation_is_a_folder_of_its_own_that_reports_read(evaluated, finished_run, tmp_path, headline):
+    before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")}
+    _, out = evaluated(finished_run, "evaluation.top_k=3", "figures=all")
+    assert {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")} == before
+    (folder,) = evaluations(tmp_path)
+    assert out.strip().endswith(str(folder))
+    again = read_run(folder)
+    assert again.headline["metrics"]["accuracy"] == headline["accuracy"]
+    assert again.result["run_hash"] != json.loads((finished_run / "result.json").read_text())["run_hash"]
+    assert len(again.predictions["label"]) == 400
+    assert again.per_class["accuracy"].shape == (10,)
+    drawn = {path.name for path in (folder / "figures").iterdir()}
+    assert {"accuracy_by_frequency.png", "training_curves.png"} <= drawn
+
+
+def test_the_same_evaluation_again_replaces_the_first_and_leaves_nothing_else(evaluated, finished_run, tmp_path):
+    for _ in range(2):
+        evaluated(finished_run)
+    (folder,) = evaluations(tmp_path)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert not (folder / "figures").exists()
+
+
+def test_a_picture_that_fails_leaves_no_half_of_an_evaluation(ltr_eval, finished_run, tmp_path, monkeypatch):
+    def fails(*arguments: object) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr("ltr.report.figures.draw", fails)
+    assert ltr_eval(finished_run, "figures=two")[0] == 1
+    assert not list((tmp_path / "outputs").rglob("*.*"))
+
+
+def test_the_report_of_outputs_leaves_evaluations_out_and_reads_them_when_named(evaluated, finished_run, tmp_path):
+    from ltr.report.gather import finished_runs
+
+    evaluated(finished_run)
+    shutil.copytree(finished_run, tmp_path / "outputs" / "digits_lt" / "erm" / finished_run.name)
+    assert len(finished_runs([tmp_path / "outputs"]).runs) == 1
+    assert len(finished_runs([tmp_path / "outputs", tmp_path / "outputs" / "evaluations"]).runs) == 2
+
+
+# -- several --------------------------------------------------------------------------------------------------------
+
+
+def test_several_checkpoints_are_one_table_with_the_best_marked(evaluated, finished_run, tmp_path, headline):
+    other = untrained(tmp_path / "untrained.ckpt", "dataset.val=train_fraction")
+    found, out = evaluated(finished_run, other)
+    assert [one["rows"][0]["metrics"]["accuracy"] == headline["accuracy"] for one in found] == [True, False]
+    table = out[out.index("digits_lt · closed_set") :]
+    first, second = (next(x for x in table.splitlines() if x.startswith(name)) for name in ("erm-s0-", "untrained"))
+    assert f"{100 * found[0]['rows'][0]['metrics']['balanced_accuracy']:.1f} *" in first
+    assert f"{100 * found[1]['rows'][0]['metrics']['balanced_accuracy']:.1f} *" not in second
+    assert len(evaluations(tmp_path)) == 2
+
+
+def test_a_table_has_a_row_for_each_scorer(evaluated, tmp_path):
+    both = [untrained(tmp_path / f"{seed}.ckpt", "dataset=digits_open", f"seed={seed}") for seed in (0, 1)]
+    found, out = evaluated(*both, "evaluation.scorers=[energy,entropy]")
+    assert [len(one["rows"]) for one in found] == [2, 2]
+    assert set(re.findall(r"^\d\.ckpt \w+", out, re.MULTILINE)) == {
+        f"{seed}.ckpt {scorer}" for seed in (0, 1) for scorer in ("energy", "entropy")
+    }
+
+
+def test_validation_images_have_a_table_too(evaluated, finished_run, tmp_path):
+    other = untrained(tmp_path / "untrained.ckpt", "dataset.val=train_fraction")
+    _, out = evaluated(finished_run, other, "--split", "val")
+    assert ", val\n" in out
+    assert "47 test images" in out
+
+
+def test_nothing_is_judged_if_one_of_several_cannot_be(refused, finished_run, tmp_path, altered_file):
+    err = refused(finished_run, altered_file, tmp_path)
+    assert "holds no finished run" in err
+    assert "altered.ckpt: not a checkpoint that can be read" in refused(finished_run, altered_file)
+    err = refused(finished_run, tmp_path / "no", "typo", "evaluation.top_k=0")
+    for words in ("no: there is no such run", "typo: there is no such run", "evaluation.top_k=0: allowed"):
+        assert words in err
+
+
+@pytest.fixture
+def altered_file(finished_run, tmp_path) -> Path:
+    (tmp_path / "altered.ckpt").write_bytes((finished_run / "checkpoints" / "final.ckpt").read_bytes()[:5000])
+    return tmp_path / "altered.ckpt"
+
+
+# -- stages ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_stored_stage_is_judged_by_its_folder(evaluated, finished_run, headline, refused, tmp_path):
+    stages = finished_run.parents[2] / "stages"
+    (stage,) = [path.parent for path in stages.glob("*/weights.ckpt")]
+    found, _ = evaluated(stage)
+    assert found[0]["rows"][0]["metrics"]["accuracy"] == headline["accuracy"]
+    assert found[0]["config"]["trainer.max_epochs"] == 2
+    shutil.rmtree(tmp_path / "outputs")
+    computed = tmp_path / "computed"
+    computed.mkdir()
+    (computed / "stage.json").write_text("{}")
+    assert "a stage that computed arrays" in refused(computed)
+
+
+# -- other data sets ------------------------------------------------------------------------------------------------
+
+
+def test_a_page_names_the_data_set_and_the_run_says_how_it_was_trained(evaluated, finished_run, headline):
+    found, _ = evaluated(finished_run, "dataset=digits", "evaluation.many_above=500")
+    (row,) = found[0]["rows"]
+    config = found[0]["config"]
+    assert row["metrics"]["accuracy"] == headline["accuracy"]
+    assert row["metrics"]["many"] is None
+    assert (config["dataset.name"], config["trained_on.name"]) == ("digits", "digits_lt")
+    assert config["trainer.max_epochs"] == 2
+
+
+def test_an_embedding_is_judged_on_files_and_on_grey_arrays(evaluated, cifar_embedding):
+    found, out = evaluated(cifar_embedding, "dataset=cub_retrieval", "trainer.num_workers=0")
+    assert found[0]["config"]["dataset.image_size"] == 32
+    assert 0 <= found[0]["rows"][0]["metrics"]["recall_at_1"] <= 1
+    episodes = ["evaluation.episodes=3", "evaluation.way=2", "evaluation.shot=2"]
+    found, out = evaluated(
+        cifar_embedding, "dataset=digits_retrieval", "dataset.protocols=[retrieval,few_shot]", *episodes
+    )
+    assert "8 x 8 pixels are resized to 32 x 32, their one channel is repeated 3 times" in out
+    assert [row["protocol"] for row in found[0]["rows"]] == ["retrieval", "few_shot"]
+    assert found[0]["rows"][1]["metrics"]["episodes"] == 3
+
+
+def test_images_of_the_size_that_is_asked_for(evaluated, cifar_embedding):
+    _, out = evaluated(cifar_embedding, "dataset=digits_retrieval", "dataset.image_size=16")
+    assert "resized to 16 x 16" in out
+
+
+def test_teacher_and_student_stand_in_one_table_of_another_data_set(evaluated, digits_embedding, tmp_path):
+    student = untrained(tmp_path / "student.ckpt", "dataset=digits_retrieval", "method=triplet", "seed=1")
+    _, out = evaluated(digits_embedding, student, "dataset=digits_retrieval", "dataset.n_train=3")
+    assert re.search(r"^checkpoint +n +recall_at_1", out, re.MULTILINE)
+    assert len(re.findall(r"^(digits|student)\.ckpt ", out, re.MULTILINE)) == 2
+
+
+def test_the_validation_threshold_of_open_set_runs_is_found_again(ltr_train, ltr_eval, tmp_path):
+    done = ltr_train("debug=fast", "dataset=digits_open", "dataset.val=train_fraction")
+    assert done.code == 0, done.err
+    code, _, err = ltr_eval(done.directory, "--json", tmp_path / "out.json")
+    assert code == 0, err
+    again = json.loads((tmp_path / "out.json").read_text())["rows"]
+    theirs = [row for row in json.loads((done.directory / "result.json").read_text())["rows"] if row["split"] == "test"]
+    assert again == theirs
+
+
+@pytest.mark.parametrize(
+    ("words", "arguments"),
+    [
+        ("knows 10 classes", ["RUN", "dataset=digits_open"]),
+        ("'nowhere'", ["RUN", "dataset=nowhere"]),
+        ("judging does not depend on 'seed'", ["RUN", "dataset=digits", "seed=1"]),
+        ("no such images", ["RUN", "dataset=digits_lt", "--split", "val"]),
+        ("evaluation.scorers", ["RUN", "evaluation.scorers=[mps]"]),
+        ("figures=some: allowed is one of: none, two, all", ["RUN", "figures=some"]),
+        ("gives no distance", ["OPEN", "evaluation.scorers=[distance]"]),
+        ("needs logits; EmbeddingNetwork gives none", ["DIGITS", "dataset=digits"]),
+        ("the network takes images of 1 channel, those of cifar100 have 3", ["DIGITS", "dataset=cifar100_retrieval"]),
+        ("takes images of 1 channel", ["DIGITS", "dataset=cub_retrieval"]),
+        ("episode needs", ["DIGITS", "dataset=digits_retrieval", "dataset.protocols=[few_shot]", "evaluation.way=9"]),
+        ("weights.map=3: needed is", ["RUN", "weights.map=3"]),
+        ("there is no key 'weights.mop'", ["RUN", "weights.mop={a: b}"]),
+        ("there is no such folder", ["RUN", "--config-dir", "nowhere"]),
+        ("are checkpoints of this project", ["RUN", "dataset=digits", "backbone=digits_net"]),
+    ],
+)
+def test_what_cannot_be_judged_is_told_in_a_line_and_leaves_nothing(
+    refused, small_sources, finished_run, digits_embedding, tmp_path, words, arguments
+):
+    places = {"RUN": finished_run, "DIGITS": digits_embedding}
+    if "OPEN" in arguments:
+        places["OPEN"] = untrained(tmp_path / "open.ckpt", "dataset=digits_open")
+    assert words in refused(*(places.get(argument, argument) for argument in arguments))
+
+
+def test_an_open_set_without_unknown_images_is_refused(refused, tmp_path):
+    checkpoint = untrained(tmp_path / "open.ckpt", "dataset=digits_open", "dataset.n_known=9")
+    assert "unknown" in refused(checkpoint, "dataset=digits_open", "dataset.n_known=9", "dataset.n_unknown=0")
+
+
+# -- foreign weights ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def foreign(tmp_path, small_sources) -> tuple[Path, torch.nn.Module]:
+    """A file in the layout of published ResNet-32 weights, and the network that it is of."""
+    from ltr.models.cifar_resnet import CifarResNet
+
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(CifarResNet(3, depth=32), torch.nn.Linear(64, 10)).eval()
+    state = {f"module.{name}": tensor for name, tensor in network[0].state_dict().items()}
+    state |= {f"module.linear.{name}": tensor for name, tensor in network[1].state_dict().items()}
+    torch.save({"epoch": 200, "arch": "resnet32", "state_dict": state}, tmp_path / "ckpt.best.pth.tar")
+    return tmp_path / "ckpt.best.pth.tar", network
+
+
+@torch.no_grad()
+def test_published_weights_are_judged_like_their_own_network(evaluated, foreign, tmp_path):
+    from ltr.data.sources.cifar import cifar10
+
+    file, network = foreign
+    own = untrained(tmp_path / "own.ckpt", "dataset=cifar10", "backbone=resnet32")
+    found, out = evaluated(
+        file, own, "dataset=cifar10", "backbone=resnet32", "dataset.mean=[0,0,0]", "trainer.precision=fp32"
+    )
+    (folder,) = [path for path in evaluations(tmp_path) if path.parent.name == "foreign"]
+    images = cifar10(root="").images[1200:]
+    std = np.array([0.2023, 0.1994, 0.2010])
+    unit = torch.tensor(images / 255 / std, dtype=torch.float32).permute(0, 3, 1, 2)
+    assert (read_run(folder).predictions["prediction"] == network(unit).argmax(1).numpy()).all()
+    assert found[0]["config"]["backbone.depth"] == 32
+    assert "optimizer.lr" not in found[0]["config"]
+    assert re.search(r"^ckpt\.best\.pth\.tar ", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("words", "arguments"),
+    [
+        ("ltr-eval FILE dataset=PAGE backbone=PAGE", []),
+        ("dataset=PAGE must be given", ["backbone=resnet32"]),
+        ("backbone=PAGE must be given", ["dataset=cifar10", "weights.entry=state_dict"]),
+        ("the data set has 100 classes", ["dataset=cifar100", "backbone=resnet32"]),
+        ("in the file alone", ["dataset=cifar10", "backbone=resnet20"]),
+        ("linear.bias [10]", ["dataset=cifar10", "backbone=resnet32", "head=cosine"]),
+        ("no named tensors in an entry 'ema'", ["dataset=cifar10", "backbone=resnet32", "weights.entry=ema"]),
+        ("begins with 'last'", ["dataset=cifar10", "backbone=resnet32", "weights.map={module.last: head}"]),
+        ("backbone.deep", ["dataset=cifar10", "backbone=resnet32", "backbone.deep=3"]),
+    ],
+)
+def test_foreign_weights_that_do_not_fit_are_told_in_a_line(refused, foreign, words, arguments):
+    assert words in refused(foreign[0], *arguments)
+
+
+# -- pictures -------------------------------------------------------------------------------------------------------
+
+
+def test_selected_locations_are_drawn_of_a_lone_checkpoint(evaluated, tmp_path):
+    checkpoint = untrained(tmp_path / "herbs.ckpt", "method=herbs", "method.width=8")
+    evaluated(checkpoint, "figures=two")
+    (folder,) = evaluations(tmp_path)
+    with np.load(folder / "artifacts" / "examples.npz") as arrays:
+        assert arrays["images"].shape == (16, 8, 8, 1)
+        assert any(name.startswith("selected_") for name in arrays.files)
+    assert (folder / "figures" / "selected_locations.png").is_file()
