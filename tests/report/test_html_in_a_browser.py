@@ -1,0 +1,102 @@
+"""The HTML report in a browser, where one is found: a person sorts, filters, points and chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up_outputs import per_class, write
+from PIL import Image
+
+import browser
+from ltr.report.compose import Options, composed
+from ltr.report.gather import finished_runs
+from ltr.report.html import html_report
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(browser.EXECUTABLE is None, reason="no Chromium is installed")]
+
+HOSTILE = "</script><img src=x onerror=document.title=1>\"'&<!--"
+TABLE = "document.querySelector('table.sortable')"
+FEW = f"[...{TABLE}.tHead.rows[0].cells].find(head => head.textContent.startsWith('few'))"
+SHOWN = f"[...{TABLE}.tBodies[0].rows].filter(row => !row.hidden).map(row => row.cells[0].textContent)"
+TIP = "(tip => tip.style.display === 'block' ? tip.textContent : '')(document.getElementById('tip'))"
+CHOICE = "document.querySelectorAll('.perclass select')[1]"
+POINTS = "document.querySelectorAll('.perclass circle').length"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A folder with ``report.html``: three methods with classes, pictures, and a sweep."""
+    folder = tmp_path_factory.mktemp("report")
+    for place, method in enumerate(("erm", "crt", "lws")):
+        few = 0.1 * (place + 1)
+        run = write(folder / "outputs", method, metrics={"few": few, "balanced_accuracy": 0.5})
+        per_class(run, [HOSTILE, "two", "three"], [0.9, 0.5, few])
+        (run / "figures").mkdir()
+        noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(run / "figures" / "accuracy_by_frequency.png")
+    for beta in (0.5, 0.9, 0.99):
+        metrics, config = {"few": beta / 2, "balanced_accuracy": 0.2}, {"loss.beta": beta, "name": f"cb {beta}"}
+        write(folder / "outputs", "cb", metrics=metrics, config=config)
+    report = composed(finished_runs([folder / "outputs"]), Options(metrics=("few",)))
+    (folder / "report.html").write_text(html_report(report), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def window(folder) -> Iterator[browser.Page]:
+    with browser.opened(folder / "report.html", folder / "profile") as page:
+        yield page
+
+
+@pytest.fixture
+def page(window) -> browser.Page:
+    """The report as it is when it has just been opened."""
+    window.open(window.ask("location.href"), 1200, 900)
+    return window
+
+
+def test_a_click_on_a_heading_sorts_and_another_one_turns_the_order_round(page):
+    page.click(f"{FEW}.querySelector('button')")
+    assert page.ask(f"{FEW}.getAttribute('aria-sort')") == "descending"
+    assert page.ask(SHOWN)[-2:] == ["crt", "erm"]
+    page.click(f"{FEW}.querySelector('button')")
+    assert page.ask(f"{FEW}.getAttribute('aria-sort')") == "ascending"
+    assert page.ask(SHOWN)[:2] == ["erm", "crt"]
+
+
+def test_the_filter_hides_the_other_lines(page):
+    page.click("document.getElementById('filter')")
+    page.type("crt")
+    assert page.ask(SHOWN) == ["crt"]
+
+
+def test_a_class_that_is_pointed_at_says_its_numbers(page):
+    page.point("document.querySelector('.perclass circle')")
+    assert page.ask(TIP).split("\n") == [HOSTILE, "1000 training images, many", "lws: 90.0 %"]
+    page.point("document.querySelector('h1')")
+    assert page.ask(TIP) == ""
+
+
+def test_a_second_line_can_be_set_beside_the_first(page):
+    before = page.ask(POINTS)
+    page.ask(f"({CHOICE}.value = '1', {CHOICE}.dispatchEvent(new Event('change')))")
+    assert page.ask(POINTS) == 2 * before
+
+
+def test_a_point_of_a_sweep_says_its_value(page):
+    page.point("document.querySelector('circle[data-tip]')")
+    assert page.ask(TIP).startswith("loss.beta = 0.5")
+
+
+def test_pictures_are_shown(page):
+    assert page.ask("[...document.images].map(image => image.naturalWidth)") == [60, 60, 60]
+
+
+def test_nothing_is_asked_of_a_network_and_names_run_no_code(page):
+    assert [
+        address for address in page.requests if not address.startswith(("file:", "data:image/png;", "about:"))
+    ] == []
+    assert page.ask("document.title").endswith("finished runs")
