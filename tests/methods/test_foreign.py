@@ -145,7 +145,7 @@ def test_names_of_ones_own_are_mapped_with_a_star_for_any_part(tmp_path, file, i
 
 
 def test_an_entry_of_several_state_dicts_is_read_as_one(tmp_path, file):
-    path, theirs = file
+    theirs = file[1]
     state = theirs.state_dict()
     parts = {
         "feat_model": {f"module.{n}": t for n, t in state.items() if not n.startswith("linear")},
@@ -158,7 +158,7 @@ def test_an_entry_of_several_state_dicts_is_read_as_one(tmp_path, file):
 
 
 def test_everything_that_does_not_fit_is_told_at_once_with_what_to_map(tmp_path, file):
-    path, theirs = file
+    theirs = file[1]
     state = {name.replace("linear", "last_classifier"): tensor for name, tensor in theirs.state_dict().items()}
     state = {name: tensor for name, tensor in state.items() if not name.startswith("layer1")}
     state["layer2.0.shortcut.0.weight"] = torch.zeros(32, 16, 1, 1)

@@ -91,11 +91,10 @@ def _named(state: State, expected: State, names: Mapping[str, str | None], path:
             )
         found[ours] = (name, tensor)
     if unused:
-        rule = ".".join(next(iter(unused)))
+        first = ".".join(next(iter(unused)))
         known = list(dict.fromkeys(part for name in state for part in (name.split(".")[0], name.rpartition(".")[0])))
-        raise ConfigError(
-            f"weights.map: nothing in {path} begins with '{rule}'; {_listed(known)}{nearest(rule, known)}"
-        )
+        hint = f"{_listed(known)}{nearest(first, known)}"
+        raise ConfigError(f"weights.map: nothing in {path} begins with '{first}'; {hint}")
     return found
 
 
@@ -217,12 +216,12 @@ def _suggested(missing: Sequence[str], strange: State, expected: State) -> dict[
                 pair = (".".join(old), ".".join(new))
                 votes[pair] = votes.get(pair, 0) + 1
     rules: dict[str, str] = {}
-    for old, new in sorted(votes, key=lambda pair: -votes[pair]):
-        if name_is_free(old, rules) and new not in rules.values():
-            rules[old] = new
+    for theirs, wanted in sorted(votes, key=lambda pair: -votes[pair]):
+        if _is_free(theirs, rules) and wanted not in rules.values():
+            rules[theirs] = wanted
     return dict(list(rules.items())[:4])
 
 
-def name_is_free(name: str, rules: Mapping[str, str]) -> bool:
+def _is_free(name: str, rules: Mapping[str, str]) -> bool:
     """Whether no rule is about a beginning of this name, nor about one that it begins."""
     return not any(name == other or name.startswith(f"{other}.") or other.startswith(f"{name}.") for other in rules)
