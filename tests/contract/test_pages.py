@@ -60,7 +60,7 @@ SMALLER = {
 
 # networks and images of the papers' sizes
 for page in (page for page in PAGES if page.startswith("experiment/") and "_herbs" in page):
-    SMALLER[page] = ["dataset.image_size=64", "dataset.image_resize=72", "trainer.num_workers=0"]
+    SMALLER[page] = ["dataset.image_size=64", "dataset.image_resize=[72,72]", "trainer.num_workers=0"]
     for ending, network in (("_swin_l", "test_vit"), ("_resnet50", "test_resnet")):
         if page.endswith(ending):
             SMALLER[page] += [f"backbone.name={network}", "backbone.pretrained=false"]
@@ -72,7 +72,7 @@ for page in (page for page in PAGES if page.startswith("experiment/") and "_retr
             SMALLER[page] += ["method.teacher.backbone.name=resnet18"]
 for page in ("experiment/cifar100_fitnet", "experiment/cifar100_rkd_fitnet"):
     SMALLER[page] = ["optimizer.lr=0.001", "method.teacher.epochs=1"]  # two steps on noise
-SMALLER["augment/herbs"] = ["dataset=tiny_imagenet"]
+SMALLER |= {page: ["dataset=tiny_imagenet"] for page in ("augment/herbs", "augment/window")}
 
 # of experiment pages that differ by a value or by the data set, one of each kind is run by `make test`, all of them by
 # `make test-all`; that they compose and fit the code is tested of all

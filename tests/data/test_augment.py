@@ -8,16 +8,25 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torchvision.transforms.v2 import functional
 
 from ltr.configuration.allowed import check_values
 from ltr.configuration.targets import check_arguments, instantiate
 from ltr.data.augment import Augmentation
 from ltr.errors import ConfigError
-from ltr.randomness import uniforms
+from ltr.randomness import derive_seed, uniforms
 
 SIZE = 12
 POSITIONS = np.arange(100, 140)
-EVERYTHING = {"pad": 2, "jitter": 0.4, "policy": "autoaugment", "cutout": 5, "fill": [0.1, 0.5, 0.9]}
+EVERYTHING = {
+    "pad": 2,
+    "jitter": 0.4,
+    "blur": 0.5,
+    "sharpen": 0.5,
+    "policy": "autoaugment",
+    "cutout": 5,
+    "fill": [0.1, 0.5, 0.9],
+}
 
 
 def batch(channels: int = 3, count: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
@@ -76,6 +85,8 @@ def test_all_crops_and_both_mirrors_come_up_equally_often():
         {"pad": 0, "flip": False, "cutout": 4},
         {"pad": 0, "flip": False, "policy": "randaugment"},
         {"pad": 0, "flip": False, "jitter": 0.4},
+        {"pad": 0, "flip": False, "blur": 0.5},
+        {"pad": 0, "flip": False, "sharpen": 0.5},
         {"mix": "mixup"},
         {"mix": "cutmix"},
         EVERYTHING,
@@ -147,6 +158,35 @@ def test_jitter_scales_brightness_within_its_range():
     assert 60 <= levels.min() < 70 < 130 < levels.max() <= 140
 
 
+FOCUS = {"pad": 0, "flip": False, "blur": 0.4, "sharpen": 0.3}
+
+
+def test_images_are_blurred_and_sharpened_as_torchvision_does_it():
+    images, _ = batch()
+    found = augmented(images, **FOCUS)
+    blurred = sharpened = 0
+    for image, result, u in zip(images, found, uniforms(derive_seed(5, "focus"), POSITIONS, 3)):
+        expected = image
+        if u[0] < 0.4:
+            blurred += 1
+            expected = functional.gaussian_blur(expected, [5, 5], [0.1 + 4.9 * u[1]] * 2)
+        if u[2] < 0.3:
+            sharpened += 1
+            # the codes that use it have Pillow images, as in torchvision's transforms of them
+            expected = functional.pil_to_tensor(functional.adjust_sharpness(functional.to_pil_image(expected), 1.5))
+        difference = (result.int() - expected.int()).abs()
+        assert difference.max() <= (2 if u[2] < 0.3 else 1)  # one level where a sum is half-way between two
+        assert (difference > 0).float().mean() < 0.01
+    assert (10 <= blurred <= 22, 6 <= sharpened <= 18) == (True, True)
+
+
+def test_blur_does_not_move_the_crops():
+    images, _ = batch()
+    plain, both = augmented(images), augmented(images, blur=0.3)
+    kept = [torch.equal(one, other) for one, other in zip(plain, both)]
+    assert 20 <= sum(kept) < 40
+
+
 def test_no_augmentation_hands_the_same_tensor_on():
     images, labels = batch()
     augment = Augmentation((3, SIZE, SIZE), pad=0, flip=False)
@@ -172,6 +212,9 @@ def test_mixing_reports_the_other_labels():
         ((3, 8, 12), {}, ["8 x 12", "squares"]),
         ((3, 8, 8), {"pad": 8}, ["pad=8", "0 to 7"]),
         ((3, 8, 8), {"pad": 1, "cutout": 16}, ["cutout=16", "1 to 7"]),
+        ((3, 8, 8), {"pad": 1, "blur": 0.1, "blur_pixels": 4}, ["blur_pixels=4", "odd number", "8 pixels"]),
+        ((3, 8, 8), {"pad": 1, "blur": 0.1, "blur_pixels": 17}, ["blur_pixels=17", "at most 15"]),
+        ((3, 8, 8), {"pad": 1, "blur": 0.1, "blur_sigma": [2.0, 1.0]}, ["blur_sigma=[2.0, 1.0]", "ascending"]),
         ((3, 8, 8), {"policy": "autoaugmnt"}, ["autoaugmnt", "Did you mean 'autoaugment'?"]),
         ((3, 8, 8), {"mix": "mixpu"}, ["mixpu", "Did you mean 'mixup'?"]),
         ((4, 8, 8), {"policy": "randaugment"}, ["1 or 3 channels", "have 4"]),

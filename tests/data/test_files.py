@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import transforms
 from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms.v2 import functional
 
 from ltr.data.augment import Augmentation
 from ltr.data.decode import to_rgb
@@ -217,6 +219,43 @@ def test_evaluation_crop_is_that_of_resize_and_centre_crop(tmp_path):
     assert np.abs(found.astype(int) - np.asarray(two_steps)).max() <= 1
 
 
+@pytest.fixture
+def picture(tmp_path) -> Image.Image:
+    """A smooth picture of 210 x 150 pixels, as picture.png."""
+    colours = np.random.default_rng(2).integers(0, 256, (10, 14, 3), dtype=np.uint8)
+    image = Image.fromarray(colours).resize((210, 150), Image.Resampling.BICUBIC)
+    image.save(tmp_path / "picture.png")
+    return image
+
+
+SQUARE = transforms.Resize((100, 100), Image.Resampling.BILINEAR)
+
+
+def test_stretched_evaluation_is_torchvisions_resize_to_a_square_and_centre_crop(picture, tmp_path):
+    found = FileCrop(64, resize=[100, 100]).read(str(tmp_path / "picture.png"), None)
+    theirs = np.asarray(transforms.CenterCrop(64)(SQUARE(picture)))
+    assert np.abs(found.astype(int) - theirs).max() <= 1
+
+
+@pytest.mark.parametrize("resize", [[100, 100], 100])
+def test_a_random_window_is_torchvisions_crop_of_the_resized_image(picture, tmp_path, resize):
+    crop = FileCrop(64, resize=resize, random=True, window=True)
+    whole = SQUARE(picture) if crop.stretch else transforms.Resize(100, Image.Resampling.BILINEAR)(picture)
+    for uniform in uniforms(0, np.arange(8), 4 * ATTEMPTS):
+        found = crop.read(str(tmp_path / "picture.png"), uniform)
+        top, left = int(uniform[2] * (whole.height - 63)), int(uniform[3] * (whole.width - 63))
+        theirs = np.asarray(functional.crop(whole, top, left, 64, 64))
+        assert np.abs(found.astype(int) - theirs).max() <= 1
+
+
+def test_windows_reach_all_borders_of_the_image():
+    crop = FileCrop(64, resize=[100, 100], random=True, window=True)
+    boxes = np.array([crop.window_box(210, 150, u) for u in uniforms(0, np.arange(3000), 4)])
+    assert boxes.min(0)[:2].tolist() == [0, 0]
+    assert boxes.max(0)[2:] == pytest.approx([210, 150])
+    assert len(np.unique(boxes[:, 0])) == len(np.unique(boxes[:, 1])) == 37  # 100 - 64 + 1 places
+
+
 def test_random_boxes_keep_area_ratio_and_borders():
     crop = FileCrop(SIZE, random=True)
     boxes = np.array([crop.random_box(500, 375, u) for u in uniforms(0, np.arange(3000), 4 * ATTEMPTS)])
@@ -251,6 +290,9 @@ def test_an_image_that_no_random_box_fits_gives_its_middle(width, height):
     ("options", "words"),
     [
         ({"resize": 15}, "files.resize=15"),
+        ({"resize": [32]}, r"files.resize=\[32\]: allowed is the short side"),
+        ({"resize": [32, 40]}, r"files.resize=\[32, 40\]"),
+        ({"resize": [8, 8]}, "files.resize=8"),
         ({"scale": [0.0, 1.0]}, "files.scale"),
         ({"scale": [0.5, 0.2]}, "files.scale"),
         ({"ratio": [0.0, 1.0]}, "files.ratio"),

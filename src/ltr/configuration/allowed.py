@@ -2,7 +2,7 @@
 
 The grammar of an entry is a list of choices, or a string ``[list of ][int ]INTERVAL[ or WORD]`` such as ``[0, 1)``,
 ``int [1, inf)``, ``(0, inf) or null``, ``[0, inf) or auto`` or ``list of (0, 1)``. ``[[a, b]]`` stands for a list of
-any of these choices.
+any of these choices. A string that ends in `` or list of INTERVAL`` takes a list as well.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ _RULE = re.compile(
 
 def problem(value: Any, rule: str | list) -> str | None:
     """Why ``value`` breaks ``rule``, as the end of a sentence; None when it is allowed."""
+    if isinstance(rule, str) and f" or {_LIST}" in rule:
+        single, _, of_each = rule.partition(f" or {_LIST}")
+        reason = problem(value, f"{_LIST}{of_each}" if isinstance(value, list) else single)
+        return None if reason is None else f"allowed is {rule}"
     choices_of_list = isinstance(rule, list) and len(rule) == 1 and isinstance(rule[0], list)
     if choices_of_list or (isinstance(rule, str) and rule.startswith(_LIST)):
         of_each = rule[0] if isinstance(rule, list) else rule.removeprefix(_LIST)

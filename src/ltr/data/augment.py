@@ -1,4 +1,6 @@
-"""Augmentation of a batch on its device: crop, flip, jitter, a policy, cutout, mixup or cutmix, in this order.
+"""Augmentation of a batch on its device: crop, flip, jitter, blur, sharpening, a policy, cutout, mixup or cutmix.
+
+They come in this order.
 
 All random numbers are computed on the host from (seed, position in the epoch's global draw): an image gets the same
 ones in any batch, process or worker, and the device is never waited for. (Mixup and cutmix join the images of a batch
@@ -21,7 +23,7 @@ from ltr.data.batch import Mix, to_device
 from ltr.data.mixing import MIXES, mix_batch
 from ltr.data.policies import AutoAugment, Policy, RandAugment, apply_steps, fill_colour
 from ltr.errors import ConfigError, nearest
-from ltr.randomness import uniforms
+from ltr.randomness import derive_seed, uniforms
 
 POLICIES = ("autoaugment", "randaugment")
 # which of an image's uniform numbers serves what: fixed, so that adding cutout does not move the crops
@@ -40,6 +42,11 @@ class Augmentation:
         flip: mirror left and right with probability 1/2.
         jitter: brightness, contrast and colour are each scaled by a factor from [1 - jitter, 1 + jitter], in this
             order; 0 is none.
+        blur: probability that an image is blurred by a Gaussian.
+        blur_pixels: side of the blur's window in pixels, an odd number.
+        blur_sigma: its standard deviation is drawn between these two, in pixels.
+        sharpen: probability that an image is sharpened.
+        sharpness: by this factor; 1 changes nothing, 0 smooths.
         policy: None, ``autoaugment`` (Cubuk et al. 2019) or ``randaugment`` (Cubuk et al. 2020).
         num_ops: operations per image, randaugment's N.
         magnitude: randaugment's M, 0 to 30.
@@ -63,6 +70,11 @@ class Augmentation:
         pad: int = 4,
         flip: bool = True,
         jitter: float = 0.0,
+        blur: float = 0.0,
+        blur_pixels: int = 5,
+        blur_sigma: Sequence[float] = (0.1, 5.0),
+        sharpen: float = 0.0,
+        sharpness: float = 1.5,
         policy: str | None = None,
         num_ops: int = 2,
         magnitude: float = 9,
@@ -77,6 +89,11 @@ class Augmentation:
         self.pad = pad
         self.flip = flip
         self.jitter = jitter
+        self.blur = blur
+        self.blur_pixels = blur_pixels
+        self.blur_sigma = blur_sigma
+        self.sharpen = sharpen
+        self.sharpness = sharpness
         self.cutout = cutout
         self.mix = mix
         self.mix_alpha = mix_alpha
@@ -90,7 +107,8 @@ class Augmentation:
     @property
     def identity(self) -> bool:
         """Whether nothing is done to images on the device."""
-        return not (self.pad or self.flip or self.jitter or self.policy or self.cutout or self.mix)
+        on_images = self.pad or self.flip or self.jitter or self.blur or self.sharpen or self.policy or self.cutout
+        return not (on_images or self.mix)
 
     @torch.no_grad()
     def __call__(
@@ -117,6 +135,8 @@ class Augmentation:
             pixels = _mirrored(pixels, np.flatnonzero(draws[:, _FLIP] < 0.5))
         if self.jitter:
             pixels = self._jittered(pixels, draws[:, _JITTER])
+        if self.blur or self.sharpen:
+            pixels = self._focused(pixels, uniforms(derive_seed(seed, "focus"), positions, 3))
         if self.policy or self.cutout:
             # what follows writes in place
             pixels = pixels.clone() if pixels.data_ptr() == images.data_ptr() else pixels
@@ -152,6 +172,22 @@ class Augmentation:
             pixels = operation(pixels, column)
         return pixels
 
+    def _focused(self, pixels: Tensor, draws: np.ndarray) -> Tensor:
+        """Some images blurred, some sharpened; draws [B, 3]: whether and how widely to blur, whether to sharpen."""
+        blurred = np.flatnonzero(draws[:, 0] < self.blur)
+        if len(blurred):
+            low, high = self.blur_sigma
+            sigmas = low + draws[blurred, 1] * (high - low)
+            weights = to_device(pixel.gaussian_weights(sigmas, self.blur_pixels), pixels.device)
+            rows = to_device(blurred, pixels.device)
+            pixels = pixels.index_copy(0, rows, pixel.gaussian_blur(pixels.index_select(0, rows), weights))
+        sharpened = np.flatnonzero(draws[:, 2] < self.sharpen)
+        if len(sharpened):
+            rows = to_device(sharpened, pixels.device)
+            factors = torch.full((len(sharpened),), self.sharpness, device=pixels.device)
+            pixels = pixels.index_copy(0, rows, pixel.sharpness(pixels.index_select(0, rows), factors))
+        return pixels
+
     def _fill(self, device: torch.device) -> Tensor:
         if device not in self._fill_on:
             self._fill_on[device] = fill_colour(self.fill, device)
@@ -171,6 +207,15 @@ class Augmentation:
         if self.cutout is not None and not 1 <= self.cutout < height:
             raise ConfigError(
                 f"augment.cutout={self.cutout}: images have {height} pixels a side; allowed is 1 to {height - 1}"
+            )
+        if self.blur and (self.blur_pixels % 2 != 1 or not 1 <= self.blur_pixels < 2 * height):
+            raise ConfigError(
+                f"augment.blur_pixels={self.blur_pixels}: allowed is an odd number of at most {2 * height - 1}, for "
+                f"images of {height} pixels a side"
+            )
+        if self.blur and (len(self.blur_sigma) != 2 or not 0 < self.blur_sigma[0] <= self.blur_sigma[1]):
+            raise ConfigError(
+                f"augment.blur_sigma={list(self.blur_sigma)}: allowed are two ascending positive numbers, in pixels"
             )
         if policy is not None and policy not in POLICIES:
             raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -35,9 +35,12 @@ class FileCrop:
     Args:
         size: side in pixels of what comes out.
         resize: for evaluation: the middle ``size`` of an image whose short side is ``resize``. None is 8/7 of ``size``
-            (256 for 224).
-        random: train on random-resized crops (Szegedy et al., CVPR 2015); else on evaluation's crop.
-        scale: share of the area that a random crop covers.
+            (256 for 224). Twice the same number, such as (510, 510): of an image that was stretched to a square of
+            that side (HERBS and PIM).
+        random: train on random crops; else on evaluation's.
+        window: random crops are windows of ``size`` pixels a side of the image resized as for evaluation (torchvision's
+            Resize and RandomCrop). Without it they are random-resized crops (Szegedy et al., CVPR 2015).
+        scale: share of the area that a random-resized crop covers.
         ratio: its width over its height.
         reduced: decode a JPEG at a half, a quarter or an eighth of its size, which is faster, where a random crop has
             ``size`` pixels a side even then. Its pixels differ a little from those of the whole image resized;
@@ -51,16 +54,18 @@ class FileCrop:
         self,
         size: int,
         *,
-        resize: int | None = None,
+        resize: int | Sequence[int] | None = None,
         random: bool = False,
+        window: bool = False,
         scale: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         reduced: bool = True,
     ) -> None:
         self.size = size
         self.reduced = reduced
-        self.resize = round(size * 8 / 7) if resize is None else resize
+        self.resize, self.stretch = _resize(round(size * 8 / 7) if resize is None else resize)
         self.random = random
+        self.window = window
         self.scale = (float(scale[0]), float(scale[1]))
         self.ratio = (float(ratio[0]), float(ratio[1]))
         if size < 1 or self.resize < size:
@@ -72,9 +77,29 @@ class FileCrop:
 
     def centre_box(self, width: int, height: int) -> Box:
         """The middle ``size / resize`` of the short side; without the rounding of a resize and a crop done apart."""
-        side = min(width, height) * self.size / self.resize
-        left, top = (width - side) / 2, (height - side) / 2
-        return left, top, left + side, top + side
+        across, down = self._window(width, height)
+        left, top = (width - across) / 2, (height - down) / 2
+        return left, top, left + across, top + down
+
+    def window_box(self, width: int, height: int, uniform: np.ndarray) -> Box:
+        """A window at a random place; the places are the whole pixels of the resized image, as torchvision's are.
+
+        Args:
+            uniform: float64 [4 or more] in [0, 1): the third says how far down, the fourth how far right.
+        """
+        across, down = self._window(width, height)
+        # pixels of the resized image (torchvision cuts its longer side to whole ones) by which the window can move
+        free_right, free_down = int(width * self.size / across) - self.size, int(height * self.size / down) - self.size
+        left = int(uniform[3] * (free_right + 1)) * across / self.size
+        top = int(uniform[2] * (free_down + 1)) * down / self.size
+        return left, top, left + across, top + down
+
+    def _window(self, width: int, height: int) -> tuple[float, float]:
+        """Width and height, in pixels of the file, of what becomes ``size`` x ``size`` of the resized image."""
+        share = self.size / self.resize
+        if self.stretch:
+            return width * share, height * share
+        return min(width, height) * share, min(width, height) * share
 
     def random_box(self, width: int, height: int, uniform: np.ndarray) -> Box:
         """A random-resized crop in whole pixels, by torchvision's rule.
@@ -104,7 +129,7 @@ class FileCrop:
 
         Args:
             opened: what Pillow opens (a path, a binary stream), or a decoded image.
-            uniform: for a random crop, see `random_box`; None for evaluation's.
+            uniform: for a random crop, see `random_box` and `window_box`; None for evaluation's.
             exif: turn the image as its EXIF orientation says, see `ltr.data.source.ImageFiles`.
 
         Returns:
@@ -125,7 +150,9 @@ class FileCrop:
             return self._cut(to_rgb(ImageOps.exif_transpose(file) if exif else file), box)
 
     def _box(self, width: int, height: int, uniform: np.ndarray | None) -> Box:
-        return self.centre_box(width, height) if uniform is None else self.random_box(width, height, uniform)
+        if uniform is None:
+            return self.centre_box(width, height)
+        return self.window_box(width, height, uniform) if self.window else self.random_box(width, height, uniform)
 
     def _divisor(self, box: Box) -> int:
         """The largest of 8, 4 and 2 after which the box has still ``size`` pixels a side; 1 where there is none."""
@@ -134,6 +161,18 @@ class FileCrop:
 
     def _cut(self, image: Image.Image, box: Box) -> np.ndarray:
         return np.asarray(image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box))
+
+
+def _resize(given: int | Sequence[int]) -> tuple[int, bool]:
+    """The side that an image is brought to, and whether it is stretched to a square of it."""
+    if isinstance(given, int):
+        return given, False
+    if len(given) != 2 or given[0] != given[1]:
+        raise ConfigError(
+            f"files.resize={list(given)}: allowed is the short side, such as 256, or twice the same number, such as "
+            "[510,510], to stretch images to a square"
+        )
+    return int(given[0]), True
 
 
 class Task(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,8 +46,8 @@ class DataModule(pl.LightningDataModule):
         num_workers: processes that decode image files.
         images: the source's images on the device, if another stage has them already.
         image_size: side in pixels that image files are brought to; None takes that of ``augment``.
-        image_resize: short side in pixels before evaluation's crop, where ``augment`` does not say; None is 8/7 of the
-            size.
+        image_resize: of image files before evaluation's crop, where ``augment`` does not say, see
+            `ltr.data.files.FileCrop`.
         max_skipped: share of an epoch's training images that may be replaced by others of their class because their
             files cannot be read, in [0, 1]; None: such a file is an error.
 
@@ -71,7 +71,7 @@ class DataModule(pl.LightningDataModule):
         num_workers: int = 0,
         images: ResidentImages | None = None,
         image_size: int | None = None,
-        image_resize: int | None = None,
+        image_resize: int | Sequence[int] | None = None,
         max_skipped: float | None = None,
     ) -> None:
         super().__init__()

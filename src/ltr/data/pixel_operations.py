@@ -12,6 +12,7 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def blend(start: Tensor, images: Tensor, factors: Tensor) -> Tensor:
@@ -110,6 +111,36 @@ def smooth(images: Tensor) -> Tensor:
     # no sum is half-way between two levels, 13 being odd
     smoothed[:, 1:-1, 1:-1] = total.div_(13).add_(0.5).to(torch.uint8)
     return smoothed
+
+
+def gaussian_blur(images: Tensor, weights: Tensor) -> Tensor:
+    """Along rows and columns with an odd number of weights each; beyond the border the image is mirrored.
+
+    Args:
+        weights: float32 [n, K] from `gaussian_weights`; K // 2 is less than the image's sides.
+    """
+    reach = weights.shape[1] // 2
+    blurred = images.permute(0, 3, 1, 2).float()
+    blurred = functional.pad(blurred, (reach, reach, reach, reach), mode="reflect").permute(0, 2, 3, 1)
+    for axis in (1, 2):
+        length = blurred.shape[axis] - 2 * reach
+        total = torch.zeros_like(blurred.narrow(axis, 0, length))
+        for offset, weight in enumerate(weights.unbind(1)):
+            # a product and a sum, not one fused operation: the rounding is the same everywhere
+            total += blurred.narrow(axis, offset, length) * weight.view(-1, 1, 1, 1)
+        blurred = total
+    return blurred.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def gaussian_weights(sigmas: np.ndarray, side: int) -> np.ndarray:
+    """float32 [n, side] that sum to 1: densities at the whole distances from the middle.
+
+    Args:
+        sigmas: float64 [n], in pixels.
+    """
+    distances = np.arange(side) - side // 2
+    densities = np.exp(-0.5 * (distances / sigmas[:, None]) ** 2)
+    return (densities / densities.sum(1, keepdims=True)).astype(np.float32)
 
 
 def affine(images: Tensor, coefficients: Tensor, fill: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class DataFacts:
     std: tuple[float, ...]
     class_names: tuple[str, ...]
     class_counts: tuple[int, ...]  # images per class in the train split
-    image_resize: int | None = None  # short side in pixels before evaluation's crop of image files, where a page says
+    image_resize: int | list[int] | None = None  # of image files before evaluation's crop, where a page says
     protocols: tuple[str, ...] = ("closed_set",)  # what the split is judged by
     background: int | None = None  # the label of the background, in a background split
 
