@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import pickle
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+import trees
+from ltr.cli import guarded
 from ltr.configuration.hydra_nodes import check_hydra
 from ltr.errors import CheckpointError, LtrError
+from ltr.files import file_digest
 from ltr.methods.checkpoint import describe, load_network
 
 SHORT = ("trainer.max_epochs=1", "trainer.precision=fp32", "trainer.limit_train_batches=1")
@@ -51,6 +56,58 @@ def test_a_state_that_was_swapped_for_a_pickle_is_set_aside(tmp_path, ltr_train)
     done = ltr_train(*SHORT)
     assert done.code == 0, done.err
     assert "set aside" in done.out
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("command", ["predict", "mine", "export"])
+def test_no_command_opens_a_pickle(tmp_path, capsys, command):
+    main = importlib.import_module(f"ltr.{command}_command").main
+    (tmp_path / "weights.ckpt").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
+    trees.put(tmp_path / "images" / "1.jpg", 0)
+    out = tmp_path / ("out.csv" if command == "predict" else "out")
+    images = [] if command == "export" else [str(tmp_path / "images")]
+    assert guarded(lambda: main([str(tmp_path / "weights.ckpt"), *images, "--out", str(out)])) == 1
+    assert "never loaded" in capsys.readouterr().err
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_pickled_arrays_of_a_stored_stage_are_not_opened(tmp_path, ltr_train):
+    done = ltr_train(*SHORT, "method=ncm")
+    assert done.code == 0, done.err
+    (arrays,) = done.outputs.glob("stages/*/arrays.npz")
+    np.savez(arrays, class_means=np.array([Trap(tmp_path / "sprung")], dtype=object))
+    record = json.loads((arrays.parent / "stage.json").read_text())
+    record["files"][arrays.name] = file_digest(arrays)
+    (arrays.parent / "stage.json").write_text(json.dumps(record))
+    assert ltr_train(*SHORT, "method=ncm", "evaluation.top_k=2").code == 1
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("os.system", "posix.system", "subprocess.Popen", "builtins.exec", "pathlib.Path.touch", "hydra.utils.call"),
+        # by another name inside an allowed package
+        *("ltr.files.os.system", "ltr.files.shutil.os.system", "ltr.runs.launch.subprocess.Popen"),
+        *("torch.nn.functional.torch.load", "torch.optim.optimizer.torch.hub.load", "ltr.errors.LtrError.__class__"),
+        *("ltr.files.write_text.__globals__", "ltr.files.write_text.__call__", "ltr.configuration.targets.Any"),
+    ],
+)
+def test_a_page_of_somebody_else_names_no_foreign_code(tmp_path, target, ltr_train):
+    page = tmp_path / "pages" / "loss" / "theirs.yaml"
+    page.parent.mkdir(parents=True)
+    page.write_text(f"_target_: {target}\n")
+    done = ltr_train(f"--config-dir={tmp_path / 'pages'}", "loss=theirs", "stages=plan")
+    assert done.code == 2
+    assert f"loss._target_={target}" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_function_of_ours_is_not_called_with_what_a_page_says(tmp_path, ltr_train):
+    page = tmp_path / "pages" / "loss" / "theirs.yaml"
+    page.parent.mkdir(parents=True)
+    page.write_text(f"_target_: ltr.files.write_text\npath: {tmp_path / 'sprung'}\ntext: x\n")
+    assert ltr_train(f"--config-dir={tmp_path / 'pages'}", "loss=theirs", *SHORT).code == 2
     assert not (tmp_path / "sprung").exists()
 
 
