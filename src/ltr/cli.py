@@ -77,6 +77,13 @@ def report_runs() -> None:
     sys.exit(_process(lambda: guarded(lambda: main(sys.argv[1:]))))
 
 
+def dashboard() -> None:
+    """Entry point of ``ltr-dashboard``."""
+    from ltr.dashboard_command import main
+
+    sys.exit(_process(lambda: guarded(lambda: main(sys.argv[1:]))))
+
+
 def train_main(argv: list[str]) -> int:
     """``ltr-train`` with these arguments; returns the exit code."""
     return guarded(lambda: _train(argv))
