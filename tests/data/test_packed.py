@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import pickle
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -123,6 +127,34 @@ def test_a_killed_run_goes_on_with_the_chunks_that_it_had(birds, tmp_path, monke
     assert not (tmp_path / "p").exists()
     assert packed(birds, tmp_path / "p").fingerprint == whole
     assert len(looked_at) == 20 + 14  # two chunks of eight were whole
+    assert not (tmp_path / "p.parts").exists()
+
+
+SLOWLY = """
+import sys, time
+from ltr.data import packing
+from ltr.data.sources.birds import cub
+from pathlib import Path
+
+packing.CHUNK, packing._PIECE = 8, 3
+one = packing._one
+packing._one = lambda *given: (time.sleep(0.05), one(*given))[1]
+packing.pack(cub(root=sys.argv[1]), {page}, Path(sys.argv[2]), size=8, format="jpeg")
+""".replace("{page}", repr(PAGE))
+
+
+def test_packing_that_was_killed_ends_with_the_same_bytes(birds, tmp_path):
+    packed(birds, tmp_path / "whole", format="jpeg")
+    command = [sys.executable, "-W", "ignore", "-c", SLOWLY, str(tmp_path), str(tmp_path / "p")]
+    process = subprocess.Popen(command)
+    until = time.monotonic() + 60
+    while not (tmp_path / "p.parts" / "000001.arrow").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert sorted(part.name for part in (tmp_path / "p.parts").glob("*.arrow")) == ["000000.arrow", "000001.arrow"]
+    packed(birds, tmp_path / "p", format="jpeg")
+    assert (tmp_path / "p").read_bytes() == (tmp_path / "whole").read_bytes()
     assert not (tmp_path / "p.parts").exists()
 
 
