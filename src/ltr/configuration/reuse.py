@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from ltr.configuration.allowed import problem, shown
 from ltr.configuration.check import refuse
 from ltr.configuration.overrides import parse
@@ -74,7 +76,10 @@ def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
         given = result.get(group)
         defaults = {key: value for key, value in read_page(f"{group}/default").items() if key != "_allowed_"}
         result[group] = {**defaults, **(given if isinstance(given, Mapping) else {})}
-    return result
+    # a default may refer to another key, as scorers do to the method's
+    referred = OmegaConf.create({key: result.get(key) or {} for key in ("method", "evaluation", "trainer", "paths")})
+    resolved: Any = OmegaConf.to_container(referred, resolve=True)
+    return result | {group: resolved[group] for group in ("evaluation", "trainer", "paths")}
 
 
 def _is_page(node: Any) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ltr.report.compose import Options, as_text, composed
+from ltr.report import formats
+from ltr.report.compose import Options, composed
 from ltr.report.gather import Finished, Found
 
 
@@ -17,7 +18,8 @@ def judged_table(found: Sequence[tuple[str, Path, dict[str, Any]]]) -> str:
         found: of each checkpoint what it is called, its folder and its ``result.json``.
     """
     runs = [_as_run(number, *one) for number, one in enumerate(found)]
-    return as_text(composed(Found(runs), Options(by=("checkpoint",))), "table")
+    tables = [formats.plain(part.sheet) for part in composed(Found(runs), Options(by=("checkpoint",))).parts]
+    return "\n\n".join([*tables, "Fractions in percent; * the best of a column."])
 
 
 def _as_run(number: int, label: str, path: Path, result: dict[str, Any]) -> Finished:
