@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup check train test test-all lint type bench clean
+.PHONY: help setup check train test test-all lint type docs bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,8 +46,11 @@ lint: $(STAMP)  ## format and lint
 type: $(STAMP)  ## type check
 	$(BIN)/mypy
 
+docs: $(STAMP)  ## the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: $(STAMP)  ## all benchmarks, as ratios
 	for script in scripts/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
 clean:  ## remove .venv and caches (outputs stay)
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,16 +94,20 @@ def official_trees(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def small_sources(monkeypatch, official_trees):
-    """Small data sets in the place of the real ones.
+def small_sources(monkeypatch, put_small_sources):
+    """Small data sets in the place of the real ones, see `put_small_sources`."""
+    put_small_sources(monkeypatch)
+
+
+@pytest.fixture
+def put_small_sources(official_trees) -> Callable[[pytest.MonkeyPatch], None]:
+    """A function that puts small data sets in the place of the real ones.
 
     Random images in the shapes of CIFAR, MNIST and SVHN, 120 train and 4 test images per class; ``paths.data`` holds
     miniatures of what is read from files.
     """
     from ltr.data import source as source_module
     from ltr.data.sources import cifar, mnist, torchvision_sets
-
-    monkeypatch.setenv("LTR_DATA", str(official_trees))
 
     def small(name: str, classes: int, shape: tuple[int, int, int]):
         def make(*, root: str, download: bool = False) -> source_module.Source:
@@ -122,7 +127,11 @@ def small_sources(monkeypatch, official_trees):
         make.__module__ = "ltr.data.sources"
         return make
 
-    monkeypatch.setattr(cifar, "cifar10", small("cifar10", 10, (32, 32, 3)))
-    monkeypatch.setattr(cifar, "cifar100", small("cifar100", 100, (32, 32, 3)))
-    monkeypatch.setattr(mnist, "mnist", small("mnist", 10, (28, 28, 1)))
-    monkeypatch.setattr(torchvision_sets, "svhn", small("svhn", 10, (32, 32, 3)))
+    def put(patch: pytest.MonkeyPatch) -> None:
+        patch.setenv("LTR_DATA", str(official_trees))
+        patch.setattr(cifar, "cifar10", small("cifar10", 10, (32, 32, 3)))
+        patch.setattr(cifar, "cifar100", small("cifar100", 100, (32, 32, 3)))
+        patch.setattr(mnist, "mnist", small("mnist", 10, (28, 28, 1)))
+        patch.setattr(torchvision_sets, "svhn", small("svhn", 10, (32, 32, 3)))
+
+    return put

@@ -1,0 +1,95 @@
+"""Pages of the documentation lead somewhere, name files that exist, and say what a page of their kind must say."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+
+from manual_pages import PAGES, ROOT, fences, without_fences
+
+METHOD_PAGES = [page for page in PAGES if page.startswith("docs/methods/") and not page.endswith("index.md")]
+HEADINGS = ["Equation", "Command", "Defaults", "Paper and code", "Numbers", "Result keys", "Reference"]
+NOT_MADE = "not made yet"
+
+
+def text(page: str) -> str:
+    return PAGES[page].read_text(encoding="utf-8")
+
+
+def section(page: str, heading: str) -> str:
+    return re.split(r"^## ", text(page).partition(f"\n## {heading}\n")[2], flags=re.MULTILINE)[0]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", without_fences(page)):
+        if not target.startswith(("http:", "https:")):
+            assert (PAGES[page].parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_are_named_exist(page):
+    for name in re.findall(r"`(conf/[\w/]+\.yaml|(?:scripts|tests|src/ltr)/[\w/]+\.py)", text(page)):
+        assert (ROOT / name).is_file(), name
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_block_says_its_language(page):
+    for fence in fences(page):
+        assert fence.language in ("bash", "python", "yaml", "csv", "text"), f"line {fence.line}"
+
+
+def test_the_index_leads_to_every_page():
+    index = text("docs/index.md")
+    for page in PAGES:
+        name = page.removeprefix("docs/")
+        if page.startswith("docs/") and page not in METHOD_PAGES and name != "index.md":
+            assert f"({name})" in index, name
+
+
+def test_the_navigation_holds_every_page_once():
+    class AnyTag(yaml.SafeLoader):
+        pass
+
+    AnyTag.add_multi_constructor("tag:", lambda loader, tag, node: None)
+    named = re.findall(r"[\w/]+\.md", str(yaml.load((ROOT / "mkdocs.yml").read_text(), AnyTag)["nav"]))
+    assert sorted(named) == sorted(page.removeprefix("docs/") for page in PAGES if page.startswith("docs/"))
+
+
+def test_the_readme_is_shorter_than_two_screens():
+    assert len(text("README.md").splitlines()) <= 110
+
+
+@pytest.mark.parametrize("page", METHOD_PAGES)
+def test_a_methods_page_has_its_headings_in_order(page):
+    found = re.findall(r"^## (.+)$", text(page), re.MULTILINE)
+    assert [heading for heading in found if heading in HEADINGS] == HEADINGS
+
+
+@pytest.mark.parametrize("page", METHOD_PAGES)
+def test_a_methods_idea_takes_three_sentences(page):
+    idea = text(page).partition("\n")[2].partition("\n## ")[0]
+    assert len(re.findall(r"[.!?](?=\s|$)", idea)) == 3, idea
+
+
+@pytest.mark.parametrize("page", METHOD_PAGES)
+def test_a_methods_numbers_are_those_of_the_results(page):
+    head, rule, *rows = [line for line in section(page, "Numbers").splitlines() if line.startswith("|")]
+    assert (head, rule) == ("| | ours | published |", "|---|---|---|")
+    for row in rows:
+        _, what, ours, published, _ = (cell.strip() for cell in row.split("|"))
+        numbers = re.findall(r"\d+\.\d+", ours)
+        assert ours == NOT_MADE or numbers, f"{what}: '{NOT_MADE}', or a number"
+        assert published, what
+        for number in numbers:
+            assert number in text("docs/results.md"), f"{what}: {number} is not in docs/results.md (any more)"
+
+
+def test_every_method_page_of_the_configuration_is_in_the_table_of_methods():
+    index = text("docs/methods/index.md")
+    named = re.findall(r"^\|.*?\| `(\w+)` \|", index, re.MULTILINE)
+    assert sorted(named) == sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
+    for page in METHOD_PAGES:
+        assert f"({page.removeprefix('docs/methods/')})" in index, page
