@@ -1,6 +1,6 @@
 """A miniature of iNaturalist 2017 in the official folders and files, of drawn pictures: to try what reads it.
 
-    python scripts/miniature.py DEST [--background 60] [--train 6] [--test 2]
+    python scripts/miniature.py DEST [--background 20] [--train 6] [--test 2]
     ltr-train method=crt dataset=inat_bg paths.data=DEST backbone.name=resnet18 dataset.image_size=64
 
 ``DEST/inat2017`` gets ``train2017.json``, ``val2017.json`` and ``train_val_images/``. The categories are the 100 of
@@ -80,7 +80,7 @@ def draw(root: Path, background: int, train: int, test: int) -> dict[str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dest", type=Path, metavar="DEST", help="folder to be given as paths.data")
-    parser.add_argument("--background", type=int, default=60, help="background categories")
+    parser.add_argument("--background", type=int, default=20, help="background categories")
     parser.add_argument("--train", type=int, default=6, help="training images of a foreground category")
     parser.add_argument("--test", type=int, default=2, help="test images of a category")
     options = parser.parse_args()
