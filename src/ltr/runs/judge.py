@@ -25,6 +25,7 @@ from ltr.methods.checkpoint import FORMAT, describe, described_network, read_che
 from ltr.methods.foreign import foreign_network
 from ltr.runs.device import keep_freed_memory, resolve_device, resolve_precision
 from ltr.runs.evaluate import Judged, evaluate, examples_of
+from ltr.runs.failures import explained, out_of_memory_judging
 from ltr.runs.fitting import check_judgeable, fit, fitted_dataset
 from ltr.runs.plan import data_facts
 from ltr.runs.protocols import parts_judged, protocols_of
@@ -211,7 +212,8 @@ def _judge(candidate: Candidate, part: str, data: Data) -> Judgement:
         def protocols(link: str, keep: bool) -> list[Any]:
             return protocols_of(split, config["evaluation"], link, device, keep)
 
-        return evaluate(found.predictor, loaders, protocols, device, precision, thresholds)
+        with explained(f"{candidate.label}, {name}", lambda: out_of_memory_judging(module.eval_batch_size)):
+            return evaluate(found.predictor, loaders, protocols, device, precision, thresholds)
 
     thresholds = {}
     if part == "test" and "open_set" in split.protocols and len(split.val):

@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from rich.console import Console
 
 from ltr.configuration.targets import check_arguments, instantiate
@@ -19,12 +17,11 @@ from ltr.data.source import Source
 from ltr.data.splits import save_split
 from ltr.errors import CheckpointError, ConfigError, DataError, Interrupted
 from ltr.files import link_or_copy, write_json
-from ltr.methods.base import ImageClassifier
 from ltr.methods.checkpoint import network_checkpoint, write_checkpoint
 from ltr.methods.stage import StageOutput
 from ltr.runs import group
-from ltr.runs.device import autocast, device_name, keep_freed_memory
-from ltr.runs.evaluate import Judged, evaluate
+from ltr.runs.device import device_name, keep_freed_memory
+from ltr.runs.evaluate import Judged, evaluate, examples_of
 from ltr.runs.failures import explained, out_of_memory_judging
 from ltr.runs.interrupt import StopRequest, requeue, stop_request
 from ltr.runs.kept_for_pictures import keep_for_pictures
@@ -48,8 +45,6 @@ from ltr.runs.result import (
 )
 from ltr.runs.stages import ARRAYS, Stages
 from ltr.runs.store import StageStore
-
-EXAMPLES = 16  # test images that a method may show something of
 
 
 def run(
@@ -282,14 +277,9 @@ class _Run:
                 )
 
     def _keep_examples(self, predictor: Any) -> None:
-        """What the method shows of a few test images, spread over the classes, for pictures."""
-        if type(predictor).examples is ImageClassifier.examples:
-            return  # nothing: no image need be read
+        """What the method shows of a few test images, for pictures."""
         data = self.stages.data_module(self.plan[-1].settings, self.plan[-1].role)
-        places = np.linspace(0, len(self.split.test) - 1, min(EXAMPLES, len(self.split.test))).astype(np.int64)
-        (batch,) = list(data.evaluation_loader(self.split.test[places]))[:1]
-        with torch.inference_mode(), autocast(self.device, self.precision):
-            arrays = predictor.examples(batch.images, batch.labels)
+        arrays = examples_of(predictor, predictor, data, self.device, self.precision)
         if arrays:
             write_arrays(self.directory / "artifacts" / "examples.npz", arrays)
 
