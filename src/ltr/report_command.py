@@ -7,9 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ltr.errors import ConfigError
+from ltr.errors import ConfigError, DataError
 from ltr.predict_command import Parser, at_least, parsed
+
+if TYPE_CHECKING:
+    from ltr.report.compose import Part
 
 FORMATS = ("table", "markdown", "latex", "csv", "html")
 
@@ -39,6 +43,9 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--curve", default="", metavar="KEY,...", help="further settings whose sweeps are curves")
     parser.add_argument("--level", type=float, default=0.95, metavar="P", help="of intervals (default: 0.95)")
+    parser.add_argument(
+        "--figures", choices=("two", "all"), default="", help="first draw these figures of every run, from its files"
+    )
     parser.add_argument("--pictures", type=int, default=20, metavar="N", help="runs whose pictures the HTML holds")
     arguments = parsed(parser, argv)
     if arguments is None:
@@ -53,6 +60,20 @@ def main(argv: Sequence[str]) -> int:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _draw(parts: Sequence[Part], which: str) -> None:
+    """The figures of every run of a report; a run whose files are damaged is said and left out."""
+    from ltr.report.figures import draw
+
+    lines = [line for part in parts for line in (*part.section.lines, *part.section.apart)]
+    folders = list(dict.fromkeys(run.path for line in lines for run in line.runs))
+    for place, folder in enumerate(folders, start=1):
+        try:
+            written = draw(folder, which)
+            print(f"{place}/{len(folders)} {folder}: {len(written)} figures", file=sys.stderr)
+        except DataError as error:
+            print(f"warning: {error}", file=sys.stderr)
 
 
 def _report(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
@@ -70,6 +91,8 @@ def _report(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
         level=arguments.level,
     )
     report = composed(found, options)
+    if arguments.figures:
+        _draw(report.parts, arguments.figures)
     for line in report.warnings:
         print(f"warning: {line}", file=sys.stderr)
     out = arguments.out

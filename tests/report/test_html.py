@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 from html.parser import HTMLParser
@@ -12,6 +14,7 @@ import pytest
 from made_up_outputs import per_class, predictions, write
 from PIL import Image
 
+from ltr.errors import DataError
 from ltr.report.compose import Options, Report, composed
 from ltr.report.gather import finished_runs
 from ltr.report.html import html_report
@@ -68,6 +71,8 @@ def outputs(tmp_path) -> Path:
         predictions(folder, labels, np.arange(60) % 10 < 5 + place)
         (folder / "figures").mkdir()
         Image.new("RGB", (4, 4)).save(folder / "figures" / "accuracy_by_frequency.png")
+        if method == "erm":
+            Image.new("RGB", (2000, 1000)).save(folder / "figures" / "training_curves.png")
     for beta in (0.5, 0.9, 0.99):
         config = {"loss.beta": beta, "name": f"{HOSTILE} {beta}"}
         write(tmp_path, "cb", metrics={"few": beta / 2, "balanced_accuracy": 0.2}, config=config)
@@ -80,7 +85,7 @@ def test_the_page_is_well_formed_and_asks_for_nothing_outside(outputs):
     for _, attributes in page.tags:
         for name in ("src", "href", "data", "action"):
             value = attributes.get(name)
-            assert value is None or value.startswith(("data:image/png;base64,", "#")), value
+            assert value is None or value.startswith(("data:image/webp;base64,", "#")), value
         assert not any(name.startswith("on") for name in attributes)
     assert not page.all("link")
     policy = next(meta["content"] for meta in page.all("meta") if meta.get("http-equiv"))
@@ -90,7 +95,7 @@ def test_the_page_is_well_formed_and_asks_for_nothing_outside(outputs):
 def test_names_are_text_whatever_they_hold(outputs):
     page = Page(html_report(report(outputs)))
     assert any(HOSTILE in cell for cell in page.texts["td"])
-    assert len(page.all("img")) == 3  # the pictures alone
+    assert len(page.all("img")) == 4  # the pictures alone
     blocks = [json.loads(block) for block in page.texts["script"] if block.startswith("{")]
     assert [block["names"][0] for block in blocks] == [HOSTILE]
 
@@ -133,6 +138,21 @@ def test_sweeps_are_drawn(outputs):
 def test_no_more_pictures_than_asked_for(outputs):
     assert len(Page(html_report(report(outputs), pictures=1)).all("img")) == 1
     assert not Page(html_report(report(outputs), pictures=0)).all("img")
+
+
+def test_pictures_are_made_for_a_screen(outputs):
+    page = Page(html_report(report(outputs)))
+    (large,) = [image for image in page.all("img") if image["alt"] == "training curves"]
+    data = base64.b64decode((large["src"] or "").removeprefix("data:image/webp;base64,"))
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.size == (1120, 560)
+
+
+def test_a_damaged_picture_is_named(outputs):
+    (path,) = outputs.rglob("training_curves.png")
+    path.write_bytes(b"half")
+    with pytest.raises(DataError, match=r"training_curves\.png is damaged"):
+        html_report(report(outputs))
 
 
 def test_runs_without_tables_or_pictures_make_a_page(tmp_path):

@@ -37,6 +37,8 @@ def folder(tmp_path_factory) -> Path:
         (run / "figures").mkdir()
         noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
         Image.fromarray(noise).save(run / "figures" / "accuracy_by_frequency.png")
+        if method != "erm":
+            Image.fromarray(noise).save(run / "figures" / "confusion.png")
     for beta in (0.5, 0.9, 0.99):
         metrics, config = {"few": beta / 2, "balanced_accuracy": 0.2}, {"loss.beta": beta, "name": f"cb {beta}"}
         write(folder / "outputs", "cb", metrics=metrics, config=config)
@@ -92,11 +94,20 @@ def test_a_point_of_a_sweep_says_its_value(page):
 
 
 def test_pictures_are_shown(page):
-    assert page.ask("[...document.images].map(image => image.naturalWidth)") == [60, 60, 60]
+    assert page.ask("[...document.images].map(image => image.naturalWidth)") == [60] * 5
+
+
+def test_one_picture_of_all_runs_can_be_chosen(page):
+    page.ask(
+        "(choice => (choice.value = 'confusion', choice.dispatchEvent(new Event('change'))))"
+        "(document.querySelector('.runs select'))"
+    )
+    shown = page.ask("[...document.images].filter(image => image.checkVisibility()).map(image => image.alt)")
+    assert shown == ["confusion", "confusion"]
 
 
 def test_nothing_is_asked_of_a_network_and_names_run_no_code(page):
     assert [
-        address for address in page.requests if not address.startswith(("file:", "data:image/png;", "about:"))
+        address for address in page.requests if not address.startswith(("file:", "data:image/webp;", "about:"))
     ] == []
     assert page.ask("document.title").endswith("finished runs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,12 +13,14 @@ from ltr.errors import DataError
 from ltr.evaluation.groups import GROUPS
 from ltr.report.comparison import Line, Section
 from ltr.report.compose import Part, Report
+from ltr.report.figures import FIGURES
 from ltr.report.html_page import data_block, page, text
 from ltr.report.series import Curve
 from ltr.report.sheet import LEGEND, Cell, Sheet, heading, value_text
 
 _LINES_PER_CLASS = 24  # of a section, whose classes are shown
 _COLUMNS = ("class_name", "train_count", "group", "accuracy")
+_PICTURE_WIDTH = 1120  # pixels
 _PER_CLASS_RUNS = 600  # of all sections: their files are opened
 
 
@@ -198,24 +201,53 @@ def _per_class(section: Section, budget: dict[str, int]) -> str:
 
 
 def _pictures(lines: Sequence[Line], budget: dict[str, int]) -> str:
-    """The figures of the first run of each line, embedded."""
-    blocks = []
+    """The figures of the first run of each line, embedded; one of them can be chosen to stand beside the others'."""
+    blocks, kinds = [], {}
     for line in lines:
         if budget["pictures"] <= 0:
             break
         run = line.runs[0]
-        figures = [_figure(path) for path in sorted((run.path / "figures").glob("*.png"))]
+        paths = sorted((run.path / "figures").glob("*.png"), key=_place)
+        figures = [_figure(path) for path in paths]
         if figures:
+            kinds |= {path.stem: None for path in paths}
             budget["pictures"] -= 1
             title = f"{line.label}, seed {run.seed}"
             blocks.append(
                 f'<details><summary>{text(title)}</summary><div class="pictures">{"".join(figures)}</div>'
                 f'<p class="note">{text(run.path)}</p></details>'
             )
-    return f"<h3>Pictures</h3>{''.join(blocks)}" if blocks else ""
+    options = "".join(f'<option value="{text(kind)}">{text(kind.replace("_", " "))}</option>' for kind in kinds)
+    choice = f'<label>show <select><option value="">all of a run</option>{options}</select></label>'
+    return f'<div class="runs"><h3>Pictures</h3><p>{choice}</p>{"".join(blocks)}</div>' if blocks else ""
+
+
+def _place(path: Path) -> tuple[int, str]:
+    """The order of the figures in every run; those of other versions come last."""
+    return (list(FIGURES).index(path.stem) if path.stem in FIGURES else len(FIGURES), path.stem)
 
 
 def _figure(path: Path) -> str:
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    data = base64.b64encode(_small(path)).decode("ascii")
     name = text(path.stem.replace("_", " "))
-    return f'<figure><img alt="{name}" src="data:image/png;base64,{data}"><figcaption>{name}</figcaption></figure>'
+    return (
+        f'<figure data-kind="{text(path.stem)}"><img alt="{name}" src="data:image/webp;base64,{data}">'
+        f"<figcaption>{name}</figcaption></figure>"
+    )
+
+
+def _small(path: Path) -> bytes:
+    """A figure for a screen: a third of the size of its file."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            shown = image.convert("RGB")
+    except OSError as error:
+        raise DataError(f"{path} is damaged. Draw it anew: ltr-report {path.parents[1]} --figures all") from error
+    if shown.width > _PICTURE_WIDTH:
+        height = round(shown.height * _PICTURE_WIDTH / shown.width)
+        shown = shown.resize((_PICTURE_WIDTH, height), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    shown.save(file, "WEBP", quality=80)
+    return file.getvalue()

@@ -38,6 +38,7 @@ input[type=search], select {{ font: inherit; padding: .25em .5em; border: 1px so
 .other {{ color: var(--pale); fill: var(--pale); stroke: var(--pale) }}
 .axis {{ stroke: #bbb }} .grid {{ stroke: #e4e4e4 }} .dim {{ opacity: .12 }}
 .pictures {{ display: flex; flex-wrap: wrap; gap: 1em }} .pictures img {{ max-width: 560px; width: 100% }}
+.beside {{ display: flex; flex-wrap: wrap; gap: .5em 1em }} .beside > h3, .beside > p {{ width: 100%; margin: 0 }}
 figure {{ margin: 0 }} figcaption {{ color: #555; font-size: .9em; overflow-wrap: anywhere }}
 #tip {{ position: fixed; display: none; background: var(--ink); color: #fff; padding: .3em .6em; border-radius: 3px;
   font-size: 13px; pointer-events: none; max-width: 30em; white-space: pre-line; z-index: 2 }}
@@ -138,6 +139,20 @@ function perClass(block) {
   draw();
 }
 document.querySelectorAll(".perclass").forEach(perClass);
+for (const block of document.querySelectorAll(".runs")) {
+  block.querySelector("select").addEventListener("change", event => {
+    const kind = event.target.value;
+    for (const run of block.querySelectorAll("details")) {
+      let any = false;
+      for (const figure of run.querySelectorAll("figure")) {
+        figure.hidden = kind !== "" && figure.dataset.kind !== kind;
+        any = any || !figure.hidden;
+      }
+      run.open = kind !== "" && any;
+    }
+    block.classList.toggle("beside", kind !== "");
+  });
+}
 for (const mark of document.querySelectorAll("[data-tip]")) {
   mark.addEventListener("mousemove", event => show(mark.dataset.tip, event));
   mark.addEventListener("mouseleave", hide);
