@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -18,6 +20,7 @@ T = TypeVar("T")
 # one process may wait for another run's stage or for what rank 0 computes; a process that dies is noticed otherwise
 PATIENCE = timedelta(days=2)
 MEETING = timedelta(minutes=5)
+_POLL = 0.02  # seconds
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out", "connection was closed")
 
 
@@ -148,18 +151,40 @@ def in_turn() -> Iterator[None]:
 def _met(place: Place) -> Any:
     """The store of the processes, once all of them have come to it.
 
+    torchrun keeps its store when it starts processes again, with all that those before them wrote. So each process
+    draws a word, the first one shows the words that it finds until every process has recognised its own, and what
+    they write then is kept apart under these words.
+
     Raises:
         ProcessLost: one has not come in time.
     """
     store, _, _ = next(distributed.rendezvous(place.rendezvous, place.rank, place.world_size, timeout=MEETING))
-    store.set(f"ltr/{place.rank}", "here")
-    try:
-        store.wait([f"ltr/{rank}" for rank in range(place.world_size)], MEETING)
-    except RuntimeError as error:
-        raise ProcessLost(
-            f"the {place.world_size} processes of this run did not all start within {MEETING.seconds // 60} minutes"
-        ) from error
-    return store
+    own, until = secrets.token_hex(8), time.monotonic() + MEETING.total_seconds()
+    words = [f"ltr/word/{rank}" for rank in range(place.world_size)]
+    answers = [f"ltr/answer/{rank}" for rank in range(place.world_size)]
+
+    def read(keys: list[str]) -> list[str]:
+        return [store.get(key).decode() for key in keys] if store.check(keys) else []
+
+    store.set(words[place.rank], own)
+    shown = ""
+    while time.monotonic() < until:
+        if place.rank == 0 and shown != (found := ",".join(read(words))):
+            shown = found
+            store.set("ltr/shown", shown)
+        elif place.rank:
+            (shown,) = read(["ltr/shown"]) or [""]
+        if own in shown.split(","):
+            if read([answers[place.rank]]) != [shown]:
+                store.set(answers[place.rank], shown)
+            if place.rank == 0 and set(read(answers)) == {shown}:
+                store.set("ltr/agreed", shown)
+            if read(["ltr/agreed"]) == [shown]:
+                return distributed.PrefixStore(f"ltr/{shown}", store)
+        time.sleep(_POLL)
+    raise ProcessLost(
+        f"the {place.world_size} processes of this run did not all start within {MEETING.seconds // 60} minutes"
+    )
 
 
 def backend_of(place: Place, accelerator: str) -> str:

@@ -1,0 +1,64 @@
+"""Processes that come together in a store, whatever an earlier start of them has left there."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from torch import distributed
+
+from ltr.runs import group
+from ltr.runs.place import Place
+
+
+@pytest.fixture
+def come(monkeypatch):
+    """Let the process of a rank come to the common store, in a thread; the store that it gets is put into a list."""
+    common = distributed.HashStore()
+
+    def rendezvous(url, rank, world_size, timeout):
+        yield common, rank, world_size
+
+    monkeypatch.setattr(distributed, "rendezvous", rendezvous)
+
+    def one(rank: int, found: list, world_size: int = 2) -> threading.Thread:
+        place = Place(rank, world_size, rank, world_size, "env://")
+        thread = threading.Thread(target=lambda: found.append(group._met(place)), daemon=True)
+        thread.start()
+        return thread
+
+    return one
+
+
+def all_met(come, ranks: tuple[int, ...] = (0, 1)) -> list:
+    found: list = []
+    for thread in [come(rank, found, len(ranks)) for rank in ranks]:
+        thread.join(20)
+    assert len(found) == len(ranks)
+    return found
+
+
+@pytest.mark.parametrize("ranks", [(0, 1), (1, 0), (2, 0, 1)])
+def test_processes_meet_in_whatever_order_they_come(come, ranks):
+    first, *others = all_met(come, ranks)
+    first.set("said", "by one")
+    assert all(other.get("said") == b"by one" for other in others)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_was_started_again_waits_for_the_others_to_be(come, rank):
+    (left, _) = all_met(come)
+    left.set("said", "before")
+    found: list = []
+    come(rank, found)
+    time.sleep(0.3)
+    assert found == []
+    come(1 - rank, found).join(20)
+    assert not found[0].check(["said"])
+
+
+def test_one_that_does_not_come_is_an_error(come, monkeypatch):
+    monkeypatch.setattr(group, "MEETING", group.timedelta(seconds=0.2))
+    with pytest.raises(group.ProcessLost, match="did not all start"):
+        group._met(Place(0, 2, 0, 2, "env://"))
