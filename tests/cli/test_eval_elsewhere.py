@@ -330,6 +330,23 @@ def test_foreign_weights_that_do_not_fit_are_told_in_a_line(refused, foreign, wo
     assert words in refused(foreign[0], *arguments)
 
 
+class Trap:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_foreign_weights_are_never_unpickled(refused, tmp_path):
+    torch.save({"state_dict": {"weight": Trap(str(tmp_path / "sprung"))}}, tmp_path / "trap.pth")
+    assert "never loaded" in refused(tmp_path / "trap.pth", "dataset=digits", "backbone=digits_net")
+    assert not (tmp_path / "sprung").exists()
+
+
 # -- pictures -------------------------------------------------------------------------------------------------------
 
 
