@@ -170,9 +170,7 @@ class StopOnSignal(pl.Callback):
         self.request.listen()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        asked, due = self._asked(), False
-        if self.every != float("inf"):
-            due = bool(group.highest(int(time.monotonic() - self._saved > self.every))[0])
+        asked, due = self._asked(late=time.monotonic() - self._saved > self.every)
         if not asked and not due:
             return
         in_step = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
@@ -188,15 +186,15 @@ class StopOnSignal(pl.Callback):
         self._saved = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._asked() and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+        if self._asked()[0] and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
             self._leave(trainer)
 
-    def _asked(self) -> bool:
-        """Whether a process was asked to stop, as all of them know it after the same batch."""
-        asked = group.highest(self.request.signal or 0)[0]
+    def _asked(self, late: bool = False) -> tuple[bool, bool]:
+        """Whether a process was asked to stop, and whether one is ``late``; all know the same after the same batch."""
+        asked, due = group.highest(self.request.signal or 0, int(late))
         if asked and self.request.signal is None:
             self.request.signal = asked
-        return bool(asked)
+        return bool(asked), bool(due)
 
     def _leave(self, trainer: pl.Trainer) -> None:
         self.save(trainer)

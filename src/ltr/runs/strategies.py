@@ -94,6 +94,7 @@ def in_processes(page: Mapping[str, Any]) -> dict[str, Any]:
             cluster_environment=Started(place),
             find_unused_parameters=page["find_unused_parameters"],
             broadcast_buffers=False,
+            gradient_as_bucket_view=True,  # gradients lie where they are averaged: no copies at every step
         )
     return {
         "devices": place.local_world_size,
