@@ -97,8 +97,12 @@ class Line:
 
     @cached_property
     def seconds(self) -> float:
-        """What a run costs from nothing: the seconds of all its stages, whoever trained them; mean over seeds."""
-        return statistics.fmean(sum(number(stage.get("seconds")) for stage in run.stages) for run in self.runs)
+        """What a run costs from nothing: the seconds of all its stages, whoever trained them; mean over seeds.
+
+        NaN where its stages are not known.
+        """
+        costs = [sum(number(stage.get("seconds")) for stage in run.stages) for run in self.runs if run.stages]
+        return statistics.fmean(costs) if len(costs) == len(self.runs) else math.nan
 
     @cached_property
     def images_per_second(self) -> float:
