@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 
 import pytest
 from made_up_outputs import write
+from made_up_runs import curve_rows, per_class_table, write_predictions, write_run
 
 from ltr.cli import guarded
 
@@ -101,3 +103,20 @@ def test_warnings_go_to_standard_error(command, outputs):
     assert code == 0
     assert err == "warning: 1 unfinished runs are left out\n"
     assert "unfinished" not in out
+
+
+def test_figures_are_drawn_from_the_runs_files(command, tmp_path):
+    table = per_class_table(10, images=10)
+    for seed in (0, 1):
+        run_dir = write_run(tmp_path / f"outputs/{seed}", table, curve_rows({"main": 2}))
+        write_predictions(run_dir, table, 10)
+        result = json.loads((run_dir / "result.json").read_text())
+        result["config"] |= {"seed": seed, "name": "erm"}
+        (run_dir / "result.json").write_text(json.dumps(result))
+    (tmp_path / "outputs/1/per_class.parquet").write_bytes(b"half")
+    code, _, said = command("outputs", "--figures", "all")
+    assert code == 0, said
+    names = {path.stem for path in (tmp_path / "outputs/0/figures").iterdir()}
+    assert {"accuracy_by_frequency", "confusion", "reliability"} <= names
+    assert "1/2" in said
+    assert "per_class.parquet cannot be read" in said

@@ -107,7 +107,8 @@ def curve_drawing(curve: Curve) -> str:
         return bottom - (bottom - top) * (value - low) / (high - low)
 
     parts = []
-    for level in np.linspace(low, high, 5):
+    rule = 0.05 if high - low <= 0.2 else 0.1 if high - low <= 0.5 else 0.2
+    for level in np.arange(low, high + rule / 2, rule):
         parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y(level):.1f}" y2="{y(level):.1f}"/>')
         parts.append(f'<text x="{left - 7}" y="{y(level) + 4:.1f}" text-anchor="end">{100 * level:.3g}</text>')
     every = -(-len(curve.points) // 12)

@@ -149,6 +149,7 @@ for (const block of document.querySelectorAll(".runs")) {
         any = any || !figure.hidden;
       }
       run.open = kind !== "" && any;
+      run.hidden = kind !== "" && !any;
     }
     block.classList.toggle("beside", kind !== "");
   });
