@@ -1,12 +1,12 @@
 """A miniature of iNaturalist 2017 in the official folders and files, of drawn pictures: to try what reads it.
 
-    python scripts/miniature.py DEST [--background 20] [--train 6] [--test 2]
-    ltr-train method=crt dataset=inat_bg paths.data=DEST backbone.name=resnet18 dataset.image_size=64
+    python scripts/miniature.py DEST [--train 6] [--test 2]
+    ltr-train method=crt dataset=inat_bg paths.data=DEST backbone.name=resnet18 dataset.image_size=32
 
-``DEST/inat2017`` gets ``train2017.json``, ``val2017.json`` and ``train_val_images/``. The categories are the 100 of
-iNaturalist-BG's published list, with ``--train`` training images each, and ``--background`` others with ten times as
-many. A category is known by the colours of a shape and of what is behind it. It is no data set: numbers from it say
-that everything runs.
+``DEST/inat2017`` gets ``train2017.json``, ``val2017.json`` and ``train_val_images/``: all 5,089 categories, with
+``--train`` training images of each of the 100 that iNaturalist-BG's published list has as foreground, and one of each
+other; test images of the 100 (``--test`` of each) and of every twentieth other. A category is known by the colours of a
+shape and of what is behind it. It is no data set: numbers from it say that everything runs.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ltr.data.published import background_list, background_list_classes
-from ltr.errors import ConfigError
 
-WIDTH, HEIGHT = 96, 72
-COMMON = 10  # a background category has so many times the images of a foreground one
+WIDTH, HEIGHT = 48, 36
+TESTED = 20  # every so many background categories have a test image
 SUPERCATEGORIES = ("Aves", "Insecta", "Plantae")
 
 
@@ -37,10 +36,10 @@ def colour(number: int, brightness: float) -> tuple[int, int, int]:
 def picture(category: int, random: np.random.Generator) -> Image.Image:
     """A shape at a random place, before a plain ground with some noise."""
     image = Image.new("RGB", (WIDTH, HEIGHT), colour(category // 7, 0.5))
-    left, top = int(random.integers(4, WIDTH - 48)), int(random.integers(4, HEIGHT - 44))
+    left, top = int(random.integers(2, WIDTH - 24)), int(random.integers(2, HEIGHT - 20))
     draw = ImageDraw.Draw(image)
     shape = (draw.ellipse, draw.rectangle)[category % 2]
-    shape([left, top, left + 40, top + 36], fill=colour(category, 0.95))
+    shape([left, top, left + 20, top + 16], fill=colour(category, 0.95))
     noisy = np.asarray(image) + random.normal(0, 12, (HEIGHT, WIDTH, 3))
     return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 
@@ -49,28 +48,33 @@ def category_entry(number: int) -> dict[str, Any]:
     return {"id": number, "name": f"Species {number}", "supercategory": SUPERCATEGORIES[number % len(SUPERCATEGORIES)]}
 
 
-def draw(root: Path, background: int, train: int, test: int) -> dict[str, int]:
+def draw(root: Path, train: int, test: int) -> dict[str, int]:
     """Write the miniature below ``root``; images of each part."""
-    foreground = background_list("inat17_100", 0)
-    others = np.setdiff1d(np.arange(background_list_classes()), foreground)
-    chosen = others[np.linspace(0, len(others) - 1, background).astype(int)].tolist()
+    categories, foreground = range(background_list_classes()), set(background_list("inat17_100", 0))
+    others = [number for number in categories if number not in foreground]
+    counts = {
+        "train": {number: train if number in foreground else 1 for number in categories},
+        "val": dict.fromkeys(sorted(foreground), test) | dict.fromkeys(others[::TESTED], 1),
+    }
     random = np.random.default_rng(0)
     base, written = root / "inat2017", {}
-    for part, each in (("train", train), ("val", test)):
+    for part, of_category in counts.items():
         images, annotations = [], []
-        for number in [*foreground, *chosen]:
-            about = category_entry(int(number))
-            for _ in range(each * (COMMON if part == "train" and number in chosen else 1)):
+        for number, count in of_category.items():
+            about = category_entry(number)
+            folder = base / "train_val_images" / about["supercategory"] / about["name"]
+            folder.mkdir(parents=True, exist_ok=True)
+            for _ in range(count):
                 image = len(images) + (1_000_000 if part == "val" else 0)
-                path = f"train_val_images/{about['supercategory']}/{about['name']}/{image:07d}.jpg"
-                (base / path).parent.mkdir(parents=True, exist_ok=True)
-                picture(int(number), random).save(base / path, quality=90)
-                images.append({"id": image, "file_name": path, "width": WIDTH, "height": HEIGHT})
-                annotations.append({"id": image, "image_id": image, "category_id": int(number)})
+                path = folder / f"{image:07d}.jpg"
+                picture(number, random).save(path, quality=90)
+                name = path.relative_to(base).as_posix()
+                images.append({"id": image, "file_name": name, "width": WIDTH, "height": HEIGHT})
+                annotations.append({"id": image, "image_id": image, "category_id": number})
         content = {
             "images": images,
             "annotations": annotations[::-1],  # joined by image_id; the order says nothing
-            "categories": [category_entry(int(number)) for number in sorted([*foreground, *chosen])],
+            "categories": [category_entry(number) for number in categories],
         }
         (base / f"{part}2017.json").write_text(json.dumps(content), encoding="utf-8")
         written[part] = len(images)
@@ -80,13 +84,12 @@ def draw(root: Path, background: int, train: int, test: int) -> dict[str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dest", type=Path, metavar="DEST", help="folder to be given as paths.data")
-    parser.add_argument("--background", type=int, default=20, help="background categories")
     parser.add_argument("--train", type=int, default=6, help="training images of a foreground category")
-    parser.add_argument("--test", type=int, default=2, help="test images of a category")
+    parser.add_argument("--test", type=int, default=2, help="test images of a foreground category")
     options = parser.parse_args()
-    if min(options.background, options.train, options.test) < 1:
-        raise ConfigError("--background, --train and --test: allowed is 1 or more")
-    written = draw(options.dest, options.background, options.train, options.test)
+    if min(options.train, options.test) < 1:
+        parser.error("--train and --test: allowed is 1 or more")
+    written = draw(options.dest, options.train, options.test)
     print(f"{written['train']:,} training and {written['val']:,} validation images in {options.dest / 'inat2017'}")
 
 

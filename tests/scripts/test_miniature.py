@@ -1,0 +1,31 @@
+"""The drawn miniature of iNaturalist 2017: read by the data set's own reader, with the published foreground."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ltr.data.published import background_list
+from ltr.data.sources.inaturalist import inaturalist
+from ltr.data.split_background import background
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "miniature.py"
+
+
+@pytest.mark.filterwarnings("ignore:.*not the whole published")
+def test_the_published_background_split_is_made_of_the_miniature(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("miniature", SCRIPT)
+    miniature = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(miniature)
+    content = miniature.picture(7, np.random.default_rng(0))
+    monkeypatch.setattr(miniature, "picture", lambda *given: content)  # five thousand of them take seconds
+    assert miniature.draw(tmp_path, 2, 1) == {"train": 5189, "val": 350}
+    source = inaturalist(root=str(tmp_path), version="2017", folder="inat2017")
+    split = background(source, foreground="inat17_100")
+    assert split.class_counts.tolist() == [4989] + [2] * 100
+    assert [int(source.class_ids[np.flatnonzero(split.label_map == label)[0]]) for label in range(1, 101)] == (
+        background_list("inat17_100", 0)
+    )
