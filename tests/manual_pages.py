@@ -10,7 +10,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PAGES = {str(path.relative_to(ROOT)): path for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]}
 
-_FENCE = re.compile(r"^( *)```(\S*)[ \t]*([^\n]*)\n(.*?)^\1```[ \t]*$", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(
+    r"(?:^<!-- needs: ([^\n]+) -->\n)?^( *)```(\S*)[ \t]*([^\n]*)\n(.*?)^\2```[ \t]*$", re.DOTALL | re.MULTILINE
+)
 _TITLE = re.compile(r'title="([^"]+)"')
 _IN_TEXT = re.compile(r"(?<!`)`((?:\w+=\S+ )?(?:ltr-[a-z]+|python|scripts/\w+\.py|torchrun)\s[^`]+)`(?!`)")
 
@@ -20,15 +22,17 @@ class Fence:
     """A fenced block.
 
     Attributes:
-        line: of its first row of backticks, from 1.
+        line: where it begins, from 1.
         language: bash, python, yaml, csv or text.
         title: the file that a reader makes of it, "" where it is no file.
+        needs: what all its commands need, as a comment ``<!-- needs: ... -->`` above it says.
     """
 
     line: int
     language: str
     title: str
     text: str
+    needs: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,11 @@ def fences(page: str) -> list[Fence]:
     text = PAGES[page].read_text(encoding="utf-8")
     found = []
     for match in _FENCE.finditer(text):
-        indent, language, rest, body = match.groups()
+        needs, indent, language, rest, body = match.groups()
         title = _TITLE.search(rest)
         body = "".join(line.removeprefix(indent) for line in body.splitlines(keepends=True))
-        found.append(Fence(text.count("\n", 0, match.start()) + 1, language, title[1] if title else "", body))
+        line = text.count("\n", 0, match.start()) + 1
+        found.append(Fence(line, language, title[1] if title else "", body, needs or ""))
     return found
 
 
@@ -85,6 +90,6 @@ def commands_in_text(page: str) -> list[Command]:
     """Commands that stand between backticks in running text; they may need anything."""
     found = []
     for match in _IN_TEXT.finditer(without_fences(page)):
-        (command,) = commands(" ".join(match[1].split()))
+        (command,) = commands(re.sub(r"\[(-[^\]]*)\]", r"\1", " ".join(match[1].split())))  # [--flag]: if you like
         found.append(Command(command.words, command.environment, "what the text says"))
     return found

@@ -53,7 +53,8 @@ def follow(fence: Fence, folder: Path, stand_ins: Callable, monkeypatch) -> None
         path.write_text(fence.text, encoding="utf-8")
     if fence.language == "bash":
         for command in commands(fence.text):
-            typist.type_in(replace(command, needs="a queue") if fence.title else command, stand_ins)
+            needs = command.needs or fence.needs or ("a queue" if fence.title else "")
+            typist.type_in(replace(command, needs=needs), stand_ins)
     elif fence.title:
         return
     elif fence.language == "python":
