@@ -138,7 +138,7 @@ def resuming(folder: Path, overrides: list[str], rounds: int) -> str:
 
 def processes(folder: Path, overrides: list[str], rounds: int) -> str:
     """Images per second of one process with two threads, and of two with one."""
-    sides = {"one": (2, []), "two": (1, ["strategy=ddp", "trainer.devices=2"])}
+    sides: dict[str, tuple[int, list[str]]] = {"one": (2, []), "two": (1, ["strategy=ddp", "trainer.devices=2"])}
     rates: dict[str, list[float]] = {"one": [], "two": []}
     for turn in range(rounds):
         for side, (threads, more) in sides.items():
