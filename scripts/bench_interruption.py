@@ -22,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 RUN = "from ltr.cli import train; train()"
@@ -96,7 +95,7 @@ def ltr_train(folder: Path, overrides: list[str], before: str = "", threads: int
     return done.stdout
 
 
-def epochs_of(folder: Path) -> list[Mapping[str, str]]:
+def epochs_of(folder: Path) -> list[dict[str, str]]:
     """The rows of the one run in ``folder``, less its first epoch."""
     (path,) = folder.glob("*/*/*/metrics.csv")
     with open(path, newline="", encoding="utf-8") as file:
