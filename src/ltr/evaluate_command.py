@@ -90,11 +90,13 @@ class _Parser(argparse.ArgumentParser):
 def _judge(
     paths: Sequence[Path], what: Asked, split: str, out: Path, json: Path | None, config_dir: str | None
 ) -> None:
+    from ltr.configuration.check import refuse
     from ltr.configuration.judging import for_run
 
     found = _found(paths)
     # mistakes are told before what is heavy is imported
     configs = [None if config is None else for_run(config, what, config_dir) for _, config in found]
+    refuse(what.mistakes, "the command cannot be carried out")  # of files without a run's configuration
     from rich.console import Console
 
     from ltr.console import plain_warnings

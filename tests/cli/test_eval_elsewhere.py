@@ -163,6 +163,10 @@ def test_nothing_is_judged_if_one_of_several_cannot_be(refused, finished_run, tm
         assert words in err
 
 
+def test_what_is_neither_a_checkpoint_nor_an_override_is_told_of_a_lone_file_too(refused, altered_file, tmp_path):
+    assert "typo: there is no such run directory" in refused(altered_file, "typo", "dataset=digits")
+
+
 @pytest.fixture
 def altered_file(finished_run, tmp_path) -> Path:
     (tmp_path / "altered.ckpt").write_bytes((finished_run / "checkpoints" / "final.ckpt").read_bytes()[:5000])
