@@ -166,6 +166,7 @@ def _describe(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
 
 
 def _numbers(source: Source, split: Split, about: Any, many_above: int, few_below: int) -> Iterator[str]:
+    from ltr.data.split_open_set import openness
     from ltr.evaluation.groups import shot_groups
 
     counts = about.class_counts
@@ -175,6 +176,11 @@ def _numbers(source: Source, split: Split, about: Any, many_above: int, few_belo
     for part, images in about.images.items():
         inside = labels[getattr(split, part)] if part != "unknown" else source.labels[split.unknown]
         yield f"  {part:<8}{images:>10,} images of {len(set(inside.tolist())):,} classes"
+    if len(split.unknown):
+        unknown = len(set(source.labels[split.unknown].tolist()))
+        known = split.num_classes
+        found = openness(known, unknown)
+        yield f"openness 1 - sqrt(2K / (2K + Q)) = {found:.3f} for K = {known:,} known, Q = {unknown:,} unknown classes"
     if about.background_share is not None:
         yield f"background share {about.background_share:.4f}; the lines below are about the other classes"
     smallest, largest = int(counts.min()), int(counts.max())

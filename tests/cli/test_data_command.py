@@ -99,6 +99,11 @@ def test_a_background_is_apart_from_the_classes(ltr_data):
     assert "142 to 138" in out
 
 
+def test_an_open_set_says_its_openness_and_the_formula(ltr_data):
+    _, out, _ = ltr_data("describe", "digits_open")
+    assert "openness 1 - sqrt(2K / (2K + Q)) = 0.134 for K = 6 known, Q = 4 unknown" in out
+
+
 def test_a_damaged_image_does_not_stop_a_description(ltr_data, pets):
     for path in (pets / "cat").iterdir():
         path.write_bytes(b"no image")
