@@ -219,6 +219,19 @@ def test_draws_show_epochs_and_shares_of_the_groups(tmp_path, figure_of):
     assert lines["few (1 class)"] == pytest.approx([500 / 455, 15500 / 455])
 
 
+def test_epochs_that_drew_alike_are_one_line():
+    counts = np.repeat([[5, 1], [3, 3]], [4, 2], axis=0)
+    assert draws.shown_draws(np.array([1, 10, 20, 32, 33, 40]), counts) == {
+        "drawn in epochs 1 to 32": 0,
+        "drawn in epochs 33 to 40": 4,
+    }
+
+
+def test_where_all_epochs_differ_the_first_the_middle_and_the_last_are_shown():
+    counts = np.arange(14).reshape(7, 2)
+    assert list(draws.shown_draws(np.arange(1, 8), counts).values()) == [0, 3, 6]
+
+
 def test_a_law_that_does_not_change_is_one_line(tmp_path, figure_of):
     axes = figure_of(draws.draws, run_of(tmp_path, 10)).axes[0]
     assert [line.get_label() for line in axes.lines] == ["training images", "drawn in every epoch"]

@@ -52,11 +52,8 @@ def _of_classes(axes: Axes, classes: Classes, epochs: np.ndarray, counts: np.nda
     order = classes.order
     there = np.where(classes.counts > 0, classes.counts, np.nan)
     axes.plot(there[order], color=PALE, linewidth=6, alpha=0.35, label="training images")
-    same = (counts == counts[0]).all()
-    chosen = sorted({0, 0 if same else (len(epochs) - 1) // 2, 0 if same else len(epochs) - 1})
-    looks = _LOOKS[-len(chosen) :]
-    for place, (colour, line) in zip(chosen, looks):
-        label = "drawn in every epoch" if same else f"drawn in epoch {epochs[place]}"
+    chosen = shown_draws(epochs, counts)
+    for (label, place), (colour, line) in zip(chosen.items(), _LOOKS[-len(chosen) :]):
         values = np.where(counts[place] > 0, counts[place], np.nan)
         marker = "o" if len(classes) <= 20 else None
         axes.plot(values[order], color=colour, linestyle=line, marker=marker, markersize=5, label=label)
@@ -65,6 +62,23 @@ def _of_classes(axes: Axes, classes: Classes, epochs: np.ndarray, counts: np.nda
     axes.set_ylabel("images (log scale)")
     class_axis(axes, classes)
     axes.legend(loc="best")
+
+
+def shown_draws(epochs: np.ndarray, counts: np.ndarray) -> dict[str, int]:
+    """What is said of a line -> the row of its counts: three at most.
+
+    Where epochs in a row drew alike, as before and after a deferral, a line stands for all of them; otherwise the
+    first, the middle and the last epoch are shown.
+    """
+    changes = np.flatnonzero((counts[1:] != counts[:-1]).any(axis=1)) + 1
+    starts = [0, *changes.tolist()]
+    if len(starts) == 1:
+        return {"drawn in every epoch": 0}
+    if len(starts) > len(_LOOKS):
+        return {f"drawn in epoch {epochs[place]}": place for place in sorted({0, len(epochs) // 2, len(epochs) - 1})}
+    ends = [*(start - 1 for start in starts[1:]), len(epochs) - 1]
+    spans = [(epochs[start], epochs[end], start) for start, end in zip(starts, ends)]
+    return {f"drawn in epoch {a}" if a == b else f"drawn in epochs {a} to {b}": place for a, b, place in spans}
 
 
 def _of_groups(axes: Axes, classes: Classes, epochs: np.ndarray, counts: np.ndarray) -> None:
