@@ -59,7 +59,8 @@ def draw(root: Path, train: int, test: int) -> dict[str, int]:
     random = np.random.default_rng(0)
     base, written = root / "inat2017", {}
     for part, of_category in counts.items():
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, int]] = []
         for number, count in of_category.items():
             about = category_entry(number)
             folder = base / "train_val_images" / about["supercategory"] / about["name"]
