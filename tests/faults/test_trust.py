@@ -79,7 +79,8 @@ def test_pickled_arrays_of_a_stored_stage_are_not_opened(tmp_path, ltr_train):
     record = json.loads((arrays.parent / "stage.json").read_text())
     record["files"][arrays.name] = file_digest(arrays)
     (arrays.parent / "stage.json").write_text(json.dumps(record))
-    assert ltr_train(*SHORT, "method=ncm", "evaluation.top_k=2").code == 1
+    again = ltr_train(*SHORT, "method=ncm", "evaluation.top_k=2")
+    assert (again.code, "never loaded" in again.err) == (1, True)
     assert not (tmp_path / "sprung").exists()
 
 

@@ -17,7 +17,7 @@ from ltr.configuration.targets import instantiate
 from ltr.data.module import DataModule
 from ltr.data.source import Source
 from ltr.data.splits import Split
-from ltr.errors import DataError
+from ltr.errors import CheckpointError, DataError
 from ltr.files import checkpoint_file, link_or_copy
 from ltr.methods.checkpoint import check_fits, load_network
 from ltr.methods.representation import warn_of_balanced_representation
@@ -39,8 +39,11 @@ ARRAYS = "arrays.npz"
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         return {}
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except ValueError as error:
+        raise CheckpointError(f"{path}: holds pickled objects, which are never loaded; remove its folder") from error
 
 
 @dataclass
