@@ -69,3 +69,11 @@ def test_all_mistakes_are_found_with_their_dotted_names():
 
 def test_a_rule_that_cannot_be_read_is_a_mistake_of_the_page():
     assert "cannot be read" in problem(1, "0 to 1")
+
+
+@pytest.mark.parametrize(
+    ("value", "fine"), [(256, True), (None, True), ([256, 256], True), ([0, 1], False), ("a", False)]
+)
+def test_a_rule_may_take_one_number_or_a_list(value, fine):
+    rule = "int [1, inf) or null or list of int [1, inf)"
+    assert problem(value, rule) == (None if fine else f"allowed is {rule}")
