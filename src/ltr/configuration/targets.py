@@ -111,7 +111,10 @@ def locate(target: str, path: str = "") -> Any:
         if not callable(found) or not _inside(own_module):
             raise ConfigError(_refusal(path, f"{target} (an object of '{own_module or '?'}')"))
         return found
-    raise ConfigError(f"{_key(path)}={target}: there is no such module")
+    raise ConfigError(
+        f"{_key(path)}={target}: there is no such module. Code that is not installed is found where "
+        "PYTHONPATH names its folder (PYTHONPATH=. for this one)"
+    )
 
 
 def _page_arguments(node: Mapping, signature: inspect.Signature) -> dict[str, Any]:
