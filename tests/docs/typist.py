@@ -41,7 +41,7 @@ TINY = (
     "trainer.num_workers=0",
 )
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-FLAGS_OF_TORCHRUN = re.compile(r"--(nproc-per-node|nnodes|rdzv-backend|rdzv-endpoint)")
+FLAGS_OF_TORCHRUN = re.compile(r"--(nproc-per-node|nnodes|rdzv-backend|rdzv-endpoint|rdzv-id|max-restarts)")
 
 
 class Parsed(BaseException):
