@@ -252,6 +252,7 @@ def test_the_run_directory_is_complete_and_a_pruned_store_breaks_nothing(ltr_tra
         "config.yaml", "overrides.yaml", "split.npz", "provenance.json", "metrics.csv", "per_class.parquet",
         "predictions.parquet", "result.json", "status.json", "checkpoints/final.ckpt",
         "figures/accuracy_by_frequency.png", "figures/training_curves.png",
+        "artifacts/draws.npz", "artifacts/class_weights.npz",
     }  # fmt: skip
     with np.load(done.directory / "split.npz", allow_pickle=False) as split:
         assert {"train", "val", "test", "unknown"} <= set(split.files)

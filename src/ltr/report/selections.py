@@ -38,13 +38,13 @@ def selected_locations(run: Run, path: Path) -> bool:
             label, prediction = int(arrays["labels"][row]), int(arrays["predictions"][row])
             right = label == prediction
             shown = _short(names, label) if right else f"{_short(names, label)}\n{_short(names, prediction)}?"
-            axes[0].set_ylabel(shown, fontsize=9, color="black" if right else WARNING)
+            axes[0].set_ylabel(shown, fontsize=12.5, color="black" if right else WARNING)
             axes[0].imshow(_colour(image))
             for place, (level, name) in enumerate(levels, 1):
                 mask = arrays[name][row]
                 axes[place].imshow(overlay(_colour(image), mask))
                 if row == 0:
-                    axes[place].set_title(f"level {level}\n{mask.sum()} of {mask.size}", fontsize=10)
+                    axes[place].set_title(f"level {level}\n{mask.sum()} of {mask.size}", fontsize=12.5)
             for one in axes:
                 one.set(xticks=[], yticks=[])
                 one.grid(False)
