@@ -203,7 +203,8 @@ def _per_class(section: Section, budget: dict[str, int]) -> str:
 
 def _pictures(lines: Sequence[Line], budget: dict[str, int]) -> str:
     """The figures of the first run of each line, embedded; one of them can be chosen to stand beside the others'."""
-    blocks, kinds = [], {}
+    blocks: list[str] = []
+    kinds: dict[str, None] = {}  # in order
     for line in lines:
         if budget["pictures"] <= 0:
             break
