@@ -62,6 +62,13 @@ def test_the_readme_is_shorter_than_two_screens():
     assert len(text("README.md").splitlines()) <= 110
 
 
+@pytest.mark.parametrize("page", ["docs/add_a_method.md", "docs/add_a_dataset.md"])
+def test_a_worked_example_takes_under_eighty_lines(page):
+    files = [fence for fence in fences(page) if fence.title]
+    assert {fence.language for fence in files} == {"python", "yaml"}
+    assert sum(len(fence.text.splitlines()) for fence in files) < 80
+
+
 @pytest.mark.parametrize("page", METHOD_PAGES)
 def test_a_methods_page_has_its_headings_in_order(page):
     found = re.findall(r"^## (.+)$", text(page), re.MULTILINE)
