@@ -2,8 +2,8 @@
 
     python scripts/bench_figures.py [--classes 10 200 8142]
 
-Budgets: under 5 s for 200 classes, under 20 s for 8,142. Seconds of the clock and of the processor: on a busy machine
-the first are the larger ones.
+Budgets: under 5 s for 200 classes, under 20 s for 8,142. Both the clock's seconds and the processor's are printed; the
+budget is on the latter, which a busy machine does not change (drawing uses one thread).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> int:
             f"{classes:>6,} classes: {len(paths)} figures in {seconds:.1f} s ({cpu:.1f} s of the processor), "
             f"{size / 1e3:,.0f} kB"
         )
-        too_slow |= seconds > BUDGETS.get(classes, float("inf"))
+        too_slow |= cpu > BUDGETS.get(classes, float("inf"))
     return int(too_slow)
 
 
