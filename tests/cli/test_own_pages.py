@@ -1,4 +1,4 @@
-"""A user's own pages and code: taken from a folder and a package that the command names, never otherwise."""
+"""A user's own pages, code and splits: taken from a folder, a package or a file that the command names, never otherwise."""
 
 from __future__ import annotations
 
@@ -71,3 +71,18 @@ def test_mistakes_with_ones_own_pages_are_explained(refused, own_pages, override
 def test_a_target_in_a_package_that_is_not_there_says_so(refused):
     done = refused("--allow", "no_such_package", "loss._target_=no_such_package.Loss", PLAN)
     assert "no_such_package" in done.err
+
+
+def test_a_runs_split_file_gives_another_run_the_same_split_and_so_the_same_stages(ltr_train, tmp_path):
+    ltr_train("trainer.max_epochs=1", "dataset.imbalance_factor=30")
+    file = next(tmp_path.glob("outputs/*/*/*/split.npz"))
+    again = ltr_train("trainer.max_epochs=1", f"+dataset.split_file={file}", PLAN)
+    assert again.code == 0, again.err
+    assert "stored" in again.out
+    assert "to train" not in again.out
+
+
+def test_a_split_file_that_is_not_there_is_named(ltr_train, tmp_path):
+    done = ltr_train("+dataset.split_file=nowhere.npz", PLAN)
+    assert done.code == 1
+    assert done.err.strip() == "error: there is no split file nowhere.npz"

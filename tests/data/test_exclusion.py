@@ -1,4 +1,4 @@
-"""Images that a list leaves out of a run."""
+"""The split of a page: its rule, a file's indices, and images that a list leaves out."""
 
 from __future__ import annotations
 
@@ -40,6 +40,15 @@ def test_a_page_without_a_list_is_the_split_itself():
     source = file_source()
     page = {"split": {"_target_": "ltr.data.splits.natural"}, "exclude": None}
     assert read_split(page, source).digest() == natural(source).digest()
+
+
+def test_a_file_of_indices_takes_the_place_of_the_rule(tmp_path):
+    source = file_source()
+    np.savez(tmp_path / "own.npz", train=np.array([1, 4, 6]), test=np.array([9, 12]))
+    split = read_split({"split": {"_target_": "not looked at"}, "split_file": str(tmp_path / "own.npz")}, source)
+    assert split.train.tolist() == [1, 4, 6]
+    assert split.test.tolist() == [9, 12]
+    assert split.class_counts.tolist() == [1, 2]
 
 
 def test_a_path_that_the_data_set_does_not_have_is_named(tmp_path):

@@ -170,7 +170,11 @@ def unread(overrides: Iterable[str], config: DictConfig) -> list[str]:
                 for value in one.values
                 if str(value) not in pages
             ]
-        elif one.adds and (top not in _ROOMS or (top == "dataset" and below and "." not in below)):
+        elif (
+            one.adds
+            and one.key not in _READ
+            and (top not in _ROOMS or (top == "dataset" and below and "." not in below))
+        ):
             is_page = not below and (conf_directory() / top).is_dir()
             if not is_page and not re.search(rf"\$\{{[^}}]*(?<![\w.]){re.escape(one.key)}(?!\w)", raw):
                 mistakes.append(
@@ -180,6 +184,8 @@ def unread(overrides: Iterable[str], config: DictConfig) -> list[str]:
     return mistakes
 
 
+# that no page has, and the program reads: see `ltr.data.exclusion.read_split`
+_READ = ("dataset.split_file",)
 # groups in which added keys are checked elsewhere, against signatures or the shipped pages
 _ROOMS = ("trainer", "strategy", "sampler", "augment", "head", "loss", "backbone", "optimizer", "scheduler", "dataset",
           "method", "evaluation", "checkpoint", "callbacks", "logger", "paths", "hydra")  # fmt: skip

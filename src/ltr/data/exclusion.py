@@ -1,4 +1,4 @@
-"""Images that are left out of a run: the list that ``ltr-data check --exclude-to`` writes, or one's own."""
+"""The split of a data set's page: its rule or a file's indices, without the images that a list leaves out."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ import numpy as np
 
 from ltr.configuration.targets import instantiate
 from ltr.data.source import ImageFiles, Source
-from ltr.data.split import INDEX_ARRAYS, Split
+from ltr.data.split import INDEX_ARRAYS, Split, load_split_file
 from ltr.errors import ConfigError, DataError
 
 
 def read_split(dataset: Mapping[str, Any], source: Source, make: Callable[..., Split] = instantiate) -> Split:
-    """The split of a data set's page, without the images that ``exclude`` lists.
+    """The split that the page's rule makes, or ``split_file`` holds, without the images that ``exclude`` lists.
 
     Raises:
         ConfigError: a list for images that are not files.
-        DataError: the list cannot be read or names what the data set does not have, or a class loses all its images.
+        DataError: a file that cannot be read or was made for other data, or a class that loses all its images.
     """
-    split = make(dataset["split"], source)
+    file = dataset.get("split_file")
+    split = make(dataset["split"], source) if file is None else load_split_file(file, source)
     listed = dataset.get("exclude")
     return split if listed is None else without(split, source, Path(str(listed)))
 
