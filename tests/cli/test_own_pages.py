@@ -1,4 +1,4 @@
-"""A user's own pages, code and splits: taken from a folder, a package or a file that the command names, never otherwise."""
+"""A user's own pages, code and splits: from a folder, a package, a file that the command names, never otherwise."""
 
 from __future__ import annotations
 
