@@ -349,15 +349,17 @@ class Torture:
         for process in running:
             process.kill()
         ended(running)
-        for path in (folder / "outputs").glob("stages/*/state/last.ckpt"):
-            content = bytearray(path.read_bytes())
-            place = self.draw.randrange(len(content))
-            if self.draw.random() < 0.5:
-                del content[place:]
-            else:
-                content[place] ^= 0xFF
-            path.write_bytes(content)
-            tally.hits += 1
+        for state in (folder / "outputs").glob("stages/*/state"):
+            newest = [path for path in (state / "last.ckpt", state / "previous.ckpt") if path.is_file()][:1]
+            for path in newest:  # between the two names there may be no last one
+                content = bytearray(path.read_bytes())
+                place = self.draw.randrange(len(content))
+                if self.draw.random() < 0.5:
+                    del content[place:]
+                else:
+                    content[place] ^= 0xFF
+                path.write_bytes(content)
+                tally.hits += 1
         self.finish(tally, folder)
 
     def full(self, tally: Tally) -> None:

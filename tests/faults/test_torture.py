@@ -23,32 +23,37 @@ def torture(tmp_path_factory):
     return module, module.Torture(tmp_path_factory.mktemp("torture"), random.Random(0), mounts=False)
 
 
-@pytest.mark.parametrize(
-    ("kind", "case"),
-    [
-        ("killed", ("erm",)),
-        ("killed", ("erm", 2)),
-        ("stopped", ("erm",)),
-        ("torn", ("erm",)),
-        ("full", ("erm",)),
-        ("worker", ("files", 1, 2)),
-        ("unreadable", ("files",)),
-        ("locked", ("erm",)),
-        ("racing", ("erm",)),
-    ],
-)
-def test_a_run_that_was_disturbed_ends_with_the_same_bits(torture, kind, case):
+def ends_the_same(torture, kind: str, *case, **more) -> None:
     module, trials = torture
     tally = module.Tally(kind, module.Case(*case))
-    getattr(trials, kind)(tally)
+    getattr(trials, kind)(tally, **more)
     assert (tally.same, tally.wrong) == (1, [])
+
+
+@pytest.mark.parametrize(("processes", "most"), [(1, 2), (2, 1)])
+def test_a_run_that_was_killed_ends_with_the_same_bits(torture, processes, most):
+    ends_the_same(torture, "killed", "erm", processes, most=most)
+
+
+@pytest.mark.parametrize("kind", ["torn", "full", "racing"])
+def test_a_run_that_was_disturbed_ends_with_the_same_bits(torture, kind):
+    ends_the_same(torture, kind, "erm")
+
+
+@pytest.mark.parametrize(("kind", "workers"), [("worker", 2), ("unreadable", 0)])
+def test_a_run_on_files_that_was_disturbed_ends_with_the_same_bits(torture, kind, workers):
+    ends_the_same(torture, kind, "files", 1, workers)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["stopped", "locked"])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_that_was_stopped_or_held_a_lock_ends_with_the_same_bits(torture, kind, processes):
+    ends_the_same(torture, kind, "erm", processes)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("run", ["crt", "m2m", "sla", "background_splitting", "arpl", "herbs", "rkd", "files_skip"])
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_run_of_any_method_that_was_killed_ends_with_the_same_bits(torture, run, processes):
-    module, trials = torture
-    tally = module.Tally("killed", module.Case(run, processes))
-    trials.killed(tally)
-    assert (tally.same, tally.wrong) == (1, [])
+    ends_the_same(torture, "killed", run, processes)
