@@ -141,9 +141,11 @@ def test_what_a_stage_says_of_itself_names_no_foreign_code(tmp_path, ltr_train, 
         {"sweeper": {"sampler": {"_target_": "pickle.loads"}}},
         {"job_logging": {"handlers": {"file": {"()": "os.system"}}}},
         {"hydra_logging": {"handlers": {"file": {"class": "subprocess.Popen"}}}},
+        {"verbose": 3},
+        {"verbose": ["ltr", 1]},
     ],
 )
-def test_hydra_builds_nothing_foreign(node):
+def test_hydra_builds_nothing_foreign_and_is_given_nothing_that_it_does_not_take(node):
     assert len(check_hydra(node)) == 1
 
 

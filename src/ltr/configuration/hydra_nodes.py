@@ -22,6 +22,11 @@ def check_hydra(node: Mapping[str, Any], allowed: tuple[str, ...] = ()) -> list[
     """
     prefixes = ALLOWED + tuple(f"{name.rstrip('.')}." for name in allowed)
     mistakes = []
+    verbose = node.get("verbose", False)
+    if not isinstance(verbose, (bool, str)) and not (
+        isinstance(verbose, list) and all(isinstance(name, str) for name in verbose)
+    ):
+        mistakes.append(f"hydra.verbose={verbose}: allowed is true, false, a logger's name or a list of names")
     for path, found in mappings(node):
         target = found.get("_target_")
         if "_target_" in found and not (isinstance(target, str) and target.startswith(prefixes)):
