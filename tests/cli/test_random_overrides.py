@@ -1,4 +1,7 @@
-"""Random overrides of known keys: right ones are carried out, wrong ones are named, and nothing ends in a traceback."""
+"""Random overrides: right ones are carried out, wrong ones are named, and nothing ends in a traceback or hangs.
+
+Commands stop where training would begin: they plan. The long tests are 2,000 overrides, others in every run.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from omegaconf import OmegaConf
 
 from ltr.cli import train_main
 from ltr.configuration.allowed import shown
-from ltr.configuration.pages import conf_directory, leaves, mappings
+from ltr.configuration.pages import conf_directory, leaves, mappings, page_names, read_page
 
 
 def default_configuration() -> tuple[dict, dict]:
@@ -67,15 +70,96 @@ def commands(*kinds: st.SearchStrategy, shortest: int) -> st.SearchStrategy[list
     return st.lists(st.one_of(*kinds), min_size=shortest, max_size=14, unique_by=lambda override: override[0])
 
 
+# what a person, a shell or a script may leave in the place of a value
+ODD_VALUES = [
+    *("", "null", "nan", "inf", "-1", "0", "1e400", "1e3", "007", "0x10", "1_000", "true", "True", "on", "9" * 30),
+    *(
+        "[]",
+        "{}",
+        "[1,[2]]",
+        "[null]",
+        "{a: {b: 1}}",
+        "{a}",
+        "'a b'",
+        '"',
+        "'",
+        "(",
+        ")",
+        "]",
+        "}",
+        "[1",
+        ":",
+        "=",
+        "@",
+    ),
+    *("${", "${}", "${nope}", "${.nope}", "${loss}", "${oc.env:NO_SUCH}", "${oc.env:HOME}", "${now:}", "${a:b:c}"),
+    *(
+        "${oc.select:seed,1}",
+        "${oc.decode:x}",
+        "${hydra:runtime.cwd}",
+        "???",
+        "1,2",
+        "range(3)",
+        "choice(1,2)",
+        "sort(3)",
+    ),
+    *("interval(0,1)", "glob(*)", "int(1)", "float(x)", "str(1)", "nope(1)", "shuffle(1,2)", "extend_list(1)"),
+    *("../x", "/", "/dev/null", "/proc/1/x", "~", "a/../../b", "-", "--", "\\", "\\,", "%s", "{0}", "<b>", "x" * 3000),
+    *("é", "\u202e", "\U0001f642", "a\nb", "\t", " ", "\udcff", "\x1b[31m"),
+]
+PATHS = ("paths.outputs", "paths.stages", "paths.data")  # their values are folders of the test
+CHOICES = sorted(
+    (group, page) for group in [*GROUPS, "debug"] for page in page_names(group) if not page.startswith(("inat", "gpu"))
+)
+KEYS_OF_PAGES = sorted(
+    {
+        f"{group}.{key}"
+        for group, page in CHOICES
+        for key, _ in leaves({k: v for k, v in read_page(f"{group}/{page}").items() if k != "defaults"})
+        if key.rpartition(".")[2] not in ("download", "pretrained") and f"{group}.{key}" not in PATHS
+    }
+)
+BAD_FLAGS = ["--sed", "-x", "--cfg", "--cfg=nope", "--config-dir=/nope", "--config-name=nope", "--allow", "--allow=a b",
+             "--resolve", "-", "--run=1", "--info=nope", "--package", "---"]  # fmt: skip
+
+chosen = st.sampled_from(CHOICES).map(lambda choice: (choice[0], f"{choice[0]}={choice[1]}", True))
+odd = st.tuples(st.sampled_from(sorted({*VALUES, *KEYS_OF_PAGES, *GROUPS})), st.sampled_from(ODD_VALUES)).map(
+    lambda pair: (pair[0], f"{pair[0]}={pair[1]}", True)
+)
+removed = st.sampled_from(sorted({*VALUES, *GROUPS})).map(lambda key: (key, f"~{key}", True))
+added = st.tuples(st.sampled_from(["+", "++"]), st.sampled_from(sorted(VALUES)), st.sampled_from(ODD_VALUES)).map(
+    lambda part: (part[1], f"{part[0]}{part[1]}={part[2]}", True)
+)
+of_hydra = st.tuples(
+    st.sampled_from(
+        ["hydra.run.dir", "hydra.verbose", "hydra.mode", "hydra/launcher", "hydra/sweeper", "hydra.job.id"]
+    ),
+    st.sampled_from(ODD_VALUES),
+).map(lambda pair: (pair[0], f"{pair[0]}={pair[1]}", True))
+letters = st.text("abcdelnorstu_.=[]{}(),:/@~+$*'\"\\ 0123456789-é", min_size=1, max_size=14)
+# no key of ours has such a name
+babble = letters.filter(lambda text: text[0] not in "-").map(lambda text: (text, f"zz{text}", False))
+flag = st.sampled_from(BAD_FLAGS).map(lambda text: (text, text, False))
+
+
+def said_of(arguments: list[str]) -> tuple[int, str]:
+    """(exit code, standard error) of a command whose words go where a terminal's would: bytes of UTF-8."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", errors) for errors in ("strict", "backslashreplace"))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = train_main(arguments)
+        out.flush()
+    err.flush()
+    said = err.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    assert "Traceback" not in said
+    assert "not a mistake that ltr foresees" not in said
+    return code, said
+
+
 def carried_out(command: list[tuple[str, str, bool]], folder: Path) -> tuple[int, str]:
     """(exit code, standard error) of a command that only plans; it must not end in a traceback, nor write anything."""
-    err = io.StringIO()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
-        code = train_main([*(text for _, text, _ in command), f"paths.outputs={folder}", "stages=plan"])
-    assert "Traceback" not in err.getvalue()
-    assert "not a mistake that ltr foresees" not in err.getvalue()
+    code, err = said_of([*(text for _, text, _ in command), f"paths.outputs={folder}", "stages=plan"])
     assert not folder.exists()
-    return code, err.getvalue()
+    return code, err
 
 
 # a command takes a good part of a second: no search for a smaller failing one
@@ -88,11 +172,11 @@ few = settings(
 )
 
 
-@pytest.mark.slow
-@settings(few, max_examples=7)
-@given(commands(right, out_of_range, misspelt, unfinished, unknown_page, target, shortest=7))
-def test_every_wrong_override_is_named(tmp_path_factory, command):
-    code, err = carried_out(command, tmp_path_factory.getbasetemp() / "random")
+ALL_KINDS = commands(right, out_of_range, misspelt, unfinished, unknown_page, target, shortest=7)
+
+
+def check_that_wrong_ones_are_named(folder: Path, command: list[tuple[str, str, bool]]) -> None:
+    code, err = carried_out(command, folder)
     wrong = [text for _, text, is_right in command if not is_right]
     assert code == (2 if wrong else 0)
     named = [line.strip() for line in err.splitlines()]
@@ -101,7 +185,65 @@ def test_every_wrong_override_is_named(tmp_path_factory, command):
 
 
 @pytest.mark.slow
+@settings(few, max_examples=7)
+@given(ALL_KINDS)
+def test_every_wrong_override_is_named(tmp_path_factory, command):
+    check_that_wrong_ones_are_named(tmp_path_factory.getbasetemp() / "random", command)
+
+
+@pytest.mark.slow
 @settings(few, max_examples=2)
 @given(commands(right, shortest=10))
 def test_a_command_that_repeats_what_holds_anyway_is_carried_out(tmp_path_factory, command):
     assert carried_out(command, tmp_path_factory.getbasetemp() / "random") == (0, "")
+
+
+# few at a time: what is found late shows only where nothing is wrong before
+ANYTHING = st.lists(
+    st.one_of(chosen, chosen, odd, odd, odd, removed, added, of_hydra, babble, flag),
+    min_size=1,
+    max_size=6,
+    unique_by=lambda override: override[0],
+)
+
+
+def check_that_it_is_explained(folder: Path, command: list[tuple[str, str, bool]]) -> None:
+    # first, so that an override of the same key comes after it
+    code, err = said_of(
+        ["stages=plan", f"paths.outputs={folder}", f"paths.data={folder / 'data'}", *(text for _, text, _ in command)]
+    )
+    assert code in (0, 1, 2), (code, err)
+    if any(not is_right for _, _, is_right in command):
+        assert code == 2, err
+    if code:
+        assert "error: " in err
+        assert len(err) < 20_000
+    else:
+        assert "error" not in err
+
+
+@pytest.mark.slow
+@settings(few, max_examples=25)
+@given(ANYTHING)
+def test_whatever_is_typed_is_carried_out_or_explained(tmp_path_factory, command):
+    check_that_it_is_explained(tmp_path_factory.getbasetemp() / "anything", command)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("commands_of_a_kind", "check"),
+    [(ALL_KINDS, check_that_wrong_ones_are_named), (ANYTHING, check_that_it_is_explained)],
+    ids=["every wrong one is named", "each is carried out or explained"],
+)
+def test_a_thousand_random_overrides(tmp_path_factory, commands_of_a_kind, check):
+    seen: list[str] = []
+
+    @settings(few, max_examples=20, derandomize=False, print_blob=True)
+    @given(commands_of_a_kind)
+    def some(command):
+        seen.extend(text for _, text, _ in command)
+        check(tmp_path_factory.getbasetemp() / "many", command)
+
+    while len(seen) < 1000:
+        some()
