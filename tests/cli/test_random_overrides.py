@@ -223,7 +223,7 @@ def check_that_it_is_explained(folder: Path, command: list[tuple[str, str, bool]
 
 
 @pytest.mark.slow
-@settings(few, max_examples=25)
+@settings(few, max_examples=16)
 @given(ANYTHING)
 def test_whatever_is_typed_is_carried_out_or_explained(tmp_path_factory, command):
     check_that_it_is_explained(tmp_path_factory.getbasetemp() / "anything", command)
