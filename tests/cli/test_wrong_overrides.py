@@ -61,6 +61,8 @@ MALFORMED = {
     "seed=choice()": "not an override",
     "+trainer.max_epochs=1": "'trainer.max_epochs' exists already; write it without '+'",
     "hydra.nothing=1": "Could not override 'hydra.nothing'",
+    "hydra/launcher=[null]": "",
+    "hydra/sweeper=[1,[2]]": "",
 }
 
 

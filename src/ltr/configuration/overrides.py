@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 _PLUGINS = {"joblib": "sweep", "optuna": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm"}
-# Hydra raises ValueError for some groups; the last two come from pages that cannot be read
-_REFUSED = (HydraException, OmegaConfBaseException, ValueError, YAMLError, OSError)
+# Hydra raises ValueError for some groups, and TypeError for lists of what is no page (hydra/launcher=[null]); the last
+# two come from pages that cannot be read
+_REFUSED = (HydraException, OmegaConfBaseException, ValueError, TypeError, YAMLError, OSError)
 
 
 def explain(overrides: list[str], config_dir: str | None, config_name: str, sweep: bool = False) -> list[str]:
