@@ -29,6 +29,7 @@ WITH_VALUE = {
 }
 _CHOICES = {"--cfg": ("job", "hydra", "all"), "--info": _INFO}
 _MODES = ("--cfg", "--info", "--multirun", "--run", "--shell-completion")
+_PATHS = ("--config-dir", "--config-path")  # what follows other flags holds no "=": that is an override
 _LONG = {short: flag for flag, short in {**SWITCHES, **WITH_VALUE}.items() if short}
 
 
@@ -113,7 +114,7 @@ def _next_value(flag: str, rest: list[str]) -> str:
     """The value that follows a flag; ``--info`` alone means all of it."""
     if flag == "--info" and not (rest and rest[0] in _INFO):
         return "all"
-    if not rest or rest[0].startswith("-") or (flag == "--allow" and "=" in rest[0]):
+    if not rest or rest[0].startswith("-") or (flag not in _PATHS and "=" in rest[0]):
         return ""
     return rest.pop(0)
 
