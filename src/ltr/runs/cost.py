@@ -123,7 +123,7 @@ def measured_rate(config: Mapping[str, Any], planned: RunPlan, request: StopRequ
             store=StageStore(Path(folder)),
             console=Console(quiet=True),
             request=request,
-            loggers=list,
+            loggers=lambda stage: [],
             started=lambda: None,
         )
         stages.obtain(replace(stage, settings=settings, checkpoint=None), "rate", {}, {})
