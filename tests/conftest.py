@@ -63,6 +63,16 @@ def ltr_train(tmp_path, capsys, monkeypatch):
 
 
 @pytest.fixture
+def plain(tmp_path, monkeypatch) -> tuple[str, ...]:
+    """Overrides that choose a network without batch normalisation."""
+    monkeypatch.setenv("LTR_ALLOW", "plain_network")
+    page = tmp_path / "pages" / "backbone" / "plain.yaml"
+    page.parent.mkdir(parents=True)
+    page.write_text("_target_: plain_network.PlainNet\ndropout: 0.0\n")
+    return (f"--config-dir={tmp_path / 'pages'}", "backbone=plain")
+
+
+@pytest.fixture
 def ltr_eval(tmp_path, capsys, monkeypatch):
     """Run ``ltr-eval`` in-process; returns (exit code, standard output, standard error). It writes below the test."""
     from ltr.cli import guarded

@@ -25,16 +25,6 @@ SHORT = ("trainer.max_epochs=2", "trainer.precision=fp32", "trainer.accelerator=
 AUTO = "trainer.auto_accumulate=true"
 
 
-@pytest.fixture
-def plain(tmp_path, monkeypatch) -> tuple[str, ...]:
-    """Overrides that choose a network without batch normalisation."""
-    monkeypatch.setenv("LTR_ALLOW", "plain_network")
-    page = tmp_path / "pages" / "backbone" / "plain.yaml"
-    page.parent.mkdir(parents=True)
-    page.write_text("_target_: plain_network.PlainNet\ndropout: 0.0\n")
-    return (f"--config-dir={tmp_path / 'pages'}", "backbone=plain", *SHORT)
-
-
 @contextlib.contextmanager
 def room_for(monkeypatch, images: int, *, error: str = "GPU", from_step: int = 0, judging: bool = False):
     """Inside, more images at once than this raise what torch raises where there is no memory; sizes tried are noted."""
@@ -115,7 +105,7 @@ def test_a_batch_in_parts_is_the_batch():
 
 @pytest.mark.parametrize("error", ERRORS)
 def test_parts_of_a_batch_train_as_the_batch_does(ltr_train, tmp_path, monkeypatch, plain, error):
-    command = (*plain, AUTO, "augment=cifar_mixup", "trainer.ema_decay=0.9", "trainer.gradient_clip=0.5")
+    command = (*plain, *SHORT, AUTO, "augment=cifar_mixup", "trainer.ema_decay=0.9", "trainer.gradient_clip=0.5")
     whole = ltr_train(*command, outputs=tmp_path / "whole")
     assert whole.code == 0, whole.err
     assert "micro_batch" not in provenance(whole)
@@ -139,8 +129,8 @@ def test_parts_of_a_batch_train_as_the_batch_does(ltr_train, tmp_path, monkeypat
 
 
 def test_a_network_that_always_had_room_has_the_bits_of_one_that_did_not_ask(ltr_train, tmp_path, plain):
-    asked = ltr_train(*plain, AUTO, outputs=tmp_path / "asked")
-    did_not = ltr_train(*plain, outputs=tmp_path / "did not")
+    asked = ltr_train(*plain, *SHORT, AUTO, outputs=tmp_path / "asked")
+    did_not = ltr_train(*plain, *SHORT, outputs=tmp_path / "did not")
     assert all(torch.equal(tensor, weights(did_not)[name]) for name, tensor in weights(asked).items())
     assert asked.result["stages"][0]["key"] != did_not.result["stages"][0]["key"]
 
@@ -155,7 +145,7 @@ class _Stops(guards.StopOnSignal):
 
 
 def test_the_size_of_parts_outlives_an_interruption(ltr_train, tmp_path, monkeypatch, plain):
-    command = (*plain, AUTO, "backbone.dropout=0.3")
+    command = (*plain, *SHORT, AUTO, "backbone.dropout=0.3")
     with room_for(monkeypatch, 30, from_step=5):
         whole = ltr_train(*command, outputs=tmp_path / "whole")
     with monkeypatch.context() as patch, room_for(monkeypatch, 30, from_step=5):
@@ -173,7 +163,7 @@ def test_the_size_of_parts_outlives_an_interruption(ltr_train, tmp_path, monkeyp
 
 def test_one_image_that_does_not_fit_is_an_error(ltr_train, monkeypatch, plain):
     with room_for(monkeypatch, 0) as tried:
-        done = ltr_train(*plain, AUTO)
+        done = ltr_train(*plain, *SHORT, AUTO)
     assert done.code == 1
     assert tried == [60, 30, 15, 7, 3, 1]
     assert "batch_size=60, in parts of 1 (auto_accumulate)" in done.err

@@ -74,16 +74,6 @@ def test_the_watched_metric_of_the_best_epoch_is_what_its_weights_are_judged_by(
     assert judged[0]["metrics"]["balanced_accuracy"] == pytest.approx(watched, abs=1e-12)
 
 
-@pytest.fixture
-def plain(tmp_path, monkeypatch) -> tuple[str, ...]:
-    """Overrides that choose a network without batch normalisation."""
-    monkeypatch.setenv("LTR_ALLOW", "plain_network")
-    page = tmp_path / "pages" / "backbone" / "plain.yaml"
-    page.parent.mkdir(parents=True)
-    page.write_text("_target_: plain_network.PlainNet\ndropout: 0.0\n")
-    return (f"--config-dir={tmp_path / 'pages'}", "backbone=plain")
-
-
 def test_a_network_without_batch_statistics_ends_as_with_one_process(tmp_path, plain, ltr_train):
     command = [*SHORT, *plain, "loss=ldam", "sampler=class_balanced", "trainer.ema_decay=0.9"]
     several = ltr_train_in(tmp_path / "two", *command)

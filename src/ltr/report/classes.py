@@ -71,15 +71,16 @@ def classes_of(run: Run) -> Classes | None:
     return Classes(names, counts, groups)
 
 
-def predictions_of(run: Run, classes: Classes) -> dict[str, np.ndarray] | None:
-    """Columns ``label`` and ``prediction`` int64 [N] and ``confidence`` float64 [N], the prediction's probability.
+def predictions_of(run: Run) -> tuple[Classes, dict[str, np.ndarray]] | None:
+    """The classes, and columns ``label`` and ``prediction`` int64 [N] and ``confidence`` float64 [N], a probability.
 
-    Images of unknown classes are left out. None where the run kept no predictions of its classes.
+    Images of unknown classes are left out. None where nothing is judged class by class, or the run kept no predictions.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: a file is missing or damaged.
     """
-    if not (run.path / "predictions.parquet").is_file():
+    classes = classes_of(run)
+    if classes is None or not (run.path / "predictions.parquet").is_file():
         return None
     table = run.predictions
     label, prediction = table["label"].astype(np.int64), table["prediction"].astype(np.int64)
@@ -87,7 +88,7 @@ def predictions_of(run: Run, classes: Classes) -> dict[str, np.ndarray] | None:
     if not known.any():
         return None
     confidence = np.fromiter((scores[0] for scores in table["scores"]), dtype=np.float64, count=len(label))
-    return {"label": label[known], "prediction": prediction[known], "confidence": confidence[known]}
+    return classes, {"label": label[known], "prediction": prediction[known], "confidence": confidence[known]}
 
 
 def colour_of(group: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ltr.evaluation.averages import ratio
-from ltr.report.classes import NAMED, Classes, classes_of, colour_of, predictions_of, short
+from ltr.report.classes import NAMED, Classes, colour_of, predictions_of, short
 from ltr.report.collect import Run
 from ltr.report.style import INK, PALE, headline_title, percent, picture
 
@@ -33,10 +33,10 @@ def confusion(run: Run, path: Path) -> bool:
     Returns:
         False where the run kept no predictions of its classes.
     """
-    classes = classes_of(run)
-    found = None if classes is None else predictions_of(run, classes)
-    if classes is None or found is None:
+    judged = predictions_of(run)
+    if judged is None:
         return False
+    classes, found = judged
     total = len(classes)
     cells, counts = np.unique(found["label"] * total + found["prediction"], return_counts=True)
     true, predicted = cells // total, cells % total

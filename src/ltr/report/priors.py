@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ltr.report.classes import NAMED, Classes, binned, class_axis, classes_of, colour_of, points, predictions_of
+from ltr.report.classes import NAMED, Classes, binned, class_axis, colour_of, points, predictions_of
 from ltr.report.collect import Run
 from ltr.report.style import INK, PALE, headline_title, log_numbers, picture
 
@@ -24,10 +24,10 @@ def predicted_prior(run: Run, path: Path) -> bool:
     Returns:
         False where the run kept no predictions of its classes.
     """
-    classes = classes_of(run)
-    found = None if classes is None else predictions_of(run, classes)
-    if classes is None or found is None:
+    judged = predictions_of(run)
+    if judged is None:
         return False
+    classes, found = judged
     total = len(classes)
     predicted = np.bincount(found["prediction"], minlength=total) / len(found["prediction"])
     tested = np.bincount(found["label"], minlength=total) / len(found["label"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ltr.evaluation.averages import calibration_error, ratio
-from ltr.report.classes import classes_of, predictions_of
+from ltr.report.classes import predictions_of
 from ltr.report.collect import Run
 from ltr.report.style import GROUP_COLOURS, INK, PALE, headline_title, percent, picture
 
@@ -28,10 +28,10 @@ def reliability(run: Run, path: Path) -> bool:
     Returns:
         False where the run kept no predictions of its classes.
     """
-    classes = classes_of(run)
-    found = None if classes is None else predictions_of(run, classes)
-    if classes is None or found is None:
+    judged = predictions_of(run)
+    if judged is None:
         return False
+    classes, found = judged
     bins = int(run.result["config"].get("evaluation.calibration_bins") or _BINS)
     right = found["label"] == found["prediction"]
     few = (classes.groups == "few")[found["label"]]

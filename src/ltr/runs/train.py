@@ -124,7 +124,6 @@ def train_stage(
         data: the DataModule that draws this stage's batches.
         folder: the stage's folder in the store; an unfinished training in it is continued.
 
-
     Raises:
         TrainingError: a loss that is not finite, no memory, no disk space.
         Interrupted: a signal; the training state is saved.
