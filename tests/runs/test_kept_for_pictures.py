@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from ltr.data.samplers import ClassBalanced, ClassIndex
+from ltr.methods.base import ImageClassifier
 from ltr.models.background_head import BackgroundHead
 from ltr.models.heads import CosineHead, LinearHead
-from ltr.runs.kept_for_pictures import draws_of, weight_norms
+from ltr.runs.kept_for_pictures import draws_of
 
 
 class Facts:
@@ -30,18 +31,18 @@ def linear(rows: int = 3) -> LinearHead:
 
 
 def test_a_linear_heads_norms_are_those_of_its_rows():
-    assert weight_norms(Network(linear())).tolist() == [5, 1, 2]
+    assert ImageClassifier.weight_norms(Network(linear())).tolist() == [5, 1, 2]
 
 
 def test_a_constant_background_has_no_norm():
-    norms = weight_norms(Network(BackgroundHead(linear(2), 0.1)))
-    assert np.isnan(norms[0])
+    norms = ImageClassifier.weight_norms(Network(BackgroundHead(linear(2), 0.1)))
+    assert norms[0].isnan()
     assert norms[1:].tolist() == [5, 1]
 
 
-@pytest.mark.parametrize("head", [CosineHead(2, 3), linear(2), None])
+@pytest.mark.parametrize("head", [CosineHead(2, 3), BackgroundHead(CosineHead(2, 2), 0.1), linear(2), None])
 def test_other_classifiers_have_none(head):
-    assert weight_norms(Network(head)) is None
+    assert ImageClassifier.weight_norms(Network(head)) is None
 
 
 def arrays(path):

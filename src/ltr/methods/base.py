@@ -179,6 +179,12 @@ class ImageClassifier(pl.LightningModule):
         """The network that decoupled methods start from: backbone, and a head with a row per class."""
         return self
 
+    def weight_norms(self) -> Tensor | None:
+        """The length of the weights behind each class's logit, float64 [C]; None where logits follow no such length."""
+        of_head = getattr(self.head, "weight_norms", None)
+        norms = None if of_head is None else of_head()
+        return norms if norms is not None and len(norms) == self.facts.num_classes else None
+
     # -- how it is optimised -------------------------------------------------------------------------------------
 
     def undecayed(self) -> list[str]:

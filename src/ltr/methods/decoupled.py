@@ -125,6 +125,12 @@ class ScaledHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         return self.head(features) * self.scales
 
+    @torch.no_grad()
+    def weight_norms(self) -> Tensor | None:
+        """Those of the frozen head times the scales, float64 [C]; None where it has none."""
+        norms = getattr(self.head, "weight_norms", None)
+        return None if norms is None else norms() * self.scales.double().abs()
+
 
 class RescaledClassifier(SecondStage):
     """LWS: backbone and classifier are frozen, one scale per class is trained."""

@@ -86,6 +86,11 @@ class TauNormalised(AdjustedClassifier):
         factors = norms.pow(-self.taus.unsqueeze(1))  # type: ignore[operator]  # [T, C]
         return F.linear(features, self.head.weight).float() * factors.unsqueeze(1)
 
+    def weight_norms(self) -> Tensor | None:
+        """At the chosen tau."""
+        norms = super().weight_norms()
+        return None if norms is None else norms.clamp_min(1e-12).pow(1 - self.options["taus"][self.options["chosen"]])
+
 
 class PriorAdjusted(AdjustedClassifier):
     """logits_j = z_j - tau log pi_j with the class priors pi of the training data (Menon et al., ICLR 2021)."""

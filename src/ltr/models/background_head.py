@@ -62,6 +62,11 @@ class BackgroundHead(nn.Module):
             logits = logits.float()  # 0.1 has no bfloat16: the constant would be another one
         return F.pad(logits, (1, 0), value=self.b0)
 
+    def weight_norms(self) -> Tensor | None:
+        """Of the background NaN, then those of the rows, float64 [N + 1]; None of rows that have none."""
+        norms = getattr(self.rows, "weight_norms", None)
+        return None if norms is None else F.pad(norms(), (1, 0), value=math.nan)
+
     def extra_repr(self) -> str:
         return f"b0={self.b0}"
 

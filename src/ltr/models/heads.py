@@ -51,6 +51,11 @@ class LinearHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         return F.linear(features, self.weight, self.bias)
 
+    @torch.no_grad()
+    def weight_norms(self) -> Tensor:
+        """Euclidean length of each class's weights, float64 [C]; heads whose logits follow no such length lack this."""
+        return self.weight.double().norm(dim=1)
+
     def extra_repr(self) -> str:
         return f"{self.num_features}, {self.num_classes}, bias={self.bias is not None}"
 

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ltr.data.module import DataModule
-from ltr.methods.posthoc import TauNormalised
+from ltr.methods.base import ImageClassifier
 from ltr.methods.stage import StageOutput
 from ltr.runs.result import write_arrays
 
@@ -38,31 +37,9 @@ def draws_of(data: DataModule) -> dict[str, np.ndarray]:
 
 
 def weight_norms(network: Any) -> np.ndarray | None:
-    """The Euclidean length of each class's weights, float64 [C]; None of a classifier without such weights.
-
-    Those of tau-normalisation are the normalised ones, of LWS those times the class's scale; a constant background
-    logit is NaN. Cosines, means and points have no length that says anything of a class's logits.
-    """
-    norms = _of_head(getattr(network, "head", None))
-    if norms is None or len(norms) != network.facts.num_classes:
-        return None
-    if isinstance(network, TauNormalised):
-        norms = np.maximum(norms, 1e-12) ** (1 - network.options["taus"][network.options["chosen"]])
-    return norms
-
-
-@torch.no_grad()
-def _of_head(head: Any) -> np.ndarray | None:
-    kind = getattr(head, "head_kind", None)
-    if kind == "linear":
-        return head.weight.double().norm(dim=1).cpu().numpy()
-    if kind == "scaled":
-        inner = _of_head(head.head)
-        return None if inner is None else inner * head.scales.double().abs().cpu().numpy()
-    if kind == "background":
-        inner = _of_head(head.rows)
-        return None if inner is None else np.concatenate([[np.nan], inner])
-    return None
+    """What `ltr.methods.base.ImageClassifier.weight_norms` says; None of a predictor of another kind."""
+    norms = network.weight_norms() if isinstance(network, ImageClassifier) else None
+    return None if norms is None else norms.cpu().numpy()
 
 
 def keep_for_pictures(
