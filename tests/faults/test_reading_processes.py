@@ -22,8 +22,9 @@ ALONE = {"processes": 1, "strategy": "single", "timeout": 60}
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory) -> tuple[str, ...]:
-    """Training on image files that two processes read."""
-    images = trees.folder(tmp_path_factory.mktemp("images"), each=20)
+    """Training on image files that two processes read: an epoch of far more batches than are read ahead, or a process
+    that is killed may have delivered its last batch already, and nobody would miss it."""
+    images = trees.folder(tmp_path_factory.mktemp("images"), each=60)
     return (
         *("dataset=folder", f"dataset.root={images}", "dataset.image_size=16", "augment=digits", "backbone=digits_net"),
         *("trainer.max_epochs=2", "batch_size=8", "trainer.num_workers=2", "evaluation.batch_size=8"),
