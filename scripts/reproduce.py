@@ -11,6 +11,7 @@ is named at the end, and the exit code is then 1.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shlex
 import sys
@@ -35,7 +36,8 @@ from ltr.data.source import Source
 from ltr.errors import ConfigError, Interrupted
 from ltr.report.collect import read_run
 from ltr.report.figures import draw
-from ltr.report.published import Entry, markdown, write_between_markers
+from ltr.report.published import markdown, write_between_markers
+from ltr.report.published_lines import Entry
 from ltr.runs.cost import PlannedRun, cost_lines
 from ltr.runs.interrupt import StopRequest, stop_request
 from ltr.runs.plan import NeedsValidation
@@ -54,11 +56,13 @@ class Job:
     row: TableRow
     overrides: list[str]
     config: dict[str, Any]
+    trial: int | None = None  # of an open-set data set, where --trials is given
     planned: PlannedRun | None = None  # None where there is nothing to do, or nothing that can be done
 
     @property
     def label(self) -> str:
-        return f"{self.row.page}, seed {self.config['seed']}"
+        trial = f", trial {self.trial}" if self.trial is not None else ""
+        return f"{self.row.page}{trial}, seed {self.config['seed']}"
 
     @property
     def directory(self) -> Path:
@@ -74,6 +78,8 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("what", nargs="+", help="tables, patterns over their names, pages; key=value for all rows")
     parser.add_argument("--epochs", type=int, help="trainer.max_epochs of all rows; the pages' own if not given")
     parser.add_argument("--seeds", type=int, default=1, metavar="K", help="seeds 0 to K-1 (default 1)")
+    trials = "published trials 0 to K-1 of open-set data sets, averaged as seeds are; the pages' own if not given"
+    parser.add_argument("--trials", type=int, metavar="K", help=trials)
     kinds = "dataset.val of all rows; with none, rows that choose on validation images are left out"
     parser.add_argument("--val", choices=VALIDATION, default="test_fraction", help=kinds)
     parser.add_argument("--only", metavar="PATTERN", help="run only the rows whose page fits, e.g. '*_crt'")
@@ -84,7 +90,7 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--plan", action="store_true", help="say what it will cost, and stop")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between its markers in this file")
     arguments = parser.parse_intermixed_args(argv)
-    for name in ("epochs", "seeds", "parallel"):
+    for name in ("epochs", "seeds", "trials", "parallel"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             parser.error(f"--{name}: at least 1 is needed")
     arguments.overrides = [text for text in arguments.what if "=" in text]
@@ -143,16 +149,26 @@ def in_a_line(error: Exception) -> str:
 
 
 def jobs_of(rows: Sequence[TableRow], arguments: argparse.Namespace, failed: dict[str, str]) -> list[Job]:
-    """Every row with every seed, seed by seed. A row that cannot be composed has failed; where none can, it raises."""
+    """Every row with every seed and trial, seed by seed.
+
+    A row that cannot be composed has failed; where none can, it raises.
+    """
     jobs: list[Job] = []
     error: ConfigError | None = None
     for row in rows:
         try:
             overrides = [f"experiment={row.page}", *common(arguments)]
             page = composed(overrides, arguments.config_dir)
-            for seed in range(arguments.seeds):
+            if arguments.trials and "trial" not in page.dataset:
+                raise ConfigError(f"--trials={arguments.trials}: dataset={page.dataset.name} has no published trials")
+            for seed, trial in itertools.product(range(arguments.seeds), range(arguments.trials or 1)):
                 OmegaConf.update(page, "seed", seed)
-                jobs.append(Job(row, [*overrides, f"seed={seed}"], checked(page, unread(overrides, page))))
+                own = [f"seed={seed}"]
+                if arguments.trials:
+                    OmegaConf.update(page, "dataset.trial", trial)
+                    own.append(f"dataset.trial={trial}")
+                config = checked(page, unread([*overrides, *own], page))
+                jobs.append(Job(row, [*overrides, *own], config, trial if arguments.trials else None))
         except ConfigError as mistake:
             error = mistake
             failed[row.page] = in_a_line(mistake)
@@ -226,8 +242,8 @@ def table(arguments: argparse.Namespace, rows: Sequence[TableRow], jobs: Sequenc
         mine = [job for job in jobs if job.row is row]
         runs = tuple(read_run(job.directory) for job in mine if job.is_finished)
         if runs:
-            entries.append(Entry(row.page, runs, row.accuracy, row.source))
-        lacking = [str(job.config["seed"]) for job in mine if not job.is_finished]
+            entries.append(Entry(row.page, runs, row.published, row.source, row.metric))
+        lacking = list(dict.fromkeys(str(job.config["seed"]) for job in mine if not job.is_finished))
         if (lacking or not mine) and row.page not in left_out:
             missing.append(row.page + (f" (seed {', '.join(lacking)})" if runs else ""))
     block = markdown(entries, command(arguments), missing, left_out)
@@ -240,7 +256,8 @@ def command(arguments: argparse.Namespace) -> str:
     """What makes the whole table; where things lie is no part of it."""
     words = ["python", "scripts/reproduce.py", *arguments.tables]
     words += ["--epochs", str(arguments.epochs)] if arguments.epochs else []
-    words += ["--seeds", str(arguments.seeds), *([] if arguments.val == "test_fraction" else ["--val", arguments.val])]
+    words += ["--seeds", str(arguments.seeds), *(["--trials", str(arguments.trials)] if arguments.trials else [])]
+    words += [] if arguments.val == "test_fraction" else ["--val", arguments.val]
     return shlex.join([*words, *(text for text in arguments.overrides if not text.startswith(NO_MATTER))])
 
 

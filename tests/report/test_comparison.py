@@ -356,4 +356,4 @@ def test_a_published_number_stands_beside_the_runs_that_it_is_of(tmp_path, overr
     (folder / "result.json").write_text(json.dumps({**result, "config": composed_config(*overrides)}))
     (table,) = tables(tmp_path)
     found = PublishedNumbers().of(table.lines[0])
-    assert (found.accuracy if found else None) == accuracy
+    assert (found.number if found else None) == accuracy

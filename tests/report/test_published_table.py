@@ -9,7 +9,8 @@ from made_up_runs import metrics_of, per_class_table, row
 
 from ltr.errors import DataError
 from ltr.report.collect import read_run
-from ltr.report.published import Entry, lines_of, markdown, write_between_markers
+from ltr.report.published import markdown, write_between_markers
+from ltr.report.published_lines import Entry, lines_of
 
 
 @pytest.fixture
@@ -132,6 +133,51 @@ def test_images_that_the_test_set_lacks_are_said(made):
     run = made(data={"val_rule": "test_fraction", "val_images": 1000})
     text = markdown([Entry("a", (run,))], "command")
     assert "Test images: 9,000 (1,000 more are the validation images; published numbers count all)." in text
+
+
+OPEN = {"auroc": 0.8, "aupr_known": 0.7, "aupr_unknown": 0.6, "oscr": 0.5, "closed_set_accuracy": 0.9}
+
+
+def open_set(made, auroc=(0.8, 0.9), **more):
+    """A run of the open-set protocol, judged by two scorers, the first is the headline."""
+    run = made(dataset="c10_open", **more)
+    names = ("msp", "max_logit")
+    rows = [
+        row({**OPEN, "auroc": value}, protocol="open_set", scorer=name, headline=name == "msp")
+        for name, value in zip(names, auroc)
+    ]
+    (run.path / "result.json").write_text(json.dumps({**run.result, "rows": rows}))
+    return read_run(run.path)
+
+
+def test_an_open_set_table_has_a_line_a_scorer_and_the_published_auroc_beside_the_first(made):
+    lines = table(Entry("page", (open_set(made, seed=0), open_set(made, (0.9, 0.9), seed=1)), 82.7, "a paper", "auroc"))
+    assert [line["scorer"] for line in lines] == ["msp", "max_logit"]
+    assert [line["AUROC"] for line in lines] == ["85.0 ± 7.1", "90.0 ± 0.0"]
+    assert [line["published AUROC"] for line in lines] == ["82.70 [1]", "–"]
+    assert list(lines[0])[2:7] == ["AUROC", "AUPR known", "AUPR unknown", "OSCR", "known"]
+    assert [line["cost"] for line in lines] == ["201 s; 2 + 0", "–"]
+
+
+def test_trials_of_an_open_set_data_set_are_averaged_and_said(made):
+    runs = [
+        open_set(made, (0.7 + 0.1 * trial, 0.5), group=f"{trial}", split=f"{trial}", config={"dataset.trial": trial})
+        for trial in range(2)
+    ]
+    text = markdown([Entry("page", tuple(runs))], "command")
+    assert rows_of(text)[1][2] == "75.0 ± 7.1"
+    assert "split: c10_open, trials 0, 1;" in text
+    assert "mean ± s.d. over seeds and trials" in text
+
+
+def test_a_background_table_has_map_and_f1_and_names_the_score(made):
+    run = made(dataset="c100_bg")
+    rows = [row({"map": 0.25, "macro_f1": None}, protocol="background", scorer="probability")]
+    (run.path / "result.json").write_text(json.dumps({**run.result, "rows": rows}))
+    entry = Entry("page", (read_run(run.path),))
+    (line,) = table(entry)
+    assert (line["mAP"], line["F1"]) == ("25.0", "–")
+    assert "scorer: probability" in markdown([entry], "command")
 
 
 def test_rows_without_a_result_are_named(made):

@@ -1,7 +1,7 @@
 """Which pages of ``conf/experiment`` are the rows of which table of results: the pages say so themselves.
 
 A page names its tables in ``_table_`` (a list), and the number that a paper or a repository printed in
-``_published_`` (``accuracy`` in percent and its ``source``).
+``_published_``: one of the metrics of `PUBLISHED`, in percent, and its ``source``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from typing import Any
 from ltr.configuration.pages import conf_directory
 from ltr.errors import ConfigError, nearest
 
+# the metrics of published numbers, and the protocol that measures each
+PUBLISHED = {"accuracy": "closed_set", "auroc": "open_set", "map": "background", "recall_at_1": "retrieval"}
+
 
 @dataclass(frozen=True)
 class TableRow:
@@ -23,14 +26,16 @@ class TableRow:
     Attributes:
         page: of ``conf/experiment``, without its ending.
         tables: that it belongs to.
-        accuracy: the published one in percent; None where there is none on this data set.
+        published: the published number in percent; None where there is none on this data set.
         source: where it was published.
+        metric: what it is, a key of `PUBLISHED`.
     """
 
     page: str
     tables: tuple[str, ...] = ()
-    accuracy: float | None = None
+    published: float | None = None
     source: str = ""
+    metric: str = "accuracy"
 
 
 def table_rows(config_dir: str | None = None) -> list[TableRow]:
@@ -47,7 +52,7 @@ def table_rows(config_dir: str | None = None) -> list[TableRow]:
 def chosen_rows(names: Sequence[str], config_dir: str | None = None) -> list[TableRow]:
     """The rows of tables, by name or by a pattern such as ``cifar10*``, and single pages.
 
-    Rows come in the order of their published accuracy, those without one last: a table's rows lie together, and what
+    Rows come in the order of their published number, those without one last: a table's rows lie together, and what
     should be better stands lower.
 
     Raises:
@@ -83,7 +88,7 @@ def narrowed(rows: Iterable[TableRow], pattern: str) -> list[TableRow]:
 
 
 def _order(row: TableRow) -> tuple[str, bool, float, str]:
-    return (row.tables[0] if row.tables else "", row.accuracy is None, row.accuracy or 0.0, row.page)
+    return (row.tables[0] if row.tables else "", row.published is None, row.published or 0.0, row.page)
 
 
 def _row(name: str, path: Path) -> TableRow:
@@ -99,14 +104,18 @@ def _row(name: str, path: Path) -> TableRow:
         raise ConfigError(f"{path}: _table_ is {tables!r}; a list of names is needed")
     if published and not _is_published(published):
         raise ConfigError(
-            f"{path}: _published_ is {published!r}; needed is {{accuracy: NUMBER in percent, source: TEXT}}"
+            f"{path}: _published_ is {published!r}; needed is {{accuracy: NUMBER in percent, source: TEXT}}; in the "
+            f"place of accuracy {', '.join(metric for metric in PUBLISHED if metric != 'accuracy')} will do"
         )
-    accuracy = float(published["accuracy"]) if published else None
-    return TableRow(name, tuple(tables), accuracy, published["source"] if published else "")
+    if not published:
+        return TableRow(name, tuple(tables))
+    (metric,) = set(published) - {"source"}
+    return TableRow(name, tuple(tables), float(published[metric]), published["source"], metric)
 
 
 def _is_published(node: Any) -> bool:
-    if not isinstance(node, dict) or set(node) != {"accuracy", "source"} or not isinstance(node["source"], str):
+    if not isinstance(node, dict) or not isinstance(node.get("source"), str):
         return False
-    accuracy = node["accuracy"]
-    return isinstance(accuracy, (int, float)) and not isinstance(accuracy, bool) and 1 < accuracy <= 100
+    metrics = set(node) - {"source"}
+    number = node[next(iter(metrics))] if len(metrics) == 1 and metrics <= set(PUBLISHED) else None
+    return isinstance(number, (int, float)) and not isinstance(number, bool) and 1 < number <= 100

@@ -9,7 +9,7 @@ from typing import Any
 
 from ltr.configuration import pages
 from ltr.configuration.pages import leaves
-from ltr.configuration.tables import TableRow, table_rows
+from ltr.configuration.tables import PUBLISHED, TableRow, table_rows
 from ltr.report.comparison import Line
 
 # of a page's own values, what a shorter schedule may change: the table says how many epochs were trained
@@ -32,10 +32,11 @@ def _page_names(group: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Published:
-    """A number that a paper or a repository printed: accuracy in percent, and where."""
+    """A number that a paper or a repository printed: a metric in percent, and where."""
 
-    accuracy: float
+    number: float
     source: str
+    metric: str
 
 
 class PublishedNumbers:
@@ -47,19 +48,25 @@ class PublishedNumbers:
     """
 
     def __init__(self) -> None:
-        rows = [row for row in table_rows() if row.accuracy is not None]
+        rows = [row for row in table_rows() if row.published is not None]
         self._pages = [(row, _Conditions.of(row)) for row in rows]
 
-    def of(self, line: Line) -> Published | None:
-        """The number beside a line; of several pages that fit, the one of the line's own name."""
+    def of(self, line: Line, protocol: str = "closed_set") -> Published | None:
+        """The number beside a line of a protocol; of several pages that fit, the one of the line's own name.
+
+        Of several scorers the first one's line has it.
+        """
         config = line.config
-        fitting = [row for row, conditions in self._pages if conditions.hold(config)]
+        if line.scorer is not None and not line.rows[0]["headline"]:
+            return None
+        of_protocol = [pair for pair in self._pages if PUBLISHED[pair[0].metric] == protocol]
+        fitting = [row for row, conditions in of_protocol if conditions.hold(config)]
         fitting.sort(key=lambda row: not row.page.endswith(f"_{config.get('name')}"))
         if not fitting:
             return None
         row = fitting[0]
-        assert row.accuracy is not None
-        return Published(row.accuracy, row.source)
+        assert row.published is not None
+        return Published(row.published, row.source, row.metric)
 
 
 @dataclass(frozen=True)

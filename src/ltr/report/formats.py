@@ -117,18 +117,26 @@ def as_csv(sections: Sequence[Section], published: PublishedNumbers | None) -> s
         )
     )
     first = ["dataset", "protocol", "split", "split_digest", "line", "scorer", "variant", "selection", "n", "seeds"]
-    last = ["published_accuracy", "published_source", "epochs", "cost_seconds", "images_per_second", "group_hash"]
+    last = [
+        "published",
+        "published_metric",
+        "published_source",
+        "epochs",
+        "cost_seconds",
+        "images_per_second",
+        "group_hash",
+    ]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([*first, *(column for name in metrics for column in (name, f"{name}_sd")), *last])
     for section in sections:
         for line in (*section.lines, *section.apart):
-            number = published.of(line) if published and section.protocol == "closed_set" else None
+            number = published.of(line, section.protocol) if published else None
             row: list[object] = [section.dataset, section.protocol, section.split, section.digest, line.label]
             row += [line.scorer or "", line.variant, line.selection, len(line.runs), " ".join(map(str, line.seeds))]
             for name in metrics:
                 row += [_number(line.mean(name)), _number(line.deviation(name))]
-            row += [f"{number.accuracy / 100:.6g}", number.source] if number else ["", ""]
+            row += [f"{number.number / 100:.6g}", number.metric, number.source] if number else ["", "", ""]
             row += [line.config.get("trainer.max_epochs", ""), _number(line.seconds)]
             row += [_number(line.images_per_second), line.runs[0].group]
             writer.writerow(row)

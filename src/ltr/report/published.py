@@ -1,132 +1,19 @@
 """Finished runs as the rows of a published table: averaged over seeds, beside the published number, as Markdown.
 
-Everything here is read from run directories (``result.json``, ``provenance.json``). Runs are averaged only if they
-differ in nothing but their seed; rows of another split, or selected on test, stand apart and say so.
+Everything here is read from run directories (``result.json``, ``provenance.json``). Rows of another split, or selected
+on test, stand apart and say so.
 """
 
 from __future__ import annotations
 
-import re
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ltr.errors import DataError
 from ltr.files import write_text
-from ltr.report.collect import Run, number
+from ltr.report.published_lines import MAIN_COLUMNS, Entry, Line, each, lines_of
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
-
-_DIRTY = " with uncommitted changes"
-_METRICS = {"accuracy": "all", "many": "many", "medium": "medium", "few": "few", "balanced_accuracy": "bACC"}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What a table wants to show in one place: a row's runs, and what was published of it.
-
-    Attributes:
-        page: of ``conf/experiment``.
-        runs: of any seeds; those that may not be averaged become lines of their own.
-        accuracy: published, in percent; None where there is none.
-        source: where.
-    """
-
-    page: str
-    runs: tuple[Run, ...]
-    accuracy: float | None = None
-    source: str = ""
-
-
-@dataclass(frozen=True)
-class Line:
-    """Runs that differ in nothing but their seed, in order of their seeds."""
-
-    entry: Entry
-    runs: tuple[Run, ...]
-
-    @property
-    def dataset(self) -> str:
-        return str(self._config("dataset.name"))
-
-    @property
-    def name(self) -> str:
-        return str(self._config("name") or self.entry.page)
-
-    @property
-    def seeds(self) -> list[int]:
-        return [run.result["config"].get("seed", 0) for run in self.runs]
-
-    @property
-    def split(self) -> tuple[str, str]:
-        """Name and digest."""
-        data = self.runs[0].result.get("data", {})
-        return str(data.get("split", NOTHING)), str(data.get("split_digest", ""))
-
-    @property
-    def on_test(self) -> bool:
-        """Whether its weights were selected on the test set."""
-        return any(run.headline["selection"] == "best_test" for run in self.runs)
-
-    def percent(self, metric: str) -> str:
-        """Mean, with ± the standard deviation (n - 1) over two or more seeds, in percent; a dash where one is NaN."""
-        values = [100 * number(run.headline["metrics"].get(metric)) for run in self.runs]
-        if any(value != value for value in values):
-            return NOTHING
-        mean = f"{statistics.fmean(values):.1f}"
-        return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
-
-    def cost(self) -> str:
-        """Seconds of the stages that these runs trained, and how many they trained and took from the store."""
-        stages = [stage for run in self.runs for stage in run.result.get("stages", [])]
-        trained = [stage for stage in stages if stage["status"] == "trained"]
-        seconds = sum(stage["seconds"] for stage in trained)
-        return f"{seconds:,.0f} s; {len(trained)} + {len(stages) - len(trained)}"
-
-    def facts(self) -> dict[str, str]:
-        """How it was made. What all lines of a table share is said once, the rest in columns."""
-        code = [run.provenance.get("code", {}) for run in self.runs]
-        commits = [(one.get("commit") or "unknown")[:10] + (_DIRTY if one.get("dirty") else "") for one in code]
-        tau = ", tau on val" if self._config("method.tau") == "auto" else ""
-        hardware = [f"{run.provenance.get('device')}, {run.provenance.get('precision')}" for run in self.runs]
-        return {
-            "schedule": self._schedule(),
-            "seeds": ", ".join(str(seed) for seed in self.seeds),
-            "split": self.split[0],
-            "selection": _each(run.headline["selection"] for run in self.runs) + tau,
-            "commit": _each(commits),
-            "hardware": _each(hardware),
-        }
-
-    def _schedule(self) -> str:
-        config = self.runs[0].result["config"]
-        more = [
-            f"{key.split('.')[-2]} {value}"
-            for key, value in config.items()
-            if re.fullmatch(r"method\.\w+\.epochs", key)
-        ]
-        text = f"{config.get('trainer.max_epochs', NOTHING)} epochs"
-        return " + ".join([text, *more])
-
-    def _config(self, key: str) -> Any:
-        return self.runs[0].result["config"].get(key)
-
-
-def lines_of(entries: Iterable[Entry]) -> list[Line]:
-    """The runs of each entry, grouped by all but their seed, by split and by selection."""
-    lines = []
-    for entry in entries:
-        groups: dict[tuple, list[Run]] = {}
-        for run in entry.runs:
-            data = run.result.get("data", {})
-            same = (run.result.get("group_hash"), data.get("split_digest"), run.headline["selection"])
-            groups.setdefault(same, []).append(run)
-        for runs in groups.values():
-            in_order = sorted(runs, key=lambda run: run.result["config"].get("seed", 0))
-            lines.append(Line(entry, tuple(in_order)))
-    return lines
 
 
 def markdown(entries: Sequence[Entry], command: str, missing: Sequence[str] = (), left_out: Sequence[str] = ()) -> str:
@@ -154,7 +41,7 @@ def _dataset(dataset: str, lines: list[Line]) -> list[str]:
     usual = Counter(line.split for line in fair).most_common(1)[0][0] if fair else None
     main = [line for line in fair if line.split == usual]
     apart = [line for line in lines if line not in main]
-    sources = list(dict.fromkeys(line.entry.source for line in lines if line.entry.accuracy is not None))
+    sources = list(dict.fromkeys(line.entry.source for line in lines if line.entry.published is not None))
     text = [f"**{dataset}**", ""]
     if main:
         text += [*_table(main, sources, {}), ""]
@@ -168,27 +55,37 @@ def _dataset(dataset: str, lines: list[Line]) -> list[str]:
 
 def _table(lines: list[Line], sources: list[str], why: dict[int, str]) -> list[str]:
     facts = {id(line): line.facts() for line in lines}
-    names = list(facts[id(lines[0])])
-    shared = [name for name in names if len({fact[name] for fact in facts.values()}) == 1]
+    names = list(dict.fromkeys(name for fact in facts.values() for name in fact))
+    shared = [name for name in names if len({fact.get(name) for fact in facts.values()}) == 1]
     own = [name for name in names if name not in shared]
-    headings = ["method", *_METRICS.values(), "published", *own, "cost", *(["why apart"] if why else [])]
+    metrics = MAIN_COLUMNS[lines[0].protocol]
+    kinds = list(dict.fromkeys(line.entry.metric for line in lines if line.entry.published is not None))
+    published = " ".join(["published", *(metrics.get(kind, kind) for kind in kinds if kind != "accuracy")])
+    labels = ["method", *(["scorer"] if any(line.scorer for line in lines) else [])]
+    headings = [*labels, *metrics.values(), published, *own, "cost", *(["why apart"] if why else [])]
     rows = []
     for line in lines:
-        cells = [line.name, *(line.percent(metric) for metric in _METRICS), _published(line.entry, sources)]
-        cells += [*(facts[id(line)][name] for name in own), line.cost(), *([why[id(line)]] if why else [])]
+        cells = [line.name, str(line.scorer)][: len(labels)]
+        cells += [*(line.percent(metric) for metric in metrics), _published(line, sources)]
+        cells += [*(facts[id(line)].get(name, NOTHING) for name in own)]
+        cells += [line.cost() if line.is_headline else NOTHING, *([why[id(line)]] if why else [])]
         rows.append(cells)
-    text = [_row(headings), _row(["---", *["---:"] * (len(_METRICS) + 1), *["---"] * (len(headings) - 7)])]
+    numbers = len(metrics) + 1
+    words = len(headings) - len(labels) - numbers
+    text = [_row(headings), _row([*["---"] * len(labels), *["---:"] * numbers, *["---"] * words])]
     text += [_row(cells) for cells in rows]
     first = facts[id(lines[0])]
     said = "; ".join(f"{name}: {first[name]}" for name in shared)
-    text += ["", _sentence(said), f"Test images: {_each(_test_images(lines))}. {_LEGEND}"]
+    text += ["", _sentence(said), f"Test images: {each(_test_images(lines))}. {_legend(lines)}"]
     return text
 
 
-_LEGEND = (
-    "Percent, mean ± s.d. over seeds. Cost: seconds of the stages that the row's runs trained; stages trained + stages "
-    "taken from the store."
-)
+def _legend(lines: Iterable[Line]) -> str:
+    over = "seeds and trials" if any(len(line.trials) > 1 for line in lines) else "seeds"
+    return (
+        f"Percent, mean ± s.d. over {over}. Cost: seconds of the stages that the row's runs trained; stages trained + "
+        "stages taken from the store."
+    )
 
 
 def _sentence(text: str) -> str:
@@ -207,16 +104,15 @@ def _test_images(lines: Iterable[Line]) -> list[str]:
     return counts
 
 
-def _published(entry: Entry, sources: list[str]) -> str:
-    return NOTHING if entry.accuracy is None else f"{entry.accuracy:.2f} [{sources.index(entry.source) + 1}]"
+def _published(line: Line, sources: list[str]) -> str:
+    entry = line.entry
+    if entry.published is None or not line.is_headline:
+        return NOTHING
+    return f"{entry.published:.2f} [{sources.index(entry.source) + 1}]"
 
 
 def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
-
-
-def _each(values: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(values))
 
 
 def write_between_markers(path: Path, name: str, block: str) -> None:

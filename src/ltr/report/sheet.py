@@ -63,7 +63,7 @@ def section_sheet(section: Section, metrics: Sequence[str], published: Published
     """The lines of a section; those selected on test stand last, marked, and are the best of nothing."""
     lines = [*section.lines, *section.apart]
     marked = {metric: marks(section.lines, metric) for metric in metrics}
-    beside = [published.of(line) if published and section.protocol == "closed_set" else None for line in lines]
+    beside = [published.of(line, section.protocol) if published else None for line in lines]
     sources = list(dict.fromkeys(number.source for number in beside if number is not None))
     epochs = [_epochs(line) for line in lines]
     rows = []
@@ -79,8 +79,8 @@ def section_sheet(section: Section, metrics: Sequence[str], published: Published
             cells.append(value_cell(line, metric, mark))
         if sources:
             number = beside[place]
-            text = NOTHING if number is None else f"{number.accuracy:.2f} [{sources.index(number.source) + 1}]"
-            cells.append(Cell(text, math.nan if number is None else number.accuracy))
+            text = NOTHING if number is None else f"{number.number:.2f} [{sources.index(number.source) + 1}]"
+            cells.append(Cell(text, math.nan if number is None else number.number))
         cells.append(Cell(epochs[place], _as_number(epochs[place])))
         cells.append(_count(line.seconds, " s"))
         cells.append(_count(line.images_per_second))

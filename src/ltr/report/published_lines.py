@@ -1,0 +1,207 @@
+"""The lines of a published table: finished runs beside a published number, averaged over seeds and trials.
+
+Runs are averaged only if they differ in nothing but their seed (and the published trial of an open-set data set, where
+several were run).
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ltr.report.collect import Run, number
+from ltr.report.style import NOTHING
+
+_DIRTY = " with uncommitted changes"
+# the main columns of each protocol; those of small tables and more are in `ltr.report.columns`
+MAIN_COLUMNS = {
+    "closed_set": {"accuracy": "all", "many": "many", "medium": "medium", "few": "few", "balanced_accuracy": "bACC"},
+    "background": {
+        "map": "mAP",
+        "macro_f1": "F1",
+        "macro_precision": "precision",
+        "macro_recall": "recall",
+        "precision_at_10": "P@10",
+    },
+    "open_set": {
+        "auroc": "AUROC",
+        "aupr_known": "AUPR known",
+        "aupr_unknown": "AUPR unknown",
+        "oscr": "OSCR",
+        "closed_set_accuracy": "known",
+    },
+    "retrieval": {**{f"recall_at_{k}": f"R@{k}" for k in (1, 2, 4, 8)}, "map_at_r": "MAP@R"},
+    "few_shot": {"accuracy": "all"},
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a table wants to show in one place: a row's runs, and what was published of it.
+
+    Attributes:
+        page: of ``conf/experiment``.
+        runs: of any seeds; those that may not be averaged become lines of their own.
+        published: a number in percent; None where there is none.
+        source: where.
+        metric: what the number is.
+    """
+
+    page: str
+    runs: tuple[Run, ...]
+    published: float | None = None
+    source: str = ""
+    metric: str = "accuracy"
+
+
+@dataclass(frozen=True)
+class Line:
+    """Runs that differ in nothing but their seed and trial, in order of these, as one scorer judges them.
+
+    Attributes:
+        scorer: None is the headline's.
+    """
+
+    entry: Entry
+    runs: tuple[Run, ...]
+    scorer: str | None = None
+
+    @property
+    def dataset(self) -> str:
+        return str(self._config("dataset.name"))
+
+    @property
+    def name(self) -> str:
+        return str(self._config("name") or self.entry.page)
+
+    @property
+    def protocol(self) -> str:
+        found = self.runs[0].headline["protocol"]
+        return found if found in MAIN_COLUMNS else "closed_set"
+
+    @property
+    def is_headline(self) -> bool:
+        """Whether these are the numbers that the runs are judged by."""
+        return self.scorer in (None, self.runs[0].headline.get("scorer"))
+
+    @property
+    def split(self) -> tuple[str, str]:
+        """Name and digest; of several trials the data set and its images in the place of one split."""
+        data = self.runs[0].result.get("data", {})
+        if len(self.trials) > 1:
+            digests = {str(run.result.get("data", {}).get("split_digest", "")) for run in self.runs}
+            return f"{self.dataset}, trials {', '.join(self.trials)}", " ".join(sorted(digests))
+        return str(data.get("split", NOTHING)), str(data.get("split_digest", ""))
+
+    @property
+    def trials(self) -> list[str]:
+        """The published trials of an open-set data set that were run."""
+        return self._each("dataset.trial")
+
+    @property
+    def on_test(self) -> bool:
+        """Whether its weights were selected on the test set."""
+        return any(run.headline["selection"] == "best_test" for run in self.runs)
+
+    def percent(self, metric: str) -> str:
+        """Mean, with ± the standard deviation (n - 1) over two or more runs, in percent; a dash where one is NaN."""
+        values = [100 * number(self._row(run)["metrics"].get(metric)) for run in self.runs]
+        if any(value != value for value in values):
+            return NOTHING
+        mean = f"{statistics.fmean(values):.1f}"
+        return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
+
+    def _row(self, run: Run) -> dict[str, Any]:
+        """The headline row, or that of another scorer on the same images, weights and variant."""
+        if self.is_headline:
+            return run.headline
+        same = ("protocol", "split", "checkpoint", "selection", "variant")
+        alike = [row for row in run.result["rows"] if all(row.get(key) == run.headline.get(key) for key in same)]
+        return next(row for row in alike if row.get("scorer") == self.scorer)
+
+    def _each(self, key: str) -> list[str]:
+        """The values of a setting in these runs, each once."""
+        return list(dict.fromkeys(str(run.result["config"].get(key, 0)) for run in self.runs))
+
+    def cost(self) -> str:
+        """Seconds of the stages that these runs trained, and how many they trained and took from the store."""
+        stages = [stage for run in self.runs for stage in run.result.get("stages", [])]
+        trained = [stage for stage in stages if stage["status"] == "trained"]
+        seconds = sum(stage["seconds"] for stage in trained)
+        return f"{seconds:,.0f} s; {len(trained)} + {len(stages) - len(trained)}"
+
+    def facts(self) -> dict[str, str]:
+        """How it was made. What all lines of a table share is said once, the rest in columns."""
+        code = [run.provenance.get("code", {}) for run in self.runs]
+        commits = [(one.get("commit") or "unknown")[:10] + (_DIRTY if one.get("dirty") else "") for one in code]
+        tau = ", tau on val" if self._config("method.tau") == "auto" else ""
+        hardware = [f"{run.provenance.get('device')}, {run.provenance.get('precision')}" for run in self.runs]
+        return {
+            "schedule": self._schedule(),
+            "seeds": ", ".join(self._each("seed")),
+            "split": self.split[0],
+            **({"scorer": str(self.runs[0].headline["scorer"])} if self._is_scored_once else {}),
+            "selection": each(run.headline["selection"] for run in self.runs) + tau,
+            "commit": each(commits),
+            "hardware": each(hardware),
+        }
+
+    @property
+    def _is_scored_once(self) -> bool:
+        """Whether there is a scorer, and no column for it."""
+        return self.scorer is None and self.runs[0].headline.get("scorer") is not None
+
+    def _schedule(self) -> str:
+        config = self.runs[0].result["config"]
+        more = [
+            f"{key.split('.')[-2]} {value}"
+            for key, value in config.items()
+            if re.fullmatch(r"method\.\w+\.epochs", key)
+        ]
+        text = f"{config.get('trainer.max_epochs', NOTHING)} epochs"
+        return " + ".join([text, *more])
+
+    def _config(self, key: str) -> Any:
+        return self.runs[0].result["config"].get(key)
+
+
+def lines_of(entries: Iterable[Entry]) -> list[Line]:
+    """The runs of each entry, grouped by all but their seed and trial, by split and by selection.
+
+    In the open-set protocol each scorer has a line of its own.
+    """
+    lines = []
+    for entry in entries:
+        trials = {run.result["config"].get("dataset.trial") for run in entry.runs}
+        groups: dict[Any, list[Run]] = {}
+        for run in entry.runs:
+            groups.setdefault((*_alike(run, len(trials) > 1), run.headline["selection"]), []).append(run)
+        for runs in groups.values():
+            runs.sort(key=lambda run: [run.result["config"].get(key, 0) for key in ("dataset.trial", "seed")])
+            lines += [Line(entry, tuple(runs), scorer) for scorer in _scorers(runs[0])]
+    return lines
+
+
+def _alike(run: Run, over_trials: bool) -> tuple[Any, ...]:
+    """What runs that are averaged have in common."""
+    if not over_trials:
+        return run.result.get("group_hash"), run.result.get("data", {}).get("split_digest")
+    config = run.result["config"].items()
+    return tuple(sorted((key, str(value)) for key, value in config if key != "seed" and not key.endswith(".trial")))
+
+
+def _scorers(run: Run) -> list[str | None]:
+    """The scorers that have a line: those of the open-set protocol; None where the headline is all."""
+    head = run.headline
+    if head["protocol"] != "open_set":
+        return [None]
+    rows = [row for row in run.result["rows"] if row["split"] == head["split"] and row["protocol"] == "open_set"]
+    return list(dict.fromkeys([head["scorer"], *(row["scorer"] for row in rows)]))
+
+
+def each(values: Iterable[str]) -> str:
+    """The different ones among some texts, as one."""
+    return ", ".join(dict.fromkeys(values))
