@@ -52,6 +52,11 @@ def test_other_mistakes_of_a_plan_are_not_about_validation(planned):
     assert not isinstance(refused.value, NeedsValidation)
 
 
+def test_a_run_whose_networks_all_build_on_computed_stages_is_timed_too(planned):
+    run = planned("dataset=digits_bg", "method=background_splitting")
+    assert set(rates([run], StopRequest())) == {stage.kind for stage in run.open if not stage.is_computed}
+
+
 def test_open_stages_are_trained_or_computed(planned):
     stages = {stage.name: stage for stage in planned("method=posthoc_la").open}
     assert (stages["representation"].epochs, stages["representation"].images) == (7, 3 * 64)

@@ -15,6 +15,7 @@ from rich.console import Console
 from ltr.configuration.pages import canonical_json, read_page, without_private
 from ltr.data.source import Source
 from ltr.errors import Interrupted, LtrError
+from ltr.methods.base import ImageClassifier
 from ltr.methods.stage import Stage
 from ltr.runs.device import device_name
 from ltr.runs.interrupt import StopRequest
@@ -99,12 +100,23 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file)) or [{}]
 
 
+def first_trained(planned: RunPlan) -> Stage:
+    """A plan's first stage that trains a network from nothing.
+
+    Where all build on another stage (background splitting's needs its pseudo-labels), a plain network with the settings
+    of the first one is as fast.
+    """
+    trained = [stage for stage in planned.stages if stage.module]
+    alone = [stage for stage in trained if not stage.parents]
+    return alone[0] if alone else replace(trained[0], module=ImageClassifier, parents=(), options={})
+
+
 def measured_rate(config: Mapping[str, Any], planned: RunPlan, request: StopRequest) -> float:
     """Training images per second of a plan's first stage, over a few real steps that leave nothing behind.
 
     Second stages on a frozen backbone are faster; judging is not in it.
     """
-    stage = next(stage for stage in planned.stages if stage.module and not stage.parents)
+    stage = first_trained(planned)
     steps = 4 if planned.device.type == "cpu" else 60
     settings = stage.settings.replaced(
         epochs=RATE_EPOCHS,
@@ -140,7 +152,7 @@ def rates(runs: Iterable[PlannedRun], request: StopRequest) -> dict[str, float]:
     for run in runs:
         for kind in dict.fromkeys(stage.kind for stage in run.open if not stage.is_computed):
             if kind not in found:
-                first = kind_of(run.plan.stages[0], run.plan)
+                first = kind_of(first_trained(run.plan), run.plan)
                 try:
                     if first not in of_first:
                         of_first[first] = measured_rate(run.config, run.plan, request)
