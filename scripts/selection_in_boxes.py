@@ -20,6 +20,7 @@ import torch
 
 from ltr.cli import guarded
 from ltr.configuration.targets import instantiate
+from ltr.data.boxes import boxes_in_crop, inside_boxes
 from ltr.data.files import FileCrop
 from ltr.data.module import DataModule
 from ltr.data.source import ImageFiles, Source
@@ -97,35 +98,6 @@ def measured(
             selected_all.append(selected)
         add(found, "together", np.concatenate(inside_all, 1), np.concatenate(selected_all, 1))
     return {level: {kind: np.concatenate(v) for kind, v in kinds.items()} for level, kinds in found.items()}
-
-
-def boxes_in_crop(source: Source, indices: np.ndarray, crop: FileCrop) -> np.ndarray:
-    """Boxes float64 [B, 4] as left, top, right, bottom in fractions of evaluation's crop; they may reach beyond it."""
-    assert source.boxes is not None
-    assert isinstance(source.images, ImageFiles)
-    found = np.empty((len(indices), 4))
-    for row, index in enumerate(indices):
-        left, top, right, bottom = crop.centre_box(*size_of(source.images, int(index)))
-        x, y, width, height = (float(value) for value in source.boxes[index])
-        found[row] = (x - left, y - top, x + width - left, y + height - top)
-        found[row] /= (right - left, bottom - top, right - left, bottom - top)
-    return found
-
-
-def size_of(files: ImageFiles, index: int) -> tuple[int, int]:
-    """(width, height) in pixels, from the file's head."""
-    from PIL import Image
-
-    with Image.open(files.open(index)) as image:
-        return image.size
-
-
-def inside_boxes(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Whether the centre of each location lies in the box: bool [B, height * width]."""
-    x, y = (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
-    left, top, right, bottom = (side[:, None] for side in boxes.T)
-    columns, rows = (left <= x) & (x < right), (top <= y) & (y < bottom)
-    return (rows[:, :, None] & columns[:, None, :]).reshape(len(boxes), -1)
 
 
 def add(found: dict[str, dict[str, list[np.ndarray]]], level: str, inside: np.ndarray, selected: np.ndarray) -> None:

@@ -43,6 +43,15 @@ def test_the_dropped_term_is_the_squared_distance_of_tanh_from_minus_one():
     torch.testing.assert_close(dropped_tanh(levels, masks), (means[0] + means[1]) / 2)
 
 
+def test_the_mean_of_tanh_leaves_out_what_drops_nothing_and_is_that_of_the_images():
+    levels = [logits(0), logits(1, 3)]
+    masks = [torch.tensor([[1, 1, 0, 0, 0, 1], [0, 0, 0, 1, 1, 1]]).bool(), torch.zeros(B, 3, dtype=torch.bool)]
+    torch.testing.assert_close(dropped_tanh(levels, masks), levels[0][masks[0]].tanh().mean())
+    of_images = dropped_tanh(levels, masks, each_image=True)
+    torch.testing.assert_close(of_images[1], levels[0][1, 3:].tanh().mean())
+    assert dropped_tanh(levels[1:], masks[1:]).isnan()
+
+
 def test_selected_locations_get_no_gradient_of_the_dropped_term():
     level = logits(0).requires_grad_()
     mask = torch.tensor([[1, 1, 0, 0, 0, 1], [0, 0, 0, 1, 1, 1]]).bool()

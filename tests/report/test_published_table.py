@@ -22,6 +22,7 @@ def made(tmp_path):
         folder = tmp_path / str(next(folders))
         folder.mkdir()
         metrics = {**metrics_of(per_class_table(10)), "accuracy": accuracy, "few": more.pop("few", 0.5)}
+        metrics |= more.pop("metrics", {})
         config = {
             "name": name,
             "dataset.name": dataset,
@@ -73,6 +74,15 @@ def test_one_seed_has_no_deviation_and_an_empty_group_is_a_dash(made):
     assert line["all"] == "70.0"
     assert line["few"] == "–"
     assert line["published"] == "–"
+
+
+def test_where_networks_look_has_columns_if_some_row_says(made):
+    looks = {"selected_in_box": 0.8, "all_in_box": 0.5, "dropped_in_box": 0.4, "dropped_tanh": -0.9876}
+    looking, plain = table(Entry("a", (made(metrics=looks),)), Entry("b", (made("plain"),)))
+    assert [looking[name] for name in ("selected in box", "all in box", "dropped in box")] == ["80.0", "50.0", "40.0"]
+    assert looking["dropped tanh"] == "-0.988"
+    assert plain["selected in box"] == plain["dropped tanh"] == "–"
+    assert "all in box" not in markdown([Entry("b", (made("plain"),))], "command")
 
 
 def test_what_all_rows_share_is_said_once_and_the_rest_has_a_column(made):

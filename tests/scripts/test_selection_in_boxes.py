@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 
 import trees
-from ltr.data.files import FileCrop
-from ltr.data.sources.birds import cub
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "selection_in_boxes.py"
 
@@ -21,12 +19,6 @@ def script():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def test_a_location_is_inside_where_its_centre_is(script):
-    inside = script.inside_boxes(np.array([[0.2, 0.0, 0.7, 0.5], [-1, -1, 2, 2]]), 2, 4).reshape(2, 2, 4)
-    assert inside[0].tolist() == [[False, True, True, False], [False] * 4]
-    assert inside[1].all()
 
 
 def test_shares_are_of_each_image(script):
@@ -41,28 +33,16 @@ def test_shares_are_of_each_image(script):
 
 
 @pytest.mark.filterwarnings("ignore:cub. this is not the whole")
-def test_boxes_are_measured_in_evaluations_crop(script, tmp_path):
-    trees.cub(tmp_path)
-    source = cub(root=str(tmp_path))
-    crop = FileCrop(16, resize=16)
-    width, height = script.size_of(source.images, 0)
-    x, y, w, h = source.boxes[0]
-    left, top, right, bottom = script.boxes_in_crop(source, np.array([0]), crop)[0]
-    side = min(width, height)
-    assert left == pytest.approx((x - (width - side) / 2) / side)
-    assert bottom == pytest.approx((y + h - (height - side) / 2) / side)
-    assert (right - left) * side == pytest.approx(w)
-    assert top == pytest.approx((y - (height - side) / 2) / side)
-
-
-@pytest.mark.filterwarnings("ignore:cub. this is not the whole")
-def test_the_command_prints_a_line_for_each_level(script, ltr_train, tmp_path, capsys):
+def test_the_command_prints_a_line_for_each_level_as_the_runs_own_row_has_it(script, ltr_train, tmp_path, capsys):
     trees.cub(tmp_path)
     small = ["backbone=timm", "backbone.name=test_resnet", "dataset.image_size=64", "dataset.image_resize=64"]
     fast = ["trainer.max_epochs=1", "scheduler.warmup_epochs=0", "trainer.precision=fp32", "trainer.num_workers=0"]
     run = ltr_train("dataset=cub", "method=herbs", "method.width=8", *small, *fast, f"paths.data={tmp_path}")
     assert run.code == 0, run.err
     assert script.main([str(run.directory)]) == 0
-    printed = capsys.readouterr().out
-    for row in ("level 1", "level 4", "together"):
-        assert f"\n{row}" in printed
+    printed = {line[:10].strip(): line[10:].split() for line in capsys.readouterr().out.splitlines()}
+    metrics = run.headline  # the run has measured the same
+    assert -1 < metrics["dropped_tanh"] < 1
+    for row, level in (("level 1", "_1"), ("level 4", "_4"), ("together", "")):
+        for place, kind in enumerate(script.KINDS):
+            assert float(printed[row][2 * place]) == pytest.approx(100 * metrics[f"{kind}_in_box{level}"], abs=0.06)

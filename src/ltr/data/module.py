@@ -221,7 +221,7 @@ class DataModule(pl.LightningDataModule):
         return FileLoader(
             self.source.images,
             self._labels_on_device(),
-            crop=self._file_crop(),
+            crop=self.file_crop,
             device=self.device,
             num_workers=self.num_workers,
             train=train,
@@ -234,7 +234,13 @@ class DataModule(pl.LightningDataModule):
         assert self.max_skipped is not None
         return Replacements(self._labels, self.split.train[index.order], index.starts, index.counts, self.max_skipped)
 
-    def _file_crop(self) -> FileCrop:
+    @property
+    def file_crop(self) -> FileCrop:
+        """How image files are cropped.
+
+        Raises:
+            ConfigError: neither ``augment`` nor ``image_size`` says to which size.
+        """
         if self.augment is not None and self.augment.file_crop is not None:
             return self.augment.file_crop
         size = self.image_size

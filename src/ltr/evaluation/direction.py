@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_SMALLER_IS_BETTER = ("nll", "ece", "fpr", "false_alarm", "error", "loss", "aurc", "brier")
+_SMALLER_IS_BETTER = ("nll", "ece", "fpr", "false_alarm", "error", "loss", "aurc", "brier", "dropped_")
 
 
 def is_smaller_better(metric: str) -> bool:

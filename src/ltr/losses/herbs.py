@@ -47,10 +47,18 @@ def dropped_loss(logits: Sequence[Tensor], dropped: Sequence[Tensor]) -> Tensor:
     return torch.stack([_mean_over(_squares(z), rows) for z, rows in zip(logits, dropped, strict=True)]).sum()
 
 
-def dropped_tanh(logits: Sequence[Tensor], dropped: Sequence[Tensor]) -> Tensor:
-    """The mean of tanh over the dropped locations, averaged over levels: near -1 where suppression has worked."""
-    means = [_mean_over(torch.tanh(_wide(z)), rows) for z, rows in zip(logits, dropped, strict=True)]
-    return torch.stack(means).mean()
+def dropped_tanh(logits: Sequence[Tensor], dropped: Sequence[Tensor], *, each_image: bool = False) -> Tensor:
+    """The mean of tanh over the dropped locations, averaged over levels: near -1 where suppression has worked.
+
+    Args:
+        logits, dropped: see `dropped_loss`. A level without dropped locations is left out; NaN where all are.
+        each_image: [B], a mean for each image, instead of their mean.
+    """
+    means = [
+        (torch.tanh(_wide(z)).mean(2) * rows).sum(1) / rows.sum(1) for z, rows in zip(logits, dropped, strict=True)
+    ]
+    of_images = torch.stack(means).nanmean(0)
+    return of_images if each_image else of_images.mean()
 
 
 def refinement_loss(

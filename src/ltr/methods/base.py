@@ -175,6 +175,11 @@ class ImageClassifier(pl.LightningModule):
         """Arrays that pictures are drawn from, for a few test images uint8 [B, C, H, W], at a run's end."""
         return {}
 
+    def locations(self, images: Tensor) -> dict[str, Tensor]:
+        """For images uint8 [B, C, H, W], of each level that selects ``selected_<level>`` bool [B, H_l, W_l], and
+        numbers [B] about the locations by name; {} where nothing is selected."""
+        return {}
+
     def as_classifier(self) -> ImageClassifier:
         """The network that decoupled methods start from: backbone, and a head with a row per class."""
         return self

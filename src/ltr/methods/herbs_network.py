@@ -295,13 +295,26 @@ class HerbsNetwork(ImageClassifier):
             return {}
         found = self.found(self.to_unit(images))
         predictions = torch.stack(list(self.outputs(found).values())).sum(0).argmax(1)
-        first = len(found.levels) - len(found.selections) + 1
-        masks = {
-            f"selected_{level}": (~chosen.dropped).view(logits.shape[:3]).cpu().numpy()
-            for level, (chosen, logits) in enumerate(zip(found.selections, found.levels[first - 1 :]), first)
-        }
+        masks = {name: mask.cpu().numpy() for name, mask in self._masks(found).items()}
         shown = {"images": images.permute(0, 2, 3, 1), "labels": labels, "predictions": predictions}
         return {name: tensor.cpu().numpy() for name, tensor in shown.items()} | masks
+
+    @torch.no_grad()
+    def locations(self, images: Tensor) -> dict[str, Tensor]:
+        """``selected_<level>``, and ``dropped_tanh`` [B]: the mean over an image's dropped locations and classes."""
+        if not self.suppression:
+            return {}
+        found = self.found(self.to_unit(images))
+        return {**self._masks(found), "dropped_tanh": terms.dropped_tanh(*self._dropped(found), each_image=True)}
+
+    @staticmethod
+    def _masks(found: Found) -> dict[str, Tensor]:
+        """``selected_<level>`` bool [B, H_l, W_l] of each level that selects."""
+        first = len(found.levels) - len(found.selections) + 1
+        return {
+            f"selected_{level}": (~chosen.dropped).view(logits.shape[:3])
+            for level, (chosen, logits) in enumerate(zip(found.selections, found.levels[first - 1 :]), first)
+        }
 
     def as_classifier(self) -> ImageClassifier:
         if self.suppression:

@@ -41,6 +41,14 @@ COLUMNS: dict[str, dict[str, str]] = {
     "few_shot": {"accuracy": "all", "accuracy_ci95": "± 95 %"},
 }
 
+# of networks that select locations, where a data set has bounding boxes; `ltr.runs.looks` says what they are
+LOOKS = {
+    "selected_in_box": "selected in box",
+    "all_in_box": "all in box",
+    "dropped_in_box": "dropped in box",
+    "dropped_tanh": "dropped tanh",
+}
+
 # numbers that are no fractions: they are shown as they are
-NO_FRACTIONS = ("false_alarms_per_thousand",)
+NO_FRACTIONS = ("false_alarms_per_thousand", "dropped_tanh")
 PERCENT = frozenset(name for columns in COLUMNS.values() for name in columns) - frozenset(NO_FRACTIONS)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ltr.errors import DataError
 from ltr.files import write_text
+from ltr.report.columns import LOOKS
 from ltr.report.published_lines import MAIN_COLUMNS, Entry, Line, each, lines_of
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
 
@@ -58,7 +59,8 @@ def _table(lines: list[Line], sources: list[str], why: dict[int, str]) -> list[s
     names = list(dict.fromkeys(name for fact in facts.values() for name in fact))
     shared = [name for name in names if len({fact.get(name) for fact in facts.values()}) == 1]
     own = [name for name in names if name not in shared]
-    metrics = MAIN_COLUMNS[lines[0].protocol]
+    looks = {name: heading for name, heading in LOOKS.items() if any(line.has(name) for line in lines)}
+    metrics = {**MAIN_COLUMNS[lines[0].protocol], **looks}
     kinds = list(dict.fromkeys(line.entry.metric for line in lines if line.entry.published is not None))
     published = " ".join(["published", *(metrics.get(kind, kind) for kind in kinds if kind != "accuracy")])
     labels = ["method", *(["scorer"] if any(line.scorer for line in lines) else [])]
@@ -66,7 +68,7 @@ def _table(lines: list[Line], sources: list[str], why: dict[int, str]) -> list[s
     rows = []
     for line in lines:
         cells = [line.name, str(line.scorer)][: len(labels)]
-        cells += [*(line.percent(metric) for metric in metrics), _published(line, sources)]
+        cells += [*(line.shown(metric) for metric in metrics), _published(line, sources)]
         cells += [*(facts[id(line)].get(name, NOTHING) for name in own)]
         cells += [line.cost() if line.is_headline else NOTHING, *([why[id(line)]] if why else [])]
         rows.append(cells)
@@ -80,10 +82,11 @@ def _table(lines: list[Line], sources: list[str], why: dict[int, str]) -> list[s
     return text
 
 
-def _legend(lines: Iterable[Line]) -> str:
+def _legend(lines: Sequence[Line]) -> str:
     over = "seeds and trials" if any(len(line.trials) > 1 for line in lines) else "seeds"
+    unit = "Percent (dropped tanh as it is)" if any(line.has("dropped_tanh") for line in lines) else "Percent"
     return (
-        f"Percent, mean ± s.d. over {over}. Cost: seconds of the stages that the row's runs trained; stages trained + "
+        f"{unit}, mean ± s.d. over {over}. Cost: seconds of the stages that the row's runs trained; stages trained + "
         "stages taken from the store."
     )
 

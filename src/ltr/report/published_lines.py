@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ltr.report.collect import Run, number
+from ltr.report.columns import NO_FRACTIONS
 from ltr.report.style import NOTHING
 
 _DIRTY = " with uncommitted changes"
@@ -106,13 +107,21 @@ class Line:
         """Whether its weights were selected on the test set."""
         return any(run.headline["selection"] == "best_test" for run in self.runs)
 
-    def percent(self, metric: str) -> str:
-        """Mean, with ± the standard deviation (n - 1) over two or more runs, in percent; a dash where one is NaN."""
-        values = [100 * number(self._row(run)["metrics"].get(metric)) for run in self.runs]
+    def has(self, metric: str) -> bool:
+        """Whether its runs were judged by it."""
+        return all(metric in self._row(run)["metrics"] for run in self.runs)
+
+    def shown(self, metric: str) -> str:
+        """Mean, with ± the standard deviation (n - 1) over two or more runs; a dash where one is NaN.
+
+        In percent, but for what is no fraction.
+        """
+        scale, places = (1, 3) if metric in NO_FRACTIONS else (100, 1)
+        values = [scale * number(self._row(run)["metrics"].get(metric)) for run in self.runs]
         if any(value != value for value in values):
             return NOTHING
-        mean = f"{statistics.fmean(values):.1f}"
-        return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
+        mean = f"{statistics.fmean(values):.{places}f}"
+        return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{places}f}"
 
     def _row(self, run: Run) -> dict[str, Any]:
         """The headline row, or that of another scorer on the same images, weights and variant."""

@@ -12,6 +12,7 @@ import torch
 from ltr.errors import DataError
 from ltr.methods.base import ImageClassifier
 from ltr.runs.device import autocast
+from ltr.runs.looks import Looks
 
 EXAMPLES = 16  # test images that a method may show something of
 
@@ -34,6 +35,7 @@ def evaluate(
     device: torch.device,
     precision: str,
     thresholds: Mapping[tuple[str, str | None], float] | None = None,
+    looks: Looks | None = None,
 ) -> list[Judged]:
     """Run ``predictor.predict`` over a split once and judge each variant it gives.
 
@@ -44,6 +46,7 @@ def evaluate(
         protocols: (link, whether a row per image is kept) -> fresh protocol objects, the headline's first. Rows are
             kept of the headline variant.
         thresholds: of the open-set protocol by (variant, scorer), as validation images gave them.
+        looks: of a network that selects locations: its numbers join the metrics of the headline variant's first row.
 
     Raises:
         DataError: the split is empty.
@@ -53,6 +56,8 @@ def evaluate(
     with torch.inference_mode(), autocast(device, precision):
         for place, (part, loader) in enumerate(loaders.items()):
             for batch in loader:
+                if looks is not None and place == 0:
+                    looks.add(module, batch)
                 scores: Mapping[str, Any] = module.predict(batch.images)
                 for variant, found in scores.items():
                     if variant not in judges:
@@ -71,7 +76,10 @@ def evaluate(
         for place, judge in enumerate(of_variant):
             judge.reduce()
             headline = variant == module.headline and place == 0
-            judged.append(Judged(judge.name, variant, judge.scorer, headline, judge.compute()))
+            result = judge.compute()
+            if headline and looks is not None:
+                result.metrics.update(looks.means())
+            judged.append(Judged(judge.name, variant, judge.scorer, headline, result))
     return judged
 
 

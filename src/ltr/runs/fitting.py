@@ -48,6 +48,9 @@ class Fitted(nn.Module):
     def examples(self, images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
         return self.network.examples(self.fitted(images), labels)
 
+    def locations(self, images: Tensor) -> dict[str, Tensor]:
+        return self.network.locations(self.fitted(images))
+
     def fitted(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W] as the network takes them."""
         if self.repeat > 1:

@@ -27,6 +27,7 @@ from ltr.runs.device import keep_freed_memory, resolve_device, resolve_precision
 from ltr.runs.evaluate import Judged, evaluate, examples_of
 from ltr.runs.failures import explained, out_of_memory_judging
 from ltr.runs.fitting import check_judgeable, fit, fitted_dataset
+from ltr.runs.looks import looks_of
 from ltr.runs.plan import data_facts
 from ltr.runs.protocols import parts_judged, protocols_of
 from ltr.runs.result import result_rows
@@ -213,7 +214,8 @@ def _judge(candidate: Candidate, part: str, data: Data) -> Judgement:
             return protocols_of(split, config["evaluation"], link, device, keep)
 
         with explained(f"{candidate.label}, {name}", lambda: out_of_memory_judging(module.eval_batch_size)):
-            return evaluate(found.predictor, loaders, protocols, device, precision, thresholds)
+            looks = looks_of(found.network, module)
+            return evaluate(found.predictor, loaders, protocols, device, precision, thresholds, looks)
 
     thresholds = {}
     if part == "test" and "open_set" in split.protocols and len(split.val):

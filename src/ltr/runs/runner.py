@@ -26,6 +26,7 @@ from ltr.runs.failures import explained, out_of_memory_judging
 from ltr.runs.interrupt import StopRequest, requeue, stop_request
 from ltr.runs.kept_for_pictures import keep_for_pictures
 from ltr.runs.loggers import RunLoggers
+from ltr.runs.looks import looks_of
 from ltr.runs.pixels import share_pixels
 from ltr.runs.plan import RunPlan, plan_of, warn_of_double_balancing
 from ltr.runs.protocols import headline_metric, parts_judged, protocols_of
@@ -248,7 +249,8 @@ class _Run:
 
             loaders = {name: data.evaluation_loader(name) for name in parts_judged(self.split, part)}
             with explained(f"judging {part}", lambda: out_of_memory_judging(data.eval_batch_size)):
-                return evaluate(predictor, loaders, protocols, self.device, self.precision, thresholds)
+                looks = looks_of(predictor, data)
+                return evaluate(predictor, loaders, protocols, self.device, self.precision, thresholds, looks)
 
         last = outputs[final.name].load_last
         selected = "final" if last is None else "best"
