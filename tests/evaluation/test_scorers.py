@@ -1,8 +1,5 @@
 """Scorers against their definitions, and where probabilities saturate."""
 
-import sys
-from types import ModuleType
-
 import numpy as np
 import pytest
 import torch
@@ -108,67 +105,3 @@ def test_an_unknown_name_is_refused_with_the_nearest():
 @pytest.mark.parametrize("scorer", ["msp", "entropy"])
 def test_with_one_class_all_images_are_equally_known(scorer):
     assert known_scores(scorer, Scores(torch.randn(4, 1)), "softmax").unique().tolist() == [torch.inf]
-
-
-@pytest.fixture
-def detectors(monkeypatch):
-    """A stand-in for the optional package, with its interface."""
-
-    class LogitsDetector:
-        requires_fit = False
-
-        def __init__(self, model):
-            assert model is None
-
-    class Smallest(LogitsDetector):
-        def predict_logits(self, logits):
-            return logits.amin(dim=1)
-
-    class Fitted(Smallest):
-        requires_fit = True
-
-    class Weighted(Smallest):
-        def __init__(self, model, weights):
-            raise AssertionError
-
-    package, api, detector = (ModuleType(name) for name in ("pytorch_ood", "pytorch_ood.api", "pytorch_ood.detector"))
-    api.LogitsDetector = LogitsDetector
-    detector.Smallest, detector.Fitted, detector.Weighted = Smallest, Fitted, Weighted
-    for module in (package, api, detector):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-
-
-def test_a_detector_says_how_unknown_and_is_turned_round(detectors):
-    logits = logits_of(0)
-    assert known_scores("pytorch_ood.Smallest", Scores(logits), "softmax").equal(-logits.double().amin(dim=1))
-
-
-@pytest.mark.parametrize("name", ["Fitted", "Weighted", "smallest"])
-def test_a_detector_that_needs_more_than_logits_is_refused(detectors, name):
-    with pytest.raises(ConfigError, match=r"there are pytorch_ood\.Smallest"):
-        known_scores(f"pytorch_ood.{name}", Scores(logits_of(0)), "softmax")
-
-
-def test_a_detector_is_refused_for_a_sigmoid(detectors):
-    with pytest.raises(ConfigError, match="softmax"):
-        known_scores("pytorch_ood.Smallest", Scores(logits_of(0)), "sigmoid")
-
-
-def test_without_the_package_its_installation_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pytorch_ood", None)
-    with pytest.raises(ConfigError, match=r"pip install 'ltr\[ood\]'"):
-        known_scores("pytorch_ood.GEN", Scores(logits_of(0)), "softmax")
-
-
-def test_the_packages_own_detectors_rank_as_ours():
-    pytest.importorskip("pytorch_ood")
-    logits = logits_of(1, images=40, scale=1.0)
-    for theirs, ours in (
-        ("MaxSoftmax", "msp"),
-        ("MaxLogit", "max_logit"),
-        ("EnergyBased", "energy"),
-        ("Entropy", "entropy"),
-    ):
-        one, other = (known_scores(name, Scores(logits), "softmax") for name in (f"pytorch_ood.{theirs}", ours))
-        assert one.argsort().tolist() == other.argsort().tolist()
-    assert known_scores("pytorch_ood.GEN", Scores(logits), "softmax").isfinite().all()

@@ -32,6 +32,7 @@ from ltr.evaluation.detection import (
     roc_curve,
     threshold_at_tpr,
 )
+from ltr.evaluation.detectors import Detector, TrainingScores, is_detector
 from ltr.evaluation.gather import several_processes
 from ltr.evaluation.groups import GROUPS, group_of_class, shot_groups
 from ltr.evaluation.open_decisions import best_threshold, decisions, open_f_measure, open_macro_f1
@@ -72,7 +73,7 @@ class OpenSet:
 
     Args:
         class_counts: int64 [C], training images of each known class.
-        scorer: one of `ltr.evaluation.scorers.SCORERS`.
+        scorer: one of `ltr.evaluation.scorers.SCORERS`, or a detector.
         link: ``softmax`` or ``sigmoid``, how the model's loss turns logits into probabilities.
         many_above: see `ltr.evaluation.groups.shot_groups`.
         few_below: see `ltr.evaluation.groups.shot_groups`.
@@ -113,6 +114,7 @@ class OpenSet:
         self.groups = shot_groups(self.class_counts, many_above, few_below)
         self.num_classes = len(self.class_counts)
         self.scorer: str | None = scorer
+        self.detector = Detector(scorer) if is_detector(scorer) else None
         self.link = link
         self.keep_predictions = keep_predictions
         self.device = torch.device(device)
@@ -148,6 +150,16 @@ class OpenSet:
         self._thresholds[source] = float(value)
         return self
 
+    @property
+    def needs_training(self) -> bool:
+        """Whether the scorer is fitted to training images before the first `update`."""
+        return self.detector is not None and self.detector.needs_training
+
+    def fit(self, training: TrainingScores) -> None:
+        """Fit the scorer, where it is one that needs it; see `ltr.evaluation.detectors.Detector.fit`."""
+        if self.detector is not None:
+            self.detector.fit(training)
+
     @torch.no_grad()
     def update(self, scores: Scores, labels: Tensor, indices: Tensor | None = None) -> None:
         """Keep one batch.
@@ -167,7 +179,7 @@ class OpenSet:
         if indices is None:
             indices = torch.arange(self._seen, self._seen + len(labels), device=self.device)
         assert self.scorer is not None
-        score = known_scores(self.scorer, scores._replace(logits=logits), self.link)
+        score = known_scores(self.scorer, scores._replace(logits=logits), self.link, self.detector)
         normaliser = log_normaliser(logits, self.link)
         # one NaN or +inf among the logits spoils the normaliser; `compute` finds the NaN
         finite = normaliser.isfinite()

@@ -7,8 +7,6 @@ never saturates. Everything is computed in float64.
 
 from __future__ import annotations
 
-import importlib
-import inspect
 from collections.abc import Callable
 
 import torch
@@ -16,10 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from ltr.errors import ConfigError, nearest
+from ltr.evaluation.detectors import Detector, is_detector
 from ltr.evaluation.scores import Scores, log_normaliser
 
 
-def known_scores(scorer: str, scores: Scores, link: str) -> Tensor:
+def known_scores(scorer: str, scores: Scores, link: str, detector: Detector | None = None) -> Tensor:
     """How known each image looks, float64 [B]; higher is more known.
 
     ``msp``: log-odds log(p / (1 - p)) of the largest probability p; the order is that of p (Hendrycks & Gimpel, ICLR
@@ -27,13 +26,14 @@ def known_scores(scorer: str, scores: Scores, link: str) -> Tensor:
     energy at temperature 1 (Liu et al., NeurIPS 2020); with a sigmoid link sum_c log(1 + exp(z_c)) (Wang et al.,
     NeurIPS 2021). ``entropy``: -log H of the probabilities' entropy H, with a sigmoid link of the sum of the C
     binary entropies. ``distance``: the known-ness that the method itself gives. ``pytorch_ood.<detector>``, as in
-    ``pytorch_ood.GEN``: minus what a detector of the optional package pytorch-ood makes of the logits under a softmax;
-    those that must be fitted to training features are not served.
+    ``pytorch_ood.GEN``: minus what a detector of the optional package pytorch-ood makes of logits under a softmax or of
+    features, see `ltr.evaluation.detectors`.
 
     Args:
         scorer: one of `SCORERS`, or a detector.
         scores: logits [B, C]; ``distance`` needs known-ness.
         link: ``softmax`` or ``sigmoid``.
+        detector: the detector of this name, fitted, where it is one that has to be.
 
     Raises:
         ConfigError: an unknown name, or ``distance`` of a method that gives none.
@@ -46,10 +46,11 @@ def known_scores(scorer: str, scores: Scores, link: str) -> Tensor:
                 f"logits only. Use {', '.join(name for name in SCORERS if name != 'distance')}"
             )
         return exact(scores.knownness)
-    if scorer.startswith(DETECTORS):
-        if link != "softmax":
+    if is_detector(scorer):
+        detector = detector or Detector(scorer)
+        if link != "softmax" and not detector.of_features:
             raise ConfigError(f"evaluation.scorers: '{scorer}' is about a softmax, and the loss has a {link}")
-        return -_detector(scorer)(exact(scores.logits))
+        return exact(detector(scores._replace(logits=exact(scores.logits)))).to(scores.logits.device)
     return _OF_LOGITS[scorer](exact(scores.logits), link)
 
 
@@ -59,45 +60,14 @@ def check_scorer(scorer: str) -> None:
     Raises:
         ConfigError: it is none, or pytorch-ood is not installed.
     """
-    if scorer.startswith(DETECTORS):
-        _detector(scorer)
+    if is_detector(scorer):
+        Detector(scorer)
         return
     if scorer not in SCORERS:
         raise ConfigError(
             f"evaluation.scorers: there is no scorer '{scorer}'; choose of {', '.join(SCORERS)}"
             f"{nearest(scorer, SCORERS)}"
         )
-
-
-def _detector(scorer: str) -> Callable[[Tensor], Tensor]:
-    """Logits [B, C] to how unknown each image looks, [B]."""
-    try:
-        api, found = (importlib.import_module(f"pytorch_ood.{name}") for name in ("api", "detector"))
-    except ImportError as error:
-        raise ConfigError(
-            f"evaluation.scorers: '{scorer}' needs the package pytorch-ood, which cannot be imported ({error}). "
-            f"Install it with pip install 'ltr[ood]', or use {', '.join(SCORERS)}"
-        ) from error
-    usable = {
-        name: detector
-        for name, detector in vars(found).items()
-        if isinstance(detector, type)
-        and issubclass(detector, api.LogitsDetector)
-        and not getattr(detector, "requires_fit", False)
-        and not _needs_more_than_a_model(detector)
-    }
-    name = scorer.removeprefix(DETECTORS)
-    if name not in usable:
-        raise ConfigError(
-            f"evaluation.scorers: '{scorer}' is no detector that works on logits without being fitted; there are "
-            f"{', '.join(DETECTORS + known for known in sorted(usable))}{nearest(name, tuple(usable))}"
-        )
-    return usable[name](None).predict_logits
-
-
-def _needs_more_than_a_model(detector: type) -> bool:
-    _, *others = inspect.signature(detector).parameters.values()
-    return any(one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD for one in others)
 
 
 def exact(values: Tensor) -> Tensor:
@@ -153,4 +123,3 @@ _OF_LOGITS: dict[str, Callable[[Tensor, str], Tensor]] = {
     "entropy": _minus_log_entropy,
 }
 SCORERS = ("msp", "max_logit", "energy", "distance", "entropy")
-DETECTORS = "pytorch_ood."  # what the name of a scorer of the optional package begins with

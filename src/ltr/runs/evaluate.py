@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ltr.errors import DataError
+from ltr.evaluation.detectors import Collected, TrainingScores
 from ltr.methods.base import ImageClassifier
 from ltr.runs.device import autocast
 from ltr.runs.looks import Looks
@@ -42,7 +43,7 @@ def evaluate(
     Args:
         predictor: a module with `predict`, ``headline`` and ``link`` (see `ltr.methods.stage.Predictor`).
         loaders: the batches of the judged part of the split, under its name, and of further parts that some protocols
-            look at (``unknown``); each image once.
+            look at (``unknown``); each image once. Of ``train`` there are scores for those that are fitted to them.
         protocols: (link, whether a row per image is kept) -> fresh protocol objects, the headline's first. Rows are
             kept of the headline variant.
         thresholds: of the open-set protocol by (variant, scorer), as validation images gave them.
@@ -54,7 +55,8 @@ def evaluate(
     judges: dict[str, list[Any]] = {}
     module = predictor.to(device).eval()
     with torch.inference_mode(), autocast(device, precision):
-        for place, (part, loader) in enumerate(loaders.items()):
+        trained = _collected(module, loaders["train"]) if "train" in loaders else {}
+        for place, (part, loader) in enumerate((name, one) for name, one in loaders.items() if name != "train"):
             for batch in loader:
                 if looks is not None and place == 0:
                     looks.add(module, batch)
@@ -63,6 +65,8 @@ def evaluate(
                     if variant not in judges:
                         judges[variant] = protocols(module.link, variant == module.headline)
                         for judge in judges[variant]:
+                            if trained and getattr(judge, "needs_training", False):
+                                judge.fit(trained[variant])
                             found_before = (thresholds or {}).get((variant, judge.scorer))
                             if judge.name == "open_set" and found_before is not None:
                                 judge.with_threshold(found_before)
@@ -81,6 +85,15 @@ def evaluate(
                 result.metrics.update(looks.means())
             judged.append(Judged(judge.name, variant, judge.scorer, headline, result))
     return judged
+
+
+def _collected(module: Any, loader: Iterable[Any]) -> dict[str, TrainingScores]:
+    """What every variant says of training images."""
+    found: dict[str, Collected] = {}
+    for batch in loader:
+        for variant, scores in module.predict(batch.images).items():
+            found.setdefault(variant, Collected()).update(scores, batch.labels, batch.indices)
+    return {variant: one.all() for variant, one in found.items()}
 
 
 def examples_of(predictor: Any, network: Any, data: Any, device: torch.device, precision: str) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from ltr.data.source import ImageFiles, Source
 from ltr.data.splits import Split
 from ltr.errors import CheckpointError, ConfigError, LtrError
 from ltr.evaluation.scores import Scores
-from ltr.runs.protocols import protocol_class
+from ltr.runs.protocols import needed_by, protocol_class
 
 _PROBES = 2  # blank images
 
@@ -133,8 +133,8 @@ def check_judgeable(
             "dataset.unknown or dataset.classes so that some classes are unknown"
         )
     needs = {need for name in split.protocols for need in protocol_class(name, split).needs}
-    if "open_set" in split.protocols and "distance" in scorers:
-        needs.add("knownness")
+    if "open_set" in split.protocols:
+        needs |= needed_by(scorers)
     names = tuple(network.facts.class_names)
     if "logits" in needs and not network.embeds and tuple(split.class_names) != names:
         raise CheckpointError(

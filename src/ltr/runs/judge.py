@@ -208,7 +208,8 @@ def _judge(candidate: Candidate, part: str, data: Data) -> Judgement:
     data.images[found.key] = module.images
 
     def judged_on(name: str, thresholds: Mapping[tuple[str, str | None], float] | None = None) -> list[Judged]:
-        loaders = {part: module.evaluation_loader(part) for part in parts_judged(split, name)}
+        parts = parts_judged(split, name, config["evaluation"]["scorers"])
+        loaders = {part: module.evaluation_loader(part) for part in parts}
 
         def protocols(link: str, keep: bool) -> list[Any]:
             return protocols_of(split, config["evaluation"], link, device, keep)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from ltr.data.splits import Split
 from ltr.errors import ConfigError
+from ltr.evaluation.detectors import Detector, is_detector
 from ltr.methods.stage import Method
 
 # name -> (module of ltr.evaluation, class): imported when a split asks for it
@@ -53,10 +54,17 @@ def headline_metric(split: Split) -> str:
     return protocol_class(split.protocols[0], split).headline
 
 
-def parts_judged(split: Split, part: str) -> tuple[str, ...]:
-    """The parts of the split that are looked at when ``part`` is judged: unknown images belong to the test."""
+def parts_judged(split: Split, part: str, scorers: Sequence[str] = ()) -> tuple[str, ...]:
+    """The parts of the split that are looked at when ``part`` is judged: unknown images belong to the test.
+
+    Args:
+        scorers: of the evaluation page: some are fitted to the training images, which come last.
+    """
     more = [name for protocol in split.protocols for name in protocol_class(protocol, split).parts]
-    return (part, *dict.fromkeys(more)) if part == "test" else (part,)
+    fitted = "open_set" in split.protocols and any(
+        Detector(name).needs_training for name in scorers if is_detector(name)
+    )
+    return (part, *(dict.fromkeys(more) if part == "test" else ()), *(["train"] if fitted else []))
 
 
 def protocol_class(name: str, split: Split) -> Any:
@@ -83,8 +91,8 @@ def check_method(method: Method, name: str, split: Split, page: Mapping[str, Any
     """
     for protocol in split.protocols:
         needs = set(protocol_class(protocol, split).needs)
-        if protocol == "open_set" and "distance" in page["scorers"]:
-            needs.add("knownness")
+        if protocol == "open_set":
+            needs |= needed_by(page["scorers"])
         lacking = [need for need in sorted(needs) if need not in method.provides]
         if lacking == ["knownness"]:
             raise ConfigError(
@@ -101,6 +109,12 @@ def check_method(method: Method, name: str, split: Split, page: Mapping[str, Any
                 f"the split '{split.name}' is judged by open_set and has no unknown images to be told apart. "
                 "Set dataset.unknown or dataset.classes so that some classes are unknown"
             )
+
+
+def needed_by(scorers: Sequence[str]) -> set[str]:
+    """What these scorers look at beside logits: ``knownness``, ``features``."""
+    features = any(Detector(name).of_features for name in scorers if is_detector(name))
+    return {*(["knownness"] if "distance" in scorers else []), *(["features"] if features else [])}
 
 
 def _makers(

@@ -247,7 +247,8 @@ class _Run:
             def protocols(link: str, keep: bool) -> list[Any]:
                 return protocols_of(self.split, self.config["evaluation"], link, self.device, keep)
 
-            loaders = {name: data.evaluation_loader(name) for name in parts_judged(self.split, part)}
+            scorers = self.config["evaluation"]["scorers"]
+            loaders = {name: data.evaluation_loader(name) for name in parts_judged(self.split, part, scorers)}
             with explained(f"judging {part}", lambda: out_of_memory_judging(data.eval_batch_size)):
                 looks = looks_of(predictor, data)
                 return evaluate(predictor, loaders, protocols, self.device, self.precision, thresholds, looks)
