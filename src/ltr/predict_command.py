@@ -141,7 +141,8 @@ def tell_broken(broken: Sequence[Any], listed: Path | None) -> None:
     """Say how many images could not be read, and the first of them; to standard error."""
     if not broken:
         return
-    print(f"warning: {len(broken):,} images could not be read; {listed} lists them:", file=sys.stderr)
+    images = "1 image" if len(broken) == 1 else f"{len(broken):,} images"
+    print(f"warning: {images} could not be read; {listed} lists them:", file=sys.stderr)
     for image in broken[:SHOWN]:
         print(f"  {printable(image.path)}: {printable(image.reason)}", file=sys.stderr)
 

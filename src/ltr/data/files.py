@@ -321,7 +321,8 @@ class FileLoader(EpochLoader):
         if failure is not None:
             raise DataError(
                 f"image {failure.image}, {failure.path}, cannot be read: {failure.reason}. "
-                "Fetch the file again, or take it out of the data set"
+                "Fetch the file again, or leave it out: ltr-data check finds all of them and writes the list for "
+                "dataset.exclude=FILE; trainer.on_error=skip takes another image of the class"
             )
 
 

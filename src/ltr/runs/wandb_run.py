@@ -123,8 +123,9 @@ def _started(config: Mapping[str, Any], directory: Path) -> Any:
     except Exception as error:
         if type(error).__module__.partition(".")[0] != "wandb":
             raise
+        said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ConfigError(
-            f"logger=wandb: Weights & Biases says: {(str(error).splitlines() or [type(error).__name__])[0]}. Use "
+            f"logger=wandb: Weights & Biases says: {said}. Use "
             "`wandb login`, or logger.mode=offline and `wandb sync` later"
         ) from error
 
