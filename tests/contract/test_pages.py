@@ -36,15 +36,6 @@ SMALLER = {
     "dataset/tiny_imagenet_bg": ["dataset.n_foreground=2"],
     "dataset/tiny_imagenet_open": ["dataset.classes=seeded", "backbone=torchvision"],
     **{page: ["dataset=digits_bg"] for page in ("method/background_splitting", "scheduler/background_splitting")},
-    # the rows' own teacher is a file of weights
-    **{
-        f"experiment/cifar100_bg_{row}": [
-            "method.aux.partition=kmeans",
-            "method.aux.features=pixels",
-            "method.aux.groups=10",
-        ]
-        for row in ("splitting", "both")
-    },
     **{page: ["method=triplet", "dataset=digits_retrieval"] for page in ("loss/triplet", "head/embedding")},
     **{
         page: ["method=prototypical", "dataset=digits_retrieval"]
@@ -58,6 +49,12 @@ SMALLER = {
 }
 
 
+for page in (page for page in PAGES if page.startswith("experiment/tiny_imagenet_bg_")):
+    SMALLER[page] = ["dataset.n_foreground=2", "dataset.image_size=32", "trainer.num_workers=0"]
+# the rows' own teacher is a file of weights
+for page in (f"experiment/{data}_bg_{row}" for data in ("cifar100", "tiny_imagenet") for row in ("splitting", "both")):
+    pixels = ["method.aux.partition=kmeans", "method.aux.features=pixels", "method.aux.groups=10"]
+    SMALLER[page] = [*SMALLER.get(page, []), *pixels, "method.aux.exclude_classes=[]"]
 # networks and images of the papers' sizes
 for page in (page for page in PAGES if page.startswith("experiment/") and "_herbs" in page):
     SMALLER[page] = ["dataset.image_size=64", "dataset.image_resize=[72,72]", "trainer.num_workers=0"]
@@ -80,6 +77,9 @@ ONE_OF_A_KIND = {
     "cub_herbs": ("cub_herbs", "cub_herbs_released", "cub_herbs_swin_l"),
     "nabirds_herbs": (),
     "cifar10_lt_m2m_": ("cifar10_lt_m2m_ldam", "cifar10_lt_m2m_noise"),
+    "cifar10_lt_rw": ("cifar10_lt_rw",),
+    "cifar10_lt_cb_rw": ("cifar10_lt_cb_rw",),
+    "tiny_imagenet_bg": ("tiny_imagenet_bg_both",),
     "cifar100_bg": ("cifar100_bg_both", "cifar100_bg_focal"),
     "cifar100_retrieval": ("cifar100_retrieval_triplet", "cifar100_retrieval_generation_2"),
     "cub_retrieval": ("cub_retrieval_rkd_da",),

@@ -18,6 +18,7 @@ from ltr.methods import pseudo_labels
 from ltr.methods.partition import described, in_words, partition, warn_of_one_class
 from ltr.methods.pseudo_labels import by_kmeans, by_taxonomy, by_teacher, kmeans
 from ltr.methods.stage import StageOutput
+from ltr.models.imagenet import outputs_of
 from ltr.models.weights import seeded_construction
 
 OUTPUTS = 6
@@ -120,6 +121,18 @@ def test_exclusions_that_do_not_fit_the_teacher_are_refused(plan, monkeypatch, e
     Probe(monkeypatch, logits_of(plan))
     with pytest.raises(ConfigError, match=message):
         by_teacher(computation(plan, "pseudo_labels", {}), exclude_classes=excluded, top_k=1)
+
+
+def test_the_foreground_is_left_out_of_an_imagenet_teacher_by_name():
+    assert outputs_of(["tench", "Egyptian cat", "crane"]) == [0, 134, 285, 517]  # a bird and a machine: both
+    with pytest.raises(ConfigError, match=r"ImageNet has no class 'goldfsh' .nor 1 more.*goldfish"):
+        outputs_of(["goldfsh", "digit 3"])
+
+
+def test_a_teacher_of_other_outputs_than_imagenets_knows_no_names(plan, monkeypatch):
+    Probe(monkeypatch, logits_of(plan))
+    with pytest.raises(ConfigError, match="the teacher has 5 outputs, and ImageNet's 1000"):
+        by_teacher(computation(plan, "pseudo_labels", {}), exclude_classes=[1], top_k=1, outputs=1000)
 
 
 def test_a_teacher_from_a_file_hands_on_its_last_layer_without_excluded_rows(weights):

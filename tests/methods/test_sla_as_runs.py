@@ -43,6 +43,17 @@ def test_all_inferences_are_reported_one_is_the_headline_and_the_checkpoint_is_j
     assert json.loads((tmp_path / "again.json").read_text())["rows"] == rows
 
 
+@pytest.mark.parametrize("method", [["method=sla", DISTILLED], ["method=sla", "method.transform=rotation2"]])
+def test_features_judge_few_shot_episodes_of_classes_that_were_not_trained_on(ltr_train, method):
+    done = ltr_train(*SHORT, *method, "dataset=digits_retrieval", "dataset.protocols=[few_shot,retrieval]")
+    assert done.code == 0, done.err
+    rows = {(row["protocol"], row["variant"]): row["metrics"] for row in on_test(done.result)}
+    assert {protocol for protocol, _ in rows} == {"few_shot", "retrieval"}
+    accuracies = {metrics["accuracy"] for (protocol, _), metrics in rows.items() if protocol == "few_shot"}
+    assert len(accuracies) == 1  # all inferences have the untransformed image's features
+    assert accuracies.pop() > 0.4  # of five classes
+
+
 def test_with_one_transformation_a_run_is_erms_to_the_bit(ltr_train, tmp_path):
     erm = ltr_train(*SHORT, outputs=tmp_path / "erm")
     sla = ltr_train(*SHORT, "method=sla", "method.transform=none", outputs=tmp_path / "sla")

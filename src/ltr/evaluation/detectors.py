@@ -86,6 +86,7 @@ class Detector:
             return
         logits, features, labels = (None if one is None else one.cpu() for one in training)
         assert logits is not None
+        assert labels is not None
         if self.of_features and features is None:
             raise ConfigError(f"evaluation.scorers: '{self.name}' is about features, and these scores hold none")
         # what is fitted may need gradients of its own

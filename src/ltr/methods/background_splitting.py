@@ -24,7 +24,9 @@ from ltr.methods.erm import ERM
 from ltr.methods.partition import partition, warn_of_one_class
 from ltr.methods.pseudo_labels import FEATURES, PARTITIONS, by_kmeans, by_taxonomy, by_teacher
 from ltr.methods.stage import DataFacts, Method, Settings, Stage, StageOutput
+from ltr.models.imagenet import NUM_CLASSES, outputs_of
 
+FOREGROUND = "foreground"  # in exclude_classes: ImageNet's outputs of the foreground's names
 AUX_KEYS = (
     "weight", "partition", "labels", "top_k", "shuffled", "init", "exclude_classes", "teacher", "run", "features",
     "groups", "rank",
@@ -132,7 +134,7 @@ class BackgroundSplitting(Method):
             check_weights(page)
         top_k = aux["top_k"] if aux["labels"] == "soft" else 1
         ways: dict[str, tuple[Any, dict[str, Any]]] = {
-            "teacher": (by_teacher, {"exclude_classes": sorted(aux["exclude_classes"]), "top_k": top_k}),
+            "teacher": (by_teacher, {**self._excluded(facts), "top_k": top_k}),
             "kmeans": (by_kmeans, {"features": aux["features"], "groups": aux["groups"]}),
             "supercategories": (by_taxonomy, {"rank": aux["rank"]}),
         }
@@ -147,6 +149,20 @@ class BackgroundSplitting(Method):
             of_source=True,
         )
         return [*first, stage]
+
+    def _excluded(self, facts: DataFacts) -> dict[str, Any]:
+        """The teacher's outputs to leave out, as options of its stage."""
+        wanted = self.aux["exclude_classes"]
+        if FOREGROUND not in wanted:
+            return {"exclude_classes": sorted(wanted)}
+        if self.aux["run"] is not None:
+            raise ConfigError(
+                "method.aux.exclude_classes=[foreground] is about a teacher of ImageNet's 1000 classes, not about "
+                "method.aux.run: give the numbers of its outputs"
+            )
+        names = [name for label, name in enumerate(facts.class_names) if label != facts.background]
+        numbers = {*(one for one in wanted if one != FOREGROUND), *outputs_of(names)}
+        return {"exclude_classes": sorted(numbers), "outputs": NUM_CLASSES}
 
     def _check(self, settings: Settings, facts: DataFacts) -> None:
         target = str(settings.loss["_target_"])

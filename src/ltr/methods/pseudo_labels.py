@@ -31,7 +31,9 @@ def training_images(source: Source) -> np.ndarray:
     return np.arange(found.start, found.stop)
 
 
-def by_teacher(computation: Computation, *, exclude_classes: Sequence[int], top_k: int) -> dict[str, np.ndarray]:
+def by_teacher(
+    computation: Computation, *, exclude_classes: Sequence[int], top_k: int, outputs: int | None = None
+) -> dict[str, np.ndarray]:
     """Pseudo-labels from a classifier's outputs; the official code's are the arg max of an ImageNet ResNet-50.
 
     The images are un-augmented. The teacher is the page in the place of the stage's backbone, or the parent's network.
@@ -39,6 +41,7 @@ def by_teacher(computation: Computation, *, exclude_classes: Sequence[int], top_
     Args:
         exclude_classes: outputs that are left out before anything is chosen (classes that give the task away).
         top_k: 1 for the arg max; more for that many probabilities per image.
+        outputs: how many the teacher must have for ``exclude_classes`` to mean what they say; None: any number.
 
     Returns:
         ``labels`` int32 [source], or [source, top_k] with ``shares`` float16 of the same shape (they sum to 1);
@@ -53,12 +56,17 @@ def by_teacher(computation: Computation, *, exclude_classes: Sequence[int], top_
     indices = training_images(source)
     found: list[tuple[Tensor, ...]] = []
     keep: Tensor | None = None
-    outputs = 0
+    expected, outputs = outputs, 0
     with torch.inference_mode(), computation.autocast():
         for batch in computation.loader(indices):
             logits = ask(batch.images)[0].float()
             if keep is None:
                 outputs = logits.shape[1]
+                if expected is not None and outputs != expected:
+                    raise ConfigError(
+                        f"method.aux.exclude_classes=[foreground]: the teacher has {outputs} outputs, and ImageNet's "
+                        f"{expected} classes are what is known by name. Give the numbers of its outputs instead"
+                    )
                 keep = _kept(outputs, exclude_classes, top_k).to(logits.device)
             if exclude_classes:
                 logits = logits[:, keep]
