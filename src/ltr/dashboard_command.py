@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ltr.arguments import Parser, parsed
 from ltr.errors import ConfigError, LtrError
-from ltr.predict_command import Parser, parsed
 from ltr.report.panels import SECTIONS, Panel, Section
 
 _EXTRA = "ltr-dashboard needs the extra: pip install 'ltr[dashboard]'"

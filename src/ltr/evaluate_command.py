@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from ltr.arguments import Parser, parsed
 from ltr.errors import CheckpointError, ConfigError, LtrError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
         DataError: the data set is missing or damaged.
     """
     outputs = os.environ.get("LTR_OUTPUTS", "outputs")
-    parser = _Parser(
+    parser = Parser(
         prog="ltr-eval",
         description="Judge finished runs (their folders), checkpoint files or foreign weights: on the test split of "
         "their own data set, or of dataset=PAGE.",
@@ -45,10 +45,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--allow", action="append", default=[], metavar="PREFIX", help="a package of yours that may be named"
     )
-    try:
-        arguments = parser.parse_intermixed_args(argv)
-    except SystemExit as stopped:  # --help
-        return stopped.code if isinstance(stopped.code, int) else 1
+    arguments = parsed(parser, argv, intermixed=True)
+    if arguments is None:
+        return 0
     paths, overrides, mistakes = _told_apart(arguments.words)
     if not paths:
         raise ConfigError(f"which run? Give its folder or a checkpoint file\n{parser.format_usage().rstrip()}")
@@ -78,13 +77,6 @@ def _told_apart(words: Sequence[str]) -> tuple[list[Path], list[str], list[str]]
         return [Path(word) for word in neither], overrides, []
     missing = "there is no such run directory or checkpoint file; an override is written key=value"
     return list(dict.fromkeys(paths)), overrides, [f"{word or repr(word)}: {missing}" for word in neither]
-
-
-class _Parser(argparse.ArgumentParser):
-    """Raises instead of printing and exiting, so that a wrong flag is told like any other mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}\n{self.format_usage().rstrip()}")
 
 
 def _judge(

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ltr.arguments import Parser, parsed
 from ltr.errors import ConfigError
-from ltr.predict_command import Parser, parsed
 
 
 def main(argv: Sequence[str]) -> int:

@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ltr.arguments import Parser, at_least, parsed
 from ltr.errors import ConfigError
-from ltr.predict_command import Parser, add_reading_flags, at_least, model_and_pool, parsed, tell_broken
+from ltr.predict_command import add_reading_flags, model_and_pool, tell_broken
 
 
 def main(argv: Sequence[str]) -> int:

@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from ltr.errors import ConfigError
+from ltr.arguments import Parser, at_least, parsed
 
 SHOWN = 5
 
@@ -60,25 +60,6 @@ def _predict(arguments: argparse.Namespace) -> int:
     return 0
 
 
-class Parser(argparse.ArgumentParser):
-    """Raises instead of printing and exiting, so that a wrong flag is told like any other mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}\n{self.format_usage().rstrip()}")
-
-
-def parsed(parser: Parser, argv: Sequence[str]) -> argparse.Namespace | None:
-    """The arguments; None where only the help was asked for.
-
-    Raises:
-        ConfigError: flags that are wrong.
-    """
-    try:
-        return parser.parse_args(argv)
-    except SystemExit:  # --help
-        return None
-
-
 def add_reading_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of commands that put a network to work on image files."""
     parser.add_argument(
@@ -99,13 +80,6 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow", action="append", default=[], metavar="PREFIX", help="a package of yours that may be named"
     )
-
-
-def at_least(arguments: argparse.Namespace, name: str, least: int) -> None:
-    """Raise ConfigError where a number is given that is smaller."""
-    value = getattr(arguments, name)
-    if value is not None and value < least:
-        raise ConfigError(f"--{name.replace('_', '-')} {value}: allowed is {least} or more")
 
 
 def model_and_pool(arguments: argparse.Namespace) -> tuple[Any, Any]:

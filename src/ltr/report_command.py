@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ltr.arguments import Parser, at_least, parsed
 from ltr.errors import ConfigError, DataError
-from ltr.predict_command import Parser, at_least, parsed
 
 if TYPE_CHECKING:
     from ltr.report.compose import Part
