@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 
 import numpy as np
@@ -14,6 +15,7 @@ from ltr.errors import ConfigError
 from ltr.losses import herbs as terms
 from ltr.methods.checkpoint import load_network, network_checkpoint, write_checkpoint
 from ltr.methods.herbs_network import HerbsNetwork
+from ltr.models.pyramid import Path
 
 FAMILIES = ["test_resnet", "test_convnext", "test_efficientnet", "test_vit"]
 
@@ -184,6 +186,28 @@ def test_pim_has_the_top_down_path_alone():
     assert network.output_names == ["merged", "level_1", "level_2", "level_3"]
     assert network.pyramid.bottom_up is None
     assert network.term_weights == {"merged": 1, "layer": 0.5, "dropped": 5}
+
+
+def test_the_pages_recipe_for_the_digits_stays_finite_and_learns(ltr_train):
+    run = ltr_train("method=herbs", "trainer.max_epochs=8", "trainer.precision=fp32")
+    assert run.code == 0, run.err
+    with open(run.directory / "metrics.csv", newline="") as file:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(file)]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_the_paths_keep_the_size_of_features_and_the_released_ones_shrink_them():
+    level = torch.randn(8, 4, 4, 64, generator=torch.Generator().manual_seed(0))
+    sizes = {}
+    for init in ("he", "pytorch"):
+        torch.manual_seed(0)
+        sizes[init] = float(Path([64], 64, top_down=True, init=init)([level])[0].std())
+    assert 0.8 < sizes["he"] < 1.25
+    assert sizes["pytorch"] < 0.4
+    released, paper = (
+        planned(f"method={name}").stages["herbs"].options["init"] for name in ("herbs_released", "herbs")
+    )
+    assert (released, paper) == ("pytorch", "he")
 
 
 def test_the_released_page_has_the_codes_weights_and_reduction():

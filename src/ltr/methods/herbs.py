@@ -26,6 +26,8 @@ class HERBS(Method):
         maps: ``merged`` or ``stages``, see `ltr.models.pyramid.Levels`.
         width: of the paths; None: the channels of the coarsest map, at most 1536.
         resampling: ``interpolate``, or ``learned`` as in the released code, which binds the network to one image size.
+        init: of the paths' layers: ``he``, or ``pytorch`` (released), see `ltr.models.pyramid.Path`. The paper does not
+            say.
         classifier: of locations: ``linear`` (equation 1) or ``conv`` (released).
         selection: ``location`` ranks by each location's own largest probability (equation 2), ``image_class`` by its
             probability of the class of the whole image (released), ``random`` is a control.
@@ -57,6 +59,7 @@ class HERBS(Method):
         maps: Literal["merged", "stages"] = "merged",
         width: int | None = None,
         resampling: Literal["interpolate", "learned"] = "interpolate",
+        init: Literal["he", "pytorch"] = "he",
         classifier: Literal["linear", "conv"] = "linear",
         selection: Chooser = "location",
         selected: Sequence[int] | None = None,

@@ -95,6 +95,7 @@ class HerbsNetwork(ImageClassifier):
             kept=kept,
             width=options["width"],
             learned_mixing=options["resampling"] == "learned",
+            init=options["init"],
         )
         make = CLASSIFIERS[options["classifier"]]
         widths = self.pyramid.widths

@@ -163,10 +163,18 @@ class Path(nn.Module):
         width: D of all levels afterwards.
         top_down: the direction.
         mixing_sizes: None resamples by interpolation; the levels' sizes make it `LocationMixing`.
+        init: ``he`` (He et al., ICCV 2015) keeps the size of features through the projections; ``pytorch`` is what
+            linear layers begin with, which shrinks them with every layer.
     """
 
     def __init__(
-        self, channels: Sequence[int], width: int, *, top_down: bool, mixing_sizes: Sequence[Size] | None = None
+        self,
+        channels: Sequence[int],
+        width: int,
+        *,
+        top_down: bool,
+        mixing_sizes: Sequence[Size] | None = None,
+        init: str = "pytorch",
     ) -> None:
         super().__init__()
         self.top_down = top_down
@@ -178,6 +186,12 @@ class Path(nn.Module):
             Resampling() if mixing_sizes is None else LocationMixing(mixing_sizes[before], mixing_sizes[after])
             for before, after in pairwise(order)
         )
+        if init == "he":
+            for first, _, second in self.projections:
+                nn.init.kaiming_normal_(first.weight, nonlinearity="relu")
+                nn.init.kaiming_normal_(second.weight, nonlinearity="linear")
+                nn.init.zeros_(first.bias)
+                nn.init.zeros_(second.bias)
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """[B, H, W, C_l] -> [B, H, W, D], in the same order."""
@@ -224,6 +238,7 @@ class Pyramid(nn.Module):
         count, maps, kept: see `Levels`.
         width: of the paths; None: the channels of the coarsest map, at most `MAX_WIDTH`.
         learned_mixing: paths resample by `LocationMixing`.
+        init: of the paths, see `Path`.
 
     Attributes:
         sizes: (H, W) of the levels.
@@ -241,6 +256,7 @@ class Pyramid(nn.Module):
         kept: int | None = None,
         width: int | None = None,
         learned_mixing: bool = False,
+        init: str = "pytorch",
     ) -> None:
         super().__init__()
         self.levels = Levels(backbone, count, maps, kept)
@@ -250,8 +266,9 @@ class Pyramid(nn.Module):
         self.widths = channels if paths == "none" else (width,) * len(channels)
         mixing = self.sizes if learned_mixing else None
         down = paths in ("both", "top_down")
-        self.top_down = Path(channels, width, top_down=True, mixing_sizes=mixing) if down else None
-        self.bottom_up = Path(self.widths, width, top_down=False, mixing_sizes=mixing) if paths == "both" else None
+        up = paths == "both"
+        self.top_down = Path(channels, width, top_down=True, mixing_sizes=mixing, init=init) if down else None
+        self.bottom_up = Path(self.widths, width, top_down=False, mixing_sizes=mixing, init=init) if up else None
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The backbone's maps to the first path's levels (none where there is but one path) and the last path's."""
