@@ -26,7 +26,7 @@ class HERBS(Method):
         maps: ``merged`` or ``stages``, see `ltr.models.pyramid.Levels`.
         width: of the paths; None: the channels of the coarsest map, at most 1536.
         resampling: ``interpolate``, or ``learned`` as in the released code, which binds the network to one image size.
-        init: of the paths' layers: ``he``, or ``pytorch`` (released), see `ltr.models.pyramid.Path`. The paper does not
+        init: of the paths' layers: ``pytorch`` (released) or ``he``, see `ltr.models.pyramid.Path`. The paper does not
             say.
         classifier: of locations: ``linear`` (equation 1) or ``conv`` (released).
         selection: ``location`` ranks by each location's own largest probability (equation 2), ``image_class`` by its
@@ -59,7 +59,7 @@ class HERBS(Method):
         maps: Literal["merged", "stages"] = "merged",
         width: int | None = None,
         resampling: Literal["interpolate", "learned"] = "interpolate",
-        init: Literal["he", "pytorch"] = "he",
+        init: Literal["pytorch", "he"] = "pytorch",
         classifier: Literal["linear", "conv"] = "linear",
         selection: Chooser = "location",
         selected: Sequence[int] | None = None,

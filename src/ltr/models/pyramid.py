@@ -163,8 +163,8 @@ class Path(nn.Module):
         width: D of all levels afterwards.
         top_down: the direction.
         mixing_sizes: None resamples by interpolation; the levels' sizes make it `LocationMixing`.
-        init: ``he`` (He et al., ICCV 2015) keeps the size of features through the projections; ``pytorch`` is what
-            linear layers begin with, which shrinks them with every layer.
+        init: ``pytorch`` is what linear layers begin with, which shrinks features with every layer; ``he`` (He et al.,
+            ICCV 2015) keeps their size through the projections.
     """
 
     def __init__(
