@@ -187,11 +187,10 @@ class Path(nn.Module):
             for before, after in pairwise(order)
         )
         if init == "he":
-            for first, _, second in self.projections:
-                nn.init.kaiming_normal_(first.weight, nonlinearity="relu")
-                nn.init.kaiming_normal_(second.weight, nonlinearity="linear")
-                nn.init.zeros_(first.bias)
-                nn.init.zeros_(second.bias)
+            layers = [layer for layer in self.projections.modules() if isinstance(layer, nn.Linear)]
+            for place, layer in enumerate(layers):  # by twos, a ReLU between them
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="linear" if place % 2 else "relu")
+                nn.init.zeros_(layer.bias)
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """[B, H, W, C_l] -> [B, H, W, D], in the same order."""

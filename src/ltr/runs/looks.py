@@ -54,13 +54,13 @@ class Looks:
         boxes = boxes_in_crop(self.data.source, indices, self.data.file_crop)
         inside, selected = {}, {}
         for level, mask in masks.items():
-            found = inside_boxes(boxes, *mask.shape[1:])
-            inside[level], selected[level] = torch.from_numpy(found).to(mask.device), mask.flatten(1)
+            of_locations = torch.from_numpy(inside_boxes(boxes, *mask.shape[1:]))
+            inside[level], selected[level] = of_locations.to(mask.device), mask.flatten(1)
         together = shares(torch.cat(list(inside.values()), 1), torch.cat(list(selected.values()), 1))
-        found = dict(zip(SHARES, together))
+        numbers = dict(zip(SHARES, together))
         for level in masks:
-            found |= {f"{name}_{level}": of for name, of in zip(SHARES, shares(inside[level], selected[level]))}
-        return found
+            numbers |= {f"{name}_{level}": of for name, of in zip(SHARES, shares(inside[level], selected[level]))}
+        return numbers
 
     def means(self) -> dict[str, float]:
         """Each number's mean over all images of all processes; NaN where a level drops nothing. {} without any."""
