@@ -41,6 +41,15 @@ COLUMNS: dict[str, dict[str, str]] = {
     "few_shot": {"accuracy": "all", "accuracy_ci95": "± 95 %"},
 }
 
+# those of published tables, in their order
+MAIN = {
+    "closed_set": ("accuracy", "many", "medium", "few", "balanced_accuracy"),
+    "background": ("map", "macro_f1", "macro_precision", "macro_recall", "precision_at_10"),
+    "open_set": ("auroc", "aupr_known", "aupr_unknown", "oscr", "closed_set_accuracy"),
+    "retrieval": (*(f"recall_at_{k}" for k in (1, 2, 4, 8)), "map_at_r"),
+    "few_shot": ("accuracy",),
+}
+
 # of networks that select locations, where a data set has bounding boxes; `ltr.runs.looks` says what they are
 LOOKS = {
     "selected_in_box": "selected in box",

@@ -15,18 +15,18 @@ from typing import Any
 
 from ltr.evaluation.direction import is_smaller_better
 from ltr.report.collect import number
-from ltr.report.columns import LOOKS
+from ltr.report.columns import LOOKS, MAIN, NO_FRACTIONS
 from ltr.report.gather import Finished, shown_value
 from ltr.report.naming import check_keys, differences, setting
 
 # a protocol's columns where none are asked for
 _USUAL = {
-    "closed_set": ("accuracy", "many", "medium", "few", "balanced_accuracy", *LOOKS),
+    "closed_set": (*MAIN["closed_set"], *LOOKS),
     "background": ("map", "map_many", "map_medium", "map_few", "macro_f1", "macro_recall", "false_alarms_per_thousand"),
     "open_set": ("closed_set_accuracy", "auroc", "oscr", "aupr_known", "aupr_unknown", "fpr95_id_pos", "fpr95_ood_pos"),
 }
 _MOST = 8  # columns of other protocols
-_NO_FRACTION = ("nll", "loss", "threshold", "false_alarms_per", "num_", "n_", "dropped_tanh")
+_NO_FRACTION = ("nll", "loss", "threshold", "num_", "n_", *NO_FRACTIONS)
 
 
 def is_fraction(metric: str) -> bool:

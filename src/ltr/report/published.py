@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ltr.errors import DataError
 from ltr.files import write_text
-from ltr.report.columns import LOOKS
-from ltr.report.published_lines import MAIN_COLUMNS, Entry, Line, each, lines_of
+from ltr.report.columns import COLUMNS, LOOKS, MAIN
+from ltr.report.published_lines import Entry, Line, each, lines_of
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
 
 
@@ -60,7 +60,8 @@ def _table(lines: list[Line], sources: list[str], why: dict[int, str]) -> list[s
     shared = [name for name in names if len({fact.get(name) for fact in facts.values()}) == 1]
     own = [name for name in names if name not in shared]
     looks = {name: heading for name, heading in LOOKS.items() if any(line.has(name) for line in lines)}
-    metrics = {**MAIN_COLUMNS[lines[0].protocol], **looks}
+    protocol = lines[0].protocol
+    metrics = {name: COLUMNS[protocol][name] for name in MAIN[protocol]} | looks
     kinds = list(dict.fromkeys(line.entry.metric for line in lines if line.entry.published is not None))
     published = " ".join(["published", *(metrics.get(kind, kind) for kind in kinds if kind != "accuracy")])
     labels = ["method", *(["scorer"] if any(line.scorer for line in lines) else [])]

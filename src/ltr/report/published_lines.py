@@ -13,30 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ltr.report.collect import Run, number
-from ltr.report.columns import NO_FRACTIONS
+from ltr.report.columns import MAIN, NO_FRACTIONS
 from ltr.report.style import NOTHING
 
 _DIRTY = " with uncommitted changes"
-# the main columns of each protocol; those of small tables and more are in `ltr.report.columns`
-MAIN_COLUMNS = {
-    "closed_set": {"accuracy": "all", "many": "many", "medium": "medium", "few": "few", "balanced_accuracy": "bACC"},
-    "background": {
-        "map": "mAP",
-        "macro_f1": "F1",
-        "macro_precision": "precision",
-        "macro_recall": "recall",
-        "precision_at_10": "P@10",
-    },
-    "open_set": {
-        "auroc": "AUROC",
-        "aupr_known": "AUPR known",
-        "aupr_unknown": "AUPR unknown",
-        "oscr": "OSCR",
-        "closed_set_accuracy": "known",
-    },
-    "retrieval": {**{f"recall_at_{k}": f"R@{k}" for k in (1, 2, 4, 8)}, "map_at_r": "MAP@R"},
-    "few_shot": {"accuracy": "all"},
-}
 
 
 @dataclass(frozen=True)
@@ -81,7 +61,7 @@ class Line:
     @property
     def protocol(self) -> str:
         found = self.runs[0].headline["protocol"]
-        return found if found in MAIN_COLUMNS else "closed_set"
+        return found if found in MAIN else "closed_set"
 
     @property
     def is_headline(self) -> bool:
