@@ -82,7 +82,8 @@ def run(
 
     if group.decided(is_finished):
         return (finished[0] if finished else None) or Outcome(run_directory(config), None, reused=True)
-    with stop_request() as request:
+    # the end of a process that reads images is told at whatever line the run is then, also between two stages' work
+    with stop_request() as request, explained("the run", lambda: "out of memory. Lower batch_size"):
         return _Run(config, overrides, console, request, lambda: plan_of(config, source, read), draw).carry_out()
 
 
