@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ltr.apply.model import Model
+from ltr.data.readers import batches_of
 from ltr.data.source import ImageFiles
 
 
@@ -56,7 +57,7 @@ def batches(files: ImageFiles, model: Model, indices: np.ndarray | None = None) 
         pin_memory=model.device.type == "cuda",
         generator=torch.Generator(),  # its own: torch's loader would draw from the global one
     )
-    for read, pixels, broken in loader:
+    for read, pixels, broken in batches_of(loader):
         images = pixels.to(model.device, non_blocking=True).permute(0, 3, 1, 2)
         yield Pixels(read, images, [Broken(*row) for row in broken])
 

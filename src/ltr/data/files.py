@@ -16,6 +16,7 @@ from ltr.data.batch import Batch, to_device
 from ltr.data.decode import orientation, to_rgb
 from ltr.data.loading import EpochLoader
 from ltr.data.packed import refuse_too_few_pixels
+from ltr.data.readers import batches_of
 from ltr.data.replacement import Failure, Replacements, Skipped
 from ltr.data.source import ImageFiles
 from ltr.errors import ConfigError, DataError
@@ -303,7 +304,7 @@ class FileLoader(EpochLoader):
         self._tasks.tasks = [Task(indices[part].copy(), positions[part], crop_seed, replace_seed) for part in parts]
         skipped = Skipped(len(indices), self.replacements.most if self.replacements else 0.0)
         failure = None
-        for number, (task, pixels, failed) in enumerate(self._workers, start=first):
+        for number, (task, pixels, failed) in enumerate(batches_of(self._workers), start=first):
             skipped.add(failed)
             if isinstance(pixels, Failure):
                 failure = pixels

@@ -82,7 +82,7 @@ def run(
 
     if group.decided(is_finished):
         return (finished[0] if finished else None) or Outcome(run_directory(config), None, reused=True)
-    # the end of a process that reads images is told at whatever line the run is then, also between two stages' work
+    # what gives out between stages, or in a stage that trains nothing, is told as well
     with stop_request() as request, explained("the run", lambda: "out of memory. Lower batch_size"):
         return _Run(config, overrides, console, request, lambda: plan_of(config, source, read), draw).carry_out()
 

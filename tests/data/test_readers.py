@@ -1,0 +1,98 @@
+"""Worker processes that are killed: told where a batch is awaited, never a hang."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ltr.data.readers import batches_of
+
+COUNT, PATIENCE = 64, 60.0  # seconds; torch looks after its workers every five
+
+
+class Numbers(Dataset):
+    def __len__(self) -> int:
+        return COUNT
+
+    def __getitem__(self, index: int) -> int:
+        if index < 0:
+            raise RuntimeError("not a number that can be read")
+        return index
+
+
+class Truncated(Numbers):
+    def __getitem__(self, index: int) -> int:
+        raise EOFError("of the data set")
+
+
+def numbers(workers: int, order=range(COUNT)) -> DataLoader:
+    return DataLoader(Numbers(), batch_size=None, sampler=order, num_workers=workers, generator=torch.Generator())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_those_of_the_loader(workers):
+    assert list(batches_of(numbers(workers))) == list(range(COUNT))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_of_a_data_set_is_handed_on(workers):
+    with pytest.raises(RuntimeError, match="not a number that can be read"):
+        list(batches_of(numbers(workers, order=[0, 1, -1, 2])))
+
+
+def test_the_end_of_a_process_is_nobodys_handlers():
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = batches_of(numbers(2))
+    assert next(batches) == 0
+    assert signal.getsignal(signal.SIGCHLD) is before
+
+
+def test_a_batch_that_was_cut_off_is_told_as_a_worker_that_is_gone():
+    """Its process has not quite ended when the batch breaks off, so torch hands on the broken batch's own error."""
+    batches = batches_of(numbers(2))
+    next(batches)
+    loading = batches.gi_frame.f_locals["loading"]
+    victim = loading._workers[0]
+
+    def cut_off():
+        os.kill(victim.pid, signal.SIGKILL)
+        raise EOFError
+
+    loading._try_get_data = cut_off
+    with pytest.raises(RuntimeError, match=rf"DataLoader worker \(pid\(s\) {victim.pid}\) exited unexpectedly"):
+        list(batches)
+
+
+def test_an_end_of_file_of_a_data_set_stays_one():
+    with pytest.raises(EOFError, match="of the data set"):
+        list(batches_of(DataLoader(Truncated(), batch_size=None, num_workers=2)))
+
+
+@pytest.mark.parametrize("locked", [False, True], ids=["at any moment", "with the lock that all workers share"])
+def test_a_killed_worker_is_told_and_does_not_hang(locked):
+    told: list[str] = []
+
+    def read():
+        batches = batches_of(numbers(2))
+        next(batches)
+        loading = batches.gi_frame.f_locals["loading"]
+        if locked:  # what a worker leaves behind that is killed while it looks whether it should end
+            loading._workers_done_event._event._cond.acquire()
+        os.kill(loading._workers[0].pid, signal.SIGKILL)
+        try:
+            list(batches)
+        except RuntimeError as error:
+            told.append(str(error))
+        del loading, batches
+
+    reading = threading.Thread(target=read, daemon=True)
+    reading.start()
+    reading.join(PATIENCE)
+    assert not reading.is_alive()
+    assert len(told) == 1
+    assert "DataLoader worker" in told[0]
