@@ -163,3 +163,21 @@ def test_a_backbone_without_maps_names_three_that_have_them():
     backbone._map_indices, backbone.map_channels, backbone.map_strides = [], (), ()  # as of a network without any
     with pytest.raises(ConfigError, match=r"test_resnet.*no multi-scale.*resnet50, convnext_tiny or swin_tiny"):
         backbone_map_sizes(backbone, (3, 64, 64))
+
+
+def test_levels_are_normalised_by_location_by_channel_or_not_at_all():
+    backbone = Maps((4, 8), (6, 10))
+    maps = [torch.rand(3, 6, 8, 8) * 50 + 20, torch.rand(3, 10, 4, 4) * 50 + 20]
+    maps[0][0, :, :2, :2] *= 4  # locations of long features, which merge to the first of the finer level
+    plain = Levels(backbone, 2)(maps)
+    for level, norm in zip(Levels(backbone, 2, norm="layer")(maps), plain, strict=True):
+        torch.testing.assert_close(level, F.layer_norm(norm, norm.shape[-1:]))
+    for level, norm in zip(Levels(backbone, 2, norm="batch")(maps), plain, strict=True):
+        expected = (norm - norm.mean((0, 1, 2))) / (norm.var((0, 1, 2), correction=0) + 1e-5).sqrt()
+        torch.testing.assert_close(level, expected, rtol=1e-4, atol=1e-4)
+    longest = [
+        int(Levels(backbone, 2, norm=norm)(maps)[0].detach().norm(dim=-1).argmax()) for norm in ("none", "batch")
+    ]
+    assert longest == [0, 0]
+    of_layer = Levels(backbone, 2, norm="layer")(maps)[0].detach().norm(dim=-1)
+    torch.testing.assert_close(of_layer, torch.full_like(of_layer, 24**0.5), rtol=1e-4, atol=1e-4)

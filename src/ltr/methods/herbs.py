@@ -23,7 +23,7 @@ class HERBS(Method):
         suppression: select and combine locations, and push the others' logits down.
         refinement: the top-down levels learn from the bottom-up ones.
         levels: at most so many levels, of the coarsest maps.
-        maps: ``merged`` or ``stages``, see `ltr.models.pyramid.Levels`.
+        maps, level_norm: ``merged`` or ``stages``; ``none``, ``layer`` or ``batch``: see `ltr.models.pyramid.Levels`.
         width: of the paths; None: the channels of the coarsest map, at most 1536.
         resampling: ``interpolate``, or ``learned`` as in the released code, which binds the network to one image size.
         init: of the paths' layers: ``pytorch`` (released) or ``he``, see `ltr.models.pyramid.Path`. The paper does not
@@ -57,6 +57,7 @@ class HERBS(Method):
         refinement: bool = True,
         levels: int = 4,
         maps: Literal["merged", "stages"] = "merged",
+        level_norm: Literal["none", "layer", "batch"] = "none",
         width: int | None = None,
         resampling: Literal["interpolate", "learned"] = "interpolate",
         init: Literal["pytorch", "he"] = "pytorch",

@@ -96,6 +96,7 @@ class HerbsNetwork(ImageClassifier):
             width=options["width"],
             learned_mixing=options["resampling"] == "learned",
             init=options["init"],
+            norm=options["level_norm"],
         )
         make = CLASSIFIERS[options["classifier"]]
         widths = self.pyramid.widths

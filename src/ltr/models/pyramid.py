@@ -38,6 +38,21 @@ def backbone_map_sizes(backbone: Backbone, image_shape: tuple[int, int, int]) ->
     return [(found.shape[2], found.shape[3]) for found in maps]
 
 
+class BatchNormOfLocations(nn.BatchNorm1d):
+    """BatchNorm whose statistics are over all locations of all images."""
+
+    def forward(self, level: Tensor) -> Tensor:
+        """[B, H, W, C] -> the same."""
+        return super().forward(level.flatten(0, 2)).view_as(level)
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "none": nn.Identity,
+    "layer": nn.LayerNorm,
+    "batch": BatchNormOfLocations,
+}
+
+
 class Levels(nn.Module):
     """The levels of a network: some of the backbone's feature maps, each brought to the stride of its level.
 
@@ -52,12 +67,17 @@ class Levels(nn.Module):
         count: the most levels; the coarsest maps are taken.
         maps: ``merged`` or ``stages``.
         kept: keep only the last so many levels; None: all.
+        norm: ``layer`` is a LayerNorm over a location's channels, as Swin's patch merging has before its linear layer;
+            ``batch`` a BatchNorm, for backbones without normalisation, which keeps that some locations have longer
+            features than others; ``none`` leaves features as they are.
 
     Attributes:
         channels: C of each level, finest first.
     """
 
-    def __init__(self, backbone: Backbone, count: int, maps: str = "merged", kept: int | None = None) -> None:
+    def __init__(
+        self, backbone: Backbone, count: int, maps: str = "merged", kept: int | None = None, norm: str = "none"
+    ) -> None:
         super().__init__()
         strides = backbone.map_strides[-count:]
         self.taken = min(len(strides), kept or count)
@@ -74,6 +94,7 @@ class Levels(nn.Module):
             max(1, width // 2) if split else width * merge**2
             for width, split, merge in zip(channels, finer, self.merges)
         )
+        self.norms = nn.ModuleList(NORMS[norm](channels) for channels in self.channels)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """The backbone's maps [B, C, H, W] to levels [B, H_l, W_l, C_l]."""
@@ -81,7 +102,7 @@ class Levels(nn.Module):
         for found, split, finer, merge in zip(maps[-self.taken :], self.splits, self.finer, self.merges):
             level = found.permute(0, 2, 3, 1)
             levels.append(_split(split(level)) if finer else _merge(level, merge))
-        return levels
+        return [norm(level) for norm, level in zip(self.norms, levels)]
 
     def sizes(self, of_maps: Sequence[Size]) -> list[Size]:
         """(H, W) of the levels where the backbone's maps have these."""
@@ -234,7 +255,7 @@ class Pyramid(nn.Module):
         backbone: its strides and channels are read.
         sizes: (H, W) of its maps, see `backbone_map_sizes`.
         paths: ``both``, ``top_down`` (PIM) or ``none``: levels as they are.
-        count, maps, kept: see `Levels`.
+        count, maps, kept, norm: see `Levels`.
         width: of the paths; None: the channels of the coarsest map, at most `MAX_WIDTH`.
         learned_mixing: paths resample by `LocationMixing`.
         init: of the paths, see `Path`.
@@ -256,9 +277,10 @@ class Pyramid(nn.Module):
         width: int | None = None,
         learned_mixing: bool = False,
         init: str = "pytorch",
+        norm: str = "none",
     ) -> None:
         super().__init__()
-        self.levels = Levels(backbone, count, maps, kept)
+        self.levels = Levels(backbone, count, maps, kept, norm)
         self.sizes = self.levels.sizes(sizes)
         channels = self.levels.channels
         width = min(backbone.map_channels[-1], MAX_WIDTH) if width is None else width
