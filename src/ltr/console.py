@@ -1,11 +1,11 @@
-"""How the commands speak: warnings as plain lines."""
+"""How the commands speak: warnings as plain lines, and the progress of long work."""
 
 from __future__ import annotations
 
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,3 +30,33 @@ def plain_warnings() -> Iterator[None]:
         yield
     finally:
         warnings.showwarning = original
+
+
+@contextmanager
+def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], object]]:
+    """How far a long piece of work has come: a bar in a terminal, a line at each tenth elsewhere, on standard error.
+
+    Yields what is told how many more images are done.
+
+    Args:
+        done: already, where work is taken up again.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(what, total=total, completed=done)
+            yield lambda number: bar.advance(task, number)
+        return
+    so_far = done
+
+    def advance(number: int) -> None:
+        nonlocal so_far
+        before, so_far = so_far, so_far + number
+        if total and so_far * 10 // total > before * 10 // total:
+            print(f"{what} {so_far:,} of {total:,}", file=sys.stderr, flush=True)
+
+    yield advance

@@ -6,7 +6,6 @@ import argparse
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -216,6 +215,7 @@ def _draw_first_images(source: Source, split: Split, about: Any, path: Path) -> 
 
 
 def _check(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
+    from ltr.console import progress
     from ltr.data.checking import BadImage, bad_images, write_exclusions
     from ltr.data.packed import PackedImages
     from ltr.data.packing import bad_packed
@@ -227,11 +227,11 @@ def _check(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
         print(f"wrong: {line}")
     bad: list[BadImage] = []
     if isinstance(source.images, PackedImages):
-        with _progress("decoding", len(source)) as advance:
+        with progress("decoding", len(source)) as advance:
             bad = bad_packed(source.images, progress=advance, workers=_processes(arguments)["workers"])
         print(f"{len(source) - len(bad):,} of {len(source):,} packed images are as they were written")
     elif isinstance(source.images, ImageFiles):
-        with _progress("decoding", len(source)) as advance:
+        with progress("decoding", len(source)) as advance:
             bad = bad_images(source.images, progress=advance, **_processes(arguments))
         print(f"{len(source) - len(bad):,} of {len(source):,} images can be decoded")
     else:
@@ -266,7 +266,7 @@ def _read_and_compare(config: dict[str, Any]) -> tuple[Source, list[str]]:
 
 
 def _pack(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
-    from ltr.console import plain_warnings
+    from ltr.console import plain_warnings, progress
     from ltr.data.packing import pack
 
     if config["dataset"].get("packed") is not None:
@@ -274,7 +274,7 @@ def _pack(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
     options: dict[str, Any] = {"size": arguments.size, "format": arguments.format, "quality": arguments.quality}
     with plain_warnings():
         source = _read(config)
-        with _progress("packing", len(source)) as advance:
+        with progress("packing", len(source)) as advance:
             page = config["dataset"]["source"]
             made = pack(source, page, arguments.to, progress=advance, **options, **_processes(arguments))
     size = arguments.to.stat().st_size / 1e6
@@ -309,27 +309,3 @@ def _processes(arguments: argparse.Namespace) -> dict[str, Any]:
 def _printable(text: str) -> str:
     """Names of files may hold anything; a terminal must not obey it."""
     return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], object]]:
-    """A bar in a terminal, a line at each tenth elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console()
-    if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(what, total=total)
-            yield lambda number: bar.advance(task, number)
-        return
-    done = 0
-
-    def advance(number: int) -> None:
-        nonlocal done
-        before, done = done, done + number
-        if done * 10 // total > before * 10 // total:
-            print(f"{what} {done:,} of {total:,}", flush=True)
-
-    yield advance

@@ -57,8 +57,8 @@ def main(argv: Sequence[str]) -> int:
 def _mine(arguments: argparse.Namespace) -> int:
     from ltr.apply.contact_sheet import write_candidates, write_sheets
     from ltr.apply.mine import STATE, mine, rare_classes, without
-    from ltr.apply.progress import progress
     from ltr.apply.tables import checked_place, write_broken
+    from ltr.console import progress
     from ltr.evaluate_command import find
     from ltr.files import file_digest
 

@@ -46,8 +46,8 @@ def main(argv: Sequence[str]) -> int:
 def _predict(arguments: argparse.Namespace) -> int:
     at_least(arguments, "top", 1)
     from ltr.apply.predict import check_scorer, predict_files
-    from ltr.apply.progress import progress
     from ltr.apply.tables import checked_out
+    from ltr.console import progress
 
     check_scorer(arguments.scorer)
     checked_out(arguments.out)

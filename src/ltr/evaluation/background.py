@@ -16,22 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltr.errors import ConfigError, DataError, TrainingError, nearest
+from ltr.errors import ConfigError, DataError, nearest
 from ltr.evaluation.averages import mean, ratio
 from ltr.evaluation.curves import histograms
-from ltr.evaluation.gather import several_processes
 from ltr.evaluation.groups import GROUPS, group_of_class, shot_groups
 from ltr.evaluation.ranking import RankedPositives, as_numpy, ranked_columns
-from ltr.evaluation.rows import Rows
+from ltr.evaluation.rows import JudgedRows, refuse_bad_scores
 from ltr.evaluation.scorers import log_odds
-from ltr.evaluation.scores import LINKS, Scores, log_normaliser, probabilities, top_classes
+from ltr.evaluation.scores import LINKS, Scores
 
 SCORERS = ("probability", "logit")
 
 _AT = (10, 100)  # k of precision at k
 _PRECISIONS = (0.9, 0.5)  # of recall at fixed precision
 _CURVE_POINTS = 200
-_KEPT_CLASSES = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,17 +115,8 @@ class Background:
 
     def reset(self) -> None:
         """Forget all images."""
-        columns: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
-            "score": (torch.float32, (self.num_foreground,)),
-            "label": (torch.int32, ()),
-            "prediction": (torch.int32, ()),
-        }
-        if self.keep_predictions:
-            k = (min(_KEPT_CLASSES, self.num_foreground + 1),)
-            columns |= {"id": (torch.int64, ()), "top": (torch.int32, k), "scores": (torch.float32, k)}
-        self._rows = Rows(columns, self.device)
-        self._seen = 0
-        self._reduced = False
+        score = (torch.float32, (self.num_foreground,))
+        self._rows = JudgedRows(score, self.num_foreground + 1, self.link, self.keep_predictions, self.device)
 
     @property
     def bytes_per_image(self) -> int:
@@ -143,42 +132,20 @@ class Background:
             labels: int64 [B], in [0, N].
             indices: int64 [B], the images' places in the source; without them images are numbered as they come.
         """
-        if self._reduced:
-            raise RuntimeError("The images are already joined over processes: call reset() before another update().")
-        logits = scores.logits.float()
-        classes = self.num_foreground + 1
-        if logits.shape != (len(labels), classes):
-            raise ValueError(f"Scores of shape {tuple(logits.shape)} for {len(labels)} labels, {classes} classes.")
-        if indices is None:
-            indices = torch.arange(self._seen, self._seen + len(labels), device=self.device)
+        logits = self._rows.logits_of(scores, labels)
         score = (log_odds(logits, self.link) if self.scorer == "probability" else logits)[:, 1:]
-        top_values, top = top_classes(logits, min(_KEPT_CLASSES, classes))
-        normaliser = log_normaliser(logits, self.link)
-        self._rows.add(
-            # one NaN or +inf among the logits spoils the normaliser; `compute` finds the NaN
-            score=torch.where(normaliser.isfinite()[:, None], score, torch.nan),
-            label=labels,
-            prediction=top[:, 0],
-            id=indices,
-            top=top,
-            scores=probabilities(top_values, normaliser, self.link),
-        )
-        self._seen += len(labels)
+        self._rows.add_batch(score, logits, labels, indices)
 
     def merge(self, other: Background) -> None:
         """Add the images that another object of the same classes and scorer has seen."""
         self._rows.extend(other._rows)
-        self._seen += other._seen
 
     def reduce(self) -> None:
         """Join the images of all processes. Every process has to call it, and holds the whole afterwards.
 
         Without ``torch.distributed``, or when called again, it does nothing.
         """
-        if self._reduced or not several_processes():
-            return
-        self._rows.gather()
-        self._reduced = True
+        self._rows.join()
 
     def compute(self) -> BackgroundResult:
         """The numbers over all images so far.
@@ -188,9 +155,8 @@ class Background:
             DataError: some labels were out of range.
             RuntimeError: several processes run and `reduce` has not been called.
         """
-        if several_processes() and not self._reduced:
-            raise RuntimeError("Several processes evaluate: call reduce() in each of them before compute().")
-        label, prediction = (self._rows[name].astype(np.int64) for name in ("label", "prediction"))
+        self._rows.check_joined()
+        label, prediction = self._rows.integers("label"), self._rows.integers("prediction")
         best = np.concatenate([as_numpy(batch.amax(dim=1)) for batch in self._rows.batches("score")])
         self._refuse_bad_input(best, label)
 
@@ -208,7 +174,7 @@ class Background:
         return BackgroundResult(
             metrics,
             per_class,
-            self._predictions(),
+            self._rows.predictions(),
             curves={
                 **_padded(precision_recall),
                 "pr_class_id": per_class["class_id"],
@@ -225,13 +191,7 @@ class Background:
                 f"{wrong} of {len(label)} evaluated images have a label outside 0..{self.num_foreground}, the "
                 "background and the foreground classes of the split. Evaluate the split that the model was trained for."
             )
-        bad = int(np.isnan(best).sum())
-        if bad:
-            raise TrainingError(
-                f"The model gave scores that are not finite (NaN or infinite) for {bad} of {len(label)} images: its "
-                "weights have diverged or are damaged. Use an earlier checkpoint, or train with a smaller learning "
-                "rate or gradient clipping."
-            )
+        refuse_bad_scores(int(np.isnan(best).sum()), len(label))
 
     def _per_class(self, label: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
         size = self.num_foreground + 1
@@ -271,19 +231,6 @@ class Background:
             found |= {f"{name}_{group}": mean(value[mine]) for name, value in values.items()}
             found[group] = found[f"macro_recall_{group}"]
         return found
-
-    def _predictions(self) -> dict[str, np.ndarray]:
-        if not self.keep_predictions:
-            return {}
-        order = np.argsort(self._rows["id"], kind="stable")
-        kept = {
-            "id": self._rows["id"],
-            "label": self._rows["label"].astype(np.int64),
-            "prediction": self._rows["prediction"].astype(np.int64),
-            f"top{_KEPT_CLASSES}": self._rows["top"].astype(np.int64),
-            "scores": self._rows["scores"],
-        }
-        return {name: values[order] for name, values in kept.items()}
 
 
 _RANKED: dict[str, Callable[[RankedPositives], float]] = {

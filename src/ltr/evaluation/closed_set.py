@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 
-from ltr.errors import ConfigError, DataError, TrainingError, nearest
+from ltr.errors import ConfigError, DataError, nearest
 from ltr.evaluation.averages import calibration_error, geometric_mean, mean, ratio
 from ltr.evaluation.gather import gather_rows, several_processes
 from ltr.evaluation.groups import GROUPS, group_of_class, shot_groups
+from ltr.evaluation.rows import refuse_bad_scores
 from ltr.evaluation.scores import LINKS, Scores, log_normaliser, probabilities, top_classes
 
 # confidences are summed as integers of this resolution: exact in any order, room for 2**31 images
@@ -292,12 +293,7 @@ class ClosedSet:
                 f"{bad_labels} of {total} evaluated images have a label outside 0..{self.num_classes - 1}, the classes "
                 "of the split. Evaluate the split that the model was trained for."
             )
-        if bad_scores:
-            raise TrainingError(
-                f"The model gave scores that are not finite (NaN or infinite) for {bad_scores} of {total} images: its "
-                "weights have diverged or are damaged. Use an earlier checkpoint, or train with a smaller learning "
-                "rate or gradient clipping."
-            )
+        refuse_bad_scores(int(bad_scores), int(total))
 
     def _per_class(self, counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         n, correct, predicted = counts["n"], counts["correct"], counts["predicted"]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltr.errors import ConfigError, DataError, TrainingError, nearest
+from ltr.errors import ConfigError, DataError, nearest
 from ltr.evaluation.averages import mean, ratio
 from ltr.evaluation.curves import histograms, thinned
 from ltr.evaluation.detection import (
@@ -33,16 +33,13 @@ from ltr.evaluation.detection import (
     threshold_at_tpr,
 )
 from ltr.evaluation.detectors import Detector, TrainingScores, is_detector
-from ltr.evaluation.gather import several_processes
 from ltr.evaluation.groups import GROUPS, group_of_class, shot_groups
 from ltr.evaluation.open_decisions import best_threshold, decisions, open_f_measure, open_macro_f1
-from ltr.evaluation.rows import Rows
+from ltr.evaluation.rows import JudgedRows, refuse_bad_scores
 from ltr.evaluation.scorers import check_scorer, exact, known_scores
-from ltr.evaluation.scores import LINKS, Scores, log_normaliser, probabilities, top_classes
+from ltr.evaluation.scores import LINKS, Scores
 
 VALIDATION, FIXED, ORACLE = "validation", "fixed", "oracle"
-
-_KEPT_CLASSES = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,17 +123,7 @@ class OpenSet:
     def reset(self) -> None:
         """Forget all images; thresholds that were given stay."""
         number = torch.float32 if self.device.type == "mps" else torch.float64
-        columns: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
-            "score": (number, ()),
-            "label": (torch.int32, ()),
-            "prediction": (torch.int32, ()),
-        }
-        if self.keep_predictions:
-            k = (min(_KEPT_CLASSES, self.num_classes),)
-            columns |= {"id": (torch.int64, ()), "top": (torch.int32, k), "scores": (torch.float32, k)}
-        self._rows = Rows(columns, self.device)
-        self._seen = 0
-        self._reduced = False
+        self._rows = JudgedRows((number, ()), self.num_classes, self.link, self.keep_predictions, self.device)
 
     def with_threshold(self, value: float, source: str = VALIDATION) -> OpenSet:
         """Judge decisions at this threshold too; their metrics carry the name of where it came from.
@@ -169,47 +156,24 @@ class OpenSet:
             labels: int64 [B], in [0, C), or -1 for unknown images.
             indices: int64 [B], the images' places in the source; without them images are numbered as they come.
         """
-        if self._reduced:
-            raise RuntimeError("The images are already joined over processes: call reset() before another update().")
-        logits = scores.logits.float()
-        if logits.shape != (len(labels), self.num_classes):
-            raise ValueError(
-                f"Scores of shape {tuple(logits.shape)} for {len(labels)} labels, {self.num_classes} classes."
-            )
-        if indices is None:
-            indices = torch.arange(self._seen, self._seen + len(labels), device=self.device)
+        logits = self._rows.logits_of(scores, labels)
         assert self.scorer is not None
         score = known_scores(self.scorer, scores._replace(logits=logits), self.link, self.detector)
-        normaliser = log_normaliser(logits, self.link)
-        # one NaN or +inf among the logits spoils the normaliser; `compute` finds the NaN
-        finite = normaliser.isfinite()
+        finite: Tensor | bool = True
         if scores.knownness is not None and self.scorer == "distance":
-            finite = finite & exact(scores.knownness).isfinite()
-        top_values, top = top_classes(logits, min(_KEPT_CLASSES, self.num_classes))
-        self._rows.add(
-            score=torch.where(finite, score, torch.nan),
-            label=labels,
-            prediction=top[:, 0],
-            id=indices,
-            top=top,
-            scores=probabilities(top_values, normaliser, self.link),
-        )
-        self._seen += len(labels)
+            finite = exact(scores.knownness).isfinite()
+        self._rows.add_batch(score, logits, labels, indices, finite)
 
     def merge(self, other: OpenSet) -> None:
         """Add the images that another object of the same classes and scorer has seen."""
         self._rows.extend(other._rows)
-        self._seen += other._seen
 
     def reduce(self) -> None:
         """Join the images of all processes. Every process has to call it, and holds the whole afterwards.
 
         Without ``torch.distributed``, or when called again, it does nothing.
         """
-        if self._reduced or not several_processes():
-            return
-        self._rows.gather()
-        self._reduced = True
+        self._rows.join()
 
     def compute(self) -> OpenSetResult:
         """The numbers over all images so far.
@@ -219,10 +183,9 @@ class OpenSet:
             DataError: some labels were out of range.
             RuntimeError: several processes run and `reduce` has not been called.
         """
-        if several_processes() and not self._reduced:
-            raise RuntimeError("Several processes evaluate: call reduce() in each of them before compute().")
+        self._rows.check_joined()
         score = self._rows["score"].astype(np.float64)
-        label, prediction = (self._rows[name].astype(np.int64) for name in ("label", "prediction"))
+        label, prediction = self._rows.integers("label"), self._rows.integers("prediction")
         self._refuse_bad_input(score, label)
         known = label >= 0
         correct = label[known] == prediction[known]
@@ -256,7 +219,11 @@ class OpenSet:
                 keep = thinned(x, y)
                 curves |= {f"{curve}_{name}": values[keep] for name, values in zip(names, (x, y))}
         return OpenSetResult(
-            metrics, per_class, self._predictions(), curves, threshold_at_95_tpr=threshold_at_tpr(score[known])
+            metrics,
+            per_class,
+            self._rows.predictions(known_score=score),
+            curves,
+            threshold_at_95_tpr=threshold_at_tpr(score[known]),
         )
 
     def _refuse_bad_input(self, score: np.ndarray, label: np.ndarray) -> None:
@@ -266,13 +233,7 @@ class OpenSet:
                 f"{wrong} of {len(label)} evaluated images have a label outside 0..{self.num_classes - 1} and -1, the "
                 "classes of the split and 'unknown'. Evaluate the split that the model was trained for."
             )
-        bad = int(np.isnan(score).sum())
-        if bad:
-            raise TrainingError(
-                f"The model gave scores that are not finite (NaN or infinite) for {bad} of {len(score)} images: its "
-                "weights have diverged or are damaged. Use an earlier checkpoint, or train with a smaller learning "
-                "rate or gradient clipping."
-            )
+        refuse_bad_scores(int(np.isnan(score).sum()), len(score))
 
     def _per_class(self, label: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
         """Of known images, before any is rejected."""
@@ -313,20 +274,6 @@ class OpenSet:
                 **{name: groups[name] for name in GROUPS},
             }
         return {f"{name}_{source}": value for name, value in found.items()}
-
-    def _predictions(self) -> dict[str, np.ndarray]:
-        if not self.keep_predictions:
-            return {}
-        order = np.argsort(self._rows["id"], kind="stable")
-        kept = {
-            "id": self._rows["id"],
-            "label": self._rows["label"].astype(np.int64),
-            "prediction": self._rows["prediction"].astype(np.int64),
-            "known_score": self._rows["score"].astype(np.float64),
-            f"top{_KEPT_CLASSES}": self._rows["top"].astype(np.int64),
-            "scores": self._rows["scores"],
-        }
-        return {name: values[order] for name, values in kept.items()}
 
 
 def _averages(accuracy: np.ndarray, groups: dict[str, np.ndarray]) -> dict[str, float]:

@@ -8,7 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltr.evaluation.gather import gather_rows
+from ltr.errors import TrainingError
+from ltr.evaluation.gather import gather_rows, several_processes
+from ltr.evaluation.scores import Scores, log_normaliser, probabilities, top_classes
+
+KEPT_CLASSES = 5
 
 
 class Rows:
@@ -56,3 +60,127 @@ class Rows:
     def batches(self, name: str) -> list[Tensor]:
         """A column as it was added, for what is too large to be copied into one."""
         return self._batches[name] or [self._whole(name)]
+
+
+class JudgedRows(Rows):
+    """Score, label and predicted class of every image that is judged; of all processes, once they are joined.
+
+    Args:
+        score: dtype and shape of an image's score.
+        classes: C of the logits.
+        link: ``softmax`` or ``sigmoid``, how logits become probabilities.
+        keep_predictions: keep an image's place and its five best classes with their probabilities as well.
+        device: that of the scores.
+    """
+
+    def __init__(
+        self,
+        score: tuple[torch.dtype, tuple[int, ...]],
+        classes: int,
+        link: str,
+        keep_predictions: bool,
+        device: torch.device,
+    ) -> None:
+        columns = {"score": score, "label": (torch.int32, ()), "prediction": (torch.int32, ())}
+        self.best = min(KEPT_CLASSES, classes)
+        if keep_predictions:
+            columns |= {"id": (torch.int64, ()), "top": (torch.int32, (self.best,))}
+            columns |= {"scores": (torch.float32, (self.best,))}
+        super().__init__(columns, device)
+        self.classes = classes
+        self.link = link
+        self.keep_predictions = keep_predictions
+        self._seen = 0
+        self._joined = False
+
+    def logits_of(self, scores: Scores, labels: Tensor) -> Tensor:
+        """Logits float32 [B, C] of a batch that is to be added.
+
+        Raises:
+            RuntimeError: the images have been joined over processes.
+            ValueError: logits of another shape.
+        """
+        if self._joined:
+            raise RuntimeError("The images are already joined over processes: call reset() before another update().")
+        logits = scores.logits.float()
+        if logits.shape != (len(labels), self.classes):
+            raise ValueError(f"Scores of shape {tuple(logits.shape)} for {len(labels)} labels, {self.classes} classes.")
+        return logits
+
+    def add_batch(
+        self,
+        score: Tensor,
+        logits: Tensor,
+        labels: Tensor,
+        indices: Tensor | None = None,
+        finite: Tensor | bool = True,
+    ) -> None:
+        """One batch.
+
+        Args:
+            score: [B, ...]. It is kept as NaN where the image's logits are not finite.
+            logits: float32 [B, C].
+            labels: int64 [B].
+            indices: int64 [B], the images' places in the source; without them images are numbered as they come.
+            finite: bool [B], whether what else the score was made of is.
+        """
+        if indices is None:
+            indices = torch.arange(self._seen, self._seen + len(labels), device=self.device)
+        top_values, top = top_classes(logits, self.best)
+        normaliser = log_normaliser(logits, self.link)
+        # one NaN or +inf among the logits spoils the normaliser
+        fine = (normaliser.isfinite() & finite).view(-1, *[1] * (score.ndim - 1))
+        self.add(
+            score=torch.where(fine, score, torch.nan),
+            label=labels,
+            prediction=top[:, 0],
+            id=indices,
+            top=top,
+            scores=probabilities(top_values, normaliser, self.link),
+        )
+        self._seen += len(labels)
+
+    def extend(self, other: JudgedRows) -> None:  # type: ignore[override]
+        super().extend(other)
+        self._seen += other._seen
+
+    def join(self) -> None:
+        """Put the images of all processes together; with one process, or when called again, nothing happens."""
+        if self._joined or not several_processes():
+            return
+        self.gather()
+        self._joined = True
+
+    def check_joined(self) -> None:
+        """Raise RuntimeError where several processes run and have not been joined."""
+        if several_processes() and not self._joined:
+            raise RuntimeError("Several processes evaluate: call reduce() in each of them before compute().")
+
+    def integers(self, name: str) -> np.ndarray:
+        """A column int64 [N, ...] on the host."""
+        return self[name].astype(np.int64)
+
+    def predictions(self, **more: np.ndarray) -> dict[str, np.ndarray]:
+        """One row an image, sorted by id: ``id label prediction``, those of ``more``, ``top5 scores``; or nothing."""
+        if not self.keep_predictions:
+            return {}
+        order = np.argsort(self["id"], kind="stable")
+        kept = {
+            "id": self["id"],
+            "label": self.integers("label"),
+            "prediction": self.integers("prediction"),
+            **more,
+            f"top{KEPT_CLASSES}": self.integers("top"),
+            "scores": self["scores"],
+        }
+        return {name: values[order] for name, values in kept.items()}
+
+
+def refuse_bad_scores(bad: int, images: int) -> None:
+    """Raise TrainingError where the scores of ``bad`` of so many images are not finite."""
+    if bad:
+        raise TrainingError(
+            f"The model gave scores that are not finite (NaN or infinite) for {bad} of {images} images: its "
+            "weights have diverged or are damaged. Use an earlier checkpoint, or train with a smaller learning rate or gradient "
+            "clipping."
+        )
