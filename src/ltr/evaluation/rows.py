@@ -181,6 +181,6 @@ def refuse_bad_scores(bad: int, images: int) -> None:
     if bad:
         raise TrainingError(
             f"The model gave scores that are not finite (NaN or infinite) for {bad} of {images} images: its "
-            "weights have diverged or are damaged. Use an earlier checkpoint, or train with a smaller learning rate or gradient "
-            "clipping."
+            "weights have diverged or are damaged. Use an earlier checkpoint, or train with a smaller learning "
+            "rate or gradient clipping."
         )
