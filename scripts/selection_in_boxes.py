@@ -1,11 +1,12 @@
 """Where a trained HERBS or PIM looks: the share of its selected locations inside the data set's bounding boxes.
 
     python scripts/selection_in_boxes.py outputs/cub/herbs/herbs-s0-1a2b3c4d
-    python scripts/selection_in_boxes.py weights.ckpt --data /path/to/data --split test
+    python scripts/selection_in_boxes.py weights.ckpt --data /path/to/data --split test --picture around.png
 
 A location is inside where its centre is, after evaluation's crop. Beside the selected locations stand all of them (what
 a selection at random would give: the box's share of the crop) and the dropped ones. Shares are means over images, and
-the numbers in brackets are standard errors of the mean.
+the numbers in brackets are standard errors of the mean. The picture lays all boxes over each other: how often a place in and
+around the box is selected.
 """
 
 from __future__ import annotations
@@ -28,8 +29,14 @@ from ltr.errors import CheckpointError, DataError
 from ltr.files import checkpoint_file
 from ltr.methods.checkpoint import describe, load_network
 from ltr.methods.herbs_network import HerbsNetwork
+from ltr.report.style import picture
 
 KINDS = ("selected", "all", "dropped")
+AROUND = (-0.5, 1.5)  # what the picture shows, in sides of the box
+CELLS = 16  # of the picture, along each side
+FEW = 10  # locations say nothing about how often a place is selected
+
+Shares = dict[str, dict[str, np.ndarray]]
 
 
 def parsed(argv: list[str]) -> argparse.Namespace:
@@ -38,6 +45,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="the data sets' folder; the run's own if not given")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
     parser.add_argument("--batch-size", type=int, default=50)
+    parser.add_argument("--picture", type=Path, help="a PNG to draw")
     return parser.parse_args(argv)
 
 
@@ -53,7 +61,7 @@ def main(argv: list[str]) -> int:
     source = instantiate(page["source"])
     if source.boxes is None or not isinstance(source.images, ImageFiles):
         raise DataError(f"{source.name} has no bounding boxes; cub and nabirds have")
-    shares = measured(network, source, page, arguments.split, arguments.batch_size)
+    shares, rates = measured(network, source, page, arguments.split, arguments.batch_size)
     images = len(next(iter(shares.values()))["all"])
     print(f"{path}\n{source.name}, {arguments.split}: {images} images; share of locations inside the box, in percent")
     print(f"{'level':<10}{'selected':>16}{'all (chance)':>16}{'dropped':>16}{'selected - all':>18}")
@@ -61,14 +69,17 @@ def main(argv: list[str]) -> int:
         gain = of_level["selected"] - of_level["all"]
         cells = [f"{shown(of_level[kind]):>16}" for kind in KINDS]
         print(f"{level:<10}{''.join(cells)}{shown(gain):>18}")
+    if arguments.picture:
+        draw(rates, arguments.picture)
     return 0
 
 
 @torch.inference_mode()
 def measured(
     network: HerbsNetwork, source: Source, page: dict[str, Any], part: str, batch_size: int
-) -> dict[str, dict[str, np.ndarray]]:
-    """For each level that selects, and for all of them together, the shares of each image by kind, float64 [N]."""
+) -> tuple[Shares, dict[str, np.ndarray]]:
+    """For each level that selects, and for all of them together, the shares of each image by kind, float64 [N]; and for
+    each level how often a place around the box is selected, float64 [CELLS, CELLS], NaN where hardly a location is."""
     split = instantiate(page["split"], source)
     data = DataModule(
         source,
@@ -85,6 +96,7 @@ def measured(
     )
     crop = FileCrop(page["image_size"], resize=page.get("image_resize"))
     found: dict[str, dict[str, list[np.ndarray]]] = {}
+    counts: dict[str, np.ndarray] = {}
     for batch in data.evaluation_loader(part):
         outcome = network.found(network.to_unit(batch.images))
         boxes = boxes_in_crop(source, batch.indices.numpy(), crop)
@@ -94,10 +106,50 @@ def measured(
             height, width = outcome.levels[number - 1].shape[1:3]
             inside, selected = inside_boxes(boxes, height, width), (~chosen.dropped).numpy()
             add(found, f"level {number}", inside, selected)
+            of_level = counts.setdefault(f"level {number}", np.zeros((2, CELLS, CELLS)))
+            of_level += around_boxes(boxes, selected.reshape(-1, height, width))
             inside_all.append(inside)
             selected_all.append(selected)
         add(found, "together", np.concatenate(inside_all, 1), np.concatenate(selected_all, 1))
-    return {level: {kind: np.concatenate(v) for kind, v in kinds.items()} for level, kinds in found.items()}
+    shares = {level: {kind: np.concatenate(v) for kind, v in kinds.items()} for level, kinds in found.items()}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rates = {level: selected / np.where(seen < FEW, 0, seen) for level, (selected, seen) in counts.items()}
+    return shares, {level: np.where(np.isfinite(rate), rate, np.nan) for level, rate in rates.items()}
+
+
+def around_boxes(boxes: np.ndarray, selected: np.ndarray) -> np.ndarray:
+    """Selected locations, and all of them, by their place relative to the box: int64 [2, CELLS, CELLS].
+
+    Args:
+        boxes: float64 [B, 4] as left, top, right, bottom in fractions of the crop.
+        selected: bool [B, H, W].
+    """
+    _, height, width = selected.shape
+    left, top, right, bottom = (side[:, None] for side in boxes.T)
+    across = ((np.arange(width) + 0.5) / width - left) / (right - left)
+    down = ((np.arange(height) + 0.5) / height - top) / (bottom - top)
+    low, high = AROUND
+    cells = [np.floor((place - low) / (high - low) * CELLS).astype(np.int64) for place in (down, across)]
+    row, column = (np.broadcast_to(c, selected.shape) for c in (cells[0][:, :, None], cells[1][:, None, :]))
+    near = (row >= 0) & (row < CELLS) & (column >= 0) & (column < CELLS)
+    counted = np.zeros((2, CELLS, CELLS), dtype=np.int64)
+    for kind, chosen in enumerate((near & selected, near)):
+        np.add.at(counted[kind], (row[chosen], column[chosen]), 1)
+    return counted
+
+
+def draw(rates: dict[str, np.ndarray], path: Path) -> None:
+    """A map for each level, with the box as a frame."""
+    from matplotlib.patches import Rectangle
+
+    with picture(path, 3.1 * len(rates) + 0.8, 3.6) as figure:
+        grid = figure.subplots(1, len(rates), squeeze=False)[0]
+        for axes, (level, rate) in zip(grid, rates.items()):
+            image = axes.imshow(rate, extent=(*AROUND, *AROUND[::-1]), vmin=0, vmax=1, cmap="cividis")
+            axes.add_patch(Rectangle((0, 0), 1, 1, fill=False, edgecolor="white", linewidth=2))
+            axes.set(title=level, xticks=[], yticks=[])
+            axes.grid(False)
+        figure.colorbar(image, ax=list(grid), label="share selected", shrink=0.9)
 
 
 def add(found: dict[str, dict[str, list[np.ndarray]]], level: str, inside: np.ndarray, selected: np.ndarray) -> None:

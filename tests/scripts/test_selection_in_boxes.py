@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import trees
 
@@ -32,6 +33,21 @@ def test_shares_are_of_each_image(script):
     }
 
 
+def test_places_are_counted_relative_to_the_box(script):
+    boxes = np.array([[0.25, 0.25, 0.75, 0.75], [0.0, 0.0, 0.5, 1.0]])
+    selected = np.zeros((2, 4, 4), dtype=bool)
+    selected[0, 1, 2] = True  # centre (0.625, 0.375): three quarters across the first box, a quarter down
+    selected[1, 3, 3] = True  # centre (0.875, 0.875): 1.75 across the second, beyond what is shown
+    chosen, seen = script.around_boxes(boxes, selected)
+    size = script.CELLS // 2  # cells for a side of the box
+    corner = size // 2  # the first inside the box
+    assert chosen.sum() == 1
+    assert chosen[corner + size // 4, corner + 3 * size // 4] == 1
+    # all 16 places of the first image; of the second 4 rows of three columns, at 0.25, 0.75 and 1.25 across
+    assert seen.sum() == 16 + 12
+    assert seen[corner + size // 4, corner + 3 * size // 4] == 1
+
+
 @pytest.mark.filterwarnings("ignore:cub. this is not the whole")
 def test_the_command_prints_a_line_for_each_level_as_the_runs_own_row_has_it(script, ltr_train, tmp_path, capsys):
     trees.cub(tmp_path)
@@ -39,7 +55,8 @@ def test_the_command_prints_a_line_for_each_level_as_the_runs_own_row_has_it(scr
     fast = ["trainer.max_epochs=1", "scheduler.warmup_epochs=0", "trainer.precision=fp32", "trainer.num_workers=0"]
     run = ltr_train("dataset=cub", "method=herbs", "method.width=8", *small, *fast, f"paths.data={tmp_path}")
     assert run.code == 0, run.err
-    assert script.main([str(run.directory)]) == 0
+    assert script.main([str(run.directory), "--picture", str(tmp_path / "around.png")]) == 0
+    assert Image.open(tmp_path / "around.png").size[0] > 1000
     printed = {line[:10].strip(): line[10:].split() for line in capsys.readouterr().out.splitlines()}
     metrics = run.headline  # the run has measured the same
     assert -1 < metrics["dropped_tanh"] < 1
