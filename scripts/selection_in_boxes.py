@@ -5,8 +5,8 @@
 
 A location is inside where its centre is, after evaluation's crop. Beside the selected locations stand all of them (what
 a selection at random would give: the box's share of the crop) and the dropped ones. Shares are means over images, and
-the numbers in brackets are standard errors of the mean. The picture lays all boxes over each other: how often a place in and
-around the box is selected.
+the numbers in brackets are standard errors of the mean. The picture lays all boxes over each other: how often a
+place in and around the box is selected.
 """
 
 from __future__ import annotations
