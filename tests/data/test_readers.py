@@ -9,6 +9,7 @@ import threading
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling
 
 from ltr.data.readers import batches_of
 
@@ -45,7 +46,8 @@ def test_an_error_of_a_data_set_is_handed_on(workers):
         list(batches_of(numbers(workers, order=[0, 1, -1, 2])))
 
 
-def test_the_end_of_a_process_is_nobodys_handlers():
+def test_torch_does_not_get_to_install_its_handler(monkeypatch):
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
     before = signal.getsignal(signal.SIGCHLD)
     batches = batches_of(numbers(2))
     assert next(batches) == 0
