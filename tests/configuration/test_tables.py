@@ -62,6 +62,12 @@ def test_rows_are_narrowed_by_a_pattern_or_a_part_of_their_name(pattern, pages):
     assert [row.page for row in narrowed([TableRow("x_a"), TableRow("x_b")], pattern)] == pages
 
 
+def test_a_pages_own_name_is_that_page_alone():
+    rows = [TableRow("x"), TableRow("x_a")]
+    assert narrowed(rows, "x") == rows[:1]
+    assert narrowed(rows[1:], "x") == rows[1:]
+
+
 def test_a_pattern_that_fits_nothing_is_refused():
     with pytest.raises(ConfigError, match="no row fits 'y'; there are: x_a"):
         narrowed([TableRow("x_a")], "y")

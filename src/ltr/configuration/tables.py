@@ -75,13 +75,14 @@ def chosen_rows(names: Sequence[str], config_dir: str | None = None) -> list[Tab
 
 
 def narrowed(rows: Iterable[TableRow], pattern: str) -> list[TableRow]:
-    """The rows whose page fits a pattern such as ``*_crt``, or contains a text.
+    """The row of a page, or else the rows whose page fits a pattern such as ``*_crt``, or contains a text.
 
     Raises:
         ConfigError: none does.
     """
     rows = list(rows)
-    kept = [row for row in rows if fnmatchcase(row.page, pattern) or pattern in row.page]
+    named = [row for row in rows if row.page == pattern]  # which other pages' names may contain
+    kept = named or [row for row in rows if fnmatchcase(row.page, pattern) or pattern in row.page]
     if not kept:
         raise ConfigError(f"no row fits '{pattern}'; there are: {', '.join(row.page for row in rows)}")
     return kept
