@@ -112,9 +112,11 @@ def measured(
             selected_all.append(selected)
         add(found, "together", np.concatenate(inside_all, 1), np.concatenate(selected_all, 1))
     shares = {level: {kind: np.concatenate(v) for kind, v in kinds.items()} for level, kinds in found.items()}
-    with np.errstate(invalid="ignore", divide="ignore"):
-        rates = {level: selected / np.where(seen < FEW, 0, seen) for level, (selected, seen) in counts.items()}
-    return shares, {level: np.where(np.isfinite(rate), rate, np.nan) for level, rate in rates.items()}
+    rates = {
+        level: np.divide(selected, seen, out=np.full_like(seen, np.nan), where=seen >= FEW)
+        for level, (selected, seen) in counts.items()
+    }
+    return shares, rates
 
 
 def around_boxes(boxes: np.ndarray, selected: np.ndarray) -> np.ndarray:

@@ -42,8 +42,8 @@ class BatchNormOfLocations(nn.BatchNorm1d):
     """BatchNorm whose statistics are over all locations of all images."""
 
     def forward(self, level: Tensor) -> Tensor:
-        """[B, H, W, C] -> the same."""
-        return super().forward(level.flatten(0, 2)).view_as(level)
+        """[..., C] -> the same."""
+        return super().forward(level.flatten(0, -2)).view_as(level)
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
@@ -235,14 +235,12 @@ class ConvolvedLocations(nn.Module):
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
         self.hidden = nn.Linear(width, width)
-        self.norm = nn.BatchNorm1d(width)
+        self.norm = BatchNormOfLocations(width)
         self.out = nn.Linear(width, classes)
 
     def forward(self, features: Tensor) -> Tensor:
-        """[..., D] -> [..., C]; statistics are over all locations of all images."""
-        hidden = self.hidden(features)
-        hidden = self.norm(hidden.view(-1, hidden.shape[-1])).view_as(hidden)
-        return self.out(F.relu(hidden, inplace=True))
+        """[..., D] -> [..., C]."""
+        return self.out(F.relu(self.norm(self.hidden(features)), inplace=True))
 
 
 CLASSIFIERS: dict[str, Callable[[int, int], nn.Module]] = {"linear": LinearLocations, "conv": ConvolvedLocations}
