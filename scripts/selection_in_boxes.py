@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ltr.apply.tables import checked_place
 from ltr.cli import guarded
 from ltr.configuration.targets import instantiate
 from ltr.data.boxes import boxes_in_crop, inside_boxes
@@ -51,6 +52,8 @@ def parsed(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str]) -> int:
     arguments = parsed(argv)
+    if arguments.picture:
+        checked_place(arguments.picture, "--picture")
     path = checkpoint_file(arguments.checkpoint)
     network = load_network(path)
     if not isinstance(network, HerbsNetwork) or not network.suppression:
