@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import sys
@@ -199,12 +200,14 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
 
     from ltr.configuration.hydra_nodes import guarded_hydra
     from ltr.configuration.pages import conf_directory
+    from ltr.configuration.swept_pages import waiting
     from ltr.configuration.targets import allowing
     from ltr.sweeps import failed_jobs
 
+    overrides = waiting(line.overrides, line.config_dir) if line.sweep else line.overrides
     main = hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="train")(task)
     before = sys.argv
-    sys.argv = [before[0], *line.for_hydra]
+    sys.argv = [before[0], *dataclasses.replace(line, overrides=overrides).for_hydra]
     try:
         # Hydra then raises instead of printing the first mistake and exiting
         with _environment(_FULL, "1"), _logging_as_before(), guarded_hydra(tuple(line.allowed)):
@@ -303,7 +306,8 @@ def _explained(line: CommandLine, error: Exception | None) -> ConfigError | None
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from ltr.configuration.overrides import explain, in_short
+    from ltr.configuration.overrides import explain
+    from ltr.configuration.parsing import in_short
 
     mistakes = line.mistakes + explain(line.overrides, line.config_dir, line.config_name, line.sweep)
     if not mistakes and error is not None:

@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from ltr.configuration.pages import conf_directory
+from ltr.configuration.parsing import parse
+from ltr.configuration.swept_pages import waiting
 from ltr.errors import ConfigError, Interrupted
 from ltr.sweeps import check_processes, own_gpu
 
@@ -22,6 +24,50 @@ def test_two_seeds_give_two_runs(ltr_train):
     done = ltr_train(*FAST, "-m", "seed=0,1")
     assert done.code == 0, done.err
     assert [path.name.partition("-s")[2][0] for path in done.directories] == ["0", "1"]
+
+
+def test_a_key_that_only_the_swept_pages_have_can_be_set(ltr_train):
+    done = ltr_train(*FAST, "-m", "method=crt,lws", "method.classifier.optimizer.lr=0.03", "method.classifier.epochs=1")
+    assert done.code == 0, done.err
+    pages = [yaml.safe_load((path / "config.yaml").read_text())["method"] for path in done.directories]
+    assert sorted(page["name"] for page in pages) == ["crt", "lws"]
+    assert [page["classifier"]["optimizer"]["lr"] for page in pages] == [0.03, 0.03]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ("method=crt,erm", "method.classifier.epochs=1"),
+            "with method=erm: method.classifier.epochs=1: there is no key",
+        ),
+        (("sampler=power,instance", "sampler.q=1"), "with sampler=instance: sampler.q=1: there is no key"),
+        (("method=crt,lws", "method.classifier.epox=1"), "  method.classifier.epox=1: there is no key"),
+        (("method=crt,lws", "method.classifier.epochs=-1"), "epochs=-1: allowed is int [1, inf)"),
+        (("experiment=[cifar10_lt_erm],[cifar10_lt_crt]", "method.b=1"), "  method.b=1: there is no key"),
+        (("method=glob(cr*)", "method.classifier.epox=1"), "  method.classifier.epox=1: there is no key"),
+        (("method=glob(xx*)",), "method=glob(xx*): no page fits this pattern; there are: arpl, "),
+    ],
+)
+def test_a_key_is_looked_for_on_the_swept_pages(ltr_train, arguments, words):
+    done = ltr_train("-m", *FAST, *arguments)
+    assert done.code in (1, 2)
+    assert words in done.err
+    assert done.directories == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["paths.data='a b'", "sampler.x=[1,2]", "loss.map={a: 1}", "paths.outputs=${oc.env:HOME}/x", "trainer.a=null",
+     "a.b=", "a.b='x,y'", "a.b=-1e-4", "a.b=/x/y.pth", "+a.b=1", "~a.b", "hydra.x=1", "seed=1"],
+)  # fmt: skip
+def test_a_value_that_waits_for_its_job_is_the_same_value(text):
+    (given,), _ = parse([text])
+    pages, waits = waiting(["method=crt,lws", text], None)
+    (then,), _ = parse([waits])
+    assert pages == "method=crt,lws"
+    assert then.values == given.values
+    assert waiting(["seed=0,1", text], None) == ["seed=0,1", text]
 
 
 def test_a_failing_job_does_not_stop_the_other_and_the_exit_code_is_1(ltr_train):
@@ -99,7 +145,7 @@ def test_a_sweep_ends_with_one_table_a_line_per_setting(ltr_train):
     }
     assert all(line.count("±") == 5 for line in table[1:3])
     assert sum(line.startswith("*") for line in table[1:3]) == 1
-    assert "stages: 4 trained, 0 reused" in table[3]
+    assert "stages: 4 made, 0 reused" in table[3]
 
 
 def test_the_same_sweep_again_trains_nothing_and_has_the_same_numbers(ltr_train):
@@ -109,8 +155,8 @@ def test_the_same_sweep_again_trains_nothing_and_has_the_same_numbers(ltr_train)
     before = (folder / "table.txt").read_text().splitlines()
     folder.rename(first.outputs / "first")
     again = table_of(ltr_train(*command))
-    assert "stages: 2 trained, 1 reused" in before[3]  # representation and tau; the representation again
-    assert "stages: 0 trained, 3 reused" in again[3]
+    assert "stages: 2 made, 1 reused" in before[3]  # representation and tau; the representation again
+    assert "stages: 0 made, 3 reused" in again[3]
     assert again[:3] == before[:3]
 
 
@@ -169,14 +215,14 @@ def test_jobs_in_other_processes_share_stages_and_stand_in_the_table(ltr_train):
     done = ltr_train(*FAST, "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "method=erm,tau_norm,ncm")
     assert done.code == 0, done.err
     lines = [line for path in (done.outputs / "sweeps").glob("*/table.txt") for line in path.read_text().splitlines()]
-    assert "stages: 3 trained, 2 reused" in lines[-1]  # one representation, tau, means
+    assert "stages: 3 made, 2 reused" in lines[-1]  # one representation, tau, means
 
 
 def test_jobs_of_a_queue_stand_in_the_table(ltr_train):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     done = ltr_train(*FAST, "-m", "hydra/launcher=submitit_local", "seed=0")
     assert done.code == 0, done.err
-    assert "stages: 1 trained" in next((done.outputs / "sweeps").glob("*/table.txt")).read_text()
+    assert "stages: 1 made" in next((done.outputs / "sweeps").glob("*/table.txt")).read_text()
 
 
 SEARCH = ("+sweep=optuna", "hydra.sweeper.n_trials=2", "optimizer.lr=interval(0.01,0.3)")

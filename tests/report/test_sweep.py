@@ -50,7 +50,7 @@ def test_an_empty_group_is_a_dash():
 
 def test_stages_are_counted():
     jobs = [job(0, "a", 0.5), job(1, "b", 0.5, status="reused"), job(2, "c", 0.5, reused=True)]
-    assert "stages: 1 trained, 2 reused" in sweep_table(jobs)
+    assert "stages: 1 made, 2 reused" in sweep_table(jobs)
 
 
 def test_failed_jobs_are_named_with_the_first_lines_of_their_error():

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ltr.configuration.check import checked, refuse
-from ltr.configuration.overrides import Parsed, composed, explain, parse
+from ltr.configuration.overrides import composed, explain
 from ltr.configuration.pages import page_names, read_page
+from ltr.configuration.parsing import Parsed, parse
 from ltr.configuration.reuse import changed
 from ltr.errors import ConfigError, nearest
 

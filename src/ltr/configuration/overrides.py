@@ -9,17 +9,16 @@ import difflib
 import re
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep
+from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -28,13 +27,14 @@ from yaml import YAMLError
 from ltr.configuration.allowed import problem
 from ltr.configuration.check import examined, refuse
 from ltr.configuration.pages import conf_directory, leaves, page_names
+from ltr.configuration.parsing import Parsed, in_short, parse
 from ltr.configuration.suggestions import keys_of_other_pages, suggestion
+from ltr.configuration.swept_pages import jobs_of
 from ltr.errors import nearest
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
     from hydra.core.config_loader import ConfigLoader
-    from hydra.core.override_parser.types import Override
 
 _PLUGINS = {"joblib": "sweep", "optuna": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 # Hydra raises ValueError for some groups, and TypeError for lists of what is no page (hydra/launcher=[null]); the last
@@ -101,56 +101,6 @@ def _looking_in(config_dir: str | None) -> Hydra:
     return hydra
 
 
-def parse(overrides: Iterable[str]) -> tuple[list[Parsed], list[str]]:
-    """The overrides that can be read, and a sentence for each that cannot."""
-    parser = OverridesParser.create()
-    parsed, mistakes = [], []
-    for text in overrides:
-        try:
-            override = parser.parse_override(text)
-            if not override.key_or_group:
-                raise ValueError("the key is missing")
-            # values of a sweep are read here too, where a wrong one is noticed
-            values = _values_of(override)
-            parsed.append(Parsed(text, override, values))
-        except Exception as error:  # Hydra's grammar raises many kinds
-            hint = "" if "=" in text.strip("=") else "; an override is written key=value"
-            mistakes.append(f"{text or repr(text)}: not an override{hint} ({in_short(error)})")
-    return parsed, mistakes
-
-
-def _values_of(override: Override) -> list[Any]:
-    """The values that an override gives; of an interval its two ends."""
-    if override.is_discrete_sweep():
-        return list(override.sweep_iterator())
-    if override.is_interval_sweep():
-        interval = override.value()
-        assert isinstance(interval, IntervalSweep)
-        return [interval.start, interval.end]
-    return [override.value()]
-
-
-@dataclass(frozen=True)
-class Parsed:
-    """One override: as it was written, as Hydra reads it, and its values (several where it is a sweep)."""
-
-    text: str
-    override: Override
-    values: list[Any]
-
-    @property
-    def key(self) -> str:
-        return self.override.key_or_group
-
-    @property
-    def is_sweep(self) -> bool:
-        return self.override.is_sweep_override()
-
-    @property
-    def adds(self) -> bool:
-        return self.override.is_add() or self.override.is_force_add()
-
-
 def unread(overrides: Iterable[str], config: DictConfig) -> list[str]:
     """One sentence for what Hydra accepts and nothing would ever look at.
 
@@ -192,12 +142,6 @@ _ROOMS = ("trainer", "strategy", "sampler", "augment", "head", "loss", "backbone
           "method", "evaluation", "checkpoint", "callbacks", "logger", "paths", "hydra")  # fmt: skip
 
 
-def in_short(error: Exception) -> str:
-    """Hydra's words without its search path and the links to its documentation."""
-    text = re.split(r"\n\s*(?:Config search path|See https?://|full_key:|object_type=)", str(error).strip())[0]
-    return " ".join(text.replace("LexerNoViableAltException: ", "cannot be read: ").split()) or type(error).__name__
-
-
 class _Explanation:
     """Applies what is right step by step, and says what is wrong with the rest."""
 
@@ -217,11 +161,12 @@ class _Explanation:
                 for one in parsed
                 if one.is_sweep and not one.override.is_hydra_override()
             ]
-        pages = [one for one in parsed if self._chooses_page(one)]
+        pages = [self._expanded(one) for one in parsed if self._chooses_page(one)]
         unknown = {one.text: self._unknown_pages(one) for one in pages}
         mistakes += [line for lines in unknown.values() for line in lines]
         guesses = {one.key: self._guess(one) for one in pages if unknown[one.text]}
-        mistakes += self._apply([one.text for one in pages if not unknown[one.text] and not one.is_sweep])
+        fitting = [one for one in pages if not unknown[one.text]]
+        mistakes += self._apply([one.text for one in fitting if not one.is_sweep])
         if any(guesses.values()):
             self._apply([f"{group}={page}" for group, page in guesses.items() if page])
         of_hydra = [one for one in parsed if one.override.is_hydra_override()]
@@ -230,10 +175,32 @@ class _Explanation:
         if self.composed is None:
             return mistakes
         rest = [one for one in parsed if not self._chooses_page(one) and not one.override.is_hydra_override()]
-        return mistakes + self._values(rest, self.composed, {group for group, page in guesses.items() if not page})
+        in_the_dark = {group for group, page in guesses.items() if not page}
+        chosen = jobs_of([one for one in fitting if one.is_sweep and not one.override.is_delete()])
+        return mistakes + self._in_jobs(chosen, rest, in_the_dark)
+
+    def _in_jobs(self, chosen: list[list[str]], rest: list[Parsed], in_the_dark: set[str]) -> list[str]:
+        """What is wrong with values, given the pages of a sweep's jobs; if only with some, it says which."""
+        found: dict[str, list[str]] = {}
+        for pages in chosen:
+            job = _Explanation(self.loader, self.config_name, self.sweep)
+            job.good, job.composed = list(self.good), self.composed
+            wrong = job._apply(pages)
+            assert job.composed is not None
+            for line in wrong or job._values(rest, job.composed, in_the_dark):
+                found.setdefault(line, []).append(", ".join(pages))
+        return [line if len(jobs) == len(chosen) else f"with {'; '.join(jobs)}: {line}" for line, jobs in found.items()]
 
     def _chooses_page(self, one: Parsed) -> bool:
         return one.key in self.groups and not any(isinstance(value, dict) for value in one.values)
+
+    def _expanded(self, one: Parsed) -> Parsed:
+        """With the pages that a pattern fits, ``glob(c*)``, in its place."""
+        pattern = one.values[0]
+        if not isinstance(pattern, Glob):
+            return one
+        pages = pattern.filter(self.loader.get_group_options(one.key, ObjectType.CONFIG))
+        return replace(one, values=pages or [str(pattern)])
 
     def _hydra(self, one: Parsed, plugins: list[str]) -> list[str]:
         """What is wrong with a setting of Hydra, given the launcher and sweeper that are chosen."""

@@ -128,12 +128,12 @@ def _cell(values: Sequence[Any], fractions: bool = True) -> str:
 
 
 def _stages(jobs: Sequence[Job]) -> str:
-    """How many stages the sweep trained, and how many it found in the store."""
-    trained = reused = 0
+    """How many stages the sweep trained or computed, and how many it found in the store."""
+    made = reused = 0
     for job in jobs:
         for stage in (job.result or {}).get("stages", []):
             if stage["status"] == "trained" and not job.reused:
-                trained += 1
+                made += 1
             else:
                 reused += 1
-    return f"stages: {trained} trained, {reused} reused; percent, mean ± s.d. over seeds"
+    return f"stages: {made} made, {reused} reused; percent, mean ± s.d. over seeds"

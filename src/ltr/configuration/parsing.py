@@ -1,0 +1,77 @@
+"""Overrides (``key=value``) as Hydra reads them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, IntervalSweep
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+
+def parse(overrides: Iterable[str]) -> tuple[list[Parsed], list[str]]:
+    """The overrides that can be read, and a sentence for each that cannot."""
+    parser = OverridesParser.create()
+    parsed, mistakes = [], []
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+            if not override.key_or_group:
+                raise ValueError("the key is missing")
+            # values of a sweep are read here too, where a wrong one is noticed
+            values = _values_of(override)
+            parsed.append(Parsed(text, override, values))
+        except Exception as error:  # Hydra's grammar raises many kinds
+            hint = "" if "=" in text.strip("=") else "; an override is written key=value"
+            mistakes.append(f"{text or repr(text)}: not an override{hint} ({in_short(error)})")
+    return parsed, mistakes
+
+
+def _values_of(override: Override) -> list[Any]:
+    """The values that an override gives; of an interval its two ends, of a pattern over pages the pattern."""
+    if isinstance(override.value(), Glob):
+        return [override.value()]
+    if override.is_discrete_sweep():
+        return list(override.sweep_iterator())
+    if override.is_interval_sweep():
+        interval = override.value()
+        assert isinstance(interval, IntervalSweep)
+        return [interval.start, interval.end]
+    return [override.value()]
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """One override: as it was written, as Hydra reads it, and its values (several where it is a sweep)."""
+
+    text: str
+    override: Override
+    values: list[Any]
+
+    @property
+    def key(self) -> str:
+        return self.override.key_or_group
+
+    @property
+    def before(self) -> str:
+        """What stands in front of the value, ``method=`` or ``+sampler@method.sampler=``."""
+        return self.text[: self.text.index("=") + 1]
+
+    @property
+    def is_sweep(self) -> bool:
+        return self.override.is_sweep_override()
+
+    @property
+    def adds(self) -> bool:
+        return self.override.is_add() or self.override.is_force_add()
+
+
+def in_short(error: Exception) -> str:
+    """Hydra's words without its search path and the links to its documentation."""
+    text = re.split(r"\n\s*(?:Config search path|See https?://|full_key:|object_type=)", str(error).strip())[0]
+    return " ".join(text.replace("LexerNoViableAltException: ", "cannot be read: ").split()) or type(error).__name__
