@@ -15,7 +15,7 @@ from typing import Any
 
 from ltr.evaluation.direction import is_smaller_better
 from ltr.report.collect import number
-from ltr.report.columns import LOOKS, MAIN, NO_FRACTIONS
+from ltr.report.columns import COLUMNS, COUNTS, LOOKS, MAIN, NO_FRACTIONS
 from ltr.report.gather import Finished, shown_value
 from ltr.report.naming import check_keys, differences, setting
 
@@ -24,6 +24,8 @@ _USUAL = {
     "closed_set": (*MAIN["closed_set"], *LOOKS),
     "background": ("map", "map_many", "map_medium", "map_few", "macro_f1", "macro_recall", "false_alarms_per_thousand"),
     "open_set": ("closed_set_accuracy", "auroc", "oscr", "aupr_known", "aupr_unknown", "fpr95_id_pos", "fpr95_ood_pos"),
+    "retrieval": tuple(COLUMNS["retrieval"]),
+    "few_shot": tuple(COLUMNS["few_shot"]),
 }
 _MOST = 8  # columns of other protocols
 _NO_FRACTION = ("nll", "loss", "threshold", "num_", "n_", *NO_FRACTIONS)
@@ -182,7 +184,7 @@ def marks(lines: Sequence[Line], metric: str) -> Marks:
     """
     means = {place: line.mean(metric) for place, line in enumerate(lines)}
     means = {place: mean for place, mean in means.items() if mean == mean}
-    if len(means) < 2:
+    if len(means) < 2 or metric in COUNTS:
         return Marks()
     top = min(means.values()) if is_smaller_better(metric) else max(means.values())
     best = frozenset(place for place, mean in means.items() if mean == top)

@@ -8,12 +8,19 @@ from dataclasses import dataclass
 
 from ltr.report.against import Pair
 from ltr.report.beside import PublishedNumbers
+from ltr.report.columns import COLUMNS
 from ltr.report.comparison import Line, Section, is_fraction, is_smaller_better, marks
 from ltr.report.intervals import Interval
 from ltr.report.series import Curve
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
 
-SHORT = {"balanced_accuracy": "bACC", "accuracy": "all", "geometric_mean": "GM", "macro_f1": "F1"}
+SHORT = {
+    "balanced_accuracy": "bACC",
+    "accuracy": "all",
+    "geometric_mean": "GM",
+    "macro_f1": "F1",
+    **COLUMNS["retrieval"],
+}
 LEGEND = (
     "Mean ± s.d. over n seeds; fractions in percent. Best in a column, and = at most one s.d. from it (the larger of "
     "the two lines'). Cost: seconds of all stages, as if none had been stored; images/s: of the first stage's training."
@@ -102,13 +109,13 @@ def value_cell(line: Line, metric: str, mark: str = "") -> Cell:
 
 
 def value_text(metric: str, mean: float, deviation: float = math.nan) -> str:
-    """A metric as a table shows it: fractions in percent with one decimal, others with three digits."""
+    """A metric as a table shows it: fractions in percent with one decimal, others with three digits or to one."""
     if mean != mean:
         return NOTHING
     if is_fraction(metric):
         text, spread = f"{100 * mean:.1f}", f"{100 * deviation:.1f}"
     else:
-        text, spread = f"{mean:.3g}", f"{deviation:.2g}"
+        text, spread = f"{mean:,.0f}" if abs(mean) >= 1000 else f"{mean:.3g}", f"{deviation:.2g}"
     return text if deviation != deviation else f"{text} ± {spread}"
 
 
