@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ltr.runs.result import Outcome
 
 _FULL = "HYDRA_FULL_ERROR"
+CANNOT = "the command cannot be carried out"
 
 
 def train() -> None:
@@ -198,13 +199,19 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
     """Compose and run the task by Hydra's rules; mistakes of the command line are explained."""
     import hydra
 
+    from ltr.configuration.check import refuse
     from ltr.configuration.hydra_nodes import guarded_hydra
+    from ltr.configuration.overrides import explain
     from ltr.configuration.pages import conf_directory
     from ltr.configuration.swept_pages import waiting
     from ltr.configuration.targets import allowing
     from ltr.sweeps import failed_jobs
 
     overrides = waiting(line.overrides, line.config_dir) if line.sweep else line.overrides
+    if any(text.startswith("++") for text in set(overrides) - set(line.overrides)):
+        # Hydra adds these keys where they do not exist
+        with allowing(line.allowed):
+            refuse(explain(line.overrides, line.config_dir, line.config_name, sweep=True), CANNOT)
     main = hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="train")(task)
     before = sys.argv
     sys.argv = [before[0], *dataclasses.replace(line, overrides=overrides).for_hydra]
@@ -315,7 +322,7 @@ def _explained(line: CommandLine, error: Exception | None) -> ConfigError | None
             return None
         mistakes = [in_short(error)]
     lines = [f"  {mistake}" for mistake in dict.fromkeys(mistakes)]
-    return ConfigError("\n".join(["the command cannot be carried out:", *lines]))
+    return ConfigError("\n".join([f"{CANNOT}:", *lines]))
 
 
 def _overrides() -> list[str]:

@@ -42,6 +42,7 @@ def test_a_key_that_only_the_swept_pages_have_can_be_set(ltr_train):
             "with method=erm: method.classifier.epochs=1: there is no key",
         ),
         (("sampler=power,instance", "sampler.q=1"), "with sampler=instance: sampler.q=1: there is no key"),
+        (("method=crt,lws", "method.classifier.epox=null"), "  method.classifier.epox=null: there is no key"),
         (("method=crt,lws", "method.classifier.epox=1"), "  method.classifier.epox=1: there is no key"),
         (("method=crt,lws", "method.classifier.epochs=-1"), "epochs=-1: allowed is int [1, inf)"),
         (("experiment=[cifar10_lt_erm],[cifar10_lt_crt]", "method.b=1"), "  method.b=1: there is no key"),
@@ -67,6 +68,8 @@ def test_a_value_that_waits_for_its_job_is_the_same_value(text):
     (then,), _ = parse([waits])
     assert pages == "method=crt,lws"
     assert then.values == given.values
+    plain = "." in text and not text.startswith(("+", "~", "hydra.")) and text != "a.b="
+    assert (waits == text) is not plain
     assert waiting(["seed=0,1", text], None) == ["seed=0,1", text]
 
 

@@ -44,6 +44,8 @@ def _as_choice(one: Parsed) -> str:
     plain = not (one.is_sweep or one.adds or one.override.is_delete() or one.override.is_hydra_override())
     if not plain or "." not in one.key:
         return one.text
+    if one.values == [None]:  # which choice() does not take
+        return f"++{one.text}"
     text = f"{one.before}choice({one.text[len(one.before) :]})"
     again, mistakes = parse([text])
     return text if not mistakes and again[0].values == one.values else one.text
