@@ -11,7 +11,7 @@ import yaml
 
 from ltr.configuration.pages import conf_directory
 from ltr.configuration.parsing import parse
-from ltr.configuration.swept_pages import waiting
+from ltr.configuration.swept_pages import jobs_of, waiting
 from ltr.errors import ConfigError, Interrupted
 from ltr.sweeps import check_processes, own_gpu
 
@@ -71,6 +71,16 @@ def test_a_value_that_waits_for_its_job_is_the_same_value(text):
     plain = "." in text and not text.startswith(("+", "~", "hydra.")) and text != "a.b="
     assert (waits == text) is not plain
     assert waiting(["seed=0,1", text], None) == ["seed=0,1", text]
+
+
+def test_every_swept_page_is_looked_at_beside_the_first_of_the_others():
+    swept, _ = parse(["loss=ldam,focal_softmax", "loss@method.teacher.loss=triplet,ldam", "experiment=[a,b],[c]"])
+    assert jobs_of(swept) == [
+        ["loss=ldam", "loss@method.teacher.loss=triplet", "experiment=[a,b]"],
+        ["loss=focal_softmax", "loss@method.teacher.loss=triplet", "experiment=[a,b]"],
+        ["loss=ldam", "loss@method.teacher.loss=ldam", "experiment=[a,b]"],
+        ["loss=ldam", "loss@method.teacher.loss=triplet", "experiment=[c]"],
+    ]
 
 
 def test_a_failing_job_does_not_stop_the_other_and_the_exit_code_is_1(ltr_train):

@@ -18,7 +18,7 @@ from ltr.errors import ConfigError
 
 
 def waiting(overrides: list[str], config_dir: str | None) -> list[str]:
-    """The same overrides, where pages are swept with the other pages' and keys' values as sweeps of one.
+    """The same overrides; where pages are swept, the values of all other keys are written as sweeps of one.
 
     Args:
         overrides: of a command with ``-m``.
@@ -53,9 +53,10 @@ def _as_choice(one: Parsed) -> str:
 
 def jobs_of(swept: list[Parsed]) -> list[list[str]]:
     """Choices of pages that show every page of a sweep once, beside the first ones of the other groups."""
-    texts = {one.key: [f"{one.before}{_written(value)}" for value in one.values] for one in swept}
-    first = {key: of_key[0] for key, of_key in texts.items()}
-    others = [{**first, key: text} for key, of_key in texts.items() for text in of_key[1:]]
+    # sampler= and sampler@method.sampler= are two choices
+    texts = {one.before: [f"{one.before}{_written(value)}" for value in one.values] for one in swept}
+    first = {group: choices[0] for group, choices in texts.items()}
+    others = [{**first, group: text} for group, choices in texts.items() for text in choices[1:]]
     return [list(pages.values()) for pages in [first, *others]]
 
 
