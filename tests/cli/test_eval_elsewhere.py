@@ -233,7 +233,7 @@ def test_images_of_the_size_that_is_asked_for(evaluated, cifar_embedding):
 def test_teacher_and_student_stand_in_one_table_of_another_data_set(evaluated, digits_embedding, tmp_path):
     student = untrained(tmp_path / "student.ckpt", "dataset=digits_retrieval", "method=triplet", "seed=1")
     _, out = evaluated(digits_embedding, student, "dataset=digits_retrieval", "dataset.n_train=3")
-    assert re.search(r"^checkpoint +n +recall_at_1", out, re.MULTILINE)
+    assert re.search(r"^checkpoint +n +R@1", out, re.MULTILINE)
     assert len(re.findall(r"^(digits|student)\.ckpt ", out, re.MULTILINE)) == 2
 
 

@@ -36,7 +36,10 @@ SMALLER = {
     "dataset/tiny_imagenet_bg": ["dataset.n_foreground=2"],
     "dataset/tiny_imagenet_open": ["dataset.classes=seeded", "backbone=torchvision"],
     **{page: ["dataset=digits_bg"] for page in ("method/background_splitting", "scheduler/background_splitting")},
-    **{page: ["method=triplet", "dataset=digits_retrieval"] for page in ("loss/triplet", "head/embedding")},
+    **{
+        page: ["method=triplet", "dataset=digits_retrieval"]
+        for page in ("loss/triplet", "head/embedding", "head/unit_embedding")
+    },
     **{
         page: ["method=prototypical", "dataset=digits_retrieval"]
         for page in ("loss/prototypical", "head/features", "sampler/episodes")
