@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ltr.runs.result import Outcome
 
 _FULL = "HYDRA_FULL_ERROR"
-CANNOT = "the command cannot be carried out"
 
 
 def train() -> None:
@@ -199,19 +198,13 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
     """Compose and run the task by Hydra's rules; mistakes of the command line are explained."""
     import hydra
 
-    from ltr.configuration.check import refuse
     from ltr.configuration.hydra_nodes import guarded_hydra
-    from ltr.configuration.overrides import explain
     from ltr.configuration.pages import conf_directory
     from ltr.configuration.swept_pages import waiting
     from ltr.configuration.targets import allowing
     from ltr.sweeps import failed_jobs
 
     overrides = waiting(line.overrides, line.config_dir) if line.sweep else line.overrides
-    if any(text.startswith("++") for text in set(overrides) - set(line.overrides)):
-        # Hydra adds these keys where they do not exist
-        with allowing(line.allowed):
-            refuse(explain(line.overrides, line.config_dir, line.config_name, sweep=True), CANNOT)
     main = hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="train")(task)
     before = sys.argv
     sys.argv = [before[0], *dataclasses.replace(line, overrides=overrides).for_hydra]
@@ -246,7 +239,7 @@ def _job(config: DictConfig, codes: list[int], line: CommandLine) -> float | Non
     """
     from hydra.core.hydra_config import HydraConfig
 
-    from ltr.sweeps import chooses, in_sweep, note, own_gpu
+    from ltr.sweeps import chooses, in_sweep, job_overrides, note, own_gpu
 
     job = HydraConfig.get().job
     try:
@@ -254,7 +247,7 @@ def _job(config: DictConfig, codes: list[int], line: CommandLine) -> float | Non
             own_gpu()
         outcome = _train_task(config, line)
         if in_sweep():
-            note(job.num, _overrides(), outcome, None)
+            note(job.num, job_overrides(), outcome, None)
         return _objective(outcome)
     except Interrupted as stopped:
         raise _Stopped from stopped
@@ -262,8 +255,8 @@ def _job(config: DictConfig, codes: list[int], line: CommandLine) -> float | Non
         if not in_sweep():
             codes.append(report(error))
             return None
-        report(error, f"job {job.num} ({' '.join(_overrides()) or 'no overrides'}): ")
-        note(job.num, _overrides(), None, str(error) or type(error).__name__)
+        report(error, f"job {job.num} ({' '.join(job_overrides()) or 'no overrides'}): ")
+        note(job.num, job_overrides(), None, str(error) or type(error).__name__)
         if chooses():
             raise _JobFailed from None
         return None  # or Hydra would add a line of its own about the first of them
@@ -322,16 +315,7 @@ def _explained(line: CommandLine, error: Exception | None) -> ConfigError | None
             return None
         mistakes = [in_short(error)]
     lines = [f"  {mistake}" for mistake in dict.fromkeys(mistakes)]
-    return ConfigError("\n".join([f"{CANNOT}:", *lines]))
-
-
-def _overrides() -> list[str]:
-    """The running job's overrides as they were written."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    texts = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-    return [str(text) for text in texts] if isinstance(texts, list) else []
+    return ConfigError("\n".join(["the command cannot be carried out:", *lines]))
 
 
 def _train_task(config: DictConfig, line: CommandLine) -> Outcome:
@@ -339,9 +323,9 @@ def _train_task(config: DictConfig, line: CommandLine) -> Outcome:
     from ltr.configuration.check import checked
     from ltr.configuration.overrides import unread
     from ltr.runs.place import with_processes
-    from ltr.sweeps import check_sweep, in_sweep
+    from ltr.sweeps import check_sweep, in_sweep, job_overrides
 
-    plain = checked(config, unread(_overrides(), config))
+    plain = checked(config, unread(job_overrides(), config))
     if in_sweep():
         check_sweep(plain)
     plain = with_processes(plain)
@@ -354,11 +338,11 @@ def _train_task(config: DictConfig, line: CommandLine) -> Outcome:
 
 def _as_a_single_run(line: CommandLine) -> list[str]:
     """The arguments of ``ltr-train`` for the running job alone."""
-    from ltr.sweeps import in_sweep
+    from ltr.sweeps import in_sweep, job_overrides
 
     flags = [flag for flag in line.flags if flag != "--multirun"]
     # a job's own overrides say all that a sweep chose for it
-    chosen = [o for o in _overrides() if not o.startswith("+sweep=")] if in_sweep() else line.overrides
+    chosen = [o for o in job_overrides() if not o.startswith("+sweep=")] if in_sweep() else line.overrides
     return [*flags, *(f"--allow={name}" for name in line.allowed), "--", *chosen]
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from ltr.errors import ConfigError
 
@@ -62,6 +63,16 @@ def current_folder() -> Path | None:
 def in_sweep() -> bool:
     """Whether this is a job of a sweep."""
     return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
+
+
+def job_overrides() -> list[str]:
+    """The running job's overrides as they were written; empty where Hydra does not run."""
+    from ltr.configuration.swept_pages import as_written
+
+    if not HydraConfig.initialized():
+        return []
+    texts = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return [as_written(str(text)) for text in texts] if isinstance(texts, list) else []
 
 
 def chooses() -> bool:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 
 from ltr.console import plain_warnings
@@ -18,7 +17,7 @@ from ltr.report.table import plain_table, result_table
 from ltr.runs.launch import carry_out_in
 from ltr.runs.place import must_be_started, place_in
 from ltr.runs.result import Outcome, finished_before
-from ltr.sweeps import in_sweep
+from ltr.sweeps import in_sweep, job_overrides
 
 
 def carry_out(config: Mapping[str, Any], console: Console, arguments: Callable[[], list[str]]) -> Outcome:
@@ -27,7 +26,7 @@ def carry_out(config: Mapping[str, Any], console: Console, arguments: Callable[[
     Args:
         arguments: those of ``ltr-train`` for this run alone, where it has to be started in several processes.
     """
-    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    overrides = job_overrides()
     with plain_warnings():
         place = place_in(os.environ)
         # what several processes do is for the first of them to decide

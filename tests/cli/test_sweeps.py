@@ -34,6 +34,18 @@ def test_a_key_that_only_the_swept_pages_have_can_be_set(ltr_train):
     assert [page["classifier"]["optimizer"]["lr"] for page in pages] == [0.03, 0.03]
 
 
+def test_null_beside_swept_pages_is_null_and_is_told_as_null(ltr_train):
+    done = ltr_train(*FAST, "-m", "method=erm,ncm", "sampler.num_samples=null", "trainer.max_epochs=null")
+    assert done.code == 1
+    assert "sampler.num_samples=null trainer.max_epochs=null): error" in done.err
+    assert "oc.decode" not in done.err
+    done = ltr_train(*FAST, "-m", "method=erm,ncm", "sampler.num_samples=null")
+    assert done.code == 0, done.err
+    for path in done.directories:
+        assert yaml.safe_load((path / "config.yaml").read_text())["sampler"]["num_samples"] is None
+        assert "sampler.num_samples=null" in yaml.safe_load((path / "overrides.yaml").read_text())
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -67,7 +79,7 @@ def test_a_value_that_waits_for_its_job_is_the_same_value(text):
     pages, waits = waiting(["method=crt,lws", text], None)
     (then,), _ = parse([waits])
     assert pages == "method=crt,lws"
-    assert then.values == given.values
+    assert then.values == (["${oc.decode:null}"] if text.endswith("=null") else given.values)
     plain = "." in text and not text.startswith(("+", "~", "hydra.")) and text != "a.b="
     assert (waits == text) is not plain
     assert waiting(["seed=0,1", text], None) == ["seed=0,1", text]

@@ -16,6 +16,9 @@ from ltr.configuration.pages import conf_directory
 from ltr.configuration.parsing import Parsed, parse
 from ltr.errors import ConfigError
 
+_NULL = "${oc.decode:null}"  # Hydra's grammar has no choice(null)
+_NULL_OF_JOB = r"$\{oc.decode\:null\}"  # as a sweeper hands it on
+
 
 def waiting(overrides: list[str], config_dir: str | None) -> list[str]:
     """The same overrides; where pages are swept, the values of all other keys are written as sweeps of one.
@@ -44,11 +47,16 @@ def _as_choice(one: Parsed) -> str:
     plain = not (one.is_sweep or one.adds or one.override.is_delete() or one.override.is_hydra_override())
     if not plain or "." not in one.key:
         return one.text
-    if one.values == [None]:  # which choice() does not take
-        return f"++{one.text}"
+    if one.values == [None]:
+        return f"{one.before}choice({_NULL})"
     text = f"{one.before}choice({one.text[len(one.before) :]})"
     again, mistakes = parse([text])
     return text if not mistakes and again[0].values == one.values else one.text
+
+
+def as_written(override: str) -> str:
+    """A job's override as it stood on the command line."""
+    return override.replace(_NULL_OF_JOB, "null")
 
 
 def jobs_of(swept: list[Parsed]) -> list[list[str]]:

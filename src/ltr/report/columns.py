@@ -58,7 +58,8 @@ LOOKS = {
     "dropped_tanh": "dropped tanh",
 }
 
-COUNTS = ("queries",)  # of what was judged: no method is better for a larger one
+COUNTS = ("queries", "episodes")  # of what was judged
+UNRANKED = (*COUNTS, "accuracy_ci95")  # no method is better for a larger one
 # numbers that are no fractions: they are shown as they are
 NO_FRACTIONS = ("false_alarms_per_thousand", "dropped_tanh", *COUNTS)
 PERCENT = frozenset(name for columns in COLUMNS.values() for name in columns) - frozenset(NO_FRACTIONS)

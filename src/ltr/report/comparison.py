@@ -15,7 +15,7 @@ from typing import Any
 
 from ltr.evaluation.direction import is_smaller_better
 from ltr.report.collect import number
-from ltr.report.columns import COLUMNS, COUNTS, LOOKS, MAIN, NO_FRACTIONS
+from ltr.report.columns import COLUMNS, LOOKS, MAIN, NO_FRACTIONS, UNRANKED
 from ltr.report.gather import Finished, shown_value
 from ltr.report.naming import check_keys, differences, setting
 
@@ -184,7 +184,7 @@ def marks(lines: Sequence[Line], metric: str) -> Marks:
     """
     means = {place: line.mean(metric) for place, line in enumerate(lines)}
     means = {place: mean for place, mean in means.items() if mean == mean}
-    if len(means) < 2 or metric in COUNTS:
+    if len(means) < 2 or metric in UNRANKED:
         return Marks()
     top = min(means.values()) if is_smaller_better(metric) else max(means.values())
     best = frozenset(place for place, mean in means.items() if mean == top)

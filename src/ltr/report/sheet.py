@@ -109,7 +109,7 @@ def value_cell(line: Line, metric: str, mark: str = "") -> Cell:
 
 
 def value_text(metric: str, mean: float, deviation: float = math.nan) -> str:
-    """A metric as a table shows it: fractions in percent with one decimal, others with three digits or to one."""
+    """A metric as a table shows it: fractions in percent with one decimal, others with three, or whole from 1,000."""
     if mean != mean:
         return NOTHING
     if is_fraction(metric):
