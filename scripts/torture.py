@@ -24,10 +24,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import itertools
-import json
-import multiprocessing
 import os
 import random
 import re
@@ -42,53 +39,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 
-from ltr.methods.checkpoint import describe
-from ltr.runs.place import RENDEZVOUS
+from disturbed_runs import KILLED, RUNS, Case, Runs, damage, digest, ended, ended_after, said, unexplained, workers_of
 
-LIMIT = 240.0  # seconds after which a run counts as hanging
-GRACE = 8.0  # seconds for the others to notice that one of them is gone
 ROOM = 2**26  # bytes of the small disk once there is room again
-KILLED = -signal.SIGKILL
-FORK = multiprocessing.get_context("fork")
-COMMON = (
-    *("trainer.accelerator=cpu", "trainer.precision=fp32", "trainer.max_epochs=3", "batch_size=50"),
-    *("figures=none", "callbacks.progress=none", "checkpoint.every_minutes=0.0005"),
-)
-FOLDER = ("dataset=folder", "backbone=digits_net", "dataset.image_size=16", "batch_size=20")
-RUNS = {
-    "erm": ("method=erm", "trainer.ema_decay=0.9", "sampler=progressive"),
-    "crt": ("method=crt", "method.classifier.epochs=2"),
-    "m2m": ("method=m2m",),
-    "sla": ("method=sla",),
-    "background_splitting": ("method=background_splitting", "dataset=digits_bg"),
-    "arpl": ("method=arpl", "dataset=digits_open"),
-    "herbs": ("method=herbs", "optimizer.lr=0.01"),
-    "rkd": ("method=rkd", "dataset=digits_retrieval"),
-    "files": FOLDER,
-    "files_skip": (*FOLDER, "trainer.on_error=skip", "trainer.max_skipped=0.05"),
-}
 _GOING_ON = re.compile(r"^(\S+): going on in epoch (\d+), batch (\d+)", re.MULTILINE)  # of which stage
 KINDS = ("killed", "stopped", "torn", "full", "worker", "unreadable", "locked", "racing")
-
-
-class Case(NamedTuple):
-    """A run that is disturbed: its name in `RUNS`, its processes, and the workers that read its files."""
-
-    run: str
-    processes: int = 1
-    workers: int = 0
-
-    def __str__(self) -> str:
-        parts = [f"{self.processes} processes"] * (self.processes > 1) + [f"{self.workers} workers"] * bool(
-            self.workers
-        )
-        return ", ".join([self.run, *parts])
 
 
 @dataclass
@@ -103,103 +61,6 @@ class Tally:
     again: int = 0  # of these, starts that went on in the epoch in which the start before them did, too
     same: int = 0
     wrong: list[str] = field(default_factory=list)
-
-
-def child(rank: int, processes: int, argv: Sequence[str], folder: Path, meeting: Path, before: Callable | None) -> None:
-    """One process of a run: its words go to a file."""
-    os.dup2(os.open(folder / f"{rank}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND), 1)
-    os.dup2(1, 2)
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-    if processes > 1:
-        number, world = str(rank), str(processes)
-        os.environ |= {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
-        os.environ[RENDEZVOUS] = meeting.as_uri()
-    if before is not None:
-        before()
-    from ltr.cli import train_main
-
-    code = train_main(list(argv))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def ended(running: Sequence[Any], limit: float = LIMIT) -> list[int | None]:
-    """Exit codes; None for a process that hung and was killed."""
-    until = time.monotonic() + limit
-    codes: list[int | None] = []
-    for process in running:
-        process.join(max(0.0, until - time.monotonic()))
-        codes.append(process.exitcode)
-    for process in running:
-        if process.is_alive():
-            process.kill()
-            process.join()
-    return codes
-
-
-def ended_after(victim: Any, running: Sequence[Any]) -> list[int | None]:
-    """Exit codes after something happened to ``victim``; None if it hung.
-
-    Where it failed, the others have `GRACE` before they are ended, as whatever starts processes does: one that waits
-    for the others at the start would wait for minutes.
-    """
-    (code,) = ended([victim])
-    ended(running, LIMIT if code == 0 else GRACE)
-    return [code if process is victim else process.exitcode for process in running]
-
-
-def digest(folder: Path) -> str:
-    """Over the weights and the result rows of the run in ``folder``."""
-    results = sorted((folder / "outputs").glob("*/*/*/result.json"))
-    if len(results) != 1:
-        return f"{len(results)} results"
-    found = hashlib.sha256()
-    state = describe(results[0].parent / "checkpoints" / "final.ckpt")["state_dict"]
-    for name in sorted(state):
-        found.update(name.encode())
-        found.update(state[name].numpy().tobytes())
-    found.update(json.dumps(json.loads(results[0].read_text())["rows"], sort_keys=True).encode())
-    return found.hexdigest()
-
-
-def said(folder: Path) -> str:
-    """What all processes of the runs in ``folder`` printed, those of rank 0 first."""
-    return "".join(path.read_text() for path in sorted(folder.glob("?.log")))
-
-
-def unexplained(text: str) -> bool:
-    """Whether something came out as a traceback.
-
-    Two are Python's own: a worker's thread prints one where its run is killed beside it, and torch's loader where a
-    worker is killed that was about to end.
-    """
-    harmless = text.count("in _serve") + text.count("Exception ignored in")
-    return text.count("Traceback") > harmless or "not a mistake that ltr foresees" in text
-
-
-def jpegs(root: Path) -> None:
-    """Five classes of 40 training and 8 test images, each of a colour with some noise."""
-    for number in range(5 * 48):
-        label, own = number % 5, number // 5
-        draw = np.random.default_rng(number)
-        pixels = np.clip(draw.normal(60 + 30 * label, 50, (28, 24, 3)), 0, 255).astype(np.uint8)
-        path = root / ("test" if own < 8 else "train") / f"class{label}" / f"{own}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
-
-
-def damage(path: Path) -> None:
-    """Make an image unreadable; its size, which is in the data set's fingerprint, stays."""
-    path.write_bytes(bytes(path.stat().st_size))
-
-
-def workers_of(process: Any) -> list[int]:
-    """The processes that a process has started."""
-    try:
-        return [int(number) for number in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-    except OSError:
-        return []
 
 
 @contextlib.contextmanager
@@ -226,58 +87,10 @@ class Torture:
     """
 
     def __init__(self, root: Path, draw: random.Random, mounts: bool = True) -> None:
-        self.root = root
+        self.runs = Runs(root, draw)
         self.draw = draw
         self.mounts = mounts
-        self.number = 0
         self.disks = {"a file system": 0, "a limit of file sizes": 0}
-        self._peace: dict[Case, float] = {}
-        self._digests: dict[tuple[str, int], str] = {}
-        self._images: dict[str, Path] = {}
-
-    def folder(self) -> Path:
-        self.number += 1
-        return self.root / str(self.number)
-
-    def images(self, run: str) -> Path:
-        """The folder of JPEGs of a run; ``files_skip`` has three that cannot be read."""
-        if run not in self._images:
-            jpegs(self.root / run)
-            self._images[run] = self.root / run
-            if run == "files_skip":
-                for label in (0, 0, 3):
-                    damage(self.root / run / "train" / f"class{label}" / f"{self.draw.randrange(8, 48)}.jpg")
-        return self._images[run]
-
-    def start(self, folder: Path, case: Case, before: Callable | None = None, images: Path | None = None) -> list[Any]:
-        """The processes of ``ltr-train`` with its outputs in ``folder``."""
-        folder.mkdir(parents=True, exist_ok=True)
-        meeting = folder / f"meeting-{time.monotonic_ns()}"
-        argv = [*COMMON, *RUNS[case.run], f"trainer.num_workers={case.workers}", f"paths.outputs={folder / 'outputs'}"]
-        argv += ["strategy=ddp"] * (case.processes > 1)
-        if case.run.startswith("files"):
-            argv.append(f"dataset.root={images or self.images(case.run)}")
-        running = [
-            FORK.Process(target=child, args=(rank, case.processes, argv, folder, meeting, before))
-            for rank in range(case.processes)
-        ]
-        for process in running:
-            process.start()
-        return running
-
-    def in_peace(self, case: Case) -> tuple[str, float]:
-        """Digest and seconds of the undisturbed run; however many workers, the digest is the same."""
-        if case not in self._peace:
-            folder, began = self.folder(), time.monotonic()
-            codes = ended(self.start(folder, case))
-            if any(code != 0 for code in codes):
-                raise SystemExit(f"{case} fails even in peace {codes}: {said(folder)[-2000:]}")
-            self._digests.setdefault((case.run, case.processes), digest(folder))
-            self._peace[case] = time.monotonic() - began
-            if digest(folder) != self._digests[case.run, case.processes]:
-                raise SystemExit(f"{case} ends with other bits than with other workers, even in peace: {folder}")
-            shutil.rmtree(folder)
-        return self._digests[case.run, case.processes], self._peace[case]
 
     def instant(self, folder: Path, seconds: float, after: str) -> None:
         """Wait for a random instant of a run, or for one shortly after a file was written."""
@@ -297,7 +110,7 @@ class Torture:
     def judge(self, tally: Tally, folder: Path, codes: list[int | None]) -> None:
         """Count a trial that has ended."""
         tally.trials += 1
-        wanted, found, text = self.in_peace(tally.case)[0], digest(folder), said(folder)
+        wanted, found, text = self.runs.in_peace(tally.case)[0], digest(folder), said(folder)
         places = [(place[1], place[2]) for place in _GOING_ON.finditer(text) if place[3] != "1"]
         tally.inside += len(places)
         tally.again += sum(one == other for one, other in itertools.pairwise(places))
@@ -309,14 +122,14 @@ class Torture:
 
     def finish(self, tally: Tally, folder: Path) -> None:
         """The same command once more, in peace, and judge what came of it."""
-        self.judge(tally, folder, ended(self.start(folder, tally.case)))
+        self.judge(tally, folder, ended(self.runs.start(folder, tally.case)))
 
     def killed(self, tally: Tally, most: int = 3) -> None:
         """One run, killed up to ``most`` times on its way."""
-        _, seconds = self.in_peace(tally.case)
-        folder = self.folder()
+        _, seconds = self.runs.in_peace(tally.case)
+        folder = self.runs.folder()
         for _ in range(most):
-            running = self.start(folder, tally.case)
+            running = self.runs.start(folder, tally.case)
             self.instant(folder, seconds, self.draw.choice(["", "stages/*/state/last.ckpt"]))
             victim = self.draw.choice(running)
             victim.kill()
@@ -325,9 +138,9 @@ class Torture:
 
     def stopped(self, tally: Tally) -> None:
         """Asked to stop: it saves, and says 143 or 130."""
-        _, seconds = self.in_peace(tally.case)
-        folder = self.folder()
-        running = self.start(folder, tally.case)
+        _, seconds = self.runs.in_peace(tally.case)
+        folder = self.runs.folder()
+        running = self.runs.start(folder, tally.case)
         self.instant(folder, seconds, self.draw.choice(["", "stages/*/state/last.ckpt"]))
         number, victim = self.draw.choice([signal.SIGTERM, signal.SIGINT]), self.draw.choice(running)
         with contextlib.suppress(ProcessLookupError):
@@ -342,9 +155,9 @@ class Torture:
 
     def torn(self, tally: Tally) -> None:
         """Killed, and its newest checkpoint cut or changed."""
-        _, seconds = self.in_peace(tally.case)
-        folder = self.folder()
-        running = self.start(folder, tally.case)
+        _, seconds = self.runs.in_peace(tally.case)
+        folder = self.runs.folder()
+        running = self.runs.start(folder, tally.case)
         self.instant(folder, seconds, "stages/*/state/last.ckpt")
         for process in running:
             process.kill()
@@ -364,14 +177,14 @@ class Torture:
 
     def full(self, tally: Tally) -> None:
         """A disk is full before the run is done; then there is room."""
-        folder, limits = self.folder(), None
+        folder, limits = self.runs.folder(), None
         size = self.draw.randrange(60_000, 900_000)
         with small_disk(folder / "outputs", size) if self.mounts else contextlib.nullcontext() as make_room:
             self.disks["a limit of file sizes" if make_room is None else "a file system"] += 1
             if make_room is None:
                 limits = (size // 3, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
             full = None if limits is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-            running = self.start(folder, tally.case, full)
+            running = self.runs.start(folder, tally.case, full)
             codes = ended_after(running[0], running)
             tally.hits += any(codes)
             if None in codes or unexplained(said(folder)):
@@ -387,9 +200,9 @@ class Torture:
 
     def worker(self, tally: Tally) -> None:
         """A process that reads images is killed: the run ends with an error, or had no need of it any more."""
-        _, seconds = self.in_peace(tally.case)
-        folder = self.folder()
-        running = self.start(folder, tally.case)
+        _, seconds = self.runs.in_peace(tally.case)
+        folder = self.runs.folder()
+        running = self.runs.start(folder, tally.case)
         self.instant(folder, seconds, "")
         victim, until = self.draw.choice(running), time.monotonic() + seconds
         while not (found := workers_of(victim)) and time.monotonic() < until:
@@ -410,12 +223,12 @@ class Torture:
             self.killed(tally, most=1)
             tally.hits = before + 1  # three images of every run
             return
-        _, seconds = self.in_peace(tally.case)
-        folder = self.folder()
-        images = self.images(tally.case.run)
+        _, seconds = self.runs.in_peace(tally.case)
+        folder = self.runs.folder()
+        images = self.runs.images(tally.case.run)
         path = images / "train" / f"class{self.draw.randrange(5)}" / f"{self.draw.randrange(8, 48)}.jpg"
         content = path.read_bytes()
-        running = self.start(folder, tally.case)
+        running = self.runs.start(folder, tally.case)
         self.instant(folder, seconds, "")
         damage(path)
         codes = ended(running)
@@ -428,9 +241,9 @@ class Torture:
 
     def locked(self, tally: Tally) -> None:
         """A run died while it held a stage's lock."""
-        _, seconds = self.in_peace(tally.case)
-        folder = self.folder()
-        running = self.start(folder, tally.case)
+        _, seconds = self.runs.in_peace(tally.case)
+        folder = self.runs.folder()
+        running = self.runs.start(folder, tally.case)
         self.instant(folder, seconds, "stages/.*.lock")
         for process in running:
             process.kill()
@@ -440,12 +253,12 @@ class Torture:
 
     def racing(self, tally: Tally) -> None:
         """Two runs of the same command at once."""
-        _, seconds = self.in_peace(tally.case)
-        folder = self.folder()
-        one = self.start(folder, tally.case)
+        _, seconds = self.runs.in_peace(tally.case)
+        folder = self.runs.folder()
+        one = self.runs.start(folder, tally.case)
         time.sleep(self.draw.uniform(0, 0.5) * seconds)
         tally.hits += all(process.is_alive() for process in one)
-        other = self.start(folder, tally.case)
+        other = self.runs.start(folder, tally.case)
         self.judge(tally, folder, [*ended(one), *ended(other)])
 
 

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import sys
-from pathlib import Path
 
 import pytest
+
+import torture as script
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def torture(tmp_path_factory):
-    path = Path(__file__).parents[2] / "scripts" / "torture.py"
-    spec = importlib.util.spec_from_file_location("torture", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["torture"] = module
-    spec.loader.exec_module(module)
     # a test mounts no file system
-    return module, module.Torture(tmp_path_factory.mktemp("torture"), random.Random(0), mounts=False)
+    return script.Torture(tmp_path_factory.mktemp("torture"), random.Random(0), mounts=False)
 
 
 def ends_the_same(torture, kind: str, *case, **more) -> None:
-    module, trials = torture
-    tally = module.Tally(kind, module.Case(*case))
-    getattr(trials, kind)(tally, **more)
+    tally = script.Tally(kind, script.Case(*case))
+    getattr(torture, kind)(tally, **more)
     assert (tally.same, tally.wrong) == (1, [])
 
 
