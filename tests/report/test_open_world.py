@@ -53,14 +53,14 @@ def open_set_run(folder, unknown=0.4, scorers=("msp", "energy"), threshold=1.0):
     return write_run(folder, results, [f"class {c}" for c in range(5)])
 
 
-def background_run(folder, foreground=4, images=600, share=0.8):
+def background_run(folder, foreground=4, images=600, share=0.8, rarest=5, most=400):
     random = np.random.default_rng(0)
     labels = random.integers(1, foreground + 1, images)
     labels[random.random(images) < share] = 0
     logits = torch.tensor(random.normal(size=(images, foreground + 1)) + 3 * np.eye(foreground + 1)[labels]).float()
     results = []
     for scorer in ("probability", "logit"):
-        protocol = Background(np.array([9000, *np.geomspace(400, 5, foreground).astype(int)]), scorer=scorer)
+        protocol = Background(np.array([9000, *np.geomspace(most, rarest, foreground).astype(int)]), scorer=scorer)
         protocol.update(Scores(logits), torch.tensor(labels))
         results.append(("background", scorer, protocol.compute()))
     return write_run(folder, results, ["background", *(f"bird {c}" for c in range(foreground))])
@@ -126,6 +126,14 @@ def test_few_classes_are_named_with_their_average_precision(tmp_path, drawn):
     assert texts[0] == f"bird 0 {100 * expected:.1f} %"
     assert texts[-1] == f"mean, mAP {100 * run.headline['metrics']['map']:.1f} %"
     assert figure.axes[0].lines[-1].get_ydata().mean() == pytest.approx(run.headline["metrics"]["map"], abs=0.01)
+
+
+@pytest.mark.parametrize(("rarest", "most"), [(5, 9), (50, 90), (200, 300), (5, 400)])
+def test_each_of_ten_classes_has_a_line_of_its_own(tmp_path, drawn, rarest, most):
+    run = background_run(tmp_path, foreground=10, rarest=rarest, most=most)
+    assert open_world.precision_recall(run, tmp_path / "a.png")
+    looks = {(line.get_color(), line.get_linestyle()) for line in drawn[-1].axes[0].lines}
+    assert len(looks) == 11
 
 
 def test_many_classes_are_coloured_by_group(tmp_path, drawn):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ _LINES: tuple[dict[str, Any], ...] = (  # one for each scorer: told apart withou
     {"color": INK, "linestyle": ":"},
     {"color": "#66AA88", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
 )
+_DASHES = ("-", "--", ":", "-.")
+_SHADES = ((INK, 0.0), (INK, 0.5), ("white", 0.45))  # what is mixed into a group's colour, and its share
 _KINDS = {
     "correct": ("known, right", "#004488"),
     "wrong": ("known, wrong", "#DDAA33"),
@@ -118,6 +120,7 @@ def precision_recall(run: Run, path: Path) -> bool:
         headline_title(figure, run)
         axes = figure.subplots()
         few = len(names) <= _NAMED_CLASSES
+        looks = _looks(groups) if few else [{"color": GROUP_COLOURS[group], "linestyle": "-"} for group in groups]
         grid, means = np.linspace(0, 1, 501)[1:], []
         for place, (recall, precision) in enumerate(zip(curves["pr_recall"], curves["pr_precision"])):
             there = ~np.isnan(recall)
@@ -129,11 +132,10 @@ def precision_recall(run: Run, path: Path) -> bool:
             axes.plot(
                 np.concatenate([[0], recall]),
                 np.concatenate([precision[:1], precision]),
-                color=GROUP_COLOURS[groups[place]],
+                **looks[place],
                 alpha=0.9 if few else 0.3,
                 linewidth=2 if few else 1,
                 label=f"{names[place]} {average}" if few else None,
-                linestyle=("-", "--", ":", "-.")[place % 4] if few else "-",
                 drawstyle="steps-pre",
             )
         axes.plot(grid, np.mean(means, axis=0), color=INK, linewidth=2.8, label=f"mean, mAP {_map(row)}")
@@ -196,6 +198,19 @@ def curves_of(run: Run, protocol: str) -> list[tuple[dict[str, Any], Curves]]:
         if curves:
             found.append((row, curves))
     return found
+
+
+def _looks(groups: Sequence[str]) -> list[dict[str, Any]]:
+    """Colour and dashes of each class's line: its group's colour, in shades that keep up to 12 classes apart."""
+    from matplotlib.colors import to_rgb
+
+    looks: list[dict[str, Any]] = []
+    for place, group in enumerate(groups):
+        shade, dashes = divmod(groups[:place].count(group), len(_DASHES))
+        other, share = _SHADES[shade]
+        colour = tuple((1 - share) * own + share * its for own, its in zip(to_rgb(GROUP_COLOURS[group]), to_rgb(other)))
+        looks.append({"color": colour, "linestyle": _DASHES[dashes]})
+    return looks
 
 
 def _histogram(axes: Axes, curves: Curves, parts: tuple[tuple[str, ...], ...], shares: bool = True) -> None:
