@@ -59,7 +59,7 @@ LOOKS = {
 }
 
 COUNTS = ("queries", "episodes")  # of what was judged
-UNRANKED = (*COUNTS, "accuracy_ci95")  # no method is better for a larger one
+UNRANKED = (*COUNTS, "accuracy_ci95", "all_in_box")  # no method is better for a larger one
 # numbers that are no fractions: they are shown as they are
 NO_FRACTIONS = ("false_alarms_per_thousand", "dropped_tanh", *COUNTS)
 PERCENT = frozenset(name for columns in COLUMNS.values() for name in columns) - frozenset(NO_FRACTIONS)
