@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+import miniature
 from ltr.data.published import background_list
 from ltr.data.sources.inaturalist import inaturalist
 from ltr.data.split_background import background
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "miniature.py"
-
 
 @pytest.mark.filterwarnings("ignore:.*not the whole published")
 def test_the_published_background_split_is_made_of_the_miniature(tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location("miniature", SCRIPT)
-    miniature = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(miniature)
     content = miniature.picture(7, np.random.default_rng(0))
     monkeypatch.setattr(miniature, "picture", lambda *given: content)  # five thousand of them take seconds
     assert miniature.draw(tmp_path, 2, 1) == {"train": 5189, "val": 350}

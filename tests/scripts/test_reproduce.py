@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+import reproduce as script
 from ltr.data.sources import digits as digits_module
 from ltr.errors import Interrupted
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "reproduce.py"
 PAGE = """# @package _global_
 # A row of the tests' own table.
 defaults:
@@ -40,17 +38,6 @@ SHORT = ["--epochs", "1", "figures=none", "callbacks.progress=none", "trainer.li
 
 
 @pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("reproduce", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["reproduce"] = module  # where its dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     (folder / "experiment").mkdir()
@@ -67,7 +54,7 @@ class Done:
 
 
 @pytest.fixture
-def reproduce(script, pages, capsys, monkeypatch):
+def reproduce(pages, capsys, monkeypatch):
     """Run the script in-process; returns its exit code and what it printed."""
     from ltr.cli import guarded
 
@@ -83,7 +70,7 @@ def reproduce(script, pages, capsys, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def finished(script, pages, tmp_path_factory) -> Path:
+def finished(pages, tmp_path_factory) -> Path:
     """The outputs of the whole small table with one seed."""
     outputs = tmp_path_factory.mktemp("finished")
     assert script.main(["small", *SHORT, "--config-dir", str(pages), "--outputs", str(outputs)]) == 0
@@ -192,7 +179,7 @@ def test_a_row_that_fails_is_named_and_the_others_are_carried_out(reproduce, tmp
     assert "No result yet: bad_key, bad_mean, bad_step." in page.read_text()
 
 
-def test_a_command_that_was_stopped_goes_on_with_what_is_left(reproduce, script, tmp_path, monkeypatch):
+def test_a_command_that_was_stopped_goes_on_with_what_is_left(reproduce, tmp_path, monkeypatch):
     real = script.run
 
     def stopped_at_the_second(config, *more):

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
+import selection_in_boxes as script
 import trees
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "selection_in_boxes.py"
 
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("selection_in_boxes", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_shares_are_of_each_image(script):
+def test_shares_are_of_each_image():
     found = {}
     inside, selected = np.array([[True, True, False, False]]), np.array([[True, False, False, False]])
     script.add(found, "level 1", inside, selected)
@@ -33,7 +21,7 @@ def test_shares_are_of_each_image(script):
     }
 
 
-def test_places_are_counted_relative_to_the_box(script):
+def test_places_are_counted_relative_to_the_box():
     boxes = np.array([[0.25, 0.25, 0.75, 0.75], [0.0, 0.0, 0.5, 1.0]])
     selected = np.zeros((2, 4, 4), dtype=bool)
     selected[0, 1, 2] = True  # centre (0.625, 0.375): three quarters across the first box, a quarter down
@@ -49,7 +37,7 @@ def test_places_are_counted_relative_to_the_box(script):
 
 
 @pytest.mark.filterwarnings("ignore:cub. this is not the whole")
-def test_the_command_prints_a_line_for_each_level_as_the_runs_own_row_has_it(script, ltr_train, tmp_path, capsys):
+def test_the_command_prints_a_line_for_each_level_as_the_runs_own_row_has_it(ltr_train, tmp_path, capsys):
     trees.cub(tmp_path)
     small = ["backbone=timm", "backbone.name=test_resnet", "dataset.image_size=64", "dataset.image_resize=64"]
     fast = ["trainer.max_epochs=1", "scheduler.warmup_epochs=0", "trainer.precision=fp32", "trainer.num_workers=0"]
