@@ -1,4 +1,4 @@
-"""From configuration to plan: facts, parents, and the warning of double balancing."""
+"""From configuration to plan: facts, parents, and the warnings of double balancing and short schedules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ltr.data.splits import Split
 from ltr.errors import ConfigError
 from ltr.methods.base import ImageClassifier
 from ltr.methods.stage import DataFacts, Settings, Stage
-from ltr.runs.plan import LastSource, data_facts, plan_keys, warn_of_double_balancing
+from ltr.runs.plan import LastSource, data_facts, plan_keys, warn_of_double_balancing, warn_of_short_schedule
 
 NONE = np.empty(0, np.int64)
 SOURCE = Source("t", np.zeros((6, 2, 2, 1), np.uint8), np.array([0, 0, 0, 1, 0, 1]), ("a", "b"), {"train": range(6)})
@@ -52,6 +52,16 @@ def test_one_of_both_does_not(sampler, loss):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_of_double_balancing(settings(sampler, loss), FACTS)
+
+
+@pytest.mark.parametrize(("epochs", "short"), [(5, True), (6, False), (200, False)])
+def test_a_run_too_short_for_its_warm_up_is_told(epochs, short):
+    page = {"_target_": "ltr.optim.schedules.MultiStep", "milestones": [0.8, 0.9], "warmup_epochs": 5}
+    one = settings({"_": "Instance"}, {"_": "CrossEntropy"}).replaced(scheduler=page, epochs=epochs)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        warn_of_short_schedule(one)
+    assert ["fall after epoch 4 of 5" in str(warning.message) for warning in told] == [True] * short
 
 
 def test_a_parent_that_does_not_stand_before_its_child_is_refused():

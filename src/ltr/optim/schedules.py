@@ -7,7 +7,6 @@ plain numbers, so a scheduler's state loads with ``weights_only=True``.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 
 from ltr.errors import ConfigError
@@ -31,6 +30,8 @@ class Schedule:
     Raises:
         ConfigError: lengths below 1, or a warm-up longer than the run.
     """
+
+    milestones: Sequence[int] = ()  # epochs after which the rate falls by a step
 
     def __init__(self, epochs: int, steps_per_epoch: int, *, warmup_epochs: float = 0, warmup: str = "step") -> None:
         if epochs < 1 or steps_per_epoch < 1:
@@ -82,7 +83,7 @@ class MultiStep(Schedule):
             that 160 epochs are over).
         gamma: > 0.
 
-    Warns where a milestone lies within the warm-up, which then has the word: a run too short for its recipe.
+    A milestone within the warm-up, of a run too short for its recipe, counts from the warm-up's end on.
 
     Raises:
         ConfigError: milestones that do not rise or lie outside the run; see `Schedule`.
@@ -113,12 +114,6 @@ class MultiStep(Schedule):
             raise ConfigError(f"scheduler.milestones are {listed}: epochs {whole} of {epochs}, which do not rise.")
         self.milestones = whole
         self.gamma = float(gamma)
-        if whole and whole[0] < self.warmup_epochs:
-            warnings.warn(
-                f"the learning rate should fall after epoch {whole[0]} of {epochs}, but warms up until epoch "
-                f"{warmup_epochs:g}. So short a run needs a smaller scheduler.warmup_epochs, or scheduler=cosine",
-                stacklevel=2,
-            )
 
     def after_warmup(self, step: int) -> float:
         epoch = step // self.steps_per_epoch

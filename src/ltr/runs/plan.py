@@ -229,3 +229,15 @@ def warn_of_double_balancing(settings: Settings, facts: DataFacts) -> None:
             "over-correct. Use sampler=instance, or cross-entropy",
             stacklevel=2,
         )
+
+
+def warn_of_short_schedule(settings: Settings) -> None:
+    """A learning rate that should fall while it still warms up: the run is too short for its schedule."""
+    schedule = instantiate(settings.scheduler, settings.epochs, 1)
+    if schedule.milestones and schedule.milestones[0] < schedule.warmup_epochs:
+        warnings.warn(
+            f"the learning rate should fall after epoch {schedule.milestones[0]} of {settings.epochs}, but warms up "
+            f"until epoch {schedule.warmup_epochs:g}. So short a run needs a smaller scheduler.warmup_epochs, or "
+            "scheduler=cosine",
+            stacklevel=2,
+        )

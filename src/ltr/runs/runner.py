@@ -28,7 +28,7 @@ from ltr.runs.kept_for_pictures import keep_for_pictures
 from ltr.runs.loggers import RunLoggers
 from ltr.runs.looks import looks_of
 from ltr.runs.pixels import share_pixels
-from ltr.runs.plan import RunPlan, plan_of, warn_of_double_balancing
+from ltr.runs.plan import RunPlan, plan_of, warn_of_double_balancing, warn_of_short_schedule
 from ltr.runs.protocols import headline_metric, parts_judged, protocols_of
 from ltr.runs.provenance import provenance
 from ltr.runs.result import (
@@ -126,6 +126,7 @@ class _Run:
         for stage in self.plan:
             if stage.module and not stage.checkpoint:
                 warn_of_double_balancing(stage.settings, self.facts)
+                warn_of_short_schedule(stage.settings)
         self.store = StageStore(Path(config["paths"]["stages"]), self.say)
         self.loggers = RunLoggers(
             config if group.is_first() else {**config, "logger": {"name": "csv"}},
