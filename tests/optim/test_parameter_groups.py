@@ -75,9 +75,15 @@ def test_a_named_parameter_never_decays():
     assert ids(groups["head"]["params"]) == {id(head.weight)}
 
 
-def test_an_extra_module_trains_like_the_head():
-    _, _, groups = grouped(extra={"second": LinearHead(64, 5)}, head_lr=0.5)
-    assert groups["second"]["lr"] == 0.5
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [({}, 0.1), ({"head_lr": 0.5}, 0.5), ({"extra_lr": 1e-6}, 1e-6), ({"head_lr": 0.5, "extra_lr": 1e-6}, 1e-6)],
+)
+def test_an_extra_module_trains_like_the_head_unless_it_has_a_rate_of_its_own(rates, expected):
+    _, _, groups = grouped(extra={"second": LinearHead(64, 5)}, **rates)
+    assert groups["second"]["lr"] == expected
+    assert groups["head"]["lr"] == rates.get("head_lr", 0.1)
+    assert groups["backbone"]["lr"] == 0.1
 
 
 def test_a_shared_parameter_is_held_once():

@@ -21,6 +21,7 @@ def parameter_groups(
     weight_decay: float,
     head_lr: float | None = None,
     last_block_lr: float | None = None,
+    extra_lr: float | None = None,
     decay_norm_and_bias: bool = True,
     no_decay: Collection[str] = (),
     extra: Mapping[str, nn.Module] | None = None,
@@ -33,9 +34,10 @@ def parameter_groups(
     Args:
         backbone: its `last_block()` is asked for only if ``last_block_lr`` is given.
         head: the classifier.
-        lr: learning rate of whatever has none of its own; extra modules use ``head_lr`` if given, else this.
+        lr: learning rate of whatever has none of its own.
         weight_decay: for all parameters but those kept from it.
         head_lr, last_block_lr: rates of their own (Kang et al. train Places-LT with 0.1 and 0.01).
+        extra_lr: of the extra modules; None: the head's.
         decay_norm_and_bias: True decays everything, as LDAM-DRW and the class-balanced loss do; False spares biases,
             normalisation layers and other vectors and scalars.
         no_decay: full names that never decay, such as ``head.bias`` where it holds a prior.
@@ -49,7 +51,9 @@ def parameter_groups(
     if extra and {"backbone", "head", "last_block"} & set(extra):
         raise ValueError(f"extra modules are called {sorted(extra)}; backbone, head and last_block are taken")
     last_block = {id(p) for p in backbone.last_block().parameters()} if last_block_lr is not None else set()  # type: ignore[operator]
-    rates = {"backbone": lr, "last_block": last_block_lr, "head": lr if head_lr is None else head_lr}
+    of_head = lr if head_lr is None else head_lr
+    of_extra = of_head if extra_lr is None else extra_lr
+    rates = {"backbone": lr, "last_block": last_block_lr, "head": of_head}
     names = [f"{part}.{name}" for part, module in modules.items() for name, _ in module.named_parameters()]
     for name in no_decay:
         if name not in names:
@@ -69,7 +73,7 @@ def parameter_groups(
                 (group, decays),
                 {
                     "params": [],
-                    "lr": rates.get(group, rates["head"]),
+                    "lr": rates.get(group, of_extra),
                     "weight_decay": weight_decay if decays else 0.0,
                     "name": group if decays else f"{group}.no_decay",
                 },

@@ -26,6 +26,7 @@ def sgd(
     weight_decay: float = 0.0,
     head_lr: float | None = None,
     last_block_lr: float | None = None,
+    extra_lr: float | None = None,
     decay_norm_and_bias: bool = True,
     fused: bool = True,
 ) -> torch.optim.SGD:
@@ -48,6 +49,7 @@ def sgd(
         weight_decay=weight_decay,
         head_lr=head_lr,
         last_block_lr=last_block_lr,
+        extra_lr=extra_lr,
         decay_norm_and_bias=decay_norm_and_bias,
         no_decay=no_decay,
         extra=extra,
@@ -68,6 +70,7 @@ def adamw(
     weight_decay: float = 0.0,
     head_lr: float | None = None,
     last_block_lr: float | None = None,
+    extra_lr: float | None = None,
     decay_norm_and_bias: bool = True,
     fused: bool = True,
 ) -> torch.optim.AdamW:
@@ -85,6 +88,7 @@ def adamw(
         weight_decay=weight_decay,
         head_lr=head_lr,
         last_block_lr=last_block_lr,
+        extra_lr=extra_lr,
         decay_norm_and_bias=decay_norm_and_bias,
         no_decay=no_decay,
         extra=extra,

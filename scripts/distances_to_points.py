@@ -1,0 +1,119 @@
+"""How the images of a trained RPL, ARPL or GCPL lie to the points: those of a class, of the others, of unknown classes.
+
+    python scripts/distances_to_points.py outputs/cifar10_open/rpl/rpl-s0-1a2b3c4d
+    python scripts/distances_to_points.py weights.ckpt --data /path/to/data
+
+For each class the mean squared distance (divided by the width of the features) from its points to its own test images,
+to those of the other known classes, and to images of unknown classes: its own lie farther from reciprocal points than
+the others do, and nearer to prototypes. Then how far images lie from the middle, the mean of the known classes' mean
+features, and in what share of the pairs of a known and an unknown image the unknown one is nearer to it, ties by half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ltr.cli import guarded
+from ltr.configuration.targets import instantiate
+from ltr.data.module import DataModule
+from ltr.data.source import Source
+from ltr.data.split import Split
+from ltr.errors import CheckpointError, DataError
+from ltr.evaluation.detection import auroc, operating_points
+from ltr.files import checkpoint_file
+from ltr.methods.checkpoint import describe, load_network
+from ltr.methods.points import PointNetwork
+
+PARTS = ("test", "unknown")
+
+
+class Lying(NamedTuple):
+    """Where the images of a part lie; N images, C classes, features of width D."""
+
+    features: np.ndarray  # float64 [N, D]
+    distances: np.ndarray  # float64 [N, C], mean over a class's points of ||f - p||^2 / D
+    labels: np.ndarray  # int64 [N], -1 for unknown classes
+
+
+def parsed(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path, help="a run's directory, or a checkpoint file")
+    parser.add_argument("--data", type=Path, help="the data sets' folder; the run's own if not given")
+    parser.add_argument("--batch-size", type=int, default=200)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> int:
+    arguments = parsed(argv)
+    path = checkpoint_file(arguments.checkpoint)
+    network = load_network(path)
+    if not isinstance(network, PointNetwork):
+        raise CheckpointError(f"{path} has no points; networks of method=rpl, rpl_pp, arpl, arpl_cs and gcpl have")
+    page = describe(path)["dataset"]
+    if arguments.data and "root" in page["source"]:
+        page = {**page, "source": {**page["source"], "root": str(arguments.data)}}
+    source = instantiate(page["source"])
+    split = instantiate(page["split"], source)
+    if not len(split.unknown):
+        raise DataError(f"{path} was trained on {page['name']}, which has no unknown images; cifar10_open has")
+    known, unknown = (lying(network, source, split, page, part, arguments.batch_size) for part in PARTS)
+    print(f"{path}\n{page['name']}: {len(known.labels):,} test images, {len(unknown.labels):,} of unknown classes")
+    print(f"\n{'points of':<16}{'own images':>14}{'other known':>14}{'unknown':>14}   squared distance / width")
+    rows = by_class(known, unknown)
+    names = [str(name) for name in network.facts.class_names]
+    for name, row in zip([*names, "mean"], [*rows, rows.mean(0)]):
+        print(f"{name:<16}" + "".join(f"{value:14.3f}" for value in row))
+    far_known, far_unknown = from_middle(known, unknown)
+    print(f"\nfrom the middle: known {far_known.mean():.3f}, unknown {far_unknown.mean():.3f}")
+    print(f"pairs with the unknown image nearer to it: {100 * auroc(operating_points(far_known, far_unknown)):.1f} %")
+    return 0
+
+
+@torch.inference_mode()
+def lying(network: PointNetwork, source: Source, split: Split, page: dict[str, Any], part: str, rows: int) -> Lying:
+    """Features and distances of a part's images, in the order of the split."""
+    data = DataModule(
+        source,
+        split,
+        sampler=instantiate({"_target_": "ltr.data.samplers.Instance"}),
+        augment=None,
+        batch_size=rows,
+        eval_batch_size=rows,
+        seed=0,
+        role="evaluation",
+        epochs=1,
+        image_size=page.get("image_size"),
+        image_resize=page.get("image_resize"),
+    )
+    features, distances, labels = [], [], []
+    for batch in data.evaluation_loader(part):
+        found = network.features(network.to_unit(batch.images)).double()
+        features.append(found.numpy())
+        distances.append((network.head.measure(found).squares.mean(2) / found.shape[1]).numpy())
+        labels.append(batch.labels.numpy())
+    return Lying(np.concatenate(features), np.concatenate(distances), np.concatenate(labels))
+
+
+def by_class(known: Lying, unknown: Lying) -> np.ndarray:
+    """Mean distance from each class's points to its own images, other known ones and unknown ones, float64 [C, 3]."""
+    classes = range(known.distances.shape[1])
+    own = [known.distances[known.labels == c, c].mean() for c in classes]
+    other = [known.distances[known.labels != c, c].mean() for c in classes]
+    return np.stack([own, other, unknown.distances.mean(0)], 1)
+
+
+def from_middle(known: Lying, unknown: Lying) -> tuple[np.ndarray, np.ndarray]:
+    """Euclidean distance of each known and each unknown image from the mean of the known classes' mean features."""
+    classes = range(known.distances.shape[1])
+    middle = np.stack([known.features[known.labels == c].mean(0) for c in classes]).mean(0)
+    return np.linalg.norm(known.features - middle, axis=1), np.linalg.norm(unknown.features - middle, axis=1)
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

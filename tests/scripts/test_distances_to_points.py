@@ -1,0 +1,70 @@
+"""How images lie to the points: means over classes, the middle, and the whole command on runs of digits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import distances_to_points as script
+
+FAST = ("dataset=digits_open", "trainer.max_epochs=1", "trainer.precision=fp32", "figures=none")
+
+
+def lying(features, distances, labels):
+    return script.Lying(np.array(features, dtype=float), np.array(distances, dtype=float), np.array(labels))
+
+
+def test_means_are_of_the_own_class_the_other_known_ones_and_the_unknown():
+    known = lying(np.zeros((3, 2)), [[1, 10], [3, 20], [5, 40]], [0, 0, 1])
+    unknown = lying(np.zeros((2, 2)), [[7, 6], [9, 8]], [-1, -1])
+    assert script.by_class(known, unknown).tolist() == [[2.0, 5.0, 8.0], [40.0, 15.0, 7.0]]
+
+
+def test_every_class_has_the_same_say_in_where_the_middle_is():
+    # class means (0, 0) and (6, 0), of three images and one: the middle is (3, 0)
+    known = lying([[0, 0], [0, 0], [0, 0], [6, 0]], np.zeros((4, 2)), [0, 0, 0, 1])
+    unknown = lying([[3, 4]], np.zeros((1, 2)), [-1])
+    far_known, far_unknown = script.from_middle(known, unknown)
+    assert far_known.tolist() == [3.0] * 4
+    assert far_unknown.tolist() == [4.0]
+
+
+@pytest.mark.parametrize("method", ["rpl", "gcpl"])
+def test_the_command_measures_a_run(ltr_train, capsys, method):
+    run = ltr_train(f"method={method}", "method.num_points=2", "method.feature_dim=2", *FAST)
+    assert run.code == 0, run.err
+    capsys.readouterr()
+    assert script.main([str(run.directory), "--batch-size", "37"]) == 0
+    printed = capsys.readouterr().out
+    assert "240 test images, 160 of unknown classes" in printed
+    with np.load(run.directory / "artifacts" / "representation.npz") as trained:
+        points = trained["points"].astype(float)
+    with np.load(run.directory / "artifacts" / "embedding.npz") as judged:  # both parts are smaller than what it keeps
+        features, labels = judged["test_features"].astype(float), judged["test_labels"]
+        unknown = judged["unknown_features"].astype(float)
+    squares = ((features[:, None, None] - points) ** 2).sum(3).mean(2) / 2
+    of_unknown = ((unknown[:, None, None] - points) ** 2).sum(3).mean(2) / 2
+    lines = printed.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("points of")) + 1
+    rows = [[float(cell) for cell in line.split()[1:]] for line in lines[first : first + len(points)]]
+    for c, row in enumerate(rows):
+        expected = [squares[labels == c, c].mean(), squares[labels != c, c].mean(), of_unknown[:, c].mean()]
+        assert row == pytest.approx(expected, rel=1e-3, abs=2e-3)
+    middle = np.mean([features[labels == c].mean(0) for c in range(len(points))], axis=0)
+    near, far = (np.linalg.norm(part - middle, axis=1) for part in (unknown, features))
+    share = np.mean((near[:, None] < far) + 0.5 * (near[:, None] == far))
+    assert float(lines[-1].split(":")[1].split()[0]) == pytest.approx(100 * share, abs=0.06)
+
+
+def test_a_network_without_points_is_refused(ltr_train, capsys):
+    run = ltr_train("method=erm", *FAST)
+    assert run.code == 0, run.err
+    assert script.guarded(lambda: script.main([str(run.directory)])) == 1
+    assert "has no points" in capsys.readouterr().err
+
+
+def test_data_without_unknown_images_are_refused(ltr_train, capsys):
+    run = ltr_train("method=rpl", "dataset=digits", *FAST[1:])
+    assert run.code == 0, run.err
+    assert script.guarded(lambda: script.main([str(run.directory)])) == 1
+    assert "has no unknown images" in capsys.readouterr().err
