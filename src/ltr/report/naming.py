@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os.path import commonpath
+from pathlib import PurePath
 from typing import Any
 
 from ltr.errors import ConfigError, nearest
@@ -42,9 +44,24 @@ def differences(configs: Sequence[dict[str, Any]]) -> list[str]:
     kept = [key for key in kept if not (key == "dataset.beta" and "loss.beta" in kept)]
     shown = [*((node, f"{node}._target_") for node in nodes), *((key, key) for key in kept)]
     short = [(name if name.count(".") < 2 else name.split(".", 1)[1], key) for name, key in shown]
+    values = {key: shortened_paths([config[key] for config in plain]) for _, key in short}
     result = []
     for place in range(len(configs)):
-        parts = [f"{name}={shown_value(plain[place][key])}" for name, key in short]
+        parts = [f"{name}={shown_value(values[key][place])}" for name, key in short]
         more = [f"and {len(parts) - _MOST_DIFFERENCES} more"] if len(parts) > _MOST_DIFFERENCES else []
         result.append(" ".join([*parts[:_MOST_DIFFERENCES], *more]))
     return result
+
+
+def shortened_paths(values: Sequence[Any]) -> list[Any]:
+    """Where all values are paths of files or None, what tells them apart: names, or all below their common folder."""
+    paths = {value: PurePath(value) for value in values if isinstance(value, str) and "/" in value}
+    if not paths or any(value is not None and value not in paths for value in values):
+        return list(values)
+    names = {path.name for path in paths.values()}
+    if len(names) == len(paths):
+        return [value if value is None else paths[value].name for value in values]
+    if len({path.is_absolute() for path in paths.values()}) > 1:
+        return list(values)
+    common = commonpath([path.parent for path in paths.values()])
+    return [value if value is None else paths[value].relative_to(common).as_posix() for value in values]

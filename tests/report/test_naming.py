@@ -1,0 +1,32 @@
+"""What lines are called: settings that differ, and paths by what tells them apart."""
+
+from __future__ import annotations
+
+import pytest
+
+from ltr.report.naming import differences, shortened_paths
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([None, "/data/weights/resnet.pth"], [None, "resnet.pth"]),
+        (["/data/a/one.pth", "weights/two.pth", "/data/a/one.pth"], ["one.pth", "two.pth", "one.pth"]),
+        (
+            ["/o/erm/s0/checkpoints/final.ckpt", None, "/o/erm/s1/checkpoints/final.ckpt"],
+            ["s0/checkpoints/final.ckpt", None, "s1/checkpoints/final.ckpt"],
+        ),
+        (["a/final.ckpt", "final.ckpt"], ["a/final.ckpt", "final.ckpt"]),  # the second is no path to tell
+        (["/a/final.ckpt", "b/final.ckpt"], ["/a/final.ckpt", "b/final.ckpt"]),
+        (["1/2", 3], ["1/2", 3]),
+        ([0.1, None], [0.1, None]),
+        (["CrossEntropy", "LDAM"], ["CrossEntropy", "LDAM"]),
+    ],
+)
+def test_paths_are_shortened_to_what_tells_them_apart(values, shown):
+    assert shortened_paths(values) == shown
+
+
+def test_lines_that_differ_by_a_file_are_named_by_its_name():
+    configs = [{"backbone.weights": path, "seed": 0} for path in ("/data/weights/resnet.pth", None)]
+    assert differences(configs) == ["backbone.weights=resnet.pth", "backbone.weights=null"]
