@@ -30,7 +30,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
-from ltr.data.files import ATTEMPTS, FileCrop, FileLoader
+from ltr.data.crop import ATTEMPTS, FileCrop
+from ltr.data.files import FileLoader
 from ltr.data.packed import open_packed
 from ltr.data.packing import pack
 from ltr.data.parallel import cores

@@ -23,7 +23,7 @@ from ltr.apply.tables import checked_place
 from ltr.cli import guarded
 from ltr.configuration.targets import instantiate
 from ltr.data.boxes import boxes_in_crop, inside_boxes
-from ltr.data.files import FileCrop
+from ltr.data.crop import FileCrop
 from ltr.data.module import DataModule
 from ltr.data.source import ImageFiles, Source
 from ltr.errors import CheckpointError, DataError

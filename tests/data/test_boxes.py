@@ -8,7 +8,7 @@ from PIL import Image
 
 import trees
 from ltr.data.boxes import boxes_in_crop, inside_boxes, size_of
-from ltr.data.files import FileCrop
+from ltr.data.crop import FileCrop
 from ltr.data.sources.birds import cub
 
 

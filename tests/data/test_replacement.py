@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from ltr.data.class_index import ClassIndex
-from ltr.data.files import FileCrop, FileLoader
+from ltr.data.crop import FileCrop
+from ltr.data.files import FileLoader
 from ltr.data.replacement import Replacements
 from ltr.data.source import ImageFiles
 from ltr.errors import DataError

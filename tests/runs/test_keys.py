@@ -174,3 +174,12 @@ def changed(path, value):
         node = node[part]
     node[path[-1]] = value
     return config
+
+
+def test_a_rate_that_came_later_counts_only_where_it_is_set():
+    old = {**CONFIG, "optimizer": {"lr": 0.1}, "method": {"classifier": {"optimizer": {"lr": 0.1}}}}
+    unset = {"optimizer": {"lr": 0.1, "extra_lr": None}}
+    assert run_hash({**old, **unset, "method": {"classifier": unset}}) == run_hash(old)
+    assert run_hash({**old, "optimizer": {"lr": 0.1, "extra_lr": 1e-6}}) != run_hash(old)
+    assert key(dataclasses.replace(SETTINGS, **unset)) == key()
+    assert key(dataclasses.replace(SETTINGS, optimizer={"lr": 0.1, "extra_lr": 1e-6})) != key()

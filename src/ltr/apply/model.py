@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ltr.configuration.pages import read_page
-from ltr.data.files import FileCrop
+from ltr.data.crop import FileCrop
 from ltr.data.parallel import cores
 from ltr.errors import CheckpointError, ConfigError
 from ltr.evaluation.scores import Scores

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ltr.data.files import FileCrop
+from ltr.data.crop import FileCrop
 from ltr.data.source import ImageFiles, Source
 
 

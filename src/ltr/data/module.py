@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ltr.data.augment import Augmentation
 from ltr.data.batch import Batch, numbered, to_device
-from ltr.data.files import FileCrop, FileLoader
+from ltr.data.crop import FileCrop
+from ltr.data.files import FileLoader
 from ltr.data.loading import DeviceLoader, ResidentImages
 from ltr.data.replacement import Replacements
 from ltr.data.samplers import ClassIndex, Sampler, shard
@@ -47,7 +48,7 @@ class DataModule(pl.LightningDataModule):
         images: the source's images on the device, if another stage has them already.
         image_size: side in pixels that image files are brought to; None takes that of ``augment``.
         image_resize: of image files before evaluation's crop, where ``augment`` does not say, see
-            `ltr.data.files.FileCrop`.
+            `ltr.data.crop.FileCrop`.
         max_skipped: share of an epoch's training images that may be replaced by others of their class because their
             files cannot be read, in [0, 1]; None: such a file is an error.
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ltr.configuration.targets import instantiate
+from ltr.data.crop import FileCrop
 from ltr.data.source import ImageFiles, Source, read_only
 from ltr.errors import ConfigError, DataError
 
@@ -194,8 +195,6 @@ def read_source(dataset: Mapping[str, Any], read: Callable[[Mapping[str, Any]], 
             "dataset.packed=null"
         )
     if dataset.get("image_size"):
-        from ltr.data.files import FileCrop
-
         refuse_too_few_pixels(source.images, FileCrop(dataset["image_size"], resize=dataset.get("image_resize")).resize)
     return source
 

@@ -23,6 +23,8 @@ _NOT_IDENTITY = ("logger", "paths", "figures", "callbacks", "checkpoint", "resum
 _NOT_IDENTITY_TRAINER = ("num_workers", "log_every", "profiler", "on_error", "max_skipped", "max_nonfinite")
 # keys of the trainer whose usual value is left out: runs from before them keep their identity
 _AS_USUAL = {"on_nonfinite": "raise", "auto_accumulate": False}
+# and of optimisers, wherever one stands, while they are null
+_UNSET = ("extra_lr",)
 _NOT_IDENTITY_EVALUATION = ("batch_size",)
 _NOT_IDENTITY_SOURCE = ("root", "roots", "download")
 _NOT_IDENTITY_DATASET = ("roots", "download")
@@ -101,7 +103,7 @@ def conduct_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _identity_of(settings: Settings) -> dict[str, Any]:
     """The settings with weights files and teachers replaced by their content's hash: a path is no identity."""
-    plain = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
+    plain = {name: without_unset(getattr(settings, name)) for name in Settings.__dataclass_fields__}
     if not settings.extras:
         del plain["extras"]
     else:
@@ -133,7 +135,14 @@ def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     identity["evaluation"] = {k: v for k, v in identity["evaluation"].items() if k not in _NOT_IDENTITY_EVALUATION}
     dataset = {k: v for k, v in identity["dataset"].items() if k not in _NOT_IDENTITY_DATASET}
     dataset["source"] = {k: v for k, v in dataset["source"].items() if k not in _NOT_IDENTITY_SOURCE}
-    return {**identity, "dataset": dataset}
+    return without_unset({**identity, "dataset": dataset})
+
+
+def without_unset(page: Any) -> Any:
+    """A page without the keys that came later than others and are null, at any depth."""
+    if not isinstance(page, Mapping):
+        return page
+    return {key: without_unset(value) for key, value in page.items() if key not in _UNSET or value is not None}
 
 
 def run_hash(config: Mapping[str, Any]) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ltr.configuration.pages import leaves, without_private
 from ltr.errors import ConfigError
+from ltr.runs.counted_epochs import CountsEpochs
 from ltr.runs.evaluate import Judged
 
 
@@ -77,34 +77,6 @@ class RunLoggers:
             with contextlib.suppress(Exception) if failed else contextlib.nullcontext():  # not to hide why it failed
                 logger.close(failed)
         self._made = None
-
-
-class CountsEpochs:
-    """A logger whose step is the epoch, counted through all stages; how it shows a result."""
-
-    epochs_before = 0
-
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        if "epoch" in metrics:
-            step = self.epochs_before + int(metrics["epoch"])
-            metrics = {**metrics, "epoch": step}
-        super().log_metrics(metrics, step)  # type: ignore[misc]
-
-    def log_result(
-        self,
-        headline: Mapping[str, Any],
-        rows: Sequence[Mapping[str, Any]],
-        judged: Sequence[Judged],
-        figures: Sequence[Path],
-    ) -> None:
-        """The headline's numbers as ``final/<metric>``."""
-        super().log_metrics(final(headline))  # type: ignore[misc]
-
-
-def final(headline: Mapping[str, Any]) -> dict[str, float]:
-    """``final/<metric>`` of a row of the result, but for what is no number."""
-    metrics = headline["metrics"].items()
-    return {f"final/{key}": float(value) for key, value in metrics if value is not None and math.isfinite(value)}
 
 
 def described(config: Mapping[str, Any]) -> dict[str, Any]:

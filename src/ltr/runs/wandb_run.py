@@ -12,9 +12,9 @@ from pytorch_lightning.loggers.logger import Logger
 
 from ltr.errors import ConfigError
 from ltr.evaluation.direction import is_smaller_better
+from ltr.runs.counted_epochs import CountsEpochs, final
 from ltr.runs.evaluate import Judged
 from ltr.runs.keys import group_hash, run_hash
-from ltr.runs.loggers import CountsEpochs, final
 
 _SPLITS = ("train", "val", "test")
 _ROW = ("protocol", "split", "checkpoint", "selection", "variant", "scorer", "headline")

@@ -86,7 +86,7 @@ def test_judging_again_gives_the_runs_own_numbers(ltr_train, ltr_eval, small_sou
 
 @pytest.mark.parametrize("exif", [True, False])
 def test_ones_own_photographs_are_turned_upright_if_asked(tmp_path, exif, ltr_train, monkeypatch):
-    from ltr.data.files import FileCrop
+    from ltr.data.crop import FileCrop
 
     root = trees.folder(tmp_path)
     for path in root.rglob("*.jpg"):  # black below, white above, and said to be upside down

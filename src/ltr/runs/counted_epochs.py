@@ -1,0 +1,38 @@
+"""What all loggers do alike: epochs counted through a run's stages, and the numbers that a result is shown by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ltr.runs.evaluate import Judged
+
+
+class CountsEpochs:
+    """A logger whose step is the epoch, counted through all stages; how it shows a result."""
+
+    epochs_before = 0
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        if "epoch" in metrics:
+            step = self.epochs_before + int(metrics["epoch"])
+            metrics = {**metrics, "epoch": step}
+        super().log_metrics(metrics, step)  # type: ignore[misc]
+
+    def log_result(
+        self,
+        headline: Mapping[str, Any],
+        rows: Sequence[Mapping[str, Any]],
+        judged: Sequence[Judged],
+        figures: Sequence[Path],
+    ) -> None:
+        """The headline's numbers as ``final/<metric>``."""
+        super().log_metrics(final(headline))  # type: ignore[misc]
+
+
+def final(headline: Mapping[str, Any]) -> dict[str, float]:
+    """``final/<metric>`` of a row of the result, but for what is no number."""
+    metrics = headline["metrics"].items()
+    return {f"final/{key}": float(value) for key, value in metrics if value is not None and math.isfinite(value)}
