@@ -338,12 +338,14 @@ def _train_task(config: DictConfig, line: CommandLine) -> Outcome:
 
 def _as_a_single_run(line: CommandLine) -> list[str]:
     """The arguments of ``ltr-train`` for the running job alone."""
+    from ltr.configuration.command_line import is_sweep_page
     from ltr.sweeps import in_sweep, job_overrides
 
     flags = [flag for flag in line.flags if flag != "--multirun"]
-    # a job's own overrides say all that a sweep chose for it
-    chosen = [o for o in job_overrides() if not o.startswith("+sweep=")] if in_sweep() else line.overrides
-    return [*flags, *(f"--allow={name}" for name in line.allowed), "--", *chosen]
+    chosen = job_overrides() if in_sweep() else line.overrides
+    # a page of the group sweep asks for a sweep; its choices of other pages are those of the job
+    mode = ["hydra.mode=RUN"] if any(is_sweep_page(one) for one in chosen) else []
+    return [*flags, *(f"--allow={name}" for name in line.allowed), "--", *chosen, *mode]
 
 
 if __name__ == "__main__":

@@ -27,9 +27,9 @@ def test_the_page_composes_with_every_data_set_that_has_published_trials():
         "tiny_imagenet_open",
     }
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        assert compose("train", overrides=["+sweep=open_trials"]).dataset.name == "cifar10_open"
+        assert compose("train", overrides=["sweep=open_trials"]).dataset.name == "cifar10_open"
         for name in names:
-            config = compose("train", overrides=["+sweep=open_trials", f"dataset={name}", "dataset.trial=4"])
+            config = compose("train", overrides=["sweep=open_trials", f"dataset={name}", "dataset.trial=4"])
             assert (config.dataset.name, config.dataset.split.trial) == (name, 4)
 
 

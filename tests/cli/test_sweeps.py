@@ -9,6 +9,8 @@ import os
 import pytest
 import yaml
 
+from ltr.cli import _as_a_single_run
+from ltr.configuration.command_line import read
 from ltr.configuration.pages import conf_directory
 from ltr.configuration.parsing import parse
 from ltr.configuration.swept_pages import jobs_of, waiting
@@ -214,6 +216,30 @@ def test_a_page_of_the_group_sweep_sweeps_by_itself(ltr_train, page, more, swept
     (values,) = parameters.values()
     assert done.out.count("representation") == len(values.split(","))
     assert swept.split("=")[1] in values.split(",")
+
+
+@pytest.mark.parametrize("page", ["+sweep=two_b0", "sweep=two_b0"])
+def test_a_sweeps_page_gives_way_to_the_command_line_and_to_an_experiment(ltr_train, tmp_path, page):
+    (tmp_path / "experiment").mkdir()
+    choices = "defaults:\n  - override /dataset: digits_bg\n  - override /method: background_splitting\n"
+    own = f"# @package _global_\n{choices}name: mine\ntrainer:\n  max_epochs: 7\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(own)
+    (tmp_path / "sweep").mkdir()
+    other = "# @package _global_\ndefaults:\n  - override /dataset: digits_lt\nhydra:\n  mode: MULTIRUN\n"
+    (tmp_path / "sweep" / "two_b0.yaml").write_text(f"{other}  sweeper:\n    params:\n      method.b0: 0,1\n")
+    done = ltr_train("--config-dir", str(tmp_path), page, "experiment=mine", "stages=plan")
+    assert done.code == 0, done.err  # digits_lt has no background
+    assert done.out.count("7 epochs") == 2
+    done = ltr_train("--config-dir", str(tmp_path), page, "method=background_splitting", "stages=plan")
+    assert "needs data with a background class" in done.err
+
+
+def test_a_job_of_a_sweeps_page_is_a_run_of_its_own_with_what_the_page_chose(ltr_train):
+    """What the processes of a job are started with."""
+    line = read(["+sweep=b0", "dataset=digits_bg", "method.b0=0.5"])
+    done = ltr_train(*_as_a_single_run(line), "stages=plan")
+    assert done.code == 0, done.err
+    assert done.out.count("representation") == 1  # one run, and with the page's method
 
 
 @pytest.mark.parametrize("launcher", ["BasicLauncher", "JoblibLauncher"])

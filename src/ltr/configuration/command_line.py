@@ -59,7 +59,7 @@ class CommandLine:
     @property
     def sweep(self) -> bool:
         """Whether several runs are wanted: by the flag, or by a page of the group sweep."""
-        return "--multirun" in self.flags or any(o.startswith("+sweep=") for o in self.overrides)
+        return "--multirun" in self.flags or any(is_sweep_page(o) and o != "sweep=null" for o in self.overrides)
 
     @property
     def config_dir(self) -> str | None:
@@ -73,10 +73,29 @@ class CommandLine:
         return self.values.get("--config-name", "train")
 
 
+def is_sweep_page(override: str) -> bool:
+    """Whether a page of the group sweep is chosen, ``sweep=PAGE`` or ``+sweep=PAGE``."""
+    return override.removeprefix("+").startswith("sweep=")
+
+
 def read(argv: Sequence[str]) -> CommandLine:
     """Tell flags and overrides apart and check the flags; `CommandLine.mistakes` says what is wrong with them."""
+    line = _told_apart(list(argv))
+    if line.config_name == CommandLine().config_name:  # its defaults have a place for the page, a user's may not
+        line.overrides = [one.removeprefix("+") if is_sweep_page(one) else one for one in line.overrides]
+    modes = [flag for flag in _MODES if flag in {given.partition("=")[0] for given in line.flags}]
+    if len(modes) > 1:
+        line.mistakes.append(f"{' '.join(modes)}: only one of these flags can be carried out")
+    if "--resolve" in line.flags and "--cfg" not in line.values and "--help" not in line.flags:
+        line.mistakes.append("--resolve: goes with --cfg, e.g. --cfg job --resolve")
+    folder = line.values.get("--config-dir")
+    if folder and not os.path.isdir(folder):
+        line.mistakes.append(f"--config-dir {folder}: there is no such folder")
+    return line
+
+
+def _told_apart(rest: list[str]) -> CommandLine:
     line = CommandLine()
-    rest = list(argv)
     while rest:
         argument = rest.pop(0)
         if argument == "--":
@@ -99,14 +118,6 @@ def read(argv: Sequence[str]) -> CommandLine:
         else:
             known = [*SWITCHES, *WITH_VALUE]
             line.mistakes.append(f"{name}: there is no such flag; there are: {', '.join(known)}{nearest(name, known)}")
-    modes = [flag for flag in _MODES if flag in {given.partition("=")[0] for given in line.flags}]
-    if len(modes) > 1:
-        line.mistakes.append(f"{' '.join(modes)}: only one of these flags can be carried out")
-    if "--resolve" in line.flags and "--cfg" not in line.values and "--help" not in line.flags:
-        line.mistakes.append("--resolve: goes with --cfg, e.g. --cfg job --resolve")
-    folder = line.values.get("--config-dir")
-    if folder and not os.path.isdir(folder):
-        line.mistakes.append(f"--config-dir {folder}: there is no such folder")
     return line
 
 
