@@ -119,7 +119,7 @@ def composed(*overrides: str) -> dict:
 
 def chosen(page: str) -> str:
     group, _, name = page.rpartition("/")
-    return f"+{group}={name}" if group == "sweep" else f"{group}={name}"
+    return f"{group}={name}"
 
 
 @pytest.mark.parametrize("page", TAKEN_BY_NAME)
