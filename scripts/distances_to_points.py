@@ -5,8 +5,9 @@
 
 For each class the mean squared distance (divided by the width of the features) from its points to its own test images,
 to those of the other known classes, and to images of unknown classes: its own lie farther from reciprocal points than
-the others do, and nearer to prototypes. Then how far images lie from the middle, the mean of the known classes' mean
-features, and in what share of the pairs of a known and an unknown image the unknown one is nearer to it, ties by half.
+the others do, and nearer to prototypes. Then the distance from the points of the predicted class, mean ± s.d.; how far
+images lie from the middle, the mean of the known classes' mean features; and in what share of the pairs of a known and
+an unknown image the unknown one is nearer to it, ties by half.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Lying(NamedTuple):
 
     features: np.ndarray  # float64 [N, D]
     distances: np.ndarray  # float64 [N, C], mean over a class's points of ||f - p||^2 / D
+    predicted: np.ndarray  # float64 [N], the distance of these that is of the class with the highest logit
     labels: np.ndarray  # int64 [N], -1 for unknown classes
 
 
@@ -69,8 +71,10 @@ def main(argv: list[str]) -> int:
     names = [str(name) for name in network.facts.class_names]
     for name, row in zip([*names, "mean"], [*rows, rows.mean(0)]):
         print(f"{name:<16}" + "".join(f"{value:14.3f}" for value in row))
+    near = [f"{name} {of.predicted.mean():.3f} ± {of.predicted.std():.3f}" for name, of in zip(PARTS, (known, unknown))]
+    print(f"\nto the points of the predicted class: {', '.join(near)}")
     far_known, far_unknown = from_middle(known, unknown)
-    print(f"\nfrom the middle: known {far_known.mean():.3f}, unknown {far_unknown.mean():.3f}")
+    print(f"from the middle: known {far_known.mean():.3f}, unknown {far_unknown.mean():.3f}")
     print(f"pairs with the unknown image nearer to it: {100 * auroc(operating_points(far_known, far_unknown)):.1f} %")
     return 0
 
@@ -91,13 +95,16 @@ def lying(network: PointNetwork, source: Source, split: Split, page: dict[str, A
         image_size=page.get("image_size"),
         image_resize=page.get("image_resize"),
     )
-    features, distances, labels = [], [], []
+    features, distances, predicted, labels = [], [], [], []
     for batch in data.evaluation_loader(part):
         found = network.features(network.to_unit(batch.images)).double()
         features.append(found.numpy())
-        distances.append((network.head.measure(found).squares.mean(2) / found.shape[1]).numpy())
+        measured = network.head.measure(found)
+        of_classes = measured.squares.mean(2) / found.shape[1]
+        distances.append(of_classes.numpy())
+        predicted.append(of_classes.gather(1, network.head.logits(measured).argmax(1, keepdim=True))[:, 0].numpy())
         labels.append(batch.labels.numpy())
-    return Lying(np.concatenate(features), np.concatenate(distances), np.concatenate(labels))
+    return Lying(*(np.concatenate(parts) for parts in (features, distances, predicted, labels)))
 
 
 def by_class(known: Lying, unknown: Lying) -> np.ndarray:

@@ -11,7 +11,8 @@ FAST = ("dataset=digits_open", "trainer.max_epochs=1", "trainer.precision=fp32",
 
 
 def lying(features, distances, labels):
-    return script.Lying(np.array(features, dtype=float), np.array(distances, dtype=float), np.array(labels))
+    distances = np.array(distances, dtype=float)
+    return script.Lying(np.array(features, dtype=float), distances, distances.max(1), np.array(labels))
 
 
 def test_means_are_of_the_own_class_the_other_known_ones_and_the_unknown():
@@ -50,6 +51,10 @@ def test_the_command_measures_a_run(ltr_train, capsys, method):
     for c, row in enumerate(rows):
         expected = [squares[labels == c, c].mean(), squares[labels != c, c].mean(), of_unknown[:, c].mean()]
         assert row == pytest.approx(expected, rel=1e-3, abs=2e-3)
+    if method == "rpl":  # the farthest class is the predicted one
+        line = next(line for line in lines if line.startswith("to the points of the predicted class"))
+        printed_means = [float(part.split()[-3]) for part in line.split(",")]
+        assert printed_means == pytest.approx([squares.max(1).mean(), of_unknown.max(1).mean()], rel=1e-3, abs=2e-3)
     middle = np.mean([features[labels == c].mean(0) for c in range(len(points))], axis=0)
     near, far = (np.linalg.norm(part - middle, axis=1) for part in (unknown, features))
     share = np.mean((near[:, None] < far) + 0.5 * (near[:, None] == far))
