@@ -82,19 +82,7 @@ def main(argv: list[str]) -> int:
 @torch.inference_mode()
 def lying(network: PointNetwork, source: Source, split: Split, page: dict[str, Any], part: str, rows: int) -> Lying:
     """Features and distances of a part's images, in the order of the split."""
-    data = DataModule(
-        source,
-        split,
-        sampler=instantiate({"_target_": "ltr.data.samplers.Instance"}),
-        augment=None,
-        batch_size=rows,
-        eval_batch_size=rows,
-        seed=0,
-        role="evaluation",
-        epochs=1,
-        image_size=page.get("image_size"),
-        image_resize=page.get("image_resize"),
-    )
+    data = DataModule.for_judging(source, split, page, rows)
     features, distances, predicted, labels = [], [], [], []
     for batch in data.evaluation_loader(part):
         found = network.features(network.to_unit(batch.images)).double()

@@ -84,19 +84,7 @@ def measured(
     """For each level that selects, and for all of them together, the shares of each image by kind, float64 [N]; and for
     each level how often a place around the box is selected, float64 [CELLS, CELLS], NaN where hardly a location is."""
     split = instantiate(page["split"], source)
-    data = DataModule(
-        source,
-        split,
-        sampler=instantiate({"_target_": "ltr.data.samplers.Instance"}),
-        augment=None,
-        batch_size=batch_size,
-        eval_batch_size=batch_size,
-        seed=0,
-        role="evaluation",
-        epochs=1,
-        image_size=page["image_size"],
-        image_resize=page.get("image_resize"),
-    )
+    data = DataModule.for_judging(source, split, page, batch_size)
     crop = FileCrop(page["image_size"], resize=page.get("image_resize"))
     found: dict[str, dict[str, list[np.ndarray]]] = {}
     counts: dict[str, np.ndarray] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from ltr.data.crop import FileCrop
 from ltr.data.files import FileLoader
 from ltr.data.loading import DeviceLoader, ResidentImages
 from ltr.data.replacement import Replacements
-from ltr.data.samplers import ClassIndex, Sampler, shard
+from ltr.data.samplers import ClassIndex, Instance, Sampler, shard
 from ltr.data.source import ImageFiles, Source
 from ltr.data.split import Split
 from ltr.errors import ConfigError, nearest
@@ -100,6 +100,36 @@ class DataModule(pl.LightningDataModule):
         self.processes = (0, 1)  # (rank, how many), unless a Trainer says
 
     # -- where we are -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def for_judging(
+        cls,
+        source: Source,
+        split: Split,
+        dataset: Mapping[str, Any],
+        batch_size: int,
+        *,
+        device: torch.device | str | None = None,
+        num_workers: int = 0,
+        images: ResidentImages | None = None,
+    ) -> DataModule:
+        """Data on which nothing is trained, as the page of a data set says that images are brought to one size."""
+        return cls(
+            source,
+            split,
+            sampler=Instance(),
+            augment=None,
+            batch_size=batch_size,
+            eval_batch_size=batch_size,
+            seed=0,
+            role="evaluation",
+            epochs=1,
+            device=device,
+            num_workers=num_workers,
+            images=images,
+            image_size=dataset.get("image_size"),
+            image_resize=dataset.get("image_resize"),
+        )
 
     @property
     def device(self) -> torch.device:

@@ -13,7 +13,7 @@ from ltr.configuration.check import checked, refuse
 from ltr.configuration.judging import ForeignWeights
 from ltr.configuration.overrides import composed
 from ltr.configuration.pages import canonical_json
-from ltr.configuration.targets import check_arguments, instantiate
+from ltr.configuration.targets import check_arguments
 from ltr.data.exclusion import read_split
 from ltr.data.loading import ResidentImages
 from ltr.data.module import DataModule
@@ -241,21 +241,14 @@ def _judge(candidate: Candidate, part: str, data: Data) -> Judgement:
 
 def _data_module(found: _Prepared, device: torch.device, images: ResidentImages | None) -> DataModule:
     dataset, evaluation = found.config["dataset"], found.config["evaluation"]
-    return DataModule(
+    return DataModule.for_judging(
         found.source,
         found.split,
-        sampler=instantiate({"_target_": "ltr.data.samplers.Instance"}),
-        augment=None,
-        batch_size=evaluation["batch_size"],
-        eval_batch_size=evaluation["batch_size"],
-        seed=0,
-        role="evaluation",
-        epochs=1,
+        dataset,
+        evaluation["batch_size"],
         device=device,
         num_workers=found.config["trainer"]["num_workers"],
         images=images,
-        image_size=dataset.get("image_size"),
-        image_resize=dataset.get("image_resize"),
     )
 
 
