@@ -59,8 +59,8 @@ def test_a_table_gives_its_rows_in_order(pool, suffix):
     [
         ("file\na.png\n", "has no column path"),
         ("path\n", "no rows"),
-        ("path,label\n,x\n", "empty in row 1"),
-        ("", "has no column path"),
+        ("path,label\n,x\n", "empty in line 2"),
+        ("", "it is empty"),
     ],
 )
 def test_a_table_that_cannot_be_used_says_why(tmp_path, text, reason):

@@ -72,9 +72,12 @@ def test_an_empty_open_list_is_refused(lists):
 
 
 def test_an_open_image_that_is_known_is_refused(lists):
-    (lists / "open.txt").write_text("a/1.jpg 5\n")
-    with pytest.raises(DataError, match=r"in the other lists too.*a/1\.jpg"):
-        read(lists)
+    for path in ("a/1.jpg", "./a/1.jpg", "o/../a//1.jpg"):
+        (lists / "open.txt").write_text(f"{path} 5\n")
+        with pytest.raises(
+            DataError, match=r"comes twice:\n  a/1\.jpg \(line 2 of train\.txt\) and .*line 1 of open\.txt"
+        ):
+            read(lists)
 
 
 def test_a_missing_open_list_is_named(lists):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,9 +9,9 @@ from pathlib import Path
 from ltr.data.source import ImageFiles
 from ltr.data.sources.checks import shown
 from ltr.data.sources.folder import SUFFIXES
-from ltr.errors import DataError, nearest
-
-TABLES = (".csv", ".parquet", ".pq")
+from ltr.data.tables import SUFFIXES as TABLES
+from ltr.data.tables import read_columns
+from ltr.errors import DataError
 
 
 def image_pool(place: Path, roots: Sequence[str] = (), *, exif: bool = True) -> ImageFiles:
@@ -111,40 +110,9 @@ def _refuse(outside: Sequence[str], base: Path, allowed: Sequence[str]) -> None:
 
 
 def table_column(table: Path, column: str) -> list[str]:
-    """A column of a CSV or Parquet table as texts.
+    """A column of a CSV or Parquet table as texts, see `ltr.data.tables.read_columns`.
 
     Raises:
         DataError: the table cannot be read, lacks the column, has no rows, or an empty cell.
     """
-    try:
-        names, values = (_csv_column if table.suffix.lower() == ".csv" else _parquet_column)(table, column)
-    except (OSError, ValueError, csv.Error) as error:  # pyarrow's own errors are ValueErrors
-        raise DataError(f"{table} cannot be read as a table: {' '.join(str(error).split())}") from error
-    if values is None:
-        raise DataError(f"{table} has no column {column}; it has {shown(names)}{nearest(column, names)}")
-    if not values:
-        raise DataError(f"{table} has no rows")
-    empty = [row for row, value in enumerate(values, start=1) if not value.strip()]
-    if empty:
-        raise DataError(f"the column {column} of {table} is empty in row {shown(empty)}. Every row needs one")
-    return values
-
-
-def _csv_column(table: Path, column: str) -> tuple[list[str], list[str] | None]:
-    with open(table, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        rows = csv.reader(file)
-        names = [name.strip() for name in next(rows, [])]
-        if column not in names:
-            return names, None
-        place = names.index(column)
-        return names, [row[place] if place < len(row) else "" for row in rows if row]
-
-
-def _parquet_column(table: Path, column: str) -> tuple[list[str], list[str] | None]:
-    from pyarrow import parquet
-
-    names = list(parquet.read_schema(os.fspath(table)).names)
-    if column not in names:
-        return names, None
-    values = parquet.read_table(os.fspath(table), columns=[column])[column].to_pylist()
-    return names, ["" if value is None else str(value) for value in values]
+    return read_columns(table, (column,)).texts[column]

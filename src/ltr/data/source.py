@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ltr.errors import DataError, nearest
+from ltr.names import canonical
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
@@ -85,7 +86,7 @@ class Source:
         name: short name of the data set, such as ``cifar10``.
         images: uint8 [N, H, W, C] (read-only), or `ImageFiles` of length N.
         labels: int64 [N] (read-only), each in [0, number of class names).
-        class_names: one name per class.
+        class_names: one name per class, in Unicode's composed form.
         parts: named parts in order; together they cover 0 .. N-1 without gap or overlap.
         fingerprint: sha256 (hex) over name, parts, class names, labels and pixels (or paths and sizes). Left empty,
             it is computed.
@@ -111,7 +112,7 @@ class Source:
     def __post_init__(self) -> None:
         # a copy, so that the caller's array cannot change the table afterwards; pixels are too many to copy
         set_field(self, "labels", _checked_labels(self.name, self.labels, len(self.class_names)))
-        set_field(self, "class_names", tuple(str(name) for name in self.class_names))
+        set_field(self, "class_names", tuple(canonical(str(name)) for name in self.class_names))
         set_field(self, "parts", dict(self.parts))
         if isinstance(self.images, np.ndarray):
             if self.images.dtype != np.uint8 or self.images.ndim != 4:

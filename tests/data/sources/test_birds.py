@@ -107,6 +107,31 @@ def test_a_wrong_line_is_refused(tmp_path, file, line, words):
         cub(root=str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("file", "lines", "words"),
+    [
+        ("classes.txt", {0: "1 002.Made_up_Bird_2"}, "class 1 is called 002.Made_up_Bird_2"),
+        ("classes.txt", {0: "1 001.Other_Bird"}, "001.Made_up_Bird_1/Bird_1_0.jpg has class 1, 001.Other_Bird"),
+        ("image_class_labels.txt", {0: "1 2"}, "001.Made_up_Bird_1/Bird_1_0.jpg has class 2, 002.Made_up_Bird_2"),
+    ],
+)
+def test_ids_and_names_that_contradict_each_other_are_refused(tmp_path, file, lines, words):
+    base = trees.cub(tmp_path)
+    rows = (base / file).read_text().splitlines()
+    trees.lines(base / file, [lines.get(number, row) for number, row in enumerate(rows)])
+    with pytest.raises(DataError, match="contradict each other") as refused:
+        cub(root=str(tmp_path))
+    assert words in str(refused.value)
+
+
+def test_a_bird_in_the_folder_of_another_class_is_refused(tmp_path):
+    base = trees.nabirds(tmp_path)
+    file = base / "image_class_labels.txt"
+    file.write_text(file.read_text().replace(" 817\n", " 295\n", 1))
+    with pytest.raises(DataError, match=r"contradict each other: 0817/Bird_817_0\.jpg has class 295"):
+        nabirds(root=str(tmp_path))
+
+
 def test_a_class_without_a_training_image_is_named(tmp_path):
     base = trees.cub(tmp_path)
     flags = (base / "train_test_split.txt").read_text().splitlines()

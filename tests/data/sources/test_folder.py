@@ -151,10 +151,53 @@ def test_a_link_in_a_circle_ends(tmp_path):
     assert len(read(root)) == 12
 
 
-def test_a_link_to_another_class_inside_counts_for_both(tmp_path):
+def test_a_link_to_another_class_makes_its_images_come_twice(tmp_path):
     root = trees.folder(tmp_path)
     (root / "fox").symlink_to(root / "cat")
-    assert read(root).class_names == ("cat", "dog", "eel", "fox")
+    with pytest.raises(DataError, match=r"comes twice, and so do 3 others:\n  cat/0\.jpg and fox/0\.jpg"):
+        read(root)
+
+
+@pytest.mark.parametrize("link", ["test/cat/link.jpg", "train/dog/link.jpg", "train/cat/link.jpg"])
+def test_a_link_to_a_training_image_is_that_image(tmp_path, link):
+    root = trees.folder(tmp_path, ("train", "test"))
+    (root / link).symlink_to(root / "train" / "cat" / "train0.jpg")
+    with pytest.raises(DataError, match=rf"comes twice:\n.*({link}|train/cat/train0\.jpg) and "):
+        read(root)
+
+
+def test_two_links_to_one_image_outside_come_twice(tmp_path):
+    root = trees.folder(tmp_path)
+    trees.put(tmp_path / "store" / "1.jpg", 1)
+    (root / "cat" / "a.jpg").symlink_to(tmp_path / "store" / "1.jpg")
+    assert len(read(root, roots=[str(tmp_path / "store")])) == 13
+    (root / "dog" / "b.jpg").symlink_to(tmp_path / "store" / "1.jpg")
+    with pytest.raises(DataError, match=r"comes twice:\n  (cat/a|dog/b)\.jpg and (cat/a|dog/b)\.jpg"):
+        read(root, roots=[str(tmp_path / "store")])
+
+
+def test_a_link_in_the_place_of_the_image_is_fine(tmp_path):
+    root = trees.folder(tmp_path)
+    (root / "cat" / "0.jpg").rename(tmp_path / "moved.jpg")
+    (root / "cat" / "0.jpg").symlink_to(tmp_path / "moved.jpg")
+    assert len(read(root, roots=[str(tmp_path)])) == 12
+
+
+def test_hard_links_are_said(tmp_path):
+    root = trees.folder(tmp_path, ("train", "test"))
+    os.link(root / "train" / "cat" / "train0.jpg", root / "test" / "cat" / "again.jpg")
+    with pytest.warns(UserWarning, match=r"1 image files are hard links of others"):
+        read(root)
+
+
+def test_a_class_is_one_whatever_the_form_of_its_folders_names(tmp_path):
+    composed, decomposed = "gr\u00e9be", "gre\u0301be"
+    root = trees.folder(tmp_path, ("train",), (composed, "owl"))
+    trees.folder(tmp_path, ("test",), (decomposed, "owl"))
+    trees.put(root / "train" / decomposed / "more.jpg", 0)
+    source = read(root)
+    assert source.class_names == (composed, "owl")
+    assert {part: len(indices) for part, indices in source.parts.items()} == {"train": 9, "test": 8}
 
 
 def test_images_are_turned_by_exif_unless_told_otherwise(tmp_path):

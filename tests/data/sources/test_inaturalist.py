@@ -157,6 +157,38 @@ def test_training_and_validation_of_different_years_are_refused(tmp_path):
         read(tmp_path)
 
 
+def names_rotated(content):
+    """The same ids under each other's names."""
+    names = [category["name"] for category in content["categories"]]
+    for category, name in zip(content["categories"], names[1:] + names[:1]):
+        category["name"] = name
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_ids_whose_names_contradict_each_other_are_named(tmp_path, version):
+    base = trees.inaturalist(tmp_path, version, IDS)
+    edited(base / VERSIONS[version].val, names_rotated)
+    with pytest.raises(
+        DataError, match=r"contradict each other, by class id: 7 is 'Species 7' in .*'Species 4000' in val"
+    ):
+        read(tmp_path, version)
+
+
+def test_names_may_be_in_another_unicode_form(tmp_path):
+    base = trees.inaturalist(tmp_path, "2021", IDS)
+    for file, name in (("train.json", "gr\u00e9be"), ("val.json", "gre\u0301be")):
+        edited(base / file, lambda content, name=name: content["categories"][0].update(name=name))
+    assert read(tmp_path, "2021").class_names[0] == "gr\u00e9be"
+
+
+def test_categories_json_that_contradicts_names_that_are_not_hidden_is_refused(tmp_path):
+    base = trees.inaturalist(tmp_path, "2021", IDS)
+    names = [{"id": n, "name": f"Species {other}"} for n, other in zip(IDS, IDS[1:] + IDS[:1])]
+    (base / "categories.json").write_text(json.dumps(names))
+    with pytest.raises(DataError, match=r"contradict each other, by class id: 7 is 'Species 4000' in categories\.json"):
+        read(tmp_path, "2021")
+
+
 def test_missing_images_are_counted(tmp_path):
     base = trees.inaturalist(tmp_path, "2018", IDS)
     for path in sorted(base.rglob("*.jpg"))[:2]:

@@ -45,3 +45,12 @@ def test_a_list_of_a_head_alone_is_refused(tmp_path):
 def test_missing_files_say_how_to_get_them(tmp_path):
     with pytest.raises(DataError, match=r"Ebay_train\.txt, Ebay_test\.txt.*\n.*Stanford_Online_Products\.zip"):
         online_products(root=str(tmp_path))
+
+
+@pytest.mark.parametrize(("old", "new"), [("sofa_final/110001_0", "bicycle_final/110001_0"), ("1 1 2 ", "1 1 1 ")])
+def test_ids_that_contradict_the_folders_are_refused(tmp_path, old, new):
+    base = trees.online_products(tmp_path)
+    text = (base / "Ebay_train.txt").read_text()
+    (base / "Ebay_train.txt").write_text(text.replace(old, new, 1))
+    with pytest.raises(DataError, match=r"contradict each other: .* of class \d .*super class"):
+        online_products(root=str(tmp_path))

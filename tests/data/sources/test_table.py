@@ -113,12 +113,18 @@ def test_absolute_paths_must_lie_in_a_named_root(tmp_path, inside):
         ("file,label\n1.jpg,x\n", "has no column path; it has file, label"),
         ("path,lable\n1.jpg,x\n", r"has no column label; it has path, lable\. .* Did you mean 'lable'\?"),
         ("path,label,label\n1.jpg,x,y\n", "more than one column label"),
-        ("path;label\n1.jpg;x\n", "has no column path and no column label; .*separated by commas"),
+        ("path|label\n1.jpg|x\n", "has no column path and no column label; .*separated by commas, semicolons, tabs"),
         ("path,label\n", "has no rows"),
         ("", "cannot be read as a table"),
         ("path,label\n1.jpg\n", "cannot be read as a table"),
-        ("path,label\n1.jpg,\n,x\n", "the column path of .* is empty in row 2"),
-        ("path,label\n1.jpg,x\n1.jpg,y\n", r"a path in .* comes twice: 1\.jpg"),
+        ("path,label\n1.jpg,\n,x\n", "the column path of .* is empty in line 3"),
+        (
+            "path,label\n1.jpg,x\n1.jpg,y\n",
+            r"comes twice:\n  1\.jpg \(line 2 of t\.csv\) and 1\.jpg \(line 3 of t\.csv\)",
+        ),
+        ('path,label\n1.jpg,x\n"1.jpg,y\n', "cannot be read as a table"),
+        ("path,label\n1.jpg,x,y\n", "line 2 has 3 cells and the head 2"),
+        ("\npath,label\n1.jpg,x\n", "its first line must name"),
         ("path,label,split\n1.jpg,x,training\n", r"has training\. Did you mean 'train'\?"),
         ("path,label,split\n1.jpg,x,test\n", r"no row of .* is for training"),
         ("path,label,split\n1.jpg,x,train\n2.jpg,y,test\n", "labels without a training image: y"),
@@ -155,3 +161,73 @@ def test_a_table_is_read_with_exif_and_sizes(tmp_path):
     assert read(file).images.exif
     assert read(file).images.sizes is not None
     assert read(file, file_sizes=False).images.sizes is None
+
+
+def spellings(folder):
+    """Other names of ``folder``'s image ``pics/1.jpg``."""
+    (folder / "linked").symlink_to(folder / "pics")
+    (folder / "pics" / "link.jpg").symlink_to("1.jpg")
+    (folder / "further.jpg").symlink_to("pics/link.jpg")
+    return [
+        "pics/1.jpg",
+        "./pics/1.jpg",
+        "pics//1.jpg",
+        "pics/./1.jpg",
+        "pics/../pics/1.jpg",
+        str(folder / "pics" / "1.jpg"),
+        "linked/1.jpg",
+        "pics/link.jpg",
+        "linked/../further.jpg",
+    ]
+
+
+@pytest.mark.parametrize("number", range(9))
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_another_spelling_of_a_file_is_the_same_file(tmp_path, number, suffix):
+    trees.put(tmp_path / "pics" / "1.jpg", 0)
+    trees.put(tmp_path / "pics" / "2.jpg", 1)
+    other = spellings(tmp_path)[number]
+    rows = [("pics/1.jpg", "x", "train"), ("pics/2.jpg", "y", "train"), (other, "x", "test")]
+    if suffix == "csv":
+        trees.lines(tmp_path / "t.csv", ["path,label,split", *(",".join(row) for row in rows)])
+    else:
+        columns = dict(zip(("path", "label", "split"), map(list, zip(*rows))))
+        pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="comes twice") as refused:
+        read(tmp_path / f"t.{suffix}")
+    places = ("line 2 of t.csv", "line 4 of t.csv") if suffix == "csv" else ("row 1 of t.parquet", "row 3 of")
+    assert all(place in str(refused.value) for place in places)
+    assert f"{other} (" in str(refused.value)
+
+
+def test_the_same_file_with_two_labels_comes_twice_without_a_column_split(tmp_path):
+    trees.put(tmp_path / "1.jpg", 0)
+    trees.put(tmp_path / "2.jpg", 0)
+    trees.lines(tmp_path / "t.csv", ["path,label", "1.jpg,x", "2.jpg,y", "./1.jpg,y"])
+    with pytest.warns(UserWarning, match="one image"), pytest.raises(DataError, match="comes twice"):
+        read(tmp_path / "t.csv")
+
+
+def test_hard_links_are_said(tmp_path):
+    for number in range(3):
+        trees.put(tmp_path / f"{number}.jpg", number)
+    os.link(tmp_path / "0.jpg", tmp_path / "same.jpg")
+    rows = ["0.jpg,x,train", "1.jpg,y,train", "2.jpg,y,test", "same.jpg,x,test"]
+    trees.lines(tmp_path / "t.csv", ["path,label,split", *rows])
+    with pytest.warns(UserWarning, match=r"1 image files are hard links .*0\.jpg \(line 2 .*same\.jpg \(line 5"):
+        assert len(read(tmp_path / "t.csv")) == 4
+
+
+def test_labels_are_compared_in_one_unicode_form(tmp_path):
+    rows = [("path", "label", "split"), ("1.jpg", "gr\u00e9be", "train"), ("2.jpg", "gre\u0301be", "train")]
+    rows += [("3.jpg", "gre\u0301be", "test")]
+    source = read(write(tmp_path, rows))
+    assert source.class_names == ("gr\u00e9be",)
+    assert source.labels.tolist() == [0, 0, 0]
+
+
+def test_labels_that_are_no_text_are_named(tmp_path):
+    trees.put(tmp_path / "1.jpg", 0)
+    (tmp_path / "t.csv").write_bytes(b"path,label\n1.jpg,gr\xe9be\n")
+    with pytest.raises(DataError, match=r"labels that cannot be read in line 2\. Save the table as UTF-8"):
+        read(tmp_path / "t.csv")

@@ -75,10 +75,31 @@ def test_a_test_label_that_training_does_not_have_is_refused(tree):
         read(tree)
 
 
+def test_another_spelling_of_an_image_is_that_image(tree):
+    file = tree / "ImageNet_LT" / FILES["test"]
+    file.write_text("./train//n00000001/train_1.JPEG 1\n" + "".join(file.read_text().splitlines(True)[1:]))
+    with pytest.raises(DataError, match=r"comes twice:\n  train/n00000001/train_1\.JPEG \(line 2 .*\./train//n"):
+        read(tree)
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_label_that_contradicts_the_folder_of_another_class_is_refused(tree, part):
+    file = tree / "ImageNet_LT" / FILES[part]
+    trees.put(tree / "imagenet" / part / "n00000002" / "x.JPEG", 0)
+    file.write_text(file.read_text() + f"{part}/n00000002/x.JPEG 1\n")
+    with pytest.raises(
+        DataError, match=rf"contradict each other for 1 images:\n  {part}/n00000002/x\.JPEG has label 1"
+    ):
+        read(tree)
+
+
 def test_an_image_in_two_lists_is_refused(tree):
     file = tree / "ImageNet_LT" / FILES["test"]
     file.write_text(train_list(tree).read_text())
-    with pytest.raises(DataError, match=r"comes twice: train/n00000000/train_0\.JPEG"):
+    with pytest.raises(
+        DataError,
+        match=r"comes twice, and so do 11 others \(the first ten\):\n  train/n00000000/train_0\.JPEG \(line 1",
+    ):
         read(tree)
 
 

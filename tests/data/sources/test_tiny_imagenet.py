@@ -75,3 +75,11 @@ def test_real_tiny_imagenet_is_balanced():
     for part in source.parts.values():
         assert len(set(np.bincount(source.labels[part.start : part.stop], minlength=200))) == 1
     assert source.class_names[0] == "goldfish"
+
+
+def test_an_image_in_the_folder_of_another_class_is_refused(tmp_path):
+    base = trees.tiny_imagenet(tmp_path) / "train"
+    first, second = sorted(base.iterdir())[:2]
+    (first / "images" / f"{first.name}_0.JPEG").rename(second / "images" / f"{first.name}_0.JPEG")
+    with pytest.raises(DataError, match=rf"after another class .*: {second.name}/images/{first.name}_0\.JPEG"):
+        tiny_imagenet(root=str(tmp_path))

@@ -117,3 +117,14 @@ def test_missing_images_are_counted(tmp_path, read, draw):
     sorted(base.rglob("*.jpg"))[0].unlink()
     with pytest.raises(DataError, match="1 of 20 image files"):
         read(root=str(tmp_path))
+
+
+def test_a_variant_of_two_families_is_refused(tmp_path):
+    base = trees.aircraft(tmp_path)
+    file = base / "data" / "images_family_trainval.txt"
+    rows = file.read_text().splitlines()
+    image, _, name = rows[0].partition(" ")
+    other = next(row.partition(" ")[2] for row in rows if not row.endswith(name))
+    trees.lines(file, [f"{image} {other}", *rows[1:]])
+    with pytest.raises(DataError, match="of two classes of family"):
+        aircraft(root=str(tmp_path))

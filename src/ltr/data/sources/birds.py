@@ -22,6 +22,7 @@ from ltr.data.sources.checks import (
     warn_if_partial,
 )
 from ltr.errors import DataError
+from ltr.names import canonical
 
 CUB_ARCHIVE = Archive(
     "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1",
@@ -99,6 +100,7 @@ def _read(name: str, base: Path, roots: Sequence[str], how: str, published: Mapp
     known = names if name == "cub" else used  # NABirds names the inner nodes of its hierarchy as well
     class_ids = sorted(to_number(name, f"a class id in {base / 'classes.txt'}", number) for number in known)
     label_of = {str(number): label for label, number in enumerate(class_ids)}
+    _refuse_contradictions(name, base, paths, class_of, names)
 
     train = [image for image in paths if flags[image] == "1"]
     order = train + [image for image in paths if flags[image] == "0"]
@@ -118,6 +120,38 @@ def _read(name: str, base: Path, roots: Sequence[str], how: str, published: Mapp
         taxonomy=_taxonomy(name, base, names, class_ids),
         boxes=_boxes(name, base, paths, order),
     )
+
+
+def _refuse_contradictions(
+    name: str, base: Path, paths: Mapping[str, str], class_of: Mapping[str, str], names: Mapping[str, str]
+) -> None:
+    """Raise DataError where a number or name says another class than the id beside it.
+
+    CUB's class names begin with their ids (``001.Black_footed_Albatross``), and its images lie in folders of these
+    names; NABirds' images lie in folders of the ids (``0817``).
+    """
+    wrong = [
+        f"class {number} is called {class_name}"
+        for number, class_name in names.items()
+        if "." in class_name and _number_of(class_name) not in (None, number)
+    ]
+    for image, path in paths.items():
+        folder, number = path.rpartition("/")[0].rpartition("/")[2], class_of[image]
+        own = _number_of(folder)
+        is_named = own is not None and "." in folder and "." in names[number]
+        if own not in (None, number) or (is_named and canonical(folder) != canonical(names[number])):
+            wrong.append(f"{path} has class {number}, {names[number]}")
+    if wrong:
+        raise DataError(
+            f"{name}: images.txt, image_class_labels.txt and classes.txt in {base} contradict each other: "
+            f"{shown(wrong)}. Fetch them again"
+        )
+
+
+def _number_of(name: str) -> str | None:
+    """Return the id that a class or its folder begins with, as the files write it; None where there is none."""
+    number = name.partition(".")[0]
+    return str(int(number)) if number.isascii() and number.isdecimal() else None
 
 
 def _of_images(name: str, base: Path, paths: Mapping[str, str], file: str, column: str) -> dict[str, str]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from ltr.data.source import ImageFiles
+from ltr.data.sources.same_files import ListedFiles, unnamed
 from ltr.errors import DataError
+from ltr.names import canonical
 
 MOST_SHOWN = 10
 PARTIAL = "this is not the whole published data set"
@@ -147,6 +149,24 @@ def same_ids(name: str, file: Path, ids: Mapping[str, object], others: Path, oth
             )
 
 
+def same_names(name: str, file: Path, names: Mapping[int, str], other: Path, other_names: Mapping[int, str]) -> None:
+    """Raise DataError where two files give one id two names: a label of one would be another class in the other.
+
+    Args:
+        names, other_names: of the files, by id. Ids that only one of them has are passed over.
+    """
+    wrong = [
+        f"{number} is {names[number]!r} in {file.name} and {other_names[number]!r} in {other.name}"
+        for number in names
+        if number in other_names and canonical(names[number]) != canonical(other_names[number])
+    ]
+    if wrong:
+        raise DataError(
+            f"{name}: {file} and {other} contradict each other, by class id: {shown(wrong)}. Both must be of one data "
+            "set and one year; fetch them again"
+        )
+
+
 def to_number(name: str, what: str, text: str) -> int:
     """``text`` as a whole number; DataError names ``what`` where it is none."""
     try:
@@ -156,9 +176,15 @@ def to_number(name: str, what: str, text: str) -> int:
 
 
 def checked_files(
-    name: str, files: ImageFiles, *, named_in: str, roots: Sequence[str] = (), sizes: bool = False
+    name: str,
+    files: ImageFiles,
+    *,
+    named_in: str,
+    roots: Sequence[str] = (),
+    sizes: bool = False,
+    where: Callable[[int], str] = unnamed,
 ) -> ImageFiles:
-    """``files`` if each is there and lies inside its root or one of ``roots``, after links are followed.
+    """``files`` if each is there, comes once, and lies inside its root or one of ``roots``, after links are followed.
 
     Each folder is listed once; no file is asked for on its own, unless it is a link or ``sizes`` are wanted.
 
@@ -166,33 +192,48 @@ def checked_files(
         named_in: what names the files, for the message.
         roots: more folders in which files may lie.
         sizes: take the files' sizes, which makes them part of the fingerprint.
+        where: returns where a row stands in what names it, for the message.
 
     Raises:
-        DataError: files are missing or lie outside: how many, and the first ten.
+        DataError: files are missing, come twice or lie outside: how many, and the first ten.
     """
     allowed = [os.path.realpath(os.fsencode(os.path.expanduser(root))) for root in (files.root, *roots)]
     missing: list[int] = []
     outside: list[int] = []
     found_sizes = np.zeros(len(files), dtype=np.int64) if sizes else None
     folder_of, folders, cuts = _folders(files)
+    listed = ListedFiles(files, lambda row: files.blob[cuts[row] : files.offsets[row + 1]])
     order = np.argsort(folder_of, kind="stable")
     stops = np.cumsum(np.bincount(folder_of, minlength=len(folders)))
     for folder, rows in zip(folders, np.split(order, stops[:-1]) if folders else []):
         path = os.path.join(os.fsencode(files.root), folder)
-        if not _lies_in(path, allowed):
+        real = _real(path)
+        if not _lies_in(real, allowed):
             outside += rows.tolist()
             continue
+        assert real is not None
         entries = _listing(name, path)
+        plain, inodes = [], []
         for row in rows.tolist():
             entry = entries.get(files.blob[cuts[row] : files.offsets[row + 1]])
-            if entry is None or not entry.is_file():
+            if entry is None or not _is_file(entry):
                 missing.append(row)
-            elif entry.is_symlink() and not _lies_in(entry.path, allowed):
-                outside.append(row)
-            elif found_sizes is not None:
+                continue
+            if entry.is_symlink():
+                target = _real(entry.path)
+                if not _lies_in(target, allowed):
+                    outside.append(row)
+                    continue
+                listed.add_link(target or b"", row)
+            else:
+                plain.append(row)
+                inodes.append(entry.inode())
+            if found_sizes is not None:
                 found_sizes[row] = entry.stat().st_size
+        listed.add_folder(real, plain, inodes)
     _refuse_missing(name, files, missing, named_in)
     _refuse_outside(name, files, outside, named_in, allowed)
+    listed.refuse_twice(name, where)
     return ImageFiles(files.root, files.blob, files.offsets, found_sizes, files.exif)
 
 
@@ -209,12 +250,22 @@ def _folders(files: ImageFiles) -> tuple[np.ndarray, list[bytes], np.ndarray]:
     return folder_of, list(numbers), cuts
 
 
-def _lies_in(path: bytes, allowed: Sequence[bytes]) -> bool:
+def _real(path: bytes) -> bytes | None:
     try:
-        real = os.path.realpath(path)
+        return os.path.realpath(path)
     except ValueError:  # a path with a zero byte
+        return None
+
+
+def _lies_in(real: bytes | None, allowed: Sequence[bytes]) -> bool:
+    return real is not None and any(real == root or real.startswith(root.rstrip(b"/") + b"/") for root in allowed)
+
+
+def _is_file(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads to itself
         return False
-    return any(real == root or real.startswith(root.rstrip(b"/") + b"/") for root in allowed)
 
 
 def _listing(name: str, folder: bytes) -> dict[bytes, os.DirEntry[bytes]]:

@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import shown
 from ltr.data.sources.division import divided_name, held_for_test
+from ltr.data.sources.same_files import ListedFiles, unnamed
 from ltr.errors import DataError, nearest
+from ltr.names import canonical
 
 PARTS = ("train", "val", "test")
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
-Classes = dict[str, list[tuple[str, int]]]  # a class's images: path from the root, size in bytes (0 where not asked)
+
+class Image(NamedTuple):
+    """An image of a class: its path from the root, and what the disk says of it.
+
+    Attributes:
+        size: in bytes; 0 where it is not asked for.
+        inode: its number on its disk; of a link, 0.
+        real: what a link leads to; '' of a plain file.
+    """
+
+    path: str
+    size: int
+    inode: int
+    real: str
+
+
+Classes = dict[str, list[Image]]
 
 
 def image_folder(
@@ -48,7 +67,7 @@ def image_folder(
 
     Raises:
         DataError: no such folder, no class, a class without an image, a class that is tested and not trained on, a link
-            that leads outside, or a folder beside train, val and test.
+            that leads outside or to an image that is there anyway, or a folder beside train, val and test.
     """
     base = Path(root).expanduser().absolute()
     if not base.is_dir():
@@ -56,14 +75,15 @@ def image_folder(
             f"{name} was not found: {base} is {'a file' if base.exists() else 'not there'}. dataset.root must be a "
             "folder with one folder of images per class, or with folders train, val and test of such folders"
         )
-    found = _Walk(name, base, roots, file_sizes).parts()
+    walk = _Walk(name, base, roots, file_sizes)
+    given_name, found = name, walk.parts()
     class_names = _class_names(name, base, found)
     if "test" not in found and "val" in found:
         found["test"] = found.pop("val")
         name += "-val_as_test"
 
     label_of = {class_name: label for label, class_name in enumerate(class_names)}
-    images: list[tuple[str, int]] = []
+    images: list[Image] = []
     labels: list[int] = []
     parts: dict[str, range] = {}
     for part in PARTS:
@@ -76,15 +96,31 @@ def image_folder(
         parts[part] = range(start, len(images))
     table, order = np.array(labels, dtype=np.int64), np.arange(len(images))
     if "test" not in parts:
-        paths = [path for path, _ in images]
+        paths = [image.path for image in images]
         is_test = held_for_test(name, paths, table, class_names, fraction=test_fraction, seed=split_seed)
         order = np.argsort(is_test, kind="stable")
         num_train = len(images) - int(is_test.sum())
         parts = {"train": range(num_train), "test": range(num_train, len(images))}
         name = divided_name(name, test_fraction, split_seed)
-    sizes = np.array([images[row][1] for row in order], dtype=np.int64) if file_sizes else None
-    files = ImageFiles.from_paths(base, (images[row][0] for row in order), sizes, exif=exif)
+    ordered = [images[row] for row in order]
+    sizes = np.array([image.size for image in ordered], dtype=np.int64) if file_sizes else None
+    files = ImageFiles.from_paths(base, (image.path for image in ordered), sizes, exif=exif)
+    _refuse_twice(given_name, files, ordered, walk.real)
     return Source(name, files, table[order], class_names, parts)
+
+
+def _refuse_twice(name: str, files: ImageFiles, images: Sequence[Image], real: Mapping[str, str]) -> None:
+    """Refuse images that are one file: a link beside what it leads to, or two links to one place."""
+    listed = ListedFiles(files, lambda row: os.fsencode(os.path.basename(images[row].path)))
+    rows_of: dict[str, list[int]] = {}
+    for row, image in enumerate(images):
+        if image.real:
+            listed.add_link(os.fsencode(image.real), row)
+        else:
+            rows_of.setdefault(os.path.dirname(image.path), []).append(row)
+    for folder, rows in rows_of.items():
+        listed.add_folder(os.fsencode(real[folder]), rows, [images[row].inode for row in rows])
+    listed.refuse_twice(name, unnamed)
 
 
 def _class_names(name: str, base: Path, found: Mapping[str, Classes]) -> tuple[str, ...]:
@@ -131,6 +167,7 @@ class _Walk:
         self.allowed = [Path(os.path.realpath(os.path.expanduser(path))) for path in (str(base), *roots)]
         self.file_sizes = file_sizes
         self.outside: list[str] = []
+        self.real: dict[str, str] = {}  # the real path of each folder with images
 
     def parts(self) -> dict[str, Classes]:
         """Every part's classes with their images, sorted by path.
@@ -159,14 +196,18 @@ class _Walk:
         return found
 
     def _classes(self, folder: str) -> Classes:
-        return {entry: self._images(os.path.join(folder, entry)) for entry in self._folders(folder)}
+        """Each class's images; folders whose names differ in Unicode's form alone are one class."""
+        classes: Classes = {}
+        for entry in self._folders(folder):
+            classes.setdefault(canonical(entry), []).extend(self._images(os.path.join(folder, entry)))
+        return {class_name: sorted(images) for class_name, images in classes.items()}
 
     def _folders(self, folder: str) -> list[str]:
-        return [entry.name for entry in self._entries(folder) if entry.is_dir()]
+        return [entry.name for entry in self._entries(folder) if _is(entry.is_dir)]
 
-    def _images(self, folder: str) -> list[tuple[str, int]]:
+    def _images(self, folder: str) -> list[Image]:
         """Images in a folder and all folders below."""
-        images: list[tuple[str, int]] = []
+        images: list[Image] = []
         waiting = [folder]
         seen = set()
         while waiting:
@@ -175,13 +216,17 @@ class _Walk:
             if real in seen:  # a link to a folder above
                 continue
             seen.add(real)
+            self.real[here] = real
             for entry in self._entries(here):
                 path = os.path.join(here, entry.name)
-                if entry.is_dir():
+                if _is(entry.is_dir):
                     waiting.append(path)
-                elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
-                    images.append((path, entry.stat().st_size if self.file_sizes else 0))
-        return sorted(images)
+                elif entry.name.lower().endswith(SUFFIXES) and _is(entry.is_file):
+                    size = entry.stat().st_size if self.file_sizes else 0
+                    is_link = entry.is_symlink()
+                    target = os.path.realpath(self.base / path) if is_link else ""
+                    images.append(Image(path, size, 0 if is_link else entry.inode(), target))
+        return images
 
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:
         """What a folder holds, without what is hidden and what leads outside (which is noted)."""
@@ -197,3 +242,10 @@ class _Walk:
     def _lies_inside(self, path: str) -> bool:
         real = Path(os.path.realpath(path))
         return any(real.is_relative_to(root) for root in self.allowed)
+
+
+def _is(question: Callable[[], bool]) -> bool:
+    try:
+        return question()
+    except OSError:  # a link that leads to itself
+        return False

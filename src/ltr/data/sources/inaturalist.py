@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +13,18 @@ import numpy as np
 
 from ltr.data.archives import Archive, fetch
 from ltr.data.source import ImageFiles, Source, read_only
-from ltr.data.sources.checks import checked_files, dataset_folder, refuse_empty, require, shown, warn_if_partial
+from ltr.data.sources.checks import (
+    checked_files,
+    dataset_folder,
+    refuse_empty,
+    require,
+    same_names,
+    shown,
+    warn_if_partial,
+)
 from ltr.data.sources.json_arrays import read_arrays
 from ltr.errors import DataError
+from ltr.names import canonical
 
 BUCKET = "https://ml-inat-competition-datasets.s3.amazonaws.com/"
 RANKS = ("supercategory", "kingdom", "phylum", "class", "order", "family", "genus", "common_name")
@@ -148,13 +157,14 @@ def inaturalist(
                 f"{about.name}: {base / train} and {base / val} have different categories "
                 f"({len(names):,} and {len(categories.by_id):,}). Both must be of the same year"
             )
+        same_names(about.name, base / train, _names(names), base / file, _names(categories.by_id))
         names = names or categories.by_id
         class_ids = np.array(sorted(names), dtype=np.int64)
         ids = np.array(table.ids, dtype=np.int64)[before:]
         labels.append(_joined(f"{about.name}: {base / file}", ids, annotations, class_ids))
         parts[part] = range(before, len(table))
 
-    names.update(_unhidden(about.name, base / "categories.json", names))
+    names.update(_unhidden(about.name, base / "categories.json", base / train, names))
     refuse_empty(about.name, labels[0], class_ids.tolist(), f"{base / train}, by category id")
     files = checked_files(about.name, table.files(base), named_in=f"{train} and {val}", roots=roots)
     classes = [names[int(number)] for number in class_ids]
@@ -252,8 +262,12 @@ def _places(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.where(found, places, -1)
 
 
-def _unhidden(name: str, file: Path, hidden: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """The categories of ``categories.json``, a bare list; {} where there is no such file."""
+def _unhidden(name: str, file: Path, train: Path, hidden: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """The categories of ``categories.json``, a bare list; {} where there is no such file.
+
+    Args:
+        train, hidden: the annotation file, and its categories.
+    """
     import json
 
     if not file.is_file():
@@ -266,7 +280,17 @@ def _unhidden(name: str, file: Path, hidden: dict[int, dict[str, Any]]) -> dict[
         raise DataError(f"{name}: {file} cannot be read as a list of categories: {error!r}. Fetch it again") from error
     if categories.by_id.keys() != hidden.keys():
         raise DataError(f"{name}: {file} has other category ids than the annotation files. It must be of the same year")
+    # hidden names are none of the real ones; a name that is in both files must have its id in both
+    ids_of: dict[str, set[int]] = {}
+    for number, real in _names(categories.by_id).items():
+        ids_of.setdefault(canonical(real), set()).add(number)
+    moved = {n: own for n, own in _names(hidden).items() if n not in ids_of.get(canonical(own), {n})}
+    same_names(name, file, _names(categories.by_id), train, moved)
     return categories.by_id
+
+
+def _names(categories: Mapping[int, Mapping[str, Any]]) -> dict[int, str]:
+    return {number: str(category["name"]) for number, category in categories.items()}
 
 
 def _found(base: Path, file: str) -> str:

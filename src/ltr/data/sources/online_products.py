@@ -12,12 +12,12 @@ from ltr.data.sources.checks import (
     checked_files,
     dataset_folder,
     read_table,
-    refuse_duplicates,
     require,
     shown,
     to_number,
     warn_if_partial,
 )
+from ltr.data.sources.text_lists import listed_in
 from ltr.errors import DataError
 
 ARCHIVE = Archive(
@@ -62,19 +62,25 @@ def online_products(
     ids: list[int] = []
     parts = {}
     kind_of: dict[int, str] = {}
+    kind_of_super: dict[str, str] = {}
+    wrong: list[str] = []
     for part, file in LISTS.items():
         rows = read_table("sop", base / file, COLUMNS)[1:]  # the first line is the head
         if not rows:
             raise DataError(f"sop: {base / file} lists no image. Unpack the archive again")
         parts[part] = range(len(paths), len(paths) + len(rows))
-        for _, class_id, _, path in rows:
+        for _, class_id, super_id, path in rows:
             paths.append(path)
             ids.append(to_number("sop", f"a class_id in {base / file}", class_id))
-            kind_of.setdefault(ids[-1], path.partition("/")[0].removesuffix("_final"))
+            kind = path.partition("/")[0].removesuffix("_final")
+            of_class, of_super = kind_of.setdefault(ids[-1], kind), kind_of_super.setdefault(super_id, kind)
+            if kind not in (of_class, of_super) or of_class != of_super:
+                wrong.append(f"{path} of class {class_id} ({of_class}), super class {super_id} ({of_super})")
     both = sorted(set(ids[: parts["train"].stop]) & set(ids[parts["train"].stop :]))
     if both:
         raise DataError(f"sop: classes in both parts, by class_id: {shown(both)}. Unpack the archive again")
-    refuse_duplicates("sop", "an image", paths)
+    if wrong:
+        raise DataError(f"sop: ids and folders contradict each other: {shown(wrong)}. Unpack the archive again")
     class_ids, labels = np.unique(np.array(ids, dtype=np.int64), return_inverse=True)
     kinds = tuple(kind_of[number] for number in class_ids.tolist())
     counts = {part: len(indices) for part, indices in parts.items()}
@@ -82,7 +88,7 @@ def online_products(
     files = ImageFiles.from_paths(base, paths)
     return Source(
         "sop",
-        checked_files("sop", files, named_in=" and ".join(LISTS.values()), roots=roots),
+        checked_files("sop", files, named_in=" and ".join(LISTS.values()), roots=roots, where=listed_in(parts, LISTS)),
         labels,
         tuple(f"{kind} {number}" for kind, number in zip(kinds, class_ids.tolist())),
         parts,

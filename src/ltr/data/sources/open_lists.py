@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ltr.data.source import ImageFiles, Source
-from ltr.data.sources.checks import checked_files, dataset_folder, read_lines, refuse_duplicates, require
-from ltr.data.sources.text_lists import text_lists
+from ltr.data.sources.checks import checked_files, dataset_folder, read_lines, require
+from ltr.data.sources.text_lists import listed_in, text_lists
 from ltr.errors import DataError
 
 UNKNOWN = "unknown"  # the class of all images of the part `open`
@@ -44,25 +44,21 @@ def open_lists(
     base, where = dataset_folder(root, folder), dataset_folder(root, lists)
     require(name, where, [open], "put the published list files there (dataset.lists is their folder)")
     paths = _paths(name, where / open)
-    refuse_duplicates(name, f"an image of {open}", paths)
-    unknown = checked_files(name, ImageFiles.from_paths(base, paths), named_in=open, roots=roots)
     files = known.images
     assert isinstance(files, ImageFiles)
-    _refuse_known(name, open, files, paths)
-
+    unknown = ImageFiles.from_paths(base, paths)
     labels = np.concatenate([known.labels, np.full(len(unknown), known.num_classes, dtype=np.int64)])
-    return Source(
-        name=f"{known.name}_open",
-        images=ImageFiles(
-            files.root,
-            files.blob + unknown.blob,
-            np.concatenate([files.offsets, files.offsets[-1] + unknown.offsets[1:]]),
-            exif=files.exif,
-        ),
-        labels=labels,
-        class_names=(*known.class_names, UNKNOWN),
-        parts={**known.parts, "open": range(len(known), len(labels))},
+    parts = {**known.parts, "open": range(len(known), len(labels))}
+    offsets = np.concatenate([files.offsets, files.offsets[-1] + unknown.offsets[1:]])
+    # an image of the open list that is in another list would be one of a known class: no file may come twice
+    together = checked_files(
+        name,
+        ImageFiles(files.root, files.blob + unknown.blob, offsets, exif=files.exif),
+        named_in=open,
+        roots=roots,
+        where=listed_in(parts, {"train": train, "val": val or "", "test": test, "open": open}),
     )
+    return Source(f"{known.name}_open", together, labels, (*known.class_names, UNKNOWN), parts)
 
 
 def _paths(name: str, file: Path) -> list[str]:
@@ -72,14 +68,3 @@ def _paths(name: str, file: Path) -> list[str]:
     if not paths:
         raise DataError(f"{name}: {file} is empty; it must list the images of unknown classes")
     return paths
-
-
-def _refuse_known(name: str, file: str, files: ImageFiles, paths: Sequence[str]) -> None:
-    wanted = set(paths)
-    base = len(files.root.rstrip("/")) + 1
-    both = [path for path in (files.path(index)[base:] for index in range(len(files))) if path in wanted]
-    if both:
-        raise DataError(
-            f"{name}: {len(both)} images of {file} are in the other lists too, but they must be of unknown classes: "
-            f"{', '.join(both[:10])}"
-        )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ltr.data.source import ImageFiles, Source
-from ltr.data.sources.checks import checked_files, refuse_duplicates, shown
+from ltr.data.sources.checks import checked_files, shown
 from ltr.data.sources.division import divided_name, held_for_test
+from ltr.data.tables import Columns, read_columns
 from ltr.errors import DataError, nearest
+from ltr.names import canonical
 
 PARTS = ("train", "val", "test")
 NEEDED = ("path", "label")
@@ -37,20 +37,20 @@ def image_table(
 
     Args:
         name: the data set's name.
-        file: the table; ``.csv`` (UTF-8, comma-separated, with a head) or ``.parquet``.
+        file: the table; ``.parquet``, or CSV as `ltr.data.tables.read_columns` takes it.
         root: folder that relative paths start from; None is the table's own.
         roots: more folders in which images, and what links lead to, may lie.
         test_fraction, split_seed, exif, file_sizes: as in `ltr.data.sources.folder.image_folder`.
 
     Raises:
-        DataError: no such table, a column that is missing, an empty cell, a path that comes twice, a part of another
+        DataError: no such table, a column that is missing, an empty cell, a file that comes twice, a part of another
             name, a class that is tested and not trained on, or images that are missing or lie outside.
     """
     table = Path(file).expanduser().absolute()
-    columns = _read(name, table)
+    read = _read(name, table)
+    columns = read.texts
     base = table.parent if root is None else Path(root).expanduser().absolute()
     paths, labels = columns["path"], columns["label"]
-    refuse_duplicates(name, f"a path in {table}", paths)
     rows_of = _parts(name, table, columns.get("split", ["train"] * len(paths)))
     source_name = name
     if "test" not in rows_of and "val" in rows_of:
@@ -76,8 +76,12 @@ def image_table(
         if part in rows_of:
             parts[part] = range(len(order), len(order) + len(rows_of[part]))
             order += rows_of[part]
+
+    def where(row: int) -> str:
+        return f"{read.where(order[row])} of {table.name}"
+
     files = ImageFiles.from_paths(base, (paths[row] for row in order), exif=exif)
-    files = checked_files(name, files, named_in=str(table), roots=roots, sizes=file_sizes)
+    files = checked_files(name, files, named_in=str(table), roots=roots, sizes=file_sizes, where=where)
     return Source(source_name, files, numbers[order], class_names, parts)
 
 
@@ -105,66 +109,30 @@ def _class_names(labels: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _read(name: str, table: Path) -> dict[str, list[str]]:
-    """The columns that are used, as texts."""
+def _read(name: str, table: Path) -> Columns:
+    """The columns that are used; labels in the form in which names are compared."""
     if not table.is_file():
         raise DataError(
             f"{name} was not found: there is no file {table}. dataset.file must be a CSV or Parquet table with the "
             "columns path and label"
         )
-    read = _read_parquet if table.suffix.lower() in (".parquet", ".pq") else _read_csv
     try:
-        found = read(table)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-        raise DataError(f"{name}: {table} cannot be read as a table: {error}") from error
-    missing = [column for column in NEEDED if column not in found.column_names]
-    if missing:
-        hint = nearest(missing[0], found.column_names)
+        columns = read_columns(table, NEEDED, ("split",))
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
+    labels = columns.texts["label"]
+    broken = [columns.where(row) for row, label in enumerate(labels) if not label.isascii() and not _is_text(label)]
+    if broken:
         raise DataError(
-            f"{name}: {table} has no column {' and no column '.join(missing)}; it has {shown(found.column_names)}. The "
-            f"columns are path, label and, if you like, split; CSV is separated by commas{hint}"
+            f"{name}: {table} is not UTF-8: labels that cannot be read in {shown(broken)}. Save the table as UTF-8"
         )
-    twice = [column for column in (*NEEDED, "split") if found.column_names.count(column) > 1]
-    if twice:
-        raise DataError(f"{name}: {table} has more than one column {' and '.join(twice)}. Rename the others")
-    if found.num_rows == 0:
-        raise DataError(f"{name}: {table} has no rows")
-    return {column: _texts(name, table, column, found) for column in (*NEEDED, "split") if column in found.column_names}
+    columns.texts["label"] = [canonical(label) for label in labels]
+    return columns
 
 
-def _texts(name: str, table: Path, column: str, found: Any) -> list[str]:
-    values = found.column(column).to_pylist()
-    texts = [value if isinstance(value, str) else "" if value is None else str(value) for value in values]
-    empty = [row for row, text in enumerate(texts, start=1) if not text.strip()]
-    if empty:
-        raise DataError(f"{name}: the column {column} of {table} is empty in row {shown(empty)}. Every image needs one")
-    wrong = {type(value).__name__ for value in values} - {"str", "int"}
-    if wrong:
-        raise DataError(
-            f"{name}: the column {column} of {table} must hold texts or whole numbers, not {shown(sorted(wrong))}"
-        )
-    return texts
-
-
-def _read_csv(table: Path) -> Any:
-    from pyarrow import csv, string
-
-    with table.open(encoding="utf-8-sig", newline="") as stream:
-        head = stream.readline()
-    # every column as text: a label 007 stays what it is
-    columns = [column.strip().strip('"') for column in head.rstrip("\r\n").split(",")]
-    types = {column: string() for column in columns}
-    return csv.read_csv(
-        os.fspath(table),
-        parse_options=csv.ParseOptions(newlines_in_values=False),
-        convert_options=csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True),
-    )
-
-
-def _read_parquet(table: Path) -> Any:
-    from pyarrow import parquet
-
-    schema = parquet.read_schema(os.fspath(table))
-    wanted = [column for column in (*NEEDED, "split") if column in schema.names]
-    # only what is used is read; without the needed columns, nothing but their absence is told
-    return parquet.read_table(os.fspath(table), columns=wanted or None)
+def _is_text(label: str) -> bool:
+    try:
+        label.encode()
+    except UnicodeEncodeError:  # bytes that are no UTF-8, kept by surrogates
+        return False
+    return True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import posixpath
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,12 @@ from ltr.data.sources.checks import (
     checked_files,
     dataset_folder,
     read_lines,
-    refuse_duplicates,
     require,
     shown,
     warn_if_partial,
 )
 from ltr.errors import DataError
+from ltr.names import canonical
 
 PUBLISHED: dict[str, dict[str, int]] = {
     "imagenet_lt": {"train": 115_846, "val": 20_000, "test": 50_000, "classes": 1_000},
@@ -80,11 +81,12 @@ def text_lists(
         raise DataError(
             f"{name}: {named_in} have labels that {train} has not: {shown(unknown)}; it has 0 to {num_classes - 1}"
         )
-    refuse_duplicates(name, f"an image of {named_in}", paths)
     counts = {part: len(indices) for part, indices in parts.items()}
     warn_if_partial(name, counts | {"classes": num_classes}, PUBLISHED.get(name, {}))
-    files = checked_files(name, ImageFiles.from_paths(base, paths), named_in=named_in, roots=roots)
-    class_names = _class_names(paths[:num_train], labels[:num_train], num_classes)
+    where_listed = listed_in(parts, chosen)
+    files = checked_files(name, ImageFiles.from_paths(base, paths), named_in=named_in, roots=roots, where=where_listed)
+    class_names, depth = _class_names(paths[:num_train], labels[:num_train], num_classes)
+    _refuse_contradictions(name, paths, labels, class_names, depth, where_listed)
     return Source(name, files, np.array(labels, dtype=np.int64), class_names, parts)
 
 
@@ -124,19 +126,66 @@ def _contiguous(name: str, file: Path, labels: Sequence[int]) -> int:
     return largest + 1
 
 
-def _class_names(paths: Sequence[str], labels: Sequence[int], num_classes: int) -> tuple[str, ...]:
+def listed_in(parts: Mapping[str, range], lists: Mapping[str, str]) -> Callable[[int], str]:
+    """Return a function that says in which list, and in which of its lines that are not blank, a row stands."""
+
+    def where(row: int) -> str:
+        part = next(part for part, indices in parts.items() if row in indices)
+        return f"line {row - parts[part].start + 1} of {lists[part]}"
+
+    return where
+
+
+def _class_names(paths: Sequence[str], labels: Sequence[int], num_classes: int) -> tuple[tuple[str, ...], int | None]:
+    """Return the classes' names, and how many folders lie above those of all; None where the names are numbers."""
     folder_of: dict[int, str] = {}
     for path, label in zip(paths, labels):
-        folder = path.rpartition("/")[0]
+        folder = _folder(path)
         if folder_of.setdefault(label, folder) != folder:
-            return _numbered(num_classes)
+            return _numbered(num_classes), None
     if len(set(folder_of.values())) < num_classes:
-        return _numbered(num_classes)
+        return _numbered(num_classes), None
     split = [folder_of[label].split("/") for label in range(num_classes)]
     common = 0
     while all(len(parts) > common + 1 for parts in split) and len({parts[common] for parts in split}) == 1:
         common += 1
-    return tuple("/".join(parts[common:]) for parts in split)
+    return tuple("/".join(parts[common:]) for parts in split), common
+
+
+def _refuse_contradictions(
+    name: str,
+    paths: Sequence[str],
+    labels: Sequence[int],
+    class_names: Sequence[str],
+    depth: int | None,
+    where: Callable[[int], str],
+) -> None:
+    """Raise DataError where an image lies in the folder of a class and has the label of another one.
+
+    Args:
+        depth: folders above those of the classes, of any name: train/CLASS and val/CLASS are one class's. None: classes
+            have no folders.
+    """
+    if depth is None:
+        return
+    label_of = {canonical(class_name): label for label, class_name in enumerate(class_names)}
+    wrong = []
+    for row, (path, label) in enumerate(zip(paths, labels)):
+        folder = "/".join(_folder(path).split("/")[depth:])
+        if label_of.get(canonical(folder), label) != label:
+            wrong.append(f"{path} has label {label} ({class_names[label]}), {where(row)}")
+    if wrong:
+        raise DataError(
+            f"{name}: labels and the folders of classes contradict each other for {len(wrong):,} images:\n  "
+            + "\n  ".join(wrong[:MOST_SHOWN])
+            + "\nThe lists must number classes alike; fetch them again, all from one place"
+        )
+
+
+def _folder(path: str) -> str:
+    """Return the folder that a path lies in, without spellings such as ``./`` and ``//``."""
+    folder = path.rpartition("/")[0]
+    return posixpath.normpath(folder) if folder else ""
 
 
 def _numbered(num_classes: int) -> tuple[str, ...]:

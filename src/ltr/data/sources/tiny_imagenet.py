@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,17 +84,31 @@ def _train(base: Path, wnids: Sequence[str]) -> tuple[list[str], list[int]]:
     require("tiny_imagenet", base / "train", [f"{wnid}/images" for wnid in wnids])
     paths: list[str] = []
     labels: list[int] = []
-    empty = []
+    empty: list[str] = []
+    wrong: list[str] = []
     for label, wnid in enumerate(wnids):
         images = sorted(name for name in os.listdir(base / "train" / wnid / "images") if name.endswith(".JPEG"))
         paths += [f"train/{wnid}/images/{name}" for name in images]
         labels += [label] * len(images)
         empty += [] if images else [wnid]
+        # an image is called after its class
+        wrong += [f"{wnid}/images/{image}" for image in images if _another_class(image, wnid)]
     if empty:
         raise DataError(
             f"tiny_imagenet: there is no image (.JPEG) in {base / 'train'} of {shown(empty)}. Unpack the archive again"
         )
+    if wrong:
+        raise DataError(
+            f"tiny_imagenet: images in {base / 'train'} are called after another class than their folder: "
+            f"{shown(wrong)}. Unpack the archive again"
+        )
     return paths, labels
+
+
+def _another_class(image: str, wnid: str) -> bool:
+    """Whether an image's name begins with the id of another class."""
+    named = re.match(r"n\d{8}(?=_)", image)
+    return named is not None and named[0] != wnid
 
 
 def _test(base: Path, wnids: Sequence[str]) -> tuple[list[str], list[int]]:

@@ -156,7 +156,12 @@ def _above(reader: Any, level: str, labels: Sequence[int]) -> tuple[str, ...]:
         )
     coarse: dict[int, str] = {}
     for label, number in zip(labels, reader._labels):
-        coarse.setdefault(label, reader.classes[number])
+        name = reader.classes[number]
+        if coarse.setdefault(label, name) != name:
+            raise DataError(
+                f"aircraft: training images of one variant are of two classes of {level}, {coarse[label]} and {name}: "
+                f"images_variant_*.txt and images_{level}_*.txt contradict each other. Unpack the archive again"
+            )
     return tuple(coarse[label] for label in range(len(coarse)))
 
 

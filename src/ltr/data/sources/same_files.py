@@ -1,0 +1,105 @@
+"""Whether a data set lists one file twice: under another spelling, through a link, or as a hard link."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ltr.data.source import ImageFiles
+from ltr.errors import DataError
+
+_SHOWN = 10
+
+
+class ListedFiles:
+    """The files of a data set by what they are on the disk, filled folder by folder.
+
+    Two rows are one file where the folders' real paths and the names agree, or where a link leads to the same real
+    path. It holds an integer a row, and a path for links alone: data sets have millions of files.
+
+    Args:
+        files: their paths as the data set spells them.
+        names: returns the name of a row inside its folder.
+    """
+
+    def __init__(self, files: ImageFiles, names: Callable[[int], bytes]) -> None:
+        self._files = files
+        self._name = names
+        self._folders: dict[bytes, list[np.ndarray]] = {}  # rows by the folder's real path
+        self._links: dict[bytes, dict[bytes, list[int]]] = {}  # rows by the real folder and name that they lead to
+        self._inodes = np.zeros(len(files), dtype=np.uint64)
+
+    def add_folder(self, real: bytes, rows: list[int], inodes: list[int]) -> None:
+        """Take in rows that lie in one folder and are no links themselves."""
+        if rows:
+            self._folders.setdefault(real, []).append(np.array(rows, dtype=np.int64))
+            self._inodes[rows] = inodes
+
+    def add_link(self, real: bytes, row: int) -> None:
+        """Take in a row that is a link to ``real``."""
+        folder, name = os.path.split(real)
+        self._links.setdefault(folder, {}).setdefault(name, []).append(row)
+
+    def refuse_twice(self, name: str, where: Callable[[int], str]) -> None:
+        """Raise DataError naming the first pairs of rows that are one file; warn of hard links.
+
+        Args:
+            where: returns where a row stands, for the message.
+        """
+        pairs = sorted((min(pair), max(pair)) for pair in self._pairs())
+        if pairs:
+            shown = [f"{self._spelled(one, where)} and {self._spelled(other, where)}" for one, other in pairs[:_SHOWN]]
+            more = {1: "", 2: ", and so does another"}.get(len(pairs), f", and so do {len(pairs) - 1:,} others")
+            raise DataError(
+                f"{name}: an image comes twice{more}{' (the first ten)' if len(pairs) > _SHOWN else ''}:\n  "
+                + "\n  ".join(shown)
+                + "\nOther spellings "
+                "and links of a path are the same file. Each may come once: take one of the two out"
+            )
+        linked = [(one, other) for one, other in self._hard_links() if self._is_one_file(one, other)]
+        if linked:
+            one, other = linked[0]
+            warnings.warn(
+                f"{name}: {len(linked):,} image files are hard links of others, the same image twice: "
+                f"{self._spelled(one, where)} and {self._spelled(other, where)}"
+                f"{'' if len(linked) == 1 else ', ...'}. ltr-data check lists identical images",
+                stacklevel=3,
+            )
+
+    def _pairs(self) -> Iterator[tuple[int, int]]:
+        for real in {**self._folders, **self._links}:
+            links = self._links.get(real, {})
+            parts = self._folders.get(real, [])
+            seen: dict[bytes, int] = {}
+            for row in (row for part in parts for row in part.tolist()):
+                first = seen.setdefault(self._name(row), row)
+                if first != row:
+                    yield first, row
+            for name, rows in links.items():
+                first = seen.get(name, rows[0])
+                yield from ((first, row) for row in rows if row != first)
+
+    def _hard_links(self) -> Iterator[tuple[int, int]]:
+        """Yield rows with the same inode number, which may still be of two disks."""
+        order = np.argsort(self._inodes, kind="stable")
+        ascending = self._inodes[order]
+        for place in np.flatnonzero((ascending[1:] == ascending[:-1]) & (ascending[1:] != 0)).tolist():
+            yield int(order[place]), int(order[place + 1])
+
+    def _is_one_file(self, one: int, other: int) -> bool:
+        try:
+            return os.path.samefile(self._files.path(one), self._files.path(other))
+        except OSError:
+            return False
+
+    def _spelled(self, row: int, where: Callable[[int], str]) -> str:
+        place = where(row)
+        return self._files.relative(row) + (f" ({place})" if place else "")
+
+
+def unnamed(row: int) -> str:
+    """Return nothing: where rows are files of folders, the path says where they stand."""
+    return ""

@@ -1,0 +1,31 @@
+"""When two names are the same, and when they only look it."""
+
+from __future__ import annotations
+
+import pytest
+
+from ltr.names import canonical, look_alikes, missing_values
+
+
+def test_a_letter_and_its_accent_are_the_composed_letter():
+    assert canonical("gre\u0301be") == canonical("gr\u00e9be") == "gr\u00e9be"
+
+
+@pytest.mark.parametrize(
+    "other", ["Owl", "owl ", " owl", "o\u200bwl", "\ufeffowl", "owl\u00a0", "ow\u00adl", "owl\t", "owl\ufe0f"]
+)
+def test_names_that_a_reader_cannot_tell_apart_are_grouped(other):
+    assert look_alikes(["cat", "owl", other, "owl", "dog"]) == [["owl", other]]
+
+
+def test_names_that_differ_visibly_are_not():
+    assert look_alikes(["owl", "owls", "barn owl", "barnowl", "barn_owl", "0wl"]) == []
+
+
+def test_inner_white_space_counts_once():
+    assert look_alikes(["barn owl", "barn  owl", "barn\u00a0owl"]) == [["barn owl", "barn  owl", "barn\u00a0owl"]]
+
+
+def test_what_programs_write_for_a_missing_value_is_found():
+    names = ["nan", "None", "NULL", "N/A", "", " ", "\u200b", "none of them", "banana", "Nana"]
+    assert missing_values(names) == ["nan", "None", "NULL", "N/A", "", " ", "\u200b"]
