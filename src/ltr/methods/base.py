@@ -20,6 +20,7 @@ from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.evaluation.scores import Scores
 from ltr.methods.stage import DataFacts, Settings, StageOutput
+from ltr.models.narrow_maps import guard_narrow_maps
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
 
@@ -80,6 +81,7 @@ class ImageClassifier(pl.LightningModule):
         if self.loss.prior_bias is not None and getattr(self.head, "bias", None) is not None:
             self.head.init_bias(self.loss.prior_bias)
         self.backbone.to(memory_format=torch.channels_last)
+        guard_narrow_maps(self.backbone)
         # normalisation as one multiply-add: (x/255 - mean) / std
         mean, std = torch.tensor(facts.mean).view(1, -1, 1, 1), torch.tensor(facts.std).view(1, -1, 1, 1)
         self.register_buffer("_scale", 1.0 / std, persistent=False)

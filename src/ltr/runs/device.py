@@ -57,11 +57,12 @@ def keep_freed_memory() -> None:
 
 
 def has_bf16_units(device: torch.device) -> bool:
-    """Whether bf16 is fast here: GPUs from Ampere on, CPUs with AMX tiles (AVX-512 alone only emulates the gain)."""
+    """Whether bf16 is faster than fp32 here: GPUs from Ampere on, CPUs with AMX tiles or AVX512-BF16."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
-    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(probe and probe())
+    # private names, but torch has no other; a version without them trains in fp32
+    probes = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("amx_tile", "avx512_bf16"))
+    return any(probe is not None and probe() for probe in probes)
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
