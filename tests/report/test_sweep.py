@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ltr.report.sweep import Job, sweep_table
+from ltr.report.sweep import NO_SETTING, Job, sweep_table
+from ltr.runs import keys
 
 
 def job(number, group, accuracy, *, seed=0, val=None, few=0.5, status="trained", **more):
@@ -20,6 +21,12 @@ def job(number, group, accuracy, *, seed=0, val=None, few=0.5, status="trained",
         "stages": [{"name": "representation", "status": status}],
     }
     return Job(number, (f"loss={group}", f"seed={seed}"), result, **more)
+
+
+def same_run(number, run, overrides, accuracy=0.5, *, reused=False, **data):
+    one = job(number, "a", accuracy, reused=reused)
+    result = {**one.result, "run_hash": run, "data": data}
+    return Job(number, tuple(overrides), result, reused)
 
 
 def lines(jobs):
@@ -60,3 +67,45 @@ def test_failed_jobs_are_named_with_the_first_lines_of_their_error():
 
 def test_a_sweep_of_plans_has_no_table():
     assert sweep_table([Job(0, ("seed=0",)), Job(1, ("seed=1",))]) == ""
+
+
+def test_jobs_that_are_one_run_count_once():
+    texts = [(lr, workers) for lr in ("0.1", "0.10") for workers in (0, 1)]
+    jobs = [
+        same_run(place, "h", [f"optimizer.lr={lr}", f"trainer.num_workers={workers}"], reused=place > 0)
+        for place, (lr, workers) in enumerate(texts)
+    ]
+    table = lines(jobs)
+    assert table[1].split()[:3] == ["optimizer.lr=0.1", "1", "50.0"]
+    assert "±" not in table[1]
+    assert "stages: 1 made, 0 reused" in table[2]
+    assert table[-1] == "4 jobs, 1 run: jobs that are one and the same run count once"
+
+
+def test_a_run_that_is_there_twice_does_not_change_the_deviation_of_two_seeds():
+    seeds = [same_run(0, "h", ["seed=0"], 0.5), same_run(1, "i", ["seed=1"], 0.6)]
+    again = [same_run(2, "h", ["seed=0"], 0.5, reused=True), same_run(3, "i", ["seed=1"], 0.6, reused=True)]
+    assert lines(seeds)[1] == lines([*seeds, *again])[1]
+
+
+def test_the_job_that_made_a_run_is_counted_for_its_stages_wherever_it_stands():
+    jobs = [same_run(0, "h", ["figures=none"], reused=True), same_run(1, "h", ["figures=all"])]
+    assert "stages: 1 made, 0 reused" in "\n".join(lines(jobs))
+
+
+def test_runs_on_different_data_are_not_averaged():
+    jobs = [same_run(0, "h", ["seed=0"], fingerprint="x"), same_run(1, "i", ["seed=1"], fingerprint="y")]
+    assert [line.split()[1] for line in lines(jobs)[1:3]] == ["1", "1"]
+    older = [same_run(0, "h", ["seed=0"]), same_run(1, "i", ["seed=1"], fingerprint="y")]
+    assert lines(older)[1].split()[1] == "2"
+
+
+def test_what_is_no_identity_of_a_run_does_not_stand_in_a_label():
+    keys_left_out = [f"{key}." for key in keys._NOT_IDENTITY] + [
+        f"trainer.{key}=" for key in keys._NOT_IDENTITY_TRAINER
+    ]
+    keys_left_out += [f"evaluation.{key}=" for key in keys._NOT_IDENTITY_EVALUATION]
+    keys_left_out += [f"dataset.{key}=" for key in keys._NOT_IDENTITY_DATASET]
+    for key in keys_left_out:
+        text = key if "=" in key else key.replace(".", "=")
+        assert text.startswith(NO_SETTING) or key.startswith(NO_SETTING), key

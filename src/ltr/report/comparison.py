@@ -211,7 +211,7 @@ def sections(runs: Iterable[Finished], by: Sequence[str] = ("name",), sort_by: s
     Raises:
         ConfigError: a key in ``by`` that no run has.
     """
-    runs = list(runs)
+    runs = list({(run.group, run.run_hash): run for run in runs}.values())  # a run counts once
     check_keys(runs, by)
     tables: dict[tuple[str, str, str], dict[tuple, list[tuple[Finished, dict[str, Any]]]]] = {}
     for run in runs:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ _NO_SETTING = (
     "trainer.devices",
     "evaluation.batch_size",
 )
+
+
+_DATA = "data.fingerprint"  # a run's setting where several fingerprints occur among runs that are alike else
 
 
 @dataclass(frozen=True)
@@ -130,11 +133,23 @@ def finished_runs(folders: Sequence[Path]) -> Found:
                 continue
             seen.add(run.run_hash)
             found.runs.append(run)
+    found.runs = _told_apart_by_data(found.runs)
     if not found.runs:
         more = f"; {found.unfinished} are unfinished" if found.unfinished else ""
         more += f"; {len(found.damaged)} cannot be read, the first: {found.damaged[0]}" if found.damaged else ""
         raise DataError(f"no finished run (result.json) below {', '.join(map(str, folders))}{more}")
     return found
+
+
+def _told_apart_by_data(runs: list[Finished]) -> list[Finished]:
+    """Runs whose labels or files were changed between two seeds are groups of their own, and say what differs."""
+    groups = groups_by_data([(run.group, run.data.get("fingerprint")) for run in runs])
+    return [
+        run
+        if run.group == group
+        else replace(run, group=group, config={**run.config, _DATA: str(run.data.get("fingerprint"))[:8]})
+        for run, group in zip(runs, groups)
+    ]
 
 
 def _run_directories(folder: Path, found: Found) -> Iterator[Path]:
@@ -181,6 +196,21 @@ def _reduced(path: Path, configs: dict[str, dict[str, Any]]) -> Finished:
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def groups_by_data(runs: Sequence[tuple[str, str | None]]) -> list[str]:
+    """Which runs may be averaged: those of one group hash, as long as they were not made on different data.
+
+    Args:
+        runs: the group hash of each, and the fingerprint of the data that it read (None where it kept none).
+
+    Returns:
+        A name for each run's group; the group hash itself where a group knows of one fingerprint at most.
+    """
+    known: dict[str, set[str]] = {}
+    for group, data in runs:
+        known.setdefault(group, set()).update([data] if data else [])
+    return [group if len(known[group]) < 2 else _digest([group, data]) for group, data in runs]
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:

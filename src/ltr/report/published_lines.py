@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ltr.report.collect import Run, number
 from ltr.report.columns import MAIN, NO_FRACTIONS
+from ltr.report.gather import groups_by_data, settings
 from ltr.report.style import NOTHING
 
 _DIRTY = " with uncommitted changes"
@@ -166,20 +167,27 @@ def lines_of(entries: Iterable[Entry]) -> list[Line]:
     for entry in entries:
         trials = {run.result["config"].get("dataset.trial") for run in entry.runs}
         groups: dict[Any, list[Run]] = {}
-        for run in entry.runs:
-            groups.setdefault((*_alike(run, len(trials) > 1), run.headline["selection"]), []).append(run)
+        once = list({run.result.get("run_hash", place): run for place, run in enumerate(entry.runs)}.values())
+        for run, group in zip(once, _groups(once)):
+            groups.setdefault((*_alike(run, len(trials) > 1, group), run.headline["selection"]), []).append(run)
         for runs in groups.values():
             runs.sort(key=lambda run: [run.result["config"].get(key, 0) for key in ("dataset.trial", "seed")])
             lines += [Line(entry, tuple(runs), scorer) for scorer in _scorers(runs[0])]
     return lines
 
 
-def _alike(run: Run, over_trials: bool) -> tuple[Any, ...]:
+def _groups(runs: Sequence[Run]) -> list[str]:
+    return groups_by_data(
+        [(str(run.result.get("group_hash")), run.result.get("data", {}).get("fingerprint")) for run in runs]
+    )
+
+
+def _alike(run: Run, over_trials: bool, group: str) -> tuple[Any, ...]:
     """What runs that are averaged have in common."""
     if not over_trials:
-        return run.result.get("group_hash"), run.result.get("data", {}).get("split_digest")
-    config = run.result["config"].items()
-    return tuple(sorted((key, str(value)) for key, value in config if key != "seed" and not key.endswith(".trial")))
+        return group, run.result.get("data", {}).get("split_digest")
+    config = settings(run.result["config"]) | {"name": run.result["config"].get("name")}
+    return tuple(sorted((key, str(value)) for key, value in config.items() if not key.endswith(".trial")))
 
 
 def _scorers(run: Run) -> list[str | None]:

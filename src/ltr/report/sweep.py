@@ -4,15 +4,38 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ltr.report.collect import number
 from ltr.report.columns import COLUMNS, NO_FRACTIONS
+from ltr.report.gather import groups_by_data, settings
 from ltr.report.style import NOTHING
 
 _METRIC = "balanced_accuracy"  # of results that do not name theirs
 _COLUMNS = {"accuracy": "all", "many": "many", "medium": "medium", "few": "few", "balanced_accuracy": "bACC"}
+# overrides that do not say which run it is: where things lie, how they are shown, how fast they go
+NO_SETTING = (
+    "seed=",
+    "paths.",
+    "figures=",
+    "callbacks",
+    "logger",
+    "checkpoint.",
+    "resume=",
+    "stages=",
+    "compile=",
+    "hydra",
+    "trainer.num_workers=",
+    "trainer.log_every=",
+    "trainer.profiler=",
+    "trainer.on_error=",
+    "trainer.max_skipped=",
+    "trainer.max_nonfinite=",
+    "evaluation.batch_size=",
+    "dataset.roots=",
+    "dataset.download=",
+)
 _OF_THE_PROTOCOL = {protocol: columns for protocol, columns in COLUMNS.items() if protocol != "closed_set"}
 
 
@@ -40,29 +63,31 @@ def sweep_table(jobs: Sequence[Job]) -> str:
 
     Jobs that differ in nothing but their seed share a line, and in a sweep over the published trials of a data set
     those that differ in their trial too. A cell is the mean in percent, with ± the standard deviation (n - 1) over two
-    or more jobs; metrics are those of the headline rows on test. ``*`` marks the line with the highest
+    or more runs; metrics are those of the headline rows on test. ``*`` marks the line with the highest
     mean of the runs' own metric on the validation split; without validation none is marked.
+    Jobs that are one and the same run (its run hash says so) count once.
     """
+    every, jobs = jobs, _each_run_once(jobs)
     trials = {_trial(job) for job in jobs if job.result is not None} - {None}
-    settings: dict[Any, list[Job]] = {}
-    for job in jobs:
+    lines_of: dict[Any, list[Job]] = {}
+    for job, name in zip(jobs, _groups(jobs)):
         if job.result is not None:
-            settings.setdefault(_setting(job, trials), []).append(job)
+            lines_of.setdefault(_setting(job, trials, name), []).append(job)
     selects = next((job.result.get("metric", _METRIC) for job in jobs if job.result is not None), _METRIC)
-    common = set.intersection(*(set(job.overrides) for job in jobs)) if len(settings) > 1 else set()
+    common = set.intersection(*(set(job.overrides) for job in jobs)) if len(lines_of) > 1 else set()
     columns = next((_columns(job) for job in jobs if job.result is not None), _COLUMNS)
     lines = [["", "setting", "n", *columns.values()]]
-    validation = {key: _validation(group, selects) for key, group in settings.items()}
+    validation = {key: _validation(group, selects) for key, group in lines_of.items()}
     scored = {key: value for key, value in validation.items() if value is not None}
-    best = max(scored, key=lambda key: scored[key]) if scored and len(scored) == len(settings) > 1 else None
-    for key, group in settings.items():
+    best = max(scored, key=lambda key: scored[key]) if scored and len(scored) == len(lines_of) > 1 else None
+    for key, group in lines_of.items():
         metrics = [_headline(job)["metrics"] for job in group]
         cells = [_cell([entry.get(name) for entry in metrics], name not in NO_FRACTIONS) for name in columns]
         label = _label(group[0], common, averaged=len(trials) > 1)
         lines.append(["*" if key == best else "", label, str(len(group)), *cells])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = []
-    if settings:
+    if lines_of:
         for line in lines:
             left = [cell.ljust(width) for cell, width in zip(line[:2], widths[:2])]
             right = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:])]
@@ -70,6 +95,9 @@ def sweep_table(jobs: Sequence[Job]) -> str:
         text.append(_stages(jobs) + (" and trials" if len(trials) > 1 else ""))
         if best is not None:
             text.append(f"* highest {selects} on the validation split")
+        if len(jobs) < len(every):
+            runs = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
+            text.append(f"{len(every)} jobs, {runs}: jobs that are one and the same run count once")
     for job in jobs:
         if job.error is not None:
             reason = " ".join(line.strip() for line in job.error.splitlines()[:2])
@@ -77,17 +105,36 @@ def sweep_table(jobs: Sequence[Job]) -> str:
     return "\n".join(text)
 
 
+def _each_run_once(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs without those whose run another job has; of these the one that made the run stays, if any did."""
+    kept: dict[Any, Job] = {}
+    for job in jobs:
+        run = None if job.result is None else job.result.get("run_hash")
+        key = job.number if run is None else run
+        earlier = kept.setdefault(key, job)
+        if earlier.reused and not job.reused:
+            kept[key] = replace(job, number=earlier.number, overrides=earlier.overrides)
+    return list(kept.values())
+
+
 def _trial(job: Job) -> Any:
     return (job.result or {}).get("config", {}).get("dataset.trial")
 
 
-def _setting(job: Job, trials: Collection[Any]) -> Any:
+def _groups(jobs: Sequence[Job]) -> list[str]:
+    results = [job.result or {} for job in jobs]
+    return groups_by_data(
+        [(result.get("group_hash", ""), (result.get("data") or {}).get("fingerprint")) for result in results]
+    )
+
+
+def _setting(job: Job, trials: Collection[Any], group: str) -> Any:
     """What jobs have in common that are averaged: all but the seed, and the trial where the sweep has several."""
     assert job.result is not None
     if len(trials) < 2:
-        return job.result["group_hash"]
-    config = job.result["config"].items()
-    return tuple(sorted((key, str(value)) for key, value in config if key != "seed" and not key.endswith(".trial")))
+        return group
+    config = settings(job.result["config"]) | {"name": job.result["config"].get("name")}
+    return tuple(sorted((key, str(value)) for key, value in config.items() if not key.endswith(".trial")))
 
 
 def _columns(job: Job) -> Mapping[str, str]:
@@ -96,8 +143,8 @@ def _columns(job: Job) -> Mapping[str, str]:
 
 def _label(job: Job, common: Collection[str], averaged: bool = False) -> str:
     """The job's overrides without those that all jobs share, the seed, paths and what is only shown."""
-    left_out = ("seed=", "paths.", "figures=", "callbacks.", "logger", *(["dataset.trial="] if averaged else []))
-    own = [text for text in job.overrides if text not in common and not text.startswith(left_out)]
+    left_out = (*NO_SETTING, *(["dataset.trial="] if averaged else []))
+    own = [text for text in job.overrides if text not in common and not text.lstrip("+~").startswith(left_out)]
     return " ".join(own) or "(defaults)"
 
 
