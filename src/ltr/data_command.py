@@ -287,13 +287,11 @@ def _pack(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
 
 
 def _read(config: dict[str, Any]) -> Source:
-    from ltr.configuration.targets import check_arguments, instantiate
+    from ltr.configuration.targets import check_arguments
 
     mistakes = check_arguments({"dataset": config["dataset"]})
     if mistakes:
         raise ConfigError("the data set's page does not fit the code:\n  " + "\n  ".join(mistakes))
-    if config["dataset"].get("packed") is None:
-        return instantiate(config["dataset"]["source"])
     from ltr.data.packed import read_source
 
     return read_source({**config["dataset"], "image_size": None})  # nothing is trained: any number of pixels will do

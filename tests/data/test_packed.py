@@ -210,9 +210,11 @@ def test_arrays_cannot_be_packed(tmp_path):
 # -- reading ----------------------------------------------------------------------------------------------------
 
 
-def test_without_a_packed_file_the_sources_own_page_is_read():
-    assert read_source({"source": {"x": 1}, "packed": None}, lambda page: page) == {"x": 1}
-    assert read_source({"source": {"x": 1}}, lambda page: page) == {"x": 1}
+def test_without_a_packed_file_the_sources_own_page_is_read(birds):
+    asked = []
+    for more in ({"packed": None}, {}):
+        assert read_source({"source": {"x": 1}, **more}, lambda page: asked.append(page) or birds) is birds
+    assert asked == [{"x": 1}, {"x": 1}]
 
 
 def test_where_things_lie_does_not_matter(birds, tmp_path):

@@ -190,7 +190,7 @@ def open_set_splits(draw):
         "val": draw(st.sampled_from(["none", "train_fraction", "official", "test_fraction"])),
         "val_fraction": draw(st.floats(0.05, 0.9)),
         "subset": draw(st.sampled_from(["cao", "first_n", "seeded"])),
-        # small enough that no class falls to one image, which train_fraction refuses
+        # small enough that no class falls to one image, which train_fraction warns of
         "imbalance_factor": draw(st.none() | st.just(1.0)),
         "seed": draw(st.integers(0, 50)),
     }

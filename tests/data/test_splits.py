@@ -18,14 +18,15 @@ from ltr.errors import ConfigError, DataError
 
 
 def make_source(train, test=(4, 4, 4), val=None, shuffle=0):
-    """One-pixel images; ``train``, ``test`` and ``val`` are images per class."""
-    rng = np.random.Generator(np.random.Philox(key=shuffle))
+    """One-pixel images; ``train``, ``test`` and ``val`` are images per class, in order where ``shuffle`` is None."""
+    rng = np.random.Generator(np.random.Philox(key=shuffle or 0))
     counts = {"train": train, "val": val, "test": test}
     labels, parts, stop = [], {}, 0
     for part, per_class in counts.items():
         if per_class is None:
             continue
-        labels.append(rng.permutation(np.repeat(np.arange(len(per_class)), per_class)))
+        of_part = np.repeat(np.arange(len(per_class)), per_class)
+        labels.append(of_part if shuffle is None else rng.permutation(of_part))
         parts[part] = range(stop, stop + len(labels[-1]))
         stop += len(labels[-1])
     names = tuple(f"c{label}" for label in range(len(train)))
@@ -179,9 +180,32 @@ def test_train_fraction_is_taken_after_the_tail_is_cut():
     assert sorted([*split.train, *split.val]) == whole.train.tolist()
 
 
-def test_train_fraction_refuses_a_class_of_one_image():
-    with pytest.raises(DataError, match="1 have one only: c2"):
-        natural(make_source([5, 3, 1]), val="train_fraction")
+def test_a_class_of_one_image_stays_in_training_and_is_named():
+    source = make_source([5, 3, 1])
+    with pytest.warns(UserWarning, match=r"1 of 3 classes have one training image, .* no validation image of them: c2"):
+        split = natural(source, val="train_fraction")
+    assert split.class_counts.tolist() == [4, 2, 1]
+    assert np.bincount(source.labels[split.val], minlength=3).tolist() == [1, 1, 0]
+
+
+def test_a_class_of_one_image_changes_nothing_of_the_others():
+    with pytest.warns(UserWarning, match="one training image"):
+        with_single = natural(make_source([20, 9, 1], shuffle=None), val="train_fraction")
+    without_single = natural(make_source([20, 9], (4, 4), shuffle=None), val="train_fraction")
+    assert with_single.val.tolist() == without_single.val.tolist()
+
+
+def test_a_class_of_one_test_image_stays_in_the_test_set():
+    source = make_source([5, 3], [4, 1])
+    with pytest.warns(UserWarning, match=r"val=test_fraction: 1 of 2 classes have one test image"):
+        split = natural(source, val="test_fraction")
+    assert np.bincount(source.labels[split.test]).tolist() == [3, 1]
+    assert source.labels[split.val].tolist() == [0]
+
+
+def test_validation_of_single_images_alone_is_refused():
+    with pytest.raises(DataError, match=r"no class of toy has two training images.*Use dataset\.val=none"):
+        natural(make_source([1, 1], [4, 4]), val="train_fraction")
 
 
 def test_test_fraction_takes_the_first_of_each_test_class():
@@ -352,7 +376,7 @@ def draw_split(data):
         return source, lambda: natural(source, **options)
     options["subset"] = data.draw(st.sampled_from(["cao", "first_n", "seeded"]), label="subset")
     options["profile"] = data.draw(st.sampled_from(["exponential", "step"]), label="profile")
-    # small enough that no class falls to one image, which train_fraction refuses
+    # small enough that no class falls to one image, which train_fraction warns of
     options["imbalance_factor"] = data.draw(st.floats(1, 2), label="imbalance factor")
     return source, lambda: long_tail(source, **options)
 

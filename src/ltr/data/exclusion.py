@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ltr.configuration.targets import instantiate
+from ltr.data.doubts import warn_of_one_class
 from ltr.data.source import ImageFiles, Source
 from ltr.data.split import INDEX_ARRAYS, Split, load_split_file
 from ltr.errors import ConfigError, DataError
@@ -25,7 +26,10 @@ def read_split(dataset: Mapping[str, Any], source: Source, make: Callable[..., S
     file = dataset.get("split_file")
     split = make(dataset["split"], source) if file is None else load_split_file(file, source)
     listed = dataset.get("exclude")
-    return split if listed is None else without(split, source, Path(str(listed)))
+    if listed is not None:
+        split = without(split, source, Path(str(listed)))
+    warn_of_one_class(split)
+    return split
 
 
 def without(split: Split, source: Source, file: Path) -> Split:

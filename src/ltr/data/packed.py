@@ -18,6 +18,7 @@ import numpy as np
 
 from ltr.configuration.targets import instantiate
 from ltr.data.crop import FileCrop
+from ltr.data.doubts import warn_of_names
 from ltr.data.source import ImageFiles, Source, read_only
 from ltr.errors import ConfigError, DataError
 
@@ -180,10 +181,13 @@ def read_source(dataset: Mapping[str, Any], read: Callable[[Mapping[str, Any]], 
     """
     packed = dataset.get("packed")
     if packed is None:
-        return read(dataset["source"])
+        source = read(dataset["source"])
+        warn_of_names(source)
+        return source
     if not isinstance(packed, str):
         raise ConfigError(f"dataset.packed={packed}: the path of a file that ltr-data pack made is needed, or null")
     source = open_packed(packed)
+    warn_of_names(source)
     assert isinstance(source.images, PackedImages)
     assert source.images.store is not None
     made_of, wanted = source.images.store.about["page"], json.loads(json.dumps(identity_of(dataset["source"])))

@@ -186,7 +186,8 @@ def _published(source: Source, name: str, trial: int) -> list[int]:
         has = f"{source.num_classes} classes" + (" without ids" if source.class_ids is None else "")
         raise ConfigError(
             f"dataset.foreground={name}: that list holds category ids of the {num_classes:,} classes of iNaturalist "
-            f"2017, and {source.name} has {has}. Use foreground={', '.join(DRAWN)} or ids for other data sets"
+            f"2017, and {source.name} has {has}. Fetch the whole of iNaturalist 2017, or draw the foreground classes: "
+            "dataset=inat_bg dataset.foreground=uniform dataset.n_foreground=NUMBER"
         )
     return listed
 

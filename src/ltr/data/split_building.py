@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -61,14 +62,15 @@ def carve_validation(
 
     ``none``: no validation images. ``official``: the source's part ``val``. ``train_fraction``: a seeded share of each
     class of ``train``. ``test_fraction``: the first share of each class of the test images in their order, and the rest
-    is the test set (M2m's rule, at 0.1). Shares are rounded down, but are at least one image per class.
+    is the test set (M2m's rule, at 0.1). Shares are rounded down, but are at least one image per class. A class of one
+    image keeps it and has no validation image; a warning names it.
 
     Args:
         test: test images, all labelled; None takes those of part ``test``.
 
     Raises:
         ConfigError: an unknown rule, a share outside (0, 1), or ``official`` where the source has no such part.
-        DataError: a share is asked of a class of one image.
+        DataError: a share is asked where no class has two images.
     """
     check_choice("val", val, VALIDATIONS)
     if test is None:
@@ -150,16 +152,24 @@ def _hold_out(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(held out, rest), both sorted: a share of each class drawn by ``seed``, or its first ones where that is None."""
     groups = by_label(source, indices, label_map)
+    part = "training" if rule == "train_fraction" else "test"
+    if indices.size and max(map(len, groups)) < 2:
+        raise DataError(
+            f"dataset.val={rule}: no class of {source.name} has two {part} images, so none can be held out for "
+            "validation. Use dataset.val=none"
+        )
     single = [label for label, members in enumerate(groups) if len(members) == 1]
     if single:
-        names = label_names(source, label_map, single[:10])
-        raise DataError(
-            f"dataset.val={rule} needs two images in every class, but {len(single)} have one only: {', '.join(names)}"
-            f"{', ...' if len(single) > 10 else ''}. Use another rule, or a smaller imbalance factor"
+        names = ", ".join(label_names(source, label_map, single[:10])) + (", ..." if len(single) > 10 else "")
+        classes = sum(len(members) > 0 for members in groups)
+        warnings.warn(
+            f"dataset.val={rule}: {len(single):,} of {classes:,} classes have one {part} image, which stays where it "
+            f"is, so there is no validation image of them: {names}",
+            stacklevel=2,
         )
     held = np.zeros(len(source), dtype=bool)
     for label, members in enumerate(groups):
-        if len(members) == 0:
+        if len(members) < 2:
             continue
         if seed is not None:
             members = generator(seed, "validation", label).permutation(members)

@@ -175,7 +175,8 @@ def _all_against_part(source: Source, unknown_part: str) -> tuple[np.ndarray, np
         names = ", ".join(source.class_names[number] for number in both[:10])
         raise DataError(
             f"{source.name}: part '{unknown_part}' should hold images of unknown classes only, but {both.size} of its "
-            f"classes are trained on: {names}. Give dataset.unknown_part a part of unknown images"
+            f"classes are trained on: {names}. Take these images out of that part, or those of its classes out of part "
+            "'train'"
         )
     return known, unknown
 

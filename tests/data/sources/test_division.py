@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ltr.data.sources.division import held_for_test
-from ltr.errors import ConfigError
+from ltr.errors import ConfigError, DataError
 
 NAMES = ("a", "b", "c")
 
@@ -51,3 +51,8 @@ def test_a_class_of_one_image_is_trained_on_and_named():
 def test_a_fraction_outside_its_range_is_refused(fraction):
     with pytest.raises(ConfigError, match=r"dataset\.test_fraction"):
         divide([4], fraction)
+
+
+def test_single_images_alone_cannot_be_divided():
+    with pytest.raises(DataError, match="no class has two images, so none can be held for testing: there are 3 images"):
+        divide([1, 1, 1])

@@ -24,12 +24,16 @@ def dataset_folder(root: str, folder: str) -> Path:
     return (Path(root).expanduser() / Path(folder).expanduser()).absolute()
 
 
-def require(name: str, folder: Path, wanted: Sequence[str], how: str = "") -> None:
+def require(
+    name: str, folder: Path, wanted: Sequence[str], how: str = "", key: str = "folder", holds: str = ""
+) -> None:
     """Raise DataError, saying what was looked for, where and how to get it, unless ``folder`` has all of ``wanted``.
 
     Args:
         wanted: files and folders, relative to ``folder``.
         how: how to get the data set; where it may lie is said anyway.
+        key: of the data set's config that names ``folder``.
+        holds: what ``paths.data`` must hold, where no key of the config says it.
     """
     missing = [entry for entry in wanted if not (folder / entry).exists()]
     if not missing:
@@ -38,7 +42,8 @@ def require(name: str, folder: Path, wanted: Sequence[str], how: str = "") -> No
     raise DataError(
         f"{name} was not found: looked for {', '.join(wanted)} in {folder}, but {found}.\n"
         f"What to do: {how + '; or ' if how else ''}say where the data are, by paths.data=FOLDER or the environment "
-        "variable LTR_DATA (the folder that holds dataset.folder), or by dataset.folder=FOLDER"
+        f"variable LTR_DATA (the folder that holds {holds or f'dataset.{key}'})"
+        + ("" if holds else f", or by dataset.{key}=FOLDER")
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ltr.data.sources.checks import shown
-from ltr.errors import ConfigError
+from ltr.errors import ConfigError, DataError
 from ltr.randomness import derive_seed
 
 
@@ -27,6 +27,7 @@ def held_for_test(
 
     Raises:
         ConfigError: a fraction outside (0, 1).
+        DataError: no class has two images.
     """
     if not 0 < fraction < 1:
         raise ConfigError(f"dataset.test_fraction={fraction}: it must be greater than 0 and less than 1")
@@ -42,6 +43,12 @@ def held_for_test(
             # the small term keeps a share such as 0.07 * 100 = 7.0000000000000001 or 6.9999999999999991 at 7
             share = int(fraction * count + 1e-9)
             is_test[order[start : start + min(max(share, 1), count - 1)]] = True
+    if len(labels) and not is_test.any():
+        raise DataError(
+            f"{name}: no class has two images, so none can be held for testing: there are {len(labels):,} images of "
+            f"{int((counts > 0).sum()):,} classes. Add images, or say yourself which are for training and which for "
+            "testing (folders train and test, or a column split)"
+        )
     single = [class_names[label] for label in np.flatnonzero(counts == 1).tolist()]
     if single:
         warnings.warn(

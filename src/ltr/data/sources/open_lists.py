@@ -42,7 +42,7 @@ def open_lists(
     """
     known = text_lists(name=name, root=root, folder=folder, lists=lists, train=train, test=test, val=val, roots=roots)
     base, where = dataset_folder(root, folder), dataset_folder(root, lists)
-    require(name, where, [open], "put the published list files there (dataset.lists is their folder)")
+    require(name, where, [open], "put the published list files there", key="lists")
     paths = _paths(name, where / open)
     files = known.images
     assert isinstance(files, ImageFiles)

@@ -66,6 +66,14 @@ def image_table(
             "What is tested must be trained on"
         )
     numbers = np.array([label_of[label] for label in labels], dtype=np.int64)
+    files = checked_files(
+        name,
+        ImageFiles.from_paths(base, paths, exif=exif),
+        named_in=str(table),
+        roots=roots,
+        sizes=file_sizes,
+        where=lambda row: f"{read.where(row)} of {table.name}",
+    )
     if "test" not in rows_of:
         is_test = held_for_test(name, paths, numbers, class_names, fraction=test_fraction, seed=split_seed)
         rows_of = {"train": np.flatnonzero(~is_test).tolist(), "test": np.flatnonzero(is_test).tolist()}
@@ -76,13 +84,9 @@ def image_table(
         if part in rows_of:
             parts[part] = range(len(order), len(order) + len(rows_of[part]))
             order += rows_of[part]
-
-    def where(row: int) -> str:
-        return f"{read.where(order[row])} of {table.name}"
-
-    files = ImageFiles.from_paths(base, (paths[row] for row in order), exif=exif)
-    files = checked_files(name, files, named_in=str(table), roots=roots, sizes=file_sizes, where=where)
-    return Source(source_name, files, numbers[order], class_names, parts)
+    sizes = None if files.sizes is None else files.sizes[order]
+    images = ImageFiles.from_paths(base, (paths[row] for row in order), sizes, exif=exif)
+    return Source(source_name, images, numbers[order], class_names, parts)
 
 
 def _parts(name: str, table: Path, split: Sequence[str]) -> dict[str, list[int]]:

@@ -63,7 +63,7 @@ def text_lists(
     """
     base, where = dataset_folder(root, folder), dataset_folder(root, lists)
     chosen = {"train": train} | ({"val": val} if val else {}) | {"test": test}
-    require(name, where, list(chosen.values()), "put the published list files there (dataset.lists is their folder)")
+    require(name, where, list(chosen.values()), "put the published list files there", key="lists")
     require(name, base.parent, [base.name], f"put the images there, as {base}")
     paths: list[str] = []
     labels: list[int] = []

@@ -47,7 +47,7 @@ def svhn(*, root: str, download: bool = False) -> Source:
     for part, (url, file, _) in entries.items():
         if download:
             _downloaded("svhn", url, base, lambda part=part: SVHN(str(base), split=part, download=True))  # type: ignore[misc]
-        require("svhn", base, [file], f"add dataset.download=true; or put the official file there ({url})")
+        require("svhn", base, [file], f"add dataset.download=true; or put the official file there ({url})", holds=file)
         read.append(_reader("svhn", base / file, lambda part=part: SVHN(str(base), split=part)))  # type: ignore[misc]
     num_train = len(read[0].labels)
     labels = np.concatenate([one.labels for one in read])
@@ -76,7 +76,13 @@ def cars(*, root: str, roots: Sequence[str] = ()) -> Source:
     base = dataset_folder(root, "stanford_cars")
     annotations = {"train": "devkit/cars_train_annos.mat", "test": "cars_test_annos_withlabels.mat"}
     wanted = ["devkit/cars_meta.mat", *annotations.values(), "cars_train", "cars_test"]
-    require("cars", base, wanted, "the official address is gone: get the files from who has them, as " + str(base))
+    require(
+        "cars",
+        base,
+        wanted,
+        "the official address is gone: get the files from who has them, as " + str(base),
+        holds=base.name,
+    )
     paths: list[str] = []
     labels: list[int] = []
     parts = {}
@@ -122,7 +128,7 @@ def aircraft(*, root: str, train_part: str = "trainval", roots: Sequence[str] = 
     wanted = [f"data/images_{level}_{part}.txt" for level in ("variant", *LEVELS) for part in official.values()]
     lists = ["data/variants.txt", "data/families.txt", "data/manufacturers.txt"]
     how = f"add dataset.download=true; or unpack the official archive there ({AIRCRAFT_ARCHIVE.url})"
-    require("aircraft", base, [*lists, *wanted, "data/images"], how)
+    require("aircraft", base, [*lists, *wanted, "data/images"], how, holds=base.name)
 
     def read(part: str, level: str) -> Any:
         file = base / "data" / f"images_{level}_{part}.txt"

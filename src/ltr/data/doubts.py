@@ -1,0 +1,48 @@
+"""Warnings about labels that a person would want to hear of before anything is trained."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from ltr.data.source import Source
+from ltr.data.split import Split
+from ltr.names import look_alikes, missing_values
+
+_SHOWN = 10
+
+
+def warn_of_names(source: Source) -> None:
+    """Warn of class names that look the same to a reader, and of names that programs write for a missing value."""
+    groups = look_alikes(source.class_names)
+    if groups:
+        shown = "; ".join(" and ".join(map(ascii, group)) for group in groups[:_SHOWN])
+        warnings.warn(
+            f"{source.name}: classes whose names differ in case, white space or invisible characters alone are "
+            f"different classes: {shown}{'; ...' if len(groups) > _SHOWN else ''}. Give them one name if they are one",
+            stacklevel=2,
+        )
+    missing = missing_values(source.class_names)
+    if missing:
+        shown = ", ".join(
+            f"{name!a} ({int(np.count_nonzero(source.labels == source.class_names.index(name))):,} images)"
+            for name in missing[:_SHOWN]
+        )
+        warnings.warn(
+            f"{source.name}: classes are called what programs write where a label is missing: {shown}. Give these "
+            "images their labels, or take them out",
+            stacklevel=2,
+        )
+
+
+def warn_of_one_class(split: Split) -> None:
+    """Warn where all training images are of one class: there is nothing to tell apart."""
+    trained = np.flatnonzero(split.class_counts)
+    if len(trained) == 1:
+        name = split.class_names[int(trained[0])]
+        warnings.warn(
+            f"{split.name}: all {int(split.class_counts.sum()):,} training images are of one class, {name!a}: "
+            "nothing can be told apart, and every accuracy is 100 %. Is a folder or a label missing?",
+            stacklevel=2,
+        )

@@ -1,0 +1,46 @@
+"""Warnings about labels: names that look the same, names that mean a missing value, one class alone."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+from ltr.data.doubts import warn_of_names
+from ltr.data.exclusion import read_split
+from ltr.data.source import Source
+
+
+def source_of(*names: str) -> Source:
+    labels = np.repeat(np.arange(len(names)), 3)
+    images = np.zeros((len(labels), 2, 2, 1), dtype=np.uint8)
+    return Source("toy", images, labels, names, {"train": range(len(labels)), "test": range(len(labels), len(labels))})
+
+
+@pytest.mark.parametrize("other", ["Cat", "cat ", " cat", "c\u200bat", "CAT\ufeff"])
+def test_names_that_look_the_same_are_shown_with_what_is_unseen(other):
+    with pytest.warns(UserWarning, match="differ in case, white space or invisible characters") as caught:
+        warn_of_names(source_of("cat", other, "dog"))
+    assert f"{'cat'!a} and {other!a}" in str(caught[0].message)
+
+
+@pytest.mark.parametrize("name", ["nan", "None", "null", "NaN", "N/A", " "])
+def test_names_of_missing_values_are_counted(name):
+    with pytest.warns(UserWarning, match=r"where a label is missing: .*\(3 images\)"):
+        warn_of_names(source_of("cat", name))
+
+
+def test_usual_names_pass():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_names(source_of("cat", "cats", "cat 2", "none of the others"))
+
+
+def test_one_class_alone_is_said():
+    page = {"split": {"_target_": "ltr.data.splits.natural"}}
+    with pytest.warns(UserWarning, match=r"all 3 training images are of one class, 'cat'"):
+        read_split(page, source_of("cat"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_split(page, source_of("cat", "dog"))
