@@ -28,3 +28,15 @@ class PlainNet(Backbone):
 
     def last_block(self) -> nn.Module:
         return self.stage2
+
+
+class SingleValueNet(PlainNet):
+    """Its features are batch-normalised: one value of each channel for an image, from which nothing can be learnt."""
+
+    def __init__(self, in_channels: int, *, dropout: float = 0.0) -> None:
+        super().__init__(in_channels, dropout=dropout)
+        self.norm = nn.BatchNorm1d(16)
+
+    def features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        features, maps = super().features_and_maps(images)
+        return self.norm(features), maps

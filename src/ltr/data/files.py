@@ -99,7 +99,7 @@ class FileLoader(EpochLoader):
         num_workers: processes; 0 decodes in this one.
         train: random crops, where ``crop.random`` asks for them; else evaluation's.
         replacements: what takes the place of a training image that cannot be read; None: such an image is an error.
-        order, batch_size, positions, length, augment, seed_of_epoch: as in `DeviceLoader`.
+        order, batch_size, positions, length, join_single, augment, seed_of_epoch: as in `DeviceLoader`.
 
     Raises:
         ConfigError: packed images have fewer pixels than ``crop`` asks for.
@@ -118,13 +118,16 @@ class FileLoader(EpochLoader):
         batch_size: int,
         positions: Callable[[int], np.ndarray] | None = None,
         length: int | None = None,
+        join_single: bool = False,
         augment: Augmentation | None = None,
         seed_of_epoch: Callable[[int], int] = lambda epoch: epoch,
         num_workers: int = 0,
         train: bool = False,
         replacements: Replacements | None = None,
     ) -> None:
-        super().__init__(order=order, batch_size=batch_size, positions=positions, length=length)
+        super().__init__(
+            order=order, batch_size=batch_size, positions=positions, length=length, join_single=join_single
+        )
         refuse_too_few_pixels(files, crop.resize)
         self.labels = labels
         self.device = device
@@ -147,7 +150,7 @@ class FileLoader(EpochLoader):
         epoch, first, indices, positions = self._begin()
         seed = self.seed_of_epoch(epoch)
         crop_seed = derive_seed(seed, "crop") if self.random else None
-        parts = [slice(n * self.batch_size, (n + 1) * self.batch_size) for n in range(first, len(self))]
+        parts = [self.rows(number) for number in range(first, len(self))]
         replace_seed = seed if self.replacements is not None else None
         self._tasks.tasks = [Task(indices[part].copy(), positions[part], crop_seed, replace_seed) for part in parts]
         skipped = Skipped(len(indices), self.replacements.most if self.replacements else 0.0)

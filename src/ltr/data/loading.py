@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -59,6 +58,20 @@ class ResidentImages:
         return self.pixels.index_select(0, indices).permute(0, 3, 1, 2)
 
 
+def batch_bounds(images: int, batch_size: int, join_single: bool = False) -> np.ndarray:
+    """Where the batches of an epoch begin and end, int64 [number of batches + 1].
+
+    Args:
+        images: of the epoch, in this process.
+        batch_size: of this process; the last batch may be smaller.
+        join_single: a last batch of a single image becomes part of the batch before it.
+    """
+    bounds = np.append(np.arange(0, images, batch_size), images)
+    if join_single and len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
+        bounds = np.delete(bounds, -2)
+    return bounds
+
+
 class EpochCounter:
     """The epoch that the next iteration is of. Lightning calls ``loader.sampler.set_epoch`` and nothing else."""
 
@@ -80,6 +93,7 @@ class EpochLoader:
         positions: epoch -> int64 [n], each index's place in the global draw of the epoch (what an image's random
             numbers are keyed by). None counts from 0.
         length: n, if it is known without asking for an order.
+        join_single: see `batch_bounds`.
     """
 
     batch_sampler = None  # Lightning asks for it where there is a sampler
@@ -91,22 +105,28 @@ class EpochLoader:
         batch_size: int,
         positions: Callable[[int], np.ndarray] | None = None,
         length: int | None = None,
+        join_single: bool = False,
     ) -> None:
         self.order = order
         self.positions = positions
         self.batch_size = batch_size
         self.sampler = EpochCounter()
         self._length = len(order(0)) if length is None else length
+        self.bounds = batch_bounds(self._length, batch_size, join_single)
         self._start: tuple[int, int] | None = None
         self._next_batch = 0
 
     def __len__(self) -> int:
         """Batches per epoch, wherever an iteration starts."""
-        return math.ceil(self._length / self.batch_size)
+        return len(self.bounds) - 1
 
     def start_at(self, epoch: int, batch: int) -> None:
         """Let the next iteration, if it is of ``epoch``, begin with batch number ``batch``; no batch before is made."""
         self._start = (epoch, batch)
+
+    def rows(self, batch: int) -> slice:
+        """The places in the epoch's order that make up a batch."""
+        return slice(int(self.bounds[batch]), int(self.bounds[batch + 1]))
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch and how many of its batches were handed out."""
@@ -139,7 +159,7 @@ class DeviceLoader(EpochLoader):
     Args:
         images: the whole source.
         labels: int64 [N], the split's labels of the whole source, on the same device.
-        order, batch_size, positions, length: see `EpochLoader`.
+        order, batch_size, positions, length, join_single: see `EpochLoader`.
         augment: applied to every batch, or None.
         seed_of_epoch: epoch -> the seed of its augmentation. Needed with ``augment``.
     """
@@ -153,10 +173,13 @@ class DeviceLoader(EpochLoader):
         batch_size: int,
         positions: Callable[[int], np.ndarray] | None = None,
         length: int | None = None,
+        join_single: bool = False,
         augment: Augmentation | None = None,
         seed_of_epoch: Callable[[int], int] = lambda epoch: epoch,
     ) -> None:
-        super().__init__(order=order, batch_size=batch_size, positions=positions, length=length)
+        super().__init__(
+            order=order, batch_size=batch_size, positions=positions, length=length, join_single=join_single
+        )
         self.images = images
         self.labels = labels
         self.augment = augment
@@ -168,7 +191,7 @@ class DeviceLoader(EpochLoader):
         seed = self.seed_of_epoch(epoch)
         on_device = to_device(indices, self.images.device)
         for number in range(first, len(self)):
-            part = slice(number * self.batch_size, (number + 1) * self.batch_size)
+            part = self.rows(number)
             chosen = on_device[part]
             images, labels = self.images.take(chosen), self.labels.index_select(0, chosen)
             mix = None

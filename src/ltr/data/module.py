@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from ltr.data.augment import Augmentation
 from ltr.data.batch import Batch, numbered, to_device
 from ltr.data.crop import FileCrop
 from ltr.data.files import FileLoader
-from ltr.data.loading import DeviceLoader, ResidentImages
+from ltr.data.loading import DeviceLoader, ResidentImages, batch_bounds
 from ltr.data.replacement import Replacements
 from ltr.data.samplers import ClassIndex, Instance, Sampler, shard
 from ltr.data.source import ImageFiles, Source
@@ -95,7 +94,9 @@ class DataModule(pl.LightningDataModule):
         self._labels_on: dict[torch.device, Tensor] = {}
         self._class_index: ClassIndex | None = None
         self._last_draw: tuple[int, np.ndarray] | None = None
+        self._known_bounds: tuple[tuple[int, int, bool], np.ndarray] | None = None
         self._start: tuple[int, int] | None = None
+        self.join_single = False  # a last training batch of one image becomes part of the batch before it
         self.watched: str | None = "val"  # the part of the split that a Trainer judges while training
         self.processes = (0, 1)  # (rank, how many), unless a Trainer says
 
@@ -156,9 +157,14 @@ class DataModule(pl.LightningDataModule):
     # -- training -----------------------------------------------------------------------------------------------
 
     @property
+    def images_per_epoch(self) -> int:
+        """Images that each process trains on in an epoch, by arithmetic."""
+        return int(self._bounds()[-1])
+
+    @property
     def steps_per_epoch(self) -> int:
         """Batches that each process trains on in an epoch, by arithmetic."""
-        return math.ceil(len(self._positions(0)) / self._batch_size_here())
+        return len(self._bounds()) - 1
 
     def draw(self, epoch: int) -> np.ndarray:
         """The global draw of an epoch: source indices int64 [T], over all processes."""
@@ -170,8 +176,21 @@ class DataModule(pl.LightningDataModule):
 
     def indices_of_step(self, epoch: int, step: int) -> np.ndarray:
         """Source indices of this process's training batch number ``step`` of an epoch."""
-        size = self._batch_size_here()
-        return self._order(epoch)[step * size : (step + 1) * size]
+        bounds = self._bounds()
+        return self._order(epoch)[bounds[step] : bounds[step + 1]]
+
+    def images_of_step(self, step: int) -> int:
+        """Images in this process's training batch number ``step``; the same in every process and epoch."""
+        bounds = self._bounds()
+        return int(bounds[step + 1] - bounds[step])
+
+    def places_of_step(self, step: int) -> slice:
+        """The places in an epoch's global draw that training batch number ``step`` of all processes has.
+
+        Of its last images, fewer than there are processes are left out, see `ltr.data.samplers.shard`.
+        """
+        bounds, world = self._bounds(), self.world_size
+        return slice(int(bounds[step]) * world, int(bounds[step + 1]) * world)
 
     def start_at(self, epoch: int, batch: int) -> None:
         """Let the next training begin in the middle of an epoch, at batch number ``batch`` of each process."""
@@ -199,6 +218,13 @@ class DataModule(pl.LightningDataModule):
                 f"multiple of {self.world_size}, such as {max(1, self.batch_size // self.world_size) * self.world_size}"
             )
         return self.batch_size // self.world_size
+
+    def _bounds(self) -> np.ndarray:
+        here = (self.rank, self.world_size, self.join_single)
+        if self._known_bounds is None or self._known_bounds[0] != here:
+            bounds = batch_bounds(len(self._positions(0)), self._batch_size_here(), self.join_single)
+            self._known_bounds = (here, bounds)
+        return self._known_bounds[1]
 
     def _positions(self, epoch: int) -> np.ndarray:
         length = self.sampler.length(self.class_index)
@@ -246,6 +272,7 @@ class DataModule(pl.LightningDataModule):
         common: dict[str, Any] = {"order": order, "length": length, "batch_size": batch_size}
         if train:
             common |= {"positions": self._positions, "augment": self.augment, "seed_of_epoch": self._augmentation_seed}
+            common["join_single"] = self.join_single
         if self.images is not None:
             return DeviceLoader(self.images, self._labels_on_device(), **common)
         assert isinstance(self.source.images, ImageFiles)

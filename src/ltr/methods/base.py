@@ -20,6 +20,7 @@ from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.evaluation.scores import Scores
 from ltr.methods.stage import DataFacts, Settings, StageOutput
+from ltr.models.backbones import sized
 from ltr.models.narrow_maps import guard_narrow_maps
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
@@ -41,6 +42,8 @@ class ImageClassifier(pl.LightningModule):
 
     numerics_version = 1  # raise it when a change alters what training computes: stored stages are then not reused
     headline = "default"
+    rows_per_image = 1  # of a training batch, where the network itself makes several images of one
+    loss_is_sum = False  # over the images of a batch, in the place of their mean
     embeds = False  # whether the head gives embeddings that the loss compares, in the place of class logits
 
     def __init__(
@@ -66,7 +69,7 @@ class ImageClassifier(pl.LightningModule):
         given = () if background is None else (background,)
         self.loss = instantiate(settings.loss, counts, *given)
         with seeded_construction(derive_seed(seed, role, "init")):
-            self.backbone = instantiate(settings.backbone, channels)
+            self.backbone = instantiate(sized(settings.backbone, facts.image_shape), channels)
             self.head = instantiate(settings.head, self.backbone.num_features, head_rows or len(counts))
         if not self.embeds and "embedding" in (getattr(self.head, "head_kind", ""), getattr(self.loss, "of", "")):
             raise ConfigError(

@@ -64,6 +64,7 @@ class PointNetwork(ImageClassifier):
         super().__init__(settings, facts, seed, role, parents)
         self.options = {"feature_dim": feature_dim, "reduction": reduction, "weights": dict(weights), **points}
         self.reduction = reduction
+        self.loss_is_sum = reduction == "sum"
         self.weights = {"class_term": 1.0, **weights}
         width = feature_dim or self.backbone.num_features
         self.embedding: nn.Module | None = None

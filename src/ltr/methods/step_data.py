@@ -50,11 +50,10 @@ def step_of(data: Any, epoch: int, number: int, batch: Batch) -> Step:
     if data is None:
         labels = batch.labels.cpu().numpy()
         return Step(labels, np.arange(len(labels)))
-    world, first = data.world_size, number * data.batch_size
-    draw = data.draw(epoch)[first : first + data.batch_size]
-    draw = draw[: len(draw) - len(draw) % world]  # as `ltr.data.samplers.shard` shares it out
+    places = data.places_of_step(number)
+    draw = data.draw(epoch)[places]
     labels = data.split.label_map[data.source.labels[draw]]
-    return Step(labels, np.arange(first, first + len(draw)), data.rank, world)
+    return Step(labels, np.arange(places.start, places.stop), data.rank, data.world_size)
 
 
 def of_all_processes(images: Tensor, world_size: int) -> Tensor:

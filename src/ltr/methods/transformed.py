@@ -61,6 +61,7 @@ class TransformedClassifier(ImageClassifier):
         transforms.check(facts.image_shape)
         super().__init__(settings, facts, seed, role, parents, logit_counts=logit_counts)
         self.transforms = transforms
+        self.rows_per_image = len(transforms)
         if checkpointing:
             checkpoint_blocks(self.backbone)
 

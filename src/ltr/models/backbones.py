@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ltr.configuration.targets import locate
 from ltr.errors import ConfigError
 from ltr.models.weights import State, load_backbone, set_trainable
+
+
+class ImageSizeError(ConfigError):
+    """A network that cannot take images of the configured size."""
 
 
 class Backbone(nn.Module):
@@ -50,6 +55,16 @@ class Backbone(nn.Module):
         """Feature maps [B, C_l, H_l, W_l] alone, coarsest last; raises as `features_and_maps`."""
         return self.features_and_maps(images)[1]
 
+    @staticmethod
+    def options_for(config: Mapping[str, Any], image_shape: tuple[int, int, int]) -> dict[str, Any]:
+        """Options of a backbone's config that follow from the size of the images, in place of those it leaves null.
+
+        Args:
+            config: of the backbone.
+            image_shape: (C, H, W).
+        """
+        return {}
+
     def finish(
         self,
         weights: str | None,
@@ -65,6 +80,12 @@ class Backbone(nn.Module):
             target = self if into is None else into
             load_backbone(target, weights, strict=strict, classifier_names=classifier_names, convert=convert)
         set_trainable(self, trainable, self.last_block())
+
+
+def sized(config: Mapping[str, Any], image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """A backbone's config with what follows from the size of the images, see `Backbone.options_for`."""
+    options_for = getattr(locate(config["_target_"], "backbone"), "options_for", None)
+    return {**config, **(options_for(config, image_shape) if options_for else {})}
 
 
 def kaiming_convolutions(module: nn.Module) -> None:
@@ -131,7 +152,7 @@ def dry_run(network: nn.Module, call: Callable[[Tensor], Any], image_shape: tupl
         for tensors in (runner.named_parameters(), runner.named_buffers())
         for name, tensor in tensors
     }
-    training = network.training
+    modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
         try:
@@ -139,7 +160,8 @@ def dry_run(network: nn.Module, call: Callable[[Tensor], Any], image_shape: tupl
         except (RuntimeError, NotImplementedError):  # a network that makes tensors of its own on the CPU
             return call(torch.zeros(1, *image_shape))
     finally:
-        network.train(training)
+        for module, training in modes:  # some may be frozen
+            module.training = training
 
 
 class _Runner(nn.Module):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from ltr.errors import CheckpointError, ConfigError, nearest
-from ltr.models.backbones import Backbone, deepest_block, dry_run, no_maps
-from ltr.models.weights import State
+from ltr.models.backbones import Backbone, ImageSizeError, deepest_block, dry_run, no_maps
+from ltr.models.weights import State, seeded_construction
 
 MODELS_WITH_MAPS = ("resnet50", "convnext_tiny", "swin_tiny_patch4_window7_224")
 
@@ -28,7 +31,8 @@ class TimmBackbone(Backbone):
         weights: a local file instead; see `ltr.models.weights.load_backbone`. Files that timm itself would rename or
             resize (position embeddings of another image size) are converted the same way.
         drop_path: stochastic depth of the last block, in [0, 1); 0 leaves the model's default.
-        img_size: side of the images in pixels, for models that are built for one size (Swin, ViT); null keeps theirs.
+        img_size: side of the images in pixels, or [H, W], for models that are built for one size (Swin, ViT); null
+            keeps theirs, see `options_for`.
 
     Raises:
         ConfigError: unknown name, an option that the model does not have.
@@ -45,7 +49,7 @@ class TimmBackbone(Backbone):
         strict_weights: bool = True,
         trainable: str = "all",
         drop_path: float = 0.0,
-        img_size: int | None = None,
+        img_size: int | Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if pretrained and weights is not None:
@@ -54,23 +58,29 @@ class TimmBackbone(Backbone):
         if drop_path:
             options["drop_path_rate"] = drop_path
         if img_size is not None:
-            options["img_size"] = img_size
+            options["img_size"] = img_size if isinstance(img_size, int) else tuple(img_size)
         self.name = name
         self.net: Any = _create(name, pretrained, in_channels, options)
         self._map_indices = _map_indices(self.net)
 
-        size = (img_size, img_size) if img_size is not None else self.net.pretrained_cfg["input_size"][1:]
+        made_for = img_size or self.net.pretrained_cfg["input_size"][1:]
+        size = (made_for, made_for) if isinstance(made_for, int) else tuple(made_for)
         image_shape = (in_channels, *size)
-        if self._map_indices:
-            features, maps = dry_run(self.net, self._net_features_and_maps, image_shape)
-            self.map_channels = tuple(found.shape[1] for found in maps)
-            self.map_strides = tuple(
-                _stride(int(self.net.feature_info[index]["reduction"]), size[0] / found.shape[2])
-                for index, found in zip(self._map_indices, maps, strict=True)
-            )
-        else:
-            features = dry_run(self.net, self.net, image_shape)
-            self.map_channels = self.map_strides = ()
+        maps: list[Tensor] = []
+        try:
+            if self._map_indices:
+                features, maps = dry_run(self.net, self._net_features_and_maps, image_shape)
+            else:
+                features = dry_run(self.net, self.net, image_shape)
+        except Exception as error:
+            if img_size is None:
+                raise
+            raise _wrong_size(name, img_size, error) from error
+        self.map_channels = tuple(found.shape[1] for found in maps)
+        self.map_strides = tuple(
+            _stride(int(self.net.feature_info[index]["reduction"]), size[0] / found.shape[2])
+            for index, found in zip(self._map_indices, maps, strict=True)
+        )
         self.num_features = features.shape[1]
 
         classifier = self.net.pretrained_cfg.get("classifier") or ()
@@ -82,6 +92,17 @@ class TimmBackbone(Backbone):
             classifier_names=(classifier,) if isinstance(classifier, str) else tuple(classifier),
             convert=self._convert,
         )
+
+    @staticmethod
+    def options_for(config: Mapping[str, Any], image_shape: tuple[int, int, int]) -> dict[str, Any]:
+        """``img_size`` of the images, for a model that is made for another size and takes no other.
+
+        Pretrained weights, and those of a file, are then resized: position embeddings, and tables of relative ones.
+        """
+        if config.get("img_size") is not None or not _needs_img_size(str(config.get("name")), image_shape):
+            return {}
+        _, height, width = image_shape
+        return {"img_size": height if height == width else (height, width)}
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
@@ -110,6 +131,34 @@ class TimmBackbone(Backbone):
         return convert(state, self.net) if convert else state
 
 
+def _wrong_size(name: str, img_size: Any, error: Exception) -> ImageSizeError:
+    published = timm.get_pretrained_cfg(name)
+    made_for = "" if published is None else f" It is made for images of {published.input_size[1]} pixels."
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+    return ImageSizeError(f"timm's {name} cannot be built with img_size={img_size} ({reason}).{made_for}")
+
+
+@functools.lru_cache(maxsize=64)
+def _needs_img_size(name: str, image_shape: tuple[int, int, int]) -> bool:
+    """Whether a model is made for another size than the images', and refuses theirs unless it is told of it."""
+    if name.startswith(("hf-hub:", "hf_hub:")) or not timm.is_model(name):
+        return False
+    published = timm.get_pretrained_cfg(name)
+    if published is None or not published.fixed_input_size or tuple(published.input_size[1:]) == image_shape[1:]:
+        return False
+    for device in ("meta", "cpu"):  # some need tensors with values
+        try:
+            with seeded_construction(0), torch.device(device):
+                net = timm.create_model(name, num_classes=0, in_chans=image_shape[0])
+            dry_run(net, net, image_shape)
+            return False
+        except AssertionError:
+            return True
+        except Exception:  # shapes that do not fit
+            continue
+    return True
+
+
 def _create(name: str, pretrained: bool, in_channels: int, options: dict[str, Any]) -> Any:
     on_hub = name.startswith(("hf-hub:", "hf_hub:"))
     if on_hub and not pretrained:
@@ -133,7 +182,9 @@ def _create(name: str, pretrained: bool, in_channels: int, options: dict[str, An
         raise ConfigError(f"timm's {name} does not take one of {given} ({error}).") from error
     except Exception as error:
         if not pretrained:
-            raise
+            if "img_size" not in options:
+                raise
+            raise _wrong_size(name, options["img_size"], error) from error
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise CheckpointError(
             f"The pretrained weights of timm's {name} could not be had ({reason}). Fetch them on a machine with "

@@ -76,7 +76,7 @@ class EpochLog(pl.Callback):
         correct = outputs.get("correct")
         if self.only_finite and not torch.isfinite(outputs["loss"]):
             return
-        self._sums[0] += outputs["loss"].detach() * (images * trainer.accumulate_grad_batches)
+        self._sums[0] += outputs["loss"].detach() * images
         if correct is not None:
             self._sums[1] += correct
         self._sums[2] += images

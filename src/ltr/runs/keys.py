@@ -71,6 +71,8 @@ def stage_spec(
     }
     if stage.module is not None and conduct:
         spec |= conduct
+    if stage.module is not None and stage.settings.accumulate > 1:
+        spec["accumulation"] = "mean over images"  # of a step; a stage from before has another last step in its epochs
     if facts.image_resize is not None:
         spec["input"]["resize"] = facts.image_resize
     if stage.settings.selection == "best_val":

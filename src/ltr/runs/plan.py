@@ -19,6 +19,7 @@ from ltr.data.splits import Split
 from ltr.errors import ConfigError
 from ltr.methods.stage import DataFacts, Method, Settings, Stage
 from ltr.runs.device import check_strategy, resolve_device, resolve_precision
+from ltr.runs.image_size import check_backbones, check_configured_size
 from ltr.runs.keys import conduct_of, stage_key, stage_spec
 from ltr.runs.parts import check_plan
 from ltr.runs.protocols import check_method, protocols_of
@@ -80,6 +81,7 @@ def plan_of(
     check_strategy(config["strategy"], device)
     precision = resolve_precision(config["trainer"]["precision"], device)
     method: Method = instantiate(config["method"])
+    check_configured_size(config)
     found: Source = read_source(config["dataset"], read) if source is None else source
     split = read_split(config["dataset"], found)
     _check_split(config, split, device)
@@ -87,6 +89,7 @@ def plan_of(
     check_method(method, config["method"]["name"], split, config["evaluation"])
     method.check(facts)
     stages = method.stages(main_settings(config, precision, method), facts)
+    check_backbones(stages, facts, config["dataset"])
     if config["trainer"]["auto_accumulate"]:
         for stage in stages:
             check_plan(stage, facts)

@@ -23,6 +23,7 @@ from ltr.runs import group
 from ltr.runs.device import device_name, keep_freed_memory
 from ltr.runs.evaluate import Judged, evaluate, examples_of
 from ltr.runs.failures import explained, out_of_memory_judging
+from ltr.runs.image_size import resized_for
 from ltr.runs.interrupt import StopRequest, requeue, stop_request
 from ltr.runs.kept_for_pictures import keep_for_pictures
 from ltr.runs.loggers import RunLoggers
@@ -127,6 +128,8 @@ class _Run:
             if stage.module and not stage.checkpoint:
                 warn_of_double_balancing(stage.settings, self.facts)
                 warn_of_short_schedule(stage.settings)
+            if note := resized_for(stage, self.facts):
+                self.say(note)
         self.store = StageStore(Path(config["paths"]["stages"]), self.say)
         self.loggers = RunLoggers(
             config if group.is_first() else {**config, "logger": {"name": "csv"}},

@@ -23,13 +23,16 @@ from ltr.methods.checkpoint import check_fits, load_network
 from ltr.methods.representation import warn_of_balanced_representation
 from ltr.methods.stage import Computation, DataFacts, Settings, Stage, StageOutput
 from ltr.runs import group
+from ltr.runs.accumulation import warn_of_long_accumulation
 from ltr.runs.device import autocast
 from ltr.runs.failures import explained, out_of_memory_judging
+from ltr.runs.image_size import check_images
 from ltr.runs.interrupt import StopRequest
 from ltr.runs.parts import check_network
 from ltr.runs.plan import image_shape
 from ltr.runs.protocols import headline_metric, selecting_protocol
 from ltr.runs.result import write_arrays
+from ltr.runs.single_images import join_single_images
 from ltr.runs.store import StageStore
 from ltr.runs.train import Surroundings, Trained, Watched, train_stage
 
@@ -116,6 +119,9 @@ class Stages:
             micro_batch=made.micro_batch,
         )
 
+    def _say(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+
     def _make(
         self,
         stage: Stage,
@@ -147,7 +153,11 @@ class Stages:
             raise DataError(f"fewer {watched.name} images than processes ({group.size()}): some would judge none")
         seed = self.config["seed"]
         network = stage.target(stage.settings, self.facts, seed, stage.role, parents, **stage.options)
+        norms = check_images(stage, network, self.facts, self.config["dataset"])
+        join_single_images(stage, data, norms, self.config["strategy"], self._say)
         network.optimisation(data.steps_per_epoch)
+        limit = stage.settings.limit_train_batches or data.steps_per_epoch
+        warn_of_long_accumulation(stage.name, stage.settings, min(limit, data.steps_per_epoch))
         if self.config["trainer"]["auto_accumulate"]:
             check_network(stage, network)
         return data, network, watched

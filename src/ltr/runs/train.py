@@ -22,6 +22,7 @@ from ltr.errors import CheckpointError, ConfigError, LtrError, TrainingError
 from ltr.methods.checkpoint import AtomicCheckpointIO, network_checkpoint, read_checkpoint, write_checkpoint
 from ltr.methods.stage import Stage
 from ltr.runs import group
+from ltr.runs.accumulation import Accumulation
 from ltr.runs.device import LIGHTNING_PRECISION
 from ltr.runs.epoch_log import EpochLog
 from ltr.runs.failures import explained, out_of_memory_judging
@@ -263,6 +264,9 @@ def _trainer(
         say = partial(around.console.print, soft_wrap=True, highlight=False)
         parts = InParts(trainer, settings.batch_size, stage.name, say)
         trainer.fit_loop.epoch_loop.automatic_optimization = parts
+    elif trainer.accumulate_grad_batches > 1:
+        accumulation = Accumulation(trainer, data.images_of_step, module.loss_is_sum)
+        trainer.fit_loop.epoch_loop.automatic_optimization = accumulation
     # signals are ours (`StopOnSignal`); Lightning's handler would talk to the other processes from inside a handler
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]

@@ -1,0 +1,69 @@
+"""trainer.accumulate: an optimiser step over several batches, whose gradient is the mean over all their images."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loops.optimization.automatic import ClosureResult, _AutomaticOptimization
+
+from ltr.methods.stage import Settings
+
+
+class _Undivided(ClosureResult):
+    """A step's outcome with its loss as it is; Lightning's is divided by ``trainer.accumulate`` already."""
+
+    @classmethod
+    def from_training_step_output(cls, training_step_output: Any, normalize: int = 1) -> ClosureResult:
+        return super().from_training_step_output(training_step_output)
+
+
+class Accumulation(_AutomaticOptimization):
+    """Lightning's step of one optimiser, with each batch's loss weighted by its share of the step's images.
+
+    Lightning divides every loss by ``trainer.accumulate``, whatever the step holds: the last step of an epoch may hold
+    fewer batches, and the last batch fewer images. In a step of full batches both give the same bits.
+
+    Args:
+        images_of_step: number of a batch in the epoch -> its images in this process.
+        is_sum: whether losses are sums over images, which are added up as they are.
+    """
+
+    output_result_cls = _Undivided
+
+    def __init__(self, trainer: pl.Trainer, images_of_step: Callable[[int], int], is_sum: bool = False) -> None:
+        super().__init__(trainer)
+        self.images_of_step = images_of_step
+        self.is_sum = is_sum
+
+    def _training_step(self, kwargs: Any) -> ClosureResult:
+        result = super()._training_step(kwargs)
+        if result.closure_loss is not None and not self.is_sum:
+            result.closure_loss = result.closure_loss / self._divisor(self.trainer.fit_loop.epoch_loop.batch_idx)
+        return result
+
+    def _divisor(self, batch: int) -> float:
+        """Images of the step that a batch belongs to, over those of the batch."""
+        each, batches = self.trainer.accumulate_grad_batches, int(self.trainer.num_training_batches)
+        first = batch - batch % each
+        total = sum(self.images_of_step(number) for number in range(first, min(first + each, batches)))
+        images = self.images_of_step(batch)
+        return total // images if total % images == 0 else total / images
+
+
+def warn_of_long_accumulation(stage: str, settings: Settings, batches: int) -> None:
+    """Say so where an epoch has fewer batches than one optimiser step takes.
+
+    Args:
+        batches: of an epoch.
+    """
+    if settings.accumulate <= batches or settings.accumulate == 1:
+        return
+    warnings.warn(
+        f"stage '{stage}': trainer.accumulate={settings.accumulate} is more than the {batches} batches of an epoch, so "
+        f"that an epoch is one optimiser step and the training has {settings.epochs} of them. For more steps lower "
+        "trainer.accumulate or batch_size",
+        stacklevel=2,
+    )

@@ -1,0 +1,177 @@
+"""Whether the networks of a run take its images: found out on one blank image, before anything is trained."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ltr.configuration.pages import canonical_json
+from ltr.configuration.targets import instantiate
+from ltr.errors import LtrError
+from ltr.methods.checkpoint import without_initial_weights
+from ltr.methods.stage import DataFacts, Stage
+from ltr.models.backbones import ImageSizeError, sized
+from ltr.models.probing import ImageShape, Seen, first_line, ignored_share, nearest_sides, probe
+from ltr.models.weights import seeded_construction
+from ltr.runs.failures import is_out_of_memory
+
+_LOOKING = 15.0  # seconds spent on sizes to propose
+
+
+def check_configured_size(config: Mapping[str, Any]) -> None:
+    """Refuse image files of a size that the top level's backbone cannot take; it reads no data.
+
+    Raises:
+        ImageSizeError: see `_check_backbone`.
+    """
+    side = config["dataset"].get("image_size")
+    if isinstance(side, int):
+        check_backbone(config["backbone"], (3, side, side), config["dataset"])
+
+
+def check_backbones(stages: Sequence[Stage], facts: DataFacts, dataset: Mapping[str, Any]) -> None:
+    """Refuse images that the backbone of a stage cannot take, for all stages that train one.
+
+    Raises:
+        ImageSizeError: see `_check_backbone`.
+    """
+    trained = [stage.settings.backbone for stage in stages if stage.module is not None and stage.checkpoint is None]
+    for backbone in {canonical_json(one): one for one in trained}.values():
+        check_backbone(backbone, facts.image_shape, dataset)
+
+
+def check_backbone(config: Mapping[str, Any], image_shape: ImageShape, dataset: Mapping[str, Any]) -> None:
+    """See `_check_backbone`; what was found to fit is not looked at again, in a sweep neither."""
+    _check_backbone(canonical_json(config), image_shape, "image_size" in dataset)
+
+
+@functools.lru_cache(maxsize=256)
+def _check_backbone(backbone: str, image_shape: ImageShape, resizable: bool) -> None:
+    """Refuse images that a backbone cannot take, and those of which it never looks at a border.
+
+    No weights are read, and no random number of the run is used.
+
+    Args:
+        backbone: its config as JSON.
+        image_shape: (C, H, W).
+        resizable: whether the data set has ``image_size``, for the advice.
+
+    Raises:
+        ImageSizeError: it names the nearest sides that the backbone takes.
+    """
+    config = json.loads(backbone)
+    if str(config.get("name", "")).startswith(("hf-hub:", "hf_hub:")):
+        return  # even its layout is fetched; it is looked at when it is built
+    shown = f"{_named(config)}: images of {image_shape[1]} x {image_shape[2]} pixels"
+
+    free = {key: None if key == "img_size" else value for key, value in config.items()}
+    deadline = time.monotonic() + _LOOKING
+    built: dict[str, nn.Module] = {}  # by config: most networks are one for all sizes
+
+    def takes(side: int) -> bool:
+        shape = (image_shape[0], side, side)
+        try:
+            if time.monotonic() > deadline:
+                return False
+            which = canonical_json(sized(free, shape))
+            built[which] = built.get(which) or _built(free, shape, "meta")
+            return not _probed(built[which], shape).cut
+        except Exception:  # a network of any library, which raises what it likes
+            return False
+
+    try:
+        network = _built(config, image_shape, "meta")
+        seen = _probed(network, image_shape)
+    except ImageSizeError as error:
+        raise ImageSizeError(f"{error} {_advice(resizable, nearest_sides(image_shape[1], takes), config)}") from error
+    except LtrError:
+        raise
+    except Exception:  # it may be one that needs tensors with values
+        try:
+            network = _built(config, image_shape, "cpu")
+        except LtrError:
+            raise
+        except Exception:
+            return  # whatever is wrong with its constructor is no matter of size
+        try:
+            seen = _probed(network, image_shape)
+        except Exception as error:
+            if isinstance(error, LtrError) or is_out_of_memory(error):
+                raise
+            advice = _advice(resizable, nearest_sides(image_shape[1], takes), config)
+            raise ImageSizeError(f"{shown} cannot be taken ({first_line(error)}). {advice}") from error
+    if not seen.cut:
+        return
+    ignored = ignored_share(_built(config, image_shape, "cpu"), image_shape)
+    if ignored:
+        patch = max(seen.cut.values())
+        advice = _advice(resizable, nearest_sides(image_shape[1], takes, multiples_of=patch), config)
+        raise ImageSizeError(
+            f"{shown} are cut into patches of {patch} x {patch}, which does not divide: {ignored:.0%} of every image "
+            f"would never be looked at. {advice}"
+        )
+
+
+def check_images(stage: Stage, network: Any, facts: DataFacts, dataset: Mapping[str, Any]) -> list[str]:
+    """Pass one blank image through all of a stage's network, in the modes in which it will be trained.
+
+    Returns:
+        The names of batch normalisation layers that see one value of each channel and image.
+
+    Raises:
+        ImageSizeError: it cannot take the data set's images.
+    """
+    try:
+        return probe(network, network.predict_headline, facts.image_shape, network.rows_per_image).single_values
+    except Exception as error:
+        if isinstance(error, LtrError) or is_out_of_memory(error):
+            raise
+        _, height, width = facts.image_shape
+        advice = _advice("image_size" in dataset, "", stage.settings.backbone)
+        raise ImageSizeError(
+            f"stage '{stage.name}': {_named(stage.settings.backbone)}: {type(network).__name__} cannot take images of "
+            f"{height} x {width} pixels ({first_line(error)}). {advice}"
+        ) from error
+
+
+def _built(config: Mapping[str, Any], image_shape: ImageShape, device: str) -> nn.Module:
+    page = {**sized(config, image_shape), **without_initial_weights(config)}
+    with seeded_construction(0), torch.device(device):
+        return instantiate(page, image_shape[0])
+
+
+def _probed(network: nn.Module, image_shape: ImageShape) -> Seen:
+    return probe(network, network, image_shape)
+
+
+def _named(config: Mapping[str, Any]) -> str:
+    name = config.get("name")
+    return f"backbone.name={name}" if name else f"backbone {str(config['_target_']).rsplit('.', 1)[-1]}"
+
+
+def _advice(resizable: bool, sides: str, config: Mapping[str, Any]) -> str:
+    follow = " and backbone.img_size=null, which follows it" if config.get("img_size") is not None else ""
+    if resizable:
+        return f"Set dataset.image_size={sides or 'another number'}{follow}, or use another backbone"
+    use = f"Set{follow[4:]}, or use another backbone" if follow else "Use another backbone"
+    return f"{use}; this one takes {sides} pixels" if sides else use
+
+
+def resized_for(stage: Stage, facts: DataFacts) -> str:
+    """A sentence where a stage's backbone is built for another size than it is made for; '' else."""
+    config = stage.settings.backbone
+    if stage.module is None or stage.checkpoint is not None or sized(config, facts.image_shape) == config:
+        return ""
+    weights = (
+        "; position embeddings of its weights are resized" if config.get("pretrained") or config.get("weights") else ""
+    )
+    _, height, width = facts.image_shape
+    return (
+        f"{stage.name}: {_named(config)} is made for another size and is built for {height} x {width} pixels{weights}"
+    )

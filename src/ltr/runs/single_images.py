@@ -1,0 +1,45 @@
+"""A batch of one image in front of a batch normalisation that needs two: joined to another batch, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ltr.data.module import DataModule
+from ltr.errors import ConfigError
+from ltr.methods.stage import Stage
+from ltr.runs import group
+
+
+def join_single_images(
+    stage: Stage, data: DataModule, norms: Sequence[str], strategy: Mapping[str, Any], say: Callable[[str], None]
+) -> None:
+    """Let an epoch's last batch join the batch before it, where it is one image and the network cannot learn from one.
+
+    Args:
+        norms: batch normalisation layers that see one value of each channel and image, by name.
+        strategy: its config.
+        say: prints.
+
+    Raises:
+        ConfigError: every batch of a process is a single image.
+    """
+    if not norms or (group.several() and strategy["sync_batchnorm"]):
+        return
+    images, batches = data.images_per_epoch, data.steps_per_epoch
+    limit = stage.settings.limit_train_batches
+    if data.images_of_step(min(limit or batches, batches) - 1) > 1:
+        return
+    here = " in each process" if group.several() else ""
+    layers = f"{norms[0]}{f' and {len(norms) - 1} more' if len(norms) > 1 else ''}"
+    if batches == 1 or data.images_of_step(0) == 1:
+        raise ConfigError(
+            f"stage '{stage.name}': batch_size={stage.settings.batch_size} and {images} training images{here} make "
+            f"batches of a single image, and batch normalisation over a 1x1 map ({layers}) needs two at least. Raise "
+            "batch_size, or use a backbone without batch normalisation"
+        )
+    data.join_single = True
+    say(
+        f"{stage.name}: the last of an epoch's {images} images{here} would be a batch by itself, which batch "
+        f"normalisation over a 1x1 map ({layers}) cannot learn from: it joins the batch before"
+    )

@@ -1,0 +1,37 @@
+"""trainer.accumulate: a step over several batches is the step over one batch of all their images."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ltr.methods.checkpoint import describe
+
+# 500 images: 8 batches of 60 and one of 20
+SHORT = ("trainer.max_epochs=2", "trainer.precision=fp32", "trainer.accelerator=cpu", "augment=none")
+
+
+def weights(done) -> dict[str, torch.Tensor]:
+    assert done.code == 0, done.err
+    return describe(done.directory / "checkpoints" / "final.ckpt")["state_dict"]
+
+
+def differences(first, second) -> float:
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+@pytest.mark.parametrize("together", [5, 100])
+def test_a_step_over_several_batches_is_the_step_over_all_their_images(ltr_train, tmp_path, plain, together):
+    many = ltr_train(*SHORT, *plain, "batch_size=60", f"trainer.accumulate={together}", outputs=tmp_path / "a")
+    one = ltr_train(*SHORT, *plain, f"batch_size={min(60 * together, 500)}", outputs=tmp_path / "b")
+    assert differences(weights(many), weights(one)) < 1e-6
+    assert ("one optimiser step" in many.err + many.out) == (together == 100)
+
+
+def test_losses_that_are_sums_are_added_up(ltr_train, tmp_path, plain):
+    arguments = (*SHORT, *plain, "dataset=digits_open", "method=rpl", "method.reduction=sum", "optimizer.lr=1e-4")
+    arguments += ("method.radius_init=0",)
+    many = ltr_train(*arguments, "batch_size=50", "trainer.accumulate=3", outputs=tmp_path / "a")
+    one = ltr_train(*arguments, "batch_size=150", outputs=tmp_path / "b")
+    ours, theirs = weights(many), weights(one)
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours if "history" not in name) < 1e-4
