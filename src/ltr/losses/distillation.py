@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ltr.losses.scale import near_one
+
 
 def kl_to_teacher(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
     """T^2 times KL(softmax(teacher / T) || softmax(student / T)) of each row, summed over classes.
@@ -57,7 +59,8 @@ def hint_loss(regressed: Tensor, teacher_map: Tensor) -> Tensor:
 
 def attention(feature_map: Tensor) -> Tensor:
     """Where a map is active: the mean over channels of its squares, at length 1; [B, C, H, W] -> [B, H * W]."""
-    return functional.normalize(_wide(feature_map).square().mean(1).flatten(1), dim=1)
+    wide = _wide(feature_map)
+    return functional.normalize(near_one(wide, wide.dtype, grow=False).square().mean(1).flatten(1), dim=1)
 
 
 def attention_transfer(student_map: Tensor, teacher_map: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ltr.errors import ConfigError
 from ltr.losses.gathering import gathered
+from ltr.losses.scale import near_one
 
 
 class Prototypical(nn.Module):
@@ -86,7 +87,8 @@ class Prototypical(nn.Module):
             )
         embeddings, labels = gathered(embeddings), gathered(labels)
         with torch.autocast(embeddings.device.type, enabled=False):
-            wide = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+            # larger embeddings count as if they were of this size: their costs would be infinite
+            wide = near_one(embeddings, torch.promote_types(embeddings.dtype, torch.float32), grow=False, target=30)
             wide = wide - wide.detach().mean(0)  # moves nothing but the rounding errors
             same = labels[:, None] == labels
             place = same.tril(-1).sum(1)  # which of its class's images in the batch it is

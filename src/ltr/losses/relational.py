@@ -6,7 +6,8 @@ may differ, for only relations inside a batch are compared. The teacher is a con
 Distances come from a Gram matrix in float64, and an angle from three squared distances by the law of cosines, so that
 no tensor larger than N x N holds gradients and none has N x N x D entries. Under autocast the rest is float32. Two
 embeddings nearer to each other than a millionth of their norms count as one point: their distance is 0, an angle with
-them is 0 (as in the official code, where a zero vector stays zero), and no gradient flows through either.
+them is 0 (as in the official code, where a zero vector stays zero), and no gradient flows through either. Neither loss
+depends on the scale of embeddings; both and their gradients are finite for any finite numbers.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from ltr.errors import ConfigError
+from ltr.losses.scale import near_one
 
 Reduction = Literal["all", "valid"]
 REDUCTIONS = ("all", "valid")
 _SAME_POINT = 1e-12  # squared distance over squared norms, below which two embeddings are one point
+_VANISHING = 2.0**-100  # squared distance over the largest of the batch, below which there is none
 _CHUNK = 1 << 18  # angles that are looked at together: a megabyte, which caches hold
 
 
@@ -65,7 +68,7 @@ def rkd_angle(student: Tensor, teacher: Tensor, reduction: Reduction = "all") ->
     """
     check_reduction(reduction)
     with torch.autocast(student.device.type, enabled=False):
-        ours, theirs = squared_distances(student), squared_distances(teacher.detach())
+        ours, theirs = _relative_squares(student), _relative_squares(teacher.detach())
         total: Tensor = _AngleLoss.apply(ours, theirs, _wide(student), reduction == "valid")
     images = len(student)
     return total / (images**3 if reduction == "all" else max(images * (images - 1) * (images - 2), 1))
@@ -73,13 +76,28 @@ def rkd_angle(student: Tensor, teacher: Tensor, reduction: Reduction = "all") ->
 
 def squared_distances(embeddings: Tensor) -> Tensor:
     """Squared Euclidean distances [N, N] in float64 (float32 on devices without it); exactly 0 for one point."""
-    points = embeddings.to(torch.float64 if embeddings.device.type != "mps" else torch.float32)
+    points = embeddings.to(_precise(embeddings))
     points = points - points.detach().mean(0)  # moves nothing but the rounding errors
     gram = points @ points.T
     norms = gram.diagonal()
     sums = norms[:, None] + norms[None]
     squares = sums - 2 * gram
     return torch.where(squares > _SAME_POINT * sums, squares, 0.0)
+
+
+def _relative_squares(embeddings: Tensor) -> Tensor:
+    """Squared distances [N, N] in float64, but for a common factor where they are far from 1.
+
+    Losses here do not depend on it. A distance that is vanishing beside the largest counts as none.
+    """
+    squares = squared_distances(near_one(embeddings, _precise(embeddings)))
+    if not squares.numel():
+        return squares
+    return torch.where(squares > _VANISHING * squares.detach().amax(), squares, 0.0)
+
+
+def _precise(embeddings: Tensor) -> torch.dtype:
+    return torch.float64 if embeddings.device.type != "mps" else torch.float32
 
 
 def check_reduction(reduction: str) -> None:
@@ -90,7 +108,7 @@ def check_reduction(reduction: str) -> None:
 
 def _relative_distances(embeddings: Tensor) -> Tensor:
     """Distances [N, N] over their mean, in float32 or better; zeros where there is no distance."""
-    squares = squared_distances(embeddings)
+    squares = _relative_squares(embeddings)
     apart = squares > 0
     # two steps: the root's derivative at 0 is infinite, and infinity times 0 is not a number
     distances = torch.where(apart, torch.where(apart, squares, 1.0).sqrt(), 0.0)
