@@ -16,8 +16,9 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,16 @@ from ltr.configuration.check import checked
 from ltr.configuration.overrides import composed, unread
 from ltr.configuration.pages import canonical_json
 from ltr.configuration.tables import TableRow, chosen_rows, narrowed
-from ltr.configuration.targets import instantiate
 from ltr.console import plain_warnings
+from ltr.data.packed import read_source
 from ltr.data.source import Source
-from ltr.errors import ConfigError, Interrupted
+from ltr.errors import ConfigError, Interrupted, LtrError
 from ltr.report.collect import read_run
 from ltr.report.figures import draw
 from ltr.report.published import markdown, write_between_markers
 from ltr.report.published_lines import Entry
 from ltr.runs.cost import PlannedRun, cost_lines
+from ltr.runs.finished import standing
 from ltr.runs.interrupt import StopRequest, stop_request
 from ltr.runs.plan import NeedsValidation
 from ltr.runs.processes import Task, run_tasks, train_command
@@ -58,6 +60,7 @@ class Job:
     config: dict[str, Any]
     trial: int | None = None  # of an open-set data set, where --trials is given
     planned: PlannedRun | None = None  # None where there is nothing to do, or nothing that can be done
+    is_lost: bool = False  # its result cannot be held against its data, which cannot be read
 
     @property
     def label(self) -> str:
@@ -70,7 +73,7 @@ class Job:
 
     @property
     def is_finished(self) -> bool:
-        return (self.directory / RESULT).is_file()
+        return not self.is_lost and (self.directory / RESULT).is_file()
 
 
 def parsed(argv: Sequence[str]) -> argparse.Namespace:
@@ -112,8 +115,10 @@ def reproduce(arguments: argparse.Namespace, console: Console, request: StopRequ
     failed: dict[str, str] = {}
     jobs = jobs_of(rows, arguments, failed)
     selected = [job for job in jobs if job.row in wanted]
+    sources: dict[str, Source] = {}
+    look_at_finished(jobs, sources, failed, console)
     finished = sum(job.is_finished for job in selected)
-    left_out = plan(selected, failed)
+    left_out = plan(selected, sources, failed)
     to_do = [job for job in selected if job.planned is not None]
     console.print(f"{' '.join(arguments.tables)}: {len(selected)} runs, {finished} finished before, {len(to_do)} to do")
     for line in cost_lines([job.planned for job in to_do if job.planned], request) if to_do else []:
@@ -177,24 +182,42 @@ def jobs_of(rows: Sequence[TableRow], arguments: argparse.Namespace, failed: dic
     return sorted(jobs, key=lambda job: job.config["seed"])
 
 
-def plan(jobs: Sequence[Job], failed: dict[str, str]) -> dict[str, str]:
-    """Plan the jobs that are not finished; returns the rows that need validation images and have none, and why.
+def source_of(job: Job, sources: dict[str, Source]) -> Source:
+    """The job's data set, read once whatever the number of rows."""
+    page = job.config["dataset"]
+    key = canonical_json([page["source"], page.get("packed")])
+    if key not in sources:
+        sources[key] = read_source(page)
+    return sources[key]
 
-    A data set is read once, whatever the number of rows.
+
+def _read(job: Job, sources: dict[str, Source], page: Mapping[str, Any]) -> Source:
+    return source_of(job, sources)
+
+
+def look_at_finished(jobs: Sequence[Job], sources: dict[str, Source], failed: dict[str, str], console: Console) -> None:
+    """Find the result of every job; a result on data that have changed since is none of the table's.
+
+    A job whose data cannot be read any more has failed; its result stays where it is.
     """
-    sources: dict[str, Source] = {}
+    for job in jobs:
+        try:
+            job.config = standing(job.config, console.print, read=partial(_read, job, sources)).config
+        except LtrError as error:
+            failed[job.label] = in_a_line(error)
+            job.is_lost = True
+
+
+def plan(jobs: Sequence[Job], sources: dict[str, Source], failed: dict[str, str]) -> dict[str, str]:
+    """Plan the jobs that are not finished; returns the rows that need validation images and have none, and why."""
     left_out: dict[str, str] = {}
     for job in jobs:
-        if job.is_finished:
+        if job.is_finished or job.is_lost:
             continue
         try:
-            page = job.config["dataset"]["source"]
-            key = canonical_json(page)
-            if key not in sources:
-                sources[key] = instantiate(page)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the run itself says them
-                job.planned = PlannedRun.of(job.config, sources[key])
+                job.planned = PlannedRun.of(job.config, source_of(job, sources))
         except NeedsValidation as error:
             left_out[job.row.page] = in_a_line(error)
         except Interrupted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from ltr.console import plain_warnings
 from ltr.errors import TrainingError
 from ltr.report.figures import draw
 from ltr.report.table import plain_table, result_table
+from ltr.runs.finished import standing
 from ltr.runs.launch import carry_out_in
 from ltr.runs.place import must_be_started, place_in
-from ltr.runs.result import Outcome, finished_before
+from ltr.runs.result import Outcome
 from ltr.sweeps import in_sweep, job_overrides
 
 
@@ -30,11 +32,17 @@ def carry_out(config: Mapping[str, Any], console: Console, arguments: Callable[[
     with plain_warnings():
         place = place_in(os.environ)
         # what several processes do is for the first of them to decide
-        outcome = finished_before(config) if place is None else None
-        if outcome is None and must_be_started(config) and config["stages"] != "plan":
+        starts_others = must_be_started(config) and config["stages"] != "plan"
+        outcome, source = None, None
+        if place is None:
+            looked = standing(config, _quiet if starts_others else partial(_say, console), read=_reader())
+            config, outcome, source = looked.config, looked.outcome, looked.source
+        if outcome is None and starts_others:
+            source = None  # each of them reads it
             carry_out_in(config["trainer"]["devices"], arguments())
             # the first of them has shown it
-            return replace(finished_before({**config, "resume": "auto"}) or _nothing(), reused=False)
+            finished = standing({**config, "resume": "auto"}, _quiet).outcome
+            return replace(finished or _nothing(), reused=False)
         if outcome is None:
             from ltr.runs import group
             from ltr.runs.runner import run
@@ -43,12 +51,20 @@ def carry_out(config: Mapping[str, Any], console: Console, arguments: Callable[[
                 if not group.is_first():
                     console = Console(quiet=True)
                 outcome = run(
-                    config, overrides, console, read=_reader(), draw=lambda run_dir: _figures(run_dir, config)
+                    config, overrides, console, source, _reader(), draw=lambda run_dir: _figures(run_dir, config)
                 )
         if outcome.reused:
             console.print("finished before (resume=never runs it again)", highlight=False)
         show(outcome, config, console)
     return outcome
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def _quiet(text: str) -> None:
+    """Nothing: the processes that are started say it."""
 
 
 def _nothing() -> Outcome:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import reproduce as script
+from ltr.data.source import fixed_content
 from ltr.data.sources import digits as digits_module
 from ltr.errors import Interrupted
 
@@ -113,7 +114,11 @@ def test_neither_tables_nor_published_numbers_reach_what_a_run_writes(finished):
 
 
 def test_finished_runs_are_taken_and_nothing_is_measured(reproduce, finished, monkeypatch):
-    monkeypatch.setattr(digits_module, "digits", None)  # not even the data are read
+    def unread():
+        raise AssertionError("data whose content is fixed are not read again")
+
+    unread.__module__ = digits_module.__name__
+    monkeypatch.setattr(digits_module, "digits", fixed_content(unread))
     done = reproduce("small", "--outputs", finished)
     assert done.code == 0, done.err
     assert "small: 3 runs, 3 finished before, 0 to do" in done.out

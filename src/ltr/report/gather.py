@@ -143,7 +143,7 @@ def finished_runs(folders: Sequence[Path]) -> Found:
 
 def _told_apart_by_data(runs: list[Finished]) -> list[Finished]:
     """Runs whose labels or files were changed between two seeds are groups of their own, and say what differs."""
-    groups = groups_by_data([(run.group, run.data.get("fingerprint")) for run in runs])
+    groups = groups_by_data([(run.group, run.data, run.config) for run in runs])
     return [
         run
         if run.group == group
@@ -183,7 +183,7 @@ def _reduced(path: Path, configs: dict[str, dict[str, Any]]) -> Finished:
     values = any("=" in str(row.get("variant", "")) for row in rows)
     return Finished(
         path,
-        configs.setdefault(group, config),
+        configs.setdefault(group + config.get(_DATA, ""), config),
         seed if isinstance(seed, int) else 0,
         group,
         result.get("run_hash") or _digest([group, seed, str(path)]),
@@ -198,19 +198,27 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def groups_by_data(runs: Sequence[tuple[str, str | None]]) -> list[str]:
+def groups_by_data(
+    runs: Sequence[tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]],
+) -> list[str]:
     """Which runs may be averaged: those of one group hash, as long as they were not made on different data.
 
     Args:
-        runs: the group hash of each, and the fingerprint of the data that it read (None where it kept none).
+        runs: of each its group hash, and ``data`` and ``config`` of its result. A run whose directory's usual name was
+            taken by one on other data says so in its configuration; a run of an older version knows no fingerprint.
 
     Returns:
         A name for each run's group; the group hash itself where a group knows of one fingerprint at most.
     """
     known: dict[str, set[str]] = {}
-    for group, data in runs:
-        known.setdefault(group, set()).update([data] if data else [])
-    return [group if len(known[group]) < 2 else _digest([group, data]) for group, data in runs]
+    for group, data, config in runs:
+        fingerprint = (data or {}).get("fingerprint")
+        known.setdefault(group, set()).update(
+            [fingerprint] if fingerprint else [], ["earlier"] if _DATA in config else []
+        )
+    return [
+        group if len(known[group]) < 2 else _digest([group, (data or {}).get("fingerprint")]) for group, data, _ in runs
+    ]
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:

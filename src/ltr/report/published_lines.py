@@ -178,7 +178,7 @@ def lines_of(entries: Iterable[Entry]) -> list[Line]:
 
 def _groups(runs: Sequence[Run]) -> list[str]:
     return groups_by_data(
-        [(str(run.result.get("group_hash")), run.result.get("data", {}).get("fingerprint")) for run in runs]
+        [(str(run.result.get("group_hash")), run.result.get("data"), run.result["config"]) for run in runs]
     )
 
 

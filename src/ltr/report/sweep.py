@@ -123,9 +123,7 @@ def _trial(job: Job) -> Any:
 
 def _groups(jobs: Sequence[Job]) -> list[str]:
     results = [job.result or {} for job in jobs]
-    return groups_by_data(
-        [(result.get("group_hash", ""), (result.get("data") or {}).get("fingerprint")) for result in results]
-    )
+    return groups_by_data([(one.get("group_hash", ""), one.get("data"), one.get("config", {})) for one in results])
 
 
 def _setting(job: Job, trials: Collection[Any], group: str) -> Any:

@@ -76,6 +76,7 @@ def write_evaluation(
 def _data(found: Judgement) -> dict[str, Any]:
     split = found.split
     return {
+        "fingerprint": found.fingerprint,
         "split": split.name,
         "split_digest": split.digest(),
         "val_rule": split.val_rule,

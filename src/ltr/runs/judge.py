@@ -78,6 +78,7 @@ class Judgement:
     device: torch.device
     precision: str
     note: str = ""
+    fingerprint: str = ""  # of the data
 
 
 @dataclass
@@ -236,6 +237,7 @@ def _judge(candidate: Candidate, part: str, data: Data) -> Judgement:
         device,
         precision,
         found.note,
+        found.source.fingerprint,
     )
 
 

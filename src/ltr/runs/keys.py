@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ltr.configuration.own_code import identities, own_code
 from ltr.configuration.pages import digest, without_private
 from ltr.errors import CheckpointError
 from ltr.files import checkpoint_file, file_digest
@@ -43,6 +44,7 @@ def stage_spec(
     facts: DataFacts,
     parent_keys: Mapping[str, str],
     conduct: Mapping[str, Any] | None = None,
+    makers: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything that determines a stage's outcome, as plain data.
 
@@ -50,6 +52,10 @@ def stage_spec(
     select the weights or are computed with. How a training is carried out (`conduct_of`) is, because the order in which
     gradients are summed is; a computation is carried out by one process in any case.
     A network that is taken from a checkpoint is determined by the file's content alone.
+
+    Args:
+        makers: pages that the stage was made by and that its own settings do not hold (`makers_of`). Where these, the
+            settings or the stage's class name code outside ltr, the identity of that code is part of the key.
     """
     if stage.checkpoint is not None:
         return {"checkpoint": file_digest(checkpoint_file(Path(stage.checkpoint)))}
@@ -82,9 +88,37 @@ def stage_spec(
     if stage.of_source:
         for key in ("seed", "train", "label_map"):
             del spec[key]
+    code = own_code([settings, spec["options"], makers or {}]) | identities(_modules_of(stage.target))
+    if code:
+        spec["code"] = code
     for part in stage.reads:
         spec[part] = array_digest(getattr(split, part))
     return spec
+
+
+def _modules_of(target: Any) -> list[str]:
+    """The modules of a class and of those that it derives from; of a function its own."""
+    classes = getattr(target, "__mro__", (target,))
+    return [str(getattr(one, "__module__", "")) for one in classes]
+
+
+def makers_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The pages whose code a stage depends on beside its settings: what lists the stages, and what gives the data."""
+    return {"method": config["method"], "dataset": config["dataset"]}
+
+
+def with_code(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with the identity of the code outside ltr that it names as ``code``; unchanged without any.
+
+    It is found once, when a command begins: an edit while the run is at work changes neither what runs nor its name.
+    """
+    code = own_code(config) if "code" not in config else {}
+    return {**config, "code": code} if code else dict(config)
+
+
+def with_data(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
+    """The configuration of a run whose usual directory holds the result of the same command on other data."""
+    return {**config, "data": {"fingerprint": fingerprint}}
 
 
 def conduct_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,5 +187,9 @@ def run_hash(config: Mapping[str, Any]) -> str:
 
 
 def group_hash(config: Mapping[str, Any]) -> str:
-    """The run's identity without its seed: runs that are averaged share it."""
-    return digest({key: value for key, value in run_identity(config).items() if key != "seed"})
+    """The run's identity without its seed: runs that are averaged share it.
+
+    Data that were changed are told apart by the fingerprint in each result, for a seed that was run on the new data
+    alone has its usual identity.
+    """
+    return digest({key: value for key, value in run_identity(config).items() if key not in ("seed", "data")})

@@ -20,7 +20,7 @@ from ltr.errors import ConfigError
 from ltr.methods.stage import DataFacts, Method, Settings, Stage
 from ltr.runs.device import check_strategy, resolve_device, resolve_precision
 from ltr.runs.image_size import check_backbones, check_configured_size
-from ltr.runs.keys import conduct_of, stage_key, stage_spec
+from ltr.runs.keys import conduct_of, makers_of, stage_key, stage_spec
 from ltr.runs.parts import check_plan
 from ltr.runs.protocols import check_method, protocols_of
 
@@ -93,7 +93,7 @@ def plan_of(
     if config["trainer"]["auto_accumulate"]:
         for stage in stages:
             check_plan(stage, facts)
-    keys = plan_keys(stages, config["seed"], found, split, facts, conduct_of(config))
+    keys = plan_keys(stages, config["seed"], found, split, facts, conduct_of(config), makers_of(config))
     return RunPlan(device, precision, method, found, split, facts, stages, keys)
 
 
@@ -179,11 +179,13 @@ def plan_keys(
     split: Split,
     facts: DataFacts,
     conduct: Mapping[str, Any] | None = None,
+    makers: Mapping[str, Any] | None = None,
 ) -> dict[str, tuple[str, dict[str, Any]]]:
     """Key and specification of every stage, parents first.
 
     Args:
         conduct: of trainings, see `ltr.runs.keys.conduct_of`.
+        makers: see `ltr.runs.keys.makers_of`.
 
     Raises:
         ConfigError: a stage names a parent that does not stand before it, or needs images that the split has not.
@@ -199,7 +201,7 @@ def plan_keys(
                     f"before it stand: {', '.join(keys) or 'none'}"
                 )
         _check_parts(stage, split)
-        spec = stage_spec(stage, seed, source, split, facts, keys, conduct)
+        spec = stage_spec(stage, seed, source, split, facts, keys, conduct, makers)
         keys[stage.name] = stage_key(spec)
         planned[stage.name] = (keys[stage.name], spec)
     return planned

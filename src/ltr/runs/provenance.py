@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from ltr.configuration.own_code import source_files
 
 PACKAGES = (
     "ltr",
@@ -36,11 +41,20 @@ def versions() -> dict[str, str | None]:
     return {name: version(name) for name in PACKAGES}
 
 
+@functools.cache
 def code_state() -> dict[str, Any]:
-    """Commit and dirty flag of the checkout that this package runs from; both None for an installed package."""
+    """Commit and dirty flag of the checkout that this package runs from, and a digest of the package's source.
+
+    The first two are None for an installed package. All are those of the process's first look: what it runs.
+    """
     root = Path(__file__).resolve().parents[3]
+    digest = hashlib.sha256()
+    for name, content in source_files(Path(__file__).resolve().parents[1]):
+        digest.update(repr((name, len(content))).encode())
+        digest.update(content)
+    source = {"source": digest.hexdigest()[:16]}
     if not (root / ".git").exists():
-        return {"commit": None, "dirty": None}
+        return {"commit": None, "dirty": None, **source}
 
     def git(*arguments: str) -> str | None:
         try:
@@ -52,7 +66,31 @@ def code_state() -> dict[str, Any]:
         return done.stdout.strip() if done.returncode == 0 else None
 
     status = git("status", "--porcelain")
-    return {"commit": git("rev-parse", "HEAD") or None, "dirty": None if status is None else bool(status)}
+    return {"commit": git("rev-parse", "HEAD") or None, "dirty": None if status is None else bool(status), **source}
+
+
+def differs(then: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str | None:
+    """In words, with which other code of ltr something was made; None where it was this code, or nobody knows.
+
+    Uncommitted changes are said too: which they were cannot be told.
+
+    Args:
+        then: `code_state` of what is looked at; None where it was not kept.
+        now: `code_state` of this process.
+    """
+    if not then:
+        return None
+    is_same_source = then.get("source") == now["source"]
+    is_clean = then.get("commit") == now["commit"] and not then.get("dirty") and not now["dirty"]
+    if is_clean and is_same_source:
+        return None
+    return f"{_named(then)}; this is {_named(now)}{'; the source of ltr is the same' if is_same_source else ''}"
+
+
+def _named(code: Mapping[str, Any]) -> str:
+    if code.get("commit") is None:
+        return f"source {code.get('source') or 'unknown'}"
+    return f"commit {str(code['commit'])[:10]}{' with uncommitted changes' if code.get('dirty') else ''}"
 
 
 def provenance(device: str, precision: str) -> dict[str, Any]:

@@ -57,18 +57,6 @@ class Outcome:
     reused: bool = False  # the result was there already
 
 
-def finished_before(config: Mapping[str, Any]) -> Outcome | None:
-    """The run's result if it is there already and may be taken; with ``resume=never`` it is thrown away."""
-    directory = run_directory(config)
-    if config["stages"] == "plan":
-        return None
-    if config["resume"] == "never":
-        (directory / RESULT).unlink(missing_ok=True)
-        return None
-    result = read_result(directory)
-    return None if result is None else Outcome(directory, result, reused=True)
-
-
 def write_start(directory: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """What is known before anything is trained: the resolved configuration and the command's overrides."""
     directory.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ltr.runs.device import device_name, keep_freed_memory
 from ltr.runs.evaluate import Judged, evaluate, examples_of
 from ltr.runs.failures import explained, out_of_memory_judging
 from ltr.runs.image_size import resized_for
+from ltr.runs.finished import Standing, standing
 from ltr.runs.interrupt import StopRequest, requeue, stop_request
 from ltr.runs.kept_for_pictures import keep_for_pictures
 from ltr.runs.loggers import RunLoggers
@@ -34,7 +36,6 @@ from ltr.runs.protocols import headline_metric, parts_judged, protocols_of
 from ltr.runs.provenance import provenance
 from ltr.runs.result import (
     Outcome,
-    finished_before,
     result_rows,
     run_directory,
     write_arrays,
@@ -75,17 +76,25 @@ def run(
     if mistakes:
         raise ConfigError("\n".join(["the configuration does not fit the code:", *(f"  {m}" for m in mistakes)]))
     _check_processes(config)
-    finished: list[Outcome | None] = []
+    looked: list[Standing] = []
 
-    def is_finished() -> bool:
-        finished.append(finished_before(config))
-        return finished[0] is not None
+    def look() -> dict[str, Any]:
+        looked.append(standing(config, partial(_say, console), source, read))
+        told = {key: looked[0].config[key] for key in ("code", "data") if key in looked[0].config}
+        return {"told": told, "finished": looked[0].outcome is not None}
 
-    if group.decided(is_finished):
-        return (finished[0] if finished else None) or Outcome(run_directory(config), None, reused=True)
+    found = group.decided(look)
+    config = {**config, **found["told"]}
+    if found["finished"]:
+        return (looked[0].outcome if looked else None) or Outcome(run_directory(config), None, reused=True)
+    source = looked[0].source if looked else source
     # what gives out between stages, or in a stage that trains nothing, is told as well
     with stop_request() as request, explained("the run", lambda: "out of memory. Lower batch_size"):
         return _Run(config, overrides, console, request, lambda: plan_of(config, source, read), draw).carry_out()
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def _check_processes(config: Mapping[str, Any]) -> None:
@@ -223,6 +232,8 @@ class _Run:
             f"{images} images, {self.facts.num_classes} classes; {where}\n"
             f"  {self.directory}"
         )
+        for package, identity in self.config.get("code", {}).items():
+            self.say(f"  code outside ltr: {package} ({identity})")
 
     def _start(self) -> None:
         """Make the run directory, once nothing is left that a check could refuse."""
@@ -322,16 +333,24 @@ class _Run:
             if output.arrays:
                 link_or_copy(folder / ARRAYS, self.directory / "artifacts" / f"{output.name}.npz")
         about = provenance(device_name(self.device), self.precision)
+        about["code"] = {**about["code"], "own": self.config.get("code", {})}
+        about |= {"stored_stages": self.stages.made_by} if self.stages.made_by else {}
         about |= {"processes": group.size()}
         micro = {output.name: output.micro_batch for output in outputs.values() if output.micro_batch}
         about |= {"micro_batch": micro} if micro else {}
-        about |= {"seed": self.config["seed"], "split": self.split.name, "split_digest": self.split.digest()}
+        about |= {
+            "data": self.source.fingerprint,
+            "seed": self.config["seed"],
+            "split": self.split.name,
+            "split_digest": self.split.digest(),
+        }
         write_json(self.directory / "provenance.json", {**about, "seconds": round(seconds, 3)})
         stages = [
             {"name": o.name, "key": o.key, "status": "reused" if o.reused else "trained", "seconds": o.seconds}
             for o in outputs.values()
         ]
         data = {
+            "fingerprint": self.source.fingerprint,
             "split": self.split.name,
             "split_digest": self.split.digest(),
             "val_rule": self.split.val_rule,

@@ -31,12 +31,14 @@ from ltr.runs.interrupt import StopRequest
 from ltr.runs.parts import check_network
 from ltr.runs.plan import image_shape
 from ltr.runs.protocols import headline_metric, selecting_protocol
+from ltr.runs.provenance import code_state, differs
 from ltr.runs.result import write_arrays
 from ltr.runs.single_images import join_single_images
 from ltr.runs.store import StageStore
 from ltr.runs.train import Surroundings, Trained, Watched, train_stage
 
 ARRAYS = "arrays.npz"
+_KEPT = ("seconds", "micro_batch", "code")  # of a stage's record, what a run wants to know of it
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -70,6 +72,7 @@ class Stages:
     loggers: Callable[[str], list[Any]]  # for the epochs of a stage, by its name
     started: Callable[[], None]
     images: Any = field(default=None, init=False)
+    made_by: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)  # the code of stages that were stored
 
     def obtain(self, stage: Stage, key: str, spec: Mapping[str, Any], before: Mapping[str, StageOutput]) -> StageOutput:
         """The finished stage of this key: from the store, else trained now and stored.
@@ -89,18 +92,19 @@ class Stages:
             def look() -> dict[str, Any] | None:
                 held.enter_context(self.store.locked(key, stage.name))
                 record = self.store.record(key)
-                return None if record is None else {name: record.get(name) for name in ("seconds", "micro_batch")}
+                return None if record is None else {name: record.get(name) for name in _KEPT}
 
             stored = group.decided(look)
             reused = stored is not None or stage.checkpoint is not None
             if stage.checkpoint is not None:
                 self._check_checkpoint(stage, Path(stage.checkpoint))
             if stored is not None:
-                self.console.print(f"{stage.name}: stored stage {key[:12]}", highlight=False)
+                self._tell_reuse(stage.name, key, stored.pop("code"))
                 made = Trained(**stored)
             else:
                 made = self._make(stage, folder, parents, prepared if trains else None)
-                finished: dict[str, Any] = {"name": stage.name}
+                finished: dict[str, Any] = {"name": stage.name, "code": code_state()}
+                finished |= {"begun_by": made.begun_by} if made.begun_by else {}
                 finished |= {"micro_batch": made.micro_batch} if made.micro_batch else {}
                 group.decided(lambda: bool(self.store.finish(key, spec, made.seconds, finished)))
                 self.request.check(f"stopped after stage '{stage.name}'")
@@ -121,6 +125,14 @@ class Stages:
 
     def _say(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    def _tell_reuse(self, name: str, key: str, code: Mapping[str, Any] | None) -> None:
+        """Say that a stage is taken from the store, and by which other code it was made."""
+        other = differs(code, code_state())
+        made = f", made by {other}" if other else ""
+        self.console.print(f"{name}: stored stage {key[:12]}{made}", highlight=False, soft_wrap=True)
+        if code:
+            self.made_by[name] = dict(code)
 
     def _make(
         self,

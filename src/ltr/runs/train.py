@@ -30,6 +30,7 @@ from ltr.runs.guards import FiniteGuard, SkipNonfinite, StopOnSignal
 from ltr.runs.interrupt import StopRequest
 from ltr.runs.parts import InParts
 from ltr.runs.progress import TrainingProgress
+from ltr.runs.provenance import code_state, differs
 from ltr.runs.strategies import in_processes
 from ltr.runs.watch import Watch
 
@@ -62,10 +63,12 @@ class Trained:
     Attributes:
         seconds: spent on it, by this run and by those that it continued.
         micro_batch: images that went through the network at once in the end, where that was less than a batch.
+        begun_by: the code of ltr that trained the beginning, where it was another.
     """
 
     seconds: float
     micro_batch: int | None = None
+    begun_by: Mapping[str, Any] | None = None
 
 
 class TrainingState:
@@ -105,6 +108,9 @@ class SaveState(pl.Callback):
         self.state = state
         self.every = every_n_epochs
 
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        checkpoint["code"] = code_state()  # whoever goes on from here may be another version
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if (trainer.current_epoch + 1) % self.every == 0 and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
             self.state.save(trainer)
@@ -134,11 +140,17 @@ def train_stage(
     state = TrainingState(folder / "state", say)
     if around.config["compile"]:
         module.backbone.compile()
+    begun_by = None
     resume_from = _path(group.decided(lambda: str(state.newest() or "")))
     if resume_from is not None:
         epoch, batch = _position(resume_from)
         data.start_at(epoch, batch)
         say(f"{stage.name}: going on in epoch {epoch + 1}, batch {batch + 1} of a run that was stopped", soft_wrap=True)
+        begun_by = read_checkpoint(resume_from).get("code")
+        if other := differs(begun_by, code_state()):
+            say(f"{stage.name}: its beginning was trained by {other}", soft_wrap=True, highlight=False)
+        else:
+            begun_by = None
     trainer, log = _trainer(stage, module, data, folder, state, around, watched)
     parts = trainer.fit_loop.epoch_loop.automatic_optimization
 
@@ -160,7 +172,8 @@ def train_stage(
     if group.is_first():
         _hand_on(stage, module, state, folder, around.config["dataset"])
     seconds = group.decided(lambda: log.total_seconds)
-    return Trained(seconds, parts.micro_batch if isinstance(parts, InParts) and parts.halved else None)
+    micro_batch = parts.micro_batch if isinstance(parts, InParts) and parts.halved else None
+    return Trained(seconds, micro_batch, begun_by)
 
 
 def _out_of_memory(stage: Stage, micro_batch: int | None) -> str:

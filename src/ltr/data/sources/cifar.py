@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ltr.data.source import Source
+from ltr.data.source import Source, fixed_content
 from ltr.errors import DataError
 
 OFFICIAL_IMAGES = 60_000
 
 
+@fixed_content
 def cifar10(*, root: str, download: bool = False) -> Source:
     """CIFAR-10: 50,000 training and 10,000 test images, 32x32 RGB, 10 classes.
 
@@ -33,6 +34,7 @@ def cifar10(*, root: str, download: bool = False) -> Source:
     return _read("cifar10", CIFAR10, root, download)
 
 
+@fixed_content
 def cifar100(*, root: str, download: bool = False) -> Source:
     """CIFAR-100 with its 100 fine labels: 50,000 training and 10,000 test images, 32x32 RGB.
 

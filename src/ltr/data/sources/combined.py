@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ltr.data.source import Source
+from ltr.data.source import Source, fixed_content
 from ltr.data.sources import cifar
 from ltr.errors import DataError
 
@@ -33,6 +33,7 @@ def combine(name: str, first: Source, second: Source, *, part: str = "test") -> 
     )
 
 
+@fixed_content
 def cifar10_and_cifar100(*, root: str, download: bool = False) -> Source:
     """CIFAR-10 with CIFAR-100's test images behind it: 70,000 images, 110 classes.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ltr.data.archives import Archive, fetch
-from ltr.data.source import ImageFiles, Source
+from ltr.data.source import ImageFiles, Source, fixed_content
 from ltr.data.sources.checks import checked_files, dataset_folder, refuse_empty, require, warn_if_partial
 from ltr.errors import DataError
 
@@ -26,6 +26,7 @@ AIRCRAFT_ARCHIVE = Archive(
 LEVELS = ("family", "manufacturer")
 
 
+@fixed_content
 def svhn(*, root: str, download: bool = False) -> Source:
     """SVHN (Netzer et al. 2011): 73,257 training and 26,032 test images, 32x32 RGB, 10 digits. ``extra`` is left out.
 

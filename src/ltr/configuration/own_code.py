@@ -1,0 +1,147 @@
+"""Identity of the code outside ltr that a configuration names: a version for what is installed, else a digest.
+
+A package from a registry (below ``site-packages`` or ``dist-packages``) counts by its version. Everything else counts
+by the content of its source files: of the whole top-level package that a target lies in, and of the modules outside
+``site-packages`` that its files import. Data files beside the code take no part.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ltr.configuration.pages import mappings
+
+OURS = ("ltr", "torch", "torchvision", "timm")  # their versions stand in a run's provenance
+_SOURCE = (".py", ".pyx", ".so", ".pyd")
+_INSTALLED = ("site-packages", "dist-packages")
+_DIGITS = 16
+
+# by top-level name: the module object that was loaded then, and its identity. What runs is the code as it was loaded,
+# so the identity of a loaded module does not follow an edit of its file
+_known: dict[str, tuple[object, str]] = {}
+
+
+def own_code(node: Any) -> dict[str, str]:
+    """The identity of every top-level package outside ltr that a ``_target_`` at or below ``node`` names."""
+    return identities(_top_levels(node))
+
+
+def identities(names: Iterable[str]) -> dict[str, str]:
+    """The identity of each top-level package of these dotted names that is not ltr's, torch's or Python's own."""
+    tops = {name.partition(".")[0] for name in names}
+    return {top: _identity(top) for top in sorted(tops) if _is_own(top)}
+
+
+def _top_levels(node: Any) -> Iterator[str]:
+    for _, page in mappings(node):
+        if isinstance(page.get("_target_"), str):
+            yield page["_target_"]
+
+
+def _is_own(top: str) -> bool:
+    return bool(top) and top not in OURS and top not in sys.stdlib_module_names
+
+
+def _identity(top: str) -> str:
+    loaded = sys.modules.get(top)
+    if top in _known and (_known[top][0] is loaded or _known[top][0] is None):
+        if _known[top][0] is None and loaded is not None:
+            _known[top] = (loaded, _known[top][1])  # loaded since, by the command that asked before
+        return _known[top][1]
+    places = _places(top)
+    identity = _version(top) if any(set(_INSTALLED) & set(place.parts) for place in places) else None
+    _known[top] = (loaded, identity or _digest(top))
+    return _known[top][1]
+
+
+def _places(top: str) -> list[Path]:
+    """The file or the folders of a top-level module or package; [] where it has none (it was typed in, say)."""
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):  # a module that is loaded without a specification, such as a script
+        file = getattr(sys.modules.get(top), "__file__", None)
+        return [Path(file).absolute()] if file else []
+    if spec is None:
+        return []
+    if spec.submodule_search_locations is not None:
+        return [Path(folder).absolute() for folder in spec.submodule_search_locations]
+    return [Path(spec.origin).absolute()] if spec.origin and os.path.isfile(spec.origin) else []
+
+
+def _version(top: str) -> str | None:
+    found = metadata.packages_distributions().get(top)
+    return metadata.version(found[0]) if found else None
+
+
+def _digest(top: str) -> str:
+    """Hexadecimal digits of the SHA-256 over the source of a package and of what it imports from outside
+    ``site-packages``."""
+    digest = hashlib.sha256()
+    waiting, seen = [top], {top}
+    while waiting:
+        name = waiting.pop(0)
+        imported: set[str] = set()
+        for place in _places(name):
+            for relative, content in source_files(place):
+                digest.update(repr((name, relative, len(content))).encode())
+                digest.update(content)
+                if relative.endswith(".py"):
+                    imported |= _imports(content)
+        new = sorted(one for one in imported - seen if _is_own(one) and _is_edited_here(one))
+        seen |= set(new)
+        waiting += new
+    return digest.hexdigest()[:_DIGITS] if any(map(_places, seen)) else "unknown"
+
+
+def _is_edited_here(top: str) -> bool:
+    places = _places(top)
+    return bool(places) and not any(set(_INSTALLED) & set(place.parts) for place in places)
+
+
+def source_files(place: Path) -> Iterator[tuple[str, bytes]]:
+    """(relative name, content) of a module's file, or of all source files of a package's folder, in order.
+
+    Hidden folders, caches and virtual environments are passed over; so is a file that cannot be read.
+    """
+    if place.is_file():
+        yield place.name, place.read_bytes()
+        return
+    for folder, below, files in os.walk(place):
+        below[:] = sorted(
+            name
+            for name in below
+            if not name.startswith((".", "__pycache__"))
+            and not os.path.isfile(os.path.join(folder, name, "pyvenv.cfg"))
+        )
+        for name in sorted(files):
+            path = Path(folder, name)
+            if path.suffix in _SOURCE and path.is_file():
+                yield path.relative_to(place).as_posix(), path.read_bytes()
+
+
+def _imports(content: bytes) -> set[str]:
+    """The top-level names that a file imports; none of a file that is no Python (importing it will say so)."""
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError):
+        return set()
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def changed_code(then: Mapping[str, str] | None, now: Mapping[str, str]) -> list[str]:
+    """The packages outside ltr whose identity is another one than ``then`` (None: not known, so none)."""
+    return [] if then is None else sorted(top for top in {*then, *now} if then.get(top) != now.get(top))

@@ -1,0 +1,114 @@
+"""Whether a run is finished already, on the data that it would read today."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ltr.configuration.targets import instantiate, locate
+from ltr.data.packed import read_source
+from ltr.data.source import Source
+from ltr.errors import DataError
+from ltr.runs.keys import with_code, with_data
+from ltr.runs.result import RESULT, Outcome, read_result, run_directory
+from ltr.runs.store import RECORD
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What there is of a run before it begins.
+
+    Attributes:
+        config: its configuration with the identity of code outside ltr, and that of the data where the usual directory
+            holds the result of the same command on other data.
+        outcome: the result, where there is one that may be taken.
+        source: the data, where they had to be read.
+    """
+
+    config: dict[str, Any]
+    outcome: Outcome | None = None
+    source: Source | None = None
+
+
+def standing(
+    config: Mapping[str, Any],
+    say: Callable[[str], None],
+    source: Source | None = None,
+    read: Callable[[Mapping[str, Any]], Source] = instantiate,
+) -> Standing:
+    """Look for the run's result; with ``resume=never`` the one of today's data is thrown away.
+
+    A result is taken if it was made on data of the same fingerprint as today's. For that the source is read again:
+    labels, paths and sizes of image files, or arrays; data whose content is fixed by their digests are not. Else the
+    difference is said, and the run has a directory of its own, so that the result of before stays.
+
+    Args:
+        say: prints a line.
+        source: of ``config``, where it has been read already.
+        read: the page of a source to the source.
+
+    Raises:
+        DataError: a result that cannot be read, or data that cannot.
+    """
+    named = with_code(config)
+    directory = run_directory(named)
+    if config["stages"] == "plan" or (result := read_result(directory)) is None:
+        return Standing(named, source=source)
+    if "data" not in named:
+        source = _today(named["dataset"], source, read, directory)
+        before = fingerprint_of(result, Path(config["paths"]["stages"]))
+        if source is not None and before is None:
+            say(f"the run in {directory} did not keep the fingerprint of its data: taken without comparing them")
+        elif source is not None and before != source.fingerprint:
+            named = with_data(named, source.fingerprint)
+            say(
+                f"the data have changed since the run in {directory} was finished (labels, classes or files; "
+                f"fingerprint {str(before)[:12]} then, {source.fingerprint[:12]} now). Its result stays there; the run "
+                f"on today's data is {run_directory(named)}"
+            )
+            directory = run_directory(named)
+            result = read_result(directory)
+    if config["resume"] == "never":
+        (directory / RESULT).unlink(missing_ok=True)
+        return Standing(named, source=source)
+    return Standing(named, None if result is None else Outcome(directory, result, reused=True), source)
+
+
+def _today(
+    dataset: Mapping[str, Any],
+    source: Source | None,
+    read: Callable[[Mapping[str, Any]], Source],
+    directory: Path,
+) -> Source | None:
+    """The source as it can be read now; None where its content cannot have changed."""
+    if source is not None:
+        return source
+    if dataset.get("packed") is None and getattr(locate(dataset["source"]["_target_"]), "fixed_content", False):
+        return None
+    try:
+        return read_source(dataset, read)
+    except DataError as error:
+        raise DataError(
+            f"{error}\nThe run of this command on the data of before is finished and stays in {directory}"
+        ) from error
+
+
+def fingerprint_of(result: Mapping[str, Any], stages: Path) -> str | None:
+    """The fingerprint of the data that a result was made on; None where nothing has kept it.
+
+    Args:
+        stages: the store, whose records know it for the runs of older versions.
+    """
+    kept = (result.get("data") or {}).get("fingerprint")
+    if kept is not None:
+        return str(kept)
+    for stage in result.get("stages") or []:
+        try:
+            record = json.loads((stages / str(stage["key"]) / RECORD).read_text(encoding="utf-8"))
+            return str(record["spec"]["source"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None

@@ -1,0 +1,202 @@
+"""A finished run is taken again only with the data and the code that it was made with."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ltr.report.gather import finished_runs
+from ltr.runs import provenance, stages
+from ltr.runs.finished import fingerprint_of
+from ltr.runs.provenance import differs
+
+FAST = ("debug=fast", "backbone=digits_net", "dataset.image_size=16", "batch_size=8", "trainer.num_workers=0")
+CHANGED = "the data have changed since the run in"
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A table of 20 images of two classes, all for training or test; returns its path."""
+    random = np.random.default_rng(0)
+    lines = ["path,label,split"]
+    for label in "ab":
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for place in range(10):
+            path = f"images/{label}/{place}.png"
+            Image.fromarray(random.integers(0, 255, (20, 20, 3), np.uint8)).save(tmp_path / path)
+            lines.append(f"{path},{label},{'test' if place > 7 else 'train'}")
+    file = tmp_path / "table.csv"
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+@pytest.fixture
+def train(ltr_train, table):
+    def command(*more):
+        return ltr_train(*FAST, "dataset=table", f"dataset.file={table}", *more)
+
+    return command
+
+
+def relabel(table, line, label):
+    lines = table.read_text().splitlines()
+    path, _, split = lines[line].split(",")
+    lines[line] = f"{path},{label},{split}"
+    table.write_text("\n".join(lines) + "\n")
+
+
+def test_labels_that_were_corrected_are_a_run_of_their_own_and_the_old_result_stays(train, table, tmp_path):
+    first = train()
+    assert first.code == 0, first.err
+    kept = first.directory
+    result = (kept / "result.json").read_bytes()
+    assert "finished before" in train().out
+    relabel(table, 1, "b")
+    second = train()
+    assert second.code == 0, second.err
+    assert CHANGED in second.out
+    assert "finished before" not in second.out
+    (new,) = [folder for folder in second.directories if folder != kept]
+    assert (kept / "result.json").read_bytes() == result
+    assert json.loads((new / "result.json").read_text())["data"] != json.loads(result)["data"]
+    again = train()  # today's data are those of the second run
+    assert "finished before" in again.out
+    assert str(new) in re.sub(r"\s", "", again.out)
+    anew = train("resume=never")
+    assert anew.code == 0, anew.err
+    assert (kept / "result.json").read_bytes() == result
+    relabel(table, 1, "a")
+    back = train()
+    assert "finished before" in back.out
+    assert CHANGED not in back.out
+    # two runs of one seed on different data are two lines of a report, not an average
+    assert len({run.group for run in finished_runs([tmp_path / "outputs"]).runs}) == 2
+
+
+def test_a_file_that_was_replaced_is_noticed(train, table):
+    assert train().code == 0
+    Image.new("RGB", (40, 40)).save(table.parent / "images" / "a" / "0.png")
+    done = train()
+    assert CHANGED in done.out
+    assert len(done.directories) == 2
+
+
+def test_a_table_that_cannot_be_read_is_an_error_and_the_result_stays(train, table):
+    kept = train().directory
+    table.write_text("\n")
+    done = train()
+    assert done.code == 1
+    assert "is finished and stays in" in done.err
+    assert done.directory == kept
+
+
+def test_runs_of_older_versions_are_compared_by_their_stages_or_taken_with_a_note(train, table, tmp_path):
+    kept = train().directory
+    result = json.loads((kept / "result.json").read_text())
+    assert fingerprint_of(result, tmp_path) == result["data"].pop("fingerprint")
+    (kept / "result.json").write_text(json.dumps(result))
+    done = train()
+    assert "finished before" in done.out
+    assert "taken without" not in done.out
+    shutil.rmtree(tmp_path / "outputs" / "stages")
+    done = train()
+    assert "did not keep the fingerprint of its data" in done.out
+    assert "finished before" in done.out
+
+
+def test_a_sweep_and_the_python_face_notice_changed_labels_too(train, table, tmp_path):
+    import ltr
+
+    assert train().code == 0
+    relabel(table, 1, "b")
+    done = train("-m", "seed=0")
+    assert done.code == 0, done.err
+    assert CHANGED in done.out
+    overrides = [*FAST, "dataset=table", f"dataset.file={table}", f"paths.outputs={tmp_path / 'outputs'}"]
+    assert ltr.train([*overrides, "figures=none"], quiet=True).reused
+    relabel(table, 2, "b")
+    assert not ltr.train([*overrides, "figures=none"], quiet=True).reused
+
+
+@pytest.fixture
+def own_loss(tmp_path, monkeypatch):
+    """A loss in a module of the user's own; returns the overrides that choose it, and a function that edits it."""
+    text = (
+        "from ltr.losses.classification import CrossEntropy\nSCALE = 1\n\n\n"
+        "class Mine(CrossEntropy):\n    def __init__(self, class_counts, background=None):\n"
+        "        super().__init__(class_counts, background)\n"
+    )
+    file = tmp_path / "code" / "made_up_loss.py"
+    file.parent.mkdir()
+    file.write_text(text)
+    monkeypatch.syspath_prepend(str(file.parent))
+
+    def edit():
+        file.write_text(text.replace("SCALE = 1", "SCALE = 222"))
+        sys.modules.pop("made_up_loss", None)  # as in another process
+
+    yield ("--allow", "made_up_loss", "debug=fast", "~loss", "+loss._target_=made_up_loss.Mine"), edit
+    sys.modules.pop("made_up_loss", None)
+
+
+def test_an_edit_of_ones_own_code_is_another_run_and_another_stage(ltr_train, own_loss):
+    overrides, edit = own_loss
+    first = ltr_train(*overrides)
+    assert first.code == 0, first.err
+    about = json.loads((first.directory / "provenance.json").read_text())
+    assert f"code outside ltr: made_up_loss ({about['code']['own']['made_up_loss']})" in first.out
+    assert "finished before" in ltr_train(*overrides).out
+    edit()
+    second = ltr_train(*overrides)
+    assert "finished before" not in second.out
+    assert "stored stage" not in second.out
+    results = [json.loads((folder / "result.json").read_text()) for folder in second.directories]
+    assert len(results) == 2
+    assert len({result["stages"][0]["key"] for result in results}) == 2
+    assert len({result["group_hash"] for result in results}) == 2
+
+
+CLEAN = {"commit": "a" * 40, "dirty": False, "source": "s"}
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "words"),
+    [
+        (None, CLEAN, None),
+        (CLEAN, CLEAN, None),
+        (
+            {**CLEAN, "commit": "b" * 40},
+            CLEAN,
+            "commit bbbbbbbbbb; this is commit aaaaaaaaaa; the source of ltr is the",
+        ),
+        ({**CLEAN, "dirty": True, "source": "t"}, CLEAN, "commit aaaaaaaaaa with uncommitted changes; this is commit"),
+        (CLEAN, {**CLEAN, "dirty": True}, "this is commit aaaaaaaaaa with uncommitted changes"),
+        ({"commit": None, "dirty": None, "source": "s"}, {"commit": None, "dirty": None, "source": "s"}, None),
+        (
+            {"commit": None, "dirty": None, "source": "t"},
+            {"commit": None, "dirty": None, "source": "s"},
+            "source t; this",
+        ),
+    ],
+)
+def test_other_code_of_ltr_is_named(then, now, words):
+    found = differs(then, now)
+    assert found is None if words is None else words in found
+
+
+def test_a_stored_stage_of_another_commit_is_said_at_reuse(ltr_train, monkeypatch):
+    first = ltr_train("debug=fast")
+    (first.directory / "result.json").unlink()
+    other = {**provenance.code_state(), "commit": "f" * 40, "dirty": False}
+    monkeypatch.setattr(stages, "code_state", lambda: other)
+    done = ltr_train("debug=fast")
+    (line,) = [line for line in done.out.splitlines() if "stored stage" in line]
+    assert "made by " in line
+    assert "this is commit ffffffffff" in line
+    assert "stored_stages" in json.loads((done.directory / "provenance.json").read_text())
