@@ -24,8 +24,8 @@ from ltr.runs import group
 from ltr.runs.device import device_name, keep_freed_memory
 from ltr.runs.evaluate import Judged, evaluate, examples_of
 from ltr.runs.failures import explained, out_of_memory_judging
-from ltr.runs.image_size import resized_for
 from ltr.runs.finished import Standing, standing
+from ltr.runs.image_size import resized_for
 from ltr.runs.interrupt import StopRequest, requeue, stop_request
 from ltr.runs.kept_for_pictures import keep_for_pictures
 from ltr.runs.loggers import RunLoggers
