@@ -241,6 +241,25 @@ def test_progressive_goes_from_instance_to_class_balance(schedule, epoch, balanc
     np.testing.assert_allclose(shares, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize(("schedule", "signs"), [("periodic", (1, 1, 1)), ("mirrored", (1, -1, 1))])
+@pytest.mark.parametrize("epochs", [90, 91, 92, 12, 3, 1])
+def test_the_periodic_schedules_are_three_periods_of_the_published_code(schedule, signs, epochs):
+    rise = np.linspace(0, 1, max(epochs // 3, 1))
+    cycles = np.concatenate([rise[::sign] for sign in signs])[:epochs]
+    cycles = np.append(cycles, [cycles[-1]] * (epochs - len(cycles)))  # where the published code fails
+    sampler = Progressive(schedule=schedule)
+    found = [sampler.class_probabilities(COUNTS, epoch, epochs) for epoch in range(epochs)]
+    expected = (1 - cycles)[:, None] * INSTANCE_SHARES + cycles[:, None] * BALANCED_SHARES
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_periodic_schedule_of_deferred_sampling_goes_through_its_periods_in_the_epochs_left():
+    sampler = Progressive(schedule="mirrored", defer_from=0.5)
+    shares = [sampler.class_probabilities(COUNTS, epoch, 24)[-1] for epoch in range(24)]
+    own = [Progressive(schedule="mirrored").class_probabilities(COUNTS, epoch, 12)[-1] for epoch in range(12)]
+    np.testing.assert_allclose(shares, [INSTANCE_SHARES[-1]] * 12 + own)
+
+
 def test_progressive_over_one_epoch_is_instance_balanced():
     np.testing.assert_allclose(Progressive().class_probabilities(COUNTS, 0, 1), INSTANCE_SHARES)
 

@@ -179,3 +179,13 @@ def test_a_random_direction_is_taken_as_far_as_asked_also_at_the_edge():
     assert torch.allclose(generation.norms(moved - start), length, rtol=1e-3)
     assert moved.min() >= 0
     assert moved.max() <= 1
+
+
+def test_black_and_white_pixels_are_moved_inwards_as_in_the_torch_of_the_paper():
+    start = torch.zeros(1, 3, 2, 2)
+    start[..., 1] = 1.0
+    # brighter where black and darker where white: a clamp in front, as of torch 2.15, would give no gradient at all
+    moved = generation.translate(lambda x: (x - 0.5).square().sum((1, 2, 3)), start, steps=1, step_size=0.2)
+    torch.testing.assert_close((moved - start).norm(), torch.tensor(0.2))
+    assert (moved[..., 0] > 0).all()
+    assert (moved[..., 1] < 1).all()

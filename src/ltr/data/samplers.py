@@ -17,6 +17,8 @@ from ltr.randomness import generator
 
 __all__ = ["ClassBalanced", "ClassIndex", "Instance", "Power", "Progressive", "Sampler", "SquareRoot", "shard"]
 
+_PERIODS = 3  # of the progressive sampler's periodic schedules
+
 Stream = Callable[[str], np.random.Generator]  # the epoch's generator for a purpose
 
 
@@ -190,10 +192,13 @@ class Progressive(Sampler):
 
     The class is drawn independently with p_j = (1 - t) n_j / N + t / C, and gives the next image of its own shuffled
     round. ``schedule="official"`` is the published code's t = e / (E - 1) with e from 0, which ends class-balanced;
-    ``"paper"`` is t = e / E, which does not quite. With ``defer_from`` the way from 0 to 1 is made in the epochs left.
+    ``"paper"`` is t = e / E, which does not quite. The published code has two more, over three periods of P = E // 3
+    epochs: ``"periodic"`` (its cycle 1) rises from 0 to 1 in each period, t = (e mod P) / (P - 1); ``"mirrored"`` (its
+    cycle 2) rises, falls and rises. Where 3 does not divide E, the last value stays for the epochs left, at which the
+    published code fails. With ``defer_from`` the whole way is made in the epochs left.
 
     Args:
-        schedule: ``official`` or ``paper``.
+        schedule: ``official``, ``paper``, ``periodic`` or ``mirrored``.
         num_samples, defer_from: see `Sampler`.
     """
 
@@ -201,7 +206,7 @@ class Progressive(Sampler):
         self, *, schedule: str = "official", num_samples: int | None = None, defer_from: float | None = None
     ) -> None:
         super().__init__(num_samples=num_samples, defer_from=defer_from)
-        _check_choice("schedule", schedule, ("official", "paper"))
+        _check_choice("schedule", schedule, ("official", "paper", "periodic", "mirrored"))
         self.schedule = schedule
 
     def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
@@ -215,9 +220,20 @@ class Progressive(Sampler):
         return draw
 
     def _probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
-        last = epochs - 1 if self.schedule == "official" else epochs
-        balance = min(epoch / max(last, 1), 1.0)
+        balance = self.balance(epoch, epochs)
         return (1 - balance) * _power_probabilities(counts, 1.0) + balance * _power_probabilities(counts, 0.0)
+
+    def balance(self, epoch: int, epochs: int) -> float:
+        """t of an epoch (0-based) of so many, in [0, 1]: 0 is instance-balanced, 1 class-balanced."""
+        if self.schedule in ("official", "paper"):
+            last = epochs - 1 if self.schedule == "official" else epochs
+            return min(epoch / max(last, 1), 1.0)
+        length = max(epochs // _PERIODS, 1)
+        period, within = divmod(min(epoch, _PERIODS * length - 1), length)
+        if length == 1:
+            return 0.0  # as in the published code
+        share = within / (length - 1)
+        return 1.0 - share if self.schedule == "mirrored" and period == 1 else share
 
 
 def shard(draw: np.ndarray, rank: int, world_size: int, batch_size: int) -> np.ndarray:
