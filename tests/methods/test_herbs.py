@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import json
 
 import numpy as np
 import pytest
@@ -280,6 +281,34 @@ def test_a_checkpoint_rebuilds_the_network(tmp_path):
     network.train()
     for name, scores in before.items():
         torch.testing.assert_close(again[name].logits, scores.logits)
+
+
+def test_a_checkpoint_from_before_the_hidden_width_still_loads(tmp_path):
+    network = of_plan(planned("method=herbs_released", "method.hidden_width=path"))
+    content = network_checkpoint(network, {})
+    description = json.loads(content["description"])
+    for later in ("hidden_width", "mix_equal_levels", "locations_per_joint"):
+        del description["options"][later]
+    write_checkpoint(tmp_path / "weights.ckpt", content | {"description": json.dumps(description)})
+    again = load_network(tmp_path / "weights.ckpt")
+    assert same_bits(state(again), state(network))
+    assert HerbsNetwork.numerics_version > 1
+
+
+def test_pims_page_has_its_codes_selection_joints_and_equal_levels():
+    network = of_plan(planned("method=pim"))
+    assert network.options["selection"] == "location"
+    assert network.combiner.to_joints.out_features == max(2, sum(network.counts) // 32)
+    assert [type(step).__name__ for step in network.pyramid.top_down.steps] == ["Resampling", "LocationMixing"]
+
+
+@pytest.mark.parametrize("page", ["herbs_released", "pim"])
+def test_the_released_pages_have_the_released_schedule_by_batches(page):
+    plan = planned(f"method={page}", "trainer.accumulate=2", "scheduler.warmup_epochs=1", "trainer.max_epochs=3")
+    _, schedule = of_plan(plan).optimisation(9)
+    expected = [1 / 8, 3 / 8, 5 / 8, 7 / 8, 1]  # of batches 1, 3, 5, 7 and the last of the warm-up's nine
+    assert [schedule(step) for step in range(5)] == pytest.approx(expected)
+    assert schedule(5) == pytest.approx((1 + np.cos(np.pi * 1 / 27)) / 2)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,45 @@ def test_paths_add_the_resampled_level_before():
     torch.testing.assert_close(coarse, path.projections[1](levels[1]) + down)
 
 
+def shapes(path: Path) -> list[list[tuple[int, int]]]:
+    return [[(p[0].in_features, p[0].out_features), (p[2].in_features, p[2].out_features)] for p in path.projections]
+
+
+def test_a_projections_hidden_layer_is_as_wide_as_its_level():
+    assert shapes(Path([4, 6], 3, top_down=True)) == [[(4, 4), (4, 3)], [(6, 6), (6, 3)]]
+
+
+@pytest.mark.parametrize(
+    ("maps", "hidden_width", "hidden"),
+    [
+        ("merged", "level", [8, 16, 32, 32]),  # what Swin's patch merging leaves of 4 C channels
+        ("stages", "level", [4, 8, 16, 32]),
+        ("merged", "path", [5, 5, 5, 5]),
+    ],
+)
+def test_the_top_down_path_has_the_codes_hidden_widths(maps, hidden_width, hidden):
+    backbone = Maps((4, 8, 16, 32), (4, 8, 16, 32))
+    sizes = backbone_map_sizes(backbone, (3, 64, 64))
+    options = {"paths": "both", "count": 4, "maps": maps, "width": 5, "hidden_width": hidden_width}
+    pyramid = Pyramid(backbone, sizes, **options)
+    entering = pyramid.levels.channels
+    assert shapes(pyramid.top_down) == [[(c, h), (h, 5)] for c, h in zip(entering, hidden)]
+    assert shapes(pyramid.bottom_up) == [[(5, 5), (5, 5)]] * 4
+
+
+def test_levels_of_one_size_are_added_as_they_are_if_not_mixed():
+    levels = [torch.randn(1, 2, 2, 3), torch.randn(1, 2, 2, 3)]
+    path = Path([3, 3], 3, top_down=True, mixing_sizes=[(2, 2), (2, 2)], mix_equal=False)
+    assert not list(path.steps.parameters())
+    fine, coarse = path(levels)
+    torch.testing.assert_close(fine, path.projections[0](levels[0]) + coarse)
+
+
+def test_the_norm_of_merging_stands_on_merged_levels_alone():
+    levels = Levels(Maps((4, 8, 16, 32), (4, 8, 16, 32)), 4, norm="merging")
+    assert [isinstance(norm, nn.LayerNorm) for norm in levels.norms] == [True, True, True, False]
+
+
 def test_a_map_of_the_same_size_is_not_copied():
     level = torch.randn(1, 3, 3, 2)
     assert Resampling()(level, (3, 3)) is level

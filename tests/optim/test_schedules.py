@@ -6,13 +6,14 @@ import io
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from ltr.configuration.targets import instantiate
 from ltr.errors import ConfigError
-from ltr.optim.schedules import Constant, Cosine, MultiStep, OneCycle, milestone_epoch
+from ltr.optim.schedules import Constant, Cosine, MultiStep, OneCycle, ReleasedCosine, milestone_epoch
 
 STEPS = 7  # per epoch
 PAGES = sorted((Path(__file__).parents[2] / "conf" / "scheduler").glob("*.yaml"))
@@ -96,6 +97,71 @@ def test_cosine_per_step(step, multiplier):
 def test_cosine_with_warm_up_and_a_final_value(step, multiplier):
     schedule = Cosine(10, 10, per="step", warmup_epochs=2, final=0.1)
     assert schedule(step) == pytest.approx(multiplier)
+
+
+def released(total: int, warmup: int) -> np.ndarray:
+    """HERBS's and PIM's rates by their formula, of every batch of a run, at a base learning rate of 1."""
+    rise = np.arange(warmup) / (warmup - 1) if warmup > 1 else np.zeros(warmup)
+    return np.concatenate([rise, (1 + np.cos(np.pi * np.arange(total - warmup) / total)) / 2])
+
+
+@pytest.mark.parametrize("warmup_epochs", [0, 1 / 749, 2, 80])
+def test_the_released_schedule_is_that_of_every_batch(warmup_epochs):
+    schedule = from_page("herbs", epochs=80, steps=749, warmup_epochs=warmup_epochs)
+    expected = released(80 * 749, round(warmup_epochs * 749))
+    found = [schedule(batch) for batch in range(80 * 749)]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert schedule(80 * 749) == found[-1]  # asked for after the last step of a run
+
+
+@pytest.mark.parametrize(
+    ("epochs", "batches", "warmup", "apart"),
+    [(80, 749, 1500, 0.023), (50, 374, 800, 0.040)],  # HERBS and PIM on CUB
+)
+def test_the_released_schedule_never_reaches_zero_and_is_not_the_textbooks(epochs, batches, warmup, apart):
+    lengths = {"epochs": epochs, "steps": batches, "warmup_epochs": warmup / batches}
+    ours, textbook = from_page("herbs", **lengths), from_page("cosine_per_step", **lengths)
+    steps = epochs * batches
+    assert ours(steps - 1) == pytest.approx((1 + math.cos(math.pi * (steps - 1 - warmup) / steps)) / 2, abs=1e-12)
+    assert ours(steps - 1) > 0.0015
+    assert textbook(steps) == pytest.approx(0, abs=1e-12)
+    assert max(abs(ours(step) - textbook(step)) for step in range(steps)) == pytest.approx(apart, abs=5e-4)
+
+
+@pytest.mark.parametrize(("batches", "accumulate"), [(749, 4), (12, 4), (5, 2), (3, 8)])
+def test_an_accumulated_step_has_the_released_rate_of_its_last_batch(batches, accumulate):
+    steps = math.ceil(batches / accumulate)
+    schedule = ReleasedCosine(6, steps, warmup_epochs=2)
+    schedule.count_batches(batches, accumulate)
+    rates = released(6 * batches, 2 * batches).reshape(6, batches)
+    last = [min((step + 1) * accumulate, batches) - 1 for step in range(steps)]
+    np.testing.assert_allclose([schedule(step) for step in range(6 * steps)], rates[:, last].ravel(), atol=1e-12)
+
+
+def test_a_resumed_run_has_the_released_rates_of_one_that_was_not_interrupted():
+    def run(steps: int, state: dict | None = None) -> tuple[list[float], dict]:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+        schedule = from_page("herbs", epochs=4, steps=7, warmup_epochs=1)
+        schedule.count_batches(14, 2)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+        if state is not None:
+            buffer = io.BytesIO()
+            torch.save(state, buffer)
+            buffer.seek(0)
+            read = torch.load(buffer, weights_only=True)
+            scheduler.load_state_dict(read["scheduler"])
+            optimizer.load_state_dict(read["optimizer"])
+        rates = []
+        for _ in range(steps):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        return rates, {"scheduler": scheduler.state_dict(), "optimizer": optimizer.state_dict()}
+
+    whole, _ = run(28)
+    first, state = run(10)
+    rest, _ = run(18, state)
+    assert first + rest == whole
 
 
 def test_constant_is_one_after_its_warm_up():

@@ -23,6 +23,7 @@ from ltr.methods.stage import DataFacts, Settings, StageOutput
 from ltr.models.backbones import sized
 from ltr.models.narrow_maps import guard_narrow_maps
 from ltr.models.weights import seeded_construction
+from ltr.optim.schedules import ReleasedCosine
 from ltr.randomness import derive_seed
 
 
@@ -221,7 +222,10 @@ class ImageClassifier(pl.LightningModule):
             no_decay=self.undecayed(),
         )
         steps = math.ceil(batches_per_epoch / self.settings.accumulate)
-        return optimizer, instantiate(self.settings.scheduler, self.settings.epochs, steps)
+        schedule = instantiate(self.settings.scheduler, self.settings.epochs, steps)
+        if isinstance(schedule, ReleasedCosine):
+            schedule.count_batches(batches_per_epoch, self.settings.accumulate)
+        return optimizer, schedule
 
     def configure_optimizers(self) -> Any:
         optimizer, schedule = self.optimisation(self.trainer.datamodule.steps_per_epoch)  # type: ignore[attr-defined]

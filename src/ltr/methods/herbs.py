@@ -23,17 +23,22 @@ class HERBS(Method):
         suppression: select and combine locations, and push the others' logits down.
         refinement: the top-down levels learn from the bottom-up ones.
         levels: at most so many levels, of the coarsest maps.
-        maps, level_norm: ``merged`` or ``stages``; ``none``, ``layer`` or ``batch``: see `ltr.models.pyramid.Levels`.
+        maps, level_norm: ``merged`` or ``stages``; ``none``, ``layer``, ``batch`` or ``merging``: see
+            `ltr.models.pyramid.Levels`.
         width: of the paths; None: the channels of the coarsest map, at most 1536.
+        hidden_width: of the top-down projections' hidden layer: ``level``, the channels that the level has in the
+            released code, or ``path``, ``width``, as in checkpoints from before this option.
         resampling: ``interpolate``, or ``learned`` as in the released code, which binds the network to one image size.
+        mix_equal_levels: with ``learned``, mix the locations also between levels of one size (HERBS's code); False adds
+            them as they are (PIM's code).
         init: of the paths' layers: ``pytorch`` (released) or ``he``, see `ltr.models.pyramid.Path`. The paper does not
             say.
         classifier: of locations: ``linear`` (equation 1) or ``conv`` (released).
         selection: ``location`` ranks by each location's own largest probability (equation 2), ``image_class`` by its
-            probability of the class of the whole image (released), ``random`` is a control.
+            probability of the class of the whole image (HERBS's code), ``random`` is a control.
         selected: locations to select of each level; None: by ``selected_fractions``.
         selected_fractions: their share of the level's; None: 1/9, 2/9, 4/9, 2/9.
-        joints, dropout: of `ltr.models.combiner.GraphCombiner`.
+        joints, locations_per_joint, dropout: of `ltr.models.combiner.GraphCombiner`.
         merged_weight, layer_weight, dropped_weight, refinement_weight: of the terms in `ltr.losses.herbs`.
         refinement_reduction: ``sum_over_classes`` (paper) or ``mean_over_classes`` (released).
         temperature: T0, at which refinement starts.
@@ -57,15 +62,18 @@ class HERBS(Method):
         refinement: bool = True,
         levels: int = 4,
         maps: Literal["merged", "stages"] = "merged",
-        level_norm: Literal["none", "layer", "batch"] = "none",
+        level_norm: Literal["none", "layer", "batch", "merging"] = "none",
         width: int | None = None,
+        hidden_width: Literal["level", "path"] = "level",
         resampling: Literal["interpolate", "learned"] = "interpolate",
+        mix_equal_levels: bool = True,
         init: Literal["pytorch", "he"] = "pytorch",
         classifier: Literal["linear", "conv"] = "linear",
         selection: Chooser = "location",
         selected: Sequence[int] | None = None,
         selected_fractions: Sequence[float] | None = None,
         joints: int | None = None,
+        locations_per_joint: int = 64,
         dropout: float = 0.1,
         merged_weight: float = 1.0,
         layer_weight: float = 0.3,

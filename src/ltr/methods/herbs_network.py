@@ -39,6 +39,10 @@ class Found(NamedTuple):
     selections: list[Selection]  # of the last so many levels
 
 
+# what options that came later say of a checkpoint from before them
+_BEFORE = {"hidden_width": "path", "mix_equal_levels": True, "locations_per_joint": 64}
+
+
 class HerbsNetwork(ImageClassifier):
     """The network of HERBS, PIM, and of their modules on a plain backbone.
 
@@ -48,11 +52,13 @@ class HerbsNetwork(ImageClassifier):
 
     Args:
         settings, facts, seed, role, parents: see `ImageClassifier`.
-        options: those of `ltr.methods.herbs.HERBS`, by name; all of them.
+        options: those of `ltr.methods.herbs.HERBS`, by name; all of them, but for those of `_BEFORE`.
 
     Raises:
         ConfigError: a backbone without feature maps, or more locations to select than a level has.
     """
+
+    numerics_version = 2  # 1: the top-down projections' hidden layers had the width of the path
 
     def __init__(
         self,
@@ -64,7 +70,7 @@ class HerbsNetwork(ImageClassifier):
         **options: Any,
     ) -> None:
         super().__init__(settings, facts, seed, role, parents)
-        self.options = options
+        self.options = {**_BEFORE, **options}
         self.suppression: bool = options["suppression"]
         self.refinement: bool = options["refinement"]
         self.temperature: float = options["temperature"]
@@ -94,7 +100,9 @@ class HerbsNetwork(ImageClassifier):
             maps=options["maps"],
             kept=kept,
             width=options["width"],
+            hidden_width=options["hidden_width"],
             learned_mixing=options["resampling"] == "learned",
+            mix_equal_levels=options["mix_equal_levels"],
             init=options["init"],
             norm=options["level_norm"],
         )
@@ -109,7 +117,13 @@ class HerbsNetwork(ImageClassifier):
         if plain:
             locations = locations[-1:]
         self.counts = counts_of(locations, counts=options["selected"], fractions=options["selected_fractions"])
-        self.combiner = GraphCombiner(widths[-1], sum(self.counts), options["joints"], options["dropout"])
+        self.combiner = GraphCombiner(
+            widths[-1],
+            sum(self.counts),
+            options["joints"],
+            options["dropout"],
+            locations_per_joint=options["locations_per_joint"],
+        )
         self.head = instantiate(self.settings.head, widths[-1], facts.num_classes)
         if self.loss.prior_bias is not None and getattr(self.head, "bias", None) is not None:
             self.head.init_bias(self.loss.prior_bias)

@@ -16,18 +16,27 @@ class GraphCombiner(nn.Module):
     (PIM, arXiv 2202.03822, section 3.3, in the details of the released code). The mixing weights belong to ranks, so
     locations come in the order in which they were selected.
 
-    The released code has J = S // 64 (7 at S = 480) and fails below 64 locations; here J is at least 2.
+    HERBS's released code has J = S // 64 (7 at S = 480), PIM's S // 32 (85 at S = 2,720), and both fail below one
+    joint; here J is at least 2.
 
     Args:
         width: D.
         selected: S, over all levels.
-        joints: J; None: one for 64 locations.
+        joints: J; None: one for ``locations_per_joint`` locations.
         dropout: of the feature vector.
     """
 
-    def __init__(self, width: int, selected: int, joints: int | None = None, dropout: float = 0.1) -> None:
+    def __init__(
+        self,
+        width: int,
+        selected: int,
+        joints: int | None = None,
+        dropout: float = 0.1,
+        *,
+        locations_per_joint: int = LOCATIONS_PER_JOINT,
+    ) -> None:
         super().__init__()
-        joints = max(2, selected // LOCATIONS_PER_JOINT) if joints is None else joints
+        joints = max(2, selected // locations_per_joint) if joints is None else joints
         self.selected = selected
         self.to_joints = nn.Linear(selected, joints)
         self.adjacency = nn.Parameter(torch.eye(joints) / 100 + 1 / 100)

@@ -7,6 +7,7 @@ linear layer. Nothing but the released code's mixing of locations depends on the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -69,10 +70,12 @@ class Levels(nn.Module):
         kept: keep only the last so many levels; None: all.
         norm: ``layer`` is a LayerNorm over a location's channels, as Swin's patch merging has before its linear layer;
             ``batch`` a BatchNorm, for backbones without normalisation, which keeps that some locations have longer
-            features than others; ``none`` leaves features as they are.
+            features than others; ``merging`` is a LayerNorm on merged levels alone, which with a linear layer behind it
+            is Swin's patch merging; ``none`` leaves features as they are.
 
     Attributes:
         channels: C of each level, finest first.
+        merged_channels: those that the level has in the papers' code, whose patch merging brings 4 C to 2 C.
     """
 
     def __init__(
@@ -94,7 +97,13 @@ class Levels(nn.Module):
             max(1, width // 2) if split else width * merge**2
             for width, split, merge in zip(channels, finer, self.merges)
         )
-        self.norms = nn.ModuleList(NORMS[norm](channels) for channels in self.channels)
+        self.merged_channels = tuple(
+            channels // merge if merge > 1 else channels for channels, merge in zip(self.channels, self.merges)
+        )
+        self.norms = nn.ModuleList(
+            NORMS[("layer" if merge > 1 else "none") if norm == "merging" else norm](channels)
+            for channels, merge in zip(self.channels, self.merges)
+        )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """The backbone's maps [B, C, H, W] to levels [B, H_l, W_l, C_l]."""
@@ -176,14 +185,16 @@ class LocationMixing(nn.Module):
 class Path(nn.Module):
     """One path through the levels: each is projected, and each but the first gets the resampled one before added.
 
-    A projection is Linear-ReLU-Linear. Top-down goes from the coarsest level to the finest, bottom-up the other way
-    (as PAN, Liu et al., CVPR 2018).
+    A projection is Linear-ReLU-Linear, from a level's channels to a hidden width and to that of the path. Top-down goes
+    from the coarsest level to the finest, bottom-up the other way (as PAN, Liu et al., CVPR 2018).
 
     Args:
         channels: of the levels, finest first.
         width: D of all levels afterwards.
         top_down: the direction.
+        hidden: width of each level's hidden layer; None: as many as the level has channels.
         mixing_sizes: None resamples by interpolation; the levels' sizes make it `LocationMixing`.
+        mix_equal: False adds a level to one of the same size as it is, also with ``mixing_sizes``.
         init: ``pytorch`` is what linear layers begin with, which shrinks features with every layer; ``he`` (He et al.,
             ICCV 2015) keeps their size through the projections.
     """
@@ -194,17 +205,22 @@ class Path(nn.Module):
         width: int,
         *,
         top_down: bool,
+        hidden: Sequence[int] | None = None,
         mixing_sizes: Sequence[Size] | None = None,
+        mix_equal: bool = True,
         init: str = "pytorch",
     ) -> None:
         super().__init__()
         self.top_down = top_down
         self.projections = nn.ModuleList(
-            nn.Sequential(nn.Linear(c, width), nn.ReLU(inplace=True), nn.Linear(width, width)) for c in channels
+            nn.Sequential(nn.Linear(c, h), nn.ReLU(inplace=True), nn.Linear(h, width))
+            for c, h in zip(channels, channels if hidden is None else hidden, strict=True)
         )
         order = self._order(len(channels))
         self.steps = nn.ModuleList(
-            Resampling() if mixing_sizes is None else LocationMixing(mixing_sizes[before], mixing_sizes[after])
+            Resampling()
+            if mixing_sizes is None or (mixing_sizes[before] == mixing_sizes[after] and not mix_equal)
+            else LocationMixing(mixing_sizes[before], mixing_sizes[after])
             for before, after in pairwise(order)
         )
         if init == "he":
@@ -255,7 +271,10 @@ class Pyramid(nn.Module):
         paths: ``both``, ``top_down`` (PIM) or ``none``: levels as they are.
         count, maps, kept, norm: see `Levels`.
         width: of the paths; None: the channels of the coarsest map, at most `MAX_WIDTH`.
+        hidden_width: of the top-down path's projections: ``level``, `Levels.merged_channels`, as in the papers' code;
+            ``path``, the path's width.
         learned_mixing: paths resample by `LocationMixing`.
+        mix_equal_levels: also between levels of one size.
         init: of the paths, see `Path`.
 
     Attributes:
@@ -273,7 +292,9 @@ class Pyramid(nn.Module):
         maps: str,
         kept: int | None = None,
         width: int | None = None,
+        hidden_width: str = "level",
         learned_mixing: bool = False,
+        mix_equal_levels: bool = True,
         init: str = "pytorch",
         norm: str = "none",
     ) -> None:
@@ -286,8 +307,11 @@ class Pyramid(nn.Module):
         mixing = self.sizes if learned_mixing else None
         down = paths in ("both", "top_down")
         up = paths == "both"
-        self.top_down = Path(channels, width, top_down=True, mixing_sizes=mixing, init=init) if down else None
-        self.bottom_up = Path(self.widths, width, top_down=False, mixing_sizes=mixing, init=init) if up else None
+        hidden = self.levels.merged_channels if hidden_width == "level" else (width,) * len(channels)
+
+        path = partial(Path, width=width, mixing_sizes=mixing, mix_equal=mix_equal_levels, init=init)
+        self.top_down = path(channels, top_down=True, hidden=hidden) if down else None
+        self.bottom_up = path(self.widths, top_down=False) if up else None
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The backbone's maps to the first path's levels (none where there is but one path) and the last path's."""

@@ -40,7 +40,7 @@ def location_scores(logits: Tensor) -> Tensor:
 
 
 def image_class_scores(logits: Tensor) -> Tensor:
-    """Each location's probability of the class that the image as a whole gets, as in the code released for both papers.
+    """Each location's probability of the class that the image as a whole gets, as in HERBS's released code.
 
     That class has the largest mean logit over the locations.
 

@@ -159,6 +159,44 @@ class Cosine(Schedule):
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
 
 
+class ReleasedCosine(Schedule):
+    """The learning rate of HERBS's and PIM's released code: not quite a warm-up and a cosine to zero.
+
+    In a warm-up of w batches, batch i has i / (w - 1): 0 at the first, 1 at the last. After it, with t = i - w, the
+    multiplier is (1 + cos(pi t / T)) / 2 over *all* T batches of the run, not over those that the warm-up leaves, so
+    that it never reaches 0: for HERBS on CUB it ends at 0.15 % of the peak. The code's floor of 1e-9 is left out.
+
+    The code counts batches, also where several make an optimiser step; that step has the rate of its last batch.
+    `count_batches` says how many there are; without it a step is a batch.
+
+    Args:
+        warmup_epochs: w in epochs, rounded to whole batches; a single batch of warm-up has the rate 0, as in the code.
+
+    Raises:
+        ConfigError: see `Schedule`.
+    """
+
+    def __init__(self, epochs: int, steps_per_epoch: int, *, warmup_epochs: float = 0) -> None:
+        super().__init__(epochs, steps_per_epoch, warmup_epochs=warmup_epochs)
+        self.batches_per_epoch = self.steps_per_epoch
+        self.batches_per_step = 1
+
+    def count_batches(self, batches_per_epoch: int, batches_per_step: int) -> None:
+        """Set how many batches an epoch has, and how many of them make an optimiser step (fewer at an epoch's end)."""
+        self.batches_per_epoch = int(batches_per_epoch)
+        self.batches_per_step = int(batches_per_step)
+
+    def __call__(self, step: int) -> float:
+        epoch, of_epoch = divmod(step, self.steps_per_epoch)
+        last = min((of_epoch + 1) * self.batches_per_step, self.batches_per_epoch) - 1
+        total = self.epochs * self.batches_per_epoch
+        batch = min(epoch * self.batches_per_epoch + last, total - 1)
+        warmup = round(self.warmup_epochs * self.batches_per_epoch)
+        if batch < warmup:
+            return batch / (warmup - 1) if warmup > 1 else 0.0
+        return (1 + math.cos(math.pi * (batch - warmup) / total)) / 2
+
+
 class OneCycle(Schedule):
     """Up from 1 / ``start_div`` to 1, then down to 1 / (``start_div`` ``final_div``), both by half a cosine.
 
