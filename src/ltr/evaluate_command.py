@@ -151,7 +151,7 @@ def _candidates(
 ) -> list[Candidate]:
     """What is judged; lone files are looked into, to learn whose they are."""
     from ltr.configuration.judging import for_foreign, for_run
-    from ltr.runs.judge import Candidate, is_foreign, lone_config
+    from ltr.runs.judge import Candidate, is_foreign, lone_config, with_layout
 
     labels = [label(path, checkpoint, config is not None) for path, (checkpoint, config) in zip(paths, found)]
     candidates = []
@@ -163,8 +163,9 @@ def _candidates(
         if config is not None:
             candidates.append(Candidate(name, checkpoint, config, checkpoint.parent.parent, **how))
         elif what.of_foreign and is_foreign(checkpoint):
-            foreign = for_foreign(what, config_dir)
-            candidates.append(Candidate(name, checkpoint, foreign, None, **how, foreign=what.weights))
+            weights, method = with_layout(what.weights, checkpoint)
+            foreign = for_foreign(what, config_dir, method)
+            candidates.append(Candidate(name, checkpoint, foreign, None, **how, foreign=weights))
         else:
             own = for_run(lone_config(checkpoint), what, config_dir)
             candidates.append(Candidate(name, checkpoint, own, None, **how))

@@ -183,3 +183,12 @@ def test_a_rate_that_came_later_counts_only_where_it_is_set():
     assert run_hash({**old, "optimizer": {"lr": 0.1, "extra_lr": 1e-6}}) != run_hash(old)
     assert key(dataclasses.replace(SETTINGS, **unset)) == key()
     assert key(dataclasses.replace(SETTINGS, optimizer={"lr": 0.1, "extra_lr": 1e-6})) != key()
+
+
+def test_a_map_of_names_counts_only_where_it_is_set(tmp_path):
+    (tmp_path / "a.pth").write_bytes(b"weights")
+    page = {"depth": 32, "weights": str(tmp_path / "a.pth")}
+    unset, named = {**page, "weights_map": None}, {**page, "weights_map": "m2m"}
+    assert key(SETTINGS.replaced(backbone=unset)) == key(SETTINGS.replaced(backbone=page))
+    assert key(SETTINGS.replaced(backbone=named)) != key(SETTINGS.replaced(backbone=page))
+    assert run_hash({**CONFIG, "backbone": unset}) == run_hash({**CONFIG, "backbone": page})

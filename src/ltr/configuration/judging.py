@@ -23,6 +23,8 @@ _KEPT = {"evaluation": ("scorers", "batch_size"), "trainer": ("accelerator", "pr
 _OF_DATA = ("dataset", "evaluation")
 _OF_NETWORK = ("backbone", "head", "loss")
 _SIZE = "dataset.image_size"
+# the codes whose names of tensors are known: those of ltr.models.published_names, which is heavy to import
+PUBLISHED_CODES = ("m2m", "sla", "arpl", "herbs", "pim", "ldam", "akamaster")
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,16 @@ class ForeignWeights:
         entry: of the file that holds the tensors, dotted; None: ``state_dict``, ``model``, or the file itself.
         names: beginnings of names in the file to those in the network; None leaves tensors out.
         transposed: tensors of the file that are to be transposed.
+        layout: of `ltr.models.published_names`, the code whose names the file has; None: recognised, or given by
+            ``names``.
+        padding: what the command says of ``backbone.shortcut_padding``; None: nothing, and a layout decides.
     """
 
     entry: str | None = None
     names: Mapping[str, str | None] = field(default_factory=dict)
     transposed: tuple[str, ...] = ()
+    layout: str | None = None
+    padding: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ def asked(overrides: Sequence[str], mistakes: Sequence[str] = ()) -> Asked:
         parsed=rest,
         page=str(pages[-1]) if pages else None,
         figures=figures,
-        weights=ForeignWeights() if mistakes else _foreign_weights(weights),
+        weights=ForeignWeights() if mistakes else _foreign_weights(weights, rest),
         foreign_keys=tuple(backbone + [one.text for one in own if one.key != "figures"]),
         mistakes=tuple(mistakes),
         image_size=sizes[-1] if sizes else None,
@@ -110,9 +117,17 @@ def _weights_mistakes(one: Parsed) -> list[str]:
     value = one.values[0]
     texts = isinstance(value, list) and all(isinstance(name, str) for name in value)
     names = isinstance(value, dict) and all(to is None or isinstance(to, str) for to in value.values())
+    if one.key == "weights.map" and isinstance(value, str):
+        if value in PUBLISHED_CODES:
+            return []
+        known = f"{', '.join(PUBLISHED_CODES)}{nearest(value, PUBLISHED_CODES)}"
+        return [f"{one.text}: no published code has this name; allowed: {known}"]
     needed = {
         "weights.entry": (isinstance(value, str), "the name of an entry of the file"),
-        "weights.map": (names, "'{NAME_IN_FILE: NAME_IN_NETWORK, ...}', null to leave out"),
+        "weights.map": (
+            names,
+            f"'{{NAME_IN_FILE: NAME_IN_NETWORK, ...}}', null to leave out, or one of {', '.join(PUBLISHED_CODES)}",
+        ),
         "weights.transposed": (texts, "a list of names in the file"),
     }
     if one.key not in needed:
@@ -121,9 +136,13 @@ def _weights_mistakes(one: Parsed) -> list[str]:
     return [] if fits else [f"{one.text}: needed is {what}"]
 
 
-def _foreign_weights(given: Mapping[str, Any]) -> ForeignWeights:
-    names = {str(name): to for name, to in (given.get("map") or {}).items()}
-    return ForeignWeights(given.get("entry"), names, tuple(given.get("transposed") or ()))
+def _foreign_weights(given: Mapping[str, Any], rest: Sequence[Parsed]) -> ForeignWeights:
+    named = given.get("map") or {}
+    layout = named if isinstance(named, str) else None
+    names = {} if layout else {str(name): to for name, to in named.items()}
+    padding = [str(one.values[0]) for one in rest if one.key == "backbone.shortcut_padding"]
+    transposed = tuple(given.get("transposed") or ())
+    return ForeignWeights(given.get("entry"), names, transposed, layout, padding[-1] if padding else None)
 
 
 def for_run(config: Mapping[str, Any], what: Asked, config_dir: str | None = None) -> dict[str, Any]:
@@ -157,8 +176,12 @@ def _says_how(key: str, value: Any) -> bool:
     return key not in ("root", "roots", "download", "folder") and not isinstance(value, Mapping)
 
 
-def for_foreign(what: Asked, config_dir: str | None = None) -> dict[str, Any]:
+def for_foreign(what: Asked, config_dir: str | None = None, method: str | None = None) -> dict[str, Any]:
     """The configuration that foreign weights are judged by: data set, network, judging, and nothing of a training.
+
+    Args:
+        method: the page of the method whose network the whole file is, unless the command names another; None: the file
+            is of a backbone and a classifier.
 
     Raises:
         ConfigError: no data set or no network is named, or overrides that are wrong.
@@ -170,16 +193,19 @@ def for_foreign(what: Asked, config_dir: str | None = None) -> dict[str, Any]:
             f"foreign weights do not say what they are: {' and '.join(lacking)} must be given (and head=, loss= where "
             "they are not linear and cross_entropy)"
         )
-    page = _composed(what, (*_OF_DATA, *_OF_NETWORK), config_dir)
+    of_method = () if method is None else ("method",)
+    chosen_method = [] if method is None or "method" in chosen else [f"method={method}"]
+    page = _composed(what, (*_OF_DATA, *_OF_NETWORK, *of_method), config_dir, chosen_method)
     kept = {group: page[group] for group in ("dataset", "evaluation", "paths", *_OF_NETWORK)}
     trainer = {key: page["trainer"][key] for key in _KEPT["trainer"]}
-    return {"name": "foreign", "method": {"name": "foreign"}, **kept, "trainer": trainer}
+    own_method = {"name": "foreign"} if method is None else page["method"]
+    return {"name": "foreign", "method": own_method, **kept, "trainer": trainer}
 
 
-def _composed(what: Asked, groups: Sequence[str], config_dir: str | None) -> dict[str, Any]:
+def _composed(what: Asked, groups: Sequence[str], config_dir: str | None, more: Sequence[str] = ()) -> dict[str, Any]:
     """What ``ltr-train`` would compose of the overrides of these groups; all mistakes in one message."""
     mistakes = list(what.mistakes)
-    fitting = []
+    fitting = list(more)
     array_size = _SIZE if _of_arrays(what.page) else None  # a size for arrays is a wish to judging alone
     for one in what.parsed:
         group = one.key.partition(".")[0]

@@ -163,7 +163,11 @@ def described_network(found: Mapping[str, Any], path: Path, parents: Mapping[str
 
 def without_initial_weights(backbone: Mapping[str, Any]) -> dict[str, Any]:
     """Initial weights are inside the checkpoint already: read no file and download nothing."""
-    return {key: value for key, value in (("weights", None), ("pretrained", False)) if key in backbone}
+    return {
+        key: value
+        for key, value in (("weights", None), ("weights_map", None), ("pretrained", False))
+        if key in backbone
+    }
 
 
 def load_weights(network: torch.nn.Module, state: Mapping[str, torch.Tensor], where: Path) -> None:
@@ -219,7 +223,7 @@ def check_fits(network: Any, settings: Settings, facts: DataFacts, where: Path) 
 
 def _named(page: Mapping[str, Any]) -> str:
     """A head's or backbone's page in short, without what a trained network no longer depends on."""
-    no_matter = ("_target_", "_allowed_", "weights", "strict_weights", "pretrained", "trainable")
+    no_matter = ("_target_", "_allowed_", "weights", "weights_map", "strict_weights", "pretrained", "trainable")
     rest = ", ".join(f"{key}={value}" for key, value in page.items() if key not in no_matter)
     return f"{str(page['_target_']).rsplit('.', 1)[-1]}({rest})"
 

@@ -12,8 +12,10 @@ from ltr.configuration.targets import locate
 from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.methods.base import ImageClassifier
 from ltr.methods.checkpoint import without_initial_weights
+from ltr.methods.foreign_herbs import herbs_of
 from ltr.methods.metric import EmbeddingNetwork
 from ltr.methods.stage import DataFacts, Settings
+from ltr.models.published_names import LAYOUTS, Layout, check_padding, read_published
 from ltr.models.weights import CLASSIFIER_NAMES, read_state
 
 State = dict[str, Tensor]
@@ -29,6 +31,8 @@ def foreign_network(
     entry: str | None = None,
     names: Mapping[str, str | None] | None = None,
     transposed: Sequence[str] = (),
+    layout: str | None = None,
+    padding: str | None = None,
 ) -> ImageClassifier:
     """A network of the pages ``backbone``, ``head`` and ``loss`` with the weights of a file, in eval mode.
 
@@ -38,18 +42,28 @@ def foreign_network(
 
     Args:
         facts: of the data set that it is judged on.
-        entry, names, transposed: see `ltr.configuration.judging.ForeignWeights`.
+        entry, names, transposed, layout, padding: see `ltr.configuration.judging.ForeignWeights`. The page ``method``
+            is looked at only for files of a whole method (HERBS, PIM).
 
     Raises:
         CheckpointError: no such file, or not of tensors; names or shapes that do not fit, each of them listed; another
             number of classes.
         ConfigError: rules of ``names`` that nothing follows, or pages that do not fit together.
     """
-    state = read_state(path, entry)
+    if names:
+        state = read_state(path, entry)
+    else:
+        state, layout = read_published(path, read_state, entry, layout)
+    published = LAYOUTS[layout] if layout is not None else None
+    backbone = {**pages["backbone"], **without_initial_weights(pages["backbone"])}
+    if published is not None:
+        state = published.rename(state, facts.num_classes)
+        _refuse_linear(state, published, pages["head"], path)
+        backbone = _padded(backbone, published, padding, path)
     settings = Settings(
         head=pages["head"],
         loss=pages["loss"],
-        backbone={**pages["backbone"], **without_initial_weights(pages["backbone"])},
+        backbone=backbone,
         sampler={},
         augment={},
         optimizer={},
@@ -59,6 +73,8 @@ def foreign_network(
         precision="",
         selection="unknown",  # of the epoch, by whoever trained it
     )
+    if published is not None and published.method is not None:
+        return herbs_of(path, state, pages, settings, facts)
     embeds = getattr(locate(pages["head"]["_target_"], "head"), "head_kind", None) == "embedding"
     network = (EmbeddingNetwork if embeds else ImageClassifier)(settings, facts, 0, "foreign")
     expected = {n: t for n, t in network.state_dict().items() if n.startswith(("backbone.", "head."))}
@@ -67,6 +83,24 @@ def foreign_network(
     _refuse_misfits(path, found, expected, facts)
     network.load_state_dict({ours: tensor for ours, (_, tensor) in found.items()}, strict=False)
     return network.eval()
+
+
+def _padded(backbone: dict[str, Any], layout: Layout, padding: str | None, path: Path) -> dict[str, Any]:
+    """The page of a backbone with the shortcuts of the code; a ``padding`` that was asked for must be theirs."""
+    if layout.shortcut_padding is None or "CifarResNet" not in str(backbone["_target_"]):
+        return backbone
+    check_padding(layout, padding or layout.shortcut_padding, str(path))
+    return {**backbone, "shortcut_padding": layout.shortcut_padding}
+
+
+def _refuse_linear(state: State, layout: Layout, head: Mapping[str, Any], path: Path) -> None:
+    """Refuse a linear head for a normalised classifier: its weights would fit, and its logits would not be theirs."""
+    kind = getattr(locate(head["_target_"], "head"), "head_kind", None)
+    if layout.normalised and kind == "linear" and "head.weight" in state and "head.bias" not in state:
+        raise ConfigError(
+            f"{path}: its classifier has no bias, which is {layout.code}'s normalised one: its logits are cosines, and "
+            "the head is linear. Set head=cosine"
+        )
 
 
 Found = dict[str, tuple[str, Tensor]]  # name in the network -> name in the file, tensor

@@ -74,11 +74,17 @@ class Backbone(nn.Module):
         into: nn.Module | None = None,
         classifier_names: tuple[str, ...] = (),
         convert: Callable[[State], State] | None = None,
+        weights_map: str | None = None,
     ) -> None:
-        """Last act of a constructor: weights from a file into the network (or ``into`` a part), then what trains."""
+        """Last act of a constructor: weights from a file into the network (or ``into`` a part), then what trains.
+
+        Args:
+            weights_map: the published code whose names the file has, see `ltr.models.published_names`.
+        """
         if weights is not None:
             target = self if into is None else into
-            load_backbone(target, weights, strict=strict, classifier_names=classifier_names, convert=convert)
+            names = {"classifier_names": classifier_names, "layout": weights_map}
+            load_backbone(target, weights, strict=strict, convert=convert, **names)
         set_trainable(self, trainable, self.last_block())
 
 

@@ -43,7 +43,8 @@ class BasicBlock(nn.Module):
 class CifarResNet(Backbone):
     """Three stages of (depth - 2) / 6 blocks with 16, 32, 64 channels at strides 1, 2, 4; 64 features.
 
-    Module names are those of the widespread PyTorch versions (conv1, bn1, layer1..3), so their files load.
+    Module names are those of the widespread PyTorch versions (conv1, bn1, layer1..3), so their files load; M2m's and
+    SLA's are recognised by their names and need ``shortcut_padding=after``.
     Convolutions start from the Kaiming normal distribution, as in LDAM-DRW.
 
     Raises:
@@ -57,6 +58,7 @@ class CifarResNet(Backbone):
         depth: int = 32,
         shortcut_padding: str = "both",
         weights: str | None = None,
+        weights_map: str | None = None,
         strict_weights: bool = True,
         trainable: str = "all",
     ) -> None:
@@ -66,6 +68,7 @@ class CifarResNet(Backbone):
         if shortcut_padding not in ("both", "after"):
             raise ConfigError(f"backbone.shortcut_padding is '{shortcut_padding}'; allowed: both, after.")
         blocks = (depth - 2) // 6
+        self.shortcut_padding = shortcut_padding
         self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1 = _stage(16, 16, 1, blocks, shortcut_padding)
@@ -75,7 +78,7 @@ class CifarResNet(Backbone):
         self.map_channels = (16, 32, 64)
         self.map_strides = (1, 2, 4)
         kaiming_convolutions(self)
-        self.finish(weights, strict_weights, trainable)
+        self.finish(weights, strict_weights, trainable, weights_map=weights_map)
 
     def features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         maps = [self.layer1(F.relu(self.bn1(self.conv1(images)), inplace=True))]

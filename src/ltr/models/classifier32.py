@@ -23,6 +23,7 @@ class Classifier32(Backbone):
         feature_dim: int = 128,
         dropout: float = 0.2,
         weights: str | None = None,
+        weights_map: str | None = None,
         strict_weights: bool = True,
         trainable: str = "all",
     ) -> None:
@@ -38,7 +39,7 @@ class Classifier32(Backbone):
                 nn.init.normal_(module.weight, 0.0, 0.05)
             elif isinstance(module, nn.BatchNorm2d):
                 nn.init.normal_(module.weight, 1.0, 0.02)
-        self.finish(weights, strict_weights, trainable)
+        self.finish(weights, strict_weights, trainable, weights_map=weights_map)
 
     def features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         maps = [self.group1(images)]

@@ -14,7 +14,13 @@ class DigitsNet(Backbone):
     """
 
     def __init__(
-        self, in_channels: int, *, weights: str | None = None, strict_weights: bool = True, trainable: str = "all"
+        self,
+        in_channels: int,
+        *,
+        weights: str | None = None,
+        weights_map: str | None = None,
+        strict_weights: bool = True,
+        trainable: str = "all",
     ) -> None:
         super().__init__()
         self.stage1 = _stage(in_channels, 32, 1)
@@ -24,7 +30,7 @@ class DigitsNet(Backbone):
         self.map_channels = (32, 48, 64)
         self.map_strides = (1, 2, 4)
         kaiming_convolutions(self)
-        self.finish(weights, strict_weights, trainable)
+        self.finish(weights, strict_weights, trainable, weights_map=weights_map)
 
     def features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         maps = [self.stage1(images)]

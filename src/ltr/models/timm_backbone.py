@@ -46,6 +46,7 @@ class TimmBackbone(Backbone):
         name: str,
         pretrained: bool = False,
         weights: str | None = None,
+        weights_map: str | None = None,
         strict_weights: bool = True,
         trainable: str = "all",
         drop_path: float = 0.0,
@@ -91,6 +92,7 @@ class TimmBackbone(Backbone):
             into=self.net,
             classifier_names=(classifier,) if isinstance(classifier, str) else tuple(classifier),
             convert=self._convert,
+            weights_map=weights_map,
         )
 
     @staticmethod

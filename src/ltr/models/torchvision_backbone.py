@@ -44,6 +44,7 @@ class TorchvisionBackbone(Backbone):
         name: str,
         pretrained: bool = False,
         weights: str | None = None,
+        weights_map: str | None = None,
         strict_weights: bool = True,
         trainable: str = "all",
     ) -> None:
@@ -61,7 +62,7 @@ class TorchvisionBackbone(Backbone):
         self._map_names = tuple(name for name, _, _ in found)
         self.map_channels = tuple(channels for _, channels, _ in found)
         self.map_strides = tuple(stride for _, _, stride in found)
-        self.finish(weights, strict_weights, trainable, into=self.net)
+        self.finish(weights, strict_weights, trainable, into=self.net, weights_map=weights_map)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)

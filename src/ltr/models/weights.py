@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ltr.errors import CheckpointError, ConfigError
+from ltr.models.published_names import LAYOUTS, check_padding, layout_named, read_published
 
 log = logging.getLogger(__name__)
 
@@ -147,18 +148,28 @@ def load_backbone(
     strict: bool = True,
     classifier_names: Iterable[str] = (),
     convert: Callable[[State], State] | None = None,
+    layout: str | None = None,
 ) -> list[str]:
     """Read a backbone's weights from a file: of the backbone alone, of a classifier, or of a run of this project.
 
-    In a run's checkpoint the entries under ``backbone.`` are taken and all others are left out.
+    In a run's checkpoint the entries under ``backbone.`` are taken and all others are left out. Files under the names
+    of published code are recognised (see `ltr.models.published_names`).
 
     Args:
         convert: tried once if the file does not fit as it is, for example timm's renaming and resizing.
+        layout: the published code whose names the file has; None: recognised, or the network's own.
 
     Returns:
         The names that were left out, see `load_state`, which also says what is raised.
     """
-    state = read_state(path)
+    if layout is not None:
+        layout_named(layout, "backbone.weights_map")
+    state, layout = read_published(Path(path), read_state, name=layout)
+    if layout is not None:
+        published = LAYOUTS[layout]
+        check_padding(published, getattr(module, "shortcut_padding", published.shortcut_padding), f"'{path}'")
+        log.info("Weights from '%s': names of %s's code", path, published.code)
+        state = published.rename(state, None)
     outside = [name for name in state if not name.startswith("backbone.")]
     if len(outside) < len(state):
         log.info("Weights from '%s': entries outside the backbone left out: %s", path, ", ".join(outside) or "none")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from ltr.data.splits import Split
 from ltr.errors import LtrError
 from ltr.methods.checkpoint import FORMAT, describe, described_network, read_checkpoint
 from ltr.methods.foreign import foreign_network
+from ltr.models.published_names import LAYOUTS, read_published
+from ltr.models.weights import read_state
 from ltr.runs.device import keep_freed_memory, resolve_device, resolve_precision
 from ltr.runs.evaluate import Judged, evaluate, examples_of
 from ltr.runs.failures import explained, out_of_memory_judging
@@ -111,6 +113,18 @@ def is_foreign(checkpoint: Path) -> bool:
     return read_checkpoint(checkpoint).get("format") != FORMAT
 
 
+def with_layout(weights: ForeignWeights, checkpoint: Path) -> tuple[ForeignWeights, str | None]:
+    """How a file of other code is read, with the layout that its names are of, and the page of its whole method.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    if weights.names:
+        return weights, None
+    layout = weights.layout or read_published(checkpoint, read_state, weights.entry)[1]
+    return replace(weights, layout=layout), None if layout is None else LAYOUTS[layout].method
+
+
 def lone_config(checkpoint: Path) -> dict[str, Any]:
     """A configuration for a checkpoint file without a run: what it says of itself, and the defaults of judging.
 
@@ -172,6 +186,7 @@ def _prepared(candidate: Candidate, part: str, data: Data) -> _Prepared:
     try:
         if network is None:
             network = _foreign(candidate, config, source, split)
+            config["backbone"] = dict(network.settings.backbone)  # with the shortcuts of the file's code
         if candidate.elsewhere:
             config["dataset"] = fitted_dataset(
                 config["dataset"], source, network.facts.image_shape, candidate.image_size
@@ -194,7 +209,14 @@ def _foreign(candidate: Candidate, config: Mapping[str, Any], source: Source, sp
     refuse(check_arguments({part: config[part] for part in ("backbone", "head", "loss")}), "pages do not fit the code")
     facts = data_facts(config, source, split)
     return foreign_network(
-        candidate.checkpoint, config, facts, entry=how.entry, names=how.names, transposed=how.transposed
+        candidate.checkpoint,
+        config,
+        facts,
+        entry=how.entry,
+        names=how.names,
+        transposed=how.transposed,
+        layout=how.layout,
+        padding=how.padding,
     )
 
 

@@ -24,8 +24,8 @@ _NOT_IDENTITY = ("logger", "paths", "figures", "callbacks", "checkpoint", "resum
 _NOT_IDENTITY_TRAINER = ("num_workers", "log_every", "profiler", "on_error", "max_skipped", "max_nonfinite")
 # keys of the trainer whose usual value is left out: runs from before them keep their identity
 _AS_USUAL = {"on_nonfinite": "raise", "auto_accumulate": False}
-# and of optimisers, wherever one stands, while they are null
-_UNSET = ("extra_lr",)
+# and of optimisers and backbones, wherever one stands, while they are null
+_UNSET = ("extra_lr", "weights_map")
 _NOT_IDENTITY_EVALUATION = ("batch_size",)
 _NOT_IDENTITY_SOURCE = ("root", "roots", "download")
 _NOT_IDENTITY_DATASET = ("roots", "download")
@@ -151,7 +151,7 @@ def _identity_of(settings: Settings) -> dict[str, Any]:
     if weights:
         if not Path(weights).is_file():
             raise CheckpointError(f"backbone.weights={weights}: there is no such file")
-        plain["backbone"] = {**settings.backbone, "weights": file_digest(Path(weights))}
+        plain["backbone"] = {**plain["backbone"], "weights": file_digest(Path(weights))}
     return plain
 
 
