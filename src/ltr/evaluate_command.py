@@ -41,6 +41,9 @@ def main(argv: list[str]) -> int:
         "--out", type=Path, metavar="FOLDER", help=f"of the results (default: {Path(outputs) / EVALUATIONS})"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write what result.json holds to this file")
+    parser.add_argument(
+        "--allow-overlap", action="store_true", help="evaluate images that were all trained on, on purpose"
+    )
     parser.add_argument("--config-dir", metavar="FOLDER", help="with pages of your own, for dataset=PAGE")
     parser.add_argument(
         "--allow", action="append", default=[], metavar="PREFIX", help="a package of yours that may be named"
@@ -64,7 +67,7 @@ def main(argv: list[str]) -> int:
 
     with allowing(arguments.allow):
         what = asked(overrides, mistakes)
-        _judge(paths, what, arguments.split, out, arguments.json, arguments.config_dir)
+        _judge(paths, what, arguments.split, out, arguments.json, arguments.config_dir, arguments.allow_overlap)
     return 0
 
 
@@ -80,7 +83,13 @@ def _told_apart(words: Sequence[str]) -> tuple[list[Path], list[str], list[str]]
 
 
 def _judge(
-    paths: Sequence[Path], what: Asked, split: str, out: Path, json: Path | None, config_dir: str | None
+    paths: Sequence[Path],
+    what: Asked,
+    split: str,
+    out: Path,
+    json: Path | None,
+    config_dir: str | None,
+    allow_overlap: bool,
 ) -> None:
     from ltr.configuration.check import refuse
     from ltr.configuration.judging import for_run
@@ -106,7 +115,7 @@ def _judge(
 
     results = []
     with plain_warnings():
-        candidates = _candidates(paths, found, configs, what, config_dir)
+        candidates = _candidates(paths, found, configs, what, config_dir, allow_overlap)
         for one in judged(candidates, split, say):
             pictures = None if what.figures == "none" else lambda folder: draw(folder, what.figures)
             folder, result = write_evaluation(one, out, pictures)
@@ -148,6 +157,7 @@ def _candidates(
     configs: Sequence[dict[str, Any] | None],
     what: Asked,
     config_dir: str | None,
+    allow_overlap: bool,
 ) -> list[Candidate]:
     """What is judged; lone files are looked into, to learn whose they are."""
     from ltr.configuration.judging import for_foreign, for_run
@@ -159,7 +169,7 @@ def _candidates(
         if labels.count(name) > 1:
             name = str(path)
         elsewhere = what.page is not None
-        how: dict[str, Any] = {"elsewhere": elsewhere, "image_size": what.image_size}
+        how: dict[str, Any] = {"elsewhere": elsewhere, "image_size": what.image_size, "allow_overlap": allow_overlap}
         if config is not None:
             candidates.append(Candidate(name, checkpoint, config, checkpoint.parent.parent, **how))
         elif what.of_foreign and is_foreign(checkpoint):

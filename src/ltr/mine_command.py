@@ -55,10 +55,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _mine(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
     from ltr.apply.contact_sheet import write_candidates, write_sheets
     from ltr.apply.mine import STATE, mine, rare_classes, without
     from ltr.apply.tables import checked_place, write_broken
     from ltr.console import progress
+    from ltr.data.real_paths import first_of_each
     from ltr.evaluate_command import find
     from ltr.files import file_digest
 
@@ -66,10 +69,14 @@ def _mine(arguments: argparse.Namespace) -> int:
     model, files = model_and_pool(arguments)
     names = [name.strip() for name in arguments.classes.split(",") if name.strip()]
     classes = rare_classes(model, names, arguments.group, arguments.few_below)
-    places = None if arguments.exclude is None else without(files, arguments.exclude)
-    total = len(files) if places is None else len(places)
-    if places is not None:
-        print(f"{len(files) - total:,} of {len(files):,} images are labelled already and left out")
+    places = first_of_each(files)
+    if len(places) < len(files):
+        print(f"{len(files) - len(places):,} of {len(files):,} images are others under another path, and left out")
+    if arguments.exclude is not None:
+        unlabelled = np.intersect1d(places, without(files, arguments.exclude))
+        print(f"{len(places) - len(unlabelled):,} of {len(places):,} images are labelled already and left out")
+        places = unlabelled
+    total = len(places)
     checkpoint, _ = find(Path(arguments.run))
 
     def started(done: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from ltr.apply.contact_sheet import write_candidates, write_sheets
 from ltr.apply.mine import NOBODY, Ranking, mine, rare_classes, without
 from ltr.apply.pool import image_pool
+from ltr.data.real_paths import first_of_each
 from ltr.errors import ConfigError, DataError
 
 
@@ -137,6 +139,29 @@ def test_labelled_images_are_left_out_by_any_of_their_names(pool, tmp_path):
     )
     left = {files.relative(index) for index in without(files, tmp_path / "labelled.csv")}
     assert left == {files.relative(index) for index in range(13)} - {"part 0/00.png", "part 1/01.png", "part 0/02.png"}
+
+
+@pytest.mark.parametrize("spelling", ["./part 0//00.png", "part 1/../part 0/00.png", "pool/link/00.png", "pool/00.png"])
+def test_another_spelling_or_link_is_the_same_image(pool, tmp_path, spelling):
+    files = image_pool(pool)
+    (pool / "link").symlink_to(pool / "part 0")
+    (pool / "00.png").symlink_to("part 0/00.png")
+    (tmp_path / "labelled.csv").write_text(f"path, label\n{spelling}, x\n")
+    left = {files.relative(index) for index in without(files, tmp_path / "labelled.csv")}
+    assert "part 0/00.png" not in left
+    assert "part 0/01.png" in left
+
+
+def test_an_image_that_a_pool_names_twice_is_one(pool):
+    rows = ["part 0/00.png", "./part 0/00.png", "part 0/01.png", f"{pool}/part 0/01.png", "part 0/00.png"]
+    (pool / "t.csv").write_text("path\n" + "\n".join(rows) + "\n")
+    assert first_of_each(image_pool(pool / "t.csv")).tolist() == [0, 2]
+
+
+def test_class_names_are_compared_in_one_unicode_form(redness):
+    model = redness()
+    model.network.facts = replace(model.network.facts, class_names=("gre\u0301be", *model.class_names[1:]))
+    assert rare_classes(model, ["gr\u00e9be"], "few").tolist() == [0]
 
 
 def test_a_table_that_excludes_nothing_is_a_mistake(pool, tmp_path):

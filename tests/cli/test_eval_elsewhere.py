@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import trees
 from ltr.configuration.check import checked
 from ltr.configuration.overrides import composed
 from ltr.methods.checkpoint import network_checkpoint, write_checkpoint
@@ -279,6 +280,85 @@ def test_what_cannot_be_judged_is_told_in_a_line_and_leaves_nothing(
 def test_an_open_set_without_unknown_images_is_refused(refused, tmp_path):
     checkpoint = untrained(tmp_path / "open.ckpt", "dataset=digits_open", "dataset.n_known=9")
     assert "unknown" in refused(checkpoint, "dataset=digits_open", "dataset.n_known=9", "dataset.n_unknown=0")
+
+
+# -- images that were trained on --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def digits_checkpoint(tmp_path_factory) -> Path:
+    """A lone checkpoint of a run without validation images."""
+    return untrained(tmp_path_factory.mktemp("digits") / "erm.ckpt", "dataset=digits_lt", "trainer.precision=fp32")
+
+
+def overlap(result: dict) -> tuple[int, int]:
+    return result["data"]["trained_on_images"], result["data"]["evaluated_images"]
+
+
+def test_an_evaluation_of_training_images_alone_is_refused_unless_meant(refused, evaluated, digits_checkpoint):
+    arguments = (digits_checkpoint, "dataset=digits_lt", "dataset.val=train_fraction", "--split", "val")
+    assert "all 47 evaluated images were trained on" in refused(*arguments)
+    (result,), _ = evaluated(*arguments, "--allow-overlap")
+    assert overlap(result) == (47, 47)
+
+
+def test_some_training_images_are_counted(ltr_eval, digits_checkpoint, tmp_path):
+    arguments = ("dataset=digits", "dataset.val=train_fraction", "--split", "val", "--json", tmp_path / "found.json")
+    code, _, err = ltr_eval(digits_checkpoint, *arguments)
+    assert code == 0, err
+    trained, of = overlap(json.loads((tmp_path / "found.json").read_text()))
+    assert 0 < trained < of
+    assert f"warning: erm.ckpt: {trained} of the {of} evaluated images were trained on" in err
+
+
+@pytest.mark.parametrize("arguments", [("--split", "val"), ("dataset=digits",)])
+def test_images_that_were_held_out_are_none_of_them(evaluated, finished_run, arguments):
+    (result,), _ = evaluated(finished_run, *arguments)
+    assert overlap(result)[0] == 0
+
+
+def test_another_seed_of_the_split_is_counted_by_the_runs_own_split(ltr_eval, finished_run, tmp_path):
+    code, _, err = ltr_eval(finished_run, "--split", "val", "dataset.split_seed=5", "--json", tmp_path / "found.json")
+    assert code == 0
+    trained, of = overlap(json.loads((tmp_path / "found.json").read_text()))
+    assert 0 < trained < of == 47
+    assert f"{trained} of the 47 evaluated images were trained on" in err
+
+
+def pets(tmp_path: Path, place: str = ".") -> tuple[Path, Path]:
+    """A folder of images, and a checkpoint that was trained on it."""
+    root = trees.folder(tmp_path / place, each=6)
+    options = (f"dataset.root={root}", "dataset.name=pets", "dataset.image_size=16", "backbone=digits_net")
+    return root, untrained(tmp_path / "pets.ckpt", "dataset=folder", *options)
+
+
+def test_the_same_files_in_another_data_set_are_the_same_images(ltr_eval, tmp_path):
+    root, checkpoint = pets(tmp_path)
+    rows = [f"./images/{path.relative_to(root)},{path.parent.name},test" for path in sorted(root.rglob("*.jpg"))]
+    for number, name in enumerate(("cat", "dog", "eel")):
+        trees.put(tmp_path / "more" / f"{name}.jpg", number + 3)
+        rows.append(f"more/{name}.jpg,{name},train")
+    trees.lines(tmp_path / "t.csv", ["path,label,split", *rows])
+    code, _, err = ltr_eval(checkpoint, "dataset=table", f"dataset.file={tmp_path / 't.csv'}")
+    assert code == 0, err
+    assert "15 of the 18 evaluated images were trained on" in err
+
+
+def test_data_that_were_moved_are_the_same_images(ltr_eval, tmp_path):
+    root, checkpoint = pets(tmp_path, "one")
+    root.rename(tmp_path / "moved")
+    elsewhere = ("dataset=folder", f"dataset.root={tmp_path / 'moved'}", "dataset.name=pets")
+    found = ltr_eval(checkpoint, *elsewhere, "dataset.val=train_fraction", "--split", "val")
+    assert "all 3 evaluated images were trained on" in found[2]
+
+
+def test_training_data_that_are_gone_are_said(ltr_eval, tmp_path):
+    root, checkpoint = pets(tmp_path, "one")
+    root.rename(tmp_path / "moved")
+    other = trees.folder(tmp_path / "two", ("train", "test"), each=3)
+    code, _, err = ltr_eval(checkpoint, "dataset=folder", f"dataset.root={other}", "dataset.name=pets")
+    assert code == 0, err
+    assert "whether evaluated images were trained on cannot be found out" in err
 
 
 # -- foreign weights ------------------------------------------------------------------------------------------------

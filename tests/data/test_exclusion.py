@@ -70,3 +70,23 @@ def test_images_in_memory_have_no_paths(tmp_path):
 def test_a_list_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.txt cannot be read"):
         without(natural(file_source()), file_source(), tmp_path / "nowhere.txt")
+
+
+@pytest.mark.parametrize("spelling", ["./a/1.jpg", "a//1.jpg", "b/../a/1.jpg", "/a/1.jpg", "\ufeffa/1.jpg"])
+def test_another_spelling_names_the_same_image(tmp_path, spelling):
+    source = file_source()
+    split = without(natural(source), source, written(tmp_path, spelling))
+    assert split.train.tolist() == [0, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_name_in_another_unicode_form_is_found_if_there_is_no_other(tmp_path):
+    composed, decomposed = "a/gr\u00e9be.jpg", "a/gre\u0301be.jpg"
+    labels, parts = np.array([0, 1, 0, 1]), {"train": range(3), "test": range(3, 4)}
+
+    def left(*paths: str, listed: str) -> list[int]:
+        files = ImageFiles.from_paths("/", [*paths, "b/9.jpg"][:4])
+        source = Source("toy", files, labels, ("a", "b"), parts)
+        return without(natural(source), source, written(tmp_path, listed)).train.tolist()
+
+    assert left("a/1.jpg", "b/2.jpg", decomposed, listed=composed) == [0, 1]
+    assert left(composed, "b/2.jpg", decomposed, listed=decomposed) == [0, 1]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,12 +18,14 @@ import numpy as np
 from ltr.apply.model import Model
 from ltr.apply.pool import table_column
 from ltr.apply.reading import Broken, batches
+from ltr.data.real_paths import named_images
 from ltr.data.source import ImageFiles
 from ltr.data.sources.checks import shown
 from ltr.errors import ConfigError, DataError, TrainingError, nearest
 from ltr.evaluation.groups import GROUPS, shot_groups
 from ltr.evaluation.scores import log_normaliser, probabilities
 from ltr.files import written_atomically
+from ltr.names import canonical
 
 STATE = ".mining.npz"  # in the output folder: what has been found so far
 NOBODY = -1
@@ -99,7 +100,8 @@ def rare_classes(model: Model, names: Sequence[str], group: str, few_below: int 
     Raises:
         ConfigError: names that the network does not know, or a group without a class.
     """
-    known = {name: label for label, name in enumerate(model.class_names) if label != model.background}
+    names = [canonical(name) for name in names]
+    known = {canonical(name): label for label, name in enumerate(model.class_names) if label != model.background}
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ConfigError(
@@ -128,7 +130,7 @@ def without(files: ImageFiles, excluded: Path) -> np.ndarray:
     """Places of the images that a table does not name, int64 [n].
 
     A path of the table (column ``path``) means an image by its place below the pool's root, or by its whole path, or
-    by its place below the table's folder.
+    by its place below the table's folder; any spelling of it, and any link to it, is that image.
 
     Raises:
         DataError: the table cannot be read, or names no image of the pool.
@@ -136,12 +138,8 @@ def without(files: ImageFiles, excluded: Path) -> np.ndarray:
     if not excluded.is_file():
         raise DataError(f"--exclude {excluded}: there is no such table")
     named = table_column(excluded, "path")
-    relative = {os.path.normpath(path) for path in named}
-    whole = {os.path.normpath(os.path.join(excluded.absolute().parent, path)) for path in named}
-    keep = np.ones(len(files), dtype=bool)
-    for index in range(len(files)):
-        path = os.path.normpath(files.relative(index))
-        keep[index] = path not in relative and os.path.normpath(os.path.join(files.root, path)) not in whole
+    is_named, _ = named_images(files, named, [str(excluded.absolute().parent)])
+    keep = ~is_named
     if keep.all():
         raise DataError(
             f"--exclude {excluded}: none of its {len(named):,} paths is an image of the pool, such as "

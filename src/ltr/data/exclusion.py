@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from ltr.configuration.targets import instantiate
 from ltr.data.doubts import warn_of_one_class
+from ltr.data.real_paths import named_images
 from ltr.data.source import ImageFiles, Source
 from ltr.data.split import INDEX_ARRAYS, Split, load_split_file
 from ltr.errors import ConfigError, DataError
@@ -33,7 +34,7 @@ def read_split(dataset: Mapping[str, Any], source: Source, make: Callable[..., S
 
 
 def without(split: Split, source: Source, file: Path) -> Split:
-    """``split`` without the images that the lines of ``file`` name: paths as the data set has them, from its root.
+    """``split`` without the images that the lines of ``file`` name: paths from the data set's root, in any spelling.
 
     They are left out of every part, of the test too: whoever compares numbers must use one list.
     """
@@ -42,18 +43,15 @@ def without(split: Split, source: Source, file: Path) -> Split:
             f"dataset.exclude={file}: {source.name} is not read from image files, so none can be left out"
         )
     try:
-        wanted = {line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()}
-    except (OSError, UnicodeDecodeError) as error:
+        lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
+    except OSError as error:
         raise DataError(f"dataset.exclude={file} cannot be read: {error}") from error
-    out = np.zeros(len(source), dtype=bool)
-    for index in range(len(source)):
-        if source.images.relative(index) in wanted:
-            out[index] = True
-            wanted.discard(source.images.relative(index))
-    if wanted:
-        shown = ", ".join(sorted(wanted)[:10]) + (", ..." if len(wanted) > 10 else "")
+    wanted = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    out, unknown = _listed(source.images, wanted)
+    if unknown:
+        shown = ", ".join(sorted(unknown)[:10]) + (", ..." if len(unknown) > 10 else "")
         raise DataError(
-            f"dataset.exclude={file} names {len(wanted)} images that {source.name} does not have: {shown}. "
+            f"dataset.exclude={file} names {len(unknown)} images that {source.name} does not have: {shown}. "
             "A line is a path from the data set's root, as ltr-data check --exclude-to writes it"
         )
     arrays = {name: getattr(split, name)[~out[getattr(split, name)]] for name in INDEX_ARRAYS}
@@ -65,3 +63,21 @@ def without(split: Split, source: Source, file: Path) -> Split:
         raise DataError(f"dataset.exclude={file} leaves no training image of {emptied.size} classes: {names}")
     left = sum(len(getattr(split, name)) - len(arrays[name]) for name in INDEX_ARRAYS)
     return replace(split, name=f"{split.name}-without{left}", class_counts=counts, **arrays)
+
+
+def _listed(files: ImageFiles, wanted: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Which images are listed, bool [N], and the lines that name none.
+
+    Lines are mostly spelled as the data set spells its paths; only the others ask the disk what they lead to.
+    """
+    left = dict.fromkeys(wanted)
+    out = np.zeros(len(files), dtype=bool)
+    for index in range(len(files)):
+        path = files.relative(index)
+        if path in left:
+            out[index] = True
+            del left[path]
+    if not left:
+        return out, []
+    more, unknown = named_images(files, list(left))
+    return out | more, unknown

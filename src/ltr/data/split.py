@@ -14,6 +14,7 @@ import numpy as np
 
 from ltr.data.source import Source, read_only, set_field
 from ltr.errors import DataError
+from ltr.names import canonical
 
 INDEX_ARRAYS = ("train", "val", "test", "unknown")
 
@@ -136,7 +137,7 @@ def load_split_file(path: str | os.PathLike[str], source: Source) -> Split:
     nothing = np.empty(0, dtype=np.int64)
     indices = {field: stored.get(field, nothing) for field in INDEX_ARRAYS}
     label_map = stored.get("label_map", np.arange(source.num_classes))
-    class_names = tuple(str(name) for name in stored.get("class_names", np.array(source.class_names)))
+    class_names = tuple(canonical(str(name)) for name in stored.get("class_names", np.array(source.class_names)))
     for field, array in {**indices, "label_map": label_map}.items():
         if array.ndim != 1 or not (np.issubdtype(array.dtype, np.integer) or array.size == 0):
             raise DataError(f"split file {file}: '{field}' must be integers in one dimension")

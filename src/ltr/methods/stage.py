@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ltr.errors import ConfigError, nearest
+from ltr.names import canonical
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +46,8 @@ class DataFacts:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> DataFacts:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+        # checkpoints from before names were compared in one form may hold another
+        fields["class_names"] = tuple(canonical(str(name)) for name in fields["class_names"])
         return cls(**fields)
 
 

@@ -82,6 +82,7 @@ def _data(found: Judgement) -> dict[str, Any]:
         "val_rule": split.val_rule,
         "classes": split.num_classes,
         **{f"{part}_images": len(getattr(split, part)) for part in ("train", "val", "test", "unknown")},
+        **found.overlap.as_plain(),
     }
 
 

@@ -30,6 +30,8 @@ from ltr.runs.evaluate import Judged, evaluate, examples_of
 from ltr.runs.failures import explained, out_of_memory_judging
 from ltr.runs.fitting import check_judgeable, fit, fitted_dataset
 from ltr.runs.looks import looks_of
+from ltr.runs.overlap import Overlap, TrainingImages
+from ltr.runs.overlap import check as check_overlap
 from ltr.runs.plan import data_facts
 from ltr.runs.protocols import parts_judged, protocols_of
 from ltr.runs.result import result_rows
@@ -47,6 +49,7 @@ class Candidate:
         elsewhere: another data set than their run's was named.
         image_size: what ``dataset.image_size`` was set to.
         foreign: how the file is read; None of this project's own.
+        allow_overlap: images that it was trained on are evaluated on purpose.
     """
 
     label: str
@@ -56,6 +59,7 @@ class Candidate:
     elsewhere: bool = False
     image_size: int | None = None
     foreign: ForeignWeights | None = None
+    allow_overlap: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Judgement:
         rows: as in ``result.json``.
         judged: of ``part``, every variant, protocol and scorer.
         examples: what the method shows of some test images.
+        overlap: evaluated images that were trained on.
         note: how images were changed for the network; '' if they were not.
     """
 
@@ -79,6 +84,7 @@ class Judgement:
     examples: dict[str, Any]
     device: torch.device
     precision: str
+    overlap: Overlap
     note: str = ""
     fingerprint: str = ""  # of the data
 
@@ -89,6 +95,8 @@ class Data:
 
     kept: dict[str, tuple[Source, Split]] = field(default_factory=dict)
     images: dict[str, ResidentImages | None] = field(default_factory=dict)
+    training: TrainingImages = field(default_factory=TrainingImages)
+    overlaps: dict[tuple[Path, str, str], Overlap] = field(default_factory=dict)
 
     def of(self, dataset: Mapping[str, Any]) -> tuple[str, Source, Split]:
         """(key, source, split) of a data set's page."""
@@ -174,6 +182,7 @@ class _Prepared:
     key: str
     source: Source
     split: Split
+    overlap: Overlap
     note: str
 
 
@@ -194,13 +203,31 @@ def _prepared(candidate: Candidate, part: str, data: Data) -> _Prepared:
         predictor, note = fit(network, config["dataset"], source)
         scorers = config["evaluation"]["scorers"]
         check_judgeable(predictor, network, split, source, config["dataset"], part, scorers)
+        overlap = _overlap(candidate, description, part, data, (config["dataset"], source, split), key)
         protocols_of(split, config["evaluation"], network.link, torch.device("cpu"))
     except LtrError as error:
         text = str(error)
         if str(candidate.checkpoint) in text:
             raise
         raise type(error)(f"{candidate.checkpoint}: {text}") from error
-    return _Prepared(predictor, network, config, key, source, split, note)
+    return _Prepared(predictor, network, config, key, source, split, overlap, note)
+
+
+def _overlap(
+    candidate: Candidate,
+    description: Mapping[str, Any],
+    part: str,
+    data: Data,
+    evaluated: tuple[Mapping[str, Any], Source, Split],
+    key: str,
+) -> Overlap:
+    """How many of the images were trained on: said, or refused, once for each checkpoint."""
+    which = (candidate.checkpoint, part, key)
+    if which not in data.overlaps:
+        found = data.training.overlap(description, candidate.run, evaluated, part)
+        check_overlap(candidate.label, found, candidate.allow_overlap)
+        data.overlaps[which] = found
+    return data.overlaps[which]
 
 
 def _foreign(candidate: Candidate, config: Mapping[str, Any], source: Source, split: Split) -> Any:
@@ -258,6 +285,7 @@ def _judge(candidate: Candidate, part: str, data: Data) -> Judgement:
         examples_of(found.predictor, found.network, module, device, precision),
         device,
         precision,
+        found.overlap,
         found.note,
         found.source.fingerprint,
     )

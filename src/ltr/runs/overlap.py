@@ -1,0 +1,140 @@
+"""Whether evaluated images were trained on: the training images of a checkpoint are found again, and compared."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltr.configuration.pages import canonical_json
+from ltr.configuration.reuse import changed
+from ltr.data.exclusion import read_split
+from ltr.data.overlap import trained_on
+from ltr.data.packed import identity_of, read_source
+from ltr.data.source import Source
+from ltr.data.split import Split, load_split_file
+from ltr.errors import ConfigError, LtrError
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How many evaluated images were trained on.
+
+    Attributes:
+        images: that many; None where it cannot be found out.
+        of: evaluated images.
+        reason: why it cannot be found out, where a person may want to know.
+    """
+
+    images: int | None
+    of: int
+    reason: str = ""
+
+    def as_plain(self) -> dict[str, int | None]:
+        """Return what ``result.json`` holds of it."""
+        return {"evaluated_images": self.of, "trained_on_images": self.images}
+
+
+@dataclass
+class TrainingImages:
+    """Reads data sets that checkpoints were trained on, and keeps the last one: checkpoints mostly share theirs."""
+
+    kept: dict[str, Source] = field(default_factory=dict)
+
+    def overlap(
+        self,
+        description: Mapping[str, Any],
+        run: Path | None,
+        evaluated: tuple[Mapping[str, Any], Source, Split],
+        part: str,
+    ) -> Overlap:
+        """Count the images of ``part`` that a checkpoint was trained on.
+
+        Args:
+            description: of the checkpoint, see `ltr.methods.checkpoint.describe`; {} of weights of other code.
+            run: the folder of its run, where there is one: it holds the exact split.
+            evaluated: the data set's config, source and split.
+        """
+        config, source, split = evaluated
+        indices = getattr(split, part)
+        if part == "test" and "open_set" in split.protocols:
+            indices = np.concatenate([indices, split.unknown])
+        if not description:
+            return Overlap(None, len(indices))
+        try:
+            # what is odd about training data was said when it was trained on
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                trained, train = self._training(description, run, config, source)
+        except LtrError as error:
+            lines = str(error).splitlines() or [type(error).__name__]
+            return Overlap(None, len(indices), lines[0])
+        found = trained_on(trained, train, source, indices)
+        return Overlap(None if found is None else int(found.sum()), len(indices))
+
+    def _training(
+        self, description: Mapping[str, Any], run: Path | None, config: Mapping[str, Any], source: Source
+    ) -> tuple[Source, np.ndarray]:
+        """Return the source that a checkpoint was trained on, and the indices of its training images."""
+        own = changed({"dataset": description["dataset"]}, ())["dataset"]
+        trained = source if _same_source(description["dataset"], config) else self._read(own)
+        split_file = None if run is None else run / "split.npz"
+        if split_file is not None and split_file.is_file():
+            split = load_split_file(split_file, trained)
+        else:
+            split = read_split(own, trained)
+        counts = [int(count) for count in description.get("facts", {}).get("class_counts", ())]
+        if split.class_counts.tolist() != counts:
+            raise ConfigError(
+                f"the data set {split.name} has other training images today than those that it was trained on"
+            )
+        return trained, split.train
+
+    def _read(self, dataset: Mapping[str, Any]) -> Source:
+        page = {**dataset, "source": {key: value for key, value in dataset["source"].items() if key != "download"}}
+        key = canonical_json({"source": page["source"], "packed": page.get("packed")})
+        if key not in self.kept:
+            self.kept.clear()  # before the next one is read: two may not fit
+            self.kept[key] = read_source({**page, "image_size": None})
+        return self.kept[key]
+
+
+def _same_source(own: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two data set configs read one source; one whose folder is gone has moved to the other's."""
+    if canonical_json(own["source"]) == canonical_json(other["source"]) and own.get("packed") == other.get("packed"):
+        return True
+    root = own["source"].get("root")
+    has_moved = root is not None and not Path(str(root)).is_dir()
+    return has_moved and canonical_json(identity_of(own["source"])) == canonical_json(identity_of(other["source"]))
+
+
+def check(label: str, overlap: Overlap, allowed: bool) -> None:
+    """Warn where evaluated images were trained on, and refuse an evaluation of nothing else.
+
+    Args:
+        allowed: training images are evaluated on purpose.
+
+    Raises:
+        ConfigError: all of them were, and that is not allowed.
+    """
+    if overlap.images is None:
+        if overlap.reason:
+            warnings.warn(
+                f"{label}: whether evaluated images were trained on cannot be found out: {overlap.reason}", stacklevel=2
+            )
+    elif overlap.images == overlap.of and not allowed:
+        raise ConfigError(
+            f"all {overlap.of:,} evaluated images were trained on: numbers on them say nothing of new images. Evaluate "
+            "images that were held out of training (another --split, or the dataset values of the run), or add "
+            "--allow-overlap to evaluate training images on purpose"
+        )
+    elif overlap.images:
+        warnings.warn(
+            f"{label}: {overlap.images:,} of the {overlap.of:,} evaluated images were trained on; the numbers are not "
+            "those of new images",
+            stacklevel=2,
+        )
