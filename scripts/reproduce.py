@@ -31,10 +31,11 @@ from ltr.configuration.check import checked
 from ltr.configuration.overrides import composed, unread
 from ltr.configuration.pages import canonical_json
 from ltr.configuration.tables import TableRow, chosen_rows, narrowed
-from ltr.console import plain_warnings
+from ltr.console import plain_warnings, print_line
 from ltr.data.packed import read_source
 from ltr.data.source import Source
 from ltr.errors import ConfigError, Interrupted, LtrError
+from ltr.escaping import printer, rich_text
 from ltr.report.collect import read_run
 from ltr.report.figures import draw
 from ltr.report.published import markdown, write_between_markers
@@ -120,18 +121,19 @@ def reproduce(arguments: argparse.Namespace, console: Console, request: StopRequ
     finished = sum(job.is_finished for job in selected)
     left_out = plan(selected, sources, failed)
     to_do = [job for job in selected if job.planned is not None]
-    console.print(f"{' '.join(arguments.tables)}: {len(selected)} runs, {finished} finished before, {len(to_do)} to do")
+    about = f"{len(selected)} runs, {finished} finished before, {len(to_do)} to do"
+    console.print(rich_text(f"{' '.join(arguments.tables)}: {about}"))
     for line in cost_lines([job.planned for job in to_do if job.planned], request) if to_do else []:
-        console.print(line)
+        console.print(rich_text(line))
     for page, why in left_out.items():
-        console.print(f"left out: {page} (--val test_fraction takes it in): {why}")
+        console.print(rich_text(f"left out: {page} (--val test_fraction takes it in): {why}"))
     if not arguments.plan:
         carry_out = run_beside if arguments.parallel > 1 else run_here
         failed |= carry_out(to_do, arguments, console)
         console.print("")
-        console.print(table(arguments, rows, jobs, list(left_out)))
+        console.print(rich_text(table(arguments, rows, jobs, list(left_out))))
     for why in dict.fromkeys(failed.values()):
-        print(f"failed: {'; '.join(label for label in failed if failed[label] == why)}: {why}", file=sys.stderr)
+        print_line(f"failed: {'; '.join(label for label in failed if failed[label] == why)}: {why}", sys.stderr)
     return 1 if failed else 0
 
 
@@ -232,7 +234,7 @@ def run_here(jobs: Sequence[Job], arguments: argparse.Namespace, console: Consol
     failed = {}
     for place, job in enumerate(jobs, start=1):
         assert job.planned is not None
-        console.print(f"\n[{place}/{len(jobs)}] {job.label}")
+        console.print(rich_text(f"\n[{place}/{len(jobs)}] {job.label}"))
         try:
             outcome = run(job.config, job.overrides, console, job.planned.plan.source)
             if job.config["figures"] != "none" and not outcome.reused:
@@ -255,7 +257,7 @@ def run_beside(jobs: Sequence[Job], arguments: argparse.Namespace, console: Cons
         tasks.append(Task(job.label, train_command(job.overrides, arguments.config_dir), log, stages))
         if job.planned.plan.device.type == "cpu":
             environment["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // arguments.parallel))
-    return run_tasks(tasks, arguments.parallel, environment, console.print)
+    return run_tasks(tasks, arguments.parallel, environment, printer(console))
 
 
 def table(arguments: argparse.Namespace, rows: Sequence[TableRow], jobs: Sequence[Job], left_out: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import logging
 import os
 import sys
@@ -11,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from ltr.console import print_line
 from ltr.errors import ConfigError, Interrupted, LtrError
 
 if TYPE_CHECKING:
@@ -100,6 +102,8 @@ def evaluate_main(argv: list[str]) -> int:
 def _process(command: Callable[[], int]) -> int:
     """A command as a process: a reader that goes away early, as in ``| head``, ends it without a word."""
     logging.raiseExceptions = False  # Hydra prints through logging, which would report the closed pipe line by line
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: a terminal may know fewer letters
     code = command()
     try:
         sys.stdout.flush()
@@ -133,17 +137,17 @@ def report(error: Exception, of: str = "") -> int:
     if isinstance(error, LtrError):
         if getattr(error, "told", False):  # by another process
             return error.exit_code
-        print(f"{of}{'stopped' if isinstance(error, Interrupted) else 'error'}: {error}", file=sys.stderr)
+        print_line(f"{of}{'stopped' if isinstance(error, Interrupted) else 'error'}: {error}", sys.stderr)
         return error.exit_code
     where = traceback.extract_tb(error.__traceback__)[-1]
     if isinstance(error, OSError):
         advice = "Look at whether this path is right and can be written, and at the space that is left on the disk"
     else:
         advice = "This is not a mistake that ltr foresees"
-    print(
+    print_line(
         f"{of}error: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}\n"
         f"  in {os.path.basename(where.filename)}, line {where.lineno}. {advice}; {_FULL}=1 shows the traceback",
-        file=sys.stderr,
+        sys.stderr,
     )
     return 1
 
@@ -190,7 +194,7 @@ def _with_table(command: Callable[[], int]) -> int:
             return code
         table, failed = conclude(started[0])
     if table:
-        print(table)
+        print_line(table)
     return code or failed
 
 

@@ -7,9 +7,16 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
+
+from ltr.escaping import lines, one_line
 
 _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+def print_line(text: object, file: TextIO | None = None) -> None:
+    """Print a line, or several, that may hold names from files: a terminal obeys nothing in them."""
+    print(lines(text), file=file or sys.stdout)
 
 
 @contextmanager
@@ -21,7 +28,7 @@ def plain_warnings() -> Iterator[None]:
         message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
     ) -> None:
         if category is UserWarning and filename.startswith(_OURS):
-            print(f"warning: {message}", file=sys.stderr)
+            print_line(f"warning: {message}", sys.stderr)
         else:
             original(message, category, filename, lineno, file, line)
 
@@ -46,9 +53,10 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], o
 
     console = Console(stderr=True)
     if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        words = TextColumn("{task.description}", markup=False)
+        columns = (words, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(what, total=total, completed=done)
+            task = bar.add_task(one_line(what), total=total, completed=done)
             yield lambda number: bar.advance(task, number)
         return
     so_far = done
@@ -57,6 +65,6 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], o
         nonlocal so_far
         before, so_far = so_far, so_far + number
         if total and so_far * 10 // total > before * 10 // total:
-            print(f"{what} {so_far:,} of {total:,}", file=sys.stderr, flush=True)
+            print(one_line(f"{what} {so_far:,} of {total:,}"), file=sys.stderr, flush=True)
 
     yield advance

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ltr.arguments import Parser, parsed
+from ltr.console import print_line
 from ltr.errors import ConfigError, LtrError
 from ltr.report.panels import SECTIONS, Panel, Section
 
@@ -65,11 +66,11 @@ def _create(arguments: argparse.Namespace) -> int:
         else:
             made = workspace(workspaces, reports, arguments.name, entity, arguments.project)
         made.save()
-        print(f"workspace: {made.url}")
+        print_line(f"workspace: {made.url}")
         if not (arguments.no_report or arguments.update):
             written = report(reports, arguments.name, entity, arguments.project)
             written.save()
-            print(f"report: {written.url}")
+            print_line(f"report: {written.url}")
     except Exception as error:  # the libraries raise many kinds: of wandb, requests, and plain ones
         said = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise DashboardError(

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ltr.console import print_line
 from ltr.errors import ConfigError
+from ltr.escaping import one_line
 
 if TYPE_CHECKING:
     from ltr.data.source import Source
@@ -117,9 +119,9 @@ def _list(config_dir: str | None) -> int:
         own = sorted((Path(config_dir) / "dataset").glob("*.yaml"))
         rows += [(path.stem, "?", _comment(path)) for path in own]
     width = max(len(name) for name, *_ in rows) + 2
-    print(f"{'data set':<{width}}{'files':<9}what it is    (paths.data is {data})")
+    print_line(f"{'data set':<{width}}{'files':<9}what it is    (paths.data is {data})")
     for name, found, comment in rows:
-        print(f"{name:<{width}}{found:<9}{comment}")
+        print_line(f"{name:<{width}}{found:<9}{comment}")
     return 0
 
 
@@ -153,14 +155,14 @@ def _describe(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
         split = read_split(config["dataset"], source)
         about = describe(split)
         for line in _numbers(source, split, about, *bounds):
-            print(line)
+            print_line(line)
         folder = arguments.out or Path(config["paths"]["outputs"]) / "data" / config["dataset"]["name"]
         title = f"{split.name}: {len(about.class_counts):,} classes, {int(about.class_counts.sum()):,} training images"
         pictures = [folder / "class_frequency.png", folder / "contact_sheet.png"]
         class_frequency(title, about.class_names, about.class_counts, *bounds, pictures[0])
         _draw_first_images(source, split, about, pictures[1])
     for path in pictures:
-        print(path)
+        print_line(path)
     return 0
 
 
@@ -222,27 +224,27 @@ def _check(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
     from ltr.data.source import ImageFiles
 
     source, partial = _read_and_compare(config)
-    print(f"{source.name}: {len(source):,} images of {source.num_classes:,} classes are there")
+    print_line(f"{source.name}: {len(source):,} images of {source.num_classes:,} classes are there")
     for line in partial:
-        print(f"wrong: {line}")
+        print_line(f"wrong: {line}")
     bad: list[BadImage] = []
     if isinstance(source.images, PackedImages):
         with progress("decoding", len(source)) as advance:
             bad = bad_packed(source.images, progress=advance, workers=_processes(arguments)["workers"])
-        print(f"{len(source) - len(bad):,} of {len(source):,} packed images are as they were written")
+        print_line(f"{len(source) - len(bad):,} of {len(source):,} packed images are as they were written")
     elif isinstance(source.images, ImageFiles):
         with progress("decoding", len(source)) as advance:
             bad = bad_images(source.images, progress=advance, **_processes(arguments))
-        print(f"{len(source) - len(bad):,} of {len(source):,} images can be decoded")
+        print_line(f"{len(source) - len(bad):,} of {len(source):,} images can be decoded")
     else:
-        print("their reader has decoded all of them, and checked the files where checksums are published")
+        print_line("their reader has decoded all of them, and checked the files where checksums are published")
     if bad:
-        print(f"wrong: {len(bad):,} of them cannot be read{', the first ten' if len(bad) > _SHOWN else ''}:")
+        print_line(f"wrong: {len(bad):,} of them cannot be read{', the first ten' if len(bad) > _SHOWN else ''}:")
         for image in bad[:_SHOWN]:
-            print(f"  {_printable(image.path)}: {_printable(image.reason)}")
+            print_line(f"  {one_line(image.path)}: {one_line(image.reason)}")
     if arguments.exclude_to:
         write_exclusions(arguments.exclude_to, bad)
-        print(f"{len(bad):,} paths written to {arguments.exclude_to}")
+        print_line(f"{len(bad):,} paths written to {arguments.exclude_to}")
     return 1 if bad or partial else 0
 
 
@@ -278,8 +280,8 @@ def _pack(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
             page = config["dataset"]["source"]
             made = pack(source, page, arguments.to, progress=advance, **options, **_processes(arguments))
     size = arguments.to.stat().st_size / 1e6
-    print(f"{len(source):,} images, {size:,.1f} MB{'' if made else '; it was there already'}")
-    print(f"train from it with dataset.packed={arguments.to}")
+    print_line(f"{len(source):,} images, {size:,.1f} MB{'' if made else '; it was there already'}")
+    print_line(f"train from it with dataset.packed={arguments.to}")
     return 0
 
 
@@ -302,8 +304,3 @@ def _processes(arguments: argparse.Namespace) -> dict[str, Any]:
     from ltr.data.parallel import cores
 
     return {"workers": arguments.workers or cores(), "max_pixels": arguments.max_pixels or MAX_PIXELS}
-
-
-def _printable(text: str) -> str:
-    """Names of files may hold anything; a terminal must not obey it."""
-    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)

@@ -101,6 +101,7 @@ def _judge(
     from rich.console import Console
 
     from ltr.console import plain_warnings
+    from ltr.escaping import printer
     from ltr.files import write_json
     from ltr.report.figures import draw
     from ltr.report.judged import judged_table
@@ -109,9 +110,7 @@ def _judge(
     from ltr.runs.judge import judged
 
     console = Console()
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True, markup=False)
+    say = printer(console)
 
     results = []
     with plain_warnings():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ltr.arguments import Parser, parsed
+from ltr.console import print_line
 from ltr.errors import ConfigError
 
 
@@ -51,10 +52,10 @@ def main(argv: Sequence[str]) -> int:
         with plain_warnings():
             done = export(checkpoint, arguments.out, onnx=arguments.onnx)
     for name in done.files:
-        print(f"{done.folder / name}  {(done.folder / name).stat().st_size / 1e6:,.2f} MB")
-    print("checked: read back, the network gives the same logits to the bit")
+        print_line(f"{done.folder / name}  {(done.folder / name).stat().st_size / 1e6:,.2f} MB")
+    print_line("checked: read back, the network gives the same logits to the bit")
     if done.onnx_difference is not None:
-        print(f"checked: the logits of model.onnx differ by at most {done.onnx_difference:.2g}")
+        print_line(f"checked: the logits of model.onnx differ by at most {done.onnx_difference:.2g}")
     elif arguments.onnx:
-        print("warning: model.onnx was not run: onnxruntime is not installed", file=sys.stderr)
+        print_line("warning: model.onnx was not run: onnxruntime is not installed", sys.stderr)
     return 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ltr.errors import CheckpointError
+from ltr.escaping import csv_cell
 
 
 @contextlib.contextmanager
@@ -63,9 +64,9 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], first: Iterable[str
     rows = list(rows)
     columns = list(dict.fromkeys([*first, *(key for row in rows for key in row)]))
     with written_atomically(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv.writer(file)
+        writer.writerow([csv_cell(column) for column in columns])
+        writer.writerows([csv_cell(row.get(column, "")) for column in columns] for row in rows)
 
 
 def file_digest(path: Path) -> str:

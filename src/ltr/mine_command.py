@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ltr.arguments import Parser, at_least, parsed
+from ltr.console import print_line
 from ltr.errors import ConfigError
 from ltr.predict_command import add_reading_flags, model_and_pool, tell_broken
 
@@ -71,17 +72,17 @@ def _mine(arguments: argparse.Namespace) -> int:
     classes = rare_classes(model, names, arguments.group, arguments.few_below)
     places = first_of_each(files)
     if len(places) < len(files):
-        print(f"{len(files) - len(places):,} of {len(files):,} images are others under another path, and left out")
+        print_line(f"{len(files) - len(places):,} of {len(files):,} images are others under another path, and left out")
     if arguments.exclude is not None:
         unlabelled = np.intersect1d(places, without(files, arguments.exclude))
-        print(f"{len(places) - len(unlabelled):,} of {len(places):,} images are labelled already and left out")
+        print_line(f"{len(places) - len(unlabelled):,} of {len(places):,} images are labelled already and left out")
         places = unlabelled
     total = len(places)
     checkpoint, _ = find(Path(arguments.run))
 
     def started(done: int) -> None:
         if done:
-            print(f"going on after {done:,} images")
+            print_line(f"going on after {done:,} images")
             advance(done)
 
     with progress("mining", total) as advance:
@@ -106,9 +107,9 @@ def _mine(arguments: argparse.Namespace) -> int:
         )
     listed = arguments.out / "broken.csv"
     write_broken(listed, mined.broken)
-    print(f"{mined.looked_at:,} images ranked for {len(classes):,} classes")
-    print(f"{arguments.out / 'candidates.csv'}: {rows:,} rows")
+    print_line(f"{mined.looked_at:,} images ranked for {len(classes):,} classes")
+    print_line(f"{arguments.out / 'candidates.csv'}: {rows:,} rows")
     for sheet in sheets:
-        print(sheet)
+        print_line(sheet)
     tell_broken(mined.broken, listed)
     return 0

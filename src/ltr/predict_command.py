@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ltr.arguments import Parser, at_least, parsed
+from ltr.console import print_line
+from ltr.escaping import one_line
 
 SHOWN = 5
 
@@ -55,7 +57,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     with progress("predicting", len(files)) as advance:
         done = predict_files(model, files, arguments.out, scorer=arguments.scorer, top=arguments.top, advance=advance)
     rate = done.images / max(done.seconds, 1e-9)
-    print(f"{arguments.out}: {done.images:,} images in {done.seconds:,.1f} s, {rate:,.0f} images/s")
+    print_line(f"{arguments.out}: {done.images:,} images in {done.seconds:,.1f} s, {rate:,.0f} images/s")
     tell_broken(done.broken, done.broken_file)
     return 0
 
@@ -116,11 +118,6 @@ def tell_broken(broken: Sequence[Any], listed: Path | None) -> None:
     if not broken:
         return
     images = "1 image" if len(broken) == 1 else f"{len(broken):,} images"
-    print(f"warning: {images} could not be read; {listed} lists them:", file=sys.stderr)
+    print_line(f"warning: {images} could not be read; {listed} lists them:", sys.stderr)
     for image in broken[:SHOWN]:
-        print(f"  {printable(image.path)}: {printable(image.reason)}", file=sys.stderr)
-
-
-def printable(text: str) -> str:
-    """Names of files may hold anything; a terminal must not obey it."""
-    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
+        print_line(f"  {one_line(image.path)}: {one_line(image.reason)}", sys.stderr)

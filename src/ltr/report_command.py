@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltr.arguments import Parser, at_least, parsed
+from ltr.console import print_line
 from ltr.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ FORMATS = ("table", "markdown", "latex", "csv", "html")
 
 
 def main(argv: Sequence[str]) -> int:
-    """``ltr-report [FOLDER ...]``; returns the exit code.
+    """``ltr-report [FOLDER ...]``; returns the exit code: 1 where ``--against`` could be done in no table.
 
     Raises:
         ConfigError: flags that are wrong, a setting, metric or line that there is none of.
@@ -71,9 +72,9 @@ def _draw(parts: Sequence[Part], which: str) -> None:
     for place, folder in enumerate(folders, start=1):
         try:
             written = draw(folder, which)
-            print(f"{place}/{len(folders)} {folder}: {len(written)} figures", file=sys.stderr)
+            print_line(f"{place}/{len(folders)} {folder}: {len(written)} figures", sys.stderr)
         except DataError as error:
-            print(f"warning: {error}", file=sys.stderr)
+            print_line(f"warning: {error}", sys.stderr)
 
 
 def _report(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
@@ -93,19 +94,20 @@ def _report(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
     report = composed(found, options)
     if arguments.figures:
         _draw(report.parts, arguments.figures)
-    for line in report.warnings:
-        print(f"warning: {line}", file=sys.stderr)
+    problems: list[str] = []
     out = arguments.out
     if arguments.format == "html":
         from ltr.report.html import html_report
 
-        text = html_report(report, pictures=arguments.pictures)
+        text = html_report(report, pictures=arguments.pictures, problems=problems)
         out = out or folders[0] / "report.html"
     else:
         text = as_text(report, arguments.format)
+    for line in (*report.warnings, *problems):
+        print_line(f"warning: {line}", sys.stderr)
     if out is None:
-        print(text, end="" if text.endswith("\n") else "\n")
-        return 0
+        print(text, end="" if text.endswith("\n") else "\n")  # its names are written for its format already
+        return int(report.uncompared)
     write_text(out, text if text.endswith("\n") else f"{text}\n")
-    print(f"{out}: {len(found.runs):,} runs, {len(report.parts):,} tables")
-    return 0
+    print_line(f"{out}: {len(found.runs):,} runs, {len(report.parts):,} tables")
+    return int(report.uncompared)

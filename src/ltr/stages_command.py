@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ltr.console import print_line
 from ltr.errors import LtrError
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -67,15 +68,15 @@ def seconds(duration: str) -> float:
 
 def _list(stages: Sequence[dict[str, Any]], folder: Path) -> None:
     if not stages:
-        print(f"no finished stages in {folder}")
+        print_line(f"no finished stages in {folder}")
         return
-    print(f"{'key':<13}{'stage':<17}{'what':<22}{'seed':>4}{'epochs':>8}{'trained in':>12}{'size':>10}{'age':>9}")
+    print_line(f"{'key':<13}{'stage':<17}{'what':<22}{'seed':>4}{'epochs':>8}{'trained in':>12}{'size':>10}{'age':>9}")
     for stage in stages:
         spec = stage["spec"]
         # a network that was taken from a checkpoint has no more than its file's digest, a computation may have no seed
         what = spec.get("target", "(checkpoint)").rsplit(".", 1)[-1]
         seed, epochs = spec.get("seed", "–"), spec.get("settings", {}).get("epochs", "–")
-        print(
+        print_line(
             f"{stage['key'][:12]:<13}{stage.get('name', '?'):<17}{what:<22}{seed:>4}{epochs:>8}"
             f"{stage['seconds']:>10.0f} s{stage['bytes'] / 2**20:>7.1f} MB{_age(stage['age']):>9}"
         )
@@ -95,7 +96,7 @@ def _show(stages: Sequence[dict[str, Any]], key: str) -> None:
     if len(matching) != 1:
         reason = f"{len(matching)} stages begin with it; give more of the key" if matching else "there is no such stage"
         raise LtrError(f"{key}: {reason} (ltr-stages list shows them)")
-    print(yaml.safe_dump(matching[0], sort_keys=False), end="")
+    print_line(yaml.safe_dump(matching[0], sort_keys=False).rstrip("\n"))
 
 
 def _prune(store: Any, stages: Sequence[dict[str, Any]], older_than: str | None, keep_last: int, dry_run: bool) -> None:
@@ -105,11 +106,11 @@ def _prune(store: Any, stages: Sequence[dict[str, Any]], older_than: str | None,
         if stage["age"] < limit:
             continue
         if dry_run:
-            print(f"would delete {stage['key'][:12]} {stage.get('name', '?')}")
+            print_line(f"would delete {stage['key'][:12]} {stage.get('name', '?')}")
         elif store.remove(stage["key"]):
-            print(f"deleted {stage['key'][:12]} {stage.get('name', '?')}")
+            print_line(f"deleted {stage['key'][:12]} {stage.get('name', '?')}")
         else:
-            print(f"kept {stage['key'][:12]} {stage.get('name', '?')}: a run is using it")
+            print_line(f"kept {stage['key'][:12]} {stage.get('name', '?')}: a run is using it")
             continue
         freed += stage["bytes"]
-    print(f"{freed / 2**20:.1f} MB {'would be ' if dry_run else ''}freed")
+    print_line(f"{freed / 2**20:.1f} MB {'would be ' if dry_run else ''}freed")

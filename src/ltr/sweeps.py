@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from ltr.errors import ConfigError
+from ltr.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -108,7 +107,25 @@ def failed_jobs() -> bool:
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "jobs").glob("*.json"))]
+    return [_record(path) for path in sorted((folder / "jobs").glob("*.json"))]
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """A job's note; one that cannot be read is a job that failed."""
+    from ltr.results import read_json
+
+    try:
+        record = read_json(path)
+        good = isinstance(record, dict) and all(isinstance(text, str) for text in record["overrides"])
+        good = good and isinstance(record["number"], int) and isinstance(record["error"], (str, type(None)))
+        good = good and isinstance(record["directory"], (str, type(None)))
+        wrong = "" if good and isinstance(record.get("stages", []), list) else f"{path} is damaged"
+    except (DataError, KeyError, TypeError) as error:
+        wrong = str(error) if isinstance(error, DataError) else f"{path} is damaged"
+    if wrong:
+        number = int(path.stem) if path.stem.isascii() and path.stem.isdigit() else 0
+        return {"number": number, "overrides": [], "directory": None, "error": wrong}
+    return record
 
 
 def conclude(folder: Path) -> tuple[str, int]:
@@ -122,13 +139,14 @@ def conclude(folder: Path) -> tuple[str, int]:
 
     jobs = []
     for record in _records(folder):
-        result = None
+        result, wrong = None, record["error"]
         if record["directory"]:
-            # as it is known to the job: the stages of a run that was finished before say how they came about then
-            result = {**read_run(record["directory"]).result, "stages": record["stages"]}
-        jobs.append(
-            Job(record["number"], tuple(record["overrides"]), result, record.get("reused", False), record["error"])
-        )
+            try:
+                # as it is known to the job: the stages of a run that was finished before say how they came about then
+                result = {**read_run(record["directory"]).result, "stages": record["stages"]}
+            except DataError as error:  # the other jobs' results are shown
+                wrong = str(error)
+        jobs.append(Job(record["number"], tuple(record["overrides"]), result, record.get("reused", False), wrong))
     table = sweep_table(jobs)
     if table:
         write_text(folder / "table.txt", table + "\n")

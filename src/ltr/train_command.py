@@ -13,6 +13,7 @@ from rich.console import Console
 
 from ltr.console import plain_warnings
 from ltr.errors import TrainingError
+from ltr.escaping import rich_text
 from ltr.report.figures import draw
 from ltr.report.table import plain_table, result_table
 from ltr.runs.finished import standing
@@ -54,7 +55,7 @@ def carry_out(config: Mapping[str, Any], console: Console, arguments: Callable[[
                     config, overrides, console, source, _reader(), draw=lambda run_dir: _figures(run_dir, config)
                 )
         if outcome.reused:
-            console.print("finished before (resume=never runs it again)", highlight=False)
+            console.print(rich_text("finished before (resume=never runs it again)"), soft_wrap=True)
         show(outcome, config, console)
     return outcome
 
@@ -109,7 +110,7 @@ def show(outcome: Outcome, config: Mapping[str, Any], console: Console) -> None:
     if console.is_terminal:
         console.print(result_table(outcome.result))
     else:
-        console.print(plain_table(outcome.result), highlight=False, soft_wrap=True, markup=False)
+        console.print(rich_text(plain_table(outcome.result)), soft_wrap=True)
     if not (outcome.directory / "figures").is_dir():
         _figures(outcome.directory, config)
-    console.print(f"{outcome.directory}", soft_wrap=True, highlight=False, markup=False)
+    console.print(rich_text(outcome.directory), soft_wrap=True)

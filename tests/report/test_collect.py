@@ -97,7 +97,7 @@ def test_a_folder_that_is_no_run_is_told_from_an_unfinished_run(tmp_path):
         ("{}", "no schema_version"),
         ('{"schema_version": 2}', "layout 2"),
         ('{"schema_version": 1, "config": {"seed": 0}, "rows": []}', "lacks rows"),
-        ('{"schema_version": 1, "config": {"seed": 0}, "rows": [{"split": "test"}]}', r"lacks rows\[0\]\.protocol"),
+        ('{"schema_version": 1, "config": {"seed": 0}, "rows": [{"split": "test"}]}', r"rows\[0\] lacks protocol"),
     ],
 )
 def test_a_result_file_that_is_not_whole_is_refused(run_dir, content, message):

@@ -37,7 +37,7 @@ def test_markdown_has_the_best_bold_and_no_markup_of_names(report):
     assert rows[1].startswith("| --- | ---: |")
     assert "**22.0 ± 2.8**" in rows[2]
     assert "21.0 =" in rows[3]
-    assert r"a\_b\|c&\<d\>" in rows[3]
+    assert r"a\_b\|c\&\<d\>" in rows[3]
     assert len({line.replace(r"\|", "").count("|") for line in rows}) == 1
 
 

@@ -14,7 +14,6 @@ import pytest
 from made_up_outputs import per_class, predictions, write
 from PIL import Image
 
-from ltr.errors import DataError
 from ltr.report.compose import Options, Report, composed
 from ltr.report.gather import finished_runs
 from ltr.report.html import html_report
@@ -148,11 +147,27 @@ def test_pictures_are_made_for_a_screen(outputs):
         assert image.size == (1120, 560)
 
 
-def test_a_damaged_picture_is_named(outputs):
+def test_a_damaged_picture_is_named_and_left_out(outputs):
     (path,) = outputs.rglob("training_curves.png")
+    whole = len(Page(html_report(report(outputs))).all("img"))
     path.write_bytes(b"half")
-    with pytest.raises(DataError, match=r"training_curves\.png is damaged"):
-        html_report(report(outputs))
+    problems: list[str] = []
+    page = html_report(report(outputs), problems=problems)
+    assert len(problems) == 1
+    assert "training_curves.png is damaged" in problems[0]
+    assert "training_curves.png is damaged" in page
+    assert len(Page(page).all("img")) == whole - 1
+
+
+def test_a_picture_that_is_a_link_out_of_the_run_is_not_embedded(outputs, tmp_path):
+    (path,) = outputs.rglob("training_curves.png")
+    elsewhere = tmp_path / "private.png"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    problems: list[str] = []
+    page = Page(html_report(report(outputs), problems=problems))
+    assert "training curves" not in [image["alt"] for image in page.all("img")]
+    assert "link out of the run" in problems[0]
 
 
 def test_runs_without_tables_or_pictures_make_a_page(tmp_path):

@@ -7,7 +7,6 @@ import io
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,6 +19,7 @@ from ltr.apply.model import Model
 from ltr.apply.tables import table
 from ltr.data.decode import decoded
 from ltr.data.source import ImageFiles
+from ltr.escaping import html
 from ltr.files import write_text
 
 SIDE = 112  # of a thumbnail, in pixels
@@ -107,8 +107,8 @@ def _page(title: str, mined: Mined, names: Sequence[str], here: str, sections: S
     about = f"{mined.looked_at:,} images ranked for {len(mined.ranking.classes):,} classes{unread}"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{_text(title)}</title><style>{_STYLE}</style></head><body>\n"
-        f'<h1>{_text(title)}</h1><p class="about">{_text(about)}. Under each image: its rank, the probability of the '
+        f"<title>{html(title)}</title><style>{_STYLE}</style></head><body>\n"
+        f'<h1>{html(title)}</h1><p class="about">{html(about)}. Under each image: its rank, the probability of the '
         "class, and in red what the network would say instead. candidates.csv has all of them, to fill in labels.</p>"
         f"{pages}\n{''.join(sections)}{pages}</body></html>\n"
     )
@@ -124,17 +124,17 @@ def _section(row: int, ranking: Ranking, model: Model, files: ImageFiles, thumbn
         other = ""
         if predicted != label:
             confidence = ranking.confidence[row, rank]
-            other = f'<br><span class="other">{_text(names[predicted])} {confidence:.3f}</span>'
+            other = f'<br><span class="other">{html(names[predicted])} {confidence:.3f}</span>'
         path = files.relative(image)
         whole = os.fsencode(os.path.abspath(files.path(image)))
         figures.append(
-            f'<figure title="{_text(path)}"><a href="file://{quote(whole)}">{_thumbnail(files, image)}</a>'
-            f"<figcaption>{rank + 1} · {ranking.probability[row, rank]:.3f}{other}<br>{_text(os.path.basename(path))}"
+            f'<figure title="{html(path)}"><a href="file://{quote(whole)}">{_thumbnail(files, image)}</a>'
+            f"<figcaption>{rank + 1} · {ranking.probability[row, rank]:.3f}{other}<br>{html(os.path.basename(path))}"
             "</figcaption></figure>"
         )
     count = model.class_counts[label]
     return (
-        f'<section><h2>{_text(names[label])} <span class="about">{count:,} training images</span></h2>'
+        f'<section><h2>{html(names[label])} <span class="about">{count:,} training images</span></h2>'
         f'<div class="row">{"".join(figures)}</div></section>\n'
     )
 
@@ -144,7 +144,7 @@ def _thumbnail(files: ImageFiles, image: int) -> str:
     try:
         data = base64.b64encode(thumbnail(files.open(image), exif=files.exif)).decode("ascii")
     except Exception as error:  # decoders raise whatever they like for a damaged file
-        return f'<span class="gone">{_text(type(error).__name__)}</span>'
+        return f'<span class="gone">{html(type(error).__name__)}</span>'
     return f'<img alt="" loading="lazy" src="data:image/jpeg;base64,{data}">'
 
 
@@ -161,8 +161,3 @@ def thumbnail(opened: Any, *, exif: bool = False, side: int = SIDE) -> bytes:
     small.thumbnail((side, side))
     small.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
-
-
-def _text(text: str) -> str:
-    """Text that is nothing but text in HTML; bytes that are no UTF-8 are shown as such."""
-    return escape(text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"), quote=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ltr.apply.reading import Broken
 from ltr.errors import ConfigError
+from ltr.escaping import csv_cell
 from ltr.files import written_atomically
 
 FORMATS = (".csv", ".parquet")
@@ -74,7 +75,7 @@ class TableWriter:
             # closed by `close`
             self._file = open(self._path, "w", newline="", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
             self._csv = csv.writer(self._file)
-            self._csv.writerow(columns)
+            self._csv.writerow([csv_cell(name) for name in columns])
         self._csv.writerows(zip(*(_cells(values) for values in columns.values())))
 
     def _write_parquet(self, columns: Columns) -> None:
@@ -94,7 +95,7 @@ class TableWriter:
 def _cells(values: Sequence[str] | np.ndarray) -> Sequence[Any]:
     if isinstance(values, np.ndarray) and values.dtype.kind == "f":
         return [f"{value:.6g}" for value in values.tolist()]
-    return values.tolist() if isinstance(values, np.ndarray) else values
+    return values.tolist() if isinstance(values, np.ndarray) else [csv_cell(value) for value in values]
 
 
 def _valid(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -21,7 +20,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, BadZipFile) as error:
+    except Exception as error:  # numpy and zipfile raise many kinds for damaged files
         raise DataError(
             f"{path} is damaged and cannot be read. Run the same command again to write it anew (resume=never)."
         ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,12 +13,16 @@ from typing import Any
 import numpy as np
 
 from ltr.errors import DataError
+from ltr.results import AGAIN, provenance_mistakes, read_json, read_result_file
 
-SCHEMA_VERSION = 1  # the newest layout of result.json that this version reads
-
-_ROW_KEYS = ("protocol", "split", "selection", "headline", "metrics")
+# what columns of tables hold, see `_holds`
+_KINDS = {
+    **dict.fromkeys(("class_id", "train_count", "n", "id", "label", "prediction"), "whole"),
+    **dict.fromkeys(("accuracy", "average_precision"), "number"),
+    **dict.fromkeys(("class_name", "group"), "text"),
+    "scores": "list",
+}
 _PER_CLASS_COLUMNS = ("class_id", "class_name", "train_count", "group", "n", "accuracy")
-_AGAIN = "Run the same command again to write it anew (resume=never to start over)."
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Run:
             if key in table and wanted is not None:
                 chosen = table[key] == wanted
                 if not chosen.any():
-                    raise DataError(f"{path} has no rows of the headline's {key} {wanted!r}. {_AGAIN}")
+                    raise DataError(f"{path} has no rows of the headline's {key} {wanted!r}. {AGAIN}")
                 table = {name: column[chosen] for name, column in table.items()}
         return table
 
@@ -78,10 +82,11 @@ class Run:
             DataError: the file is missing or damaged.
         """
         path = self.path / "provenance.json"
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read ({error}). {_AGAIN}") from error
+        found = read_json(path)
+        wrong = provenance_mistakes(found)
+        if wrong:
+            raise DataError(f"{path} is damaged: {'; '.join(wrong)}. {AGAIN}")
+        return found
 
     @property
     def headline(self) -> dict[str, Any]:
@@ -105,32 +110,12 @@ def read_run(path: str | Path) -> Run:
     file = folder / "result.json"
     if not file.is_file():
         if (folder / "config.yaml").is_file():
-            raise DataError(f"The run in {folder} has no result.json, so it has not finished. {_AGAIN}")
+            raise DataError(f"The run in {folder} has no result.json, so it has not finished. {AGAIN}")
         raise DataError(
             f"{folder} is not a run directory: it has neither result.json nor config.yaml. Give the folder that "
             "ltr-train printed, such as outputs/digits_lt/erm/erm-s0-1a2b3c4d."
         )
-    try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read ({error}). {_AGAIN}") from error
-    _check_result(file, result)
-    return Run(folder, result)
-
-
-def _check_result(file: Path, result: Any) -> None:
-    version = result.get("schema_version") if isinstance(result, dict) else None
-    if not isinstance(version, int):
-        raise DataError(f"{file} is not a result of ltr: it has no schema_version. {_AGAIN}")
-    if version > SCHEMA_VERSION:
-        raise DataError(
-            f"{file} has layout {version}, and this version of ltr reads up to {SCHEMA_VERSION}. Install a newer ltr."
-        )
-    rows = result.get("rows")
-    lacking = [key for key in ("config", "rows") if not result.get(key)]
-    lacking += [f"rows[{i}].{key}" for i, row in enumerate(rows or []) for key in _ROW_KEYS if key not in row]
-    if lacking:
-        raise DataError(f"{file} lacks {', '.join(lacking)}. {_AGAIN}")
+    return Run(folder, read_result_file(file))
 
 
 def read_parquet(path: Path, needed: Iterable[str]) -> dict[str, np.ndarray]:
@@ -142,15 +127,32 @@ def read_parquet(path: Path, needed: Iterable[str]) -> dict[str, np.ndarray]:
     import pyarrow.parquet
 
     if not path.is_file():
-        raise DataError(f"{path} is missing. {_AGAIN}")
+        raise DataError(f"{path} is missing. {AGAIN}")
     try:
         table = pyarrow.parquet.read_table(path)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path} cannot be read, it may be half-written ({error}). {_AGAIN}") from error
-    lacking = [name for name in needed if name not in table.column_names]
+        columns = {name: table[name].to_numpy() for name in table.column_names}
+    except (OSError, ValueError, TypeError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path} cannot be read, it may be half-written ({error}). {AGAIN}") from error
+    lacking = [name for name in needed if name not in columns]
     if lacking:
-        raise DataError(f"{path} lacks the columns {', '.join(lacking)}. {_AGAIN}")
-    return {name: table[name].to_numpy() for name in table.column_names}
+        raise DataError(f"{path} lacks the columns {', '.join(lacking)}. {AGAIN}")
+    for name, column in columns.items():
+        if not _holds(column, _KINDS.get(name, "")):
+            raise DataError(f"{path}: the column {name} does not hold what runs write there. {AGAIN}")
+    return columns
+
+
+def _holds(column: np.ndarray, kind: str) -> bool:
+    """Whether a column is of a kind: whole numbers, numbers, text, or lists of at least one number."""
+    if kind == "whole":
+        return column.dtype.kind in "iu"
+    if kind == "number":
+        return column.dtype.kind in "iuf"
+    if kind == "text":
+        return all(isinstance(value, str) for value in column)
+    if kind == "list":
+        return all(isinstance(value, np.ndarray) and len(value) and value.dtype.kind in "iuf" for value in column)
+    return True
 
 
 def read_metrics(path: Path) -> dict[str, np.ndarray]:
@@ -163,21 +165,21 @@ def read_metrics(path: Path) -> dict[str, np.ndarray]:
         with open(path, newline="", encoding="utf-8") as file:
             lines = list(csv.reader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read ({error}). {_AGAIN}") from error
+        raise DataError(f"{path} cannot be read ({error}). {AGAIN}") from error
     if len(lines) < 2:
         return {}
     header, rows = lines[0], lines[1:]
     if "stage" not in header or "epoch" not in header:
-        raise DataError(f"{path} has no columns stage and epoch. {_AGAIN}")
+        raise DataError(f"{path} has no columns stage and epoch. {AGAIN}")
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
-            raise DataError(f"{path}, line {number}: {len(row)} cells under {len(header)} columns. {_AGAIN}")
+            raise DataError(f"{path}, line {number}: {len(row)} cells under {len(header)} columns. {AGAIN}")
     columns: dict[str, np.ndarray] = {}
     for name, cells in zip(header, zip(*rows)):
         try:
             columns[name] = np.array(cells) if name == "stage" else np.array([float(cell or "nan") for cell in cells])
         except ValueError as error:
-            raise DataError(f"{path}, column {name}: {error}. {_AGAIN}") from error
+            raise DataError(f"{path}, column {name}: {error}. {AGAIN}") from error
     return columns
 
 
@@ -194,5 +196,5 @@ def run_title(result: dict[str, Any]) -> str:
 
 
 def number(value: float | None) -> float:
-    """A metric as float: ``result.json`` writes null where there was nothing to average."""
-    return float("nan") if value is None else float(value)
+    """A metric as float; NaN where there was nothing to average (null), or where it is infinite."""
+    return float(value) if value is not None and math.isfinite(value) else math.nan

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from ltr.escaping import name as short_name
 from ltr.evaluation.direction import is_smaller_better
 from ltr.report.collect import number
 from ltr.report.columns import COLUMNS, LOOKS, MAIN, NO_FRACTIONS, UNRANKED
@@ -152,7 +153,7 @@ class Section:
 
     @property
     def title(self) -> str:
-        return f"{self.dataset} · {self.protocol} · {self.split or 'unnamed split'}"
+        return " · ".join(map(short_name, (self.dataset, self.protocol, self.split or "unnamed split")))
 
     def metrics(self, wanted: Sequence[str] = ()) -> list[str]:
         """The columns: those wanted that some line has, else the protocol's usual ones."""

@@ -47,12 +47,14 @@ class Report:
         parts: a table each; numbers of two parts are never comparable.
         warnings: what a reader should know before reading.
         published: the published numbers, where there are any.
+        uncompared: lines were to be compared with one of them, and no table could be.
     """
 
     parts: tuple[Part, ...]
     runs: int
     warnings: tuple[str, ...]
     published: PublishedNumbers | None = None
+    uncompared: bool = False
 
 
 def composed(found: Found, options: Options) -> Report:
@@ -60,7 +62,6 @@ def composed(found: Found, options: Options) -> Report:
 
     Raises:
         ConfigError: a data set, metric, setting or line that there is none of.
-        DataError: the predictions of the line to compare with cannot be used.
     """
     runs = found.runs
     if options.datasets:
@@ -74,11 +75,14 @@ def composed(found: Found, options: Options) -> Report:
     if options.against:
         check_reference(tables, options.against)
     published = PublishedNumbers()
-    parts = [_part(section, options, published) for section in tables if section.metrics(options.metrics)]
-    return Report(tuple(parts), len(runs), tuple(_warnings(found, tables)), published)
+    problems: list[str] = []
+    parts = [_part(section, options, published, problems) for section in tables if section.metrics(options.metrics)]
+    # what was asked for and could be done nowhere
+    uncompared = bool(problems) and all(part.pairs is None for part in parts)
+    return Report(tuple(parts), len(runs), (*_warnings(found, tables), *problems), published, uncompared)
 
 
-def _part(section: Section, options: Options, published: PublishedNumbers) -> Part:
+def _part(section: Section, options: Options, published: PublishedNumbers, problems: list[str]) -> Part:
     sheet = section_sheet(section, section.metrics(options.metrics), published, " ".join(options.by))
     compared = None
     # which class an image is of is what is compared; other protocols ask something else of it
@@ -87,9 +91,9 @@ def _part(section: Section, options: Options, published: PublishedNumbers) -> Pa
     if reference is not None and len(section.lines) > 1:
         try:
             found = pairs(section, reference, level=options.level)
+            compared = pairs_sheet(section, reference, found, options.level)
         except DataError as error:
-            raise DataError(f"--against {options.against}: {error}") from error
-        compared = pairs_sheet(section, reference, found, options.level)
+            problems.append(f"--against {options.against}: {section.title} is not compared: {error}")
     return Part(section, sheet, tuple(curves(section, options.curves)), compared)
 
 

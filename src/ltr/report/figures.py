@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ltr.errors import ConfigError, nearest
+from ltr.errors import ConfigError, DataError, nearest
 from ltr.report.background_classes import background_classes
 from ltr.report.collect import Run, read_run
 from ltr.report.confusion import confusion
@@ -55,14 +55,24 @@ def draw(run_dir: str | Path, which: str = "two") -> list[Path]:
 
     Raises:
         ConfigError: another ``which``.
-        DataError: the directory is not a finished run, or a file of it is damaged.
+        DataError: the directory is not a finished run, or files of it are damaged; figures of other files are drawn.
     """
     if which not in ("two", "all"):
         raise ConfigError(f"figures={which!r}: choose two or all{nearest(which, ('two', 'all'))}")
     run = read_run(run_dir)
-    written = []
+    written: list[Path] = []
+    problems: list[str] = []
     for name, make in ({**FIRST_TWO, **OF_THE_METHOD} if which == "two" else FIGURES).items():
         path = run.path / "figures" / f"{name}.png"
-        if make(run, path):
-            written.append(path)
+        try:
+            if make(run, path):
+                written.append(path)
+        except OSError:
+            raise
+        except DataError as error:
+            problems.append(str(error))
+        except Exception as error:  # arrays and tables of other shapes and values than runs write fail anywhere
+            problems.append(f"{name} cannot be drawn from the files of {run.path}: {type(error).__name__}: {error}")
+    if problems:
+        raise DataError("; ".join(dict.fromkeys(problems)))
     return written

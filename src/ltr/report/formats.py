@@ -7,74 +7,49 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 
+from ltr import escaping
+from ltr.escaping import one_line
 from ltr.report.beside import PublishedNumbers
 from ltr.report.comparison import Section
 from ltr.report.sheet import Cell, Sheet
 
 _MARKS = {"best": " *", "tie": " ="}
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "±": r"$\pm$",
-    "Δ": r"$\Delta$",
-    "↓": r"$\downarrow$",
-    "·": r"$\cdot$",
-    "–": "--",
-    "\n": " ",
-}
-# Markdown that could be read as a link, a picture, a tag or emphasis
-_MARKDOWN = str.maketrans({letter: f"\\{letter}" for letter in "\\`*_[]<>|#"} | {"\n": " ", "\r": " "})
 
 
 def plain(sheet: Sheet) -> str:
     """Aligned text: ``*`` after the best of a column, ``=`` after its ties; no line ends in spaces."""
     # where one cell of a column has a mark, all have a place for it, or the column would not align
     marked = [any(row[place].mark in _MARKS for row in sheet.rows) for place in range(len(sheet.headings))]
-    lines = [[_one_line(text) + ("  " if has else "") for text, has in zip(sheet.headings, marked)]]
+    lines = [[one_line(text) + ("  " if has else "") for text, has in zip(sheet.headings, marked)]]
     lines += [[_plain_cell(cell, has) for cell, has in zip(row, marked)] for row in sheet.rows]
     widths = [max(len(line[place]) for line in lines) for place in range(len(sheet.headings))]
-    text = [_one_line(sheet.title)]
+    text = [one_line(sheet.title)]
     for line in lines:
         cells = (
             cell.rjust(width) if numeric else cell.ljust(width)
             for cell, width, numeric in zip(line, widths, sheet.numeric)
         )
         text.append("  ".join(cells).rstrip())
-    return "\n".join([*text, *sheet.notes])
+    return "\n".join([*text, *map(one_line, sheet.notes)])
 
 
 def _plain_cell(cell: Cell, has_marks: bool) -> str:
-    return _one_line(cell.text) + (_MARKS.get(cell.mark, "  ") if has_marks else "")
+    return one_line(cell.text) + (_MARKS.get(cell.mark, "  ") if has_marks else "")
 
 
 def markdown(sheet: Sheet) -> str:
     """A table of GitHub's Markdown: the best bold, ties with ``=``."""
-    text = [f"**{_safe(sheet.title)}**", "", _row(_safe(text) for text in sheet.headings)]
+    text = [f"**{escaping.markdown(sheet.title)}**", "", _row(escaping.markdown(text) for text in sheet.headings)]
     text.append(_row("---:" if numeric else "---" for numeric in sheet.numeric))
     text += [_row(_markdown_cell(cell) for cell in row) for row in sheet.rows]
     for note in sheet.notes:
-        text += ["", note]
+        text += ["", escaping.markdown(note)]
     return "\n".join(text)
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = _safe(cell.text)
+    text = escaping.markdown(cell.text)
     return f"**{text}**" if cell.mark == "best" else f"{text} =" if cell.mark == "tie" else text
-
-
-def _safe(text: str) -> str:
-    return text.translate(_MARKDOWN)
 
 
 def _row(cells: Iterable[str]) -> str:
@@ -84,26 +59,17 @@ def _row(cells: Iterable[str]) -> str:
 def latex(sheet: Sheet) -> str:
     """A ``tabular`` with rules of booktabs: the best bold, ties underlined."""
     columns = "".join("r" if numeric else "l" for numeric in sheet.numeric)
-    text = [f"% {_one_line(sheet.title)}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-    text.append(" & ".join(_tex(text) for text in sheet.headings) + r" \\")
+    text = [f"% {one_line(sheet.title)}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+    text.append(" & ".join(escaping.latex(text) for text in sheet.headings) + r" \\")
     text.append(r"\midrule")
     text += [" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in sheet.rows]
-    text += [r"\bottomrule", r"\end{tabular}", *(f"% {_one_line(note)}" for note in sheet.notes)]
+    text += [r"\bottomrule", r"\end{tabular}", *(f"% {one_line(note)}" for note in sheet.notes)]
     return "\n".join(text)
 
 
 def _latex_cell(cell: Cell) -> str:
-    text = _tex(cell.text)
+    text = escaping.latex(cell.text)
     return rf"\textbf{{{text}}}" if cell.mark == "best" else rf"\underline{{{text}}}" if cell.mark == "tie" else text
-
-
-def _tex(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text)
-
-
-def _one_line(text: str) -> str:
-    """What a terminal shows as one line; names may hold anything."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def as_csv(sections: Sequence[Section], published: PublishedNumbers | None) -> str:
@@ -128,7 +94,12 @@ def as_csv(sections: Sequence[Section], published: PublishedNumbers | None) -> s
     ]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*first, *(column for name in metrics for column in (name, f"{name}_sd")), *last])
+    writer.writerow(
+        [
+            escaping.csv_cell(cell)
+            for cell in (*first, *(column for name in metrics for column in (name, f"{name}_sd")), *last)
+        ]
+    )
     for section in sections:
         for line in (*section.lines, *section.apart):
             number = published.of(line, section.protocol) if published else None
@@ -139,7 +110,7 @@ def as_csv(sections: Sequence[Section], published: PublishedNumbers | None) -> s
             row += [f"{number.number / 100:.6g}", number.metric, number.source] if number else ["", "", ""]
             row += [line.config.get("trainer.max_epochs", ""), _number(line.seconds)]
             row += [_number(line.images_per_second), line.runs[0].group]
-            writer.writerow(row)
+            writer.writerow([escaping.csv_cell(cell) for cell in row])
     return buffer.getvalue()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ltr.errors import DataError
+from ltr.escaping import name as short_name
 from ltr.report.collect import read_parquet, read_run
 
 # where things lie and how they are shown: no setting that runs are compared by
@@ -155,12 +156,20 @@ def _told_apart_by_data(runs: list[Finished]) -> list[Finished]:
 def _run_directories(folder: Path, found: Found) -> Iterator[Path]:
     """Folders with a result, in order; those with a configuration and no result are counted."""
     waiting = [(str(folder), True)]
+    listed: set[tuple[int, int]] = set()  # a link may lead back to a folder above it
     while waiting:
         here, is_top = waiting.pop()
         try:
-            entries = list(os.scandir(here))
+            status = os.stat(here)
+            if (status.st_dev, status.st_ino) in listed:
+                continue
+            listed.add((status.st_dev, status.st_ino))
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
         except OSError as error:
-            raise DataError(f"{here} cannot be listed: {error.strerror}") from error
+            if is_top:
+                raise DataError(f"{here} cannot be listed: {error.strerror}") from error
+            found.damaged.append(f"{here} cannot be listed: {error.strerror}.")
+            continue
         names = {entry.name for entry in entries}
         if "result.json" in names:
             yield Path(here)
@@ -170,8 +179,15 @@ def _run_directories(folder: Path, found: Found) -> Iterator[Path]:
             continue
         # the store of stages and what sweeps and ltr-eval leave lie beside the data sets' folders
         skipped = {"stages", "sweeps", "evaluations"} if is_top else set()
-        below = [e.path for e in entries if not e.name.startswith(".") and e.name not in skipped and e.is_dir()]
-        waiting += [(path, False) for path in sorted(below, reverse=True)]
+        below = [e.path for e in entries if not e.name.startswith(".") and e.name not in skipped and _is_folder(e)]
+        waiting += [(path, False) for path in reversed(below)]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _reduced(path: Path, configs: dict[str, dict[str, Any]]) -> Finished:
@@ -229,7 +245,7 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
 def shown_value(value: Any) -> str:
     """A setting's value in short: the last part of an import path, lists without spaces."""
     if isinstance(value, str) and value.startswith("ltr."):
-        return value.rsplit(".", 1)[-1]
+        return short_name(value.rsplit(".", 1)[-1])
     if isinstance(value, (list, tuple, dict)):
-        return json.dumps(value, separators=(",", ":"))
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        return short_name(json.dumps(value, separators=(",", ":")))
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else short_name(value)

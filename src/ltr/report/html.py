@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ltr.errors import DataError
+from ltr.escaping import name as short_name
 from ltr.evaluation.groups import GROUPS
 from ltr.report.comparison import Line, Section
 from ltr.report.compose import Part, Report
@@ -24,23 +26,25 @@ _PICTURE_WIDTH = 1120  # pixels
 _PER_CLASS_RUNS = 600  # of all sections: their files are opened
 
 
-def html_report(report: Report, *, pictures: int = 20) -> str:
+def html_report(report: Report, *, pictures: int = 20, problems: list[str] | None = None) -> str:
     """The whole file.
 
     Args:
         pictures: runs whose figures are embedded, one of each line, the first lines of each table first.
+        problems: files that could not be used are added to it; the report names them too.
     """
     budget = {"pictures": pictures, "per_class": _PER_CLASS_RUNS}
-    blocks = [_part(part, number, budget) for number, part in enumerate(report.parts)]
+    problems: list[str] = [] if problems is None else problems
+    blocks = [_part(part, number, budget, problems) for number, part in enumerate(report.parts)]
     contents = "".join(
         f'<li><a href="#part-{number}">{text(part.section.title)}</a></li>' for number, part in enumerate(report.parts)
     )
     listed = f"<ul>{contents}</ul>" if len(report.parts) > 1 else ""
     body = f'{listed}\n<p class="note">{text(LEGEND)}</p>\n' + "\n".join(blocks)
-    return page(f"{report.runs:,} finished runs", report.warnings, body)
+    return page(f"{report.runs:,} finished runs", [*report.warnings, *problems], body)
 
 
-def _part(part: Part, number: int, budget: dict[str, int]) -> str:
+def _part(part: Part, number: int, budget: dict[str, int], problems: list[str]) -> str:
     section = part.section
     blocks = [f'<section id="part-{number}">\n<h2>{text(part.sheet.title)}</h2>']
     lines = [*section.lines, *section.apart]
@@ -50,7 +54,7 @@ def _part(part: Part, number: int, budget: dict[str, int]) -> str:
         others = [f"{section.title} {row[0].text}" for row in part.pairs.rows]
         blocks.append(f"<h3>{text(part.pairs.title)}</h3>{sheet_table(part.pairs, others)}")
     blocks += [f"<h3>{text(curve.title)} over {text(curve.key)}</h3>{curve_drawing(curve)}" for curve in part.curves]
-    blocks += [_per_class(section, budget), _pictures(lines, budget), "</section>"]
+    blocks += [_per_class(section, budget, problems), _pictures(lines, budget, problems), "</section>"]
     return "\n".join(block for block in blocks if block)
 
 
@@ -158,7 +162,7 @@ def _colour(metric: str) -> str:
 # -- classes ------------------------------------------------------------------------------------------------------
 
 
-def _per_class(section: Section, budget: dict[str, int]) -> str:
+def _per_class(section: Section, budget: dict[str, int], problems: list[str]) -> str:
     """Accuracy of each class over its training images, for one or two lines to choose; "" without such files."""
     measure = "accuracy"
     names: list[str] = []
@@ -171,9 +175,14 @@ def _per_class(section: Section, budget: dict[str, int]) -> str:
         budget["per_class"] -= len(line.runs)
         try:
             tables = [run.table("per_class", row, _COLUMNS) for run, row in zip(line.runs, line.rows)]
-        except DataError:
+        except DataError as error:
+            if any((run.path / "per_class.parquet").exists() for run in line.runs):
+                problems.append(f"{line.label} has no classes here: {error}")
             continue
-        classes = [str(name) for name in tables[0]["class_name"]]
+        if len({tuple(table["class_name"]) for table in tables}) > 1:
+            problems.append(f"{line.label} has no classes here: its runs have different ones")
+            continue
+        classes = [short_name(one) for one in tables[0]["class_name"]]
         if names and classes != names:
             continue
         names, counts = classes, [int(count) for count in tables[0]["train_count"]]
@@ -181,7 +190,7 @@ def _per_class(section: Section, budget: dict[str, int]) -> str:
         measure = "average_precision" if section.metric == "map" else "accuracy"
         found = np.mean([table.get(measure, table["accuracy"]).astype(np.float64) for table in tables], axis=0)
         values = [None if value != value else round(float(value), 4) for value in found]
-        shown.append({"label": line.label, "accuracy": values})
+        shown.append({"label": short_name(line.label), "accuracy": values})
     if not shown:
         return ""
     groups = [group if group in GROUPS else "other" for group in groups]
@@ -201,7 +210,7 @@ def _per_class(section: Section, budget: dict[str, int]) -> str:
 # -- pictures -----------------------------------------------------------------------------------------------------
 
 
-def _pictures(lines: Sequence[Line], budget: dict[str, int]) -> str:
+def _pictures(lines: Sequence[Line], budget: dict[str, int], problems: list[str]) -> str:
     """The figures of the first run of each line, embedded; one of them can be chosen to stand beside the others'."""
     blocks: list[str] = []
     kinds: dict[str, None] = {}  # in order
@@ -209,14 +218,18 @@ def _pictures(lines: Sequence[Line], budget: dict[str, int]) -> str:
         if budget["pictures"] <= 0:
             break
         run = line.runs[0]
-        paths = sorted((run.path / "figures").glob("*.png"), key=_place)
-        figures = [_figure(path) for path in paths]
+        figures = {}
+        for path in sorted((run.path / "figures").glob("*.png"), key=_place):
+            try:
+                figures[path.stem] = _figure(path, run.path)
+            except DataError as error:
+                problems.append(str(error))
         if figures:
-            kinds |= {path.stem: None for path in paths}
+            kinds |= dict.fromkeys(figures)
             budget["pictures"] -= 1
             title = f"{line.label}, seed {run.seed}"
             blocks.append(
-                f'<details><summary>{text(title)}</summary><div class="pictures">{"".join(figures)}</div>'
+                f'<details><summary>{text(title)}</summary><div class="pictures">{"".join(figures.values())}</div>'
                 f'<p class="note">{text(run.path)}</p></details>'
             )
     options = "".join(f'<option value="{text(kind)}">{text(kind.replace("_", " "))}</option>' for kind in kinds)
@@ -229,7 +242,14 @@ def _place(path: Path) -> tuple[int, str]:
     return (list(FIGURES).index(path.stem) if path.stem in FIGURES else len(FIGURES), path.stem)
 
 
-def _figure(path: Path) -> str:
+def _figure(path: Path, run: Path) -> str:
+    """A figure of a run, embedded.
+
+    Raises:
+        DataError: it is damaged, or lies outside of the run: a link could show any file of this machine.
+    """
+    if not path.resolve().is_relative_to(run.resolve()):
+        raise DataError(f"{path} is a link out of the run and is left out")
     data = base64.b64encode(_small(path)).decode("ascii")
     name = text(path.stem.replace("_", " "))
     return (
@@ -243,9 +263,11 @@ def _small(path: Path) -> bytes:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
-            shown = image.convert("RGB")
-    except OSError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=("PNG",)) as image:
+                shown = image.convert("RGB")
+    except Exception as error:  # decoders raise whatever they like for a damaged file
         raise DataError(f"{path} is damaged. Draw it anew: ltr-report {path.parents[1]} --figures all") from error
     if shown.width > _PICTURE_WIDTH:
         height = round(shown.height * _PICTURE_WIDTH / shown.width)

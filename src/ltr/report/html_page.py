@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from html import escape
 from typing import Any
 
+from ltr import escaping
 from ltr.report.style import GROUP_COLOURS, INK, PALE, WARNING
 
 # nothing is fetched, whatever a name in the page may look like
@@ -161,9 +161,7 @@ for (const mark of document.querySelectorAll("[data-tip]")) {
 """
 
 
-def text(value: object) -> str:
-    """Text that is nothing but text in HTML, also in an attribute; bytes that are no UTF-8 are shown as such."""
-    return escape(str(value).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"), quote=True)
+text = escaping.html
 
 
 def data_block(value: Any) -> str:

@@ -56,7 +56,7 @@ def differences(configs: Sequence[dict[str, Any]]) -> list[str]:
 def shortened_paths(values: Sequence[Any]) -> list[Any]:
     """Where all values are paths of files or None, what tells them apart: names, or all below their common folder."""
     paths = {value: PurePath(value) for value in values if isinstance(value, str) and "/" in value}
-    if not paths or any(value is not None and value not in paths for value in values):
+    if not paths or any(value is not None and (not isinstance(value, str) or value not in paths) for value in values):
         return list(values)
     names = {path.name for path in paths.values()}
     if len(names) == len(paths):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ltr.escaping import name as short_name
 from ltr.report.against import Pair
 from ltr.report.beside import PublishedNumbers
 from ltr.report.columns import COLUMNS
@@ -63,7 +64,7 @@ class Sheet:
 
 def heading(metric: str) -> str:
     """A metric's column heading; an arrow where smaller is better."""
-    return f"{SHORT.get(metric, metric)}{' ↓' if is_smaller_better(metric) else ''}"
+    return f"{short_name(SHORT.get(metric, metric))}{' ↓' if is_smaller_better(metric) else ''}"
 
 
 def section_sheet(section: Section, metrics: Sequence[str], published: PublishedNumbers | None, by: str) -> Sheet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ltr.escaping import name, one_line, rich_text
 from ltr.report.collect import headline_row, number, run_title
 from ltr.report.columns import COLUMNS, PERCENT
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
 def result_table(result: dict[str, Any]) -> Table:
     """The rows of ``result.json`` as a rich table; the headline is bold, what was selected on test is in red."""
     from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     headings, lines = _cells(result)
     table = Table(
-        title=escape(run_title(result)),
-        caption=escape(_caption(result)),
+        title=rich_text(name(run_title(result))),
+        caption=rich_text(one_line(_caption(result))),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
@@ -32,10 +33,12 @@ def result_table(result: dict[str, Any]) -> Table:
         words = " ".join((heading, *cells)).split()
         # a narrow terminal may break the flag's words over lines, but cut none of them
         width = max(map(len, words)) if is_label else max(map(len, (heading, *cells)))
-        table.add_column(heading, justify="left" if is_label else "right", no_wrap=not is_label, min_width=width)
+        table.add_column(Text(heading), justify="left" if is_label else "right", no_wrap=not is_label, min_width=width)
     for row, line in zip(shown_rows(result), lines):
-        marked = [escape(cell).replace(SELECTED_ON_TEST, f"[red]{SELECTED_ON_TEST}[/red]") for cell in line]
-        table.add_row(*marked, style="bold" if row["headline"] else None)
+        cells = [Text(cell) for cell in line]
+        for cell in cells:
+            cell.highlight_words([SELECTED_ON_TEST], "red")
+        table.add_row(*cells, style="bold" if row["headline"] else None)
     return table
 
 
@@ -44,14 +47,14 @@ def plain_table(result: dict[str, Any]) -> str:
     headings, lines = _cells(result)
     columns = list(zip(headings, *lines))
     widths = [max(map(len, column)) for column in columns]
-    text = [run_title(result)]
+    text = [name(run_title(result))]
     for line in (headings, *lines):
         padded = (
             cell.ljust(width) if heading in _LABELS else cell.rjust(width)
             for cell, width, heading in zip(line, widths, headings)
         )
         text.append("  ".join(padded).rstrip())
-    return "\n".join([*text, _caption(result)])
+    return "\n".join([*text, one_line(_caption(result))])
 
 
 def shown_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -75,7 +78,7 @@ def _cells(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         if key in ("split", "selection") or len({row.get(key) for row in result["rows"]}) > 1
     ]
     metrics = _metric_columns(rows)
-    headings = ["", *labels, *metrics.values()]
+    headings = ["", *labels, *map(name, metrics.values())]
     lines = []
     for row in rows:
         line = ["*" if row["headline"] else ""]
@@ -106,7 +109,7 @@ def _label(row: dict[str, Any], key: str) -> str:
     value = NOTHING if row.get(key) is None else str(row[key])
     if key == "selection" and value == "best_test":
         return f"best_test: {SELECTED_ON_TEST}"
-    return value
+    return name(value)
 
 
 def _value(metrics: dict[str, Any], metric: str) -> str:

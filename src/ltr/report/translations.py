@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ltr.report.arrays import read_arrays
 from ltr.report.collect import Run
 from ltr.report.style import INK, PALE, headline_title, picture
 
@@ -47,13 +48,8 @@ def translations(run: Run, path: Path) -> bool:
 
 def sheet_of(run_dir: Path) -> dict[str, np.ndarray] | None:
     """The arrays of a run's picture sheet (see `ltr.methods.m2m_sheet`), or None."""
-    file = run_dir / "artifacts" / "classifier.npz"
-    if not file.is_file():
-        return None
-    with np.load(file, allow_pickle=False) as stored:
-        if not set(_NEEDED) <= set(stored.files):
-            return None
-        return {name: stored[name] for name in _NEEDED}
+    stored = read_arrays(run_dir / "artifacts" / "classifier.npz")
+    return {name: stored[name] for name in _NEEDED} if set(_NEEDED) <= set(stored) else None
 
 
 def amplification(perturbation: np.ndarray) -> float:

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import IO
 
 from ltr.errors import Interrupted, LtrError
+from ltr.escaping import lines
 from ltr.runs.interrupt import stop_signals
 from ltr.runs.place import RENDEZVOUS
 
@@ -141,7 +142,7 @@ def _show(rank: int, running: Sequence[subprocess.Popen], errors: Sequence[IO[by
     if rank and running[0].returncode != code:
         errors[rank].seek(0)
         text = errors[rank].read().decode(errors="replace").rstrip()
-        print(f"process {rank + 1} of {len(running)} failed:\n{text}".rstrip(":\n"), file=sys.stderr)
+        print(lines(f"process {rank + 1} of {len(running)} failed:\n{text}".rstrip(":\n")), file=sys.stderr)
     if code < 0:
         name = signal.Signals(-code).name
         print(

@@ -11,6 +11,8 @@ import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ltr.escaping import one_line, rich_text
+
 
 class TrainingProgress(pl.Callback):
     """Shows a stage's training.
@@ -35,10 +37,10 @@ class TrainingProgress(pl.Callback):
         self._started, self._first_epoch = time.perf_counter(), trainer.current_epoch
         if self.console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
+                TextColumn("{task.fields[rate]}", markup=False),
                 TimeRemainingColumn(),
                 console=self.console,
                 refresh_per_second=4,
@@ -47,7 +49,7 @@ class TrainingProgress(pl.Callback):
             self._bar.start()
             total = self.epochs * int(trainer.num_training_batches)
             done = trainer.current_epoch * int(trainer.num_training_batches)
-            self._task = self._bar.add_task(self.stage, total=total, completed=done, rate="")
+            self._task = self._bar.add_task(one_line(self.stage), total=total, completed=done, rate="")
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         if self._bar is not None:
@@ -62,7 +64,7 @@ class TrainingProgress(pl.Callback):
         rate = f"{row['images_per_second']:.0f} images/s"
         if self._bar is not None:
             text = f"{self.stage} {epoch}/{self.epochs}  loss {row['train/loss']:.3f}  {'  '.join(watched)}"
-            self._bar.update(self._task, description=text, rate=rate)
+            self._bar.update(self._task, description=one_line(text), rate=rate)
         elif epoch % self.lines_every == 0 or epoch == self.epochs:
             each = (time.perf_counter() - self._started) / max(epoch - self._first_epoch, 1)
             left = timedelta(seconds=round(each * (self.epochs - epoch)))
@@ -74,7 +76,7 @@ class TrainingProgress(pl.Callback):
                 rate,
                 f"{left} left",
             ]
-            self.console.print("  ".join(parts), highlight=False, soft_wrap=True)
+            self.console.print(rich_text("  ".join(parts)), soft_wrap=True)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close()

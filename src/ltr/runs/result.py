@@ -13,8 +13,8 @@ import numpy as np
 import yaml
 
 from ltr.configuration.pages import leaves, without_private
-from ltr.errors import DataError
 from ltr.files import write_csv, write_json, write_text, written_atomically
+from ltr.results import SCHEMA_VERSION, read_result_file
 from ltr.runs.keys import group_hash, run_hash
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from ltr.runs.evaluate import Judged
 
-SCHEMA_VERSION = 1
 FIRST_COLUMNS = ("stage", "epoch", "step", "lr", "train/loss", "train/accuracy", "images_per_second")
 RESULT = "result.json"
 
@@ -37,15 +36,12 @@ def read_result(directory: Path) -> dict[str, Any] | None:
     """The finished result in a run directory, or None.
 
     Raises:
-        DataError: the file is there and cannot be read.
+        DataError: the file is there and cannot be read, or is damaged.
     """
     path = directory / RESULT
     if not path.is_file():
         return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is damaged: {error}. Delete it and run the same command again") from error
+    return read_result_file(path)
 
 
 @dataclass(frozen=True)

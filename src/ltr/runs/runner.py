@@ -17,6 +17,7 @@ from ltr.data.module import DataModule
 from ltr.data.source import Source
 from ltr.data.splits import save_split
 from ltr.errors import CheckpointError, ConfigError, DataError, Interrupted
+from ltr.escaping import rich_text
 from ltr.files import link_or_copy, write_json
 from ltr.methods.checkpoint import network_checkpoint, write_checkpoint
 from ltr.methods.stage import StageOutput
@@ -159,7 +160,7 @@ class _Run:
         )
 
     def say(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True, highlight=False)
+        self.console.print(rich_text(text), soft_wrap=True)
 
     def carry_out(self) -> Outcome:
         """Every stage, the judging and the writing; or only the plan, where that was asked for."""

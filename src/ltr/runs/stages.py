@@ -18,6 +18,7 @@ from ltr.data.module import DataModule
 from ltr.data.source import Source
 from ltr.data.splits import Split
 from ltr.errors import CheckpointError, DataError
+from ltr.escaping import rich_text
 from ltr.files import checkpoint_file, link_or_copy
 from ltr.methods.checkpoint import check_fits, load_network
 from ltr.methods.representation import warn_of_balanced_representation
@@ -111,7 +112,7 @@ class Stages:
         last = folder / "last.ckpt"
         arrays = _read_arrays(folder / ARRAYS)
         if "summary" in arrays:
-            self.console.print(f"{stage.name}: {arrays['summary']}", soft_wrap=True, highlight=False)
+            self.console.print(rich_text(f"{stage.name}: {arrays['summary']}"), soft_wrap=True)
         return StageOutput(
             name=stage.name,
             key=key,
@@ -186,7 +187,7 @@ class Stages:
         assert stage.checkpoint is not None
         self.started()
         link_or_copy(checkpoint_file(Path(stage.checkpoint)), folder / "weights.ckpt")
-        self.console.print(f"{stage.name}: taken from {stage.checkpoint}", soft_wrap=True, highlight=False)
+        self.console.print(rich_text(f"{stage.name}: taken from {stage.checkpoint}"), soft_wrap=True)
         return 0.0
 
     def _compute(self, stage: Stage, folder: Path, parents: Mapping[str, StageOutput]) -> float:

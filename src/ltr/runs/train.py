@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from rich.console import Console
 
 from ltr.errors import CheckpointError, ConfigError, LtrError, TrainingError
+from ltr.escaping import printer
 from ltr.methods.checkpoint import AtomicCheckpointIO, network_checkpoint, read_checkpoint, write_checkpoint
 from ltr.methods.stage import Stage
 from ltr.runs import group
@@ -136,7 +136,7 @@ def train_stage(
         Interrupted: a signal; the training state is saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    say = around.console.print
+    say = printer(around.console)
     state = TrainingState(folder / "state", say)
     if around.config["compile"]:
         module.backbone.compile()
@@ -145,10 +145,10 @@ def train_stage(
     if resume_from is not None:
         epoch, batch = _position(resume_from)
         data.start_at(epoch, batch)
-        say(f"{stage.name}: going on in epoch {epoch + 1}, batch {batch + 1} of a run that was stopped", soft_wrap=True)
+        say(f"{stage.name}: going on in epoch {epoch + 1}, batch {batch + 1} of a run that was stopped")
         begun_by = read_checkpoint(resume_from).get("code")
         if other := differs(begun_by, code_state()):
-            say(f"{stage.name}: its beginning was trained by {other}", soft_wrap=True, highlight=False)
+            say(f"{stage.name}: its beginning was trained by {other}")
         else:
             begun_by = None
     trainer, log = _trainer(stage, module, data, folder, state, around, watched)
@@ -232,7 +232,7 @@ def _trainer(
     on_row = progress.show if shown["progress"] != "none" else None
     log = EpochLog(folder / "metrics.csv", stage.name, on_row, only_finite=skips)
     callbacks: list[pl.Callback] = [
-        SkipNonfinite(page["max_nonfinite"], around.console.print)
+        SkipNonfinite(page["max_nonfinite"], printer(around.console))
         if skips
         else FiniteGuard(data.indices_of_step, page["log_every"])
     ]
@@ -274,8 +274,7 @@ def _trainer(
             enable_model_summary=False,
         )
     if page["auto_accumulate"]:
-        say = partial(around.console.print, soft_wrap=True, highlight=False)
-        parts = InParts(trainer, settings.batch_size, stage.name, say)
+        parts = InParts(trainer, settings.batch_size, stage.name, printer(around.console))
         trainer.fit_loop.epoch_loop.automatic_optimization = parts
     elif trainer.accumulate_grad_batches > 1:
         accumulation = Accumulation(trainer, data.images_of_step, module.loss_is_sum)

@@ -1,0 +1,220 @@
+"""The layout of ``result.json``: what is checked once, on reading, so that all code behind it can rely on it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ltr.errors import DataError
+
+SCHEMA_VERSION = 1  # the newest layout that this version reads and writes
+AGAIN = "Delete it and run the same command again to write it anew (its stages are taken from the store)."
+
+_LARGEST = 1e15  # of what is counted
+_LARGEST_NUMBER = 1e300  # beyond it arithmetic with floats ends
+_NAME = re.compile(r"[^\W\d][\w .=+,:-]{0,99}")  # of protocols, variants, scorers and splits: they name files
+_SHOWN = 3  # mistakes
+
+Check = Callable[[Any], bool]
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        DataError: it cannot be read, is no JSON, or holds numbers that are none.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read ({error}). {AGAIN}") from error
+
+
+def read_result_file(path: Path) -> dict[str, Any]:
+    """The content of a ``result.json``, checked; keys that older versions did not write have their defaults.
+
+    Raises:
+        DataError: it cannot be read, or something in it is not what a run writes.
+    """
+    result = read_json(path)
+    version = result.get("schema_version") if isinstance(result, dict) else None
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise DataError(f"{path} is not a result of ltr: it has no schema_version. {AGAIN}")
+    if version > SCHEMA_VERSION:
+        raise DataError(
+            f"{path} has layout {version}, and this version of ltr reads up to {SCHEMA_VERSION}. Install a newer ltr."
+        )
+    lacking = [key for key in ("config", "rows") if not result.get(key)]
+    wrong: list[str] = [] if lacking else _mistakes(result)
+    if lacking or wrong:
+        more = f" and {len(wrong) - _SHOWN:,} more" if len(wrong) > _SHOWN else ""
+        said = [f"lacks {', '.join(lacking)}"] if lacking else [f"is damaged: {'; '.join(wrong[:_SHOWN])}{more}"]
+        raise DataError(f"{path} {said[0]}. {AGAIN}")
+    return _completed(result)
+
+
+# -- what values may be ------------------------------------------------------------------------------------------
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_metric(value: Any) -> bool:
+    return value is None or _is_number(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST
+
+
+def _is_seconds(value: Any) -> bool:
+    return value is None or (_is_number(value) and 0 <= value <= _LARGEST)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_name(value: Any) -> bool:
+    """A name that may become a part of a file's name."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None and ".." not in value
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _or_none(check: Check) -> Check:
+    return lambda value: value is None or check(value)
+
+
+def _is_amount(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= _LARGEST
+
+
+# what each kind must be, in words
+_WORDS: dict[Check, str] = {
+    _is_metric: "a number or null",
+    _is_count: "a number of things",
+    _is_amount: "a number, 0 or more",
+    _is_seconds: "seconds or null",
+    _is_text: "text",
+    _is_name: "a name",
+    _is_flag: "true or false",
+}
+
+_ROW: dict[str, Check] = {
+    "protocol": _is_name,
+    "split": _is_name,
+    "selection": _is_name,
+    "headline": _is_flag,
+    "metrics": lambda value: isinstance(value, dict),
+}
+_ROW_DEFAULTS: dict[str, tuple[Check, Any]] = {
+    "checkpoint": (_or_none(_is_name), "final"),
+    "variant": (_is_name, "default"),
+    "scorer": (_or_none(_is_name), None),
+}
+_STAGE: dict[str, Check] = {"name": _is_text, "status": _is_text, "seconds": _is_seconds}
+_DATA: dict[str, Check] = {"split": _is_text, "split_digest": _is_text, "val_rule": _or_none(_is_text)}
+# the settings that reports calculate with or name things by; all others are only shown
+_CONFIG: dict[str, Check] = {
+    "seed": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "name": lambda value: isinstance(value, (str, int, float)),  # name=1 is a number
+    "dataset.name": _is_text,
+    "method.name": _is_text,
+    "trainer.max_epochs": _is_count,
+    "trainer.limit_train_batches": _or_none(_is_amount),
+    "batch_size": _is_count,
+    "sampler.num_samples": _or_none(_is_amount),
+    "sampler.batches": _or_none(_is_amount),
+    "evaluation.calibration_bins": _is_count,
+    "evaluation.many_above": _is_amount,
+    "evaluation.few_below": _is_amount,
+}
+_TOP: dict[str, Check] = {"metric": _is_text, "run_hash": _is_text, "group_hash": _is_text}
+
+
+def _mistakes(result: Mapping[str, Any]) -> list[str]:
+    """What is not as a run writes it, in words; empty for a good result."""
+    config, rows, data, stages = result["config"], result["rows"], result.get("data", {}), result.get("stages", [])
+    wrong = [f"{key} is no {kind}" for key, of, kind in (
+        ("config", isinstance(config, dict), "mapping"),
+        ("rows", isinstance(rows, list), "list"),
+        ("data", isinstance(data, dict), "mapping"),
+        ("stages", isinstance(stages, list), "list"),
+    ) if not of]  # fmt: skip
+    if wrong:
+        return wrong
+    if too_large := next(_too_large(result, ""), None):
+        return [f"{too_large} is a number beyond all bounds"]
+    wrong += _wrong(result, _TOP, "")
+    wrong += _wrong(config, _CONFIG, "config.")
+    wrong += [f"config.{key} is not text" for key, value in config.items() if _names_code(key) and not _is_text(value)]
+    wrong += _wrong(data, _DATA, "data.")
+    wrong += _wrong(data, dict.fromkeys(("classes", *(k for k in data if k.endswith("_images"))), _is_count), "data.")
+    for place, stage in enumerate(stages):
+        wrong += _of_mapping(stage, _STAGE, {}, f"stages[{place}]")
+    for place, row in enumerate(rows):
+        found = _of_mapping(row, _ROW, {key: check for key, (check, _) in _ROW_DEFAULTS.items()}, f"rows[{place}]")
+        wrong += found
+        if not found:
+            wrong += [f"rows[{place}] has no metrics"] if not row["metrics"] else []
+            wrong += _wrong(row["metrics"], dict.fromkeys(row["metrics"], _is_metric), f"rows[{place}].metrics.")
+    return wrong
+
+
+def provenance_mistakes(found: Any) -> list[str]:
+    """What in a ``provenance.json`` is not as a run writes it, in words; empty for a good one."""
+    if not isinstance(found, dict) or not isinstance(found.get("code", {}), dict):
+        return ["it holds no mapping"]
+    wrong = _wrong(found, dict.fromkeys(("device", "precision"), _or_none(_is_text)), "")
+    return wrong + _wrong(found.get("code", {}), {"commit": _or_none(_is_text), "dirty": _or_none(_is_flag)}, "code.")
+
+
+def _names_code(key: str) -> bool:
+    return key.endswith("_target_")
+
+
+def _of_mapping(node: Any, needed: Mapping[str, Check], optional: Mapping[str, Check], where: str) -> list[str]:
+    if not isinstance(node, dict):
+        return [f"{where} is no mapping"]
+    lacking = [f"{where} lacks {key}" for key in needed if key not in node]
+    return lacking + _wrong(node, {**needed, **optional}, f"{where}.")
+
+
+def _wrong(node: Mapping[str, Any], checks: Mapping[str, Check], where: str) -> list[str]:
+    """The keys of ``node`` whose values fail their check; a key that is not there is none of them."""
+    found = []
+    for key, check in checks.items():
+        if key in node and not check(node[key]):
+            wanted = f", which is not {_WORDS[check]}" if check in _WORDS else ""
+            found.append(f"{where}{key} is {_short(node[key])}{wanted}")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _too_large(node: Any, where: str) -> Any:
+    """Keys whose value is a whole number that no float can hold."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _too_large(value, f"{where}.{key}" if where else str(key))
+    elif isinstance(node, list):
+        for place, value in enumerate(node):
+            yield from _too_large(value, f"{where}[{place}]")
+    elif isinstance(node, int) and abs(node) > _LARGEST_NUMBER:
+        yield where
+
+
+def _completed(result: dict[str, Any]) -> dict[str, Any]:
+    defaults = {key: value for key, (_, value) in _ROW_DEFAULTS.items()}
+    rows = [{**defaults, **row} for row in result["rows"]]
+    return {**result, "data": result.get("data", {}), "stages": result.get("stages", []), "rows": rows}
