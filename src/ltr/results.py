@@ -120,7 +120,12 @@ _ROW_DEFAULTS: dict[str, tuple[Check, Any]] = {
     "scorer": (_or_none(_is_name), None),
 }
 _STAGE: dict[str, Check] = {"name": _is_text, "status": _is_text, "seconds": _is_seconds}
-_DATA: dict[str, Check] = {"split": _is_text, "split_digest": _is_text, "val_rule": _or_none(_is_text)}
+_DATA: dict[str, Check] = {
+    "split": _is_text,
+    "split_digest": _is_text,
+    "val_rule": _or_none(_is_text),
+    "fingerprint": _or_none(_is_text),
+}
 # the settings that reports calculate with or name things by; all others are only shown
 _CONFIG: dict[str, Check] = {
     "seed": lambda value: isinstance(value, int) and not isinstance(value, bool),

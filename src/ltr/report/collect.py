@@ -19,7 +19,7 @@ from ltr.results import AGAIN, provenance_mistakes, read_json, read_result_file
 _KINDS = {
     **dict.fromkeys(("class_id", "train_count", "n", "id", "label", "prediction"), "whole"),
     **dict.fromkeys(("accuracy", "average_precision"), "number"),
-    **dict.fromkeys(("class_name", "group"), "text"),
+    **dict.fromkeys(("class_name", "group", "variant", "scorer"), "text"),
     "scores": "list",
 }
 _PER_CLASS_COLUMNS = ("class_id", "class_name", "train_count", "group", "n", "accuracy")

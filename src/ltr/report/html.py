@@ -34,14 +34,14 @@ def html_report(report: Report, *, pictures: int = 20, problems: list[str] | Non
         problems: files that could not be used are added to it; the report names them too.
     """
     budget = {"pictures": pictures, "per_class": _PER_CLASS_RUNS}
-    problems: list[str] = [] if problems is None else problems
-    blocks = [_part(part, number, budget, problems) for number, part in enumerate(report.parts)]
+    told = [] if problems is None else problems
+    blocks = [_part(part, number, budget, told) for number, part in enumerate(report.parts)]
     contents = "".join(
         f'<li><a href="#part-{number}">{text(part.section.title)}</a></li>' for number, part in enumerate(report.parts)
     )
     listed = f"<ul>{contents}</ul>" if len(report.parts) > 1 else ""
     body = f'{listed}\n<p class="note">{text(LEGEND)}</p>\n' + "\n".join(blocks)
-    return page(f"{report.runs:,} finished runs", [*report.warnings, *problems], body)
+    return page(f"{report.runs:,} finished runs", [*report.warnings, *told], body)
 
 
 def _part(part: Part, number: int, budget: dict[str, int], problems: list[str]) -> str:

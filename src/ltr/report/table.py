@@ -35,10 +35,10 @@ def result_table(result: dict[str, Any]) -> Table:
         width = max(map(len, words)) if is_label else max(map(len, (heading, *cells)))
         table.add_column(Text(heading), justify="left" if is_label else "right", no_wrap=not is_label, min_width=width)
     for row, line in zip(shown_rows(result), lines):
-        cells = [Text(cell) for cell in line]
-        for cell in cells:
-            cell.highlight_words([SELECTED_ON_TEST], "red")
-        table.add_row(*cells, style="bold" if row["headline"] else None)
+        words = [Text(cell) for cell in line]
+        for word in words:
+            word.highlight_words([SELECTED_ON_TEST], "red")
+        table.add_row(*words, style="bold" if row["headline"] else None)
     return table
 
 
