@@ -204,7 +204,7 @@ def look_at_finished(jobs: Sequence[Job], sources: dict[str, Source], failed: di
     """
     for job in jobs:
         try:
-            job.config = standing(job.config, console.print, read=partial(_read, job, sources)).config
+            job.config = standing(job.config, printer(console), read=partial(_read, job, sources)).config
         except LtrError as error:
             failed[job.label] = in_a_line(error)
             job.is_lost = True

@@ -61,7 +61,7 @@ def carry_out(config: Mapping[str, Any], console: Console, arguments: Callable[[
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    console.print(rich_text(text), soft_wrap=True)
 
 
 def _quiet(text: str) -> None:

@@ -126,7 +126,6 @@ def test_a_value_that_tables_calculate_with_is_named(two_runs, report, value):
         ("config", "seed"),
         ("rows", 0, "protocol"),
         ("rows", 0, "metrics"),
-        ("stages", 0, "seconds"),
         ("rows",),
     ]:
         if place == ("config", "seed") and value is DELETED:

@@ -35,10 +35,10 @@ def result_table(result: dict[str, Any]) -> Table:
         width = max(map(len, words)) if is_label else max(map(len, (heading, *cells)))
         table.add_column(Text(heading), justify="left" if is_label else "right", no_wrap=not is_label, min_width=width)
     for row, line in zip(shown_rows(result), lines):
-        words = [Text(cell) for cell in line]
-        for word in words:
-            word.highlight_words([SELECTED_ON_TEST], "red")
-        table.add_row(*words, style="bold" if row["headline"] else None)
+        shown = [Text(cell) for cell in line]
+        for cell_text in shown:
+            cell_text.highlight_words([SELECTED_ON_TEST], "red")
+        table.add_row(*shown, style="bold" if row["headline"] else None)
     return table
 
 

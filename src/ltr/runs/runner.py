@@ -95,7 +95,7 @@ def run(
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    console.print(rich_text(text), soft_wrap=True)
 
 
 def _check_processes(config: Mapping[str, Any]) -> None:

@@ -125,13 +125,13 @@ class Stages:
         )
 
     def _say(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+        self.console.print(rich_text(text), soft_wrap=True)
 
     def _tell_reuse(self, name: str, key: str, code: Mapping[str, Any] | None) -> None:
         """Say that a stage is taken from the store, and by which other code it was made."""
         other = differs(code, code_state())
         made = f", made by {other}" if other else ""
-        self.console.print(f"{name}: stored stage {key[:12]}{made}", highlight=False, soft_wrap=True)
+        self.console.print(rich_text(f"{name}: stored stage {key[:12]}{made}"), soft_wrap=True)
         if code:
             self.made_by[name] = dict(code)
 

@@ -1,0 +1,119 @@
+"""Text from files in every kind of output: nothing in it steers, links, runs or hides."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import ltr
+from ltr import escaping
+
+ROOT = Path(ltr.__file__).parent
+CODES = ["\x1b[31m", "\x07", "\x9b2J", "\x08", "\x7f", "\n", "\r", "\t", "\u202e", "\u2066", "\u2069", "\u200b",
+         "\u200d", "\u2060", "\ufeff", "\u2028", "\u00ad", "\U000e0041", "\udcff", "\ud800", "\x00"]  # fmt: skip
+KINDS = [escaping.one_line, escaping.name, escaping.markdown, escaping.latex, escaping.html, escaping.csv_cell]
+
+
+@pytest.mark.parametrize("code", CODES, ids=ascii)
+@pytest.mark.parametrize("write", KINDS, ids=lambda write: write.__name__)
+def test_what_cannot_be_printed_reaches_no_output(write, code):
+    text = write(f"a{code}b")
+    assert text.isprintable()
+    assert text.startswith("a")
+    text.encode("utf-8")
+
+
+@pytest.mark.parametrize("name", ["Großer Tümmler", "日本語", "اسم", "🙂", "e\u0301", "a b"])
+def test_letters_of_all_languages_stay(name):
+    assert escaping.one_line(name) == name
+    assert escaping.html(name) == name
+    assert escaping.csv_cell(name) == name
+
+
+def test_messages_keep_their_lines():
+    assert escaping.lines("a\n  b\x1b\r") == "a\n  b\\x1b\\x0d"
+
+
+def test_long_names_lose_their_middle():
+    text = escaping.name("a" * 100_000 + "z")
+    assert len(text) <= escaping.LONGEST
+    assert text.endswith("z")
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1", "-"])
+def test_no_cell_is_a_formula(cell):
+    buffer = io.StringIO()
+    csv.writer(buffer).writerow([escaping.csv_cell(cell)])
+    (read,) = next(csv.reader(io.StringIO(buffer.getvalue())))
+    assert read.startswith("'")
+
+
+@pytest.mark.parametrize("cell", ["-1.5", "+2", "-1e-05", "1.", "-inf", "nan", "", "a=b", "x-y", -1.5, 0, None])
+def test_numbers_and_plain_words_stay_as_they_are(cell):
+    assert escaping.csv_cell(cell) == cell
+
+
+@pytest.mark.parametrize(
+    "text", ["[a](http://x.org)", "![a](b)", "<b>", "a|b", "`c`", "**d**", "&lt;", "https://x.org", "www.x.org", "@team",
+             "$x$"],
+)  # fmt: skip
+def test_markdown_is_nothing_but_text(text):
+    written = escaping.markdown(text)
+    for letter in "|`<>[]*&$":
+        assert written.count(letter) - written.count("&#") * (letter == "&") == written.count(f"\\{letter}"), written
+    for link in ("http://", "https://", "www.", "@"):
+        assert link not in written
+
+
+def test_latex_is_nothing_but_text():
+    written = escaping.latex("\\input{x} & 5% $a$ #b _c {d} ~e ^f [g]")
+    assert "\\input" not in written
+    assert written.count("%") == written.count("\\%")
+    assert written.count("&") == written.count("\\&")
+    assert "{[}g{]}" in written
+
+
+def test_html_is_nothing_but_text():
+    class Tags(HTMLParser):
+        tags: list[str]
+
+        def handle_starttag(self, tag, attrs):
+            self.tags.append(tag)
+
+    parser = Tags()
+    parser.tags = []
+    parser.feed(f'<p title="{escaping.html(chr(34) + " onload=x ")}">{escaping.html("<script>&</script>")}</p>')
+    assert parser.tags == ["p"]
+
+
+@pytest.mark.parametrize("text", ["x[/b]", "y[red]z", ":smile:", "[link=file:///etc]a[/link]", "a\x1b[2Jb"])
+def test_square_brackets_and_words_in_colons_are_no_markup(text):
+    console = Console(file=io.StringIO(), force_terminal=True)
+    escaping.printer(console)(text)
+    assert console.file.getvalue().rstrip("\n") == escaping.one_line(text)  # type: ignore[attr-defined]
+
+
+def calls(path: Path) -> list[ast.Call]:
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+
+
+def test_everything_that_is_printed_goes_through_the_escaping():
+    """``print`` where the text has been written for its format already, ``console.print`` of `rich_text` and tables."""
+    own = {"console.py", "report_command.py", "dashboard_command.py", "cli.py", "launch.py"}
+    for path in sorted(ROOT.rglob("*.py")):
+        for call in calls(path):
+            name = ast.unparse(call.func)
+            if name == "print":
+                assert path.name in own, f"{path}, line {call.lineno}: use ltr.console.print_line"
+            elif name.endswith("console.print"):
+                wanted = ("rich_text(", "result_table(")
+                assert ast.unparse(call.args[0]).startswith(wanted), f"{path}, line {call.lineno}: use rich_text"
+            elif name.rpartition(".")[2] == "TextColumn":
+                assert "markup=False" in ast.unparse(call), f"{path}, line {call.lineno}: markup=False"
+            assert not any(ast.unparse(one).endswith("console.print") for one in call.args), f"{path}, {call.lineno}"
