@@ -60,8 +60,8 @@ def test_numbers_and_plain_words_stay_as_they_are(cell):
 
 
 @pytest.mark.parametrize(
-    "text", ["[a](http://x.org)", "![a](b)", "<b>", "a|b", "`c`", "**d**", "&lt;", "https://x.org", "www.x.org", "@team",
-             "$x$"],
+    "text", ["[a](http://x.org)", "![a](b)", "<b>", "a|b", "`c`", "**d**", "&lt;", "https://x.org", "www.x.org",
+             "@team", "$x$"],
 )  # fmt: skip
 def test_markdown_is_nothing_but_text(text):
     written = escaping.markdown(text)
