@@ -222,22 +222,27 @@ def _check(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
     from ltr.data.packed import PackedImages
     from ltr.data.packing import bad_packed
     from ltr.data.source import ImageFiles
+    from ltr.data.tally import Tally, tally_arrays
 
     source, partial = _read_and_compare(config)
     print_line(f"{source.name}: {len(source):,} images of {source.num_classes:,} classes are there")
     for line in partial:
         print_line(f"wrong: {line}")
     bad: list[BadImage] = []
+    tally = Tally(source.decoding, config["dataset"])
     if isinstance(source.images, PackedImages):
         with progress("decoding", len(source)) as advance:
-            bad = bad_packed(source.images, progress=advance, workers=_processes(arguments)["workers"])
+            bad = bad_packed(source.images, progress=advance, workers=_processes(arguments)["workers"], tally=tally)
         print_line(f"{len(source) - len(bad):,} of {len(source):,} packed images are as they were written")
     elif isinstance(source.images, ImageFiles):
         with progress("decoding", len(source)) as advance:
-            bad = bad_images(source.images, progress=advance, **_processes(arguments))
+            bad = bad_images(source.images, progress=advance, tally=tally, **_processes(arguments))
         print_line(f"{len(source) - len(bad):,} of {len(source):,} images can be decoded")
     else:
+        tally_arrays(source.images, tally)
         print_line("their reader has decoded all of them, and checked the files where checksums are published")
+    for line in tally.lines():
+        print_line(f"warning: {one_line(line)}")
     if bad:
         print_line(f"wrong: {len(bad):,} of them cannot be read{', the first ten' if len(bad) > _SHOWN else ''}:")
         for image in bad[:_SHOWN]:
@@ -270,6 +275,7 @@ def _read_and_compare(config: dict[str, Any]) -> tuple[Source, list[str]]:
 def _pack(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
     from ltr.console import plain_warnings, progress
     from ltr.data.packing import pack
+    from ltr.data.tally import Tally
 
     if config["dataset"].get("packed") is not None:
         raise ConfigError("dataset.packed: what is packed already cannot be packed again; leave the key out")
@@ -278,7 +284,10 @@ def _pack(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
         source = _read(config)
         with progress("packing", len(source)) as advance:
             page = config["dataset"]["source"]
-            made = pack(source, page, arguments.to, progress=advance, **options, **_processes(arguments))
+            tally = Tally(source.decoding, config["dataset"])
+            made = pack(source, page, arguments.to, progress=advance, tally=tally, **options, **_processes(arguments))
+    for line in tally.lines():
+        print_line(f"warning: {one_line(line)}")
     size = arguments.to.stat().st_size / 1e6
     print_line(f"{len(source):,} images, {size:,.1f} MB{'' if made else '; it was there already'}")
     print_line(f"train from it with dataset.packed={arguments.to}")

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,30 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], first: Iterable[str
         writer = csv.writer(file)
         writer.writerow([csv_cell(column) for column in columns])
         writer.writerows([csv_cell(row.get(column, "")) for column in columns] for row in rows)
+
+
+def is_regular(path: str | os.PathLike[str]) -> bool:
+    """Return whether ``path`` is a regular file, or a link to one; a named pipe or a device could block for ever."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):  # nothing there, a loop of links, a zero byte
+        return False
+
+
+def is_folder(entry: os.DirEntry[Any]) -> bool:
+    """Return whether a listed entry is a folder, or a link to one; a loop of links is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def is_file(entry: os.DirEntry[Any]) -> bool:
+    """Return whether a listed entry is a regular file, or a link to one; never an error."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def file_digest(path: Path) -> str:

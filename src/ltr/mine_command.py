@@ -9,7 +9,7 @@ from pathlib import Path
 from ltr.arguments import Parser, at_least, parsed
 from ltr.console import print_line
 from ltr.errors import ConfigError
-from ltr.predict_command import add_reading_flags, model_and_pool, tell_broken
+from ltr.predict_command import add_reading_flags, model_and_pool, tell_broken, tell_remarks
 
 
 def main(argv: Sequence[str]) -> int:
@@ -111,5 +111,6 @@ def _mine(arguments: argparse.Namespace) -> int:
     print_line(f"{arguments.out / 'candidates.csv'}: {rows:,} rows")
     for sheet in sheets:
         print_line(sheet)
+    tell_remarks(mined.remarks)
     tell_broken(mined.broken, listed)
     return 0

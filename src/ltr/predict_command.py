@@ -58,6 +58,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         done = predict_files(model, files, arguments.out, scorer=arguments.scorer, top=arguments.top, advance=advance)
     rate = done.images / max(done.seconds, 1e-9)
     print_line(f"{arguments.out}: {done.images:,} images in {done.seconds:,.1f} s, {rate:,.0f} images/s")
+    tell_remarks(done.remarks)
     tell_broken(done.broken, done.broken_file)
     return 0
 
@@ -121,3 +122,9 @@ def tell_broken(broken: Sequence[Any], listed: Path | None) -> None:
     print_line(f"warning: {images} could not be read; {listed} lists them:", sys.stderr)
     for image in broken[:SHOWN]:
         print_line(f"  {one_line(image.path)}: {one_line(image.reason)}", sys.stderr)
+
+
+def tell_remarks(remarks: Sequence[str]) -> None:
+    """Say what stood out in the images that were read; to standard error."""
+    for remark in remarks:
+        print_line(f"warning: {one_line(remark)}", sys.stderr)

@@ -11,6 +11,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional
 
 from ltr.data.crop import ATTEMPTS, FileCrop
+from ltr.data.source import Decoding
 from ltr.errors import ConfigError
 from ltr.randomness import uniforms
 
@@ -144,7 +145,10 @@ def test_turned_photographs_are_cut_at_the_same_place_at_reduced_size(photograph
     photograph.resize(size).save(tmp_path / "turned.jpg", quality=95, exif=exif)
     whole, reduced = (FileCrop(24, random=True, reduced=reduced) for reduced in (False, True))
     for uniform in DRAWS:
-        pixels = [crop.read(str(tmp_path / "turned.jpg"), uniform, exif=True).astype(int) for crop in (whole, reduced)]
+        pixels = [
+            crop.read(str(tmp_path / "turned.jpg"), uniform, Decoding(exif=True)).astype(int)
+            for crop in (whole, reduced)
+        ]
         assert np.abs(pixels[0] - pixels[1]).mean() < 2
 
 

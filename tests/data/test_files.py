@@ -11,7 +11,7 @@ from ltr.data.augment import Augmentation
 from ltr.data.crop import FileCrop
 from ltr.data.decode import to_rgb
 from ltr.data.files import FileLoader
-from ltr.data.source import ImageFiles
+from ltr.data.source import Decoding, ImageFiles
 from ltr.errors import DataError
 
 N, SIZE = 11, 16
@@ -201,7 +201,7 @@ def test_exif_orientation_is_followed_if_the_source_says_so(exif, tmp_path):
     orientation = picture.getexif()
     orientation[0x0112] = 3  # upside down
     picture.save(tmp_path / "image.png", exif=orientation)
-    upright = ImageFiles.from_paths(tmp_path, ["image.png"], exif=exif)
+    upright = ImageFiles.from_paths(tmp_path, ["image.png"], decoding=Decoding(exif=exif))
     batches = loader(upright, crop=FileCrop(SIZE, resize=SIZE), order=lambda epoch: np.array([0]), augment=None)
     found = pixels(batches)[0].permute(1, 2, 0).numpy()
     top, bottom = found[: SIZE // 2].mean(), found[SIZE // 2 :].mean()

@@ -18,7 +18,7 @@ from ltr.data import packing
 from ltr.data.decode import decoded
 from ltr.data.packed import PackedImages, open_packed, read_source
 from ltr.data.packing import bad_packed, pack
-from ltr.data.source import ImageFiles, Source
+from ltr.data.source import Decoding, ImageFiles, Source
 from ltr.data.sources.birds import cub
 from ltr.errors import ConfigError, DataError
 
@@ -87,11 +87,11 @@ def test_turned_images_are_kept_upright(tmp_path):
     orientation = Image.Exif()
     orientation[0x0112] = 6
     Image.new("RGB", (30, 20)).save(tmp_path / "0.jpg", exif=orientation)
-    files = ImageFiles.from_paths(tmp_path, ["0.jpg"], exif=True)
+    files = ImageFiles.from_paths(tmp_path, ["0.jpg"], decoding=Decoding(exif=True))
     source = Source("one", files, np.zeros(1, dtype=np.int64), ("a",), {"train": range(1)})
     found = packed(source, tmp_path / "p", size=10)
     assert image(found, 0).size == (10, 15)
-    assert not found.images.exif
+    assert not found.images.decoding.exif
 
 
 def test_a_workers_copy_opens_the_file_itself(birds, tmp_path):

@@ -18,7 +18,7 @@ from ltr.apply.mine import NOBODY, Mined, Ranking
 from ltr.apply.model import Model
 from ltr.apply.tables import table
 from ltr.data.decode import decoded
-from ltr.data.source import ImageFiles
+from ltr.data.source import PLAIN, Decoding, ImageFiles
 from ltr.escaping import html
 from ltr.files import write_text
 
@@ -142,13 +142,13 @@ def _section(row: int, ranking: Ranking, model: Model, files: ImageFiles, thumbn
 def _thumbnail(files: ImageFiles, image: int) -> str:
     """An embedded JPEG; a grey square where the file is gone since."""
     try:
-        data = base64.b64encode(thumbnail(files.open(image), exif=files.exif)).decode("ascii")
+        data = base64.b64encode(thumbnail(files.open(image), files.decoding)).decode("ascii")
     except Exception as error:  # decoders raise whatever they like for a damaged file
         return f'<span class="gone">{html(type(error).__name__)}</span>'
     return f'<img alt="" loading="lazy" src="data:image/jpeg;base64,{data}">'
 
 
-def thumbnail(opened: Any, *, exif: bool = False, side: int = SIDE) -> bytes:
+def thumbnail(opened: Any, how: Decoding = PLAIN, *, side: int = SIDE) -> bytes:
     """A JPEG of at most ``side`` pixels a side.
 
     Raises:
@@ -157,7 +157,7 @@ def thumbnail(opened: Any, *, exif: bool = False, side: int = SIDE) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        small = decoded(opened, exif=exif)
+        small = decoded(opened, how)
     small.thumbnail((side, side))
     small.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()

@@ -133,6 +133,8 @@ def _write(folder: Path, description: Mapping[str, Any], state: Mapping[str, Ten
         "library": "ltr",
         "input": "uint8 [N, C, H, W], 0 to 255; the network normalises",
         "image_shape": description["facts"]["image_shape"],
+        # how files became these pixels in training; null: alpha was dropped, and 65535 of 16 bits was white
+        "decoding": {key: description["facts"].get(key) for key in ("matte", "white_level")},
         "network": dict(description),
     }
     write_json(folder / DESCRIPTION, about)

@@ -19,8 +19,9 @@ from ltr.apply.model import Model
 from ltr.apply.pool import table_column
 from ltr.apply.reading import Broken, batches
 from ltr.data.real_paths import named_images
-from ltr.data.source import ImageFiles
+from ltr.data.source import PLAIN, ImageFiles
 from ltr.data.sources.checks import shown
+from ltr.data.tally import Tally
 from ltr.errors import ConfigError, DataError, TrainingError, nearest
 from ltr.evaluation.groups import GROUPS, shot_groups
 from ltr.evaluation.scores import log_normaliser, probabilities
@@ -88,6 +89,7 @@ class Mined:
     broken: tuple[Broken, ...]
     looked_at: int  # images of the pool, without the excluded ones
     resumed_at: int  # how many of them an earlier, unfinished run had done
+    remarks: tuple[str, ...] = ()  # what stood out in those that this run looked at
 
 
 def rare_classes(model: Model, names: Sequence[str], group: str, few_below: int | None = None) -> np.ndarray:
@@ -190,14 +192,15 @@ def mine(
     ranking, broken, done = _loaded(path, key, classes, top)
     resumed_at = done
     started(done)
+    tally = Tally(model.decoding)
     while done < len(wanted):
         part = wanted[done : done + chunk]
-        _look(model, files, part, ranking, broken, advance)
+        _look(model, files, part, ranking, broken, advance, tally)
         done += len(part)
         _save(path, key, ranking, broken, done)
     if len(broken) == len(wanted):
         raise DataError(f"not one of the {len(wanted):,} images can be read; the first: {broken[0].reason}")
-    return Mined(ranking, tuple(broken), len(wanted), resumed_at)
+    return Mined(ranking, tuple(broken), len(wanted), resumed_at, tuple(tally.lines()))
 
 
 def _look(
@@ -207,6 +210,7 @@ def _look(
     ranking: Ranking,
     broken: list[Broken],
     advance: Callable[[int], object],
+    tally: Tally,
 ) -> None:
     """Predict one chunk and add it to the ranking."""
     import torch
@@ -214,7 +218,7 @@ def _look(
     chosen = torch.as_tensor(ranking.classes, device=model.device)
     found: list[tuple[np.ndarray, torch.Tensor, torch.Tensor, torch.Tensor]] = []
     with model.predicting():
-        for indices, images, unread in batches(files, model, part):
+        for indices, images, unread in batches(files, model, part, tally):
             broken += unread
             if len(indices):
                 logits = model.scores(images).logits
@@ -234,7 +238,9 @@ def _look(
 def _key(model: Model, files: ImageFiles, wanted: np.ndarray, classes: np.ndarray, top: int, identity: str) -> str:
     """What a state is of: the weights, the images by their paths, the classes, and how they are read."""
     crop = model.crop
-    plain = [identity, top, files.exif, crop.size, crop.resize, model.precision, model.batch_size, files.root]
+    how = model.decoding
+    plain = [identity, top, files.decoding.exif, crop.size, crop.resize, model.precision, model.batch_size, files.root]
+    plain += [how.matte, how.white_level] if how != PLAIN else []
     digest = hashlib.sha256(json.dumps(plain).encode())
     for part in (files.blob, files.offsets.tobytes(), wanted.tobytes(), classes.tobytes()):
         digest.update(hashlib.sha256(part).digest())

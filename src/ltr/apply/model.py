@@ -13,6 +13,7 @@ import torch
 from ltr.configuration.pages import read_page
 from ltr.data.crop import FileCrop
 from ltr.data.parallel import cores
+from ltr.data.source import PLAIN, Decoding
 from ltr.errors import CheckpointError, ConfigError
 from ltr.evaluation.scores import Scores
 from ltr.methods.checkpoint import describe, described_network
@@ -28,6 +29,7 @@ class Model:
         crop: from a decoded file to the network's square, as in the evaluation of the run.
         batch_size: images a batch, the evaluation's.
         workers: processes that decode.
+        decoding: how files become RGB: with the matte and the white level that the network was trained with.
         few_below, many_above: the run's bounds of few- and many-shot classes.
     """
 
@@ -39,6 +41,7 @@ class Model:
     workers: int
     many_above: int = 100
     few_below: int = 20
+    decoding: Decoding = PLAIN
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -123,6 +126,7 @@ def load_model(
         cores() if workers is None else workers,
         int(evaluation["many_above"]),
         int(evaluation["few_below"]),
+        Decoding(matte=network.facts.matte, white_level=network.facts.white_level),
     )
 
 

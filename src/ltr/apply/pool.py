@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ltr.data.source import ImageFiles
+from ltr.data.source import Decoding, ImageFiles
 from ltr.data.sources.checks import shown
 from ltr.data.sources.folder import SUFFIXES
 from ltr.data.tables import SUFFIXES as TABLES
 from ltr.data.tables import read_columns
 from ltr.errors import DataError
+from ltr.files import is_folder
 
 
 def image_pool(place: Path, roots: Sequence[str] = (), *, exif: bool = True) -> ImageFiles:
@@ -42,7 +43,7 @@ def image_pool(place: Path, roots: Sequence[str] = (), *, exif: bool = True) -> 
     paths = table_column(base, "path")
     outside = _outside(base.parent, paths, [os.path.realpath(base.parent), *allowed])
     _refuse(outside, base.parent, allowed)
-    return ImageFiles.from_paths(base.parent, paths, exif=exif)
+    return ImageFiles.from_paths(base.parent, paths, decoding=Decoding(exif=exif))
 
 
 def _folder(base: Path, allowed: Sequence[str], exif: bool) -> ImageFiles:
@@ -52,7 +53,7 @@ def _folder(base: Path, allowed: Sequence[str], exif: bool) -> ImageFiles:
     _refuse(outside, base, allowed)
     if not paths:
         raise DataError(f"{base} holds no image: none of its files has a name that ends in {', '.join(SUFFIXES)}")
-    return ImageFiles.from_paths(base, paths, exif=exif)
+    return ImageFiles.from_paths(base, paths, decoding=Decoding(exif=exif))
 
 
 def _walk(base: str, inside: Sequence[str], outside: list[str]) -> Iterator[str]:
@@ -75,9 +76,9 @@ def _walk(base: str, inside: Sequence[str], outside: list[str]) -> Iterator[str]
                     continue
                 if entry.is_symlink() and not _within(os.path.realpath(entry.path), inside):
                     outside.append(entry.path)
-                elif entry.is_dir():
+                elif is_folder(entry):
                     waiting.append(os.path.join(here, entry.name))
-                elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+                elif entry.name.lower().endswith(SUFFIXES):  # a broken link too, which is then listed as such
                     yield os.path.join(here, entry.name)
 
 

@@ -16,6 +16,7 @@ from ltr.apply.model import Model
 from ltr.apply.reading import Broken, batches
 from ltr.apply.tables import Columns, table, write_broken
 from ltr.data.source import ImageFiles
+from ltr.data.tally import Tally
 from ltr.errors import ConfigError, DataError, TrainingError, nearest
 from ltr.evaluation.scorers import SCORERS, known_scores
 from ltr.evaluation.scores import Scores, log_normaliser, probabilities, top_classes
@@ -43,12 +44,13 @@ class Answers(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """What a prediction came to: images answered, those that could not be read, seconds."""
+    """What a prediction came to: images answered, those that could not be read, seconds, what stood out."""
 
     images: int
     broken: tuple[Broken, ...]
     seconds: float
     broken_file: Path | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def predict_files(
@@ -78,8 +80,9 @@ def predict_files(
     started = time.perf_counter()
     broken: list[Broken] = []
     images = 0
+    tally = Tally(model.decoding)
     with table(out) as writer:
-        for answers in answered(model, files, scorer=scorer, top=top, broken=broken, advance=advance):
+        for answers in answered(model, files, scorer=scorer, top=top, broken=broken, tally=tally, advance=advance):
             writer.write(_columns(answers, model, files))
             images += len(answers.indices)
         if not images:
@@ -88,7 +91,9 @@ def predict_files(
             )
     listed = out.with_name(f"{out.stem}.broken.csv")
     has_broken = write_broken(listed, broken)
-    return Summary(images, tuple(broken), time.perf_counter() - started, listed if has_broken else None)
+    return Summary(
+        images, tuple(broken), time.perf_counter() - started, listed if has_broken else None, tuple(tally.lines())
+    )
 
 
 def answered(
@@ -98,12 +103,18 @@ def answered(
     scorer: str = "msp",
     top: int = 5,
     broken: list[Broken],
+    tally: Tally | None = None,
     advance: Callable[[int], object] = lambda number: None,
 ) -> Iterator[Answers]:
-    """The answers of a pool, a batch at a time and in order; what cannot be read is added to ``broken``."""
+    """Yield the answers of a pool, a batch at a time and in order.
+
+    Args:
+        broken: takes what cannot be read.
+        tally: counts what stands out in the images.
+    """
     waiting: deque[tuple[np.ndarray, dict[str, Tensor], int]] = deque()
     with model.predicting():
-        for indices, images, unread in batches(files, model):
+        for indices, images, unread in batches(files, model, tally=tally):
             broken += unread
             found = said(model, model.scores(images), scorer, top) if len(indices) else {}
             waiting.append((indices, found, len(indices) + len(unread)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +14,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ltr.apply.model import Model
+from ltr.data.decode import Notes
 from ltr.data.readers import batches_of
 from ltr.data.source import ImageFiles
+from ltr.data.tally import Tally
 
 
 class Broken(NamedTuple):
@@ -39,11 +42,14 @@ class Pixels(NamedTuple):
     broken: list[Broken]
 
 
-def batches(files: ImageFiles, model: Model, indices: np.ndarray | None = None) -> Iterator[Pixels]:
+def batches(
+    files: ImageFiles, model: Model, indices: np.ndarray | None = None, tally: Tally | None = None
+) -> Iterator[Pixels]:
     """The images of a pool in order, cropped as in the run's evaluation.
 
     Args:
         indices: int64 [n], the places to read; None is all.
+        tally: counts what stands out in them.
     """
     wanted = np.arange(len(files)) if indices is None else indices
     size = model.batch_size
@@ -57,9 +63,16 @@ def batches(files: ImageFiles, model: Model, indices: np.ndarray | None = None) 
         pin_memory=model.device.type == "cuda",
         generator=torch.Generator(),  # its own: torch's loader would draw from the global one
     )
-    for read, pixels, broken in batches_of(loader):
+    for read, pixels, broken, notes in batches_of(loader):
+        if tally is not None:
+            for path, found in notes:
+                tally.add(path, found)
         images = pixels.to(model.device, non_blocking=True).permute(0, 3, 1, 2)
         yield Pixels(read, images, [Broken(*row) for row in broken])
+
+
+_Batch = tuple[np.ndarray, Tensor, list[tuple[int, str, str]], list[tuple[str, Notes]]]
+_NOTHING = Notes()
 
 
 class _Files(Dataset):
@@ -68,27 +81,31 @@ class _Files(Dataset):
     def __init__(self, files: ImageFiles, model: Model) -> None:
         self.files = files
         self.crop = model.crop
+        self.how = replace(model.decoding, exif=files.decoding.exif)
         self.channels = model.channels
 
-    def __getitem__(self, indices: np.ndarray) -> tuple[np.ndarray, Tensor, list[tuple[int, str, str]]]:
+    def __getitem__(self, indices: np.ndarray) -> _Batch:
         side = self.crop.size
         pixels = np.empty((len(indices), side, side, self.channels), dtype=np.uint8)
         read: list[int] = []
-        broken = []
+        broken, notes = [], []
         with warnings.catch_warnings():
             # Pillow warns at half of what it refuses; here there is one bound
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             for index in indices.tolist():
                 try:
-                    pixels[len(read)] = self._one(index)
+                    found = Notes()
+                    pixels[len(read)] = self._one(index, found)
                     read.append(index)
+                    if found != _NOTHING:
+                        notes.append((self.files.relative(index), found))
                 except Exception as error:  # decoders raise whatever they like for a damaged file
                     reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
                     broken.append((index, self.files.relative(index), reason))
-        return np.array(read, dtype=np.int64), torch.from_numpy(pixels[: len(read)]), broken
+        return np.array(read, dtype=np.int64), torch.from_numpy(pixels[: len(read)]), broken, notes
 
-    def _one(self, index: int) -> np.ndarray:
-        rgb = self.crop.read(self.files.open(index), None, exif=self.files.exif)
+    def _one(self, index: int, notes: Notes) -> np.ndarray:
+        rgb = self.crop.read(self.files.open(index), None, self.how, notes=notes)
         if self.channels == 3:
             return rgb
         return np.asarray(Image.fromarray(rgb).convert("L"))[..., None]

@@ -30,10 +30,12 @@ def size_of(files: ImageFiles, index: int) -> tuple[int, int]:
     """(width, height) in pixels, from the file's head."""
     from PIL import Image
 
+    from ltr.data.decode import open_image
+
     opened = files.open(index)
     if isinstance(opened, Image.Image):
         return opened.size
-    with Image.open(opened) as image:
+    with open_image(opened) as image:
         return image.size
 
 

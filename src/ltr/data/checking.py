@@ -7,13 +7,15 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image
 
-from ltr.data.decode import MAX_PIXELS, decoded
+from ltr.data.decode import MAX_PIXELS, Notes, decoded
 from ltr.data.parallel import in_parallel
-from ltr.data.source import ImageFiles
+from ltr.data.source import Decoding, ImageFiles
+from ltr.data.tally import Tally, constant_value
 from ltr.files import written_atomically
 
 _AT_A_TIME = 32
@@ -33,6 +35,7 @@ def bad_images(
     workers: int = 1,
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int], object] = lambda number: None,
+    tally: Tally | None = None,
 ) -> list[BadImage]:
     """Decode every image; those that fail.
 
@@ -40,18 +43,22 @@ def bad_images(
         workers: processes.
         max_pixels: larger images count as bad and are not decoded.
         progress: told how many more images have been looked at.
+        tally: counts what stands out in the others.
 
     Raises:
         DataError: a process was killed.
     """
     bad: list[BadImage] = []
-    work = partial(_reasons, exif=files.exif, max_pixels=max_pixels)
-    start = 0
-    for reasons in in_parallel(work, _pieces(files), workers):
-        found = enumerate(reasons, start=start)
-        bad += [BadImage(index, files.relative(index), reason) for index, reason in found if reason is not None]
-        start += len(reasons)
-        progress(len(reasons))
+    work = partial(_looked_at, how=files.decoding, max_pixels=max_pixels)
+    index = 0
+    for results in in_parallel(work, _pieces(files), workers):
+        for result in results:
+            if isinstance(result, str):
+                bad.append(BadImage(index, files.relative(index), result))
+            elif tally is not None:
+                tally.add(files.relative(index), result)
+            index += 1
+        progress(len(results))
     return bad
 
 
@@ -66,16 +73,23 @@ def _pieces(files: ImageFiles) -> Iterator[list[str]]:
         yield [files.path(index) for index in range(start, min(start + _AT_A_TIME, len(files)))]
 
 
-def _reasons(paths: list[str], *, exif: bool, max_pixels: int) -> list[str | None]:
+def _looked_at(paths: list[str], *, how: Decoding, max_pixels: int) -> list[str | Notes]:
     with warnings.catch_warnings():
         # Pillow warns at half of what it refuses; here there is one bound
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return [_reason(path, exif, max_pixels) for path in paths]
+        return [look_at(path, how, max_pixels) for path in paths]
 
 
-def _reason(path: str, exif: bool, max_pixels: int) -> str | None:
+def look_at(opened: Any, how: Decoding, max_pixels: int = MAX_PIXELS) -> str | Notes:
+    """Decode one image: why that fails, or what stands out in it."""
+    notes = Notes()
     try:
-        decoded(path, exif=exif, max_pixels=max_pixels)
+        notes.constant = constant_value(np.asarray(decoded(opened, how, max_pixels=max_pixels, notes=notes)))
     except Exception as error:  # decoders raise whatever they like for a damaged file
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return None
+        return reason_of(error)
+    return notes
+
+
+def reason_of(error: Exception) -> str:
+    """A decoder's error in one line; never empty."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from ltr.data.decode import orientation, to_rgb
+from ltr.data.decode import Notes, has_more_frames, open_image, orientation, refuse_too_many_pixels, turned_to_rgb
+from ltr.data.source import PLAIN, Decoding
 from ltr.errors import ConfigError
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
@@ -112,21 +113,27 @@ class FileCrop:
         left, top = (width - box_width) // 2, (height - box_height) // 2
         return left, top, left + box_width, top + box_height
 
-    def read(self, opened: Any, uniform: np.ndarray | None, *, exif: bool = False) -> np.ndarray:
+    def read(
+        self, opened: Any, uniform: np.ndarray | None, how: Decoding = PLAIN, *, notes: Notes | None = None
+    ) -> np.ndarray:
         """Decode, crop and resize one file.
 
         Args:
             opened: what Pillow opens (a path, a binary stream), or a decoded image.
             uniform: for a random crop, see `random_box` and `window_box`; None for evaluation's.
-            exif: turn the image as its EXIF orientation says, see `ltr.data.source.ImageFiles`.
+            how: how pixels become RGB.
+            notes: filled in with what stands out; not of a decoded image.
 
         Returns:
             uint8 [size, size, 3].
         """
         if isinstance(opened, Image.Image):
             return self._cut(opened, self._box(*opened.size, uniform))
-        with Image.open(opened) as file:
-            turned = orientation(file) if exif else 1
+        with open_image(opened) as file:
+            refuse_too_many_pixels(file)
+            if notes is not None:
+                notes.frames = has_more_frames(file, opened)
+            turned = orientation(file) if how.exif else 1
             box = self._box(*(file.size[::-1] if turned >= 5 else file.size), uniform)
             divisor = self._divisor(box) if self.reduced and uniform is not None else 1
             while turned > 1 and (file.width % divisor or file.height % divisor):
@@ -135,7 +142,7 @@ class FileCrop:
             if divisor > 1 and file.draft(None, (file.width // divisor, file.height // divisor)) is not None:
                 left, top, right, bottom = box
                 box = left / divisor, top / divisor, right / divisor, bottom / divisor
-            return self._cut(to_rgb(ImageOps.exif_transpose(file) if exif else file), box)
+            return self._cut(turned_to_rgb(file, how, notes), box)
 
     def _box(self, width: int, height: int, uniform: np.ndarray | None) -> Box:
         if uniform is None:

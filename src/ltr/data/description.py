@@ -99,7 +99,7 @@ def thumbnail(source: Source, index: int, side: int) -> np.ndarray | None:
     if isinstance(source.images, ImageFiles):
         try:
             opened = source.images.open(index)
-            image = opened if isinstance(opened, Image.Image) else decoded(opened, exif=source.images.exif)
+            image = opened if isinstance(opened, Image.Image) else decoded(opened, source.images.decoding)
         except Exception:  # decoders raise whatever they like; `ltr-data check` says what
             return None
     else:

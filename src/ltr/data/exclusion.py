@@ -15,6 +15,7 @@ from ltr.data.real_paths import named_images
 from ltr.data.source import ImageFiles, Source
 from ltr.data.split import INDEX_ARRAYS, Split, load_split_file
 from ltr.errors import ConfigError, DataError
+from ltr.files import is_regular
 
 
 def read_split(dataset: Mapping[str, Any], source: Source, make: Callable[..., Split] = instantiate) -> Split:
@@ -41,6 +42,11 @@ def without(split: Split, source: Source, file: Path) -> Split:
     if not isinstance(source.images, ImageFiles):
         raise ConfigError(
             f"dataset.exclude={file}: {source.name} is not read from image files, so none can be left out"
+        )
+    if not is_regular(file):
+        raise DataError(
+            f"dataset.exclude={file} {'is no regular file' if file.exists() else 'is not there'}. It must be a text "
+            "file of paths, as ltr-data check --exclude-to writes it"
         )
     try:
         lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")

@@ -66,7 +66,7 @@ class _Files(Dataset):
     def _read(self, index: int, uniform: np.ndarray | None, into: np.ndarray) -> Failure | None:
         """Decode one image into ``into`` [size, size, 3], or say why that cannot be done."""
         try:
-            into[:] = self.crop.read(self.files.open(index), uniform, exif=self.files.exif)
+            into[:] = self.crop.read(self.files.open(index), uniform, self.files.decoding)
         except Exception as error:  # decoders raise whatever they like for a damaged file
             return Failure(index, self.files.path(index), f"{type(error).__name__}: {error}")
         return None
@@ -133,6 +133,7 @@ class FileLoader(EpochLoader):
         self.device = device
         self.augment = augment
         self.seed_of_epoch = seed_of_epoch
+        self.train = train
         self.random = train and crop.random
         self.replacements = replacements if train else None  # evaluation judges every image, or none
         self._tasks = _Tasks()
@@ -171,11 +172,24 @@ class FileLoader(EpochLoader):
                 skipped.tell()  # not after it: a trainer that knows the length does not come back
             yield Batch(images, labels, chosen, mix)
         if failure is not None:
-            raise DataError(
-                f"image {failure.image}, {failure.path}, cannot be read: {failure.reason}. "
-                "Fetch the file again, or leave it out: ltr-data check finds all of them and writes the list for "
-                "dataset.exclude=FILE; trainer.on_error=skip takes another image of the class"
-            )
+            raise DataError(self._told(failure, indices))
+
+    def _told(self, failure: Failure, indices: np.ndarray) -> str:
+        """Name an image that cannot be read, and what can be done where it stands."""
+        labels = self.labels.cpu().numpy()
+        others = np.unique(indices[labels[indices] == labels[failure.image]])
+        why, more = "", ""
+        if not self.train:
+            why = "It is evaluated, so nothing can take its place. "
+        elif self.replacements is not None or len(others) == 1:
+            why = "No other image of its class could be read in its place. "
+        else:
+            more = "; trainer.on_error=skip takes another image of the class"
+        return (
+            f"image {failure.image}, {failure.path}, cannot be read: {failure.reason}. {why}"
+            "Fetch the file again, or leave it out: ltr-data check finds all of them and writes the list for "
+            f"dataset.exclude=FILE{more}"
+        )
 
 
 def _as_it_is(sample: Any) -> Any:

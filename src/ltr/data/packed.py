@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,13 +20,13 @@ import numpy as np
 from ltr.configuration.targets import instantiate
 from ltr.data.crop import FileCrop
 from ltr.data.doubts import warn_of_names
-from ltr.data.source import ImageFiles, Source, read_only
+from ltr.data.packed_checks import FIRST_KIND, check_about, check_batches, paths_of
+from ltr.data.source import Decoding, ImageFiles, Source, read_only
 from ltr.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa  # imported where a packed file is opened: most runs have none
 
-KIND = "ltr-packed-1"
 _ABOUT = b"ltr"  # key of the schema's metadata
 # of a source's page: where things lie, which a packed file does not depend on
 _PLACES = ("root", "roots", "download", "folder", "lists", "file", "file_sizes")
@@ -76,9 +77,12 @@ class PackedStore:
         try:
             reader = pa.ipc.open_file(pa.memory_map(self.path))
             self.about = about_of(reader.schema)
+            check_about(self.about)
             self.batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise DataError(f"{what} is damaged or no packed file: {error}. Make it again by ltr-data pack") from error
+            check_batches(self.about, reader.schema, self.batches)
+        except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
+            said = " ".join(str(error).split())
+            raise DataError(f"{what} is damaged or no packed file: {said}. Make it again by ltr-data pack") from error
         self._images = [batch.column("image") for batch in self.batches]
         self._sides = [(batch.column("width"), batch.column("height")) for batch in self.batches]
         self._each = int(self.about["chunk"])
@@ -109,8 +113,8 @@ def about_of(schema: pa.Schema) -> dict[str, Any]:
         ValueError: it is an Arrow file of something else.
     """
     about = json.loads((schema.metadata or {}).get(_ABOUT, b"{}"))
-    if about.get("kind") != KIND:
-        raise ValueError("it was not made by ltr-data pack, or by another version of it")
+    if not isinstance(about, dict):
+        raise ValueError("it was not made by ltr-data pack")
     return about
 
 
@@ -131,6 +135,13 @@ def chunk_digest(batch: pa.RecordBatch) -> str:
     return digest.hexdigest()
 
 
+def packed_decoding(about: Mapping[str, Any]) -> Decoding:
+    """How the images of a packed file became RGB; they are upright already."""
+    how = about.get("decoding") or {}
+    matte = how.get("matte")
+    return Decoding(matte=None if matte is None else tuple(matte), white_level=how.get("white_level"))
+
+
 def identity_of(page: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a source's page that decides what is packed."""
     return {key: value for key, value in page.items() if key not in _PLACES}
@@ -143,21 +154,38 @@ def open_packed(path: str | os.PathLike[str]) -> Source:
         DataError: the file is missing, damaged or something else.
     """
     store = PackedStore(path)
+    if store.about["kind"] == FIRST_KIND:
+        warnings.warn(
+            f"the packed file {store.path} was made by an earlier version: damage to its labels and paths cannot be "
+            "noticed. ltr-data pack makes it again",
+            stacklevel=2,
+        )
+    try:
+        return _source_of(store)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"the packed file {store.path} is damaged: its description cannot be used ({error}). Make it again by "
+            "ltr-data pack"
+        ) from error
+
+
+def _source_of(store: PackedStore) -> Source:
     about, batches = store.about, store.batches
     labels = [batch.column("label").to_numpy() for batch in batches]
     blobs, offsets = [], [np.zeros(1, dtype=np.int64)]
     for batch in batches:
-        of_paths = batch.column("path")
-        ends = np.frombuffer(of_paths.buffers()[1], dtype=np.int64)[: len(of_paths) + 1]
-        blobs.append(of_paths.buffers()[2].to_pybytes()[ends[0] : ends[-1]])
-        offsets.append(ends[1:] - ends[0] + offsets[-1][-1])
+        blob, ends = paths_of(batch)
+        blobs.append(blob)
+        offsets.append(ends[1:] + offsets[-1][-1])
+    how = packed_decoding(about)
     boxes = None
     if about["boxes"]:
         boxes = np.concatenate([batch.column("box").flatten().to_numpy() for batch in batches]).reshape(-1, 4)
-    made = (KIND, *(about[key] for key in ("source", "size", "format", "quality", "decoder", "content")))
+    # of either kind: a store that is made again of the same images is the same source
+    made = (FIRST_KIND, *(about[key] for key in ("source", "size", "format", "quality", "decoder", "content")))
     return Source(
         about["name"],
-        PackedImages(store.path, b"".join(blobs), read_only(np.concatenate(offsets)), store=store),
+        PackedImages(store.path, b"".join(blobs), read_only(np.concatenate(offsets)), decoding=how, store=store),
         np.concatenate(labels) if labels else np.empty(0, dtype=np.int64),
         tuple(about["class_names"]),
         {part: range(start, stop) for part, (start, stop) in about["parts"].items()},

@@ -17,19 +17,19 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, __version__, features
 
-from ltr.data.checking import BadImage
-from ltr.data.decode import MAX_PIXELS, decoded
-from ltr.data.packed import KIND, PackedImages, PackedStore, about_of, chunk_digest, identity_of, with_about
+from ltr.data.checking import BadImage, reason_of
+from ltr.data.decode import MAX_PIXELS, Notes, decoded
+from ltr.data.packed import PackedImages, PackedStore, about_of, chunk_digest, identity_of, with_about
+from ltr.data.packed_checks import KIND, about_digest, schema, table_digest
 from ltr.data.parallel import in_parallel
-from ltr.data.source import ImageFiles, Source
+from ltr.data.source import Decoding, ImageFiles, Source
+from ltr.data.tally import Tally, constant_value
 from ltr.errors import ConfigError, DataError
 from ltr.files import write_json, written_atomically
 
 CHUNK = 1024
 _PIECE = 32
 _SHOWN = 10
-_FIELDS = [("image", pa.large_binary()), ("width", pa.int32()), ("height", pa.int32()), ("label", pa.int64()),
-           ("path", pa.large_binary()), ("box", pa.list_(pa.float32(), 4))]  # fmt: skip
 
 
 class Resized(NamedTuple):
@@ -40,6 +40,7 @@ class Resized(NamedTuple):
     height: int
     scale: float  # of what it was before
     reason: str | None = None
+    notes: Notes | None = None
 
 
 def pack(
@@ -53,6 +54,7 @@ def pack(
     workers: int = 1,
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int], object] = lambda number: None,
+    tally: Tally | None = None,
 ) -> bool:
     """Write ``source`` as a packed file.
 
@@ -66,6 +68,7 @@ def pack(
         quality: of jpeg, 1 to 100 (with Pillow's halved colour resolution); None of it for raw.
         workers, max_pixels: as in `ltr.data.checking.bad_images`.
         progress: told how many more images are packed.
+        tally: counts what stands out in those that this call packs.
 
     Returns:
         False where the file was there already, made of the same in the same way.
@@ -92,7 +95,7 @@ def pack(
         for rows in (_rows(source, number) for number in missing)
         for start in range(0, len(rows), _PIECE)
     )
-    work = partial(_resized, exif=files.exif, size=size, quality=quality if format == "jpeg" else None,
+    work = partial(_resized, how=files.decoding, size=size, quality=quality if format == "jpeg" else None,
                    max_pixels=max_pixels)  # fmt: skip
     results = in_parallel(work, pieces, workers)
     for number in missing:
@@ -102,42 +105,49 @@ def pack(
             images += piece
             progress(len(piece))
         _refuse_bad(source.name, files, rows, images)
+        if tally is not None:
+            for row, image in zip(rows, images):
+                tally.add(files.relative(row), image.notes or Notes())
         batch = _batch(source, rows, images)
-        _write(_part(parts, number), [batch], {**about, "digest": chunk_digest(batch)})
+        _write(_part(parts, number), [batch], {**about, "digest": chunk_digest(batch), "table": table_digest(batch)})
     _join(parts, count, about, to)
     shutil.rmtree(parts)
     return True
 
 
-def bad_packed(images: PackedImages, *, workers: int = 1, progress: Callable[[int], object]) -> list[BadImage]:
+def bad_packed(
+    images: PackedImages, *, workers: int = 1, progress: Callable[[int], object], tally: Tally | None = None
+) -> list[BadImage]:
     """The images of a packed file that cannot be decoded, or whose chunk has not the digest that was written."""
     assert images.store is not None
     bad: list[BadImage] = []
-    start = 0
+    index = 0
     chunks = range(len(images.store.batches))
-    for reasons in in_parallel(partial(_reasons, images.store.path), chunks, workers):
-        found = enumerate(reasons, start=start)
-        bad += [BadImage(index, images.relative(index), reason) for index, reason in found if reason is not None]
-        start += len(reasons)
-        progress(len(reasons))
+    for results in in_parallel(partial(_looked_at, images.store.path), chunks, workers):
+        for result in results:
+            if isinstance(result, str):
+                bad.append(BadImage(index, images.relative(index), result))
+            elif tally is not None:
+                tally.add(images.relative(index), result)
+            index += 1
+        progress(len(results))
     return bad
 
 
-def _reasons(path: str, chunk: int) -> list[str | None]:
+def _looked_at(path: str, chunk: int) -> list[str | Notes]:
     store = PackedStore(path)
     batch = store.batches[chunk]
     if chunk_digest(batch) != store.about["digests"][chunk]:
         return [f"the digest of chunk {chunk} is not the one that was written"] * batch.num_rows
-    reasons: list[str | None] = []
+    results: list[str | Notes] = []
     for row in range(batch.num_rows):
         try:
             opened = store.open(chunk * int(store.about["chunk"]) + row)
-            if not isinstance(opened, Image.Image):
-                decoded(opened)
-            reasons.append(None)
+            image = opened if isinstance(opened, Image.Image) else decoded(opened)
+            results.append(Notes(constant=constant_value(np.asarray(image))))
         except Exception as error:  # decoders raise whatever they like
-            reasons.append(f"{type(error).__name__}: {error}")
-    return reasons
+            results.append(reason_of(error))
+    return results
 
 
 def _about(source: Source, page: Mapping[str, Any], size: int, format: str, quality: int) -> dict[str, Any]:
@@ -158,6 +168,9 @@ def _about(source: Source, page: Mapping[str, Any], size: int, format: str, qual
         "taxonomy": {rank: list(names) for rank, names in source.taxonomy.items()},
         "boxes": source.boxes is not None,
     }
+    how = source.decoding
+    if how.matte is not None or how.white_level is not None:
+        about["decoding"] = {"matte": how.matte, "white_level": how.white_level}
     return json.loads(json.dumps(about))
 
 
@@ -189,21 +202,22 @@ def _rows(source: Source, number: int) -> range:
     return range(number * CHUNK, min((number + 1) * CHUNK, len(source)))
 
 
-def _resized(paths: list[str], *, exif: bool, size: int, quality: int | None, max_pixels: int) -> list[Resized]:
-    return [_one(path, exif, size, quality, max_pixels) for path in paths]
+def _resized(paths: list[str], *, how: Decoding, size: int, quality: int | None, max_pixels: int) -> list[Resized]:
+    return [_one(path, how, size, quality, max_pixels) for path in paths]
 
 
-def _one(path: str, exif: bool, size: int, quality: int | None, max_pixels: int) -> Resized:
+def _one(path: str, how: Decoding, size: int, quality: int | None, max_pixels: int) -> Resized:
     try:
-        image = decoded(path, exif=exif, max_pixels=max_pixels)
+        notes = Notes()
+        image = decoded(path, how, max_pixels=max_pixels, notes=notes)
         scale = min(size / min(image.size), 1.0)
         if scale < 1:
             image = image.resize([max(round(side * scale), 1) for side in image.size], Image.Resampling.BILINEAR)
         if quality is None:
-            return Resized(image.tobytes(), *image.size, scale)
+            return Resized(image.tobytes(), *image.size, scale, notes=notes)
         stream = io.BytesIO()
         image.save(stream, "JPEG", quality=quality)
-        return Resized(stream.getvalue(), *image.size, scale)
+        return Resized(stream.getvalue(), *image.size, scale, notes=notes)
     except Exception as error:  # decoders raise whatever they like for a damaged file
         return Resized(b"", 0, 0, 0.0, f"{type(error).__name__}: {' '.join(str(error).split())}")
 
@@ -233,32 +247,44 @@ def _batch(source: Source, rows: range, images: list[Resized]) -> pa.RecordBatch
         [files.blob[files.offsets[row] : files.offsets[row + 1]] for row in rows],
         boxes if boxes is not None else [None] * len(rows),
     ]
-    arrays = [pa.array(column, kind) for column, (_, kind) in zip(columns, _FIELDS)]
-    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(_FIELDS))
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema())]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema())
 
 
 def _write(path: Path, batches: list[pa.RecordBatch] | Iterator[pa.RecordBatch], about: Mapping[str, Any]) -> None:
-    schema = with_about(pa.schema(_FIELDS), about)
-    with written_atomically(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
+    columns = with_about(schema(), about)
+    with written_atomically(path) as temporary, pa.ipc.new_file(str(temporary), columns) as writer:
         for batch in batches:
             writer.write_batch(batch)
 
 
 def _join(parts: Path, count: int, about: Mapping[str, Any], to: Path) -> None:
-    """One file of all chunks; each is compared with its digest on the way."""
-    digests = []
-    for number in range(count):
-        with pa.memory_map(str(_part(parts, number))) as mapped:
-            digests.append(about_of(pa.ipc.open_file(mapped).schema)["digest"])
+    """Write one file of all chunks; each is compared with its digests on the way."""
+    digests = [_read_part(_part(parts, number), check=False)[1] for number in range(count)]
 
     def chunks() -> Iterator[pa.RecordBatch]:
-        for number, digest in enumerate(digests):
-            part = _part(parts, number)
-            batch = pa.ipc.open_file(pa.memory_map(str(part))).get_batch(0)
-            if chunk_digest(batch) != digest:
-                part.unlink()
-                raise DataError(f"{part} was damaged after it was written and is deleted now; run the command again")
-            yield batch
+        for number in range(count):
+            yield _read_part(_part(parts, number), check=True)[0]
 
-    content = hashlib.sha256("".join(digests).encode()).hexdigest()
-    _write(to, chunks(), {**about, "digests": digests, "content": content})
+    images, tables = [digest for digest, _ in digests], [table for _, table in digests]
+    content = hashlib.sha256("".join(images).encode()).hexdigest()
+    whole = {**about, "digests": images, "content": content, "tables": tables}
+    _write(to, chunks(), {**whole, "about": about_digest(whole)})
+
+
+def _read_part(part: Path, *, check: bool) -> tuple[pa.RecordBatch, tuple[str, str]]:
+    """A finished chunk and its digests; a damaged one is deleted, so that the same command makes it again."""
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(part)))
+        said = about_of(reader.schema)
+        batch = reader.get_batch(0)
+        batch.validate(full=True)
+        digests = (said["digest"], said["table"])
+        damaged = check and (chunk_digest(batch), table_digest(batch)) != digests
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        part.unlink(missing_ok=True)
+        raise DataError(f"{part} is damaged ({error}) and is deleted now; run the command again") from error
+    if damaged:
+        part.unlink()
+        raise DataError(f"{part} was damaged after it was written and is deleted now; run the command again")
+    return batch, digests

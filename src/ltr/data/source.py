@@ -32,6 +32,25 @@ def fixed_content(function: F) -> F:
     return function
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How the pixels of image files become RGB, where that is a choice. All of it is part of the fingerprint.
+
+    Attributes:
+        exif: whether images are turned as their EXIF orientation says. Published data sets were read without.
+        matte: the colour (red, green, blue in 0..255) that is laid under transparent pixels; None drops the alpha
+            channel, as published data sets were read.
+        white_level: the value of 16-bit grey images that becomes white; None is 65535.
+    """
+
+    exif: bool = False
+    matte: tuple[int, int, int] | None = None
+    white_level: int | None = None
+
+
+PLAIN = Decoding()
+
+
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
     """A table of image files: one bytes object and one offset array instead of millions of Python strings.
@@ -43,14 +62,14 @@ class ImageFiles:
         blob: all paths, UTF-8 (undecodable bytes kept by ``surrogateescape``), one after the other.
         offsets: int64 [N + 1]; path i is ``blob[offsets[i]:offsets[i + 1]]``.
         sizes: int64 [N] file sizes in bytes where they are known, else None.
-        exif: whether images are turned as their EXIF orientation says. Published data sets were read without.
+        decoding: how they become RGB.
     """
 
     root: str
     blob: bytes
     offsets: np.ndarray
     sizes: np.ndarray | None = None
-    exif: bool = False
+    decoding: Decoding = PLAIN
 
     @classmethod
     def from_paths(
@@ -59,7 +78,7 @@ class ImageFiles:
         paths: Iterable[str],
         sizes: np.ndarray | None = None,
         *,
-        exif: bool = False,
+        decoding: Decoding = PLAIN,
     ) -> ImageFiles:
         """Pack ``paths`` (relative to ``root``, or absolute)."""
         encoded = [os.fsencode(path) for path in paths]
@@ -69,7 +88,7 @@ class ImageFiles:
             sizes = read_only(np.array(sizes, dtype=np.int64))
             if sizes.shape != (len(encoded),):
                 raise DataError(f"{sizes.shape[0]} file sizes were given for {len(encoded)} image files")
-        return cls(os.fspath(root), b"".join(encoded), read_only(offsets), sizes, exif)
+        return cls(os.fspath(root), b"".join(encoded), read_only(offsets), sizes, decoding)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -161,6 +180,11 @@ class Source:
         """The number of classes of the data set, whether or not each has images."""
         return len(self.class_names)
 
+    @property
+    def decoding(self) -> Decoding:
+        """How its image files become RGB; `PLAIN` where its images are arrays."""
+        return self.images.decoding if isinstance(self.images, ImageFiles) else PLAIN
+
     def part(self, name: str) -> range:
         """The indices of part ``name``. Raises DataError, naming the parts there are, where it is missing."""
         if name not in self.parts:
@@ -210,8 +234,12 @@ def _fingerprint(source: Source) -> str:
         digest.update(images.blob)
         if images.sizes is not None:
             digest.update(np.ascontiguousarray(images.sizes).data)
-        if images.exif:
-            digest.update(b"exif")  # other pixels from the same files
+        # other pixels from the same files; what is not set leaves the fingerprint as it is
+        if images.decoding.exif:
+            digest.update(b"exif")
+        for key in ("matte", "white_level"):
+            if (value := getattr(images.decoding, key)) is not None:
+                digest.update(f"{key}={value}".encode())
     else:
         digest.update(repr(images.shape).encode())
         digest.update(images.data)

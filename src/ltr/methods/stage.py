@@ -34,6 +34,8 @@ class DataFacts:
     image_resize: int | list[int] | None = None  # of image files before evaluation's crop, where a page says
     protocols: tuple[str, ...] = ("closed_set",)  # what the split is judged by
     background: int | None = None  # the label of the background, in a background split
+    matte: tuple[int, int, int] | None = None  # under transparent pixels, see `ltr.data.source.Decoding`
+    white_level: int | None = None  # of 16-bit grey images
 
     @property
     def num_classes(self) -> int:
@@ -41,7 +43,8 @@ class DataFacts:
 
     def as_plain(self) -> dict[str, Any]:
         """Lists and numbers only, as a checkpoint stores them."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {key: value for key, value in plain.items() if key not in _UNSET_FACTS or value is not None}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> DataFacts:
@@ -49,6 +52,9 @@ class DataFacts:
         # checkpoints from before names were compared in one form may hold another
         fields["class_names"] = tuple(canonical(str(name)) for name in fields["class_names"])
         return cls(**fields)
+
+
+_UNSET_FACTS = ("matte", "white_level")  # left out while they are null: older checkpoints do not have them
 
 
 @dataclass(frozen=True)

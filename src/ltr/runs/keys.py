@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 # what a run's identity does not depend on: where things lie and how they are shown
 _NOT_IDENTITY = ("logger", "paths", "figures", "callbacks", "checkpoint", "resume", "stages", "hydra", "compile")
-_NOT_IDENTITY_TRAINER = ("num_workers", "log_every", "profiler", "on_error", "max_skipped", "max_nonfinite")
+_NOT_IDENTITY_TRAINER = ("num_workers", "log_every", "profiler", "on_error", "max_skipped", "max_nonfinite",
+                         "check_files")  # fmt: skip
 # keys of the trainer whose usual value is left out: runs from before them keep their identity
 _AS_USUAL = {"on_nonfinite": "raise", "auto_accumulate": False}
-# and of optimisers and backbones, wherever one stands, while they are null
-_UNSET = ("extra_lr", "weights_map")
+# and of optimisers, backbones and data sets, wherever one stands, while they are null
+_UNSET = ("extra_lr", "weights_map", "matte", "white_level")
 _NOT_IDENTITY_EVALUATION = ("batch_size",)
 _NOT_IDENTITY_SOURCE = ("root", "roots", "download")
 _NOT_IDENTITY_DATASET = ("roots", "download")

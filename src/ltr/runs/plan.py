@@ -136,6 +136,8 @@ def data_facts(config: Mapping[str, Any], source: Source, split: Split) -> DataF
         image_resize=config["dataset"].get("image_resize"),
         protocols=split.protocols,
         background=0 if "background" in split.protocols else None,
+        matte=source.decoding.matte,
+        white_level=source.decoding.white_level,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from ltr.configuration.targets import check_arguments, instantiate
 from ltr.data.module import DataModule
+from ltr.data.opening import check_files
 from ltr.data.source import Source
 from ltr.data.splits import save_split
 from ltr.errors import CheckpointError, ConfigError, DataError, Interrupted
@@ -31,6 +33,7 @@ from ltr.runs.interrupt import StopRequest, requeue, stop_request
 from ltr.runs.kept_for_pictures import keep_for_pictures
 from ltr.runs.loggers import RunLoggers
 from ltr.runs.looks import looks_of
+from ltr.runs.opening_progress import opening_progress
 from ltr.runs.pixels import share_pixels
 from ltr.runs.plan import RunPlan, plan_of, warn_of_double_balancing, warn_of_short_schedule
 from ltr.runs.protocols import headline_metric, parts_judged, protocols_of
@@ -169,6 +172,7 @@ class _Run:
             return Outcome(self.directory, None)
         group.decided(self._check_resume)
         self._announce()
+        self._check_files()
         began = time.perf_counter()
         rows: list[dict[str, Any]] = []
         judged: list[Judged] = []
@@ -235,6 +239,25 @@ class _Run:
         )
         for package, identity in self.config.get("code", {}).items():
             self.say(f"  code outside ltr: {package} ({identity})")
+
+    def _check_files(self) -> None:
+        """Open the image files before anything is trained, where anything is to be."""
+        trainer = self.config["trainer"]
+        if not trainer["check_files"] or all(self.store.record(key) for key, _ in self.keys.values()):
+            return
+
+        def lines() -> list[str]:
+            return check_files(
+                self.source,
+                self.split,
+                workers=trainer["num_workers"],
+                dataset=self.config["dataset"],
+                may_skip=trainer["on_error"] == "skip",
+                shown=lambda total: opening_progress(self.console, total),
+            )
+
+        for line in group.decided(lines):
+            warnings.warn(line, stacklevel=1)
 
     def _start(self) -> None:
         """Make the run directory, once nothing is left that a check could refuse."""

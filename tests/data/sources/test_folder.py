@@ -202,8 +202,8 @@ def test_a_class_is_one_whatever_the_form_of_its_folders_names(tmp_path):
 
 def test_images_are_turned_by_exif_unless_told_otherwise(tmp_path):
     root = trees.folder(tmp_path)
-    assert read(root).images.exif
-    assert not read(root, exif=False).images.exif
+    assert read(root).images.decoding.exif
+    assert not read(root, exif=False).images.decoding.exif
     assert read(root).fingerprint != read(root, exif=False).fingerprint
 
 

@@ -43,7 +43,12 @@ def test_a_broken_file_stops_a_run_unless_it_is_skipped_or_excluded(ltr_train, t
     command = ["dataset=folder", f"dataset.root={root}", "dataset.test_fraction=0.25", "dataset.split_seed=1", *SMALL]
     stopped = ltr_train(*command)
     assert stopped.code == 1
-    assert "cat/3.jpg, cannot be read" in stopped.err
+    assert "1 image file cannot be read" in stopped.err
+    assert "cat/3.jpg: UnidentifiedImageError" in stopped.err
+    assert "images/s" not in stopped.out  # before anything was trained
+    late = ltr_train(*command, "trainer.check_files=false")
+    assert late.code == 1
+    assert "cat/3.jpg, cannot be read" in late.err
     skipped = ltr_train(*command, "trainer.on_error=skip", "trainer.max_skipped=0.5")
     assert skipped.code == 0, skipped.err
     assert "others of their classes took their place" in skipped.err

@@ -13,6 +13,7 @@ import numpy as np
 from ltr.data.source import ImageFiles
 from ltr.data.sources.same_files import ListedFiles, unnamed
 from ltr.errors import DataError
+from ltr.files import is_file, is_regular
 from ltr.names import canonical
 
 MOST_SHOWN = 10
@@ -35,7 +36,7 @@ def require(
         key: of the data set's config that names ``folder``.
         holds: what ``paths.data`` must hold, where no key of the config says it.
     """
-    missing = [entry for entry in wanted if not (folder / entry).exists()]
+    missing = [entry for entry in wanted if not (folder / entry).is_dir() and not is_regular(folder / entry)]
     if not missing:
         return
     found = f"it lacks {', '.join(missing)}" if folder.is_dir() else "there is no such folder"
@@ -76,6 +77,9 @@ def read_lines(name: str, file: Path) -> list[str]:
     Raises:
         DataError: it is missing or is not UTF-8.
     """
+    if not is_regular(file):
+        what = "no regular file" if file.exists() else "not there"
+        raise DataError(f"{name}: {file} cannot be read: it is {what}; a text file is needed")
     try:
         return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except OSError as error:
@@ -221,7 +225,7 @@ def checked_files(
         plain, inodes = [], []
         for row in rows.tolist():
             entry = entries.get(files.blob[cuts[row] : files.offsets[row + 1]])
-            if entry is None or not _is_file(entry):
+            if entry is None or not is_file(entry):
                 missing.append(row)
                 continue
             if entry.is_symlink():
@@ -239,7 +243,7 @@ def checked_files(
     _refuse_missing(name, files, missing, named_in)
     _refuse_outside(name, files, outside, named_in, allowed)
     listed.refuse_twice(name, where)
-    return ImageFiles(files.root, files.blob, files.offsets, found_sizes, files.exif)
+    return ImageFiles(files.root, files.blob, files.offsets, found_sizes, files.decoding)
 
 
 def _folders(files: ImageFiles) -> tuple[np.ndarray, list[bytes], np.ndarray]:
@@ -266,13 +270,6 @@ def _lies_in(real: bytes | None, allowed: Sequence[bytes]) -> bool:
     return real is not None and any(real == root or real.startswith(root.rstrip(b"/") + b"/") for root in allowed)
 
 
-def _is_file(entry: os.DirEntry[bytes]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:  # a link that leads to itself
-        return False
-
-
 def _listing(name: str, folder: bytes) -> dict[bytes, os.DirEntry[bytes]]:
     try:
         with os.scandir(folder) as entries:
@@ -289,7 +286,7 @@ def _refuse_missing(name: str, files: ImageFiles, missing: list[int], named_in: 
     paths = [files.path(row) for row in sorted(missing)[:MOST_SHOWN]]
     hint = f"Paths start from {files.root}; is it the right folder?" if len(missing) == len(files) else ""
     raise DataError(
-        f"{name}: {len(missing):,} of {len(files):,} image files named in {named_in} are missing"
+        f"{name}: {len(missing):,} of {len(files):,} image files named in {named_in} are missing or no regular files"
         f"{', the first ten' if len(missing) > MOST_SHOWN else ''}:\n  " + "\n  ".join(paths) + f"\n{hint}"
         f"{' ' if hint else ''}Unpack the images again, or take the lines out"
     )

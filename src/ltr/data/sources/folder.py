@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ltr.data.decode import decoding
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import shown
 from ltr.data.sources.division import divided_name, held_for_test
 from ltr.data.sources.same_files import ListedFiles, unnamed
 from ltr.errors import DataError, nearest
+from ltr.files import is_file, is_folder
 from ltr.names import canonical
 
 PARTS = ("train", "val", "test")
@@ -46,6 +49,8 @@ def image_folder(
     test_fraction: float = 0.2,
     split_seed: int = 0,
     exif: bool = True,
+    matte: str | None = "white",
+    white_level: int | None = None,
     file_sizes: bool = True,
 ) -> Source:
     """Images in ``root/CLASS/...``, or in ``root/train/CLASS/...``, ``root/val/CLASS/...``, ``root/test/CLASS/...``.
@@ -62,6 +67,8 @@ def image_folder(
         test_fraction: share of each class that is held for testing where there is no test part, in (0, 1).
         split_seed: of that division, see `ltr.data.sources.division`.
         exif: turn images as their EXIF orientation says.
+        matte: the colour under transparent pixels, by name or as #rrggbb; None drops the alpha channel.
+        white_level: the value of 16-bit grey images that becomes white; None is 65535.
         file_sizes: make the files' sizes part of the fingerprint, so that a replaced image is noticed. It asks the file
             system for each file, which is slow for millions of files on a network.
 
@@ -69,6 +76,7 @@ def image_folder(
         DataError: no such folder, no class, a class without an image, a class that is tested and not trained on, a link
             that leads outside or to an image that is there anyway, or a folder beside train, val and test.
     """
+    how = decoding(exif=exif, matte=matte, white_level=white_level)
     base = Path(root).expanduser().absolute()
     if not base.is_dir():
         raise DataError(
@@ -104,7 +112,7 @@ def image_folder(
         name = divided_name(name, test_fraction, split_seed)
     ordered = [images[row] for row in order]
     sizes = np.array([image.size for image in ordered], dtype=np.int64) if file_sizes else None
-    files = ImageFiles.from_paths(base, (image.path for image in ordered), sizes, exif=exif)
+    files = ImageFiles.from_paths(base, (image.path for image in ordered), sizes, decoding=how)
     _refuse_twice(given_name, files, ordered, walk.real)
     return Source(name, files, table[order], class_names, parts)
 
@@ -168,6 +176,7 @@ class _Walk:
         self.file_sizes = file_sizes
         self.outside: list[str] = []
         self.real: dict[str, str] = {}  # the real path of each folder with images
+        self.irregular: list[str] = []
 
     def parts(self) -> dict[str, Classes]:
         """Every part's classes with their images, sorted by path.
@@ -193,6 +202,12 @@ class _Walk:
                 f"{self.name}: links lead outside {', '.join(map(str, self.allowed))}: {shown(self.outside)}. If that "
                 "is meant, name the folder: dataset.roots=[FOLDER]"
             )
+        if self.irregular:
+            warnings.warn(
+                f"{self.name}: {len(self.irregular):,} entries are named like images and are no regular files (broken "
+                f"links, named pipes, devices); they are passed over: {shown(self.irregular)}",
+                stacklevel=4,
+            )
         return found
 
     def _classes(self, folder: str) -> Classes:
@@ -203,7 +218,7 @@ class _Walk:
         return {class_name: sorted(images) for class_name, images in classes.items()}
 
     def _folders(self, folder: str) -> list[str]:
-        return [entry.name for entry in self._entries(folder) if _is(entry.is_dir)]
+        return [entry.name for entry in self._entries(folder) if is_folder(entry)]
 
     def _images(self, folder: str) -> list[Image]:
         """Images in a folder and all folders below."""
@@ -219,9 +234,12 @@ class _Walk:
             self.real[here] = real
             for entry in self._entries(here):
                 path = os.path.join(here, entry.name)
-                if _is(entry.is_dir):
+                if is_folder(entry):
                     waiting.append(path)
-                elif entry.name.lower().endswith(SUFFIXES) and _is(entry.is_file):
+                elif entry.name.lower().endswith(SUFFIXES):
+                    if not is_file(entry):
+                        self.irregular.append(entry.path)
+                        continue
                     size = entry.stat().st_size if self.file_sizes else 0
                     is_link = entry.is_symlink()
                     target = os.path.realpath(self.base / path) if is_link else ""
@@ -242,10 +260,3 @@ class _Walk:
     def _lies_inside(self, path: str) -> bool:
         real = Path(os.path.realpath(path))
         return any(real.is_relative_to(root) for root in self.allowed)
-
-
-def _is(question: Callable[[], bool]) -> bool:
-    try:
-        return question()
-    except OSError:  # a link that leads to itself
-        return False

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ltr.errors import DataError
+from ltr.files import is_regular
 
 CHUNK = 1 << 22  # characters that are read at once
 LONGEST = 1 << 26  # of one element; a longer one is a sign of a damaged file
@@ -27,6 +28,8 @@ def read_arrays(name: str, file: Path, handlers: Mapping[str, Callable[[dict[str
         DataError: the file is missing, cut off, or not such an object; an array is missing or holds something else than
             objects; or a handler did not find a key (KeyError) or found a wrong value (TypeError, ValueError).
     """
+    if file.exists() and not is_regular(file):
+        raise DataError(f"{name}: {file} is no regular file")
     try:
         with file.open(encoding="utf-8") as stream:
             found = _read(_Window(stream), handlers)

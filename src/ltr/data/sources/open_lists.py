@@ -27,6 +27,9 @@ def open_lists(
     open: str,
     val: str | None = None,
     roots: Sequence[str] = (),
+    exif: bool = False,
+    matte: str | None = "auto",
+    white_level: int | None = None,
 ) -> Source:
     """`ltr.data.sources.text_lists.text_lists` with a last part ``open``, whose images are of no class of the others.
 
@@ -35,12 +38,24 @@ def open_lists(
 
     Args:
         open: the list of unknown images, in the folder ``lists``; its paths start from ``folder`` too.
-        name, root, folder, lists, train, test, val, roots: see `text_lists`.
+        name, root, folder, lists, train, test, val, roots, exif, matte, white_level: see `text_lists`.
 
     Raises:
         DataError: as `text_lists`; or the open list is empty, or names an image that another list has.
     """
-    known = text_lists(name=name, root=root, folder=folder, lists=lists, train=train, test=test, val=val, roots=roots)
+    known = text_lists(
+        name=name,
+        root=root,
+        folder=folder,
+        lists=lists,
+        train=train,
+        test=test,
+        val=val,
+        roots=roots,
+        exif=exif,
+        matte=matte,
+        white_level=white_level,
+    )
     base, where = dataset_folder(root, folder), dataset_folder(root, lists)
     require(name, where, [open], "put the published list files there", key="lists")
     paths = _paths(name, where / open)
@@ -53,7 +68,7 @@ def open_lists(
     # an image of the open list that is in another list would be one of a known class: no file may come twice
     together = checked_files(
         name,
-        ImageFiles(files.root, files.blob + unknown.blob, offsets, exif=files.exif),
+        ImageFiles(files.root, files.blob + unknown.blob, offsets, decoding=files.decoding),
         named_in=open,
         roots=roots,
         where=listed_in(parts, {"train": train, "val": val or "", "test": test, "open": open}),

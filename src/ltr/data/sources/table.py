@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ltr.data.decode import decoding
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import checked_files, shown
 from ltr.data.sources.division import divided_name, held_for_test
@@ -27,6 +28,8 @@ def image_table(
     test_fraction: float = 0.2,
     split_seed: int = 0,
     exif: bool = True,
+    matte: str | None = "white",
+    white_level: int | None = None,
     file_sizes: bool = True,
 ) -> Source:
     """A table with the columns ``path``, ``label`` and, if the parts are given, ``split`` (train, val or test).
@@ -40,12 +43,13 @@ def image_table(
         file: the table; ``.parquet``, or CSV as `ltr.data.tables.read_columns` takes it.
         root: folder that relative paths start from; None is the table's own.
         roots: more folders in which images, and what links lead to, may lie.
-        test_fraction, split_seed, exif, file_sizes: as in `ltr.data.sources.folder.image_folder`.
+        test_fraction, split_seed, exif, matte, white_level, file_sizes: as in `ltr.data.sources.folder.image_folder`.
 
     Raises:
         DataError: no such table, a column that is missing, an empty cell, a file that comes twice, a part of another
             name, a class that is tested and not trained on, or images that are missing or lie outside.
     """
+    how = decoding(exif=exif, matte=matte, white_level=white_level)
     table = Path(file).expanduser().absolute()
     read = _read(name, table)
     columns = read.texts
@@ -68,7 +72,7 @@ def image_table(
     numbers = np.array([label_of[label] for label in labels], dtype=np.int64)
     files = checked_files(
         name,
-        ImageFiles.from_paths(base, paths, exif=exif),
+        ImageFiles.from_paths(base, paths),
         named_in=str(table),
         roots=roots,
         sizes=file_sizes,
@@ -85,7 +89,7 @@ def image_table(
             parts[part] = range(len(order), len(order) + len(rows_of[part]))
             order += rows_of[part]
     sizes = None if files.sizes is None else files.sizes[order]
-    images = ImageFiles.from_paths(base, (paths[row] for row in order), sizes, exif=exif)
+    images = ImageFiles.from_paths(base, (paths[row] for row in order), sizes, decoding=how)
     return Source(source_name, images, numbers[order], class_names, parts)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ltr.data.decode import decoding
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import (
     MOST_SHOWN,
@@ -39,6 +40,9 @@ def text_lists(
     test: str,
     val: str | None = None,
     roots: Sequence[str] = (),
+    exif: bool = False,
+    matte: str | None = "auto",
+    white_level: int | None = None,
 ) -> Source:
     """A data set whose parts are text lists: one line per image, its path, a space and its label.
 
@@ -53,6 +57,9 @@ def text_lists(
         lists: folder of the list files.
         train, test, val: the list files; without ``val`` there is no such part.
         roots: more folders in which image files, and what links lead to, may lie.
+        exif, white_level: as in `ltr.data.sources.folder.image_folder`; published sets were read without.
+        matte: the colour under transparent pixels, or None; ``auto`` is None (alpha is dropped) for the published sets,
+            white for any other.
 
     Returns:
         Source with `ImageFiles` in the lists' order. A class is named after the folder of its training images where all
@@ -61,6 +68,9 @@ def text_lists(
     Raises:
         DataError: a list or image is missing, a line cannot be read, labels have a gap, or an image comes twice.
     """
+    if matte == "auto":
+        matte = None if name in PUBLISHED else "white"
+    how = decoding(exif=exif, matte=matte, white_level=white_level)
     base, where = dataset_folder(root, folder), dataset_folder(root, lists)
     chosen = {"train": train} | ({"val": val} if val else {}) | {"test": test}
     require(name, where, list(chosen.values()), "put the published list files there", key="lists")
@@ -84,7 +94,8 @@ def text_lists(
     counts = {part: len(indices) for part, indices in parts.items()}
     warn_if_partial(name, counts | {"classes": num_classes}, PUBLISHED.get(name, {}))
     where_listed = listed_in(parts, chosen)
-    files = checked_files(name, ImageFiles.from_paths(base, paths), named_in=named_in, roots=roots, where=where_listed)
+    files = ImageFiles.from_paths(base, paths, decoding=how)
+    files = checked_files(name, files, named_in=named_in, roots=roots, where=where_listed)
     class_names, depth = _class_names(paths[:num_train], labels[:num_train], num_classes)
     _refuse_contradictions(name, paths, labels, class_names, depth, where_listed)
     return Source(name, files, np.array(labels, dtype=np.int64), class_names, parts)

@@ -1,0 +1,127 @@
+"""Checks of a packed store when it is opened, so that no damage in it can end the process or change a label."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FIRST_KIND, KIND = "ltr-packed-1", "ltr-packed-2"  # the first has no digests of its table and description
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "name": str,
+    "page": dict,
+    "source": str,
+    "size": int,
+    "format": str,
+    "quality": (int, type(None)),
+    "decoder": str,
+    "chunk": int,
+    "parts": dict,
+    "class_names": list,
+    "class_ids": (list, type(None)),
+    "taxonomy": dict,
+    "boxes": bool,
+    "digests": list,
+    "content": str,
+}
+_NUMBERS = ("width", "height", "label")
+
+
+def schema() -> pa.Schema:
+    """The columns of a packed store."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("image", pa.large_binary()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("label", pa.int64()),
+            ("path", pa.large_binary()),
+            ("box", pa.list_(pa.float32(), 4)),
+        ]
+    )
+
+
+def table_digest(batch: pa.RecordBatch) -> str:
+    """sha256 (hex) of a chunk without its images: sizes, labels, paths and boxes."""
+    digest = hashlib.sha256()
+    for name in _NUMBERS:
+        digest.update(np.ascontiguousarray(batch.column(name).to_numpy(), dtype="<i8").data)
+    blob, offsets = paths_of(batch)
+    digest.update(np.ascontiguousarray(offsets, dtype="<i8").data)
+    digest.update(blob)
+    boxes = batch.column("box")
+    if not boxes.null_count:
+        digest.update(np.ascontiguousarray(boxes.flatten().to_numpy(), dtype="<f4").data)
+    return digest.hexdigest()
+
+
+def paths_of(batch: pa.RecordBatch) -> tuple[bytes, np.ndarray]:
+    """The paths of a chunk, one after the other, and int64 [n + 1] where each begins."""
+    column = batch.column("path")
+    buffers = column.buffers()
+    ends = np.frombuffer(buffers[1], dtype=np.int64)[column.offset : column.offset + len(column) + 1]
+    return bytes(memoryview(buffers[2])[ends[0] : ends[-1]]) if buffers[2] else b"", ends - ends[0]
+
+
+def about_digest(about: Mapping[str, Any]) -> str:
+    """sha256 (hex) of a store's description, without this digest."""
+    plain = {key: value for key, value in about.items() if key != "about"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def check_about(about: Mapping[str, Any]) -> None:
+    """Raise ValueError where a store's description is not as it was written."""
+    kind = about.get("kind")
+    if kind not in (FIRST_KIND, KIND):
+        raise ValueError("it was not made by ltr-data pack, or by another version of it")
+    if (kind == KIND or "about" in about) and (kind == FIRST_KIND or about.get("about") != about_digest(about)):
+        raise ValueError("its description is not the one that was written")
+    wrong = [key for key, of in _TYPES.items() if not isinstance(about.get(key), of)]
+    if wrong:
+        raise ValueError(f"its description has no proper {wrong[0]}")
+    if about["size"] < 1 or about["chunk"] < 1 or about["format"] not in ("jpeg", "raw"):
+        raise ValueError("its description has a size, chunk or format that cannot be")
+    if kind == KIND and not isinstance(about.get("tables"), list):
+        raise ValueError("its description has no proper tables")
+
+
+def check_batches(about: Mapping[str, Any], found: pa.Schema, batches: Sequence[pa.RecordBatch]) -> None:
+    """Raise ValueError (or pyarrow's own error) where columns, offsets, sizes or digests are damaged.
+
+    Every offset and all columns but the images are read: some hundred bytes for each image.
+    """
+    if not found.equals(schema(), check_metadata=False):
+        raise ValueError("its columns are others")
+    if len(batches) != len(about["digests"]):
+        raise ValueError(f"it has {len(batches)} chunks, and digests of {len(about['digests'])}")
+    for number, batch in enumerate(batches):
+        batch.validate(full=True)
+        last = number == len(batches) - 1
+        if not 0 < batch.num_rows <= about["chunk"] or (batch.num_rows < about["chunk"] and not last):
+            raise ValueError(f"chunk {number} has {batch.num_rows} images, not {about['chunk']}")
+        empty = [name for name in schema().names if batch.column(name).null_count and name != "box"]
+        if empty:
+            raise ValueError(f"chunk {number} lacks values of {empty[0]}")
+        if batch.column("box").null_count != (0 if about["boxes"] else batch.num_rows):
+            raise ValueError(f"chunk {number} lacks boxes, or has some that it should not have")
+        if about["format"] == "raw":
+            _check_raw(batch, number)
+        if about["kind"] == KIND and table_digest(batch) != about["tables"][number]:
+            raise ValueError(f"the sizes, labels, paths or boxes of chunk {number} are not those that were written")
+
+
+def _check_raw(batch: pa.RecordBatch, number: int) -> None:
+    """Kept pixels must be as many as width and height say."""
+    column = batch.column("image")
+    ends = np.frombuffer(column.buffers()[1], dtype=np.int64)[column.offset : column.offset + len(column) + 1]
+    sides = [batch.column(name).to_numpy().astype(np.int64) for name in ("width", "height")]
+    if (np.diff(ends) != 3 * sides[0] * sides[1]).any() or min(side.min() for side in sides) < 1:
+        raise ValueError(f"images of chunk {number} have other sizes than their pixels")

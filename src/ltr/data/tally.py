@@ -1,0 +1,128 @@
+"""What stands out in a set of images (16 bits, transparency, several frames, a single value), counted and said once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ltr.data.decode import Notes
+from ltr.data.source import Decoding
+
+SHOWN = 10
+_HALF = 1 << 15  # 16-bit images whose highest value is below this lose half of their levels or more
+
+
+@dataclass
+class _Group:
+    """Images that share a peculiarity: how many, and the first of them."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, path: str) -> None:
+        self.count += 1
+        if len(self.first) < SHOWN:
+            self.first.append(path)
+
+    def images(self) -> str:
+        return "1 image" if self.count == 1 else f"{self.count:,} images"
+
+    def has(self) -> str:
+        return "has" if self.count == 1 else "have"
+
+    def shown(self) -> str:
+        return ", ".join(self.first) + (", ..." if self.count > len(self.first) else "")
+
+
+class Tally:
+    """Collects the notes of many images.
+
+    Args:
+        how: as the images are decoded.
+        dataset: the data set's config, where there is one: only keys that it has are advised.
+    """
+
+    def __init__(self, how: Decoding, dataset: Mapping[str, Any] | None = None) -> None:
+        self.how = how
+        self.dataset = dataset or {}
+        self.highest = 0
+        self._sixteen, self._wide, self._transparent = _Group(), _Group(), _Group()
+        self._frames, self._constant = _Group(), _Group()
+
+    def add(self, path: str, notes: Notes) -> None:
+        """Count the notes of one image; ``path`` is its name for people."""
+        if notes.highest is not None:
+            self._sixteen.add(path)
+            self.highest = max(self.highest, notes.highest)
+        for group, applies in (
+            (self._wide, notes.wide_colour),
+            (self._transparent, notes.transparent),
+            (self._frames, notes.frames),
+        ):
+            if applies:
+                group.add(path)
+        if notes.constant is not None:
+            value = notes.constant[0] if len(set(notes.constant)) == 1 else notes.constant
+            self._constant.add(f"{path} ({value})")
+
+    def lines(self) -> list[str]:
+        """One sentence or two for each peculiarity that occurs."""
+        lines = []
+        if self._sixteen.count and self.how.white_level is None and self.highest < _HALF:
+            lines.append(self._lower_bits())
+        if self._wide.count:
+            lines.append(
+                f"{self._wide.images()} with 16 bits per colour: only the upper 8 bits are read: {self._wide.shown()}"
+            )
+        if self._transparent.count:
+            lines.append(self._ground())
+        if self._frames.count:
+            lines.append(
+                f"{self._frames.images()} {self._frames.has()} several frames or pages, of which the first is read: "
+                f"{self._frames.shown()}"
+            )
+        if self._constant.count:
+            lines.append(
+                f"{self._constant.images()} {self._constant.has()} the same value everywhere once decoded: "
+                f"{self._constant.shown()}"
+            )
+        return lines
+
+    def _lower_bits(self) -> str:
+        levels = (self.highest >> 8) + 1
+        left = "all is black" if levels == 1 else f"only {levels} of 256 levels are left"
+        white = max((1 << self.highest.bit_length()) - 1, 255)
+        # without a data set's config a network is applied: it reads images as those that it was trained on
+        advice = "Convert to 8 bits"
+        if "white_level" in self.dataset:
+            advice = f"dataset.white_level={white} makes that value white"
+        return (
+            f"{self._sixteen.images()} {self._sixteen.has()} 16 bits and a highest value of {self.highest:,}, where "
+            f"65,535 is white: {left}. {advice}: {self._sixteen.shown()}"
+        )
+
+    def _ground(self) -> str:
+        ground = "the alpha channel is dropped, which shows whatever colour lies under it"
+        if self.how.matte is not None:
+            name = self.dataset.get("matte") or "#{:02x}{:02x}{:02x}".format(*self.how.matte)
+            ground = f"{name} is laid under transparent pixels" + (
+                " (dataset.matte)" if "matte" in self.dataset else ""
+            )
+        group = self._transparent
+        return f"{group.images()} {group.has()} transparency; {ground}: {group.shown()}"
+
+
+def constant_value(pixels: np.ndarray) -> tuple[int, ...] | None:
+    """Return the value of all pixels [H, W, C], or None where they differ."""
+    flat = pixels.reshape(-1, pixels.shape[-1])
+    return tuple(flat[0].tolist()) if len(flat) and (flat == flat[0]).all() else None
+
+
+def tally_arrays(images: np.ndarray, tally: Tally) -> None:
+    """Count the constant ones among images uint8 [N, H, W, C]."""
+    lowest, highest = images.min(axis=(1, 2)), images.max(axis=(1, 2))
+    for index in np.flatnonzero((lowest == highest).all(axis=1)).tolist():
+        tally.add(f"image {index}", Notes(constant=tuple(lowest[index].tolist())))
