@@ -140,7 +140,7 @@ def to_rgb(image: Image.Image, how: Decoding = PLAIN, notes: Notes | None = None
     if has_alpha(image) and (how.matte is not None or notes is not None):
         layered = image.convert("RGBA")
         if notes is not None:
-            notes.transparent = layered.getextrema()[3][0] < 255
+            notes.transparent = int(np.asarray(layered.getchannel("A")).min(initial=255)) < 255
         if how.matte is not None:
             ground = Image.new("RGBA", layered.size, (*how.matte, 255))
             return Image.alpha_composite(ground, layered).convert("RGB")
@@ -185,9 +185,10 @@ def has_more_frames(image: Image.Image, opened: Any) -> bool:
 
 def has_wide_colour(image: Image.Image) -> bool:
     """Whether the file has more bits per colour than the 8 that Pillow keeps, by the raw mode of its decoder."""
-    if image.mode.startswith("I") or not getattr(image, "tile", None):
+    tiles = getattr(image, "tile", None)
+    if image.mode.startswith("I") or not tiles:
         return False
-    arguments = image.tile[0][3]
+    arguments = tiles[0][3]
     raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return isinstance(raw, str) and ";16" in raw
 
