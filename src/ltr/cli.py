@@ -203,6 +203,7 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
     import hydra
 
     from ltr.configuration.hydra_nodes import guarded_hydra
+    from ltr.configuration.nested import nested_choices
     from ltr.configuration.pages import conf_directory
     from ltr.configuration.swept_pages import waiting
     from ltr.configuration.targets import allowing
@@ -214,7 +215,7 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
     sys.argv = [before[0], *dataclasses.replace(line, overrides=overrides).for_hydra]
     try:
         # Hydra then raises instead of printing the first mistake and exiting
-        with _environment(_FULL, "1"), _logging_as_before(), guarded_hydra(tuple(line.allowed)):
+        with _environment(_FULL, "1"), _logging_as_before(), nested_choices(), guarded_hydra(tuple(line.allowed)):
             main()
     except _JobFailed:
         return 1

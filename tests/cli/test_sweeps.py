@@ -317,3 +317,11 @@ def test_a_plugin_that_is_not_installed_says_what_to_install(refused):
         assert "pip install 'ltr[sweep]'" in refused("-m", "hydra/launcher=joblib", "seed=0,1").err
     else:
         pytest.skip("it is installed")
+
+
+def test_a_sweep_over_a_nested_choice_gives_each_job_its_config(ltr_train):
+    swept = ["-m", "method=crt", "method.classifier.optimizer=sgd,adamw"]
+    done = ltr_train(*swept, "method.classifier.optimizer.lr=0.02", "stages=plan")
+    assert done.code == 0, done.err
+    plans = [line.split()[1] for line in done.out.splitlines() if line.startswith("classifier")]
+    assert len(set(plans)) == 2

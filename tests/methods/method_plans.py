@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
 from ltr.configuration.check import checked
-from ltr.configuration.pages import conf_directory
+from ltr.configuration.overrides import composed
 from ltr.configuration.targets import check_arguments, instantiate
 from ltr.data.batch import Batch
 from ltr.data.module import DataModule
@@ -81,9 +79,7 @@ class Plan:
 @functools.lru_cache(maxsize=64)
 def planned(*overrides: str) -> Plan:
     """The plan of a command with these overrides."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
-        config = checked(compose("train", overrides=list(overrides)))
+    config = checked(composed(list(overrides)))
     assert check_arguments(config) == []
     source = instantiate(config["dataset"]["source"])
     split = instantiate(config["dataset"]["split"], source)

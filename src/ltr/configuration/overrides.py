@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
@@ -26,6 +25,7 @@ from yaml import YAMLError
 
 from ltr.configuration.allowed import problem
 from ltr.configuration.check import examined, refuse
+from ltr.configuration.nested import NestedLoader, holds_keys, is_name
 from ltr.configuration.pages import conf_directory, leaves, page_names
 from ltr.configuration.parsing import Parsed, in_short, parse
 from ltr.configuration.suggestions import keys_of_other_pages, suggestion
@@ -34,7 +34,6 @@ from ltr.errors import nearest
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
-    from hydra.core.config_loader import ConfigLoader
 
 _PLUGINS = {"joblib": "sweep", "optuna": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 # Hydra raises ValueError for some groups, and TypeError for lists of what is no page (hydra/launcher=[null]); the last
@@ -61,7 +60,9 @@ def explain(overrides: list[str], config_dir: str | None, config_name: str, swee
         with warnings.catch_warnings(), initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
             warnings.simplefilter("ignore")
             hydra = _looking_in(config_dir)
-            mistakes += _Explanation(hydra.config_loader, config_name, sweep).mistakes(parsed)
+            loader = hydra.config_loader
+            assert isinstance(loader, NestedLoader)
+            mistakes += _Explanation(loader, config_name, sweep).mistakes(parsed)
     finally:
         GlobalHydra.instance().clear()
         if already is not None:
@@ -90,14 +91,14 @@ def composed(overrides: list[str], config_dir: str | None = None) -> DictConfig:
 
 
 def _looking_in(config_dir: str | None) -> Hydra:
-    """The Hydra that is set up, with the user's own folder of pages where the command puts it."""
+    """Return the Hydra that is set up, with nested choices, and the user's own configs where the command puts them."""
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
+    path = hydra.config_loader.get_search_path()
     if config_dir:
-        path = hydra.config_loader.get_search_path()
         before_schemas = SearchPathQuery(provider="schema")
         path.prepend("command-line", f"file://{Path(config_dir).resolve()}", before_schemas)
-        hydra.config_loader = ConfigLoaderImpl(path)
+    hydra.config_loader = NestedLoader(path)
     return hydra
 
 
@@ -145,13 +146,14 @@ _ROOMS = ("trainer", "strategy", "sampler", "augment", "head", "loss", "backbone
 class _Explanation:
     """Applies what is right step by step, and says what is wrong with the rest."""
 
-    def __init__(self, loader: ConfigLoader, config_name: str, sweep: bool) -> None:
+    def __init__(self, loader: NestedLoader, config_name: str, sweep: bool) -> None:
         self.loader = loader
         self.config_name = config_name
         self.sweep = sweep
         self.groups = set(loader.list_groups("")) - {""}
         self.good: list[str] = []  # what composes,
-        self.composed: DictConfig | None = None  # and to what
+        self.composed: DictConfig | None = None  # and to what,
+        self.nodes: dict[str, str] = {}  # with which nested choices
 
     def mistakes(self, parsed: list[Parsed]) -> list[str]:
         mistakes = []
@@ -184,10 +186,9 @@ class _Explanation:
         found: dict[str, list[str]] = {}
         for pages in chosen:
             job = _Explanation(self.loader, self.config_name, self.sweep)
-            job.good, job.composed = list(self.good), self.composed
+            job.good, job.composed, job.nodes = list(self.good), self.composed, self.nodes
             wrong = job._apply(pages)
-            assert job.composed is not None
-            for line in wrong or job._values(rest, job.composed, in_the_dark):
+            for line in wrong or job._values(rest, in_the_dark):
                 found.setdefault(line, []).append(", ".join(pages))
         return [line if len(jobs) == len(chosen) else f"with {'; '.join(jobs)}: {line}" for line, jobs in found.items()]
 
@@ -246,10 +247,34 @@ class _Explanation:
         if not hydra:
             self.good += more
             self.composed = composed
+            self.nodes = dict(self.loader.nodes)
         return None
 
-    def _values(self, parsed: list[Parsed], composed: DictConfig, in_the_dark: set[str]) -> list[str]:
+    def _nested_choices(self, parsed: list[Parsed]) -> tuple[list[Parsed], list[str]]:
+        """Make the nested choices; returns the other overrides, and what is wrong with the choices."""
         mistakes: list[str] = []
+        while chosen := [one for one in parsed if self._chooses_nested(one)]:
+            wrong = self._apply([one.text for one in chosen])
+            mistakes += wrong
+            unclear = {one.key for one in chosen if any(line.startswith(f"{one.text}: ") for line in wrong)}
+            # what lies below a choice that cannot be made is unknown
+            parsed = [one for one in parsed if one not in chosen and not _lies_below(one.key, unclear)]
+        swept = [one for one in parsed if one.key in self.nodes and one.is_sweep]
+        for one in swept:
+            reasons = {value: self.loader.unknown(one.key, value) for value in one.values if value is not None}
+            mistakes += [f"{one.key}={value}: {reason}" for value, reason in reasons.items() if reason]
+        below = {one.key for one in swept}
+        return [one for one in parsed if one not in swept and not _lies_below(one.key, below)], mistakes
+
+    def _chooses_nested(self, one: Parsed) -> bool:
+        if one.key not in self.nodes or one.override.package is not None or one.override.is_delete():
+            return False
+        return not one.is_sweep and is_name(one.values[0])
+
+    def _values(self, parsed: list[Parsed], in_the_dark: set[str]) -> list[str]:
+        parsed, mistakes = self._nested_choices(parsed)
+        composed = self.composed
+        assert composed is not None
         container = OmegaConf.to_container(composed, resolve=False)
         assert isinstance(container, dict)
         known = [key for key, _ in leaves(container)]
@@ -277,6 +302,8 @@ class _Explanation:
         return [*mistakes, *wrong, *unread([one.text for one in fitting], self.composed)]
 
     def _sweep_values(self, one: Parsed, composed: DictConfig) -> list[str]:
+        if OmegaConf.is_dict(held := OmegaConf.select(composed, one.key, throw_on_resolution_failure=False)):
+            return [f"{one.key}={value}: {holds_keys(one.key, held)}" for value in one.values if is_name(value)]
         node, _, last = one.key.rpartition(".")
         parent = OmegaConf.select(composed, node) if node else composed
         rules = parent.get("_allowed_") or {} if OmegaConf.is_dict(parent) else {}
@@ -285,3 +312,7 @@ class _Explanation:
         rule = OmegaConf.to_container(rules)[last]  # type: ignore[index,call-overload]
         reasons = [(value, problem(value, rule)) for value in one.values]
         return [f"{one.key}={value}: {reason}" for value, reason in reasons if reason]
+
+
+def _lies_below(key: str, nodes: Iterable[str]) -> bool:
+    return any(key.startswith(f"{node}.") for node in nodes)

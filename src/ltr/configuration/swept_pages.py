@@ -21,7 +21,9 @@ _NULL_OF_JOB = r"$\{oc.decode\:null\}"  # as a sweeper hands it on
 
 
 def waiting(overrides: list[str], config_dir: str | None) -> list[str]:
-    """The same overrides; where pages are swept, the values of all other keys are written as sweeps of one.
+    """The same overrides; where configs are swept, the values of keys that may be theirs are written as sweeps of one.
+
+    With a group that are all other keys, with a nested choice the keys below it.
 
     Args:
         overrides: of a command with ``-m``.
@@ -34,13 +36,15 @@ def waiting(overrides: list[str], config_dir: str | None) -> list[str]:
     folders = [conf_directory(), *([Path(config_dir)] if config_dir else [])]
     swept = [(one, [folder / one.key for folder in folders]) for one in parsed if one.is_sweep]
     swept = [(one, groups) for one, groups in swept if any(group.is_dir() for group in groups)]
-    if mistakes or not swept:
+    nested = [f"{one.key}." for one in parsed if one.is_sweep]
+    nested = [node for node in nested if any(one.key.startswith(node) for one in parsed)]
+    if mistakes or not (swept or nested):
         return overrides
     for one, groups in swept:
         pages = sorted(page.stem for group in groups for page in group.glob("*.yaml"))
         if isinstance(one.values[0], Glob) and not one.values[0].filter(pages):
             raise ConfigError(f"{one.text}: no page fits this pattern; there are: {', '.join(pages) or 'none'}")
-    return [_as_choice(one) for one in parsed]
+    return [_as_choice(one) if swept or one.key.startswith(tuple(nested)) else one.text for one in parsed]
 
 
 def _as_choice(one: Parsed) -> str:

@@ -155,6 +155,9 @@ def instantiate(node: Mapping, *runtime: Any, **runtime_named: Any) -> Any:
     Raises:
         ConfigError: a target that may not be named, or arguments that do not fit.
     """
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        given = ", ".join(map(str, node)) if isinstance(node, Mapping) else str(node)
+        raise ConfigError(f"a config with a _target_ is needed, and this has none: {given or 'an empty one'}")
     function = locate(node["_target_"], str(node.get("name", "")))
     try:
         signature = _signature(function)

@@ -188,6 +188,11 @@ class _TwoStages(FromRepresentation):
     def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
         own = settings.for_stage(self.classifier, "method.classifier")
         if self.options["features"] == "cached":
+            if "augment" in self.classifier:
+                raise ConfigError(
+                    "method.classifier.augment: nothing reads it with method.features=cached, which takes features of "
+                    "images that are not augmented. Leave it out, or give method.features=augmented"
+                )
             own = own.replaced(augment=without_private(read_page("augment/none")))
         return [
             *self.representation(settings, facts),
@@ -201,7 +206,8 @@ class CRT(_TwoStages):
     """Classifier re-training: a new classifier, trained class-balanced on the frozen backbone.
 
     Args:
-        classifier: the second stage's ``sampler, loss, optimizer, scheduler, epochs, selection``.
+        classifier: the second stage's ``sampler, loss, optimizer, scheduler, epochs, selection``, and ``augment`` where
+            it is not the representation's.
         trainable, freeze_bn_stats, features: see `SecondStage`.
         start_from, representation: see `FromRepresentation`.
 

@@ -28,7 +28,7 @@ class FromRepresentation(Method):
         representation: the page of another method whose network is the representation; None is ERM.
 
     Raises:
-        ConfigError: both are given.
+        ConfigError: both are given, or the config names no method.
     """
 
     provides = ("logits", "features")
@@ -39,6 +39,12 @@ class FromRepresentation(Method):
             raise ConfigError(
                 f"method.start_from={start_from} takes the representation from a file and method.representation trains "
                 "one: give only one of them"
+            )
+        if representation is not None and "_target_" not in representation:
+            keys = ", ".join(f"method.representation.{key}" for key in representation)
+            raise ConfigError(
+                f"{keys or 'method.representation'}: no method is chosen here. Choose one with "
+                "method.representation=NAME; how the representation is trained the top level says, e.g. loss=ldam"
             )
         self.start_from = start_from
         self.base: Method = ERM() if representation is None else instantiate(representation)
@@ -57,6 +63,11 @@ class FromRepresentation(Method):
             raise ConfigError(
                 f"method.representation: {type(self.base).__name__} ends with '{stages[-1].name}', which trains no "
                 "network; a method that does is needed, such as erm or sla"
+            )
+        if any(stage.name == "representation" for stage in stages[:-1]):
+            raise ConfigError(
+                f"method.representation: {type(self.base).__name__} has a representation of its own, and starts from "
+                "it; a method that trains one network is needed, such as erm or sla"
             )
         if self.start_from is None:
             warn_of_balanced_representation(settings, facts)

@@ -16,7 +16,7 @@ from ltr.losses.gathering import gathered
 from ltr.losses.relational import rkd_angle, rkd_distance
 from ltr.methods.base import ImageClassifier
 from ltr.methods.metric import EmbeddingNetwork, check_metric, check_sampler, nearest_alike
-from ltr.methods.stage import STAGE_KEYS, DataFacts, Method, Settings, Stage, StageOutput
+from ltr.methods.stage import STAGE_KEYS, DataFacts, Method, Settings, Stage, StageOutput, check_configs
 from ltr.methods.teacher import KeptMaps, Teacher, attention_of_levels, check_maps, check_teacher, hint_regressor
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
@@ -173,7 +173,7 @@ class RKD(Method):
     Args:
         task: ``metric`` or ``classification``.
         teacher: the first stage's ``sampler, loss, optimizer, scheduler, epochs, selection``, ``backbone`` and
-            ``head``.
+            ``head``, and ``augment`` where it is not the student's.
         generations: students in a row: 1 is distillation, more are ``student_1``, ``student_2``, ... (self-distillation
             where the teacher's network is the student's); 0 trains and judges the teacher alone.
         distance_weight, angle_weight: of RKD-D and RKD-A; None is the task's: 1 and 2, or 25 and 50.
@@ -269,6 +269,7 @@ class RKD(Method):
                 f"method.teacher: backbone and head must be given, beside {', '.join(STAGE_KEYS)}; the shipped pages "
                 "show how"
             )
+        check_configs(networks, list(networks), "method.teacher")
         return settings.for_stage(rest, "method.teacher").replaced(**networks)
 
 

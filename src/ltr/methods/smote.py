@@ -250,7 +250,7 @@ class Smote(Method):
         plain = without_private(read_page("augment/none"))
         if self.space == "feature":
             base = plain_representation(settings, facts, "representation")
-            own = base.settings.for_stage(self.classifier, "method.classifier").replaced(augment=plain)
+            own = base.settings.for_stage(self.classifier, "method.classifier", optional=()).replaced(augment=plain)
             near = Stage(
                 "neighbours", "neighbours", base.settings, compute=neighbours, parents=(base.name,), options=options
             )

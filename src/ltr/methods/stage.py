@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ltr.configuration.allowed import shown
+from ltr.configuration.pages import page_names
 from ltr.errors import ConfigError, nearest
 from ltr.names import canonical
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 # what a stage beside the main one has of its own: method.<stage>.<key>
 STAGE_KEYS = ("sampler", "loss", "optimizer", "scheduler", "epochs", "selection")
+# those of its keys that hold a config
+_CONFIGS = ("sampler", "loss", "optimizer", "scheduler")
 
 
 @dataclass(frozen=True)
@@ -86,25 +90,49 @@ class Settings:
         """These settings with some of them changed."""
         return replace(self, **changes)
 
-    def for_stage(self, page: Mapping[str, Any], where: str) -> Settings:
-        """These settings with what a further stage has of its own: ``STAGE_KEYS``, all of them; without ``extras``.
+    def for_stage(self, page: Mapping[str, Any], where: str, optional: Sequence[str] = ("augment",)) -> Settings:
+        """Return these settings with what a further stage has of its own, without ``extras``.
 
         Args:
             page: the node of the configuration.
             where: its name there, e.g. ``method.classifier``.
+            optional: configs that the stage may have of its own beside ``STAGE_KEYS``, which must all be given.
 
         Raises:
-            ConfigError: a key is missing, or nothing reads it.
+            ConfigError: a key is missing, nothing reads it, or it should hold a config and does not.
         """
+        known = (*STAGE_KEYS, *optional)
         for key in page:
-            if key not in (*STAGE_KEYS, "_allowed_"):
+            if key not in (*known, "_allowed_"):
                 raise ConfigError(
-                    f"{where}.{key}: nothing reads it; {where} has {', '.join(STAGE_KEYS)}{nearest(key, STAGE_KEYS)}"
+                    f"{where}.{key}: nothing reads it; {where} has {', '.join(known)}{nearest(key, known)}"
                 )
         missing = [key for key in STAGE_KEYS if key not in page]
         if missing:
             raise ConfigError(f"{where}: {', '.join(missing)} must be given; the shipped pages of methods show how")
-        return self.replaced(extras=(), **{key: page[key] for key in STAGE_KEYS})
+        given = [key for key in known if key in page]
+        check_configs(page, [key for key in given if key in (*_CONFIGS, *optional)], where)
+        return self.replaced(extras=(), **{key: page[key] for key in given})
+
+
+def check_configs(node: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
+    """Refuse values in the place of configs.
+
+    Args:
+        node: of the configuration.
+        keys: of the node, each named like the group that its config is of.
+        where: the node's name, e.g. ``method.classifier``.
+
+    Raises:
+        ConfigError: a key holds something else, or a config that names no code.
+    """
+    for key in keys:
+        if not isinstance(node[key], Mapping) or "_target_" not in node[key]:
+            given = "" if isinstance(node[key], Mapping) else f"={shown(node[key])}"
+            raise ConfigError(
+                f"{where}.{key}{given}: a config with a _target_ is needed. Choose one with {where}.{key}=NAME; "
+                f"there are: {', '.join(page_names(key))}"
+            )
 
 
 @dataclass(frozen=True)

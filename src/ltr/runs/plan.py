@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ltr.configuration.allowed import shown
 from ltr.configuration.pages import canonical_json
 from ltr.configuration.targets import instantiate
 from ltr.data.exclusion import read_split
@@ -148,7 +149,7 @@ def main_settings(config: Mapping[str, Any], precision: str, method: Method) -> 
         ConfigError: further loss terms for a method that takes none.
     """
     trainer = config["trainer"]
-    extras = tuple(config["method"].get("extras") or ())
+    extras = _extras(config["method"].get("extras"))
     if extras and not method.accepts_extras:
         raise ConfigError(
             f"method.extras: method={config['method']['name']} takes no further loss terms; erm and the methods that "
@@ -172,6 +173,21 @@ def main_settings(config: Mapping[str, Any], precision: str, method: Method) -> 
         limit_train_batches=trainer["limit_train_batches"],
         extras=extras,
     )
+
+
+def _extras(given: Any) -> tuple[Mapping[str, Any], ...]:
+    """The further loss terms of ``method.extras``.
+
+    Raises:
+        ConfigError: anything but a list of configs.
+    """
+    terms = [] if given is None else given
+    if not isinstance(terms, list) or any(not isinstance(one, Mapping) or "_target_" not in one for one in terms):
+        raise ConfigError(
+            f"method.extras={shown(given)}: a list of configs is needed, each with a _target_, such as "
+            "[{_target_: ltr.methods.extras.RKD, teacher: RUN}]"
+        )
+    return tuple(terms)
 
 
 def plan_keys(

@@ -1,0 +1,304 @@
+"""Nested choices: ``method.classifier.optimizer=adamw`` chooses a config, as ``optimizer=adamw`` does at the top level.
+
+Hydra knows such a choice only as ``optimizer@method.classifier.optimizer=adamw``. Which nodes are choices follows from
+the defaults lists of the configs that are composed; the plain form is understood on the command line, in a job of a
+sweep, and in the body of any config file. Three rules hold for every node, nested or not:
+
+- what a config sets below a nested choice is meant for the config that it chooses itself: where another one is chosen,
+  the keys which that one lacks are left out;
+- a value does not take the place of a node that holds keys;
+- an unknown name is refused with the names that exist.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
+from hydra._internal.defaults_list import create_defaults_list
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.default_element import GroupDefault, ResultDefault
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException
+from hydra.plugins.config_source import ConfigResult
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from ltr.configuration.allowed import shown
+from ltr.configuration.pages import PRIVATE_KEYS
+from ltr.errors import nearest
+
+_ROUNDS = 8  # a choice may bring further nested ones: so deep they may lie
+
+
+class NestedLoader(ConfigLoaderImpl):
+    """Hydra's loader of configurations, with nested choices in their plain form.
+
+    Attributes:
+        nodes: of the configuration loaded last, the dotted paths of its nested choices and Hydra's names for them,
+            e.g. ``{"method.classifier.optimizer": "optimizer@method.classifier.optimizer"}``.
+    """
+
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        super().__init__(config_search_path)
+        self.nodes: dict[str, str] = {}
+        self._in_files: dict[str, dict[str, str]] = {}  # config file -> nodes chosen in its body -> their groups
+        self._repository: _Repository | None = None
+        self._defaults: list[ResultDefault] = []
+        self._overrides: list[Override] = []
+        self._holding_keys: set[str] = set()
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """Compose a configuration; see Hydra's loader for the arguments."""
+        self._in_files = {}
+        for _ in range(_ROUNDS):
+            refused: Exception | None = None
+            try:
+                config = super().load_configuration(
+                    config_name, overrides, run_mode, from_shell, validate_sweep_overrides
+                )
+                choices = dict(config.hydra.runtime.choices)
+            except (HydraException, ValueError) as error:
+                refused, choices = error, self._choices(config_name, overrides)
+            self.nodes = _nested(choices)
+            again = [self._as_choice(text, choices) for text in overrides]
+            in_files = self._found_in_files()
+            if again == overrides and in_files == self._in_files:
+                break
+            overrides, self._in_files = [text for text in again if text], in_files
+        if refused is not None:
+            raise refused
+        return config
+
+    def options(self, node: str) -> list[str]:
+        """The configs that can be chosen at a nested node."""
+        return self.repository.get_group_options(_group(self.nodes[node]), ObjectType.CONFIG)
+
+    def _choices(self, config_name: str | None, overrides: Iterable[str]) -> dict[str, str | None]:
+        """What is chosen where, as far as it can be told of a command that was refused."""
+        added = [text for text in overrides if text.startswith("+") and "@" in text.partition("=")[0]]
+        for texts in (list(overrides), [text for text in overrides if text not in added]):
+            try:
+                parsed, repo = self._parse_overrides_and_create_caching_repo(config_name, texts)
+                found = create_defaults_list(repo, config_name, parsed, prepend_hydra=True, skip_missing=False)
+            except (HydraException, ValueError):
+                continue
+            self._defaults = found.defaults
+            return dict(found.overrides.known_choices)
+        return {}
+
+    def _as_choice(self, text: str, choices: Mapping[str, str | None]) -> str:
+        """An override as Hydra knows it; empty where it says what holds anyway."""
+        bare = text.lstrip("+")
+        key, equals, value = bare.partition("=")
+        if not equals or text.startswith("~"):
+            return text
+        if text.startswith("+") and key in choices:
+            return bare if choices[key] is None and "@" in key else text
+        if key not in self.nodes:
+            return text
+        override = OverridesParser.create().parse_override(bare)
+        given = override.value()
+        if override.is_sweep_override() or not is_name(given):
+            return text
+        if given is None:
+            return "" if choices[self.nodes[key]] is None else f"~{self.nodes[key]}"
+        self._check_names(key, given if isinstance(given, list) else [given])
+        return f"{self.nodes[key]}={value}"
+
+    def _check_names(self, node: str, names: Iterable[Any], where: str = "") -> None:
+        for name in names:
+            if reason := self.unknown(node, name):
+                raise ConfigCompositionException(where + reason)
+
+    def unknown(self, node: str, name: Any) -> str | None:
+        """Why a name cannot be chosen at a nested node, as the end of a sentence; None where it can."""
+        options = self.options(node)
+        if isinstance(name, str) and name in options:
+            return None
+        group = _group(self.nodes[node])
+        return f"there is no {group} '{shown(name)}'; there are: {', '.join(options)}{nearest(str(name), options)}"
+
+    def _found_in_files(self) -> dict[str, dict[str, str]]:
+        """Nested choices that config files make in their body, with those found before."""
+        found = {path: dict(nodes) for path, nodes in self._in_files.items()}
+        names = self._repository.names if self._repository is not None else {}
+        last_parts = {node.rpartition(".")[2] for node in self.nodes}
+        for default in self._defaults:
+            for relative, name in names.get(default.config_path or "", {}).items():
+                if relative.rpartition(".")[2] not in last_parts:
+                    continue
+                node = _joined(default.package, relative)
+                if node in self.nodes:
+                    self._check_names(node, [name], f"In '{default.config_path}': {relative}={name}: ")
+                    found.setdefault(str(default.config_path), {})[relative] = _group(self.nodes[node])
+        return found
+
+    def _parse_overrides_and_create_caching_repo(
+        self, config_name: str | None, overrides: list[str]
+    ) -> tuple[list[Override], CachingConfigRepository]:
+        self._overrides = OverridesParser.create().parse_overrides(overrides=overrides)
+        self._repository = _Repository(self.repository, self._in_files)
+        self._process_config_searchpath(config_name, self._overrides, self._repository)
+        return self._overrides, self._repository
+
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        self._defaults = defaults
+        self._holding_keys = set()
+        config = super()._compose_config_from_defaults_list(defaults, repo)
+        for override in self._overrides:
+            key = str(override.key_or_group)
+            is_value = override.package is None and not repo.group_exists(key) and not override.is_sweep_override()
+            if not is_value or override.is_delete() or not _replaces(override.value()):
+                continue
+            node = OmegaConf.select(config, key, throw_on_resolution_failure=False)
+            if OmegaConf.is_dict(node) and not key.startswith("hydra") and len(node):
+                raise ConfigCompositionException(holds_keys(key, node))
+        return config
+
+    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+        loaded = super()._load_single_config(default, repo)
+        if not OmegaConf.is_dict(loaded.config) or str(default.config_path).startswith("hydra"):
+            return loaded
+        loaded = self._for_own_choice(default, loaded, repo)
+        for path, value in _entries(loaded.config):
+            if path in self._holding_keys and not isinstance(value, Mapping) and _replaces(value):
+                raise ConfigCompositionException(
+                    f"In '{default.config_path}': {path}={shown(value)}: keys are needed here, not a value"
+                )
+            if isinstance(value, Mapping) and value:
+                self._holding_keys.add(path)
+        return loaded
+
+    def _for_own_choice(self, default: ResultDefault, loaded: ConfigResult, repo: IConfigRepository) -> ConfigResult:
+        """A config without the keys that it sets for a nested choice of its own where another one was made."""
+        own = repo.load_config(str(default.config_path))
+        for entry in (own.defaults_list if own is not None else None) or []:
+            if not isinstance(entry, GroupDefault) or entry.override or not entry.package or entry.value is None:
+                continue
+            node = _joined(default.package, entry.package)
+            chosen = [str(one.config_path) for one in self._defaults if one.package == node]
+            set_here = OmegaConf.select(loaded.config, node)
+            if (
+                not chosen
+                or f"{str(entry.group).lstrip('/')}/{entry.value}" in chosen
+                or not OmegaConf.is_dict(set_here)
+            ):
+                continue
+            configs = [one.config for one in map(repo.load_config, chosen) if one is not None]
+            kept = {key for config in configs for key in config} | set(PRIVATE_KEYS)
+            if set(set_here) <= kept:
+                continue
+            loaded = copy.copy(loaded)
+            loaded.config = copy.deepcopy(loaded.config)
+            set_here = OmegaConf.select(loaded.config, node)
+            with open_dict(set_here):
+                for key in set(set_here) - kept:
+                    del set_here[key]
+        return loaded
+
+
+@contextlib.contextmanager
+def nested_choices() -> Iterator[None]:
+    """Inside, the Hydra of a command understands nested choices in their plain form."""
+    from hydra._internal import hydra
+
+    before = hydra.ConfigLoaderImpl
+    hydra.ConfigLoaderImpl = NestedLoader  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        hydra.ConfigLoaderImpl = before  # type: ignore[misc]
+
+
+class _Repository(CachingConfigRepository):
+    """Config files as Hydra reads them, with the choices of their bodies moved to their defaults lists.
+
+    Attributes:
+        names: of every config file that was read, the dotted paths of its body that hold a plain text.
+    """
+
+    def __init__(self, delegate: IConfigRepository, choices: Mapping[str, Mapping[str, str]]) -> None:
+        super().__init__(delegate)
+        self.choices = choices
+        self.names: dict[str, dict[str, str]] = {}
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        is_read = f"config_path={config_path}" in self.cache
+        loaded = super().load_config(config_path)
+        if is_read or loaded is None or not OmegaConf.is_dict(loaded.config) or config_path.startswith("hydra/"):
+            return loaded
+        for path, group in self.choices.get(config_path, {}).items():
+            above, _, last = path.rpartition(".")
+            node = OmegaConf.select(loaded.config, above) if above else loaded.config
+            name = node.pop(last)  # type: ignore[union-attr]
+            # hydra/launcher lies at hydra.launcher by itself
+            package = None if group.replace("/", ".") == path else path
+            choice = GroupDefault(group=f"/{group}", package=package, value=name, override=True)
+            loaded.defaults_list = [*(loaded.defaults_list or []), choice]
+        self.names[config_path] = {
+            path: value
+            for path, value in _entries(loaded.config)
+            if isinstance(value, str) and is_name(value) and path.rpartition(".")[2] not in ("_target_", "name")
+        }
+        return loaded
+
+
+def is_name(value: Any) -> bool:
+    """Whether a value can be meant as the name of a config: no keys, and no reference to another value."""
+    return not isinstance(value, Mapping) and "${" not in str(value)
+
+
+def holds_keys(key: str, node: Mapping[str, Any]) -> str:
+    """Why a value cannot be given to a node of the configuration, as the end of a sentence."""
+    keys = [str(name) for name in node if name not in PRIVATE_KEYS]
+    return f"keys are needed here, not a value; it has {', '.join(keys)}. Set one with {key}.KEY=VALUE"
+
+
+def _replaces(value: Any) -> bool:
+    """Whether a value would take the place of a node's keys; a reference stands for whatever it refers to."""
+    return is_name(value) and value != "???"
+
+
+def _nested(choices: Mapping[str, Any]) -> dict[str, str]:
+    paths = {(key.partition("@")[2] or key.replace("/", ".")): key for key in choices}
+    return {path: key for path, key in paths.items() if "." in path}
+
+
+def _group(choice: str) -> str:
+    return choice.partition("@")[0]
+
+
+def _joined(package: str | None, relative: str) -> str:
+    relative = relative.removeprefix("_global_.") if relative.startswith("_global_.") else f"{package or ''}.{relative}"
+    return relative.lstrip(".")
+
+
+def _entries(config: Any) -> list[tuple[str, Any]]:
+    """Every node of a config as it is written, mappings as well as values, with its dotted path."""
+    found: list[tuple[str, Any]] = []
+
+    def collect(node: Mapping[Any, Any], above: str) -> None:
+        for key, value in node.items():
+            if key in PRIVATE_KEYS or key == "defaults":
+                continue
+            path = f"{above}.{key}" if above else str(key)
+            found.append((path, value))
+            if isinstance(value, Mapping):
+                collect(value, path)
+
+    collect(OmegaConf.to_container(config, resolve=False), "")  # type: ignore[arg-type]
+    return found

@@ -1,0 +1,231 @@
+"""Nested choices: ``method.<stage>.<group>=NAME`` chooses a config wherever a config of a group is nested."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from method_plans import planned
+from omegaconf import OmegaConf
+
+from ltr.configuration.nested import NestedLoader
+from ltr.configuration.overrides import composed
+from ltr.configuration.pages import conf_directory, page_names, read_page
+from ltr.errors import ConfigError
+
+# what a method's stage can be given beside its own: a name for each group, or the other one where it has that already
+OTHER = {
+    "sampler": ("instance", "class_balanced"),
+    "loss": ("class_balanced", "cross_entropy"),
+    "optimizer": ("adamw", "sgd"),
+    "scheduler": ("constant", "cosine"),
+    "head": ("cosine", "linear"),
+    "backbone": ("resnet20",),
+    "augment": ("none", "digits"),
+    "method": ("sla",),
+}
+# a teacher of embeddings learns from groups of classes
+OF_EMBEDDINGS = {"sampler": ("per_class",), "loss": ("triplet",), "head": ("embedding", "unit_embedding")}
+
+
+@functools.cache
+def nodes_of(method: str) -> dict[str, str]:
+    """The nested choices of a method: where they lie, and of which group they are."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
+        loader = NestedLoader(GlobalHydra.instance().hydra.config_loader.get_search_path())
+        loader.load_configuration("train", [f"method={method}"], RunMode.RUN)
+    return {node: key.partition("@")[0] for node, key in loader.nodes.items() if node.startswith("method.")}
+
+
+def nests(method: str) -> bool:
+    """Whether a method's own file says that a config is nested in it."""
+    lines = read_page(f"method/{method}").get("defaults", [])
+    keys = [key for line in lines if isinstance(line, dict) for key in line]
+    return any("@" in key and "@_global_" not in key for key in keys)
+
+
+METHODS = [method for method in page_names("method") if nests(method)]
+
+
+def another(method: str, node: str, default: dict) -> str:
+    """A config that a nested choice has not made by itself in the method's configuration."""
+    group = nodes_of(method)[node]
+    names = {**OTHER, **OF_EMBEDDINGS}[group] if method == "rkd" else OTHER[group]
+    for part in node.split("."):
+        default = default.get(part) or {}
+    others = [name for name in names if read_page(f"{group}/{name}").get("_target_") != default.get("_target_")]
+    return others[0] if others else names[0]
+
+
+def test_every_config_that_a_method_nests_is_found():
+    stages = ("sampler", "loss", "optimizer", "scheduler", "augment")
+    for method in ("crt", "lws"):
+        expected = {f"method.classifier.{group}": group for group in stages} | {"method.representation": "method"}
+        assert nodes_of(method) == expected
+    for method in ("rkd", "rkd_classification"):
+        assert nodes_of(method) == {f"method.teacher.{group}": group for group in (*stages, "head", "backbone")}
+    assert set(nodes_of("smote")) == {f"method.classifier.{group}" for group in stages[:4]}
+    assert nodes_of("erm") == {}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_nested_choice_plans_in_its_plain_form(method):
+    default = OmegaConf.to_container(composed([f"method={method}"]), resolve=True)
+    chosen = {node: another(method, node, default) for node in nodes_of(method)}
+    data = ["dataset=digits_retrieval"] if method == "rkd" else []
+    space = ["method.space=feature"] if method == "smote" else []
+    if method in ("crt", "lws"):  # the representation's own method is tried by itself
+        chosen.pop("method.representation")
+        assert planned(f"method={method}", "method.representation=sla").keys
+    plan = planned(f"method={method}", *data, *space, *(f"{node}={name}" for node, name in chosen.items()))
+    groups = {nodes_of(method)[node]: name for node, name in chosen.items()}
+    own = composed([*data, *(f"{group}={name}" for group, name in groups.items())])
+    for node in chosen:  # the whole config is there, and nothing of the one that it replaces
+        value = plan.config
+        for part in node.split("."):
+            value = value[part]
+        assert set(value) == set(own[nodes_of(method)[node]]), node
+    # the form of Hydra means the same
+    written_out = [f"{nodes_of(method)[node]}@{node}={name}" for node, name in chosen.items()]
+    assert planned(f"method={method}", *data, *space, *written_out).keys == plan.keys
+
+
+def test_values_below_a_nested_choice_are_those_of_its_config():
+    config = composed(
+        ["method=crt", "method.classifier.optimizer.beta1=0.8", "method.classifier.optimizer=adamw", "optimizer.lr=0.3"]
+    )
+    assert config.method.classifier.optimizer.beta1 == 0.8
+    assert config.method.classifier.optimizer.lr == 0.3  # the method's config says so of any optimiser
+    assert "momentum" not in config.method.classifier.optimizer
+
+
+def test_a_choice_may_be_nested_in_a_nested_choice():
+    plan = planned(
+        "method=ncm",
+        "method.representation=rkd_classification",
+        "method.representation.teacher.backbone=resnet20",
+        "method.representation.teacher.optimizer=adamw",
+        "method.representation.teacher.optimizer.lr=0.02",
+    )
+    assert plan.stages["teacher"].settings.backbone["depth"] == 20
+    assert plan.stages["teacher"].settings.optimizer["lr"] == 0.02
+
+
+def test_null_takes_a_choice_back():
+    assert composed(["method=crt", "method.representation=null"]) == composed(["method=crt"])
+    chosen = ["experiment=cifar100_rkd"]
+    assert composed(chosen).method.teacher.backbone.depth == 56
+    assert composed([*chosen, "method.teacher.backbone=null"]).method.teacher.backbone.depth == 20  # the student's
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("method.classifier.optimizer=adamq", "'adamq'; there are: adamw, sgd. Did you mean 'adamw'"),
+        ("method.classifier.optimizer=3", "there is no optimizer '3'"),
+        ("method.classifier.optimizer=[sgd,1]", "there is no optimizer '1'"),
+        ("method.classifier.loss=", "there is no loss ''"),
+        ("++method.classifier.sampler=instanse", "Did you mean 'instance'"),
+        ("method.classifier=adamw", "it has sampler, loss, optimizer, scheduler, epochs, selection"),
+        ("method.classifier=null", "keys are needed here"),
+        ("dataset.source=digits", "Set one with dataset.source.KEY=VALUE"),
+        ("hydra.launcher=joblob", "there is no hydra/launcher 'joblob'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_chosen_is_refused_by_name(override, reason):
+    with pytest.raises(ConfigError) as refused:
+        composed(["method=crt", "method.classifier.optimizer.momentum=0.5", override, "seed=1"])
+    lines = str(refused.value).splitlines()[1:]
+    assert len(lines) == 1
+    assert override in lines[0]
+    assert reason in lines[0]
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["+method.representation.loss=ldam", "~method.classifier.optimizer", "~method.classifier.optimizer._target_",
+     "method.classifier.scheduler=null"],
+)  # fmt: skip
+def test_a_node_without_a_config_is_refused(ltr_train, override):
+    done = ltr_train("method=crt", override, "stages=plan")
+    assert done.code == 2
+    assert override.strip("+~").partition("=")[0].removesuffix("._target_").rsplit(".", 1)[0] in done.err
+
+
+# -- in files ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_configs(tmp_path):
+    """Write config files of the user's own; returns the folder for ``--config-dir``."""
+
+    def write(**files: str):
+        for path, content in files.items():
+            file = tmp_path / "own" / f"{path.replace('__', '/')}.yaml"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(content)
+        return str(tmp_path / "own")
+
+    return write
+
+
+EXPERIMENT = """# @package _global_
+defaults:
+  - override /method: crt
+method:
+  classifier:
+    optimizer: adamw
+    augment: none
+    scheduler:
+      final: 0.1
+"""
+
+
+def test_an_experiment_chooses_as_the_command_line_does(own_configs):
+    folder = own_configs(experiment__mine=EXPERIMENT)
+    written = ["method=crt", "method.classifier.optimizer=adamw", "method.classifier.augment=none",
+               "method.classifier.scheduler.final=0.1"]  # fmt: skip
+    assert composed(["experiment=mine"], folder) == composed(written)
+    below = composed(["experiment=mine", "method.classifier.optimizer.beta1=0.5"], folder)
+    assert below.method.classifier.optimizer.beta1 == 0.5
+    # the command line has the last word
+    assert (
+        "beta1"
+        not in composed(["experiment=mine", "method.classifier.optimizer=sgd"], folder).method.classifier.optimizer
+    )
+
+
+def test_a_method_of_ones_own_chooses_in_its_body(own_configs):
+    folder = own_configs(
+        method__mine="defaults:\n  - crt\n  - _self_\nname: mine\nclassifier:\n  loss: class_balanced\n"
+    )
+    loss = composed(["method=mine"], folder).method.classifier.loss
+    assert loss == composed(["loss=class_balanced"]).loss
+    nested = composed(["method=ncm", "method.representation=mine"], folder).method.representation
+    assert nested.classifier.loss == loss
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("method: {classifier: {optimizer: adamq}}", "there is no optimizer 'adamq'; there are: adamw, sgd"),
+        ("method: {classifier: {optimizer: 3}}", "method.classifier.optimizer=3: keys are needed here"),
+        ("method: {classifier: adamw}", "method.classifier=adamw: keys are needed here"),
+        ("trainer: gpu", "trainer=gpu: keys are needed here"),
+    ],
+)
+def test_a_file_that_holds_a_value_for_a_config_is_refused(own_configs, ltr_train, body, reason):
+    folder = own_configs(experiment__mine=EXPERIMENT.partition("method:\n")[0] + body + "\n")
+    done = ltr_train(f"--config-dir={folder}", "experiment=mine", "stages=plan")
+    assert done.code == 2
+    assert reason in done.err
+
+
+def test_a_method_may_have_values_that_are_called_like_a_group(own_configs):
+    folder = own_configs(method__mine="_target_: mine.Method\nname: mine\nloss: ldam\noptimizer: fast\n")
+    assert composed(["method=mine", "method.loss=mse"], folder).method.loss == "mse"
+    assert composed(["method=mine"], folder).method.loss == "ldam"
