@@ -6,6 +6,12 @@ Rows are the pages whose `_table_` names the table; a pattern over table names, 
 the same split. First it is said what is left to train and how long that takes; then runs that are not finished are
 carried out, all rows of one seed before the next seed. The same command goes on where it was stopped. A row that fails
 is named at the end, and the exit code is then 1.
+
+    python scripts/reproduce.py --queue --seeds 3 --state FOLDER --results results
+
+--queue takes the rows of `training_queue.ROWS` (or the given ones) in their order, 200 epochs each and each with its
+own validation rule, and trains them beside other work, in processes of one thread at a low priority. What is finished
+is written at once to --results; --state keeps a copy of everything that a lost working folder would cost.
 """
 
 from __future__ import annotations
@@ -26,6 +32,7 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
+import training_queue
 from ltr.cli import guarded, report
 from ltr.configuration.check import checked
 from ltr.configuration.overrides import composed, unread
@@ -40,7 +47,7 @@ from ltr.report.collect import read_run
 from ltr.report.figures import draw
 from ltr.report.published import markdown, write_between_markers
 from ltr.report.published_lines import Entry
-from ltr.runs.cost import PlannedRun, cost_lines
+from ltr.runs.cost import PlannedRun, cost_lines, hours_left, rates
 from ltr.runs.finished import standing
 from ltr.runs.interrupt import StopRequest, stop_request
 from ltr.runs.plan import NeedsValidation
@@ -79,26 +86,42 @@ class Job:
 
 def parsed(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="+", help="tables, patterns over their names, pages; key=value for all rows")
+    parser.add_argument("what", nargs="*", help="tables, patterns over their names, pages; key=value for all rows")
     parser.add_argument("--epochs", type=int, help="trainer.max_epochs of all rows; the pages' own if not given")
     parser.add_argument("--seeds", type=int, default=1, metavar="K", help="seeds 0 to K-1 (default 1)")
     trials = "published trials 0 to K-1 of open-set data sets, averaged as seeds are; the pages' own if not given"
     parser.add_argument("--trials", type=int, metavar="K", help=trials)
-    kinds = "dataset.val of all rows; with none, rows that choose on validation images are left out"
-    parser.add_argument("--val", choices=VALIDATION, default="test_fraction", help=kinds)
+    kinds = "dataset.val of all rows; with none, rows that choose on validation images are left out (default "
+    kinds += "test_fraction; with --queue each row's own)"
+    parser.add_argument(
+        "--val", choices=VALIDATION, help=f"{kinds} (default test_fraction; with --queue each row's own)"
+    )
     parser.add_argument("--only", metavar="PATTERN", help="run only the rows whose page fits, e.g. '*_crt'")
     parser.add_argument("--parallel", type=int, default=1, metavar="K", help="runs at once, each a process (default 1)")
     parser.add_argument("--outputs", metavar="DIR", help="runs and stages; paths.outputs if not given")
     parser.add_argument("--data", metavar="DIR", help="the data sets' files; paths.data if not given")
     parser.add_argument("--config-dir", metavar="DIR", help="a folder of pages of your own, as for ltr-train")
     parser.add_argument("--plan", action="store_true", help="say what it will cost, and stop")
+    parser.add_argument("--queue", action="store_true", help="rows in order, beside other work; see above")
+    parser.add_argument("--state", type=Path, metavar="DIR", help="of --queue: a copy of its stages and runs")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="of --queue: results without weights and images")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between its markers in this file")
     arguments = parser.parse_intermixed_args(argv)
     for name in ("epochs", "seeds", "trials", "parallel"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             parser.error(f"--{name}: at least 1 is needed")
     arguments.overrides = [text for text in arguments.what if "=" in text]
-    arguments.tables = [text for text in arguments.what if "=" not in text] or parser.error("a table is needed")
+    arguments.tables = [text for text in arguments.what if "=" not in text]
+    if arguments.queue:
+        arguments.tables = arguments.tables or list(training_queue.ROWS)
+        arguments.epochs = arguments.epochs or training_queue.EPOCHS
+    else:
+        arguments.val = arguments.val or "test_fraction"
+        for name in ("state", "results"):
+            if getattr(arguments, name) is not None:
+                parser.error(f"--{name} belongs to --queue")
+    if not arguments.tables:
+        parser.error("a table is needed")
     return arguments
 
 
@@ -111,30 +134,45 @@ def main(argv: Sequence[str]) -> int:
 
 def reproduce(arguments: argparse.Namespace, console: Console, request: StopRequest) -> int:
     """All of it; returns the exit code."""
-    rows = chosen_rows(arguments.tables, arguments.config_dir)
+    rows = rows_of(arguments)
     wanted = narrowed(rows, arguments.only) if arguments.only else rows
     failed: dict[str, str] = {}
     jobs = jobs_of(rows, arguments, failed)
     selected = [job for job in jobs if job.row in wanted]
+    if arguments.state is not None and selected:
+        restored = training_queue.restore(arguments.state, *folders_of(selected))
+        console.print(rich_text(f"{restored} stages and runs are back from {arguments.state}"))
     sources: dict[str, Source] = {}
     look_at_finished(jobs, sources, failed, console)
     finished = sum(job.is_finished for job in selected)
     left_out = plan(selected, sources, failed)
     to_do = [job for job in selected if job.planned is not None]
-    about = f"{len(selected)} runs, {finished} finished before, {len(to_do)} to do"
-    console.print(rich_text(f"{' '.join(arguments.tables)}: {about}"))
-    for line in cost_lines([job.planned for job in to_do if job.planned], request) if to_do else []:
+    named = "queue" if arguments.queue else " ".join(arguments.tables)
+    console.print(rich_text(f"{named}: {len(selected)} runs, {finished} finished before, {len(to_do)} to do"))
+    planned = [job.planned for job in to_do if job.planned]
+    speed = rates(planned, request)
+    for line in cost_lines(planned, request, speed) if to_do else []:
         console.print(rich_text(line))
     for page, why in left_out.items():
         console.print(rich_text(f"left out: {page} (--val test_fraction takes it in): {why}"))
     if not arguments.plan:
-        carry_out = run_beside if arguments.parallel > 1 else run_here
-        failed |= carry_out(to_do, arguments, console)
+        if arguments.queue and selected:
+            failed |= run_queue(selected, arguments, console, speed)
+        else:
+            failed |= (run_beside if arguments.parallel > 1 else run_here)(to_do, arguments, console)
         console.print("")
         console.print(rich_text(table(arguments, rows, jobs, list(left_out))))
     for why in dict.fromkeys(failed.values()):
         print_line(f"failed: {'; '.join(label for label in failed if failed[label] == why)}: {why}", sys.stderr)
     return 1 if failed else 0
+
+
+def rows_of(arguments: argparse.Namespace) -> list[TableRow]:
+    """The rows of a table in its own order, those of a queue in the order in which they are named."""
+    if not arguments.queue:
+        return chosen_rows(arguments.tables, arguments.config_dir)
+    rows = {row.page: row for name in arguments.tables for row in chosen_rows([name], arguments.config_dir)}
+    return list(rows.values())
 
 
 def common(arguments: argparse.Namespace) -> list[str]:
@@ -249,15 +287,49 @@ def run_here(jobs: Sequence[Job], arguments: argparse.Namespace, console: Consol
 
 def run_beside(jobs: Sequence[Job], arguments: argparse.Namespace, console: Console) -> dict[str, str]:
     """Several runs at once, each in a process of its own; returns those that failed, and why."""
-    tasks, environment = [], dict(os.environ)
+    environment = dict(os.environ)
+    if any(job.planned is not None and job.planned.plan.device.type == "cpu" for job in jobs):
+        environment["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // arguments.parallel))
+    return run_tasks(tasks_of(jobs, arguments), arguments.parallel, environment, printer(console))
+
+
+def tasks_of(jobs: Sequence[Job], arguments: argparse.Namespace) -> list[Task]:
+    tasks = []
     for job in jobs:
         assert job.planned is not None
         log = Path(job.config["paths"]["outputs"]) / "reproduce" / f"{job.row.page}-{job.directory.name}.log"
         stages = frozenset(stage.key for stage in job.planned.open)
         tasks.append(Task(job.label, train_command(job.overrides, arguments.config_dir), log, stages))
-        if job.planned.plan.device.type == "cpu":
-            environment["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // arguments.parallel))
-    return run_tasks(tasks, arguments.parallel, environment, printer(console))
+    return tasks
+
+
+def run_queue(
+    jobs: Sequence[Job], arguments: argparse.Namespace, console: Console, speed: Mapping[str, float]
+) -> dict[str, str]:
+    """One-thread processes beside other work; returns the runs that failed, and why.
+
+    Args:
+        jobs: all of the queue: the results of finished ones are kept as well.
+        speed: images per second of every kind of stage.
+    """
+    to_do = [job for job in jobs if job.planned is not None]
+    planned = [job.planned for job in to_do if job.planned is not None]
+    folders = training_queue.QueueFolders(
+        *folders_of(jobs),
+        state=arguments.state,
+        results=arguments.results,
+        keys=frozenset(key for run in planned for key, _ in run.plan.keys.values()),
+        runs=tuple(job.directory for job in jobs),
+    )
+    return training_queue.run_queue(
+        tasks_of(to_do, arguments), arguments.parallel, folders, lambda: hours_left(planned, speed), printer(console)
+    )
+
+
+def folders_of(jobs: Sequence[Job]) -> tuple[Path, Path]:
+    """The folders of stages and of runs, which all jobs share."""
+    paths = jobs[0].config["paths"]
+    return Path(paths["stages"]), Path(paths["outputs"])
 
 
 def table(arguments: argparse.Namespace, rows: Sequence[TableRow], jobs: Sequence[Job], left_out: Sequence[str]) -> str:
@@ -279,10 +351,10 @@ def table(arguments: argparse.Namespace, rows: Sequence[TableRow], jobs: Sequenc
 
 def command(arguments: argparse.Namespace) -> str:
     """What makes the whole table; where things lie is no part of it."""
-    words = ["python", "scripts/reproduce.py", *arguments.tables]
+    words = ["python", "scripts/reproduce.py", *(["--queue"] if arguments.queue else []), *arguments.tables]
     words += ["--epochs", str(arguments.epochs)] if arguments.epochs else []
     words += ["--seeds", str(arguments.seeds), *(["--trials", str(arguments.trials)] if arguments.trials else [])]
-    words += [] if arguments.val == "test_fraction" else ["--val", arguments.val]
+    words += ["--val", arguments.val] if arguments.val not in (None, "test_fraction") else []
     return shlex.join([*words, *(text for text in arguments.overrides if not text.startswith(NO_MATTER))])
 
 

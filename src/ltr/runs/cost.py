@@ -163,8 +163,23 @@ def rates(runs: Iterable[PlannedRun], request: StopRequest) -> dict[str, float]:
     return found
 
 
-def cost_lines(runs: Sequence[PlannedRun], request: StopRequest) -> list[str]:
-    """What these runs will cost, in sentences: stages (each counted once, by its key), images, a rate, hours."""
+def hours_left(runs: Sequence[PlannedRun], speed: Mapping[str, float]) -> float:
+    """Hours that the stages which are still to train take, one run at a time; a stage of an unknown rate is left out.
+
+    Args:
+        speed: images per second of every kind of stage, see `rates`.
+    """
+    stages = {stage.key: stage for run in runs for stage in open_stages(run.config, run.plan)}
+    timed = [stage for stage in stages.values() if stage.kind in speed]
+    return sum(stage.epochs * stage.images / speed[stage.kind] for stage in timed) / 3600
+
+
+def cost_lines(runs: Sequence[PlannedRun], request: StopRequest, speed: Mapping[str, float] | None = None) -> list[str]:
+    """What these runs will cost, in sentences: stages (each counted once, by its key), images, a rate, hours.
+
+    Args:
+        speed: images per second of every kind of stage, where `rates` has measured them already.
+    """
     stages = list({stage.key: stage for run in runs for stage in run.open}.values())
     train = [stage for stage in stages if not stage.is_computed]
     needed = {key for run in runs for key, _ in run.plan.keys.values()}
@@ -173,7 +188,7 @@ def cost_lines(runs: Sequence[PlannedRun], request: StopRequest) -> list[str]:
         f"{len(train)} to train, {len(stages) - len(train)} to compute"
     ]
     if train:
-        speed = rates(runs, request)
+        speed = rates(runs, request) if speed is None else speed
         images = sum(stage.epochs * stage.images for stage in train)
         timed = [stage for stage in train if stage.kind in speed]
         minutes = sum(stage.epochs * stage.images / speed[stage.kind] for stage in timed) / 60

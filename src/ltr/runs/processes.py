@@ -36,12 +36,22 @@ def train_command(overrides: Sequence[str], config_dir: str | None = None) -> tu
 
 
 def run_tasks(
-    tasks: Sequence[Task], at_once: int, environment: Mapping[str, str], say: Callable[[str], None]
+    tasks: Sequence[Task],
+    at_once: int,
+    environment: Mapping[str, str],
+    say: Callable[[str], None],
+    *,
+    finished: Callable[[Task], None] = lambda task: None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> dict[str, str]:
     """Carry out tasks in their order, so many at a time; one whose needs are taken lets those behind it go first.
 
     When this is interrupted, the running tasks are told to stop (SIGTERM) and waited for: a run keeps its training
     state then. A Ctrl-C in the terminal does not reach them by itself.
+
+    Args:
+        finished: called with each task that ended, whether it failed or not.
+        meanwhile: called again and again while tasks are running.
 
     Returns:
         Why a task failed, by its label; empty where none did.
@@ -58,11 +68,13 @@ def run_tasks(
                     running[_started(task, environment)] = task
                     say(f"started: {task.label} ({task.log})")
             time.sleep(_POLL)
+            meanwhile()
             for process in [process for process in running if process.poll() is not None]:
                 task = running.pop(process)
                 say(f"{'failed' if process.returncode else 'finished'}: {task.label}")
                 if process.returncode:
                     failed[task.label] = f"exit code {process.returncode}: {_error(task.log)} (see {task.log})"
+                finished(task)
     finally:
         for process in running:
             process.terminate()

@@ -1,0 +1,174 @@
+"""What `scripts/reproduce.py --queue` adds to a table: its rows, a copy of its state, and a folder of results.
+
+A queue runs for days beside other work. Its processes may be killed and its working folder may be lost; both cost the
+epochs since the last copy and nothing else.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ltr.runs.processes import Task, run_tasks
+
+EPOCHS = 200
+NICENESS = 10
+COPY_EVERY = 300.0  # seconds between two copies of the state
+
+_DECOUPLED = ("crt", "lws", "tau_norm", "ncm", "posthoc_la")
+
+_LATER = ("mixup_balanced_softmax", "cb_focal", "m2m", "ldam_drw_sla_sd")
+
+# rows of one representation stand together: it is trained once
+ROWS = (
+    *(f"cifar100_lt_{row}" for row in ("erm", *_DECOUPLED, "balanced_softmax", "ldam_drw", "ce_drw")),
+    *(f"cifar10_lt_{row}" for row in ("erm", *_DECOUPLED, "ldam_drw", "ce_drw", "balanced_softmax")),
+    *(
+        f"{data}_lt_{row}"
+        for row in ("mixup_balanced_softmax", "cb_focal", "m2m", "ldam_drw_sla_sd")
+        for data in ("cifar100", "cifar10")
+    ),
+)
+
+RESULT_FILES = ("result.json", "provenance.json")
+
+
+@dataclass
+class QueueFolders:
+    """Where a queue keeps what it makes.
+
+    Attributes:
+        stages: the stage store.
+        outputs: the folder of run directories.
+        state: a copy of both; None: there is none.
+        results: results without weights and images; None: they are not copied.
+        keys: the stages of the queue; others in the store are left alone.
+        runs: the run directories of the queue, finished or not.
+    """
+
+    stages: Path
+    outputs: Path
+    state: Path | None
+    results: Path | None
+    keys: frozenset[str]
+    runs: tuple[Path, ...]
+    clock: Callable[[], float] = time.monotonic
+    _saved: float = field(default=float("-inf"), init=False)
+
+    def save(self) -> None:
+        """Copy what has changed."""
+        if self.state is not None:
+            pairs = [(self.stages / key, self.state / "stages" / key) for key in sorted(self.keys)]
+            pairs += [(run, self.state / "runs" / run.relative_to(self.outputs)) for run in self.runs]
+            for original, copy in pairs:
+                if original.is_dir():
+                    mirror(original, copy)
+        if self.results is not None:
+            keep_results(self.runs, self.outputs, self.results)
+        self._saved = self.clock()
+
+    def save_if_due(self) -> None:
+        """Copy what has changed, if the last copy is older than five minutes."""
+        if self.clock() - self._saved >= COPY_EVERY:
+            self.save()
+
+
+def restore(state: Path, stages: Path, outputs: Path) -> int:
+    """Bring back what a copy of the state has and the working folders lack; returns how many stages and runs."""
+    pairs = [(copy, stages / copy.name) for copy in sorted((state / "stages").glob("*"))]
+    pairs += [(copy, outputs / copy.relative_to(state / "runs")) for copy in sorted((state / "runs").glob("*/*/*"))]
+    lost = [(copy, original) for copy, original in pairs if copy.is_dir() and not original.exists()]
+    for copy, original in lost:
+        mirror(copy, original)
+    return len(lost)
+
+
+def run_queue(
+    tasks: Sequence[Task],
+    at_once: int,
+    folders: QueueFolders,
+    left: Callable[[], float],
+    say: Callable[[str], None],
+) -> dict[str, str]:
+    """Carry out a queue's tasks in processes of one thread, behind all other work; returns those that failed, and why.
+
+    Args:
+        left: hours of one process that are left.
+    """
+
+    def finished(task: Task) -> None:
+        folders.save()
+        say(f"after {task.label}: {left():.1f} hours of one process are left")
+
+    folders.save()  # before the first run ends, and what earlier commands have finished
+    os.nice(max(0, NICENESS - os.nice(0)))  # the processes inherit it
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    try:
+        return run_tasks(tasks, at_once, environment, say, finished=finished, meanwhile=folders.save_if_due)
+    finally:
+        folders.save()  # the states of processes that were told to stop
+
+
+def mirror(original: Path, copy: Path) -> None:
+    """Make ``copy`` hold the files of ``original``.
+
+    Each file is written beside its place and renamed, and keeps its time. A file that vanishes meanwhile, as a
+    temporary one does, is passed over. Files that only the copy has are removed at the end: a copy that was cut off
+    holds too much rather than too little.
+    """
+    wanted = set()
+    for folder, _, names in os.walk(original):
+        inside = Path(folder).relative_to(original)
+        (copy / inside).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            source, target = Path(folder) / name, copy / inside / name
+            wanted.add(target)
+            try:
+                if not target.is_file() or not filecmp.cmp(source, target, shallow=True):
+                    beside = target.with_name(f".{name}.copy")
+                    shutil.copy2(source, beside)
+                    os.replace(beside, target)
+            except FileNotFoundError:
+                continue
+    for folder, _, names in os.walk(copy):
+        for target in (Path(folder) / name for name in names):
+            if target not in wanted:
+                target.unlink(missing_ok=True)
+
+
+def keep_results(runs: Iterable[Path], outputs: Path, results: Path) -> int:
+    """Copy the results of finished runs, without weights and images; returns how many are new or changed.
+
+    Args:
+        runs: run directories below ``outputs``.
+        results: they go to the same place below this folder. Of paths in a result only the file's name is kept.
+    """
+    changed = 0
+    for run in runs:
+        if not (run / RESULT_FILES[0]).is_file():
+            continue
+        target = results / run.relative_to(outputs)
+        target.mkdir(parents=True, exist_ok=True)
+        texts = {name: _without_paths((run / name).read_text("utf-8")) for name in RESULT_FILES}
+        old = {name: (target / name).read_text("utf-8") for name in RESULT_FILES if (target / name).is_file()}
+        if texts != old:
+            changed += 1
+            for name, text in texts.items():
+                beside = target / f".{name}.new"
+                beside.write_text(text, "utf-8")
+                os.replace(beside, target / name)
+    return changed
+
+
+def _without_paths(text: str) -> str:
+    content = json.loads(text)
+    for key, value in content.get("config", {}).items():
+        if isinstance(value, str) and os.path.isabs(value):
+            content["config"][key] = Path(value).name
+    return json.dumps(content, indent=1, sort_keys=False) + "\n"

@@ -1,0 +1,141 @@
+"""The queue of reproduce.py: order, a copy of its state that brings a lost folder back, results without paths."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+import reproduce as script
+import training_queue
+from ltr.configuration.tables import table_rows
+from training_queue import QueueFolders, keep_results, mirror, restore
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_shipped_rows_are_configs():
+    assert set(training_queue.ROWS) <= {row.page for row in table_rows()}
+    assert len(set(training_queue.ROWS)) == len(training_queue.ROWS)
+
+
+def test_rows_keep_the_order_of_the_queue():
+    arguments = script.parsed(["--queue", "cifar10_lt_ldam_drw", "cifar10_lt_erm", "--seeds", "2"])
+    assert [row.page for row in script.rows_of(arguments)] == ["cifar10_lt_ldam_drw", "cifar10_lt_erm"]
+    assert (arguments.epochs, arguments.val) == (200, None)
+
+
+@pytest.mark.parametrize("option", ["--state", "--results"])
+def test_folders_of_the_queue_are_refused_without_it(option, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        script.parsed(["small", option, "folder"])
+    assert stopped.value.code == 2
+    assert f"{option} belongs to --queue" in capsys.readouterr().err
+
+
+def test_a_mirror_follows_changes_and_removals(tmp_path):
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    write(original / "state" / "last.ckpt", "one")
+    write(original / "old.txt", "old")
+    mirror(original, copy)
+    assert files(copy) == files(original)
+    (original / "old.txt").unlink()
+    changed = write(original / "state" / "last.ckpt", "two")
+    os.utime(changed, (1e9, 1e9))
+    mirror(original, copy)
+    assert files(copy) == {"state/last.ckpt": "two"}
+
+
+def test_a_lost_working_folder_comes_back(tmp_path):
+    stages, outputs, state = tmp_path / "stages", tmp_path / "runs", tmp_path / "copy"
+    write(stages / "aa" / "state" / "last.ckpt", "epoch 7")
+    write(stages / "other" / "weights.ckpt", "not of this queue")
+    run = write(outputs / "digits" / "erm" / "erm-s0" / "config.yaml", "seed: 0").parent
+    before = files(run), files(stages / "aa")
+    QueueFolders(stages, outputs, state, None, frozenset({"aa", "not begun"}), (run,)).save()
+    shutil.rmtree(stages)
+    shutil.rmtree(outputs)
+    assert restore(state, stages, outputs) == 2
+    assert (files(run), files(stages / "aa")) == before
+    assert [path.name for path in stages.iterdir()] == ["aa"]
+    write(run / "config.yaml", "seed: 1")
+    assert restore(state, stages, outputs) == 0, "what is there is newer than its copy"
+    assert (run / "config.yaml").read_text() == "seed: 1"
+
+
+def test_copies_are_made_when_they_are_due(tmp_path):
+    now = [0.0]
+    write(tmp_path / "stages" / "aa" / "metrics.csv", "1")
+    folders = QueueFolders(
+        tmp_path / "stages", tmp_path, tmp_path / "copy", None, frozenset({"aa"}), (), clock=lambda: now[0]
+    )
+    copied = tmp_path / "copy" / "stages" / "aa" / "metrics.csv"
+    folders.save_if_due()
+    assert copied.read_text() == "1"
+    write(tmp_path / "stages" / "aa" / "metrics.csv", "1, 2")
+    now[0] = training_queue.COPY_EVERY - 1
+    folders.save_if_due()
+    assert copied.read_text() == "1"
+    now[0] += 1
+    folders.save_if_due()
+    assert copied.read_text() == "1, 2"
+
+
+def test_results_are_kept_without_paths(tmp_path):
+    run = tmp_path / "runs" / "digits" / "erm" / "erm-s0"
+    write(run / "provenance.json", '{"device": "a CPU"}')
+    config = {"backbone.weights": "/home/someone/w.pth", "seed": 0}
+    write(run / "result.json", json.dumps({"config": config, "rows": [1]}))
+    unfinished = write(tmp_path / "runs" / "digits" / "erm" / "erm-s1" / "config.yaml", "").parent
+    results = tmp_path / "results"
+    assert keep_results([run, unfinished], tmp_path / "runs", results) == 1
+    kept = json.loads((results / "digits" / "erm" / "erm-s0" / "result.json").read_text())
+    assert kept == {"config": {"backbone.weights": "w.pth", "seed": 0}, "rows": [1]}
+    assert sorted(path.name for path in results.rglob("*.json")) == ["provenance.json", "result.json"]
+    assert keep_results([run], tmp_path / "runs", results) == 0, "nothing has changed"
+
+
+def test_a_queue_trains_writes_results_and_goes_on_from_its_copy(tmp_path, monkeypatch, capsys):
+    pages = tmp_path / "configs"
+    text = "# @package _global_\ndefaults:\n  - override /dataset: digits_lt\n  - override /method: {}\n  - _self_\n"
+    write(pages / "experiment" / "row_crt.yaml", text.format("crt") + "method: {classifier: {epochs: 1}}\n")
+    write(pages / "experiment" / "row_erm.yaml", text.format("erm"))
+    started: list[str] = []
+
+    def in_this_process(tasks, at_once, environment, say, *, finished, meanwhile):
+        from ltr.cli import train_main
+
+        for task in tasks:
+            started.append(task.label)
+            assert train_main(list(task.command[3:])) == 0
+            meanwhile()
+            finished(task)
+        return {}
+
+    monkeypatch.setattr(training_queue, "run_tasks", in_this_process)
+    monkeypatch.setattr(training_queue.os, "nice", lambda increment: 0)
+    monkeypatch.chdir(tmp_path)
+    command = ["--queue", "row_erm", "row_crt", "--epochs", "1", "--config-dir", str(pages), "--state", "copy"]
+    command += ["--results", "kept", "--outputs", "out", "figures=none", "callbacks.progress=none"]
+    command += ["trainer.limit_train_batches=2", "scheduler.warmup_epochs=0"]
+    assert script.main(command) == 0
+    assert started == ["row_erm, seed 0", "row_crt, seed 0"]
+    out = capsys.readouterr().out
+    assert "after row_crt, seed 0: 0.0 hours of one process are left" in out
+    assert len(list((tmp_path / "kept").rglob("result.json"))) == 2
+    shutil.rmtree(tmp_path / "out")
+    started.clear()
+    assert script.main(command) == 0
+    assert started == [], "everything is back from the copy"
+    assert "2 finished before, 0 to do" in capsys.readouterr().out
