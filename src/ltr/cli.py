@@ -203,6 +203,7 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
     import hydra
 
     from ltr.configuration.hydra_nodes import guarded_hydra
+    from ltr.configuration.launchers import refused_by_queue
     from ltr.configuration.nested import nested_choices
     from ltr.configuration.pages import conf_directory
     from ltr.configuration.swept_pages import waiting
@@ -224,6 +225,9 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
     except Exception as error:
         if failed_jobs():  # a sweeper that gives up because of them
             return 1
+        refused = refused_by_queue(error)
+        if refused is not None:
+            raise refused from error
         with allowing(line.allowed):
             mistakes = _explained(line, error)
         if mistakes is None:

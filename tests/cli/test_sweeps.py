@@ -325,3 +325,12 @@ def test_a_sweep_over_a_nested_choice_gives_each_job_its_config(ltr_train):
     assert done.code == 0, done.err
     plans = [line.split()[1] for line in done.out.splitlines() if line.startswith("classifier")]
     assert len(set(plans)) == 2
+
+
+def test_a_sweep_for_slurm_off_slurm_is_refused_before_any_job(ltr_train, monkeypatch, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    run = ltr_train("-m", "hydra/launcher=submitit_slurm", "seed=0,1")
+    assert run.code == 2
+    assert "srun and sbatch not found" in run.err
+    assert not (tmp_path / "outputs").exists()

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ltr.configuration.launchers import check_launcher
 from ltr.configuration.pages import mappings
 from ltr.errors import ConfigError
 
@@ -53,6 +54,7 @@ def guarded_hydra(allowed: tuple[str, ...] = ()) -> Iterator[None]:
         ConfigError: all that is wrong with it.
     """
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.types import RunMode
     from omegaconf import OmegaConf
 
     load = ConfigLoaderImpl.load_configuration
@@ -64,6 +66,8 @@ def guarded_hydra(allowed: tuple[str, ...] = ()) -> Iterator[None]:
         mistakes = (
             check_hydra({str(key): value for key, value in node.items()}, allowed) if isinstance(node, dict) else []
         )
+        if RunMode.MULTIRUN in (*arguments, *named.values()) and isinstance(node, dict):
+            mistakes += check_launcher(node.get("launcher"))
         if mistakes:
             raise ConfigError("\n".join(["the configuration is not allowed:", *(f"  {line}" for line in mistakes)]))
         return config

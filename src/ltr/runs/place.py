@@ -38,11 +38,11 @@ def place_in(environment: Mapping[str, str]) -> Place | None:
     """The place that the environment assigns to this process; None where it was started by itself.
 
     Raises:
-        ConfigError: the environment says only half of it.
+        ConfigError: the environment says only half of it, or what cannot be.
     """
     if "RANK" in environment and "WORLD_SIZE" in environment:
         rendezvous = environment.get(RENDEZVOUS, "env://")
-        return Place(
+        return _possible(
             rank=_number(environment, "RANK"),
             world_size=_number(environment, "WORLD_SIZE"),
             local_rank=_number(environment, "LOCAL_RANK", "RANK"),
@@ -50,12 +50,13 @@ def place_in(environment: Mapping[str, str]) -> Place | None:
             rendezvous=rendezvous,
         )
     # srun says so of a step that it starts; in a batch script without srun there is one process, whatever was booked
-    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environment:
+    if "SLURM_PROCID" in environment and _number(environment, "SLURM_STEP_NUM_TASKS", default=1) > 1:
         world = _number(environment, "SLURM_STEP_NUM_TASKS")
-        nodes = int(environment.get("SLURM_STEP_NUM_NODES", "1"))
+        nodes = max(1, _number(environment, "SLURM_STEP_NUM_NODES", default=1))
         host = first_host(environment.get("SLURM_STEP_NODELIST", "localhost"))
-        port = 20_000 + int(environment.get("SLURM_JOB_ID", "0")) % 20_000  # the same in all processes of a job
-        return Place(
+        # the same in all processes of a job
+        port = 20_000 + _number(environment, "SLURM_JOB_ID", default=0) % 20_000
+        return _possible(
             rank=_number(environment, "SLURM_PROCID"),
             world_size=world,
             local_rank=_number(environment, "SLURM_LOCALID"),
@@ -65,13 +66,45 @@ def place_in(environment: Mapping[str, str]) -> Place | None:
     return None
 
 
-def _number(environment: Mapping[str, str], *names: str) -> int:
+def _possible(**numbers: Any) -> Place:
+    """A place whose numbers can be: a rank outside of the world would wait for processes that never come."""
+    place = Place(**numbers)
+    for what, rank, size in (
+        ("process", place.rank, place.world_size),
+        ("process of this machine", place.local_rank, place.local_world_size),
+    ):
+        if not 0 <= rank < size:
+            raise ConfigError(
+                f"the environment says that this is {what} {rank} of {size}; ranks are 0 to the number of processes "
+                "less one. Start the processes with torchrun or srun, or unset RANK and WORLD_SIZE for a run of one "
+                "process"
+            )
+    return place
+
+
+def _check_meeting(place: Place, environment: Mapping[str, str]) -> None:
+    """Refuse processes that are told to meet by the environment, which does not say where."""
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]
+    if place.world_size > 1 and place.rendezvous == "env://" and missing:
+        raise ConfigError(
+            f"RANK={place.rank} and WORLD_SIZE={place.world_size} are set and {' and '.join(missing)} not: the "
+            "processes do not know where to meet. Start them with torchrun or srun, let ltr-train start them "
+            "(trainer.devices=N), or unset RANK and WORLD_SIZE for a run of one process"
+        )
+
+
+def _number(environment: Mapping[str, str], *names: str, default: int | None = None) -> int:
     for name in names:
         if name in environment:
             try:
                 return int(environment[name])
             except ValueError as error:
-                raise ConfigError(f"the environment's {name}={environment[name]} is no number") from error
+                raise ConfigError(
+                    f"the environment's {name}={environment[name]} is no number. Start the processes with torchrun or "
+                    f"srun, or unset {name}"
+                ) from error
+    if default is not None:
+        return default
     raise ConfigError(f"the environment does not say {names[0]}: start the processes with torchrun or srun")
 
 
@@ -96,9 +129,16 @@ def with_processes(config: Mapping[str, Any], environment: Mapping[str, str] = o
     there = place.world_size if place is not None else asked
     if strategy not in SEVERAL:
         if there > 1:
-            why = f"trainer.devices={asked}" if place is None else f"started as one of {there} processes"
-            raise ConfigError(f"{why}: strategy=single is one process. Add strategy=ddp")
+            if place is None:
+                raise ConfigError(f"trainer.devices={asked}: strategy=single is one process. Add strategy=ddp")
+            raise ConfigError(
+                f"started as one of {there} processes (by torchrun, srun, or RANK and WORLD_SIZE in the environment): "
+                "strategy=single is one process, and each of them would train the same. Add strategy=ddp, or start "
+                "ltr-train by itself"
+            )
         return dict(config)
+    if place is not None:
+        _check_meeting(place, environment)
     if asked not in (1, there):
         raise ConfigError(
             f"trainer.devices={asked}: this was started as one of {there} processes. Leave trainer.devices out, or "

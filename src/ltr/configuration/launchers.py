@@ -1,0 +1,40 @@
+"""What a sweep's launcher needs of the machine, asked before Hydra builds it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from ltr.errors import ConfigError
+
+_SLURM = "hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
+_COMMANDS = ("srun", "sbatch")
+_LOCAL = "hydra/launcher=submitit_local does the same with processes of this machine, and without it jobs run in turn"
+
+
+def check_launcher(launcher: Any) -> list[str]:
+    """One sentence for a launcher that this machine cannot carry out.
+
+    Args:
+        launcher: what is below ``hydra.launcher``.
+    """
+    target = str(launcher.get("_target_", "")) if isinstance(launcher, Mapping) else ""
+    missing = [name for name in _COMMANDS if shutil.which(name) is None]
+    if not target.endswith(_SLURM) or not missing:
+        return []
+    return [
+        f"hydra/launcher=submitit_slurm: {' and '.join(missing)} not found: this machine submits no jobs to SLURM. "
+        f"Start the sweep on a login node; {_LOCAL}"
+    ]
+
+
+def refused_by_queue(error: BaseException) -> ConfigError | None:
+    """What to say of jobs that a launcher could not submit or lost, where the error is one of submitit's; else None."""
+    if not type(error).__module__.startswith("submitit"):
+        return None
+    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return ConfigError(
+        f"the launcher could not carry out the jobs: {reason[:300]}. hydra.launcher.* says what is asked of the queue "
+        f"(partition, timeout_min, gpus_per_node, ...); {_LOCAL}"
+    )
