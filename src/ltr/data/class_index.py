@@ -34,9 +34,14 @@ class ClassIndex:
         """Build the index from the labels [N] of the train array; warns of classes without images.
 
         Raises:
-            DataError: there is no image, or a label is outside [0, num_classes).
+            DataError: there is no image, labels are no integers, or one is outside [0, num_classes).
         """
         labels = np.asarray(labels)
+        if labels.size and (labels.dtype.kind not in "iu" or labels.ndim != 1):
+            raise DataError(
+                f"training labels of type {labels.dtype} and shape {list(labels.shape)}; allowed are class numbers of "
+                "an integer type, one for each image. Convert them, as in labels.astype(int)"
+            )
         if labels.size == 0:
             raise DataError("there is no training image to draw from: the split's train array is empty")
         if labels.min() < 0 or labels.max() >= num_classes:

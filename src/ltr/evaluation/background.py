@@ -23,7 +23,7 @@ from ltr.evaluation.groups import GROUPS, group_of_class, shot_groups
 from ltr.evaluation.ranking import RankedPositives, as_numpy, ranked_columns
 from ltr.evaluation.rows import JudgedRows, refuse_bad_scores
 from ltr.evaluation.scorers import log_odds
-from ltr.evaluation.scores import LINKS, Scores
+from ltr.evaluation.scores import LINKS, Scores, class_labels
 
 SCORERS = ("probability", "logit")
 
@@ -129,9 +129,10 @@ class Background:
 
         Args:
             scores: logits [B, N + 1], the background's first; the rest is ignored.
-            labels: int64 [B], in [0, N].
+            labels: integers [B], in [0, N].
             indices: int64 [B], the images' places in the source; without them images are numbered as they come.
         """
+        labels = class_labels(labels)
         logits = self._rows.logits_of(scores, labels)
         score = (log_odds(logits, self.link) if self.scorer == "probability" else logits)[:, 1:]
         self._rows.add_batch(score, logits, labels, indices)

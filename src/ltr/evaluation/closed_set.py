@@ -18,7 +18,7 @@ from ltr.evaluation.averages import calibration_error, geometric_mean, mean, rat
 from ltr.evaluation.gather import gather_rows, several_processes
 from ltr.evaluation.groups import GROUPS, group_of_class, shot_groups
 from ltr.evaluation.rows import refuse_bad_scores
-from ltr.evaluation.scores import LINKS, Scores, log_normaliser, probabilities, top_classes
+from ltr.evaluation.scores import LINKS, Scores, class_labels, log_normaliser, needed, probabilities, top_classes
 
 # confidences are summed as integers of this resolution: exact in any order, room for 2**31 images
 _FIXED_POINT = 2**32
@@ -135,12 +135,12 @@ class ClosedSet:
 
         Args:
             scores: logits [B, C] are read in float32, the rest is ignored.
-            labels: int64 [B], in [0, C).
+            labels: integers [B], in [0, C).
             indices: int64 [B], the images' places in the source; without them images are numbered as they come.
         """
         if self._reduced:
             raise RuntimeError("The counters are already joined over processes: call reset() before another update().")
-        logits = scores.logits.float()
+        logits, labels = needed(scores.logits, "logits").float(), class_labels(labels)
         if logits.shape != (len(labels), self.num_classes):
             raise ValueError(
                 f"Scores of shape {tuple(logits.shape)} for {len(labels)} labels, {self.num_classes} classes."

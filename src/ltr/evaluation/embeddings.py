@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ltr.evaluation.gather import gather_rows, several_processes
-from ltr.evaluation.scores import Scores
+from ltr.evaluation.scores import Scores, class_labels, needed
 
 
 class Embeddings:
@@ -28,18 +28,20 @@ class Embeddings:
 
         Args:
             scores: with features [B, D].
-            labels: int64 [B].
+            labels: integers [B].
             indices: int64 [B], the images' places in the source; without them images are numbered as they come.
 
         Raises:
-            ValueError: scores without features.
+            ValueError: scores without features, or as many labels as there are not rows.
+            DataError: labels that are no integers.
         """
-        if scores.features is None:
-            raise ValueError("these scores hold no features")
+        features, labels = needed(scores.features, "features"), class_labels(labels)
+        if features.ndim != 2 or len(features) != len(labels):
+            raise ValueError(f"Features of shape {tuple(features.shape)} for {len(labels)} labels.")
         if indices is None:
             indices = torch.arange(self._seen, self._seen + len(labels), device=self.device)
         # a loader may use its memory again
-        self._rows.append((scores.features.float().clone(), labels.clone(), indices.clone()))
+        self._rows.append((features.float().clone(), labels.clone(), indices.clone()))
         self._seen += len(labels)
 
     def merge(self, other: Embeddings) -> None:

@@ -37,7 +37,7 @@ from ltr.evaluation.groups import GROUPS, group_of_class, shot_groups
 from ltr.evaluation.open_decisions import best_threshold, decisions, open_f_measure, open_macro_f1
 from ltr.evaluation.rows import JudgedRows, refuse_bad_scores
 from ltr.evaluation.scorers import check_scorer, exact, known_scores
-from ltr.evaluation.scores import LINKS, Scores
+from ltr.evaluation.scores import LINKS, Scores, class_labels
 
 VALIDATION, FIXED, ORACLE = "validation", "fixed", "oracle"
 
@@ -153,9 +153,10 @@ class OpenSet:
 
         Args:
             scores: logits [B, C], and known-ness [B] for the scorer ``distance``.
-            labels: int64 [B], in [0, C), or -1 for unknown images.
+            labels: integers [B], in [0, C), or -1 for unknown images.
             indices: int64 [B], the images' places in the source; without them images are numbered as they come.
         """
+        labels = class_labels(labels)
         logits = self._rows.logits_of(scores, labels)
         assert self.scorer is not None
         score = known_scores(self.scorer, scores._replace(logits=logits), self.link, self.detector)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ltr.errors import TrainingError
 from ltr.evaluation.gather import gather_rows, several_processes
-from ltr.evaluation.scores import Scores, log_normaliser, probabilities, top_classes
+from ltr.evaluation.scores import Scores, log_normaliser, needed, probabilities, top_classes
 
 KEPT_CLASSES = 5
 
@@ -102,7 +102,7 @@ class JudgedRows(Rows):
         """
         if self._joined:
             raise RuntimeError("The images are already joined over processes: call reset() before another update().")
-        logits = scores.logits.float()
+        logits = needed(scores.logits, "logits").float()
         if logits.shape != (len(labels), self.classes):
             raise ValueError(f"Scores of shape {tuple(logits.shape)} for {len(labels)} labels, {self.classes} classes.")
         return logits

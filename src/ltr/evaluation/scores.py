@@ -8,11 +8,13 @@ the model a likelihood that it was not trained for.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from ltr.errors import DataError
 
 Link = Literal["softmax", "sigmoid"]
 LINKS: tuple[str, ...] = get_args(Link)
@@ -24,15 +26,44 @@ _LOW_WORD = 2**32 - 1
 class Scores(NamedTuple):
     """A model's answer for a batch.
 
+    Each protocol says what it needs; the others may be left out: ``Scores(features=embeddings)`` is enough for
+    retrieval.
+
     Attributes:
         logits: float32 [B, C], scaled as the loss sees them.
         features: [B, D], where a protocol asks for them.
         knownness: [B], higher is more known, where a protocol asks for it.
     """
 
-    logits: Tensor
+    logits: Tensor = None  # type: ignore[assignment]  # of networks that only embed
     features: Tensor | None = None
     knownness: Tensor | None = None
+
+
+def class_labels(labels: Any) -> Tensor:
+    """Labels int64 [B] of any integer type, given as a tensor, an array or a list.
+
+    Raises:
+        DataError: they are not whole numbers by their type, or not in one dimension.
+    """
+    found = torch.as_tensor(labels)
+    if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool or found.ndim != 1:
+        raise DataError(
+            f"labels of type {found.dtype} and shape {list(found.shape)}; allowed are class numbers of an integer "
+            "type, one for each image. Convert them, as in labels.long() or labels.argmax(1)"
+        )
+    return found.long()
+
+
+def needed(part: Tensor | None, name: str) -> Tensor:
+    """A part of `Scores` that a protocol needs.
+
+    Raises:
+        ValueError: it was left out.
+    """
+    if part is None:
+        raise ValueError(f"these scores hold no {name}: pass Scores({name}=...)")
+    return part
 
 
 def top_classes(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:

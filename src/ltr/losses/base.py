@@ -30,7 +30,8 @@ class ClassificationLoss(nn.Module):
         active: weights and adjustments are on (see `start_epoch`).
 
     Args:
-        class_counts: training images of each class, [C].
+        class_counts: training images of each class, [C]; None where a loss without weights looks at none: then nothing
+            checks the number of classes, and `prior_bias` is None.
         background: the class whose logit is a constant (background splitting), if there is one.
         beta: class-balanced weights by the effective number, beta in [0, 1); None: no weights.
         reduction: `batch` or `weight_sum`, see `functional.reduce`.
@@ -48,7 +49,7 @@ class ClassificationLoss(nn.Module):
 
     def __init__(
         self,
-        class_counts: ClassCounts,
+        class_counts: ClassCounts | None,
         background: int | None = None,
         *,
         beta: float | None = None,
@@ -56,27 +57,35 @@ class ClassificationLoss(nn.Module):
         defer_from: float | None = None,
     ) -> None:
         super().__init__()
-        counts = as_counts(class_counts)
         name = type(self).__name__
+        if class_counts is None and (beta is not None or background is not None):
+            raise ConfigError(
+                f"{name} without class_counts has neither weights nor a background: with beta or background pass the "
+                "training images of each class"
+            )
+        counts = None if class_counts is None else as_counts(class_counts)
         if background is not None and not self.takes_background:
             raise ConfigError(
                 f"{name} moves every logit by its class's prior, which has no meaning for a constant background "
                 "logit. Use loss=cross_entropy, focal_softmax, focal_sigmoid, class_balanced or ldam."
             )
-        if background is not None and not 0 <= background < len(counts):
+        if background is not None and counts is not None and not 0 <= background < len(counts):
             raise ConfigError(f"{name}: background = {background}, expected a class in 0..{len(counts) - 1}.")
         functional.check_reduction(reduction)
         self.background = background
         self.reduction = reduction
         self.adjusts_prior = bool(beta)
         self.deferral = Deferral(defer_from)
-        self.register_buffer("class_counts", torch.from_numpy(counts))
-        self.register_buffer("weights", None if beta is None else float32(class_balanced_weights(counts, beta)))
+        self.register_buffer("class_counts", None if counts is None else torch.from_numpy(counts))
+        weights = None if beta is None or counts is None else float32(class_balanced_weights(counts, beta))
+        self.register_buffer("weights", weights)
 
     @property
     def prior_bias(self) -> float | None:
         """-log(C - 1) for sigmoids: each starts at probability 1/C (Cui et al., CVPR 2019); None for softmax."""
-        return -math.log(max(len(self.class_counts) - 1, 1)) if self.link == "sigmoid" else None
+        if self.link != "sigmoid" or self.class_counts is None:
+            return None
+        return -math.log(max(len(self.class_counts) - 1, 1))
 
     @property
     def active(self) -> bool:
@@ -96,6 +105,7 @@ class ClassificationLoss(nn.Module):
         weight = self._active_weights()
         if weight is None:
             return None
+        labels, mix = _integers(labels, mix)
         return weight[labels] if mix is None else _blend(weight[labels], weight[mix[0]], mix[1])
 
     def per_image(self, logits: Tensor, labels: Tensor, mix: Mixed | None = None) -> Tensor:
@@ -103,7 +113,7 @@ class ClassificationLoss(nn.Module):
 
         Args:
             logits: [B, C], any float type.
-            labels: int64 [B] in 0..C-1.
+            labels: of any integer type, [B] in 0..C-1.
             mix: of mixup and cutmix: second labels int64 [B] and the weight of the first, float [B] in [0, 1]. An
                 image's loss is then the mean of its two losses under that weight.
 
@@ -112,8 +122,10 @@ class ClassificationLoss(nn.Module):
 
         Raises:
             ValueError: logits of another number of classes than class_counts.
+            DataError: labels that are no integers.
         """
-        if logits.shape[1] != len(self.class_counts):
+        labels, mix = _integers(labels, mix)
+        if self.class_counts is not None and logits.shape[1] != len(self.class_counts):
             raise ValueError(
                 f"{type(self).__name__} was built for {len(self.class_counts)} classes and got logits of shape "
                 f"{tuple(logits.shape)}. Build it with one count for each column of the head."
@@ -133,7 +145,8 @@ class ClassificationLoss(nn.Module):
         return functional.reduce(losses, weights, self.reduction, across_processes=self.training)
 
     def extra_repr(self) -> str:
-        return f"classes={len(self.class_counts)}, reduction={self.reduction}, defer_from={self.deferral.defer_from}"
+        classes = None if self.class_counts is None else len(self.class_counts)
+        return f"classes={classes}, reduction={self.reduction}, defer_from={self.deferral.defer_from}"
 
     def _active_weights(self) -> Tensor | None:
         return self.weights if self.active else None
@@ -149,6 +162,10 @@ def at_least_zero(key: str, value: float) -> float:
     if not 0.0 <= value < math.inf:
         raise ConfigError(f"loss.{key} = {value}: expected a finite number >= 0.")
     return value
+
+
+def _integers(labels: Tensor, mix: Mixed | None) -> tuple[Tensor, Mixed | None]:
+    return functional.integer_labels(labels), mix if mix is None else (functional.integer_labels(mix[0]), mix[1])
 
 
 def _blend(first: Tensor, second: Tensor, weight_of_first: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ltr.losses.weights import ClassCounts, as_counts, ldam_margins, log_prior
 class CrossEntropy(ClassificationLoss):
     """Softmax cross-entropy, unweighted."""
 
-    def __init__(self, class_counts: ClassCounts, background: int | None = None) -> None:
+    def __init__(self, class_counts: ClassCounts | None = None, background: int | None = None) -> None:
         super().__init__(class_counts, background)
 
     def losses(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
@@ -32,7 +32,7 @@ class FocalSoftmax(ClassificationLoss):
 
     def __init__(
         self,
-        class_counts: ClassCounts,
+        class_counts: ClassCounts | None = None,
         background: int | None = None,
         *,
         gamma: float = 1.0,
@@ -54,7 +54,9 @@ class FocalSigmoid(ClassificationLoss):
 
     link = "sigmoid"
 
-    def __init__(self, class_counts: ClassCounts, background: int | None = None, *, gamma: float = 1.0) -> None:
+    def __init__(
+        self, class_counts: ClassCounts | None = None, background: int | None = None, *, gamma: float = 1.0
+    ) -> None:
         super().__init__(class_counts, background)
         self.gamma = at_least_zero("gamma", gamma)
 

@@ -1,4 +1,4 @@
-"""Classification losses as pure functions: logits [B, C] and labels [B] (int64) in, one loss per image [B] out.
+"""Classification losses as pure functions: logits [B, C] and labels [B] of any integer type to losses [B].
 
 `weight` is always the class weights w [C]; an image's loss is multiplied by that of its label. Half-precision logits
 are taken to float32 first; float32 and float64 stay as they are. Labels must lie in 0..C-1: the data layer checks that
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ltr.errors import ConfigError
+from ltr.errors import ConfigError, DataError
 
 REDUCTIONS = ("batch", "weight_sum")
 
@@ -19,8 +19,25 @@ REDUCTIONS = ("batch", "weight_sum")
 _NO_LABEL = torch.iinfo(torch.int64).min
 
 
+def integer_labels(labels: Tensor) -> Tensor:
+    """Labels as int64: torch takes uint8 for a mask and other types not at all.
+
+    Raises:
+        DataError: labels that are no integers.
+    """
+    if labels.dtype == torch.int64:
+        return labels
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise DataError(
+            f"labels of type {labels.dtype}; allowed are class numbers of an integer type. Convert them, as in "
+            "labels.long() or labels.argmax(1)"
+        )
+    return labels.long()
+
+
 def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
     """-w_y log softmax(z)_y, [B]."""
+    labels = integer_labels(labels)
     losses = F.cross_entropy(_at_least_float32(logits), labels, reduction="none", ignore_index=_NO_LABEL)
     return _weighted(losses, labels, weight)
 
@@ -37,6 +54,7 @@ def focal_softmax(
         gamma: >= 0; 0 is cross-entropy.
         weight_inside: the weight enters the modulating factor too, with p_y = exp(-w_y CE), as both codes do.
     """
+    labels = integer_labels(labels)
     if weight_inside:
         return _modulated(cross_entropy(logits, labels, weight), gamma)
     return _weighted(_modulated(cross_entropy(logits, labels), gamma), labels, weight)
@@ -50,6 +68,7 @@ def sigmoid_cross_entropy(
     Args:
         background: a class that has no term: its images are negatives of all others.
     """
+    labels = integer_labels(labels)
     losses = -F.logsigmoid(_flipped(logits, labels, background)).sum(1)
     return _weighted(losses, labels, weight)
 
@@ -72,6 +91,7 @@ def focal_sigmoid(
         weight_inside: the weight enters the factor of each term, as in `focal_softmax`; no published code does it here.
         background: a class that has no term, as in `sigmoid_cross_entropy`.
     """
+    labels = integer_labels(labels)
     flipped = _flipped(logits, labels, background)
     log_p = F.logsigmoid(flipped)
     if weight is not None and weight_inside:
@@ -90,6 +110,7 @@ def ldam(logits: Tensor, labels: Tensor, margins: Tensor, scale: float = 1.0, we
         margins: Delta [C], in units of the unscaled logit.
         scale: s, by which the head multiplied the cosines.
     """
+    labels = integer_labels(labels)
     logits = _at_least_float32(logits)
     of_labels = logits.gather(1, labels[:, None])
     lowered = logits.scatter(1, labels[:, None], of_labels - (scale * margins[labels])[:, None].to(logits.dtype))

@@ -1,6 +1,6 @@
 """The loss terms of the point-based open-set methods as pure functions: one number per image [B] out.
 
-Distances are [B, C, M]: of B images to the M points of each of C classes. Labels are int64 [B].
+Distances are [B, C, M]: of B images to the M points of each of C classes. Labels are integers [B].
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def of_labels(distances: Tensor, labels: Tensor) -> Tensor:
     The official code looks the points up by the label in the flat list of C * M points, which is the label's own point
     for M = 1 only.
     """
-    wanted = labels[:, None, None].expand(-1, 1, distances.shape[2])
+    wanted = functional.integer_labels(labels)[:, None, None].expand(-1, 1, distances.shape[2])
     return distances.gather(1, wanted).squeeze(1)
 
 

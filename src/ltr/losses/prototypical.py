@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ltr.errors import ConfigError
+from ltr.losses.functional import integer_labels
 from ltr.losses.gathering import gathered
 from ltr.losses.scale import near_one
 
@@ -17,11 +18,11 @@ class Prototypical(nn.Module):
     """Cross-entropy of queries over minus their squared distances to the prototypes (equations 1 and 2).
 
     Of each class in a batch the first ``shot`` images are labelled, and their mean embedding is the class's prototype;
-    its other images are queries. Built as the losses of class scores are, `Prototypical(class_counts, **page)`, and
-    called with embeddings in the place of logits. Batches of several processes are one episode.
+    its other images are queries. Called as the losses of class scores are, with embeddings in the place of logits.
+    Batches of several processes are one episode.
 
     Args:
-        class_counts: not used.
+        class_counts: not used; training passes it to every loss.
         shot: labelled images of a class.
 
     Raises:
@@ -34,7 +35,7 @@ class Prototypical(nn.Module):
     of = "embedding"
     weights = None
 
-    def __init__(self, class_counts: Sequence[int], *, shot: int = 1) -> None:
+    def __init__(self, class_counts: Sequence[int] | None = None, *, shot: int = 1) -> None:
         super().__init__()
         if shot < 1:
             raise ConfigError(f"loss.shot={shot}: an episode needs at least 1 labelled image of each class")
@@ -75,17 +76,18 @@ class Prototypical(nn.Module):
 
         Args:
             embeddings: [B, D], any float type; computed in float32 or better.
-            labels: int64 [B].
+            labels: of any integer type, [B].
             mix: must be None.
 
         Raises:
             ConfigError: mixed images.
+            DataError: labels that are no integers.
         """
         if mix is not None:
             raise ConfigError(
                 "loss=prototypical has no use for mixed images; use an augmentation without mixup or cutmix"
             )
-        embeddings, labels = gathered(embeddings), gathered(labels)
+        embeddings, labels = gathered(embeddings), gathered(integer_labels(labels))
         with torch.autocast(embeddings.device.type, enabled=False):
             # larger embeddings count as if they were of this size: their costs would be infinite
             wide = near_one(embeddings, torch.promote_types(embeddings.dtype, torch.float32), grow=False, target=30)

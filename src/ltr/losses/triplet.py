@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltr.errors import ConfigError
+from ltr.losses.functional import integer_labels
 from ltr.losses.gathering import gathered
 from ltr.losses.relational import squared_distances
 
@@ -21,8 +22,8 @@ MINING = ("distance_weighted", "all", "pytorch_metric_learning")
 class Triplet(nn.Module):
     """mean of max(0, d(a, p) - d(a, n) + margin) over triplets of a batch, with plain Euclidean distances.
 
-    Built as the losses of class scores are, `Triplet(class_counts, **page)`, and called with embeddings in the place
-    of logits. Batches of several processes are mined together. A batch without a triplet costs 0.
+    Called as the losses of class scores are, with embeddings in the place of logits. Batches of several processes are
+    mined together. A batch without a triplet costs 0.
 
     Mining ``distance_weighted`` is that of RKD's code: for each ordered pair of one class, one negative is drawn with
     probability proportional to 1 / q(d), q being the density of distances d between uniform points of the unit sphere,
@@ -33,7 +34,7 @@ class Triplet(nn.Module):
     triplet.
 
     Args:
-        class_counts: not used.
+        class_counts: not used; training passes it to every loss.
         margin: 0.2 in RKD.
         mining: see above.
         cutoff: smaller distances count as this one, so that no near negative takes all the weight.
@@ -51,7 +52,7 @@ class Triplet(nn.Module):
 
     def __init__(
         self,
-        class_counts: Sequence[int],
+        class_counts: Sequence[int] | None = None,
         *,
         margin: float = 0.2,
         mining: Mining = "distance_weighted",
@@ -75,22 +76,30 @@ class Triplet(nn.Module):
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Nothing here is scheduled."""
 
-    def forward(self, embeddings: Tensor, labels: Tensor, mix: Any = None) -> Tensor:
+    def forward(self, embeddings: Tensor, labels: Tensor, mix: Any = None, *, uniforms: Tensor | None = None) -> Tensor:
         """The loss of a batch, a scalar.
 
         Args:
             embeddings: [B, D], any float type; computed in float32 or better.
-            labels: int64 [B].
+            labels: of any integer type, [B].
             mix: must be None: a mixture of two images has no class to be near to.
+            uniforms: the draws of ``distance_weighted``, see `draw_negatives`; None: from torch's generator. The other
+                kinds of mining take none.
 
         Raises:
-            ConfigError: mixed images.
+            ConfigError: mixed images, or draws that the mining has no use for.
+            DataError: labels that are no integers.
         """
         if mix is not None:
             raise ConfigError(
                 "loss=triplet cannot be taken of mixed images; use an augmentation without mixup or cutmix"
             )
-        embeddings, labels = gathered(embeddings), gathered(labels)
+        if uniforms is not None and self.mining != "distance_weighted":
+            raise ConfigError(
+                f"uniforms were passed and mining={self.mining} draws none of them; leave them out, or use "
+                "mining=distance_weighted"
+            )
+        embeddings, labels = gathered(embeddings), gathered(integer_labels(labels))
         with torch.autocast(embeddings.device.type, enabled=False):
             wide = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
             distances = _distances(wide)
@@ -100,7 +109,7 @@ class Triplet(nn.Module):
                 anchors, positives, negatives = self.miner(wide.detach(), labels)
                 costs = functional.relu(distances[anchors, positives] - distances[anchors, negatives] + self.margin)
                 return costs.sum() / max(len(costs), 1)
-            chosen = draw_negatives(wide.detach(), labels, self.cutoff, self.nonzero_cutoff)
+            chosen = draw_negatives(wide.detach(), labels, self.cutoff, self.nonzero_cutoff, uniforms)
             return _mean(distances - distances.gather(1, chosen) + self.margin, positive_pairs(labels))
 
     def extra_repr(self) -> str:
@@ -136,13 +145,29 @@ def negative_weights(embeddings: Tensor, labels: Tensor, cutoff: float, nonzero_
     return torch.nan_to_num(log_weights.softmax(1))
 
 
-def draw_negatives(embeddings: Tensor, labels: Tensor, cutoff: float, nonzero_cutoff: float) -> Tensor:
+def draw_negatives(
+    embeddings: Tensor, labels: Tensor, cutoff: float, nonzero_cutoff: float, uniforms: Tensor | None = None
+) -> Tensor:
     """For each anchor and each image one drawn negative of the anchor: int64 [N, N], see `negative_weights`.
 
-    Draws come from torch's generator of the device.
+    Args:
+        embeddings, labels, cutoff, nonzero_cutoff: see `negative_weights`.
+        uniforms: numbers in [0, 1), [N, N]: row a, column p draws the negative of anchor a and positive p, as the first
+            image at which the cumulative weights of row a exceed it. Entries of pairs that are no positives are drawn
+            too, and not used. None: from torch's generator of the device.
+
+    Raises:
+        ConfigError: uniforms of another shape.
     """
     cumulative = negative_weights(embeddings, labels, cutoff, nonzero_cutoff).double().cumsum(1)
-    drawn = torch.rand(cumulative.shape, dtype=torch.float64, device=cumulative.device) * cumulative[:, -1:]
+    if uniforms is None:
+        uniforms = torch.rand(cumulative.shape, dtype=torch.float64, device=cumulative.device)
+    elif uniforms.shape != cumulative.shape:
+        raise ConfigError(
+            f"uniforms of shape {list(uniforms.shape)} for {len(labels)} embeddings; needed is [{len(labels)}, "
+            f"{len(labels)}], a number in [0, 1) for each anchor and image"
+        )
+    drawn = uniforms.to(cumulative) * cumulative[:, -1:]
     return torch.searchsorted(cumulative, drawn, right=True).clamp(max=len(labels) - 1)
 
 

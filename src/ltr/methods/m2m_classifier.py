@@ -149,12 +149,21 @@ class M2mClassifier(ImageClassifier):
         found: dict[str, Any] = super().training_step(batch._replace(images=unit), batch_index)
         return {**found, "logs": {**found.get("logs", {}), **dict(zip(LOGS, logs.unbind()))}}
 
-    def with_generated(self, unit: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+    def with_generated(
+        self, unit: Tensor, step: Step, *, draws: np.ndarray | None = None, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """A batch [B, C, H, W] with its accepted images in their slots, and the numbers of `LOGS`, float32 [5].
 
         All choices but g's are made on the host, so that nothing waits for the device.
+
+        Args:
+            draws: float64 [N, DRAWS] for the images of all processes, whose columns `choose_slots` explains; None:
+                functions of (seed, role, epoch, place in the draw).
+            noise: uniform in [-0.5, 0.5), for each slot of all processes in the order of their places, [K, C, H, W],
+                before it is limited; None: of the step's generator.
         """
-        draws = uniforms(self._seed_of("slots"), step.positions, DRAWS)
+        if draws is None:
+            draws = uniforms(self._seed_of("slots"), step.positions, DRAWS)
         from_batch = self.options["seed_source"] == "batch"
         slots = choose_slots(
             step.labels,
@@ -176,7 +185,7 @@ class M2mClassifier(ImageClassifier):
         seeds, targets, sources, rows, chance, place = to_device(host, unit.device).unbind()
         start = self._training_images(made, step) if pool is None else pool[seeds]
         shape = (len(slots), *start.shape[1:])
-        images, confident = self.generate(start, targets, sources, self._start_noise(shape, step, place))
+        images, confident = self.generate(start, targets, sources, self._start_noise(shape, step, place, noise))
         length = generation.norms(images - start)
         if self.options["insert"] == "seed":
             images = start
@@ -233,12 +242,15 @@ class M2mClassifier(ImageClassifier):
             kept &= confident
         return kept & chance if rejection in ("both", "chance") else kept
 
-    def _start_noise(self, shape: tuple[int, ...], step: Step, place: Tensor) -> Tensor | None:
+    def _start_noise(
+        self, shape: tuple[int, ...], step: Step, place: Tensor, noise: Tensor | None = None
+    ) -> Tensor | None:
         """Noise for these places [K'] among the slots of all processes."""
         kind = self.options["noise"]
         if kind == "none":
             return None
-        noise = torch.rand(shape, generator=self._random("noise", step), device=self.device) - 0.5
+        if noise is None:
+            noise = torch.rand(shape, generator=self._random("noise", step), device=self.device) - 0.5
         return generation.limited(noise, _NOISE_RADIUS, whole_batch=kind == "official")[place]
 
     def _training_images(self, made: Slots, step: Step) -> Tensor:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ltr.data.class_index import ClassIndex
+from ltr.errors import ConfigError
 
-DRAWS = 5  # uniform numbers per image of the batch
+DRAWS = 5  # uniform numbers per image of the batch, in this order; see `choose_slots`
 _KEEP, _SEED, _CHANCE, _IMAGE, _TARGET = range(DRAWS)
 
 
@@ -79,7 +80,10 @@ def choose_slots(
         labels: int64 [B] of the batch.
         class_counts: int64 [C], training images.
         beta: in [0, 1).
-        uniforms: float64 [B, DRAWS] in [0, 1).
+        uniforms: float64 [B, DRAWS] in [0, 1), a row for each image of the batch. Its columns decide, in order: 0,
+            whether the image is kept (at least N_k / N_max: it is a slot); 1, which seed or seed's class is drawn, by
+            cumulative weights; 2, acceptance (below 1 - beta^gap); 3, which image of the seed's class (``images``
+            only); 4, the random target (``random_target`` only). They may be anyone's: a test's, or another code's.
         images: seeds come from the whole training set: a class by `seed_distribution`, then any of its images, as the
             paper's text has it. None: from the batch, each image in proportion to its class's acceptance, as in the
             official code; a class-balanced batch makes this nearly the same law, with the batch's own images.
@@ -87,7 +91,15 @@ def choose_slots(
 
     Returns:
         Slots; those for which no larger class is at hand are left out, and keep their image.
+
+    Raises:
+        ConfigError: uniforms of another shape.
     """
+    if uniforms.shape != (len(labels), DRAWS):
+        raise ConfigError(
+            f"uniforms of shape {list(uniforms.shape)} for {len(labels)} images; needed is [{len(labels)}, {DRAWS}], "
+            "numbers in [0, 1): keep, seed, chance, image, target"
+        )
     counts = np.asarray(class_counts)
     slot = np.flatnonzero(uniforms[:, _KEEP] >= counts[labels] / counts.max())
     own, draws = labels[slot], uniforms[slot]

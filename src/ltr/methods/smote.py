@@ -91,7 +91,8 @@ def choose_partners(
         labels: int64 [B].
         class_counts: int64 [C].
         neighbours: [B, k], of the batch's images; -1 for none.
-        draws: uniform in [0, 1), float64 [B, 3].
+        draws: uniform in [0, 1), float64 [B, 3]; the columns decide, in order, whether an image is kept (below
+            N_k / N_max), which of its neighbours it is interpolated with, and how far towards it.
 
     Returns:
         Rows of the batch int64 [S], neighbours [S] and weights of the neighbours float64 [S]. An image without a

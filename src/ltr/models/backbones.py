@@ -83,8 +83,14 @@ class Backbone(nn.Module):
         """
         if weights is not None:
             target = self if into is None else into
-            names = {"classifier_names": classifier_names, "layout": weights_map}
-            load_backbone(target, weights, strict=strict, convert=convert, **names)
+            load_backbone(
+                target,
+                weights,
+                strict=strict,
+                classifier_names=classifier_names,
+                convert=convert,
+                layout=weights_map,
+            )
         set_trainable(self, trainable, self.last_block())
 
 

@@ -186,8 +186,8 @@ def _sla(state: State, classes: int | None) -> State:
     prefix = "classifiers.1." if student else "classifiers.0."
     for name, tensor in state.items():
         if name.startswith(prefix):
-            is_joint = not student and classes and len(tensor) % classes == 0
-            result[f"head.{name.removeprefix(prefix)}"] = tensor[:: len(tensor) // classes] if is_joint else tensor
+            step = len(tensor) // classes if classes and not student and len(tensor) % classes == 0 else 1
+            result[f"head.{name.removeprefix(prefix)}"] = tensor[::step]
     return result
 
 
