@@ -105,3 +105,18 @@ def test_names_may_hold_any_bytes(tmp_path, draw):
     name = os.fsdecode(b"caf\xe9 \n <b>.png")
     draw(tmp_path / name, 0)
     assert names(image_pool(tmp_path)) == [name]
+
+
+def test_loops_of_links_and_pipes_are_listed_and_stop_nothing(pool):
+    (pool / "loop.jpg").symlink_to("loop.jpg")
+    (pool / "part 0" / "folder").symlink_to("folder")
+    os.mkfifo(pool / "pipe.jpg")
+    found = names(image_pool(pool))
+    assert len(found) == 15
+    assert {"loop.jpg", "pipe.jpg"} <= set(found)
+
+
+def test_a_table_that_is_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(DataError, match="no such folder or table"):
+        image_pool(tmp_path / "pipe.csv")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,6 +16,7 @@ from ltr.apply.model import file_crop
 from ltr.apply.pool import image_pool
 from ltr.apply.predict import predict_files
 from ltr.apply.reading import batches
+from ltr.data.source import Decoding
 from ltr.errors import CheckpointError, ConfigError, DataError, TrainingError
 from ltr.evaluation.scores import Scores
 
@@ -177,3 +180,32 @@ def test_a_network_of_files_gets_the_crop_of_its_data_set(tmp_path):
 def test_images_that_are_not_square_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="only square"):
         file_crop((3, 8, 10), {}, tmp_path)
+
+
+def test_what_is_no_readable_file_is_listed_and_does_not_block(redness, pool, tmp_path):
+    os.mkfifo(pool / "pipe.jpg")
+    (pool / "loop.jpg").symlink_to("loop.jpg")
+    done = predict_files(redness(), image_pool(pool), tmp_path / "p.csv")
+    reasons = {row.path: row.reason for row in done.broken}
+    assert "not a regular file" in reasons["pipe.jpg"]
+    assert "links" in reasons["loop.jpg"]
+
+
+def test_transparency_and_16_bits_are_read_as_in_training_and_said(redness, tmp_path):
+    (tmp_path / "pool").mkdir()
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "pool" / "clear.png")
+    Image.fromarray(np.full((8, 8), 4095, dtype=np.uint16)).save(tmp_path / "pool" / "deep.png")
+    files = image_pool(tmp_path / "pool")
+    trained = replace(redness(), decoding=Decoding(matte=(255, 0, 0), white_level=4095))
+    clear, deep = next(batches(files, trained)).images
+    assert (clear[0] == 255).all()
+    assert (clear[1:] == 0).all()
+    assert (deep == 255).all()
+    clear, deep = next(batches(files, redness())).images
+    assert (clear == 0).all()
+    assert (deep == 15).all()
+    said = predict_files(redness(), files, tmp_path / "p.csv").remarks
+    assert [line.split(":")[0].split(",")[0] for line in said] == [
+        "1 image has 16 bits and a highest value of 4",
+        "1 image has transparency; the alpha channel is dropped",
+    ]

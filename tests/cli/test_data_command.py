@@ -131,6 +131,27 @@ def test_bad_images_are_counted_shown_and_written_to_the_exclusion_list(ltr_data
     assert sorted(listed) == sorted(str(path.relative_to(pets)) for path in bad)
 
 
+def test_what_stands_out_is_said_and_is_no_error(ltr_data, pets):
+    Image.new("RGB", (20, 16), (7, 7, 7)).save(pets / "cat" / "0.jpg")
+    Image.new("RGBA", (20, 16), (0, 0, 0, 0)).save(pets / "cat" / "1.jpg", "PNG")
+    Image.fromarray(np.arange(0, 256, dtype=np.uint16).reshape(16, 16)).save(pets / "cat" / "2.jpg", "PNG")
+    code, out, _ = ltr_data("check", "folder", "--workers", 1)
+    assert code == 0
+    said = [line for line in out.splitlines() if line.startswith("warning: ")]
+    assert [next(word for word in ("16 bits", "transparency", "same value") if word in line) for line in said] == [
+        "16 bits",
+        "transparency",
+        "same value",
+    ]
+    assert "cat/2.jpg" in said[0]
+    assert "3 images" in said[2]
+    code, out, _ = ltr_data("check", "folder", "dataset.white_level=255", "--workers", 1)
+    assert "16 bits" not in out
+    code, out, _ = ltr_data("check", "folder", "dataset.white_level=100", "--workers", 1)
+    assert code == 1
+    assert "its highest value is 255, above the white level of 100" in out
+
+
 def test_missing_files_are_one_message(ltr_data):
     code, _, err = ltr_data("check", "cub")
     assert code == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from toy_source import toy_source
@@ -90,3 +92,9 @@ def test_a_name_in_another_unicode_form_is_found_if_there_is_no_other(tmp_path):
 
     assert left("a/1.jpg", "b/2.jpg", decomposed, listed=composed) == [0, 1]
     assert left(composed, "b/2.jpg", decomposed, listed=decomposed) == [0, 1]
+
+
+def test_a_list_that_is_a_pipe_is_refused_and_does_not_block(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="it is no regular file"):
+        without(natural(file_source()), file_source(), tmp_path / "pipe")

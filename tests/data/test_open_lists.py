@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltr.data.source import ImageFiles
+import trees
+from ltr.data.source import PLAIN, Decoding, ImageFiles
 from ltr.data.sources.open_lists import open_lists
+from ltr.data.sources.text_lists import text_lists
 from ltr.data.split_open_set import open_set
 from ltr.errors import DataError
 
@@ -107,3 +109,21 @@ def test_the_pages_read_the_lists_under_their_published_names(lists, ltr_train, 
     with np.load(finished.directory / "split.npz") as split:
         assert split["unknown"].tolist() == [6, 7]
         assert split["val"].tolist() == [3]
+
+
+def test_published_lists_drop_alpha_and_other_lists_have_a_white_matte(tmp_path):
+    def decoding(name, **options):
+        root = tmp_path / name
+        if not root.exists():
+            trees.put(root / "images" / "a" / "0.jpg", 0)
+            trees.put(root / "images" / "a" / "1.jpg", 1)
+            trees.lines(root / "lists" / "train.txt", ["a/0.jpg 0"])
+            trees.lines(root / "lists" / "test.txt", ["a/1.jpg 0"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is not the whole published set
+            options |= {"root": str(root), "folder": "images", "lists": "lists"}
+            return text_lists(name=name, train="train.txt", test="test.txt", **options).decoding
+
+    assert decoding("imagenet_lt") == PLAIN
+    assert decoding("birds") == Decoding(matte=(255, 255, 255))
+    assert decoding("birds", matte=None) == PLAIN

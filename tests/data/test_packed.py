@@ -94,6 +94,15 @@ def test_turned_images_are_kept_upright(tmp_path):
     assert not found.images.decoding.exif
 
 
+def test_the_matte_is_laid_on_before_packing_and_remembered(tmp_path):
+    Image.new("RGBA", (12, 12), (0, 0, 0, 0)).save(tmp_path / "0.png")
+    files = ImageFiles.from_paths(tmp_path, ["0.png"], decoding=Decoding(matte=(255, 255, 255)))
+    source = Source("one", files, np.zeros(1, dtype=np.int64), ("a",), {"train": range(1)})
+    found = packed(source, tmp_path / "p", size=10, format="raw")
+    assert (np.asarray(image(found, 0)) == 255).all()
+    assert found.decoding == Decoding(matte=(255, 255, 255))
+
+
 def test_a_workers_copy_opens_the_file_itself(birds, tmp_path):
     found = packed(birds, tmp_path / "p").images
     content = pickle.dumps(found.store)

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import subprocess
 import sys
 
@@ -183,6 +184,21 @@ def test_a_rate_that_came_later_counts_only_where_it_is_set():
     assert run_hash({**old, "optimizer": {"lr": 0.1, "extra_lr": 1e-6}}) != run_hash(old)
     assert key(dataclasses.replace(SETTINGS, **unset)) == key()
     assert key(dataclasses.replace(SETTINGS, optimizer={"lr": 0.1, "extra_lr": 1e-6})) != key()
+
+
+def test_a_matte_and_a_white_level_count_only_where_they_are_set():
+    page = {"name": "own", "source": {"_target_": "x"}}
+    unset = {**page, "matte": None, "source": {"_target_": "x", "matte": None, "white_level": None}}
+    assert run_hash({**CONFIG, "dataset": unset}) == run_hash({**CONFIG, "dataset": page})
+    assert run_hash({**CONFIG, "dataset": {**page, "matte": "white"}}) != run_hash({**CONFIG, "dataset": page})
+
+
+def test_a_checkpoint_describes_the_matte_where_there_is_one():
+    plain = FACTS.as_plain()
+    assert not {"matte", "white_level"} & set(plain)
+    assert DataFacts.from_plain(plain) == FACTS
+    white = dataclasses.replace(FACTS, matte=(255, 255, 255), white_level=4095)
+    assert DataFacts.from_plain(json.loads(json.dumps(white.as_plain()))) == white
 
 
 def test_a_map_of_names_counts_only_where_it_is_set(tmp_path):

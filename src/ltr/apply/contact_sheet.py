@@ -117,6 +117,7 @@ def _page(title: str, mined: Mined, names: Sequence[str], here: str, sections: S
 def _section(row: int, ranking: Ranking, model: Model, files: ImageFiles, thumbnails: int) -> str:
     label = int(ranking.classes[row])
     names = model.class_names
+    how = model.decoding_of(files)
     shown = [image for image in ranking.images[row][:thumbnails].tolist() if image != NOBODY]
     figures = []
     for rank, image in enumerate(shown):
@@ -128,7 +129,7 @@ def _section(row: int, ranking: Ranking, model: Model, files: ImageFiles, thumbn
         path = files.relative(image)
         whole = os.fsencode(os.path.abspath(files.path(image)))
         figures.append(
-            f'<figure title="{html(path)}"><a href="file://{quote(whole)}">{_thumbnail(files, image)}</a>'
+            f'<figure title="{html(path)}"><a href="file://{quote(whole)}">{_thumbnail(files, image, how)}</a>'
             f"<figcaption>{rank + 1} · {ranking.probability[row, rank]:.3f}{other}<br>{html(os.path.basename(path))}"
             "</figcaption></figure>"
         )
@@ -139,10 +140,10 @@ def _section(row: int, ranking: Ranking, model: Model, files: ImageFiles, thumbn
     )
 
 
-def _thumbnail(files: ImageFiles, image: int) -> str:
+def _thumbnail(files: ImageFiles, image: int, how: Decoding) -> str:
     """An embedded JPEG; a grey square where the file is gone since."""
     try:
-        data = base64.b64encode(thumbnail(files.open(image), files.decoding)).decode("ascii")
+        data = base64.b64encode(thumbnail(files.open(image), how)).decode("ascii")
     except Exception as error:  # decoders raise whatever they like for a damaged file
         return f'<span class="gone">{html(type(error).__name__)}</span>'
     return f'<img alt="" loading="lazy" src="data:image/jpeg;base64,{data}">'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from ltr.configuration.pages import read_page
 from ltr.data.crop import FileCrop
 from ltr.data.parallel import cores
-from ltr.data.source import PLAIN, Decoding
+from ltr.data.source import PLAIN, Decoding, ImageFiles
 from ltr.errors import CheckpointError, ConfigError
 from ltr.evaluation.scores import Scores
 from ltr.methods.checkpoint import describe, described_network
@@ -64,6 +64,10 @@ class Model:
     @property
     def link(self) -> str:
         return self.network.link
+
+    def decoding_of(self, files: ImageFiles) -> Decoding:
+        """How a pool becomes RGB: as in training, upright or not as the pool says."""
+        return replace(self.decoding, exif=files.decoding.exif)
 
     @contextmanager
     def predicting(self) -> Iterator[None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -81,7 +80,7 @@ class _Files(Dataset):
     def __init__(self, files: ImageFiles, model: Model) -> None:
         self.files = files
         self.crop = model.crop
-        self.how = replace(model.decoding, exif=files.decoding.exif)
+        self.how = model.decoding_of(files)
         self.channels = model.channels
 
     def __getitem__(self, indices: np.ndarray) -> _Batch:

@@ -45,8 +45,8 @@ def without(split: Split, source: Source, file: Path) -> Split:
         )
     if not is_regular(file):
         raise DataError(
-            f"dataset.exclude={file} {'is no regular file' if file.exists() else 'is not there'}. It must be a text "
-            "file of paths, as ltr-data check --exclude-to writes it"
+            f"dataset.exclude={file} cannot be read: it {'is no regular file' if file.exists() else 'is not there'}. "
+            "It must be a text file of paths, as ltr-data check --exclude-to writes it"
         )
     try:
         lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")

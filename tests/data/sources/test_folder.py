@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import trees
+from ltr.data.source import PLAIN
 from ltr.data.sources.folder import image_folder
 from ltr.errors import DataError
 
@@ -220,3 +221,24 @@ def test_moving_the_folder_changes_nothing(tmp_path):
     before = read(root)
     moved = root.rename(tmp_path / "moved")
     assert read(moved).fingerprint == before.fingerprint
+
+
+def test_loops_of_links_and_pipes_are_passed_over_and_named(tmp_path):
+    root = trees.folder(tmp_path, each=3)
+    (root / "cat" / "loop.jpg").symlink_to("loop.jpg")
+    (root / "loop").symlink_to("loop")
+    (root / "dog" / "folder").symlink_to("folder")
+    os.mkfifo(root / "dog" / "pipe.png")
+    (root / "eel" / "gone.jpg").symlink_to("nowhere.jpg")
+    with pytest.warns(UserWarning, match=r"3 entries are named like images and are no regular files") as caught:
+        source = read(root)
+    assert all(name in str(caught[0].message) for name in ("loop.jpg", "pipe.png", "gone.jpg"))
+    assert len(source) == 9
+
+
+def test_transparent_pixels_lie_on_white_unless_another_matte_is_named(tmp_path):
+    root = trees.folder(tmp_path)
+    assert read(root).decoding.matte == (255, 255, 255)
+    assert read(root, matte=None, exif=False).decoding == PLAIN
+    ways = [{}, {"matte": None}, {"matte": "black"}, {"white_level": 4095}]
+    assert len({read(root, **way).fingerprint for way in ways}) == 4
