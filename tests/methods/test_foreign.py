@@ -172,7 +172,8 @@ def test_everything_that_does_not_fit_is_told_at_once_with_what_to_map(tmp_path,
         "  missing in the file (52): backbone.layer1.* (50), head.weight [10, 64], head.bias [10]",
         "  in the file alone (3): last_classifier.weight [10, 64], last_classifier.bias [10], "
         "layer2.0.shortcut.0.weight [32, 16, 1, 1]",
-        "  other shape: conv1.weight is [16, 1, 3, 3], backbone.conv1.weight needs [16, 3, 3, 3]",
+        "  other shape: conv1.weight is [16, 1, 3, 3], backbone.conv1.weight needs [16, 3, 3, 3]"
+        " (weights for 1 input channels, not 3)",
         "  perhaps: weights.map='{last_classifier: head}'",
     ]
 

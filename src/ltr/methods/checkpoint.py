@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,9 @@ from pytorch_lightning.plugins import CheckpointIO
 from ltr.configuration.targets import locate
 from ltr.errors import CheckpointError, ConfigError, TrainingError
 from ltr.files import written_atomically
+from ltr.methods.description import check_description, read_description
 from ltr.methods.stage import DataFacts, Settings
+from ltr.models.weights_file import finite_names, load_torch_file, refuse_unfit
 
 FORMAT = "ltr-stage"
 VERSION = 1
@@ -44,25 +44,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: no such file, damaged, or holding anything but tensors and plain values.
     """
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(f"{path}: there is no such checkpoint")
-    try:
-        if zipfile.is_zipfile(path):  # torch looks at none of the checksums that it writes
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-            if damaged is not None:
-                raise CheckpointError(f"{path}: not a checkpoint that can be read: the checksum of {damaged} is wrong")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol")
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    except Exception as error:
-        # torch's own words advise to load it without care
-        raise CheckpointError(
-            f"{path}: not a checkpoint that can be read ({type(error).__name__}). "
-            "It is damaged, or holds pickled code, which is never loaded"
-        ) from error
+    loaded = load_torch_file(path)
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, expected a dictionary")
     return loaded
@@ -116,10 +100,8 @@ def describe(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: written by a newer version of ltr (format {version} > {VERSION})")
     if not isinstance(version, int) or not isinstance(loaded.get("state_dict"), dict):
         raise CheckpointError(f"{path}: damaged: its version or its weights are missing")
-    try:
-        return {**json.loads(loaded["description"]), "state_dict": loaded["state_dict"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged: its description cannot be read: {error}") from error
+    refuse_unfit(path, loaded["state_dict"], {}, frozenset())
+    return {**read_description(loaded.get("description"), path), "state_dict": loaded["state_dict"]}
 
 
 def load_network(path: Path, parents: Mapping[str, Any] | None = None) -> Any:
@@ -138,6 +120,8 @@ def described_network(found: Mapping[str, Any], path: Path, parents: Mapping[str
     Args:
         path: where it comes from, for messages.
     """
+    check_description(found, path)
+    refuse_unfit(path, found["state_dict"], {}, frozenset())
     try:
         settings = Settings(**found["settings"])
         settings = settings.replaced(
@@ -151,9 +135,12 @@ def described_network(found: Mapping[str, Any], path: Path, parents: Mapping[str
         network = module_class(settings, facts, found["seed"], found["role"], parents, **found["options"])
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever the code that it names makes of what it says
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise CheckpointError(
-            f"{path}: what it says of its network cannot be followed ({type(error).__name__}: {error}). "
+            f"{path}: what it says of its network cannot be followed ({type(error).__name__}: {reason}). "
             "It is damaged, or was written by other code"
         ) from error
     kept = {name: tensor for name, tensor in found["state_dict"].items() if not name.startswith("extras.")}
@@ -171,12 +158,19 @@ def without_initial_weights(backbone: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_weights(network: torch.nn.Module, state: Mapping[str, torch.Tensor], where: Path) -> None:
-    """Load weights, all of them, or say which do not fit.
+    """Load weights, all of them, or say which do not fit; see `check_weights`."""
+    check_weights(network, state, where)
+    network.load_state_dict(dict(state))
+
+
+def check_weights(network: torch.nn.Module, state: Mapping[str, torch.Tensor], where: Path) -> None:
+    """Refuse weights that are not all of a network's, of its kinds of numbers and its shapes.
 
     Raises:
         CheckpointError: names the first missing, unexpected and differently shaped entries.
     """
     own = network.state_dict()
+    refuse_unfit(where, state, own, finite_names(network))
     missing = [name for name in own if name not in state]
     unexpected = [name for name in state if name not in own]
     shapes = [
@@ -191,7 +185,6 @@ def load_weights(network: torch.nn.Module, state: Mapping[str, torch.Tensor], wh
             if names
         ]
         raise CheckpointError(f"{where}: weights of another architecture; {'; '.join(parts)}")
-    network.load_state_dict(dict(state))
 
 
 def check_fits(network: Any, settings: Settings, facts: DataFacts, where: Path) -> None:

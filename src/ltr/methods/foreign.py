@@ -16,7 +16,8 @@ from ltr.methods.foreign_herbs import herbs_of
 from ltr.methods.metric import EmbeddingNetwork
 from ltr.methods.stage import DataFacts, Settings
 from ltr.models.published_names import LAYOUTS, Layout, check_padding, read_published
-from ltr.models.weights import CLASSIFIER_NAMES, read_state
+from ltr.models.weights import CLASSIFIER_NAMES, channel_note, read_state
+from ltr.models.weights_file import finite_names, refuse_unfit
 
 State = dict[str, Tensor]
 _WRAPPERS = ("module", "_orig_mod")
@@ -81,6 +82,7 @@ def foreign_network(
     found = _named(state, expected, names or {}, path)
     _transpose(found, transposed, path)
     _refuse_misfits(path, found, expected, facts)
+    refuse_unfit(path, {ours: tensor for ours, (_, tensor) in found.items()}, expected, finite_names(network))
     network.load_state_dict({ours: tensor for ours, (_, tensor) in found.items()}, strict=False)
     return network.eval()
 
@@ -194,6 +196,7 @@ def _refuse_misfits(path: Path, found: Found, expected: State, facts: DataFacts)
             advice = f" (transposed: add weights.transposed=[{name}])" if turned else ""
             rows = ours.startswith("head.") and not turned and tensor.shape[1:] == expected[ours].shape[1:]
             advice = f" (the data set has {facts.num_classes} classes)" if rows else advice
+            advice = advice or channel_note(tensor, expected[ours])
             shapes.append(f"{name} is {_shape(tensor)}, {ours} needs {_shape(expected[ours])}{advice}")
     if not (missing or strange or shapes):
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,13 @@ from torch import Tensor, nn
 
 from ltr.errors import CheckpointError, ConfigError
 from ltr.models.published_names import LAYOUTS, check_padding, layout_named, read_published
+from ltr.models.weights_file import (
+    finite_names,
+    load_safetensors_file,
+    load_torch_file,
+    refuse_other_files,
+    refuse_unfit,
+)
 
 log = logging.getLogger(__name__)
 
@@ -49,17 +55,19 @@ def read_state(path: str | Path, entry: str | None = None) -> State:
         CheckpointError: no such file, a suffix we do not read, damaged content, no such entry, or no tensors in it.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(f"No weights at '{path}' (looked in '{Path.cwd()}' if the path is relative).")
+    if path.is_dir():
+        refuse_other_files(path)
     if path.suffix == ".safetensors":
-        content: object = _read_safetensors(path)
+        content: object = load_safetensors_file(path)
     elif path.suffix in TORCH_SUFFIXES:
-        content = _read_torch(path)
+        content = load_torch_file(path)
     else:
         allowed = ", ".join((".safetensors", *TORCH_SUFFIXES))
         raise CheckpointError(f"Weights '{path}' have the suffix '{path.suffix}'; what is read: {allowed}.")
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"'{path}' holds a {type(content).__name__}, not a state dict of named tensors.")
+        raise CheckpointError(f"'{path}' holds one {type(content).__name__}, not a state dict of named tensors.")
     if entry is not None:
         return _named_entry(content, entry, path)
     inner = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), content)
@@ -127,6 +135,8 @@ def load_state(
     mis_shaped = [name for name in common if offered[name].shape != expected[name].shape]
     fitting = {name: offered[name] for name in common if offered[name].shape == expected[name].shape}
 
+    used = {name: value for name, value in offered.items() if name in expected}
+    refuse_unfit(source, used, expected, finite_names(module))
     complaints = _complaints(expected, offered, missing, unexpected, mis_shaped)
     if complaints and (strict or not fitting):
         raise CheckpointError(
@@ -181,6 +191,7 @@ def load_backbone(
     left_out = (*CLASSIFIER_NAMES, *classifier_names)
 
     def load(fitted: State, exactly: bool) -> list[str]:
+        fitted = with_input_channels(fitted, module, source=str(path))
         return outside + load_state(module, fitted, source=str(path), strict=exactly, classifier_names=left_out)
 
     if convert is None:
@@ -194,6 +205,36 @@ def load_backbone(
             if strict:
                 raise mismatch from None
     return load(state, False)
+
+
+def with_input_channels(state: State, module: nn.Module, *, source: str) -> State:
+    """A state whose first convolution takes as many channels as the module's.
+
+    Weights of colour are summed for grey images, and otherwise repeated over the channels and rescaled, so that an
+    image with equal channels gives the response that it had.
+
+    Args:
+        source: where the state is from, for the log.
+    """
+    first = next(((n, m) for n, m in module.named_modules() if isinstance(m, nn.Conv2d) and m.groups == 1), None)
+    given = state.get(f"{first[0]}.weight") if first else None
+    if first is None or given is None:
+        return state
+    wanted = first[1].weight.shape
+    channels, ours = given.shape[1] if given.ndim == 4 else 0, wanted[1]
+    if channels in (0, ours) or given.shape[:1] + given.shape[2:] != wanted[:1] + wanted[2:]:
+        return state
+    if channels not in (1, 3) or not given.is_floating_point():
+        return state
+    if ours == 1:
+        fitted = given.sum(1, keepdim=True)
+    else:
+        fitted = given.repeat(1, -(-ours // channels), 1, 1)[:, :ours] * (channels / ours)
+    log.warning(
+        "Weights from '%s' are of images with %d channels, these have %d: the first layer's (%s.weight) are %s",
+        *(source, channels, ours, first[0], "summed over channels" if ours == 1 else "repeated and rescaled"),
+    )
+    return {**state, f"{first[0]}.weight": fitted}
 
 
 def set_trainable(backbone: nn.Module, trainable: str, last_block: nn.Module) -> None:
@@ -210,34 +251,17 @@ def set_trainable(backbone: nn.Module, trainable: str, last_block: nn.Module) ->
         last_block.requires_grad_(True)
 
 
-def _read_safetensors(path: Path) -> State:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"'{path}' cannot be read as safetensors ({error}). Fetch or save it again.") from None
-
-
-def _read_torch(path: Path) -> object:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0][:200]
-        raise CheckpointError(
-            f"'{path}' is damaged or holds more than tensors and plain values, and running code from a weights file is "
-            f"refused ({reason}). Open it where you trust it and save `module.state_dict()` alone."
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise CheckpointError(f"'{path}' cannot be read ({reason}). Fetch or save it again.") from None
-
-
 def _plain_name(name: str) -> str:
     while name.startswith("module."):
         name = name.removeprefix("module.")
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def channel_note(theirs: Tensor, ours: Tensor) -> str:
+    """What to say of a convolution's weights that differ in their input channels alone; '' of any others."""
+    if theirs.ndim != 4 or ours.ndim != 4 or theirs.shape[:1] + theirs.shape[2:] != ours.shape[:1] + ours.shape[2:]:
+        return ""
+    return f" (weights for {theirs.shape[1]} input channels, not {ours.shape[1]})"
 
 
 def _complaints(
@@ -264,6 +288,7 @@ def _complaints(
         for name in mis_shaped:
             ours, theirs = expected[name], offered[name]
             turned = ours.ndim == 2 and theirs.T.shape == ours.shape
-            described.append(f"{name} is {shape(theirs)}, needs {shape(ours)}{' (transposed)' if turned else ''}")
+            note = " (transposed)" if turned else channel_note(theirs, ours)
+            described.append(f"{name} is {shape(theirs)}, needs {shape(ours)}{note}")
         lines.append(line("mis-shaped", described))
     return lines

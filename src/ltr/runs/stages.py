@@ -48,8 +48,11 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except ValueError as error:
-        raise CheckpointError(f"{path}: holds pickled objects, which are never loaded; remove its folder") from error
+    except Exception as error:  # zip and NumPy raise whatever they like for a damaged file
+        raise CheckpointError(
+            f"{path}: arrays that cannot be read ({type(error).__name__}): damaged, or pickled objects, which are "
+            "never loaded. Remove its folder, and the stage is made again"
+        ) from error
 
 
 @dataclass

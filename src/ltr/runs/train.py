@@ -32,6 +32,7 @@ from ltr.runs.parts import InParts
 from ltr.runs.progress import TrainingProgress
 from ltr.runs.provenance import code_state, differs
 from ltr.runs.strategies import in_processes
+from ltr.runs.training_state import position_of, read_training_state
 from ltr.runs.watch import Watch
 
 
@@ -86,13 +87,13 @@ class TrainingState:
             os.replace(self.last, self.previous)
         trainer.save_checkpoint(self.last)  # every process gives its share, the first one writes
 
-    def newest(self) -> Path | None:
-        """The newest checkpoint that can be read; a damaged one is set aside with a message."""
+    def newest(self, network: Any) -> Path | None:
+        """The newest checkpoint that ``network`` can go on from; a damaged one is set aside with a message."""
         for path in (self.last, self.previous):
             if not path.is_file():
                 continue
             try:
-                read_checkpoint(path)
+                read_training_state(path, network)
                 return path
             except CheckpointError as error:
                 aside = path.with_suffix(f".damaged-{int(time.time())}")
@@ -114,6 +115,15 @@ class SaveState(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if (trainer.current_epoch + 1) % self.every == 0 and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
             self.state.save(trainer)
+
+
+class _Beginning(pl.Callback):
+    """Notes that a training has begun: everything that a checkpoint holds is restored then."""
+
+    is_past = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.is_past = True
 
 
 def train_stage(
@@ -141,9 +151,9 @@ def train_stage(
     if around.config["compile"]:
         module.backbone.compile()
     begun_by = None
-    resume_from = _path(group.decided(lambda: str(state.newest() or "")))
+    resume_from = _path(group.decided(lambda: str(state.newest(module) or "")))
     if resume_from is not None:
-        epoch, batch = _position(resume_from)
+        epoch, batch = position_of(read_checkpoint(resume_from), resume_from)
         data.start_at(epoch, batch)
         say(f"{stage.name}: going on in epoch {epoch + 1}, batch {batch + 1} of a run that was stopped")
         begun_by = read_checkpoint(resume_from).get("code")
@@ -152,6 +162,8 @@ def train_stage(
         else:
             begun_by = None
     trainer, log = _trainer(stage, module, data, folder, state, around, watched)
+    beginning = _Beginning()
+    trainer.callbacks.append(beginning)  # type: ignore[attr-defined]
     parts = trainer.fit_loop.epoch_loop.automatic_optimization
 
     def advice() -> str:
@@ -164,7 +176,15 @@ def train_stage(
             trainer.fit(module, datamodule=data, ckpt_path=resume_from)
     except LtrError:
         raise
-    except OSError as error:
+    except Exception as error:
+        if resume_from is not None and not beginning.is_past:
+            reason = (str(error).strip().splitlines() or [""])[0][:200]
+            raise CheckpointError(
+                f"{stage.name}: the training state {resume_from} cannot be restored ({type(error).__name__}: {reason})"
+                ". It is damaged, or of other code: start anew with resume=never"
+            ) from error
+        if not isinstance(error, OSError):
+            raise
         raise TrainingError(
             f"{stage.name}: a file could not be written: {error}. Free some space (or set paths.outputs elsewhere) and "
             "start the same command again: it goes on from the last good checkpoint"
@@ -203,15 +223,6 @@ def _hand_on(stage: Stage, module: Any, state: TrainingState, folder: Path, data
 
 def _path(text: str) -> Path | None:
     return Path(text) if text else None
-
-
-def _position(checkpoint: Path) -> tuple[int, int]:
-    """(epoch, batch) at which training goes on: both count from 0."""
-    loops = read_checkpoint(checkpoint)["loops"]["fit_loop"]
-    epochs_done = loops["epoch_progress"]["current"]["processed"]
-    batch = loops["epoch_loop.batch_progress"]
-    in_epoch = loops["epoch_progress"]["current"]["started"] > epochs_done and not batch["is_last_batch"]
-    return epochs_done, batch["current"]["processed"] if in_epoch else 0
 
 
 def _trainer(

@@ -1,0 +1,202 @@
+"""Reading weights files without running anything in them, and saying what a file is that holds no weights."""
+
+from __future__ import annotations
+
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ltr.errors import CheckpointError
+
+_FETCH = "Fetch the file itself"
+# how files begin that stand where weights should; the first that fits
+_BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
+    (b"version https://git-lfs", "a Git LFS pointer", "Fetch the file itself: git lfs pull"),
+    (b"<!doctype", "a web page", _FETCH),
+    (b"<html", "a web page", _FETCH),
+    (b"<?xml", "an XML document", _FETCH),
+    (b"<", "a web page or XML", _FETCH),
+    (b"{", "JSON text", _FETCH),
+    (b"[", "JSON text", _FETCH),
+    (b"\x89hdf", "an HDF5 file", "Convert it to a state dict of torch"),
+    (b"\x93numpy", "a NumPy array", "Convert it to a state dict of torch"),
+    (b"\x1f\x8b", "a gzip archive", "Unpack it"),
+    (b"bzh", "a bzip2 archive", "Unpack it"),
+    (b"\xfd7zxz", "an xz archive", "Unpack it"),
+    (b"7z\xbc\xaf", "a 7z archive", "Unpack it"),
+    (b"rar!", "a RAR archive", "Unpack it"),
+    (b"%pdf", "a PDF document", _FETCH),
+    (b"\x89png", "an image", _FETCH),
+    (b"\xff\xd8\xff", "an image", _FETCH),
+    (b"gif8", "an image", _FETCH),
+)
+_PICKLED_CLASS = re.compile(r"(?:GLOBAL|class|global)\s+'?([A-Za-z_][\w.]{0,120})")
+_LEGACY_MAGIC = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # torch files from before 1.6, after two bytes of pickle
+
+
+def refuse_other_files(path: Path) -> None:
+    """Raise CheckpointError, naming what it is, for a file that cannot be weights of the kind that its suffix says."""
+    if path.is_dir():
+        raise CheckpointError(f"'{path}' is a directory, not a weights file. Name a file in it")
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise CheckpointError(f"'{path}' cannot be opened ({error.strerror}). Check its permissions") from error
+    if not size:
+        raise CheckpointError(f"'{path}' is an empty file, not weights. {_FETCH} again")
+    is_safetensors = _is_safetensors(head, size)
+    if is_safetensors and path.suffix != ".safetensors":
+        raise CheckpointError(f"'{path}' is a safetensors file by its content. Rename it to end in .safetensors")
+    if is_safetensors:
+        return
+    if path.suffix == ".safetensors" and _is_torch(path, head):
+        raise CheckpointError(f"'{path}' is a torch file by its content, not safetensors. Rename it to end in .pth")
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for beginning, what, advice in _BEGINNINGS:
+        if start.startswith(beginning):
+            raise CheckpointError(f"'{path}' is {what}, not weights. {advice}")
+    if zipfile.is_zipfile(path) and not _is_torch(path, head):
+        raise CheckpointError(f"'{path}' is a zip archive, not weights. Unpack it and name the weights file in it")
+    if not _is_torch(path, head) and _is_text(head):
+        raise CheckpointError(f"'{path}' is a text file, not weights. {_FETCH}")
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    header = int.from_bytes(head[:8], "little")
+    return len(head) > 9 and 1 < header <= size - 8 and head[8:9] == b"{"
+
+
+def _is_torch(path: Path, head: bytes) -> bool:
+    if head[:2] == b"PK":
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return any(name.rpartition("/")[2] in ("data.pkl", "constants.pkl") for name in archive.namelist())
+        except (zipfile.BadZipFile, OSError, ValueError):
+            return True  # cut short: torch's reader finds it damaged
+    return head[:1] == b"\x80"  # a pickle
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character in "\r\n\t" for character in text)
+
+
+def load_torch_file(path: Path) -> object:
+    """The content of a torch file on the CPU, tensors and plain values only.
+
+    Raises:
+        CheckpointError: another kind of file, a damaged one, or one with pickled objects.
+    """
+    refuse_other_files(path)
+    try:
+        if zipfile.is_zipfile(path):  # torch looks at none of the checksums that it writes
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+                scripted = any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist())
+            if damaged is not None:
+                raise CheckpointError(
+                    f"'{path}' is damaged: the checksum of {damaged[:100]!r} is wrong. {_FETCH} again"
+                )
+            if scripted:
+                raise CheckpointError(
+                    f"'{path}' is a TorchScript program, and running code from a weights file is refused. Open it "
+                    "where you trust it and save `module.state_dict()` alone"
+                )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception as error:  # torch's own words advise to load it without care
+        pickled = _PICKLED_CLASS.search(str(error)) if "weights_only" in str(error).lower() else None
+        if pickled:
+            raise CheckpointError(
+                f"'{path}' holds a pickled object ({pickled[1]}), as `torch.save(network)` writes it, and running code "
+                "from a weights file is refused. Open it where you trust it and save `module.state_dict()` alone"
+            ) from None
+        raise CheckpointError(
+            f"'{path}' cannot be read as a torch file ({type(error).__name__}): it is damaged or incomplete, or holds "
+            f"more than tensors and plain values, which is refused. {_FETCH} again, or save `module.state_dict()` alone"
+        ) from None
+
+
+def load_safetensors_file(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU.
+
+    Raises:
+        CheckpointError: another kind of file, or a damaged one.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    refuse_other_files(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            f"'{path}' is damaged or incomplete: it cannot be read as safetensors ({type(error).__name__}). "
+            f"{_FETCH} again"
+        ) from None
+
+
+def unfit(name: object, value: object, expected: Tensor | None, *, finite: bool = False) -> str:
+    """What is wrong with an entry of a state dict, in a few words that name it; '' where nothing is.
+
+    Args:
+        expected: the network's tensor of this name, if it has one; shapes are not compared.
+        finite: refuse NaN and infinity.
+    """
+    shown = f"'{name}'" if isinstance(name, str) else f"{str(name)[:60]!r}"
+    if not isinstance(name, str):
+        return f"an entry is named by {_a(type(name).__name__)} ({shown}), not by text"
+    if not isinstance(value, Tensor):
+        return f"{shown} is {_a(type(value).__name__)}, not a tensor"
+    if value.layout != torch.strided or value.is_quantized or value.is_nested:
+        return f"{shown} is {_a('quantized' if value.is_quantized else 'sparse or nested')} tensor, not a dense one"
+    if value.device.type == "meta":
+        return f"{shown} has a shape and no numbers"
+    if expected is None:
+        return ""
+    kind = str(value.dtype).removeprefix("torch.")
+    if expected.is_floating_point() and not value.is_floating_point():
+        return f"{shown} is of type {kind}, and the network's numbers are real (float32, say)"
+    counter = name.endswith("num_batches_tracked")  # an average of networks has fractions of it
+    if not expected.is_floating_point() and not counter and value.is_floating_point() | value.is_complex():
+        return f"{shown} is of type {kind}, and the network's are whole numbers"
+    if finite and value.is_floating_point() and not bool(value.float().isfinite().all()):
+        lost = int((~value.float().isfinite()).sum())
+        return f"{shown} has {lost} of {value.numel()} numbers that are NaN or infinite"
+    return ""
+
+
+def refuse_unfit(path: Path | str, state: Mapping, expected: Mapping[str, Tensor], finite: frozenset[str]) -> None:
+    """Raise CheckpointError for the first entry of a state dict that is no tensor, or not of the network's kind.
+
+    Args:
+        expected: the network's own tensors.
+        finite: names of those that must be finite.
+    """
+    for name, value in state.items():
+        wrong = unfit(name, value, expected.get(name) if isinstance(name, str) else None, finite=name in finite)
+        if wrong:
+            raise CheckpointError(f"{path}: weights that cannot be used: {wrong}. Take another file, or an earlier one")
+
+
+def finite_names(network: torch.nn.Module) -> frozenset[str]:
+    """Names of tensors that must hold finite numbers: parameters, and the statistics of batch normalisation."""
+    running = {name for name, _ in network.named_buffers() if name.endswith(("running_mean", "running_var"))}
+    return frozenset(running | {name for name, _ in network.named_parameters()})
+
+
+def _a(word: str) -> str:
+    return f"{'an' if word[:1] in 'aeiou' else 'a'} {word}"
