@@ -103,9 +103,13 @@ def check_description(found: Mapping[str, Any], path: Path) -> None:
     facts = found["facts"]
     _check(facts, _FACTS, "facts.", path, required=_required(DataFacts))
     channels, classes = facts["image_shape"][0], len(facts["class_names"])
-    for name, wanted in (("mean", channels), ("std", channels), ("class_counts", classes)):
+    for name, wanted, by in (
+        ("mean", channels, "image_shape"),
+        ("std", channels, "image_shape"),
+        ("class_counts", classes, "class_names"),
+    ):
         if len(facts[name]) != wanted:
-            raise _wrong(path, f"facts.{name} has {len(facts[name])} numbers, and {wanted} are needed")
+            raise _wrong(path, f"facts.{name} has {len(facts[name])} numbers, and facts.{by} asks for {wanted}")
     if classes > _MOST_CLASSES or (facts.get("background") or 0) >= classes:
         raise _wrong(path, f"facts.background={facts.get('background')} is none of its {classes} classes")
     for name in ("head", "backbone", "loss"):

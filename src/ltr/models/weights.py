@@ -16,6 +16,7 @@ from ltr.models.weights_file import (
     finite_names,
     load_safetensors_file,
     load_torch_file,
+    printable,
     refuse_other_files,
     refuse_unfit,
 )
@@ -74,7 +75,11 @@ def read_state(path: str | Path, entry: str | None = None) -> State:
     state = {_plain_name(str(name)): value for name, value in inner.items() if isinstance(value, Tensor)}
     if not state:
         nested = [str(key) for key, value in content.items() if isinstance(value, Mapping) and _flat(value)]
-        where = f" at its top; they are in: {', '.join(nested)}" if nested else ". Save `module.state_dict()` into it"
+        where = (
+            f" at its top; they are in: {printable(', '.join(nested))}"
+            if nested
+            else ". Save `module.state_dict()` into it"
+        )
         raise CheckpointError(f"'{path}' holds no named tensors{where}.")
     return state
 
@@ -87,7 +92,7 @@ def _named_entry(content: Mapping, entry: str, path: Path) -> State:
     if not state:
         nested = [str(key) for key, value in content.items() if isinstance(value, Mapping) and _flat(value)]
         raise CheckpointError(
-            f"'{path}' has no named tensors in an entry '{entry}'; it has some in: {', '.join(nested) or 'none'}."
+            f"'{path}' has no named tensors in an entry '{entry}'; it has some in: {printable(', '.join(nested)) or 'none'}."
         )
     return state
 
@@ -210,8 +215,8 @@ def load_backbone(
 def with_input_channels(state: State, module: nn.Module, *, source: str) -> State:
     """A state whose first convolution takes as many channels as the module's.
 
-    Weights of colour are summed for grey images, and otherwise repeated over the channels and rescaled, so that an
-    image with equal channels gives the response that it had.
+    Weights of colour are summed for grey images, and otherwise repeated over the channels and rescaled by their number,
+    as timm does with pretrained ones.
 
     Args:
         source: where the state is from, for the log.
@@ -276,7 +281,7 @@ def _complaints(
 
     def line(kind: str, names: list[str]) -> str:
         rest = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-        return f"{kind}: {', '.join(names[:_LISTED])}{rest}"
+        return printable(f"{kind}: {', '.join(names[:_LISTED])}{rest}")
 
     lines = []
     if missing:

@@ -156,7 +156,7 @@ def unfit(name: object, value: object, expected: Tensor | None, *, finite: bool 
         expected: the network's tensor of this name, if it has one; shapes are not compared.
         finite: refuse NaN and infinity.
     """
-    shown = f"'{name}'" if isinstance(name, str) else f"{str(name)[:60]!r}"
+    shown = repr(name) if isinstance(name, str) else repr(str(name)[:60])
     if not isinstance(name, str):
         return f"an entry is named by {_a(type(name).__name__)} ({shown}), not by text"
     if not isinstance(value, Tensor):
@@ -196,6 +196,11 @@ def finite_names(network: torch.nn.Module) -> frozenset[str]:
     """Names of tensors that must hold finite numbers: parameters, and the statistics of batch normalisation."""
     running = {name for name, _ in network.named_buffers() if name.endswith(("running_mean", "running_var"))}
     return frozenset(running | {name for name, _ in network.named_parameters()})
+
+
+def printable(text: str) -> str:
+    """A name from a file without characters that a terminal obeys or that begin a line."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def _a(word: str) -> str:
