@@ -90,9 +90,9 @@ def _named_entry(content: Mapping, entry: str, path: Path) -> State:
         found = found.get(part) if isinstance(found, Mapping) else None
     state = _flat(found) if isinstance(found, Mapping) else {}
     if not state:
-        nested = [str(key) for key, value in content.items() if isinstance(value, Mapping) and _flat(value)]
+        nested = [printable(str(key)) for key, value in content.items() if isinstance(value, Mapping) and _flat(value)]
         raise CheckpointError(
-            f"'{path}' has no named tensors in an entry '{entry}'; it has some in: {printable(', '.join(nested)) or 'none'}."
+            f"'{path}' has no named tensors in an entry '{entry}'; it has some in: {', '.join(nested) or 'none'}."
         )
     return state
 
