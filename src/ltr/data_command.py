@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ltr.data.split import Split
 
 _SHOWN = 10
+_WORTH_PROCESSES = 2000  # images to hash, which takes less than starting processes does
 _CLASSES, _IMAGES, _SIDE = 3, 8, 96  # of the contact sheet: classes of each kind, images of a class, pixels a side
 
 
@@ -247,10 +248,22 @@ def _check(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
         print_line(f"wrong: {len(bad):,} of them cannot be read{', the first ten' if len(bad) > _SHOWN else ''}:")
         for image in bad[:_SHOWN]:
             print_line(f"  {one_line(image.path)}: {one_line(image.reason)}")
+    _print_identical(source, _processes(arguments)["workers"])
     if arguments.exclude_to:
         write_exclusions(arguments.exclude_to, bad)
         print_line(f"{len(bad):,} paths written to {arguments.exclude_to}")
     return 1 if bad or partial else 0
+
+
+def _print_identical(source: Source, workers: int) -> None:
+    """Warn of images that are byte for byte the same."""
+    from ltr.console import progress
+    from ltr.data.duplicates import identical_images
+
+    with progress("comparing", len(source)) as advance:
+        same = identical_images(source, workers=workers if len(source) > _WORTH_PROCESSES else 1, progress=advance)
+    for line in same.lines(source):
+        print_line(f"  {one_line(line.strip())}" if line.startswith(" ") else f"warning: {one_line(line)}")
 
 
 def _read_and_compare(config: dict[str, Any]) -> tuple[Source, list[str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -149,7 +148,7 @@ def test_another_spelling_or_link_is_the_same_image(pool, tmp_path, spelling):
     (tmp_path / "labelled.csv").write_text(f"path, label\n{spelling}, x\n")
     left = {files.relative(index) for index in without(files, tmp_path / "labelled.csv")}
     assert "part 0/00.png" not in left
-    assert "part 0/01.png" in left
+    assert "part 0/02.png" in left
 
 
 def test_an_image_that_a_pool_names_twice_is_one(pool):
@@ -160,7 +159,7 @@ def test_an_image_that_a_pool_names_twice_is_one(pool):
 
 def test_class_names_are_compared_in_one_unicode_form(redness):
     model = redness()
-    model.network.facts = replace(model.network.facts, class_names=("gre\u0301be", *model.class_names[1:]))
+    model.network.facts.class_names = ("gre\u0301be", *model.class_names[1:])
     assert rare_classes(model, ["gr\u00e9be"], "few").tolist() == [0]
 
 
