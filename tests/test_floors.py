@@ -10,7 +10,7 @@ import pytest
 import ltr
 
 ROOT = Path(ltr.__file__).parent
-BASE = {"errors", "escaping", "results", "randomness", "files", "names", "configuration"}
+BASE = {"errors", "escaping", "results", "randomness", "files", "writing", "names", "configuration"}
 MAY_IMPORT = {
     "configuration": {"errors"},
     "data": BASE,

@@ -223,6 +223,11 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
     except LtrError:
         raise
     except Exception as error:
+        if line.sweep and isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+            raise LtrError(
+                f"the sweep's folder {error.filename} cannot be made ({error.strerror}). It lies in paths.outputs, "
+                "unless hydra.sweep.dir says otherwise: set paths.outputs to a place that can be written"
+            ) from error
         if failed_jobs():  # a sweeper that gives up because of them
             return 1
         refused = refused_by_queue(error)

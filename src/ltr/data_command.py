@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ltr.console import print_line
 from ltr.errors import ConfigError
 from ltr.escaping import one_line
+from ltr.writing import check_file, check_folder
 
 if TYPE_CHECKING:
     from ltr.data.source import Source
@@ -86,12 +87,10 @@ def _check_flags(arguments: argparse.Namespace) -> None:
             bounds = f"at least {least}" if most is None else f"{least} to {most}"
             raise ConfigError(f"--{flag.replace('_', '-')} {value}: allowed is {bounds}")
     for flag in ("exclude_to", "to"):
-        if given.get(flag) is not None and given[flag].is_dir():
-            raise ConfigError(
-                f"--{flag.replace('_', '-')} {given[flag]}: that is a folder; the name of a file is needed"
-            )
-    if given.get("out") is not None and given["out"].is_file():
-        raise ConfigError(f"--out {given['out']}: that is a file; a folder is needed")
+        if given.get(flag) is not None:
+            check_file(given[flag], f"--{flag.replace('_', '-')} {given[flag]}")
+    if given.get("out") is not None:
+        check_folder(given["out"], f"--out {given['out']}")
     if "=" in arguments.dataset:
         raise ConfigError(f"{arguments.dataset}: the name of a data set comes first, see ltr-data list")
 
@@ -151,13 +150,14 @@ def _describe(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
     from ltr.report.data_pictures import class_frequency
 
     bounds = config["evaluation"]["many_above"], config["evaluation"]["few_below"]
+    folder = arguments.out or Path(config["paths"]["outputs"]) / "data" / config["dataset"]["name"]
+    check_folder(folder, f"--out {folder}")
     with plain_warnings():
         source = _read(config)
         split = read_split(config["dataset"], source)
         about = describe(split)
         for line in _numbers(source, split, about, *bounds):
             print_line(line)
-        folder = arguments.out or Path(config["paths"]["outputs"]) / "data" / config["dataset"]["name"]
         title = f"{split.name}: {len(about.class_counts):,} classes, {int(about.class_counts.sum()):,} training images"
         pictures = [folder / "class_frequency.png", folder / "contact_sheet.png"]
         class_frequency(title, about.class_names, about.class_counts, *bounds, pictures[0])

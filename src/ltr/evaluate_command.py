@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ltr.arguments import Parser, parsed
 from ltr.errors import CheckpointError, ConfigError, LtrError
+from ltr.writing import check_file, check_folder
 
 if TYPE_CHECKING:
     from ltr.configuration.judging import Asked
@@ -54,11 +55,10 @@ def main(argv: list[str]) -> int:
     paths, overrides, mistakes = _told_apart(arguments.words)
     if not paths:
         raise ConfigError(f"which run? Give its folder or a checkpoint file\n{parser.format_usage().rstrip()}")
-    if arguments.json and arguments.json.is_dir():
-        raise ConfigError(f"--json {arguments.json}: that is a folder; the name of a file is needed")
+    if arguments.json:
+        check_file(arguments.json, f"--json {arguments.json}")
     out = arguments.out or Path(outputs) / EVALUATIONS
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out}: that is a file; the name of a folder is needed")
+    check_folder(out, f"--out {out}")
     if arguments.config_dir and not Path(arguments.config_dir).is_dir():
         raise ConfigError(f"--config-dir {arguments.config_dir}: there is no such folder")
 

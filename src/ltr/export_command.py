@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ltr.arguments import Parser, parsed
 from ltr.console import print_line
-from ltr.errors import ConfigError
+from ltr.writing import check_folder
 
 
 def main(argv: Sequence[str]) -> int:
@@ -36,8 +36,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parsed(parser, argv)
     if arguments is None:
         return 0
-    if arguments.out.is_file():
-        raise ConfigError(f"--out {arguments.out}: that is a file; a folder is needed")
+    check_folder(arguments.out, f"--out {arguments.out}")
 
     from ltr.configuration.targets import allowing
     from ltr.evaluate_command import find
@@ -45,10 +44,8 @@ def main(argv: Sequence[str]) -> int:
     with allowing(arguments.allow):
         checkpoint, _ = find(Path(arguments.run))
         from ltr.apply.export import export
-        from ltr.apply.tables import checked_place
         from ltr.console import plain_warnings
 
-        checked_place(arguments.out / "config.json")
         with plain_warnings():
             done = export(checkpoint, arguments.out, onnx=arguments.onnx)
     for name in done.files:

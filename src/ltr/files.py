@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ltr.errors import CheckpointError
+from ltr.errors import CheckpointError, LtrError
 from ltr.escaping import csv_cell
 
 
@@ -23,6 +23,8 @@ def written_atomically(path: Path) -> Iterator[Path]:
 
     On any error the temporary file is removed and what was at ``path`` stays as it was.
     """
+    if os.path.lexists(path) and not os.path.isfile(path) and not os.path.islink(path):
+        raise LtrError(f"{path}: that is no regular file, and it would be replaced. Give the name of a new file")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ltr.arguments import Parser, at_least, parsed
 from ltr.console import print_line
-from ltr.errors import ConfigError
 from ltr.predict_command import add_reading_flags, model_and_pool, tell_broken, tell_remarks
+from ltr.writing import check_folder
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,8 +46,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     for name, least in (("top", 1), ("thumbnails", 0), ("chunk", 1), ("few_below", 1)):
         at_least(arguments, name, least)
-    if arguments.out.is_file():
-        raise ConfigError(f"--out {arguments.out}: that is a file; a folder is needed")
+    check_folder(arguments.out, f"--out {arguments.out}")
 
     from ltr.configuration.targets import allowing
 
@@ -59,14 +58,13 @@ def _mine(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from ltr.apply.contact_sheet import write_candidates, write_sheets
-    from ltr.apply.mine import STATE, mine, rare_classes, without
-    from ltr.apply.tables import checked_place, write_broken
+    from ltr.apply.mine import mine, rare_classes, without
+    from ltr.apply.tables import write_broken
     from ltr.console import progress
     from ltr.data.real_paths import first_of_each
     from ltr.evaluate_command import find
     from ltr.files import file_digest
 
-    checked_place(arguments.out / STATE)
     model, files = model_and_pool(arguments)
     names = [name.strip() for name in arguments.classes.split(",") if name.strip()]
     classes = rare_classes(model, names, arguments.group, arguments.few_below)

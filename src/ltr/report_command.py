@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ltr.arguments import Parser, at_least, parsed
 from ltr.console import print_line
 from ltr.errors import ConfigError, DataError
+from ltr.writing import check_file
 
 if TYPE_CHECKING:
     from ltr.report.compose import Part
@@ -54,9 +55,12 @@ def main(argv: Sequence[str]) -> int:
     if not 0 < arguments.level < 1:
         raise ConfigError(f"--level {arguments.level}: allowed is a number between 0 and 1")
     at_least(arguments, "pictures", 0)
-    if arguments.out is not None and arguments.out.is_dir():
-        raise ConfigError(f"--out {arguments.out}: that is a folder; the name of a file is needed")
-    return _report(arguments, arguments.folders or [Path(default)])
+    folders = arguments.folders or [Path(default)]
+    if arguments.out is not None:
+        check_file(arguments.out, f"--out {arguments.out}")
+    elif arguments.format == "html" and folders[0].is_dir():
+        check_file(folders[0] / "report.html", f"--out {folders[0] / 'report.html'}")
+    return _report(arguments, folders)
 
 
 def _names(text: str) -> list[str]:

@@ -49,8 +49,8 @@ def test_exporting_again_replaces_the_files(command, finished_run):
     [
         (["nothing", "--out", "x"], 1, "no such run directory or checkpoint"),
         (["{run}"], 2, "--out"),
-        (["{run}", "--out", "file"], 2, "that is a file"),
-        (["{run}", "--out", "file/x"], 2, "nothing can be written there"),
+        (["{run}", "--out", "file"], 2, "is a file"),
+        (["{run}", "--out", "file/x"], 2, "a folder is needed, and "),
     ],
 )
 def test_mistakes_are_told(command, finished_run, tmp_path, arguments, code, reason):

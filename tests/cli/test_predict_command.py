@@ -90,7 +90,7 @@ def test_flags_reach_the_work(command, finished_run, photos, tmp_path):
         (["{run}", "photos"], 2, "--out"),
         (["{run}", "photos", "--out", "photos"], 2, "that is a folder"),
         (["{run}", "photos", "--out", "p.txt"], 2, "must end in .csv or .parquet"),
-        (["{run}", "photos", "--out", "photos/00.png/p.csv"], 2, "nothing can be written there"),
+        (["{run}", "photos", "--out", "photos/00.png/p.csv"], 2, "a folder is needed, and "),
         (["{run}", "photos", "--out", "p.csv", "--scorer", "mps"], 2, "Did you mean 'msp'"),
         (["{run}", "photos", "--out", "p.csv", "--top", "0"], 2, "allowed is 1 or more"),
         (["{run}", "photos", "--out", "p.csv", "--batch-size", "-1"], 2, "allowed is 1 or more"),

@@ -14,6 +14,7 @@ from ltr.apply.reading import Broken
 from ltr.errors import ConfigError
 from ltr.escaping import csv_cell
 from ltr.files import written_atomically
+from ltr.writing import check_file
 
 FORMATS = (".csv", ".parquet")
 Columns = Mapping[str, Sequence[str] | np.ndarray]
@@ -23,28 +24,13 @@ def checked_out(path: Path, flag: str = "--out") -> Path:
     """A path that a table can be written to.
 
     Raises:
-        ConfigError: a folder, another ending, or a folder that cannot be made or written to.
+        ConfigError: a folder, or another ending.
+        LtrError: nothing can be written there.
     """
-    if path.is_dir():
-        raise ConfigError(f"{flag} {path}: that is a folder; the name of a file is needed")
+    given = f"{flag} {path}"
+    check_file(path, given)
     if path.suffix.lower() not in FORMATS:
-        raise ConfigError(f"{flag} {path}: the name must end in {' or '.join(FORMATS)}, which says how to write it")
-    return checked_place(path, flag)
-
-
-def checked_place(path: Path, flag: str = "--out") -> Path:
-    """``path`` whose folder is there and can be written to, looked at before hours of work and not after.
-
-    Raises:
-        ConfigError: it cannot.
-    """
-    probe = path.parent / f".{path.name}.probe"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"{flag} {path}: nothing can be written there ({error.strerror})") from error
+        raise ConfigError(f"{given}: the name must end in {' or '.join(FORMATS)}, which says how to write it")
     return path
 
 

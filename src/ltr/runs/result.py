@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 FIRST_COLUMNS = ("stage", "epoch", "step", "lr", "train/loss", "train/accuracy", "images_per_second")
 RESULT = "result.json"
+FINAL = "final.ckpt"  # in checkpoints/
+# of every run's directory: what is written before the first stage, and what when all is done
+AT_THE_START = ("config.yaml", "overrides.yaml", "split.npz")
+AT_THE_END = ("metrics.csv", "provenance.json", "status.json", RESULT)
 
 
 def run_directory(config: Mapping[str, Any]) -> Path:

@@ -18,7 +18,7 @@ from ltr.data.module import DataModule
 from ltr.data.opening import check_files
 from ltr.data.source import Source
 from ltr.data.splits import save_split
-from ltr.errors import CheckpointError, ConfigError, DataError, Interrupted
+from ltr.errors import CheckpointError, ConfigError, DataError, Interrupted, TrainingError
 from ltr.escaping import rich_text
 from ltr.files import link_or_copy, write_json
 from ltr.methods.checkpoint import network_checkpoint, write_checkpoint
@@ -39,6 +39,10 @@ from ltr.runs.plan import RunPlan, plan_of, warn_of_double_balancing, warn_of_sh
 from ltr.runs.protocols import headline_metric, parts_judged, protocols_of
 from ltr.runs.provenance import provenance
 from ltr.runs.result import (
+    AT_THE_END,
+    AT_THE_START,
+    FINAL,
+    RESULT,
     Outcome,
     result_rows,
     run_directory,
@@ -51,7 +55,8 @@ from ltr.runs.result import (
     write_tables,
 )
 from ltr.runs.stages import ARRAYS, Stages
-from ltr.runs.store import StageStore
+from ltr.runs.store import RECORD, REMOVED, StageStore
+from ltr.writing import check_outputs, disk_trouble
 
 
 def run(
@@ -92,9 +97,17 @@ def run(
     if found["finished"]:
         return (looked[0].outcome if looked else None) or Outcome(run_directory(config), None, reused=True)
     source = looked[0].source if looked else source
+    if config["stages"] != "plan":
+        group.decided(lambda: check_outputs(config["paths"], run_directory(config)))
     # what gives out between stages, or in a stage that trains nothing, is told as well
-    with stop_request() as request, explained("the run", lambda: "out of memory. Lower batch_size"):
-        return _Run(config, overrides, console, request, lambda: plan_of(config, source, read), draw).carry_out()
+    try:
+        with stop_request() as request, explained("the run", lambda: "out of memory. Lower batch_size"):
+            return _Run(config, overrides, console, request, lambda: plan_of(config, source, read), draw).carry_out()
+    except OSError as error:
+        trouble = disk_trouble(error, "the run", config["paths"])
+        if trouble is None:
+            raise
+        raise trouble from error
 
 
 def _say(console: Console, text: str) -> None:
@@ -128,6 +141,7 @@ class _Run:
         self.console = console
         self.directory = run_directory(config)
         self.started = False
+        self.written: list[str] = []  # tables and arrays, which not every run has
         # a data set that is fetched or unpacked is so by one process
         with group.in_turn() if config["dataset"]["source"].get("download") else contextlib.nullcontext():
             planned = plan()
@@ -187,6 +201,7 @@ class _Run:
             rows, judged = self._judge(predictor, outputs)
             result = None
             if group.is_first():
+                self._check_stages(outputs)
                 self._keep_examples(predictor)
                 keep_for_pictures(self.directory, self._trained(), outputs, predictor)
                 self._keep_weights(predictor, outputs)
@@ -204,7 +219,9 @@ class _Run:
         finally:
             try:
                 if finished and group.is_first():
-                    self.loggers.log_result(rows, judged, self.draw(self.directory))
+                    pictures = self._drawn()
+                    self.loggers.log_result(rows, judged, pictures)
+                    self._check_whole()
             finally:
                 self.loggers.close(failed=not finished)
 
@@ -272,6 +289,15 @@ class _Run:
             with contextlib.suppress(OSError):
                 write_status(self.directory, status)
 
+    def _drawn(self) -> Sequence[Path]:
+        """The pictures; none where what they are drawn from was removed, which `_check_whole` says."""
+        try:
+            return self.draw(self.directory)
+        except (DataError, OSError):
+            if not self._missing():
+                raise
+            return ()
+
     # -- after ----------------------------------------------------------------------------------------------------
 
     def _judge(self, predictor: Any, outputs: Mapping[str, StageOutput]) -> tuple[list[dict[str, Any]], list[Judged]]:
@@ -330,17 +356,41 @@ class _Run:
         stages = [stage for stage in self.plan if stage.module and not stage.checkpoint]
         return [(stage.name, self.stages.data_module(stage.settings, stage.role)) for stage in stages]
 
+    def _check_stages(self, outputs: Mapping[str, StageOutput]) -> None:
+        """What a run keeps of its stages is taken from the store: refuse to go on without it."""
+        for output in outputs.values():
+            folder = self.store.folder(output.key)
+            if not (folder / RECORD).is_file():
+                raise TrainingError(f"stage '{output.name}' ({folder}): {REMOVED}")
+
+    def _missing(self) -> list[str]:
+        """Files that every finished run's directory has, and that are not there."""
+        needed = [*AT_THE_START, *AT_THE_END, f"checkpoints/{FINAL}", *self.written]
+        return [name for name in needed if not (self.directory / name).is_file()]
+
+    def _check_whole(self) -> None:
+        """Refuse to end well with half a directory: without its result the same command writes it again."""
+        missing = self._missing()
+        if missing:
+            (self.directory / RESULT).unlink(missing_ok=True)
+            if self.directory.is_dir():
+                self._note("failed")
+            raise TrainingError(
+                f"{self.directory}: {', '.join(missing)} missing: something removed files of the run while it was at "
+                "work. The same command writes them again, from the stages that are stored"
+            )
+
     def _keep_weights(self, predictor: Any, outputs: Mapping[str, StageOutput]) -> None:
         """``checkpoints/``: links to the store's files, which may be pruned; or the method's own final network."""
         folder = self.store.folder(outputs[self.plan[-1].name].key)
         checkpoints = self.directory / "checkpoints"
         if (folder / "last.ckpt").is_file():
-            link_or_copy(folder / "last.ckpt", checkpoints / "final.ckpt")
+            link_or_copy(folder / "last.ckpt", checkpoints / FINAL)
             link_or_copy(folder / "weights.ckpt", checkpoints / "best.ckpt")
         elif (folder / "weights.ckpt").is_file():
-            link_or_copy(folder / "weights.ckpt", checkpoints / "final.ckpt")
+            link_or_copy(folder / "weights.ckpt", checkpoints / FINAL)
         else:
-            write_checkpoint(checkpoints / "final.ckpt", network_checkpoint(predictor, self.config["dataset"]))
+            write_checkpoint(checkpoints / FINAL, network_checkpoint(predictor, self.config["dataset"]))
 
     def _write(
         self,
@@ -349,6 +399,10 @@ class _Run:
         judged: Sequence[Judged],
         seconds: float,
     ) -> dict[str, Any]:
+        if any(not (self.directory / name).is_file() for name in AT_THE_START):
+            self.say(f"{self.directory} was removed while the run was at work: it is written anew")
+            self.started = False
+            self._start()
         folders = [self.store.folder(output.key) for output in outputs.values()]
         write_metrics(self.directory, [folder / "metrics.csv" for folder in folders])
         write_tables(self.directory, judged, self.split.class_names)
@@ -356,6 +410,8 @@ class _Run:
         for output, folder in zip(outputs.values(), folders):
             if output.arrays:
                 link_or_copy(folder / ARRAYS, self.directory / "artifacts" / f"{output.name}.npz")
+        made = [*self.directory.glob("*.parquet"), *self.directory.glob("artifacts/*.npz")]
+        self.written = sorted(str(path.relative_to(self.directory)) for path in made)
         about = provenance(device_name(self.device), self.precision)
         about["code"] = {**about["code"], "own": self.config.get("code", {})}
         about |= {"stored_stages": self.stages.made_by} if self.stages.made_by else {}

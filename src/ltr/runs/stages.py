@@ -17,7 +17,7 @@ from ltr.configuration.targets import instantiate
 from ltr.data.module import DataModule
 from ltr.data.source import Source
 from ltr.data.splits import Split
-from ltr.errors import CheckpointError, DataError
+from ltr.errors import CheckpointError, DataError, TrainingError
 from ltr.escaping import rich_text
 from ltr.files import checkpoint_file, link_or_copy
 from ltr.methods.checkpoint import check_fits, load_network
@@ -35,7 +35,7 @@ from ltr.runs.protocols import headline_metric, selecting_protocol
 from ltr.runs.provenance import code_state, differs
 from ltr.runs.result import write_arrays
 from ltr.runs.single_images import join_single_images
-from ltr.runs.store import StageStore
+from ltr.runs.store import RECORD, REMOVED, StageStore
 from ltr.runs.train import Surroundings, Trained, Watched, train_stage
 
 ARRAYS = "arrays.npz"
@@ -112,6 +112,8 @@ class Stages:
                 finished |= {"micro_batch": made.micro_batch} if made.micro_batch else {}
                 group.decided(lambda: bool(self.store.finish(key, spec, made.seconds, finished)))
                 self.request.check(f"stopped after stage '{stage.name}'")
+        if not (folder / RECORD).is_file():
+            raise TrainingError(f"stage '{stage.name}' ({folder}): {REMOVED}")
         last = folder / "last.ckpt"
         arrays = _read_arrays(folder / ARRAYS)
         if "summary" in arrays:

@@ -17,10 +17,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ltr.errors import LtrError
+from ltr.errors import LtrError, TrainingError
 from ltr.files import file_digest, write_json
 
 RECORD = "stage.json"
+REMOVED = "removed from the stage store while the run was at work. The same command makes it again"
 
 
 class StageStore:
@@ -91,6 +92,8 @@ class StageStore:
     ) -> dict[str, Any]:
         """Declare the files in the stage's folder finished, drop its training state, and return the record."""
         folder = self.folder(key)
+        if not folder.is_dir():
+            raise TrainingError(f"{folder}: {REMOVED}")
         names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.suffix in (".ckpt", ".npz", ".csv"))
         files = {name: file_digest(folder / name) for name in names}
         record = {"key": key, "spec": spec, "seconds": seconds, "files": files, **(more or {})}
@@ -113,7 +116,7 @@ class StageStore:
             lock.acquire()
         except OSError as error:
             raise LtrError(
-                f"the stage store {self.root} cannot be written: {error}. Set paths.stages elsewhere"
+                f"the stage store {self.root} cannot be written: {error}. Set paths.stages to a folder that can be"
             ) from error
         try:
             yield

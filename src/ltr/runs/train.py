@@ -34,6 +34,7 @@ from ltr.runs.provenance import code_state, differs
 from ltr.runs.strategies import in_processes
 from ltr.runs.training_state import position_of, read_training_state
 from ltr.runs.watch import Watch
+from ltr.writing import disk_trouble
 
 
 @dataclass(frozen=True)
@@ -183,13 +184,12 @@ def train_stage(
                 f"{stage.name}: the training state {resume_from} cannot be restored ({type(error).__name__}: {reason})"
                 ". It is damaged, or of other code: start anew with resume=never"
             ) from error
-        if not isinstance(error, OSError):
+        trouble = disk_trouble(error, stage.name, around.config["paths"]) if isinstance(error, OSError) else None
+        if trouble is None:
             raise
-        raise TrainingError(
-            f"{stage.name}: a file could not be written: {error}. Free some space (or set paths.outputs elsewhere) and "
-            "start the same command again: it goes on from the last good checkpoint"
-        ) from error
+        raise trouble from error
     if group.is_first():
+        _check_best(trainer, state)
         _hand_on(stage, module, state, folder, around.config["dataset"])
     seconds = group.decided(lambda: log.total_seconds)
     micro_batch = parts.micro_batch if isinstance(parts, InParts) and parts.halved else None
@@ -209,6 +209,16 @@ def _out_of_memory(stage: Stage, micro_batch: int | None) -> str:
         f"halve it and set trainer.accumulate={2 * settings.accumulate}: the same batch for the optimiser, but batch "
         f"normalisation sees half of it (without any, trainer.auto_accumulate=true finds what fits){less}"
     )
+
+
+def _check_best(trainer: pl.Trainer, state: TrainingState) -> None:
+    """Refuse to hand on another epoch's weights in the place of the best, should their file have been removed."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Watch) and callback.best_path and callback.best_epoch and not state.best.is_file():
+            raise TrainingError(
+                f"{state.best}: the weights of the best epoch ({callback.best_epoch}) are gone: something removed them "
+                "while the run was at work. The same command trains the stage again"
+            )
 
 
 def _hand_on(stage: Stage, module: Any, state: TrainingState, folder: Path, dataset: Mapping[str, Any]) -> None:

@@ -1,0 +1,76 @@
+"""Files that disappear under a run: its directory is written whole in the end, or the run says what is missing."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from ltr.runs import runner
+from ltr.runs.epoch_log import EpochLog
+from ltr.runs.result import AT_THE_END, AT_THE_START, FINAL
+
+WHOLE = (*AT_THE_START, *AT_THE_END, f"checkpoints/{FINAL}", "predictions.parquet", "per_class.parquet")
+
+
+@pytest.fixture
+def removes(monkeypatch, tmp_path):
+    """Have a method of a class remove files below the outputs, once, after (or before) it does its work."""
+
+    def install(owner, name, *patterns, first=False):
+        real, left = getattr(owner, name), [True]
+
+        def changed(self, *arguments, **named):
+            def remove():
+                for pattern in patterns if left and left.pop() else ():
+                    for path in (tmp_path / "outputs").glob(pattern):
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+            if first:
+                remove()
+            found = real(self, *arguments, **named)
+            if not first:
+                remove()
+            return found
+
+        monkeypatch.setattr(owner, name, changed)
+
+    return install
+
+
+def test_outputs_that_are_removed_while_a_stage_trains_are_written_whole(ltr_train, removes):
+    removes(EpochLog, "on_train_epoch_end", "*")
+    done = ltr_train("debug=fast")
+    assert done.code == 0, done.err
+    assert "was removed while the run was at work: it is written anew" in done.out
+    assert all((done.directory / name).is_file() for name in WHOLE)
+    assert "finished before" in ltr_train("debug=fast").out
+
+
+@pytest.mark.parametrize("patterns", [("*",), ("stages/*",), ("stages/*/*",)])
+def test_a_stage_that_is_removed_before_it_was_taken_from_is_an_error(ltr_train, removes, patterns):
+    removes(runner._Run, "_judge", *patterns)
+    done = ltr_train("debug=fast")
+    assert done.code == 1
+    assert "removed from the stage store while the run was at work" in done.err
+    assert "Traceback" not in done.err
+    assert done.directories == []
+    again = ltr_train("debug=fast")
+    assert again.code == 0, again.err
+    assert all((again.directory / name).is_file() for name in WHOLE)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "predictions.parquet", f"checkpoints/{FINAL}"])
+def test_a_file_that_is_removed_at_the_very_end_is_named_and_the_run_has_no_result(ltr_train, removes, name):
+    removes(runner._Run, "_drawn", f"digits_lt/*/*/{name}")
+    done = ltr_train("debug=fast")
+    assert done.code == 1
+    assert f"{name} missing: something removed files of the run" in done.err
+    assert done.directories == []
+
+
+def test_the_best_epochs_weights_that_are_removed_are_not_replaced_by_the_last_ones(ltr_train, removes):
+    removes(EpochLog, "on_train_epoch_end", "stages/*/state/best.ckpt")
+    done = ltr_train("debug=fast", "dataset.val=train_fraction", "trainer.selection=best_val", "trainer.max_epochs=1")
+    assert done.code == 1
+    assert "the weights of the best epoch (1) are gone" in done.err

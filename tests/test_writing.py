@@ -1,0 +1,121 @@
+"""Places that cannot be written are refused before the work, by the key or flag that named them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from ltr.cli import guarded
+from ltr.errors import ConfigError, LtrError
+from ltr.files import write_text
+from ltr.writing import check_file, check_folder, disk_trouble
+
+NOWHERE = "/proc/ltr"  # nobody may make anything here, whoever runs the tests
+
+
+def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path):
+    check_folder(tmp_path / "a" / "b", "--out a/b")
+    check_file(tmp_path / "a" / "b.csv", "--out a/b.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        (
+            f"{NOWHERE}/x",
+            r"--out .*: nothing can be written in /proc \(.*\)\. Set --out to a place that can be written",
+        ),
+        ("file/x", "a folder is needed, and .*file is a file"),
+        ("link/x", "link that leads nowhere"),
+        ("n" * 300, "longer than 255 bytes"),
+        ("n" * 300 + "/x", "longer than 255 bytes"),
+    ],
+)
+def test_a_place_that_cannot_is_named_with_the_reason(tmp_path, monkeypatch, path, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for check in (check_file, check_folder):
+        with pytest.raises(LtrError, match=words):
+            check(tmp_path / path if not path.startswith("/") else Path(path), f"--out {path}")
+
+
+def test_a_folder_that_is_read_only_is_refused(tmp_path):
+    (tmp_path / "shut").mkdir()
+    (tmp_path / "shut").chmod(0o500)
+    if os.access(tmp_path / "shut", os.W_OK):
+        pytest.skip("this user may write everywhere")
+    with pytest.raises(LtrError, match=r"Set paths\.outputs to a place"):
+        check_folder(tmp_path / "shut" / "x", f"paths.outputs={tmp_path / 'shut'}")
+
+
+def test_a_device_or_a_pipe_is_never_replaced_by_a_file(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match="no regular file"):
+        check_file(pipe, "--out pipe")
+    with pytest.raises(LtrError, match="no regular file"):
+        write_text(pipe, "x")
+    assert not pipe.is_file()
+
+
+PATHS = {"outputs": "/o", "stages": "/s"}
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/s/k/x"), "Free some space, or set paths.stages elsewhere"),
+        (OSError(errno.ENOSPC, "No space left on device"), r"paths.outputs \(and paths.stages\)"),
+        (OSError(errno.EROFS, "Read-only file system", "/o/x"), "set paths.outputs to a place that can be written"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/o/x"), "Something removed or renamed it"),
+    ],
+)
+def test_trouble_with_a_runs_files_names_the_key_of_their_place(error, words):
+    assert re.search(words, str(disk_trouble(error, "the run", PATHS)))
+
+
+def test_trouble_with_other_files_is_not_of_the_outputs():
+    assert disk_trouble(FileNotFoundError(errno.ENOENT, "No such file", "/data/x.jpg"), "the run", PATHS) is None
+    assert disk_trouble(OSError(errno.EBADF, "Bad file descriptor"), "the run", PATHS) is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        ((f"paths.outputs={NOWHERE}",), "paths.outputs"),
+        ((f"paths.stages={NOWHERE}",), "paths.stages"),
+        ((f"paths.outputs={NOWHERE}", "-m", "seed=0,1"), "paths.outputs"),
+    ],
+)
+def test_a_run_names_the_key_that_it_could_not_write_to(ltr_train, overrides, key):
+    done = ltr_train("debug=fast", *overrides)
+    assert done.code == 1
+    assert key in done.err
+    assert "Look at whether this path" not in done.err
+    other = {"paths.outputs": "paths.stages", "paths.stages": "paths.outputs"}[key]
+    assert other not in done.err
+    assert "1 epochs" not in done.out
+
+
+COMMANDS = {
+    "ltr.evaluate_command": ("RUN", "--out", NOWHERE),
+    "ltr.predict_command": ("RUN", ".", "--out", f"{NOWHERE}/x.csv"),
+    "ltr.mine_command": ("RUN", ".", "--out", NOWHERE),
+    "ltr.export_command": ("RUN", "--out", NOWHERE),
+    "ltr.report_command": (".", "--out", f"{NOWHERE}/x.html", "--format", "html"),
+    "ltr.data_command": ("describe", "digits", "--out", NOWHERE),
+}
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_every_command_refuses_a_place_that_cannot_be_written_before_its_work(module, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main = __import__(module, fromlist=["main"]).main
+    assert guarded(lambda: main(list(COMMANDS[module]))) == 1
+    assert ": nothing can be written in /proc" in capsys.readouterr().err
