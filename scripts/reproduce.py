@@ -22,7 +22,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,9 +41,9 @@ from ltr.configuration.tables import TableRow, chosen_rows, narrowed
 from ltr.console import plain_warnings, print_line
 from ltr.data.packed import read_source
 from ltr.data.source import Source
-from ltr.errors import ConfigError, Interrupted, LtrError
+from ltr.errors import ConfigError, DataError, Interrupted, LtrError
 from ltr.escaping import printer, rich_text
-from ltr.report.collect import read_run
+from ltr.report.collect import Run, read_run
 from ltr.report.figures import draw
 from ltr.report.published import markdown, write_between_markers
 from ltr.report.published_lines import Entry
@@ -332,12 +332,24 @@ def folders_of(jobs: Sequence[Job]) -> tuple[Path, Path]:
     return Path(paths["stages"]), Path(paths["outputs"])
 
 
+def _readable(folders: Iterable[Path]) -> Iterator[Run]:
+    """The runs in these folders; one whose files are damaged is named and left out."""
+    for folder in folders:
+        try:
+            run = read_run(folder)
+            _ = run.provenance
+        except DataError as error:
+            print_line(f"warning: {error}", sys.stderr)
+            continue
+        yield run
+
+
 def table(arguments: argparse.Namespace, rows: Sequence[TableRow], jobs: Sequence[Job], left_out: Sequence[str]) -> str:
     """The Markdown of everything that is finished, also by earlier commands; written where that was asked for."""
     entries, missing = [], []
     for row in rows:
         mine = [job for job in jobs if job.row is row]
-        runs = tuple(read_run(job.directory) for job in mine if job.is_finished)
+        runs = tuple(_readable(job.directory for job in mine if job.is_finished))
         if runs:
             entries.append(Entry(row.page, runs, row.published, row.source, row.metric))
         lacking = list(dict.fromkeys(str(job.config["seed"]) for job in mine if not job.is_finished))

@@ -42,6 +42,9 @@ _LATEX = {
     "·": r"$\cdot$",
     "–": "--",
     "†": r"\textdagger{}",
+    "‡": r"\textdaggerdbl{}",
+    "§": r"\S{}",
+    "¶": r"\P{}",
 }
 # Markdown that could be read as a link, a picture, a tag, an entity, emphasis, a formula or the end of a cell
 _MARKDOWN = {letter: f"\\{letter}" for letter in "\\`*_[]<>|#~$!&"}

@@ -274,7 +274,7 @@ def test_cost_counts_every_stage_and_speed_the_first(tmp_path):
     write(tmp_path, "crt", stages=stages)
     (table,) = tables(tmp_path)
     assert table.lines[0].seconds == pytest.approx(134.06)
-    assert table.lines[0].images_per_second == pytest.approx(12406 * 10 / 124.06)
+    assert table.lines[0].images_per_second == pytest.approx(12406 * 200 / 124.06)
 
 
 def test_speed_counts_only_the_steps_that_were_made(tmp_path):

@@ -162,7 +162,7 @@ def open_set(made, auroc=(0.8, 0.9), **more):
 
 def test_an_open_set_table_has_a_line_a_scorer_and_the_published_auroc_beside_the_first(made):
     lines = table(Entry("page", (open_set(made, seed=0), open_set(made, (0.9, 0.9), seed=1)), 82.7, "a paper", "auroc"))
-    assert [line["scorer"] for line in lines] == ["msp", "max_logit"]
+    assert [line["scorer"] for line in lines] == ["msp", r"max\_logit"]
     assert [line["AUROC"] for line in lines] == ["85.0 ± 7.1", "90.0 ± 0.0"]
     assert [line["published AUROC"] for line in lines] == ["82.70 [1]", "–"]
     assert list(lines[0])[2:7] == ["AUROC", "AUPR known", "AUPR unknown", "OSCR", "known"]
@@ -176,7 +176,7 @@ def test_trials_of_an_open_set_data_set_are_averaged_and_said(made):
     ]
     text = markdown([Entry("page", tuple(runs))], "command")
     assert rows_of(text)[1][2] == "75.0 ± 7.1"
-    assert "split: c10_open, trials 0, 1;" in text
+    assert r"split: c10\_open, trials 0, 1;" in text
     assert "mean ± s.d. over seeds and trials" in text
 
 

@@ -18,6 +18,7 @@ from ltr.evaluation.direction import is_smaller_better
 from ltr.report.collect import number
 from ltr.report.columns import COLUMNS, LOOKS, MAIN, NO_FRACTIONS, UNRANKED
 from ltr.report.gather import Finished, shown_value
+from ltr.report.limits import limits
 from ltr.report.naming import check_keys, differences, setting
 
 # a protocol's columns where none are asked for
@@ -100,6 +101,11 @@ class Line:
         return deviation(self.values(metric))
 
     @cached_property
+    def limited(self) -> str:
+        """Why its numbers are not those of its method, see `ltr.report.limits`; empty where they are."""
+        return limits(self.config)
+
+    @cached_property
     def seconds(self) -> float:
         """What a run costs from nothing: the seconds of all its stages, whoever trained them; mean over seeds.
 
@@ -137,7 +143,7 @@ class Section:
     """Lines that may be compared: one data set, one protocol, the same test images.
 
     Attributes:
-        lines: best first.
+        lines: best first, limited ones behind the others.
         apart: lines selected on the test set: shown below, compared with nothing.
     """
 
@@ -181,9 +187,10 @@ def marks(lines: Sequence[Line], metric: str) -> Marks:
     """Places of the best lines and of their ties.
 
     A line ties if its mean is at most one standard deviation away from the best mean: the larger of its own and of
-    the best line's. A line of one run has none; two such lines tie only if they are equal. One line alone is nothing.
+    the best line's. A line of one run has none; two such lines tie only if they are equal. One line alone is nothing,
+    and so is a limited one.
     """
-    means = {place: line.mean(metric) for place, line in enumerate(lines)}
+    means = {place: line.mean(metric) for place, line in enumerate(lines) if not line.limited}
     means = {place: mean for place, mean in means.items() if mean == mean}
     if len(means) < 2 or metric in UNRANKED:
         return Marks()
@@ -259,9 +266,14 @@ def _headline_rows(run: Finished) -> list[dict[str, Any]]:
 
 
 def _ordered(lines: Sequence[Line], metric: str) -> list[Line]:
-    def place(line: Line) -> tuple[bool, float, str]:
+    def place(line: Line) -> tuple[bool, bool, float, str]:
         mean = line.mean(metric) if metric else math.nan
-        return (mean != mean, _known(mean) if is_smaller_better(metric) else -_known(mean), line.label)
+        return (
+            bool(line.limited),
+            mean != mean,
+            _known(mean) if is_smaller_better(metric) else -_known(mean),
+            line.label,
+        )
 
     return sorted(lines, key=place)
 

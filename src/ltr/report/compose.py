@@ -126,6 +126,11 @@ def _warnings(found: Found, tables: Sequence[Section]) -> list[str]:
     on_test = sum(len(line.runs) for one in tables for line in one.apart)
     if on_test:
         text.append(f"{on_test:,} results were selected on the test set: flagged, and the best of nothing")
+    limited = sum(len(line.runs) for one in tables for line in (*one.lines, *one.apart) if line.limited)
+    if limited:
+        text.append(
+            f"{limited:,} results are of fewer batches or epochs than their recipe has: marked, and the best of nothing"
+        )
     return text
 
 

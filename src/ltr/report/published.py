@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ltr import escaping
 from ltr.errors import DataError
 from ltr.files import write_text
 from ltr.report.columns import COLUMNS, LOOKS, MAIN
+from ltr.report.limits import footnotes, marks_of
 from ltr.report.published_lines import Entry, Line, each, lines_of
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
 
@@ -43,7 +45,7 @@ def _dataset(dataset: str, lines: list[Line]) -> list[str]:
     main = [line for line in fair if line.split == usual]
     apart = [line for line in lines if line not in main]
     sources = list(dict.fromkeys(line.entry.source for line in lines if line.entry.published is not None))
-    text = [f"**{dataset}**", ""]
+    text = [f"**{escaping.markdown(dataset)}**", ""]
     if main:
         text += [*_table(main, sources, {}), ""]
     if apart:
@@ -56,6 +58,7 @@ def _dataset(dataset: str, lines: list[Line]) -> list[str]:
 
 def _table(lines: list[Line], sources: list[str], why: dict[int, str]) -> list[str]:
     facts = {id(line): line.facts() for line in lines}
+    daggers = marks_of([line.limited for line in lines])
     names = list(dict.fromkeys(name for fact in facts.values() for name in fact))
     shared = [name for name in names if len({fact.get(name) for fact in facts.values()}) == 1]
     own = [name for name in names if name not in shared]
@@ -68,19 +71,20 @@ def _table(lines: list[Line], sources: list[str], why: dict[int, str]) -> list[s
     headings = [*labels, *metrics.values(), published, *own, "cost", *(["why apart"] if why else [])]
     rows = []
     for line in lines:
-        cells = [line.name, str(line.scorer)][: len(labels)]
-        cells += [*(line.shown(metric) for metric in metrics), _published(line, sources)]
-        cells += [*(facts[id(line)].get(name, NOTHING) for name in own)]
-        cells += [line.cost() if line.is_headline else NOTHING, *([why[id(line)]] if why else [])]
+        dagger = f" {daggers[line.limited]}" if line.limited else ""
+        cells = [f"{escaping.markdown(line.name)}{dagger}", escaping.markdown(line.scorer)][: len(labels)]
+        cells += [*(line.shown(metric) for metric in metrics), _published(line, sources, dagger)]
+        cells += [escaping.markdown(facts[id(line)].get(name, NOTHING)) for name in own]
+        cells += [line.cost() if line.is_headline else NOTHING, *([escaping.markdown(why[id(line)])] if why else [])]
         rows.append(cells)
     numbers = len(metrics) + 1
     words = len(headings) - len(labels) - numbers
     text = [_row(headings), _row([*["---"] * len(labels), *["---:"] * numbers, *["---"] * words])]
     text += [_row(cells) for cells in rows]
     first = facts[id(lines[0])]
-    said = "; ".join(f"{name}: {first[name]}" for name in shared)
+    said = "; ".join(f"{name}: {escaping.markdown(first[name])}" for name in shared)
     text += ["", _sentence(said), f"Test images: {each(_test_images(lines))}. {_legend(lines)}"]
-    return text
+    return [*text, *(line for note in footnotes(daggers) for line in ("", escaping.markdown(note)))]
 
 
 def _legend(lines: Sequence[Line]) -> str:
@@ -108,15 +112,15 @@ def _test_images(lines: Iterable[Line]) -> list[str]:
     return counts
 
 
-def _published(line: Line, sources: list[str]) -> str:
+def _published(line: Line, sources: list[str], dagger: str) -> str:
     entry = line.entry
     if entry.published is None or not line.is_headline:
         return NOTHING
-    return f"{entry.published:.2f} [{sources.index(entry.source) + 1}]"
+    return f"{entry.published:.2f} [{sources.index(entry.source) + 1}]{dagger}"
 
 
 def _row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(cells) + " |"
 
 
 def write_between_markers(path: Path, name: str, block: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from ltr.report.collect import Run, number
 from ltr.report.columns import MAIN, NO_FRACTIONS
 from ltr.report.gather import groups_by_data, settings
+from ltr.report.limits import limits
 from ltr.report.style import NOTHING
 
 _DIRTY = " with uncommitted changes"
@@ -87,6 +88,11 @@ class Line:
     def on_test(self) -> bool:
         """Whether its weights were selected on the test set."""
         return any(run.headline["selection"] == "best_test" for run in self.runs)
+
+    @property
+    def limited(self) -> str:
+        """Why its numbers are not those of its method, see `ltr.report.limits`; empty where they are."""
+        return limits(self.runs[0].result["config"])
 
     def has(self, metric: str) -> bool:
         """Whether its runs were judged by it."""

@@ -12,6 +12,7 @@ from ltr.report.beside import PublishedNumbers
 from ltr.report.columns import COLUMNS
 from ltr.report.comparison import Line, Section, is_fraction, is_smaller_better, marks
 from ltr.report.intervals import Interval
+from ltr.report.limits import footnotes, marks_of
 from ltr.report.series import Curve
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
 
@@ -74,11 +75,13 @@ def section_sheet(section: Section, metrics: Sequence[str], published: Published
     beside = [published.of(line, section.protocol) if published else None for line in lines]
     sources = list(dict.fromkeys(number.source for number in beside if number is not None))
     epochs = [_epochs(line) for line in lines]
+    daggers = marks_of([line.limited for line in lines])
     rows = []
     for place, line in enumerate(lines):
-        label = Cell(line.label)
+        dagger = f" {daggers[line.limited]}" if line.limited else ""
+        label = Cell(f"{line.label}{dagger}", mark="warning" if dagger else "")
         if line.on_test:
-            label = Cell(f"{line.label} ({SELECTED_ON_TEST})", mark="warning")
+            label = Cell(f"{line.label} ({SELECTED_ON_TEST}){dagger}", mark="warning")
         cells = [label, Cell(str(len(line.runs)), len(line.runs))]
         for metric in metrics:
             fair = place < len(section.lines)
@@ -87,7 +90,7 @@ def section_sheet(section: Section, metrics: Sequence[str], published: Published
             cells.append(value_cell(line, metric, mark))
         if sources:
             number = beside[place]
-            text = NOTHING if number is None else f"{number.number:.2f} [{sources.index(number.source) + 1}]"
+            text = NOTHING if number is None else f"{number.number:.2f} [{sources.index(number.source) + 1}]{dagger}"
             cells.append(Cell(text, math.nan if number is None else number.number))
         cells.append(Cell(epochs[place], _as_number(epochs[place])))
         cells.append(_count(line.seconds, " s"))
@@ -98,6 +101,7 @@ def section_sheet(section: Section, metrics: Sequence[str], published: Published
     if section.test_images:
         notes.append(f"{section.test_images:,} test images of {section.classes:,} classes.")
     notes += [f"[{place}] {source}." for place, source in enumerate(sources, start=1)]
+    notes += footnotes(daggers)
     if section.apart:
         notes.append(f"Lines {SELECTED_ON_TEST} are compared with nothing: their epoch was chosen by the test set.")
     return Sheet(section.title, headings, (False, *[True] * (len(headings) - 1)), tuple(rows), tuple(notes))

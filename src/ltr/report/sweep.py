@@ -7,9 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ltr.escaping import name as short_name
 from ltr.report.collect import number
 from ltr.report.columns import COLUMNS, NO_FRACTIONS
 from ltr.report.gather import groups_by_data, settings
+from ltr.report.limits import footnotes, limits, marks_of
 from ltr.report.style import NOTHING
 
 _METRIC = "balanced_accuracy"  # of results that do not name theirs
@@ -64,7 +66,7 @@ def sweep_table(jobs: Sequence[Job]) -> str:
     Jobs that differ in nothing but their seed share a line, and in a sweep over the published trials of a data set
     those that differ in their trial too. A cell is the mean in percent, with ± the standard deviation (n - 1) over two
     or more runs; metrics are those of the headline rows on test. ``*`` marks the line with the highest
-    mean of the runs' own metric on the validation split; without validation none is marked.
+    mean of the runs' own metric on the validation split; without validation none is marked, nor one of limited runs.
     Jobs that are one and the same run (its run hash says so) count once.
     """
     every, jobs = jobs, _each_run_once(jobs)
@@ -79,11 +81,16 @@ def sweep_table(jobs: Sequence[Job]) -> str:
     lines = [["", "setting", "n", *columns.values()]]
     validation = {key: _validation(group, selects) for key, group in lines_of.items()}
     scored = {key: value for key, value in validation.items() if value is not None}
-    best = max(scored, key=lambda key: scored[key]) if scored and len(scored) == len(lines_of) > 1 else None
+    limited = {key: limits((group[0].result or {}).get("config", {})) for key, group in lines_of.items()}
+    daggers = marks_of(list(limited.values()))
+    whole = [key for key in scored if not limited[key]]
+    is_judged = len(scored) == len(lines_of) and len(whole) > 1
+    best = max(whole, key=lambda key: scored[key]) if is_judged else None
     for key, group in lines_of.items():
         metrics = [_headline(job)["metrics"] for job in group]
         cells = [_cell([entry.get(name) for entry in metrics], name not in NO_FRACTIONS) for name in columns]
         label = _label(group[0], common, averaged=len(trials) > 1)
+        label += f" {daggers[limited[key]]}" if limited[key] else ""
         lines.append(["*" if key == best else "", label, str(len(group)), *cells])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = []
@@ -95,6 +102,7 @@ def sweep_table(jobs: Sequence[Job]) -> str:
         text.append(_stages(jobs) + (" and trials" if len(trials) > 1 else ""))
         if best is not None:
             text.append(f"* highest {selects} on the validation split")
+        text += footnotes(daggers)
         if len(jobs) < len(every):
             runs = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
             text.append(f"{len(every)} jobs, {runs}: jobs that are one and the same run count once")
@@ -143,7 +151,7 @@ def _label(job: Job, common: Collection[str], averaged: bool = False) -> str:
     """The job's overrides without those that all jobs share, the seed, paths and what is only shown."""
     left_out = (*NO_SETTING, *(["dataset.trial="] if averaged else []))
     own = [text for text in job.overrides if text not in common and not text.lstrip("+~").startswith(left_out)]
-    return " ".join(own) or "(defaults)"
+    return short_name(" ".join(own) or "(defaults)")
 
 
 def _headline(job: Job) -> Mapping[str, Any]:

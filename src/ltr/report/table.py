@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ltr.escaping import name, one_line, rich_text
 from ltr.report.collect import headline_row, number, run_title
 from ltr.report.columns import COLUMNS, PERCENT
+from ltr.report.limits import limits
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
 
 if TYPE_CHECKING:
@@ -128,4 +129,5 @@ def _caption(result: dict[str, Any]) -> str:
     more = f"; {hidden} more variants in curve.csv" if hidden else ""
     unit = f"percent, but {', '.join(others)} as they are" if others else "percent"
     meaning = f"many > {many}, few < {few} training images; * the run's result; {NOTHING} nothing to average"
-    return f"{unit}; {meaning}{more}"
+    limited = limits(config)
+    return f"{unit}; {meaning}{more}{f'; limited: {limited}' if limited else ''}"

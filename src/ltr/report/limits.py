@@ -1,0 +1,85 @@
+"""Why a run's numbers are not those of its method: batches left out, or fewer epochs than its recipe has.
+
+Such runs stand in tables with a mark and the reason. They are the best of nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from ltr.configuration.pages import leaves
+from ltr.configuration.tables import table_rows
+from ltr.report.conditions import Conditions, page_names, read_page
+
+_MARKS = "†‡§¶"
+
+
+def limits(config: Mapping[str, Any]) -> str:
+    """Why a run of this flat configuration is limited; empty where it is not."""
+    reasons = []
+    batches = config.get("trainer.limit_train_batches")
+    if batches is not None:
+        reasons.append(f"{batches:,g} {'batch' if batches == 1 else 'batches'} an epoch (trainer.limit_train_batches)")
+    dataset, method = str(config.get("dataset.name", "")), str(config.get("method.name", ""))
+    for key, published in _epochs_of(dataset, method):
+        wanted = _of_experiment(config) or published if key == "trainer.max_epochs" else published
+        epochs = config.get(key)
+        if isinstance(epochs, (int, float)) and not isinstance(epochs, bool) and epochs < wanted:
+            reasons.append(f"{epochs:,g} of the recipe's {wanted:,g} epochs ({key})")
+    return ", ".join(reasons)
+
+
+def marks_of(reasons: Sequence[str]) -> dict[str, str]:
+    """A mark for each reason, in their order: a dagger and so on; empty ones have none."""
+    different = [reason for reason in dict.fromkeys(reasons) if reason]
+    return {
+        reason: _MARKS[place] if place < len(_MARKS) else f"{_MARKS[0]}{place + 1}"
+        for place, reason in enumerate(different)
+    }
+
+
+def footnotes(marks: Mapping[str, str]) -> list[str]:
+    """A sentence for each mark, to stand below a table."""
+    return [
+        f"{mark} limited: {reason}; the best of nothing, and no match for a published number."
+        for reason, mark in marks.items()
+    ]
+
+
+@cache
+def _epochs_of(dataset: str, method: str) -> tuple[tuple[str, float], ...]:
+    """Keys and numbers of epochs that the recipes of a data set and of the pair set."""
+    found: dict[str, float] = {}
+    for page in (dataset, f"{dataset}_{method}"):
+        found |= _recipe_epochs(page)
+    return tuple(found.items())
+
+
+def _recipe_epochs(page: str) -> dict[str, float]:
+    if page not in page_names("recipe"):
+        return {}
+    content = read_page(f"recipe/{page}")
+    found: dict[str, float] = {}
+    for other in content.get("defaults", []):
+        if isinstance(other, str) and other != "_self_":
+            found |= _recipe_epochs(other)
+    own = {key: value for key, value in content.items() if key != "defaults"}
+    return found | {key: value for key, value in leaves(own) if key.endswith((".max_epochs", ".epochs"))}
+
+
+def _of_experiment(config: Mapping[str, Any]) -> float | None:
+    """The epochs of the experiment page that this is a run of, where one sets its own."""
+    fitting = [epochs for conditions, epochs in _experiments() if conditions.hold(dict(config))]
+    return min(fitting, default=None)
+
+
+@cache
+def _experiments() -> tuple[tuple[Conditions, float], ...]:
+    found = []
+    for row in table_rows():
+        epochs = read_page(f"experiment/{row.page}").get("trainer", {}).get("max_epochs")
+        if epochs is not None:
+            found.append((Conditions.of(row), float(epochs)))
+    return tuple(found)

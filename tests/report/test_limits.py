@@ -1,0 +1,122 @@
+"""Runs of fewer batches or epochs than their recipe: marked with the reason in every table, never the best."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from made_up_outputs import write
+
+from ltr.report.collect import read_run
+from ltr.report.compose import Options, as_text, composed
+from ltr.report.gather import finished_runs
+from ltr.report.html import html_report
+from ltr.report.limits import limits
+from ltr.report.published import markdown
+from ltr.report.published_lines import Entry
+from ltr.report.sweep import Job, sweep_table
+from ltr.report.table import plain_table
+
+ONE_EPOCH = {"trainer.max_epochs": 1}
+BATCHES = {"trainer.limit_train_batches": 2}
+EPOCHS_SAID = "1 of the recipe's 200 epochs (trainer.max_epochs)"
+BATCHES_SAID = "2 batches an epoch (trainer.limit_train_batches)"
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"dataset.name": "cifar10_lt", "trainer.max_epochs": 200, "trainer.limit_train_batches": None}, ""),
+        ({"dataset.name": "cifar10_lt", "trainer.max_epochs": 300}, ""),
+        ({"dataset.name": "cifar10_lt", **ONE_EPOCH}, EPOCHS_SAID),
+        ({"dataset.name": "my_own", **ONE_EPOCH}, ""),
+        ({"dataset.name": "my_own", **BATCHES}, BATCHES_SAID),
+        # of the pair, also where its page takes another one's values
+        ({"dataset.name": "cub", "method.name": "pim", "trainer.max_epochs": 50}, ""),
+        ({"dataset.name": "cub", "method.name": "pim", "trainer.max_epochs": 49}, "49 of the recipe's 50 epochs"),
+        (
+            {
+                "dataset.name": "cub_retrieval",
+                "method.name": "rkd",
+                "trainer.max_epochs": 80,
+                "method.teacher.epochs": 1,
+            },
+            "1 of the recipe's 40 epochs (method.teacher.epochs)",
+        ),
+        ({"dataset.name": "cub_retrieval", "method.name": "rkd", "trainer.max_epochs": "x"}, ""),
+    ],
+)
+def test_what_limits_a_run(config, reason):
+    assert limits(config).startswith(reason)
+    assert bool(limits(config)) == bool(reason)
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    """Two whole runs, and two limited ones with better numbers."""
+    write(tmp_path, "erm", metrics={"few": 0.1})
+    write(tmp_path, "crt", metrics={"few": 0.2})
+    write(tmp_path, "lws", metrics={"few": 0.8}, config=ONE_EPOCH)
+    write(tmp_path, "ncm", metrics={"few": 0.9}, config=BATCHES)
+    return tmp_path
+
+
+def report(outputs):
+    return composed(finished_runs([outputs]), Options(metrics=("few",)))
+
+
+def test_limited_runs_are_marked_stand_last_and_are_never_the_best(outputs):
+    made = report(outputs)
+    (part,) = made.parts
+    assert [row[0].text for row in part.sheet.rows] == ["crt", "erm", "ncm †", "lws ‡"]
+    assert [row[2].mark for row in part.sheet.rows] == ["best", "", "", ""]
+    assert any(note.startswith(f"† limited: {BATCHES_SAID}") for note in part.sheet.notes)
+    assert any(note.startswith(f"‡ limited: {EPOCHS_SAID}") for note in part.sheet.notes)
+    assert "2 results are of fewer batches or epochs" in made.warnings[-1]
+
+
+@pytest.mark.parametrize(
+    ("form", "marked", "reason"),
+    [("table", "ncm †", "† limited: 2"), ("markdown", "ncm †", "† limited: 2"), ("latex", r"ncm \textdagger{}", "†")],
+)  # fmt: skip
+def test_every_format_says_so(outputs, form, marked, reason):
+    text = as_text(report(outputs), form)
+    assert marked in text
+    assert reason in text
+
+
+def test_html_and_csv_say_so(outputs):
+    page = html_report(report(outputs))
+    assert "ncm †" in page
+    assert "† limited: 2 batches an epoch" in page
+    lines = {line["line"]: line["limited"] for line in csv.DictReader(io.StringIO(as_text(report(outputs), "csv")))}
+    assert lines == {"crt": "", "erm": "", "lws": EPOCHS_SAID, "ncm": BATCHES_SAID}
+
+
+def test_a_published_number_never_stands_beside_one_without_a_word(outputs):
+    run = next(read_run(path.parent) for path in outputs.rglob("result.json") if "ncm" in str(path))
+    (run.path / "provenance.json").write_text('{"code": {"commit": "1", "dirty": false}}')
+    text = markdown([Entry("page", (run,), 70.0, "a paper")], "command")
+    assert "| ncm † |" in text
+    assert "70.00 [1] †" in text
+    assert "† limited: 2 batches an epoch" in text
+
+
+def test_a_runs_own_table_says_so(outputs):
+    for path in outputs.rglob("result.json"):
+        limited = "limited: " in plain_table(read_run(path.parent).result)
+        assert limited == ("ncm" in str(path) or "lws" in str(path))
+
+
+def test_no_limited_run_has_the_star_of_a_sweep(tmp_path):
+    jobs = []
+    for number, (few, config) in enumerate([(0.1, {}), (0.2, {"loss.beta": 1}), (0.9, {"loss.beta": 2, **BATCHES})]):
+        result = read_run(write(tmp_path, "erm", config=config, metrics={"balanced_accuracy": few})).result
+        head = result["rows"][0]
+        rows = [head, {**head, "split": "val", "headline": False}]
+        jobs.append(Job(number, (f"loss.beta={number}",), {**result, "rows": rows}))
+    lines = sweep_table(jobs).splitlines()
+    assert [line[:1] for line in lines[1:4]] == [" ", "*", " "]
+    assert "loss.beta=2 †" in lines[3]
+    assert any(line.startswith("† limited: 2 batches") for line in lines)
