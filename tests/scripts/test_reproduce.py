@@ -123,7 +123,7 @@ def test_finished_runs_are_taken_and_nothing_is_measured(reproduce, finished, mo
     assert done.code == 0, done.err
     assert "small: 3 runs, 3 finished before, 0 to do" in done.out
     assert "images/s" not in done.out
-    assert "| erm |" in done.out
+    assert "| erm †" in done.out
 
 
 def test_a_run_without_its_result_is_made_again_from_stored_stages(reproduce, finished):
@@ -168,7 +168,7 @@ def test_a_block_is_written_between_markers_and_again_without_a_change(reproduce
     assert first.endswith("<!-- small:end -->\n\nAfter.\n")
     assert "old" not in first
     assert str(finished) not in first
-    assert first.index("| erm |") < first.index("| crt |") < first.index("| tau_norm |")
+    assert first.index("| erm †") < first.index("| crt ") < first.index(r"| tau\_norm ")
     assert "[1] a paper." in first
 
 
@@ -180,7 +180,7 @@ def test_a_row_that_fails_is_named_and_the_others_are_carried_out(reproduce, tmp
     failed = [line for line in done.err.splitlines() if line.startswith("failed: ")]
     assert [line.split(":")[1].strip() for line in failed] == ["bad_key", "bad_mean, seed 0", "bad_step, seed 0"]
     assert list(results(tmp_path / "outputs")) == ["erm-s0"]
-    assert "| erm |" in page.read_text()
+    assert "| erm †" in page.read_text()
     assert "No result yet: bad_key, bad_mean, bad_step." in page.read_text()
 
 
