@@ -70,7 +70,7 @@ def test_images_in_memory_have_no_paths(tmp_path):
 
 
 def test_a_list_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere\.txt is not there"):
+    with pytest.raises(DataError, match=r"nowhere\.txt cannot be read: it is not there"):
         without(natural(file_source()), file_source(), tmp_path / "nowhere.txt")
 
 

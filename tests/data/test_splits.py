@@ -328,6 +328,8 @@ def test_a_file_with_train_and_test_only_is_enough(tmp_path):
         ({"train": [0], "test": [1], "label_map": [0, 1, 2, 3, 5]}, "from -1 to 4"),
         ({"train": range(300), "test": [300], "label_map": [0, 1, 2, 3, -1]}, "gives no label"),
         ({"train": [0], "test": [1], "class_counts": [9, 9, 9, 9, 9]}, "made for other data"),
+        ({"train": [0], "test": [1], "class_names": ["c1", "c0", "c2", "c3", "c4"]}, "label 0 is 'c1' in the file"),
+        ({"train": [0], "test": [1], "label_map": [1, 0, 2, 3, 4]}, "contradict each other: label 1 is 'c1'"),
     ],
 )
 def test_a_split_file_that_does_not_fit_is_refused(tmp_path, arrays, message):

@@ -144,6 +144,7 @@ def load_split_file(path: str | os.PathLike[str], source: Source) -> Split:
     protocols = tuple(str(name) for name in stored.get("protocols", np.array(["closed_set"])))
     _check_label_map(f"split file {file}", label_map, len(class_names), protocols)
     check_indices(f"split file {file}", source, indices, label_map, len(class_names))
+    _refuse_other_names(f"split file {file}", source, label_map, class_names)
     class_counts = count_labels(source, indices["train"].astype(np.int64), label_map, len(class_names))
     if not np.array_equal(stored.get("class_counts", class_counts), class_counts):
         raise DataError(
@@ -160,6 +161,26 @@ def load_split_file(path: str | os.PathLike[str], source: Source) -> Split:
         seed=int(stored.get("seed", 0)),
         val_rule=str(stored.get("val_rule", "official" if indices["val"].size else "none")),
     )
+
+
+def _refuse_other_names(what: str, source: Source, label_map: np.ndarray, class_names: tuple[str, ...]) -> None:
+    """Raise DataError where a label that stands for one class of ``source`` has the name of another one."""
+    labels, counts = np.unique(label_map, return_counts=True)
+    single = {label for label, count in zip(labels.tolist(), counts.tolist()) if count == 1}
+    known = set(source.class_names)
+    wrong = [
+        f"label {label} is {class_names[label]!r} in the file and {source.class_names[number]!r} in {source.name}"
+        for number, label in enumerate(label_map.tolist())
+        # a name of its own, such as background, is the name of no class
+        if label in single and 0 <= label < len(class_names)
+        if class_names[label] in known and class_names[label] != source.class_names[number]
+    ]
+    if wrong:
+        more = ", ..." if len(wrong) > 10 else ""
+        raise DataError(
+            f"{what} was made for other data: its class names and its label map contradict each other: "
+            f"{', '.join(wrong[:10])}{more}. Use the data set that it was saved with"
+        )
 
 
 def _read_npz(file: Path) -> dict[str, np.ndarray]:

@@ -102,7 +102,7 @@ def _check_split(config: Mapping[str, Any], split: Split, device: torch.device) 
     if config["trainer"]["selection"] == "best_val" and not len(split.val):
         raise NeedsValidation(
             f"trainer.selection=best_val: the split '{split.name}' has no validation images. "
-            "Set dataset.val=train_fraction (or test_fraction), or select the last epoch"
+            "Set dataset.val=train_fraction, or select the last epoch"
         )
     protocols_of(split, config["evaluation"], "softmax", device)  # bounds that contradict each other
 
@@ -230,12 +230,12 @@ def _check_parts(stage: Stage, split: Split) -> None:
         if not len(getattr(split, part)):
             raise NeedsValidation(
                 f"stage '{stage.name}' is computed on the {part} images, and the split '{split.name}' has none. Set "
-                f"dataset.val=train_fraction (or test_fraction), or method.{stage.name} to a number"
+                f"dataset.val=train_fraction, or method.{stage.name} to a number"
             )
     if stage.settings.selection == "best_val" and not len(split.val) and stage.checkpoint is None:
         raise NeedsValidation(
             f"stage '{stage.name}' selects its weights by selection=best_val, and the split '{split.name}' has no "
-            "validation images. Set dataset.val=train_fraction (or test_fraction), or select the last epoch"
+            "validation images. Set dataset.val=train_fraction, or select the last epoch"
         )
 
 
