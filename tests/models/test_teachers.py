@@ -147,3 +147,14 @@ def test_imagenets_squeezenet_tells_images_apart(cifar_root):
     with torch.no_grad():
         classes = found(pixels)[0].argmax(1)
     assert len(classes.unique()) > 10
+
+
+def test_a_size_that_a_teacher_cannot_take_is_refused_when_it_is_built(tmp_path):
+    weights = tmp_path / "w.pth"
+    torch.save(torchvision.models.squeezenet1_0(num_classes=3).state_dict(), weights)
+    with pytest.raises(ConfigError, match=r"cannot take .* 8 x 8 pixels .*method\.aux\.teacher\.image_size="):
+        Teacher(library="torchvision", name="squeezenet1_0", weights=str(weights), image_size=8)
+    teacher = Teacher(library="torchvision", name="squeezenet1_0", weights=str(weights), image_size=None)
+    with pytest.raises(ConfigError, match="cannot take images of 8 x 8"):
+        teacher.check_size((3, 8, 8))
+    teacher.check_size((3, 32, 32))

@@ -12,10 +12,11 @@ from pytorch_lightning.plugins import CheckpointIO
 
 from ltr.configuration.targets import locate
 from ltr.errors import CheckpointError, ConfigError, TrainingError
+from ltr.escaping import one_line
 from ltr.files import written_atomically
 from ltr.methods.description import check_description, read_description
 from ltr.methods.stage import DataFacts, Settings
-from ltr.models.weights_file import finite_names, load_torch_file, printable, refuse_unfit
+from ltr.models.weights_file import finite_names, load_torch_file, refuse_unfit
 
 FORMAT = "ltr-stage"
 VERSION = 1
@@ -184,7 +185,7 @@ def check_weights(network: torch.nn.Module, state: Mapping[str, torch.Tensor], w
             for title, names in (("missing", missing), ("not in this network", unexpected), ("other shape", shapes))
             if names
         ]
-        raise CheckpointError(f"{where}: weights of another architecture; {printable('; '.join(parts))}")
+        raise CheckpointError(f"{where}: weights of another architecture; {one_line('; '.join(parts))}")
 
 
 def check_fits(network: Any, settings: Settings, facts: DataFacts, where: Path) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ltr.configuration.targets import locate
 from ltr.errors import CheckpointError, ConfigError, nearest
+from ltr.escaping import one_line
 from ltr.methods.base import ImageClassifier
 from ltr.methods.checkpoint import without_initial_weights
 from ltr.methods.foreign_herbs import herbs_of
@@ -17,7 +18,7 @@ from ltr.methods.metric import EmbeddingNetwork
 from ltr.methods.stage import DataFacts, Settings
 from ltr.models.published_names import LAYOUTS, Layout, check_padding, read_published
 from ltr.models.weights import CLASSIFIER_NAMES, channel_note, read_state
-from ltr.models.weights_file import finite_names, printable, refuse_unfit
+from ltr.models.weights_file import finite_names, refuse_unfit
 
 State = dict[str, Tensor]
 _WRAPPERS = ("module", "_orig_mod")
@@ -213,7 +214,7 @@ def _refuse_misfits(path: Path, found: Found, expected: State, facts: DataFacts)
         lines.append(f"perhaps: weights.map='{{{', '.join(f'{old}: {new}' for old, new in rules.items())}}}'")
     elif missing or strange:
         lines.append("weights.map='{NAME_IN_FILE: NAME_IN_NETWORK, ...}' says which is which; null leaves one out")
-    lines = [printable(line) for line in lines]
+    lines = [one_line(line) for line in lines]
     raise CheckpointError("\n  ".join([f"{path}: these weights do not fit the network:", *lines]))
 
 

@@ -168,7 +168,9 @@ def _teacher(computation: Computation) -> tuple[Any, tuple[Tensor, Tensor] | Non
     """A function of images that gives logits and features, and weight and bias of the last layer."""
     parent = next(iter(computation.parents.values()), None)
     if parent is None:
-        teacher = instantiate(computation.settings.backbone).to(computation.device)
+        teacher = instantiate(computation.settings.backbone)
+        teacher.check_size(computation.facts.image_shape)
+        teacher = teacher.to(computation.device)
         return lambda images: teacher(_unit(images)), teacher.last_layer()
     network = parent.load().to(computation.device).eval()
     channels = network.facts.image_shape[0]

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ltr.errors import CheckpointError, ConfigError, nearest
+from ltr.models.probing import first_line, ignored_share, nearest_sides, probe
+from ltr.models.timm_backbone import needs_img_size
 from ltr.models.weights import State, load_state, read_state, seeded_construction
 
 LIBRARIES = ("torchvision", "timm")
@@ -58,9 +60,9 @@ class Teacher(nn.Module):
             )
         state = None if weights is None else read_state(weights)
         with seeded_construction(0):  # values that are all replaced, without touching the global generator
-            self.net = _create(library, name, pretrained, None)
+            self.net = _create(library, name, pretrained, None, image_size)
             if state is not None:
-                self._fit(library, name, state, str(weights), num_classes)
+                self._fit(library, name, state, str(weights), num_classes, image_size)
         self._last_name, self._last = last_layer(self.net)
         if num_classes is not None and self.num_classes != num_classes:
             raise ConfigError(_other_outputs(num_classes, self.num_classes, f"the published weights of {name}"))
@@ -70,7 +72,41 @@ class Teacher(nn.Module):
             self.register_buffer(f"_{key}", torch.tensor(list(values)).view(1, -1, 1, 1), persistent=False)
         self.requires_grad_(False)
         self.eval()
+        self.name = name
+        if image_size is not None:
+            self.check_size((len(self._mean[0]), image_size, image_size))
         self.to(memory_format=torch.channels_last)
+
+    def check_size(self, image_shape: tuple[int, int, int]) -> None:
+        """Refuse images (C, H, W) that it cannot take, once they are brought to its size; nothing is computed.
+
+        Raises:
+            ConfigError: it names the sides that it takes.
+        """
+        channels, size = self._mean.shape[1], self.image_size
+        height, width = (size, size) if size is not None else image_shape[1:]
+
+        def cut_at(side: tuple[int, int]) -> dict[str, int]:
+            return probe(self.net, self.net, (channels, *side)).cut
+
+        def takes(side: int) -> bool:
+            try:
+                return not cut_at((side, side))
+            except Exception:  # a network of any library, which raises what it likes
+                return False
+
+        try:
+            cut = cut_at((height, width))
+            if not cut or not ignored_share(self.net, (channels, height, width)):
+                return
+            why = f"patches of {max(cut.values())} pixels do not divide them"
+        except Exception as error:
+            why = first_line(error)
+        sides = nearest_sides(height, takes)
+        raise ConfigError(
+            f"method.aux.teacher: {self.name} cannot take images of {height} x {width} pixels ({why}). Set "
+            f"method.aux.teacher.image_size={sides or 'what it is made for'}"
+        )
 
     @property
     def num_classes(self) -> int:
@@ -114,7 +150,9 @@ class Teacher(nn.Module):
         features = kept[0]
         return logits, features.mean((2, 3)) if features.ndim == 4 else features
 
-    def _fit(self, library: str, name: str, state: State, source: str, num_classes: int | None) -> None:
+    def _fit(
+        self, library: str, name: str, state: State, source: str, num_classes: int | None, image_size: int | None
+    ) -> None:
         """Load a file's weights, into a network with as many outputs as the file has."""
         path, last = last_layer(self.net)
         convert = getattr(sys.modules[type(self.net).__module__], "checkpoint_filter_fn", None)
@@ -129,7 +167,7 @@ class Teacher(nn.Module):
         if num_classes is not None and len(given) != num_classes:
             raise ConfigError(_other_outputs(num_classes, len(given), source))
         if len(given) != last.weight.shape[0]:
-            self.net = _create(library, name, False, len(given))
+            self.net = _create(library, name, False, len(given), image_size)
         # auxiliary classifiers are not used
         load_state(self.net, state, source=source, classifier_names=("aux1", "aux2", "AuxLogits"))
 
@@ -147,7 +185,7 @@ def last_layer(net: nn.Module) -> tuple[str, Any]:
     return found[-1]
 
 
-def _create(library: str, name: str, pretrained: bool, num_classes: int | None) -> Any:
+def _create(library: str, name: str, pretrained: bool, num_classes: int | None, image_size: int | None) -> Any:
     if library not in LIBRARIES:
         raise ConfigError(f"method.aux.teacher.library={library}: allowed is {' or '.join(LIBRARIES)}")
     outputs: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
@@ -157,6 +195,8 @@ def _create(library: str, name: str, pretrained: bool, num_classes: int | None) 
 
             if not timm.is_model(name):
                 raise _unknown(library, name, timm.list_models())
+            if image_size is not None and needs_img_size(name, (3, image_size, image_size)):
+                outputs["img_size"] = image_size
             return timm.create_model(name, pretrained=pretrained, **outputs)
         from torchvision import models
 

@@ -101,7 +101,7 @@ class TimmBackbone(Backbone):
 
         Pretrained weights, and those of a file, are then resized: position embeddings, and tables of relative ones.
         """
-        if config.get("img_size") is not None or not _needs_img_size(str(config.get("name")), image_shape):
+        if config.get("img_size") is not None or not needs_img_size(str(config.get("name")), image_shape):
             return {}
         _, height, width = image_shape
         return {"img_size": height if height == width else (height, width)}
@@ -141,7 +141,7 @@ def _wrong_size(name: str, img_size: Any, error: Exception) -> ImageSizeError:
 
 
 @functools.lru_cache(maxsize=64)
-def _needs_img_size(name: str, image_shape: tuple[int, int, int]) -> bool:
+def needs_img_size(name: str, image_shape: tuple[int, int, int]) -> bool:
     """Whether a model is made for another size than the images', and refuses theirs unless it is told of it."""
     if name.startswith(("hf-hub:", "hf_hub:")) or not timm.is_model(name):
         return False

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ltr.errors import CheckpointError, ConfigError
+from ltr.escaping import one_line
 from ltr.models.published_names import LAYOUTS, check_padding, layout_named, read_published
 from ltr.models.weights_file import (
     finite_names,
     load_safetensors_file,
     load_torch_file,
-    printable,
     refuse_other_files,
     refuse_unfit,
 )
@@ -76,7 +76,7 @@ def read_state(path: str | Path, entry: str | None = None) -> State:
     if not state:
         nested = [str(key) for key, value in content.items() if isinstance(value, Mapping) and _flat(value)]
         where = (
-            f" at its top; they are in: {printable(', '.join(nested))}"
+            f" at its top; they are in: {one_line(', '.join(nested))}"
             if nested
             else ". Save `module.state_dict()` into it"
         )
@@ -90,7 +90,7 @@ def _named_entry(content: Mapping, entry: str, path: Path) -> State:
         found = found.get(part) if isinstance(found, Mapping) else None
     state = _flat(found) if isinstance(found, Mapping) else {}
     if not state:
-        nested = [printable(str(key)) for key, value in content.items() if isinstance(value, Mapping) and _flat(value)]
+        nested = [one_line(str(key)) for key, value in content.items() if isinstance(value, Mapping) and _flat(value)]
         raise CheckpointError(
             f"'{path}' has no named tensors in an entry '{entry}'; it has some in: {', '.join(nested) or 'none'}."
         )
@@ -281,7 +281,7 @@ def _complaints(
 
     def line(kind: str, names: list[str]) -> str:
         rest = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-        return printable(f"{kind}: {', '.join(names[:_LISTED])}{rest}")
+        return one_line(f"{kind}: {', '.join(names[:_LISTED])}{rest}")
 
     lines = []
     if missing:

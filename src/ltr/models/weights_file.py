@@ -198,10 +198,5 @@ def finite_names(network: torch.nn.Module) -> frozenset[str]:
     return frozenset(running | {name for name, _ in network.named_parameters()})
 
 
-def printable(text: str) -> str:
-    """A name from a file without characters that a terminal obeys or that begin a line."""
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
-
-
 def _a(word: str) -> str:
     return f"{'an' if word[:1] in 'aeiou' else 'a'} {word}"

@@ -56,6 +56,7 @@ from ltr.runs.result import (
 )
 from ltr.runs.stages import ARRAYS, Stages
 from ltr.runs.store import RECORD, REMOVED, StageStore
+from ltr.runs.training_doubts import warn_of_frozen_random_weights, warn_of_tiny_rates
 from ltr.writing import check_outputs, disk_trouble
 
 
@@ -155,6 +156,8 @@ class _Run:
             if stage.module and not stage.checkpoint:
                 warn_of_double_balancing(stage.settings, self.facts)
                 warn_of_short_schedule(stage.settings)
+                warn_of_tiny_rates(stage.settings)
+                warn_of_frozen_random_weights(stage)
             if note := resized_for(stage, self.facts):
                 self.say(note)
         self.store = StageStore(Path(config["paths"]["stages"]), self.say)

@@ -37,6 +37,7 @@ from ltr.runs.result import write_arrays
 from ltr.runs.single_images import join_single_images
 from ltr.runs.store import RECORD, REMOVED, StageStore
 from ltr.runs.train import Surroundings, Trained, Watched, train_stage
+from ltr.runs.training_doubts import warn_of_large_batch
 
 ARRAYS = "arrays.npz"
 _KEPT = ("seconds", "micro_batch", "code")  # of a stage's record, what a run wants to know of it
@@ -174,6 +175,7 @@ class Stages:
         norms = check_images(stage, network, self.facts, self.config["dataset"])
         join_single_images(stage, data, norms, self.config["strategy"], self._say)
         network.optimisation(data.steps_per_epoch)
+        warn_of_large_batch(stage, data.images_per_epoch * group.size())
         limit = stage.settings.limit_train_batches or data.steps_per_epoch
         warn_of_long_accumulation(stage.name, stage.settings, min(limit, data.steps_per_epoch))
         if self.config["trainer"]["auto_accumulate"]:

@@ -1,0 +1,49 @@
+"""Warnings about trainings that are allowed and can hardly be meant."""
+
+from __future__ import annotations
+
+import warnings
+
+from ltr.methods.stage import Settings, Stage
+
+_TINY = 1e-12
+_RATES = ("lr", "head_lr", "last_block_lr", "extra_lr")
+
+
+def warn_of_tiny_rates(settings: Settings) -> None:
+    """Say so where a learning rate is too small to move a weight of single precision."""
+    for name in _RATES:
+        rate = settings.optimizer.get(name)
+        if isinstance(rate, (int, float)) and 0 <= rate < _TINY:
+            warnings.warn(
+                f"optimizer.{name}={rate:g} is below {_TINY:g}: weights will stay what they are. A usual rate is 0.1 "
+                "for sgd and 0.001 for adamw",
+                stacklevel=2,
+            )
+
+
+def warn_of_frozen_random_weights(stage: Stage) -> None:
+    """Say so where a backbone stays at the random values that it starts from."""
+    backbone = stage.settings.backbone
+    frozen = backbone.get("trainable") in ("none", "last_block")
+    if frozen and not stage.parents and not backbone.get("weights") and not backbone.get("pretrained"):
+        part = "the backbone" if backbone["trainable"] == "none" else "all but the backbone's last block"
+        warnings.warn(
+            f"stage '{stage.name}': backbone.trainable={backbone['trainable']} without weights: {part} stays at random "
+            "values. Give backbone.weights=FILE or backbone.pretrained=true, or set backbone.trainable=all",
+            stacklevel=2,
+        )
+
+
+def warn_of_large_batch(stage: Stage, images: int) -> None:
+    """Say so where a batch would hold more images than an epoch has.
+
+    Args:
+        images: of an epoch, over all processes.
+    """
+    if stage.settings.batch_size > images:
+        warnings.warn(
+            f"stage '{stage.name}': batch_size={stage.settings.batch_size} is more than the {images} training images "
+            f"of an epoch: each epoch is one step, and the training has {stage.settings.epochs} of them",
+            stacklevel=2,
+        )

@@ -1,0 +1,26 @@
+"""What is allowed and can hardly be meant is said before training."""
+
+from __future__ import annotations
+
+import pytest
+
+QUICK = ("trainer.max_epochs=1", "trainer.precision=fp32", "trainer.accelerator=cpu", "trainer.limit_train_batches=1")
+DOUBTS = {
+    "rate": (("optimizer.lr=1e-13",), "optimizer.lr=1e-13 is below 1e-12"),
+    "rate of the head": (("optimizer.head_lr=1e-20",), "optimizer.head_lr=1e-20 is below"),
+    "batch": (("batch_size=1000",), "batch_size=1000 is more than the 500 training images"),
+    "frozen": (("backbone.trainable=none",), "the backbone stays at random values"),
+}
+
+
+@pytest.mark.parametrize(("overrides", "said"), DOUBTS.values(), ids=DOUBTS)
+def test_it_is_said(ltr_train, overrides, said):
+    done = ltr_train(*QUICK, *overrides)
+    assert done.code == 0, done.err
+    assert said in done.out + done.err
+
+
+def test_an_ordinary_run_is_not_doubted(ltr_train):
+    done = ltr_train(*QUICK)
+    assert done.code == 0
+    assert "warning" not in done.out + done.err
