@@ -74,6 +74,11 @@ _FACTS: dict[str, Check] = {
     ),
     "protocols": (_is_list_of(_is_text, 1), "a list of texts"),
     "background": (_or_null(_is_whole(0)), "a class or null"),
+    "matte": (
+        _or_null(lambda value: _is_list_of(_is_whole(0, 255))(value) and len(value) == 3),
+        "three whole numbers from 0 to 255, or null",
+    ),
+    "white_level": (_or_null(_is_whole(1, 65_535)), "a whole number from 1 to 65535, or null"),
 }
 
 
