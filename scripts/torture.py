@@ -233,7 +233,8 @@ class Torture:
         damage(path)
         codes = ended(running)
         path.write_bytes(content)
-        named = f"class{path.parent.name[-1]}/{path.name}, cannot be read" in said(folder)
+        words = said(folder)  # of training, or of the look at all files before it
+        named = f"class{path.parent.name[-1]}/{path.name}" in words and "cannot be read" in words
         tally.hits += named
         if (any(codes) and not named) or None in codes:
             tally.wrong.append(f"{folder}: {path} damaged, exit codes {codes}: {said(folder)[-300:]}")

@@ -94,10 +94,14 @@ def test_too_many_are_an_error(files):
 
 
 def test_a_class_without_a_readable_image_is_an_error(files):
-    with pytest.raises(DataError, match=r"image 1, .*1\.png, cannot be read"):
+    with pytest.raises(DataError, match=r"image 1, .*1\.png, cannot be read") as caught:
         images_read(loader(files, members=[1, 3, 6]))
+    assert "No other image of its class could be read" in str(caught.value)
+    assert "on_error" not in str(caught.value)  # it is set already
 
 
 def test_judging_never_skips(files):
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be read") as caught:
         images_read(loader(files, train=False))
+    assert "It is evaluated, so nothing can take its place" in str(caught.value)
+    assert "on_error" not in str(caught.value)
