@@ -19,7 +19,18 @@ from typing import Any
 
 from ltr.configuration.pages import mappings
 
-OURS = ("ltr", "torch", "torchvision", "timm")  # their versions stand in a run's provenance
+# ltr and what it is built on, of which its own classes inherit: their versions stand in a run's provenance
+OURS = (
+    "ltr",
+    "torch",
+    "torchvision",
+    "timm",
+    "pytorch_lightning",
+    "lightning_fabric",
+    "torchmetrics",
+    "numpy",
+    "sklearn",
+)
 _SOURCE = (".py", ".pyx", ".so", ".pyd")
 _INSTALLED = ("site-packages", "dist-packages")
 _DIGITS = 16
@@ -35,7 +46,7 @@ def own_code(node: Any) -> dict[str, str]:
 
 
 def identities(names: Iterable[str]) -> dict[str, str]:
-    """The identity of each top-level package of these dotted names that is not ltr's, torch's or Python's own."""
+    """The identity of each top-level package of these dotted names, but for ltr, what it is built on, and Python."""
     tops = {name.partition(".")[0] for name in names}
     return {top: _identity(top) for top in sorted(tops) if _is_own(top)}
 
