@@ -54,6 +54,11 @@ def test_no_cell_is_a_formula(cell):
     assert read.startswith("'")
 
 
+@pytest.mark.parametrize("text", ["=a.jpg", "-1.jpg", "+b/c.jpg", "@", "'a", "a.jpg", ""])
+def test_a_cell_is_read_back_as_it_was(text):
+    assert escaping.csv_text(escaping.csv_cell(text)) == text
+
+
 @pytest.mark.parametrize("cell", ["-1.5", "+2", "-1e-05", "1.", "-inf", "nan", "", "a=b", "x-y", -1.5, 0, None])
 def test_numbers_and_plain_words_stay_as_they_are(cell):
     assert escaping.csv_cell(cell) == cell

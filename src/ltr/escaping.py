@@ -114,9 +114,9 @@ def csv_cell(value: Any) -> Any:
     return one_line(value)
 
 
-def is_number(text: str) -> bool:
-    """Whether a text is a plain number, as tables write them."""
-    return _NUMBER.fullmatch(text) is not None
+def csv_text(cell: str) -> str:
+    """The text of a cell that `csv_cell` wrote: without the apostrophe in front of what would be a formula."""
+    return cell[1:] if cell.startswith("'") and csv_cell(cell[1:]) == cell else cell
 
 
 def _visible(letter: str) -> str:

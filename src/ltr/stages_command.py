@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ltr.console import print_line
 from ltr.errors import LtrError
+from ltr.escaping import name
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -41,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
 
     from ltr.runs.store import StageStore
 
-    store = StageStore(arguments.stages)
+    store = StageStore(arguments.stages, lambda text: print_line(f"warning: {text}", sys.stderr))
     stages = store.finished()
     if arguments.command == "list":
         _list(stages, arguments.stages)
@@ -74,10 +76,10 @@ def _list(stages: Sequence[dict[str, Any]], folder: Path) -> None:
     for stage in stages:
         spec = stage["spec"]
         # a network that was taken from a checkpoint has no more than its file's digest, a computation may have no seed
-        what = spec.get("target", "(checkpoint)").rsplit(".", 1)[-1]
-        seed, epochs = spec.get("seed", "–"), spec.get("settings", {}).get("epochs", "–")
+        what = name(spec.get("target", "(checkpoint)").rsplit(".", 1)[-1], 40)
+        seed, epochs = (name(spec.get("seed", "–"), 8), name(spec.get("settings", {}).get("epochs", "–"), 8))
         print_line(
-            f"{stage['key'][:12]:<13}{stage.get('name', '?'):<17}{what:<22}{seed:>4}{epochs:>8}"
+            f"{name(stage['key'][:12]):<13}{name(stage.get('name', '?'), 40):<17}{what:<22}{seed:>4}{epochs:>8}"
             f"{stage['seconds']:>10.0f} s{stage['bytes'] / 2**20:>7.1f} MB{_age(stage['age']):>9}"
         )
 
@@ -106,11 +108,11 @@ def _prune(store: Any, stages: Sequence[dict[str, Any]], older_than: str | None,
         if stage["age"] < limit:
             continue
         if dry_run:
-            print_line(f"would delete {stage['key'][:12]} {stage.get('name', '?')}")
+            print_line(f"would delete {name(stage['key'][:12])} {name(stage.get('name', '?'))}")
         elif store.remove(stage["key"]):
-            print_line(f"deleted {stage['key'][:12]} {stage.get('name', '?')}")
+            print_line(f"deleted {name(stage['key'][:12])} {name(stage.get('name', '?'))}")
         else:
-            print_line(f"kept {stage['key'][:12]} {stage.get('name', '?')}: a run is using it")
+            print_line(f"kept {name(stage['key'][:12])} {name(stage.get('name', '?'))}: a run is using it")
             continue
         freed += stage["bytes"]
     print_line(f"{freed / 2**20:.1f} MB {'would be ' if dry_run else ''}freed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 
@@ -107,3 +108,39 @@ def test_prune_without_a_limit_is_refused(store):
 def test_a_duration_that_cannot_be_read_is_refused(duration):
     with pytest.raises(LtrError, match="such as 30d"):
         seconds(duration)
+
+
+@pytest.mark.parametrize("command", ["list", "show", "prune"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spec": None},
+        {"spec": []},
+        {"spec": {"target": 1}},
+        {"spec": {"settings": []}},
+        {"seconds": "x"},
+        {"seconds": None},
+        {"seconds": float("inf")},
+        {"name": {}},
+        {"spec": {"seed": [1], "settings": {"epochs": {}}}},
+        {"name": "a\x1b[2Jb\nc"},
+        "[]",
+        "{",
+        "[" * 100_000,
+    ],
+    ids=lambda change: ascii(change)[:30],
+)
+def test_a_damaged_record_is_named_and_the_others_shown(store, change, command, capsys):
+    key = "a" * 64
+    store.folder(key).mkdir()
+    store.finish(key, {"target": "ltr.methods.base.ImageClassifier", "seed": 0}, 1.0, {"name": "main"})
+    path = store.folder(key) / RECORD
+    record = json.loads(path.read_text())
+    path.write_text(change if isinstance(change, str) else json.dumps({**record, **change}))
+    more = {"list": [], "show": ["0f"], "prune": ["--older-than", "1d", "--dry-run"]}[command]
+    assert main(["--stages", str(store.root), command, *more]) == 0
+    captured = capsys.readouterr()
+    shown = {"list": "0fffffffffff", "show": "ImageClassifier", "prune": "would delete 2"}[command]
+    assert shown in captured.out
+    assert "\x1b" not in captured.out + captured.err
+    assert command != "list" or "a" * 12 in captured.out + captured.err

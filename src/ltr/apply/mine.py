@@ -23,6 +23,7 @@ from ltr.data.source import PLAIN, ImageFiles
 from ltr.data.sources.checks import shown
 from ltr.data.tally import Tally
 from ltr.errors import ConfigError, DataError, TrainingError, nearest
+from ltr.escaping import csv_text
 from ltr.evaluation.groups import GROUPS, shot_groups
 from ltr.evaluation.scores import log_normaliser, probabilities
 from ltr.files import written_atomically
@@ -139,7 +140,7 @@ def without(files: ImageFiles, excluded: Path) -> np.ndarray:
     """
     if not excluded.is_file():
         raise DataError(f"--exclude {excluded}: there is no such table")
-    named = table_column(excluded, "path")
+    named = [csv_text(path) for path in table_column(excluded, "path")]  # a filled-in candidates.csv will do
     is_named, _ = named_images(files, named, [str(excluded.absolute().parent)])
     keep = ~is_named
     if keep.all():

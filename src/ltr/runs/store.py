@@ -24,6 +24,30 @@ RECORD = "stage.json"
 REMOVED = "removed from the stage store while the run was at work. The same command makes it again"
 
 
+def check_record(record: Any) -> None:
+    """Raise ValueError where a ``stage.json`` does not hold what `StageStore.finish` writes."""
+
+    def is_number(value: Any) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e15
+
+    if not isinstance(record, dict):
+        raise ValueError("it holds no mapping")
+    spec = record.get("spec")
+    settings = spec.get("settings", {}) if isinstance(spec, dict) else None
+    wrong = [
+        key
+        for key, good in (
+            ("spec", isinstance(spec, dict) and isinstance(settings, dict)),
+            ("spec.target", isinstance(spec, dict) and isinstance(spec.get("target", ""), str)),
+            ("seconds", is_number(record.get("seconds"))),
+            ("name", isinstance(record.get("name", ""), str)),
+        )
+        if not good
+    ]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} is not what a stage has there")
+
+
 class StageStore:
     """The store at ``root``; cheap to create, touches the disk only when asked."""
 
@@ -43,7 +67,7 @@ class StageStore:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             wrong = [name for name, digest in record["files"].items() if self._digest(key, name) != digest]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             wrong, record = [f"{RECORD} ({error})"], {}
         if not wrong:
             return record
@@ -55,18 +79,19 @@ class StageStore:
     def finished(self) -> list[dict[str, Any]]:
         """The records of all finished stages, newest first, each with ``age`` in seconds and ``bytes``.
 
-        The files' digests are not checked here; a record that cannot be read is passed over.
+        The files' digests are not checked here; a record that cannot be read is named and passed over.
         """
         found = []
         for path in self.root.glob(f"*/{RECORD}"):
             try:
                 record = json.loads(path.read_text(encoding="utf-8"))
+                check_record(record)
                 size = sum(file.stat().st_size for file in path.parent.iterdir() if file.is_file())
                 found.append(
                     {**record, "key": path.parent.name, "age": time.time() - path.stat().st_mtime, "bytes": size}
                 )
-            except (OSError, ValueError, TypeError):
-                continue
+            except (OSError, ValueError, TypeError, RecursionError) as error:
+                self.say(f"{path} cannot be read and is passed over: {error or type(error).__name__}")
         return sorted(found, key=lambda record: record["age"])
 
     def remove(self, key: str) -> bool:
