@@ -212,7 +212,7 @@ def jobs_of(rows: Sequence[TableRow], arguments: argparse.Namespace, failed: dic
                 if arguments.trials:
                     OmegaConf.update(page, "dataset.trial", trial)
                     own.append(f"dataset.trial={trial}")
-                config = checked(page, unread([*overrides, *own], page))
+                config = checked(page, unread([*overrides, *own]), [*overrides, *own])
                 jobs.append(Job(row, [*overrides, *own], config, trial if arguments.trials else None))
         except ConfigError as mistake:
             error = mistake

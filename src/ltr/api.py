@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from ltr.configuration.check import checked
-from ltr.configuration.overrides import composed
+from ltr.configuration.overrides import composed, unread
 from ltr.console import plain_warnings
 from ltr.evaluate_command import find
 from ltr.evaluation.scores import log_normaliser, probabilities
@@ -31,7 +31,7 @@ def train(overrides: Sequence[str] = (), quiet: bool = False) -> Outcome:
     Raises:
         LtrError: anything that the command would report.
     """
-    config = checked(composed(list(overrides)))
+    config = checked(composed(list(overrides)), unread(overrides), overrides)
     with plain_warnings():
         return run(config, list(overrides), Console(quiet=quiet))
 

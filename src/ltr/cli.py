@@ -162,10 +162,11 @@ class _JobFailed(Exception):
 
 def _train(argv: list[str]) -> int:
     from ltr.configuration.command_line import read
+    from ltr.configuration.forbidden import forbidden
     from ltr.configuration.targets import allowing
 
     line = read(argv)
-    if line.mistakes:
+    if line.mistakes or forbidden(line.overrides, line.config_dir):
         with allowing(line.allowed):
             raise _explained(line, None) or AssertionError
     if "--version" in line.flags:
@@ -235,14 +236,26 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
             raise refused from error
         with allowing(line.allowed):
             mistakes = _explained(line, error)
-        if mistakes is None:
+        if mistakes is None and isinstance(error, OSError):
             raise
-        raise mistakes from error
+        raise mistakes or _of_hydra(error) from error
     except SystemExit as stopped:  # --help
         return stopped.code if isinstance(stopped.code, int) else 1
     finally:
         sys.argv = before
     return codes[0] if codes else 0
+
+
+def _of_hydra(error: Exception) -> LtrError:
+    """An error that Hydra, its launcher or its sweeper raised: those of a run have been reported where it ran."""
+    from ltr.configuration.parsing import in_short
+    from ltr.sweeps import has_jobs
+
+    kind = LtrError if has_jobs() else ConfigError
+    return kind(
+        f"Hydra cannot carry this out: {type(error).__name__}: {in_short(error)}\n  Look at what the command says of "
+        f"hydra.* and hydra/*, and at docs/sweeps.md; {_FULL}=1 shows the traceback"
+    )
 
 
 def _job(config: DictConfig, codes: list[int], line: CommandLine) -> float | None:
@@ -339,7 +352,7 @@ def _train_task(config: DictConfig, line: CommandLine) -> Outcome:
     from ltr.runs.place import with_processes
     from ltr.sweeps import check_sweep, in_sweep, job_overrides
 
-    plain = checked(config, unread(job_overrides(), config))
+    plain = checked(config, unread(job_overrides()), job_overrides())
     if in_sweep():
         check_sweep(plain)
     plain = with_processes(plain)

@@ -100,7 +100,7 @@ def _configuration(arguments: argparse.Namespace) -> dict[str, Any]:
     from ltr.configuration.overrides import composed, unread
 
     config = composed([f"dataset={arguments.dataset}", *arguments.overrides], arguments.config_dir)
-    return checked(config, unread(arguments.overrides, config))
+    return checked(config, unread(arguments.overrides), arguments.overrides)
 
 
 # -- list -------------------------------------------------------------------------------------------------------

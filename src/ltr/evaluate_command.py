@@ -176,7 +176,9 @@ def _candidates(
             foreign = for_foreign(what, config_dir, method)
             candidates.append(Candidate(name, checkpoint, foreign, None, **how, foreign=weights))
         else:
-            own = for_run(lone_config(checkpoint), what, config_dir)
+            described = lone_config(checkpoint)
+            refuse_foreign(described, checkpoint)
+            own = for_run(described, what, config_dir)
             candidates.append(Candidate(name, checkpoint, own, None, **how))
     if what.of_foreign and all(candidate.foreign is None for candidate in candidates):
         raise ConfigError(
@@ -230,7 +232,22 @@ def find(path: Path) -> tuple[Path, dict[str, Any] | None]:
         raise ConfigError(f"{config_file} is damaged: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict):
         raise ConfigError(f"{config_file} is damaged: it holds no configuration")
+    refuse_foreign(config, config_file)
     return checkpoint, config
+
+
+def refuse_foreign(config: dict[str, Any], file: Path) -> None:
+    """Refuse values of a file that the command line could not have given: names become folders, numbers sizes.
+
+    Raises:
+        CheckpointError: names each of them.
+    """
+    from ltr.configuration.structure import check_foreign
+
+    mistakes = check_foreign(config)
+    if mistakes:
+        lines = "\n  ".join(mistakes)
+        raise CheckpointError(f"{file} is damaged, or was not written by ltr:\n  {lines}\n  Restore it, or train anew")
 
 
 def _runs_below(path: Path) -> str:

@@ -106,6 +106,12 @@ def failed_jobs() -> bool:
     return folder is not None and any(record["error"] is not None for record in _records(folder))
 
 
+def has_jobs() -> bool:
+    """Whether a job of the sweep that is running has ended."""
+    folder = current_folder()
+    return folder is not None and bool(_records(folder))
+
+
 def _records(folder: Path) -> list[dict[str, Any]]:
     return [_record(path) for path in sorted((folder / "jobs").glob("*.json"))]
 

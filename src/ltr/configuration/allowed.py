@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ltr.configuration.pages import PRIVATE_KEYS, mappings
+from ltr.configuration.rules import rules_of
 from ltr.errors import nearest
 
 _LIST = "list of "
@@ -58,7 +59,11 @@ def check_values(config: Mapping) -> list[str]:
     """One sentence for every value of ``config`` (plain, resolved) that its page does not allow."""
     mistakes = []
     for path, node in mappings(config):
-        rules = node.get("_allowed_") or {}
+        rules = rules_of(path, node)
+        if not isinstance(node.get("_allowed_") or {}, Mapping):
+            mistakes.append(
+                f"{path}._allowed_={shown(node['_allowed_'])}: rules by key are needed, e.g. {{lr: [1, 2]}}"
+            )
         for key, value in node.items():
             if key in PRIVATE_KEYS:
                 continue
@@ -78,6 +83,8 @@ def shown(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, list):
         return f"[{','.join(shown(entry) for entry in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{shown(entry)}' for key, entry in value.items() if key not in PRIVATE_KEYS)}}}"
     return str(value)
 
 

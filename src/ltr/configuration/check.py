@@ -10,23 +10,26 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ltr.configuration.allowed import check_values
+from ltr.configuration.hydra_nodes import hydra_node
 from ltr.configuration.pages import leaves
+from ltr.configuration.placement import unread_keys
 from ltr.configuration.structure import check_structure
 from ltr.configuration.targets import check_targets
 from ltr.errors import ConfigError
 
 
-def checked(config: DictConfig, known_mistakes: Iterable[str] = ()) -> dict[str, Any]:
+def checked(config: DictConfig, known_mistakes: Iterable[str] = (), overrides: Iterable[str] = ()) -> dict[str, Any]:
     """The configuration as plain data, with structure, values and targets checked.
 
     Args:
         config: composed, not yet resolved.
         known_mistakes: found elsewhere, to be told in the same message.
+        overrides: that it was composed with, so that a mistake is told in their words.
 
     Raises:
         ConfigError: all mistakes in one message.
     """
-    plain, mistakes = examined(config)
+    plain, mistakes = examined(config, overrides)
     refuse([*known_mistakes, *mistakes], "the configuration is not allowed")
     return plain
 
@@ -38,7 +41,7 @@ def refuse(mistakes: Iterable[str], headline: str) -> None:
         raise ConfigError("\n".join([f"{headline}:", *(f"  {line}" for line in lines)]))
 
 
-def examined(config: DictConfig) -> tuple[dict[str, Any], list[str]]:
+def examined(config: DictConfig, overrides: Iterable[str] = ()) -> tuple[dict[str, Any], list[str]]:
     """The configuration as plain data, and a sentence for everything that is wrong with it.
 
     What cannot be resolved is left out. No code that the pages name is imported.
@@ -50,7 +53,10 @@ def examined(config: DictConfig) -> tuple[dict[str, Any], list[str]]:
     own = [*structural, *values]
     if own:
         own = _without_passed_on(own, dict(leaves(OmegaConf.to_container(config, resolve=False))))
-    return plain, [*filter(None, unresolved.values()), *own, *check_targets(plain)]
+    raw = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(raw, dict)
+    unread = unread_keys({str(key): value for key, value in raw.items()}, overrides, hydra_node())
+    return plain, [*filter(None, unresolved.values()), *own, *check_targets(plain), *unread]
 
 
 def _without_passed_on(mistakes: list[str], raw: Mapping[str, Any]) -> list[str]:

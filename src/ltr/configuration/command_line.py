@@ -30,6 +30,7 @@ WITH_VALUE = {
 _CHOICES = {"--cfg": ("job", "hydra", "all"), "--info": _INFO}
 _MODES = ("--cfg", "--info", "--multirun", "--run", "--shell-completion")
 _PATHS = ("--config-dir", "--config-path")  # what follows other flags holds no "=": that is an override
+_COMPLETION = ("install=", "uninstall=", "query=")
 _LONG = {short: flag for flag, short in {**SWITCHES, **WITH_VALUE}.items() if short}
 
 
@@ -88,6 +89,10 @@ def read(argv: Sequence[str]) -> CommandLine:
         line.mistakes.append(f"{' '.join(modes)}: only one of these flags can be carried out")
     if "--resolve" in line.flags and "--cfg" not in line.values and "--help" not in line.flags:
         line.mistakes.append("--resolve: goes with --cfg, e.g. --cfg job --resolve")
+    if "--shell-completion" in line.flags and not any(one.startswith(_COMPLETION) for one in line.overrides):
+        line.mistakes.append("--shell-completion: needs install=, uninstall= or query= and a shell, e.g. install=bash")
+    if "--package" in line.values and "--cfg" not in line.values:
+        line.mistakes.append("--package: goes with --cfg, e.g. --cfg job --package optimizer")
     folder = line.values.get("--config-dir")
     if folder and not os.path.isdir(folder):
         line.mistakes.append(f"--config-dir {folder}: there is no such folder")

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import dataclasses
+import importlib.util
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ltr.configuration.allowed import shown
+from ltr.configuration.forbidden import forbidden, wrong_config_name
 from ltr.configuration.launchers import check_launcher
 from ltr.configuration.pages import mappings
-from ltr.errors import ConfigError
+from ltr.errors import ConfigError, nearest
 
 ALLOWED = ("hydra._internal.core_plugins.", "hydra.experimental.callbacks.", "hydra_plugins.", "ltr.sweeps.", "optuna.")
 _LOGGING = ("job_logging", "hydra_logging")
+_PLUGINS = {"launcher": "basic", "sweeper": "basic"}
 
 
 def check_hydra(node: Mapping[str, Any], allowed: tuple[str, ...] = ()) -> list[str]:
@@ -22,7 +29,7 @@ def check_hydra(node: Mapping[str, Any], allowed: tuple[str, ...] = ()) -> list[
         allowed: packages that the command line allows beside `ALLOWED`.
     """
     prefixes = ALLOWED + tuple(f"{name.rstrip('.')}." for name in allowed)
-    mistakes = []
+    mistakes = [*_unknown_keys(node), *_plugins(node), *_search_path(node), *_names(node)]
     verbose = node.get("verbose", False)
     if not isinstance(verbose, (bool, str)) and not (
         isinstance(verbose, list) and all(isinstance(name, str) for name in verbose)
@@ -46,6 +53,90 @@ def check_hydra(node: Mapping[str, Any], allowed: tuple[str, ...] = ()) -> list[
     return mistakes
 
 
+def _unknown_keys(node: Mapping[str, Any]) -> list[str]:
+    from hydra.conf import HydraConf
+
+    known = [*(field.name for field in dataclasses.fields(HydraConf)), "env"]  # a group of Hydra's own
+    return [
+        f"hydra.{key}: nothing reads it; hydra has {', '.join(known)}{nearest(key, known)}"
+        for key in node
+        if key not in known
+    ]
+
+
+def _plugins(node: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the launcher, the sweeper and the callbacks, which Hydra builds."""
+    mistakes = []
+    for name, example in _PLUGINS.items():
+        if name in node and not (isinstance(node[name], Mapping) and "_target_" in node[name]):
+            mistakes.append(f"hydra.{name}={shown(node[name])}: a config is needed, chosen as hydra/{name}={example}")
+    callbacks = node.get("callbacks") or {}
+    for name, callback in callbacks.items() if isinstance(callbacks, Mapping) else ():
+        if not (isinstance(callback, Mapping) and "_target_" in callback):
+            mistakes.append(
+                f"hydra.callbacks.{name}={callback}: a config with a _target_ is needed; without one, leave it out"
+            )
+    return mistakes
+
+
+def _search_path(node: Mapping[str, Any]) -> list[str]:
+    places = node.get("searchpath")
+    return [
+        f"hydra.searchpath: there is no folder of configs '{place}'. Name a folder as file://FOLDER, or a package as "
+        "pkg://PACKAGE; --config-dir FOLDER does the same"
+        for place in (places if isinstance(places, list) else [])
+        if not _is_there(str(place))
+    ]
+
+
+def _is_there(place: str) -> bool:
+    """Whether a place that Hydra is to search exists; what is an interpolation cannot be told."""
+    if "${" in place:
+        return True
+    scheme, _, rest = place.rpartition("://")
+    if scheme == "pkg":
+        try:
+            return importlib.util.find_spec(rest.replace("/", ".")) is not None
+        except (ImportError, ValueError):
+            return False
+    return scheme in ("", "file") and os.path.isdir(rest)
+
+
+def _names(node: Mapping[str, Any]) -> list[str]:
+    """Configs that were chosen by a path, on the command line or in another config."""
+    choices = (node.get("runtime") or {}).get("choices") or {}
+    given = [(group, name) for group, chosen in choices.items() for name in _listed(chosen)]
+    reasons = [(group, name, wrong_config_name(name)) for group, name in given]
+    return [f"{group}={name}: {reason}" for group, name, reason in reasons if reason]
+
+
+def _listed(chosen: Any) -> list[str]:
+    return [name for name in (chosen if isinstance(chosen, list) else [chosen]) if isinstance(name, str)]
+
+
+def hydra_node() -> Mapping[str, Any] | None:
+    """Hydra's own node of the job that runs, not resolved; None where Hydra runs none."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    config = HydraConfig.instance().cfg
+    node = None if config is None else OmegaConf.to_container(config, resolve=False)
+    return node.get("hydra") if isinstance(node, dict) else None
+
+
+def _own_first(loader: Any) -> None:
+    """Search the folder of ``--config-dir`` before the shipped configs, so that one of the same name replaces them."""
+    from hydra._internal.config_repository import ConfigRepository
+
+    path = loader.config_search_path.get_path()
+    providers = [element.provider for element in path]
+    if "command-line" in providers and "main" in providers:
+        own, main = providers.index("command-line"), providers.index("main")
+        if main < own:
+            path.insert(main, path.pop(own))
+            loader.repository = ConfigRepository(config_search_path=loader.config_search_path)
+
+
 @contextlib.contextmanager
 def guarded_hydra(allowed: tuple[str, ...] = ()) -> Iterator[None]:
     """Inside, Hydra refuses a configuration that `check_hydra` finds fault with, before it builds anything of it.
@@ -60,7 +151,12 @@ def guarded_hydra(allowed: tuple[str, ...] = ()) -> Iterator[None]:
     load = ConfigLoaderImpl.load_configuration
 
     def checked(self: Any, *arguments: Any, **named: Any) -> Any:
-        config = load(self, *arguments, **named)
+        given = named.get("overrides", arguments[1] if len(arguments) > 1 else ())
+        _refuse(forbidden(given).values())
+        _own_first(self)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".* is not available", category=UserWarning)  # we say it
+            config = load(self, *arguments, **named)
         hydra = config.get("hydra")
         node = OmegaConf.to_container(hydra, resolve=False) if OmegaConf.is_config(hydra) else {}
         mistakes = (
@@ -68,8 +164,7 @@ def guarded_hydra(allowed: tuple[str, ...] = ()) -> Iterator[None]:
         )
         if RunMode.MULTIRUN in (*arguments, *named.values()) and isinstance(node, dict):
             mistakes += check_launcher(node.get("launcher"))
-        if mistakes:
-            raise ConfigError("\n".join(["the configuration is not allowed:", *(f"  {line}" for line in mistakes)]))
+        _refuse(mistakes)
         return config
 
     ConfigLoaderImpl.load_configuration = checked  # type: ignore[method-assign]
@@ -77,3 +172,9 @@ def guarded_hydra(allowed: tuple[str, ...] = ()) -> Iterator[None]:
         yield
     finally:
         ConfigLoaderImpl.load_configuration = load  # type: ignore[method-assign]
+
+
+def _refuse(mistakes: Iterable[str]) -> None:
+    lines = list(dict.fromkeys(mistakes))
+    if lines:
+        raise ConfigError("\n".join(["the configuration is not allowed:", *(f"  {line}" for line in lines)]))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ltr.configuration.check import checked, refuse
-from ltr.configuration.overrides import composed, explain
+from ltr.configuration.overrides import composed, explain, unread
 from ltr.configuration.pages import page_names, read_page
 from ltr.configuration.parsing import Parsed, parse
 from ltr.configuration.reuse import changed
@@ -219,7 +219,7 @@ def _composed(what: Asked, groups: Sequence[str], config_dir: str | None, more: 
     if mistakes:
         mistakes += explain(fitting, config_dir, "train")
     refuse(mistakes, "the command cannot be carried out")
-    return checked(composed(fitting, config_dir))
+    return checked(composed(fitting, config_dir), unread(fitting), fitting)
 
 
 def _of_arrays(page: str | None) -> bool:

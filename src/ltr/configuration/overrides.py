@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,13 +17,11 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Glob
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from ltr.configuration.allowed import problem
 from ltr.configuration.check import examined, refuse
+from ltr.configuration.forbidden import forbidden
 from ltr.configuration.nested import NestedLoader, holds_keys, is_name
 from ltr.configuration.pages import conf_directory, leaves, page_names
 from ltr.configuration.parsing import Parsed, in_short, parse
@@ -36,9 +33,6 @@ if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
 
 _PLUGINS = {"joblib": "sweep", "optuna": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm"}
-# Hydra raises ValueError for some groups, and TypeError for lists of what is no page (hydra/launcher=[null]); the last
-# two come from pages that cannot be read
-_REFUSED = (HydraException, OmegaConfBaseException, ValueError, TypeError, YAMLError, OSError)
 
 
 def explain(overrides: list[str], config_dir: str | None, config_name: str, sweep: bool = False) -> list[str]:
@@ -53,7 +47,9 @@ def explain(overrides: list[str], config_dir: str | None, config_name: str, swee
     Returns:
         Sentences; empty when nothing is found to be wrong.
     """
-    parsed, mistakes = parse(overrides)
+    refused = forbidden(overrides, config_dir)
+    parsed, mistakes = parse(text for text in overrides if text not in refused)
+    mistakes = [*refused.values(), *mistakes]
     already = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -80,11 +76,13 @@ def composed(overrides: list[str], config_dir: str | None = None) -> DictConfig:
         ConfigError: names everything that is wrong with the overrides.
     """
     GlobalHydra.instance().clear()
+    if forbidden(overrides, config_dir):
+        refuse(explain(overrides, config_dir, "train"), "the overrides cannot be applied")
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
             _looking_in(config_dir)
             return compose("train", overrides=overrides)
-    except _REFUSED as error:
+    except Exception as error:  # Hydra and OmegaConf raise many kinds, plain ones too
         mistakes = explain(overrides, config_dir, "train") or [in_short(error)]
         refuse(mistakes, "the overrides cannot be applied")
         raise
@@ -96,24 +94,20 @@ def _looking_in(config_dir: str | None) -> Hydra:
     assert hydra is not None
     path = hydra.config_loader.get_search_path()
     if config_dir:
-        before_schemas = SearchPathQuery(provider="schema")
-        path.prepend("command-line", f"file://{Path(config_dir).resolve()}", before_schemas)
+        path.prepend("command-line", f"file://{Path(config_dir).resolve()}", SearchPathQuery(provider="main"))
     hydra.config_loader = NestedLoader(path)
     return hydra
 
 
-def unread(overrides: Iterable[str], config: DictConfig) -> list[str]:
-    """One sentence for what Hydra accepts and nothing would ever look at.
+def unread(overrides: Iterable[str]) -> list[str]:
+    """One sentence for what Hydra accepts and ltr does not: forbidden overrides, unknown configs of the group recipe.
 
-    That is an added key (``+key=value``) which no page refers to, and an unknown page of the optional group recipe.
+    That group is optional, so that Hydra takes any name for one of its configs.
     """
-    candidates = [text for text in overrides if text.startswith(("+", "recipe"))]
-    if not candidates:
-        return []
-    parsed, mistakes = parse(candidates)
-    raw = str(OmegaConf.to_container(config, resolve=False))
+    texts = list(overrides)
+    mistakes = list(forbidden(texts).values())
+    parsed, _ = parse(text for text in texts if text.startswith("recipe"))
     for one in parsed:
-        top, _, below = one.key.partition(".")
         if one.key == "recipe" and not one.adds:
             hydra = GlobalHydra.instance().hydra
             pages = hydra.config_loader.get_group_options("recipe") if hydra else page_names("recipe")
@@ -122,25 +116,7 @@ def unread(overrides: Iterable[str], config: DictConfig) -> list[str]:
                 for value in one.values
                 if str(value) not in pages
             ]
-        elif (
-            one.adds
-            and one.key not in _READ
-            and (top not in _ROOMS or (top == "dataset" and below and "." not in below))
-        ):
-            is_page = not below and (conf_directory() / top).is_dir()
-            if not is_page and not re.search(rf"\$\{{[^}}]*(?<![\w.]){re.escape(one.key)}(?!\w)", raw):
-                mistakes.append(
-                    f"{one.text}: nothing reads '{one.key}'. A key can be added where a page hands its keys to code, "
-                    "e.g. +loss.KEY=VALUE, or where another page refers to it"
-                )
     return mistakes
-
-
-# that no page has, and the program reads: see `ltr.data.exclusion.read_split`
-_READ = ("dataset.split_file",)
-# groups in which added keys are checked elsewhere, against signatures or the shipped pages
-_ROOMS = ("trainer", "strategy", "sampler", "augment", "head", "loss", "backbone", "optimizer", "scheduler", "dataset",
-          "method", "evaluation", "checkpoint", "callbacks", "logger", "paths", "hydra")  # fmt: skip
 
 
 class _Explanation:
@@ -242,7 +218,7 @@ class _Explanation:
         """Keep more overrides if they compose with those kept before; else say why not."""
         try:
             composed = compose(config_name=self.config_name, overrides=[*self.good, *more], return_hydra_config=hydra)
-        except _REFUSED as error:
+        except Exception as error:  # Hydra and OmegaConf raise many kinds, plain ones too
             return error
         if not hydra:
             self.good += more
@@ -298,8 +274,9 @@ class _Explanation:
         if fitting:
             mistakes += self._apply([one.text for one in fitting])
         assert self.composed is not None
-        _, wrong = examined(self.composed)
-        return [*mistakes, *wrong, *unread([one.text for one in fitting], self.composed)]
+        texts = [*self.good, *(one.text for one in fitting)]
+        _, wrong = examined(self.composed, texts)
+        return [*mistakes, *wrong, *unread(one.text for one in fitting)]
 
     def _sweep_values(self, one: Parsed, composed: DictConfig) -> list[str]:
         if OmegaConf.is_dict(held := OmegaConf.select(composed, one.key, throw_on_resolution_failure=False)):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ltr.configuration.allowed import shown
+from ltr.configuration.allowed import check_values, shown
 from ltr.configuration.pages import PRIVATE_KEYS, page_names, read_page
 from ltr.errors import nearest
 
@@ -63,7 +63,7 @@ def _first_page(group: str) -> str:
 
 def _same_keys(group: str, node: Mapping[str, Any], needed: Iterable[str], known: Collection[str]) -> list[str]:
     missing = [f"{group}.{key}: missing; the program needs it" for key in needed if key not in node]
-    given = [key for key in node if key not in NOT_VALUES]
+    given = [key for key in node if key not in PRIVATE_KEYS]
     return missing + [
         f"{group}.{key}={shown(node[key])}: nothing reads it; {group} has {', '.join(known)}{nearest(key, known)}"
         for key in given
@@ -150,6 +150,34 @@ _KINDS: dict[str, Callable[[Any], str | None]] = {
     "paths.outputs": _folder,
     "paths.stages": _folder,
     "paths.data": _folder,
+}
+
+
+def check_foreign(config: Mapping[str, Any]) -> list[str]:
+    """One sentence for every value of a configuration from a file that a command would not take from its command line.
+
+    Only what evaluation and prediction use is looked at; what is missing is for them to say.
+
+    Args:
+        config: plain, of a run's ``config.yaml`` or of a checkpoint's description.
+    """
+    used: dict[str, Any] = {key: config[key] for key in ("name", "seed") if key in config}
+    mistakes = []
+    for group, keys in _OF_FILES.items():
+        node = config.get(group)
+        if isinstance(node, Mapping):
+            used[group] = {key: value for key, value in node.items() if keys is None or key in keys}
+        elif node is not None:
+            mistakes.append(f"{group}={shown(node)}: keys with values are needed")
+    return [*mistakes, *_kinds(used), *check_values(used)]
+
+
+# groups of a run's configuration that are used again, and which of their keys; None: all
+_OF_FILES: dict[str, tuple[str, ...] | None] = {
+    "dataset": None,
+    "evaluation": None,
+    "method": ("name",),
+    "trainer": ("accelerator", "precision", "num_workers"),
 }
 
 

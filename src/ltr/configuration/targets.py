@@ -142,8 +142,16 @@ def check_arguments(config: Mapping) -> list[str]:
             signature = _signature(function)
         except ValueError:  # a builtin without a signature
             continue
-        mistakes += mismatches(path, node["_target_"], function, signature, _page_arguments(node, signature))
+        arguments = _page_arguments(node, signature)
+        if node["_target_"].startswith("ltr."):  # code of the user's own may look at its config in its own way
+            arguments |= {key: node[key] for key in OFFERED if key in node and not _is_read(key, path, function)}
+        mistakes += mismatches(path, node["_target_"], function, signature, arguments)
     return mistakes
+
+
+def _is_read(key: str, path: str, function: Any) -> bool:
+    """Whether the program itself reads one of `OFFERED` here: all of the run's method, the name of one below it."""
+    return path == "method" or (key != "extras" and hasattr(function, "stages"))
 
 
 def instantiate(node: Mapping, *runtime: Any, **runtime_named: Any) -> Any:

@@ -1,0 +1,116 @@
+"""Overrides that no command accepts, whatever they would compose to: private keys, paths as config names, Hydra's own.
+
+The rules of a config (``_allowed_``) protect a run from values that cannot work, so that an override may not touch
+them; a config of the user's own (``--config-dir``) may bring its own rules.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ltr.configuration.pages import PRIVATE_KEYS, conf_directory, leaves
+from ltr.configuration.parsing import Parsed, parse
+
+# what Hydra writes there itself, and what would move files of a run that ltr places
+_OF_HYDRA = {
+    "hydra.run": "ltr names the folder of a run itself. Set paths.outputs=FOLDER",
+    "hydra.overrides": "Hydra fills it from the command line. Write the overrides themselves",
+    "hydra.runtime": "Hydra fills it when it starts. Leave it out",
+    "hydra.job.num": "Hydra counts the jobs of a sweep itself. Leave it out",
+    "hydra.job.id": "Hydra names the jobs of a sweep itself. Leave it out",
+    "hydra.job.override_dirname": "Hydra fills it from the command line. Leave it out",
+    "hydra.job.config_name": "the primary config is chosen by --config-name NAME",
+    "hydra.callbacks.sweep_folder": "ltr's own table of a sweep needs it. Leave it as it is",
+    "hydra.launcher._target_": "a launcher is chosen by its config, e.g. hydra/launcher=joblib",
+    "hydra.sweeper._target_": "a sweeper is chosen by its config, e.g. hydra/sweeper=optuna",
+}
+# a name, or names below a folder of the user's own; no ending, no way out
+_CONFIG_NAME = re.compile(r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*")
+_ENDINGS = (".yaml", ".yml")
+# an override with none of these needs no second look
+_SUSPECT = re.compile(r"^[+~]*hydra\b|/|\\|\.\.|\.ya?ml|" + "|".join(PRIVATE_KEYS))
+
+
+def forbidden(overrides: Iterable[str], config_dir: str | None = None) -> dict[str, str]:
+    """The overrides that are refused unseen, each with a sentence; empty where all may be applied.
+
+    Args:
+        overrides: as they were written.
+        config_dir: the user's own folder of configs (``--config-dir``), or None.
+    """
+    parsed, _ = parse(text for text in overrides if _SUSPECT.search(text))
+    reasons = ((one, _reason(one, config_dir)) for one in parsed)
+    return {one.text: f"{one.text}: {reason}" for one, reason in reasons if reason}
+
+
+def _reason(one: Parsed, config_dir: str | None) -> str | None:
+    private = next((key for key in _keys(one) if key in PRIVATE_KEYS), None)
+    if private is not None:
+        return (
+            f"'{private}' says what a config allows or stands for, and is not for the command line. Choose an allowed "
+            "value, or put a config of your own into a folder for --config-dir"
+        )
+    below = [key for value in one.values if isinstance(value, dict) for key, _ in leaves(value, one.key)]
+    for key, reason in _OF_HYDRA.items():
+        if any(given == key or given.startswith(f"{key}.") for given in (one.key, *below)):
+            return reason
+    if one.key == "hydra.job.env_copy":
+        return _unset(one.values)
+    return _wrong_name(one) if _is_group(one, config_dir) else None
+
+
+def _unset(values: list[Any]) -> str | None:
+    names = [str(name) for value in values for name in (value if isinstance(value, list) else [value])]
+    unset = [name for name in names if name not in os.environ]
+    return f"the environment has no {', '.join(unset)}. Set it, or leave the name out" if unset else None
+
+
+def _keys(one: Parsed) -> Iterator[str]:
+    """Every key that an override names: of its path, its package and its values."""
+    yield from re.split(r"[./]", one.key)
+    yield from (one.override.package or "").split(".")
+    for value in one.values:
+        yield from _keys_in(value)
+
+
+def _keys_in(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from re.split(r"[./]", str(key))
+            yield from _keys_in(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _keys_in(inner)
+    elif isinstance(value, str) and "${" in value:  # ${oc.create:...} can make a mapping
+        yield from re.findall(r"\w+", value)
+
+
+def _is_group(one: Parsed, config_dir: str | None) -> bool:
+    if one.override.package is not None or one.key.startswith("hydra/"):
+        return True
+    folders = [conf_directory(), *([Path(config_dir)] if config_dir else [])]
+    return "." not in one.key and any((folder / one.key).is_dir() for folder in folders)
+
+
+def _wrong_name(one: Parsed) -> str | None:
+    names = [name for value in one.values for name in (value if isinstance(value, list) else [value])]
+    for name in names:
+        if isinstance(name, str) and (reason := wrong_config_name(name)):
+            return reason
+    return None
+
+
+def wrong_config_name(name: str) -> str | None:
+    """Why ``name`` is not the name of a config, as the end of a sentence; None where it may be one."""
+    if not ("/" in name or "\\" in name or ".." in name or name.endswith(_ENDINGS)):
+        return None  # whether there is one of this name, Hydra knows
+    if _CONFIG_NAME.fullmatch(name) and ".." not in name and not name.endswith(_ENDINGS):
+        return None
+    return (
+        f"the name of a config is needed, and '{name}' is a path. Name a config of its group, without folder and "
+        "ending; configs of your own are found in the folder of --config-dir"
+    )

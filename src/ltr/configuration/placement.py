@@ -1,0 +1,156 @@
+"""Whether something reads every key of a composed configuration.
+
+A config can be placed anywhere (``+loss@a.b=ldam``), and any key can be added; where nothing reads it, the run would
+go on as if it had not been given. Groups check their own keys, by name or against the signature of the code that a
+config names; here are the top level, and the keys of a data set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from ltr.configuration.allowed import shown
+from ltr.configuration.pages import PRIVATE_KEYS, conf_directory, leaves, page_names, read_page
+from ltr.configuration.parsing import Parsed, parse
+from ltr.configuration.rules import target
+from ltr.errors import nearest
+
+# that the program reads by name from any data set
+DATASET_KEYS = ("name", "mean", "std", "source", "split", "beta", "val", "image_size", "image_resize", "packed",
+                "exclude", "split_file")  # fmt: skip
+_OF_HYDRA = ("launcher", "sweeper", "sweep", "run", "callbacks")
+_REFERENCE = re.compile(r"(?<![\w.])(\.*)([A-Za-z_]\w*(?:\.\w+)*)")
+
+
+def unread_keys(config: Mapping[str, Any], overrides: Iterable[str] = (), hydra: Any = None) -> list[str]:
+    """One sentence for every added config or key that nothing reads.
+
+    Args:
+        config: composed, interpolations not resolved.
+        overrides: of the command, so that a sentence begins with what was typed.
+        hydra: Hydra's own node, which may refer to keys as well.
+    """
+    known = {*_top_level(), "hydra", *PRIVATE_KEYS}
+    candidates = {key: value for key, value in config.items() if key not in known}
+    dataset = config.get("dataset")
+    if isinstance(dataset, Mapping):
+        candidates |= {f"dataset.{k}": v for k, v in dataset.items() if k not in (*DATASET_KEYS, *PRIVATE_KEYS)}
+    if not candidates:
+        return []
+    added = [(leaf, value) for key, node in candidates.items() for leaf, value in leaves(node, key)]
+    added += [(key, node) for key, node in candidates.items() if node == {}]
+    rest = [(key, value) for key, value in leaves(config) if not _inside(key, candidates)]
+    if isinstance(hydra, Mapping):
+        rest += leaves({"hydra": {key: hydra[key] for key in _OF_HYDRA if key in hydra}})
+    unread = _not_referred_to(added, rest)
+    shipped = _keys_beside(dataset) if any(key.startswith("dataset.") for key, _ in unread) else ()
+    unread = [(key, value) for key, value in unread if ".".join(key.split(".")[:2]) not in shipped]
+    return _sentences(unread, config, overrides)
+
+
+def _top_level() -> list[str]:
+    page = read_page("train")
+    groups = [name for entry in page["defaults"] if isinstance(entry, dict) for name in entry if " " not in name]
+    return [*groups, *(key for key in page if key != "defaults")]
+
+
+def _inside(key: str, nodes: Collection[str]) -> bool:
+    return any(key == node or key.startswith(f"{node}.") for node in nodes)
+
+
+def _not_referred_to(added: list[tuple[str, Any]], rest: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """The added keys that no interpolation names, of what is read or of added keys that are read."""
+    texts, unread = rest, added
+    while texts and unread:
+        named = {name for key, value in texts for name in _references(key, value)}
+        texts = [(key, value) for key, value in unread if any(_touches(key, name) for name in named)]
+        unread = [entry for entry in unread if entry not in texts]
+    return unread
+
+
+def _references(key: str, value: Any) -> list[str]:
+    """The keys that a value interpolates, absolute; a word too many does no harm."""
+    if isinstance(value, list):
+        return [name for entry in value for name in _references(key, entry)]
+    if isinstance(value, Mapping):
+        return [name for entry in value.values() for name in _references(key, entry)]
+    if not isinstance(value, str) or "${" not in value:
+        return []
+    above = key.split(".")
+    found = []
+    for dots, name in _REFERENCE.findall(value):
+        found.append(".".join([*above[: len(above) - len(dots)], name]) if dots else name)
+    return found
+
+
+def _touches(key: str, name: str) -> bool:
+    return key == name or key.startswith(f"{name}.") or name.startswith(f"{key}.")
+
+
+def _keys_beside(dataset: Any) -> tuple[str, ...]:
+    """The keys of the shipped data sets that are made by the same code, which need not refer to all of them."""
+    code = [target(dataset, part) for part in ("source", "split")]
+    pages = [read_page(f"dataset/{name}") for name in page_names("dataset")]
+    alike = [page for page in pages if [target(page, part) for part in ("source", "split")] == code]
+    return tuple(dict.fromkeys(f"dataset.{key}" for page in alike for key in page))
+
+
+def _sentences(unread: list[tuple[str, Any]], config: Mapping[str, Any], overrides: Iterable[str]) -> list[str]:
+    parsed, _ = parse(overrides)
+    found: dict[str, str] = {}
+    for key, value in unread:
+        given = [one for one in parsed if _touches(key, _placed_at(one))]
+        given = given or [one for one in parsed if one.adds and _placed_at(one) == "_global_"]
+        for one in given:
+            at = _placed_at(one)
+            found.setdefault(one.text, f"{one.text}: nothing reads '{at}'{_advice(one, at, config)}")
+        if not given:
+            top = key if key.startswith("dataset.") else key.split(".")[0]
+            text = top if top != key and _is_config(config.get(top)) else f"{key}={shown(value)}"
+            found.setdefault(text, f"{text}: nothing reads it{_advice(None, key, config)}")
+    return list(found.values())
+
+
+def _is_config(node: Any) -> bool:
+    return isinstance(node, Mapping) and "_target_" in node
+
+
+def _placed_at(one: Parsed) -> str:
+    """Where an override puts its values."""
+    if not _names_group(one):
+        return one.key
+    package = one.override.package
+    return one.key.replace("/", ".") if package is None else package.partition(":")[2] or package
+
+
+def _names_group(one: Parsed) -> bool:
+    return one.override.package is not None or (conf_directory() / one.key).is_dir()
+
+
+def _advice(given: Parsed | None, key: str, config: Mapping[str, Any]) -> str:
+    if given is not None and _names_group(given):
+        places = _places_of(given.key.rpartition("/")[2], config)
+        if places:
+            return f". A config of this group is read at: {', '.join(places)}. Write {_written(given, places)}"
+        return ". Choose it without a package, as GROUP=NAME"
+    if not key.startswith("dataset.") and (hint := nearest(key.split(".")[0], _top_level())):
+        return hint
+    return (
+        ". A key can be added where a config hands its keys to code, e.g. +loss.KEY=VALUE, or where another config "
+        "refers to it"
+    )
+
+
+def _places_of(group: str, config: Mapping[str, Any]) -> list[str]:
+    """The keys below which the composed configuration holds a config of this group."""
+    nodes = [group] if isinstance(config.get(group), Mapping) else []
+    prefixes = {key.rsplit(f".{group}.", 1)[0] for key, _ in leaves(config) if f".{group}." in key}
+    return nodes + sorted(f"{prefix}.{group}" for prefix in prefixes)
+
+
+def _written(given: Parsed, places: list[str]) -> str:
+    name = given.values[0]
+    own = [f"{given.key}={name}" if place == given.key else f"{given.key}@{place}={name}" for place in places]
+    return " or ".join(own[:2])
