@@ -33,7 +33,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 import training_queue
-from ltr.cli import guarded, report
+from ltr.cli import as_process, guarded, report
 from ltr.configuration.check import checked
 from ltr.configuration.overrides import composed, unread
 from ltr.configuration.pages import canonical_json
@@ -371,4 +371,4 @@ def command(arguments: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(lambda: main(sys.argv[1:])))
+    sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))

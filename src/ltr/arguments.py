@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import csv
+from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from ltr.errors import ConfigError
+from ltr.names import canonical
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,3 +40,37 @@ def at_least(arguments: argparse.Namespace, name: str, least: int) -> None:
     value = getattr(arguments, name)
     if value is not None and value < least:
         raise ConfigError(f"--{name.replace('_', '-')} {value}: allowed is {least} or more")
+
+
+def chosen_names(texts: Sequence[str], known: Collection[str]) -> list[str]:
+    """Return the names that a flag lists, where names may hold commas themselves.
+
+    A text that is a known name is that name. Others are lists: quotes as in CSV keep a name whole, and so does being
+    known, the longest such name first.
+
+    Args:
+        texts: one for each time that the flag was given.
+        known: names that there are; they are compared in Unicode's composed form.
+
+    Returns:
+        Names as ``known`` has them, each once; those that are not known as they were typed.
+    """
+    own = {canonical(name): name for name in known}
+    listed = [name for text in texts for name in ([text] if canonical(text) in own else _listed(text, own))]
+    names = [own.get(canonical(name), name) for name in listed]
+    return [name for name in dict.fromkeys(names) if name]
+
+
+def _listed(text: str, known: Collection[str]) -> list[str]:
+    if '"' in text:
+        try:
+            return [name.strip() for row in csv.reader([text], skipinitialspace=True, strict=True) for name in row]
+        except csv.Error:
+            pass  # quotes that do not match are letters
+    found, pieces = [], text.replace("\\,", ",").split(",")
+    while pieces:
+        lengths = range(len(pieces), 0, -1)
+        longest = next((n for n in lengths if canonical(",".join(pieces[:n]).strip()) in known), 1)
+        found.append(",".join(pieces[:longest]).strip())
+        pieces = pieces[longest:]
+    return found

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ltr.console import print_line
 from ltr.errors import ConfigError, Interrupted, LtrError
+from ltr.runs.interrupt import Stopped, stopped_by_signals
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,61 +31,61 @@ def train() -> None:
         from ltr.runs.launch import end_with_parent
 
         end_with_parent()
-    sys.exit(_process(lambda: train_main(sys.argv[1:])))
+    sys.exit(as_process(lambda: train_main(sys.argv[1:])))
 
 
 def evaluate() -> None:
     """Entry point of ``ltr-eval``."""
-    sys.exit(_process(lambda: evaluate_main(sys.argv[1:])))
+    sys.exit(as_process(lambda: evaluate_main(sys.argv[1:])))
 
 
 def stages() -> None:
     """Entry point of ``ltr-stages``."""
     from ltr.stages_command import main
 
-    sys.exit(_process(lambda: guarded(lambda: main(sys.argv[1:]))))
+    sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))
 
 
 def data() -> None:
     """Entry point of ``ltr-data``."""
     from ltr.data_command import main
 
-    sys.exit(_process(lambda: guarded(lambda: main(sys.argv[1:]))))
+    sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))
 
 
 def predict() -> None:
     """Entry point of ``ltr-predict``."""
     from ltr.predict_command import main
 
-    sys.exit(_process(lambda: guarded(lambda: main(sys.argv[1:]))))
+    sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))
 
 
 def mine() -> None:
     """Entry point of ``ltr-mine``."""
     from ltr.mine_command import main
 
-    sys.exit(_process(lambda: guarded(lambda: main(sys.argv[1:]))))
+    sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))
 
 
 def export() -> None:
     """Entry point of ``ltr-export``."""
     from ltr.export_command import main
 
-    sys.exit(_process(lambda: guarded(lambda: main(sys.argv[1:]))))
+    sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))
 
 
 def report_runs() -> None:
     """Entry point of ``ltr-report``."""
     from ltr.report_command import main
 
-    sys.exit(_process(lambda: guarded(lambda: main(sys.argv[1:]))))
+    sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))
 
 
 def dashboard() -> None:
     """Entry point of ``ltr-dashboard``."""
     from ltr.dashboard_command import main
 
-    sys.exit(_process(lambda: guarded(lambda: main(sys.argv[1:]))))
+    sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))
 
 
 def train_main(argv: list[str]) -> int:
@@ -99,12 +100,13 @@ def evaluate_main(argv: list[str]) -> int:
     return guarded(lambda: main(argv))
 
 
-def _process(command: Callable[[], int]) -> int:
+def as_process(command: Callable[[], int]) -> int:
     """A command as a process: a reader that goes away early, as in ``| head``, ends it without a word."""
     logging.raiseExceptions = False  # Hydra prints through logging, which would report the closed pipe line by line
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: a terminal may know fewer letters
-    code = command()
+    with stopped_by_signals():
+        code = command()
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -117,7 +119,7 @@ def guarded(task: Callable[[], int | None]) -> int:
     """Run a task and turn what goes wrong into a message and an exit code; a traceback only on request."""
     try:
         return task() or 0
-    except (KeyboardInterrupt, _Stopped) as stopped:
+    except (KeyboardInterrupt, Stopped) as stopped:
         cause = stopped.__cause__
         return report(cause if isinstance(cause, Interrupted) else Interrupted(2, "stopped by Ctrl-C"))
     except BrokenPipeError:
@@ -150,10 +152,6 @@ def report(error: Exception, of: str = "") -> int:
         sys.stderr,
     )
     return 1
-
-
-class _Stopped(BaseException):
-    """A signal on its way out: no Exception, or a sweep would take it for a failed job and go on with the next."""
 
 
 class _JobFailed(Exception):
@@ -277,7 +275,7 @@ def _job(config: DictConfig, codes: list[int], line: CommandLine) -> float | Non
             note(job.num, job_overrides(), outcome, None)
         return _objective(outcome)
     except Interrupted as stopped:
-        raise _Stopped from stopped
+        raise Stopped from stopped
     except Exception as error:
         if not in_sweep():
             codes.append(report(error))

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ltr.arguments import Parser, at_least, parsed
+from ltr.arguments import Parser, at_least, chosen_names, parsed
 from ltr.console import print_line
 from ltr.predict_command import add_reading_flags, model_and_pool, tell_broken, tell_remarks
 from ltr.writing import check_folder
@@ -30,7 +30,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("run", help="a run directory, or a checkpoint file of this project")
     parser.add_argument("images", type=Path, help="a folder of images, or a table with a column path")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="of sheets, table and state")
-    parser.add_argument("--classes", default="", metavar="A,B,...", help="classes to mine for (default: --group)")
+    parser.add_argument(
+        "--classes",
+        action="append",
+        default=[],
+        metavar="A,B,...",
+        help="classes to mine for (default: --group); may be given several times, once for each class",
+    )
     parser.add_argument(
         "--group", choices=("few", "medium", "many", "all"), default="few", help="a shot group (default: few)"
     )
@@ -66,7 +72,7 @@ def _mine(arguments: argparse.Namespace) -> int:
     from ltr.files import file_digest
 
     model, files = model_and_pool(arguments)
-    names = [name.strip() for name in arguments.classes.split(",") if name.strip()]
+    names = chosen_names(arguments.classes, model.class_names)
     classes = rare_classes(model, names, arguments.group, arguments.few_below)
     places = first_of_each(files)
     if len(places) < len(files):

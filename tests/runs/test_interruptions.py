@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 
@@ -66,6 +67,24 @@ def test_the_queue_gets_the_job_back(ltr_train, tmp_path, monkeypatch):
     assert (tmp_path / "asked").read_text() == "requeue 123\n"
     assert "job 123 is back in the queue" in done.out
     monkeypatch.undo()
+
+
+class _Hangup(guards.StopOnSignal):
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == (0, 2):
+            os.kill(os.getpid(), signal.SIGHUP)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+
+def test_a_closed_connection_keeps_the_state_as_sigterm_does(ltr_train, monkeypatch):
+    monkeypatch.setattr(train, "StopOnSignal", _Hangup)
+    done = ltr_train(*SHORT)
+    assert done.code == 128 + signal.SIGHUP
+    assert "stopped in epoch 1 by SIGHUP (the connection was closed); the same command goes on from there" in done.err
+    (status,) = done.outputs.glob("*/*/*/status.json")
+    assert json.loads(status.read_text()) == {"status": "preempted"}
+    state = read_checkpoint(next(done.outputs.glob("stages/*/state/last.ckpt")))
+    assert state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["processed"] == 3
 
 
 @pytest.fixture

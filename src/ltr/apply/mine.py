@@ -109,7 +109,8 @@ def rare_classes(model: Model, names: Sequence[str], group: str, few_below: int 
     if unknown:
         raise ConfigError(
             f"--classes: the network does not know {shown(unknown)}{nearest(unknown[0], known)}; it knows "
-            f"{shown(list(known))}"
+            f"{shown(list(known))}. A name with a comma is quoted, --classes '\"A, B\",C', or --classes "
+            "is given once for each name"
         )
     if names:
         return np.array(sorted({known[name] for name in names}), dtype=np.int64)

@@ -25,6 +25,7 @@ from ltr.configuration.forbidden import forbidden
 from ltr.configuration.nested import NestedLoader, holds_keys, is_name
 from ltr.configuration.pages import conf_directory, leaves, page_names
 from ltr.configuration.parsing import Parsed, in_short, parse
+from ltr.configuration.quoting import quoting_hint
 from ltr.configuration.suggestions import keys_of_other_pages, suggestion
 from ltr.configuration.swept_pages import jobs_of
 from ltr.errors import nearest
@@ -136,6 +137,7 @@ class _Explanation:
         if not self.sweep:
             mistakes += [
                 f"{one.text}: several values are a sweep, which needs the flag -m; a list is written {one.key}=[...]"
+                f"{quoting_hint(one.text)}"
                 for one in parsed
                 if one.is_sweep and not one.override.is_hydra_override()
             ]

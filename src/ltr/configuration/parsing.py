@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep
 
+from ltr.configuration.quoting import quoting_hint
+
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
@@ -28,7 +30,7 @@ def parse(overrides: Iterable[str]) -> tuple[list[Parsed], list[str]]:
             parsed.append(Parsed(text, override, values))
         except Exception as error:  # Hydra's grammar raises many kinds
             hint = "" if "=" in text.strip("=") else "; an override is written key=value"
-            mistakes.append(f"{text or repr(text)}: not an override{hint} ({in_short(error)})")
+            mistakes.append(f"{text or repr(text)}: not an override{hint} ({in_short(error)}){quoting_hint(text)}")
     return parsed, mistakes
 
 

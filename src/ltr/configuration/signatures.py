@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 from ltr.configuration.allowed import shown
+from ltr.configuration.quoting import quoting_hint
 from ltr.errors import nearest
 
 # how many arguments the program supplies by position, by the last part of the page's path
@@ -59,7 +60,9 @@ def mismatches(
         if name in by_name:
             hint = _hint(function, by_name[name])
             if hint is not None and not fits(value, hint):
-                mistakes.append(f"{path}.{name}={shown(value)}: {target} takes {in_words(hint)}")
+                given = f"{path}.{name}={shown(value)}"
+                as_text = quoting_hint(given) if fits("", hint) else ""
+                mistakes.append(f"{given}: {target} takes {in_words(hint)}{as_text}")
         elif not open_ended:
             own = list(by_name) or ["none"]
             mistakes.append(

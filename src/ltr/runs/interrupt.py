@@ -1,5 +1,6 @@
-"""Ctrl-C and SIGTERM: stop at the next batch, keep the training state, say so, and exit with 128 + signal.
+"""Ctrl-C, SIGTERM and SIGHUP: stop at the next batch, keep the training state, say so, and exit with 128 + signal.
 
+SIGHUP comes when a terminal or a connection is closed; under ``nohup`` it is ignored, and stays so.
 SIGUSR1 is what a SLURM queue sends some time before it ends a job (``--signal=USR1@90``): the same, and the job is put
 back into the queue. Outside of a job it is not ours.
 """
@@ -7,22 +8,69 @@ back into the queue. Outside of a job it is not ours.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
+import termios
 import threading
 from collections.abc import Iterator, Mapping
 from types import FrameType
 
 from ltr.errors import Interrupted
 
-_WORD = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+_WORD = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP (the connection was closed)"}
 _JOB = "SLURM_JOB_ID"
 
 
 def stop_signals(environment: Mapping[str, str] = os.environ) -> tuple[signal.Signals, ...]:
-    """The signals that ask a run to stop."""
-    return (*_WORD, *([signal.SIGUSR1] if _JOB in environment else []))
+    """The signals that ask a run to stop, without a SIGHUP that is ignored, as ``nohup`` asks for."""
+    signals = [number for number in _WORD if number != signal.SIGHUP or not _is_ignored(number)]
+    return (*signals, *([signal.SIGUSR1] if _JOB in environment else []))
+
+
+def _is_ignored(number: signal.Signals) -> bool:
+    return signal.getsignal(number) is signal.SIG_IGN
+
+
+class Stopped(BaseException):
+    """A signal on its way out: no Exception, or a sweep would take it for a failed job and go on with the next."""
+
+
+@contextlib.contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """For the time of a command, SIGTERM and SIGHUP end it as Ctrl-C does: what is half done is cleaned up.
+
+    A run that trains listens by itself, see `stop_request`. Processes that are forked from this one just end.
+    """
+    owner = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            os._exit(128 + number)
+        leave_closed_terminal()
+        raise Stopped from Interrupted(number, f"stopped by {_WORD[signal.Signals(number)]}")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [number for number in stop_signals({}) if number != signal.SIGINT]
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def leave_closed_terminal() -> None:
+    """Send what would be printed to a terminal that is closed to nowhere, or the next line would be an error."""
+    for stream in (1, 2):
+        try:
+            termios.tcgetattr(stream)
+        except termios.error as error:
+            if error.args[0] == errno.EIO:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 def requeue(stopped: Interrupted, environment: Mapping[str, str] = os.environ) -> str:
@@ -51,6 +99,7 @@ class StopRequest:
         """The signal handler. A second signal does not wait for the poll."""
         again = self.signal is not None
         self.signal = number
+        leave_closed_terminal()
         if again or not self.polled:
             raise self.error("stopped")
 

@@ -18,13 +18,13 @@ from typing import IO
 
 from ltr.errors import Interrupted, LtrError
 from ltr.escaping import lines
-from ltr.runs.interrupt import stop_signals
+from ltr.runs.interrupt import leave_closed_terminal, stop_signals
 from ltr.runs.place import RENDEZVOUS
 
 _POLL = 0.05  # seconds
 GRACE = 10.0  # seconds that the others have to say what went wrong, once one has failed
 WATCHED = "LTR_WATCHED"  # set in processes that end when the one that started them does
-_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 LOST = 120  # exit code of a process that only noticed that another one was gone
 
 
@@ -157,6 +157,7 @@ def _passing_on(running: Sequence[subprocess.Popen]) -> Iterator[None]:
     """Pass the signals that ask a run to stop on to its processes, which save their state and end."""
 
     def pass_on(number: int, frame: FrameType | None) -> None:
+        leave_closed_terminal()
         for process in running:
             if process.poll() is None:
                 process.send_signal(number)

@@ -1,0 +1,34 @@
+"""How a text is written as the value of an override, so that Hydra and the shell leave it as it is."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+_KEY = re.compile(r"[+~]*[A-Za-z_][\w./@:-]*")
+# what means something to bash between double quotes, "!" in an interactive one
+_IN_DOUBLE_QUOTES = re.compile(r"[\"$`\\!\n\r\t]")
+
+
+def quoted(text: str) -> str:
+    """``text`` as a value of Hydra's grammar: in single quotes, interpolations escaped for OmegaConf."""
+    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    # Hydra takes backslashes as they are unless a quote follows them
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", escaped)
+    return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
+
+
+def as_typed(key: str, text: str) -> str:
+    """The override ``key=text`` as it is typed in a shell, where ``text`` holds letters that mean something."""
+    argument = f"{key}={quoted(text)}"
+    return shlex.quote(argument) if _IN_DOUBLE_QUOTES.search(argument) else f'"{argument}"'
+
+
+def quoting_hint(override: str) -> str:
+    """The end of a sentence on an override that cannot be read: how its value is written as a text, or ''."""
+    key, equals, value = override.partition("=")
+    if not equals or not value or not _KEY.fullmatch(key):
+        return ""
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        value = value[1:-1]
+    return f". If the value is a text, such as a path, type {as_typed(key, value)}"

@@ -1,0 +1,37 @@
+"""Flags that list names: a name may hold commas, quotes and letters that Unicode writes in two ways."""
+
+from __future__ import annotations
+
+import pytest
+
+from ltr.arguments import chosen_names
+
+KNOWN = ("tench, Tinca tinca", "cat", "cat, big", 'the "red" one', "café", "7", "a\\b", "C")
+
+
+@pytest.mark.parametrize(
+    ("texts", "names"),
+    [
+        (["tench, Tinca tinca"], ["tench, Tinca tinca"]),
+        (['"tench, Tinca tinca"'], ["tench, Tinca tinca"]),
+        (["tench\\, Tinca tinca"], ["tench, Tinca tinca"]),
+        (['"tench, Tinca tinca",cat'], ["tench, Tinca tinca", "cat"]),
+        (["7, tench, Tinca tinca , cat"], ["7", "tench, Tinca tinca", "cat"]),
+        (["tench, Tinca tinca", "cat"], ["tench, Tinca tinca", "cat"]),
+        (["cat, big"], ["cat, big"]),
+        (['"cat","cat, big"'], ["cat", "cat, big"]),
+        (["cat", "cat", "cat,7"], ["cat", "7"]),
+        (['the "red" one'], ['the "red" one']),
+        (['"the ""red"" one",7'], ['the "red" one', "7"]),
+        (['the "red" one,7'], ['the "red" one', "7"]),
+        (["cafe\u0301"], ["café"]),
+        (["7,cafe\u0301"], ["7", "café"]),
+        (["a\\b"], ["a\\b"]),
+        (["dog,cat, bigger"], ["dog", "cat", "bigger"]),
+        (["", ",", "  "], []),
+        ([], []),
+        (['"unfinished,7'], ['"unfinished', "7"]),
+    ],
+)
+def test_names_are_found_whole_quoted_or_given_one_by_one(texts, names):
+    assert chosen_names(texts, KNOWN) == names

@@ -1,0 +1,118 @@
+"""SIGTERM and SIGHUP end a command as Ctrl-C does; a SIGHUP that is ignored stays so; a closed terminal is no error."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from ltr.cli import guarded
+from ltr.errors import Interrupted
+from ltr.runs import launch
+from ltr.runs.interrupt import Stopped, StopRequest, stop_request, stop_signals, stopped_by_signals
+
+IGNORED = """
+import os, signal, sys
+from ltr.runs.interrupt import stop_request, stop_signals, stopped_by_signals
+with stopped_by_signals(), stop_request():
+    os.kill(os.getpid(), signal.SIGHUP)
+sys.exit(int(signal.SIGHUP in stop_signals()))
+"""
+# the slave side of a terminal whose master is closed: what is printed there is an error, unless it goes nowhere
+CLOSED = """
+import os, signal
+from ltr.errors import Interrupted
+from ltr.runs.interrupt import stop_request
+master, slave = os.openpty()
+code = os.dup(2)
+os.dup2(slave, 1)
+os.dup2(slave, 2)
+os.close(master)
+try:
+    with stop_request() as request, request.while_polled():
+        os.kill(os.getpid(), signal.SIGHUP)
+        print("saved", flush=True)
+        request.check()
+except Interrupted as stopped:
+    os.write(code, str(stopped.exit_code).encode())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_is_ended_with_its_cleaning_up(number, capsys):
+    cleaned = []
+
+    def command() -> int:
+        try:
+            os.kill(os.getpid(), number)
+            return 0
+        finally:
+            cleaned.append(True)
+
+    before = signal.getsignal(number)
+    with stopped_by_signals():
+        code = guarded(command)
+    assert code == 128 + number
+    assert cleaned
+    assert capsys.readouterr().err.startswith(f"stopped: stopped by {signal.Signals(number).name}")
+    assert signal.getsignal(number) is before
+
+
+def test_an_error_on_its_way_is_no_reason_to_go_on():
+    with stopped_by_signals(), pytest.raises(Stopped) as stopped:
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert isinstance(stopped.value.__cause__, Interrupted)
+    assert not isinstance(stopped.value, Exception)
+
+
+def test_a_hangup_asks_a_run_to_stop_at_its_next_step():
+    with stop_request() as request:
+        with request.while_polled():
+            os.kill(os.getpid(), signal.SIGHUP)
+        with pytest.raises(Interrupted, match="the connection was closed") as stopped:
+            request.check()
+    assert stopped.value.exit_code == 129
+
+
+def test_several_processes_are_told_of_it(monkeypatch):
+    told = []
+
+    class Process:
+        returncode = None
+
+        def poll(self):
+            return None
+
+        def send_signal(self, number):
+            told.append(number)
+
+    with launch._passing_on([Process(), Process()]):
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert told == [signal.SIGHUP, signal.SIGHUP]
+    assert launch._failure(129).exit_code == 129
+    assert isinstance(launch._failure(129), Interrupted)
+
+
+def test_under_nohup_it_is_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert signal.SIGHUP not in stop_signals({})
+        StopRequest().listen()
+        with stopped_by_signals(), launch._passing_on([]):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        done = subprocess.run(
+            [sys.executable, "-c", IGNORED], check=False
+        )  # which inherits it, as a run's processes do
+        assert done.returncode == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_closed_terminal_is_no_error():
+    done = subprocess.run([sys.executable, "-c", CLOSED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "129"
