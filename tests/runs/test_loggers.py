@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ltr.errors import ConfigError
-from ltr.runs.loggers import RunLoggers, described
+from ltr.errors import ConfigError, Interrupted
+from ltr.runs.loggers import RunLoggers, described, forgiving
 
 sys.path.insert(0, str(Path(__file__).parent))
 from offline_file import Offline, offline
@@ -189,3 +189,71 @@ def test_a_missing_package_is_said(monkeypatch, tmp_path):
     loggers = RunLoggers({"logger": {"name": "wandb"}}, tmp_path, {"main": 1})
     with pytest.raises(ConfigError, match="wandb is not installed"):
         loggers("main")
+
+
+class Breaks:
+    """A logger whose chosen methods raise, and which notes the calls of all."""
+
+    def __init__(self, *broken: str, error: type[Exception] = RuntimeError) -> None:
+        self.broken, self.error, self.calls = broken, error, []
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.broken:
+            raise self.error(f"{name} does not work\nand says more")
+
+    def log_metrics(self, metrics, step=None):
+        self._call("log_metrics")
+
+    def log_result(self, *arguments):
+        self._call("log_result")
+
+    def close(self, failed):
+        self._call("close")
+
+
+@pytest.mark.parametrize("broken", [("log_metrics",), ("log_result",), ("close",), ("log_metrics", "close")])
+def test_a_logger_that_breaks_is_said_once_and_costs_nothing(broken):
+    logger = forgiving(Breaks(*broken), "wandb")
+
+    def whole_run() -> None:
+        for step in (1, 2):
+            logger.log_metrics({"a": 1}, step=step)
+        logger.log_result({}, [], [], [])
+        logger.close(failed=False)
+
+    said = f"logger=wandb fails and is left out from here on: RuntimeError: {broken[0]} does not work. "
+    with pytest.warns(UserWarning, match=said) as told:
+        whole_run()
+    assert len(told) == 1
+    assert logger.calls[-1] == "close"
+    assert logger.calls.count(broken[0]) == 1
+
+
+def test_a_signal_is_no_failure_of_a_logger():
+    with pytest.raises(Interrupted):
+        forgiving(Breaks("close", error=lambda text: Interrupted(15, text)), "wandb").close(failed=False)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("pydantic\nlines"), TypeError()])
+def test_a_logger_that_cannot_start_is_refused_before_the_training_and_a_warning_after_it(tmp_path, monkeypatch, error):
+    def start(self):
+        raise error
+
+    monkeypatch.setattr(RunLoggers, "_tensorboard", start)
+    loggers = RunLoggers({"logger": {"name": "tensorboard"}}, tmp_path, {"main": 1})
+    with pytest.raises(ConfigError, match=f"logger=tensorboard: it cannot start: {type(error).__name__}: .*logger=csv"):
+        loggers("main")
+    with pytest.warns(UserWarning, match="the result is not logged"):
+        loggers.log_result([{"headline": True}], [])
+    loggers.close(failed=False)
+
+
+def test_tags_and_names_are_as_long_as_they_may_be():
+    pytest.importorskip("wandb")
+    from ltr.runs.wandb_run import shortened, tags
+
+    found = tags(["d" * 65, "", "  ", "crt", "crt", "d" * 64 + "e", " x "])
+    assert found == ["d" * 64, "crt", "x"]
+    assert shortened("d" * 200, "-s0") == "d" * 125 + "-s0"
+    assert shortened("crt-digits_lt", "-s0") == "crt-digits_lt-s0"

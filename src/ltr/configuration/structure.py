@@ -114,6 +114,13 @@ def _text(value: Any) -> str | None:
     return None if isinstance(value, str) and value.strip() else "a text is needed"
 
 
+def _project(value: Any) -> str | None:
+    """A name of a project as Weights & Biases takes it."""
+    if isinstance(value, str) and value.strip() and len(value) <= 128 and not set(value) & set("/\\#?%:"):
+        return None
+    return "a text of at most 128 letters is needed, without any of / \\ # ? % :"
+
+
 def _folder(value: Any) -> str | None:
     """A path that is a folder, or may become one."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
@@ -144,7 +151,9 @@ _KINDS: dict[str, Callable[[Any], str | None]] = {
     "dataset.mean": _numbers,
     "dataset.std": _numbers,
     "method.name": _folder_name,
-    "logger.project": _text,
+    "logger.project": _project,
+    "logger.entity": lambda value: None if value is None else _text(value),
+    "logger.job_type": lambda value: None if value is None else _text(value),
     "logger.group": lambda value: None if value is None else _text(value),
     "logger.tags": _texts,
     "paths.outputs": _folder,

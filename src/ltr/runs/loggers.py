@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping, Sequence
+import functools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ltr.configuration.pages import leaves, without_private
-from ltr.errors import ConfigError
+from ltr.errors import ConfigError, Interrupted
 from ltr.runs.counted_epochs import CountsEpochs
 from ltr.runs.evaluate import Judged
 
@@ -33,13 +34,29 @@ class RunLoggers:
         """The loggers, for the epochs of a stage."""
         if self._made is None:
             name = self.config["logger"]["name"]
-            self._made = [] if name == "csv" else [getattr(self, f"_{name}")()]
-            for logger in self._made:
-                logger.log_hyperparams(described(self.config))
+            self._made = [] if name == "csv" else [self._started(name)]
         before = list(self.epochs)[: list(self.epochs).index(stage)]
         for logger in self._made:
             logger.epochs_before = sum(self.epochs[name] for name in before)
         return self._made
+
+    def _started(self, name: str) -> Any:
+        """A logger that has taken the configuration, and that from then on costs the run nothing.
+
+        Raises:
+            ConfigError: it cannot start, which is known before anything is trained.
+        """
+        try:
+            logger = getattr(self, f"_{name}")()
+            logger.log_hyperparams(described(self.config))
+        except (ConfigError, Interrupted):
+            raise
+        except Exception as error:  # of the network, the disk, or the package itself
+            raise ConfigError(
+                f"logger={name}: it cannot start: {type(error).__name__}: {_first_line(error)}. Mend that, or use "
+                "logger=csv, which every run has: the same command with it is the same run"
+            ) from error
+        return forgiving(logger, name)
 
     def _wandb(self) -> Any:
         try:
@@ -65,18 +82,79 @@ class RunLoggers:
     def log_result(
         self, rows: Sequence[Mapping[str, Any]], judged: Sequence[Judged], figures: Sequence[Path] = ()
     ) -> None:
-        """Log what a finished run came to. One whose stages were all stored has trained nothing, and is logged too."""
+        """Log what a finished run came to. One whose stages were all stored has trained nothing, and is logged too.
+
+        The result is written by then: a logger that cannot start only now is a warning.
+        """
         headline = next((row for row in rows if row["headline"]), None)
-        if headline is not None:
-            for logger in self(next(iter(self.epochs))):
-                logger.log_result(headline, rows, judged, figures)
+        if headline is None:
+            return
+        try:
+            loggers = self(next(iter(self.epochs)))
+        except ConfigError as error:
+            warnings.warn(f"the result is not logged, {self.directory} has it: {error}", stacklevel=1)
+            return
+        for logger in loggers:
+            logger.log_result(headline, rows, judged, figures)
 
     def close(self, failed: bool) -> None:
         """Close what was made; called in every case."""
         for logger in self._made or []:
-            with contextlib.suppress(Exception) if failed else contextlib.nullcontext():  # not to hide why it failed
-                logger.close(failed)
+            logger.close(failed)
         self._made = None
+
+
+# what Lightning and runs call of a logger
+_CALLED = (
+    "log_metrics",
+    "log_hyperparams",
+    "log_graph",
+    "log_result",
+    "after_save_checkpoint",
+    "save",
+    "finalize",
+    "close",
+)
+
+
+def forgiving(logger: Any, name: str) -> Any:
+    """Make a logger's failure a warning: it is said once, nothing more is logged, and the run goes on.
+
+    Args:
+        logger: changed in place, and returned.
+        name: of its config, for the warning.
+    """
+    broken: list[Exception] = []
+
+    def guarded(method: Callable[..., Any], closes: bool) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def call(*arguments: Any, **named: Any) -> Any:
+            if broken and not closes:
+                return None
+            try:
+                return method(*arguments, **named)
+            except Interrupted:
+                raise
+            except Exception as error:
+                if not broken:
+                    warnings.warn(
+                        f"logger={name} fails and is left out from here on: {type(error).__name__}: "
+                        f"{_first_line(error)}. metrics.csv and result.json have all numbers",
+                        stacklevel=1,
+                    )
+                broken.append(error)
+                return None
+
+        return call
+
+    for method in _CALLED:
+        if hasattr(logger, method):
+            setattr(logger, method, guarded(getattr(logger, method), closes=method == "close"))
+    return logger
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no word").rstrip(".")
 
 
 def described(config: Mapping[str, Any]) -> dict[str, Any]:

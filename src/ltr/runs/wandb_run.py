@@ -17,6 +17,7 @@ from ltr.runs.evaluate import Judged
 from ltr.runs.keys import group_hash, run_hash
 
 _SPLITS = ("train", "val", "test")
+_TAG, _NAME = 64, 128  # characters that W&B takes
 _ROW = ("protocol", "split", "checkpoint", "selection", "variant", "scorer", "headline")
 
 
@@ -108,11 +109,11 @@ def _started(config: Mapping[str, Any], directory: Path) -> Any:
         return wandb.init(
             project=page["project"],
             entity=page["entity"],
-            name=f"{label}-s{config['seed']}",
+            name=shortened(label, f"-s{config['seed']}"),
             # runs that differ in nothing but their seed are one group, which W&B averages
-            group=page["group"] or f"{label}-{group_hash(config)[:8]}",
+            group=page["group"] or shortened(label, f"-{group_hash(config)[:8]}"),
             job_type=page["job_type"],
-            tags=list(dict.fromkeys([dataset, method, name, *page["tags"]])),
+            tags=tags([dataset, method, name, *page["tags"]]),
             id=run_hash(config)[:16],  # the same run goes on in the same place
             resume="allow",
             mode="offline" if page["mode"] == "offline" else None,
@@ -122,12 +123,23 @@ def _started(config: Mapping[str, Any], directory: Path) -> Any:
         )
     except Exception as error:
         if type(error).__module__.partition(".")[0] != "wandb":
-            raise
+            raise  # see `ltr.runs.loggers`
         said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ConfigError(
             f"logger=wandb: Weights & Biases says: {said}. Use "
             "`wandb login`, or logger.mode=offline and `wandb sync` later"
         ) from error
+
+
+def tags(texts: Sequence[str]) -> list[str]:
+    """Tags as W&B takes them: long ones cut to 64 characters, empty ones left out, each once."""
+    cut = (str(text).strip()[:_TAG].rstrip() for text in texts)
+    return list(dict.fromkeys(text for text in cut if text))
+
+
+def shortened(label: str, end: str) -> str:
+    """A label and what tells it from others, in the 128 characters that W&B takes."""
+    return label[: _NAME - len(end)] + end
 
 
 def _settings(page: Mapping[str, Any]) -> Any:
