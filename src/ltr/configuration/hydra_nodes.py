@@ -144,11 +144,12 @@ def guarded_hydra(allowed: tuple[str, ...] = ()) -> Iterator[None]:
     Raises:
         ConfigError: all that is wrong with it.
     """
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    load = ConfigLoaderImpl.load_configuration
+    from ltr.configuration.nested import NestedLoader
+
+    load = NestedLoader.load_configuration
 
     def checked(self: Any, *arguments: Any, **named: Any) -> Any:
         given = named.get("overrides", arguments[1] if len(arguments) > 1 else ())
@@ -167,11 +168,11 @@ def guarded_hydra(allowed: tuple[str, ...] = ()) -> Iterator[None]:
         _refuse(mistakes)
         return config
 
-    ConfigLoaderImpl.load_configuration = checked  # type: ignore[method-assign]
+    NestedLoader.load_configuration = checked  # type: ignore[method-assign]
     try:
         yield
     finally:
-        ConfigLoaderImpl.load_configuration = load  # type: ignore[method-assign]
+        NestedLoader.load_configuration = load  # type: ignore[method-assign]
 
 
 def _refuse(mistakes: Iterable[str]) -> None:
