@@ -173,8 +173,7 @@ def check_sweep(config: Mapping[str, Any]) -> None:
     if config["dataset"].get("val") in (None, "none"):
         raise ConfigError(
             f"hydra/sweeper={hydra.runtime.choices.get('hydra/sweeper')} chooses by the metric on validation images, "
-            f"and dataset.val={config['dataset'].get('val')} holds none out. Set dataset.val=train_fraction "
-            "(or test_fraction)"
+            f"and dataset.val={config['dataset'].get('val')} holds none out. Set dataset.val=train_fraction"
         )
     direction = hydra.sweeper.get("direction")
     if direction is not None and not re.search("maximize", str(direction)):
