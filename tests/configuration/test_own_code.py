@@ -8,7 +8,7 @@ from importlib import metadata
 import pytest
 
 from ltr.configuration import own_code as module
-from ltr.configuration.own_code import identities, own_code
+from ltr.configuration.own_code import changed_code, identities, own_code
 
 
 @pytest.fixture
@@ -91,3 +91,13 @@ def test_code_without_a_file_is_unknown_and_a_file_that_is_no_python_counts_by_i
     assert identities(["made_up_nowhere.x"]) == {"made_up_nowhere": "unknown"}
     (code / "made_up_alone.py").write_bytes(b"\xff\x00 not python")
     assert identity("made_up_alone") != "unknown"
+
+
+def test_a_run_that_was_made_with_other_code_is_named(code):
+    config = {"loss": {"_target_": "made_up.losses.Mine"}}
+    config["code"] = own_code(config)
+    assert changed_code(config) == []
+    (code / "made_up/losses.py").write_text("y = 2\n")
+    module._known.clear()
+    assert changed_code(config) == ["made_up"]
+    assert changed_code({"loss": config["loss"]}) == []  # a run of an older version does not know

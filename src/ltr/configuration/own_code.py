@@ -153,6 +153,7 @@ def _imports(content: bytes) -> set[str]:
     return found
 
 
-def changed_code(then: Mapping[str, str] | None, now: Mapping[str, str]) -> list[str]:
-    """The packages outside ltr whose identity is another one than ``then`` (None: not known, so none)."""
-    return [] if then is None else sorted(top for top in {*then, *now} if then.get(top) != now.get(top))
+def changed_code(config: Mapping[str, Any]) -> list[str]:
+    """The packages outside ltr that a run was made with (its configuration's ``code``) and that are other ones now."""
+    now = own_code(config)
+    return [top for top, identity in (config.get("code") or {}).items() if now.get(top, identity) != identity]

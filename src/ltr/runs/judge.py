@@ -12,6 +12,7 @@ import torch
 from ltr.configuration.check import checked, refuse
 from ltr.configuration.judging import ForeignWeights
 from ltr.configuration.overrides import composed
+from ltr.configuration.own_code import changed_code
 from ltr.configuration.pages import canonical_json
 from ltr.configuration.targets import check_arguments
 from ltr.data.exclusion import read_split
@@ -168,6 +169,8 @@ def judged(
         for candidate in candidates:
             _prepared(candidate, part, data)
     for candidate in candidates:
+        for package in changed_code(candidate.config):
+            say(f"{candidate.label}: the code of {package} is another than the run's: it is evaluated with today's")
         found = _judge(candidate, part, data)
         if found.note:
             say(f"{candidate.label}: {found.note}")
