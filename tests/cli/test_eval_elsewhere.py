@@ -346,9 +346,9 @@ def test_the_same_files_in_another_data_set_are_the_same_images(ltr_eval, tmp_pa
 
 def test_another_division_of_a_folder_is_counted(ltr_eval, tmp_path):
     _, checkpoint = pets(tmp_path)
-    code, _, err = ltr_eval(checkpoint, "dataset.split_seed=3", "dataset.test_fraction=0.5")
+    code, _, err = ltr_eval(checkpoint, "dataset.source.test_fraction=0.5")
     assert code == 0, err
-    assert re.search(r"warning: pets.ckpt: \d of the 9 evaluated images were trained on", err)
+    assert re.search(r"warning: pets.ckpt: 6 of the 9 evaluated images were trained on", err)
 
 
 def test_data_that_were_moved_are_the_same_images(ltr_eval, tmp_path):
