@@ -35,6 +35,7 @@ DESCRIPTIONS: list[tuple[str, object]] = [
     *(("facts.std", value) for value in (..., [0], [-1], [[1]])),
     *(("facts.class_names", value) for value in (..., [], "abc", [1] * 10, ["a"])),
     *(("facts.class_counts", value) for value in (..., [-1] * 10, [1.5] * 10, [1, 2], {})),
+    *((f"dataset.{name}", value) for name in ("name", "image_size", "source", "mean") for value in (["x"], "", -4)),
     ("facts.image_resize", -3),
     ("facts.protocols", "closed_set"),
     ("facts.background", 99),

@@ -80,6 +80,15 @@ _FACTS: dict[str, Check] = {
     ),
     "white_level": (_or_null(_is_whole(1, 65_535)), "a whole number from 1 to 65535, or null"),
 }
+# what is read of the data set's config wherever images are brought to a size; its other entries are checked as a run's
+_DATASET: dict[str, Check] = {
+    "name": _TEXT,
+    "source": _MAPPING,
+    "image_size": (_or_null(_SIDE), "a side in pixels or null"),
+    "image_resize": _FACTS["image_resize"],
+    "mean": _FACTS["mean"],
+    "std": _FACTS["std"],
+}
 
 
 def read_description(text: Any, path: Path) -> dict[str, Any]:
@@ -105,6 +114,7 @@ def check_description(found: Mapping[str, Any], path: Path) -> None:
     """Raise CheckpointError where an entry of a description is missing or of another kind than it must be."""
     _check(found, _TOP, "", path, required=tuple(_TOP), closed=False)
     _check(found["settings"], _SETTINGS, "settings.", path, required=_required(Settings))
+    _check(found["dataset"], _DATASET, "dataset.", path, required=(), closed=False)
     facts = found["facts"]
     _check(facts, _FACTS, "facts.", path, required=_required(DataFacts))
     channels, classes = facts["image_shape"][0], len(facts["class_names"])
