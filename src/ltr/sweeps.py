@@ -14,6 +14,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from ltr.configuration.advice import hold_out
 from ltr.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def check_sweep(config: Mapping[str, Any]) -> None:
     if config["dataset"].get("val") in (None, "none"):
         raise ConfigError(
             f"hydra/sweeper={hydra.runtime.choices.get('hydra/sweeper')} chooses by the metric on validation images, "
-            f"and dataset.val={config['dataset'].get('val')} holds none out. Set dataset.val=train_fraction"
+            f"and this data set holds none out. {hold_out(config, 'run a grid: hydra/sweeper=basic')}"
         )
     direction = hydra.sweeper.get("direction")
     if direction is not None and not re.search("maximize", str(direction)):

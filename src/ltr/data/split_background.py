@@ -136,7 +136,7 @@ def _check_keys(
     if shot_group is not None and foreground != "shot":
         raise ConfigError(f"dataset.shot_group={shot_group} is of dataset.foreground=shot, not of {foreground}")
     if trial and foreground != "inat17_1":
-        raise ConfigError(f"dataset.trial={trial} is of dataset.foreground=inat17_1 with its ten lists")
+        raise ConfigError(f"dataset.trial={trial} chooses one of the ten lists of dataset=inat_bg_1")
 
 
 def _groups(

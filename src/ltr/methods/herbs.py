@@ -89,8 +89,8 @@ class HERBS(Method):
         if refinement and paths == "top_down":
             raise ConfigError(
                 "method.refinement=true needs a classifier to learn from beside the one that learns: "
-                "method.paths=both, or none for the last two blocks of a plain backbone. With paths=top_down set "
-                "refinement=false"
+                "method.paths=both, or none for the last two blocks of a plain backbone. With "
+                "method.paths=top_down set method.refinement=false"
             )
         if selected is not None and selected_fractions is not None:
             raise ConfigError("method.selected and method.selected_fractions both say how many locations; give one")

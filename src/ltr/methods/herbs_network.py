@@ -336,7 +336,8 @@ class HerbsNetwork(ImageClassifier):
         if self.suppression:
             raise ConfigError(
                 "herbs with method.suppression=true cannot be another method's representation: its head classifies "
-                "combined locations, not the backbone's features. Take method=erm, or suppression=false paths=none"
+                "combined locations, not the backbone's features. Take method=erm, or method.suppression=false "
+                "method.paths=none"
             )
         return self
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ltr.configuration.advice import hold_out
 from ltr.configuration.allowed import shown
 from ltr.configuration.pages import canonical_json
 from ltr.configuration.targets import instantiate
@@ -27,7 +28,15 @@ from ltr.runs.protocols import check_method, protocols_of
 
 
 class NeedsValidation(ConfigError):
-    """Something is chosen on validation images, and the split has none."""
+    """Something is chosen on validation images, and the split has none.
+
+    Args:
+        otherwise: what helps beside holding images out, for `plan_of`, which knows whether the data set can do that.
+    """
+
+    def __init__(self, message: str, otherwise: str = "") -> None:
+        super().__init__(message)
+        self.otherwise = otherwise
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +103,10 @@ def plan_of(
     if config["trainer"]["auto_accumulate"]:
         for stage in stages:
             check_plan(stage, facts)
-    keys = plan_keys(stages, config["seed"], found, split, facts, conduct_of(config), makers_of(config))
+    try:
+        keys = plan_keys(stages, config["seed"], found, split, facts, conduct_of(config), makers_of(config))
+    except NeedsValidation as error:
+        raise NeedsValidation(f"{error}. {hold_out(config, error.otherwise)}") from error
     return RunPlan(device, precision, method, found, split, facts, stages, keys)
 
 
@@ -102,7 +114,7 @@ def _check_split(config: Mapping[str, Any], split: Split, device: torch.device) 
     if config["trainer"]["selection"] == "best_val" and not len(split.val):
         raise NeedsValidation(
             f"trainer.selection=best_val: the split '{split.name}' has no validation images. "
-            "Set dataset.val=train_fraction, or select the last epoch"
+            f"{hold_out(config, 'select the last epoch: trainer.selection=last')}"
         )
     protocols_of(split, config["evaluation"], "softmax", device)  # bounds that contradict each other
 
@@ -229,13 +241,14 @@ def _check_parts(stage: Stage, split: Split) -> None:
     for part in stage.reads:
         if not len(getattr(split, part)):
             raise NeedsValidation(
-                f"stage '{stage.name}' is computed on the {part} images, and the split '{split.name}' has none. Set "
-                f"dataset.val=train_fraction, or method.{stage.name} to a number"
+                f"stage '{stage.name}' is computed on the {part} images, and the split '{split.name}' has none",
+                f"set method.{stage.name} to a number",
             )
     if stage.settings.selection == "best_val" and not len(split.val) and stage.checkpoint is None:
         raise NeedsValidation(
             f"stage '{stage.name}' selects its weights by selection=best_val, and the split '{split.name}' has no "
-            "validation images. Set dataset.val=train_fraction, or select the last epoch"
+            "validation images",
+            "select the last epoch",
         )
 
 

@@ -1,0 +1,49 @@
+"""Advice in messages, made of keys that the configuration at hand has, and of values that it allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ltr.configuration.allowed import problem
+from ltr.configuration.parsing import parse
+from ltr.configuration.rules import rules_of
+
+
+def offered(config: Mapping[str, Any], *overrides: str) -> list[str]:
+    """Return those of the overrides that can be given to this configuration.
+
+    Args:
+        config: plain, or the part of one that the keys begin with.
+        overrides: each ``key=value``, e.g. ``dataset.val=train_fraction``.
+    """
+    return [text for text in overrides if _can_be_given(config, text)]
+
+
+def _can_be_given(config: Mapping[str, Any], text: str) -> bool:
+    (one,), _ = parse([text])
+    path, _, last = one.key.rpartition(".")
+    node: Any = config
+    for part in filter(None, path.split(".")):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    if not isinstance(node, Mapping) or last not in node:
+        return False
+    rules = rules_of(path, node)
+    return last not in rules or problem(one.values[0], rules[last]) is None
+
+
+def advised(config: Mapping[str, Any], *overrides: str, otherwise: str) -> str:
+    """Return ``Set A or B, or OTHERWISE``: the overrides that can be given, and what else helps.
+
+    Args:
+        otherwise: what helps in every configuration, in the imperative.
+    """
+    possible = offered(config, *overrides)
+    if not possible:
+        return otherwise[:1].upper() + otherwise[1:]
+    return f"Set {' or '.join(possible)}, or {otherwise}"
+
+
+def hold_out(config: Mapping[str, Any], otherwise: str) -> str:
+    """Return the advice for what needs validation images, see `advised`."""
+    return advised(config, "dataset.val=train_fraction", otherwise=otherwise)
