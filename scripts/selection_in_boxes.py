@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ltr.apply.tables import checked_place
 from ltr.cli import guarded
 from ltr.configuration.targets import instantiate
 from ltr.data.boxes import boxes_in_crop, inside_boxes
@@ -31,6 +30,7 @@ from ltr.files import checkpoint_file
 from ltr.methods.checkpoint import describe, load_network
 from ltr.methods.herbs_network import HerbsNetwork
 from ltr.report.style import picture
+from ltr.writing import check_file
 
 KINDS = ("selected", "all", "dropped")
 AROUND = (-0.5, 1.5)  # what the picture shows, in sides of the box
@@ -53,7 +53,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> int:
     arguments = parsed(argv)
     if arguments.picture:
-        checked_place(arguments.picture, "--picture")
+        check_file(arguments.picture, f"--picture {arguments.picture}")
     path = checkpoint_file(arguments.checkpoint)
     network = load_network(path)
     if not isinstance(network, HerbsNetwork) or not network.suppression:

@@ -171,8 +171,8 @@ def test_a_sweep_ends_with_one_table_a_line_per_setting(ltr_train):
         "loss=balanced_softmax",
     }
     assert all(line.count("±") == 5 for line in table[1:3])
-    # limited runs, as those of debug=fast, are marked and none of them is the best
-    assert all(" †" in line and not line.startswith("*") for line in table[1:3])
+    # limited runs, as those of debug=fast, are marked; where all are limited alike, one may be the best
+    assert sorted(line.split()[0] for line in table[1:3]) == ["*†", "†"]
     assert any(line.startswith("† limited: 2 batches an epoch") for line in table)
     assert "stages: 4 made, 0 reused" in table[3]
 

@@ -117,6 +117,22 @@ def test_no_limited_run_has_the_star_of_a_sweep(tmp_path):
         rows = [head, {**head, "split": "val", "headline": False}]
         jobs.append(Job(number, (f"loss.beta={number}",), {**result, "rows": rows}))
     lines = sweep_table(jobs).splitlines()
-    assert [line[:1] for line in lines[1:4]] == [" ", "*", " "]
-    assert "loss.beta=2 †" in lines[3]
+    assert [line[:1] for line in lines[1:4]] == [" ", "*", "†"]
     assert any(line.startswith("† limited: 2 batches") for line in lines)
+
+
+def test_a_sweep_of_equally_limited_runs_has_a_star_and_marks(tmp_path):
+    jobs = []
+    for number, few in enumerate([0.1, 0.2]):
+        config = {**BATCHES, "loss.beta": number}
+        result = read_run(write(tmp_path, "erm", config=config, metrics={"balanced_accuracy": few})).result
+        head = result["rows"][0]
+        jobs.append(
+            Job(
+                number,
+                (f"loss.beta={number}",),
+                {**result, "rows": [head, {**head, "split": "val", "headline": False}]},
+            )
+        )
+    lines = sweep_table(jobs).splitlines()
+    assert [line.split()[0] for line in lines[1:3]] == ["†", "*†"]

@@ -182,7 +182,9 @@ def load_backbone(
     state, layout = read_published(Path(path), read_state, name=layout)
     if layout is not None:
         published = LAYOUTS[layout]
-        check_padding(published, getattr(module, "shortcut_padding", published.shortcut_padding), f"'{path}'")
+        padding = getattr(module, "shortcut_padding", published.shortcut_padding)
+        if padding is not None:
+            check_padding(published, padding, f"'{path}'")
         log.info("Weights from '%s': names of %s's code", path, published.code)
         state = published.rename(state, None)
     outside = [name for name in state if not name.startswith("backbone.")]

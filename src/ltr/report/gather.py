@@ -35,6 +35,7 @@ _NO_SETTING = (
     "dataset.download",
     "trainer.num_workers",
     "trainer.log_every",
+    "trainer.check_files",
     "trainer.profiler",
     "trainer.devices",
     "evaluation.batch_size",

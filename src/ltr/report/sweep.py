@@ -34,6 +34,7 @@ NO_SETTING = (
     "trainer.on_error=",
     "trainer.max_skipped=",
     "trainer.max_nonfinite=",
+    "trainer.check_files=",
     "evaluation.batch_size=",
     "dataset.roots=",
     "dataset.download=",
@@ -66,7 +67,8 @@ def sweep_table(jobs: Sequence[Job]) -> str:
     Jobs that differ in nothing but their seed share a line, and in a sweep over the published trials of a data set
     those that differ in their trial too. A cell is the mean in percent, with ± the standard deviation (n - 1) over two
     or more runs; metrics are those of the headline rows on test. ``*`` marks the line with the highest
-    mean of the runs' own metric on the validation split; without validation none is marked, nor one of limited runs.
+    mean of the runs' own metric on the validation split; without validation none is marked. A limited line has its mark
+    (`ltr.report.limits`) there, and is compared with lines of the same limits only.
     Jobs that are one and the same run (its run hash says so) count once.
     """
     every, jobs = jobs, _each_run_once(jobs)
@@ -83,15 +85,16 @@ def sweep_table(jobs: Sequence[Job]) -> str:
     scored = {key: value for key, value in validation.items() if value is not None}
     limited = {key: limits((group[0].result or {}).get("config", {})) for key, group in lines_of.items()}
     daggers = marks_of(list(limited.values()))
-    whole = [key for key in scored if not limited[key]]
+    are_alike = len(set(limited.values())) == 1
+    whole = [key for key in scored if are_alike or not limited[key]]
     is_judged = len(scored) == len(lines_of) and len(whole) > 1
     best = max(whole, key=lambda key: scored[key]) if is_judged else None
     for key, group in lines_of.items():
         metrics = [_headline(job)["metrics"] for job in group]
         cells = [_cell([entry.get(name) for entry in metrics], name not in NO_FRACTIONS) for name in columns]
         label = _label(group[0], common, averaged=len(trials) > 1)
-        label += f" {daggers[limited[key]]}" if limited[key] else ""
-        lines.append(["*" if key == best else "", label, str(len(group)), *cells])
+        mark = ("*" if key == best else "") + daggers.get(limited[key], "")
+        lines.append([mark, label, str(len(group)), *cells])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = []
     if lines_of:
