@@ -8,12 +8,15 @@ is finished. Weights and result rows must then be those of the undisturbed run, 
 of the processes, several in a run; half of them come shortly after a state was saved, so that several fall into one
 epoch. The faults:
 
-    stopped     SIGTERM or SIGINT to one of the processes
+    stopped     SIGTERM, SIGINT or SIGHUP to one of the processes
     torn        killed, and the newest checkpoint cut or changed
     full        a disk that is full in the middle of a save (a tmpfs of few bytes; where none may be mounted, a limit
                 on the size of a file)
     worker      a process that reads images killed
     unreadable  an image damaged while it is trained on (on_error=raise), or before (on_error=skip, and a kill)
+    vanished    an image file deleted while it is trained on; put back for the next start
+    changed     an image file replaced by another picture between two epochs; the run ends, or says what it met
+    removed     the outputs removed while the run goes on; it ends with all its files, or says what is missing
     locked      a run that died while it held a stage's lock
     racing      two runs of the same command at once
 
@@ -46,7 +49,8 @@ from disturbed_runs import KILLED, RUNS, Case, Runs, damage, digest, ended, ende
 
 ROOM = 2**26  # bytes of the small disk once there is room again
 _GOING_ON = re.compile(r"^(\S+): going on in epoch (\d+), batch (\d+)", re.MULTILINE)  # of which stage
-KINDS = ("killed", "stopped", "torn", "full", "worker", "unreadable", "locked", "racing")
+KINDS = ("killed", "stopped", "torn", "full", "worker", "unreadable", "vanished", "changed", "removed",
+         "locked", "racing")  # fmt: skip
 
 
 @dataclass
@@ -137,12 +141,12 @@ class Torture:
         self.finish(tally, folder)
 
     def stopped(self, tally: Tally) -> None:
-        """Asked to stop: it saves, and says 143 or 130."""
+        """Asked to stop: it saves, and says 143, 130 or 129."""
         _, seconds = self.runs.in_peace(tally.case)
         folder = self.runs.folder()
         running = self.runs.start(folder, tally.case)
         self.instant(folder, seconds, self.draw.choice(["", "stages/*/state/last.ckpt"]))
-        number, victim = self.draw.choice([signal.SIGTERM, signal.SIGINT]), self.draw.choice(running)
+        number, victim = self.draw.choice([signal.SIGTERM, signal.SIGINT, signal.SIGHUP]), self.draw.choice(running)
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim.pid, number)
         codes = ended_after(victim, running)
@@ -240,6 +244,61 @@ class Torture:
             tally.wrong.append(f"{folder}: {path} damaged, exit codes {codes}: {said(folder)[-300:]}")
         self.finish(tally, folder)
 
+    def vanished(self, tally: Tally) -> None:
+        """An image file is deleted: an error that names it, or nothing where it was no longer needed."""
+        _, seconds = self.runs.in_peace(tally.case)
+        folder, path = self.runs.folder(), self._training_image(tally)
+        content = path.read_bytes()
+        running = self.runs.start(folder, tally.case)
+        self.instant(folder, seconds, self.draw.choice(["", "stages/*/state/last.ckpt"]))
+        path.unlink()
+        codes = ended(running)
+        path.write_bytes(content)
+        named = path.name in said(folder)
+        tally.hits += any(codes) and named
+        if (any(codes) and not named) or None in codes:
+            tally.wrong.append(f"{folder}: {path} deleted, exit codes {codes}: {said(folder)[-300:]}")
+        self.finish(tally, folder)
+
+    def changed(self, tally: Tally) -> None:
+        """An image file becomes another picture: the run ends, or says why not; so does the same command again."""
+        _, seconds = self.runs.in_peace(tally.case)
+        folder, path = self.runs.folder(), self._training_image(tally)
+        content = path.read_bytes()
+        other = self.draw.choice([one for one in sorted(path.parent.iterdir()) if one != path]).read_bytes()
+        running = self.runs.start(folder, tally.case)
+        self.instant(folder, seconds, "stages/*/state/last.ckpt")
+        path.write_bytes(other)
+        tally.hits += any(process.is_alive() for process in running)
+        codes = ended(running)
+        path.write_bytes(content)
+        codes += ended(self.runs.start(folder, tally.case))
+        tally.trials += 1
+        if set(codes) <= {0, 1} and not unexplained(said(folder)) and (not any(codes) or "error: " in said(folder)):
+            tally.same += 1
+            shutil.rmtree(folder)
+        else:
+            tally.wrong.append(f"{folder}: {path} changed, exit codes {codes}: {said(folder)[-300:]}")
+
+    def _training_image(self, tally: Tally) -> Path:
+        images = self.runs.images(tally.case.run)
+        return images / "train" / f"class{self.draw.randrange(5)}" / f"{self.draw.randrange(8, 48)}.jpg"
+
+    def removed(self, tally: Tally) -> None:
+        """The outputs are removed: the run ends with all its files, or with an error that says what is missing."""
+        wanted, seconds = self.runs.in_peace(tally.case)
+        folder = self.runs.folder()
+        running = self.runs.start(folder, tally.case)
+        self.instant(folder, seconds, self.draw.choice(["", "stages/*/state/last.ckpt"]))
+        shutil.rmtree(folder / "outputs", ignore_errors=True)
+        tally.hits += any(process.is_alive() for process in running)
+        codes = ended(running)
+        whole = not any(codes) and digest(folder) == wanted and any((folder / "outputs").glob("*/*/*/config.yaml"))
+        explained = None not in codes and all(code in (0, 1) for code in codes) and "error: " in said(folder)
+        if not (whole or (any(codes) and explained)):
+            tally.wrong.append(f"{folder}: outputs removed, exit codes {codes}: {said(folder)[-300:]}")
+        self.finish(tally, folder)
+
     def locked(self, tally: Tally) -> None:
         """A run died while it held a stage's lock."""
         _, seconds = self.runs.in_peace(tally.case)
@@ -276,6 +335,8 @@ def cases_of(names: Sequence[str], processes: Sequence[int]) -> list[Case]:
 def fits(kind: str, case: Case) -> bool:
     if kind == "worker":
         return case.workers > 0 and case.run == "files"
+    if kind in ("vanished", "changed"):
+        return case.run == "files"
     return case.run.startswith("files") if kind == "unreadable" else case.run != "files_skip"
 
 

@@ -65,6 +65,7 @@ class NestedLoader(ConfigLoaderImpl):
         """Compose a configuration; see Hydra's loader for the arguments."""
         self._in_files = {}
         for _ in range(_ROUNDS):
+            self._repository = None
             refused: Exception | None = None
             try:
                 config = super().load_configuration(
@@ -89,10 +90,12 @@ class NestedLoader(ConfigLoaderImpl):
 
     def _choices(self, config_name: str | None, overrides: Iterable[str]) -> dict[str, str | None]:
         """What is chosen where, as far as it can be told of a command that was refused."""
-        added = [text for text in overrides if text.startswith("+") and "@" in text.partition("=")[0]]
-        for texts in (list(overrides), [text for text in overrides if text not in added]):
+        all_of_them = list(overrides)
+        added = [text for text in all_of_them if text.startswith("+") and "@" in text.partition("=")[0]]
+        for texts in (all_of_them, [text for text in all_of_them if text not in added])[: 1 + bool(added)]:
             try:
-                parsed, repo = self._parse_overrides_and_create_caching_repo(config_name, texts)
+                parsed = OverridesParser.create().parse_overrides(overrides=texts)
+                repo = self._repository or self._parse_overrides_and_create_caching_repo(config_name, texts)[1]
                 found = create_defaults_list(repo, config_name, parsed, prepend_hydra=True, skip_missing=False)
             except (HydraException, ValueError):
                 continue

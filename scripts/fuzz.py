@@ -1,0 +1,208 @@
+"""Random command lines and damaged files: each is carried out or explained, and nothing ends unforeseen.
+
+    python scripts/fuzz.py --commands 2000 --mutations 500
+
+Commands plan (``stages=plan``) and train nothing. Each runs in a worker process that is looked after from outside: a
+traceback, "not a mistake that ltr foresees", a signal, a command that hangs, an exit code that no command has, and the
+exit code 0 where an argument can only be a mistake are findings. They are printed, and the exit code is then 1. The
+same ``--seed`` draws the same cases.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import io
+import multiprocessing
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FORK = multiprocessing.get_context("fork")
+LIMIT = 120.0  # seconds after which a command hangs
+NOT_FORESEEN = "not a mistake that ltr foresees"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command to try: its words, whether they can only be a mistake, and what is done to files before."""
+
+    command: str  # of ltr
+    arguments: tuple[str, ...]
+    is_nonsense: bool = False
+    prepare: Callable[[], None] | None = None
+
+    def __str__(self) -> str:
+        return " ".join([self.command, *(repr(one)[:300] for one in self.arguments)])
+
+
+@dataclass
+class Findings:
+    """What came of all cases: how many ended with which exit code, and those that should not have ended so."""
+
+    codes: Counter = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    def judge(self, case: Case, code: int | None, said: str) -> None:
+        """Count a case that has ended; None is one that hung."""
+        self.codes[code] += 1
+        if reason := problem(case, code, said):
+            self.wrong.append(f"{reason}: {case}\n    {said[-600:].strip()}")
+
+
+def problem(case: Case, code: int | None, said: str) -> str | None:
+    """Why a command should not have ended so; None where it is fine."""
+    if code is None:
+        return "hangs"
+    if code < 0:
+        return f"signal {-code}"
+    if "Traceback (most recent call last)" in said:
+        return "traceback"
+    if NOT_FORESEEN in said:
+        return "unforeseen"
+    if code not in (0, 1, 2):
+        return f"exit code {code}"
+    if code and "error" not in said:
+        return "no word of the error"
+    if case.is_nonsense and code != 2:
+        return f"exit code {code} on nonsense"
+    return None
+
+
+def carried_out(command: str, arguments: Sequence[str]) -> tuple[int, str]:
+    """(exit code, standard error) of a command in this process."""
+    import importlib
+
+    from ltr import cli
+
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", errors) for errors in ("strict", "backslashreplace"))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        if command == "ltr-train":
+            code = cli.train_main(list(arguments))
+        else:
+            module = importlib.import_module(f"ltr.{command.removeprefix('ltr-').replace('eval', 'evaluate')}_command")
+            code = cli.guarded(lambda: module.main(list(arguments)))
+        out.flush()
+        err.flush()
+    return code, err.buffer.getvalue().decode()  # type: ignore[attr-defined]
+
+
+def _serve(connection: Any, folder: Path) -> None:
+    """A worker: it carries out one case after the other."""
+    os.chdir(folder)
+    silent = os.open(os.devnull, os.O_RDWR)
+    os.dup2(silent, 0)
+    log = os.open(folder / "worker.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    gc.freeze()  # what was imported before stays
+    while True:
+        command, arguments = connection.recv()
+        try:
+            answer = carried_out(command, arguments)
+        except BaseException as error:  # that no command lets through
+            answer = (1, f"Traceback (most recent call last): {type(error).__name__}: {error}")
+        connection.send(answer)
+
+
+class Worker:
+    """A process that carries out cases, and is started anew where one of them ended it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process: Any = None
+
+    def run(self, case: Case) -> tuple[int | None, str]:
+        """(exit code, standard error); None where it hung, a negative number where a signal ended it."""
+        if case.prepare is not None:
+            case.prepare()
+        if self.process is None:
+            self.connection, theirs = FORK.Pipe()
+            self.process = FORK.Process(target=_serve, args=(theirs, self.folder), daemon=True)
+            self.process.start()
+            theirs.close()
+        self.connection.send((case.command, case.arguments))
+        with contextlib.suppress(EOFError, ConnectionError):
+            if self.connection.poll(LIMIT):
+                return self.connection.recv()
+            self.close()
+            return None, "nothing for two minutes"
+        self.process.join()
+        code, self.process = self.process.exitcode, None
+        return (code if code < 0 else 1000 + code), "the process ended"
+
+    def close(self) -> None:
+        """End the process."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.join()
+            self.process = None
+
+
+def command_lines(draw: random.Random, folder: Path, count: int) -> Iterator[Case]:
+    """Random command lines of ``ltr-train`` that plan."""
+    from fuzz_commands import CommandLines
+
+    lines = CommandLines(draw)
+    for _ in range(count):
+        parts, is_sweep = lines.next()
+        fixed = ["stages=plan", f"paths.outputs={folder / 'outputs'}", f"paths.data={folder / 'data'}"]
+        words = [*["-m"] * is_sweep, *fixed, *(part.text for part in parts)]
+        yield Case("ltr-train", tuple(words), any(part.is_nonsense for part in parts))
+
+
+def tried(cases: Iterable[Case], folder: Path, name: str, every: int = 100) -> Findings:
+    """Carry out all cases and say how far it is."""
+    worker, findings, began = Worker(folder), Findings(), time.monotonic()
+    for number, case in enumerate(cases, 1):
+        before = len(findings.wrong)
+        findings.judge(case, *worker.run(case))
+        for line in findings.wrong[before:]:
+            print(f"  {name} {number}, {line}", flush=True)
+        if number % every == 0:
+            print(f"{time.monotonic() - began:6.0f} s  {name}: {number}, {len(findings.wrong)} findings", flush=True)
+    worker.close()
+    return findings
+
+
+def main() -> int:
+    from fuzz_files import KINDS, mutations
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--commands", type=int, default=200, help="random command lines (default: 200)")
+    parser.add_argument("--mutations", type=int, default=50, help="of each kind of file (default: 50)")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="of files, separated by commas (default: all)")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    os.environ.pop("HYDRA_FULL_ERROR", None)
+    import torch
+
+    import ltr.train_command  # noqa: F401 - imported once for all workers
+
+    torch.set_num_threads(1)
+    folder = Path(tempfile.mkdtemp(prefix="ltr-fuzz-"))
+    draw = random.Random(arguments.seed)
+    found = {"command lines": tried(command_lines(draw, folder, arguments.commands), folder, "command lines")}
+    for kind in [kind for kind in arguments.kinds.split(",") if kind and arguments.mutations]:
+        found[kind] = tried(mutations(kind, draw, folder, arguments.mutations), folder, kind)
+    print("\n| what | cases | exit code 0 | 1 | 2 | findings |\n|---|---|---|---|---|---|")
+    for name, findings in found.items():
+        codes = findings.codes
+        print(f"| {name} | {codes.total()} | {codes[0]} | {codes[1]} | {codes[2]} | {len(findings.wrong)} |")
+    wrong = sum(len(findings.wrong) for findings in found.values())
+    if not wrong:
+        shutil.rmtree(folder)
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

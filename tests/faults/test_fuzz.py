@@ -1,0 +1,75 @@
+"""The short form of ``scripts/fuzz.py``: a few random command lines and damaged files, and what counts as a finding."""
+
+from __future__ import annotations
+
+import random
+import signal
+
+import pytest
+
+import fuzz as script
+import fuzz_files
+
+CASE = script.Case("ltr-train", ("seed=1",))
+NONSENSE = script.Case("ltr-train", ("sede=1",), is_nonsense=True)
+
+
+@pytest.mark.parametrize(
+    ("case", "code", "said", "finding"),
+    [
+        (CASE, 0, "", None),
+        (CASE, 2, "error: seed", None),
+        (NONSENSE, 2, "error: sede", None),
+        (NONSENSE, 0, "", "exit code 0 on nonsense"),
+        (NONSENSE, 1, "error: x", "exit code 1 on nonsense"),
+        (CASE, 1, "error: KeyError: 'x'\n  This is not a mistake that ltr foresees", "unforeseen"),
+        (CASE, 1, "Traceback (most recent call last)", "traceback"),
+        (CASE, 1, "", "no word of the error"),
+        (CASE, 3, "error: x", "exit code 3"),
+        (CASE, -signal.SIGSEGV, "", "signal 11"),
+        (CASE, None, "", "hangs"),
+    ],
+)
+def test_what_counts_as_a_finding(case, code, said, finding):
+    assert script.problem(case, code, said) == finding
+
+
+def test_a_worker_tells_a_signal_and_goes_on(tmp_path, monkeypatch):
+    def crashing(command, arguments):
+        if command == "crash":
+            import os
+
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return 0, "fine"
+
+    monkeypatch.setattr(script, "carried_out", crashing)
+    worker = script.Worker(tmp_path)
+    assert worker.run(script.Case("crash", ()))[0] == -signal.SIGSEGV
+    assert worker.run(CASE) == (0, "fine")
+    worker.close()
+
+
+def test_the_same_seed_draws_the_same_command_lines(tmp_path):
+    drawn = [list(script.command_lines(random.Random(5), tmp_path, 20)) for _ in range(2)]
+    assert drawn[0] == drawn[1]
+    assert {case.is_nonsense for case in drawn[0]} == {True, False}
+
+
+@pytest.mark.slow
+def test_random_command_lines_are_carried_out_or_explained(tmp_path):
+    found = script.tried(script.command_lines(random.Random(0), tmp_path, 5), tmp_path, "command lines")
+    assert found.wrong == []
+    assert found.codes.total() == 5
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("fuzz")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", fuzz_files.KINDS)
+def test_damaged_files_are_read_or_explained(folder, kind):
+    found = script.tried(fuzz_files.mutations(kind, random.Random(0), folder, 3), folder, kind)
+    assert found.wrong == []
+    assert found.codes.total() >= 2
