@@ -127,7 +127,7 @@ class Worker:
             case.prepare()
         if self.process is None:
             self.connection, theirs = FORK.Pipe()
-            self.process = FORK.Process(target=_serve, args=(theirs, self.folder), daemon=True)
+            self.process = FORK.Process(target=_serve, args=(theirs, self.folder))
             self.process.start()
             theirs.close()
         self.connection.send((case.command, case.arguments))
@@ -162,15 +162,17 @@ def command_lines(draw: random.Random, folder: Path, count: int) -> Iterator[Cas
 
 def tried(cases: Iterable[Case], folder: Path, name: str, every: int = 100) -> Findings:
     """Carry out all cases and say how far it is."""
-    worker, findings, began = Worker(folder), Findings(), time.monotonic()
-    for number, case in enumerate(cases, 1):
-        before = len(findings.wrong)
-        findings.judge(case, *worker.run(case))
-        for line in findings.wrong[before:]:
-            print(f"  {name} {number}, {line}", flush=True)
-        if number % every == 0:
-            print(f"{time.monotonic() - began:6.0f} s  {name}: {number}, {len(findings.wrong)} findings", flush=True)
-    worker.close()
+    findings, began = Findings(), time.monotonic()
+    with contextlib.closing(Worker(folder)) as worker:
+        for number, case in enumerate(cases, 1):
+            before = len(findings.wrong)
+            findings.judge(case, *worker.run(case))
+            for line in findings.wrong[before:]:
+                print(f"  {name} {number}, {line}", flush=True)
+            if number % every == 0:
+                print(
+                    f"{time.monotonic() - began:6.0f} s  {name}: {number}, {len(findings.wrong)} findings", flush=True
+                )
     return findings
 
 

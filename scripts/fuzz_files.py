@@ -255,7 +255,7 @@ def _images(files: Path) -> Path:
 def _stores(draw: random.Random, files: Path, count: int) -> Iterator[Case]:
     images, store, damaged = _images(files), files / "store.arrow", files / "damaged.arrow"
     root = f"dataset.root={images}"
-    words = ["pack", "folder", root, "--size", "18", "--to", str(store), "--workers", "0"]
+    words = ["pack", "folder", root, "--size", "18", "--to", str(store), "--workers", "1"]
     code, err = carried_out("ltr-data", words)
     if code:
         raise SystemExit(f"a store cannot be made: {err}")
@@ -272,7 +272,7 @@ def _stores(draw: random.Random, files: Path, count: int) -> Iterator[Case]:
             found = damaged_bytes(content, draw)
         packed = ["dataset=folder", root, f"dataset.packed={damaged}", *OWN, f"paths.outputs={files / 'outputs'}"]
         if draw.random() < 0.3:
-            command, given = "ltr-data", ["check", "folder", root, f"dataset.packed={damaged}", "--workers", "0"]
+            command, given = "ltr-data", ["check", "folder", root, f"dataset.packed={damaged}", "--workers", "1"]
         else:
             command, given = "ltr-train", packed if draw.random() < 0.8 else [*packed, "stages=auto"]
         yield Case(command, tuple(given), prepare=partial(_put, damaged, found))
@@ -313,7 +313,7 @@ def _tables(draw: random.Random, files: Path, count: int) -> Iterator[Case]:
         if draw.random() < 0.3:
             content = damaged_bytes(content, draw)
         command, given = draw.choice((
-            ("ltr-data", ["check", "table", f"dataset.file={table}", "--workers", "0"]),
+            ("ltr-data", ["check", "table", f"dataset.file={table}", "--workers", "1"]),
             ("ltr-train", ["dataset=table", f"dataset.file={table}", *OWN, f"paths.outputs={files / 'outputs'}"]),
             ("ltr-predict", [str(run), str(table), "--out", str(files / "predictions.csv"), "--workers", "0"]),
         ))  # fmt: skip
