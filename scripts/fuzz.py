@@ -5,7 +5,7 @@
 Commands plan (``stages=plan``) and train nothing. Each runs in a worker process that is looked after from outside: a
 traceback, "not a mistake that ltr foresees", a signal, a command that hangs, an exit code that no command has, and the
 exit code 0 where an argument can only be a mistake are findings. They are printed, and the exit code is then 1. The
-same ``--seed`` draws the same cases.
+same ``--seed`` draws the same cases. Ctrl-C ends the kind that is being tried; the table says what was.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -99,6 +100,7 @@ def carried_out(command: str, arguments: Sequence[str]) -> tuple[int, str]:
 
 def _serve(connection: Any, folder: Path) -> None:
     """A worker: it carries out one case after the other."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the process that looks after this one
     os.chdir(folder)
     silent = os.open(os.devnull, os.O_RDWR)
     os.dup2(silent, 0)
@@ -161,10 +163,10 @@ def command_lines(draw: random.Random, folder: Path, count: int) -> Iterator[Cas
         yield Case("ltr-train", tuple(words), any(part.is_nonsense for part in parts))
 
 
-def tried(cases: Iterable[Case], folder: Path, name: str, every: int = 100) -> Findings:
-    """Carry out all cases and say how far it is."""
+def tried(cases: Iterable[Case], folder: Path, name: str, every: int = 20) -> Findings:
+    """Carry out all cases and say how far it is; Ctrl-C ends them, and what was tried counts."""
     findings, began = Findings(), time.monotonic()
-    with contextlib.closing(Worker(folder)) as worker:
+    with contextlib.suppress(KeyboardInterrupt), contextlib.closing(Worker(folder)) as worker:
         for number, case in enumerate(cases, 1):
             before = len(findings.wrong)
             findings.judge(case, *worker.run(case))
@@ -186,6 +188,7 @@ def main() -> int:
     parser.add_argument("--kinds", default=",".join(KINDS), help="of files, separated by commas (default: all)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where it was started in the background
     os.environ.pop("HYDRA_FULL_ERROR", None)
     import torch
 
