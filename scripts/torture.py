@@ -250,7 +250,7 @@ class Torture:
         folder, path = self.runs.folder(), self._training_image(tally)
         content = path.read_bytes()
         running = self.runs.start(folder, tally.case)
-        self.instant(folder, seconds, self.draw.choice(["", "stages/*/state/last.ckpt"]))
+        self.instant(folder, seconds, "stages/*/state/last.ckpt")  # one that is gone before is not in the data set
         path.unlink()
         codes = ended(running)
         path.write_bytes(content)

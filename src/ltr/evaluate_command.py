@@ -233,6 +233,11 @@ def find(path: Path) -> tuple[Path, dict[str, Any] | None]:
     if not isinstance(config, dict):
         raise ConfigError(f"{config_file} is damaged: it holds no configuration")
     refuse_foreign(config, config_file)
+    method = config.get("method")
+    if not isinstance(method, dict) or "name" not in method:
+        raise ConfigError(
+            f"{config_file} is damaged: method.name is missing. Restore it, or name the checkpoint itself"
+        )
     return checkpoint, config
 
 

@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 import torch
+import yaml
 
 NOT_FORESEEN = "not a mistake that ltr foresees"
 
@@ -293,3 +294,25 @@ def test_a_traceback_is_shown_on_request(ltr_eval, monkeypatch):
     assert code == 1
     assert "Traceback" in err
     assert "no such run directory" in err
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda config: config["method"].pop("name"), "method.name is missing"),
+        (lambda config: config["optimizer"].update({3: 1}), "optimizer: the key '3' is no text"),
+        (lambda config: config["optimizer"].update(lr=float("nan")), "optimizer.lr=nan"),
+        (lambda config: config["loss"].update(beta=[1, 10**30]), "loss.beta.1="),
+    ],
+)
+def test_a_configuration_that_no_run_has_is_refused(finished_run, ltr_eval, tmp_path, damage, named):
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    damage(config)
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    code, _, err = ltr_eval(run, "--out", tmp_path / "out")
+    assert code in (1, 2)
+    assert named in err
+    assert "not a mistake that ltr foresees" not in err
+    assert not (tmp_path / "out").exists()

@@ -178,7 +178,26 @@ def check_foreign(config: Mapping[str, Any]) -> list[str]:
             used[group] = {key: value for key, value in node.items() if keys is None or key in keys}
         elif node is not None:
             mistakes.append(f"{group}={shown(node)}: keys with values are needed")
-    return [*mistakes, *_kinds(used), *check_values(used)]
+    named = list(dict.fromkeys([*mistakes, *_kinds(used), *check_values(used)]))
+    return named + [
+        line for line in _not_plain(config) if line.split("=")[0] not in {one.split("=")[0] for one in named}
+    ]
+
+
+def _not_plain(node: Any, path: str = "") -> list[str]:
+    """Return a sentence for everything that no configuration of ltr holds, and no result file could."""
+    if isinstance(node, Mapping):
+        where = path or "the file"
+        odd = [f"{where}: the key {shown(key)!r} is no text" for key in node if not isinstance(key, str)]
+        below = [_not_plain(value, f"{path}.{key}".removeprefix(".")) for key, value in node.items()]
+        return [*odd, *(line for lines in below for line in lines)]
+    if isinstance(node, list):
+        return [line for number, value in enumerate(node) for line in _not_plain(value, f"{path}.{number}")]
+    if node is None or isinstance(node, (str, bool)) or (isinstance(node, int) and abs(node) < 2**63):
+        return []
+    if isinstance(node, float) and math.isfinite(node):
+        return []
+    return [f"{path}={shown(node)}: a text, or a finite number of at most 64 bits, is needed"]
 
 
 # groups of a run's configuration that are used again, and which of their keys; None: all
