@@ -194,7 +194,7 @@ ODD_TENSORS: tuple[Callable[[torch.Tensor], Any], ...] = (
     lambda t: t.to(torch.float64) * 1e300,
     lambda t: t.to_sparse(),
     lambda t: t.reshape(-1),
-    lambda t: t[:0],
+    lambda t: t.reshape(-1)[:0],
     lambda t: t.unsqueeze(0),
     lambda t: t.to("meta"),
     lambda t: torch.empty(0),

@@ -23,6 +23,7 @@ NONSENSE = script.Case("ltr-train", ("sede=1",), is_nonsense=True)
         (NONSENSE, 2, "error: sede", None),
         (NONSENSE, 0, "", "exit code 0 on nonsense"),
         (NONSENSE, 1, "error: x", "exit code 1 on nonsense"),
+        (script.Case("ltr-train", ("-m", "sede=1,2"), is_nonsense=True), 1, "error: x", None),
         (CASE, 1, "error: KeyError: 'x'\n  This is not a mistake that ltr foresees", "unforeseen"),
         (CASE, 1, "Traceback (most recent call last)", "traceback"),
         (CASE, 1, "", "no word of the error"),
