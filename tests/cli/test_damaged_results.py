@@ -118,7 +118,9 @@ def test_no_single_value_of_a_result_ends_the_report(two_runs, report):
     assert named > 50  # the check is not empty
 
 
-@pytest.mark.parametrize("value", [None, "../x", [], {}, 1.5, True, DELETED], ids=str)
+@pytest.mark.parametrize(
+    "value", [None, "../x", [], {}, 1.5, True, DELETED], ids=lambda value: "deleted" if value is DELETED else str(value)
+)
 def test_a_value_that_tables_calculate_with_is_named(two_runs, report, value):
     _, bad = two_runs
     good = json.loads((bad / "result.json").read_text())
