@@ -53,7 +53,7 @@ class Findings:
     codes: Counter = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
-    def judge(self, case: Case, code: int | None, said: str) -> None:
+    def examine(self, case: Case, code: int | None, said: str) -> None:
         """Count a case that has ended; None is one that hung."""
         self.codes[code] += 1
         if reason := problem(case, code, said):
@@ -170,7 +170,7 @@ def tried(cases: Iterable[Case], folder: Path, name: str, every: int = 20) -> Fi
     with contextlib.suppress(KeyboardInterrupt), contextlib.closing(Worker(folder)) as worker:
         for number, case in enumerate(cases, 1):
             before = len(findings.wrong)
-            findings.judge(case, *worker.run(case))
+            findings.examine(case, *worker.run(case))
             for line in findings.wrong[before:]:
                 print(f"  {name} {number}, {line}", flush=True)
             if number % every == 0:

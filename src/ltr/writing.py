@@ -1,4 +1,4 @@
-"""Whether something can be written where a command is told to write, looked at before the work and not after."""
+"""Checks that a command can write its outputs, made before the work."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def check_outputs(paths: Mapping[str, Any], directory: Path) -> None:
     """Raise unless a run can write its directory and its stages (see `check_folder`).
 
     Args:
-        paths: the page ``paths``.
+        paths: the config ``paths``.
         directory: the run's, below ``paths.outputs``.
     """
     check_folder(directory, f"paths.outputs={paths['outputs']}")
@@ -82,7 +82,7 @@ def disk_trouble(error: OSError, what: str, paths: Mapping[str, Any]) -> Trainin
 
     Args:
         what: was at work.
-        paths: the page ``paths``.
+        paths: the config ``paths``.
     """
     name = error.filename if isinstance(error.filename, (str, os.PathLike)) else None
     keys = [key for key in ("stages", "outputs") if name is not None and _lies_in(Path(name), Path(paths[key]))]

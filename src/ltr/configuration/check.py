@@ -24,7 +24,7 @@ def checked(config: DictConfig, known_mistakes: Iterable[str] = (), overrides: I
     Args:
         config: composed, not yet resolved.
         known_mistakes: found elsewhere, to be told in the same message.
-        overrides: that it was composed with, so that a mistake is told in their words.
+        overrides: with which it was composed; messages quote them.
 
     Raises:
         ConfigError: all mistakes in one message.

@@ -180,7 +180,7 @@ def for_foreign(what: Asked, config_dir: str | None = None, method: str | None =
     """The configuration that foreign weights are judged by: data set, network, judging, and nothing of a training.
 
     Args:
-        method: the page of the method whose network the whole file is, unless the command names another; None: the file
+        method: the config of the method whose network the whole file is, unless the command names another; None: the file
             is of a backbone and a classifier.
 
     Raises:

@@ -44,7 +44,7 @@ def foreign_network(
 
     Args:
         facts: of the data set that it is judged on.
-        entry, names, transposed, layout, padding: see `ltr.configuration.judging.ForeignWeights`. The page ``method``
+        entry, names, transposed, layout, padding: see `ltr.configuration.judging.ForeignWeights`. The config ``method``
             is looked at only for files of a whole method (HERBS, PIM).
 
     Raises:

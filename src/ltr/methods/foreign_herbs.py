@@ -36,11 +36,11 @@ def herbs_of(path: Path, state: State, pages: Mapping[str, Any], settings: Setti
     """The network of a file of HERBS or PIM, in eval mode.
 
     The file decides what it shows: paths, widths, joints, learned or interpolated levels and Swin's merging. How many
-    locations of each level are selected it does not; the page ``method`` says so, and their sum must be the file's.
+    locations of each level are selected it does not; the config ``method`` says so, and their sum must be the file's.
 
     Raises:
         CheckpointError: another backbone or image size, other selected locations or classes.
-        ConfigError: a page ``method`` that is none of HERBS or PIM.
+        ConfigError: a config ``method`` that is none of HERBS or PIM.
     """
     page = pages.get("method") or {}
     if "_target_" not in page:

@@ -11,7 +11,7 @@ from ltr.configuration import pages
 from ltr.configuration.pages import leaves
 from ltr.configuration.tables import TableRow
 
-# of a page's own values, what a shorter schedule may change: the table says how many epochs were trained
+# of a config's own values, what a shorter schedule may change: the table says how many epochs were trained
 _SCHEDULE = ("trainer.max_epochs", "scheduler.", "batch_size", "name", "seed")
 _PARTS = ("sampler", "loss", "method")  # whose choice makes another method of a run
 _DATA = ("imbalance_factor", "profile", "subset", "n_max", "num_classes")
@@ -31,7 +31,7 @@ def page_names(group: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a flat configuration must hold to be a page's run."""
+    """The values of a flat configuration that make it a run of an experiment config."""
 
     values: tuple[tuple[str, Any], ...]
 
@@ -63,7 +63,7 @@ class Conditions:
 
 
 def _choices(page: str) -> dict[str, str]:
-    """Group to page in a page's defaults list."""
+    """Return the chosen config of each group in a defaults list."""
     found: dict[str, str] = {}
     entries: Sequence[Any] = read_page(page).get("defaults", [])
     for entry in entries:

@@ -48,7 +48,7 @@ def standing(
     Args:
         say: prints a line.
         source: of ``config``, where it has been read already.
-        read: the page of a source to the source.
+        read: builds a source from its config.
 
     Raises:
         DataError: a result that cannot be read, or data that cannot.

@@ -123,7 +123,7 @@ def is_foreign(checkpoint: Path) -> bool:
 
 
 def with_layout(weights: ForeignWeights, checkpoint: Path) -> tuple[ForeignWeights, str | None]:
-    """How a file of other code is read, with the layout that its names are of, and the page of its whole method.
+    """How a file of other code is read, with the layout that its names are of, and the config of its whole method.
 
     Raises:
         CheckpointError: it cannot be read.

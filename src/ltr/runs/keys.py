@@ -104,7 +104,7 @@ def _modules_of(target: Any) -> list[str]:
 
 
 def makers_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The pages whose code a stage depends on beside its settings: what lists the stages, and what gives the data."""
+    """Return the configs of method and data, on whose code a stage depends beside its settings."""
     return {"method": config["method"], "dataset": config["dataset"]}
 
 

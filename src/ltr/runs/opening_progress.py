@@ -13,7 +13,7 @@ from ltr.escaping import rich_text
 
 @contextmanager
 def opening_progress(console: Console, total: int) -> Iterator[Callable[[int], object]]:
-    """Yield what is told how many more files have been opened."""
+    """Yield a function that takes the number of files opened since its last call."""
     if not console.is_terminal:
         console.print(rich_text(f"opening {total:,} image files before training"), soft_wrap=True)
         yield lambda number: None

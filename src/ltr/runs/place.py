@@ -83,7 +83,7 @@ def _possible(**numbers: Any) -> Place:
 
 
 def _check_meeting(place: Place, environment: Mapping[str, str]) -> None:
-    """Refuse processes that are told to meet by the environment, which does not say where."""
+    """Refuse an environment that asks for several processes and does not say where they meet."""
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]
     if place.world_size > 1 and place.rendezvous == "env://" and missing:
         raise ConfigError(

@@ -100,7 +100,7 @@ def run(
     source = looked[0].source if looked else source
     if config["stages"] != "plan":
         group.decided(lambda: check_outputs(config["paths"], run_directory(config)))
-    # what gives out between stages, or in a stage that trains nothing, is told as well
+    # memory and disk may run out between stages, and in a stage that trains nothing
     try:
         with stop_request() as request, explained("the run", lambda: "out of memory. Lower batch_size"):
             return _Run(config, overrides, console, request, lambda: plan_of(config, source, read), draw).carry_out()
