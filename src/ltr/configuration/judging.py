@@ -180,8 +180,8 @@ def for_foreign(what: Asked, config_dir: str | None = None, method: str | None =
     """The configuration that foreign weights are judged by: data set, network, judging, and nothing of a training.
 
     Args:
-        method: the config of the method whose network the whole file is, unless the command names another; None: the file
-            is of a backbone and a classifier.
+        method: the config of the method whose network the whole file is, unless the command names another; None: the
+            file is of a backbone and a classifier.
 
     Raises:
         ConfigError: no data set or no network is named, or overrides that are wrong.

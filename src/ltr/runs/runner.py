@@ -90,11 +90,11 @@ def run(
 
     def look() -> dict[str, Any]:
         looked.append(standing(config, partial(_say, console), source, read))
-        told = {key: looked[0].config[key] for key in ("code", "data") if key in looked[0].config}
-        return {"told": told, "finished": looked[0].outcome is not None}
+        identities = {key: looked[0].config[key] for key in ("code", "data") if key in looked[0].config}
+        return {"identities": identities, "finished": looked[0].outcome is not None}
 
     found = group.decided(look)
-    config = {**config, **found["told"]}
+    config = {**config, **found["identities"]}
     if found["finished"]:
         return (looked[0].outcome if looked else None) or Outcome(run_directory(config), None, reused=True)
     source = looked[0].source if looked else source
