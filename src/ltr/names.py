@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from decimal import Decimal
 
 # what programs write where a value is missing
 _MISSING = {"", "nan", "none", "null", "n/a", "#n/a", "na", "<na>", "nat", "nil", "undefined", "-", "?"}
@@ -19,11 +21,18 @@ def canonical(name: str) -> str:
 
 
 def look_alikes(names: Iterable[str]) -> list[list[str]]:
-    """Return the groups of names that differ in case, white space or invisible characters alone, in their order."""
-    groups: dict[str, list[str]] = {}
-    for name in dict.fromkeys(names):
-        groups.setdefault(_visible(name), []).append(name)
-    return [group for group in groups.values() if len(group) > 1]
+    """Return the groups of names that differ in case, width, white space or invisible characters alone, in order."""
+    return _groups(names, _visible)
+
+
+def equal_numbers(names: Iterable[str]) -> list[list[str]]:
+    """Return the groups of names that write one number in several ways, such as ``1``, ``01`` and ``1.0``."""
+    return _groups((name for name in names if _number(name) is not None), _number)
+
+
+def whole_number(name: str) -> int | None:
+    """Return the whole number that ``name`` writes in decimal digits, or None; names beyond 4,000 digits are texts."""
+    return int(name) if re.fullmatch(r"-?\d{1,4000}", name) else None
 
 
 def missing_values(names: Iterable[str]) -> list[str]:
@@ -31,9 +40,23 @@ def missing_values(names: Iterable[str]) -> list[str]:
     return [name for name in names if _visible(name) in _MISSING]
 
 
+def _groups(names: Iterable[str], key: Callable[[str], object]) -> list[list[str]]:
+    """Return the groups of at least two names with the same ``key``, in order of their first."""
+    groups: dict[object, list[str]] = {}
+    for name in dict.fromkeys(names):
+        groups.setdefault(key(name), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _number(name: str) -> Decimal | None:
+    """Return the number that ``name`` writes with digits and at most one point, or None."""
+    text = name.strip()
+    return Decimal(text) if re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)", text) else None
+
+
 def _visible(name: str) -> str:
-    """Return ``name`` without what a reader does not see: case, repeated white space, invisible characters."""
-    spaced = " ".join(canonical(name).casefold().split())
+    """Return ``name`` without what a reader does not see: case, width, repeated white space, invisible characters."""
+    spaced = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
     shown = (letter for letter in spaced if not _is_invisible(letter))
     return canonical("".join(shown)).strip()
 

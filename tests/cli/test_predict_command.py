@@ -95,7 +95,7 @@ def test_flags_reach_the_work(command, finished_run, photos, tmp_path):
         (["{run}", "photos", "--out", "p.csv", "--top", "0"], 2, "allowed is 1 or more"),
         (["{run}", "photos", "--out", "p.csv", "--batch-size", "-1"], 2, "allowed is 1 or more"),
         (["{run}", "photos", "--out", "p.csv", "--nonsense"], 2, "--nonsense"),
-        (["photos/00.png", "photos", "--out", "p.csv"], 1, "not a checkpoint"),
+        (["photos/00.png", "photos", "--out", "p.csv"], 1, "is an image, not weights"),
     ],
 )
 def test_mistakes_are_told_in_a_line(command, finished_run, photos, tmp_path, arguments, code, reason):

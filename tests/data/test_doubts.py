@@ -18,11 +18,18 @@ def source_of(*names: str) -> Source:
     return Source("toy", images, labels, names, {"train": range(len(labels)), "test": range(len(labels), len(labels))})
 
 
-@pytest.mark.parametrize("other", ["Cat", "cat ", " cat", "c\u200bat", "CAT\ufeff"])
+@pytest.mark.parametrize("other", ["Cat", "cat ", " cat", "c\u200bat", "CAT\ufeff", "\uff43\uff41\uff54"])
 def test_names_that_look_the_same_are_shown_with_what_is_unseen(other):
-    with pytest.warns(UserWarning, match="differ in case, white space or invisible characters") as caught:
+    with pytest.warns(UserWarning, match="differ in case, width, white space or invisible characters") as caught:
         warn_of_names(source_of("cat", other, "dog"))
     assert f"{'cat'!a} and {other!a}" in str(caught[0].message)
+
+
+@pytest.mark.parametrize("other", ["01", "1.0", "+1", " 1", "\u0661"])
+def test_two_ways_to_write_a_number_are_shown(other):
+    with pytest.warns(UserWarning, match="write the same number in different ways") as caught:
+        warn_of_names(source_of("1", other, "2"))
+    assert f"{'1'!a} and {other!a}" in str(caught[-1].message)
 
 
 @pytest.mark.parametrize("name", ["nan", "None", "null", "NaN", "N/A", " "])
@@ -34,7 +41,7 @@ def test_names_of_missing_values_are_counted(name):
 def test_usual_names_pass():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_names(source_of("cat", "cats", "cat 2", "none of the others"))
+        warn_of_names(source_of("cat", "cats", "cat 2", "none of the others", "1", "-1", "10", "1.5", "--1"))
 
 
 def test_one_class_alone_is_said():

@@ -125,3 +125,31 @@ def test_what_stands_out_is_said_with_the_files(source):
     assert "dataset.white_level=4095" in low
     assert "0.jpg" in low
     assert "1 image has transparency; white is laid under transparent pixels (dataset.matte): 1.jpg" in clear
+
+
+def grey(path, highest):
+    Image.fromarray(np.full((8, 8), highest, dtype=np.uint16)).save(path, "PNG")
+
+
+def test_dark_images_of_16_bits_in_front_are_no_reason_to_warn(source):
+    for index in range(8):
+        grey(source.images.path(index), 60000 if index == 5 else 20000)
+    assert open_files(source.images, np.arange(8)).tally.lines() == []
+    grey(source.images.path(5), 20000)
+    assert "8 images have 16 bits and a highest value of 20,000" in open_files(source.images, np.arange(8)).tally.lines()[0]
+
+
+def test_an_alpha_channel_without_a_transparent_pixel_is_no_reason_to_warn(source):
+    for index in range(8):
+        picture(index).convert("RGBA").save(source.images.path(index), "PNG")
+    assert open_files(source.images, np.arange(8)).tally.lines() == []
+
+
+@pytest.mark.parametrize("kind", ["P6", "P3"])
+def test_wide_colours_of_portable_pixmaps_are_said(source, kind):
+    for index in range(2):
+        pixels = bytes(2 * 3 * 4) if kind == "P6" else b" 0" * 12
+        with open(source.images.path(index), "wb") as file:
+            file.write(kind.encode() + (b"\n2 2\n255\n" if index else b"\n2 2\n65535\n") + pixels)
+    (line,) = open_files(source.images, np.arange(8)).tally.lines()
+    assert line == "1 image with 16 bits per colour: only the upper 8 bits are read: 0.jpg"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,8 +35,15 @@ def test_images_of_two_arrays_are_their_pixels():
     assert not trained_on(arrays("one", 0), np.arange(6), arrays("other", 0, side=2), np.arange(6)).any()
 
 
+def distinct(root: Path) -> Path:
+    """Make the files in ``root`` differ: those of a class are drawn alike."""
+    for number, path in enumerate(sorted(root.rglob("*.jpg"))):
+        path.write_bytes(path.read_bytes() + bytes([number]))
+    return root
+
+
 def test_image_files_are_their_real_paths(tmp_path):
-    root = trees.folder(tmp_path, each=4)
+    root = distinct(trees.folder(tmp_path, each=4))
     folder = image_folder(name="one", root=str(root))
     (tmp_path / "link").symlink_to(root)
     paths = [f"link/{folder.images.relative(index)}" for index in range(len(folder))]
@@ -46,6 +55,31 @@ def test_image_files_are_their_real_paths(tmp_path):
     expected = {os.path.realpath(folder.images.path(index)) for index in train}
     assert found.sum() == len(train)
     assert found.tolist() == [os.path.realpath(table.images.path(index)) in expected for index in range(len(table))]
+
+
+def test_copies_of_image_files_are_found_by_their_bytes(tmp_path):
+    source = image_folder(name="one", root=str(distinct(trees.folder(tmp_path, each=4))))
+    train = np.array(source.parts["train"])
+    other = tmp_path / "copies"
+    for number, index in enumerate(range(len(source))):
+        path = other / "cat" / f"renamed{number}.bmp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source.images.path(index), path)
+    copies = image_folder(name="other", root=str(other), test_fraction=0.5)
+    found = trained_on(source, train, copies, np.arange(len(copies)))
+    expected = {Path(source.images.path(index)).read_bytes() for index in train}
+    assert found.tolist() == [Path(copies.images.path(row)).read_bytes() in expected for row in range(len(copies))]
+    assert 0 < found.sum() < len(copies)
+
+
+def test_files_that_differ_in_their_middle_alone_are_no_copies(tmp_path):
+    for name, middle in (("one", b"a"), ("other", b"b")):
+        folder = tmp_path / name / "cat"
+        folder.mkdir(parents=True)
+        for number in range(2):
+            (folder / f"{number}.jpg").write_bytes(bytes([number]) * 5000 + middle + bytes(5000))
+    sources = [image_folder(name=name, root=str(tmp_path / name)) for name in ("one", "other")]
+    assert not trained_on(sources[0], np.arange(2), sources[1], np.arange(2)).any()
 
 
 def test_a_packed_file_is_what_it_was_made_from(tmp_path):

@@ -28,8 +28,23 @@ def test_low_values_of_16_bits_are_said_with_the_level_that_would_do(highest, le
 
 
 def test_nothing_is_said_of_16_bits_that_are_used_or_have_a_white_level():
-    assert lines(PLAIN, {}, Notes(highest=100), Notes(highest=32768)) == []
+    assert lines(PLAIN, {}, Notes(highest=4096), Notes(highest=32768)) == []
+    assert lines(PLAIN, {}, Notes(highest=0), Notes(highest=32768)) == []
     assert lines(Decoding(white_level=4095), {"white_level": 4095}, Notes(highest=100)) == []
+
+
+def test_images_of_few_levels_among_bright_ones_are_named():
+    (line,) = lines(PLAIN, {}, *[Notes(highest=255)] * 11, Notes(highest=65535))
+    assert line.startswith("11 images of 16 bits have far lower values than others, which reach 65,535")
+    assert "0.png (255)" in line
+    (line,) = lines(Decoding(white_level=4095), {"white_level": 4095}, Notes(highest=15), Notes(highest=4095))
+    assert "0.png (15)" in line
+
+
+def test_alpha_channels_that_were_not_decoded_count_where_others_hide_something():
+    assert lines(PLAIN, {}, Notes(transparent=None), Notes()) == []
+    (line,) = lines(PLAIN, {}, Notes(transparent=None), Notes(transparent=True))
+    assert line.startswith("1 image has transparency (so may 1 others that were not decoded)")
 
 
 def test_a_key_that_is_not_there_is_not_advised():

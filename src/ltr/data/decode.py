@@ -51,16 +51,16 @@ class Notes:
     """What stands out in one image while it is decoded; none of it is an error.
 
     Attributes:
-        highest: the highest value of a grey image of 16 bits.
+        highest: the highest value of a grey image of 16 bits; -1 where it was not decoded.
         wide_colour: its colours have 16 bits each, of which Pillow reads the upper 8.
-        transparent: it has transparent pixels (or, where only its header was read, a channel for them).
+        transparent: it has transparent pixels; None where it has a channel for them and was not decoded.
         frames: it has several frames or pages, of which the first is read.
         constant: the one value that all its pixels have.
     """
 
     highest: int | None = None
     wide_colour: bool = False
-    transparent: bool = False
+    transparent: bool | None = False
     frames: bool = False
     constant: tuple[int, ...] | None = None
 
@@ -189,6 +189,8 @@ def has_wide_colour(image: Image.Image) -> bool:
     if image.mode.startswith("I") or not tiles:
         return False
     arguments = tiles[0][3]
+    if tiles[0][0] in ("ppm", "ppm_plain"):  # (raw mode, highest value)
+        return isinstance(arguments, tuple) and len(arguments) > 1 and arguments[1] > 255
     raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return isinstance(raw, str) and ";16" in raw
 

@@ -8,21 +8,24 @@ import numpy as np
 
 from ltr.data.source import Source
 from ltr.data.split import Split
-from ltr.names import look_alikes, missing_values
+from ltr.names import equal_numbers, look_alikes, missing_values
 
 _SHOWN = 10
 
 
 def warn_of_names(source: Source) -> None:
     """Warn of class names that look the same to a reader, and of names that programs write for a missing value."""
-    groups = look_alikes(source.class_names)
-    if groups:
-        shown = "; ".join(" and ".join(map(ascii, group)) for group in groups[:_SHOWN])
-        warnings.warn(
-            f"{source.name}: classes whose names differ in case, white space or invisible characters alone are "
-            f"different classes: {shown}{'; ...' if len(groups) > _SHOWN else ''}. Give them one name if they are one",
-            stacklevel=2,
-        )
+    for groups, what in (
+        (look_alikes(source.class_names), "differ in case, width, white space or invisible characters alone"),
+        (equal_numbers(source.class_names), "write the same number in different ways"),
+    ):
+        if groups:
+            shown = "; ".join(" and ".join(map(ascii, group)) for group in groups[:_SHOWN])
+            warnings.warn(
+                f"{source.name}: classes whose names {what} are different classes: {shown}"
+                f"{'; ...' if len(groups) > _SHOWN else ''}. Give them one name if they are one",
+                stacklevel=2,
+            )
     missing = missing_values(source.class_names)
     if missing:
         shown = ", ".join(

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +33,8 @@ from ltr.errors import DataError
 
 _AT_A_TIME = 64
 _SIXTEEN_AT_A_TIME = 2  # of a piece's 16-bit images, so many are decoded to know the range of their values
+_MORE_SIXTEEN = 64  # so many of the others are decoded where those are all dark
+_ALPHA_AT_A_TIME = 8  # of a piece's images with an alpha channel, so many are decoded: most such channels hide nothing
 FEW = 2000  # so many files are opened in this process: starting others takes longer
 _TAIL = 64  # bytes that a file may have behind its end: padding
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # other formats are rare, and decoded
@@ -71,6 +74,7 @@ def open_files(
     bad: list[BadImage] = []
     tally = Tally(files.decoding, dataset)
     pieces = [indices[start : start + _AT_A_TIME] for start in range(0, len(indices), _AT_A_TIME)]
+    unread: list[int] = []  # 16-bit images that were not decoded
     loader = DataLoader(
         _Openings(files),
         batch_size=None,
@@ -85,8 +89,21 @@ def open_files(
                 bad.append(BadImage(index, files.relative(index), result))
             else:
                 tally.add(files.relative(index), result)
+                if result.highest == -1:
+                    unread.append(index)
         progress(len(piece))
+    _look_for_brighter(files, unread, tally)
     return Opened(bad, tally)
+
+
+def _look_for_brighter(files: ImageFiles, unread: list[int], tally: Tally) -> None:
+    """Decode more 16-bit images, from the whole set, until one uses the upper half of the values."""
+    for index in unread[:: max(1, -(-len(unread) // _MORE_SIXTEEN))]:
+        if not tally.may_be_low:
+            return
+        found = look_at(files.path(index), files.decoding)
+        if isinstance(found, Notes) and found.highest is not None:
+            tally.add_highest(files.relative(index), found.highest)
 
 
 class _Openings(Dataset):
@@ -96,26 +113,38 @@ class _Openings(Dataset):
         self.files = files
 
     def __getitem__(self, piece: np.ndarray) -> tuple[np.ndarray, list[str | Notes]]:
-        budget = [_SIXTEEN_AT_A_TIME]
+        budget = _Budget(_SIXTEEN_AT_A_TIME, _ALPHA_AT_A_TIME)
         with warnings.catch_warnings():
             # Pillow warns at half of what it refuses; here there is one bound
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return piece, [_open(self.files.path(index), self.files.decoding, budget) for index in piece.tolist()]
 
 
-def _open(path: str, how: Decoding, budget: list[int]) -> str | Notes:
+@dataclass
+class _Budget:
+    """How many more images of a piece may be decoded for their values, and for their transparency."""
+
+    sixteen: int
+    alpha: int
+
+
+def _open(path: str, how: Decoding, budget: _Budget) -> str | Notes:
     """Why a file cannot be read, or what its header says."""
     try:
         with open_image(path) as image:
             refuse_too_many_pixels(image)
             sixteen = has_sixteen_bits(image)
-            if _ends_well(path, image) and not (sixteen and budget[0] > 0) and image.mode != "F":
+            alpha = has_alpha(image) and not sixteen
+            worth = (sixteen and budget.sixteen > 0) or (alpha and budget.alpha > 0)
+            if _ends_well(path, image) and not worth and image.mode != "F":
                 return Notes(
+                    highest=-1 if sixteen else None,
                     wide_colour=has_wide_colour(image),
-                    transparent=has_alpha(image),
+                    transparent=None if alpha else False,
                     frames=has_more_frames(image, path),
                 )
-        budget[0] -= sixteen
+        budget.sixteen -= sixteen
+        budget.alpha -= alpha
     except Exception as error:  # decoders raise whatever they like for a damaged file
         return reason_of(error)
     found = look_at(path, how)

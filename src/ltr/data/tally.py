@@ -13,6 +13,7 @@ from ltr.data.source import Decoding
 
 SHOWN = 10
 _HALF = 1 << 15  # 16-bit images whose highest value is below this lose half of their levels or more
+_FEW_LEVELS = 16  # of 256; an image with fewer among images that use their range has probably another bit depth
 
 
 @dataclass
@@ -51,15 +52,23 @@ class Tally:
         self.highest = 0
         self._sixteen, self._wide, self._transparent = _Group(), _Group(), _Group()
         self._frames, self._constant = _Group(), _Group()
+        self._dim, self._alpha = _Group(), _Group()
+
+    @property
+    def may_be_low(self) -> bool:
+        """Whether none of the decoded 16-bit images uses the upper half of the values, and no white level is given."""
+        return bool(self._sixteen.count) and self.how.white_level is None and self.highest < _HALF
 
     def add(self, path: str, notes: Notes) -> None:
         """Count the notes of one image; ``path`` is its name for people."""
         if notes.highest is not None:
             self._sixteen.add(path)
-            self.highest = max(self.highest, notes.highest)
+            self.add_highest(path, notes.highest)
+        if notes.transparent is None:
+            self._alpha.add(path)
         for group, applies in (
             (self._wide, notes.wide_colour),
-            (self._transparent, notes.transparent),
+            (self._transparent, notes.transparent is True),
             (self._frames, notes.frames),
         ):
             if applies:
@@ -68,11 +77,23 @@ class Tally:
             value = notes.constant[0] if len(set(notes.constant)) == 1 else notes.constant
             self._constant.add(f"{path} ({value})")
 
+    def add_highest(self, path: str, highest: int) -> None:
+        """Take in the highest value of a 16-bit image that is counted already; -1 is unknown."""
+        self.highest = max(self.highest, highest)
+        if highest > 0 and self._levels(highest) < _FEW_LEVELS:
+            self._dim.add(f"{path} ({highest:,})")
+
     def lines(self) -> list[str]:
         """One sentence or two for each peculiarity that occurs."""
         lines = []
-        if self._sixteen.count and self.how.white_level is None and self.highest < _HALF:
+        if self.may_be_low:
             lines.append(self._lower_bits())
+        elif self._dim.count and self._levels(self.highest) >= 128:
+            lines.append(
+                f"{self._dim.images()} of 16 bits {self._dim.has()} far lower values than others, which reach "
+                f"{self.highest:,}, and {self._dim.has()} fewer than {_FEW_LEVELS} of 256 levels once decoded. Convert "
+                f"images of another bit depth to 8 bits; dark ones are right as they are: {self._dim.shown()}"
+            )
         if self._wide.count:
             lines.append(
                 f"{self._wide.images()} with 16 bits per colour: only the upper 8 bits are read: {self._wide.shown()}"
@@ -91,8 +112,13 @@ class Tally:
             )
         return lines
 
+    def _levels(self, highest: int) -> int:
+        """Return how many of 256 levels are left of values from 0 to ``highest``."""
+        white = (1 << 16) - 1 if self.how.white_level is None else self.how.white_level
+        return highest * 256 // (white + 1) + 1
+
     def _lower_bits(self) -> str:
-        levels = (self.highest >> 8) + 1
+        levels = self._levels(self.highest)
         left = "all is black" if levels == 1 else f"only {levels} of 256 levels are left"
         white = max((1 << self.highest.bit_length()) - 1, 255)
         # without a data set's config a network is applied: it reads images as those that it was trained on
@@ -112,7 +138,8 @@ class Tally:
                 " (dataset.matte)" if "matte" in self.dataset else ""
             )
         group = self._transparent
-        return f"{group.images()} {group.has()} transparency; {ground}: {group.shown()}"
+        more = f" (so may {self._alpha.count:,} others that were not decoded)" if self._alpha.count else ""
+        return f"{group.images()} {group.has()} transparency{more}; {ground}: {group.shown()}"
 
 
 def constant_value(pixels: np.ndarray) -> tuple[int, ...] | None:

@@ -132,7 +132,7 @@ def test_absolute_paths_must_lie_in_a_named_root(tmp_path, inside):
         ('path,label\n1.jpg,x\n"1.jpg,y\n', "cannot be read as a table"),
         ("path,label\n1.jpg,x,y\n", "line 2 has 3 cells and the head 2"),
         ("\npath,label\n1.jpg,x\n", "its first line must name"),
-        ("path,label,split\n1.jpg,x,training\n", r"has training\. Did you mean 'train'\?"),
+        ("path,label,split\n1.jpg,x,training\n", r"has 'training'\. Allowed are train, val, test\. Did you mean 'train'\?"),
         ("path,label,split\n1.jpg,x,test\n", r"no row of .* is for training"),
         ("path,label,split\n1.jpg,x,train\n2.jpg,y,test\n", "labels without a training image: y"),
         ("path,label,split\n1.jpg,x,train\n2.jpg,x,test\n", "1 of 2 image files"),
@@ -238,3 +238,10 @@ def test_labels_that_are_no_text_are_named(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"path,label\n1.jpg,gr\xe9be\n")
     with pytest.raises(DataError, match=r"labels that cannot be read in line 2\. Save the table as UTF-8"):
         read(tmp_path / "t.csv")
+
+
+@pytest.mark.filterwarnings("ignore:.*one image")
+@pytest.mark.parametrize("label", ["--1", "9" * 5000, "-", "\u00b2"])
+def test_labels_that_only_resemble_whole_numbers_are_texts(tmp_path, label):
+    source = read(write(tmp_path, [("path", "label"), ("1.jpg", 7), ("2.jpg", 7), ("3.jpg", label)]))
+    assert set(source.class_names) == {"7", label}

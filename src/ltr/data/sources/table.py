@@ -13,7 +13,7 @@ from ltr.data.sources.checks import checked_files, shown
 from ltr.data.sources.division import divided_name, held_for_test
 from ltr.data.tables import Columns, read_columns
 from ltr.errors import DataError, nearest
-from ltr.names import canonical
+from ltr.names import canonical, whole_number
 
 PARTS = ("train", "val", "test")
 NEEDED = ("path", "label")
@@ -101,8 +101,8 @@ def _parts(name: str, table: Path, split: Sequence[str]) -> dict[str, list[int]]
     others = [part for part in rows_of if part not in PARTS]
     if others:
         raise DataError(
-            f"{name}: the column split of {table} has {shown(others)}{nearest(others[0], PARTS)}. Allowed are "
-            f"{', '.join(PARTS)}"
+            f"{name}: the column split of {table} has {shown(list(map(repr, others)))}. Allowed are "
+            f"{', '.join(PARTS)}{nearest(others[0], PARTS)}"
         )
     if "train" not in rows_of:
         raise DataError(f"{name}: no row of {table} is for training (split=train)")
@@ -112,8 +112,9 @@ def _parts(name: str, table: Path, split: Sequence[str]) -> dict[str, list[int]]
 def _class_names(labels: Sequence[str]) -> tuple[str, ...]:
     """The labels that occur, sorted by number where all are whole numbers, else as text."""
     names = set(labels)
-    if all(label.lstrip("-").isdecimal() for label in names):
-        return tuple(sorted(names, key=lambda label: (int(label), label)))
+    numbers = {name: number for name in names if (number := whole_number(name)) is not None}
+    if len(numbers) == len(names):
+        return tuple(sorted(names, key=lambda name: (numbers[name], name)))
     return tuple(sorted(names))
 
 
