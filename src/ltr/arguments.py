@@ -54,11 +54,16 @@ def chosen_names(texts: Sequence[str], known: Collection[str]) -> list[str]:
 
     Returns:
         Names as ``known`` has them, each once; those that are not known as they were typed.
+
+    Raises:
+        ConfigError: texts without a name, such as ``''`` or ``,``.
     """
     own = {canonical(name): name for name in known}
     listed = [name for text in texts for name in ([text] if canonical(text) in own else _listed(text, own))]
-    names = [own.get(canonical(name), name) for name in listed]
-    return [name for name in dict.fromkeys(names) if name]
+    names = [name for name in dict.fromkeys(own.get(canonical(name), name) for name in listed) if name]
+    if texts and not names:
+        raise ConfigError("an empty list of names was given; name at least one, or leave the flag out")
+    return names
 
 
 def _listed(text: str, known: Collection[str]) -> list[str]:

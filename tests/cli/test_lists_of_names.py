@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ltr.arguments import chosen_names
+from ltr.errors import ConfigError
 
 KNOWN = ("tench, Tinca tinca", "cat", "cat, big", 'the "red" one', "café", "7", "a\\b", "C")
 
@@ -28,10 +29,16 @@ KNOWN = ("tench, Tinca tinca", "cat", "cat, big", 'the "red" one', "café", "7",
         (["7,cafe\u0301"], ["7", "café"]),
         (["a\\b"], ["a\\b"]),
         (["dog,cat, bigger"], ["dog", "cat", "bigger"]),
-        (["", ",", "  "], []),
+        (["", "cat", "  "], ["cat"]),
         ([], []),
         (['"unfinished,7'], ['"unfinished', "7"]),
     ],
 )
 def test_names_are_found_whole_quoted_or_given_one_by_one(texts, names):
     assert chosen_names(texts, KNOWN) == names
+
+
+@pytest.mark.parametrize("texts", [[""], [","], [" ", ""], ['""']])
+def test_a_list_without_a_name_is_refused(texts):
+    with pytest.raises(ConfigError, match="an empty list of names"):
+        chosen_names(texts, KNOWN)

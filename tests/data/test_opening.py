@@ -136,7 +136,8 @@ def test_dark_images_of_16_bits_in_front_are_no_reason_to_warn(source):
         grey(source.images.path(index), 60000 if index == 5 else 20000)
     assert open_files(source.images, np.arange(8)).tally.lines() == []
     grey(source.images.path(5), 20000)
-    assert "8 images have 16 bits and a highest value of 20,000" in open_files(source.images, np.arange(8)).tally.lines()[0]
+    (line,) = open_files(source.images, np.arange(8)).tally.lines()
+    assert line.startswith("8 images have 16 bits and a highest value of 20,000")
 
 
 def test_an_alpha_channel_without_a_transparent_pixel_is_no_reason_to_warn(source):

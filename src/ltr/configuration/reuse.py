@@ -128,6 +128,11 @@ def _rules(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _unknown(text: str, key: str, known: Sequence[str], config: Mapping[str, Any]) -> str:
     if key in [name for name, _ in leaves(config)] or key in config:
+        if key.startswith("dataset."):
+            return (
+                f"{text}: judging does not depend on '{key}' of the run's data set. Other data are named by their "
+                "config, as in dataset=folder dataset.root=FOLDER"
+            )
         return f"{text}: judging does not depend on '{key}'"
     return f"{text}: there is no key '{key}'{suggestion(key, known, {})}"
 

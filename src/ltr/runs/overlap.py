@@ -14,7 +14,7 @@ from ltr.configuration.pages import canonical_json
 from ltr.configuration.reuse import changed
 from ltr.data.exclusion import read_split
 from ltr.data.overlap import trained_on
-from ltr.data.packed import identity_of, read_source
+from ltr.data.packed import PackedImages, identity_of, read_source
 from ltr.data.source import Source
 from ltr.data.split import Split, load_split_file
 from ltr.errors import ConfigError, LtrError
@@ -74,7 +74,9 @@ class TrainingImages:
             lines = str(error).splitlines() or [type(error).__name__]
             return Overlap(None, len(indices), lines[0])
         found = trained_on(trained, train, source, indices)
-        return Overlap(None if found is None else int(found.sum()), len(indices))
+        if found is None:
+            return Overlap(None, len(indices), _incomparable(trained, source))
+        return Overlap(int(found.sum()), len(indices))
 
     def _training(
         self, description: Mapping[str, Any], run: Path | None, config: Mapping[str, Any], source: Source
@@ -101,6 +103,13 @@ class TrainingImages:
             self.kept.clear()  # before the next one is read: two may not fit
             self.kept[key] = read_source({**page, "image_size": None})
         return self.kept[key]
+
+
+def _incomparable(trained: Source, evaluated: Source) -> str:
+    """Return what to say of two sources that cannot be compared; nothing where one holds arrays and is another's."""
+    if any(isinstance(source.images, PackedImages) for source in (trained, evaluated)):
+        return "a packed file can only be compared with what it was made from"
+    return ""
 
 
 def _same_source(own: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

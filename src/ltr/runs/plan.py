@@ -18,7 +18,7 @@ from ltr.data.exclusion import read_split
 from ltr.data.packed import read_source
 from ltr.data.source import ImageFiles, Source
 from ltr.data.splits import Split
-from ltr.errors import ConfigError
+from ltr.errors import ConfigError, DataError
 from ltr.methods.stage import DataFacts, Method, Settings, Stage
 from ltr.runs.device import check_strategy, resolve_device, resolve_precision
 from ltr.runs.image_size import check_backbones, check_configured_size
@@ -115,6 +115,11 @@ def _check_split(config: Mapping[str, Any], split: Split, device: torch.device) 
         raise NeedsValidation(
             f"trainer.selection=best_val: the split '{split.name}' has no validation images. "
             f"{hold_out(config, 'select the last epoch: trainer.selection=last')}"
+        )
+    if not len(split.test) and not len(split.unknown):
+        raise DataError(
+            f"the split '{split.name}' has no test images, so there is nothing to evaluate after training. Give it "
+            "at least one"
         )
     protocols_of(split, config["evaluation"], "softmax", device)  # bounds that contradict each other
 

@@ -103,7 +103,36 @@ def test_a_class_may_lack_test_images(tmp_path):
     for path in (root / "test" / "dog").iterdir():
         path.unlink()
     (root / "test" / "dog").rmdir()
-    assert np.bincount(read(root).labels).tolist() == [8, 4, 8]
+    with pytest.warns(UserWarning, match="1 of 3 classes have no test image.*: dog"):
+        source = read(root)
+    assert np.bincount(source.labels).tolist() == [8, 4, 8]
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_part_without_an_image_is_refused(tmp_path, part):
+    root = trees.folder(tmp_path, ("train",))
+    (root / part / "cat").mkdir(parents=True)
+    with pytest.raises(DataError, match=f"no image in .*{part}.*take the folder {part} away"):
+        read(root)
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("training", "validation", "testing"), ("TRAIN", "val")])
+def test_parts_under_another_name_are_no_classes(tmp_path, names):
+    root = trees.folder(tmp_path, names)
+    with pytest.raises(DataError, match=r"must be called train, val, test|no folder train"):
+        read(root)
+
+
+def test_a_class_may_be_called_like_a_part(tmp_path):
+    assert read(trees.folder(tmp_path, classes=("Train", "Testing", "car"))).num_classes == 3
+
+
+def test_images_of_formats_that_are_not_read_are_counted(tmp_path):
+    root = trees.folder(tmp_path)
+    for name in ("a.HEIC", "b.avif", "notes.txt"):
+        (root / "cat" / name).touch()
+    with pytest.warns(UserWarning, match=r"2 files are images of formats that are not read.*cat/a\.HEIC, cat/b\.avif"):
+        assert len(read(root)) == 12
 
 
 def test_a_folder_beside_train_is_named_with_what_was_meant(tmp_path):

@@ -132,7 +132,7 @@ def test_absolute_paths_must_lie_in_a_named_root(tmp_path, inside):
         ('path,label\n1.jpg,x\n"1.jpg,y\n', "cannot be read as a table"),
         ("path,label\n1.jpg,x,y\n", "line 2 has 3 cells and the head 2"),
         ("\npath,label\n1.jpg,x\n", "its first line must name"),
-        ("path,label,split\n1.jpg,x,training\n", r"has 'training'\. Allowed are train, val, test\. Did you mean 'train'\?"),
+        ("path,label,split\n1.jpg,x,training\n", r"has 'training'\. Allowed are .*\. Did you mean 'train'\?"),
         ("path,label,split\n1.jpg,x,test\n", r"no row of .* is for training"),
         ("path,label,split\n1.jpg,x,train\n2.jpg,y,test\n", "labels without a training image: y"),
         ("path,label,split\n1.jpg,x,train\n2.jpg,x,test\n", "1 of 2 image files"),
@@ -245,3 +245,9 @@ def test_labels_that_are_no_text_are_named(tmp_path):
 def test_labels_that_only_resemble_whole_numbers_are_texts(tmp_path, label):
     source = read(write(tmp_path, [("path", "label"), ("1.jpg", 7), ("2.jpg", 7), ("3.jpg", label)]))
     assert set(source.class_names) == {"7", label}
+
+
+def test_classes_without_a_test_image_are_named(tmp_path):
+    rows = [("path", "label", "split"), ("1.jpg", "a", "train"), ("2.jpg", "b", "train"), ("3.jpg", "a", "test")]
+    with pytest.warns(UserWarning, match="own: 1 of 2 classes have no test image.*: b"):
+        read(write(tmp_path, rows))

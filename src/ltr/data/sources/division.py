@@ -59,6 +59,18 @@ def held_for_test(
     return is_test
 
 
+def warn_of_untested(name: str, test_labels: np.ndarray, class_names: Sequence[str]) -> None:
+    """Warn of classes that are trained on and have no image in the given test part."""
+    tested = set(test_labels.tolist())
+    untested = [class_name for label, class_name in enumerate(class_names) if label not in tested]
+    if untested and tested:
+        warnings.warn(
+            f"{name}: {len(untested):,} of {len(class_names):,} classes have no test image, so no number says how well "
+            f"they are recognised: {shown(untested)}",
+            stacklevel=3,
+        )
+
+
 def divided_name(name: str, fraction: float, seed: int) -> str:
     """The source's name with the rule in it, so that it shows in the split's name."""
     return f"{name}-test{fraction:g}-seed{seed}"

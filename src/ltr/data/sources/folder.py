@@ -13,14 +13,19 @@ import numpy as np
 from ltr.data.decode import decoding
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import shown
-from ltr.data.sources.division import divided_name, held_for_test
+from ltr.data.sources.division import divided_name, held_for_test, warn_of_untested
 from ltr.data.sources.same_files import ListedFiles, unnamed
 from ltr.errors import DataError, nearest
 from ltr.files import is_file, is_folder
 from ltr.names import canonical
 
 PARTS = ("train", "val", "test")
+# other names that people give to the folders of parts, without case
+_OTHER_PARTS = ("training", "valid", "validation", "dev", "testing", "eval", "evaluation")
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+# images by their name, of formats that are not read
+_UNREAD = (".heic", ".heif", ".avif", ".jp2", ".jxl", ".pbm", ".pnm", ".tga", ".svg", ".psd", ".dng", ".cr2", ".cr3",
+           ".nef", ".arw", ".exr", ".dcm")  # fmt: skip
 
 
 class Image(NamedTuple):
@@ -86,6 +91,12 @@ def image_folder(
     walk = _Walk(name, base, roots, file_sizes)
     given_name, found = name, walk.parts()
     class_names = _class_names(name, base, found)
+    for part, classes in found.items():
+        if not any(classes.values()):
+            raise DataError(
+                f"{name}: there is no image in {base / part}. Put images into it, in a folder for each class, or take "
+                f"the folder {part} away"
+            )
     if "test" not in found and "val" in found:
         found["test"] = found.pop("val")
         name += "-val_as_test"
@@ -103,7 +114,9 @@ def image_folder(
             labels += [label_of[class_name]] * len(entries)
         parts[part] = range(start, len(images))
     table, order = np.array(labels, dtype=np.int64), np.arange(len(images))
-    if "test" not in parts:
+    if "test" in parts:
+        warn_of_untested(name, table[parts["test"].start : parts["test"].stop], class_names)
+    else:
         paths = [image.path for image in images]
         is_test = held_for_test(name, paths, table, class_names, fraction=test_fraction, seed=split_seed)
         order = np.argsort(is_test, kind="stable")
@@ -177,6 +190,7 @@ class _Walk:
         self.outside: list[str] = []
         self.real: dict[str, str] = {}  # the real path of each folder with images
         self.irregular: list[str] = []
+        self.unread: list[str] = []
 
     def parts(self) -> dict[str, Classes]:
         """Every part's classes with their images, sorted by path.
@@ -196,6 +210,7 @@ class _Walk:
         elif "test" in top or "val" in top:
             raise DataError(f"{self.name}: {self.base} has a folder test or val, but no folder train beside it")
         else:
+            self._refuse_other_parts(top)
             found = {"train": self._classes("")}
         if self.outside:
             raise DataError(
@@ -208,7 +223,22 @@ class _Walk:
                 f"links, named pipes, devices); they are passed over: {shown(self.irregular)}",
                 stacklevel=4,
             )
+        if self.unread:
+            warnings.warn(
+                f"{self.name}: {len(self.unread):,} files are images of formats that are not read, and are passed "
+                f"over: {shown(self.unread)}. Convert them to JPEG or PNG if they belong to the data set",
+                stacklevel=4,
+            )
         return found
+
+    def _refuse_other_parts(self, top: Sequence[str]) -> None:
+        """Refuse folders that are probably parts under another name, and would be taken for classes."""
+        meant = [folder for folder in top if folder.casefold() in (*PARTS, *_OTHER_PARTS)]
+        if len(meant) > 1 and len(meant) == len(top):
+            raise DataError(
+                f"{self.name}: the folders of {self.base} are called {shown(meant)}, which would be the classes. "
+                f"Folders for parts of the data must be called {', '.join(PARTS)}; rename them"
+            )
 
     def _classes(self, folder: str) -> Classes:
         """Each class's images; folders whose names differ in Unicode's form alone are one class."""
@@ -244,6 +274,8 @@ class _Walk:
                     is_link = entry.is_symlink()
                     target = os.path.realpath(self.base / path) if is_link else ""
                     images.append(Image(path, size, 0 if is_link else entry.inode(), target))
+                elif entry.name.lower().endswith(_UNREAD):
+                    self.unread.append(path)
         return images
 
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:

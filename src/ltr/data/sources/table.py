@@ -10,7 +10,7 @@ import numpy as np
 from ltr.data.decode import decoding
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import checked_files, shown
-from ltr.data.sources.division import divided_name, held_for_test
+from ltr.data.sources.division import divided_name, held_for_test, warn_of_untested
 from ltr.data.tables import Columns, read_columns
 from ltr.errors import DataError, nearest
 from ltr.names import canonical, whole_number
@@ -78,7 +78,9 @@ def image_table(
         sizes=file_sizes,
         where=lambda row: f"{read.where(row)} of {table.name}",
     )
-    if "test" not in rows_of:
+    if "test" in rows_of:
+        warn_of_untested(name, numbers[rows_of["test"]], class_names)
+    else:
         is_test = held_for_test(name, paths, numbers, class_names, fraction=test_fraction, seed=split_seed)
         rows_of = {"train": np.flatnonzero(~is_test).tolist(), "test": np.flatnonzero(is_test).tolist()}
         source_name = divided_name(name, test_fraction, split_seed)
