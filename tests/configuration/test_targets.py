@@ -59,6 +59,32 @@ def test_wrong_and_missing_arguments_are_all_named():
     assert any(m.startswith("b.root: missing") for m in mistakes)
 
 
+def test_a_value_is_named_by_the_key_that_it_was_given_by():
+    source = {"_target_": "ltr.data.sources.folder.image_folder", "name": "own", "root": "x", "matte": True, "exif": 3}
+    mistakes = check_arguments({"dataset": {"matte": True, "source": source}})
+    assert any(m.startswith("dataset.matte=true: ") and "dataset.source.matte" not in m for m in mistakes)
+    assert any(m.startswith("dataset.source.exif=3: ") for m in mistakes)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("import ltr.lossses", "the module 'ltr.lossses', and the package ltr has none of this name"),
+        ("import json.fast", "the module 'json.fast', and the package json has none"),
+        ("import no_such_package.deep", "needs the package 'no_such_package', which is not installed"),
+    ],
+)
+def test_what_an_import_of_ones_own_code_lacks_is_told_apart(monkeypatch, tmp_path, line, words):
+    name = f"lacks_{abs(hash(line))}"
+    (tmp_path / f"{name}.py").write_text(f"{line}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("LTR_ALLOW", name)
+    with pytest.raises(ConfigError) as caught:
+        locate(f"{name}.Net", "loss")
+    assert words in str(caught.value)
+    assert ("pip install" in str(caught.value)) == line.startswith("import no_such")
+
+
 def test_private_keys_do_not_reach_the_callable():
     made = instantiate({"_target_": "torch.nn.Linear", "_allowed_": {"bias": [True]}, "name": "x", "bias": False}, 3, 2)
     assert made.bias is None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import importlib.util
 import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -95,10 +96,7 @@ def locate(target: str, path: str = "") -> Any:
         except ModuleNotFoundError as missing:
             if missing.name and (module_name == missing.name or module_name.startswith(missing.name + ".")):
                 continue
-            raise ConfigError(
-                f"{_key(path)}={target}: importing it needs the package '{missing.name}', which is not installed. "
-                f"Install it, e.g. pip install {missing.name}"
-            ) from missing
+            raise ConfigError(f"{_key(path)}={target}: importing it needs {_lacking(missing)}") from missing
         except Exception as error:  # whatever a module of one's own may do wrong when it is imported
             raise ConfigError(
                 f"{_key(path)}={target}: importing {module_name} fails: {type(error).__name__}: {error}"
@@ -145,8 +143,37 @@ def check_arguments(config: Mapping) -> list[str]:
         arguments = _page_arguments(node, signature)
         if node["_target_"].startswith("ltr."):  # code of the user's own may look at its config in its own way
             arguments |= {key: node[key] for key in OFFERED if key in node and not _is_read(key, path, function)}
-        mistakes += mismatches(path, node["_target_"], function, signature, arguments)
+        found = mismatches(path, node["_target_"], function, signature, arguments)
+        mistakes += [_as_given(mistake, config, path, node) for mistake in found]
     return mistakes
+
+
+def _as_given(mistake: str, config: Mapping, path: str, node: Mapping) -> str:
+    """Name the key of the config around ``path`` in a mistake where the value comes from there: dataset.exif, not
+    dataset.source.exif.
+    """
+    above = path.rpartition(".")[0]
+    outer: Any = config
+    for part in filter(None, above.split(".")):
+        outer = outer.get(part) if isinstance(outer, Mapping) else None
+    if above and isinstance(outer, Mapping):
+        for key in node:
+            if key in outer and outer[key] == node[key] and not isinstance(node[key], Mapping):
+                mistake = mistake.replace(f"{path}.{key}=", f"{above}.{key}=")
+    return mistake
+
+
+def _lacking(missing: ModuleNotFoundError) -> str:
+    """Return what a module that cannot be imported is: a package to install, or a module that a package lacks."""
+    name = str(missing.name)
+    package = name.partition(".")[0]
+    try:
+        is_there = package == "ltr" or ("." in name and importlib.util.find_spec(package) is not None)
+    except (ImportError, ValueError):
+        is_there = False
+    if is_there:
+        return f"the module '{name}', and the package {package} has none of this name. Correct its import"
+    return f"the package '{name}', which is not installed. Install it, e.g. pip install {name}"
 
 
 def _is_read(key: str, path: str, function: Any) -> bool:

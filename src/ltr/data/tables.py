@@ -113,7 +113,9 @@ def _read_parquet(table: Path, needed: Sequence[str], optional: Sequence[str]) -
 def _texts(table: Path, column: str, values: Sequence[object]) -> list[str]:
     wrong = sorted({type(value).__name__ for value in values} - {"str", "int", "NoneType"})
     if wrong:
-        raise DataError(f"the column {column} of {table} must hold texts or whole numbers, not {', '.join(wrong)}")
+        raise DataError(
+            f"the column {column} of {table} must hold texts or whole numbers, not {', '.join(wrong)}. Convert it"
+        )
     return ["" if value is None else str(value) for value in values]
 
 

@@ -120,6 +120,10 @@ def duplicate_category(content):
     content["categories"].append(content["categories"][0])
 
 
+def nameless_category(content):
+    content["categories"][0]["name"] = None
+
+
 def empty_class(content):
     content["categories"].append({"id": 77, "name": "nobody"})
 
@@ -133,6 +137,7 @@ def empty_class(content):
         (unknown_image, "does not list, by image_id: 123456789"),
         (unknown_category, "categories that it does not list, by id: 5"),
         (duplicate_category, "category id 7 comes twice"),
+        (nameless_category, r"the name of category \d+ is None, not a text"),
     ],
 )
 def test_files_that_contradict_themselves_are_refused(tmp_path, change, words):

@@ -224,7 +224,8 @@ class _Categories:
         if category["id"] in self.by_id:
             raise ValueError(f"category id {category['id']} comes twice")
         self.by_id[int(category["id"])] = {key: category[key] for key in ("name", *RANKS) if key in category}
-        category["name"]  # a category without a name is damage
+        if not isinstance(category["name"], (str, int)):  # some years hide names behind numbers
+            raise ValueError(f"the name of category {category['id']} is {category['name']!r}, not a text")
 
 
 def _joined(what: str, ids: np.ndarray, annotations: _Annotations, class_ids: np.ndarray) -> np.ndarray:
