@@ -141,6 +141,11 @@ def test_a_damaged_file_is_told(checkpoint, tmp_path, name, deleted):
     refusal(content, tmp_path)
 
 
+@pytest.mark.parametrize("version", [True, 0, -1, 1.0, 10**30])
+def test_a_version_that_was_never_written_is_refused(checkpoint, tmp_path, version):
+    refusal({**read_checkpoint(checkpoint), "version": version}, tmp_path)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("what", TENSORS)
 def test_a_damaged_tensor_is_told_by_its_name(checkpoint, tmp_path, what):

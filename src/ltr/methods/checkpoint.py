@@ -99,7 +99,8 @@ def describe(path: Path) -> dict[str, Any]:
     version = loaded.get("version")
     if isinstance(version, int) and version > VERSION:
         raise CheckpointError(f"{path}: written by a newer version of ltr (format {version} > {VERSION})")
-    if not isinstance(version, int) or not isinstance(loaded.get("state_dict"), dict):
+    is_version = isinstance(version, int) and not isinstance(version, bool) and version >= 1
+    if not is_version or not isinstance(loaded.get("state_dict"), dict):
         raise CheckpointError(f"{path}: damaged: its version or its weights are missing")
     refuse_unfit(path, loaded["state_dict"], {}, frozenset())
     return {**read_description(loaded.get("description"), path), "state_dict": loaded["state_dict"]}
