@@ -119,3 +119,11 @@ def test_every_command_refuses_a_place_that_cannot_be_written_before_its_work(mo
     main = __import__(module, fromlist=["main"]).main
     assert guarded(lambda: main(list(COMMANDS[module]))) == 1
     assert ": nothing can be written in /proc" in capsys.readouterr().err
+
+
+def test_a_tilde_that_the_shell_left_is_named_and_a_folder_of_that_name_is_fine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"--out ~/x.csv: the shell left '~' as it is.* Write /"):
+        check_file(Path("~/x.csv"), "--out ~/x.csv")
+    (tmp_path / "~").mkdir()
+    check_file(Path("~/x.csv"), "--out ~/x.csv")

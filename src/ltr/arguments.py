@@ -27,8 +27,15 @@ def parsed(parser: Parser, argv: Sequence[str], intermixed: bool = False) -> arg
         intermixed: words may stand between flags.
 
     Raises:
-        ConfigError: flags that are wrong.
+        ConfigError: flags that are wrong, or an argument without a letter, which as a path would be this folder.
     """
+    for before, argument in zip(["", *argv], argv):
+        if not argument.strip() or "\0" in argument:
+            after = f" after {before}" if before else ""
+            raise ConfigError(
+                f"the argument {argument!r}{after} is empty or no text. A variable of the shell that is not set leaves "
+                "such a one: set it, or leave the argument out"
+            )
     try:
         return parser.parse_intermixed_args(argv) if intermixed else parser.parse_args(argv)
     except SystemExit:  # --help

@@ -50,6 +50,12 @@ def _probe(folder: Path, path: Path, given: str) -> None:
     here = Path(os.path.abspath(folder))
     if any(len(os.fsencode(part)) > _LONGEST for part in path.parts):
         raise ConfigError(f"{given}: a name in it is longer than {_LONGEST} bytes. Give a shorter one")
+    if path.parts[:1] and path.parts[0].startswith("~") and not os.path.lexists(path.parts[0]):
+        # as in --out=~/tables: a shell replaces it only where a word begins with it
+        raise ConfigError(
+            f"{given}: the shell left '{path.parts[0]}' as it is, and there is no folder of this name. Write "
+            f"{os.path.expanduser(path)}, or with $HOME in its place"
+        )
     while not os.path.lexists(here) and here != here.parent:
         here = here.parent
     if not os.path.isdir(here):

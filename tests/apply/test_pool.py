@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ltr.apply.pool import image_pool, table_column
-from ltr.errors import DataError
+from ltr.errors import ConfigError, DataError
 
 
 def names(files) -> list[str]:
@@ -120,3 +120,8 @@ def test_a_table_that_is_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(DataError, match="no such folder or table"):
         image_pool(tmp_path / "pipe.csv")
+
+
+def test_a_further_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"--root .*nowhere: there is no such folder"):
+        image_pool(tmp_path, [str(tmp_path / "nowhere")])

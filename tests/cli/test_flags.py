@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import yaml
 
+from ltr.arguments import Parser, parsed
 from ltr.configuration.command_line import read
 from ltr.configuration.pages import page_names
+from ltr.errors import ConfigError
 
 
 def test_flags_and_overrides_may_stand_in_any_order(tmp_path):
@@ -75,3 +78,19 @@ def test_the_version_is_ours(ltr_train):
     from ltr import __version__
 
     assert ltr_train("--version").out == f"ltr {__version__}\n"
+
+
+def test_a_sweep_is_known_by_its_flag_or_by_hydras_key_and_not_both_ways_at_once():
+    assert read(["hydra.mode=MULTIRUN", "seed=0,1"]).sweep
+    assert not read(["hydra.mode=RUN", "seed=0"]).sweep
+    (mistake,) = read(["-m", "hydra.mode=RUN", "seed=0,1"]).mistakes
+    assert mistake.startswith("--multirun hydra.mode=RUN: ")
+
+
+@pytest.mark.parametrize("argv", [[""], ["--out", ""], [" "], ["a\0b"]])
+def test_an_argument_without_a_letter_is_refused(argv):
+    parser = Parser(prog="ltr-predict")
+    parser.add_argument("--out")
+    parser.add_argument("words", nargs="*")
+    with pytest.raises(ConfigError, match="is empty or no text"):
+        parsed(parser, argv)

@@ -142,4 +142,5 @@ def test_a_damaged_result_is_named(ltr_train, refused):
     first = ltr_train("debug=fast")
     (first.directory / "result.json").write_text("{")
     done = refused("debug=fast")
-    assert f"{first.directory / 'result.json'} is damaged" in done.err
+    assert f"{first.directory / 'result.json'} cannot be read" in done.err
+    assert "Delete it and run the same command again" in done.err

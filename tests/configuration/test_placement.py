@@ -6,11 +6,14 @@ import pytest
 from omegaconf import OmegaConf
 
 from ltr.configuration.check import examined
-from ltr.configuration.forbidden import forbidden, wrong_config_name
+from ltr.configuration.forbidden import forbidden, not_one_config, wrong_config_name
 from ltr.configuration.hydra_nodes import check_hydra
-from ltr.configuration.overrides import composed
+from ltr.configuration.overrides import composed, explain
 from ltr.configuration.pages import PRIVATE_KEYS, page_names
 from ltr.configuration.placement import unread_keys
+from ltr.errors import ConfigError
+
+BASIC = "hydra._internal.core_plugins.basic_{}"
 
 
 def unread(config: dict, *overrides: str, hydra: dict | None = None) -> list[str]:
@@ -153,3 +156,67 @@ def test_a_user_s_own_config_has_its_own_rules_and_one_without_has_the_shipped_o
     assert examined(composed(["optimizer=sgd", "optimizer.lr=0"], str(tmp_path)))[1] == []
     page.write_text(content + "_allowed_: 1\n")
     assert "rules by key are needed" in examined(composed(["optimizer=sgd"], str(tmp_path)))[1][0]
+
+
+@pytest.mark.parametrize(
+    ("override", "advice"),
+    [
+        ("optimizer=[adamw,adamw]", "e.g. optimizer=adamw"),
+        ("loss=[ldam,cross_entropy]", "-m loss=ldam,cross_entropy"),
+        ("dataset=[digits_lt]", "e.g. dataset=digits_lt"),
+        ("hydra/launcher=[basic,joblib]", "e.g. hydra/launcher=basic"),
+        ("loss@method.classifier.loss=[ldam,focal_softmax]", "-m loss@method.classifier.loss=ldam,focal_softmax"),
+    ],
+)
+def test_a_list_is_no_choice_where_one_config_is_read(override, advice):
+    (line,) = forbidden([override]).values()
+    assert line.startswith(f"{override}: one config is needed here, not a list")
+    assert advice in line
+
+
+def test_groups_that_only_set_values_take_several_configs_and_lists_stay_values():
+    assert forbidden(["debug=[fast,profile]", "experiment=[a,b]", "evaluation.scorers=[msp,energy]"]) == {}
+    assert not_one_config("debug", ["fast", "profile"]) is None
+
+
+def test_a_nested_choice_takes_one_config_in_a_file_of_the_users_too():
+    with pytest.raises(ConfigError, match=r"one config is needed here, .* -m method.classifier.loss=ldam,f"):
+        composed(["method=crt", "method.classifier.loss=[ldam,focal_softmax]"])
+    chosen = {"loss@method.classifier.loss": ["ldam", "focal_softmax"]}
+    (line,) = check_hydra({"runtime": {"choices": chosen}})
+    assert "one config is needed" in line
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        ({"launcher": {"_target_": BASIC.format("launcher.BasicLauncher"), "x": 1}}, "hydra.launcher.x: nothing reads"),
+        (
+            {"sweeper": {"_target_": BASIC.format("sweeper.BasicSweeper"), "x": 1}},
+            "hydra.sweeper has _target_, max",
+        ),
+        (
+            {"sweeper": {"_target_": BASIC.format("sweeper.BasicSweeper"), "max_batch_size": 0}},
+            "hydra.sweeper.max_batch_size=0: allowed is int [1, inf) or null",
+        ),
+    ],
+)
+def test_what_a_launcher_or_sweeper_does_not_take_is_named(node, words):
+    (line,) = check_hydra(node)
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["optimizer@method.classifier.optimizer=adamw"], "no config of this group is chosen at optimizer@method"),
+        (["+loss@loss=ldam"], "a config is chosen there already. Write it without '+'"),
+        (["hydra.mode=foo"], "expected one of [RUN, MULTIRUN]"),
+        (["hydra.sweeper.params={seed:'0,1'}"], "Hydra takes this from a config file only"),
+    ],
+)
+def test_what_hydra_says_is_put_into_words_that_can_help(overrides, words):
+    (line,) = explain(overrides, None, "train")
+    assert line.startswith(overrides[0])
+    assert words in line
+    assert "To append" not in line

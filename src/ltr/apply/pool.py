@@ -11,7 +11,7 @@ from ltr.data.sources.checks import shown
 from ltr.data.sources.folder import SUFFIXES
 from ltr.data.tables import SUFFIXES as TABLES
 from ltr.data.tables import read_columns
-from ltr.errors import DataError
+from ltr.errors import ConfigError, DataError
 from ltr.files import is_folder
 
 
@@ -28,9 +28,13 @@ def image_pool(place: Path, roots: Sequence[str] = (), *, exif: bool = True) -> 
 
     Raises:
         DataError: nothing there, no image, or paths that lead outside.
+        ConfigError: one of ``roots`` is no folder.
     """
     base = place.expanduser().absolute()
     allowed = [os.path.realpath(os.path.expanduser(root)) for root in roots]
+    for root, folder in zip(roots, allowed):
+        if not os.path.isdir(folder):
+            raise ConfigError(f"--root {root}: there is no such folder")
     if base.is_dir():
         return _folder(base, allowed, exif)
     if not base.is_file():

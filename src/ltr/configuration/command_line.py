@@ -30,6 +30,7 @@ WITH_VALUE = {
 _CHOICES = {"--cfg": ("job", "hydra", "all"), "--info": _INFO}
 _MODES = ("--cfg", "--info", "--multirun", "--run", "--shell-completion")
 _PATHS = ("--config-dir", "--config-path")  # what follows other flags holds no "=": that is an override
+_MULTIRUN, _SINGLE = "hydra.mode=MULTIRUN", "hydra.mode=RUN"
 _COMPLETION = ("install=", "uninstall=", "query=")
 _LONG = {short: flag for flag, short in {**SWITCHES, **WITH_VALUE}.items() if short}
 
@@ -60,7 +61,8 @@ class CommandLine:
     @property
     def sweep(self) -> bool:
         """Whether several runs are wanted: by the flag, or by a page of the group sweep."""
-        return "--multirun" in self.flags or any(is_sweep_page(o) and o != "sweep=null" for o in self.overrides)
+        chosen = [o for o in self.overrides if o == _MULTIRUN or (is_sweep_page(o) and o != "sweep=null")]
+        return "--multirun" in self.flags or bool(chosen)
 
     @property
     def config_dir(self) -> str | None:
@@ -87,6 +89,8 @@ def read(argv: Sequence[str]) -> CommandLine:
     modes = [flag for flag in _MODES if flag in {given.partition("=")[0] for given in line.flags}]
     if len(modes) > 1:
         line.mistakes.append(f"{' '.join(modes)}: only one of these flags can be carried out")
+    if "--multirun" in line.flags and _SINGLE in line.overrides:
+        line.mistakes.append(f"--multirun {_SINGLE}: a sweep and a single run at once; leave one out")
     if "--resolve" in line.flags and "--cfg" not in line.values and "--help" not in line.flags:
         line.mistakes.append("--resolve: goes with --cfg, e.g. --cfg job --resolve")
     if "--shell-completion" in line.flags and not any(one.startswith(_COMPLETION) for one in line.overrides):

@@ -32,7 +32,10 @@ _OF_HYDRA = {
 _CONFIG_NAME = re.compile(r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*")
 _ENDINGS = (".yaml", ".yml")
 # an override with none of these needs no second look
-_SUSPECT = re.compile(r"^[+~]*hydra\b|/|\\|\.\.|\.ya?ml|" + "|".join(PRIVATE_KEYS))
+_SUSPECT = re.compile(r"^[+~]*hydra\b|/|\\|\.\.|\.ya?ml|=\s*\[|" + "|".join(PRIVATE_KEYS))
+# of these groups one config is read, so that a second one would be mixed into it; others only set values
+_OF_ONE = ("strategy", "sampler", "augment", "head", "loss", "backbone", "optimizer", "scheduler", "method", "dataset",
+           "logger", "hydra/launcher", "hydra/sweeper")  # fmt: skip
 
 
 def forbidden(overrides: Iterable[str], config_dir: str | None = None) -> dict[str, str]:
@@ -97,11 +100,28 @@ def _is_group(one: Parsed, config_dir: str | None) -> bool:
 
 
 def _wrong_name(one: Parsed) -> str | None:
+    several = next((value for value in one.values if isinstance(value, list)), [])
+    if reason := not_one_config(one.key, several, one.before.lstrip("+").rstrip("=")):
+        return reason
     names = [name for value in one.values for name in (value if isinstance(value, list) else [value])]
     for name in names:
         if isinstance(name, str) and (reason := wrong_config_name(name)):
             return reason
     return None
+
+
+def not_one_config(group: str, names: Iterable[Any], at: str | None = None) -> str | None:
+    """Why a list of names cannot be chosen, as the end of a sentence; None where it can.
+
+    Args:
+        group: of the configs.
+        at: the key of the choice; None: the group.
+    """
+    if group not in _OF_ONE:
+        return None
+    key, each = at or group, list(dict.fromkeys(map(str, names)))
+    swept = f"; one run for each is a sweep, -m {key}={','.join(each)}" if len(each) > 1 else ""
+    return f"one config is needed here, not a list, e.g. {key}={each[0]}{swept}" if each else None
 
 
 def wrong_config_name(name: str) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ltr.configuration.allowed import shown
-from ltr.configuration.forbidden import forbidden, wrong_config_name
+from ltr.configuration.forbidden import forbidden, not_one_config, wrong_config_name
 from ltr.configuration.launchers import check_launcher
 from ltr.configuration.pages import mappings
 from ltr.errors import ConfigError, nearest
@@ -70,12 +70,32 @@ def _plugins(node: Mapping[str, Any]) -> list[str]:
     for name, example in _PLUGINS.items():
         if name in node and not (isinstance(node[name], Mapping) and "_target_" in node[name]):
             mistakes.append(f"hydra.{name}={shown(node[name])}: a config is needed, chosen as hydra/{name}={example}")
+        elif name in node:
+            mistakes += _unread(name, node[name])
     callbacks = node.get("callbacks") or {}
     for name, callback in callbacks.items() if isinstance(callbacks, Mapping) else ():
         if not (isinstance(callback, Mapping) and "_target_" in callback):
             mistakes.append(
                 f"hydra.callbacks.{name}={callback}: a config with a _target_ is needed; without one, leave it out"
             )
+    return mistakes
+
+
+def _unread(name: str, node: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the keys of a launcher or sweeper: Hydra's own and its plugins declare theirs."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    declared = [store.load(f"hydra/{name}/{file}").node for file in store.list(f"hydra/{name}") if "." in file]
+    known = next((list(map(str, one)) for one in declared if one.get("_target_") == node["_target_"]), [])
+    mistakes = [
+        f"hydra.{name}.{key}: nothing reads it; hydra.{name} has {', '.join(known)}{nearest(str(key), known)}"
+        for key in node
+        if known and key not in known  # code of the user's own says nothing beforehand
+    ]
+    size = node.get("max_batch_size")
+    if size is not None and not (isinstance(size, int) and size > 0):
+        mistakes.append(f"hydra.{name}.max_batch_size={shown(size)}: allowed is int [1, inf) or null")
     return mistakes
 
 
@@ -107,7 +127,13 @@ def _names(node: Mapping[str, Any]) -> list[str]:
     choices = (node.get("runtime") or {}).get("choices") or {}
     given = [(group, name) for group, chosen in choices.items() for name in _listed(chosen)]
     reasons = [(group, name, wrong_config_name(name)) for group, name in given]
+    lists = [(group, shown(names), _mixed(group, names)) for group, names in choices.items()]
+    reasons += [(group, names, reason) for group, names, reason in lists if reason]
     return [f"{group}={name}: {reason}" for group, name, reason in reasons if reason]
+
+
+def _mixed(group: str, chosen: Any) -> str | None:
+    return not_one_config(group.partition("@")[0], chosen) if isinstance(chosen, list) else None
 
 
 def _listed(chosen: Any) -> list[str]:

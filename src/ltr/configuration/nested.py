@@ -31,6 +31,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ltr.configuration.allowed import shown
+from ltr.configuration.forbidden import not_one_config
 from ltr.configuration.pages import PRIVATE_KEYS
 from ltr.errors import nearest
 
@@ -119,6 +120,8 @@ class NestedLoader(ConfigLoaderImpl):
             return text
         if given is None:
             return "" if choices[self.nodes[key]] is None else f"~{self.nodes[key]}"
+        if isinstance(given, list) and (reason := not_one_config(_group(self.nodes[key]), given, key)):
+            raise ConfigCompositionException(reason)
         self._check_names(key, given if isinstance(given, list) else [given])
         return f"{self.nodes[key]}={value}"
 

@@ -186,6 +186,8 @@ class _Explanation:
         error = self._composes([*plugins, one.text], hydra=True)
         if error is None:
             return []
+        if isinstance(error, (AttributeError, AssertionError)):  # of OmegaConf's insides, as for hydra.sweeper.params
+            return [f"{one.text}: Hydra takes this from a config file only. Put it into one of your own (--config-dir)"]
         extra = _PLUGINS.get(str(one.values[0]))
         hint = f". It needs pip install 'ltr[{extra}]'" if extra else ""
         return [f"{one.text}: {in_short(error)}{hint}"]

@@ -73,7 +73,27 @@ class Parsed:
         return self.override.is_add() or self.override.is_force_add()
 
 
+# Hydra advises what only a config file can hold, or what would be refused next
+_WORDS = (
+    (
+        r"Could not override '([\w/]+@[^']+)'\..*",
+        r"no config of this group is chosen at \1. A nested one is chosen by its key, e.g. "
+        "method.classifier.optimizer=NAME with method=crt",
+    ),
+    (r"Multiple values for ([^ ]+)\. .*", r"a config is chosen there already. Write it without '+'"),
+    (
+        r"Error in call to target '[\w.]+\.(\w+)': (\w+)\([\"'](.*)[\"']\)",
+        r"\1 does not take this: \2: \3",
+    ),
+)
+
+
 def in_short(error: Exception) -> str:
     """Hydra's words without its search path and the links to its documentation."""
+    if str(error).startswith("Error merging override") and isinstance(error.__cause__, Exception):
+        error = error.__cause__
     text = re.split(r"\n\s*(?:Config search path|See https?://|full_key:|object_type=)", str(error).strip())[0]
-    return " ".join(text.replace("LexerNoViableAltException: ", "cannot be read: ").split()) or type(error).__name__
+    text = " ".join(text.replace("LexerNoViableAltException: ", "cannot be read: ").split())
+    for pattern, words in _WORDS:
+        text = re.sub(pattern, words, text)
+    return text or type(error).__name__
