@@ -416,7 +416,7 @@ def test_published_weights_are_judged_like_their_own_network(evaluated, foreign,
         ("begins with 'last'", ["dataset=cifar10", "backbone=resnet32", "weights.map={module.last: head}"]),
         ("backbone.deep", ["dataset=cifar10", "backbone=resnet32", "backbone.deep=3"]),
         ("allowed: m2m, sla, arpl", ["dataset=cifar10", "backbone=resnet32", "weights.map=m2n"]),
-        ("missing in the file", ["dataset=cifar10", "backbone=resnet32", "weights.map=arpl"]),
+        ("not those of ARPL's code", ["dataset=cifar10", "backbone=resnet32", "weights.map=arpl"]),
         (
             "shortcut_padding is 'after'",
             ["dataset=cifar10", "backbone=resnet32", "backbone.shortcut_padding=after", "weights.map=akamaster"],

@@ -213,14 +213,26 @@ def test_a_backbone_starts_from_a_published_file_only_with_its_own_shortcuts(tmp
         close(backbone.eval()(normalised(images)), resnet_features(state, M2M, normalised(images), AFTER))
     with pytest.raises(ConfigError, match=r"weights_map=m2n: no published code.*Did you mean 'm2m'"):
         CifarResNet(3, depth=20, weights=str(tmp_path / "m2m.t7"), weights_map="m2n")
+    torch.save(CifarResNet(3, depth=20).state_dict(), tmp_path / "ldam.pth")
     with pytest.raises(ConfigError, match="LDAM-DRW's code"):
-        CifarResNet(3, depth=20, shortcut_padding="after", weights=str(tmp_path / "m2m.t7"), weights_map="ldam")
+        CifarResNet(3, depth=20, shortcut_padding="after", weights=str(tmp_path / "ldam.pth"), weights_map="ldam")
 
 
 def test_shortcuts_that_were_asked_for_and_are_not_the_codes_are_refused(tmp_path):
     m2m_checkpoint(tmp_path / "m2m.t7")
     with pytest.raises(ConfigError, match="shortcut_padding is 'both'"):
         read(tmp_path / "m2m.t7", padding="both")
+
+
+@pytest.mark.parametrize("wrong", ["sla", "arpl", "herbs", "pim", "ldam"])
+def test_a_code_that_a_file_is_not_from_is_refused(tmp_path, wrong):
+    m2m_checkpoint(tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match="those of M2m's code"):
+        read(tmp_path / "net.pth", layout=wrong)
+    torch.save({"conv1.weight": torch.zeros(16, 3, 3, 3)}, tmp_path / "other.pth")
+    if wrong != "ldam":
+        with pytest.raises(CheckpointError, match="not those of"):
+            read(tmp_path / "other.pth", layout=wrong)
 
 
 def test_the_names_of_the_command_line_are_those_of_the_layouts():

@@ -78,7 +78,7 @@ def read_published(
         name: of the layout; None: it is recognised.
 
     Raises:
-        CheckpointError: see ``read``.
+        CheckpointError: see ``read``; names that are not those of the code that was named.
     """
     try:
         state, error = read(path, entry), None
@@ -89,10 +89,22 @@ def read_published(
         for layout in LAYOUTS.values():
             inner = _entry(path, read, layout.entry)
             if recognised(inner) is not None:
-                return inner, name or recognised(inner)
+                return inner, _agreed(path, name, recognised(inner))
     if error is not None:
         raise error
-    return state, name or recognised(state)
+    return state, _agreed(path, name, recognised(state))
+
+
+def _agreed(path: Path, name: str | None, found: str | None) -> str | None:
+    """The layout of a file: the one that was named, where the file's names do not contradict it, else the found one."""
+    if name is None or name == found or (found is None and not LAYOUTS[name].signs):
+        return name or found
+    theirs = f"those of {LAYOUTS[found].code}'s code" if found else f"not those of {LAYOUTS[name].code}'s code"
+    advice = f"name {found}, or leave the name of the code out" if found else "leave the name of the code out"
+    raise CheckpointError(
+        f"{path}: '{name}' was given as the code that its weights are from, and the names in the file are {theirs}. "
+        f"Allowed for this file: {advice}"
+    )
 
 
 def _entry(path: Path, read: Read, entry: str | None) -> State:
