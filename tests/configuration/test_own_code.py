@@ -75,7 +75,7 @@ def test_targets_at_any_depth_count_and_ours_do_not(code):
 
 
 def test_an_installed_package_counts_by_its_version():
-    assert identities(["sklearn.metrics.accuracy_score"]) == {"sklearn": metadata.version("scikit-learn")}
+    assert identities(["PIL.Image.open", "sklearn.metrics.accuracy_score"]) == {"PIL": metadata.version("pillow")}
 
 
 def test_code_that_is_loaded_keeps_the_identity_that_it_was_loaded_with(code):
