@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,13 @@ import torch
 import trees
 
 torch.set_num_threads(1)  # small networks; and a busy machine does not make threads wait for each other
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hangups_are_heard() -> None:
+    """Take SIGHUP as a terminal's programs do: under nohup it is ignored, and commands leave it so."""
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ def test_validation_holds_out_background_and_foreground_alike():
         ({"foreground": "ids", "ids": [1, 1]}, "repeats an id"),
         ({"foreground": "ids", "ids": list(range(10))}, "none is left for background"),
         ({"n_foreground": 1, "ids": [1]}, "dataset.ids were given"),
-        ({"n_foreground": 1, "trial": 1}, "is of dataset.foreground=inat17_1"),
+        ({"n_foreground": 1, "trial": 1}, "chooses one of the ten lists of dataset=inat_bg_1"),
         ({"n_foreground": 1, "stratum": 1}, "is of dataset.foreground=frequency"),
         ({"n_foreground": 1, "shot_group": "few"}, "is of dataset.foreground=shot"),
         ({"n_foreground": 1, "foreground": "frequency", "stratum": 4}, "0 to 3"),

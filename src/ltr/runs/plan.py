@@ -31,7 +31,7 @@ class NeedsValidation(ConfigError):
     """Something is chosen on validation images, and the split has none.
 
     Args:
-        otherwise: what helps beside holding images out, for `plan_of`, which knows whether the data set can do that.
+        otherwise: what helps beside holding images out; `plan_of` adds it to the advice that the data set allows.
     """
 
     def __init__(self, message: str, otherwise: str = "") -> None:
