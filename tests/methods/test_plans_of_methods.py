@@ -73,7 +73,7 @@ def test_the_two_adjustments_do_not_share_a_search():
 
 @pytest.mark.parametrize("method", ["tau_norm", "posthoc_la"])
 def test_a_search_needs_validation_images(method):
-    with pytest.raises(NeedsValidation, match="stage 'tau' is computed on the val images, and .* has none") as error:
+    with pytest.raises(NeedsValidation, match=r"stage 'tau' is computed on the val images, and .* has none") as error:
         planned(f"method={method}", "method.tau=auto")
     assert error.value.otherwise == "set method.tau to a number"
 
