@@ -58,4 +58,4 @@ def test_a_comma_and_brackets_that_were_meant_as_text_are_told(ltr_train):
     assert "type \"dataset.root='a,b'\"" in done.err
     done = ltr_train("dataset=folder", "dataset.root=[a]", "stages=plan")
     assert done.code == 2
-    assert "dataset.source.root='[a]'" in done.err
+    assert "dataset.root='[a]'" in done.err
