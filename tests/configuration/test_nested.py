@@ -127,7 +127,7 @@ def test_null_takes_a_choice_back():
     [
         ("method.classifier.optimizer=adamq", "'adamq'; there are: adamw, sgd. Did you mean 'adamw'"),
         ("method.classifier.optimizer=3", "there is no optimizer '3'"),
-        ("method.classifier.optimizer=[sgd,1]", "there is no optimizer '1'"),
+        ("method.classifier.optimizer=[sgd,1]", "one config is needed here, not a list"),
         ("method.classifier.loss=", "there is no loss ''"),
         ("++method.classifier.sampler=instanse", "Did you mean 'instance'"),
         ("method.classifier=adamw", "it has sampler, loss, optimizer, scheduler, epochs, selection"),
