@@ -96,7 +96,7 @@ def carried_out(command: str, arguments: Sequence[str]) -> tuple[int, str]:
             code = cli.guarded(lambda: module.main(list(arguments)))
         out.flush()
         err.flush()
-    return code, err.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    return code, err.buffer.getvalue().decode()
 
 
 def _serve(connection: Any, folder: Path) -> None:

@@ -69,7 +69,9 @@ def known_of(method: str) -> Known:
     GlobalHydra.instance().clear()
     data = {"background_splitting": "digits_bg"}.get(method, "digits_lt")
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
-        loader = NestedLoader(GlobalHydra.instance().hydra.config_loader.get_search_path())
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        loader = NestedLoader(hydra.config_loader.get_search_path())
         config = loader.load_configuration("train", [f"method={method}", f"dataset={data}"], RunMode.RUN)
     choices = {group: name for group, name in config.hydra.runtime.choices.items() if name}
     plain = _without_hydra(config)
@@ -90,7 +92,7 @@ def known_of(method: str) -> Known:
 
 
 def _without_hydra(config: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     return OmegaConf.to_container(plain, resolve=True)  # type: ignore[return-value]
 
 
