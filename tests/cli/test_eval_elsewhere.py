@@ -256,7 +256,7 @@ def test_the_validation_threshold_of_open_set_runs_is_found_again(ltr_train, ltr
     [
         ("knows 10 classes", ["RUN", "dataset=digits_open"]),
         ("'nowhere'", ["RUN", "dataset=nowhere"]),
-        ("judging does not depend on 'seed'", ["RUN", "dataset=digits", "seed=1"]),
+        ("evaluation does not depend on 'seed'", ["RUN", "dataset=digits", "seed=1"]),
         ("no such images", ["RUN", "dataset=digits_lt", "--split", "val"]),
         ("evaluation.scorers", ["RUN", "evaluation.scorers=[mps]"]),
         ("figures=some: allowed is one of: none, two, all", ["RUN", "figures=some"]),

@@ -215,7 +215,7 @@ def _composed(what: Asked, groups: Sequence[str], config_dir: str | None, more: 
         elif group in groups or one.key == "paths.data" or one.key in [f"trainer.{key}" for key in _KEPT["trainer"]]:
             fitting.append(one.text)
         elif group not in _OF_NETWORK or not what.of_foreign:
-            mistakes.append(f"{one.text}: judging does not depend on '{one.key}'")
+            mistakes.append(f"{one.text}: evaluation does not depend on '{one.key}'")
     if mistakes:
         mistakes += explain(fitting, config_dir, "train")
     refuse(mistakes, "the command cannot be carried out")

@@ -22,7 +22,7 @@ from ltr.configuration.suggestions import suggestion
 from ltr.configuration.targets import check_targets
 from ltr.errors import ConfigError
 
-# judging does not depend on what else these groups hold
+# evaluation does not depend on what else these groups hold
 _TRAINER = ("accelerator", "precision", "num_workers")
 _NOT_JUDGING = ("evaluation.watch", "evaluation.every_n_epochs")
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
@@ -130,10 +130,10 @@ def _unknown(text: str, key: str, known: Sequence[str], config: Mapping[str, Any
     if key in [name for name, _ in leaves(config)] or key in config:
         if key.startswith("dataset."):
             return (
-                f"{text}: judging does not depend on '{key}' of the run's data set. Other data are named by their "
+                f"{text}: evaluation does not depend on '{key}' of the run's data set. Other data are named by their "
                 "config, as in dataset=folder dataset.root=FOLDER"
             )
-        return f"{text}: judging does not depend on '{key}'"
+        return f"{text}: evaluation does not depend on '{key}'"
     return f"{text}: there is no key '{key}'{suggestion(key, known, {})}"
 
 

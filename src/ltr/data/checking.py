@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,17 +48,31 @@ def bad_images(
     Raises:
         DataError: a process was killed.
     """
-    bad: list[BadImage] = []
     work = partial(_looked_at, how=files.decoding, max_pixels=max_pixels)
+    return collected(in_parallel(work, _pieces(files), workers), files, progress, tally)
+
+
+def collected(
+    pieces: Iterable[Sequence[str | Notes]],
+    files: ImageFiles,
+    progress: Callable[[int], object],
+    tally: Tally | None = None,
+) -> list[BadImage]:
+    """Return the images that failed, from the outcome of every image in order; count what stands out in the others.
+
+    Args:
+        pieces: of each image why it failed, or what was noticed in it.
+    """
+    bad: list[BadImage] = []
     index = 0
-    for results in in_parallel(work, _pieces(files), workers):
-        for result in results:
-            if isinstance(result, str):
-                bad.append(BadImage(index, files.relative(index), result))
+    for piece in pieces:
+        for outcome in piece:
+            if isinstance(outcome, str):
+                bad.append(BadImage(index, files.relative(index), outcome))
             elif tally is not None:
-                tally.add(files.relative(index), result)
+                tally.add(files.relative(index), outcome)
             index += 1
-        progress(len(results))
+        progress(len(piece))
     return bad
 
 

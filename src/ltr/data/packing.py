@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, __version__, features
 
-from ltr.data.checking import BadImage, reason_of
+from ltr.data.checking import BadImage, collected, reason_of
 from ltr.data.decode import MAX_PIXELS, Notes, decoded
 from ltr.data.packed import PackedImages, PackedStore, about_of, chunk_digest, identity_of, with_about
 from ltr.data.packed_checks import KIND, about_digest, schema, table_digest
@@ -120,18 +120,8 @@ def bad_packed(
 ) -> list[BadImage]:
     """The images of a packed file that cannot be decoded, or whose chunk has not the digest that was written."""
     assert images.store is not None
-    bad: list[BadImage] = []
-    index = 0
     chunks = range(len(images.store.batches))
-    for results in in_parallel(partial(_looked_at, images.store.path), chunks, workers):
-        for result in results:
-            if isinstance(result, str):
-                bad.append(BadImage(index, images.relative(index), result))
-            elif tally is not None:
-                tally.add(images.relative(index), result)
-            index += 1
-        progress(len(results))
-    return bad
+    return collected(in_parallel(partial(_looked_at, images.store.path), chunks, workers), images, progress, tally)
 
 
 def _looked_at(path: str, chunk: int) -> list[str | Notes]:

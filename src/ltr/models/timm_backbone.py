@@ -142,7 +142,7 @@ def _wrong_size(name: str, img_size: Any, error: Exception) -> ImageSizeError:
 
 @functools.lru_cache(maxsize=64)
 def needs_img_size(name: str, image_shape: tuple[int, int, int]) -> bool:
-    """Whether a model is made for another size than the images', and refuses theirs unless it is told of it."""
+    """Whether a model is made for another size than the images', and refuses theirs unless it is built for them."""
     if name.startswith(("hf-hub:", "hf_hub:")) or not timm.is_model(name):
         return False
     published = timm.get_pretrained_cfg(name)

@@ -212,7 +212,7 @@ def _out_of_memory(stage: Stage, micro_batch: int | None) -> str:
 
 
 def _check_best(trainer: pl.Trainer, state: TrainingState) -> None:
-    """Refuse to hand on another epoch's weights in the place of the best, should their file have been removed."""
+    """Refuse to take another epoch's weights for the best, should their file have been removed."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Watch) and callback.best_path and callback.best_epoch and not state.best.is_file():
             raise TrainingError(
