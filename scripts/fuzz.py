@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 FORK = multiprocessing.get_context("fork")
-LIMIT = 120.0  # seconds after which a command hangs
+LIMIT = 300.0  # seconds after which a command hangs; a sweep over every loss plans ten runs
 NOT_FORESEEN = "not a mistake that ltr foresees"
 
 
@@ -139,7 +139,7 @@ class Worker:
             if self.connection.poll(LIMIT):
                 return self.connection.recv()
             self.close()
-            return None, "nothing for two minutes"
+            return None, f"nothing for {LIMIT:g} seconds"
         self.process.join()
         code, self.process = self.process.exitcode, None
         return (code if code < 0 else 1000 + code), "the process ended"

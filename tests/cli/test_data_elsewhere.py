@@ -44,5 +44,5 @@ def test_a_value_of_the_data_set_is_passed_on_to_its_split(config):
 def test_a_data_set_of_ones_own_is_changed_where_its_code_reads_it(config):
     config["dataset"] |= {"name": "mine"}
     assert changed(config, ["dataset.split.imbalance_factor=50"])["dataset"]["split"]["imbalance_factor"] == 50
-    with pytest.raises(ConfigError, match=r"judging does not depend on 'dataset.imbalance_factor'"):
+    with pytest.raises(ConfigError, match=r"evaluation does not depend on 'dataset.imbalance_factor'"):
         changed(config, ["dataset.imbalance_factor=50"])
