@@ -155,7 +155,6 @@ def test_runs_and_their_checkpoints_are_judged_by_fitted_detectors(package, ltr_
 
 
 def test_the_packages_own_detectors_rank_as_ours():
-    pytest.importorskip("pytorch_ood")
     logits = random(40, 5)
     pairs = {"MaxSoftmax": "msp", "MaxLogit": "max_logit", "EnergyBased": "energy", "Entropy": "entropy"}
     for theirs, ours in pairs.items():
@@ -168,7 +167,6 @@ FITTED = "GMM KLMatching KNN LTS Mahalanobis NCI NNGuide OpenMax PNML RMD SHE Te
 
 @pytest.mark.parametrize("name", FITTED.split())
 def test_each_of_the_packages_fitted_detectors_tells_near_from_far(name):
-    pytest.importorskip("pytorch_ood")
     labels = torch.arange(600) % 6
     centres = 3 * random(6, 16)
     near, far = (centres[labels] + random(600, 16, seed=1)).relu(), (0.5 * random(100, 16, seed=2)).relu()
