@@ -10,9 +10,9 @@ import pytest
 import ltr
 
 ROOT = Path(ltr.__file__).parent
-BASE = {"errors", "escaping", "results", "randomness", "files", "writing", "names", "configuration"}
+BASE = {"errors", "identity", "escaping", "results", "randomness", "files", "writing", "names", "configuration"}
 MAY_IMPORT = {
-    "configuration": {"errors"},
+    "configuration": {"errors", "identity"},
     "data": BASE,
     "losses": BASE,
     "models": BASE,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ltr.errors import DataError
+from ltr.identity import path_of
 
 SCHEMA_VERSION = 1  # the newest layout that this version reads and writes
 AGAIN = "Delete it and run the same command again to write it anew (its stages are taken from the store)."
@@ -224,4 +225,11 @@ def _too_large(node: Any, where: str) -> Any:
 def _completed(result: dict[str, Any]) -> dict[str, Any]:
     defaults = {key: value for key, (_, value) in _ROW_DEFAULTS.items()}
     rows = [{**defaults, **row} for row in result["rows"]]
-    return {**result, "data": result.get("data", {}), "stages": result.get("stages", []), "rows": rows}
+    config = {key: path_of(value) if _names_code(key) else value for key, value in result["config"].items()}
+    return {
+        **result,
+        "config": config,
+        "data": result.get("data", {}),
+        "stages": result.get("stages", []),
+        "rows": rows,
+    }

@@ -14,6 +14,7 @@ from PIL import Image
 
 from ltr.cli import guarded
 from ltr.files import file_digest
+from ltr.identity import as_first_written, first_path_of
 
 CRT = ("debug=fast", "method=crt", "trainer.precision=fp32")
 # what a run has had since and what a stage has: earlier versions wrote neither
@@ -37,6 +38,9 @@ def edited(path: Path, edit) -> None:
 
 
 def make_result_older(result: dict) -> None:
+    for key, value in result["config"].items():
+        if key.endswith("_target_"):
+            result["config"][key] = first_path_of(value)
     for group, keys in LATER_CONFIG.items():
         for key in keys:
             del result["config"][f"{group}.{key}"]
@@ -50,7 +54,8 @@ def make_older(outputs: Path) -> None:
         edited(path, make_result_older)
         edited(path.with_name("provenance.json"), lambda about: (about.pop("data"), about["code"].pop("source")))
         config = path.with_name("config.yaml")
-        config.write_text(yaml.safe_dump(without_later_keys(yaml.safe_load(config.read_text())), sort_keys=False))
+        older = as_first_written(without_later_keys(yaml.safe_load(config.read_text())))
+        config.write_text(yaml.safe_dump(older, sort_keys=False))
         older_checkpoint(path.parent / "checkpoints" / "final.ckpt")
     for path in outputs.glob("stages/*/stage.json"):
         older_checkpoint(path.with_name("weights.ckpt"))
@@ -59,6 +64,7 @@ def make_older(outputs: Path) -> None:
             assert "code" in record
             for key in LATER_STAGE:
                 record.pop(key, None)
+            record["spec"] = as_first_written({**record["spec"], "target": first_path_of(record["spec"]["target"])})
             record["files"]["weights.ckpt"] = file_digest(folder / "weights.ckpt")
 
         edited(path, edit_stage)
@@ -67,7 +73,8 @@ def make_older(outputs: Path) -> None:
 def older_checkpoint(path: Path) -> None:
     content = torch.load(path)
     description = json.loads(content["description"])
-    description["settings"] = without_later_keys(description["settings"])
+    description["settings"] = as_first_written(without_later_keys(description["settings"]))
+    description["module"] = first_path_of(description["module"])
     path.unlink()  # it may be a link to the stage's
     torch.save({**content, "description": json.dumps(description)}, path)
 

@@ -18,6 +18,7 @@ from typing import Any
 from ltr.configuration.pages import PRIVATE_KEYS, mappings
 from ltr.configuration.signatures import for_pages, mismatches
 from ltr.errors import ConfigError, nearest
+from ltr.identity import path_of
 
 # timm as a whole has functions that unpickle a file; its models come through ltr.models
 ALLOWED_PREFIXES = ("ltr.", "torch.nn.", "torch.optim.", "torchvision.models.")
@@ -88,7 +89,7 @@ def locate(target: str, path: str = "") -> Any:
     """
     if not isinstance(target, str) or not _inside(target):
         raise ConfigError(_refusal(path, target))
-    parts = target.split(".")
+    parts = path_of(target).split(".")
     for cut in range(len(parts) - 1, 0, -1):
         module_name = ".".join(parts[:cut])
         try:

@@ -23,6 +23,7 @@ from ltr.data.batch import Mix, to_device
 from ltr.data.mixing import MIXES, mix_batch
 from ltr.data.policies import AutoAugment, Policy, RandAugment, apply_steps, fill_colour
 from ltr.errors import ConfigError, nearest
+from ltr.identity import named
 from ltr.randomness import derive_seed, uniforms
 
 POLICIES = ("autoaugment", "randaugment")
@@ -30,6 +31,7 @@ POLICIES = ("autoaugment", "randaugment")
 _CROP, _FLIP, _CUTOUT, _JITTER, _POLICY = slice(0, 2), 2, slice(3, 5), slice(5, 8), 8
 
 
+@named("augment/augmentation")
 class Augmentation:
     """What is done to training images.
 

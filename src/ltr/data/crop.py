@@ -12,12 +12,14 @@ from PIL import Image
 from ltr.data.decode import Notes, has_more_frames, open_image, orientation, refuse_too_many_pixels, turned_to_rgb
 from ltr.data.source import PLAIN, Decoding
 from ltr.errors import ConfigError
+from ltr.identity import named
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 ATTEMPTS = 10
 _REDUCTIONS = (8, 4, 2)  # that Pillow offers while decoding a JPEG
 
 
+@named("augment/file_crop")
 class FileCrop:
     """How a decoded image becomes ``size`` x ``size`` pixels: at random for training, always the same for evaluation.
 

@@ -9,8 +9,10 @@ import numpy as np
 from ltr.data.class_index import ClassIndex, image_cycles, shuffled_ranges, stable_order
 from ltr.data.samplers import Sampler, Stream
 from ltr.errors import ConfigError
+from ltr.identity import named
 
 
+@named("sampler/per_class")
 class PerClass(Sampler):
     """m images of each class that is in a batch, after RKD's code (Park et al., CVPR 2019).
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from ltr.data.class_index import ClassIndex, draw_classes, image_cycles, shuffled_ranges, stable_order
 from ltr.errors import ConfigError, DataError, nearest
+from ltr.identity import named
 from ltr.randomness import generator
 
 __all__ = ["ClassBalanced", "ClassIndex", "Instance", "Power", "Progressive", "Sampler", "SquareRoot", "shard"]
@@ -80,6 +81,7 @@ class Sampler:
         raise NotImplementedError
 
 
+@named("sampler/instance")
 class Instance(Sampler):
     """Every image once per epoch, in random order; another ``num_samples`` repeats or cuts such permutations.
 
@@ -104,6 +106,7 @@ class Instance(Sampler):
         return _power_probabilities(counts, 1.0)
 
 
+@named("sampler/power")
 class Power(Sampler):
     """Independent draws: class j with p_j = n_j^q / sum_i n_i^q (Kang et al., ICLR 2020), then any of its images.
 
@@ -128,6 +131,7 @@ class Power(Sampler):
         return _power_probabilities(counts, self.q)
 
 
+@named("sampler/square_root")
 class SquareRoot(Power):
     """`Power` with q = 1/2 (Mahajan et al., ECCV 2018)."""
 
@@ -135,6 +139,7 @@ class SquareRoot(Power):
         super().__init__(q=0.5, num_samples=num_samples, defer_from=defer_from)
 
 
+@named("sampler/class_balanced")
 class ClassBalanced(Sampler):
     """All classes equally often.
 
@@ -187,6 +192,7 @@ class ClassBalanced(Sampler):
         return _power_probabilities(counts, 0.0)
 
 
+@named("sampler/progressive")
 class Progressive(Sampler):
     """From instance-balanced to class-balanced over the epochs (Kang et al., ICLR 2020).
 

@@ -11,6 +11,7 @@ from ltr.data.source import Source
 from ltr.data.split import Split
 from ltr.data.split_building import by_label, check_choice, class_counts_of, finish, labelled
 from ltr.errors import ConfigError, DataError
+from ltr.identity import named
 from ltr.randomness import generator
 
 DRAWN = ("uniform", "frequency", "shot")
@@ -19,6 +20,7 @@ SHOT_GROUPS = ("many", "medium", "few")
 NAME = "background"
 
 
+@named("split/background")
 def background(
     source: Source,
     *,

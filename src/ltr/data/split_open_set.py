@@ -12,12 +12,14 @@ from ltr.data.split import Split
 from ltr.data.split_building import check_choice, class_counts_of, finish, label_map_of, labelled
 from ltr.data.splits import cut_tail
 from ltr.errors import ConfigError, DataError
+from ltr.identity import named
 from ltr.randomness import generator
 
 RULES = ("seeded", "all", "ids", *OPEN_SET_LISTS)
 OPENNESS = ("scheirer", "ratio")
 
 
+@named("split/open_set")
 def open_set(
     source: Source,
     *,

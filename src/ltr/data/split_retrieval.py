@@ -10,6 +10,7 @@ from ltr.data.source import Source
 from ltr.data.split import Split
 from ltr.data.split_building import check_choice, class_counts_of, finish
 from ltr.errors import ConfigError
+from ltr.identity import named
 from ltr.randomness import generator
 
 CLASSES = ("first", "seeded", "by_part")
@@ -19,6 +20,7 @@ VALIDATIONS = ("none", "train_fraction")
 PARTS = ("train", "val", "test")  # of a source; a part of unknown images is not among them
 
 
+@named("split/retrieval")
 def retrieval(
     source: Source,
     *,

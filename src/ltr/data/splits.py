@@ -11,6 +11,7 @@ from ltr.data.source import Source
 from ltr.data.split import Split, load_split_file, save_split
 from ltr.data.split_building import by_label, carve_validation, check_choice, finish, label_names, labelled
 from ltr.errors import ConfigError, DataError
+from ltr.identity import named
 from ltr.randomness import generator
 
 __all__ = [
@@ -28,6 +29,7 @@ PROFILES = ("exponential", "step")
 SUBSETS = ("cao", "first_n", "seeded")
 
 
+@named("split/natural")
 def natural(
     source: Source,
     *,
@@ -54,6 +56,7 @@ def natural(
     return finish(source, name, train, label_map, val=val, val_fraction=val_fraction, seed=seed)
 
 
+@named("split/long_tail")
 def long_tail(
     source: Source,
     *,

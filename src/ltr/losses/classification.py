@@ -8,11 +8,13 @@ import numpy as np
 from torch import Tensor
 
 from ltr.errors import ConfigError
+from ltr.identity import named
 from ltr.losses import functional
 from ltr.losses.base import ClassificationLoss, at_least_zero, float32
 from ltr.losses.weights import ClassCounts, as_counts, ldam_margins, log_prior
 
 
+@named("loss/cross_entropy")
 class CrossEntropy(ClassificationLoss):
     """Softmax cross-entropy, unweighted."""
 
@@ -23,6 +25,7 @@ class CrossEntropy(ClassificationLoss):
         return functional.cross_entropy(logits, labels, weight)
 
 
+@named("loss/focal_softmax")
 class FocalSoftmax(ClassificationLoss):
     """Softmax focal loss, the "Focal" of LDAM-DRW's and M2m's tables (gamma 1, no weights); gamma >= 0.
 
@@ -49,6 +52,7 @@ class FocalSoftmax(ClassificationLoss):
         return functional.focal_softmax(logits, labels, self.gamma, weight, self.weight_inside)
 
 
+@named("loss/focal_sigmoid")
 class FocalSigmoid(ClassificationLoss):
     """Sigmoid focal loss summed over classes, unweighted, the "Focal" of Cui et al.'s tables; gamma >= 0."""
 
@@ -64,6 +68,7 @@ class FocalSigmoid(ClassificationLoss):
         return functional.focal_sigmoid(logits, labels, self.gamma, weight, background=self.background)
 
 
+@named("loss/class_balanced")
 class ClassBalanced(ClassificationLoss):
     """Class-balanced loss (Cui et al., CVPR 2019, section 4): one of three bases, weighted by the effective number.
 
@@ -102,6 +107,7 @@ class ClassBalanced(ClassificationLoss):
         return functional.focal_sigmoid(logits, labels, self.gamma, weight, self.weight_inside, self.background)
 
 
+@named("loss/ldam")
 class LDAM(ClassificationLoss):
     """LDAM, with (deferred) re-weighting where beta is given (Cao et al., NeurIPS 2019); see `functional.ldam`.
 
@@ -163,6 +169,7 @@ class _PriorAdjusted(ClassificationLoss):
         raise NotImplementedError
 
 
+@named("loss/balanced_softmax")
 class BalancedSoftmax(_PriorAdjusted):
     """Balanced softmax (Ren et al., NeurIPS 2020): trained with z + log n, judged by z."""
 
@@ -170,6 +177,7 @@ class BalancedSoftmax(_PriorAdjusted):
         return functional.balanced_softmax(logits, labels, self.log_prior)
 
 
+@named("loss/logit_adjusted")
 class LogitAdjusted(_PriorAdjusted):
     """Logit-adjusted loss (Menon et al., ICLR 2021, eq. 10), tau >= 0; the paper's tau = 1 is balanced softmax."""
 
@@ -189,6 +197,7 @@ class LogitAdjusted(_PriorAdjusted):
         return functional.logit_adjusted(logits, labels, self.log_prior, self.tau)
 
 
+@named("loss/vs")
 class VS(_PriorAdjusted):
     """Vector-scaling loss (Kini et al., NeurIPS 2021), gamma and tau >= 0; see `functional.vs`."""
 

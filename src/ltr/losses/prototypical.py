@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ltr.errors import ConfigError
+from ltr.identity import named
 from ltr.losses.functional import integer_labels
 from ltr.losses.gathering import gathered
 from ltr.losses.scale import near_one
 
 
+@named("loss/prototypical")
 class Prototypical(nn.Module):
     """Cross-entropy of queries over minus their squared distances to the prototypes (equations 1 and 2).
 

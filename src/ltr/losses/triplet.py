@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltr.errors import ConfigError
+from ltr.identity import named
 from ltr.losses.functional import integer_labels
 from ltr.losses.gathering import gathered
 from ltr.losses.relational import squared_distances
@@ -19,6 +20,7 @@ Mining = Literal["distance_weighted", "all", "pytorch_metric_learning"]
 MINING = ("distance_weighted", "all", "pytorch_metric_learning")
 
 
+@named("loss/triplet")
 class Triplet(nn.Module):
     """mean of max(0, d(a, p) - d(a, n) + margin) over triplets of a batch, with plain Euclidean distances.
 

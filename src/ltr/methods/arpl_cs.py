@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ltr.data.batch import Batch, to_device
 from ltr.errors import ConfigError
+from ltr.identity import named
 from ltr.losses.open_set import confusion
 from ltr.methods.points import PointNetwork
 from ltr.methods.reciprocal import ARPL, AdversarialNetwork, RadiusInit
@@ -22,6 +23,7 @@ from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed, generator
 
 
+@named("network/arpl_cs")
 class ConfusedNetwork(AdversarialNetwork):
     """ARPL's network with a generator and a discriminator beside it.
 
@@ -173,6 +175,7 @@ def _require(parameters: Iterable[nn.Parameter], gradient: bool) -> None:
         parameter.requires_grad_(gradient)
 
 
+@named("method/arpl_cs")
 class ARPLCS(ARPL):
     """ARPL with confusing samples.
 

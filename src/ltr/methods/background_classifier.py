@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
+from ltr.identity import named
 from ltr.losses import functional
 from ltr.losses.base import ClassificationLoss
 from ltr.methods.base import ImageClassifier
@@ -23,6 +24,7 @@ BiasInit = Literal["head", "prior"]
 AuxInit = Literal["auto", "teacher", "fresh"]
 
 
+@named("network/background_splitting")
 class BackgroundClassifier(ImageClassifier):
     """The network with its two heads.
 

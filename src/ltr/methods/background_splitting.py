@@ -18,6 +18,7 @@ from typing import Any
 from ltr.configuration.pages import read_page, without_private
 from ltr.configuration.targets import instantiate, locate
 from ltr.errors import CheckpointError, ConfigError, nearest
+from ltr.identity import named
 from ltr.methods.background_classifier import BackgroundClassifier, BiasInit
 from ltr.methods.base import ImageClassifier
 from ltr.methods.erm import ERM
@@ -33,6 +34,7 @@ AUX_KEYS = (
 )  # fmt: skip
 
 
+@named("method/background_splitting")
 class BackgroundSplitting(Method):
     """Pseudo-labels, then the network with both heads.
 

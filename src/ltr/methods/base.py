@@ -19,6 +19,7 @@ from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.evaluation.scores import Scores
+from ltr.identity import named
 from ltr.methods.stage import DataFacts, Settings, StageOutput
 from ltr.models.backbones import sized
 from ltr.models.narrow_maps import guard_narrow_maps
@@ -27,6 +28,7 @@ from ltr.optim.schedules import ReleasedCosine
 from ltr.randomness import derive_seed
 
 
+@named("network/image_classifier")
 class ImageClassifier(pl.LightningModule):
     """Backbone, head and loss, built from settings.
 

@@ -14,6 +14,7 @@ from ltr.configuration.targets import locate
 from ltr.errors import CheckpointError, ConfigError, TrainingError
 from ltr.escaping import one_line
 from ltr.files import written_atomically
+from ltr.identity import name_of, with_names
 from ltr.methods.description import check_description, read_description
 from ltr.methods.stage import DataFacts, Settings
 from ltr.models.weights_file import finite_names, load_torch_file, refuse_unfit
@@ -65,13 +66,13 @@ def network_checkpoint(
     """
     # structure as JSON text: no reader needs to trust anything but strings and tensors
     description = {
-        "module": f"{type(network).__module__}.{type(network).__qualname__}",
-        "settings": {name: getattr(network.settings, name) for name in Settings.__dataclass_fields__},
+        "module": name_of(f"{type(network).__module__}.{type(network).__qualname__}"),
+        "settings": with_names({name: getattr(network.settings, name) for name in Settings.__dataclass_fields__}),
         "facts": network.facts.as_plain(),
         "seed": network.seed,
         "role": network.role,
-        "options": dict(network.options),
-        "dataset": dict(dataset),
+        "options": with_names(dict(network.options)),
+        "dataset": with_names(dict(dataset)),
     }
     return {
         "format": FORMAT,

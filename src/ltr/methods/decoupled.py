@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ltr.configuration.pages import read_page, without_private
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
+from ltr.identity import named
 from ltr.methods.base import ImageClassifier
 from ltr.methods.representation import FromRepresentation, network_of
 from ltr.methods.stage import DataFacts, Settings, Stage, StageOutput
@@ -19,6 +20,7 @@ Trainable = Literal["classifier", "last_block", "all"]
 Features = Literal["augmented", "cached"]
 
 
+@named("network/retrained_classifier")
 class SecondStage(ImageClassifier):
     """A network that starts from a finished backbone, with a head to train: drawn anew here, which is cRT.
 
@@ -107,6 +109,7 @@ class FeatureCache:
         return self._features[self._row[indices]]
 
 
+@named("head/scaled")
 class ScaledHead(nn.Module):
     """A frozen head whose logits are each multiplied by a learned scale of their class [C], 1 at first.
 
@@ -132,6 +135,7 @@ class ScaledHead(nn.Module):
         return None if norms is None else norms() * self.scales.double().abs()
 
 
+@named("network/rescaled_classifier")
 class RescaledClassifier(SecondStage):
     """LWS: backbone and classifier are frozen, one scale per class is trained."""
 
@@ -202,6 +206,7 @@ class _TwoStages(FromRepresentation):
         ]
 
 
+@named("method/crt")
 class CRT(_TwoStages):
     """Classifier re-training: a new classifier, trained class-balanced on the frozen backbone.
 
@@ -237,6 +242,7 @@ class CRT(_TwoStages):
         )
 
 
+@named("method/lws")
 class LWS(_TwoStages):
     """Learnable weight scaling: the classifier is kept, each class's logit gets a learned scale.
 

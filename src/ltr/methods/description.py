@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ltr.errors import CheckpointError
+from ltr.identity import path_of, with_paths
 from ltr.methods.stage import DataFacts, Settings
 
 _MOST_CLASSES = 10_000_000
@@ -100,12 +101,14 @@ def read_description(text: Any, path: Path) -> dict[str, Any]:
     if not isinstance(text, str):
         raise CheckpointError(f"{path}: damaged: its description is {_shown(text)}, not JSON text")
     try:
-        found = json.loads(text)
+        found = with_paths(json.loads(text))
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else f"no JSON: {error}"
         raise CheckpointError(f"{path}: damaged: its description cannot be read ({reason})") from None
     if not isinstance(found, dict):
         raise CheckpointError(f"{path}: damaged: its description is {_shown(found)}, not a mapping")
+    if isinstance(found.get("module"), str):
+        found = {**found, "module": path_of(found["module"])}
     check_description(found, path)
     return found
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltr.evaluation.scores import Scores
+from ltr.identity import named
 from ltr.methods.base import ImageClassifier
 from ltr.methods.erm import ERM
 from ltr.methods.stage import Computation, DataFacts, Method, Settings, Stage, StageOutput
@@ -23,6 +24,7 @@ from ltr.methods.stage import Computation, DataFacts, Method, Settings, Stage, S
 Average = Literal["probabilities", "logits"]
 
 
+@named("network/ensemble")
 class EnsembleClassifier(ImageClassifier):
     """Several networks that answer together.
 
@@ -91,11 +93,13 @@ def role_of(number: int) -> str:
     return "representation" if number == 1 else f"member_{number}"
 
 
+@named("computation/ensemble_members")
 def members_of(computation: Computation) -> dict[str, np.ndarray]:
     """The work of the stage ``ensemble``, which stands for all members: their number."""
     return {"members": np.array(len(computation.parents))}
 
 
+@named("method/ensemble")
 class Ensemble(Method):
     """M networks trained as ERM trains its one, each with a role of its own, and the mean of their answers.
 

@@ -6,10 +6,12 @@ decoupled methods start from: the stage's role, settings and data decide its bit
 
 from __future__ import annotations
 
+from ltr.identity import named
 from ltr.methods.base import ImageClassifier
 from ltr.methods.stage import DataFacts, Method, Settings, Stage
 
 
+@named("method/erm")
 class ERM(Method):
     """One stage, ``representation``, trained as the top level of the configuration says."""
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
+from ltr.identity import named
 from ltr.losses.distillation import hint_loss, kl_to_teacher
 from ltr.methods.base import ImageClassifier
 from ltr.methods.rkd import relational_terms
@@ -59,6 +60,7 @@ class AgainstTeacher(nn.Module):
         raise NotImplementedError
 
 
+@named("term/rkd")
 class RKD(AgainstTeacher):
     """Distances and angles between the batch's features (Park et al., CVPR 2019).
 
@@ -90,6 +92,7 @@ class RKD(AgainstTeacher):
         return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
 
 
+@named("term/hkd")
 class HKD(AgainstTeacher):
     """Divergence from the teacher's softened class probabilities (Hinton et al., 2015).
 
@@ -138,6 +141,7 @@ class _OfMaps(AgainstTeacher):
         self.teacher.wants_maps = True
 
 
+@named("term/fitnet")
 class FitNet(_OfMaps):
     """A learned 1x1 convolution of one of the student's maps is to be the teacher's (Romero et al., ICLR 2015).
 
@@ -169,6 +173,7 @@ class FitNet(_OfMaps):
         return self.weight * hint_loss(self.regressor(self.kept.maps[self.level]), hint)
 
 
+@named("term/attention_transfer")
 class AttentionTransfer(_OfMaps):
     """Where the maps are active is to agree, at every level that both networks have (Zagoruyko, Komodakis, ICLR 2017).
 

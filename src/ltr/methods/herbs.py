@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ltr.errors import ConfigError
+from ltr.identity import named
 from ltr.methods.herbs_network import HerbsNetwork
 from ltr.methods.stage import DataFacts, Method, Settings, Stage
 
@@ -14,6 +15,7 @@ Chooser = Literal["location", "image_class", "random"]
 Readout = Literal["sum_of_logits", "mean_of_softmaxes"]
 
 
+@named("method/herbs")
 class HERBS(Method):
     """One stage, ``herbs``, trained as the top level of the configuration says.
 

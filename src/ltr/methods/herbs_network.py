@@ -19,6 +19,7 @@ from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch, to_device
 from ltr.errors import ConfigError
 from ltr.evaluation.scores import Scores
+from ltr.identity import named
 from ltr.losses import herbs as terms
 from ltr.methods.base import ImageClassifier
 from ltr.methods.stage import DataFacts, Settings, StageOutput
@@ -43,6 +44,7 @@ class Found(NamedTuple):
 _BEFORE = {"hidden_width": "path", "mix_equal_levels": True, "locations_per_joint": 64}
 
 
+@named("network/herbs")
 class HerbsNetwork(ImageClassifier):
     """The network of HERBS, PIM, and of their modules on a plain backbone.
 

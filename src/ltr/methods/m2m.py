@@ -17,6 +17,7 @@ from typing import Any
 from ltr.configuration.pages import read_page, without_private
 from ltr.configuration.targets import locate
 from ltr.errors import ConfigError
+from ltr.identity import named
 from ltr.methods.erm import ERM
 from ltr.methods.m2m_classifier import (
     ONLY_IN_MEMORY,
@@ -31,6 +32,7 @@ from ltr.methods.m2m_classifier import (
 from ltr.methods.stage import DataFacts, Method, Settings, Stage
 
 
+@named("method/m2m")
 class M2m(Method):
     """``generator``, ERM's plain network g, then ``classifier``, the network f, which the top level describes.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch, to_device
 from ltr.errors import CheckpointError, ConfigError
+from ltr.identity import named
 from ltr.methods import generation
 from ltr.methods.base import ImageClassifier
 from ltr.methods.m2m_sheet import picture_sheet
@@ -37,6 +38,7 @@ ONLY_IN_MEMORY = (
 )
 
 
+@named("network/m2m")
 class M2mClassifier(ImageClassifier):
     """The network f, which is trained on batches with generated images from its sampler's start on.
 

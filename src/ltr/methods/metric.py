@@ -13,11 +13,13 @@ from ltr.configuration.targets import instantiate, locate
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.evaluation.scores import Scores
+from ltr.identity import named
 from ltr.losses.relational import squared_distances
 from ltr.methods.base import ImageClassifier
 from ltr.methods.stage import DataFacts, Method, Settings, Stage
 
 
+@named("network/embedding")
 class EmbeddingNetwork(ImageClassifier):
     """A backbone, a head that embeds and a loss of embeddings; it knows no classes."""
 
@@ -43,6 +45,7 @@ def nearest_alike(embeddings: Tensor, labels: Tensor) -> Tensor:
     return labels[distances.argmin(1)] == labels
 
 
+@named("method/triplet")
 class Triplet(Method):
     """One stage, ``embedding``, trained as the top level of the configuration says."""
 
@@ -53,6 +56,7 @@ class Triplet(Method):
         return [Stage("embedding", "embedding", settings, module=EmbeddingNetwork)]
 
 
+@named("method/prototypical")
 class Prototypical(Triplet):
     """One stage, ``embedding``, trained by episodes of few-shot classification (Snell et al., NeurIPS 2017)."""
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ltr.identity import named
 from ltr.methods.base import ImageClassifier
 from ltr.methods.representation import FromRepresentation, network_of
 from ltr.methods.stage import Computation, DataFacts, Settings, Stage, StageOutput
@@ -18,6 +19,7 @@ FeaturesNorm = Literal["none", "l2", "centred_l2"]
 Distance = Literal["euclidean", "cosine"]
 
 
+@named("head/class_means")
 class MeansHead(nn.Module):
     """Logits from class means [C, D]: minus the squared Euclidean distance, or the cosine.
 
@@ -59,6 +61,7 @@ def normalised(features: Tensor, centre: Tensor, features_norm: FeaturesNorm) ->
     return F.normalize(features - centre if features_norm == "centred_l2" else features, dim=1)
 
 
+@named("network/nearest_mean")
 class NearestMean(ImageClassifier):
     """A network whose head is replaced by class means.
 
@@ -87,6 +90,7 @@ class NearestMean(ImageClassifier):
         return "softmax"  # whatever the loss of the network was
 
 
+@named("computation/class_means")
 def class_means(computation: Computation, *, features_norm: FeaturesNorm) -> dict[str, np.ndarray]:
     """Means of the classes' un-augmented training features; the work of the stage ``means``.
 
@@ -120,6 +124,7 @@ def means_of(features: Tensor, labels: Tensor, classes: int, features_norm: Feat
     return {"means": (sums / counts.unsqueeze(1)).float(), "centre": centre.float()}
 
 
+@named("method/ncm")
 class NCM(FromRepresentation):
     """``representation``, then ``means``: an image's class is that of the nearest mean.
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ltr.data.batch import Batch, to_device
 from ltr.errors import ConfigError
+from ltr.identity import named
 from ltr.methods import generation
 from ltr.methods.base import ImageClassifier
 from ltr.methods.m2m import plain_representation
@@ -28,6 +29,7 @@ Targets = Literal["random", "next"]
 Perturbation = Literal["adversarial", "noise"]
 
 
+@named("computation/perturbed_images")
 def perturbed_images(
     computation: Computation,
     *,
@@ -84,6 +86,7 @@ def new_labels(labels: np.ndarray, classes: int, targets: Targets, seed: int) ->
     return generator(seed, "non-robust targets").integers(0, classes, len(labels))
 
 
+@named("network/on_perturbed_images")
 class OnPerturbedImages(ImageClassifier):
     """A network that sees perturbed images with their new labels in place of the batch's own.
 
@@ -124,6 +127,7 @@ class OnPerturbedImages(ImageClassifier):
         return super().training_step(batch._replace(images=pixels, labels=targets), batch_index)
 
 
+@named("method/non_robust_features")
 class NonRobustFeatures(Method):
     """``representation``, ERM's plain network; ``perturbed``, the images; ``classifier``, a fresh network on them.
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ltr.errors import ConfigError
+from ltr.identity import named
 from ltr.methods.pseudo_labels import NONE
 from ltr.methods.stage import Computation
 from ltr.randomness import generator
@@ -17,6 +18,7 @@ from ltr.randomness import generator
 LARGEST_SHARE = 0.5  # of the background in one pseudo-class, above which it is warned of
 
 
+@named("computation/partition")
 def partition(computation: Computation, *, shuffled: bool, labelled_fraction: float) -> dict[str, np.ndarray]:
     """What a split trains on: its pseudo-labels in numbers, perhaps shuffled, and the images that keep their labels.
 

@@ -18,6 +18,7 @@ from ltr.configuration.targets import locate
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.evaluation.scores import Scores
+from ltr.identity import named
 from ltr.losses.classification import CrossEntropy
 from ltr.methods.base import ImageClassifier
 from ltr.methods.embedding import WIDTH, FeatureHistory, embed
@@ -34,6 +35,7 @@ WEIGHT_KEYS = {
 }
 
 
+@named("network/points")
 class PointNetwork(ImageClassifier):
     """A backbone whose head is a set of class points; a subclass gives the head and the loss terms.
 

@@ -19,6 +19,7 @@ from ltr.errors import ConfigError
 from ltr.evaluation.averages import mean, ratio
 from ltr.evaluation.groups import shot_groups
 from ltr.evaluation.scores import Scores
+from ltr.identity import named
 from ltr.losses.weights import log_prior
 from ltr.methods.base import ImageClassifier
 from ltr.methods.representation import FromRepresentation, network_of
@@ -78,6 +79,7 @@ class AdjustedClassifier(ImageClassifier):
         }
 
 
+@named("network/tau_norm")
 class TauNormalised(AdjustedClassifier):
     """logits_j = (w_j / ||w_j||^tau) . x, without the bias (Kang et al., ICLR 2020; official tau_norm.py)."""
 
@@ -92,6 +94,7 @@ class TauNormalised(AdjustedClassifier):
         return None if norms is None else norms.clamp_min(1e-12).pow(1 - self.options["taus"][self.options["chosen"]])
 
 
+@named("network/posthoc_la")
 class PriorAdjusted(AdjustedClassifier):
     """logits_j = z_j - tau log pi_j with the class priors pi of the training data (Menon et al., ICLR 2021)."""
 
@@ -108,6 +111,7 @@ class PriorAdjusted(AdjustedClassifier):
 ADJUSTMENTS: Mapping[str, type[AdjustedClassifier]] = {"tau_norm": TauNormalised, "posthoc_la": PriorAdjusted}
 
 
+@named("computation/tau")
 def choose_tau(computation: Computation, *, adjustment: str, taus: Sequence[float], search: bool) -> dict[str, Any]:
     """The values of tau and which of them is chosen; the work of the stage ``tau``.
 
@@ -222,6 +226,7 @@ def values_of(grid: Mapping[str, float]) -> list[float]:
     return [round(start + i * step, 10) for i in range(int((stop - start) / step + 1e-6) + 1)]
 
 
+@named("method/tau_norm")
 class TauNorm(_PostHoc):
     """tau-normalisation (Kang et al., ICLR 2020): weights divided by a power of their norm, no bias.
 
@@ -239,6 +244,7 @@ class TauNorm(_PostHoc):
         return super().stages(settings, facts)
 
 
+@named("method/posthoc_la")
 class PostHocLA(_PostHoc):
     """Post-hoc logit adjustment (Menon et al., ICLR 2021): tau times the log prior is taken off the logits.
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ltr.identity import named
 from ltr.losses import open_set
 from ltr.methods.points import PointMethod, PointNetwork
 from ltr.models.reciprocal_points import Measured, Prototypes
 
 
+@named("network/gcpl")
 class PrototypeNetwork(PointNetwork):
     """Distance cross-entropy over prototypes, and the pull to the nearest one of the own class."""
 
@@ -22,6 +24,7 @@ class PrototypeNetwork(PointNetwork):
         }
 
 
+@named("method/gcpl")
 class GCPL(PointMethod):
     """Generalised convolutional prototype learning.
 

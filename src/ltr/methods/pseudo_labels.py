@@ -16,6 +16,7 @@ from torch import Tensor
 from ltr.configuration.targets import instantiate
 from ltr.data.source import Source
 from ltr.errors import ConfigError, nearest
+from ltr.identity import named
 from ltr.methods.stage import Computation
 from ltr.randomness import derive_seed
 
@@ -31,6 +32,7 @@ def training_images(source: Source) -> np.ndarray:
     return np.arange(found.start, found.stop)
 
 
+@named("computation/pseudo_labels_of_a_teacher")
 def by_teacher(
     computation: Computation, *, exclude_classes: Sequence[int], top_k: int, outputs: int | None = None
 ) -> dict[str, np.ndarray]:
@@ -87,6 +89,7 @@ def by_teacher(
     return arrays
 
 
+@named("computation/pseudo_labels_by_kmeans")
 def by_kmeans(computation: Computation, *, features: str, groups: int) -> dict[str, np.ndarray]:
     """Pseudo-labels from k-means, with the seed of nothing but the number of groups.
 
@@ -135,6 +138,7 @@ def kmeans(features: np.ndarray, groups: int) -> np.ndarray:
     return found.astype(np.int32)
 
 
+@named("computation/pseudo_labels_by_taxonomy")
 def by_taxonomy(computation: Computation, *, rank: str) -> dict[str, np.ndarray]:
     """Pseudo-labels from the data set's own taxonomy: each image gets the name of its class at a rank.
 

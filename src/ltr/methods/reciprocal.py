@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ltr.identity import named
 from ltr.losses import open_set
 from ltr.methods.points import PointMethod, PointNetwork, Reduction
 from ltr.models.reciprocal_points import (
@@ -24,6 +25,7 @@ from ltr.randomness import derive_seed
 RadiusInit = float | Literal["first_batch"]
 
 
+@named("network/rpl")
 class ReciprocalNetwork(PointNetwork):
     """RPL: class term and open-space term; see `PointNetwork` and `ltr.models.reciprocal_points.ReciprocalPoints`.
 
@@ -65,6 +67,7 @@ class ReciprocalNetwork(PointNetwork):
         return {"open_space_term": open_set.open_space(own, radius)}
 
 
+@named("network/arpl")
 class AdversarialNetwork(ReciprocalNetwork):
     """ARPL: RPL's class term on both kinds of distance, and a margin in place of the open-space term."""
 
@@ -72,6 +75,7 @@ class AdversarialNetwork(ReciprocalNetwork):
         return {"margin_term": open_set.adversarial_margin(own, radius)}
 
 
+@named("network/rpl_pp")
 class ReciprocalPrototypeNetwork(ReciprocalNetwork):
     """RPL++: RPL with GCPL's prototype term, for which each class has prototypes beside its reciprocal points."""
 
@@ -100,6 +104,7 @@ class ReciprocalPrototypeNetwork(ReciprocalNetwork):
         return super().knownness(features, measured, logits) + near
 
 
+@named("method/rpl")
 class RPL(PointMethod):
     """Reciprocal point learning (Chen et al., ECCV 2020).
 
@@ -143,6 +148,7 @@ class RPL(PointMethod):
         )
 
 
+@named("method/rpl_pp")
 class RPLPlusPlus(PointMethod):
     """RPL with GCPL's prototype term. The papers name it and no code defines it: this definition is ours.
 
@@ -183,6 +189,7 @@ class RPLPlusPlus(PointMethod):
         )
 
 
+@named("method/arpl")
 class ARPL(PointMethod):
     """Adversarial reciprocal point learning (Chen et al., TPAMI 2021) without confusing samples.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ltr.configuration.targets import locate
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
+from ltr.identity import named
 from ltr.losses.distillation import HintRegressor, hint_loss, kl_to_teacher
 from ltr.losses.gathering import gathered
 from ltr.losses.relational import rkd_angle, rkd_distance
@@ -148,6 +149,7 @@ class _Taught(ImageClassifier):
         return terms
 
 
+@named("network/embedding_student")
 class MetricStudent(_Taught, EmbeddingNetwork):
     """A student of embeddings; distances and angles are measured on them."""
 
@@ -156,6 +158,7 @@ class MetricStudent(_Taught, EmbeddingNetwork):
         return self.taught(batch, embeddings, embeddings, nearest_alike(embeddings, batch.labels).sum())
 
 
+@named("network/classifying_student")
 class ClassifyingStudent(_Taught):
     """A student of classes; distances and angles are measured on the features before its classifier."""
 
@@ -167,6 +170,7 @@ class ClassifyingStudent(_Taught):
         return found if not self.extras else self.with_extras(found, batch, features, logits)
 
 
+@named("method/rkd")
 class RKD(Method):
     """``teacher``, then ``student``; with several generations each student teaches the next.
 

@@ -17,6 +17,7 @@ from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch, Mix
 from ltr.data.joint_transforms import joint_transforms
 from ltr.errors import ConfigError
+from ltr.identity import named
 from ltr.losses.distillation import kl_to_teacher
 from ltr.methods.base import ImageClassifier
 from ltr.methods.stage import DataFacts, Settings, StageOutput
@@ -28,6 +29,7 @@ Inference = Literal["single", "aggregated", "distilled"]
 Aggregation = Literal["mean", "sum"]
 
 
+@named("network/sla")
 class JointClassifier(TransformedClassifier):
     """A head with a row for each pair of class and transformation; with self-distillation a second one with C rows.
 
@@ -206,6 +208,7 @@ def headline_of(inference: Inference | None, self_distillation: bool) -> str:
     return inference or ("distilled" if self_distillation else "aggregated")
 
 
+@named("method/sla")
 class SLA(OnTransformedImages):
     """One stage, ``representation``, trained on joint labels.
 

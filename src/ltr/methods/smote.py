@@ -19,6 +19,7 @@ from ltr.configuration.pages import read_page, without_private
 from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch, to_device
 from ltr.errors import ConfigError
+from ltr.identity import named
 from ltr.methods.base import ImageClassifier
 from ltr.methods.decoupled import SecondStage
 from ltr.methods.m2m import plain_representation
@@ -35,6 +36,7 @@ _KEEP, _NEIGHBOUR, _WEIGHT = range(3)
 # -- neighbours ------------------------------------------------------------------------------------------------------
 
 
+@named("computation/neighbours")
 def neighbours(computation: Computation, *, k: int, space: Space) -> dict[str, np.ndarray]:
     """The nearest training images of the same class; the work of the stage ``neighbours``.
 
@@ -132,6 +134,7 @@ class _Interpolating(ImageClassifier):
         return choose_partners(labels, np.asarray(self.facts.class_counts), self._neighbours[indices], draws)
 
 
+@named("network/smote")
 class PixelSmote(_Interpolating):
     """A network trained on batches in which images of rare classes are interpolated, then augmented.
 
@@ -176,6 +179,7 @@ class PixelSmote(_Interpolating):
         return images, len(rows) / len(images)
 
 
+@named("network/feature_smote")
 class FeatureSmote(_Interpolating, SecondStage):
     """A new classifier on the frozen representation's features, of which those of rare classes are interpolated.
 
@@ -226,6 +230,7 @@ class FeatureSmote(_Interpolating, SecondStage):
 # -- the method ------------------------------------------------------------------------------------------------------
 
 
+@named("method/smote")
 class Smote(Method):
     """In pixels: ``neighbours``, then ``classifier``, which the top level describes. In features: ERM's plain
     ``representation``, ``neighbours``, and a new ``classifier``, which ``method.classifier`` describes.

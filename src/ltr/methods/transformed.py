@@ -17,6 +17,7 @@ from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch, Mix
 from ltr.data.joint_transforms import joint_transforms
 from ltr.evaluation.scores import Scores
+from ltr.identity import named
 from ltr.losses import functional
 from ltr.methods.base import ImageClassifier
 from ltr.methods.stage import DataFacts, Method, Settings, Stage, StageOutput
@@ -125,6 +126,7 @@ class TransformedClassifier(ImageClassifier):
         return {"scores": self.predict_headline(batch.images), "batch": batch}
 
 
+@named("network/data_augmentation")
 class AugmentedClassifier(TransformedClassifier):
     """Every transformation of an image has the image's label: data augmentation by all M at once.
 
@@ -164,6 +166,7 @@ class AugmentedClassifier(TransformedClassifier):
         return logits[:, 0] if variant == "single" else logits.float().mean(1)
 
 
+@named("network/multi_task")
 class MultiTaskClassifier(AugmentedClassifier):
     """Data augmentation, and a second head that says which transformation an image went through.
 
@@ -225,6 +228,7 @@ class OnTransformedImages(Method):
         return [Stage("representation", "representation", settings, module=self.module, options=self.options)]
 
 
+@named("method/data_augmentation")
 class DataAugmentation(OnTransformedImages):
     """All M transformations of every image in each batch, with the image's label.
 
@@ -241,6 +245,7 @@ class DataAugmentation(OnTransformedImages):
         super().__init__(transform=transform, inference=inference, checkpointing=checkpointing)
 
 
+@named("method/multi_task")
 class MultiTask(OnTransformedImages):
     """`DataAugmentation` with a head of its own for the transformations.
 

@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ltr.errors import ConfigError
+from ltr.identity import named
 
 
+@named("head/background")
 class BackgroundHead(nn.Module):
     """Logits [B, N + 1]: ``b0`` in front, then those of a head with N rows (Mullapudi et al., CVPR 2021).
 

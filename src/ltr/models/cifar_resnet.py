@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ltr.errors import ConfigError
+from ltr.identity import named
 from ltr.models.backbones import Backbone, kaiming_convolutions
 
 
@@ -40,6 +41,7 @@ class BasicBlock(nn.Module):
         return F.relu(out, inplace=True)
 
 
+@named("backbone/cifar_resnet")
 class CifarResNet(Backbone):
     """Three stages of (depth - 2) / 6 blocks with 16, 32, 64 channels at strides 1, 2, 4; 64 features.
 

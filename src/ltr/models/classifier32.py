@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ltr.identity import named
 from ltr.models.backbones import Backbone
 
 
+@named("backbone/classifier32")
 class Classifier32(Backbone):
     """Nine 3x3 convolutions in three groups; the last of each group halves the image; average pooling; 128 features.
 

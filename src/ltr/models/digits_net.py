@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ltr.identity import named
 from ltr.models.backbones import Backbone, kaiming_convolutions
 
 
+@named("backbone/digits_net")
 class DigitsNet(Backbone):
     """Three 3x3 convolutions with BatchNorm (32, 48, 64 channels at strides 1, 2, 4) and average pooling.
 

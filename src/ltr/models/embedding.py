@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ltr.identity import named
 
+
+@named("head/embedding")
 class EmbeddingHead(nn.Module):
     """A linear layer with bias, features [B, D] -> embeddings [B, width], brought to unit length if asked.
 

@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ltr.errors import ConfigError
+from ltr.identity import named
 
 
+@named("head/linear")
 class LinearHead(nn.Module):
     """A linear layer, weight [C, D] and an optional bias [C].
 
@@ -60,6 +62,7 @@ class LinearHead(nn.Module):
         return f"{self.num_features}, {self.num_classes}, bias={self.bias is not None}"
 
 
+@named("head/cosine")
 class CosineHead(nn.Module):
     """``scale`` times the cosine between features and class vectors: LDAM's normalised linear layer.
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ltr.errors import ConfigError
+from ltr.identity import named
 
 Distance = Literal["l2", "dot", "both"]
 Divided = Literal["both", "open_space", "none"]
@@ -81,6 +82,7 @@ class ClassPoints(nn.Module):
         return f"{width}, {classes}, num_points={per_class}"
 
 
+@named("head/reciprocal_points")
 class ReciprocalPoints(ClassPoints):
     """Reciprocal points: what is not the class. The farther from them, the more likely the class.
 
@@ -164,6 +166,7 @@ class ReciprocalPoints(ClassPoints):
         return mean.gather(1, logits.argmax(1, keepdim=True)).squeeze(1)
 
 
+@named("head/prototypes")
 class Prototypes(ClassPoints):
     """Prototypes: what the class looks like. The nearer to one of them, the more likely the class.
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ltr.errors import CheckpointError, ConfigError, nearest
+from ltr.identity import named
 from ltr.models.probing import first_line, ignored_share, nearest_sides, probe
 from ltr.models.timm_backbone import needs_img_size
 from ltr.models.weights import State, load_state, read_state, seeded_construction
@@ -20,6 +21,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+@named("backbone/teacher")
 class Teacher(nn.Module):
     """A classifier of torchvision or timm with its weights, in eval mode and without gradients.
 

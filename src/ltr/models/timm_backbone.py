@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from ltr.errors import CheckpointError, ConfigError, nearest
+from ltr.identity import named
 from ltr.models.backbones import Backbone, ImageSizeError, deepest_block, dry_run, no_maps
 from ltr.models.weights import State, seeded_construction
 
 MODELS_WITH_MAPS = ("resnet50", "convnext_tiny", "swin_tiny_patch4_window7_224")
 
 
+@named("backbone/timm")
 class TimmBackbone(Backbone):
     """A timm model without its classifier.
 

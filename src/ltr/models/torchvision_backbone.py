@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import GoogLeNet, Inception3, SqueezeNet, SwinTransformer, VisionTransformer
 
 from ltr.errors import CheckpointError, ConfigError, nearest
+from ltr.identity import named
 from ltr.models.backbones import Backbone, deepest_block, dry_run, no_maps
 
 MODELS_WITH_MAPS = ("resnet50", "convnext_tiny", "swin_t")
@@ -18,6 +19,7 @@ _SEQUENCES = ("features", "layers", "blocks", "trunk_output")  # torchvision's n
 _PROBE_SIZE = 224
 
 
+@named("backbone/torchvision")
 class TorchvisionBackbone(Backbone):
     """A torchvision model without its last linear layer (and without auxiliary classifiers).
 

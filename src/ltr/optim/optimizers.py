@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from ltr.errors import ConfigError
+from ltr.identity import named
 from ltr.optim.groups import parameter_groups
 
 Extra = Mapping[str, nn.Module] | None
 
 
+@named("optimizer/sgd")
 def sgd(
     backbone: nn.Module,
     head: nn.Module,
@@ -57,6 +59,7 @@ def sgd(
     return _leave_unscaling_outside(torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=fused))
 
 
+@named("optimizer/adamw")
 def adamw(
     backbone: nn.Module,
     head: nn.Module,

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 from ltr.errors import ConfigError
+from ltr.identity import named
 
 
 def milestone_epoch(fraction: float, epochs: int) -> int:
@@ -65,6 +66,7 @@ class Schedule:
         raise NotImplementedError
 
 
+@named("schedule/constant")
 class Constant(Schedule):
     """The base learning rate throughout, after an optional warm-up."""
 
@@ -72,6 +74,7 @@ class Constant(Schedule):
         return 1.0
 
 
+@named("schedule/multistep")
 class MultiStep(Schedule):
     """Multiplied by ``gamma`` at each milestone.
 
@@ -120,6 +123,7 @@ class MultiStep(Schedule):
         return self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
 
 
+@named("schedule/cosine")
 class Cosine(Schedule):
     """Half a cosine from 1 to ``final`` over what the warm-up leaves: final + (1 - final) (1 + cos(pi t / T)) / 2.
 
@@ -159,6 +163,7 @@ class Cosine(Schedule):
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
 
 
+@named("schedule/released_cosine")
 class ReleasedCosine(Schedule):
     """The learning rate of HERBS's and PIM's released code: not quite a warm-up and a cosine to zero.
 
@@ -197,6 +202,7 @@ class ReleasedCosine(Schedule):
         return (1 + math.cos(math.pi * (batch - warmup) / total)) / 2
 
 
+@named("schedule/one_cycle")
 class OneCycle(Schedule):
     """Up from 1 / ``start_div`` to 1, then down to 1 / (``start_div`` ``final_div``), both by half a cosine.
 

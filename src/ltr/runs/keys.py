@@ -13,6 +13,7 @@ from ltr.configuration.own_code import identities, own_code
 from ltr.configuration.pages import digest, without_private
 from ltr.errors import CheckpointError
 from ltr.files import checkpoint_file, file_digest
+from ltr.identity import as_first_written, first_path_of, name_of, with_names
 from ltr.methods.stage import DataFacts, Settings, Stage
 
 if TYPE_CHECKING:
@@ -60,14 +61,14 @@ def stage_spec(
     """
     if stage.checkpoint is not None:
         return {"checkpoint": file_digest(checkpoint_file(Path(stage.checkpoint)))}
-    settings = without_private(_identity_of(stage.settings))
+    settings, options = without_private(_identity_of(stage.settings)), without_private(dict(stage.options))
     spec: dict[str, Any] = {
-        "target": f"{stage.target.__module__}.{stage.target.__qualname__}",
+        "target": name_of(f"{stage.target.__module__}.{stage.target.__qualname__}"),
         "numerics_version": getattr(stage.target, "numerics_version", 1),
         "seed": seed,
         "role": stage.role,
-        "settings": settings,
-        "options": without_private(dict(stage.options)),
+        "settings": with_names(settings),
+        "options": with_names(options),
         "parents": {name: parent_keys[name] for name in stage.parents},
         "world_size": 1,
         "source": source.fingerprint,
@@ -89,7 +90,7 @@ def stage_spec(
     if stage.of_source:
         for key in ("seed", "train", "label_map"):
             del spec[key]
-    code = own_code([settings, spec["options"], makers or {}]) | identities(_modules_of(stage.target))
+    code = own_code([settings, options, makers or {}]) | identities(_modules_of(stage.target))
     if code:
         spec["code"] = code
     for part in stage.reads:
@@ -157,8 +158,9 @@ def _identity_of(settings: Settings) -> dict[str, Any]:
 
 
 def stage_key(spec: Mapping[str, Any]) -> str:
-    """SHA-256 in hex over the canonical JSON of `stage_spec`."""
-    return digest(spec)
+    """SHA-256 in hex over the canonical JSON of `stage_spec`, its names as they were first written."""
+    first = as_first_written(spec)
+    return digest({**first, "target": first_path_of(spec["target"])} if "target" in spec else first)
 
 
 def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,7 +186,7 @@ def without_unset(page: Any) -> Any:
 
 def run_hash(config: Mapping[str, Any]) -> str:
     """The hash in the run directory's name: a run of the same hash is the same run."""
-    return digest(run_identity(config))
+    return digest(as_first_written(run_identity(config)))
 
 
 def group_hash(config: Mapping[str, Any]) -> str:
@@ -193,4 +195,5 @@ def group_hash(config: Mapping[str, Any]) -> str:
     Data that were changed are told apart by the fingerprint in each result, for a seed that was run on the new data
     alone has its usual identity.
     """
-    return digest({key: value for key, value in run_identity(config).items() if key not in ("seed", "data")})
+    identity = {key: value for key, value in run_identity(config).items() if key not in ("seed", "data")}
+    return digest(as_first_written(identity))

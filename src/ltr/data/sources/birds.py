@@ -22,6 +22,7 @@ from ltr.data.sources.checks import (
     warn_if_partial,
 )
 from ltr.errors import DataError
+from ltr.identity import named
 from ltr.names import canonical
 
 CUB_ARCHIVE = Archive(
@@ -36,6 +37,7 @@ NABIRDS_PUBLISHED = {"train": 23_929, "test": 24_633, "classes": 555}
 FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt", "bounding_boxes.txt", "images")
 
 
+@named("source/cub")
 def cub(*, root: str, folder: str = "CUB_200_2011", roots: Sequence[str] = (), download: bool = False) -> Source:
     """CUB-200-2011: 5,994 training and 5,794 test images of 200 birds; there are no official validation images.
 
@@ -60,6 +62,7 @@ def cub(*, root: str, folder: str = "CUB_200_2011", roots: Sequence[str] = (), d
     return _read("cub", base, roots, how, CUB_PUBLISHED)
 
 
+@named("source/nabirds")
 def nabirds(*, root: str, folder: str = "nabirds", roots: Sequence[str] = ()) -> Source:
     """NABirds: 23,929 training and 24,633 test images of 555 visual categories of birds.
 

@@ -11,10 +11,12 @@ import numpy as np
 
 from ltr.data.source import Source, fixed_content
 from ltr.errors import DataError
+from ltr.identity import named
 
 OFFICIAL_IMAGES = 60_000
 
 
+@named("source/cifar10")
 @fixed_content
 def cifar10(*, root: str, download: bool = False) -> Source:
     """CIFAR-10: 50,000 training and 10,000 test images, 32x32 RGB, 10 classes.
@@ -34,6 +36,7 @@ def cifar10(*, root: str, download: bool = False) -> Source:
     return _read("cifar10", CIFAR10, root, download)
 
 
+@named("source/cifar100")
 @fixed_content
 def cifar100(*, root: str, download: bool = False) -> Source:
     """CIFAR-100 with its 100 fine labels: 50,000 training and 10,000 test images, 32x32 RGB.

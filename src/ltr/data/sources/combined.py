@@ -7,6 +7,7 @@ import numpy as np
 from ltr.data.source import Source, fixed_content
 from ltr.data.sources import cifar
 from ltr.errors import DataError
+from ltr.identity import named
 
 
 def combine(name: str, first: Source, second: Source, *, part: str = "test") -> Source:
@@ -33,6 +34,7 @@ def combine(name: str, first: Source, second: Source, *, part: str = "test") -> 
     )
 
 
+@named("source/cifar10_and_cifar100")
 @fixed_content
 def cifar10_and_cifar100(*, root: str, download: bool = False) -> Source:
     """CIFAR-10 with CIFAR-100's test images behind it: 70,000 images, 110 classes.

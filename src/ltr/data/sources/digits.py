@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ltr.data.source import Source, fixed_content
+from ltr.identity import named
 from ltr.randomness import generator
 
 TEST_PER_CLASS = 40
 
 
+@named("source/digits")
 @fixed_content
 def digits() -> Source:
     """The 1,797 digits of scikit-learn (the test half of UCI's Optical Recognition of Handwritten Digits).

@@ -17,6 +17,7 @@ from ltr.data.sources.division import divided_name, held_for_test, warn_of_untes
 from ltr.data.sources.same_files import ListedFiles, unnamed
 from ltr.errors import DataError, nearest
 from ltr.files import is_file, is_folder
+from ltr.identity import named
 from ltr.names import canonical
 
 PARTS = ("train", "val", "test")
@@ -46,6 +47,7 @@ class Image(NamedTuple):
 Classes = dict[str, list[Image]]
 
 
+@named("source/image_folder")
 def image_folder(
     *,
     name: str,

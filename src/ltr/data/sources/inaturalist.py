@@ -24,6 +24,7 @@ from ltr.data.sources.checks import (
 )
 from ltr.data.sources.json_arrays import read_arrays
 from ltr.errors import DataError
+from ltr.identity import named
 from ltr.names import canonical
 
 BUCKET = "https://ml-inat-competition-datasets.s3.amazonaws.com/"
@@ -105,6 +106,7 @@ VERSIONS = {
 }
 
 
+@named("source/inaturalist")
 def inaturalist(
     *,
     root: str,

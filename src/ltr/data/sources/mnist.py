@@ -10,8 +10,10 @@ import numpy as np
 
 from ltr.data.source import Source
 from ltr.errors import DataError
+from ltr.identity import named
 
 
+@named("source/mnist")
 def mnist(*, root: str, download: bool = False) -> Source:
     """MNIST: 60,000 training and 10,000 test images, 28x28 grey, 10 classes.
 

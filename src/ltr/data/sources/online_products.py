@@ -19,6 +19,7 @@ from ltr.data.sources.checks import (
 )
 from ltr.data.sources.text_lists import listed_in
 from ltr.errors import DataError
+from ltr.identity import named
 
 ARCHIVE = Archive(
     "http://ftp.cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip",
@@ -32,6 +33,7 @@ COLUMNS = ("image_id", "class_id", "super_class_id", "path")
 LISTS = {"train": "Ebay_train.txt", "test": "Ebay_test.txt"}
 
 
+@named("source/online_products")
 def online_products(
     *, root: str, folder: str = "Stanford_Online_Products", roots: Sequence[str] = (), download: bool = False
 ) -> Source:

@@ -12,10 +12,12 @@ from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import checked_files, dataset_folder, read_lines, require
 from ltr.data.sources.text_lists import listed_in, text_lists
 from ltr.errors import DataError
+from ltr.identity import named
 
 UNKNOWN = "unknown"  # the class of all images of the part `open`
 
 
+@named("source/open_lists")
 def open_lists(
     *,
     name: str,

@@ -13,12 +13,14 @@ from ltr.data.sources.checks import checked_files, shown
 from ltr.data.sources.division import divided_name, held_for_test, warn_of_untested
 from ltr.data.tables import Columns, read_columns
 from ltr.errors import DataError, nearest
+from ltr.identity import named
 from ltr.names import canonical, whole_number
 
 PARTS = ("train", "val", "test")
 NEEDED = ("path", "label")
 
 
+@named("source/image_table")
 def image_table(
     *,
     name: str,

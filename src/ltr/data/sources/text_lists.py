@@ -21,6 +21,7 @@ from ltr.data.sources.checks import (
     warn_if_partial,
 )
 from ltr.errors import DataError
+from ltr.identity import named
 from ltr.names import canonical
 
 PUBLISHED: dict[str, dict[str, int]] = {
@@ -30,6 +31,7 @@ PUBLISHED: dict[str, dict[str, int]] = {
 }
 
 
+@named("source/text_lists")
 def text_lists(
     *,
     name: str,

@@ -22,6 +22,7 @@ from ltr.data.sources.checks import (
     warn_if_partial,
 )
 from ltr.errors import DataError
+from ltr.identity import named
 
 ARCHIVE = Archive(
     "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
@@ -33,6 +34,7 @@ ARCHIVE = Archive(
 PUBLISHED = {"train": 100_000, "test": 10_000, "classes": 200}
 
 
+@named("source/tiny_imagenet")
 def tiny_imagenet(
     *, root: str, folder: str = "tiny-imagenet-200", roots: Sequence[str] = (), download: bool = False
 ) -> Source:

@@ -12,6 +12,7 @@ from ltr.data.archives import Archive, fetch
 from ltr.data.source import ImageFiles, Source, fixed_content
 from ltr.data.sources.checks import checked_files, dataset_folder, refuse_empty, require, warn_if_partial
 from ltr.errors import DataError
+from ltr.identity import named
 
 SVHN_PUBLISHED = {"train": 73_257, "test": 26_032}
 CARS_PUBLISHED = {"train": 8_144, "test": 8_041, "classes": 196}
@@ -26,6 +27,7 @@ AIRCRAFT_ARCHIVE = Archive(
 LEVELS = ("family", "manufacturer")
 
 
+@named("source/svhn")
 @fixed_content
 def svhn(*, root: str, download: bool = False) -> Source:
     """SVHN (Netzer et al. 2011): 73,257 training and 26,032 test images, 32x32 RGB, 10 digits. ``extra`` is left out.
@@ -58,6 +60,7 @@ def svhn(*, root: str, download: bool = False) -> Source:
     return Source("svhn", images, labels, tuple(str(digit) for digit in range(10)), parts)
 
 
+@named("source/cars")
 def cars(*, root: str, roots: Sequence[str] = ()) -> Source:
     """Stanford Cars (Krause et al. 2013): 8,144 training and 8,041 test images of 196 models.
 
@@ -102,6 +105,7 @@ def cars(*, root: str, roots: Sequence[str] = ()) -> Source:
     return Source("cars", files, np.array(labels, dtype=np.int64), names, parts)
 
 
+@named("source/aircraft")
 def aircraft(*, root: str, train_part: str = "trainval", roots: Sequence[str] = (), download: bool = False) -> Source:
     """FGVC-Aircraft 2013b (Maji et al. 2013): 100 variants; 3,334 training, 3,333 validation and 3,333 test images.
 

@@ -1,0 +1,98 @@
+"""Names of ltr's classes and functions: unique, complete, and the same whatever module they stand in."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from ltr import identity
+from ltr.configuration.pages import conf_directory
+from ltr.configuration.targets import locate
+from ltr.former_paths import FORMER_PATHS
+from ltr.identity import as_first_written, first_path_of, name_of, named, names, path_of, with_names, with_paths
+from ltr.methods.base import ImageClassifier
+
+NEITHER_STORED_NOR_KEYED = ("ltr.sweeps.SweepFolder",)  # Hydra's callback
+
+
+def shipped_targets() -> set[str]:
+    found = set()
+    for path in conf_directory().rglob("*.yaml"):
+        found |= set(re.findall(r"_target_: *(ltr\.[\w.]+)", path.read_text()))
+    return found - set(NEITHER_STORED_NOR_KEYED)
+
+
+def networks(of: type) -> set[type]:
+    return {of, *(network for one in of.__subclasses__() for network in networks(one))}
+
+
+def test_every_target_of_a_shipped_config_has_a_name_and_is_named_where_it_is_defined():
+    targets = shipped_targets()
+    assert len(targets) > 70
+    assert {target for target in targets if target not in names().values()} == set()
+
+
+@pytest.mark.parametrize("path", [*FORMER_PATHS, *shipped_targets()])
+def test_a_path_is_found_by_its_name_and_the_object_knows_it(path):
+    name = name_of(path)
+    found = locate(path)
+    assert found is locate(names()[name])
+    assert found.__ltr_name__ == name
+    assert first_path_of(name) in (name, *FORMER_PATHS)
+
+
+def test_a_former_path_is_the_first_one_of_its_name():
+    assert all(first_path_of(path_of(path)) == path for path in FORMER_PATHS)
+
+
+def test_every_network_that_a_stage_can_store_has_a_name():
+    for path in set(names().values()):
+        locate(path)
+    ours = {one for one in networks(ImageClassifier) if one.__module__.startswith("ltr.")}
+    paths = set(names().values())
+    unnamed = {one.__name__ for one in ours if f"{one.__module__}.{one.__qualname__}" not in paths}
+    # bases of others, which no stage trains
+    assert {name for name in unnamed if not name.startswith("_")} == {"TransformedClassifier", "AdjustedClassifier"}
+
+
+def test_configurations_are_translated_at_any_depth_and_code_of_others_is_left():
+    former = "ltr.losses.classification.LDAM"
+    node = {"_target_": former, "x": [{"_target_": "mine.Loss", "y": ({"_target_": former},)}], "target": former}
+    named_node = with_names(node)
+    assert named_node["_target_"] == "loss/ldam"
+    assert named_node["x"][0]["_target_"] == "mine.Loss"
+    assert named_node["x"][0]["y"][0]["_target_"] == "loss/ldam"
+    assert named_node["target"] == former
+    assert as_first_written(named_node) == as_first_written(node) == node
+    assert with_paths(named_node) == {**node, **with_paths(node)}
+    assert path_of("loss/ldam") == path_of(former)
+    assert path_of("torch.nn.Linear") == "torch.nn.Linear"
+
+
+def test_a_name_that_two_declarations_share_is_refused(tmp_path, monkeypatch):
+    for file in ("a.py", "b.py"):
+        (tmp_path / file).write_text('@named("loss/x")\nclass X:\n    pass\n')
+    monkeypatch.setattr(identity, "_ROOT", tmp_path)
+    with pytest.raises(ValueError, match="'loss/x' names both"):
+        names.__wrapped__()
+
+
+def test_a_subclass_does_not_take_its_base_s_name_in_a_key():
+    @named("loss/made_up")
+    class Base(torch.nn.Module):
+        pass
+
+    class Derived(Base):
+        pass
+
+    assert name_of(f"{Derived.__module__}.{Derived.__qualname__}") not in names()
+
+
+def test_former_paths_are_sorted_and_in_one_table_only():
+    assert list(FORMER_PATHS) == sorted(FORMER_PATHS)
+    source = Path(identity.__file__).parent
+    tables = [path.name for path in source.rglob("*.py") if '"ltr.methods.erm.ERM"' in path.read_text()]
+    assert tables == ["former_paths.py"]
