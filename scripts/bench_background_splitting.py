@@ -25,12 +25,12 @@ import torchvision
 from hydra import compose, initialize_config_dir
 
 from ltr.configuration.check import checked
-from ltr.configuration.pages import conf_directory
+from ltr.configuration.configs import conf_directory
 from ltr.configuration.targets import instantiate
 from ltr.data.module import DataModule
 from ltr.data.source import Source
+from ltr.methods.core.stage import Computation, StageOutput
 from ltr.methods.erm import ERM
-from ltr.methods.stage import Computation, StageOutput
 from ltr.models.weights import seeded_construction
 from ltr.runs.plan import data_facts, main_settings
 

@@ -28,11 +28,11 @@ import torch
 from ltr.configuration.check import checked
 from ltr.configuration.overrides import composed
 from ltr.data.batch import Batch
-from ltr.losses.herbs import dropped_loss
-from ltr.methods.herbs import HERBS
-from ltr.methods.herbs_network import HerbsNetwork
-from ltr.methods.stage import DataFacts
-from ltr.models.selection import gather
+from ltr.methods.core.stage import DataFacts
+from ltr.methods.herbs.losses import dropped_loss
+from ltr.methods.herbs.method import HERBS
+from ltr.methods.herbs.network import HerbsNetwork
+from ltr.methods.herbs.selection import gather
 from ltr.runs.device import autocast
 from ltr.runs.plan import main_settings
 

@@ -28,9 +28,9 @@ from ltr.configuration.check import checked
 from ltr.configuration.overrides import composed
 from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch
-from ltr.methods import generation
-from ltr.methods.m2m_classifier import M2mClassifier
-from ltr.methods.stage import DataFacts, StageOutput
+from ltr.methods.core import generation
+from ltr.methods.core.stage import DataFacts, StageOutput
+from ltr.methods.m2m.network import M2mClassifier
 from ltr.runs.device import autocast
 from ltr.runs.plan import main_settings
 

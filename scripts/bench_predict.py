@@ -25,7 +25,7 @@ from ltr.cli import train_main
 from ltr.data.files import FileLoader
 from ltr.data.source import ImageFiles
 from ltr.evaluation.closed_set import ClosedSet
-from ltr.runs.evaluate import evaluate
+from ltr.runs.evaluate_network import evaluate
 
 
 def main() -> None:

@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
-from ltr.configuration.pages import read_page, without_private
+from ltr.configuration.configs import read_page, without_private
 from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch
-from ltr.methods.stage import DataFacts, Settings
+from ltr.methods.core.stage import DataFacts, Settings
 from ltr.runs.device import autocast, has_bf16_units, keep_freed_memory
 
 METHODS = ("erm", "rpl", "rpl_pp", "arpl", "gcpl", "arpl_cs")

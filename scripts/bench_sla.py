@@ -25,7 +25,7 @@ from ltr.configuration.check import checked
 from ltr.configuration.overrides import composed
 from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch
-from ltr.methods.stage import DataFacts
+from ltr.methods.core.stage import DataFacts
 from ltr.runs.device import autocast, resolve_device, resolve_precision
 from ltr.runs.plan import main_settings
 

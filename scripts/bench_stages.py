@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ltr.configuration.pages import conf_directory
+from ltr.configuration.configs import conf_directory
 
 TRAIN = "from ltr.cli import train; train()"
 NOTHING = f"""

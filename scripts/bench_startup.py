@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ltr.configuration.pages import conf_directory
+from ltr.configuration.configs import conf_directory
 
 REPEATS = 7
 OURS = "from ltr.cli import train; train()"

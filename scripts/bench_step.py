@@ -12,7 +12,7 @@ import time
 import torch
 from torch.nn import functional
 
-from ltr.configuration.pages import read_page, without_private
+from ltr.configuration.configs import read_page, without_private
 from ltr.configuration.targets import instantiate
 from ltr.runs.device import autocast, device_name, has_bf16_units, keep_freed_memory
 

@@ -134,7 +134,7 @@ def evaluation_rate(arguments: argparse.Namespace, model: Any) -> float:
     from ltr.data.sources.cifar import cifar10
     from ltr.data.splits import long_tail
     from ltr.evaluation.closed_set import ClosedSet
-    from ltr.runs.evaluate import evaluate
+    from ltr.runs.evaluate_network import evaluate
 
     source = cifar10(root=str(arguments.data))
     split = long_tail(source, imbalance_factor=100)

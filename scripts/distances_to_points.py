@@ -28,8 +28,8 @@ from ltr.data.split import Split
 from ltr.errors import CheckpointError, DataError
 from ltr.evaluation.detection import auroc, operating_points
 from ltr.files import checkpoint_file
-from ltr.methods.checkpoint import describe, load_network
-from ltr.methods.points import PointNetwork
+from ltr.methods.core.checkpoint import describe, load_network
+from ltr.methods.reciprocal_points.base import PointNetwork
 
 PARTS = ("test", "unknown")
 

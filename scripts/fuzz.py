@@ -92,7 +92,7 @@ def carried_out(command: str, arguments: Sequence[str]) -> tuple[int, str]:
         if command == "ltr-train":
             code = cli.train_main(list(arguments))
         else:
-            module = importlib.import_module(f"ltr.{command.removeprefix('ltr-').replace('eval', 'evaluate')}_command")
+            module = importlib.import_module(f"ltr.commands.{command.removeprefix('ltr-').replace('eval', 'evaluate')}")
             code = cli.guarded(lambda: module.main(list(arguments)))
         out.flush()
         err.flush()
@@ -193,7 +193,7 @@ def main() -> int:
     os.environ.pop("HYDRA_FULL_ERROR", None)
     import torch
 
-    import ltr.train_command  # noqa: F401 - imported once for all workers
+    import ltr.commands.train  # noqa: F401 - imported once for all workers
 
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="ltr-fuzz-"))

@@ -14,8 +14,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ltr.configuration.allowed import shown
+from ltr.configuration.configs import conf_directory, leaves, mappings, page_names
 from ltr.configuration.nested import NestedLoader
-from ltr.configuration.pages import conf_directory, leaves, mappings, page_names
 
 METHODS = ("erm", "crt", "lws", "rkd_classification", "m2m", "sla", "background_splitting", "ncm", "tau_norm")
 # of the harness, or so that nothing is trained, downloaded or started

@@ -35,25 +35,25 @@ from rich.console import Console
 import training_queue
 from ltr.cli import as_process, guarded, report
 from ltr.configuration.check import checked
+from ltr.configuration.configs import canonical_json
 from ltr.configuration.overrides import composed, unread
-from ltr.configuration.pages import canonical_json
 from ltr.configuration.tables import TableRow, chosen_rows, narrowed
 from ltr.console import plain_warnings, print_line
 from ltr.data.packed import read_source
 from ltr.data.source import Source
 from ltr.errors import ConfigError, DataError, Interrupted, LtrError
 from ltr.escaping import printer, rich_text
-from ltr.report.collect import Run, read_run
 from ltr.report.figures import draw
 from ltr.report.published import markdown, write_between_markers
 from ltr.report.published_lines import Entry
-from ltr.runs.cost import PlannedRun, cost_lines, hours_left, rates
+from ltr.report.read_run import Run, read_run
 from ltr.runs.finished import standing
 from ltr.runs.interrupt import StopRequest, stop_request
 from ltr.runs.plan import NeedsValidation
-from ltr.runs.processes import Task, run_tasks, train_command
 from ltr.runs.result import RESULT, run_directory
 from ltr.runs.runner import run
+from process_pool import Task, run_tasks, train_command
+from training_cost import PlannedRun, cost_lines, hours_left, rates
 
 NO_MATTER = ("paths.", "figures=", "callbacks", "logger", "trainer.num_workers")  # to what comes out
 VALIDATION = ("none", "train_fraction", "official", "test_fraction")

@@ -27,8 +27,8 @@ from ltr.data.module import DataModule
 from ltr.data.source import ImageFiles, Source
 from ltr.errors import CheckpointError, DataError
 from ltr.files import checkpoint_file
-from ltr.methods.checkpoint import describe, load_network
-from ltr.methods.herbs_network import HerbsNetwork
+from ltr.methods.core.checkpoint import describe, load_network
+from ltr.methods.herbs.network import HerbsNetwork
 from ltr.report.style import picture
 from ltr.writing import check_file
 

@@ -371,8 +371,6 @@ def main() -> int:
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where it was started in the background
     torch.set_num_threads(1)
-    import ltr.runs.runner
-    import ltr.train_command  # noqa: F401 - imported once for all forks
 
     root = arguments.folder or Path(tempfile.mkdtemp(prefix="ltr-torture-"))
     torture = Torture(root.absolute(), random.Random(arguments.seed))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ltr.runs.processes import Task, run_tasks
+from process_pool import Task, run_tasks
 
 EPOCHS = 200
 NICENESS = 10

@@ -84,7 +84,7 @@ def plain(tmp_path, monkeypatch) -> tuple[str, ...]:
 def ltr_eval(tmp_path, capsys, monkeypatch):
     """Run ``ltr-eval`` in-process; returns (exit code, standard output, standard error). It writes below the test."""
     from ltr.cli import guarded
-    from ltr.evaluate_command import main
+    from ltr.commands.evaluate import main
 
     monkeypatch.setenv("LTR_OUTPUTS", str(tmp_path / "outputs"))
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from ltr import identity
-from ltr.configuration.pages import conf_directory
+from ltr.configuration.configs import conf_directory
 from ltr.configuration.targets import locate
 from ltr.former_paths import FORMER_PATHS
 from ltr.identity import as_first_written, first_path_of, name_of, named, names, path_of, with_names, with_paths
-from ltr.methods.base import ImageClassifier
+from ltr.methods.core.network import ImageClassifier
 
 NEITHER_STORED_NOR_KEYED = ("ltr.sweeps.SweepFolder",)  # Hydra's callback
 

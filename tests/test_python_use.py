@@ -18,7 +18,7 @@ from ltr.evaluation.scores import Scores
 from ltr.losses import classification, functional
 from ltr.losses.prototypical import Prototypical
 from ltr.losses.triplet import Triplet, draw_negatives
-from ltr.methods.m2m_slots import choose_slots
+from ltr.methods.m2m.seeds import choose_slots
 
 COUNTS = [50, 20, 5]
 LOGITS = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))

@@ -104,12 +104,12 @@ def test_a_run_names_the_key_that_it_could_not_write_to(ltr_train, overrides, ke
 
 
 COMMANDS = {
-    "ltr.evaluate_command": ("RUN", "--out", NOWHERE),
-    "ltr.predict_command": ("RUN", ".", "--out", f"{NOWHERE}/x.csv"),
-    "ltr.mine_command": ("RUN", ".", "--out", NOWHERE),
-    "ltr.export_command": ("RUN", "--out", NOWHERE),
-    "ltr.report_command": (".", "--out", f"{NOWHERE}/x.html", "--format", "html"),
-    "ltr.data_command": ("describe", "digits", "--out", NOWHERE),
+    "ltr.commands.evaluate": ("RUN", "--out", NOWHERE),
+    "ltr.commands.predict": ("RUN", ".", "--out", f"{NOWHERE}/x.csv"),
+    "ltr.commands.mine": ("RUN", ".", "--out", NOWHERE),
+    "ltr.commands.export": ("RUN", "--out", NOWHERE),
+    "ltr.commands.report": (".", "--out", f"{NOWHERE}/x.html", "--format", "html"),
+    "ltr.commands.data": ("describe", "digits", "--out", NOWHERE),
 }
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from ltr.commands.evaluate import find
 from ltr.configuration.check import checked
 from ltr.configuration.overrides import composed, unread
 from ltr.console import plain_warnings
-from ltr.evaluate_command import find
 from ltr.evaluation.scores import log_normaliser, probabilities
-from ltr.methods.checkpoint import load_network
+from ltr.methods.core.checkpoint import load_network
 from ltr.runs.device import autocast, resolve_device, resolve_precision
 from ltr.runs.result import Outcome
 from ltr.runs.runner import run

@@ -41,49 +41,49 @@ def evaluate() -> None:
 
 def stages() -> None:
     """Entry point of ``ltr-stages``."""
-    from ltr.stages_command import main
+    from ltr.commands.stages import main
 
     sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))
 
 
 def data() -> None:
     """Entry point of ``ltr-data``."""
-    from ltr.data_command import main
+    from ltr.commands.data import main
 
     sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))
 
 
 def predict() -> None:
     """Entry point of ``ltr-predict``."""
-    from ltr.predict_command import main
+    from ltr.commands.predict import main
 
     sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))
 
 
 def mine() -> None:
     """Entry point of ``ltr-mine``."""
-    from ltr.mine_command import main
+    from ltr.commands.mine import main
 
     sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))
 
 
 def export() -> None:
     """Entry point of ``ltr-export``."""
-    from ltr.export_command import main
+    from ltr.commands.export import main
 
     sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))
 
 
 def report_runs() -> None:
     """Entry point of ``ltr-report``."""
-    from ltr.report_command import main
+    from ltr.commands.report import main
 
     sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))
 
 
 def dashboard() -> None:
     """Entry point of ``ltr-dashboard``."""
-    from ltr.dashboard_command import main
+    from ltr.commands.dashboard import main
 
     sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))
 
@@ -95,7 +95,7 @@ def train_main(argv: list[str]) -> int:
 
 def evaluate_main(argv: list[str]) -> int:
     """``ltr-eval`` with these arguments; returns the exit code."""
-    from ltr.evaluate_command import main
+    from ltr.commands.evaluate import main
 
     return guarded(lambda: main(argv))
 
@@ -201,11 +201,11 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
     """Compose and run the task by Hydra's rules; mistakes of the command line are explained."""
     import hydra
 
+    from ltr.configuration.configs import conf_directory
     from ltr.configuration.hydra_nodes import guarded_hydra
     from ltr.configuration.launchers import refused_by_queue
     from ltr.configuration.nested import nested_choices
-    from ltr.configuration.pages import conf_directory
-    from ltr.configuration.swept_pages import waiting
+    from ltr.configuration.swept_configs import waiting
     from ltr.configuration.targets import allowing
     from ltr.sweeps import failed_jobs
 
@@ -260,7 +260,7 @@ def _job(config: DictConfig, codes: list[int], line: CommandLine) -> float | Non
     """One run; what goes wrong is printed here, where Hydra cannot add to it.
 
     Returns:
-        What a sweeper that chooses looks at, see `ltr.train_command.objective`.
+        What a sweeper that chooses looks at, see `ltr.commands.train.objective`.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -288,7 +288,7 @@ def _job(config: DictConfig, codes: list[int], line: CommandLine) -> float | Non
 
 
 def _objective(outcome: Outcome | None) -> float | None:
-    from ltr.train_command import objective
+    from ltr.commands.train import objective
 
     return None if outcome is None or outcome.result is None else objective(outcome.result)
 
@@ -347,7 +347,7 @@ def _train_task(config: DictConfig, line: CommandLine) -> Outcome:
     """Check the composed configuration cheaply, then import what is heavy and run."""
     from ltr.configuration.check import checked
     from ltr.configuration.overrides import unread
-    from ltr.runs.place import with_processes
+    from ltr.runs.process_info import with_processes
     from ltr.sweeps import check_sweep, in_sweep, job_overrides
 
     plain = checked(config, unread(job_overrides()), job_overrides())
@@ -356,7 +356,7 @@ def _train_task(config: DictConfig, line: CommandLine) -> Outcome:
     plain = with_processes(plain)
     from rich.console import Console
 
-    from ltr.train_command import carry_out
+    from ltr.commands.train import carry_out
 
     return carry_out(plain, Console(), lambda: _as_a_single_run(line))
 

@@ -67,7 +67,7 @@ def in_sweep() -> bool:
 
 def job_overrides() -> list[str]:
     """The running job's overrides as they were written; empty where Hydra does not run."""
-    from ltr.configuration.swept_pages import as_written
+    from ltr.configuration.swept_configs import as_written
 
     if not HydraConfig.initialized():
         return []
@@ -141,7 +141,7 @@ def conclude(folder: Path) -> tuple[str, int]:
     The table is also written to ``<folder>/table.txt``.
     """
     from ltr.files import write_text
-    from ltr.report.collect import read_run
+    from ltr.report.read_run import read_run
     from ltr.report.sweep import Job, sweep_table
 
     jobs = []

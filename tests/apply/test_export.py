@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from ltr.apply import export as export_module
 from ltr.apply.export import check_images, export, load_exported, logits
 from ltr.errors import CheckpointError, ConfigError, TrainingError
-from ltr.methods.checkpoint import describe, load_network
+from ltr.methods.core.checkpoint import describe, load_network
 
 HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript"))
 

@@ -77,7 +77,7 @@ def two_runs(finished_run, tmp_path) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def published():
-    from ltr.report.beside import PublishedNumbers
+    from ltr.report.published_lookup import PublishedNumbers
 
     return PublishedNumbers()
 
@@ -85,7 +85,7 @@ def published():
 @pytest.fixture
 def report(tmp_path, capsys, monkeypatch, published):
     """Run ``ltr-report outputs`` in-process; what is wrong with the outcome fails the test."""
-    from ltr.report_command import main
+    from ltr.commands.report import main
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ltr.report.compose.PublishedNumbers", lambda: published)  # reading the pages takes the time

@@ -9,7 +9,7 @@ import types
 import pytest
 
 from ltr.cli import guarded
-from ltr.dashboard_command import main, report, workspace
+from ltr.commands.dashboard import main, report, workspace
 from ltr.report.figures import FIGURES
 from ltr.report.panels import SECTIONS
 

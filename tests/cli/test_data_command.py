@@ -11,14 +11,14 @@ from PIL import Image
 
 import trees
 from ltr.cli import guarded
-from ltr.configuration.pages import page_names
-from ltr.data.places import places
+from ltr.configuration.configs import page_names
+from ltr.data.download_hints import places
 
 
 @pytest.fixture
 def ltr_data(tmp_path, monkeypatch, capsys):
     """Run ``ltr-data`` in-process in an empty folder; returns (exit code, standard output, standard error)."""
-    from ltr.data_command import main
+    from ltr.commands.data import main
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LTR_DATA", str(tmp_path / "data"))
@@ -248,7 +248,7 @@ def test_mistakes_are_explained(ltr_data, arguments, message):
 
 def test_listing_and_describing_need_no_torch(tmp_path):
     code = (
-        "import sys; from ltr.data_command import main; main(['list']); main(['describe', 'digits_lt']); "
+        "import sys; from ltr.commands.data import main; main(['list']); main(['describe', 'digits_lt']); "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False, capture_output=True).returncode == 0

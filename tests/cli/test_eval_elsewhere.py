@@ -14,8 +14,8 @@ import torch
 import trees
 from ltr.configuration.check import checked
 from ltr.configuration.overrides import composed
-from ltr.methods.checkpoint import network_checkpoint, write_checkpoint
-from ltr.report.collect import read_run
+from ltr.methods.core.checkpoint import network_checkpoint, write_checkpoint
+from ltr.report.read_run import read_run
 from ltr.runs.plan import plan_of
 
 CIFAR_EMBEDDING = ("dataset=cifar100_retrieval", "method=triplet", "backbone=resnet20", "backbone.depth=8")
@@ -117,7 +117,7 @@ def test_a_picture_that_fails_leaves_no_half_of_an_evaluation(ltr_eval, finished
 
 
 def test_the_report_of_outputs_leaves_evaluations_out_and_reads_them_when_named(evaluated, finished_run, tmp_path):
-    from ltr.report.gather import finished_runs
+    from ltr.report.read_runs import finished_runs
 
     evaluated(finished_run)
     shutil.copytree(finished_run, tmp_path / "outputs" / "digits_lt" / "erm" / finished_run.name)

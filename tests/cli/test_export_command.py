@@ -17,7 +17,7 @@ from ltr.data.sources.digits import digits
 @pytest.fixture
 def command(capsys, tmp_path, monkeypatch):
     """Run ``ltr-export`` in-process; returns (exit code, standard output, standard error)."""
-    from ltr.export_command import main
+    from ltr.commands.export import main
 
     monkeypatch.chdir(tmp_path)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from ltr.arguments import Parser, parsed
+from ltr.commands.arguments import Parser, parsed
 from ltr.configuration.command_line import read
-from ltr.configuration.pages import page_names
+from ltr.configuration.configs import page_names
 from ltr.errors import ConfigError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ltr.arguments import chosen_names
+from ltr.commands.arguments import chosen_names
 from ltr.errors import ConfigError
 
 KNOWN = ("tench, Tinca tinca", "cat", "cat, big", 'the "red" one', "café", "7", "a\\b", "C")

@@ -19,7 +19,7 @@ from ltr.data.sources.digits import digits
 @pytest.fixture
 def command(capsys, tmp_path, monkeypatch):
     """Run ``ltr-mine`` in-process; returns (exit code, standard output, standard error)."""
-    from ltr.mine_command import main
+    from ltr.commands.mine import main
 
     monkeypatch.chdir(tmp_path)
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from ltr.configuration.pages import conf_directory
+from ltr.configuration.configs import conf_directory
 
 CONF = conf_directory()
 

@@ -18,7 +18,7 @@ NOT_FORESEEN = "not a mistake that ltr foresees"
 @pytest.fixture
 def command(capsys, tmp_path, monkeypatch):
     """Run ``ltr-predict`` in-process; returns (exit code, standard output, standard error)."""
-    from ltr.predict_command import main
+    from ltr.commands.predict import main
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)

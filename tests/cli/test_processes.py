@@ -115,12 +115,12 @@ def test_a_reader_that_goes_away_ends_the_command_without_a_word(tmp_path, argum
 
 
 def test_ctrl_c_before_anything_ends_with_130(ltr_train, monkeypatch):
-    import ltr.configuration.pages
+    import ltr.configuration.configs
 
     def interrupted():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ltr.configuration.pages, "conf_directory", interrupted)
+    monkeypatch.setattr(ltr.configuration.configs, "conf_directory", interrupted)
     done = ltr_train("seed=1")
     assert (done.code, done.err) == (130, "stopped: stopped by Ctrl-C\n")
 

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from ltr.cli import train_main
 from ltr.configuration.allowed import shown
-from ltr.configuration.pages import conf_directory, leaves, mappings, page_names, read_page
+from ltr.configuration.configs import conf_directory, leaves, mappings, page_names, read_page
 
 
 def default_configuration() -> tuple[dict, dict]:

@@ -16,7 +16,7 @@ from ltr.cli import guarded
 @pytest.fixture
 def command(capsys, tmp_path, monkeypatch):
     """Run ``ltr-report`` in-process; returns (exit code, standard output, standard error)."""
-    from ltr.report_command import main
+    from ltr.commands.report import main
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LTR_OUTPUTS", raising=False)

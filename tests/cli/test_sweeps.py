@@ -11,9 +11,9 @@ import yaml
 
 from ltr.cli import _as_a_single_run
 from ltr.configuration.command_line import read
-from ltr.configuration.pages import conf_directory
+from ltr.configuration.configs import conf_directory
 from ltr.configuration.parsing import parse
-from ltr.configuration.swept_pages import jobs_of, waiting
+from ltr.configuration.swept_configs import jobs_of, waiting
 from ltr.errors import ConfigError, Interrupted
 from ltr.sweeps import check_processes, own_gpu
 

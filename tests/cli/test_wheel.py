@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ltr.configuration.pages import conf_directory
+from ltr.configuration.configs import conf_directory
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [
@@ -48,7 +48,7 @@ def test_the_commands_are_declared(unpacked):
 
 
 def test_an_installed_command_finds_its_own_pages_from_an_empty_folder(unpacked, tmp_path):
-    code = "from ltr.cli import train; from ltr.configuration.pages import conf_directory as c; print(c()); train()"
+    code = "from ltr.cli import train; from ltr.configuration.configs import conf_directory as c; print(c()); train()"
     done = subprocess.run(
         [sys.executable, "-c", code, "--cfg", "job", "loss=ldam"],
         cwd=tmp_path,

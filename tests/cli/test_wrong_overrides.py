@@ -8,7 +8,7 @@ import io
 import pytest
 
 from ltr.cli import train_main
-from ltr.configuration.pages import page_names
+from ltr.configuration.configs import page_names
 
 UNKNOWN_KEYS = {
     "sede=1": "Did you mean 'seed'?",

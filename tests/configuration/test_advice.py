@@ -12,7 +12,7 @@ import pytest
 import ltr
 from ltr.configuration.advice import advised, hold_out, offered
 from ltr.configuration.allowed import problem
-from ltr.configuration.pages import page_names, read_page
+from ltr.configuration.configs import page_names, read_page
 from ltr.configuration.parsing import parse
 
 GROUPS = ("trainer", "strategy", "sampler", "augment", "head", "loss", "backbone", "optimizer", "scheduler", "dataset",

@@ -11,9 +11,9 @@ from hydra.types import RunMode
 from method_plans import planned
 from omegaconf import OmegaConf
 
+from ltr.configuration.configs import conf_directory, page_names, read_page
 from ltr.configuration.nested import NestedLoader
 from ltr.configuration.overrides import composed
-from ltr.configuration.pages import conf_directory, page_names, read_page
 from ltr.errors import ConfigError
 
 # what a method's stage can be given beside its own: a name for each group, or the other one where it has that already

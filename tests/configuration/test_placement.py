@@ -6,10 +6,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from ltr.configuration.check import examined
+from ltr.configuration.configs import PRIVATE_KEYS, page_names
 from ltr.configuration.forbidden import forbidden, not_one_config, wrong_config_name
 from ltr.configuration.hydra_nodes import check_hydra
 from ltr.configuration.overrides import composed, explain
-from ltr.configuration.pages import PRIVATE_KEYS, page_names
 from ltr.configuration.placement import unread_keys
 from ltr.errors import ConfigError
 
@@ -89,7 +89,7 @@ def test_what_is_placed_where_nothing_reads_it_is_refused(override):
         ["method=crt", "+method@method.representation=sla"],
         ["method=crt", "loss@method.classifier.loss=ldam"],
         ["+my.width=3", "trainer.max_epochs=${my.width}"],
-        ["+my.loss=1", "+method.extras=[{_target_: ltr.methods.extras.HKD, teacher: '${my.loss}'}]"],
+        ["+my.loss=1", "+method.extras=[{_target_: ltr.methods.distillation.terms.HKD, teacher: '${my.loss}'}]"],
         ["+dataset.split_file=x.npz"],
     ],
 )

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from ltr.configuration.check import checked
+from ltr.configuration.configs import PRIVATE_KEYS, conf_directory, leaves, mappings, without_private
 from ltr.configuration.overrides import composed
-from ltr.configuration.pages import PRIVATE_KEYS, conf_directory, leaves, mappings, without_private
 from ltr.configuration.tables import TableRow, chosen_rows, narrowed, table_rows
 from ltr.configuration.targets import check_arguments, instantiate
 from ltr.errors import ConfigError

@@ -10,7 +10,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from ltr.configuration.check import checked
-from ltr.configuration.pages import conf_directory, mappings
+from ltr.configuration.configs import conf_directory, mappings
 from ltr.configuration.targets import check_arguments
 
 CONF = conf_directory()

@@ -290,7 +290,7 @@ def test_a_run_trains_from_it_without_the_image_files(ltr_train, tmp_path, monke
 
     root = trees.folder(tmp_path / "data", each=6)
     monkeypatch.setenv("LTR_DATA", str(tmp_path / "data"))
-    from ltr.data_command import main
+    from ltr.commands.data import main
 
     assert main(["pack", "folder", "--size", "16", "--to", str(tmp_path / "pets"), "--workers", "1"]) == 0
     shutil.rmtree(root)

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from toy_source import balanced, toy_source
 
-from ltr.configuration.pages import conf_directory
+from ltr.configuration.configs import conf_directory
 from ltr.configuration.targets import instantiate
 from ltr.data.published import background_list
 from ltr.data.split import Split

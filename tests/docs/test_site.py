@@ -61,5 +61,5 @@ def test_pages_and_styles_ask_for_nothing_outside(site):
 
 def test_the_reference_shows_the_public_names(site):
     api = (site / "api.html").read_text(encoding="utf-8")
-    for name in ("ltr.api.train", "ltr.methods.base.ImageClassifier", "ltr.data.source.Source"):
+    for name in ("ltr.api.train", "ltr.methods.core.network.ImageClassifier", "ltr.data.source.Source"):
         assert f'id="{name}"' in api

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import trees
-from ltr.methods.checkpoint import describe
+from ltr.methods.core.checkpoint import describe
 from several import ltr_train_in
 
 pytestmark = pytest.mark.slow

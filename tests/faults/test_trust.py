@@ -18,7 +18,7 @@ from ltr.cli import guarded
 from ltr.configuration.hydra_nodes import check_hydra
 from ltr.errors import CheckpointError, LtrError
 from ltr.files import file_digest
-from ltr.methods.checkpoint import describe, load_network
+from ltr.methods.core.checkpoint import describe, load_network
 
 SHORT = ("trainer.max_epochs=1", "trainer.precision=fp32", "trainer.limit_train_batches=1")
 

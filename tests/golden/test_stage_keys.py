@@ -16,7 +16,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from ltr.configuration.check import checked
-from ltr.configuration.pages import conf_directory
+from ltr.configuration.configs import conf_directory
 from ltr.runs.keys import group_hash, run_hash
 from ltr.runs.plan import LastSource, plan_of
 

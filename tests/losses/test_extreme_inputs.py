@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ltr.losses import classification, distillation, functional, herbs, open_set, relational, triplet
+from ltr.losses import classification, distillation, functional, relational, triplet
 from ltr.losses.prototypical import Prototypical
 from ltr.losses.triplet import Triplet
+from ltr.methods.herbs import losses as herbs
+from ltr.methods.reciprocal_points import losses as open_set
 
 COUNTS = [1000, 10, 1]
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])

@@ -14,8 +14,8 @@ from ltr.configuration.overrides import composed
 from ltr.configuration.targets import check_arguments, instantiate
 from ltr.data.batch import Batch
 from ltr.data.module import DataModule
-from ltr.methods.base import ImageClassifier
-from ltr.methods.stage import Computation, DataFacts, Method, Stage, StageOutput
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import Computation, DataFacts, Method, Stage, StageOutput
 from ltr.runs.plan import data_facts, main_settings, plan_keys
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ltr.errors import CheckpointError
-from ltr.methods.checkpoint import load_network, network_checkpoint, read_checkpoint
+from ltr.methods.core.checkpoint import load_network, network_checkpoint, read_checkpoint
 from ltr.runs.stages import _read_arrays
 from ltr.runs.training_state import read_training_state
 
@@ -70,9 +70,9 @@ TENSORS = {
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    from ltr.configuration.pages import read_page, without_private
-    from ltr.methods.base import ImageClassifier
-    from ltr.methods.stage import DataFacts, Settings
+    from ltr.configuration.configs import read_page, without_private
+    from ltr.methods.core.network import ImageClassifier
+    from ltr.methods.core.stage import DataFacts, Settings
 
     def page(name: str) -> dict:
         return without_private(read_page(name))
@@ -245,9 +245,9 @@ def test_a_state_that_only_its_optimiser_cannot_take_ends_in_one_line(stopped):
 
 def test_commands_name_the_entry(ltr_train, ltr_eval, tmp_path, capsys):
     from ltr.cli import guarded
-    from ltr.export_command import main as export
-    from ltr.mine_command import main as mine
-    from ltr.predict_command import main as predict
+    from ltr.commands.export import main as export
+    from ltr.commands.mine import main as mine
+    from ltr.commands.predict import main as predict
 
     done = ltr_train(*QUICK)
     content = read_checkpoint(done.directory / "checkpoints" / "final.ckpt")

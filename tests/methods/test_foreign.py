@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltr.errors import CheckpointError, ConfigError
+from ltr.methods.core.stage import DataFacts
 from ltr.methods.foreign import foreign_network
-from ltr.methods.stage import DataFacts
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BACKBONE = {"_target_": "ltr.models.cifar_resnet.CifarResNet", "depth": 32, "weights": None}

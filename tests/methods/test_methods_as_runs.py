@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import ltr
-from ltr.methods.checkpoint import describe
+from ltr.methods.core.checkpoint import describe
 from ltr.runs import guards, train
 
 # two epochs of the representation; the signal of the tests below comes in the third epoch, which only classifiers have

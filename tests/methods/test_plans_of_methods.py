@@ -8,7 +8,7 @@ import pytest
 from method_plans import planned
 
 from ltr.errors import ConfigError
-from ltr.methods.posthoc import values_of
+from ltr.methods.decoupling.posthoc import values_of
 from ltr.runs.plan import NeedsValidation
 
 METHODS = ["crt", "lws", "tau_norm", "ncm", "posthoc_la"]

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ltr.configuration.judging import PUBLISHED_CODES
+from ltr.configuration.evaluation_overrides import PUBLISHED_CODES
 from ltr.configuration.overrides import composed
 from ltr.errors import CheckpointError, ConfigError
+from ltr.methods.core.stage import DataFacts
 from ltr.methods.foreign import foreign_network
-from ltr.methods.stage import DataFacts
 from ltr.models import timm_backbone
 from ltr.models.cifar_resnet import CifarResNet
 from ltr.models.classifier32 import Classifier32

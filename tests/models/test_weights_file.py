@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ltr.errors import CheckpointError
-from ltr.methods.checkpoint import describe
+from ltr.methods.core.checkpoint import describe
 from ltr.methods.foreign import foreign_network
 from ltr.models.cifar_resnet import CifarResNet
 from ltr.models.teachers import Teacher

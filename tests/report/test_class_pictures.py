@@ -16,8 +16,8 @@ from matplotlib.image import imread
 from ltr.errors import DataError
 from ltr.report import background_classes, confusion, draws, priors, reliability, style, weight_norms
 from ltr.report.classes import BACKGROUND, Classes, binned, classes_of
-from ltr.report.collect import read_run
 from ltr.report.figures import OF_THE_CLASSES, draw
+from ltr.report.read_run import read_run
 from ltr.report.style import GROUP_COLOURS, PALE
 
 MODULES = (background_classes, confusion, draws, priors, reliability, weight_norms)

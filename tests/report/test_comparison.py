@@ -10,10 +10,10 @@ from made_up_outputs import write
 from made_up_runs import row
 
 from ltr.errors import ConfigError, DataError
-from ltr.report.beside import PublishedNumbers
 from ltr.report.comparison import marks, sections
 from ltr.report.compose import Options, composed
-from ltr.report.gather import finished_runs
+from ltr.report.published_lookup import PublishedNumbers
+from ltr.report.read_runs import finished_runs
 from ltr.report.series import curves
 
 
@@ -344,8 +344,8 @@ def test_any_setting_can_be_asked_for_as_a_curve(tmp_path):
 def composed_config(*overrides: str) -> dict:
     """The flat configuration that a run with these overrides would write."""
     from ltr.configuration.check import checked
+    from ltr.configuration.configs import leaves, without_private
     from ltr.configuration.overrides import composed as compose
-    from ltr.configuration.pages import leaves, without_private
 
     return dict(leaves(without_private(checked(compose(list(overrides))))))
 

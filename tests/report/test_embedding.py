@@ -7,8 +7,8 @@ import pytest
 from made_up_runs import per_class_table, write_run
 
 from ltr.errors import DataError
-from ltr.report.collect import read_run
 from ltr.report.embedding import feature_plane
+from ltr.report.read_run import read_run
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

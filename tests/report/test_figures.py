@@ -8,8 +8,8 @@ from matplotlib.image import imread
 
 from ltr.errors import ConfigError, DataError
 from ltr.report import curves, frequency
-from ltr.report.collect import read_run
 from ltr.report.figures import FIRST_TWO, draw
+from ltr.report.read_run import read_run
 from ltr.report.style import GROUP_COLOURS, percent, picture
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -9,7 +9,7 @@ import pytest
 from made_up_outputs import write
 
 from ltr.report.compose import Options, as_text, composed
-from ltr.report.gather import finished_runs
+from ltr.report.read_runs import finished_runs
 
 
 @pytest.fixture

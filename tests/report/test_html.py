@@ -15,9 +15,9 @@ from made_up_outputs import per_class, predictions, write
 from PIL import Image
 
 from ltr.report.compose import Options, Report, composed
-from ltr.report.gather import finished_runs
 from ltr.report.html import html_report
 from ltr.report.html_page import data_block, text
+from ltr.report.read_runs import finished_runs
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&<!--"
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 import browser
 from ltr.report.compose import Options, composed
-from ltr.report.gather import finished_runs
 from ltr.report.html import html_report
+from ltr.report.read_runs import finished_runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(browser.EXECUTABLE is None, reason="no Chromium is installed")]
 

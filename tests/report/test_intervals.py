@@ -11,11 +11,11 @@ from made_up_runs import row
 from scipy import stats
 
 from ltr.errors import DataError
-from ltr.report.against import pairs, reference_of
 from ltr.report.comparison import sections
 from ltr.report.compose import Options, composed
-from ltr.report.gather import finished_runs
 from ltr.report.intervals import hits_of, holm, mcnemar, paired_bootstrap, paired_p, sign_flips
+from ltr.report.paired_tests import pairs, reference_of
+from ltr.report.read_runs import finished_runs
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (5, 5), (3, 12), (40, 60), (900, 1100), (0, 3000)])

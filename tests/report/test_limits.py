@@ -8,13 +8,13 @@ import io
 import pytest
 from made_up_outputs import write
 
-from ltr.report.collect import read_run
 from ltr.report.compose import Options, as_text, composed
-from ltr.report.gather import finished_runs
 from ltr.report.html import html_report
 from ltr.report.limits import limits
 from ltr.report.published import markdown
 from ltr.report.published_lines import Entry
+from ltr.report.read_run import read_run
+from ltr.report.read_runs import finished_runs
 from ltr.report.sweep import Job, sweep_table
 from ltr.report.table import plain_table
 

@@ -15,7 +15,7 @@ from ltr.evaluation.background import Background
 from ltr.evaluation.open_set import OpenSet
 from ltr.evaluation.scores import Scores
 from ltr.report import open_world
-from ltr.report.collect import read_run
+from ltr.report.read_run import read_run
 
 torch.set_num_threads(1)
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -8,9 +8,9 @@ import pytest
 from made_up_runs import metrics_of, per_class_table, row
 
 from ltr.errors import DataError
-from ltr.report.collect import read_run
 from ltr.report.published import markdown, write_between_markers
 from ltr.report.published_lines import Entry, lines_of
+from ltr.report.read_run import read_run
 
 
 @pytest.fixture

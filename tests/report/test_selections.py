@@ -6,7 +6,7 @@ from made_up_runs import per_class_table, write_run
 from matplotlib.image import imread
 
 from ltr.errors import DataError
-from ltr.report.collect import read_run
+from ltr.report.read_run import read_run
 from ltr.report.selections import overlay, selected_locations
 
 

@@ -5,7 +5,7 @@ import pytest
 from made_up_runs import CIFAR, per_class_table, write_run
 from matplotlib.image import imread
 
-from ltr.report.collect import read_run
+from ltr.report.read_run import read_run
 from ltr.report.translations import amplification, sheet_of, translations
 
 

@@ -7,8 +7,8 @@ import pytest
 from made_up_runs import metrics_of, per_class_table, row, write_run
 from matplotlib.image import imread
 
-from ltr.report.collect import read_run
 from ltr.report.figures import draw
+from ltr.report.read_run import read_run
 from ltr.report.table import plain_table
 from ltr.report.variants import curves_of, number_of, variant_curve
 

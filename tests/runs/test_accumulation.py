@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ltr.methods.checkpoint import describe
+from ltr.methods.core.checkpoint import describe
 
 # 500 images: 8 batches of 60 and one of 20
 SHORT = ("trainer.max_epochs=2", "trainer.precision=fp32", "trainer.accelerator=cpu", "augment=none")

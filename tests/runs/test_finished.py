@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltr.report.gather import finished_runs
+from ltr.report.read_runs import finished_runs
 from ltr.runs import provenance, stages
 from ltr.runs.finished import fingerprint_of
 from ltr.runs.provenance import differs

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ltr.configuration.pages import read_page, without_private
+from ltr.configuration.configs import read_page, without_private
 from ltr.errors import ConfigError
-from ltr.methods.checkpoint import describe
+from ltr.methods.core.checkpoint import describe
 from ltr.models.backbones import sized
 from ltr.models.probing import ignored_share, probe
 from ltr.runs.image_size import check_backbone

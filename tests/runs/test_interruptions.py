@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ltr.losses import classification
-from ltr.methods.checkpoint import describe, read_checkpoint
+from ltr.methods.core.checkpoint import describe, read_checkpoint
 from ltr.runs import guards, train
 
 SHORT = ("trainer.max_epochs=2", "trainer.precision=fp32", "trainer.accelerator=cpu")

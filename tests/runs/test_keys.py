@@ -9,11 +9,11 @@ import sys
 import numpy as np
 import pytest
 
-from ltr.configuration.pages import digest
+from ltr.configuration.configs import digest
 from ltr.data.source import Source
 from ltr.data.splits import Split
-from ltr.methods.base import ImageClassifier
-from ltr.methods.stage import DataFacts, Settings, Stage
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import DataFacts, Settings, Stage
 from ltr.runs.keys import array_digest, group_hash, run_hash, stage_key, stage_spec
 
 SETTINGS = Settings(
@@ -39,7 +39,7 @@ OTHER = {
     "gradient_clip": 1.0,
     "ema_decay": 0.999,
     "limit_train_batches": 2,
-    "extras": ({"_target_": "ltr.methods.extras.Any"},),
+    "extras": ({"_target_": "ltr.methods.distillation.terms.Any"},),
 }
 
 
@@ -118,7 +118,9 @@ def test_a_weights_file_counts_by_its_content_not_its_path(tmp_path):
 
 
 def test_keys_are_the_same_in_another_process():
-    code = "from ltr.configuration.pages import digest; print(digest({'z': 0.1, 'a': [1, None, True], 'm': {'y': 2}}))"
+    code = (
+        "from ltr.configuration import configs; print(configs.digest({'z': 0.1, 'a': [1, None, True], 'm': {'y': 2}}))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == digest({"m": {"y": 2}, "a": [1, None, True], "z": 0.1})
 

@@ -8,8 +8,8 @@ import time
 import pytest
 from torch import distributed
 
-from ltr.runs import group
-from ltr.runs.place import Place
+from ltr.runs import distributed as group
+from ltr.runs.process_info import Place
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from ltr.data.batch import Batch, Mix
-from ltr.methods.base import ImageClassifier
-from ltr.methods.checkpoint import describe
+from ltr.methods.core.checkpoint import describe
+from ltr.methods.core.network import ImageClassifier
 from ltr.runs import guards, train
 from ltr.runs.failures import is_out_of_memory
-from ltr.runs.parts import parts_of
+from ltr.runs.micro_batch import parts_of
 
 pytestmark = pytest.mark.slow
 ON_CPU = (

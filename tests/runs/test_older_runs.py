@@ -130,7 +130,7 @@ def test_its_stages_are_taken_by_the_same_run_and_by_other_methods(ltr_train, ol
 
 
 def test_a_new_seed_joins_the_older_one_in_a_report(ltr_train, older, capsys):
-    from ltr.report_command import main
+    from ltr.commands.report import main
 
     done = ltr_train(*CRT, "seed=1")
     assert done.code == 0, done.err
@@ -156,7 +156,8 @@ def test_it_is_evaluated_to_its_own_numbers(older, ltr_eval, tmp_path):
 
 
 def test_it_predicts_and_its_stages_are_listed(older, tmp_path, capsys):
-    from ltr import predict_command, stages_command
+    from ltr.commands import predict as predict_command
+    from ltr.commands import stages as stages_command
 
     images = tmp_path / "images"
     images.mkdir()

@@ -10,8 +10,8 @@ import pytest
 from ltr.data.source import Source
 from ltr.data.splits import Split
 from ltr.errors import ConfigError
-from ltr.methods.base import ImageClassifier
-from ltr.methods.stage import DataFacts, Settings, Stage
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import DataFacts, Settings, Stage
 from ltr.runs.plan import LastSource, data_facts, plan_keys, warn_of_double_balancing, warn_of_short_schedule
 
 NONE = np.empty(0, np.int64)

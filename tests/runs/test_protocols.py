@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from ltr.configuration.pages import read_page
+from ltr.configuration.configs import read_page
 from ltr.data.split import Split
 from ltr.errors import ConfigError
 from ltr.evaluation.closed_set import ClosedSet
+from ltr.methods.core.stage import Method
 from ltr.methods.erm import ERM
-from ltr.methods.stage import Method
 from ltr.runs.protocols import check_method, headline_metric, parts_judged, protocols_of
 
 PAGE = {**read_page("evaluation/default"), "scorers": ["msp", "max_logit"]}

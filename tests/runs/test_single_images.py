@@ -111,7 +111,7 @@ def test_methods_know_which_images_a_joined_step_has():
     from ltr.data.samplers import Instance
     from ltr.data.source import Source
     from ltr.data.split import Split
-    from ltr.methods.step_data import step_of
+    from ltr.methods.core.step_data import step_of
 
     labels = np.arange(17) % 2
     source = Source("s", np.zeros((17, 4, 4, 1), np.uint8), labels, ("a", "b"), {"train": range(17)})

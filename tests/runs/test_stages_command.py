@@ -8,9 +8,9 @@ import time
 
 import pytest
 
+from ltr.commands.stages import main, seconds
 from ltr.errors import LtrError
 from ltr.runs.store import RECORD, StageStore
-from ltr.stages_command import main, seconds
 
 DAY = 86400
 
@@ -23,7 +23,7 @@ def store(tmp_path):
         key = f"{number}{'f' * 63}"
         store.folder(key).mkdir()
         (store.folder(key) / "weights.ckpt").write_bytes(b"w" * 1000)
-        spec = {"target": "ltr.methods.base.ImageClassifier", "seed": number, "settings": {"epochs": 3}}
+        spec = {"target": "ltr.methods.core.network.ImageClassifier", "seed": number, "settings": {"epochs": 3}}
         store.finish(key, spec, 2.0, {"name": "representation"})
         os.utime(store.folder(key) / RECORD, (time.time() - age * DAY,) * 2)
     (tmp_path / "unfinished" / "state").mkdir(parents=True)
@@ -46,7 +46,11 @@ def test_the_list_has_a_line_a_stage_newest_first(store, capsys):
     ("spec", "shown"),
     [
         pytest.param({"checkpoint": "ab12"}, "(checkpoint)", id="a network from a checkpoint"),
-        pytest.param({"target": "ltr.methods.pseudo_labels.of", "settings": {"epochs": 3}}, "of ", id="without a seed"),
+        pytest.param(
+            {"target": "ltr.methods.background_splitting.pseudo_labels.of", "settings": {"epochs": 3}},
+            "of ",
+            id="without a seed",
+        ),
     ],
 )
 def test_the_list_shows_stages_that_were_not_trained(store, spec, shown, capsys):
@@ -133,7 +137,7 @@ def test_a_duration_that_cannot_be_read_is_refused(duration):
 def test_a_damaged_record_is_named_and_the_others_shown(store, change, command, capsys):
     key = "a" * 64
     store.folder(key).mkdir()
-    store.finish(key, {"target": "ltr.methods.base.ImageClassifier", "seed": 0}, 1.0, {"name": "main"})
+    store.finish(key, {"target": "ltr.methods.core.network.ImageClassifier", "seed": 0}, 1.0, {"name": "main"})
     path = store.folder(key) / RECORD
     record = json.loads(path.read_text())
     path.write_text(change if isinstance(change, str) else json.dumps({**record, **change}))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ltr.errors import LtrError
-from ltr.methods.checkpoint import read_checkpoint, write_checkpoint
+from ltr.methods.core.checkpoint import read_checkpoint, write_checkpoint
 from ltr.runs.store import StageStore
 
 KEY = "k" * 64

@@ -7,9 +7,10 @@ import torch
 from pytorch_lightning.strategies import FSDPStrategy
 
 from ltr.errors import ConfigError
-from ltr.runs import group, strategies
+from ltr.runs import distributed as group
+from ltr.runs import strategies
 from ltr.runs.device import check_strategy
-from ltr.runs.place import Place
+from ltr.runs.process_info import Place
 
 OF_TWO = Place(rank=3, world_size=4, local_rank=1, local_world_size=2, rendezvous="env://")
 

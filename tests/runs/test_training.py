@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ltr.methods.checkpoint import describe
+from ltr.methods.core.checkpoint import describe
 from ltr.runs import guards, train
 
 SHORT = ["trainer.max_epochs=3", "trainer.precision=fp32", "figures=none"]

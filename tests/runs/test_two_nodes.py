@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ltr.methods.checkpoint import describe
+from ltr.methods.core.checkpoint import describe
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 PATIENCE = 600.0  # seconds; a busy machine takes minutes to import torch four times

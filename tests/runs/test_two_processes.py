@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from ltr.methods.checkpoint import describe
+from ltr.methods.core.checkpoint import describe
 from several import ltr_train_in
 
 pytestmark = pytest.mark.slow

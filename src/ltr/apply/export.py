@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ltr.errors import CheckpointError, ConfigError, TrainingError
 from ltr.files import write_json, written_atomically
-from ltr.methods.checkpoint import FORMAT, VERSION, describe, described_network
+from ltr.methods.core.checkpoint import FORMAT, VERSION, describe, described_network
 from ltr.randomness import generator
 
 WEIGHTS, DESCRIPTION, CLASSES, ONNX = "model.safetensors", "config.json", "class_names.json", "model.onnx"

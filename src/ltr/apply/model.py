@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from ltr.configuration.pages import read_page
+from ltr.configuration.configs import read_page
 from ltr.data.crop import FileCrop
 from ltr.data.parallel import cores
 from ltr.data.source import PLAIN, Decoding, ImageFiles
 from ltr.errors import CheckpointError, ConfigError
 from ltr.evaluation.scores import Scores
-from ltr.methods.checkpoint import describe, described_network
+from ltr.methods.core.checkpoint import describe, described_network
 from ltr.runs.device import autocast, keep_freed_memory, resolve_device, resolve_precision
 
 
@@ -25,7 +25,7 @@ class Model:
     """A network in eval mode and everything that turns a file into its answer.
 
     Attributes:
-        network: an `ltr.methods.base.ImageClassifier` on ``device``.
+        network: an `ltr.methods.core.network.ImageClassifier` on ``device``.
         crop: from a decoded file to the network's square, as in the evaluation of the run.
         batch_size: images a batch, the evaluation's.
         workers: processes that decode.

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ltr.configuration.pages import PRIVATE_KEYS, mappings
+from ltr.configuration.configs import PRIVATE_KEYS, mappings
 from ltr.configuration.rules import rules_of
 from ltr.errors import nearest
 

@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ltr.configuration.allowed import check_values
+from ltr.configuration.configs import leaves
 from ltr.configuration.hydra_nodes import hydra_node
-from ltr.configuration.pages import leaves
 from ltr.configuration.placement import unread_keys
 from ltr.configuration.structure import check_structure
 from ltr.configuration.targets import check_targets

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ltr.configuration.pages import PRIVATE_KEYS, conf_directory, leaves
+from ltr.configuration.configs import PRIVATE_KEYS, conf_directory, leaves
 from ltr.configuration.parsing import Parsed, parse
 
 # what Hydra writes there itself, and what would move files of a run that ltr places

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ltr.configuration.allowed import shown
+from ltr.configuration.configs import mappings
 from ltr.configuration.forbidden import forbidden, not_one_config, wrong_config_name
 from ltr.configuration.launchers import check_launcher
-from ltr.configuration.pages import mappings
 from ltr.errors import ConfigError, nearest
 
 ALLOWED = ("hydra._internal.core_plugins.", "hydra.experimental.callbacks.", "hydra_plugins.", "ltr.sweeps.", "optuna.")

@@ -31,8 +31,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ltr.configuration.allowed import shown
+from ltr.configuration.configs import PRIVATE_KEYS
 from ltr.configuration.forbidden import not_one_config
-from ltr.configuration.pages import PRIVATE_KEYS
 from ltr.errors import nearest
 
 _ROUNDS = 8  # a choice may bring further nested ones: so deep they may lie

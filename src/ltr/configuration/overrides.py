@@ -21,13 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from ltr.configuration.allowed import problem
 from ltr.configuration.check import examined, refuse
+from ltr.configuration.configs import conf_directory, leaves, page_names
 from ltr.configuration.forbidden import forbidden
 from ltr.configuration.nested import NestedLoader, holds_keys, is_name
-from ltr.configuration.pages import conf_directory, leaves, page_names
 from ltr.configuration.parsing import Parsed, in_short, parse
 from ltr.configuration.quoting import quoting_hint
 from ltr.configuration.suggestions import keys_of_other_pages, suggestion
-from ltr.configuration.swept_pages import jobs_of
+from ltr.configuration.swept_configs import jobs_of
 from ltr.errors import nearest
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ltr.configuration.pages import mappings
+from ltr.configuration.configs import mappings
 
 # ltr and what it is built on, of which its own classes inherit: their versions stand in a run's provenance
 OURS = (

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ltr.configuration.allowed import shown
-from ltr.configuration.pages import PRIVATE_KEYS, conf_directory, leaves, page_names, read_page
+from ltr.configuration.configs import PRIVATE_KEYS, conf_directory, leaves, page_names, read_page
 from ltr.configuration.parsing import Parsed, parse
 from ltr.configuration.rules import target
 from ltr.errors import nearest

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from ltr.configuration.allowed import problem, shown
 from ltr.configuration.check import refuse
-from ltr.configuration.pages import leaves, page_names, read_page
+from ltr.configuration.configs import leaves, page_names, read_page
 from ltr.configuration.parsing import parse
 from ltr.configuration.suggestions import suggestion
 from ltr.configuration.targets import check_targets

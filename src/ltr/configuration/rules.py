@@ -10,7 +10,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from ltr.configuration.pages import page_names, read_page
+from ltr.configuration.configs import page_names, read_page
 
 _DEFAULT = {"": "train", "trainer": "trainer/default", "evaluation": "evaluation/default",
             "checkpoint": "checkpoint/default", "callbacks": "callbacks/default"}  # fmt: skip

@@ -26,7 +26,7 @@ SUPPLIED = {
 }
 # what the program asks of a class beside calling it, and the class that has it all
 ASKED = {
-    "method": (("stages", "predictor"), "ltr.methods.stage.Method"),
+    "method": (("stages", "predictor"), "ltr.methods.core.stage.Method"),
     "sampler": (("epoch", "length", "class_probabilities"), "ltr.data.samplers.Sampler"),
     "augment": (("identity",), "ltr.data.augment.Augmentation"),
     "loss": (("link", "prior_bias", "start_epoch"), "ltr.losses.base.ClassificationLoss"),

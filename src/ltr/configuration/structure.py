@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ltr.configuration.allowed import check_values, shown
-from ltr.configuration.pages import PRIVATE_KEYS, page_names, read_page
+from ltr.configuration.configs import PRIVATE_KEYS, page_names, read_page
 from ltr.errors import nearest
 
 # groups whose keys the program reads: those of the shipped page

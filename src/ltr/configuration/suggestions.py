@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 
 from omegaconf import DictConfig
 
-from ltr.configuration.pages import leaves, page_names, read_page
+from ltr.configuration.configs import leaves, page_names, read_page
 from ltr.errors import nearest
 
 

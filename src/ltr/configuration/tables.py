@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from ltr.configuration.pages import conf_directory
+from ltr.configuration.configs import conf_directory
 from ltr.errors import ConfigError, nearest
 
 # the metrics of published numbers, and the protocol that measures each

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ltr.configuration.pages import PRIVATE_KEYS, mappings
+from ltr.configuration.configs import PRIVATE_KEYS, mappings
 from ltr.configuration.signatures import for_pages, mismatches
 from ltr.errors import ConfigError, nearest
 from ltr.identity import path_of

@@ -7,8 +7,8 @@ decoupled methods start from: the stage's role, settings and data decide its bit
 from __future__ import annotations
 
 from ltr.identity import named
-from ltr.methods.base import ImageClassifier
-from ltr.methods.stage import DataFacts, Method, Settings, Stage
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import DataFacts, Method, Settings, Stage
 
 
 @named("method/erm")

@@ -11,11 +11,11 @@ from torch import Tensor
 from ltr.configuration.targets import locate
 from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.escaping import one_line
-from ltr.methods.base import ImageClassifier
-from ltr.methods.checkpoint import without_initial_weights
-from ltr.methods.foreign_herbs import herbs_of
+from ltr.methods.core.checkpoint import without_initial_weights
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import DataFacts, Settings
+from ltr.methods.herbs.released_weights import herbs_of
 from ltr.methods.metric import EmbeddingNetwork
-from ltr.methods.stage import DataFacts, Settings
 from ltr.models.published_names import LAYOUTS, Layout, check_padding, read_published
 from ltr.models.weights import CLASSIFIER_NAMES, channel_note, read_state
 from ltr.models.weights_file import finite_names, refuse_unfit
@@ -44,7 +44,7 @@ def foreign_network(
 
     Args:
         facts: of the data set that it is judged on.
-        entry, names, transposed, layout, padding: see `ltr.configuration.judging.ForeignWeights`. The config ``method``
+        entry, names, transposed, layout, padding: see `ForeignWeights`. The config ``method``
             is looked at only for files of a whole method (HERBS, PIM).
 
     Raises:

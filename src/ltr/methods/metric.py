@@ -15,8 +15,8 @@ from ltr.errors import ConfigError
 from ltr.evaluation.scores import Scores
 from ltr.identity import named
 from ltr.losses.relational import squared_distances
-from ltr.methods.base import ImageClassifier
-from ltr.methods.stage import DataFacts, Method, Settings, Stage
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import DataFacts, Method, Settings, Stage
 
 
 @named("network/embedding")

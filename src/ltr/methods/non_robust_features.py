@@ -17,12 +17,12 @@ from torch import Tensor
 from ltr.data.batch import Batch, to_device
 from ltr.errors import ConfigError
 from ltr.identity import named
-from ltr.methods import generation
-from ltr.methods.base import ImageClassifier
-from ltr.methods.m2m import plain_representation
-from ltr.methods.representation import network_of
-from ltr.methods.stage import Computation, DataFacts, Method, Settings, Stage, StageOutput
-from ltr.methods.step_data import augmented, step_of
+from ltr.methods.core import generation
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import Computation, DataFacts, Method, Settings, Stage, StageOutput
+from ltr.methods.core.step_data import augmented, step_of
+from ltr.methods.decoupling.representation import network_of
+from ltr.methods.m2m.method import plain_representation
 from ltr.randomness import derive_seed, generator
 
 Targets = Literal["random", "next"]

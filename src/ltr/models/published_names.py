@@ -220,7 +220,7 @@ def _arpl(state: State, classes: int | None) -> State:
 
 
 def _backbone_alone(state: State, classes: int | None) -> State:
-    """The names are those of a backbone of timm already; `ltr.methods.foreign_herbs` translates the rest."""
+    """The names are those of a backbone of timm already; `ltr.methods.herbs.released_weights` translates the rest."""
     return state
 
 

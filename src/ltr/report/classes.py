@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ltr.evaluation.groups import GROUPS
-from ltr.report.collect import Run
+from ltr.report.read_run import Run
 from ltr.report.style import GROUP_COLOURS, GROUP_MARKERS, PALE
 
 if TYPE_CHECKING:

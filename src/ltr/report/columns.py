@@ -50,7 +50,7 @@ MAIN = {
     "few_shot": ("accuracy",),
 }
 
-# of networks that select locations, where a data set has bounding boxes; `ltr.runs.looks` says what they are
+# of networks that select locations, where a data set has bounding boxes; `ltr.runs.location_stats` says what they are
 LOOKS = {
     "selected_in_box": "selected in box",
     "all_in_box": "all in box",

@@ -15,11 +15,11 @@ from typing import Any
 
 from ltr.escaping import name as short_name
 from ltr.evaluation.direction import is_smaller_better
-from ltr.report.collect import number
 from ltr.report.columns import COLUMNS, LOOKS, MAIN, NO_FRACTIONS, UNRANKED
-from ltr.report.gather import Finished, shown_value
 from ltr.report.limits import limits
 from ltr.report.naming import check_keys, differences, setting
+from ltr.report.read_run import number
+from ltr.report.read_runs import Finished, shown_value
 
 # a protocol's columns where none are asked for
 _USUAL = {

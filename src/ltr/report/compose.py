@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.report import formats
-from ltr.report.against import check_reference, pairs, reference_of
-from ltr.report.beside import PublishedNumbers
 from ltr.report.comparison import Section, sections
-from ltr.report.gather import Found
+from ltr.report.paired_tests import check_reference, pairs, reference_of
+from ltr.report.published_lookup import PublishedNumbers
+from ltr.report.read_runs import Found
 from ltr.report.series import Curve, curves
 from ltr.report.sheet import LEGEND, Sheet, curve_sheet, pairs_sheet, section_sheet
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ltr.configuration import pages
-from ltr.configuration.pages import leaves
+from ltr.configuration import configs as pages
+from ltr.configuration.configs import leaves
 from ltr.configuration.tables import TableRow
 
 # of a config's own values, what a shorter schedule may change: the table says how many epochs were trained

@@ -11,7 +11,7 @@ import numpy as np
 
 from ltr.evaluation.averages import ratio
 from ltr.report.classes import NAMED, Classes, colour_of, predictions_of, short
-from ltr.report.collect import Run
+from ltr.report.read_run import Run
 from ltr.report.style import INK, PALE, headline_title, percent, picture
 
 if TYPE_CHECKING:

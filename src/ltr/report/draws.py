@@ -9,7 +9,7 @@ import numpy as np
 
 from ltr.report.arrays import read_arrays
 from ltr.report.classes import Classes, class_axis, classes_of, colour_of, marker_of
-from ltr.report.collect import Run
+from ltr.report.read_run import Run
 from ltr.report.style import PALE, headline_title, log_numbers, picture
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.report.background_classes import background_classes
-from ltr.report.collect import Run, read_run
 from ltr.report.confusion import confusion
 from ltr.report.curves import training_curves
 from ltr.report.draws import draws
@@ -15,6 +14,7 @@ from ltr.report.embedding import feature_plane
 from ltr.report.frequency import accuracy_by_frequency
 from ltr.report.open_world import OPEN_WORLD
 from ltr.report.priors import predicted_prior
+from ltr.report.read_run import Run, read_run
 from ltr.report.reliability import reliability
 from ltr.report.selections import selected_locations
 from ltr.report.translations import translations

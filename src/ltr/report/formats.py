@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 
 from ltr import escaping
 from ltr.escaping import one_line
-from ltr.report.beside import PublishedNumbers
 from ltr.report.comparison import Section
+from ltr.report.published_lookup import PublishedNumbers
 from ltr.report.sheet import Cell, Sheet
 
 _MARKS = {"best": " *", "tie": " ="}

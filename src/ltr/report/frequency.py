@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ltr.evaluation.groups import GROUPS
-from ltr.report.collect import Run
+from ltr.report.read_run import Run
 from ltr.report.style import GROUP_COLOURS, GROUP_MARKERS, INK, headline_title, percent, picture
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from ltr.configuration.pages import leaves
+from ltr.configuration.configs import leaves
 from ltr.configuration.tables import table_rows
 from ltr.report.conditions import Conditions, page_names, read_page
 

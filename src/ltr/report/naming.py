@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from ltr.errors import ConfigError, nearest
-from ltr.report.gather import Finished, settings, shown_value
+from ltr.report.read_runs import Finished, settings, shown_value
 
 _MOST_DIFFERENCES = 4
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ltr.report.arrays import read_arrays
-from ltr.report.collect import Run, number
+from ltr.report.read_run import Run, number
 from ltr.report.style import GROUP_COLOURS, INK, PALE, headline_title, percent, picture
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ltr.report.classes import NAMED, Classes, binned, class_axis, colour_of, points, predictions_of
-from ltr.report.collect import Run
+from ltr.report.read_run import Run
 from ltr.report.style import INK, PALE, headline_title, log_numbers, picture
 
 if TYPE_CHECKING:

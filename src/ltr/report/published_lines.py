@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ltr.report.collect import Run, number
 from ltr.report.columns import MAIN, NO_FRACTIONS
-from ltr.report.gather import groups_by_data, settings
 from ltr.report.limits import limits
+from ltr.report.read_run import Run, number
+from ltr.report.read_runs import groups_by_data, settings
 from ltr.report.style import NOTHING
 
 _DIRTY = " with uncommitted changes"

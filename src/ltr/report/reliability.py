@@ -9,7 +9,7 @@ import numpy as np
 
 from ltr.evaluation.averages import calibration_error, ratio
 from ltr.report.classes import predictions_of
-from ltr.report.collect import Run
+from ltr.report.read_run import Run
 from ltr.report.style import GROUP_COLOURS, INK, PALE, headline_title, percent, picture
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ltr.report.arrays import read_arrays
-from ltr.report.collect import Run
+from ltr.report.read_run import Run
 from ltr.report.style import WARNING, headline_title, picture
 
 SHOWN = 8  # images

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ltr.evaluation.groups import GROUPS
-from ltr.report.collect import number
 from ltr.report.comparison import Line, Section, deviation
-from ltr.report.gather import settings, shown_value
+from ltr.report.read_run import number
+from ltr.report.read_runs import settings, shown_value
 from ltr.report.variants import number_of
 
 SWEPT = ("tau", "beta", "b0")  # the last parts of keys that are looked for

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ltr.escaping import name as short_name
-from ltr.report.against import Pair
-from ltr.report.beside import PublishedNumbers
 from ltr.report.columns import COLUMNS
 from ltr.report.comparison import Line, Section, is_fraction, is_smaller_better, marks
 from ltr.report.intervals import Interval
 from ltr.report.limits import footnotes, marks_of
+from ltr.report.paired_tests import Pair
+from ltr.report.published_lookup import PublishedNumbers
 from ltr.report.series import Curve
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltr.files import written_atomically
-from ltr.report.collect import Run, number
+from ltr.report.read_run import Run, number
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis

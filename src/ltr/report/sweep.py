@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ltr.escaping import name as short_name
-from ltr.report.collect import number
 from ltr.report.columns import COLUMNS, NO_FRACTIONS
-from ltr.report.gather import groups_by_data, settings
 from ltr.report.limits import footnotes, limits, marks_of
+from ltr.report.read_run import number
+from ltr.report.read_runs import groups_by_data, settings
 from ltr.report.style import NOTHING
 
 _METRIC = "balanced_accuracy"  # of results that do not name theirs

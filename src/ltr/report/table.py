@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ltr.escaping import name, one_line, rich_text
-from ltr.report.collect import headline_row, number, run_title
 from ltr.report.columns import COLUMNS, PERCENT
 from ltr.report.limits import limits
+from ltr.report.read_run import headline_row, number, run_title
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ltr.report.arrays import read_arrays
-from ltr.report.collect import Run
+from ltr.report.read_run import Run
 from ltr.report.style import INK, PALE, headline_title, picture
 
 _TRIPLES = 4  # of each class
@@ -47,7 +47,7 @@ def translations(run: Run, path: Path) -> bool:
 
 
 def sheet_of(run_dir: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of a run's picture sheet (see `ltr.methods.m2m_sheet`), or None."""
+    """The arrays of a run's picture sheet (see `ltr.methods.m2m.examples`), or None."""
     stored = read_arrays(run_dir / "artifacts" / "classifier.npz")
     return {name: stored[name] for name in _NEEDED} if set(_NEEDED) <= set(stored) else None
 

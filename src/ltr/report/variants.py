@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ltr.evaluation.groups import GROUPS
-from ltr.report.collect import Run, number
+from ltr.report.read_run import Run, number
 from ltr.report.style import GROUP_COLOURS, GROUP_MARKERS, INK, PALE, headline_title, picture
 
 if TYPE_CHECKING:

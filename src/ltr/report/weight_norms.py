@@ -8,7 +8,7 @@ import numpy as np
 
 from ltr.report.arrays import read_arrays
 from ltr.report.classes import NAMED, binned, class_axis, classes_of, points
-from ltr.report.collect import Run
+from ltr.report.read_run import Run
 from ltr.report.style import INK, PALE, headline_title, picture
 
 

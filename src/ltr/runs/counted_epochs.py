@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ltr.runs.evaluate import Judged
+from ltr.runs.evaluate_network import Judged
 
 
 class CountsEpochs:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ltr.errors import ConfigError
-from ltr.runs.place import DDP
+from ltr.runs.process_info import DDP
 
 LIGHTNING_PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
 

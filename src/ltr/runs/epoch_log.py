@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 from ltr.files import write_csv
-from ltr.runs import group
+from ltr.runs import distributed as group
 from ltr.runs.result import FIRST_COLUMNS
 
 

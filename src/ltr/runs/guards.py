@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 
 from ltr.errors import TrainingError
-from ltr.runs import group
+from ltr.runs import distributed as group
 from ltr.runs.interrupt import StopRequest
 
 

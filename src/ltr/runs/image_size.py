@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ltr.configuration.pages import canonical_json
+from ltr.configuration.configs import canonical_json
 from ltr.configuration.targets import instantiate
 from ltr.errors import LtrError
-from ltr.methods.checkpoint import without_initial_weights
-from ltr.methods.stage import DataFacts, Stage
+from ltr.methods.core.checkpoint import without_initial_weights
+from ltr.methods.core.stage import DataFacts, Stage
 from ltr.models.backbones import ImageSizeError, sized
 from ltr.models.probing import ImageShape, Seen, first_line, ignored_share, nearest_sides, probe
 from ltr.models.weights import seeded_construction

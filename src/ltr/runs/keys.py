@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ltr.configuration.configs import digest, without_private
 from ltr.configuration.own_code import identities, own_code
-from ltr.configuration.pages import digest, without_private
 from ltr.errors import CheckpointError
 from ltr.files import checkpoint_file, file_digest
 from ltr.identity import as_first_written, first_path_of, name_of, with_names
-from ltr.methods.stage import DataFacts, Settings, Stage
+from ltr.methods.core.stage import DataFacts, Settings, Stage
 
 if TYPE_CHECKING:
     from ltr.data.source import Source

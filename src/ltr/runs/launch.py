@@ -19,7 +19,7 @@ from typing import IO
 from ltr.errors import Interrupted, LtrError
 from ltr.escaping import lines
 from ltr.runs.interrupt import leave_closed_terminal, stop_signals
-from ltr.runs.place import RENDEZVOUS
+from ltr.runs.process_info import RENDEZVOUS
 
 _POLL = 0.05  # seconds
 GRACE = 10.0  # seconds that the others have to say what went wrong, once one has failed

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ltr.configuration.pages import leaves, without_private
+from ltr.configuration.configs import leaves, without_private
 from ltr.errors import ConfigError, Interrupted
 from ltr.runs.counted_epochs import CountsEpochs
-from ltr.runs.evaluate import Judged
+from ltr.runs.evaluate_network import Judged
 
 
 class RunLoggers:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ltr.configuration.pages import canonical_json
+from ltr.configuration.configs import canonical_json
 from ltr.configuration.reuse import changed
 from ltr.data.exclusion import read_split
 from ltr.data.overlap import trained_on
@@ -55,7 +55,7 @@ class TrainingImages:
         """Count the images of ``part`` that a checkpoint was trained on.
 
         Args:
-            description: of the checkpoint, see `ltr.methods.checkpoint.describe`; {} of weights of other code.
+            description: of the checkpoint, see `ltr.methods.core.checkpoint.describe`; {} of weights of other code.
             run: the folder of its run, where there is one: it holds the exact split.
             evaluated: the data set's config, source and split.
         """

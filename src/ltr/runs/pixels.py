@@ -14,7 +14,7 @@ import numpy as np
 
 from ltr.data.source import ImageFiles, Source
 from ltr.errors import DataError
-from ltr.runs import group
+from ltr.runs import distributed as group
 
 
 def share_pixels(source: Source, say: Callable[[str], None]) -> Source:

@@ -12,18 +12,18 @@ import torch
 
 from ltr.configuration.advice import hold_out
 from ltr.configuration.allowed import shown
-from ltr.configuration.pages import canonical_json
+from ltr.configuration.configs import canonical_json
 from ltr.configuration.targets import instantiate
 from ltr.data.exclusion import read_split
 from ltr.data.packed import read_source
 from ltr.data.source import ImageFiles, Source
 from ltr.data.splits import Split
 from ltr.errors import ConfigError, DataError
-from ltr.methods.stage import DataFacts, Method, Settings, Stage
+from ltr.methods.core.stage import DataFacts, Method, Settings, Stage
 from ltr.runs.device import check_strategy, resolve_device, resolve_precision
 from ltr.runs.image_size import check_backbones, check_configured_size
 from ltr.runs.keys import conduct_of, makers_of, stage_key, stage_spec
-from ltr.runs.parts import check_plan
+from ltr.runs.micro_batch import check_plan
 from ltr.runs.protocols import check_method, protocols_of
 
 
@@ -202,7 +202,7 @@ def _extras(given: Any) -> tuple[Mapping[str, Any], ...]:
     if not isinstance(terms, list) or any(not isinstance(one, Mapping) or "_target_" not in one for one in terms):
         raise ConfigError(
             f"method.extras={shown(given)}: a list of configs is needed, each with a _target_, such as "
-            "[{_target_: ltr.methods.extras.RKD, teacher: RUN}]"
+            "[{_target_: ltr.methods.distillation.terms.RKD, teacher: RUN}]"
         )
     return tuple(terms)
 

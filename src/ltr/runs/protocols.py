@@ -11,7 +11,7 @@ import torch
 from ltr.data.splits import Split
 from ltr.errors import ConfigError
 from ltr.evaluation.detectors import Detector, is_detector
-from ltr.methods.stage import Method
+from ltr.methods.core.stage import Method
 
 # name -> (module of ltr.evaluation, class): imported when a split asks for it
 PROTOCOLS = {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from ltr.configuration.pages import leaves, without_private
+from ltr.configuration.configs import leaves, without_private
 from ltr.files import write_csv, write_json, write_text, written_atomically
 from ltr.results import SCHEMA_VERSION, read_result_file
 from ltr.runs.keys import group_hash, run_hash
@@ -20,7 +20,7 @@ from ltr.runs.keys import group_hash, run_hash
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ltr.runs.evaluate import Judged
+    from ltr.runs.evaluate_network import Judged
 
 FIRST_COLUMNS = ("stage", "epoch", "step", "lr", "train/loss", "train/accuracy", "images_per_second")
 RESULT = "result.json"

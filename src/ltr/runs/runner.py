@@ -21,18 +21,18 @@ from ltr.data.splits import save_split
 from ltr.errors import CheckpointError, ConfigError, DataError, Interrupted, TrainingError
 from ltr.escaping import rich_text
 from ltr.files import link_or_copy, write_json
-from ltr.methods.checkpoint import network_checkpoint, write_checkpoint
-from ltr.methods.stage import StageOutput
-from ltr.runs import group
+from ltr.methods.core.checkpoint import network_checkpoint, write_checkpoint
+from ltr.methods.core.stage import StageOutput
+from ltr.runs import distributed as group
 from ltr.runs.device import device_name, keep_freed_memory
-from ltr.runs.evaluate import Judged, evaluate, examples_of
+from ltr.runs.evaluate_network import Judged, evaluate, examples_of
 from ltr.runs.failures import explained, out_of_memory_judging
+from ltr.runs.figure_arrays import keep_for_pictures
 from ltr.runs.finished import Standing, standing
 from ltr.runs.image_size import resized_for
 from ltr.runs.interrupt import StopRequest, requeue, stop_request
-from ltr.runs.kept_for_pictures import keep_for_pictures
+from ltr.runs.location_stats import looks_of
 from ltr.runs.loggers import RunLoggers
-from ltr.runs.looks import looks_of
 from ltr.runs.opening_progress import opening_progress
 from ltr.runs.pixels import share_pixels
 from ltr.runs.plan import RunPlan, plan_of, warn_of_double_balancing, warn_of_short_schedule

@@ -7,8 +7,8 @@ from typing import Any
 
 from ltr.data.module import DataModule
 from ltr.errors import ConfigError
-from ltr.methods.stage import Stage
-from ltr.runs import group
+from ltr.methods.core.stage import Stage
+from ltr.runs import distributed as group
 
 
 def join_single_images(

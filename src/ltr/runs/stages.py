@@ -20,16 +20,16 @@ from ltr.data.splits import Split
 from ltr.errors import CheckpointError, DataError, TrainingError
 from ltr.escaping import rich_text
 from ltr.files import checkpoint_file, link_or_copy
-from ltr.methods.checkpoint import check_fits, load_network
-from ltr.methods.representation import warn_of_balanced_representation
-from ltr.methods.stage import Computation, DataFacts, Settings, Stage, StageOutput
-from ltr.runs import group
+from ltr.methods.core.checkpoint import check_fits, load_network
+from ltr.methods.core.stage import Computation, DataFacts, Settings, Stage, StageOutput
+from ltr.methods.decoupling.representation import warn_of_balanced_representation
+from ltr.runs import distributed as group
 from ltr.runs.accumulation import warn_of_long_accumulation
 from ltr.runs.device import autocast
 from ltr.runs.failures import explained, out_of_memory_judging
 from ltr.runs.image_size import check_images
 from ltr.runs.interrupt import StopRequest
-from ltr.runs.parts import check_network
+from ltr.runs.micro_batch import check_network
 from ltr.runs.plan import image_shape
 from ltr.runs.protocols import headline_metric, selecting_protocol
 from ltr.runs.provenance import code_state, differs

@@ -11,8 +11,8 @@ from pytorch_lightning.plugins.environments import ClusterEnvironment
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy
 
 from ltr.randomness import derive_seed
-from ltr.runs import group
-from ltr.runs.place import Place, place_in
+from ltr.runs import distributed as group
+from ltr.runs.process_info import Place, place_in
 
 
 class Started(ClusterEnvironment):

@@ -19,21 +19,21 @@ from rich.console import Console
 
 from ltr.errors import CheckpointError, ConfigError, LtrError, TrainingError
 from ltr.escaping import printer
-from ltr.methods.checkpoint import AtomicCheckpointIO, network_checkpoint, read_checkpoint, write_checkpoint
-from ltr.methods.stage import Stage
-from ltr.runs import group
+from ltr.methods.core.checkpoint import AtomicCheckpointIO, network_checkpoint, read_checkpoint, write_checkpoint
+from ltr.methods.core.stage import Stage
+from ltr.runs import distributed as group
 from ltr.runs.accumulation import Accumulation
 from ltr.runs.device import LIGHTNING_PRECISION
 from ltr.runs.epoch_log import EpochLog
 from ltr.runs.failures import explained, out_of_memory_judging
 from ltr.runs.guards import FiniteGuard, SkipNonfinite, StopOnSignal
 from ltr.runs.interrupt import StopRequest
-from ltr.runs.parts import InParts
+from ltr.runs.micro_batch import InParts
 from ltr.runs.progress import TrainingProgress
 from ltr.runs.provenance import code_state, differs
 from ltr.runs.strategies import in_processes
 from ltr.runs.training_state import position_of, read_training_state
-from ltr.runs.watch import Watch
+from ltr.runs.validation import Watch
 from ltr.writing import disk_trouble
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from ltr.methods.stage import Settings, Stage
+from ltr.methods.core.stage import Settings, Stage
 
 _TINY = 1e-12
 _RATES = ("lr", "head_lr", "last_block_lr", "extra_lr")

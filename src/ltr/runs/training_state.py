@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ltr.errors import CheckpointError
-from ltr.methods.checkpoint import check_weights, read_checkpoint
+from ltr.methods.core.checkpoint import check_weights, read_checkpoint
 
 
 def read_training_state(path: Path, network: nn.Module | None = None) -> dict[str, Any]:

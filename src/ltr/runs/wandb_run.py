@@ -13,7 +13,7 @@ from pytorch_lightning.loggers.logger import Logger
 from ltr.errors import ConfigError
 from ltr.evaluation.direction import is_smaller_better
 from ltr.runs.counted_epochs import CountsEpochs, final
-from ltr.runs.evaluate import Judged
+from ltr.runs.evaluate_network import Judged
 from ltr.runs.keys import group_hash, run_hash
 
 _SPLITS = ("train", "val", "test")

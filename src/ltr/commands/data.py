@@ -1,0 +1,328 @@
+"""``ltr-data``: look at a data set, check its images and pack them, before anything is trained."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ltr.console import print_line
+from ltr.errors import ConfigError
+from ltr.escaping import one_line
+from ltr.writing import check_file, check_folder
+
+if TYPE_CHECKING:
+    from ltr.data.source import Source
+    from ltr.data.split import Split
+
+_SHOWN = 10
+_WORTH_PROCESSES = 2000  # images to hash, which takes less than starting processes does
+_CLASSES, _IMAGES, _SIDE = 3, 8, 96  # of the contact sheet: classes of each kind, images of a class, pixels a side
+
+
+def main(argv: Sequence[str]) -> int:
+    """``ltr-data list | describe | check | pack``; returns the exit code.
+
+    Raises:
+        ConfigError: flags, a name or overrides that are wrong.
+        DataError: the data set is missing or damaged.
+    """
+    parser = _parser()
+    try:
+        arguments = parser.parse_args(argv)
+    except SystemExit as stopped:
+        return stopped.code if isinstance(stopped.code, int) else 1
+    if arguments.command == "list":
+        return _list(arguments.config_dir)
+    _check_flags(arguments)
+
+    from ltr.configuration.targets import allowing
+
+    command: Callable[[argparse.Namespace, dict[str, Any]], int] = globals()[f"_{arguments.command}"]
+    with allowing(arguments.allow):
+        return command(arguments, _configuration(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ltr-data", description="Look at data sets before anything is trained.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    shown = commands.add_parser("list", help="the data set pages, and whether their files are found")
+    shown.add_argument("--config-dir", metavar="FOLDER", help="also the pages of your own in FOLDER/dataset")
+
+    describe = commands.add_parser("describe", help="classes, images, imbalance; two pictures")
+    describe.add_argument("--out", type=Path, metavar="FOLDER", help="of the pictures (default: outputs/data/DATASET)")
+
+    check = commands.add_parser("check", help="files there, counts as published, every image decodes")
+    check.add_argument(
+        "--exclude-to", type=Path, metavar="FILE", help="write the paths of bad images there, one a line"
+    )
+
+    pack = commands.add_parser("pack", help="decode and resize once, into one file for dataset.packed=FILE")
+    pack.add_argument("--to", type=Path, metavar="FILE", required=True, help="the packed file")
+    pack.add_argument("--size", type=int, default=256, metavar="PIXELS", help="short side (default: 256)")
+    pack.add_argument("--format", choices=("jpeg", "raw"), default="jpeg", help="how pixels are kept (default: jpeg)")
+    pack.add_argument("--quality", type=int, default=90, metavar="1..100", help="of jpeg (default: 90)")
+    for command in (check, pack):
+        command.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
+        command.add_argument("--max-pixels", type=int, metavar="N", help="refuse larger images (default: as training)")
+    for command in (describe, check, pack):
+        command.add_argument("dataset", help="the name of a page, see ltr-data list")
+        command.add_argument("overrides", nargs="*", metavar="key=value", help="as for ltr-train")
+        command.add_argument("--config-dir", metavar="FOLDER", help="pages of your own")
+        command.add_argument(
+            "--allow", action="append", default=[], metavar="PREFIX", help="a package of yours that may be named"
+        )
+    return parser
+
+
+def _check_flags(arguments: argparse.Namespace) -> None:
+    """What argparse cannot say; told before anything is read."""
+    given = vars(arguments)
+    for flag, least, most in (("workers", 1, 1024), ("size", 1, 65_500), ("quality", 1, 100), ("max_pixels", 1, None)):
+        value = given.get(flag)
+        if value is not None and (value < least or (most is not None and value > most)):
+            bounds = f"at least {least}" if most is None else f"{least} to {most}"
+            raise ConfigError(f"--{flag.replace('_', '-')} {value}: allowed is {bounds}")
+    for flag in ("exclude_to", "to"):
+        if given.get(flag) is not None:
+            check_file(given[flag], f"--{flag.replace('_', '-')} {given[flag]}")
+    if given.get("out") is not None:
+        check_folder(given["out"], f"--out {given['out']}")
+    if "=" in arguments.dataset:
+        raise ConfigError(f"{arguments.dataset}: the name of a data set comes first, see ltr-data list")
+
+
+def _configuration(arguments: argparse.Namespace) -> dict[str, Any]:
+    from ltr.configuration.check import checked
+    from ltr.configuration.overrides import composed, unread
+
+    config = composed([f"dataset={arguments.dataset}", *arguments.overrides], arguments.config_dir)
+    return checked(config, unread(arguments.overrides), arguments.overrides)
+
+
+# -- list -------------------------------------------------------------------------------------------------------
+
+
+def _list(config_dir: str | None) -> int:
+    from ltr.configuration.configs import conf_directory, page_names
+    from ltr.data.download_hints import places
+
+    data = os.environ.get("LTR_DATA", "data")
+    rows = []
+    for name in page_names("dataset"):
+        wanted = places(name, data)
+        rows.append((name, _found(wanted), _comment(conf_directory() / "dataset" / f"{name}.yaml")))
+    if config_dir is not None:
+        own = sorted((Path(config_dir) / "dataset").glob("*.yaml"))
+        rows += [(path.stem, "?", _comment(path)) for path in own]
+    width = max(len(name) for name, *_ in rows) + 2
+    print_line(f"{'data set':<{width}}{'files':<9}what it is    (paths.data is {data})")
+    for name, found, comment in rows:
+        print_line(f"{name:<{width}}{found:<9}{comment}")
+    return 0
+
+
+def _found(wanted: list[Path] | None) -> str:
+    if wanted is None:
+        return "?"
+    if not wanted:
+        return "built in"
+    there = sum(path.exists() for path in wanted)
+    return "found" if there == len(wanted) else "partly" if there else "-"
+
+
+def _comment(page: Path) -> str:
+    """The first line of a page's comment."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    return next((line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @")), "")
+
+
+# -- describe ---------------------------------------------------------------------------------------------------
+
+
+def _describe(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
+    from ltr.console import plain_warnings
+    from ltr.data.description import describe
+    from ltr.data.exclusion import read_split
+    from ltr.report.data_figures import class_frequency
+
+    bounds = config["evaluation"]["many_above"], config["evaluation"]["few_below"]
+    folder = arguments.out or Path(config["paths"]["outputs"]) / "data" / config["dataset"]["name"]
+    check_folder(folder, f"--out {folder}")
+    with plain_warnings():
+        source = _read(config)
+        split = read_split(config["dataset"], source)
+        about = describe(split)
+        for line in _numbers(source, split, about, *bounds):
+            print_line(line)
+        title = f"{split.name}: {len(about.class_counts):,} classes, {int(about.class_counts.sum()):,} training images"
+        pictures = [folder / "class_frequency.png", folder / "contact_sheet.png"]
+        class_frequency(title, about.class_names, about.class_counts, *bounds, pictures[0])
+        _draw_first_images(source, split, about, pictures[1])
+    for path in pictures:
+        print_line(path)
+    return 0
+
+
+def _numbers(source: Source, split: Split, about: Any, many_above: int, few_below: int) -> Iterator[str]:
+    from ltr.data.split_open_set import openness
+    from ltr.evaluation.groups import shot_groups
+
+    counts = about.class_counts
+    yield f"{source.name}: {len(source):,} images of {source.num_classes:,} classes"
+    yield f"split {split.name}, judged by {', '.join(split.protocols)}"
+    labels = split.label_map[source.labels]
+    for part, images in about.images.items():
+        inside = labels[getattr(split, part)] if part != "unknown" else source.labels[split.unknown]
+        yield f"  {part:<8}{images:>10,} images of {len(set(inside.tolist())):,} classes"
+    if len(split.unknown):
+        unknown = len(set(source.labels[split.unknown].tolist()))
+        known = split.num_classes
+        found = openness(known, unknown)
+        yield f"openness 1 - sqrt(2K / (2K + Q)) = {found:.3f} for K = {known:,} known, Q = {unknown:,} unknown classes"
+    if about.background_share is not None:
+        yield f"background share {about.background_share:.4f}; the lines below are about the other classes"
+    smallest, largest = int(counts.min()), int(counts.max())
+    if smallest:
+        yield f"imbalance factor {about.imbalance_factor:.2f} (training images of a class: {largest:,} to {smallest:,})"
+    else:
+        yield f"imbalance factor undefined: {int((counts == 0).sum()):,} classes have no training image"
+    yield f"Gini coefficient of the class counts {about.gini:.3f}"
+    groups = shot_groups(counts, many_above, few_below)
+    says = {"many": f"more than {many_above}", "medium": "between", "few": f"fewer than {few_below}"}
+    yield "classes: " + ", ".join(f"{int(of.sum()):,} {name} ({says[name]})" for name, of in groups.items())
+
+
+def _draw_first_images(source: Source, split: Split, about: Any, path: Path) -> None:
+    from ltr.data.description import first_images, head_middle_tail, thumbnail
+    from ltr.report.data_figures import contact_sheet
+
+    rows = {
+        place: [
+            (
+                about.class_names[row],
+                int(about.class_counts[row]),
+                [thumbnail(source, int(i), _SIDE) for i in first_images(source, split, about.labels[row], _IMAGES)],
+            )
+            for row in chosen.tolist()
+        ]
+        for place, chosen in head_middle_tail(about.class_counts, _CLASSES).items()
+    }
+    contact_sheet(f"{split.name}: first training images", rows, path)
+
+
+# -- check ------------------------------------------------------------------------------------------------------
+
+
+def _check(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
+    from ltr.console import progress
+    from ltr.data.checking import BadImage, bad_images, write_exclusions
+    from ltr.data.packed import PackedImages
+    from ltr.data.packing import bad_packed
+    from ltr.data.source import ImageFiles
+    from ltr.data.tally import Tally, tally_arrays
+
+    source, partial = _read_and_compare(config)
+    print_line(f"{source.name}: {len(source):,} images of {source.num_classes:,} classes are there")
+    for line in partial:
+        print_line(f"wrong: {line}")
+    bad: list[BadImage] = []
+    tally = Tally(source.decoding, config["dataset"])
+    if isinstance(source.images, PackedImages):
+        with progress("decoding", len(source)) as advance:
+            bad = bad_packed(source.images, progress=advance, workers=_processes(arguments)["workers"], tally=tally)
+        print_line(f"{len(source) - len(bad):,} of {len(source):,} packed images are as they were written")
+    elif isinstance(source.images, ImageFiles):
+        with progress("decoding", len(source)) as advance:
+            bad = bad_images(source.images, progress=advance, tally=tally, **_processes(arguments))
+        print_line(f"{len(source) - len(bad):,} of {len(source):,} images can be decoded")
+    else:
+        tally_arrays(source.images, tally)
+        print_line("their reader has decoded all of them, and checked the files where checksums are published")
+    for line in tally.lines():
+        print_line(f"warning: {one_line(line)}")
+    if bad:
+        print_line(f"wrong: {len(bad):,} of them cannot be read{', the first ten' if len(bad) > _SHOWN else ''}:")
+        for image in bad[:_SHOWN]:
+            print_line(f"  {one_line(image.path)}: {one_line(image.reason)}")
+    _print_identical(source, _processes(arguments)["workers"])
+    if arguments.exclude_to:
+        write_exclusions(arguments.exclude_to, bad)
+        print_line(f"{len(bad):,} paths written to {arguments.exclude_to}")
+    return 1 if bad or partial else 0
+
+
+def _print_identical(source: Source, workers: int) -> None:
+    """Warn of images that are byte for byte the same."""
+    from ltr.console import progress
+    from ltr.data.duplicates import identical_images
+
+    with progress("comparing", len(source)) as advance:
+        same = identical_images(source, workers=workers if len(source) > _WORTH_PROCESSES else 1, progress=advance)
+    for line in same.lines(source):
+        print_line(f"  {one_line(line.strip())}" if line.startswith(" ") else f"warning: {one_line(line)}")
+
+
+def _read_and_compare(config: dict[str, Any]) -> tuple[Source, list[str]]:
+    """The source, and what it says of images that are not there; its other warnings are shown."""
+    from ltr.console import plain_warnings
+    from ltr.data.sources.checks import PARTIAL
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        source = _read(config)
+    partial = [str(warning.message) for warning in caught if PARTIAL in str(warning.message)]
+    with plain_warnings():
+        for warning in caught:
+            if PARTIAL not in str(warning.message):
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return source, partial
+
+
+# -- pack -------------------------------------------------------------------------------------------------------
+
+
+def _pack(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
+    from ltr.console import plain_warnings, progress
+    from ltr.data.packing import pack
+    from ltr.data.tally import Tally
+
+    if config["dataset"].get("packed") is not None:
+        raise ConfigError("dataset.packed: what is packed already cannot be packed again; leave the key out")
+    options: dict[str, Any] = {"size": arguments.size, "format": arguments.format, "quality": arguments.quality}
+    with plain_warnings():
+        source = _read(config)
+        with progress("packing", len(source)) as advance:
+            page = config["dataset"]["source"]
+            tally = Tally(source.decoding, config["dataset"])
+            made = pack(source, page, arguments.to, progress=advance, tally=tally, **options, **_processes(arguments))
+    for line in tally.lines():
+        print_line(f"warning: {one_line(line)}")
+    size = arguments.to.stat().st_size / 1e6
+    print_line(f"{len(source):,} images, {size:,.1f} MB{'' if made else '; it was there already'}")
+    print_line(f"train from it with dataset.packed={arguments.to}")
+    return 0
+
+
+# -- common -----------------------------------------------------------------------------------------------------
+
+
+def _read(config: dict[str, Any]) -> Source:
+    from ltr.configuration.targets import check_arguments
+
+    mistakes = check_arguments({"dataset": config["dataset"]})
+    if mistakes:
+        raise ConfigError("the data set's page does not fit the code:\n  " + "\n  ".join(mistakes))
+    from ltr.data.packed import read_source
+
+    return read_source({**config["dataset"], "image_size": None})  # nothing is trained: any number of pixels will do
+
+
+def _processes(arguments: argparse.Namespace) -> dict[str, Any]:
+    from ltr.data.decode import MAX_PIXELS
+    from ltr.data.parallel import cores
+
+    return {"workers": arguments.workers or cores(), "max_pixels": arguments.max_pixels or MAX_PIXELS}

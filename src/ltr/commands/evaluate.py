@@ -1,0 +1,262 @@
+"""``ltr-eval``: judge trained runs, checkpoints or foreign weights, on their own data set or on another one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ltr.commands.arguments import Parser, parsed
+from ltr.errors import CheckpointError, ConfigError, LtrError
+from ltr.writing import check_file, check_folder
+
+if TYPE_CHECKING:
+    from ltr.configuration.evaluation_overrides import Asked
+    from ltr.runs.evaluate_checkpoints import Candidate
+
+EVALUATIONS = "evaluations"  # the folder of outputs
+STAGE = ("weights.ckpt", "stage.json")  # of a stored stage: its network, and its record
+
+
+def main(argv: list[str]) -> int:
+    """``ltr-eval CHECKPOINT ... [key=value ...]``; returns the exit code.
+
+    Raises:
+        ConfigError: flags or overrides that are wrong.
+        CheckpointError: no such run, or weights that cannot be read.
+        DataError: the data set is missing or damaged.
+    """
+    outputs = os.environ.get("LTR_OUTPUTS", "outputs")
+    parser = Parser(
+        prog="ltr-eval",
+        description="Judge finished runs (their folders), checkpoint files or foreign weights: on the test split of "
+        "their own data set, or of dataset=PAGE.",
+        epilog="Example: ltr-eval outputs/digits_lt/erm/erm-s0-1a2b3c4d evaluation.many_above=50",
+        allow_abbrev=False,
+    )
+    # not required for argparse, whose message would name the overrides too
+    parser.add_argument("words", nargs="*", metavar="CHECKPOINT|key=value", help="see docs/evaluate.md")
+    parser.add_argument("--split", choices=("test", "val"), default="test", help="which images (default: test)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help=f"of the results (default: {Path(outputs) / EVALUATIONS})"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write what result.json holds to this file")
+    parser.add_argument(
+        "--allow-overlap", action="store_true", help="evaluate images that were all trained on, on purpose"
+    )
+    parser.add_argument("--config-dir", metavar="FOLDER", help="with pages of your own, for dataset=PAGE")
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="PREFIX", help="a package of yours that may be named"
+    )
+    arguments = parsed(parser, argv, intermixed=True)
+    if arguments is None:
+        return 0
+    paths, overrides, mistakes = _told_apart(arguments.words)
+    if not paths:
+        raise ConfigError(f"which run? Give its folder or a checkpoint file\n{parser.format_usage().rstrip()}")
+    if arguments.json:
+        check_file(arguments.json, f"--json {arguments.json}")
+    out = arguments.out or Path(outputs) / EVALUATIONS
+    check_folder(out, f"--out {out}")
+    if arguments.config_dir and not Path(arguments.config_dir).is_dir():
+        raise ConfigError(f"--config-dir {arguments.config_dir}: there is no such folder")
+
+    from ltr.configuration.evaluation_overrides import asked
+    from ltr.configuration.targets import allowing
+
+    with allowing(arguments.allow):
+        what = asked(overrides, mistakes)
+        _judge(paths, what, arguments.split, out, arguments.json, arguments.config_dir, arguments.allow_overlap)
+    return 0
+
+
+def _told_apart(words: Sequence[str]) -> tuple[list[Path], list[str], list[str]]:
+    """Checkpoints, overrides, and words that are neither, each with what is wrong with it."""
+    paths = [Path(word) for word in words if os.path.exists(word)]
+    overrides = [word for word in words if not os.path.exists(word) and ("=" in word or word.startswith(("~", "+")))]
+    neither = [word for word in words if not os.path.exists(word) and word not in overrides]
+    if not paths:
+        return [Path(word) for word in neither], overrides, []
+    missing = "there is no such run directory or checkpoint file; an override is written key=value"
+    return list(dict.fromkeys(paths)), overrides, [f"{word or repr(word)}: {missing}" for word in neither]
+
+
+def _judge(
+    paths: Sequence[Path],
+    what: Asked,
+    split: str,
+    out: Path,
+    json: Path | None,
+    config_dir: str | None,
+    allow_overlap: bool,
+) -> None:
+    from ltr.configuration.check import refuse
+    from ltr.configuration.evaluation_overrides import for_run
+
+    found = _found(paths)
+    # mistakes are told before what is heavy is imported
+    configs = [None if config is None else for_run(config, what, config_dir) for _, config in found]
+    refuse(what.mistakes, "the command cannot be carried out")  # of files without a run's configuration
+    from rich.console import Console
+
+    from ltr.console import plain_warnings
+    from ltr.escaping import printer
+    from ltr.files import write_json
+    from ltr.report.evaluations import judged_table
+    from ltr.report.figures import draw
+    from ltr.report.table import plain_table, result_table
+    from ltr.runs.evaluate_checkpoints import judged
+    from ltr.runs.evaluation_folder import write_evaluation
+
+    console = Console()
+    say = printer(console)
+
+    results = []
+    with plain_warnings():
+        candidates = _candidates(paths, found, configs, what, config_dir, allow_overlap)
+        for one in judged(candidates, split, say):
+            pictures = None if what.figures == "none" else lambda folder: draw(folder, what.figures)
+            folder, result = write_evaluation(one, out, pictures)
+            results.append((one.candidate.label, folder, result))
+            if len(candidates) > 1:
+                say(f"{folder}")
+    if json:
+        every = [result for _, _, result in results]
+        write_json(json, every if len(every) > 1 else every[0])
+    if len(results) > 1:
+        say(f"\n{judged_table(results)}".rstrip())
+        return
+    (_, folder, result) = results[0]
+    if console.is_terminal:
+        console.print(result_table(result))
+    else:
+        say(plain_table(result))
+    say(f"{folder}")
+
+
+def _found(paths: Sequence[Path]) -> list[tuple[Path, dict[str, Any] | None]]:
+    """`find` for each; one line for everything that is not there."""
+    found, errors = [], []
+    for path in paths:
+        try:
+            found.append(find(path))
+        except LtrError as error:
+            errors.append(error)
+    if len(errors) > 1:
+        raise CheckpointError("\n  ".join(["not all of these can be judged:", *map(str, errors)]))
+    if errors:
+        raise errors[0]
+    return found
+
+
+def _candidates(
+    paths: Sequence[Path],
+    found: Sequence[tuple[Path, dict[str, Any] | None]],
+    configs: Sequence[dict[str, Any] | None],
+    what: Asked,
+    config_dir: str | None,
+    allow_overlap: bool,
+) -> list[Candidate]:
+    """What is judged; lone files are looked into, to learn whose they are."""
+    from ltr.configuration.evaluation_overrides import for_foreign, for_run
+    from ltr.runs.evaluate_checkpoints import Candidate, is_foreign, lone_config, with_layout
+
+    labels = [label(path, checkpoint, config is not None) for path, (checkpoint, config) in zip(paths, found)]
+    candidates = []
+    for path, name, (checkpoint, _), config in zip(paths, labels, found, configs):
+        if labels.count(name) > 1:
+            name = str(path)
+        elsewhere = what.page is not None
+        how: dict[str, Any] = {"elsewhere": elsewhere, "image_size": what.image_size, "allow_overlap": allow_overlap}
+        if config is not None:
+            candidates.append(Candidate(name, checkpoint, config, checkpoint.parent.parent, **how))
+        elif what.of_foreign and is_foreign(checkpoint):
+            weights, method = with_layout(what.weights, checkpoint)
+            foreign = for_foreign(what, config_dir, method)
+            candidates.append(Candidate(name, checkpoint, foreign, None, **how, foreign=weights))
+        else:
+            described = lone_config(checkpoint)
+            refuse_foreign(described, checkpoint)
+            own = for_run(described, what, config_dir)
+            candidates.append(Candidate(name, checkpoint, own, None, **how))
+    if what.of_foreign and all(candidate.foreign is None for candidate in candidates):
+        raise ConfigError(
+            f"{', '.join(what.foreign_keys)}: what is judged are checkpoints of this project, which say themselves "
+            "what network they hold. These keys are for weights of other code"
+        )
+    return candidates
+
+
+def label(path: Path, checkpoint: Path, in_run: bool) -> str:
+    """What a checkpoint is called: its run's folder, a stage's key in short, or its file."""
+    if in_run:
+        run = checkpoint.absolute().parent.parent.name
+        return run if path.is_dir() else f"{run}/{checkpoint.stem}"
+    return path.absolute().name[:12] if path.is_dir() else path.name
+
+
+def find(path: Path) -> tuple[Path, dict[str, Any] | None]:
+    """The checkpoint that ``path`` means, and its run's configuration where there is one beside it.
+
+    Args:
+        path: a run directory, a stored stage's directory, or a file.
+
+    Raises:
+        CheckpointError: none of them, or a stage without a network.
+        ConfigError: the run's configuration is damaged.
+    """
+    import yaml
+
+    from ltr.files import JUDGED
+
+    if path.is_dir():
+        checkpoints = path / "checkpoints"
+        candidates = [checkpoints / name for name in JUDGED]
+        stored = [path / name for name in STAGE]
+        checkpoint = next((candidate for candidate in (*candidates, stored[0]) if candidate.is_file()), None)
+        if checkpoint is None and stored[1].is_file():
+            raise CheckpointError(f"{path} is a stage that computed arrays: it has no network to judge")
+        if checkpoint is None:
+            raise CheckpointError(f"{path} holds no finished run: {candidates[1]} is not there{_runs_below(path)}")
+    elif path.is_file():
+        checkpoint = path
+    else:
+        raise CheckpointError(f"{path}: there is no such run directory or checkpoint file")
+    config_file = checkpoint.absolute().parent.parent / "config.yaml"
+    if checkpoint.absolute().parent.name != "checkpoints" or not config_file.is_file():
+        return checkpoint, None
+    try:
+        config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{config_file} is damaged: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{config_file} is damaged: it holds no configuration")
+    refuse_foreign(config, config_file)
+    method = config.get("method")
+    if not isinstance(method, dict) or "name" not in method:
+        raise ConfigError(
+            f"{config_file} is damaged: method.name is missing. Restore it, or name the checkpoint itself"
+        )
+    return checkpoint, config
+
+
+def refuse_foreign(config: dict[str, Any], file: Path) -> None:
+    """Refuse values of a file that the command line could not have given: names become folders, numbers sizes.
+
+    Raises:
+        CheckpointError: names each of them.
+    """
+    from ltr.configuration.structure import check_foreign
+
+    mistakes = check_foreign(config)
+    if mistakes:
+        lines = "\n  ".join(mistakes)
+        raise CheckpointError(f"{file} is damaged, or was not written by ltr:\n  {lines}\n  Restore it, or train anew")
+
+
+def _runs_below(path: Path) -> str:
+    """The runs that a folder of runs holds: `outputs`, or a data set's or method's folder in it."""
+    runs = [f.parent.parent for depth in ("*", "*/*", "*/*/*") for f in path.glob(f"{depth}/checkpoints/final.ckpt")]
+    runs.sort(key=lambda run: run.stat().st_mtime, reverse=True)
+    return f". Below it are, newest first: {', '.join(map(str, runs[:5]))}" if runs else ""

@@ -1,0 +1,117 @@
+"""``ltr-report``: finished runs as tables, curves and one HTML page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ltr.commands.arguments import Parser, at_least, parsed
+from ltr.console import print_line
+from ltr.errors import ConfigError, DataError
+from ltr.writing import check_file
+
+if TYPE_CHECKING:
+    from ltr.report.compose import Part
+
+FORMATS = ("table", "markdown", "latex", "csv", "html")
+
+
+def main(argv: Sequence[str]) -> int:
+    """``ltr-report [FOLDER ...]``; returns the exit code: 1 where ``--against`` could be done in no table.
+
+    Raises:
+        ConfigError: flags that are wrong, a setting, metric or line that there is none of.
+        DataError: no finished run.
+    """
+    default = os.environ.get("LTR_OUTPUTS", "outputs")
+    parser = Parser(
+        prog="ltr-report",
+        description="Finished runs as tables: mean ± s.d. over seeds, the best and its ties, sweeps as curves.",
+        epilog="Example: ltr-report outputs --by method --metric few --format markdown",
+        allow_abbrev=False,
+    )
+    parser.add_argument("folders", nargs="*", type=Path, help=f"of runs, or single runs (default: {default})")
+    parser.add_argument("--by", default="name", metavar="KEY,...", help="what lines are named after (default: name)")
+    parser.add_argument("--metric", default="", metavar="NAME,...", help="columns; 'all' for every metric")
+    parser.add_argument("--format", choices=FORMATS, default="table", help="(default: table)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="instead of the terminal (html: FOLDER/report.html)")
+    parser.add_argument("--dataset", default="", metavar="NAME,...", help="only these data sets")
+    parser.add_argument(
+        "--against", default="", metavar="LINE", help="test the others against it; 'best' takes the best"
+    )
+    parser.add_argument("--curve", default="", metavar="KEY,...", help="further settings whose sweeps are curves")
+    parser.add_argument("--level", type=float, default=0.95, metavar="P", help="of intervals (default: 0.95)")
+    parser.add_argument(
+        "--figures", choices=("two", "all"), default="", help="first draw these figures of every run, from its files"
+    )
+    parser.add_argument("--pictures", type=int, default=20, metavar="N", help="runs whose pictures the HTML holds")
+    arguments = parsed(parser, argv)
+    if arguments is None:
+        return 0
+    if not 0 < arguments.level < 1:
+        raise ConfigError(f"--level {arguments.level}: allowed is a number between 0 and 1")
+    at_least(arguments, "pictures", 0)
+    folders = arguments.folders or [Path(default)]
+    if arguments.out is not None:
+        check_file(arguments.out, f"--out {arguments.out}")
+    elif arguments.format == "html" and folders[0].is_dir():
+        check_file(folders[0] / "report.html", f"--out {folders[0] / 'report.html'}")
+    return _report(arguments, folders)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _draw(parts: Sequence[Part], which: str) -> None:
+    """The figures of every run of a report; a run whose files are damaged is said and left out."""
+    from ltr.report.figures import draw
+
+    lines = [line for part in parts for line in (*part.section.lines, *part.section.apart)]
+    folders = list(dict.fromkeys(run.path for line in lines for run in line.runs))
+    for place, folder in enumerate(folders, start=1):
+        try:
+            written = draw(folder, which)
+            print_line(f"{place}/{len(folders)} {folder}: {len(written)} figures", sys.stderr)
+        except DataError as error:
+            print_line(f"warning: {error}", sys.stderr)
+
+
+def _report(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
+    from ltr.files import write_text
+    from ltr.report.compose import Options, as_text, composed
+    from ltr.report.read_runs import finished_runs
+
+    found = finished_runs(folders)
+    options = Options(
+        by=tuple(_names(arguments.by)) or ("name",),
+        metrics=tuple(_names(arguments.metric)),
+        datasets=tuple(_names(arguments.dataset)),
+        against=arguments.against,
+        curves=tuple(_names(arguments.curve)),
+        level=arguments.level,
+    )
+    report = composed(found, options)
+    if arguments.figures:
+        _draw(report.parts, arguments.figures)
+    problems: list[str] = []
+    out = arguments.out
+    if arguments.format == "html":
+        from ltr.report.html import html_report
+
+        text = html_report(report, pictures=arguments.pictures, problems=problems)
+        out = out or folders[0] / "report.html"
+    else:
+        text = as_text(report, arguments.format)
+    for line in (*report.warnings, *problems):
+        print_line(f"warning: {line}", sys.stderr)
+    if out is None:
+        print(text, end="" if text.endswith("\n") else "\n")  # its names are written for its format already
+        return int(report.uncompared)
+    write_text(out, text if text.endswith("\n") else f"{text}\n")
+    print_line(f"{out}: {len(found.runs):,} runs, {len(report.parts):,} tables")
+    return int(report.uncompared)

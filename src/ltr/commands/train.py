@@ -1,0 +1,116 @@
+"""``ltr-train`` after its configuration is checked: the run, then its table and figures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ltr.console import plain_warnings
+from ltr.errors import TrainingError
+from ltr.escaping import rich_text
+from ltr.report.figures import draw
+from ltr.report.table import plain_table, result_table
+from ltr.runs.finished import standing
+from ltr.runs.launch import carry_out_in
+from ltr.runs.process_info import must_be_started, place_in
+from ltr.runs.result import Outcome
+from ltr.sweeps import in_sweep, job_overrides
+
+
+def carry_out(config: Mapping[str, Any], console: Console, arguments: Callable[[], list[str]]) -> Outcome:
+    """Run a checked configuration, print its table and draw its figures.
+
+    Args:
+        arguments: those of ``ltr-train`` for this run alone, where it has to be started in several processes.
+    """
+    overrides = job_overrides()
+    with plain_warnings():
+        place = place_in(os.environ)
+        # what several processes do is for the first of them to decide
+        starts_others = must_be_started(config) and config["stages"] != "plan"
+        outcome, source = None, None
+        if place is None:
+            looked = standing(config, _quiet if starts_others else partial(_say, console), read=_reader())
+            config, outcome, source = looked.config, looked.outcome, looked.source
+        if outcome is None and starts_others:
+            source = None  # each of them reads it
+            carry_out_in(config["trainer"]["devices"], arguments())
+            # the first of them has shown it
+            finished = standing({**config, "resume": "auto"}, _quiet).outcome
+            return replace(finished or _nothing(), reused=False)
+        if outcome is None:
+            from ltr.runs import distributed as group
+            from ltr.runs.runner import run
+
+            with group.joined(place, config["trainer"]["accelerator"]):
+                if not group.is_first():
+                    console = Console(quiet=True)
+                outcome = run(
+                    config, overrides, console, source, _reader(), draw=lambda run_dir: _figures(run_dir, config)
+                )
+        if outcome.reused:
+            console.print(rich_text("finished before (resume=never runs it again)"), soft_wrap=True)
+        show(outcome, config, console)
+    return outcome
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(rich_text(text), soft_wrap=True)
+
+
+def _quiet(text: str) -> None:
+    """Nothing: the processes that are started say it."""
+
+
+def _nothing() -> Outcome:
+    raise TrainingError("the processes of this run ended without an error, and without a result")
+
+
+_sources: list[Any] = []  # one reader for all jobs of a sweep that run in this process
+
+
+def _reader() -> Any:
+    from ltr.configuration.targets import instantiate
+    from ltr.runs.plan import LastSource
+
+    if not in_sweep():
+        return instantiate
+    if not _sources:
+        _sources.append(LastSource())
+    return _sources[0]
+
+
+def objective(result: Mapping[str, Any]) -> float | None:
+    """What a sweeper maximises: the run's metric on validation images, of the variant that is the headline on test.
+
+    None where the split has no validation images: the test set chooses nothing.
+    """
+    headline = next(row for row in result["rows"] if row["headline"])
+    same = ("protocol", "variant", "scorer", "checkpoint")
+    for row in result["rows"]:
+        if row["split"] == "val" and all(row[key] == headline[key] for key in same):
+            return row["metrics"][result.get("metric", "balanced_accuracy")]
+    return None
+
+
+def _figures(run_dir: Path, config: Mapping[str, Any]) -> list[Path]:
+    return [] if config["figures"] == "none" else draw(run_dir, config["figures"])
+
+
+def show(outcome: Outcome, config: Mapping[str, Any], console: Console) -> None:
+    """The result's table, and its figures where they are wanted and not there: those of a new run have been drawn."""
+    if outcome.result is None:
+        return
+    if console.is_terminal:
+        console.print(result_table(outcome.result))
+    else:
+        console.print(rich_text(plain_table(outcome.result)), soft_wrap=True)
+    if not (outcome.directory / "figures").is_dir():
+        _figures(outcome.directory, config)
+    console.print(rich_text(outcome.directory), soft_wrap=True)

@@ -1,0 +1,226 @@
+"""What ``ltr-eval`` is asked for: overrides of the data set and of judging, and how foreign weights are read.
+
+Without ``dataset=PAGE`` a run is judged on its own data set, see `ltr.configuration.reuse`. With it the page is
+composed as ``ltr-train`` would, and of the run stays what says how it was trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ltr.configuration.check import checked, refuse
+from ltr.configuration.configs import page_names, read_page
+from ltr.configuration.overrides import composed, explain, unread
+from ltr.configuration.parsing import Parsed, parse
+from ltr.configuration.reuse import changed
+from ltr.errors import ConfigError, nearest
+
+FIGURES = ("none", "two", "all")
+# of the run, unless an override says otherwise: which known-ness its method is about, and what only costs time
+_KEPT = {"evaluation": ("scorers", "batch_size"), "trainer": ("accelerator", "precision", "num_workers")}
+_OF_DATA = ("dataset", "evaluation")
+_OF_NETWORK = ("backbone", "head", "loss")
+_SIZE = "dataset.image_size"
+# the codes whose names of tensors are known: those of ltr.models.published_names, which is heavy to import
+PUBLISHED_CODES = ("m2m", "sla", "arpl", "herbs", "pim", "ldam", "akamaster")
+
+
+@dataclass(frozen=True)
+class ForeignWeights:
+    """How a weights file of other code is read: ``weights.entry``, ``weights.map`` and ``weights.transposed``.
+
+    Attributes:
+        entry: of the file that holds the tensors, dotted; None: ``state_dict``, ``model``, or the file itself.
+        names: beginnings of names in the file to those in the network; None leaves tensors out.
+        transposed: tensors of the file that are to be transposed.
+        layout: of `ltr.models.published_names`, the code whose names the file has; None: recognised, or given by
+            ``names``.
+        padding: what the command says of ``backbone.shortcut_padding``; None: nothing, and a layout decides.
+    """
+
+    entry: str | None = None
+    names: Mapping[str, str | None] = field(default_factory=dict)
+    transposed: tuple[str, ...] = ()
+    layout: str | None = None
+    padding: str | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The overrides of a command.
+
+    Attributes:
+        texts: all but ``figures`` and ``weights.*``.
+        parsed: those of them that can be read.
+        page: of ``dataset=PAGE``; None: each run's own data set.
+        figures: ``none``, ``two`` or ``all``.
+        weights: how foreign weights are read.
+        mistakes: found so far.
+        image_size: what ``dataset.image_size`` says, in pixels.
+    """
+
+    texts: tuple[str, ...]
+    parsed: tuple[Parsed, ...]
+    page: str | None
+    figures: str
+    weights: ForeignWeights
+    foreign_keys: tuple[str, ...]
+    mistakes: tuple[str, ...] = ()
+    image_size: int | None = None
+
+    @property
+    def of_foreign(self) -> bool:
+        """Whether the command says what network foreign weights are of."""
+        return bool(self.foreign_keys)
+
+
+def asked(overrides: Sequence[str], mistakes: Sequence[str] = ()) -> Asked:
+    """The overrides in order.
+
+    Args:
+        mistakes: found elsewhere, to be told in the same message.
+    """
+    parsed, unread = parse(overrides)
+    mistakes = [*mistakes, *unread]
+    own = [one for one in parsed if one.key == "figures" or one.key.partition(".")[0] == "weights"]
+    figures, weights = "none", {}
+    for one in own:
+        value = one.values[0]
+        if one.key == "figures":
+            if value not in FIGURES:
+                allowed = f"allowed is one of: {', '.join(FIGURES)}{nearest(str(value), FIGURES)}"
+                mistakes.append(f"{one.text}: {allowed}")
+            figures = str(value)
+        else:
+            mistakes += _weights_mistakes(one)
+            weights[one.key.removeprefix("weights.")] = value
+    rest = tuple(one for one in parsed if one not in own)
+    pages = [one.values[0] for one in rest if one.key == "dataset" and not isinstance(one.values[0], dict)]
+    sizes = [one.values[0] for one in rest if one.key == _SIZE and isinstance(one.values[0], int)]
+    backbone = [one.text for one in rest if one.key == "backbone"]
+    return Asked(
+        texts=tuple(one.text for one in rest),
+        parsed=rest,
+        page=str(pages[-1]) if pages else None,
+        figures=figures,
+        weights=ForeignWeights() if mistakes else _foreign_weights(weights, rest),
+        foreign_keys=tuple(backbone + [one.text for one in own if one.key != "figures"]),
+        mistakes=tuple(mistakes),
+        image_size=sizes[-1] if sizes else None,
+    )
+
+
+def _weights_mistakes(one: Parsed) -> list[str]:
+    """What is wrong with an override of ``weights``."""
+    value = one.values[0]
+    texts = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    names = isinstance(value, dict) and all(to is None or isinstance(to, str) for to in value.values())
+    if one.key == "weights.map" and isinstance(value, str):
+        if value in PUBLISHED_CODES:
+            return []
+        known = f"{', '.join(PUBLISHED_CODES)}{nearest(value, PUBLISHED_CODES)}"
+        return [f"{one.text}: no published code has this name; allowed: {known}"]
+    needed = {
+        "weights.entry": (isinstance(value, str), "the name of an entry of the file"),
+        "weights.map": (
+            names,
+            f"'{{NAME_IN_FILE: NAME_IN_NETWORK, ...}}', null to leave out, or one of {', '.join(PUBLISHED_CODES)}",
+        ),
+        "weights.transposed": (texts, "a list of names in the file"),
+    }
+    if one.key not in needed:
+        return [f"{one.text}: there is no key '{one.key}'; there are {', '.join(needed)}{nearest(one.key, needed)}"]
+    fits, what = needed[one.key]
+    return [] if fits else [f"{one.text}: needed is {what}"]
+
+
+def _foreign_weights(given: Mapping[str, Any], rest: Sequence[Parsed]) -> ForeignWeights:
+    named = given.get("map") or {}
+    layout = named if isinstance(named, str) else None
+    names = {} if layout else {str(name): to for name, to in named.items()}
+    padding = [str(one.values[0]) for one in rest if one.key == "backbone.shortcut_padding"]
+    transposed = tuple(given.get("transposed") or ())
+    return ForeignWeights(given.get("entry"), names, transposed, layout, padding[-1] if padding else None)
+
+
+def for_run(config: Mapping[str, Any], what: Asked, config_dir: str | None = None) -> dict[str, Any]:
+    """The configuration that a run is judged by: its own, with another data set or other values.
+
+    Args:
+        config: the run's, plain.
+        config_dir: the user's own folder of pages.
+
+    Raises:
+        ConfigError: names everything that is wrong with the overrides.
+    """
+    texts = [one.text for one in what.parsed if one.key not in _OF_NETWORK] if what.of_foreign else what.texts
+    if what.page is None:
+        return changed(config, texts, what.mistakes)
+    page = _composed(what, _OF_DATA, config_dir)
+    given = {one.key for one in what.parsed}
+    result = {**config, "dataset": page["dataset"], "paths": page["paths"]}
+    for group, kept in _KEPT.items():
+        own = config.get(group) or {}
+        of_run = {key: own[key] for key in kept if key in own and f"{group}.{key}" not in given}
+        of_training = {key: value for key, value in own.items() if group == "trainer" and key not in kept}
+        result[group] = {**page[group], **of_training, **of_run}
+    trained_on = config.get("dataset")
+    if isinstance(trained_on, Mapping):
+        result["trained_on"] = {key: value for key, value in trained_on.items() if _says_how(key, value)}
+    return result
+
+
+def _says_how(key: str, value: Any) -> bool:
+    return key not in ("root", "roots", "download", "folder") and not isinstance(value, Mapping)
+
+
+def for_foreign(what: Asked, config_dir: str | None = None, method: str | None = None) -> dict[str, Any]:
+    """The configuration that foreign weights are judged by: data set, network, judging, and nothing of a training.
+
+    Args:
+        method: the config of the method whose network the whole file is, unless the command names another; None: the
+            file is of a backbone and a classifier.
+
+    Raises:
+        ConfigError: no data set or no network is named, or overrides that are wrong.
+    """
+    chosen = {one.key for one in what.parsed}
+    lacking = [f"{group}=PAGE" for group in ("dataset", "backbone") if group not in chosen]
+    if lacking:
+        raise ConfigError(
+            f"foreign weights do not say what they are: {' and '.join(lacking)} must be given (and head=, loss= where "
+            "they are not linear and cross_entropy)"
+        )
+    of_method = () if method is None else ("method",)
+    chosen_method = [] if method is None or "method" in chosen else [f"method={method}"]
+    page = _composed(what, (*_OF_DATA, *_OF_NETWORK, *of_method), config_dir, chosen_method)
+    kept = {group: page[group] for group in ("dataset", "evaluation", "paths", *_OF_NETWORK)}
+    trainer = {key: page["trainer"][key] for key in _KEPT["trainer"]}
+    own_method = {"name": "foreign"} if method is None else page["method"]
+    return {"name": "foreign", "method": own_method, **kept, "trainer": trainer}
+
+
+def _composed(what: Asked, groups: Sequence[str], config_dir: str | None, more: Sequence[str] = ()) -> dict[str, Any]:
+    """What ``ltr-train`` would compose of the overrides of these groups; all mistakes in one message."""
+    mistakes = list(what.mistakes)
+    fitting = list(more)
+    array_size = _SIZE if _of_arrays(what.page) else None  # a size for arrays is a wish to judging alone
+    for one in what.parsed:
+        group = one.key.partition(".")[0]
+        if one.key == array_size:
+            if not (isinstance(one.values[0], int) and one.values[0] > 0):
+                mistakes.append(f"{one.text}: allowed is int [1, inf)")
+        elif group in groups or one.key == "paths.data" or one.key in [f"trainer.{key}" for key in _KEPT["trainer"]]:
+            fitting.append(one.text)
+        elif group not in _OF_NETWORK or not what.of_foreign:
+            mistakes.append(f"{one.text}: evaluation does not depend on '{one.key}'")
+    if mistakes:
+        mistakes += explain(fitting, config_dir, "train")
+    refuse(mistakes, "the command cannot be carried out")
+    return checked(composed(fitting, config_dir), unread(fitting), fitting)
+
+
+def _of_arrays(page: str | None) -> bool:
+    return page in page_names("dataset") and "image_size" not in read_page(f"dataset/{page}")

@@ -1,0 +1,79 @@
+"""Sweeps over pages, such as ``-m method=crt,lws``: what their jobs are made of.
+
+Hydra composes the primary page before it looks at a sweep's values, and there refuses every key that only the swept
+pages have, e.g. ``method.classifier.optimizer.lr=0.01`` beside ``method=crt,lws``. A value that is written as a sweep
+of one, ``choice(0.01)``, waits for its job.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Glob
+
+from ltr.configuration.configs import conf_directory
+from ltr.configuration.parsing import Parsed, parse
+from ltr.errors import ConfigError
+
+_NULL = "${oc.decode:null}"  # Hydra's grammar has no choice(null)
+_NULL_OF_JOB = r"$\{oc.decode\:null\}"  # as a sweeper hands it on
+
+
+def waiting(overrides: list[str], config_dir: str | None) -> list[str]:
+    """The same overrides; where configs are swept, the values of keys that may be theirs are written as sweeps of one.
+
+    With a group that are all other keys, with a nested choice the keys below it.
+
+    Args:
+        overrides: of a command with ``-m``.
+        config_dir: the user's own folder of pages (``--config-dir``), or None.
+
+    Raises:
+        ConfigError: a pattern fits no page; Hydra would run nothing and be content.
+    """
+    parsed, mistakes = parse(overrides)
+    folders = [conf_directory(), *([Path(config_dir)] if config_dir else [])]
+    swept = [(one, [folder / one.key for folder in folders]) for one in parsed if one.is_sweep]
+    swept = [(one, groups) for one, groups in swept if any(group.is_dir() for group in groups)]
+    nested = [f"{one.key}." for one in parsed if one.is_sweep]
+    nested = [node for node in nested if any(one.key.startswith(node) for one in parsed)]
+    if mistakes or not (swept or nested):
+        return overrides
+    for one, groups in swept:
+        pages = sorted(page.stem for group in groups for page in group.glob("*.yaml"))
+        if isinstance(one.values[0], Glob) and not one.values[0].filter(pages):
+            raise ConfigError(f"{one.text}: no page fits this pattern; there are: {', '.join(pages) or 'none'}")
+    return [_as_choice(one) if swept or one.key.startswith(tuple(nested)) else one.text for one in parsed]
+
+
+def _as_choice(one: Parsed) -> str:
+    plain = not (one.is_sweep or one.adds or one.override.is_delete() or one.override.is_hydra_override())
+    if not plain or "." not in one.key:
+        return one.text
+    if one.values == [None]:
+        return f"{one.before}choice({_NULL})"
+    text = f"{one.before}choice({one.text[len(one.before) :]})"
+    again, mistakes = parse([text])
+    return text if not mistakes and again[0].values == one.values else one.text
+
+
+def as_written(override: str) -> str:
+    """A job's override as it stood on the command line."""
+    return override.replace(_NULL_OF_JOB, "null")
+
+
+def jobs_of(swept: list[Parsed]) -> list[list[str]]:
+    """Choices of pages that show every page of a sweep once, beside the first ones of the other groups."""
+    # sampler= and sampler@method.sampler= are two choices
+    texts = {one.before: [f"{one.before}{_written(value)}" for value in one.values] for one in swept}
+    first = {group: choices[0] for group, choices in texts.items()}
+    others = [{**first, group: text} for group, choices in texts.items() for text in choices[1:]]
+    return [list(pages.values()) for pages in [first, *others]]
+
+
+def _written(value: Any) -> str:
+    """The name of a page, or of several, as in ``experiment=[a,b]``."""
+    if isinstance(value, list):
+        return f"[{','.join(map(str, value))}]"
+    return "null" if value is None else str(value)

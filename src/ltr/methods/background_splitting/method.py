@@ -1,0 +1,270 @@
+"""Background splitting: a constant logit for the background, and an auxiliary task that splits it into pseudo-classes.
+
+Mullapudi et al., CVPR 2021. For images of N rare classes among a background of everything else,
+
+    p(j | x) = exp(z_j) / (exp(b0) + sum_k exp(z_k)),   p(background | x) = exp(b0) / (the same)
+    L = L_main(z, y) + weight * CE(auxiliary logits, pseudo-label),
+
+the second term over all training images, with pseudo-labels of a classifier that was trained on other data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ltr.configuration.configs import read_page, without_private
+from ltr.configuration.targets import instantiate, locate
+from ltr.errors import CheckpointError, ConfigError, nearest
+from ltr.identity import named
+from ltr.methods.background_splitting.network import BackgroundClassifier, BiasInit
+from ltr.methods.background_splitting.partition import partition, warn_of_one_class
+from ltr.methods.background_splitting.pseudo_labels import FEATURES, PARTITIONS, by_kmeans, by_taxonomy, by_teacher
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import DataFacts, Method, Settings, Stage, StageOutput
+from ltr.methods.erm import ERM
+from ltr.models.imagenet import NUM_CLASSES, outputs_of
+
+FOREGROUND = "foreground"  # in exclude_classes: ImageNet's outputs of the foreground's names
+AUX_KEYS = (
+    "weight", "partition", "labels", "top_k", "shuffled", "init", "exclude_classes", "teacher", "run", "features",
+    "groups", "rank",
+)  # fmt: skip
+
+
+@named("method/background_splitting")
+class BackgroundSplitting(Method):
+    """Pseudo-labels, then the network with both heads.
+
+    Stages: ``pseudo_labels`` (perhaps after a ``teacher`` or the ``erm`` network that it asks), ``partition``, and
+    ``representation``, which the top level of the configuration describes.
+
+    Args:
+        b0: the background's constant logit; None learns a background row.
+        thresholding: False is the same as ``b0=None``: an ordinary head of N + 1 rows, whatever b0 says.
+        bias_init, background_weight: see `BackgroundClassifier`.
+        labelled_fraction: share of the training images whose label is used, see `partition.partition`.
+        aux: the auxiliary task, with the keys of the page.
+
+    Raises:
+        ConfigError: values outside their ranges, or a combination that has no meaning.
+    """
+
+    provides = ("logits", "features")
+    accepts_extras = True
+
+    def __init__(
+        self,
+        *,
+        b0: float | None,
+        thresholding: bool,
+        bias_init: BiasInit,
+        background_weight: float | None,
+        labelled_fraction: float,
+        aux: Mapping[str, Any],
+    ) -> None:
+        if b0 is not None and not math.isfinite(b0):
+            raise ConfigError(
+                f"method.b0={b0}: a finite number is needed, or null for a background row that is learned"
+            )
+        if background_weight is not None and not 0 <= background_weight < math.inf:
+            raise ConfigError(
+                f"method.background_weight={background_weight}: a number of at least 0 is needed, or null"
+            )
+        if not 0 < labelled_fraction <= 1:
+            raise ConfigError(f"method.labelled_fraction={labelled_fraction}: allowed is (0, 1]")
+        self.b0 = b0 if thresholding else None
+        self.bias_init = bias_init
+        self.background_weight = background_weight
+        self.labelled_fraction = labelled_fraction
+        self.aux = checked_aux(aux)
+
+    def check(self, facts: DataFacts) -> None:
+        if facts.background is None:
+            raise ConfigError(
+                "method=background_splitting needs data with a background class, such as dataset=cifar100_bg, inat_bg "
+                "or digits_bg; these are judged by " + ", ".join(facts.protocols)
+            )
+
+    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+        self._check(settings, facts)
+        before = self._pseudo_labels(settings, facts) if self.aux["weight"] > 0 else []
+        if before or self.labelled_fraction < 1:
+            options = {"shuffled": self.aux["shuffled"], "labelled_fraction": self.labelled_fraction}
+            asked = ("pseudo_labels",) if before else ()
+            neutral = without_training(settings, {})
+            before.append(Stage("partition", "partition", neutral, compute=partition, parents=asked, options=options))
+        options = {
+            "b0": self.b0,
+            "bias_init": self.bias_init,
+            "background_weight": self.background_weight,
+            "aux_weight": self.aux["weight"],
+            "aux_init": self.aux["init"],
+        }
+        parents = tuple(stage.name for stage in before if stage.name in ("pseudo_labels", "partition"))
+        main = Stage(
+            "representation",
+            "representation",  # the backbone starts as ERM's does
+            settings,
+            module=BackgroundClassifier,
+            parents=parents,
+            options=options,
+        )
+        return [*before, main]
+
+    def predictor(self, outputs: Mapping[str, StageOutput]) -> Any:
+        report = outputs["partition"].arrays if "partition" in outputs else {}
+        if "counts" in report and outputs["representation"].reused:  # a training has said so
+            warn_of_one_class(report)
+        return super().predictor(outputs)
+
+    def _pseudo_labels(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+        aux = self.aux
+        asked = "teacher" if aux["partition"] == "teacher" else aux["features"] if aux["partition"] == "kmeans" else ""
+        page: Mapping[str, Any] = {}
+        first: list[Stage] = []
+        if asked == "representation":
+            (erm,) = ERM().stages(settings.replaced(extras=()), facts)
+            first = [Stage("erm", erm.role, erm.settings, module=erm.module)]
+        elif asked == "teacher" and aux["run"] is not None:
+            taken = {"checkpoint": aux["run"], "foreign": True}
+            first = [Stage("teacher", "teacher", settings, module=ImageClassifier, **taken)]
+        elif asked == "teacher":
+            page = without_private(aux["teacher"])
+            check_weights(page)
+        top_k = aux["top_k"] if aux["labels"] == "soft" else 1
+        ways: dict[str, tuple[Any, dict[str, Any]]] = {
+            "teacher": (by_teacher, {**self._excluded(facts), "top_k": top_k}),
+            "kmeans": (by_kmeans, {"features": aux["features"], "groups": aux["groups"]}),
+            "supercategories": (by_taxonomy, {"rank": aux["rank"]}),
+        }
+        compute, options = ways[aux["partition"]]
+        stage = Stage(
+            "pseudo_labels",
+            "pseudo_labels",
+            without_training(settings, page),
+            compute=compute,
+            parents=tuple(one.name for one in first),
+            options=options,
+            of_source=True,
+        )
+        return [*first, stage]
+
+    def _excluded(self, facts: DataFacts) -> dict[str, Any]:
+        """The teacher's outputs to leave out, as options of its stage."""
+        wanted = self.aux["exclude_classes"]
+        if FOREGROUND not in wanted:
+            return {"exclude_classes": sorted(wanted)}
+        if self.aux["run"] is not None:
+            raise ConfigError(
+                "method.aux.exclude_classes=[foreground] is about a teacher of ImageNet's 1000 classes, not about "
+                "method.aux.run: give the numbers of its outputs"
+            )
+        names = [name for label, name in enumerate(facts.class_names) if label != facts.background]
+        numbers = {*(one for one in wanted if one != FOREGROUND), *outputs_of(names)}
+        return {"exclude_classes": sorted(numbers), "outputs": NUM_CLASSES}
+
+    def _check(self, settings: Settings, facts: DataFacts) -> None:
+        target = str(settings.loss["_target_"])
+        loss_class, name = locate(target, "loss"), target.rsplit(".", 1)[-1]
+        by_prior = not getattr(loss_class, "takes_background", True)
+        if self.b0 is not None and by_prior:
+            raise ConfigError(
+                f"{name} moves every logit by its class's prior, which has no meaning for a constant background logit "
+                f"(method.b0={self.b0:g}). Use loss=cross_entropy, focal_softmax, focal_sigmoid, class_balanced or "
+                "ldam, or method.b0=null"
+            )
+        if self.background_weight is not None and by_prior:
+            raise ConfigError(f"method.background_weight={self.background_weight:g}: {name} has no class weights")
+        page = settings.head
+        kind = getattr(locate(page["_target_"], "head"), "head_kind", None)
+        if self.bias_init == "prior" and (kind == "cosine" or page.get("bias") is False):
+            raise ConfigError(
+                "method.bias_init=prior needs a head with a bias: head=linear head.bias=true, or method.bias_init=head"
+            )
+        mix = getattr(instantiate(settings.augment, facts.image_shape), "mix", None)
+        if mix and (self.aux["weight"] > 0 or self.labelled_fraction < 1):
+            raise ConfigError(
+                f"augment.mix={mix}: an image that is made of two has no pseudo-label of its own. Use augment.mix=null,"
+                " or method.aux.weight=0 with method.labelled_fraction=1"
+            )
+
+
+def without_training(settings: Settings, backbone: Mapping[str, Any]) -> Settings:
+    """Settings of a stage that trains nothing, so that no other setting is in its key.
+
+    Args:
+        backbone: the teacher's page in the backbone's place: its weights count by their content.
+    """
+    return settings.replaced(
+        sampler=without_private(read_page("sampler/instance")),
+        augment=without_private(read_page("augment/none")),
+        backbone=backbone,
+        loss={},
+        head={},
+        optimizer={},
+        scheduler={},
+        epochs=1,
+        batch_size=1,
+        selection="last",
+        accumulate=1,
+        gradient_clip=None,
+        ema_decay=None,
+        limit_train_batches=None,
+        extras=(),
+    )
+
+
+def check_weights(page: Mapping[str, Any]) -> None:
+    """Refuse a teacher without weights, or with a file that is not there, before anything is built.
+
+    Raises:
+        ConfigError, CheckpointError: so.
+    """
+    weights, pretrained = page["weights"], page["pretrained"]
+    if weights is None and not pretrained:
+        raise ConfigError(
+            f"method.aux.teacher: {page['library']}'s {page['name']} has no weights yet. Give "
+            "method.aux.teacher.weights=FILE or method.aux.run=RUN, allow the download with "
+            "method.aux.teacher.pretrained=true, or take method.aux.partition=kmeans with method.aux.features=pixels "
+            "(method.aux.weight=0 for thresholding alone)"
+        )
+    if weights is not None and pretrained:
+        raise ConfigError("method.aux.teacher: pretrained=true and weights are both given; choose one")
+    if weights is not None and not Path(weights).is_file():
+        raise CheckpointError(f"method.aux.teacher.weights={weights}: there is no such file")
+
+
+def checked_aux(aux: Mapping[str, Any]) -> dict[str, Any]:
+    """The page ``method.aux`` without private keys.
+
+    Raises:
+        ConfigError: a key that is missing or that nothing reads, or values that contradict each other.
+    """
+    given = {key: value for key, value in aux.items() if key != "_allowed_"}
+    for key in given:
+        if key not in AUX_KEYS:
+            raise ConfigError(
+                f"method.aux.{key}: nothing reads it; it has {', '.join(AUX_KEYS)}{nearest(key, AUX_KEYS)}"
+            )
+    missing = [key for key in AUX_KEYS if key not in given]
+    if missing:
+        raise ConfigError(
+            f"method.aux: {', '.join(missing)} must be given; the page method/background_splitting has all"
+        )
+    if not 0 <= given["weight"] < math.inf:
+        raise ConfigError(f"method.aux.weight={given['weight']}: a number of at least 0 is needed")
+    for key, known in (("partition", PARTITIONS), ("features", FEATURES)):
+        if given[key] not in known:
+            raise ConfigError(
+                f"method.aux.{key}={given[key]}: allowed is {', '.join(known)}{nearest(given[key], known)}"
+            )
+    by_teacher_alone = {"labels": given["labels"] == "soft", "exclude_classes": bool(given["exclude_classes"])}
+    for key, used in by_teacher_alone.items():
+        if used and given["partition"] != "teacher":
+            raise ConfigError(
+                f"method.aux.{key}={given[key]} is of method.aux.partition=teacher, not of {given['partition']}"
+            )
+    return given

@@ -1,0 +1,219 @@
+"""The network of background splitting: one backbone, a head with a constant background logit, an auxiliary head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ltr.data.batch import Batch
+from ltr.errors import ConfigError
+from ltr.identity import named
+from ltr.losses import functional
+from ltr.losses.base import ClassificationLoss
+from ltr.methods.background_splitting.head import BackgroundHead, prior_bias
+from ltr.methods.background_splitting.partition import warn_of_one_class
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import DataFacts, Settings, StageOutput
+from ltr.models.weights import seeded_construction
+from ltr.randomness import derive_seed
+
+BiasInit = Literal["head", "prior"]
+AuxInit = Literal["auto", "teacher", "fresh"]
+
+
+@named("network/background_splitting")
+class BackgroundClassifier(ImageClassifier):
+    """The network with its two heads.
+
+    Args:
+        settings, facts, seed, role: see `ImageClassifier`.
+        parents: ``pseudo_labels`` and ``partition``, where there are any. None where a checkpoint is loaded next.
+        b0: the background's constant logit; None: a row that is learned, with which the head is an ordinary one.
+        bias_init: ``head`` leaves the rows' bias as the head's page starts it, ``prior`` sets it so that the classes'
+            shares are predicted (`prior_bias`), and keeps it from weight decay.
+        background_weight: the background's class weight, in place of the loss's own.
+        aux_weight: of the auxiliary term; 0 for none, and no auxiliary head.
+        aux_init: where the auxiliary head starts: ``teacher`` copies the teacher's last layer, ``fresh`` draws it,
+            ``auto`` copies where widths are equal.
+        aux_classes: its outputs, where no parents say so.
+
+    Raises:
+        ConfigError: a bias or a class weight that there is not, or a teacher's last layer of another width.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        facts: DataFacts,
+        seed: int,
+        role: str,
+        parents: Mapping[str, StageOutput] | None = None,
+        *,
+        b0: float | None,
+        bias_init: BiasInit,
+        background_weight: float | None,
+        aux_weight: float,
+        aux_init: AuxInit,
+        aux_classes: int | None = None,
+    ) -> None:
+        found = {name: parents[name].arrays for name in ("pseudo_labels", "partition") if parents and name in parents}
+        report = found.get("partition", {})
+        constant = b0 is not None
+        super().__init__(
+            settings,
+            facts,
+            seed,
+            role,
+            parents,
+            logit_counts=report["labelled_counts"].tolist() if "labelled_counts" in report else None,
+            head_rows=facts.num_classes - 1 if constant else None,
+            background=0 if constant else None,
+        )
+        if b0 is not None:
+            self.head = BackgroundHead(self.head, b0)
+        self.prior_biased = bias_init == "prior"
+        if self.prior_biased:
+            self.head.init_bias(prior_bias(facts.class_counts, b0, self.link))
+        if background_weight is not None:
+            set_background_weight(self.loss, background_weight)
+        self.aux_weight = aux_weight
+        self.aux_head: nn.Linear | None = None
+        if aux_weight > 0:
+            pseudo = found.get("pseudo_labels", {})
+            aux_classes = len(pseudo["classes"]) if pseudo else aux_classes
+            assert aux_classes is not None
+            with seeded_construction(derive_seed(seed, role, "aux")):
+                self.aux_head = nn.Linear(self.backbone.num_features, aux_classes)
+            if pseudo:
+                start_from_teacher(self.aux_head, pseudo, aux_init)
+        # of the training data, not of the network: no part of a checkpoint
+        taken_from = report.get("taken_from", slice(None))
+        for name in ("labels", "shares"):
+            values = found.get("pseudo_labels", {}).get(name)
+            self.register_buffer(
+                f"_{name}", None if values is None else torch.tensor(values[taken_from]), persistent=False
+            )
+        labelled = report.get("labelled")
+        self.register_buffer("_labelled", None if labelled is None else torch.tensor(labelled), persistent=False)
+        # DistributedDataParallel would send all buffers to all processes at every step
+        self._ddp_params_and_buffers_to_ignore = ["_labels", "_shares", "_labelled"]
+        self._report = {name: report[name] for name in report if name not in ("taken_from", "labelled", "summary")}
+        self.options = {
+            "b0": b0,
+            "bias_init": bias_init,
+            "background_weight": background_weight,
+            "aux_weight": aux_weight,
+            "aux_init": aux_init,
+            "aux_classes": aux_classes if aux_weight > 0 else None,
+        }
+
+    def on_fit_start(self) -> None:
+        if "counts" in self._report:
+            warn_of_one_class(self._report)
+
+    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+        features = self.batch_features(batch)
+        logits = self.head(features)
+        loss = self.main_loss(logits, batch)
+        found: dict[str, Any] = {"correct": (logits.detach().argmax(1) == batch.labels).sum(), "logs": {}}
+        if self.aux_head is not None:
+            aux_loss, aux_correct = self.aux_loss(self.aux_head(features), batch.indices)
+            found["logs"] = {"main_loss": loss.detach(), "aux_loss": aux_loss.detach(), "aux_accuracy": aux_correct}
+            loss = loss + self.aux_weight * aux_loss
+        found["loss"] = loss
+        return self.with_extras(found, batch, features, logits) if self.extras else found
+
+    def main_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The loss of the images that have labels, a mean over these (0 where a batch has none)."""
+        if self._labelled is None:
+            return self.loss(logits, batch.labels, batch.mix)
+        labelled = self._labelled[batch.indices].float()  # type: ignore[index]
+        weights = self.loss.label_weights(batch.labels)
+        counted = labelled if weights is None or self.loss.reduction == "batch" else labelled * weights
+        losses = self.loss.per_image(logits, batch.labels) * labelled
+        return losses.sum() / counted.sum().clamp_min(torch.finfo(losses.dtype).tiny)
+
+    def aux_loss(self, logits: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The auxiliary term of a batch, and the share of its images whose pseudo-label the auxiliary head finds.
+
+        Args:
+            logits: [B, G] of the auxiliary head.
+            indices: int64 [B], of the images in the source.
+        """
+        labels = self._labels[indices].long()  # type: ignore[index]
+        if self._shares is None:
+            first, losses = labels, functional.cross_entropy(logits, labels)
+        else:
+            first, losses = labels[:, 0], soft_cross_entropy(logits, labels, self._shares[indices])  # type: ignore[index]
+        return losses.mean(), (logits.detach().argmax(1) == first).float().mean()
+
+    def parameter_modules(self) -> dict[str, nn.Module]:
+        return {} if self.aux_head is None else {"aux_head": self.aux_head}
+
+    def undecayed(self) -> list[str]:
+        if not self.prior_biased and self.loss.prior_bias is None:
+            return []
+        return ["head.rows.bias" if isinstance(self.head, BackgroundHead) else "head.bias"]
+
+    def as_classifier(self) -> ImageClassifier:
+        """The network without its auxiliary head, and with a row of zeros and bias b0 for the background.
+
+        Only a linear head with bias can hold b0 so; the network itself is given otherwise.
+        """
+        constant = isinstance(self.head, BackgroundHead)
+        if constant and (self.head.rows.head_kind != "linear" or self.head.bias is None):
+            return self
+        plain = ImageClassifier(self.settings.replaced(extras=()), self.facts, self.seed, self.role)
+        plain.backbone.load_state_dict(self.backbone.state_dict())
+        rows = self.head.rows if constant else self.head
+        state = dict(rows.state_dict())
+        if constant:
+            state["weight"] = torch.cat([torch.zeros_like(state["weight"][:1]), state["weight"]])
+            state["bias"] = torch.cat([torch.full_like(state["bias"][:1], self.head.b0), state["bias"]])
+        plain.head.load_state_dict(state)
+        return plain.eval()
+
+    def artifacts(self) -> dict[str, Any]:
+        """The partition's numbers, see `ltr.methods.background_splitting.partition.described`."""
+        return dict(self._report)
+
+
+def soft_cross_entropy(logits: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
+    """-sum_k q_k log softmax(z)_{a_k}, [B]: several pseudo-labels an image, with their shares.
+
+    Args:
+        logits: [B, G].
+        labels: int64 [B, K], pseudo-classes.
+        shares: [B, K], sum 1; any float type.
+    """
+    log_p = logits.float().log_softmax(1)
+    return -(shares.float() * log_p.gather(1, labels)).sum(1)
+
+
+def start_from_teacher(aux_head: nn.Linear, pseudo: Mapping[str, Any], init: AuxInit) -> None:
+    """Copy the teacher's last layer, where it is asked for or fits.
+
+    Raises:
+        ConfigError: ``init=teacher``, and there is none or one of another width.
+    """
+    weight = pseudo.get("weight")
+    if weight is not None and weight.shape == tuple(aux_head.weight.shape) and init != "fresh":
+        with torch.no_grad():
+            aux_head.weight.copy_(torch.from_numpy(weight))
+            aux_head.bias.copy_(torch.from_numpy(pseudo["bias"]))
+    elif init == "teacher":
+        theirs = "these pseudo-labels have none" if weight is None else f"the teacher's is {list(weight.shape)}"
+        raise ConfigError(
+            f"method.aux.init=teacher: the auxiliary head is {list(aux_head.weight.shape)} and the last layer to start "
+            f"from does not match it: {theirs}. Use a backbone of the teacher's width, or method.aux.init=auto"
+        )
+
+
+def set_background_weight(loss: ClassificationLoss, weight: float) -> None:
+    """Give class 0 this class weight; the other classes keep theirs (1 without any)."""
+    if loss.weights is None:
+        loss.weights = torch.ones(len(loss.class_counts))
+    loss.weights[0] = weight

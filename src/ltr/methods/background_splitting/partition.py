@@ -1,0 +1,124 @@
+"""What a split trains on of a partition: its numbers, a shuffled control, and the images that keep their labels."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ltr.errors import ConfigError
+from ltr.identity import named
+from ltr.methods.background_splitting.pseudo_labels import NONE
+from ltr.methods.core.stage import Computation
+from ltr.randomness import generator
+
+LARGEST_SHARE = 0.5  # of the background in one pseudo-class, above which it is warned of
+
+
+@named("computation/partition")
+def partition(computation: Computation, *, shuffled: bool, labelled_fraction: float) -> dict[str, np.ndarray]:
+    """What a split trains on: its pseudo-labels in numbers, perhaps shuffled, and the images that keep their labels.
+
+    Args:
+        shuffled: each training image gets the pseudo-label of another one, drawn by the run's seed: the control whose
+            partition says nothing.
+        labelled_fraction: share of each class's training images that keep their label, in (0, 1], at least one image.
+            The official code takes a share of all images, and with it perhaps none of a rare class.
+
+    Returns:
+        With a parent ``pseudo_labels``, the numbers of `described` and a ``summary`` of them; with ``shuffled`` also
+        ``taken_from`` int64 [source], the image whose pseudo-label an image gets. With ``labelled_fraction`` below 1,
+        ``labelled`` bool [source] and ``labelled_counts`` int64 [C].
+
+    Raises:
+        ConfigError: a training image without a pseudo-label.
+    """
+    source, split = computation.source, computation.split
+    train, labels = split.train, split.labels(source)[split.train]
+    arrays: dict[str, np.ndarray] = {}
+    if "pseudo_labels" in computation.parents:
+        pseudo = computation.parents["pseudo_labels"].arrays
+        if shuffled:
+            arrays["taken_from"] = np.arange(len(source))
+            drawn = generator(computation.seed, computation.role, "shuffled").permutation(len(train))
+            arrays["taken_from"][train] = train[drawn]
+        arrays |= described(pseudo, arrays.get("taken_from", slice(None)), train, labels)
+        arrays["summary"] = np.array(in_words(arrays))
+    if labelled_fraction < 1:
+        order = generator(computation.seed, computation.role, "labelled").permutation(len(train))
+        chosen = np.zeros(len(source), dtype=bool)
+        for label in range(split.num_classes):
+            of_class = order[labels[order] == label]
+            chosen[train[of_class[: max(round(labelled_fraction * len(of_class)), 1)]]] = True
+        arrays["labelled"] = chosen
+        arrays["labelled_counts"] = np.bincount(labels[chosen[train]], minlength=split.num_classes)
+    return arrays
+
+
+def described(
+    pseudo: Mapping[str, np.ndarray], rows: np.ndarray | slice, train: np.ndarray, labels: np.ndarray
+) -> dict[str, np.ndarray]:
+    """A partition in numbers.
+
+    Args:
+        pseudo: the arrays of the stage ``pseudo_labels``.
+        rows: the image whose pseudo-label each image of the source has.
+        train: source indices int64 [n] of the training images.
+        labels: int64 [n], of them; 0 is the background.
+
+    Returns:
+        ``counts`` int64 [G], ``size`` (pseudo-classes with images), ``largest_share`` and ``entropy`` (nats), and the
+        same of the background alone under ``background_counts`` and so on. Of several pseudo-labels of an image the
+        first counts.
+
+    Raises:
+        ConfigError: a training image without a pseudo-label.
+    """
+    first = pseudo["labels"][rows][train]
+    first = first if first.ndim == 1 else first[:, 0]
+    if (first == NONE).any():
+        raise ConfigError(
+            f"{np.count_nonzero(first == NONE)} training images have no pseudo-label: the split trains on images "
+            "outside the source's part 'train', and pseudo-labels are of that part"
+        )
+    groups = len(pseudo["classes"])
+    found: dict[str, Any] = {}
+    for prefix, chosen in (("", first), ("background_", first[labels == 0])):
+        counts = np.bincount(chosen, minlength=groups)
+        shares = counts[counts > 0] / max(counts.sum(), 1)
+        found |= {
+            f"{prefix}counts": counts,
+            f"{prefix}size": np.int64(len(shares)),
+            f"{prefix}largest_share": np.float64(shares.max() if len(shares) else math.nan),
+            f"{prefix}entropy": np.float64(-(shares * np.log(shares)).sum()),
+        }
+    return found
+
+
+def in_words(report: Mapping[str, np.ndarray]) -> str:
+    """The numbers of `described` as a line."""
+    groups = len(report["counts"])
+    size, entropy = int(report["background_size"]), float(report["background_entropy"])
+    return (
+        f"the background falls into {size} of {groups} pseudo-classes, largest share "
+        f"{float(report['background_largest_share']):.1%}, entropy {entropy:.2f} nats (as {math.exp(entropy):.1f} "
+        "classes of equal size)"
+    )
+
+
+def warn_of_one_class(report: Mapping[str, np.ndarray]) -> None:
+    """Warn where one pseudo-class holds more than half of the background.
+
+    Pseudo-labels that say the same of nearly every image have no effect or harm: in a port to detection, where one
+    class had 95.7 % of the images, the results fell as the auxiliary weight rose.
+    """
+    share = float(report["background_largest_share"])
+    if share > LARGEST_SHARE:
+        warnings.warn(
+            f"one pseudo-class holds {share:.1%} of the background: a partition that hardly splits it hardly helps. "
+            "Use another teacher, method.aux.partition=kmeans, or method.aux.weight=0",
+            stacklevel=3,
+        )

@@ -1,0 +1,174 @@
+"""What a checkpoint may say of itself: every entry is checked before anything is built from it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ltr.errors import CheckpointError
+from ltr.identity import path_of, with_paths
+from ltr.methods.core.stage import DataFacts, Settings
+
+_MOST_CLASSES = 10_000_000
+_MOST_PIXELS = 1 << 16  # a side
+
+Check = tuple[Callable[[Any], bool], str]  # whether a value is allowed, and what is allowed
+
+
+def _is_whole(least: int, most: float = math.inf) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_list_of(check: Callable[[Any], bool], least: int = 0) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and len(value) >= least and all(map(check, value))
+
+
+def _or_null(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or check(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+_MAPPING: Check = (lambda value: isinstance(value, Mapping), "a mapping")
+_TEXT: Check = (lambda value: isinstance(value, str) and 0 < len(value) < 1000, "a text")
+_SIDE = _is_whole(1, _MOST_PIXELS)
+
+_TOP: dict[str, Check] = {
+    "module": _TEXT,
+    "settings": _MAPPING,
+    "facts": _MAPPING,
+    "seed": (_is_whole(0), "a whole number of at least 0"),
+    "role": _TEXT,
+    "options": _MAPPING,
+    "dataset": _MAPPING,
+}
+_SETTINGS: dict[str, Check] = {
+    **dict.fromkeys(("sampler", "loss", "augment", "head", "backbone", "optimizer", "scheduler"), _MAPPING),
+    "epochs": (_is_whole(0), "a whole number of at least 0"),
+    "batch_size": (_is_whole(0), "a whole number of at least 0"),
+    "precision": (_is_text, "a text"),
+    "selection": (_is_text, "a text"),
+    "accumulate": (_is_whole(1), "a whole number of at least 1"),
+    "gradient_clip": (_or_null(_is_number), "a number or null"),
+    "ema_decay": (_or_null(_is_number), "a number or null"),
+    "limit_train_batches": (_or_null(_is_whole(1)), "a whole number of at least 1, or null"),
+    "extras": (_is_list_of(lambda page: isinstance(page, Mapping)), "a list of mappings"),
+}
+_FACTS: dict[str, Check] = {
+    "image_shape": (lambda value: _is_list_of(_SIDE)(value) and len(value) == 3, "three whole numbers of at least 1"),
+    "mean": (_is_list_of(_is_number, 1), "a list of numbers"),
+    "std": (_is_list_of(lambda value: _is_number(value) and value > 0, 1), "a list of numbers above 0"),
+    "class_names": (_is_list_of(_is_text, 1), "a list of texts"),
+    "class_counts": (_is_list_of(_is_whole(0), 1), "a list of whole numbers of at least 0"),
+    "image_resize": (
+        _or_null(lambda value: _SIDE(value) or (_is_list_of(_SIDE)(value) and len(value) == 2)),
+        "a side in pixels, two of them, or null",
+    ),
+    "protocols": (_is_list_of(_is_text, 1), "a list of texts"),
+    "background": (_or_null(_is_whole(0)), "a class or null"),
+    "matte": (
+        _or_null(lambda value: _is_list_of(_is_whole(0, 255))(value) and len(value) == 3),
+        "three whole numbers from 0 to 255, or null",
+    ),
+    "white_level": (_or_null(_is_whole(1, 65_535)), "a whole number from 1 to 65535, or null"),
+}
+# what is read of the data set's config wherever images are brought to a size; its other entries are checked as a run's
+_DATASET: dict[str, Check] = {
+    "name": _TEXT,
+    "source": _MAPPING,
+    "image_size": (_or_null(_SIDE), "a side in pixels or null"),
+    "image_resize": _FACTS["image_resize"],
+    "mean": _FACTS["mean"],
+    "std": _FACTS["std"],
+}
+
+
+def read_description(text: Any, path: Path) -> dict[str, Any]:
+    """A checkpoint's description from its JSON text, with every entry of the kind that it must be.
+
+    Raises:
+        CheckpointError: it names the entry that is missing or wrong.
+    """
+    if not isinstance(text, str):
+        raise CheckpointError(f"{path}: damaged: its description is {_shown(text)}, not JSON text")
+    try:
+        found = with_paths(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else f"no JSON: {error}"
+        raise CheckpointError(f"{path}: damaged: its description cannot be read ({reason})") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: damaged: its description is {_shown(found)}, not a mapping")
+    if isinstance(found.get("module"), str):
+        found = {**found, "module": path_of(found["module"])}
+    check_description(found, path)
+    return found
+
+
+def check_description(found: Mapping[str, Any], path: Path) -> None:
+    """Raise CheckpointError where an entry of a description is missing or of another kind than it must be."""
+    _check(found, _TOP, "", path, required=tuple(_TOP), closed=False)
+    _check(found["settings"], _SETTINGS, "settings.", path, required=_required(Settings))
+    _check(found["dataset"], _DATASET, "dataset.", path, required=(), closed=False)
+    facts = found["facts"]
+    _check(facts, _FACTS, "facts.", path, required=_required(DataFacts))
+    channels, classes = facts["image_shape"][0], len(facts["class_names"])
+    for name, wanted, by in (
+        ("mean", channels, "image_shape"),
+        ("std", channels, "image_shape"),
+        ("class_counts", classes, "class_names"),
+    ):
+        if len(facts[name]) != wanted:
+            raise _wrong(path, f"facts.{name} has {len(facts[name])} numbers, and facts.{by} asks for {wanted}")
+    if classes > _MOST_CLASSES or (facts.get("background") or 0) >= classes:
+        raise _wrong(path, f"facts.background={facts.get('background')} is none of its {classes} classes")
+    for name in ("head", "backbone", "loss"):
+        target = found["settings"][name].get("_target_")
+        if not isinstance(target, str):
+            raise _wrong(path, f"settings.{name}._target_ is {_shown(target)}, not a text")
+
+
+def _required(of: type) -> tuple[str, ...]:
+    """Names of a dataclass's fields that have no default."""
+    fields = of.__dataclass_fields__.values()  # type: ignore[attr-defined]
+    return tuple(one.name for one in fields if repr(one.default).startswith("<dataclasses._MISSING"))
+
+
+def _check(
+    found: Mapping[str, Any],
+    checks: Mapping[str, Check],
+    where: str,
+    path: Path,
+    *,
+    required: Sequence[str],
+    closed: bool = True,
+) -> None:
+    for name in required:
+        if name not in found:
+            raise _wrong(path, f"{where}{name} is missing")
+    for name, value in found.items():
+        if name not in checks:
+            if closed:
+                raise _wrong(path, f"{where}{str(name)[:60]} is no entry of it")
+            continue
+        is_allowed, allowed = checks[name]
+        if not is_allowed(value):
+            raise _wrong(path, f"{where}{name} is {_shown(value)}, and must be {allowed}")
+
+
+def _wrong(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(f"{path}: what it says of its network is damaged, or of another version of ltr: {what}")
+
+
+def _shown(value: Any) -> str:
+    """A value from a file in short, on one line and without characters that a terminal obeys."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

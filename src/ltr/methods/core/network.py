@@ -1,0 +1,235 @@
+"""The network of one stage: pixels to logits, a loss, an optimiser and its schedule.
+
+A method whose step differs overrides `training_step` or `predict`; everything else that happens around a step
+(progress, checkpoints, the guard against non-finite losses) lives in ``ltr.runs`` and knows no method.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from ltr.configuration.targets import instantiate
+from ltr.data.batch import Batch
+from ltr.errors import ConfigError
+from ltr.evaluation.scores import Scores
+from ltr.identity import named
+from ltr.methods.core.stage import DataFacts, Settings, StageOutput
+from ltr.models.backbones import sized
+from ltr.models.narrow_maps import guard_narrow_maps
+from ltr.models.weights import seeded_construction
+from ltr.optim.schedules import ReleasedCosine
+from ltr.randomness import derive_seed
+
+
+@named("network/image_classifier")
+class ImageClassifier(pl.LightningModule):
+    """Backbone, head and loss, built from settings.
+
+    Args:
+        settings: the stage's pages and numbers.
+        facts: image shape, normalisation, classes and their counts.
+        seed: the run's seed.
+        role: the stage's role; initial weights are a function of (seed, role).
+        parents: finished stages that this one starts from.
+        logit_counts: training images behind each logit, where logits are not the classes; the loss is built for them.
+        head_rows: outputs of the head, where some logits do not come from it.
+        background: the logit that is a constant (see `ltr.losses.base.ClassificationLoss`).
+    """
+
+    numerics_version = 1  # raise it when a change alters what training computes: stored stages are then not reused
+    headline = "default"
+    rows_per_image = 1  # of a training batch, where the network itself makes several images of one
+    loss_is_sum = False  # over the images of a batch, in the place of their mean
+    embeds = False  # whether the head gives embeddings that the loss compares, in the place of class logits
+
+    def __init__(
+        self,
+        settings: Settings,
+        facts: DataFacts,
+        seed: int,
+        role: str,
+        parents: Mapping[str, StageOutput] | None = None,
+        *,
+        logit_counts: Sequence[int] | None = None,
+        head_rows: int | None = None,
+        background: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.facts = facts
+        self.seed = seed
+        self.role = role
+        self.options: Mapping[str, Any] = {}  # what a subclass was given beside these, as plain data
+        channels = facts.image_shape[0]
+        counts = facts.class_counts if logit_counts is None else tuple(logit_counts)
+        given = () if background is None else (background,)
+        self.loss = instantiate(settings.loss, counts, *given)
+        with seeded_construction(derive_seed(seed, role, "init")):
+            self.backbone = instantiate(sized(settings.backbone, facts.image_shape), channels)
+            self.head = instantiate(settings.head, self.backbone.num_features, head_rows or len(counts))
+        if not self.embeds and "embedding" in (getattr(self.head, "head_kind", ""), getattr(self.loss, "of", "")):
+            raise ConfigError(
+                "head or loss is of embeddings, and this method learns class scores. Use method=triplet, prototypical "
+                "or rkd; or head=linear and loss=cross_entropy"
+            )
+        self.extras = nn.ModuleDict()
+        for number, page in enumerate(settings.extras):
+            with seeded_construction(derive_seed(seed, role, "extra", number)):
+                name = str(page["_target_"]).rsplit(".", 1)[-1]
+                self.extras[name if name not in self.extras else f"{name}{number}"] = instantiate(page, self, facts)
+        if self.loss.prior_bias is not None and getattr(self.head, "bias", None) is not None:
+            self.head.init_bias(self.loss.prior_bias)
+        self.backbone.to(memory_format=torch.channels_last)
+        guard_narrow_maps(self.backbone)
+        # normalisation as one multiply-add: (x/255 - mean) / std
+        mean, std = torch.tensor(facts.mean).view(1, -1, 1, 1), torch.tensor(facts.std).view(1, -1, 1, 1)
+        self.register_buffer("_scale", 1.0 / std, persistent=False)
+        self.register_buffer("_shift", -mean / std, persistent=False)
+
+    @property
+    def link(self) -> str:
+        """How probabilities follow from the logits: softmax or sigmoid, as the loss declares."""
+        return self.loss.link
+
+    # -- pixels to logits ----------------------------------------------------------------------------------------
+
+    def to_unit(self, images: Tensor) -> Tensor:
+        """Pixels in [0, 1] as float32 [B, C, H, W], from uint8 or from floats that are in [0, 1] already."""
+        return images if images.is_floating_point() else images.float().mul_(1 / 255)
+
+    def normalise(self, unit: Tensor) -> Tensor:
+        """Channel-wise standardised pixels, from pixels in [0, 1]."""
+        return torch.addcmul(self._shift, unit, self._scale)  # type: ignore[arg-type]
+
+    def features(self, unit: Tensor) -> Tensor:
+        """Features [B, D] of images with pixels in [0, 1]."""
+        return self.backbone(self.normalise(unit))
+
+    def forward(self, unit: Tensor) -> Tensor:
+        """Logits [B, C] of images with pixels in [0, 1]."""
+        return self.head(self.features(unit))
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> dict[str, Scores]:
+        """Scores of uint8 or [0, 1] images, one entry per variant; here there is one."""
+        features = self.features(self.to_unit(images))
+        return {"default": Scores(self.head(features).float(), features.float())}
+
+    @torch.no_grad()
+    def predict_headline(self, images: Tensor) -> Scores:
+        """Scores of the headline variant alone, for whoever needs no other; cheaper where variants cost passes."""
+        return self.predict(images)[self.headline]
+
+    # -- learning ------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
+        """The loss of a batch; ``correct`` is counted on the device and read once an epoch.
+
+        A subclass may add ``logs``: names to numbers on the device, whose means over an epoch are logged as
+        ``train/<name>``; the same names in every step.
+        """
+        features = self.batch_features(batch)
+        logits = self.head(features)
+        loss = self.loss(logits, batch.labels, batch.mix)
+        found = {"loss": loss, "correct": (logits.detach().argmax(1) == batch.labels).sum()}
+        return found if not self.extras else self.with_extras(found, batch, features, logits)
+
+    def batch_features(self, batch: Batch) -> Tensor:
+        """Features [B, D] of a training batch."""
+        return self.features(self.to_unit(batch.images))
+
+    def with_extras(self, found: dict[str, Any], batch: Batch, features: Tensor, logits: Tensor) -> dict[str, Any]:
+        """A step's outcome with the further loss terms added to its loss, each of them logged."""
+        terms = {name: extra(batch, features, logits) for name, extra in self.extras.items()}
+        logs = {**found.get("logs", {}), **{name: term.detach() for name, term in terms.items()}}
+        return {**found, "loss": found["loss"] + sum(terms.values()), "logs": logs}
+
+    def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+        """Scores of the headline variant; whoever watches the run turns them into numbers."""
+        return {"scores": self.predict_headline(batch.images), "batch": batch}
+
+    def start_epoch(self, epoch: int) -> None:
+        """Tell what is scheduled by epochs (deferred weights) where training stands; also after a resume."""
+        self.loss.start_epoch(epoch, self.settings.epochs)
+
+    def on_train_epoch_start(self) -> None:
+        self.start_epoch(self.current_epoch)
+
+    def on_train_start(self) -> None:
+        self.start_epoch(self.current_epoch)
+
+    def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
+        # dropout and drop-path read torch's generator: make it a function of the batch, so that a resume needs no state
+        torch.manual_seed(derive_seed(self.seed, self.role, "batch", self.current_epoch, batch_index))
+
+    def parameter_modules(self) -> dict[str, nn.Module]:
+        """Modules beside backbone and head whose parameters are trained (extra heads); none here."""
+        return {}
+
+    # -- what is handed on ---------------------------------------------------------------------------------------
+
+    def artifacts(self) -> dict[str, np.ndarray]:
+        """Arrays to store with the finished stage; asked for once, when its training has ended. None here."""
+        return {}
+
+    def examples(self, images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
+        """Arrays that pictures are drawn from, for a few test images uint8 [B, C, H, W], at a run's end."""
+        return {}
+
+    def locations(self, images: Tensor) -> dict[str, Tensor]:
+        """For images uint8 [B, C, H, W], of each level that selects ``selected_<level>`` bool [B, H_l, W_l], and
+        numbers [B] about the locations by name; {} where nothing is selected."""
+        return {}
+
+    def as_classifier(self) -> ImageClassifier:
+        """The network that decoupled methods start from: backbone, and a head with a row per class."""
+        return self
+
+    def weight_norms(self) -> Tensor | None:
+        """The length of the weights behind each class's logit, float64 [C]; None where logits follow no such length."""
+        of_head = getattr(self.head, "weight_norms", None)
+        norms = None if of_head is None else of_head()
+        return norms if norms is not None and len(norms) == self.facts.num_classes else None
+
+    # -- how it is optimised -------------------------------------------------------------------------------------
+
+    def undecayed(self) -> list[str]:
+        """Names of parameters without weight decay: a bias that the loss has set to a prior."""
+        return ["head.bias"] if self.loss.prior_bias is not None else []
+
+    def optimisation(self, batches_per_epoch: int) -> tuple[torch.optim.Optimizer, Callable[[int], float]]:
+        """The optimiser and its schedule (step -> multiplier of the base learning rate).
+
+        Args:
+            batches_per_epoch: of one process; known by arithmetic, never asked of the trainer.
+
+        Raises:
+            ConfigError: a schedule that does not fit the epochs, or parameters that cannot be grouped as asked.
+        """
+        modules = self.parameter_modules()
+        if any(parameter.requires_grad for parameter in self.extras.parameters()):
+            modules = {**modules, "extras": self.extras}
+        optimizer = instantiate(
+            self.settings.optimizer,
+            self.backbone,
+            self.head,
+            extra=modules,
+            no_decay=self.undecayed(),
+        )
+        steps = math.ceil(batches_per_epoch / self.settings.accumulate)
+        schedule = instantiate(self.settings.scheduler, self.settings.epochs, steps)
+        if isinstance(schedule, ReleasedCosine):
+            schedule.count_batches(batches_per_epoch, self.settings.accumulate)
+        return optimizer, schedule
+
+    def configure_optimizers(self) -> Any:
+        optimizer, schedule = self.optimisation(self.trainer.datamodule.steps_per_epoch)  # type: ignore[attr-defined]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

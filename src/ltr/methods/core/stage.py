@@ -1,0 +1,262 @@
+"""What a method is made of: stages, the settings that determine them, and what a finished stage hands on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from ltr.configuration.allowed import shown
+from ltr.configuration.configs import page_names
+from ltr.errors import ConfigError, nearest
+from ltr.names import canonical
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from ltr.data.source import Source
+    from ltr.data.split import Split
+    from ltr.evaluation.scores import Scores
+
+
+# what a stage beside the main one has of its own: method.<stage>.<key>
+STAGE_KEYS = ("sampler", "loss", "optimizer", "scheduler", "epochs", "selection")
+# those of its keys that hold a config
+_CONFIGS = ("sampler", "loss", "optimizer", "scheduler")
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a network must know of its data: plain values, stored with every checkpoint."""
+
+    image_shape: tuple[int, int, int]  # (C, H, W)
+    mean: tuple[float, ...]  # per channel, of pixels in [0, 1]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+    class_counts: tuple[int, ...]  # images per class in the train split
+    image_resize: int | list[int] | None = None  # of image files before evaluation's crop, where a page says
+    protocols: tuple[str, ...] = ("closed_set",)  # what the split is judged by
+    background: int | None = None  # the label of the background, in a background split
+    matte: tuple[int, int, int] | None = None  # under transparent pixels, see `ltr.data.source.Decoding`
+    white_level: int | None = None  # of 16-bit grey images
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_counts)
+
+    def as_plain(self) -> dict[str, Any]:
+        """Lists and numbers only, as a checkpoint stores them."""
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {key: value for key, value in plain.items() if key not in _UNSET_FACTS or value is not None}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> DataFacts:
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+        # checkpoints from before names were compared in one form may hold another
+        fields["class_names"] = tuple(canonical(str(name)) for name in fields["class_names"])
+        return cls(**fields)
+
+
+_UNSET_FACTS = ("matte", "white_level")  # left out while they are null: older checkpoints do not have them
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a stage is trained: the resolved pages and numbers, as plain data.
+
+    A method's main stage takes these from the top level of the configuration (``sampler``, ``loss``, ...); its other
+    stages replace what ``method.<stage>`` names.
+    """
+
+    sampler: Mapping[str, Any]
+    loss: Mapping[str, Any]
+    augment: Mapping[str, Any]
+    head: Mapping[str, Any]
+    backbone: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+    scheduler: Mapping[str, Any]
+    epochs: int
+    batch_size: int  # per optimiser step and over all processes
+    precision: str  # bf16 | fp16 | fp32, resolved
+    selection: str  # last | best_val | best_test
+    accumulate: int = 1
+    gradient_clip: float | None = None
+    ema_decay: float | None = None
+    limit_train_batches: int | None = None
+    extras: tuple[Mapping[str, Any], ...] = ()  # further loss terms, each a page: method.extras
+
+    def replaced(self, **changes: Any) -> Settings:
+        """These settings with some of them changed."""
+        return replace(self, **changes)
+
+    def for_stage(self, page: Mapping[str, Any], where: str, optional: Sequence[str] = ("augment",)) -> Settings:
+        """Return these settings with what a further stage has of its own, without ``extras``.
+
+        Args:
+            page: the node of the configuration.
+            where: its name there, e.g. ``method.classifier``.
+            optional: configs that the stage may have of its own beside ``STAGE_KEYS``, which must all be given.
+
+        Raises:
+            ConfigError: a key is missing, nothing reads it, or it should hold a config and does not.
+        """
+        known = (*STAGE_KEYS, *optional)
+        for key in page:
+            if key not in (*known, "_allowed_"):
+                raise ConfigError(
+                    f"{where}.{key}: nothing reads it; {where} has {', '.join(known)}{nearest(key, known)}"
+                )
+        missing = [key for key in STAGE_KEYS if key not in page]
+        if missing:
+            raise ConfigError(f"{where}: {', '.join(missing)} must be given; the shipped pages of methods show how")
+        given = [key for key in known if key in page]
+        check_configs(page, [key for key in given if key in (*_CONFIGS, *optional)], where)
+        return self.replaced(extras=(), **{key: page[key] for key in given})
+
+
+def check_configs(node: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
+    """Refuse values in the place of configs.
+
+    Args:
+        node: of the configuration.
+        keys: of the node, each named like the group that its config is of.
+        where: the node's name, e.g. ``method.classifier``.
+
+    Raises:
+        ConfigError: a key holds something else, or a config that names no code.
+    """
+    for key in keys:
+        if not isinstance(node[key], Mapping) or "_target_" not in node[key]:
+            given = "" if isinstance(node[key], Mapping) else f"={shown(node[key])}"
+            raise ConfigError(
+                f"{where}.{key}{given}: a config with a _target_ is needed. Choose one with {where}.{key}=NAME; "
+                f"there are: {', '.join(page_names(key))}"
+            )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a method whose outcome is stored and reused: a network that is trained, or arrays that are computed.
+
+    Attributes:
+        name: within the method: ``representation``, ``classifier``, ...
+        role: what the random draws derive from, with the run's seed. Two stages of the same role, settings and data
+            are the same network to the bit; networks that must not be twins have roles of their own.
+        settings: how it is trained; a computed stage needs of them what draws its data.
+        module: a train stage's LightningModule class, called with (settings, facts, seed, role, parents, **options).
+        compute: a compute stage's function, called with (a `Computation`, **options), that returns named arrays; a text
+            among them called ``summary`` is printed in every run. Just one of ``module`` and ``compute`` is given.
+        parents: names of earlier stages of this method that it starts from.
+        options: anything else that determines it, as plain data.
+        reads: parts of the split beside ``train`` that the computation looks at (``val``): they are in its key.
+        checkpoint: a run's directory or weights file whose network is taken instead of training one.
+        foreign: the checkpoint's network need not fit the stage's settings and data (a teacher of other classes).
+        of_source: computed from the source alone: neither the seed nor the split is in the key.
+    """
+
+    name: str
+    role: str
+    settings: Settings
+    module: type | None = None
+    compute: Callable[..., Mapping[str, np.ndarray]] | None = None
+    parents: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+    checkpoint: str | None = None
+    foreign: bool = False
+    of_source: bool = False
+
+    @property
+    def target(self) -> Any:
+        """The class or function that does the work."""
+        found = self.module or self.compute
+        if found is None or (self.module and self.compute):
+            raise ValueError(f"stage '{self.name}' needs either a module or a compute function")
+        return found
+
+
+@dataclass(frozen=True)
+class Computation:
+    """What a compute stage may use.
+
+    Attributes:
+        parents: the finished stages that it starts from, by name.
+        settings: of the stage.
+        facts: of the data.
+        source, split: the data; what is computed per image is indexed by the image's place in the source.
+        loader: part of the split (``train``, ``val``, ``test``), or source indices -> their batches in order,
+            un-augmented.
+        device: where to compute.
+        autocast: the run's precision, as a context manager.
+        seed: the run's seed; draws derive from (seed, role).
+        role: of the stage.
+    """
+
+    parents: Mapping[str, StageOutput]
+    settings: Settings
+    facts: DataFacts
+    source: Source
+    split: Split
+    loader: Callable[[str | np.ndarray], Iterable[Any]]
+    device: torch.device
+    autocast: Callable[[], Any]
+    seed: int
+    role: str
+
+
+@dataclass(frozen=True)
+class StageOutput:
+    """A finished stage: its network on demand, its arrays, and how it came about."""
+
+    name: str
+    key: str
+    load: Callable[[], Any]  # the network with the weights that a train stage hands on, in eval mode
+    load_last: Callable[[], Any] | None = None  # the last epoch's, where another epoch was selected
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    reused: bool = False
+    seconds: float = 0.0
+    micro_batch: int | None = None  # images at once in training, where memory did not do for a batch
+
+
+class Predictor:
+    """What evaluation is given: images in, Scores by variant out.
+
+    A LightningModule that has `predict` serves as one. ``headline`` names the variant that a run is judged by; it is
+    declared here, before any test image is seen.
+    """
+
+    headline: str = "default"
+    link: str = "softmax"
+
+    def predict(self, images: torch.Tensor) -> dict[str, Scores]:
+        """Scores for uint8 or [0, 1] images [B, C, H, W], one entry per variant."""
+        raise NotImplementedError
+
+
+class Method:
+    """A method of a paper: the stages it consists of and how a trained one predicts.
+
+    A light object: building it and its stages costs nothing, so that a plan can be made without training.
+
+    Attributes:
+        provides: what its predictions hold, of ``logits``, ``features``, ``knownness``; protocols need some of these.
+        accepts_extras: whether its main stage takes the further loss terms of ``method.extras``.
+    """
+
+    provides: tuple[str, ...] = ("logits",)
+    accepts_extras: bool = False
+
+    def check(self, facts: DataFacts) -> None:
+        """Raise ConfigError where the method cannot be used on such data; called before anything is trained."""
+
+    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+        """The stages in order; a stage's parents stand before it."""
+        raise NotImplementedError
+
+    def predictor(self, outputs: Mapping[str, StageOutput]) -> Any:
+        """The trained method, an ImageClassifier with the face of `Predictor`: by default its last stage's network.
+
+        Where the last stage is a computed one, this network is what the run keeps as its final checkpoint.
+        """
+        return outputs[list(outputs)[-1]].load()

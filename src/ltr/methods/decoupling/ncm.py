@@ -1,0 +1,168 @@
+"""NCM: the nearest class mean of a trained network's features (Kang et al., ICLR 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ltr.identity import named
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import Computation, DataFacts, Settings, Stage, StageOutput
+from ltr.methods.decoupling.representation import FromRepresentation, network_of
+
+FeaturesNorm = Literal["none", "l2", "centred_l2"]
+Distance = Literal["euclidean", "cosine"]
+
+
+@named("head/class_means")
+class MeansHead(nn.Module):
+    """Logits from class means [C, D]: minus the squared Euclidean distance, or the cosine.
+
+    Means and centre are buffers, so that a checkpoint holds them.
+
+    Args:
+        num_features: width D.
+        num_classes: C.
+        features_norm: what is done to features first: ``none``, ``l2`` (to unit length) or ``centred_l2`` (minus the
+            mean of all training images, then to unit length); the official un, l2n and cl2n.
+        distance: ``euclidean`` or ``cosine``.
+    """
+
+    head_kind = "means"
+    bias = None
+    means: Tensor
+    centre: Tensor
+
+    def __init__(self, num_features: int, num_classes: int, features_norm: FeaturesNorm, distance: Distance) -> None:
+        super().__init__()
+        self.features_norm = features_norm
+        self.distance = distance
+        self.register_buffer("means", torch.zeros(num_classes, num_features))
+        self.register_buffer("centre", torch.zeros(num_features))
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):  # differences of near numbers
+            x = normalised(features.float(), self.centre, self.features_norm)
+            if self.distance == "cosine":
+                return F.linear(F.normalize(x, dim=1), F.normalize(self.means, dim=1))
+            squares = x.square().sum(1, keepdim=True) + self.means.square().sum(1)
+            return 2 * F.linear(x, self.means) - squares
+
+
+def normalised(features: Tensor, centre: Tensor, features_norm: FeaturesNorm) -> Tensor:
+    """Features [B, D] as means are taken of them and distances measured."""
+    if features_norm == "none":
+        return features
+    return F.normalize(features - centre if features_norm == "centred_l2" else features, dim=1)
+
+
+@named("network/nearest_mean")
+class NearestMean(ImageClassifier):
+    """A network whose head is replaced by class means.
+
+    Args:
+        settings, facts, seed, role, parents: see `ImageClassifier`.
+        features_norm, distance: see `MeansHead`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        facts: DataFacts,
+        seed: int,
+        role: str,
+        parents: Mapping[str, StageOutput] | None = None,
+        *,
+        features_norm: FeaturesNorm,
+        distance: Distance,
+    ) -> None:
+        super().__init__(settings, facts, seed, role, parents)
+        self.options = {"features_norm": features_norm, "distance": distance}
+        self.head = MeansHead(self.backbone.num_features, facts.num_classes, features_norm, distance)
+
+    @property
+    def link(self) -> str:
+        return "softmax"  # whatever the loss of the network was
+
+
+@named("computation/class_means")
+def class_means(computation: Computation, *, features_norm: FeaturesNorm) -> dict[str, np.ndarray]:
+    """Means of the classes' un-augmented training features; the work of the stage ``means``.
+
+    As in the official code the centre is the mean over images, so that frequent classes weigh more in it, and the
+    mean of features of unit length is not brought to unit length again.
+
+    Returns:
+        ``means`` float32 [C, D], ``centre`` float32 [D] (zero where it is not used).
+    """
+    network = network_of(computation.parents).to(computation.device)
+    found, labels = [], []
+    with torch.inference_mode(), computation.autocast():
+        for batch in computation.loader("train"):
+            found.append(network.features(network.to_unit(batch.images)).float())
+            labels.append(batch.labels)
+    return {
+        key: value.cpu().numpy()
+        for key, value in means_of(
+            torch.cat(found), torch.cat(labels), computation.facts.num_classes, features_norm
+        ).items()
+    }
+
+
+def means_of(features: Tensor, labels: Tensor, classes: int, features_norm: FeaturesNorm) -> dict[str, Tensor]:
+    """``means`` [C, D] and ``centre`` [D] of features [N, D] with labels int64 [N], summed in double precision."""
+    wide = features.double() if features.device.type != "mps" else features
+    centre = wide.mean(0) if features_norm == "centred_l2" else torch.zeros_like(wide[0])
+    x = normalised(wide, centre, features_norm)
+    sums = x.new_zeros(classes, x.shape[1]).index_add_(0, labels, x)
+    counts = torch.bincount(labels, minlength=classes).clamp_min(1)
+    return {"means": (sums / counts.unsqueeze(1)).float(), "centre": centre.float()}
+
+
+@named("method/ncm")
+class NCM(FromRepresentation):
+    """``representation``, then ``means``: an image's class is that of the nearest mean.
+
+    Args:
+        features_norm, distance: see `MeansHead`.
+        start_from, representation: see `FromRepresentation`.
+    """
+
+    def __init__(
+        self,
+        *,
+        features_norm: FeaturesNorm = "centred_l2",
+        distance: Distance = "euclidean",
+        start_from: str | None = None,
+        representation: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(start_from=start_from, representation=representation)
+        self.features_norm = features_norm
+        self.distance = distance
+
+    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+        # the distance is no part of the means: both kinds share the stage
+        options = {"features_norm": self.features_norm}
+        return [
+            *self.representation(settings, facts),
+            Stage("means", "means", settings, compute=class_means, parents=("representation",), options=options),
+        ]
+
+    def predictor(self, outputs: Mapping[str, StageOutput]) -> NearestMean:
+        network, arrays = network_of(outputs), outputs["means"].arrays
+        nearest = NearestMean(
+            network.settings,
+            network.facts,
+            network.seed,
+            network.role,
+            features_norm=self.features_norm,
+            distance=self.distance,
+        )
+        nearest.backbone.load_state_dict(network.backbone.state_dict())
+        nearest.head.load_state_dict({key: torch.from_numpy(arrays[key]) for key in ("means", "centre")})
+        return nearest.eval()

@@ -1,0 +1,264 @@
+"""tau-normalisation and post-hoc logit adjustment: the logits of a finished network changed by one number, tau.
+
+The number is given, or chosen on the validation split from a grid; either way the stage ``tau`` holds it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ltr.configuration.targets import instantiate, locate
+from ltr.errors import ConfigError
+from ltr.evaluation.averages import mean, ratio
+from ltr.evaluation.groups import shot_groups
+from ltr.evaluation.scores import Scores
+from ltr.identity import named
+from ltr.losses.weights import log_prior
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import Computation, DataFacts, Settings, Stage, StageOutput
+from ltr.methods.decoupling.representation import FromRepresentation, network_of
+
+
+def variant(tau: float) -> str:
+    """The name of a value's row in the results: ``tau=0.35``."""
+    return f"tau={tau:g}"
+
+
+class AdjustedClassifier(ImageClassifier):
+    """A trained network that answers with one set of logits per tau, from one pass through its backbone.
+
+    Args:
+        settings, facts, seed, role, parents: see `ImageClassifier`.
+        taus: the values, >= 0.
+        chosen: which of them the method is judged by.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        facts: DataFacts,
+        seed: int,
+        role: str,
+        parents: Mapping[str, StageOutput] | None = None,
+        *,
+        taus: Sequence[float],
+        chosen: int,
+    ) -> None:
+        super().__init__(settings, facts, seed, role, parents)
+        self.options = {"taus": list(taus), "chosen": chosen}
+        self.headline = variant(taus[chosen])
+        self.register_buffer("taus", torch.tensor(taus), persistent=False)
+
+    @classmethod
+    def of(cls, network: ImageClassifier, taus: Sequence[float], chosen: int) -> AdjustedClassifier:
+        """The same network with its logits adjusted."""
+        adjusted = cls(network.settings, network.facts, network.seed, network.role, taus=taus, chosen=chosen)
+        adjusted.backbone.load_state_dict(network.backbone.state_dict())
+        adjusted.head.load_state_dict(network.head.state_dict())
+        return adjusted.eval()
+
+    def adjusted(self, features: Tensor) -> Tensor:
+        """Logits float32 [T, B, C] of features [B, D], one set per tau."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> dict[str, Scores]:
+        """Scores for each tau; the variants are called as `variant` says."""
+        features = self.features(self.to_unit(images))
+        shared = features.float()
+        return {
+            variant(tau): Scores(logits, shared)
+            for tau, logits in zip(self.options["taus"], self.adjusted(features).unbind(0))
+        }
+
+
+@named("network/tau_norm")
+class TauNormalised(AdjustedClassifier):
+    """logits_j = (w_j / ||w_j||^tau) . x, without the bias (Kang et al., ICLR 2020; official tau_norm.py)."""
+
+    def adjusted(self, features: Tensor) -> Tensor:
+        norms = self.head.weight.float().norm(dim=1).clamp_min(1e-12)
+        factors = norms.pow(-self.taus.unsqueeze(1))  # type: ignore[operator]  # [T, C]
+        return F.linear(features, self.head.weight).float() * factors.unsqueeze(1)
+
+    def weight_norms(self) -> Tensor | None:
+        """At the chosen tau."""
+        norms = super().weight_norms()
+        return None if norms is None else norms.clamp_min(1e-12).pow(1 - self.options["taus"][self.options["chosen"]])
+
+
+@named("network/posthoc_la")
+class PriorAdjusted(AdjustedClassifier):
+    """logits_j = z_j - tau log pi_j with the class priors pi of the training data (Menon et al., ICLR 2021)."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        prior = torch.from_numpy(log_prior(self.facts.class_counts))
+        self.register_buffer("log_prior", prior.float(), persistent=False)
+
+    def adjusted(self, features: Tensor) -> Tensor:
+        shifts = self.taus.unsqueeze(1) * self.log_prior  # type: ignore[operator]  # [T, C]
+        return self.head(features).float() - shifts.unsqueeze(1)
+
+
+ADJUSTMENTS: Mapping[str, type[AdjustedClassifier]] = {"tau_norm": TauNormalised, "posthoc_la": PriorAdjusted}
+
+
+@named("computation/tau")
+def choose_tau(computation: Computation, *, adjustment: str, taus: Sequence[float], search: bool) -> dict[str, Any]:
+    """The values of tau and which of them is chosen; the work of the stage ``tau``.
+
+    With ``search``, each value is judged on the validation split, all of them in one pass, and the best balanced
+    accuracy wins, the first among equals. Without, the first value is taken and no image is looked at.
+
+    Args:
+        computation: with the trained ``representation``.
+        adjustment: a key of `ADJUSTMENTS`.
+        taus: the candidates.
+        search: choose among them.
+
+    Returns:
+        ``taus`` float64 [T] and ``chosen`` int64; with ``search`` also ``n`` int64 [C] (validation images of each
+        class), ``correct`` int64 [T, C], and ``balanced_accuracy``, ``many``, ``medium``, ``few`` float64 [T], with
+        the literature's bounds of the groups (above 100, below 20).
+    """
+    found: dict[str, Any] = {"taus": np.asarray(taus, dtype=np.float64), "chosen": np.int64(0)}
+    if not search:
+        return found
+    network = ADJUSTMENTS[adjustment].of(network_of(computation.parents), taus, 0).to(computation.device)
+    classes = computation.facts.num_classes
+    n = torch.zeros(classes, dtype=torch.int64, device=computation.device)
+    correct = torch.zeros(len(taus), classes, dtype=torch.int64, device=computation.device)
+    with torch.inference_mode(), computation.autocast():
+        for batch in computation.loader("val"):
+            logits = network.adjusted(network.features(network.to_unit(batch.images)))
+            n += torch.bincount(batch.labels, minlength=classes)
+            correct.index_add_(1, batch.labels, (logits.argmax(2) == batch.labels).long())
+    found |= curve(n.cpu().numpy(), correct.cpu().numpy(), np.asarray(computation.facts.class_counts))
+    return found | {"chosen": np.int64(np.argmax(found["balanced_accuracy"]))}
+
+
+def curve(n: np.ndarray, correct: np.ndarray, class_counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Accuracies over tau from counts; a class without images is left out, a group without classes is NaN.
+
+    Args:
+        n: int64 [C], validation images of each class.
+        correct: int64 [T, C], those that are classified rightly.
+        class_counts: int64 [C], training images.
+    """
+    recall, present = ratio(correct, n), n > 0
+    groups = {"balanced_accuracy": present, **{k: g & present for k, g in shot_groups(class_counts).items()}}
+    averages = {name: np.array([mean(row[chosen]) for row in recall]) for name, chosen in groups.items()}
+    return {"n": n, "correct": correct, **averages}
+
+
+class _PostHoc(FromRepresentation):
+    """``representation``, then ``tau``.
+
+    Args:
+        tau: a number >= 0, or ``auto``: the best of the grid on the validation split.
+        grid: ``start, stop, step`` of the grid; the stop belongs to it.
+        start_from, representation: see `FromRepresentation`.
+
+    Raises:
+        ConfigError: a tau below 0, or a grid without a step or without values.
+    """
+
+    adjustment: str
+
+    def __init__(
+        self,
+        *,
+        tau: float | Literal["auto"],
+        grid: Mapping[str, float],
+        start_from: str | None = None,
+        representation: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(start_from=start_from, representation=representation)
+        self.search = tau == "auto"
+        self.taus = values_of(grid)
+        if tau != "auto":
+            if not tau >= 0:
+                raise ConfigError(f"method.tau={tau}: a number of at least 0, or auto, is needed")
+            self.taus = [float(tau)]
+
+    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+        options = {"adjustment": self.adjustment, "taus": self.taus, "search": self.search}
+        reads = ("val",) if self.search else ()
+        below = ("representation",)
+        tau = Stage("tau", "tau", settings, compute=choose_tau, parents=below, options=options, reads=reads)
+        return [*self.representation(settings, facts), tau]
+
+    def predictor(self, outputs: Mapping[str, StageOutput]) -> AdjustedClassifier:
+        arrays = outputs["tau"].arrays
+        taus, chosen = [float(tau) for tau in arrays["taus"]], int(arrays["chosen"])
+        if self.search and chosen in (0, len(taus) - 1):
+            warnings.warn(
+                f"tau={taus[chosen]:g} is the best on the validation split and the end of the grid: the best may lie "
+                "outside. Widen it with method.grid.start and method.grid.stop",
+                stacklevel=2,
+            )
+        return ADJUSTMENTS[self.adjustment].of(network_of(outputs), taus, chosen)
+
+
+def values_of(grid: Mapping[str, float]) -> list[float]:
+    """``{start: 0, stop: 1, step: 0.05}`` as its 21 numbers, free of rounding.
+
+    Raises:
+        ConfigError: keys that are missing or superfluous, a step that is not above 0, a stop below the start.
+    """
+    keys = ("start", "stop", "step")
+    given = [key for key in grid if key != "_allowed_"]
+    if sorted(given) != sorted(keys):
+        raise ConfigError(f"method.grid has {', '.join(given) or 'nothing'}; it needs just {', '.join(keys)}")
+    start, stop, step = (float(grid[key]) for key in keys)
+    if not (0 <= start <= stop and step > 0):
+        raise ConfigError(
+            f"method.grid: start={start:g}, stop={stop:g}, step={step:g}; needed are 0 <= start <= stop and step > 0"
+        )
+    return [round(start + i * step, 10) for i in range(int((stop - start) / step + 1e-6) + 1)]
+
+
+@named("method/tau_norm")
+class TauNorm(_PostHoc):
+    """tau-normalisation (Kang et al., ICLR 2020): weights divided by a power of their norm, no bias.
+
+    Arguments and errors are those of `_PostHoc`; a head other than a linear one is a ConfigError.
+    """
+
+    adjustment = "tau_norm"
+
+    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+        target = settings.head["_target_"]
+        kind = getattr(locate(target, "head"), "head_kind", None)
+        if kind != "linear":
+            why = "its weights are normalised already" if kind == "cosine" else "it has no plain weights to normalise"
+            raise ConfigError(f"method=tau_norm needs head=linear, not {target.rsplit('.', 1)[-1]}: {why}")
+        return super().stages(settings, facts)
+
+
+@named("method/posthoc_la")
+class PostHocLA(_PostHoc):
+    """Post-hoc logit adjustment (Menon et al., ICLR 2021): tau times the log prior is taken off the logits.
+
+    Arguments and errors are those of `_PostHoc`. Warns where the loss has corrected for the prior already.
+    """
+
+    adjustment = "posthoc_la"
+
+    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+        if self.start_from is None and instantiate(settings.loss, facts.class_counts).adjusts_prior:
+            name = str(settings.loss["_target_"]).rsplit(".", 1)[-1]
+            warnings.warn(
+                f"{name} corrects for the class frequencies in training, and posthoc_la does it again: together they "
+                "over-correct. Use loss=cross_entropy",
+                stacklevel=2,
+            )
+        return super().stages(settings, facts)

@@ -1,0 +1,269 @@
+"""cRT and LWS: a classifier trained class-balanced on a finished representation (Kang et al., ICLR 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ltr.configuration.configs import read_page, without_private
+from ltr.data.batch import Batch
+from ltr.errors import ConfigError
+from ltr.identity import named
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import DataFacts, Settings, Stage, StageOutput
+from ltr.methods.decoupling.representation import FromRepresentation, network_of
+
+Trainable = Literal["classifier", "last_block", "all"]
+Features = Literal["augmented", "cached"]
+
+
+@named("network/retrained_classifier")
+class SecondStage(ImageClassifier):
+    """A network that starts from a finished backbone, with a head to train: drawn anew here, which is cRT.
+
+    Args:
+        settings, facts, seed, role: see `ImageClassifier`; the head's weights are a function of (seed, role).
+        parents: with ``representation``. None where a checkpoint is loaded into the network next.
+        trainable: the ``classifier`` alone, with the ``last_block`` of the backbone, or ``all``.
+        freeze_bn_stats: keep the backbone in eval mode. False is the official behaviour: the backbone is in training
+            mode, and its BatchNorm statistics drift to those of class-balanced batches, whatever is trainable.
+        features: ``augmented`` passes every batch through the backbone; ``cached`` passes the un-augmented training
+            images through it once and draws from their features.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        facts: DataFacts,
+        seed: int,
+        role: str,
+        parents: Mapping[str, StageOutput] | None = None,
+        *,
+        trainable: Trainable = "classifier",
+        freeze_bn_stats: bool = False,
+        features: Features = "augmented",
+    ) -> None:
+        super().__init__(settings, facts, seed, role, parents)
+        self.options = {"trainable": trainable, "freeze_bn_stats": freeze_bn_stats, "features": features}
+        self.frozen = trainable == "classifier"
+        self.freeze_bn_stats = freeze_bn_stats
+        self.cached = features == "cached"
+        self._cache: FeatureCache | None = None
+        if parents:
+            self.start_from(network_of(parents))
+        if trainable != "all":
+            self.backbone.requires_grad_(False)
+        if trainable == "last_block":
+            self.backbone.last_block().requires_grad_(True)
+        self.train()  # a trainer keeps the modes that it finds
+
+    def start_from(self, network: ImageClassifier) -> None:
+        """Take over what the finished representation hands on."""
+        self.backbone.load_state_dict(network.backbone.state_dict())
+
+    def train(self, mode: bool = True) -> SecondStage:
+        super().train(mode)
+        if self.freeze_bn_stats:
+            self.backbone.eval()
+        return self
+
+    def features(self, unit: Tensor) -> Tensor:
+        if not self.frozen:
+            return super().features(unit)
+        with torch.no_grad():
+            return super().features(unit)
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.cached:
+            with self.trainer.precision_plugin.forward_context(), torch.no_grad():
+                self._cache = FeatureCache(self, self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def batch_features(self, batch: Batch) -> Tensor:
+        return super().batch_features(batch) if self._cache is None else self._cache.features(batch.indices)
+
+
+class FeatureCache:
+    """Features of the un-augmented training images, found by source index; in memory on the device, never stored.
+
+    Args:
+        network: in the mode in which the features are wanted.
+        data: the stage's DataModule.
+    """
+
+    def __init__(self, network: ImageClassifier, data: Any) -> None:
+        device = network.device
+        found, indices = [], []
+        for batch in data.evaluation_loader(data.split.train):  # all of them, in every process
+            found.append(network.features(network.to_unit(batch.images)))
+            indices.append(batch.indices)
+        self._features = torch.cat(found)
+        self._row = torch.full((len(data.source),), -1, dtype=torch.int64, device=device)
+        self._row[torch.cat(indices)] = torch.arange(len(self._features), device=device)
+
+    def features(self, indices: Tensor) -> Tensor:
+        """Features [B, D] of source indices int64 [B]."""
+        return self._features[self._row[indices]]
+
+
+@named("head/scaled")
+class ScaledHead(nn.Module):
+    """A frozen head whose logits are each multiplied by a learned scale of their class [C], 1 at first.
+
+    The scale is on the whole logit, f_j (w_j . x + b_j), as in the official code; the paper writes f_j w_j and has no
+    bias in its equation.
+    """
+
+    head_kind = "scaled"
+    bias = None
+
+    def __init__(self, head: nn.Module, num_classes: int) -> None:
+        super().__init__()
+        self.head = head.requires_grad_(False)
+        self.scales = nn.Parameter(torch.ones(num_classes))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.head(features) * self.scales
+
+    @torch.no_grad()
+    def weight_norms(self) -> Tensor | None:
+        """Those of the frozen head times the scales, float64 [C]; None where it has none."""
+        norms = getattr(self.head, "weight_norms", None)
+        return None if norms is None else norms() * self.scales.double().abs()
+
+
+@named("network/rescaled_classifier")
+class RescaledClassifier(SecondStage):
+    """LWS: backbone and classifier are frozen, one scale per class is trained."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        facts: DataFacts,
+        seed: int,
+        role: str,
+        parents: Mapping[str, StageOutput] | None = None,
+        *,
+        freeze_bn_stats: bool = False,
+        features: Features = "augmented",
+    ) -> None:
+        super().__init__(settings, facts, seed, role, parents, freeze_bn_stats=freeze_bn_stats, features=features)
+        self.options = {"freeze_bn_stats": freeze_bn_stats, "features": features}
+        self.head = ScaledHead(self.head, facts.num_classes)
+
+    def start_from(self, network: ImageClassifier) -> None:
+        super().start_from(network)
+        self.head.load_state_dict(network.head.state_dict())
+
+    def undecayed(self) -> list[str]:
+        return []  # the bias is frozen; the scales decay, as in the official code
+
+
+class _TwoStages(FromRepresentation):
+    """``representation``, then ``classifier``, which ``method.classifier`` describes."""
+
+    module: type[SecondStage]
+
+    def __init__(
+        self,
+        *,
+        classifier: Mapping[str, Any],
+        start_from: str | None,
+        representation: Mapping[str, Any] | None,
+        **options: Any,
+    ) -> None:
+        super().__init__(start_from=start_from, representation=representation)
+        self.classifier = classifier
+        self.options = options
+        if options["features"] == "cached" and not options["freeze_bn_stats"]:
+            raise ConfigError(
+                "method.features=cached needs method.freeze_bn_stats=true: while BatchNorm statistics move, features "
+                "differ from step to step and cannot be kept"
+            )
+        if options["features"] == "cached" and options.get("trainable", "classifier") != "classifier":
+            raise ConfigError(
+                f"method.features=cached needs method.trainable=classifier, not {options['trainable']}: features of a "
+                "backbone that is trained cannot be kept"
+            )
+
+    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+        own = settings.for_stage(self.classifier, "method.classifier")
+        if self.options["features"] == "cached":
+            if "augment" in self.classifier:
+                raise ConfigError(
+                    "method.classifier.augment: nothing reads it with method.features=cached, which takes features of "
+                    "images that are not augmented. Leave it out, or give method.features=augmented"
+                )
+            own = own.replaced(augment=without_private(read_page("augment/none")))
+        return [
+            *self.representation(settings, facts),
+            Stage(
+                "classifier", "classifier", own, module=self.module, parents=("representation",), options=self.options
+            ),
+        ]
+
+
+@named("method/crt")
+class CRT(_TwoStages):
+    """Classifier re-training: a new classifier, trained class-balanced on the frozen backbone.
+
+    Args:
+        classifier: the second stage's ``sampler, loss, optimizer, scheduler, epochs, selection``, and ``augment`` where
+            it is not the representation's.
+        trainable, freeze_bn_stats, features: see `SecondStage`.
+        start_from, representation: see `FromRepresentation`.
+
+    Raises:
+        ConfigError: cached features of a network that changes.
+    """
+
+    module = SecondStage
+
+    def __init__(
+        self,
+        *,
+        classifier: Mapping[str, Any],
+        trainable: Trainable = "classifier",
+        freeze_bn_stats: bool = False,
+        features: Features = "augmented",
+        start_from: str | None = None,
+        representation: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            classifier=classifier,
+            start_from=start_from,
+            representation=representation,
+            trainable=trainable,
+            freeze_bn_stats=freeze_bn_stats,
+            features=features,
+        )
+
+
+@named("method/lws")
+class LWS(_TwoStages):
+    """Learnable weight scaling: the classifier is kept, each class's logit gets a learned scale.
+
+    Arguments and errors are those of `CRT`.
+    """
+
+    module = RescaledClassifier
+
+    def __init__(
+        self,
+        *,
+        classifier: Mapping[str, Any],
+        freeze_bn_stats: bool = False,
+        features: Features = "augmented",
+        start_from: str | None = None,
+        representation: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            classifier=classifier,
+            start_from=start_from,
+            representation=representation,
+            freeze_bn_stats=freeze_bn_stats,
+            features=features,
+        )

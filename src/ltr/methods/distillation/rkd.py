@@ -1,0 +1,297 @@
+"""Relational knowledge distillation (RKD; Park et al., CVPR 2019): a student keeps a teacher's distances and angles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ltr.configuration.targets import locate
+from ltr.data.batch import Batch
+from ltr.errors import ConfigError
+from ltr.identity import named
+from ltr.losses.distillation import HintRegressor, hint_loss, kl_to_teacher
+from ltr.losses.gathering import gathered
+from ltr.losses.relational import rkd_angle, rkd_distance
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import STAGE_KEYS, DataFacts, Method, Settings, Stage, StageOutput, check_configs
+from ltr.methods.distillation.teacher import (
+    KeptMaps,
+    Teacher,
+    attention_of_levels,
+    check_maps,
+    check_teacher,
+    hint_regressor,
+)
+from ltr.methods.metric import EmbeddingNetwork, check_metric, check_sampler, nearest_alike
+from ltr.models.weights import seeded_construction
+from ltr.randomness import derive_seed
+
+Task = Literal["metric", "classification"]
+# (task, distance, angle): of the paper; for classification 25 and 50 are those of later re-implementations, too
+OF_MAPS = ("fitnet", "attention")
+DEFAULT_WEIGHTS: Mapping[str, tuple[float, float, float]] = {
+    "metric": (0.0, 1.0, 2.0),
+    "classification": (1.0, 25.0, 50.0),
+}
+
+
+def relational_terms(
+    student: Tensor, teacher: Tensor, weights: Mapping[str, float], reduction: Any
+) -> dict[str, Tensor]:
+    """RKD's losses by name (``distance``, ``angle``), unweighted, those of weight 0 left out.
+
+    Args:
+        student, teacher: [B, D] of this process's images; batches of several processes are compared as one.
+        weights: of each.
+        reduction: see `ltr.losses.relational`.
+    """
+    losses = {"distance": rkd_distance, "angle": rkd_angle}
+    wanted = {name: loss for name, loss in losses.items() if weights[name]}
+    if not wanted:
+        return {}
+    ours, theirs = gathered(student), gathered(teacher)
+    return {name: loss(ours, theirs, reduction) for name, loss in wanted.items()}
+
+
+class _Taught(ImageClassifier):
+    """A student: its loss is a weighted sum of its task's and of those against its teacher.
+
+    Args:
+        settings, facts, seed, role: see `ImageClassifier`.
+        parents: with the teacher alone; None where a checkpoint is loaded into the network next.
+        weights: of ``task``, ``distance``, ``angle``, ``hkd``, ``fitnet`` and ``attention``.
+        temperature: of ``hkd``.
+        level: of ``fitnet``, see `ltr.methods.distillation.teacher.hint_regressor`.
+        reduction: of distances and angles.
+        teacher_channels: of the teacher's feature maps, where they are compared; None takes them from the parent.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        facts: DataFacts,
+        seed: int,
+        role: str,
+        parents: Mapping[str, StageOutput] | None = None,
+        *,
+        weights: Mapping[str, float],
+        temperature: float,
+        level: int,
+        reduction: str,
+        teacher_channels: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(settings, facts, seed, role, parents)
+        self.weights = weights
+        self._parents = dict(parents or {})
+        self._teacher: Teacher | None = None
+        self._kept: KeptMaps | None = None
+        self.regressor: HintRegressor | None = None
+        if any(weights[name] for name in OF_MAPS):
+            self._kept = KeptMaps(self.backbone)
+            if teacher_channels is None:
+                teacher_channels = self.teacher.network.backbone.map_channels
+                check_maps(self.backbone, self.teacher.network.backbone, f"method={type(self).__name__}")
+            if weights["fitnet"]:
+                with seeded_construction(derive_seed(seed, role, "regressor")):
+                    self.regressor = hint_regressor(
+                        self.backbone.map_channels, teacher_channels, level, "method.fitnet_weight"
+                    )
+        self.options = {
+            "weights": dict(weights),
+            "temperature": temperature,
+            "level": level,
+            "reduction": reduction,
+            "teacher_channels": None if teacher_channels is None else list(teacher_channels),
+        }
+
+    @property
+    def teacher(self) -> Teacher:
+        """Loaded when it is needed first: whoever only predicts needs none."""
+        if self._teacher is None:
+            ((name, output),) = self._parents.items()
+            network = output.load()
+            check_teacher(network, self.facts, f"({name})")
+            self._teacher = Teacher(network)
+            self._teacher.wants_maps = self._kept is not None
+        return self._teacher
+
+    def parameter_modules(self) -> dict[str, nn.Module]:
+        return {} if self.regressor is None else {"regressor": self.regressor}
+
+    def optimisation(self, batches_per_epoch: int) -> Any:
+        if self._parents:
+            _ = self.teacher  # one that does not fit is refused before training
+        return super().optimisation(batches_per_epoch)
+
+    def taught(self, batch: Batch, relations: Tensor, scores: Tensor, correct: Tensor) -> dict[str, Any]:
+        """A step's outcome; each term is logged unweighted.
+
+        Args:
+            relations: [B, D], what distances and angles are measured on.
+            scores: what the task's loss is of.
+            correct: count of the images that are right.
+        """
+        terms: dict[str, Tensor] = {}
+        if self.weights["task"]:
+            terms["task"] = self.loss(scores, batch.labels, batch.mix)
+        if self._parents:
+            terms |= relational_terms(relations, self.teacher.relations(batch), self.weights, self.options["reduction"])
+            if self.weights["hkd"]:
+                theirs = self.teacher(batch).scores
+                terms["hkd"] = kl_to_teacher(scores, theirs, self.options["temperature"]).mean()
+            if self._kept is not None:
+                terms |= self._of_maps(self._kept.take(), self.teacher(batch).maps)
+        loss = torch.stack([self.weights[name] * term.float() for name, term in terms.items()]).sum()
+        return {"loss": loss, "correct": correct, "logs": {name: term.detach() for name, term in terms.items()}}
+
+    def _of_maps(self, ours: list[Tensor], theirs: list[Tensor]) -> dict[str, Tensor]:
+        level, terms = self.options["level"], {}
+        if self.regressor is not None:
+            terms["fitnet"] = hint_loss(self.regressor(ours[level]), theirs[level])
+        if self.weights["attention"]:
+            terms["attention"] = attention_of_levels(ours, theirs)
+        return terms
+
+
+@named("network/embedding_student")
+class MetricStudent(_Taught, EmbeddingNetwork):
+    """A student of embeddings; distances and angles are measured on them."""
+
+    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+        embeddings = self.head(self.batch_features(batch))
+        return self.taught(batch, embeddings, embeddings, nearest_alike(embeddings, batch.labels).sum())
+
+
+@named("network/classifying_student")
+class ClassifyingStudent(_Taught):
+    """A student of classes; distances and angles are measured on the features before its classifier."""
+
+    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+        features = self.batch_features(batch)
+        logits = self.head(features)
+        correct = (logits.detach().argmax(1) == batch.labels).sum()
+        found = self.taught(batch, features, logits, correct)
+        return found if not self.extras else self.with_extras(found, batch, features, logits)
+
+
+@named("method/rkd")
+class RKD(Method):
+    """``teacher``, then ``student``; with several generations each student teaches the next.
+
+    Args:
+        task: ``metric`` or ``classification``.
+        teacher: the first stage's ``sampler, loss, optimizer, scheduler, epochs, selection``, ``backbone`` and
+            ``head``, and ``augment`` where it is not the student's.
+        generations: students in a row: 1 is distillation, more are ``student_1``, ``student_2``, ... (self-distillation
+            where the teacher's network is the student's); 0 trains and judges the teacher alone.
+        distance_weight, angle_weight: of RKD-D and RKD-A; None is the task's: 1 and 2, or 25 and 50.
+        task_weight: of the student's own loss; None is the task's: 0 (labels are not used), or 1.
+        hkd_weight, temperature: of the divergence from the teacher's class probabilities; classification only.
+        fitnet_weight, level: of a hint (FitNets) and the feature map that it is of; 0 for none.
+        attention_weight: of attention transfer; 0 for none.
+        reduction: see `ltr.losses.relational`.
+        start_from: a finished run's folder or a checkpoint to take the teacher from, in place of training it; whatever
+            its network, it must have learnt from the same split.
+
+    Raises:
+        ConfigError: weights that leave nothing to learn, HKD of embeddings.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: Task = "metric",
+        teacher: Mapping[str, Any],
+        generations: int = 1,
+        distance_weight: float | None = None,
+        angle_weight: float | None = None,
+        task_weight: float | None = None,
+        hkd_weight: float = 0.0,
+        temperature: float = 4.0,
+        fitnet_weight: float = 0.0,
+        level: int = -2,
+        attention_weight: float = 0.0,
+        reduction: str = "all",
+        start_from: str | None = None,
+    ) -> None:
+        given = (task_weight, distance_weight, angle_weight)
+        chosen = [own if value is None else float(value) for value, own in zip(given, DEFAULT_WEIGHTS[task])]
+        self.task = task
+        self.teacher = teacher
+        self.generations = generations
+        others = {"hkd": hkd_weight, "fitnet": fitnet_weight, "attention": attention_weight}
+        self.weights = dict(zip(("task", "distance", "angle"), chosen)) | {k: float(v) for k, v in others.items()}
+        self.options = {"weights": self.weights, "temperature": temperature, "level": level, "reduction": reduction}
+        self.start_from = start_from
+        self.provides = ("features",) if task == "metric" else ("logits", "features")
+        self.accepts_extras = task == "classification"
+        if task == "metric" and hkd_weight:
+            raise ConfigError(
+                f"method.hkd_weight={hkd_weight}: HKD compares class probabilities, which embeddings have not. Use 0, "
+                "or method=rkd_classification"
+            )
+        if not any(self.weights.values()):
+            raise ConfigError(
+                f"method: the weights of {', '.join(self.weights)} are all 0, and the student would learn nothing. Set "
+                "one of them above 0"
+            )
+
+    @property
+    def teaches(self) -> bool:
+        """Whether anything is learnt from the teacher: without, there is none."""
+        return any(weight for name, weight in self.weights.items() if name != "task") or self.generations == 0
+
+    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+        metric = self.task == "metric"
+        check = check_metric if metric else _check_classification
+        stages = []
+        if self.teaches:
+            own = self._teachers_settings(settings)
+            if self.start_from is None:
+                check(own, facts, "method.teacher.")
+            network = EmbeddingNetwork if metric else ImageClassifier
+            stages.append(Stage("teacher", "teacher", own, module=network, checkpoint=self.start_from, foreign=True))
+        if self.generations:
+            check(settings, facts, "")
+        student = MetricStudent if metric else ClassifyingStudent
+        generations = self.generations if self.teaches else 1  # nobody to learn from: no further ones either
+        for number in range(1, generations + 1):
+            # the first student is the same network whether or not others follow
+            stages.append(
+                Stage(
+                    "student" if generations == 1 else f"student_{number}",
+                    "student" if number == 1 else f"student_{number}",
+                    settings,
+                    module=student,
+                    parents=(stages[-1].name,) if stages else (),
+                    options=self.options,
+                )
+            )
+        return stages
+
+    def _teachers_settings(self, settings: Settings) -> Settings:
+        networks = {key: self.teacher[key] for key in ("backbone", "head") if key in self.teacher}
+        rest = {key: value for key, value in self.teacher.items() if key not in networks}
+        if len(networks) < 2:
+            raise ConfigError(
+                f"method.teacher: backbone and head must be given, beside {', '.join(STAGE_KEYS)}; the shipped pages "
+                "show how"
+            )
+        check_configs(networks, list(networks), "method.teacher")
+        return settings.for_stage(rest, "method.teacher").replaced(**networks)
+
+
+def _check_classification(settings: Settings, facts: DataFacts, where: str) -> None:
+    head, loss = (str(page["_target_"]) for page in (settings.head, settings.loss))
+    if getattr(locate(head, f"{where}head"), "head_kind", None) == "embedding":
+        raise ConfigError(
+            f"{where}head=embedding gives no class scores; task=classification needs head=linear or cosine"
+        )
+    if getattr(locate(loss, f"{where}loss"), "of", "") == "embedding":
+        raise ConfigError(
+            f"{where}loss={loss.rsplit('.', 1)[-1]} is of embeddings; task=classification needs one of classes"
+        )
+    check_sampler(settings.sampler, facts, settings.epochs)

@@ -1,0 +1,214 @@
+"""Further loss terms of any classification method (``method.extras``): distillation from a finished network.
+
+    +method.extras=[{_target_: ltr.methods.distillation.terms.HKD, teacher: RUN}]
+
+with RUN a finished run's folder or a checkpoint. Each term is built as `Term(network, facts, **page)`, called as
+`term(batch, features, logits)` at every training step, and added to the method's loss; several terms of one teacher
+share its pass.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ltr.data.batch import Batch
+from ltr.errors import ConfigError
+from ltr.identity import named
+from ltr.losses.distillation import hint_loss, kl_to_teacher
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import DataFacts
+from ltr.methods.distillation.rkd import relational_terms
+from ltr.methods.distillation.teacher import (
+    KeptMaps,
+    Teacher,
+    attention_of_levels,
+    check_maps,
+    check_teacher,
+    hint_regressor,
+    read_network,
+)
+from ltr.models.backbones import Backbone
+
+
+class AgainstTeacher(nn.Module):
+    """Base of the terms: a student's network, and a teacher that is neither trained nor stored with it.
+
+    Args:
+        network: the student, under construction: backbone and head are there.
+        facts: of its data.
+        teacher: a finished run's folder or a checkpoint file of this project.
+        same_split: refuse a teacher that learnt other classes, or from other numbers of images.
+
+    Raises:
+        CheckpointError: the teacher cannot be read.
+        ConfigError: the teacher does not fit the student's data.
+    """
+
+    def __init__(self, network: ImageClassifier, facts: DataFacts, teacher: str, same_split: bool) -> None:
+        super().__init__()
+        self.teacher = shared_teacher(network, teacher)
+        check_teacher(self.teacher.network, facts, teacher, same_split)
+
+    def forward(self, batch: Batch, features: Tensor, logits: Tensor) -> Tensor:
+        """The weighted term of a training batch, a scalar.
+
+        Args:
+            features: the student's [B, D].
+            logits: the student's [B, C].
+        """
+        raise NotImplementedError
+
+
+@named("term/rkd")
+class RKD(AgainstTeacher):
+    """Distances and angles between the batch's features (Park et al., CVPR 2019).
+
+    Args:
+        network, facts, teacher, same_split: see `AgainstTeacher`.
+        distance_weight, angle_weight: 25 and 50, the paper's for classification.
+        reduction: see `ltr.losses.relational`.
+    """
+
+    def __init__(
+        self,
+        network: ImageClassifier,
+        facts: DataFacts,
+        *,
+        teacher: str,
+        distance_weight: float = 25.0,
+        angle_weight: float = 50.0,
+        reduction: str = "all",
+        same_split: bool = True,
+    ) -> None:
+        super().__init__(network, facts, teacher, same_split)
+        self.weights = {"distance": distance_weight, "angle": angle_weight}
+        self.reduction = reduction
+        if not any(self.weights.values()):
+            raise ConfigError("method.extras: RKD with distance_weight=0 and angle_weight=0 does nothing; leave it out")
+
+    def forward(self, batch: Batch, features: Tensor, logits: Tensor) -> Tensor:
+        terms = relational_terms(features, self.teacher.relations(batch), self.weights, self.reduction)
+        return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+
+
+@named("term/hkd")
+class HKD(AgainstTeacher):
+    """Divergence from the teacher's softened class probabilities (Hinton et al., 2015).
+
+    Args:
+        network, facts, teacher, same_split: see `AgainstTeacher`.
+        weight: 1, of a divergence that has the factor T^2 already: at T = 4 it is the 16 of RKD's comparisons.
+        temperature: T > 0; 4 is what such comparisons use.
+    """
+
+    def __init__(
+        self,
+        network: ImageClassifier,
+        facts: DataFacts,
+        *,
+        teacher: str,
+        weight: float = 1.0,
+        temperature: float = 4.0,
+        same_split: bool = True,
+    ) -> None:
+        super().__init__(network, facts, teacher, same_split)
+        theirs = self.teacher.network
+        if self.teacher.embeds or theirs.facts.num_classes != facts.num_classes:
+            raise ConfigError(
+                f"method.extras: HKD compares the scores of {facts.num_classes} classes, which {teacher} has not"
+            )
+        if not temperature > 0:
+            raise ConfigError(f"method.extras: HKD with temperature={temperature}; it must be above 0")
+        self.weight = weight
+        self.temperature = temperature
+
+    def forward(self, batch: Batch, features: Tensor, logits: Tensor) -> Tensor:
+        return self.weight * kl_to_teacher(logits, self.teacher(batch).scores, self.temperature).mean()
+
+
+class _OfMaps(AgainstTeacher):
+    """Base of the terms that compare feature maps; the student's are caught in its own pass."""
+
+    def __init__(
+        self, network: ImageClassifier, facts: DataFacts, teacher: str, same_split: bool, weight: float
+    ) -> None:
+        super().__init__(network, facts, teacher, same_split)
+        self.theirs = self.teacher.network.backbone.map_channels
+        check_maps(network.backbone, self.teacher.network.backbone, f"method.extras: {type(self).__name__}")
+        self.weight = weight
+        self.kept = kept_maps(network.backbone)
+        self.teacher.wants_maps = True
+
+
+@named("term/fitnet")
+class FitNet(_OfMaps):
+    """A learned 1x1 convolution of one of the student's maps is to be the teacher's (Romero et al., ICLR 2015).
+
+    It is a term of the one training here, as in later comparisons; the paper trains the first half by it beforehand.
+
+    Args:
+        network, facts, teacher, same_split: see `AgainstTeacher`.
+        weight: 1. Published comparisons have 100, with which SGD at 0.1 diverges from random weights unless gradients
+            are clipped.
+        level: which map; -1 is the coarsest, -2 the one before it.
+    """
+
+    def __init__(
+        self,
+        network: ImageClassifier,
+        facts: DataFacts,
+        *,
+        teacher: str,
+        weight: float = 1.0,
+        level: int = -2,
+        same_split: bool = True,
+    ) -> None:
+        super().__init__(network, facts, teacher, same_split, weight)
+        self.level = level
+        self.regressor = hint_regressor(network.backbone.map_channels, self.theirs, level, "method.extras: FitNet")
+
+    def forward(self, batch: Batch, features: Tensor, logits: Tensor) -> Tensor:
+        hint = self.teacher(batch).maps[self.level]
+        return self.weight * hint_loss(self.regressor(self.kept.maps[self.level]), hint)
+
+
+@named("term/attention_transfer")
+class AttentionTransfer(_OfMaps):
+    """Where the maps are active is to agree, at every level that both networks have (Zagoruyko, Komodakis, ICLR 2017).
+
+    Args:
+        network, facts, teacher, same_split: see `AgainstTeacher`.
+        weight: 1000, the official code's.
+    """
+
+    def __init__(
+        self,
+        network: ImageClassifier,
+        facts: DataFacts,
+        *,
+        teacher: str,
+        weight: float = 1000.0,
+        same_split: bool = True,
+    ) -> None:
+        super().__init__(network, facts, teacher, same_split, weight)
+
+    def forward(self, batch: Batch, features: Tensor, logits: Tensor) -> Tensor:
+        return self.weight * attention_of_levels(self.kept.maps, self.teacher(batch).maps)
+
+
+def shared_teacher(network: ImageClassifier, where: str) -> Teacher:
+    """The teacher of this path; the terms of one student have one and the same."""
+    teachers: dict[str, Teacher] = network.__dict__.setdefault("_teachers", {})
+    if where not in teachers:
+        teachers[where] = Teacher(read_network(where))
+    return teachers[where]
+
+
+def kept_maps(backbone: Backbone) -> KeptMaps:
+    """The maps of this backbone's passes; the terms of one student share them."""
+    kept = getattr(backbone, "_kept_maps", None)
+    if kept is None:
+        kept = KeptMaps(backbone)
+        backbone.__dict__["_kept_maps"] = kept
+    return kept

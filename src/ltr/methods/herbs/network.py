@@ -1,0 +1,349 @@
+"""The network of HERBS (Chou, Kao and Lin, arXiv 2303.06442) and of PIM, its parent.
+
+The data's way: the backbone's feature maps become levels; a top-down path runs through them, then a bottom-up path;
+every location of every level is classified on both. Of the bottom-up levels the locations of highest score are selected
+and combined to the merged output, and the logits of the others are pushed down (background suppression). The top-down
+classifiers learn from the bottom-up ones at a temperature that falls while training goes on (refinement).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ltr.configuration.targets import instantiate
+from ltr.data.batch import Batch, to_device
+from ltr.errors import ConfigError
+from ltr.evaluation.scores import Scores
+from ltr.identity import named
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import DataFacts, Settings, StageOutput
+from ltr.methods.herbs import losses as terms
+from ltr.methods.herbs.combiner import GraphCombiner
+from ltr.methods.herbs.pyramid import CLASSIFIERS, Pyramid, Resampling, backbone_map_sizes
+from ltr.methods.herbs.selection import Selection, counts_of, gather, image_class_scores, location_scores, select
+from ltr.models.weights import seeded_construction
+from ltr.randomness import derive_seed, uniforms
+
+
+class Found(NamedTuple):
+    """What one pass through the network finds."""
+
+    features: Tensor  # [B, D], what the head classifies: the combined locations, or the pooled features without them
+    merged: Tensor  # [B, C], the head's logits
+    students: list[Tensor]  # logits [B, H, W, C] of the levels that learn from others
+    levels: list[Tensor]  # logits [B, H, W, C] of the last path's levels
+    selections: list[Selection]  # of the last so many levels
+
+
+# what options that came later say of a checkpoint from before them
+_BEFORE = {"hidden_width": "path", "mix_equal_levels": True, "locations_per_joint": 64}
+
+
+@named("network/herbs")
+class HerbsNetwork(ImageClassifier):
+    """The network of HERBS, PIM, and of their modules on a plain backbone.
+
+    The head stands on the combined locations, so that the page ``head`` and the library's losses act on the merged
+    output; without suppression it stands on the backbone's pooled features, and its output is called ``original``.
+    Probabilities are softmaxes whatever the loss is, because the other outputs are trained by cross-entropy.
+
+    Args:
+        settings, facts, seed, role, parents: see `ImageClassifier`.
+        options: those of `ltr.methods.herbs.method.HERBS`, by name; all of them, but for those of `_BEFORE`.
+
+    Raises:
+        ConfigError: a backbone without feature maps, or more locations to select than a level has.
+    """
+
+    numerics_version = 2  # 1: the top-down projections' hidden layers had the width of the path
+
+    def __init__(
+        self,
+        settings: Settings,
+        facts: DataFacts,
+        seed: int,
+        role: str,
+        parents: Mapping[str, StageOutput] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(settings, facts, seed, role, parents)
+        self.options = {**_BEFORE, **options}
+        self.suppression: bool = options["suppression"]
+        self.refinement: bool = options["refinement"]
+        self.temperature: float = options["temperature"]
+        plain = options["paths"] == "none"
+        # on a plain backbone suppression has the last block, and refinement the last two
+        kept = (2 if self.refinement else int(self.suppression)) if plain else None
+        self.pyramid: Pyramid | None = None
+        self.combiner: GraphCombiner | None = None
+        self.classifiers, self.student_classifiers = nn.ModuleList(), nn.ModuleList()
+        if kept != 0:
+            with seeded_construction(derive_seed(seed, role, "herbs")):
+                self._build(kept, plain)
+        if len(self.output_names) == 1:
+            self.headline = self.output_names[0]
+        else:
+            self.headline = options["readout"]
+        if options["log_gradient_norms"]:
+            self.register_buffer("gradient_norms", torch.zeros(len(self.term_weights)))
+
+    def _build(self, kept: int | None, plain: bool) -> None:
+        options, facts = self.options, self.facts
+        self.pyramid = Pyramid(
+            self.backbone,
+            backbone_map_sizes(self.backbone, facts.image_shape),
+            paths=options["paths"],
+            count=options["levels"],
+            maps=options["maps"],
+            kept=kept,
+            width=options["width"],
+            hidden_width=options["hidden_width"],
+            learned_mixing=options["resampling"] == "learned",
+            mix_equal_levels=options["mix_equal_levels"],
+            init=options["init"],
+            norm=options["level_norm"],
+        )
+        make = CLASSIFIERS[options["classifier"]]
+        widths = self.pyramid.widths
+        self.classifiers.extend(make(width, facts.num_classes) for width in widths)
+        if self.refinement and not plain:
+            self.student_classifiers.extend(make(width, facts.num_classes) for width in widths)
+        if not self.suppression:
+            return
+        locations = [height * width for height, width in self.pyramid.sizes]
+        if plain:
+            locations = locations[-1:]
+        self.counts = counts_of(locations, counts=options["selected"], fractions=options["selected_fractions"])
+        self.combiner = GraphCombiner(
+            widths[-1],
+            sum(self.counts),
+            options["joints"],
+            options["dropout"],
+            locations_per_joint=options["locations_per_joint"],
+        )
+        self.head = instantiate(self.settings.head, widths[-1], facts.num_classes)
+        if self.loss.prior_bias is not None and getattr(self.head, "bias", None) is not None:
+            self.head.init_bias(self.loss.prior_bias)
+
+    # -- names ---------------------------------------------------------------------------------------------------
+
+    @property
+    def link(self) -> str:
+        return "softmax"
+
+    @property
+    def output_names(self) -> list[str]:
+        """The image-wise outputs: the head's, then one for each level of each path, finest first."""
+        first = "merged" if self.suppression else "original"
+        top_down = [f"top_down_{level}" for level, _ in enumerate(self.student_classifiers, 1)]
+        return [first, *(f"level_{level}" for level, _ in enumerate(self.classifiers, 1)), *top_down]
+
+    @property
+    def term_weights(self) -> dict[str, float]:
+        """The terms of the loss and their weights."""
+        used = {
+            "merged": True,
+            "layer": len(self.classifiers) > 0,
+            "dropped": self.suppression,
+            "refinement": self.refinement,
+        }
+        return {name: float(self.options[f"{name}_weight"]) for name, is_used in used.items() if is_used}
+
+    def parameter_modules(self) -> dict[str, nn.Module]:
+        found = {
+            "pyramid": self.pyramid,
+            "classifiers": self.classifiers,
+            "student_classifiers": self.student_classifiers,
+            "combiner": self.combiner,
+        }
+        return {name: module for name, module in found.items() if module is not None}
+
+    # -- pixels to logits ----------------------------------------------------------------------------------------
+
+    def found(self, unit: Tensor, draws: Tensor | None = None) -> Found:
+        """One pass, for images with pixels in [0, 1].
+
+        Args:
+            draws: with ``selection=random``, numbers [B, all locations that can be selected] that rank them.
+        """
+        if self.pyramid is None:
+            features = self.backbone(self.normalise(unit))
+            return Found(features, self.head(features), [], [], [])
+        if self.combiner is None:
+            features, maps = self.backbone.features_and_maps(self.normalise(unit))
+        else:
+            maps = self.backbone.feature_maps(self.normalise(unit))
+        first, last = self.pyramid(maps)
+        levels = [classify(level) for classify, level in zip(self.classifiers, last)]
+        if self.student_classifiers:
+            students = [classify(level) for classify, level in zip(self.student_classifiers, first)]
+        else:  # of the last two blocks the earlier one learns
+            students = levels[:-1] if self.refinement else []
+        selections: list[Selection] = []
+        if self.combiner is not None:
+            selections = self._select(levels[-len(self.counts) :], draws)
+            selected = [
+                gather(level.flatten(1, 2), chosen.indices)
+                for level, chosen in zip(last[-len(selections) :], selections)
+            ]
+            features = self.combiner(torch.cat(selected, 1))
+        return Found(features, self.head(features), students, levels, selections)
+
+    @torch.no_grad()
+    def _select(self, levels: Sequence[Tensor], draws: Tensor | None) -> list[Selection]:
+        flat = [level.detach().flatten(1, 2) for level in levels]
+        if self.options["selection"] == "random":
+            numbers = self._fixed_draws(flat) if draws is None else draws
+            scores = list(numbers.split([level.shape[1] for level in flat], dim=1))
+        else:
+            score = location_scores if self.options["selection"] == "location" else image_class_scores
+            scores = [score(level) for level in flat]
+        return [select(ranked, count) for ranked, count in zip(scores, self.counts)]
+
+    def _fixed_draws(self, levels: Sequence[Tensor]) -> Tensor:
+        """The same ranks for every image: what a network that selects at random is judged with."""
+        locations = sum(level.shape[1] for level in levels)
+        numbers = uniforms(derive_seed(self.seed, self.role, "selection"), np.zeros(1, dtype=np.int64), locations)
+        return to_device(numbers.astype(np.float32), levels[0].device).expand(len(levels[0]), -1)
+
+    def _draws(self, images: int, batch_index: int) -> Tensor | None:
+        """Ranks for a training batch that selects at random."""
+        if not self.suppression or self.options["selection"] != "random":
+            return None
+        assert self.pyramid is not None
+        locations = sum(height * width for height, width in self.pyramid.sizes[-len(self.counts) :])
+        seed = derive_seed(self.seed, self.role, "selection", self.current_epoch, batch_index, self.global_rank)
+        return to_device(uniforms(seed, np.arange(images), locations).astype(np.float32), self.device)
+
+    def outputs(self, found: Found) -> dict[str, Tensor]:
+        """Image-wise logits float32 [B, C] by name: a level's are the mean over its locations."""
+        students = found.students if self.student_classifiers else []
+        levels = [of_locations.float().mean((1, 2)) for of_locations in (*found.levels, *students)]
+        return dict(zip(self.output_names, [found.merged.float(), *levels], strict=True))
+
+    def features(self, unit: Tensor) -> Tensor:
+        return self.found(unit).features
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> dict[str, Scores]:
+        """Scores of the two joint readouts and of every output alone.
+
+        ``sum_of_logits`` is the paper's text, the softmax of the summed outputs; ``mean_of_softmaxes`` the released
+        code's. The logits of the latter are the logarithms of its probabilities.
+        """
+        found = self.found(self.to_unit(images))
+        single = self.outputs(found)
+        variants = dict(single)
+        if len(single) > 1:
+            stacked = torch.stack(list(single.values()))
+            joint = {"sum_of_logits": stacked.sum(0), "mean_of_softmaxes": _log_of_mean(stacked)}
+            variants = {**joint, **single}
+        features = found.features.float()
+        return {name: Scores(logits, features) for name, logits in variants.items()}
+
+    # -- learning ------------------------------------------------------------------------------------------------
+
+    def start_epoch(self, epoch: int) -> None:
+        super().start_epoch(epoch)
+        initial, period = self.options["temperature"], self.options["temperature_period"]
+        self.temperature = terms.temperature_at(epoch, self.settings.epochs, initial, period)
+
+    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+        """The weighted sum of the terms; each is logged without its weight."""
+        found = self.found(self.to_unit(batch.images), self._draws(len(batch.labels), batch_index))
+        outputs = self.outputs(found)
+        losses = self._losses(found, outputs, batch)
+        weighted = {name: self.term_weights[name] * loss for name, loss in losses.items()}
+        logs = {name: loss.detach() for name, loss in losses.items()}
+        if self.refinement:
+            logs["temperature"] = torch.full_like(logs["refinement"], self.temperature)
+        with torch.no_grad():
+            if self.suppression:
+                logs["dropped_tanh"] = terms.dropped_tanh(*self._dropped(found))
+            correct = (torch.stack(list(outputs.values())).sum(0).argmax(1) == batch.labels).sum()
+        if self.options["log_gradient_norms"]:
+            logs |= self._gradient_norms(weighted, batch_index)
+        step = {"loss": torch.stack(list(weighted.values())).sum(), "correct": correct, "logs": logs}
+        return step if not self.extras else self.with_extras(step, batch, found.features, found.merged)
+
+    def _losses(self, found: Found, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        losses = {"merged": self.loss(found.merged, batch.labels, batch.mix)}
+        if found.levels:
+            of_levels = [logits for name, logits in outputs.items() if name.startswith("level_")]
+            losses["layer"] = terms.layer_loss(of_levels, batch.labels, batch.mix)
+        if self.suppression:
+            losses["dropped"] = terms.dropped_loss(*self._dropped(found))
+        if self.refinement:
+            teachers = found.levels[-len(found.students) :]
+            shrink = Resampling()  # on a plain backbone the earlier block may have more locations
+            students = [shrink(s, (t.shape[1], t.shape[2])) for s, t in zip(found.students, teachers, strict=True)]
+            losses["refinement"] = terms.refinement_loss(
+                students, teachers, self.temperature, self.options["refinement_reduction"]
+            )
+        return losses
+
+    @staticmethod
+    def _dropped(found: Found) -> tuple[list[Tensor], list[Tensor]]:
+        levels = found.levels[-len(found.selections) :]
+        return [level.flatten(1, 2) for level in levels], [chosen.dropped for chosen in found.selections]
+
+    def _gradient_norms(self, weighted: Mapping[str, Tensor], batch_index: int) -> dict[str, Tensor]:
+        """The length of each weighted term's gradient, measured in an epoch's first step and repeated in its others."""
+        if batch_index == 0:
+            trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+            norms = []
+            for term in weighted.values():
+                found = torch.autograd.grad(term, trained, retain_graph=True, allow_unused=True)
+                norms.append(torch.stack([g.float().norm() for g in found if g is not None]).norm())
+            self.gradient_norms.copy_(torch.stack(norms))  # type: ignore[operator]
+        return {f"gradient_{name}": norm for name, norm in zip(weighted, self.gradient_norms.clone())}  # type: ignore[operator]
+
+    # -- what is handed on ---------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def examples(self, images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
+        """For the overlays: ``images`` uint8 [B, H, W, C], ``labels`` and ``predictions`` int64 [B], and for each level
+        that selects, ``selected_<level>`` bool [B, H_l, W_l]."""
+        if not self.suppression:
+            return {}
+        found = self.found(self.to_unit(images))
+        predictions = torch.stack(list(self.outputs(found).values())).sum(0).argmax(1)
+        masks = {name: mask.cpu().numpy() for name, mask in self._masks(found).items()}
+        shown = {"images": images.permute(0, 2, 3, 1), "labels": labels, "predictions": predictions}
+        return {name: tensor.cpu().numpy() for name, tensor in shown.items()} | masks
+
+    @torch.no_grad()
+    def locations(self, images: Tensor) -> dict[str, Tensor]:
+        """``selected_<level>``, and ``dropped_tanh`` [B]: the mean over an image's dropped locations and classes."""
+        if not self.suppression:
+            return {}
+        found = self.found(self.to_unit(images))
+        return {**self._masks(found), "dropped_tanh": terms.dropped_tanh(*self._dropped(found), each_image=True)}
+
+    @staticmethod
+    def _masks(found: Found) -> dict[str, Tensor]:
+        """``selected_<level>`` bool [B, H_l, W_l] of each level that selects."""
+        first = len(found.levels) - len(found.selections) + 1
+        return {
+            f"selected_{level}": (~chosen.dropped).view(logits.shape[:3])
+            for level, (chosen, logits) in enumerate(zip(found.selections, found.levels[first - 1 :]), first)
+        }
+
+    def as_classifier(self) -> ImageClassifier:
+        if self.suppression:
+            raise ConfigError(
+                "herbs with method.suppression=true cannot be another method's representation: its head classifies "
+                "combined locations, not the backbone's features. Take method=erm, or method.suppression=false "
+                "method.paths=none"
+            )
+        return self
+
+
+def _log_of_mean(logits: Tensor) -> Tensor:
+    """log of the mean over outputs of their softmaxes, [R, B, C] -> [B, C]."""
+    return logits.log_softmax(2).logsumexp(0) - float(np.log(len(logits)))

@@ -1,0 +1,143 @@
+"""M2m: images of rare classes made from images of frequent ones (Kim, Jeong, Shin, CVPR 2020).
+
+A plain network g, trained first, says what an image of class k looks like; the network f is trained anew. In f's
+deferred part batches are class-balanced, and most images of a rare class k give way to an image of a frequent class k0
+that a few gradient steps have moved to where g sees k and f sees less of k0:
+
+    x* = x0 + delta,   descending   L(g; x, k) + lambda f_k0(x),   kept where g's probability of k is at least gamma.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ltr.configuration.configs import read_page, without_private
+from ltr.configuration.targets import locate
+from ltr.errors import ConfigError
+from ltr.identity import named
+from ltr.methods.core.stage import DataFacts, Method, Settings, Stage
+from ltr.methods.erm import ERM
+from ltr.methods.m2m.network import (
+    ONLY_IN_MEMORY,
+    AcceptOn,
+    Insert,
+    M2mClassifier,
+    Noise,
+    Rejection,
+    SeedSource,
+    Target,
+)
+
+
+@named("method/m2m")
+class M2m(Method):
+    """``generator``, ERM's plain network g, then ``classifier``, the network f, which the top level describes.
+
+    g is always trained with cross-entropy on instance-balanced batches and has a linear head, whatever f has, so that
+    it is the representation of ERM and trained once for all methods that need it.
+
+    Args:
+        start_from: a finished run's directory or a checkpoint to take g from, in place of training it.
+        representation: refused with a reason.
+        options: those of `M2mClassifier`.
+
+    Raises:
+        ConfigError: a probability above 1 is asked for, images are mixed, or seeds cannot be drawn as asked; joint
+            labels as a further term.
+    """
+
+    provides = ("logits", "features")
+    accepts_extras = True
+
+    def __init__(
+        self,
+        *,
+        beta: float,
+        lam: float,
+        gamma: float,
+        steps: int,
+        step_size: float,
+        seed_source: SeedSource = "batch",
+        accept_on: AcceptOn = "prob",
+        rejection: Rejection = "both",
+        noise: Noise = "image",
+        target: Target = "slot",
+        insert: Insert = "generated",
+        start_from: str | None = None,
+        representation: Mapping[str, Any] | None = None,
+    ) -> None:
+        if representation is not None:
+            _refuse_joint_labels(representation, "method.representation")
+            raise ConfigError(
+                "method.representation: M2m trains its network from scratch and its generator as plain ERM. Another "
+                "generator can be given as a checkpoint: method.start_from"
+            )
+        if accept_on == "prob" and gamma > 1:
+            raise ConfigError(f"method.gamma={gamma}: no probability is above 1; method.accept_on=loss takes any")
+        self.start_from = start_from
+        self.options = {
+            "beta": beta,
+            "lam": lam,
+            "gamma": gamma,
+            "steps": steps,
+            "step_size": step_size,
+            "seed_source": seed_source,
+            "accept_on": accept_on,
+            "rejection": rejection,
+            "noise": noise,
+            "target": target,
+            "insert": insert,
+        }
+
+    def check(self, facts: DataFacts) -> None:
+        present = [count for count in facts.class_counts if count]
+        if min(present) == max(present):
+            warnings.warn(
+                "all classes have the same number of training images: M2m has no frequent class to take images from, "
+                "and trains like plain re-sampling",
+                stacklevel=2,
+            )
+
+    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+        self._check_settings(settings)
+        generator = plain_representation(settings, facts, "generator", self.start_from)
+        own = Stage(
+            "classifier", "m2m", settings, module=M2mClassifier, parents=(generator.name,), options=self.options
+        )
+        return [generator, own]
+
+    def _check_settings(self, settings: Settings) -> None:
+        mix = settings.augment.get("mix")
+        if mix is not None:
+            raise ConfigError(
+                f"method=m2m with augment.mix={mix}: a mixed image has two classes, and M2m replaces images by their "
+                "class. Use an augmentation that does not mix, such as augment=cifar"
+            )
+        if self.options["seed_source"] == "dataset" and settings.augment.get("files"):
+            raise ConfigError(ONLY_IN_MEMORY)
+        for page in settings.extras:
+            _refuse_joint_labels(page, "method.extras")
+
+
+def _refuse_joint_labels(page: Mapping[str, Any], where: str) -> None:
+    if str(page.get("_target_", "")).startswith("ltr.methods.sla.method"):
+        raise ConfigError(
+            f"{where}: SLA does not combine with method=m2m. SLA shows every image under M transforms and trains joint "
+            "labels of class and transform; M2m's generator knows upright images and plain classes, so that it can "
+            "neither judge nor make the images of a joint label. Use one of the two"
+        )
+
+
+def plain_representation(settings: Settings, facts: DataFacts, name: str, start_from: str | None = None) -> Stage:
+    """ERM's stage without any choice for rare classes: cross-entropy, instance sampling and a linear head."""
+    plain = {key: without_private(read_page(page)) for key, page in _PLAIN.items()}
+    if getattr(locate(settings.head["_target_"], "head"), "head_kind", None) == "linear":
+        plain["head"] = settings.head
+    (stage,) = ERM().stages(settings.replaced(extras=(), **plain), facts)
+    return replace(stage, name=name, checkpoint=start_from)
+
+
+_PLAIN = {"sampler": "sampler/instance", "loss": "loss/cross_entropy", "head": "head/linear"}

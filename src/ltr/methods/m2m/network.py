@@ -1,0 +1,283 @@
+"""The network that M2m trains: each step replaces images of its batch by generated ones, then learns from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ltr.configuration.targets import instantiate
+from ltr.data.batch import Batch, to_device
+from ltr.errors import CheckpointError, ConfigError
+from ltr.identity import named
+from ltr.methods.core import generation
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import DataFacts, Settings, StageOutput
+from ltr.methods.core.step_data import Step, augmented, of_all_processes, step_of
+from ltr.methods.m2m.examples import picture_sheet
+from ltr.methods.m2m.seeds import DRAWS, Slots, choose_slots
+from ltr.randomness import derive_seed, uniforms
+
+# what a page of M2m chooses among
+SeedSource = Literal["batch", "dataset"]
+AcceptOn = Literal["prob", "loss"]
+Rejection = Literal["both", "confidence", "chance", "none"]
+Noise = Literal["image", "official", "none"]
+Target = Literal["slot", "random"]
+Insert = Literal["generated", "seed", "noise"]
+
+LOGS = ("slots", "accepted", "rejected_by_confidence", "rejected_by_chance", "perturbation_norm")
+_NOISE_RADIUS = 0.5  # official code
+ONLY_IN_MEMORY = (
+    "method.seed_source=dataset draws seeds from all training images, which needs them in memory; images that are read "
+    "from files have method.seed_source=batch"
+)
+
+
+@named("network/m2m")
+class M2mClassifier(ImageClassifier):
+    """The network f, which is trained on batches with generated images from its sampler's start on.
+
+    Each step logs, as shares of its images: ``slots``, which were to be replaced; ``accepted``;
+    ``rejected_by_confidence`` of g; ``rejected_by_chance``, of those that g accepts. The slots left are those without
+    a larger class at hand. ``perturbation_norm`` is the mean Euclidean length of what was added to a seed, in pixel
+    units, over the images that were made (0 in a step that made none).
+
+    Args:
+        settings, facts, seed, role: see `ImageClassifier`.
+        parents: with ``generator``, the network g. None where a checkpoint is loaded into the network next.
+        beta: of the acceptance 1 - beta^gap.
+        lam: lambda, the weight of f's logit. Under a cosine head it weighs the cosine, as in the official code, whose
+            heads do not scale.
+        gamma: least probability (or largest loss) of the target under g.
+        steps, step_size: T and eta.
+        seed_source: ``batch``: seeds are images of the batch, official; ``dataset``: any training image, drawn as the
+            paper's text says and augmented like the batch.
+        accept_on: ``prob``: g's probability is at least gamma, official; ``loss``: g's cross-entropy is at most gamma,
+            as the paper writes.
+        rejection: which of the two tests are made: ``both``, ``confidence``, ``chance`` or ``none``.
+        noise: what is added to a seed first: ``image``, at most 0.5 long for each image; ``official``, where that limit
+            is one colour channel's over the whole batch, so that an image's noise is tiny; ``none``.
+        target: ``slot``, or ``random``: images are moved towards a class drawn at random and labelled k all the same.
+        insert: ``generated`` images; or, as controls, in their places the untouched ``seed``, or ``noise``: the seed
+            moved in a random direction by just as much.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        facts: DataFacts,
+        seed: int,
+        role: str,
+        parents: Mapping[str, StageOutput] | None = None,
+        *,
+        beta: float,
+        lam: float,
+        gamma: float,
+        steps: int,
+        step_size: float,
+        seed_source: SeedSource = "batch",
+        accept_on: AcceptOn = "prob",
+        rejection: Rejection = "both",
+        noise: Noise = "image",
+        target: Target = "slot",
+        insert: Insert = "generated",
+    ) -> None:
+        super().__init__(settings, facts, seed, role, parents)
+        self.options = {
+            "beta": beta,
+            "lam": lam,
+            "gamma": gamma,
+            "steps": steps,
+            "step_size": step_size,
+            "seed_source": seed_source,
+            "accept_on": accept_on,
+            "rejection": rejection,
+            "noise": noise,
+            "target": target,
+            "insert": insert,
+        }
+        self.class_counts = np.asarray(facts.class_counts)
+        self.first_epoch = instantiate(settings.sampler).start_epoch(settings.epochs)
+        self.generating = False
+        self._parents = parents
+        self._generator: tuple[ImageClassifier, ...] = ()  # in a tuple it is no submodule: no checkpoint of f holds it
+
+    @property
+    def generator(self) -> ImageClassifier:
+        """The frozen network g, on this network's device.
+
+        Raises:
+            CheckpointError: this network was loaded without it; an untrained one would do no good and say nothing.
+        """
+        if not self._generator:
+            if not self._parents:
+                raise CheckpointError(
+                    "M2m generates images with a trained network, its stage 'generator': none is given"
+                )
+            network = self._parents["generator"].load()
+            self._generator = (network.eval().requires_grad_(False),)
+        if self._generator[0].device != self.device:
+            self._generator[0].to(self.device)
+        return self._generator[0]
+
+    def start_epoch(self, epoch: int) -> None:
+        super().start_epoch(epoch)
+        self.generating = epoch >= self.first_epoch
+
+    @property
+    def _data(self) -> Any:
+        """The stage's DataModule, or None outside a Trainer."""
+        return None if self._trainer is None else self._trainer.datamodule  # type: ignore[attr-defined]
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.options["seed_source"] == "dataset" and self._data.images is None:
+            raise ConfigError(ONLY_IN_MEMORY)
+        _ = self.generator  # what is wrong with it is said before the first step
+
+    # -- one step ------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+        unit = self.to_unit(batch.images)
+        logs = torch.zeros(len(LOGS), device=unit.device)
+        if self.generating:
+            step = step_of(self._data, self.current_epoch, batch_index, batch)
+            unit, logs = self.with_generated(unit, step)
+        found: dict[str, Any] = super().training_step(batch._replace(images=unit), batch_index)
+        return {**found, "logs": {**found.get("logs", {}), **dict(zip(LOGS, logs.unbind()))}}
+
+    def with_generated(
+        self, unit: Tensor, step: Step, *, draws: np.ndarray | None = None, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """A batch [B, C, H, W] with its accepted images in their slots, and the numbers of `LOGS`, float32 [5].
+
+        All choices but g's are made on the host, so that nothing waits for the device.
+
+        Args:
+            draws: float64 [N, DRAWS] for the images of all processes, whose columns `choose_slots` explains; None:
+                functions of (seed, role, epoch, place in the draw).
+            noise: uniform in [-0.5, 0.5), for each slot of all processes in the order of their places, [K, C, H, W],
+                before it is limited; None: of the step's generator.
+        """
+        if draws is None:
+            draws = uniforms(self._seed_of("slots"), step.positions, DRAWS)
+        from_batch = self.options["seed_source"] == "batch"
+        slots = choose_slots(
+            step.labels,
+            self.class_counts,
+            self.options["beta"],
+            draws,
+            images=None if from_batch else self._data.class_index,
+            random_target=self.options["target"] == "random",
+        )
+        pool = of_all_processes(unit, step.world_size) if from_batch else None  # even where this one has no slot
+        mine = np.flatnonzero(step.own(slots.places))
+        real = len(mine)
+        if not real:
+            return unit, self._numbers(slots, step)
+        # a few lengths only: a GPU's convolutions are tuned anew for each
+        which = mine[np.arange(_padded(real, len(unit)) if unit.is_cuda else real) % real]
+        made = slots.chosen(which)
+        host = np.stack([made.seeds, made.targets, made.sources, step.rows(made.places), made.chance, which])
+        seeds, targets, sources, rows, chance, place = to_device(host, unit.device).unbind()
+        start = self._training_images(made, step) if pool is None else pool[seeds]
+        shape = (len(slots), *start.shape[1:])
+        images, confident = self.generate(start, targets, sources, self._start_noise(shape, step, place, noise))
+        length = generation.norms(images - start)
+        if self.options["insert"] == "seed":
+            images = start
+        elif self.options["insert"] == "noise":
+            direction = torch.randn(shape, generator=self._random("control", step), device=unit.device)[place]
+            images = generation.moved_by(start, direction, length)
+        chance, confident = chance[:real].bool(), confident[:real]
+        accepted, rows = self._accepted(confident, chance), rows[:real]
+        mixed = unit.clone()
+        mixed[rows] = torch.where(accepted.view(-1, 1, 1, 1), images[:real], unit[rows])
+        counts = torch.stack([accepted.sum(), (~confident).sum(), (confident & ~chance).sum()]) / len(unit)
+        return mixed, self._numbers(slots, step, counts, length[:real].mean())
+
+    def _numbers(self, slots: Slots, step: Step, *made: Tensor) -> Tensor:
+        """The numbers of `LOGS`, float32 [5]: shares of accepted and rejected images [3] and a length, or none made."""
+        wanted = torch.full((1,), slots.wanted / len(step.labels), device=self.device)
+        parts = [part.view(-1).float() for part in made] or [wanted.new_zeros(4)]
+        return torch.cat([wanted, *parts])
+
+    def generate(
+        self, start: Tensor, targets: Tensor, sources: Tensor, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Seeds moved towards their targets, and whether g is confident in them.
+
+        Args:
+            start: seeds with pixels in [0, 1], [K, C, H, W].
+            targets, sources: k and k0, int64 [K].
+            noise: added to the seeds first, [K, C, H, W].
+
+        Returns:
+            Pixels in [0, 1], float32 [K, C, H, W], and bool [K]. Neither network has changed: not its weights, their
+            gradients, its BatchNorm statistics or its mode.
+        """
+        options, generator = self.options, self.generator
+        lam = options["lam"] / getattr(self.head, "initial_scale", 1.0)
+        objective = generation.towards_and_away(generator, self.forward, targets, sources, lam)
+        first = start if noise is None else (start + noise).clamp_(0, 1)
+        with generation.untouched(self.backbone, self.head):
+            images = generation.translate(objective, first, steps=options["steps"], step_size=options["step_size"])
+        return images, self.confident(images, targets)
+
+    @torch.no_grad()
+    def confident(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Whether g takes images for their targets, bool [K]."""
+        with torch.autocast(images.device.type, enabled=False):
+            loss = F.cross_entropy(self.generator(images), targets, reduction="none")
+        gamma = self.options["gamma"]
+        return loss <= gamma if self.options["accept_on"] == "loss" else (-loss).exp() >= gamma
+
+    def _accepted(self, confident: Tensor, chance: Tensor) -> Tensor:
+        rejection = self.options["rejection"]
+        kept = torch.ones_like(confident)
+        if rejection in ("both", "confidence"):
+            kept &= confident
+        return kept & chance if rejection in ("both", "chance") else kept
+
+    def _start_noise(
+        self, shape: tuple[int, ...], step: Step, place: Tensor, noise: Tensor | None = None
+    ) -> Tensor | None:
+        """Noise for these places [K'] among the slots of all processes."""
+        kind = self.options["noise"]
+        if kind == "none":
+            return None
+        if noise is None:
+            noise = torch.rand(shape, generator=self._random("noise", step), device=self.device) - 0.5
+        return generation.limited(noise, _NOISE_RADIUS, whole_batch=kind == "official")[place]
+
+    def _training_images(self, made: Slots, step: Step) -> Tensor:
+        """Augmented images of the whole training set, pixels in [0, 1]."""
+        data, positions = self._data, step.positions[made.places]
+        images = data.images.take(to_device(data.split.train[made.seeds], self.device))
+        seed = self._seed_of("augment")
+        return self.to_unit(augmented(data.augment, images, made.sources, seed=seed, positions=positions))
+
+    def _seed_of(self, purpose: str) -> int:
+        return derive_seed(self.seed, self.role, f"m2m {purpose}", self.current_epoch)
+
+    def _random(self, purpose: str, step: Step) -> torch.Generator:
+        """The step's generator for a purpose, the same on all processes."""
+        seed = derive_seed(self._seed_of(purpose), int(step.positions[0]))
+        return torch.Generator(self.device).manual_seed(seed)
+
+    # -- pictures ------------------------------------------------------------------------------------------------
+
+    def artifacts(self) -> dict[str, np.ndarray]:
+        """The picture sheet; see `ltr.methods.m2m.examples`."""
+        return picture_sheet(self, self._data)
+
+
+def _padded(number: int, batch: int) -> int:
+    """The next multiple of a sixteenth of the batch."""
+    unit = max(batch // 16, 1)
+    return -(-number // unit) * unit

@@ -1,0 +1,227 @@
+"""Reciprocal point learning: RPL (ECCV 2020), RPL++ with prototypes beside the points, ARPL (TPAMI 2021)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ltr.identity import named
+from ltr.methods.reciprocal_points import losses as open_set
+from ltr.methods.reciprocal_points.base import PointMethod, PointNetwork, Reduction
+from ltr.methods.reciprocal_points.heads import (
+    ClassPoints,
+    Distance,
+    Divided,
+    Measured,
+    Prototypes,
+    RadiusKind,
+    ReciprocalPoints,
+)
+from ltr.models.weights import seeded_construction
+from ltr.randomness import derive_seed
+
+RadiusInit = float | Literal["first_batch"]
+
+
+@named("network/rpl")
+class ReciprocalNetwork(PointNetwork):
+    """RPL: class term and open-space term; see `PointNetwork` and `heads.ReciprocalPoints`.
+
+    Args:
+        radius_init: a number, or ``first_batch``: the mean squared distance of the first batch's images to the points
+            of their own classes, so that the open-space term starts by narrowing, and not by pulling to the points.
+    """
+
+    head_type = ReciprocalPoints
+
+    def __init__(self, *arguments: Any, radius_init: RadiusInit = "first_batch", **options: Any) -> None:
+        self._from_first_batch = radius_init == "first_batch"
+        self._radius_init = 0.0 if radius_init == "first_batch" else float(radius_init)
+        super().__init__(*arguments, **options)
+        self.options = {**self.options, "radius_init": radius_init}
+
+    def build_points(self, width: int, points: dict[str, Any]) -> ClassPoints:
+        return ReciprocalPoints(width, self.facts.num_classes, radius_init=self._radius_init, **points)
+
+    @torch.no_grad()
+    def start(self, measured: Measured, labels: Tensor) -> None:
+        if not self._from_first_batch:
+            return
+        mean = open_set.of_labels(self.head.bounded(measured), labels).mean()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(mean)
+            mean = mean / torch.distributed.get_world_size()
+        self.head.radius.copy_(mean.expand_as(self.head.radius))
+
+    def terms(self, measured: Measured, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        own = open_set.of_labels(self.head.bounded(measured), labels)
+        return {
+            "class_term": open_set.reciprocal_class(self.head.distances(measured), labels, self.head.gamma),
+            **self.bounds(own, self.head.radius_of(labels)),
+        }
+
+    def bounds(self, own: Tensor, radius: Tensor) -> dict[str, Tensor]:
+        """The term that bounds the distances [B, M] to the own class's points by the radius [B]."""
+        return {"open_space_term": open_set.open_space(own, radius)}
+
+
+@named("network/arpl")
+class AdversarialNetwork(ReciprocalNetwork):
+    """ARPL: RPL's class term on both kinds of distance, and a margin in place of the open-space term."""
+
+    def bounds(self, own: Tensor, radius: Tensor) -> dict[str, Tensor]:
+        return {"margin_term": open_set.adversarial_margin(own, radius)}
+
+
+@named("network/rpl_pp")
+class ReciprocalPrototypeNetwork(ReciprocalNetwork):
+    """RPL++: RPL with GCPL's prototype term, for which each class has prototypes beside its reciprocal points."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        with seeded_construction(derive_seed(self.seed, self.role, "prototypes")):
+            self.prototypes = Prototypes(
+                self.head.points.shape[2],
+                self.facts.num_classes,
+                num_points=self.head.points.shape[1],
+                init_std=options["init_std"],
+                divided=options["divided"] != "none",
+            )
+
+    def parameter_modules(self) -> dict[str, nn.Module]:
+        return {**super().parameter_modules(), "prototypes": self.prototypes}
+
+    def terms(self, measured: Measured, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        distances = self.prototypes.distances(self.prototypes.measure(features))
+        pull = open_set.prototype_pull(open_set.of_labels(distances, labels))
+        return {**super().terms(measured, features, labels), "prototype_term": pull}
+
+    def knownness(self, features: Tensor, measured: Measured, logits: Tensor) -> Tensor:
+        """Far from the predicted class's reciprocal points and near to its prototypes."""
+        near = self.prototypes.knownness(self.prototypes.measure(features), logits)
+        return super().knownness(features, measured, logits) + near
+
+
+@named("method/rpl")
+class RPL(PointMethod):
+    """Reciprocal point learning (Chen et al., ECCV 2020).
+
+    Args:
+        num_points, init_std, distance, divided, gamma, radius: see `heads.ReciprocalPoints`.
+        open_weight: lambda, the weight of the open-space term; >= 0.
+        radius_init: see `ReciprocalNetwork`.
+        reduction, feature_dim: see `PointNetwork`.
+
+    Raises:
+        ConfigError: a value outside its range, or another loss than cross-entropy.
+    """
+
+    module: type[PointNetwork] = ReciprocalNetwork
+
+    def __init__(
+        self,
+        *,
+        num_points: int = 1,
+        init_std: float = 1.0,
+        distance: Distance = "l2",
+        divided: Divided = "both",
+        gamma: float = 1.0,
+        open_weight: float = 0.1,
+        radius: RadiusKind = "per_class",
+        radius_init: RadiusInit = "first_batch",
+        reduction: Reduction = "mean",
+        feature_dim: int | None = None,
+    ) -> None:
+        super().__init__(
+            {"open_space_term": open_weight},
+            num_points=num_points,
+            init_std=init_std,
+            distance=distance,
+            divided=divided,
+            gamma=gamma,
+            radius=radius,
+            radius_init=radius_init,
+            reduction=reduction,
+            feature_dim=feature_dim,
+        )
+
+
+@named("method/rpl_pp")
+class RPLPlusPlus(PointMethod):
+    """RPL with GCPL's prototype term. The papers name it and no code defines it: this definition is ours.
+
+    Args:
+        prototype_weight: of the pull to the own class's nearest prototype; >= 0.
+
+    The others, and what is raised, are as in `RPL`.
+    """
+
+    module = ReciprocalPrototypeNetwork
+
+    def __init__(
+        self,
+        *,
+        num_points: int = 1,
+        init_std: float = 1.0,
+        distance: Distance = "l2",
+        divided: Divided = "both",
+        gamma: float = 1.0,
+        open_weight: float = 0.1,
+        prototype_weight: float = 0.1,
+        radius: RadiusKind = "per_class",
+        radius_init: RadiusInit = "first_batch",
+        reduction: Reduction = "mean",
+        feature_dim: int | None = None,
+    ) -> None:
+        super().__init__(
+            {"open_space_term": open_weight, "prototype_term": prototype_weight},
+            num_points=num_points,
+            init_std=init_std,
+            distance=distance,
+            divided=divided,
+            gamma=gamma,
+            radius=radius,
+            radius_init=radius_init,
+            reduction=reduction,
+            feature_dim=feature_dim,
+        )
+
+
+@named("method/arpl")
+class ARPL(PointMethod):
+    """Adversarial reciprocal point learning (Chen et al., TPAMI 2021) without confusing samples.
+
+    Args:
+        open_weight: of the margin term; >= 0.
+
+    The others, and what is raised, are as in `RPL`.
+    """
+
+    module: type[PointNetwork] = AdversarialNetwork
+
+    def __init__(
+        self,
+        *,
+        num_points: int = 1,
+        init_std: float = 0.1,
+        distance: Distance = "both",
+        divided: Divided = "both",
+        gamma: float = 1.0,
+        open_weight: float = 0.1,
+        radius: RadiusKind = "scalar",
+        radius_init: RadiusInit = 0.0,
+        feature_dim: int | None = None,
+    ) -> None:
+        super().__init__(
+            {"margin_term": open_weight},
+            num_points=num_points,
+            init_std=init_std,
+            distance=distance,
+            divided=divided,
+            gamma=gamma,
+            radius=radius,
+            radius_init=radius_init,
+            feature_dim=feature_dim,
+        )

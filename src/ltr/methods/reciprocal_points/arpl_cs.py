@@ -1,0 +1,242 @@
+"""ARPL+CS: ARPL that is also taught to be undecided about images which a generator makes for it (TPAMI 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ltr.data.batch import Batch, to_device
+from ltr.errors import ConfigError
+from ltr.identity import named
+from ltr.methods.core.stage import DataFacts, Settings, Stage
+from ltr.methods.reciprocal_points.arpl import ARPL, AdversarialNetwork, RadiusInit
+from ltr.methods.reciprocal_points.base import PointNetwork
+from ltr.methods.reciprocal_points.confusing_samples import AuxiliaryNorms, Discriminator, Generator, first_side
+from ltr.methods.reciprocal_points.heads import Distance, Divided, RadiusKind
+from ltr.methods.reciprocal_points.losses import confusion
+from ltr.models.weights import seeded_construction
+from ltr.randomness import derive_seed, generator
+
+
+@named("network/arpl_cs")
+class ConfusedNetwork(AdversarialNetwork):
+    """ARPL's network with a generator and a discriminator beside it.
+
+    In each step, on one batch of real images and noise as large:
+
+    1. the discriminator learns to tell real from generated images;
+    2. the generator learns to pass for real and to confuse the classifier: its fooling loss plus
+       ``confusion_weight`` times `ltr.methods.reciprocal_points.losses.confusion`;
+    3. the classifier learns ARPL's loss on the real images plus ``confusion_weight`` times the same confusion of newly
+       generated ones, which pass through BatchNorm with statistics of their own;
+    4. the classifier takes an ordinary step of ARPL on the real images once more.
+
+    The official code makes two passes over the data in every epoch, 1 to 3 and then 4; here one pass feeds both.
+
+    Args:
+        confusion_weight: beta.
+        noise_dim: width of the generator's input.
+        width: channels of the generator's and the discriminator's unit (64 in the code).
+        gan_lr: of Adam with decays 0.5 and 0.999, for generator and discriminator; it has no schedule.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        confusion_weight: float,
+        noise_dim: int,
+        width: int,
+        gan_lr: float,
+        **options: Any,
+    ) -> None:
+        super().__init__(*arguments, **options)
+        own = {"confusion_weight": confusion_weight, "noise_dim": noise_dim, "width": width, "gan_lr": gan_lr}
+        self.options = {**self.options, **own}
+        self.automatic_optimization = False
+        self.confusion_weight = confusion_weight
+        self.noise_dim = noise_dim
+        self.gan_lr = gan_lr
+        shape = self.facts.image_shape
+        with seeded_construction(derive_seed(self.seed, self.role, "confusing samples")):
+            self.generator = Generator(shape, noise_dim=noise_dim, width=width)
+            self.discriminator = Discriminator(shape, width=width)
+        self.generator.to(memory_format=torch.channels_last)
+        self.discriminator.to(memory_format=torch.channels_last)
+        self.norms = AuxiliaryNorms(self.backbone)
+
+    def parameter_modules(self) -> dict[str, nn.Module]:
+        return {**super().parameter_modules(), "auxiliary_norms": self.norms}
+
+    def configure_optimizers(self) -> Any:
+        """The classifier's optimiser and schedule as for any other method, then Adam for the two others.
+
+        Raises:
+            ConfigError: more than one process.
+        """
+        if self.trainer.world_size > 1:
+            raise ConfigError("method=arpl_cs trains three networks in turn, on one device only: trainer.devices=1")
+        main = super().configure_optimizers()
+        others = [
+            torch.optim.Adam(module.parameters(), lr=self.gan_lr, betas=(0.5, 0.999))
+            for module in (self.generator, self.discriminator)
+        ]
+        return [main["optimizer"], *others], [main["lr_scheduler"]]
+
+    def noise(self, rows: int, batch_index: int) -> Tensor:
+        """Two draws of normal noise [2, B, Z], a function of (seed, role, epoch, batch)."""
+        source = generator(self.seed, self.role, "noise", self.current_epoch, batch_index)
+        return to_device(source.standard_normal((2, rows, self.noise_dim), dtype=np.float32), self.device)
+
+    def confusion_of(self, generated: Tensor) -> Tensor:
+        """How decided the classifier is about generated images, from squared distances (over D) alone; a scalar."""
+        features = self.norms(self.backbone, self.normalise(generated))
+        if self.embedding is not None:
+            features = self.embedding(features)
+        measured = self.head.measure(features)
+        return confusion(measured.squares.mean(2) / self.head.points.shape[2])
+
+    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+        optimizers: list[Any] = self.optimizers(use_pl_optimizer=False)  # type: ignore[assignment]
+        classifier, of_generator, of_discriminator = optimizers
+        real = self.to_unit(batch.images)
+        first, second = self.noise(len(real), batch_index).unbind(0)
+
+        generated = self.generator(first)
+        told_apart = _told(self.discriminator(real), 1.0) + _told(self.discriminator(generated.detach()), 0.0)
+        self._step(of_discriminator, told_apart)
+
+        with _frozen(self.discriminator, self.backbone, self.head, self.norms, self.embedding):
+            fooled = _told(self.discriminator(generated), 1.0)
+            deceiving = self.confusion_of(generated)
+            self._step(of_generator, fooled + self.confusion_weight * deceiving)
+
+        found, _ = self.outcome(self.features(real), batch, batch_index)
+        with torch.no_grad():
+            renewed = self.generator(second)
+        undecided = self.confusion_of(renewed)
+        self._step(classifier, found["loss"] + self.confusion_weight * undecided, clipped=True)
+
+        found, _ = self.outcome(self.features(real), batch, batch_index)
+        # the last step of a batch goes through Lightning, which counts it: one step for each batch, as everywhere
+        counted: Any = self.optimizers()[0]  # type: ignore[index]
+        self._step(classifier, found["loss"], clipped=True, through=counted)
+        self.lr_schedulers().step()  # type: ignore[union-attr]
+        logs = {
+            "discriminator_loss": told_apart.detach(),
+            "fooling_loss": fooled.detach(),
+            "confusion": undecided.detach(),
+        }
+        return {**found, "loss": found["loss"].detach(), "logs": {**found["logs"], **logs}}
+
+    def _step(self, optimizer: Any, loss: Tensor, *, clipped: bool = False, through: Any = None) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        self.manual_backward(loss)
+        if clipped and self.settings.gradient_clip is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip)
+        (through or optimizer).step()
+
+    @torch.no_grad()
+    def examples(self, images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
+        """``confusing_samples``, as many generated images as were given, uint8 [B, H, W, C]."""
+        source = generator(self.seed, self.role, "examples")
+        noise = to_device(source.standard_normal((len(images), self.noise_dim), dtype=np.float32), self.device)
+        generated = (255 * self.generator(noise).float()).round().to(torch.uint8)
+        return {"confusing_samples": generated.permute(0, 2, 3, 1).cpu().numpy()}
+
+
+def _told(logits: Tensor, real: float) -> Tensor:
+    """Binary cross-entropy of the discriminator's logits [B] against "all real" (1) or "all generated" (0)."""
+    logits = logits.float()
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, real))
+
+
+class _frozen:
+    """Modules whose parameters need no gradient inside, though gradients pass through them."""
+
+    def __init__(self, *modules: nn.Module | None) -> None:
+        self._parameters = [p for module in modules if module is not None for p in module.parameters()]
+
+    def __enter__(self) -> None:
+        self._trained = [p for p in self._parameters if p.requires_grad]
+        _require(self._trained, False)
+
+    def __exit__(self, *error: object) -> None:
+        _require(self._trained, True)
+
+
+def _require(parameters: Iterable[nn.Parameter], gradient: bool) -> None:
+    for parameter in parameters:
+        parameter.requires_grad_(gradient)
+
+
+@named("method/arpl_cs")
+class ARPLCS(ARPL):
+    """ARPL with confusing samples.
+
+    Args:
+        confusion_weight, noise_dim, width, gan_lr: see `ConfusedNetwork`.
+
+    The others are as in `ltr.methods.reciprocal_points.arpl.ARPL`.
+
+    Raises:
+        ConfigError: images that the generator cannot be built for, gradient accumulation, fp16; see `ARPL`.
+    """
+
+    accepts_extras = False
+    module: type[PointNetwork] = ConfusedNetwork
+
+    def __init__(
+        self,
+        *,
+        num_points: int = 1,
+        init_std: float = 0.1,
+        distance: Distance = "both",
+        divided: Divided = "both",
+        gamma: float = 1.0,
+        open_weight: float = 0.1,
+        radius: RadiusKind = "scalar",
+        radius_init: RadiusInit = 0.0,
+        feature_dim: int | None = None,
+        confusion_weight: float = 0.1,
+        noise_dim: int = 100,
+        width: int = 64,
+        gan_lr: float = 2e-4,
+    ) -> None:
+        super().__init__(
+            num_points=num_points,
+            init_std=init_std,
+            distance=distance,
+            divided=divided,
+            gamma=gamma,
+            open_weight=open_weight,
+            radius=radius,
+            radius_init=radius_init,
+            feature_dim=feature_dim,
+        )
+        if not confusion_weight >= 0 or not gan_lr > 0 or noise_dim < 1 or width < 1:
+            raise ConfigError(
+                f"method.confusion_weight={confusion_weight}, gan_lr={gan_lr}, noise_dim={noise_dim}, width={width}: "
+                "needed are at least 0, above 0, at least 1, at least 1"
+            )
+        own = {"confusion_weight": confusion_weight, "noise_dim": noise_dim, "width": width, "gan_lr": gan_lr}
+        self.options = {**self.options, **own}
+
+    def check(self, facts: DataFacts) -> None:
+        first_side(facts.image_shape)
+
+    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+        if settings.accumulate > 1:
+            raise ConfigError(
+                f"trainer.accumulate={settings.accumulate}: method=arpl_cs takes several optimiser steps in each batch "
+                "and accumulates none. Set trainer.accumulate=1"
+            )
+        if settings.precision == "fp16":
+            raise ConfigError("trainer.precision=fp16: method=arpl_cs has no loss scaling. Use bf16 or fp32")
+        first_side(facts.image_shape)
+        return super().stages(settings, facts)

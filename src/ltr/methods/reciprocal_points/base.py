@@ -1,0 +1,232 @@
+"""What the methods whose classifier is a set of points share: RPL, RPL++, ARPL and GCPL.
+
+They differ in their head (`ltr.methods.reciprocal_points.heads`) and in their loss terms (`losses`); the step,
+the scores and the plan are the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ltr.configuration.targets import locate
+from ltr.data.batch import Batch
+from ltr.errors import ConfigError
+from ltr.evaluation.scores import Scores
+from ltr.identity import named
+from ltr.losses.classification import CrossEntropy
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import DataFacts, Method, Settings, Stage, StageOutput
+from ltr.methods.reciprocal_points.feature_history import WIDTH, FeatureHistory, embed
+from ltr.methods.reciprocal_points.heads import ClassPoints, Measured, ReciprocalPoints
+from ltr.models.weights import seeded_construction
+from ltr.randomness import derive_seed
+
+Reduction = Literal["mean", "sum"]
+WEIGHT_KEYS = {
+    "open_space_term": "open_weight",
+    "margin_term": "open_weight",
+    "prototype_term": "prototype_weight",
+}
+
+
+@named("network/points")
+class PointNetwork(ImageClassifier):
+    """A backbone whose head is a set of class points; a subclass gives the head and the loss terms.
+
+    Args:
+        settings, facts, seed, role, parents: see `ImageClassifier`. The head's page is not used.
+        feature_dim: width of a linear layer between backbone and points; None: no such layer.
+        reduction: ``mean`` or ``sum`` of the images' losses.
+        weights: of the loss terms beside ``class_term``.
+        points: of the head.
+    """
+
+    head: Any
+    head_type: type[ClassPoints]
+
+    def __init__(
+        self,
+        settings: Settings,
+        facts: DataFacts,
+        seed: int,
+        role: str,
+        parents: Mapping[str, StageOutput] | None = None,
+        *,
+        feature_dim: int | None = None,
+        reduction: Reduction = "mean",
+        weights: Mapping[str, float],
+        **points: Any,
+    ) -> None:
+        super().__init__(settings, facts, seed, role, parents)
+        self.options = {"feature_dim": feature_dim, "reduction": reduction, "weights": dict(weights), **points}
+        self.reduction = reduction
+        self.loss_is_sum = reduction == "sum"
+        self.weights = {"class_term": 1.0, **weights}
+        width = feature_dim or self.backbone.num_features
+        self.embedding: nn.Module | None = None
+        with seeded_construction(derive_seed(seed, role, "points")):
+            if feature_dim is not None:
+                self.embedding = nn.Linear(self.backbone.num_features, feature_dim)
+            self.head = self.build_points(width, points)
+        self.history: FeatureHistory | None = None
+        if width == WIDTH and settings.ema_decay is None:  # averaged weights would average the snapshots, too
+            images = sum(facts.class_counts)
+            self.history = FeatureHistory(self.head.points, images, settings.epochs, settings.batch_size)
+
+    def build_points(self, width: int, points: dict[str, Any]) -> ClassPoints:
+        """The head, for features of this width."""
+        return self.head_type(width, self.facts.num_classes, **points)
+
+    def terms(self, measured: Measured, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """The loss terms by name, ``class_term`` among them, each [B]."""
+        raise NotImplementedError
+
+    def features(self, unit: Tensor) -> Tensor:
+        features = super().features(unit)
+        return features if self.embedding is None else self.embedding(features)
+
+    def knownness(self, features: Tensor, measured: Measured, logits: Tensor) -> Tensor:
+        """The distance score [B], higher is more known."""
+        return self.head.knownness(measured, logits)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> dict[str, Scores]:
+        """Logits for the softmax scorers, and the distance score beside them."""
+        features = self.features(self.to_unit(images)).float()
+        measured = self.head.measure(features)
+        logits = self.head.logits(measured)
+        return {"default": Scores(logits, features, self.knownness(features, measured, logits))}
+
+    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+        """The weighted sum of the terms; each of them is logged."""
+        features = self.batch_features(batch)
+        found, logits = self.outcome(features, batch, batch_index)
+        return found if not self.extras else self.with_extras(found, batch, features, logits)
+
+    def outcome(self, features: Tensor, batch: Batch, batch_index: int) -> tuple[dict[str, Any], Tensor]:
+        """What a step gives, and the logits [B, C], from the features of its images."""
+        measured = self.head.measure(features)
+        if self.current_epoch == 0 and batch_index == 0:
+            self.start(measured, batch.labels)
+        terms = self.terms(measured, features, batch.labels)
+        if batch.mix is not None:
+            share = batch.mix.weight
+            other = self.terms(measured, features, batch.mix.labels)
+            terms = {name: share * term + (1 - share) * other[name] for name, term in terms.items()}
+        means = {name: term.mean() for name, term in terms.items()}
+        loss = torch.stack([self.weights[name] * mean for name, mean in means.items()]).sum()
+        if self.reduction == "sum":  # over all processes, whose gradients are averaged
+            loss = loss * (len(features) * (self._trainer.world_size if self._trainer is not None else 1))
+        logits = self.head.logits(measured)
+        if self.history is not None:
+            self.keep(features, batch, batch_index)
+        correct = (logits.detach().argmax(1) == batch.labels).sum()
+        return {"loss": loss, "correct": correct, "logs": {k: v.detach() for k, v in means.items()}}, logits
+
+    def start(self, measured: Measured, labels: Tensor) -> None:
+        """Called in the first step of a training, before its loss."""
+
+    def keep(self, features: Tensor, batch: Batch, batch_index: int) -> None:
+        """Snapshots for the picture."""
+        assert self.history is not None
+        radius = self.head.radius if isinstance(self.head, ReciprocalPoints) else None
+        self.history.record(self.current_epoch, batch_index, features, batch.labels, self.head.points, radius)
+
+    def parameter_modules(self) -> dict[str, nn.Module]:
+        return {} if self.embedding is None else {"embedding": self.embedding}
+
+    def as_classifier(self) -> ImageClassifier:
+        """The same backbone with the linear classifier that has the same softmax, for decoupled methods.
+
+        Raises:
+            ConfigError: several prototypes a class, which no linear classifier stands for.
+        """
+        linear = self.head.linear()
+        if linear is None:
+            raise ConfigError(
+                "method.num_points is above 1: with several prototypes a class there is no linear classifier for a "
+                "decoupled method to start from. Use method.representation.num_points=1"
+            )
+        weight, bias = linear
+        if isinstance(self.embedding, nn.Linear):
+            weight, bias = weight @ self.embedding.weight, bias + weight @ self.embedding.bias
+        head = {"_target_": "ltr.models.heads.LinearHead", "bias": True}
+        plain = ImageClassifier(self.settings.replaced(head=head, extras=()), self.facts, self.seed, self.role)
+        plain.backbone.load_state_dict(self.backbone.state_dict())
+        plain.head.load_state_dict({"weight": weight.detach(), "bias": bias.detach()})
+        return plain.train(self.training)
+
+    def artifacts(self) -> dict[str, Any]:
+        """The points, and where the features have width 2 the snapshots of `FeatureHistory`."""
+        found = {"points": self.head.points.detach().cpu().numpy()}
+        if isinstance(self.head, ReciprocalPoints):
+            found["radius"] = self.head.radius.detach().cpu().numpy()
+            found["radius_divisor"] = np.int64(self.head.open_divisor)  # R bounds squared distances over it
+        return found if self.history is None else found | self.history.arrays()
+
+
+class PointMethod(Method):
+    """One trained stage, ``representation``: ERM's draws and the backbone's initial weights are those of the same seed.
+
+    With features of width 2 a computed stage ``embedding`` follows it, which the picture is drawn from.
+
+    Args:
+        weights: see `PointNetwork`.
+        options: what else the network takes.
+
+    Raises:
+        ConfigError: a weight below 0.
+    """
+
+    provides = ("logits", "features", "knownness")
+    accepts_extras = True
+    module: type[PointNetwork]
+
+    def __init__(self, weights: Mapping[str, float], **options: Any) -> None:
+        self.options = {**options, "weights": dict(weights)}
+        for name, weight in weights.items():
+            if not 0 <= weight < math.inf:
+                raise ConfigError(f"method.{WEIGHT_KEYS[name]}={weight}: a finite number of at least 0 is needed")
+
+    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+        name = type(self).__name__
+        only_cross_entropy(settings, name)
+        no_other_head(settings, name)
+        trained = Stage("representation", "representation", settings, module=self.module, options=self.options)
+        if self.options["feature_dim"] != WIDTH:
+            return [trained]
+        parts = ["test", "unknown"] if "open_set" in facts.protocols else ["test"]
+        own = settings.replaced(extras=())
+        options = {"parts": parts}
+        reads = tuple(parts)
+        drawn = Stage("embedding", "embedding", own, None, embed, ("representation",), options=options, reads=reads)
+        return [trained, drawn]
+
+    def predictor(self, outputs: Mapping[str, StageOutput]) -> Any:
+        return outputs["representation"].load()
+
+
+def only_cross_entropy(settings: Settings, name: str) -> None:
+    """ConfigError where the loss page is another one: distances have class terms of their own."""
+    target = settings.loss["_target_"]
+    if locate(target, "loss") is not CrossEntropy:
+        raise ConfigError(
+            f"loss={target.rsplit('.', 1)[-1]}: {name} has its own loss over distances, for which class weights, "
+            "margins and priors are not defined. Leave loss=cross_entropy; a balanced sampler works"
+        )
+
+
+def no_other_head(settings: Settings, name: str) -> None:
+    """ConfigError where a head was chosen: the points are the head."""
+    target = settings.head["_target_"]
+    if getattr(locate(target, "head"), "head_kind", None) != "linear":
+        raise ConfigError(
+            f"head={target.rsplit('.', 1)[-1]}: the head of {name} is its points, and the head's page is not used. "
+            "Leave head=linear"
+        )

@@ -1,0 +1,264 @@
+"""Networks trained on M transformations of every image, and the two plain ways to do it.
+
+`method=data_augmentation` gives all M the label of the image; `method=multi_task` also asks a second head which
+transformation it was. Both are what self-supervised label augmentation is compared with in its paper (Lee et al.,
+ICML 2020, section 2); its official code names them and does not have them. `method` is the method itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ltr.configuration.targets import instantiate
+from ltr.data.batch import Batch, Mix
+from ltr.data.joint_transforms import joint_transforms
+from ltr.evaluation.scores import Scores
+from ltr.identity import named
+from ltr.losses import functional
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import DataFacts, Method, Settings, Stage, StageOutput
+from ltr.models.checkpointing import checkpoint_blocks
+from ltr.models.weights import seeded_construction
+from ltr.randomness import derive_seed
+
+Inference = Literal["single", "aggregated"]
+
+
+class TransformedClassifier(ImageClassifier):
+    """Base of the networks whose training batch of B images is B * M: row i * M + j is image i under transformation j.
+
+    A subclass sets ``options`` and ``headline``, and gives `losses` and `answer`.
+
+    Args:
+        settings, facts, seed, role, parents: see `ImageClassifier`.
+        transform: a key of `ltr.data.joint_transforms.TRANSFORMS`.
+        checkpointing: keep only the inputs of the backbone's blocks for the backward pass and compute the rest again:
+            the same gradients and BatchNorm statistics from less memory and about a third more time.
+        logit_counts: see `ImageClassifier`.
+
+    Raises:
+        ConfigError: images that the transformations are not made for.
+    """
+
+    variants: tuple[str, ...] = ("single", "aggregated")
+
+    def __init__(
+        self,
+        settings: Settings,
+        facts: DataFacts,
+        seed: int,
+        role: str,
+        parents: Mapping[str, StageOutput] | None = None,
+        *,
+        transform: str,
+        checkpointing: bool,
+        logit_counts: Sequence[int] | None = None,
+    ) -> None:
+        transforms = joint_transforms(transform)
+        transforms.check(facts.image_shape)
+        super().__init__(settings, facts, seed, role, parents, logit_counts=logit_counts)
+        self.transforms = transforms
+        self.rows_per_image = len(transforms)
+        if checkpointing:
+            checkpoint_blocks(self.backbone)
+
+    # -- learning ------------------------------------------------------------------------------------------------
+
+    def losses(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The loss of a batch.
+
+        Args:
+            batch: the B images as they were drawn.
+            features: [B * M, D] of their transformations.
+
+        Returns:
+            The loss; the logits [B, C] by which the images are classified in training; numbers to log.
+        """
+        raise NotImplementedError
+
+    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+        """The loss over all transformations; ``correct`` counts images, by the headline's inference."""
+        features = self.features(self.to_unit(self.transforms(batch.images)))
+        loss, logits, logs = self.losses(batch, features)
+        found: dict[str, Any] = {"loss": loss, "correct": (logits.detach().argmax(1) == batch.labels).sum()}
+        return {**found, "logs": logs} if logs else found
+
+    def repeated(self, batch: Batch) -> tuple[Tensor, Mix | None]:
+        """Labels int64 [B * M], and mixed labels, of the rows that the transformations make."""
+        count = len(self.transforms)
+        mix = None if batch.mix is None else Mix(*(part.repeat_interleave(count) for part in batch.mix))
+        return batch.labels.repeat_interleave(count), mix
+
+    # -- prediction ----------------------------------------------------------------------------------------------
+
+    def answer(self, variant: str, features: Tensor) -> Tensor:
+        """Class logits [B, C] of one way to predict.
+
+        Args:
+            features: [B, M, D]; for ``aggregated`` all M are needed, for any other variant the first is.
+        """
+        raise NotImplementedError
+
+    def view_features(self, images: Tensor, views: int) -> Tensor:
+        """Features [B, V, D] under the first V transformations, one pass of the backbone after another."""
+        unit = self.to_unit(images)
+        return torch.stack([self.features(self.transforms.one(unit, number)) for number in range(views)], dim=1)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> dict[str, Scores]:
+        """Scores of every variant from M passes through the backbone; features are the untransformed image's."""
+        features = self.view_features(images, len(self.transforms))
+        shared = features[:, 0].float()
+        return {name: Scores(self.answer(name, features).float(), shared) for name in self.variants}
+
+    @torch.no_grad()
+    def predict_headline(self, images: Tensor) -> Scores:
+        """Scores of the headline variant: M passes through the backbone for ``aggregated``, else one."""
+        views = len(self.transforms) if self.headline == "aggregated" else 1
+        features = self.view_features(images, views)
+        return Scores(self.answer(self.headline, features).float(), features[:, 0].float())
+
+    def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+        return {"scores": self.predict_headline(batch.images), "batch": batch}
+
+
+@named("network/data_augmentation")
+class AugmentedClassifier(TransformedClassifier):
+    """Every transformation of an image has the image's label: data augmentation by all M at once.
+
+    L = (1/M) sum_j L(z(t_j(x)), y), with the loss L of the configuration. ``aggregated`` is the mean of the M logits.
+
+    Args:
+        settings, facts, seed, role, parents, transform, checkpointing: see `TransformedClassifier`.
+        inference: the headline: ``single`` classifies the image as it is.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        facts: DataFacts,
+        seed: int,
+        role: str,
+        parents: Mapping[str, StageOutput] | None = None,
+        *,
+        transform: str,
+        inference: Inference = "single",
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__(settings, facts, seed, role, parents, transform=transform, checkpointing=checkpointing)
+        self.options = {"transform": transform, "inference": inference, "checkpointing": checkpointing}
+        self.headline = inference
+
+    def losses(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        logits = self.head(features)
+        shown = self._of_variant(self.headline, logits.unflatten(0, (-1, len(self.transforms))))
+        return self.loss(logits, *self.repeated(batch)), shown, {}
+
+    def answer(self, variant: str, features: Tensor) -> Tensor:
+        return self._of_variant(variant, self.head(features.flatten(0, 1)).unflatten(0, features.shape[:2]))
+
+    def _of_variant(self, variant: str, logits: Tensor) -> Tensor:
+        """[B, C] of the logits [B, V, C] of the views."""
+        return logits[:, 0] if variant == "single" else logits.float().mean(1)
+
+
+@named("network/multi_task")
+class MultiTaskClassifier(AugmentedClassifier):
+    """Data augmentation, and a second head that says which transformation an image went through.
+
+    L = (1/M) sum_j [ L(z(t_j(x)), y) + weight * CE(v(t_j(x)), j) ] (the paper's multi-task objective, weight 1). The
+    second head is of the configured kind and has M rows; its loss is plain cross-entropy whatever L is, since every
+    transformation is seen equally often.
+
+    Args:
+        settings, facts, seed, role, parents, transform, inference, checkpointing: see `AugmentedClassifier`.
+        transform_weight: of the second term, >= 0.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        facts: DataFacts,
+        seed: int,
+        role: str,
+        parents: Mapping[str, StageOutput] | None = None,
+        *,
+        transform: str,
+        transform_weight: float = 1.0,
+        inference: Inference = "single",
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__(
+            settings, facts, seed, role, parents, transform=transform, inference=inference, checkpointing=checkpointing
+        )
+        self.options = {**self.options, "transform_weight": transform_weight}
+        self.transform_weight = transform_weight
+        with seeded_construction(derive_seed(seed, role, "transform head")):
+            self.transform_head = instantiate(settings.head, self.backbone.num_features, len(self.transforms))
+
+    def losses(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        of_classes, shown, _ = super().losses(batch, features)
+        numbers = torch.arange(len(self.transforms), device=features.device).repeat(len(batch.labels))
+        of_transforms = functional.cross_entropy(self.transform_head(features), numbers).mean()
+        logs = {"class_loss": of_classes.detach(), "transform_loss": of_transforms.detach()}
+        return of_classes + self.transform_weight * of_transforms, shown, logs
+
+    def parameter_modules(self) -> dict[str, nn.Module]:
+        return {"transform_head": self.transform_head}
+
+
+class OnTransformedImages(Method):
+    """One stage, ``representation``, on transformed images."""
+
+    provides = ("logits", "features")
+    module: type[TransformedClassifier]
+
+    def __init__(self, *, transform: str, **options: Any) -> None:
+        self.transforms = joint_transforms(transform)
+        self.options = {"transform": transform, **options}
+
+    def check(self, facts: DataFacts) -> None:
+        self.transforms.check(facts.image_shape)
+
+    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+        return [Stage("representation", "representation", settings, module=self.module, options=self.options)]
+
+
+@named("method/data_augmentation")
+class DataAugmentation(OnTransformedImages):
+    """All M transformations of every image in each batch, with the image's label.
+
+    Args:
+        transform, inference, checkpointing: see `AugmentedClassifier`.
+
+    Raises:
+        ConfigError: images that the transformations are not made for.
+    """
+
+    module = AugmentedClassifier
+
+    def __init__(self, *, transform: str, inference: Inference, checkpointing: bool) -> None:
+        super().__init__(transform=transform, inference=inference, checkpointing=checkpointing)
+
+
+@named("method/multi_task")
+class MultiTask(OnTransformedImages):
+    """`DataAugmentation` with a head of its own for the transformations.
+
+    Args:
+        transform, inference, checkpointing, transform_weight: see `MultiTaskClassifier`.
+
+    Raises:
+        ConfigError: images that the transformations are not made for.
+    """
+
+    module = MultiTaskClassifier
+
+    def __init__(self, *, transform: str, inference: Inference, checkpointing: bool, transform_weight: float) -> None:
+        super().__init__(
+            transform=transform, inference=inference, checkpointing=checkpointing, transform_weight=transform_weight
+        )

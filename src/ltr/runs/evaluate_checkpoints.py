@@ -1,0 +1,315 @@
+"""Judging weights that exist already: what ``ltr-eval`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ltr.configuration.check import checked, refuse
+from ltr.configuration.configs import canonical_json
+from ltr.configuration.evaluation_overrides import ForeignWeights
+from ltr.configuration.overrides import composed
+from ltr.configuration.own_code import changed_code
+from ltr.configuration.targets import check_arguments
+from ltr.data.exclusion import read_split
+from ltr.data.loading import ResidentImages
+from ltr.data.module import DataModule
+from ltr.data.packed import read_source
+from ltr.data.source import Source
+from ltr.data.splits import Split
+from ltr.errors import LtrError
+from ltr.methods.core.checkpoint import FORMAT, describe, described_network, read_checkpoint
+from ltr.methods.foreign import foreign_network
+from ltr.models.published_names import LAYOUTS, read_published
+from ltr.models.weights import read_state
+from ltr.runs.device import keep_freed_memory, resolve_device, resolve_precision
+from ltr.runs.evaluate_network import Judged, evaluate, examples_of
+from ltr.runs.failures import explained, out_of_memory_judging
+from ltr.runs.input_adapter import check_judgeable, fit, fitted_dataset
+from ltr.runs.location_stats import looks_of
+from ltr.runs.overlap import Overlap, TrainingImages
+from ltr.runs.overlap import check as check_overlap
+from ltr.runs.plan import data_facts
+from ltr.runs.protocols import parts_judged, protocols_of
+from ltr.runs.result import result_rows
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Weights that are to be judged.
+
+    Attributes:
+        label: what they are called in tables.
+        checkpoint: the file.
+        config: what they are judged by, see `ltr.configuration.evaluation_overrides`.
+        run: the folder of the run that they are of, where there is one.
+        elsewhere: another data set than their run's was named.
+        image_size: what ``dataset.image_size`` was set to.
+        foreign: how the file is read; None of this project's own.
+        allow_overlap: images that it was trained on are evaluated on purpose.
+    """
+
+    label: str
+    checkpoint: Path
+    config: Mapping[str, Any]
+    run: Path | None = None
+    elsewhere: bool = False
+    image_size: int | None = None
+    foreign: ForeignWeights | None = None
+    allow_overlap: bool = False
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was found of one candidate.
+
+    Attributes:
+        config: with the size that images had.
+        rows: as in ``result.json``.
+        judged: of ``part``, every variant, protocol and scorer.
+        examples: what the method shows of some test images.
+        overlap: evaluated images that were trained on.
+        note: how images were changed for the network; '' if they were not.
+    """
+
+    candidate: Candidate
+    config: dict[str, Any]
+    split: Split
+    part: str
+    rows: list[dict[str, Any]]
+    judged: list[Judged]
+    examples: dict[str, Any]
+    device: torch.device
+    precision: str
+    overlap: Overlap
+    note: str = ""
+    fingerprint: str = ""  # of the data
+
+
+@dataclass
+class Data:
+    """The data set that was read last, with its images where they are arrays: checkpoints mostly share theirs."""
+
+    kept: dict[str, tuple[Source, Split]] = field(default_factory=dict)
+    images: dict[str, ResidentImages | None] = field(default_factory=dict)
+    training: TrainingImages = field(default_factory=TrainingImages)
+    overlaps: dict[tuple[Path, str, str], Overlap] = field(default_factory=dict)
+
+    def of(self, dataset: Mapping[str, Any]) -> tuple[str, Source, Split]:
+        """(key, source, split) of a data set's page."""
+        key = canonical_json({k: v for k, v in dataset.items() if k not in ("image_size", "image_resize")})
+        if key not in self.kept:
+            self.kept.clear()  # before the next one is read: two may not fit
+            self.images.clear()
+            refuse(check_arguments({"dataset": dataset}), "the data set's page does not fit the code")
+            source = read_source(dataset)
+            self.kept[key] = (source, read_split(dataset, source))
+        return key, *self.kept[key]
+
+
+def is_foreign(checkpoint: Path) -> bool:
+    """Whether a file that can be read is not one of this project's checkpoints.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    if checkpoint.suffix == ".safetensors":
+        return True
+    return read_checkpoint(checkpoint).get("format") != FORMAT
+
+
+def with_layout(weights: ForeignWeights, checkpoint: Path) -> tuple[ForeignWeights, str | None]:
+    """How a file of other code is read, with the layout that its names are of, and the config of its whole method.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    if weights.names:
+        return weights, None
+    layout = weights.layout or read_published(checkpoint, read_state, weights.entry)[1]
+    return replace(weights, layout=layout), None if layout is None else LAYOUTS[layout].method
+
+
+def lone_config(checkpoint: Path) -> dict[str, Any]:
+    """A configuration for a checkpoint file without a run: what it says of itself, and the defaults of judging.
+
+    Raises:
+        CheckpointError: see `ltr.methods.core.checkpoint.describe`.
+    """
+    description = describe(checkpoint)
+    settings = description.get("settings") or {}
+    defaults = {group: page for group, page in checked(composed([])).items() if group in ("evaluation", "paths")}
+    trained = {key: settings[key] for key in ("sampler", "augment", "head", "loss", "backbone") if key in settings}
+    name = str(description.get("module", "?")).rsplit(".", 1)[-1]  # all that a lone file says of its method
+    trainer = {"accelerator": "auto", "precision": "auto", "num_workers": 2, "max_epochs": settings.get("epochs")}
+    own = {"name": name, "seed": description["seed"], "method": {"name": name}, "dataset": description["dataset"]}
+    return {**own, **trained, **defaults, "trainer": trainer}
+
+
+def judged(
+    candidates: Sequence[Candidate], part: str, say: Callable[[str], None] = lambda text: None
+) -> Iterator[Judgement]:
+    """Judge checkpoints one after the other on a part of their splits. All are checked before the first is judged.
+
+    Args:
+        part: ``test`` or ``val``.
+        say: told what is done to images.
+
+    Raises:
+        CheckpointError: weights that cannot be read, of other classes, or without what is judged.
+        ConfigError: a part without images, images that the network cannot take, values that contradict each other.
+        DataError: the data set is missing or damaged.
+    """
+    data = Data()
+    if len(candidates) > 1:
+        for candidate in candidates:
+            _prepared(candidate, part, data)
+    for candidate in candidates:
+        for package in changed_code(candidate.config):
+            say(f"{candidate.label}: the code of {package} is another than the run's: it is evaluated with today's")
+        found = _judge(candidate, part, data)
+        if found.note:
+            say(f"{candidate.label}: {found.note}")
+        yield found
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    predictor: Any
+    network: Any
+    config: dict[str, Any]
+    key: str
+    source: Source
+    split: Split
+    overlap: Overlap
+    note: str
+
+
+def _prepared(candidate: Candidate, part: str, data: Data) -> _Prepared:
+    """The network and its data, checked; what is wrong names the checkpoint."""
+    config = dict(candidate.config)
+    description = describe(candidate.checkpoint) if candidate.foreign is None else {}
+    network = described_network(description, candidate.checkpoint) if candidate.foreign is None else None
+    key, source, split = data.of(config["dataset"])
+    try:
+        if network is None:
+            network = _foreign(candidate, config, source, split)
+            config["backbone"] = dict(network.settings.backbone)  # with the shortcuts of the file's code
+        if candidate.elsewhere:
+            config["dataset"] = fitted_dataset(
+                config["dataset"], source, network.facts.image_shape, candidate.image_size
+            )
+        predictor, note = fit(network, config["dataset"], source)
+        scorers = config["evaluation"]["scorers"]
+        check_judgeable(predictor, network, split, source, config["dataset"], part, scorers)
+        overlap = _overlap(candidate, description, part, data, (config["dataset"], source, split), key)
+        protocols_of(split, config["evaluation"], network.link, torch.device("cpu"))
+    except LtrError as error:
+        text = str(error)
+        if str(candidate.checkpoint) in text:
+            raise
+        raise type(error)(f"{candidate.checkpoint}: {text}") from error
+    return _Prepared(predictor, network, config, key, source, split, overlap, note)
+
+
+def _overlap(
+    candidate: Candidate,
+    description: Mapping[str, Any],
+    part: str,
+    data: Data,
+    evaluated: tuple[Mapping[str, Any], Source, Split],
+    key: str,
+) -> Overlap:
+    """How many of the images were trained on: said, or refused, once for each checkpoint."""
+    which = (candidate.checkpoint, part, key)
+    if which not in data.overlaps:
+        found = data.training.overlap(description, candidate.run, evaluated, part)
+        check_overlap(candidate.label, found, candidate.allow_overlap)
+        data.overlaps[which] = found
+    return data.overlaps[which]
+
+
+def _foreign(candidate: Candidate, config: Mapping[str, Any], source: Source, split: Split) -> Any:
+    how = candidate.foreign
+    assert how is not None
+    refuse(check_arguments({part: config[part] for part in ("backbone", "head", "loss")}), "pages do not fit the code")
+    facts = data_facts(config, source, split)
+    return foreign_network(
+        candidate.checkpoint,
+        config,
+        facts,
+        entry=how.entry,
+        names=how.names,
+        transposed=how.transposed,
+        layout=how.layout,
+        padding=how.padding,
+    )
+
+
+def _judge(candidate: Candidate, part: str, data: Data) -> Judgement:
+    found = _prepared(candidate, part, data)
+    config, split = found.config, found.split
+    device = resolve_device(config["trainer"]["accelerator"])
+    if device.type == "cpu":
+        keep_freed_memory()
+    precision = resolve_precision(config["trainer"]["precision"], device)
+    module = _data_module(found, device, data.images.get(found.key))
+    data.images[found.key] = module.images
+
+    def judged_on(name: str, thresholds: Mapping[tuple[str, str | None], float] | None = None) -> list[Judged]:
+        parts = parts_judged(split, name, config["evaluation"]["scorers"])
+        loaders = {part: module.evaluation_loader(part) for part in parts}
+
+        def protocols(link: str, keep: bool) -> list[Any]:
+            return protocols_of(split, config["evaluation"], link, device, keep)
+
+        with explained(f"{candidate.label}, {name}", lambda: out_of_memory_judging(module.eval_batch_size)):
+            looks = looks_of(found.network, module)
+            return evaluate(found.predictor, loaders, protocols, device, precision, thresholds, looks)
+
+    thresholds = {}
+    if part == "test" and "open_set" in split.protocols and len(split.val):
+        # known or unknown is decided on test at the threshold that accepts 95 % of the validation images
+        on_val = [one for one in judged_on("val") if one.protocol == "open_set"]
+        thresholds = {(one.variant, one.scorer): one.result.threshold_at_95_tpr for one in on_val}
+    results = judged_on(part, thresholds)
+    which, selection = _selection(candidate.checkpoint, found.network)
+    return Judgement(
+        candidate,
+        config,
+        split,
+        part,
+        result_rows(results, split=part, checkpoint=which, selection=selection),
+        results,
+        examples_of(found.predictor, found.network, module, device, precision),
+        device,
+        precision,
+        found.overlap,
+        found.note,
+        found.source.fingerprint,
+    )
+
+
+def _data_module(found: _Prepared, device: torch.device, images: ResidentImages | None) -> DataModule:
+    dataset, evaluation = found.config["dataset"], found.config["evaluation"]
+    return DataModule.for_judging(
+        found.source,
+        found.split,
+        dataset,
+        evaluation["batch_size"],
+        device=device,
+        num_workers=found.config["trainer"]["num_workers"],
+        images=images,
+    )
+
+
+def _selection(checkpoint: Path, network: Any) -> tuple[str, str]:
+    """(checkpoint, selection) as rows of results name them."""
+    which = "best" if checkpoint.stem == "best" else "final"
+    # beside the best epoch's weights lie the last one's; alone, weights are those that their stage's rule selected
+    others = checkpoint.stem == "last" or (which == "final" and checkpoint.with_name("best.ckpt").is_file())
+    return which, "last" if others else network.settings.selection

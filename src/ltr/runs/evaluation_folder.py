@@ -1,0 +1,95 @@
+"""What ``ltr-eval`` leaves: a folder like a run's for each checkpoint and data set, apart from the runs themselves."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ltr.configuration.configs import without_private
+from ltr.data.splits import save_split
+from ltr.files import file_digest, link_or_copy, write_json, write_text
+from ltr.runs.device import device_name
+from ltr.runs.evaluate_checkpoints import Judgement
+from ltr.runs.keys import run_hash
+from ltr.runs.protocols import headline_metric
+from ltr.runs.provenance import provenance
+from ltr.runs.result import read_result, write_arrays, write_curve, write_result, write_tables
+
+
+def write_evaluation(
+    found: Judgement, out: Path, draw: Callable[[Path], object] | None = None
+) -> tuple[Path, dict[str, Any]]:
+    """Write ``<out>/<data set>/<method>/<label>-<hash>/``, whole or not at all; the same evaluation replaces it.
+
+    It holds what a run's folder holds of judging: ``result.json``, ``config.yaml``, ``split.npz``, ``provenance.json``,
+    tables, artifacts. Of the data set that the run was trained on, its curves and arrays are linked too, so that the
+    same pictures can be drawn.
+
+    Args:
+        draw: called with the folder before it gets its name.
+
+    Returns:
+        The folder, and the content of its ``result.json``.
+    """
+    candidate = found.candidate
+    digest = file_digest(candidate.checkpoint)
+    config = {**found.config, "judged": {"part": found.part, "checkpoint": found.rows[0]["checkpoint"]}}
+    if candidate.run is None:
+        config |= {"weights": {"sha256": digest}, "seed": config.get("seed", 0)}
+    own = read_result(candidate.run) if candidate.run is not None else None
+    label = re.sub(r"[^\w.=-]+", "-", candidate.label)
+    folder = out / config["dataset"]["name"] / config["method"]["name"] / f"{label}-{run_hash(config)[:8]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        beside.mkdir()
+        write_text(beside / "config.yaml", yaml.safe_dump(without_private(config), sort_keys=False))
+        save_split(found.split, beside / "split.npz")
+        write_tables(beside, found.judged, found.split.class_names)
+        write_curve(beside, found.rows)
+        if found.examples:
+            write_arrays(beside / "artifacts" / "examples.npz", found.examples)
+        if candidate.run is not None and not candidate.elsewhere and found.part == "test":
+            _link_training(candidate.run, beside)
+        about = provenance(device_name(found.device), found.precision)
+        about |= {"weights": digest, "run": own["run_hash"] if own and "run_hash" in own else None}
+        about |= {"split": found.split.name, "split_digest": found.split.digest()}
+        write_json(beside / "provenance.json", about)
+        stages = own["stages"] if own is not None and not candidate.elsewhere else []
+        result = write_result(beside, config, stages, found.rows, _data(found), headline_metric(found.split))
+        if draw is not None:
+            draw(beside)
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return folder, result
+
+
+def _data(found: Judgement) -> dict[str, Any]:
+    split = found.split
+    return {
+        "fingerprint": found.fingerprint,
+        "split": split.name,
+        "split_digest": split.digest(),
+        "val_rule": split.val_rule,
+        "classes": split.num_classes,
+        **{f"{part}_images": len(getattr(split, part)) for part in ("train", "val", "test", "unknown")},
+        **found.overlap.as_plain(),
+    }
+
+
+def _link_training(run: Path, folder: Path) -> None:
+    """What pictures of the run's training are drawn from."""
+    if (run / "metrics.csv").is_file():
+        link_or_copy(run / "metrics.csv", folder / "metrics.csv")
+    for path in sorted((run / "artifacts").glob("*.npz")):
+        if not (folder / "artifacts" / path.name).exists():
+            link_or_copy(path, folder / "artifacts" / path.name)

@@ -1,0 +1,72 @@
+"""Small arrays that a run keeps for its pictures: how its samplers drew, and how long its classifier's weights are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltr.data.module import DataModule
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import StageOutput
+from ltr.runs.result import write_arrays
+
+DRAWS = "draws"  # artifacts/draws.npz
+CLASS_WEIGHTS = "class_weights"
+_EPOCHS = 16  # of a stage, evenly spread; a draw costs up to a tenth of a second for a million images
+
+
+def draws_of(data: DataModule) -> dict[str, np.ndarray]:
+    """How often each class is drawn, in some epochs of a stage.
+
+    Draws are pure functions of the epoch, so that they can be repeated after a training, and for a stored one.
+
+    Returns:
+        ``epochs`` int64 [E], counted from 1, the first and the last among them, and where the draw is deferred both
+        sides of its start; ``counts`` int32 [E, C], images of each class in the whole epoch.
+    """
+    chosen = set(np.linspace(0, data.epochs - 1, min(_EPOCHS, data.epochs)).astype(int).tolist())
+    start = data.sampler.start_epoch(data.epochs)
+    chosen |= {epoch for epoch in (start - 1, start) if 0 <= epoch < data.epochs}
+    epochs = sorted(chosen)
+    labels, classes = data.split.labels(data.source), data.split.num_classes
+    counts = [np.bincount(labels[data.draw(epoch)], minlength=classes) for epoch in epochs]
+    return {"epochs": np.array(epochs) + 1, "counts": np.array(counts, dtype=np.int32)}
+
+
+def weight_norms(network: Any) -> np.ndarray | None:
+    """What `ltr.methods.core.network.ImageClassifier.weight_norms` says; None of a predictor of another kind."""
+    norms = network.weight_norms() if isinstance(network, ImageClassifier) else None
+    return None if norms is None else norms.cpu().numpy()
+
+
+def keep_for_pictures(
+    directory: Path,
+    trained: Sequence[tuple[str, DataModule]],
+    outputs: Mapping[str, StageOutput],
+    predictor: Any,
+) -> None:
+    """Write ``artifacts/draws.npz`` and ``artifacts/class_weights.npz``.
+
+    Args:
+        directory: of the run.
+        trained: name and data of each stage that draws batches.
+        outputs: of all stages, by name; where a later stage changes the classifier of ``representation``, its norms
+            are kept as ``before``.
+        predictor: the network that is judged, whose norms are ``after``.
+    """
+    folder = directory / "artifacts"
+    drawn = {f"{name}.{key}": array for name, data in trained for key, array in draws_of(data).items()}
+    if drawn:
+        write_arrays(folder / f"{DRAWS}.npz", drawn)
+    after = weight_norms(predictor)
+    names = list(outputs)
+    norms = {} if after is None else {"after": after}
+    if "representation" in names[:-1]:
+        before = weight_norms(outputs["representation"].load())
+        if before is not None:
+            norms["before"] = before
+    if norms:
+        write_arrays(folder / f"{CLASS_WEIGHTS}.npz", norms)

@@ -1,0 +1,180 @@
+"""Whether a trained network can be judged on some images, and how they are brought to what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ltr.data.source import ImageFiles, Source
+from ltr.data.splits import Split
+from ltr.errors import CheckpointError, ConfigError, LtrError
+from ltr.evaluation.scores import Scores
+from ltr.runs.protocols import needed_by, protocol_class
+
+_PROBES = 2  # blank images
+
+
+class Fitted(nn.Module):
+    """A network that is shown images of another size or with one channel, with the interface of `Predictor`.
+
+    Args:
+        size: (H, W) that images are resized to, bilinear and antialiased; None leaves them.
+        repeat: how often their one channel is repeated.
+    """
+
+    def __init__(self, network: Any, size: tuple[int, int] | None, repeat: int = 1) -> None:
+        super().__init__()
+        self.network = network
+        self.size = size
+        self.repeat = repeat
+
+    @property
+    def headline(self) -> str:
+        return self.network.headline
+
+    @property
+    def link(self) -> str:
+        return self.network.link
+
+    def predict(self, images: Tensor) -> dict[str, Scores]:
+        """Scores of uint8 images [B, C, H, W] by variant."""
+        return self.network.predict(self.fitted(images))
+
+    def examples(self, images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
+        return self.network.examples(self.fitted(images), labels)
+
+    def locations(self, images: Tensor) -> dict[str, Tensor]:
+        return self.network.locations(self.fitted(images))
+
+    def fitted(self, images: Tensor) -> Tensor:
+        """uint8 [B, C, H, W] as the network takes them."""
+        if self.repeat > 1:
+            images = images.repeat_interleave(self.repeat, dim=1)
+        if self.size is not None:
+            with torch.autocast(images.device.type, enabled=False):
+                wide = functional.interpolate(images.float(), self.size, mode="bilinear", antialias=True)
+            images = wide.round().clamp(0, 255).to(torch.uint8)
+        return images.contiguous(memory_format=torch.channels_last)
+
+
+def fitted_dataset(
+    dataset: Mapping[str, Any], source: Source, trained_shape: tuple[int, int, int], asked: int | None
+) -> dict[str, Any]:
+    """A data set's page with the size that image files are brought to for a network trained on another data set.
+
+    It is the size that the network was trained at (or the one asked for); how much of an image the crop keeps is the
+    page's.
+    """
+    if not isinstance(source.images, ImageFiles):
+        return dict(dataset) if asked is None else {**dataset, "image_size": asked}
+    size = trained_shape[1] if asked is None else asked
+    resize, own = dataset.get("image_resize"), dataset["image_size"]
+    if isinstance(resize, list):  # images are stretched to a square
+        resize = [round(side * size / own) for side in resize]
+    elif resize is not None:
+        resize = round(resize * size / own)
+    return {**dataset, "image_size": size, "image_resize": resize}
+
+
+def fit(network: Any, dataset: Mapping[str, Any], source: Source) -> tuple[Any, str]:
+    """The network as a predictor of a source's images, and a sentence where they are changed for it ('' else).
+
+    Arrays are brought to ``image_size`` where the page has one, else to the size that the network was trained at.
+
+    Raises:
+        ConfigError: the network takes another number of channels, and repeating one does not help.
+    """
+    channels, height, width = network.facts.image_shape
+    if isinstance(source.images, ImageFiles):
+        theirs: tuple[int, ...] = (3, dataset["image_size"], dataset["image_size"])
+        size = None
+    else:
+        theirs = (source.images.shape[3], *source.images.shape[1:3])
+        wanted = dataset.get("image_size")
+        size = (height, width) if wanted is None else (wanted, wanted)
+    if theirs[0] not in (1, channels):
+        raise ConfigError(
+            f"the network takes images of {channels} channel{'s' if channels > 1 else ''}, those of {source.name} have "
+            f"{theirs[0]}. Choose a data set of {channels}, or a network that was trained on {theirs[0]}"
+        )
+    repeat = channels // theirs[0]
+    resized = size if size is not None and size != theirs[1:] else None
+    if resized is None and repeat == 1:
+        return network, ""
+    changes = [] if resized is None else [f"{theirs[1]} x {theirs[2]} pixels are resized to {size[0]} x {size[1]}"]  # type: ignore[index]
+    changes += [f"their one channel is repeated {repeat} times"] if repeat > 1 else []
+    return Fitted(network, resized, repeat), f"images of {source.name}: {', '.join(changes)}"
+
+
+def check_judgeable(
+    predictor: Any, network: Any, split: Split, source: Source, dataset: Mapping[str, Any], part: str, scorers: Any
+) -> None:
+    """Refuse what would fail in the middle of judging; two blank images go through the network.
+
+    Args:
+        predictor: the network, or the `Fitted` one.
+        part: of the split that is judged.
+        scorers: of the evaluation page.
+
+    Raises:
+        ConfigError: images that are missing or that the network cannot take.
+        CheckpointError: other classes than the data set's, or predictions that lack what a protocol judges.
+    """
+    if not len(getattr(split, part)):
+        raise ConfigError(f"--split {part}: the split '{split.name}' has no such images")
+    if "open_set" in split.protocols and part == "test" and not len(split.unknown):
+        raise ConfigError(
+            f"the split '{split.name}' is judged by open_set and has no unknown images to be told apart. Set "
+            "dataset.unknown or dataset.classes so that some classes are unknown"
+        )
+    needs = {need for name in split.protocols for need in protocol_class(name, split).needs}
+    if "open_set" in split.protocols:
+        needs |= needed_by(scorers)
+    names = tuple(network.facts.class_names)
+    if "logits" in needs and not network.embeds and tuple(split.class_names) != names:
+        raise CheckpointError(
+            f"it knows {len(names)} classes ({', '.join(names[:3])}, ...), the data set has {len(split.class_names)} "
+            f"({', '.join(split.class_names[:3])}, ...)"
+        )
+    kind, judged = type(network).__name__, " and ".join(split.protocols)
+    for variant, scores in _probe(predictor, source, dataset).items():
+        given = {
+            "logits": scores.logits is not None and scores.logits.shape[1:] == (len(split.class_names),),
+            "features": scores.features is not None,
+            "knownness": scores.knownness is not None,
+        }
+        lacking = [need for need in sorted(needs) if not given[need]]
+        if lacking == ["knownness"]:
+            raise ConfigError(
+                f"evaluation.scorers={list(scorers)}: {kind} gives no distance to score by. Leave 'distance' out"
+            )
+        if lacking:
+            raise CheckpointError(
+                f"'{split.name}' is judged by {judged}, which needs {' and '.join(lacking)}; {kind} gives none"
+                f"{'' if variant == 'default' else f' as {variant}'}. Choose another data set page, or a run that "
+                f"{'classifies' if 'logits' in lacking else 'gives them'}"
+            )
+
+
+def _probe(predictor: Any, source: Source, dataset: Mapping[str, Any]) -> dict[str, Scores]:
+    if isinstance(source.images, ImageFiles):
+        shape: tuple[int, ...] = (3, dataset["image_size"], dataset["image_size"])
+    else:
+        shape = (source.images.shape[3], *source.images.shape[1:3])
+    blank = torch.zeros(_PROBES, *shape, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    try:
+        with torch.inference_mode():
+            return predictor.eval().predict(blank)
+    except LtrError:
+        raise
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"the network cannot take images of {' x '.join(map(str, shape))} ({reason}). Set dataset.image_size to "
+            "what it was trained at"
+        ) from error

@@ -1,0 +1,89 @@
+"""Where a network that selects locations looks: numbers beside its accuracy, from the same images.
+
+With bounding boxes they are shares of locations whose centre lies in the box: of the selected ones, of the dropped ones
+and of all (the box's share of the crop, which is what a selection at random would give).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ltr.data.batch import Batch
+from ltr.data.boxes import boxes_in_crop, inside_boxes
+from ltr.data.module import DataModule
+from ltr.data.source import ImageFiles
+from ltr.evaluation.gather import several_processes
+from ltr.evaluation.rows import Rows
+from ltr.methods.core.network import ImageClassifier
+
+SELECTED = "selected_"
+SHARES = ("selected_in_box", "all_in_box", "dropped_in_box")
+
+
+class Looks:
+    """Sums up what `ImageClassifier.locations` says of every image.
+
+    Args:
+        data: whose source may have bounding boxes, and whose crop evaluation takes.
+    """
+
+    def __init__(self, data: DataModule) -> None:
+        self.data = data
+        self._rows: Rows | None = None
+
+    def add(self, predictor: Any, batch: Batch) -> None:
+        """One batch of evaluation."""
+        found: dict[str, Tensor] = predictor.locations(batch.images)
+        if not found:
+            return
+        numbers = {name: values.float() for name, values in found.items() if not name.startswith(SELECTED)}
+        masks = {name.removeprefix(SELECTED): mask for name, mask in found.items() if name.startswith(SELECTED)}
+        if self.data.source.boxes is not None and isinstance(self.data.source.images, ImageFiles):
+            numbers |= self._in_boxes(masks, batch.indices.cpu().numpy())
+        if self._rows is None:
+            columns = {name: (values.dtype, tuple(values.shape[1:])) for name, values in numbers.items()}
+            self._rows = Rows(columns, next(iter(numbers.values())).device)
+        self._rows.add(**numbers)
+
+    def _in_boxes(self, masks: dict[str, Tensor], indices: np.ndarray) -> dict[str, Tensor]:
+        """``selected_in_box`` and so on, [B], of all levels together, then of each level with its number."""
+        boxes = boxes_in_crop(self.data.source, indices, self.data.file_crop)
+        inside, selected = {}, {}
+        for level, mask in masks.items():
+            of_locations = torch.from_numpy(inside_boxes(boxes, *mask.shape[1:]))
+            inside[level], selected[level] = of_locations.to(mask.device), mask.flatten(1)
+        together = shares(torch.cat(list(inside.values()), 1), torch.cat(list(selected.values()), 1))
+        numbers = dict(zip(SHARES, together))
+        for level in masks:
+            numbers |= {f"{name}_{level}": of for name, of in zip(SHARES, shares(inside[level], selected[level]))}
+        return numbers
+
+    def means(self) -> dict[str, float]:
+        """Each number's mean over all images of all processes; NaN where a level drops nothing. {} without any."""
+        if self._rows is None:
+            return {}
+        if several_processes():
+            self._rows.gather()
+        return {name: float(self._rows[name].mean(dtype=np.float64)) for name in self._rows.columns}
+
+
+def looks_of(network: Any, data: DataModule) -> Looks | None:
+    """What sums up for this network; None where it selects no locations, so that no image is looked at twice."""
+    if not isinstance(network, ImageClassifier) or type(network).locations is ImageClassifier.locations:
+        return None
+    return Looks(data)
+
+
+def shares(inside: Tensor, selected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the selected locations, of all and of the dropped ones, the share that is inside: float64 [B] each.
+
+    Args:
+        inside, selected: bool [B, N].
+    """
+    inside, selected = inside.double(), selected.double()
+    dropped = 1 - selected
+    return (inside * selected).sum(1) / selected.sum(1), inside.mean(1), (inside * dropped).sum(1) / dropped.sum(1)

@@ -1,0 +1,170 @@
+"""trainer.auto_accumulate: where memory runs out, a batch goes through the network in smaller and smaller parts.
+
+The optimiser's batch stays what it is: gradients of the parts are added up, each weighted by its share of the images,
+before one step. That is the gradient of the whole batch, within rounding, only where no image's loss depends on the
+others of its batch; everything else is refused before training. Dropout draws other masks for parts than for a whole.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loops.optimization.automatic import Closure, ClosureResult, _AutomaticOptimization
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ltr.configuration.targets import instantiate
+from ltr.data.batch import Batch, Mix
+from ltr.errors import ConfigError
+from ltr.losses.base import ClassificationLoss
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import DataFacts, Stage
+from ltr.runs.failures import is_out_of_memory
+
+_INSTEAD = (
+    "Leave trainer.auto_accumulate out, and lower batch_size or set trainer.precision=bf16; where a method has the key "
+    "method.checkpointing, that saves memory and leaves gradients as they are"
+)
+
+
+def check_plan(stage: Stage, facts: DataFacts) -> None:
+    """Refuse what can be told from a stage's plan: called for every stage before the first is trained.
+
+    Raises:
+        ConfigError: parts of a batch would not give the gradient of the batch.
+    """
+    if stage.module is None or stage.checkpoint is not None:
+        return
+    accumulate = stage.settings.accumulate
+    twice = f"it finds out what trainer.accumulate={accumulate} says already. Set one of the two"
+    why = twice if accumulate > 1 else _not_of_images(stage, facts)
+    if why:
+        raise ConfigError(f"trainer.auto_accumulate=true: {why}")
+
+
+def _not_of_images(stage: Stage, facts: DataFacts) -> str:
+    """Why a stage's loss is not known to be a mean over images, each by itself; empty where it is."""
+    module, settings = stage.module, stage.settings
+    if getattr(module, "training_step", None) is not ImageClassifier.training_step:
+        why = f"{module.__name__} takes training steps of its own kind (several optimisers, or losses between images)"  # type: ignore[union-attr]
+    elif settings.extras:
+        why = "further loss terms (method.extras) may be between the images of a batch"
+    else:
+        loss = instantiate(settings.loss, facts.class_counts)
+        name = type(loss).__name__
+        if not isinstance(loss, ClassificationLoss) or type(loss).forward is not ClassificationLoss.forward:
+            why = f"{name} is not known to be a mean over images"
+        elif loss.reduction != "batch" and loss.weights is not None:
+            why = f"{name} divides by the weights of the whole batch (loss.reduction=batch does not)"
+        else:
+            return ""
+    return f"stage '{stage.name}': {why}, so that the gradients of parts are not those of a batch. {_INSTEAD}"
+
+
+def check_network(stage: Stage, network: nn.Module) -> None:
+    """Refuse a network that looks at a batch as a whole: called with the modes in which it will be trained.
+
+    Raises:
+        ConfigError: batch normalisation that is not frozen.
+    """
+    norms = [name for name, part in network.named_modules() if isinstance(part, _BatchNorm) and _of_batch(part)]
+    if norms:
+        raise ConfigError(
+            f"trainer.auto_accumulate=true: stage '{stage.name}' trains with batch normalisation ({len(norms)} layers, "
+            f"the first is {norms[0]}), and the statistics of a part are not those of its batch. Freeze it where the "
+            f"method can (method.freeze_bn_stats=true), or use a backbone without. {_INSTEAD}"
+        )
+
+
+def _of_batch(norm: _BatchNorm) -> bool:
+    return norm.training or norm.running_mean is None
+
+
+class InParts(_AutomaticOptimization):
+    """Lightning's step of one optimiser, over one batch in parts of at most `micro_batch` images.
+
+    A step in which memory runs out is begun again with parts of half the size, and so are all after it. Nothing of
+    the first try stays: gradients are dropped, random numbers are those of the batch. The size is part of the
+    training state.
+
+    Args:
+        micro_batch: at first, the batch size.
+        stage: name, for messages.
+        say: prints.
+    """
+
+    def __init__(self, trainer: pl.Trainer, micro_batch: int, stage: str, say: Callable[[str], None]) -> None:
+        super().__init__(trainer)
+        self.batch_size = self.micro_batch = micro_batch
+        self.stage = stage
+        self.say = say
+
+    @property
+    def halved(self) -> bool:
+        return self.micro_batch < self.batch_size
+
+    def on_save_checkpoint(self) -> dict[str, Any]:
+        return {"micro_batch": self.micro_batch}
+
+    def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
+        self.micro_batch = state_dict["micro_batch"]
+        if self.halved:
+            self.say(f"{self.stage}: batches in parts of {self.micro_batch} images, as before (auto_accumulate)")
+
+    def _make_closure(self, kwargs: Any, optimizer: Any, batch_idx: int) -> Closure:
+        return Closure(step_fn=lambda: self._until_it_fits(kwargs, optimizer, batch_idx))
+
+    def _until_it_fits(self, kwargs: Any, optimizer: Any, batch_idx: int) -> ClosureResult:
+        images = len(kwargs["batch"].labels)
+        while True:
+            try:
+                return self._step(kwargs, optimizer, batch_idx)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or min(self.micro_batch, images) == 1:
+                    raise
+            # outside of the handler: the error holds on to the activations
+            optimizer.zero_grad(set_to_none=True)
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self._halve(images, batch_idx)
+            self.trainer.lightning_module.on_train_batch_start(kwargs["batch"], batch_idx)  # its random numbers
+
+    def _halve(self, images: int, batch_idx: int) -> None:
+        tried = min(self.micro_batch, images)
+        self.micro_batch = tried // 2
+        self.say(
+            f"{self.stage}: out of memory with {tried} images at once in epoch {self.trainer.current_epoch + 1}, batch "
+            f"{batch_idx + 1}; from here on in parts of {self.micro_batch}, the optimiser's batch_size stays "
+            f"{self.batch_size} (auto_accumulate)"
+        )
+
+    def _step(self, kwargs: Any, optimizer: Any, batch_idx: int) -> ClosureResult:
+        zero_grad = self._make_zero_grad_fn(batch_idx, optimizer)
+        backward = self._make_backward_fn(optimizer)
+        assert zero_grad is not None  # None is of batches that accumulate
+        assert backward is not None
+        zero_grad()
+        total = len(kwargs["batch"].labels)
+        found: dict[str, Tensor] = {}
+        for part in parts_of(kwargs["batch"], self.micro_batch):
+            share = len(part.labels) / total
+            result = self._training_step({**kwargs, "batch": part})  # type: ignore[arg-type]
+            assert result.closure_loss is not None
+            loss = result.closure_loss * share if share < 1 else result.closure_loss
+            backward(loss)
+            for name, value in (("loss", loss.detach()), ("correct", result.extra["correct"])):
+                found[name] = found[name] + value if name in found else value
+        return ClosureResult(found.pop("loss"), extra=found)
+
+
+def parts_of(batch: Batch, size: int) -> Iterator[Batch]:
+    """The images of a batch in their order, at most ``size`` at a time."""
+    for start in range(0, len(batch.labels), size):
+        rows = slice(start, start + size)
+        mix = None if batch.mix is None else Mix(*(part[rows] for part in batch.mix))
+        yield Batch(batch.images[rows], batch.labels[rows], batch.indices[rows], mix)

@@ -1,0 +1,86 @@
+"""Background splitting on the digits for tests: pseudo-labels, what a split makes of them, and the network."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import operator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from method_plans import Plan, planned
+
+from ltr.configuration.targets import instantiate
+from ltr.methods.core.stage import Computation, StageOutput
+from ltr.runs.plan import main_settings, plan_keys
+
+BASE = ("dataset=digits_bg", "method=background_splitting")
+NO_AUX = "method.aux.weight=0"
+
+
+@functools.lru_cache(maxsize=64)
+def plan_of(*overrides: str) -> Plan:
+    """The plan of a command on the digits with background; values of the method need no composition of their own."""
+    base = planned(BASE[0], *(given for given in overrides if not given.startswith("method.")))
+    config = {**base.config, "method": copy.deepcopy(planned(*BASE).config["method"])}
+    for override in overrides:
+        if override.startswith("method."):
+            path, _, value = override.partition("=")
+            *groups, last = path.split(".")
+            node = functools.reduce(operator.getitem, groups, config)
+            assert last in node, override
+            node[last] = yaml.safe_load(value)
+    method = instantiate(config["method"])
+    stages = method.stages(main_settings(config, "fp32", method), base.facts)
+    found = plan_keys(stages, config["seed"], base.data.source, base.data.split, base.facts)
+    keys = {name: key for name, (key, _) in found.items()}
+    return replace(base, config=config, method=method, stages={stage.name: stage for stage in stages}, keys=keys)
+
+
+def computation(plan: Plan, name: str, parents: dict[str, StageOutput], **changes: Any) -> Computation:
+    """What the computed stage ``name`` is given."""
+    stage = plan.stages[name]
+    found = Computation(
+        parents=parents,
+        settings=stage.settings,
+        facts=plan.facts,
+        source=plan.data.source,
+        split=plan.data.split,
+        loader=plan.data.evaluation_loader,
+        device=torch.device("cpu"),
+        autocast=contextlib.nullcontext,
+        seed=0,
+        role=stage.role,
+    )
+    return replace(found, **changes)
+
+
+def output(name: str, arrays: dict[str, np.ndarray]) -> StageOutput:
+    return StageOutput(name, "key", lambda: None, arrays=arrays)
+
+
+def parents_of(plan: Plan, seed: int = 0, **made_up: dict[str, np.ndarray]) -> dict[str, StageOutput]:
+    """The computed stages that the network starts from; ``made_up`` arrays stand in for a stage's own."""
+    found: dict[str, StageOutput] = {}
+    for name in ("pseudo_labels", "partition"):
+        if name in plan.stages:
+            stage = plan.stages[name]
+            given = {parent: found[parent] for parent in stage.parents}
+            arrays = made_up.get(name)
+            if arrays is None:
+                arrays = stage.target(computation(plan, name, given, seed=seed), **stage.options)
+            found[name] = output(name, dict(arrays))
+    return found
+
+
+def network_of(plan: Plan, seed: int = 0, **made_up: dict[str, np.ndarray]) -> Any:
+    """The network as its training begins."""
+    stage = plan.stages["representation"]
+    parents = parents_of(plan, seed, **made_up)
+    network = stage.target(stage.settings, plan.facts, seed, stage.role, parents, **stage.options)
+    network.start_epoch(0)
+    return network

@@ -1,0 +1,445 @@
+"""Background splitting: the two losses, what goes into them, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from method_plans import planned, same_bits, state, step
+from splitting import NO_AUX, network_of, parents_of, plan_of
+
+from ltr.data.batch import Batch, Mix
+from ltr.errors import ConfigError
+from ltr.methods.background_splitting.network import soft_cross_entropy
+from ltr.methods.core.network import ImageClassifier
+
+NO_THRESHOLD = "method.thresholding=false"
+
+
+def terms(network, batch, weight=0.1):
+    """The two terms of the loss from the definition."""
+    with torch.no_grad():
+        features = network.features(network.to_unit(batch.images))
+        logits, aux = network.head(features), network.aux_head(features)
+        main = F.cross_entropy(logits, batch.labels)
+        return main, F.cross_entropy(aux, network._labels[batch.indices].long())
+
+
+# -- the loss ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weight", [0.1, 1.0])
+def test_the_loss_is_the_main_term_plus_the_weighted_auxiliary_term(weight):
+    plan = plan_of(f"method.aux.weight={weight}")
+    network, batch = network_of(plan).eval(), plan.batch()
+    main, aux = terms(network, batch)
+    found = network.training_step(batch, 0)
+    torch.testing.assert_close(found["loss"], main + weight * aux)
+    torch.testing.assert_close(found["logs"]["main_loss"], main)
+    torch.testing.assert_close(found["logs"]["aux_loss"], aux)
+
+
+def test_all_images_have_the_auxiliary_loss_the_foreground_too():
+    plan = plan_of()
+    network = network_of(plan)
+    assert (network._labels[plan.data.split.train] >= 0).all()
+    assert (plan.data.split.labels(plan.data.source)[plan.data.split.train] > 0).any()
+
+
+@pytest.mark.parametrize("b0", [-1.0, 0.0, 0.1, 2.0])
+def test_every_b0_is_the_background_logit_of_training_and_of_prediction(b0):
+    plan = plan_of(NO_AUX, f"method.b0={b0}")
+    network, batch = network_of(plan).eval(), plan.batch()
+    logits = network.predict(batch.images)["default"].logits
+    assert logits.shape[1] == 3
+    assert (logits[:, 0] == torch.tensor(b0)).all()
+    expected = F.cross_entropy(logits, batch.labels)
+    torch.testing.assert_close(network.training_step(batch, 0)["loss"].detach(), expected)
+
+
+def test_a_b0_of_zero_is_not_an_ordinary_head():
+    assert network_of(plan_of(NO_AUX, "method.b0=0.0")).head.weight.shape[0] == 2
+    assert network_of(plan_of(NO_AUX, "method.b0=null")).head.weight.shape[0] == 3
+
+
+@pytest.mark.parametrize("override", ["method.b0=null", NO_THRESHOLD])
+def test_with_a_learned_row_and_no_auxiliary_task_it_is_erm_to_the_bit(override):
+    plan, erm = plan_of(NO_AUX, override), planned("dataset=digits_bg", "method=erm")
+    stage = erm.stages["representation"]
+    plain = stage.target(stage.settings, erm.facts, 0, stage.role)
+    plain.start_epoch(0)
+    network = network_of(plan)
+    assert same_bits(state(network), state(plain))
+    for one in (network, plain):
+        step(one, plan.batch(), steps=2)
+    assert same_bits(state(network), state(plain))
+
+
+def test_no_thresholding_and_a_null_b0_are_one_stage():
+    keys = [plan_of(*given).keys for given in ((NO_THRESHOLD,), ("method.b0=null",), (NO_THRESHOLD, "method.b0=2"))]
+    assert keys[0] == keys[1] == keys[2]
+    assert plan_of().keys["representation"] != keys[0]["representation"]
+
+
+def test_the_backbone_starts_as_erms_does():
+    stage = planned("dataset=digits_bg", "method=erm").stages["representation"]
+    plain = stage.target(stage.settings, plan_of().facts, 0, stage.role)
+    assert same_bits(state(network_of(plan_of()).backbone), state(plain.backbone))
+
+
+def test_no_parameter_is_the_backgrounds_and_decays_unseen():
+    network = network_of(plan_of())
+    optimizer, _ = network.optimisation(8)
+    rows = [p for group in optimizer.param_groups for p in group["params"]]
+    assert sum(p.shape[0] == 2 for p in rows) == 2  # weight and bias of two foreground rows
+    assert not any(p.shape[:1] == (3,) for p in rows)
+    assert sum(p is network.aux_head.weight for p in rows) == 1
+
+
+# -- bugs of the official code ----------------------------------------------------------------------------------------
+
+
+def test_prediction_is_of_the_main_head_on_images_as_they_are():
+    plan = plan_of()
+    network, batch = network_of(plan).eval(), plan.batch("test")
+    found = network.validation_step(batch, 0)["scores"]
+    with torch.no_grad():
+        expected = network.head(network.features(batch.images.float() / 255))
+    torch.testing.assert_close(found.logits, expected)
+    pixels = torch.tensor(plan.data.source.images[batch.indices]).permute(0, 3, 1, 2)
+    assert torch.equal(batch.images, pixels)
+
+
+def test_the_auxiliary_accuracy_is_of_the_auxiliary_head():
+    plan = plan_of()
+    network, batch = network_of(plan).eval(), plan.batch()
+    with torch.no_grad():
+        aux = network.aux_head(network.features(network.to_unit(batch.images))).argmax(1)
+    expected = (aux == network._labels[batch.indices]).float().mean()
+    assert network.training_step(batch, 0)["logs"]["aux_accuracy"] == expected
+
+
+def test_only_labelled_images_have_the_main_loss():
+    plan = plan_of("method.labelled_fraction=0.3", "method.aux.weight=0.5")
+    network, batch = network_of(plan).eval(), plan.batch()
+    labelled = network._labelled[batch.indices]
+    assert 0 < labelled.sum() < len(labelled)
+    with torch.no_grad():
+        features = network.features(network.to_unit(batch.images))
+        main = F.cross_entropy(network.head(features)[labelled], batch.labels[labelled])
+        aux = F.cross_entropy(network.aux_head(features), network._labels[batch.indices].long())
+    torch.testing.assert_close(network.training_step(batch, 0)["loss"].detach(), main + 0.5 * aux)
+
+
+@pytest.mark.parametrize("more", [[], ["loss=class_balanced", "loss.reduction=weight_sum"], ["loss=ldam"]])
+def test_the_label_of_an_unlabelled_image_is_not_looked_at(more):
+    plan = plan_of("method.labelled_fraction=0.3", *more)
+    network, batch = network_of(plan).eval(), plan.batch()
+    labels = torch.where(network._labelled[batch.indices], batch.labels, (batch.labels + 1) % 3)
+    found = [network.training_step(one, 0)["loss"] for one in (batch, batch._replace(labels=labels))]
+    assert torch.equal(*found)
+
+
+def test_a_weighted_mean_is_over_the_labelled_images():
+    plan = plan_of("method.labelled_fraction=0.3", NO_AUX, "loss=class_balanced", "loss.reduction=weight_sum")
+    network, batch = network_of(plan).eval(), plan.batch()
+    labelled = network._labelled[batch.indices]
+    with torch.no_grad():
+        logits = network(network.to_unit(batch.images))[labelled]
+        expected = F.cross_entropy(logits, batch.labels[labelled], network.loss.weights)
+    torch.testing.assert_close(network.training_step(batch, 0)["loss"].detach(), expected)
+
+
+def test_a_batch_without_a_labelled_image_has_the_auxiliary_loss_alone():
+    plan = plan_of("method.labelled_fraction=0.3")
+    network, batch = network_of(plan), plan.batch()
+    rest = ~network._labelled[batch.indices]
+    batch = Batch(batch.images[rest], batch.labels[rest], batch.indices[rest])
+    found = network.training_step(batch, 0)
+    assert found["logs"]["main_loss"] == 0
+    found["loss"].backward()
+    assert not network.head.weight.grad.any()
+    assert network.backbone.parameters().__next__().grad.isfinite().all()
+
+
+def test_the_loss_counts_the_labelled_images_only():
+    plan = plan_of("method.labelled_fraction=0.3")
+    counts = np.asarray(plan.facts.class_counts)
+    assert network_of(plan).loss.class_counts.tolist() == np.round(0.3 * counts).tolist()
+    assert network_of(plan_of()).loss.class_counts.tolist() == counts.tolist()
+
+
+# -- losses -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["balanced_softmax", "logit_adjusted", "vs"])
+def test_a_loss_without_meaning_for_a_constant_logit_is_refused_by_name(loss):
+    name = {"balanced_softmax": "BalancedSoftmax", "logit_adjusted": "LogitAdjusted", "vs": "VS"}[loss]
+    with pytest.raises(ConfigError, match=rf"{name} moves every logit.*cross_entropy.*method\.b0=null"):
+        plan_of(f"loss={loss}")
+    assert "representation" in plan_of(f"loss={loss}", "method.b0=null").stages
+
+
+LOSSES = [
+    ["loss=cross_entropy"],
+    ["loss=focal_softmax", "loss.gamma=2"],
+    ["loss=focal_sigmoid"],
+    ["loss=class_balanced"],
+    ["loss=class_balanced", "loss.base=sigmoid"],
+    ["loss=class_balanced", "loss.base=focal"],
+    ["loss=ldam", "loss.beta=0.999", "loss.defer_from=0"],
+]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids="-".join)
+@pytest.mark.parametrize("b0", ["0.1", "null"])
+def test_a_loss_of_the_library_trains_the_main_head(loss, b0):
+    plan = plan_of(*loss, f"method.b0={b0}", "method.background_weight=0.5", "optimizer.lr=0.01")
+    network, batch = network_of(plan), plan.batch()
+    before = network.training_step(batch, 0)["loss"].item()
+    step(network, batch, steps=10)
+    after = network.training_step(batch, 0)["loss"].item()
+    assert math.isfinite(after)
+    assert after < before
+
+
+def test_b0_is_outside_ldams_margins():
+    network = network_of(plan_of("loss=ldam"))
+    assert network.loss.margins[0] == 0
+    assert network.loss.margins[1:].max() == pytest.approx(0.5)
+
+
+def test_b0_is_outside_the_sum_of_sigmoids():
+    plan, other = (plan_of("loss=focal_sigmoid", NO_AUX, f"method.b0={b0}") for b0 in (0.1, 5))
+    batch = plan.batch()
+    first, second = (network_of(one).eval().training_step(batch, 0)["loss"] for one in (plan, other))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("b0", ["0.1", "null"])
+def test_the_background_weight_is_the_class_weight_of_the_background_alone(b0):
+    plain, weighted = (
+        network_of(plan_of(NO_AUX, f"method.b0={b0}", f"method.background_weight={w}")).eval() for w in ("null", 0.25)
+    )
+    batch = plan_of().batch()
+    with torch.no_grad():
+        logits = plain(plain.to_unit(batch.images))
+        losses = F.cross_entropy(logits, batch.labels, reduction="none")
+    expected = torch.where(batch.labels == 0, 0.25 * losses, losses).mean()
+    torch.testing.assert_close(weighted.training_step(batch, 0)["loss"].detach(), expected)
+
+
+def test_the_background_weight_replaces_that_of_the_loss_and_no_other():
+    plain, fixed = (
+        network_of(plan_of("loss=class_balanced", f"method.background_weight={w}")).loss.weights for w in ("null", 0.7)
+    )
+    assert fixed[0] == pytest.approx(0.7)
+    assert torch.equal(fixed[1:], plain[1:])
+
+
+def test_a_background_weight_of_a_loss_without_class_weights_is_refused():
+    with pytest.raises(ConfigError, match="BalancedSoftmax has no class weights"):
+        plan_of("loss=balanced_softmax", "method.b0=null", "method.background_weight=0.5")
+
+
+@pytest.mark.parametrize("b0", ["0.1", "null"])
+def test_a_prior_bias_predicts_the_shares_of_the_classes_and_does_not_decay(b0):
+    plan = plan_of("method.bias_init=prior", f"method.b0={b0}")
+    network = network_of(plan)
+    with torch.no_grad():
+        network.head.weight.zero_()
+        found = network.head(torch.zeros(1, network.backbone.num_features)).softmax(1)[0]
+    counts = torch.tensor(plan.facts.class_counts)
+    torch.testing.assert_close(found, counts / counts.sum())
+    optimizer, _ = network.optimisation(8)
+    bias = network.head.bias
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decay[id(bias)] == 0
+    assert decay[id(network.head.weight)] > 0
+
+
+@pytest.mark.parametrize("head", [["head.bias=false"], ["head=cosine"]])
+def test_a_prior_bias_needs_a_bias(head):
+    with pytest.raises(ConfigError, match="needs a head with a bias"):
+        plan_of("method.bias_init=prior", *head)
+
+
+def test_a_head_without_bias_trains():
+    plan = plan_of("head.bias=false")
+    network = network_of(plan)
+    assert network.head.bias is None
+    step(network, plan.batch())
+
+
+# -- the auxiliary head -----------------------------------------------------------------------------------------------
+
+
+def pseudo_of(plan, width, groups=10, seed=0):
+    """Pseudo-labels with a teacher's last layer of this width."""
+    random = np.random.default_rng(seed)
+    arrays = dict(parents_of(plan)["pseudo_labels"].arrays)
+    layer = {"weight": (groups, width), "bias": (groups,)}
+    return arrays | {name: random.standard_normal(shape).astype(np.float32) for name, shape in layer.items()}
+
+
+@pytest.mark.parametrize("init", ["auto", "teacher"])
+def test_the_auxiliary_head_starts_as_a_copy_of_the_teachers_last_layer_where_that_fits(init):
+    plan = plan_of(f"method.aux.init={init}")
+    pseudo = pseudo_of(plan, 64)
+    network = network_of(plan, pseudo_labels=pseudo)
+    assert np.array_equal(network.aux_head.weight.detach().numpy(), pseudo["weight"])
+    kept = pseudo["weight"].copy()
+    step(network, plan.batch())
+    assert not np.array_equal(network.aux_head.weight.detach().numpy(), kept)
+    assert np.array_equal(pseudo["weight"], kept)  # nothing is shared with the teacher
+
+
+def test_a_fresh_auxiliary_head_is_drawn_by_the_seed():
+    plan = plan_of("method.aux.init=fresh")
+    first, again, other = (network_of(plan, seed, pseudo_labels=pseudo_of(plan, 64)) for seed in (0, 0, 1))
+    assert torch.equal(first.aux_head.weight, again.aux_head.weight)
+    assert not torch.equal(first.aux_head.weight, other.aux_head.weight)
+
+
+def test_a_teacher_of_another_width_is_no_start_and_is_refused_where_it_is_asked_for():
+    network_of(plan_of(), pseudo_labels=pseudo_of(plan_of(), 32))
+    plan = plan_of("method.aux.init=teacher")
+    with pytest.raises(ConfigError, match=r"auxiliary head is \[10, 64\].*the teacher's is \[10, 32\]"):
+        network_of(plan, pseudo_labels=pseudo_of(plan, 32))
+    with pytest.raises(ConfigError, match="these pseudo-labels have none"):
+        network_of(plan)
+
+
+def test_soft_labels_enter_with_their_shares():
+    logits = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([[0, 3], [1, 2], [5, 4], [2, 0]])
+    shares = torch.tensor([[0.7, 0.3]] * 4).half()
+    whole = torch.zeros(4, 6).scatter(1, labels, shares.float())
+    torch.testing.assert_close(soft_cross_entropy(logits, labels, shares), -(whole * logits.log_softmax(1)).sum(1))
+
+
+def test_one_soft_label_is_a_hard_label():
+    logits, labels = torch.randn(4, 6), torch.tensor([[0], [1], [5], [2]])
+    found = soft_cross_entropy(logits, labels, torch.ones(4, 1).half())
+    torch.testing.assert_close(found, F.cross_entropy(logits, labels[:, 0], reduction="none"))
+
+
+def test_soft_labels_train():
+    plan = plan_of()
+    hard = parents_of(plan)["pseudo_labels"].arrays
+    labels = np.stack([hard["labels"], (hard["labels"] + 1) % 10], axis=1)
+    shares = np.tile(np.array([0.75, 0.25], dtype=np.float16), (len(labels), 1))
+    network = network_of(plan, pseudo_labels={**hard, "labels": labels, "shares": shares}).eval()
+    batch = plan.batch()
+    with torch.no_grad():
+        aux = network.aux_head(network.features(network.to_unit(batch.images)))
+    first, second = (F.cross_entropy(aux, torch.tensor(labels)[batch.indices, k].long()) for k in (0, 1))
+    found = network.training_step(batch, 0)["logs"]["aux_loss"]
+    torch.testing.assert_close(found, 0.75 * first + 0.25 * second)
+
+
+def test_shuffled_pseudo_labels_are_those_of_other_images():
+    plan, shuffled = plan_of(), plan_of("method.aux.shuffled=true")
+    parents = parents_of(shuffled)
+    found, own = network_of(shuffled)._labels, network_of(plan)._labels
+    assert torch.equal(found, own[torch.tensor(parents["partition"].arrays["taken_from"])])
+    assert not torch.equal(found, own)
+
+
+def test_without_a_weight_there_is_no_auxiliary_head_and_nothing_to_compute():
+    plan = plan_of(NO_AUX)
+    assert list(plan.stages) == ["representation"]
+    network = network_of(plan)
+    assert network.aux_head is None
+    assert network.training_step(plan.batch(), 0)["logs"] == {}
+
+
+def test_the_network_is_rebuilt_from_its_own_description():
+    plan = plan_of("method.background_weight=0.5", "method.bias_init=prior")
+    network = network_of(plan)
+    step(network, plan.batch())
+    again = type(network)(network.settings, plan.facts, 0, network.role, None, **copy.deepcopy(network.options))
+    again.load_state_dict(network.state_dict())
+    images = plan.batch("test").images
+    first, second = (one.eval().predict(images)["default"].logits for one in (network, again))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("override", ["method.b0=0.7", "method.b0=null"])
+def test_decoupled_methods_start_from_a_classifier_of_the_same_logits(override):
+    plan = plan_of(override)
+    network = network_of(plan)
+    step(network, plan.batch())
+    images = plan.batch("test").images
+    first, second = (one.eval().predict(images)["default"].logits for one in (network, network.as_classifier()))
+    torch.testing.assert_close(first, second)
+    assert type(network.as_classifier()) is ImageClassifier
+
+
+def test_the_partitions_numbers_are_an_artifact():
+    found = network_of(plan_of()).artifacts()
+    assert found["background_counts"].sum() == plan_of().facts.class_counts[0]
+    assert 0 < found["background_largest_share"] < 1
+    assert {"size", "largest_share", "entropy", "background_size", "background_entropy"} <= set(found)
+    assert all(isinstance(array, (np.ndarray, np.generic)) for array in found.values())
+
+
+def test_a_partition_that_does_not_split_is_warned_of_before_training():
+    plan = plan_of()
+    hard = dict(parents_of(plan)["pseudo_labels"].arrays)
+    hard["labels"] = np.where(hard["labels"] >= 0, 0, -1).astype(np.int32)
+    network = network_of(plan, pseudo_labels=hard)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        network.on_fit_start()
+    assert any("100.0% of the background" in str(warning.message) for warning in found)
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+augment.mix=mixup"], "has no pseudo-label of its own"),
+        (["+augment.mix=cutmix", NO_AUX, "method.labelled_fraction=0.5"], "has no pseudo-label of its own"),
+        (["method.aux.labels=soft"], r"labels=soft is of method\.aux\.partition=teacher"),
+        (["method.aux.exclude_classes=[3]"], r"exclude_classes=\[3\] is of method\.aux\.partition=teacher"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        plan_of(*overrides)
+
+
+def test_mixed_images_serve_thresholding_alone():
+    plan = plan_of("+augment.mix=mixup", NO_AUX)
+    network, batch = network_of(plan).eval(), plan.batch()
+    mix = Mix(batch.labels.flip(0), torch.full((len(batch.labels),), 0.6))
+    assert network.training_step(batch._replace(images=batch.images.float() / 255, mix=mix), 0)["loss"].isfinite()
+
+
+def test_data_without_a_background_class_are_refused():
+    plan = planned("dataset=digits_lt")
+    method = plan_of().method
+    with pytest.raises(ConfigError, match=r"needs data with a background class.*judged by closed_set"):
+        method.check(plan.facts)
+    method.check(plan_of().facts)
+
+
+@pytest.mark.parametrize("b0", [math.nan, math.inf])
+def test_a_b0_that_is_not_finite_is_refused(b0):
+    method = plan_of().config["method"]
+    options = {key: value for key, value in method.items() if key not in ("_target_", "name", "_allowed_")}
+    with pytest.raises(ConfigError, match=r"method\.b0=.*a finite number is needed, or null"):
+        type(plan_of().method)(**{**options, "b0": b0})
+
+
+def test_it_is_a_classifier_as_others_are():
+    assert issubclass(plan_of().stages["representation"].target, ImageClassifier)
+    assert plan_of().method.provides == ("logits", "features")

@@ -1,0 +1,11 @@
+"""What a checkpoint says of its network: every field that is written is known to the check that reads it."""
+
+from __future__ import annotations
+
+from ltr.methods.core import description
+from ltr.methods.core.stage import DataFacts, Settings
+
+
+def test_every_field_of_a_description_has_a_check():
+    assert set(DataFacts.__dataclass_fields__) == set(description._FACTS)
+    assert set(Settings.__dataclass_fields__) == set(description._SETTINGS)

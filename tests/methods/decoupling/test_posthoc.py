@@ -1,0 +1,148 @@
+"""tau-normalisation and post-hoc logit adjustment: their equations, their limits, and the choice of tau."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from method_plans import planned
+
+from ltr.errors import ConfigError
+from ltr.evaluation.closed_set import ClosedSet
+from ltr.methods.decoupling import posthoc
+from ltr.methods.decoupling.posthoc import PriorAdjusted, TauNormalised
+
+VAL = "dataset.val=train_fraction"
+GRID = [0.0, 0.35, 1.0, 1.7]
+
+
+@pytest.fixture
+def network():
+    network = planned().representation()
+    with torch.no_grad():  # norms that differ, as after long-tailed training
+        network.head.weight.mul_(torch.linspace(1.5, 0.5, 10).unsqueeze(1))
+    return network
+
+
+@pytest.fixture
+def images():
+    return planned().batch("test").images
+
+
+def features_of(network, images):
+    with torch.no_grad():
+        return network.features(network.to_unit(images))
+
+
+def test_tau_zero_is_the_network_without_its_bias(network, images):
+    (scores,) = TauNormalised.of(network, [0.0], 0).predict(images).values()
+    assert torch.equal(scores.logits, F.linear(features_of(network, images), network.head.weight))
+
+
+def test_tau_one_is_full_normalisation(network, images):
+    (scores,) = TauNormalised.of(network, [1.0], 0).predict(images).values()
+    expected = F.linear(features_of(network, images), F.normalize(network.head.weight, dim=1))
+    torch.testing.assert_close(scores.logits, expected)
+
+
+@pytest.mark.parametrize("tau", GRID)
+def test_weights_are_divided_by_a_power_of_their_norm(network, images, tau):
+    (scores,) = TauNormalised.of(network, [tau], 0).predict(images).values()
+    weight = network.head.weight.double()
+    weight = weight / weight.norm(dim=1, keepdim=True) ** tau
+    torch.testing.assert_close(scores.logits, F.linear(features_of(network, images).double(), weight).float())
+
+
+def test_posthoc_adjustment_with_tau_zero_is_the_network_itself(network, images):
+    (scores,) = PriorAdjusted.of(network, [0.0], 0).predict(images).values()
+    assert torch.equal(scores.logits, network.predict(images)["default"].logits)
+
+
+@pytest.mark.parametrize("tau", GRID)
+def test_posthoc_adjustment_takes_tau_times_the_log_prior_off(network, images, tau):
+    (scores,) = PriorAdjusted.of(network, [tau], 0).predict(images).values()
+    counts = torch.tensor(network.facts.class_counts, dtype=torch.float64)
+    expected = network.predict(images)["default"].logits - tau * (counts / counts.sum()).log()
+    torch.testing.assert_close(scores.logits, expected.float())
+
+
+@pytest.mark.parametrize("kind", [TauNormalised, PriorAdjusted])
+def test_each_tau_of_a_grid_is_a_variant_with_the_scores_it_has_alone(network, images, kind):
+    together = kind.of(network, GRID, 2)
+    found = together.predict(images)
+    assert list(found) == ["tau=0", "tau=0.35", "tau=1", "tau=1.7"]
+    assert together.headline == "tau=1"
+    for tau, scores in zip(GRID, found.values()):
+        (alone,) = kind.of(network, [tau], 0).predict(images).values()
+        torch.testing.assert_close(scores.logits, alone.logits)
+
+
+def test_the_images_pass_the_backbone_once_for_all_taus(network, images, monkeypatch):
+    adjusted = TauNormalised.of(network, GRID, 0)
+    passes = []
+    adjusted.backbone.register_forward_hook(lambda *arguments: passes.append(1))
+    adjusted.predict(images)
+    assert len(passes) == 1
+
+
+@pytest.mark.parametrize("method", ["tau_norm", "posthoc_la"])
+def test_the_search_finds_what_judging_each_value_alone_finds(network, method):
+    plan = planned(f"method={method}", VAL, "method.tau=auto", "method.grid.step=0.25")
+    found = plan.compute("tau", network)
+    assert found["taus"].tolist() == [0, 0.25, 0.5, 0.75, 1]
+    metrics = []
+    for tau in found["taus"]:
+        alone = posthoc.ADJUSTMENTS[method].of(network, [tau], 0)
+        protocol = ClosedSet(np.array(plan.facts.class_counts), link="softmax", keep_predictions=False)
+        for batch in plan.data.evaluation_loader("val"):
+            protocol.update(next(iter(alone.predict(batch.images).values())), batch.labels)
+        metrics.append(protocol.compute().metrics)
+    for name in ("balanced_accuracy", "many", "medium", "few"):
+        np.testing.assert_allclose(found[name], [one[name] for one in metrics])
+    assert found["chosen"] == np.argmax(found["balanced_accuracy"])
+    assert found["correct"].shape == (5, 10)
+    assert found["n"].sum() == len(plan.data.split.val)
+
+
+def test_a_fixed_tau_looks_at_no_image(network):
+    found = planned("method=tau_norm", "method.tau=0.7").compute("tau", network)
+    assert found["taus"].tolist() == [0.7]
+    assert found["chosen"] == 0
+    assert planned("method=tau_norm").stages["tau"].reads == ()
+
+
+def test_the_first_of_equal_values_is_chosen():
+    n = np.array([4, 4])
+    found = posthoc.curve(n, np.array([[1, 1], [3, 1], [2, 2]]), np.array([200, 10]))
+    assert found["balanced_accuracy"].tolist() == [0.25, 0.5, 0.5]
+    assert np.argmax(found["balanced_accuracy"]) == 1
+
+
+def test_a_class_without_validation_images_is_left_out_of_the_curve():
+    found = posthoc.curve(np.array([4, 0, 2]), np.array([[2, 0, 2]]), np.array([200, 50, 10]))
+    assert found["balanced_accuracy"].tolist() == [0.75]
+    assert found["many"].tolist() == [0.5]
+    assert np.isnan(found["medium"]).all()
+
+
+@pytest.mark.parametrize(("chosen", "warns"), [(0, True), (1, False), (3, True)])
+def test_a_choice_at_the_end_of_the_grid_is_warned_of(network, chosen, warns, recwarn):
+    plan = planned("method=tau_norm", VAL, "method.tau=auto")
+    outputs = plan.outputs(network, tau={"taus": np.array(GRID), "chosen": np.int64(chosen)})
+    predictor = plan.method.predictor(outputs)
+    assert predictor.headline == posthoc.variant(GRID[chosen])
+    assert any("end of the grid" in str(one.message) for one in recwarn) is warns
+
+
+@pytest.mark.parametrize("method", ["tau_norm", "posthoc_la"])
+def test_a_fixed_tau_is_not_warned_of(network, method, recwarn):
+    plan = planned(f"method={method}")
+    plan.method.predictor(plan.outputs(network, tau={"taus": np.array([1.0]), "chosen": np.int64(0)}))
+    assert not [one for one in recwarn if "grid" in str(one.message)]
+
+
+def test_tau_may_be_any_number_from_zero():
+    assert posthoc.TauNorm(tau=3, grid={"start": 0, "stop": 1, "step": 1}).taus == [3.0]
+    with pytest.raises(ConfigError, match="at least 0"):
+        posthoc.TauNorm(tau=-0.5, grid={"start": 0, "stop": 1, "step": 1})

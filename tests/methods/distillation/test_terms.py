@@ -1,0 +1,221 @@
+"""Distillation as further loss terms: what they add, what they refuse, and that a teacher's pass is shared."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from method_plans import planned, same_bits, state, step
+
+from ltr.errors import ConfigError
+from ltr.files import checkpoint_file
+from ltr.losses.distillation import attention_transfer, kl_to_teacher
+from ltr.losses.relational import rkd_angle, rkd_distance
+from ltr.methods.core.checkpoint import load_network
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.distillation import teacher
+from ltr.methods.distillation import terms as extras
+from ltr.models.digits_net import DigitsNet
+
+WHERE = "teachers/run"
+TERMS = ("RKD", "HKD", "FitNet", "AttentionTransfer")
+
+
+def page(term: str, **options) -> dict:
+    return {"_target_": f"ltr.methods.distillation.terms.{term}", "teacher": WHERE, **options}
+
+
+@pytest.fixture
+def plan():
+    return planned()
+
+
+@pytest.fixture
+def taught(plan, monkeypatch):
+    """The teacher that every path leads to, with BatchNorm statistics of its own."""
+    network = plan.representation(seed=5)
+    read = []
+    monkeypatch.setattr(extras, "read_network", lambda where: read.append(where) or network)
+    network.read = read
+    return network
+
+
+def student(plan, *pages) -> ImageClassifier:
+    stage = plan.stages["representation"]
+    return ImageClassifier(stage.settings.replaced(extras=pages), plan.facts, 0, stage.role)
+
+
+def training_step(plan, network) -> dict:
+    torch.manual_seed(0)
+    return network.training_step(plan.batch(), 0)
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_a_term_is_added_to_the_loss_and_logged(plan, taught, term):
+    plain = training_step(plan, student(plan))
+    found = training_step(plan, student(plan, page(term)))
+    assert found["logs"][term] > 0
+    assert found["loss"].item() == pytest.approx(float(plain["loss"].detach() + found["logs"][term]), rel=1e-5)
+
+
+def test_the_terms_are_their_losses_of_features_logits_and_maps(plan, taught):
+    network = student(plan, page("RKD"), page("HKD"), page("AttentionTransfer")).eval()
+    batch = plan.batch()
+    found = network.training_step(batch, 0)["logs"]
+    unit = network.to_unit(batch.images)
+    with torch.no_grad():
+        ours, our_maps = network.backbone.features_and_maps(network.normalise(unit))
+        theirs, their_maps = taught.backbone.features_and_maps(taught.normalise(unit))
+        torch.testing.assert_close(found["RKD"], 25 * rkd_distance(ours, theirs) + 50 * rkd_angle(ours, theirs))
+        torch.testing.assert_close(found["HKD"], kl_to_teacher(network.head(ours), taught.head(theirs), 4.0).mean())
+        attention = sum(attention_transfer(mine, its) for mine, its in zip(our_maps, their_maps))
+        torch.testing.assert_close(found["AttentionTransfer"], 1000 * attention)
+
+
+@pytest.mark.parametrize(("term", "zero"), [("RKD", 1e-6), ("HKD", 1e-6), ("AttentionTransfer", 1e-6)])
+def test_a_student_that_is_its_teacher_has_nothing_to_add(plan, taught, term, zero):
+    network = student(plan, page(term))
+    network.backbone.load_state_dict(taught.backbone.state_dict())
+    network.head.load_state_dict(taught.head.state_dict())
+    assert network.eval().training_step(plan.batch(), 0)["logs"][term].abs() < zero
+
+
+def test_terms_of_one_teacher_share_its_network_and_its_pass(plan, taught):
+    network = student(plan, *map(page, TERMS))
+    passes = []
+    taught.backbone.stage1.register_forward_hook(lambda *_: passes.append(1))
+    training_step(plan, network)
+    assert taught.read == [WHERE]
+    assert len(passes) == 1
+
+
+def test_maps_come_from_the_students_own_pass(plan, taught):
+    network = student(plan, page("FitNet"), page("AttentionTransfer"))
+    passes = []
+    network.backbone.stage1.register_forward_hook(lambda *_: passes.append(1))
+    training_step(plan, network)
+    assert len(passes) == 1
+
+
+def test_a_backbone_whose_maps_are_kept_gives_the_same_features(plan, taught):
+    plain, keeping = student(plan).eval(), student(plan, page("FitNet")).eval()
+    unit = plain.to_unit(plan.batch().images)
+    with torch.no_grad():
+        assert torch.equal(plain.features(unit), keeping.features(unit))
+
+
+def test_a_copy_of_the_network_keeps_maps_of_its_own(plan, taught):
+    network = student(plan, page("FitNet"))
+    copied = copy.deepcopy(network)
+    with torch.no_grad():
+        copied.backbone.stage1[0].weight.zero_()
+        unit = network.to_unit(plan.batch().images)
+        assert not torch.equal(copied.eval().features(unit), network.eval().features(unit))
+
+
+def test_the_hints_regressor_is_trained_and_the_teacher_is_not(plan, taught):
+    network = student(plan, page("FitNet", weight=0.1))
+    before, teachers = state(network.extras), state(taught)
+    assert [name for name, _ in network.extras.named_parameters()] == ["FitNet.regressor.convolution.weight"]
+    step(network, plan.batch(), steps=2)
+    assert not same_bits(before, state(network.extras))
+    assert same_bits(teachers, state(taught))
+    assert not any("teacher" in name for name in network.state_dict())
+
+
+def test_every_term_moves_the_students_gradient(plan, taught):
+    def gradient(*pages) -> torch.Tensor:
+        network = student(plan, *pages)
+        training_step(plan, network)["loss"].backward()
+        return network.backbone.stage1[0].weight.grad
+
+    plain = gradient()
+    for term in TERMS:
+        found = gradient(page(term))
+        assert torch.isfinite(found).all()
+        assert (found - plain).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("term", "options", "message"),
+    [
+        ("RKD", {"distance_weight": 0, "angle_weight": 0}, "does nothing"),
+        ("HKD", {"temperature": 0}, "temperature=0"),
+        ("FitNet", {"level": -4}, "level=-4.*-3 to -1"),
+        ("FitNet", {"level": 0}, "level=0"),
+    ],
+)
+def test_values_without_a_meaning_are_refused(plan, taught, term, options, message):
+    with pytest.raises(ConfigError, match=message):
+        student(plan, page(term, **options))
+
+
+@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize("which", ["backbone", "taught"])
+def test_a_network_without_maps_is_refused_where_maps_are_compared(plan, taught, term, which, monkeypatch):
+    if which == "taught":
+        taught.backbone.map_channels = ()
+    else:
+        build = DigitsNet.__init__
+
+        def without_maps(self, *arguments, **options):
+            build(self, *arguments, **options)
+            self.map_channels = ()
+
+        monkeypatch.setattr(DigitsNet, "__init__", without_maps)
+    if term in ("RKD", "HKD"):
+        student(plan, page(term))
+    else:
+        with pytest.raises(ConfigError, match=f"{term} compares feature maps.*backbone has none.*resnet32"):
+            student(plan, page(term))
+
+
+def test_a_teacher_of_other_data_is_refused_unless_that_is_allowed(taught):
+    other = planned("dataset=digits")
+    with pytest.raises(ConfigError, match=r"different data: it learnt from 500 images"):
+        student(other, page("RKD"))
+    student(other, page("RKD", same_split=False))
+
+
+def test_hkd_of_other_classes_is_refused_even_then(taught):
+    fewer = planned("dataset=digits", "dataset.num_classes=6")
+    with pytest.raises(ConfigError, match="scores of 6 classes"):
+        student(fewer, page("HKD", same_split=False))
+
+
+def test_images_of_another_shape_are_refused_even_then(plan):
+    network = plan.representation()
+    facts = copy.copy(plan.facts)
+    object.__setattr__(facts, "image_shape", (3, 8, 8))
+    with pytest.raises(ConfigError, match=r"shape \(1, 8, 8\), the student's \(3, 8, 8\)"):
+        teacher.check_teacher(network, facts, WHERE, same_split=False)
+
+
+@pytest.mark.slow
+def test_a_run_with_all_terms_is_trained_judged_and_judged_again(ltr_train, ltr_eval, tmp_path):
+    short = ["trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.precision=fp32", "optimizer.lr=0.01"]
+    first = ltr_train(*short, outputs=tmp_path / "teacher").directory
+    nodes = ",".join(f"{{_target_: ltr.methods.distillation.terms.{term}, teacher: {first}}}" for term in TERMS)
+    done = ltr_train(*short, f"+method.extras=[{nodes}]", "trainer.ema_decay=0.9", outputs=tmp_path / "student")
+    assert done.code == 0, done.err
+    header = (done.directory / "metrics.csv").read_text().splitlines()[0]
+    assert all(f"train/{term}" in header for term in TERMS)
+    assert not any(name.startswith("extras") for name in load_network(checkpoint_file(done.directory)).state_dict())
+    # a teacher counts by its content, and only training needs it
+    moved = first.rename(tmp_path / "moved")
+    assert ltr_eval(done.directory, "trainer.precision=fp32")[0] == 0
+    again = nodes.replace(str(first), str(moved))
+    reused = ltr_train(
+        *short, f"+method.extras=[{again}]", "trainer.ema_decay=0.9", f"paths.stages={done.outputs / 'stages'}"
+    )
+    assert reused.result["stages"][0]["status"] == "reused"
+
+
+@pytest.mark.slow
+def test_a_teacher_that_is_not_there_is_refused(ltr_train):
+    refused = ltr_train(
+        "+method.extras=[{_target_: ltr.methods.distillation.terms.HKD, teacher: nowhere}]", "trainer.max_epochs=1"
+    )
+    assert refused.code != 0
+    assert "nowhere: a finished run's directory" in refused.err

@@ -1,0 +1,331 @@
+"""HERBS and PIM as networks: outputs, terms, selection and readouts, on four families of backbones."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+
+import numpy as np
+import pytest
+import torch
+from method_plans import Plan, planned, same_bits, state, step
+
+from ltr.data.batch import Batch
+from ltr.errors import ConfigError
+from ltr.methods.core.checkpoint import load_network, network_checkpoint, write_checkpoint
+from ltr.methods.herbs import losses as terms
+from ltr.methods.herbs.network import HerbsNetwork
+from ltr.methods.herbs.pyramid import Path
+
+FAMILIES = ["test_resnet", "test_convnext", "test_efficientnet", "test_vit"]
+
+
+def of_plan(plan: Plan, seed: int = 0) -> HerbsNetwork:
+    (stage,) = plan.stages.values()
+    network = stage.target(stage.settings, plan.facts, seed, stage.role, **stage.options)
+    network.start_epoch(0)
+    return network
+
+
+@functools.lru_cache
+def digits(*overrides: str) -> tuple[HerbsNetwork, Batch]:
+    """A network on the digits that tests only read, and a batch."""
+    plan = planned("method=herbs", *overrides)
+    return of_plan(plan), plan.batch()
+
+
+def on_timm(name: str, size: int = 64, *overrides: str) -> tuple[HerbsNetwork, Batch]:
+    """A network on a timm backbone, and a batch of two images of noise."""
+    plan = planned("method=herbs", "method.width=16", *overrides)
+    (stage,) = plan.stages.values()
+    backbone = {"_target_": "ltr.models.timm_backbone.TimmBackbone", "name": name}
+    if name == "test_vit":
+        backbone["img_size"] = size
+    facts = type(plan.facts).from_plain(
+        plan.facts.as_plain() | {"image_shape": [3, size, size], "mean": [0.5] * 3, "std": [0.2] * 3}
+    )
+    network = stage.target(stage.settings.replaced(backbone=backbone), facts, 0, stage.role, **stage.options)
+    network.start_epoch(0)
+    images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return network, Batch(images, torch.tensor([1, 7]), torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_four_levels_give_nine_outputs_and_every_term_a_finite_gradient(name):
+    network, batch = on_timm(name)
+    found = network.training_step(batch, 0)
+    found["loss"].backward()
+    trained = [p for module in network.parameter_modules().values() for p in module.parameters()]
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trained)
+    scores = network.eval().predict(batch.images)
+    assert list(scores) == [
+        "sum_of_logits",
+        "mean_of_softmaxes",
+        "merged",
+        *(f"level_{level}" for level in (1, 2, 3, 4)),
+        *(f"top_down_{level}" for level in (1, 2, 3, 4)),
+    ]
+    assert all(found.logits.shape == (2, 10) for found in scores.values())
+
+
+@pytest.mark.parametrize("size", [64, 96])
+def test_the_selected_of_all_levels_enter_the_combiner(size):
+    network, batch = on_timm("test_resnet", size)
+    entered = []
+    network.combiner.register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0].shape))
+    network.training_step(batch, 0)
+    locations = [(size // stride) ** 2 for stride in (8, 16, 32, 32)]
+    expected = [round(n * share) for n, share in zip(locations, (1 / 9, 2 / 9, 4 / 9, 2 / 9))]
+    assert list(network.counts) == expected
+    assert entered == [(2, sum(expected), 16)]
+
+
+def test_a_network_of_interpolated_paths_judges_images_of_another_size():
+    network, batch = on_timm("test_resnet")
+    larger = batch.images.repeat(1, 1, 2, 2)
+    assert network.eval().predict(larger)["merged"].logits.shape == (2, 10)
+
+
+def test_selected_and_dropped_are_all_locations():
+    network, batch = digits()
+    found = network.found(network.to_unit(batch.images))
+    for chosen, count, (height, width) in zip(found.selections, network.counts, network.pyramid.sizes):
+        assert (chosen.dropped.sum(1) == height * width - count).all()
+        assert not chosen.dropped.gather(1, chosen.indices).any()
+
+
+def test_the_readouts_are_the_sum_of_logits_and_the_mean_of_softmaxes():
+    network, batch = digits()
+    scores = network.predict(batch.images)
+    single = torch.stack([s.logits for name, s in scores.items() if name not in ("sum_of_logits", "mean_of_softmaxes")])
+    assert len(single) == 7  # three levels
+    torch.testing.assert_close(scores["sum_of_logits"].logits, single.sum(0))
+    torch.testing.assert_close(scores["mean_of_softmaxes"].logits.softmax(1), single.softmax(2).mean(0))
+
+
+@pytest.mark.parametrize(
+    ("page", "headline"),
+    [("herbs", "sum_of_logits"), ("herbs_released", "mean_of_softmaxes"), ("pim", "mean_of_softmaxes")],
+)
+def test_the_page_declares_what_is_judged(page, headline):
+    network = of_plan(planned(f"method={page}"))
+    assert network.headline == headline
+    assert network.link == "softmax"
+
+
+def test_the_loss_is_the_weighted_sum_of_the_terms_that_are_logged():
+    network, batch = digits()
+    found = network.training_step(batch, 0)
+    logs = found["logs"]
+    expected = logs["merged"] + 0.3 * logs["layer"] + 5 * logs["dropped"] + logs["refinement"]
+    torch.testing.assert_close(found["loss"].detach(), expected)
+    assert set(logs) == {"merged", "layer", "dropped", "refinement", "temperature", "dropped_tanh"}
+    assert all(value.ndim == 0 and not value.requires_grad for value in logs.values())
+
+
+def test_refinement_moves_the_top_down_side_alone():
+    network, batch = digits()
+    network.zero_grad()
+    network._losses(found := network.found(network.to_unit(batch.images)), network.outputs(found), batch)[
+        "refinement"
+    ].backward()
+    touched = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert any(name.startswith("student_classifiers") for name in touched)
+    assert any(name.startswith("pyramid.top_down") for name in touched)
+    assert not any(name.startswith(("classifiers", "pyramid.bottom_up", "combiner", "head")) for name in touched)
+
+
+def test_the_temperature_follows_from_the_epoch_alone():
+    network = of_plan(planned("method=herbs", "trainer.max_epochs=16"))
+    for epoch, expected in ((0, 64.0), (15, 0.5), (2, 32.0)):
+        network.start_epoch(epoch)
+        assert network.temperature == expected
+
+
+PLAIN = "method.paths=none"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "outputs", "found_terms"),
+    [
+        ((PLAIN, "method.suppression=false", "method.refinement=false"), ["original"], ["merged"]),
+        ((PLAIN, "method.refinement=false"), ["merged", "level_1"], ["merged", "layer", "dropped"]),
+        ((PLAIN, "method.suppression=false"), ["original", "level_1", "level_2"], ["merged", "layer", "refinement"]),
+        ((PLAIN,), ["merged", "level_1", "level_2"], ["merged", "layer", "dropped", "refinement"]),
+        (("method.suppression=false", "method.levels=1"), ["original", "level_1", "top_down_1"], None),
+        (("method.refinement=false",), ["merged", "level_1", "level_2", "level_3"], ["merged", "layer", "dropped"]),
+    ],
+)
+def test_the_modules_work_alone_and_on_a_plain_backbone(overrides, outputs, found_terms):
+    network, batch = digits(*overrides)
+    assert network.output_names == outputs
+    found = network.training_step(batch, 0)
+    assert found_terms is None or list(network.term_weights) == found_terms
+    assert torch.isfinite(found["loss"])
+    assert network.headline in network.predict(batch.images)
+
+
+def test_on_a_plain_backbone_the_block_before_the_last_learns_from_the_last():
+    network, batch = digits(PLAIN, "method.suppression=false")
+    found = network.found(network.to_unit(batch.images))
+    losses = network._losses(found, network.outputs(found), batch)
+    expected = terms.refinement_loss([found.levels[0]], [found.levels[1]], network.temperature)
+    torch.testing.assert_close(losses["refinement"], expected)
+
+
+def test_plain_is_erm_with_the_same_bits():
+    plan = planned()
+    erm = plan.stages["representation"]
+    network, batch = digits(PLAIN, "method.suppression=false", "method.refinement=false")
+    reference = erm.target(erm.settings, plan.facts, 0, erm.role)
+    torch.testing.assert_close(network.training_step(batch, 0)["loss"], reference.training_step(batch, 0)["loss"])
+
+
+def test_pim_has_the_top_down_path_alone():
+    network = of_plan(planned("method=pim"))
+    assert network.output_names == ["merged", "level_1", "level_2", "level_3"]
+    assert network.pyramid.bottom_up is None
+    assert network.term_weights == {"merged": 1, "layer": 0.5, "dropped": 5}
+
+
+def test_the_pages_recipe_for_the_digits_stays_finite_and_learns(ltr_train):
+    run = ltr_train("method=herbs", "trainer.max_epochs=8", "trainer.precision=fp32")
+    assert run.code == 0, run.err
+    with open(run.directory / "metrics.csv", newline="") as file:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(file)]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_hes_first_weights_keep_the_size_of_features_and_pytorchs_shrink_them():
+    level = torch.randn(8, 4, 4, 64, generator=torch.Generator().manual_seed(0))
+    sizes = {}
+    for init in ("he", "pytorch"):
+        torch.manual_seed(0)
+        sizes[init] = float(Path([64], 64, top_down=True, init=init)([level])[0].detach().std())
+    assert 0.8 < sizes["he"] < 1.25
+    assert sizes["pytorch"] < 0.4
+
+
+def test_the_released_page_has_the_codes_weights_and_reduction():
+    network = of_plan(planned("method=herbs_released"))
+    assert network.term_weights == {"merged": 1, "layer": 0.3, "dropped": 5, "refinement": 1.375}
+    assert network.options["refinement_reduction"] == "mean_over_classes"
+    assert network.options["selection"] == "image_class"
+
+
+@pytest.mark.parametrize("loss", ["ldam", "balanced_softmax", "class_balanced", "focal_sigmoid"])
+def test_the_librarys_losses_act_on_the_merged_output(loss):
+    network, batch = digits(f"loss={loss}")
+    torch.manual_seed(0)
+    found = network.found(network.to_unit(batch.images))
+    merged = network._losses(found, network.outputs(found), batch)["merged"]
+    torch.testing.assert_close(merged, network.loss(network.head(found.features), batch.labels))
+    assert network.head.num_features == network.pyramid.widths[-1]
+
+
+def test_random_locations_follow_from_the_step_and_are_fixed_when_judging():
+    network, batch = digits("method.selection=random")
+    drawn = [network._draws(64, step) for step in (0, 0, 1)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    network.eval()
+    found = network.found(network.to_unit(batch.images))
+    network.train()
+    for chosen in found.selections:
+        assert (chosen.indices == chosen.indices[0]).all()
+    assert digits()[0]._draws(64, 0) is None
+
+
+def test_gradient_norms_are_those_of_the_weighted_terms_and_change_no_training():
+    plan = planned("method=herbs", "method.log_gradient_norms=true")
+    network, batch = of_plan(plan), plan.batch()
+    torch.manual_seed(0)
+    logs = network.training_step(batch, 0)["logs"]
+    torch.manual_seed(0)
+    found = network.found(network.to_unit(batch.images))
+    losses = network._losses(found, network.outputs(found), batch)
+    (5 * losses["dropped"]).backward()
+    expected = torch.stack([p.grad.norm() for p in network.parameters() if p.grad is not None]).norm()
+    torch.testing.assert_close(logs["gradient_dropped"], expected)
+    later = network.training_step(batch, 1)["logs"]
+    assert later["gradient_dropped"] == logs["gradient_dropped"]
+
+    measured, bare = of_plan(plan), of_plan(planned("method=herbs"))
+    for one in (measured, bare):
+        torch.manual_seed(0)
+        step(one, batch, steps=2)
+    trained = state(measured)
+    trained.pop("gradient_norms")
+    assert same_bits(trained, state(bare))
+
+
+def test_examples_show_what_was_selected():
+    network, batch = digits()
+    arrays = network.eval().examples(batch.images[:5], batch.labels[:5])
+    network.train()
+    for level, (count, size) in enumerate(zip(network.counts, network.pyramid.sizes), 1):
+        assert arrays[f"selected_{level}"].shape == (5, *size)
+        assert (arrays[f"selected_{level}"].sum((1, 2)) == count).all()
+    assert arrays["images"].dtype == np.uint8
+    assert arrays["images"].shape == (5, 8, 8, 1)
+    assert digits("method.suppression=false")[0].examples(batch.images[:5], batch.labels[:5]) == {}
+
+
+def test_a_checkpoint_rebuilds_the_network(tmp_path):
+    network, batch = digits("method.selection=random", "method.log_gradient_norms=true")
+    write_checkpoint(tmp_path / "weights.ckpt", network_checkpoint(network, {}))
+    again = load_network(tmp_path / "weights.ckpt").predict(batch.images)
+    network.eval()
+    before = network.predict(batch.images)
+    network.train()
+    for name, scores in before.items():
+        torch.testing.assert_close(again[name].logits, scores.logits)
+
+
+def test_a_checkpoint_from_before_the_hidden_width_still_loads(tmp_path):
+    network = of_plan(planned("method=herbs_released", "method.hidden_width=path"))
+    content = network_checkpoint(network, {})
+    description = json.loads(content["description"])
+    for later in ("hidden_width", "mix_equal_levels", "locations_per_joint"):
+        del description["options"][later]
+    write_checkpoint(tmp_path / "weights.ckpt", content | {"description": json.dumps(description)})
+    again = load_network(tmp_path / "weights.ckpt")
+    assert same_bits(state(again), state(network))
+    assert HerbsNetwork.numerics_version > 1
+
+
+def test_pims_page_has_its_codes_selection_joints_and_equal_levels():
+    network = of_plan(planned("method=pim"))
+    assert network.options["selection"] == "location"
+    assert network.combiner.to_joints.out_features == max(2, sum(network.counts) // 32)
+    assert [type(step).__name__ for step in network.pyramid.top_down.steps] == ["Resampling", "LocationMixing"]
+
+
+@pytest.mark.parametrize("page", ["herbs_released", "pim"])
+def test_the_released_pages_have_the_released_schedule_by_batches(page):
+    plan = planned(f"method={page}", "trainer.accumulate=2", "scheduler.warmup_epochs=1", "trainer.max_epochs=3")
+    _, schedule = of_plan(plan).optimisation(9)
+    expected = [1 / 8, 3 / 8, 5 / 8, 7 / 8, 1]  # of batches 1, 3, 5, 7 and the last of the warm-up's nine
+    assert [schedule(step) for step in range(5)] == pytest.approx(expected)
+    assert schedule(5) == pytest.approx((1 + np.cos(np.pi * 1 / 27)) / 2)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("method.paths=top_down",), "needs a classifier to learn from"),
+        (("method.selected=[4,2,1]", "method.selected_fractions=[0.1,0.1,0.1]"), "give one"),
+        (("method.selected=[4,2,5]",), "level 3 of 3 has 4 locations and 5"),
+        (("method.selected=[4,2]",), "3 levels select"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_training(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        of_plan(planned("method=herbs", *overrides))
+
+
+def test_it_is_no_representation_while_its_head_classifies_combined_locations():
+    with pytest.raises(ConfigError, match="cannot be another method's representation"):
+        digits()[0].as_classifier()
+    assert digits("method.suppression=false")[0].as_classifier() is digits("method.suppression=false")[0]
