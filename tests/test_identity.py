@@ -35,7 +35,7 @@ def test_every_target_of_a_shipped_config_has_a_name_and_is_named_where_it_is_de
     assert {target for target in targets if target not in names().values()} == set()
 
 
-@pytest.mark.parametrize("path", [*FORMER_PATHS, *shipped_targets()])
+@pytest.mark.parametrize("path", sorted({*FORMER_PATHS, *shipped_targets()}))
 def test_a_path_is_found_by_its_name_and_the_object_knows_it(path):
     name = name_of(path)
     found = locate(path)
