@@ -226,10 +226,5 @@ def _completed(result: dict[str, Any]) -> dict[str, Any]:
     defaults = {key: value for key, (_, value) in _ROW_DEFAULTS.items()}
     rows = [{**defaults, **row} for row in result["rows"]]
     config = {key: path_of(value) if _names_code(key) else value for key, value in result["config"].items()}
-    return {
-        **result,
-        "config": config,
-        "data": result.get("data", {}),
-        "stages": result.get("stages", []),
-        "rows": rows,
-    }
+    defaults = {"data": {}, "stages": [], "declared_metrics": []}
+    return {**defaults, **result, "config": config, "rows": rows}

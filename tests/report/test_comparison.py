@@ -10,6 +10,7 @@ from made_up_outputs import write
 from made_up_runs import row
 
 from ltr.errors import ConfigError, DataError
+from ltr.evaluation.metrics import METRICS
 from ltr.report.comparison import marks, sections
 from ltr.report.compose import Options, composed
 from ltr.report.published_lookup import PublishedNumbers
@@ -145,7 +146,7 @@ def test_ties_are_within_one_standard_deviation_of_the_best(tmp_path):
     seeds(tmp_path, "wide", 0.66, 0.76, 0.86)  # 0.04 away, its own s.d. is 0.10
     (table,) = tables(tmp_path)
     labels = [line.label for line in table.lines]
-    found = marks(table.lines, "balanced_accuracy")
+    found = marks(table.lines, METRICS.find("balanced_accuracy"))
     assert {labels[place] for place in found.best} == {"best"}
     assert {labels[place] for place in found.ties} == {"near", "wide"}
 
@@ -155,7 +156,7 @@ def test_where_smaller_is_better_the_smallest_is_the_best(tmp_path):
         write(tmp_path, method, metrics={"ece": value})
     (table,) = tables(tmp_path, sort_by="ece")
     assert [line.label for line in table.lines] == ["a", "b"]
-    assert marks(table.lines, "ece").best == {0}
+    assert marks(table.lines, METRICS.find("ece")).best == {0}
 
 
 def test_embeddings_are_compared_by_recall_and_nobody_is_best_at_a_count(tmp_path):
@@ -175,10 +176,10 @@ def test_embeddings_are_compared_by_recall_and_nobody_is_best_at_a_count(tmp_pat
 def test_equal_lines_are_all_the_best_and_one_alone_is_nothing(tmp_path):
     write(tmp_path, "a")
     (table,) = tables(tmp_path)
-    assert not marks(table.lines, "accuracy").best
+    assert not marks(table.lines, METRICS.find("accuracy")).best
     write(tmp_path, "b")
     (table,) = tables(tmp_path)
-    assert marks(table.lines, "accuracy").best == {0, 1}
+    assert marks(table.lines, METRICS.find("accuracy")).best == {0, 1}
 
 
 def test_a_line_without_a_number_is_neither_best_nor_tied(tmp_path):
@@ -187,7 +188,7 @@ def test_a_line_without_a_number_is_neither_best_nor_tied(tmp_path):
         write(tmp_path, method, metrics={"few": value})
     (table,) = tables(tmp_path, sort_by="few")
     assert [line.label for line in table.lines] == ["c", "b", "a"]
-    assert marks(table.lines, "few").best == {0}
+    assert marks(table.lines, METRICS.find("few")).best == {0}
 
 
 # -- names --------------------------------------------------------------------------------------------------------

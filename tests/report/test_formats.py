@@ -62,5 +62,5 @@ def test_metrics_that_are_no_fractions_are_not_shown_in_percent(tmp_path):
     write(tmp_path)
     report = composed(finished_runs([tmp_path]), Options(metrics=("nll", "ece")))
     heads, line = as_text(report, "table").splitlines()[1:3]
-    assert heads.split()[2:6] == ["nll", "↓", "ece", "↓"]
+    assert heads.split()[2:6] == ["NLL", "↓", "ECE", "↓"]
     assert line.split()[2:4] == ["1.5", "10.0"]

@@ -7,7 +7,13 @@ import pytest
 from ltr.report.sweep import Job, sweep_table
 from ltr.report.table import plain_table
 
-OPEN = {"closed_set_accuracy": 0.95, "auroc": 0.871, "oscr": 0.83, "open_macro_f1_validation": None, "threshold": 7.0}
+OPEN = {
+    "closed_set_accuracy": 0.95,
+    "auroc": 0.871,
+    "oscr": 0.83,
+    "open_macro_f1_validation": None,
+    "threshold_validation": 7.0,
+}
 BACKGROUND = {"map": 0.5, "macro_f1": 0.25, "false_alarms_per_thousand": 12.5, "map_few": 0.1}
 
 

@@ -79,9 +79,9 @@ def test_one_seed_has_no_deviation_and_an_empty_group_is_a_dash(made):
 def test_where_networks_look_has_columns_if_some_row_says(made):
     looks = {"selected_in_box": 0.8, "all_in_box": 0.5, "dropped_in_box": 0.4, "dropped_tanh": -0.9876}
     looking, plain = table(Entry("a", (made(metrics=looks),)), Entry("b", (made("plain"),)))
-    assert [looking[name] for name in ("selected in box", "all in box", "dropped in box")] == ["80.0", "50.0", "40.0"]
-    assert looking["dropped tanh"] == "-0.988"
-    assert plain["selected in box"] == plain["dropped tanh"] == "–"
+    assert [looking[name] for name in ("selected in box", "all in box", "dropped in box ↓")] == ["80.0", "50.0", "40.0"]
+    assert looking["dropped tanh ↓"] == "-0.988"
+    assert plain["selected in box"] == plain["dropped tanh ↓"] == "–"
     assert "all in box" not in markdown([Entry("b", (made("plain"),))], "command")
 
 
@@ -165,7 +165,7 @@ def test_an_open_set_table_has_a_line_a_scorer_and_the_published_auroc_beside_th
     assert [line["scorer"] for line in lines] == ["msp", r"max\_logit"]
     assert [line["AUROC"] for line in lines] == ["85.0 ± 7.1", "90.0 ± 0.0"]
     assert [line["published AUROC"] for line in lines] == ["82.70 [1]", "–"]
-    assert list(lines[0])[2:7] == ["AUROC", "AUPR known", "AUPR unknown", "OSCR", "known"]
+    assert list(lines[0])[2:7] == ["known", "AUROC", "OSCR", "AUPR known", "AUPR unknown"]
     assert [line["cost"] for line in lines] == ["201 s; 2 + 0", "–"]
 
 
@@ -175,7 +175,7 @@ def test_trials_of_an_open_set_data_set_are_averaged_and_said(made):
         for trial in range(2)
     ]
     text = markdown([Entry("page", tuple(runs))], "command")
-    assert rows_of(text)[1][2] == "75.0 ± 7.1"
+    assert rows_of(text)[1][3] == "75.0 ± 7.1"
     assert r"split: c10\_open, trials 0, 1;" in text
     assert "mean ± s.d. over seeds and trials" in text
 

@@ -32,7 +32,7 @@ def test_title_names_method_data_set_and_seed():
 def test_columns_are_the_compact_selection_in_order():
     assert lines(row(METRICS))[1].split() == [
         *("split", "selection"),
-        *("all", "many", "medium", "few", "bACC", "GM", "F1", "ECE"),
+        *("all", "many", "medium", "few", "bACC", "GM", "F1", "ECE", "↓"),
     ]
 
 
@@ -70,7 +70,7 @@ def test_variants_and_scorers_have_a_column_only_where_they_differ():
 def test_metrics_of_other_protocols_are_shown_as_they_are():
     text = lines(row(METRICS), row({"novelty": 0.91234}, protocol="of_tomorrow", scorer="msp", headline=False))
     assert text[1].split()[-1] == "novelty"
-    assert text[3].split()[-1] == "0.9123"
+    assert text[3].split()[-1] == "0.912"
     assert "novelty as they are" in text[-1]
 
 

@@ -14,28 +14,14 @@ from functools import cached_property
 from typing import Any
 
 from ltr.escaping import name as short_name
-from ltr.evaluation.direction import is_smaller_better
-from ltr.report.columns import COLUMNS, LOOKS, MAIN, NO_FRACTIONS, UNRANKED
+from ltr.evaluation.metrics import METRICS, Metric, MetricTable
+from ltr.report.columns import metric_table
 from ltr.report.limits import limits
 from ltr.report.naming import check_keys, differences, setting
 from ltr.report.read_run import number
 from ltr.report.read_runs import Finished, shown_value
 
-# a protocol's columns where none are asked for
-_USUAL = {
-    "closed_set": (*MAIN["closed_set"], *LOOKS),
-    "background": ("map", "map_many", "map_medium", "map_few", "macro_f1", "macro_recall", "false_alarms_per_thousand"),
-    "open_set": ("closed_set_accuracy", "auroc", "oscr", "aupr_known", "aupr_unknown", "fpr95_id_pos", "fpr95_ood_pos"),
-    "retrieval": tuple(COLUMNS["retrieval"]),
-    "few_shot": tuple(COLUMNS["few_shot"]),
-}
-_MOST = 8  # columns of other protocols
-_NO_FRACTION = ("nll", "loss", "threshold", "num_", "n_", *NO_FRACTIONS)
-
-
-def is_fraction(metric: str) -> bool:
-    """Whether a metric is a fraction, which tables show in percent."""
-    return not metric.startswith(_NO_FRACTION)
+_MOST = 8  # columns of protocols that declare no metrics
 
 
 def deviation(values: Sequence[float]) -> float:
@@ -145,6 +131,7 @@ class Section:
     Attributes:
         lines: best first, limited ones behind the others.
         apart: lines selected on the test set: shown below, compared with nothing.
+        table: the metrics, with those that the runs declare.
     """
 
     dataset: str
@@ -156,23 +143,22 @@ class Section:
     metric: str = "balanced_accuracy"
     test_images: int = 0
     classes: int = 0
+    table: MetricTable = METRICS
 
     @property
     def title(self) -> str:
         return " · ".join(map(short_name, (self.dataset, self.protocol, self.split or "unnamed split")))
 
-    def metrics(self, wanted: Sequence[str] = ()) -> list[str]:
-        """The columns: those wanted that some line has, else the protocol's usual ones."""
+    def metrics(self, wanted: Sequence[str] = ()) -> list[Metric]:
+        """Return the columns: those wanted that some line has, else those that a report shows of the protocol."""
         known = list(dict.fromkeys(name for line in (*self.lines, *self.apart) for name in line.rows[0]["metrics"]))
-        if "all" in wanted:
-            return known
         if wanted:
-            return [name for name in wanted if name in known]
-        usual = [name for name in _USUAL.get(self.protocol, ()) if name in known]
-        if usual:
-            return usual
-        first = [self.metric] if self.metric in known else []
-        return [*first, *(name for name in known if name not in first)][:_MOST]
+            names = known if "all" in wanted else [name for name in wanted if name in known]
+            return [self.table.find(name, self.protocol) for name in names]
+        columns = self.table.columns("report", self.protocol, known)
+        if self.table.has_protocol(self.protocol):
+            return columns
+        return sorted(columns, key=lambda metric: metric.name != self.metric)[:_MOST]
 
 
 @dataclass(frozen=True)
@@ -183,24 +169,24 @@ class Marks:
     ties: frozenset[int] = field(default_factory=frozenset)
 
 
-def marks(lines: Sequence[Line], metric: str) -> Marks:
-    """Places of the best lines and of their ties.
+def marks(lines: Sequence[Line], metric: Metric) -> Marks:
+    """Return the places of the best lines and of their ties.
 
     A line ties if its mean is at most one standard deviation away from the best mean: the larger of its own and of
     the best line's. A line of one run has none; two such lines tie only if they are equal. One line alone is nothing,
     and so is a limited one.
     """
-    means = {place: line.mean(metric) for place, line in enumerate(lines) if not line.limited}
+    means = {place: line.mean(metric.name) for place, line in enumerate(lines) if not line.limited}
     means = {place: mean for place, mean in means.items() if mean == mean}
-    if len(means) < 2 or metric in UNRANKED:
+    if len(means) < 2 or not metric.is_ranked:
         return Marks()
-    top = min(means.values()) if is_smaller_better(metric) else max(means.values())
+    top = min(means.values()) if metric.is_lower_better else max(means.values())
     best = frozenset(place for place, mean in means.items() if mean == top)
-    spread = max((_known(lines[place].deviation(metric)) for place in best), default=0.0)
+    spread = max((_known(lines[place].deviation(metric.name)) for place in best), default=0.0)
     ties = frozenset(
         place
         for place, mean in means.items()
-        if place not in best and abs(mean - top) <= max(spread, _known(lines[place].deviation(metric)))
+        if place not in best and abs(mean - top) <= max(spread, _known(lines[place].deviation(metric.name)))
     )
     return Marks(best, ties)
 
@@ -238,7 +224,8 @@ def sections(runs: Iterable[Finished], by: Sequence[str] = ("name",), sort_by: s
             lines.append(Line(tuple(run for run, _ in members), tuple(row for _, row in members)))
         first = lines[0].runs[0]
         metric = first.metric if any(first.metric in line.rows[0]["metrics"] for line in lines) else ""
-        ordered = _ordered(_labelled(lines, by), sort_by or metric)
+        table = metric_table(run.declared_metrics for line in lines for run in line.runs)
+        ordered = _ordered(_labelled(lines, by), table.find(sort_by or metric, protocol))
         found.append(
             Section(
                 dataset,
@@ -250,6 +237,7 @@ def sections(runs: Iterable[Finished], by: Sequence[str] = ("name",), sort_by: s
                 metric,
                 int(first.data.get("test_images", 0)),
                 int(first.data.get("classes", 0)),
+                table,
             )
         )
     return sorted(found, key=lambda one: (one.dataset, one.protocol, one.split))
@@ -265,13 +253,13 @@ def _headline_rows(run: Finished) -> list[dict[str, Any]]:
     return [row for row in on_test if all(row.get(key) == head.get(key) for key in same)]
 
 
-def _ordered(lines: Sequence[Line], metric: str) -> list[Line]:
+def _ordered(lines: Sequence[Line], metric: Metric) -> list[Line]:
     def place(line: Line) -> tuple[bool, bool, float, str]:
-        mean = line.mean(metric) if metric else math.nan
+        mean = line.mean(metric.name)
         return (
             bool(line.limited),
             mean != mean,
-            _known(mean) if is_smaller_better(metric) else -_known(mean),
+            _known(mean) if metric.is_lower_better else -_known(mean),
             line.label,
         )
 

@@ -38,4 +38,5 @@ def _as_run(number: int, label: str, path: Path, result: dict[str, Any]) -> Fini
         result["stages"],
         rows,
         result["metric"],
+        tuple(result.get("declared_metrics", ())),
     )

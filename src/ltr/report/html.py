@@ -13,12 +13,14 @@ import numpy as np
 from ltr.errors import DataError
 from ltr.escaping import name as short_name
 from ltr.evaluation.groups import GROUPS
+from ltr.evaluation.metrics import Metric
+from ltr.report.columns import heading, value_text
 from ltr.report.comparison import Line, Section
 from ltr.report.compose import Part, Report
 from ltr.report.figures import FIGURES
 from ltr.report.html_page import data_block, page, text
 from ltr.report.series import Curve
-from ltr.report.sheet import LEGEND, Cell, Sheet, heading, value_text
+from ltr.report.sheet import LEGEND, Cell, Sheet
 
 _LINES_PER_CLASS = 24  # of a section, whose classes are shown
 _COLUMNS = ("class_name", "train_count", "group", "accuracy")
@@ -101,7 +103,7 @@ def curve_drawing(curve: Curve) -> str:
     """The metrics over the values of a sweep, in equal steps; bars are one standard deviation."""
     left, right, top, bottom = 50, 660, 14, 300
     step = (right - left - 30) / max(1, len(curve.points) - 1)
-    levels = [point.means[name] for point in curve.points for name in curve.metrics]
+    levels = [point.means[metric.name] for point in curve.points for metric in curve.metrics]
     known = [value for value in levels if value == value]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
     low, high = max(0.0, np.floor(low * 10) / 10), np.ceil(high * 10) / 10
@@ -123,11 +125,11 @@ def curve_drawing(curve: Curve) -> str:
         if point.is_headline:
             parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>')
     parts.append(f'<text x="{(left + right) / 2}" y="{bottom + 40}" text-anchor="middle">{text(curve.key)}</text>')
-    for name in curve.metrics:
-        parts.append(_series(curve, name, left + 15, step, y))
+    for metric in curve.metrics:
+        parts.append(_series(curve, metric, left + 15, step, y))
     legend = " ".join(
-        f'<span class="{_colour(name)}">{"━━" if name in GROUPS else "━ ━"} {text(heading(name))}</span>'
-        for name in curve.metrics
+        f'<span class="{_colour(metric)}">{"━━" if metric.name in GROUPS else "━ ━"} {text(heading(metric))}</span>'
+        for metric in curve.metrics
     )
     return (
         f'<svg viewBox="0 0 680 350" width="680" role="img" aria-label="{text(curve.title)} over {text(curve.key)}">'
@@ -135,11 +137,11 @@ def curve_drawing(curve: Curve) -> str:
     )
 
 
-def _series(curve: Curve, name: str, start: float, step: float, y: object) -> str:
+def _series(curve: Curve, metric: Metric, start: float, step: float, y: object) -> str:
     assert callable(y)
     points, marks = [], []
     for place, point in enumerate(curve.points):
-        mean, deviation = point.means[name], point.deviations[name]
+        mean, deviation = point.means[metric.name], point.deviations[metric.name]
         if mean != mean:
             continue
         x = start + place * step
@@ -148,15 +150,16 @@ def _series(curve: Curve, name: str, start: float, step: float, y: object) -> st
             marks.append(
                 f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y(mean - deviation):.1f}" y2="{y(mean + deviation):.1f}"/>'
             )
-        said = f"{curve.key} = {point.value}, {heading(name)}: {value_text(name, mean, deviation)}, n = {point.seeds}"
+        shown = f"{heading(metric)}: {value_text(metric, mean, deviation)}"
+        said = f"{curve.key} = {point.value}, {shown}, n = {point.seeds}"
         marks.append(f'<circle cx="{x:.1f}" cy="{y(mean):.1f}" r="4" data-tip="{text(said)}"/>')
-    dashes = "" if name in GROUPS else ' stroke-dasharray="7 4"'
+    dashes = "" if metric.name in GROUPS else ' stroke-dasharray="7 4"'
     line = f'<polyline points="{" ".join(points)}" fill="none" stroke-width="2.2"{dashes}/>'
-    return f'<g class="{_colour(name)}">{line}{"".join(marks)}</g>'
+    return f'<g class="{_colour(metric)}">{line}{"".join(marks)}</g>'
 
 
-def _colour(metric: str) -> str:
-    return metric if metric in GROUPS else "other"
+def _colour(metric: Metric) -> str:
+    return metric.name if metric.name in GROUPS else "other"
 
 
 # -- classes ------------------------------------------------------------------------------------------------------
@@ -187,7 +190,7 @@ def _per_class(section: Section, budget: dict[str, int], problems: list[str]) ->
             continue
         names, counts = classes, [int(count) for count in tables[0]["train_count"]]
         groups = [str(group) for group in tables[0]["group"]]
-        measure = "average_precision" if section.metric == "map" else "accuracy"
+        measure = section.table.find(section.metric, section.protocol).per_class
         found = np.mean([table.get(measure, table["accuracy"]).astype(np.float64) for table in tables], axis=0)
         values = [None if value != value else round(float(value), 4) for value in found]
         shown.append({"label": short_name(line.label), "accuracy": values})

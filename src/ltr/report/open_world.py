@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ltr.evaluation.metrics import METRICS
 from ltr.report.arrays import read_arrays
+from ltr.report.columns import value_text
 from ltr.report.read_run import Run, number
 from ltr.report.style import GROUP_COLOURS, INK, PALE, headline_title, percent, picture
 
@@ -66,10 +68,16 @@ def known_and_unknown(run: Run, path: Path) -> bool:
             oscr.plot(curves["oscr_fpr"], curves["oscr_ccr"], label=label, **line)
         accuracy = float(judged[0][1]["accuracy"])
         oscr.axhline(accuracy, color=PALE, linestyle=":", linewidth=1.4)
-        oscr.annotate("closed-set accuracy", (0, accuracy), xytext=(4, 4), textcoords="offset points", color=PALE)
-        for axes, title, what in ((roc, "AUROC", "known accepted"), (oscr, "OSCR", "known accepted and right")):
+        oscr.annotate(
+            METRICS.find("closed_set_accuracy", "open_set").title,
+            (0, accuracy),
+            xytext=(4, 4),
+            textcoords="offset points",
+            color=PALE,
+        )
+        for axes, metric, what in ((roc, "auroc", "known accepted"), (oscr, "oscr", "known accepted and right")):
             axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.06), xlabel="unknown accepted", ylabel=what)
-            axes.legend(loc="lower right", title=title)
+            axes.legend(loc="lower right", title=METRICS.find(metric, "open_set").heading)
     return True
 
 
@@ -138,7 +146,13 @@ def precision_recall(run: Run, path: Path) -> bool:
                 label=f"{names[place]} {average}" if few else None,
                 drawstyle="steps-pre",
             )
-        axes.plot(grid, np.mean(means, axis=0), color=INK, linewidth=2.8, label=f"mean, mAP {_map(row)}")
+        axes.plot(
+            grid,
+            np.mean(means, axis=0),
+            color=INK,
+            linewidth=2.8,
+            label=f"mean, {METRICS.find('map', 'background').heading} {_map(row)}",
+        )
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.03), xlabel="recall", ylabel="precision")
         if not few:
             for group in dict.fromkeys(groups):
@@ -162,8 +176,9 @@ def background_histogram(run: Run, path: Path) -> bool:
             _histogram(axes, curves, (("background",), ("foreground",)), shares=False)
             axes.set_yscale("log")
             axes.set_ylim(bottom=0.7)
-            alarms = number(row["metrics"].get("false_alarms_per_thousand"))
-            axes.set_title(f"{row['scorer']}: {alarms:.3g} false alarms per thousand", loc="left", fontsize=12)
+            metric = METRICS.find("false_alarms_per_thousand", "background")
+            alarms = value_text(metric, number(row["metrics"].get(metric.name)))
+            axes.set_title(f"{row['scorer']}: {alarms} {metric.title}", loc="left", fontsize=12)
             axes.set_xlabel(_SCORES.get(str(row["scorer"]), "score"))
             axes.set_ylabel("images (log scale)")
         axes.legend(loc="upper right")

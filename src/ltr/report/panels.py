@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ltr.evaluation.metrics import METRICS, Place
+
 Kind = Literal["line", "bar", "scatter", "picture"]
 
 
@@ -16,7 +18,7 @@ class Panel:
         title: of it.
         kind: ``line`` over epochs, ``bar`` of final values, ``scatter`` of two final values, ``picture`` of a run.
         keys: what is shown, as `ltr-train` logs it; of a scatter x, then y. Of a line's keys a run has some: it
-            watches the validation split, or the test split where that was asked for, or none.
+            monitors the validation split, or the test split where that was asked for, or none.
     """
 
     title: str
@@ -41,13 +43,15 @@ class Section:
     is_open: bool = True
 
 
-def _watched(title: str, *metrics: str) -> Panel:
-    keys = tuple(f"{split}/{metric}" for split in ("val", "test") for metric in metrics)
-    return Panel(title, "line", keys)
+def _monitored(protocol: str) -> tuple[Panel, ...]:
+    """Return a panel over the epochs for each metric of the split that is monitored while training."""
+    metrics = METRICS.declared("monitored", protocol)
+    return tuple(Panel(one.title, "line", tuple(f"{split}/{one.name}" for split in ("val", "test"))) for one in metrics)
 
 
-def _final(title: str, *metrics: str) -> Panel:
-    return Panel(title, "bar", tuple(f"final/{metric}" for metric in metrics))
+def _final(protocol: str, place: Place = "dashboard") -> tuple[Panel, ...]:
+    """Return a panel with the final values of each metric that a place shows of a protocol."""
+    return tuple(Panel(one.title, "bar", (f"final/{one.name}",)) for one in METRICS.declared(place, protocol))
 
 
 def _pictures(*names: str) -> tuple[Panel, ...]:
@@ -57,17 +61,7 @@ def _pictures(*names: str) -> tuple[Panel, ...]:
 EVERY_PROTOCOL = ("closed_set", "background", "open_set", "retrieval")
 
 SECTIONS: tuple[Section, ...] = (
-    Section(
-        "Result",
-        (
-            _final("balanced accuracy", "balanced_accuracy"),
-            _final("accuracy", "accuracy"),
-            _final("many", "many"),
-            _final("medium", "medium"),
-            _final("few", "few"),
-            Panel("few against many", "scatter", ("final/many", "final/few")),
-        ),
-    ),
+    Section("Result", (*_final("closed_set"), Panel("few against many", "scatter", ("final/many", "final/few")))),
     Section(
         "While training",
         (
@@ -78,49 +72,11 @@ SECTIONS: tuple[Section, ...] = (
         ),
         EVERY_PROTOCOL,
     ),
-    Section(
-        "Watched split",
-        (
-            _watched("balanced accuracy", "balanced_accuracy"),
-            _watched("many", "many"),
-            _watched("medium", "medium"),
-            _watched("few", "few"),
-            _watched("negative log-likelihood", "nll"),
-        ),
-    ),
-    Section(
-        "Calibration",
-        (_final("calibration error", "ece"), _final("calibration error of few", "ece_few"), _final("NLL", "nll")),
-        is_open=False,
-    ),
-    Section(
-        "Background",
-        (
-            _final("mAP", "map"),
-            _final("macro F1", "macro_f1"),
-            _final("macro recall", "macro_recall"),
-            _final("false alarms per thousand", "false_alarms_per_thousand"),
-        ),
-        ("background",),
-        is_open=False,
-    ),
-    Section(
-        "Open set",
-        (
-            _final("AUROC", "auroc"),
-            _final("OSCR", "oscr"),
-            _final("closed-set accuracy", "closed_set_accuracy"),
-            _final("FPR at 95 % TPR, known positive", "fpr95_id_pos"),
-        ),
-        ("open_set",),
-        is_open=False,
-    ),
-    Section(
-        "Retrieval",
-        (_final("recall at 1", "recall_at_1"), _final("MAP@R", "map_at_r"), _final("NMI", "nmi")),
-        ("retrieval",),
-        is_open=False,
-    ),
+    Section("Monitored split", _monitored("closed_set")),
+    Section("Calibration", _final("closed_set", "calibration"), is_open=False),
+    Section("Background", _final("background"), ("background",), is_open=False),
+    Section("Open set", _final("open_set"), ("open_set",), is_open=False),
+    Section("Retrieval", _final("retrieval"), ("retrieval",), is_open=False),
     # with figures=two a run has the first two
     Section(
         "Figures",

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from ltr import escaping
 from ltr.errors import DataError
+from ltr.evaluation.metrics import METRICS, Metric
 from ltr.files import write_text
-from ltr.report.columns import COLUMNS, LOOKS, MAIN
+from ltr.report.columns import heading, unit_note
 from ltr.report.limits import footnotes, marks_of
 from ltr.report.published_lines import Entry, Line, each, lines_of
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
@@ -62,13 +63,12 @@ def _table(lines: list[Line], sources: list[str], why: dict[int, str]) -> list[s
     names = list(dict.fromkeys(name for fact in facts.values() for name in fact))
     shared = [name for name in names if len({fact.get(name) for fact in facts.values()}) == 1]
     own = [name for name in names if name not in shared]
-    looks = {name: heading for name, heading in LOOKS.items() if any(line.has(name) for line in lines)}
-    protocol = lines[0].protocol
-    metrics = {name: COLUMNS[protocol][name] for name in MAIN[protocol]} | looks
+    metrics = _metrics(lines)
     kinds = list(dict.fromkeys(line.entry.metric for line in lines if line.entry.published is not None))
-    published = " ".join(["published", *(metrics.get(kind, kind) for kind in kinds if kind != "accuracy")])
+    named = (METRICS.find(kind, lines[0].protocol).heading for kind in kinds if kind != "accuracy")
+    published = " ".join(["published", *named])
     labels = ["method", *(["scorer"] if any(line.scorer for line in lines) else [])]
-    headings = [*labels, *metrics.values(), published, *own, "cost", *(["why apart"] if why else [])]
+    headings = [*labels, *map(heading, metrics), published, *own, "cost", *(["why apart"] if why else [])]
     rows = []
     for line in lines:
         dagger = f" {daggers[line.limited]}" if line.limited else ""
@@ -83,16 +83,21 @@ def _table(lines: list[Line], sources: list[str], why: dict[int, str]) -> list[s
     text += [_row(cells) for cells in rows]
     first = facts[id(lines[0])]
     said = "; ".join(f"{name}: {escaping.markdown(first[name])}" for name in shared)
-    text += ["", _sentence(said), f"Test images: {each(_test_images(lines))}. {_legend(lines)}"]
+    text += ["", _sentence(said), f"Test images: {each(_test_images(lines))}. {_legend(lines, metrics)}"]
     return [*text, *(line for note in footnotes(daggers) for line in ("", escaping.markdown(note)))]
 
 
-def _legend(lines: Sequence[Line]) -> str:
+def _metrics(lines: Sequence[Line]) -> list[Metric]:
+    """Return the metrics that published tables show, those that some line has a value of."""
+    names = [name for line in lines for name in line.metrics]
+    return lines[0].table.columns("published", lines[0].protocol, names)
+
+
+def _legend(lines: Sequence[Line], metrics: Sequence[Metric]) -> str:
     over = "seeds and trials" if any(len(line.trials) > 1 for line in lines) else "seeds"
-    unit = "Percent (dropped tanh as it is)" if any(line.has("dropped_tanh") for line in lines) else "Percent"
     return (
-        f"{unit}, mean ± s.d. over {over}. Cost: seconds of the stages that the row's runs trained; stages trained + "
-        "stages taken from the store."
+        f"{unit_note(metrics).replace('percent', 'Percent', 1)}, mean ± s.d. over {over}. Cost: seconds of the stages "
+        "that the row's runs trained; stages trained + stages taken from the store."
     )
 
 

@@ -6,13 +6,15 @@ several were run).
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ltr.report.columns import MAIN, NO_FRACTIONS
+from ltr.evaluation.metrics import Metric, MetricTable
+from ltr.report.columns import metric_table, value_text
 from ltr.report.limits import limits
 from ltr.report.read_run import Run, number
 from ltr.report.read_runs import groups_by_data, settings
@@ -62,8 +64,7 @@ class Line:
 
     @property
     def protocol(self) -> str:
-        found = self.runs[0].headline["protocol"]
-        return found if found in MAIN else "closed_set"
+        return str(self.runs[0].headline["protocol"])
 
     @property
     def is_headline(self) -> bool:
@@ -94,21 +95,23 @@ class Line:
         """Why its numbers are not those of its method, see `ltr.report.limits`; empty where they are."""
         return limits(self.runs[0].result["config"])
 
-    def has(self, metric: str) -> bool:
-        """Whether its runs were judged by it."""
-        return all(metric in self._row(run)["metrics"] for run in self.runs)
+    @property
+    def table(self) -> MetricTable:
+        """The metrics, with those that the runs declare."""
+        return metric_table(run.result["declared_metrics"] for run in self.runs)
 
-    def shown(self, metric: str) -> str:
-        """Mean, with ± the standard deviation (n - 1) over two or more runs; a dash where one is NaN.
+    @property
+    def metrics(self) -> list[str]:
+        """The names of the metrics that all of its runs have."""
+        first, *rest = (self._row(run)["metrics"] for run in self.runs)
+        return [name for name in first if all(name in metrics for metrics in rest)]
 
-        In percent, but for what is no fraction.
-        """
-        scale, places = (1, 3) if metric in NO_FRACTIONS else (100, 1)
-        values = [scale * number(self._row(run)["metrics"].get(metric)) for run in self.runs]
+    def shown(self, metric: Metric) -> str:
+        """Return the mean, with ± the standard deviation (n - 1) over two or more runs; a dash where one is NaN."""
+        values = [number(self._row(run)["metrics"].get(metric.name)) for run in self.runs]
         if any(value != value for value in values):
             return NOTHING
-        mean = f"{statistics.fmean(values):.{places}f}"
-        return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{places}f}"
+        return value_text(metric, statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan)
 
     def _row(self, run: Run) -> dict[str, Any]:
         """The headline row, or that of another scorer on the same images, weights and variant."""

@@ -59,6 +59,7 @@ class Finished:
         stages: name, seconds and status of each.
         rows: of the test split, and of all splits where a run judged several values of one number.
         metric: the one that selects.
+        declared_metrics: of protocols that are not ltr's own, see `ltr.evaluation.metrics.Metric.to_dict`.
     """
 
     path: Path
@@ -70,6 +71,7 @@ class Finished:
     stages: list[dict[str, Any]]
     rows: list[dict[str, Any]]
     metric: str
+    declared_metrics: tuple[dict[str, Any], ...] = ()
 
     def table(self, stem: str, row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, np.ndarray]:
         """Columns of ``per_class.parquet`` or ``predictions.parquet`` for one row of the result.
@@ -208,6 +210,7 @@ def _reduced(path: Path, configs: dict[str, dict[str, Any]]) -> Finished:
         result.get("stages") or [],
         rows if values else [row for row in rows if row["split"] != "val"],
         result.get("metric") or "balanced_accuracy",
+        tuple(result["declared_metrics"]),
     )
 
 

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ltr.evaluation.groups import GROUPS
+from ltr.evaluation.metrics import Metric
 from ltr.report.comparison import Line, Section, deviation
 from ltr.report.read_run import number
 from ltr.report.read_runs import settings, shown_value
@@ -16,6 +16,7 @@ from ltr.report.variants import number_of
 
 SWEPT = ("tau", "beta", "b0")  # the last parts of keys that are looked for
 _LEAST = 3  # values of a curve
+_MOST = 5  # metrics of a curve
 _ALIASES = {"loss.beta": ("dataset.beta",)}  # set by the same override
 
 
@@ -37,13 +38,13 @@ class Curve:
     Attributes:
         key: its name.
         title: of what else is the same in all points.
-        metrics: those drawn, in order.
+        metrics: those drawn, in order; points have their values by name.
         points: in order of their values; ``null`` last.
     """
 
     key: str
     title: str
-    metrics: tuple[str, ...]
+    metrics: tuple[Metric, ...]
     points: tuple[Point, ...]
 
 
@@ -54,13 +55,12 @@ def curves(section: Section, more: Sequence[str] = ()) -> list[Curve]:
         more: keys beside those whose last part is tau, beta or b0.
     """
     found = _across_lines(section, more)
-    return found + [curve for line in section.lines if (curve := _within_a_line(line)) is not None]
+    return found + [curve for line in section.lines if (curve := _within_a_line(section, line)) is not None]
 
 
-def _shown(lines: Sequence[Line]) -> tuple[str, ...]:
+def _shown(section: Section, lines: Sequence[Line]) -> tuple[Metric, ...]:
     known = dict.fromkeys(name for line in lines for name in line.rows[0]["metrics"])
-    usual = [name for name in ("balanced_accuracy", *GROUPS) if name in known]
-    return tuple(usual if "balanced_accuracy" in usual else list(known)[:4])
+    return tuple((section.table.columns("curve", section.protocol, known) or section.metrics())[:_MOST])
 
 
 def _across_lines(section: Section, more: Sequence[str]) -> list[Curve]:
@@ -70,7 +70,7 @@ def _across_lines(section: Section, more: Sequence[str]) -> list[Curve]:
         for key in line.config
         if key in more or (key.rpartition(".")[2] in SWEPT and not key.startswith(("dataset.", "recipe.")))
     )
-    metrics = _shown(section.lines)
+    metrics = _shown(section, section.lines)
     found = []
     plain = [settings(line.config) for line in section.lines]
     for key in candidates:
@@ -102,18 +102,18 @@ def _order(value: object) -> tuple[bool, float, str]:
     return (not is_number, float(value) if is_number else 0.0, str(value))  # type: ignore[arg-type]
 
 
-def _point(value: str, lines: Sequence[Line], metrics: Sequence[str], is_headline: bool = False) -> Point:
+def _point(value: str, lines: Sequence[Line], metrics: Sequence[Metric], is_headline: bool = False) -> Point:
     line = lines[0]
     return Point(
         value,
-        {name: line.mean(name) for name in metrics},
-        {name: line.deviation(name) for name in metrics},
+        {metric.name: line.mean(metric.name) for metric in metrics},
+        {metric.name: line.deviation(metric.name) for metric in metrics},
         len(line.runs),
         is_headline,
     )
 
 
-def _within_a_line(line: Line) -> Curve | None:
+def _within_a_line(section: Section, line: Line) -> Curve | None:
     """The values that every run of a line has judged, as those of ``method.tau=auto``, on test."""
     rows_of = [
         {row["variant"]: row for row in run.rows if row["split"] == "test" and row["selection"] == line.selection}
@@ -124,11 +124,12 @@ def _within_a_line(line: Line) -> Curve | None:
     names = {variant.partition("=")[0] for variant in values}
     if len(names) != 1 or len(values) < _LEAST:
         return None
-    metrics = _shown([line])
+    metrics = _shown(section, [line])
     chosen = {str(row.get("variant")) for row in line.rows}
     points = []
     for variant in sorted(values, key=number_of):
-        numbers = {name: [number(rows[variant]["metrics"].get(name)) for rows in rows_of] for name in metrics}
+        shown = [metric.name for metric in metrics]
+        numbers = {name: [number(rows[variant]["metrics"].get(name)) for rows in rows_of] for name in shown}
         points.append(
             Point(
                 variant.partition("=")[2],

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ltr.escaping import name as short_name
-from ltr.report.columns import COLUMNS
-from ltr.report.comparison import Line, Section, is_fraction, is_smaller_better, marks
+from ltr.evaluation.metrics import METRICS, Metric
+from ltr.report.columns import heading, value_text
+from ltr.report.comparison import Line, Section, marks
 from ltr.report.intervals import Interval
 from ltr.report.limits import footnotes, marks_of
 from ltr.report.paired_tests import Pair
@@ -16,13 +16,6 @@ from ltr.report.published_lookup import PublishedNumbers
 from ltr.report.series import Curve
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
 
-SHORT = {
-    "balanced_accuracy": "bACC",
-    "accuracy": "all",
-    "geometric_mean": "GM",
-    "macro_f1": "F1",
-    **COLUMNS["retrieval"],
-}
 LEGEND = (
     "Mean ± s.d. over n seeds; fractions in percent. Best in a column, and = at most one s.d. from it (the larger of "
     "the two lines'). Cost: seconds of all stages, as if none had been stored; images/s: of the first stage's training."
@@ -63,15 +56,10 @@ class Sheet:
     notes: tuple[str, ...] = ()
 
 
-def heading(metric: str) -> str:
-    """A metric's column heading; an arrow where smaller is better."""
-    return f"{short_name(SHORT.get(metric, metric))}{' ↓' if is_smaller_better(metric) else ''}"
-
-
-def section_sheet(section: Section, metrics: Sequence[str], published: PublishedNumbers | None, by: str) -> Sheet:
+def section_sheet(section: Section, metrics: Sequence[Metric], published: PublishedNumbers | None, by: str) -> Sheet:
     """The lines of a section; those selected on test stand last, marked, and are the best of nothing."""
     lines = [*section.lines, *section.apart]
-    marked = {metric: marks(section.lines, metric) for metric in metrics}
+    marked = {metric.name: marks(section.lines, metric) for metric in metrics}
     beside = [published.of(line, section.protocol) if published else None for line in lines]
     sources = list(dict.fromkeys(number.source for number in beside if number is not None))
     epochs = [_epochs(line) for line in lines]
@@ -85,8 +73,8 @@ def section_sheet(section: Section, metrics: Sequence[str], published: Published
         cells = [label, Cell(str(len(line.runs)), len(line.runs))]
         for metric in metrics:
             fair = place < len(section.lines)
-            mark = "best" if fair and place in marked[metric].best else ""
-            mark = "tie" if fair and place in marked[metric].ties else mark
+            mark = "best" if fair and place in marked[metric.name].best else ""
+            mark = "tie" if fair and place in marked[metric.name].ties else mark
             cells.append(value_cell(line, metric, mark))
         if sources:
             number = beside[place]
@@ -107,21 +95,10 @@ def section_sheet(section: Section, metrics: Sequence[str], published: Published
     return Sheet(section.title, headings, (False, *[True] * (len(headings) - 1)), tuple(rows), tuple(notes))
 
 
-def value_cell(line: Line, metric: str, mark: str = "") -> Cell:
-    """Mean, with ± s.d. over two or more seeds."""
-    mean, deviation = line.mean(metric), line.deviation(metric)
+def value_cell(line: Line, metric: Metric, mark: str = "") -> Cell:
+    """Return the mean, with ± s.d. over two or more seeds."""
+    mean, deviation = line.mean(metric.name), line.deviation(metric.name)
     return Cell(value_text(metric, mean, deviation), mean, mark)
-
-
-def value_text(metric: str, mean: float, deviation: float = math.nan) -> str:
-    """A metric as a table shows it: fractions in percent with one decimal, others with three, or whole from 1,000."""
-    if mean != mean:
-        return NOTHING
-    if is_fraction(metric):
-        text, spread = f"{100 * mean:.1f}", f"{100 * deviation:.1f}"
-    else:
-        text, spread = f"{mean:,.0f}" if abs(mean) >= 1000 else f"{mean:.3g}", f"{deviation:.2g}"
-    return text if deviation != deviation else f"{text} ± {spread}"
 
 
 def curve_sheet(section: Section, curve: Curve) -> Sheet:
@@ -130,8 +107,8 @@ def curve_sheet(section: Section, curve: Curve) -> Sheet:
     for point in curve.points:
         cells = [Cell(f"{point.value}{' *' if point.is_headline else ''}", _as_number(point.value))]
         cells += [
-            Cell(value_text(name, point.means[name], point.deviations[name]), point.means[name])
-            for name in curve.metrics
+            Cell(value_text(metric, point.means[metric.name], point.deviations[metric.name]), point.means[metric.name])
+            for metric in curve.metrics
         ]
         rows.append((*cells, Cell(str(point.seeds), point.seeds)))
     headings = (curve.key, *map(heading, curve.metrics), "n")
@@ -150,12 +127,15 @@ def pairs_sheet(section: Section, reference: Line, found: Sequence[Pair], level:
             rows.append((Cell(pair.line.label), *[Cell(NOTHING)] * 6))
             continue
         cells = [Cell(pair.line.label)]
-        for interval in (pair.accuracy, pair.balanced):
-            cells += [_difference(interval.estimate), _interval(interval)]
+        for one in (pair.accuracy, pair.balanced):
+            cells += [_difference(one.estimate), _interval(one)]
         rows.append((*cells, _p(pair.p), _p(pair.p_seeds)))
-    headings = ("line", "Δ all", f"{level:.0%} interval", "Δ bACC", f"{level:.0%} interval", "p", "p over seeds")
+    plain, balanced = (METRICS.find(name).heading for name in ("accuracy", "balanced_accuracy"))
+    interval = f"{level:.0%} interval"
+    headings = ("line", f"Δ {plain}", interval, f"Δ {balanced}", interval, "p", "p over seeds")
     notes = (
-        "Differences in percentage points. Intervals: paired bootstrap over the test images (within classes for bACC); "
+        f"Differences in percentage points. Intervals: paired bootstrap over the test images (within classes for "
+        f"{balanced}); "
         "marked where they leave zero out. "
         "p: McNemar's exact test over the test images, or its normal form for means over seeds, by Holm for the lines "
         "of this table; p over seeds: sign flips.",

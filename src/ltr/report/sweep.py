@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ltr.escaping import name as short_name
-from ltr.report.columns import COLUMNS, NO_FRACTIONS
+from ltr.evaluation.metrics import Metric
+from ltr.report.columns import heading, metric_table, value_text
 from ltr.report.limits import footnotes, limits, marks_of
 from ltr.report.read_run import number
 from ltr.report.read_runs import groups_by_data, settings
 from ltr.report.style import NOTHING
 
 _METRIC = "balanced_accuracy"  # of results that do not name theirs
-_COLUMNS = {"accuracy": "all", "many": "many", "medium": "medium", "few": "few", "balanced_accuracy": "bACC"}
 # overrides that do not say which run it is: where things lie, how they are shown, how fast they go
 NO_SETTING = (
     "seed=",
@@ -39,7 +40,6 @@ NO_SETTING = (
     "dataset.roots=",
     "dataset.download=",
 )
-_OF_THE_PROTOCOL = {protocol: columns for protocol, columns in COLUMNS.items() if protocol != "closed_set"}
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def sweep_table(jobs: Sequence[Job]) -> str:
             lines_of.setdefault(_setting(job, trials, name), []).append(job)
     selects = next((job.result.get("metric", _METRIC) for job in jobs if job.result is not None), _METRIC)
     common = set.intersection(*(set(job.overrides) for job in jobs)) if len(lines_of) > 1 else set()
-    columns = next((_columns(job) for job in jobs if job.result is not None), _COLUMNS)
-    lines = [["", "setting", "n", *columns.values()]]
+    columns = next((_columns(job) for job in jobs if job.result is not None), [])
+    lines = [["", "setting", "n", *map(heading, columns)]]
     validation = {key: _validation(group, selects) for key, group in lines_of.items()}
     scored = {key: value for key, value in validation.items() if value is not None}
     limited = {key: limits((group[0].result or {}).get("config", {})) for key, group in lines_of.items()}
@@ -91,7 +91,7 @@ def sweep_table(jobs: Sequence[Job]) -> str:
     best = max(whole, key=lambda key: scored[key]) if is_judged else None
     for key, group in lines_of.items():
         metrics = [_headline(job)["metrics"] for job in group]
-        cells = [_cell([entry.get(name) for entry in metrics], name not in NO_FRACTIONS) for name in columns]
+        cells = [_cell(metric, [entry.get(metric.name) for entry in metrics]) for metric in columns]
         label = _label(group[0], common, averaged=len(trials) > 1)
         mark = ("*" if key == best else "") + daggers.get(limited[key], "")
         lines.append([mark, label, str(len(group)), *cells])
@@ -146,8 +146,12 @@ def _setting(job: Job, trials: Collection[Any], group: str) -> Any:
     return tuple(sorted((key, str(value)) for key, value in config.items() if not key.endswith(".trial")))
 
 
-def _columns(job: Job) -> Mapping[str, str]:
-    return _OF_THE_PROTOCOL.get(_headline(job).get("protocol", ""), _COLUMNS)
+def _columns(job: Job) -> list[Metric]:
+    """Return the metrics of a sweep's columns: those that a report shows of its protocol."""
+    assert job.result is not None
+    headline = _headline(job)
+    table = metric_table([job.result.get("declared_metrics", ())])
+    return table.columns("report", headline.get("protocol", "closed_set"), headline["metrics"])
 
 
 def _label(job: Job, common: Collection[str], averaged: bool = False) -> str:
@@ -175,12 +179,11 @@ def _validation(jobs: Sequence[Job], metric: str) -> float | None:
     return statistics.fmean(found)
 
 
-def _cell(values: Sequence[Any], fractions: bool = True) -> str:
-    numbers = [(100 if fractions else 1) * number(value) for value in values]
+def _cell(metric: Metric, values: Sequence[Any]) -> str:
+    numbers = [number(value) for value in values]
     if any(value != value for value in numbers):
         return NOTHING
-    mean = f"{statistics.fmean(numbers):.1f}"
-    return mean if len(numbers) == 1 else f"{mean} ± {statistics.stdev(numbers):.1f}"
+    return value_text(metric, statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else math.nan)
 
 
 def _stages(jobs: Sequence[Job]) -> str:

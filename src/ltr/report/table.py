@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ltr.escaping import name, one_line, rich_text
-from ltr.report.columns import COLUMNS, PERCENT
+from ltr.evaluation.groups import GROUPS
+from ltr.evaluation.metrics import Metric
+from ltr.report.columns import heading, metric_table, unit_note, value_text
 from ltr.report.limits import limits
 from ltr.report.read_run import headline_row, number, run_title
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def result_table(result: dict[str, Any]) -> Table:
-    """The rows of ``result.json`` as a rich table; the headline is bold, what was selected on test is in red."""
+    """Return the rows of ``result.json`` as a rich table; the headline is bold, selection on test is red."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -29,12 +31,12 @@ def result_table(result: dict[str, Any]) -> Table:
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
-    for heading, cells in zip(headings, zip(*lines)):
-        is_label = heading in _LABELS
-        words = " ".join((heading, *cells)).split()
+    for title, cells in zip(headings, zip(*lines)):
+        is_label = title in _LABELS
+        words = " ".join((title, *cells)).split()
         # a narrow terminal may break the flag's words over lines, but cut none of them
-        width = max(map(len, words)) if is_label else max(map(len, (heading, *cells)))
-        table.add_column(Text(heading), justify="left" if is_label else "right", no_wrap=not is_label, min_width=width)
+        width = max(map(len, words)) if is_label else max(map(len, (title, *cells)))
+        table.add_column(Text(title), justify="left" if is_label else "right", no_wrap=not is_label, min_width=width)
     for row, line in zip(shown_rows(result), lines):
         shown = [Text(cell) for cell in line]
         for cell_text in shown:
@@ -51,8 +53,8 @@ def plain_table(result: dict[str, Any]) -> str:
     text = [name(run_title(result))]
     for line in (headings, *lines):
         padded = (
-            cell.ljust(width) if heading in _LABELS else cell.rjust(width)
-            for cell, width, heading in zip(line, widths, headings)
+            cell.ljust(width) if title in _LABELS else cell.rjust(width)
+            for cell, width, title in zip(line, widths, headings)
         )
         text.append("  ".join(padded).rstrip())
     return "\n".join([*text, one_line(_caption(result))])
@@ -78,32 +80,33 @@ def _cells(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         for key in ("protocol", "split", "selection", "variant", "scorer")
         if key in ("split", "selection") or len({row.get(key) for row in result["rows"]}) > 1
     ]
-    metrics = _metric_columns(rows)
-    headings = ["", *labels, *map(name, metrics.values())]
+    metrics = _metric_columns(result)
+    headings = ["", *labels, *map(heading, metrics)]
     lines = []
     for row in rows:
         line = ["*" if row["headline"] else ""]
         line += [_label(row, key) for key in labels]
-        line += [_value(row["metrics"], metric) for metric in metrics]
+        line += [value_text(metric, number(row["metrics"].get(metric.name))) for metric in metrics]
         lines.append(line)
     return headings, lines
 
 
-def _metric_columns(rows: list[dict[str, Any]]) -> dict[str, str]:
-    """Metric to heading: the protocols' selections, and everything of protocols not known here."""
-    known: dict[str, str] = {}
-    others: dict[str, str] = {}
-    for row in rows:
-        usual = COLUMNS.get(row["protocol"], COLUMNS["closed_set"])
-        known |= {key: heading for key, heading in usual.items() if key in row["metrics"]}
-        if row["protocol"] not in COLUMNS:
-            others |= {key: key for key in row["metrics"] if key not in usual}
-    # what has no value in any row (decisions without a threshold) says nothing; the groups say that they are empty
-    for key in set(known) - set(COLUMNS["closed_set"]):
-        values = [number(row["metrics"].get(key)) for row in rows]
-        if all(value != value for value in values):
-            del known[key]
-    return known | others
+def _metric_columns(result: dict[str, Any]) -> list[Metric]:
+    """Return the metrics that have a column: those that the protocols of the shown rows have in this place."""
+    rows = shown_rows(result)
+    table = metric_table([result.get("declared_metrics", ())])
+    found: dict[str, Metric] = {}
+    for protocol in dict.fromkeys(row["protocol"] for row in rows):
+        names = [key for row in rows if row["protocol"] == protocol for key in row["metrics"]]
+        for metric in table.columns("console", protocol, names):
+            found.setdefault(metric.name, metric)
+    return [metric for metric in found.values() if metric.name in GROUPS or _has_value(rows, metric.name)]
+
+
+def _has_value(rows: list[dict[str, Any]], metric: str) -> bool:
+    """Whether a metric has a value in some row; decisions without a threshold have none, and say nothing."""
+    values = [number(row["metrics"].get(metric)) for row in rows]
+    return any(value == value for value in values)
 
 
 def _label(row: dict[str, Any], key: str) -> str:
@@ -113,21 +116,12 @@ def _label(row: dict[str, Any], key: str) -> str:
     return name(value)
 
 
-def _value(metrics: dict[str, Any], metric: str) -> str:
-    """Fractions in percent; other metrics, and those whose unit is not known here, as they are."""
-    value = number(metrics.get(metric))
-    if value != value:
-        return NOTHING
-    return f"{100 * value:.1f}" if metric in PERCENT else f"{value:.4g}"
-
-
 def _caption(result: dict[str, Any]) -> str:
     config = result["config"]
     many, few = config.get("evaluation.many_above", 100), config.get("evaluation.few_below", 20)
-    others = [heading for metric, heading in _metric_columns(result["rows"]).items() if metric not in PERCENT]
     hidden = len({row["variant"] for row in result["rows"]}) - len({row["variant"] for row in shown_rows(result)})
     more = f"; {hidden} more variants in curve.csv" if hidden else ""
-    unit = f"percent, but {', '.join(others)} as they are" if others else "percent"
+    unit = unit_note(_metric_columns(result))
     meaning = f"many > {many}, few < {few} training images; * the run's result; {NOTHING} nothing to average"
     limited = limits(config)
     return f"{unit}; {meaning}{more}{f'; limited: {limited}' if limited else ''}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ltr.evaluation.groups import GROUPS
+from ltr.evaluation.metrics import METRICS
 from ltr.report.read_run import Run, number
 from ltr.report.style import GROUP_COLOURS, GROUP_MARKERS, INK, PALE, headline_title, picture
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _SPLITS = ("test", "val")
+_WHOLE = METRICS.find("balanced_accuracy", "closed_set")
 
 
 def variant_curve(run: Run, path: Path) -> bool:
@@ -76,13 +78,13 @@ def curves_of(result: dict[str, Any]) -> tuple[str, dict[str, dict[str, np.ndarr
     for split in dict.fromkeys(row["split"] for row in rows):
         mine = sorted((row for row in rows if row["split"] == split), key=lambda row: number_of(row["variant"]))
         curves[split] = {"value": np.array([number_of(row["variant"]) for row in mine])}
-        for metric in ("balanced_accuracy", *GROUPS):
+        for metric in (_WHOLE.name, *GROUPS):
             curves[split][metric] = np.array([number(row["metrics"].get(metric)) for row in mine])
     return names.pop(), curves
 
 
 def _lines(axes: Axes, curve: dict[str, np.ndarray]) -> None:
-    axes.plot(curve["value"], 100 * curve["balanced_accuracy"], color=INK, linewidth=2.8, label="balanced accuracy")
+    axes.plot(curve["value"], 100 * curve[_WHOLE.name], color=INK, linewidth=2.8, label=_WHOLE.title)
     for group in GROUPS:
         if not np.isnan(curve[group]).all():
             style: dict[str, Any] = {"color": GROUP_COLOURS[group], "marker": GROUP_MARKERS[group], "markersize": 5}

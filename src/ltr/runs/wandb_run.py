@@ -11,7 +11,7 @@ import wandb
 from pytorch_lightning.loggers.logger import Logger
 
 from ltr.errors import ConfigError
-from ltr.evaluation.direction import is_smaller_better
+from ltr.evaluation.metrics import METRICS
 from ltr.runs.counted_epochs import CountsEpochs, final
 from ltr.runs.evaluate_network import Judged
 from ltr.runs.keys import group_hash, run_hash
@@ -49,7 +49,7 @@ class _Plain(Logger):
             split, _, metric = key.partition("/")
             if split in _SPLITS and key not in self._defined:
                 # the summary of a metric is its best value, not its last
-                better = "min" if is_smaller_better(metric) or metric.endswith("loss") else "max"
+                better = "min" if METRICS.find(metric).is_lower_better else "max"
                 self.run.define_metric(key, step_metric="epoch", summary=better)
                 self._defined.add(key)
         self.run.log(dict(metrics))
