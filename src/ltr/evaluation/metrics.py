@@ -208,7 +208,7 @@ _CLOSED_SET = [
             better="lower",
             shown=("calibration", "monitored"),
         ),
-        # of networks that select locations, where a data set has bounding boxes; `ltr.runs.location_stats` says what they are
+        # of networks that select locations, where a data set has bounding boxes, see `ltr.runs.location_stats`
         Metric("selected_in_box", heading="selected in box", shown=_REPORTED),
         Metric("all_in_box", heading="all in box", better="neither", shown=_REPORTED),
         Metric("dropped_in_box", heading="dropped in box", better="lower", shown=_REPORTED),
