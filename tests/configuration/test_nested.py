@@ -229,3 +229,48 @@ def test_a_method_may_have_values_that_are_called_like_a_group(own_configs):
     folder = own_configs(method__mine="_target_: mine.Method\nname: mine\nloss: ldam\noptimizer: fast\n")
     assert composed(["method=mine", "method.loss=mse"], folder).method.loss == "mse"
     assert composed(["method=mine"], folder).method.loss == "ldam"
+
+
+# -- one composition for each command ---------------------------------------------------------------------------------
+
+
+def loader_for(*overrides: str) -> tuple[NestedLoader, list[str]]:
+    """Return a loader that has composed the configuration from which Hydra reads the mode, and the overrides to run."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
+        loader = NestedLoader(GlobalHydra.instance().hydra.config_loader.get_search_path())
+        loader.load_configuration("train", list(overrides), RunMode.MULTIRUN, validate_sweep_overrides=False)
+    return loader, [*overrides, "hydra.mode=RUN"]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [(), ("method=crt", "method.classifier.optimizer=adamw"), ("evaluation.scorers=[msp,energy]",)],
+    ids=["defaults", "nested choice", "list"],
+)
+def test_the_configuration_of_the_mode_is_the_one_composed_for_the_run(overrides, monkeypatch):
+    loader, to_run = loader_for(*overrides)
+    anew = loader_for(*overrides)[0]
+    anew.load_configuration("train", ["seed=7"], RunMode.RUN)  # another request forgets the first configuration
+    expected = anew.load_configuration("train", to_run, RunMode.RUN)
+    monkeypatch.setattr(NestedLoader, "_composed", None)
+    taken = loader.load_configuration("train", to_run, RunMode.RUN)
+    assert OmegaConf.to_container(taken, resolve=False) == OmegaConf.to_container(expected, resolve=False)
+
+
+def test_the_configuration_of_the_mode_is_taken_once():
+    loader, to_run = loader_for()
+    first, second = (loader.load_configuration("train", to_run, RunMode.RUN) for _ in range(2))
+    assert first is not second
+
+
+def test_a_run_refuses_a_choice_that_is_missing():
+    loader, to_run = loader_for("sampler=???")
+    with pytest.raises(Exception, match="must specify 'sampler'"):
+        loader.load_configuration("train", to_run, RunMode.RUN)
+
+
+def test_a_run_refuses_several_values_of_a_key():
+    loader, to_run = loader_for("seed=1,2")
+    with pytest.raises(Exception, match="Ambiguous value"):
+        loader.load_configuration("train", to_run, RunMode.RUN)

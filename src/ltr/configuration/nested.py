@@ -35,6 +35,7 @@ from ltr.configuration.configs import PRIVATE_KEYS
 from ltr.configuration.forbidden import not_one_config
 from ltr.errors import nearest
 
+_RUN = "hydra.mode=RUN"  # what Hydra adds to the overrides of a command that is no sweep
 _ROUNDS = 8  # a choice may bring further nested ones: so deep they may lie
 
 
@@ -51,6 +52,7 @@ class NestedLoader(ConfigLoaderImpl):
         self.nodes: dict[str, str] = {}
         self._in_files: dict[str, dict[str, str]] = {}  # config file -> nodes chosen in its body -> their groups
         self._repository: _Repository | None = None
+        self._for_mode: tuple[tuple[Any, ...], DictConfig] | None = None
         self._defaults: list[ResultDefault] = []
         self._overrides: list[Override] = []
         self._holding_keys: set[str] = set()
@@ -63,7 +65,42 @@ class NestedLoader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """Compose a configuration; see Hydra's loader for the arguments."""
+        """Compose a configuration; see Hydra's loader for the arguments.
+
+        Hydra composes a command twice: to read ``hydra.mode``, and to run with the mode as one more override. The
+        second time takes the first configuration.
+        """
+        request = (config_name, tuple(overrides), from_shell)
+        composed, self._for_mode = self._for_mode, None
+        if composed is not None:
+            (name, before, shell), config = composed
+            is_the_same = request == (name, (*before, _RUN), shell) and not self._differs_by_mode(before, config)
+            if is_the_same:
+                config.hydra.mode = RunMode.RUN
+                config.hydra.overrides.hydra.append(_RUN)
+                return config
+        config = self._composed(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+        if not validate_sweep_overrides:  # Hydra reads the mode of this configuration and lets it go
+            self._for_mode = request, config
+        return config
+
+    @staticmethod
+    def _differs_by_mode(overrides: Iterable[str], config: DictConfig) -> bool:
+        """Return whether a run needs a check or a message that a configuration composed for its mode went without."""
+        choices = config.hydra.runtime.choices
+        if any(OmegaConf.is_missing(choices, key) for key in choices):
+            return True
+        lists = [text for text in overrides if "," in text or "(" in text]
+        return any(override.is_sweep_override() for override in OverridesParser.create().parse_overrides(lists))
+
+    def _composed(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool,
+        validate_sweep_overrides: bool,
+    ) -> DictConfig:
         self._in_files = {}
         for _ in range(_ROUNDS):
             self._repository = None
