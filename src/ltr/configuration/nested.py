@@ -74,8 +74,7 @@ class NestedLoader(ConfigLoaderImpl):
         composed, self._for_mode = self._for_mode, None
         if composed is not None:
             (name, before, shell), config = composed
-            is_the_same = request == (name, (*before, _RUN), shell) and not self._differs_by_mode(before, config)
-            if is_the_same:
+            if request == (name, (*before, _RUN), shell) and not self._sweeps(before):
                 config.hydra.mode = RunMode.RUN
                 config.hydra.overrides.hydra.append(_RUN)
                 return config
@@ -85,11 +84,8 @@ class NestedLoader(ConfigLoaderImpl):
         return config
 
     @staticmethod
-    def _differs_by_mode(overrides: Iterable[str], config: DictConfig) -> bool:
-        """Return whether a run needs a check or a message that a configuration composed for its mode went without."""
-        choices = config.hydra.runtime.choices
-        if any(OmegaConf.is_missing(choices, key) for key in choices):
-            return True
+    def _sweeps(overrides: Iterable[str]) -> bool:
+        """Return whether an override gives several values, which only a run refuses."""
         lists = [text for text in overrides if "," in text or "(" in text]
         return any(override.is_sweep_override() for override in OverridesParser.create().parse_overrides(lists))
 
