@@ -1,4 +1,4 @@
-# Everything a person needs: `make train` trains and judges a first model, `make test` runs the whole test suite.
+# Everything a person needs: `make train` trains and evaluates a first model, `make test` runs the whole test suite.
 # Both make .venv and install into it when it is not there.
 
 PYTHON ?= python3
@@ -27,7 +27,7 @@ check: $(STAMP)
 	@$(BIN)/python -c "import torchvision" 2>/dev/null || \
 	  { echo "error: torchvision cannot be imported: it does not match torch. Delete .venv and run make again"; exit 1; }
 
-train: check  ## train and judge a long-tailed classifier of handwritten digits
+train: check  ## train and evaluate a long-tailed classifier of handwritten digits
 	$(BIN)/ltr-train
 
 test: $(STAMP)  ## lint, types and the whole test suite

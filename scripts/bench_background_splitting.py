@@ -32,7 +32,7 @@ from ltr.data.source import Source
 from ltr.methods.core.stage import Computation, StageOutput
 from ltr.methods.erm import ERM
 from ltr.models.weights import seeded_construction
-from ltr.runs.plan import data_facts, main_settings
+from ltr.runs.plan import describe_dataset, main_settings
 
 PSEUDO_CLASSES = 1000
 IMAGES = 2000
@@ -41,7 +41,7 @@ BATCH = 250  # of pseudo-labelling: evaluation.batch_size
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="resnet32", help="page of the step's backbone")
+    parser.add_argument("--backbone", default="resnet32", help="config of the step's backbone")
     parser.add_argument("--batch", type=int, default=128, help="of a step")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--teacher-size", type=int, default=64, help="pixels a side that the teacher sees")
@@ -77,10 +77,10 @@ class Setting:
             self.config = checked(compose("train", overrides=overrides))
         self.source = random_source()
         self.split = instantiate(self.config["dataset"]["split"], self.source)
-        self.facts = data_facts(self.config, self.source, self.split)
+        self.dataset_info = describe_dataset(self.config, self.source, self.split)
         method = instantiate(self.config["method"])
         self.settings = main_settings(self.config, "fp32", method)
-        self.stages = {stage.name: stage for stage in method.stages(self.settings, self.facts)}
+        self.stages = {stage.name: stage for stage in method.stages(self.settings, self.dataset_info)}
         self.data = DataModule(
             self.source,
             self.split,
@@ -99,7 +99,7 @@ class Setting:
         return Computation(
             parents=parents,
             settings=self.stages[name].settings,
-            facts=self.facts,
+            dataset_info=self.dataset_info,
             source=self.source,
             split=self.split,
             loader=self.data.evaluation_loader,
@@ -132,10 +132,10 @@ def step(setting: Setting, steps: int) -> str:
     }
     parents = {"pseudo_labels": StageOutput("pseudo_labels", "", lambda: None, arrays=pseudo)}
     ours = setting.stages["representation"]
-    (erm,) = ERM().stages(setting.settings, setting.facts)
+    (erm,) = ERM().stages(setting.settings, setting.dataset_info)
     networks = {
-        "erm": erm.target(erm.settings, setting.facts, 0, erm.role),
-        "splitting": ours.target(ours.settings, setting.facts, 0, ours.role, parents, **ours.options),
+        "erm": erm.target(erm.settings, setting.dataset_info, 0, erm.role),
+        "splitting": ours.target(ours.settings, setting.dataset_info, 0, ours.role, parents, **ours.options),
     }
     batch = next(iter(setting.data.train_dataloader()))
     runs = {}

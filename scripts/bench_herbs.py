@@ -28,7 +28,7 @@ import torch
 from ltr.configuration.check import checked
 from ltr.configuration.overrides import composed
 from ltr.data.batch import Batch
-from ltr.methods.core.stage import DataFacts
+from ltr.methods.core.stage import DatasetInfo
 from ltr.methods.herbs.losses import dropped_loss
 from ltr.methods.herbs.method import HERBS
 from ltr.methods.herbs.network import HerbsNetwork
@@ -67,13 +67,13 @@ def main() -> None:
 
 
 def network_of(arguments: argparse.Namespace, device: torch.device, suppression: bool) -> HerbsNetwork:
-    """HERBS by its page, with or without its suppression, ready to train."""
+    """HERBS by its config, with or without its suppression, ready to train."""
     swin = "swin" in arguments.backbone or "vit" in arguments.backbone
     size = [f"backbone.img_size={arguments.size}"] if swin else []
     overrides = ["method=herbs", "backbone=timm", f"backbone.name={arguments.backbone}", *size, "scheduler=constant"]
     config = checked(composed([*overrides, f"method.suppression={str(suppression).lower()}"]))
     method = {key: value for key, value in config["method"].items() if key not in ("_target_", "name", "_allowed_")}
-    facts = DataFacts(
+    dataset_info = DatasetInfo(
         image_shape=(3, arguments.size, arguments.size),
         mean=(0.5,) * 3,
         std=(0.2,) * 3,
@@ -81,8 +81,8 @@ def network_of(arguments: argparse.Namespace, device: torch.device, suppression:
         class_counts=(30,) * CLASSES,
     )
     made = HERBS(**{key: value for key, value in method.items() if key != "extras"})
-    (stage,) = made.stages(main_settings(config, arguments.precision, made), facts)
-    network = HerbsNetwork(stage.settings, facts, 0, stage.role, **stage.options).to(device)
+    (stage,) = made.stages(main_settings(config, arguments.precision, made), dataset_info)
+    network = HerbsNetwork(stage.settings, dataset_info, 0, stage.role, **stage.options).to(device)
     network.start_epoch(0)
     return network.train()
 

@@ -29,7 +29,7 @@ from ltr.configuration.overrides import composed
 from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch
 from ltr.methods.core import generation
-from ltr.methods.core.stage import DataFacts, StageOutput
+from ltr.methods.core.stage import DatasetInfo, StageOutput
 from ltr.methods.m2m.network import M2mClassifier
 from ltr.runs.device import autocast
 from ltr.runs.plan import main_settings
@@ -85,14 +85,14 @@ def main() -> None:
 
 
 def m2m_network(device: torch.device) -> M2mClassifier:
-    """f of the page, in its deferred part, with an untrained g: what is computed costs the same."""
+    """f of the config, in its deferred part, with an untrained g: what is computed costs the same."""
     config = checked(composed(["experiment=cifar10_lt_m2m"]))
     method = instantiate(config["method"])
-    facts = DataFacts((3, 32, 32), (0.5,) * 3, (0.25,) * 3, tuple(map(str, range(10))), COUNTS)
-    first, second = method.stages(main_settings(config, "fp32", method), facts)
-    g = first.module(first.settings, facts, 0, first.role)
+    dataset_info = DatasetInfo((3, 32, 32), (0.5,) * 3, (0.25,) * 3, tuple(map(str, range(10))), COUNTS)
+    first, second = method.stages(main_settings(config, "fp32", method), dataset_info)
+    g = first.module(first.settings, dataset_info, 0, first.role)
     parents = {"generator": StageOutput("generator", "", lambda: g)}
-    f = second.module(second.settings, facts, 0, second.role, parents, **second.options)
+    f = second.module(second.settings, dataset_info, 0, second.role, parents, **second.options)
     f.to(device).train()
     f.start_epoch(second.settings.epochs - 1)
     return f

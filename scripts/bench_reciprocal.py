@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
-from ltr.configuration.configs import read_page, without_private
+from ltr.configuration.configs import read_config, without_private
 from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch
-from ltr.methods.core.stage import DataFacts, Settings
+from ltr.methods.core.stage import DatasetInfo, Settings
 from ltr.runs.device import autocast, has_bf16_units, keep_freed_memory
 
 METHODS = ("erm", "rpl", "rpl_pp", "arpl", "gcpl", "arpl_cs")
@@ -85,18 +85,18 @@ def step_of(
 ) -> Callable[[], None]:
     """One training step of a method on random images."""
     shape, classes = SHAPES[backbone], arguments.classes
-    facts = DataFacts(
+    dataset_info = DatasetInfo(
         image_shape=shape,
         mean=(0.5,) * shape[0],
         std=(0.25,) * shape[0],
         class_names=tuple(str(label) for label in range(classes)),
         class_counts=(100,) * classes,
     )
-    page = without_private(method_page(name))
-    if "num_points" in page:
-        page["num_points"] = arguments.points
-    stage = instantiate(page).stages(settings(backbone, arguments.batch, precision), facts)[0]
-    network = stage.target(stage.settings, facts, 0, stage.role, **stage.options).to(device).train()
+    config = without_private(method_page(name))
+    if "num_points" in config:
+        config["num_points"] = arguments.points
+    stage = instantiate(config).stages(settings(backbone, arguments.batch, precision), dataset_info)[0]
+    network = stage.target(stage.settings, dataset_info, 0, stage.role, **stage.options).to(device).train()
     network.start_epoch(0)
     optimizer, _ = network.optimisation(100)
     drawn = torch.Generator().manual_seed(0)
@@ -125,15 +125,15 @@ def step_of(
 
 
 def method_page(name: str) -> dict[str, Any]:
-    """A method's page together with the one that it starts from."""
-    page = {key: value for key, value in read_page(f"method/{name}").items() if key != "defaults"}
+    """A method's config together with the one that it starts from."""
+    config = {key: value for key, value in read_config(f"method/{name}").items() if key != "defaults"}
     below = {"rpl_pp": "rpl", "arpl_cs": "arpl"}.get(name)
-    return {**method_page(below), **page} if below else page
+    return {**method_page(below), **config} if below else config
 
 
 def settings(backbone: str, batch: int, precision: str) -> Settings:
-    """The shipped pages, SGD at a constant rate."""
-    pages: Mapping[str, Any] = {
+    """The shipped configs, SGD at a constant rate."""
+    configs: Mapping[str, Any] = {
         "sampler": "sampler/instance",
         "loss": "loss/cross_entropy",
         "augment": "augment/none",
@@ -142,7 +142,7 @@ def settings(backbone: str, batch: int, precision: str) -> Settings:
         "optimizer": "optimizer/sgd",
         "scheduler": "scheduler/constant",
     }
-    read = {group: without_private(read_page(page)) for group, page in pages.items()}
+    read = {group: without_private(read_config(config)) for group, config in configs.items()}
     return Settings(**read, epochs=10, batch_size=batch, precision=precision, selection="last")
 
 

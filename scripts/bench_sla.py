@@ -25,12 +25,12 @@ from ltr.configuration.check import checked
 from ltr.configuration.overrides import composed
 from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch
-from ltr.methods.core.stage import DataFacts
+from ltr.methods.core.stage import DatasetInfo
 from ltr.runs.device import autocast, resolve_device, resolve_precision
 from ltr.runs.plan import main_settings
 
 COUNTS = (5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50)  # CIFAR-10-LT, imbalance factor 100
-FACTS = DataFacts(
+DATASET_INFO = DatasetInfo(
     image_shape=(3, 32, 32), mean=(0.49, 0.48, 0.45), std=(0.2, 0.2, 0.2),
     class_names=tuple(f"class {c}" for c in range(len(COUNTS))), class_counts=COUNTS,
 )  # fmt: skip
@@ -63,8 +63,8 @@ def main() -> None:
     }
     report(measure(steps, arguments), "erm 4 B")
     passes = {
-        "4 passes": judged(erm, lambda: [erm.predict(few.images) for _ in range(4)], device, precision),
-        "inference": judged(sla, lambda: sla.predict_headline(few.images), device, precision),
+        "4 passes": evaluated(erm, lambda: [erm.predict(few.images) for _ in range(4)], device, precision),
+        "inference": evaluated(sla, lambda: sla.predict_headline(few.images), device, precision),
     }
     report(measure(passes, arguments), "4 passes")
     both = {
@@ -95,8 +95,8 @@ def network(*overrides: str, precision: str, device: torch.device) -> Any:
     """The network of a method's only stage, as its training begins."""
     config = checked(composed(["dataset=cifar10_lt", *overrides]))
     method = instantiate(config["method"])
-    (stage,) = method.stages(main_settings(config, precision, method), FACTS)
-    return stage.target(stage.settings, FACTS, 0, stage.role, **stage.options).to(device)
+    (stage,) = method.stages(main_settings(config, precision, method), DATASET_INFO)
+    return stage.target(stage.settings, DATASET_INFO, 0, stage.role, **stage.options).to(device)
 
 
 def stepper(module: Any, batch: Batch, device: torch.device, precision: str) -> Callable[[], None]:
@@ -114,7 +114,7 @@ def stepper(module: Any, batch: Batch, device: torch.device, precision: str) -> 
     return step
 
 
-def judged(module: Any, forward: Callable[[], Any], device: torch.device, precision: str) -> Callable[[], None]:
+def evaluated(module: Any, forward: Callable[[], Any], device: torch.device, precision: str) -> Callable[[], None]:
     """Passes in evaluation."""
 
     def run() -> None:

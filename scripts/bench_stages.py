@@ -3,8 +3,8 @@
     python scripts/bench_stages.py                          # digits_lt
     python scripts/bench_stages.py --data /path/to/cifar    # CIFAR-10-LT as well
 
-- tau:     one run that judges 21 values of tau against one that judges one; the representation is stored. At most 1.03.
-- jobs:    the same 21 values as a sweep of 21 jobs; seconds a job.
+- tau:     one run that evaluates 21 values of tau against one that evaluates one; the representation is stored. At most
+1.03. - jobs:    the same 21 values as a sweep of 21 jobs; seconds a job.
 - methods: a sweep over six methods that share their representation against the run of ERM alone. At most 1.6.
 - plans:   a sweep of 200 plans against Hydra's own time for 200 jobs that do nothing; seconds beyond it, at most 5.
 """
@@ -88,11 +88,11 @@ def methods(folder: Path, overrides: list[str], rounds: int) -> str:
     alone = seconds(TRAIN, [*overrides, "method=erm"], folder)
     shutil.rmtree(folder / "outputs")
     more = "experiment=two_epoch_classifiers"
-    pages = folder / "pages" / "experiment"
-    pages.mkdir(parents=True)
-    # a key of two of the methods: as a page it holds where the method has it
-    (pages / "two_epoch_classifiers.yaml").write_text("# @package _global_\nmethod:\n  classifier:\n    epochs: 2\n")
-    command = [f"--config-dir={folder / 'pages'}", "-m", *overrides]
+    configs = folder / "configs" / "experiment"
+    configs.mkdir(parents=True)
+    # a key of two of the methods: as a config it holds where the method has it
+    (configs / "two_epoch_classifiers.yaml").write_text("# @package _global_\nmethod:\n  classifier:\n    epochs: 2\n")
+    command = [f"--config-dir={folder / 'configs'}", "-m", *overrides]
     together = seconds(TRAIN, [*command, "method=crt,lws", more], folder)
     together += seconds(TRAIN, ["-m", *overrides, "method=erm,tau_norm,ncm,posthoc_la"], folder)
     keys = {path.parent.name for path in (folder / "outputs" / "stages").glob("*/weights.ckpt")}

@@ -1,4 +1,4 @@
-"""How long `ltr-train` takes before it does anything: beside a Hydra app that does nothing with the same pages.
+"""How long `ltr-train` takes before it does anything: beside a Hydra app that does nothing with the same configs.
 
     python scripts/bench_startup.py
 

@@ -12,7 +12,7 @@ import time
 import torch
 from torch.nn import functional
 
-from ltr.configuration.configs import read_page, without_private
+from ltr.configuration.configs import read_config, without_private
 from ltr.configuration.targets import instantiate
 from ltr.runs.device import autocast, device_name, has_bf16_units, keep_freed_memory
 
@@ -29,7 +29,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     keep_freed_memory()
-    backbone = instantiate(without_private(read_page(f"backbone/{arguments.backbone}")), 3)
+    backbone = instantiate(without_private(read_config(f"backbone/{arguments.backbone}")), 3)
     network = torch.nn.Sequential(backbone, torch.nn.Linear(backbone.num_features, CLASSES))
     network.to(device)
     backbone.to(memory_format=torch.channels_last)

@@ -279,13 +279,13 @@ def usual_side(arguments: argparse.Namespace) -> dict[str, float]:
         )  # fmt: skip
         trainer.fit(module, train_loader)
         train = 2 * arguments.batches * BATCH / (module.times[3] - module.times[1])
-        judge = pl.Trainer(
+        evaluate = pl.Trainer(
             default_root_dir=folder, enable_model_summary=False, enable_progress_bar=False, logger=False, devices=1
         )
         best = float("inf")
         for _ in range(2):
             started = time.perf_counter()
-            judge.validate(module, test_loader, verbose=False)
+            evaluate.validate(module, test_loader, verbose=False)
             best = min(best, time.perf_counter() - started)
     return {"train": train, "evaluate": len(test_images) / best}
 

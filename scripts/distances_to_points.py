@@ -57,18 +57,18 @@ def main(argv: list[str]) -> int:
     network = load_network(path)
     if not isinstance(network, PointNetwork):
         raise CheckpointError(f"{path} has no points; networks of method=rpl, rpl_pp, arpl, arpl_cs and gcpl have")
-    page = describe(path)["dataset"]
-    if arguments.data and "root" in page["source"]:
-        page = {**page, "source": {**page["source"], "root": str(arguments.data)}}
-    source = instantiate(page["source"])
-    split = instantiate(page["split"], source)
+    config = describe(path)["dataset"]
+    if arguments.data and "root" in config["source"]:
+        config = {**config, "source": {**config["source"], "root": str(arguments.data)}}
+    source = instantiate(config["source"])
+    split = instantiate(config["split"], source)
     if not len(split.unknown):
-        raise DataError(f"{path} was trained on {page['name']}, which has no unknown images; cifar10_open has")
-    known, unknown = (lying(network, source, split, page, part, arguments.batch_size) for part in PARTS)
-    print(f"{path}\n{page['name']}: {len(known.labels):,} test images, {len(unknown.labels):,} of unknown classes")
+        raise DataError(f"{path} was trained on {config['name']}, which has no unknown images; cifar10_open has")
+    known, unknown = (lying(network, source, split, config, part, arguments.batch_size) for part in PARTS)
+    print(f"{path}\n{config['name']}: {len(known.labels):,} test images, {len(unknown.labels):,} of unknown classes")
     print(f"\n{'points of':<16}{'own images':>14}{'other known':>14}{'unknown':>14}   squared distance / width")
     rows = by_class(known, unknown)
-    names = [str(name) for name in network.facts.class_names]
+    names = [str(name) for name in network.dataset_info.class_names]
     for name, row in zip([*names, "mean"], [*rows, rows.mean(0)]):
         print(f"{name:<16}" + "".join(f"{value:14.3f}" for value in row))
     near = [f"{name} {of.predicted.mean():.3f} ± {of.predicted.std():.3f}" for name, of in zip(PARTS, (known, unknown))]
@@ -80,9 +80,9 @@ def main(argv: list[str]) -> int:
 
 
 @torch.inference_mode()
-def lying(network: PointNetwork, source: Source, split: Split, page: dict[str, Any], part: str, rows: int) -> Lying:
+def lying(network: PointNetwork, source: Source, split: Split, config: dict[str, Any], part: str, rows: int) -> Lying:
     """Features and distances of a part's images, in the order of the split."""
-    data = DataModule.for_judging(source, split, page, rows)
+    data = DataModule.for_evaluation(source, split, config, rows)
     features, distances, predicted, labels = [], [], [], []
     for batch in data.evaluation_loader(part):
         found = network.features(network.to_unit(batch.images)).double()

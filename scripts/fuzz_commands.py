@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ltr.configuration.allowed import shown
-from ltr.configuration.configs import conf_directory, leaves, mappings, page_names
+from ltr.configuration.configs import conf_directory, config_names, leaves, mappings
 from ltr.configuration.nested import NestedLoader
 
 METHODS = ("erm", "crt", "lws", "rkd_classification", "m2m", "sla", "background_splitting", "ncm", "tau_norm")
@@ -145,7 +145,7 @@ class CommandLines:
 
     def chosen(self, known: Known) -> Part:
         group = self.draw.choice(sorted(set(known.groups) - {"method", "dataset", "paths"}))
-        names = [name for name in page_names(group) if not name.startswith(("gpu", "wandb"))]
+        names = [name for name in config_names(group) if not name.startswith(("gpu", "wandb"))]
         return Part(group, f"{group}={self.draw.choice(names)}")
 
     def odd(self, known: Known) -> Part:
@@ -181,7 +181,7 @@ class CommandLines:
 
     def package(self, known: Known) -> Part:
         group = self.draw.choice(("loss", "optimizer", "sampler", "strategy", "augment", "head", "method", "trainer"))
-        name = self.draw.choice([*page_names(group), "nonsense"])
+        name = self.draw.choice([*config_names(group), "nonsense"])
         place = self.draw.choice(("b.c", "nowhere", "method.nothing", "method", "_global_", "", *sorted(known.nodes)))
         nowhere = place in ("b.c", "nowhere")
         text = f"{self.draw.choice(('', '+', '++', '~'))}{group}@{place}={name}"
@@ -192,7 +192,7 @@ class CommandLines:
             key = self.draw.choice(("method.classifier.optimizer", "method.teacher", "dataset.source", "dataset.split"))
             return Part(key, f"{key}={self.draw.choice(('adamw', 'digits', '3', 'null', '[]'))}")
         node = self.draw.choice(sorted(known.nodes))
-        plus, names = self.draw.choice(("", "", "+", "++")), page_names(known.nodes[node])
+        plus, names = self.draw.choice(("", "", "+", "++")), config_names(known.nodes[node])
         if self.draw.random() < 0.3:
             return Part(node, f"{plus}{node}={self.draw.choice(names)}x", is_nonsense=True)
         return Part(node, f"{plus}{node}={self.draw.choice(names)}")

@@ -163,7 +163,7 @@ def _results(draw: random.Random, files: Path, count: int) -> Iterator[Case]:
         for _ in range(times):
             damaged = _damaged_text(content, draw, json.loads, json.dumps)
             shape = draw.choice(FORMATS)
-            out = ["--out", str(files / ("page" if shape == "html" else f"report.{shape}"))]
+            out = ["--out", str(files / ("config" if shape == "html" else f"report.{shape}"))]
             words = [str(files / "outputs"), "--format", shape, *out]
             if draw.random() < 0.1:
                 command, words = "ltr-train", [*RUN, f"paths.outputs={files / 'outputs'}"]

@@ -2,8 +2,8 @@
 
     python scripts/reproduce.py cifar_lt --epochs 200 --seeds 3 --write docs/results.md
 
-Rows are the pages whose `_table_` names the table; a pattern over table names, or pages, will do as well. All rows get
-the same split. First it is said what is left to train and how long that takes; then runs that are not finished are
+Rows are the configs whose `_table_` names the table; a pattern over table names, or configs, will do as well. All rows
+get the same split. First it is said what is left to train and how long that takes; then runs that are not finished are
 carried out, all rows of one seed before the next seed. The same command goes on where it was stopped. A row that fails
 is named at the end, and the exit code is then 1.
 
@@ -73,7 +73,7 @@ class Job:
     @property
     def label(self) -> str:
         trial = f", trial {self.trial}" if self.trial is not None else ""
-        return f"{self.row.page}{trial}, seed {self.config['seed']}"
+        return f"{self.row.config}{trial}, seed {self.config['seed']}"
 
     @property
     def directory(self) -> Path:
@@ -86,21 +86,21 @@ class Job:
 
 def parsed(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", help="tables, patterns over their names, pages; key=value for all rows")
-    parser.add_argument("--epochs", type=int, help="trainer.max_epochs of all rows; the pages' own if not given")
+    parser.add_argument("what", nargs="*", help="tables, patterns over their names, configs; key=value for all rows")
+    parser.add_argument("--epochs", type=int, help="trainer.max_epochs of all rows; the configs' own if not given")
     parser.add_argument("--seeds", type=int, default=1, metavar="K", help="seeds 0 to K-1 (default 1)")
-    trials = "published trials 0 to K-1 of open-set data sets, averaged as seeds are; the pages' own if not given"
+    trials = "published trials 0 to K-1 of open-set data sets, averaged as seeds are; the configs' own if not given"
     parser.add_argument("--trials", type=int, metavar="K", help=trials)
     kinds = "dataset.val of all rows; with none, rows that choose on validation images are left out (default "
     kinds += "test_fraction; with --queue each row's own)"
     parser.add_argument(
         "--val", choices=VALIDATION, help=f"{kinds} (default test_fraction; with --queue each row's own)"
     )
-    parser.add_argument("--only", metavar="PATTERN", help="run only the rows whose page fits, e.g. '*_crt'")
+    parser.add_argument("--only", metavar="PATTERN", help="run only the rows whose config fits, e.g. '*_crt'")
     parser.add_argument("--parallel", type=int, default=1, metavar="K", help="runs at once, each a process (default 1)")
     parser.add_argument("--outputs", metavar="DIR", help="runs and stages; paths.outputs if not given")
     parser.add_argument("--data", metavar="DIR", help="the data sets' files; paths.data if not given")
-    parser.add_argument("--config-dir", metavar="DIR", help="a folder of pages of your own, as for ltr-train")
+    parser.add_argument("--config-dir", metavar="DIR", help="a folder of configs of your own, as for ltr-train")
     parser.add_argument("--plan", action="store_true", help="say what it will cost, and stop")
     parser.add_argument("--queue", action="store_true", help="rows in order, beside other work; see above")
     parser.add_argument("--state", type=Path, metavar="DIR", help="of --queue: a copy of its stages and runs")
@@ -153,8 +153,8 @@ def reproduce(arguments: argparse.Namespace, console: Console, request: StopRequ
     speed = rates(planned, request)
     for line in cost_lines(planned, request, speed) if to_do else []:
         console.print(rich_text(line))
-    for page, why in left_out.items():
-        console.print(rich_text(f"left out: {page} (--val test_fraction takes it in): {why}"))
+    for config, why in left_out.items():
+        console.print(rich_text(f"left out: {config} (--val test_fraction takes it in): {why}"))
     if not arguments.plan:
         if arguments.queue and selected:
             failed |= run_queue(selected, arguments, console, speed)
@@ -171,7 +171,7 @@ def rows_of(arguments: argparse.Namespace) -> list[TableRow]:
     """The rows of a table in its own order, those of a queue in the order in which they are named."""
     if not arguments.queue:
         return chosen_rows(arguments.tables, arguments.config_dir)
-    rows = {row.page: row for name in arguments.tables for row in chosen_rows([name], arguments.config_dir)}
+    rows = {row.config: row for name in arguments.tables for row in chosen_rows([name], arguments.config_dir)}
     return list(rows.values())
 
 
@@ -202,21 +202,21 @@ def jobs_of(rows: Sequence[TableRow], arguments: argparse.Namespace, failed: dic
     error: ConfigError | None = None
     for row in rows:
         try:
-            overrides = [f"experiment={row.page}", *common(arguments)]
-            page = composed(overrides, arguments.config_dir)
-            if arguments.trials and "trial" not in page.dataset:
-                raise ConfigError(f"--trials={arguments.trials}: dataset={page.dataset.name} has no published trials")
+            overrides = [f"experiment={row.config}", *common(arguments)]
+            node = composed(overrides, arguments.config_dir)
+            if arguments.trials and "trial" not in node.dataset:
+                raise ConfigError(f"--trials={arguments.trials}: dataset={node.dataset.name} has no published trials")
             for seed, trial in itertools.product(range(arguments.seeds), range(arguments.trials or 1)):
-                OmegaConf.update(page, "seed", seed)
+                OmegaConf.update(node, "seed", seed)
                 own = [f"seed={seed}"]
                 if arguments.trials:
-                    OmegaConf.update(page, "dataset.trial", trial)
+                    OmegaConf.update(node, "dataset.trial", trial)
                     own.append(f"dataset.trial={trial}")
-                config = checked(page, unread([*overrides, *own]), [*overrides, *own])
+                config = checked(node, unread([*overrides, *own]), [*overrides, *own])
                 jobs.append(Job(row, [*overrides, *own], config, trial if arguments.trials else None))
         except ConfigError as mistake:
             error = mistake
-            failed[row.page] = in_a_line(mistake)
+            failed[row.config] = in_a_line(mistake)
     if error is not None and not jobs:
         raise error
     return sorted(jobs, key=lambda job: job.config["seed"])
@@ -224,14 +224,14 @@ def jobs_of(rows: Sequence[TableRow], arguments: argparse.Namespace, failed: dic
 
 def source_of(job: Job, sources: dict[str, Source]) -> Source:
     """The job's data set, read once whatever the number of rows."""
-    page = job.config["dataset"]
-    key = canonical_json([page["source"], page.get("packed")])
+    config = job.config["dataset"]
+    key = canonical_json([config["source"], config.get("packed")])
     if key not in sources:
-        sources[key] = read_source(page)
+        sources[key] = read_source(config)
     return sources[key]
 
 
-def _read(job: Job, sources: dict[str, Source], page: Mapping[str, Any]) -> Source:
+def _read(job: Job, sources: dict[str, Source], config: Mapping[str, Any]) -> Source:
     return source_of(job, sources)
 
 
@@ -259,7 +259,7 @@ def plan(jobs: Sequence[Job], sources: dict[str, Source], failed: dict[str, str]
                 warnings.simplefilter("ignore")  # the run itself says them
                 job.planned = PlannedRun.of(job.config, source_of(job, sources))
         except NeedsValidation as error:
-            left_out[job.row.page] = in_a_line(error)
+            left_out[job.row.config] = in_a_line(error)
         except Interrupted:
             raise
         except Exception as error:
@@ -297,7 +297,7 @@ def tasks_of(jobs: Sequence[Job], arguments: argparse.Namespace) -> list[Task]:
     tasks = []
     for job in jobs:
         assert job.planned is not None
-        log = Path(job.config["paths"]["outputs"]) / "reproduce" / f"{job.row.page}-{job.directory.name}.log"
+        log = Path(job.config["paths"]["outputs"]) / "reproduce" / f"{job.row.config}-{job.directory.name}.log"
         stages = frozenset(stage.key for stage in job.planned.open)
         tasks.append(Task(job.label, train_command(job.overrides, arguments.config_dir), log, stages))
     return tasks
@@ -351,10 +351,10 @@ def table(arguments: argparse.Namespace, rows: Sequence[TableRow], jobs: Sequenc
         mine = [job for job in jobs if job.row is row]
         runs = tuple(_readable(job.directory for job in mine if job.is_finished))
         if runs:
-            entries.append(Entry(row.page, runs, row.published, row.source, row.metric))
+            entries.append(Entry(row.config, runs, row.published, row.source, row.metric))
         lacking = list(dict.fromkeys(str(job.config["seed"]) for job in mine if not job.is_finished))
-        if (lacking or not mine) and row.page not in left_out:
-            missing.append(row.page + (f" (seed {', '.join(lacking)})" if runs else ""))
+        if (lacking or not mine) and row.config not in left_out:
+            missing.append(row.config + (f" (seed {', '.join(lacking)})" if runs else ""))
     block = markdown(entries, command(arguments), missing, left_out)
     if arguments.write and entries:
         write_between_markers(arguments.write, ",".join(arguments.tables), block)

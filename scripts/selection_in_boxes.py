@@ -58,13 +58,13 @@ def main(argv: list[str]) -> int:
     network = load_network(path)
     if not isinstance(network, HerbsNetwork) or not network.suppression:
         raise CheckpointError(f"{path} selects no locations; a network of method=herbs or pim with suppression does")
-    page = describe(path)["dataset"]
+    config = describe(path)["dataset"]
     if arguments.data:
-        page = {**page, "source": {**page["source"], "root": str(arguments.data)}}
-    source = instantiate(page["source"])
+        config = {**config, "source": {**config["source"], "root": str(arguments.data)}}
+    source = instantiate(config["source"])
     if source.boxes is None or not isinstance(source.images, ImageFiles):
         raise DataError(f"{source.name} has no bounding boxes; cub and nabirds have")
-    shares, rates = measured(network, source, page, arguments.split, arguments.batch_size)
+    shares, rates = measured(network, source, config, arguments.split, arguments.batch_size)
     images = len(next(iter(shares.values()))["all"])
     print(f"{path}\n{source.name}, {arguments.split}: {images} images; share of locations inside the box, in percent")
     print(f"{'level':<10}{'selected':>16}{'all (chance)':>16}{'dropped':>16}{'selected - all':>18}")
@@ -79,13 +79,13 @@ def main(argv: list[str]) -> int:
 
 @torch.inference_mode()
 def measured(
-    network: HerbsNetwork, source: Source, page: dict[str, Any], part: str, batch_size: int
+    network: HerbsNetwork, source: Source, config: dict[str, Any], part: str, batch_size: int
 ) -> tuple[Shares, dict[str, np.ndarray]]:
     """For each level that selects, and for all of them together, the shares of each image by kind, float64 [N]; and for
     each level how often a place around the box is selected, float64 [CELLS, CELLS], NaN where hardly a location is."""
-    split = instantiate(page["split"], source)
-    data = DataModule.for_judging(source, split, page, batch_size)
-    crop = FileCrop(page["image_size"], resize=page.get("image_resize"))
+    split = instantiate(config["split"], source)
+    data = DataModule.for_evaluation(source, split, config, batch_size)
+    crop = FileCrop(config["image_size"], resize=config.get("image_resize"))
     found: dict[str, dict[str, list[np.ndarray]]] = {}
     counts: dict[str, np.ndarray] = {}
     for batch in data.evaluation_loader(part):

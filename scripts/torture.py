@@ -111,7 +111,7 @@ class Torture:
                 time.sleep(0.003)
         time.sleep(self.draw.uniform(0, 0.05) * seconds)
 
-    def judge(self, tally: Tally, folder: Path, codes: list[int | None]) -> None:
+    def evaluate(self, tally: Tally, folder: Path, codes: list[int | None]) -> None:
         """Count a trial that has ended."""
         tally.trials += 1
         wanted, found, text = self.runs.in_peace(tally.case)[0], digest(folder), said(folder)
@@ -125,8 +125,8 @@ class Torture:
             tally.wrong.append(f"{folder}: exit codes {codes}, digest {found[:12]} for {wanted[:12]}: {text[-300:]}")
 
     def finish(self, tally: Tally, folder: Path) -> None:
-        """The same command once more, in peace, and judge what came of it."""
-        self.judge(tally, folder, ended(self.runs.start(folder, tally.case)))
+        """The same command once more, in peace, and evaluate what came of it."""
+        self.evaluate(tally, folder, ended(self.runs.start(folder, tally.case)))
 
     def killed(self, tally: Tally, most: int = 3) -> None:
         """One run, killed up to ``most`` times on its way."""
@@ -319,7 +319,7 @@ class Torture:
         time.sleep(self.draw.uniform(0, 0.5) * seconds)
         tally.hits += all(process.is_alive() for process in one)
         other = self.runs.start(folder, tally.case)
-        self.judge(tally, folder, [*ended(one), *ended(other)])
+        self.evaluate(tally, folder, [*ended(one), *ended(other)])
 
 
 def cases_of(names: Sequence[str], processes: Sequence[int]) -> list[Case]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from ltr.configuration.configs import canonical_json, read_page, without_private
+from ltr.configuration.configs import canonical_json, read_config, without_private
 from ltr.data.source import Source
 from ltr.errors import Interrupted, LtrError
 from ltr.methods.core.network import ImageClassifier
@@ -78,7 +78,7 @@ def open_stages(config: Mapping[str, Any], planned: RunPlan) -> list[OpenStage]:
 def kind_of(stage: Stage, planned: RunPlan) -> str:
     """What a training rate depends on, as text: network, augmentation, batch, image size, precision and device."""
     one = stage.settings
-    parts = [one.backbone, one.augment, one.batch_size, one.precision, planned.facts.image_shape]
+    parts = [one.backbone, one.augment, one.batch_size, one.precision, planned.dataset_info.image_shape]
     return canonical_json(without_private([*parts, device_name(planned.device)]))
 
 
@@ -114,7 +114,7 @@ def first_trained(planned: RunPlan) -> Stage:
 def measured_rate(config: Mapping[str, Any], planned: RunPlan, request: StopRequest) -> float:
     """Training images per second of a plan's first stage, over a few real steps that leave nothing behind.
 
-    Second stages on a frozen backbone are faster; judging is not in it.
+    Second stages on a frozen backbone are faster; evaluation is not in it.
     """
     stage = first_trained(planned)
     steps = 4 if planned.device.type == "cpu" else 60
@@ -122,7 +122,7 @@ def measured_rate(config: Mapping[str, Any], planned: RunPlan, request: StopRequ
         epochs=RATE_EPOCHS,
         limit_train_batches=steps,
         selection="last",
-        scheduler=without_private(read_page("scheduler/constant")),  # a warm-up may be longer than this
+        scheduler=without_private(read_config("scheduler/constant")),  # a warm-up may be longer than this
     )
     nothing = replace(planned.split, val=np.empty(0, dtype=np.int64))
     with tempfile.TemporaryDirectory() as folder:
@@ -130,7 +130,7 @@ def measured_rate(config: Mapping[str, Any], planned: RunPlan, request: StopRequ
             config={**config, "callbacks": {**config["callbacks"], "progress": "none"}},
             source=planned.source,
             split=nothing,
-            facts=planned.facts,
+            dataset_info=planned.dataset_info,
             device=planned.device,
             store=StageStore(Path(folder)),
             console=Console(quiet=True),
@@ -197,7 +197,7 @@ def cost_lines(runs: Sequence[PlannedRun], request: StopRequest, speed: Mapping[
             f"training: {sum(stage.epochs for stage in train):,} epochs, {images:,} images",
             f"rate: {shown} images/s, measured over a few steps on {device_name(runs[0].plan.device)}",
             f"time: about {minutes / 60:.1f} hours ({minutes:,.0f} minutes), one run at a time; "
-            "judging comes on top, and classifiers on a frozen backbone are faster than this",
+            "evaluation comes on top, and classifiers on a frozen backbone are faster than this",
         ]
         if len(timed) < len(train):
             text.append(f"the time of {len(train) - len(timed)} stages is not in this: their first steps failed")

@@ -74,10 +74,10 @@ def ltr_train(tmp_path, capsys, monkeypatch):
 def plain(tmp_path, monkeypatch) -> tuple[str, ...]:
     """Overrides that choose a network without batch normalisation."""
     monkeypatch.setenv("LTR_ALLOW", "plain_network")
-    page = tmp_path / "pages" / "backbone" / "plain.yaml"
-    page.parent.mkdir(parents=True)
-    page.write_text("_target_: plain_network.PlainNet\ndropout: 0.0\n")
-    return (f"--config-dir={tmp_path / 'pages'}", "backbone=plain")
+    config = tmp_path / "configs" / "backbone" / "plain.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text("_target_: plain_network.PlainNet\ndropout: 0.0\n")
+    return (f"--config-dir={tmp_path / 'configs'}", "backbone=plain")
 
 
 @pytest.fixture

@@ -245,7 +245,7 @@ def table(root: Path, classes: Sequence[str] = ("cat", "dog", "eel"), each: int 
     return root / "images.csv"
 
 
-# what each page below conf/dataset reads from paths.data
+# what each config below conf/dataset reads from paths.data
 TREES: dict[str, Callable[[Path], Path]] = {
     "cub": cub,
     "nabirds": nabirds,

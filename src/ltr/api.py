@@ -46,7 +46,7 @@ class Classifier:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return self.network.facts.class_names
+        return self.network.dataset_info.class_names
 
     def predict(self, images: np.ndarray | torch.Tensor, batch_size: int = 1000) -> np.ndarray:
         """Class probabilities [N, C] as float32 of uint8 images [N, H, W, C]."""

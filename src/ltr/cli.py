@@ -137,7 +137,7 @@ def report(error: Exception, of: str = "") -> int:
     if os.environ.get(_FULL) == "1":
         traceback.print_exception(error)
     if isinstance(error, LtrError):
-        if getattr(error, "told", False):  # by another process
+        if getattr(error, "is_reported", False):  # by another process
             return error.exit_code
         print_line(f"{of}{'stopped' if isinstance(error, Interrupted) else 'error'}: {error}", sys.stderr)
         return error.exit_code
@@ -363,13 +363,13 @@ def _train_task(config: DictConfig, line: CommandLine) -> Outcome:
 
 def _as_a_single_run(line: CommandLine) -> list[str]:
     """The arguments of ``ltr-train`` for the running job alone."""
-    from ltr.configuration.command_line import is_sweep_page
+    from ltr.configuration.command_line import is_sweep_config
     from ltr.sweeps import in_sweep, job_overrides
 
     flags = [flag for flag in line.flags if flag != "--multirun"]
     chosen = job_overrides() if in_sweep() else line.overrides
-    # a page of the group sweep asks for a sweep; its choices of other pages are those of the job
-    mode = ["hydra.mode=RUN"] if any(is_sweep_page(one) for one in chosen) else []
+    # a config of the group sweep asks for a sweep; its choices of other configs are those of the job
+    mode = ["hydra.mode=RUN"] if any(is_sweep_config(one) for one in chosen) else []
     return [*flags, *(f"--allow={name}" for name in line.allowed), "--", *chosen, *mode]
 
 

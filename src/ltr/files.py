@@ -117,12 +117,12 @@ def link_or_copy(source: Path, destination: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-# the weights that a run is judged by, in its folder checkpoints/: the first that is there
+# the weights that a run is evaluated by, in its folder checkpoints/: the first that is there
 JUDGED = ("best.ckpt", "final.ckpt")
 
 
 def checkpoint_file(path: Path) -> Path:
-    """The weights file that ``path`` means: the one judged of a run directory, or the file itself.
+    """The weights file that ``path`` means: the one evaluated of a run directory, or the file itself.
 
     Raises:
         CheckpointError: there is none.

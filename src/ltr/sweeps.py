@@ -29,7 +29,7 @@ _GRID = "BasicSweeper"
 
 
 class SweepFolder(Callback):
-    """Tells the jobs where to note what they came to; the page ``train`` names it for Hydra."""
+    """Tells the jobs where to note what they came to; the config ``train`` names it for Hydra."""
 
     started: ClassVar[list[Path]] = []  # of the command that is running, see `sweep_folder`
 

@@ -28,13 +28,13 @@ class Redness(torch.nn.Module):
         self.link = link
         names = tuple(f"class {c}" for c in range(classes))
         counts = tuple(1000 // (c + 1) ** 3 for c in range(classes))
-        self.facts = SimpleNamespace(
+        self.dataset_info = SimpleNamespace(
             class_names=names, class_counts=counts, background=background, image_shape=(3, SIDE, SIDE)
         )
 
     def predict(self, images: torch.Tensor) -> dict[str, Scores]:
         red, green, _ = images.float().mean(dim=(2, 3)).div(255).unbind(dim=1)
-        c = torch.arange(len(self.facts.class_names))
+        c = torch.arange(len(self.dataset_info.class_names))
         return {"default": Scores(4 * (red[:, None] * (c + 1) - green[:, None] * c))}
 
 

@@ -20,7 +20,7 @@ HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")
 def test_an_exported_network_gives_the_same_logits_to_the_bit(checkpoint, tmp_path):
     done = export(checkpoint, tmp_path)
     network = load_network(checkpoint)
-    images = check_images(network.facts.image_shape)
+    images = check_images(network.dataset_info.image_shape)
     assert torch.equal(logits(load_exported(tmp_path), images), logits(network, images))
     assert done.difference == 0
 
@@ -96,7 +96,7 @@ def test_onnx_gives_the_same_logits_at_any_batch_size(checkpoint, tmp_path):
     assert done.onnx_difference is not None
     assert done.onnx_difference < 1e-3
     network = load_network(checkpoint)
-    images = check_images(network.facts.image_shape)[:1]
+    images = check_images(network.dataset_info.image_shape)[:1]
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"images": images.numpy()})
     torch.testing.assert_close(torch.from_numpy(found), logits(network, images), rtol=1e-3, atol=1e-3)

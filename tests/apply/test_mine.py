@@ -159,7 +159,7 @@ def test_an_image_that_a_pool_names_twice_is_one(pool):
 
 def test_class_names_are_compared_in_one_unicode_form(redness):
     model = redness()
-    model.network.facts.class_names = ("gre\u0301be", *model.class_names[1:])
+    model.network.dataset_info.class_names = ("gre\u0301be", *model.class_names[1:])
     assert rare_classes(model, ["gr\u00e9be"], "few").tolist() == [0]
 
 
@@ -208,20 +208,20 @@ HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>"
 
 def test_a_sheet_shows_names_as_text_whatever_they_hold(redness, tmp_path, draw):
     model = redness(classes=3)
-    model.network.facts.class_names = (HOSTILE, "</title><b>", "c")
+    model.network.dataset_info.class_names = (HOSTILE, "</title><b>", "c")
     name = '<img src=x onerror=alert(3)>".png'
     draw(tmp_path / "pool" / name, 0)
     draw(tmp_path / "pool" / os.fsdecode(b"\xff.png"), 1)
     files = image_pool(tmp_path / "pool")
     mined = mine(model, files, np.array([0, 1]), tmp_path / "out", top=2)
     (sheet,) = write_sheets(tmp_path / "out", mined, model, files, title=HOSTILE, thumbnails=2)
-    page = Elements(sheet.read_text(encoding="utf-8"))
-    assert not page.all("script")
-    assert all("onerror" not in attributes for _, attributes in page.tags)
-    assert len(page.all("img")) == 4
-    assert all(image["src"].startswith("data:image/jpeg;base64,") for image in page.all("img"))
-    assert HOSTILE in page.text
-    assert name in page.text
+    config = Elements(sheet.read_text(encoding="utf-8"))
+    assert not config.all("script")
+    assert all("onerror" not in attributes for _, attributes in config.tags)
+    assert len(config.all("img")) == 4
+    assert all(image["src"].startswith("data:image/jpeg;base64,") for image in config.all("img"))
+    assert HOSTILE in config.text
+    assert name in config.text
 
 
 def test_many_classes_are_spread_over_sheets(redness, pool, tmp_path):

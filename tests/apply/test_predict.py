@@ -161,7 +161,7 @@ def test_progress_counts_every_image_once(redness, pool, tmp_path):
 
 def test_grey_networks_get_grey_pixels(redness, pool):
     model = redness()
-    model.network.facts.image_shape = (1, 8, 8)
+    model.network.dataset_info.image_shape = (1, 8, 8)
     first = next(iter(batches(image_pool(pool), model)))
     assert first.images.shape[1:] == (1, 8, 8)
 

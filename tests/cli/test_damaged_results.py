@@ -88,14 +88,14 @@ def report(tmp_path, capsys, monkeypatch, published):
     from ltr.commands.report import main
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ltr.report.compose.PublishedNumbers", lambda: published)  # reading the pages takes the time
+    monkeypatch.setattr("ltr.report.compose.PublishedNumbers", lambda: published)  # reading the configs takes the time
 
     def run(*arguments: str, code: int = 0) -> tuple[str, str]:
         assert guarded(lambda: main(["outputs", *arguments])) == code, capsys.readouterr()
         captured = capsys.readouterr()
         assert NOT_FORESEEN not in captured.err, captured.err
-        page = tmp_path / "outputs" / "report.html"
-        return (page.read_text() if "html" in arguments else captured.out), captured.err
+        config = tmp_path / "outputs" / "report.html"
+        return (config.read_text() if "html" in arguments else captured.out), captured.err
 
     return run
 

@@ -39,7 +39,7 @@ def logged(ltr_train, monkeypatch):
         def log_metrics(self, metrics, step=None) -> None:
             self.keys |= set(metrics)
 
-        def log_result(self, headline, rows, judged, figures) -> None:
+        def log_result(self, headline, rows, evaluated, figures) -> None:
             self.keys |= set(final(headline)) | {f"figures/{path.stem}" for path in figures}
 
     def run(*overrides: str) -> set[str]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 import trees
 from ltr.cli import guarded
-from ltr.configuration.configs import page_names
+from ltr.configuration.configs import config_names
 from ltr.data.download_hints import places
 
 
@@ -49,7 +49,7 @@ def files_column(out: str) -> dict[str, str]:
 def test_the_list_has_every_page_with_its_first_line(ltr_data):
     code, out, _ = ltr_data("list")
     assert code == 0
-    assert list(files_column(out)) == page_names("dataset")
+    assert list(files_column(out)) == config_names("dataset")
     assert "A long tail of scikit-learn's handwritten digits" in out
 
 
@@ -63,7 +63,7 @@ def test_the_list_says_whether_files_are_there(ltr_data, official_trees, monkeyp
     assert found["cifar10"] == "-"
 
 
-@pytest.mark.parametrize("name", page_names("dataset"))
+@pytest.mark.parametrize("name", config_names("dataset"))
 def test_the_place_of_every_page_is_known(name, tmp_path):
     assert places(name, tmp_path) is not None
 

@@ -1,4 +1,4 @@
-"""Judging a run whose data lie somewhere else now."""
+"""Evaluation a run whose data lie somewhere else now."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ltr.errors import ConfigError
 
 @pytest.fixture
 def config() -> dict:
-    """A CIFAR run's configuration, as far as judging reads it, trained where /gone held the data."""
+    """A CIFAR run's configuration, as far as evaluation reads it, trained where /gone held the data."""
     return {
         "seed": 0,
         "dataset": {

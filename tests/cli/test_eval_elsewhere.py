@@ -26,7 +26,7 @@ def untrained(path: Path, *overrides: str) -> Path:
     config = checked(composed([*overrides, "trainer.precision=fp32"]))
     plan = plan_of(config)
     stage = plan.stages[-1]
-    network = stage.module(stage.settings, plan.facts, config["seed"], stage.role, **stage.options)
+    network = stage.module(stage.settings, plan.dataset_info, config["seed"], stage.role, **stage.options)
     write_checkpoint(path, network_checkpoint(network, config["dataset"]))
     return path
 
@@ -411,9 +411,9 @@ def test_published_weights_are_judged_like_their_own_network(evaluated, foreign,
 @pytest.mark.parametrize(
     ("words", "arguments"),
     [
-        ("ltr-eval FILE dataset=PAGE backbone=PAGE", []),
-        ("dataset=PAGE must be given", ["backbone=resnet32"]),
-        ("backbone=PAGE must be given", ["dataset=cifar10", "weights.entry=state_dict"]),
+        ("ltr-eval FILE dataset=CONFIG backbone=CONFIG", []),
+        ("dataset=CONFIG must be given", ["backbone=resnet32"]),
+        ("backbone=CONFIG must be given", ["dataset=cifar10", "weights.entry=state_dict"]),
         ("the data set has 100 classes", ["dataset=cifar100", "backbone=resnet32"]),
         ("in the file alone", ["dataset=cifar10", "backbone=resnet20"]),
         ("linear.bias [10]", ["dataset=cifar10", "backbone=resnet32", "head=cosine"]),

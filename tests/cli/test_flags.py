@@ -7,7 +7,7 @@ import yaml
 
 from ltr.commands.arguments import Parser, parsed
 from ltr.configuration.command_line import read
-from ltr.configuration.configs import page_names
+from ltr.configuration.configs import config_names
 from ltr.errors import ConfigError
 
 
@@ -48,9 +48,9 @@ def test_a_pickled_job_is_not_taken(refused, tmp_path):
 def test_help_shows_the_groups_and_every_page(ltr_train):
     done = ltr_train("--help")
     assert done.code == 0
-    assert "Usage:   ltr-train [group=page ...] [key=value ...]" in done.out
+    assert "Usage:   ltr-train [group=config ...] [key=value ...]" in done.out
     for group in ("loss", "dataset", "experiment"):
-        assert f"{group}: {', '.join(page_names(group))}" in done.out
+        assert f"{group}: {', '.join(config_names(group))}" in done.out
     assert "--allow PREFIX" in done.out
 
 

@@ -1,4 +1,4 @@
-"""A user's own pages, code and splits: from a folder, a package, a file that the command names, never otherwise."""
+"""A user's own configs, code and splits: from a folder, a package, a file that the command names, never otherwise."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ PLAN = "stages=plan"
 
 @pytest.fixture
 def own_pages(tmp_path, own_code):
-    """A folder of pages with a loss of the user's own; returns the flag that names it."""
+    """A folder of configs with a loss of the user's own; returns the flag that names it."""
     folder = tmp_path / "my_conf"
-    for group, page in {
+    for group, config in {
         "loss/mine": f"_target_: {own_code}.losses.Mine\nwidth: 3\n_allowed_:\n  width: 'int [1, inf)'\n",
         "loss/broken": f"_target_: {own_code}.broken.Mine\n",
         "loss/open": f"_target_: {own_code}.losses.Mine\nwidth: ???\n",
@@ -21,7 +21,7 @@ def own_pages(tmp_path, own_code):
     }.items():
         path = folder / f"{group}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page)
+        path.write_text(config)
     return f"--config-dir={folder}"
 
 
@@ -57,7 +57,7 @@ def test_the_environment_can_allow_a_package(ltr_train, own_pages, monkeypatch):
         (["loss=mien", "recipe=mine"], "there is no loss 'mien'"),
         (["loss=mine", "loss.widht=1"], "Did you mean 'loss.width'?"),
         (["loss=mine", "epochs=1", "loss.width=0"], "loss.width=0: allowed is int [1, inf)"),
-        (["loss=open"], "loss.width=???: its page leaves it open; give it a value"),
+        (["loss=open"], "loss.width=???: its config leaves it open; give it a value"),
         (["loss=broken"], "importing my_project.broken fails: RuntimeError: half of a sentence"),
         (["loss=torn"], "torn.yaml"),
         (["recipe=mien"], "Did you mean 'mine'?"),

@@ -19,17 +19,17 @@ from omegaconf import OmegaConf
 
 from ltr.cli import train_main
 from ltr.configuration.allowed import shown
-from ltr.configuration.configs import conf_directory, leaves, mappings, page_names, read_page
+from ltr.configuration.configs import conf_directory, config_names, leaves, mappings, read_config
 
 
 def default_configuration() -> tuple[dict, dict]:
-    """The default configuration, resolved, and the pages that it is made of."""
+    """The default configuration, resolved, and the configs that it is made of."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
         config = compose("train", return_hydra_config=True)
-    pages = {group: page for group, page in config.hydra.runtime.choices.items() if page and "/" not in group}
+    configs = {group: node for group, node in config.hydra.runtime.choices.items() if node and "/" not in group}
     with_hydra_gone = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-    return OmegaConf.to_container(with_hydra_gone, resolve=True), pages
+    return OmegaConf.to_container(with_hydra_gone, resolve=True), configs
 
 
 CONFIG, PAGES = default_configuration()
@@ -109,13 +109,16 @@ ODD_VALUES = [
 ]
 PATHS = ("paths.outputs", "paths.stages", "paths.data")  # their values are folders of the test
 CHOICES = sorted(
-    (group, page) for group in [*GROUPS, "debug"] for page in page_names(group) if not page.startswith(("inat", "gpu"))
+    (group, config)
+    for group in [*GROUPS, "debug"]
+    for config in config_names(group)
+    if not config.startswith(("inat", "gpu"))
 )
 KEYS_OF_PAGES = sorted(
     {
         f"{group}.{key}"
-        for group, page in CHOICES
-        for key, _ in leaves({k: v for k, v in read_page(f"{group}/{page}").items() if k != "defaults"})
+        for group, config in CHOICES
+        for key, _ in leaves({k: v for k, v in read_config(f"{group}/{config}").items() if k != "defaults"})
         if key.rpartition(".")[2] not in ("download", "pretrained") and f"{group}.{key}" not in PATHS
     }
 )

@@ -1,4 +1,4 @@
-"""Rules of pages that hold for lists, and values compared with the annotations of the code that they are for."""
+"""Rules of configs that hold for lists, and values compared with the annotations of the code that they are for."""
 
 from __future__ import annotations
 

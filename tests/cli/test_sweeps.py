@@ -31,9 +31,9 @@ def test_two_seeds_give_two_runs(ltr_train):
 def test_a_key_that_only_the_swept_pages_have_can_be_set(ltr_train):
     done = ltr_train(*FAST, "-m", "method=crt,lws", "method.classifier.optimizer.lr=0.03", "method.classifier.epochs=1")
     assert done.code == 0, done.err
-    pages = [yaml.safe_load((path / "config.yaml").read_text())["method"] for path in done.directories]
-    assert sorted(page["name"] for page in pages) == ["crt", "lws"]
-    assert [page["classifier"]["optimizer"]["lr"] for page in pages] == [0.03, 0.03]
+    configs = [yaml.safe_load((path / "config.yaml").read_text())["method"] for path in done.directories]
+    assert sorted(config["name"] for config in configs) == ["crt", "lws"]
+    assert [config["classifier"]["optimizer"]["lr"] for config in configs] == [0.03, 0.03]
 
 
 def test_null_beside_swept_pages_is_null_and_is_told_as_null(ltr_train):
@@ -61,7 +61,7 @@ def test_null_beside_swept_pages_is_null_and_is_told_as_null(ltr_train):
         (("method=crt,lws", "method.classifier.epochs=-1"), "epochs=-1: allowed is int [1, inf)"),
         (("experiment=[cifar10_lt_erm],[cifar10_lt_crt]", "method.b=1"), "  method.b=1: there is no key"),
         (("method=glob(cr*)", "method.classifier.epox=1"), "  method.classifier.epox=1: there is no key"),
-        (("method=glob(xx*)",), "method=glob(xx*): no page fits this pattern; there are: arpl, "),
+        (("method=glob(xx*)",), "method=glob(xx*): no config fits this pattern; there are: arpl, "),
     ],
 )
 def test_a_key_is_looked_for_on_the_swept_pages(ltr_train, arguments, words):
@@ -78,9 +78,9 @@ def test_a_key_is_looked_for_on_the_swept_pages(ltr_train, arguments, words):
 )  # fmt: skip
 def test_a_value_that_waits_for_its_job_is_the_same_value(text):
     (given,), _ = parse([text])
-    pages, waits = waiting(["method=crt,lws", text], None)
+    configs, waits = waiting(["method=crt,lws", text], None)
     (then,), _ = parse([waits])
-    assert pages == "method=crt,lws"
+    assert configs == "method=crt,lws"
     assert then.values == (["${oc.decode:null}"] if text.endswith("=null") else given.values)
     plain = "." in text and not text.startswith(("+", "~", "hydra.")) and text != "a.b="
     assert (waits == text) is not plain
@@ -204,24 +204,24 @@ def test_a_sweep_of_plans_has_no_table(ltr_train):
 
 
 @pytest.mark.parametrize(
-    ("page", "more", "swept"),
+    ("config", "more", "swept"),
     [
         ("beta", (), "loss.beta=0.9999"),
         ("tau", (), "method.tau=0.7"),
         ("tau", ("method=posthoc_la",), "method.tau=1.0"),
     ],
 )
-def test_a_page_of_the_group_sweep_sweeps_by_itself(ltr_train, page, more, swept):
-    done = ltr_train(*FAST, f"+sweep={page}", *more, "stages=plan")
+def test_a_page_of_the_group_sweep_sweeps_by_itself(ltr_train, config, more, swept):
+    done = ltr_train(*FAST, f"+sweep={config}", *more, "stages=plan")
     assert done.code == 0, done.err
-    parameters = yaml.safe_load((CONF / "sweep" / f"{page}.yaml").read_text())["hydra"]["sweeper"]["params"]
+    parameters = yaml.safe_load((CONF / "sweep" / f"{config}.yaml").read_text())["hydra"]["sweeper"]["params"]
     (values,) = parameters.values()
     assert done.out.count("representation") == len(values.split(","))
     assert swept.split("=")[1] in values.split(",")
 
 
-@pytest.mark.parametrize("page", ["+sweep=two_b0", "sweep=two_b0"])
-def test_a_sweeps_page_gives_way_to_the_command_line_and_to_an_experiment(ltr_train, tmp_path, page):
+@pytest.mark.parametrize("config", ["+sweep=two_b0", "sweep=two_b0"])
+def test_a_sweeps_page_gives_way_to_the_command_line_and_to_an_experiment(ltr_train, tmp_path, config):
     (tmp_path / "experiment").mkdir()
     choices = "defaults:\n  - override /dataset: digits_bg\n  - override /method: background_splitting\n"
     own = f"# @package _global_\n{choices}name: mine\ntrainer:\n  max_epochs: 7\n"
@@ -229,10 +229,10 @@ def test_a_sweeps_page_gives_way_to_the_command_line_and_to_an_experiment(ltr_tr
     (tmp_path / "sweep").mkdir()
     other = "# @package _global_\ndefaults:\n  - override /dataset: digits_lt\nhydra:\n  mode: MULTIRUN\n"
     (tmp_path / "sweep" / "two_b0.yaml").write_text(f"{other}  sweeper:\n    params:\n      method.b0: 0,1\n")
-    done = ltr_train("--config-dir", str(tmp_path), page, "experiment=mine", "stages=plan")
+    done = ltr_train("--config-dir", str(tmp_path), config, "experiment=mine", "stages=plan")
     assert done.code == 0, done.err  # digits_lt has no background
     assert done.out.count("7 epochs") == 2
-    done = ltr_train("--config-dir", str(tmp_path), page, "method=background_splitting", "stages=plan")
+    done = ltr_train("--config-dir", str(tmp_path), config, "method=background_splitting", "stages=plan")
     assert "needs data with a background class" in done.err
 
 
@@ -241,7 +241,7 @@ def test_a_job_of_a_sweeps_page_is_a_run_of_its_own_with_what_the_page_chose(ltr
     line = read(["+sweep=b0", "dataset=digits_bg", "method.b0=0.5"])
     done = ltr_train(*_as_a_single_run(line), "stages=plan")
     assert done.code == 0, done.err
-    assert done.out.count("representation") == 1  # one run, and with the page's method
+    assert done.out.count("representation") == 1  # one run, and with the config's method
 
 
 @pytest.mark.parametrize("launcher", ["BasicLauncher", "JoblibLauncher"])

@@ -1,4 +1,4 @@
-"""The wheel: it holds the pages, so that an installed ltr-train finds them from any folder."""
+"""The wheel: it holds the configs, so that an installed ltr-train finds them from any folder."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def unpacked(tmp_path_factory) -> Path:
 
 
 def test_every_page_is_inside(unpacked):
-    pages = {str(path.relative_to(conf_directory())) for path in conf_directory().rglob("*.yaml")}
+    configs = {str(path.relative_to(conf_directory())) for path in conf_directory().rglob("*.yaml")}
     inside = {str(path.relative_to(unpacked / "ltr" / "conf")) for path in (unpacked / "ltr" / "conf").rglob("*.yaml")}
     assert "train.yaml" in inside
-    assert inside == pages
+    assert inside == configs
 
 
 def test_the_commands_are_declared(unpacked):

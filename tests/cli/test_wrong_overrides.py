@@ -8,7 +8,7 @@ import io
 import pytest
 
 from ltr.cli import train_main
-from ltr.configuration.configs import page_names
+from ltr.configuration.configs import config_names
 
 UNKNOWN_KEYS = {
     "sede=1": "Did you mean 'seed'?",
@@ -109,10 +109,10 @@ def test_a_wrong_override_alone_is_refused_before_anything_is_written(refused, o
 
 @pytest.mark.parametrize("group", ["loss", "recipe"])
 def test_an_unknown_page_lists_the_pages_of_its_group(refused, group):
-    name = page_names(group)[0] + "x"
+    name = config_names(group)[0] + "x"
     done = refused(f"{group}={name}")
     assert done.mistakes == [
-        f"{group}={name}: there is no {group} '{name}'; there are: {', '.join(page_names(group))}. "
+        f"{group}={name}: there is no {group} '{name}'; there are: {', '.join(config_names(group))}. "
         f"Did you mean '{name[:-1]}'?"
     ]
 
@@ -198,7 +198,7 @@ def test_what_the_program_needs_cannot_be_removed(refused):
     done = refused("~loss", "~seed", "~trainer.max_epochs", "~dataset.split", "~logger", "~backbone._target_")
     missing = {line.partition(":")[0] for line in done.mistakes if "missing" in line}
     assert missing == {"loss", "seed", "trainer.max_epochs", "dataset.split", "logger", "backbone._target_"}
-    assert "loss: missing; the program needs a page, e.g. loss=cross_entropy" in done.mistakes
+    assert "loss: missing; the program needs a config, e.g. loss=cross_entropy" in done.mistakes
 
 
 def test_an_argument_with_a_default_can_be_removed(ltr_train):

@@ -12,7 +12,7 @@ import pytest
 import ltr
 from ltr.configuration.advice import advised, hold_out, offered
 from ltr.configuration.allowed import problem
-from ltr.configuration.configs import page_names, read_page
+from ltr.configuration.configs import config_names, read_config
 from ltr.configuration.parsing import parse
 
 GROUPS = ("trainer", "strategy", "sampler", "augment", "head", "loss", "backbone", "optimizer", "scheduler", "dataset",
@@ -21,7 +21,7 @@ KEY = re.compile(rf"(?<![\w./'\"-])({'|'.join(GROUPS)})\.([a-z_]\w*(?:\.[a-z_]\w
 CHOICE = re.compile(rf"(?<![\w./@-])({'|'.join(GROUPS)})=([a-z]\w*)(?![\w.{{(=])")
 # that no config holds and the program reads from a command line, a sweep or a config of the user's own
 ADDED = ("method.extras", "method.representation", "dataset.split_file")
-# names of tensors, and a page's JavaScript
+# names of tensors, and a config's JavaScript
 NOT_KEYS = ("methods/foreign", "models/published_names", "report/html_page", "methods/background_classifier")
 
 
@@ -37,15 +37,15 @@ def shipped() -> dict[str, list[object]]:
                 collect(value, f"{path}.{key}")
 
     for group in GROUPS:
-        for name in page_names(group):
-            page = read_page(f"{group}/{name}")
-            collect(page, group)
-            for entry in page.get("defaults") or []:  # nested configs, such as /optimizer@classifier.optimizer
+        for name in config_names(group):
+            config = read_config(f"{group}/{name}")
+            collect(config, group)
+            for entry in config.get("defaults") or []:  # nested configs, such as /optimizer@classifier.optimizer
                 for choice in entry if isinstance(entry, dict) else ():
                     inner, _, place = choice.removeprefix("override ").lstrip("/").partition("@")
-                    for other in page_names(inner) if place and not place.startswith("_global_") else ():
+                    for other in config_names(inner) if place and not place.startswith("_global_") else ():
                         found.setdefault(f"{group}.{place}", [])
-                        collect(read_page(f"{inner}/{other}"), f"{group}.{place}")
+                        collect(read_config(f"{inner}/{other}"), f"{group}.{place}")
     return found
 
 
@@ -83,7 +83,7 @@ def wrong(text: str) -> list[str]:
             if all(problem(one.values[0], rule) for rule in SHIPPED[key]):
                 found.append(one.text)
     for match in CHOICE.finditer(text):
-        if match[2] not in page_names(match[1]):
+        if match[2] not in config_names(match[1]):
             found.append(match[0])
     return found
 

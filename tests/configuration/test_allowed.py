@@ -1,4 +1,4 @@
-"""Ranges and choices of the pages."""
+"""Ranges and choices of the configs."""
 
 import math
 

@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from method_plans import planned
 from omegaconf import OmegaConf
 
-from ltr.configuration.configs import conf_directory, page_names, read_page
+from ltr.configuration.configs import conf_directory, config_names, read_config
 from ltr.configuration.nested import NestedLoader
 from ltr.configuration.overrides import composed
 from ltr.errors import ConfigError
@@ -43,12 +43,12 @@ def nodes_of(method: str) -> dict[str, str]:
 
 def nests(method: str) -> bool:
     """Whether a method's own file says that a config is nested in it."""
-    lines = read_page(f"method/{method}").get("defaults", [])
+    lines = read_config(f"method/{method}").get("defaults", [])
     keys = [key for line in lines if isinstance(line, dict) for key in line]
     return any("@" in key and "@_global_" not in key for key in keys)
 
 
-METHODS = [method for method in page_names("method") if nests(method)]
+METHODS = [method for method in config_names("method") if nests(method)]
 
 
 def another(method: str, node: str, default: dict) -> str:
@@ -57,7 +57,7 @@ def another(method: str, node: str, default: dict) -> str:
     names = {**OTHER, **OF_EMBEDDINGS}[group] if method == "rkd" else OTHER[group]
     for part in node.split("."):
         default = default.get(part) or {}
-    others = [name for name in names if read_page(f"{group}/{name}").get("_target_") != default.get("_target_")]
+    others = [name for name in names if read_config(f"{group}/{name}").get("_target_") != default.get("_target_")]
     return others[0] if others else names[0]
 
 

@@ -67,8 +67,10 @@ def test_a_module_of_one_file_and_a_folder_without_init_have_an_identity(code):
 
 
 def test_targets_at_any_depth_count_and_ours_do_not(code):
-    pages = {"method": {"extras": [{"_target_": "made_up.A"}]}, "loss": {"_target_": "ltr.losses.classification.X"}}
-    assert list(own_code([pages, {"_target_": "torch.nn.Linear"}, {"_target_": "collections.Counter"}])) == ["made_up"]
+    configs = {"method": {"extras": [{"_target_": "made_up.A"}]}, "loss": {"_target_": "ltr.losses.classification.X"}}
+    assert list(own_code([configs, {"_target_": "torch.nn.Linear"}, {"_target_": "collections.Counter"}])) == [
+        "made_up"
+    ]
     assert (
         own_code({"loss": {"_target_": "ltr.x"}, "x": {"_target_": "timm.y"}, "z": {"_target_": "torchvision.z"}}) == {}
     )

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from ltr.configuration.check import examined
-from ltr.configuration.configs import PRIVATE_KEYS, page_names
+from ltr.configuration.configs import PRIVATE_KEYS, config_names
 from ltr.configuration.forbidden import forbidden, not_one_config, wrong_config_name
 from ltr.configuration.hydra_nodes import check_hydra
 from ltr.configuration.overrides import composed, explain
@@ -27,17 +27,17 @@ def config() -> dict:
     return found
 
 
-@pytest.mark.parametrize("dataset", page_names("dataset"))
+@pytest.mark.parametrize("dataset", config_names("dataset"))
 def test_every_key_of_a_shipped_data_set_is_read(dataset):
-    page = OmegaConf.to_container(composed([f"dataset={dataset}"]), resolve=False)
-    assert unread_keys(page) == []
+    config = OmegaConf.to_container(composed([f"dataset={dataset}"]), resolve=False)
+    assert unread_keys(config) == []
 
 
 @pytest.mark.parametrize("group", ["method", "sweep", "debug"])
 def test_every_key_of_a_shipped_config_is_read(group):
-    for name in page_names(group):
-        page = OmegaConf.to_container(composed([f"{group}={name}"]), resolve=False)
-        assert unread_keys({key: value for key, value in page.items() if key != "hydra"}) == [], name
+    for name in config_names(group):
+        config = OmegaConf.to_container(composed([f"{group}={name}"]), resolve=False)
+        assert unread_keys({key: value for key, value in config.items() if key != "hydra"}) == [], name
 
 
 def test_what_no_reference_reaches_is_unread_though_it_refers_to_itself(config):
@@ -146,15 +146,15 @@ def test_nodes_of_hydra_that_it_could_not_use_are_refused(node, words):
 
 
 def test_a_user_s_own_config_has_its_own_rules_and_one_without_has_the_shipped_ones(tmp_path):
-    page = tmp_path / "optimizer" / "sgd.yaml"
-    page.parent.mkdir()
+    config = tmp_path / "optimizer" / "sgd.yaml"
+    config.parent.mkdir()
     content = "_target_: ltr.optim.optimizers.sgd\nlr: 0.1\nmomentum: 0.9\nweight_decay: 0\n"
-    page.write_text(content)
+    config.write_text(content)
     refused = examined(composed(["optimizer=sgd", "optimizer.lr=0"], str(tmp_path)))[1]
     assert refused == ["optimizer.lr=0: allowed is (0, inf)"]
-    page.write_text(content + "_allowed_: {lr: '[0, inf)'}\n")
+    config.write_text(content + "_allowed_: {lr: '[0, inf)'}\n")
     assert examined(composed(["optimizer=sgd", "optimizer.lr=0"], str(tmp_path)))[1] == []
-    page.write_text(content + "_allowed_: 1\n")
+    config.write_text(content + "_allowed_: 1\n")
     assert "rules by key are needed" in examined(composed(["optimizer=sgd"], str(tmp_path)))[1][0]
 
 

@@ -1,4 +1,4 @@
-"""Which pages are the rows of which table, and that what they say of themselves stays theirs."""
+"""Which configs are the rows of which table, and that what they say of themselves stays theirs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ ROWS = table_rows()
 
 @pytest.fixture
 def own_pages(tmp_path):
-    """Write pages of one's own; returns the folder."""
+    """Write configs of one's own; returns the folder."""
 
-    def write(**pages: str) -> str:
+    def write(**configs: str) -> str:
         (tmp_path / "experiment").mkdir(exist_ok=True)
-        for name, text in pages.items():
+        for name, text in configs.items():
             (tmp_path / "experiment" / f"{name}.yaml").write_text(text)
         return str(tmp_path)
 
@@ -33,16 +33,20 @@ def own_pages(tmp_path):
 
 
 def test_cifar_lt_is_both_data_sets():
-    pages = {table: {row.page for row in chosen_rows([table])} for table in ("cifar_lt", "cifar10_lt", "cifar100_lt")}
-    assert pages["cifar_lt"] == pages["cifar10_lt"] | pages["cifar100_lt"]
-    methods = [{page.removeprefix(f"{table}_") for page in pages[table]} for table in ("cifar10_lt", "cifar100_lt")]
+    configs = {
+        table: {row.config for row in chosen_rows([table])} for table in ("cifar_lt", "cifar10_lt", "cifar100_lt")
+    }
+    assert configs["cifar_lt"] == configs["cifar10_lt"] | configs["cifar100_lt"]
+    methods = [
+        {config.removeprefix(f"{table}_") for config in configs[table]} for table in ("cifar10_lt", "cifar100_lt")
+    ]
     assert methods[0] == methods[1]
     assert {"erm", "crt", "lws", "tau_norm", "ncm", "posthoc_la", "ldam_drw"} <= methods[0]
 
 
 def test_a_pattern_over_tables_and_single_pages_are_taken():
     assert chosen_rows(["cifar1*_lt"]) == chosen_rows(["cifar10_lt", "cifar100_lt"])
-    assert [row.page for row in chosen_rows(["cifar10_lt_erm"])] == ["cifar10_lt_erm"]
+    assert [row.config for row in chosen_rows(["cifar10_lt_erm"])] == ["cifar10_lt_erm"]
 
 
 def test_rows_come_in_the_order_of_their_published_accuracy_those_without_one_last():
@@ -53,13 +57,13 @@ def test_rows_come_in_the_order_of_their_published_accuracy_those_without_one_la
 
 
 def test_an_unknown_table_is_refused_with_the_nearest():
-    with pytest.raises(ConfigError, match=r"cifar10_l: neither a table nor a page.*Did you mean 'cifar10_lt'"):
+    with pytest.raises(ConfigError, match=r"cifar10_l: neither a table nor a config.*Did you mean 'cifar10_lt'"):
         chosen_rows(["cifar10_l"])
 
 
-@pytest.mark.parametrize(("pattern", "pages"), [("*_a", ["x_a"]), ("x", ["x_a", "x_b"]), ("_b", ["x_b"])])
-def test_rows_are_narrowed_by_a_pattern_or_a_part_of_their_name(pattern, pages):
-    assert [row.page for row in narrowed([TableRow("x_a"), TableRow("x_b")], pattern)] == pages
+@pytest.mark.parametrize(("pattern", "configs"), [("*_a", ["x_a"]), ("x", ["x_a", "x_b"]), ("_b", ["x_b"])])
+def test_rows_are_narrowed_by_a_pattern_or_a_part_of_their_name(pattern, configs):
+    assert [row.config for row in narrowed([TableRow("x_a"), TableRow("x_b")], pattern)] == configs
 
 
 def test_a_pages_own_name_is_that_page_alone():
@@ -75,7 +79,7 @@ def test_a_pattern_that_fits_nothing_is_refused():
 
 def test_ones_own_pages_make_a_table_and_go_before_the_shipped_ones(own_pages):
     folder = own_pages(mine="_table_: [my_table]\n", cifar10_lt_erm="_table_: [my_table]\n")
-    assert [row.page for row in chosen_rows(["my_table"], folder)] == ["cifar10_lt_erm", "mine"]
+    assert [row.config for row in chosen_rows(["my_table"], folder)] == ["cifar10_lt_erm", "mine"]
 
 
 @pytest.mark.parametrize(
@@ -101,9 +105,9 @@ def test_a_published_number_may_be_of_another_metric_than_the_accuracy(own_pages
     assert (row.metric, row.published, row.source) == ("auroc", 82.7, "a")
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.page)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.config)
 def test_the_head_of_a_page_expects_what_it_says_was_published(row):
-    head = (conf_directory() / "experiment" / f"{row.page}.yaml").read_text()
+    head = (conf_directory() / "experiment" / f"{row.config}.yaml").read_text()
     if row.published is None:
         assert re.search(r"^# Expected: ", head, re.MULTILINE)
     else:
@@ -112,7 +116,7 @@ def test_the_head_of_a_page_expects_what_it_says_was_published(row):
         assert expected is not None
         assert abs(float(expected[1]) - row.published) < 0.0501
         assert row.source
-    assert re.search(rf"^# Command:  ltr-train experiment={row.page}( .*)?$", head, re.MULTILINE)
+    assert re.search(rf"^# Command:  ltr-train experiment={row.config}( .*)?$", head, re.MULTILINE)
 
 
 def test_pages_have_no_private_keys_but_the_known_ones():
@@ -123,9 +127,9 @@ def test_pages_have_no_private_keys_but_the_known_ones():
 
 
 def test_private_keys_reach_neither_identity_nor_result_nor_target(own_pages):
-    page = "# @package _global_\nname: mine\nloss:\n  _published_: {{accuracy: {0}, source: a}}\n"
-    page += "_table_: [t{0}]\n_published_: {{accuracy: {0}, source: a}}\n"
-    folder = own_pages(one=page.format(10), two=page.format(20), three="# @package _global_\nname: mine\n")
+    node = "# @package _global_\nname: mine\nloss:\n  _published_: {{accuracy: {0}, source: a}}\n"
+    node += "_table_: [t{0}]\n_published_: {{accuracy: {0}, source: a}}\n"
+    folder = own_pages(one=node.format(10), two=node.format(20), three="# @package _global_\nname: mine\n")
     configs = [checked(composed([f"experiment={name}"], folder)) for name in ("one", "two", "three")]
     assert configs[0]["_table_"] == ["t10"]
     assert len({run_hash(config) for config in configs}) == 1

@@ -1,4 +1,4 @@
-"""What a page may name, and whether its arguments fit."""
+"""What a config may name, and whether its arguments fit."""
 
 import pytest
 

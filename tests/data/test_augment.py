@@ -252,14 +252,14 @@ def test_no_value_is_read_back_from_the_device(options):
 PAGES = sorted((Path(__file__).parents[2] / "conf" / "augment").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_a_page_builds_its_augmentation_and_its_values_are_allowed(page):
-    config = OmegaConf.create({"dataset": {"mean": [0.5, 0.5, 0.5]}, "augment": OmegaConf.load(page)})
+@pytest.mark.parametrize("node", PAGES, ids=lambda config: config.stem)
+def test_a_page_builds_its_augmentation_and_its_values_are_allowed(node):
+    config = OmegaConf.create({"dataset": {"mean": [0.5, 0.5, 0.5]}, "augment": OmegaConf.load(node)})
     plain = OmegaConf.to_container(config, resolve=True)
     assert check_values(plain) == []
     assert check_arguments(plain) == []
     augment = instantiate(plain["augment"], (3, 32, 32))
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     found, mix = augment(images, torch.arange(4), seed=0, positions=np.arange(4))
-    assert torch.equal(found, images) == (page.stem == "none")
-    assert (mix is not None) == (page.stem in ("cifar_mixup", "cifar_cutmix"))
+    assert torch.equal(found, images) == (node.stem == "none")
+    assert (mix is not None) == (node.stem in ("cifar_mixup", "cifar_cutmix"))

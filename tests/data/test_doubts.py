@@ -45,9 +45,9 @@ def test_usual_names_pass():
 
 
 def test_one_class_alone_is_said():
-    page = {"split": {"_target_": "ltr.data.splits.natural"}}
+    config = {"split": {"_target_": "ltr.data.splits.natural"}}
     with pytest.warns(UserWarning, match=r"all 3 training images are of one class, 'cat'"):
-        read_split(page, source_of("cat"))
+        read_split(config, source_of("cat"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        read_split(page, source_of("cat", "dog"))
+        read_split(config, source_of("cat", "dog"))

@@ -1,4 +1,4 @@
-"""The split of a page: its rule, a file's indices, and images that a list leaves out."""
+"""The split of a config: its rule, a file's indices, and images that a list leaves out."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_the_listed_images_are_in_no_part(tmp_path):
 
 def test_a_page_without_a_list_is_the_split_itself():
     source = file_source()
-    page = {"split": {"_target_": "ltr.data.splits.natural"}, "exclude": None}
-    assert read_split(page, source).digest() == natural(source).digest()
+    config = {"split": {"_target_": "ltr.data.splits.natural"}, "exclude": None}
+    assert read_split(config, source).digest() == natural(source).digest()
 
 
 def test_a_file_of_indices_takes_the_place_of_the_rule(tmp_path):

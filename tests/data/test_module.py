@@ -339,8 +339,8 @@ def file_source(tmp_path) -> Source:
 
 
 def test_files_and_arrays_give_the_same_batches_where_the_crop_is_the_whole_image(file_source):
-    page = {"_target_": "ltr.data.crop.FileCrop", "resize": SIZE}
-    augment = Augmentation((3, SIZE, SIZE), pad=2, cutout=3, files=page)
+    config = {"_target_": "ltr.data.crop.FileCrop", "resize": SIZE}
+    augment = Augmentation((3, SIZE, SIZE), pad=2, cutout=3, files=config)
     assert same(batches_of(make(source=file_source, augment=augment), 1), batches_of(make(), 1))
     one, other = (make(source=s, augment=augment).evaluation_loader("test") for s in (file_source, make_source()))
     assert same(list(one), list(other))
@@ -356,8 +356,8 @@ def test_files_without_a_size_are_refused(file_source):
 
 
 def test_random_crops_are_for_training_only(file_source):
-    page = {"_target_": "ltr.data.crop.FileCrop", "random": True}
-    data = make(source=file_source, augment=Augmentation((3, 6, 6), pad=0, flip=False, files=page))
+    config = {"_target_": "ltr.data.crop.FileCrop", "random": True}
+    data = make(source=file_source, augment=Augmentation((3, 6, 6), pad=0, flip=False, files=config))
     assert not same(batches_of(data, 0), batches_of(data, 1))
     assert same(list(data.evaluation_loader("test")), list(data.evaluation_loader("test")))
     assert same(batches_of(data, 0), batches_of(data, 0))

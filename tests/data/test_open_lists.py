@@ -95,16 +95,16 @@ def test_a_missing_open_image_is_named(lists):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("page", "folder", "prefix"),
+    ("config", "folder", "prefix"),
     [("imagenet_lt_open", "imagenet", "ImageNet_LT"), ("places_lt_open", "places365", "Places_LT")],
 )
-def test_the_pages_read_the_lists_under_their_published_names(lists, ltr_train, page, folder, prefix):
+def test_the_pages_read_the_lists_under_their_published_names(lists, ltr_train, config, folder, prefix):
     (lists / "images").rename(lists / folder)
     (lists / prefix).mkdir()
     for part in ("train", "val", "test", "open"):
         (lists / f"{part}.txt").rename(lists / prefix / f"{prefix}_{part}.txt")
     small = ["backbone.name=resnet18", "dataset.image_size=32", "trainer.precision=fp32", "trainer.num_workers=0"]
-    finished = ltr_train("debug=fast", "trainer.max_epochs=1", f"dataset={page}", f"paths.data={lists}", *small)
+    finished = ltr_train("debug=fast", "trainer.max_epochs=1", f"dataset={config}", f"paths.data={lists}", *small)
     assert finished.code == 0, finished.err
     with np.load(finished.directory / "split.npz") as split:
         assert split["unknown"].tolist() == [6, 7]

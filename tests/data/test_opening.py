@@ -11,7 +11,7 @@ from ltr.data.split import Split
 from ltr.errors import DataError
 
 NOTHING = np.empty(0, dtype=np.int64)
-PAGE = {"exclude": None, "matte": "white", "white_level": None}
+CONFIG = {"exclude": None, "matte": "white", "white_level": None}
 FORMATS = {"jpg": {}, "png": {}, "webp": {}, "gif": {}, "bmp": {}, "tif": {}, "ppm": {}}
 
 
@@ -35,7 +35,7 @@ def split():
     return Split(**arrays, label_map=np.arange(2), **about)
 
 
-def check(source, *, may_skip=False, dataset=PAGE):
+def check(source, *, may_skip=False, dataset=CONFIG):
     return check_files(source, split(), workers=0, dataset=dataset, may_skip=may_skip)
 
 

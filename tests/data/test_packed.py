@@ -38,12 +38,12 @@ def _small_chunks(monkeypatch):
     monkeypatch.setattr(packing, "_PIECE", 3)
 
 
-PAGE = {"_target_": "ltr.data.sources.birds.cub", "root": "/data", "folder": "CUB_200_2011", "roots": [],
+CONFIG = {"_target_": "ltr.data.sources.birds.cub", "root": "/data", "folder": "CUB_200_2011", "roots": [],
         "download": False}  # fmt: skip
 
 
 def packed(source: Source, to, **options) -> Source:
-    pack(source, PAGE, to, **{"size": 8, "format": "raw", **options})
+    pack(source, CONFIG, to, **{"size": 8, "format": "raw", **options})
     return open_packed(to)
 
 
@@ -148,8 +148,8 @@ from pathlib import Path
 packing.CHUNK, packing._PIECE = 8, 3
 one = packing._one
 packing._one = lambda *given: (time.sleep(0.05), one(*given))[1]
-packing.pack(cub(root=sys.argv[1]), {page}, Path(sys.argv[2]), size=8, format="jpeg")
-""".replace("{page}", repr(PAGE))
+packing.pack(cub(root=sys.argv[1]), {config}, Path(sys.argv[2]), size=8, format="jpeg")
+""".replace("{config}", repr(CONFIG))
 
 
 def test_packing_that_was_killed_ends_with_the_same_bytes(birds, tmp_path):
@@ -196,10 +196,10 @@ def flip_a_pixel(path, of: bytes) -> None:
 def test_what_is_there_already_is_left_alone(birds, tmp_path):
     packed(birds, tmp_path / "p")
     before = (tmp_path / "p").stat().st_mtime_ns
-    assert pack(birds, PAGE, tmp_path / "p", size=8, format="raw") is False
+    assert pack(birds, CONFIG, tmp_path / "p", size=8, format="raw") is False
     assert (tmp_path / "p").stat().st_mtime_ns == before
     with pytest.raises(ConfigError, match="made in another way"):
-        pack(birds, PAGE, tmp_path / "p", size=8, format="jpeg")
+        pack(birds, CONFIG, tmp_path / "p", size=8, format="jpeg")
 
 
 def test_images_that_cannot_be_read_are_named(birds, tmp_path):
@@ -222,21 +222,21 @@ def test_arrays_cannot_be_packed(tmp_path):
 def test_without_a_packed_file_the_sources_own_page_is_read(birds):
     asked = []
     for more in ({"packed": None}, {}):
-        assert read_source({"source": {"x": 1}, **more}, lambda page: asked.append(page) or birds) is birds
+        assert read_source({"source": {"x": 1}, **more}, lambda config: asked.append(config) or birds) is birds
     assert asked == [{"x": 1}, {"x": 1}]
 
 
 def test_where_things_lie_does_not_matter(birds, tmp_path):
     packed(birds, tmp_path / "p")
-    page = {**PAGE, "root": "/elsewhere", "folder": "/gone", "roots": ["/more"]}
-    assert len(read_source({"source": page, "packed": str(tmp_path / "p")})) == 30
+    config = {**CONFIG, "root": "/elsewhere", "folder": "/gone", "roots": ["/more"]}
+    assert len(read_source({"source": config, "packed": str(tmp_path / "p")})) == 30
 
 
 def test_another_source_is_refused(birds, tmp_path):
     packed(birds, tmp_path / "p")
-    page = {**PAGE, "_target_": "ltr.data.sources.birds.nabirds"}
+    config = {**CONFIG, "_target_": "ltr.data.sources.birds.nabirds"}
     with pytest.raises(ConfigError, match=r"birds.cub in the file, .*birds.nabirds in the configuration"):
-        read_source({"source": page, "packed": str(tmp_path / "p")})
+        read_source({"source": config, "packed": str(tmp_path / "p")})
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_another_source_is_refused(birds, tmp_path):
 )
 def test_more_pixels_than_are_held_are_refused(birds, tmp_path, size, resize, fits):
     packed(birds, tmp_path / "p")
-    dataset = {"source": PAGE, "packed": str(tmp_path / "p"), "image_size": size, "image_resize": resize}
+    dataset = {"source": CONFIG, "packed": str(tmp_path / "p"), "image_size": size, "image_resize": resize}
     if fits:
         assert len(read_source(dataset)) == 30
     else:

@@ -15,7 +15,7 @@ from ltr.data.packing import pack
 from ltr.data.source import ImageFiles, Source
 from ltr.errors import DataError
 
-PAGE = {"_target_": "ltr.data.sources.folder.image_folder"}
+CONFIG = {"_target_": "ltr.data.sources.folder.image_folder"}
 
 
 def packed(folder, *, boxes=True, **how):
@@ -26,7 +26,7 @@ def packed(folder, *, boxes=True, **how):
     corners = np.arange(24, dtype=np.float32).reshape(6, 4) if boxes else None
     files = ImageFiles.from_paths(folder, names)
     source = Source("six", files, np.arange(6) % 2, ("a", "b"), {"train": range(4), "test": range(4, 6)}, boxes=corners)
-    pack(source, PAGE, folder / "p.arrow", size=8, **how)
+    pack(source, CONFIG, folder / "p.arrow", size=8, **how)
     return folder / "p.arrow"
 
 

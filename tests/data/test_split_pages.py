@@ -1,4 +1,4 @@
-"""The pages over published class lists make the splits that they promise, on sources with all the classes."""
+"""The configs over published class lists make the splits that they promise, on sources with all the classes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ INAT17 = balanced(5089, class_ids=np.arange(5089) + 1)
 TINY = balanced(200)
 
 
-def split_of(page: str, source, *overrides: str) -> Split:
+def split_of(node: str, source, *overrides: str) -> Split:
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
-        config = compose("train", overrides=[f"dataset={page}", *(f"dataset.{override}" for override in overrides)])
+        config = compose("train", overrides=[f"dataset={node}", *(f"dataset.{override}" for override in overrides)])
     return instantiate(OmegaConf.to_container(config.dataset.split, resolve=True), source)
 
 
@@ -44,7 +44,7 @@ def test_each_page_of_one_category_is_its_trial(trial):
 
 
 @pytest.mark.parametrize(
-    ("page", "overrides", "num_unknown"),
+    ("config", "overrides", "num_unknown"),
     [
         ("cub_open_easy", (), 32),
         ("cub_open_hard", (), 68),
@@ -52,16 +52,16 @@ def test_each_page_of_one_category_is_its_trial(trial):
         ("cub_open_hard", ("classes=cub_medium",), 34),
     ],
 )
-def test_the_open_pages_of_cub_have_the_published_sizes(page, overrides, num_unknown):
-    split = split_of(page, CUB, *overrides)
+def test_the_open_pages_of_cub_have_the_published_sizes(config, overrides, num_unknown):
+    split = split_of(config, CUB, *overrides)
     assert split.num_classes == 100
     assert len(set(CUB.labels[split.unknown])) == num_unknown
 
 
-@pytest.mark.parametrize("page", ["mnist_open", "svhn_open", "cifar10_open"])
-def test_six_of_ten_classes_are_known(page):
+@pytest.mark.parametrize("config", ["mnist_open", "svhn_open", "cifar10_open"])
+def test_six_of_ten_classes_are_known(config):
     source = balanced(10)
-    split = split_of(page, source, "trial=4")
+    split = split_of(config, source, "trial=4")
     assert (split.num_classes, len(set(source.labels[split.unknown]))) == (6, 4)
 
 
@@ -70,17 +70,17 @@ def test_tiny_imagenet_knows_20_classes_of_200():
     assert (split.num_classes, len(set(TINY.labels[split.unknown]))) == (20, 180)
 
 
-@pytest.mark.parametrize(("page", "source"), [("cub_retrieval", CUB), ("cars_retrieval", balanced(196))])
-def test_retrieval_pages_train_on_the_first_half_of_the_classes(page, source):
-    split = split_of(page, source)
+@pytest.mark.parametrize(("config", "source"), [("cub_retrieval", CUB), ("cars_retrieval", balanced(196))])
+def test_retrieval_pages_train_on_the_first_half_of_the_classes(config, source):
+    split = split_of(config, source)
     half = source.num_classes // 2
     assert split.class_names == source.class_names[:half]
     assert len(split.train) == len(split.test) == half * 7
 
 
-@pytest.mark.parametrize(("page", "classes"), [("tiny_imagenet_retrieval", 200), ("cifar100_retrieval", 100)])
-def test_drawn_retrieval_pages_train_on_half_of_the_classes(page, classes):
-    split = split_of(page, balanced(classes))
+@pytest.mark.parametrize(("config", "classes"), [("tiny_imagenet_retrieval", 200), ("cifar100_retrieval", 100)])
+def test_drawn_retrieval_pages_train_on_half_of_the_classes(config, classes):
+    split = split_of(config, balanced(classes))
     assert split.num_classes == classes // 2
     assert split.class_names != balanced(classes).class_names[: classes // 2]
 

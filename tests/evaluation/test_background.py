@@ -41,7 +41,7 @@ def fed(protocol, logits, labels, places=None, batch=7):
     return protocol
 
 
-def judge(logits, labels, **options):
+def evaluate(logits, labels, **options):
     return fed(Background(counts_for(logits.shape[1] - 1), **options), logits, labels).compute()
 
 
@@ -57,7 +57,7 @@ inputs = given(
 @inputs
 def test_map_by_logit_is_that_of_scikit_learn(seed, images, foreground, levels):
     logits, labels = made_up(seed, images, foreground, levels=levels)
-    result = judge(logits, labels, scorer="logit")
+    result = evaluate(logits, labels, scorer="logit")
     present = [c for c in range(1, foreground + 1) if (labels == c).any()]
     expected = [sk.average_precision_score(labels == c, logits[:, c].double()) for c in present]
     np.testing.assert_allclose(result.per_class["average_precision"][[c - 1 for c in present]], expected, atol=1e-12)
@@ -71,13 +71,13 @@ def test_map_by_probability_is_that_of_scikit_learn(seed, link):
     z = logits.double().numpy()
     probability = special.softmax(z, axis=1) if link == "softmax" else special.expit(z)
     expected = np.mean([sk.average_precision_score(labels == c, probability[:, c]) for c in range(1, 5)])
-    assert judge(logits, labels, link=link).metrics["map"] == pytest.approx(expected, abs=1e-12)
+    assert evaluate(logits, labels, link=link).metrics["map"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_probability_and_logit_rank_differently_under_softmax_only():
     logits, labels = made_up(0, 300, 4)
     by = {
-        (scorer, link): judge(logits, labels, scorer=scorer, link=link).metrics["map"]
+        (scorer, link): evaluate(logits, labels, scorer=scorer, link=link).metrics["map"]
         for scorer in ("probability", "logit")
         for link in ("softmax", "sigmoid")
     }
@@ -89,7 +89,7 @@ def test_confident_images_are_still_ranked():
     logits = torch.zeros(100, 3)
     labels = torch.tensor([1, 0]).repeat(50)
     logits[:, 1] = torch.where(labels == 1, 70.0, 60.0)  # both are probability 1 in floating point
-    assert judge(logits, labels).metrics["map"] == 1.0
+    assert evaluate(logits, labels).metrics["map"] == 1.0
 
 
 @settings(max_examples=40, deadline=None)
@@ -99,7 +99,7 @@ def test_precision_recall_and_f1_are_those_of_scikit_learn_over_the_foreground(s
     present = sorted({int(label) for label in labels} - {0})
     if not present:
         return
-    found = judge(logits, labels).metrics
+    found = evaluate(logits, labels).metrics
     precision, recall, f1, _ = sk.precision_recall_fscore_support(
         labels, logits.argmax(1), labels=present, average="macro", zero_division=0
     )
@@ -111,14 +111,14 @@ def test_precision_recall_and_f1_are_those_of_scikit_learn_over_the_foreground(s
 
 def test_false_alarms_are_background_images_taken_for_foreground():
     logits = torch.tensor([[0.0, 1.0], [0.0, -1.0], [0.0, -1.0], [0.0, 1.0]])
-    found = judge(logits, torch.tensor([0, 0, 0, 1]))
+    found = evaluate(logits, torch.tensor([0, 0, 0, 1]))
     assert found.metrics["false_alarms_per_thousand"] == pytest.approx(1000 / 3)
     assert found.curves["false_alarms"].tolist() == [1]
 
 
 def test_metrics_by_shot_group_are_means_over_its_classes():
     logits, labels = made_up(1, 600, 6)
-    result = judge(logits, labels)
+    result = evaluate(logits, labels)
     for group, classes in (("many", [0, 3]), ("medium", [1, 4]), ("few", [2, 5])):
         for metric, column in (("map", "average_precision"), ("macro_f1", "f1"), ("macro_recall", "recall")):
             assert result.metrics[f"{metric}_{group}"] == pytest.approx(result.per_class[column][classes].mean())
@@ -126,7 +126,7 @@ def test_metrics_by_shot_group_are_means_over_its_classes():
 
 
 def test_the_background_is_in_no_table_and_no_group():
-    result = judge(*made_up(2, foreground=1))
+    result = evaluate(*made_up(2, foreground=1))
     assert result.per_class["class_id"].tolist() == [1]
     assert result.per_class["group"].tolist() == ["many"]
     assert math.isnan(result.metrics["map_few"])
@@ -135,7 +135,7 @@ def test_the_background_is_in_no_table_and_no_group():
 def test_a_class_without_judged_images_is_left_out_of_means():
     logits, labels = made_up(3, 200, 4)
     labels[labels == 2] = 0
-    result = judge(logits, labels)
+    result = evaluate(logits, labels)
     assert np.isnan(result.per_class["average_precision"]).tolist() == [False, True, False, False]
     assert result.metrics["map"] == pytest.approx(np.nanmean(result.per_class["average_precision"]))
     for name in ("precision_at_10", "r_precision", "recall_at_precision_90"):
@@ -144,14 +144,14 @@ def test_a_class_without_judged_images_is_left_out_of_means():
 
 
 def test_precision_at_more_images_than_there_are_is_nan():
-    found = judge(*made_up(4, images=50)).metrics
+    found = evaluate(*made_up(4, images=50)).metrics
     assert 0 <= found["precision_at_10"] <= 1
     assert math.isnan(found["precision_at_100"])
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_only_background_or_none_of_it_leaves_nan(share):
-    found = judge(*made_up(5, share=share)).metrics
+    found = evaluate(*made_up(5, share=share)).metrics
     missing = ("map", "macro_f1", "precision_at_10") if share else ("false_alarms_per_thousand",)
     assert all(math.isnan(found[name]) for name in missing)
     assert 0 <= found["accuracy"] <= 1
@@ -163,7 +163,7 @@ def test_no_images_at_all_are_nan():
 
 def test_shares_that_are_merged_are_one_pass():
     logits, labels = made_up(6, 90)
-    whole = judge(logits, labels)
+    whole = evaluate(logits, labels)
     merged = Background(counts_for(3))
     for share in (torch.arange(40, 90), torch.arange(0), torch.arange(40)):
         merged.merge(fed(Background(counts_for(3)), logits, labels, share, batch=11))
@@ -178,7 +178,7 @@ def test_curves_hold_at_most_200_points_a_class_and_end_at_recall_1():
     logits, labels = made_up(7, 3000, 3, share=0.5)
     labels[labels == 3] = 0
     labels[0] = 3
-    curves = judge(logits, labels).curves
+    curves = evaluate(logits, labels).curves
     assert curves["pr_recall"].shape == curves["pr_precision"].shape == (3, 200)
     assert curves["pr_recall"][:2, -1].tolist() == [1.0, 1.0]
     assert np.isnan(curves["pr_recall"][2, 1:]).all()
@@ -194,7 +194,7 @@ def test_predictions_are_sorted_by_image():
     np.testing.assert_allclose(
         backwards["scores"], logits.softmax(1).sort(dim=1, descending=True).values[:, :5], rtol=1e-6
     )
-    assert judge(logits, labels, keep_predictions=False).predictions == {}
+    assert evaluate(logits, labels, keep_predictions=False).predictions == {}
 
 
 def test_an_image_takes_as_many_bytes_as_is_said():
@@ -208,7 +208,7 @@ def test_scores_that_are_not_finite_are_refused(scorer, bad):
     logits, labels = made_up(0)
     logits[3, 0] = bad
     with pytest.raises(TrainingError, match="1 of 80 images"):
-        judge(logits, labels, scorer=scorer)
+        evaluate(logits, labels, scorer=scorer)
 
 
 @pytest.mark.parametrize("label", [-1, 4])
@@ -216,7 +216,7 @@ def test_labels_out_of_range_are_refused(label):
     logits, labels = made_up(0)
     labels[0] = label
     with pytest.raises(DataError, match="1 of 80"):
-        judge(logits, labels)
+        evaluate(logits, labels)
 
 
 @pytest.mark.parametrize(
@@ -242,6 +242,6 @@ def test_what_is_fed_does_not_depend_on_a_trainers_inference_mode():
     protocol = Background(counts_for(3))
     with torch.inference_mode():
         fed(protocol, logits, labels)
-    assert protocol.compute().metrics == pytest.approx(judge(logits, labels).metrics, nan_ok=True)
+    assert protocol.compute().metrics == pytest.approx(evaluate(logits, labels).metrics, nan_ok=True)
     protocol.reset()
     assert math.isnan(protocol.compute().metrics["map"])

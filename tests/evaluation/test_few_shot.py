@@ -32,9 +32,9 @@ def test_more_labelled_images_help():
 
 
 def test_the_interval_is_that_of_the_mean_over_episodes():
-    judge = FewShot(way=3, shot=1, queries=5, episodes=50)
-    judge.update(Scores(torch.empty(0), torch.as_tensor(separated(5.0))), torch.as_tensor(LABELS))
-    result = judge.compute()
+    evaluate = FewShot(way=3, shot=1, queries=5, episodes=50)
+    evaluate.update(Scores(torch.empty(0), torch.as_tensor(separated(5.0))), torch.as_tensor(LABELS))
+    result = evaluate.compute()
     accuracies = result.curves["accuracy"]
     assert result.metrics["accuracy"] == accuracies.mean()
     assert result.metrics["accuracy_ci95"] == pytest.approx(1.96 * accuracies.std(ddof=1) / np.sqrt(50))

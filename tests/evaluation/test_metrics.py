@@ -35,10 +35,10 @@ PROTOCOLS = {
 def measured(protocol: str) -> dict[str, float]:
     """The metrics that a protocol computes of a few random images."""
     random = torch.Generator().manual_seed(0)
-    judge = PROTOCOLS[protocol]()
+    evaluate = PROTOCOLS[protocol]()
     labels = torch.arange(30) % 3 - int(protocol == "open_set")
-    judge.update(Scores(torch.randn(30, 3, generator=random), torch.randn(30, 4, generator=random)), labels)
-    return judge.compute().metrics
+    evaluate.update(Scores(torch.randn(30, 3, generator=random), torch.randn(30, 4, generator=random)), labels)
+    return evaluate.compute().metrics
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -46,7 +46,7 @@ def fed(protocol, logits, labels, places=None, batch=7):
     return protocol
 
 
-def judge(logits, labels, **options):
+def evaluate(logits, labels, **options):
     return fed(OpenSet(counts_for(logits.shape[1]), **options), logits, labels).compute()
 
 
@@ -57,7 +57,7 @@ def test_detection_is_that_of_scikit_learn(seed, images, levels, scorer):
     known = (labels >= 0).numpy()
     if known.all() or not known.any():
         return
-    found = judge(logits, labels, scorer=scorer).metrics
+    found = evaluate(logits, labels, scorer=scorer).metrics
     score = known_scores(scorer, Scores(logits), "softmax").numpy()
     assert found["auroc"] == pytest.approx(sk.roc_auc_score(known, score), abs=1e-12)
     assert found["aupr_known"] == pytest.approx(sk.average_precision_score(known, score), abs=1e-12)
@@ -71,7 +71,7 @@ def test_oscr_is_auroc_where_every_known_image_is_right():
     logits, labels = made_up(1, 200)
     logits[labels >= 0, labels[labels >= 0]] = 9.0
     logits[labels < 0, 0] = 9.0
-    found = judge(logits, labels).metrics
+    found = evaluate(logits, labels).metrics
     assert found["closed_set_accuracy"] == 1.0
     assert found["oscr"] == found["auroc"] < 1.0
 
@@ -122,7 +122,7 @@ def test_the_oracle_is_the_best_of_all_thresholds(seed, images, classes, levels,
         open_decisions.open_macro_f1(open_decisions.decisions(score, prediction, t), label, classes) for t in thresholds
     ]
     assert found == thresholds[np.flatnonzero(np.array(every) >= max(every) - 1e-12)[0]]
-    assert judge(logits, labels, scorer="max_logit").metrics["open_macro_f1_oracle"] == pytest.approx(max(every))
+    assert evaluate(logits, labels, scorer="max_logit").metrics["open_macro_f1_oracle"] == pytest.approx(max(every))
 
 
 def test_the_f_measure_is_counted_as_in_open_long_tailed_recognition():
@@ -134,7 +134,7 @@ def test_the_f_measure_is_counted_as_in_open_long_tailed_recognition():
 
 def test_the_fixed_threshold_is_a_probability():
     logits = torch.log(torch.tensor([[0.95, 0.03, 0.02], [0.4, 0.3, 0.3], [0.4, 0.3, 0.3], [0.6, 0.2, 0.2]]))
-    found = judge(logits, torch.tensor([0, 0, -1, -1]), fixed_threshold=0.5).metrics
+    found = evaluate(logits, torch.tensor([0, 0, -1, -1]), fixed_threshold=0.5).metrics
     assert found["threshold_fixed"] == 0.0
     assert (found["open_accuracy_fixed"], found["unknown_rejected_fixed"]) == (0.5, 0.5)
     assert found["many_fixed"] == 0.5
@@ -142,20 +142,20 @@ def test_the_fixed_threshold_is_a_probability():
 
 
 def test_a_probability_is_no_threshold_for_another_scorer():
-    found = judge(*made_up(0), scorer="max_logit").metrics
+    found = evaluate(*made_up(0), scorer="max_logit").metrics
     assert math.isnan(found["threshold_fixed"])
     assert math.isnan(found["open_macro_f1_fixed"])
 
 
 def test_without_a_threshold_from_validation_its_metrics_are_nan():
-    found = judge(*made_up(0)).metrics
+    found = evaluate(*made_up(0)).metrics
     assert all(math.isnan(value) for name, value in found.items() if name.endswith("_validation"))
     assert not any(math.isnan(found[f"open_macro_f1_{source}"]) for source in ("fixed", "oracle"))
 
 
 def test_the_threshold_of_validation_images_accepts_95_percent_of_them():
     logits, labels = made_up(2, images=400, unknown=0.0)
-    result = judge(logits, labels, scorer="energy")
+    result = evaluate(logits, labels, scorer="energy")
     share = (known_scores("energy", Scores(logits), "softmax") >= result.threshold_at_95_tpr).double().mean()
     assert 0.95 <= share < 0.96
     handed_on = OpenSet(counts_for(4), scorer="energy").with_threshold(result.threshold_at_95_tpr)
@@ -169,7 +169,7 @@ def test_a_threshold_has_a_source_that_can_be_named(source):
 
 
 def test_without_unknown_images_only_the_closed_set_is_judged():
-    result = judge(*made_up(0, unknown=0.0))
+    result = evaluate(*made_up(0, unknown=0.0))
     about_unknown = ("auroc", "aupr_known", "aupr_unknown", "fpr95_id_pos", "fpr95_ood_pos", "detection_accuracy")
     for name in (*about_unknown, "oscr", "oscr_arpl", "open_macro_f1_fixed", "open_f_measure_fixed"):
         assert math.isnan(result.metrics[name]), name
@@ -178,7 +178,7 @@ def test_without_unknown_images_only_the_closed_set_is_judged():
 
 
 def test_without_known_images_nothing_is_made_up():
-    result = judge(*made_up(0, unknown=1.0))
+    result = evaluate(*made_up(0, unknown=1.0))
     for name in ("closed_set_accuracy", "balanced_accuracy", "many", "auroc", "oscr", "open_f_measure_fixed"):
         assert math.isnan(result.metrics[name]), name
     assert math.isnan(result.threshold_at_95_tpr)
@@ -191,18 +191,18 @@ def test_no_images_at_all_are_nan():
 
 def test_groups_are_those_of_the_training_counts():
     logits, labels = made_up(3, 300, classes=6)
-    found = judge(logits, labels)
+    found = evaluate(logits, labels)
     accuracy = found.per_class["accuracy"]
     assert found.metrics["many"] == pytest.approx(accuracy[[0, 3]].mean())
     assert found.metrics["few"] == pytest.approx(accuracy[[2, 5]].mean())
     assert found.metrics["balanced_accuracy"] == pytest.approx(accuracy.mean())
-    assert math.isnan(judge(*made_up(3, classes=1)).metrics["few"])
+    assert math.isnan(evaluate(*made_up(3, classes=1)).metrics["few"])
 
 
 @pytest.mark.parametrize("scorer", ["msp", "distance"])
 def test_shares_that_are_merged_are_one_pass(scorer):
     logits, labels = made_up(4, 90)
-    whole = judge(logits, labels, scorer=scorer)
+    whole = evaluate(logits, labels, scorer=scorer)
     merged = OpenSet(counts_for(4), scorer=scorer)
     for share in (torch.arange(50, 90), torch.arange(0), torch.arange(50)):
         merged.merge(fed(OpenSet(counts_for(4), scorer=scorer), logits, labels, share, batch=11))
@@ -217,28 +217,28 @@ def test_shares_that_are_merged_are_one_pass(scorer):
 
 def test_predictions_name_unknown_images_and_scores():
     logits, labels = made_up(5, 30)
-    rows = judge(logits, labels, scorer="max_logit").predictions
+    rows = evaluate(logits, labels, scorer="max_logit").predictions
     assert rows["id"].tolist() == list(range(30))
     assert rows["label"].tolist() == labels.tolist()
     assert rows["prediction"].tolist() == logits.argmax(1).tolist()
     np.testing.assert_array_equal(rows["known_score"].astype(np.float32), logits.amax(1))
     assert rows["top5"].shape == rows["scores"].shape == (30, 4)
-    assert judge(logits, labels, keep_predictions=False).predictions == {}
+    assert evaluate(logits, labels, keep_predictions=False).predictions == {}
 
 
 def test_histograms_count_every_image_once_even_an_infinite_score():
     logits, labels = made_up(6, 50)
-    curves = judge(logits, labels).curves
+    curves = evaluate(logits, labels).curves
     counted = [curves[f"histogram_{kind}"].sum() for kind in ("correct", "wrong", "unknown")]
     assert sum(counted) == 50
     assert counted[2] == (labels < 0).sum()
-    one_class = judge(torch.zeros(5, 1), torch.tensor([0, 0, 0, -1, -1]))
+    one_class = evaluate(torch.zeros(5, 1), torch.tensor([0, 0, 0, -1, -1]))
     assert sum(one_class.curves[f"histogram_{kind}"].sum() for kind in ("correct", "wrong", "unknown")) == 5
     assert one_class.metrics["auroc"] == 0.5
 
 
 def test_the_curve_of_oscr_ends_at_the_closed_set_accuracy():
-    result = judge(*made_up(7, 500))
+    result = evaluate(*made_up(7, 500))
     assert result.curves["oscr_ccr"][-1] == result.metrics["closed_set_accuracy"]
     assert len(result.curves["oscr_ccr"]) <= 200
 
@@ -248,7 +248,7 @@ def test_saturated_logits_are_told_apart():
     logits = torch.zeros(400, 3)
     labels = torch.tensor([0, -1]).repeat(200)
     logits[:, 0] = torch.tensor(np.where(labels == 0, 62.0, 60.0) + random.normal(0, 1, 400), dtype=torch.float32)
-    assert judge(logits, labels, scorer="msp").metrics["auroc"] > 0.85
+    assert evaluate(logits, labels, scorer="msp").metrics["auroc"] > 0.85
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -256,7 +256,7 @@ def test_scores_that_are_not_finite_are_refused(bad):
     logits, labels = made_up(0)
     logits[3, 1] = bad
     with pytest.raises(TrainingError, match="1 of 60 images"):
-        judge(logits, labels)
+        evaluate(logits, labels)
 
 
 def test_a_distance_that_is_not_finite_is_refused():
@@ -271,7 +271,7 @@ def test_labels_out_of_range_are_refused(label):
     logits, labels = made_up(0)
     labels[0] = label
     with pytest.raises(DataError, match="1 of 60"):
-        judge(logits, labels)
+        evaluate(logits, labels)
 
 
 @pytest.mark.parametrize(
@@ -293,6 +293,6 @@ def test_what_is_fed_does_not_depend_on_a_trainers_inference_mode():
     protocol = OpenSet(counts_for(4))
     with torch.inference_mode():
         fed(protocol, logits, labels)
-    assert protocol.compute().metrics == pytest.approx(judge(logits, labels).metrics, nan_ok=True)
+    assert protocol.compute().metrics == pytest.approx(evaluate(logits, labels).metrics, nan_ok=True)
     protocol.reset()
     assert math.isnan(protocol.compute().metrics["accuracy"])

@@ -40,10 +40,10 @@ def naive(features: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     return found
 
 
-def judged(features, labels, **options):
-    judge = Retrieval(**options)
-    judge.update(Scores(torch.empty(len(labels), 0), torch.as_tensor(features)), torch.as_tensor(labels))
-    return judge.compute()
+def evaluated(features, labels, **options):
+    evaluate = Retrieval(**options)
+    evaluate.update(Scores(torch.empty(len(labels), 0), torch.as_tensor(features)), torch.as_tensor(labels))
+    return evaluate.compute()
 
 
 @pytest.mark.parametrize("levels", [None, 1, 4])
@@ -77,7 +77,7 @@ def test_blocks_of_queries_give_what_one_block_gives(monkeypatch):
 def test_recall_counts_the_queries_that_have_another_of_their_class():
     # on a line: a a . b, and one of c alone
     features, labels = np.array([[0.0], [1.0], [1.5], [5.0], [5.5]], np.float32), np.array([0, 0, 1, 1, 2])
-    metrics = judged(features, labels, recall_at=(1, 2, 3)).metrics
+    metrics = evaluated(features, labels, recall_at=(1, 2, 3)).metrics
     assert metrics["queries"] == 4
     assert metrics["recall_at_1"] == 1 / 4  # the first alone: the second's nearest is of b
     assert metrics["recall_at_2"] == 3 / 4
@@ -85,14 +85,14 @@ def test_recall_counts_the_queries_that_have_another_of_their_class():
 
 
 def test_an_embedding_that_collapses_finds_nothing():
-    metrics = judged(np.ones((20, 4), np.float32), np.arange(20) % 2).metrics
+    metrics = evaluated(np.ones((20, 4), np.float32), np.arange(20) % 2).metrics
     assert metrics["recall_at_1"] == metrics["map_at_r"] == 0.0
 
 
 def test_classes_far_apart_are_all_found():
     labels = np.arange(40) % 4
     features = np.eye(4, dtype=np.float32)[labels] * 100 + np.random.default_rng(0).normal(size=(40, 4)) * 0.1
-    metrics = judged(features.astype(np.float32), labels).metrics
+    metrics = evaluated(features.astype(np.float32), labels).metrics
     assert metrics["recall_at_1"] == metrics["map_at_r"] == metrics["r_precision"] == metrics["nmi"] == 1.0
 
 
@@ -107,11 +107,11 @@ def test_shares_merged_are_one_pass():
     features, labels = map(torch.as_tensor, made_up(5))
     ids = torch.arange(len(labels))
     parts = [Retrieval(), Retrieval()]
-    for number, judge in enumerate(parts):
+    for number, evaluate in enumerate(parts):
         mine = slice(number, None, 2)
-        judge.update(Scores(torch.empty(0), features[mine]), labels[mine], ids[mine])
+        evaluate.update(Scores(torch.empty(0), features[mine]), labels[mine], ids[mine])
     parts[0].merge(parts[1])
-    merged, whole = parts[0].compute(), judged(features, labels)
+    merged, whole = parts[0].compute(), evaluated(features, labels)
     assert merged.metrics == whole.metrics
     assert np.array_equal(merged.predictions["id"], whole.predictions["id"])
     assert np.array_equal(merged.predictions["nearest"], whole.predictions["nearest"])
@@ -119,7 +119,7 @@ def test_shares_merged_are_one_pass():
 
 def test_predictions_name_the_nearest_image():
     features, labels = np.array([[0.0], [1.0], [3.0], [3.5]], np.float32), np.array([0, 0, 0, 1])
-    rows = judged(features, labels).predictions
+    rows = evaluated(features, labels).predictions
     assert rows["nearest"].tolist() == [1, 0, 3, 2]
     assert rows["prediction"].tolist() == [0, 0, 1, 0]
     assert rows["rank"].tolist() == [1, 1, 2, 0]
@@ -128,7 +128,7 @@ def test_predictions_name_the_nearest_image():
 
 def test_features_that_are_not_finite_are_an_error():
     with pytest.raises(TrainingError, match="not finite"):
-        judged(np.array([[np.nan], [1.0]], np.float32), np.array([0, 0]))
+        evaluated(np.array([[np.nan], [1.0]], np.float32), np.array([0, 0]))
 
 
 def test_a_k_below_one_is_refused():
@@ -137,7 +137,7 @@ def test_a_k_below_one_is_refused():
 
 
 def test_nothing_to_ask_is_nan():
-    assert np.isnan(judged(np.zeros((1, 2), np.float32), np.array([3])).metrics["recall_at_1"])
+    assert np.isnan(evaluated(np.zeros((1, 2), np.float32), np.array([3])).metrics["recall_at_1"])
 
 
 def test_mutual_information_of_one_class_is_nan():

@@ -1,4 +1,4 @@
-"""What comes from somebody else and would run code, leave its folder or write into a page: refused, or escaped."""
+"""What comes from somebody else and would run code, leave its folder or write into a config: refused, or escaped."""
 
 from __future__ import annotations
 
@@ -95,20 +95,20 @@ def test_pickled_arrays_of_a_stored_stage_are_not_opened(tmp_path, ltr_train):
     ],
 )
 def test_a_page_of_somebody_else_names_no_foreign_code(tmp_path, target, ltr_train):
-    page = tmp_path / "pages" / "loss" / "theirs.yaml"
-    page.parent.mkdir(parents=True)
-    page.write_text(f"_target_: {target}\n")
-    done = ltr_train(f"--config-dir={tmp_path / 'pages'}", "loss=theirs", "stages=plan")
+    config = tmp_path / "configs" / "loss" / "theirs.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f"_target_: {target}\n")
+    done = ltr_train(f"--config-dir={tmp_path / 'configs'}", "loss=theirs", "stages=plan")
     assert done.code == 2
     assert f"loss._target_={target}" in done.err
     assert "Traceback" not in done.err
 
 
 def test_a_function_of_ours_is_not_called_with_what_a_page_says(tmp_path, ltr_train):
-    page = tmp_path / "pages" / "loss" / "theirs.yaml"
-    page.parent.mkdir(parents=True)
-    page.write_text(f"_target_: ltr.files.write_text\npath: {tmp_path / 'sprung'}\ntext: x\n")
-    assert ltr_train(f"--config-dir={tmp_path / 'pages'}", "loss=theirs", *SHORT).code == 2
+    config = tmp_path / "configs" / "loss" / "theirs.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f"_target_: ltr.files.write_text\npath: {tmp_path / 'sprung'}\ntext: x\n")
+    assert ltr_train(f"--config-dir={tmp_path / 'configs'}", "loss=theirs", *SHORT).code == 2
     assert not (tmp_path / "sprung").exists()
 
 
@@ -151,13 +151,13 @@ def test_hydra_builds_nothing_foreign_and_is_given_nothing_that_it_does_not_take
 
 @pytest.mark.parametrize("mode", [[], ["-m"]])
 def test_a_page_of_somebody_else_cannot_make_hydra_call_code(tmp_path, ltr_train, monkeypatch, mode):
-    folder = tmp_path / "pages" / "experiment"
+    folder = tmp_path / "configs" / "experiment"
     folder.mkdir(parents=True)
     (folder / "theirs.yaml").write_text(
         "# @package _global_\nhydra:\n  callbacks:\n    theirs:\n"
         f"      _target_: pathlib.Path.touch\n      self: {tmp_path / 'sprung'}\n"
     )
-    done = ltr_train(f"--config-dir={tmp_path / 'pages'}", *mode, "experiment=theirs", *SHORT)
+    done = ltr_train(f"--config-dir={tmp_path / 'configs'}", *mode, "experiment=theirs", *SHORT)
     assert done.code == 2
     assert "hydra.callbacks.theirs._target_=pathlib.Path.touch: not one of Hydra's own" in done.err
     assert not (tmp_path / "sprung").exists()

@@ -1,4 +1,4 @@
-"""The pages of conf/loss: each builds its loss from counts, and names every argument that its class takes."""
+"""The configs of conf/loss: each builds its loss from counts, and names every argument that its class takes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ LONG_TAIL_LOSSES = {
 }
 
 
-def opened(page: Path, **nodes: dict) -> tuple[type, dict]:
-    """The page's class and its arguments, resolved beside the given nodes."""
-    values = OmegaConf.to_container(OmegaConf.create({"loss": OmegaConf.load(page), **nodes}), resolve=True)["loss"]
+def opened(config: Path, **nodes: dict) -> tuple[type, dict]:
+    """The config's class and its arguments, resolved beside the given nodes."""
+    values = OmegaConf.to_container(OmegaConf.create({"loss": OmegaConf.load(config), **nodes}), resolve=True)["loss"]
     module, _, name = values.pop("_target_").rpartition(".")
     return getattr(importlib.import_module(module), name), {
         key: value for key, value in values.items() if key not in ("_allowed_", "defaults")
@@ -32,23 +32,23 @@ def opened(page: Path, **nodes: dict) -> tuple[type, dict]:
 
 
 def test_every_long_tail_loss_has_a_page():
-    assert {page.stem for page in PAGES} >= LONG_TAIL_LOSSES
+    assert {config.stem for config in PAGES} >= LONG_TAIL_LOSSES
 
 
 CLASSIFICATION_PAGES = pytest.mark.parametrize(
-    "page", [page for page in PAGES if page.stem in LONG_TAIL_LOSSES], ids=lambda page: page.stem
+    "config", [config for config in PAGES if config.stem in LONG_TAIL_LOSSES], ids=lambda config: config.stem
 )
 
 
 @CLASSIFICATION_PAGES
-def test_a_page_builds_its_loss_from_class_counts(page):
-    kind, arguments = opened(page)
+def test_a_page_builds_its_loss_from_class_counts(config):
+    kind, arguments = opened(config)
     assert kind([60, 17, 5, 1], **arguments).class_counts.tolist() == [60, 17, 5, 1]
 
 
 @CLASSIFICATION_PAGES
-def test_a_page_names_every_keyword_of_its_class(page):
-    kind, arguments = opened(page)
+def test_a_page_names_every_keyword_of_its_class(config):
+    kind, arguments = opened(config)
     keywords = {
         name
         for name, found in inspect.signature(kind).parameters.items()
@@ -58,18 +58,18 @@ def test_a_page_names_every_keyword_of_its_class(page):
 
 
 @CLASSIFICATION_PAGES
-def test_a_page_bounds_every_value_it_has(page):
-    values = OmegaConf.to_container(OmegaConf.load(page))
-    assert set(values.get("_allowed_", {})) == set(opened(page)[1])
+def test_a_page_bounds_every_value_it_has(config):
+    values = OmegaConf.to_container(OmegaConf.load(config))
+    assert set(values.get("_allowed_", {})) == set(opened(config)[1])
 
 
 def test_class_balanced_takes_beta_from_the_data_set():
-    page = next(page for page in PAGES if page.stem == "class_balanced")
-    assert opened(page, dataset={"beta": 0.9999})[1]["beta"] == 0.9999
-    assert opened(page, dataset={})[1]["beta"] == 0.999
+    config = next(config for config in PAGES if config.stem == "class_balanced")
+    assert opened(config, dataset={"beta": 0.9999})[1]["beta"] == 0.9999
+    assert opened(config, dataset={})[1]["beta"] == 0.999
 
 
 def test_ldam_takes_its_scale_from_the_head():
-    page = next(page for page in PAGES if page.stem == "ldam")
-    assert opened(page, head={"scale": 30.0})[1]["scale"] == 30.0
-    assert opened(page, head={"bias": True})[1]["scale"] == 1.0
+    config = next(config for config in PAGES if config.stem == "ldam")
+    assert opened(config, head={"scale": 30.0})[1]["scale"] == 30.0
+    assert opened(config, head={"bias": True})[1]["scale"] == 1.0

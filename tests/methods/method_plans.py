@@ -15,8 +15,8 @@ from ltr.configuration.targets import check_arguments, instantiate
 from ltr.data.batch import Batch
 from ltr.data.module import DataModule
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import Computation, DataFacts, Method, Stage, StageOutput
-from ltr.runs.plan import data_facts, main_settings, plan_keys
+from ltr.methods.core.stage import Computation, DatasetInfo, Method, Stage, StageOutput
+from ltr.runs.plan import describe_dataset, main_settings, plan_keys
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Plan:
     """A method's stages and keys, and what they were made of."""
 
     config: dict[str, Any]
-    facts: DataFacts
+    dataset_info: DatasetInfo
     method: Method
     stages: dict[str, Stage]
     keys: dict[str, str]
@@ -33,7 +33,7 @@ class Plan:
     def representation(self, seed: int = 0) -> ImageClassifier:
         """The first stage's network with its initial weights and BatchNorm statistics of some batches."""
         stage = self.stages["representation"]
-        network = stage.target(stage.settings, self.facts, seed, stage.role)
+        network = stage.target(stage.settings, self.dataset_info, seed, stage.role)
         network.train()
         with torch.no_grad():
             for batch in self.data.evaluation_loader("train"):
@@ -50,7 +50,9 @@ class Plan:
     def second(self, network: ImageClassifier, seed: int = 0) -> Any:
         """The second stage's network as its training begins."""
         stage = self.stages["classifier"]
-        built = stage.target(stage.settings, self.facts, seed, stage.role, self.outputs(network), **stage.options)
+        built = stage.target(
+            stage.settings, self.dataset_info, seed, stage.role, self.outputs(network), **stage.options
+        )
         built.start_epoch(0)
         return built
 
@@ -60,7 +62,7 @@ class Plan:
         computation = Computation(
             parents=self.outputs(network),
             settings=stage.settings,
-            facts=self.facts,
+            dataset_info=self.dataset_info,
             source=self.data.source,
             split=self.data.split,
             loader=self.data.evaluation_loader,
@@ -83,10 +85,10 @@ def planned(*overrides: str) -> Plan:
     assert check_arguments(config) == []
     source = instantiate(config["dataset"]["source"])
     split = instantiate(config["dataset"]["split"], source)
-    facts = data_facts(config, source, split)
+    dataset_info = describe_dataset(config, source, split)
     method = instantiate(config["method"])
-    stages = method.stages(main_settings(config, "fp32", method), facts)
-    keys = {name: key for name, (key, _) in plan_keys(stages, config["seed"], source, split, facts).items()}
+    stages = method.stages(main_settings(config, "fp32", method), dataset_info)
+    keys = {name: key for name, (key, _) in plan_keys(stages, config["seed"], source, split, dataset_info).items()}
     data = DataModule(
         source,
         split,
@@ -98,7 +100,7 @@ def planned(*overrides: str) -> Plan:
         role="test",
         epochs=1,
     )
-    return Plan(config, facts, method, {stage.name: stage for stage in stages}, keys, data)
+    return Plan(config, dataset_info, method, {stage.name: stage for stage in stages}, keys, data)
 
 
 def step(network: Any, batch: Batch, steps: int = 1) -> None:

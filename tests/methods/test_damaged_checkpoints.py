@@ -70,25 +70,25 @@ TENSORS = {
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    from ltr.configuration.configs import read_page, without_private
+    from ltr.configuration.configs import read_config, without_private
     from ltr.methods.core.network import ImageClassifier
-    from ltr.methods.core.stage import DataFacts, Settings
+    from ltr.methods.core.stage import DatasetInfo, Settings
 
-    def page(name: str) -> dict:
-        return without_private(read_page(name))
+    def config(name: str) -> dict:
+        return without_private(read_config(name))
 
     settings = Settings(
         **{name: {} for name in ("sampler", "augment", "optimizer", "scheduler")},
-        loss=page("loss/cross_entropy"),
-        head=page("head/linear"),
-        backbone=page("backbone/digits_net"),
+        loss=config("loss/cross_entropy"),
+        head=config("head/linear"),
+        backbone=config("backbone/digits_net"),
         epochs=1,
         batch_size=8,
         precision="fp32",
         selection="last",
     )
-    facts = DataFacts((1, 8, 8), (0.5,), (0.5,), tuple("abcdefghij"), tuple(range(1, 11)))
-    network = ImageClassifier(settings, facts, 0, "erm")
+    dataset_info = DatasetInfo((1, 8, 8), (0.5,), (0.5,), tuple("abcdefghij"), tuple(range(1, 11)))
+    network = ImageClassifier(settings, dataset_info, 0, "erm")
     path = tmp_path_factory.mktemp("checkpoint") / "final.ckpt"
     torch.save(network_checkpoint(network, {"name": "digits"}), path)
     return path

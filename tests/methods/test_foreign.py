@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltr.errors import CheckpointError, ConfigError
-from ltr.methods.core.stage import DataFacts
+from ltr.methods.core.stage import DatasetInfo
 from ltr.methods.foreign import foreign_network
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -17,7 +17,7 @@ LINEAR = {"_target_": "ltr.models.heads.LinearHead"}
 COSINE = {"_target_": "ltr.models.heads.CosineHead", "scale": 30.0}
 FEATURES = {"_target_": "ltr.models.embedding.EmbeddingHead", "width": None}
 CROSS_ENTROPY = {"_target_": "ltr.losses.classification.CrossEntropy"}
-FACTS = DataFacts((3, 32, 32), MEAN, STD, tuple("abcdefghij"), (5,) * 10)
+DATASET_INFO = DatasetInfo((3, 32, 32), MEAN, STD, tuple("abcdefghij"), (5,) * 10)
 
 
 class Block(nn.Module):
@@ -86,8 +86,8 @@ def published(path, cosine: bool = False) -> Published:
     return network
 
 
-def read(path, head=LINEAR, facts=FACTS, **how):
-    return foreign_network(path, {"backbone": BACKBONE, "head": head, "loss": CROSS_ENTROPY}, facts, **how)
+def read(path, head=LINEAR, dataset_info=DATASET_INFO, **how):
+    return foreign_network(path, {"backbone": BACKBONE, "head": head, "loss": CROSS_ENTROPY}, dataset_info, **how)
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_everything_that_does_not_fit_is_told_at_once_with_what_to_map(tmp_path,
 
 def test_another_number_of_classes_is_an_error(file):
     with pytest.raises(CheckpointError, match=r"linear\.weight is \[10, 64\].*the data set has 3 classes"):
-        read(file[0], facts=DataFacts((3, 32, 32), MEAN, STD, ("a", "b", "c"), (5, 5, 5)))
+        read(file[0], dataset_info=DatasetInfo((3, 32, 32), MEAN, STD, ("a", "b", "c"), (5, 5, 5)))
 
 
 def test_the_features_alone_need_no_classifier(tmp_path, file, images):

@@ -1,4 +1,4 @@
-"""The decoupled methods through the commands: shared stages, judging again, interruptions, foreign checkpoints."""
+"""The decoupled methods through the commands: shared stages, evaluation again, interruptions, foreign checkpoints."""
 
 from __future__ import annotations
 

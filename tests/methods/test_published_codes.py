@@ -14,7 +14,7 @@ from torch import Tensor
 from ltr.configuration.evaluation_overrides import PUBLISHED_CODES
 from ltr.configuration.overrides import composed
 from ltr.errors import CheckpointError, ConfigError
-from ltr.methods.core.stage import DataFacts
+from ltr.methods.core.stage import DatasetInfo
 from ltr.methods.foreign import foreign_network
 from ltr.models import timm_backbone
 from ltr.models.cifar_resnet import CifarResNet
@@ -22,7 +22,7 @@ from ltr.models.classifier32 import Classifier32
 from ltr.models.published_names import LAYOUTS
 
 MEAN, STD = (0.5, 0.45, 0.4), (0.25, 0.2, 0.3)
-FACTS = DataFacts((3, 32, 32), MEAN, STD, tuple("abcdefghij"), (5,) * 10)
+DATASET_INFO = DatasetInfo((3, 32, 32), MEAN, STD, tuple("abcdefghij"), (5,) * 10)
 LINEAR = {"_target_": "ltr.models.heads.LinearHead"}
 COSINE = {"_target_": "ltr.models.heads.CosineHead", "scale": 30.0}
 NO_BIAS = {**LINEAR, "bias": False}
@@ -112,9 +112,9 @@ M2M["stage"], SLA["stage"], OTHERS["stage"] = Numbered("m2m"), Numbered("sla"), 
 AFTER, BOTH = (0.0, 1.0), (0.5, 0.5)
 
 
-def read(path, head=LINEAR, backbone=RESNET, facts=FACTS, **how):
-    pages = {"backbone": backbone, "head": head, "loss": CROSS_ENTROPY}
-    return foreign_network(path, pages, facts, **how)
+def read(path, head=LINEAR, backbone=RESNET, dataset_info=DATASET_INFO, **how):
+    configs = {"backbone": backbone, "head": head, "loss": CROSS_ENTROPY}
+    return foreign_network(path, configs, dataset_info, **how)
 
 
 def logits_of(network, images: Tensor) -> Tensor:
@@ -242,7 +242,7 @@ def test_the_names_of_the_command_line_are_those_of_the_layouts():
 # -- HERBS and PIM ---------------------------------------------------------------------------------------------------
 
 SIDE, EMBED, WIDTH, CLASSES = 64, 8, 24, 10
-HERBS_FACTS = DataFacts((3, SIDE, SIDE), MEAN, STD, tuple("abcdefghij"), (5,) * 10)
+HERBS_FACTS = DatasetInfo((3, SIDE, SIDE), MEAN, STD, tuple("abcdefghij"), (5,) * 10)
 TIMM = {"_target_": "ltr.models.timm_backbone.TimmBackbone", "weights": None}
 
 
@@ -302,7 +302,7 @@ def herbs_state(locations: list[int], channels: list[int], *, both: bool, conv: 
     return drawn(shapes)
 
 
-SELECTED = {True: [7, 4, 2, 1], False: [57, 14, 4, 1]}  # of 64, 16, 4, 4 locations: the pages' shares
+SELECTED = {True: [7, 4, 2, 1], False: [57, 14, 4, 1]}  # of 64, 16, 4, 4 locations: the configs' shares
 
 
 def plug_in(state: State, levels: list[Tensor], *, both: bool, conv: bool) -> list[Tensor]:
@@ -376,7 +376,7 @@ def old_swin_state(net) -> State:
     return {**state, **extra, "backbone.head.weight": torch.zeros(5, 64), "backbone.head.bias": torch.zeros(5)}
 
 
-def page(method: str, **changes: object) -> dict:
+def config(method: str, **changes: object) -> dict:
     return {**composed([f"method={method}"])["method"], **changes}
 
 
@@ -390,16 +390,16 @@ def test_herbs_and_pim_on_swin(tmp_path, monkeypatch, method, both):
     torch.save({"model": {**state, **old_swin_state(net)}, "optimizer": {}, "epoch": 79}, tmp_path / "best.pt")
     images = torch.randint(0, 256, (3, 3, SIDE, SIDE), dtype=torch.uint8)
     expected = plug_in(state, swin_levels(net, normalised(images)), both=both, conv=False)
-    pages = {"backbone": {**TIMM, "name": "tiny_swin", "img_size": SIDE}, "head": LINEAR, "loss": CROSS_ENTROPY}
-    network = foreign_network(tmp_path / "best.pt", {**pages, "method": page(method)}, HERBS_FACTS)
+    configs = {"backbone": {**TIMM, "name": "tiny_swin", "img_size": SIDE}, "head": LINEAR, "loss": CROSS_ENTROPY}
+    network = foreign_network(tmp_path / "best.pt", {**configs, "method": config(method)}, HERBS_FACTS)
     ours = network.predict(images)
     names = ["merged", *(f"level_{n}" for n in range(1, 5)), *(f"top_down_{n}" for n in range(1, 5))]
     for name, logits in zip(names, expected, strict=both):
         close(ours[name].logits, logits)
     close(ours["mean_of_softmaxes"].logits.softmax(1), torch.stack(expected).softmax(2).mean(0))
-    few = page(method, selected=[3, 2, 1, 1], selected_fractions=None)
+    few = config(method, selected=[3, 2, 1, 1], selected_fractions=None)
     with pytest.raises(CheckpointError, match=r"and 7 are selected.*set method\.selected"):
-        foreign_network(tmp_path / "best.pt", {**pages, "method": few}, HERBS_FACTS)
+        foreign_network(tmp_path / "best.pt", {**configs, "method": few}, HERBS_FACTS)
 
 
 @torch.no_grad()
@@ -420,7 +420,12 @@ def test_pim_on_a_resnet(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SELECTED, False, count)
         expected = plug_in(state, levels[-4:], both=False, conv=True)
-    pages = {"backbone": {**TIMM, "name": "test_resnet"}, "head": LINEAR, "loss": CROSS_ENTROPY, "method": page("pim")}
-    ours = foreign_network(tmp_path / "best.pt", pages, HERBS_FACTS).predict(images)
+    configs = {
+        "backbone": {**TIMM, "name": "test_resnet"},
+        "head": LINEAR,
+        "loss": CROSS_ENTROPY,
+        "method": config("pim"),
+    }
+    ours = foreign_network(tmp_path / "best.pt", configs, HERBS_FACTS).predict(images)
     for name, logits in zip(["merged", "level_1", "level_2", "level_3", "level_4"], expected, strict=True):
         close(ours[name].logits, logits)

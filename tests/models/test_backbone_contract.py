@@ -1,4 +1,4 @@
-"""What every backbone page promises: features, maps, the last block, what trains, bf16 with channels_last."""
+"""What every backbone config promises: features, maps, the last block, what trains, bf16 with channels_last."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from ltr.configuration.targets import instantiate
 from ltr.models.backbones import Backbone
 
 PAGES = sorted((Path(__file__).parents[2] / "conf" / "backbone").glob("*.yaml"))
-SMALL = {  # (changes of the page, channels, size): small enough for a test, otherwise as shipped
+SMALL = {  # (changes of the config, channels, size): small enough for a test, otherwise as shipped
     "digits_net": ({}, 1, 8),
     "timm": ({"name": "test_resnet"}, 3, 64),
     "torchvision": ({"name": "mobilenet_v3_small"}, 3, 64),
 }
 
 
-def build(page: Path, **changes) -> tuple[Backbone, torch.Tensor]:
-    renamed, channels, size = SMALL.get(page.stem, ({}, 3, 16))
-    node = {**yaml.safe_load(page.read_text()), **renamed, **changes}
+def build(config: Path, **changes) -> tuple[Backbone, torch.Tensor]:
+    renamed, channels, size = SMALL.get(config.stem, ({}, 3, 16))
+    node = {**yaml.safe_load(config.read_text()), **renamed, **changes}
     images = torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0))
     return instantiate(node, channels), images
 
 
-pages = pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+configs = pytest.mark.parametrize("config", PAGES, ids=[config.stem for config in PAGES])
 
 
-@pages
-def test_features_and_maps_have_the_declared_shapes(page):
-    backbone, images = build(page)
+@configs
+def test_features_and_maps_have_the_declared_shapes(config):
+    backbone, images = build(config)
     backbone.eval()
     with torch.no_grad():
         features, maps = backbone.features_and_maps(images)
@@ -45,9 +45,9 @@ def test_features_and_maps_have_the_declared_shapes(page):
     torch.testing.assert_close(maps_alone, maps)
 
 
-@pages
-def test_bf16_channels_last_trains(page):
-    backbone, images = build(page)
+@configs
+def test_bf16_channels_last_trains(config):
+    backbone, images = build(config)
     backbone.to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
         features, maps = backbone.features_and_maps(images.to(memory_format=torch.channels_last))
@@ -56,9 +56,9 @@ def test_bf16_channels_last_trains(page):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in backbone.parameters())
 
 
-@pages
-def test_only_the_last_block_trains_when_asked(page):
-    backbone, images = build(page, trainable="last_block")
+@configs
+def test_only_the_last_block_trains_when_asked(config):
+    backbone, images = build(config, trainable="last_block")
     block = {id(p) for p in backbone.last_block().parameters()}
     trained = {id(p) for p in backbone.parameters() if p.requires_grad}
     assert trained == block
@@ -67,25 +67,25 @@ def test_only_the_last_block_trains_when_asked(page):
     assert all((p.grad is not None) == (id(p) in block) for p in backbone.parameters())
 
 
-@pages
-def test_nothing_trains_when_frozen(page):
-    backbone, images = build(page, trainable="none")
+@configs
+def test_nothing_trains_when_frozen(config):
+    backbone, images = build(config, trainable="none")
     assert not any(p.requires_grad for p in backbone.parameters())
     assert not backbone(images).requires_grad
 
 
-@pages
-def test_weights_saved_from_one_load_into_another(page, tmp_path):
-    first, images = build(page)
+@configs
+def test_weights_saved_from_one_load_into_another(config, tmp_path):
+    first, images = build(config)
     torch.save({"state_dict": {f"backbone.{k}": v for k, v in first.state_dict().items()}}, tmp_path / "run.ckpt")
-    second, _ = build(page, weights=str(tmp_path / "run.ckpt"))
+    second, _ = build(config, weights=str(tmp_path / "run.ckpt"))
     with torch.no_grad():
         torch.testing.assert_close(first.eval()(images), second.eval()(images))
 
 
-@pages
-def test_a_deep_copy_is_independent(page):
-    backbone, images = build(page)
+@configs
+def test_a_deep_copy_is_independent(config):
+    backbone, images = build(config)
     twin = copy.deepcopy(backbone).eval()
     with torch.no_grad():
         before = twin.feature_maps(images)

@@ -17,12 +17,12 @@ from ltr.optim.schedules import Constant, Cosine, MultiStep, OneCycle, ReleasedC
 
 STEPS = 7  # per epoch
 PAGES = sorted((Path(__file__).parents[2] / "conf" / "scheduler").glob("*.yaml"))
-pages = pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+configs = pytest.mark.parametrize("config", PAGES, ids=[config.stem for config in PAGES])
 
 
 def from_page(name: str, epochs: int = 200, steps: int = STEPS, **changes):
-    page = next(page for page in PAGES if page.stem == name)
-    return instantiate({**yaml.safe_load(page.read_text()), **changes}, epochs, steps)
+    config = next(config for config in PAGES if config.stem == name)
+    return instantiate({**yaml.safe_load(config.read_text()), **changes}, epochs, steps)
 
 
 @pytest.mark.parametrize(
@@ -191,30 +191,30 @@ def test_one_cycle_survives_the_shortest_runs(epochs, steps):
     assert all(0 < schedule(step) <= 1 for step in range(epochs * steps + 1))
 
 
-@pages
-def test_every_schedule_stays_within_0_and_1_and_never_fails_after_the_end(page):
-    schedule = from_page(page.stem, epochs=30, steps=3)
+@configs
+def test_every_schedule_stays_within_0_and_1_and_never_fails_after_the_end(config):
+    schedule = from_page(config.stem, epochs=30, steps=3)
     values = [schedule(step) for step in range(100)]
     assert all(0 <= value <= 1 for value in values)
     assert math.isclose(max(values), 1.0, abs_tol=0.02)
 
 
-@pages
-def test_no_warm_up_is_possible_in_a_run_of_one_epoch(page):
-    assert from_page(page.stem, epochs=1, warmup_epochs=0)(0) == 1.0
+@configs
+def test_no_warm_up_is_possible_in_a_run_of_one_epoch(config):
+    assert from_page(config.stem, epochs=1, warmup_epochs=0)(0) == 1.0
 
 
-@pages
-def test_a_warm_up_longer_than_the_run_is_refused(page):
+@configs
+def test_a_warm_up_longer_than_the_run_is_refused(config):
     with pytest.raises(ConfigError, match=r"warmup_epochs is 5 .*run has 3 epochs"):
-        from_page(page.stem, epochs=3, warmup_epochs=5)
+        from_page(config.stem, epochs=3, warmup_epochs=5)
 
 
-@pages
-def test_the_state_of_lambda_lr_loads_without_pickled_code(page):
+@configs
+def test_the_state_of_lambda_lr_loads_without_pickled_code(config):
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=0.1)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, from_page(page.stem))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, from_page(config.stem))
     buffer = io.BytesIO()
     torch.save(scheduler.state_dict(), buffer)
     buffer.seek(0)

@@ -68,7 +68,7 @@ def test_every_number_of_classes_has_all_its_pictures(tmp_path, classes):
     assert set(paths) >= set(OF_THE_CLASSES) - {"background_classes"}
     for path in paths.values():
         pixels = imread(path)
-        assert pixels.std() > 0.05  # not an empty page
+        assert pixels.std() > 0.05  # not an empty config
         assert pixels.shape[1] >= 250
 
 

@@ -357,7 +357,7 @@ def composed_config(*overrides: str) -> dict:
         (["experiment=cifar100_lt_ldam_drw"], 42.04),
         (["experiment=cifar100_lt_ldam_drw", "trainer.max_epochs=30", "dataset.val=test_fraction"], 42.04),
         (["experiment=cifar100_lt_erm"], 38.32),
-        (["experiment=cifar100_lt_erm", "loss=ldam"], 39.6),  # what the page of plain LDAM is
+        (["experiment=cifar100_lt_erm", "loss=ldam"], 39.6),  # what the config of plain LDAM is
         (["experiment=cifar100_lt_erm", "loss=focal_softmax"], None),
         (["experiment=cifar100_lt_erm", "dataset.imbalance_factor=50"], None),
         (["experiment=cifar100_lt_erm", "sampler=square_root"], None),

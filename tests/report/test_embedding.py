@@ -30,10 +30,10 @@ def made(tmp_path, *, unknown: bool = True, radius: bool = True, classes: int = 
     if radius:
         trained |= {"radius": np.array([0.5]), "radius_divisor": np.int64(2)}
     np.savez(folder / "representation.npz", **trained)
-    judged = {"test_features": random.normal(size=(30, width)), "test_labels": random.integers(0, classes, 30)}
+    evaluated = {"test_features": random.normal(size=(30, width)), "test_labels": random.integers(0, classes, 30)}
     if unknown:
-        judged |= {"unknown_features": random.normal(size=(20, width)), "unknown_labels": np.full(20, -1)}
-    np.savez(folder / "embedding.npz", **judged)
+        evaluated |= {"unknown_features": random.normal(size=(20, width)), "unknown_labels": np.full(20, -1)}
+    np.savez(folder / "embedding.npz", **evaluated)
     return run
 
 

@@ -56,7 +56,7 @@ def test_every_run_gets_two_whole_pictures(tmp_path, classes):
         assert path.read_bytes().startswith(SIGNATURE)
         pixels = imread(path)
         assert pixels.shape[1] > 1200
-        assert pixels.std() > 0.05  # not an empty page
+        assert pixels.std() > 0.05  # not an empty config
 
 
 def test_nothing_is_left_beside_the_pictures(tmp_path):

@@ -32,7 +32,7 @@ BATCHES_SAID = "2 batches an epoch (trainer.limit_train_batches)"
         ({"dataset.name": "cifar10_lt", **ONE_EPOCH}, EPOCHS_SAID),
         ({"dataset.name": "my_own", **ONE_EPOCH}, ""),
         ({"dataset.name": "my_own", **BATCHES}, BATCHES_SAID),
-        # of the pair, also where its page takes another one's values
+        # of the pair, also where its config takes another one's values
         ({"dataset.name": "cub", "method.name": "pim", "trainer.max_epochs": 50}, ""),
         ({"dataset.name": "cub", "method.name": "pim", "trainer.max_epochs": 49}, "49 of the recipe's 50 epochs"),
         (
@@ -87,9 +87,9 @@ def test_every_format_says_so(outputs, form, marked, reason):
 
 
 def test_html_and_csv_say_so(outputs):
-    page = html_report(report(outputs))
-    assert "ncm †" in page
-    assert "† limited: 2 batches an epoch" in page
+    config = html_report(report(outputs))
+    assert "ncm †" in config
+    assert "† limited: 2 batches an epoch" in config
     lines = {line["line"]: line["limited"] for line in csv.DictReader(io.StringIO(as_text(report(outputs), "csv")))}
     assert lines == {"crt": "", "erm": "", "lws": EPOCHS_SAID, "ncm": BATCHES_SAID}
 
@@ -97,7 +97,7 @@ def test_html_and_csv_say_so(outputs):
 def test_a_published_number_never_stands_beside_one_without_a_word(outputs):
     run = next(read_run(path.parent) for path in outputs.rglob("result.json") if "ncm" in str(path))
     (run.path / "provenance.json").write_text('{"code": {"commit": "1", "dirty": false}}')
-    text = markdown([Entry("page", (run,), 70.0, "a paper")], "command")
+    text = markdown([Entry("config", (run,), 70.0, "a paper")], "command")
     assert "| ncm † |" in text
     assert "70.00 [1] †" in text
     assert "† limited: 2 batches an epoch" in text

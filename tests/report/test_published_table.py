@@ -61,16 +61,16 @@ def table(*entries: Entry, **more) -> list[dict[str, str]]:
 
 def test_seeds_are_averaged_beside_the_published_number(made):
     runs = (made(accuracy=0.71, seed=1), made(accuracy=0.69, seed=0))
-    (line,) = table(Entry("page", runs, 70.36, "a paper"))
+    (line,) = table(Entry("config", runs, 70.36, "a paper"))
     assert line["method"] == "erm"
     assert line["all"] == "70.0 ± 1.4"
     assert line["published"] == "70.36 [1]"
     assert line["cost"] == "201 s; 2 + 0"
-    assert "seeds: 0, 1;" in markdown([Entry("page", runs)], "command")
+    assert "seeds: 0, 1;" in markdown([Entry("config", runs)], "command")
 
 
 def test_one_seed_has_no_deviation_and_an_empty_group_is_a_dash(made):
-    (line,) = table(Entry("page", (made(few=None),)))
+    (line,) = table(Entry("config", (made(few=None),)))
     assert line["all"] == "70.0"
     assert line["few"] == "–"
     assert line["published"] == "–"
@@ -149,7 +149,7 @@ OPEN = {"auroc": 0.8, "aupr_known": 0.7, "aupr_unknown": 0.6, "oscr": 0.5, "clos
 
 
 def open_set(made, auroc=(0.8, 0.9), **more):
-    """A run of the open-set protocol, judged by two scorers, the first is the headline."""
+    """A run of the open-set protocol, evaluated by two scorers, the first is the headline."""
     run = made(dataset="c10_open", **more)
     names = ("msp", "max_logit")
     rows = [
@@ -161,7 +161,9 @@ def open_set(made, auroc=(0.8, 0.9), **more):
 
 
 def test_an_open_set_table_has_a_line_a_scorer_and_the_published_auroc_beside_the_first(made):
-    lines = table(Entry("page", (open_set(made, seed=0), open_set(made, (0.9, 0.9), seed=1)), 82.7, "a paper", "auroc"))
+    lines = table(
+        Entry("config", (open_set(made, seed=0), open_set(made, (0.9, 0.9), seed=1)), 82.7, "a paper", "auroc")
+    )
     assert [line["scorer"] for line in lines] == ["msp", r"max\_logit"]
     assert [line["AUROC"] for line in lines] == ["85.0 ± 7.1", "90.0 ± 0.0"]
     assert [line["published AUROC"] for line in lines] == ["82.70 [1]", "–"]
@@ -174,7 +176,7 @@ def test_trials_of_an_open_set_data_set_are_averaged_and_said(made):
         open_set(made, (0.7 + 0.1 * trial, 0.5), group=f"{trial}", split=f"{trial}", config={"dataset.trial": trial})
         for trial in range(2)
     ]
-    text = markdown([Entry("page", tuple(runs))], "command")
+    text = markdown([Entry("config", tuple(runs))], "command")
     assert rows_of(text)[1][3] == "75.0 ± 7.1"
     assert r"split: c10\_open, trials 0, 1;" in text
     assert "mean ± s.d. over seeds and trials" in text
@@ -184,7 +186,7 @@ def test_a_background_table_has_map_and_f1_and_names_the_score(made):
     run = made(dataset="c100_bg")
     rows = [row({"map": 0.25, "macro_f1": None}, protocol="background", scorer="probability")]
     (run.path / "result.json").write_text(json.dumps({**run.result, "rows": rows}))
-    entry = Entry("page", (read_run(run.path),))
+    entry = Entry("config", (read_run(run.path),))
     (line,) = table(entry)
     assert (line["mAP"], line["F1"]) == ("25.0", "–")
     assert "scorer: probability" in markdown([entry], "command")
@@ -203,31 +205,31 @@ def test_sources_are_numbered_once(made):
 
 
 def test_a_block_goes_between_its_markers_and_nothing_else_changes(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("a\n<!-- t:begin -->\nold\n<!-- t:end -->\nb\n<!-- u:begin -->\nkept\n<!-- u:end -->\n")
-    write_between_markers(page, "t", "new")
+    config = tmp_path / "config.md"
+    config.write_text("a\n<!-- t:begin -->\nold\n<!-- t:end -->\nb\n<!-- u:begin -->\nkept\n<!-- u:end -->\n")
+    write_between_markers(config, "t", "new")
     wanted = "a\n<!-- t:begin -->\nnew\n<!-- t:end -->\nb\n<!-- u:begin -->\nkept\n<!-- u:end -->\n"
-    assert page.read_text() == wanted
-    write_between_markers(page, "t", "new")
-    assert page.read_text() == wanted
+    assert config.read_text() == wanted
+    write_between_markers(config, "t", "new")
+    assert config.read_text() == wanted
 
 
 @pytest.mark.parametrize(("before", "after"), [("a\n", "a\n\n"), (None, "")])
 def test_a_page_without_markers_gets_them_at_its_end(tmp_path, before, after):
-    page = tmp_path / "page.md"
+    config = tmp_path / "config.md"
     if before is not None:
-        page.write_text(before)
-    write_between_markers(page, "t", "new")
-    assert page.read_text() == f"{after}<!-- t:begin -->\nnew\n<!-- t:end -->\n"
+        config.write_text(before)
+    write_between_markers(config, "t", "new")
+    assert config.read_text() == f"{after}<!-- t:begin -->\nnew\n<!-- t:end -->\n"
 
 
 @pytest.mark.parametrize("text", ["<!-- t:begin -->", "<!-- t:end -->\n<!-- t:begin -->", "<!-- t:begin -->\n" * 2])
 def test_markers_that_do_not_pair_are_refused_and_the_page_stays(tmp_path, text):
-    page = tmp_path / "page.md"
-    page.write_text(text)
+    config = tmp_path / "config.md"
+    config.write_text(text)
     with pytest.raises(DataError, match="once each"):
-        write_between_markers(page, "t", "new")
-    assert page.read_text() == text
+        write_between_markers(config, "t", "new")
+    assert config.read_text() == text
 
 
 def test_a_damaged_provenance_is_said(made):

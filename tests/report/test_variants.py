@@ -1,4 +1,4 @@
-"""The curve over a number whose values one run has judged."""
+"""The curve over a number whose values one run has evaluated."""
 
 import math
 

@@ -18,7 +18,7 @@ class Facts:
 
 
 class Network:
-    facts = Facts()
+    dataset_info = Facts()
 
     def __init__(self, head):
         self.head = head

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ltr.configuration.configs import read_page, without_private
+from ltr.configuration.configs import read_config, without_private
 from ltr.errors import ConfigError
 from ltr.methods.core.checkpoint import describe
 from ltr.models.backbones import sized
@@ -17,7 +17,7 @@ FILES, ARRAYS = {"image_size": 60}, {}
 
 
 def config(kind: str, **values) -> dict:
-    return {**without_private(read_page(f"backbone/{kind}")), **values}
+    return {**without_private(read_config(f"backbone/{kind}")), **values}
 
 
 @pytest.mark.parametrize(

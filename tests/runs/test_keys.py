@@ -13,7 +13,7 @@ from ltr.configuration.configs import digest
 from ltr.data.source import Source
 from ltr.data.splits import Split
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DataFacts, Settings, Stage
+from ltr.methods.core.stage import DatasetInfo, Settings, Stage
 from ltr.runs.keys import array_digest, group_hash, run_hash, stage_key, stage_spec
 
 SETTINGS = Settings(
@@ -29,7 +29,7 @@ SETTINGS = Settings(
     precision="fp32",
     selection="last",
 )
-FACTS = DataFacts((1, 2, 2), (0.5,), (0.25,), ("a", "b"), (2, 2))
+DATASET_INFO = DatasetInfo((1, 2, 2), (0.5,), (0.25,), ("a", "b"), (2, 2))
 OTHER = {
     "epochs": 11,
     "batch_size": 64,
@@ -56,9 +56,9 @@ def split(**changes):
 
 def key(settings=SETTINGS, *, seed=0, role="representation", options=None, parents=None, one_split=None, **more):
     stage = Stage("s", role, settings, ImageClassifier, parents=tuple(parents or ()), options=options or {})
-    facts, world = more.get("facts", FACTS), more.get("world", 1)
+    dataset_info, world = more.get("facts", DATASET_INFO), more.get("world", 1)
     return stage_key(
-        stage_spec(stage, seed, source(), one_split or split(), facts, parents or {}, {"world_size": world})
+        stage_spec(stage, seed, source(), one_split or split(), dataset_info, parents or {}, {"world_size": world})
     )
 
 
@@ -79,10 +79,10 @@ def test_every_setting_changes_the_key(field):
         {"one_split": split(train=np.arange(3))},
         {"one_split": split(label_map=np.array([1, 0]))},
         {"world": 2},
-        {"facts": dataclasses.replace(FACTS, mean=(0.4,))},
-        {"facts": dataclasses.replace(FACTS, std=(0.3,))},
-        {"facts": dataclasses.replace(FACTS, image_shape=(1, 4, 4))},
-        {"facts": dataclasses.replace(FACTS, image_resize=256)},
+        {"facts": dataclasses.replace(DATASET_INFO, mean=(0.4,))},
+        {"facts": dataclasses.replace(DATASET_INFO, std=(0.3,))},
+        {"facts": dataclasses.replace(DATASET_INFO, image_shape=(1, 4, 4))},
+        {"facts": dataclasses.replace(DATASET_INFO, image_resize=256)},
     ],
 )
 def test_everything_else_that_determines_a_stage_changes_the_key(changes):
@@ -106,8 +106,8 @@ def test_the_order_of_keys_does_not_matter():
 
 
 def test_allowed_rules_on_a_page_do_not_matter():
-    page = {**SETTINGS.loss, "_allowed_": {"beta": "[0, 1)"}}
-    assert key(SETTINGS.replaced(loss=page)) == key()
+    config = {**SETTINGS.loss, "_allowed_": {"beta": "[0, 1)"}}
+    assert key(SETTINGS.replaced(loss=config)) == key()
 
 
 def test_a_weights_file_counts_by_its_content_not_its_path(tmp_path):
@@ -189,24 +189,24 @@ def test_a_rate_that_came_later_counts_only_where_it_is_set():
 
 
 def test_a_matte_and_a_white_level_count_only_where_they_are_set():
-    page = {"name": "own", "source": {"_target_": "x"}}
-    unset = {**page, "matte": None, "source": {"_target_": "x", "matte": None, "white_level": None}}
-    assert run_hash({**CONFIG, "dataset": unset}) == run_hash({**CONFIG, "dataset": page})
-    assert run_hash({**CONFIG, "dataset": {**page, "matte": "white"}}) != run_hash({**CONFIG, "dataset": page})
+    config = {"name": "own", "source": {"_target_": "x"}}
+    unset = {**config, "matte": None, "source": {"_target_": "x", "matte": None, "white_level": None}}
+    assert run_hash({**CONFIG, "dataset": unset}) == run_hash({**CONFIG, "dataset": config})
+    assert run_hash({**CONFIG, "dataset": {**config, "matte": "white"}}) != run_hash({**CONFIG, "dataset": config})
 
 
 def test_a_checkpoint_describes_the_matte_where_there_is_one():
-    plain = FACTS.as_plain()
+    plain = DATASET_INFO.to_dict()
     assert not {"matte", "white_level"} & set(plain)
-    assert DataFacts.from_plain(plain) == FACTS
-    white = dataclasses.replace(FACTS, matte=(255, 255, 255), white_level=4095)
-    assert DataFacts.from_plain(json.loads(json.dumps(white.as_plain()))) == white
+    assert DatasetInfo.from_dict(plain) == DATASET_INFO
+    white = dataclasses.replace(DATASET_INFO, matte=(255, 255, 255), white_level=4095)
+    assert DatasetInfo.from_dict(json.loads(json.dumps(white.to_dict()))) == white
 
 
 def test_a_map_of_names_counts_only_where_it_is_set(tmp_path):
     (tmp_path / "a.pth").write_bytes(b"weights")
-    page = {"depth": 32, "weights": str(tmp_path / "a.pth")}
-    unset, named = {**page, "weights_map": None}, {**page, "weights_map": "m2m"}
-    assert key(SETTINGS.replaced(backbone=unset)) == key(SETTINGS.replaced(backbone=page))
-    assert key(SETTINGS.replaced(backbone=named)) != key(SETTINGS.replaced(backbone=page))
-    assert run_hash({**CONFIG, "backbone": unset}) == run_hash({**CONFIG, "backbone": page})
+    config = {"depth": 32, "weights": str(tmp_path / "a.pth")}
+    unset, named = {**config, "weights_map": None}, {**config, "weights_map": "m2m"}
+    assert key(SETTINGS.replaced(backbone=unset)) == key(SETTINGS.replaced(backbone=config))
+    assert key(SETTINGS.replaced(backbone=named)) != key(SETTINGS.replaced(backbone=config))
+    assert run_hash({**CONFIG, "backbone": unset}) == run_hash({**CONFIG, "backbone": config})

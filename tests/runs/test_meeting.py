@@ -9,7 +9,7 @@ import pytest
 from torch import distributed
 
 from ltr.runs import distributed as group
-from ltr.runs.process_info import Place
+from ltr.runs.process_info import ProcessInfo
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def come(monkeypatch):
     monkeypatch.setattr(distributed, "rendezvous", rendezvous)
 
     def one(rank: int, found: list, world_size: int = 2) -> threading.Thread:
-        place = Place(rank, world_size, rank, world_size, "env://")
+        place = ProcessInfo(rank, world_size, rank, world_size, "env://")
         thread = threading.Thread(target=lambda: found.append(group._met(place)), daemon=True)
         thread.start()
         return thread
@@ -61,4 +61,4 @@ def test_a_process_that_was_started_again_waits_for_the_others_to_be(come, rank)
 def test_one_that_does_not_come_is_an_error(come, monkeypatch):
     monkeypatch.setattr(group, "MEETING", group.timedelta(seconds=0.2))
     with pytest.raises(group.ProcessLost, match="did not all start"):
-        group._met(Place(0, 2, 0, 2, "env://"))
+        group._met(ProcessInfo(0, 2, 0, 2, "env://"))

@@ -14,7 +14,7 @@ from ltr.methods.core.checkpoint import describe
 from ltr.methods.core.network import ImageClassifier
 from ltr.runs import guards, train
 from ltr.runs.failures import is_out_of_memory
-from ltr.runs.micro_batch import parts_of
+from ltr.runs.micro_batch import micro_batches_of
 
 pytestmark = pytest.mark.slow
 ON_CPU = (
@@ -26,13 +26,13 @@ AUTO = "trainer.auto_accumulate=true"
 
 
 @contextlib.contextmanager
-def room_for(monkeypatch, images: int, *, error: str = "GPU", from_step: int = 0, judging: bool = False):
+def room_for(monkeypatch, images: int, *, error: str = "GPU", from_step: int = 0, evaluation: bool = False):
     """Inside, more images at once than this raise what torch raises where there is no memory; sizes tried are noted."""
     tried: list[int] = []
     pixels_to_unit = ImageClassifier.to_unit
 
     def checked(self, given):
-        if self.training != judging and (self._trainer is None or self.trainer.global_step >= from_step):
+        if self.training != evaluation and (self._trainer is None or self.trainer.global_step >= from_step):
             tried.append(len(given))
             if len(given) > images:
                 raise ERRORS[error]
@@ -69,7 +69,7 @@ def test_the_message_names_the_batch_size_and_what_to_lower(ltr_train, monkeypat
 
 @pytest.mark.parametrize("more", [(), ("dataset.val=train_fraction",), ("method=ncm",)])
 def test_memory_that_runs_out_while_judging_is_a_matter_of_the_evaluation(ltr_train, monkeypatch, more):
-    with room_for(monkeypatch, 32, judging=True):
+    with room_for(monkeypatch, 32, evaluation=True):
         done = ltr_train(*SHORT, "trainer.max_epochs=1", "evaluation.batch_size=100", *more)
     assert done.code == 1
     assert "Lower evaluation.batch_size" in done.err
@@ -95,7 +95,7 @@ def test_what_counts_as_out_of_memory(error, expected):
 def test_a_batch_in_parts_is_the_batch():
     labels = torch.arange(7)
     batch = Batch(torch.rand(7, 3, 2, 2), labels, labels + 10, Mix(labels.flip(0), torch.rand(7)))
-    parts = list(parts_of(batch, 3))
+    parts = list(micro_batches_of(batch, 3))
     assert [len(part.labels) for part in parts] == [3, 3, 1]
     for name in ("images", "labels", "indices"):
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))

@@ -12,9 +12,8 @@ import pytest
 
 from ltr.data.source import Source
 from ltr.errors import DataError
-from ltr.runs import distributed as group
-from ltr.runs import pixels
-from ltr.runs.process_info import Place
+from ltr.runs import distributed, pixels
+from ltr.runs.process_info import ProcessInfo
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files without a name")
 MIB = 2**20
@@ -28,9 +27,9 @@ def source(first_pixel: int = 0) -> Source:
 
 def shared_in(folder: Path, rank: int) -> tuple[Source, list[str]]:
     said: list[str] = []
-    with group.joined(Place(rank, 2, rank, 2, (folder / "meeting").as_uri()), "cpu"):
+    with distributed.process_group(ProcessInfo(rank, 2, rank, 2, (folder / "meeting").as_uri()), "cpu"):
         found = pixels.share_pixels(source(), said.append)
-        group.told(0)
+        distributed.all_gather_int(0)
     return found, said
 
 
@@ -39,7 +38,7 @@ def _same_and_shared(folder: Path, rank: int) -> None:
     assert np.array_equal(found.images, source().images)
     assert not said
     assert not found.images.flags.writeable
-    found.images.max()  # every page is looked at
+    found.images.max()  # every config is looked at
     (folder / f"{rank}.read").touch()
     while not (folder / f"{1 - rank}.read").is_file():
         pass
@@ -60,9 +59,9 @@ def _without(folder: Path, rank: int) -> None:
 
 
 def _other_data(folder: Path, rank: int) -> None:
-    with group.joined(Place(rank, 2, rank, 2, (folder / "meeting").as_uri()), "cpu"):
+    with distributed.process_group(ProcessInfo(rank, 2, rank, 2, (folder / "meeting").as_uri()), "cpu"):
         if rank == 0:
-            group.decided(lambda: source().fingerprint)
+            distributed.broadcast_from_rank_zero(lambda: source().fingerprint)
         else:
             with pytest.raises(DataError, match="other images or labels than the first one"):
                 pixels.share_pixels(source(first_pixel=1), print)

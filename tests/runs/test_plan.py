@@ -11,21 +11,21 @@ from ltr.data.source import Source
 from ltr.data.splits import Split
 from ltr.errors import ConfigError
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DataFacts, Settings, Stage
-from ltr.runs.plan import LastSource, data_facts, plan_keys, warn_of_double_balancing, warn_of_short_schedule
+from ltr.methods.core.stage import DatasetInfo, Settings, Stage
+from ltr.runs.plan import LastSource, describe_dataset, plan_keys, warn_of_double_balancing, warn_of_short_schedule
 
 NONE = np.empty(0, np.int64)
 SOURCE = Source("t", np.zeros((6, 2, 2, 1), np.uint8), np.array([0, 0, 0, 1, 0, 1]), ("a", "b"), {"train": range(6)})
 SPLIT = Split("s", np.arange(4), NONE, np.arange(4, 6), NONE, np.arange(2), ("a", "b"), np.array([3, 1]))
-FACTS = DataFacts((1, 2, 2), (0.5,), (0.5,), ("a", "b"), (3, 1))
+DATASET_INFO = DatasetInfo((1, 2, 2), (0.5,), (0.5,), ("a", "b"), (3, 1))
 
 
 def settings(sampler: dict, loss: dict) -> Settings:
-    pages: dict = {"augment": {}, "head": {}, "backbone": {}, "optimizer": {}, "scheduler": {}}
+    configs: dict = {"augment": {}, "head": {}, "backbone": {}, "optimizer": {}, "scheduler": {}}
     sampler = {"_target_": f"ltr.data.samplers.{sampler.pop('_')}", **sampler}
     loss = {"_target_": f"ltr.losses.classification.{loss.pop('_')}", **loss}
     numbers = {"epochs": 10, "batch_size": 2, "precision": "fp32", "selection": "last"}
-    return Settings(sampler=sampler, loss=loss, **pages, **numbers)
+    return Settings(sampler=sampler, loss=loss, **configs, **numbers)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def settings(sampler: dict, loss: dict) -> Settings:
 )
 def test_a_prior_adjusting_loss_on_a_balancing_sampler_warns(loss, sampler):
     with pytest.warns(UserWarning, match="over-correct"):
-        warn_of_double_balancing(settings(dict(sampler), dict(loss)), FACTS)
+        warn_of_double_balancing(settings(dict(sampler), dict(loss)), DATASET_INFO)
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ def test_a_prior_adjusting_loss_on_a_balancing_sampler_warns(loss, sampler):
 def test_one_of_both_does_not(sampler, loss):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_double_balancing(settings(sampler, loss), FACTS)
+        warn_of_double_balancing(settings(sampler, loss), DATASET_INFO)
 
 
 @pytest.mark.parametrize(("epochs", "short"), [(5, True), (6, False), (200, False)])
 def test_a_run_too_short_for_its_warm_up_is_told(epochs, short):
-    page = {"_target_": "ltr.optim.schedules.MultiStep", "milestones": [0.8, 0.9], "warmup_epochs": 5}
-    one = settings({"_": "Instance"}, {"_": "CrossEntropy"}).replaced(scheduler=page, epochs=epochs)
+    config = {"_target_": "ltr.optim.schedules.MultiStep", "milestones": [0.8, 0.9], "warmup_epochs": 5}
+    one = settings({"_": "Instance"}, {"_": "CrossEntropy"}).replaced(scheduler=config, epochs=epochs)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         warn_of_short_schedule(one)
@@ -69,8 +69,8 @@ def test_a_parent_that_does_not_stand_before_its_child_is_refused():
     child = Stage("classifier", "classifier", one, ImageClassifier, parents=("representation",))
     parent = Stage("representation", "representation", one, ImageClassifier)
     with pytest.raises(ConfigError, match="'classifier' starts from 'representation'"):
-        plan_keys([child, parent], 0, SOURCE, SPLIT, FACTS)
-    planned = plan_keys([parent, child], 0, SOURCE, SPLIT, FACTS)
+        plan_keys([child, parent], 0, SOURCE, SPLIT, DATASET_INFO)
+    planned = plan_keys([parent, child], 0, SOURCE, SPLIT, DATASET_INFO)
     assert planned["classifier"][1]["parents"] == {"representation": planned["representation"][0]}
 
 
@@ -80,19 +80,19 @@ def test_a_parent_that_does_not_stand_before_its_child_is_refused():
 )
 def test_normalisation_that_does_not_fit_the_images_is_refused(mean, std, message):
     with pytest.raises(ConfigError, match=message):
-        data_facts({"dataset": {"mean": mean, "std": std}}, SOURCE, SPLIT)
+        describe_dataset({"dataset": {"mean": mean, "std": std}}, SOURCE, SPLIT)
 
 
 def test_facts_survive_a_checkpoint():
-    assert DataFacts.from_plain(FACTS.as_plain()) == FACTS
+    assert DatasetInfo.from_dict(DATASET_INFO.to_dict()) == DATASET_INFO
 
 
 def test_the_last_source_is_read_once_until_another_one_is_asked_for(monkeypatch):
     asked = []
-    monkeypatch.setattr("ltr.runs.plan.instantiate", lambda page: asked.append(dict(page)) or object())
+    monkeypatch.setattr("ltr.runs.plan.instantiate", lambda config: asked.append(dict(config)) or object())
     read = LastSource()
     first = read({"_target_": "x", "root": "a"})
     assert read({"root": "a", "_target_": "x"}) is first
     assert read({"_target_": "x", "root": "b"}) is not first
     assert read({"_target_": "x", "root": "a"}) is not first
-    assert [page["root"] for page in asked] == ["a", "b", "a"]
+    assert [config["root"] for config in asked] == ["a", "b", "a"]

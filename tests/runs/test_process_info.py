@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ltr.errors import ConfigError
-from ltr.runs.process_info import place_in, with_processes
+from ltr.runs.process_info import from_environment, with_processes
 
 TORCHRUN = {
     "RANK": "1",
@@ -34,9 +34,9 @@ def config(strategy: str) -> dict:
 
 
 def test_torchrun_and_srun_say_which_process_this_is():
-    assert place_in({}) is None
-    assert (place_in(TORCHRUN).rank, place_in(TORCHRUN).rendezvous) == (1, "env://")
-    assert (place_in(SRUN).rank, place_in(SRUN).rendezvous) == (3, "tcp://node07:20012")
+    assert from_environment({}) is None
+    assert (from_environment(TORCHRUN).rank, from_environment(TORCHRUN).rendezvous) == (1, "env://")
+    assert (from_environment(SRUN).rank, from_environment(SRUN).rendezvous) == (3, "tcp://node07:20012")
     assert with_processes(config("ddp"), TORCHRUN)["trainer"]["devices"] == 2
 
 
@@ -70,4 +70,4 @@ def test_an_environment_that_cannot_be_is_refused(changes, words):
 @pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES", "SLURM_JOB_ID", "SLURM_PROCID"])
 def test_a_number_of_slurm_that_is_none_is_named(name):
     with pytest.raises(ConfigError, match=f"{name}=x is no number.*or unset {name}"):
-        place_in({**SRUN, name: "x"})
+        from_environment({**SRUN, name: "x"})

@@ -1,18 +1,18 @@
-"""What a split is judged by: the objects for each row of results, and what cannot be judged."""
+"""What a split is evaluated by: the objects for each row of results, and what cannot be evaluated."""
 
 import numpy as np
 import pytest
 import torch
 
-from ltr.configuration.configs import read_page
+from ltr.configuration.configs import read_config
 from ltr.data.split import Split
 from ltr.errors import ConfigError
 from ltr.evaluation.closed_set import ClosedSet
 from ltr.methods.core.stage import Method
 from ltr.methods.erm import ERM
-from ltr.runs.protocols import check_method, headline_metric, parts_judged, protocols_of
+from ltr.runs.protocols import check_method, evaluated_parts, headline_metric, protocols_of
 
-PAGE = {**read_page("evaluation/default"), "scorers": ["msp", "max_logit"]}
+CONFIG = {**read_config("evaluation/default"), "scorers": ["msp", "max_logit"]}
 CPU = torch.device("cpu")
 
 
@@ -23,24 +23,24 @@ def split(*protocols, unknown=()):
 
 
 def test_the_first_protocol_is_the_headline():
-    judges = protocols_of(split("closed_set"), PAGE, "softmax", CPU)
-    assert [type(judge) for judge in judges] == [ClosedSet]
+    evaluates = protocols_of(split("closed_set"), CONFIG, "softmax", CPU)
+    assert [type(evaluate) for evaluate in evaluates] == [ClosedSet]
     assert headline_metric(split("closed_set")) == ClosedSet.headline
 
 
 def test_only_the_headline_keeps_a_row_per_image():
-    judges = protocols_of(split("closed_set", "closed_set"), PAGE, "softmax", CPU)
-    assert [judge.keep_predictions for judge in judges] == [True, False]
+    evaluates = protocols_of(split("closed_set", "closed_set"), CONFIG, "softmax", CPU)
+    assert [evaluate.keep_predictions for evaluate in evaluates] == [True, False]
 
 
 def test_validation_is_judged_on_its_own_part_alone():
-    assert parts_judged(split("closed_set"), "test") == ("test",)
-    assert parts_judged(split("closed_set"), "val") == ("val",)
+    assert evaluated_parts(split("closed_set"), "test") == ("test",)
+    assert evaluated_parts(split("closed_set"), "val") == ("val",)
 
 
 def test_a_protocol_that_there_is_none_of_is_an_error_that_names_all():
     with pytest.raises(
-        ConfigError, match=r"'toy' is judged by 'telepathy'; there are closed_set, background, open_set"
+        ConfigError, match=r"'toy' is evaluated by 'telepathy'; there are closed_set, background, open_set"
     ):
         headline_metric(split("telepathy"))
 
@@ -49,27 +49,29 @@ def test_a_method_without_what_is_judged_is_refused():
     class Embedding(Method):
         provides = ("features",)
 
-    with pytest.raises(ConfigError, match="judged by closed_set, which needs logits; method=mine gives features only"):
-        check_method(Embedding(), "mine", split("closed_set"), PAGE)
+    with pytest.raises(
+        ConfigError, match="evaluated by closed_set, which needs logits; method=mine gives features only"
+    ):
+        check_method(Embedding(), "mine", split("closed_set"), CONFIG)
 
 
 @pytest.mark.parametrize("key", ["scorers", "recall_at"])
 def test_an_empty_list_is_refused(key):
     with pytest.raises(ConfigError, match=rf"evaluation.{key}=\[\]: at least one is needed"):
-        protocols_of(split("closed_set"), {**PAGE, key: []}, "softmax", CPU)
+        protocols_of(split("closed_set"), {**CONFIG, key: []}, "softmax", CPU)
 
 
 @pytest.mark.skipif(ERM.provides != ("logits", "features"), reason="about a method without distances")
 def test_distances_of_a_method_that_has_none_are_refused():
     pytest.importorskip("ltr.evaluation.open_set")
     with pytest.raises(ConfigError, match="method=erm gives no distance to score by"):
-        check_method(ERM(), "erm", split("open_set", unknown=[0]), {**PAGE, "scorers": ["distance"]})
+        check_method(ERM(), "erm", split("open_set", unknown=[0]), {**CONFIG, "scorers": ["distance"]})
 
 
 def test_an_open_set_without_unknown_images_is_refused():
     pytest.importorskip("ltr.evaluation.open_set")
     with pytest.raises(ConfigError, match="has no unknown images"):
-        check_method(ERM(), "erm", split("open_set"), PAGE)
+        check_method(ERM(), "erm", split("open_set"), CONFIG)
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def test_outputs_that_are_removed_while_a_stage_trains_are_written_whole(ltr_tra
 
 @pytest.mark.parametrize("patterns", [("*",), ("stages/*",), ("stages/*/*",)])
 def test_a_stage_that_is_removed_before_it_was_taken_from_is_an_error(ltr_train, removes, patterns):
-    removes(runner._Run, "_judge", *patterns)
+    removes(runner._Run, "_evaluate", *patterns)
     done = ltr_train("debug=fast")
     assert done.code == 1
     assert "removed from the stage store while the run was at work" in done.err

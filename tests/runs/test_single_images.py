@@ -33,7 +33,7 @@ METHODS = {
 @pytest.fixture
 def single(plain, tmp_path) -> tuple[str, ...]:
     """Overrides that choose a network in front of whose batch normalisation an image is one value."""
-    (tmp_path / "pages" / "backbone" / "single.yaml").write_text("_target_: plain_network.SingleValueNet\n")
+    (tmp_path / "configs" / "backbone" / "single.yaml").write_text("_target_: plain_network.SingleValueNet\n")
     return (plain[0], "backbone=single")
 
 

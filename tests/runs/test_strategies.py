@@ -7,12 +7,11 @@ import torch
 from pytorch_lightning.strategies import FSDPStrategy
 
 from ltr.errors import ConfigError
-from ltr.runs import distributed as group
-from ltr.runs import strategies
+from ltr.runs import distributed, strategies
 from ltr.runs.device import check_strategy
-from ltr.runs.process_info import Place
+from ltr.runs.process_info import ProcessInfo
 
-OF_TWO = Place(rank=3, world_size=4, local_rank=1, local_world_size=2, rendezvous="env://")
+OF_TWO = ProcessInfo(rank=3, world_size=4, local_rank=1, local_world_size=2, rendezvous="env://")
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def gpus(monkeypatch):
 )
 def test_gpus_talk_by_nccl_and_each_process_has_its_own(gpus, count, accelerator, backend, device):
     chosen = gpus(count)
-    assert group.backend_of(OF_TWO, accelerator) == backend
+    assert distributed.backend_of(OF_TWO, accelerator) == backend
     assert chosen == device
 
 
@@ -49,7 +48,7 @@ def test_more_processes_than_gpus_are_refused_in_every_one_of_them(gpus):
     gpus(1)
     for local_rank in (0, 1):
         with pytest.raises(ConfigError, match="2 processes on this machine and 1 GPUs"):
-            group.backend_of(Place(local_rank, 2, local_rank, 2, "env://"), "auto")
+            distributed.backend_of(ProcessInfo(local_rank, 2, local_rank, 2, "env://"), "auto")
 
 
 @pytest.mark.parametrize(
@@ -70,16 +69,16 @@ def test_fsdp_on_a_cpu_is_refused_before_anything_is_read_or_written(ltr_train, 
 
 def test_fsdp_is_taken_where_there_is_a_gpu(monkeypatch):
     check_strategy({"name": "fsdp"}, torch.device("cuda"))
-    monkeypatch.setattr(strategies, "place_in", lambda environment: OF_TWO)
+    monkeypatch.setattr(strategies, "from_environment", lambda environment: OF_TWO)
     found = strategies.in_processes({"name": "fsdp", "sync_batchnorm": True})
     assert isinstance(found["strategy"], FSDPStrategy)
     assert (found["devices"], found["num_nodes"], found["sync_batchnorm"]) == (2, 2, True)
 
 
-@pytest.mark.parametrize(("page", "several"), [({"name": "auto"}, False), ({"name": "ddp"}, False)])
-def test_one_process_needs_no_strategy(page, several):
-    assert group.several() is several
-    assert strategies.in_processes(page) == {"devices": 1, "strategy": "auto"}
+@pytest.mark.parametrize(("config", "several"), [({"name": "auto"}, False), ({"name": "ddp"}, False)])
+def test_one_process_needs_no_strategy(config, several):
+    assert distributed.is_distributed() is several
+    assert strategies.in_processes(config) == {"devices": 1, "strategy": "auto"}
 
 
 def test_processes_know_their_machine():

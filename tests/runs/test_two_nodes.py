@@ -29,15 +29,15 @@ RUN = (
 class Agents:
     """The agents of a run that writes into ``folder / "outputs"``."""
 
-    def __init__(self, folder: Path, pages: Path, port: int) -> None:
-        self.folder, self.pages, self.port = folder, pages, port
+    def __init__(self, folder: Path, configs: Path, port: int) -> None:
+        self.folder, self.configs, self.port = folder, configs, port
         self.running: list[subprocess.Popen] = []
 
     def start(self) -> subprocess.Popen:
         """One more agent, the first of which is where they meet."""
         options = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{self.port}"]
         options += ["--rdzv-id=ltr", "--local-addr=127.0.0.1", "--max-restarts=3", "-m", "ltr.cli"]
-        options += [f"--config-dir={self.pages}", *RUN, f"paths.outputs={self.folder / 'outputs'}"]
+        options += [f"--config-dir={self.configs}", *RUN, f"paths.outputs={self.folder / 'outputs'}"]
         self.folder.mkdir(exist_ok=True)
         path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
         more = {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "LTR_ALLOW": "plain_network"}
@@ -101,9 +101,9 @@ def kill(process: int) -> None:
 def agents(tmp_path_factory) -> Iterator[Callable[[str], Agents]]:
     """A maker of agents by the name of their folder; what still runs in the end is killed."""
     folder = tmp_path_factory.mktemp("nodes")
-    page = folder / "pages" / "backbone" / "plain.yaml"
-    page.parent.mkdir(parents=True)
-    page.write_text("_target_: plain_network.PlainNet\ndropout: 0.0\n")
+    config = folder / "configs" / "backbone" / "plain.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text("_target_: plain_network.PlainNet\ndropout: 0.0\n")
     made: list[Agents] = []
 
     def make(name: str) -> Agents:
@@ -112,7 +112,7 @@ def agents(tmp_path_factory) -> Iterator[Callable[[str], Agents]]:
                 port = server.getsockname()[1]
         except OSError as error:
             pytest.skip(f"nothing can listen on 127.0.0.1: {error}")
-        made.append(Agents(folder / name, page.parents[1], port))
+        made.append(Agents(folder / name, config.parents[1], port))
         return made[-1]
 
     yield make
@@ -134,17 +134,17 @@ def undisturbed(agents) -> Agents:
 def test_two_agents_end_as_one_process(undisturbed, ltr_train, ltr_eval, monkeypatch, tmp_path):
     assert "2 processes" in undisturbed.said
     monkeypatch.setenv("LTR_ALLOW", "plain_network")
-    alone = ltr_train(f"--config-dir={undisturbed.pages}", *RUN, "strategy=single")
+    alone = ltr_train(f"--config-dir={undisturbed.configs}", *RUN, "strategy=single")
     assert alone.code == 0, alone.err
     ours = describe(alone.directory / "checkpoints" / "final.ckpt")["state_dict"]
     for name, tensor in undisturbed.weights.items():
         torch.testing.assert_close(tensor, ours[name], rtol=1e-4, atol=1e-5)
-    # the same weights, judged by one process: every image once
+    # the same weights, evaluated by one process: every image once
     assert ltr_eval(undisturbed.directory, "--json", tmp_path / "again.json")[0] == 0
-    judged = json.loads((tmp_path / "again.json").read_text())["rows"][0]["metrics"]
+    evaluated = json.loads((tmp_path / "again.json").read_text())["rows"][0]["metrics"]
     (row,) = undisturbed.rows
     for name, value in row["metrics"].items():
-        assert value == (pytest.approx(judged[name], rel=1e-6) if name in ("nll", "ece") else judged[name]), name
+        assert value == (pytest.approx(evaluated[name], rel=1e-6) if name in ("nll", "ece") else evaluated[name]), name
 
 
 def test_a_worker_that_dies_is_started_again_and_the_run_ends_with_the_same_bits(agents, undisturbed):

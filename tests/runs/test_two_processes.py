@@ -70,8 +70,8 @@ def test_every_image_is_judged_once_whatever_the_number_of_processes(two, ltr_ev
 
 def test_the_watched_metric_of_the_best_epoch_is_what_its_weights_are_judged_by(two):
     watched = max(float(row["val/balanced_accuracy"]) for row in rows_of(two))
-    judged = [row for row in result_of(two)["rows"] if row["split"] == "val" and row["checkpoint"] == "best"]
-    assert judged[0]["metrics"]["balanced_accuracy"] == pytest.approx(watched, abs=1e-12)
+    evaluated = [row for row in result_of(two)["rows"] if row["split"] == "val" and row["checkpoint"] == "best"]
+    assert evaluated[0]["metrics"]["balanced_accuracy"] == pytest.approx(watched, abs=1e-12)
 
 
 def test_a_network_without_batch_statistics_ends_as_with_one_process(tmp_path, plain, ltr_train):

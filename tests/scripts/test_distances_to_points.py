@@ -40,9 +40,11 @@ def test_the_command_measures_a_run(ltr_train, capsys, method):
     assert "240 test images, 160 of unknown classes" in printed
     with np.load(run.directory / "artifacts" / "representation.npz") as trained:
         points = trained["points"].astype(float)
-    with np.load(run.directory / "artifacts" / "embedding.npz") as judged:  # both parts are smaller than what it keeps
-        features, labels = judged["test_features"].astype(float), judged["test_labels"]
-        unknown = judged["unknown_features"].astype(float)
+    with np.load(
+        run.directory / "artifacts" / "embedding.npz"
+    ) as evaluated:  # both parts are smaller than what it keeps
+        features, labels = evaluated["test_features"].astype(float), evaluated["test_labels"]
+        unknown = evaluated["unknown_features"].astype(float)
     squares = ((features[:, None, None] - points) ** 2).sum(3).mean(2) / 2
     of_unknown = ((unknown[:, None, None] - points) ** 2).sum(3).mean(2) / 2
     lines = printed.splitlines()

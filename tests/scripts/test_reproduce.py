@@ -13,7 +13,7 @@ from ltr.data.source import fixed_content
 from ltr.data.sources import digits as digits_module
 from ltr.errors import Interrupted
 
-PAGE = """# @package _global_
+CONFIG = """# @package _global_
 # A row of the tests' own table.
 defaults:
   - override /dataset: digits_lt
@@ -24,23 +24,25 @@ _table_: [small]
 {more}
 """
 PAGES = {
-    "small_erm": PAGE.format(method="erm", name="erm", more='_published_: {accuracy: 90.0, source: "a paper"}'),
-    "small_crt": PAGE.format(
+    "small_erm": CONFIG.format(method="erm", name="erm", more='_published_: {accuracy: 90.0, source: "a paper"}'),
+    "small_crt": CONFIG.format(
         method="crt",
         name="crt",
         more='_published_: {accuracy: 91.5, source: "another paper"}\nmethod: {classifier: {epochs: 1}}',
     ),
-    "small_tau": PAGE.format(method="tau_norm", name="tau_norm", more="method: {tau: auto}"),
-    "bad_step": PAGE.format(method="erm", name="bad_step", more="optimizer: {lr: 1.0e+30}").replace("small", "bad"),
-    "bad_mean": PAGE.format(method="erm", name="bad_mean", more="dataset: {mean: [0.5, 0.5]}").replace("small", "bad"),
-    "bad_key": PAGE.format(method="erm", name="bad_key", more="trainer: {max_epoch: 3}").replace("small", "bad"),
+    "small_tau": CONFIG.format(method="tau_norm", name="tau_norm", more="method: {tau: auto}"),
+    "bad_step": CONFIG.format(method="erm", name="bad_step", more="optimizer: {lr: 1.0e+30}").replace("small", "bad"),
+    "bad_mean": CONFIG.format(method="erm", name="bad_mean", more="dataset: {mean: [0.5, 0.5]}").replace(
+        "small", "bad"
+    ),
+    "bad_key": CONFIG.format(method="erm", name="bad_key", more="trainer: {max_epoch: 3}").replace("small", "bad"),
 }
 SHORT = ["--epochs", "1", "figures=none", "callbacks.progress=none", "trainer.limit_train_batches=2"]
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("pages")
+def configs(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("configs")
     (folder / "experiment").mkdir()
     for name, text in PAGES.items():
         (folder / "experiment" / f"{name}.yaml").write_text(text)
@@ -55,14 +57,14 @@ class Done:
 
 
 @pytest.fixture
-def reproduce(pages, capsys, monkeypatch):
+def reproduce(configs, capsys, monkeypatch):
     """Run the script in-process; returns its exit code and what it printed."""
     from ltr.cli import guarded
 
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 
     def command(*arguments: object) -> Done:
-        words = [*map(str, arguments), *SHORT, "--config-dir", str(pages)]
+        words = [*map(str, arguments), *SHORT, "--config-dir", str(configs)]
         code = guarded(lambda: script.main(words))
         captured = capsys.readouterr()
         return Done(code, captured.out, captured.err)
@@ -71,10 +73,10 @@ def reproduce(pages, capsys, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def finished(pages, tmp_path_factory) -> Path:
+def finished(configs, tmp_path_factory) -> Path:
     """The outputs of the whole small table with one seed."""
     outputs = tmp_path_factory.mktemp("finished")
-    assert script.main(["small", *SHORT, "--config-dir", str(pages), "--outputs", str(outputs)]) == 0
+    assert script.main(["small", *SHORT, "--config-dir", str(configs), "--outputs", str(outputs)]) == 0
     return outputs
 
 
@@ -158,12 +160,12 @@ def test_rows_that_need_validation_images_are_left_out_where_there_are_none(repr
 
 
 def test_a_block_is_written_between_markers_and_again_without_a_change(reproduce, finished, tmp_path):
-    page = tmp_path / "results.md"
-    page.write_text("# Results\n\nBefore.\n\n<!-- small:begin -->\nold\n<!-- small:end -->\n\nAfter.\n")
-    assert reproduce("small", "--outputs", finished, "--write", page).code == 0
-    first = page.read_text()
-    assert reproduce("small", "--only", "crt", "--outputs", finished, "--write", page).code == 0
-    assert page.read_text() == first
+    config = tmp_path / "results.md"
+    config.write_text("# Results\n\nBefore.\n\n<!-- small:begin -->\nold\n<!-- small:end -->\n\nAfter.\n")
+    assert reproduce("small", "--outputs", finished, "--write", config).code == 0
+    first = config.read_text()
+    assert reproduce("small", "--only", "crt", "--outputs", finished, "--write", config).code == 0
+    assert config.read_text() == first
     assert first.startswith("# Results\n\nBefore.\n\n<!-- small:begin -->\n```bash\npython scripts/reproduce.py small ")
     assert first.endswith("<!-- small:end -->\n\nAfter.\n")
     assert "old" not in first
@@ -173,15 +175,15 @@ def test_a_block_is_written_between_markers_and_again_without_a_change(reproduce
 
 
 def test_a_row_that_fails_is_named_and_the_others_are_carried_out(reproduce, tmp_path):
-    page = tmp_path / "results.md"
-    done = reproduce("bad", "small_erm", "--outputs", tmp_path / "outputs", "--write", page)
+    config = tmp_path / "results.md"
+    done = reproduce("bad", "small_erm", "--outputs", tmp_path / "outputs", "--write", config)
     assert done.code == 1
     assert "Traceback" not in done.err
     failed = [line for line in done.err.splitlines() if line.startswith("failed: ")]
     assert [line.split(":")[1].strip() for line in failed] == ["bad_key", "bad_mean, seed 0", "bad_step, seed 0"]
     assert list(results(tmp_path / "outputs")) == ["erm-s0"]
-    assert "| erm †" in page.read_text()
-    assert "No result yet: bad_key, bad_mean, bad_step." in page.read_text()
+    assert "| erm †" in config.read_text()
+    assert "No result yet: bad_key, bad_mean, bad_step." in config.read_text()
 
 
 def test_a_command_that_was_stopped_goes_on_with_what_is_left(reproduce, tmp_path, monkeypatch):
@@ -219,7 +221,7 @@ def test_runs_in_processes_come_to_the_same_and_share_stages(reproduce, finished
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["smal"], "smal: neither a table nor a page of conf/experiment; tables: bad, "),
+        (["smal"], "smal: neither a table nor a config of conf/experiment; tables: bad, "),
         (["small", "--only", "*_x"], "no row fits '*_x'"),
         (["small", "seed=3"], "use --seeds"),
         (["small", "trainer.max_epoch=3"], "there is no key 'trainer.max_epoch'"),

@@ -26,13 +26,13 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def test_the_shipped_rows_are_configs():
-    assert set(training_queue.ROWS) <= {row.page for row in table_rows()}
+    assert set(training_queue.ROWS) <= {row.config for row in table_rows()}
     assert len(set(training_queue.ROWS)) == len(training_queue.ROWS)
 
 
 def test_rows_keep_the_order_of_the_queue():
     arguments = script.parsed(["--queue", "cifar10_lt_ldam_drw", "cifar10_lt_erm", "--seeds", "2"])
-    assert [row.page for row in script.rows_of(arguments)] == ["cifar10_lt_ldam_drw", "cifar10_lt_erm"]
+    assert [row.config for row in script.rows_of(arguments)] == ["cifar10_lt_ldam_drw", "cifar10_lt_erm"]
     assert (arguments.epochs, arguments.val) == (200, None)
 
 
@@ -107,10 +107,10 @@ def test_results_are_kept_without_paths(tmp_path):
 
 
 def test_a_queue_trains_writes_results_and_goes_on_from_its_copy(tmp_path, monkeypatch, capsys):
-    pages = tmp_path / "configs"
+    configs = tmp_path / "configs"
     text = "# @package _global_\ndefaults:\n  - override /dataset: digits_lt\n  - override /method: {}\n  - _self_\n"
-    write(pages / "experiment" / "row_crt.yaml", text.format("crt") + "method: {classifier: {epochs: 1}}\n")
-    write(pages / "experiment" / "row_erm.yaml", text.format("erm"))
+    write(configs / "experiment" / "row_crt.yaml", text.format("crt") + "method: {classifier: {epochs: 1}}\n")
+    write(configs / "experiment" / "row_erm.yaml", text.format("erm"))
     started: list[str] = []
 
     def in_this_process(tasks, at_once, environment, say, *, finished, meanwhile):
@@ -126,7 +126,7 @@ def test_a_queue_trains_writes_results_and_goes_on_from_its_copy(tmp_path, monke
     monkeypatch.setattr(training_queue, "run_tasks", in_this_process)
     monkeypatch.setattr(training_queue.os, "nice", lambda increment: 0)
     monkeypatch.chdir(tmp_path)
-    command = ["--queue", "row_erm", "row_crt", "--epochs", "1", "--config-dir", str(pages), "--state", "copy"]
+    command = ["--queue", "row_erm", "row_crt", "--epochs", "1", "--config-dir", str(configs), "--state", "copy"]
     command += ["--results", "kept", "--outputs", "out", "figures=none", "callbacks.progress=none"]
     command += ["trainer.limit_train_batches=2", "scheduler.warmup_epochs=0"]
     assert script.main(command) == 0

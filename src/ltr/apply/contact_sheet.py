@@ -93,11 +93,11 @@ def write_sheets(
         for row in range(start, min(start + CLASSES_A_SHEET, len(ranking.classes))):
             sections.append(_section(row, ranking, model, files, thumbnails))
             advance(1)
-        write_text(folder / name, _page(title, mined, names, name, sections))
+        write_text(folder / name, _config(title, mined, names, name, sections))
     return [folder / name for name in names]
 
 
-def _page(title: str, mined: Mined, names: Sequence[str], here: str, sections: Sequence[str]) -> str:
+def _config(title: str, mined: Mined, names: Sequence[str], here: str, sections: Sequence[str]) -> str:
     links = "".join(
         f"<b>{number}</b> " if name == here else f'<a href="{name}">{number}</a>'
         for number, name in enumerate(names, start=1)

@@ -58,7 +58,7 @@ def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> Exported:
     folder.mkdir(parents=True, exist_ok=True)
     with _beside(folder) as drafts:
         _write(drafts, description, state)
-        images = check_images(network.facts.image_shape)
+        images = check_images(network.dataset_info.image_shape)
         wanted = logits(network, images)
         difference = _difference(wanted, logits(load_exported(drafts), images))
         if difference != 0:

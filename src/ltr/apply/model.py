@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ltr.configuration.configs import read_page
+from ltr.configuration.configs import read_config
 from ltr.data.crop import FileCrop
 from ltr.data.parallel import cores
 from ltr.data.source import PLAIN, Decoding, ImageFiles
@@ -45,21 +45,21 @@ class Model:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return self.network.facts.class_names
+        return self.network.dataset_info.class_names
 
     @property
     def class_counts(self) -> tuple[int, ...]:
         """Training images of each class."""
-        return self.network.facts.class_counts
+        return self.network.dataset_info.class_counts
 
     @property
     def background(self) -> int | None:
         """The label of the background where the network was trained with one."""
-        return self.network.facts.background
+        return self.network.dataset_info.background
 
     @property
     def channels(self) -> int:
-        return self.network.facts.image_shape[0]
+        return self.network.dataset_info.image_shape[0]
 
     @property
     def link(self) -> str:
@@ -119,25 +119,25 @@ def load_model(
     device = resolve_device(accelerator)
     if device.type == "cpu":
         keep_freed_memory()
-    evaluation = {**read_page("evaluation/default"), **((config or {}).get("evaluation") or {})}
+    evaluation = {**read_config("evaluation/default"), **((config or {}).get("evaluation") or {})}
     trainer = (config or {}).get("trainer") or {}
     return Model(
         network.to(device).eval(),
         device,
         resolve_precision(precision or trainer.get("precision", "auto"), device),
-        file_crop(network.facts.image_shape, description.get("dataset") or {}, checkpoint),
+        file_crop(network.dataset_info.image_shape, description.get("dataset") or {}, checkpoint),
         batch_size or int(evaluation["batch_size"]),
         cores() if workers is None else workers,
         int(evaluation["many_above"]),
         int(evaluation["few_below"]),
-        Decoding(matte=network.facts.matte, white_level=network.facts.white_level),
+        Decoding(matte=network.dataset_info.matte, white_level=network.dataset_info.white_level),
     )
 
 
 def file_crop(image_shape: tuple[int, int, int], dataset: Mapping[str, Any], checkpoint: Path) -> FileCrop:
     """What evaluation does to a file of this data set.
 
-    A network of image files gets the middle crop of its data set's page. One of arrays (CIFAR, digits) has seen whole
+    A network of image files gets the middle crop of its data set's config. One of arrays (CIFAR, digits) has seen whole
     images of one size: the short side is brought to it and the middle is taken, which changes nothing in an image of
     that size.
 

@@ -49,8 +49,8 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ltr-data", description="Look at data sets before anything is trained.")
     commands = parser.add_subparsers(dest="command", required=True)
-    shown = commands.add_parser("list", help="the data set pages, and whether their files are found")
-    shown.add_argument("--config-dir", metavar="FOLDER", help="also the pages of your own in FOLDER/dataset")
+    shown = commands.add_parser("list", help="the dataset configs, and whether their files are found")
+    shown.add_argument("--config-dir", metavar="FOLDER", help="also the configs of your own in FOLDER/dataset")
 
     describe = commands.add_parser("describe", help="classes, images, imbalance; two pictures")
     describe.add_argument("--out", type=Path, metavar="FOLDER", help="of the pictures (default: outputs/data/DATASET)")
@@ -69,9 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
         command.add_argument("--max-pixels", type=int, metavar="N", help="refuse larger images (default: as training)")
     for command in (describe, check, pack):
-        command.add_argument("dataset", help="the name of a page, see ltr-data list")
+        command.add_argument("dataset", help="the name of a config, see ltr-data list")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="as for ltr-train")
-        command.add_argument("--config-dir", metavar="FOLDER", help="pages of your own")
+        command.add_argument("--config-dir", metavar="FOLDER", help="configs of your own")
         command.add_argument(
             "--allow", action="append", default=[], metavar="PREFIX", help="a package of yours that may be named"
         )
@@ -107,12 +107,12 @@ def _configuration(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _list(config_dir: str | None) -> int:
-    from ltr.configuration.configs import conf_directory, page_names
+    from ltr.configuration.configs import conf_directory, config_names
     from ltr.data.download_hints import places
 
     data = os.environ.get("LTR_DATA", "data")
     rows = []
-    for name in page_names("dataset"):
+    for name in config_names("dataset"):
         wanted = places(name, data)
         rows.append((name, _found(wanted), _comment(conf_directory() / "dataset" / f"{name}.yaml")))
     if config_dir is not None:
@@ -134,9 +134,9 @@ def _found(wanted: list[Path] | None) -> str:
     return "found" if there == len(wanted) else "partly" if there else "-"
 
 
-def _comment(page: Path) -> str:
-    """The first line of a page's comment."""
-    lines = page.read_text(encoding="utf-8").splitlines()
+def _comment(config: Path) -> str:
+    """The first line of a config's comment."""
+    lines = config.read_text(encoding="utf-8").splitlines()
     return next((line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @")), "")
 
 
@@ -173,7 +173,7 @@ def _numbers(source: Source, split: Split, about: Any, many_above: int, few_belo
 
     counts = about.class_counts
     yield f"{source.name}: {len(source):,} images of {source.num_classes:,} classes"
-    yield f"split {split.name}, judged by {', '.join(split.protocols)}"
+    yield f"split {split.name}, evaluated by {', '.join(split.protocols)}"
     labels = split.label_map[source.labels]
     for part, images in about.images.items():
         inside = labels[getattr(split, part)] if part != "unknown" else source.labels[split.unknown]
@@ -296,9 +296,9 @@ def _pack(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
     with plain_warnings():
         source = _read(config)
         with progress("packing", len(source)) as advance:
-            page = config["dataset"]["source"]
+            node = config["dataset"]["source"]
             tally = Tally(source.decoding, config["dataset"])
-            made = pack(source, page, arguments.to, progress=advance, tally=tally, **options, **_processes(arguments))
+            made = pack(source, node, arguments.to, progress=advance, tally=tally, **options, **_processes(arguments))
     for line in tally.lines():
         print_line(f"warning: {one_line(line)}")
     size = arguments.to.stat().st_size / 1e6
@@ -315,7 +315,7 @@ def _read(config: dict[str, Any]) -> Source:
 
     mistakes = check_arguments({"dataset": config["dataset"]})
     if mistakes:
-        raise ConfigError("the data set's page does not fit the code:\n  " + "\n  ".join(mistakes))
+        raise ConfigError("the data set's config does not fit the code:\n  " + "\n  ".join(mistakes))
     from ltr.data.packed import read_source
 
     return read_source({**config["dataset"], "image_size": None})  # nothing is trained: any number of pixels will do

@@ -1,4 +1,4 @@
-"""``ltr-eval``: judge trained runs, checkpoints or foreign weights, on their own data set or on another one."""
+"""``ltr-eval``: evaluate trained runs, checkpoints or foreign weights, on their own data set or on another one."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def main(argv: list[str]) -> int:
     outputs = os.environ.get("LTR_OUTPUTS", "outputs")
     parser = Parser(
         prog="ltr-eval",
-        description="Judge finished runs (their folders), checkpoint files or foreign weights: on the test split of "
-        "their own data set, or of dataset=PAGE.",
+        description="Evaluate finished runs (their folders), checkpoint files or foreign weights: on the test split of "
+        "their own data set, or of dataset=CONFIG.",
         epilog="Example: ltr-eval outputs/digits_lt/erm/erm-s0-1a2b3c4d evaluation.many_above=50",
         allow_abbrev=False,
     )
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--allow-overlap", action="store_true", help="evaluate images that were all trained on, on purpose"
     )
-    parser.add_argument("--config-dir", metavar="FOLDER", help="with pages of your own, for dataset=PAGE")
+    parser.add_argument("--config-dir", metavar="FOLDER", help="with configs of your own, for dataset=CONFIG")
     parser.add_argument(
         "--allow", action="append", default=[], metavar="PREFIX", help="a package of yours that may be named"
     )
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
 
     with allowing(arguments.allow):
         what = asked(overrides, mistakes)
-        _judge(paths, what, arguments.split, out, arguments.json, arguments.config_dir, arguments.allow_overlap)
+        _evaluate(paths, what, arguments.split, out, arguments.json, arguments.config_dir, arguments.allow_overlap)
     return 0
 
 
@@ -82,7 +82,7 @@ def _told_apart(words: Sequence[str]) -> tuple[list[Path], list[str], list[str]]
     return list(dict.fromkeys(paths)), overrides, [f"{word or repr(word)}: {missing}" for word in neither]
 
 
-def _judge(
+def _evaluate(
     paths: Sequence[Path],
     what: Asked,
     split: str,
@@ -103,10 +103,10 @@ def _judge(
     from ltr.console import plain_warnings
     from ltr.escaping import printer
     from ltr.files import write_json
-    from ltr.report.evaluations import judged_table
+    from ltr.report.evaluations import evaluations_table
     from ltr.report.figures import draw
     from ltr.report.table import plain_table, result_table
-    from ltr.runs.evaluate_checkpoints import judged
+    from ltr.runs.evaluate_checkpoints import evaluate_checkpoints
     from ltr.runs.evaluation_folder import write_evaluation
 
     console = Console()
@@ -115,7 +115,7 @@ def _judge(
     results = []
     with plain_warnings():
         candidates = _candidates(paths, found, configs, what, config_dir, allow_overlap)
-        for one in judged(candidates, split, say):
+        for one in evaluate_checkpoints(candidates, split, say):
             pictures = None if what.figures == "none" else lambda folder: draw(folder, what.figures)
             folder, result = write_evaluation(one, out, pictures)
             results.append((one.candidate.label, folder, result))
@@ -125,7 +125,7 @@ def _judge(
         every = [result for _, _, result in results]
         write_json(json, every if len(every) > 1 else every[0])
     if len(results) > 1:
-        say(f"\n{judged_table(results)}".rstrip())
+        say(f"\n{evaluations_table(results)}".rstrip())
         return
     (_, folder, result) = results[0]
     if console.is_terminal:
@@ -144,7 +144,7 @@ def _found(paths: Sequence[Path]) -> list[tuple[Path, dict[str, Any] | None]]:
         except LtrError as error:
             errors.append(error)
     if len(errors) > 1:
-        raise CheckpointError("\n  ".join(["not all of these can be judged:", *map(str, errors)]))
+        raise CheckpointError("\n  ".join(["not all of these can be evaluated:", *map(str, errors)]))
     if errors:
         raise errors[0]
     return found
@@ -158,7 +158,7 @@ def _candidates(
     config_dir: str | None,
     allow_overlap: bool,
 ) -> list[Candidate]:
-    """What is judged; lone files are looked into, to learn whose they are."""
+    """What is evaluated; lone files are looked into, to learn whose they are."""
     from ltr.configuration.evaluation_overrides import for_foreign, for_run
     from ltr.runs.evaluate_checkpoints import Candidate, is_foreign, lone_config, with_layout
 
@@ -167,7 +167,7 @@ def _candidates(
     for path, name, (checkpoint, _), config in zip(paths, labels, found, configs):
         if labels.count(name) > 1:
             name = str(path)
-        elsewhere = what.page is not None
+        elsewhere = what.config is not None
         how: dict[str, Any] = {"elsewhere": elsewhere, "image_size": what.image_size, "allow_overlap": allow_overlap}
         if config is not None:
             candidates.append(Candidate(name, checkpoint, config, checkpoint.parent.parent, **how))
@@ -182,7 +182,7 @@ def _candidates(
             candidates.append(Candidate(name, checkpoint, own, None, **how))
     if what.of_foreign and all(candidate.foreign is None for candidate in candidates):
         raise ConfigError(
-            f"{', '.join(what.foreign_keys)}: what is judged are checkpoints of this project, which say themselves "
+            f"{', '.join(what.foreign_keys)}: what is evaluated are checkpoints of this project, which say themselves "
             "what network they hold. These keys are for weights of other code"
         )
     return candidates
@@ -216,7 +216,7 @@ def find(path: Path) -> tuple[Path, dict[str, Any] | None]:
         stored = [path / name for name in STAGE]
         checkpoint = next((candidate for candidate in (*candidates, stored[0]) if candidate.is_file()), None)
         if checkpoint is None and stored[1].is_file():
-            raise CheckpointError(f"{path} is a stage that computed arrays: it has no network to judge")
+            raise CheckpointError(f"{path} is a stage that computed arrays: it has no network to evaluate")
         if checkpoint is None:
             raise CheckpointError(f"{path} holds no finished run: {candidates[1]} is not there{_runs_below(path)}")
     elif path.is_file():

@@ -18,7 +18,7 @@ from ltr.report.figures import draw
 from ltr.report.table import plain_table, result_table
 from ltr.runs.finished import standing
 from ltr.runs.launch import carry_out_in
-from ltr.runs.process_info import must_be_started, place_in
+from ltr.runs.process_info import from_environment, needs_launch
 from ltr.runs.result import Outcome
 from ltr.sweeps import in_sweep, job_overrides
 
@@ -31,9 +31,9 @@ def carry_out(config: Mapping[str, Any], console: Console, arguments: Callable[[
     """
     overrides = job_overrides()
     with plain_warnings():
-        place = place_in(os.environ)
+        place = from_environment(os.environ)
         # what several processes do is for the first of them to decide
-        starts_others = must_be_started(config) and config["stages"] != "plan"
+        starts_others = needs_launch(config) and config["stages"] != "plan"
         outcome, source = None, None
         if place is None:
             looked = standing(config, _quiet if starts_others else partial(_say, console), read=_reader())
@@ -45,11 +45,11 @@ def carry_out(config: Mapping[str, Any], console: Console, arguments: Callable[[
             finished = standing({**config, "resume": "auto"}, _quiet).outcome
             return replace(finished or _nothing(), reused=False)
         if outcome is None:
-            from ltr.runs import distributed as group
+            from ltr.runs import distributed
             from ltr.runs.runner import run
 
-            with group.joined(place, config["trainer"]["accelerator"]):
-                if not group.is_first():
+            with distributed.process_group(place, config["trainer"]["accelerator"]):
+                if not distributed.is_rank_zero():
                     console = Console(quiet=True)
                 outcome = run(
                     config, overrides, console, source, _reader(), draw=lambda run_dir: _figures(run_dir, config)

@@ -1,1 +1,1 @@
-"""From pages and a command line to a checked configuration; nothing heavier than Hydra is imported here."""
+"""From configs and a command line to a checked configuration; nothing heavier than Hydra is imported here."""

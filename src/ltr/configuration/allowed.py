@@ -1,4 +1,4 @@
-"""Ranges and choices: what the ``_allowed_`` entries of the pages say, checked against the values given.
+"""Ranges and choices: what the ``_allowed_`` entries of the configs say, checked against the values given.
 
 The grammar of an entry is a list of choices, or a string ``[list of ][int ]INTERVAL[ or WORD]`` such as ``[0, 1)``,
 ``int [1, inf)``, ``(0, inf) or null``, ``[0, inf) or auto`` or ``list of (0, 1)``. ``[[a, b]]`` stands for a list of
@@ -36,14 +36,14 @@ def problem(value: Any, rule: str | list) -> str | None:
             return f"a list is needed, such as [{value}]"
         return next((reason for reason in (problem(entry, of_each) for entry in value) if reason), None)
     if isinstance(rule, list):
-        # 1 == True in Python, not on a page
+        # 1 == True in Python, not on a config
         if any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in rule):
             return None
         names = [shown(choice) for choice in rule]
         return f"allowed is one of: {', '.join(names)}{nearest(str(value), names)}"
     match = _RULE.match(rule)
     if match is None:
-        return f"its page's own rule cannot be read: {rule!r}"
+        return f"its config's own rule cannot be read: {rule!r}"
     if match["word"] is not None and shown(value) == match["word"]:
         return None
     number_expected = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -56,7 +56,7 @@ def problem(value: Any, rule: str | list) -> str | None:
 
 
 def check_values(config: Mapping) -> list[str]:
-    """One sentence for every value of ``config`` (plain, resolved) that its page does not allow."""
+    """One sentence for every value of ``config`` (plain, resolved) that its config does not allow."""
     mistakes = []
     for path, node in mappings(config):
         rules = rules_of(path, node)

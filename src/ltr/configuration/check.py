@@ -44,7 +44,7 @@ def refuse(mistakes: Iterable[str], headline: str) -> None:
 def examined(config: DictConfig, overrides: Iterable[str] = ()) -> tuple[dict[str, Any], list[str]]:
     """The configuration as plain data, and a sentence for everything that is wrong with it.
 
-    What cannot be resolved is left out. No code that the pages name is imported.
+    What cannot be resolved is left out. No code that the configs name is imported.
     """
     plain, unresolved = _resolved(config)
     structural = [line for line in check_structure(plain) if line.split(":")[0] not in unresolved]
@@ -91,7 +91,7 @@ def _leaf_by_leaf(config: DictConfig) -> tuple[Any, dict[str, str]]:
             if OmegaConf.is_config(found):
                 OmegaConf.to_container(found, resolve=True, throw_on_missing=True)
             if value == "???":
-                failed[key] = (value, "its page leaves it open; give it a value")
+                failed[key] = (value, "its config leaves it open; give it a value")
         except OmegaConfBaseException as error:
             failed[key] = (value, f"cannot be resolved: {str(error).strip().splitlines()[0]}")
     for key in failed:

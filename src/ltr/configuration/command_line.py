@@ -60,32 +60,32 @@ class CommandLine:
 
     @property
     def sweep(self) -> bool:
-        """Whether several runs are wanted: by the flag, or by a page of the group sweep."""
-        chosen = [o for o in self.overrides if o == _MULTIRUN or (is_sweep_page(o) and o != "sweep=null")]
+        """Whether several runs are wanted: by the flag, or by a config of the group sweep."""
+        chosen = [o for o in self.overrides if o == _MULTIRUN or (is_sweep_config(o) and o != "sweep=null")]
         return "--multirun" in self.flags or bool(chosen)
 
     @property
     def config_dir(self) -> str | None:
-        """The user's own folder of pages, where it is one."""
+        """The user's own folder of configs, where it is one."""
         folder = self.values.get("--config-dir")
         return folder if folder and os.path.isdir(folder) else None
 
     @property
     def config_name(self) -> str:
-        """The primary page."""
+        """The primary config."""
         return self.values.get("--config-name", "train")
 
 
-def is_sweep_page(override: str) -> bool:
-    """Whether a page of the group sweep is chosen, ``sweep=PAGE`` or ``+sweep=PAGE``."""
+def is_sweep_config(override: str) -> bool:
+    """Whether a config of the group sweep is chosen, ``sweep=CONFIG`` or ``+sweep=CONFIG``."""
     return override.removeprefix("+").startswith("sweep=")
 
 
 def read(argv: Sequence[str]) -> CommandLine:
     """Tell flags and overrides apart and check the flags; `CommandLine.mistakes` says what is wrong with them."""
     line = _told_apart(list(argv))
-    if line.config_name == CommandLine().config_name:  # its defaults have a place for the page, a user's may not
-        line.overrides = [one.removeprefix("+") if is_sweep_page(one) else one for one in line.overrides]
+    if line.config_name == CommandLine().config_name:  # its defaults have a place for the config, a user's may not
+        line.overrides = [one.removeprefix("+") if is_sweep_config(one) else one for one in line.overrides]
     modes = [flag for flag in _MODES if flag in {given.partition("=")[0] for given in line.flags}]
     if len(modes) > 1:
         line.mistakes.append(f"{' '.join(modes)}: only one of these flags can be carried out")

@@ -1,4 +1,4 @@
-"""Where the configuration pages lie, and small helpers over a composed configuration."""
+"""Where the configuration configs lie, and small helpers over a composed configuration."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Any
 
 from ltr.errors import ConfigError
 
-# what a page says about itself: rules for its values, the tables of results that it is a row of, the published number.
-# None of them reaches the code that a page names, a result file or the identity of a stage or a run
+# what a config says about itself: rules for its values, the tables of results that it is a row of, the published
+# number. None of them reaches the code that a config names, a result file or the identity of a stage or a run
 PRIVATE_KEYS = ("_allowed_", "_table_", "_published_")
 
 
 def conf_directory() -> Path:
-    """The folder of pages: inside an installed package, or beside ``src`` in a checkout."""
+    """The folder of configs: inside an installed package, or beside ``src`` in a checkout."""
     package = Path(__file__).resolve().parent.parent
     for candidate in (package / "conf", package.parent.parent / "conf"):
         if (candidate / "train.yaml").is_file():
             return candidate
-    raise ConfigError(f"the configuration pages are missing: looked in {package / 'conf'} and the checkout's conf/")
+    raise ConfigError(f"the configuration configs are missing: looked in {package / 'conf'} and the checkout's conf/")
 
 
-def read_page(page: str) -> dict[str, Any]:
-    """A shipped page as it is written, not composed, e.g. ``read_page("trainer/default")``."""
+def read_config(config: str) -> dict[str, Any]:
+    """A shipped config as it is written, not composed, e.g. ``read_config("trainer/default")``."""
     import yaml
 
-    content = yaml.safe_load((conf_directory() / f"{page}.yaml").read_text(encoding="utf-8"))
+    content = yaml.safe_load((conf_directory() / f"{config}.yaml").read_text(encoding="utf-8"))
     return content if isinstance(content, dict) else {}
 
 
-def page_names(group: str) -> list[str]:
-    """The names of the shipped pages of a group."""
+def config_names(group: str) -> list[str]:
+    """The names of the shipped configs of a group."""
     return sorted(path.stem for path in (conf_directory() / group).glob("*.yaml"))
 
 

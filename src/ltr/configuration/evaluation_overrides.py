@@ -1,6 +1,6 @@
-"""What ``ltr-eval`` is asked for: overrides of the data set and of judging, and how foreign weights are read.
+"""What ``ltr-eval`` is asked for: overrides of the data set and of evaluation, and how foreign weights are read.
 
-Without ``dataset=PAGE`` a run is judged on its own data set, see `ltr.configuration.reuse`. With it the page is
+Without ``dataset=CONFIG`` a run is evaluated on its own data set, see `ltr.configuration.reuse`. With it the config is
 composed as ``ltr-train`` would, and of the run stays what says how it was trained.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ltr.configuration.check import checked, refuse
-from ltr.configuration.configs import page_names, read_page
+from ltr.configuration.configs import config_names, read_config
 from ltr.configuration.overrides import composed, explain, unread
 from ltr.configuration.parsing import Parsed, parse
 from ltr.configuration.reuse import changed
@@ -54,7 +54,7 @@ class Asked:
     Attributes:
         texts: all but ``figures`` and ``weights.*``.
         parsed: those of them that can be read.
-        page: of ``dataset=PAGE``; None: each run's own data set.
+        config: of ``dataset=CONFIG``; None: each run's own data set.
         figures: ``none``, ``two`` or ``all``.
         weights: how foreign weights are read.
         mistakes: found so far.
@@ -63,7 +63,7 @@ class Asked:
 
     texts: tuple[str, ...]
     parsed: tuple[Parsed, ...]
-    page: str | None
+    config: str | None
     figures: str
     weights: ForeignWeights
     foreign_keys: tuple[str, ...]
@@ -97,13 +97,13 @@ def asked(overrides: Sequence[str], mistakes: Sequence[str] = ()) -> Asked:
             mistakes += _weights_mistakes(one)
             weights[one.key.removeprefix("weights.")] = value
     rest = tuple(one for one in parsed if one not in own)
-    pages = [one.values[0] for one in rest if one.key == "dataset" and not isinstance(one.values[0], dict)]
+    configs = [one.values[0] for one in rest if one.key == "dataset" and not isinstance(one.values[0], dict)]
     sizes = [one.values[0] for one in rest if one.key == _SIZE and isinstance(one.values[0], int)]
     backbone = [one.text for one in rest if one.key == "backbone"]
     return Asked(
         texts=tuple(one.text for one in rest),
         parsed=rest,
-        page=str(pages[-1]) if pages else None,
+        config=str(configs[-1]) if configs else None,
         figures=figures,
         weights=ForeignWeights() if mistakes else _foreign_weights(weights, rest),
         foreign_keys=tuple(backbone + [one.text for one in own if one.key != "figures"]),
@@ -146,26 +146,26 @@ def _foreign_weights(given: Mapping[str, Any], rest: Sequence[Parsed]) -> Foreig
 
 
 def for_run(config: Mapping[str, Any], what: Asked, config_dir: str | None = None) -> dict[str, Any]:
-    """The configuration that a run is judged by: its own, with another data set or other values.
+    """The configuration that a run is evaluated by: its own, with another data set or other values.
 
     Args:
         config: the run's, plain.
-        config_dir: the user's own folder of pages.
+        config_dir: the user's own folder of configs.
 
     Raises:
         ConfigError: names everything that is wrong with the overrides.
     """
     texts = [one.text for one in what.parsed if one.key not in _OF_NETWORK] if what.of_foreign else what.texts
-    if what.page is None:
+    if what.config is None:
         return changed(config, texts, what.mistakes)
-    page = _composed(what, _OF_DATA, config_dir)
+    node = _composed(what, _OF_DATA, config_dir)
     given = {one.key for one in what.parsed}
-    result = {**config, "dataset": page["dataset"], "paths": page["paths"]}
+    result = {**config, "dataset": node["dataset"], "paths": node["paths"]}
     for group, kept in _KEPT.items():
         own = config.get(group) or {}
         of_run = {key: own[key] for key in kept if key in own and f"{group}.{key}" not in given}
         of_training = {key: value for key, value in own.items() if group == "trainer" and key not in kept}
-        result[group] = {**page[group], **of_training, **of_run}
+        result[group] = {**node[group], **of_training, **of_run}
     trained_on = config.get("dataset")
     if isinstance(trained_on, Mapping):
         result["trained_on"] = {key: value for key, value in trained_on.items() if _says_how(key, value)}
@@ -177,7 +177,8 @@ def _says_how(key: str, value: Any) -> bool:
 
 
 def for_foreign(what: Asked, config_dir: str | None = None, method: str | None = None) -> dict[str, Any]:
-    """The configuration that foreign weights are judged by: data set, network, judging, and nothing of a training.
+    """The configuration that foreign weights are evaluated by: data set, network, evaluation, and nothing of a
+    training.
 
     Args:
         method: the config of the method whose network the whole file is, unless the command names another; None: the
@@ -187,7 +188,7 @@ def for_foreign(what: Asked, config_dir: str | None = None, method: str | None =
         ConfigError: no data set or no network is named, or overrides that are wrong.
     """
     chosen = {one.key for one in what.parsed}
-    lacking = [f"{group}=PAGE" for group in ("dataset", "backbone") if group not in chosen]
+    lacking = [f"{group}=CONFIG" for group in ("dataset", "backbone") if group not in chosen]
     if lacking:
         raise ConfigError(
             f"foreign weights do not say what they are: {' and '.join(lacking)} must be given (and head=, loss= where "
@@ -195,10 +196,10 @@ def for_foreign(what: Asked, config_dir: str | None = None, method: str | None =
         )
     of_method = () if method is None else ("method",)
     chosen_method = [] if method is None or "method" in chosen else [f"method={method}"]
-    page = _composed(what, (*_OF_DATA, *_OF_NETWORK, *of_method), config_dir, chosen_method)
-    kept = {group: page[group] for group in ("dataset", "evaluation", "paths", *_OF_NETWORK)}
-    trainer = {key: page["trainer"][key] for key in _KEPT["trainer"]}
-    own_method = {"name": "foreign"} if method is None else page["method"]
+    config = _composed(what, (*_OF_DATA, *_OF_NETWORK, *of_method), config_dir, chosen_method)
+    kept = {group: config[group] for group in ("dataset", "evaluation", "paths", *_OF_NETWORK)}
+    trainer = {key: config["trainer"][key] for key in _KEPT["trainer"]}
+    own_method = {"name": "foreign"} if method is None else config["method"]
     return {"name": "foreign", "method": own_method, **kept, "trainer": trainer}
 
 
@@ -206,7 +207,7 @@ def _composed(what: Asked, groups: Sequence[str], config_dir: str | None, more: 
     """What ``ltr-train`` would compose of the overrides of these groups; all mistakes in one message."""
     mistakes = list(what.mistakes)
     fitting = list(more)
-    array_size = _SIZE if _of_arrays(what.page) else None  # a size for arrays is a wish to judging alone
+    array_size = _SIZE if _of_arrays(what.config) else None  # a size for arrays is a wish to evaluation alone
     for one in what.parsed:
         group = one.key.partition(".")[0]
         if one.key == array_size:
@@ -222,5 +223,5 @@ def _composed(what: Asked, groups: Sequence[str], config_dir: str | None, more: 
     return checked(composed(fitting, config_dir), unread(fitting), fitting)
 
 
-def _of_arrays(page: str | None) -> bool:
-    return page in page_names("dataset") and "image_size" not in read_page(f"dataset/{page}")
+def _of_arrays(config: str | None) -> bool:
+    return config in config_names("dataset") and "image_size" not in read_config(f"dataset/{config}")

@@ -1,4 +1,5 @@
-"""What Hydra itself builds from a configuration (launcher, sweeper, callbacks, logging), before any page is checked."""
+"""What Hydra itself builds from a configuration (launcher, sweeper, callbacks, logging), before any config is
+checked."""
 
 from __future__ import annotations
 

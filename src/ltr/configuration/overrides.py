@@ -21,12 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from ltr.configuration.allowed import problem
 from ltr.configuration.check import examined, refuse
-from ltr.configuration.configs import conf_directory, leaves, page_names
+from ltr.configuration.configs import conf_directory, config_names, leaves
 from ltr.configuration.forbidden import forbidden
 from ltr.configuration.nested import NestedLoader, holds_keys, is_name
 from ltr.configuration.parsing import Parsed, in_short, parse
 from ltr.configuration.quoting import quoting_hint
-from ltr.configuration.suggestions import keys_of_other_pages, suggestion
+from ltr.configuration.suggestions import keys_of_other_configs, suggestion
 from ltr.configuration.swept_configs import jobs_of
 from ltr.errors import nearest
 
@@ -41,8 +41,8 @@ def explain(overrides: list[str], config_dir: str | None, config_name: str, swee
 
     Args:
         overrides: the command line without flags, e.g. ``["method=crt", "loss.betta=1"]``.
-        config_dir: the user's own folder of pages (``--config-dir``), or None.
-        config_name: the primary page.
+        config_dir: the user's own folder of configs (``--config-dir``), or None.
+        config_name: the primary config.
         sweep: several values for one key are wanted (``-m``).
 
     Returns:
@@ -68,10 +68,10 @@ def explain(overrides: list[str], config_dir: str | None, config_name: str, swee
 
 
 def composed(overrides: list[str], config_dir: str | None = None) -> DictConfig:
-    """The primary page with these overrides, in Python instead of on a command line.
+    """The primary config with these overrides, in Python instead of on a command line.
 
     Args:
-        config_dir: the user's own folder of pages, as ``--config-dir`` names it.
+        config_dir: the user's own folder of configs, as ``--config-dir`` names it.
 
     Raises:
         ConfigError: names everything that is wrong with the overrides.
@@ -111,11 +111,12 @@ def unread(overrides: Iterable[str]) -> list[str]:
     for one in parsed:
         if one.key == "recipe" and not one.adds:
             hydra = GlobalHydra.instance().hydra
-            pages = hydra.config_loader.get_group_options("recipe") if hydra else page_names("recipe")
+            configs = hydra.config_loader.get_group_options("recipe") if hydra else config_names("recipe")
             mistakes += [
-                f"{one.text}: there is no recipe '{value}'; there are: {', '.join(pages)}{nearest(str(value), pages)}"
+                f"{one.text}: there is no recipe '{value}'; there are: {', '.join(configs)}"
+                f"{nearest(str(value), configs)}"
                 for value in one.values
-                if str(value) not in pages
+                if str(value) not in configs
             ]
     return mistakes
 
@@ -141,45 +142,45 @@ class _Explanation:
                 for one in parsed
                 if one.is_sweep and not one.override.is_hydra_override()
             ]
-        pages = [self._expanded(one) for one in parsed if self._chooses_page(one)]
-        unknown = {one.text: self._unknown_pages(one) for one in pages}
+        configs = [self._expanded(one) for one in parsed if self._chooses_config(one)]
+        unknown = {one.text: self._unknown_configs(one) for one in configs}
         mistakes += [line for lines in unknown.values() for line in lines]
-        guesses = {one.key: self._guess(one) for one in pages if unknown[one.text]}
-        fitting = [one for one in pages if not unknown[one.text]]
+        guesses = {one.key: self._guess(one) for one in configs if unknown[one.text]}
+        fitting = [one for one in configs if not unknown[one.text]]
         mistakes += self._apply([one.text for one in fitting if not one.is_sweep])
         if any(guesses.values()):
-            self._apply([f"{group}={page}" for group, page in guesses.items() if page])
+            self._apply([f"{group}={config}" for group, config in guesses.items() if config])
         of_hydra = [one for one in parsed if one.override.is_hydra_override()]
         plugins = [one.text for one in of_hydra if "/" in one.key and not self._hydra(one, [])]
         mistakes += [line for one in of_hydra for line in self._hydra(one, plugins)]
         if self.composed is None:
             return mistakes
-        rest = [one for one in parsed if not self._chooses_page(one) and not one.override.is_hydra_override()]
-        in_the_dark = {group for group, page in guesses.items() if not page}
+        rest = [one for one in parsed if not self._chooses_config(one) and not one.override.is_hydra_override()]
+        in_the_dark = {group for group, config in guesses.items() if not config}
         chosen = jobs_of([one for one in fitting if one.is_sweep and not one.override.is_delete()])
         return mistakes + self._in_jobs(chosen, rest, in_the_dark)
 
     def _in_jobs(self, chosen: list[list[str]], rest: list[Parsed], in_the_dark: set[str]) -> list[str]:
-        """What is wrong with values, given the pages of a sweep's jobs; if only with some, it says which."""
+        """What is wrong with values, given the configs of a sweep's jobs; if only with some, it says which."""
         found: dict[str, list[str]] = {}
-        for pages in chosen:
+        for configs in chosen:
             job = _Explanation(self.loader, self.config_name, self.sweep)
             job.good, job.composed, job.nodes = list(self.good), self.composed, self.nodes
-            wrong = job._apply(pages)
+            wrong = job._apply(configs)
             for line in wrong or job._values(rest, in_the_dark):
-                found.setdefault(line, []).append(", ".join(pages))
+                found.setdefault(line, []).append(", ".join(configs))
         return [line if len(jobs) == len(chosen) else f"with {'; '.join(jobs)}: {line}" for line, jobs in found.items()]
 
-    def _chooses_page(self, one: Parsed) -> bool:
+    def _chooses_config(self, one: Parsed) -> bool:
         return one.key in self.groups and not any(isinstance(value, dict) for value in one.values)
 
     def _expanded(self, one: Parsed) -> Parsed:
-        """With the pages that a pattern fits, ``glob(c*)``, in its place."""
+        """With the configs that a pattern fits, ``glob(c*)``, in its place."""
         pattern = one.values[0]
         if not isinstance(pattern, Glob):
             return one
-        pages = pattern.filter(self.loader.get_group_options(one.key, ObjectType.CONFIG))
-        return replace(one, values=pages or [str(pattern)])
+        configs = pattern.filter(self.loader.get_group_options(one.key, ObjectType.CONFIG))
+        return replace(one, values=configs or [str(pattern)])
 
     def _hydra(self, one: Parsed, plugins: list[str]) -> list[str]:
         """What is wrong with a setting of Hydra, given the launcher and sweeper that are chosen."""
@@ -192,7 +193,7 @@ class _Explanation:
         hint = f". It needs pip install 'ltr[{extra}]'" if extra else ""
         return [f"{one.text}: {in_short(error)}{hint}"]
 
-    def _unknown_pages(self, one: Parsed) -> list[str]:
+    def _unknown_configs(self, one: Parsed) -> list[str]:
         if one.override.is_delete():
             return []
         options = self.loader.get_group_options(one.key, ObjectType.CONFIG)
@@ -205,7 +206,7 @@ class _Explanation:
         ]
 
     def _guess(self, one: Parsed) -> str | None:
-        """The page that was probably meant, so that the keys which were given for it can be looked at."""
+        """The config that was probably meant, so that the keys which were given for it can be looked at."""
         options = self.loader.get_group_options(one.key, ObjectType.CONFIG)
         return next(iter(difflib.get_close_matches(str(one.values[0]), options, n=1)), None)
 
@@ -215,7 +216,7 @@ class _Explanation:
             return []
         errors = {text: self._composes([text]) for text in texts}
         if self.composed is None and not self.good and (error := self._composes([])):
-            return [in_short(error)]  # the primary page itself
+            return [in_short(error)]  # the primary config itself
         return [f"{text}: {in_short(error)}" for text, error in errors.items() if error]
 
     def _composes(self, more: list[str], hydra: bool = False) -> Exception | None:
@@ -272,8 +273,8 @@ class _Explanation:
                 mistakes.append(f"{one.text}: there is no key '{unknown[0]}'{suggestion(unknown[0], known, {})}")
             elif exists or one.adds:
                 fitting.append(one)
-            elif one.key.partition(".")[0] not in in_the_dark:  # or it may be a key of the page that was meant
-                others = keys_of_other_pages(one.key, composed)
+            elif one.key.partition(".")[0] not in in_the_dark:  # or it may be a key of the config that was meant
+                others = keys_of_other_configs(one.key, composed)
                 mistakes.append(f"{one.text}: there is no key '{one.key}'{suggestion(one.key, known, others)}")
         if fitting:
             mistakes += self._apply([one.text for one in fitting])

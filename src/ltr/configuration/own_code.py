@@ -52,9 +52,9 @@ def identities(names: Iterable[str]) -> dict[str, str]:
 
 
 def _top_levels(node: Any) -> Iterator[str]:
-    for _, page in mappings(node):
-        if isinstance(page.get("_target_"), str):
-            yield page["_target_"]
+    for _, config in mappings(node):
+        if isinstance(config.get("_target_"), str):
+            yield config["_target_"]
 
 
 def _is_own(top: str) -> bool:

@@ -35,7 +35,7 @@ def parse(overrides: Iterable[str]) -> tuple[list[Parsed], list[str]]:
 
 
 def _values_of(override: Override) -> list[Any]:
-    """The values that an override gives; of an interval its two ends, of a pattern over pages the pattern."""
+    """The values that an override gives; of an interval its two ends, of a pattern over configs the pattern."""
     if isinstance(override.value(), Glob):
         return [override.value()]
     if override.is_discrete_sweep():

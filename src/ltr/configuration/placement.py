@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ltr.configuration.allowed import shown
-from ltr.configuration.configs import PRIVATE_KEYS, conf_directory, leaves, page_names, read_page
+from ltr.configuration.configs import PRIVATE_KEYS, conf_directory, config_names, leaves, read_config
 from ltr.configuration.parsing import Parsed, parse
 from ltr.configuration.rules import target
 from ltr.errors import nearest
@@ -51,9 +51,9 @@ def unread_keys(config: Mapping[str, Any], overrides: Iterable[str] = (), hydra:
 
 
 def _top_level() -> list[str]:
-    page = read_page("train")
-    groups = [name for entry in page["defaults"] if isinstance(entry, dict) for name in entry if " " not in name]
-    return [*groups, *(key for key in page if key != "defaults")]
+    config = read_config("train")
+    groups = [name for entry in config["defaults"] if isinstance(entry, dict) for name in entry if " " not in name]
+    return [*groups, *(key for key in config if key != "defaults")]
 
 
 def _inside(key: str, nodes: Collection[str]) -> bool:
@@ -92,9 +92,9 @@ def _touches(key: str, name: str) -> bool:
 def _keys_beside(dataset: Any) -> tuple[str, ...]:
     """The keys of the shipped data sets that are made by the same code, which need not refer to all of them."""
     code = [target(dataset, part) for part in ("source", "split")]
-    pages = [read_page(f"dataset/{name}") for name in page_names("dataset")]
-    alike = [page for page in pages if [target(page, part) for part in ("source", "split")] == code]
-    return tuple(dict.fromkeys(f"dataset.{key}" for page in alike for key in page))
+    configs = [read_config(f"dataset/{name}") for name in config_names("dataset")]
+    alike = [config for config in configs if [target(config, part) for part in ("source", "split")] == code]
+    return tuple(dict.fromkeys(f"dataset.{key}" for config in alike for key in config))
 
 
 def _sentences(unread: list[tuple[str, Any]], config: Mapping[str, Any], overrides: Iterable[str]) -> list[str]:

@@ -1,7 +1,7 @@
-"""The configuration of a finished run, with some values changed for judging it again.
+"""The configuration of a finished run, with some values changed for evaluation it again.
 
 A run's ``config.yaml`` is resolved: its references are gone, and so are its rules. Both are taken from the shipped
-pages, so that ``dataset.imbalance_factor=50`` reaches the split that was made from it and is checked as in training.
+configs, so that ``dataset.imbalance_factor=50`` reaches the split that was made from it and is checked as in training.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from ltr.configuration.allowed import problem, shown
 from ltr.configuration.check import refuse
-from ltr.configuration.configs import leaves, page_names, read_page
+from ltr.configuration.configs import config_names, leaves, read_config
 from ltr.configuration.parsing import parse
 from ltr.configuration.suggestions import suggestion
 from ltr.configuration.targets import check_targets
@@ -29,7 +29,7 @@ _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
 def changed(config: Mapping[str, Any], overrides: Sequence[str], known_mistakes: Sequence[str] = ()) -> dict[str, Any]:
-    """A run's configuration with other values for what judging depends on.
+    """A run's configuration with other values for what evaluation depends on.
 
     Args:
         config: plain, as ``config.yaml`` holds it.
@@ -60,7 +60,7 @@ def changed(config: Mapping[str, Any], overrides: Sequence[str], known_mistakes:
             for key in (one.key, *(leaf for leaf, source in links.items() if source == one.key)):
                 _set(result, key, value)
     mistakes += check_targets({"dataset": result["dataset"]})
-    refuse([*known_mistakes, *mistakes], "the run cannot be judged like this")
+    refuse([*known_mistakes, *mistakes], "the run cannot be evaluated like this")
     return result
 
 
@@ -68,13 +68,13 @@ def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
     """A copy in which keys that are younger than the run have their defaults."""
     result: dict[str, Any] = copy.deepcopy(dict(config))
     dataset = result.get("dataset")
-    page = dataset if isinstance(dataset, Mapping) else {}
-    lacks = [] if page.get("name") else ["dataset.name: missing"]
-    lacks += [f"dataset.{key}: a page is missing" for key in ("source", "split") if not _is_page(page.get(key))]
+    node = dataset if isinstance(dataset, Mapping) else {}
+    lacks = [] if node.get("name") else ["dataset.name: missing"]
+    lacks += [f"dataset.{key}: a config is missing" for key in ("source", "split") if not _is_config(node.get(key))]
     refuse(lacks, "this is not the configuration of a run")
     for group in ("evaluation", "trainer", "paths"):
         given = result.get(group)
-        defaults = {key: value for key, value in read_page(f"{group}/default").items() if key != "_allowed_"}
+        defaults = {key: value for key, value in read_config(f"{group}/default").items() if key != "_allowed_"}
         result[group] = {**defaults, **(given if isinstance(given, Mapping) else {})}
     # a default may refer to another key, as scorers do to the method's
     referred = OmegaConf.create({key: result.get(key) or {} for key in ("method", "evaluation", "trainer", "paths")})
@@ -82,15 +82,16 @@ def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
     return result | {group: resolved[group] for group in ("evaluation", "trainer", "paths")}
 
 
-def _is_page(node: Any) -> bool:
+def _is_config(node: Any) -> bool:
     return isinstance(node, Mapping) and "_target_" in node
 
 
 def _links(config: Mapping[str, Any]) -> dict[str, str]:
-    """Which leaves of the data set's page follow which key, e.g. ``dataset.split.n_max`` follows ``dataset.n_max``."""
+    """Which leaves of the data set's config follow which key, e.g. ``dataset.split.n_max`` follows
+    ``dataset.n_max``."""
     links = {
         key: match[1]
-        for key, value in leaves({"dataset": _dataset_page(config)})
+        for key, value in leaves({"dataset": _dataset_config(config)})
         if isinstance(value, str) and (match := _REFERENCE.fullmatch(value))
     }
     if "root" in config["dataset"]["source"]:
@@ -105,9 +106,9 @@ def _find_data(config: dict[str, Any]) -> None:
         config["dataset"]["source"]["root"] = here
 
 
-def _dataset_page(config: Mapping[str, Any]) -> dict[str, Any]:
+def _dataset_config(config: Mapping[str, Any]) -> dict[str, Any]:
     name = str(config["dataset"]["name"])
-    return read_page(f"dataset/{name}") if name in page_names("dataset") else {}
+    return read_config(f"dataset/{name}") if name in config_names("dataset") else {}
 
 
 def _settable(config: Mapping[str, Any], links: Mapping[str, str]) -> list[str]:
@@ -120,10 +121,12 @@ def _settable(config: Mapping[str, Any], links: Mapping[str, str]) -> list[str]:
 
 
 def _rules(config: Mapping[str, Any]) -> dict[str, Any]:
-    """``_allowed_`` of the shipped pages, by dotted key."""
-    pages = {"evaluation": read_page("evaluation/default"), "trainer": read_page("trainer/default"),
-             "dataset": _dataset_page(config)}  # fmt: skip
-    return {f"{group}.{key}": rule for group, page in pages.items() for key, rule in page.get("_allowed_", {}).items()}
+    """``_allowed_`` of the shipped configs, by dotted key."""
+    configs = {"evaluation": read_config("evaluation/default"), "trainer": read_config("trainer/default"),
+             "dataset": _dataset_config(config)}  # fmt: skip
+    return {
+        f"{group}.{key}": rule for group, node in configs.items() for key, rule in node.get("_allowed_", {}).items()
+    }
 
 
 def _unknown(text: str, key: str, known: Sequence[str], config: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from ltr.configuration.configs import page_names, read_page
+from ltr.configuration.configs import config_names, read_config
 
 _DEFAULT = {"": "train", "trainer": "trainer/default", "evaluation": "evaluation/default",
             "checkpoint": "checkpoint/default", "callbacks": "callbacks/default"}  # fmt: skip
@@ -36,7 +36,7 @@ def rules_of(path: str, node: Mapping[str, Any]) -> Mapping[str, Any]:
     if path == "dataset":
         code = tuple(str(target(node, part)) for part in ("source", "split"))
         name = node.get("name")
-        return _rules(f"dataset/{name}") if name in page_names("dataset") else _rules_of_code("dataset", code)
+        return _rules(f"dataset/{name}") if name in config_names("dataset") else _rules_of_code("dataset", code)
     return {}
 
 
@@ -47,20 +47,20 @@ def target(node: Any, part: str) -> Any:
 
 
 @functools.cache
-def _rules(page: str) -> Mapping[str, Any]:
-    return read_page(page).get("_allowed_") or {}
+def _rules(config: str) -> Mapping[str, Any]:
+    return read_config(config).get("_allowed_") or {}
 
 
 @functools.cache
 def _rules_of_code(group: str, code: tuple[str, ...]) -> Mapping[str, Any]:
     """The rules on which all shipped configs of the same code agree."""
-    pages = [read_page(f"{group}/{name}") for name in page_names(group)]
-    alike = [page.get("_allowed_") or {} for page in pages if _code(group, page) == code]
-    rules = {key: rule for page in alike for key, rule in page.items()}
-    return {key: rule for key, rule in rules.items() if all(page.get(key, rule) == rule for page in alike)}
+    configs = [read_config(f"{group}/{name}") for name in config_names(group)]
+    alike = [config.get("_allowed_") or {} for config in configs if _code(group, config) == code]
+    rules = {key: rule for config in alike for key, rule in config.items()}
+    return {key: rule for key, rule in rules.items() if all(config.get(key, rule) == rule for config in alike)}
 
 
-def _code(group: str, page: Mapping[str, Any]) -> tuple[str, ...]:
+def _code(group: str, config: Mapping[str, Any]) -> tuple[str, ...]:
     if group == "dataset":
-        return tuple(str(target(page, part)) for part in ("source", "split"))
-    return (str(page.get("_target_")),)
+        return tuple(str(target(config, part)) for part in ("source", "split"))
+    return (str(config.get("_target_")),)

@@ -1,4 +1,4 @@
-"""Whether a page fits the code it names: argument names, the kinds of their values, what the program asks of it."""
+"""Whether a config fits the code it names: argument names, the kinds of their values, what the program asks of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ltr.configuration.allowed import shown
 from ltr.configuration.quoting import quoting_hint
 from ltr.errors import nearest
 
-# how many arguments the program supplies by position, by the last part of the page's path
+# how many arguments the program supplies by position, by the last part of the config's path
 SUPPLIED = {
     "method": 0,
     "sampler": 0,
@@ -37,13 +37,13 @@ ASKED = {
 def mismatches(
     path: str, target: str, function: Callable, signature: inspect.Signature, arguments: Mapping[str, Any]
 ) -> list[str]:
-    """One sentence for every way in which ``function`` does not fit its page.
+    """One sentence for every way in which ``function`` does not fit its config.
 
     Args:
-        path: of the page in the configuration, e.g. ``loss``.
-        target: the function's name, as the page gives it.
+        path: of the config in the configuration, e.g. ``loss``.
+        target: the function's name, as the config gives it.
         signature: of ``function``.
-        arguments: the page's values by name, without private keys.
+        arguments: the config's values by name, without private keys.
     """
     key, kind = f"{path}._target_".removeprefix("."), path.rpartition(".")[2]
     asked, base = ASKED.get(kind, ((), ""))
@@ -53,7 +53,7 @@ def mismatches(
     if lacking:
         return [f"{key}={target}: not made for this place, it lacks {', '.join(lacking)}. Derive it from {base}"]
     parameters = signature.parameters
-    by_name = {name: parameter for name, parameter in parameters.items() if for_pages(target, parameter)}
+    by_name = {name: parameter for name, parameter in parameters.items() if for_configs(target, parameter)}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     mistakes = []
     for name, value in arguments.items():
@@ -81,10 +81,10 @@ def mismatches(
     return mistakes
 
 
-def for_pages(target: str, parameter: inspect.Parameter) -> bool:
-    """Whether a page may supply an argument: of our own code the keyword-only ones.
+def for_configs(target: str, parameter: inspect.Parameter) -> bool:
+    """Whether a config may supply an argument: of our own code the keyword-only ones.
 
-    That keeps a page from calling what was never made for pages, such as a function that writes a file.
+    That keeps a config from calling what was never made for configs, such as a function that writes a file.
     """
     if parameter.kind is parameter.KEYWORD_ONLY:
         return True

@@ -1,6 +1,6 @@
-"""What the program itself reads from a configuration, whatever pages were chosen: that it is there, and of its kind.
+"""What the program itself reads from a configuration, whatever configs were chosen: that it is there, and of its kind.
 
-Pages name code and hand it their keys; that is checked against signatures (see `ltr.configuration.targets`). The keys
+Configs name code and hand it their keys; that is checked against signatures (see `ltr.configuration.targets`). The keys
 here are read by name, so a missing one, or one more that nobody reads, has to be found by name.
 """
 
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from ltr.configuration.allowed import check_values, shown
-from ltr.configuration.configs import PRIVATE_KEYS, page_names, read_page
+from ltr.configuration.configs import PRIVATE_KEYS, config_names, read_config
 from ltr.errors import nearest
 
-# groups whose keys the program reads: those of the shipped page
+# groups whose keys the program reads: those of the shipped config
 READ_BY_NAME = ("trainer", "strategy", "evaluation", "checkpoint", "callbacks", "paths")
-PAGE = {"strategy": "single"}  # where it is not called default
+CONFIG = {"strategy": "single"}  # where it is not called default
 CALLED = ("sampler", "augment", "head", "loss", "backbone", "optimizer", "scheduler", "method")
 DATASET = ("name", "mean", "std", "source", "split")
 LOGGERS = ("csv", "wandb", "tensorboard")
@@ -34,12 +34,12 @@ def check_structure(config: Mapping[str, Any]) -> list[str]:
     mistakes = [f"{key}: missing; the program needs it" for key in _keys_of("train") if key not in config]
     for group in (*READ_BY_NAME, *CALLED, "dataset", "logger"):
         if group not in config:
-            mistakes.append(f"{group}: missing; the program needs a page, e.g. {group}={_first_page(group)}")
+            mistakes.append(f"{group}: missing; the program needs a config, e.g. {group}={_first_config(group)}")
         elif not isinstance(config[group], Mapping):
-            mistakes.append(f"{group}={shown(config[group])}: a page is needed, e.g. {group}={_first_page(group)}")
+            mistakes.append(f"{group}={shown(config[group])}: a config is needed, e.g. {group}={_first_config(group)}")
         elif group in READ_BY_NAME:
-            needed = _keys_of(f"{group}/{PAGE.get(group, 'default')}")
-            more = [key for page in page_names(group) for key in _keys_of(f"{group}/{page}")]
+            needed = _keys_of(f"{group}/{CONFIG.get(group, 'default')}")
+            more = [key for node in config_names(group) for key in _keys_of(f"{group}/{node}")]
             mistakes += _same_keys(group, config[group], needed, list(dict.fromkeys([*needed, *more])))
         elif group in CALLED:
             mistakes += _called(group, config[group])
@@ -52,12 +52,12 @@ def check_structure(config: Mapping[str, Any]) -> list[str]:
 
 
 @functools.cache  # asked in every job of a sweep
-def _keys_of(page: str) -> tuple[str, ...]:
-    return tuple(key for key in read_page(page) if key not in NOT_VALUES)
+def _keys_of(config: str) -> tuple[str, ...]:
+    return tuple(key for key in read_config(config) if key not in NOT_VALUES)
 
 
-def _first_page(group: str) -> str:
-    line = next((entry for entry in read_page("train")["defaults"] if isinstance(entry, dict) and group in entry), {})
+def _first_config(group: str) -> str:
+    line = next((entry for entry in read_config("train")["defaults"] if isinstance(entry, dict) and group in entry), {})
     return str(line.get(group, "NAME"))
 
 
@@ -73,8 +73,8 @@ def _same_keys(group: str, node: Mapping[str, Any], needed: Iterable[str], known
 
 def _called(path: str, node: Any) -> list[str]:
     if not isinstance(node, Mapping):
-        return [f"{path}={shown(node)}: a page with a _target_ is needed"]
-    return [] if "_target_" in node else [f"{path}._target_: missing; it names the code that the page is for"]
+        return [f"{path}={shown(node)}: a config with a _target_ is needed"]
+    return [] if "_target_" in node else [f"{path}._target_: missing; it names the code that the config is for"]
 
 
 def _dataset(node: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""For a key that is not there: the nearest one that is, on the chosen pages or on another page of its group."""
+"""For a key that is not there: the nearest one that is, on the chosen configs or on another config of its group."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 
 from omegaconf import DictConfig
 
-from ltr.configuration.configs import leaves, page_names, read_page
+from ltr.configuration.configs import config_names, leaves, read_config
 from ltr.errors import nearest
 
 
@@ -16,12 +16,12 @@ def suggestion(key: str, known: Collection[str], elsewhere: Mapping[str, list[st
 
     Args:
         known: the keys that exist.
-        elsewhere: keys that would exist with another page, and which pages these are.
+        elsewhere: keys that would exist with another config, and which configs these are.
     """
-    elsewhere = {name: pages for name, pages in elsewhere.items() if name not in known}
+    elsewhere = {name: configs for name, configs in elsewhere.items() if name not in known}
     settable = [name for name in known if not name.endswith("_target_")]
     if key in elsewhere:
-        return f"; it is a key of {_pages(elsewhere[key])}"
+        return f"; it is a key of {_configs(elsewhere[key])}"
     last = key.rpartition(".")[2]
     group = key.partition(".")[0]
     inside = [name for name in settable if name.partition(".")[0] == group]
@@ -46,23 +46,23 @@ def suggestion(key: str, known: Collection[str], elsewhere: Mapping[str, list[st
     return f"; {group} has {', '.join(own)}" if own and len(own) <= 30 else ""
 
 
-def keys_of_other_pages(key: str, composed: DictConfig) -> dict[str, list[str]]:
-    """Keys of all shipped pages of the key's group that the chosen page lacks, with the pages that have them."""
+def keys_of_other_configs(key: str, composed: DictConfig) -> dict[str, list[str]]:
+    """Keys of all shipped configs of the key's group that the chosen config lacks, with the configs that have them."""
     group = key.partition(".")[0]
     found: dict[str, list[str]] = {}
     if "." not in key or group not in composed:
         return found
-    for page in page_names(group):
-        content = {name: value for name, value in read_page(f"{group}/{page}").items() if name != "defaults"}
+    for config in config_names(group):
+        content = {name: value for name, value in read_config(f"{group}/{config}").items() if name != "defaults"}
         for name, _ in leaves(content, group):
             if not name.endswith("_target_"):
-                found.setdefault(name, []).append(f"{group}={page}")
+                found.setdefault(name, []).append(f"{group}={config}")
     return found
 
 
 def _of(elsewhere: Mapping[str, list[str]], key: str) -> str:
-    return f" (of {_pages(elsewhere[key])})" if key in elsewhere else ""
+    return f" (of {_configs(elsewhere[key])})" if key in elsewhere else ""
 
 
-def _pages(pages: list[str]) -> str:
-    return ", ".join(pages[:4]) + (", ..." if len(pages) > 4 else "")
+def _configs(configs: list[str]) -> str:
+    return ", ".join(configs[:4]) + (", ..." if len(configs) > 4 else "")

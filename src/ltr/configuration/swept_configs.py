@@ -1,7 +1,7 @@
-"""Sweeps over pages, such as ``-m method=crt,lws``: what their jobs are made of.
+"""Sweeps over configs, such as ``-m method=crt,lws``: what their jobs are made of.
 
-Hydra composes the primary page before it looks at a sweep's values, and there refuses every key that only the swept
-pages have, e.g. ``method.classifier.optimizer.lr=0.01`` beside ``method=crt,lws``. A value that is written as a sweep
+Hydra composes the primary config before it looks at a sweep's values, and there refuses every key that only the swept
+configs have, e.g. ``method.classifier.optimizer.lr=0.01`` beside ``method=crt,lws``. A value that is written as a sweep
 of one, ``choice(0.01)``, waits for its job.
 """
 
@@ -27,10 +27,10 @@ def waiting(overrides: list[str], config_dir: str | None) -> list[str]:
 
     Args:
         overrides: of a command with ``-m``.
-        config_dir: the user's own folder of pages (``--config-dir``), or None.
+        config_dir: the user's own folder of configs (``--config-dir``), or None.
 
     Raises:
-        ConfigError: a pattern fits no page; Hydra would run nothing and be content.
+        ConfigError: a pattern fits no config; Hydra would run nothing and be content.
     """
     parsed, mistakes = parse(overrides)
     folders = [conf_directory(), *([Path(config_dir)] if config_dir else [])]
@@ -41,9 +41,9 @@ def waiting(overrides: list[str], config_dir: str | None) -> list[str]:
     if mistakes or not (swept or nested):
         return overrides
     for one, groups in swept:
-        pages = sorted(page.stem for group in groups for page in group.glob("*.yaml"))
-        if isinstance(one.values[0], Glob) and not one.values[0].filter(pages):
-            raise ConfigError(f"{one.text}: no page fits this pattern; there are: {', '.join(pages) or 'none'}")
+        configs = sorted(config.stem for group in groups for config in group.glob("*.yaml"))
+        if isinstance(one.values[0], Glob) and not one.values[0].filter(configs):
+            raise ConfigError(f"{one.text}: no config fits this pattern; there are: {', '.join(configs) or 'none'}")
     return [_as_choice(one) if swept or one.key.startswith(tuple(nested)) else one.text for one in parsed]
 
 
@@ -64,16 +64,16 @@ def as_written(override: str) -> str:
 
 
 def jobs_of(swept: list[Parsed]) -> list[list[str]]:
-    """Choices of pages that show every page of a sweep once, beside the first ones of the other groups."""
+    """Choices of configs that show every config of a sweep once, beside the first ones of the other groups."""
     # sampler= and sampler@method.sampler= are two choices
     texts = {one.before: [f"{one.before}{_written(value)}" for value in one.values] for one in swept}
     first = {group: choices[0] for group, choices in texts.items()}
     others = [{**first, group: text} for group, choices in texts.items() for text in choices[1:]]
-    return [list(pages.values()) for pages in [first, *others]]
+    return [list(configs.values()) for configs in [first, *others]]
 
 
 def _written(value: Any) -> str:
-    """The name of a page, or of several, as in ``experiment=[a,b]``."""
+    """The name of a config, or of several, as in ``experiment=[a,b]``."""
     if isinstance(value, list):
         return f"[{','.join(map(str, value))}]"
     return "null" if value is None else str(value)

@@ -1,7 +1,7 @@
 """The ``_target_`` entries: which may be named, whether their arguments fit, and calling them.
 
 This is our own small call instead of Hydra's, which turns run-time arguments (arrays, dataclasses) into config nodes.
-Convention: what a page supplies is keyword-only in the callable, what the program supplies is positional.
+Convention: what a config supplies is keyword-only in the callable, what the program supplies is positional.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ltr.configuration.configs import PRIVATE_KEYS, mappings
-from ltr.configuration.signatures import for_pages, mismatches
+from ltr.configuration.signatures import for_configs, mismatches
 from ltr.errors import ConfigError, nearest
 from ltr.identity import path_of
 
 # timm as a whole has functions that unpickle a file; its models come through ltr.models
 ALLOWED_PREFIXES = ("ltr.", "torch.nn.", "torch.optim.", "torchvision.models.")
 PRIVATE = ("_target_", "name", "extras", "scorers", *PRIVATE_KEYS)
-# read by the program itself on pages of methods, unless the code that a page names asks for them
+# read by the program itself on configs of methods, unless the code that a config names asks for them
 OFFERED = ("name", "extras", "scorers")
 _extra_prefixes: list[str] = []
 
@@ -116,8 +116,9 @@ def locate(target: str, path: str = "") -> Any:
     )
 
 
-def _page_arguments(node: Mapping, signature: inspect.Signature) -> dict[str, Any]:
-    """The page's arguments; ``name`` is a label, and the program's own keys are left out, unless the callable asks."""
+def _config_arguments(node: Mapping, signature: inspect.Signature) -> dict[str, Any]:
+    """The config's arguments; ``name`` is a label, and the program's own keys are left out, unless the callable
+    asks."""
     names = signature.parameters
     return {key: value for key, value in node.items() if key not in PRIVATE or (key in OFFERED and key in names)}
 
@@ -127,7 +128,7 @@ _signature = functools.lru_cache(maxsize=1024)(inspect.signature)
 
 
 def check_arguments(config: Mapping) -> list[str]:
-    """Import every ``_target_`` and compare its page with the signature; one sentence for every mismatch."""
+    """Import every ``_target_`` and compare its config with the signature; one sentence for every mismatch."""
     mistakes = []
     for path, node in mappings(config):
         if "_target_" not in node:
@@ -141,7 +142,7 @@ def check_arguments(config: Mapping) -> list[str]:
             signature = _signature(function)
         except ValueError:  # a builtin without a signature
             continue
-        arguments = _page_arguments(node, signature)
+        arguments = _config_arguments(node, signature)
         if node["_target_"].startswith("ltr."):  # code of the user's own may look at its config in its own way
             arguments |= {key: node[key] for key in OFFERED if key in node and not _is_read(key, path, function)}
         found = mismatches(path, node["_target_"], function, signature, arguments)
@@ -183,9 +184,9 @@ def _is_read(key: str, path: str, function: Any) -> bool:
 
 
 def instantiate(node: Mapping, *runtime: Any, **runtime_named: Any) -> Any:
-    """Call the page's ``_target_`` with the run-time arguments first and the page's values by name.
+    """Call the config's ``_target_`` with the run-time arguments first and the config's values by name.
 
-    Nested pages (values with a ``_target_`` of their own) are passed on as they are: whoever knows their run-time
+    Nested configs (values with a ``_target_`` of their own) are passed on as they are: whoever knows their run-time
     arguments calls them.
 
     Raises:
@@ -197,10 +198,10 @@ def instantiate(node: Mapping, *runtime: Any, **runtime_named: Any) -> Any:
     function = locate(node["_target_"], str(node.get("name", "")))
     try:
         signature = _signature(function)
-        arguments = _page_arguments(node, signature)
+        arguments = _config_arguments(node, signature)
         for name in arguments:
-            if name in signature.parameters and not for_pages(node["_target_"], signature.parameters[name]):
-                raise TypeError(f"'{name}' is not an argument that a page can give")
+            if name in signature.parameters and not for_configs(node["_target_"], signature.parameters[name]):
+                raise TypeError(f"'{name}' is not an argument that a config can give")
         signature.bind(*runtime, **arguments, **runtime_named)
     except TypeError as mismatch:
         raise ConfigError(f"{node['_target_']}: {mismatch}") from mismatch

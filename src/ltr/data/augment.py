@@ -59,7 +59,7 @@ class Augmentation:
         mix: None, ``mixup`` or ``cutmix``, see `ltr.data.mixing`. **Images are then float32 in [0, 1]**, not uint8.
         mix_alpha: the weight's law is Beta(mix_alpha, mix_alpha).
         mix_probability: share of batches that are mixed.
-        files: for image files only: the page of `ltr.data.crop.FileCrop`, what the workers do to a decoded image.
+        files: for image files only: the config of `ltr.data.crop.FileCrop`, what the workers do to a decoded image.
 
     Raises:
         ConfigError: a value that does not fit the images.

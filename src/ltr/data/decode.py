@@ -54,7 +54,7 @@ class Notes:
         highest: the highest value of a grey image of 16 bits; -1 where it was not decoded.
         wide_colour: its colours have 16 bits each, of which Pillow reads the upper 8.
         transparent: it has transparent pixels; None where it has a channel for them and was not decoded.
-        frames: it has several frames or pages, of which the first is read.
+        frames: it has several frames or configs, of which the first is read.
         constant: the one value that all its pixels have.
     """
 
@@ -174,7 +174,8 @@ def has_sixteen_bits(image: Image.Image) -> bool:
 
 
 def has_more_frames(image: Image.Image, opened: Any) -> bool:
-    """Whether an opened image is an animation or has several pages; pictures beside a photograph (MPO) do not count."""
+    """Whether an opened image is an animation or has several configs; pictures beside a photograph (MPO) do not
+    count."""
     if image.format in ("PNG", "WEBP"):
         return getattr(image, "n_frames", 1) > 1
     if image.format in ("GIF", "TIFF") and isinstance(opened, (str, bytes, os.PathLike)):

@@ -1,4 +1,4 @@
-"""Where each data set page says that its files lie, found out without reading or listing any of them."""
+"""Where each dataset config says that its files lie, found out without reading or listing any of them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ltr.configuration.configs import read_page
+from ltr.configuration.configs import read_config
 from ltr.errors import DataError
 
-# of sources whose place no key of the page says, below the folder of all data
+# of sources whose place no key of the config says, below the folder of all data
 _FIXED = {
     "digits.digits": (),
     "cifar.cifar10": ("cifar-10-batches-py",),
@@ -32,11 +32,11 @@ def places(name: str, data: str | os.PathLike[str]) -> list[Path] | None:
     """The folders and files that ``dataset=name`` reads, below ``data`` (``paths.data``).
 
     Returns:
-        Paths whether or not they exist, [] where everything is in the package, None where the page does not say.
+        Paths whether or not they exist, [] where everything is in the package, None where the config does not say.
     """
-    page = _with_bases(name)
+    config = _with_bases(name)
     try:
-        whole = OmegaConf.create({"paths": {"data": str(data)}, "dataset": page})
+        whole = OmegaConf.create({"paths": {"data": str(data)}, "dataset": config})
         source = OmegaConf.to_container(whole.dataset.source, resolve=True)
     except (OmegaConfBaseException, AttributeError):
         return None
@@ -53,12 +53,12 @@ def places(name: str, data: str | os.PathLike[str]) -> list[Path] | None:
 
 
 def _with_bases(name: str) -> dict[str, Any]:
-    """A shipped page over the pages that it starts from."""
-    page = read_page(f"dataset/{name}")
-    if not page:
-        raise DataError(f"there is no page dataset/{name}")
+    """A shipped config over the configs that it starts from."""
+    config = read_config(f"dataset/{name}")
+    if not config:
+        raise DataError(f"there is no config dataset/{name}")
     merged: dict[str, Any] = {}
-    for base in page.get("defaults", []):
+    for base in config.get("defaults", []):
         if isinstance(base, str) and base != "_self_":
             merged |= _with_bases(base)
-    return merged | {key: value for key, value in page.items() if key != "defaults"}
+    return merged | {key: value for key, value in config.items() if key != "defaults"}

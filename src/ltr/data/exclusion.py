@@ -1,4 +1,4 @@
-"""The split of a data set's page: its rule or a file's indices, without the images that a list leaves out."""
+"""The split of a data set's config: its rule or a file's indices, without the images that a list leaves out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ltr.files import is_regular
 
 
 def read_split(dataset: Mapping[str, Any], source: Source, make: Callable[..., Split] = instantiate) -> Split:
-    """The split that the page's rule makes, or ``split_file`` holds, without the images that ``exclude`` lists.
+    """The split that the config's rule makes, or ``split_file`` holds, without the images that ``exclude`` lists.
 
     Raises:
         ConfigError: a list for images that are not files.

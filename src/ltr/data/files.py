@@ -135,7 +135,7 @@ class FileLoader(EpochLoader):
         self.seed_of_epoch = seed_of_epoch
         self.train = train
         self.random = train and crop.random
-        self.replacements = replacements if train else None  # evaluation judges every image, or none
+        self.replacements = replacements if train else None  # evaluation evaluates every image, or none
         self._tasks = _Tasks()
         self._workers = DataLoader(
             _Files(files, crop, self.replacements),

@@ -27,7 +27,7 @@ class JointTransforms:
     ``orders[order]``.
 
     Attributes:
-        name: as on a page.
+        name: as on a config.
         turns: counter-clockwise quarter turns.
         orders: of the channels: channel c of the result is channel ``order[c]`` of the image.
     """

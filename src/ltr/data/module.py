@@ -34,7 +34,7 @@ class DataModule(pl.LightningDataModule):
 
     Args:
         source: the table of samples.
-        split: which of them are trained on and judged.
+        split: which of them are trained on and evaluated.
         sampler: the draw of an epoch.
         augment: done to training images; None for nothing.
         batch_size: images per step over all processes.
@@ -97,13 +97,13 @@ class DataModule(pl.LightningDataModule):
         self._known_bounds: tuple[tuple[int, int, bool], np.ndarray] | None = None
         self._start: tuple[int, int] | None = None
         self.join_single = False  # a last training batch of one image becomes part of the batch before it
-        self.watched: str | None = "val"  # the part of the split that a Trainer judges while training
+        self.watched: str | None = "val"  # the part of the split that a Trainer evaluates while training
         self.processes = (0, 1)  # (rank, how many), unless a Trainer says
 
     # -- where we are -------------------------------------------------------------------------------------------
 
     @classmethod
-    def for_judging(
+    def for_evaluation(
         cls,
         source: Source,
         split: Split,
@@ -114,7 +114,7 @@ class DataModule(pl.LightningDataModule):
         num_workers: int = 0,
         images: ResidentImages | None = None,
     ) -> DataModule:
-        """Data on which nothing is trained, as the page of a data set says that images are brought to one size."""
+        """Data on which nothing is trained, as the config of a data set says that images are brought to one size."""
         return cls(
             source,
             split,

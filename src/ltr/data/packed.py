@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa  # imported where a packed file is opened: most runs have none
 
 _ABOUT = b"ltr"  # key of the schema's metadata
-# of a source's page: where things lie, which a packed file does not depend on
+# of a source's config: where things lie, which a packed file does not depend on
 _PLACES = ("root", "roots", "download", "folder", "lists", "file", "file_sizes")
 
 
@@ -142,9 +142,9 @@ def packed_decoding(about: Mapping[str, Any]) -> Decoding:
     return Decoding(matte=None if matte is None else tuple(matte), white_level=how.get("white_level"))
 
 
-def identity_of(page: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a source's page that decides what is packed."""
-    return {key: value for key, value in page.items() if key not in _PLACES}
+def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a source's config that decides what is packed."""
+    return {key: value for key, value in config.items() if key not in _PLACES}
 
 
 def open_packed(path: str | os.PathLike[str]) -> Source:
@@ -197,14 +197,14 @@ def _source_of(store: PackedStore) -> Source:
 
 
 def read_source(dataset: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Source] = instantiate) -> Source:
-    """The source of a data set's page: from ``packed`` where it names a packed file, else from its own files.
+    """The source of a data set's config: from ``packed`` where it names a packed file, else from its own files.
 
     Args:
-        dataset: the page, resolved.
-        read: the page of a source to the source.
+        dataset: the config, resolved.
+        read: the config of a source to the source.
 
     Raises:
-        ConfigError: the packed file was made of another source, or holds fewer pixels than the page needs.
+        ConfigError: the packed file was made of another source, or holds fewer pixels than the config needs.
         DataError: files are missing or damaged.
     """
     packed = dataset.get("packed")

@@ -45,7 +45,7 @@ class Resized(NamedTuple):
 
 def pack(
     source: Source,
-    page: Mapping[str, Any],
+    config: Mapping[str, Any],
     to: Path,
     *,
     size: int,
@@ -61,7 +61,7 @@ def pack(
     Finished chunks lie in ``<to>.parts`` until the file is whole; the same call goes on with them.
 
     Args:
-        page: the source's page.
+        config: the source's config.
         to: the file; it is there when it is whole.
         size: pixels of the short side; smaller images keep theirs.
         format: ``jpeg`` or ``raw``.
@@ -80,7 +80,7 @@ def pack(
     files = source.images
     if not isinstance(files, ImageFiles) or isinstance(files, PackedImages):
         raise ConfigError(f"{source.name} has no image files to pack: its images are kept in memory or packed already")
-    about = _about(source, page, size, format, quality)
+    about = _about(source, config, size, format, quality)
     if to.exists():
         _refuse_others(PackedStore(to).about, about, to)
         return False
@@ -140,12 +140,12 @@ def _looked_at(path: str, chunk: int) -> list[str | Notes]:
     return results
 
 
-def _about(source: Source, page: Mapping[str, Any], size: int, format: str, quality: int) -> dict[str, Any]:
+def _about(source: Source, config: Mapping[str, Any], size: int, format: str, quality: int) -> dict[str, Any]:
     turbo = features.version("libjpeg_turbo") if features.check("libjpeg_turbo") else "none"
     about = {
         "kind": KIND,
         "name": source.name,
-        "page": identity_of(page),
+        "page": identity_of(config),  # the key that stores have had since their first version
         "source": source.fingerprint,
         "size": size,
         "format": format,

@@ -24,7 +24,7 @@ class Split:
     """Index arrays into a Source, and the labels that the run uses.
 
     A network knows the C labels of ``class_names``, 0 .. C-1, and trains and validates on nothing else. Retrieval is
-    judged on classes that no training image has: such a split gives them the labels C, C+1, ... in ``label_map``, so
+    evaluated on classes that no training image has: such a split gives them the labels C, C+1, ... in ``label_map``, so
     that `labels` tells them apart, while ``class_names`` and ``class_counts`` speak of the C trained ones alone. Every
     other split keeps its label map below C. In a background split label 0 is the background, of many source classes.
 
@@ -35,7 +35,7 @@ class Split:
             classes, and those left out); C and more only for the test classes of retrieval.
         class_names: of the split's C labels.
         class_counts: int64 [C], train images per label.
-        protocols: what the split is judged by, the first one is the headline: ``closed_set``,
+        protocols: what the split is evaluated by, the first one is the headline: ``closed_set``,
             ``background``, ``open_set``, ``retrieval`` or ``few_shot``.
         seed: the split's own seed (not the run's).
         val_rule: ``none``, ``train_fraction``, ``official`` or ``test_fraction``.
@@ -60,7 +60,7 @@ class Split:
         for field in (*INDEX_ARRAYS, "label_map", "class_counts"):
             set_field(self, field, read_only(np.array(getattr(self, field), dtype=np.int64)))
         if not self.protocols:
-            raise DataError(f"split '{self.name}': it names no protocol that it is judged by")
+            raise DataError(f"split '{self.name}': it names no protocol that it is evaluated by")
         if len(self.class_counts) != self.num_classes:
             raise DataError(
                 f"split '{self.name}': {len(self.class_counts)} class counts for {self.num_classes} class names"

@@ -102,7 +102,7 @@ def open_set(
         val=val,
         val_fraction=val_fraction,
         seed=seed,
-        # open long-tailed recognition is judged as a long-tailed classifier first
+        # open long-tailed recognition is evaluated as a long-tailed classifier first
         protocols=("open_set",) if imbalance_factor is None and classes != "all" else ("closed_set", "open_set"),
     )
 

@@ -47,7 +47,7 @@ def retrieval(
             images of part ``train`` train, and only those of part ``test`` test.
         val: ``none`` or ``train_fraction``: validation images are of training classes.
         val_fraction: share of each training class that ``train_fraction`` holds out, in (0, 1).
-        protocols: what the split is judged by, the headline first: ``retrieval``, ``few_shot``.
+        protocols: what the split is evaluated by, the headline first: ``retrieval``, ``few_shot``.
         seed: of all draws.
 
     Raises:

@@ -102,7 +102,7 @@ class Tally:
             lines.append(self._ground())
         if self._frames.count:
             lines.append(
-                f"{self._frames.images()} {self._frames.has()} several frames or pages, of which the first is read: "
+                f"{self._frames.images()} {self._frames.has()} several frames or configs, of which the first is read: "
                 f"{self._frames.shown()}"
             )
         if self._constant.count:

@@ -38,7 +38,7 @@ class BackgroundResult:
 
     Attributes:
         metrics: fractions in [0, 1], and false alarms per thousand background images; NaN where there is nothing to
-            average. Means are over foreground classes that have judged images.
+            average. Means are over foreground classes that have evaluated images.
         per_class: arrays [N] of the foreground classes alone, so ``class_id`` runs from 1: ``class_id train_count group
             n correct accuracy precision recall f1 average_precision r_precision precision_at_10 precision_at_100
             recall_at_precision_90 recall_at_precision_50``.
@@ -103,7 +103,7 @@ class Background:
         if len(self.class_counts) < 2:
             raise ConfigError(
                 f"the background protocol needs label 0, the background, and at least one foreground class; the split "
-                f"has {len(self.class_counts)} labels. Use a data set page with background (cifar100_bg, inat_bg, ...)"
+                f"has {len(self.class_counts)} labels. Use a dataset config with background (cifar100_bg, inat_bg, ...)"
             )
         self.groups = shot_groups(self.class_counts[1:], many_above, few_below)
         self.num_foreground = len(self.class_counts) - 1
@@ -212,7 +212,7 @@ class Background:
         }
 
     def _metrics(self, per_class: dict[str, np.ndarray], false_alarms: float) -> dict[str, float]:
-        """Means over foreground classes with judged images, in all and by shot group."""
+        """Means over foreground classes with evaluated images, in all and by shot group."""
         present = per_class["n"] > 0
         # a class that is never predicted has no precision: a zero in the mean, as in the code of the paper
         values = {

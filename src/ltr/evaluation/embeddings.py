@@ -1,4 +1,4 @@
-"""Features of all judged images, gathered batch by batch and over processes: what retrieval and few-shot look at."""
+"""Features of all evaluated images, gathered batch by batch and over processes: what retrieval and few-shot look at."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class FewShotResult:
 
 
 class FewShot:
-    """Gathers features, and judges them by episodes (prototypical networks; Snell et al., NeurIPS 2017).
+    """Gathers features, and evaluates them by episodes (prototypical networks; Snell et al., NeurIPS 2017).
 
     An episode draws ``way`` classes and of each ``shot`` labelled images and ``queries`` others. A class's prototype is
     the mean feature of its labelled images, and a query belongs to the nearest one in Euclidean distance. Episodes are

@@ -126,7 +126,7 @@ class OpenSet:
         self._rows = JudgedRows((number, ()), self.num_classes, self.link, self.keep_predictions, self.device)
 
     def with_threshold(self, value: float, source: str = VALIDATION) -> OpenSet:
-        """Judge decisions at this threshold too; their metrics carry the name of where it came from.
+        """Evaluate decisions at this threshold too; their metrics carry the name of where it came from.
 
         Args:
             value: in units of the score, as `OpenSetResult.threshold_at_95_tpr` of validation images.

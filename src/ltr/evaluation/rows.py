@@ -63,7 +63,7 @@ class Rows:
 
 
 class JudgedRows(Rows):
-    """Score, label and predicted class of every image that is judged; of all processes, once they are joined.
+    """Score, label and predicted class of every image that is evaluated; of all processes, once they are joined.
 
     Args:
         score: dtype and shape of an image's score.

@@ -17,7 +17,7 @@ Mixed = tuple[Tensor, Tensor]
 
 
 class ClassificationLoss(nn.Module):
-    """A loss over class logits. Built as `Loss(class_counts, **page)`; a subclass writes `losses`.
+    """A loss over class logits. Built as `Loss(class_counts, **config)`; a subclass writes `losses`.
 
     Counts, weights, margins and priors are persistent buffers, so that a checkpoint says what it was trained for.
 

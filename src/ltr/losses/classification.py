@@ -1,4 +1,4 @@
-"""The classification losses that a page names: each ties a function of `functional` to the training counts."""
+"""The classification losses that a config names: each ties a function of `functional` to the training counts."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ class _PriorAdjusted(ClassificationLoss):
 
 @named("loss/balanced_softmax")
 class BalancedSoftmax(_PriorAdjusted):
-    """Balanced softmax (Ren et al., NeurIPS 2020): trained with z + log n, judged by z."""
+    """Balanced softmax (Ren et al., NeurIPS 2020): trained with z + log n, evaluated by z."""
 
     def adjusted(self, logits: Tensor, labels: Tensor) -> Tensor:
         return functional.balanced_softmax(logits, labels, self.log_prior)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DataFacts, Method, Settings, Stage
+from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage
 
 
 @named("method/erm")
@@ -18,5 +18,5 @@ class ERM(Method):
     provides = ("logits", "features")
     accepts_extras = True
 
-    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+    def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         return [Stage("representation", "representation", settings, module=ImageClassifier)]

@@ -13,7 +13,7 @@ from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.escaping import one_line
 from ltr.methods.core.checkpoint import without_initial_weights
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DataFacts, Settings
+from ltr.methods.core.stage import DatasetInfo, Settings
 from ltr.methods.herbs.released_weights import herbs_of
 from ltr.methods.metric import EmbeddingNetwork
 from ltr.models.published_names import LAYOUTS, Layout, check_padding, read_published
@@ -27,8 +27,8 @@ _OPTIONAL = "num_batches_tracked"  # files older than torch 0.4.1 lack it
 
 def foreign_network(
     path: Path,
-    pages: Mapping[str, Any],
-    facts: DataFacts,
+    configs: Mapping[str, Any],
+    dataset_info: DatasetInfo,
     *,
     entry: str | None = None,
     names: Mapping[str, str | None] | None = None,
@@ -36,35 +36,35 @@ def foreign_network(
     layout: str | None = None,
     padding: str | None = None,
 ) -> ImageClassifier:
-    """A network of the pages ``backbone``, ``head`` and ``loss`` with the weights of a file, in eval mode.
+    """A network of the configs ``backbone``, ``head`` and ``loss`` with the weights of a file, in eval mode.
 
     Names of the network are ``backbone.*`` and ``head.*``. In the file the backbone's may stand without that
     beginning, the classifier's under one of the usual names (``linear``, ``fc``, ...), and wrappers' prefixes are
     dropped; whatever else there is, ``names`` says.
 
     Args:
-        facts: of the data set that it is judged on.
+        dataset_info: of the data set that it is evaluated on.
         entry, names, transposed, layout, padding: see `ForeignWeights`. The config ``method``
             is looked at only for files of a whole method (HERBS, PIM).
 
     Raises:
         CheckpointError: no such file, or not of tensors; names or shapes that do not fit, each of them listed; another
             number of classes.
-        ConfigError: rules of ``names`` that nothing follows, or pages that do not fit together.
+        ConfigError: rules of ``names`` that nothing follows, or configs that do not fit together.
     """
     if names:
         state = read_state(path, entry)
     else:
         state, layout = read_published(path, read_state, entry, layout)
     published = LAYOUTS[layout] if layout is not None else None
-    backbone = {**pages["backbone"], **without_initial_weights(pages["backbone"])}
+    backbone = {**configs["backbone"], **without_initial_weights(configs["backbone"])}
     if published is not None:
-        state = published.rename(state, facts.num_classes)
-        _refuse_linear(state, published, pages["head"], path)
+        state = published.rename(state, dataset_info.num_classes)
+        _refuse_linear(state, published, configs["head"], path)
         backbone = _padded(backbone, published, padding, path)
     settings = Settings(
-        head=pages["head"],
-        loss=pages["loss"],
+        head=configs["head"],
+        loss=configs["loss"],
         backbone=backbone,
         sampler={},
         augment={},
@@ -76,20 +76,20 @@ def foreign_network(
         selection="unknown",  # of the epoch, by whoever trained it
     )
     if published is not None and published.method is not None:
-        return herbs_of(path, state, pages, settings, facts)
-    embeds = getattr(locate(pages["head"]["_target_"], "head"), "head_kind", None) == "embedding"
-    network = (EmbeddingNetwork if embeds else ImageClassifier)(settings, facts, 0, "foreign")
+        return herbs_of(path, state, configs, settings, dataset_info)
+    embeds = getattr(locate(configs["head"]["_target_"], "head"), "head_kind", None) == "embedding"
+    network = (EmbeddingNetwork if embeds else ImageClassifier)(settings, dataset_info, 0, "foreign")
     expected = {n: t for n, t in network.state_dict().items() if n.startswith(("backbone.", "head."))}
     found = _named(state, expected, names or {}, path)
     _transpose(found, transposed, path)
-    _refuse_misfits(path, found, expected, facts)
+    _refuse_misfits(path, found, expected, dataset_info)
     refuse_unfit(path, {ours: tensor for ours, (_, tensor) in found.items()}, expected, finite_names(network))
     network.load_state_dict({ours: tensor for ours, (_, tensor) in found.items()}, strict=False)
     return network.eval()
 
 
 def _padded(backbone: dict[str, Any], layout: Layout, padding: str | None, path: Path) -> dict[str, Any]:
-    """The page of a backbone with the shortcuts of the code; a ``padding`` that was asked for must be theirs."""
+    """The config of a backbone with the shortcuts of the code; a ``padding`` that was asked for must be theirs."""
     if layout.shortcut_padding is None or "CifarResNet" not in str(backbone["_target_"]):
         return backbone
     check_padding(layout, padding or layout.shortcut_padding, str(path))
@@ -187,7 +187,7 @@ def _transpose(found: Found, transposed: Sequence[str], path: Path) -> None:
         raise ConfigError(f"weights.transposed: {path} has no tensor '{first}'{nearest(first, known)}")
 
 
-def _refuse_misfits(path: Path, found: Found, expected: State, facts: DataFacts) -> None:
+def _refuse_misfits(path: Path, found: Found, expected: State, dataset_info: DatasetInfo) -> None:
     missing = [name for name in expected if name not in found and not name.endswith(_OPTIONAL)]
     strange = [name for name in found if name not in expected]
     shapes = []
@@ -196,7 +196,7 @@ def _refuse_misfits(path: Path, found: Found, expected: State, facts: DataFacts)
             turned = tensor.ndim == 2 and tensor.T.shape == expected[ours].shape
             advice = f" (transposed: add weights.transposed=[{name}])" if turned else ""
             rows = ours.startswith("head.") and not turned and tensor.shape[1:] == expected[ours].shape[1:]
-            advice = f" (the data set has {facts.num_classes} classes)" if rows else advice
+            advice = f" (the data set has {dataset_info.num_classes} classes)" if rows else advice
             advice = advice or channel_note(tensor, expected[ours])
             shapes.append(f"{name} is {_shape(tensor)}, {ours} needs {_shape(expected[ours])}{advice}")
     if not (missing or strange or shapes):

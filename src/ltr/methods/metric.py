@@ -1,4 +1,4 @@
-"""Metric learning: a network whose embeddings are near for images of one class, judged by retrieval."""
+"""Metric learning: a network whose embeddings are near for images of one class, evaluated by retrieval."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ltr.evaluation.scores import Scores
 from ltr.identity import named
 from ltr.losses.relational import squared_distances
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DataFacts, Method, Settings, Stage
+from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage
 
 
 @named("network/embedding")
@@ -51,8 +51,8 @@ class Triplet(Method):
 
     provides = ("features",)
 
-    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
-        check_metric(settings, facts, "")
+    def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
+        check_metric(settings, dataset_info, "")
         return [Stage("embedding", "embedding", settings, module=EmbeddingNetwork)]
 
 
@@ -61,7 +61,7 @@ class Prototypical(Triplet):
     """One stage, ``embedding``, trained by episodes of few-shot classification (Snell et al., NeurIPS 2017)."""
 
 
-def check_metric(settings: Settings, facts: DataFacts, where: str) -> None:
+def check_metric(settings: Settings, dataset_info: DatasetInfo, where: str) -> None:
     """Refuse settings that a network of embeddings cannot be trained with.
 
     Args:
@@ -70,7 +70,7 @@ def check_metric(settings: Settings, facts: DataFacts, where: str) -> None:
     Raises:
         ConfigError: a head or a loss of class scores, batches too small, classes of too few images.
     """
-    head, loss = (str(page["_target_"]) for page in (settings.head, settings.loss))
+    head, loss = (str(config["_target_"]) for config in (settings.head, settings.loss))
     if getattr(locate(head, f"{where}head"), "head_kind", None) != "embedding":
         raise ConfigError(
             f"{where}head is {head.rsplit('.', 1)[-1]}: metric learning needs an embedding, head=embedding"
@@ -81,14 +81,14 @@ def check_metric(settings: Settings, facts: DataFacts, where: str) -> None:
         )
     if settings.batch_size < 3:
         raise ConfigError(f"batch_size={settings.batch_size}: a triplet needs 3 images at least")
-    sampler = check_sampler(settings.sampler, facts, settings.epochs)
-    check_batches = getattr(instantiate(settings.loss, facts.class_counts), "check_batches", None)
+    sampler = check_sampler(settings.sampler, dataset_info, settings.epochs)
+    check_batches = getattr(instantiate(settings.loss, dataset_info.class_counts), "check_batches", None)
     if check_batches is not None:
-        check_batches(sampler, settings.batch_size, int(np.count_nonzero(facts.class_counts)))
+        check_batches(sampler, settings.batch_size, int(np.count_nonzero(dataset_info.class_counts)))
 
 
-def check_sampler(page: Mapping[str, Any], facts: DataFacts, epochs: int) -> Any:
+def check_sampler(config: Mapping[str, Any], dataset_info: DatasetInfo, epochs: int) -> Any:
     """The sampler, where it can draw from such classes; it says itself why it cannot."""
-    sampler = instantiate(page)
-    sampler.class_probabilities(np.asarray(facts.class_counts), 0, epochs)
+    sampler = instantiate(config)
+    sampler.class_probabilities(np.asarray(dataset_info.class_counts), 0, epochs)
     return sampler

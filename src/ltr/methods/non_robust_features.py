@@ -19,7 +19,7 @@ from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.methods.core import generation
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import Computation, DataFacts, Method, Settings, Stage, StageOutput
+from ltr.methods.core.stage import Computation, DatasetInfo, Method, Settings, Stage, StageOutput
 from ltr.methods.core.step_data import augmented, step_of
 from ltr.methods.decoupling.representation import network_of
 from ltr.methods.m2m.method import plain_representation
@@ -57,8 +57,8 @@ def perturbed_images(
         int64 [N], ``length`` float32 [N] (of the perturbation, after rounding).
     """
     network = network_of(computation.parents).to(computation.device).requires_grad_(False)
-    total, classes = len(computation.source), computation.facts.num_classes
-    channels, height, width = computation.facts.image_shape
+    total, classes = len(computation.source), computation.dataset_info.num_classes
+    channels, height, width = computation.dataset_info.image_shape
     images = np.zeros((total, height, width, channels), dtype=np.uint8)
     length = np.zeros(total, dtype=np.float32)
     labels = new_labels(computation.split.labels(computation.source), classes, targets, computation.seed)
@@ -98,12 +98,12 @@ class OnPerturbedImages(ImageClassifier):
     def __init__(
         self,
         settings: Settings,
-        facts: DataFacts,
+        dataset_info: DatasetInfo,
         seed: int,
         role: str,
         parents: Mapping[str, StageOutput] | None = None,
     ) -> None:
-        super().__init__(settings, facts, seed, role, parents)
+        super().__init__(settings, dataset_info, seed, role, parents)
         self._arrays = parents["perturbed"].arrays if parents else {}
         self._on_device: tuple[Tensor, Tensor] | None = None
 
@@ -160,7 +160,7 @@ class NonRobustFeatures(Method):
             "steps": steps,
         }
 
-    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+    def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         if settings.augment.get("files"):
             raise ConfigError(
                 "method=non_robust_features keeps a perturbed copy of every image in memory: images that are read from "
@@ -171,7 +171,7 @@ class NonRobustFeatures(Method):
                 f"method=non_robust_features with augment.mix={settings.augment['mix']}: a mixed image holds two "
                 "perturbations and keeps the labels of neither. Use augment=cifar"
             )
-        base = plain_representation(settings, facts, "representation")
+        base = plain_representation(settings, dataset_info, "representation")
         perturbed = Stage(
             "perturbed",
             "perturbed",

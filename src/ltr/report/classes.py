@@ -51,7 +51,7 @@ class Classes:
 
 
 def classes_of(run: Run) -> Classes | None:
-    """The classes that the headline judges; None where nothing is judged class by class.
+    """The classes that the headline evaluates; None where nothing is evaluated class by class.
 
     Raises:
         DataError: ``per_class.parquet`` is missing or damaged.
@@ -74,7 +74,8 @@ def classes_of(run: Run) -> Classes | None:
 def predictions_of(run: Run) -> tuple[Classes, dict[str, np.ndarray]] | None:
     """The classes, and columns ``label`` and ``prediction`` int64 [N] and ``confidence`` float64 [N], a probability.
 
-    Images of unknown classes are left out. None where nothing is judged class by class, or the run kept no predictions.
+    Images of unknown classes are left out. None where nothing is evaluated class by class, or the run kept no
+    predictions.
 
     Raises:
         DataError: a file is missing or damaged.

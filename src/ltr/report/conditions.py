@@ -1,4 +1,4 @@
-"""What a run's configuration must hold to be a run of an experiment page."""
+"""What a run's configuration must hold to be a run of an experiment config."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ltr.configuration import configs as pages
+from ltr.configuration import configs as configs
 from ltr.configuration.configs import leaves
 from ltr.configuration.tables import TableRow
 
@@ -18,15 +18,15 @@ _DATA = ("imbalance_factor", "profile", "subset", "n_max", "num_classes")
 _MISSING = object()
 
 
-# pages choose the same ones again and again, and reading YAML is what takes time here
+# configs choose the same ones again and again, and reading YAML is what takes time here
 @cache
-def read_page(page: str) -> Mapping[str, Any]:
-    return pages.read_page(page)
+def read_config(config: str) -> Mapping[str, Any]:
+    return configs.read_config(config)
 
 
 @cache
-def page_names(group: str) -> list[str]:
-    return pages.page_names(group)
+def config_names(group: str) -> list[str]:
+    return configs.config_names(group)
 
 
 @dataclass(frozen=True)
@@ -37,23 +37,23 @@ class Conditions:
 
     @classmethod
     def of(cls, row: TableRow) -> Conditions:
-        page = read_page(f"experiment/{row.page}")
-        chosen = {**_choices("train"), **_choices(f"experiment/{row.page}")}
+        config = read_config(f"experiment/{row.config}")
+        chosen = {**_choices("train"), **_choices(f"experiment/{row.config}")}
         values: dict[str, Any] = {}
         dataset = chosen.get("dataset", "")
-        if dataset in page_names("dataset"):
-            data = read_page(f"dataset/{dataset}")
+        if dataset in config_names("dataset"):
+            data = read_config(f"dataset/{dataset}")
             values["dataset.name"] = data.get("name", dataset)
             values |= {f"dataset.{key}": data[key] for key in _DATA if key in data}
         for group in _PARTS:
             option = chosen.get(group)
-            if option in page_names(group):
-                part = {**read_page(f"{group}/{option}")}
+            if option in config_names(group):
+                part = {**read_config(f"{group}/{option}")}
                 part.pop("defaults", None)
                 if group == "method":
                     part = {"name": part.get("name"), "_target_": part.get("_target_")}
                 values |= {f"{group}.{key}": value for key, value in leaves(part)}
-        own = {key: value for key, value in page.items() if key != "defaults"}
+        own = {key: value for key, value in config.items() if key != "defaults"}
         values |= {key: value for key, value in leaves(own) if not key.startswith(_SCHEDULE)}
         plain = {key: value for key, value in values.items() if not (isinstance(value, str) and "${" in value)}
         return cls(tuple(plain.items()))
@@ -62,10 +62,10 @@ class Conditions:
         return all(config.get(key, _MISSING) == value for key, value in self.values)
 
 
-def _choices(page: str) -> dict[str, str]:
+def _choices(config: str) -> dict[str, str]:
     """Return the chosen config of each group in a defaults list."""
     found: dict[str, str] = {}
-    entries: Sequence[Any] = read_page(page).get("defaults", [])
+    entries: Sequence[Any] = read_config(config).get("defaults", [])
     for entry in entries:
         if isinstance(entry, dict):
             for key, value in entry.items():

@@ -33,10 +33,10 @@ def confusion(run: Run, path: Path) -> bool:
     Returns:
         False where the run kept no predictions of its classes.
     """
-    judged = predictions_of(run)
-    if judged is None:
+    evaluated = predictions_of(run)
+    if evaluated is None:
         return False
-    classes, found = judged
+    classes, found = evaluated
     total = len(classes)
     cells, counts = np.unique(found["label"] * total + found["prediction"], return_counts=True)
     true, predicted = cells // total, cells % total

@@ -26,7 +26,7 @@ def draws(run: Run, path: Path) -> bool:
     """For each trained stage: images drawn of every class in some epochs, and the groups' shares over the epochs.
 
     Returns:
-        False where the run kept no draws, or nothing is judged class by class.
+        False where the run kept no draws, or nothing is evaluated class by class.
     """
     classes = classes_of(run)
     stages = stages_of(read_arrays(run.path / "artifacts" / "draws.npz"))

@@ -37,7 +37,7 @@ def feature_plane(run: Run, path: Path) -> bool:
     found = {name: read_arrays(run.path / "artifacts" / f"{name}.npz") for name in ("representation", "embedding")}
     if "history_features" not in found["representation"] or "test_features" not in found["embedding"]:
         return False
-    trained, judged = found["representation"], found["embedding"]
+    trained, evaluated = found["representation"], found["embedding"]
     epochs = trained["history_epochs"]
     before = list(range(len(epochs) - 1))[:_SNAPSHOTS]
     panels = len(before) + 2
@@ -50,15 +50,15 @@ def feature_plane(run: Run, path: Path) -> bool:
             _points(place, trained["history_points"][snapshot], _lengths(trained, trained["history_radius"][snapshot]))
             place.set_title(f"training images, epoch {epochs[snapshot]}", loc="left", fontsize=12)
         last = axes[-1]
-        _images(last, judged["test_features"], judged["test_labels"])
-        if "unknown_features" in judged:
-            unknown = judged["unknown_features"]
+        _images(last, evaluated["test_features"], evaluated["test_labels"])
+        if "unknown_features" in evaluated:
+            unknown = evaluated["unknown_features"]
             last.scatter(unknown[:, 0], unknown[:, 1], s=7, color=INK, alpha=0.6, linewidths=0, zorder=2.5)
         _points(last, trained["points"], _lengths(trained, trained.get("radius")))
         last.set_title("test images, known and unknown", loc="left", fontsize=12)
         for place in axes:
             place.set_aspect("equal", adjustable="datalim")
-        handles = _legend(run, trained["points"].shape[0], trained.get("radius") is not None, judged)
+        handles = _legend(run, trained["points"].shape[0], trained.get("radius") is not None, evaluated)
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3 * panels))
     return True
 
@@ -96,7 +96,7 @@ def _points(axes: Axes, points: np.ndarray, lengths: np.ndarray) -> None:
                 )
 
 
-def _legend(run: Run, classes: int, radius: bool, judged: Arrays) -> list[Any]:
+def _legend(run: Run, classes: int, radius: bool, evaluated: Arrays) -> list[Any]:
     from matplotlib.lines import Line2D
 
     def mark(label: str, **look: Any) -> Any:
@@ -106,7 +106,7 @@ def _legend(run: Run, classes: int, radius: bool, judged: Arrays) -> list[Any]:
     if classes <= _NAMED_CLASSES:
         names = run.per_class["class_name"]
         handles = [mark(str(names[c]), marker="o", markersize=7, color=colour(c)) for c in range(classes)]
-    if "unknown_features" in judged:
+    if "unknown_features" in evaluated:
         handles.append(mark("unknown", marker="o", markersize=5, color=INK))
     handles.append(mark("points of the classes", marker="X", markersize=9, color=PALE))
     if radius:

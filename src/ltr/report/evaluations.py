@@ -1,4 +1,4 @@
-"""Several checkpoints that were judged together, as one table for each data set, protocol and split."""
+"""Several checkpoints that were evaluated together, as one table for each data set, protocol and split."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ltr.report.compose import Options, composed
 from ltr.report.read_runs import Finished, Found
 
 
-def judged_table(found: Sequence[tuple[str, Path, dict[str, Any]]]) -> str:
+def evaluations_table(found: Sequence[tuple[str, Path, dict[str, Any]]]) -> str:
     """Plain text: a row for each checkpoint and scorer, best first, the best of each column marked.
 
     Args:
@@ -25,7 +25,7 @@ def judged_table(found: Sequence[tuple[str, Path, dict[str, Any]]]) -> str:
 def _as_run(number: int, label: str, path: Path, result: dict[str, Any]) -> Finished:
     data, rows = result["data"], result["rows"]
     part = rows[0]["split"]
-    if part != "test":  # tables are of what was judged, whatever that was
+    if part != "test":  # tables are of what was evaluated, whatever that was
         data = {**data, "split": f"{data['split']}, {part}", "test_images": data.get(f"{part}_images")}
         rows = [{**row, "split": "test"} for row in rows]
     return Finished(

@@ -31,7 +31,7 @@ def accuracy_by_frequency(run: Run, path: Path) -> bool:
     are left out.
 
     Returns:
-        False where nothing is judged class by class (retrieval, few-shot).
+        False where nothing is evaluated class by class (retrieval, few-shot).
     """
     if run.headline["protocol"] in WITHOUT_CLASSES:
         return False

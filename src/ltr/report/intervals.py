@@ -40,7 +40,7 @@ def paired_bootstrap(
 ) -> Interval:
     """Percentile interval of the mean of ``difference`` over test images drawn with replacement.
 
-    Both methods are judged on the same drawn images, so what makes an image hard for both cancels.
+    Both methods are evaluated on the same drawn images, so what makes an image hard for both cancels.
 
     Args:
         difference: float64 [N], of each image: right by the first method less right by the second, in [-1, 1].
@@ -165,7 +165,7 @@ def hits_of(tables: Sequence[Mapping[str, np.ndarray]], where: str) -> Hits:
         where: what they are of, for messages.
 
     Raises:
-        DataError: the runs were not judged on the same images.
+        DataError: the runs were not evaluated on the same images.
     """
     found: list[Hits] = []
     for columns in tables:

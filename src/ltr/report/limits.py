@@ -11,7 +11,7 @@ from typing import Any
 
 from ltr.configuration.configs import leaves
 from ltr.configuration.tables import table_rows
-from ltr.report.conditions import Conditions, page_names, read_page
+from ltr.report.conditions import Conditions, config_names, read_config
 
 _MARKS = "†‡§¶"
 
@@ -52,15 +52,15 @@ def footnotes(marks: Mapping[str, str]) -> list[str]:
 def _epochs_of(dataset: str, method: str) -> tuple[tuple[str, float], ...]:
     """Keys and numbers of epochs that the recipes of a data set and of the pair set."""
     found: dict[str, float] = {}
-    for page in (dataset, f"{dataset}_{method}"):
-        found |= _recipe_epochs(page)
+    for config in (dataset, f"{dataset}_{method}"):
+        found |= _recipe_epochs(config)
     return tuple(found.items())
 
 
-def _recipe_epochs(page: str) -> dict[str, float]:
-    if page not in page_names("recipe"):
+def _recipe_epochs(config: str) -> dict[str, float]:
+    if config not in config_names("recipe"):
         return {}
-    content = read_page(f"recipe/{page}")
+    content = read_config(f"recipe/{config}")
     found: dict[str, float] = {}
     for other in content.get("defaults", []):
         if isinstance(other, str) and other != "_self_":
@@ -70,7 +70,7 @@ def _recipe_epochs(page: str) -> dict[str, float]:
 
 
 def _of_experiment(config: Mapping[str, Any]) -> float | None:
-    """The epochs of the experiment page that this is a run of, where one sets its own."""
+    """The epochs of the experiment config that this is a run of, where one sets its own."""
     fitting = [epochs for conditions, epochs in _experiments() if conditions.hold(dict(config))]
     return min(fitting, default=None)
 
@@ -79,7 +79,7 @@ def _of_experiment(config: Mapping[str, Any]) -> float | None:
 def _experiments() -> tuple[tuple[Conditions, float], ...]:
     found = []
     for row in table_rows():
-        epochs = read_page(f"experiment/{row.page}").get("trainer", {}).get("max_epochs")
+        epochs = read_config(f"experiment/{row.config}").get("trainer", {}).get("max_epochs")
         if epochs is not None:
             found.append((Conditions.of(row), float(epochs)))
     return tuple(found)

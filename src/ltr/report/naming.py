@@ -34,7 +34,7 @@ def check_keys(runs: Sequence[Finished], by: Sequence[str]) -> None:
 def differences(configs: Sequence[dict[str, Any]]) -> list[str]:
     """For each configuration, the settings in which it differs from the others, as ``loss=LDAM beta=0.99``."""
     plain = [settings(config) for config in configs]
-    # a key that some lack came with another version of the pages, and says nothing of how a run was made
+    # a key that some lack came with another version of the configs, and says nothing of how a run was made
     keys = [key for key in plain[0] if all(key in config for config in plain)]
     texts = {key: [repr(config.get(key)) for config in plain] for key in keys}
     differing = [key for key in keys if len(set(texts[key])) > 1]

@@ -52,21 +52,21 @@ def known_and_unknown(run: Run, path: Path) -> bool:
     """ROC and open-set classification rate, a line for each scorer of the headline's variant.
 
     Returns:
-        False where the run was not judged by the open-set protocol, or had no unknown images.
+        False where the run was not evaluated by the open-set protocol, or had no unknown images.
     """
-    judged = [(row, curves) for row, curves in curves_of(run, "open_set") if "roc_fpr" in curves]
-    if not judged:
+    evaluated = [(row, curves) for row, curves in curves_of(run, "open_set") if "roc_fpr" in curves]
+    if not evaluated:
         return False
     with picture(path, 11.2, 5.2) as figure:
         headline_title(figure, run)
         roc, oscr = figure.subplots(1, 2)
-        for (row, curves), line in zip(judged, _LINES):
+        for (row, curves), line in zip(evaluated, _LINES):
             metrics, name = row["metrics"], str(row["scorer"])
             label = f"{name}: {percent(metrics.get('auroc'))}"
             roc.plot(curves["roc_fpr"], curves["roc_tpr"], label=label, **line)
             label = f"{name}: {percent(metrics.get('oscr'))}"
             oscr.plot(curves["oscr_fpr"], curves["oscr_ccr"], label=label, **line)
-        accuracy = float(judged[0][1]["accuracy"])
+        accuracy = float(evaluated[0][1]["accuracy"])
         oscr.axhline(accuracy, color=PALE, linestyle=":", linewidth=1.4)
         oscr.annotate(
             METRICS.find("closed_set_accuracy", "open_set").title,
@@ -85,17 +85,17 @@ def score_histogram(run: Run, path: Path) -> bool:
     """Scores of known images, classified rightly and wrongly, and of unknown ones: a panel for each scorer.
 
     Heights are shares of the known images or of the unknown ones, so that the sizes of the test parts do not matter.
-    Thresholds at which decisions were judged are vertical lines.
+    Thresholds at which decisions were evaluated are vertical lines.
 
     Returns:
-        False where the run was not judged by the open-set protocol.
+        False where the run was not evaluated by the open-set protocol.
     """
-    judged = curves_of(run, "open_set")
-    if not judged:
+    evaluated = curves_of(run, "open_set")
+    if not evaluated:
         return False
-    with picture(path, 1.2 + 5.2 * len(judged), 4.8) as figure:
+    with picture(path, 1.2 + 5.2 * len(evaluated), 4.8) as figure:
         headline_title(figure, run)
-        for axes, (row, curves) in zip(figure.subplots(1, len(judged), squeeze=False)[0], judged):
+        for axes, (row, curves) in zip(figure.subplots(1, len(evaluated), squeeze=False)[0], evaluated):
             _histogram(axes, curves, (("correct", "wrong"), ("unknown",)))
             lines = zip(("validation", "fixed", "oracle"), ("-", "--", ":"))
             for source, style in lines:
@@ -117,12 +117,12 @@ def precision_recall(run: Run, path: Path) -> bool:
     the area under a class's line is its average precision and the area under the mean is the mAP, but for thinning.
 
     Returns:
-        False where the run was not judged by the background protocol, or no foreground class had images.
+        False where the run was not evaluated by the background protocol, or no foreground class had images.
     """
-    judged = curves_of(run, "background")
-    if not judged or not judged[0][1]["pr_recall"].size or np.isnan(judged[0][1]["pr_recall"]).all():
+    evaluated = curves_of(run, "background")
+    if not evaluated or not evaluated[0][1]["pr_recall"].size or np.isnan(evaluated[0][1]["pr_recall"]).all():
         return False
-    row, curves = judged[0]
+    row, curves = evaluated[0]
     names, groups = _class_names(run, curves)
     with picture(path, 8.2, 6.0) as figure:
         headline_title(figure, run)
@@ -165,14 +165,14 @@ def background_histogram(run: Run, path: Path) -> bool:
     """Best foreground score of background and of foreground images; counts on a log scale, for there are so many.
 
     Returns:
-        False where the run was not judged by the background protocol.
+        False where the run was not evaluated by the background protocol.
     """
-    judged = curves_of(run, "background")
-    if not judged:
+    evaluated = curves_of(run, "background")
+    if not evaluated:
         return False
-    with picture(path, 1.2 + 5.2 * len(judged), 4.8) as figure:
+    with picture(path, 1.2 + 5.2 * len(evaluated), 4.8) as figure:
         headline_title(figure, run)
-        for axes, (row, curves) in zip(figure.subplots(1, len(judged), squeeze=False)[0], judged):
+        for axes, (row, curves) in zip(figure.subplots(1, len(evaluated), squeeze=False)[0], evaluated):
             _histogram(axes, curves, (("background",), ("foreground",)), shares=False)
             axes.set_yscale("log")
             axes.set_ylim(bottom=0.7)
@@ -194,7 +194,7 @@ OPEN_WORLD = {
 
 
 def curves_of(run: Run, protocol: str) -> list[tuple[dict[str, Any], Curves]]:
-    """A protocol's rows on test with their curves, of the variant that the run is judged by; one for each scorer.
+    """A protocol's rows on test with their curves, of the variant that the run is evaluated by; one for each scorer.
 
     Raises:
         DataError: a file of curves is damaged.

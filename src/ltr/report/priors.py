@@ -24,10 +24,10 @@ def predicted_prior(run: Run, path: Path) -> bool:
     Returns:
         False where the run kept no predictions of its classes.
     """
-    judged = predictions_of(run)
-    if judged is None:
+    evaluated = predictions_of(run)
+    if evaluated is None:
         return False
-    classes, found = judged
+    classes, found = evaluated
     total = len(classes)
     predicted = np.bincount(found["prediction"], minlength=total) / len(found["prediction"])
     tested = np.bincount(found["label"], minlength=total) / len(found["label"])

@@ -58,10 +58,10 @@ def _dataset(dataset: str, lines: list[Line]) -> list[str]:
 
 
 def _table(lines: list[Line], sources: list[str], why: dict[int, str]) -> list[str]:
-    facts = {id(line): line.facts() for line in lines}
+    descriptors = {id(line): line.descriptors() for line in lines}
     daggers = marks_of([line.limited for line in lines])
-    names = list(dict.fromkeys(name for fact in facts.values() for name in fact))
-    shared = [name for name in names if len({fact.get(name) for fact in facts.values()}) == 1]
+    names = list(dict.fromkeys(name for fact in descriptors.values() for name in fact))
+    shared = [name for name in names if len({fact.get(name) for fact in descriptors.values()}) == 1]
     own = [name for name in names if name not in shared]
     metrics = _metrics(lines)
     kinds = list(dict.fromkeys(line.entry.metric for line in lines if line.entry.published is not None))
@@ -74,14 +74,14 @@ def _table(lines: list[Line], sources: list[str], why: dict[int, str]) -> list[s
         dagger = f" {daggers[line.limited]}" if line.limited else ""
         cells = [f"{escaping.markdown(line.name)}{dagger}", escaping.markdown(line.scorer)][: len(labels)]
         cells += [*(line.shown(metric) for metric in metrics), _published(line, sources, dagger)]
-        cells += [escaping.markdown(facts[id(line)].get(name, NOTHING)) for name in own]
+        cells += [escaping.markdown(descriptors[id(line)].get(name, NOTHING)) for name in own]
         cells += [line.cost() if line.is_headline else NOTHING, *([escaping.markdown(why[id(line)])] if why else [])]
         rows.append(cells)
     numbers = len(metrics) + 1
     words = len(headings) - len(labels) - numbers
     text = [_row(headings), _row([*["---"] * len(labels), *["---:"] * numbers, *["---"] * words])]
     text += [_row(cells) for cells in rows]
-    first = facts[id(lines[0])]
+    first = descriptors[id(lines[0])]
     said = "; ".join(f"{name}: {escaping.markdown(first[name])}" for name in shared)
     text += ["", _sentence(said), f"Test images: {each(_test_images(lines))}. {_legend(lines, metrics)}"]
     return [*text, *(line for note in footnotes(daggers) for line in ("", escaping.markdown(note)))]

@@ -28,14 +28,14 @@ class Entry:
     """What a table wants to show in one place: a row's runs, and what was published of it.
 
     Attributes:
-        page: of ``conf/experiment``.
+        config: of ``conf/experiment``.
         runs: of any seeds; those that may not be averaged become lines of their own.
         published: a number in percent; None where there is none.
         source: where.
         metric: what the number is.
     """
 
-    page: str
+    config: str
     runs: tuple[Run, ...]
     published: float | None = None
     source: str = ""
@@ -44,7 +44,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Line:
-    """Runs that differ in nothing but their seed and trial, in order of these, as one scorer judges them.
+    """Runs that differ in nothing but their seed and trial, in order of these, as one scorer evaluates them.
 
     Attributes:
         scorer: None is the headline's.
@@ -60,7 +60,7 @@ class Line:
 
     @property
     def name(self) -> str:
-        return str(self._config("name") or self.entry.page)
+        return str(self._config("name") or self.entry.config)
 
     @property
     def protocol(self) -> str:
@@ -68,7 +68,7 @@ class Line:
 
     @property
     def is_headline(self) -> bool:
-        """Whether these are the numbers that the runs are judged by."""
+        """Whether these are the numbers that the runs are evaluated by."""
         return self.scorer in (None, self.runs[0].headline.get("scorer"))
 
     @property
@@ -132,7 +132,7 @@ class Line:
         seconds = sum(stage["seconds"] for stage in trained)
         return f"{seconds:,.0f} s; {len(trained)} + {len(stages) - len(trained)}"
 
-    def facts(self) -> dict[str, str]:
+    def descriptors(self) -> dict[str, str]:
         """How it was made. What all lines of a table share is said once, the rest in columns."""
         code = [run.provenance.get("code", {}) for run in self.runs]
         commits = [(one.get("commit") or "unknown")[:10] + (_DIRTY if one.get("dirty") else "") for one in code]

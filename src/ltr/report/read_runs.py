@@ -57,7 +57,7 @@ class Finished:
         run_hash: its identity.
         data: split, digest and numbers of images.
         stages: name, seconds and status of each.
-        rows: of the test split, and of all splits where a run judged several values of one number.
+        rows: of the test split, and of all splits where a run evaluated several values of one number.
         metric: the one that selects.
         declared_metrics: of protocols that are not ltr's own, see `ltr.evaluation.metrics.Metric.to_dict`.
     """

@@ -28,10 +28,10 @@ def reliability(run: Run, path: Path) -> bool:
     Returns:
         False where the run kept no predictions of its classes.
     """
-    judged = predictions_of(run)
-    if judged is None:
+    evaluated = predictions_of(run)
+    if evaluated is None:
         return False
-    classes, found = judged
+    classes, found = evaluated
     bins = int(run.result["config"].get("evaluation.calibration_bins") or _BINS)
     right = found["label"] == found["prediction"]
     few = (classes.groups == "few")[found["label"]]

@@ -1,4 +1,4 @@
-"""Sweeps as curves: all, many, medium and few over the one number in which lines differ, or that one run judged."""
+"""Sweeps as curves: all, many, medium and few over the one number in which lines differ, or that one run evaluated."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _point(value: str, lines: Sequence[Line], metrics: Sequence[Metric], is_head
 
 
 def _within_a_line(section: Section, line: Line) -> Curve | None:
-    """The values that every run of a line has judged, as those of ``method.tau=auto``, on test."""
+    """The values that every run of a line has evaluated, as those of ``method.tau=auto``, on test."""
     rows_of = [
         {row["variant"]: row for row in run.rows if row["split"] == "test" and row["selection"] == line.selection}
         for run in line.runs

@@ -112,7 +112,7 @@ def curve_sheet(section: Section, curve: Curve) -> Sheet:
         ]
         rows.append((*cells, Cell(str(point.seeds), point.seeds)))
     headings = (curve.key, *map(heading, curve.metrics), "n")
-    notes = ("* what the run is judged by.",) if any(point.is_headline for point in curve.points) else ()
+    notes = ("* what the run is evaluated by.",) if any(point.is_headline for point in curve.points) else ()
     title = f"{section.dataset}: {curve.title} over {curve.key}"
     return Sheet(title, headings, (True,) * len(headings), tuple(rows), notes)
 

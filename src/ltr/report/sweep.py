@@ -87,8 +87,8 @@ def sweep_table(jobs: Sequence[Job]) -> str:
     daggers = marks_of(list(limited.values()))
     are_alike = len(set(limited.values())) == 1
     whole = [key for key in scored if are_alike or not limited[key]]
-    is_judged = len(scored) == len(lines_of) and len(whole) > 1
-    best = max(whole, key=lambda key: scored[key]) if is_judged else None
+    is_evaluated = len(scored) == len(lines_of) and len(whole) > 1
+    best = max(whole, key=lambda key: scored[key]) if is_evaluated else None
     for key, group in lines_of.items():
         metrics = [_headline(job)["metrics"] for job in group]
         cells = [_cell(metric, [entry.get(metric.name) for entry in metrics]) for metric in columns]

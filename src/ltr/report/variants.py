@@ -1,4 +1,4 @@
-"""Picture: accuracy over a number whose values one run has judged, as tau of tau-normalisation."""
+"""Picture: accuracy over a number whose values one run has evaluated, as tau of tau-normalisation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WHOLE = METRICS.find("balanced_accuracy", "closed_set")
 def variant_curve(run: Run, path: Path) -> bool:
     """Balanced accuracy, many, medium and few on test over the values, one panel; on validation in a second one.
 
-    The value that the run is judged by is a vertical line.
+    The value that the run is evaluated by is a vertical line.
 
     Returns:
         False where the variants are not values of one number, or there is but one.

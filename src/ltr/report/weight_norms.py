@@ -15,11 +15,11 @@ from ltr.report.style import INK, PALE, headline_title, picture
 def weight_norms(run: Run, path: Path) -> bool:
     """Norms of the classes' weights over their mean, from frequent to rare (Kang et al., ICLR 2020, figure 2).
 
-    The classifier that is judged is drawn in the groups' colours; where it took the place of the representation's own
-    (cRT, LWS, tau-normalisation), that one is drawn in grey. Over their mean, because classifiers differ in scale.
+    The classifier that is evaluated is drawn in the groups' colours; where it took the place of the representation's
+    own (cRT, LWS, tau-normalisation), that one is drawn in grey. Over their mean, because classifiers differ in scale.
 
     Returns:
-        False where the run kept no norms: its classifier has none (cosines, class means), or nothing is judged class
+        False where the run kept no norms: its classifier has none (cosines, class means), or nothing is evaluated class
         by class.
     """
     classes = classes_of(run)

@@ -29,9 +29,9 @@ def resolve_device(accelerator: str) -> torch.device:
     )
 
 
-def check_strategy(page: Mapping[str, Any], device: torch.device) -> None:
-    """Raise ConfigError where the page ``strategy`` needs GPUs and there is none."""
-    if page["name"] == "fsdp" and device.type != "cuda":
+def check_strategy(config: Mapping[str, Any], device: torch.device) -> None:
+    """Raise ConfigError where the config ``strategy`` needs GPUs and there is none."""
+    if config["name"] == "fsdp" and device.type != "cuda":
         raise ConfigError(f"strategy=fsdp shares out the memory of GPUs, and no CUDA device is visible. {DDP}")
 
 
@@ -46,8 +46,8 @@ def keep_freed_memory() -> None:
     """Let glibc keep what a training step frees, instead of giving it back and faulting it in again at the next step.
 
     On a CPU a step's activations are allocated and freed hundreds of times a second; with glibc's defaults most of
-    their pages go back to the system each time (some 30,000 page faults a step for ResNet-32 at batch 128, a fifth of
-    the training time). Elsewhere than on glibc this does nothing.
+    their configs go back to the system each time (some 30,000 config faults a step for ResNet-32 at batch 128, a fifth
+    of the training time). Elsewhere than on glibc this does nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

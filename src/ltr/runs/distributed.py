@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, distributed
 
 from ltr.errors import ConfigError, LtrError, TrainingError
-from ltr.runs.process_info import Place
+from ltr.runs.process_info import ProcessInfo
 
 T = TypeVar("T")
 # one process may wait for another run's stage or for what rank 0 computes; a process that dies is noticed otherwise
@@ -30,67 +30,67 @@ class ProcessLost(TrainingError):
     exit_code = 120
 
 
-class ToldByFirst(LtrError):
+class RankZeroError(LtrError):
     """What the process of rank 0 failed with; it has told so."""
 
-    told = True
+    is_reported = True
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether this process is one of several of its run."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def rank() -> int:
-    return distributed.get_rank() if several() else 0
+    return distributed.get_rank() if is_distributed() else 0
 
 
-def size() -> int:
-    return distributed.get_world_size() if several() else 1
+def world_size() -> int:
+    return distributed.get_world_size() if is_distributed() else 1
 
 
-def is_first() -> bool:
+def is_rank_zero() -> bool:
     """Whether this process is the one that writes and prints."""
     return rank() == 0
 
 
-def decided(decision: Callable[[], T]) -> T:
+def broadcast_from_rank_zero(decision: Callable[[], T]) -> T:
     """What the first process decides, known to all; the others wait.
 
     Args:
         decision: carried out in the first process alone; gives plain data (what JSON holds).
 
     Raises:
-        ToldByFirst: in the other processes, where the decision fails in the first.
+        RankZeroError: in the other processes, where the decision fails in the first.
     """
-    if not several():
+    if not is_distributed():
         return decision()
-    if is_first():
+    if is_rank_zero():
         try:
-            found = decision()
+            result = decision()
         except BaseException as error:
-            _say({"message": str(error), "exit_code": getattr(error, "exit_code", 1)})
+            _broadcast({"message": str(error), "exit_code": getattr(error, "exit_code", 1)})
             raise
-        _say({"found": found})
-        return found
-    told = _listen()
-    if "found" not in told:
-        raise ToldByFirst(told["message"], told["exit_code"])
-    return told["found"]
+        _broadcast({"result": result})
+        return result
+    message = _receive()
+    if "result" not in message:
+        raise RankZeroError(message["message"], message["exit_code"])
+    return message["result"]
 
 
-def _say(told: Any) -> None:
+def _broadcast(content: Any) -> None:
     """Plain text and no pickles, although it comes from ourselves."""
-    text = torch.frombuffer(bytearray(json.dumps(told).encode()), dtype=torch.uint8)
+    text = torch.frombuffer(bytearray(json.dumps(content).encode()), dtype=torch.uint8)
     distributed.broadcast(torch.tensor([len(text)]), 0)
     distributed.broadcast(text, 0)
 
 
-def _listen() -> Any:
+def _receive() -> Any:
     length = torch.zeros(1, dtype=torch.int64)
     distributed.broadcast(length, 0)
     text = torch.empty(int(length), dtype=torch.uint8)
@@ -98,57 +98,57 @@ def _listen() -> Any:
     return json.loads(bytes(text.tolist()).decode())
 
 
-def highest(*values: int) -> tuple[int, ...]:
+def all_reduce_max(*values: int) -> tuple[int, ...]:
     """The highest of each number over all processes."""
-    if not several():
+    if not is_distributed():
         return values
     together = torch.tensor(values)
     distributed.all_reduce(together, distributed.ReduceOp.MAX)
     return tuple(together.tolist())
 
 
-def told(value: int) -> list[int]:
+def all_gather_int(value: int) -> list[int]:
     """The numbers of all processes, by rank."""
-    if not several():
+    if not is_distributed():
         return [value]
-    every = [torch.zeros(1, dtype=torch.int64) for _ in range(size())]
+    every = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size())]
     distributed.all_gather(every, torch.tensor([value]))
     return [int(one) for one in every]
 
 
-def summed(numbers: Tensor) -> Tensor:
+def all_reduce_sum(numbers: Tensor) -> Tensor:
     """The sum over all processes; ``numbers`` itself is left alone."""
-    if not several():
+    if not is_distributed():
         return numbers
     together = numbers.clone()
     distributed.all_reduce(together)
     return together
 
 
-def from_first(tensors: Iterator[Tensor]) -> None:
+def broadcast_tensors(tensors: Iterator[Tensor]) -> None:
     """Overwrite tensors with those of the first process."""
-    if several():
+    if is_distributed():
         for tensor in tensors:
             distributed.broadcast(tensor, 0)
 
 
 @contextlib.contextmanager
-def in_turn() -> Iterator[None]:
+def rank_by_rank() -> Iterator[None]:
     """The first process goes first, the others follow: what it puts on the disk is there for them."""
-    if several() and not is_first():
+    if is_distributed() and not is_rank_zero():
         distributed.barrier()
     try:
         yield
     except BaseException:
         # the others are not kept waiting for what will not come; they meet the same trouble, or find us gone
-        if several() and is_first():
+        if is_distributed() and is_rank_zero():
             distributed.barrier()
         raise
-    if several() and is_first():
+    if is_distributed() and is_rank_zero():
         distributed.barrier()
 
 
-def _met(place: Place) -> Any:
+def _met(place: ProcessInfo) -> Any:
     """The store of the processes, once all of them have come to it.
 
     torchrun keeps its store when it starts processes again, with all that those before them wrote. So each process
@@ -187,7 +187,7 @@ def _met(place: Place) -> Any:
     )
 
 
-def backend_of(place: Place, accelerator: str) -> str:
+def backend_of(place: ProcessInfo, accelerator: str) -> str:
     """What the processes talk by: gloo on CPUs, nccl between GPUs, of which each process takes its own.
 
     Raises:
@@ -206,11 +206,11 @@ def backend_of(place: Place, accelerator: str) -> str:
 
 
 @contextlib.contextmanager
-def joined(place: Place | None, accelerator: str) -> Iterator[None]:
+def process_group(place: ProcessInfo | None, accelerator: str) -> Iterator[None]:
     """Be one of the processes of a run, for the time of a block; nothing happens where this is the only one.
 
     Args:
-        accelerator: ``auto | cpu | gpu``, of the trainer's page.
+        accelerator: ``auto | cpu | gpu``, of the trainer's config.
 
     Raises:
         ConfigError: more processes than GPUs on this machine.

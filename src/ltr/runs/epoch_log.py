@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 from ltr.files import write_csv
-from ltr.runs import distributed as group
+from ltr.runs import distributed
 from ltr.runs.result import FIRST_COLUMNS
 
 
@@ -99,8 +99,8 @@ class EpochLog(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._pause(pl_module)
         assert self._sums is not None
-        loss, correct, images = group.summed(self._sums).tolist()
-        logs = {name: group.summed(total) for name, total in self._logs.items()}
+        loss, correct, images = distributed.all_reduce_sum(self._sums).tolist()
+        logs = {name: distributed.all_reduce_sum(total) for name, total in self._logs.items()}
         row = {
             "stage": self.stage,
             "epoch": trainer.current_epoch + 1,
@@ -113,7 +113,7 @@ class EpochLog(pl.Callback):
             **self._extra,
         }
         self.rows.append(row)
-        if not group.is_first():
+        if not distributed.is_rank_zero():
             return
         write_csv(self.path, self.rows, FIRST_COLUMNS)
         numbers = {key: value for key, value in row.items() if key not in ("stage", "step")}
@@ -125,8 +125,8 @@ class EpochLog(pl.Callback):
     def state_dict(self) -> dict[str, Any]:
         # of all processes: each is asked, and the first one writes
         return {
-            "sums": None if self._sums is None else group.summed(self._sums).cpu(),
-            "logs": {name: group.summed(total).cpu() for name, total in self._logs.items()},
+            "sums": None if self._sums is None else distributed.all_reduce_sum(self._sums).cpu(),
+            "logs": {name: distributed.all_reduce_sum(total).cpu() for name, total in self._logs.items()},
             "seconds": self._seconds + time.perf_counter() - self._since,
             "spent": self.total_seconds,
         }
@@ -134,7 +134,7 @@ class EpochLog(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._sums, self._seconds, self._spent = state_dict["sums"], state_dict["seconds"], state_dict["spent"]
         self._logs = dict(state_dict.get("logs", {}))
-        if not group.is_first() and self._sums is not None:  # the first one has them all
+        if not distributed.is_rank_zero() and self._sums is not None:  # the first one has them all
             self._sums = torch.zeros_like(self._sums)
             self._logs = {name: torch.zeros_like(total) for name, total in self._logs.items()}
 

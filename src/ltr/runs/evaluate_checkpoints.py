@@ -1,4 +1,4 @@
-"""Judging weights that exist already: what ``ltr-eval`` does."""
+"""Evaluation weights that exist already: what ``ltr-eval`` does."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from ltr.methods.foreign import foreign_network
 from ltr.models.published_names import LAYOUTS, read_published
 from ltr.models.weights import read_state
 from ltr.runs.device import keep_freed_memory, resolve_device, resolve_precision
-from ltr.runs.evaluate_network import Judged, evaluate, examples_of
-from ltr.runs.failures import explained, out_of_memory_judging
-from ltr.runs.input_adapter import check_judgeable, fit, fitted_dataset
-from ltr.runs.location_stats import looks_of
+from ltr.runs.evaluate_network import Evaluated, evaluate, examples_of
+from ltr.runs.failures import explained, out_of_memory_in_evaluation
+from ltr.runs.input_adapter import adapt_input, adapted_dataset, check_evaluable
+from ltr.runs.location_stats import location_stats
 from ltr.runs.overlap import Overlap, TrainingImages
 from ltr.runs.overlap import check as check_overlap
-from ltr.runs.plan import data_facts
-from ltr.runs.protocols import parts_judged, protocols_of
+from ltr.runs.plan import describe_dataset
+from ltr.runs.protocols import evaluated_parts, protocols_of
 from ltr.runs.result import result_rows
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Weights that are to be judged.
+    """Weights that are to be evaluated.
 
     Attributes:
         label: what they are called in tables.
         checkpoint: the file.
-        config: what they are judged by, see `ltr.configuration.evaluation_overrides`.
+        config: what they are evaluated by, see `ltr.configuration.evaluation_overrides`.
         run: the folder of the run that they are of, where there is one.
         elsewhere: another data set than their run's was named.
         image_size: what ``dataset.image_size`` was set to.
@@ -64,13 +64,13 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class CheckpointEvaluation:
     """What was found of one candidate.
 
     Attributes:
         config: with the size that images had.
         rows: as in ``result.json``.
-        judged: of ``part``, every variant, protocol and scorer.
+        evaluated: of ``part``, every variant, protocol and scorer.
         examples: what the method shows of some test images.
         overlap: evaluated images that were trained on.
         note: how images were changed for the network; '' if they were not.
@@ -81,7 +81,7 @@ class Judgement:
     split: Split
     part: str
     rows: list[dict[str, Any]]
-    judged: list[Judged]
+    evaluated: list[Evaluated]
     examples: dict[str, Any]
     device: torch.device
     precision: str
@@ -91,7 +91,7 @@ class Judgement:
 
 
 @dataclass
-class Data:
+class DatasetCache:
     """The data set that was read last, with its images where they are arrays: checkpoints mostly share theirs."""
 
     kept: dict[str, tuple[Source, Split]] = field(default_factory=dict)
@@ -100,12 +100,12 @@ class Data:
     overlaps: dict[tuple[Path, str, str], Overlap] = field(default_factory=dict)
 
     def of(self, dataset: Mapping[str, Any]) -> tuple[str, Source, Split]:
-        """(key, source, split) of a data set's page."""
+        """(key, source, split) of a data set's config."""
         key = canonical_json({k: v for k, v in dataset.items() if k not in ("image_size", "image_resize")})
         if key not in self.kept:
             self.kept.clear()  # before the next one is read: two may not fit
             self.images.clear()
-            refuse(check_arguments({"dataset": dataset}), "the data set's page does not fit the code")
+            refuse(check_arguments({"dataset": dataset}), "the data set's config does not fit the code")
             source = read_source(dataset)
             self.kept[key] = (source, read_split(dataset, source))
         return key, *self.kept[key]
@@ -135,14 +135,14 @@ def with_layout(weights: ForeignWeights, checkpoint: Path) -> tuple[ForeignWeigh
 
 
 def lone_config(checkpoint: Path) -> dict[str, Any]:
-    """A configuration for a checkpoint file without a run: what it says of itself, and the defaults of judging.
+    """A configuration for a checkpoint file without a run: what it says of itself, and the defaults of evaluation.
 
     Raises:
         CheckpointError: see `ltr.methods.core.checkpoint.describe`.
     """
     description = describe(checkpoint)
     settings = description.get("settings") or {}
-    defaults = {group: page for group, page in checked(composed([])).items() if group in ("evaluation", "paths")}
+    defaults = {group: config for group, config in checked(composed([])).items() if group in ("evaluation", "paths")}
     trained = {key: settings[key] for key in ("sampler", "augment", "head", "loss", "backbone") if key in settings}
     name = str(description.get("module", "?")).rsplit(".", 1)[-1]  # all that a lone file says of its method
     trainer = {"accelerator": "auto", "precision": "auto", "num_workers": 2, "max_epochs": settings.get("epochs")}
@@ -150,28 +150,29 @@ def lone_config(checkpoint: Path) -> dict[str, Any]:
     return {**own, **trained, **defaults, "trainer": trainer}
 
 
-def judged(
+def evaluate_checkpoints(
     candidates: Sequence[Candidate], part: str, say: Callable[[str], None] = lambda text: None
-) -> Iterator[Judgement]:
-    """Judge checkpoints one after the other on a part of their splits. All are checked before the first is judged.
+) -> Iterator[CheckpointEvaluation]:
+    """Evaluate checkpoints one after the other on a part of their splits. All are checked before the first is
+    evaluated.
 
     Args:
         part: ``test`` or ``val``.
         say: told what is done to images.
 
     Raises:
-        CheckpointError: weights that cannot be read, of other classes, or without what is judged.
+        CheckpointError: weights that cannot be read, of other classes, or without what is evaluated.
         ConfigError: a part without images, images that the network cannot take, values that contradict each other.
         DataError: the data set is missing or damaged.
     """
-    data = Data()
+    data = DatasetCache()
     if len(candidates) > 1:
         for candidate in candidates:
             _prepared(candidate, part, data)
     for candidate in candidates:
         for package in changed_code(candidate.config):
             say(f"{candidate.label}: the code of {package} is another than the run's: it is evaluated with today's")
-        found = _judge(candidate, part, data)
+        found = _evaluate(candidate, part, data)
         if found.note:
             say(f"{candidate.label}: {found.note}")
         yield found
@@ -189,7 +190,7 @@ class _Prepared:
     note: str
 
 
-def _prepared(candidate: Candidate, part: str, data: Data) -> _Prepared:
+def _prepared(candidate: Candidate, part: str, data: DatasetCache) -> _Prepared:
     """The network and its data, checked; what is wrong names the checkpoint."""
     config = dict(candidate.config)
     description = describe(candidate.checkpoint) if candidate.foreign is None else {}
@@ -200,12 +201,12 @@ def _prepared(candidate: Candidate, part: str, data: Data) -> _Prepared:
             network = _foreign(candidate, config, source, split)
             config["backbone"] = dict(network.settings.backbone)  # with the shortcuts of the file's code
         if candidate.elsewhere:
-            config["dataset"] = fitted_dataset(
-                config["dataset"], source, network.facts.image_shape, candidate.image_size
+            config["dataset"] = adapted_dataset(
+                config["dataset"], source, network.dataset_info.image_shape, candidate.image_size
             )
-        predictor, note = fit(network, config["dataset"], source)
+        predictor, note = adapt_input(network, config["dataset"], source)
         scorers = config["evaluation"]["scorers"]
-        check_judgeable(predictor, network, split, source, config["dataset"], part, scorers)
+        check_evaluable(predictor, network, split, source, config["dataset"], part, scorers)
         overlap = _overlap(candidate, description, part, data, (config["dataset"], source, split), key)
         protocols_of(split, config["evaluation"], network.link, torch.device("cpu"))
     except LtrError as error:
@@ -220,7 +221,7 @@ def _overlap(
     candidate: Candidate,
     description: Mapping[str, Any],
     part: str,
-    data: Data,
+    data: DatasetCache,
     evaluated: tuple[Mapping[str, Any], Source, Split],
     key: str,
 ) -> Overlap:
@@ -236,12 +237,14 @@ def _overlap(
 def _foreign(candidate: Candidate, config: Mapping[str, Any], source: Source, split: Split) -> Any:
     how = candidate.foreign
     assert how is not None
-    refuse(check_arguments({part: config[part] for part in ("backbone", "head", "loss")}), "pages do not fit the code")
-    facts = data_facts(config, source, split)
+    refuse(
+        check_arguments({part: config[part] for part in ("backbone", "head", "loss")}), "configs do not fit the code"
+    )
+    dataset_info = describe_dataset(config, source, split)
     return foreign_network(
         candidate.checkpoint,
         config,
-        facts,
+        dataset_info,
         entry=how.entry,
         names=how.names,
         transposed=how.transposed,
@@ -250,7 +253,7 @@ def _foreign(candidate: Candidate, config: Mapping[str, Any], source: Source, sp
     )
 
 
-def _judge(candidate: Candidate, part: str, data: Data) -> Judgement:
+def _evaluate(candidate: Candidate, part: str, data: DatasetCache) -> CheckpointEvaluation:
     found = _prepared(candidate, part, data)
     config, split = found.config, found.split
     device = resolve_device(config["trainer"]["accelerator"])
@@ -260,25 +263,25 @@ def _judge(candidate: Candidate, part: str, data: Data) -> Judgement:
     module = _data_module(found, device, data.images.get(found.key))
     data.images[found.key] = module.images
 
-    def judged_on(name: str, thresholds: Mapping[tuple[str, str | None], float] | None = None) -> list[Judged]:
-        parts = parts_judged(split, name, config["evaluation"]["scorers"])
+    def evaluated_on(name: str, thresholds: Mapping[tuple[str, str | None], float] | None = None) -> list[Evaluated]:
+        parts = evaluated_parts(split, name, config["evaluation"]["scorers"])
         loaders = {part: module.evaluation_loader(part) for part in parts}
 
         def protocols(link: str, keep: bool) -> list[Any]:
             return protocols_of(split, config["evaluation"], link, device, keep)
 
-        with explained(f"{candidate.label}, {name}", lambda: out_of_memory_judging(module.eval_batch_size)):
-            looks = looks_of(found.network, module)
+        with explained(f"{candidate.label}, {name}", lambda: out_of_memory_in_evaluation(module.eval_batch_size)):
+            looks = location_stats(found.network, module)
             return evaluate(found.predictor, loaders, protocols, device, precision, thresholds, looks)
 
     thresholds = {}
     if part == "test" and "open_set" in split.protocols and len(split.val):
         # known or unknown is decided on test at the threshold that accepts 95 % of the validation images
-        on_val = [one for one in judged_on("val") if one.protocol == "open_set"]
+        on_val = [one for one in evaluated_on("val") if one.protocol == "open_set"]
         thresholds = {(one.variant, one.scorer): one.result.threshold_at_95_tpr for one in on_val}
-    results = judged_on(part, thresholds)
+    results = evaluated_on(part, thresholds)
     which, selection = _selection(candidate.checkpoint, found.network)
-    return Judgement(
+    return CheckpointEvaluation(
         candidate,
         config,
         split,
@@ -296,7 +299,7 @@ def _judge(candidate: Candidate, part: str, data: Data) -> Judgement:
 
 def _data_module(found: _Prepared, device: torch.device, images: ResidentImages | None) -> DataModule:
     dataset, evaluation = found.config["dataset"], found.config["evaluation"]
-    return DataModule.for_judging(
+    return DataModule.for_evaluation(
         found.source,
         found.split,
         dataset,

@@ -1,4 +1,4 @@
-"""Judging a trained method: one pass over a split, every variant, protocol and scorer at once."""
+"""Evaluation a trained method: one pass over a split, every variant, protocol and scorer at once."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ltr.errors import DataError
 from ltr.evaluation.detectors import Collected, TrainingScores
 from ltr.methods.core.network import ImageClassifier
 from ltr.runs.device import autocast
-from ltr.runs.location_stats import Looks
+from ltr.runs.location_stats import LocationStats
 
 EXAMPLES = 16  # test images that a method may show something of
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluated:
     """What one protocol, with one scorer, says of one variant."""
 
     protocol: str
@@ -36,14 +36,15 @@ def evaluate(
     device: torch.device,
     precision: str,
     thresholds: Mapping[tuple[str, str | None], float] | None = None,
-    looks: Looks | None = None,
-) -> list[Judged]:
-    """Run ``predictor.predict`` over a split once and judge each variant it gives.
+    looks: LocationStats | None = None,
+) -> list[Evaluated]:
+    """Run ``predictor.predict`` over a split once and evaluate each variant it gives.
 
     Args:
         predictor: a module with `predict`, ``headline`` and ``link`` (see `ltr.methods.core.stage.Predictor`).
-        loaders: the batches of the judged part of the split, under its name, and of further parts that some protocols
-            look at (``unknown``); each image once. Of ``train`` there are scores for those that are fitted to them.
+        loaders: the batches of the evaluated part of the split, under its name, and of further parts that some
+            protocols look at (``unknown``); each image once. Of ``train`` there are scores for those that are fitted to
+            them.
         protocols: (link, whether a row per image is kept) -> fresh protocol objects, the headline's first. Rows are
             kept of the headline variant.
         thresholds: of the open-set protocol by (variant, scorer), as validation images gave them.
@@ -52,7 +53,7 @@ def evaluate(
     Raises:
         DataError: the split is empty.
     """
-    judges: dict[str, list[Any]] = {}
+    evaluates: dict[str, list[Any]] = {}
     module = predictor.to(device).eval()
     with torch.inference_mode(), autocast(device, precision):
         trained = _collected(module, loaders["train"]) if "train" in loaders else {}
@@ -62,29 +63,29 @@ def evaluate(
                     looks.add(module, batch)
                 scores: Mapping[str, Any] = module.predict(batch.images)
                 for variant, found in scores.items():
-                    if variant not in judges:
-                        judges[variant] = protocols(module.link, variant == module.headline)
-                        for judge in judges[variant]:
-                            if trained and getattr(judge, "needs_training", False):
-                                judge.fit(trained[variant])
-                            found_before = (thresholds or {}).get((variant, judge.scorer))
-                            if judge.name == "open_set" and found_before is not None:
-                                judge.with_threshold(found_before)
-                    for judge in judges[variant]:
-                        if place == 0 or part in judge.parts:
-                            judge.update(found, batch.labels, batch.indices)
-    if not judges:
-        raise DataError("there is nothing to judge: the split has no images")
-    judged = []
-    for variant, of_variant in judges.items():
-        for place, judge in enumerate(of_variant):
-            judge.reduce()
+                    if variant not in evaluates:
+                        evaluates[variant] = protocols(module.link, variant == module.headline)
+                        for evaluate in evaluates[variant]:
+                            if trained and getattr(evaluate, "needs_training", False):
+                                evaluate.fit(trained[variant])
+                            found_before = (thresholds or {}).get((variant, evaluate.scorer))
+                            if evaluate.name == "open_set" and found_before is not None:
+                                evaluate.with_threshold(found_before)
+                    for evaluate in evaluates[variant]:
+                        if place == 0 or part in evaluate.parts:
+                            evaluate.update(found, batch.labels, batch.indices)
+    if not evaluates:
+        raise DataError("there is nothing to evaluate: the split has no images")
+    evaluated = []
+    for variant, of_variant in evaluates.items():
+        for place, evaluate in enumerate(of_variant):
+            evaluate.reduce()
             headline = variant == module.headline and place == 0
-            result = judge.compute()
+            result = evaluate.compute()
             if headline and looks is not None:
                 result.metrics.update(looks.means())
-            judged.append(Judged(judge.name, variant, judge.scorer, headline, result))
-    return judged
+            evaluated.append(Evaluated(evaluate.name, variant, evaluate.scorer, headline, result))
+    return evaluated
 
 
 def _collected(module: Any, loader: Iterable[Any]) -> dict[str, TrainingScores]:

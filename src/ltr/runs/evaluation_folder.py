@@ -15,7 +15,7 @@ from ltr.configuration.configs import without_private
 from ltr.data.splits import save_split
 from ltr.files import file_digest, link_or_copy, write_json, write_text
 from ltr.runs.device import device_name
-from ltr.runs.evaluate_checkpoints import Judgement
+from ltr.runs.evaluate_checkpoints import CheckpointEvaluation
 from ltr.runs.keys import run_hash
 from ltr.runs.protocols import headline_metric
 from ltr.runs.provenance import provenance
@@ -23,13 +23,13 @@ from ltr.runs.result import read_result, write_arrays, write_curve, write_result
 
 
 def write_evaluation(
-    found: Judgement, out: Path, draw: Callable[[Path], object] | None = None
+    found: CheckpointEvaluation, out: Path, draw: Callable[[Path], object] | None = None
 ) -> tuple[Path, dict[str, Any]]:
     """Write ``<out>/<data set>/<method>/<label>-<hash>/``, whole or not at all; the same evaluation replaces it.
 
-    It holds what a run's folder holds of judging: ``result.json``, ``config.yaml``, ``split.npz``, ``provenance.json``,
-    tables, artifacts. Of the data set that the run was trained on, its curves and arrays are linked too, so that the
-    same pictures can be drawn.
+    It holds what a run's folder holds of evaluation: ``result.json``, ``config.yaml``, ``split.npz``,
+    ``provenance.json``, tables, artifacts. Of the data set that the run was trained on, its curves and arrays are
+    linked too, so that the same pictures can be drawn.
 
     Args:
         draw: called with the folder before it gets its name.
@@ -39,7 +39,7 @@ def write_evaluation(
     """
     candidate = found.candidate
     digest = file_digest(candidate.checkpoint)
-    config = {**found.config, "judged": {"part": found.part, "checkpoint": found.rows[0]["checkpoint"]}}
+    config = {**found.config, "evaluated": {"part": found.part, "checkpoint": found.rows[0]["checkpoint"]}}
     if candidate.run is None:
         config |= {"weights": {"sha256": digest}, "seed": config.get("seed", 0)}
     own = read_result(candidate.run) if candidate.run is not None else None
@@ -52,7 +52,7 @@ def write_evaluation(
         beside.mkdir()
         write_text(beside / "config.yaml", yaml.safe_dump(without_private(config), sort_keys=False))
         save_split(found.split, beside / "split.npz")
-        write_tables(beside, found.judged, found.split.class_names)
+        write_tables(beside, found.evaluated, found.split.class_names)
         write_curve(beside, found.rows)
         if found.examples:
             write_arrays(beside / "artifacts" / "examples.npz", found.examples)
@@ -73,7 +73,7 @@ def write_evaluation(
     return folder, result
 
 
-def _data(found: Judgement) -> dict[str, Any]:
+def _data(found: CheckpointEvaluation) -> dict[str, Any]:
     split = found.split
     return {
         "fingerprint": found.fingerprint,
@@ -82,7 +82,7 @@ def _data(found: Judgement) -> dict[str, Any]:
         "val_rule": split.val_rule,
         "classes": split.num_classes,
         **{f"{part}_images": len(getattr(split, part)) for part in ("train", "val", "test", "unknown")},
-        **found.overlap.as_plain(),
+        **found.overlap.to_dict(),
     }
 
 

@@ -23,10 +23,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
-def out_of_memory_judging(batch_size: int) -> str:
-    """What to say where memory ran out on images that are only judged."""
+def out_of_memory_in_evaluation(batch_size: int) -> str:
+    """What to say where memory ran out on images that are only evaluated."""
     return (
-        f"out of memory while images were judged, evaluation.batch_size={batch_size} at a time. Lower "
+        f"out of memory while images were evaluated, evaluation.batch_size={batch_size} at a time. Lower "
         "evaluation.batch_size: metrics do not depend on it"
     )
 

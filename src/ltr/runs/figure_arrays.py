@@ -42,7 +42,7 @@ def weight_norms(network: Any) -> np.ndarray | None:
     return None if norms is None else norms.cpu().numpy()
 
 
-def keep_for_pictures(
+def write_figure_arrays(
     directory: Path,
     trained: Sequence[tuple[str, DataModule]],
     outputs: Mapping[str, StageOutput],
@@ -55,7 +55,7 @@ def keep_for_pictures(
         trained: name and data of each stage that draws batches.
         outputs: of all stages, by name; where a later stage changes the classifier of ``representation``, its norms
             are kept as ``before``.
-        predictor: the network that is judged, whose norms are ``after``.
+        predictor: the network that is evaluated, whose norms are ``after``.
     """
     folder = directory / "artifacts"
     drawn = {f"{name}.{key}": array for name, data in trained for key, array in draws_of(data).items()}

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 
 from ltr.errors import TrainingError
-from ltr.runs import distributed as group
+from ltr.runs import distributed
 from ltr.runs.interrupt import StopRequest
 
 
@@ -42,7 +42,7 @@ class FiniteGuard(pl.Callback):
         batch = trainer.fit_loop.epoch_loop.batch_idx
         if loss.device.type == "cpu":
             if not torch.isfinite(loss):
-                if not group.several():
+                if not distributed.is_distributed():
                     self._stop(trainer, batch)
                 self._bad_batch = batch
             return
@@ -53,9 +53,13 @@ class FiniteGuard(pl.Callback):
         self._first_bad = torch.minimum(self._first_bad, bad)
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
-        if group.several() and pl_module.device.type == "cpu" and group.highest(int(self._bad_batch is not None))[0]:
+        if (
+            distributed.is_distributed()
+            and pl_module.device.type == "cpu"
+            and distributed.all_reduce_max(int(self._bad_batch is not None))[0]
+        ):
             if self._bad_batch is None:
-                raise group.ProcessLost("the loss is not finite in another process of this run, which says more")
+                raise distributed.ProcessLost("the loss is not finite in another process of this run, which says more")
             self._stop(trainer, self._bad_batch)
         step = trainer.global_step
         if step < 10 or step % self.every == 0:
@@ -191,7 +195,7 @@ class StopOnSignal(pl.Callback):
 
     def _asked(self, late: bool = False) -> tuple[bool, bool]:
         """Whether a process was asked to stop, and whether one is ``late``; all know the same after the same batch."""
-        asked, due = group.highest(self.request.signal or 0, int(late))
+        asked, due = distributed.all_reduce_max(self.request.signal or 0, int(late))
         if asked and self.request.signal is None:
             self.request.signal = asked
         return bool(asked), bool(due)

@@ -15,7 +15,7 @@ from ltr.configuration.configs import canonical_json
 from ltr.configuration.targets import instantiate
 from ltr.errors import LtrError
 from ltr.methods.core.checkpoint import without_initial_weights
-from ltr.methods.core.stage import DataFacts, Stage
+from ltr.methods.core.stage import DatasetInfo, Stage
 from ltr.models.backbones import ImageSizeError, sized
 from ltr.models.probing import ImageShape, Seen, first_line, ignored_share, nearest_sides, probe
 from ltr.models.weights import seeded_construction
@@ -35,7 +35,7 @@ def check_configured_size(config: Mapping[str, Any]) -> None:
         check_backbone(config["backbone"], (3, side, side), config["dataset"])
 
 
-def check_backbones(stages: Sequence[Stage], facts: DataFacts, dataset: Mapping[str, Any]) -> None:
+def check_backbones(stages: Sequence[Stage], dataset_info: DatasetInfo, dataset: Mapping[str, Any]) -> None:
     """Refuse images that the backbone of a stage cannot take, for all stages that train one.
 
     Raises:
@@ -43,7 +43,7 @@ def check_backbones(stages: Sequence[Stage], facts: DataFacts, dataset: Mapping[
     """
     trained = [stage.settings.backbone for stage in stages if stage.module is not None and stage.checkpoint is None]
     for backbone in {canonical_json(one): one for one in trained}.values():
-        check_backbone(backbone, facts.image_shape, dataset)
+        check_backbone(backbone, dataset_info.image_shape, dataset)
 
 
 def check_backbone(config: Mapping[str, Any], image_shape: ImageShape, dataset: Mapping[str, Any]) -> None:
@@ -118,7 +118,7 @@ def _check_backbone(backbone: str, image_shape: ImageShape, resizable: bool) -> 
         )
 
 
-def check_images(stage: Stage, network: Any, facts: DataFacts, dataset: Mapping[str, Any]) -> list[str]:
+def check_images(stage: Stage, network: Any, dataset_info: DatasetInfo, dataset: Mapping[str, Any]) -> list[str]:
     """Pass one blank image through all of a stage's network, in the modes in which it will be trained.
 
     Returns:
@@ -128,11 +128,11 @@ def check_images(stage: Stage, network: Any, facts: DataFacts, dataset: Mapping[
         ImageSizeError: it cannot take the data set's images.
     """
     try:
-        return probe(network, network.predict_headline, facts.image_shape, network.rows_per_image).single_values
+        return probe(network, network.predict_headline, dataset_info.image_shape, network.rows_per_image).single_values
     except Exception as error:
         if isinstance(error, LtrError) or is_out_of_memory(error):
             raise
-        _, height, width = facts.image_shape
+        _, height, width = dataset_info.image_shape
         advice = _advice("image_size" in dataset, "", stage.settings.backbone)
         raise ImageSizeError(
             f"stage '{stage.name}': {_named(stage.settings.backbone)}: {type(network).__name__} cannot take images of "
@@ -141,9 +141,9 @@ def check_images(stage: Stage, network: Any, facts: DataFacts, dataset: Mapping[
 
 
 def _built(config: Mapping[str, Any], image_shape: ImageShape, device: str) -> nn.Module:
-    page = {**sized(config, image_shape), **without_initial_weights(config)}
+    node = {**sized(config, image_shape), **without_initial_weights(config)}
     with seeded_construction(0), torch.device(device):
-        return instantiate(page, image_shape[0])
+        return instantiate(node, image_shape[0])
 
 
 def _probed(network: nn.Module, image_shape: ImageShape) -> Seen:
@@ -163,15 +163,15 @@ def _advice(resizable: bool, sides: str, config: Mapping[str, Any]) -> str:
     return f"{use}; this one takes {sides} pixels" if sides else use
 
 
-def resized_for(stage: Stage, facts: DataFacts) -> str:
+def resized_for(stage: Stage, dataset_info: DatasetInfo) -> str:
     """A sentence where a stage's backbone is built for another size than it is made for; '' else."""
     config = stage.settings.backbone
-    if stage.module is None or stage.checkpoint is not None or sized(config, facts.image_shape) == config:
+    if stage.module is None or stage.checkpoint is not None or sized(config, dataset_info.image_shape) == config:
         return ""
     weights = (
         "; position embeddings of its weights are resized" if config.get("pretrained") or config.get("weights") else ""
     )
-    _, height, width = facts.image_shape
+    _, height, width = dataset_info.image_shape
     return (
         f"{stage.name}: {_named(config)} is made for another size and is built for {height} x {width} pixels{weights}"
     )

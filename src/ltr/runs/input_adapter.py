@@ -1,4 +1,4 @@
-"""Whether a trained network can be judged on some images, and how they are brought to what it takes."""
+"""Whether a trained network can be evaluated on some images, and how they are brought to what it takes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ltr.runs.protocols import needed_by, protocol_class
 _PROBES = 2  # blank images
 
 
-class Fitted(nn.Module):
+class InputAdapter(nn.Module):
     """A network that is shown images of another size or with one channel, with the interface of `Predictor`.
 
     Args:
@@ -62,13 +62,13 @@ class Fitted(nn.Module):
         return images.contiguous(memory_format=torch.channels_last)
 
 
-def fitted_dataset(
+def adapted_dataset(
     dataset: Mapping[str, Any], source: Source, trained_shape: tuple[int, int, int], asked: int | None
 ) -> dict[str, Any]:
-    """A data set's page with the size that image files are brought to for a network trained on another data set.
+    """A data set's config with the size that image files are brought to for a network trained on another data set.
 
     It is the size that the network was trained at (or the one asked for); how much of an image the crop keeps is the
-    page's.
+    config's.
     """
     if not isinstance(source.images, ImageFiles):
         return dict(dataset) if asked is None else {**dataset, "image_size": asked}
@@ -81,15 +81,15 @@ def fitted_dataset(
     return {**dataset, "image_size": size, "image_resize": resize}
 
 
-def fit(network: Any, dataset: Mapping[str, Any], source: Source) -> tuple[Any, str]:
+def adapt_input(network: Any, dataset: Mapping[str, Any], source: Source) -> tuple[Any, str]:
     """The network as a predictor of a source's images, and a sentence where they are changed for it ('' else).
 
-    Arrays are brought to ``image_size`` where the page has one, else to the size that the network was trained at.
+    Arrays are brought to ``image_size`` where the config has one, else to the size that the network was trained at.
 
     Raises:
         ConfigError: the network takes another number of channels, and repeating one does not help.
     """
-    channels, height, width = network.facts.image_shape
+    channels, height, width = network.dataset_info.image_shape
     if isinstance(source.images, ImageFiles):
         theirs: tuple[int, ...] = (3, dataset["image_size"], dataset["image_size"])
         size = None
@@ -108,40 +108,40 @@ def fit(network: Any, dataset: Mapping[str, Any], source: Source) -> tuple[Any, 
         return network, ""
     changes = [] if resized is None else [f"{theirs[1]} x {theirs[2]} pixels are resized to {size[0]} x {size[1]}"]  # type: ignore[index]
     changes += [f"their one channel is repeated {repeat} times"] if repeat > 1 else []
-    return Fitted(network, resized, repeat), f"images of {source.name}: {', '.join(changes)}"
+    return InputAdapter(network, resized, repeat), f"images of {source.name}: {', '.join(changes)}"
 
 
-def check_judgeable(
+def check_evaluable(
     predictor: Any, network: Any, split: Split, source: Source, dataset: Mapping[str, Any], part: str, scorers: Any
 ) -> None:
-    """Refuse what would fail in the middle of judging; two blank images go through the network.
+    """Refuse what would fail in the middle of evaluation; two blank images go through the network.
 
     Args:
-        predictor: the network, or the `Fitted` one.
-        part: of the split that is judged.
-        scorers: of the evaluation page.
+        predictor: the network, or the `InputAdapter` one.
+        part: of the split that is evaluated.
+        scorers: of the evaluation config.
 
     Raises:
         ConfigError: images that are missing or that the network cannot take.
-        CheckpointError: other classes than the data set's, or predictions that lack what a protocol judges.
+        CheckpointError: other classes than the data set's, or predictions that lack what a protocol evaluates.
     """
     if not len(getattr(split, part)):
         raise ConfigError(f"--split {part}: the split '{split.name}' has no such images")
     if "open_set" in split.protocols and part == "test" and not len(split.unknown):
         raise ConfigError(
-            f"the split '{split.name}' is judged by open_set and has no unknown images to be told apart. Set "
+            f"the split '{split.name}' is evaluated by open_set and has no unknown images to be told apart. Set "
             "dataset.unknown or dataset.classes so that some classes are unknown"
         )
     needs = {need for name in split.protocols for need in protocol_class(name, split).needs}
     if "open_set" in split.protocols:
         needs |= needed_by(scorers)
-    names = tuple(network.facts.class_names)
+    names = tuple(network.dataset_info.class_names)
     if "logits" in needs and not network.embeds and tuple(split.class_names) != names:
         raise CheckpointError(
             f"it knows {len(names)} classes ({', '.join(names[:3])}, ...), the data set has {len(split.class_names)} "
             f"({', '.join(split.class_names[:3])}, ...)"
         )
-    kind, judged = type(network).__name__, " and ".join(split.protocols)
+    kind, evaluated = type(network).__name__, " and ".join(split.protocols)
     for variant, scores in _probe(predictor, source, dataset).items():
         given = {
             "logits": scores.logits is not None and scores.logits.shape[1:] == (len(split.class_names),),
@@ -155,8 +155,8 @@ def check_judgeable(
             )
         if lacking:
             raise CheckpointError(
-                f"'{split.name}' is judged by {judged}, which needs {' and '.join(lacking)}; {kind} gives none"
-                f"{'' if variant == 'default' else f' as {variant}'}. Choose another data set page, or a run that "
+                f"'{split.name}' is evaluated by {evaluated}, which needs {' and '.join(lacking)}; {kind} gives none"
+                f"{'' if variant == 'default' else f' as {variant}'}. Choose another dataset config, or a run that "
                 f"{'classifies' if 'logits' in lacking else 'gives them'}"
             )
 

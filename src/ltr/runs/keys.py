@@ -14,7 +14,7 @@ from ltr.configuration.own_code import identities, own_code
 from ltr.errors import CheckpointError
 from ltr.files import checkpoint_file, file_digest
 from ltr.identity import as_first_written, first_path_of, name_of, with_names
-from ltr.methods.core.stage import DataFacts, Settings, Stage
+from ltr.methods.core.stage import DatasetInfo, Settings, Stage
 
 if TYPE_CHECKING:
     from ltr.data.source import Source
@@ -29,6 +29,8 @@ _AS_USUAL = {"on_nonfinite": "raise", "auto_accumulate": False}
 # and of optimisers, backbones and data sets, wherever one stands, while they are null
 _UNSET = ("extra_lr", "weights_map", "matte", "white_level")
 _NOT_IDENTITY_EVALUATION = ("batch_size",)
+# keys that had another name in earlier versions, and the name that digests hold
+_FIRST_KEYS = {"evaluated": "judged"}
 _NOT_IDENTITY_SOURCE = ("root", "roots", "download")
 _NOT_IDENTITY_DATASET = ("roots", "download")
 
@@ -43,20 +45,20 @@ def stage_spec(
     seed: int,
     source: Source,
     split: Split,
-    facts: DataFacts,
+    dataset_info: DatasetInfo,
     parent_keys: Mapping[str, str],
-    conduct: Mapping[str, Any] | None = None,
+    execution: Mapping[str, Any] | None = None,
     makers: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything that determines a stage's outcome, as plain data.
 
     Test and unknown images, loggers, paths, workers and figures are not here; validation images only where they
-    select the weights or are computed with. How a training is carried out (`conduct_of`) is, because the order in which
-    gradients are summed is; a computation is carried out by one process in any case.
+    select the weights or are computed with. How a training is carried out (`execution_spec`) is, because the order in
+    which gradients are summed is; a computation is carried out by one process in any case.
     A network that is taken from a checkpoint is determined by the file's content alone.
 
     Args:
-        makers: pages that the stage was made by and that its own settings do not hold (`makers_of`). Where these, the
+        makers: configs that the stage was made by and that its own settings do not hold (`makers_of`). Where these, the
             settings or the stage's class name code outside ltr, the identity of that code is part of the key.
     """
     if stage.checkpoint is not None:
@@ -75,14 +77,18 @@ def stage_spec(
         "train": array_digest(split.train),
         "label_map": array_digest(split.label_map),
         # what the network makes of the pixels before its first layer
-        "input": {"shape": list(facts.image_shape), "mean": list(facts.mean), "std": list(facts.std)},
+        "input": {
+            "shape": list(dataset_info.image_shape),
+            "mean": list(dataset_info.mean),
+            "std": list(dataset_info.std),
+        },
     }
-    if stage.module is not None and conduct:
-        spec |= conduct
+    if stage.module is not None and execution:
+        spec |= execution
     if stage.module is not None and stage.settings.accumulate > 1:
         spec["accumulation"] = "mean over images"  # of a step; a stage from before has another last step in its epochs
-    if facts.image_resize is not None:
-        spec["input"]["resize"] = facts.image_resize
+    if dataset_info.image_resize is not None:
+        spec["input"]["resize"] = dataset_info.image_resize
     if stage.settings.selection == "best_val":
         spec["val"] = array_digest(split.val)
     elif stage.settings.selection == "best_test":
@@ -123,7 +129,7 @@ def with_data(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
     return {**config, "data": {"fingerprint": fingerprint}}
 
 
-def conduct_of(config: Mapping[str, Any]) -> dict[str, Any]:
+def execution_spec(config: Mapping[str, Any]) -> dict[str, Any]:
     """How a stage is trained, where that is not as usual and may change a bit of what comes out."""
     trainer, strategy = config["trainer"], config["strategy"]
     found: dict[str, Any] = {}
@@ -146,8 +152,10 @@ def _identity_of(settings: Settings) -> dict[str, Any]:
         del plain["extras"]
     else:
         plain["extras"] = [
-            {**page, "teacher": file_digest(checkpoint_file(Path(page["teacher"])))} if "teacher" in page else page
-            for page in settings.extras
+            {**config, "teacher": file_digest(checkpoint_file(Path(config["teacher"])))}
+            if "teacher" in config
+            else config
+            for config in settings.extras
         ]
     weights = settings.backbone.get("weights")
     if weights:
@@ -174,14 +182,15 @@ def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     identity["evaluation"] = {k: v for k, v in identity["evaluation"].items() if k not in _NOT_IDENTITY_EVALUATION}
     dataset = {k: v for k, v in identity["dataset"].items() if k not in _NOT_IDENTITY_DATASET}
     dataset["source"] = {k: v for k, v in dataset["source"].items() if k not in _NOT_IDENTITY_SOURCE}
+    identity = {_FIRST_KEYS.get(key, key): value for key, value in identity.items()}
     return without_unset({**identity, "dataset": dataset})
 
 
-def without_unset(page: Any) -> Any:
-    """A page without the keys that came later than others and are null, at any depth."""
-    if not isinstance(page, Mapping):
-        return page
-    return {key: without_unset(value) for key, value in page.items() if key not in _UNSET or value is not None}
+def without_unset(config: Any) -> Any:
+    """A config without the keys that came later than others and are null, at any depth."""
+    if not isinstance(config, Mapping):
+        return config
+    return {key: without_unset(value) for key, value in config.items() if key not in _UNSET or value is not None}
 
 
 def run_hash(config: Mapping[str, Any]) -> str:

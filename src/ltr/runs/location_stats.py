@@ -24,7 +24,7 @@ SELECTED = "selected_"
 SHARES = ("selected_in_box", "all_in_box", "dropped_in_box")
 
 
-class Looks:
+class LocationStats:
     """Sums up what `ImageClassifier.locations` says of every image.
 
     Args:
@@ -71,11 +71,11 @@ class Looks:
         return {name: float(self._rows[name].mean(dtype=np.float64)) for name in self._rows.columns}
 
 
-def looks_of(network: Any, data: DataModule) -> Looks | None:
+def location_stats(network: Any, data: DataModule) -> LocationStats | None:
     """What sums up for this network; None where it selects no locations, so that no image is looked at twice."""
     if not isinstance(network, ImageClassifier) or type(network).locations is ImageClassifier.locations:
         return None
-    return Looks(data)
+    return LocationStats(data)
 
 
 def shares(inside: Tensor, selected: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 from ltr.configuration.configs import leaves, without_private
 from ltr.errors import ConfigError, Interrupted
 from ltr.runs.counted_epochs import CountsEpochs
-from ltr.runs.evaluate_network import Judged
+from ltr.runs.evaluate_network import Evaluated
 
 
 class RunLoggers:
@@ -80,7 +80,7 @@ class RunLoggers:
             ) from error
 
     def log_result(
-        self, rows: Sequence[Mapping[str, Any]], judged: Sequence[Judged], figures: Sequence[Path] = ()
+        self, rows: Sequence[Mapping[str, Any]], evaluated: Sequence[Evaluated], figures: Sequence[Path] = ()
     ) -> None:
         """Log what a finished run came to. One whose stages were all stored has trained nothing, and is logged too.
 
@@ -95,7 +95,7 @@ class RunLoggers:
             warnings.warn(f"the result is not logged, {self.directory} has it: {error}", stacklevel=1)
             return
         for logger in loggers:
-            logger.log_result(headline, rows, judged, figures)
+            logger.log_result(headline, rows, evaluated, figures)
 
     def close(self, failed: bool) -> None:
         """Close what was made; called in every case."""

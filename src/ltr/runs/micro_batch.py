@@ -22,7 +22,7 @@ from ltr.data.batch import Batch, Mix
 from ltr.errors import ConfigError
 from ltr.losses.base import ClassificationLoss
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DataFacts, Stage
+from ltr.methods.core.stage import DatasetInfo, Stage
 from ltr.runs.failures import is_out_of_memory
 
 _INSTEAD = (
@@ -31,7 +31,7 @@ _INSTEAD = (
 )
 
 
-def check_plan(stage: Stage, facts: DataFacts) -> None:
+def check_plan(stage: Stage, dataset_info: DatasetInfo) -> None:
     """Refuse what can be told from a stage's plan: called for every stage before the first is trained.
 
     Raises:
@@ -41,12 +41,12 @@ def check_plan(stage: Stage, facts: DataFacts) -> None:
         return
     accumulate = stage.settings.accumulate
     twice = f"it finds out what trainer.accumulate={accumulate} says already. Set one of the two"
-    why = twice if accumulate > 1 else _not_of_images(stage, facts)
+    why = twice if accumulate > 1 else _not_of_images(stage, dataset_info)
     if why:
         raise ConfigError(f"trainer.auto_accumulate=true: {why}")
 
 
-def _not_of_images(stage: Stage, facts: DataFacts) -> str:
+def _not_of_images(stage: Stage, dataset_info: DatasetInfo) -> str:
     """Why a stage's loss is not known to be a mean over images, each by itself; empty where it is."""
     module, settings = stage.module, stage.settings
     if getattr(module, "training_step", None) is not ImageClassifier.training_step:
@@ -54,7 +54,7 @@ def _not_of_images(stage: Stage, facts: DataFacts) -> str:
     elif settings.extras:
         why = "further loss terms (method.extras) may be between the images of a batch"
     else:
-        loss = instantiate(settings.loss, facts.class_counts)
+        loss = instantiate(settings.loss, dataset_info.class_counts)
         name = type(loss).__name__
         if not isinstance(loss, ClassificationLoss) or type(loss).forward is not ClassificationLoss.forward:
             why = f"{name} is not known to be a mean over images"
@@ -84,7 +84,7 @@ def _of_batch(norm: _BatchNorm) -> bool:
     return norm.training or norm.running_mean is None
 
 
-class InParts(_AutomaticOptimization):
+class AutoMicroBatch(_AutomaticOptimization):
     """Lightning's step of one optimiser, over one batch in parts of at most `micro_batch` images.
 
     A step in which memory runs out is begun again with parts of half the size, and so are all after it. Nothing of
@@ -151,7 +151,7 @@ class InParts(_AutomaticOptimization):
         zero_grad()
         total = len(kwargs["batch"].labels)
         found: dict[str, Tensor] = {}
-        for part in parts_of(kwargs["batch"], self.micro_batch):
+        for part in micro_batches_of(kwargs["batch"], self.micro_batch):
             share = len(part.labels) / total
             result = self._training_step({**kwargs, "batch": part})  # type: ignore[arg-type]
             assert result.closure_loss is not None
@@ -162,7 +162,7 @@ class InParts(_AutomaticOptimization):
         return ClosureResult(found.pop("loss"), extra=found)
 
 
-def parts_of(batch: Batch, size: int) -> Iterator[Batch]:
+def micro_batches_of(batch: Batch, size: int) -> Iterator[Batch]:
     """The images of a batch in their order, at most ``size`` at a time."""
     for start in range(0, len(batch.labels), size):
         rows = slice(start, start + size)

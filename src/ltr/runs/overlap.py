@@ -34,7 +34,7 @@ class Overlap:
     of: int
     reason: str = ""
 
-    def as_plain(self) -> dict[str, int | None]:
+    def to_dict(self) -> dict[str, int | None]:
         """Return what ``result.json`` holds of it."""
         return {"evaluated_images": self.of, "trained_on_images": self.images}
 
@@ -97,11 +97,11 @@ class TrainingImages:
         return trained, split.train
 
     def _read(self, dataset: Mapping[str, Any]) -> Source:
-        page = {**dataset, "source": {key: value for key, value in dataset["source"].items() if key != "download"}}
-        key = canonical_json({"source": page["source"], "packed": page.get("packed")})
+        config = {**dataset, "source": {key: value for key, value in dataset["source"].items() if key != "download"}}
+        key = canonical_json({"source": config["source"], "packed": config.get("packed")})
         if key not in self.kept:
             self.kept.clear()  # before the next one is read: two may not fit
-            self.kept[key] = read_source({**page, "image_size": None})
+            self.kept[key] = read_source({**config, "image_size": None})
         return self.kept[key]
 
 

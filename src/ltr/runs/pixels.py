@@ -14,7 +14,7 @@ import numpy as np
 
 from ltr.data.source import ImageFiles, Source
 from ltr.errors import DataError
-from ltr.runs import distributed as group
+from ltr.runs import distributed
 
 
 def share_pixels(source: Source, say: Callable[[str], None]) -> Source:
@@ -30,24 +30,24 @@ def share_pixels(source: Source, say: Callable[[str], None]) -> Source:
     Raises:
         DataError: the processes have read different data.
     """
-    if not group.several() or isinstance(source.images, ImageFiles):
+    if not distributed.is_distributed() or isinstance(source.images, ImageFiles):
         return source
-    if group.decided(lambda: source.fingerprint) != source.fingerprint:
+    if distributed.broadcast_from_rank_zero(lambda: source.fingerprint) != source.fingerprint:
         raise DataError(
             f"source '{source.name}': this process read other images or labels than the first one. Every machine of a "
             "run needs the same files"
         )
-    machines = group.told(_machine())
+    machines = distributed.all_gather_int(_machine())
     giver = machines.index(_machine())
-    gives = group.rank() == giver and machines.count(_machine()) > 1
+    gives = distributed.rank() == giver and machines.count(_machine()) > 1
     file = _filled(source.images) if gives else -1
-    pids, files = group.told(os.getpid()), group.told(file)  # the pixels are there now
+    pids, files = distributed.all_gather_int(os.getpid()), distributed.all_gather_int(file)  # the pixels are there now
     images = source.images
     if files[giver] >= 0:
         with contextlib.suppress(OSError):
             images = _mapped(f"/proc/{pids[giver]}/fd/{files[giver]}", source.images)
     own = images is source.images and machines.count(_machine()) > 1
-    if any(group.told(int(own))):  # nobody needs the open file any more
+    if any(distributed.all_gather_int(int(own))):  # nobody needs the open file any more
         say("every process keeps the pixels for itself: this system does not let them share memory")
     if file >= 0:
         os.close(file)

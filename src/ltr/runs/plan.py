@@ -19,10 +19,10 @@ from ltr.data.packed import read_source
 from ltr.data.source import ImageFiles, Source
 from ltr.data.splits import Split
 from ltr.errors import ConfigError, DataError
-from ltr.methods.core.stage import DataFacts, Method, Settings, Stage
+from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage
 from ltr.runs.device import check_strategy, resolve_device, resolve_precision
 from ltr.runs.image_size import check_backbones, check_configured_size
-from ltr.runs.keys import conduct_of, makers_of, stage_key, stage_spec
+from ltr.runs.keys import execution_spec, makers_of, stage_key, stage_spec
 from ltr.runs.micro_batch import check_plan
 from ltr.runs.protocols import check_method, protocols_of
 
@@ -53,7 +53,7 @@ class RunPlan:
     method: Method
     source: Source
     split: Split
-    facts: DataFacts
+    dataset_info: DatasetInfo
     stages: list[Stage]
     keys: dict[str, tuple[str, dict[str, Any]]]
 
@@ -64,11 +64,11 @@ class LastSource:
     def __init__(self) -> None:
         self._kept: tuple[str, Source] | None = None
 
-    def __call__(self, page: Mapping[str, Any]) -> Source:
-        which = canonical_json(page)
+    def __call__(self, config: Mapping[str, Any]) -> Source:
+        which = canonical_json(config)
         if self._kept is None or self._kept[0] != which:
             self._kept = None  # before the next one is read: two may not fit
-            self._kept = (which, instantiate(page))
+            self._kept = (which, instantiate(config))
         return self._kept[1]
 
 
@@ -81,7 +81,7 @@ def plan_of(
 
     Args:
         source: of ``config``, where it has been read already (runs that share a data set then share the memory).
-        read: the page of a source to the source, where none is given.
+        read: the config of a source to the source, where none is given.
 
     Raises:
         LtrError: what the run itself would refuse before its first stage; `NeedsValidation` where only the images to
@@ -95,19 +95,19 @@ def plan_of(
     found: Source = read_source(config["dataset"], read) if source is None else source
     split = read_split(config["dataset"], found)
     _check_split(config, split, device)
-    facts = data_facts(config, found, split)
+    dataset_info = describe_dataset(config, found, split)
     check_method(method, config["method"]["name"], split, config["evaluation"])
-    method.check(facts)
-    stages = method.stages(main_settings(config, precision, method), facts)
-    check_backbones(stages, facts, config["dataset"])
+    method.check(dataset_info)
+    stages = method.stages(main_settings(config, precision, method), dataset_info)
+    check_backbones(stages, dataset_info, config["dataset"])
     if config["trainer"]["auto_accumulate"]:
         for stage in stages:
-            check_plan(stage, facts)
+            check_plan(stage, dataset_info)
     try:
-        keys = plan_keys(stages, config["seed"], found, split, facts, conduct_of(config), makers_of(config))
+        keys = plan_keys(stages, config["seed"], found, split, dataset_info, execution_spec(config), makers_of(config))
     except NeedsValidation as error:
         raise NeedsValidation(f"{error}. {hold_out(config, error.otherwise)}") from error
-    return RunPlan(device, precision, method, found, split, facts, stages, keys)
+    return RunPlan(device, precision, method, found, split, dataset_info, stages, keys)
 
 
 def _check_split(config: Mapping[str, Any], split: Split, device: torch.device) -> None:
@@ -133,7 +133,7 @@ def image_shape(config: Mapping[str, Any], source: Source) -> tuple[int, int, in
     return (channels, height, width)
 
 
-def data_facts(config: Mapping[str, Any], source: Source, split: Split) -> DataFacts:
+def describe_dataset(config: Mapping[str, Any], source: Source, split: Split) -> DatasetInfo:
     """What a network of this run must know of its data.
 
     Raises:
@@ -145,7 +145,7 @@ def data_facts(config: Mapping[str, Any], source: Source, split: Split) -> DataF
         raise ConfigError(f"dataset.mean={mean} and dataset.std={std} need {shape[0]} numbers each, one per channel")
     if any(not value > 0 for value in std):
         raise ConfigError(f"dataset.std={std}: each must be above 0")
-    return DataFacts(
+    return DatasetInfo(
         image_shape=shape,
         mean=tuple(float(value) for value in mean),
         std=tuple(float(value) for value in std),
@@ -212,14 +212,14 @@ def plan_keys(
     seed: int,
     source: Source,
     split: Split,
-    facts: DataFacts,
-    conduct: Mapping[str, Any] | None = None,
+    dataset_info: DatasetInfo,
+    execution: Mapping[str, Any] | None = None,
     makers: Mapping[str, Any] | None = None,
 ) -> dict[str, tuple[str, dict[str, Any]]]:
     """Key and specification of every stage, parents first.
 
     Args:
-        conduct: of trainings, see `ltr.runs.keys.conduct_of`.
+        conduct: of trainings, see `ltr.runs.keys.execution_spec`.
         makers: see `ltr.runs.keys.makers_of`.
 
     Raises:
@@ -236,7 +236,7 @@ def plan_keys(
                     f"before it stand: {', '.join(keys) or 'none'}"
                 )
         _check_parts(stage, split)
-        spec = stage_spec(stage, seed, source, split, facts, keys, conduct, makers)
+        spec = stage_spec(stage, seed, source, split, dataset_info, keys, execution, makers)
         keys[stage.name] = stage_key(spec)
         planned[stage.name] = (keys[stage.name], spec)
     return planned
@@ -257,14 +257,14 @@ def _check_parts(stage: Stage, split: Split) -> None:
         )
 
 
-def warn_of_double_balancing(settings: Settings, facts: DataFacts) -> None:
+def warn_of_double_balancing(settings: Settings, dataset_info: DatasetInfo) -> None:
     """A loss that corrects for the class prior, on a sampler that has corrected it already, corrects twice."""
-    loss = instantiate(settings.loss, facts.class_counts)
+    loss = instantiate(settings.loss, dataset_info.class_counts)
     sampler = instantiate(settings.sampler)
-    counts = np.asarray(facts.class_counts)
+    counts = np.asarray(dataset_info.class_counts)
     drawn = sampler.class_probabilities(counts, settings.epochs - 1, settings.epochs)
     if loss.adjusts_prior and not np.allclose(drawn, counts / counts.sum()):
-        names = [str(page["_target_"]).rsplit(".", 1)[-1] for page in (settings.loss, settings.sampler)]
+        names = [str(config["_target_"]).rsplit(".", 1)[-1] for config in (settings.loss, settings.sampler)]
         warnings.warn(
             f"{names[0]} corrects for the class frequencies, and so does the sampler {names[1]}: together they "
             "over-correct. Use sampler=instance, or cross-entropy",

@@ -16,7 +16,7 @@ RENDEZVOUS = "LTR_RENDEZVOUS"  # where the processes that ltr-train started meet
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessInfo:
     """A process among those of its run.
 
     Attributes:
@@ -34,7 +34,7 @@ class Place:
     rendezvous: str
 
 
-def place_in(environment: Mapping[str, str]) -> Place | None:
+def from_environment(environment: Mapping[str, str]) -> ProcessInfo | None:
     """The place that the environment assigns to this process; None where it was started by itself.
 
     Raises:
@@ -66,9 +66,9 @@ def place_in(environment: Mapping[str, str]) -> Place | None:
     return None
 
 
-def _possible(**numbers: Any) -> Place:
+def _possible(**numbers: Any) -> ProcessInfo:
     """A place whose numbers can be: a rank outside of the world would wait for processes that never come."""
-    place = Place(**numbers)
+    place = ProcessInfo(**numbers)
     for what, rank, size in (
         ("process", place.rank, place.world_size),
         ("process of this machine", place.local_rank, place.local_world_size),
@@ -82,7 +82,7 @@ def _possible(**numbers: Any) -> Place:
     return place
 
 
-def _check_meeting(place: Place, environment: Mapping[str, str]) -> None:
+def _check_meeting(place: ProcessInfo, environment: Mapping[str, str]) -> None:
     """Refuse an environment that asks for several processes and does not say where they meet."""
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]
     if place.world_size > 1 and place.rendezvous == "env://" and missing:
@@ -125,7 +125,7 @@ def with_processes(config: Mapping[str, Any], environment: Mapping[str, str] = o
             several processes cannot do.
     """
     strategy, asked = config["strategy"]["name"], config["trainer"]["devices"]
-    place = place_in(environment)
+    place = from_environment(environment)
     there = place.world_size if place is not None else asked
     if strategy not in SEVERAL:
         if there > 1:
@@ -161,6 +161,6 @@ def with_processes(config: Mapping[str, Any], environment: Mapping[str, str] = o
     return {**config, "trainer": {**config["trainer"], "devices": there}}
 
 
-def must_be_started(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> bool:
+def needs_launch(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this process has to start those that the configuration asks for, instead of being one of them."""
-    return config["trainer"]["devices"] > 1 and place_in(environment) is None
+    return config["trainer"]["devices"] > 1 and from_environment(environment) is None

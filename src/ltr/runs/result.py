@@ -20,7 +20,7 @@ from ltr.runs.keys import group_hash, run_hash
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ltr.runs.evaluate_network import Judged
+    from ltr.runs.evaluate_network import Evaluated
 
 FIRST_COLUMNS = ("stage", "epoch", "step", "lr", "train/loss", "train/accuracy", "images_per_second")
 RESULT = "result.json"
@@ -70,8 +70,8 @@ def write_status(directory: Path, status: str) -> None:
     write_json(directory / "status.json", {"status": status})
 
 
-def result_rows(judged: Iterable[Judged], *, split: str, checkpoint: str, selection: str) -> list[dict[str, Any]]:
-    """Rows of ``result.json`` for what was judged; only the selected weights on test can be the headline."""
+def result_rows(evaluated: Iterable[Evaluated], *, split: str, checkpoint: str, selection: str) -> list[dict[str, Any]]:
+    """Rows of ``result.json`` for what was evaluated; only the selected weights on test can be the headline."""
     return [
         {
             "protocol": one.protocol,
@@ -83,12 +83,12 @@ def result_rows(judged: Iterable[Judged], *, split: str, checkpoint: str, select
             "headline": one.headline and split == "test",
             "metrics": dict(one.result.metrics),
         }
-        for one in judged
+        for one in evaluated
     ]
 
 
-def write_tables(directory: Path, judged: Sequence[Judged], class_names: Sequence[str]) -> None:
-    """What the judging of the test split has to say of classes, images and thresholds.
+def write_tables(directory: Path, evaluated: Sequence[Evaluated], class_names: Sequence[str]) -> None:
+    """What the evaluation of the test split has to say of classes, images and thresholds.
 
     ``per_class.parquet`` (all variants) and ``predictions.parquet`` (the headline) are those of the first protocol;
     another protocol's are named after it, as in ``per_class_open_set.parquet``. What curves are drawn from goes to
@@ -98,8 +98,8 @@ def write_tables(directory: Path, judged: Sequence[Judged], class_names: Sequenc
     import pyarrow.parquet as pq
 
     tables: dict[str, list[pa.Table]] = {}
-    for one in judged:
-        own = "" if one.protocol == judged[0].protocol else f"_{one.protocol}"
+    for one in evaluated:
+        own = "" if one.protocol == evaluated[0].protocol else f"_{one.protocol}"
         names = np.asarray(class_names, dtype=object)
         if one.result.per_class:
             # a protocol may leave classes out (the background): its rows say which class they are about
@@ -123,13 +123,13 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def _table(judged: Judged, columns: Mapping[str, np.ndarray]) -> pa.Table:
+def _table(evaluated: Evaluated, columns: Mapping[str, np.ndarray]) -> pa.Table:
     import pyarrow as pa
 
     length = len(next(iter(columns.values())))
-    arrays = {"variant": pa.array([judged.variant] * length)}
-    if judged.scorer is not None:
-        arrays["scorer"] = pa.array([judged.scorer] * length)
+    arrays = {"variant": pa.array([evaluated.variant] * length)}
+    if evaluated.scorer is not None:
+        arrays["scorer"] = pa.array([evaluated.scorer] * length)
     for name, values in columns.items():
         arrays[name] = pa.array(list(values)) if np.ndim(values) == 2 else pa.array(values)
     return pa.table(arrays)

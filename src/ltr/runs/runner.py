@@ -1,4 +1,4 @@
-"""One run: plan the stages, take them from the store or train them, judge the method, write the result."""
+"""One run: plan the stages, take them from the store or train them, evaluate the method, write the result."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from ltr.escaping import rich_text
 from ltr.files import link_or_copy, write_json
 from ltr.methods.core.checkpoint import network_checkpoint, write_checkpoint
 from ltr.methods.core.stage import StageOutput
-from ltr.runs import distributed as group
+from ltr.runs import distributed
 from ltr.runs.device import device_name, keep_freed_memory
-from ltr.runs.evaluate_network import Judged, evaluate, examples_of
-from ltr.runs.failures import explained, out_of_memory_judging
-from ltr.runs.figure_arrays import keep_for_pictures
+from ltr.runs.evaluate_network import Evaluated, evaluate, examples_of
+from ltr.runs.failures import explained, out_of_memory_in_evaluation
+from ltr.runs.figure_arrays import write_figure_arrays
 from ltr.runs.finished import Standing, standing
 from ltr.runs.image_size import resized_for
 from ltr.runs.interrupt import StopRequest, requeue, stop_request
-from ltr.runs.location_stats import looks_of
+from ltr.runs.location_stats import location_stats
 from ltr.runs.loggers import RunLoggers
 from ltr.runs.opening_progress import opening_progress
 from ltr.runs.pixels import share_pixels
 from ltr.runs.plan import RunPlan, plan_of, warn_of_double_balancing, warn_of_short_schedule
-from ltr.runs.protocols import headline_metric, parts_judged, protocols_of
+from ltr.runs.protocols import evaluated_parts, headline_metric, protocols_of
 from ltr.runs.provenance import provenance
 from ltr.runs.result import (
     AT_THE_END,
@@ -93,13 +93,13 @@ def run(
         identities = {key: looked[0].config[key] for key in ("code", "data") if key in looked[0].config}
         return {"identities": identities, "finished": looked[0].outcome is not None}
 
-    found = group.decided(look)
+    found = distributed.broadcast_from_rank_zero(look)
     config = {**config, **found["identities"]}
     if found["finished"]:
         return (looked[0].outcome if looked else None) or Outcome(run_directory(config), None, reused=True)
     source = looked[0].source if looked else source
     if config["stages"] != "plan":
-        group.decided(lambda: check_outputs(config["paths"], run_directory(config)))
+        distributed.broadcast_from_rank_zero(lambda: check_outputs(config["paths"], run_directory(config)))
     # memory and disk may run out between stages, and in a stage that trains nothing
     try:
         with stop_request() as request, explained("the run", lambda: "out of memory. Lower batch_size"):
@@ -117,9 +117,10 @@ def _say(console: Console, text: str) -> None:
 
 def _check_processes(config: Mapping[str, Any]) -> None:
     asked = config["trainer"]["devices"]
-    if asked != group.size() and config["stages"] != "plan":
+    if asked != distributed.world_size() and config["stages"] != "plan":
         raise ConfigError(
-            f"trainer.devices={asked}: this process is {'alone' if group.size() == 1 else f'one of {group.size()}'}. "
+            f"trainer.devices={asked}: this process is "
+            f"{'alone' if distributed.world_size() == 1 else f'one of {distributed.world_size()}'}. "
             "Use the command ltr-train, which starts them, or torchrun"
         )
 
@@ -144,25 +145,25 @@ class _Run:
         self.started = False
         self.written: list[str] = []  # tables and arrays, which not every run has
         # a data set that is fetched or unpacked is so by one process
-        with group.in_turn() if config["dataset"]["source"].get("download") else contextlib.nullcontext():
+        with distributed.rank_by_rank() if config["dataset"]["source"].get("download") else contextlib.nullcontext():
             planned = plan()
         self.device, self.precision, self.method = planned.device, planned.precision, planned.method
         self.source = share_pixels(planned.source, self.say)
-        self.split, self.facts = planned.split, planned.facts
+        self.split, self.dataset_info = planned.split, planned.dataset_info
         self.plan, self.keys = planned.stages, planned.keys
         if self.device.type == "cpu":
             keep_freed_memory()
         for stage in self.plan:
             if stage.module and not stage.checkpoint:
-                warn_of_double_balancing(stage.settings, self.facts)
+                warn_of_double_balancing(stage.settings, self.dataset_info)
                 warn_of_short_schedule(stage.settings)
                 warn_of_tiny_rates(stage.settings)
                 warn_of_frozen_random_weights(stage)
-            if note := resized_for(stage, self.facts):
+            if note := resized_for(stage, self.dataset_info):
                 self.say(note)
         self.store = StageStore(Path(config["paths"]["stages"]), self.say)
         self.loggers = RunLoggers(
-            config if group.is_first() else {**config, "logger": {"name": "csv"}},
+            config if distributed.is_rank_zero() else {**config, "logger": {"name": "csv"}},
             self.directory,
             {stage.name: stage.settings.epochs if stage.module and not stage.checkpoint else 0 for stage in self.plan},
         )
@@ -170,7 +171,7 @@ class _Run:
             config=config,
             source=self.source,
             split=self.split,
-            facts=self.facts,
+            dataset_info=self.dataset_info,
             device=self.device,
             store=self.store,
             console=console,
@@ -183,16 +184,16 @@ class _Run:
         self.console.print(rich_text(text), soft_wrap=True)
 
     def carry_out(self) -> Outcome:
-        """Every stage, the judging and the writing; or only the plan, where that was asked for."""
+        """Every stage, the evaluation and the writing; or only the plan, where that was asked for."""
         if self.config["stages"] == "plan":
             self._print_plan()
             return Outcome(self.directory, None)
-        group.decided(self._check_resume)
+        distributed.broadcast_from_rank_zero(self._check_resume)
         self._announce()
         self._check_files()
         began = time.perf_counter()
         rows: list[dict[str, Any]] = []
-        judged: list[Judged] = []
+        evaluated: list[Evaluated] = []
         finished = False
         try:
             outputs: dict[str, StageOutput] = {}
@@ -201,19 +202,19 @@ class _Run:
                 outputs[stage.name] = self.stages.obtain(stage, key, spec, outputs)
             self._start()
             predictor = self.method.predictor(outputs)
-            rows, judged = self._judge(predictor, outputs)
+            rows, evaluated = self._evaluate(predictor, outputs)
             result = None
-            if group.is_first():
+            if distributed.is_rank_zero():
                 self._check_stages(outputs)
                 self._keep_examples(predictor)
-                keep_for_pictures(self.directory, self._trained(), outputs, predictor)
+                write_figure_arrays(self.directory, self._trained(), outputs, predictor)
                 self._keep_weights(predictor, outputs)
-                result = self._write(outputs, rows, judged, time.perf_counter() - began)
+                result = self._write(outputs, rows, evaluated, time.perf_counter() - began)
             finished = True
             return Outcome(self.directory, result)
         except Interrupted as stopped:
             self._note("preempted")
-            if group.is_first() and (told := requeue(stopped)):
+            if distributed.is_rank_zero() and (told := requeue(stopped)):
                 self.say(told)
             raise
         except BaseException:
@@ -221,9 +222,9 @@ class _Run:
             raise
         finally:
             try:
-                if finished and group.is_first():
+                if finished and distributed.is_rank_zero():
                     pictures = self._drawn()
-                    self.loggers.log_result(rows, judged, pictures)
+                    self.loggers.log_result(rows, evaluated, pictures)
                     self._check_whole()
             finally:
                 self.loggers.close(failed=not finished)
@@ -251,10 +252,10 @@ class _Run:
     def _announce(self) -> None:
         images = ", ".join(f"{len(getattr(self.split, part))} {part}" for part in ("train", "val", "test"))
         where = f"{device_name(self.device)}, {self.precision}"
-        where += f", {group.size()} processes" if group.several() else ""
+        where += f", {distributed.world_size()} processes" if distributed.is_distributed() else ""
         self.say(
             f"{self.config['dataset']['name']} x {self.config['method']['name']}, seed {self.config['seed']}: "
-            f"{images} images, {self.facts.num_classes} classes; {where}\n"
+            f"{images} images, {self.dataset_info.num_classes} classes; {where}\n"
             f"  {self.directory}"
         )
         for package, identity in self.config.get("code", {}).items():
@@ -276,12 +277,12 @@ class _Run:
                 shown=lambda total: opening_progress(self.console, total),
             )
 
-        for line in group.decided(lines):
+        for line in distributed.broadcast_from_rank_zero(lines):
             warnings.warn(line, stacklevel=1)
 
     def _start(self) -> None:
         """Make the run directory, once nothing is left that a check could refuse."""
-        if not self.started and group.is_first():
+        if not self.started and distributed.is_rank_zero():
             write_start(self.directory, self.config, self.overrides)
             save_split(self.split, self.directory / "split.npz")
             self.started = True
@@ -303,8 +304,10 @@ class _Run:
 
     # -- after ----------------------------------------------------------------------------------------------------
 
-    def _judge(self, predictor: Any, outputs: Mapping[str, StageOutput]) -> tuple[list[dict[str, Any]], list[Judged]]:
-        """Rows of all splits and checkpoints, and what was judged of the selected weights on test."""
+    def _evaluate(
+        self, predictor: Any, outputs: Mapping[str, StageOutput]
+    ) -> tuple[list[dict[str, Any]], list[Evaluated]]:
+        """Rows of all splits and checkpoints, and what was evaluated of the selected weights on test."""
         final = self.plan[-1]
         selection = final.settings.selection
         data = self.stages.data_module(final.settings, final.role)
@@ -312,40 +315,42 @@ class _Run:
 
         thresholds: dict[tuple[str, str | None], float] = {}
 
-        def judged_on(part: str, predictor: Any) -> list[Judged]:
+        def evaluated_on(part: str, predictor: Any) -> list[Evaluated]:
             def protocols(link: str, keep: bool) -> list[Any]:
                 return protocols_of(self.split, self.config["evaluation"], link, self.device, keep)
 
             scorers = self.config["evaluation"]["scorers"]
-            loaders = {name: data.evaluation_loader(name) for name in parts_judged(self.split, part, scorers)}
-            with explained(f"judging {part}", lambda: out_of_memory_judging(data.eval_batch_size)):
-                looks = looks_of(predictor, data)
+            loaders = {name: data.evaluation_loader(name) for name in evaluated_parts(self.split, part, scorers)}
+            with explained(f"evaluation {part}", lambda: out_of_memory_in_evaluation(data.eval_batch_size)):
+                looks = location_stats(predictor, data)
                 return evaluate(predictor, loaders, protocols, self.device, self.precision, thresholds, looks)
 
         last = outputs[final.name].load_last
         selected = "final" if last is None else "best"
         rows: list[dict[str, Any]] = []
         if len(self.split.val):
-            on_val = judged_on("val", predictor)
+            on_val = evaluated_on("val", predictor)
             rows += result_rows(on_val, split="val", checkpoint=selected, selection=selection)
             # known or unknown is decided on test at the threshold that accepts 95 % of the validation images
             found = [one for one in on_val if one.protocol == "open_set"]
             thresholds |= {(one.variant, one.scorer): one.result.threshold_at_95_tpr for one in found}
-        on_test = judged_on("test", predictor)
+        on_test = evaluated_on("test", predictor)
         rows += result_rows(on_test, split="test", checkpoint=selected, selection=selection)
         if last is not None:
             thresholds.clear()  # they are of the other weights
-            others = result_rows(judged_on("test", last()), split="test", checkpoint="final", selection="last")
+            others = result_rows(evaluated_on("test", last()), split="test", checkpoint="final", selection="last")
             rows += [{**row, "headline": False} for row in others]
         return rows, on_test
 
     def _check_shares(self) -> None:
-        """A part of the split with fewer images than processes would leave one with nothing to judge."""
+        """A part of the split with fewer images than processes would leave one with nothing to evaluate."""
         for part in ("val", "test"):
             images = len(getattr(self.split, part))
-            if 0 < images < group.size():
+            if 0 < images < distributed.world_size():
                 raise DataError(
-                    f"the split '{self.split.name}' has {images} {part} images for {group.size()} processes. Use fewer"
+                    f"the split '{self.split.name}' has {images} {part} images for "
+                    f"{distributed.world_size()} processes. Use "
+                    f"fewer"
                 )
 
     def _keep_examples(self, predictor: Any) -> None:
@@ -399,7 +404,7 @@ class _Run:
         self,
         outputs: Mapping[str, StageOutput],
         rows: Sequence[Mapping[str, Any]],
-        judged: Sequence[Judged],
+        evaluated: Sequence[Evaluated],
         seconds: float,
     ) -> dict[str, Any]:
         if any(not (self.directory / name).is_file() for name in AT_THE_START):
@@ -408,7 +413,7 @@ class _Run:
             self._start()
         folders = [self.store.folder(output.key) for output in outputs.values()]
         write_metrics(self.directory, [folder / "metrics.csv" for folder in folders])
-        write_tables(self.directory, judged, self.split.class_names)
+        write_tables(self.directory, evaluated, self.split.class_names)
         write_curve(self.directory, rows)
         for output, folder in zip(outputs.values(), folders):
             if output.arrays:
@@ -418,7 +423,7 @@ class _Run:
         about = provenance(device_name(self.device), self.precision)
         about["code"] = {**about["code"], "own": self.config.get("code", {})}
         about |= {"stored_stages": self.stages.made_by} if self.stages.made_by else {}
-        about |= {"processes": group.size()}
+        about |= {"processes": distributed.world_size()}
         micro = {output.name: output.micro_batch for output in outputs.values() if output.micro_batch}
         about |= {"micro_batch": micro} if micro else {}
         about |= {

@@ -8,7 +8,7 @@ from typing import Any
 from ltr.data.module import DataModule
 from ltr.errors import ConfigError
 from ltr.methods.core.stage import Stage
-from ltr.runs import distributed as group
+from ltr.runs import distributed
 
 
 def join_single_images(
@@ -24,13 +24,13 @@ def join_single_images(
     Raises:
         ConfigError: every batch of a process is a single image.
     """
-    if not norms or (group.several() and strategy["sync_batchnorm"]):
+    if not norms or (distributed.is_distributed() and strategy["sync_batchnorm"]):
         return
     images, batches = data.images_per_epoch, data.steps_per_epoch
     limit = stage.settings.limit_train_batches
     if data.images_of_step(min(limit or batches, batches) - 1) > 1:
         return
-    here = " in each process" if group.several() else ""
+    here = " in each process" if distributed.is_distributed() else ""
     layers = f"{norms[0]}{f' and {len(norms) - 1} more' if len(norms) > 1 else ''}"
     if batches == 1 or data.images_of_step(0) == 1:
         raise ConfigError(

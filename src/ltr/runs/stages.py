@@ -21,12 +21,12 @@ from ltr.errors import CheckpointError, DataError, TrainingError
 from ltr.escaping import rich_text
 from ltr.files import checkpoint_file, link_or_copy
 from ltr.methods.core.checkpoint import check_fits, load_network
-from ltr.methods.core.stage import Computation, DataFacts, Settings, Stage, StageOutput
+from ltr.methods.core.stage import Computation, DatasetInfo, Settings, Stage, StageOutput
 from ltr.methods.decoupling.representation import warn_of_balanced_representation
-from ltr.runs import distributed as group
+from ltr.runs import distributed
 from ltr.runs.accumulation import warn_of_long_accumulation
 from ltr.runs.device import autocast
-from ltr.runs.failures import explained, out_of_memory_judging
+from ltr.runs.failures import explained, out_of_memory_in_evaluation
 from ltr.runs.image_size import check_images
 from ltr.runs.interrupt import StopRequest
 from ltr.runs.micro_batch import check_network
@@ -36,7 +36,7 @@ from ltr.runs.provenance import code_state, differs
 from ltr.runs.result import write_arrays
 from ltr.runs.single_images import join_single_images
 from ltr.runs.store import RECORD, REMOVED, StageStore
-from ltr.runs.train import Surroundings, Trained, Watched, train_stage
+from ltr.runs.train import Trained, TrainingContext, Watched, train_stage
 from ltr.runs.training_doubts import warn_of_large_batch
 
 ARRAYS = "arrays.npz"
@@ -69,7 +69,7 @@ class Stages:
     config: Mapping[str, Any]
     source: Source
     split: Split
-    facts: DataFacts
+    dataset_info: DatasetInfo
     device: torch.device
     store: StageStore
     console: Console
@@ -90,7 +90,7 @@ class Stages:
         folder = self.store.folder(key)
         trains = stage.checkpoint is None and not stage.compute
         # what does not fit is refused before anything is written, even the lock
-        missing = trains and group.decided(lambda: self.store.record(key) is None)
+        missing = trains and distributed.broadcast_from_rank_zero(lambda: self.store.record(key) is None)
         prepared = self._prepared(stage, parents) if missing else None
         with ExitStack() as held:
 
@@ -99,7 +99,7 @@ class Stages:
                 record = self.store.record(key)
                 return None if record is None else {name: record.get(name) for name in _KEPT}
 
-            stored = group.decided(look)
+            stored = distributed.broadcast_from_rank_zero(look)
             reused = stored is not None or stage.checkpoint is not None
             if stage.checkpoint is not None:
                 self._check_checkpoint(stage, Path(stage.checkpoint))
@@ -111,7 +111,7 @@ class Stages:
                 finished: dict[str, Any] = {"name": stage.name, "code": code_state()}
                 finished |= {"begun_by": made.begun_by} if made.begun_by else {}
                 finished |= {"micro_batch": made.micro_batch} if made.micro_batch else {}
-                group.decided(lambda: bool(self.store.finish(key, spec, made.seconds, finished)))
+                distributed.broadcast_from_rank_zero(lambda: bool(self.store.finish(key, spec, made.seconds, finished)))
                 self.request.check(f"stopped after stage '{stage.name}'")
         if not (folder / RECORD).is_file():
             raise TrainingError(f"stage '{stage.name}' ({folder}): {REMOVED}")
@@ -150,16 +150,16 @@ class Stages:
     ) -> Trained:
         """Train a stage in all processes, or compute or take it in the first."""
         if stage.checkpoint is not None:
-            return Trained(group.decided(lambda: self._take(stage, folder, parents)))
+            return Trained(distributed.broadcast_from_rank_zero(lambda: self._take(stage, folder, parents)))
         if stage.compute is not None:
-            return Trained(group.decided(lambda: self._compute(stage, folder, parents)))
+            return Trained(distributed.broadcast_from_rank_zero(lambda: self._compute(stage, folder, parents)))
         return self._train(stage, folder, *(prepared or self._prepared(stage, parents)))
 
     def _train(self, stage: Stage, folder: Path, data: DataModule, network: Any, watched: Watched | None) -> Trained:
         self.started()
         trained = train_stage(stage, network, data, folder, self._surroundings(stage), watched)
         arrays = network.artifacts()
-        if arrays and group.is_first():
+        if arrays and distributed.is_rank_zero():
             write_arrays(folder / ARRAYS, arrays)
         return trained
 
@@ -168,14 +168,16 @@ class Stages:
         data = self.data_module(stage.settings, stage.role)
         watched = self._watched(stage)
         data.watched = watched.name if watched else None
-        if watched and len(getattr(self.split, watched.name)) < group.size():
-            raise DataError(f"fewer {watched.name} images than processes ({group.size()}): some would judge none")
+        if watched and len(getattr(self.split, watched.name)) < distributed.world_size():
+            raise DataError(
+                f"fewer {watched.name} images than processes ({distributed.world_size()}): some would evaluate none"
+            )
         seed = self.config["seed"]
-        network = stage.target(stage.settings, self.facts, seed, stage.role, parents, **stage.options)
-        norms = check_images(stage, network, self.facts, self.config["dataset"])
+        network = stage.target(stage.settings, self.dataset_info, seed, stage.role, parents, **stage.options)
+        norms = check_images(stage, network, self.dataset_info, self.config["dataset"])
         join_single_images(stage, data, norms, self.config["strategy"], self._say)
         network.optimisation(data.steps_per_epoch)
-        warn_of_large_batch(stage, data.images_per_epoch * group.size())
+        warn_of_large_batch(stage, data.images_per_epoch * distributed.world_size())
         limit = stage.settings.limit_train_batches or data.steps_per_epoch
         warn_of_long_accumulation(stage.name, stage.settings, min(limit, data.steps_per_epoch))
         if self.config["trainer"]["auto_accumulate"]:
@@ -187,8 +189,8 @@ class Stages:
         network = load_network(path)
         if stage.foreign:
             return
-        check_fits(network, stage.settings, self.facts, path)
-        warn_of_balanced_representation(network.settings, network.facts)
+        check_fits(network, stage.settings, self.dataset_info, path)
+        warn_of_balanced_representation(network.settings, network.dataset_info)
 
     def _take(self, stage: Stage, folder: Path, parents: Mapping[str, StageOutput]) -> float:
         assert stage.checkpoint is not None
@@ -204,7 +206,7 @@ class Stages:
         computation = Computation(
             parents=parents,
             settings=stage.settings,
-            facts=self.facts,
+            dataset_info=self.dataset_info,
             source=self.source,
             split=self.split,
             loader=data.evaluation_loader,
@@ -214,8 +216,8 @@ class Stages:
             role=stage.role,
         )
         self.started()
-        judged = self.config["evaluation"]["batch_size"]
-        with explained(stage.name, lambda: out_of_memory_judging(judged)):
+        evaluated = self.config["evaluation"]["batch_size"]
+        with explained(stage.name, lambda: out_of_memory_in_evaluation(evaluated)):
             arrays = stage.target(computation, **stage.options)
         write_arrays(folder / ARRAYS, arrays)
         return time.perf_counter() - began
@@ -240,25 +242,25 @@ class Stages:
             image_resize=self.config["dataset"].get("image_resize"),
             max_skipped=trainer["max_skipped"] if trainer["on_error"] == "skip" else None,
         )
-        data.processes = (group.rank(), group.size())
+        data.processes = (distributed.rank(), distributed.world_size())
         self.images = data.images
         return data
 
     def _watched(self, stage: Stage) -> Watched | None:
-        page = self.config["evaluation"]
-        wants_test = page["watch"] == "test" or stage.settings.selection == "best_test"
+        config = self.config["evaluation"]
+        wants_test = config["watch"] == "test" or stage.settings.selection == "best_test"
         name = "test" if wants_test else "val" if len(self.split.val) else None
         if name is None:
             return None
         return Watched(
             name=name,
-            protocol=lambda link: selecting_protocol(self.split, page, link, self.device),
+            protocol=lambda link: selecting_protocol(self.split, config, link, self.device),
             monitor=headline_metric(self.split),
-            every_n_epochs=page["every_n_epochs"],
+            every_n_epochs=config["every_n_epochs"],
         )
 
-    def _surroundings(self, stage: Stage) -> Surroundings:
-        return Surroundings(
+    def _surroundings(self, stage: Stage) -> TrainingContext:
+        return TrainingContext(
             device=self.device,
             config=self.config,
             console=self.console,

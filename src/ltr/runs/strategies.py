@@ -11,14 +11,14 @@ from pytorch_lightning.plugins.environments import ClusterEnvironment
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy
 
 from ltr.randomness import derive_seed
-from ltr.runs import distributed as group
-from ltr.runs.process_info import Place, place_in
+from ltr.runs import distributed
+from ltr.runs.process_info import ProcessInfo, from_environment
 
 
 class Started(ClusterEnvironment):
     """Processes that are there already, and have met."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: ProcessInfo) -> None:
         super().__init__()
         self.place = place
 
@@ -56,8 +56,8 @@ class _OwnDraws:
     """
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        if group.rank():
-            torch.manual_seed(derive_seed(torch.initial_seed(), "rank", group.rank()))
+        if distributed.rank():
+            torch.manual_seed(derive_seed(torch.initial_seed(), "rank", distributed.rank()))
 
 
 class Ddp(_OwnDraws, DDPStrategy):
@@ -75,24 +75,24 @@ class Ddp(_OwnDraws, DDPStrategy):
 
     def on_validation_start(self) -> None:
         assert self.lightning_module is not None
-        group.from_first(iter(list(self.lightning_module.buffers())))
+        distributed.broadcast_tensors(iter(list(self.lightning_module.buffers())))
 
 
 class Fsdp(_OwnDraws, FSDPStrategy):
     """Parameters, gradients and optimiser state shared out over GPUs; checkpoints are whole."""
 
 
-def in_processes(page: Mapping[str, Any]) -> dict[str, Any]:
-    """The Trainer's arguments of the page ``strategy`` for the processes of this run."""
-    if not group.several() and page["name"] != "fsdp":
+def in_processes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The Trainer's arguments of the config ``strategy`` for the processes of this run."""
+    if not distributed.is_distributed() and config["name"] != "fsdp":
         return {"devices": 1, "strategy": "auto"}
-    place = place_in(os.environ) or Place(0, 1, 0, 1, "env://")
-    if page["name"] == "fsdp":
+    place = from_environment(os.environ) or ProcessInfo(0, 1, 0, 1, "env://")
+    if config["name"] == "fsdp":
         strategy: Any = Fsdp(cluster_environment=Started(place), state_dict_type="full")
     else:
         strategy = Ddp(
             cluster_environment=Started(place),
-            find_unused_parameters=page["find_unused_parameters"],
+            find_unused_parameters=config["find_unused_parameters"],
             broadcast_buffers=False,
             gradient_as_bucket_view=True,  # gradients lie where they are averaged: no copies at every step
         )
@@ -100,5 +100,5 @@ def in_processes(page: Mapping[str, Any]) -> dict[str, Any]:
         "devices": place.local_world_size,
         "num_nodes": max(1, place.world_size // place.local_world_size),
         "strategy": strategy,
-        "sync_batchnorm": page["sync_batchnorm"],
+        "sync_batchnorm": config["sync_batchnorm"],
     }

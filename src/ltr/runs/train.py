@@ -21,25 +21,25 @@ from ltr.errors import CheckpointError, ConfigError, LtrError, TrainingError
 from ltr.escaping import printer
 from ltr.methods.core.checkpoint import AtomicCheckpointIO, network_checkpoint, read_checkpoint, write_checkpoint
 from ltr.methods.core.stage import Stage
-from ltr.runs import distributed as group
+from ltr.runs import distributed
 from ltr.runs.accumulation import Accumulation
 from ltr.runs.device import LIGHTNING_PRECISION
 from ltr.runs.epoch_log import EpochLog
-from ltr.runs.failures import explained, out_of_memory_judging
+from ltr.runs.failures import explained, out_of_memory_in_evaluation
 from ltr.runs.guards import FiniteGuard, SkipNonfinite, StopOnSignal
 from ltr.runs.interrupt import StopRequest
-from ltr.runs.micro_batch import InParts
+from ltr.runs.micro_batch import AutoMicroBatch
 from ltr.runs.progress import TrainingProgress
 from ltr.runs.provenance import code_state, differs
 from ltr.runs.strategies import in_processes
 from ltr.runs.training_state import position_of, read_training_state
-from ltr.runs.validation import Watch
+from ltr.runs.validation import ValidationCallback
 from ltr.writing import disk_trouble
 
 
 @dataclass(frozen=True)
 class Watched:
-    """The split that is judged while training, and how."""
+    """The split that is evaluated while training, and how."""
 
     name: str  # val | test
     protocol: Callable[[str], Any]  # link -> a fresh protocol object
@@ -48,11 +48,11 @@ class Watched:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class TrainingContext:
     """What training needs and what does not determine its outcome."""
 
     device: torch.device
-    config: Mapping[str, Any]  # the pages trainer, strategy, checkpoint and callbacks, and the data set's description
+    config: Mapping[str, Any]  # the configs trainer, strategy, checkpoint and callbacks, and the data set's description
     console: Console
     request: StopRequest
     loggers: Callable[[], list[Any]] = list
@@ -84,7 +84,7 @@ class TrainingState:
 
     def save(self, trainer: pl.Trainer) -> None:
         """Keep what training needs to go on; the checkpoint before it stays as `previous`."""
-        if group.is_first() and self.last.is_file():
+        if distributed.is_rank_zero() and self.last.is_file():
             os.replace(self.last, self.previous)
         trainer.save_checkpoint(self.last)  # every process gives its share, the first one writes
 
@@ -132,7 +132,7 @@ def train_stage(
     module: Any,
     data: Any,
     folder: Path,
-    around: Surroundings,
+    context: TrainingContext,
     watched: Watched | None,
 ) -> Trained:
     """Train a stage to its end and leave ``weights.ckpt`` (and ``last.ckpt``) in ``folder``.
@@ -147,12 +147,12 @@ def train_stage(
         Interrupted: a signal; the training state is saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    say = printer(around.console)
+    say = printer(context.console)
     state = TrainingState(folder / "state", say)
-    if around.config["compile"]:
+    if context.config["compile"]:
         module.backbone.compile()
     begun_by = None
-    resume_from = _path(group.decided(lambda: str(state.newest(module) or "")))
+    resume_from = _path(distributed.broadcast_from_rank_zero(lambda: str(state.newest(module) or "")))
     if resume_from is not None:
         epoch, batch = position_of(read_checkpoint(resume_from), resume_from)
         data.start_at(epoch, batch)
@@ -162,18 +162,18 @@ def train_stage(
             say(f"{stage.name}: its beginning was trained by {other}")
         else:
             begun_by = None
-    trainer, log = _trainer(stage, module, data, folder, state, around, watched)
+    trainer, log = _trainer(stage, module, data, folder, state, context, watched)
     beginning = _Beginning()
     trainer.callbacks.append(beginning)  # type: ignore[attr-defined]
     parts = trainer.fit_loop.epoch_loop.automatic_optimization
 
     def advice() -> str:
-        if any(isinstance(callback, Watch) and callback.judging for callback in trainer.callbacks):  # type: ignore[attr-defined]
-            return out_of_memory_judging(around.config["evaluation"]["batch_size"])
-        return _out_of_memory(stage, parts.micro_batch if isinstance(parts, InParts) else None)
+        if any(isinstance(callback, ValidationCallback) and callback.evaluation for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            return out_of_memory_in_evaluation(context.config["evaluation"]["batch_size"])
+        return _out_of_memory(stage, parts.micro_batch if isinstance(parts, AutoMicroBatch) else None)
 
     try:
-        with explained(stage.name, advice), _quiet(), around.request.while_polled():
+        with explained(stage.name, advice), _quiet(), context.request.while_polled():
             trainer.fit(module, datamodule=data, ckpt_path=resume_from)
     except LtrError:
         raise
@@ -184,22 +184,23 @@ def train_stage(
                 f"{stage.name}: the training state {resume_from} cannot be restored ({type(error).__name__}: {reason})"
                 ". It is damaged, or of other code: start anew with resume=never"
             ) from error
-        trouble = disk_trouble(error, stage.name, around.config["paths"]) if isinstance(error, OSError) else None
+        trouble = disk_trouble(error, stage.name, context.config["paths"]) if isinstance(error, OSError) else None
         if trouble is None:
             raise
         raise trouble from error
-    if group.is_first():
+    if distributed.is_rank_zero():
         _check_best(trainer, state)
-        _hand_on(stage, module, state, folder, around.config["dataset"])
-    seconds = group.decided(lambda: log.total_seconds)
-    micro_batch = parts.micro_batch if isinstance(parts, InParts) and parts.halved else None
+        _hand_on(stage, module, state, folder, context.config["dataset"])
+    seconds = distributed.broadcast_from_rank_zero(lambda: log.total_seconds)
+    micro_batch = parts.micro_batch if isinstance(parts, AutoMicroBatch) and parts.halved else None
     return Trained(seconds, micro_batch, begun_by)
 
 
 def _out_of_memory(stage: Stage, micro_batch: int | None) -> str:
     """What was asked for where a training step found no memory, and what needs less."""
     settings = stage.settings
-    each = f" ({settings.batch_size // group.size()} in each process)" if group.several() else ""
+    processes = distributed.world_size()
+    each = f" ({settings.batch_size // processes} in each process)" if distributed.is_distributed() else ""
     tried = "" if micro_batch is None else f", in parts of {micro_batch} (auto_accumulate)"
     less = "; trainer.precision=bf16 needs less, too" if settings.precision == "fp32" else ""
     if stage.options.get("checkpointing") is False:
@@ -214,7 +215,12 @@ def _out_of_memory(stage: Stage, micro_batch: int | None) -> str:
 def _check_best(trainer: pl.Trainer, state: TrainingState) -> None:
     """Refuse to take another epoch's weights for the best, should their file have been removed."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Watch) and callback.best_path and callback.best_epoch and not state.best.is_file():
+        if (
+            isinstance(callback, ValidationCallback)
+            and callback.best_path
+            and callback.best_epoch
+            and not state.best.is_file()
+        ):
             raise TrainingError(
                 f"{state.best}: the weights of the best epoch ({callback.best_epoch}) are gone: something removed them "
                 "while the run was at work. The same command trains the stage again"
@@ -241,38 +247,38 @@ def _trainer(
     data: Any,
     folder: Path,
     state: TrainingState,
-    around: Surroundings,
+    context: TrainingContext,
     watched: Watched | None,
 ) -> tuple[pl.Trainer, EpochLog]:
     """The Lightning trainer of a stage, and its log. The order of the callbacks matters; comments say where."""
-    settings, page, shown = stage.settings, around.config["trainer"], around.config["callbacks"]
-    progress = TrainingProgress(stage.name, settings.epochs, around.console, shown["lines_every"])
-    skips = page["on_nonfinite"] == "skip"
+    settings, config, shown = stage.settings, context.config["trainer"], context.config["callbacks"]
+    progress = TrainingProgress(stage.name, settings.epochs, context.console, shown["lines_every"])
+    skips = config["on_nonfinite"] == "skip"
     if skips and settings.precision == "fp16":
         raise ConfigError("trainer.on_nonfinite=skip: fp16's loss scaling leaves out such steps already. Use raise")
     on_row = progress.show if shown["progress"] != "none" else None
     log = EpochLog(folder / "metrics.csv", stage.name, on_row, only_finite=skips)
     callbacks: list[pl.Callback] = [
-        SkipNonfinite(page["max_nonfinite"], printer(around.console))
+        SkipNonfinite(config["max_nonfinite"], printer(context.console))
         if skips
-        else FiniteGuard(data.indices_of_step, page["log_every"])
+        else FiniteGuard(data.indices_of_step, config["log_every"])
     ]
     if watched:
         best = state.best if settings.selection != "last" else None
-        callbacks.append(Watch(watched.name, watched.protocol, watched.monitor, log, best))
+        callbacks.append(ValidationCallback(watched.name, watched.protocol, watched.monitor, log, best))
     if settings.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     # the row is written before the state is saved, so that a resumed run finds it
     callbacks += [
         log,
         *([progress] if log.on_row else []),
-        SaveState(state, around.config["checkpoint"]["every_n_epochs"]),
+        SaveState(state, context.config["checkpoint"]["every_n_epochs"]),
     ]
-    callbacks.append(StopOnSignal(around.request, state.save, around.config["checkpoint"]["every_minutes"]))
+    callbacks.append(StopOnSignal(context.request, state.save, context.config["checkpoint"]["every_minutes"]))
     with _quiet():
         trainer = pl.Trainer(
-            accelerator="gpu" if around.device.type == "cuda" else "cpu",
-            **in_processes(around.config["strategy"]),
+            accelerator="gpu" if context.device.type == "cuda" else "cpu",
+            **in_processes(context.config["strategy"]),
             precision=LIGHTNING_PRECISION[settings.precision],  # type: ignore[arg-type]
             max_epochs=settings.epochs,
             # a network with several optimisers clips, or refuses to; Lightning takes neither key for it
@@ -281,12 +287,12 @@ def _trainer(
             limit_train_batches=settings.limit_train_batches,
             limit_val_batches=None if watched else 0,
             check_val_every_n_epoch=watched.every_n_epochs if watched else 1,
-            deterministic=page["deterministic"] or None,
-            benchmark=around.device.type == "cuda" and not page["deterministic"],
-            profiler=page["profiler"],
+            deterministic=config["deterministic"] or None,
+            benchmark=context.device.type == "cuda" and not config["deterministic"],
+            profiler=config["profiler"],
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO()],
-            logger=around.loggers() or False,  # of the first process; the others have none
+            logger=context.loggers() or False,  # of the first process; the others have none
             default_root_dir=folder,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
@@ -294,8 +300,8 @@ def _trainer(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-    if page["auto_accumulate"]:
-        parts = InParts(trainer, settings.batch_size, stage.name, printer(around.console))
+    if config["auto_accumulate"]:
+        parts = AutoMicroBatch(trainer, settings.batch_size, stage.name, printer(context.console))
         trainer.fit_loop.epoch_loop.automatic_optimization = parts
     elif trainer.accumulate_grad_batches > 1:
         accumulation = Accumulation(trainer, data.images_of_step, module.loss_is_sum)

@@ -10,15 +10,15 @@ import pytorch_lightning as pl
 import torch
 
 from ltr.files import written_atomically
-from ltr.runs import distributed as group
+from ltr.runs import distributed
 from ltr.runs.epoch_log import EpochLog
 
 
-class Watch(pl.Callback):
+class ValidationCallback(pl.Callback):
     """Judges the watched split with a protocol and keeps the best epoch's weights.
 
     Stands before Lightning's weight averaging in the list of callbacks, so that the averaged weights are the ones
-    that are judged and kept.
+    that are evaluated and kept.
 
     Args:
         name: ``val`` or ``test``: the metrics are called ``val/accuracy``, ...
@@ -41,8 +41,8 @@ class Watch(pl.Callback):
         self._protocol: Any = None
 
     @property
-    def judging(self) -> bool:
-        """Whether images are being judged just now."""
+    def evaluation(self) -> bool:
+        """Whether images are being evaluated just now."""
         return self._protocol is not None
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -59,7 +59,7 @@ class Watch(pl.Callback):
         value = metrics[self.monitor]
         if self.best_path is not None and value > self.best:
             self.best, self.best_epoch = value, trainer.current_epoch + 1
-            if not group.is_first():
+            if not distributed.is_rank_zero():
                 return
             with written_atomically(self.best_path) as temporary:
                 torch.save({k: v.detach().cpu() for k, v in pl_module.state_dict().items()}, temporary)

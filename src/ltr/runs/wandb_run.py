@@ -13,7 +13,7 @@ from pytorch_lightning.loggers.logger import Logger
 from ltr.errors import ConfigError
 from ltr.evaluation.metrics import METRICS
 from ltr.runs.counted_epochs import CountsEpochs, final
-from ltr.runs.evaluate_network import Judged
+from ltr.runs.evaluate_network import Evaluated
 from ltr.runs.keys import group_hash, run_hash
 
 _SPLITS = ("train", "val", "test")
@@ -63,7 +63,7 @@ class WandbRun(CountsEpochs, _Plain):
     """The W&B run of a configuration: the same configuration is the same run, whenever it goes on.
 
     Args:
-        config: of the run, with the page ``logger/wandb``.
+        config: of the run, with the config ``logger/wandb``.
         directory: of the run; ``wandb/`` is made in it.
 
     Raises:
@@ -74,7 +74,7 @@ class WandbRun(CountsEpochs, _Plain):
         self,
         headline: Mapping[str, Any],
         rows: Sequence[Mapping[str, Any]],
-        judged: Sequence[Judged],
+        evaluated: Sequence[Evaluated],
         figures: Sequence[Path],
     ) -> None:
         """The headline in the summary, a table for each evaluation, the figures, and the model where it is asked for.
@@ -84,7 +84,7 @@ class WandbRun(CountsEpochs, _Plain):
         """
         self.run.summary.update(final(headline))
         logged: dict[str, Any] = {"results": _results(rows)}
-        for one in judged:
+        for one in evaluated:
             first = one.protocol == headline["protocol"]
             name = "per_class" if first else f"per_class_{one.protocol}"
             if one.variant == headline["variant"] and name not in logged and one.result.per_class:
@@ -102,24 +102,24 @@ class WandbRun(CountsEpochs, _Plain):
 
 
 def _started(config: Mapping[str, Any], directory: Path) -> Any:
-    page = config["logger"]
+    node = config["logger"]
     dataset, method, name = config["dataset"]["name"], config["method"]["name"], config["name"]
     label = f"{name}-{dataset}"
     try:
         return wandb.init(
-            project=page["project"],
-            entity=page["entity"],
+            project=node["project"],
+            entity=node["entity"],
             name=shortened(label, f"-s{config['seed']}"),
             # runs that differ in nothing but their seed are one group, which W&B averages
-            group=page["group"] or shortened(label, f"-{group_hash(config)[:8]}"),
-            job_type=page["job_type"],
-            tags=tags([dataset, method, name, *page["tags"]]),
+            group=node["group"] or shortened(label, f"-{group_hash(config)[:8]}"),
+            job_type=node["job_type"],
+            tags=tags([dataset, method, name, *node["tags"]]),
             id=run_hash(config)[:16],  # the same run goes on in the same place
             resume="allow",
-            mode="offline" if page["mode"] == "offline" else None,
+            mode="offline" if node["mode"] == "offline" else None,
             dir=str(directory),
             reinit="create_new",  # each job of a sweep is a run of its own
-            settings=_settings(page),
+            settings=_settings(node),
         )
     except Exception as error:
         if type(error).__module__.partition(".")[0] != "wandb":
@@ -142,7 +142,7 @@ def shortened(label: str, end: str) -> str:
     return label[: _NAME - len(end)] + end
 
 
-def _settings(page: Mapping[str, Any]) -> Any:
+def _settings(config: Mapping[str, Any]) -> Any:
     """Nothing of the machine, its user, the command line, the code or the packages leaves it."""
     return wandb.Settings(
         console="off",
@@ -152,7 +152,7 @@ def _settings(page: Mapping[str, Any]) -> Any:
         disable_code=True,
         disable_git=True,
         x_disable_meta=True,
-        x_disable_stats=not page["system_metrics"],
+        x_disable_stats=not config["system_metrics"],
         x_save_requirements=False,
         silent=True,
     )

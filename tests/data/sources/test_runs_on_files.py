@@ -1,4 +1,4 @@
-"""Whole runs on image files: one's own folder, EXIF, evaluation's crop, and judging again."""
+"""Whole runs on image files: one's own folder, EXIF, evaluation's crop, and evaluation again."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ def test_judging_again_gives_the_runs_own_numbers(ltr_train, ltr_eval, small_sou
     assert run.code == 0, run.err
     code, _, err = ltr_eval(run.directory, "trainer.num_workers=0", "--json", tmp_path / "again.json")
     assert code == 0, err
-    judged = json.loads((tmp_path / "again.json").read_text())
+    evaluated = json.loads((tmp_path / "again.json").read_text())
     ours = {key: value for key, value in run.headline.items() if isinstance(value, float)}
-    theirs = next(row for row in judged["rows"] if row["headline"])["metrics"]
+    theirs = next(row for row in evaluated["rows"] if row["headline"])["metrics"]
     assert {key: theirs[key] for key in ours} == pytest.approx(ours, nan_ok=True)
 
 

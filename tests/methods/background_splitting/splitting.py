@@ -35,8 +35,8 @@ def plan_of(*overrides: str) -> Plan:
             assert last in node, override
             node[last] = yaml.safe_load(value)
     method = instantiate(config["method"])
-    stages = method.stages(main_settings(config, "fp32", method), base.facts)
-    found = plan_keys(stages, config["seed"], base.data.source, base.data.split, base.facts)
+    stages = method.stages(main_settings(config, "fp32", method), base.dataset_info)
+    found = plan_keys(stages, config["seed"], base.data.source, base.data.split, base.dataset_info)
     keys = {name: key for name, (key, _) in found.items()}
     return replace(base, config=config, method=method, stages={stage.name: stage for stage in stages}, keys=keys)
 
@@ -47,7 +47,7 @@ def computation(plan: Plan, name: str, parents: dict[str, StageOutput], **change
     found = Computation(
         parents=parents,
         settings=stage.settings,
-        facts=plan.facts,
+        dataset_info=plan.dataset_info,
         source=plan.data.source,
         split=plan.data.split,
         loader=plan.data.evaluation_loader,
@@ -81,6 +81,6 @@ def network_of(plan: Plan, seed: int = 0, **made_up: dict[str, np.ndarray]) -> A
     """The network as its training begins."""
     stage = plan.stages["representation"]
     parents = parents_of(plan, seed, **made_up)
-    network = stage.target(stage.settings, plan.facts, seed, stage.role, parents, **stage.options)
+    network = stage.target(stage.settings, plan.dataset_info, seed, stage.role, parents, **stage.options)
     network.start_epoch(0)
     return network

@@ -1,4 +1,4 @@
-"""Background splitting through the commands: reuse over sweeps, judging again, interruptions, bad input."""
+"""Background splitting through the commands: reuse over sweeps, evaluation again, interruptions, bad input."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_a_b0_of_zero_is_not_an_ordinary_head():
 def test_with_a_learned_row_and_no_auxiliary_task_it_is_erm_to_the_bit(override):
     plan, erm = plan_of(NO_AUX, override), planned("dataset=digits_bg", "method=erm")
     stage = erm.stages["representation"]
-    plain = stage.target(stage.settings, erm.facts, 0, stage.role)
+    plain = stage.target(stage.settings, erm.dataset_info, 0, stage.role)
     plain.start_epoch(0)
     network = network_of(plan)
     assert same_bits(state(network), state(plain))
@@ -88,7 +88,7 @@ def test_no_thresholding_and_a_null_b0_are_one_stage():
 
 def test_the_backbone_starts_as_erms_does():
     stage = planned("dataset=digits_bg", "method=erm").stages["representation"]
-    plain = stage.target(stage.settings, plan_of().facts, 0, stage.role)
+    plain = stage.target(stage.settings, plan_of().dataset_info, 0, stage.role)
     assert same_bits(state(network_of(plan_of()).backbone), state(plain.backbone))
 
 
@@ -169,7 +169,7 @@ def test_a_batch_without_a_labelled_image_has_the_auxiliary_loss_alone():
 
 def test_the_loss_counts_the_labelled_images_only():
     plan = plan_of("method.labelled_fraction=0.3")
-    counts = np.asarray(plan.facts.class_counts)
+    counts = np.asarray(plan.dataset_info.class_counts)
     assert network_of(plan).loss.class_counts.tolist() == np.round(0.3 * counts).tolist()
     assert network_of(plan_of()).loss.class_counts.tolist() == counts.tolist()
 
@@ -254,7 +254,7 @@ def test_a_prior_bias_predicts_the_shares_of_the_classes_and_does_not_decay(b0):
     with torch.no_grad():
         network.head.weight.zero_()
         found = network.head(torch.zeros(1, network.backbone.num_features)).softmax(1)[0]
-    counts = torch.tensor(plan.facts.class_counts)
+    counts = torch.tensor(plan.dataset_info.class_counts)
     torch.testing.assert_close(found, counts / counts.sum())
     optimizer, _ = network.optimisation(8)
     bias = network.head.bias
@@ -363,7 +363,7 @@ def test_the_network_is_rebuilt_from_its_own_description():
     plan = plan_of("method.background_weight=0.5", "method.bias_init=prior")
     network = network_of(plan)
     step(network, plan.batch())
-    again = type(network)(network.settings, plan.facts, 0, network.role, None, **copy.deepcopy(network.options))
+    again = type(network)(network.settings, plan.dataset_info, 0, network.role, None, **copy.deepcopy(network.options))
     again.load_state_dict(network.state_dict())
     images = plan.batch("test").images
     first, second = (one.eval().predict(images)["default"].logits for one in (network, again))
@@ -383,7 +383,7 @@ def test_decoupled_methods_start_from_a_classifier_of_the_same_logits(override):
 
 def test_the_partitions_numbers_are_an_artifact():
     found = network_of(plan_of()).artifacts()
-    assert found["background_counts"].sum() == plan_of().facts.class_counts[0]
+    assert found["background_counts"].sum() == plan_of().dataset_info.class_counts[0]
     assert 0 < found["background_largest_share"] < 1
     assert {"size", "largest_share", "entropy", "background_size", "background_entropy"} <= set(found)
     assert all(isinstance(array, (np.ndarray, np.generic)) for array in found.values())
@@ -427,9 +427,9 @@ def test_mixed_images_serve_thresholding_alone():
 def test_data_without_a_background_class_are_refused():
     plan = planned("dataset=digits_lt")
     method = plan_of().method
-    with pytest.raises(ConfigError, match=r"needs data with a background class.*judged by closed_set"):
-        method.check(plan.facts)
-    method.check(plan_of().facts)
+    with pytest.raises(ConfigError, match=r"needs data with a background class.*evaluated by closed_set"):
+        method.check(plan.dataset_info)
+    method.check(plan_of().dataset_info)
 
 
 @pytest.mark.parametrize("b0", [math.nan, math.inf])

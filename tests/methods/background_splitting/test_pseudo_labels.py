@@ -147,7 +147,7 @@ def test_a_teacher_from_a_file_hands_on_its_last_layer_without_excluded_rows(wei
 def test_a_network_of_this_project_serves_as_a_teacher():
     plan = plan_of("method.aux.partition=kmeans", "method.aux.features=representation")
     erm = plan.stages["erm"]
-    network = erm.target(erm.settings, plan.facts, 0, erm.role).eval()
+    network = erm.target(erm.settings, plan.dataset_info, 0, erm.role).eval()
     given = {"erm": StageOutput("erm", "key", lambda: network)}
     found = by_teacher(computation(plan, "pseudo_labels", given), exclude_classes=[], top_k=1)
     batch = plan.batch()
@@ -322,7 +322,7 @@ def test_shuffling_follows_the_seed():
 def test_a_labelled_fraction_is_a_share_of_every_class_and_at_least_one_image(fraction):
     plan = plan_of()
     found = partitioned(plan, labelled_fraction=fraction)
-    counts = np.asarray(plan.facts.class_counts)
+    counts = np.asarray(plan.dataset_info.class_counts)
     expected = np.maximum(np.round(fraction * counts), 1)
     assert found["labelled_counts"].tolist() == expected.tolist()
     outside = np.setdiff1d(np.arange(len(plan.data.source)), plan.data.split.train)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ltr.methods.core import description
-from ltr.methods.core.stage import DataFacts, Settings
+from ltr.methods.core.stage import DatasetInfo, Settings
 
 
 def test_every_field_of_a_description_has_a_check():
-    assert set(DataFacts.__dataclass_fields__) == set(description._FACTS)
+    assert set(DatasetInfo.__dataclass_fields__) == set(description._DATASET_INFO)
     assert set(Settings.__dataclass_fields__) == set(description._SETTINGS)

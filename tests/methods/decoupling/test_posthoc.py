@@ -62,7 +62,7 @@ def test_posthoc_adjustment_with_tau_zero_is_the_network_itself(network, images)
 @pytest.mark.parametrize("tau", GRID)
 def test_posthoc_adjustment_takes_tau_times_the_log_prior_off(network, images, tau):
     (scores,) = PriorAdjusted.of(network, [tau], 0).predict(images).values()
-    counts = torch.tensor(network.facts.class_counts, dtype=torch.float64)
+    counts = torch.tensor(network.dataset_info.class_counts, dtype=torch.float64)
     expected = network.predict(images)["default"].logits - tau * (counts / counts.sum()).log()
     torch.testing.assert_close(scores.logits, expected.float())
 
@@ -94,7 +94,7 @@ def test_the_search_finds_what_judging_each_value_alone_finds(network, method):
     metrics = []
     for tau in found["taus"]:
         alone = posthoc.ADJUSTMENTS[method].of(network, [tau], 0)
-        protocol = ClosedSet(np.array(plan.facts.class_counts), link="softmax", keep_predictions=False)
+        protocol = ClosedSet(np.array(plan.dataset_info.class_counts), link="softmax", keep_predictions=False)
         for batch in plan.data.evaluation_loader("val"):
             protocol.update(next(iter(alone.predict(batch.images).values())), batch.labels)
         metrics.append(protocol.compute().metrics)

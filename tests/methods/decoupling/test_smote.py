@@ -62,7 +62,7 @@ def test_replaced_images_lie_between_their_image_and_its_neighbour(monkeypatch):
     plan = planned("method=smote")
     found = plan.compute("neighbours", plan_network())["neighbours"]
     stage = plan.stages["classifier"]
-    network = stage.target(stage.settings, plan.facts, 0, stage.role, **stage.options)
+    network = stage.target(stage.settings, plan.dataset_info, 0, stage.role, **stage.options)
     network._neighbours = found
     monkeypatch.setattr(PixelSmote, "data", plan.data)
     batch = plan.batch()
@@ -100,5 +100,5 @@ def test_both_spaces_run_and_log_the_share_that_is_synthetic(ltr_train, space):
     assert done.code == 0, done.err
     with open(done.directory / "metrics.csv", newline="") as file:
         shares = [float(row["train/slots"]) for row in csv.DictReader(file) if row["stage"] == "classifier"]
-    counts = np.asarray(planned().facts.class_counts)
+    counts = np.asarray(planned().dataset_info.class_counts)
     assert shares == pytest.approx([1 - (counts / counts.max()).mean()] * 2, abs=0.06)

@@ -24,7 +24,7 @@ ALIKE = ("method.teacher.head.normalise=false", "method.teacher.head.width=128")
 
 def network_of(plan, name, parents=None):
     stage = plan.stages[name]
-    return stage.target(stage.settings, plan.facts, 0, stage.role, parents, **stage.options)
+    return stage.target(stage.settings, plan.dataset_info, 0, stage.role, parents, **stage.options)
 
 
 def student_of(plan, teacher=None):
@@ -81,7 +81,7 @@ def test_without_anything_to_learn_from_it_there_is_no_teacher():
 
 
 @pytest.mark.parametrize(
-    ("page", "option"),
+    ("config", "option"),
     [
         (METRIC, "method.angle_weight=3"),
         (METRIC, "method.reduction=valid"),
@@ -91,8 +91,8 @@ def test_without_anything_to_learn_from_it_there_is_no_teacher():
         (CLASSES, "method.temperature=2"),
     ],
 )
-def test_an_option_of_the_student_changes_its_key_and_not_the_teachers(page, option):
-    plain, changed = planned(*page), planned(*page, option)
+def test_an_option_of_the_student_changes_its_key_and_not_the_teachers(config, option):
+    plain, changed = planned(*config), planned(*config, option)
     assert plain.keys["student"] != changed.keys["student"]
     assert plain.keys["teacher"] == changed.keys["teacher"]
 
@@ -131,7 +131,7 @@ def test_a_student_that_is_a_scaled_copy_of_its_teacher_has_nothing_to_learn():
 
 
 @pytest.mark.parametrize(
-    ("page", "weights"),
+    ("config", "weights"),
     [
         (METRIC, {"distance": 1.0, "angle": 2.0}),
         ((*METRIC, "method.task_weight=0.5"), {"task": 0.5, "distance": 1.0, "angle": 2.0}),
@@ -142,8 +142,8 @@ def test_a_student_that_is_a_scaled_copy_of_its_teacher_has_nothing_to_learn():
         ((*METRIC, "method.attention_weight=9"), {"distance": 1.0, "angle": 2.0, "attention": 9.0}),
     ],
 )
-def test_the_loss_is_the_weighted_sum_of_the_terms_that_are_logged(page, weights):
-    plan = planned(*page)
+def test_the_loss_is_the_weighted_sum_of_the_terms_that_are_logged(config, weights):
+    plan = planned(*config)
     found = student_of(plan).training_step(plan.batch(), 0)
     assert set(found["logs"]) == set(weights)
     expected = sum(weight * float(found["logs"][name]) for name, weight in weights.items())
@@ -176,13 +176,13 @@ def test_a_hints_regressor_is_trained_and_rebuilt_without_the_teacher():
     before = state(student.regressor)
     step(student, plan.batch())
     assert not same_bits(before, state(student.regressor))
-    alone = type(student)(student.settings, plan.facts, 0, "student", **student.options)
+    alone = type(student)(student.settings, plan.dataset_info, 0, "student", **student.options)
     alone.load_state_dict(student.state_dict())
 
 
-@pytest.mark.parametrize("page", [METRIC, CLASSES])
-def test_steps_bring_the_student_nearer_to_its_teacher(page):
-    plan = planned(*page)
+@pytest.mark.parametrize("config", [METRIC, CLASSES])
+def test_steps_bring_the_student_nearer_to_its_teacher(config):
+    plan = planned(*config)
     student, batch = student_of(plan), plan.batch()
     first = student.training_step(batch, 0)["logs"]["distance"]
     step(student, batch, steps=15)

@@ -22,7 +22,7 @@ WHERE = "teachers/run"
 TERMS = ("RKD", "HKD", "FitNet", "AttentionTransfer")
 
 
-def page(term: str, **options) -> dict:
+def config(term: str, **options) -> dict:
     return {"_target_": f"ltr.methods.distillation.terms.{term}", "teacher": WHERE, **options}
 
 
@@ -41,9 +41,9 @@ def taught(plan, monkeypatch):
     return network
 
 
-def student(plan, *pages) -> ImageClassifier:
+def student(plan, *configs) -> ImageClassifier:
     stage = plan.stages["representation"]
-    return ImageClassifier(stage.settings.replaced(extras=pages), plan.facts, 0, stage.role)
+    return ImageClassifier(stage.settings.replaced(extras=configs), plan.dataset_info, 0, stage.role)
 
 
 def training_step(plan, network) -> dict:
@@ -54,13 +54,13 @@ def training_step(plan, network) -> dict:
 @pytest.mark.parametrize("term", TERMS)
 def test_a_term_is_added_to_the_loss_and_logged(plan, taught, term):
     plain = training_step(plan, student(plan))
-    found = training_step(plan, student(plan, page(term)))
+    found = training_step(plan, student(plan, config(term)))
     assert found["logs"][term] > 0
     assert found["loss"].item() == pytest.approx(float(plain["loss"].detach() + found["logs"][term]), rel=1e-5)
 
 
 def test_the_terms_are_their_losses_of_features_logits_and_maps(plan, taught):
-    network = student(plan, page("RKD"), page("HKD"), page("AttentionTransfer")).eval()
+    network = student(plan, config("RKD"), config("HKD"), config("AttentionTransfer")).eval()
     batch = plan.batch()
     found = network.training_step(batch, 0)["logs"]
     unit = network.to_unit(batch.images)
@@ -75,14 +75,14 @@ def test_the_terms_are_their_losses_of_features_logits_and_maps(plan, taught):
 
 @pytest.mark.parametrize(("term", "zero"), [("RKD", 1e-6), ("HKD", 1e-6), ("AttentionTransfer", 1e-6)])
 def test_a_student_that_is_its_teacher_has_nothing_to_add(plan, taught, term, zero):
-    network = student(plan, page(term))
+    network = student(plan, config(term))
     network.backbone.load_state_dict(taught.backbone.state_dict())
     network.head.load_state_dict(taught.head.state_dict())
     assert network.eval().training_step(plan.batch(), 0)["logs"][term].abs() < zero
 
 
 def test_terms_of_one_teacher_share_its_network_and_its_pass(plan, taught):
-    network = student(plan, *map(page, TERMS))
+    network = student(plan, *map(config, TERMS))
     passes = []
     taught.backbone.stage1.register_forward_hook(lambda *_: passes.append(1))
     training_step(plan, network)
@@ -91,7 +91,7 @@ def test_terms_of_one_teacher_share_its_network_and_its_pass(plan, taught):
 
 
 def test_maps_come_from_the_students_own_pass(plan, taught):
-    network = student(plan, page("FitNet"), page("AttentionTransfer"))
+    network = student(plan, config("FitNet"), config("AttentionTransfer"))
     passes = []
     network.backbone.stage1.register_forward_hook(lambda *_: passes.append(1))
     training_step(plan, network)
@@ -99,14 +99,14 @@ def test_maps_come_from_the_students_own_pass(plan, taught):
 
 
 def test_a_backbone_whose_maps_are_kept_gives_the_same_features(plan, taught):
-    plain, keeping = student(plan).eval(), student(plan, page("FitNet")).eval()
+    plain, keeping = student(plan).eval(), student(plan, config("FitNet")).eval()
     unit = plain.to_unit(plan.batch().images)
     with torch.no_grad():
         assert torch.equal(plain.features(unit), keeping.features(unit))
 
 
 def test_a_copy_of_the_network_keeps_maps_of_its_own(plan, taught):
-    network = student(plan, page("FitNet"))
+    network = student(plan, config("FitNet"))
     copied = copy.deepcopy(network)
     with torch.no_grad():
         copied.backbone.stage1[0].weight.zero_()
@@ -115,7 +115,7 @@ def test_a_copy_of_the_network_keeps_maps_of_its_own(plan, taught):
 
 
 def test_the_hints_regressor_is_trained_and_the_teacher_is_not(plan, taught):
-    network = student(plan, page("FitNet", weight=0.1))
+    network = student(plan, config("FitNet", weight=0.1))
     before, teachers = state(network.extras), state(taught)
     assert [name for name, _ in network.extras.named_parameters()] == ["FitNet.regressor.convolution.weight"]
     step(network, plan.batch(), steps=2)
@@ -125,14 +125,14 @@ def test_the_hints_regressor_is_trained_and_the_teacher_is_not(plan, taught):
 
 
 def test_every_term_moves_the_students_gradient(plan, taught):
-    def gradient(*pages) -> torch.Tensor:
-        network = student(plan, *pages)
+    def gradient(*configs) -> torch.Tensor:
+        network = student(plan, *configs)
         training_step(plan, network)["loss"].backward()
         return network.backbone.stage1[0].weight.grad
 
     plain = gradient()
     for term in TERMS:
-        found = gradient(page(term))
+        found = gradient(config(term))
         assert torch.isfinite(found).all()
         assert (found - plain).abs().max() > 1e-4
 
@@ -148,7 +148,7 @@ def test_every_term_moves_the_students_gradient(plan, taught):
 )
 def test_values_without_a_meaning_are_refused(plan, taught, term, options, message):
     with pytest.raises(ConfigError, match=message):
-        student(plan, page(term, **options))
+        student(plan, config(term, **options))
 
 
 @pytest.mark.parametrize("term", TERMS)
@@ -165,31 +165,31 @@ def test_a_network_without_maps_is_refused_where_maps_are_compared(plan, taught,
 
         monkeypatch.setattr(DigitsNet, "__init__", without_maps)
     if term in ("RKD", "HKD"):
-        student(plan, page(term))
+        student(plan, config(term))
     else:
         with pytest.raises(ConfigError, match=f"{term} compares feature maps.*backbone has none.*resnet32"):
-            student(plan, page(term))
+            student(plan, config(term))
 
 
 def test_a_teacher_of_other_data_is_refused_unless_that_is_allowed(taught):
     other = planned("dataset=digits")
     with pytest.raises(ConfigError, match=r"different data: it learnt from 500 images"):
-        student(other, page("RKD"))
-    student(other, page("RKD", same_split=False))
+        student(other, config("RKD"))
+    student(other, config("RKD", same_split=False))
 
 
 def test_hkd_of_other_classes_is_refused_even_then(taught):
     fewer = planned("dataset=digits", "dataset.num_classes=6")
     with pytest.raises(ConfigError, match="scores of 6 classes"):
-        student(fewer, page("HKD", same_split=False))
+        student(fewer, config("HKD", same_split=False))
 
 
 def test_images_of_another_shape_are_refused_even_then(plan):
     network = plan.representation()
-    facts = copy.copy(plan.facts)
-    object.__setattr__(facts, "image_shape", (3, 8, 8))
+    dataset_info = copy.copy(plan.dataset_info)
+    object.__setattr__(dataset_info, "image_shape", (3, 8, 8))
     with pytest.raises(ConfigError, match=r"shape \(1, 8, 8\), the student's \(3, 8, 8\)"):
-        teacher.check_teacher(network, facts, WHERE, same_split=False)
+        teacher.check_teacher(network, dataset_info, WHERE, same_split=False)
 
 
 @pytest.mark.slow

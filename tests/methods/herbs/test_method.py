@@ -23,7 +23,7 @@ FAMILIES = ["test_resnet", "test_convnext", "test_efficientnet", "test_vit"]
 
 def of_plan(plan: Plan, seed: int = 0) -> HerbsNetwork:
     (stage,) = plan.stages.values()
-    network = stage.target(stage.settings, plan.facts, seed, stage.role, **stage.options)
+    network = stage.target(stage.settings, plan.dataset_info, seed, stage.role, **stage.options)
     network.start_epoch(0)
     return network
 
@@ -42,10 +42,10 @@ def on_timm(name: str, size: int = 64, *overrides: str) -> tuple[HerbsNetwork, B
     backbone = {"_target_": "ltr.models.timm_backbone.TimmBackbone", "name": name}
     if name == "test_vit":
         backbone["img_size"] = size
-    facts = type(plan.facts).from_plain(
-        plan.facts.as_plain() | {"image_shape": [3, size, size], "mean": [0.5] * 3, "std": [0.2] * 3}
+    dataset_info = type(plan.dataset_info).from_dict(
+        plan.dataset_info.to_dict() | {"image_shape": [3, size, size], "mean": [0.5] * 3, "std": [0.2] * 3}
     )
-    network = stage.target(stage.settings.replaced(backbone=backbone), facts, 0, stage.role, **stage.options)
+    network = stage.target(stage.settings.replaced(backbone=backbone), dataset_info, 0, stage.role, **stage.options)
     network.start_epoch(0)
     images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return network, Batch(images, torch.tensor([1, 7]), torch.tensor([0, 1]))
@@ -105,11 +105,11 @@ def test_the_readouts_are_the_sum_of_logits_and_the_mean_of_softmaxes():
 
 
 @pytest.mark.parametrize(
-    ("page", "headline"),
+    ("config", "headline"),
     [("herbs", "sum_of_logits"), ("herbs_released", "mean_of_softmaxes"), ("pim", "mean_of_softmaxes")],
 )
-def test_the_page_declares_what_is_judged(page, headline):
-    network = of_plan(planned(f"method={page}"))
+def test_the_page_declares_what_is_judged(config, headline):
+    network = of_plan(planned(f"method={config}"))
     assert network.headline == headline
     assert network.link == "softmax"
 
@@ -178,7 +178,7 @@ def test_plain_is_erm_with_the_same_bits():
     plan = planned()
     erm = plan.stages["representation"]
     network, batch = digits(PLAIN, "method.suppression=false", "method.refinement=false")
-    reference = erm.target(erm.settings, plan.facts, 0, erm.role)
+    reference = erm.target(erm.settings, plan.dataset_info, 0, erm.role)
     torch.testing.assert_close(network.training_step(batch, 0)["loss"], reference.training_step(batch, 0)["loss"])
 
 
@@ -302,9 +302,9 @@ def test_pims_page_has_its_codes_selection_joints_and_equal_levels():
     assert [type(step).__name__ for step in network.pyramid.top_down.steps] == ["Resampling", "LocationMixing"]
 
 
-@pytest.mark.parametrize("page", ["herbs_released", "pim"])
-def test_the_released_pages_have_the_released_schedule_by_batches(page):
-    plan = planned(f"method={page}", "trainer.accumulate=2", "scheduler.warmup_epochs=1", "trainer.max_epochs=3")
+@pytest.mark.parametrize("config", ["herbs_released", "pim"])
+def test_the_released_pages_have_the_released_schedule_by_batches(config):
+    plan = planned(f"method={config}", "trainer.accumulate=2", "scheduler.warmup_epochs=1", "trainer.max_epochs=3")
     _, schedule = of_plan(plan).optimisation(9)
     expected = [1 / 8, 3 / 8, 5 / 8, 7 / 8, 1]  # of batches 1, 3, 5, 7 and the last of the warm-up's nine
     assert [schedule(step) for step in range(5)] == pytest.approx(expected)

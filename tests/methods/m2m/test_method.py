@@ -28,13 +28,13 @@ def networks(*overrides: str, seed: int = 0) -> M2mClassifier:
     """f as its deferred part begins, with a g that has BatchNorm statistics of its own."""
     plan = planned(*EASY, *overrides)
     stage = plan.stages["generator"]
-    g = stage.target(stage.settings, plan.facts, seed, stage.role)
+    g = stage.target(stage.settings, plan.dataset_info, seed, stage.role)
     with torch.no_grad():
         for batch in plan.data.evaluation_loader("train"):
             g.train()(g.to_unit(batch.images))
     stage = plan.stages["classifier"]
     parents = {"generator": StageOutput("generator", "key", lambda: g)}
-    f = stage.target(stage.settings, plan.facts, seed, stage.role, parents, **stage.options)
+    f = stage.target(stage.settings, plan.dataset_info, seed, stage.role, parents, **stage.options)
     f.start_epoch(stage.settings.epochs - 1)
     return f.train()
 
@@ -90,7 +90,7 @@ def test_an_option_changes_the_key_of_the_classifier_and_not_of_the_generator(op
 def test_the_two_networks_are_no_twins():
     f = networks()
     g = planned("method=m2m").stages["generator"]
-    fresh = g.target(g.settings, f.facts, 0, g.role)
+    fresh = g.target(g.settings, f.dataset_info, 0, g.role)
     assert not torch.equal(f.backbone.stage1[0].weight, fresh.backbone.stage1[0].weight)
 
 
@@ -176,7 +176,7 @@ def test_a_seed_may_come_from_the_whole_training_set(monkeypatch):
     data = planned().data
     train = data.images.take(torch.from_numpy(data.split.train)).float().mul_(1 / 255)
     labels = data.split.labels(data.source)[data.split.train]
-    counts = np.asarray(f.facts.class_counts)
+    counts = np.asarray(f.dataset_info.class_counts)
     rows = changed(batch, mixed).nonzero()[:, 0]
     assert len(rows) > 20
     in_batch = 0
@@ -320,7 +320,7 @@ def test_images_of_processes_are_put_together_in_the_order_of_the_draw(monkeypat
 
 def test_a_network_without_its_generator_makes_no_image():
     stage = planned("method=m2m").stages["classifier"]
-    f = stage.target(stage.settings, planned("method=m2m").facts, 0, stage.role, None, **stage.options)
+    f = stage.target(stage.settings, planned("method=m2m").dataset_info, 0, stage.role, None, **stage.options)
     with pytest.raises(CheckpointError, match="trained network, its stage 'generator'"):
         _ = f.generator
 
@@ -332,7 +332,7 @@ def test_joint_labels_as_a_further_term_are_refused_with_the_reason():
     plan = planned("method=m2m")
     settings = plan.stages["classifier"].settings.replaced(extras=({"_target_": "ltr.methods.sla.method.SLA"},))
     with pytest.raises(ConfigError, match=r"method\.extras: SLA does not combine with method=m2m.*plain classes"):
-        plan.method.stages(settings, plan.facts)
+        plan.method.stages(settings, plan.dataset_info)
 
 
 @pytest.mark.parametrize(("name", "reason"), [("sla", "SLA does not combine"), ("erm", r"method\.start_from")])
@@ -358,9 +358,9 @@ def test_seeds_of_image_files_come_from_the_batch_alone():
 
 
 def test_equal_classes_are_warned_of():
-    facts = dataclasses.replace(planned().facts, class_counts=(50,) * 10)
+    dataset_info = dataclasses.replace(planned().dataset_info, class_counts=(50,) * 10)
     with pytest.warns(UserWarning, match="no frequent class to take images from"):
-        planned("method=m2m").method.check(facts)
+        planned("method=m2m").method.check(dataset_info)
 
 
 # -- runs ------------------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ class Trainer:
 def network(*overrides: str):
     plan = planned(*SMALL, *overrides)
     stage = plan.stages["representation"]
-    built = stage.target(stage.settings, plan.facts, 0, stage.role, **stage.options)
+    built = stage.target(stage.settings, plan.dataset_info, 0, stage.role, **stage.options)
     built.start_epoch(0)
     return built.train(), plan.batch()
 
@@ -176,4 +176,4 @@ def test_what_it_cannot_do_is_refused_by_name(override, named):
 def test_images_that_the_generator_cannot_make_are_refused_before_any_training():
     plan = planned(*SMALL)
     with pytest.raises(ConfigError, match="arpl_cs generates images"):
-        plan.method.check(replace(plan.facts, image_shape=(1, 9, 9)))
+        plan.method.check(replace(plan.dataset_info, image_shape=(1, 9, 9)))

@@ -22,17 +22,17 @@ DISTILLED = "method.self_distillation=true"
 def built(*overrides: str, transform: str = "rotation") -> JointClassifier:
     """An untrained network, for images of three channels where the transformation needs them."""
     plan = planned("method=sla", *overrides)
-    stage, facts = plan.stages["representation"], plan.facts
+    stage, dataset_info = plan.stages["representation"], plan.dataset_info
     if "colour" in transform:
-        facts = replace(facts, image_shape=(3, 8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-    network = stage.target(stage.settings, facts, 0, stage.role, **{**stage.options, "transform": transform})
+        dataset_info = replace(dataset_info, image_shape=(3, 8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+    network = stage.target(stage.settings, dataset_info, 0, stage.role, **{**stage.options, "transform": transform})
     network.start_epoch(0)
     return network
 
 
 def batch_for(network: JointClassifier, size: int = 6, mixed: bool = False) -> Batch:
     random = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (size, *network.facts.image_shape), dtype=torch.uint8, generator=random)
+    images = torch.randint(0, 256, (size, *network.dataset_info.image_shape), dtype=torch.uint8, generator=random)
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (size,), generator=random)
     if not mixed:
@@ -111,7 +111,9 @@ def test_the_sum_aggregates_to_m_times_the_mean():
 def test_with_one_transformation_it_is_erm_to_the_bit():
     plan, erm_plan = planned("method=sla", "method.transform=none"), planned()
     sla, erm = (
-        p.stages["representation"].target(p.stages["representation"].settings, p.facts, 0, "representation", **options)
+        p.stages["representation"].target(
+            p.stages["representation"].settings, p.dataset_info, 0, "representation", **options
+        )
         for p, options in ((plan, plan.stages["representation"].options), (erm_plan, {}))
     )
     for network in (sla, erm):
@@ -200,7 +202,7 @@ def test_the_second_head_is_trained_and_drawn_from_the_seed():
 def test_weights_and_margins_of_a_joint_class_follow_its_y():
     plain = planned("loss=ldam", "loss.beta=0.999").representation()
     network = built("loss=ldam", "loss.beta=0.999", DISTILLED)
-    counts = network.facts.class_counts
+    counts = network.dataset_info.class_counts
     torch.testing.assert_close(network.loss.weights, plain.loss.weights.repeat_interleave(4))
     margins = torch.tensor(ldam_margins(counts, 0.5), dtype=torch.float32).repeat_interleave(4)
     torch.testing.assert_close(network.loss.margins, margins)
@@ -316,11 +318,11 @@ def test_other_options_are_another_stage():
 def test_images_that_a_transformation_is_not_made_for_are_refused_before_training(method):
     plan = planned(f"method={method}", "method.transform=colour")
     with pytest.raises(ConfigError, match="three colour channels"):
-        plan.method.check(plan.facts)
+        plan.method.check(plan.dataset_info)
     plan = planned(f"method={method}")
     with pytest.raises(ConfigError, match="square"):
-        plan.method.check(replace(plan.facts, image_shape=(1, 8, 12)))
-    plan.method.check(plan.facts)
+        plan.method.check(replace(plan.dataset_info, image_shape=(1, 8, 12)))
+    plan.method.check(plan.dataset_info)
 
 
 def test_the_distilled_inference_needs_its_head():

@@ -13,7 +13,7 @@ from ltr.data.batch import Batch, Mix
 def built(method: str, *overrides: str):
     plan = planned(f"method={method}", *overrides)
     stage = plan.stages["representation"]
-    network = stage.target(stage.settings, plan.facts, 0, stage.role, **stage.options)
+    network = stage.target(stage.settings, plan.dataset_info, 0, stage.role, **stage.options)
     network.start_epoch(0)
     return network
 

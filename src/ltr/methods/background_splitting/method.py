@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ltr.configuration.configs import read_page, without_private
+from ltr.configuration.configs import read_config, without_private
 from ltr.configuration.targets import instantiate, locate
 from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.identity import named
@@ -23,7 +23,7 @@ from ltr.methods.background_splitting.network import BackgroundClassifier, BiasI
 from ltr.methods.background_splitting.partition import partition, warn_of_one_class
 from ltr.methods.background_splitting.pseudo_labels import FEATURES, PARTITIONS, by_kmeans, by_taxonomy, by_teacher
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DataFacts, Method, Settings, Stage, StageOutput
+from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage, StageOutput
 from ltr.methods.erm import ERM
 from ltr.models.imagenet import NUM_CLASSES, outputs_of
 
@@ -46,7 +46,7 @@ class BackgroundSplitting(Method):
         thresholding: False is the same as ``b0=None``: an ordinary head of N + 1 rows, whatever b0 says.
         bias_init, background_weight: see `BackgroundClassifier`.
         labelled_fraction: share of the training images whose label is used, see `partition.partition`.
-        aux: the auxiliary task, with the keys of the page.
+        aux: the auxiliary task, with the keys of the config.
 
     Raises:
         ConfigError: values outside their ranges, or a combination that has no meaning.
@@ -81,16 +81,16 @@ class BackgroundSplitting(Method):
         self.labelled_fraction = labelled_fraction
         self.aux = checked_aux(aux)
 
-    def check(self, facts: DataFacts) -> None:
-        if facts.background is None:
+    def check(self, dataset_info: DatasetInfo) -> None:
+        if dataset_info.background is None:
             raise ConfigError(
                 "method=background_splitting needs data with a background class, such as dataset=cifar100_bg, inat_bg "
-                "or digits_bg; these are judged by " + ", ".join(facts.protocols)
+                "or digits_bg; these are evaluated by " + ", ".join(dataset_info.protocols)
             )
 
-    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
-        self._check(settings, facts)
-        before = self._pseudo_labels(settings, facts) if self.aux["weight"] > 0 else []
+    def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
+        self._check(settings, dataset_info)
+        before = self._pseudo_labels(settings, dataset_info) if self.aux["weight"] > 0 else []
         if before or self.labelled_fraction < 1:
             options = {"shuffled": self.aux["shuffled"], "labelled_fraction": self.labelled_fraction}
             asked = ("pseudo_labels",) if before else ()
@@ -120,23 +120,23 @@ class BackgroundSplitting(Method):
             warn_of_one_class(report)
         return super().predictor(outputs)
 
-    def _pseudo_labels(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+    def _pseudo_labels(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         aux = self.aux
         asked = "teacher" if aux["partition"] == "teacher" else aux["features"] if aux["partition"] == "kmeans" else ""
-        page: Mapping[str, Any] = {}
+        config: Mapping[str, Any] = {}
         first: list[Stage] = []
         if asked == "representation":
-            (erm,) = ERM().stages(settings.replaced(extras=()), facts)
+            (erm,) = ERM().stages(settings.replaced(extras=()), dataset_info)
             first = [Stage("erm", erm.role, erm.settings, module=erm.module)]
         elif asked == "teacher" and aux["run"] is not None:
             taken = {"checkpoint": aux["run"], "foreign": True}
             first = [Stage("teacher", "teacher", settings, module=ImageClassifier, **taken)]
         elif asked == "teacher":
-            page = without_private(aux["teacher"])
-            check_weights(page)
+            config = without_private(aux["teacher"])
+            check_weights(config)
         top_k = aux["top_k"] if aux["labels"] == "soft" else 1
         ways: dict[str, tuple[Any, dict[str, Any]]] = {
-            "teacher": (by_teacher, {**self._excluded(facts), "top_k": top_k}),
+            "teacher": (by_teacher, {**self._excluded(dataset_info), "top_k": top_k}),
             "kmeans": (by_kmeans, {"features": aux["features"], "groups": aux["groups"]}),
             "supercategories": (by_taxonomy, {"rank": aux["rank"]}),
         }
@@ -144,7 +144,7 @@ class BackgroundSplitting(Method):
         stage = Stage(
             "pseudo_labels",
             "pseudo_labels",
-            without_training(settings, page),
+            without_training(settings, config),
             compute=compute,
             parents=tuple(one.name for one in first),
             options=options,
@@ -152,7 +152,7 @@ class BackgroundSplitting(Method):
         )
         return [*first, stage]
 
-    def _excluded(self, facts: DataFacts) -> dict[str, Any]:
+    def _excluded(self, dataset_info: DatasetInfo) -> dict[str, Any]:
         """The teacher's outputs to leave out, as options of its stage."""
         wanted = self.aux["exclude_classes"]
         if FOREGROUND not in wanted:
@@ -162,11 +162,11 @@ class BackgroundSplitting(Method):
                 "method.aux.exclude_classes=[foreground] is about a teacher of ImageNet's 1000 classes, not about "
                 "method.aux.run: give the numbers of its outputs"
             )
-        names = [name for label, name in enumerate(facts.class_names) if label != facts.background]
+        names = [name for label, name in enumerate(dataset_info.class_names) if label != dataset_info.background]
         numbers = {*(one for one in wanted if one != FOREGROUND), *outputs_of(names)}
         return {"exclude_classes": sorted(numbers), "outputs": NUM_CLASSES}
 
-    def _check(self, settings: Settings, facts: DataFacts) -> None:
+    def _check(self, settings: Settings, dataset_info: DatasetInfo) -> None:
         target = str(settings.loss["_target_"])
         loss_class, name = locate(target, "loss"), target.rsplit(".", 1)[-1]
         by_prior = not getattr(loss_class, "takes_background", True)
@@ -178,13 +178,13 @@ class BackgroundSplitting(Method):
             )
         if self.background_weight is not None and by_prior:
             raise ConfigError(f"method.background_weight={self.background_weight:g}: {name} has no class weights")
-        page = settings.head
-        kind = getattr(locate(page["_target_"], "head"), "head_kind", None)
-        if self.bias_init == "prior" and (kind == "cosine" or page.get("bias") is False):
+        config = settings.head
+        kind = getattr(locate(config["_target_"], "head"), "head_kind", None)
+        if self.bias_init == "prior" and (kind == "cosine" or config.get("bias") is False):
             raise ConfigError(
                 "method.bias_init=prior needs a head with a bias: head=linear head.bias=true, or method.bias_init=head"
             )
-        mix = getattr(instantiate(settings.augment, facts.image_shape), "mix", None)
+        mix = getattr(instantiate(settings.augment, dataset_info.image_shape), "mix", None)
         if mix and (self.aux["weight"] > 0 or self.labelled_fraction < 1):
             raise ConfigError(
                 f"augment.mix={mix}: an image that is made of two has no pseudo-label of its own. Use augment.mix=null,"
@@ -196,11 +196,11 @@ def without_training(settings: Settings, backbone: Mapping[str, Any]) -> Setting
     """Settings of a stage that trains nothing, so that no other setting is in its key.
 
     Args:
-        backbone: the teacher's page in the backbone's place: its weights count by their content.
+        backbone: the teacher's config in the backbone's place: its weights count by their content.
     """
     return settings.replaced(
-        sampler=without_private(read_page("sampler/instance")),
-        augment=without_private(read_page("augment/none")),
+        sampler=without_private(read_config("sampler/instance")),
+        augment=without_private(read_config("augment/none")),
         backbone=backbone,
         loss={},
         head={},
@@ -217,16 +217,16 @@ def without_training(settings: Settings, backbone: Mapping[str, Any]) -> Setting
     )
 
 
-def check_weights(page: Mapping[str, Any]) -> None:
+def check_weights(config: Mapping[str, Any]) -> None:
     """Refuse a teacher without weights, or with a file that is not there, before anything is built.
 
     Raises:
         ConfigError, CheckpointError: so.
     """
-    weights, pretrained = page["weights"], page["pretrained"]
+    weights, pretrained = config["weights"], config["pretrained"]
     if weights is None and not pretrained:
         raise ConfigError(
-            f"method.aux.teacher: {page['library']}'s {page['name']} has no weights yet. Give "
+            f"method.aux.teacher: {config['library']}'s {config['name']} has no weights yet. Give "
             "method.aux.teacher.weights=FILE or method.aux.run=RUN, allow the download with "
             "method.aux.teacher.pretrained=true, or take method.aux.partition=kmeans with method.aux.features=pixels "
             "(method.aux.weight=0 for thresholding alone)"
@@ -238,7 +238,7 @@ def check_weights(page: Mapping[str, Any]) -> None:
 
 
 def checked_aux(aux: Mapping[str, Any]) -> dict[str, Any]:
-    """The page ``method.aux`` without private keys.
+    """The config ``method.aux`` without private keys.
 
     Raises:
         ConfigError: a key that is missing or that nothing reads, or values that contradict each other.
@@ -252,7 +252,7 @@ def checked_aux(aux: Mapping[str, Any]) -> dict[str, Any]:
     missing = [key for key in AUX_KEYS if key not in given]
     if missing:
         raise ConfigError(
-            f"method.aux: {', '.join(missing)} must be given; the page method/background_splitting has all"
+            f"method.aux: {', '.join(missing)} must be given; the config method/background_splitting has all"
         )
     if not 0 <= given["weight"] < math.inf:
         raise ConfigError(f"method.aux.weight={given['weight']}: a number of at least 0 is needed")

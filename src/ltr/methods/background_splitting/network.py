@@ -16,7 +16,7 @@ from ltr.losses.base import ClassificationLoss
 from ltr.methods.background_splitting.head import BackgroundHead, prior_bias
 from ltr.methods.background_splitting.partition import warn_of_one_class
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DataFacts, Settings, StageOutput
+from ltr.methods.core.stage import DatasetInfo, Settings, StageOutput
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
 
@@ -32,7 +32,7 @@ class BackgroundClassifier(ImageClassifier):
         settings, facts, seed, role: see `ImageClassifier`.
         parents: ``pseudo_labels`` and ``partition``, where there are any. None where a checkpoint is loaded next.
         b0: the background's constant logit; None: a row that is learned, with which the head is an ordinary one.
-        bias_init: ``head`` leaves the rows' bias as the head's page starts it, ``prior`` sets it so that the classes'
+        bias_init: ``head`` leaves the rows' bias as the head's config starts it, ``prior`` sets it so that the classes'
             shares are predicted (`prior_bias`), and keeps it from weight decay.
         background_weight: the background's class weight, in place of the loss's own.
         aux_weight: of the auxiliary term; 0 for none, and no auxiliary head.
@@ -47,7 +47,7 @@ class BackgroundClassifier(ImageClassifier):
     def __init__(
         self,
         settings: Settings,
-        facts: DataFacts,
+        dataset_info: DatasetInfo,
         seed: int,
         role: str,
         parents: Mapping[str, StageOutput] | None = None,
@@ -64,19 +64,19 @@ class BackgroundClassifier(ImageClassifier):
         constant = b0 is not None
         super().__init__(
             settings,
-            facts,
+            dataset_info,
             seed,
             role,
             parents,
             logit_counts=report["labelled_counts"].tolist() if "labelled_counts" in report else None,
-            head_rows=facts.num_classes - 1 if constant else None,
+            head_rows=dataset_info.num_classes - 1 if constant else None,
             background=0 if constant else None,
         )
         if b0 is not None:
             self.head = BackgroundHead(self.head, b0)
         self.prior_biased = bias_init == "prior"
         if self.prior_biased:
-            self.head.init_bias(prior_bias(facts.class_counts, b0, self.link))
+            self.head.init_bias(prior_bias(dataset_info.class_counts, b0, self.link))
         if background_weight is not None:
             set_background_weight(self.loss, background_weight)
         self.aux_weight = aux_weight
@@ -166,7 +166,7 @@ class BackgroundClassifier(ImageClassifier):
         constant = isinstance(self.head, BackgroundHead)
         if constant and (self.head.rows.head_kind != "linear" or self.head.bias is None):
             return self
-        plain = ImageClassifier(self.settings.replaced(extras=()), self.facts, self.seed, self.role)
+        plain = ImageClassifier(self.settings.replaced(extras=()), self.dataset_info, self.seed, self.role)
         plain.backbone.load_state_dict(self.backbone.state_dict())
         rows = self.head.rows if constant else self.head
         state = dict(rows.state_dict())

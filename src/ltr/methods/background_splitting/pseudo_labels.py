@@ -38,7 +38,8 @@ def by_teacher(
 ) -> dict[str, np.ndarray]:
     """Pseudo-labels from a classifier's outputs; the official code's are the arg max of an ImageNet ResNet-50.
 
-    The images are un-augmented. The teacher is the page in the place of the stage's backbone, or the parent's network.
+    The images are un-augmented. The teacher is the config in the place of the stage's backbone, or the parent's
+    network.
 
     Args:
         exclude_classes: outputs that are left out before anything is chosen (classes that give the task away).
@@ -173,15 +174,15 @@ def _teacher(computation: Computation) -> tuple[Any, tuple[Tensor, Tensor] | Non
     parent = next(iter(computation.parents.values()), None)
     if parent is None:
         teacher = instantiate(computation.settings.backbone)
-        teacher.check_size(computation.facts.image_shape)
+        teacher.check_size(computation.dataset_info.image_shape)
         teacher = teacher.to(computation.device)
         return lambda images: teacher(_unit(images)), teacher.last_layer()
     network = parent.load().to(computation.device).eval()
-    channels = network.facts.image_shape[0]
-    if channels != computation.facts.image_shape[0]:
+    channels = network.dataset_info.image_shape[0]
+    if channels != computation.dataset_info.image_shape[0]:
         raise ConfigError(
             f"method.aux.run: its network takes {channels} channels, and the images have "
-            f"{computation.facts.image_shape[0]}. Choose a run on images of the same kind"
+            f"{computation.dataset_info.image_shape[0]}. Choose a run on images of the same kind"
         )
 
     def ask(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from ltr.escaping import one_line
 from ltr.files import written_atomically
 from ltr.identity import name_of, with_names
 from ltr.methods.core.description import check_description, read_description
-from ltr.methods.core.stage import DataFacts, Settings
+from ltr.methods.core.stage import DatasetInfo, Settings
 from ltr.models.weights_file import finite_names, load_torch_file, refuse_unfit
 
 FORMAT = "ltr-stage"
@@ -61,14 +61,14 @@ def network_checkpoint(
 
     Args:
         network: an `ltr.methods.core.network.ImageClassifier`, which remembers what it was built from.
-        dataset: the data set's page, as a description.
+        dataset: the data set's config, as a description.
         state: weights to store in place of the network's own (the best epoch's).
     """
     # structure as JSON text: no reader needs to trust anything but strings and tensors
     description = {
         "module": name_of(f"{type(network).__module__}.{type(network).__qualname__}"),
         "settings": with_names({name: getattr(network.settings, name) for name in Settings.__dataclass_fields__}),
-        "facts": network.facts.as_plain(),
+        "facts": network.dataset_info.to_dict(),
         "seed": network.seed,
         "role": network.role,
         "options": with_names(dict(network.options)),
@@ -94,8 +94,8 @@ def describe(path: Path) -> dict[str, Any]:
     if loaded.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: not a checkpoint of this project (no format '{FORMAT}'). "
-            "To start from foreign weights use backbone.weights=FILE; to judge them, name their data and network: "
-            "ltr-eval FILE dataset=PAGE backbone=PAGE"
+            "To start from foreign weights use backbone.weights=FILE; to evaluate them, name their data and network: "
+            "ltr-eval FILE dataset=CONFIG backbone=CONFIG"
         )
     version = loaded.get("version")
     if isinstance(version, int) and version > VERSION:
@@ -134,8 +134,8 @@ def described_network(found: Mapping[str, Any], path: Path, parents: Mapping[str
         module_class = locate(found["module"], str(path))
         if not (isinstance(module_class, type) and issubclass(module_class, torch.nn.Module)):
             raise CheckpointError(f"{path}: {found['module']} is no network")
-        facts = DataFacts.from_plain(found["facts"])
-        network = module_class(settings, facts, found["seed"], found["role"], parents, **found["options"])
+        dataset_info = DatasetInfo.from_dict(found["facts"])
+        network = module_class(settings, dataset_info, found["seed"], found["role"], parents, **found["options"])
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except CheckpointError:
@@ -190,7 +190,7 @@ def check_weights(network: torch.nn.Module, state: Mapping[str, torch.Tensor], w
         raise CheckpointError(f"{where}: weights of another architecture; {one_line('; '.join(parts))}")
 
 
-def check_fits(network: Any, settings: Settings, facts: DataFacts, where: Path) -> None:
+def check_fits(network: Any, settings: Settings, dataset_info: DatasetInfo, where: Path) -> None:
     """Refuse a network that cannot stand in for one of these settings and data.
 
     A cosine head and a linear one without bias have weights of the same names and shapes: kinds are compared, too.
@@ -209,7 +209,7 @@ def check_fits(network: Any, settings: Settings, facts: DataFacts, where: Path) 
     if not differences and getattr(network.head, "head_kind", None) != head_kind:
         differences.append(f"its head was replaced after training (by a head of kind '{network.head.head_kind}')")
     for name in ("class_names", "image_shape", "mean", "std"):
-        mine, its = getattr(facts, name), getattr(network.facts, name)
+        mine, its = getattr(dataset_info, name), getattr(network.dataset_info, name)
         if mine != its:
             shown = (f"{len(its)} classes", f"{len(mine)}") if name == "class_names" else (str(its), str(mine))
             differences.append(f"{name}: {shown[0]}, this run's data has {shown[1]}")
@@ -217,11 +217,11 @@ def check_fits(network: Any, settings: Settings, facts: DataFacts, where: Path) 
         raise CheckpointError(f"{where}: a network of another kind; {'; '.join(differences)}")
 
 
-def _named(page: Mapping[str, Any]) -> str:
-    """A head's or backbone's page in short, without what a trained network no longer depends on."""
+def _named(config: Mapping[str, Any]) -> str:
+    """A head's or backbone's config in short, without what a trained network no longer depends on."""
     no_matter = ("_target_", "_allowed_", "weights", "weights_map", "strict_weights", "pretrained", "trainable")
-    rest = ", ".join(f"{key}={value}" for key, value in page.items() if key not in no_matter)
-    return f"{str(page['_target_']).rsplit('.', 1)[-1]}({rest})"
+    rest = ", ".join(f"{key}={value}" for key, value in config.items() if key not in no_matter)
+    return f"{str(config['_target_']).rsplit('.', 1)[-1]}({rest})"
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:

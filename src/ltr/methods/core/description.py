@@ -10,7 +10,7 @@ from typing import Any
 
 from ltr.errors import CheckpointError
 from ltr.identity import path_of, with_paths
-from ltr.methods.core.stage import DataFacts, Settings
+from ltr.methods.core.stage import DatasetInfo, Settings
 
 _MOST_CLASSES = 10_000_000
 _MOST_PIXELS = 1 << 16  # a side
@@ -61,9 +61,9 @@ _SETTINGS: dict[str, Check] = {
     "gradient_clip": (_or_null(_is_number), "a number or null"),
     "ema_decay": (_or_null(_is_number), "a number or null"),
     "limit_train_batches": (_or_null(_is_whole(1)), "a whole number of at least 1, or null"),
-    "extras": (_is_list_of(lambda page: isinstance(page, Mapping)), "a list of mappings"),
+    "extras": (_is_list_of(lambda config: isinstance(config, Mapping)), "a list of mappings"),
 }
-_FACTS: dict[str, Check] = {
+_DATASET_INFO: dict[str, Check] = {
     "image_shape": (lambda value: _is_list_of(_SIDE)(value) and len(value) == 3, "three whole numbers of at least 1"),
     "mean": (_is_list_of(_is_number, 1), "a list of numbers"),
     "std": (_is_list_of(lambda value: _is_number(value) and value > 0, 1), "a list of numbers above 0"),
@@ -86,9 +86,9 @@ _DATASET: dict[str, Check] = {
     "name": _TEXT,
     "source": _MAPPING,
     "image_size": (_or_null(_SIDE), "a side in pixels or null"),
-    "image_resize": _FACTS["image_resize"],
-    "mean": _FACTS["mean"],
-    "std": _FACTS["std"],
+    "image_resize": _DATASET_INFO["image_resize"],
+    "mean": _DATASET_INFO["mean"],
+    "std": _DATASET_INFO["std"],
 }
 
 
@@ -118,18 +118,18 @@ def check_description(found: Mapping[str, Any], path: Path) -> None:
     _check(found, _TOP, "", path, required=tuple(_TOP), closed=False)
     _check(found["settings"], _SETTINGS, "settings.", path, required=_required(Settings))
     _check(found["dataset"], _DATASET, "dataset.", path, required=(), closed=False)
-    facts = found["facts"]
-    _check(facts, _FACTS, "facts.", path, required=_required(DataFacts))
-    channels, classes = facts["image_shape"][0], len(facts["class_names"])
+    dataset_info = found["facts"]
+    _check(dataset_info, _DATASET_INFO, "facts.", path, required=_required(DatasetInfo))
+    channels, classes = dataset_info["image_shape"][0], len(dataset_info["class_names"])
     for name, wanted, by in (
         ("mean", channels, "image_shape"),
         ("std", channels, "image_shape"),
         ("class_counts", classes, "class_names"),
     ):
-        if len(facts[name]) != wanted:
-            raise _wrong(path, f"facts.{name} has {len(facts[name])} numbers, and facts.{by} asks for {wanted}")
-    if classes > _MOST_CLASSES or (facts.get("background") or 0) >= classes:
-        raise _wrong(path, f"facts.background={facts.get('background')} is none of its {classes} classes")
+        if len(dataset_info[name]) != wanted:
+            raise _wrong(path, f"facts.{name} has {len(dataset_info[name])} numbers, and facts.{by} asks for {wanted}")
+    if classes > _MOST_CLASSES or (dataset_info.get("background") or 0) >= classes:
+        raise _wrong(path, f"facts.background={dataset_info.get('background')} is none of its {classes} classes")
     for name in ("head", "backbone", "loss"):
         target = found["settings"][name].get("_target_")
         if not isinstance(target, str):

@@ -20,7 +20,7 @@ from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.evaluation.scores import Scores
 from ltr.identity import named
-from ltr.methods.core.stage import DataFacts, Settings, StageOutput
+from ltr.methods.core.stage import DatasetInfo, Settings, StageOutput
 from ltr.models.backbones import sized
 from ltr.models.narrow_maps import guard_narrow_maps
 from ltr.models.weights import seeded_construction
@@ -33,8 +33,8 @@ class ImageClassifier(pl.LightningModule):
     """Backbone, head and loss, built from settings.
 
     Args:
-        settings: the stage's pages and numbers.
-        facts: image shape, normalisation, classes and their counts.
+        settings: the stage's configs and numbers.
+        dataset_info: image shape, normalisation, classes and their counts.
         seed: the run's seed.
         role: the stage's role; initial weights are a function of (seed, role).
         parents: finished stages that this one starts from.
@@ -52,7 +52,7 @@ class ImageClassifier(pl.LightningModule):
     def __init__(
         self,
         settings: Settings,
-        facts: DataFacts,
+        dataset_info: DatasetInfo,
         seed: int,
         role: str,
         parents: Mapping[str, StageOutput] | None = None,
@@ -63,16 +63,16 @@ class ImageClassifier(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.settings = settings
-        self.facts = facts
+        self.dataset_info = dataset_info
         self.seed = seed
         self.role = role
         self.options: Mapping[str, Any] = {}  # what a subclass was given beside these, as plain data
-        channels = facts.image_shape[0]
-        counts = facts.class_counts if logit_counts is None else tuple(logit_counts)
+        channels = dataset_info.image_shape[0]
+        counts = dataset_info.class_counts if logit_counts is None else tuple(logit_counts)
         given = () if background is None else (background,)
         self.loss = instantiate(settings.loss, counts, *given)
         with seeded_construction(derive_seed(seed, role, "init")):
-            self.backbone = instantiate(sized(settings.backbone, facts.image_shape), channels)
+            self.backbone = instantiate(sized(settings.backbone, dataset_info.image_shape), channels)
             self.head = instantiate(settings.head, self.backbone.num_features, head_rows or len(counts))
         if not self.embeds and "embedding" in (getattr(self.head, "head_kind", ""), getattr(self.loss, "of", "")):
             raise ConfigError(
@@ -80,16 +80,18 @@ class ImageClassifier(pl.LightningModule):
                 "or rkd; or head=linear and loss=cross_entropy"
             )
         self.extras = nn.ModuleDict()
-        for number, page in enumerate(settings.extras):
+        for number, config in enumerate(settings.extras):
             with seeded_construction(derive_seed(seed, role, "extra", number)):
-                name = str(page["_target_"]).rsplit(".", 1)[-1]
-                self.extras[name if name not in self.extras else f"{name}{number}"] = instantiate(page, self, facts)
+                name = str(config["_target_"]).rsplit(".", 1)[-1]
+                self.extras[name if name not in self.extras else f"{name}{number}"] = instantiate(
+                    config, self, dataset_info
+                )
         if self.loss.prior_bias is not None and getattr(self.head, "bias", None) is not None:
             self.head.init_bias(self.loss.prior_bias)
         self.backbone.to(memory_format=torch.channels_last)
         guard_narrow_maps(self.backbone)
         # normalisation as one multiply-add: (x/255 - mean) / std
-        mean, std = torch.tensor(facts.mean).view(1, -1, 1, 1), torch.tensor(facts.std).view(1, -1, 1, 1)
+        mean, std = torch.tensor(dataset_info.mean).view(1, -1, 1, 1), torch.tensor(dataset_info.std).view(1, -1, 1, 1)
         self.register_buffer("_scale", 1.0 / std, persistent=False)
         self.register_buffer("_shift", -mean / std, persistent=False)
 
@@ -196,7 +198,7 @@ class ImageClassifier(pl.LightningModule):
         """The length of the weights behind each class's logit, float64 [C]; None where logits follow no such length."""
         of_head = getattr(self.head, "weight_norms", None)
         norms = None if of_head is None else of_head()
-        return norms if norms is not None and len(norms) == self.facts.num_classes else None
+        return norms if norms is not None and len(norms) == self.dataset_info.num_classes else None
 
     # -- how it is optimised -------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ltr.configuration.allowed import shown
-from ltr.configuration.configs import page_names
+from ltr.configuration.configs import config_names
 from ltr.errors import ConfigError, nearest
 from ltr.names import canonical
 
@@ -27,7 +27,7 @@ _CONFIGS = ("sampler", "loss", "optimizer", "scheduler")
 
 
 @dataclass(frozen=True)
-class DataFacts:
+class DatasetInfo:
     """What a network must know of its data: plain values, stored with every checkpoint."""
 
     image_shape: tuple[int, int, int]  # (C, H, W)
@@ -35,8 +35,8 @@ class DataFacts:
     std: tuple[float, ...]
     class_names: tuple[str, ...]
     class_counts: tuple[int, ...]  # images per class in the train split
-    image_resize: int | list[int] | None = None  # of image files before evaluation's crop, where a page says
-    protocols: tuple[str, ...] = ("closed_set",)  # what the split is judged by
+    image_resize: int | list[int] | None = None  # of image files before evaluation's crop, where a config says
+    protocols: tuple[str, ...] = ("closed_set",)  # what the split is evaluated by
     background: int | None = None  # the label of the background, in a background split
     matte: tuple[int, int, int] | None = None  # under transparent pixels, see `ltr.data.source.Decoding`
     white_level: int | None = None  # of 16-bit grey images
@@ -45,13 +45,13 @@ class DataFacts:
     def num_classes(self) -> int:
         return len(self.class_counts)
 
-    def as_plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Lists and numbers only, as a checkpoint stores them."""
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         return {key: value for key, value in plain.items() if key not in _UNSET_FACTS or value is not None}
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> DataFacts:
+    def from_dict(cls, plain: Mapping[str, Any]) -> DatasetInfo:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
         # checkpoints from before names were compared in one form may hold another
         fields["class_names"] = tuple(canonical(str(name)) for name in fields["class_names"])
@@ -63,7 +63,7 @@ _UNSET_FACTS = ("matte", "white_level")  # left out while they are null: older c
 
 @dataclass(frozen=True)
 class Settings:
-    """How a stage is trained: the resolved pages and numbers, as plain data.
+    """How a stage is trained: the resolved configs and numbers, as plain data.
 
     A method's main stage takes these from the top level of the configuration (``sampler``, ``loss``, ...); its other
     stages replace what ``method.<stage>`` names.
@@ -84,17 +84,17 @@ class Settings:
     gradient_clip: float | None = None
     ema_decay: float | None = None
     limit_train_batches: int | None = None
-    extras: tuple[Mapping[str, Any], ...] = ()  # further loss terms, each a page: method.extras
+    extras: tuple[Mapping[str, Any], ...] = ()  # further loss terms, each a config: method.extras
 
     def replaced(self, **changes: Any) -> Settings:
         """These settings with some of them changed."""
         return replace(self, **changes)
 
-    def for_stage(self, page: Mapping[str, Any], where: str, optional: Sequence[str] = ("augment",)) -> Settings:
+    def for_stage(self, config: Mapping[str, Any], where: str, optional: Sequence[str] = ("augment",)) -> Settings:
         """Return these settings with what a further stage has of its own, without ``extras``.
 
         Args:
-            page: the node of the configuration.
+            config: the node of the configuration.
             where: its name there, e.g. ``method.classifier``.
             optional: configs that the stage may have of its own beside ``STAGE_KEYS``, which must all be given.
 
@@ -102,17 +102,17 @@ class Settings:
             ConfigError: a key is missing, nothing reads it, or it should hold a config and does not.
         """
         known = (*STAGE_KEYS, *optional)
-        for key in page:
+        for key in config:
             if key not in (*known, "_allowed_"):
                 raise ConfigError(
                     f"{where}.{key}: nothing reads it; {where} has {', '.join(known)}{nearest(key, known)}"
                 )
-        missing = [key for key in STAGE_KEYS if key not in page]
+        missing = [key for key in STAGE_KEYS if key not in config]
         if missing:
-            raise ConfigError(f"{where}: {', '.join(missing)} must be given; the shipped pages of methods show how")
-        given = [key for key in known if key in page]
-        check_configs(page, [key for key in given if key in (*_CONFIGS, *optional)], where)
-        return self.replaced(extras=(), **{key: page[key] for key in given})
+            raise ConfigError(f"{where}: {', '.join(missing)} must be given; the shipped configs of methods show how")
+        given = [key for key in known if key in config]
+        check_configs(config, [key for key in given if key in (*_CONFIGS, *optional)], where)
+        return self.replaced(extras=(), **{key: config[key] for key in given})
 
 
 def check_configs(node: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
@@ -131,7 +131,7 @@ def check_configs(node: Mapping[str, Any], keys: Sequence[str], where: str) -> N
             given = "" if isinstance(node[key], Mapping) else f"={shown(node[key])}"
             raise ConfigError(
                 f"{where}.{key}{given}: a config with a _target_ is needed. Choose one with {where}.{key}=NAME; "
-                f"there are: {', '.join(page_names(key))}"
+                f"there are: {', '.join(config_names(key))}"
             )
 
 
@@ -183,7 +183,7 @@ class Computation:
     Attributes:
         parents: the finished stages that it starts from, by name.
         settings: of the stage.
-        facts: of the data.
+        dataset_info: of the data.
         source, split: the data; what is computed per image is indexed by the image's place in the source.
         loader: part of the split (``train``, ``val``, ``test``), or source indices -> their batches in order,
             un-augmented.
@@ -195,7 +195,7 @@ class Computation:
 
     parents: Mapping[str, StageOutput]
     settings: Settings
-    facts: DataFacts
+    dataset_info: DatasetInfo
     source: Source
     split: Split
     loader: Callable[[str | np.ndarray], Iterable[Any]]
@@ -222,7 +222,7 @@ class StageOutput:
 class Predictor:
     """What evaluation is given: images in, Scores by variant out.
 
-    A LightningModule that has `predict` serves as one. ``headline`` names the variant that a run is judged by; it is
+    A LightningModule that has `predict` serves as one. ``headline`` names the variant that a run is evaluated by; it is
     declared here, before any test image is seen.
     """
 
@@ -247,10 +247,10 @@ class Method:
     provides: tuple[str, ...] = ("logits",)
     accepts_extras: bool = False
 
-    def check(self, facts: DataFacts) -> None:
+    def check(self, dataset_info: DatasetInfo) -> None:
         """Raise ConfigError where the method cannot be used on such data; called before anything is trained."""
 
-    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+    def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         """The stages in order; a stage's parents stand before it."""
         raise NotImplementedError
 

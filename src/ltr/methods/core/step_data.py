@@ -69,7 +69,8 @@ def of_all_processes(images: Tensor, world_size: int) -> Tensor:
 def augmented(
     augment: Augmentation | None, images: Tensor, labels: np.ndarray, *, seed: int, positions: np.ndarray
 ) -> Tensor:
-    """Images uint8 [K, C, H, W] as the stage's augmentation leaves them; its pages that mix images are not for this."""
+    """Images uint8 [K, C, H, W] as the stage's augmentation leaves them; its configs that mix images are not for
+    this."""
     if augment is None:
         return images
     return augment(images, to_device(labels, images.device), seed=seed, positions=positions)[0]

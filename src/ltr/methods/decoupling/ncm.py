@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import Computation, DataFacts, Settings, Stage, StageOutput
+from ltr.methods.core.stage import Computation, DatasetInfo, Settings, Stage, StageOutput
 from ltr.methods.decoupling.representation import FromRepresentation, network_of
 
 FeaturesNorm = Literal["none", "l2", "centred_l2"]
@@ -73,7 +73,7 @@ class NearestMean(ImageClassifier):
     def __init__(
         self,
         settings: Settings,
-        facts: DataFacts,
+        dataset_info: DatasetInfo,
         seed: int,
         role: str,
         parents: Mapping[str, StageOutput] | None = None,
@@ -81,9 +81,9 @@ class NearestMean(ImageClassifier):
         features_norm: FeaturesNorm,
         distance: Distance,
     ) -> None:
-        super().__init__(settings, facts, seed, role, parents)
+        super().__init__(settings, dataset_info, seed, role, parents)
         self.options = {"features_norm": features_norm, "distance": distance}
-        self.head = MeansHead(self.backbone.num_features, facts.num_classes, features_norm, distance)
+        self.head = MeansHead(self.backbone.num_features, dataset_info.num_classes, features_norm, distance)
 
     @property
     def link(self) -> str:
@@ -109,7 +109,7 @@ def class_means(computation: Computation, *, features_norm: FeaturesNorm) -> dic
     return {
         key: value.cpu().numpy()
         for key, value in means_of(
-            torch.cat(found), torch.cat(labels), computation.facts.num_classes, features_norm
+            torch.cat(found), torch.cat(labels), computation.dataset_info.num_classes, features_norm
         ).items()
     }
 
@@ -145,11 +145,11 @@ class NCM(FromRepresentation):
         self.features_norm = features_norm
         self.distance = distance
 
-    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+    def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         # the distance is no part of the means: both kinds share the stage
         options = {"features_norm": self.features_norm}
         return [
-            *self.representation(settings, facts),
+            *self.representation(settings, dataset_info),
             Stage("means", "means", settings, compute=class_means, parents=("representation",), options=options),
         ]
 
@@ -157,7 +157,7 @@ class NCM(FromRepresentation):
         network, arrays = network_of(outputs), outputs["means"].arrays
         nearest = NearestMean(
             network.settings,
-            network.facts,
+            network.dataset_info,
             network.seed,
             network.role,
             features_norm=self.features_norm,

@@ -22,7 +22,7 @@ from ltr.evaluation.scores import Scores
 from ltr.identity import named
 from ltr.losses.weights import log_prior
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import Computation, DataFacts, Settings, Stage, StageOutput
+from ltr.methods.core.stage import Computation, DatasetInfo, Settings, Stage, StageOutput
 from ltr.methods.decoupling.representation import FromRepresentation, network_of
 
 
@@ -37,13 +37,13 @@ class AdjustedClassifier(ImageClassifier):
     Args:
         settings, facts, seed, role, parents: see `ImageClassifier`.
         taus: the values, >= 0.
-        chosen: which of them the method is judged by.
+        chosen: which of them the method is evaluated by.
     """
 
     def __init__(
         self,
         settings: Settings,
-        facts: DataFacts,
+        dataset_info: DatasetInfo,
         seed: int,
         role: str,
         parents: Mapping[str, StageOutput] | None = None,
@@ -51,7 +51,7 @@ class AdjustedClassifier(ImageClassifier):
         taus: Sequence[float],
         chosen: int,
     ) -> None:
-        super().__init__(settings, facts, seed, role, parents)
+        super().__init__(settings, dataset_info, seed, role, parents)
         self.options = {"taus": list(taus), "chosen": chosen}
         self.headline = variant(taus[chosen])
         self.register_buffer("taus", torch.tensor(taus), persistent=False)
@@ -59,7 +59,7 @@ class AdjustedClassifier(ImageClassifier):
     @classmethod
     def of(cls, network: ImageClassifier, taus: Sequence[float], chosen: int) -> AdjustedClassifier:
         """The same network with its logits adjusted."""
-        adjusted = cls(network.settings, network.facts, network.seed, network.role, taus=taus, chosen=chosen)
+        adjusted = cls(network.settings, network.dataset_info, network.seed, network.role, taus=taus, chosen=chosen)
         adjusted.backbone.load_state_dict(network.backbone.state_dict())
         adjusted.head.load_state_dict(network.head.state_dict())
         return adjusted.eval()
@@ -100,7 +100,7 @@ class PriorAdjusted(AdjustedClassifier):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        prior = torch.from_numpy(log_prior(self.facts.class_counts))
+        prior = torch.from_numpy(log_prior(self.dataset_info.class_counts))
         self.register_buffer("log_prior", prior.float(), persistent=False)
 
     def adjusted(self, features: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ ADJUSTMENTS: Mapping[str, type[AdjustedClassifier]] = {"tau_norm": TauNormalised
 def choose_tau(computation: Computation, *, adjustment: str, taus: Sequence[float], search: bool) -> dict[str, Any]:
     """The values of tau and which of them is chosen; the work of the stage ``tau``.
 
-    With ``search``, each value is judged on the validation split, all of them in one pass, and the best balanced
+    With ``search``, each value is evaluated on the validation split, all of them in one pass, and the best balanced
     accuracy wins, the first among equals. Without, the first value is taken and no image is looked at.
 
     Args:
@@ -133,7 +133,7 @@ def choose_tau(computation: Computation, *, adjustment: str, taus: Sequence[floa
     if not search:
         return found
     network = ADJUSTMENTS[adjustment].of(network_of(computation.parents), taus, 0).to(computation.device)
-    classes = computation.facts.num_classes
+    classes = computation.dataset_info.num_classes
     n = torch.zeros(classes, dtype=torch.int64, device=computation.device)
     correct = torch.zeros(len(taus), classes, dtype=torch.int64, device=computation.device)
     with torch.inference_mode(), computation.autocast():
@@ -141,7 +141,7 @@ def choose_tau(computation: Computation, *, adjustment: str, taus: Sequence[floa
             logits = network.adjusted(network.features(network.to_unit(batch.images)))
             n += torch.bincount(batch.labels, minlength=classes)
             correct.index_add_(1, batch.labels, (logits.argmax(2) == batch.labels).long())
-    found |= curve(n.cpu().numpy(), correct.cpu().numpy(), np.asarray(computation.facts.class_counts))
+    found |= curve(n.cpu().numpy(), correct.cpu().numpy(), np.asarray(computation.dataset_info.class_counts))
     return found | {"chosen": np.int64(np.argmax(found["balanced_accuracy"]))}
 
 
@@ -189,12 +189,12 @@ class _PostHoc(FromRepresentation):
                 raise ConfigError(f"method.tau={tau}: a number of at least 0, or auto, is needed")
             self.taus = [float(tau)]
 
-    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+    def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         options = {"adjustment": self.adjustment, "taus": self.taus, "search": self.search}
         reads = ("val",) if self.search else ()
         below = ("representation",)
         tau = Stage("tau", "tau", settings, compute=choose_tau, parents=below, options=options, reads=reads)
-        return [*self.representation(settings, facts), tau]
+        return [*self.representation(settings, dataset_info), tau]
 
     def predictor(self, outputs: Mapping[str, StageOutput]) -> AdjustedClassifier:
         arrays = outputs["tau"].arrays
@@ -235,13 +235,13 @@ class TauNorm(_PostHoc):
 
     adjustment = "tau_norm"
 
-    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+    def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         target = settings.head["_target_"]
         kind = getattr(locate(target, "head"), "head_kind", None)
         if kind != "linear":
             why = "its weights are normalised already" if kind == "cosine" else "it has no plain weights to normalise"
             raise ConfigError(f"method=tau_norm needs head=linear, not {target.rsplit('.', 1)[-1]}: {why}")
-        return super().stages(settings, facts)
+        return super().stages(settings, dataset_info)
 
 
 @named("method/posthoc_la")
@@ -253,12 +253,12 @@ class PostHocLA(_PostHoc):
 
     adjustment = "posthoc_la"
 
-    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
-        if self.start_from is None and instantiate(settings.loss, facts.class_counts).adjusts_prior:
+    def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
+        if self.start_from is None and instantiate(settings.loss, dataset_info.class_counts).adjusts_prior:
             name = str(settings.loss["_target_"]).rsplit(".", 1)[-1]
             warnings.warn(
                 f"{name} corrects for the class frequencies in training, and posthoc_la does it again: together they "
                 "over-correct. Use loss=cross_entropy",
                 stacklevel=2,
             )
-        return super().stages(settings, facts)
+        return super().stages(settings, dataset_info)

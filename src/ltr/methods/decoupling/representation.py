@@ -12,7 +12,7 @@ import numpy as np
 from ltr.configuration.targets import instantiate
 from ltr.errors import ConfigError
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DataFacts, Method, Settings, Stage, StageOutput
+from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage, StageOutput
 from ltr.methods.erm import ERM
 
 
@@ -25,7 +25,7 @@ class FromRepresentation(Method):
     Args:
         start_from: a finished run's directory or a checkpoint file of this project to take the network from, in
             place of training it.
-        representation: the page of another method whose network is the representation; None is ERM.
+        representation: the config of another method whose network is the representation; None is ERM.
 
     Raises:
         ConfigError: both are given, or the config names no method.
@@ -49,16 +49,16 @@ class FromRepresentation(Method):
         self.start_from = start_from
         self.base: Method = ERM() if representation is None else instantiate(representation)
 
-    def check(self, facts: DataFacts) -> None:
-        self.base.check(facts)
+    def check(self, dataset_info: DatasetInfo) -> None:
+        self.base.check(dataset_info)
 
-    def representation(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+    def representation(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         """The stages of the method below, the last of them called ``representation``; warns of a poor base.
 
         Raises:
             ConfigError: the method below does not end with a network that is trained.
         """
-        stages = self.base.stages(settings, facts)
+        stages = self.base.stages(settings, dataset_info)
         if stages[-1].module is None:
             raise ConfigError(
                 f"method.representation: {type(self.base).__name__} ends with '{stages[-1].name}', which trains no "
@@ -70,7 +70,7 @@ class FromRepresentation(Method):
                 "it; a method that trains one network is needed, such as erm or sla"
             )
         if self.start_from is None:
-            warn_of_balanced_representation(settings, facts)
+            warn_of_balanced_representation(settings, dataset_info)
         return [*stages[:-1], replace(stages[-1], name="representation", checkpoint=self.start_from)]
 
 
@@ -79,13 +79,13 @@ def network_of(outputs: Mapping[str, StageOutput]) -> ImageClassifier:
     return outputs["representation"].load().as_classifier()
 
 
-def warn_of_balanced_representation(settings: Settings, facts: DataFacts) -> None:
+def warn_of_balanced_representation(settings: Settings, dataset_info: DatasetInfo) -> None:
     """Warn where the representation was drawn class-balanced from its first epoch on.
 
     On ImageNet-LT such a base costs cRT 5 to 7 points against an instance-balanced one (the survey of Zhang et al.,
     TPAMI: 44.9 against 49.9 after 90 epochs, 43.0 against 50.3 after 200).
     """
-    counts = np.asarray(facts.class_counts)
+    counts = np.asarray(dataset_info.class_counts)
     drawn = instantiate(settings.sampler).class_probabilities(counts, 0, settings.epochs)
     uniform = np.full(len(counts), 1 / len(counts))
     if np.allclose(drawn, uniform) and not np.allclose(counts / counts.sum(), uniform):

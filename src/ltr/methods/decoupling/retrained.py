@@ -8,12 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ltr.configuration.configs import read_page, without_private
+from ltr.configuration.configs import read_config, without_private
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DataFacts, Settings, Stage, StageOutput
+from ltr.methods.core.stage import DatasetInfo, Settings, Stage, StageOutput
 from ltr.methods.decoupling.representation import FromRepresentation, network_of
 
 Trainable = Literal["classifier", "last_block", "all"]
@@ -37,7 +37,7 @@ class SecondStage(ImageClassifier):
     def __init__(
         self,
         settings: Settings,
-        facts: DataFacts,
+        dataset_info: DatasetInfo,
         seed: int,
         role: str,
         parents: Mapping[str, StageOutput] | None = None,
@@ -46,7 +46,7 @@ class SecondStage(ImageClassifier):
         freeze_bn_stats: bool = False,
         features: Features = "augmented",
     ) -> None:
-        super().__init__(settings, facts, seed, role, parents)
+        super().__init__(settings, dataset_info, seed, role, parents)
         self.options = {"trainable": trainable, "freeze_bn_stats": freeze_bn_stats, "features": features}
         self.frozen = trainable == "classifier"
         self.freeze_bn_stats = freeze_bn_stats
@@ -142,7 +142,7 @@ class RescaledClassifier(SecondStage):
     def __init__(
         self,
         settings: Settings,
-        facts: DataFacts,
+        dataset_info: DatasetInfo,
         seed: int,
         role: str,
         parents: Mapping[str, StageOutput] | None = None,
@@ -150,9 +150,11 @@ class RescaledClassifier(SecondStage):
         freeze_bn_stats: bool = False,
         features: Features = "augmented",
     ) -> None:
-        super().__init__(settings, facts, seed, role, parents, freeze_bn_stats=freeze_bn_stats, features=features)
+        super().__init__(
+            settings, dataset_info, seed, role, parents, freeze_bn_stats=freeze_bn_stats, features=features
+        )
         self.options = {"freeze_bn_stats": freeze_bn_stats, "features": features}
-        self.head = ScaledHead(self.head, facts.num_classes)
+        self.head = ScaledHead(self.head, dataset_info.num_classes)
 
     def start_from(self, network: ImageClassifier) -> None:
         super().start_from(network)
@@ -189,7 +191,7 @@ class _TwoStages(FromRepresentation):
                 "backbone that is trained cannot be kept"
             )
 
-    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+    def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         own = settings.for_stage(self.classifier, "method.classifier")
         if self.options["features"] == "cached":
             if "augment" in self.classifier:
@@ -197,9 +199,9 @@ class _TwoStages(FromRepresentation):
                     "method.classifier.augment: nothing reads it with method.features=cached, which takes features of "
                     "images that are not augmented. Leave it out, or give method.features=augmented"
                 )
-            own = own.replaced(augment=without_private(read_page("augment/none")))
+            own = own.replaced(augment=without_private(read_config("augment/none")))
         return [
-            *self.representation(settings, facts),
+            *self.representation(settings, dataset_info),
             Stage(
                 "classifier", "classifier", own, module=self.module, parents=("representation",), options=self.options
             ),

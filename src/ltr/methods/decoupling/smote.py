@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltr.configuration.configs import read_page, without_private
+from ltr.configuration.configs import read_config, without_private
 from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch, to_device
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import Computation, DataFacts, Method, Settings, Stage, StageOutput
+from ltr.methods.core.stage import Computation, DatasetInfo, Method, Settings, Stage, StageOutput
 from ltr.methods.core.step_data import Step, augmented, step_of
 from ltr.methods.decoupling.representation import network_of
 from ltr.methods.decoupling.retrained import SecondStage
@@ -61,7 +61,7 @@ def neighbours(computation: Computation, *, k: int, space: Space) -> dict[str, n
             labels.append(batch.labels)
     found = torch.full((len(computation.source), k), -1, dtype=torch.int32, device=computation.device)
     all_points, all_indices, all_labels = torch.cat(points), torch.cat(indices), torch.cat(labels)
-    for label in range(computation.facts.num_classes):
+    for label in range(computation.dataset_info.num_classes):
         members = (all_labels == label).nonzero()[:, 0]
         if len(members) > 1:
             nearest = nearest_others(all_points[members].float(), min(k, len(members) - 1))
@@ -131,7 +131,7 @@ class _Interpolating(ImageClassifier):
         seed = derive_seed(self.seed, self.role, "smote", self.current_epoch)
         draws = uniforms(seed, step.positions[step.rank :: step.world_size], 3)
         labels = step.labels[step.rank :: step.world_size]
-        return choose_partners(labels, np.asarray(self.facts.class_counts), self._neighbours[indices], draws)
+        return choose_partners(labels, np.asarray(self.dataset_info.class_counts), self._neighbours[indices], draws)
 
 
 @named("network/smote")
@@ -146,12 +146,12 @@ class PixelSmote(_Interpolating):
     def __init__(
         self,
         settings: Settings,
-        facts: DataFacts,
+        dataset_info: DatasetInfo,
         seed: int,
         role: str,
         parents: Mapping[str, StageOutput] | None = None,
     ) -> None:
-        super().__init__(settings, facts, seed, role, parents)
+        super().__init__(settings, dataset_info, seed, role, parents)
         self.take_neighbours(parents)
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
@@ -191,12 +191,12 @@ class FeatureSmote(_Interpolating, SecondStage):
     def __init__(
         self,
         settings: Settings,
-        facts: DataFacts,
+        dataset_info: DatasetInfo,
         seed: int,
         role: str,
         parents: Mapping[str, StageOutput] | None = None,
     ) -> None:
-        super().__init__(settings, facts, seed, role, parents, freeze_bn_stats=True, features="cached")
+        super().__init__(settings, dataset_info, seed, role, parents, freeze_bn_stats=True, features="cached")
         self.options = {}
         self.take_neighbours(parents)
 
@@ -251,11 +251,11 @@ class Smote(Method):
         self.space = space
         self.classifier = classifier
 
-    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+    def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         options = {"k": self.k, "space": self.space}
-        plain = without_private(read_page("augment/none"))
+        plain = without_private(read_config("augment/none"))
         if self.space == "feature":
-            base = plain_representation(settings, facts, "representation")
+            base = plain_representation(settings, dataset_info, "representation")
             own = base.settings.for_stage(self.classifier, "method.classifier", optional=()).replaced(augment=plain)
             near = Stage(
                 "neighbours", "neighbours", base.settings, compute=neighbours, parents=(base.name,), options=options

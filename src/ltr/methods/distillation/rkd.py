@@ -16,7 +16,7 @@ from ltr.losses.distillation import HintRegressor, hint_loss, kl_to_teacher
 from ltr.losses.gathering import gathered
 from ltr.losses.relational import rkd_angle, rkd_distance
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import STAGE_KEYS, DataFacts, Method, Settings, Stage, StageOutput, check_configs
+from ltr.methods.core.stage import STAGE_KEYS, DatasetInfo, Method, Settings, Stage, StageOutput, check_configs
 from ltr.methods.distillation.teacher import (
     KeptMaps,
     Teacher,
@@ -72,7 +72,7 @@ class _Taught(ImageClassifier):
     def __init__(
         self,
         settings: Settings,
-        facts: DataFacts,
+        dataset_info: DatasetInfo,
         seed: int,
         role: str,
         parents: Mapping[str, StageOutput] | None = None,
@@ -83,7 +83,7 @@ class _Taught(ImageClassifier):
         reduction: str,
         teacher_channels: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(settings, facts, seed, role, parents)
+        super().__init__(settings, dataset_info, seed, role, parents)
         self.weights = weights
         self._parents = dict(parents or {})
         self._teacher: Teacher | None = None
@@ -113,7 +113,7 @@ class _Taught(ImageClassifier):
         if self._teacher is None:
             ((name, output),) = self._parents.items()
             network = output.load()
-            check_teacher(network, self.facts, f"({name})")
+            check_teacher(network, self.dataset_info, f"({name})")
             self._teacher = Teacher(network)
             self._teacher.wants_maps = self._kept is not None
         return self._teacher
@@ -186,7 +186,7 @@ class RKD(Method):
         teacher: the first stage's ``sampler, loss, optimizer, scheduler, epochs, selection``, ``backbone`` and
             ``head``, and ``augment`` where it is not the student's.
         generations: students in a row: 1 is distillation, more are ``student_1``, ``student_2``, ... (self-distillation
-            where the teacher's network is the student's); 0 trains and judges the teacher alone.
+            where the teacher's network is the student's); 0 trains and evaluates the teacher alone.
         distance_weight, angle_weight: of RKD-D and RKD-A; None is the task's: 1 and 2, or 25 and 50.
         task_weight: of the student's own loss; None is the task's: 0 (labels are not used), or 1.
         hkd_weight, temperature: of the divergence from the teacher's class probabilities; classification only.
@@ -244,18 +244,18 @@ class RKD(Method):
         """Whether anything is learnt from the teacher: without, there is none."""
         return any(weight for name, weight in self.weights.items() if name != "task") or self.generations == 0
 
-    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+    def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         metric = self.task == "metric"
         check = check_metric if metric else _check_classification
         stages = []
         if self.teaches:
             own = self._teachers_settings(settings)
             if self.start_from is None:
-                check(own, facts, "method.teacher.")
+                check(own, dataset_info, "method.teacher.")
             network = EmbeddingNetwork if metric else ImageClassifier
             stages.append(Stage("teacher", "teacher", own, module=network, checkpoint=self.start_from, foreign=True))
         if self.generations:
-            check(settings, facts, "")
+            check(settings, dataset_info, "")
         student = MetricStudent if metric else ClassifyingStudent
         generations = self.generations if self.teaches else 1  # nobody to learn from: no further ones either
         for number in range(1, generations + 1):
@@ -277,15 +277,15 @@ class RKD(Method):
         rest = {key: value for key, value in self.teacher.items() if key not in networks}
         if len(networks) < 2:
             raise ConfigError(
-                f"method.teacher: backbone and head must be given, beside {', '.join(STAGE_KEYS)}; the shipped pages "
+                f"method.teacher: backbone and head must be given, beside {', '.join(STAGE_KEYS)}; the shipped configs "
                 "show how"
             )
         check_configs(networks, list(networks), "method.teacher")
         return settings.for_stage(rest, "method.teacher").replaced(**networks)
 
 
-def _check_classification(settings: Settings, facts: DataFacts, where: str) -> None:
-    head, loss = (str(page["_target_"]) for page in (settings.head, settings.loss))
+def _check_classification(settings: Settings, dataset_info: DatasetInfo, where: str) -> None:
+    head, loss = (str(config["_target_"]) for config in (settings.head, settings.loss))
     if getattr(locate(head, f"{where}head"), "head_kind", None) == "embedding":
         raise ConfigError(
             f"{where}head=embedding gives no class scores; task=classification needs head=linear or cosine"
@@ -294,4 +294,4 @@ def _check_classification(settings: Settings, facts: DataFacts, where: str) -> N
         raise ConfigError(
             f"{where}loss={loss.rsplit('.', 1)[-1]} is of embeddings; task=classification needs one of classes"
         )
-    check_sampler(settings.sampler, facts, settings.epochs)
+    check_sampler(settings.sampler, dataset_info, settings.epochs)

@@ -17,7 +17,7 @@ from ltr.files import checkpoint_file
 from ltr.losses.distillation import HintRegressor, attention_transfer
 from ltr.methods.core.checkpoint import load_network
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DataFacts
+from ltr.methods.core.stage import DatasetInfo
 from ltr.models.backbones import Backbone
 
 
@@ -144,28 +144,30 @@ def attention_of_levels(student: Sequence[Tensor], teacher: Sequence[Tensor]) ->
     return torch.stack([attention_transfer(ours, theirs) for ours, theirs in pairs]).sum()
 
 
-def check_teacher(network: Any, facts: DataFacts, where: str, same_split: bool = True) -> None:
+def check_teacher(network: Any, dataset_info: DatasetInfo, where: str, same_split: bool = True) -> None:
     """Refuse a teacher that saw other images, or images of another form.
 
     Args:
         network: the teacher.
-        facts: of the student's data.
+        dataset_info: of the student's data.
         where: the teacher comes from, for the message.
         same_split: it must have learnt the same classes from as many images of each.
 
     Raises:
         ConfigError: it does not fit.
     """
-    theirs: DataFacts = network.facts
+    theirs: DatasetInfo = network.dataset_info
     differences = []
-    if theirs.image_shape != facts.image_shape:
-        differences.append(f"its images have the shape {theirs.image_shape}, the student's {facts.image_shape}")
-    if same_split and theirs.class_names != facts.class_names:
-        differences.append(f"it knows {_shown(theirs.class_names)}, the student learns {_shown(facts.class_names)}")
-    elif same_split and theirs.class_counts != facts.class_counts:
+    if theirs.image_shape != dataset_info.image_shape:
+        differences.append(f"its images have the shape {theirs.image_shape}, the student's {dataset_info.image_shape}")
+    if same_split and theirs.class_names != dataset_info.class_names:
+        differences.append(
+            f"it knows {_shown(theirs.class_names)}, the student learns {_shown(dataset_info.class_names)}"
+        )
+    elif same_split and theirs.class_counts != dataset_info.class_counts:
         differences.append(
             f"it learnt from {sum(theirs.class_counts)} images ({_shown(theirs.class_counts)} per class), the student "
-            f"learns from {sum(facts.class_counts)} ({_shown(facts.class_counts)})"
+            f"learns from {sum(dataset_info.class_counts)} ({_shown(dataset_info.class_counts)})"
         )
     if differences:
         raise ConfigError(

@@ -2,7 +2,7 @@
 
     +method.extras=[{_target_: ltr.methods.distillation.terms.HKD, teacher: RUN}]
 
-with RUN a finished run's folder or a checkpoint. Each term is built as `Term(network, facts, **page)`, called as
+with RUN a finished run's folder or a checkpoint. Each term is built as `Term(network, facts, **config)`, called as
 `term(batch, features, logits)` at every training step, and added to the method's loss; several terms of one teacher
 share its pass.
 """
@@ -17,7 +17,7 @@ from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.losses.distillation import hint_loss, kl_to_teacher
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DataFacts
+from ltr.methods.core.stage import DatasetInfo
 from ltr.methods.distillation.rkd import relational_terms
 from ltr.methods.distillation.teacher import (
     KeptMaps,
@@ -36,7 +36,7 @@ class AgainstTeacher(nn.Module):
 
     Args:
         network: the student, under construction: backbone and head are there.
-        facts: of its data.
+        dataset_info: of its data.
         teacher: a finished run's folder or a checkpoint file of this project.
         same_split: refuse a teacher that learnt other classes, or from other numbers of images.
 
@@ -45,10 +45,10 @@ class AgainstTeacher(nn.Module):
         ConfigError: the teacher does not fit the student's data.
     """
 
-    def __init__(self, network: ImageClassifier, facts: DataFacts, teacher: str, same_split: bool) -> None:
+    def __init__(self, network: ImageClassifier, dataset_info: DatasetInfo, teacher: str, same_split: bool) -> None:
         super().__init__()
         self.teacher = shared_teacher(network, teacher)
-        check_teacher(self.teacher.network, facts, teacher, same_split)
+        check_teacher(self.teacher.network, dataset_info, teacher, same_split)
 
     def forward(self, batch: Batch, features: Tensor, logits: Tensor) -> Tensor:
         """The weighted term of a training batch, a scalar.
@@ -73,7 +73,7 @@ class RKD(AgainstTeacher):
     def __init__(
         self,
         network: ImageClassifier,
-        facts: DataFacts,
+        dataset_info: DatasetInfo,
         *,
         teacher: str,
         distance_weight: float = 25.0,
@@ -81,7 +81,7 @@ class RKD(AgainstTeacher):
         reduction: str = "all",
         same_split: bool = True,
     ) -> None:
-        super().__init__(network, facts, teacher, same_split)
+        super().__init__(network, dataset_info, teacher, same_split)
         self.weights = {"distance": distance_weight, "angle": angle_weight}
         self.reduction = reduction
         if not any(self.weights.values()):
@@ -105,18 +105,18 @@ class HKD(AgainstTeacher):
     def __init__(
         self,
         network: ImageClassifier,
-        facts: DataFacts,
+        dataset_info: DatasetInfo,
         *,
         teacher: str,
         weight: float = 1.0,
         temperature: float = 4.0,
         same_split: bool = True,
     ) -> None:
-        super().__init__(network, facts, teacher, same_split)
+        super().__init__(network, dataset_info, teacher, same_split)
         theirs = self.teacher.network
-        if self.teacher.embeds or theirs.facts.num_classes != facts.num_classes:
+        if self.teacher.embeds or theirs.dataset_info.num_classes != dataset_info.num_classes:
             raise ConfigError(
-                f"method.extras: HKD compares the scores of {facts.num_classes} classes, which {teacher} has not"
+                f"method.extras: HKD compares the scores of {dataset_info.num_classes} classes, which {teacher} has not"
             )
         if not temperature > 0:
             raise ConfigError(f"method.extras: HKD with temperature={temperature}; it must be above 0")
@@ -131,9 +131,9 @@ class _OfMaps(AgainstTeacher):
     """Base of the terms that compare feature maps; the student's are caught in its own pass."""
 
     def __init__(
-        self, network: ImageClassifier, facts: DataFacts, teacher: str, same_split: bool, weight: float
+        self, network: ImageClassifier, dataset_info: DatasetInfo, teacher: str, same_split: bool, weight: float
     ) -> None:
-        super().__init__(network, facts, teacher, same_split)
+        super().__init__(network, dataset_info, teacher, same_split)
         self.theirs = self.teacher.network.backbone.map_channels
         check_maps(network.backbone, self.teacher.network.backbone, f"method.extras: {type(self).__name__}")
         self.weight = weight
@@ -157,14 +157,14 @@ class FitNet(_OfMaps):
     def __init__(
         self,
         network: ImageClassifier,
-        facts: DataFacts,
+        dataset_info: DatasetInfo,
         *,
         teacher: str,
         weight: float = 1.0,
         level: int = -2,
         same_split: bool = True,
     ) -> None:
-        super().__init__(network, facts, teacher, same_split, weight)
+        super().__init__(network, dataset_info, teacher, same_split, weight)
         self.level = level
         self.regressor = hint_regressor(network.backbone.map_channels, self.theirs, level, "method.extras: FitNet")
 
@@ -185,13 +185,13 @@ class AttentionTransfer(_OfMaps):
     def __init__(
         self,
         network: ImageClassifier,
-        facts: DataFacts,
+        dataset_info: DatasetInfo,
         *,
         teacher: str,
         weight: float = 1000.0,
         same_split: bool = True,
     ) -> None:
-        super().__init__(network, facts, teacher, same_split, weight)
+        super().__init__(network, dataset_info, teacher, same_split, weight)
 
     def forward(self, batch: Batch, features: Tensor, logits: Tensor) -> Tensor:
         return self.weight * attention_of_levels(self.kept.maps, self.teacher(batch).maps)

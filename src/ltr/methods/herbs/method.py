@@ -7,7 +7,7 @@ from typing import Literal
 
 from ltr.errors import ConfigError
 from ltr.identity import named
-from ltr.methods.core.stage import DataFacts, Method, Settings, Stage
+from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage
 from ltr.methods.herbs.network import HerbsNetwork
 
 Paths = Literal["both", "top_down", "none"]
@@ -45,7 +45,7 @@ class HERBS(Method):
         refinement_reduction: ``sum_over_classes`` (paper) or ``mean_over_classes`` (released).
         temperature: T0, at which refinement starts.
         temperature_period: epochs of 80 between two halvings; None: the paper's formula.
-        readout: what a run is judged by, ``sum_of_logits`` (paper) or ``mean_of_softmaxes`` (released).
+        readout: what a run is evaluated by, ``sum_of_logits`` (paper) or ``mean_of_softmaxes`` (released).
         log_gradient_norms: measure each weighted term's gradient in the first step of every epoch, which costs a
             backward pass for each.
 
@@ -97,6 +97,6 @@ class HERBS(Method):
         if selected is not None and selected_fractions is not None:
             raise ConfigError("method.selected and method.selected_fractions both say how many locations; give one")
 
-    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+    def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         # the role of ERM's network: the backbones start from the same bits
         return [Stage("herbs", "representation", settings, module=HerbsNetwork, options=self.options)]

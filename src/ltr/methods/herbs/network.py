@@ -21,7 +21,7 @@ from ltr.errors import ConfigError
 from ltr.evaluation.scores import Scores
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DataFacts, Settings, StageOutput
+from ltr.methods.core.stage import DatasetInfo, Settings, StageOutput
 from ltr.methods.herbs import losses as terms
 from ltr.methods.herbs.combiner import GraphCombiner
 from ltr.methods.herbs.pyramid import CLASSIFIERS, Pyramid, Resampling, backbone_map_sizes
@@ -48,7 +48,7 @@ _BEFORE = {"hidden_width": "path", "mix_equal_levels": True, "locations_per_join
 class HerbsNetwork(ImageClassifier):
     """The network of HERBS, PIM, and of their modules on a plain backbone.
 
-    The head stands on the combined locations, so that the page ``head`` and the library's losses act on the merged
+    The head stands on the combined locations, so that the config ``head`` and the library's losses act on the merged
     output; without suppression it stands on the backbone's pooled features, and its output is called ``original``.
     Probabilities are softmaxes whatever the loss is, because the other outputs are trained by cross-entropy.
 
@@ -65,13 +65,13 @@ class HerbsNetwork(ImageClassifier):
     def __init__(
         self,
         settings: Settings,
-        facts: DataFacts,
+        dataset_info: DatasetInfo,
         seed: int,
         role: str,
         parents: Mapping[str, StageOutput] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(settings, facts, seed, role, parents)
+        super().__init__(settings, dataset_info, seed, role, parents)
         self.options = {**_BEFORE, **options}
         self.suppression: bool = options["suppression"]
         self.refinement: bool = options["refinement"]
@@ -93,10 +93,10 @@ class HerbsNetwork(ImageClassifier):
             self.register_buffer("gradient_norms", torch.zeros(len(self.term_weights)))
 
     def _build(self, kept: int | None, plain: bool) -> None:
-        options, facts = self.options, self.facts
+        options, dataset_info = self.options, self.dataset_info
         self.pyramid = Pyramid(
             self.backbone,
-            backbone_map_sizes(self.backbone, facts.image_shape),
+            backbone_map_sizes(self.backbone, dataset_info.image_shape),
             paths=options["paths"],
             count=options["levels"],
             maps=options["maps"],
@@ -110,9 +110,9 @@ class HerbsNetwork(ImageClassifier):
         )
         make = CLASSIFIERS[options["classifier"]]
         widths = self.pyramid.widths
-        self.classifiers.extend(make(width, facts.num_classes) for width in widths)
+        self.classifiers.extend(make(width, dataset_info.num_classes) for width in widths)
         if self.refinement and not plain:
-            self.student_classifiers.extend(make(width, facts.num_classes) for width in widths)
+            self.student_classifiers.extend(make(width, dataset_info.num_classes) for width in widths)
         if not self.suppression:
             return
         locations = [height * width for height, width in self.pyramid.sizes]
@@ -126,7 +126,7 @@ class HerbsNetwork(ImageClassifier):
             options["dropout"],
             locations_per_joint=options["locations_per_joint"],
         )
-        self.head = instantiate(self.settings.head, widths[-1], facts.num_classes)
+        self.head = instantiate(self.settings.head, widths[-1], dataset_info.num_classes)
         if self.loss.prior_bias is not None and getattr(self.head, "bias", None) is not None:
             self.head.init_bias(self.loss.prior_bias)
 
@@ -206,7 +206,7 @@ class HerbsNetwork(ImageClassifier):
         return [select(ranked, count) for ranked, count in zip(scores, self.counts)]
 
     def _fixed_draws(self, levels: Sequence[Tensor]) -> Tensor:
-        """The same ranks for every image: what a network that selects at random is judged with."""
+        """The same ranks for every image: what a network that selects at random is evaluated with."""
         locations = sum(level.shape[1] for level in levels)
         numbers = uniforms(derive_seed(self.seed, self.role, "selection"), np.zeros(1, dtype=np.int64), locations)
         return to_device(numbers.astype(np.float32), levels[0].device).expand(len(levels[0]), -1)

@@ -176,7 +176,7 @@ class LocationMixing(nn.Module):
         if level.shape[1] * level.shape[2] != self.mixing.in_features:
             raise ConfigError(
                 f"method.resampling=learned: a map of {level.shape[1]} x {level.shape[2]} locations came to weights "
-                f"for {self.mixing.in_features}. Judge on the image size of the training, or train with interpolate"
+                f"for {self.mixing.in_features}. Evaluate on the image size of the training, or train with interpolate"
             )
         mixed = self.mixing.weight @ level.flatten(1, 2) + self.mixing.bias.unsqueeze(1)
         return mixed.unflatten(1, size)

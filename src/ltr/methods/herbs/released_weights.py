@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ltr.configuration.targets import instantiate
 from ltr.errors import CheckpointError, ConfigError
-from ltr.methods.core.stage import DataFacts, Settings
+from ltr.methods.core.stage import DatasetInfo, Settings
 from ltr.methods.herbs.network import HerbsNetwork
 
 State = dict[str, Tensor]
@@ -32,7 +32,9 @@ _CLASSIFIER = {"0": "hidden", "1": "norm", "3": "out"}
 _MERGED = "backbone.layers.{}.downsample."  # of Swin's stage, at its end
 
 
-def herbs_of(path: Path, state: State, pages: Mapping[str, Any], settings: Settings, facts: DataFacts) -> HerbsNetwork:
+def herbs_of(
+    path: Path, state: State, configs: Mapping[str, Any], settings: Settings, dataset_info: DatasetInfo
+) -> HerbsNetwork:
     """The network of a file of HERBS or PIM, in eval mode.
 
     The file decides what it shows: paths, widths, joints, learned or interpolated levels and Swin's merging. How many
@@ -42,13 +44,13 @@ def herbs_of(path: Path, state: State, pages: Mapping[str, Any], settings: Setti
         CheckpointError: another backbone or image size, other selected locations or classes.
         ConfigError: a config ``method`` that is none of HERBS or PIM.
     """
-    page = pages.get("method") or {}
-    if "_target_" not in page:
+    config = configs.get("method") or {}
+    if "_target_" not in config:
         raise ConfigError(f"{path}: a network of HERBS or PIM needs method=herbs_released or method=pim")
-    ours = instantiate({**page, **options_of(state, path)}).options
+    ours = instantiate({**config, **options_of(state, path)}).options
     if ours["paths"] == "none":
         raise ConfigError(f"{path}: a network of HERBS or PIM has no method.paths=none")
-    network = HerbsNetwork(settings, facts, 0, "foreign", **ours)
+    network = HerbsNetwork(settings, dataset_info, 0, "foreign", **ours)
     translated = translated_state(state, network)
     _refuse_misfits(path, translated, network)
     network.load_state_dict(translated, strict=False)

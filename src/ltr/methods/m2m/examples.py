@@ -33,7 +33,7 @@ def picture_sheet(network: Any, data: Any) -> dict[str, np.ndarray]:
         int64 [R] (the class that a row is made for), ``seed_label`` int64 [R, P], ``accepted`` bool [R, P] (by g),
         ``class_names`` [C]. Nothing where no class is larger than another, or several processes read image files.
     """
-    counts = np.asarray(network.facts.class_counts)
+    counts = np.asarray(network.dataset_info.class_counts)
     sources = seed_distribution(counts, network.options["beta"])
     rarest = [k for k in np.argsort(counts, kind="stable") if counts[k] and sources[k].any()][:_CLASSES]
     if not rarest or (data.images is None and data.world_size > 1):
@@ -43,7 +43,7 @@ def picture_sheet(network: Any, data: Any) -> dict[str, np.ndarray]:
     rows = [_row(network, data, int(label), sources[label]) for label in rarest]
     network.to(was_on).train(was_training)
     found = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    return {**found, "label": np.asarray(rarest), "class_names": np.asarray(network.facts.class_names)}
+    return {**found, "label": np.asarray(rarest), "class_names": np.asarray(network.dataset_info.class_names)}
 
 
 def _row(network: Any, data: Any, label: int, sources: np.ndarray) -> dict[str, np.ndarray]:

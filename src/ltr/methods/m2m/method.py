@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ltr.configuration.configs import read_page, without_private
+from ltr.configuration.configs import read_config, without_private
 from ltr.configuration.targets import locate
 from ltr.errors import ConfigError
 from ltr.identity import named
-from ltr.methods.core.stage import DataFacts, Method, Settings, Stage
+from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage
 from ltr.methods.erm import ERM
 from ltr.methods.m2m.network import (
     ONLY_IN_MEMORY,
@@ -92,8 +92,8 @@ class M2m(Method):
             "insert": insert,
         }
 
-    def check(self, facts: DataFacts) -> None:
-        present = [count for count in facts.class_counts if count]
+    def check(self, dataset_info: DatasetInfo) -> None:
+        present = [count for count in dataset_info.class_counts if count]
         if min(present) == max(present):
             warnings.warn(
                 "all classes have the same number of training images: M2m has no frequent class to take images from, "
@@ -101,9 +101,9 @@ class M2m(Method):
                 stacklevel=2,
             )
 
-    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+    def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         self._check_settings(settings)
-        generator = plain_representation(settings, facts, "generator", self.start_from)
+        generator = plain_representation(settings, dataset_info, "generator", self.start_from)
         own = Stage(
             "classifier", "m2m", settings, module=M2mClassifier, parents=(generator.name,), options=self.options
         )
@@ -118,25 +118,27 @@ class M2m(Method):
             )
         if self.options["seed_source"] == "dataset" and settings.augment.get("files"):
             raise ConfigError(ONLY_IN_MEMORY)
-        for page in settings.extras:
-            _refuse_joint_labels(page, "method.extras")
+        for config in settings.extras:
+            _refuse_joint_labels(config, "method.extras")
 
 
-def _refuse_joint_labels(page: Mapping[str, Any], where: str) -> None:
-    if str(page.get("_target_", "")).startswith("ltr.methods.sla.method"):
+def _refuse_joint_labels(config: Mapping[str, Any], where: str) -> None:
+    if str(config.get("_target_", "")).startswith("ltr.methods.sla.method"):
         raise ConfigError(
             f"{where}: SLA does not combine with method=m2m. SLA shows every image under M transforms and trains joint "
             "labels of class and transform; M2m's generator knows upright images and plain classes, so that it can "
-            "neither judge nor make the images of a joint label. Use one of the two"
+            "neither evaluate nor make the images of a joint label. Use one of the two"
         )
 
 
-def plain_representation(settings: Settings, facts: DataFacts, name: str, start_from: str | None = None) -> Stage:
+def plain_representation(
+    settings: Settings, dataset_info: DatasetInfo, name: str, start_from: str | None = None
+) -> Stage:
     """ERM's stage without any choice for rare classes: cross-entropy, instance sampling and a linear head."""
-    plain = {key: without_private(read_page(page)) for key, page in _PLAIN.items()}
+    plain = {key: without_private(read_config(config)) for key, config in _PLAIN.items()}
     if getattr(locate(settings.head["_target_"], "head"), "head_kind", None) == "linear":
         plain["head"] = settings.head
-    (stage,) = ERM().stages(settings.replaced(extras=(), **plain), facts)
+    (stage,) = ERM().stages(settings.replaced(extras=(), **plain), dataset_info)
     return replace(stage, name=name, checkpoint=start_from)
 
 

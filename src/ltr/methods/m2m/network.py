@@ -16,13 +16,13 @@ from ltr.errors import CheckpointError, ConfigError
 from ltr.identity import named
 from ltr.methods.core import generation
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DataFacts, Settings, StageOutput
+from ltr.methods.core.stage import DatasetInfo, Settings, StageOutput
 from ltr.methods.core.step_data import Step, augmented, of_all_processes, step_of
 from ltr.methods.m2m.examples import picture_sheet
 from ltr.methods.m2m.seeds import DRAWS, Slots, choose_slots
 from ltr.randomness import derive_seed, uniforms
 
-# what a page of M2m chooses among
+# what a config of M2m chooses among
 SeedSource = Literal["batch", "dataset"]
 AcceptOn = Literal["prob", "loss"]
 Rejection = Literal["both", "confidence", "chance", "none"]
@@ -70,7 +70,7 @@ class M2mClassifier(ImageClassifier):
     def __init__(
         self,
         settings: Settings,
-        facts: DataFacts,
+        dataset_info: DatasetInfo,
         seed: int,
         role: str,
         parents: Mapping[str, StageOutput] | None = None,
@@ -87,7 +87,7 @@ class M2mClassifier(ImageClassifier):
         target: Target = "slot",
         insert: Insert = "generated",
     ) -> None:
-        super().__init__(settings, facts, seed, role, parents)
+        super().__init__(settings, dataset_info, seed, role, parents)
         self.options = {
             "beta": beta,
             "lam": lam,
@@ -101,7 +101,7 @@ class M2mClassifier(ImageClassifier):
             "target": target,
             "insert": insert,
         }
-        self.class_counts = np.asarray(facts.class_counts)
+        self.class_counts = np.asarray(dataset_info.class_counts)
         self.first_epoch = instantiate(settings.sampler).start_epoch(settings.epochs)
         self.generating = False
         self._parents = parents

@@ -43,7 +43,7 @@ class ReciprocalNetwork(PointNetwork):
         self.options = {**self.options, "radius_init": radius_init}
 
     def build_points(self, width: int, points: dict[str, Any]) -> ClassPoints:
-        return ReciprocalPoints(width, self.facts.num_classes, radius_init=self._radius_init, **points)
+        return ReciprocalPoints(width, self.dataset_info.num_classes, radius_init=self._radius_init, **points)
 
     @torch.no_grad()
     def start(self, measured: Measured, labels: Tensor) -> None:
@@ -84,7 +84,7 @@ class ReciprocalPrototypeNetwork(ReciprocalNetwork):
         with seeded_construction(derive_seed(self.seed, self.role, "prototypes")):
             self.prototypes = Prototypes(
                 self.head.points.shape[2],
-                self.facts.num_classes,
+                self.dataset_info.num_classes,
                 num_points=self.head.points.shape[1],
                 init_std=options["init_std"],
                 divided=options["divided"] != "none",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ltr.data.batch import Batch, to_device
 from ltr.errors import ConfigError
 from ltr.identity import named
-from ltr.methods.core.stage import DataFacts, Settings, Stage
+from ltr.methods.core.stage import DatasetInfo, Settings, Stage
 from ltr.methods.reciprocal_points.arpl import ARPL, AdversarialNetwork, RadiusInit
 from ltr.methods.reciprocal_points.base import PointNetwork
 from ltr.methods.reciprocal_points.confusing_samples import AuxiliaryNorms, Discriminator, Generator, first_side
@@ -61,7 +61,7 @@ class ConfusedNetwork(AdversarialNetwork):
         self.confusion_weight = confusion_weight
         self.noise_dim = noise_dim
         self.gan_lr = gan_lr
-        shape = self.facts.image_shape
+        shape = self.dataset_info.image_shape
         with seeded_construction(derive_seed(self.seed, self.role, "confusing samples")):
             self.generator = Generator(shape, noise_dim=noise_dim, width=width)
             self.discriminator = Discriminator(shape, width=width)
@@ -227,10 +227,10 @@ class ARPLCS(ARPL):
         own = {"confusion_weight": confusion_weight, "noise_dim": noise_dim, "width": width, "gan_lr": gan_lr}
         self.options = {**self.options, **own}
 
-    def check(self, facts: DataFacts) -> None:
-        first_side(facts.image_shape)
+    def check(self, dataset_info: DatasetInfo) -> None:
+        first_side(dataset_info.image_shape)
 
-    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+    def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         if settings.accumulate > 1:
             raise ConfigError(
                 f"trainer.accumulate={settings.accumulate}: method=arpl_cs takes several optimiser steps in each batch "
@@ -238,5 +238,5 @@ class ARPLCS(ARPL):
             )
         if settings.precision == "fp16":
             raise ConfigError("trainer.precision=fp16: method=arpl_cs has no loss scaling. Use bf16 or fp32")
-        first_side(facts.image_shape)
-        return super().stages(settings, facts)
+        first_side(dataset_info.image_shape)
+        return super().stages(settings, dataset_info)

@@ -21,7 +21,7 @@ from ltr.evaluation.scores import Scores
 from ltr.identity import named
 from ltr.losses.classification import CrossEntropy
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DataFacts, Method, Settings, Stage, StageOutput
+from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage, StageOutput
 from ltr.methods.reciprocal_points.feature_history import WIDTH, FeatureHistory, embed
 from ltr.methods.reciprocal_points.heads import ClassPoints, Measured, ReciprocalPoints
 from ltr.models.weights import seeded_construction
@@ -40,7 +40,7 @@ class PointNetwork(ImageClassifier):
     """A backbone whose head is a set of class points; a subclass gives the head and the loss terms.
 
     Args:
-        settings, facts, seed, role, parents: see `ImageClassifier`. The head's page is not used.
+        settings, facts, seed, role, parents: see `ImageClassifier`. The head's config is not used.
         feature_dim: width of a linear layer between backbone and points; None: no such layer.
         reduction: ``mean`` or ``sum`` of the images' losses.
         weights: of the loss terms beside ``class_term``.
@@ -53,7 +53,7 @@ class PointNetwork(ImageClassifier):
     def __init__(
         self,
         settings: Settings,
-        facts: DataFacts,
+        dataset_info: DatasetInfo,
         seed: int,
         role: str,
         parents: Mapping[str, StageOutput] | None = None,
@@ -63,7 +63,7 @@ class PointNetwork(ImageClassifier):
         weights: Mapping[str, float],
         **points: Any,
     ) -> None:
-        super().__init__(settings, facts, seed, role, parents)
+        super().__init__(settings, dataset_info, seed, role, parents)
         self.options = {"feature_dim": feature_dim, "reduction": reduction, "weights": dict(weights), **points}
         self.reduction = reduction
         self.loss_is_sum = reduction == "sum"
@@ -76,12 +76,12 @@ class PointNetwork(ImageClassifier):
             self.head = self.build_points(width, points)
         self.history: FeatureHistory | None = None
         if width == WIDTH and settings.ema_decay is None:  # averaged weights would average the snapshots, too
-            images = sum(facts.class_counts)
+            images = sum(dataset_info.class_counts)
             self.history = FeatureHistory(self.head.points, images, settings.epochs, settings.batch_size)
 
     def build_points(self, width: int, points: dict[str, Any]) -> ClassPoints:
         """The head, for features of this width."""
-        return self.head_type(width, self.facts.num_classes, **points)
+        return self.head_type(width, self.dataset_info.num_classes, **points)
 
     def terms(self, measured: Measured, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The loss terms by name, ``class_term`` among them, each [B]."""
@@ -157,7 +157,7 @@ class PointNetwork(ImageClassifier):
         if isinstance(self.embedding, nn.Linear):
             weight, bias = weight @ self.embedding.weight, bias + weight @ self.embedding.bias
         head = {"_target_": "ltr.models.heads.LinearHead", "bias": True}
-        plain = ImageClassifier(self.settings.replaced(head=head, extras=()), self.facts, self.seed, self.role)
+        plain = ImageClassifier(self.settings.replaced(head=head, extras=()), self.dataset_info, self.seed, self.role)
         plain.backbone.load_state_dict(self.backbone.state_dict())
         plain.head.load_state_dict({"weight": weight.detach(), "bias": bias.detach()})
         return plain.train(self.training)
@@ -194,14 +194,14 @@ class PointMethod(Method):
             if not 0 <= weight < math.inf:
                 raise ConfigError(f"method.{WEIGHT_KEYS[name]}={weight}: a finite number of at least 0 is needed")
 
-    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+    def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         name = type(self).__name__
         only_cross_entropy(settings, name)
         no_other_head(settings, name)
         trained = Stage("representation", "representation", settings, module=self.module, options=self.options)
         if self.options["feature_dim"] != WIDTH:
             return [trained]
-        parts = ["test", "unknown"] if "open_set" in facts.protocols else ["test"]
+        parts = ["test", "unknown"] if "open_set" in dataset_info.protocols else ["test"]
         own = settings.replaced(extras=())
         options = {"parts": parts}
         reads = tuple(parts)
@@ -213,7 +213,7 @@ class PointMethod(Method):
 
 
 def only_cross_entropy(settings: Settings, name: str) -> None:
-    """ConfigError where the loss page is another one: distances have class terms of their own."""
+    """ConfigError where the loss config is another one: distances have class terms of their own."""
     target = settings.loss["_target_"]
     if locate(target, "loss") is not CrossEntropy:
         raise ConfigError(
@@ -227,6 +227,6 @@ def no_other_head(settings: Settings, name: str) -> None:
     target = settings.head["_target_"]
     if getattr(locate(target, "head"), "head_kind", None) != "linear":
         raise ConfigError(
-            f"head={target.rsplit('.', 1)[-1]}: the head of {name} is its points, and the head's page is not used. "
+            f"head={target.rsplit('.', 1)[-1]}: the head of {name} is its points, and the head's config is not used. "
             "Leave head=linear"
         )

@@ -1,4 +1,4 @@
-"""Features of width two, kept for the picture of the open-set papers: over training, and of the judged images."""
+"""Features of width two, kept for the picture of the open-set papers: over training, and of the evaluated images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ltr.methods.core.stage import Computation
 
 WIDTH = 2  # of features that a picture can show
-SHOWN = 2000  # images of a snapshot, and of each judged part
+SHOWN = 2000  # images of a snapshot, and of each evaluated part
 SNAPSHOTS = 4
 
 
@@ -65,7 +65,7 @@ class FeatureHistory(nn.Module):
 
 
 def embed(computation: Computation, *, parts: list[str]) -> dict[str, np.ndarray]:
-    """Features of the judged images; the work of the stage ``embedding``, which nothing is trained or judged by.
+    """Features of the evaluated images; the work of the stage ``embedding``, which nothing is trained or evaluated by.
 
     Args:
         parts: of the split, ``test`` and perhaps ``unknown``; of each at most `SHOWN` images, evenly spaced.

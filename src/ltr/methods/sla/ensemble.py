@@ -18,7 +18,7 @@ from torch.nn import functional
 from ltr.evaluation.scores import Scores
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import Computation, DataFacts, Method, Settings, Stage, StageOutput
+from ltr.methods.core.stage import Computation, DatasetInfo, Method, Settings, Stage, StageOutput
 from ltr.methods.erm import ERM
 
 Average = Literal["probabilities", "logits"]
@@ -42,7 +42,7 @@ class EnsembleClassifier(ImageClassifier):
     def __init__(
         self,
         settings: Settings,
-        facts: DataFacts,
+        dataset_info: DatasetInfo,
         seed: int,
         role: str,
         parents: Mapping[str, StageOutput] | None = None,
@@ -50,11 +50,11 @@ class EnsembleClassifier(ImageClassifier):
         members: int,
         average: Average,
     ) -> None:
-        super().__init__(settings, facts, seed, role, parents)
+        super().__init__(settings, dataset_info, seed, role, parents)
         self.options = {"members": members, "average": average}
         self.average = average
         self.others = nn.ModuleList(
-            ImageClassifier(settings, facts, seed, role_of(number)) for number in range(2, members + 1)
+            ImageClassifier(settings, dataset_info, seed, role_of(number)) for number in range(2, members + 1)
         )
 
     @torch.no_grad()
@@ -114,8 +114,8 @@ class Ensemble(Method):
         self.members = members
         self.average = average
 
-    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
-        (first,) = ERM().stages(settings, facts)
+    def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
+        (first,) = ERM().stages(settings, dataset_info)
         roles = [role_of(number) for number in range(2, self.members + 1)]
         trained = [first, *(Stage(role, role, settings, module=ImageClassifier) for role in roles)]
         # a last stage that is computed: what the run keeps as its final network is then the predictor's, not a member
@@ -128,7 +128,7 @@ class Ensemble(Method):
         networks = [outputs[role_of(number)].load() for number in range(1, self.members + 1)]
         first = networks[0]
         ensemble = EnsembleClassifier(
-            first.settings, first.facts, first.seed, first.role, members=self.members, average=self.average
+            first.settings, first.dataset_info, first.seed, first.role, members=self.members, average=self.average
         )
         ensemble.backbone.load_state_dict(first.backbone.state_dict())
         ensemble.head.load_state_dict(first.head.state_dict())

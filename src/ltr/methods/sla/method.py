@@ -20,7 +20,7 @@ from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.losses.distillation import kl_to_teacher
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DataFacts, Settings, StageOutput
+from ltr.methods.core.stage import DatasetInfo, Settings, StageOutput
 from ltr.methods.sla.transformed import OnTransformedImages, TransformedClassifier
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
@@ -59,7 +59,7 @@ class JointClassifier(TransformedClassifier):
     def __init__(
         self,
         settings: Settings,
-        facts: DataFacts,
+        dataset_info: DatasetInfo,
         seed: int,
         role: str,
         parents: Mapping[str, StageOutput] | None = None,
@@ -76,13 +76,13 @@ class JointClassifier(TransformedClassifier):
         count = len(joint_transforms(transform))
         super().__init__(
             settings,
-            facts,
+            dataset_info,
             seed,
             role,
             parents,
             transform=transform,
             checkpointing=checkpointing,
-            logit_counts=[n for n in facts.class_counts for _ in range(count)],
+            logit_counts=[n for n in dataset_info.class_counts for _ in range(count)],
         )
         self.options = {
             "transform": transform,
@@ -102,9 +102,9 @@ class JointClassifier(TransformedClassifier):
         self.self_distillation = self_distillation
         if self_distillation:
             self.variants = ("single", "aggregated", "distilled")
-            self.distilled_loss = instantiate(settings.loss, facts.class_counts)
+            self.distilled_loss = instantiate(settings.loss, dataset_info.class_counts)
             with seeded_construction(derive_seed(seed, role, "distilled head")):
-                self.distilled_head = instantiate(settings.head, self.backbone.num_features, facts.num_classes)
+                self.distilled_head = instantiate(settings.head, self.backbone.num_features, dataset_info.num_classes)
             if self._distilled_prior:
                 self.distilled_head.init_bias(self.distilled_loss.prior_bias)
 
@@ -183,12 +183,12 @@ class JointClassifier(TransformedClassifier):
 
         Its head is the second one where that is the headline, else the joint head's rows of j = 0.
         """
-        plain = ImageClassifier(self.settings, self.facts, self.seed, self.role)
+        plain = ImageClassifier(self.settings, self.dataset_info, self.seed, self.role)
         plain.backbone.load_state_dict(self.backbone.state_dict())
         if self.headline == "distilled":
             plain.head.load_state_dict(self.distilled_head.state_dict())
         else:
-            rows, step = self.facts.num_classes * len(self.transforms), len(self.transforms)
+            rows, step = self.dataset_info.num_classes * len(self.transforms), len(self.transforms)
             state = self.head.state_dict()
             own = {name: t[::step] if t.ndim and len(t) == rows else t for name, t in state.items()}
             plain.head.load_state_dict(own)
@@ -196,7 +196,7 @@ class JointClassifier(TransformedClassifier):
 
 
 def headline_of(inference: Inference | None, self_distillation: bool) -> str:
-    """The variant that a run is judged by.
+    """The variant that a run is evaluated by.
 
     Raises:
         ConfigError: ``distilled`` without self-distillation.

@@ -20,7 +20,7 @@ from ltr.evaluation.scores import Scores
 from ltr.identity import named
 from ltr.losses import functional
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DataFacts, Method, Settings, Stage, StageOutput
+from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage, StageOutput
 from ltr.models.checkpointing import checkpoint_blocks
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
@@ -49,7 +49,7 @@ class TransformedClassifier(ImageClassifier):
     def __init__(
         self,
         settings: Settings,
-        facts: DataFacts,
+        dataset_info: DatasetInfo,
         seed: int,
         role: str,
         parents: Mapping[str, StageOutput] | None = None,
@@ -59,8 +59,8 @@ class TransformedClassifier(ImageClassifier):
         logit_counts: Sequence[int] | None = None,
     ) -> None:
         transforms = joint_transforms(transform)
-        transforms.check(facts.image_shape)
-        super().__init__(settings, facts, seed, role, parents, logit_counts=logit_counts)
+        transforms.check(dataset_info.image_shape)
+        super().__init__(settings, dataset_info, seed, role, parents, logit_counts=logit_counts)
         self.transforms = transforms
         self.rows_per_image = len(transforms)
         if checkpointing:
@@ -140,7 +140,7 @@ class AugmentedClassifier(TransformedClassifier):
     def __init__(
         self,
         settings: Settings,
-        facts: DataFacts,
+        dataset_info: DatasetInfo,
         seed: int,
         role: str,
         parents: Mapping[str, StageOutput] | None = None,
@@ -149,7 +149,7 @@ class AugmentedClassifier(TransformedClassifier):
         inference: Inference = "single",
         checkpointing: bool = False,
     ) -> None:
-        super().__init__(settings, facts, seed, role, parents, transform=transform, checkpointing=checkpointing)
+        super().__init__(settings, dataset_info, seed, role, parents, transform=transform, checkpointing=checkpointing)
         self.options = {"transform": transform, "inference": inference, "checkpointing": checkpointing}
         self.headline = inference
 
@@ -182,7 +182,7 @@ class MultiTaskClassifier(AugmentedClassifier):
     def __init__(
         self,
         settings: Settings,
-        facts: DataFacts,
+        dataset_info: DatasetInfo,
         seed: int,
         role: str,
         parents: Mapping[str, StageOutput] | None = None,
@@ -193,7 +193,14 @@ class MultiTaskClassifier(AugmentedClassifier):
         checkpointing: bool = False,
     ) -> None:
         super().__init__(
-            settings, facts, seed, role, parents, transform=transform, inference=inference, checkpointing=checkpointing
+            settings,
+            dataset_info,
+            seed,
+            role,
+            parents,
+            transform=transform,
+            inference=inference,
+            checkpointing=checkpointing,
         )
         self.options = {**self.options, "transform_weight": transform_weight}
         self.transform_weight = transform_weight
@@ -221,10 +228,10 @@ class OnTransformedImages(Method):
         self.transforms = joint_transforms(transform)
         self.options = {"transform": transform, **options}
 
-    def check(self, facts: DataFacts) -> None:
-        self.transforms.check(facts.image_shape)
+    def check(self, dataset_info: DatasetInfo) -> None:
+        self.transforms.check(dataset_info.image_shape)
 
-    def stages(self, settings: Settings, facts: DataFacts) -> list[Stage]:
+    def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         return [Stage("representation", "representation", settings, module=self.module, options=self.options)]
 
 
