@@ -162,9 +162,9 @@ def test_the_draws_of_triplets_can_be_passed_in():
     own = torch.rand(12, 12, dtype=torch.float64)
     torch.manual_seed(3)
     assert torch.equal(loss(FEATURES, LABELS), loss(FEATURES, LABELS, uniforms=own))
-    with pytest.raises(ConfigError, match=r"needed is \[12, 12\]"):
+    with pytest.raises(ConfigError, match=r"allowed is \[12, 12\]"):
         loss(FEATURES, LABELS, uniforms=torch.rand(12))
-    with pytest.raises(ConfigError, match="mining=all draws none"):
+    with pytest.raises(ConfigError, match="mining=all does not use them"):
         Triplet(mining="all")(FEATURES, LABELS, uniforms=uniforms)
 
 

@@ -18,7 +18,7 @@ COUNTS = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]  # CIFAR-10-LT, im
 
 
 def exact_effective_number(count: int, beta: float) -> float:
-    """The formula in rational arithmetic: no rounding at all."""
+    """Return the effective number in rational arithmetic, without rounding."""
     exact = Fraction(beta)
     return float((1 - exact**count) / (1 - exact))
 
@@ -137,6 +137,6 @@ def test_counts_are_taken_from_lists_arrays_and_tensors(given_as):
 @pytest.mark.parametrize(
     "counts", [[], [[1, 2]], 3, [1, -1], [0, 0], [1.5, 2], [float("nan"), 1.0], [float("inf"), 1.0], ["a", "b"]]
 )
-def test_what_are_no_counts_is_an_error(counts):
+def test_invalid_counts_are_an_error(counts):
     with pytest.raises(DataError, match="whole number"):
         as_counts(counts)

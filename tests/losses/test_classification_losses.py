@@ -1,4 +1,4 @@
-"""The loss modules: what they build from counts, when it acts, mixed labels, reductions, background, joint labels."""
+"""The loss modules: buffers from counts, deferral, mixed labels, reductions, background, joint labels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ltr.losses.classification import (
 
 COUNTS = [60, 17, 5, 1]
 
-# every loss, as far from cross-entropy as its arguments take it
+# every loss, with arguments that differ from cross-entropy
 BUILD = {
     "cross_entropy": lambda counts, **_: CrossEntropy(counts),
     "focal_softmax": lambda counts, **more: FocalSoftmax(counts, gamma=2.0, beta=0.9, **more),
@@ -41,7 +41,7 @@ BUILD = {
     "vs": lambda counts, **more: VS(counts, gamma=0.2, tau=1.5, **more),
 }
 EVERY_LOSS = pytest.mark.parametrize("build", BUILD.values(), ids=BUILD.keys())
-# what each is before its deferral ends
+# the same losses before their deferral ends
 UNDEFERRED = {
     "focal_softmax": FocalSoftmax(COUNTS, gamma=2.0),
     "focal_softmax inside": FocalSoftmax(COUNTS, gamma=2.0),
@@ -100,7 +100,7 @@ def test_the_neutral_setting_is_cross_entropy_to_the_bit(name):
     assert torch.equal(NEUTRAL[name](logits, labels), CrossEntropy(COUNTS)(logits, labels))
 
 
-def test_cross_entropy_is_torch_s():
+def test_cross_entropy_equals_that_of_torch():
     logits, labels = a_batch()
     torch.testing.assert_close(CrossEntropy(COUNTS)(logits, labels), torch.nn.functional.cross_entropy(logits, labels))
 
@@ -190,7 +190,7 @@ def test_a_class_without_training_images_keeps_loss_and_gradient_finite(build):
 
 
 @EVERY_LOSS
-def test_a_step_asks_the_device_for_nothing(build):
+def test_a_step_does_not_synchronise_with_the_device(build):
     # tensors of the meta device have no values: reading one (item, cpu, an if) raises
     loss = build(COUNTS).to("meta")
     logits, labels = (part.to("meta") for part in a_batch())
@@ -215,7 +215,7 @@ def test_a_checkpoint_brings_its_weights_along():
 def test_joint_labels_need_only_repeated_counts(build):
     transforms = 3
     labels = torch.arange(12) % 4
-    # logits that do not tell transforms apart: the joint loss exceeds the plain one by log 3 for softmax losses
+    # logits that are equal for all transforms: the joint loss exceeds the plain one by log 3 for softmax losses
     plain_logits, _ = a_batch(images=12)
     joint = build(np.repeat(COUNTS, transforms))
     plain = build(COUNTS)
@@ -289,7 +289,7 @@ def test_with_the_prior_bias_every_sigmoid_starts_at_one_over_the_class_count():
     ],
     ids=lambda value: str(value) if isinstance(value, bool) else type(value).__name__,
 )
-def test_adjusts_prior_says_whether_a_balanced_sampler_would_balance_twice(loss, adjusts):
+def test_adjusts_prior_is_true_for_losses_that_correct_the_imbalance(loss, adjusts):
     assert loss.adjusts_prior is adjusts
 
 
@@ -342,7 +342,7 @@ def test_a_value_outside_its_range_is_an_error_that_names_the_key(key):
         WRONG[key]()
 
 
-def test_what_are_no_counts_is_an_error():
+def test_invalid_counts_are_an_error():
     with pytest.raises(DataError, match="class_counts"):
         CrossEntropy([1, -1])
 
@@ -366,7 +366,7 @@ def test_ldam_on_scaled_cosines_is_the_published_loss_on_cosines():
 
 def test_every_module_is_covered_here():
     def below(kind: type) -> set[type]:
-        return {kind} | {found for child in kind.__subclasses__() for found in below(child)}
+        return {kind} | {descendant for child in kind.__subclasses__() for descendant in below(child)}
 
     named = {kind for kind in below(ClassificationLoss) if kind.__module__ == "ltr.losses.classification"}
     assert {type(build(COUNTS)) for build in BUILD.values()} == {k for k in named if not k.__name__.startswith("_")}

@@ -1,4 +1,4 @@
-"""When deferred weights switch on."""
+"""The epoch at which deferred weights switch on."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def logits(seed: int, rows: int = 5, classes: int = 4) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
-def test_it_is_the_formula(temperature):
+def test_kl_to_teacher_equals_its_formula(temperature):
     student, teacher = logits(1), logits(2)
     p, q = softmax(teacher.numpy() / temperature, axis=1), softmax(student.numpy() / temperature, axis=1)
     expected = temperature**2 * (p * np.log(p / q)).sum(axis=1)
@@ -53,8 +53,8 @@ def test_attention_transfer_compares_normalised_mean_squares():
     ours, theirs = maps(1, channels=3), maps(2, channels=5)
 
     def attention(one):
-        found = (one.numpy() ** 2).mean(axis=1).reshape(2, -1)
-        return found / np.linalg.norm(found, axis=1, keepdims=True)
+        squares = (one.numpy() ** 2).mean(axis=1).reshape(2, -1)
+        return squares / np.linalg.norm(squares, axis=1, keepdims=True)
 
     expected = ((attention(ours) - attention(theirs)) ** 2).mean()
     assert float(attention_transfer(ours, theirs)) == pytest.approx(expected)
@@ -76,16 +76,16 @@ def test_maps_of_another_size_are_averaged_down_to_the_smaller_one(loss):
 @pytest.mark.parametrize("loss", [hint_loss, attention_transfer])
 def test_a_teachers_map_gets_no_gradient_and_half_precision_is_computed_in_float32(loss):
     ours, theirs = maps(1, dtype=torch.bfloat16).requires_grad_(), maps(2, dtype=torch.bfloat16).requires_grad_()
-    found = loss(ours, theirs)
-    found.backward()
-    assert found.dtype == torch.float32
+    cost = loss(ours, theirs)
+    cost.backward()
+    assert cost.dtype == torch.float32
     assert theirs.grad is None
     assert ours.grad is not None
 
 
 def test_a_regressor_maps_channels_to_the_teachers_and_learns():
     regressor = HintRegressor(3, 5).double()
-    found = regressor(maps(1))
-    assert found.shape == (2, 5, 4, 4)
-    hint_loss(found, maps(2, channels=5)).backward()
+    regressed = regressor(maps(1))
+    assert regressed.shape == (2, 5, 4, 4)
+    hint_loss(regressed, maps(2, channels=5)).backward()
     assert regressor.convolution.weight.grad.abs().max() > 0

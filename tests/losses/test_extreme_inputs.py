@@ -97,7 +97,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_nothing_is_not_a_number(loss):
+def test_no_loss_and_no_gradient_is_nan(loss):
     for name, (numbers, labels) in INPUTS.items():
         for dtype in DTYPES:
             x = numbers.to(dtype).requires_grad_()

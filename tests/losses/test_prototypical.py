@@ -19,25 +19,25 @@ def episode(way: int, each: int, width: int = 4) -> tuple[torch.Tensor, torch.Te
 
 def loop(points: torch.Tensor, labels: torch.Tensor, shot: int) -> torch.Tensor:
     members = {int(label): (labels == label).nonzero().flatten() for label in labels.unique()}
-    prototypes = torch.stack([points[found[:shot]].mean(0) for found in members.values()])
+    prototypes = torch.stack([points[rows[:shot]].mean(0) for rows in members.values()])
     costs = []
-    for target, found in enumerate(members.values()):
-        for query in found[shot:]:
+    for target, rows in enumerate(members.values()):
+        for query in rows[shot:]:
             distances = (points[query] - prototypes).square().sum(1)
             costs.append(-(-distances).log_softmax(0)[target])
     return torch.stack(costs).mean()
 
 
 @pytest.mark.parametrize(("way", "each", "shot"), [(2, 2, 1), (5, 4, 1), (3, 7, 5)])
-def test_it_is_the_mean_over_queries(way, each, shot):
+def test_the_loss_is_the_mean_over_queries(way, each, shot):
     points, labels = episode(way, each)
     points.requires_grad_()
-    found, expected = Prototypical([1], shot=shot)(points, labels), loop(points, labels, shot)
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(*(torch.autograd.grad(loss, points)[0] for loss in (found, expected)))
+    cost, expected = Prototypical([1], shot=shot)(points, labels), loop(points, labels, shot)
+    torch.testing.assert_close(cost, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, points)[0] for loss in (cost, expected)))
 
 
-def test_an_image_is_labelled_by_its_place_among_those_of_its_class():
+def test_the_first_images_of_each_class_are_its_support():
     points, labels = episode(4, 5)
     order = torch.arange(20).reshape(4, 5).T.flatten()  # one image of each class after the other
     loss = Prototypical([1], shot=2)
@@ -53,9 +53,9 @@ def test_a_shift_makes_no_difference_even_in_float32():
 def test_a_batch_without_queries_costs_nothing():
     points, labels = episode(4, 1)
     points.requires_grad_()
-    found = Prototypical([1])(points, labels)
-    found.backward()
-    assert found.detach() == 0
+    cost = Prototypical([1])(points, labels)
+    cost.backward()
+    assert cost.detach() == 0
     assert points.grad.abs().max() == 0
 
 
@@ -63,9 +63,9 @@ def test_a_batch_without_queries_costs_nothing():
     ("sampler", "batch_size", "message"),
     [
         (Instance(), 20, "sampler=episodes"),
-        (PerClass(images_per_class=5, batch_size=20), 20, "images_per_class=5 with loss.shot=5: an episode too small"),
+        (PerClass(images_per_class=5, batch_size=20), 20, "images_per_class=5 with loss.shot=5: an episode would"),
         (PerClass(images_per_class=6, batch_size=20), 20, r"batch_size=20.*Use batch_size=18 for 3"),
-        (PerClass(images_per_class=6, batch_size=60), 60, r"batch_size=60.*the 4 that there are.*batch_size=24 for 4"),
+        (PerClass(images_per_class=6, batch_size=60), 60, r"batch_size=60.*classes, from 2 to 4.*batch_size=24 for 4"),
         (PerClass(images_per_class=6, batch_size=7), 7, r"batch_size=7.*Use batch_size=12 for 2"),
     ],
 )

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ltr.errors import ConfigError
 from ltr.losses import relational
-from ltr.losses.gathering import gathered
+from ltr.losses.gathering import gather_rows
 from ltr.losses.relational import rkd_angle, rkd_distance, squared_distances
 
 LOSSES = pytest.mark.parametrize("loss", [rkd_distance, rkd_angle])
@@ -31,8 +31,8 @@ def loop_over_pairs(student: torch.Tensor, teacher: torch.Tensor) -> list[float]
     pairs = list(itertools.permutations(range(len(student)), 2))
 
     def relative(points: torch.Tensor) -> list[float]:
-        found = [float((points[i] - points[j]).norm()) for i, j in pairs]
-        return [distance / (sum(found) / len(found)) for distance in found]
+        distances = [float((points[i] - points[j]).norm()) for i, j in pairs]
+        return [distance / (sum(distances) / len(distances)) for distance in distances]
 
     return [huber(s, t) for s, t in zip(relative(student), relative(teacher))]
 
@@ -75,8 +75,8 @@ def test_angles_are_those_of_a_loop_over_triples(reduction, divisor):
 
 
 def test_the_loops_meet_both_branches_of_hubers_loss():
-    for found in (loop_over_pairs(spread_out(1), embeddings(2)), loop_over_triples(spread_out(1), embeddings(2))):
-        assert min(found) < 0.5 < max(found)
+    for differences in (loop_over_pairs(spread_out(1), embeddings(2)), loop_over_triples(spread_out(1), embeddings(2))):
+        assert min(differences) < 0.5 < max(differences)
 
 
 def test_angles_and_their_gradient_are_those_of_the_direct_form():
@@ -127,9 +127,9 @@ def test_the_order_of_the_images_does_not_matter(loss):
 @pytest.mark.parametrize("reduction", ["all", "valid"])
 def test_one_or_two_images_cost_nothing(loss, images, reduction):
     student = embeddings(1, images).requires_grad_()
-    found = loss(student, embeddings(2, images), reduction)
-    found.backward()
-    assert float(found.detach()) == 0
+    cost = loss(student, embeddings(2, images), reduction)
+    cost.backward()
+    assert float(cost.detach()) == 0
     assert torch.isfinite(student.grad).all()
 
 
@@ -171,9 +171,9 @@ def test_near_points_far_from_the_origin_keep_their_relations_in_float32(loss):
 def test_autocast_does_not_reach_inside(loss):
     student, teacher = embeddings(1, 9, dtype=torch.float32), embeddings(2, 9, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = loss(student, teacher)
-    assert found.dtype == torch.float32
-    assert torch.equal(found, loss(student, teacher))
+        cost = loss(student, teacher)
+    assert cost.dtype == torch.float32
+    assert torch.equal(cost, loss(student, teacher))
 
 
 @LOSSES
@@ -204,7 +204,9 @@ def share_of_a_process(rank: int, folder: str) -> None:
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     weight = embeddings(5, 4, 3).requires_grad_()
     student, teacher = embeddings(1, 8)[rank::2] @ weight, embeddings(2, 8)[rank::2]
-    loss = rkd_distance(gathered(student), gathered(teacher)) + rkd_angle(gathered(student), gathered(teacher))
+    loss = rkd_distance(gather_rows(student), gather_rows(teacher)) + rkd_angle(
+        gather_rows(student), gather_rows(teacher)
+    )
     loss.backward()
     assert weight.grad is not None
     distributed.all_reduce(weight.grad)
@@ -220,11 +222,11 @@ def test_two_processes_have_the_loss_and_the_gradient_of_one(tmp_path):
     loss = rkd_distance(student, teacher) + rkd_angle(student, teacher)
     loss.backward()
     for rank in (0, 1):
-        found, gradient = torch.load(tmp_path / f"{rank}.pt")
-        torch.testing.assert_close(found, loss.detach())
+        cost, gradient = torch.load(tmp_path / f"{rank}.pt")
+        torch.testing.assert_close(cost, loss.detach())
         torch.testing.assert_close(gradient, weight.grad)
 
 
 def test_one_process_has_all_rows_already():
     rows = embeddings(1)
-    assert gathered(rows) is rows
+    assert gather_rows(rows) is rows

@@ -38,7 +38,7 @@ def test_all_triplets_cost_what_a_loop_says():
 
 def test_the_weights_of_negatives_are_the_inverse_density_of_distances_on_a_sphere():
     points = embeddings()
-    found = negative_weights(points, LABELS, 0.5, 1.4)
+    weights = negative_weights(points, LABELS, 0.5, 1.4)
     unit = functional.normalize(points, dim=1)
     for anchor in range(8):
         expected = torch.zeros(8, dtype=torch.float64)
@@ -46,7 +46,7 @@ def test_the_weights_of_negatives_are_the_inverse_density_of_distances_on_a_sphe
             d = max(float((unit[anchor] - unit[image]).norm()), 0.5)
             if LABELS[anchor] != LABELS[image] and d < 1.4:
                 expected[image] = d ** (2 - 6) * (1 - d * d / 4) ** (-(6 - 3) / 2)
-        torch.testing.assert_close(found[anchor], expected / expected.sum(), atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(weights[anchor], expected / expected.sum(), atol=1e-6, rtol=1e-6)
 
 
 def test_the_weights_are_those_of_the_package(monkeypatch):
@@ -69,14 +69,14 @@ def test_an_anchor_with_far_negatives_only_takes_any_of_them():
     points[3:5] = -points[0]  # at distance 2 of the first
     points[5:] = -points[0]
     points[1:3] = points[0]
-    found = negative_weights(points, LABELS, 0.5, 1.4)[0]
-    torch.testing.assert_close(found, torch.tensor([0.0, 0, 0, 0.2, 0.2, 0.2, 0.2, 0.2], dtype=torch.float64))
+    weights = negative_weights(points, LABELS, 0.5, 1.4)[0]
+    torch.testing.assert_close(weights, torch.tensor([0.0, 0, 0, 0.2, 0.2, 0.2, 0.2, 0.2], dtype=torch.float64))
 
 
 def test_near_negatives_are_weighted_as_those_at_the_cutoff():
     points = functional.normalize(torch.tensor([[1.0, 0, 0], [1, 0.1, 0], [1, 0.4, 0], [1, 0, 0.2]]), dim=1)
-    found = negative_weights(points, torch.tensor([0, 1, 1, 2]), 0.5, 1.4)[0]
-    torch.testing.assert_close(found, torch.tensor([0, 1 / 3, 1 / 3, 1 / 3]))
+    weights = negative_weights(points, torch.tensor([0, 1, 1, 2]), 0.5, 1.4)[0]
+    torch.testing.assert_close(weights, torch.tensor([0, 1 / 3, 1 / 3, 1 / 3]))
 
 
 def test_negatives_are_drawn_by_their_weights():
@@ -92,7 +92,7 @@ def test_negatives_are_drawn_by_their_weights():
 
 def test_a_drawn_triplet_costs_its_hinge_and_the_mean_is_over_pairs():
     points = embeddings().requires_grad_()
-    found = seeded(Triplet([1]), points)
+    cost = seeded(Triplet([1]), points)
     torch.manual_seed(3)
     chosen = draw_negatives(points.detach(), LABELS, 0.5, 1.4)
     costs = [
@@ -100,7 +100,7 @@ def test_a_drawn_triplet_costs_its_hinge_and_the_mean_is_over_pairs():
         for a, p in positive_pairs(LABELS).nonzero().tolist()
     ]
     assert len(costs) == 14
-    torch.testing.assert_close(found, torch.stack(costs).mean())
+    torch.testing.assert_close(cost, torch.stack(costs).mean())
 
 
 @pytest.mark.parametrize("mining", MINING)
@@ -111,9 +111,9 @@ def test_every_mining_gives_a_loss_with_a_finite_gradient_also_for_duplicates(mi
     points[1] = points[0]
     points[5] = points[3]
     points.requires_grad_()
-    found = seeded(Triplet([1], mining=mining), points)
-    found.backward()
-    assert found > 0
+    cost = seeded(Triplet([1], mining=mining), points)
+    cost.backward()
+    assert cost > 0
     assert torch.isfinite(points.grad).all()
 
 
@@ -121,9 +121,9 @@ def test_every_mining_gives_a_loss_with_a_finite_gradient_also_for_duplicates(mi
 @pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2], [0]])
 def test_a_batch_without_a_triplet_costs_nothing(mining, labels):
     points = embeddings(images=len(labels)).requires_grad_()
-    found = Triplet([1], mining=mining)(points, torch.tensor(labels))
-    found.backward()
-    assert found.detach() == 0
+    cost = Triplet([1], mining=mining)(points, torch.tensor(labels))
+    cost.backward()
+    assert cost.detach() == 0
     assert points.grad.abs().max() == 0
 
 
@@ -135,8 +135,8 @@ def test_the_draw_follows_from_torchs_seed():
 def test_autocast_does_not_reach_inside():
     points = embeddings().float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = seeded(Triplet([1]), points)
-    assert torch.equal(found, seeded(Triplet([1]), points))
+        cost = seeded(Triplet([1]), points)
+    assert torch.equal(cost, seeded(Triplet([1]), points))
 
 
 def test_costs_above_the_margin_are_zero():

@@ -1,4 +1,4 @@
-"""What all classification losses share: class weights, their deferral, mixed labels, the reduction."""
+"""Base class of the classification losses: class weights, their deferral, mixed labels, reduction."""
 
 from __future__ import annotations
 
@@ -17,29 +17,32 @@ Mixed = tuple[Tensor, Tensor]
 
 
 class ClassificationLoss(nn.Module):
-    """A loss over class logits. Built as `Loss(class_counts, **config)`; a subclass writes `losses`.
+    """Base class of losses over class logits; a subclass implements `losses`.
 
-    Counts, weights, margins and priors are persistent buffers, so that a checkpoint says what it was trained for.
+    A loss is built as `Loss(class_counts, **config)`.
+
+    Counts, weights, margins and priors are persistent buffers, so that a checkpoint records what its
+    network was trained for.
 
     Attributes:
         link: how probabilities follow from logits, `softmax` or `sigmoid`; stored with the checkpoint.
-        prior_bias: the last layer's initial bias, or None for the layer's own. A bias so set gets no weight decay.
-        adjusts_prior: the loss counters the imbalance itself, so that a balanced sampler would do it twice.
-        background: the class that has neither margin nor sigmoid, or None.
+        prior_bias: initial bias of the last layer, which then gets no weight decay; None keeps the layer's own.
+        adjusts_prior: True if the loss corrects for the imbalance, so that a balanced sampler would correct twice.
+        background: class without a margin and without a sigmoid, or None.
         weights: class weights [C] of mean 1, or None.
-        active: weights and adjustments are on (see `start_epoch`).
+        active: True while weights and adjustments are on (see `start_epoch`).
 
     Args:
-        class_counts: training images of each class, [C]; None where a loss without weights looks at none: then nothing
-            checks the number of classes, and `prior_bias` is None.
-        background: the class whose logit is a constant (background splitting), if there is one.
-        beta: class-balanced weights by the effective number, beta in [0, 1); None: no weights.
+        class_counts: training images of each class, [C]. None is allowed for a loss without weights; the number of
+            classes is then not checked, and `prior_bias` is None.
+        background: class whose logit is a constant (background splitting), if there is one.
+        beta: parameter of the effective number in [0, 1) that class-balanced weights use; None: no weights.
         reduction: `batch` or `weight_sum`, see `functional.reduce`.
-        defer_from: fraction of the stage from which on weights and adjustments are on; None: from the start.
+        defer_from: fraction of the stage after which weights and adjustments are on; None: from the start.
 
     Raises:
-        ConfigError: a value outside its range, or a background that the loss has no meaning for.
-        DataError: class_counts are no counts.
+        ConfigError: a value is outside its range, or the loss is not defined with a background.
+        DataError: class_counts are not counts.
     """
 
     link: str = "softmax"
@@ -77,31 +80,35 @@ class ClassificationLoss(nn.Module):
         self.adjusts_prior = bool(beta)
         self.deferral = Deferral(defer_from)
         self.register_buffer("class_counts", None if counts is None else torch.from_numpy(counts))
-        weights = None if beta is None or counts is None else float32(class_balanced_weights(counts, beta))
+        weights = None if beta is None or counts is None else to_float32(class_balanced_weights(counts, beta))
         self.register_buffer("weights", weights)
 
     @property
     def prior_bias(self) -> float | None:
-        """-log(C - 1) for sigmoids: each starts at probability 1/C (Cui et al., CVPR 2019); None for softmax."""
+        """Initial bias -log(C - 1) of sigmoids, which then start at 1/C (Cui et al., CVPR 2019); None for softmax."""
         if self.link != "sigmoid" or self.class_counts is None:
             return None
         return -math.log(max(len(self.class_counts) - 1, 1))
 
     @property
     def active(self) -> bool:
-        """Whether weights and adjustments are on in this epoch."""
+        """True if weights and adjustments are on in this epoch."""
         return self.deferral.active
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Say before each epoch (from 0) where in the stage it is; on from round(defer_from * epochs)."""
+        """Switch weights and adjustments on from epoch round(defer_from * epochs), counted from 0."""
         self.deferral.start_epoch(epoch, epochs)
 
     def losses(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
-        """Losses per image [B] under the class weights [C]; None: no weights, or not yet."""
+        """Return the loss of each image, [B].
+
+        Args:
+            weight: class weights [C]; None: there are none, or they are not on yet.
+        """
         raise NotImplementedError
 
     def label_weights(self, labels: Tensor, mix: Mixed | None = None) -> Tensor | None:
-        """The weight of each image [B] by its label, or by both its labels; None: all 1 (no weights, or not yet)."""
+        """Return the weight of each image [B] by its label or both its labels; None: all 1, or not on yet."""
         weight = self._active_weights()
         if weight is None:
             return None
@@ -109,20 +116,20 @@ class ClassificationLoss(nn.Module):
         return weight[labels] if mix is None else _blend(weight[labels], weight[mix[0]], mix[1])
 
     def per_image(self, logits: Tensor, labels: Tensor, mix: Mixed | None = None) -> Tensor:
-        """Weighted losses, not reduced.
+        """Return the weighted loss of each image, without a reduction.
 
         Args:
             logits: [B, C], any float type.
-            labels: of any integer type, [B] in 0..C-1.
-            mix: of mixup and cutmix: second labels int64 [B] and the weight of the first, float [B] in [0, 1]. An
-                image's loss is then the mean of its two losses under that weight.
+            labels: [B] in 0..C-1, any integer type.
+            mix: from mixup and cutmix: the second labels, int64 [B], and the weight of the first labels, float [B] in
+                [0, 1]. The loss of an image is then the weighted mean of its two losses.
 
         Returns:
             [B], float32 or better.
 
         Raises:
-            ValueError: logits of another number of classes than class_counts.
-            DataError: labels that are no integers.
+            ValueError: logits and class_counts differ in the number of classes.
+            DataError: labels are not integers.
         """
         labels, mix = _integers(labels, mix)
         if self.class_counts is not None and logits.shape[1] != len(self.class_counts):
@@ -135,10 +142,10 @@ class ClassificationLoss(nn.Module):
         return losses if mix is None else _blend(losses, self.losses(logits, mix[0], weight), mix[1])
 
     def forward(self, logits: Tensor, labels: Tensor, mix: Mixed | None = None) -> Tensor:
-        """The loss of a batch, a scalar; arguments as `per_image`.
+        """Return the loss of a batch, a scalar; arguments as `per_image`.
 
-        With `mix` and `weight_sum` an image enters the denominator with the mean of its two labels' weights under the
-        same mixing weight, so that the loss stays a weighted mean. In training the denominator spans all processes.
+        With `mix` and `weight_sum`, an image counts in the denominator by the mixed weights of its two labels, so that
+        the loss stays a weighted mean. In training the denominator spans all processes.
         """
         losses = self.per_image(logits, labels, mix)
         weights = self.label_weights(labels, mix)
@@ -152,13 +159,13 @@ class ClassificationLoss(nn.Module):
         return self.weights if self.active else None
 
 
-def float32(values: np.ndarray) -> Tensor:
-    """A buffer from the float64 numbers of `weights`."""
+def to_float32(values: np.ndarray) -> Tensor:
+    """Convert the float64 arrays of `ltr.losses.weights` to float32 tensors."""
     return torch.from_numpy(values).float()
 
 
-def at_least_zero(key: str, value: float) -> float:
-    """The value of loss.<key>, if it is finite and >= 0; else a ConfigError."""
+def check_non_negative(key: str, value: float) -> float:
+    """Return the value of loss.<key>; raise ConfigError unless it is finite and >= 0."""
     if not 0.0 <= value < math.inf:
         raise ConfigError(f"loss.{key} = {value}: expected a finite number >= 0.")
     return value

@@ -1,4 +1,4 @@
-"""The classification losses that a config names: each ties a function of `functional` to the training counts."""
+"""Classification losses that a config can name; each binds a function of `functional` to the class counts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.losses import functional
-from ltr.losses.base import ClassificationLoss, at_least_zero, float32
+from ltr.losses.base import ClassificationLoss, check_non_negative, to_float32
 from ltr.losses.weights import ClassCounts, as_counts, ldam_margins, log_prior
 
 
@@ -29,8 +29,8 @@ class CrossEntropy(ClassificationLoss):
 class FocalSoftmax(ClassificationLoss):
     """Softmax focal loss, the "Focal" of LDAM-DRW's and M2m's tables (gamma 1, no weights); gamma >= 0.
 
-    With a beta it is weighted. Both codes then put the weight inside the modulating factor (`weight_inside=True`) and
-    divide by the batch; by default it stands outside.
+    A beta adds class-balanced weights. LDAM-DRW's and M2m's code then put the weight inside the modulating factor
+    (`weight_inside=True`) and divide by the batch; the default puts it outside.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class FocalSoftmax(ClassificationLoss):
         defer_from: float | None = None,
     ) -> None:
         super().__init__(class_counts, background, beta=beta, reduction=reduction, defer_from=defer_from)
-        self.gamma = at_least_zero("gamma", gamma)
+        self.gamma = check_non_negative("gamma", gamma)
         self.weight_inside = weight_inside
 
     def losses(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
@@ -62,7 +62,7 @@ class FocalSigmoid(ClassificationLoss):
         self, class_counts: ClassCounts | None = None, background: int | None = None, *, gamma: float = 1.0
     ) -> None:
         super().__init__(class_counts, background)
-        self.gamma = at_least_zero("gamma", gamma)
+        self.gamma = check_non_negative("gamma", gamma)
 
     def losses(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
         return functional.focal_sigmoid(logits, labels, self.gamma, weight, background=self.background)
@@ -75,8 +75,8 @@ class ClassBalanced(ClassificationLoss):
     Args:
         beta: in [0, 1); 0 gives equal weights.
         base: `softmax`, `sigmoid` or `focal` (over sigmoids, as in the paper).
-        gamma: of base `focal`; the others have none.
-        weight_inside: of base `focal`; paper and code have the weight outside.
+        gamma: used by base `focal` only.
+        weight_inside: used by base `focal` only; paper and code put the weight outside.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class ClassBalanced(ClassificationLoss):
         super().__init__(class_counts, background, beta=beta, reduction=reduction, defer_from=defer_from)
         self.base = base
         self.link = "softmax" if base == "softmax" else "sigmoid"
-        self.gamma = at_least_zero("gamma", gamma)
+        self.gamma = check_non_negative("gamma", gamma)
         self.weight_inside = weight_inside
 
     def losses(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
@@ -111,13 +111,13 @@ class ClassBalanced(ClassificationLoss):
 class LDAM(ClassificationLoss):
     """LDAM, with (deferred) re-weighting where beta is given (Cao et al., NeurIPS 2019); see `functional.ldam`.
 
-    Only the weights are deferred: margins act from the start. The authors' code divides by the sum of the weights,
-    which is the default here.
+    Only the weights are deferred; margins act from the start. The default reduction divides by the sum of the weights,
+    as the authors' code does.
 
     Args:
-        max_margin: the rarest class's margin, >= 0, before scaling.
-        scale: what the head multiplies its cosines by; 1 for a head that does not scale.
-        beta: of the weights, .9999 in the paper; None: LDAM alone.
+        max_margin: margin of the rarest class before scaling, >= 0.
+        scale: factor by which the head multiplies its cosines; 1 for a head that does not scale.
+        beta: parameter of the weights, 0.9999 in the paper; None: no weights.
     """
 
     margins: Tensor
@@ -142,14 +142,14 @@ class LDAM(ClassificationLoss):
             margins = ldam_margins(counts, max_margin)
         else:
             margins = np.insert(ldam_margins(np.delete(counts, background), max_margin), background, 0.0)
-        self.register_buffer("margins", float32(margins))
+        self.register_buffer("margins", to_float32(margins))
 
     def losses(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
         return functional.ldam(logits, labels, self.margins, self.scale, weight)
 
 
 class _PriorAdjusted(ClassificationLoss):
-    """Losses that move logits by the log prior; plain cross-entropy before they are on."""
+    """Base class of losses that shift logits by the log prior; plain cross-entropy until they are on."""
 
     takes_background = False
     log_prior: Tensor
@@ -159,19 +159,19 @@ class _PriorAdjusted(ClassificationLoss):
     ) -> None:
         super().__init__(class_counts, background, defer_from=defer_from)
         self.adjusts_prior = True
-        self.register_buffer("log_prior", float32(log_prior(class_counts)))
+        self.register_buffer("log_prior", to_float32(log_prior(class_counts)))
 
     def losses(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
         return self.adjusted(logits, labels) if self.active else functional.cross_entropy(logits, labels)
 
     def adjusted(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Losses per image [B] with the adjustment."""
+        """Return the adjusted loss of each image, [B]."""
         raise NotImplementedError
 
 
 @named("loss/balanced_softmax")
 class BalancedSoftmax(_PriorAdjusted):
-    """Balanced softmax (Ren et al., NeurIPS 2020): trained with z + log n, evaluated by z."""
+    """Balanced softmax (Ren et al., NeurIPS 2020): trains on z + log n and predicts from z."""
 
     def adjusted(self, logits: Tensor, labels: Tensor) -> Tensor:
         return functional.balanced_softmax(logits, labels, self.log_prior)
@@ -190,7 +190,7 @@ class LogitAdjusted(_PriorAdjusted):
         defer_from: float | None = None,
     ) -> None:
         super().__init__(class_counts, background, defer_from=defer_from)
-        self.tau = at_least_zero("tau", tau)
+        self.tau = check_non_negative("tau", tau)
         self.adjusts_prior = tau > 0.0
 
     def adjusted(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -211,8 +211,8 @@ class VS(_PriorAdjusted):
         defer_from: float | None = None,
     ) -> None:
         super().__init__(class_counts, background, defer_from=defer_from)
-        self.gamma = at_least_zero("gamma", gamma)
-        self.tau = at_least_zero("tau", tau)
+        self.gamma = check_non_negative("gamma", gamma)
+        self.tau = check_non_negative("tau", tau)
         self.adjusts_prior = gamma > 0.0 or tau > 0.0
 
     def adjusted(self, logits: Tensor, labels: Tensor) -> Tensor:

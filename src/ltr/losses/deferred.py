@@ -1,7 +1,7 @@
-"""Deferral: a loss starts as if all classes were equal, and re-weights or adjusts from a later epoch on.
+"""Deferral: a loss ignores the imbalance at first, and re-weights or adjusts from a later epoch on.
 
-Deferred re-weighting (DRW) is algorithm 1 of Cao et al., NeurIPS 2019. Their code fixes the switch at epoch 160, here
-it is a fraction of the stage: 0.8 of 200 epochs is that 160.
+Deferred re-weighting (DRW) is algorithm 1 of Cao et al., NeurIPS 2019. Their code switches at epoch 160; here the
+switch is a fraction of the stage, and 0.8 of 200 epochs gives the same 160.
 """
 
 from __future__ import annotations
@@ -10,18 +10,20 @@ from ltr.errors import ConfigError
 
 
 def first_epoch(defer_from: float | None, epochs: int) -> int:
-    """The first epoch (from 0) with weights on: the whole number nearest to defer_from * epochs, 0 for None."""
+    """Return the first epoch (from 0) with weights on: defer_from * epochs, rounded; 0 for None."""
     return 0 if defer_from is None else round(defer_from * epochs)
 
 
 class Deferral:
-    """On or off, as a Python bool that changes between epochs only: no step asks the device for it.
+    """Switch of a deferred loss: `active` is a Python bool that changes between epochs only.
+
+    No training step synchronises with the device to read it.
 
     Args:
-        defer_from: fraction of the stage in [0, 1] from which on it is on; None: on from the start.
+        defer_from: fraction of the stage in [0, 1] after which it is active; None: from the start.
 
     Raises:
-        ConfigError: defer_from outside [0, 1].
+        ConfigError: defer_from is outside [0, 1].
     """
 
     def __init__(self, defer_from: float | None) -> None:
@@ -34,5 +36,5 @@ class Deferral:
         self.active = not defer_from
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Set the state for `epoch`, counted from 0, of a stage of `epochs`."""
+        """Set `active` for `epoch` (counted from 0) of a stage of `epochs`."""
         self.active = epoch >= first_epoch(self.defer_from, epochs)

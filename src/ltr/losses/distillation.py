@@ -1,18 +1,18 @@
-"""Distillation image by image: class probabilities (Hinton et al., 2015), hints (FitNets), attention transfer."""
+"""Per-image distillation losses: class probabilities (Hinton et al., 2015), hints (FitNets), attention transfer."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ltr.losses.scale import near_one
+from ltr.losses.scale import rescale_near_one
 
 
 def kl_to_teacher(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """T^2 times KL(softmax(teacher / T) || softmax(student / T)) of each row, summed over classes.
+    """Return T^2 KL(softmax(teacher / T) || softmax(student / T)) of each row.
 
-    The factor T^2 keeps the gradient's size from shrinking with the temperature. The teacher is not detached here:
-    whoever wants no gradient into it detaches it.
+    The factor T^2 keeps the size of the gradient independent of the temperature. The caller detaches the teacher if no
+    gradient may reach it.
 
     Args:
         student_logits, teacher_logits: [..., C], any float type; computed in float32 or better.
@@ -21,17 +21,19 @@ def kl_to_teacher(student_logits: Tensor, teacher_logits: Tensor, temperature: f
     Returns:
         [...], >= 0 but for rounding.
     """
-    student = functional.log_softmax(_wide(student_logits) / temperature, dim=-1)
-    teacher = functional.log_softmax(_wide(teacher_logits) / temperature, dim=-1)
+    student = functional.log_softmax(_at_least_float32(student_logits) / temperature, dim=-1)
+    teacher = functional.log_softmax(_at_least_float32(teacher_logits) / temperature, dim=-1)
     return temperature**2 * (teacher.exp() * (teacher - student)).sum(dim=-1)
 
 
 class HintRegressor(nn.Module):
-    """The learned map from a student's feature map to the teacher's (FitNets: Romero et al., ICLR 2015): a 1x1
-    convolution without bias, as in RKD's comparisons; the paper's own has the size that makes the maps equal.
+    """Learned projection from a student's feature map to the teacher's channels (FitNets: Romero et al., ICLR 2015).
+
+    It is a 1x1 convolution without bias, as in RKD's comparisons; the paper chooses the kernel so that both maps have
+    the same size.
 
     Args:
-        student_channels, teacher_channels: of the maps.
+        student_channels, teacher_channels: channels of the two feature maps.
     """
 
     def __init__(self, student_channels: int, teacher_channels: int) -> None:
@@ -40,52 +42,56 @@ class HintRegressor(nn.Module):
         nn.init.kaiming_normal_(self.convolution.weight)
 
     def forward(self, student_map: Tensor) -> Tensor:
-        """[B, C_s, H, W] -> [B, C_t, H, W]."""
+        """Project [B, C_s, H, W] to [B, C_t, H, W]."""
         return self.convolution(student_map)
 
 
 def hint_loss(regressed: Tensor, teacher_map: Tensor) -> Tensor:
-    """FitNets (equation 3) as its later users write it: the mean of the squared differences, a scalar.
+    """Return the hint loss of FitNets (equation 3): the mean of the squared differences, a scalar.
 
-    The paper has half their sum. Maps of different height and width are averaged down to the smaller one.
+    The paper takes half their sum; later papers take the mean. Maps of different height or width are averaged down to
+    the smaller one.
 
     Args:
-        regressed: what a `HintRegressor` gives, [B, C, H, W].
-        teacher_map: [B, C, H', W']; a constant.
+        regressed: output of a `HintRegressor`, [B, C, H, W].
+        teacher_map: [B, C, H', W'], detached here.
     """
-    ours, theirs = same_size(regressed, teacher_map.detach())
-    return functional.mse_loss(_wide(ours), _wide(theirs))
+    student, teacher = match_sizes(regressed, teacher_map.detach())
+    return functional.mse_loss(_at_least_float32(student), _at_least_float32(teacher))
 
 
-def attention(feature_map: Tensor) -> Tensor:
-    """Where a map is active: the mean over channels of its squares, at length 1; [B, C, H, W] -> [B, H * W]."""
-    wide = _wide(feature_map)
-    return functional.normalize(near_one(wide, wide.dtype, grow=False).square().mean(1).flatten(1), dim=1)
+def attention_map(feature_map: Tensor) -> Tensor:
+    """Return the mean over channels of the squared activations, L2-normalised: [B, C, H, W] -> [B, H * W]."""
+    wide = _at_least_float32(feature_map)
+    return functional.normalize(rescale_near_one(wide, wide.dtype, grow=False).square().mean(1).flatten(1), dim=1)
 
 
 def attention_transfer(student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    """Attention transfer (Zagoruyko and Komodakis, ICLR 2017): the mean of squared differences of attentions, a scalar.
+    """Return the attention transfer loss of two feature maps, a scalar (Zagoruyko and Komodakis, ICLR 2017).
 
-    This is the official code's term for one pair of maps; the paper (equation 2) has half the difference's norm, not
-    squared. Channels may differ, and maps of different height and width are averaged down to the smaller one.
+    It is the mean squared difference of the attention maps, as in the official code; the paper (equation 2) takes half
+    the norm of the difference. The maps may differ in channels; if they differ in height or width, both are averaged
+    down to the smaller one.
 
     Args:
         student_map: [B, C_s, H, W].
-        teacher_map: [B, C_t, H', W']; a constant.
+        teacher_map: [B, C_t, H', W'], detached here.
     """
-    ours, theirs = same_size(student_map, teacher_map.detach())
-    return functional.mse_loss(attention(ours), attention(theirs))
+    student, teacher = match_sizes(student_map, teacher_map.detach())
+    return functional.mse_loss(attention_map(student), attention_map(teacher))
 
 
-def same_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Two maps [B, C, H, W] averaged down to the smaller height and the smaller width of them."""
+def match_sizes(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Average two feature maps [B, C, H, W] down to the smaller height and the smaller width."""
     size = (min(first.shape[2], second.shape[2]), min(first.shape[3], second.shape[3]))
 
-    def fitted(one: Tensor) -> Tensor:
-        return one if tuple(one.shape[2:]) == size else functional.adaptive_avg_pool2d(one, size)
+    def pool(feature_map: Tensor) -> Tensor:
+        return (
+            feature_map if tuple(feature_map.shape[2:]) == size else functional.adaptive_avg_pool2d(feature_map, size)
+        )
 
-    return fitted(first), fitted(second)
+    return pool(first), pool(second)
 
 
-def _wide(values: Tensor) -> Tensor:
+def _at_least_float32(values: Tensor) -> Tensor:
     return values.float() if values.element_size() < 4 else values

@@ -1,8 +1,8 @@
 """Classification losses as pure functions: logits [B, C] and labels [B] of any integer type to losses [B].
 
-`weight` is always the class weights w [C]; an image's loss is multiplied by that of its label. Half-precision logits
-are taken to float32 first; float32 and float64 stay as they are. Labels must lie in 0..C-1: the data layer checks that
-once, because a check here would make every step wait for the device.
+`weight` is always the class weights w [C]; the loss of an image is multiplied by the weight of its label.
+Half-precision logits are converted to float32 first; float32 and float64 stay as they are. Labels must lie in 0..C-1:
+the data layer checks this once, because a check here would synchronise with the device at every step.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from ltr.errors import ConfigError, DataError
 
 REDUCTIONS = ("batch", "weight_sum")
 
-# PyTorch passes over images labelled -100 unless another value is named; here no label means "none"
+# PyTorch ignores images labelled -100 unless another value is named; here no label means "ignore"
 _NO_LABEL = torch.iinfo(torch.int64).min
 
 
 def integer_labels(labels: Tensor) -> Tensor:
-    """Labels as int64: torch takes uint8 for a mask and other types not at all.
+    """Convert labels of any integer type to int64, the only type that torch indexes with.
 
     Raises:
-        DataError: labels that are no integers.
+        DataError: labels are not integers.
     """
     if labels.dtype == torch.int64:
         return labels
@@ -36,7 +36,7 @@ def integer_labels(labels: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
-    """-w_y log softmax(z)_y, [B]."""
+    """Return the cross-entropy -w_y log softmax(z)_y, [B]."""
     labels = integer_labels(labels)
     losses = F.cross_entropy(_at_least_float32(logits), labels, reduction="none", ignore_index=_NO_LABEL)
     return _weighted(losses, labels, weight)
@@ -45,14 +45,15 @@ def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) 
 def focal_softmax(
     logits: Tensor, labels: Tensor, gamma: float, weight: Tensor | None = None, weight_inside: bool = False
 ) -> Tensor:
-    """Focal loss on softmax probabilities, -w_y (1 - p_y)^gamma log p_y, [B].
+    """Return the focal loss on softmax probabilities, -w_y (1 - p_y)^gamma log p_y, [B].
 
     This is the "Focal" of LDAM-DRW's and M2m's tables; Lin et al. (ICCV 2017) and Cui et al. use sigmoids, which is
     `focal_sigmoid`.
 
     Args:
         gamma: >= 0; 0 is cross-entropy.
-        weight_inside: the weight enters the modulating factor too, with p_y = exp(-w_y CE), as both codes do.
+        weight_inside: True puts the weight into the modulating factor too, with p_y = exp(-w_y CE), as the code of both
+            papers does.
     """
     labels = integer_labels(labels)
     if weight_inside:
@@ -63,10 +64,10 @@ def focal_softmax(
 def sigmoid_cross_entropy(
     logits: Tensor, labels: Tensor, weight: Tensor | None = None, background: int | None = None
 ) -> Tensor:
-    """Sum over the classes of one-against-all logistic losses (Cui et al., CVPR 2019, section 4.2), [B].
+    """Return the one-vs-rest logistic losses summed over classes, [B] (Cui et al., CVPR 2019, section 4.2).
 
     Args:
-        background: a class that has no term: its images are negatives of all others.
+        background: class without a term; its images are negatives of all other classes.
     """
     labels = integer_labels(labels)
     losses = -F.logsigmoid(_flipped(logits, labels, background)).sum(1)
@@ -81,34 +82,35 @@ def focal_sigmoid(
     weight_inside: bool = False,
     background: int | None = None,
 ) -> Tensor:
-    """Focal loss over C sigmoids, -w_y sum_i (1 - p_i^t)^gamma log p_i^t (Cui et al., CVPR 2019, section 4.3), [B].
+    """Return the focal loss over C sigmoids, -w_y sum_i (1 - p_i^t)^gamma log p_i^t, [B].
 
-    p_i^t = sigmoid(z_i) for i = y and sigmoid(-z_i) otherwise. The weight is that of the image's label and multiplies
-    all C terms. The factor is exp(gamma * log(1 - p_i^t)), which, unlike the official form, cannot overflow.
+    Cui et al., CVPR 2019, section 4.3. p_i^t is sigmoid(z_i) for i = y and sigmoid(-z_i) otherwise. The weight of the
+    label multiplies all C terms. The factor is computed as exp(gamma * log(1 - p_i^t)), which, unlike the official
+    form, cannot overflow.
 
     Args:
         gamma: >= 0; 0 is `sigmoid_cross_entropy`.
-        weight_inside: the weight enters the factor of each term, as in `focal_softmax`; no published code does it here.
-        background: a class that has no term, as in `sigmoid_cross_entropy`.
+        weight_inside: True puts the weight into the factor of each term, as in `focal_softmax`; no published code does.
+        background: class without a term, as in `sigmoid_cross_entropy`.
     """
     labels = integer_labels(labels)
     flipped = _flipped(logits, labels, background)
     log_p = F.logsigmoid(flipped)
     if weight is not None and weight_inside:
         return _modulated(weight[labels][:, None] * -log_p, gamma).sum(1)
-    # log(1 - p) = logsigmoid(-z) = logsigmoid(z) - z: one pass over [B, C] fewer
+    # log(1 - p) = logsigmoid(-z) = logsigmoid(z) - z saves one pass over [B, C]
     losses = (torch.exp(gamma * (log_p - flipped)) * -log_p).sum(1)
     return _weighted(losses, labels, weight)
 
 
 def ldam(logits: Tensor, labels: Tensor, margins: Tensor, scale: float = 1.0, weight: Tensor | None = None) -> Tensor:
-    """Label-distribution-aware margin loss, w_y CE(z - s Delta_y onehot(y)) (Cao et al., NeurIPS 2019), [B].
+    """Return the label-distribution-aware margin loss, w_y CE(z - s Delta_y onehot(y)), [B] (Cao et al., NeurIPS 2019).
 
     Args:
-        logits: scaled already, s times the cosine. The official code scales inside the loss, so that its models'
-            probabilities are not those that were trained; ours are.
+        logits: s times the cosines, scaled by the head. The official code scales inside the loss, so that the softmax
+            of its logits is not the probability that was trained.
         margins: Delta [C], in units of the unscaled logit.
-        scale: s, by which the head multiplied the cosines.
+        scale: s, the factor by which the head multiplied the cosines.
     """
     labels = integer_labels(labels)
     logits = _at_least_float32(logits)
@@ -118,19 +120,20 @@ def ldam(logits: Tensor, labels: Tensor, margins: Tensor, scale: float = 1.0, we
 
 
 def balanced_softmax(logits: Tensor, labels: Tensor, log_prior: Tensor) -> Tensor:
-    """CE(z + log n) (Ren et al., NeurIPS 2020), [B]. log n and log prior differ by a constant only."""
+    """Return CE(z + log n), [B] (Ren et al., NeurIPS 2020); log n and log prior differ by a constant only."""
     return cross_entropy(_at_least_float32(logits) + log_prior, labels)
 
 
 def logit_adjusted(logits: Tensor, labels: Tensor, log_prior: Tensor, tau: float) -> Tensor:
-    """CE(z + tau log prior) (Menon et al., ICLR 2021, eq. 10), [B]. tau = 1 is `balanced_softmax`."""
+    """Return CE(z + tau log prior), [B] (Menon et al., ICLR 2021, eq. 10); tau = 1 is `balanced_softmax`."""
     return cross_entropy(_at_least_float32(logits) + tau * log_prior, labels)
 
 
 def vs(logits: Tensor, labels: Tensor, log_prior: Tensor, gamma: float, tau: float) -> Tensor:
-    """Vector scaling, CE(Delta z + iota) with Delta_j = (n_j / n_max)^gamma, iota_j = tau log prior_j, [B].
+    """Return the vector-scaling loss CE(Delta z + iota), [B] (Kini et al., NeurIPS 2021).
 
-    Kini et al., NeurIPS 2021. The paper's own class weight omega is left at 1, as in its experiments.
+    Delta_j = (n_j / n_max)^gamma and iota_j = tau log prior_j. The class weight omega of the paper is 1, as in its
+    experiments.
     """
     factors = torch.exp(gamma * (log_prior - log_prior.max()))
     return cross_entropy(_at_least_float32(logits) * factors + tau * log_prior, labels)
@@ -139,21 +142,18 @@ def vs(logits: Tensor, labels: Tensor, log_prior: Tensor, gamma: float, tau: flo
 def reduce(
     per_image: Tensor, weights_of_labels: Tensor | None, reduction: str, across_processes: bool = False
 ) -> Tensor:
-    """One number from a batch.
+    """Reduce the losses of a batch to a scalar.
 
     Args:
-        per_image: losses [B], weighted already.
-        weights_of_labels: the weights [B] that they carry; None: all 1.
+        per_image: weighted losses, [B].
+        weights_of_labels: the weights [B] in those losses; None: all 1.
         reduction: `batch` divides by B (Cui et al.), `weight_sum` by the sum of the weights (PyTorch's weighted mean,
             LDAM-DRW's code). A batch whose weights are all 0 gives 0.
-        across_processes: divide by the mean of the processes' weight sums, so that the gradient averaged over equal
-            shares of a batch is that of the whole batch. All processes must call at the same step.
-
-    Returns:
-        A scalar.
+        across_processes: True divides by the mean of the processes' weight sums, so that the gradient averaged over
+            equal shares of a batch is that of the whole batch. All processes must call at the same step.
 
     Raises:
-        ConfigError: an unknown reduction.
+        ConfigError: the reduction is unknown.
     """
     check_reduction(reduction)
     if reduction == "batch" or weights_of_labels is None:
@@ -166,7 +166,7 @@ def reduce(
 
 
 def check_reduction(reduction: str) -> None:
-    """A ConfigError for a reduction that does not exist."""
+    """Raise ConfigError for an unknown reduction."""
     if reduction not in REDUCTIONS:
         raise ConfigError(f"loss.reduction = {reduction}: expected one of {', '.join(REDUCTIONS)}.")
 
@@ -176,7 +176,7 @@ def _at_least_float32(logits: Tensor) -> Tensor:
 
 
 def _flipped(logits: Tensor, labels: Tensor, background: int | None) -> Tensor:
-    """z_y at the label and -z_i elsewhere, [B, C], or [B, C - 1] without the background's column."""
+    """Return z_y at the label and -z_i elsewhere, [B, C], or [B, C - 1] without the background's column."""
     logits = _at_least_float32(logits)
     flipped = (-logits).scatter(1, labels[:, None], logits.gather(1, labels[:, None]))
     if background is None:
@@ -185,7 +185,7 @@ def _flipped(logits: Tensor, labels: Tensor, background: int | None) -> Tensor:
 
 
 def _modulated(losses: Tensor, gamma: float) -> Tensor:
-    """(1 - exp(-loss))^gamma * loss."""
+    """Return (1 - exp(-loss))^gamma * loss."""
     # the floor keeps the gradient finite at loss 0 for gamma < 1, where the power's own slope is infinite
     miss = (-torch.expm1(-losses)).clamp_min(torch.finfo(losses.dtype).tiny)
     return miss**gamma * losses

@@ -1,4 +1,4 @@
-"""Rows of all processes at once, for losses that compare the images of a batch with each other."""
+"""All-gather with gradients, for losses that compare the images of a batch with each other."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from torch import Tensor, distributed
 from torch.distributed.nn.functional import all_gather
 
 
-def gathered(rows: Tensor) -> Tensor:
-    """The rows of all processes, in the order of their ranks; one process has them already.
+def gather_rows(rows: Tensor) -> Tensor:
+    """All-gather the rows of all processes in the order of their ranks; a single process gets its rows back.
 
-    Gradients flow back to the process that a row came from, summed over the processes' losses. Where every process
-    takes the same loss of the gathered rows and gradients are averaged over processes, as DDP does, parameters get the
-    gradient of that one loss. Each process must come with as many rows.
+    Gradients flow back to the process that a row came from, summed over the processes' losses. If every process
+    computes the same loss from the gathered rows and gradients are averaged over processes, as DDP does, parameters get
+    the gradient of that loss. All processes must pass the same number of rows.
 
     Args:
-        rows: [B, ...] of this process; a tensor of whole numbers has no gradient.
+        rows: [B, ...] of this process; integer tensors carry no gradient.
 
     Returns:
-        [B * number of processes, ...].
+        [B * world size, ...].
     """
     if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
         return rows

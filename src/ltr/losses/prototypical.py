@@ -1,4 +1,4 @@
-"""The loss of prototypical networks (Snell et al., NeurIPS 2017): a batch is an episode of few-shot classification."""
+"""Loss of prototypical networks (Snell et al., NeurIPS 2017); a batch is an episode of few-shot classification."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from torch import Tensor, nn
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.losses.functional import integer_labels
-from ltr.losses.gathering import gathered
-from ltr.losses.scale import near_one
+from ltr.losses.gathering import gather_rows
+from ltr.losses.scale import rescale_near_one
 
 
 @named("loss/prototypical")
 class Prototypical(nn.Module):
-    """Cross-entropy of queries over minus their squared distances to the prototypes (equations 1 and 2).
+    """Cross-entropy of queries, with the negative squared distances to the prototypes as logits (equations 1 and 2).
 
-    Of each class in a batch the first ``shot`` images are labelled, and their mean embedding is the class's prototype;
-    its other images are queries. Called as the losses of class scores are, with embeddings in the place of logits.
-    Batches of several processes are one episode.
+    The first ``shot`` images of each class in a batch are its support: their mean embedding is the prototype of the
+    class. The other images are queries. The loss is called like a classification loss, with embeddings instead of
+    logits. The batches of all processes form one episode.
 
     Args:
         class_counts: not used; training passes it to every loss.
-        shot: labelled images of a class.
+        shot: support images per class.
 
     Raises:
-        ConfigError: no labelled image.
+        ConfigError: shot is below 1.
     """
 
     link = "softmax"
@@ -40,29 +40,32 @@ class Prototypical(nn.Module):
     def __init__(self, class_counts: Sequence[int] | None = None, *, shot: int = 1) -> None:
         super().__init__()
         if shot < 1:
-            raise ConfigError(f"loss.shot={shot}: an episode needs at least 1 labelled image of each class")
+            raise ConfigError(
+                f"loss.shot={shot}: an episode needs at least 1 support image of each class. Set loss.shot=1"
+            )
         self.shot = shot
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Nothing here is scheduled."""
+        """Do nothing: the loss has no schedule."""
 
     def check_batches(self, sampler: Any, batch_size: int, classes: int) -> None:
-        """Refuse batches that are no episodes.
+        """Refuse batches that are not episodes.
 
         Args:
-            sampler: that draws them.
-            batch_size: of an optimiser step.
-            classes: with training images.
+            sampler: the training sampler.
+            batch_size: images per optimiser step.
+            classes: number of classes with training images.
 
         Raises:
-            ConfigError: another sampler, no query, a broken last class, or more classes than there are.
+            ConfigError: the sampler does not make episodes, or its episodes have no query, an incomplete class or too
+                many classes.
         """
         each = getattr(sampler, "images_per_class", None)
         if each is None:
             raise ConfigError("loss=prototypical learns from episodes: use sampler=episodes")
         if each <= self.shot:
             raise ConfigError(
-                f"sampler.images_per_class={each} with loss.shot={self.shot}: an episode too small, without a query. "
+                f"sampler.images_per_class={each} with loss.shot={self.shot}: an episode would have no query. "
                 f"Use at least {self.shot + 1} images per class"
             )
         way = batch_size // each
@@ -70,39 +73,39 @@ class Prototypical(nn.Module):
             most = min(classes, max(way, 2))
             raise ConfigError(
                 f"batch_size={batch_size} with sampler.images_per_class={each}: an episode needs a whole number of "
-                f"classes, from 2 to the {classes} that there are. Use batch_size={most * each} for {most} of them"
+                f"classes, from 2 to {classes}. Use batch_size={most * each} for {most} classes"
             )
 
     def forward(self, embeddings: Tensor, labels: Tensor, mix: Any = None) -> Tensor:
-        """The mean loss of a batch's queries, a scalar; 0 where there is none.
+        """Return the mean loss of the queries of a batch, a scalar; 0 without queries.
 
         Args:
             embeddings: [B, D], any float type; computed in float32 or better.
-            labels: of any integer type, [B].
+            labels: [B], any integer type.
             mix: must be None.
 
         Raises:
-            ConfigError: mixed images.
-            DataError: labels that are no integers.
+            ConfigError: the images are mixed.
+            DataError: labels are not integers.
         """
         if mix is not None:
-            raise ConfigError(
-                "loss=prototypical has no use for mixed images; use an augmentation without mixup or cutmix"
-            )
-        embeddings, labels = gathered(embeddings), gathered(integer_labels(labels))
+            raise ConfigError("loss=prototypical cannot use mixed images; use an augmentation without mixup or cutmix")
+        embeddings, labels = gather_rows(embeddings), gather_rows(integer_labels(labels))
         with torch.autocast(embeddings.device.type, enabled=False):
-            # larger embeddings count as if they were of this size: their costs would be infinite
-            wide = near_one(embeddings, torch.promote_types(embeddings.dtype, torch.float32), grow=False, target=30)
-            wide = wide - wide.detach().mean(0)  # moves nothing but the rounding errors
+            # rescales very large embeddings, whose squared distances would be infinite
+            wide = rescale_near_one(
+                embeddings, torch.promote_types(embeddings.dtype, torch.float32), grow=False, target=30
+            )
+            wide = wide - wide.detach().mean(0)  # changes rounding errors only
             same = labels[:, None] == labels
-            place = same.tril(-1).sum(1)  # which of its class's images in the batch it is
-            supporting = (same & (place < self.shot)).to(wide.dtype)
-            means = supporting @ wide / supporting.sum(1, keepdim=True)  # each image's class's prototype, [B, D]
-            # minus the squared distance, but for the query's own square, which is the same for all prototypes
-            nearness = 2 * wide @ means.T - means.square().sum(1)
-            # a prototype counts once: in the column of its class's first image
-            scores = torch.where(place == 0, nearness, -torch.inf).log_softmax(1)
-            first = (same & (place == 0)).to(torch.uint8).argmax(1)
-            costs = -scores.gather(1, first[:, None])[:, 0]
-            queries = place >= self.shot
-            return torch.where(queries, costs, 0.0).sum() / queries.sum().clamp(min=1)
+            rank_in_class = same.tril(-1).sum(1)  # position of each image among the images of its class
+            is_support = (same & (rank_in_class < self.shot)).to(wide.dtype)
+            prototypes = is_support @ wide / is_support.sum(1, keepdim=True)  # prototype of each image's class, [B, D]
+            # negative squared distance without the query's own square, which is the same for all prototypes
+            logits = 2 * wide @ prototypes.T - prototypes.square().sum(1)
+            # each prototype counts once, in the column of the first image of its class
+            log_probabilities = torch.where(rank_in_class == 0, logits, -torch.inf).log_softmax(1)
+            first = (same & (rank_in_class == 0)).to(torch.uint8).argmax(1)
+            costs = -log_probabilities.gather(1, first[:, None])[:, 0]
+            is_query = rank_in_class >= self.shot
+            return torch.where(is_query, costs, 0.0).sum() / is_query.sum().clamp(min=1)

@@ -1,11 +1,11 @@
 """Relational knowledge distillation (RKD; Park et al., CVPR 2019): distances and angles between embeddings.
 
 Both losses compare a batch of student embeddings [N, D_s] with the teacher's [N, D_t] of the same images; the widths
-may differ, for only relations inside a batch are compared. The teacher is a constant: no gradient flows into it.
+may differ, because only relations inside a batch are compared. No gradient flows into the teacher.
 
 Distances come from a Gram matrix in float64, and an angle from three squared distances by the law of cosines, so that
 no tensor larger than N x N holds gradients and none has N x N x D entries. Under autocast the rest is float32. Two
-embeddings nearer to each other than a millionth of their norms count as one point: their distance is 0, an angle with
+embeddings closer than a millionth of their norms count as one point: their distance is 0, the cosine of an angle with
 them is 0 (as in the official code, where a zero vector stays zero), and no gradient flows through either. Neither loss
 depends on the scale of embeddings; both and their gradients are finite for any finite numbers.
 """
@@ -20,20 +20,20 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from ltr.errors import ConfigError
-from ltr.losses.scale import near_one
+from ltr.losses.scale import rescale_near_one
 
 Reduction = Literal["all", "valid"]
 REDUCTIONS = ("all", "valid")
 _SAME_POINT = 1e-12  # squared distance over squared norms, below which two embeddings are one point
-_VANISHING = 2.0**-100  # squared distance over the largest of the batch, below which there is none
-_CHUNK = 1 << 18  # angles that are looked at together: a megabyte, which caches hold
+_VANISHING = 2.0**-100  # squared distance over the batch's largest, below which it counts as 0
+_CHUNK = 1 << 18  # angles computed together: one megabyte, which fits into caches
 
 
 def rkd_distance(student: Tensor, teacher: Tensor, reduction: Reduction = "all") -> Tensor:
-    """RKD-D (equations 4 to 6): Huber's loss between the distances of pairs, each over the batch's mean distance.
+    """Return RKD-D (equations 4 to 6): the Huber loss between pair distances, each relative to its batch's mean.
 
-    The student's mean is part of its gradient, as in the official code. Its mean runs over all ordered pairs of
-    different images; the official one leaves out those whose distance is 0, which it never is there (1e-6 at least).
+    Gradients flow through the student's mean distance, as in the official code. The mean covers all ordered pairs of
+    different images; the official code leaves out pairs at distance 0, which its floor of 1e-6 never lets happen.
 
     Args:
         student, teacher: [N, D], any float type.
@@ -45,17 +45,16 @@ def rkd_distance(student: Tensor, teacher: Tensor, reduction: Reduction = "all")
     """
     check_reduction(reduction)
     with torch.autocast(student.device.type, enabled=False):
-        ours, theirs = _relative_distances(student), _relative_distances(teacher.detach())
-        total = functional.huber_loss(ours, theirs.to(ours.dtype), reduction="sum")
+        student_distances, teacher_distances = _relative_distances(student), _relative_distances(teacher.detach())
+        total = functional.huber_loss(student_distances, teacher_distances.to(student_distances.dtype), reduction="sum")
     images = len(student)
     return total / (images**2 if reduction == "all" else max(images * (images - 1), 1))
 
 
 def rkd_angle(student: Tensor, teacher: Tensor, reduction: Reduction = "all") -> Tensor:
-    """RKD-A (equations 7 to 9): Huber's loss between the cosines of the angles of triples.
+    """Return RKD-A (equations 7 to 9): the Huber loss between the cosines of the angles of triples.
 
-    The angle at j between i and k is compared for all ordered triples (i, j, k). It has a derivative of first order
-    only.
+    All ordered triples (i, j, k) are compared by the angle at j. Only first-order derivatives are available.
 
     Args:
         student, teacher: [N, D], any float type.
@@ -68,16 +67,18 @@ def rkd_angle(student: Tensor, teacher: Tensor, reduction: Reduction = "all") ->
     """
     check_reduction(reduction)
     with torch.autocast(student.device.type, enabled=False):
-        ours, theirs = _relative_squares(student), _relative_squares(teacher.detach())
-        total: Tensor = _AngleLoss.apply(ours, theirs, _wide(student), reduction == "valid")
+        student_squares, teacher_squares = _relative_squares(student), _relative_squares(teacher.detach())
+        total: Tensor = _AngleLoss.apply(
+            student_squares, teacher_squares, _at_least_float32(student), reduction == "valid"
+        )
     images = len(student)
     return total / (images**3 if reduction == "all" else max(images * (images - 1) * (images - 2), 1))
 
 
 def squared_distances(embeddings: Tensor) -> Tensor:
-    """Squared Euclidean distances [N, N] in float64 (float32 on devices without it); exactly 0 for one point."""
-    points = embeddings.to(_precise(embeddings))
-    points = points - points.detach().mean(0)  # moves nothing but the rounding errors
+    """Return squared Euclidean distances [N, N] in float64 (float32 on MPS); exactly 0 between equal points."""
+    points = embeddings.to(_precise_dtype(embeddings))
+    points = points - points.detach().mean(0)  # changes rounding errors only
     gram = points @ points.T
     norms = gram.diagonal()
     sums = norms[:, None] + norms[None]
@@ -86,64 +87,64 @@ def squared_distances(embeddings: Tensor) -> Tensor:
 
 
 def _relative_squares(embeddings: Tensor) -> Tensor:
-    """Squared distances [N, N] in float64, but for a common factor where they are far from 1.
+    """Return squared distances [N, N] in float64, up to a common factor if they are far from 1.
 
-    Losses here do not depend on it. A distance that is vanishing beside the largest counts as none.
+    The losses do not depend on that factor. A distance that is negligible next to the largest becomes 0.
     """
-    squares = squared_distances(near_one(embeddings, _precise(embeddings)))
+    squares = squared_distances(rescale_near_one(embeddings, _precise_dtype(embeddings)))
     if not squares.numel():
         return squares
     return torch.where(squares > _VANISHING * squares.detach().amax(), squares, 0.0)
 
 
-def _precise(embeddings: Tensor) -> torch.dtype:
+def _precise_dtype(embeddings: Tensor) -> torch.dtype:
     return torch.float64 if embeddings.device.type != "mps" else torch.float32
 
 
 def check_reduction(reduction: str) -> None:
-    """A ConfigError for a reduction that does not exist."""
+    """Raise ConfigError for an unknown reduction."""
     if reduction not in REDUCTIONS:
         raise ConfigError(f"reduction={reduction}: allowed is one of {', '.join(REDUCTIONS)}")
 
 
 def _relative_distances(embeddings: Tensor) -> Tensor:
-    """Distances [N, N] over their mean, in float32 or better; zeros where there is no distance."""
+    """Return distances [N, N] divided by their mean, in float32 or better; 0 between equal points."""
     squares = _relative_squares(embeddings)
-    apart = squares > 0
+    is_apart = squares > 0
     # two steps: the root's derivative at 0 is infinite, and infinity times 0 is not a number
-    distances = torch.where(apart, torch.where(apart, squares, 1.0).sqrt(), 0.0)
+    distances = torch.where(is_apart, torch.where(is_apart, squares, 1.0).sqrt(), 0.0)
     images = len(embeddings)
     mean = distances.sum() / max(images * (images - 1), 1)
-    return (distances / torch.where(mean > 0, mean, 1.0)).to(_wide(embeddings))
+    return (distances / torch.where(mean > 0, mean, 1.0)).to(_at_least_float32(embeddings))
 
 
 class _AngleLoss(torch.autograd.Function):
-    """Sum of Huber's losses over all triples, from squared distances [N, N]; the gradient is made on the way."""
+    """Sum of Huber losses over all triples, from squared distances [N, N]; forward also computes the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor, dtype: torch.dtype, distinct: bool) -> Tensor:
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, dtype: torch.dtype, distinct_only: bool) -> Tensor:
         images = len(student)
-        wants_gradient = ctx.needs_input_grad[0]
-        ours, theirs = student.to(dtype), teacher.to(dtype)
-        our_inverse, their_inverse = _inverse_distances(student).to(dtype), _inverse_distances(teacher).to(dtype)
-        total = ours.new_zeros(())
-        gradient = torch.zeros_like(ours)
-        at_once = max(1, _CHUNK // max(images**2, 1))
-        for start in range(0, images, at_once):
-            vertices = slice(start, start + at_once)
-            cosines = _cosines(ours, our_inverse, vertices)
-            excess = cosines - _cosines(theirs, their_inverse, vertices)  # [V, N, N]
-            if distinct:
+        needs_gradient = ctx.needs_input_grad[0]
+        student_squares, teacher_squares = student.to(dtype), teacher.to(dtype)
+        student_inverse, teacher_inverse = _inverse_distances(student).to(dtype), _inverse_distances(teacher).to(dtype)
+        total = student_squares.new_zeros(())
+        gradient = torch.zeros_like(student_squares)
+        chunk_size = max(1, _CHUNK // max(images**2, 1))
+        for start in range(0, images, chunk_size):
+            vertices = slice(start, start + chunk_size)
+            cosines = _cosines(student_squares, student_inverse, vertices)
+            excess = cosines - _cosines(teacher_squares, teacher_inverse, vertices)  # [V, N, N]
+            if distinct_only:
                 excess.diagonal(dim1=1, dim2=2).zero_()
-            slope = excess.clamp(-1, 1)  # Huber's derivative; and its loss is slope * (excess - slope / 2)
+            slope = excess.clamp(-1, 1)  # derivative of the Huber loss, which is slope * (excess - slope / 2)
             total += torch.dot(slope.flatten(), excess.sub_(slope, alpha=0.5).flatten())
-            if wants_gradient:
-                inverse = our_inverse[vertices]
+            if needs_gradient:
+                inverse = student_inverse[vertices]
                 by_cosine = torch.einsum("vik,vik->vi", slope, cosines)
                 by_inverse = torch.bmm(slope, inverse[:, :, None])[:, :, 0]
-                # an arm's length enters two cosines of each pair, above and below the fraction
+                # the length of an arm is in the numerator and in the denominator of a cosine
                 gradient[vertices] += inverse * by_inverse - inverse.square() * by_cosine
-                # and the side opposite to the vertex one, with a minus; it is scaled by both inverse lengths
+                # the opposite side is in the numerator only, with a minus sign
                 gradient -= 0.5 * torch.einsum("vik,vi,vk->ik", slope, inverse, inverse)
         ctx.save_for_backward(gradient.to(student.dtype))
         return total
@@ -156,19 +157,19 @@ class _AngleLoss(torch.autograd.Function):
 
 
 def _inverse_distances(squares: Tensor) -> Tensor:
-    """1 / distance, and 0 where there is none."""
+    """Return 1 / distance, and 0 where the distance is 0."""
     return torch.where(squares > 0, squares, torch.inf).rsqrt()
 
 
 def _cosines(squares: Tensor, inverse: Tensor, vertices: slice) -> Tensor:
-    """Cosines [V, N, N] of the angles at these vertices: (a^2 + b^2 - c^2) / 2ab; 0 where an arm has no length."""
+    """Return cosines [V, N, N] of the angles at ``vertices``: (a^2 + b^2 - c^2) / 2ab; 0 where an arm has length 0."""
     arms, inverse_arms = squares[vertices], inverse[vertices]
-    found = arms[:, :, None] + arms[:, None, :]
-    found -= squares
-    found *= (0.5 * inverse_arms)[:, :, None]
-    found *= inverse_arms[:, None, :]
-    return found
+    cosines = arms[:, :, None] + arms[:, None, :]
+    cosines -= squares
+    cosines *= (0.5 * inverse_arms)[:, :, None]
+    cosines *= inverse_arms[:, None, :]
+    return cosines
 
 
-def _wide(embeddings: Tensor) -> torch.dtype:
+def _at_least_float32(embeddings: Tensor) -> torch.dtype:
     return torch.float32 if embeddings.element_size() < 4 else embeddings.dtype

@@ -1,25 +1,25 @@
-"""Numbers far from 1 brought near it by a power of two, so that their squares neither overflow nor vanish."""
+"""Rescaling by a power of two, so that the squares of very large or small numbers neither overflow nor vanish."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-_ORDINARY = 30  # exponents from -30 to 30 are left as they are, to the bit
-_LARGEST = 1000  # exponent of a power of two that float64 holds, with room
+_ORDINARY = 30  # numbers with exponents from -30 to 30 stay bit-equal
+_LARGEST = 1000  # exponent of a power of two well inside float64
 
 
-def near_one(values: Tensor, dtype: torch.dtype, *, grow: bool = True, target: int = 0) -> Tensor:
-    """Return ``values`` times a power of two that brings the largest near 1, if it is not in 2^-30..2^30 already.
+def rescale_near_one(values: Tensor, dtype: torch.dtype, *, grow: bool = True, target: int = 0) -> Tensor:
+    """Multiply ``values`` by a power of two that brings the largest near 1, unless it lies in 2^-30..2^30.
 
-    It is meant for what does not depend on the scale. Nothing here waits for the device.
+    Use it for losses that do not depend on the scale. It does not synchronise with the device.
 
     Args:
-        values: any shape, any float type; of a batch without a number above the type's smallest normal one nothing is
-            left but zeros, whose gradient is 0.
-        dtype: of the result.
-        grow: False leaves small numbers as they are.
-        target: exponent of the power of two that the largest comes near.
+        values: any shape, any float type. If all are below the type's smallest normal number, the result is all zeros
+            with a gradient of 0.
+        dtype: type of the result.
+        grow: False leaves small numbers unchanged.
+        target: the largest number comes near 2^target.
     """
     wide = values.to(dtype)
     if not values.numel():

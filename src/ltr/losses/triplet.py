@@ -13,7 +13,7 @@ from torch.nn import functional
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.losses.functional import integer_labels
-from ltr.losses.gathering import gathered
+from ltr.losses.gathering import gather_rows
 from ltr.losses.relational import squared_distances
 
 Mining = Literal["distance_weighted", "all", "pytorch_metric_learning"]
@@ -22,28 +22,29 @@ MINING = ("distance_weighted", "all", "pytorch_metric_learning")
 
 @named("loss/triplet")
 class Triplet(nn.Module):
-    """mean of max(0, d(a, p) - d(a, n) + margin) over triplets of a batch, with plain Euclidean distances.
+    """Mean of max(0, d(a, p) - d(a, n) + margin) over the triplets of a batch, with Euclidean distances.
 
-    Called as the losses of class scores are, with embeddings in the place of logits. Batches of several processes are
+    The loss is called like a classification loss, with embeddings instead of logits. The batches of all processes are
     mined together. A batch without a triplet costs 0.
 
-    Mining ``distance_weighted`` is that of RKD's code: for each ordered pair of one class, one negative is drawn with
-    probability proportional to 1 / q(d), q being the density of distances d between uniform points of the unit sphere,
-    among the negatives with d below ``nonzero_cutoff`` (any negative, where there is none). Embeddings are normalised
-    to measure that d, and not for the loss itself. Draws come from torch's generator, which training seeds at each
-    batch. ``pytorch_metric_learning`` is that package's `DistanceWeightedMiner`, which draws the positives, too, skips
-    an anchor without such negatives, and on a GPU waits for the device at every class of a batch. ``all`` takes every
-    triplet.
+    Three kinds of mining choose the triplets. ``distance_weighted`` follows RKD's code: for each ordered pair of one
+    class it draws one negative with probability proportional to 1 / q(d), among the negatives with d below
+    ``nonzero_cutoff`` (among all negatives if none is). q is the density of distances d between uniform points of the
+    unit sphere; embeddings are normalised to measure this d, but not for the loss. Random numbers come from torch's
+    generator, which training seeds at each batch. ``pytorch_metric_learning`` uses that package's
+    `DistanceWeightedMiner`, which also draws the positives, skips anchors without such negatives, and on a GPU
+    synchronises at every class of a batch. ``all`` takes every triplet.
 
     Args:
         class_counts: not used; training passes it to every loss.
         margin: 0.2 in RKD.
         mining: see above.
-        cutoff: smaller distances count as this one, so that no near negative takes all the weight.
-        nonzero_cutoff: above it a negative is too far to cost anything (the mean distance on a sphere is 1.41).
+        cutoff: lower bound of distances in the weights, so that no near negative takes all the weight.
+        nonzero_cutoff: distance above which negatives are too far to cost anything (the mean distance on a sphere is
+            1.41).
 
     Raises:
-        ConfigError: an unknown kind of mining, or its package is not installed.
+        ConfigError: mining is unknown, its package is not installed, or the cutoffs are out of range.
     """
 
     link = "softmax"
@@ -66,8 +67,9 @@ class Triplet(nn.Module):
             raise ConfigError(f"loss.mining={mining}: allowed is one of {', '.join(MINING)}")
         if not 0 < cutoff < nonzero_cutoff < 2:
             raise ConfigError(
-                f"loss.cutoff={cutoff}, loss.nonzero_cutoff={nonzero_cutoff}: needed are 0 < cutoff < nonzero_cutoff "
-                "< 2, for distances of points on the unit sphere are at most 2"
+                f"loss.cutoff={cutoff}, loss.nonzero_cutoff={nonzero_cutoff}: allowed are 0 < cutoff < nonzero_cutoff "
+                "< 2, because distances on the unit sphere are at most 2. Set for example loss.cutoff=0.5 "
+                "loss.nonzero_cutoff=1.4"
             )
         self.margin = margin
         self.mining = mining
@@ -76,32 +78,30 @@ class Triplet(nn.Module):
         self.miner: Any = _package_miner(cutoff, nonzero_cutoff) if mining == "pytorch_metric_learning" else None
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Nothing here is scheduled."""
+        """Do nothing: the loss has no schedule."""
 
     def forward(self, embeddings: Tensor, labels: Tensor, mix: Any = None, *, uniforms: Tensor | None = None) -> Tensor:
-        """The loss of a batch, a scalar.
+        """Return the loss of a batch, a scalar.
 
         Args:
             embeddings: [B, D], any float type; computed in float32 or better.
-            labels: of any integer type, [B].
-            mix: must be None: a mixture of two images has no class to be near to.
-            uniforms: the draws of ``distance_weighted``, see `draw_negatives`; None: from torch's generator. The other
-                kinds of mining take none.
+            labels: [B], any integer type.
+            mix: must be None, because a mixture of two images belongs to no single class.
+            uniforms: random numbers of ``distance_weighted``, see `draw_negatives`; None: from torch's generator. The
+                other kinds of mining allow None only.
 
         Raises:
-            ConfigError: mixed images, or draws that the mining has no use for.
-            DataError: labels that are no integers.
+            ConfigError: the images are mixed, or the mining does not use ``uniforms``.
+            DataError: labels are not integers.
         """
         if mix is not None:
-            raise ConfigError(
-                "loss=triplet cannot be taken of mixed images; use an augmentation without mixup or cutmix"
-            )
+            raise ConfigError("loss=triplet cannot use mixed images; use an augmentation without mixup or cutmix")
         if uniforms is not None and self.mining != "distance_weighted":
             raise ConfigError(
-                f"uniforms were passed and mining={self.mining} draws none of them; leave them out, or use "
+                f"uniforms were passed and mining={self.mining} does not use them; leave them out, or use "
                 "mining=distance_weighted"
             )
-        embeddings, labels = gathered(embeddings), gathered(integer_labels(labels))
+        embeddings, labels = gather_rows(embeddings), gather_rows(integer_labels(labels))
         with torch.autocast(embeddings.device.type, enabled=False):
             wide = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
             distances = _distances(wide)
@@ -119,20 +119,20 @@ class Triplet(nn.Module):
 
 
 def positive_pairs(labels: Tensor) -> Tensor:
-    """bool [N, N]: two different images of one class, where there is an image of another class to set against them."""
+    """Return a mask [N, N] of pairs of different images of one class, all False for a class without negatives."""
     same = labels[:, None] == labels
     return same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device) & ~same.all(1, keepdim=True)
 
 
 def negative_weights(embeddings: Tensor, labels: Tensor, cutoff: float, nonzero_cutoff: float) -> Tensor:
-    """How probable each image is as the negative of an anchor: [N, N], rows sum to 1 (0 where all are of one class).
+    """Return the probability of each image as the negative of each anchor, [N, N].
 
     With d the distance of normalised embeddings, at least ``cutoff``, log w = (2 - D) log d - (D - 3) / 2 log(1 -
-    d^2 / 4) (Wu et al., section 4), for images of other classes with d below ``nonzero_cutoff``; equal weights to all
-    images of other classes where none is so near.
+    d^2 / 4) (Wu et al., section 4), for images of other classes with d below ``nonzero_cutoff``. If no image of another
+    class is that near, all of them get equal weights. Rows sum to 1, or to 0 if all images are of one class.
 
     Args:
-        embeddings: [N, D]; they get no gradient.
+        embeddings: [N, D], detached here.
         labels: int64 [N].
         cutoff, nonzero_cutoff: see `Triplet`.
     """
@@ -140,7 +140,7 @@ def negative_weights(embeddings: Tensor, labels: Tensor, cutoff: float, nonzero_
     distances = _distances(functional.normalize(embeddings.detach(), dim=1)).clamp(min=cutoff)
     other = labels[:, None] != labels
     near = other & (distances < nonzero_cutoff)
-    within = distances.clamp(max=nonzero_cutoff)  # where the formula is finite; the others are masked
+    within = distances.clamp(max=nonzero_cutoff)  # the formula is finite here; farther images are masked
     log_weights = (2.0 - width) * within.log() - (width - 3) / 2 * torch.log1p(-0.25 * within.square())
     chosen = torch.where(near.any(1, keepdim=True), near, other)
     log_weights = torch.where(near, log_weights, 0.0).masked_fill(~chosen, -torch.inf)
@@ -150,31 +150,31 @@ def negative_weights(embeddings: Tensor, labels: Tensor, cutoff: float, nonzero_
 def draw_negatives(
     embeddings: Tensor, labels: Tensor, cutoff: float, nonzero_cutoff: float, uniforms: Tensor | None = None
 ) -> Tensor:
-    """For each anchor and each image one drawn negative of the anchor: int64 [N, N], see `negative_weights`.
+    """Draw a negative for each pair of anchor and image by `negative_weights`: indices, int64 [N, N].
 
     Args:
         embeddings, labels, cutoff, nonzero_cutoff: see `negative_weights`.
-        uniforms: numbers in [0, 1), [N, N]: row a, column p draws the negative of anchor a and positive p, as the first
-            image at which the cumulative weights of row a exceed it. Entries of pairs that are no positives are drawn
-            too, and not used. None: from torch's generator of the device.
+        uniforms: numbers in [0, 1), [N, N]. Row a, column p gives the negative of anchor a and positive p: the first
+            image at which the cumulative weights of row a exceed the number. Entries of pairs that are not positives
+            are ignored by the loss. None: from torch's generator of the device.
 
     Raises:
-        ConfigError: uniforms of another shape.
+        ConfigError: uniforms have another shape.
     """
     cumulative = negative_weights(embeddings, labels, cutoff, nonzero_cutoff).double().cumsum(1)
     if uniforms is None:
         uniforms = torch.rand(cumulative.shape, dtype=torch.float64, device=cumulative.device)
     elif uniforms.shape != cumulative.shape:
         raise ConfigError(
-            f"uniforms of shape {list(uniforms.shape)} for {len(labels)} embeddings; needed is [{len(labels)}, "
-            f"{len(labels)}], a number in [0, 1) for each anchor and image"
+            f"uniforms have the shape {list(uniforms.shape)} for {len(labels)} embeddings; allowed is [{len(labels)}, "
+            f"{len(labels)}]. Pass a number in [0, 1) for each anchor and image"
         )
     drawn = uniforms.to(cumulative) * cumulative[:, -1:]
     return torch.searchsorted(cumulative, drawn, right=True).clamp(max=len(labels) - 1)
 
 
 def all_triplets(distances: Tensor, labels: Tensor, margin: float) -> Tensor:
-    """The mean cost of every triplet of a batch, from distances [N, N]."""
+    """Return the mean cost over all triplets of a batch, from distances [N, N]."""
     costs = functional.relu(distances[:, :, None] - distances[:, None, :] + margin)  # anchor, positive, negative
     valid = positive_pairs(labels)[:, :, None] & (labels[:, None] != labels)[:, None, :]
     return torch.where(valid, costs, 0.0).sum() / valid.sum().clamp(min=1)
@@ -185,10 +185,10 @@ def _mean(values: Tensor, chosen: Tensor) -> Tensor:
 
 
 def _distances(embeddings: Tensor) -> Tensor:
-    """Euclidean distances [N, N] with a gradient of 0 where there is no distance."""
+    """Return Euclidean distances [N, N], with a gradient of 0 where the distance is 0."""
     squares = squared_distances(embeddings)
-    apart = squares > 0
-    return torch.where(apart, torch.where(apart, squares, 1.0).sqrt(), 0.0).to(embeddings.dtype)
+    is_apart = squares > 0
+    return torch.where(is_apart, torch.where(is_apart, squares, 1.0).sqrt(), 0.0).to(embeddings.dtype)
 
 
 def _package_miner(cutoff: float, nonzero_cutoff: float) -> Any:

@@ -1,7 +1,7 @@
-"""Class weights, margins and priors: numbers that follow from the training counts, in float64.
+"""Class weights, margins and log priors, computed from the training counts in float64.
 
-Joint labels of M-fold label augmentation, (y, j) -> y * M + j, need nothing of their own: with every count repeated M
-times, weights and margins of a joint class equal those of its y, and the prior differs by a constant, log M.
+Joint labels of M-fold label augmentation, (y, j) -> y * M + j, need no special case: with every count repeated M times,
+the weights and margins of a joint class equal those of its y, and the log prior differs by the constant log M.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from ltr.errors import ConfigError, DataError
 
 ClassCounts = Sequence[int] | np.ndarray | Tensor
 
-# beta is called useless where it moves no weight by more than this, over counts that differ by half and more
+# a warning says that beta has no effect: weights differ by less than 1 % while counts differ by half or more
 _SAME_WEIGHT = 1.01
 _OTHER_COUNT = 1.5
 
 
 def as_counts(class_counts: ClassCounts) -> np.ndarray:
-    """The counts as int64 [C].
+    """Convert class counts to int64 [C].
 
     Raises:
-        DataError: not a list of whole numbers >= 0 with at least one above 0.
+        DataError: the counts are not whole numbers >= 0, or all are 0.
     """
     raw = class_counts.detach().cpu().numpy() if isinstance(class_counts, Tensor) else np.asarray(class_counts)
     whole = raw.ndim == 1 and raw.size > 0 and raw.dtype.kind in "iuf" and bool(np.all(raw == np.floor(raw)))
@@ -38,9 +38,9 @@ def as_counts(class_counts: ClassCounts) -> np.ndarray:
 
 
 def effective_number(class_counts: ClassCounts, beta: float) -> np.ndarray:
-    """Effective number of samples, E_n = (1 - beta^n) / (1 - beta) (Cui et al., CVPR 2019, proposition 1).
+    """Return the effective number of samples, E_n = (1 - beta^n) / (1 - beta) (Cui et al., CVPR 2019, proposition 1).
 
-    beta = 0 gives 1 for every class that has images, beta -> 1 gives n (beta = 1 is that limit), n = 0 gives 0.
+    beta = 0 gives 1 for every class with images, beta = 1 gives the limit n, and n = 0 gives 0.
 
     Args:
         class_counts: training images of each class, [C].
@@ -50,7 +50,7 @@ def effective_number(class_counts: ClassCounts, beta: float) -> np.ndarray:
         float64 [C].
 
     Raises:
-        ConfigError: beta outside [0, 1].
+        ConfigError: beta is outside [0, 1].
     """
     counts = as_counts(class_counts)
     if not 0.0 <= beta <= 1.0:
@@ -59,15 +59,15 @@ def effective_number(class_counts: ClassCounts, beta: float) -> np.ndarray:
         return (counts > 0).astype(np.float64)
     if beta == 1.0:
         return counts.astype(np.float64)
-    # 1 - beta^n written so that nothing cancels where beta^n is close to 1
+    # expm1 avoids cancellation where beta^n is close to 1
     return -np.expm1(counts * np.log(beta)) / (1.0 - beta)
 
 
 def class_balanced_weights(class_counts: ClassCounts, beta: float) -> np.ndarray:
-    """Weights proportional to 1 / E_n that sum to C (Cui et al., CVPR 2019, section 4).
+    """Return weights proportional to 1 / E_n that sum to C (Cui et al., CVPR 2019, section 4).
 
-    A class without images gets weight 0, with a warning; the others still sum to C. Another warning says that beta is
-    too small for these counts: beta^n underflows, E_n is 1 / (1 - beta) for all, and all weights are equal.
+    A class without images gets weight 0, with a warning; the other weights still sum to C. Another warning is given if
+    beta is too small for these counts: beta^n underflows, E_n is 1 / (1 - beta) for all, and all weights are equal.
 
     Returns:
         float64 [C], mean 1.
@@ -82,9 +82,9 @@ def class_balanced_weights(class_counts: ClassCounts, beta: float) -> np.ndarray
 
 
 def ldam_margins(class_counts: ClassCounts, max_margin: float) -> np.ndarray:
-    """Margins Delta_j = K / n_j^(1/4), K such that the largest is max_margin (Cao et al., NeurIPS 2019).
+    """Return margins Delta_j = K / n_j^(1/4), with K such that the largest is max_margin (Cao et al., NeurIPS 2019).
 
-    A class without images gets max_margin, with a warning, and has no say in K.
+    A class without images gets max_margin, with a warning, and does not change K.
 
     Args:
         class_counts: training images of each class, [C].
@@ -94,7 +94,7 @@ def ldam_margins(class_counts: ClassCounts, max_margin: float) -> np.ndarray:
         float64 [C].
 
     Raises:
-        ConfigError: max_margin below 0 or not finite.
+        ConfigError: max_margin is below 0 or not finite.
     """
     counts = as_counts(class_counts)
     if not 0.0 <= max_margin < np.inf:
@@ -105,12 +105,12 @@ def ldam_margins(class_counts: ClassCounts, max_margin: float) -> np.ndarray:
 
 
 def log_prior(class_counts: ClassCounts) -> np.ndarray:
-    """log(n_j / N), the log of each class's share of the training images.
+    """Return log(n_j / N), the log of each class's share of the training images.
 
-    A class without images counts as one image, with a warning: log 0 would end as NaN (0 * inf) or drop the class.
+    A class without images counts as one image, with a warning: log 0 would lead to NaN (0 * inf) or remove the class.
 
     Returns:
-        float64 [C]; exp of it sums to 1.
+        float64 [C], whose exp sums to 1.
     """
     counts = as_counts(class_counts)
     _warn_of_empty(counts, "their prior is that of one image")
@@ -132,7 +132,7 @@ def _warn_of_equal_weights(counts: np.ndarray, number: np.ndarray, beta: float) 
     if beta > 0.0 and differ and number.max() <= _SAME_WEIGHT * number.min():
         warnings.warn(
             f"beta = {beta} gives classes of {counts.min()} and of {counts.max()} images the same weight (beta^n is "
-            f"close to 0 for all). Choose a beta for which 1 / (1 - beta) = {1.0 / (1.0 - beta):.4g} comes near the "
-            f"largest class, about {1.0 - 1.0 / counts.max():.6g}.",
+            f"close to 0 for all). Choose a beta for which 1 / (1 - beta), now {1.0 / (1.0 - beta):.4g}, is near the "
+            f"largest class size, about {1.0 - 1.0 / counts.max():.6g}.",
             stacklevel=3,
         )

@@ -251,7 +251,7 @@ def test_correct_counts_images_whose_nearest_neighbour_is_of_their_class():
             r"images_per_class=200: 5 of 5 classes have fewer",
         ),
         ((*EPISODES, "sampler.images_per_class=1"), r"images_per_class=1"),
-        ((*EPISODES, "loss.shot=16"), r"loss\.shot=16: an episode too small"),
+        ((*EPISODES, "loss.shot=16"), r"loss\.shot=16: an episode would have no query"),
         ((*EPISODES, "batch_size=160"), r"batch_size=160.*batch_size=80 for 5"),
         ((*EPISODES, "sampler=per_class"), r"batch_size=48 with sampler\.images_per_class=5"),
         ((*EPISODES, "sampler=instance"), r"sampler=episodes"),

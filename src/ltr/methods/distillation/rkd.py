@@ -13,7 +13,7 @@ from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.losses.distillation import HintRegressor, hint_loss, kl_to_teacher
-from ltr.losses.gathering import gathered
+from ltr.losses.gathering import gather_rows
 from ltr.losses.relational import rkd_angle, rkd_distance
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import STAGE_KEYS, DatasetInfo, Method, Settings, Stage, StageOutput, check_configs
@@ -52,7 +52,7 @@ def relational_terms(
     wanted = {name: loss for name, loss in losses.items() if weights[name]}
     if not wanted:
         return {}
-    ours, theirs = gathered(student), gathered(teacher)
+    ours, theirs = gather_rows(student), gather_rows(teacher)
     return {name: loss(ours, theirs, reduction) for name, loss in wanted.items()}
 
 

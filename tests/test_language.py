@@ -1,0 +1,108 @@
+"""The language of the house: the rules that a machine can hold, over the rooms that keep them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CLEAN = (  # folders and files, relative to the repository; a room is listed here once it keeps the rules
+    "src/ltr/losses",
+    "tests/losses",
+)
+SUMMARY_OPENINGS = re.compile(r"(What|Whether|How|Where|Which|Who)\b")
+UNNAMED = {"found", "given", "told"}  # names of results that do not say what they hold
+OLD_WORDS = re.compile(r"(?i)\bjudg|_judg|(?<![a-z])pages?(?![a-z])")
+PAGES_OF_TEXT = re.compile(r"(?i)\b(web|docs|html|man|manual) pages?\b|\bpages? of the docs\b")
+
+Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def clean_files() -> list[Path]:
+    paths = [ROOT / room for room in CLEAN]
+    return sorted(file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py")))
+
+
+def described(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def is_public(name: str) -> bool:
+    return not name.startswith("_") or name.startswith("__")
+
+
+def public_definitions(tree: ast.Module) -> Iterator[Definition]:
+    """The module, and the classes and functions whose names do not begin with one underscore."""
+    for node in ast.walk(tree):
+        if isinstance(node, Definition) and is_public(getattr(node, "name", "")):
+            yield node
+
+
+def relative_summaries(source: str) -> list[str]:
+    """Docstring summaries that begin as a relative clause."""
+    docstrings = (ast.get_docstring(node) for node in public_definitions(ast.parse(source)))
+    summaries = (docstring.splitlines()[0] for docstring in docstrings if docstring)
+    return [summary for summary in summaries if SUMMARY_OPENINGS.match(summary)]
+
+
+def assigned_names(source: str) -> set[str]:
+    """Names that a file binds: variables, parameters, functions, classes."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+    return names
+
+
+def prose(source: str) -> Iterator[str]:
+    """Comments, docstrings and other texts of a file, line by line."""
+    for line in source.splitlines():
+        if "#" in line:
+            yield line.partition("#")[2]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from node.value.splitlines()
+
+
+def old_words(source: str) -> list[str]:
+    """Uses of judge (for evaluate) and page (for config) in names and texts."""
+    lines = [*assigned_names(source), *prose(source)]
+    return [line for line in lines if OLD_WORDS.search(PAGES_OF_TEXT.sub("", line))]
+
+
+@pytest.mark.parametrize("path", clean_files(), ids=described)
+def test_summaries_are_imperatives_or_noun_phrases(path):
+    assert relative_summaries(path.read_text()) == []
+
+
+@pytest.mark.parametrize("path", clean_files(), ids=described)
+def test_names_of_results_say_what_they_hold(path):
+    assert assigned_names(path.read_text()) & UNNAMED == set()
+
+
+@pytest.mark.parametrize("path", clean_files(), ids=described)
+def test_a_config_is_no_page_and_a_checkpoint_is_evaluated(path):
+    assert old_words(path.read_text()) == []
+
+
+def test_every_listed_room_has_files():
+    assert all(any((ROOT / room).rglob("*.py")) or (ROOT / room).is_file() for room in CLEAN)
+
+
+def test_the_rules_see_what_they_forbid():
+    assert relative_summaries('"""Whether it ends."""\ndef f():\n    """How it ends."""') == [
+        "Whether it ends.",
+        "How it ends.",
+    ]
+    assert relative_summaries('"""Return whether it ends."""\ndef _f():\n    """How it ends."""') == []
+    assert assigned_names("def f(told):\n    for found in told:\n        given = found") == {"f", *UNNAMED}
+    assert old_words("def judged(): return 'a page'  # a docs page") == ["judged", "a page"]
+    assert old_words("x = 'a docs page'") == []
