@@ -80,13 +80,25 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _is_name(value: Any) -> bool:
-    """A name that may become a part of a file's name."""
+def is_name(value: Any) -> bool:
+    """Whether a value is a name that may become a part of a file's name."""
     return isinstance(value, str) and _NAME.fullmatch(value) is not None and ".." not in value
 
 
 def _is_flag(value: Any) -> bool:
     return isinstance(value, bool)
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _is_unit(value: Any) -> bool:
+    return value in ("fraction", "number")
+
+
+def _is_direction(value: Any) -> bool:
+    return value in ("higher", "lower", "neither")
 
 
 def _or_none(check: Check) -> Check:
@@ -104,21 +116,31 @@ _WORDS: dict[Check, str] = {
     _is_amount: "a number, 0 or more",
     _is_seconds: "seconds or null",
     _is_text: "text",
-    _is_name: "a name",
+    is_name: "a name",
     _is_flag: "true or false",
+    _is_texts: "a list of texts",
+    _is_unit: "fraction or number",
+    _is_direction: "higher, lower or neither",
 }
 
+_METRIC: dict[str, Check] = {
+    **dict.fromkeys(("name", "protocol"), is_name),
+    **dict.fromkeys(("heading", "title"), _is_text),
+    "unit": _is_unit,
+    "better": _is_direction,
+    "shown": _is_texts,
+}
 _ROW: dict[str, Check] = {
-    "protocol": _is_name,
-    "split": _is_name,
-    "selection": _is_name,
+    "protocol": is_name,
+    "split": is_name,
+    "selection": is_name,
     "headline": _is_flag,
     "metrics": lambda value: isinstance(value, dict),
 }
 _ROW_DEFAULTS: dict[str, tuple[Check, Any]] = {
-    "checkpoint": (_or_none(_is_name), "final"),
-    "variant": (_is_name, "default"),
-    "scorer": (_or_none(_is_name), None),
+    "checkpoint": (_or_none(is_name), "final"),
+    "variant": (is_name, "default"),
+    "scorer": (_or_none(is_name), None),
 }
 _STAGE: dict[str, Check] = {"name": _is_text, "status": _is_text, "seconds": _is_seconds}
 _DATA: dict[str, Check] = {
@@ -165,6 +187,11 @@ def _mistakes(result: Mapping[str, Any]) -> list[str]:
     # null: of a network from elsewhere nobody knows the images that it was trained on
     counts = [key for key in data if key.endswith("_images") and (key, data[key]) != ("trained_on_images", None)]
     wrong += _wrong(data, dict.fromkeys(("classes", *counts), _is_count), "data.")
+    declared = result.get("declared_metrics", [])
+    if not isinstance(declared, list):
+        return [*wrong, "declared_metrics is no list"]
+    for place, metric in enumerate(declared):
+        wrong += _of_mapping(metric, _METRIC, {}, f"declared_metrics[{place}]")
     for place, stage in enumerate(stages):
         wrong += _of_mapping(stage, _STAGE, {}, f"stages[{place}]")
     for place, row in enumerate(rows):

@@ -62,7 +62,7 @@ def test_the_readme_is_shorter_than_two_screens():
     assert len(text("README.md").splitlines()) <= 110
 
 
-@pytest.mark.parametrize("page", ["docs/add_a_method.md", "docs/add_a_dataset.md"])
+@pytest.mark.parametrize("page", ["docs/add_a_method.md", "docs/add_a_scorer.md", "docs/add_a_dataset.md"])
 def test_a_worked_example_takes_under_eighty_lines(page):
     files = [fence for fence in fences(page) if fence.title]
     assert {fence.language for fence in files} == {"python", "yaml"}

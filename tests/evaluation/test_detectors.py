@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from ltr.errors import ConfigError
-from ltr.evaluation.detectors import Collected, Detector, TrainingScores
+from ltr.evaluation.detectors import Detector
 from ltr.evaluation.scorers import known_scores
 from ltr.evaluation.scores import Scores
+from ltr.evaluation.training_scores import Collected, TrainingScores
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -72,7 +73,6 @@ def package(monkeypatch):
     api.LogitsDetector, api.FeaturesDetector = LogitsDetector, FeaturesDetector
     for one in (Smallest, Centre, Linear, Broken, Weighted):
         setattr(detector, one.__name__, one)
-    # the names that evaluation.scorers allows
     detector.GEN, detector.KNN, detector.ViM = Smallest, Centre, Linear
     for module in (found, api, detector):
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -86,15 +86,15 @@ def test_a_detector_says_how_unknown_and_is_turned_round(package):
 def test_one_of_features_is_fitted_to_those_of_the_training_images(package):
     features, others = random(50, 3) + 2, random(8, 3, seed=1)
     with torch.inference_mode():  # as in an evaluation
-        detector = Detector("pytorch_ood.Centre")
+        detector = Detector(name="pytorch_ood.Centre")
         detector.fit(TrainingScores(random(50, 4), features + 0, torch.zeros(50, dtype=torch.int64)))
-        found = known_scores("pytorch_ood.Centre", Scores(random(8, 4), others), "sigmoid", detector)
+        found = known_scores(detector, Scores(random(8, 4), others), "sigmoid")
     torch.testing.assert_close(found, -(others - features.mean(0)).norm(dim=1).double())
 
 
 def test_the_linear_classifier_is_found_from_logits_and_features(package):
     features, weight, bias = random(50, 6), random(4, 6, seed=1), random(4, seed=2)
-    detector = Detector("pytorch_ood.Linear")
+    detector = Detector(name="pytorch_ood.Linear")
     assert detector.needs_training
     detector.fit(TrainingScores(features @ weight.T + bias, features, torch.zeros(50, dtype=torch.int64)))
     torch.testing.assert_close(detector._fitted.w, weight)
@@ -105,13 +105,13 @@ def test_the_linear_classifier_is_found_from_logits_and_features(package):
 def test_logits_that_no_linear_classifier_gives_are_refused(package):
     training = TrainingScores(random(50, 4), random(50, 6, seed=1), torch.zeros(50, dtype=torch.int64))
     with pytest.raises(ConfigError, match="needs a linear classifier"):
-        Detector("pytorch_ood.Linear").fit(training)
+        Detector(name="pytorch_ood.Linear").fit(training)
 
 
 def test_why_one_could_not_be_fitted_is_said(package):
     training = TrainingScores(random(5, 4), random(5, 6), torch.zeros(5, dtype=torch.int64))
     with pytest.raises(ConfigError, match="cannot be fitted to these 5 training images: k=50 exceeds"):
-        Detector("pytorch_ood.Broken").fit(training)
+        Detector(name="pytorch_ood.Broken").fit(training)
 
 
 @pytest.mark.parametrize("name", ["Weighted", "smallest"])
@@ -174,7 +174,7 @@ def test_each_of_the_packages_fitted_detectors_tells_near_from_far(name):
     def scores(features):
         return Scores(0.3 * (features @ (centres - centres.mean(0)).T - centres.square().sum(1) / 4), features)
 
-    detector = Detector(f"pytorch_ood.{name}")
+    detector = Detector(name=f"pytorch_ood.{name}")
     detector.fit(TrainingScores(scores(near).logits, near, labels))
-    known, unknown = (known_scores(f"pytorch_ood.{name}", scores(one), "softmax", detector) for one in (near, far))
+    known, unknown = (known_scores(detector, scores(one), "softmax") for one in (near, far))
     assert (known[:, None] > unknown).double().mean() > 0.9

@@ -1,4 +1,4 @@
-"""The background and open-set protocols by several processes: the joined numbers are those of one process."""
+"""Protocols that keep numbers of each image, by several processes: the joined numbers are those of one process."""
 
 from pathlib import Path
 

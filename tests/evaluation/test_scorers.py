@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
+from ltr.configuration.targets import allowing
 from ltr.errors import ConfigError
-from ltr.evaluation.scorers import SCORERS, known_scores, log_odds
+from ltr.evaluation.scorers import Scorer, build_scorer, known_scores, log_odds, scorer_names
 from ltr.evaluation.scores import LINKS, Scores
 
 torch.set_num_threads(1)
@@ -37,7 +38,7 @@ def definition(scorer, logits, link):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    scorer=st.sampled_from([name for name in SCORERS if name != "distance"]),
+    scorer=st.sampled_from([name for name in scorer_names() if name != "distance"]),
     link=st.sampled_from(LINKS),
     seed=st.integers(0, 1000),
     classes=st.integers(2, 8),
@@ -93,15 +94,78 @@ def test_distance_is_the_methods_own_knownness():
 
 
 def test_distance_of_a_method_that_gives_none_is_refused():
-    with pytest.raises(ConfigError, match=r"rpl, arpl, gcpl.*Use msp, max_logit, energy, entropy"):
+    with pytest.raises(ConfigError, match=r"rpl, arpl, gcpl.*Use energy, entropy, max_logit, msp"):
         known_scores("distance", Scores(logits_of(0)), "softmax")
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():
-    with pytest.raises(ConfigError, match="energy"):
+    with pytest.raises(ConfigError, match=r"no scorer 'enery'; there are .*Did you mean 'energy'\?.*_target_"):
         known_scores("enery", Scores(logits_of(0)), "softmax")
 
 
 @pytest.mark.parametrize("scorer", ["msp", "entropy"])
 def test_with_one_class_all_images_are_equally_known(scorer):
     assert known_scores(scorer, Scores(torch.randn(4, 1)), "softmax").unique().tolist() == [torch.inf]
+
+
+class Second(Scorer):
+    """The gap between the two largest logits, by a factor."""
+
+    def __init__(self, *, factor=1.0):
+        self.factor = factor
+
+    def __call__(self, scores, link):
+        top = scores.logits.topk(2, dim=1).values
+        return self.factor * (top[:, 0] - top[:, 1])
+
+
+class Whole(Scorer):
+    def __call__(self, scores, link):
+        return scores.logits.sum()
+
+
+def no_scorer():
+    return 7
+
+
+def test_a_scorer_of_ones_own_is_built_from_a_config(own_code):
+    logits = torch.tensor([[1.0, 5.0, 3.0], [0.0, 0.0, 0.0]])
+    scorer = build_scorer({"_target_": f"{__name__}.Second", "factor": 10})
+    assert scorer.name == "second"
+    assert known_scores(scorer, Scores(logits), "softmax").tolist() == [20.0, 0.0]
+    assert build_scorer({"_target_": f"{__name__}.Second", "name": "gap"}).name == "gap"
+
+
+def test_code_outside_the_allowed_packages_is_refused():
+    with pytest.raises(ConfigError, match=r"not in an allowed package.*--allow"):
+        build_scorer({"_target_": "os.getcwd"})
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"_target_": "no_scorer"}, "makes a int, and a scorer is needed. Derive"),
+        ({"_target_": "Second", "factr": 2}, "factr"),
+        ({"_target_": "Second", "name": "../x"}, "names files"),
+    ],
+)
+def test_what_is_no_scorer_is_refused(own_code, config, reason):
+    with pytest.raises(ConfigError, match=reason):
+        build_scorer({**config, "_target_": f"{__name__}.{config['_target_']}"})
+
+
+def test_a_scorer_that_gives_another_number_of_scores_is_refused(own_code):
+    with pytest.raises(ConfigError, match=r"'whole' returns \[\] for 12 images; one number for each"):
+        known_scores({"_target_": f"{__name__}.Whole"}, Scores(logits_of(0)), "softmax")
+
+
+def test_only_msp_knows_the_score_of_a_probability():
+    assert build_scorer("msp").threshold_at_probability(0.5) == 0
+    assert np.isnan(build_scorer("energy").threshold_at_probability(0.5))
+
+
+@pytest.fixture
+def own_code():
+    """Allow the classes of this file."""
+    with allowing([__name__]):
+        yield

@@ -1,16 +1,19 @@
-"""What a split is evaluated by: the objects for each row of results, and what cannot be evaluated."""
+"""The protocols of a split: the objects for each row of results, and what cannot be evaluated."""
 
 import numpy as np
 import pytest
 import torch
 
 from ltr.configuration.configs import read_config
+from ltr.configuration.targets import allowing
 from ltr.data.split import Split
 from ltr.errors import ConfigError
 from ltr.evaluation.closed_set import ClosedSet
+from ltr.evaluation.metrics import Metric
+from ltr.evaluation.protocol import PerImageProtocol
 from ltr.methods.core.stage import Method
 from ltr.methods.erm import ERM
-from ltr.runs.protocols import check_method, evaluated_parts, headline_metric, protocols_of
+from ltr.runs.protocols import check_method, declared_metrics, evaluated_parts, headline_metric, protocols_of
 
 CONFIG = {**read_config("evaluation/default"), "scorers": ["msp", "max_logit"]}
 CPU = torch.device("cpu")
@@ -34,13 +37,13 @@ def test_only_the_headline_keeps_a_row_per_image():
 
 
 def test_validation_is_judged_on_its_own_part_alone():
-    assert evaluated_parts(split("closed_set"), "test") == ("test",)
-    assert evaluated_parts(split("closed_set"), "val") == ("val",)
+    assert evaluated_parts(split("closed_set"), "test", CONFIG) == ("test",)
+    assert evaluated_parts(split("closed_set"), "val", CONFIG) == ("val",)
 
 
 def test_a_protocol_that_there_is_none_of_is_an_error_that_names_all():
     with pytest.raises(
-        ConfigError, match=r"'toy' is evaluated by 'telepathy'; there are closed_set, background, open_set"
+        ConfigError, match=r"'toy' is evaluated by 'telepathy'; there are background, closed_set, few_shot, open_set"
     ):
         headline_metric(split("telepathy"))
 
@@ -72,6 +75,64 @@ def test_an_open_set_without_unknown_images_is_refused():
     pytest.importorskip("ltr.evaluation.open_set")
     with pytest.raises(ConfigError, match="has no unknown images"):
         check_method(ERM(), "erm", split("open_set"), CONFIG)
+
+
+class Depth(PerImageProtocol):
+    """A protocol as a user writes one."""
+
+    name = "depth"
+    headline = "depth"
+    metrics = (Metric("depth", heading="depth (m)", unit="number", better="lower", shown=("report",)),)
+
+    def __init__(self, class_counts, link, many_above, *, factor=1.0):
+        super().__init__()
+        self.given = (len(class_counts), link, many_above, factor)
+
+
+class Nameless(PerImageProtocol):
+    headline = "depth"
+
+
+@pytest.fixture
+def own_code():
+    """Allow the classes of this file."""
+    with allowing([__name__]):
+        yield
+
+
+def with_protocol(name, **options):
+    return {**CONFIG, "extra_protocols": [{"_target_": f"{__name__}.{name}", **options}]}
+
+
+def test_a_protocol_of_ones_own_comes_after_the_splits_and_is_given_what_it_names(own_code):
+    closed, depth = protocols_of(split("closed_set"), with_protocol("Depth", factor=2.0), "sigmoid", CPU)
+    assert isinstance(closed, ClosedSet)
+    assert depth.given == (2, "sigmoid", 100, 2.0)
+
+
+def test_a_key_of_its_own_config_goes_before_that_of_the_evaluation(own_code):
+    evaluates = protocols_of(split("closed_set"), with_protocol("Depth", many_above=7), "softmax", CPU)
+    assert evaluates[1].given[2] == 7
+
+
+def test_its_metrics_are_declared_in_the_result_and_ours_are_not(own_code):
+    (declared,) = declared_metrics(split("closed_set"), with_protocol("Depth"))
+    assert (declared["name"], declared["protocol"], declared["heading"]) == ("depth", "depth", "depth (m)")
+    assert declared_metrics(split("closed_set", "open_set"), CONFIG) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("Nameless", "needs class attributes name and headline.*lacks name"), ("own_code", "Derive the class")],
+)
+def test_what_is_no_protocol_is_refused(own_code, name, reason):
+    with pytest.raises(ConfigError, match=reason):
+        protocols_of(split("closed_set"), with_protocol(name), "softmax", CPU)
+
+
+def test_two_scorers_of_one_name_are_refused():
+    with pytest.raises(ConfigError, match="two scorers have the name 'msp'"):
+        protocols_of(split("open_set"), {**CONFIG, "scorers": ["msp", "msp"]}, "softmax", CPU)
 
 
 @pytest.mark.slow

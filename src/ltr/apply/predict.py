@@ -18,7 +18,7 @@ from ltr.apply.tables import Columns, table, write_broken
 from ltr.data.source import ImageFiles
 from ltr.data.tally import Tally
 from ltr.errors import ConfigError, DataError, TrainingError, nearest
-from ltr.evaluation.scorers import SCORERS, known_scores
+from ltr.evaluation.scorers import known_scores, scorer_names
 from ltr.evaluation.scores import Scores, log_normaliser, probabilities, top_classes
 
 _AHEAD = 2  # batches whose answers are still on the device while the next ones are computed
@@ -143,19 +143,20 @@ def said(model: Model, scores: Scores, scorer: str, top: int) -> dict[str, Tenso
 
 def check_scorer(scorer: str) -> None:
     """Raise ConfigError for a name that is no scorer."""
-    if scorer not in SCORERS:
-        raise ConfigError(f"--scorer {scorer}: allowed are {', '.join(SCORERS)}{nearest(scorer, SCORERS)}")
+    names = scorer_names()
+    if scorer not in names:
+        raise ConfigError(f"--scorer {scorer}: allowed are {', '.join(names)}{nearest(scorer, names)}")
 
 
 def knownness(scorer: str, scores: Scores, link: str) -> Tensor:
-    """How known an image looks, [B], higher is more known; see `ltr.evaluation.scorers.known_scores`.
+    """Return the score of each image, [B]; higher is more known; see `ltr.evaluation.scorers.known_scores`.
 
     Raises:
         ConfigError: an unknown name, or ``distance`` of a network without one.
     """
     check_scorer(scorer)
     if scorer == "distance" and scores.knownness is None:
-        others = ", ".join(name for name in SCORERS if name != "distance")
+        others = ", ".join(name for name in scorer_names() if name != "distance")
         raise ConfigError(f"--scorer distance: this run's method gives no distance. Use {others}")
     return known_scores(scorer, scores, link)
 

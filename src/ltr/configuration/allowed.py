@@ -2,7 +2,8 @@
 
 The grammar of an entry is a list of choices, or a string ``[list of ][int ]INTERVAL[ or WORD]`` such as ``[0, 1)``,
 ``int [1, inf)``, ``(0, inf) or null``, ``[0, inf) or auto`` or ``list of (0, 1)``. ``[[a, b]]`` stands for a list of
-any of these choices. A string that ends in `` or list of INTERVAL`` takes a list as well.
+any of these choices. A string that ends in `` or list of INTERVAL`` takes a list as well. ``configs of GROUP`` stands
+for a list of names of the group's configs and of mappings with a ``_target_``, see `ltr.configuration.listed_configs`.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ltr.configuration.configs import PRIVATE_KEYS, mappings
+from ltr.configuration.listed_configs import problem_of_entry
 from ltr.configuration.rules import rules_of
 from ltr.errors import nearest
 
 _LIST = "list of "
+_CONFIGS = "configs of "
 _RULE = re.compile(
     r"^(?P<int>int )?(?P<left>[\[(])\s*(?P<low>[^,\s]+)\s*,\s*(?P<high>[^,\s\])]+)\s*(?P<right>[\])])"
     r"(?: or (?P<word>[a-z_]+))?$"
@@ -25,6 +28,8 @@ _RULE = re.compile(
 
 def problem(value: Any, rule: str | list) -> str | None:
     """Why ``value`` breaks ``rule``, as the end of a sentence; None when it is allowed."""
+    if isinstance(rule, str) and rule.startswith(_CONFIGS):
+        return _problem_of_configs(value, rule.removeprefix(_CONFIGS))
     if isinstance(rule, str) and f" or {_LIST}" in rule:
         single, _, of_each = rule.partition(f" or {_LIST}")
         reason = problem(value, f"{_LIST}{of_each}" if isinstance(value, list) else single)
@@ -53,6 +58,15 @@ def problem(value: Any, rule: str | list) -> str | None:
     above = value >= low if match["left"] == "[" else value > low
     below = value <= high if match["right"] == "]" else value < high
     return None if above and below else f"allowed is {rule}"
+
+
+def _problem_of_configs(value: Any, rest: str) -> str | None:
+    group, _, word = rest.partition(" or ")
+    if word == "null" and value is None:
+        return None
+    if not isinstance(value, list):
+        return f"a list is needed, such as [{shown(value)}]"
+    return next((reason for reason in (problem_of_entry(group, entry) for entry in value) if reason), None)
 
 
 def check_values(config: Mapping) -> list[str]:

@@ -157,7 +157,7 @@ def for_run(config: Mapping[str, Any], what: Asked, config_dir: str | None = Non
     """
     texts = [one.text for one in what.parsed if one.key not in _OF_NETWORK] if what.of_foreign else what.texts
     if what.config is None:
-        return changed(config, texts, what.mistakes)
+        return changed(config, texts, what.mistakes, config_dir)
     node = _composed(what, _OF_DATA, config_dir)
     given = {one.key for one in what.parsed}
     result = {**config, "dataset": node["dataset"], "paths": node["paths"]}

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -33,6 +34,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ltr.configuration.allowed import shown
 from ltr.configuration.configs import PRIVATE_KEYS
 from ltr.configuration.forbidden import not_one_config
+from ltr.configuration.listed_configs import LISTS, with_own
 from ltr.errors import nearest
 
 _RUN = "hydra.mode=RUN"  # what Hydra adds to the overrides of a command that is no sweep
@@ -116,7 +118,29 @@ class NestedLoader(ConfigLoaderImpl):
             overrides, self._in_files = [text for text in again if text], in_files
         if refused is not None:
             raise refused
+        return self._with_own_configs(config)
+
+    def _with_own_configs(self, config: DictConfig) -> DictConfig:
+        """A configuration whose lists hold the user's own configs in place of their names."""
+        for path, group in LISTS.items():
+            entries = OmegaConf.select(config, path, throw_on_resolution_failure=False)
+            above, _, last = path.rpartition(".")
+            node = OmegaConf.select(config, above, throw_on_resolution_failure=False)
+            if not OmegaConf.is_list(entries) or not OmegaConf.is_dict(node) or OmegaConf.is_interpolation(node, last):
+                continue
+            given = OmegaConf.to_container(entries, resolve=False)
+            own = with_own(group, given, functools.partial(self._content, group))
+            if own != given:
+                with open_dict(node):
+                    node[last] = own
         return config
+
+    def _content(self, group: str, name: str) -> Mapping[str, Any] | None:
+        """A config as it is written; None where there is none."""
+        path = f"{group}/{name}"
+        loaded = self.repository.load_config(path) if self.repository.config_exists(path) else None
+        content = None if loaded is None else OmegaConf.to_container(loaded.config, resolve=False)
+        return {str(key): value for key, value in content.items()} if isinstance(content, dict) else None
 
     def options(self, node: str) -> list[str]:
         """The configs that can be chosen at a nested node."""

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from ltr.configuration.allowed import problem, shown
 from ltr.configuration.check import refuse
 from ltr.configuration.configs import config_names, leaves, read_config
+from ltr.configuration.listed_configs import LISTS, reader, with_own
 from ltr.configuration.parsing import parse
 from ltr.configuration.suggestions import suggestion
 from ltr.configuration.targets import check_targets
@@ -28,13 +29,19 @@ _NOT_JUDGING = ("evaluation.watch", "evaluation.every_n_epochs")
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
-def changed(config: Mapping[str, Any], overrides: Sequence[str], known_mistakes: Sequence[str] = ()) -> dict[str, Any]:
+def changed(
+    config: Mapping[str, Any],
+    overrides: Sequence[str],
+    known_mistakes: Sequence[str] = (),
+    config_dir: str | None = None,
+) -> dict[str, Any]:
     """A run's configuration with other values for what evaluation depends on.
 
     Args:
         config: plain, as ``config.yaml`` holds it.
         overrides: ``key=value`` for keys of ``evaluation``, ``dataset``, ``paths.data`` and some of ``trainer``.
         known_mistakes: found elsewhere, to be told in the same message.
+        config_dir: the user's own folder of configs, in which scorers and protocols are found by name.
 
     Raises:
         ConfigError: names every override that is not one, changes nothing here, or has a value that is not allowed;
@@ -54,12 +61,14 @@ def changed(config: Mapping[str, Any], overrides: Sequence[str], known_mistakes:
             mistakes.append(f"{one.text}: values can be changed here, one each, as key=value")
         elif one.key in known:
             value = one.values[0]
+            if one.key in LISTS:
+                value = with_own(LISTS[one.key], value, reader(LISTS[one.key], config_dir))
             reason = problem(value, rules[one.key]) if one.key in rules else None
             if reason:
                 mistakes.append(f"{one.key}={shown(value)}: {reason}")
             for key in (one.key, *(leaf for leaf, source in links.items() if source == one.key)):
                 _set(result, key, value)
-    mistakes += check_targets({"dataset": result["dataset"]})
+    mistakes += check_targets({"dataset": result["dataset"], "evaluation": result["evaluation"]})
     refuse([*known_mistakes, *mistakes], "the run cannot be evaluated like this")
     return result
 

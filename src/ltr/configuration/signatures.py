@@ -23,6 +23,7 @@ SUPPLIED = {
     "backbone": 1,
     "optimizer": 2,
     "scheduler": 2,
+    "scorers": 0,
 }
 # what the program asks of a class beside calling it, and the class that has it all
 ASKED = {
@@ -31,6 +32,8 @@ ASKED = {
     "augment": (("identity",), "ltr.data.augment.Augmentation"),
     "loss": (("link", "prior_bias", "start_epoch"), "ltr.losses.base.ClassificationLoss"),
     "backbone": (("last_block", "feature_maps"), "ltr.models.backbones.Backbone"),
+    "scorers": (("needs", "needs_training", "fit"), "ltr.evaluation.scorers.Scorer"),
+    "extra_protocols": (("headline", "needs", "update", "reduce", "compute"), "ltr.evaluation.protocol.Protocol"),
 }
 
 
@@ -45,7 +48,8 @@ def mismatches(
         signature: of ``function``.
         arguments: the config's values by name, without private keys.
     """
-    key, kind = f"{path}._target_".removeprefix("."), path.rpartition(".")[2]
+    key = f"{path}._target_".removeprefix(".")
+    kind = next((part for part in reversed(path.split(".")) if not part.isdigit()), "")  # of a list's entry, the list
     asked, base = ASKED.get(kind, ((), ""))
     # what a function of the user's own will return cannot be told
     known = inspect.isclass(function) or target.startswith("ltr.")

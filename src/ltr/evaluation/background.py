@@ -20,12 +20,15 @@ from ltr.errors import ConfigError, DataError, nearest
 from ltr.evaluation.averages import mean, ratio
 from ltr.evaluation.curves import histograms
 from ltr.evaluation.groups import GROUPS, group_of_class, shot_groups
+from ltr.evaluation.protocol import Protocol
 from ltr.evaluation.ranking import RankedPositives, as_numpy, ranked_columns
-from ltr.evaluation.rows import JudgedRows, refuse_bad_scores
+from ltr.evaluation.rows import PerImageTable, refuse_bad_scores
 from ltr.evaluation.scorers import log_odds
 from ltr.evaluation.scores import LINKS, Scores, class_labels
+from ltr.identity import named
 
 SCORERS = ("probability", "logit")
+_LABELS = {"probability": "log-odds of the best foreground class", "logit": "largest foreground logit"}
 
 _AT = (10, 100)  # k of precision at k
 _PRECISIONS = (0.9, 0.5)  # of recall at fixed precision
@@ -46,7 +49,8 @@ class BackgroundResult:
             probabilities of the five best classes, the background among them. Empty without ``keep_predictions``.
         curves: ``pr_recall pr_precision`` [N, 200 at most], rows padded with NaN, ``pr_class_id`` and
             ``average_precision`` [N]; ``histogram_edges`` and the counts ``histogram_background histogram_foreground``
-            of each image's best foreground score; ``false_alarms`` [N], background images taken for each class.
+            of each image's best foreground score; ``false_alarms`` [N], background images taken for each class;
+            ``score_label`` is the name of the score in figures.
     """
 
     metrics: dict[str, float]
@@ -55,7 +59,8 @@ class BackgroundResult:
     curves: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-class Background:
+@named("protocol/background")
+class Background(Protocol):
     """Keeps N foreground scores, label and prediction of every image: 4 N + 8 bytes (48 more with predictions).
 
     100 classes and 100,000 images are 41 MB, 1,000 classes 401 MB; `compute` adds a copy of 16 classes at a time.
@@ -77,8 +82,7 @@ class Background:
 
     name: ClassVar[str] = "background"
     headline: ClassVar[str] = "map"
-    needs: ClassVar[tuple[str, ...]] = ("logits",)
-    parts: ClassVar[tuple[str, ...]] = ()
+    own_scorers: ClassVar[tuple[str, ...]] = SCORERS
 
     def __init__(
         self,
@@ -107,7 +111,7 @@ class Background:
             )
         self.groups = shot_groups(self.class_counts[1:], many_above, few_below)
         self.num_foreground = len(self.class_counts) - 1
-        self.scorer: str | None = scorer
+        self.scorer = scorer
         self.link = link
         self.keep_predictions = keep_predictions
         self.device = torch.device(device)
@@ -116,7 +120,7 @@ class Background:
     def reset(self) -> None:
         """Forget all images."""
         score = (torch.float32, (self.num_foreground,))
-        self._rows = JudgedRows(score, self.num_foreground + 1, self.link, self.keep_predictions, self.device)
+        self._rows = PerImageTable(score, self.num_foreground + 1, self.link, self.keep_predictions, self.device)
 
     @property
     def bytes_per_image(self) -> int:
@@ -181,6 +185,7 @@ class Background:
                 "pr_class_id": per_class["class_id"],
                 "average_precision": per_class["average_precision"],
                 "false_alarms": taken[1:],
+                "score_label": np.array(_LABELS[str(self.scorer)]),
                 **histograms(best, {"background": background, "foreground": ~background}),
             },
         )

@@ -17,8 +17,10 @@ from ltr.errors import ConfigError, DataError, nearest
 from ltr.evaluation.averages import calibration_error, geometric_mean, mean, ratio
 from ltr.evaluation.gather import gather_rows, several_processes
 from ltr.evaluation.groups import GROUPS, group_of_class, shot_groups
+from ltr.evaluation.protocol import Protocol
 from ltr.evaluation.rows import refuse_bad_scores
 from ltr.evaluation.scores import LINKS, Scores, class_labels, log_normaliser, needed, probabilities, top_classes
+from ltr.identity import named
 
 # confidences are summed as integers of this resolution: exact in any order, room for 2**31 images
 _FIXED_POINT = 2**32
@@ -45,7 +47,8 @@ class ClosedSetResult:
     predictions: dict[str, np.ndarray]
 
 
-class ClosedSet:
+@named("protocol/closed_set")
+class ClosedSet(Protocol):
     """Counts predictions batch by batch; `reduce` joins processes; `compute` gives the numbers.
 
     A prediction is the class of the highest logit, the lowest class id among equals. ``update`` neither waits for the
@@ -68,9 +71,6 @@ class ClosedSet:
 
     name: ClassVar[str] = "closed_set"
     headline: ClassVar[str] = "balanced_accuracy"
-    needs: ClassVar[tuple[str, ...]] = ("logits",)
-    parts: ClassVar[tuple[str, ...]] = ()
-    scorer: str | None = None
 
     def __init__(
         self,

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ltr.errors import ConfigError, nearest
-from ltr.evaluation.gather import several_processes
-from ltr.evaluation.rows import Rows
+from ltr.evaluation.scorers import Scorer, exact
 from ltr.evaluation.scores import Scores
+from ltr.evaluation.training_scores import TrainingScores
+from ltr.identity import named
 
 PREFIX = "pytorch_ood."  # what the name of such a scorer begins with
 _NOTHING = ("model", "encoder")  # arguments that None is given for: what they would compute is there
@@ -24,60 +26,46 @@ _OF_HEAD = ("head", "w", "b", "d")
 _NOT_LINEAR = 1e-3  # largest share of the logits' variance that a linear classifier may leave
 
 
-class TrainingScores(NamedTuple):
-    """What a network says of its training images: logits [N, C], features [N, D] or None, labels int64 [N]."""
+@named("scorer/pytorch_ood")
+class Detector(Scorer):
+    """A detector of pytorch-ood under its name, as in ``pytorch_ood.Mahalanobis``; the score is minus the detector's.
 
-    logits: Tensor
-    features: Tensor | None
-    labels: Tensor
+    The constructor's arguments are supplied: a linear classifier (``head``, or ``w`` and ``b``) is fitted by least
+    squares to the training images' features and logits, which is exact where the network's head is linear; ViM's ``d``
+    is half the width of the features. Everything else has the package's defaults.
 
-
-class Collected:
-    """Gathers `TrainingScores` batch by batch and over processes."""
-
-    def __init__(self) -> None:
-        self._rows: Rows | None = None
-
-    def update(self, scores: Scores, labels: Tensor, indices: Tensor) -> None:
-        """Keep one batch; arguments as of a protocol's `update`."""
-        values = {"logits": scores.logits.float(), "labels": labels, "indices": indices}
-        if scores.features is not None:
-            values["features"] = scores.features.float()
-        if self._rows is None:
-            columns = {name: (value.dtype, tuple(value.shape[1:])) for name, value in values.items()}
-            self._rows = Rows(columns, labels.device)
-        self._rows.add(**{name: value.clone() for name, value in values.items()})
-
-    def all(self) -> TrainingScores:
-        """Everything on the CPU, in order of the images, whatever the number of processes."""
-        assert self._rows is not None
-        if several_processes():
-            self._rows.gather()
-        order = self._rows["indices"].argsort()
-        found = {name: torch.from_numpy(self._rows[name][order]) for name in self._rows.columns if name != "indices"}
-        return TrainingScores(found["logits"], found.get("features"), found["labels"])
-
-
-class Detector:
-    """One detector of pytorch-ood under its name, as in ``pytorch_ood.Mahalanobis``.
-
-    What its constructor asks for is given: a linear classifier (``head``, or ``w`` and ``b``) is found by least squares
-    from the training images' features and logits, which is exact where the network's head is linear; ViM's ``d`` is
-    half the width of the features. Everything else has the package's defaults.
+    Args:
+        name: ``pytorch_ood.`` and the class in ``pytorch_ood.detector``.
+        options: further arguments of the detector, such as ``{k: 10}`` of KNN.
 
     Raises:
-        ConfigError: there is no such detector among those that can be served, or pytorch-ood is not installed.
+        ConfigError: there is no such detector among those that work on logits or features, pytorch-ood is not
+            installed, or the detector takes no such option.
     """
 
-    def __init__(self, name: str) -> None:
+    label = "minus the detector's score"
+
+    def __init__(self, *, name: str, options: Mapping[str, Any] | None = None) -> None:
         self.name = name
-        self._class, self.of_features = _found(name)
+        self._class, self.of_features = _class_of(name)
+        self._options = dict(options or {})
+        self._check_options()
         self._arguments = _required(self._class)
+        self.needs = ("features",) if self.of_features else ("logits",)
         self.needs_training = bool(self._class.requires_fit or set(self._arguments) & set(_OF_HEAD))
         self._fitted: Any = None if self.needs_training else self._built({})
 
+    def _check_options(self) -> None:
+        known = [name for name in inspect.signature(self._class).parameters if name not in (*_NOTHING, *_OF_HEAD)]
+        for key in self._options:
+            if key not in known:
+                raise ConfigError(
+                    f"evaluation.scorers: '{self.name}' takes no option '{key}'; it has {', '.join(known) or 'none'}"
+                    f"{nearest(key, known)}"
+                )
+
     def fit(self, training: TrainingScores) -> None:
-        """Fit it, where it is one that needs it.
+        """Fit the detector to the training images, where it needs it.
 
         Raises:
             ConfigError: it cannot be fitted to these images.
@@ -91,9 +79,9 @@ class Detector:
             raise ConfigError(f"evaluation.scorers: '{self.name}' is about features, and these scores hold none")
         # what is fitted may need gradients of its own
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
-            given = self._of_head(logits, features) if set(self._arguments) & set(_OF_HEAD) else {}
+            of_head = self._of_head(logits, features) if set(self._arguments) & set(_OF_HEAD) else {}
             try:
-                built = self._built(given)
+                built = self._built(of_head)
                 if self._class.requires_fit:
                     if features is not None and self.of_features:
                         built.fit_features(features.clone(), labels.clone())
@@ -107,27 +95,33 @@ class Detector:
                 ) from error
         self._fitted = built
 
-    def __call__(self, scores: Scores) -> Tensor:
-        """How known each image looks, [B]: minus what the detector says."""
+    def __call__(self, scores: Scores, link: str) -> Tensor:
+        """Return minus the detector's score of each image, [B]."""
         if self._fitted is None:
             raise RuntimeError(f"{self.name} has to be fitted first")
-        given = scores.features if self.of_features else scores.logits
-        assert given is not None
-        given = given.cpu() if self.needs_training else given  # what is fitted lies on the CPU
-        with torch.autocast(given.device.type, enabled=False):
+        if link != "softmax" and not self.of_features:
+            raise ConfigError(
+                f"evaluation.scorers: '{self.name}' is about a softmax, and the loss has a {link}. Use a detector of "
+                "features, such as pytorch_ood.KNN, or max_logit"
+            )
+        inputs = scores.features if self.of_features else scores.logits
+        device = scores.logits.device
+        assert inputs is not None
+        inputs = inputs.cpu() if self.needs_training else inputs  # what is fitted lies on the CPU
+        with torch.autocast(inputs.device.type, enabled=False):
             if self.of_features:
-                return -self._fitted.predict_features(given.float())
-            return -self._fitted.predict_logits(given)
+                return -exact(self._fitted.predict_features(inputs.float())).to(device)
+            return -exact(self._fitted.predict_logits(inputs)).to(device)
 
-    def _built(self, given: dict[str, Any]) -> Any:
-        return self._class(**{name: given.get(name) for name in self._arguments})
+    def _built(self, of_head: Mapping[str, Any]) -> Any:
+        return self._class(**{name: of_head.get(name) for name in self._arguments}, **self._options)
 
     def _of_head(self, logits: Tensor, features: Tensor | None) -> dict[str, Any]:
         assert features is not None
         ones = torch.ones(len(features), 1, dtype=torch.float64)
         inputs, wanted = torch.cat([features.double(), ones], dim=1), logits.double()
-        found = torch.linalg.lstsq(inputs, wanted, driver="gelsd").solution  # [D + 1, C]
-        left = (inputs @ found - wanted).square().mean() / wanted.var().clamp_min(torch.finfo(torch.float64).tiny)
+        solution = torch.linalg.lstsq(inputs, wanted, driver="gelsd").solution  # [D + 1, C]
+        left = (inputs @ solution - wanted).square().mean() / wanted.var().clamp_min(torch.finfo(torch.float64).tiny)
         if not left <= _NOT_LINEAR:
             raise ConfigError(
                 f"evaluation.scorers: '{self.name}' needs a linear classifier on the features, and these logits are "
@@ -135,18 +129,13 @@ class Detector:
                 "what was trained is kept"
             )
         head = nn.Linear(features.shape[1], logits.shape[1]).requires_grad_(False)
-        head.weight.copy_(found[:-1].T)
-        head.bias.copy_(found[-1])
+        head.weight.copy_(solution[:-1].T)
+        head.bias.copy_(solution[-1])
         return {"head": head, "w": head.weight.detach(), "b": head.bias.detach(), "d": max(1, features.shape[1] // 2)}
 
 
-def is_detector(scorer: str) -> bool:
-    """Whether a scorer's name is one of this package's."""
-    return scorer.startswith(PREFIX)
-
-
-def _found(scorer: str) -> tuple[Any, bool]:
-    """The detector's class, and whether it is about features."""
+def _class_of(scorer: str) -> tuple[Any, bool]:
+    """Return the detector's class, and whether it works on features."""
     try:
         api, package = (importlib.import_module(f"pytorch_ood.{name}") for name in ("api", "detector"))
     except ImportError as error:

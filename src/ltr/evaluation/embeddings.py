@@ -1,4 +1,4 @@
-"""Features of all evaluated images, gathered batch by batch and over processes: what retrieval and few-shot look at."""
+"""Features of all evaluated images, gathered batch by batch and over processes, for retrieval and few-shot."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ltr.evaluation.gather import gather_rows, several_processes
+from ltr.evaluation.protocol import Protocol
 from ltr.evaluation.scores import Scores, class_labels, needed
 
 
@@ -74,3 +75,28 @@ class Embeddings:
             return torch.empty(0, 0, device=self.device), empty, empty
         features, labels, ids = (torch.cat(column) for column in zip(*self._rows))
         return features, labels, ids
+
+
+class EmbeddingProtocol(Protocol):
+    """Base class of protocols that compute their metrics from the features of all images at once.
+
+    Args:
+        device: where the features are kept; that of the scores.
+    """
+
+    needs = ("features",)
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.embeddings = Embeddings(device)
+
+    def update(self, scores: Scores, labels: Tensor, indices: Tensor | None = None) -> None:
+        """Keep the features of one batch; see `Embeddings.update`."""
+        self.embeddings.update(scores, labels, indices)
+
+    def merge(self, other: EmbeddingProtocol) -> None:
+        """Add the images that another object has seen."""
+        self.embeddings.merge(other.embeddings)
+
+    def reduce(self) -> None:
+        """Join the images of all processes."""
+        self.embeddings.reduce()

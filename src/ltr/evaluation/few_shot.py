@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from ltr.errors import ConfigError, DataError
-from ltr.evaluation.embeddings import Embeddings
+from ltr.evaluation.embeddings import EmbeddingProtocol
+from ltr.identity import named
 from ltr.randomness import generator
 
 
@@ -30,7 +31,8 @@ class FewShotResult:
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-class FewShot:
+@named("protocol/few_shot")
+class FewShot(EmbeddingProtocol):
     """Gathers features, and evaluates them by episodes (prototypical networks; Snell et al., NeurIPS 2017).
 
     An episode draws ``way`` classes and of each ``shot`` labelled images and ``queries`` others. A class's prototype is
@@ -48,9 +50,6 @@ class FewShot:
 
     name: ClassVar[str] = "few_shot"
     headline: ClassVar[str] = "accuracy"
-    needs: ClassVar[tuple[str, ...]] = ("features",)
-    parts: ClassVar[tuple[str, ...]] = ()
-    scorer: str | None = None
 
     def __init__(
         self,
@@ -67,13 +66,7 @@ class FewShot:
                 f"evaluation.way={way} must be at least 2, shot={shot}, queries={queries} and episodes={episodes} 1"
             )
         self.way, self.shot, self.queries, self.episodes = way, shot, queries, episodes
-        self.embeddings = Embeddings(device)
-        self.update = self.embeddings.update
-        self.reduce = self.embeddings.reduce
-
-    def merge(self, other: FewShot) -> None:
-        """Add the images that another one has seen."""
-        self.embeddings.merge(other.embeddings)
+        super().__init__(device)
 
     def compute(self) -> FewShotResult:
         """The numbers over all episodes.

@@ -23,6 +23,8 @@ EVERYWHERE: tuple[Place, ...] = ("console", "report", "published")
 UNITS: tuple[Unit, ...] = get_args(Unit)
 BETTER: tuple[Better, ...] = get_args(Better)
 
+_STORED = ("name", "protocol", "heading", "title", "unit", "better")  # in result.json, beside ``shown``
+
 # words of a name that nobody declared: it is an error, a loss or a false alarm
 _LOWER_WORDS = frozenset({"loss", "error", "errors", "nll", "ece", "fpr", "aurc", "brier", "alarms"})
 
@@ -91,8 +93,12 @@ class Metric:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the declaration as ``result.json`` keeps it."""
-        kept = ("name", "protocol", "heading", "title", "unit", "better")
-        return {key: getattr(self, key) for key in kept} | {"shown": list(self.shown)}
+        return {key: getattr(self, key) for key in _STORED} | {"shown": list(self.shown)}
+
+    @classmethod
+    def from_dict(cls, declaration: Mapping[str, Any]) -> Metric:
+        """Return the metric that `to_dict` gave; other keys are left out."""
+        return cls(**{key: declaration[key] for key in _STORED}, shown=tuple(declaration["shown"]))
 
 
 class MetricTable:
@@ -152,7 +158,7 @@ class MetricTable:
 
     def extended(self, declarations: Sequence[Mapping[str, Any]]) -> MetricTable:
         """Return a table with further declarations, as `Metric.to_dict` gives them."""
-        new = [Metric(**{**declaration, "shown": tuple(declaration["shown"])}) for declaration in declarations]
+        new = [Metric.from_dict(one) for one in declarations]
         return MetricTable([*self.metrics, *new]) if new else self
 
     def _declared(self, name: str, protocol: str | None, exact: bool = False) -> tuple[int, Metric] | None:

@@ -8,8 +8,9 @@ the metric's name.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -32,12 +33,14 @@ from ltr.evaluation.detection import (
     roc_curve,
     threshold_at_tpr,
 )
-from ltr.evaluation.detectors import Detector, TrainingScores, is_detector
 from ltr.evaluation.groups import GROUPS, group_of_class, shot_groups
 from ltr.evaluation.open_decisions import best_threshold, decisions, open_f_measure, open_macro_f1
-from ltr.evaluation.rows import JudgedRows, refuse_bad_scores
-from ltr.evaluation.scorers import check_scorer, exact, known_scores
+from ltr.evaluation.protocol import Protocol
+from ltr.evaluation.rows import PerImageTable, refuse_bad_scores
+from ltr.evaluation.scorers import Scorer, build_scorer, known_scores
 from ltr.evaluation.scores import LINKS, Scores, class_labels
+from ltr.evaluation.training_scores import TrainingScores
+from ltr.identity import named
 
 VALIDATION, FIXED, ORACLE = "validation", "fixed", "oracle"
 
@@ -53,7 +56,8 @@ class OpenSetResult:
         predictions: one row an image, sorted by id: ``id label prediction known_score top5 [N, k] scores [N, k]``; the
             label of unknown images is -1, scores are probabilities. Empty without ``keep_predictions``.
         curves: ``roc_fpr roc_tpr oscr_fpr oscr_ccr``, thinned to 200 points at most, ``histogram_edges`` and the
-            counts ``histogram_correct histogram_wrong histogram_unknown``, ``threshold_<source>``, ``accuracy``.
+            counts ``histogram_correct histogram_wrong histogram_unknown``, ``threshold_<source>``, ``accuracy``;
+            ``score_label`` is the name of the score in figures.
         threshold_at_95_tpr: the highest threshold that accepts 95 % of these known images: of validation images, it
             is what `OpenSet.with_threshold` takes.
     """
@@ -65,17 +69,18 @@ class OpenSetResult:
     threshold_at_95_tpr: float = float("nan")
 
 
-class OpenSet:
+@named("protocol/open_set")
+class OpenSet(Protocol):
     """Keeps score, prediction and label of every image (16 bytes, 48 more with predictions).
 
     Args:
         class_counts: int64 [C], training images of each known class.
-        scorer: one of `ltr.evaluation.scorers.SCORERS`, or a detector.
+        scorer: see `ltr.evaluation.scorers.build_scorer`.
         link: ``softmax`` or ``sigmoid``, how the model's loss turns logits into probabilities.
         many_above: see `ltr.evaluation.groups.shot_groups`.
         few_below: see `ltr.evaluation.groups.shot_groups`.
-        fixed_threshold: a probability in (0, 1): with the scorer msp, an image is also called unknown where its largest
-            probability is below it; 0.1 as in open long-tailed recognition (Liu et al., CVPR 2019).
+        fixed_threshold: a probability in (0, 1): an image is also called unknown where its largest probability is below
+            it, if the scorer can say so (msp); 0.1 as in open long-tailed recognition (Liu et al., CVPR 2019).
         keep_predictions: keep a row for each image.
         device: that of the scores.
 
@@ -85,14 +90,13 @@ class OpenSet:
 
     name: ClassVar[str] = "open_set"
     headline: ClassVar[str] = "closed_set_accuracy"
-    needs: ClassVar[tuple[str, ...]] = ("logits",)
-    parts: ClassVar[tuple[str, ...]] = ("unknown",)
+    parts = ("unknown",)
 
     def __init__(
         self,
         class_counts: np.ndarray | Tensor,
         *,
-        scorer: str = "msp",
+        scorer: str | Mapping[str, Any] | Scorer = "msp",
         link: str = "softmax",
         many_above: int = 100,
         few_below: int = 20,
@@ -100,7 +104,7 @@ class OpenSet:
         keep_predictions: bool = True,
         device: torch.device | str = "cpu",
     ) -> None:
-        check_scorer(scorer)
+        self._scorer = build_scorer(scorer)
         if link not in LINKS:
             raise ConfigError(
                 f"link={link!r} is unknown; a loss declares one of {', '.join(LINKS)}{nearest(link, LINKS)}"
@@ -110,20 +114,19 @@ class OpenSet:
         self.class_counts = np.asarray(class_counts, dtype=np.int64)
         self.groups = shot_groups(self.class_counts, many_above, few_below)
         self.num_classes = len(self.class_counts)
-        self.scorer: str | None = scorer
-        self.detector = Detector(scorer) if is_detector(scorer) else None
+        self.scorer = self._scorer.name
+        self.needs = tuple(dict.fromkeys(("logits", *self._scorer.needs)))
         self.link = link
         self.keep_predictions = keep_predictions
         self.device = torch.device(device)
-        # the score of msp is a log-odds, any other cannot be compared with a probability
-        fixed = math.log(fixed_threshold / (1 - fixed_threshold)) if scorer == "msp" else float("nan")
+        fixed = self._scorer.threshold_at_probability(fixed_threshold)
         self._thresholds = {VALIDATION: float("nan"), FIXED: fixed}
         self.reset()
 
     def reset(self) -> None:
         """Forget all images; thresholds that were given stay."""
         number = torch.float32 if self.device.type == "mps" else torch.float64
-        self._rows = JudgedRows((number, ()), self.num_classes, self.link, self.keep_predictions, self.device)
+        self._rows = PerImageTable((number, ()), self.num_classes, self.link, self.keep_predictions, self.device)
 
     def with_threshold(self, value: float, source: str = VALIDATION) -> OpenSet:
         """Evaluate decisions at this threshold too; their metrics carry the name of where it came from.
@@ -140,12 +143,11 @@ class OpenSet:
     @property
     def needs_training(self) -> bool:
         """Whether the scorer is fitted to training images before the first `update`."""
-        return self.detector is not None and self.detector.needs_training
+        return self._scorer.needs_training
 
     def fit(self, training: TrainingScores) -> None:
-        """Fit the scorer, where it is one that needs it; see `ltr.evaluation.detectors.Detector.fit`."""
-        if self.detector is not None:
-            self.detector.fit(training)
+        """Fit the scorer, where it needs it; see `ltr.evaluation.scorers.Scorer.fit`."""
+        self._scorer.fit(training)
 
     @torch.no_grad()
     def update(self, scores: Scores, labels: Tensor, indices: Tensor | None = None) -> None:
@@ -158,12 +160,8 @@ class OpenSet:
         """
         labels = class_labels(labels)
         logits = self._rows.logits_of(scores, labels)
-        assert self.scorer is not None
-        score = known_scores(self.scorer, scores._replace(logits=logits), self.link, self.detector)
-        finite: Tensor | bool = True
-        if scores.knownness is not None and self.scorer == "distance":
-            finite = exact(scores.knownness).isfinite()
-        self._rows.add_batch(score, logits, labels, indices, finite)
+        score = known_scores(self._scorer, scores._replace(logits=logits), self.link)
+        self._rows.add_batch(score, logits, labels, indices)
 
     def merge(self, other: OpenSet) -> None:
         """Add the images that another object of the same classes and scorer has seen."""
@@ -212,6 +210,7 @@ class OpenSet:
         kinds = {"correct": label == prediction, "wrong": known & (label != prediction), "unknown": ~known}
         curves = histograms(score, kinds) | {"accuracy": np.array(accuracy)}
         curves |= {f"threshold_{source}": np.array(value) for source, value in thresholds.items()}
+        curves["score_label"] = np.array(self._scorer.label)
         if not points.one_sided:
             for curve, (x, y), names in (
                 ("roc", roc_curve(points), ("fpr", "tpr")),

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ltr.errors import ConfigError, TrainingError
 from ltr.evaluation.averages import mean
-from ltr.evaluation.embeddings import Embeddings
+from ltr.evaluation.embeddings import EmbeddingProtocol
+from ltr.identity import named
 
 # distances that are in memory at once: 128 MB of float32
 _DISTANCES = 2**25
@@ -38,7 +39,8 @@ class RetrievalResult:
     curves: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-class Retrieval:
+@named("protocol/retrieval")
+class Retrieval(EmbeddingProtocol):
     """Gathers features; every image queries all others, nearest in Euclidean distance first.
 
     The query itself is left out by its place. Images at the same distance count against the network: those of other
@@ -57,9 +59,6 @@ class Retrieval:
 
     name: ClassVar[str] = "retrieval"
     headline: ClassVar[str] = "recall_at_1"
-    needs: ClassVar[tuple[str, ...]] = ("features",)
-    parts: ClassVar[tuple[str, ...]] = ()
-    scorer: str | None = None
 
     def __init__(
         self,
@@ -72,13 +71,7 @@ class Retrieval:
             raise ConfigError(f"evaluation.recall_at={list(recall_at)}: each must be at least 1")
         self.recall_at = tuple(sorted({1, *recall_at}))  # the first selects
         self.keep_predictions = keep_predictions
-        self.embeddings = Embeddings(device)
-        self.update = self.embeddings.update
-        self.reduce = self.embeddings.reduce
-
-    def merge(self, other: Retrieval) -> None:
-        """Add the images that another one has seen."""
-        self.embeddings.merge(other.embeddings)
+        super().__init__(device)
 
     def compute(self) -> RetrievalResult:
         """The numbers over all images so far.

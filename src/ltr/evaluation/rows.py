@@ -62,7 +62,7 @@ class Rows:
         return self._batches[name] or [self._whole(name)]
 
 
-class JudgedRows(Rows):
+class PerImageTable(Rows):
     """Score, label and predicted class of every image that is evaluated; of all processes, once they are joined.
 
     Args:
@@ -140,7 +140,7 @@ class JudgedRows(Rows):
         )
         self._seen += len(labels)
 
-    def extend(self, other: JudgedRows) -> None:  # type: ignore[override]
+    def extend(self, other: PerImageTable) -> None:  # type: ignore[override]
         super().extend(other)
         self._seen += other._seen
 

@@ -1,82 +1,201 @@
-"""Scorers: one number per image that says how known it looks, by name; higher is more known.
+"""Scorers: one number for each image; higher means more likely a known class.
 
 Probabilities near 1 cannot be told apart in floating point, and confident networks give almost nothing else. Where a
-scorer is a function of probabilities, a strictly increasing function of it is computed instead that keeps its order and
+scorer is a function of probabilities, it computes a strictly increasing function of it instead that keeps its order and
 never saturates. Everything is computed in float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ltr.errors import ConfigError, nearest
-from ltr.evaluation.detectors import Detector, is_detector
+from ltr.configuration.listed_configs import config_of, listed_names
+from ltr.configuration.targets import instantiate
+from ltr.errors import ConfigError
 from ltr.evaluation.scores import Scores, log_normaliser
+from ltr.evaluation.training_scores import TrainingScores
+from ltr.identity import named
+from ltr.results import is_name
 
 
-def known_scores(scorer: str, scores: Scores, link: str, detector: Detector | None = None) -> Tensor:
-    """How known each image looks, float64 [B]; higher is more known.
+class Scorer:
+    """Base class of scorers.
 
-    ``msp``: log-odds log(p / (1 - p)) of the largest probability p; the order is that of p (Hendrycks & Gimpel, ICLR
-    2017). ``max_logit``: the largest logit (Vaze et al., ICLR 2022). ``energy``: log sum_c exp(z_c), the negative free
-    energy at temperature 1 (Liu et al., NeurIPS 2020); with a sigmoid link sum_c log(1 + exp(z_c)) (Wang et al.,
-    NeurIPS 2021). ``entropy``: -log H of the probabilities' entropy H, with a sigmoid link of the sum of the C
-    binary entropies. ``distance``: the known-ness that the method itself gives. ``pytorch_ood.<detector>``, as in
-    ``pytorch_ood.GEN``: minus what a detector of the optional package pytorch-ood makes of logits under a softmax or of
-    features, see `ltr.evaluation.detectors`.
+    A config names a scorer by its ``_target_``; the keys of the config are keyword arguments of its constructor.
+
+    Attributes:
+        name: of its rows of results; that of its config, or else the class's own.
+        needs: the parts of `Scores` that it reads; methods that lack one are refused.
+        needs_training: whether `fit` has to be called before the first score.
+        label: what the axis of a figure says.
+    """
+
+    name: str = ""
+    needs: tuple[str, ...] = ("logits",)
+    needs_training: bool = False
+    label: str = "score"
+
+    def fit(self, training: TrainingScores) -> None:
+        """Fit to the scores of the training images, where the scorer needs it."""
+
+    def __call__(self, scores: Scores, link: str) -> Tensor:
+        """Return the score of each image, [B]; higher means more likely a known class.
+
+        Args:
+            scores: of a batch; logits [B, C] are float64.
+            link: ``softmax`` or ``sigmoid``, how the loss turns logits into probabilities.
+        """
+        raise NotImplementedError
+
+    def threshold_at_probability(self, probability: float) -> float:
+        """Return the score of an image whose largest probability is this; NaN where it does not follow from it."""
+        return math.nan
+
+
+@named("scorer/msp")
+class MaxProbability(Scorer):
+    """Log-odds log(p / (1 - p)) of the largest probability p; the order is that of p."""
+
+    name = "msp"
+    label = "log-odds of the largest probability"
+
+    def __call__(self, scores: Scores, link: str) -> Tensor:
+        return _largest_log_odds(scores.logits, link)
+
+    def threshold_at_probability(self, probability: float) -> float:
+        return math.log(probability / (1 - probability))
+
+
+@named("scorer/max_logit")
+class MaxLogit(Scorer):
+    """The largest logit."""
+
+    name = "max_logit"
+    label = "largest logit"
+
+    def __call__(self, scores: Scores, link: str) -> Tensor:
+        return scores.logits.amax(dim=1)
+
+
+@named("scorer/energy")
+class Energy(Scorer):
+    """log sum_c exp(z_c), the negative free energy; with a sigmoid link sum_c log(1 + exp(z_c)) (Wang et al., 2021)."""
+
+    name = "energy"
+    label = "negative energy"
+
+    def __call__(self, scores: Scores, link: str) -> Tensor:
+        return log_normaliser(scores.logits, link)
+
+
+@named("scorer/entropy")
+class Entropy(Scorer):
+    """-log H of the probabilities' entropy H, with a sigmoid link of the sum of the C binary entropies."""
+
+    name = "entropy"
+    label = "minus the logarithm of the entropy"
+
+    def __call__(self, scores: Scores, link: str) -> Tensor:
+        return _minus_log_entropy(scores.logits, link)
+
+
+@named("scorer/distance")
+class MethodScore(Scorer):
+    """The knownness that the method itself gives, such as the distance to reciprocal points."""
+
+    name = "distance"
+    label = "distance score"
+    needs = ("knownness",)
+
+    def __call__(self, scores: Scores, link: str) -> Tensor:
+        if scores.knownness is None:
+            others = ", ".join(name for name in scorer_names() if name != self.name)
+            raise ConfigError(
+                f"evaluation.scorers: '{self.name}' needs a method that gives one (rpl, arpl, gcpl); this one gives "
+                f"class logits only. Use {others}"
+            )
+        knownness = exact(scores.knownness)
+        return torch.where(knownness.isfinite(), knownness, torch.nan)
+
+
+def scorer_names() -> tuple[str, ...]:
+    """Return the names of the shipped scorers that need no other package."""
+    return tuple(name for name in listed_names("scorer") if "." not in name)
+
+
+def build_scorer(entry: str | Mapping[str, Any] | Scorer) -> Scorer:
+    """Build a scorer.
 
     Args:
-        scorer: one of `SCORERS`, or a detector.
-        scores: logits [B, C]; ``distance`` needs known-ness.
-        link: ``softmax`` or ``sigmoid``.
-        detector: the detector of this name, fitted, where it is one that has to be.
+        entry: of ``evaluation.scorers``: the name of a shipped scorer, a config with a ``_target_``, or a scorer.
 
     Raises:
-        ConfigError: an unknown name, or ``distance`` of a method that gives none.
+        ConfigError: an unknown name, a config that does not fit, or what it names is no scorer.
     """
-    check_scorer(scorer)
-    if scorer == "distance":
-        if scores.knownness is None:
-            raise ConfigError(
-                "evaluation.scorers: 'distance' needs a method that gives one (rpl, arpl, gcpl); this one gives class "
-                f"logits only. Use {', '.join(name for name in SCORERS if name != 'distance')}"
-            )
-        return exact(scores.knownness)
-    if is_detector(scorer):
-        detector = detector or Detector(scorer)
-        if link != "softmax" and not detector.of_features:
-            raise ConfigError(f"evaluation.scorers: '{scorer}' is about a softmax, and the loss has a {link}")
-        return exact(detector(scores._replace(logits=exact(scores.logits)))).to(scores.logits.device)
-    return _OF_LOGITS[scorer](exact(scores.logits), link)
-
-
-def check_scorer(scorer: str) -> None:
-    """Refuse a name that is no scorer.
-
-    Raises:
-        ConfigError: it is none, or pytorch-ood is not installed.
-    """
-    if is_detector(scorer):
-        Detector(scorer)
-        return
-    if scorer not in SCORERS:
+    if isinstance(entry, Scorer):
+        return entry
+    try:
+        config = config_of("scorer", entry)
+    except ConfigError as error:
+        raise ConfigError(f"evaluation.scorers: {error}") from error
+    scorer = instantiate(config)
+    if not isinstance(scorer, Scorer):
         raise ConfigError(
-            f"evaluation.scorers: there is no scorer '{scorer}'; choose of {', '.join(SCORERS)}"
-            f"{nearest(scorer, SCORERS)}"
+            f"evaluation.scorers: {config['_target_']} makes a {type(scorer).__name__}, and a scorer is needed. Derive "
+            "the class from ltr.evaluation.scorers.Scorer"
         )
+    scorer.name = str(config.get("name") or scorer.name or _snake_case(type(scorer).__name__))
+    if not is_name(scorer.name):
+        raise ConfigError(
+            f"evaluation.scorers: the name {scorer.name!r} names files; allowed are letters, digits, spaces and any of "
+            ". = + , : - after a first letter. Set another name in its config"
+        )
+    return scorer
+
+
+def known_scores(scorer: str | Mapping[str, Any] | Scorer, scores: Scores, link: str) -> Tensor:
+    """Return the score of each image, float64 [B]; higher means more likely a known class.
+
+    Args:
+        scorer: see `build_scorer`; fitted, where it is one that has to be.
+        scores: logits [B, C], and what else the scorer needs.
+        link: ``softmax`` or ``sigmoid``.
+
+    Raises:
+        ConfigError: an unknown name, scores that lack what the scorer needs, or a result that is not one number for
+            each image.
+    """
+    built = build_scorer(scorer)
+    exact_scores = scores if scores.logits is None else scores._replace(logits=exact(scores.logits))
+    known = built(exact_scores, link)
+    images = next(len(part) for part in scores if part is not None)
+    if not isinstance(known, Tensor) or known.shape != (images,):
+        shape = list(known.shape) if isinstance(known, Tensor) else type(known).__name__
+        raise ConfigError(
+            f"evaluation.scorers: '{built.name}' returns {shape} for {images} images; one number for each is needed. "
+            "Return a tensor [B]"
+        )
+    return exact(known)
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def exact(values: Tensor) -> Tensor:
-    """In float64, or in float32 on Apple's GPUs, which have no float64."""
+    """Return values in float64, or in float32 on Apple's GPUs, which have no float64."""
     return values.float() if values.device.type == "mps" else values.double()
 
 
 def log_odds(logits: Tensor, link: str) -> Tensor:
-    """log(p_c / (1 - p_c)) of every class [B, C]: ordered as the probability p_c, and never saturated.
+    """Return log(p_c / (1 - p_c)) of every class [B, C]: ordered as the probability p_c, and never saturated.
 
     Softmax: z_c - log sum_{k != c} exp(z_k); sigmoid: the logit itself.
     """
@@ -98,10 +217,6 @@ def _largest_log_odds(logits: Tensor, link: str) -> Tensor:
     return top[:, 0] - others.logsumexp(dim=1)
 
 
-def _largest_logit(logits: Tensor, link: str) -> Tensor:
-    return logits.amax(dim=1)
-
-
 def _minus_log_entropy(logits: Tensor, link: str) -> Tensor:
     if link == "sigmoid":
         size = logits.abs()
@@ -114,12 +229,3 @@ def _minus_log_entropy(logits: Tensor, link: str) -> Tensor:
     logarithm = torch.where(odds > 30, -odds, information.log())
     terms = torch.where(odds == -torch.inf, -torch.inf, logarithm - information)
     return -terms.logsumexp(dim=1)
-
-
-_OF_LOGITS: dict[str, Callable[[Tensor, str], Tensor]] = {
-    "msp": _largest_log_odds,
-    "max_logit": _largest_logit,
-    "energy": log_normaliser,
-    "entropy": _minus_log_entropy,
-}
-SCORERS = ("msp", "max_logit", "energy", "distance", "entropy")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ltr.evaluation.groups import GROUPS
+from ltr.evaluation.metrics import METRICS
 from ltr.report.read_run import Run
 from ltr.report.style import GROUP_COLOURS, GROUP_MARKERS, PALE
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BACKGROUND = "background"
-WITHOUT_CLASSES = ("retrieval", "few_shot")  # protocols whose test classes were not trained on
+_WITHOUT_CLASSES = ("retrieval", "few_shot")  # protocols whose test classes were not trained on
 NAMED = 20  # up to so many classes have their names on an axis
 _LONGEST = 22  # letters of a name
 _BINS = 12
@@ -50,13 +51,24 @@ class Classes:
         return [name for name in (BACKGROUND, *GROUPS) if (self.groups == name).any()]
 
 
+def has_classes(run: Run) -> bool:
+    """Whether the headline is measured class by class.
+
+    Test classes of retrieval and few-shot recognition were not trained on; a protocol that is not ltr's own may leave
+    ``per_class.parquet`` out.
+    """
+    protocol = run.headline["protocol"]
+    is_ours = METRICS.has_protocol(protocol)
+    return protocol not in _WITHOUT_CLASSES and (is_ours or (run.path / "per_class.parquet").is_file())
+
+
 def classes_of(run: Run) -> Classes | None:
     """The classes that the headline evaluates; None where nothing is evaluated class by class.
 
     Raises:
         DataError: ``per_class.parquet`` is missing or damaged.
     """
-    if run.headline["protocol"] in WITHOUT_CLASSES:
+    if not has_classes(run):
         return None
     table = run.per_class
     labels, places = np.unique(table["class_id"], return_index=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ltr.evaluation.groups import GROUPS
+from ltr.report.classes import has_classes
 from ltr.report.read_run import Run
 from ltr.report.style import GROUP_COLOURS, GROUP_MARKERS, INK, headline_title, percent, picture
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-WITHOUT_CLASSES = ("retrieval", "few_shot")  # protocols whose test classes were not trained on
 _NAMED_CLASSES = 20  # up to so many classes are bars with names
 _BINNED_CLASSES = 30  # from so many classes on, binned means are drawn
 _BINS = 12
@@ -33,7 +33,7 @@ def accuracy_by_frequency(run: Run, path: Path) -> bool:
     Returns:
         False where nothing is evaluated class by class (retrieval, few-shot).
     """
-    if run.headline["protocol"] in WITHOUT_CLASSES:
+    if not has_classes(run):
         return False
     table = run.per_class
     shown = table["n"] > 0

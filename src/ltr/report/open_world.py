@@ -37,15 +37,6 @@ _KINDS = {
     "foreground": ("foreground", "#BB5566"),
     "background": ("background", PALE),
 }
-_SCORES = {  # what the axis of a score says
-    "msp": "log-odds of the largest probability",
-    "max_logit": "largest logit",
-    "energy": "negative energy",
-    "entropy": "minus the logarithm of the entropy",
-    "distance": "distance score",
-    "probability": "log-odds of the best foreground class",
-    "logit": "largest foreground logit",
-}
 
 
 def known_and_unknown(run: Run, path: Path) -> bool:
@@ -104,7 +95,7 @@ def score_histogram(run: Run, path: Path) -> bool:
                 if low <= threshold <= high:
                     axes.axvline(threshold, color=INK, linestyle=style, linewidth=1.4, label=f"threshold: {source}")
             axes.set_title(str(row["scorer"]), loc="left")
-            axes.set_xlabel(_SCORES.get(str(row["scorer"]), "score"))
+            axes.set_xlabel(str(curves.get("score_label", f"score of {row['scorer']}")))
             axes.set_ylabel("share of known, of unknown (%)")
         axes.legend(loc="best", fontsize=10.5)
     return True
@@ -179,7 +170,7 @@ def background_histogram(run: Run, path: Path) -> bool:
             metric = METRICS.find("false_alarms_per_thousand", "background")
             alarms = value_text(metric, number(row["metrics"].get(metric.name)))
             axes.set_title(f"{row['scorer']}: {alarms} {metric.title}", loc="left", fontsize=12)
-            axes.set_xlabel(_SCORES.get(str(row["scorer"]), "score"))
+            axes.set_xlabel(str(curves.get("score_label", f"score of {row['scorer']}")))
             axes.set_ylabel("images (log scale)")
         axes.legend(loc="upper right")
     return True

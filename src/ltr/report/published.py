@@ -68,7 +68,14 @@ def _table(lines: list[Line], sources: list[str], why: dict[int, str]) -> list[s
     named = (METRICS.find(kind, lines[0].protocol).heading for kind in kinds if kind != "accuracy")
     published = " ".join(["published", *named])
     labels = ["method", *(["scorer"] if any(line.scorer for line in lines) else [])]
-    headings = [*labels, *map(heading, metrics), published, *own, "cost", *(["why apart"] if why else [])]
+    headings = [
+        *labels,
+        *(escaping.markdown(heading(one)) for one in metrics),
+        published,
+        *own,
+        "cost",
+        *(["why apart"] if why else []),
+    ]
     rows = []
     for line in lines:
         dagger = f" {daggers[line.limited]}" if line.limited else ""

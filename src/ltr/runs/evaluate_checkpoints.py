@@ -205,8 +205,7 @@ def _prepared(candidate: Candidate, part: str, data: DatasetCache) -> _Prepared:
                 config["dataset"], source, network.dataset_info.image_shape, candidate.image_size
             )
         predictor, note = adapt_input(network, config["dataset"], source)
-        scorers = config["evaluation"]["scorers"]
-        check_evaluable(predictor, network, split, source, config["dataset"], part, scorers)
+        check_evaluable(predictor, network, split, source, config["dataset"], part, config["evaluation"])
         overlap = _overlap(candidate, description, part, data, (config["dataset"], source, split), key)
         protocols_of(split, config["evaluation"], network.link, torch.device("cpu"))
     except LtrError as error:
@@ -264,7 +263,7 @@ def _evaluate(candidate: Candidate, part: str, data: DatasetCache) -> Checkpoint
     data.images[found.key] = module.images
 
     def evaluated_on(name: str, thresholds: Mapping[tuple[str, str | None], float] | None = None) -> list[Evaluated]:
-        parts = evaluated_parts(split, name, config["evaluation"]["scorers"])
+        parts = evaluated_parts(split, name, config["evaluation"])
         loaders = {part: module.evaluation_loader(part) for part in parts}
 
         def protocols(link: str, keep: bool) -> list[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ltr.errors import DataError
-from ltr.evaluation.detectors import Collected, TrainingScores
+from ltr.evaluation.training_scores import Collected, TrainingScores
 from ltr.methods.core.network import ImageClassifier
 from ltr.runs.device import autocast
 from ltr.runs.location_stats import LocationStats
@@ -69,7 +69,7 @@ def evaluate(
                             if trained and getattr(evaluate, "needs_training", False):
                                 evaluate.fit(trained[variant])
                             found_before = (thresholds or {}).get((variant, evaluate.scorer))
-                            if evaluate.name == "open_set" and found_before is not None:
+                            if found_before is not None and hasattr(evaluate, "with_threshold"):
                                 evaluate.with_threshold(found_before)
                     for evaluate in evaluates[variant]:
                         if place == 0 or part in evaluate.parts:

@@ -17,7 +17,7 @@ from ltr.files import file_digest, link_or_copy, write_json, write_text
 from ltr.runs.device import device_name
 from ltr.runs.evaluate_checkpoints import CheckpointEvaluation
 from ltr.runs.keys import run_hash
-from ltr.runs.protocols import headline_metric
+from ltr.runs.protocols import declared_metrics, headline_metric
 from ltr.runs.provenance import provenance
 from ltr.runs.result import read_result, write_arrays, write_curve, write_result, write_tables
 
@@ -63,7 +63,8 @@ def write_evaluation(
         about |= {"split": found.split.name, "split_digest": found.split.digest()}
         write_json(beside / "provenance.json", about)
         stages = own["stages"] if own is not None and not candidate.elsewhere else []
-        result = write_result(beside, config, stages, found.rows, _data(found), headline_metric(found.split))
+        declared = declared_metrics(found.split, config["evaluation"])
+        result = write_result(beside, config, stages, found.rows, _data(found), headline_metric(found.split), declared)
         if draw is not None:
             draw(beside)
         shutil.rmtree(folder, ignore_errors=True)

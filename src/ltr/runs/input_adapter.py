@@ -14,7 +14,7 @@ from ltr.data.source import ImageFiles, Source
 from ltr.data.splits import Split
 from ltr.errors import CheckpointError, ConfigError, LtrError
 from ltr.evaluation.scores import Scores
-from ltr.runs.protocols import needed_by, protocol_class
+from ltr.runs.protocols import CPU, check_parts, protocols_of
 
 _PROBES = 2  # blank images
 
@@ -112,14 +112,20 @@ def adapt_input(network: Any, dataset: Mapping[str, Any], source: Source) -> tup
 
 
 def check_evaluable(
-    predictor: Any, network: Any, split: Split, source: Source, dataset: Mapping[str, Any], part: str, scorers: Any
+    predictor: Any,
+    network: Any,
+    split: Split,
+    source: Source,
+    dataset: Mapping[str, Any],
+    part: str,
+    evaluation: Mapping[str, Any],
 ) -> None:
     """Refuse what would fail in the middle of evaluation; two blank images go through the network.
 
     Args:
         predictor: the network, or the `InputAdapter` one.
         part: of the split that is evaluated.
-        scorers: of the evaluation config.
+        evaluation: the evaluation config.
 
     Raises:
         ConfigError: images that are missing or that the network cannot take.
@@ -127,21 +133,18 @@ def check_evaluable(
     """
     if not len(getattr(split, part)):
         raise ConfigError(f"--split {part}: the split '{split.name}' has no such images")
-    if "open_set" in split.protocols and part == "test" and not len(split.unknown):
-        raise ConfigError(
-            f"the split '{split.name}' is evaluated by open_set and has no unknown images to be told apart. Set "
-            "dataset.unknown or dataset.classes so that some classes are unknown"
-        )
-    needs = {need for name in split.protocols for need in protocol_class(name, split).needs}
-    if "open_set" in split.protocols:
-        needs |= needed_by(scorers)
+    protocols = protocols_of(split, evaluation, network.link, CPU, keep_predictions=False)
+    if part == "test":
+        for protocol in protocols:
+            check_parts(protocol, split)
+    needs = {need for protocol in protocols for need in protocol.needs}
     names = tuple(network.dataset_info.class_names)
     if "logits" in needs and not network.embeds and tuple(split.class_names) != names:
         raise CheckpointError(
             f"it knows {len(names)} classes ({', '.join(names[:3])}, ...), the data set has {len(split.class_names)} "
             f"({', '.join(split.class_names[:3])}, ...)"
         )
-    kind, evaluated = type(network).__name__, " and ".join(split.protocols)
+    kind, evaluated = type(network).__name__, " and ".join(dict.fromkeys(protocol.name for protocol in protocols))
     for variant, scores in _probe(predictor, source, dataset).items():
         given = {
             "logits": scores.logits is not None and scores.logits.shape[1:] == (len(split.class_names),),
@@ -151,7 +154,8 @@ def check_evaluable(
         lacking = [need for need in sorted(needs) if not given[need]]
         if lacking == ["knownness"]:
             raise ConfigError(
-                f"evaluation.scorers={list(scorers)}: {kind} gives no distance to score by. Leave 'distance' out"
+                f"evaluation.scorers={evaluation['scorers']}: {kind} gives no distance to score by. "
+                "Leave 'distance' out"
             )
         if lacking:
             raise CheckpointError(

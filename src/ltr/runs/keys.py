@@ -26,8 +26,8 @@ _NOT_IDENTITY_TRAINER = ("num_workers", "log_every", "profiler", "on_error", "ma
                          "check_files")  # fmt: skip
 # keys of the trainer whose usual value is left out: runs from before them keep their identity
 _AS_USUAL = {"on_nonfinite": "raise", "auto_accumulate": False}
-# and of optimisers, backbones and data sets, wherever one stands, while they are null
-_UNSET = ("extra_lr", "weights_map", "matte", "white_level")
+# and of optimisers, backbones, data sets and the evaluation, wherever one stands, while they are null
+_UNSET = ("extra_lr", "weights_map", "matte", "white_level", "extra_protocols")
 _NOT_IDENTITY_EVALUATION = ("batch_size",)
 # keys that had another name in earlier versions, and the name that digests hold
 _FIRST_KEYS = {"evaluated": "judged"}

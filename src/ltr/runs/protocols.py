@@ -2,144 +2,184 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from ltr.data.splits import Split
-from ltr.errors import ConfigError
-from ltr.evaluation.detectors import Detector, is_detector
+from ltr.configuration.listed_configs import config_of, listed_names
+from ltr.configuration.targets import instantiate, locate
+from ltr.data.split import Split
+from ltr.errors import ConfigError, nearest
+from ltr.evaluation.protocol import Protocol
+from ltr.evaluation.scorers import build_scorer
 from ltr.methods.core.stage import Method
+from ltr.results import is_name
 
-# name -> (module of ltr.evaluation, class): imported when a split asks for it
-PROTOCOLS = {
-    "closed_set": ("closed_set", "ClosedSet"),
-    "background": ("background", "Background"),
-    "open_set": ("open_set", "OpenSet"),
-    "retrieval": ("retrieval", "Retrieval"),
-    "few_shot": ("few_shot", "FewShot"),
-}
-BACKGROUND_SCORERS = ("probability", "logit")
+CPU = torch.device("cpu")
+_LISTS = ("scorers", "recall_at")  # of the evaluation config, which have at least one entry
 
 
 def protocols_of(
-    split: Split, config: Mapping[str, Any], link: str, device: torch.device, keep_predictions: bool = True
+    split: Split, evaluation: Mapping[str, Any], link: str, device: torch.device, keep_predictions: bool = True
 ) -> list[Any]:
-    """Fresh objects of the split's protocols, one for each row of results; the first is the headline.
+    """Build fresh objects of the split's protocols, one for each row of results; the first is the headline.
 
     Args:
-        config: the evaluation config.
+        evaluation: the evaluation config.
         link: softmax or sigmoid, as the network's loss declares.
-        keep_predictions: whether a row per image is wanted; it is kept of the first object alone.
+        keep_predictions: whether a row per image is wanted; only the first object keeps it.
 
     Raises:
-        ConfigError: a protocol that there is none of, or values of the config that contradict each other.
+        ConfigError: an unknown protocol, or values of the config that contradict each other.
     """
-    found: list[Any] = []
-    for name in split.protocols:
-        for make in _makers(name, split, config, link, device):
-            found.append(make(keep_predictions and not found))
-    return found
+    for key in _LISTS:
+        if not evaluation[key]:
+            raise ConfigError(f"evaluation.{key}=[]: at least one is needed")
+    arguments = {
+        **{key: value for key, value in evaluation.items() if key not in ("scorers", "usual_scorers")},
+        "class_counts": split.class_counts,
+        "class_names": split.class_names,
+        "link": link,
+        "device": device,
+    }
+    protocols: list[Any] = []
+    for config, cls in _configs_of(split, evaluation):
+        names = inspect.signature(cls).parameters
+        for scorer in _scorers_of(cls, evaluation) if "scorer" in names else [None]:
+            values = {**arguments, "keep_predictions": keep_predictions and not protocols, "scorer": scorer}
+            supplied = {name: value for name, value in values.items() if name in names and name not in config}
+            protocols.append(instantiate(config, **supplied))
+    _check_rows(protocols)
+    return protocols
 
 
-def selecting_protocol(split: Split, config: Mapping[str, Any], link: str, device: torch.device) -> Any:
-    """The object that evaluates while training: the headline's, without a row per image."""
-    return protocols_of(split, config, link, device, keep_predictions=False)[0]
+def selecting_protocol(split: Split, evaluation: Mapping[str, Any], link: str, device: torch.device) -> Any:
+    """Build the object that evaluates while training: the headline's, without a row per image."""
+    return protocols_of(split, evaluation, link, device, keep_predictions=False)[0]
 
 
 def headline_metric(split: Split) -> str:
-    """The metric that selects and that a sweep optimises; larger is better."""
+    """Return the metric that selects and that a sweep optimises; larger is better."""
     return protocol_class(split.protocols[0], split).headline
 
 
-def evaluated_parts(split: Split, part: str, scorers: Sequence[str] = ()) -> tuple[str, ...]:
-    """The parts of the split that are looked at when ``part`` is evaluated: unknown images belong to the test.
+def declared_metrics(split: Split, evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the declarations of the metrics of protocols that are not ltr's own, as ``result.json`` keeps them."""
+    declared = [replace(one, protocol=cls.name) for _, cls in _configs_of(split, evaluation) for one in cls.metrics]
+    return [metric.to_dict() for metric in declared]
+
+
+def evaluated_parts(split: Split, part: str, evaluation: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the parts of the split that are read when ``part`` is evaluated: unknown images belong to the test.
+
+    Scorers may be fitted to the training images, which come last.
+    """
+    classes = [cls for _, cls in _configs_of(split, evaluation)]
+    more = [name for cls in classes for name in cls.parts]
+    uses_scorers = any("scorer" in inspect.signature(cls).parameters and not cls.own_scorers for cls in classes)
+    is_fitted = uses_scorers and any(build_scorer(entry).needs_training for entry in evaluation["scorers"])
+    return (part, *(dict.fromkeys(more) if part == "test" else ()), *(["train"] if is_fitted else []))
+
+
+def protocol_class(entry: str | Mapping[str, Any], split: Split) -> type[Protocol]:
+    """Return the class of a protocol.
 
     Args:
-        scorers: of the evaluation config: some are fitted to the training images, which come last.
-    """
-    more = [name for protocol in split.protocols for name in protocol_class(protocol, split).parts]
-    fitted = "open_set" in split.protocols and any(
-        Detector(name).needs_training for name in scorers if is_detector(name)
-    )
-    return (part, *(dict.fromkeys(more) if part == "test" else ()), *(["train"] if fitted else []))
-
-
-def protocol_class(name: str, split: Split) -> Any:
-    """The class of a protocol.
+        entry: of the split's protocols or of ``evaluation.extra_protocols``: a name, or a config with a ``_target_``.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is no shipped protocol of this name, or what a config names is no protocol.
     """
-    if name not in PROTOCOLS:
-        raise ConfigError(f"the split '{split.name}' is evaluated by '{name}'; there are {', '.join(PROTOCOLS)}")
-    module, attribute = PROTOCOLS[name]
-    return getattr(importlib.import_module(f"ltr.evaluation.{module}"), attribute)
+    return _class_of(_config_of(entry, split))
 
 
-def check_method(method: Method, name: str, split: Split, config: Mapping[str, Any]) -> None:
-    """Refuse a method whose predictions lack what the split's protocols evaluate.
+def check_method(method: Method, name: str, split: Split, evaluation: Mapping[str, Any]) -> None:
+    """Refuse a method whose predictions lack what the split's protocols need.
 
     Args:
         name: of the method, for the message.
-        config: the evaluation config.
 
     Raises:
-        ConfigError: the combination cannot be evaluated, or unknown images are missing where they are evaluated.
+        ConfigError: the combination cannot be evaluated, or unknown images are missing where they are needed.
     """
-    for protocol in split.protocols:
-        needs = set(protocol_class(protocol, split).needs)
-        if protocol == "open_set":
-            needs |= needed_by(config["scorers"])
-        lacking = [need for need in sorted(needs) if need not in method.provides]
+    for protocol in protocols_of(split, evaluation, "softmax", CPU, keep_predictions=False):
+        lacking = [need for need in sorted(set(protocol.needs)) if need not in method.provides]
         if lacking == ["knownness"]:
             raise ConfigError(
-                f"evaluation.scorers={list(config['scorers'])}: method={name} gives no distance to score by. Leave "
-                "'distance' out, or use a method with reciprocal points or prototypes (rpl, arpl, gcpl)"
+                f"evaluation.scorers={_names(evaluation)}: method={name} gives no distance to score by. Leave "
+                f"'{protocol.scorer}' out, or use a method with reciprocal points or prototypes (rpl, arpl, gcpl)"
             )
         if lacking:
             raise ConfigError(
-                f"the split '{split.name}' is evaluated by {protocol}, which needs {' and '.join(lacking)}; "
-                f"method={name} "
-                f"gives {', '.join(method.provides)} only. Choose another method or another dataset config"
+                f"the split '{split.name}' is evaluated by {protocol.name}, which needs {' and '.join(lacking)}; "
+                f"method={name} gives {', '.join(method.provides)} only. Choose another method or another dataset "
+                "config"
             )
-        if protocol == "open_set" and not len(split.unknown):
+        check_parts(protocol, split)
+
+
+def check_parts(protocol: Protocol, split: Split) -> None:
+    """Raise ConfigError where a part that a protocol needs, such as the unknown images, is empty."""
+    if "unknown" in protocol.parts and not len(split.unknown):
+        raise ConfigError(
+            f"the split '{split.name}' is evaluated by {protocol.name} and has no unknown images to be told apart. "
+            "Set dataset.unknown or dataset.classes so that some classes are unknown"
+        )
+
+
+def _configs_of(split: Split, evaluation: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], type[Protocol]]]:
+    """Yield config and class of the split's protocols, and of those that the evaluation config adds."""
+    for entry in (*split.protocols, *(evaluation.get("extra_protocols") or ())):
+        config = _config_of(entry, split)
+        yield config, _class_of(config)
+
+
+def _config_of(entry: str | Mapping[str, Any], split: Split) -> Mapping[str, Any]:
+    if isinstance(entry, str) and entry not in listed_names("protocol"):
+        names = listed_names("protocol")
+        raise ConfigError(
+            f"the split '{split.name}' is evaluated by '{entry}'; there are {', '.join(names)}{nearest(entry, names)}. "
+            "For a protocol of your own give evaluation.extra_protocols a mapping with its _target_"
+        )
+    return config_of("protocol", entry)
+
+
+def _class_of(config: Mapping[str, Any]) -> type[Protocol]:
+    cls = locate(config["_target_"], "evaluation.extra_protocols")
+    if not (inspect.isclass(cls) and issubclass(cls, Protocol)):
+        raise ConfigError(
+            f"evaluation.extra_protocols: {config['_target_']} is no protocol. Derive the class from "
+            "ltr.evaluation.protocol.Protocol, or from PerImageProtocol beside it"
+        )
+    lacking = [key for key in ("name", "headline") if not hasattr(cls, key)]
+    if lacking or not is_name(cls.name):
+        raise ConfigError(
+            f"evaluation.extra_protocols: {config['_target_']} needs class attributes name and headline, texts such as "
+            f"name = 'hierarchy'{': it lacks ' + ' and '.join(lacking) if lacking else ', and its name names files'}. "
+            "Set them in the class"
+        )
+    return cls
+
+
+def _scorers_of(cls: type[Protocol], evaluation: Mapping[str, Any]) -> list[Any]:
+    if cls.own_scorers:
+        return list(cls.own_scorers)
+    return [build_scorer(entry) for entry in evaluation["scorers"]]
+
+
+def _check_rows(protocols: list[Any]) -> None:
+    """Raise ConfigError where two rows of results could not be told apart."""
+    rows = [(protocol.name, protocol.scorer) for protocol in protocols]
+    for name, scorer in rows:
+        if scorer is not None and rows.count((name, scorer)) > 1:
             raise ConfigError(
-                f"the split '{split.name}' is evaluated by open_set and has no unknown images to be told apart. "
-                "Set dataset.unknown or dataset.classes so that some classes are unknown"
+                f"evaluation.scorers: two scorers have the name '{scorer}', which names their rows of results. Give "
+                "one another name in its config, as in {_target_: ..., name: other}"
             )
 
 
-def needed_by(scorers: Sequence[str]) -> set[str]:
-    """What these scorers look at beside logits: ``knownness``, ``features``."""
-    features = any(Detector(name).of_features for name in scorers if is_detector(name))
-    return {*(["knownness"] if "distance" in scorers else []), *(["features"] if features else [])}
-
-
-def _makers(
-    name: str, split: Split, config: Mapping[str, Any], link: str, device: torch.device
-) -> list[Callable[[bool], Any]]:
-    """How the objects of one protocol are made; each is told whether it keeps a row per image."""
-    cls = protocol_class(name, split)
-    for key in ("scorers", "recall_at"):
-        if not config[key]:
-            raise ConfigError(f"evaluation.{key}=[]: at least one is needed")
-    groups = {"many_above": config["many_above"], "few_below": config["few_below"]}
-    common = {"link": link, "device": device}
-
-    def maker(*arguments: Any, **options: Any) -> Callable[[bool], Any]:
-        return lambda keep: cls(*arguments, keep_predictions=keep, **options)
-
-    if name == "closed_set":
-        options = {"top_k": config["top_k"], "calibration_bins": config["calibration_bins"]}
-        return [maker(split.class_counts, **groups, **options, **common)]
-    if name == "background":
-        return [maker(split.class_counts, scorer=scorer, **groups, **common) for scorer in BACKGROUND_SCORERS]
-    if name == "open_set":
-        return [maker(split.class_counts, scorer=scorer, **groups, **common) for scorer in config["scorers"]]
-    if name == "retrieval":
-        return [maker(recall_at=tuple(config["recall_at"]), device=device)]
-    few_shot = {key: config[key] for key in ("way", "shot", "queries", "episodes")}
-    return [maker(**few_shot, device=device)]
+def _names(evaluation: Mapping[str, Any]) -> list[str]:
+    return [build_scorer(entry).name for entry in evaluation["scorers"]]

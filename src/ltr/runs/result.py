@@ -163,11 +163,13 @@ def write_result(
     rows: Sequence[Mapping[str, Any]],
     data: Mapping[str, Any],
     metric: str,
+    declared: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """``result.json``, written last: its presence means that the run is finished.
+    """Write ``result.json``, the last file of a run: its presence means that the run is finished.
 
     Args:
         metric: the one that selects and that a sweep maximises.
+        declared: the metrics of protocols that are not ltr's own, see `ltr.evaluation.metrics.Metric.to_dict`.
     """
     flat = {
         key: value
@@ -183,6 +185,7 @@ def write_result(
         "metric": metric,
         "stages": [dict(stage) for stage in stages],
         "rows": [dict(row) for row in rows],
+        **({"declared_metrics": [dict(one) for one in declared]} if declared else {}),
     }
     write_json(directory / RESULT, result)
     return json.loads((directory / RESULT).read_text(encoding="utf-8"))

@@ -36,7 +36,7 @@ from ltr.runs.loggers import RunLoggers
 from ltr.runs.opening_progress import opening_progress
 from ltr.runs.pixels import share_pixels
 from ltr.runs.plan import RunPlan, plan_of, warn_of_double_balancing, warn_of_short_schedule
-from ltr.runs.protocols import evaluated_parts, headline_metric, protocols_of
+from ltr.runs.protocols import declared_metrics, evaluated_parts, headline_metric, protocols_of
 from ltr.runs.provenance import provenance
 from ltr.runs.result import (
     AT_THE_END,
@@ -319,8 +319,8 @@ class _Run:
             def protocols(link: str, keep: bool) -> list[Any]:
                 return protocols_of(self.split, self.config["evaluation"], link, self.device, keep)
 
-            scorers = self.config["evaluation"]["scorers"]
-            loaders = {name: data.evaluation_loader(name) for name in evaluated_parts(self.split, part, scorers)}
+            parts = evaluated_parts(self.split, part, self.config["evaluation"])
+            loaders = {name: data.evaluation_loader(name) for name in parts}
             with explained(f"evaluation {part}", lambda: out_of_memory_in_evaluation(data.eval_batch_size)):
                 looks = location_stats(predictor, data)
                 return evaluate(predictor, loaders, protocols, self.device, self.precision, thresholds, looks)
@@ -445,6 +445,14 @@ class _Run:
             "classes": self.split.num_classes,
             **{f"{part}_images": len(getattr(self.split, part)) for part in ("train", "val", "test", "unknown")},
         }
-        result = write_result(self.directory, self.config, stages, rows, data, headline_metric(self.split))
+        result = write_result(
+            self.directory,
+            self.config,
+            stages,
+            rows,
+            data,
+            headline_metric(self.split),
+            declared_metrics(self.split, self.config["evaluation"]),
+        )
         write_status(self.directory, "finished")
         return result

@@ -1,0 +1,119 @@
+"""Configs that are listed by name: what an entry may be, and whose content stands in its place."""
+
+from __future__ import annotations
+
+import pytest
+
+from ltr.configuration.allowed import problem
+from ltr.configuration.check import checked
+from ltr.configuration.configs import config_names, read_config
+from ltr.configuration.listed_configs import config_of, listed_names, reader, with_own
+from ltr.configuration.overrides import composed
+from ltr.configuration.reuse import changed
+from ltr.configuration.targets import allowing
+from ltr.errors import ConfigError
+
+OWN = "_target_: mine.Scorer\nfactor: 2\n"
+
+
+@pytest.fixture
+def own_configs(tmp_path):
+    """A user's own folder with a scorer, a protocol and a method that names the scorer."""
+    for group, name, text in (
+        ("scorer", "gap", OWN),
+        ("protocol", "depth", "_target_: mine.Protocol\n"),
+        ("method", "scored", "defaults: [erm]\nscorers: [gap, msp]\n"),
+    ):
+        (tmp_path / group).mkdir()
+        (tmp_path / group / f"{name}.yaml").write_text(text)
+    with allowing(["mine"]):
+        yield str(tmp_path)
+
+
+def evaluation(overrides, folder):
+    return checked(composed(overrides, folder))["evaluation"]
+
+
+def test_names_of_shipped_configs_stay_names(own_configs):
+    assert evaluation(["evaluation.scorers=[energy,pytorch_ood.KNN]"], own_configs)["scorers"] == [
+        "energy",
+        "pytorch_ood.KNN",
+    ]
+    assert evaluation([], own_configs)["scorers"] == ["msp", "max_logit"]
+
+
+def test_a_users_own_config_stands_in_the_list_with_its_name(own_configs):
+    chosen = evaluation(["evaluation.scorers=[msp,gap]", "evaluation.extra_protocols=[depth]"], own_configs)
+    assert chosen["scorers"] == ["msp", {"name": "gap", "_target_": "mine.Scorer", "factor": 2}]
+    assert chosen["extra_protocols"] == [{"name": "depth", "_target_": "mine.Protocol"}]
+
+
+def test_a_method_may_name_a_scorer_of_the_same_folder(own_configs):
+    assert evaluation(["method=scored"], own_configs)["scorers"][0]["_target_"] == "mine.Scorer"
+
+
+def test_a_run_that_is_evaluated_again_finds_them_too(own_configs):
+    config = checked(composed([]))
+    again = changed(config, ["evaluation.scorers=[gap]"], config_dir=own_configs)
+    assert again["evaluation"]["scorers"] == [{"name": "gap", "_target_": "mine.Scorer", "factor": 2}]
+
+
+def test_a_config_of_a_shipped_ones_name_replaces_it(tmp_path):
+    (tmp_path / "scorer").mkdir()
+    (tmp_path / "scorer" / "msp.yaml").write_text(OWN)
+    read = reader("scorer", str(tmp_path))
+    assert with_own("scorer", ["msp", "energy"], read) == [
+        {"name": "msp", "_target_": "mine.Scorer", "factor": 2},
+        "energy",
+    ]
+
+
+@pytest.mark.parametrize("text", ["- a\n", "{", "7"])
+def test_a_file_that_is_no_config_is_named(tmp_path, text):
+    (tmp_path / "scorer").mkdir()
+    (tmp_path / "scorer" / "gap.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"gap\.yaml"):
+        reader("scorer", str(tmp_path))("gap")
+
+
+@pytest.mark.parametrize(
+    "entry", ["msp", "pytorch_ood.ViM", {"_target_": "mine.Scorer"}, {"_target_": "mine.Scorer", "name": "gap"}]
+)
+def test_allowed_entries_pass(entry):
+    assert problem([entry], "configs of scorer") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (["mps"], "allowed is one of: .*Did you mean 'msp'"),
+        (["../scorer/msp"], "allowed is one of"),
+        (["pytorch_ood"], "allowed is one of"),
+        (["pytorch_ood.*"], "allowed is one of"),
+        (["energy.KNN"], "allowed is one of"),
+        ([7], "allowed is one of"),
+        ([{"name": "gap"}], "needs a _target_"),
+        ("msp", r"a list is needed, such as \[msp\]"),
+        (None, "a list is needed"),
+    ],
+)
+def test_other_entries_are_refused(value, reason):
+    import re
+
+    assert re.search(reason, problem(value, "configs of scorer") or "")
+
+
+def test_null_passes_where_the_rule_says_so():
+    assert problem(None, "configs of protocol or null") is None
+
+
+@pytest.mark.parametrize("group", ["scorer", "protocol"])
+def test_every_shipped_config_is_listed_and_has_a_target(group):
+    assert len(listed_names(group)) == len(config_names(group)) > 4
+    for name in config_names(group):
+        assert read_config(f"{group}/{name}")["_target_"].startswith("ltr.evaluation.")
+
+
+def test_an_unknown_name_is_refused_with_all_that_there_are():
+    with pytest.raises(ConfigError, match=r"no protocol 'closd_set'; there are .*Did you mean 'closed_set'.*_target_"):
+        config_of("protocol", "closd_set")
