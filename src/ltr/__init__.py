@@ -1,7 +1,7 @@
 """ltr: experiments for recognition when data is unfair.
 
-``ltr.train(overrides)`` and ``ltr.load(run)`` are the Python face of the commands; they are imported on first use, so
-that ``import ltr`` costs nothing.
+``ltr.train(overrides)``, ``ltr.load(run)``, ``ltr.config(overrides)`` and ``ltr.build(method, num_classes=C)`` are the
+Python interface; they are imported on first use, so that ``import ltr`` costs nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["load", "train"]
+__all__ = ["build", "config", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:

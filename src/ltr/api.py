@@ -1,4 +1,4 @@
-"""The Python face of the commands: `ltr.train` and `ltr.load`."""
+"""The Python face of the commands: `ltr.train`, `ltr.load`, `ltr.config`; and `ltr.build`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,32 @@ import torch
 from rich.console import Console
 
 from ltr.commands.evaluate import find
-from ltr.configuration.check import checked
+from ltr.configuration.check import checked, refuse
 from ltr.configuration.overrides import composed, unread
+from ltr.configuration.targets import check_arguments
 from ltr.console import plain_warnings
 from ltr.evaluation.scores import log_normaliser, probabilities
 from ltr.methods.core.checkpoint import load_network
+from ltr.networks import build
 from ltr.runs.device import autocast, resolve_device, resolve_precision
 from ltr.runs.result import Outcome
 from ltr.runs.runner import run
+
+__all__ = ["Classifier", "build", "config", "load", "train"]
+
+
+def config(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the configuration that ``ltr-train`` has with these overrides, resolved and checked, as plain data.
+
+    ``ltr.config(["method=crt"])["method"]["classifier"]["epochs"]`` is 10. A config's own rules for its values stand
+    beside them, under ``_allowed_``.
+
+    Raises:
+        ConfigError: names everything that is wrong with the overrides.
+    """
+    resolved = checked(composed(list(overrides)), unread(overrides), overrides)
+    refuse(check_arguments(resolved), "configs do not fit the code")
+    return resolved
 
 
 def train(overrides: Sequence[str] = (), quiet: bool = False) -> Outcome:
@@ -31,9 +49,9 @@ def train(overrides: Sequence[str] = (), quiet: bool = False) -> Outcome:
     Raises:
         LtrError: anything that the command would report.
     """
-    config = checked(composed(list(overrides)), unread(overrides), overrides)
+    resolved = checked(composed(list(overrides)), unread(overrides), overrides)
     with plain_warnings():
-        return run(config, list(overrides), Console(quiet=quiet))
+        return run(resolved, list(overrides), Console(quiet=quiet))
 
 
 @dataclass(frozen=True)

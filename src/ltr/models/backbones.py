@@ -24,8 +24,10 @@ class Backbone(nn.Module):
         num_features: width D of the feature vector.
         map_channels: channels of each feature map, finest first; empty for a network without spatial maps.
         map_strides: pixels of the input per location of each map.
+        usual_size: side in pixels of the images that networks of this kind are made for.
     """
 
+    usual_size = 224
     num_features: int
     map_channels: tuple[int, ...]
     map_strides: tuple[int, ...]

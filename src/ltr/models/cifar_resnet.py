@@ -53,6 +53,8 @@ class CifarResNet(Backbone):
         ConfigError: a depth that is not 6n + 2, or an unknown padding side.
     """
 
+    usual_size = 32
+
     def __init__(
         self,
         in_channels: int,

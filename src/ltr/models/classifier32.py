@@ -18,6 +18,8 @@ class Classifier32(Backbone):
     papers' classifier on top has no bias (``head.bias=false``).
     """
 
+    usual_size = 32
+
     def __init__(
         self,
         in_channels: int,

@@ -15,6 +15,8 @@ class DigitsNet(Backbone):
     About 42,000 parameters, 64 features. Any input of 4x4 pixels or more works.
     """
 
+    usual_size = 8
+
     def __init__(
         self,
         in_channels: int,

@@ -19,12 +19,61 @@ from ltr.models.weights import State, seeded_construction
 MODELS_WITH_MAPS = ("resnet50", "convnext_tiny", "swin_tiny_patch4_window7_224")
 
 
-@named("backbone/timm")
-class TimmBackbone(Backbone):
-    """A timm model without its classifier.
+class TimmFeatures(Backbone):
+    """A timm model that exists already and has no classifier.
 
     A plain vision transformer has one resolution: its maps are the tokens after a quarter, a half, three quarters and
     all of its blocks, all at the patch's stride.
+
+    Args:
+        net: the model.
+        name: timm's name of it, for messages.
+        image_shape: (C, H, W) of the images that widths and strides are measured with.
+    """
+
+    def __init__(self, net: Any, name: str, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.name = name
+        self.net: Any = net
+        self._map_indices = _map_indices(net)
+        maps: list[Tensor] = []
+        if self._map_indices:
+            features, maps = dry_run(net, self._net_features_and_maps, image_shape)
+        else:
+            features = dry_run(net, net, image_shape)
+        self.map_channels = tuple(level.shape[1] for level in maps)
+        self.map_strides = tuple(
+            _stride(int(net.feature_info[index]["reduction"]), image_shape[1] / level.shape[2])
+            for index, level in zip(self._map_indices, maps, strict=True)
+        )
+        self.num_features = features.shape[1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images)
+
+    def features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        if not self._map_indices:
+            raise no_maps(self.name, MODELS_WITH_MAPS)
+        return self._net_features_and_maps(images)
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        if not self._map_indices:
+            raise no_maps(self.name, MODELS_WITH_MAPS)
+        return self.net.forward_intermediates(images, indices=self._map_indices, intermediates_only=True)
+
+    def last_block(self) -> nn.Module:
+        info = getattr(self.net, "feature_info", None)
+        path = info[-1]["module"] if info else [name for name, _ in self.net.named_children()][-1]
+        return deepest_block(self.net, path)
+
+    def _net_features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        final, maps = self.net.forward_intermediates(images, indices=self._map_indices)
+        return self.net.forward_head(final), maps
+
+
+@named("backbone/timm")
+class TimmBackbone(TimmFeatures):
+    """A timm model by its name, without its classifier; see `TimmFeatures`.
 
     Args:
         in_channels: timm averages or repeats the first layer's weights if pretrained ones have three channels.
@@ -54,7 +103,6 @@ class TimmBackbone(Backbone):
         drop_path: float = 0.0,
         img_size: int | Sequence[int] | None = None,
     ) -> None:
-        super().__init__()
         if pretrained and weights is not None:
             raise ConfigError("backbone.pretrained=true and backbone.weights are both set; choose one.")
         options: dict[str, Any] = {}
@@ -62,30 +110,15 @@ class TimmBackbone(Backbone):
             options["drop_path_rate"] = drop_path
         if img_size is not None:
             options["img_size"] = img_size if isinstance(img_size, int) else tuple(img_size)
-        self.name = name
-        self.net: Any = _create(name, pretrained, in_channels, options)
-        self._map_indices = _map_indices(self.net)
-
-        made_for = img_size or self.net.pretrained_cfg["input_size"][1:]
-        size = (made_for, made_for) if isinstance(made_for, int) else tuple(made_for)
-        image_shape = (in_channels, *size)
-        maps: list[Tensor] = []
+        net = _create(name, pretrained, in_channels, options)
+        made_for = img_size or net.pretrained_cfg["input_size"][1:]
+        height, width = (made_for, made_for) if isinstance(made_for, int) else tuple(made_for)
         try:
-            if self._map_indices:
-                features, maps = dry_run(self.net, self._net_features_and_maps, image_shape)
-            else:
-                features = dry_run(self.net, self.net, image_shape)
+            super().__init__(net, name, (in_channels, height, width))
         except Exception as error:
             if img_size is None:
                 raise
             raise _wrong_size(name, img_size, error) from error
-        self.map_channels = tuple(found.shape[1] for found in maps)
-        self.map_strides = tuple(
-            _stride(int(self.net.feature_info[index]["reduction"]), size[0] / found.shape[2])
-            for index, found in zip(self._map_indices, maps, strict=True)
-        )
-        self.num_features = features.shape[1]
-
         classifier = self.net.pretrained_cfg.get("classifier") or ()
         self.finish(
             weights,
@@ -107,28 +140,6 @@ class TimmBackbone(Backbone):
             return {}
         _, height, width = image_shape
         return {"img_size": height if height == width else (height, width)}
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.net(images)
-
-    def features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        if not self._map_indices:
-            raise no_maps(self.name, MODELS_WITH_MAPS)
-        return self._net_features_and_maps(images)
-
-    def feature_maps(self, images: Tensor) -> list[Tensor]:
-        if not self._map_indices:
-            raise no_maps(self.name, MODELS_WITH_MAPS)
-        return self.net.forward_intermediates(images, indices=self._map_indices, intermediates_only=True)
-
-    def last_block(self) -> nn.Module:
-        info = getattr(self.net, "feature_info", None)
-        path = info[-1]["module"] if info else [name for name, _ in self.net.named_children()][-1]
-        return deepest_block(self.net, path)
-
-    def _net_features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        final, maps = self.net.forward_intermediates(images, indices=self._map_indices)
-        return self.net.forward_head(final), maps
 
     def _convert(self, state: State) -> State:
         convert = getattr(sys.modules[type(self.net).__module__], "checkpoint_filter_fn", None)

@@ -54,6 +54,7 @@ class BackgroundSplitting(Method):
 
     provides = ("logits", "features")
     accepts_extras = True
+    needs_background = True
 
     def __init__(
         self,

@@ -84,7 +84,12 @@ class BackgroundClassifier(ImageClassifier):
         if aux_weight > 0:
             pseudo = found.get("pseudo_labels", {})
             aux_classes = len(pseudo["classes"]) if pseudo else aux_classes
-            assert aux_classes is not None
+            if aux_classes is None:
+                raise ConfigError(
+                    f"method.aux.weight={aux_weight}: the number of pseudo-classes, and so the auxiliary head, follows "
+                    "from the stage 'pseudo_labels', which is not computed here. Set method.aux.weight=0 for a network "
+                    "without that head"
+                )
             with seeded_construction(derive_seed(seed, role, "aux")):
                 self.aux_head = nn.Linear(self.backbone.num_features, aux_classes)
             if pseudo:

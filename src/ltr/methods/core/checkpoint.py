@@ -64,6 +64,12 @@ def network_checkpoint(
         dataset: the data set's config, as a description.
         state: weights to store in place of the network's own (the best epoch's).
     """
+    if isinstance(network.settings.backbone.get("module"), torch.nn.Module):
+        raise CheckpointError(
+            "the network's backbone was given as a module, which a checkpoint cannot describe: only a backbone by its "
+            "name is rebuilt from a file. Save network.state_dict() with torch.save, and load it into the same "
+            "ltr.build(...)"
+        )
     # structure as JSON text: no reader needs to trust anything but strings and tensors
     description = {
         "module": name_of(f"{type(network).__module__}.{type(network).__qualname__}"),

@@ -242,10 +242,12 @@ class Method:
     Attributes:
         provides: what its predictions hold, of ``logits``, ``features``, ``knownness``; protocols need some of these.
         accepts_extras: whether its main stage takes the further loss terms of ``method.extras``.
+        needs_background: whether the data must have a background class.
     """
 
     provides: tuple[str, ...] = ("logits",)
     accepts_extras: bool = False
+    needs_background: bool = False
 
     def check(self, dataset_info: DatasetInfo) -> None:
         """Raise ConfigError where the method cannot be used on such data; called before anything is trained."""
