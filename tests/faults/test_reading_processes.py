@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import trees
-from ltr.methods.core.checkpoint import describe
+from ltr.runs import train
+from resuming import acting_at, same_bits, weights
 from several import ltr_train_in
 
 pytestmark = pytest.mark.slow
@@ -47,25 +48,18 @@ class _KillsAReader:
         self.at = at
 
     def __call__(self, rank: int) -> None:
-        from ltr.runs import guards, train
+        train.StopOnSignal = acting_at(self.at, self.kill, after=True)
 
-        at = self.at
-
-        class Kills(guards.StopOnSignal):
-            def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-                super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-                if (trainer.current_epoch, batch_idx) == at:
-                    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-                    assert len(children) == 2, children
-                    os.kill(int(children[0]), signal.SIGKILL)
-
-        train.StopOnSignal = Kills
+    @staticmethod
+    def kill() -> None:
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        assert len(children) == 2, children
+        os.kill(int(children[0]), signal.SIGKILL)
 
 
 def finished(outputs: Path) -> tuple[dict[str, torch.Tensor], list]:
     (path,) = outputs.glob("*/*/*/result.json")
-    state = describe(path.parent / "checkpoints" / "final.ckpt")["state_dict"]
-    return state, json.loads(path.read_text())["rows"]
+    return weights(path.parent), json.loads(path.read_text())["rows"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds children in /proc")
@@ -82,5 +76,5 @@ def test_a_killed_reader_ends_the_run_which_goes_on_to_the_same_bits(tmp_path, c
     assert resumed.codes == [0], resumed.err
     assert ("going on in epoch 2" in resumed.out) is (at[0] == 1)
     (ours, our_rows), (theirs, their_rows) = finished(tmp_path / "outputs"), finished(whole)
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert same_bits(ours, theirs)
     assert our_rows == their_rows

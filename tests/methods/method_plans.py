@@ -115,7 +115,3 @@ def step(network: Any, batch: Batch, steps: int = 1) -> None:
 def state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A copy of a module's state."""
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-
-
-def same_bits(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

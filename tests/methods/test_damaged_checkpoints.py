@@ -13,6 +13,7 @@ from ltr.errors import CheckpointError
 from ltr.methods.core.checkpoint import load_network, network_checkpoint, read_checkpoint
 from ltr.runs.stages import _read_arrays
 from ltr.runs.training_state import read_training_state
+from resuming import signal_at
 
 QUICK = ("trainer.max_epochs=1", "trainer.precision=fp32", "trainer.accelerator=cpu", "trainer.limit_train_batches=1")
 FIRST = "backbone.stages.0.0.weight"
@@ -187,17 +188,8 @@ def test_damaged_arrays_are_told(tmp_path, content):
 @pytest.fixture
 def stopped(ltr_train, monkeypatch, tmp_path):
     """The state of a training that was stopped in its second epoch, and the command that goes on with it."""
-    from ltr.runs import guards, train
-
-    class Stops(guards.StopOnSignal):
-        def on_train_epoch_end(self, trainer, pl_module):
-            if trainer.current_epoch == 0:
-                self.request.signal = 15
-            super().on_train_epoch_end(trainer, pl_module)
-
     arguments = (*QUICK, "trainer.max_epochs=2")
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "StopOnSignal", Stops)
+    with signal_at(monkeypatch, (0, 0)):
         assert ltr_train(*arguments).code == 128 + 15
     (state,) = (tmp_path / "outputs").glob("stages/*/state/last.ckpt")
     return state, lambda: ltr_train(*arguments)

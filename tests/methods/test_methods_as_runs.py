@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import signal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,8 +12,7 @@ import pytest
 import torch
 
 import ltr
-from ltr.methods.core.checkpoint import describe
-from ltr.runs import guards, train
+from resuming import metric_rows, weights
 
 # two epochs of the representation; the signal of the tests below comes in the third epoch, which only classifiers have
 SHORT = ["trainer.max_epochs=2", "trainer.precision=fp32", "optimizer.lr=0.05"]
@@ -30,21 +28,7 @@ COMMANDS = {
     "posthoc_la": ["method=posthoc_la"],
     "ncm": ["method=ncm"],
 }
-TRAINED = ["crt", "crt-cached", "crt-all", "lws"]
 pytestmark = pytest.mark.slow
-
-
-def weights(directory):
-    return describe(directory / "checkpoints" / "final.ckpt")["state_dict"]
-
-
-def same_bits(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-def rows_of(directory, name="metrics.csv"):
-    with open(directory / name, newline="") as file:
-        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +100,7 @@ def test_the_curve_of_tau_is_in_the_rows_and_its_best_on_validation_is_the_headl
 
 def test_crt_and_lws_write_the_epochs_of_both_stages(ltr_train, store):
     done = ltr_train(*SHORT, *COMMANDS["crt"], f"paths.stages={store}")
-    assert [(r["stage"], r["epoch"]) for r in rows_of(done.directory)] == [
+    assert [(r["stage"], r["epoch"]) for r in metric_rows(done.directory)] == [
         *(("representation", str(e)) for e in (1, 2)),
         *(("classifier", str(e)) for e in (1, 2, 3, 4)),
     ]
@@ -131,32 +115,6 @@ def test_the_second_stage_hands_on_the_backbone_of_the_first_but_for_statistics_
     changed = {key for key in erm if key.startswith("backbone.") and not torch.equal(erm[key], done[key])}
     drifting = {key for key in erm if key.endswith(("running_mean", "running_var", "num_batches_tracked"))}
     assert changed == (set() if name == "crt-cached" else drifting)
-
-
-class _SignalInTheThirdEpoch(guards.StopOnSignal):
-    """SIGTERM at the end of the third epoch's third batch."""
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == (2, 2):
-            signal.raise_signal(signal.SIGTERM)
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-
-
-@pytest.mark.parametrize("name", TRAINED)
-def test_a_second_stage_that_was_stopped_ends_with_the_bits_of_one_that_was_not(ltr_train, tmp_path, monkeypatch, name):
-    command = [*SHORT, *COMMANDS[name]]
-    whole = ltr_train(*command, outputs=tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "StopOnSignal", _SignalInTheThirdEpoch)
-        stopped = ltr_train(*command, outputs=tmp_path / "stopped")
-    assert stopped.code == 143
-    resumed = ltr_train(*command, outputs=tmp_path / "stopped")
-    assert resumed.code == 0, resumed.err
-    assert "representation: stored stage" in resumed.out
-    assert "classifier: going on in epoch 3, batch 4" in resumed.out
-    assert same_bits(weights(whole.directory), weights(resumed.directory))
-    assert whole.result["rows"] == resumed.result["rows"]
-    assert rows_of(whole.directory) == rows_of(resumed.directory)
 
 
 def test_the_best_epoch_of_the_second_stage_is_judged(ltr_train, store):
@@ -191,7 +149,7 @@ def test_a_finished_run_serves_as_the_representation(ltr_train, tmp_path, store,
     assert taken.code == 0, taken.err
     assert taken.headline == whole.headline
     assert taken.result["stages"][0]["status"] == "reused"
-    assert [row["stage"] for row in rows_of(taken.directory) if row["stage"] == "representation"] == []
+    assert [row["stage"] for row in metric_rows(taken.directory) if row["stage"] == "representation"] == []
 
 
 def test_a_taken_representation_is_known_by_its_content(ltr_train, tmp_path, store):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ltr.methods.core.checkpoint import describe
+import resuming
 
 # 500 images: 8 batches of 60 and one of 20
 SHORT = ("trainer.max_epochs=2", "trainer.precision=fp32", "trainer.accelerator=cpu", "augment=none")
@@ -13,7 +13,7 @@ SHORT = ("trainer.max_epochs=2", "trainer.precision=fp32", "trainer.accelerator=
 
 def weights(done) -> dict[str, torch.Tensor]:
     assert done.code == 0, done.err
-    return describe(done.directory / "checkpoints" / "final.ckpt")["state_dict"]
+    return resuming.weights(done.directory)
 
 
 def differences(first, second) -> float:

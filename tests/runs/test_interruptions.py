@@ -10,48 +10,28 @@ import pytest
 import torch
 
 from ltr.losses import classification
-from ltr.methods.core.checkpoint import describe, read_checkpoint
-from ltr.runs import guards, train
+from ltr.methods.core.checkpoint import read_checkpoint
+from resuming import action_at, same_bits, signal_at, weights
 
 SHORT = ("trainer.max_epochs=2", "trainer.precision=fp32", "trainer.accelerator=cpu")
 pytestmark = pytest.mark.slow
 
 
-def weights(done):
-    return describe(done.directory / "checkpoints" / "final.ckpt")["state_dict"]
-
-
-class _Dies(guards.StopOnSignal):
-    """Raises at the end of one chosen batch, after the state was saved there or not."""
-
-    at = (0, 5)
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if (trainer.current_epoch, batch_idx) == self.at:
-            raise MemoryError("as if killed")
+def dies() -> None:
+    raise MemoryError("as if killed")
 
 
 def test_the_state_is_saved_by_the_clock_within_an_epoch_and_goes_on_from_there(ltr_train, tmp_path, monkeypatch):
     whole = ltr_train(*SHORT, outputs=tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "StopOnSignal", _Dies)
+    with action_at(monkeypatch, (0, 5), dies, after=True):
         died = ltr_train(*SHORT, "checkpoint.every_minutes=1e-6", outputs=tmp_path / "died")
     assert died.code == 1
     state = read_checkpoint(next(died.outputs.glob("stages/*/state/last.ckpt")))
     assert state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["processed"] == 6
     resumed = ltr_train(*SHORT, outputs=tmp_path / "died")
     assert "going on in epoch 1, batch 7" in resumed.out
-    ours, theirs = weights(whole), weights(resumed)
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert same_bits(weights(whole.directory), weights(resumed.directory))
     assert whole.result["rows"] == resumed.result["rows"]
-
-
-class _QueueSignal(guards.StopOnSignal):
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == (0, 2):
-            os.kill(os.getpid(), signal.SIGUSR1)
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 
 def test_the_queue_gets_the_job_back(ltr_train, tmp_path, monkeypatch):
@@ -61,24 +41,17 @@ def test_the_queue_gets_the_job_back(ltr_train, tmp_path, monkeypatch):
     (tools / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "123")
-    monkeypatch.setattr(train, "StopOnSignal", _QueueSignal)
-    done = ltr_train(*SHORT)
+    with signal_at(monkeypatch, (0, 2), signal.SIGUSR1):
+        done = ltr_train(*SHORT)
     assert done.code == 128 + signal.SIGUSR1
     assert (tmp_path / "asked").read_text() == "requeue 123\n"
     assert "job 123 is back in the queue" in done.out
     monkeypatch.undo()
 
 
-class _Hangup(guards.StopOnSignal):
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == (0, 2):
-            os.kill(os.getpid(), signal.SIGHUP)
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-
-
 def test_a_closed_connection_keeps_the_state_as_sigterm_does(ltr_train, monkeypatch):
-    monkeypatch.setattr(train, "StopOnSignal", _Hangup)
-    done = ltr_train(*SHORT)
+    with signal_at(monkeypatch, (0, 2), signal.SIGHUP):
+        done = ltr_train(*SHORT)
     assert done.code == 128 + signal.SIGHUP
     assert "stopped in epoch 1 by SIGHUP (the connection was closed); the same command goes on from there" in done.err
     (status,) = done.outputs.glob("*/*/*/status.json")
@@ -109,7 +82,9 @@ def test_a_step_that_is_not_finite_is_left_out_and_said(ltr_train, sometimes_nan
     done = ltr_train(*SHORT, "trainer.on_nonfinite=skip", "trainer.ema_decay=0.9")
     assert done.code == 0, done.err
     assert "not finite in 2 steps" in done.out
-    assert all(bool(torch.isfinite(tensor).all()) for tensor in weights(done).values() if tensor.is_floating_point())
+    assert all(
+        bool(torch.isfinite(tensor).all()) for tensor in weights(done.directory).values() if tensor.is_floating_point()
+    )
 
 
 def test_too_many_steps_that_are_not_finite_are_an_error(ltr_train, sometimes_nan):

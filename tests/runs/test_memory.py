@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 
 import pytest
 import torch
 
 from ltr.data.batch import Batch, Mix
-from ltr.methods.core.checkpoint import describe
 from ltr.methods.core.network import ImageClassifier
-from ltr.runs import guards, train
 from ltr.runs.failures import is_out_of_memory
 from ltr.runs.micro_batch import micro_batches_of
+from resuming import metric_rows, same_bits, signal_at, weights
 
 pytestmark = pytest.mark.slow
 ON_CPU = (
@@ -41,15 +39,6 @@ def room_for(monkeypatch, images: int, *, error: str = "GPU", from_step: int = 0
     with monkeypatch.context() as patch:
         patch.setattr(ImageClassifier, "to_unit", checked)
         yield tried
-
-
-def weights(done) -> dict[str, torch.Tensor]:
-    return describe(done.directory / "checkpoints" / "final.ckpt")["state_dict"]
-
-
-def rows(done) -> list[dict[str, str]]:
-    with open(done.directory / "metrics.csv", newline="") as file:
-        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
 
 
 def provenance(done) -> dict:
@@ -116,9 +105,9 @@ def test_parts_of_a_batch_train_as_the_batch_does(ltr_train, tmp_path, monkeypat
     assert "out of memory with 60 images at once in epoch 1, batch 1; from here on in parts of 30" in parts.out
     assert "in parts of 15, the optimiser's batch_size stays 60" in parts.out
     assert provenance(parts)["micro_batch"] == {"representation": 15}
-    for name, tensor in weights(whole).items():
-        torch.testing.assert_close(weights(parts)[name], tensor, rtol=1e-4, atol=1e-6)
-    for ours, theirs in zip(rows(parts), rows(whole), strict=True):
+    for name, tensor in weights(whole.directory).items():
+        torch.testing.assert_close(weights(parts.directory)[name], tensor, rtol=1e-4, atol=1e-6)
+    for ours, theirs in zip(metric_rows(parts.directory), metric_rows(whole.directory), strict=True):
         assert ours["step"] == theirs["step"]
         assert float(ours["train/loss"]) == pytest.approx(float(theirs["train/loss"]), rel=1e-4)
     again = ltr_train(*command, "evaluation.many_above=50", outputs=tmp_path / "parts")
@@ -131,33 +120,23 @@ def test_parts_of_a_batch_train_as_the_batch_does(ltr_train, tmp_path, monkeypat
 def test_a_network_that_always_had_room_has_the_bits_of_one_that_did_not_ask(ltr_train, tmp_path, plain):
     asked = ltr_train(*plain, *SHORT, AUTO, outputs=tmp_path / "asked")
     did_not = ltr_train(*plain, *SHORT, outputs=tmp_path / "did not")
-    assert all(torch.equal(tensor, weights(did_not)[name]) for name, tensor in weights(asked).items())
+    assert same_bits(weights(asked.directory), weights(did_not.directory))
     assert asked.result["stages"][0]["key"] != did_not.result["stages"][0]["key"]
-
-
-class _Stops(guards.StopOnSignal):
-    """Asks the run to stop at the end of epoch 2's fourth batch."""
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == (1, 3):
-            self.request.signal = 15
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 
 def test_the_size_of_parts_outlives_an_interruption(ltr_train, tmp_path, monkeypatch, plain):
     command = (*plain, *SHORT, AUTO, "backbone.dropout=0.3")
     with room_for(monkeypatch, 30, from_step=5):
         whole = ltr_train(*command, outputs=tmp_path / "whole")
-    with monkeypatch.context() as patch, room_for(monkeypatch, 30, from_step=5):
-        patch.setattr(train, "StopOnSignal", _Stops)
+    with signal_at(monkeypatch, (1, 3)), room_for(monkeypatch, 30, from_step=5):
         stopped = ltr_train(*command, outputs=tmp_path / "stopped")
     assert stopped.code == 143, stopped.err
     resumed = ltr_train(*command, outputs=tmp_path / "stopped")  # with room for a whole batch again
     assert resumed.code == 0, resumed.err
     assert "batches in parts of 30 images, as before" in resumed.out
-    assert all(torch.equal(tensor, weights(resumed)[name]) for name, tensor in weights(whole).items())
+    assert same_bits(weights(whole.directory), weights(resumed.directory))
     assert whole.result["rows"] == resumed.result["rows"]
-    assert rows(whole) == rows(resumed)
+    assert metric_rows(whole.directory) == metric_rows(resumed.directory)
     assert provenance(resumed)["micro_batch"] == {"representation": 30}
 
 

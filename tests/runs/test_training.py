@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import json
 import signal
 
@@ -11,25 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from ltr.methods.core.checkpoint import describe
-from ltr.runs import guards, train
+from resuming import metric_rows, same_bits, signal_at, weights
 
 SHORT = ["trainer.max_epochs=3", "trainer.precision=fp32", "figures=none"]
 pytestmark = pytest.mark.slow
-
-
-def weights(directory, name="final"):
-    return describe(directory / "checkpoints" / f"{name}.ckpt")["state_dict"]
-
-
-def same_bits(first, second):
-    assert first.keys() == second.keys()
-    return all(torch.equal(first[name], second[name]) for name in first)
-
-
-def rows(directory):
-    with open(directory / "metrics.csv", newline="") as file:
-        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(ltr_train, tmp_path):
@@ -48,28 +31,6 @@ def test_evaluation_batches_and_workers_do_not_change_the_result(ltr_train, tmp_
     ours, theirs = once.headline, again.headline
     assert ours["accuracy"] == theirs["accuracy"]
     assert ours["nll"] == pytest.approx(theirs["nll"], abs=1e-5)
-
-
-class _SignalAt(guards.StopOnSignal):
-    """Sends this process a signal at the end of one chosen batch, then does what it always does."""
-
-    at: tuple[int, int] = (0, 0)
-    number = signal.SIGTERM
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == self.at:
-            signal.raise_signal(self.number)
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-
-
-@contextlib.contextmanager
-def signal_at(monkeypatch, at, number=signal.SIGTERM):
-    """Inside, training gets the signal at the end of batch (epoch, batch)."""
-    with monkeypatch.context() as patch:
-        patch.setattr(_SignalAt, "at", at)
-        patch.setattr(_SignalAt, "number", number)
-        patch.setattr(train, "StopOnSignal", _SignalAt)
-        yield
 
 
 OPTIONS = {
@@ -105,7 +66,7 @@ def test_an_interrupted_run_ends_with_the_bits_of_one_that_was_not(
     assert "going on in epoch" in resumed.out
     assert same_bits(weights(whole.directory), weights(resumed.directory))
     assert whole.result["rows"] == resumed.result["rows"]
-    assert rows(whole.directory) == rows(resumed.directory)
+    assert metric_rows(whole.directory) == metric_rows(resumed.directory)
 
 
 def test_ctrl_c_has_its_own_exit_code(ltr_train, monkeypatch):
@@ -163,7 +124,7 @@ def test_best_val_keeps_both_checkpoints_and_judges_the_best_one(ltr_train):
     assert by_checkpoint["best"]["selection"] == "best_val"
     assert not by_checkpoint["final"]["headline"]
     assert by_checkpoint["final"]["selection"] == "last"
-    watched = [float(row["val/balanced_accuracy"]) for row in rows(done.directory)]
+    watched = [float(row["val/balanced_accuracy"]) for row in metric_rows(done.directory)]
     on_val = next(row for row in done.result["rows"] if row["split"] == "val")
     assert on_val["metrics"]["balanced_accuracy"] == pytest.approx(max(watched))
 
@@ -172,14 +133,14 @@ def test_best_test_is_flagged_in_the_table(ltr_train):
     done = ltr_train(*SHORT, "trainer.selection=best_test")
     assert done.code == 0
     assert "selected on test" in done.out
-    assert "test/accuracy" in rows(done.directory)[0]
+    assert "test/accuracy" in metric_rows(done.directory)[0]
 
 
 def test_watching_the_test_split_selects_nothing(ltr_train, tmp_path):
     plain = ltr_train(*SHORT, outputs=tmp_path / "a")
     watched = ltr_train(*SHORT, "evaluation.watch=test", outputs=tmp_path / "b")
     assert same_bits(weights(plain.directory), weights(watched.directory))
-    assert float(rows(watched.directory)[-1]["test/accuracy"]) == watched.headline["accuracy"]
+    assert float(metric_rows(watched.directory)[-1]["test/accuracy"]) == watched.headline["accuracy"]
 
 
 def test_averaged_weights_are_handed_on(ltr_train, tmp_path):
@@ -187,13 +148,15 @@ def test_averaged_weights_are_handed_on(ltr_train, tmp_path):
     averaged = ltr_train(*SHORT, "trainer.ema_decay=0.99", outputs=tmp_path / "b")
     assert averaged.code == 0, averaged.err
     assert not same_bits(weights(plain.directory), weights(averaged.directory))
-    assert [r["train/loss"] for r in rows(plain.directory)] == [r["train/loss"] for r in rows(averaged.directory)]
+    assert [r["train/loss"] for r in metric_rows(plain.directory)] == [
+        r["train/loss"] for r in metric_rows(averaged.directory)
+    ]
 
 
 def test_accumulated_batches_give_the_loss_per_image(ltr_train, tmp_path):
     plain = ltr_train(*SHORT, "optimizer.lr=1e-12", outputs=tmp_path / "a")
     accumulated = ltr_train(*SHORT, "optimizer.lr=1e-12", "trainer.accumulate=4", outputs=tmp_path / "b")
-    ours, theirs = (float(rows(d.directory)[0]["train/loss"]) for d in (plain, accumulated))
+    ours, theirs = (float(metric_rows(d.directory)[0]["train/loss"]) for d in (plain, accumulated))
     assert ours == pytest.approx(theirs, rel=1e-4)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ltr.methods.core.checkpoint import describe
+from resuming import same_bits, weights
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 PATIENCE = 600.0  # seconds; a busy machine takes minutes to import torch four times
@@ -80,7 +80,7 @@ class Agents:
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
-        return describe(self.directory / "checkpoints" / "final.ckpt")["state_dict"]
+        return weights(self.directory)
 
     @property
     def rows(self) -> list[dict]:
@@ -136,7 +136,7 @@ def test_two_agents_end_as_one_process(undisturbed, ltr_train, ltr_eval, monkeyp
     monkeypatch.setenv("LTR_ALLOW", "plain_network")
     alone = ltr_train(f"--config-dir={undisturbed.configs}", *RUN, "strategy=single")
     assert alone.code == 0, alone.err
-    ours = describe(alone.directory / "checkpoints" / "final.ckpt")["state_dict"]
+    ours = weights(alone.directory)
     for name, tensor in undisturbed.weights.items():
         torch.testing.assert_close(tensor, ours[name], rtol=1e-4, atol=1e-5)
     # the same weights, evaluated by one process: every image once
@@ -155,7 +155,7 @@ def test_a_worker_that_dies_is_started_again_and_the_run_ends_with_the_same_bits
     for worker in workers_of(other):
         kill(worker)
     assert run.ended() == [0, 0], run.said
-    _same_bits(run, undisturbed)
+    _ends_as(run, undisturbed)
 
 
 def test_an_agent_that_dies_and_is_started_again_joins_the_run_which_ends_with_the_same_bits(agents, undisturbed):
@@ -169,7 +169,7 @@ def test_an_agent_that_dies_and_is_started_again_joins_the_run_which_ends_with_t
     other.wait()
     run.start()
     assert run.ended() == [0, 0], run.said
-    _same_bits(run, undisturbed)
+    _ends_as(run, undisturbed)
 
 
 def _listens(port: int) -> bool:
@@ -178,7 +178,7 @@ def _listens(port: int) -> bool:
     return False
 
 
-def _same_bits(run: Agents, undisturbed: Agents) -> None:
+def _ends_as(run: Agents, undisturbed: Agents) -> None:
     assert "going on in epoch" in run.said
-    assert all(torch.equal(run.weights[name], tensor) for name, tensor in undisturbed.weights.items())
+    assert same_bits(run.weights, undisturbed.weights)
     assert run.rows == undisturbed.rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -14,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from ltr.methods.core.checkpoint import describe
+from ltr.runs import train
+from resuming import acting_at, metric_rows, same_bits, weights
 from several import ltr_train_in
 
 pytestmark = pytest.mark.slow
@@ -29,15 +29,6 @@ def result_of(outputs: Path) -> dict:
 def directory_of(outputs: Path) -> Path:
     (path,) = outputs.glob("*/*/*/result.json")
     return path.parent
-
-
-def weights_of(outputs: Path) -> dict[str, torch.Tensor]:
-    return describe(directory_of(outputs) / "checkpoints" / "final.ckpt")["state_dict"]
-
-
-def rows_of(outputs: Path) -> list[dict[str, str]]:
-    with open(directory_of(outputs) / "metrics.csv", newline="") as file:
-        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +60,7 @@ def test_every_image_is_judged_once_whatever_the_number_of_processes(two, ltr_ev
 
 
 def test_the_watched_metric_of_the_best_epoch_is_what_its_weights_are_judged_by(two):
-    watched = max(float(row["val/balanced_accuracy"]) for row in rows_of(two))
+    watched = max(float(row["val/balanced_accuracy"]) for row in metric_rows(directory_of(two)))
     evaluated = [row for row in result_of(two)["rows"] if row["split"] == "val" and row["checkpoint"] == "best"]
     assert evaluated[0]["metrics"]["balanced_accuracy"] == pytest.approx(watched, abs=1e-12)
 
@@ -80,10 +71,14 @@ def test_a_network_without_batch_statistics_ends_as_with_one_process(tmp_path, p
     assert several.codes == [0, 0], several.err
     alone = ltr_train("trainer.accelerator=cpu", "trainer.precision=fp32", *command, outputs=tmp_path / "one")
     assert alone.code == 0, alone.err
-    one, other = weights_of(tmp_path / "one"), weights_of(tmp_path / "two" / "outputs")
+    one, other = weights(directory_of(tmp_path / "one")), weights(directory_of(tmp_path / "two" / "outputs"))
     for name, tensor in one.items():
         torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-6)
-    for ours, theirs in zip(rows_of(tmp_path / "one"), rows_of(tmp_path / "two" / "outputs"), strict=True):
+    for ours, theirs in zip(
+        metric_rows(directory_of(tmp_path / "one")),
+        metric_rows(directory_of(tmp_path / "two" / "outputs")),
+        strict=True,
+    ):
         assert ours["step"] == theirs["step"]
         assert float(ours["train/loss"]) == pytest.approx(float(theirs["train/loss"]), rel=1e-4)
         assert float(ours["train/accuracy"]) == pytest.approx(float(theirs["train/accuracy"]), abs=0.005)
@@ -116,18 +111,8 @@ class _SignalIn:
         self.rank, self.at, self.number = rank, at, number
 
     def __call__(self, rank: int) -> None:
-        from ltr.runs import guards, train
-
-        at, number = self.at, self.number
-
-        class Sends(guards.StopOnSignal):
-            def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-                if (trainer.current_epoch, batch_idx) == at:
-                    os.kill(os.getpid(), number)
-                super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-
         if rank == self.rank:
-            train.StopOnSignal = Sends
+            train.StopOnSignal = acting_at(self.at, lambda: os.kill(os.getpid(), self.number))
 
 
 @pytest.mark.parametrize("at", [(0, 3), (0, 9)], ids=["mid-epoch", "last batch of an epoch"])
@@ -138,10 +123,12 @@ def test_a_signal_to_one_process_stops_all_and_the_run_goes_on_to_the_same_bits(
     resumed = ltr_train_in(tmp_path / "stopped", *SHORT)
     assert whole.codes == resumed.codes == [0, 0], resumed.err
     assert "going on in epoch" in resumed.out
-    ours, theirs = (weights_of(tmp_path / name / "outputs") for name in ("whole", "stopped"))
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    ours, theirs = (weights(directory_of(tmp_path / name / "outputs")) for name in ("whole", "stopped"))
+    assert same_bits(ours, theirs)
     assert result_of(tmp_path / "whole" / "outputs")["rows"] == result_of(tmp_path / "stopped" / "outputs")["rows"]
-    assert rows_of(tmp_path / "whole" / "outputs") == rows_of(tmp_path / "stopped" / "outputs")
+    assert metric_rows(directory_of(tmp_path / "whole" / "outputs")) == metric_rows(
+        directory_of(tmp_path / "stopped" / "outputs")
+    )
 
 
 def test_a_process_that_dies_leaves_none_waiting(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 
 import numpy as np
 import pytest
@@ -13,9 +12,7 @@ import torchvision
 
 import ltr
 from ltr.methods.background_splitting.network import BackgroundClassifier
-from ltr.methods.core.checkpoint import describe
 from ltr.models.weights import seeded_construction
-from ltr.runs import guards, train
 
 SPLITTING = ["method=background_splitting", "dataset=digits_bg", "trainer.precision=fp32", "optimizer.lr=0.05"]
 SHORT = [*SPLITTING, "trainer.max_epochs=2"]
@@ -89,28 +86,6 @@ def test_a_teacher_from_a_file_gives_soft_labels(ltr_train, tmp_path, store):
     ]  # fmt: skip
     done = ltr_train(*SHORT, *teacher, f"paths.stages={store}")
     assert done.code == 0, done.err
-
-
-class _SignalInTheSecondEpoch(guards.StopOnSignal):
-    """A SIGTERM after the third step of the second epoch."""
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == (1, 2):
-            signal.raise_signal(signal.SIGTERM)
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-
-
-def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(ltr_train, tmp_path, monkeypatch):
-    command = [*SHORT, "method.labelled_fraction=0.5", "method.aux.shuffled=true"]
-    whole = ltr_train(*command, outputs=tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "StopOnSignal", _SignalInTheSecondEpoch)
-        assert ltr_train(*command, outputs=tmp_path / "stopped").code == 143
-    resumed = ltr_train(*command, outputs=tmp_path / "stopped")
-    assert resumed.code == 0, resumed.err
-    first, second = (describe(d.directory / "checkpoints/final.ckpt")["state_dict"] for d in (whole, resumed))
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert whole.result["rows"] == resumed.result["rows"]
 
 
 def test_with_deferred_losses_and_a_fraction_of_labels_a_run_comes_through(ltr_train, store):

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from method_plans import planned, same_bits, state, step
+from method_plans import planned, state, step
 from splitting import NO_AUX, network_of, parents_of, plan_of
 
 from ltr.data.batch import Batch, Mix
 from ltr.errors import ConfigError
 from ltr.methods.background_splitting.network import soft_cross_entropy
 from ltr.methods.core.network import ImageClassifier
+from resuming import same_bits
 
 NO_THRESHOLD = "method.thresholding=false"
 

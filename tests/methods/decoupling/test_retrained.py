@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from method_plans import planned, same_bits, state, step
+from method_plans import planned, state, step
 
 from ltr.configuration.targets import instantiate
 from ltr.methods.core.network import ImageClassifier
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
+from resuming import same_bits
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 FROZEN = "method.freeze_bn_stats=true"

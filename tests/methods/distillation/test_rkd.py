@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import signal
-
 import pytest
 import torch
-from method_plans import planned, same_bits, state, step
+from method_plans import planned, state, step
 
 from ltr.errors import ConfigError
-from ltr.methods.core.checkpoint import describe
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import StageOutput
 from ltr.methods.distillation.rkd import ClassifyingStudent, MetricStudent
 from ltr.methods.metric import EmbeddingNetwork, nearest_alike
-from ltr.runs import guards, train
+from resuming import same_bits
 
 METRIC = ("method=rkd", "dataset=digits_retrieval")
 CLASSES = ("method=rkd_classification",)
@@ -321,27 +318,3 @@ def test_a_teacher_of_other_classes_is_refused_before_anything_is_written(ltr_tr
     refused = ltr_train(*SHORT, "method=rkd", f"method.start_from={other.directory}", outputs=tmp_path / "b")
     assert refused.code != 0
     assert "of different data: it knows 0, 1, 2" in refused.err
-
-
-class _SignalInTheThirdEpoch(guards.StopOnSignal):
-    """Stops the student, which has three epochs, and not the teacher, which has two."""
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if trainer.current_epoch == 2 and batch_idx == 2:
-            self.request.signal = signal.SIGTERM
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-
-
-@pytest.mark.slow
-def test_a_student_that_was_stopped_ends_with_the_bits_of_one_that_was_not(ltr_train, store, tmp_path, monkeypatch):
-    command = [*SHORT, "method=rkd", "trainer.max_epochs=3", "method.teacher.epochs=2", "method.task_weight=1"]
-    whole = ltr_train(*command, outputs=tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "StopOnSignal", _SignalInTheThirdEpoch)
-        stopped = ltr_train(*command, outputs=tmp_path / "stopped")
-    assert stopped.code == 143
-    resumed = ltr_train(*command, outputs=tmp_path / "stopped")
-    assert "student: going on in epoch 3, batch 4" in resumed.out
-    first, second = (describe(run.directory / "checkpoints" / "final.ckpt") for run in (whole, resumed))
-    assert same_bits(first["state_dict"], second["state_dict"])
-    assert whole.result["rows"] == resumed.result["rows"]

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from method_plans import planned, same_bits, state, step
+from method_plans import planned, state, step
 
 from ltr.errors import ConfigError
 from ltr.files import checkpoint_file
@@ -17,6 +17,7 @@ from ltr.methods.core.network import ImageClassifier
 from ltr.methods.distillation import teacher
 from ltr.methods.distillation import terms as extras
 from ltr.models.digits_net import DigitsNet
+from resuming import same_bits
 
 WHERE = "teachers/run"
 TERMS = ("RKD", "HKD", "FitNet", "AttentionTransfer")

@@ -9,7 +9,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from method_plans import Plan, planned, same_bits, state, step
+from method_plans import Plan, planned, state, step
 
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
@@ -17,6 +17,7 @@ from ltr.methods.core.checkpoint import load_network, network_checkpoint, write_
 from ltr.methods.herbs import losses as terms
 from ltr.methods.herbs.network import HerbsNetwork
 from ltr.methods.herbs.pyramid import Path
+from resuming import same_bits
 
 FAMILIES = ["test_resnet", "test_convnext", "test_efficientnet", "test_vit"]
 

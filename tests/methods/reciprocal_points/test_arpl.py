@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from method_plans import planned, same_bits, state, step
+from method_plans import planned, state, step
 
 from ltr.data.batch import Mix
 from ltr.errors import ConfigError
 from ltr.methods.reciprocal_points import losses as open_set
+from resuming import same_bits
 
 OPEN = "dataset=digits_open"
 METHODS = ("rpl", "rpl_pp", "arpl", "gcpl", "rpl_official", "rpl_confirmed")

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import csv
-import signal
 from dataclasses import replace
 
 import pytest
 import torch
-from method_plans import planned, same_bits, state
+from method_plans import planned, state
 
 from ltr.errors import ConfigError
-from ltr.methods.core.checkpoint import describe
-from ltr.runs import guards, train
 
 SMALL = ("dataset=digits_open", "method=arpl_cs", "method.width=2", "method.noise_dim=8", "trainer.precision=fp32")
-RPL = (
-    "dataset=digits_open",
-    "method=rpl",
-    "method.feature_dim=2",
-    "trainer.precision=fp32",
-    "trainer.max_epochs=2",
-    "trainer.limit_train_batches=4",
-)
 SHORT = (*SMALL, "trainer.max_epochs=2", "trainer.limit_train_batches=4", "optimizer.lr=0.02")
 
 
@@ -133,32 +122,6 @@ def test_a_run_counts_one_step_for_each_batch_and_logs_every_loss(ltr_train):
     logged = {name for name in rows[0] if name.startswith("train/")}
     assert {"train/class_term", "train/margin_term", "train/fooling_loss", "train/confusion"} <= logged
     assert {row["scorer"] for row in finished.result["rows"]} == {"max_logit", "msp", "distance"}
-
-
-class _SignalInTheSecondEpoch(guards.StopOnSignal):
-    """SIGTERM at the end of the second epoch's second batch."""
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == (1, 1):
-            signal.raise_signal(signal.SIGTERM)
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["arpl_cs", "rpl"])
-def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(ltr_train, tmp_path, monkeypatch, method):
-    command = SHORT if method == "arpl_cs" else RPL
-    whole = ltr_train(*command, outputs=tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "StopOnSignal", _SignalInTheSecondEpoch)
-        assert ltr_train(*command, outputs=tmp_path / "stopped").code == 143
-    resumed = ltr_train(*command, outputs=tmp_path / "stopped")
-    assert "representation: going on in epoch 2, batch 3" in resumed.out
-    first, second = (
-        describe(d / "checkpoints" / "final.ckpt")["state_dict"] for d in (whole.directory, resumed.directory)
-    )
-    assert same_bits(first, second)
-    assert whole.result["rows"] == resumed.result["rows"]
 
 
 @pytest.mark.parametrize(

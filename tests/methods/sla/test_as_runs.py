@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
 
 import pytest
-import torch
-
-from ltr.methods.core.checkpoint import describe
-from ltr.runs import guards, train
 
 SHORT = ["trainer.max_epochs=2", "trainer.precision=fp32", "optimizer.lr=0.05"]
 DISTILLED = "method.self_distillation=true"
@@ -106,30 +101,3 @@ def test_an_ensemble_is_no_representation(ltr_train):
     done = ltr_train(*SHORT, "method=ncm", "+method@method.representation=ensemble")
     assert done.code == 2
     assert "erm or sla" in done.err
-
-
-class _SignalInTheThirdEpoch(guards.StopOnSignal):
-    """SIGTERM at the end of the third epoch's second batch."""
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == (2, 1):
-            signal.raise_signal(signal.SIGTERM)
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-
-
-def test_a_run_that_was_stopped_after_deferred_weights_came_on_ends_with_the_bits_of_one_that_was_not(
-    ltr_train, tmp_path, monkeypatch
-):
-    command = [*SHORT[1:], "trainer.max_epochs=4", "method=sla", DISTILLED, "loss=ldam", "loss.beta=0.999"]
-    command += ["loss.defer_from=0.25", "trainer.limit_train_batches=4"]
-    whole = ltr_train(*command, outputs=tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "StopOnSignal", _SignalInTheThirdEpoch)
-        stopped = ltr_train(*command, outputs=tmp_path / "stopped")
-    assert stopped.code == 143
-    resumed = ltr_train(*command, outputs=tmp_path / "stopped")
-    assert resumed.code == 0, resumed.err
-    first, second = (describe(run.directory / "checkpoints" / "final.ckpt")["state_dict"] for run in (whole, resumed))
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert on_test(whole.result) == on_test(resumed.result)

@@ -6,12 +6,13 @@ import math
 
 import pytest
 import torch
-from method_plans import planned, same_bits, state
+from method_plans import planned, state
 
 from ltr.errors import ConfigError
 from ltr.methods.core.checkpoint import load_network, network_checkpoint, write_checkpoint
 from ltr.methods.core.stage import StageOutput
 from ltr.methods.sla.ensemble import averaged
+from resuming import same_bits
 
 
 def logits(seed: int = 0) -> torch.Tensor:

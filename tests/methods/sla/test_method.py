@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from method_plans import planned, same_bits, state, step
+from method_plans import planned, state, step
 
 from ltr.data.batch import Batch, Mix
 from ltr.errors import ConfigError
 from ltr.losses.weights import ldam_margins
 from ltr.methods.core.checkpoint import load_network, network_checkpoint, write_checkpoint
 from ltr.methods.sla.method import JointClassifier
+from resuming import same_bits
 
 SIZES = {"none": 1, "rotation2": 2, "rotation": 4, "colour": 6, "rotation_colour": 24}
 DISTILLED = "method.self_distillation=true"

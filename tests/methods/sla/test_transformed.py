@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from method_plans import planned, same_bits, state, step
+from method_plans import planned, state, step
 
 from ltr.data.batch import Batch, Mix
+from resuming import same_bits
 
 
 def built(method: str, *overrides: str):

@@ -1,0 +1,120 @@
+"""Every method, stopped in the middle of a training and resumed, ends with the bits of one that was not stopped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from ltr.configuration.configs import config_names
+from ltr.methods.m2m.network import M2mClassifier
+from resuming import metric_rows, same_bits, signal_at, weights
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command and where it is stopped.
+
+    Attributes:
+        at: the epoch and the batch, counted from 0, at whose end the signal comes.
+        stage: the stage that is stopped; None where it bears another name in each method.
+        network: the class of the network that is stopped.
+    """
+
+    command: tuple[str, ...]
+    at: tuple[int, int] = (1, 1)
+    stage: str | None = None
+    network: type = torch.nn.Module
+    stored: str | None = None  # the stage before, which the resumed run takes from the store
+
+    @property
+    def overrides(self) -> list[str]:
+        return ["trainer.max_epochs=2", "trainer.precision=fp32", "optimizer.lr=0.05", *self.command]
+
+
+FEW = "trainer.limit_train_batches=3"
+DATASETS = {
+    **dict.fromkeys(("arpl", "arpl_cs", "gcpl", "rpl", "rpl_confirmed", "rpl_official", "rpl_pp"), "digits_open"),
+    **dict.fromkeys(("prototypical", "rkd", "triplet"), "digits_retrieval"),
+    "background_splitting": "digits_bg",
+}
+# one case for every config of the group method: a new method is in the table from the start
+METHODS = {
+    name: Case((f"method={name}", f"dataset={DATASETS.get(name, 'digits_lt')}", FEW)) for name in config_names("method")
+}
+
+# the third epoch is one that only classifiers have
+CLASSIFIER = {"at": (2, 2), "stage": "classifier", "stored": "representation"}
+FOUR = "method.classifier.epochs=4"
+METHODS |= {
+    "crt": Case(("method=crt", FOUR), **CLASSIFIER),
+    "crt, cached features": Case(
+        ("method=crt", FOUR, "method.freeze_bn_stats=true", "method.features=cached"), **CLASSIFIER
+    ),
+    "crt, all trainable": Case(("method=crt", FOUR, "method.trainable=all"), **CLASSIFIER),
+    "lws": Case(("method=lws", FOUR), **CLASSIFIER),
+    "m2m": Case(
+        (
+            *("method=m2m", "method.beta=0.98", "method.step_size=1", "method.gamma=0.15", "method.steps=3"),
+            *("method.noise=official", "trainer.max_epochs=4", "sampler.defer_from=0.5"),
+        ),
+        (2, 2),  # while images are generated
+        "classifier",
+        M2mClassifier,
+    ),
+    "rkd": Case(
+        (
+            *("method=rkd", "dataset=digits_retrieval", "trainer.limit_train_batches=5", "trainer.max_epochs=3"),
+            *("method.teacher.epochs=2", "method.task_weight=1"),
+        ),
+        (2, 2),  # the teacher has two epochs
+        "student",
+    ),
+    "sla, deferred weights": Case(
+        (
+            *("method=sla", "method.self_distillation=true", "trainer.max_epochs=4", "trainer.limit_train_batches=4"),
+            *("loss=ldam", "loss.beta=0.999", "loss.defer_from=0.25"),
+        ),
+        (2, 1),
+    ),
+    "background_splitting, unlabelled": Case(
+        (
+            *("method=background_splitting", "dataset=digits_bg"),
+            *("method.labelled_fraction=0.5", "method.aux.shuffled=true"),
+        ),
+        (1, 2),
+    ),
+    "arpl_cs": Case(
+        (
+            *("method=arpl_cs", "dataset=digits_open", "method.width=2", "method.noise_dim=8"),
+            *("trainer.limit_train_batches=4", "optimizer.lr=0.02"),
+        ),
+        stage="representation",
+    ),
+    "rpl_confirmed": Case(("method=rpl_confirmed", "dataset=digits_open", FEW, "optimizer.lr=1e-4")),  # a loss of sums
+    "rpl": Case(
+        ("method=rpl", "dataset=digits_open", "method.feature_dim=2", "trainer.limit_train_batches=4"),
+        stage="representation",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", METHODS.values(), ids=METHODS.keys())
+def test_a_method_that_was_stopped_ends_with_the_bits_of_one_that_was_not(ltr_train, tmp_path, monkeypatch, case):
+    whole = ltr_train(*case.overrides, outputs=tmp_path / "whole")
+    assert whole.code == 0, whole.err
+    with signal_at(monkeypatch, case.at, network=case.network):
+        stopped = ltr_train(*case.overrides, outputs=tmp_path / "stopped")
+    assert stopped.code == 143, stopped.err
+    resumed = ltr_train(*case.overrides, outputs=tmp_path / "stopped")
+    assert resumed.code == 0, resumed.err
+    epoch, batch = case.at
+    assert f"{f'{case.stage}: ' if case.stage else ''}going on in epoch {epoch + 1}, batch {batch + 2}" in resumed.out
+    if case.stored:
+        assert f"{case.stored}: stored stage" in resumed.out
+    assert same_bits(weights(whole.directory), weights(resumed.directory))
+    assert whole.result["rows"] == resumed.result["rows"]
+    assert metric_rows(whole.directory) == metric_rows(resumed.directory)
