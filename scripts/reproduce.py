@@ -2,10 +2,10 @@
 
     python scripts/reproduce.py cifar_lt --epochs 200 --seeds 3 --write docs/results.md
 
-Rows are the configs whose `_table_` names the table; a pattern over table names, or configs, will do as well. All rows
-get the same split. First it is said what is left to train and how long that takes; then runs that are not finished are
-carried out, all rows of one seed before the next seed. The same command goes on where it was stopped. A row that fails
-is named at the end, and the exit code is then 1.
+Rows are the experiments that conf/published.csv lists for the table; patterns over table names and single experiments
+are accepted, too. All rows get the same split. The script prints what is left to train and how long that takes, then
+runs what is not finished, all rows of one seed before the next seed. The same command resumes where it was stopped. It
+names failed rows at the end, and its exit code is then 1.
 
     python scripts/reproduce.py --queue --seeds 3 --state FOLDER --results results
 
@@ -86,17 +86,17 @@ class Job:
 
 def parsed(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", help="tables, patterns over their names, configs; key=value for all rows")
-    parser.add_argument("--epochs", type=int, help="trainer.max_epochs of all rows; the configs' own if not given")
+    parser.add_argument("what", nargs="*", help="tables, patterns, experiments; key=value for all rows")
+    parser.add_argument("--epochs", type=int, help="trainer.max_epochs of all rows; the experiments' own if not given")
     parser.add_argument("--seeds", type=int, default=1, metavar="K", help="seeds 0 to K-1 (default 1)")
-    trials = "published trials 0 to K-1 of open-set data sets, averaged as seeds are; the configs' own if not given"
+    trials = "published trials 0 to K-1 of open-set data sets, averaged as seeds are; the experiments' own if not given"
     parser.add_argument("--trials", type=int, metavar="K", help=trials)
     kinds = "dataset.val of all rows; with none, rows that choose on validation images are left out (default "
     kinds += "test_fraction; with --queue each row's own)"
     parser.add_argument(
         "--val", choices=VALIDATION, help=f"{kinds} (default test_fraction; with --queue each row's own)"
     )
-    parser.add_argument("--only", metavar="PATTERN", help="run only the rows whose config fits, e.g. '*_crt'")
+    parser.add_argument("--only", metavar="PATTERN", help="run only the rows whose experiment fits, e.g. '*_crt'")
     parser.add_argument("--parallel", type=int, default=1, metavar="K", help="runs at once, each a process (default 1)")
     parser.add_argument("--outputs", metavar="DIR", help="runs and stages; paths.outputs if not given")
     parser.add_argument("--data", metavar="DIR", help="the data sets' files; paths.data if not given")
@@ -236,7 +236,7 @@ def _read(job: Job, sources: dict[str, Source], config: Mapping[str, Any]) -> So
 
 
 def look_at_finished(jobs: Sequence[Job], sources: dict[str, Source], failed: dict[str, str], console: Console) -> None:
-    """Find the result of every job; a result on data that have changed since is none of the table's.
+    """Find the result of every job; a result on data that have changed since is left out.
 
     A job whose data cannot be read any more has failed; its result stays where it is.
     """
@@ -351,7 +351,7 @@ def table(arguments: argparse.Namespace, rows: Sequence[TableRow], jobs: Sequenc
         mine = [job for job in jobs if job.row is row]
         runs = tuple(_readable(job.directory for job in mine if job.is_finished))
         if runs:
-            entries.append(Entry(row.config, runs, row.published, row.source, row.metric))
+            entries.append(Entry(row.config, runs, row.published, row.citation, row.metric))
         lacking = list(dict.fromkeys(str(job.config["seed"]) for job in mine if not job.is_finished))
         if (lacking or not mine) and row.config not in left_out:
             missing.append(row.config + (f" (seed {', '.join(lacking)})" if runs else ""))

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from ltr.configuration.configs import conf_directory
+from ltr.configuration.configs import conf_directory, config_names, read_config
 
 CONF = conf_directory()
 
@@ -16,7 +16,7 @@ CONF = conf_directory()
 def test_the_page_composes_with_every_data_set_that_has_published_trials():
     parameters = yaml.safe_load((CONF / "sweep" / "open_trials.yaml").read_text(encoding="utf-8"))["hydra"]["sweeper"]
     assert parameters == {"params": {"dataset.trial": "0,1,2,3,4"}}
-    with_trials = [node.stem for node in (CONF / "dataset").glob("*.yaml") if "\ntrial: " in node.read_text("utf-8")]
+    with_trials = [name for name in config_names("dataset") if "trial" in read_config(f"dataset/{name}")]
     names = {name for name in with_trials if not name.startswith("inat_bg")}
     assert names == {
         "cifar10_open",

@@ -34,9 +34,9 @@ def unpacked(tmp_path_factory) -> Path:
 
 
 def test_every_page_is_inside(unpacked):
-    configs = {str(path.relative_to(conf_directory())) for path in conf_directory().rglob("*.yaml")}
-    inside = {str(path.relative_to(unpacked / "ltr" / "conf")) for path in (unpacked / "ltr" / "conf").rglob("*.yaml")}
-    assert "train.yaml" in inside
+    configs = {str(path.relative_to(conf_directory())) for path in conf_directory().rglob("*.*")}
+    inside = {str(path.relative_to(unpacked / "ltr" / "conf")) for path in (unpacked / "ltr" / "conf").rglob("*.*")}
+    assert {"train.yaml", "published.csv"} <= inside
     assert inside == configs
 
 

@@ -72,7 +72,7 @@ def test_a_config_that_nothing_reads_is_told_as_it_was_typed_with_the_place_that
 
 @pytest.mark.parametrize(
     "override",
-    ["+strategy@a.b=fsdp", "+a.b=1", "+dataset.foo.bar=1", "+loss@_global_=ldam", "+recipe@x.y=cifar10", "++a={b: 1}",
+    ["+strategy@a.b=fsdp", "+a.b=1", "+dataset.foo.bar=1", "+loss@_global_=ldam", "+recipe@x.y=cub_pim", "++a={b: 1}",
      "+dataset@dataset.more=cifar10", "+_target_=os.system"],
 )  # fmt: skip
 def test_what_is_placed_where_nothing_reads_it_is_refused(override):

@@ -10,13 +10,15 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from ltr.configuration.check import checked
-from ltr.configuration.configs import conf_directory, mappings
+from ltr.configuration.configs import conf_directory, mappings, read_config
 from ltr.configuration.targets import check_arguments
 
 CONF = conf_directory()
 PAGES = sorted(str(p.relative_to(CONF).with_suffix("")) for p in CONF.rglob("*.yaml") if p.parent != CONF)
 # configs that are taken without being named, or that belong to Hydra itself
-TAKEN_BY_NAME = [config for config in PAGES if config.split("/")[0] not in ("recipe", "hydra")]
+TAKEN_BY_NAME = [
+    config for config in PAGES if config.split("/")[0] not in ("recipe", "hydra") and "/base/" not in config
+]
 # smaller than the config's default, where a config's default is for large images
 SMALLER = {
     "backbone/timm": ["backbone.name=resnet10t"],
@@ -110,7 +112,7 @@ OF_FILES = ["backbone.name=resnet18", "dataset.image_size=32", "trainer.precisio
 
 
 def reads_files(config: str) -> bool:
-    return "image_size" in (yaml.safe_load((CONF / f"{config}.yaml").read_text()) or {})
+    return "image_size" in read_config(config)
 
 
 def composed(*overrides: str) -> dict:

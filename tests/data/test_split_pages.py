@@ -37,8 +37,8 @@ def test_inat_bg_draws_as_many_categories_as_asked_for():
 
 
 @pytest.mark.parametrize("trial", range(10))
-def test_each_page_of_one_category_is_its_trial(trial):
-    split = split_of(f"inat_bg_1_{trial}", INAT17)
+def test_each_trial_of_one_category_is_the_published_one(trial):
+    split = split_of("inat_bg_1", INAT17, f"trial={trial}")
     assert foreground_ids(split) == background_list("inat17_1", trial)
     assert f"-inat17_1-trial{trial}-" in split.name
 

@@ -1,44 +1,95 @@
-"""Where the configuration configs lie, and small helpers over a composed configuration."""
+"""Where the configs lie, how they are read without Hydra, and small helpers over a composed configuration."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ltr.errors import ConfigError
 
-# what a config says about itself: rules for its values, the tables of results that it is a row of, the published
-# number. None of them reaches the code that a config names, a result file or the identity of a stage or a run
+# what a config says about itself: rules for its values, and of a user's own experiment its tables and published number.
+# None of them reaches the code that a config names, a result file or the identity of a stage or a run
 PRIVATE_KEYS = ("_allowed_", "_table_", "_published_")
+# the group of recipes that several data sets share, as a config of a data set chooses one
+_SHARED_RECIPE = re.compile(r"override\s+/?recipe/shared(@.*)?")
 
 
 def conf_directory() -> Path:
-    """The folder of configs: inside an installed package, or beside ``src`` in a checkout."""
+    """Return the folder of configs: inside an installed package, or beside ``src`` in a checkout."""
     package = Path(__file__).resolve().parent.parent
     for candidate in (package / "conf", package.parent.parent / "conf"):
         if (candidate / "train.yaml").is_file():
             return candidate
-    raise ConfigError(f"the configuration configs are missing: looked in {package / 'conf'} and the checkout's conf/")
+    raise ConfigError(
+        f"the configs are missing: looked in {package / 'conf'} and in the checkout's conf/. Install ltr anew"
+    )
 
 
 def read_config(config: str) -> dict[str, Any]:
-    """A shipped config as it is written, not composed, e.g. ``read_config("trainer/default")``."""
+    """Read a shipped config over its bases, without Hydra, e.g. ``read_config("trainer/cpu")``.
+
+    A base is a plain name in the defaults list. Of the list itself only the choices of other groups are kept, those of
+    the bases first.
+    """
+    return _merged(config, frozenset())
+
+
+def _merged(config: str, above: frozenset[str]) -> dict[str, Any]:
     import yaml
 
-    content = yaml.safe_load((conf_directory() / f"{config}.yaml").read_text(encoding="utf-8"))
-    return content if isinstance(content, dict) else {}
+    if config in above:
+        raise ConfigError(f"{config} is a base of itself. Remove it from its own defaults list")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    content = yaml.load((conf_directory() / f"{config}.yaml").read_text(encoding="utf-8"), loader)
+    content = dict(content) if isinstance(content, dict) else {}
+    entries = content.pop("defaults", None) or []
+    choices: list[Any] = []
+    merged: dict[str, Any] = {}
+    for entry in entries:
+        if isinstance(entry, str) and entry != "_self_":
+            base = _merged(entry[1:] if entry.startswith("/") else f"{Path(config).parent}/{entry}", above | {config})
+            choices += base.pop("defaults", [])
+            merged = _updated(merged, base)
+    choices += [entry for entry in entries if not isinstance(entry, str)]
+    return {**({"defaults": choices} if choices else {}), **_updated(merged, content)}
+
+
+def _updated(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of both, with nested mappings merged and the values of ``above`` where both have one."""
+    result = dict(below)
+    for key, value in above.items():
+        held = result.get(key)
+        result[key] = _updated(held, value) if isinstance(held, Mapping) and isinstance(value, Mapping) else value
+    return result
 
 
 def config_names(group: str) -> list[str]:
-    """The names of the shipped configs of a group."""
+    """Return the names of the shipped configs of a group; bases are none of them."""
     return sorted(path.stem for path in (conf_directory() / group).glob("*.yaml"))
 
 
+@functools.cache
+def recipes_of(dataset: str, method: str) -> tuple[str, ...]:
+    """Return the shipped recipes that a data set and a method take, in the order in which they apply.
+
+    Returns:
+        Configs as `read_config` takes them, e.g. ``("recipe/shared/digits", "recipe/digits_lt_herbs")``.
+    """
+    choices = read_config(f"dataset/{dataset}").get("defaults", []) if dataset in config_names("dataset") else []
+    shared = [name for entry in choices for key, name in entry.items() if _SHARED_RECIPE.fullmatch(str(key))]
+    names = [dataset, f"{dataset}_{method}"]
+    if shared:
+        names = [f"shared/{shared[-1]}", dataset, f"shared/{shared[-1]}_{method}", names[-1]]
+    return tuple(f"recipe/{name}" for name in names if (conf_directory() / f"recipe/{name}.yaml").is_file())
+
+
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every (dotted key, value) below ``node``, without private entries."""
+    """Yield every (dotted key, value) below ``node``, without private entries."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             if key not in PRIVATE_KEYS:
@@ -48,7 +99,7 @@ def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def mappings(node: Any, path: str = "") -> Iterator[tuple[str, Mapping]]:
-    """Every mapping at or below ``node`` with its dotted path."""
+    """Yield every mapping at or below ``node`` with its dotted path."""
     if isinstance(node, Mapping):
         yield path, node
         for key, value in node.items():
@@ -60,7 +111,7 @@ def mappings(node: Any, path: str = "") -> Iterator[tuple[str, Mapping]]:
 
 
 def without_private(node: Any) -> Any:
-    """A copy without the private keys: what is written to result files and hashed."""
+    """Return a copy without the private keys: what is written to result files and hashed."""
     if isinstance(node, Mapping):
         return {key: without_private(value) for key, value in node.items() if key not in PRIVATE_KEYS}
     if isinstance(node, (list, tuple)):
@@ -69,10 +120,10 @@ def without_private(node: Any) -> Any:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON that is the same for equal content: sorted keys, no spaces, floats as Python prints them."""
+    """Return JSON that is the same for equal content: sorted keys, no spaces, floats as Python prints them."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def digest(value: Any) -> str:
-    """SHA-256 in hex over the canonical JSON of ``value``."""
+    """Return SHA-256 in hex over the canonical JSON of ``value``."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()

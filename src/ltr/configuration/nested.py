@@ -31,6 +31,7 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ltr.configuration import removed
 from ltr.configuration.allowed import shown
 from ltr.configuration.configs import PRIVATE_KEYS
 from ltr.configuration.forbidden import not_one_config
@@ -118,6 +119,7 @@ class NestedLoader(ConfigLoaderImpl):
             overrides, self._in_files = [text for text in again if text], in_files
         if refused is not None:
             raise refused
+        self._check_recipe(choices)
         return self._with_own_configs(config)
 
     def _with_own_configs(self, config: DictConfig) -> DictConfig:
@@ -141,6 +143,17 @@ class NestedLoader(ConfigLoaderImpl):
         loaded = self.repository.load_config(path) if self.repository.config_exists(path) else None
         content = None if loaded is None else OmegaConf.to_container(loaded.config, resolve=False)
         return {str(key): value for key, value in content.items()} if isinstance(content, dict) else None
+
+    def _check_recipe(self, choices: Mapping[str, str | None]) -> None:
+        """Refuse a config of a data set that takes its recipe by a name which no recipe has any more."""
+        dataset = choices.get("dataset")
+        instead = removed.advice("recipe", choices.get("recipe@_global_"))
+        if instead and not choices.get("recipe/shared") and not self.repository.config_exists(f"recipe/{dataset}"):
+            name = instead.partition("recipe/shared=")[2].split()[0]
+            raise ConfigCompositionException(
+                f"dataset={dataset}: {instead}, or add to the defaults list of this data set's config "
+                f"'- override /recipe/shared@_global_.recipe.shared: {name}'"
+            )
 
     def options(self, node: str) -> list[str]:
         """The configs that can be chosen at a nested node."""

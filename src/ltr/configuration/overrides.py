@@ -19,6 +19,7 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Glob
 from omegaconf import DictConfig, OmegaConf
 
+from ltr.configuration import removed
 from ltr.configuration.allowed import problem
 from ltr.configuration.check import examined, refuse
 from ltr.configuration.configs import conf_directory, config_names, leaves
@@ -113,8 +114,11 @@ def unread(overrides: Iterable[str]) -> list[str]:
             hydra = GlobalHydra.instance().hydra
             configs = hydra.config_loader.get_group_options("recipe") if hydra else config_names("recipe")
             mistakes += [
-                f"{one.text}: there is no recipe '{value}'; there are: {', '.join(configs)}"
-                f"{nearest(str(value), configs)}"
+                f"{one.text}: "
+                + (
+                    removed.advice("recipe", value)
+                    or f"there is no recipe '{value}'; there are: {', '.join(configs)}{nearest(str(value), configs)}"
+                )
                 for value in one.values
                 if str(value) not in configs
             ]
@@ -128,7 +132,7 @@ class _Explanation:
         self.loader = loader
         self.config_name = config_name
         self.sweep = sweep
-        self.groups = set(loader.list_groups("")) - {""}
+        self.groups = {*loader.list_groups(""), "recipe/shared"} - {""}
         self.good: list[str] = []  # what composes,
         self.composed: DictConfig | None = None  # and to what,
         self.nodes: dict[str, str] = {}  # with which nested choices
@@ -199,8 +203,12 @@ class _Explanation:
         options = self.loader.get_group_options(one.key, ObjectType.CONFIG)
         wanted = [v for value in one.values for v in (value if isinstance(value, list) else [value])]
         return [
-            f"{one.text}: there is no {one.key} '{'null' if value is None else value}'; there are: "
-            f"{', '.join(options) or 'none'}{nearest(value, options) if value else ''}"
+            f"{one.text}: "
+            + (
+                removed.advice(one.key, value)
+                or f"there is no {one.key} '{'null' if value is None else value}'; there are: "
+                f"{', '.join(options) or 'none'}{nearest(value, options) if value else ''}"
+            )
             for value in wanted
             if str(value) not in options
         ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep
 
+from ltr.configuration import removed
 from ltr.configuration.quoting import quoting_hint
 
 if TYPE_CHECKING:
@@ -76,6 +77,11 @@ class Parsed:
 # Hydra advises what only a config file can hold, or what would be refused next
 _WORDS = (
     (
+        r".*Could not override 'recipe/shared'\..*",
+        "the primary config has no place for the recipe that the data set chooses. Add '- recipe/shared: null' to its "
+        "defaults list, before the data set",
+    ),
+    (
         r"Could not override '([\w/]+@[^']+)'\..*",
         r"no config of this group is chosen at \1. A nested one is chosen by its key, e.g. "
         "method.classifier.optimizer=NAME with method=crt",
@@ -92,6 +98,8 @@ def in_short(error: Exception) -> str:
     """Hydra's words without its search path and the links to its documentation."""
     if str(error).startswith("Error merging override") and isinstance(error.__cause__, Exception):
         error = error.__cause__
+    if (instead := removed.advice_on(error)) is not None:
+        return instead
     text = re.split(r"\n\s*(?:Config search path|See https?://|full_key:|object_type=)", str(error).strip())[0]
     text = " ".join(text.replace("LexerNoViableAltException: ", "cannot be read: ").split())
     for pattern, words in _WORDS:

@@ -19,6 +19,7 @@ from ltr.configuration.check import refuse
 from ltr.configuration.configs import config_names, leaves, read_config
 from ltr.configuration.listed_configs import LISTS, reader, with_own
 from ltr.configuration.parsing import parse
+from ltr.configuration.removed import current_name
 from ltr.configuration.suggestions import suggestion
 from ltr.configuration.targets import check_targets
 from ltr.errors import ConfigError
@@ -116,7 +117,7 @@ def _find_data(config: dict[str, Any]) -> None:
 
 
 def _dataset_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    name = str(config["dataset"]["name"])
+    name = current_name("dataset", str(config["dataset"]["name"]))
     return read_config(f"dataset/{name}") if name in config_names("dataset") else {}
 
 

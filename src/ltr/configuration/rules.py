@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ltr.configuration.configs import config_names, read_config
+from ltr.configuration.removed import current_name
 
 _DEFAULT = {"": "train", "trainer": "trainer/default", "evaluation": "evaluation/default",
             "checkpoint": "checkpoint/default", "callbacks": "callbacks/default"}  # fmt: skip
@@ -35,7 +36,7 @@ def rules_of(path: str, node: Mapping[str, Any]) -> Mapping[str, Any]:
         return _rules_of_code(group, (node["_target_"],))
     if path == "dataset":
         code = tuple(str(target(node, part)) for part in ("source", "split"))
-        name = node.get("name")
+        name = current_name("dataset", str(node.get("name")))
         return _rules(f"dataset/{name}") if name in config_names("dataset") else _rules_of_code("dataset", code)
     return {}
 

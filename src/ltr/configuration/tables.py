@@ -1,13 +1,21 @@
-"""Which configs of ``conf/experiment`` are the rows of which table of results: the configs say so themselves.
+"""Which experiments are the rows of which table of results, and what was published of them.
 
-A config names its tables in ``_table_`` (a list), and the number that a paper or a repository printed in
-``_published_``: one of the metrics of `PUBLISHED`, in percent, and its ``source``.
+``conf/published.csv`` says it of the shipped experiments, and a file of the same name in a user's own folder of the
+user's. Each line is one row:
+
+- ``row``: the experiment; ``table``: the tables that it belongs to, separated by spaces;
+- ``metric``, ``value``: what was published on these data, in percent; ``source``: where; ``verified``: how the number
+  was checked. All four are empty where nothing was published.
+
+An experiment of the user's own may say the same in two private keys, ``_table_`` (a list) and ``_published_`` (the
+metric with its value, and ``source``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -17,6 +25,8 @@ from ltr.errors import ConfigError, nearest
 
 # the metrics of published numbers, and the protocol that measures each
 PUBLISHED = {"accuracy": "closed_set", "auroc": "open_set", "map": "background", "recall_at_1": "retrieval"}
+FILE = "published.csv"
+COLUMNS = ("row", "table", "metric", "value", "source", "verified")
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,7 @@ class TableRow:
         published: the published number in percent; None where there is none on this data set.
         source: where it was published.
         metric: what it is, a key of `PUBLISHED`.
+        verified: how the number was checked against its source.
     """
 
     config: str
@@ -36,52 +47,62 @@ class TableRow:
     published: float | None = None
     source: str = ""
     metric: str = "accuracy"
+    verified: str = ""
+
+    @property
+    def citation(self) -> str:
+        """The source, and how the number was checked against it."""
+        return f"{self.source}; {self.verified}" if self.verified else self.source
 
 
 def table_rows(config_dir: str | None = None) -> list[TableRow]:
-    """All configs of ``conf/experiment`` (and of the user's own folder, which go before), in order of their names.
+    """Return all experiments (those of the user's own folder go before), in order of their names.
 
     Raises:
-        ConfigError: a config that cannot be read, or whose private keys are not what is described above.
+        ConfigError: a published.csv or an experiment that cannot be read, or does not say what is described above.
     """
-    folders = [conf_directory(), *([Path(config_dir)] if config_dir else [])]
-    configs = {path.stem: path for folder in folders for path in sorted((folder / "experiment").glob("*.yaml"))}
-    return [_row(name, path) for name, path in sorted(configs.items())]
+    rows: dict[str, TableRow] = {}
+    for folder in (conf_directory(), *([Path(config_dir)] if config_dir else [])):
+        experiments = {path.stem: path for path in sorted((folder / "experiment").glob("*.yaml"))}
+        listed = _listed(folder / FILE, experiments)
+        for name, path in experiments.items():
+            rows[name] = listed.get(name) or (TableRow(name) if folder == conf_directory() else _described(name, path))
+    return [rows[name] for name in sorted(rows)]
 
 
 def chosen_rows(names: Sequence[str], config_dir: str | None = None) -> list[TableRow]:
-    """The rows of tables, by name or by a pattern such as ``cifar10*``, and single configs.
+    """Return the rows of tables, by name or by a pattern such as ``cifar10*``, and single experiments.
 
     Rows come in the order of their published number, those without one last: a table's rows lie together, and what
     should be better stands lower.
 
     Raises:
-        ConfigError: a name that is neither a table nor a config.
+        ConfigError: a name that is neither a table nor an experiment.
     """
     rows = table_rows(config_dir)
     tables = sorted({table for row in rows for table in row.tables})
-    found: dict[str, TableRow] = {}
+    chosen: dict[str, TableRow] = {}
     for name in names:
         fitting = [row for row in rows if any(fnmatchcase(table, name) for table in row.tables)]
         fitting = fitting or [row for row in rows if row.config == name]
         if not fitting:
             known = [*tables, *(row.config for row in rows)]
             raise ConfigError(
-                f"{name}: neither a table nor a config of conf/experiment; tables: {', '.join(tables) or 'none'}"
+                f"{name}: neither a table nor an experiment; tables: {', '.join(tables) or 'none'}"
                 f"{nearest(name, known)}"
             )
-        found |= {row.config: row for row in fitting}
-    return sorted(found.values(), key=_order)
+        chosen |= {row.config: row for row in fitting}
+    return sorted(chosen.values(), key=_order)
 
 
 def narrowed(rows: Iterable[TableRow], pattern: str) -> list[TableRow]:
-    """The row of a config, or else the rows whose config fits a pattern such as ``*_crt``, or contains a text.
+    """Return the row of an experiment, or the rows whose name fits a pattern such as ``*_crt`` or contains a text.
 
     Raises:
         ConfigError: none does.
     """
     rows = list(rows)
-    named = [row for row in rows if row.config == pattern]  # which other configs' names may contain
+    named = [row for row in rows if row.config == pattern]  # which other experiments' names may contain
     kept = named or [row for row in rows if fnmatchcase(row.config, pattern) or pattern in row.config]
     if not kept:
         raise ConfigError(f"no row fits '{pattern}'; there are: {', '.join(row.config for row in rows)}")
@@ -92,7 +113,57 @@ def _order(row: TableRow) -> tuple[str, bool, float, str]:
     return (row.tables[0] if row.tables else "", row.published is None, row.published or 0.0, row.config)
 
 
-def _row(name: str, path: Path) -> TableRow:
+def _listed(path: Path, experiments: Mapping[str, Path]) -> dict[str, TableRow]:
+    """Return the rows of a published.csv by their experiment; none where there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file, strict=True))
+    except (OSError, ValueError, csv.Error) as error:
+        raise ConfigError(f"{path} cannot be read: {error}. Mend the file, or write it anew") from error
+    rows: dict[str, TableRow] = {}
+    for number, line in enumerate(lines, start=2):
+        reason = _mistake(line, rows, experiments)
+        if reason:
+            raise ConfigError(f"{path}, line {number}: {reason}")
+        rows[line["row"]] = TableRow(line["row"], tuple(line["table"].split()))
+        if line["value"]:
+            rows[line["row"]] = replace(
+                rows[line["row"]],
+                published=float(line["value"]),
+                source=line["source"],
+                metric=line["metric"],
+                verified=line["verified"],
+            )
+    return rows
+
+
+def _mistake(line: Mapping[str | None, Any], rows: Mapping[str, Any], experiments: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a line of a published.csv; None where it is right."""
+    if set(line) != set(COLUMNS) or None in line.values():
+        return f"the columns {', '.join(COLUMNS)} are needed, in a line of {len(COLUMNS)} cells each"
+    name = line["row"]
+    if name in rows:
+        return f"row={name} stands twice; a row has one number. Delete one of them"
+    if name not in experiments:
+        return f"row={name}: there is no experiment of this name{nearest(name, experiments)}"
+    told = [key for key in ("metric", "value", "source", "verified") if line[key]]
+    if not told:
+        return None
+    if len(told) < 4:
+        return f"row={name}: {', '.join(told)} alone; metric, value, source and verified are given together, or none"
+    if line["metric"] not in PUBLISHED:
+        return f"row={name}, metric={line['metric']}: allowed is one of: {', '.join(PUBLISHED)}"
+    try:
+        is_percent = 1 < float(line["value"]) <= 100
+    except ValueError:
+        is_percent = False
+    return None if is_percent else f"row={name}, value={line['value']}: a number in percent is needed, in (1, 100]"
+
+
+def _described(name: str, path: Path) -> TableRow:
+    """Return the row that an experiment of the user's own describes in its private keys."""
     import yaml
 
     try:
@@ -105,8 +176,8 @@ def _row(name: str, path: Path) -> TableRow:
         raise ConfigError(f"{path}: _table_ is {tables!r}; a list of names is needed")
     if published and not _is_published(published):
         raise ConfigError(
-            f"{path}: _published_ is {published!r}; needed is {{accuracy: NUMBER in percent, source: TEXT}}; in the "
-            f"place of accuracy {', '.join(metric for metric in PUBLISHED if metric != 'accuracy')} will do"
+            f"{path}: _published_ is {published!r}; needed is {{accuracy: NUMBER in percent, source: TEXT}}; instead "
+            f"of accuracy {', '.join(metric for metric in PUBLISHED if metric != 'accuracy')} will do"
         )
     if not published:
         return TableRow(name, tuple(tables))

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ltr.configuration.configs import read_config
-from ltr.errors import DataError
 
 # of sources whose place no key of the config says, below the folder of all data
 _FIXED = {
@@ -34,7 +32,8 @@ def places(name: str, data: str | os.PathLike[str]) -> list[Path] | None:
     Returns:
         Paths whether or not they exist, [] where everything is in the package, None where the config does not say.
     """
-    config = _with_bases(name)
+    config = read_config(f"dataset/{name}")
+    config.pop("defaults", None)
     try:
         whole = OmegaConf.create({"paths": {"data": str(data)}, "dataset": config})
         source = OmegaConf.to_container(whole.dataset.source, resolve=True)
@@ -50,15 +49,3 @@ def places(name: str, data: str | os.PathLike[str]) -> list[Path] | None:
     if named:
         return [root / Path(place).expanduser() for place in named]
     return [root] if source.get("root") else None
-
-
-def _with_bases(name: str) -> dict[str, Any]:
-    """A shipped config over the configs that it starts from."""
-    config = read_config(f"dataset/{name}")
-    if not config:
-        raise DataError(f"there is no config dataset/{name}")
-    merged: dict[str, Any] = {}
-    for base in config.get("defaults", []):
-        if isinstance(base, str) and base != "_self_":
-            merged |= _with_bases(base)
-    return merged | {key: value for key, value in config.items() if key != "defaults"}

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from ltr.configuration.configs import leaves
+from ltr.configuration.configs import leaves, recipes_of
+from ltr.configuration.removed import current_name
 from ltr.configuration.tables import table_rows
-from ltr.report.conditions import Conditions, config_names, read_config
+from ltr.report.conditions import Conditions, read_config
 
 _MARKS = "†‡§¶"
 
@@ -50,23 +51,11 @@ def footnotes(marks: Mapping[str, str]) -> list[str]:
 
 @cache
 def _epochs_of(dataset: str, method: str) -> tuple[tuple[str, float], ...]:
-    """Keys and numbers of epochs that the recipes of a data set and of the pair set."""
-    found: dict[str, float] = {}
-    for config in (dataset, f"{dataset}_{method}"):
-        found |= _recipe_epochs(config)
-    return tuple(found.items())
-
-
-def _recipe_epochs(config: str) -> dict[str, float]:
-    if config not in config_names("recipe"):
-        return {}
-    content = read_config(f"recipe/{config}")
-    found: dict[str, float] = {}
-    for other in content.get("defaults", []):
-        if isinstance(other, str) and other != "_self_":
-            found |= _recipe_epochs(other)
-    own = {key: value for key, value in content.items() if key != "defaults"}
-    return found | {key: value for key, value in leaves(own) if key.endswith((".max_epochs", ".epochs"))}
+    """Return the keys and numbers of epochs that the recipes of a data set and of the pair set."""
+    epochs: dict[str, float] = {}
+    for recipe in recipes_of(current_name("dataset", dataset), method):
+        epochs |= {key: value for key, value in leaves(read_config(recipe)) if key.endswith((".max_epochs", ".epochs"))}
+    return tuple(epochs.items())
 
 
 def _of_experiment(config: Mapping[str, Any]) -> float | None:

@@ -1,0 +1,50 @@
+"""Configs read without Hydra are what Hydra composes of them: over their bases, with the recipes that they choose."""
+
+from __future__ import annotations
+
+import pytest
+from omegaconf import OmegaConf
+
+from ltr.configuration.configs import conf_directory, config_names, read_config, recipes_of
+from ltr.configuration.overrides import composed
+
+
+@pytest.mark.parametrize("name", ["cifar100_lt", "tiny_imagenet_open", "cub_retrieval", "inat_bg_1", "places_lt_open"])
+def test_a_data_set_is_read_over_its_bases_as_hydra_composes_it(name):
+    with_hydra = OmegaConf.to_container(composed([f"dataset={name}"]).dataset, resolve=False)
+    assert {key: value for key, value in read_config(f"dataset/{name}").items() if key != "defaults"} == with_hydra
+
+
+def test_the_choices_of_bases_come_before_a_configs_own():
+    choices = read_config("experiment/cifar100_lt_m2m_ldam")["defaults"]
+    assert [entry["override /dataset"] for entry in choices if "override /dataset" in entry] == [
+        "cifar10_lt",
+        "cifar100_lt",
+    ]
+
+
+def test_bases_are_no_configs_to_choose():
+    assert "long_tail" not in config_names("dataset")
+    assert (conf_directory() / "dataset" / "base" / "long_tail.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "method", "recipes"),
+    [
+        ("digits_lt", "herbs", ["shared/digits", "digits_lt_herbs"]),
+        ("cifar_plus_10", "erm", ["shared/open_set"]),
+        ("inat18_lists", "tau_norm", ["shared/inat18", "shared/inat18_tau_norm"]),
+        ("cub", "pim", ["cub_pim"]),
+        ("of_a_user", "erm", []),
+    ],
+)
+def test_the_recipes_of_a_data_set_and_a_method(dataset, method, recipes):
+    assert recipes_of(dataset, method) == tuple(f"recipe/{name}" for name in recipes)
+
+
+@pytest.mark.parametrize(("dataset", "method"), [("digits_lt", "herbs"), ("cub", "pim"), ("cars_retrieval", "rkd")])
+def test_these_recipes_give_the_epochs_that_hydra_composes(dataset, method):
+    epochs = [read_config(name).get("trainer", {}).get("max_epochs") for name in recipes_of(dataset, method)]
+    assert [given for given in epochs if given][-1] == composed(
+        [f"dataset={dataset}", f"method={method}"]
+    ).trainer.max_epochs

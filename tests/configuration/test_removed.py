@@ -1,0 +1,64 @@
+"""Former names of configs: each has a successor, configs of a user's own are told it, and old runs keep their rules."""
+
+from __future__ import annotations
+
+import pytest
+
+from ltr.configuration.configs import conf_directory
+from ltr.configuration.overrides import composed
+from ltr.configuration.removed import REMOVED, current_name
+from ltr.configuration.rules import rules_of
+from ltr.errors import ConfigError
+
+COPIED = """# The digits, copied from a version whose recipes were all named after their data set.
+defaults:
+  - base/long_tail
+  - _self_
+name: digits_lt
+mean: [0.3]
+std: [0.4]
+beta: 0.999
+source:
+  _target_: ltr.data.sources.digits.digits
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Write a config of the user's own; returns the folder."""
+
+    def write(path: str, text: str) -> str:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+        return str(tmp_path)
+
+    return write
+
+
+def test_a_removed_config_is_gone_and_its_successor_is_there():
+    for group, names in REMOVED.items():
+        for name, new in names.items():
+            assert not (conf_directory() / group / f"{name}.yaml").exists()
+            successor_group, _, successor = new.split()[0].partition("=")
+            assert (conf_directory() / successor_group / f"{successor}.yaml").is_file()
+
+
+def test_an_experiment_that_chooses_a_removed_data_set_is_told_the_new_command(own):
+    folder = own("experiment/mine.yaml", "# @package _global_\ndefaults:\n  - override /dataset: inat_bg_1_3\n")
+    with pytest.raises(ConfigError) as error:
+        composed(["experiment=mine"], folder)
+    assert "no dataset 'inat_bg_1_3' any more. Write dataset=inat_bg_1 dataset.trial=3 instead" in str(error.value)
+
+
+def test_a_data_set_that_takes_a_removed_recipe_by_its_name_is_told_what_to_add(own):
+    folder = own("dataset/digits_lt.yaml", COPIED)
+    with pytest.raises(ConfigError, match=r"'- override /recipe/shared@_global_\.recipe\.shared: digits'"):
+        composed(["dataset=digits_lt"], folder)
+    own("recipe/digits_lt.yaml", "# @package _global_\ntrainer:\n  max_epochs: 7\n")
+    assert composed(["dataset=digits_lt"], folder).trainer.max_epochs == 7
+
+
+def test_the_runs_of_a_removed_config_keep_its_rules():
+    assert current_name("dataset", "inat_bg_1_3") == "inat_bg_1"
+    assert current_name("dataset", "digits_lt") == "digits_lt"
+    assert rules_of("dataset", {"name": "inat_bg_1_3"})["trial"] == list(range(10))
