@@ -1,0 +1,27 @@
+"""The published numbers in the generated tables of docs/results.md are those of conf/published.csv."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from ltr.configuration.tables import table_rows
+from manual_pages import PAGES
+
+RESULTS = PAGES["docs/results.md"].read_text(encoding="utf-8")
+BLOCKS = dict(re.findall(r"<!-- ([\w,]+):begin -->\n(.*?)<!-- \1:end -->", RESULTS, re.DOTALL))
+PUBLISHED = {(f"{row.published:.2f}", row.citation) for row in table_rows() if row.published is not None}
+
+
+def test_there_are_generated_tables():
+    assert len(BLOCKS) >= 4
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_each_published_number_of_a_generated_table_is_listed_with_its_source(name):
+    for dataset in re.split(r"^\*\*\w+\*\*$", BLOCKS[name], flags=re.MULTILINE)[1:]:
+        sources = dict(re.findall(r"^\[(\d+)\] (.*)\.$", dataset, re.MULTILINE))
+        cells = re.findall(r"\| (\d+\.\d\d) \[(\d+)\]", dataset)
+        assert {(number, sources[place]) for number, place in cells} <= PUBLISHED
+        assert {place for _, place in cells} == set(sources)
