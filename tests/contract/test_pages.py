@@ -75,6 +75,11 @@ for config in (config for config in PAGES if config.startswith("experiment/") an
             SMALLER[config] += ["method.teacher.backbone.name=resnet18"]
 for config in ("experiment/cifar100_fitnet", "experiment/cifar100_rkd_fitnet"):
     SMALLER[config] = ["optimizer.lr=0.001", "method.teacher.epochs=1"]  # two steps on noise
+# configs that lists name
+LISTED = {"scorer": "evaluation.scorers", "protocol": "evaluation.extra_protocols"}
+SMALLER |= {config: ["dataset=digits_open"] for config in PAGES if config.startswith("scorer/")}
+SMALLER |= {"scorer/distance": ["dataset=digits_open", "method=gcpl"], "protocol/open_set": ["dataset=digits_open"]}
+SMALLER["protocol/few_shot"] = ["evaluation.episodes=5"]
 SMALLER |= {config: ["dataset=tiny_imagenet"] for config in ("augment/herbs", "augment/window")}
 
 # of experiment configs that differ by a value or by the data set, one of each kind is run by `make test`, all of them
@@ -122,6 +127,8 @@ def composed(*overrides: str) -> dict:
 
 def chosen(config: str) -> str:
     group, _, name = config.rpartition("/")
+    if group in LISTED:
+        return f"{LISTED[group]}=[{'pytorch_ood.GEN' if name == 'pytorch_ood' else name}]"
     return f"{group}={name}"
 
 

@@ -130,6 +130,13 @@ def test_what_is_no_protocol_is_refused(own_code, name, reason):
         protocols_of(split("closed_set"), with_protocol(name), "softmax", CPU)
 
 
+def test_a_protocol_that_the_split_has_anyway_is_not_added():
+    judges = protocols_of(
+        split("closed_set"), {**CONFIG, "extra_protocols": ["closed_set", "few_shot"]}, "softmax", CPU
+    )
+    assert [judge.name for judge in judges] == ["closed_set", "few_shot"]
+
+
 def test_two_scorers_of_one_name_are_refused():
     with pytest.raises(ConfigError, match="two scorers have the name 'msp'"):
         protocols_of(split("open_set"), {**CONFIG, "scorers": ["msp", "msp"]}, "softmax", CPU)

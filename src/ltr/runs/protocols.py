@@ -131,8 +131,9 @@ def check_parts(protocol: Protocol, split: Split) -> None:
 
 
 def _configs_of(split: Split, evaluation: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], type[Protocol]]]:
-    """Yield config and class of the split's protocols, and of those that the evaluation config adds."""
-    for entry in (*split.protocols, *(evaluation.get("extra_protocols") or ())):
+    """Yield config and class of the split's protocols, and of further ones that the evaluation config names."""
+    extra = [entry for entry in evaluation.get("extra_protocols") or () if entry not in split.protocols]
+    for entry in (*split.protocols, *extra):
         config = _config_of(entry, split)
         yield config, _class_of(config)
 
