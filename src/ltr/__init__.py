@@ -1,7 +1,7 @@
-"""ltr: experiments for recognition when data is unfair.
+"""ltr: experiments in long-tailed, open-set and fine-grained recognition.
 
 ``ltr.train(overrides)``, ``ltr.load(run)``, ``ltr.config(overrides)`` and ``ltr.build(method, num_classes=C)`` are the
-Python interface; they are imported on first use, so that ``import ltr`` costs nothing.
+Python interface. They are imported on first use, which keeps ``import ltr`` cheap.
 """
 
 from __future__ import annotations
