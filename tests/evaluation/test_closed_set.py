@@ -288,6 +288,8 @@ def test_update_never_reads_a_value_back_from_the_device(link, classes):
     protocol = ClosedSet(np.full(classes, 30), link=link, device="meta")
     labels = torch.zeros(4, dtype=torch.int64, device="meta")
     protocol.update(Scores(torch.zeros(4, classes, device="meta")), labels, labels)
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        protocol.compute()  # which does read them
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 
@@ -74,8 +76,12 @@ def test_batches_that_are_no_episodes_are_refused(sampler, batch_size, message):
         Prototypical([1], shot=5).check_batches(sampler, batch_size, classes=4)
 
 
-def test_an_episode_is_accepted():
-    Prototypical([1], shot=5).check_batches(PerClass(images_per_class=6, batch_size=18), 18, classes=4)
+@pytest.mark.parametrize(("classes", "is_accepted"), [(4, True), (3, True), (2, False)])
+def test_an_episode_is_accepted_where_its_classes_exist(classes, is_accepted):
+    refusal = contextlib.nullcontext() if is_accepted else pytest.raises(ConfigError, match="batch_size=18")
+    with refusal as refused:
+        Prototypical([1], shot=5).check_batches(PerClass(images_per_class=6, batch_size=18), 18, classes=classes)
+    assert (refused is None) is is_accepted
 
 
 def test_mixed_images_and_no_shot_are_refused():

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from ltr.errors import CheckpointError
-from ltr.methods.core.checkpoint import load_network, network_checkpoint, read_checkpoint
+from ltr.methods.core.checkpoint import describe, load_network, network_checkpoint, read_checkpoint
 from ltr.runs.stages import _read_arrays
 from ltr.runs.training_state import read_training_state
-from resuming import signal_at
+from resuming import same_bits, signal_at
 
 QUICK = ("trainer.max_epochs=1", "trainer.precision=fp32", "trainer.accelerator=cpu", "trainer.limit_train_batches=1")
 FIRST = "backbone.stages.0.0.weight"
@@ -118,8 +118,9 @@ def refusal(content: object, folder: Path) -> str:
     return message
 
 
-def test_the_whole_one_is_read(checkpoint):
-    load_network(checkpoint)
+def test_an_undamaged_checkpoint_is_read(checkpoint):
+    weights = describe(checkpoint)["state_dict"]
+    assert same_bits(load_network(checkpoint).state_dict(), weights)
 
 
 @pytest.mark.parametrize(("where", "value"), DESCRIPTIONS, ids=str)

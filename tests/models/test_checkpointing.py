@@ -88,10 +88,19 @@ def test_names_of_weights_stay():
 def test_in_eval_mode_and_without_gradients_nothing_is_computed_twice(monkeypatch):
     backbone = CifarResNet(3, depth=8).eval()
     checkpoint_blocks(backbone)
-    monkeypatch.setattr("ltr.models.checkpointing.checkpoint", None)
+    calls = []
+
+    def counted(block, *arguments, **named):
+        calls.append(block)
+        return block(*arguments)
+
+    monkeypatch.setattr("ltr.models.checkpointing.checkpoint", counted)
     backbone(torch.zeros(2, 3, 8, 8))
     with torch.no_grad():
         backbone.train()(torch.zeros(2, 3, 8, 8))
+    assert calls == []
+    backbone.train()(torch.zeros(2, 3, 8, 8))
+    assert len(calls) == len(blocks_of(backbone))
 
 
 def test_a_deep_copy_uses_its_own_weights():
