@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import ltr
+from ltr.configuration.tables import PUBLISHED
 from ltr.evaluation.background import Background
 from ltr.evaluation.closed_set import ClosedSet
 from ltr.evaluation.few_shot import FewShot
@@ -59,6 +60,12 @@ def test_the_metric_that_selects_is_shown_first_or_in_every_table_and_is_better_
     headline = METRICS.find(PROTOCOLS[protocol]().headline, protocol)
     assert set(EVERYWHERE) <= set(headline.shown)
     assert headline.better == "higher"
+
+
+def test_published_metrics_are_those_of_a_protocol_and_have_a_column():
+    protocols = {name: METRICS.find(name).protocol for name in PUBLISHED}
+    assert protocols == {"accuracy": "closed_set", "auroc": "open_set", "map": "background", "recall_at_1": "retrieval"}
+    assert all("published" in METRICS.find(name).shown for name in PUBLISHED)
 
 
 def test_a_name_has_one_heading_one_unit_and_one_direction():

@@ -23,8 +23,7 @@ from typing import Any
 from ltr.configuration.configs import conf_directory
 from ltr.errors import ConfigError, nearest
 
-# the metrics of published numbers, and the protocol that measures each
-PUBLISHED = {"accuracy": "closed_set", "auroc": "open_set", "map": "background", "recall_at_1": "retrieval"}
+PUBLISHED = ("accuracy", "auroc", "map", "recall_at_1")  # the metrics of published numbers
 FILE = "published.csv"
 COLUMNS = ("row", "table", "metric", "value", "source", "verified")
 
@@ -38,7 +37,7 @@ class TableRow:
         tables: that it belongs to.
         published: the published number in percent; None where there is none on this data set.
         source: where it was published.
-        metric: what it is, a key of `PUBLISHED`.
+        metric: what it is, one of `PUBLISHED`.
         verified: how the number was checked against its source.
     """
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ltr.configuration.tables import PUBLISHED, table_rows
+from ltr.configuration.tables import table_rows
+from ltr.evaluation.metrics import METRICS
 from ltr.report.comparison import Line
 from ltr.report.conditions import Conditions
 
@@ -38,7 +39,7 @@ class PublishedNumbers:
         config = line.config
         if line.scorer is not None and not line.rows[0]["headline"]:
             return None
-        of_protocol = [pair for pair in self._rows if PUBLISHED[pair[0].metric] == protocol]
+        of_protocol = [pair for pair in self._rows if METRICS.find(pair[0].metric).protocol == protocol]
         fitting = [row for row, conditions in of_protocol if conditions.hold(config)]
         fitting.sort(key=lambda row: not row.config.endswith(f"_{config.get('name')}"))
         if not fitting:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ltr.runs.evaluate_network import Evaluated
+from ltr.runs.evaluate_network import ProtocolResult
 
 
 class CountsEpochs:
@@ -25,7 +25,7 @@ class CountsEpochs:
         self,
         headline: Mapping[str, Any],
         rows: Sequence[Mapping[str, Any]],
-        evaluated: Sequence[Evaluated],
+        evaluated: Sequence[ProtocolResult],
         figures: Sequence[Path],
     ) -> None:
         """The headline's numbers as ``final/<metric>``."""

@@ -27,7 +27,7 @@ from ltr.methods.foreign import foreign_network
 from ltr.models.published_names import LAYOUTS, read_published
 from ltr.models.weights import read_state
 from ltr.runs.device import keep_freed_memory, resolve_device, resolve_precision
-from ltr.runs.evaluate_network import Evaluated, evaluate, examples_of
+from ltr.runs.evaluate_network import ProtocolResult, evaluate, examples_of
 from ltr.runs.failures import explained, out_of_memory_in_evaluation
 from ltr.runs.input_adapter import adapt_input, adapted_dataset, check_evaluable
 from ltr.runs.location_stats import location_stats
@@ -81,7 +81,7 @@ class CheckpointEvaluation:
     split: Split
     part: str
     rows: list[dict[str, Any]]
-    evaluated: list[Evaluated]
+    evaluated: list[ProtocolResult]
     examples: dict[str, Any]
     device: torch.device
     precision: str
@@ -262,7 +262,9 @@ def _evaluate(candidate: Candidate, part: str, data: DatasetCache) -> Checkpoint
     module = _data_module(found, device, data.images.get(found.key))
     data.images[found.key] = module.images
 
-    def evaluated_on(name: str, thresholds: Mapping[tuple[str, str | None], float] | None = None) -> list[Evaluated]:
+    def evaluated_on(
+        name: str, thresholds: Mapping[tuple[str, str | None], float] | None = None
+    ) -> list[ProtocolResult]:
         parts = evaluated_parts(split, name, config["evaluation"])
         loaders = {part: module.evaluation_loader(part) for part in parts}
 

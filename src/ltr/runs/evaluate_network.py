@@ -19,14 +19,22 @@ EXAMPLES = 16  # test images that a method may show something of
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """What one protocol, with one scorer, says of one variant."""
+class ProtocolResult:
+    """The result of one protocol, with one scorer, for one variant.
+
+    Attributes:
+        protocol: its name.
+        variant: of the method's predictions.
+        scorer: its name, or None.
+        headline: whether this is the run's result.
+        result: what the protocol computed: metrics, per_class, predictions, curves.
+    """
 
     protocol: str
     variant: str
     scorer: str | None
     headline: bool
-    result: Any  # the protocol's own result: metrics, per_class, predictions, curves
+    result: Any
 
 
 def evaluate(
@@ -37,14 +45,13 @@ def evaluate(
     precision: str,
     thresholds: Mapping[tuple[str, str | None], float] | None = None,
     looks: LocationStats | None = None,
-) -> list[Evaluated]:
-    """Run ``predictor.predict`` over a split once and evaluate each variant it gives.
+) -> list[ProtocolResult]:
+    """Run ``predictor.predict`` over a split once and evaluate each variant that it gives.
 
     Args:
         predictor: a module with `predict`, ``headline`` and ``link`` (see `ltr.methods.core.stage.Predictor`).
         loaders: the batches of the evaluated part of the split, under its name, and of further parts that some
-            protocols look at (``unknown``); each image once. Of ``train`` there are scores for those that are fitted to
-            them.
+            protocols read (``unknown``); each image once. Scorers are fitted to those of ``train``.
         protocols: (link, whether a row per image is kept) -> fresh protocol objects, the headline's first. Rows are
             kept of the headline variant.
         thresholds: of the open-set protocol by (variant, scorer), as validation images gave them.
@@ -53,48 +60,59 @@ def evaluate(
     Raises:
         DataError: the split is empty.
     """
-    evaluates: dict[str, list[Any]] = {}
+    of_variants: dict[str, list[Any]] = {}
     module = predictor.to(device).eval()
     with torch.inference_mode(), autocast(device, precision):
-        trained = _collected(module, loaders["train"]) if "train" in loaders else {}
+        training = _training_scores(module, loaders["train"]) if "train" in loaders else {}
         for place, (part, loader) in enumerate((name, one) for name, one in loaders.items() if name != "train"):
             for batch in loader:
                 if looks is not None and place == 0:
                     looks.add(module, batch)
-                scores: Mapping[str, Any] = module.predict(batch.images)
-                for variant, found in scores.items():
-                    if variant not in evaluates:
-                        evaluates[variant] = protocols(module.link, variant == module.headline)
-                        for evaluate in evaluates[variant]:
-                            if trained and getattr(evaluate, "needs_training", False):
-                                evaluate.fit(trained[variant])
-                            found_before = (thresholds or {}).get((variant, evaluate.scorer))
-                            if found_before is not None and hasattr(evaluate, "with_threshold"):
-                                evaluate.with_threshold(found_before)
-                    for evaluate in evaluates[variant]:
-                        if place == 0 or part in evaluate.parts:
-                            evaluate.update(found, batch.labels, batch.indices)
-    if not evaluates:
-        raise DataError("there is nothing to evaluate: the split has no images")
-    evaluated = []
-    for variant, of_variant in evaluates.items():
-        for place, evaluate in enumerate(of_variant):
-            evaluate.reduce()
+                predictions: Mapping[str, Any] = module.predict(batch.images)
+                for variant, scores in predictions.items():
+                    if variant not in of_variants:
+                        fresh = protocols(module.link, variant == module.headline)
+                        _prepare(fresh, variant, training.get(variant), thresholds or {})
+                        of_variants[variant] = fresh
+                    for protocol in of_variants[variant]:
+                        if place == 0 or part in protocol.parts:
+                            protocol.update(scores, batch.labels, batch.indices)
+    if not of_variants:
+        raise DataError("there is nothing to evaluate: the split has no images. Choose another part or data set")
+    results = []
+    for variant, of_variant in of_variants.items():
+        for place, protocol in enumerate(of_variant):
+            protocol.reduce()
             headline = variant == module.headline and place == 0
-            result = evaluate.compute()
+            result = protocol.compute()
             if headline and looks is not None:
                 result.metrics.update(looks.means())
-            evaluated.append(Evaluated(evaluate.name, variant, evaluate.scorer, headline, result))
-    return evaluated
+            results.append(ProtocolResult(protocol.name, variant, protocol.scorer, headline, result))
+    return results
 
 
-def _collected(module: Any, loader: Iterable[Any]) -> dict[str, TrainingScores]:
-    """What every variant says of training images."""
-    found: dict[str, Collected] = {}
+def _prepare(
+    protocols: Iterable[Any],
+    variant: str,
+    training: TrainingScores | None,
+    thresholds: Mapping[tuple[str, str | None], float],
+) -> None:
+    """Fit the scorers that need it, and set the thresholds that validation images gave."""
+    for protocol in protocols:
+        if training is not None and getattr(protocol, "needs_training", False):
+            protocol.fit(training)
+        threshold = thresholds.get((variant, protocol.scorer))
+        if threshold is not None and hasattr(protocol, "with_threshold"):
+            protocol.with_threshold(threshold)
+
+
+def _training_scores(module: Any, loader: Iterable[Any]) -> dict[str, TrainingScores]:
+    """Return the scores of the training images, by variant."""
+    collected: dict[str, Collected] = {}
     for batch in loader:
         for variant, scores in module.predict(batch.images).items():
-            found.setdefault(variant, Collected()).update(scores, batch.labels, batch.indices)
-    return {variant: one.all() for variant, one in found.items()}
+            collected.setdefault(variant, Collected()).update(scores, batch.labels, batch.indices)
+    return {variant: scores.all() for variant, scores in collected.items()}
 
 
 def examples_of(predictor: Any, network: Any, data: Any, device: torch.device, precision: str) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from typing import Any
 from ltr.configuration.configs import leaves, without_private
 from ltr.errors import ConfigError, Interrupted
 from ltr.runs.counted_epochs import CountsEpochs
-from ltr.runs.evaluate_network import Evaluated
+from ltr.runs.evaluate_network import ProtocolResult
 
 
 class RunLoggers:
@@ -80,7 +80,7 @@ class RunLoggers:
             ) from error
 
     def log_result(
-        self, rows: Sequence[Mapping[str, Any]], evaluated: Sequence[Evaluated], figures: Sequence[Path] = ()
+        self, rows: Sequence[Mapping[str, Any]], evaluated: Sequence[ProtocolResult], figures: Sequence[Path] = ()
     ) -> None:
         """Log what a finished run came to. One whose stages were all stored has trained nothing, and is logged too.
 

@@ -20,7 +20,7 @@ from ltr.runs.keys import group_hash, run_hash
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ltr.runs.evaluate_network import Evaluated
+    from ltr.runs.evaluate_network import ProtocolResult
 
 FIRST_COLUMNS = ("stage", "epoch", "step", "lr", "train/loss", "train/accuracy", "images_per_second")
 RESULT = "result.json"
@@ -70,7 +70,9 @@ def write_status(directory: Path, status: str) -> None:
     write_json(directory / "status.json", {"status": status})
 
 
-def result_rows(evaluated: Iterable[Evaluated], *, split: str, checkpoint: str, selection: str) -> list[dict[str, Any]]:
+def result_rows(
+    evaluated: Iterable[ProtocolResult], *, split: str, checkpoint: str, selection: str
+) -> list[dict[str, Any]]:
     """Rows of ``result.json`` for what was evaluated; only the selected weights on test can be the headline."""
     return [
         {
@@ -87,7 +89,7 @@ def result_rows(evaluated: Iterable[Evaluated], *, split: str, checkpoint: str, 
     ]
 
 
-def write_tables(directory: Path, evaluated: Sequence[Evaluated], class_names: Sequence[str]) -> None:
+def write_tables(directory: Path, evaluated: Sequence[ProtocolResult], class_names: Sequence[str]) -> None:
     """What the evaluation of the test split has to say of classes, images and thresholds.
 
     ``per_class.parquet`` (all variants) and ``predictions.parquet`` (the headline) are those of the first protocol;
@@ -123,7 +125,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def _table(evaluated: Evaluated, columns: Mapping[str, np.ndarray]) -> pa.Table:
+def _table(evaluated: ProtocolResult, columns: Mapping[str, np.ndarray]) -> pa.Table:
     import pyarrow as pa
 
     length = len(next(iter(columns.values())))

@@ -25,7 +25,7 @@ from ltr.methods.core.checkpoint import network_checkpoint, write_checkpoint
 from ltr.methods.core.stage import StageOutput
 from ltr.runs import distributed
 from ltr.runs.device import device_name, keep_freed_memory
-from ltr.runs.evaluate_network import Evaluated, evaluate, examples_of
+from ltr.runs.evaluate_network import ProtocolResult, evaluate, examples_of
 from ltr.runs.failures import explained, out_of_memory_in_evaluation
 from ltr.runs.figure_arrays import write_figure_arrays
 from ltr.runs.finished import Standing, standing
@@ -193,7 +193,7 @@ class _Run:
         self._check_files()
         began = time.perf_counter()
         rows: list[dict[str, Any]] = []
-        evaluated: list[Evaluated] = []
+        evaluated: list[ProtocolResult] = []
         finished = False
         try:
             outputs: dict[str, StageOutput] = {}
@@ -306,7 +306,7 @@ class _Run:
 
     def _evaluate(
         self, predictor: Any, outputs: Mapping[str, StageOutput]
-    ) -> tuple[list[dict[str, Any]], list[Evaluated]]:
+    ) -> tuple[list[dict[str, Any]], list[ProtocolResult]]:
         """Rows of all splits and checkpoints, and what was evaluated of the selected weights on test."""
         final = self.plan[-1]
         selection = final.settings.selection
@@ -315,7 +315,7 @@ class _Run:
 
         thresholds: dict[tuple[str, str | None], float] = {}
 
-        def evaluated_on(part: str, predictor: Any) -> list[Evaluated]:
+        def evaluated_on(part: str, predictor: Any) -> list[ProtocolResult]:
             def protocols(link: str, keep: bool) -> list[Any]:
                 return protocols_of(self.split, self.config["evaluation"], link, self.device, keep)
 
@@ -404,7 +404,7 @@ class _Run:
         self,
         outputs: Mapping[str, StageOutput],
         rows: Sequence[Mapping[str, Any]],
-        evaluated: Sequence[Evaluated],
+        evaluated: Sequence[ProtocolResult],
         seconds: float,
     ) -> dict[str, Any]:
         if any(not (self.directory / name).is_file() for name in AT_THE_START):

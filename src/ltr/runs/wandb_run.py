@@ -13,7 +13,7 @@ from pytorch_lightning.loggers.logger import Logger
 from ltr.errors import ConfigError
 from ltr.evaluation.metrics import METRICS
 from ltr.runs.counted_epochs import CountsEpochs, final
-from ltr.runs.evaluate_network import Evaluated
+from ltr.runs.evaluate_network import ProtocolResult
 from ltr.runs.keys import group_hash, run_hash
 
 _SPLITS = ("train", "val", "test")
@@ -74,7 +74,7 @@ class WandbRun(CountsEpochs, _Plain):
         self,
         headline: Mapping[str, Any],
         rows: Sequence[Mapping[str, Any]],
-        evaluated: Sequence[Evaluated],
+        evaluated: Sequence[ProtocolResult],
         figures: Sequence[Path],
     ) -> None:
         """The headline in the summary, a table for each evaluation, the figures, and the model where it is asked for.
