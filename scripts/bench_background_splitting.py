@@ -176,7 +176,7 @@ def labels(setting: Setting, rounds: int) -> str:
     def bare() -> None:
         with torch.inference_mode():
             found = [
-                teacher.net(teacher.prepared(pixels[i : i + BATCH].float() / 255)) for i in range(0, IMAGES, BATCH)
+                teacher.net(teacher.preprocess(pixels[i : i + BATCH].float() / 255)) for i in range(0, IMAGES, BATCH)
             ]
             torch.cat([logits.argmax(1) for logits in found]).cpu()
 

@@ -12,7 +12,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 CLEAN = (  # folders and files, relative to the repository; a room is listed here once it keeps the rules
     "src/ltr/losses",
+    "src/ltr/models",
+    "src/ltr/optim",
     "tests/losses",
+    "tests/models",
+    "tests/optim",
 )
 SUMMARY_OPENINGS = re.compile(r"(What|Whether|How|Where|Which|Who)\b")
 UNNAMED = {"found", "given", "told"}  # names of results that do not say what they hold
@@ -63,12 +67,12 @@ def assigned_names(source: str) -> set[str]:
 
 
 def prose(source: str) -> Iterator[str]:
-    """Comments, docstrings and other texts of a file, line by line."""
+    """Comments, docstrings and other texts of a file, line by line; a single word may be a key of a file format."""
     for line in source.splitlines():
         if "#" in line:
             yield line.partition("#")[2]
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
             yield from node.value.splitlines()
 
 
@@ -105,4 +109,4 @@ def test_the_rules_see_what_they_forbid():
     assert relative_summaries('"""Return whether it ends."""\ndef _f():\n    """How it ends."""') == []
     assert assigned_names("def f(told):\n    for found in told:\n        given = found") == {"f", *UNNAMED}
     assert old_words("def judged(): return 'a page'  # a docs page") == ["judged", "a page"]
-    assert old_words("x = 'a docs page'") == []
+    assert old_words("x = 'a docs page', ['page']") == []

@@ -1,4 +1,4 @@
-"""One thread for these tests: their tensors are too small to share."""
+"""A single thread for these tests, whose tensors are too small for several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every backbone config promises: features, maps, the last block, what trains, bf16 with channels_last."""
+"""The contract of every backbone config: features, maps, last block, trainable parts, bf16 with channels_last."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 from ltr.configuration.targets import instantiate
 from ltr.models.backbones import Backbone
 
-PAGES = sorted((Path(__file__).parents[2] / "conf" / "backbone").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "backbone").glob("*.yaml"))
 SMALL = {  # (changes of the config, channels, size): small enough for a test, otherwise as shipped
     "digits_net": ({}, 1, 8),
     "timm": ({"name": "test_resnet"}, 3, 64),
@@ -27,7 +27,7 @@ def build(config: Path, **changes) -> tuple[Backbone, torch.Tensor]:
     return instantiate(node, channels), images
 
 
-configs = pytest.mark.parametrize("config", PAGES, ids=[config.stem for config in PAGES])
+configs = pytest.mark.parametrize("config", CONFIGS, ids=[config.stem for config in CONFIGS])
 
 
 @configs
@@ -38,8 +38,8 @@ def test_features_and_maps_have_the_declared_shapes(config):
         features, maps = backbone.features_and_maps(images)
         alone, maps_alone = backbone(images), backbone.feature_maps(images)
     assert features.shape == (2, backbone.num_features)
-    assert tuple(found.shape[1] for found in maps) == backbone.map_channels
-    assert tuple(images.shape[2] // found.shape[2] for found in maps) == backbone.map_strides
+    assert tuple(feature_map.shape[1] for feature_map in maps) == backbone.map_channels
+    assert tuple(images.shape[2] // feature_map.shape[2] for feature_map in maps) == backbone.map_strides
     assert tuple(sorted(backbone.map_strides)) == backbone.map_strides
     torch.testing.assert_close(alone, features)
     torch.testing.assert_close(maps_alone, maps)
@@ -52,7 +52,7 @@ def test_bf16_channels_last_trains(config):
     with torch.autocast("cpu", torch.bfloat16):
         features, maps = backbone.features_and_maps(images.to(memory_format=torch.channels_last))
     assert features.isfinite().all()
-    (features.float().square().sum() + sum(found.float().mean() for found in maps)).backward()
+    (features.float().square().sum() + sum(feature_map.float().mean() for feature_map in maps)).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in backbone.parameters())
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ltr.models.backbones import Backbone
-from ltr.models.checkpointing import blocks_of, checkpoint_blocks
+from ltr.models.checkpointing import checkpoint_blocks, find_blocks
 from ltr.models.cifar_resnet import CifarResNet
 from ltr.models.digits_net import DigitsNet
 from ltr.models.timm_backbone import TimmBackbone
@@ -44,7 +44,7 @@ def drawn(name: str) -> nn.Module:
 
 
 def passed(backbone: nn.Module, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], int]:
-    """Gradients and state after a forward and a backward pass, and the bytes kept between the two."""
+    """Return gradients and state after a forward and a backward pass, and the bytes kept between the two."""
     kept = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -56,12 +56,12 @@ def passed(backbone: nn.Module, images: torch.Tensor) -> tuple[dict[str, torch.T
         out = backbone(images).square().sum()
     between = sum(kept.values())
     out.backward()
-    found = {name: parameter.grad for name, parameter in backbone.named_parameters()}
-    return {"out": out.detach(), **found, **dict(backbone.named_buffers())}, between
+    gradients = {name: parameter.grad for name, parameter in backbone.named_parameters()}
+    return {"out": out.detach(), **gradients, **dict(backbone.named_buffers())}, between
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_gradients_and_statistics_are_those_of_the_whole_to_the_bit(name):
+def test_gradients_and_statistics_are_bit_equal_to_those_without_checkpointing(name):
     images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     whole, much = passed(drawn(name), images)
     backbone = drawn(name)
@@ -74,12 +74,12 @@ def test_gradients_and_statistics_are_those_of_the_whole_to_the_bit(name):
 
 def test_blocks_are_residual_blocks_and_stages_of_plain_layers():
     residual = CifarResNet(3, depth=14)
-    assert blocks_of(residual) == [*residual.layer1, *residual.layer2, *residual.layer3]
+    assert find_blocks(residual) == [*residual.layer1, *residual.layer2, *residual.layer3]
     plain = DigitsNet(1)
-    assert blocks_of(plain) == [plain.stage1, plain.stage2, plain.stage3]
+    assert find_blocks(plain) == [plain.stage1, plain.stage2, plain.stage3]
 
 
-def test_names_of_weights_stay():
+def test_names_of_weights_do_not_change():
     plain, backbone = CifarResNet(3, depth=8), CifarResNet(3, depth=8)
     checkpoint_blocks(backbone)
     assert plain.state_dict().keys() == backbone.state_dict().keys()
@@ -100,7 +100,7 @@ def test_in_eval_mode_and_without_gradients_nothing_is_computed_twice(monkeypatc
         backbone.train()(torch.zeros(2, 3, 8, 8))
     assert calls == []
     backbone.train()(torch.zeros(2, 3, 8, 8))
-    assert len(calls) == len(blocks_of(backbone))
+    assert len(calls) == len(find_blocks(backbone))
 
 
 def test_a_deep_copy_uses_its_own_weights():

@@ -12,17 +12,17 @@ from ltr.models.weights import seeded_construction
 @pytest.mark.parametrize("normalise", [True, False])
 def test_an_embedding_is_a_linear_layer_at_length_one_if_asked(normalise):
     head = EmbeddingHead(5, 3, width=7, normalise=normalise)
-    found = head(torch.randn(4, 5))
-    assert found.shape == (4, 7)
-    assert torch.allclose(found.norm(dim=1), torch.ones(4)) is normalise
+    embeddings = head(torch.randn(4, 5))
+    assert embeddings.shape == (4, 7)
+    assert torch.allclose(embeddings.norm(dim=1), torch.ones(4)) is normalise
 
 
 def test_normalisation_is_done_in_float32_under_autocast():
     head = EmbeddingHead(5, 3, normalise=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = head(torch.randn(4, 5))
-    assert found.dtype == torch.float32
-    assert found.norm(dim=1).tolist() == pytest.approx([1] * 4, abs=1e-6)
+        embeddings = head(torch.randn(4, 5))
+    assert embeddings.dtype == torch.float32
+    assert embeddings.norm(dim=1).tolist() == pytest.approx([1] * 4, abs=1e-6)
 
 
 def test_a_reset_draws_from_the_distribution_of_construction():

@@ -114,7 +114,7 @@ def test_init_bias_without_a_bias_is_refused(head):
 
 
 @heads
-def test_a_head_tells_its_kind_and_sizes(head_type):
+def test_a_head_reports_its_kind_and_sizes(head_type):
     head = head_type(6, 4)
     assert (head.head_kind, head.num_features, head.num_classes) == (
         {LinearHead: "linear", CosineHead: "cosine"}[head_type],

@@ -33,8 +33,8 @@ def test_the_weight_gradient_is_that_of_fp32(kernel, stride, height, width, grou
     images = torch.randn(16, 64, height, width).to(memory_format=torch.channels_last)
     expected = weight_gradient(convolution, images, torch.float32)
     for _ in range(5):
-        found = weight_gradient(convolution, images, torch.bfloat16)
-        assert (found - expected).abs().max() < 0.03 * expected.abs().max()
+        gradient = weight_gradient(convolution, images, torch.bfloat16)
+        assert (gradient - expected).abs().max() < 0.03 * expected.abs().max()
 
 
 @pytest.mark.parametrize("size", [2, 3, 8])

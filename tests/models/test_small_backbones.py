@@ -48,7 +48,7 @@ def test_digits_net_is_small():
     assert 20_000 < sum(p.numel() for p in DigitsNet(1).parameters()) < 60_000
 
 
-def test_digits_net_reads_more_than_95_percent_of_the_digits_after_six_epochs():
+def test_digits_net_classifies_more_than_95_percent_of_the_digits_after_six_epochs():
     digits = load_digits()
     images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 8 - 1
     labels = torch.tensor(digits.target)

@@ -41,55 +41,55 @@ def images(channels: int = 3, size: int = 40) -> torch.Tensor:
 
 @pytest.mark.parametrize(("library", "name"), MODELS)
 def test_logits_are_those_of_the_model_itself(files, library, name):
-    found, x = teacher(files, library, name), images()
+    network, x = teacher(files, library, name), images()
     with torch.no_grad():
-        expected = model(library, name)(found.prepared(x))
-        torch.testing.assert_close(found(x)[0], expected, rtol=1e-4, atol=1e-5)
-    assert found.num_classes == 20
+        expected = model(library, name)(network.preprocess(x))
+        torch.testing.assert_close(network(x)[0], expected, rtol=1e-4, atol=1e-5)
+    assert network.num_classes == 20
 
 
 @pytest.mark.parametrize(("library", "name"), [m for m in MODELS if m[1] != "squeezenet1_1"])
 def test_the_last_layer_makes_the_logits_of_the_features(files, library, name):
-    found = teacher(files, library, name)
-    weight, bias = found.last_layer()
+    network = teacher(files, library, name)
+    weight, bias = network.last_layer()
     with torch.no_grad():
-        logits, features = found(images())
+        logits, features = network(images())
     torch.testing.assert_close(logits, features @ weight.T + bias, rtol=1e-4, atol=1e-4)
 
 
 def test_squeezenets_last_layer_is_its_convolution_to_the_classes(files):
-    found = teacher(files, name="squeezenet1_1")
-    weight, bias = found.last_layer()
+    network = teacher(files, name="squeezenet1_1")
+    weight, bias = network.last_layer()
     assert weight.shape == (20, 512)
     assert bias.shape == (20,)
-    assert found(images())[1].shape == (3, 512)
+    assert network(images())[1].shape == (3, 512)
 
 
 def test_a_teacher_is_not_trained_and_stays_in_eval_mode(files):
-    found = teacher(files)
-    assert not any(parameter.requires_grad for parameter in found.parameters())
-    assert not found.training
+    network = teacher(files)
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert not network.training
 
 
 def test_images_are_normalised_and_neither_turned_nor_mirrored(files):
-    found, x = teacher(files), images()
+    network, x = teacher(files), images()
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    torch.testing.assert_close(found.prepared(x), (x - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1))
+    torch.testing.assert_close(network.preprocess(x), (x - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1))
 
 
 def test_images_are_brought_to_the_teachers_size_upright(files):
     x = torch.zeros(1, 3, 8, 8)
     x[:, :, 0] = 1.0  # the upper edge
-    found = teacher(files, image_size=32, mean=[0.0] * 3, std=[1.0] * 3).prepared(x)
-    assert found.shape == (1, 3, 32, 32)
-    assert (found[0, 0, 0] > 0.9).all()
-    assert (found[0, 0, 8:] == 0).all()
+    resized = teacher(files, image_size=32, mean=[0.0] * 3, std=[1.0] * 3).preprocess(x)
+    assert resized.shape == (1, 3, 32, 32)
+    assert (resized[0, 0, 0] > 0.9).all()
+    assert (resized[0, 0, 8:] == 0).all()
 
 
 def test_a_grey_image_is_seen_in_all_channels(files):
-    found = teacher(files, mean=[0.0] * 3, std=[1.0] * 3)
+    network = teacher(files, mean=[0.0] * 3, std=[1.0] * 3)
     x = images(channels=1)
-    assert torch.equal(found.prepared(x), x.expand(-1, 3, -1, -1))
+    assert torch.equal(network.preprocess(x), x.expand(-1, 3, -1, -1))
 
 
 def test_other_channels_are_refused(files):
@@ -104,7 +104,7 @@ def test_outputs_that_are_not_those_of_the_weights_are_refused(files, library, n
 
 
 def test_weights_of_another_network_are_refused(files):
-    with pytest.raises(CheckpointError, match=r"no fc\.weight in it"):
+    with pytest.raises(CheckpointError, match=r"the file has no fc\.weight"):
         Teacher(library="torchvision", name="resnet18", weights=str(files["squeezenet1_1"]))
 
 
@@ -122,10 +122,10 @@ def test_an_unknown_name_is_refused_with_a_hint(files, library):
         Teacher(library=library, name="resnet188", weights=str(files["resnet18"]))
 
 
-@pytest.mark.parametrize("given", [{}, {"pretrained": True, "weights": "file.pth"}])
-def test_just_one_kind_of_weights_is_needed(given):
+@pytest.mark.parametrize("weights", [{}, {"pretrained": True, "weights": "file.pth"}])
+def test_just_one_kind_of_weights_is_needed(weights):
     with pytest.raises(ConfigError, match="needs one of them"):
-        Teacher(library="torchvision", name="resnet18", **given)
+        Teacher(library="torchvision", name="resnet18", **weights)
 
 
 def test_building_a_teacher_leaves_the_global_generator_alone(files):
@@ -135,17 +135,17 @@ def test_building_a_teacher_leaves_the_global_generator_alone(files):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_imagenets_squeezenet_tells_images_apart(cifar_root):
+def test_imagenets_squeezenet_predicts_different_classes(cifar_root):
     weights = Path(os.environ.get("LTR_WEIGHTS", "")) / "squeezenet1_0_imagenet.pth"
     if not weights.is_file():
         pytest.skip("LTR_WEIGHTS does not point to a folder with squeezenet1_0_imagenet.pth")
     from ltr.data.sources.cifar import cifar10
 
     source = cifar10(root=str(cifar_root))
-    found = Teacher(library="torchvision", name="squeezenet1_0", weights=str(weights), image_size=64)
+    network = Teacher(library="torchvision", name="squeezenet1_0", weights=str(weights), image_size=64)
     pixels = torch.tensor(source.images[:64]).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
-        classes = found(pixels)[0].argmax(1)
+        classes = network(pixels)[0].argmax(1)
     assert len(classes.unique()) > 10
 
 

@@ -29,8 +29,8 @@ def test_features_are_timms_own_and_maps_share_the_weights(name):
         torch.testing.assert_close(features, reference(images))
         torch.testing.assert_close(backbone.feature_maps(images), maps)
     assert backbone.map_strides == FAMILIES[name]
-    assert tuple(found.shape[1] for found in maps) == backbone.map_channels
-    assert tuple(160 // found.shape[2] for found in maps) == backbone.map_strides
+    assert tuple(feature_map.shape[1] for feature_map in maps) == backbone.map_channels
+    assert tuple(160 // feature_map.shape[2] for feature_map in maps) == backbone.map_strides
 
 
 def test_a_vision_transformers_maps_come_from_four_depths():

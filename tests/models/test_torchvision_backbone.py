@@ -29,8 +29,8 @@ def test_features_and_maps_of_a_family(name):
         torch.testing.assert_close(backbone(images), features)
     assert features.shape == (2, backbone.num_features)
     assert backbone.map_strides == STRIDES[name]
-    assert tuple(found.shape[1] for found in maps) == backbone.map_channels
-    assert [round(64 / found.shape[2]) for found in maps] == pytest.approx(list(STRIDES[name]), rel=0.35)
+    assert tuple(feature_map.shape[1] for feature_map in maps) == backbone.map_channels
+    assert [round(64 / feature_map.shape[2]) for feature_map in maps] == pytest.approx(list(STRIDES[name]), rel=0.35)
 
 
 def test_features_are_what_torchvisions_classifier_sees():
@@ -47,7 +47,12 @@ def test_swins_maps_are_channels_first():
     backbone = TorchvisionBackbone(3, name="swin_t").eval()
     with torch.no_grad():
         maps = backbone.feature_maps(torch.randn(1, 3, 64, 64))
-    assert [tuple(found.shape[1:]) for found in maps] == [(96, 16, 16), (192, 8, 8), (384, 4, 4), (768, 2, 2)]
+    assert [tuple(feature_map.shape[1:]) for feature_map in maps] == [
+        (96, 16, 16),
+        (192, 8, 8),
+        (384, 4, 4),
+        (768, 2, 2),
+    ]
 
 
 def test_drop_path_stays_on_when_modes_are_restored_without_train():

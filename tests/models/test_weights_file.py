@@ -1,4 +1,4 @@
-"""What stands where weights should is called what it is; nothing of torch's own advice, and no code of a terminal."""
+"""Files that are not weights: messages name their kind, without torch's own advice and without control characters."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ READERS = {
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
 @pytest.mark.parametrize("what", FILES)
-def test_a_file_is_called_what_it_is(tmp_path, what, reader):
+def test_an_error_names_the_kind_of_the_file(tmp_path, what, reader):
     path = tmp_path / "weights.pth"
     FILES[what](path)
     with pytest.raises(CheckpointError) as refused:
@@ -90,7 +90,7 @@ def test_a_torch_file_named_safetensors_is_called_so(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_what_is_named_rightly_is_read(tmp_path, suffix):
+def test_a_file_with_the_right_suffix_is_read(tmp_path, suffix):
     path = tmp_path / f"w{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(TENSORS, path)
     assert torch.equal(read_state(path)["conv.weight"], TENSORS["conv.weight"])
@@ -110,7 +110,7 @@ def test_another_number_of_channels_is_summed_or_repeated(tmp_path, theirs, ours
     grey = torch.rand(2, 1, 8, 8)
     same = source(grey.expand(-1, theirs, -1, -1)), target(grey.expand(-1, ours, -1, -1))
     assert torch.allclose(*same, atol=1e-5)
-    assert f"of images with {theirs} channels, these have {ours}" in caplog.text
+    assert f"are for {theirs} input channels and the images have {ours}" in caplog.text
 
 
 def test_channels_that_cannot_be_fitted_are_named(tmp_path):

@@ -1,4 +1,4 @@
-"""Parameter groups: disjoint, complete, with the rates and decays asked for."""
+"""Parameter groups: disjoint, complete, with the configured learning rates and weight decays."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def test_without_options_there_is_a_group_for_the_backbone_and_one_for_the_head(
     }
 
 
-def test_head_and_last_block_have_rates_of_their_own():
+def test_head_and_last_block_can_have_separate_rates():
     backbone, head, groups = grouped(CifarResNet(3, depth=8), head_lr=1.0, last_block_lr=0.01)
     assert {name: g["lr"] for name, g in groups.items()} == {"backbone": 0.1, "last_block": 0.01, "head": 1.0}
     assert ids(groups["last_block"]["params"]) == ids(backbone.last_block().parameters())
     assert ids(groups["head"]["params"]) == ids(head.parameters())
 
 
-def test_norms_and_biases_are_spared_from_decay_when_asked():
+def test_norms_and_biases_can_be_exempt_from_decay():
     backbone, head, groups = grouped(decay_norm_and_bias=False)
     norms = [p for m in backbone.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
     assert ids(groups["backbone.no_decay"]["params"]) == ids(norms)
@@ -79,7 +79,7 @@ def test_a_named_parameter_never_decays():
     ("rates", "expected"),
     [({}, 0.1), ({"head_lr": 0.5}, 0.5), ({"extra_lr": 1e-6}, 1e-6), ({"head_lr": 0.5, "extra_lr": 1e-6}, 1e-6)],
 )
-def test_an_extra_module_trains_like_the_head_unless_it_has_a_rate_of_its_own(rates, expected):
+def test_an_extra_module_trains_like_the_head_unless_it_has_its_rate(rates, expected):
     _, _, groups = grouped(extra={"second": LinearHead(64, 5)}, **rates)
     assert groups["second"]["lr"] == expected
     assert groups["head"]["lr"] == rates.get("head_lr", 0.1)

@@ -16,12 +16,12 @@ from ltr.errors import ConfigError
 from ltr.optim.schedules import Constant, Cosine, MultiStep, OneCycle, ReleasedCosine, milestone_epoch
 
 STEPS = 7  # per epoch
-PAGES = sorted((Path(__file__).parents[2] / "conf" / "scheduler").glob("*.yaml"))
-configs = pytest.mark.parametrize("config", PAGES, ids=[config.stem for config in PAGES])
+CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "scheduler").glob("*.yaml"))
+configs = pytest.mark.parametrize("config", CONFIGS, ids=[config.stem for config in CONFIGS])
 
 
-def from_page(name: str, epochs: int = 200, steps: int = STEPS, **changes):
-    config = next(config for config in PAGES if config.stem == name)
+def from_config(name: str, epochs: int = 200, steps: int = STEPS, **changes):
+    config = next(config for config in CONFIGS if config.stem == name)
     return instantiate({**yaml.safe_load(config.read_text()), **changes}, epochs, steps)
 
 
@@ -41,7 +41,7 @@ def from_page(name: str, epochs: int = 200, steps: int = STEPS, **changes):
     ],
 )
 def test_the_ldam_schedule_of_200_epochs(epoch, multiplier):
-    schedule = from_page("ldam")
+    schedule = from_config("ldam")
     assert schedule(epoch * STEPS) == pytest.approx(multiplier)
     assert schedule(epoch * STEPS + STEPS - 1) == pytest.approx(multiplier)
 
@@ -51,11 +51,11 @@ def test_the_ldam_schedule_of_200_epochs(epoch, multiplier):
     [(0, 0.0), (1, 1 / 35), (STEPS, 0.2), (5 * STEPS - 1, 34 / 35), (5 * STEPS, 1.0), (160 * STEPS, 1e-2)],
 )
 def test_the_class_balanced_papers_warm_up_rises_with_every_step(step, multiplier):
-    assert from_page("ldam", warmup="step")(step) == pytest.approx(multiplier)
+    assert from_config("ldam", warmup="step")(step) == pytest.approx(multiplier)
 
 
 def test_the_ldam_drops_scale_with_the_length():
-    schedule = from_page("ldam", epochs=30)
+    schedule = from_config("ldam", epochs=30)
     assert [schedule(epoch * STEPS) for epoch in (23, 24, 26, 27)] == pytest.approx([1, 1e-2, 1e-2, 1e-4])
 
 
@@ -77,12 +77,12 @@ def test_milestones_outside_the_run_or_falling_are_refused(milestones):
 
 @pytest.mark.parametrize(("epochs", "last"), [(5, 1.0), (6, 1e-4), (200, 1e-4)])
 def test_a_milestone_within_the_warm_up_counts_from_its_end(epochs, last):
-    assert from_page("ldam", epochs=epochs)(epochs * STEPS - 1) == pytest.approx(last)
+    assert from_config("ldam", epochs=epochs)(epochs * STEPS - 1) == pytest.approx(last)
 
 
 @pytest.mark.parametrize(("epoch", "multiplier"), [(0, 1.0), (2, 0.9045085), (5, 0.5), (9, 0.0244717), (10, 0.0)])
 def test_cosine_per_epoch(epoch, multiplier):
-    schedule = from_page("cosine", epochs=10)
+    schedule = from_config("cosine", epochs=10)
     assert schedule(epoch * STEPS) == pytest.approx(multiplier, abs=1e-6)
     if epoch < 10:
         assert schedule(epoch * STEPS + STEPS - 1) == pytest.approx(multiplier, abs=1e-6)
@@ -107,11 +107,11 @@ def released(total: int, warmup: int) -> np.ndarray:
 
 @pytest.mark.parametrize("warmup_epochs", [0, 1 / 749, 2, 80])
 def test_the_released_schedule_is_that_of_every_batch(warmup_epochs):
-    schedule = from_page("herbs", epochs=80, steps=749, warmup_epochs=warmup_epochs)
+    schedule = from_config("herbs", epochs=80, steps=749, warmup_epochs=warmup_epochs)
     expected = released(80 * 749, round(warmup_epochs * 749))
-    found = [schedule(batch) for batch in range(80 * 749)]
-    np.testing.assert_allclose(found, expected, atol=1e-12)
-    assert schedule(80 * 749) == found[-1]  # asked for after the last step of a run
+    rates = [schedule(batch) for batch in range(80 * 749)]
+    np.testing.assert_allclose(rates, expected, atol=1e-12)
+    assert schedule(80 * 749) == rates[-1]  # asked for after the last step of a run
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_the_released_schedule_is_that_of_every_batch(warmup_epochs):
 )
 def test_the_released_schedule_never_reaches_zero_and_is_not_the_textbooks(epochs, batches, warmup, apart):
     lengths = {"epochs": epochs, "steps": batches, "warmup_epochs": warmup / batches}
-    ours, textbook = from_page("herbs", **lengths), from_page("cosine_per_step", **lengths)
+    ours, textbook = from_config("herbs", **lengths), from_config("cosine_per_step", **lengths)
     steps = epochs * batches
     assert ours(steps - 1) == pytest.approx((1 + math.cos(math.pi * (steps - 1 - warmup) / steps)) / 2, abs=1e-12)
     assert ours(steps - 1) > 0.0015
@@ -141,7 +141,7 @@ def test_an_accumulated_step_has_the_released_rate_of_its_last_batch(batches, ac
 def test_a_resumed_run_has_the_released_rates_of_one_that_was_not_interrupted():
     def run(steps: int, state: dict | None = None) -> tuple[list[float], dict]:
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
-        schedule = from_page("herbs", epochs=4, steps=7, warmup_epochs=1)
+        schedule = from_config("herbs", epochs=4, steps=7, warmup_epochs=1)
         schedule.count_batches(14, 2)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
         if state is not None:
@@ -176,7 +176,7 @@ def test_one_cycle_equals_torchs(epochs, steps):
     reference = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=1.0, total_steps=epochs * steps, cycle_momentum=False
     )
-    ours = from_page("one_cycle", epochs=epochs, steps=steps)
+    ours = from_config("one_cycle", epochs=epochs, steps=steps)
     for step in range(epochs * steps):
         assert ours(step) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9)
         optimizer.step()
@@ -193,7 +193,7 @@ def test_one_cycle_survives_the_shortest_runs(epochs, steps):
 
 @configs
 def test_every_schedule_stays_within_0_and_1_and_never_fails_after_the_end(config):
-    schedule = from_page(config.stem, epochs=30, steps=3)
+    schedule = from_config(config.stem, epochs=30, steps=3)
     values = [schedule(step) for step in range(100)]
     assert all(0 <= value <= 1 for value in values)
     assert math.isclose(max(values), 1.0, abs_tol=0.02)
@@ -201,20 +201,20 @@ def test_every_schedule_stays_within_0_and_1_and_never_fails_after_the_end(confi
 
 @configs
 def test_no_warm_up_is_possible_in_a_run_of_one_epoch(config):
-    assert from_page(config.stem, epochs=1, warmup_epochs=0)(0) == 1.0
+    assert from_config(config.stem, epochs=1, warmup_epochs=0)(0) == 1.0
 
 
 @configs
 def test_a_warm_up_longer_than_the_run_is_refused(config):
     with pytest.raises(ConfigError, match=r"warmup_epochs is 5 .*run has 3 epochs"):
-        from_page(config.stem, epochs=3, warmup_epochs=5)
+        from_config(config.stem, epochs=3, warmup_epochs=5)
 
 
 @configs
 def test_the_state_of_lambda_lr_loads_without_pickled_code(config):
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=0.1)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, from_page(config.stem))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, from_config(config.stem))
     buffer = io.BytesIO()
     torch.save(scheduler.state_dict(), buffer)
     buffer.seek(0)

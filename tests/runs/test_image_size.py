@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ltr.configuration.configs import read_config, without_private
 from ltr.errors import ConfigError
 from ltr.methods.core.checkpoint import describe
-from ltr.models.backbones import sized
+from ltr.models.backbones import config_for_image_size
 from ltr.models.probing import ignored_share, probe
 from ltr.runs.image_size import check_backbone
 
@@ -62,13 +62,13 @@ def test_arrays_have_no_size_to_set():
 
 def test_a_model_for_one_size_is_told_of_another_where_it_needs_that():
     vit = config("timm", name="vit_tiny_patch16_224")
-    assert sized(vit, (3, 64, 64))["img_size"] == 64
-    assert sized(vit, (3, 32, 64))["img_size"] == (32, 64)
-    assert sized(vit, (3, 224, 224)) == vit  # what it is made for
-    assert sized({**vit, "img_size": 96}, (3, 64, 64))["img_size"] == 96
+    assert config_for_image_size(vit, (3, 64, 64))["img_size"] == 64
+    assert config_for_image_size(vit, (3, 32, 64))["img_size"] == (32, 64)
+    assert config_for_image_size(vit, (3, 224, 224)) == vit  # what it is made for
+    assert config_for_image_size({**vit, "img_size": 96}, (3, 64, 64))["img_size"] == 96
     for name in ("test_resnet", "test_vit"):  # these take any size, or any multiple of 16
-        assert sized(config("timm", name=name), (3, 64, 64))["img_size"] is None
-    assert sized(config("resnet32"), (3, 64, 64)) == config("resnet32")
+        assert config_for_image_size(config("timm", name=name), (3, 64, 64))["img_size"] is None
+    assert config_for_image_size(config("resnet32"), (3, 64, 64)) == config("resnet32")
 
 
 class Patches(nn.Module):

@@ -1,4 +1,4 @@
-"""What a backbone is: images in, one feature vector per image out, and feature maps where a method asks for them."""
+"""Base class of backbones: images to one feature vector per image, and to feature maps if a method needs them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ltr.models.weights import State, load_backbone, set_trainable
 
 
 class ImageSizeError(ConfigError):
-    """A network that cannot take images of the configured size."""
+    """The network cannot take images of the configured size."""
 
 
 class Backbone(nn.Module):
-    """The base of every backbone; a subclass sets the four attributes and gives two methods.
+    """Base class of backbones; a subclass sets the attributes and implements `features_and_maps` and `last_block`.
 
     Attributes:
         num_features: width D of the feature vector.
         map_channels: channels of each feature map, finest first; empty for a network without spatial maps.
-        map_strides: pixels of the input per location of each map.
-        usual_size: side in pixels of the images that networks of this kind are made for.
+        map_strides: stride of each map in input pixels.
+        usual_size: side in pixels of the images that such networks usually take.
     """
 
     usual_size = 224
@@ -33,9 +33,10 @@ class Backbone(nn.Module):
     map_strides: tuple[int, ...]
 
     def features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Features [B, D] and the feature maps [B, C_l, H_l, W_l] from one pass, coarsest map last.
+        """Return the features [B, D] and the feature maps [B, C_l, H_l, W_l] of one pass, coarsest map last.
 
-        ``images`` [B, C, H, W] are normalised.
+        Args:
+            images: normalised, [B, C, H, W].
 
         Raises:
             ConfigError: the network has no feature maps.
@@ -43,26 +44,26 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def last_block(self) -> nn.Module:
-        """The last residual block (or its like), for a learning rate of its own and for partial training.
+        """Return the last residual (or similar) block, for a separate learning rate and for partial training.
 
         Kang et al. (ICLR 2020) train only this and the classifier on Places-LT.
         """
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images [B, C, H, W] -> features [B, D]."""
+        """Return the features [B, D] of normalised images [B, C, H, W]."""
         return self.features_and_maps(images)[0]
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
-        """Feature maps [B, C_l, H_l, W_l] alone, coarsest last; raises as `features_and_maps`."""
+        """Return the feature maps [B, C_l, H_l, W_l] only, coarsest last; raises as `features_and_maps`."""
         return self.features_and_maps(images)[1]
 
     @staticmethod
     def options_for(config: Mapping[str, Any], image_shape: tuple[int, int, int]) -> dict[str, Any]:
-        """Options of a backbone's config that follow from the size of the images, in place of those it leaves null.
+        """Return values for the config's null options that depend on the image size.
 
         Args:
-            config: of the backbone.
+            config: the backbone's config.
             image_shape: (C, H, W).
         """
         return {}
@@ -78,10 +79,16 @@ class Backbone(nn.Module):
         convert: Callable[[State], State] | None = None,
         weights_map: str | None = None,
     ) -> None:
-        """Last act of a constructor: weights from a file into the network (or ``into`` a part), then what trains.
+        """Load weights from a file and set the trainable parameters; constructors call this last.
 
         Args:
-            weights_map: the published code whose names the file has, see `ltr.models.published_names`.
+            weights: weights file; None: keep the initial weights.
+            strict: see `ltr.models.weights.load_state`.
+            trainable: see `ltr.models.weights.set_trainable`.
+            into: submodule that the weights are for; None: the whole backbone.
+            classifier_names: further classifier names that are left out.
+            convert: see `ltr.models.weights.load_backbone`.
+            weights_map: published code whose names the file uses, see `ltr.models.published_names`.
         """
         if weights is not None:
             target = self if into is None else into
@@ -96,30 +103,30 @@ class Backbone(nn.Module):
         set_trainable(self, trainable, self.last_block())
 
 
-def sized(config: Mapping[str, Any], image_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """A backbone's config with what follows from the size of the images, see `Backbone.options_for`."""
+def config_for_image_size(config: Mapping[str, Any], image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Fill in the options of a backbone's config that depend on the image size, see `Backbone.options_for`."""
     options_for = getattr(locate(config["_target_"], "backbone"), "options_for", None)
     return {**config, **(options_for(config, image_shape) if options_for else {})}
 
 
 def kaiming_convolutions(module: nn.Module) -> None:
-    """Kaiming-normal convolution weights (He et al., ICCV 2015; fan-in, gain of ReLU) in place of torch's default."""
+    """Initialise convolutions Kaiming-normal (He et al., ICCV 2015; fan-in, ReLU gain), not by torch's default."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight)
 
 
-def no_maps(name: str, alternatives: tuple[str, str, str]) -> ConfigError:
-    """The error for a network without spatial feature maps."""
+def no_feature_maps_error(name: str, alternatives: tuple[str, str, str]) -> ConfigError:
+    """Return the error for a network without spatial feature maps."""
     listed = f"{alternatives[0]}, {alternatives[1]} or {alternatives[2]}"
     return ConfigError(f"Backbone '{name}' gives no multi-scale feature maps; {listed} do. Set backbone.name to one.")
 
 
 def deepest_block(root: nn.Module, path: str) -> nn.Module:
-    """The last block at or before ``path``, the module that makes the coarsest feature map.
+    """Return the last block at or before ``path``, the module that outputs the coarsest feature map.
 
-    A normalisation or activation there stands for the weighted module before it; a stage that is a plain sequence of
-    blocks (or keeps them in ``blocks``) stands for its last one.
+    If ``path`` is a normalisation or an activation, the search continues at the weighted module before it; if it is a
+    stage (a sequence of blocks, or a module with ``blocks``), at its last block.
     """
     parent_path, _, name = path.rpartition(".")
     parent = root.get_submodule(parent_path)
@@ -140,7 +147,7 @@ def deepest_block(root: nn.Module, path: str) -> nn.Module:
         if not isinstance(inner, nn.Sequential | nn.ModuleList) and not type(inner).__name__.endswith("Stage"):
             return block
         candidates = [child for child in inner.children() if _is_weighted(child)]
-        # a sequence of bare layers (convolution, norm, activation) is itself the block
+        # a sequence of single layers (convolution, norm, activation) is itself the block
         if not candidates or not any(True for _ in candidates[-1].children()):
             return block
         block = candidates[-1]
@@ -152,11 +159,12 @@ def _is_weighted(module: nn.Module) -> bool:
 
 @torch.no_grad()
 def dry_run(network: nn.Module, call: Callable[[Tensor], Any], image_shape: tuple[int, int, int]) -> Any:
-    """What ``call`` gives for one blank image, computed on shapes alone (meta tensors) where the network allows it, in
-    evaluation mode.
+    """Return the output of ``call`` for one blank image, with the network in eval mode.
+
+    Meta tensors are used (shapes only, no computation) if the network supports them.
 
     Args:
-        network: the module whose parameters ``call`` uses.
+        network: module whose parameters ``call`` uses.
         call: a function of images [1, C, H, W].
         image_shape: (C, H, W).
     """
@@ -171,20 +179,20 @@ def dry_run(network: nn.Module, call: Callable[[Tensor], Any], image_shape: tupl
     try:
         try:
             return torch.func.functional_call(runner, shapes, torch.empty(1, *image_shape, device="meta"))
-        except (RuntimeError, NotImplementedError):  # a network that makes tensors of its own on the CPU
+        except (RuntimeError, NotImplementedError):  # the network creates tensors on the CPU
             return call(torch.zeros(1, *image_shape))
     finally:
-        for module, training in modes:  # some may be frozen
+        for module, training in modes:  # frozen modules may differ from the network's mode
             module.training = training
 
 
 class _Runner(nn.Module):
-    """``call`` as the forward of a module that holds ``network``, which is what `functional_call` asks for."""
+    """Module that holds ``network`` and has ``call`` as its forward, as `functional_call` requires."""
 
     def __init__(self, network: nn.Module, call: Callable[[Tensor], Any]) -> None:
         super().__init__()
         self.network = network
-        self.calls = (call,)  # in a tuple: as an attribute a module would be registered twice
+        self.calls = (call,)  # a tuple, because a module as an attribute would be registered twice
 
     def forward(self, images: Tensor) -> Any:
         return self.calls[0](images)

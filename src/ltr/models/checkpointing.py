@@ -1,7 +1,7 @@
-"""Activation checkpointing of a backbone's blocks: less memory for a second forward pass, and the same gradients.
+"""Activation checkpointing of a backbone's blocks: less memory for a second forward pass, with equal gradients.
 
-A block keeps its input alone; what lies inside is computed again when the backward pass arrives. The second pass
-leaves BatchNorm's running statistics as the first one made them, which torch's own function does not see to.
+A block keeps its input only; the backward pass recomputes the activations inside. The second forward pass does not
+update BatchNorm's running statistics again, which `torch.utils.checkpoint` alone would do.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ from torch.utils.checkpoint import checkpoint
 
 
 def checkpoint_blocks(backbone: nn.Module) -> list[nn.Module]:
-    """From now on, the blocks of ``backbone`` keep only their inputs for the backward pass.
+    """Make the blocks of ``backbone`` keep only their inputs for the backward pass.
 
-    Names and shapes of weights stay. In eval mode and without gradients nothing changes. Under `torch.compile` the
-    blocks run as they are, uncompiled.
+    Names and shapes of weights do not change, nor does the forward pass in eval mode or without gradients. Under
+    `torch.compile` the blocks run uncompiled.
 
     Returns:
-        The blocks, see `blocks_of`.
+        The blocks, see `find_blocks`.
     """
-    blocks = blocks_of(backbone)
+    blocks = find_blocks(backbone)
     for block in blocks:
-        # a bound method: a deep copy of the network (weight averaging) is then bound to its own copy of the block
+        # a bound method, because a deep copy of the network (weight averaging) binds it to the copied block
         block.forward = MethodType(_checkpointed, block)
     return blocks
 
 
-def blocks_of(module: nn.Module) -> list[nn.Module]:
-    """The innermost weighted blocks of several layers: residual blocks, transformer blocks, plain stages.
+def find_blocks(module: nn.Module) -> list[nn.Module]:
+    """Return the innermost blocks of several layers with weights: residual blocks, transformer blocks, plain stages.
 
-    Sequences of such blocks are looked into; single layers outside all blocks are left out.
+    Sequences of blocks are searched recursively; single layers outside all blocks are left out.
     """
-    found: list[nn.Module] = []
+    blocks: list[nn.Module] = []
     for child in module.children():
         if not _is_block(child):
             continue
-        found += blocks_of(child) if _holds_sequences(child) else [child]
-    return found
+        blocks += find_blocks(child) if _holds_sequences(child) else [child]
+    return blocks
 
 
 def _is_block(module: nn.Module) -> bool:
-    """It has weights and is not a single layer."""
+    """Return whether the module has weights and is not a single layer."""
     return any(True for _ in module.children()) and any(p.ndim > 1 for p in module.parameters())
 
 
 def _holds_sequences(module: nn.Module) -> bool:
-    """Somewhere inside are blocks one after another."""
+    """Return whether the module contains a sequence of blocks."""
     return any(
         isinstance(part, nn.Sequential | nn.ModuleList) and any(_is_block(child) for child in part)
         for part in module.modules()
@@ -66,20 +66,20 @@ def _checkpointed(block: nn.Module, *inputs: Any, **named: Any) -> Any:
         return forward(block, *inputs, **named)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _kept_statistics(block)
+        return nullcontext(), _preserve_statistics(block)
 
     return checkpoint(forward, block, *inputs, use_reentrant=False, context_fn=contexts, **named)
 
 
 @contextmanager
-def _kept_statistics(block: nn.Module) -> Iterator[None]:
-    """BatchNorm inside notes what it sees in copies of its buffers, which are then forgotten."""
+def _preserve_statistics(block: nn.Module) -> Iterator[None]:
+    """Let BatchNorm layers update copies of their buffers, and restore the buffers afterwards."""
     norms = [part for part in block.modules() if isinstance(part, _BatchNorm)]
-    kept = [dict(norm._buffers) for norm in norms]
-    for norm, buffers in zip(norms, kept):
-        norm._buffers.update({name: None if own is None else own.clone() for name, own in buffers.items()})
+    saved = [dict(norm._buffers) for norm in norms]
+    for norm, buffers in zip(norms, saved):
+        norm._buffers.update({name: None if buffer is None else buffer.clone() for name, buffer in buffers.items()})
     try:
         yield
     finally:
-        for norm, buffers in zip(norms, kept):
+        for norm, buffers in zip(norms, saved):
             norm._buffers.update(buffers)

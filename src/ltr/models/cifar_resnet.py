@@ -13,9 +13,9 @@ from ltr.models.backbones import Backbone, kaiming_convolutions
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and an identity shortcut without parameters ("option A").
 
-    Where the block widens, the shortcut takes every second pixel and the missing channels are zero. He et al. do not
-    say on which side the zeros go, and published weights differ: ``both`` sides in LDAM-DRW's network, ``after`` the
-    real channels in M2m's and SLA's. The parameter count is the same, the weights are not interchangeable.
+    If the block widens, the shortcut takes every second pixel and pads the missing channels with zeros. He et al. do
+    not specify the side of the padding, and published weights differ: ``both`` sides in LDAM-DRW's network, ``after``
+    the real channels in M2m's and SLA's. The parameter count is the same, but the weights are not interchangeable.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut_padding: str) -> None:
@@ -30,10 +30,10 @@ class BasicBlock(nn.Module):
         self.shortcut_channels = slice(first, first + in_channels)
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, C_in, H, W] -> [B, C_out, H / stride, W / stride]."""
+        """Map [B, C_in, H, W] to [B, C_out, H / stride, W / stride]."""
         out = F.relu(self.bn1(self.conv1(images)), inplace=True)
         out = self.bn2(self.conv2(out))
-        # adding in place saves the padded copy; backward of BatchNorm needs its input, not this output
+        # the in-place sum saves a padded copy; the backward of BatchNorm needs its input, not this output
         if self.widens:
             out[:, self.shortcut_channels] += images[:, :, :: self.stride, :: self.stride]
         else:
@@ -45,12 +45,12 @@ class BasicBlock(nn.Module):
 class CifarResNet(Backbone):
     """Three stages of (depth - 2) / 6 blocks with 16, 32, 64 channels at strides 1, 2, 4; 64 features.
 
-    Module names are those of the widespread PyTorch versions (conv1, bn1, layer1..3), so their files load; M2m's and
-    SLA's are recognised by their names and need ``shortcut_padding=after``.
-    Convolutions start from the Kaiming normal distribution, as in LDAM-DRW.
+    Module names are those of the common PyTorch versions (conv1, bn1, layer1..3), so their files load. Files of M2m and
+    SLA are recognised by their tensor names and need ``shortcut_padding=after``. Convolutions are initialised
+    Kaiming-normal, as in LDAM-DRW.
 
     Raises:
-        ConfigError: a depth that is not 6n + 2, or an unknown padding side.
+        ConfigError: the depth is not 6n + 2, or the padding side is unknown.
     """
 
     usual_size = 32

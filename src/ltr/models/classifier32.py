@@ -1,4 +1,4 @@
-"""The nine-layer network of the open-set papers on 32x32 images (Neal et al., ECCV 2018), `classifier32`."""
+"""`classifier32`, the nine-layer network of the open-set papers for 32x32 images (Neal et al., ECCV 2018)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Classifier32(Backbone):
     """Nine 3x3 convolutions in three groups; the last of each group halves the image; average pooling; 128 features.
 
     Channels 64, 64, 128 | 128, 128, 128 | 128, 128, ``feature_dim``; each convolution is followed by BatchNorm and
-    LeakyReLU(0.2), and Dropout2d(0.2) stands before each group. Convolutions start from N(0, 0.05), BatchNorm weights
-    from N(1, 0.02), as in the code of ARPL (Chen et al., TPAMI 2021). 64x64 images (Tiny-ImageNet) work as well. The
-    papers' classifier on top has no bias (``head.bias=false``).
+    LeakyReLU(0.2), and Dropout2d(0.2) precedes each group. Convolutions are initialised from N(0, 0.05), BatchNorm
+    weights from N(1, 0.02), as in the code of ARPL (Chen et al., TPAMI 2021). 64x64 images
+    (Tiny-ImageNet) also work. The papers use a classifier without bias (``head.bias=false``).
     """
 
     usual_size = 32

@@ -1,4 +1,4 @@
-"""The head of metric learning: features to an embedding whose distances are compared, in place of class logits."""
+"""Head of metric learning: features to an embedding that is compared by distance, instead of class logits."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ltr.identity import named
 
 @named("head/embedding")
 class EmbeddingHead(nn.Module):
-    """A linear layer with bias, features [B, D] -> embeddings [B, width], brought to unit length if asked.
+    """Linear layer with bias from features [B, D] to embeddings [B, width], optionally L2-normalised.
 
-    Weights start as torch's own linear layer's, as in RKD's code; normalisation is done in float32 under autocast.
+    Weights are initialised like `torch.nn.Linear`, as in RKD's code. Under autocast the normalisation runs in float32.
 
     Args:
         num_features: D.
-        num_classes: not used; a head's second argument.
-        width: of the embedding (RKD's teachers 512, its students 16 to 128); None for the features themselves.
-        normalise: bring embeddings to length 1. RKD's teachers have it, its students do not: they learn better so.
+        num_classes: not used; every head takes it.
+        width: width of the embedding (512 for RKD's teachers, 16 to 128 for its students); None returns the features.
+        normalise: L2-normalise embeddings. RKD does so for teachers but not for students, which learn better without.
     """
 
     head_kind = "embedding"
-    bias = None  # none that a loss may set to a prior
+    bias = None  # there is no bias that a loss could set to a prior
 
     def __init__(
         self, num_features: int, num_classes: int, *, width: int | None = 128, normalise: bool = False
@@ -35,7 +35,7 @@ class EmbeddingHead(nn.Module):
         self.projection = None if width is None else nn.Linear(num_features, width)
 
     def reset(self, generator: torch.Generator | None = None) -> None:
-        """Draw the layer anew, from ``generator`` or from torch's global one."""
+        """Re-initialise the layer from ``generator`` or from torch's global generator."""
         if self.projection is None:
             return
         nn.init.kaiming_uniform_(self.projection.weight, a=5**0.5, generator=generator)

@@ -1,4 +1,4 @@
-"""Heads: features [B, D] to logits [B, C] that are already scaled, so that their softmax is the model's probability."""
+"""Heads: features [B, D] to scaled logits [B, C], whose softmax is the model's probability."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ltr.identity import named
 
 @named("head/linear")
 class LinearHead(nn.Module):
-    """A linear layer, weight [C, D] and an optional bias [C].
+    """Linear layer with weight [C, D] and an optional bias [C].
 
-    Weights start Kaiming-normal (fan-in, gain of ReLU), the bias uniform in +-1/sqrt(D), as in LDAM-DRW's CIFAR
-    networks; torch's own default has weights of about 0.4 times that deviation.
+    Weights are initialised Kaiming-normal (fan-in, ReLU gain) and the bias uniformly in +-1/sqrt(D), as in LDAM-DRW's
+    CIFAR networks; torch's default has about 0.4 times that standard deviation.
     """
 
     head_kind = "linear"
@@ -31,7 +31,7 @@ class LinearHead(nn.Module):
         self.reset()
 
     def reset(self, generator: torch.Generator | None = None) -> None:
-        """Draw weight and bias anew, from ``generator`` or from torch's global one (classifier re-training)."""
+        """Re-initialise weight and bias from ``generator`` or torch's global generator (classifier re-training)."""
         nn.init.kaiming_normal_(self.weight, generator=generator)
         if self.bias is not None:
             bound = 1 / math.sqrt(self.num_features)
@@ -39,7 +39,7 @@ class LinearHead(nn.Module):
 
     @torch.no_grad()
     def init_bias(self, value: float | Tensor) -> None:
-        """Set the bias to a number or to one per class [C]: a prior, such as -log(C - 1) for sigmoid losses.
+        """Set the bias to a prior, one number or one per class [C], such as -log(C - 1) for sigmoid losses.
 
         Raises:
             ConfigError: the head has no bias.
@@ -55,7 +55,7 @@ class LinearHead(nn.Module):
 
     @torch.no_grad()
     def weight_norms(self) -> Tensor:
-        """Euclidean length of each class's weights, float64 [C]; heads whose logits follow no such length lack this."""
+        """Return the norm of each class's weights, float64 [C]; heads whose logits do not depend on it lack this."""
         return self.weight.double().norm(dim=1)
 
     def extra_repr(self) -> str:
@@ -64,16 +64,16 @@ class LinearHead(nn.Module):
 
 @named("head/cosine")
 class CosineHead(nn.Module):
-    """``scale`` times the cosine between features and class vectors: LDAM's normalised linear layer.
+    """Cosine between features and class vectors times ``scale``: LDAM's normalised linear layer.
 
-    weight is [C, D], the transpose of LDAM-DRW's [D, C]; its rows and the features are L2-normalised in the forward,
-    in float32 under autocast. The scale is LDAM's s (Cao et al., NeurIPS 2019), which the official code keeps in the
-    loss: its bare outputs are cosines, whose softmax is no probability. Rows start uniform in (-1, 1) and are then
-    brought to unit length.
+    The weight is [C, D], the transpose of LDAM-DRW's [D, C]. Forward L2-normalises its rows and the features, in
+    float32 under autocast. The scale is LDAM's s (Cao et al., NeurIPS 2019), which the official code applies in the
+    loss: the outputs of its network are cosines, whose softmax is not the trained probability. Rows are initialised
+    uniformly in (-1, 1) and then L2-normalised.
 
     Args:
         scale: > 0.
-        learn_scale: make the scale a parameter.
+        learn_scale: True makes the scale a parameter.
     """
 
     head_kind = "cosine"
@@ -92,20 +92,20 @@ class CosineHead(nn.Module):
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator | None = None) -> None:
-        """Draw the class vectors anew (and put a learned scale back), from ``generator`` or torch's global one."""
+        """Re-initialise the class vectors (and a learned scale) from ``generator`` or torch's global generator."""
         nn.init.uniform_(self.weight, -1.0, 1.0, generator=generator)
         self.weight.copy_(F.normalize(self.weight, dim=1))
         if isinstance(self.scale, nn.Parameter):
             self.scale.fill_(self.initial_scale)
 
     def init_bias(self, value: float | Tensor) -> None:
-        """Raises ConfigError: cosine logits have no bias to hold a prior."""
+        """Raise ConfigError, because cosine logits have no bias that could hold a prior."""
         raise ConfigError(
             "This loss sets the bias of the head to a prior, and a cosine head has none. Set head=linear."
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        # half precision resolves a cosine to 0.004, times the scale 0.1 of a logit: too coarse for margins
+        # half precision resolves a cosine to 0.004, which the scale turns into 0.1 of a logit: too coarse for margins
         with torch.autocast(features.device.type, enabled=False):
             wide = torch.promote_types(features.dtype, self.weight.dtype)
             weight = F.normalize(self.weight.to(wide), dim=1)

@@ -1,7 +1,7 @@
-"""Strided convolutions of maps that are narrower than their stride, in bf16 on a CPU.
+"""Workaround for strided convolutions in bf16 on a CPU whose input is narrower than their stride.
 
-torch (2.9 to 2.15) computes the weight gradient of such a convolution from memory that nothing has written: it is
-anything, NaN or a plausible number. An ImageNet network meets it on images of 16 pixels and fewer.
+torch (2.9 to 2.15) computes the weight gradient of such a convolution from uninitialised memory: it may be NaN or a
+plausible number. ImageNet networks meet this case on images of 16 pixels and below.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 
 def guard_narrow_maps(network: nn.Module) -> None:
-    """Make the strided convolutions of ``network`` compute in fp32 where bf16 on a CPU gives wrong weight gradients.
+    """Make the strided convolutions of ``network`` compute in fp32 if bf16 on a CPU gives wrong weight gradients.
 
-    That is where the map is narrower than the stride; everywhere else nothing changes. Guarding twice does no more
-    than guarding once.
+    This is the case if the map is narrower than the stride; otherwise nothing changes. The function is idempotent.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and _may_be_wrong(module) and "forward" not in vars(module):

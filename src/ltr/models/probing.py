@@ -1,4 +1,4 @@
-"""What a network would make of images of a size, found out on one blank image before anything is trained."""
+"""Dry runs that check a network against an image size before training."""
 
 from __future__ import annotations
 
@@ -15,113 +15,119 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ltr.models.backbones import dry_run
 
 ImageShape = tuple[int, int, int]
-# sides that networks are usually built for: what a message proposes is one of them
 _NEAR = 4  # steps to either side
+# sides that networks are usually built for; messages propose one of them
 _USUAL_SIDES = (32, 64, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448, 512)
 
 
 @dataclass
-class Seen:
-    """What a pass of one image has shown.
+class ProbeResult:
+    """Problems that a forward pass of one image has shown.
 
     Attributes:
-        single_values: batch normalisation in training mode that sees one value of each channel, by name.
-        cut: patches whose side does not divide the map that they are cut from, by name of the layer.
+        single_values: names of batch normalisation layers in training mode with a single value per channel.
+        cut: patch side of each patch layer (by name) whose side does not divide its input map.
     """
 
     single_values: list[str] = field(default_factory=list)
     cut: dict[str, int] = field(default_factory=dict)
 
 
-def probe(network: nn.Module, call: Callable[[Tensor], Any], image_shape: ImageShape, rows: int = 1) -> Seen:
-    """Pass one blank image through a network in evaluation mode, on shapes alone where the network allows it.
+def probe(network: nn.Module, call: Callable[[Tensor], Any], image_shape: ImageShape, rows: int = 1) -> ProbeResult:
+    """Pass one blank image through a network in eval mode, on meta tensors if the network supports them.
 
     Args:
-        network: whose modules are looked at, in the modes in which it will be trained; they are left as they are.
-        call: images [1, C, H, W] to anything, through these modules.
+        network: network in the modes (training or eval) in which it will be trained; they are restored.
+        call: function of images [1, C, H, W] that runs the network.
         image_shape: (C, H, W).
-        rows: of a training batch that each image makes.
+        rows: rows that each image adds to a training batch.
 
     Raises:
-        Exception: whatever the network raises for such images.
+        Exception: any error that the network raises for such images.
     """
-    norms = {name: part for name, part in network.named_modules() if isinstance(part, _BatchNorm) and _counts(part)}
-    patches = {name: part for name, part in network.named_modules() if isinstance(part, nn.Conv2d) and _tiles(part)}
-    single: dict[str, None] = {}
-    cut: dict[str, int] = {}
+    norms = {
+        name: part
+        for name, part in network.named_modules()
+        if isinstance(part, _BatchNorm) and _uses_batch_statistics(part)
+    }
+    patches = {
+        name: part for name, part in network.named_modules() if isinstance(part, nn.Conv2d) and _cuts_patches(part)
+    }
+    single_values: dict[str, None] = {}
+    cut_patches: dict[str, int] = {}
 
-    def look_at_norm(name: str) -> Callable[..., None]:
+    def norm_hook(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             if inputs[0].numel() // inputs[0].shape[1] * rows == 1:
-                single[name] = None
+                single_values[name] = None
 
         return hook
 
-    def look_at_patch(name: str) -> Callable[..., None]:
+    def patch_hook(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             side = int(module.stride[0])  # type: ignore[index]
             if inputs[0].shape[-1] % side or inputs[0].shape[-2] % side:
-                cut[name] = side
+                cut_patches[name] = side
 
         return hook
 
-    hooks = [part.register_forward_pre_hook(look_at_norm(name)) for name, part in norms.items()]
-    hooks += [part.register_forward_pre_hook(look_at_patch(name)) for name, part in patches.items()]
+    hooks = [part.register_forward_pre_hook(norm_hook(name)) for name, part in norms.items()]
+    hooks += [part.register_forward_pre_hook(patch_hook(name)) for name, part in patches.items()]
     try:
         dry_run(network, call, image_shape)
     finally:
         for hook in hooks:
             hook.remove()
-    return Seen(list(single), cut)
+    return ProbeResult(list(single_values), cut_patches)
 
 
-def _counts(norm: _BatchNorm) -> bool:
-    """Whether it normalises by the statistics of a batch in training."""
+def _uses_batch_statistics(norm: _BatchNorm) -> bool:
+    """Return whether the layer normalises by batch statistics in training."""
     return norm.training or norm.running_mean is None
 
 
-def _tiles(convolution: nn.Conv2d) -> bool:
-    """Whether it cuts a map into patches: what is left over at the border is never looked at."""
+def _cuts_patches(convolution: nn.Conv2d) -> bool:
+    """Return whether the convolution cuts its input into patches, so that it ignores a remainder at the border."""
     side = convolution.stride[0]
     return side > 1 and convolution.kernel_size == convolution.stride == (side, side) and convolution.padding == (0, 0)
 
 
 def nearest_sides(side: int, takes: Callable[[int], bool], multiples_of: int | None = None) -> str:
-    """The nearest sides below and above that a network takes, for a message; an empty text where none is known.
+    """Return the nearest sides below and above that a network takes, as text for a message; empty if none is known.
 
     Args:
-        side: in pixels, that it does not take.
-        takes: whether it takes square images of a side.
-        multiples_of: look among these; None looks at sides near by, and at the usual ones.
+        side: side in pixels that the network does not take.
+        takes: function that returns whether the network takes square images of a side.
+        multiples_of: restrict the search to multiples of this number; None: nearby and usual sides.
     """
     steps = (multiples_of,) if multiples_of else (2, 8)
     near = {side // step * step + number * step for step in steps for number in range(-_NEAR, _NEAR + 2)}
-    candidates = sorted(one for one in near | (set() if multiples_of else set(_USUAL_SIDES)) if one > 0)
-    above = next((one for one in candidates if one > side and takes(one)), None)
-    below = next((one for one in reversed(candidates) if one < side and takes(one)), None)
-    return " or ".join(str(one) for one in (below, above) if one is not None)
+    candidates = sorted(other for other in near | (set() if multiples_of else set(_USUAL_SIDES)) if other > 0)
+    above = next((other for other in candidates if other > side and takes(other)), None)
+    below = next((other for other in reversed(candidates) if other < side and takes(other)), None)
+    return " or ".join(str(other) for other in (below, above) if other is not None)
 
 
 def ignored_share(backbone: nn.Module, image_shape: ImageShape) -> float:
-    """The share of an image's pixels, in rows and columns at its borders, on which no feature depends.
+    """Return the share of an image's pixels, in rows and columns at its borders, on which no feature depends.
 
-    It is measured by the gradient of one random image, with the weights that the backbone has.
+    The gradient of one random image under the current weights of the backbone measures it.
     """
     pixels = torch.rand(1, *image_shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    with _evaluated(backbone), torch.enable_grad():
+    with _eval_mode(backbone), torch.enable_grad():
         features = backbone(pixels)
         weights = torch.rand(features.shape, generator=torch.Generator().manual_seed(1)) - 0.5
         (gradient,) = torch.autograd.grad((features * weights).sum(), pixels)
-    looked_at = gradient[0].abs().sum(0) > 0
-    rows, columns = looked_at.any(1).nonzero(), looked_at.any(0).nonzero()
-    if not len(rows):  # a network without any gradient says nothing of its pixels
+    is_used = gradient[0].abs().sum(0) > 0
+    rows, columns = is_used.any(1).nonzero(), is_used.any(0).nonzero()
+    if not len(rows):  # without any gradient nothing is known
         return 0.0
     used = int(rows[-1] - rows[0] + 1) * int(columns[-1] - columns[0] + 1)
     return 1 - used / math.prod(image_shape[1:])
 
 
 @contextmanager
-def _evaluated(network: nn.Module) -> Iterator[None]:
+def _eval_mode(network: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in network.modules()]
     try:
         network.eval()
@@ -132,5 +138,5 @@ def _evaluated(network: nn.Module) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what a library says, in short."""
+    """Return the first line of a library's error message, shortened."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")

@@ -1,7 +1,7 @@
-"""Weights under the names of the authors' code: which code a file is from, and its tensors under this package's names.
+"""Weights files of the authors' code: recognition by tensor names, and renaming to the names of this package.
 
-A layout renames a file's tensors to ``backbone.*`` and ``head.*``. Files of the CIFAR ResNets also differ in where a
-widening shortcut has its zero channels, which no tensor shows: the layout knows.
+A layout renames a file's tensors to ``backbone.*`` and ``head.*``. Files of the CIFAR ResNets also differ in the side
+of the zero channels of a widening shortcut; no tensor shows it, so the layout records it.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ _FEW = 4
 
 @dataclass(frozen=True)
 class Layout:
-    """The names of one published code.
+    """Tensor names of one published code.
 
     Attributes:
-        code: whose it is, for messages.
-        signs: patterns of names; a file that has a name for each of them is of this code. Empty: its names are those
-            of others too, so that only the user can say.
-        rename: the file's tensors and the number of classes (None: unknown) to ``backbone.*`` and ``head.*``.
-        shortcut_padding: of `ltr.models.cifar_resnet.CifarResNet`; None: another architecture.
-        entry: of the file that holds the tensors, where it is not ``state_dict`` or ``model``.
-        method: config of the method whose network the whole file is; None: backbone and classifier.
-        normalised: a classifier without bias is the code's normalised one.
+        code: name of the code, for messages.
+        signs: patterns of tensor names; a file that matches all of them comes from this code. Empty: other codes use
+            the same names, so that the user must name the code.
+        rename: function of the file's tensors and the number of classes (None: unknown) that returns tensors under
+            ``backbone.*`` and ``head.*``.
+        shortcut_padding: option of `ltr.models.cifar_resnet.CifarResNet`; None: another architecture.
+        entry: entry of the file with the tensors, unless it is ``state_dict`` or ``model``.
+        method: config of the method if the file holds its whole network; None: backbone and classifier.
+        normalised: True if a classifier without bias is a normalised one.
     """
 
     code: str
@@ -45,13 +46,14 @@ class Layout:
 
 
 def layout_named(name: str, key: str) -> Layout:
-    """The layout of a name.
+    """Return the layout with a name.
 
     Args:
-        key: of the configuration that gives the name, for the message.
+        name: key of `LAYOUTS`.
+        key: config key that has the name, for the message.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no layout has this name.
     """
     if name not in LAYOUTS:
         allowed = f"allowed: {', '.join(LAYOUTS)}{nearest(name, LAYOUTS)}"
@@ -59,10 +61,10 @@ def layout_named(name: str, key: str) -> Layout:
     return LAYOUTS[name]
 
 
-def recognised(state: State) -> str | None:
-    """The name of the layout that a file's names are of, None if they are of none or of several."""
+def recognise_layout(state: State) -> str | None:
+    """Return the name of the first layout that matches the tensor names of a file, or None."""
     for name, layout in LAYOUTS.items():
-        if layout.signs and all(any(re.fullmatch(sign, found) for found in state) for sign in layout.signs):
+        if layout.signs and all(any(re.fullmatch(sign, tensor_name) for tensor_name in state) for sign in layout.signs):
             return name
     return None
 
@@ -70,39 +72,40 @@ def recognised(state: State) -> str | None:
 def read_published(
     path: Path, read: Read, entry: str | None = None, name: str | None = None
 ) -> tuple[State, str | None]:
-    """A file's tensors under their own names, and the name of the layout that they have.
+    """Read the tensors of a file, not renamed, and the name of their layout.
 
     Args:
-        read: gives the tensors of a file's entry, see `ltr.models.weights.read_state`.
-        entry: of the file; None: where the code puts them.
-        name: of the layout; None: it is recognised.
+        path: weights file.
+        read: function that returns the tensors of an entry, see `ltr.models.weights.read_state`.
+        entry: entry of the file with the tensors; None: the layout's.
+        name: name of the layout; None: recognise it.
 
     Raises:
-        CheckpointError: see ``read``; names that are not those of the code that was named.
+        CheckpointError: see ``read``, or the tensor names contradict ``name``.
     """
     try:
         state, error = read(path, entry), None
     except CheckpointError as failure:
         state, error = {}, failure
-    # beside its entry of tensors a training checkpoint may hold a few more, such as a generator's state
-    if entry is None and recognised(state) is None and len(state) < _FEW:
+    # a training checkpoint may hold a few tensors outside its entry, such as a generator's state
+    if entry is None and recognise_layout(state) is None and len(state) < _FEW:
         for layout in LAYOUTS.values():
-            inner = _entry(path, read, layout.entry)
-            if recognised(inner) is not None:
-                return inner, _agreed(path, name, recognised(inner))
+            entry_state = _entry(path, read, layout.entry)
+            if recognise_layout(entry_state) is not None:
+                return entry_state, _agree_on_layout(path, name, recognise_layout(entry_state))
     if error is not None:
         raise error
-    return state, _agreed(path, name, recognised(state))
+    return state, _agree_on_layout(path, name, recognise_layout(state))
 
 
-def _agreed(path: Path, name: str | None, found: str | None) -> str | None:
-    """The layout of a file: the one that was named, where the file's names do not contradict it, else the found one."""
-    if name is None or name == found or (found is None and not LAYOUTS[name].signs):
-        return name or found
-    theirs = f"those of {LAYOUTS[found].code}'s code" if found else f"not those of {LAYOUTS[name].code}'s code"
-    advice = f"name {found}, or leave the name of the code out" if found else "leave the name of the code out"
+def _agree_on_layout(path: Path, name: str | None, recognised: str | None) -> str | None:
+    """Return the named layout, or the recognised one if none is named; raise if they contradict."""
+    if name is None or name == recognised or (recognised is None and not LAYOUTS[name].signs):
+        return name or recognised
+    names = f"those of {LAYOUTS[recognised].code}'s code" if recognised else f"not those of {LAYOUTS[name].code}'s code"
+    advice = f"name {recognised}, or leave the name of the code out" if recognised else "leave the name of the code out"
     raise CheckpointError(
-        f"{path}: '{name}' was given as the code that its weights are from, and the names in the file are {theirs}. "
+        f"{path}: '{name}' was given as the code of the weights, but the tensor names are {names}. "
         f"Allowed for this file: {advice}"
     )
 
@@ -117,21 +120,21 @@ def _entry(path: Path, read: Read, entry: str | None) -> State:
 
 
 def check_padding(layout: Layout, padding: str, where: str) -> None:
-    """Refuse a CIFAR ResNet whose zero channels are on another side than the code's.
+    """Refuse a CIFAR ResNet whose shortcut padding differs from the code's.
 
     Raises:
-        ConfigError: they are.
+        ConfigError: the paddings differ.
     """
     if layout.shortcut_padding not in (None, padding):
         raise ConfigError(
-            f"{where}: these are weights of {layout.code}'s code, where the zero channels of a widening shortcut are "
-            f"on the side '{layout.shortcut_padding}', and backbone.shortcut_padding is '{padding}': the network would "
+            f"{where}: these weights are from {layout.code}'s code, which puts the zero channels of a shortcut on "
+            f"the side '{layout.shortcut_padding}', and backbone.shortcut_padding is '{padding}': the network would "
             f"be another one. Set backbone.shortcut_padding={layout.shortcut_padding}"
         )
 
 
 def _renamed(rules: Mapping[str, str | Callable[[re.Match], str] | None]) -> Callable[[State, int | None], State]:
-    """A renaming of the beginnings of names that match a pattern; None leaves a tensor out."""
+    """Return a function that renames tensors by patterns of the beginnings of names; None leaves a tensor out."""
     compiled = [(re.compile(pattern), new) for pattern, new in rules.items()]
 
     def rename(state: State, classes: int | None) -> State:
@@ -146,7 +149,7 @@ def _renamed(rules: Mapping[str, str | Callable[[re.Match], str] | None]) -> Cal
 
 
 def _with_head(rename: Callable[[State, int | None], State]) -> Callable[[State, int | None], State]:
-    """The same for code whose normalised classifier, which has no bias, is stored as [features, classes]."""
+    """Extend a renaming for code that stores its normalised classifier (without bias) as [features, classes]."""
 
     def renamed(state: State, classes: int | None) -> State:
         result = rename(state, classes)
@@ -159,13 +162,13 @@ def _with_head(rename: Callable[[State, int | None], State]) -> Callable[[State,
 
 
 def _resnet_by_letters(prefix: str, first: int) -> dict[str, Callable[[re.Match], str]]:
-    """The rule for blocks ``<prefix><stage>.<block>.conv_a`` and their like, whose stages begin at ``first``."""
+    """Return the rule for blocks named ``<prefix><stage>.<block>.conv_a``, with stages counted from ``first``."""
 
-    def ours(match: re.Match) -> str:
+    def rename(match: re.Match) -> str:
         stage, block, layer, letter = match.groups()
         return f"backbone.layer{int(stage) - first + 1}.{block}.{layer}{'ab'.index(letter) + 1}."
 
-    return {rf"{prefix}(\d)\.(\d+)\.(conv|bn)_([ab])\.": ours}
+    return {rf"{prefix}(\d)\.(\d+)\.(conv|bn)_([ab])\.": rename}
 
 
 _OWN_RESNET = _renamed({r"linear\.": "head.", r"(?=conv1\.|bn1\.|layer\d)": "backbone."})
@@ -188,10 +191,10 @@ _SLA_BACKBONE = _renamed(
 
 
 def _sla(state: State, classes: int | None) -> State:
-    """SLA's sequence of modules, and the classifier of single inference.
+    """Rename the tensors of SLA, and select the classifier of single inference.
 
-    With self-distillation it is the second classifier. Without, the only classifier has a row for each class and each
-    of M transformations, the class first, and single inference reads the rows of the first transformation.
+    With self-distillation it is the second classifier. Without it, the only classifier has one row for each class and
+    each of M transformations, ordered by class, and single inference reads the rows of the first transformation.
     """
     result = _SLA_BACKBONE(state, classes)
     student = any(name.startswith("classifiers.1.") for name in state)
@@ -204,7 +207,7 @@ def _sla(state: State, classes: int | None) -> State:
 
 
 def _arpl(state: State, classes: int | None) -> State:
-    """The nine convolutions of ``classifier32``; of its variant with two batch normalisations, the one for images."""
+    """Rename the tensors of ARPL's ``classifier32``; of two batch normalisations, take the one for real images."""
     result: State = {}
     for name, tensor in state.items():
         match = re.fullmatch(r"(conv|bn)(\d+)\.(?:bns\.(\d)\.)?(.+)", name)
@@ -213,14 +216,14 @@ def _arpl(state: State, classes: int | None) -> State:
         elif match is None:
             result[name] = tensor
         elif int(match[2]) < 10 and match[3] in (None, "0"):  # bn10 is used nowhere, bns.1 is for generated images
-            group, place = divmod(int(match[2]) - 1, 3)
-            layer = 1 + 3 * place + (match[1] == "bn")
+            group, position = divmod(int(match[2]) - 1, 3)
+            layer = 1 + 3 * position + (match[1] == "bn")
             result[f"backbone.group{group + 1}.{layer}.{match[4]}"] = tensor
     return result
 
 
 def _backbone_alone(state: State, classes: int | None) -> State:
-    """The names are those of a backbone of timm already; `ltr.methods.herbs.released_weights` translates the rest."""
+    """Return the tensors unchanged: they have timm's names, and `ltr.methods.herbs` translates the rest."""
     return state
 
 

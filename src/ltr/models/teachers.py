@@ -1,4 +1,4 @@
-"""Published classifiers as teachers: pixels in [0, 1] to the logits and features of a network that is not trained."""
+"""Published classifiers as frozen teachers: pixels in [0, 1] to logits and features."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @named("backbone/teacher")
 class Teacher(nn.Module):
-    """A classifier of torchvision or timm with its weights, in eval mode and without gradients.
+    """Frozen classifier of torchvision or timm, in eval mode and without gradients.
 
     Args:
         library: ``torchvision`` or ``timm``.
         name: the model's name there.
-        pretrained: download the library's weights; nothing is ever downloaded otherwise.
-        weights: a local file instead, of the whole classifier.
-        num_classes: outputs; None: those of the file, or of the published weights.
-        image_size: side in pixels to which images are brought first (bilinear, antialiased); None leaves them.
-        mean, std: of its pixels in [0, 1], per channel; None: what timm says of the model, and else ImageNet's.
+        pretrained: True downloads the library's weights; otherwise nothing is downloaded.
+        weights: local file with the whole classifier, instead of ``pretrained``.
+        num_classes: number of outputs; None: as in the weights.
+        image_size: side in pixels to which images are resized (bilinear, antialiased); None keeps their size.
+        mean, std: normalisation of pixels in [0, 1], per channel; None: timm's values for the model, else ImageNet's.
 
     Raises:
-        ConfigError: an unknown name, no weights or two kinds of them, outputs that are not those of the weights.
-        CheckpointError: weights that cannot be had or are of another network.
+        ConfigError: the name is unknown, neither or both of pretrained and weights are set, or num_classes differs
+            from the weights.
+        CheckpointError: the weights cannot be downloaded or belong to another network.
     """
 
     _mean: Tensor
@@ -61,10 +62,10 @@ class Teacher(nn.Module):
                 "of them, pretrained=true (a download) or weights=FILE"
             )
         state = None if weights is None else read_state(weights)
-        with seeded_construction(0):  # values that are all replaced, without touching the global generator
+        with seeded_construction(0):  # the values are all replaced; the global generator stays untouched
             self.net = _create(library, name, pretrained, None, image_size)
             if state is not None:
-                self._fit(library, name, state, str(weights), num_classes, image_size)
+                self._load_weights(library, name, state, str(weights), num_classes, image_size)
         self._last_name, self._last = last_layer(self.net)
         if num_classes is not None and self.num_classes != num_classes:
             raise ConfigError(_other_outputs(num_classes, self.num_classes, f"the published weights of {name}"))
@@ -80,10 +81,10 @@ class Teacher(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def check_size(self, image_shape: tuple[int, int, int]) -> None:
-        """Refuse images (C, H, W) that it cannot take, once they are brought to its size; nothing is computed.
+        """Refuse an image shape (C, H, W) that the teacher cannot take after its resizing, without computing.
 
         Raises:
-            ConfigError: it names the sides that it takes.
+            ConfigError: the teacher cannot take such images; the message names sides that it takes.
         """
         channels, size = self._mean.shape[1], self.image_size
         height, width = (size, size) if size is not None else image_shape[1:]
@@ -94,47 +95,47 @@ class Teacher(nn.Module):
         def takes(side: int) -> bool:
             try:
                 return not cut_at((side, side))
-            except Exception:  # a network of any library, which raises what it likes
+            except Exception:  # libraries raise errors of any type
                 return False
 
         try:
             cut = cut_at((height, width))
             if not cut or not ignored_share(self.net, (channels, height, width)):
                 return
-            why = f"patches of {max(cut.values())} pixels do not divide them"
+            reason = f"patches of {max(cut.values())} pixels do not divide them"
         except Exception as error:
-            why = first_line(error)
+            reason = first_line(error)
         sides = nearest_sides(height, takes)
         raise ConfigError(
-            f"method.aux.teacher: {self.name} cannot take images of {height} x {width} pixels ({why}). Set "
-            f"method.aux.teacher.image_size={sides or 'what it is made for'}"
+            f"method.aux.teacher: {self.name} cannot take images of {height} x {width} pixels ({reason}). Set "
+            f"method.aux.teacher.image_size={sides or 'the size that it was trained on'}"
         )
 
     @property
     def num_classes(self) -> int:
-        """Outputs K."""
+        """Number of outputs K."""
         return self._last.weight.shape[0]
 
     @property
     def num_features(self) -> int:
-        """Width D of the features, the input of the last layer."""
+        """Width D of the features that the last layer takes."""
         return self._last.weight.shape[1]
 
     def last_layer(self) -> tuple[Tensor, Tensor]:
-        """Weight [K, D] and bias [K] of the last layer (a 1x1 convolution's are those of its one location)."""
+        """Return weight [K, D] and bias [K] of the last layer, which may be a 1x1 convolution."""
         weight = self._last.weight.detach().flatten(1)
         bias = self._last.bias
         return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach()
 
-    def prepared(self, unit: Tensor) -> Tensor:
-        """What the network is given, from pixels [B, C, H, W] in [0, 1]; a grey channel is repeated."""
+    def preprocess(self, unit: Tensor) -> Tensor:
+        """Resize and normalise pixels [B, C, H, W] in [0, 1] for the network; a grey channel is repeated."""
         channels = self._mean.shape[1]
         if unit.shape[1] == 1 and channels > 1:
             unit = unit.expand(-1, channels, -1, -1)
         if unit.shape[1] != channels:
             raise ConfigError(
-                f"method.aux.teacher: it takes {channels} channels and the images have {unit.shape[1]}. Set its mean "
-                "and std for another number, or choose aux.partition=kmeans with aux.features=pixels"
+                f"method.aux.teacher: the teacher takes {channels} channels and the images have {unit.shape[1]}. Set "
+                "its mean and std for another number, or choose aux.partition=kmeans with aux.features=pixels"
             )
         size = self.image_size
         if size is not None and unit.shape[2:] != (size, size):
@@ -142,49 +143,49 @@ class Teacher(nn.Module):
         return (unit - self._mean) / self._std
 
     def forward(self, unit: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, K] and features [B, D] of images with pixels in [0, 1]."""
-        kept: list[Tensor] = []
-        handle = self._last.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0]))
+        """Return logits [B, K] and features [B, D] of images with pixels in [0, 1]."""
+        last_inputs: list[Tensor] = []
+        handle = self._last.register_forward_pre_hook(lambda module, inputs: last_inputs.append(inputs[0]))
         try:
-            logits = self.net(self.prepared(unit))
+            logits = self.net(self.preprocess(unit))
         finally:
             handle.remove()
-        features = kept[0]
+        features = last_inputs[0]
         return logits, features.mean((2, 3)) if features.ndim == 4 else features
 
-    def _fit(
+    def _load_weights(
         self, library: str, name: str, state: State, source: str, num_classes: int | None, image_size: int | None
     ) -> None:
-        """Load a file's weights, into a network with as many outputs as the file has."""
+        """Load a file's weights, after rebuilding the network with the file's number of outputs."""
         path, last = last_layer(self.net)
         convert = getattr(sys.modules[type(self.net).__module__], "checkpoint_filter_fn", None)
         if f"{path}.weight" not in state and library == "timm" and convert is not None:
             state = convert(dict(state), self.net)
-        given = state.get(f"{path}.weight")
-        if given is None:
+        weight = state.get(f"{path}.weight")
+        if weight is None:
             raise CheckpointError(
-                f"method.aux.teacher.weights={source}: no {path}.weight in it, the last layer of {library}'s {name}; a "
-                "whole classifier is needed"
+                f"method.aux.teacher.weights={source}: the file has no {path}.weight, the last layer of {library}'s "
+                f"{name}. Give the file of a whole classifier"
             )
-        if num_classes is not None and len(given) != num_classes:
-            raise ConfigError(_other_outputs(num_classes, len(given), source))
-        if len(given) != last.weight.shape[0]:
-            self.net = _create(library, name, False, len(given), image_size)
+        if num_classes is not None and len(weight) != num_classes:
+            raise ConfigError(_other_outputs(num_classes, len(weight), source))
+        if len(weight) != last.weight.shape[0]:
+            self.net = _create(library, name, False, len(weight), image_size)
         # auxiliary classifiers are not used
         load_state(self.net, state, source=source, classifier_names=("aux1", "aux2", "AuxLogits"))
 
 
 def last_layer(net: nn.Module) -> tuple[str, Any]:
-    """Name and module of a classifier's last layer: its last linear one, or SqueezeNet's convolution to the classes."""
+    """Return name and module of a classifier's last linear layer, or of SqueezeNet's convolution to the classes."""
     kinds = (nn.Conv2d,) if type(net).__name__ == "SqueezeNet" else (nn.Linear,)
-    found = [(name, module) for name, module in net.named_modules() if isinstance(module, kinds)]
-    getter = getattr(net, "get_classifier", None)  # timm's way, right where a network goes on after it
-    own = getter() if getter is not None else None
-    if isinstance(own, nn.Linear | nn.Conv2d):
-        found = [(name, module) for name, module in net.named_modules() if module is own]
-    if not found:
+    candidates = [(name, module) for name, module in net.named_modules() if isinstance(module, kinds)]
+    getter = getattr(net, "get_classifier", None)  # timm's accessor, right even if other layers follow the classifier
+    classifier = getter() if getter is not None else None
+    if isinstance(classifier, nn.Linear | nn.Conv2d):
+        candidates = [(name, module) for name, module in net.named_modules() if module is classifier]
+    if not candidates:
         raise ConfigError(f"method.aux.teacher: {type(net).__name__} has no linear last layer; choose another network")
-    return found[-1]
+    return candidates[-1]
 
 
 def _create(library: str, name: str, pretrained: bool, num_classes: int | None, image_size: int | None) -> Any:
@@ -215,8 +216,9 @@ def _create(library: str, name: str, pretrained: bool, num_classes: int | None, 
             raise
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"method.aux.teacher: the pretrained weights of {library}'s {name} could not be had ({reason}). Fetch them "
-            "on a machine with network and pass method.aux.teacher.weights=FILE method.aux.teacher.pretrained=false"
+            f"method.aux.teacher: the pretrained weights of {library}'s {name} could not be downloaded ({reason}). "
+            "Fetch them on a machine with network and pass method.aux.teacher.weights=FILE "
+            "method.aux.teacher.pretrained=false"
         ) from error
 
 
@@ -226,8 +228,8 @@ def _unknown(library: str, name: str, known: Sequence[str]) -> ConfigError:
     )
 
 
-def _other_outputs(expected: int, found: int, where: str) -> ConfigError:
+def _other_outputs(expected: int, outputs: int, where: str) -> ConfigError:
     return ConfigError(
-        f"method.aux.teacher.num_classes={expected}, but {where} has {found} outputs. Set num_classes={found}, or null "
-        "to take what the weights have"
+        f"method.aux.teacher.num_classes={expected}, but {where} has {outputs} outputs. Set num_classes={outputs}, or "
+        "null to take the number of the weights"
     )

@@ -1,4 +1,4 @@
-"""Any timm model by name as a backbone, with feature maps through timm's own `forward_intermediates`."""
+"""Any timm model as a backbone, with feature maps from timm's `forward_intermediates`."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch import Tensor, nn
 
 from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.identity import named
-from ltr.models.backbones import Backbone, ImageSizeError, deepest_block, dry_run, no_maps
+from ltr.models.backbones import Backbone, ImageSizeError, deepest_block, dry_run, no_feature_maps_error
 from ltr.models.weights import State, seeded_construction
 
 MODELS_WITH_MAPS = ("resnet50", "convnext_tiny", "swin_tiny_patch4_window7_224")
 
 
 class TimmFeatures(Backbone):
-    """A timm model that exists already and has no classifier.
+    """Timm model without a classifier, built by the caller.
 
     A plain vision transformer has one resolution: its maps are the tokens after a quarter, a half, three quarters and
-    all of its blocks, all at the patch's stride.
+    all of its blocks, at the stride of the patches.
 
     Args:
         net: the model.
-        name: timm's name of it, for messages.
+        name: timm's name of the model, for messages.
         image_shape: (C, H, W) of the images that widths and strides are measured with.
     """
 
@@ -53,12 +53,12 @@ class TimmFeatures(Backbone):
 
     def features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         if not self._map_indices:
-            raise no_maps(self.name, MODELS_WITH_MAPS)
+            raise no_feature_maps_error(self.name, MODELS_WITH_MAPS)
         return self._net_features_and_maps(images)
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         if not self._map_indices:
-            raise no_maps(self.name, MODELS_WITH_MAPS)
+            raise no_feature_maps_error(self.name, MODELS_WITH_MAPS)
         return self.net.forward_intermediates(images, indices=self._map_indices, intermediates_only=True)
 
     def last_block(self) -> nn.Module:
@@ -73,21 +73,21 @@ class TimmFeatures(Backbone):
 
 @named("backbone/timm")
 class TimmBackbone(TimmFeatures):
-    """A timm model by its name, without its classifier; see `TimmFeatures`.
+    """Timm model by name, without its classifier; see `TimmFeatures`.
 
     Args:
-        in_channels: timm averages or repeats the first layer's weights if pretrained ones have three channels.
+        in_channels: if it is not three, timm averages or repeats the pretrained weights of the first layer.
         name: timm's name, with or without a tag (``resnet50``, ``resnet50.a1_in1k``).
-        pretrained: download timm's weights for this name; nothing is ever downloaded otherwise.
-        weights: a local file instead; see `ltr.models.weights.load_backbone`. Files that timm itself would rename or
-            resize (position embeddings of another image size) are converted the same way.
-        drop_path: stochastic depth of the last block, in [0, 1); 0 leaves the model's default.
+        pretrained: True downloads timm's weights for this name; otherwise nothing is downloaded.
+        weights: local weights file instead, see `ltr.models.weights.load_backbone`. Files that timm would rename or
+            resize (position embeddings of another image size) are converted in the same way.
+        drop_path: stochastic depth of the last block, in [0, 1); 0 keeps the model's default.
         img_size: side of the images in pixels, or [H, W], for models that are built for one size (Swin, ViT); null
-            keeps theirs, see `options_for`.
+            keeps the model's size, see `options_for`.
 
     Raises:
-        ConfigError: unknown name, an option that the model does not have.
-        CheckpointError: weights that cannot be had or do not fit.
+        ConfigError: the name is unknown, or the model lacks an option.
+        CheckpointError: the weights cannot be downloaded or do not fit.
     """
 
     def __init__(
@@ -132,9 +132,9 @@ class TimmBackbone(TimmFeatures):
 
     @staticmethod
     def options_for(config: Mapping[str, Any], image_shape: tuple[int, int, int]) -> dict[str, Any]:
-        """``img_size`` of the images, for a model that is made for another size and takes no other.
+        """Return the images' ``img_size`` for a model that is built for another size and takes no other.
 
-        Pretrained weights, and those of a file, are then resized: position embeddings, and tables of relative ones.
+        Position embeddings and tables of relative positions are then resized, from pretrained weights or from a file.
         """
         if config.get("img_size") is not None or not needs_img_size(str(config.get("name")), image_shape):
             return {}
@@ -155,13 +155,13 @@ def _wrong_size(name: str, img_size: Any, error: Exception) -> ImageSizeError:
 
 @functools.lru_cache(maxsize=64)
 def needs_img_size(name: str, image_shape: tuple[int, int, int]) -> bool:
-    """Whether a model is made for another size than the images', and refuses theirs unless it is built for them."""
+    """Return whether a model must be built with ``img_size`` to take images of this shape."""
     if name.startswith(("hf-hub:", "hf_hub:")) or not timm.is_model(name):
         return False
     published = timm.get_pretrained_cfg(name)
     if published is None or not published.fixed_input_size or tuple(published.input_size[1:]) == image_shape[1:]:
         return False
-    for device in ("meta", "cpu"):  # some need tensors with values
+    for device in ("meta", "cpu"):  # some models need tensors with values
         try:
             with seeded_construction(0), torch.device(device):
                 net = timm.create_model(name, num_classes=0, in_chans=image_shape[0])
@@ -169,7 +169,7 @@ def needs_img_size(name: str, image_shape: tuple[int, int, int]) -> bool:
             return False
         except AssertionError:
             return True
-        except Exception:  # shapes that do not fit
+        except Exception:  # the shapes do not fit
             continue
     return True
 
@@ -178,8 +178,8 @@ def _create(name: str, pretrained: bool, in_channels: int, options: dict[str, An
     on_hub = name.startswith(("hf-hub:", "hf_hub:"))
     if on_hub and not pretrained:
         raise ConfigError(
-            f"backbone.name={name} is a model on a hub and even its layout must be fetched. Set "
-            "backbone.pretrained=true to allow that, or name a model of timm."
+            f"backbone.name={name} is a model on a hub, and even its architecture must be downloaded. Set "
+            "backbone.pretrained=true to allow the download, or name a model of timm."
         )
     if not on_hub and not timm.is_model(name):
         bare = name.split(".")[0]
@@ -193,8 +193,8 @@ def _create(name: str, pretrained: bool, in_channels: int, options: dict[str, An
         if not options:
             raise
         keys = {"drop_path_rate": "drop_path"}
-        given = ", ".join(f"backbone.{keys.get(key, key)}={value}" for key, value in options.items())
-        raise ConfigError(f"timm's {name} does not take one of {given} ({error}).") from error
+        passed = ", ".join(f"backbone.{keys.get(key, key)}={value}" for key, value in options.items())
+        raise ConfigError(f"timm's {name} does not take one of {passed} ({error}).") from error
     except Exception as error:
         if not pretrained:
             if "img_size" not in options:
@@ -202,13 +202,13 @@ def _create(name: str, pretrained: bool, in_channels: int, options: dict[str, An
             raise _wrong_size(name, options["img_size"], error) from error
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"The pretrained weights of timm's {name} could not be had ({reason}). Fetch them on a machine with "
+            f"The pretrained weights of timm's {name} could not be downloaded ({reason}). Fetch them on a machine with "
             "network and pass backbone.weights=FILE backbone.pretrained=false."
         ) from error
 
 
 def _map_indices(net: Any) -> list[int]:
-    """Which of timm's intermediates to take: all stages of a pyramid, four depths of a network of one resolution."""
+    """Return indices of timm's intermediates: all stages of a pyramid, or four depths of a single resolution."""
     info = getattr(net, "feature_info", None)
     if not info or not hasattr(net, "forward_intermediates"):
         return []
@@ -219,5 +219,5 @@ def _map_indices(net: Any) -> list[int]:
 
 
 def _stride(declared: int, measured: float) -> int:
-    """timm's declared stride, which rounding at the border blurs (3.5 locations are 4), unless it is plainly wrong."""
+    """Return timm's declared stride unless the measured one (off by rounding at borders) clearly contradicts it."""
     return declared if 0.7 < measured / declared < 1.5 else round(measured)

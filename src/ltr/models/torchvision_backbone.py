@@ -1,4 +1,4 @@
-"""Any torchvision classification model by name as a backbone; feature maps are read where its stages end."""
+"""Any torchvision classification model as a backbone; feature maps are the outputs of its stages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchvision.models import GoogLeNet, Inception3, SqueezeNet, SwinTransforme
 
 from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.identity import named
-from ltr.models.backbones import Backbone, deepest_block, dry_run, no_maps
+from ltr.models.backbones import Backbone, deepest_block, dry_run, no_feature_maps_error
 
 MODELS_WITH_MAPS = ("resnet50", "convnext_tiny", "swin_t")
 _SEQUENCES = ("features", "layers", "blocks", "trunk_output")  # torchvision's names for a sequence of stages
@@ -21,22 +21,22 @@ _PROBE_SIZE = 224
 
 @named("backbone/torchvision")
 class TorchvisionBackbone(Backbone):
-    """A torchvision model without its last linear layer (and without auxiliary classifiers).
+    """Torchvision model without its last linear layer and without auxiliary classifiers.
 
-    The maps are the outputs of the last module at each resolution from stride 2 on. They are read by forward hooks
-    that live for one call, not by torchvision's traced feature extractor: its graph holds drop-path as a constant of
-    the mode it was last switched to by `train()`, and Lightning restores modes after validation without that call.
+    The maps are the outputs of the last module at each resolution from stride 2 on. Forward hooks that live for one
+    call read them, not torchvision's traced feature extractor: its graph fixes drop-path at the last call of `train()`,
+    and Lightning restores modes after validation without that call.
 
     Args:
-        in_channels: with other than three, the first convolution is rebuilt; pretrained weights are repeated over the
+        in_channels: if it is not three, the first convolution is rebuilt; pretrained weights are repeated over the
             channels and rescaled so that a grey image gives the same response.
         name: torchvision's name, such as ``resnet50``.
-        pretrained: download torchvision's default weights; nothing is ever downloaded otherwise.
-        weights: a local file instead; see `ltr.models.weights.load_backbone`.
+        pretrained: True downloads torchvision's default weights; otherwise nothing is downloaded.
+        weights: local weights file instead, see `ltr.models.weights.load_backbone`.
 
     Raises:
-        ConfigError: unknown name.
-        CheckpointError: weights that cannot be had or do not fit.
+        ConfigError: the name is unknown.
+        CheckpointError: the weights cannot be downloaded or do not fit.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class TorchvisionBackbone(Backbone):
         _remove_classifier(self.net)
         if in_channels != 3:
             _set_in_channels(self.net, in_channels, keep=pretrained)
-        features, found = dry_run(self.net, self._watch, (in_channels, _PROBE_SIZE, _PROBE_SIZE))
+        features, maps = dry_run(self.net, self._features_and_map_specs, (in_channels, _PROBE_SIZE, _PROBE_SIZE))
         self.num_features = features.shape[1]
-        self._map_names = tuple(name for name, _, _ in found)
-        self.map_channels = tuple(channels for _, channels, _ in found)
-        self.map_strides = tuple(stride for _, _, stride in found)
+        self._map_names = tuple(name for name, _, _ in maps)
+        self.map_channels = tuple(channels for _, channels, _ in maps)
+        self.map_strides = tuple(stride for _, _, stride in maps)
         self.finish(weights, strict_weights, trainable, into=self.net, weights_map=weights_map)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -71,10 +71,10 @@ class TorchvisionBackbone(Backbone):
 
     def features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         if not self._map_names:
-            raise no_maps(self.name, MODELS_WITH_MAPS)
+            raise no_feature_maps_error(self.name, MODELS_WITH_MAPS)
         features, outputs = self._record(images, self._map_names)
         maps = [outputs[name] for name in self._map_names]
-        return features, [found.permute(0, 3, 1, 2) for found in maps] if self._channels_last else maps
+        return features, [output.permute(0, 3, 1, 2) for output in maps] if self._channels_last else maps
 
     def last_block(self) -> nn.Module:
         if self._map_names:
@@ -94,8 +94,8 @@ class TorchvisionBackbone(Backbone):
             for handle in handles:
                 handle.remove()
 
-    def _watch(self, images: Tensor) -> tuple[Tensor, list[tuple[str, int, int]]]:
-        """Features, and (module name, channels, stride) of the last map at each stride, from a run on a blank image."""
+    def _features_and_map_specs(self, images: Tensor) -> tuple[Tensor, list[tuple[str, int, int]]]:
+        """Return features, and (module name, channels, stride) of the last map at each stride."""
         features, outputs = self._record(images, _candidates(self.net))
         by_stride: dict[int, tuple[str, int, int]] = {}
         for name, output in outputs.items():  # in the order of execution
@@ -106,8 +106,8 @@ class TorchvisionBackbone(Backbone):
                 # unpadded convolutions give 111 for 224: the nominal stride is the nearest power of two
                 stride = 2 ** round(math.log2(images.shape[2] / height))
                 by_stride[stride] = (name, channels, stride)
-        found = [by_stride[stride] for stride in sorted(by_stride)]
-        return features, found if len(found) > 1 else []
+        maps = [by_stride[stride] for stride in sorted(by_stride)]
+        return features, maps if len(maps) > 1 else []
 
 
 def _create(name: str, pretrained: bool) -> nn.Module:
@@ -127,8 +127,8 @@ def _create(name: str, pretrained: bool) -> nn.Module:
             raise
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"The pretrained weights of torchvision's {name} could not be had ({reason}). Fetch them on a machine with "
-            "network and pass backbone.weights=FILE backbone.pretrained=false."
+            f"The pretrained weights of torchvision's {name} could not be downloaded ({reason}). Fetch them on a "
+            "machine with network and pass backbone.weights=FILE backbone.pretrained=false."
         ) from error
     if isinstance(net, GoogLeNet | Inception3):
         net.aux_logits = False
@@ -139,7 +139,7 @@ def _create(name: str, pretrained: bool) -> nn.Module:
 
 
 def _remove_classifier(net: nn.Module) -> None:
-    if isinstance(net, SqueezeNet):  # its classifier is a convolution to the classes, then pooling
+    if isinstance(net, SqueezeNet):  # its classifier is a convolution followed by pooling
         net.classifier = nn.Sequential(net.classifier[0], nn.AdaptiveAvgPool2d(1))
         return
     path = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)][-1]
@@ -168,7 +168,7 @@ def _set_in_channels(net: nn.Module, in_channels: int, keep: bool) -> None:
 
 
 def _candidates(net: nn.Module) -> tuple[str, ...]:
-    """Modules whose outputs may be maps: the network's children, with sequences of stages opened."""
+    """Return names of modules whose outputs may be maps: the children, with sequences of stages expanded."""
     if isinstance(net, VisionTransformer):
         return ()
     names = []

@@ -1,4 +1,4 @@
-"""Weights from files: reading them safely, fitting their names to a module, and reproducible initialisation."""
+"""Weights from files: safe reading, matching of names and shapes, and reproducible initialisation."""
 
 from __future__ import annotations
 
@@ -32,28 +32,31 @@ _LISTED = 5  # names printed of each kind of mismatch
 
 @contextmanager
 def seeded_construction(seed: int) -> Iterator[None]:
-    """Modules built inside get the same initial values every time, and the global generator is left as it was.
+    """Seed the initial values of modules built inside, and restore the global generator afterwards.
 
-    Build on the CPU: only its generator is forked and seeded. ``seed`` is in [0, 2**63), for example from
-    `ltr.randomness.derive_seed`.
+    Build on the CPU: only its generator is forked and seeded.
+
+    Args:
+        seed: in [0, 2**63), for example from `ltr.randomness.derive_seed`.
     """
-    # torch.manual_seed would also reseed every GPU, which the fork does not give back
+    # torch.manual_seed would also reseed every GPU, which the fork does not restore
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 
 
 def read_state(path: str | Path, entry: str | None = None) -> State:
-    """The named tensors of a file, on the CPU.
+    """Read the named tensors of a file to the CPU.
 
-    Nothing in the file is executed: torch files are read with ``weights_only=True``. Of a training checkpoint the
-    ``state_dict`` or ``model`` entry is taken; prefixes of wrappers (``module.``, ``_orig_mod.``) are dropped.
+    Nothing in the file is executed: torch files are read with ``weights_only=True``. The ``state_dict`` or ``model``
+    entry of a training checkpoint is read; prefixes of wrappers (``module.``, ``_orig_mod.``) are dropped.
 
     Args:
-        entry: take this one instead; dots lead into nested ones. What is nested in it keeps its place as a prefix.
+        path: weights file.
+        entry: entry to read instead, with dots between nested keys. Keys nested inside it become prefixes.
 
     Raises:
-        CheckpointError: no such file, a suffix we do not read, damaged content, no such entry, or no tensors in it.
+        CheckpointError: the file is missing or damaged, has an unknown suffix, lacks the entry, or holds no tensors.
     """
     path = Path(path)
     if not path.exists():
@@ -66,7 +69,9 @@ def read_state(path: str | Path, entry: str | None = None) -> State:
         content = load_torch_file(path)
     else:
         allowed = ", ".join((".safetensors", *TORCH_SUFFIXES))
-        raise CheckpointError(f"Weights '{path}' have the suffix '{path.suffix}'; what is read: {allowed}.")
+        raise CheckpointError(
+            f"Weights '{path}' have the suffix '{path.suffix}'; allowed: {allowed}. Convert the file."
+        )
     if not isinstance(content, Mapping):
         raise CheckpointError(f"'{path}' holds one {type(content).__name__}, not a state dict of named tensors.")
     if entry is not None:
@@ -85,10 +90,10 @@ def read_state(path: str | Path, entry: str | None = None) -> State:
 
 
 def _named_entry(content: Mapping, entry: str, path: Path) -> State:
-    found: object = content
+    value: object = content
     for part in entry.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    state = _flat(found) if isinstance(found, Mapping) else {}
+        value = value.get(part) if isinstance(value, Mapping) else None
+    state = _flat(value) if isinstance(value, Mapping) else {}
     if not state:
         nested = [one_line(str(key)) for key, value in content.items() if isinstance(value, Mapping) and _flat(value)]
         raise CheckpointError(
@@ -98,7 +103,7 @@ def _named_entry(content: Mapping, entry: str, path: Path) -> State:
 
 
 def _flat(content: Mapping) -> State:
-    """Tensors at any depth, named by the way to them."""
+    """Return tensors at any depth, named by the keys that lead to them."""
     state: State = {}
     for name, value in content.items():
         if isinstance(value, Tensor):
@@ -119,15 +124,15 @@ def load_state(
     """Copy ``state`` into ``module``; both must have the same names and shapes.
 
     Args:
-        source: where the state is from, for messages.
-        strict: False loads what fits by name and shape, and logs the rest.
-        classifier_names: module names that may be in the state and not in ``module``; they are left out.
+        source: origin of the state, for messages.
+        strict: False loads the tensors that match by name and shape, and logs the rest.
+        classifier_names: modules that may be in the state but not in ``module``; their tensors are left out.
 
     Returns:
-        The names of the state that were left out because they belong to a classifier.
+        The names of the classifier tensors that were left out.
 
     Raises:
-        CheckpointError: a missing, unexpected or mis-shaped tensor (``strict``), or nothing that fits.
+        CheckpointError: a tensor is missing, unexpected or mis-shaped (``strict``), or no tensor matches.
     """
     expected = module.state_dict()
     prefixes = tuple(f"{name}." for name in classifier_names)
@@ -165,17 +170,20 @@ def load_backbone(
     convert: Callable[[State], State] | None = None,
     layout: str | None = None,
 ) -> list[str]:
-    """Read a backbone's weights from a file: of the backbone alone, of a classifier, or of a run of this project.
+    """Load a backbone's weights from a file of the backbone, of a classifier, or of a run of this project.
 
-    In a run's checkpoint the entries under ``backbone.`` are taken and all others are left out. Files under the names
-    of published code are recognised (see `ltr.models.published_names`).
+    From a run's checkpoint only the entries under ``backbone.`` are loaded. Files with the tensor names of published
+    code are recognised (see `ltr.models.published_names`).
 
     Args:
-        convert: tried once if the file does not fit as it is, for example timm's renaming and resizing.
-        layout: the published code whose names the file has; None: recognised, or the network's own.
+        convert: conversion that is tried if the file does not match, for example timm's renaming and resizing.
+        layout: published code whose names the file uses; None: recognise it.
 
     Returns:
-        The names that were left out, see `load_state`, which also says what is raised.
+        The names that were left out.
+
+    Raises:
+        CheckpointError: see `read_state` and `load_state`.
     """
     if layout is not None:
         layout_named(layout, "backbone.weights_map")
@@ -193,13 +201,13 @@ def load_backbone(
         state = {name[len("backbone.") :]: value for name, value in state.items() if name.startswith("backbone.")}
     else:
         outside = []
-    if all(name.startswith("net.") for name in state):  # the timm and torchvision wrappers of this package
+    if all(name.startswith("net.") for name in state):  # written by this package's timm and torchvision backbones
         state = {name.removeprefix("net."): value for name, value in state.items()}
     left_out = (*CLASSIFIER_NAMES, *classifier_names)
 
-    def load(fitted: State, exactly: bool) -> list[str]:
-        fitted = with_input_channels(fitted, module, source=str(path))
-        return outside + load_state(module, fitted, source=str(path), strict=exactly, classifier_names=left_out)
+    def load(candidate: State, exactly: bool) -> list[str]:
+        candidate = with_input_channels(candidate, module, source=str(path))
+        return outside + load_state(module, candidate, source=str(path), strict=exactly, classifier_names=left_out)
 
     if convert is None:
         return load(state, strict)
@@ -208,46 +216,46 @@ def load_backbone(
     except CheckpointError as mismatch:
         try:
             return load(convert(dict(state)), True)
-        except Exception:  # a converter meant for other files: what is worth telling is the mismatch, not its failure
+        except Exception:  # the converter is meant for other files; the mismatch helps the user, its failure does not
             if strict:
                 raise mismatch from None
     return load(state, False)
 
 
 def with_input_channels(state: State, module: nn.Module, *, source: str) -> State:
-    """A state whose first convolution takes as many channels as the module's.
+    """Adapt the first convolution of a state to the module's number of input channels.
 
-    Weights of colour are summed for grey images, and otherwise repeated over the channels and rescaled by their number,
-    as timm does with pretrained ones.
+    Colour weights are summed for grey images; otherwise weights are repeated over the channels and rescaled by their
+    number, as timm does with pretrained weights.
 
     Args:
-        source: where the state is from, for the log.
+        source: origin of the state, for the log.
     """
     first = next(((n, m) for n, m in module.named_modules() if isinstance(m, nn.Conv2d) and m.groups == 1), None)
-    given = state.get(f"{first[0]}.weight") if first else None
-    if first is None or given is None:
+    weight = state.get(f"{first[0]}.weight") if first else None
+    if first is None or weight is None:
         return state
-    wanted = first[1].weight.shape
-    channels, ours = given.shape[1] if given.ndim == 4 else 0, wanted[1]
-    if channels in (0, ours) or given.shape[:1] + given.shape[2:] != wanted[:1] + wanted[2:]:
+    expected = first[1].weight.shape
+    channels, needed = weight.shape[1] if weight.ndim == 4 else 0, expected[1]
+    if channels in (0, needed) or weight.shape[:1] + weight.shape[2:] != expected[:1] + expected[2:]:
         return state
-    if channels not in (1, 3) or not given.is_floating_point():
+    if channels not in (1, 3) or not weight.is_floating_point():
         return state
-    if ours == 1:
-        fitted = given.sum(1, keepdim=True)
+    if needed == 1:
+        adapted = weight.sum(1, keepdim=True)
     else:
-        fitted = given.repeat(1, -(-ours // channels), 1, 1)[:, :ours] * (channels / ours)
+        adapted = weight.repeat(1, -(-needed // channels), 1, 1)[:, :needed] * (channels / needed)
     log.warning(
-        "Weights from '%s' are of images with %d channels, these have %d: the first layer's (%s.weight) are %s",
-        *(source, channels, ours, first[0], "summed over channels" if ours == 1 else "repeated and rescaled"),
+        "Weights from '%s' are for %d input channels and the images have %d: the first layer's (%s.weight) are %s",
+        *(source, channels, needed, first[0], "summed over channels" if needed == 1 else "repeated and rescaled"),
     )
-    return {**state, f"{first[0]}.weight": fitted}
+    return {**state, f"{first[0]}.weight": adapted}
 
 
 def set_trainable(backbone: nn.Module, trainable: str, last_block: nn.Module) -> None:
-    """Let gradients reach ``all`` parameters, those of the ``last_block``, or ``none``.
+    """Make ``all`` parameters trainable, those of the ``last_block``, or ``none``.
 
-    BatchNorm statistics still move in training mode; freezing those is the method's choice.
+    BatchNorm still updates its statistics in training mode; a method decides whether to freeze them.
     """
     if trainable not in ("all", "last_block", "none"):
         raise ConfigError(f"backbone.trainable is '{trainable}'; allowed: all, last_block, none.")
@@ -264,11 +272,15 @@ def _plain_name(name: str) -> str:
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
-def channel_note(theirs: Tensor, ours: Tensor) -> str:
-    """What to say of a convolution's weights that differ in their input channels alone; '' of any others."""
-    if theirs.ndim != 4 or ours.ndim != 4 or theirs.shape[:1] + theirs.shape[2:] != ours.shape[:1] + ours.shape[2:]:
+def channel_note(offered: Tensor, expected: Tensor) -> str:
+    """Return a note for convolution weights that differ only in their input channels, else an empty text."""
+    if (
+        offered.ndim != 4
+        or expected.ndim != 4
+        or offered.shape[:1] + offered.shape[2:] != expected.shape[:1] + expected.shape[2:]
+    ):
         return ""
-    return f" (weights for {theirs.shape[1]} input channels, not {ours.shape[1]})"
+    return f" (weights for {offered.shape[1]} input channels, not {expected.shape[1]})"
 
 
 def _complaints(
@@ -293,9 +305,9 @@ def _complaints(
     if mis_shaped:
         described = []
         for name in mis_shaped:
-            ours, theirs = expected[name], offered[name]
-            turned = ours.ndim == 2 and theirs.T.shape == ours.shape
-            note = " (transposed)" if turned else channel_note(theirs, ours)
-            described.append(f"{name} is {shape(theirs)}, needs {shape(ours)}{note}")
+            needed, actual = expected[name], offered[name]
+            is_transposed = needed.ndim == 2 and actual.T.shape == needed.shape
+            note = " (transposed)" if is_transposed else channel_note(actual, needed)
+            described.append(f"{name} is {shape(actual)}, needs {shape(needed)}{note}")
         lines.append(line("mis-shaped", described))
     return lines

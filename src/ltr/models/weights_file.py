@@ -1,4 +1,4 @@
-"""Reading weights files without running anything in them, and saying what a file is that holds no weights."""
+"""Safe reading of weights files, with errors that name the kind of a file that holds no weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from ltr.errors import CheckpointError
 
 _FETCH = "Fetch the file itself"
-# how files begin that stand where weights should; the first that fits
+# (first bytes, kind, advice) of files that are not weights; the first match counts
 _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer", "Fetch the file itself: git lfs pull"),
     (b"<!doctype", "a web page", _FETCH),
@@ -40,7 +40,7 @@ _LEGACY_MAGIC = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # torch files from 
 
 
 def refuse_other_files(path: Path) -> None:
-    """Raise CheckpointError, naming what it is, for a file that cannot be weights of the kind that its suffix says."""
+    """Raise CheckpointError that names the kind of a file that cannot be weights with its suffix."""
     if path.is_dir():
         raise CheckpointError(f"'{path}' is a directory, not a weights file. Name a file in it")
     try:
@@ -59,9 +59,9 @@ def refuse_other_files(path: Path) -> None:
     if path.suffix == ".safetensors" and _is_torch(path, head):
         raise CheckpointError(f"'{path}' is a torch file by its content, not safetensors. Rename it to end in .pth")
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    for beginning, what, advice in _BEGINNINGS:
+    for beginning, kind, advice in _BEGINNINGS:
         if start.startswith(beginning):
-            raise CheckpointError(f"'{path}' is {what}, not weights. {advice}")
+            raise CheckpointError(f"'{path}' is {kind}, not weights. {advice}")
     if zipfile.is_zipfile(path) and not _is_torch(path, head):
         raise CheckpointError(f"'{path}' is a zip archive, not weights. Unpack it and name the weights file in it")
     if not _is_torch(path, head) and _is_text(head):
@@ -79,7 +79,7 @@ def _is_torch(path: Path, head: bytes) -> bool:
             with zipfile.ZipFile(path) as archive:
                 return any(name.rpartition("/")[2] in ("data.pkl", "constants.pkl") for name in archive.namelist())
         except (zipfile.BadZipFile, OSError, ValueError):
-            return True  # cut short: torch's reader finds it damaged
+            return True  # truncated: torch's reader reports the damage
     return head[:1] == b"\x80"  # a pickle
 
 
@@ -92,14 +92,14 @@ def _is_text(head: bytes) -> bool:
 
 
 def load_torch_file(path: Path) -> object:
-    """The content of a torch file on the CPU, tensors and plain values only.
+    """Load tensors and plain values of a torch file to the CPU.
 
     Raises:
-        CheckpointError: another kind of file, a damaged one, or one with pickled objects.
+        CheckpointError: the file is of another kind, is damaged, or holds pickled objects.
     """
     refuse_other_files(path)
     try:
-        if zipfile.is_zipfile(path):  # torch looks at none of the checksums that it writes
+        if zipfile.is_zipfile(path):  # torch does not verify the checksums that it writes
             with zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()
                 scripted = any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist())
@@ -117,7 +117,7 @@ def load_torch_file(path: Path) -> object:
             return torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
-    except Exception as error:  # torch's own words advise to load it without care
+    except Exception as error:  # torch's message advises an unsafe load
         pickled = _PICKLED_CLASS.search(str(error)) if "weights_only" in str(error).lower() else None
         if pickled:
             raise CheckpointError(
@@ -131,10 +131,10 @@ def load_torch_file(path: Path) -> object:
 
 
 def load_safetensors_file(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU.
+    """Load the tensors of a safetensors file to the CPU.
 
     Raises:
-        CheckpointError: another kind of file, or a damaged one.
+        CheckpointError: the file is of another kind, or is damaged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -149,12 +149,12 @@ def load_safetensors_file(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def unfit(name: object, value: object, expected: Tensor | None, *, finite: bool = False) -> str:
-    """What is wrong with an entry of a state dict, in a few words that name it; '' where nothing is.
+def describe_unfit(name: object, value: object, expected: Tensor | None, *, finite: bool = False) -> str:
+    """Describe the fault of an entry of a state dict; an empty text if there is none.
 
     Args:
-        expected: the network's tensor of this name, if it has one; shapes are not compared.
-        finite: refuse NaN and infinity.
+        expected: the network's tensor with this name, if any; shapes are not compared.
+        finite: True refuses NaN and infinity.
     """
     shown = repr(name) if isinstance(name, str) else repr(str(name)[:60])
     if not isinstance(name, str):
@@ -170,8 +170,8 @@ def unfit(name: object, value: object, expected: Tensor | None, *, finite: bool 
     kind = str(value.dtype).removeprefix("torch.")
     if expected.is_floating_point() and not value.is_floating_point():
         return f"{shown} is of type {kind}, and the network's numbers are real (float32, say)"
-    counter = name.endswith("num_batches_tracked")  # an average of networks has fractions of it
-    if not expected.is_floating_point() and not counter and value.is_floating_point() | value.is_complex():
+    is_counter = name.endswith("num_batches_tracked")  # averaged networks have fractional counters
+    if not expected.is_floating_point() and not is_counter and value.is_floating_point() | value.is_complex():
         return f"{shown} is of type {kind}, and the network's are whole numbers"
     if finite and value.is_floating_point() and not bool(value.float().isfinite().all()):
         lost = int((~value.float().isfinite()).sum())
@@ -180,20 +180,22 @@ def unfit(name: object, value: object, expected: Tensor | None, *, finite: bool 
 
 
 def refuse_unfit(path: Path | str, state: Mapping, expected: Mapping[str, Tensor], finite: frozenset[str]) -> None:
-    """Raise CheckpointError for the first entry of a state dict that is no tensor, or not of the network's kind.
+    """Raise CheckpointError for the first entry of a state dict that is not a tensor or not of the network's type.
 
     Args:
-        expected: the network's own tensors.
-        finite: names of those that must be finite.
+        expected: tensors of the network.
+        finite: names of the tensors that must be finite.
     """
     for name, value in state.items():
-        wrong = unfit(name, value, expected.get(name) if isinstance(name, str) else None, finite=name in finite)
-        if wrong:
-            raise CheckpointError(f"{path}: weights that cannot be used: {wrong}. Take another file, or an earlier one")
+        fault = describe_unfit(
+            name, value, expected.get(name) if isinstance(name, str) else None, finite=name in finite
+        )
+        if fault:
+            raise CheckpointError(f"{path}: weights that cannot be used: {fault}. Take another file, or an earlier one")
 
 
 def finite_names(network: torch.nn.Module) -> frozenset[str]:
-    """Names of tensors that must hold finite numbers: parameters, and the statistics of batch normalisation."""
+    """Return names of tensors that must be finite: parameters, and the statistics of batch normalisation."""
     running = {name for name, _ in network.named_buffers() if name.endswith(("running_mean", "running_var"))}
     return frozenset(running | {name for name, _ in network.named_parameters()})
 

@@ -1,1 +1,1 @@
-"""Optimisers, parameter groups and schedules; nothing here knows a method."""
+"""Optimisers, parameter groups and schedules, independent of the methods."""

@@ -1,4 +1,4 @@
-"""Which parameter gets which learning rate and weight decay."""
+"""Parameter groups: learning rate and weight decay of each parameter."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ def parameter_groups(
     no_decay: Collection[str] = (),
     extra: Mapping[str, nn.Module] | None = None,
 ) -> list[dict[str, Any]]:
-    """Groups for a torch optimiser: every trainable parameter exactly once, empty groups left out.
+    """Return parameter groups for a torch optimiser, with every trainable parameter in exactly one.
 
-    Each group has ``params``, ``lr``, ``weight_decay`` and a ``name`` (``backbone``, ``last_block``, ``head`` or the
-    extra module's name, with ``.no_decay`` appended where that holds).
+    Each group has ``params``, ``lr``, ``weight_decay`` and a ``name``: ``backbone``, ``last_block``, ``head`` or the
+    name of the extra module, with ``.no_decay`` appended if its weight decay is 0. Empty groups are left out.
 
     Args:
-        backbone: its `last_block()` is asked for only if ``last_block_lr`` is given.
+        backbone: must have `last_block()` if ``last_block_lr`` is set.
         head: the classifier.
-        lr: learning rate of whatever has none of its own.
-        weight_decay: for all parameters but those kept from it.
-        head_lr, last_block_lr: rates of their own (Kang et al. train Places-LT with 0.1 and 0.01).
-        extra_lr: of the extra modules; None: the head's.
-        decay_norm_and_bias: True decays everything, as LDAM-DRW and the class-balanced loss do; False spares biases,
+        lr: learning rate of all groups without their own.
+        weight_decay: weight decay of all parameters that are not exempt.
+        head_lr, last_block_lr: learning rates of these parts (Kang et al. train Places-LT with 0.1 and 0.01).
+        extra_lr: learning rate of the extra modules; None: the head's.
+        decay_norm_and_bias: True decays everything, as LDAM-DRW and the class-balanced loss do; False exempts biases,
             normalisation layers and other vectors and scalars.
-        no_decay: full names that never decay, such as ``head.bias`` where it holds a prior.
+        no_decay: full names of parameters that never decay, such as ``head.bias`` if it holds a prior.
         extra: further modules by name (second heads).
 
     Raises:
-        ConfigError: nothing is trainable, or ``no_decay`` names no parameter.
-        ValueError: an extra module takes a name that is in use.
+        ConfigError: no parameter is trainable, or ``no_decay`` names no parameter.
+        ValueError: an extra module has a name that is in use.
     """
     modules: dict[str, nn.Module] = {"backbone": backbone, "head": head, **(extra or {})}
     if extra and {"backbone", "head", "last_block"} & set(extra):
         raise ValueError(f"extra modules are called {sorted(extra)}; backbone, head and last_block are taken")
     last_block = {id(p) for p in backbone.last_block().parameters()} if last_block_lr is not None else set()  # type: ignore[operator]
-    of_head = lr if head_lr is None else head_lr
-    of_extra = of_head if extra_lr is None else extra_lr
-    rates = {"backbone": lr, "last_block": last_block_lr, "head": of_head}
+    default_head_lr = lr if head_lr is None else head_lr
+    default_extra_lr = default_head_lr if extra_lr is None else extra_lr
+    rates = {"backbone": lr, "last_block": last_block_lr, "head": default_head_lr}
     names = [f"{part}.{name}" for part, module in modules.items() for name, _ in module.named_parameters()]
     for name in no_decay:
         if name not in names:
@@ -62,20 +62,20 @@ def parameter_groups(
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     seen: set[int] = set()
     for part, module in modules.items():
-        spared = set() if decay_norm_and_bias else _norms_and_vectors(module)
+        exempt = set() if decay_norm_and_bias else _norms_and_vectors(module)
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
             group = "last_block" if id(parameter) in last_block else part
-            decays = f"{part}.{name}" not in no_decay and id(parameter) not in spared
+            has_decay = f"{part}.{name}" not in no_decay and id(parameter) not in exempt
             entry = groups.setdefault(
-                (group, decays),
+                (group, has_decay),
                 {
                     "params": [],
-                    "lr": rates.get(group, of_extra),
-                    "weight_decay": weight_decay if decays else 0.0,
-                    "name": group if decays else f"{group}.no_decay",
+                    "lr": rates.get(group, default_extra_lr),
+                    "weight_decay": weight_decay if has_decay else 0.0,
+                    "name": group if has_decay else f"{group}.no_decay",
                 },
             )
             entry["params"].append(parameter)

@@ -1,4 +1,4 @@
-"""SGD and AdamW over the parameter groups of a backbone, a head and whatever a method adds."""
+"""SGD and AdamW over the parameter groups of a backbone, a head and a method's extra modules."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def sgd(
     decay_norm_and_bias: bool = True,
     fused: bool = True,
 ) -> torch.optim.SGD:
-    """Stochastic gradient descent with momentum; weight decay is added to the gradient (L2), as in the papers.
+    """Build stochastic gradient descent with momentum; weight decay is L2 (added to the gradient), as in the papers.
 
-    Arguments that are not explained here are those of `ltr.optim.groups.parameter_groups`.
+    See `ltr.optim.groups.parameter_groups` for the other arguments.
 
     Args:
-        fused: one kernel for all parameters of a group, on CPU and GPU.
+        fused: True runs one kernel for all parameters of a group, on CPU and GPU.
 
     Raises:
-        ConfigError: Nesterov without momentum; or from the groups.
+        ConfigError: nesterov is set without momentum, or see `parameter_groups`.
     """
     if nesterov and momentum <= 0:
         raise ConfigError(f"optimizer.nesterov=true needs momentum; optimizer.momentum is {momentum}.")
@@ -56,7 +56,7 @@ def sgd(
         no_decay=no_decay,
         extra=extra,
     )
-    return _leave_unscaling_outside(torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=fused))
+    return _disable_own_unscaling(torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=fused))
 
 
 @named("optimizer/adamw")
@@ -77,12 +77,12 @@ def adamw(
     decay_norm_and_bias: bool = True,
     fused: bool = True,
 ) -> torch.optim.AdamW:
-    """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019); with weight decay 0 it is Adam.
+    """Build Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019); weight decay 0 gives plain Adam.
 
-    Arguments are those of `sgd` and of torch's AdamW.
+    See `sgd` and `torch.optim.AdamW` for the arguments.
 
     Raises:
-        ConfigError: from the groups.
+        ConfigError: see `parameter_groups`.
     """
     groups = parameter_groups(
         backbone,
@@ -96,11 +96,11 @@ def adamw(
         no_decay=no_decay,
         extra=extra,
     )
-    return _leave_unscaling_outside(torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), eps=eps, fused=fused))
+    return _disable_own_unscaling(torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), eps=eps, fused=fused))
 
 
-def _leave_unscaling_outside(optimizer: Any) -> Any:
-    # A fused optimiser offers to undo fp16 loss scaling itself, and Lightning then refuses gradient clipping in every
-    # mixed precision, bf16 too. Without the offer the scaler divides before the step, as for any other optimiser.
+def _disable_own_unscaling(optimizer: Any) -> Any:
+    # A fused optimiser can unscale fp16 gradients itself, and Lightning then refuses gradient clipping in every mixed
+    # precision, even bf16. Without this flag the scaler unscales before the step, as for any other optimiser.
     optimizer._step_supports_amp_scaling = False
     return optimizer

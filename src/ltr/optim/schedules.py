@@ -1,7 +1,7 @@
 """Schedules: the multiplier of the base learning rate as a pure function of the optimiser step.
 
-Each is called once per optimiser step through `torch.optim.lr_scheduler.LambdaLR`; step 0 is the first. Attributes are
-plain numbers, so a scheduler's state loads with ``weights_only=True``.
+`torch.optim.lr_scheduler.LambdaLR` calls a schedule once per optimiser step, counted from 0. Attributes are plain
+numbers, so that the state of a scheduler loads with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -14,29 +14,32 @@ from ltr.identity import named
 
 
 def milestone_epoch(fraction: float, epochs: int) -> int:
-    """The whole epoch (from 0) nearest to ``fraction`` of the run: 0.8 of 200 is 160. Deferred losses round alike."""
+    """Return ``fraction`` of the epochs, rounded as in deferred losses: 0.8 of 200 is 160."""
     return round(fraction * epochs)
 
 
 class Schedule:
-    """Common parts: the length of the run, progress, and linear warm-up.
+    """Base class of schedules, with the length of the run and a linear warm-up.
 
     Args:
-        epochs: of the stage, >= 1.
-        steps_per_epoch: optimiser steps, >= 1.
-        warmup_epochs: length of the warm-up, >= 0; may be a fraction of an epoch.
-        warmup: ``epoch`` multiplies epoch e (from 1) by e / warmup_epochs, as LDAM-DRW does; ``step`` rises
-            continuously from 0 at the very first step, as the class-balanced loss does.
+        epochs: epochs of the stage, >= 1.
+        steps_per_epoch: optimiser steps per epoch, >= 1.
+        warmup_epochs: length of the warm-up, >= 0; need not be whole.
+        warmup: ``epoch`` multiplies epoch e (from 1) by e / warmup_epochs, as LDAM-DRW does; ``step`` rises at every
+            step from 0 at the first, as the class-balanced loss does.
 
     Raises:
-        ConfigError: lengths below 1, or a warm-up longer than the run.
+        ConfigError: a length is below 1, or the warm-up is longer than the run.
     """
 
-    milestones: Sequence[int] = ()  # epochs after which the rate falls by a step
+    milestones: Sequence[int] = ()  # epochs after which the learning rate drops
 
     def __init__(self, epochs: int, steps_per_epoch: int, *, warmup_epochs: float = 0, warmup: str = "step") -> None:
         if epochs < 1 or steps_per_epoch < 1:
-            raise ConfigError(f"A schedule needs at least one step: {epochs} epochs of {steps_per_epoch} steps given.")
+            raise ConfigError(
+                f"A schedule needs at least one step, not {epochs} epochs of {steps_per_epoch} steps. Raise "
+                "trainer.max_epochs, or lower batch_size."
+            )
         if warmup not in ("epoch", "step"):
             raise ConfigError(f"scheduler.warmup is '{warmup}'; allowed: epoch, step.")
         if not 0 <= warmup_epochs <= epochs:
@@ -50,7 +53,7 @@ class Schedule:
         self.warmup = warmup
 
     def __call__(self, step: int) -> float:
-        """Multiplier in [0, 1] for a step; steps beyond the run get the last value."""
+        """Return the multiplier in [0, 1] of a step; steps beyond the run get the last value."""
         step = min(step, self.epochs * self.steps_per_epoch)
         epoch = step / self.steps_per_epoch
         if self.warmup == "epoch":
@@ -62,13 +65,13 @@ class Schedule:
         return self.after_warmup(step)
 
     def after_warmup(self, step: int) -> float:
-        """The multiplier once the warm-up is over."""
+        """Return the multiplier of a step after the warm-up."""
         raise NotImplementedError
 
 
 @named("schedule/constant")
 class Constant(Schedule):
-    """The base learning rate throughout, after an optional warm-up."""
+    """Constant base learning rate after an optional warm-up."""
 
     def after_warmup(self, step: int) -> float:
         return 1.0
@@ -76,20 +79,18 @@ class Constant(Schedule):
 
 @named("schedule/multistep")
 class MultiStep(Schedule):
-    """Multiplied by ``gamma`` at each milestone.
+    """Step schedule that multiplies the learning rate by ``gamma`` at each milestone.
 
-    With milestones 0.8 and 0.9, gamma 0.01 and five epochs of warm-up this is the CIFAR recipe of LDAM-DRW and of the
-    class-balanced loss: 160 and 180 of 200 epochs, multipliers 1, 0.01, 0.0001.
+    Milestones 0.8 and 0.9, gamma 0.01 and five epochs of warm-up are the CIFAR recipe of LDAM-DRW and of the
+    class-balanced loss: drops after 160 and 180 of 200 epochs, multipliers 1, 0.01, 0.0001. A milestone within the
+    warm-up of a short run takes effect at the end of the warm-up.
 
     Args:
-        milestones: rising; a number below 1 is a fraction of the run, any other an epoch (from 0: milestone 160 means
-            that 160 epochs are over).
+        milestones: in rising order; a number below 1 is a fraction of the run, any other a number of completed epochs.
         gamma: > 0.
 
-    A milestone within the warm-up, of a run too short for its recipe, counts from the warm-up's end on.
-
     Raises:
-        ConfigError: milestones that do not rise or lie outside the run; see `Schedule`.
+        ConfigError: milestones do not rise or lie outside the run; see also `Schedule`.
     """
 
     def __init__(
@@ -111,10 +112,12 @@ class MultiStep(Schedule):
             )
         if not gamma > 0:
             raise ConfigError(f"scheduler.gamma is {gamma}; it must be above 0.")
-        # a drop before the first epoch is none, it would only lower the base rate of very short runs
+        # a drop before the first epoch would only lower the base rate of very short runs
         whole = [max(1, milestone_epoch(m, epochs)) if m < 1 else int(m) for m in listed]
         if whole != sorted(whole):
-            raise ConfigError(f"scheduler.milestones are {listed}: epochs {whole} of {epochs}, which do not rise.")
+            raise ConfigError(
+                f"scheduler.milestones are {listed}, epochs {whole} of {epochs}: they must rise. Sort them."
+            )
         self.milestones = whole
         self.gamma = float(gamma)
 
@@ -125,15 +128,15 @@ class MultiStep(Schedule):
 
 @named("schedule/cosine")
 class Cosine(Schedule):
-    """Half a cosine from 1 to ``final`` over what the warm-up leaves: final + (1 - final) (1 + cos(pi t / T)) / 2.
+    """Half a cosine from 1 to ``final`` after the warm-up: final + (1 - final) (1 + cos(pi t / T)) / 2.
 
     Args:
-        per: ``epoch`` holds the value through an epoch (t = 0 .. T-1, so the end itself is not reached), as in the
-            decoupling paper's code, which under today's PyTorch skips its first value; ``step`` moves every step.
+        per: ``epoch`` keeps the value within an epoch (t = 0 .. T-1, so that it does not reach ``final``), as in the
+            decoupling paper's code, which skips its first value under recent PyTorch; ``step`` changes at every step.
         final: multiplier at the end, in [0, 1].
 
     Raises:
-        ConfigError: an unknown ``per``, a final value outside its range; see `Schedule`.
+        ConfigError: ``per`` is unknown, or ``final`` is outside its range; see also `Schedule`.
     """
 
     def __init__(
@@ -165,17 +168,18 @@ class Cosine(Schedule):
 
 @named("schedule/released_cosine")
 class ReleasedCosine(Schedule):
-    """The learning rate of HERBS's and PIM's released code: not quite a warm-up and a cosine to zero.
+    """Schedule of HERBS's and PIM's released code, which is not exactly a warm-up with a cosine to zero.
 
-    In a warm-up of w batches, batch i has i / (w - 1): 0 at the first, 1 at the last. After it, with t = i - w, the
-    multiplier is (1 + cos(pi t / T)) / 2 over *all* T batches of the run, not over those that the warm-up leaves, so
-    that it never reaches 0: for HERBS on CUB it ends at 0.15 % of the peak. The code's floor of 1e-9 is left out.
+    In a warm-up of w batches, batch i has the multiplier i / (w - 1): 0 at the first, 1 at the last. After it, with
+    t = i - w, the multiplier is (1 + cos(pi t / T)) / 2 over *all* T batches of the run, not only those after the
+    warm-up. It therefore never reaches 0: for HERBS on CUB it ends at 0.15 % of the peak. The code's floor of 1e-9 is
+    left out.
 
-    The code counts batches, also where several make an optimiser step; that step has the rate of its last batch.
-    `count_batches` says how many there are; without it a step is a batch.
+    The code counts batches even if several make one optimiser step, which then has the rate of its last batch.
+    `count_batches` sets these numbers; without it every batch is a step.
 
     Args:
-        warmup_epochs: w in epochs, rounded to whole batches; a single batch of warm-up has the rate 0, as in the code.
+        warmup_epochs: w in epochs, rounded to whole batches; a warm-up of one batch has the rate 0, as in the code.
 
     Raises:
         ConfigError: see `Schedule`.
@@ -187,7 +191,7 @@ class ReleasedCosine(Schedule):
         self.batches_per_step = 1
 
     def count_batches(self, batches_per_epoch: int, batches_per_step: int) -> None:
-        """Set how many batches an epoch has, and how many of them make an optimiser step (fewer at an epoch's end)."""
+        """Set the batches per epoch and per optimiser step (the last step of an epoch may have fewer)."""
         self.batches_per_epoch = int(batches_per_epoch)
         self.batches_per_step = int(batches_per_step)
 
@@ -204,17 +208,17 @@ class ReleasedCosine(Schedule):
 
 @named("schedule/one_cycle")
 class OneCycle(Schedule):
-    """Up from 1 / ``start_div`` to 1, then down to 1 / (``start_div`` ``final_div``), both by half a cosine.
+    """Half a cosine from 1 / ``start_div`` up to 1, then one down to 1 / (``start_div`` ``final_div``).
 
-    Smith and Topin (2018) in the two-phase form of torch's OneCycleLR, per step; the base learning rate is the peak.
-    Momentum is not cycled.
+    This is the one-cycle policy of Smith and Topin (2018) in the two-phase form of torch's OneCycleLR, per step. The
+    base learning rate is the peak, and momentum is not cycled.
 
     Args:
-        warmup_epochs: length of the rise; null is 0.3 of the run.
+        warmup_epochs: length of the rise; None: 0.3 of the run.
         start_div, final_div: >= 1.
 
     Raises:
-        ConfigError: a divisor below 1; see `Schedule`.
+        ConfigError: a divisor is below 1; see also `Schedule`.
     """
 
     def __init__(
@@ -230,13 +234,15 @@ class OneCycle(Schedule):
             epochs, steps_per_epoch, warmup_epochs=0.3 * epochs if warmup_epochs is None else warmup_epochs
         )
         if start_div < 1 or final_div < 1:
-            raise ConfigError(f"scheduler.start_div={start_div} and final_div={final_div} must be at least 1.")
+            raise ConfigError(
+                f"scheduler.start_div={start_div}, scheduler.final_div={final_div}: both must be at least 1."
+            )
         self.start_div = float(start_div)
         self.final_div = float(final_div)
 
     def __call__(self, step: int) -> float:
         last = self.epochs * self.steps_per_epoch - 1
-        peak = self.warmup_epochs * self.steps_per_epoch - 1  # between steps, as in torch
+        peak = self.warmup_epochs * self.steps_per_epoch - 1  # may lie between steps, as in torch
         low, end = 1 / self.start_div, 1 / (self.start_div * self.final_div)
         step = min(step, last)
         if peak > 0 and step <= peak:

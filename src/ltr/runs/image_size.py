@@ -16,8 +16,8 @@ from ltr.configuration.targets import instantiate
 from ltr.errors import LtrError
 from ltr.methods.core.checkpoint import without_initial_weights
 from ltr.methods.core.stage import DatasetInfo, Stage
-from ltr.models.backbones import ImageSizeError, sized
-from ltr.models.probing import ImageShape, Seen, first_line, ignored_share, nearest_sides, probe
+from ltr.models.backbones import ImageSizeError, config_for_image_size
+from ltr.models.probing import ImageShape, ProbeResult, first_line, ignored_share, nearest_sides, probe
 from ltr.models.weights import seeded_construction
 from ltr.runs.failures import is_out_of_memory
 
@@ -79,7 +79,7 @@ def _check_backbone(backbone: str, image_shape: ImageShape, resizable: bool) -> 
         try:
             if time.monotonic() > deadline:
                 return False
-            which = canonical_json(sized(free, shape))
+            which = canonical_json(config_for_image_size(free, shape))
             built[which] = built.get(which) or _built(free, shape, "meta")
             return not _probed(built[which], shape).cut
         except Exception:  # a network of any library, which raises what it likes
@@ -141,12 +141,12 @@ def check_images(stage: Stage, network: Any, dataset_info: DatasetInfo, dataset:
 
 
 def _built(config: Mapping[str, Any], image_shape: ImageShape, device: str) -> nn.Module:
-    node = {**sized(config, image_shape), **without_initial_weights(config)}
+    node = {**config_for_image_size(config, image_shape), **without_initial_weights(config)}
     with seeded_construction(0), torch.device(device):
         return instantiate(node, image_shape[0])
 
 
-def _probed(network: nn.Module, image_shape: ImageShape) -> Seen:
+def _probed(network: nn.Module, image_shape: ImageShape) -> ProbeResult:
     return probe(network, network, image_shape)
 
 
@@ -166,7 +166,11 @@ def _advice(resizable: bool, sides: str, config: Mapping[str, Any]) -> str:
 def resized_for(stage: Stage, dataset_info: DatasetInfo) -> str:
     """A sentence where a stage's backbone is built for another size than it is made for; '' else."""
     config = stage.settings.backbone
-    if stage.module is None or stage.checkpoint is not None or sized(config, dataset_info.image_shape) == config:
+    if (
+        stage.module is None
+        or stage.checkpoint is not None
+        or config_for_image_size(config, dataset_info.image_shape) == config
+    ):
         return ""
     weights = (
         "; position embeddings of its weights are resized" if config.get("pretrained") or config.get("weights") else ""

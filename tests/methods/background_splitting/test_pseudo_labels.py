@@ -18,7 +18,7 @@ from ltr.methods.background_splitting import pseudo_labels
 from ltr.methods.background_splitting.partition import described, in_words, partition, warn_of_one_class
 from ltr.methods.background_splitting.pseudo_labels import by_kmeans, by_taxonomy, by_teacher, kmeans
 from ltr.methods.core.stage import StageOutput
-from ltr.models.imagenet import outputs_of
+from ltr.models.imagenet import output_indices
 from ltr.models.weights import seeded_construction
 
 OUTPUTS = 6
@@ -124,9 +124,9 @@ def test_exclusions_that_do_not_fit_the_teacher_are_refused(plan, monkeypatch, e
 
 
 def test_the_foreground_is_left_out_of_an_imagenet_teacher_by_name():
-    assert outputs_of(["tench", "Egyptian cat", "crane"]) == [0, 134, 285, 517]  # a bird and a machine: both
+    assert output_indices(["tench", "Egyptian cat", "crane"]) == [0, 134, 285, 517]  # a bird and a machine: both
     with pytest.raises(ConfigError, match=r"ImageNet has no class 'goldfsh' .nor 1 more.*goldfish"):
-        outputs_of(["goldfsh", "digit 3"])
+        output_indices(["goldfsh", "digit 3"])
 
 
 def test_a_teacher_of_other_outputs_than_imagenets_knows_no_names(plan, monkeypatch):

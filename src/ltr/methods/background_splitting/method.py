@@ -25,7 +25,7 @@ from ltr.methods.background_splitting.pseudo_labels import FEATURES, PARTITIONS,
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage, StageOutput
 from ltr.methods.erm import ERM
-from ltr.models.imagenet import NUM_CLASSES, outputs_of
+from ltr.models.imagenet import NUM_CLASSES, output_indices
 
 FOREGROUND = "foreground"  # in exclude_classes: ImageNet's outputs of the foreground's names
 AUX_KEYS = (
@@ -164,7 +164,7 @@ class BackgroundSplitting(Method):
                 "method.aux.run: give the numbers of its outputs"
             )
         names = [name for label, name in enumerate(dataset_info.class_names) if label != dataset_info.background]
-        numbers = {*(one for one in wanted if one != FOREGROUND), *outputs_of(names)}
+        numbers = {*(one for one in wanted if one != FOREGROUND), *output_indices(names)}
         return {"exclude_classes": sorted(numbers), "outputs": NUM_CLASSES}
 
     def _check(self, settings: Settings, dataset_info: DatasetInfo) -> None:

@@ -21,7 +21,7 @@ from ltr.errors import ConfigError
 from ltr.evaluation.scores import Scores
 from ltr.identity import named
 from ltr.methods.core.stage import DatasetInfo, Settings, StageOutput
-from ltr.models.backbones import sized
+from ltr.models.backbones import config_for_image_size
 from ltr.models.narrow_maps import guard_narrow_maps
 from ltr.models.weights import seeded_construction
 from ltr.optim.schedules import ReleasedCosine
@@ -72,7 +72,7 @@ class ImageClassifier(pl.LightningModule):
         given = () if background is None else (background,)
         self.loss = instantiate(settings.loss, counts, *given)
         with seeded_construction(derive_seed(seed, role, "init")):
-            self.backbone = instantiate(sized(settings.backbone, dataset_info.image_shape), channels)
+            self.backbone = instantiate(config_for_image_size(settings.backbone, dataset_info.image_shape), channels)
             self.head = instantiate(settings.head, self.backbone.num_features, head_rows or len(counts))
         if not self.embeds and "embedding" in (getattr(self.head, "head_kind", ""), getattr(self.loss, "of", "")):
             raise ConfigError(
