@@ -11,8 +11,20 @@ import torch
 from ltr import identity
 from ltr.configuration.configs import conf_directory
 from ltr.configuration.targets import locate
-from ltr.former_paths import FORMER_PATHS
-from ltr.identity import as_first_written, first_path_of, name_of, named, names, path_of, with_names, with_paths
+from ltr.former_paths import CONFIGURATION, FORMER_KEYS, FORMER_PATHS
+from ltr.identity import (
+    as_first_written,
+    config_as_first_written,
+    config_of_today,
+    first_path_of,
+    flat_config_of_today,
+    name_of,
+    named,
+    names,
+    path_of,
+    with_names,
+    with_paths,
+)
 from ltr.methods.core.network import ImageClassifier
 
 NEITHER_STORED_NOR_KEYED = ("ltr.sweeps.SweepFolder",)  # Hydra's callback
@@ -96,3 +108,50 @@ def test_former_paths_are_sorted_and_in_one_table_only():
     source = Path(identity.__file__).parent
     tables = [path.name for path in source.rglob("*.py") if '"ltr.methods.erm.ERM"' in path.read_text()]
     assert tables == ["former_paths.py"]
+
+
+FORMER_CONFIG = {
+    "evaluation": {"watch": "test", "top_k": 5},
+    "method": {"_target_": "ltr.methods.herbs.HERBS", "selection": "random"},
+    "trainer": {"selection": "last"},
+    "judged": {"part": "val"},
+}
+
+
+def test_former_keys_of_a_stored_configuration_become_todays_and_back():
+    today = config_of_today(FORMER_CONFIG)
+    assert today["evaluation"] == {"monitor_split": "test", "top_k": 5}
+    assert today["method"] == {"_target_": "ltr.methods.herbs.HERBS", "location_rule": "random"}
+    assert today["trainer"] == {"selection": "last"}
+    assert today["evaluated"] == {"part": "val"}
+    assert config_of_today(today) == today
+    assert config_as_first_written(today) == config_as_first_written(FORMER_CONFIG) == FORMER_CONFIG
+
+
+def test_former_keys_of_a_flat_configuration_become_todays():
+    flat = {
+        "evaluation.watch": None,
+        "method._target_": "ltr.methods.herbs.HERBS",
+        "method.selection": "location",
+        "trainer.selection": "last",
+        "judged.part": "val",
+    }
+    assert flat_config_of_today(flat) == {
+        "evaluation.monitor_split": None,
+        "method._target_": "ltr.methods.herbs.method.HERBS",
+        "method.location_rule": "location",
+        "trainer.selection": "last",
+        "evaluated.part": "val",
+    }
+
+
+def test_options_of_other_classes_keep_a_key_that_one_class_has_renamed():
+    node = {"_target_": "mine.Method", "selection": "x"}
+    assert with_paths(node) == as_first_written(node) == node
+
+
+def test_former_keys_have_an_owner_and_are_replaced_in_the_same_node():
+    assert all(owner == CONFIGURATION or owner in names() for owner in FORMER_KEYS)
+    for keys in FORMER_KEYS.values():
+        assert all(old.rpartition(".")[0] == new.rpartition(".")[0] for old, new in keys.items())
+        assert not set(keys) & set(keys.values())

@@ -161,8 +161,10 @@ class _JobFailed(Exception):
 def _train(argv: list[str]) -> int:
     from ltr.configuration.command_line import read
     from ltr.configuration.forbidden import forbidden
+    from ltr.configuration.former_keys import forget_notices
     from ltr.configuration.targets import allowing
 
+    forget_notices()
     line = read(argv)
     if line.mistakes or forbidden(line.overrides, line.config_dir):
         with allowing(line.allowed):

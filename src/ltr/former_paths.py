@@ -1,8 +1,18 @@
-"""Import paths that configs, checkpoints and keys of earlier versions hold, and the names that replaced them.
+"""Import paths and keys that configs, checkpoints and digests of earlier versions hold, and what replaced them.
 
-A name stands beside the class that has it (`ltr.identity.named`). The first path of a name also determines the keys of
-stages and the hashes of runs, so entries are never changed or removed; a class that came later has none.
+A name stands beside the class that has it (`ltr.identity.named`). The first path of a name and the first spelling of a
+key also determine the keys of stages and the hashes of runs, so entries are never changed or removed; what came later
+has none.
 """
+
+CONFIGURATION = "configuration"  # the owner of the keys of a whole configuration
+
+# owner (a configuration, or the name of a class for its options) -> former key -> today's
+FORMER_KEYS: dict[str, dict[str, str]] = {
+    CONFIGURATION: {"evaluation.watch": "evaluation.monitor_split", "judged": "evaluated"},
+    "method/herbs": {"selection": "location_rule"},
+    "network/herbs": {"selection": "location_rule"},
+}
 
 FORMER_PATHS: dict[str, str] = {
     "ltr.data.augment.Augmentation": "augment/augmentation",

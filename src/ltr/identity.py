@@ -7,8 +7,8 @@ Whatever a config, a checkpoint or the key of a stage refers to carries a short 
 
 Checkpoints store these names, and keys are computed from them, so a class may move to another module without orphaning
 anything that is stored. There is no list of names to keep: they are read from the source text, without importing it.
-What earlier versions wrote in place of a name, an import path, stands in `ltr.former_paths`. Code outside ltr has no
-names; its import path stands for itself.
+What earlier versions wrote in place of a name, an import path, stands in `ltr.former_paths`, and so do the former
+spellings of configuration keys. Code outside ltr has no names; its import path stands for itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ltr.former_paths import FORMER_PATHS
+from ltr.former_paths import CONFIGURATION, FORMER_KEYS, FORMER_PATHS
 
 T = TypeVar("T")
 
@@ -82,20 +82,20 @@ def path_of(target: str) -> str:
 
 def with_names(node: Any) -> Any:
     """Return a copy of a configuration whose ``_target_`` entries are names where there are any."""
-    return _with_targets(node, name_of)
+    return _translated(node, name_of)
 
 
 def with_paths(node: Any) -> Any:
-    """Return a copy of a configuration whose ``_target_`` entries are today's import paths."""
-    return _with_targets(node, path_of)
+    """Return a copy of a configuration with today's import paths as ``_target_`` and today's options beside them."""
+    return _translated(node, path_of, options_of_today)
 
 
 def as_first_written(node: Any) -> Any:
-    """Return a copy of a configuration with each ``_target_`` as the version that introduced it wrote it.
+    """Return a copy of a configuration with each ``_target_`` and option as the version that introduced it wrote it.
 
     Digests are computed from this form: what was stored before there were names is found under its key.
     """
-    return _with_targets(node, first_path_of)
+    return _translated(node, first_path_of, options_as_first_written)
 
 
 def first_path_of(target: str) -> str:
@@ -104,12 +104,94 @@ def first_path_of(target: str) -> str:
     return _first_paths().get(name, name)
 
 
-def _with_targets(node: Any, change: Callable[[str], str]) -> Any:
+def options_of_today(target: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a class with each former key replaced by today's."""
+    return _with_keys(options, FORMER_KEYS.get(name_of(target), {}))
+
+
+def options_as_first_written(target: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a class with the keys of the version that introduced them."""
+    return _with_keys(options, _first_keys(name_of(target)))
+
+
+def config_of_today(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's whole configuration, nested, with today's keys; targets stay as they are."""
+    config = _translated(config, lambda target: target, options_of_today)
+    return _with_dotted_keys(config, FORMER_KEYS[CONFIGURATION])
+
+
+def config_as_first_written(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's whole configuration, nested, with the targets and keys that digests hold."""
+    return _with_dotted_keys(as_first_written(config), _first_keys(CONFIGURATION))
+
+
+def flat_config_of_today(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's configuration, flat with dotted keys, with today's keys and import paths."""
+    targets = {key.removesuffix(_TARGET).rstrip("."): value for key, value in config.items() if key.endswith(_TARGET)}
+    former = former_keys(targets)
+    return {today_of(key, former): path_of(value) if key.endswith(_TARGET) else value for key, value in config.items()}
+
+
+def former_keys(targets: Mapping[str, str]) -> dict[str, str]:
+    """Return the former dotted keys of a configuration and what each is called today.
+
+    Args:
+        targets: dotted path of a node -> its ``_target_``.
+    """
+    former = dict(FORMER_KEYS[CONFIGURATION])
+    for node, target in targets.items():
+        former |= {f"{node}.{old}": f"{node}.{new}" for old, new in FORMER_KEYS.get(name_of(target), {}).items()}
+    return former
+
+
+def has_former_options(target: str) -> bool:
+    """Return whether a class has options that were once called otherwise."""
+    return name_of(target) in FORMER_KEYS
+
+
+def today_of(key: str, former: Mapping[str, str]) -> str:
+    """Return today's spelling of a dotted key, or of a key below it; any other key is returned unchanged."""
+    for old, new in former.items():
+        if key == old or key.startswith(f"{old}."):
+            return new + key[len(old) :]
+    return key
+
+
+def _first_keys(owner: str) -> dict[str, str]:
+    return {new: old for old, new in FORMER_KEYS.get(owner, {}).items()}
+
+
+def _with_keys(node: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
+    return {keys.get(key, key): value for key, value in node.items()}
+
+
+def _with_dotted_keys(config: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
+    """Return a nested configuration with some keys renamed; a key and its replacement lie in the same node."""
+    renamed = dict(config)
+    for old, new in keys.items():
+        node, _, last = old.rpartition(".")
+        if not node:
+            renamed = _with_keys(renamed, {old: new})
+        elif isinstance(renamed.get(node), Mapping):
+            renamed[node] = _with_keys(renamed[node], {last: new.rpartition(".")[2]})
+    return renamed
+
+
+def _translated(
+    node: Any,
+    target_of: Callable[[str], str],
+    options_of: Callable[[str, Mapping[str, Any]], Mapping[str, Any]] | None = None,
+) -> Any:
     if isinstance(node, Mapping):
+        target = node.get(_TARGET)
+        if options_of is not None and isinstance(target, str):
+            node = options_of(target, node)
         return {
-            key: change(value) if key == _TARGET and isinstance(value, str) else _with_targets(value, change)
+            key: target_of(value)
+            if key == _TARGET and isinstance(value, str)
+            else _translated(value, target_of, options_of)
             for key, value in node.items()
         }
     if isinstance(node, (list, tuple)):
-        return type(node)(_with_targets(value, change) for value in node)
+        return type(node)(_translated(value, target_of, options_of) for value in node)
     return node

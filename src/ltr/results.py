@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ltr.errors import DataError
-from ltr.identity import path_of
+from ltr.identity import flat_config_of_today
 
 SCHEMA_VERSION = 1  # the newest layout that this version reads and writes
 AGAIN = "Delete it and run the same command again to write it anew (its stages are taken from the store)."
@@ -252,6 +252,6 @@ def _too_large(node: Any, where: str) -> Any:
 def _completed(result: dict[str, Any]) -> dict[str, Any]:
     defaults = {key: value for key, (_, value) in _ROW_DEFAULTS.items()}
     rows = [{**defaults, **row} for row in result["rows"]]
-    config = {key: path_of(value) if _names_code(key) else value for key, value in result["config"].items()}
+    config = flat_config_of_today(result["config"])
     defaults = {"data": {}, "stages": [], "declared_metrics": []}
     return {**defaults, **result, "config": config, "rows": rows}

@@ -16,7 +16,7 @@ from ltr.report.panels import SECTIONS
 PAGES = {
     "closed_set": ["dataset=digits_lt", "dataset.val=train_fraction"],
     "background": ["dataset=digits_bg"],
-    "open_set": ["dataset=digits_open", "evaluation.watch=test"],
+    "open_set": ["dataset=digits_open", "evaluation.monitor_split=test"],
     "retrieval": ["dataset=digits_retrieval", "method=triplet"],
 }
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ltr.cli import guarded
 from ltr.files import file_digest
-from ltr.identity import as_first_written, first_path_of
+from ltr.identity import as_first_written, config_as_first_written, first_path_of
 
 CRT = ("debug=fast", "method=crt", "trainer.precision=fp32")
 # what a run has had since and what a stage has: earlier versions wrote neither
@@ -41,6 +41,7 @@ def make_result_older(result: dict) -> None:
     for key, value in result["config"].items():
         if key.endswith("_target_"):
             result["config"][key] = first_path_of(value)
+    result["config"]["evaluation.watch"] = result["config"].pop("evaluation.monitor_split")
     for group, keys in LATER_CONFIG.items():
         for key in keys:
             del result["config"][f"{group}.{key}"]
@@ -54,7 +55,8 @@ def make_older(outputs: Path) -> None:
         edited(path, make_result_older)
         edited(path.with_name("provenance.json"), lambda about: (about.pop("data"), about["code"].pop("source")))
         config = path.with_name("config.yaml")
-        older = as_first_written(without_later_keys(yaml.safe_load(config.read_text())))
+        older = config_as_first_written(without_later_keys(yaml.safe_load(config.read_text())))
+        assert "watch" in older["evaluation"]
         config.write_text(yaml.safe_dump(older, sort_keys=False))
         older_checkpoint(path.parent / "checkpoints" / "final.ckpt")
     for path in outputs.glob("stages/*/stage.json"):

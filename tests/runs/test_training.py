@@ -138,7 +138,7 @@ def test_best_test_is_flagged_in_the_table(ltr_train):
 
 def test_watching_the_test_split_selects_nothing(ltr_train, tmp_path):
     plain = ltr_train(*SHORT, outputs=tmp_path / "a")
-    watched = ltr_train(*SHORT, "evaluation.watch=test", outputs=tmp_path / "b")
+    watched = ltr_train(*SHORT, "evaluation.monitor_split=test", outputs=tmp_path / "b")
     assert same_bits(weights(plain.directory), weights(watched.directory))
     assert float(metric_rows(watched.directory)[-1]["test/accuracy"]) == watched.headline["accuracy"]
 

@@ -209,6 +209,7 @@ def find(path: Path) -> tuple[Path, dict[str, Any] | None]:
     import yaml
 
     from ltr.files import JUDGED
+    from ltr.identity import config_of_today
 
     if path.is_dir():
         checkpoints = path / "checkpoints"
@@ -232,6 +233,7 @@ def find(path: Path) -> tuple[Path, dict[str, Any] | None]:
         raise ConfigError(f"{config_file} is damaged: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict):
         raise ConfigError(f"{config_file} is damaged: it holds no configuration")
+    config = config_of_today(config)
     refuse_foreign(config, config_file)
     method = config.get("method")
     if not isinstance(method, dict) or "name" not in method:

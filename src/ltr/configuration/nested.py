@@ -35,8 +35,10 @@ from ltr.configuration import removed
 from ltr.configuration.allowed import shown
 from ltr.configuration.configs import PRIVATE_KEYS
 from ltr.configuration.forbidden import not_one_config
+from ltr.configuration.former_keys import print_notices, rename_in_file, rename_overrides
 from ltr.configuration.listed_configs import LISTS, with_own
 from ltr.errors import nearest
+from ltr.identity import former_keys, has_former_options
 
 _RUN = "hydra.mode=RUN"  # what Hydra adds to the overrides of a command that is no sweep
 _ROUNDS = 8  # a choice may bring further nested ones: so deep they may lie
@@ -48,11 +50,16 @@ class NestedLoader(ConfigLoaderImpl):
     Attributes:
         nodes: of the configuration loaded last, the dotted paths of its nested choices and Hydra's names for them,
             e.g. ``{"method.classifier.optimizer": "optimizer@method.classifier.optimizer"}``.
+        former: of that configuration, the dotted former spellings of keys and today's.
+        is_quiet: print no notice of former keys.
     """
 
-    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+    def __init__(self, config_search_path: ConfigSearchPath, is_quiet: bool = False) -> None:
         super().__init__(config_search_path)
+        self.is_quiet = is_quiet
         self.nodes: dict[str, str] = {}
+        self.former: dict[str, str] = {}
+        self._notices: list[str] = []
         self._in_files: dict[str, dict[str, str]] = {}  # config file -> nodes chosen in its body -> their groups
         self._repository: _Repository | None = None
         self._for_mode: tuple[tuple[Any, ...], DictConfig] | None = None
@@ -120,6 +127,8 @@ class NestedLoader(ConfigLoaderImpl):
         if refused is not None:
             raise refused
         self._check_recipe(choices)
+        if not self.is_quiet:
+            print_notices(self._notices)
         return self._with_own_configs(config)
 
     def _with_own_configs(self, config: DictConfig) -> DictConfig:
@@ -234,7 +243,10 @@ class NestedLoader(ConfigLoaderImpl):
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
         self._defaults = defaults
         self._holding_keys = set()
+        self.former = former_keys(self._targets_with_former_options(repo))
+        self._notices = []
         config = super()._compose_config_from_defaults_list(defaults, repo)
+        self._notices += rename_overrides(self._overrides, self.former)
         for override in self._overrides:
             key = str(override.key_or_group)
             is_value = override.package is None and not repo.group_exists(key) and not override.is_sweep_override()
@@ -249,6 +261,8 @@ class NestedLoader(ConfigLoaderImpl):
         loaded = super()._load_single_config(default, repo)
         if not OmegaConf.is_dict(loaded.config) or str(default.config_path).startswith("hydra"):
             return loaded
+        loaded, notices = rename_in_file(loaded, str(default.config_path), self.former)
+        self._notices += notices
         loaded = self._for_own_choice(default, loaded, repo)
         for path, value in _entries(loaded.config):
             if path in self._holding_keys and not isinstance(value, Mapping) and _replaces(value):
@@ -258,6 +272,17 @@ class NestedLoader(ConfigLoaderImpl):
             if isinstance(value, Mapping) and value:
                 self._holding_keys.add(path)
         return loaded
+
+    def _targets_with_former_options(self, repo: IConfigRepository) -> dict[str, str]:
+        """Return the nodes whose class has options that were once called otherwise, with the class's path."""
+        targets: dict[str, str] = {}
+        for default in self._defaults:
+            path = default.config_path
+            loaded = repo.load_config(path) if path and not path.startswith("hydra") else None
+            for relative, value in _entries(loaded.config) if loaded is not None else ():
+                if relative.rpartition(".")[2] == "_target_":
+                    targets[_joined(default.package, relative).removesuffix("_target_").rstrip(".")] = str(value)
+        return {node: target for node, target in targets.items() if has_former_options(target)}
 
     def _for_own_choice(self, default: ResultDefault, loaded: ConfigResult, repo: IConfigRepository) -> ConfigResult:
         """A config without the keys that it sets for a nested choice of its own where another one was made."""

@@ -24,6 +24,7 @@ from ltr.configuration.allowed import problem
 from ltr.configuration.check import examined, refuse
 from ltr.configuration.configs import conf_directory, config_names, leaves
 from ltr.configuration.forbidden import forbidden
+from ltr.configuration.former_keys import rename_overrides
 from ltr.configuration.nested import NestedLoader, holds_keys, is_name
 from ltr.configuration.parsing import Parsed, in_short, parse
 from ltr.configuration.quoting import quoting_hint
@@ -57,7 +58,7 @@ def explain(overrides: list[str], config_dir: str | None, config_name: str, swee
     try:
         with warnings.catch_warnings(), initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
             warnings.simplefilter("ignore")
-            hydra = _looking_in(config_dir)
+            hydra = _looking_in(config_dir, is_quiet=True)
             loader = hydra.config_loader
             assert isinstance(loader, NestedLoader)
             mistakes += _Explanation(loader, config_name, sweep).mistakes(parsed)
@@ -90,14 +91,14 @@ def composed(overrides: list[str], config_dir: str | None = None) -> DictConfig:
         raise
 
 
-def _looking_in(config_dir: str | None) -> Hydra:
+def _looking_in(config_dir: str | None, is_quiet: bool = False) -> Hydra:
     """Return the Hydra that is set up, with nested choices, and the user's own configs where the command puts them."""
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
     path = hydra.config_loader.get_search_path()
     if config_dir:
         path.prepend("command-line", f"file://{Path(config_dir).resolve()}", SearchPathQuery(provider="main"))
-    hydra.config_loader = NestedLoader(path)
+    hydra.config_loader = NestedLoader(path, is_quiet)
     return hydra
 
 
@@ -262,6 +263,7 @@ class _Explanation:
 
     def _values(self, parsed: list[Parsed], in_the_dark: set[str]) -> list[str]:
         parsed, mistakes = self._nested_choices(parsed)
+        rename_overrides((one.override for one in parsed), self.loader.former)
         composed = self.composed
         assert composed is not None
         container = OmegaConf.to_container(composed, resolve=False)

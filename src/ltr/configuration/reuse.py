@@ -17,16 +17,18 @@ from omegaconf import OmegaConf
 from ltr.configuration.allowed import problem, shown
 from ltr.configuration.check import refuse
 from ltr.configuration.configs import config_names, leaves, read_config
+from ltr.configuration.former_keys import rename_overrides
 from ltr.configuration.listed_configs import LISTS, reader, with_own
 from ltr.configuration.parsing import parse
 from ltr.configuration.removed import current_name
 from ltr.configuration.suggestions import suggestion
 from ltr.configuration.targets import check_targets
 from ltr.errors import ConfigError
+from ltr.identity import former_keys
 
 # evaluation does not depend on what else these groups hold
 _TRAINER = ("accelerator", "precision", "num_workers")
-_NOT_JUDGING = ("evaluation.watch", "evaluation.every_n_epochs")
+_OF_TRAINING = ("evaluation.monitor_split", "evaluation.every_n_epochs")
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -54,6 +56,7 @@ def changed(
     known = _settable(result, links)
     rules = _rules(result)
     parsed, mistakes = parse(overrides)
+    rename_overrides((one.override for one in parsed), former_keys({}))
     unknown = [_unknown(one.text, one.key, known, config) for one in parsed if one.key not in known]
     if unknown:
         mistakes += [*unknown, f"what can be changed: {', '.join(known)}"]
@@ -122,7 +125,7 @@ def _dataset_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settable(config: Mapping[str, Any], links: Mapping[str, str]) -> list[str]:
-    keys = [key for key, _ in leaves({"evaluation": config["evaluation"]}) if key not in _NOT_JUDGING]
+    keys = [key for key, _ in leaves({"evaluation": config["evaluation"]}) if key not in _OF_TRAINING]
     followed = [key for key in dict.fromkeys(links.values()) if key == "paths.data" or key.startswith("dataset.")]
     inside = [key for part in ("source", "split") for key, _ in leaves(config["dataset"][part], f"dataset.{part}")]
     own = [key for key in inside if key not in links and not key.endswith("_target_")]

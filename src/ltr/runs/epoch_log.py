@@ -19,8 +19,8 @@ from ltr.runs.result import FIRST_COLUMNS
 class EpochLog(pl.Callback):
     """Writes ``metrics.csv`` (the whole file each epoch, atomically) and passes the row to the loggers.
 
-    Watched splits add their metrics with `add`, before the epoch ends. After a resume, rows of epochs that are trained
-    again are dropped.
+    `ValidationCallback` adds the metrics of the monitored split with `add` before the epoch ends. After a resume, rows
+    of epochs that are trained again are dropped.
 
     Args:
         path: the stage's ``metrics.csv``.

@@ -13,7 +13,14 @@ from ltr.configuration.configs import digest, without_private
 from ltr.configuration.own_code import identities, own_code
 from ltr.errors import CheckpointError
 from ltr.files import checkpoint_file, file_digest
-from ltr.identity import as_first_written, first_path_of, name_of, with_names
+from ltr.identity import (
+    as_first_written,
+    config_as_first_written,
+    first_path_of,
+    name_of,
+    options_as_first_written,
+    with_names,
+)
 from ltr.methods.core.stage import DatasetInfo, Settings, Stage
 
 if TYPE_CHECKING:
@@ -29,8 +36,6 @@ _AS_USUAL = {"on_nonfinite": "raise", "auto_accumulate": False}
 # and of optimisers, backbones, data sets and the evaluation, wherever one stands, while they are null
 _UNSET = ("extra_lr", "weights_map", "matte", "white_level", "extra_protocols")
 _NOT_IDENTITY_EVALUATION = ("batch_size",)
-# keys that had another name in earlier versions, and the name that digests hold
-_FIRST_KEYS = {"evaluated": "judged"}
 _NOT_IDENTITY_SOURCE = ("root", "roots", "download")
 _NOT_IDENTITY_DATASET = ("roots", "download")
 
@@ -168,7 +173,10 @@ def _identity_of(settings: Settings) -> dict[str, Any]:
 def stage_key(spec: Mapping[str, Any]) -> str:
     """SHA-256 in hex over the canonical JSON of `stage_spec`, its names as they were first written."""
     first = as_first_written(spec)
-    return digest({**first, "target": first_path_of(spec["target"])} if "target" in spec else first)
+    if "target" in spec:
+        first["target"] = first_path_of(spec["target"])
+        first["options"] = options_as_first_written(spec["target"], first["options"])
+    return digest(first)
 
 
 def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,7 +190,6 @@ def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     identity["evaluation"] = {k: v for k, v in identity["evaluation"].items() if k not in _NOT_IDENTITY_EVALUATION}
     dataset = {k: v for k, v in identity["dataset"].items() if k not in _NOT_IDENTITY_DATASET}
     dataset["source"] = {k: v for k, v in dataset["source"].items() if k not in _NOT_IDENTITY_SOURCE}
-    identity = {_FIRST_KEYS.get(key, key): value for key, value in identity.items()}
     return without_unset({**identity, "dataset": dataset})
 
 
@@ -195,7 +202,7 @@ def without_unset(config: Any) -> Any:
 
 def run_hash(config: Mapping[str, Any]) -> str:
     """The hash in the run directory's name: a run of the same hash is the same run."""
-    return digest(as_first_written(run_identity(config)))
+    return digest(config_as_first_written(run_identity(config)))
 
 
 def group_hash(config: Mapping[str, Any]) -> str:
@@ -205,4 +212,4 @@ def group_hash(config: Mapping[str, Any]) -> str:
     alone has its usual identity.
     """
     identity = {key: value for key, value in run_identity(config).items() if key not in ("seed", "data")}
-    return digest(as_first_written(identity))
+    return digest(config_as_first_written(identity))

@@ -36,7 +36,7 @@ from ltr.runs.provenance import code_state, differs
 from ltr.runs.result import write_arrays
 from ltr.runs.single_images import join_single_images
 from ltr.runs.store import RECORD, REMOVED, StageStore
-from ltr.runs.train import Trained, TrainingContext, Watched, train_stage
+from ltr.runs.train import Trained, TrainingContext, ValidationSpec, train_stage
 from ltr.runs.training_doubts import warn_of_large_batch
 
 ARRAYS = "arrays.npz"
@@ -146,7 +146,7 @@ class Stages:
         stage: Stage,
         folder: Path,
         parents: Mapping[str, StageOutput],
-        prepared: tuple[DataModule, Any, Watched | None] | None,
+        prepared: tuple[DataModule, Any, ValidationSpec | None] | None,
     ) -> Trained:
         """Train a stage in all processes, or compute or take it in the first."""
         if stage.checkpoint is not None:
@@ -155,22 +155,26 @@ class Stages:
             return Trained(distributed.broadcast_from_rank_zero(lambda: self._compute(stage, folder, parents)))
         return self._train(stage, folder, *(prepared or self._prepared(stage, parents)))
 
-    def _train(self, stage: Stage, folder: Path, data: DataModule, network: Any, watched: Watched | None) -> Trained:
+    def _train(
+        self, stage: Stage, folder: Path, data: DataModule, network: Any, validation: ValidationSpec | None
+    ) -> Trained:
         self.started()
-        trained = train_stage(stage, network, data, folder, self._surroundings(stage), watched)
+        trained = train_stage(stage, network, data, folder, self._training_context(stage), validation)
         arrays = network.artifacts()
         if arrays and distributed.is_rank_zero():
             write_arrays(folder / ARRAYS, arrays)
         return trained
 
-    def _prepared(self, stage: Stage, parents: Mapping[str, StageOutput]) -> tuple[DataModule, Any, Watched | None]:
+    def _prepared(
+        self, stage: Stage, parents: Mapping[str, StageOutput]
+    ) -> tuple[DataModule, Any, ValidationSpec | None]:
         """What a stage's training needs; a schedule, groups or an augmentation that do not fit are refused here."""
         data = self.data_module(stage.settings, stage.role)
-        watched = self._watched(stage)
-        data.watched = watched.name if watched else None
-        if watched and len(getattr(self.split, watched.name)) < distributed.world_size():
+        validation = self._validation_spec(stage)
+        data.watched = validation.split if validation else None
+        if validation and len(getattr(self.split, validation.split)) < distributed.world_size():
             raise DataError(
-                f"fewer {watched.name} images than processes ({distributed.world_size()}): some would evaluate none"
+                f"fewer {validation.split} images than processes ({distributed.world_size()}): some would evaluate none"
             )
         seed = self.config["seed"]
         network = stage.target(stage.settings, self.dataset_info, seed, stage.role, parents, **stage.options)
@@ -182,7 +186,7 @@ class Stages:
         warn_of_long_accumulation(stage.name, stage.settings, min(limit, data.steps_per_epoch))
         if self.config["trainer"]["auto_accumulate"]:
             check_network(stage, network)
-        return data, network, watched
+        return data, network, validation
 
     def _check_checkpoint(self, stage: Stage, given: Path) -> None:
         path = checkpoint_file(given)
@@ -246,20 +250,20 @@ class Stages:
         self.images = data.images
         return data
 
-    def _watched(self, stage: Stage) -> Watched | None:
+    def _validation_spec(self, stage: Stage) -> ValidationSpec | None:
         config = self.config["evaluation"]
-        wants_test = config["watch"] == "test" or stage.settings.selection == "best_test"
-        name = "test" if wants_test else "val" if len(self.split.val) else None
-        if name is None:
+        wants_test = config["monitor_split"] == "test" or stage.settings.selection == "best_test"
+        split = "test" if wants_test else "val" if len(self.split.val) else None
+        if split is None:
             return None
-        return Watched(
-            name=name,
+        return ValidationSpec(
+            split=split,
             protocol=lambda link: selecting_protocol(self.split, config, link, self.device),
             monitor=headline_metric(self.split),
             every_n_epochs=config["every_n_epochs"],
         )
 
-    def _surroundings(self, stage: Stage) -> TrainingContext:
+    def _training_context(self, stage: Stage) -> TrainingContext:
         return TrainingContext(
             device=self.device,
             config=self.config,

@@ -38,10 +38,10 @@ from ltr.writing import disk_trouble
 
 
 @dataclass(frozen=True)
-class Watched:
-    """The split that is evaluated while training, and how."""
+class ValidationSpec:
+    """The split that training monitors, and how it is evaluated."""
 
-    name: str  # val | test
+    split: str  # val | test
     protocol: Callable[[str], Any]  # link -> a fresh protocol object
     monitor: str  # the metric that selects
     every_n_epochs: int
@@ -133,7 +133,7 @@ def train_stage(
     data: Any,
     folder: Path,
     context: TrainingContext,
-    watched: Watched | None,
+    validation: ValidationSpec | None,
 ) -> Trained:
     """Train a stage to its end and leave ``weights.ckpt`` (and ``last.ckpt``) in ``folder``.
 
@@ -162,7 +162,7 @@ def train_stage(
             say(f"{stage.name}: its beginning was trained by {other}")
         else:
             begun_by = None
-    trainer, log = _trainer(stage, module, data, folder, state, context, watched)
+    trainer, log = _trainer(stage, module, data, folder, state, context, validation)
     beginning = _Beginning()
     trainer.callbacks.append(beginning)  # type: ignore[attr-defined]
     parts = trainer.fit_loop.epoch_loop.automatic_optimization
@@ -248,7 +248,7 @@ def _trainer(
     folder: Path,
     state: TrainingState,
     context: TrainingContext,
-    watched: Watched | None,
+    validation: ValidationSpec | None,
 ) -> tuple[pl.Trainer, EpochLog]:
     """The Lightning trainer of a stage, and its log. The order of the callbacks matters; comments say where."""
     settings, config, shown = stage.settings, context.config["trainer"], context.config["callbacks"]
@@ -263,9 +263,9 @@ def _trainer(
         if skips
         else FiniteGuard(data.indices_of_step, config["log_every"])
     ]
-    if watched:
+    if validation:
         best = state.best if settings.selection != "last" else None
-        callbacks.append(ValidationCallback(watched.name, watched.protocol, watched.monitor, log, best))
+        callbacks.append(ValidationCallback(validation.split, validation.protocol, validation.monitor, log, best))
     if settings.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     # the row is written before the state is saved, so that a resumed run finds it
@@ -285,8 +285,8 @@ def _trainer(
             accumulate_grad_batches=settings.accumulate if module.automatic_optimization else 1,
             gradient_clip_val=settings.gradient_clip if module.automatic_optimization else None,
             limit_train_batches=settings.limit_train_batches,
-            limit_val_batches=None if watched else 0,
-            check_val_every_n_epoch=watched.every_n_epochs if watched else 1,
+            limit_val_batches=None if validation else 0,
+            check_val_every_n_epoch=validation.every_n_epochs if validation else 1,
             deterministic=config["deterministic"] or None,
             benchmark=context.device.type == "cuda" and not config["deterministic"],
             profiler=config["profiler"],

@@ -208,11 +208,11 @@ def test_hes_first_weights_keep_the_size_of_features_and_pytorchs_shrink_them():
     assert sizes["pytorch"] < 0.4
 
 
-def test_the_released_page_has_the_codes_weights_and_reduction():
+def test_the_released_config_has_the_codes_weights_and_reduction():
     network = of_plan(planned("method=herbs_released"))
     assert network.term_weights == {"merged": 1, "layer": 0.3, "dropped": 5, "refinement": 1.375}
     assert network.options["refinement_reduction"] == "mean_over_classes"
-    assert network.options["selection"] == "image_class"
+    assert network.options["location_rule"] == "image_class"
 
 
 @pytest.mark.parametrize("loss", ["ldam", "balanced_softmax", "class_balanced", "focal_sigmoid"])
@@ -225,8 +225,8 @@ def test_the_librarys_losses_act_on_the_merged_output(loss):
     assert network.head.num_features == network.pyramid.widths[-1]
 
 
-def test_random_locations_follow_from_the_step_and_are_fixed_when_judging():
-    network, batch = digits("method.selection=random")
+def test_random_locations_follow_from_the_step_and_are_fixed_in_evaluation():
+    network, batch = digits("method.location_rule=random")
     drawn = [network._draws(64, step) for step in (0, 0, 1)]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
@@ -274,7 +274,7 @@ def test_examples_show_what_was_selected():
 
 
 def test_a_checkpoint_rebuilds_the_network(tmp_path):
-    network, batch = digits("method.selection=random", "method.log_gradient_norms=true")
+    network, batch = digits("method.location_rule=random", "method.log_gradient_norms=true")
     write_checkpoint(tmp_path / "weights.ckpt", network_checkpoint(network, {}))
     again = load_network(tmp_path / "weights.ckpt").predict(batch.images)
     network.eval()
@@ -296,9 +296,9 @@ def test_a_checkpoint_from_before_the_hidden_width_still_loads(tmp_path):
     assert HerbsNetwork.numerics_version > 1
 
 
-def test_pims_page_has_its_codes_selection_joints_and_equal_levels():
+def test_pims_config_has_its_codes_selection_joints_and_equal_levels():
     network = of_plan(planned("method=pim"))
-    assert network.options["selection"] == "location"
+    assert network.options["location_rule"] == "location"
     assert network.combiner.to_joints.out_features == max(2, sum(network.counts) // 32)
     assert [type(step).__name__ for step in network.pyramid.top_down.steps] == ["Resampling", "LocationMixing"]
 
@@ -330,3 +330,15 @@ def test_it_is_no_representation_while_its_head_classifies_combined_locations():
     with pytest.raises(ConfigError, match="cannot be another method's representation"):
         digits()[0].as_classifier()
     assert digits("method.suppression=false")[0].as_classifier() is digits("method.suppression=false")[0]
+
+
+def test_a_checkpoint_with_the_former_name_of_an_option_is_read(tmp_path):
+    network, _ = digits("method.location_rule=image_class")
+    content = network_checkpoint(network, {})
+    description = json.loads(content["description"])
+    description["options"]["selection"] = description["options"].pop("location_rule")
+    content["description"] = json.dumps(description)
+    write_checkpoint(tmp_path / "weights.ckpt", content)
+    again = load_network(tmp_path / "weights.ckpt")
+    assert again.options["location_rule"] == "image_class"
+    assert same_bits(state(again), state(network))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ltr.errors import CheckpointError
-from ltr.identity import path_of, with_paths
+from ltr.identity import options_of_today, path_of, with_paths
 from ltr.methods.core.stage import DatasetInfo, Settings
 
 _MOST_CLASSES = 10_000_000
@@ -109,6 +109,8 @@ def read_description(text: Any, path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: damaged: its description is {_shown(found)}, not a mapping")
     if isinstance(found.get("module"), str):
         found = {**found, "module": path_of(found["module"])}
+        if isinstance(found.get("options"), dict):
+            found["options"] = options_of_today(found["module"], found["options"])
     check_description(found, path)
     return found
 

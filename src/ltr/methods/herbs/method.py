@@ -36,8 +36,8 @@ class HERBS(Method):
         init: of the paths' layers: ``pytorch`` (released) or ``he``, see `pyramid.Path`. The paper does not
             say.
         classifier: of locations: ``linear`` (equation 1) or ``conv`` (released).
-        selection: ``location`` ranks by each location's own largest probability (equation 2), ``image_class`` by its
-            probability of the class of the whole image (HERBS's code), ``random`` is a control.
+        location_rule: ``location`` ranks by each location's own largest probability (equation 2), ``image_class`` by
+            its probability of the class of the whole image (HERBS's code), ``random`` is a control.
         selected: locations to select of each level; None: by ``selected_fractions``.
         selected_fractions: their share of the level's; None: 1/9, 2/9, 4/9, 2/9.
         joints, locations_per_joint, dropout: of `ltr.methods.herbs.combiner.GraphCombiner`.
@@ -71,7 +71,7 @@ class HERBS(Method):
         mix_equal_levels: bool = True,
         init: Literal["pytorch", "he"] = "pytorch",
         classifier: Literal["linear", "conv"] = "linear",
-        selection: Chooser = "location",
+        location_rule: Chooser = "location",
         selected: Sequence[int] | None = None,
         selected_fractions: Sequence[float] | None = None,
         joints: int | None = None,

@@ -169,7 +169,7 @@ class HerbsNetwork(ImageClassifier):
         """One pass, for images with pixels in [0, 1].
 
         Args:
-            draws: with ``selection=random``, numbers [B, all locations that can be selected] that rank them.
+            draws: with ``location_rule=random``, numbers [B, all locations that can be selected] that rank them.
         """
         if self.pyramid is None:
             features = self.backbone(self.normalise(unit))
@@ -197,11 +197,11 @@ class HerbsNetwork(ImageClassifier):
     @torch.no_grad()
     def _select(self, levels: Sequence[Tensor], draws: Tensor | None) -> list[Selection]:
         flat = [level.detach().flatten(1, 2) for level in levels]
-        if self.options["selection"] == "random":
+        if self.options["location_rule"] == "random":
             numbers = self._fixed_draws(flat) if draws is None else draws
             scores = list(numbers.split([level.shape[1] for level in flat], dim=1))
         else:
-            score = location_scores if self.options["selection"] == "location" else image_class_scores
+            score = location_scores if self.options["location_rule"] == "location" else image_class_scores
             scores = [score(level) for level in flat]
         return [select(ranked, count) for ranked, count in zip(scores, self.counts)]
 
@@ -213,7 +213,7 @@ class HerbsNetwork(ImageClassifier):
 
     def _draws(self, images: int, batch_index: int) -> Tensor | None:
         """Ranks for a training batch that selects at random."""
-        if not self.suppression or self.options["selection"] != "random":
+        if not self.suppression or self.options["location_rule"] != "random":
             return None
         assert self.pyramid is not None
         locations = sum(height * width for height, width in self.pyramid.sizes[-len(self.counts) :])
