@@ -34,10 +34,10 @@ test: $(STAMP)  ## lint, types and the whole test suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not long"
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not long"
 
 test-all: $(STAMP)  ## the whole suite and the long tests
-	$(BIN)/python -m pytest -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(STAMP)  ## format and lint
 	$(BIN)/ruff format .

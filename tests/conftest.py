@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -129,11 +130,8 @@ def put_small_sources(official_trees) -> Callable[[pytest.MonkeyPatch], None]:
 
     def small(name: str, classes: int, shape: tuple[int, int, int]):
         def make(*, root: str, download: bool = False) -> source_module.Source:
-            random = np.random.default_rng(0)
             train, test = classes * 120, classes * 4
-            labels = np.concatenate([np.arange(train) % classes, np.arange(test) % classes])
-            images = random.integers(0, 256, (train + test, *shape), dtype=np.uint8)
-            images[..., 0] = np.minimum(images[..., 0], (labels * 255 // classes)[:, None, None])  # something to learn
+            images, labels = _random_images(classes, shape, train, test)
             return source_module.Source(
                 name,
                 images,
@@ -153,3 +151,14 @@ def put_small_sources(official_trees) -> Callable[[pytest.MonkeyPatch], None]:
         patch.setattr(torchvision_sets, "svhn", small("svhn", 10, (32, 32, 3)))
 
     return put
+
+
+@functools.cache
+def _random_images(classes: int, shape: tuple[int, int, int], train: int, test: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return random images and labels, read-only, whose first channel tells the class."""
+    random = np.random.default_rng(0)
+    labels = np.concatenate([np.arange(train) % classes, np.arange(test) % classes])
+    images = random.integers(0, 256, (train + test, *shape), dtype=np.uint8)
+    images[..., 0] = np.minimum(images[..., 0], (labels * 255 // classes)[:, None, None])  # something to learn
+    images.flags.writeable = labels.flags.writeable = False
+    return images, labels
