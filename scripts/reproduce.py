@@ -1,4 +1,4 @@
-"""Run a published table: its rows come from conf/experiment, and rows that share a stage train it once.
+"""Run a table of results: its rows are experiments, and rows that share a stage train it once.
 
     python scripts/reproduce.py cifar_lt --epochs 200 --seeds 3 --write docs/results.md
 
@@ -133,7 +133,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def reproduce(arguments: argparse.Namespace, console: Console, request: StopRequest) -> int:
-    """All of it; returns the exit code."""
+    """Plan, run and tabulate the rows; return the exit code."""
     rows = rows_of(arguments)
     wanted = narrowed(rows, arguments.only) if arguments.only else rows
     failed: dict[str, str] = {}
@@ -168,7 +168,7 @@ def reproduce(arguments: argparse.Namespace, console: Console, request: StopRequ
 
 
 def rows_of(arguments: argparse.Namespace) -> list[TableRow]:
-    """The rows of a table in its own order, those of a queue in the order in which they are named."""
+    """Return the rows of a table in its order, those of a queue in the order in which they are named."""
     if not arguments.queue:
         return chosen_rows(arguments.tables, arguments.config_dir)
     rows = {row.config: row for name in arguments.tables for row in chosen_rows([name], arguments.config_dir)}
@@ -176,17 +176,17 @@ def rows_of(arguments: argparse.Namespace) -> list[TableRow]:
 
 
 def common(arguments: argparse.Namespace) -> list[str]:
-    """The overrides of all rows; what the command line gives comes last and wins."""
-    own = [text.partition("=")[0].lstrip("+~") for text in arguments.overrides]
-    if taken := [key for key in own if key in ("seed", "experiment", "stages", "resume")]:
+    """Return the overrides of all rows; those of the command line come last and win."""
+    keys = [text.partition("=")[0].lstrip("+~") for text in arguments.overrides]
+    if taken := [key for key in keys if key in ("seed", "experiment", "stages", "resume")]:
         raise ConfigError(f"{taken[0]}=...: the table decides; use --seeds, --only or --plan")
-    given = {
+    options = {
         "trainer.max_epochs": arguments.epochs,
         "dataset.val": arguments.val,
         "paths.outputs": arguments.outputs,
         "paths.data": arguments.data,
     }
-    return [*(f"{key}={value}" for key, value in given.items() if value is not None), *arguments.overrides]
+    return [*(f"{key}={value}" for key, value in options.items() if value is not None), *arguments.overrides]
 
 
 def in_a_line(error: Exception) -> str:
@@ -194,7 +194,7 @@ def in_a_line(error: Exception) -> str:
 
 
 def jobs_of(rows: Sequence[TableRow], arguments: argparse.Namespace, failed: dict[str, str]) -> list[Job]:
-    """Every row with every seed and trial, seed by seed.
+    """Return the jobs of every row with every seed and trial, seed by seed.
 
     A row that cannot be composed has failed; where none can, it raises.
     """
@@ -223,7 +223,7 @@ def jobs_of(rows: Sequence[TableRow], arguments: argparse.Namespace, failed: dic
 
 
 def source_of(job: Job, sources: dict[str, Source]) -> Source:
-    """The job's data set, read once whatever the number of rows."""
+    """Return the job's data set, which is read once for all rows."""
     config = job.config["dataset"]
     key = canonical_json([config["source"], config.get("packed")])
     if key not in sources:
@@ -249,7 +249,7 @@ def look_at_finished(jobs: Sequence[Job], sources: dict[str, Source], failed: di
 
 
 def plan(jobs: Sequence[Job], sources: dict[str, Source], failed: dict[str, str]) -> dict[str, str]:
-    """Plan the jobs that are not finished; returns the rows that need validation images and have none, and why."""
+    """Plan the jobs that are not finished; return the rows that need validation images and have none, and why."""
     left_out: dict[str, str] = {}
     for job in jobs:
         if job.is_finished or job.is_lost:
@@ -268,7 +268,7 @@ def plan(jobs: Sequence[Job], sources: dict[str, Source], failed: dict[str, str]
 
 
 def run_here(jobs: Sequence[Job], arguments: argparse.Namespace, console: Console) -> dict[str, str]:
-    """One run after the other in this process; returns those that failed, and why."""
+    """Run the jobs one after the other in this process; return those that failed, and why."""
     failed = {}
     for place, job in enumerate(jobs, start=1):
         assert job.planned is not None
@@ -286,7 +286,7 @@ def run_here(jobs: Sequence[Job], arguments: argparse.Namespace, console: Consol
 
 
 def run_beside(jobs: Sequence[Job], arguments: argparse.Namespace, console: Console) -> dict[str, str]:
-    """Several runs at once, each in a process of its own; returns those that failed, and why."""
+    """Run several jobs at once, each in its own process; return those that failed, and why."""
     environment = dict(os.environ)
     if any(job.planned is not None and job.planned.plan.device.type == "cpu" for job in jobs):
         environment["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // arguments.parallel))
@@ -306,7 +306,7 @@ def tasks_of(jobs: Sequence[Job], arguments: argparse.Namespace) -> list[Task]:
 def run_queue(
     jobs: Sequence[Job], arguments: argparse.Namespace, console: Console, speed: Mapping[str, float]
 ) -> dict[str, str]:
-    """One-thread processes beside other work; returns the runs that failed, and why.
+    """Run the jobs in one-thread processes at a low priority; return those that failed, and why.
 
     Args:
         jobs: all of the queue: the results of finished ones are kept as well.
@@ -327,13 +327,13 @@ def run_queue(
 
 
 def folders_of(jobs: Sequence[Job]) -> tuple[Path, Path]:
-    """The folders of stages and of runs, which all jobs share."""
+    """Return the folders of stages and of runs, which all jobs share."""
     paths = jobs[0].config["paths"]
     return Path(paths["stages"]), Path(paths["outputs"])
 
 
 def _readable(folders: Iterable[Path]) -> Iterator[Run]:
-    """The runs in these folders; one whose files are damaged is named and left out."""
+    """Yield the runs in these folders; print a warning for each that is damaged, and leave it out."""
     for folder in folders:
         try:
             run = read_run(folder)
@@ -345,7 +345,7 @@ def _readable(folders: Iterable[Path]) -> Iterator[Run]:
 
 
 def table(arguments: argparse.Namespace, rows: Sequence[TableRow], jobs: Sequence[Job], left_out: Sequence[str]) -> str:
-    """The Markdown of everything that is finished, also by earlier commands; written where that was asked for."""
+    """Return the Markdown of all finished runs, also of earlier commands, and write it to ``--write``."""
     entries, missing = [], []
     for row in rows:
         mine = [job for job in jobs if job.row is row]
@@ -362,7 +362,7 @@ def table(arguments: argparse.Namespace, rows: Sequence[TableRow], jobs: Sequenc
 
 
 def command(arguments: argparse.Namespace) -> str:
-    """What makes the whole table; where things lie is no part of it."""
+    """Return the command that makes the whole table, without paths."""
     words = ["python", "scripts/reproduce.py", *(["--queue"] if arguments.queue else []), *arguments.tables]
     words += ["--epochs", str(arguments.epochs)] if arguments.epochs else []
     words += ["--seeds", str(arguments.seeds), *(["--trials", str(arguments.trials)] if arguments.trials else [])]

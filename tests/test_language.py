@@ -11,9 +11,18 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 CLEAN = (  # folders and files, relative to the repository; a room is listed here once it keeps the rules
+    "src/ltr/configuration/configs.py",
+    "src/ltr/configuration/removed.py",
+    "src/ltr/configuration/tables.py",
     "src/ltr/losses",
     "src/ltr/models",
     "src/ltr/optim",
+    "src/ltr/report/published.py",
+    "src/ltr/report/published_lines.py",
+    "src/ltr/report/published_lookup.py",
+    "tests/configuration/test_configs.py",
+    "tests/configuration/test_removed.py",
+    "tests/docs/test_published_numbers.py",
     "tests/losses",
     "tests/models",
     "tests/optim",

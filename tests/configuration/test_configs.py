@@ -45,6 +45,6 @@ def test_the_recipes_of_a_data_set_and_a_method(dataset, method, recipes):
 @pytest.mark.parametrize(("dataset", "method"), [("digits_lt", "herbs"), ("cub", "pim"), ("cars_retrieval", "rkd")])
 def test_these_recipes_give_the_epochs_that_hydra_composes(dataset, method):
     epochs = [read_config(name).get("trainer", {}).get("max_epochs") for name in recipes_of(dataset, method)]
-    assert [given for given in epochs if given][-1] == composed(
+    assert [number for number in epochs if number][-1] == composed(
         [f"dataset={dataset}", f"method={method}"]
     ).trainer.max_epochs

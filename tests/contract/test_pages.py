@@ -5,6 +5,8 @@ The tests find the configs themselves: a new config is covered when its file is 
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
@@ -144,6 +146,8 @@ def test_a_page_says_in_its_first_comment_what_it_is(config):
     first = next(line for line in lines if not line.startswith("# @package"))
     assert first.startswith("# ")
     assert len(first) > 20
+    assert first.endswith("."), "one sentence, on one line"
+    assert not re.search(r"(?i)\bjudg|\bpages?\b", (CONF / f"{config}.yaml").read_text())
 
 
 @pytest.mark.parametrize("config", PAGES)

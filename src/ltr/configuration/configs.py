@@ -1,4 +1,4 @@
-"""Where the configs lie, how they are read without Hydra, and small helpers over a composed configuration."""
+"""The folder of configs, reading them without Hydra, and small helpers over a composed configuration."""
 
 from __future__ import annotations
 

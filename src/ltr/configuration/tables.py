@@ -1,4 +1,4 @@
-"""Which experiments are the rows of which table of results, and what was published of them.
+"""The rows of the tables of results: which experiments they are, and what was published of them.
 
 ``conf/published.csv`` says it of the shipped experiments, and a file of the same name in a user's own folder of the
 user's. Each line is one row:
@@ -147,11 +147,11 @@ def _mistake(line: Mapping[str | None, Any], rows: Mapping[str, Any], experiment
         return f"row={name} stands twice; a row has one number. Delete one of them"
     if name not in experiments:
         return f"row={name}: there is no experiment of this name{nearest(name, experiments)}"
-    told = [key for key in ("metric", "value", "source", "verified") if line[key]]
-    if not told:
+    filled = [key for key in ("metric", "value", "source", "verified") if line[key]]
+    if not filled:
         return None
-    if len(told) < 4:
-        return f"row={name}: {', '.join(told)} alone; metric, value, source and verified are given together, or none"
+    if len(filled) < 4:
+        return f"row={name}: {', '.join(filled)} alone; metric, value, source and verified are given together, or none"
     if line["metric"] not in PUBLISHED:
         return f"row={name}, metric={line['metric']}: allowed is one of: {', '.join(PUBLISHED)}"
     try:

@@ -1,4 +1,4 @@
-"""Finished runs as the rows of a published table: averaged over seeds, beside the published number, as Markdown.
+"""Markdown tables of finished runs, averaged over seeds, each beside the published number of its experiment.
 
 Everything here is read from run directories (``result.json``, ``provenance.json``). Rows of another split, or selected
 on test, stand apart and say so.
@@ -21,7 +21,7 @@ from ltr.report.style import NOTHING, SELECTED_ON_TEST
 
 
 def markdown(entries: Sequence[Entry], command: str, missing: Sequence[str] = (), left_out: Sequence[str] = ()) -> str:
-    """The block of a table: the command, one table per data set, and what is missing.
+    """Return the block of a table: its command, one table per data set, and the missing rows.
 
     Args:
         command: that makes it.
@@ -62,7 +62,7 @@ def _table(lines: list[Line], sources: list[str], why: dict[int, str]) -> list[s
     daggers = marks_of([line.limited for line in lines])
     names = list(dict.fromkeys(name for fact in descriptors.values() for name in fact))
     shared = [name for name in names if len({fact.get(name) for fact in descriptors.values()}) == 1]
-    own = [name for name in names if name not in shared]
+    differing = [name for name in names if name not in shared]
     metrics = _metrics(lines)
     kinds = list(dict.fromkeys(line.entry.metric for line in lines if line.entry.published is not None))
     named = (METRICS.find(kind, lines[0].protocol).heading for kind in kinds if kind != "accuracy")
@@ -72,7 +72,7 @@ def _table(lines: list[Line], sources: list[str], why: dict[int, str]) -> list[s
         *labels,
         *(escaping.markdown(heading(one)) for one in metrics),
         published,
-        *own,
+        *differing,
         "cost",
         *(["why apart"] if why else []),
     ]
@@ -81,7 +81,7 @@ def _table(lines: list[Line], sources: list[str], why: dict[int, str]) -> list[s
         dagger = f" {daggers[line.limited]}" if line.limited else ""
         cells = [f"{escaping.markdown(line.name)}{dagger}", escaping.markdown(line.scorer)][: len(labels)]
         cells += [*(line.shown(metric) for metric in metrics), _published(line, sources, dagger)]
-        cells += [escaping.markdown(descriptors[id(line)].get(name, NOTHING)) for name in own]
+        cells += [escaping.markdown(descriptors[id(line)].get(name, NOTHING)) for name in differing]
         cells += [line.cost() if line.is_headline else NOTHING, *([escaping.markdown(why[id(line)])] if why else [])]
         rows.append(cells)
     numbers = len(metrics) + 1
@@ -89,8 +89,8 @@ def _table(lines: list[Line], sources: list[str], why: dict[int, str]) -> list[s
     text = [_row(headings), _row([*["---"] * len(labels), *["---:"] * numbers, *["---"] * words])]
     text += [_row(cells) for cells in rows]
     first = descriptors[id(lines[0])]
-    said = "; ".join(f"{name}: {escaping.markdown(first[name])}" for name in shared)
-    text += ["", _sentence(said), f"Test images: {each(_test_images(lines))}. {_legend(lines, metrics)}"]
+    common = "; ".join(f"{name}: {escaping.markdown(first[name])}" for name in shared)
+    text += ["", _sentence(common), f"Test images: {each(_test_images(lines))}. {_legend(lines, metrics)}"]
     return [*text, *(line for note in footnotes(daggers) for line in ("", escaping.markdown(note)))]
 
 
@@ -138,7 +138,7 @@ def _row(cells: Iterable[str]) -> str:
 def write_between_markers(path: Path, name: str, block: str) -> None:
     """Put a block between ``<!-- name:begin -->`` and ``<!-- name:end -->``; at the file's end where it has none.
 
-    What stands outside the markers is not touched; writing the same block again changes nothing.
+    Text outside the markers stays as it is; writing the same block again changes nothing.
 
     Raises:
         DataError: one marker without the other, twice, or in the wrong order.

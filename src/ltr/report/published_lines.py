@@ -25,7 +25,7 @@ _DIRTY = " with uncommitted changes"
 
 @dataclass(frozen=True)
 class Entry:
-    """What a table wants to show in one place: a row's runs, and what was published of it.
+    """A row of a table: the runs of an experiment, and what was published of it.
 
     Attributes:
         config: of ``conf/experiment``.
@@ -44,7 +44,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Line:
-    """Runs that differ in nothing but their seed and trial, in order of these, as one scorer evaluates them.
+    """A line of a table: runs that differ only in seed and trial, in order of these, evaluated with one scorer.
 
     Attributes:
         scorer: None is the headline's.
@@ -68,12 +68,12 @@ class Line:
 
     @property
     def is_headline(self) -> bool:
-        """Whether these are the numbers that the runs are evaluated by."""
+        """True if its numbers are the headline of the runs."""
         return self.scorer in (None, self.runs[0].headline.get("scorer"))
 
     @property
     def split(self) -> tuple[str, str]:
-        """Name and digest; of several trials the data set and its images in the place of one split."""
+        """Name and digest; of several trials the data set and its trials instead of one split."""
         data = self.runs[0].result.get("data", {})
         if len(self.trials) > 1:
             digests = {str(run.result.get("data", {}).get("split_digest", "")) for run in self.runs}
@@ -87,12 +87,12 @@ class Line:
 
     @property
     def on_test(self) -> bool:
-        """Whether its weights were selected on the test set."""
+        """True if its weights were selected on the test set."""
         return any(run.headline["selection"] == "best_test" for run in self.runs)
 
     @property
     def limited(self) -> str:
-        """Why its numbers are not those of its method, see `ltr.report.limits`; empty where they are."""
+        """The reason why its numbers are not those of its method, see `ltr.report.limits`; empty if there is none."""
         return limits(self.runs[0].result["config"])
 
     @property
@@ -133,7 +133,7 @@ class Line:
         return f"{seconds:,.0f} s; {len(trained)} + {len(stages) - len(trained)}"
 
     def descriptors(self) -> dict[str, str]:
-        """How it was made. What all lines of a table share is said once, the rest in columns."""
+        """Return how it was made: schedule, seeds, split, selection, commit, hardware, by their heading."""
         code = [run.provenance.get("code", {}) for run in self.runs]
         commits = [(one.get("commit") or "unknown")[:10] + (_DIRTY if one.get("dirty") else "") for one in code]
         tau = ", tau on val" if self._config("method.tau") == "auto" else ""
@@ -150,7 +150,7 @@ class Line:
 
     @property
     def _is_scored_once(self) -> bool:
-        """Whether there is a scorer, and no column for it."""
+        """True if there is a scorer, and no column for it."""
         return self.scorer is None and self.runs[0].headline.get("scorer") is not None
 
     def _schedule(self) -> str:
@@ -168,9 +168,9 @@ class Line:
 
 
 def lines_of(entries: Iterable[Entry]) -> list[Line]:
-    """The runs of each entry, grouped by all but their seed and trial, by split and by selection.
+    """Return the lines of all entries: their runs, grouped by all but seed and trial, by split and by selection.
 
-    In the open-set protocol each scorer has a line of its own.
+    In the open-set protocol each scorer has its own line.
     """
     lines = []
     for entry in entries:
@@ -192,7 +192,7 @@ def _groups(runs: Sequence[Run]) -> list[str]:
 
 
 def _alike(run: Run, over_trials: bool, group: str) -> tuple[Any, ...]:
-    """What runs that are averaged have in common."""
+    """Return the values that averaged runs have in common."""
     if not over_trials:
         return group, run.result.get("data", {}).get("split_digest")
     config = settings(run.result["config"]) | {"name": run.result["config"].get("name")}
@@ -209,5 +209,5 @@ def _scorers(run: Run) -> list[str | None]:
 
 
 def each(values: Iterable[str]) -> str:
-    """The different ones among some texts, as one."""
+    """Return the different texts among some, joined to one."""
     return ", ".join(dict.fromkeys(values))
