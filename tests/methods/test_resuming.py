@@ -94,6 +94,7 @@ METHODS |= {
         ),
         stage="representation",
     ),
+    "non_robust_features": Case(("method=non_robust_features", FEW, "method.steps=3")),
     "rpl_confirmed": Case(("method=rpl_confirmed", "dataset=digits_open", FEW, "optimizer.lr=1e-4")),  # a loss of sums
     "rpl": Case(
         ("method=rpl", "dataset=digits_open", "method.feature_dim=2", "trainer.limit_train_batches=4"),
