@@ -82,6 +82,10 @@ LISTED = {"scorer": "evaluation.scorers", "protocol": "evaluation.extra_protocol
 SMALLER |= {config: ["dataset=digits_open"] for config in PAGES if config.startswith("scorer/")}
 SMALLER |= {"scorer/distance": ["dataset=digits_open", "method=gcpl"], "protocol/open_set": ["dataset=digits_open"]}
 SMALLER["protocol/few_shot"] = ["evaluation.episodes=5"]
+# two steps of generation do what ten or a hundred do
+generating = [config for config in PAGES if config.startswith("experiment/") and "_m2m" in config]
+for config in ("method/non_robust_features", *generating):
+    SMALLER[config] = [*SMALLER.get(config, []), "method.steps=2"]
 SMALLER |= {config: ["dataset=tiny_imagenet"] for config in ("augment/herbs", "augment/window")}
 
 # of experiment configs that differ by a value or by the data set, one of each kind is run by `make test`, all of them
