@@ -99,21 +99,21 @@ def test_precision_recall_and_f1_are_those_of_scikit_learn_over_the_foreground(s
     present = sorted({int(label) for label in labels} - {0})
     if not present:
         return
-    found = evaluate(logits, labels).metrics
+    result = evaluate(logits, labels).metrics
     precision, recall, f1, _ = sk.precision_recall_fscore_support(
         labels, logits.argmax(1), labels=present, average="macro", zero_division=0
     )
-    assert found["macro_precision"] == pytest.approx(precision, abs=1e-12)
-    assert found["macro_recall"] == pytest.approx(recall, abs=1e-12)
-    assert found["macro_f1"] == pytest.approx(f1, abs=1e-12)
-    assert found["accuracy"] == pytest.approx(sk.accuracy_score(labels, logits.argmax(1)))
+    assert result["macro_precision"] == pytest.approx(precision, abs=1e-12)
+    assert result["macro_recall"] == pytest.approx(recall, abs=1e-12)
+    assert result["macro_f1"] == pytest.approx(f1, abs=1e-12)
+    assert result["accuracy"] == pytest.approx(sk.accuracy_score(labels, logits.argmax(1)))
 
 
 def test_false_alarms_are_background_images_taken_for_foreground():
     logits = torch.tensor([[0.0, 1.0], [0.0, -1.0], [0.0, -1.0], [0.0, 1.0]])
-    found = evaluate(logits, torch.tensor([0, 0, 0, 1]))
-    assert found.metrics["false_alarms_per_thousand"] == pytest.approx(1000 / 3)
-    assert found.curves["false_alarms"].tolist() == [1]
+    result = evaluate(logits, torch.tensor([0, 0, 0, 1]))
+    assert result.metrics["false_alarms_per_thousand"] == pytest.approx(1000 / 3)
+    assert result.curves["false_alarms"].tolist() == [1]
 
 
 def test_metrics_by_shot_group_are_means_over_its_classes():
@@ -132,7 +132,7 @@ def test_the_background_is_in_no_table_and_no_group():
     assert math.isnan(result.metrics["map_few"])
 
 
-def test_a_class_without_judged_images_is_left_out_of_means():
+def test_a_class_without_evaluated_images_is_left_out_of_means():
     logits, labels = made_up(3, 200, 4)
     labels[labels == 2] = 0
     result = evaluate(logits, labels)
@@ -144,17 +144,17 @@ def test_a_class_without_judged_images_is_left_out_of_means():
 
 
 def test_precision_at_more_images_than_there_are_is_nan():
-    found = evaluate(*made_up(4, images=50)).metrics
-    assert 0 <= found["precision_at_10"] <= 1
-    assert math.isnan(found["precision_at_100"])
+    result = evaluate(*made_up(4, images=50)).metrics
+    assert 0 <= result["precision_at_10"] <= 1
+    assert math.isnan(result["precision_at_100"])
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_only_background_or_none_of_it_leaves_nan(share):
-    found = evaluate(*made_up(5, share=share)).metrics
+    result = evaluate(*made_up(5, share=share)).metrics
     missing = ("map", "macro_f1", "precision_at_10") if share else ("false_alarms_per_thousand",)
-    assert all(math.isnan(found[name]) for name in missing)
-    assert 0 <= found["accuracy"] <= 1
+    assert all(math.isnan(result[name]) for name in missing)
+    assert 0 <= result["accuracy"] <= 1
 
 
 def test_no_images_at_all_are_nan():

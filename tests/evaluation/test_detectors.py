@@ -40,7 +40,7 @@ def package(monkeypatch):
             return logits.amin(dim=1)
 
     class Centre(FeaturesDetector):
-        """How far from the middle of the training images; fitted by a gradient, as some of the package are."""
+        """The distance to the centre of the training images, fitted by a gradient as some of the package are."""
 
         requires_fit = True
 
@@ -69,12 +69,12 @@ def package(monkeypatch):
         def __init__(self, model, weights):
             raise AssertionError
 
-    found, api, detector = (ModuleType(name) for name in ("pytorch_ood", "pytorch_ood.api", "pytorch_ood.detector"))
+    package, api, detector = (ModuleType(name) for name in ("pytorch_ood", "pytorch_ood.api", "pytorch_ood.detector"))
     api.LogitsDetector, api.FeaturesDetector = LogitsDetector, FeaturesDetector
     for one in (Smallest, Centre, Linear, Broken, Weighted):
         setattr(detector, one.__name__, one)
     detector.GEN, detector.KNN, detector.ViM = Smallest, Centre, Linear
-    for module in (found, api, detector):
+    for module in (package, api, detector):
         monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
@@ -88,8 +88,8 @@ def test_one_of_features_is_fitted_to_those_of_the_training_images(package):
     with torch.inference_mode():  # as in an evaluation
         detector = Detector(name="pytorch_ood.Centre")
         detector.fit(TrainingScores(random(50, 4), features + 0, torch.zeros(50, dtype=torch.int64)))
-        found = known_scores(detector, Scores(random(8, 4), others), "sigmoid")
-    torch.testing.assert_close(found, -(others - features.mean(0)).norm(dim=1).double())
+        scores = known_scores(detector, Scores(random(8, 4), others), "sigmoid")
+    torch.testing.assert_close(scores, -(others - features.mean(0)).norm(dim=1).double())
 
 
 def test_the_linear_classifier_is_found_from_logits_and_features(package):
@@ -142,7 +142,7 @@ def test_scores_are_collected_in_the_order_of_the_images():
     assert collected.all().features is None
 
 
-def test_runs_and_their_checkpoints_are_judged_by_fitted_detectors(package, ltr_train, ltr_eval):
+def test_runs_and_their_checkpoints_are_evaluated_by_fitted_detectors(package, ltr_train, ltr_eval):
     scorers = "evaluation.scorers=[msp,pytorch_ood.GEN,pytorch_ood.KNN,pytorch_ood.ViM]"
     done = ltr_train("dataset=digits_open", "trainer.max_epochs=1", "dataset.val=train_fraction", scorers)
     assert done.code == 0, done.err

@@ -57,23 +57,23 @@ def test_detection_is_that_of_scikit_learn(seed, images, levels, scorer):
     known = (labels >= 0).numpy()
     if known.all() or not known.any():
         return
-    found = evaluate(logits, labels, scorer=scorer).metrics
+    result = evaluate(logits, labels, scorer=scorer).metrics
     score = known_scores(scorer, Scores(logits), "softmax").numpy()
-    assert found["auroc"] == pytest.approx(sk.roc_auc_score(known, score), abs=1e-12)
-    assert found["aupr_known"] == pytest.approx(sk.average_precision_score(known, score), abs=1e-12)
-    assert found["aupr_unknown"] == pytest.approx(sk.average_precision_score(~known, -score), abs=1e-12)
-    assert found["oscr"] <= found["auroc"]
+    assert result["auroc"] == pytest.approx(sk.roc_auc_score(known, score), abs=1e-12)
+    assert result["aupr_known"] == pytest.approx(sk.average_precision_score(known, score), abs=1e-12)
+    assert result["aupr_unknown"] == pytest.approx(sk.average_precision_score(~known, -score), abs=1e-12)
+    assert result["oscr"] <= result["auroc"]
     closed = sk.accuracy_score(labels[known], logits[known].argmax(1))
-    assert found["closed_set_accuracy"] == found["accuracy"] == pytest.approx(closed, abs=1e-12)
+    assert result["closed_set_accuracy"] == result["accuracy"] == pytest.approx(closed, abs=1e-12)
 
 
 def test_oscr_is_auroc_where_every_known_image_is_right():
     logits, labels = made_up(1, 200)
     logits[labels >= 0, labels[labels >= 0]] = 9.0
     logits[labels < 0, 0] = 9.0
-    found = evaluate(logits, labels).metrics
-    assert found["closed_set_accuracy"] == 1.0
-    assert found["oscr"] == found["auroc"] < 1.0
+    result = evaluate(logits, labels).metrics
+    assert result["closed_set_accuracy"] == 1.0
+    assert result["oscr"] == result["auroc"] < 1.0
 
 
 def decided(score, prediction, labels, threshold):
@@ -93,13 +93,13 @@ def test_macro_f1_over_known_classes_and_unknown_is_that_of_scikit_learn(seed, i
     if (labels >= 0).all():
         return
     protocol = OpenSet(counts_for(classes), scorer="max_logit").with_threshold(threshold)
-    found = fed(protocol, logits, labels).compute().metrics
+    result = fed(protocol, logits, labels).compute().metrics
     decision = decided(logits.amax(1).double().numpy(), logits.argmax(1).numpy(), labels, threshold)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = sk.f1_score(labels.numpy(), decision, average="macro", zero_division=0)
-    assert found["open_macro_f1_validation"] == pytest.approx(expected, abs=1e-12)
-    assert found["threshold_validation"] == pytest.approx(threshold)
+    assert result["open_macro_f1_validation"] == pytest.approx(expected, abs=1e-12)
+    assert result["threshold_validation"] == pytest.approx(threshold)
 
 
 @settings(max_examples=60, deadline=None)
@@ -113,15 +113,15 @@ def test_macro_f1_over_known_classes_and_unknown_is_that_of_scikit_learn(seed, i
 def test_the_oracle_is_the_best_of_all_thresholds(seed, images, classes, levels, unknown):
     logits, labels = made_up(seed, images, classes, unknown, levels)
     score, prediction, label = logits.amax(1).double().numpy(), logits.argmax(1).numpy(), labels.numpy()
-    found = open_decisions.best_threshold(score, prediction, label, classes)
+    result = open_decisions.best_threshold(score, prediction, label, classes)
     if (label >= 0).all():
-        assert math.isnan(found)
+        assert math.isnan(result)
         return
     thresholds = np.unique(score)[::-1]
     every = [
         open_decisions.open_macro_f1(open_decisions.decisions(score, prediction, t), label, classes) for t in thresholds
     ]
-    assert found == thresholds[np.flatnonzero(np.array(every) >= max(every) - 1e-12)[0]]
+    assert result == thresholds[np.flatnonzero(np.array(every) >= max(every) - 1e-12)[0]]
     assert evaluate(logits, labels, scorer="max_logit").metrics["open_macro_f1_oracle"] == pytest.approx(max(every))
 
 
@@ -134,23 +134,23 @@ def test_the_f_measure_is_counted_as_in_open_long_tailed_recognition():
 
 def test_the_fixed_threshold_is_a_probability():
     logits = torch.log(torch.tensor([[0.95, 0.03, 0.02], [0.4, 0.3, 0.3], [0.4, 0.3, 0.3], [0.6, 0.2, 0.2]]))
-    found = evaluate(logits, torch.tensor([0, 0, -1, -1]), fixed_threshold=0.5).metrics
-    assert found["threshold_fixed"] == 0.0
-    assert (found["open_accuracy_fixed"], found["unknown_rejected_fixed"]) == (0.5, 0.5)
-    assert found["many_fixed"] == 0.5
-    assert found["closed_set_accuracy"] == found["many"] == 1.0
+    result = evaluate(logits, torch.tensor([0, 0, -1, -1]), fixed_threshold=0.5).metrics
+    assert result["threshold_fixed"] == 0.0
+    assert (result["open_accuracy_fixed"], result["unknown_rejected_fixed"]) == (0.5, 0.5)
+    assert result["many_fixed"] == 0.5
+    assert result["closed_set_accuracy"] == result["many"] == 1.0
 
 
 def test_a_probability_is_no_threshold_for_another_scorer():
-    found = evaluate(*made_up(0), scorer="max_logit").metrics
-    assert math.isnan(found["threshold_fixed"])
-    assert math.isnan(found["open_macro_f1_fixed"])
+    result = evaluate(*made_up(0), scorer="max_logit").metrics
+    assert math.isnan(result["threshold_fixed"])
+    assert math.isnan(result["open_macro_f1_fixed"])
 
 
 def test_without_a_threshold_from_validation_its_metrics_are_nan():
-    found = evaluate(*made_up(0)).metrics
-    assert all(math.isnan(value) for name, value in found.items() if name.endswith("_validation"))
-    assert not any(math.isnan(found[f"open_macro_f1_{source}"]) for source in ("fixed", "oracle"))
+    result = evaluate(*made_up(0)).metrics
+    assert all(math.isnan(value) for name, value in result.items() if name.endswith("_validation"))
+    assert not any(math.isnan(result[f"open_macro_f1_{source}"]) for source in ("fixed", "oracle"))
 
 
 def test_the_threshold_of_validation_images_accepts_95_percent_of_them():
@@ -168,7 +168,7 @@ def test_a_threshold_has_a_source_that_can_be_named(source):
         OpenSet(counts_for(3)).with_threshold(0.0, source)
 
 
-def test_without_unknown_images_only_the_closed_set_is_judged():
+def test_without_unknown_images_only_the_closed_set_is_evaluated():
     result = evaluate(*made_up(0, unknown=0.0))
     about_unknown = ("auroc", "aupr_known", "aupr_unknown", "fpr95_id_pos", "fpr95_ood_pos", "detection_accuracy")
     for name in (*about_unknown, "oscr", "oscr_arpl", "open_macro_f1_fixed", "open_f_measure_fixed"):
@@ -191,11 +191,11 @@ def test_no_images_at_all_are_nan():
 
 def test_groups_are_those_of_the_training_counts():
     logits, labels = made_up(3, 300, classes=6)
-    found = evaluate(logits, labels)
-    accuracy = found.per_class["accuracy"]
-    assert found.metrics["many"] == pytest.approx(accuracy[[0, 3]].mean())
-    assert found.metrics["few"] == pytest.approx(accuracy[[2, 5]].mean())
-    assert found.metrics["balanced_accuracy"] == pytest.approx(accuracy.mean())
+    result = evaluate(logits, labels)
+    accuracy = result.per_class["accuracy"]
+    assert result.metrics["many"] == pytest.approx(accuracy[[0, 3]].mean())
+    assert result.metrics["few"] == pytest.approx(accuracy[[2, 5]].mean())
+    assert result.metrics["balanced_accuracy"] == pytest.approx(accuracy.mean())
     assert math.isnan(evaluate(*made_up(3, classes=1)).metrics["few"])
 
 

@@ -27,7 +27,7 @@ def made_up(name: str) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(32, 4, generator=generator), labels
 
 
-def judge_share(rank: int, folder: str) -> None:
+def evaluate_share(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     store = distributed.FileStore(f"{folder}/store", PROCESSES)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=PROCESSES)
@@ -52,7 +52,7 @@ def judge_share(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("processes")
-    multiprocessing.spawn(judge_share, (str(folder),), nprocs=PROCESSES)
+    multiprocessing.spawn(evaluate_share, (str(folder),), nprocs=PROCESSES)
     return folder
 
 

@@ -35,14 +35,14 @@ def class_scores(seed, images, classes, levels=None, dtype=np.float64):
 @columns
 def test_average_precision_of_every_class_is_that_of_scikit_learn(seed, images, classes, levels, dtype):
     scores, labels = class_scores(seed, images, classes, levels, dtype)
-    found = ranking.average_precisions(torch.from_numpy(scores), torch.from_numpy(labels))
+    averages = ranking.average_precisions(torch.from_numpy(scores), torch.from_numpy(labels))
     for c in range(classes):
         if (labels == c).any():
             expected = sk.average_precision_score(labels == c, scores[:, c].astype(np.float64))
-            assert found[c] == pytest.approx(expected, **exact)
-            assert ranking.average_precision(scores[:, c], labels == c) == found[c]
+            assert averages[c] == pytest.approx(expected, **exact)
+            assert ranking.average_precision(scores[:, c], labels == c) == averages[c]
         else:
-            assert np.isnan(found[c])
+            assert np.isnan(averages[c])
 
 
 def ranked(scores, positive):

@@ -25,19 +25,19 @@ def made_up(seed: int, n: int = 60, classes: int = 7, width: int = 3, levels: in
 
 def naive(features: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     """One query after another, sorted: those of other classes first among equals."""
-    found = {name: np.zeros(len(labels)) for name in ("rank", "map_at_r", "r_precision")}
+    neighbours = {name: np.zeros(len(labels)) for name in ("rank", "map_at_r", "r_precision")}
     for query in range(len(labels)):
         others = np.delete(np.arange(len(labels)), query)
         distance = ((features[others].astype(np.float64) - features[query]) ** 2).sum(1)
         same = labels[others] == labels[query]
         hits = same[np.lexsort((same, distance))]
         r = int(same.sum())
-        found["rank"][query] = np.flatnonzero(hits)[0] + 1 if r else len(labels)
+        neighbours["rank"][query] = np.flatnonzero(hits)[0] + 1 if r else len(labels)
         if r:
             precision = hits.cumsum() / np.arange(1, len(hits) + 1)
-            found["r_precision"][query] = hits[:r].mean()
-            found["map_at_r"][query] = (precision * hits)[:r].sum() / r
-    return found
+            neighbours["r_precision"][query] = hits[:r].mean()
+            neighbours["map_at_r"][query] = (precision * hits)[:r].sum() / r
+    return neighbours
 
 
 def evaluated(features, labels, **options):
@@ -50,9 +50,9 @@ def evaluated(features, labels, **options):
 @pytest.mark.parametrize("seed", range(4))
 def test_it_is_the_naive_ranking(seed, levels):
     features, labels = made_up(seed, levels=levels)
-    found = nearest_of_class(torch.as_tensor(features), torch.as_tensor(labels))
+    neighbours = nearest_of_class(torch.as_tensor(features), torch.as_tensor(labels))
     for name, expected in naive(features, labels).items():
-        assert found[name] == pytest.approx(expected, abs=1e-12), name
+        assert neighbours[name] == pytest.approx(expected, abs=1e-12), name
 
 
 @settings(deadline=None, max_examples=40)
@@ -60,9 +60,9 @@ def test_it_is_the_naive_ranking(seed, levels):
 def test_ties_and_lone_classes_are_ranked_as_the_naive_ranking_does(rows):
     labels = np.array([label for label, _ in rows])
     features = np.array([[value] for _, value in rows], dtype=np.float32)
-    found = nearest_of_class(torch.as_tensor(features), torch.as_tensor(labels))
+    neighbours = nearest_of_class(torch.as_tensor(features), torch.as_tensor(labels))
     for name, expected in naive(features, labels).items():
-        assert found[name] == pytest.approx(expected, abs=1e-12), name
+        assert neighbours[name] == pytest.approx(expected, abs=1e-12), name
 
 
 def test_blocks_of_queries_give_what_one_block_gives(monkeypatch):

@@ -45,9 +45,9 @@ def definition(scorer, logits, link):
 )
 def test_images_are_ordered_as_by_the_definition(scorer, link, seed, classes):
     logits = logits_of(seed, classes=classes)
-    found = known_scores(scorer, Scores(logits), link)
-    assert found.dtype == torch.float64
-    assert np.argsort(found.numpy()).tolist() == np.argsort(definition(scorer, logits, link)).tolist()
+    scores = known_scores(scorer, Scores(logits), link)
+    assert scores.dtype == torch.float64
+    assert np.argsort(scores.numpy()).tolist() == np.argsort(definition(scorer, logits, link)).tolist()
 
 
 @pytest.mark.parametrize("link", LINKS)
@@ -67,9 +67,9 @@ def test_confident_images_stay_apart(scorer, link, margin):
     logits[:, 2] = margin + torch.linspace(0, 0.01 * margin, 50)
     if link == "sigmoid":
         logits[:, [0, 1, 3]] = -logits[:, [2]]
-    found = known_scores(scorer, Scores(logits), link)
-    assert found.isfinite().all()
-    assert (found.diff() > 0).all()
+    scores = known_scores(scorer, Scores(logits), link)
+    assert scores.isfinite().all()
+    assert (scores.diff() > 0).all()
 
 
 @settings(max_examples=40, deadline=None)
@@ -81,8 +81,8 @@ def test_log_odds_are_those_of_the_probabilities(seed, link, classes):
 
 
 def test_a_class_that_is_ruled_out_has_no_odds():
-    found = log_odds(torch.tensor([[0.0, -torch.inf, 0.0]]), "softmax")
-    assert found.tolist() == [[0.0, -torch.inf, 0.0]]
+    scores = log_odds(torch.tensor([[0.0, -torch.inf, 0.0]]), "softmax")
+    assert scores.tolist() == [[0.0, -torch.inf, 0.0]]
     ruled_out = torch.tensor([[1.0, 2.0, -torch.inf]])
     without = known_scores("entropy", Scores(ruled_out[:, :2]), "softmax")
     assert known_scores("entropy", Scores(ruled_out), "softmax").item() == pytest.approx(without.item(), rel=1e-12)

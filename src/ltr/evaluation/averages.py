@@ -1,4 +1,4 @@
-"""Averages that say NaN, not 0, where there is nothing to average."""
+"""Averages; NaN, not 0, where there is nothing to average."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import numpy as np
 
 
 def ratio(part: np.ndarray | np.number, whole: np.ndarray | np.number) -> np.ndarray:
-    """part / whole in float64, element by element; NaN where whole is 0."""
+    """Return part / whole in float64, element by element; NaN where whole is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(np.asarray(whole) > 0, np.divide(part, whole, dtype=np.float64), np.nan)
 
 
 def mean(values: np.ndarray) -> float:
-    """Arithmetic mean; NaN of nothing."""
+    """Return the arithmetic mean; NaN without values."""
     return float(values.mean()) if len(values) else float("nan")
 
 
 def geometric_mean(values: np.ndarray) -> float:
-    """Geometric mean of numbers >= 0; NaN of nothing, 0 where one of them is 0 (nothing is put in its place)."""
+    """Return the geometric mean of numbers >= 0: NaN without values, 0 where one of them is 0 (no floor is added)."""
     with np.errstate(divide="ignore"):
         return float(np.exp(np.log(values).mean())) if len(values) else float("nan")
 
 
 def calibration_error(n: np.ndarray, correct: np.ndarray, confidence: np.ndarray) -> float:
-    """Expected calibration error of Guo et al. (ICML 2017, eq. 3), in [0, 1]; NaN without images.
+    """Return the expected calibration error of Guo et al. (ICML 2017, eq. 3), in [0, 1]; NaN without images.
 
     The mean over images of |accuracy - mean confidence| of the image's bin. Arguments are sums over the images of each
-    bin [M]: how many, how many predicted rightly, and the probability given to the predicted class.
+    bin [M]: their number, the number of right predictions, and the probability of the predicted class.
     """
     return float(ratio(np.abs(correct - confidence).sum(), n.sum()))

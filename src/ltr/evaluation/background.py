@@ -1,8 +1,8 @@
-"""The background protocol: a few rare classes are to be found in a sea of images of none of them.
+"""The background protocol: find a few rare classes among many images of none of them.
 
 Label 0 is the background, 1..N are the foreground classes. Every foreground class ranks all images by its own score:
 average precision over all of them is exact, never binned, since a class may have a handful of images among a hundred
-thousand. For that N numbers are kept of every image.
+thousand. The protocol keeps N numbers of every image for that.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _CURVE_POINTS = 200
 
 @dataclass(frozen=True, eq=False)
 class BackgroundResult:
-    """What `Background.compute` gives.
+    """The result of `Background`.
 
     Attributes:
         metrics: fractions in [0, 1], and false alarms per thousand background images; NaN where there is nothing to
@@ -67,9 +67,9 @@ class Background(Protocol):
 
     Args:
         class_counts: int64 [N + 1], training images of the background and of each foreground class.
-        scorer: what ranks images for a class. ``probability``: its probability, ``logit``: its logit. With a softmax
-            they differ, since a probability also depends on the image's other logits; with a sigmoid link they are the
-            same. Probabilities are kept as log-odds, which have their order and do not become equal near 1.
+        scorer: the score that ranks images for a class. ``probability``: its probability, ``logit``: its logit. With a
+            softmax they differ, since a probability also depends on the image's other logits; with a sigmoid link they
+            are the same. Probabilities are kept as log-odds, which have their order and do not become equal near 1.
         link: ``softmax`` or ``sigmoid``, how the model's loss turns logits into probabilities.
         many_above: see `ltr.evaluation.groups.shot_groups`; the background is in no group.
         few_below: see `ltr.evaluation.groups.shot_groups`.
@@ -124,12 +124,12 @@ class Background(Protocol):
 
     @property
     def bytes_per_image(self) -> int:
-        """What every image takes on the device."""
+        """The device memory that one image takes."""
         return self._rows.bytes_per_image
 
     @torch.no_grad()
     def update(self, scores: Scores, labels: Tensor, indices: Tensor | None = None) -> None:
-        """Keep one batch.
+        """Add one batch.
 
         Args:
             scores: logits [B, N + 1], the background's first; the rest is ignored.
@@ -153,7 +153,7 @@ class Background(Protocol):
         self._rows.join()
 
     def compute(self) -> BackgroundResult:
-        """The numbers over all images so far.
+        """Compute the result over all images so far.
 
         Raises:
             TrainingError: some scores were not finite.
@@ -217,7 +217,7 @@ class Background(Protocol):
         }
 
     def _metrics(self, per_class: dict[str, np.ndarray], false_alarms: float) -> dict[str, float]:
-        """Means over foreground classes with evaluated images, in all and by shot group."""
+        """Return means over the foreground classes that have evaluated images, over all of them and by shot group."""
         present = per_class["n"] > 0
         # a class that is never predicted has no precision: a zero in the mean, as in the code of the paper
         values = {
@@ -226,17 +226,17 @@ class Background(Protocol):
             "macro_recall": per_class["recall"],
             "macro_f1": per_class["f1"],
         }
-        found = {name: mean(value[present]) for name, value in values.items()}
-        found["false_alarms_per_thousand"] = false_alarms
+        metrics = {name: mean(value[present]) for name, value in values.items()}
+        metrics["false_alarms_per_thousand"] = false_alarms
         for name in _RANKED:
             if name != "average_precision":
                 value = per_class[name][present]
-                found[name] = mean(value[~np.isnan(value)])
+                metrics[name] = mean(value[~np.isnan(value)])
         for group in GROUPS:
             mine = present & self.groups[group]
-            found |= {f"{name}_{group}": mean(value[mine]) for name, value in values.items()}
-            found[group] = found[f"macro_recall_{group}"]
-        return found
+            metrics |= {f"{name}_{group}": mean(value[mine]) for name, value in values.items()}
+            metrics[group] = metrics[f"macro_recall_{group}"]
+        return metrics
 
 
 _RANKED: dict[str, Callable[[RankedPositives], float]] = {
@@ -251,7 +251,7 @@ _RANKED: dict[str, Callable[[RankedPositives], float]] = {
 
 
 def _padded(curves: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Curves of unequal lengths as two float32 arrays [N, longest], NaN behind their ends."""
+    """Return curves of unequal lengths as two float32 arrays [N, longest], padded with NaN."""
     longest = max((len(recall) for recall, _ in curves), default=0)
     arrays = {name: np.full((len(curves), longest), np.nan, dtype=np.float32) for name in ("recall", "precision")}
     for row, (recall, precision) in enumerate(curves):

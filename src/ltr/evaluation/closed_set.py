@@ -1,4 +1,4 @@
-"""The closed-set protocol: how well a model tells the classes that it was trained on, frequent and rare ones apart.
+"""The closed-set protocol: accuracy on the classes of the training, over all of them and by their frequency.
 
 Everything is counted per class on the device, in integers, so the sums of several batches or processes are exact in
 any order; nothing waits for the device until `ClosedSet.compute`. A C x C matrix is never formed.
@@ -30,7 +30,7 @@ _GATHERED = 2**18
 
 @dataclass(frozen=True, eq=False)
 class ClosedSetResult:
-    """What `ClosedSet.compute` gives.
+    """The result of `ClosedSet`.
 
     Attributes:
         metrics: fractions in [0, 1] except ``nll`` (nats); NaN where there is nothing to average.
@@ -233,7 +233,7 @@ class ClosedSet(Protocol):
         self._reduced = True
 
     def _rows(self) -> dict[str, Tensor]:
-        """All kept rows of this process, also where it had no image."""
+        """Return the kept rows of this process, also where it had no image."""
         if self._kept:
             return {key: torch.cat(batches) for key, batches in self._kept.items()}
         k = min(self.top_k, self.num_classes)
@@ -247,7 +247,7 @@ class ClosedSet(Protocol):
         return {key: torch.zeros(shape, dtype=dtype, device=self.device) for key, (dtype, shape) in shapes.items()}
 
     def compute(self) -> ClosedSetResult:
-        """The numbers over all images so far.
+        """Compute the result over all images so far.
 
         Raises:
             TrainingError: some scores were not finite.

@@ -1,4 +1,4 @@
-"""What the report draws curves and histograms from, small enough to be kept with every run."""
+"""Thinned curves and histograms, small enough to be kept with every run for its figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _BINS = 60
 
 
 def thinned(x: np.ndarray, y: np.ndarray, points: int = 200) -> np.ndarray:
-    """Places of at most so many points that are spread evenly along a curve; its two ends are among them."""
+    """Return the places of at most so many points, spread evenly along a curve and with its two ends."""
     if len(x) <= points:
         return np.arange(len(x))
     length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
@@ -18,7 +18,7 @@ def thinned(x: np.ndarray, y: np.ndarray, points: int = 200) -> np.ndarray:
 
 
 def histograms(score: np.ndarray, kinds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """How the scores of several kinds of images lie, counted in the same bins of equal width.
+    """Return histograms of the scores of several kinds of images, in the same bins of equal width.
 
     Infinite scores are counted in the first or the last bin.
 

@@ -1,4 +1,4 @@
-"""Known images against unknown ones: how well a score of known-ness tells them apart, at every threshold at once.
+"""Detection of unknown images by a score, at every threshold at once: AUROC, AUPR, FPR at 95 % TPR, OSCR.
 
 Everything is counted from one sort of all scores, in integers, and only their order counts: see
 `ltr.evaluation.ranking`. Images with equal scores pass a threshold together, and where pairs are compared a tie is half
@@ -25,8 +25,8 @@ class OperatingPoints:
         thresholds: the distinct scores float64 [T], ascending.
         known_up_to: int64 [T], known images whose score is at most the threshold.
         unknown_up_to: int64 [T], unknown images whose score is at most the threshold.
-        correct_up_to: int64 [T], those of the known images whose class is predicted rightly; None where that was not
-            said.
+        correct_up_to: int64 [T], those of the known images whose class is predicted rightly; None where that is not
+            known.
     """
 
     thresholds: np.ndarray
@@ -36,17 +36,17 @@ class OperatingPoints:
 
     @cached_property
     def known(self) -> np.ndarray:
-        """int64 [T], known images with this very score."""
+        """The number of known images with exactly this score, int64 [T]."""
         return _steps(self.known_up_to)
 
     @cached_property
     def unknown(self) -> np.ndarray:
-        """int64 [T], unknown images with this very score."""
+        """The number of unknown images with exactly this score, int64 [T]."""
         return _steps(self.unknown_up_to)
 
     @cached_property
     def correct(self) -> np.ndarray:
-        """int64 [T], known images with this very score that are classified rightly.
+        """The number of rightly classified known images with exactly this score, int64 [T].
 
         Raises:
             ValueError: the points were counted without ``correct``.
@@ -57,12 +57,12 @@ class OperatingPoints:
 
     @cached_property
     def known_accepted(self) -> np.ndarray:
-        """int64 [T], known images whose score is at least the threshold."""
+        """The number of known images whose score is at least the threshold, int64 [T]."""
         return self.num_known - self.known_up_to + self.known
 
     @cached_property
     def unknown_accepted(self) -> np.ndarray:
-        """int64 [T], unknown images whose score is at least the threshold."""
+        """The number of unknown images whose score is at least the threshold, int64 [T]."""
         return self.num_unknown - self.unknown_up_to + self.unknown
 
     @property
@@ -75,7 +75,7 @@ class OperatingPoints:
 
     @property
     def one_sided(self) -> bool:
-        """Whether known or unknown images are missing, so that there is nothing to compare."""
+        """True where known or unknown images are missing, so that there is nothing to compare."""
         return not (self.num_known and self.num_unknown)
 
 
@@ -108,12 +108,12 @@ def operating_points(known: Array, unknown: Array, correct: Array | None = None)
 
 
 def _steps(up_to: np.ndarray) -> np.ndarray:
-    """What each threshold adds to a running count [T]."""
+    """Return what each threshold adds to a running count [T]."""
     return np.diff(up_to, prepend=0)
 
 
 def _pairs(points: OperatingPoints, winners: np.ndarray) -> float:
-    """Share of the pairs (known, unknown) in which a counted known image scores higher; a tie is half a pair."""
+    """Return the share of the pairs (known, unknown) whose known image counts and scores higher; a tie is half."""
     if points.one_sided:
         return float("nan")
     doubled = 2 * int(np.dot(winners, points.unknown_up_to)) - int(np.dot(winners, points.unknown))
@@ -121,7 +121,7 @@ def _pairs(points: OperatingPoints, winners: np.ndarray) -> float:
 
 
 def auroc(points: OperatingPoints) -> float:
-    """P(score of a known image > score of an unknown one) + P(they are equal) / 2; NaN where either kind is missing.
+    """Return P(known image scores higher than unknown one) + P(they are equal) / 2; NaN where either kind is missing.
 
     The area under the ROC curve, whichever kind is called positive.
     """
@@ -129,7 +129,7 @@ def auroc(points: OperatingPoints) -> float:
 
 
 def oscr(points: OperatingPoints) -> float:
-    """Area under the open-set classification rate curve (Dhamija et al., NeurIPS 2018), in rank form.
+    """Return the area under the open-set classification rate curve (Dhamija et al., NeurIPS 2018), in rank form.
 
     P(a known image is classified rightly and scores above an unknown one), half of it where the scores are equal: the
     trapezoid area under correct classification rate over false positive rate. At most `auroc`, and equal to it where
@@ -142,7 +142,7 @@ def oscr(points: OperatingPoints) -> float:
 
 
 def oscr_arpl(known: Array, unknown: Array, correct: Array) -> float:
-    """OSCR as the code that circulates with ARPL counts it, to compare with numbers that were published with it.
+    """Return OSCR as the code that circulates with ARPL counts it, for comparison with numbers published with it.
 
     It counts the rightly classified from the place after a threshold and the unknown from the threshold on, and adds
     an end at (1, 1). That is too low by about 1 / (number of images) and depends on the order of equal scores, where
@@ -161,26 +161,26 @@ def oscr_arpl(known: Array, unknown: Array, correct: Array) -> float:
 
 
 def aupr_known(points: OperatingPoints) -> float:
-    """Average precision with known images as the positive ones and high scores first (step-wise, no trapezoids)."""
+    """Return the average precision with known images as positives and high scores first (step-wise, no trapezoids)."""
     return _average_precision(points.known, points.known_accepted, points.unknown_accepted, points)
 
 
 def aupr_unknown(points: OperatingPoints) -> float:
-    """Average precision with unknown images as the positive ones and low scores first (step-wise)."""
+    """Return the average precision with unknown images as positives and low scores first (step-wise)."""
     return _average_precision(points.unknown, points.unknown_up_to, points.known_up_to, points)
 
 
 def _average_precision(
     gained: np.ndarray, positive: np.ndarray, negative: np.ndarray, points: OperatingPoints
 ) -> float:
-    """Sum of the gains in recall times the precision, from the images that each threshold adds and those it holds."""
+    """Return the sum of the gains in recall times the precision, from the images that thresholds add and hold."""
     if points.one_sided:
         return float("nan")
     return float(np.dot(gained, positive / (positive + negative)) / gained.sum())
 
 
 def fpr95_id_pos(points: OperatingPoints) -> float:
-    """Share of unknown images accepted at the highest threshold that accepts 95 % of the known (known = positive)."""
+    """Return the share of unknown images accepted at the highest threshold that accepts 95 % of the known ones."""
     if points.one_sided:
         return float("nan")
     tpr = points.known_accepted[::-1] / points.num_known
@@ -188,7 +188,7 @@ def fpr95_id_pos(points: OperatingPoints) -> float:
 
 
 def fpr95_ood_pos(points: OperatingPoints) -> float:
-    """Share of known images rejected at the lowest threshold that rejects 95 % of the unknown (unknown = positive)."""
+    """Return the share of known images rejected at the lowest threshold that rejects 95 % of the unknown ones."""
     if points.one_sided:
         return float("nan")
     tpr = points.unknown_up_to / points.num_unknown
@@ -196,7 +196,7 @@ def fpr95_ood_pos(points: OperatingPoints) -> float:
 
 
 def detection_accuracy(points: OperatingPoints) -> float:
-    """The best mean of the shares of known images accepted and unknown ones rejected over all thresholds, >= 0.5."""
+    """Return the mean of known images accepted and unknown ones rejected, shares at the best threshold; >= 0.5."""
     if points.one_sided:
         return float("nan")
     balance = points.known_accepted / points.num_known - points.unknown_accepted / points.num_unknown
@@ -204,7 +204,7 @@ def detection_accuracy(points: OperatingPoints) -> float:
 
 
 def threshold_at_tpr(known: Array, tpr: float = 0.95) -> float:
-    """The highest threshold that accepts this share of known images; NaN without images.
+    """Return the highest threshold that accepts this share of known images; NaN without images.
 
     Args:
         known: their scores [n].
@@ -218,14 +218,14 @@ def threshold_at_tpr(known: Array, tpr: float = 0.95) -> float:
 
 
 def roc_curve(points: OperatingPoints) -> tuple[np.ndarray, np.ndarray]:
-    """Unknown accepted (x) and known accepted (y), shares float64 [T + 1] from (0, 0) to (1, 1)."""
+    """Return the shares of unknown (x) and of known images accepted (y), float64 [T + 1] from (0, 0) to (1, 1)."""
     return _from_zero(points.unknown, points.num_unknown), _from_zero(points.known, points.num_known)
 
 
 def oscr_curve(points: OperatingPoints) -> tuple[np.ndarray, np.ndarray]:
-    """Unknown accepted (x) and known accepted and rightly classified (y), shares float64 [T + 1].
+    """Return the shares of unknown images accepted (x) and of known ones accepted with their class (y).
 
-    The right end is the closed-set accuracy, not 1.
+    Both are float64 [T + 1]. The right end is the closed-set accuracy, not 1.
     """
     return _from_zero(points.unknown, points.num_unknown), _from_zero(points.correct, points.num_known)
 

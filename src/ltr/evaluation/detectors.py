@@ -1,7 +1,7 @@
-"""Detectors of the optional package pytorch-ood as scorers, some of them fitted to a trained network's training images.
+"""Detectors of the optional package pytorch-ood as scorers.
 
-Those that work on logits, on features, or on features and a linear classifier are served; those that need images,
-gradients or several layers are not.
+Every detector of the installed package that works on logits, on features, or on features and a linear classifier is
+available; those that need images, gradients or several layers are not. Some are fitted to the training images.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from ltr.evaluation.scores import Scores
 from ltr.evaluation.training_scores import TrainingScores
 from ltr.identity import named
 
-PREFIX = "pytorch_ood."  # what the name of such a scorer begins with
-_NOTHING = ("model", "encoder")  # arguments that None is given for: what they would compute is there
+PREFIX = "pytorch_ood."  # of the names of these scorers
+_NOTHING = ("model", "encoder")  # arguments that are None: what they would compute is there already
 _OF_HEAD = ("head", "w", "b", "d")
 _NOT_LINEAR = 1e-3  # largest share of the logits' variance that a linear classifier may leave
 
@@ -77,7 +77,7 @@ class Detector(Scorer):
         assert labels is not None
         if self.of_features and features is None:
             raise ConfigError(f"evaluation.scorers: '{self.name}' is about features, and these scores hold none")
-        # what is fitted may need gradients of its own
+        # fitting a detector may need gradients
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
             of_head = self._of_head(logits, features) if set(self._arguments) & set(_OF_HEAD) else {}
             try:

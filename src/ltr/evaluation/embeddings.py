@@ -11,7 +11,7 @@ from ltr.evaluation.scores import Scores, class_labels, needed
 
 
 class Embeddings:
-    """Rows of (feature, label, id).
+    """Table of features, labels and ids.
 
     Args:
         device: where they are kept; that of the scores.
@@ -25,7 +25,7 @@ class Embeddings:
 
     @torch.no_grad()
     def update(self, scores: Scores, labels: Tensor, indices: Tensor | None = None) -> None:
-        """Keep one batch.
+        """Add one batch.
 
         Args:
             scores: with features [B, D].
@@ -58,7 +58,7 @@ class Embeddings:
         self._reduced = True
 
     def all(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Features float32 [N, D], labels int64 [N] and ids int64 [N], sorted by id.
+        """Return features float32 [N, D], labels int64 [N] and ids int64 [N], sorted by id.
 
         Raises:
             RuntimeError: several processes run and `reduce` has not been called.

@@ -16,7 +16,7 @@ from ltr.randomness import generator
 
 @dataclass(frozen=True, eq=False)
 class FewShotResult:
-    """What `FewShot.compute` gives.
+    """The result of `FewShot`.
 
     Attributes:
         metrics: ``accuracy``, the mean over episodes, and ``accuracy_ci95``, half the width of its 95 % interval
@@ -33,19 +33,19 @@ class FewShotResult:
 
 @named("protocol/few_shot")
 class FewShot(EmbeddingProtocol):
-    """Gathers features, and evaluates them by episodes (prototypical networks; Snell et al., NeurIPS 2017).
+    """Episodes of nearest prototypes over the features of all images (Snell et al., NeurIPS 2017).
 
-    An episode draws ``way`` classes and of each ``shot`` labelled images and ``queries`` others. A class's prototype is
-    the mean feature of its labelled images, and a query belongs to the nearest one in Euclidean distance. Episodes are
-    a function of their number, so that every network is asked the same.
+    An episode samples ``way`` classes and of each ``shot`` labelled images and ``queries`` further ones. A class's
+    prototype is the mean feature of its labelled images, and a query belongs to the nearest one in Euclidean distance.
+    Episodes are a function of their number, so that every network gets the same ones.
 
     Args:
         way, shot, queries, episodes: see above; the paper's are 5, 1 or 5, 15 and 600.
-        keep_predictions: accepted for the sake of its siblings; there are none.
+        keep_predictions: without effect; there are none.
         device: that of the scores.
 
     Raises:
-        ConfigError: fewer than two classes, or nothing to draw.
+        ConfigError: fewer than two classes, or nothing to sample.
     """
 
     name: ClassVar[str] = "few_shot"
@@ -69,24 +69,28 @@ class FewShot(EmbeddingProtocol):
         super().__init__(device)
 
     def compute(self) -> FewShotResult:
-        """The numbers over all episodes.
+        """Compute the result over all episodes.
 
         Raises:
             DataError: too few classes have the images that an episode needs.
         """
         features, labels, _ = self.embeddings.all()
-        found = episode_accuracies(
+        accuracies = episode_accuracies(
             features.double().cpu().numpy(), labels.cpu().numpy(), self.way, self.shot, self.queries, self.episodes
         )
-        half = 1.96 * found.std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else float("nan")
-        metrics = {"accuracy": float(found.mean()), "accuracy_ci95": float(half), "episodes": float(len(found))}
-        return FewShotResult(metrics, {"accuracy": found})
+        half = 1.96 * accuracies.std(ddof=1) / np.sqrt(len(accuracies)) if len(accuracies) > 1 else float("nan")
+        metrics = {
+            "accuracy": float(accuracies.mean()),
+            "accuracy_ci95": float(half),
+            "episodes": float(len(accuracies)),
+        }
+        return FewShotResult(metrics, {"accuracy": accuracies})
 
 
 def episode_accuracies(
     features: np.ndarray, labels: np.ndarray, way: int, shot: int, queries: int, episodes: int
 ) -> np.ndarray:
-    """Accuracy float64 [episodes] of nearest prototypes.
+    """Return the accuracy of nearest prototypes in each episode, float64 [episodes].
 
     Args:
         features: float64 [N, D].
@@ -103,7 +107,7 @@ def episode_accuracies(
             f"a {way}-way episode needs {way} classes with {needed} images each (evaluation.shot + queries), and "
             f"{len(members)} have so many. Lower evaluation.way, shot or queries"
         )
-    found = np.empty(episodes)
+    accuracies = np.empty(episodes)
     for episode in range(episodes):
         draws = generator(0, "few_shot", episode)
         chosen = draws.choice(len(members), way, replace=False)
@@ -112,5 +116,5 @@ def episode_accuracies(
         prototypes = x[:, :shot].mean(1)  # [way, D]
         asked = x[:, shot:].reshape(way * queries, -1)
         far = ((asked[:, None] - prototypes) ** 2).sum(-1)
-        found[episode] = (far.argmin(1) == np.repeat(np.arange(way), queries)).mean()
-    return found
+        accuracies[episode] = (far.argmin(1) == np.repeat(np.arange(way), queries)).mean()
+    return accuracies

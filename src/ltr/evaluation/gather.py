@@ -1,4 +1,4 @@
-"""Rows of several processes put together, where processes hold different numbers of them."""
+"""Gather rows of several processes that hold different numbers of them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor, distributed
 
 
 def several_processes() -> bool:
-    """Whether this process is one of several that evaluate together."""
+    """Return whether several processes evaluate together."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """The rows [n_p, ...] of every process p, in order of rank; each process calls this and gets all of them."""
+    """Return the rows [n_p, ...] of every process p, in order of rank; each process calls it."""
     size = torch.tensor([len(rows)], device=rows.device)
     sizes = [torch.zeros_like(size) for _ in range(distributed.get_world_size())]
     distributed.all_gather(sizes, size)

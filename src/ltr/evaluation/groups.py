@@ -1,4 +1,4 @@
-"""Many, medium and few: classes grouped by how many training images they have.
+"""Many-, medium- and few-shot classes, by their number of training images.
 
 The bounds follow Liu et al. (CVPR 2019) as coded by Kang et al. (ICLR 2020): many above 100 training images, few
 below 20, medium from 20 to 100. The signs matter: 375 classes of iNaturalist 2018 have exactly 20 images, and texts
@@ -15,7 +15,7 @@ GROUPS = ("many", "medium", "few")
 
 
 def shot_groups(class_counts: np.ndarray, many_above: int = 100, few_below: int = 20) -> dict[str, np.ndarray]:
-    """Which classes are many, medium and few.
+    """Return which classes are many, medium and few.
 
     Args:
         class_counts: int64 [C], training images of each class.
@@ -39,7 +39,7 @@ def shot_groups(class_counts: np.ndarray, many_above: int = 100, few_below: int 
 
 
 def group_of_class(groups: dict[str, np.ndarray]) -> np.ndarray:
-    """The group's name of every class, str [C]."""
+    """Return the name of each class's group, str [C]."""
     names = np.full(len(groups["many"]), "medium", dtype="<U6")
     for name in ("many", "few"):
         names[groups[name]] = name

@@ -1,7 +1,7 @@
-"""Every metric's one declaration: its heading, unit, better direction, and the places that show it.
+"""Declarations of all metrics: heading, unit, better direction, and the places that show each.
 
-Tables, figures, loggers and the dashboard read it here. Nothing but the standard library is imported, so that a report
-needs no torch. A metric that nobody declared is shown under its own name, as it is.
+Tables, figures, loggers and the dashboard follow them. The module imports the standard library alone, so that a report
+needs no torch. Tables show a metric without a declaration under its name, as it is.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LOWER_WORDS = frozenset({"loss", "error", "errors", "nll", "ece", "fpr", "aurc"
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric.
+    """The declaration of a metric.
 
     Attributes:
         name: as in ``result.json``. A part that varies is ``{k}``, a number, or ``{of}``, words: ``recall_at_{k}``.
@@ -59,17 +59,17 @@ class Metric:
 
     @property
     def is_fraction(self) -> bool:
-        """Whether tables show it in percent."""
+        """True for a value in [0, 1], which tables show in percent."""
         return self.unit == "fraction"
 
     @property
     def is_lower_better(self) -> bool:
-        """Whether a smaller value is better."""
+        """True for errors, losses and false alarms."""
         return self.better == "lower"
 
     @property
     def is_ranked(self) -> bool:
-        """Whether one value can be better than another at all."""
+        """True unless values are neither better nor worse than others, as counts are."""
         return self.better != "neither"
 
     @cached_property
@@ -78,7 +78,7 @@ class Metric:
 
     @property
     def varies(self) -> bool:
-        """Whether a part of the name varies."""
+        """True where a part of the name varies."""
         return "{" in self.name
 
     def named(self, name: str) -> Metric | None:
@@ -128,8 +128,7 @@ class MetricTable:
     def columns(self, place: Place, protocol: str, names: Iterable[str]) -> list[Metric]:
         """Return the metrics that a place shows of a protocol, in the order of their columns.
 
-        Metrics that nobody declared for the protocol come last, in their own order. They are shown `EVERYWHERE`, since
-        nobody said otherwise.
+        Metrics without a declaration for the protocol come last, in their own order, and are shown `EVERYWHERE`.
 
         Args:
             place: one of `PLACES`.
@@ -153,7 +152,7 @@ class MetricTable:
         return [metric for metric in mine if not metric.varies]
 
     def has_protocol(self, protocol: str) -> bool:
-        """Whether some metric of this protocol is declared."""
+        """Return whether some metric of this protocol is declared."""
         return protocol in self._protocols
 
     def extended(self, declarations: Sequence[Mapping[str, Any]]) -> MetricTable:
@@ -192,7 +191,7 @@ _REPORTED: tuple[Place, ...] = ("report", "published")
 
 
 def _of(protocol: str, *metrics: Metric, shown: tuple[Place, ...] | None = None) -> list[Metric]:
-    """Return metrics as those of a protocol, all shown in the same places where these are given."""
+    """Return metrics as those of a protocol, all in the same places where ``shown`` names them."""
     return [replace(metric, protocol=protocol, shown=metric.shown if shown is None else shown) for metric in metrics]
 
 
@@ -316,4 +315,4 @@ _FEW_SHOT = _of(
 )
 
 METRICS = MetricTable([*_CLOSED_SET, *_BACKGROUND, *_OPEN_SET, *_RETRIEVAL, *_FEW_SHOT])
-"""The metrics of the protocols that ltr comes with."""
+"""The metrics of the shipped protocols."""

@@ -1,4 +1,4 @@
-"""What a classifier that may say "unknown" decides at a threshold, and how good these decisions are.
+"""Decisions between the known classes and "unknown" at a threshold, and their metrics.
 
 An image whose score is below the threshold is called unknown, any other has its predicted class. Arrays throughout:
 ``score`` float64 [N], ``prediction`` int64 [N] in [0, K), ``label`` int64 [N] in [0, K) or -1 for unknown images.
@@ -12,12 +12,12 @@ from ltr.evaluation.averages import mean, ratio
 
 
 def decisions(score: np.ndarray, prediction: np.ndarray, threshold: float) -> np.ndarray:
-    """The class, or -1 for unknown, int64 [N]; a score equal to the threshold is accepted."""
+    """Return the class, or -1 for unknown, int64 [N]; a score equal to the threshold is accepted."""
     return np.where(score >= threshold, prediction, -1)
 
 
 def open_macro_f1(decision: np.ndarray, label: np.ndarray, num_classes: int) -> float:
-    """Mean F1 over the K known classes and "unknown" as one class more.
+    """Return the mean F1 over the K known classes and "unknown" as one more class.
 
     Over those that stand among the labels or the decisions, as scikit-learn does it; NaN without unknown images.
     """
@@ -31,7 +31,7 @@ def open_macro_f1(decision: np.ndarray, label: np.ndarray, num_classes: int) -> 
 
 
 def open_f_measure(decision: np.ndarray, label: np.ndarray) -> float:
-    """The F-measure of open long-tailed recognition (Liu et al., CVPR 2019), as its code counts it.
+    """Return the F-measure of open long-tailed recognition (Liu et al., CVPR 2019), as its code counts it.
 
     2 TP / (2 TP + FP + FN): TP are known images decided rightly, FP known images decided wrongly (called unknown too),
     FN unknown images that are taken for known. NaN where known or unknown images are missing.
@@ -40,12 +40,12 @@ def open_f_measure(decision: np.ndarray, label: np.ndarray) -> float:
     if known.all() or not known.any():
         return float("nan")
     right = decision == label
-    hits, wrong, missed = (int(found.sum()) for found in (right & known, ~right & known, ~right & ~known))
+    hits, wrong, missed = (int(kind.sum()) for kind in (right & known, ~right & known, ~right & ~known))
     return 2 * hits / (2 * hits + wrong + missed)
 
 
 def best_threshold(score: np.ndarray, prediction: np.ndarray, label: np.ndarray, num_classes: int) -> float:
-    """The threshold with the highest `open_macro_f1` on these very images, the highest of several; an oracle.
+    """Return the threshold with the highest `open_macro_f1` on these same images, the highest of several; an oracle.
 
     One sweep over the images in order of their scores: accepting one image changes the F1 of its predicted class and of
     "unknown" alone. NaN without unknown images.

@@ -1,4 +1,4 @@
-"""The open-set protocol: known classes are to be told apart, and images of unknown classes from all of them.
+"""The open-set protocol: classify known images, and detect images of unknown classes.
 
 Closed-set numbers are over known images alone. Detection compares the scores of known and unknown images; the scorer is
 named, because a method looks different under another one. Decisions need a threshold, and where that came from is in
@@ -47,7 +47,7 @@ VALIDATION, FIXED, ORACLE = "validation", "fixed", "oracle"
 
 @dataclass(frozen=True, eq=False)
 class OpenSetResult:
-    """What `OpenSet.compute` gives.
+    """The result of `OpenSet`.
 
     Attributes:
         metrics: fractions in [0, 1], but for ``threshold_<source>``, in units of the score; NaN where there is nothing
@@ -58,8 +58,8 @@ class OpenSetResult:
         curves: ``roc_fpr roc_tpr oscr_fpr oscr_ccr``, thinned to 200 points at most, ``histogram_edges`` and the
             counts ``histogram_correct histogram_wrong histogram_unknown``, ``threshold_<source>``, ``accuracy``;
             ``score_label`` is the name of the score in figures.
-        threshold_at_95_tpr: the highest threshold that accepts 95 % of these known images: of validation images, it
-            is what `OpenSet.with_threshold` takes.
+        threshold_at_95_tpr: the highest threshold that accepts 95 % of these known images; that of validation images
+            goes to `OpenSet.with_threshold`.
     """
 
     metrics: dict[str, float]
@@ -124,12 +124,12 @@ class OpenSet(Protocol):
         self.reset()
 
     def reset(self) -> None:
-        """Forget all images; thresholds that were given stay."""
+        """Forget all images; thresholds stay."""
         number = torch.float32 if self.device.type == "mps" else torch.float64
         self._rows = PerImageTable((number, ()), self.num_classes, self.link, self.keep_predictions, self.device)
 
     def with_threshold(self, value: float, source: str = VALIDATION) -> OpenSet:
-        """Evaluate decisions at this threshold too; their metrics carry the name of where it came from.
+        """Evaluate decisions at this threshold too; the names of their metrics end in its source.
 
         Args:
             value: in units of the score, as `OpenSetResult.threshold_at_95_tpr` of validation images.
@@ -142,7 +142,7 @@ class OpenSet(Protocol):
 
     @property
     def needs_training(self) -> bool:
-        """Whether the scorer is fitted to training images before the first `update`."""
+        """True where the scorer has to be fitted to training images before the first `update`."""
         return self._scorer.needs_training
 
     def fit(self, training: TrainingScores) -> None:
@@ -151,7 +151,7 @@ class OpenSet(Protocol):
 
     @torch.no_grad()
     def update(self, scores: Scores, labels: Tensor, indices: Tensor | None = None) -> None:
-        """Keep one batch.
+        """Add one batch.
 
         Args:
             scores: logits [B, C], and known-ness [B] for the scorer ``distance``.
@@ -175,7 +175,7 @@ class OpenSet(Protocol):
         self._rows.join()
 
     def compute(self) -> OpenSetResult:
-        """The numbers over all images so far.
+        """Compute the result over all images so far.
 
         Raises:
             TrainingError: some scores were not finite.
@@ -236,7 +236,7 @@ class OpenSet(Protocol):
         refuse_bad_scores(int(np.isnan(score).sum()), len(score))
 
     def _per_class(self, label: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
-        """Of known images, before any is rejected."""
+        """Return the per-class table of known images, before any is rejected."""
         n, predicted = (np.bincount(values, minlength=self.num_classes) for values in (label, prediction))
         correct = np.bincount(label[label == prediction], minlength=self.num_classes)
         recall = ratio(correct, n)
@@ -255,8 +255,8 @@ class OpenSet(Protocol):
     def _decided(
         self, score: np.ndarray, prediction: np.ndarray, label: np.ndarray, threshold: float, source: str
     ) -> dict[str, float]:
-        """Metrics at a threshold; NaN without one."""
-        found = dict.fromkeys(
+        """Return the metrics at a threshold; NaN without one."""
+        metrics = dict.fromkeys(
             ("threshold", "open_macro_f1", "open_f_measure", "unknown_rejected", "open_accuracy", *GROUPS), float("nan")
         )
         if not math.isnan(threshold):
@@ -265,7 +265,7 @@ class OpenSet(Protocol):
             right = np.bincount(label[known & (decision == label)], minlength=self.num_classes)
             n = np.bincount(label[known], minlength=self.num_classes)
             groups = _averages(ratio(right, n), self.groups)
-            found |= {
+            metrics |= {
                 "threshold": threshold,
                 "open_macro_f1": open_macro_f1(decision, label, self.num_classes),
                 "open_f_measure": open_f_measure(decision, label),
@@ -273,11 +273,11 @@ class OpenSet(Protocol):
                 "open_accuracy": float(ratio(right.sum(), n.sum())),
                 **{name: groups[name] for name in GROUPS},
             }
-        return {f"{name}_{source}": value for name, value in found.items()}
+        return {f"{name}_{source}": value for name, value in metrics.items()}
 
 
 def _averages(accuracy: np.ndarray, groups: dict[str, np.ndarray]) -> dict[str, float]:
-    """Means of per-class accuracies [C] over the classes with images: of all classes and of each group."""
+    """Return means of per-class accuracies [C] over the classes with images: of all classes and of each group."""
     present = ~np.isnan(accuracy)
     return {
         "balanced_accuracy": mean(accuracy[present]),

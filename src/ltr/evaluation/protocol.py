@@ -1,4 +1,4 @@
-"""What a protocol is, and a base class for protocols that compute metrics from a few numbers of each image."""
+"""Base classes of protocols, one of them for metrics that follow from a few numbers of each image."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Measurements:
 class Protocol:
     """Base class of protocols: `update` with every batch, `reduce` over processes, `compute`.
 
-    A protocol is named by a config with its ``_target_``. Its constructor is given what it names as an argument, of
-    ``class_counts`` (int64 [C], training images), ``class_names``, ``link`` (``softmax`` or ``sigmoid``), ``device``,
-    ``keep_predictions``, ``scorer`` (one object for each scorer), and the keys of ``evaluation``, such as
-    ``many_above``; the keys of its own config go before.
+    A config names a protocol by its ``_target_``. The constructor gets those of these values that it has an argument
+    for: ``class_counts`` (int64 [C], training images), ``class_names``, ``link`` (``softmax`` or ``sigmoid``),
+    ``device``, ``keep_predictions``, ``scorer`` (one object for each scorer), and the keys of ``evaluation``, such as
+    ``many_above``. The keys of the protocol's config override them.
 
     Attributes:
         name: of its rows of results.
@@ -48,7 +48,7 @@ class Protocol:
         needs: the parts of `Scores` that it reads.
         parts: further parts of the split whose images it sees, such as ``unknown``.
         metrics: declarations of its metrics, which tables follow; one without is shown under its name, as it is.
-        own_scorers: names of scorers of its own kind, which it gets in place of those of ``evaluation.scorers``.
+        own_scorers: names of scorers of its own kind, in place of those of ``evaluation.scorers``.
         scorer: the name of its scorer, in its rows of results.
     """
 
@@ -82,7 +82,7 @@ class Protocol:
 class PerImageProtocol(Protocol):
     """Base class of protocols that keep a few numbers of each image and compute their metrics from them.
 
-    A protocol of one's own implements `numbers_of` and `metrics_of`; batches and processes are joined here.
+    A subclass implements `numbers_of` and `metrics_of`; this class joins batches and processes.
     """
 
     def __init__(self) -> None:

@@ -1,10 +1,10 @@
-"""One class against all other images: exact average precision and what else a ranking of images says.
+"""Rankings of one class against all other images: exact average precision, R-precision, precision at k.
 
-Only the order of scores counts, so any of them will do: probabilities, logits, distances. They are compared as float32
-or float64 numbers as given and never squeezed through a sigmoid, under which large scores would become equal; counts
-are integers and their ratios float64. Images with equal scores are never told apart: they pass a threshold together.
+Only the order of scores counts, so probabilities, logits and distances all fit. Scores are compared as float32 or
+float64 numbers and never pass a sigmoid, under which large ones would become equal; counts are integers and their
+ratios float64. Images with equal scores pass a threshold together.
 
-A class has few images among very many, so that thresholds are looked at only where one of its images stands.
+A class has few images among very many, so only the scores of its own images are used as thresholds.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ _BLOCK = 16  # columns that are turned into rows at once: one line of the proces
 
 
 def as_numpy(values: Array) -> np.ndarray:
-    """The numbers on the host, as float32 or float64; what is neither is widened without loss."""
+    """Return numbers on the host as float32 or float64; other types are widened without loss."""
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         values = (values if values.dtype.itemsize > 2 else values.float()).numpy()
-    found = np.asarray(values)
-    if found.dtype in (np.float32, np.float64):
-        return found
-    return found.astype(np.float32 if found.dtype.itemsize <= 2 else np.float64)
+    array = np.asarray(values)
+    if array.dtype in (np.float32, np.float64):
+        return array
+    return array.astype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
 
 
 def flags(values: Array) -> np.ndarray:
-    """Bool on the host."""
+    """Return values as bool on the host."""
     return np.asarray(values.detach().cpu().numpy() if isinstance(values, Tensor) else values, dtype=bool)
 
 
 def without_nan(ascending: np.ndarray) -> np.ndarray:
-    """Sorted scores as they are.
+    """Return sorted scores unchanged.
 
     Raises:
         ValueError: a score is NaN.
@@ -50,26 +50,26 @@ def without_nan(ascending: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class RankedPositives:
-    """Where the images of one class stand when all images are ranked by its score.
+    """The places of one class's images when all images are ranked by its score.
 
     Attributes:
         ascending: the scores of all images [N], sorted.
         scores: those of the P images of the class, descending.
-        found: int64 [P], images of the class with at least this score.
+        hits: int64 [P], images of the class with at least this score.
         above: int64 [P], images with at least this score.
     """
 
     ascending: np.ndarray
     scores: np.ndarray
-    found: np.ndarray
+    hits: np.ndarray
     above: np.ndarray
 
     def average_precision(self) -> float:
-        """Sum over thresholds of (gain in recall) x precision, as scikit-learn defines it; NaN without positives."""
-        return float((self.found / self.above).mean()) if len(self.scores) else float("nan")
+        """Return the sum over thresholds of (gain in recall) x precision, as in scikit-learn; NaN without positives."""
+        return float((self.hits / self.above).mean()) if len(self.scores) else float("nan")
 
     def precision_at(self, k: int) -> float:
-        """Share of the class among the k highest scores; NaN without positives or where there are fewer images.
+        """Return the share of the class among the k highest scores; NaN without positives or with fewer images.
 
         Where equal scores stand on both sides of place k it is the mean over their orders.
         """
@@ -82,22 +82,22 @@ class RankedPositives:
         return (hits + (k - higher) / equal * tied) / k
 
     def r_precision(self) -> float:
-        """`precision_at` the number of images of the class."""
+        """Return `precision_at` the number of images of the class."""
         return self.precision_at(len(self.scores))
 
     def recall_at_precision(self, precision: float) -> float:
-        """The largest recall at a precision of at least this; 0 if no threshold reaches it, NaN without positives."""
+        """Return the largest recall at a precision of at least this: 0 if none is so high, NaN without positives."""
         if not len(self.scores):
             return float("nan")
-        return int(self.found[self.found / self.above >= precision].max(initial=0)) / len(self.scores)
+        return int(self.hits[self.hits / self.above >= precision].max(initial=0)) / len(self.scores)
 
     def curve(self, points: int = 200) -> tuple[np.ndarray, np.ndarray]:
-        """Recall and precision [<= points] where an image of the class stands, evenly thinned, ends kept.
+        """Return recall and precision [<= points] where an image of the class stands, evenly thinned, ends kept.
 
         Between two of these the precision only falls.
         """
         keep = np.unique(np.linspace(0, len(self.scores) - 1, min(points, len(self.scores))).round().astype(int))
-        return self.found[keep] / max(len(self.scores), 1), self.found[keep] / self.above[keep]
+        return self.hits[keep] / max(len(self.scores), 1), self.hits[keep] / self.above[keep]
 
 
 def ranked_positives(scores: np.ndarray, positives: np.ndarray) -> RankedPositives:
@@ -116,8 +116,8 @@ def ranked_positives(scores: np.ndarray, positives: np.ndarray) -> RankedPositiv
     mine = np.sort(scores[positives])
     ascending = without_nan(np.sort(scores))
     above = len(ascending) - np.searchsorted(ascending, mine)
-    found = len(mine) - np.searchsorted(mine, mine)
-    return RankedPositives(ascending, mine[::-1], found[::-1], above[::-1])
+    hits = len(mine) - np.searchsorted(mine, mine)
+    return RankedPositives(ascending, mine[::-1], hits[::-1], above[::-1])
 
 
 def ranked_columns(batches: list[Tensor] | list[np.ndarray], labels: np.ndarray) -> Iterator[RankedPositives]:
@@ -140,17 +140,17 @@ def ranked_columns(batches: list[Tensor] | list[np.ndarray], labels: np.ndarray)
 
 
 def average_precision(scores: Array, positive: Array) -> float:
-    """Average precision of one class: scores [N], positive bool [N]; NaN without positives."""
+    """Return the average precision of one class: scores [N], positive bool [N]; NaN without positives."""
     return ranked_positives(as_numpy(scores), np.flatnonzero(flags(positive))).average_precision()
 
 
 def average_precisions(scores: Array, labels: Array) -> np.ndarray:
-    """Average precision of each class against all other images, float64 [C]; NaN where a class has no images.
+    """Return the average precision of each class against all other images, float64 [C]; NaN without images.
 
     Args:
         scores: [N, C].
         labels: int64 [N]; a label that is not in [0, C) is of no class.
     """
-    found = np.asarray(labels.detach().cpu().numpy() if isinstance(labels, Tensor) else labels)
+    array = np.asarray(labels.detach().cpu().numpy() if isinstance(labels, Tensor) else labels)
     batches: list[np.ndarray] = [as_numpy(scores)]
-    return np.array([one.average_precision() for one in ranked_columns(batches, found)])
+    return np.array([one.average_precision() for one in ranked_columns(batches, array)])

@@ -1,4 +1,4 @@
-"""Retrieval: for each image of the test classes, how near others of its class are (Recall@K, MAP@R)."""
+"""Retrieval: neighbours of the same class among the images of the test classes (Recall@K, MAP@R)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DISTANCES = 2**25
 
 @dataclass(frozen=True, eq=False)
 class RetrievalResult:
-    """What `Retrieval.compute` gives.
+    """The result of `Retrieval`.
 
     Attributes:
         metrics: ``recall_at_<K>``, ``map_at_r``, ``r_precision`` and ``nmi``, fractions in [0, 1], NaN where no image
@@ -41,11 +41,11 @@ class RetrievalResult:
 
 @named("protocol/retrieval")
 class Retrieval(EmbeddingProtocol):
-    """Gathers features; every image queries all others, nearest in Euclidean distance first.
+    """Recall@K, MAP@R and NMI: every image queries all others, nearest in Euclidean distance first.
 
-    The query itself is left out by its place. Images at the same distance count against the network: those of other
-    classes stand before those of the query's class, so that an embedding that collapses to a point finds nothing.
-    Images without another of their class are in the gallery and ask nothing.
+    The query itself is left out. Images at the same distance count against the network: those of other
+    classes stand before those of the query's class, so that an embedding that collapses to a point
+    retrieves nothing. Images without another of their class are in the gallery and are no queries.
 
     Args:
         recall_at: the K of Recall@K (Jegou et al., TPAMI 2011; the sets of the papers are 1, 2, 4, 8 for CUB and Cars,
@@ -74,7 +74,7 @@ class Retrieval(EmbeddingProtocol):
         super().__init__(device)
 
     def compute(self) -> RetrievalResult:
-        """The numbers over all images so far.
+        """Compute the result over all images so far.
 
         Raises:
             TrainingError: some features were not finite.
@@ -85,32 +85,34 @@ class Retrieval(EmbeddingProtocol):
                 "The network gave features that are not finite (NaN or infinite): its weights have diverged or are "
                 "damaged. Use an earlier checkpoint, or train with a smaller learning rate or gradient clipping."
             )
-        found = nearest_of_class(features, labels)
-        asked = found["positives"] > 0
-        metrics = {f"recall_at_{k}": mean((found["rank"][asked] <= k).astype(np.float64)) for k in self.recall_at} | {
-            "map_at_r": mean(found["map_at_r"][asked]),
-            "r_precision": mean(found["r_precision"][asked]),
+        neighbours = nearest_of_class(features, labels)
+        is_query = neighbours["positives"] > 0
+        metrics = {
+            f"recall_at_{k}": mean((neighbours["rank"][is_query] <= k).astype(np.float64)) for k in self.recall_at
+        } | {
+            "map_at_r": mean(neighbours["map_at_r"][is_query]),
+            "r_precision": mean(neighbours["r_precision"][is_query]),
         }
-        metrics["queries"] = float(asked.sum())
+        metrics["queries"] = float(is_query.sum())
         if not self.keep_predictions:
             return RetrievalResult(metrics, {})
         metrics["nmi"] = normalised_mutual_information(features.cpu().numpy(), labels.cpu().numpy())
-        names, places = ids.cpu().numpy(), found["nearest"]
+        names, places = ids.cpu().numpy(), neighbours["nearest"]
         plain = labels.cpu().numpy()
         predictions = {
             "id": names,
             "label": plain,
             "prediction": plain[places],
             "nearest": names[places],
-            "rank": np.where(asked, found["rank"], 0),
-            "scores": -found["distance"][:, None],
+            "rank": np.where(is_query, neighbours["rank"], 0),
+            "scores": -neighbours["distance"][:, None],
         }
         return RetrievalResult(metrics, predictions)
 
 
 @torch.no_grad()
 def nearest_of_class(features: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
-    """For each image, where others of its class stand in the order of all others by distance.
+    """Rank the other images of each image's class among all others by distance.
 
     Distances are computed in blocks of rows, so that memory grows with N and not with its square.
 
@@ -144,15 +146,15 @@ def nearest_of_class(features: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
     for start in range(0, n, max(1, _DISTANCES // n)):
         rows = slice(start, min(n, start + max(1, _DISTANCES // n)))
         blocks.append(_block(asking[rows] @ answering, half[rows, 0], start, first[rows], size[rows], largest))
-    found = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
-    found["nearest"] = order[found["nearest"]]
+    neighbours = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+    neighbours["nearest"] = order[neighbours["nearest"]]
     back = torch.empty_like(order)
     back[order] = torch.arange(n, device=order.device)
-    return {name: values[back].cpu().numpy() for name, values in found.items()}
+    return {name: values[back].cpu().numpy() for name, values in neighbours.items()}
 
 
 def _centred(features: Tensor) -> Tensor:
-    """Features moved to about the origin: distances stay, and lose fewer digits.
+    """Return features moved to about the origin: distances stay, and lose fewer digits.
 
     The shift is a multiple of a power of two near the features' spread, so that it rounds nothing and equal distances
     stay equal.
@@ -163,7 +165,7 @@ def _centred(features: Tensor) -> Tensor:
 
 
 def _block(far: Tensor, half: Tensor, start: int, first: Tensor, size: Tensor, largest: int) -> dict[str, Tensor]:
-    """`nearest_of_class` for some queries, in the order by class.
+    """Compute `nearest_of_class` for some queries, in the order by class.
 
     The rank of the i-th nearest positive (i from 1) is i plus the images of other classes that are as near. For the
     averages at R only the R nearest images can matter, for the rank of the first positive all.
@@ -179,34 +181,34 @@ def _block(far: Tensor, half: Tensor, start: int, first: Tensor, size: Tensor, l
     far[rows[:, 0], rows[:, 0] + start] = float("inf")
     # the class's own columns, padded to the largest class
     width = torch.arange(largest + 1, device=far.device)
-    own = far[rows, (first.unsqueeze(1) + width).clamp_(max=far.shape[1] - 1)]
-    own = (
-        own.masked_fill_(width >= size.unsqueeze(1), float("inf")).sort(dim=1).values
+    of_class = far[rows, (first.unsqueeze(1) + width).clamp_(max=far.shape[1] - 1)]
+    of_class = (
+        of_class.masked_fill_(width >= size.unsqueeze(1), float("inf")).sort(dim=1).values
     )  # [b, M]; the query's is infinite
     positives = size - 1
     nearest = far.topk(max(1, largest), dim=1, largest=False)
-    before = at_most(far, own[:, 0]) - (own <= own[:, :1]).sum(1)
-    found = {
+    before = at_most(far, of_class[:, 0]) - (of_class <= of_class[:, :1]).sum(1)
+    neighbours = {
         "positives": positives,
         "rank": torch.where(positives > 0, before + 1, far.shape[1]),
         "nearest": nearest.indices[:, 0],
         "distance": (2 * (nearest.values[:, 0] + half)).clamp_min(0).sqrt(),
     }
     last = nearest.values[:, -1:]
-    positive = own[:, : max(1, largest)].contiguous()
+    positive = of_class[:, : max(1, largest)].contiguous()
     # images that are as near as each positive; equals of the last one may stand outside of the nearest
     as_near = torch.searchsorted(nearest.values.contiguous(), positive, right=True)
     as_near = torch.where(positive == last, at_most(far, last[:, 0]).unsqueeze(1), as_near)
     place = torch.arange(1, positive.shape[1] + 1, device=far.device)
     ranks = as_near - torch.searchsorted(positive, positive, right=True) + place
     hit = (positive <= last) & (ranks <= positives.unsqueeze(1)) & positive.isfinite()
-    found["map_at_r"] = torch.where(hit, place.double() / ranks, 0.0).sum(1) / positives.clamp_min(1)
-    found["r_precision"] = hit.sum(1).double() / positives.clamp_min(1)
-    return found
+    neighbours["map_at_r"] = torch.where(hit, place.double() / ranks, 0.0).sum(1) / positives.clamp_min(1)
+    neighbours["r_precision"] = hit.sum(1).double() / positives.clamp_min(1)
+    return neighbours
 
 
 def at_most(values: Tensor, bounds: Tensor) -> Tensor:
-    """How many of each row of ``values`` [b, N] are at most its bound [b], int64 [b]."""
+    """Return how many of each row of ``values`` [b, N] are at most its bound [b], int64 [b]."""
     if values.device.type != "cpu":
         return (values <= bounds.unsqueeze(1)).sum(1)
     # torch widens a boolean before it sums it, which takes as long as the matrix product did
@@ -215,9 +217,9 @@ def at_most(values: Tensor, bounds: Tensor) -> Tensor:
 
 
 def normalised_mutual_information(features: np.ndarray, labels: np.ndarray) -> float:
-    """NMI in [0, 1] between the classes and a k-means clustering of the features into as many groups.
+    """Return the NMI in [0, 1] between the classes and a k-means clustering of the features into as many groups.
 
-    k-means++ from one seed and at most 30 rounds; on more than 20,000 images in batches, as all do who report it.
+    k-means++ from one seed and at most 30 rounds; on more than 20,000 images in batches, as published numbers are.
     """
     from sklearn.cluster import KMeans, MiniBatchKMeans
     from sklearn.exceptions import ConvergenceWarning

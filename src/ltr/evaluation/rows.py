@@ -1,4 +1,4 @@
-"""A few numbers for every image, kept on the device until they are asked for: for metrics that need all images."""
+"""Tables of a few numbers for every image, kept on the device, for metrics that need all images."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class Rows:
         return sum(dtype.itemsize * int(np.prod(shape, dtype=int)) for dtype, shape in self.columns.values())
 
     def add(self, **values: Tensor) -> None:
-        """One batch [B, ...] of every column; what is no column is left out."""
+        """Add one batch [B, ...] of every column; values that are no column are left out."""
         for name, (dtype, _) in self.columns.items():
             self._batches[name].append(values[name].to(dtype))
 
     def extend(self, other: Rows) -> None:
-        """The images of another object with the same columns."""
+        """Add the images of another object with the same columns."""
         for name, batches in other._batches.items():
             self._batches[name].extend(batches)
 
     def gather(self) -> None:
-        """Put the images of all processes together; each of them calls this, and has all images afterwards."""
+        """Join the images of all processes; each of them calls it and has all images afterwards."""
         for name in self.columns:
             self._batches[name] = [gather_rows(self._whole(name))]
 
@@ -54,16 +54,16 @@ class Rows:
         return torch.zeros((0, *shape), dtype=dtype, device=self.device)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """A column on the host, [N, ...]."""
+        """Return a column on the host, [N, ...]."""
         return self._whole(name).cpu().numpy()
 
     def batches(self, name: str) -> list[Tensor]:
-        """A column as it was added, for what is too large to be copied into one."""
+        """Return a column in its batches, for columns that are too large to be copied."""
         return self._batches[name] or [self._whole(name)]
 
 
 class PerImageTable(Rows):
-    """Score, label and predicted class of every image that is evaluated; of all processes, once they are joined.
+    """Score, label and predicted class of every evaluated image; of all processes, once they are joined.
 
     Args:
         score: dtype and shape of an image's score.
@@ -94,7 +94,7 @@ class PerImageTable(Rows):
         self._joined = False
 
     def logits_of(self, scores: Scores, labels: Tensor) -> Tensor:
-        """Logits float32 [B, C] of a batch that is to be added.
+        """Return the logits float32 [B, C] of a batch, checked.
 
         Raises:
             RuntimeError: the images have been joined over processes.
@@ -113,23 +113,21 @@ class PerImageTable(Rows):
         logits: Tensor,
         labels: Tensor,
         indices: Tensor | None = None,
-        finite: Tensor | bool = True,
     ) -> None:
-        """One batch.
+        """Add one batch.
 
         Args:
             score: [B, ...]. It is kept as NaN where the image's logits are not finite.
             logits: float32 [B, C].
             labels: int64 [B].
             indices: int64 [B], the images' places in the source; without them images are numbered as they come.
-            finite: bool [B], whether what else the score was made of is.
         """
         if indices is None:
             indices = torch.arange(self._seen, self._seen + len(labels), device=self.device)
         top_values, top = top_classes(logits, self.best)
         normaliser = log_normaliser(logits, self.link)
         # one NaN or +inf among the logits spoils the normaliser
-        fine = (normaliser.isfinite() & finite).view(-1, *[1] * (score.ndim - 1))
+        fine = normaliser.isfinite().view(-1, *[1] * (score.ndim - 1))
         self.add(
             score=torch.where(fine, score, torch.nan),
             label=labels,
@@ -145,7 +143,7 @@ class PerImageTable(Rows):
         self._seen += other._seen
 
     def join(self) -> None:
-        """Put the images of all processes together; with one process, or when called again, nothing happens."""
+        """Join the images of all processes; a no-op with a single process or when called again."""
         if self._joined or not several_processes():
             return
         self.gather()
@@ -157,11 +155,11 @@ class PerImageTable(Rows):
             raise RuntimeError("Several processes evaluate: call reduce() in each of them before compute().")
 
     def integers(self, name: str) -> np.ndarray:
-        """A column int64 [N, ...] on the host."""
+        """Return a column as int64 [N, ...] on the host."""
         return self[name].astype(np.int64)
 
     def predictions(self, **more: np.ndarray) -> dict[str, np.ndarray]:
-        """One row an image, sorted by id: ``id label prediction``, those of ``more``, ``top5 scores``; or nothing."""
+        """Return one row an image, sorted by id: ``id label prediction``, ``more``, ``top5 scores``; or {}."""
         if not self.keep_predictions:
             return {}
         order = np.argsort(self["id"], kind="stable")

@@ -31,7 +31,7 @@ class Scorer:
     A config names a scorer by its ``_target_``; the keys of the config are keyword arguments of its constructor.
 
     Attributes:
-        name: of its rows of results; that of its config, or else the class's own.
+        name: of its rows of results; that of its config, or else the class's.
         needs: the parts of `Scores` that it reads; methods that lack one are refused.
         needs_training: whether `fit` has to be called before the first score.
         label: what the axis of a figure says.
@@ -116,10 +116,10 @@ class MethodScore(Scorer):
 
     def __call__(self, scores: Scores, link: str) -> Tensor:
         if scores.knownness is None:
-            others = ", ".join(name for name in scorer_names() if name != self.name)
+            names = ", ".join(name for name in scorer_names() if name != self.name)
             raise ConfigError(
                 f"evaluation.scorers: '{self.name}' needs a method that gives one (rpl, arpl, gcpl); this one gives "
-                f"class logits only. Use {others}"
+                f"class logits only. Use {names}"
             )
         knownness = exact(scores.knownness)
         return torch.where(knownness.isfinite(), knownness, torch.nan)
@@ -213,8 +213,8 @@ def _largest_log_odds(logits: Tensor, link: str) -> Tensor:
     top, place = logits.max(dim=1, keepdim=True)
     if link == "sigmoid":
         return top[:, 0]
-    others = logits.scatter(1, place, -torch.inf)
-    return top[:, 0] - others.logsumexp(dim=1)
+    rest = logits.scatter(1, place, -torch.inf)
+    return top[:, 0] - rest.logsumexp(dim=1)
 
 
 def _minus_log_entropy(logits: Tensor, link: str) -> Tensor:

@@ -1,9 +1,9 @@
-"""What evaluation sees of a model, and the few operations on class scores that every protocol shares.
+"""A model's outputs for evaluation, and the operations on class scores that protocols share.
 
 A *link* says how logits become probabilities, and follows the loss that a model was trained with. Under ``softmax``
 the classes exclude each other and the probabilities of an image sum to 1. Under ``sigmoid`` every class is a yes/no
-question of its own, p_c = 1 / (1 + exp(-z_c)), and they are left as they are: dividing them by their sum would give
-the model a likelihood that it was not trained for.
+question by itself, p_c = 1 / (1 + exp(-z_c)). They are not divided by their sum: that would give the model a likelihood
+that it was not trained for.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _LOW_WORD = 2**32 - 1
 
 
 class Scores(NamedTuple):
-    """A model's answer for a batch.
+    """A model's outputs for a batch.
 
-    Each protocol says what it needs; the others may be left out: ``Scores(features=embeddings)`` is enough for
+    Each protocol names the parts that it needs; the rest may be left out: ``Scores(features=embeddings)`` is enough for
     retrieval.
 
     Attributes:
@@ -41,22 +41,22 @@ class Scores(NamedTuple):
 
 
 def class_labels(labels: Any) -> Tensor:
-    """Labels int64 [B] of any integer type, given as a tensor, an array or a list.
+    """Return labels of any integer type, a tensor, an array or a list, as int64 [B].
 
     Raises:
         DataError: they are not whole numbers by their type, or not in one dimension.
     """
-    found = torch.as_tensor(labels)
-    if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool or found.ndim != 1:
+    numbers = torch.as_tensor(labels)
+    if numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool or numbers.ndim != 1:
         raise DataError(
-            f"labels of type {found.dtype} and shape {list(found.shape)}; allowed are class numbers of an integer "
+            f"labels of type {numbers.dtype} and shape {list(numbers.shape)}; allowed are class numbers of an integer "
             "type, one for each image. Convert them, as in labels.long() or labels.argmax(1)"
         )
-    return found.long()
+    return numbers.long()
 
 
 def needed(part: Tensor | None, name: str) -> Tensor:
-    """A part of `Scores` that a protocol needs.
+    """Return a part of `Scores` that a protocol needs.
 
     Raises:
         ValueError: it was left out.
@@ -67,7 +67,7 @@ def needed(part: Tensor | None, name: str) -> Tensor:
 
 
 def top_classes(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The ``k`` highest scores of each image and their classes, best first; equal scores in order of class id.
+    """Return the ``k`` highest scores of each image and their classes, best first; equal scores in order of class id.
 
     ``torch.topk`` leaves the order of equal scores open, and it differs between devices; here it is fixed, so that
     the result of an evaluation does not depend on where it ran. With many classes the maxima of blocks of columns are
@@ -95,7 +95,7 @@ def top_classes(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _ranked(values: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k first of (value down, id up) in each row: value and id are packed into one integer and ranked at once."""
+    """Return the k first of (value down, id up) in each row: both are packed into one integer and ranked at once."""
     bits = (values + 0.0).view(torch.int32)  # adding zero turns -0.0 into 0.0
     keys = ((_ascending(bits).long() << 32) | (_LOW_WORD - ids)).topk(k, dim=1).values
     best = _ascending((keys >> 32).int()).view(torch.float32)
@@ -103,7 +103,7 @@ def _ranked(values: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _ascending(bits: Tensor) -> Tensor:
-    """Bit patterns of float32 as int32 in the order of the floats: a negative one's lower 31 bits are flipped.
+    """Return bit patterns of float32 as int32 in the order of the floats: a negative one's lower 31 bits are flipped.
 
     It is its own inverse.
     """
@@ -111,7 +111,7 @@ def _ascending(bits: Tensor) -> Tensor:
 
 
 def log_normaliser(logits: Tensor, link: str) -> Tensor:
-    """What the label's logit is subtracted from to give the negative log-likelihood of the label, float32 [B].
+    """Return the log-normaliser of the likelihood, float32 [B]; minus the label's logit it is the label's NLL.
 
     Softmax: log sum_c exp(z_c). Sigmoid: sum_c log(1 + exp(z_c)), since the likelihood of "this class and no other"
     is the product of all C answers. Either way the result is the unweighted loss, in nats; numbers of one link are
@@ -123,7 +123,7 @@ def log_normaliser(logits: Tensor, link: str) -> Tensor:
 
 
 def probabilities(values: Tensor, normaliser: Tensor, link: str) -> Tensor:
-    """Probabilities [B, K] of those classes whose logits are ``values`` [B, K]; ``normaliser`` [B] as above."""
+    """Return the probabilities [B, K] of the classes whose logits are ``values`` [B, K]; `log_normaliser` gives [B]."""
     if link == "softmax":
         return (values - normaliser[:, None]).exp()
     return values.sigmoid()

@@ -21,7 +21,7 @@ class TrainingScores(NamedTuple):
 
 
 class Collected:
-    """Gathers `TrainingScores` batch by batch and over processes."""
+    """Collector of `TrainingScores`, batch by batch and over processes."""
 
     def __init__(self) -> None:
         self._rows: Rows | None = None
