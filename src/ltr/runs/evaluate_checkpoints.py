@@ -27,14 +27,13 @@ from ltr.methods.foreign import foreign_network
 from ltr.models.published_names import LAYOUTS, read_published
 from ltr.models.weights import read_state
 from ltr.runs.device import keep_freed_memory, resolve_device, resolve_precision
-from ltr.runs.evaluate_network import ProtocolResult, evaluate, examples_of
-from ltr.runs.failures import explained, out_of_memory_in_evaluation
+from ltr.runs.evaluate_network import ProtocolResult, examples_of
+from ltr.runs.evaluate_split import SplitEvaluator
 from ltr.runs.input_adapter import adapt_input, adapted_dataset, check_evaluable
-from ltr.runs.location_stats import location_stats
 from ltr.runs.overlap import Overlap, TrainingImages
 from ltr.runs.overlap import check as check_overlap
 from ltr.runs.plan import describe_dataset
-from ltr.runs.protocols import evaluated_parts, protocols_of
+from ltr.runs.protocols import protocols_of
 from ltr.runs.result import result_rows
 
 
@@ -262,25 +261,8 @@ def _evaluate(candidate: Candidate, part: str, data: DatasetCache) -> Checkpoint
     module = _data_module(found, device, data.images.get(found.key))
     data.images[found.key] = module.images
 
-    def evaluated_on(
-        name: str, thresholds: Mapping[tuple[str, str | None], float] | None = None
-    ) -> list[ProtocolResult]:
-        parts = evaluated_parts(split, name, config["evaluation"])
-        loaders = {part: module.evaluation_loader(part) for part in parts}
-
-        def protocols(link: str, keep: bool) -> list[Any]:
-            return protocols_of(split, config["evaluation"], link, device, keep)
-
-        with explained(f"{candidate.label}, {name}", lambda: out_of_memory_in_evaluation(module.eval_batch_size)):
-            looks = location_stats(found.network, module)
-            return evaluate(found.predictor, loaders, protocols, device, precision, thresholds, looks)
-
-    thresholds = {}
-    if part == "test" and "open_set" in split.protocols and len(split.val):
-        # known or unknown is decided on test at the threshold that accepts 95 % of the validation images
-        on_val = [one for one in evaluated_on("val") if one.protocol == "open_set"]
-        thresholds = {(one.variant, one.scorer): one.result.threshold_at_95_tpr for one in on_val}
-    results = evaluated_on(part, thresholds)
+    evaluator = SplitEvaluator(split, module, config["evaluation"], device, precision, f"{candidate.label}, ")
+    results = evaluator.evaluate_parts(found.predictor, [part], found.network)[part]
     which, selection = _selection(candidate.checkpoint, found.network)
     return CheckpointEvaluation(
         candidate,

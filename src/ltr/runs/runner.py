@@ -7,7 +7,6 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,44 +16,25 @@ from ltr.configuration.targets import check_arguments, instantiate
 from ltr.data.module import DataModule
 from ltr.data.opening import check_files
 from ltr.data.source import Source
-from ltr.data.splits import save_split
 from ltr.errors import CheckpointError, ConfigError, DataError, Interrupted, TrainingError
-from ltr.escaping import rich_text
-from ltr.files import link_or_copy, write_json
-from ltr.methods.core.checkpoint import network_checkpoint, write_checkpoint
+from ltr.escaping import printer
 from ltr.methods.core.stage import StageOutput
 from ltr.runs import distributed
 from ltr.runs.device import device_name, keep_freed_memory
-from ltr.runs.evaluate_network import ProtocolResult, evaluate, examples_of
-from ltr.runs.failures import explained, out_of_memory_in_evaluation
+from ltr.runs.evaluate_network import ProtocolResult, examples_of
+from ltr.runs.evaluate_split import SplitEvaluator
+from ltr.runs.failures import explained
 from ltr.runs.figure_arrays import write_figure_arrays
 from ltr.runs.finished import Standing, standing
 from ltr.runs.image_size import resized_for
 from ltr.runs.interrupt import StopRequest, requeue, stop_request
-from ltr.runs.location_stats import location_stats
 from ltr.runs.loggers import RunLoggers
 from ltr.runs.opening_progress import opening_progress
 from ltr.runs.pixels import share_pixels
 from ltr.runs.plan import RunPlan, plan_of, warn_of_double_balancing, warn_of_short_schedule
-from ltr.runs.protocols import declared_metrics, evaluated_parts, headline_metric, protocols_of
-from ltr.runs.provenance import provenance
-from ltr.runs.result import (
-    AT_THE_END,
-    AT_THE_START,
-    FINAL,
-    RESULT,
-    Outcome,
-    result_rows,
-    run_directory,
-    write_arrays,
-    write_curve,
-    write_metrics,
-    write_result,
-    write_start,
-    write_status,
-    write_tables,
-)
-from ltr.runs.stages import ARRAYS, Stages
+from ltr.runs.result import Outcome, result_rows, run_directory, write_arrays
+from ltr.runs.run_folder import RunFolder
+from ltr.runs.stages import Stages
 from ltr.runs.store import RECORD, REMOVED, StageStore
 from ltr.runs.training_doubts import warn_of_frozen_random_weights, warn_of_tiny_rates
 from ltr.writing import check_outputs, disk_trouble
@@ -73,10 +53,10 @@ def run(
     Args:
         config: see ``conf/train.yaml``; values and targets have been checked.
         overrides: the command's overrides, kept for the record.
-        console: where progress goes.
-        source: the data set of ``config``, where it has been read already.
+        console: shows progress.
+        source: the data set of ``config`` if it has been read already.
         read: see `ltr.runs.plan.plan_of`.
-        draw: the pictures of a finished run directory, for the loggers too; drawing belongs to a higher floor.
+        draw: draws the figures of a finished run directory, for the loggers too; `ltr.runs` does not import reports.
 
     Raises:
         LtrError: anything the user can mend; nothing half-written is left.
@@ -86,18 +66,18 @@ def run(
     if mistakes:
         raise ConfigError("\n".join(["the configuration does not fit the code:", *(f"  {m}" for m in mistakes)]))
     _check_processes(config)
-    looked: list[Standing] = []
+    local: list[Standing] = []  # of the first process only
 
     def look() -> dict[str, Any]:
-        looked.append(standing(config, partial(_say, console), source, read))
-        identities = {key: looked[0].config[key] for key in ("code", "data") if key in looked[0].config}
-        return {"identities": identities, "finished": looked[0].outcome is not None}
+        local.append(standing(config, printer(console), source, read))
+        identities = {key: local[0].config[key] for key in ("code", "data") if key in local[0].config}
+        return {"identities": identities, "is_finished": local[0].outcome is not None}
 
-    found = distributed.broadcast_from_rank_zero(look)
-    config = {**config, **found["identities"]}
-    if found["finished"]:
-        return (looked[0].outcome if looked else None) or Outcome(run_directory(config), None, reused=True)
-    source = looked[0].source if looked else source
+    shared = distributed.broadcast_from_rank_zero(look)
+    config = {**config, **shared["identities"]}
+    if shared["is_finished"]:
+        return (local[0].outcome if local else None) or Outcome(run_directory(config), None, reused=True)
+    source = local[0].source if local else source
     if config["stages"] != "plan":
         distributed.broadcast_from_rank_zero(lambda: check_outputs(config["paths"], run_directory(config)))
     # memory and disk may run out between stages, and in a stage that trains nothing
@@ -111,10 +91,6 @@ def run(
         raise trouble from error
 
 
-def _say(console: Console, text: str) -> None:
-    console.print(rich_text(text), soft_wrap=True)
-
-
 def _check_processes(config: Mapping[str, Any]) -> None:
     asked = config["trainer"]["devices"]
     if asked != distributed.world_size() and config["stages"] != "plan":
@@ -126,7 +102,7 @@ def _check_processes(config: Mapping[str, Any]) -> None:
 
 
 class _Run:
-    """One run on its way from data to result: built with its plan, carried out once."""
+    """One run from data to result: built with its plan, carried out once."""
 
     def __init__(
         self,
@@ -139,16 +115,13 @@ class _Run:
     ) -> None:
         self.config = config
         self.draw = draw
-        self.overrides = overrides
         self.console = console
-        self.directory = run_directory(config)
-        self.started = False
-        self.written: list[str] = []  # tables and arrays, which not every run has
+        self.print_line = printer(console)
         # a data set that is fetched or unpacked is so by one process
         with distributed.rank_by_rank() if config["dataset"]["source"].get("download") else contextlib.nullcontext():
             planned = plan()
         self.device, self.precision, self.method = planned.device, planned.precision, planned.method
-        self.source = share_pixels(planned.source, self.say)
+        self.source = share_pixels(planned.source, self.print_line)
         self.split, self.dataset_info = planned.split, planned.dataset_info
         self.plan, self.keys = planned.stages, planned.keys
         if self.device.type == "cpu":
@@ -160,11 +133,14 @@ class _Run:
                 warn_of_tiny_rates(stage.settings)
                 warn_of_frozen_random_weights(stage)
             if note := resized_for(stage, self.dataset_info):
-                self.say(note)
-        self.store = StageStore(Path(config["paths"]["stages"]), self.say)
+                self.print_line(note)
+        self.store = StageStore(Path(config["paths"]["stages"]), self.print_line)
+        self.folder = RunFolder(
+            run_directory(config), config, overrides, self.source, self.split, self.store, self.print_line
+        )
         self.loggers = RunLoggers(
             config if distributed.is_rank_zero() else {**config, "logger": {"name": "csv"}},
-            self.directory,
+            self.folder.path,
             {stage.name: stage.settings.epochs if stage.module and not stage.checkpoint else 0 for stage in self.plan},
         )
         self.stages = Stages(
@@ -177,55 +153,57 @@ class _Run:
             console=console,
             request=request,
             loggers=self.loggers,
-            started=self._start,
+            started=self.folder.begin,
         )
 
-    def say(self, text: str) -> None:
-        self.console.print(rich_text(text), soft_wrap=True)
-
     def carry_out(self) -> Outcome:
-        """Every stage, the evaluation and the writing; or only the plan, where that was asked for."""
+        """Obtain every stage, evaluate and write; with ``stages=plan`` print the plan only."""
         if self.config["stages"] == "plan":
             self._print_plan()
-            return Outcome(self.directory, None)
+            return Outcome(self.folder.path, None)
         distributed.broadcast_from_rank_zero(self._check_resume)
         self._announce()
         self._check_files()
         began = time.perf_counter()
         rows: list[dict[str, Any]] = []
-        evaluated: list[ProtocolResult] = []
+        on_test: list[ProtocolResult] = []
         finished = False
         try:
             outputs: dict[str, StageOutput] = {}
             for stage in self.plan:
                 key, spec = self.keys[stage.name]
                 outputs[stage.name] = self.stages.obtain(stage, key, spec, outputs)
-            self._start()
+            self.folder.begin()
             predictor = self.method.predictor(outputs)
-            rows, evaluated = self._evaluate(predictor, outputs)
+            rows, on_test = self._evaluate(predictor, outputs)
             result = None
             if distributed.is_rank_zero():
                 self._check_stages(outputs)
-                self._keep_examples(predictor)
-                write_figure_arrays(self.directory, self._trained(), outputs, predictor)
-                self._keep_weights(predictor, outputs)
-                result = self._write(outputs, rows, evaluated, time.perf_counter() - began)
+                self._write_examples(predictor)
+                write_figure_arrays(self.folder.path, self._trained_stages(), outputs, predictor)
+                self.folder.write_weights(predictor, outputs[self.plan[-1].name])
+                about = {
+                    "device": device_name(self.device),
+                    "precision": self.precision,
+                    "stored_stages": self.stages.made_by,
+                    "seconds": time.perf_counter() - began,
+                }
+                result = self.folder.finish(outputs, rows, on_test, about)
             finished = True
-            return Outcome(self.directory, result)
+            return Outcome(self.folder.path, result)
         except Interrupted as stopped:
-            self._note("preempted")
-            if distributed.is_rank_zero() and (told := requeue(stopped)):
-                self.say(told)
+            self.folder.note("preempted")
+            if distributed.is_rank_zero() and (line := requeue(stopped)):
+                self.print_line(line)
             raise
         except BaseException:
-            self._note("failed")
+            self.folder.note("failed")
             raise
         finally:
             try:
                 if finished and distributed.is_rank_zero():
-                    pictures = self._drawn()
-                    self.loggers.log_result(rows, evaluated, pictures)
-                    self._check_whole()
+                    self.loggers.log_result(rows, on_test, self._drawn())
+                    self.folder.check_whole()
             finally:
                 self.loggers.close(failed=not finished)
 
@@ -235,8 +213,8 @@ class _Run:
         states = [self.store.folder(key) / "state" for key, _ in self.keys.values()]
         if self.config["resume"] == "must" and not any(state.is_dir() for state in states):
             raise CheckpointError(
-                f"resume=must: there is nothing to go on from, neither a result in {self.directory} nor an unfinished "
-                "stage. Use resume=auto to start, or check the overrides: another value is another run"
+                f"resume=must: there is nothing to go on from, neither a result in {self.folder.path} nor an "
+                "unfinished stage. Use resume=auto to start, or check the overrides: another value is another run"
             )
         if self.config["resume"] == "never":
             for state in states:
@@ -247,19 +225,19 @@ class _Run:
             key = self.keys[stage.name][0]
             status = "stored" if self.store.record(key) else "to train"
             work = "computed" if stage.compute else stage.checkpoint or f"{stage.settings.epochs} epochs"
-            self.say(f"{stage.name:<16} {key}  {status:<9} {work}")
+            self.print_line(f"{stage.name:<16} {key}  {status:<9} {work}")
 
     def _announce(self) -> None:
         images = ", ".join(f"{len(getattr(self.split, part))} {part}" for part in ("train", "val", "test"))
         where = f"{device_name(self.device)}, {self.precision}"
         where += f", {distributed.world_size()} processes" if distributed.is_distributed() else ""
-        self.say(
+        self.print_line(
             f"{self.config['dataset']['name']} x {self.config['method']['name']}, seed {self.config['seed']}: "
             f"{images} images, {self.dataset_info.num_classes} classes; {where}\n"
-            f"  {self.directory}"
+            f"  {self.folder.path}"
         )
         for package, identity in self.config.get("code", {}).items():
-            self.say(f"  code outside ltr: {package} ({identity})")
+            self.print_line(f"  code outside ltr: {package} ({identity})")
 
     def _check_files(self) -> None:
         """Open the image files before anything is trained, where anything is to be."""
@@ -280,25 +258,12 @@ class _Run:
         for line in distributed.broadcast_from_rank_zero(lines):
             warnings.warn(line, stacklevel=1)
 
-    def _start(self) -> None:
-        """Make the run directory, once nothing is left that a check could refuse."""
-        if not self.started and distributed.is_rank_zero():
-            write_start(self.directory, self.config, self.overrides)
-            save_split(self.split, self.directory / "split.npz")
-            self.started = True
-
-    def _note(self, status: str) -> None:
-        """Write how the run ended; that must not hide why (a full disk, say)."""
-        if self.started:
-            with contextlib.suppress(OSError):
-                write_status(self.directory, status)
-
     def _drawn(self) -> Sequence[Path]:
-        """The pictures; none where what they are drawn from was removed, which `_check_whole` says."""
+        """Draw the figures; none where a file that they need was removed, which `RunFolder.check_whole` reports."""
         try:
-            return self.draw(self.directory)
+            return self.draw(self.folder.path)
         except (DataError, OSError):
-            if not self._missing():
+            if not self.folder.missing_files():
                 raise
             return ()
 
@@ -307,152 +272,52 @@ class _Run:
     def _evaluate(
         self, predictor: Any, outputs: Mapping[str, StageOutput]
     ) -> tuple[list[dict[str, Any]], list[ProtocolResult]]:
-        """Rows of all splits and checkpoints, and what was evaluated of the selected weights on test."""
+        """Return the rows of all splits and checkpoints, and the results of the selected weights on test."""
         final = self.plan[-1]
         selection = final.settings.selection
         data = self.stages.data_module(final.settings, final.role)
         self._check_shares()
 
-        thresholds: dict[tuple[str, str | None], float] = {}
-
-        def evaluated_on(part: str, predictor: Any) -> list[ProtocolResult]:
-            def protocols(link: str, keep: bool) -> list[Any]:
-                return protocols_of(self.split, self.config["evaluation"], link, self.device, keep)
-
-            parts = evaluated_parts(self.split, part, self.config["evaluation"])
-            loaders = {name: data.evaluation_loader(name) for name in parts}
-            with explained(f"evaluation {part}", lambda: out_of_memory_in_evaluation(data.eval_batch_size)):
-                looks = location_stats(predictor, data)
-                return evaluate(predictor, loaders, protocols, self.device, self.precision, thresholds, looks)
-
+        evaluator = SplitEvaluator(
+            self.split, data, self.config["evaluation"], self.device, self.precision, "evaluation "
+        )
         last = outputs[final.name].load_last
         selected = "final" if last is None else "best"
+        results = evaluator.evaluate_parts(predictor, ("val", "test"))
         rows: list[dict[str, Any]] = []
-        if len(self.split.val):
-            on_val = evaluated_on("val", predictor)
-            rows += result_rows(on_val, split="val", checkpoint=selected, selection=selection)
-            # known or unknown is decided on test at the threshold that accepts 95 % of the validation images
-            found = [one for one in on_val if one.protocol == "open_set"]
-            thresholds |= {(one.variant, one.scorer): one.result.threshold_at_95_tpr for one in found}
-        on_test = evaluated_on("test", predictor)
-        rows += result_rows(on_test, split="test", checkpoint=selected, selection=selection)
+        for part, of_part in results.items():
+            rows += result_rows(of_part, split=part, checkpoint=selected, selection=selection)
         if last is not None:
-            thresholds.clear()  # they are of the other weights
-            others = result_rows(evaluated_on("test", last()), split="test", checkpoint="final", selection="last")
-            rows += [{**row, "headline": False} for row in others]
-        return rows, on_test
+            # the threshold of the selected weights is not theirs
+            of_last = evaluator.evaluate_parts(last(), ["test"], with_threshold=False)["test"]
+            last_rows = result_rows(of_last, split="test", checkpoint="final", selection="last")
+            rows += [{**row, "headline": False} for row in last_rows]
+        return rows, results["test"]
 
     def _check_shares(self) -> None:
-        """A part of the split with fewer images than processes would leave one with nothing to evaluate."""
+        """Refuse a part of the split with fewer images than processes: one would have nothing to evaluate."""
         for part in ("val", "test"):
             images = len(getattr(self.split, part))
             if 0 < images < distributed.world_size():
                 raise DataError(
                     f"the split '{self.split.name}' has {images} {part} images for "
-                    f"{distributed.world_size()} processes. Use "
-                    f"fewer"
+                    f"{distributed.world_size()} processes. Use fewer processes: trainer.devices={images} at most"
                 )
 
-    def _keep_examples(self, predictor: Any) -> None:
-        """What the method shows of a few test images, for pictures."""
+    def _write_examples(self, predictor: Any) -> None:
+        """Write what the method shows of a few test images, for figures."""
         data = self.stages.data_module(self.plan[-1].settings, self.plan[-1].role)
         arrays = examples_of(predictor, predictor, data, self.device, self.precision)
         if arrays:
-            write_arrays(self.directory / "artifacts" / "examples.npz", arrays)
+            write_arrays(self.folder.path / "artifacts" / "examples.npz", arrays)
 
-    def _trained(self) -> list[tuple[str, DataModule]]:
+    def _trained_stages(self) -> list[tuple[str, DataModule]]:
         stages = [stage for stage in self.plan if stage.module and not stage.checkpoint]
         return [(stage.name, self.stages.data_module(stage.settings, stage.role)) for stage in stages]
 
     def _check_stages(self, outputs: Mapping[str, StageOutput]) -> None:
-        """What a run keeps of its stages is taken from the store: refuse to go on without it."""
+        """Refuse to go on without the stored stages: the run's folder links to their files."""
         for output in outputs.values():
             folder = self.store.folder(output.key)
             if not (folder / RECORD).is_file():
                 raise TrainingError(f"stage '{output.name}' ({folder}): {REMOVED}")
-
-    def _missing(self) -> list[str]:
-        """Files that every finished run's directory has, and that are not there."""
-        needed = [*AT_THE_START, *AT_THE_END, f"checkpoints/{FINAL}", *self.written]
-        return [name for name in needed if not (self.directory / name).is_file()]
-
-    def _check_whole(self) -> None:
-        """Refuse to end well with half a directory: without its result the same command writes it again."""
-        missing = self._missing()
-        if missing:
-            (self.directory / RESULT).unlink(missing_ok=True)
-            if self.directory.is_dir():
-                self._note("failed")
-            raise TrainingError(
-                f"{self.directory}: {', '.join(missing)} missing: something removed files of the run while it was at "
-                "work. The same command writes them again, from the stages that are stored"
-            )
-
-    def _keep_weights(self, predictor: Any, outputs: Mapping[str, StageOutput]) -> None:
-        """``checkpoints/``: links to the store's files, which may be pruned; or the method's own final network."""
-        folder = self.store.folder(outputs[self.plan[-1].name].key)
-        checkpoints = self.directory / "checkpoints"
-        if (folder / "last.ckpt").is_file():
-            link_or_copy(folder / "last.ckpt", checkpoints / FINAL)
-            link_or_copy(folder / "weights.ckpt", checkpoints / "best.ckpt")
-        elif (folder / "weights.ckpt").is_file():
-            link_or_copy(folder / "weights.ckpt", checkpoints / FINAL)
-        else:
-            write_checkpoint(checkpoints / FINAL, network_checkpoint(predictor, self.config["dataset"]))
-
-    def _write(
-        self,
-        outputs: Mapping[str, StageOutput],
-        rows: Sequence[Mapping[str, Any]],
-        evaluated: Sequence[ProtocolResult],
-        seconds: float,
-    ) -> dict[str, Any]:
-        if any(not (self.directory / name).is_file() for name in AT_THE_START):
-            self.say(f"{self.directory} was removed while the run was at work: it is written anew")
-            self.started = False
-            self._start()
-        folders = [self.store.folder(output.key) for output in outputs.values()]
-        write_metrics(self.directory, [folder / "metrics.csv" for folder in folders])
-        write_tables(self.directory, evaluated, self.split.class_names)
-        write_curve(self.directory, rows)
-        for output, folder in zip(outputs.values(), folders):
-            if output.arrays:
-                link_or_copy(folder / ARRAYS, self.directory / "artifacts" / f"{output.name}.npz")
-        made = [*self.directory.glob("*.parquet"), *self.directory.glob("artifacts/*.npz")]
-        self.written = sorted(str(path.relative_to(self.directory)) for path in made)
-        about = provenance(device_name(self.device), self.precision)
-        about["code"] = {**about["code"], "own": self.config.get("code", {})}
-        about |= {"stored_stages": self.stages.made_by} if self.stages.made_by else {}
-        about |= {"processes": distributed.world_size()}
-        micro = {output.name: output.micro_batch for output in outputs.values() if output.micro_batch}
-        about |= {"micro_batch": micro} if micro else {}
-        about |= {
-            "data": self.source.fingerprint,
-            "seed": self.config["seed"],
-            "split": self.split.name,
-            "split_digest": self.split.digest(),
-        }
-        write_json(self.directory / "provenance.json", {**about, "seconds": round(seconds, 3)})
-        stages = [
-            {"name": o.name, "key": o.key, "status": "reused" if o.reused else "trained", "seconds": o.seconds}
-            for o in outputs.values()
-        ]
-        data = {
-            "fingerprint": self.source.fingerprint,
-            "split": self.split.name,
-            "split_digest": self.split.digest(),
-            "val_rule": self.split.val_rule,
-            "classes": self.split.num_classes,
-            **{f"{part}_images": len(getattr(self.split, part)) for part in ("train", "val", "test", "unknown")},
-        }
-        result = write_result(
-            self.directory,
-            self.config,
-            stages,
-            rows,
-            data,
-            headline_metric(self.split),
-            declared_metrics(self.split, self.config["evaluation"]),
-        )
-        write_status(self.directory, "finished")
-        return result

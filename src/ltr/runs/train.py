@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +30,7 @@ from ltr.runs.micro_batch import AutoMicroBatch
 from ltr.runs.progress import TrainingProgress
 from ltr.runs.provenance import code_state, differs
 from ltr.runs.strategies import in_processes
-from ltr.runs.training_state import position_of, read_training_state
+from ltr.runs.training_state import SaveState, TrainingState
 from ltr.runs.validation import ValidationCallback
 from ltr.writing import disk_trouble
 
@@ -73,51 +71,6 @@ class Trained:
     begun_by: Mapping[str, Any] | None = None
 
 
-class TrainingState:
-    """The folder ``state/`` of an unfinished stage: the last two checkpoints, and the best weights."""
-
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        self.last = folder / "last.ckpt"
-        self.previous = folder / "previous.ckpt"
-        self.best = folder / "best.ckpt"
-        self.say = say
-
-    def save(self, trainer: pl.Trainer) -> None:
-        """Keep what training needs to go on; the checkpoint before it stays as `previous`."""
-        if distributed.is_rank_zero() and self.last.is_file():
-            os.replace(self.last, self.previous)
-        trainer.save_checkpoint(self.last)  # every process gives its share, the first one writes
-
-    def newest(self, network: Any) -> Path | None:
-        """The newest checkpoint that ``network`` can go on from; a damaged one is set aside with a message."""
-        for path in (self.last, self.previous):
-            if not path.is_file():
-                continue
-            try:
-                read_training_state(path, network)
-                return path
-            except CheckpointError as error:
-                aside = path.with_suffix(f".damaged-{int(time.time())}")
-                path.rename(aside)
-                self.say(f"{error}\n  set aside as {aside.name}; going on from the checkpoint before it")
-        return None
-
-
-class SaveState(pl.Callback):
-    """Saves the training state every k epochs."""
-
-    def __init__(self, state: TrainingState, every_n_epochs: int) -> None:
-        self.state = state
-        self.every = every_n_epochs
-
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
-        checkpoint["code"] = code_state()  # whoever goes on from here may be another version
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if (trainer.current_epoch + 1) % self.every == 0 and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
-            self.state.save(trainer)
-
-
 class _Beginning(pl.Callback):
     """Notes that a training has begun: everything that a checkpoint holds is restored then."""
 
@@ -147,21 +100,20 @@ def train_stage(
         Interrupted: a signal; the training state is saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    say = printer(context.console)
-    state = TrainingState(folder / "state", say)
+    print_line = printer(context.console)
+    state = TrainingState(folder / "state", print_line)
     if context.config["compile"]:
         module.backbone.compile()
     begun_by = None
-    resume_from = _path(distributed.broadcast_from_rank_zero(lambda: str(state.newest(module) or "")))
-    if resume_from is not None:
-        epoch, batch = position_of(read_checkpoint(resume_from), resume_from)
-        data.start_at(epoch, batch)
-        say(f"{stage.name}: going on in epoch {epoch + 1}, batch {batch + 1} of a run that was stopped")
-        begun_by = read_checkpoint(resume_from).get("code")
-        if other := differs(begun_by, code_state()):
-            say(f"{stage.name}: its beginning was trained by {other}")
-        else:
-            begun_by = None
+    resume = state.resume_point(module)
+    if resume is not None:
+        data.start_at(resume.epoch, resume.batch)
+        print_line(
+            f"{stage.name}: going on in epoch {resume.epoch + 1}, batch {resume.batch + 1} of a run that was stopped"
+        )
+        if other := differs(resume.code, code_state()):
+            print_line(f"{stage.name}: its beginning was trained by {other}")
+            begun_by = resume.code
     trainer, log = _trainer(stage, module, data, folder, state, context, validation)
     beginning = _Beginning()
     trainer.callbacks.append(beginning)  # type: ignore[attr-defined]
@@ -174,14 +126,14 @@ def train_stage(
 
     try:
         with explained(stage.name, advice), _quiet(), context.request.while_polled():
-            trainer.fit(module, datamodule=data, ckpt_path=resume_from)
+            trainer.fit(module, datamodule=data, ckpt_path=None if resume is None else resume.path)
     except LtrError:
         raise
     except Exception as error:
-        if resume_from is not None and not beginning.is_past:
+        if resume is not None and not beginning.is_past:
             reason = (str(error).strip().splitlines() or [""])[0][:200]
             raise CheckpointError(
-                f"{stage.name}: the training state {resume_from} cannot be restored ({type(error).__name__}: {reason})"
+                f"{stage.name}: the training state {resume.path} cannot be restored ({type(error).__name__}: {reason})"
                 ". It is damaged, or of other code: start anew with resume=never"
             ) from error
         trouble = disk_trouble(error, stage.name, context.config["paths"]) if isinstance(error, OSError) else None
@@ -235,10 +187,6 @@ def _hand_on(stage: Stage, module: Any, state: TrainingState, folder: Path, data
     else:
         handed_on = network_checkpoint(module, dataset)
     write_checkpoint(folder / "weights.ckpt", handed_on)
-
-
-def _path(text: str) -> Path | None:
-    return Path(text) if text else None
 
 
 def _trainer(

@@ -1,28 +1,118 @@
-"""Whether a saved training state is whole: checked before a training goes on from it."""
+"""The training state of an unfinished stage: where a resumed training starts, when it is saved, whether it is whole.
+
+A training state is Lightning's checkpoint. `ResumePoint` alone reads from it where training goes on: Lightning's loops
+count epochs and batches, and the data module is told the same position, so that the loader makes no batch twice. The
+loader keeps a position of its own for trainings outside ltr; in a stage, this one takes precedence.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 from torch import nn
 
 from ltr.errors import CheckpointError
 from ltr.methods.core.checkpoint import check_weights, read_checkpoint
+from ltr.runs import distributed
+from ltr.runs.provenance import code_state
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """The place in a stage's training at which it goes on.
+
+    Attributes:
+        path: the checkpoint to restore.
+        epoch, batch: the first ones to train, both counted from 0.
+        code: the version of ltr that saved the checkpoint; None where it did not say.
+    """
+
+    path: Path
+    epoch: int
+    batch: int
+    code: Mapping[str, Any] | None = None
+
+    @classmethod
+    def read(cls, path: Path, network: nn.Module | None = None) -> ResumePoint:
+        """Read where training goes on from a checkpoint.
+
+        Raises:
+            CheckpointError: see `read_training_state`.
+        """
+        state = read_training_state(path, network)
+        epoch, batch = _position_of(state, path)
+        return cls(path, epoch, batch, state.get("code"))
+
+
+class TrainingState:
+    """The folder ``state/`` of an unfinished stage: the last two checkpoints, and the best weights."""
+
+    def __init__(self, folder: Path, print_line: Callable[[str], None]) -> None:
+        self.last = folder / "last.ckpt"
+        self.previous = folder / "previous.ckpt"
+        self.best = folder / "best.ckpt"
+        self.print_line = print_line
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Save what training needs to go on; the checkpoint before it stays as `previous`."""
+        if distributed.is_rank_zero() and self.last.is_file():
+            os.replace(self.last, self.previous)
+        trainer.save_checkpoint(self.last)  # collective: every rank takes part, rank 0 writes
+
+    def resume_point(self, network: nn.Module) -> ResumePoint | None:
+        """Return where ``network`` goes on, the same in every process; None where its training begins.
+
+        A damaged checkpoint is set aside with a message, and the one before it is taken.
+        """
+        path = distributed.broadcast_from_rank_zero(lambda: str(self._newest(network) or ""))
+        return ResumePoint.read(Path(path)) if path else None
+
+    def _newest(self, network: nn.Module) -> Path | None:
+        for path in (self.last, self.previous):
+            if not path.is_file():
+                continue
+            try:
+                return ResumePoint.read(path, network).path
+            except CheckpointError as error:
+                aside = path.with_suffix(f".damaged-{int(time.time())}")
+                path.rename(aside)
+                self.print_line(f"{error}\n  set aside as {aside.name}; going on from the checkpoint before it")
+        return None
+
+
+class SaveState(pl.Callback):
+    """Saves the training state every k epochs."""
+
+    def __init__(self, state: TrainingState, every_n_epochs: int) -> None:
+        self.state = state
+        self.every_n_epochs = every_n_epochs
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        checkpoint["code"] = code_state()  # another version may resume from here
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        epochs = trainer.current_epoch + 1
+        if epochs % self.every_n_epochs == 0 and epochs < (trainer.max_epochs or 0):
+            self.state.save(trainer)
 
 
 def read_training_state(path: Path, network: nn.Module | None = None) -> dict[str, Any]:
-    """A training state, with the entries from which a training goes on.
+    """Return a training state whose entries, from which a training goes on, are whole.
 
     Args:
-        network: that is trained; None leaves its weights unchecked.
+        network: the one that is trained; None leaves its weights unchecked.
 
     Raises:
-        CheckpointError: it names the entry that is missing or wrong.
+        CheckpointError: an entry is missing or wrong; the message names it.
     """
     state = read_checkpoint(path)
-    position_of(state, path)
+    _position_of(state, path)
     if not _is_whole(state.get("global_step")):
         raise _wrong(path, "global_step is no whole number of at least 0")
     for name, parts in (("optimizer_states", ("state", "param_groups")), ("lr_schedulers", ())):
@@ -42,11 +132,11 @@ def read_training_state(path: Path, network: nn.Module | None = None) -> dict[st
     return state
 
 
-def position_of(state: Mapping[str, Any], path: Path) -> tuple[int, int]:
-    """(epoch, batch) at which training goes on from a state: both count from 0.
+def _position_of(state: Mapping[str, Any], path: Path) -> tuple[int, int]:
+    """Return (epoch, batch) at which training goes on from a state; both count from 0.
 
     Raises:
-        CheckpointError: it does not say.
+        CheckpointError: the state does not say.
     """
     try:
         loops = state["loops"]["fit_loop"]

@@ -1,0 +1,174 @@
+"""The folder of one run while the run is at work: begun, filled, checked, and given its result."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ltr.data.source import Source
+from ltr.data.splits import Split, save_split
+from ltr.errors import TrainingError
+from ltr.files import link_or_copy, write_json
+from ltr.methods.core.checkpoint import network_checkpoint, write_checkpoint
+from ltr.methods.core.stage import StageOutput
+from ltr.runs import distributed
+from ltr.runs.evaluate_network import ProtocolResult
+from ltr.runs.protocols import declared_metrics, headline_metric
+from ltr.runs.provenance import provenance
+from ltr.runs.result import (
+    AT_THE_END,
+    AT_THE_START,
+    FINAL,
+    RESULT,
+    write_curve,
+    write_metrics,
+    write_result,
+    write_start,
+    write_status,
+    write_tables,
+)
+from ltr.runs.stages import ARRAYS
+from ltr.runs.store import StageStore
+
+
+@dataclass
+class RunFolder:
+    """Writes what a run leaves; `ltr.runs.result` holds the layout of each file.
+
+    Attributes:
+        is_begun: the folder is there, written by this process.
+        optional: tables and arrays that were written, which not every run has.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    overrides: Sequence[str]
+    source: Source
+    split: Split
+    store: StageStore
+    print_line: Callable[[str], None]
+    is_begun: bool = field(default=False, init=False)
+    optional: list[str] = field(default_factory=list, init=False)
+
+    def begin(self) -> None:
+        """Make the folder in the first process, once nothing is left that a check could refuse."""
+        if not self.is_begun and distributed.is_rank_zero():
+            write_start(self.path, self.config, self.overrides)
+            save_split(self.split, self.path / "split.npz")
+            self.is_begun = True
+
+    def note(self, status: str) -> None:
+        """Write how the run ended; a failure to write it must not hide why the run ended (a full disk, say)."""
+        if self.is_begun:
+            with contextlib.suppress(OSError):
+                write_status(self.path, status)
+
+    def missing_files(self) -> list[str]:
+        """Return the files that every finished run's folder has, and that are not there."""
+        needed = [*AT_THE_START, *AT_THE_END, f"checkpoints/{FINAL}", *self.optional]
+        return [name for name in needed if not (self.path / name).is_file()]
+
+    def check_whole(self) -> None:
+        """Refuse to end well with half a folder: without its result the same command writes it again.
+
+        Raises:
+            TrainingError: it names the missing files.
+        """
+        missing = self.missing_files()
+        if missing:
+            (self.path / RESULT).unlink(missing_ok=True)
+            if self.path.is_dir():
+                self.note("failed")
+            raise TrainingError(
+                f"{self.path}: {', '.join(missing)} missing: something removed files of the run while it was at "
+                "work. The same command writes them again, from the stages that are stored"
+            )
+
+    def write_weights(self, predictor: Any, last: StageOutput) -> None:
+        """Write ``checkpoints/``: links to the stored files, which may be pruned, or the method's own final network.
+
+        Args:
+            last: the output of the last stage.
+        """
+        stored = self.store.folder(last.key)
+        checkpoints = self.path / "checkpoints"
+        if (stored / "last.ckpt").is_file():
+            link_or_copy(stored / "last.ckpt", checkpoints / FINAL)
+            link_or_copy(stored / "weights.ckpt", checkpoints / "best.ckpt")
+        elif (stored / "weights.ckpt").is_file():
+            link_or_copy(stored / "weights.ckpt", checkpoints / FINAL)
+        else:
+            write_checkpoint(checkpoints / FINAL, network_checkpoint(predictor, self.config["dataset"]))
+
+    def finish(
+        self,
+        outputs: Mapping[str, StageOutput],
+        rows: Sequence[Mapping[str, Any]],
+        on_test: Sequence[ProtocolResult],
+        about: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Write tables, provenance and last ``result.json``; return its content.
+
+        Args:
+            rows: of the result.
+            on_test: what the tables hold, of the selected weights on the test split.
+            about: entries of ``provenance.json`` that the run alone knows: device, precision, seconds, ...
+        """
+        if any(not (self.path / name).is_file() for name in AT_THE_START):
+            self.print_line(f"{self.path} was removed while the run was at work: it is written anew")
+            self.is_begun = False
+            self.begin()
+        folders = [self.store.folder(output.key) for output in outputs.values()]
+        write_metrics(self.path, [folder / "metrics.csv" for folder in folders])
+        write_tables(self.path, on_test, self.split.class_names)
+        write_curve(self.path, rows)
+        for output, folder in zip(outputs.values(), folders):
+            if output.arrays:
+                link_or_copy(folder / ARRAYS, self.path / "artifacts" / f"{output.name}.npz")
+        optional = [*self.path.glob("*.parquet"), *self.path.glob("artifacts/*.npz")]
+        self.optional = sorted(str(path.relative_to(self.path)) for path in optional)
+        self._write_provenance(outputs, about)
+        result = write_result(
+            self.path,
+            self.config,
+            [_stage_entry(output) for output in outputs.values()],
+            rows,
+            self._data_entry(),
+            headline_metric(self.split),
+            declared_metrics(self.split, self.config["evaluation"]),
+        )
+        write_status(self.path, "finished")
+        return result
+
+    def _write_provenance(self, outputs: Mapping[str, StageOutput], about: Mapping[str, Any]) -> None:
+        entries = provenance(about["device"], about["precision"])
+        entries["code"] = {**entries["code"], "own": self.config.get("code", {})}
+        entries |= {"stored_stages": about["stored_stages"]} if about["stored_stages"] else {}
+        entries |= {"processes": distributed.world_size()}
+        micro_batches = {output.name: output.micro_batch for output in outputs.values() if output.micro_batch}
+        entries |= {"micro_batch": micro_batches} if micro_batches else {}
+        entries |= {
+            "data": self.source.fingerprint,
+            "seed": self.config["seed"],
+            "split": self.split.name,
+            "split_digest": self.split.digest(),
+        }
+        write_json(self.path / "provenance.json", {**entries, "seconds": round(about["seconds"], 3)})
+
+    def _data_entry(self) -> dict[str, Any]:
+        return {
+            "fingerprint": self.source.fingerprint,
+            "split": self.split.name,
+            "split_digest": self.split.digest(),
+            "val_rule": self.split.val_rule,
+            "classes": self.split.num_classes,
+            **{f"{part}_images": len(getattr(self.split, part)) for part in ("train", "val", "test", "unknown")},
+        }
+
+
+def _stage_entry(output: StageOutput) -> dict[str, Any]:
+    status = "reused" if output.reused else "trained"
+    return {"name": output.name, "key": output.key, "status": status, "seconds": output.seconds}
