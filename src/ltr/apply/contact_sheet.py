@@ -1,4 +1,4 @@
-"""What mining found, to look at and to label from: HTML sheets with embedded thumbnails, and a table."""
+"""Results of mining, to look at and to label from: HTML sheets with embedded thumbnails, and a table."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ figcaption { overflow-wrap: anywhere; max-height: 5.6em; overflow: hidden } .oth
 
 
 def write_candidates(path: Path, mined: Mined, model: Model, files: ImageFiles) -> int:
-    """``class, rank, probability, predicted, confidence, path, label``: the last is empty, for a person to fill in.
+    """Write ``class, rank, probability, predicted, confidence, path, label``; a person fills in the empty last column.
 
     Returns:
         The number of rows.
@@ -72,7 +72,7 @@ def write_sheets(
     thumbnails: int,
     advance: Callable[[int], object] = lambda number: None,
 ) -> list[Path]:
-    """``sheet.html``, or ``sheet-1.html``, ``sheet-2.html``, ... of 40 classes each; with links to the files.
+    """Write ``sheet.html``, or ``sheet-1.html``, ``sheet-2.html``, ... of 40 classes each, with links to the files.
 
     Args:
         title: what was mined with what, for the head of each sheet.
@@ -141,7 +141,7 @@ def _section(row: int, ranking: Ranking, model: Model, files: ImageFiles, thumbn
 
 
 def _thumbnail(files: ImageFiles, image: int, how: Decoding) -> str:
-    """An embedded JPEG; a grey square where the file is gone since."""
+    """Return an embedded JPEG; a grey square where the file is gone since."""
     try:
         data = base64.b64encode(thumbnail(files.open(image), how)).decode("ascii")
     except Exception as error:  # decoders raise whatever they like for a damaged file
@@ -150,7 +150,7 @@ def _thumbnail(files: ImageFiles, image: int, how: Decoding) -> str:
 
 
 def thumbnail(opened: Any, how: Decoding = PLAIN, *, side: int = SIDE) -> bytes:
-    """A JPEG of at most ``side`` pixels a side.
+    """Return a JPEG of at most ``side`` pixels a side.
 
     Raises:
         Exception: whatever a decoder raises for a damaged file.

@@ -27,7 +27,7 @@ TOLERANCE = 1e-3  # largest difference of ONNX logits, relative to the largest l
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and the largest difference of logits found by the self-check (0 after a reload)."""
+    """The written file, and the largest difference of logits in the self-check (0 after a reload)."""
 
     folder: Path
     files: tuple[str, ...]
@@ -74,7 +74,7 @@ def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> Exported:
 
 
 def load_exported(folder: str | Path) -> Any:
-    """The network of an export, in eval mode on the CPU.
+    """Return the network of an export, in eval mode on the CPU.
 
     Raises:
         CheckpointError: a file is missing or damaged, or weights that do not fit.
@@ -99,14 +99,14 @@ def load_exported(folder: str | Path) -> Any:
 
 
 def check_images(image_shape: tuple[int, int, int]) -> Tensor:
-    """Made-up images for the self-check, uint8 [4, C, H, W]: always the same."""
+    """Return made-up images for the self-check, uint8 [4, C, H, W], always the same."""
     pixels = generator("export", "check").integers(0, 256, (IMAGES, *image_shape), dtype="uint8")
     return torch.from_numpy(pixels)
 
 
 @torch.inference_mode()
 def logits(network: Any, images: Tensor) -> Tensor:
-    """Logits [N, classes] of the headline variant, in fp32 on the CPU."""
+    """Return logits [N, classes] of the headline variant, in fp32 on the CPU."""
     return network.predict(images)[network.headline].logits.float()
 
 
@@ -143,7 +143,7 @@ def _write(folder: Path, description: Mapping[str, Any], state: Mapping[str, Ten
 
 @contextlib.contextmanager
 def _beside(folder: Path) -> Iterator[Path]:
-    """A folder for drafts in ``folder``, so that a file is moved into place and never seen half."""
+    """Yield a folder for drafts in ``folder``, from which a file is moved into place whole."""
     drafts = folder / f".export.{os.getpid()}"
     drafts.mkdir()
     try:

@@ -94,7 +94,7 @@ class Mined:
 
 
 def rare_classes(model: Model, names: Sequence[str], group: str, few_below: int | None = None) -> np.ndarray:
-    """The labels to mine for: those named, or a shot group; never the background.
+    """Return the labels to mine for: those named, or a shot group; never the background.
 
     Args:
         group: ``few``, ``medium``, ``many`` or ``all``.
@@ -131,7 +131,7 @@ def rare_classes(model: Model, names: Sequence[str], group: str, few_below: int 
 
 
 def without(files: ImageFiles, excluded: Path) -> np.ndarray:
-    """Places of the images that a table does not name, int64 [n].
+    """Return the positions of the images that a table does not name, int64 [n].
 
     A path of the table (column ``path``) means an image by its place below the pool's root, or by its whole path, or
     by its place below the table's folder; any spelling of it, and any link to it, is that image.
@@ -166,7 +166,7 @@ def mine(
     started: Callable[[int], object] = lambda done: None,
     advance: Callable[[int], object] = lambda number: None,
 ) -> Mined:
-    """Rank a pool for each of ``classes``; what was found is saved after every chunk, and a killed run goes on there.
+    """Rank a pool for each of ``classes``; each chunk is saved, and a killed run goes on there.
 
     The outcome does not depend on whether or where it was stopped: chunks are whole batches.
 
@@ -238,7 +238,7 @@ def _look(
 
 
 def _key(model: Model, files: ImageFiles, wanted: np.ndarray, classes: np.ndarray, top: int, identity: str) -> str:
-    """What a state is of: the weights, the images by their paths, the classes, and how they are read."""
+    """Return the identity of a state: the weights, the images' paths, the classes, and how images are read."""
     crop = model.crop
     how = model.decoding
     plain = [identity, top, files.decoding.exif, crop.size, crop.resize, model.precision, model.batch_size, files.root]

@@ -49,12 +49,12 @@ class Model:
 
     @property
     def class_counts(self) -> tuple[int, ...]:
-        """Training images of each class."""
+        """Return the number of training images of each class."""
         return self.network.dataset_info.class_counts
 
     @property
     def background(self) -> int | None:
-        """The label of the background where the network was trained with one."""
+        """Return the label of the background where the network was trained with one."""
         return self.network.dataset_info.background
 
     @property
@@ -66,17 +66,17 @@ class Model:
         return self.network.link
 
     def decoding_of(self, files: ImageFiles) -> Decoding:
-        """How a pool becomes RGB: as in training, upright or not as the pool says."""
+        """Return how a pool becomes RGB: as in training, upright or not as the pool says."""
         return replace(self.decoding, exif=files.decoding.exif)
 
     @contextmanager
     def predicting(self) -> Iterator[None]:
-        """The mode and precision of evaluation."""
+        """Set the mode and precision of evaluation for the time of a block."""
         with torch.inference_mode(), autocast(self.device, self.precision):
             yield
 
     def scores(self, images: torch.Tensor) -> Scores:
-        """Scores of the headline variant for uint8 images [B, C, H, W]; logits are float32 [B, classes].
+        """Return scores of the headline variant for uint8 images [B, C, H, W]; logits are float32 [B, classes].
 
         Raises:
             ConfigError: the network has no score for each class.
@@ -135,7 +135,7 @@ def load_model(
 
 
 def file_crop(image_shape: tuple[int, int, int], dataset: Mapping[str, Any], checkpoint: Path) -> FileCrop:
-    """What evaluation does to a file of this data set.
+    """Return the crop that evaluation applies to a file of this data set.
 
     A network of image files gets the middle crop of its data set's config. One of arrays (CIFAR, digits) has seen whole
     images of one size: the short side is brought to it and the middle is taken, which changes nothing in an image of

@@ -16,7 +16,7 @@ from ltr.files import is_folder
 
 
 def image_pool(place: Path, roots: Sequence[str] = (), *, exif: bool = True) -> ImageFiles:
-    """The images of a folder, in order of their paths, or of a table, in order of its rows.
+    """Return the images of a folder, in order of their paths, or of a table, in order of its rows.
 
     In a folder, hidden files and folders are passed over, and so are files that are no images by their name. A table
     (CSV in UTF-8 with a head, or Parquet) has a column ``path``; its other columns are not looked at. Relative paths
@@ -61,7 +61,7 @@ def _folder(base: Path, allowed: Sequence[str], exif: bool) -> ImageFiles:
 
 
 def _walk(base: str, inside: Sequence[str], outside: list[str]) -> Iterator[str]:
-    """Paths of images below ``base``, relative to it; links that lead outside are noted."""
+    """Return the paths of images below ``base``, relative to it; links that lead outside are noted."""
     waiting = [""]
     seen = set()
     while waiting:
@@ -87,7 +87,7 @@ def _walk(base: str, inside: Sequence[str], outside: list[str]) -> Iterator[str]
 
 
 def _outside(base: Path, paths: Sequence[str], inside: Sequence[str]) -> list[str]:
-    """Paths of a table that lead out of the folders ``inside``; a folder's own links are followed once."""
+    """Return the paths of a table that lead out of the folders ``inside``; a folder's own links are followed once."""
     real: dict[str, str] = {}
     found = []
     for path in paths:
@@ -115,7 +115,7 @@ def _refuse(outside: Sequence[str], base: Path, allowed: Sequence[str]) -> None:
 
 
 def table_column(table: Path, column: str) -> list[str]:
-    """A column of a CSV or Parquet table as texts, see `ltr.data.tables.read_columns`.
+    """Return a column of a CSV or Parquet table as texts, see `ltr.data.tables.read_columns`.
 
     Raises:
         DataError: the table cannot be read, lacks the column, has no rows, or an empty cell.

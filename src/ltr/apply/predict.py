@@ -25,7 +25,7 @@ _AHEAD = 2  # batches whose answers are still on the device while the next ones 
 
 
 class Answers(NamedTuple):
-    """What is said of a batch, on the host.
+    """The answers for a batch, on the host.
 
     Attributes:
         indices: int64 [B], places in the pool.
@@ -44,7 +44,7 @@ class Answers(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """What a prediction came to: images answered, those that could not be read, seconds, what stood out."""
+    """Counts of a prediction: images answered, images that could not be read, seconds, remarks."""
 
     images: int
     broken: tuple[Broken, ...]
@@ -125,7 +125,7 @@ def answered(
 
 
 def said(model: Model, scores: Scores, scorer: str, top: int) -> dict[str, Tensor]:
-    """What is said of a batch, on the device: nothing waits for it here."""
+    """Return the answers for a batch, on the device: nothing waits for it here."""
     logits = scores.logits
     normaliser = log_normaliser(logits, model.link)
     values, classes = top_classes(logits, min(top, logits.shape[1]))

@@ -44,7 +44,7 @@ class Pixels(NamedTuple):
 def batches(
     files: ImageFiles, model: Model, indices: np.ndarray | None = None, tally: Tally | None = None
 ) -> Iterator[Pixels]:
-    """The images of a pool in order, cropped as in the run's evaluation.
+    """Yield the images of a pool in order, cropped as in the run's evaluation.
 
     Args:
         indices: int64 [n], the places to read; None is all.

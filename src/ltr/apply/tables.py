@@ -21,7 +21,7 @@ Columns = Mapping[str, Sequence[str] | np.ndarray]
 
 
 def checked_out(path: Path, flag: str = "--out") -> Path:
-    """A path that a table can be written to.
+    """Return a path to which a table can be written.
 
     Raises:
         ConfigError: a folder, or another ending.
@@ -85,13 +85,13 @@ def _cells(values: Sequence[str] | np.ndarray) -> Sequence[Any]:
 
 
 def _valid(text: str) -> str:
-    """Parquet holds UTF-8; bytes of a path that are none are shown as such."""
+    """Return a text as UTF-8, as Parquet needs; other bytes of a path are escaped."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 @contextmanager
 def table(path: Path) -> Iterator[TableWriter]:
-    """A table at ``path`` once the block is left without an error; CSV or Parquet by its ending."""
+    """Open a table that appears at ``path`` once the block ends without an error; CSV or Parquet by its ending."""
     with written_atomically(path) as temporary:
         writer = TableWriter(temporary, path.suffix.lower() == ".csv")
         try:
@@ -101,7 +101,7 @@ def table(path: Path) -> Iterator[TableWriter]:
 
 
 def write_broken(path: Path, broken: Sequence[Broken]) -> bool:
-    """``path,reason`` of images that could not be read; no file (and none from before) where there are none."""
+    """Write ``path,reason`` of images that could not be read; without any, delete the file of an earlier run."""
     if not broken:
         path.unlink(missing_ok=True)
         return False

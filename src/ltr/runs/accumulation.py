@@ -45,7 +45,7 @@ class Accumulation(_AutomaticOptimization):
         return result
 
     def _divisor(self, batch: int) -> float:
-        """Images of the step that a batch belongs to, over those of the batch."""
+        """Return the images of a batch's optimiser step divided by those of the batch."""
         each, batches = self.trainer.accumulate_grad_batches, int(self.trainer.num_training_batches)
         first = batch - batch % each
         total = sum(self.images_of_step(number) for number in range(first, min(first + each, batches)))
@@ -54,7 +54,7 @@ class Accumulation(_AutomaticOptimization):
 
 
 def warn_of_long_accumulation(stage: str, settings: Settings, batches: int) -> None:
-    """Say so where an epoch has fewer batches than one optimiser step takes.
+    """Warn where an epoch has fewer batches than one optimiser step takes.
 
     Args:
         batches: of an epoch.

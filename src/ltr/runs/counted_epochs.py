@@ -1,4 +1,4 @@
-"""What all loggers do alike: epochs counted through a run's stages, and the numbers that a result is shown by."""
+"""Base of all loggers: epochs counted through a run's stages, and the numbers that a result is shown by."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class CountsEpochs:
         evaluated: Sequence[ProtocolResult],
         figures: Sequence[Path],
     ) -> None:
-        """The headline's numbers as ``final/<metric>``."""
+        """Log the headline's numbers as ``final/<metric>``."""
         super().log_metrics(final(headline))  # type: ignore[misc]
 
 
 def final(headline: Mapping[str, Any]) -> dict[str, float]:
-    """``final/<metric>`` of a row of the result, but for what is no number."""
+    """Return ``final/<metric>`` for each finite metric of a row of the result."""
     metrics = headline["metrics"].items()
     return {f"final/{key}": float(value) for key, value in metrics if value is not None and math.isfinite(value)}

@@ -1,4 +1,4 @@
-"""Which device and which precision a run uses: resolved once, printed, and part of a stage's key."""
+"""Device and precision of a run: resolved once, printed, and part of a stage's key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIGHTNING_PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-tru
 
 
 def resolve_device(accelerator: str) -> torch.device:
-    """The torch device for ``auto | cpu | gpu``.
+    """Return the torch device for ``auto | cpu | gpu``.
 
     Raises:
         ConfigError: a GPU was asked for and there is none.
@@ -36,7 +36,7 @@ def check_strategy(config: Mapping[str, Any], device: torch.device) -> None:
 
 
 def device_name(device: torch.device) -> str:
-    """What to print of a device: a GPU's product name, or the number of CPU threads."""
+    """Return a device's printed name: a GPU's product name, or the number of CPU threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"
@@ -57,7 +57,7 @@ def keep_freed_memory() -> None:
 
 
 def has_bf16_units(device: torch.device) -> bool:
-    """Whether bf16 is faster than fp32 here: GPUs from Ampere on, CPUs with AMX tiles or AVX512-BF16."""
+    """Return whether bf16 is faster than fp32 here: GPUs from Ampere on, CPUs with AMX tiles or AVX512-BF16."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     # private names, but torch has no other; a version without them trains in fp32
@@ -66,7 +66,7 @@ def has_bf16_units(device: torch.device) -> bool:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """``bf16``, ``fp16`` or ``fp32`` for the configured ``auto | bf16 | fp16 | fp32``.
+    """Return ``bf16``, ``fp16`` or ``fp32`` for the configured ``auto | bf16 | fp16 | fp32``.
 
     Raises:
         ConfigError: fp16 on a CPU, where its gradients have no scaler and no units.
@@ -79,6 +79,6 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The same autocast in evaluation as Lightning uses in training."""
+    """Return the autocast of evaluation, the same as Lightning's in training."""
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.bfloat16)
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")

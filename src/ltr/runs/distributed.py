@@ -31,7 +31,7 @@ class ProcessLost(TrainingError):
 
 
 class RankZeroError(LtrError):
-    """What the process of rank 0 failed with; it has told so."""
+    """The error of the process of rank 0, which has printed it."""
 
     is_reported = True
 
@@ -41,7 +41,7 @@ class RankZeroError(LtrError):
 
 
 def is_distributed() -> bool:
-    """Whether this process is one of several of its run."""
+    """Return whether the run has several processes."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
@@ -54,12 +54,12 @@ def world_size() -> int:
 
 
 def is_rank_zero() -> bool:
-    """Whether this process is the one that writes and prints."""
+    """Return whether this process is the one that writes and prints."""
     return rank() == 0
 
 
 def broadcast_from_rank_zero(decision: Callable[[], T]) -> T:
-    """What the first process decides, known to all; the others wait.
+    """Return the result of a function that rank 0 calls, in every process; the others wait.
 
     Args:
         decision: carried out in the first process alone; gives plain data (what JSON holds).
@@ -84,7 +84,7 @@ def broadcast_from_rank_zero(decision: Callable[[], T]) -> T:
 
 
 def _broadcast(content: Any) -> None:
-    """Plain text and no pickles, although it comes from ourselves."""
+    """Broadcast plain JSON text; no pickles, although the text comes from this run itself."""
     text = torch.frombuffer(bytearray(json.dumps(content).encode()), dtype=torch.uint8)
     distributed.broadcast(torch.tensor([len(text)]), 0)
     distributed.broadcast(text, 0)
@@ -99,7 +99,7 @@ def _receive() -> Any:
 
 
 def all_reduce_max(*values: int) -> tuple[int, ...]:
-    """The highest of each number over all processes."""
+    """Return the largest of each number over all processes."""
     if not is_distributed():
         return values
     together = torch.tensor(values)
@@ -108,7 +108,7 @@ def all_reduce_max(*values: int) -> tuple[int, ...]:
 
 
 def all_gather_int(value: int) -> list[int]:
-    """The numbers of all processes, by rank."""
+    """Return the numbers of all processes, by rank."""
     if not is_distributed():
         return [value]
     every = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size())]
@@ -117,7 +117,7 @@ def all_gather_int(value: int) -> list[int]:
 
 
 def all_reduce_sum(numbers: Tensor) -> Tensor:
-    """The sum over all processes; ``numbers`` itself is left alone."""
+    """Return the sum over all processes; ``numbers`` itself stays unchanged."""
     if not is_distributed():
         return numbers
     together = numbers.clone()
@@ -126,7 +126,7 @@ def all_reduce_sum(numbers: Tensor) -> Tensor:
 
 
 def broadcast_tensors(tensors: Iterator[Tensor]) -> None:
-    """Overwrite tensors with those of the first process."""
+    """Overwrite tensors with those of rank 0."""
     if is_distributed():
         for tensor in tensors:
             distributed.broadcast(tensor, 0)
@@ -134,7 +134,7 @@ def broadcast_tensors(tensors: Iterator[Tensor]) -> None:
 
 @contextlib.contextmanager
 def rank_by_rank() -> Iterator[None]:
-    """The first process goes first, the others follow: what it puts on the disk is there for them."""
+    """Let rank 0 run a block first and the others after it, so that they find its files."""
     if is_distributed() and not is_rank_zero():
         distributed.barrier()
     try:
@@ -149,7 +149,7 @@ def rank_by_rank() -> Iterator[None]:
 
 
 def _met(place: ProcessInfo) -> Any:
-    """The store of the processes, once all of them have come to it.
+    """Return the store of the processes once all of them have joined it.
 
     torchrun keeps its store when it starts processes again, with all that those before them wrote. So each process
     draws a word, the first one shows the words that it finds until every process has recognised its own, and what
@@ -188,7 +188,7 @@ def _met(place: ProcessInfo) -> Any:
 
 
 def backend_of(place: ProcessInfo, accelerator: str) -> str:
-    """What the processes talk by: gloo on CPUs, nccl between GPUs, of which each process takes its own.
+    """Return the backend of the process group: gloo on CPUs, nccl between GPUs, of which each process takes one.
 
     Raises:
         ConfigError: more processes than GPUs on this machine.
@@ -207,7 +207,7 @@ def backend_of(place: ProcessInfo, accelerator: str) -> str:
 
 @contextlib.contextmanager
 def process_group(place: ProcessInfo | None, accelerator: str) -> Iterator[None]:
-    """Be one of the processes of a run, for the time of a block; nothing happens where this is the only one.
+    """Join the process group of a run for the time of a block; a no-op with a single process.
 
     Args:
         accelerator: ``auto | cpu | gpu``, of the trainer's config.

@@ -55,7 +55,7 @@ class EpochLog(pl.Callback):
         return self._spent + time.perf_counter() - self._began
 
     def add(self, metrics: Mapping[str, float]) -> None:
-        """Metrics of the running epoch from somewhere else, e.g. ``{"val/accuracy": 0.5}``."""
+        """Add metrics of the running epoch, e.g. ``{"val/accuracy": 0.5}``."""
         self._extra.update(metrics)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

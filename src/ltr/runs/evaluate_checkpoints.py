@@ -1,4 +1,4 @@
-"""Evaluation weights that exist already: what ``ltr-eval`` does."""
+"""Evaluation of existing weights: the work of ``ltr-eval``."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class CheckpointEvaluation:
-    """What was found of one candidate.
+    """The results of one candidate.
 
     Attributes:
         config: with the size that images had.
@@ -99,7 +99,7 @@ class DatasetCache:
     overlaps: dict[tuple[Path, str, str], Overlap] = field(default_factory=dict)
 
     def of(self, dataset: Mapping[str, Any]) -> tuple[str, Source, Split]:
-        """(key, source, split) of a data set's config."""
+        """Return (key, source, split) of a data set's config."""
         key = canonical_json({k: v for k, v in dataset.items() if k not in ("image_size", "image_resize")})
         if key not in self.kept:
             self.kept.clear()  # before the next one is read: two may not fit
@@ -111,7 +111,7 @@ class DatasetCache:
 
 
 def is_foreign(checkpoint: Path) -> bool:
-    """Whether a file that can be read is not one of this project's checkpoints.
+    """Return whether a readable file is not one of this project's checkpoints.
 
     Raises:
         CheckpointError: it cannot be read.
@@ -122,7 +122,7 @@ def is_foreign(checkpoint: Path) -> bool:
 
 
 def with_layout(weights: ForeignWeights, checkpoint: Path) -> tuple[ForeignWeights, str | None]:
-    """How a file of other code is read, with the layout that its names are of, and the config of its whole method.
+    """Return how to read a file of other code, with the layout of its names, and the config of its whole method.
 
     Raises:
         CheckpointError: it cannot be read.
@@ -134,7 +134,7 @@ def with_layout(weights: ForeignWeights, checkpoint: Path) -> tuple[ForeignWeigh
 
 
 def lone_config(checkpoint: Path) -> dict[str, Any]:
-    """A configuration for a checkpoint file without a run: what it says of itself, and the defaults of evaluation.
+    """Return a configuration for a checkpoint without a run: its own description, and the defaults of evaluation.
 
     Raises:
         CheckpointError: see `ltr.methods.core.checkpoint.describe`.
@@ -190,7 +190,7 @@ class _Prepared:
 
 
 def _prepared(candidate: Candidate, part: str, data: DatasetCache) -> _Prepared:
-    """The network and its data, checked; what is wrong names the checkpoint."""
+    """Return the network and its data, checked; an error names the checkpoint."""
     config = dict(candidate.config)
     description = describe(candidate.checkpoint) if candidate.foreign is None else {}
     network = described_network(description, candidate.checkpoint) if candidate.foreign is None else None
@@ -223,7 +223,7 @@ def _overlap(
     evaluated: tuple[Mapping[str, Any], Source, Split],
     key: str,
 ) -> Overlap:
-    """How many of the images were trained on: said, or refused, once for each checkpoint."""
+    """Count the evaluated images that were trained on; print or refuse them once for each checkpoint."""
     which = (candidate.checkpoint, part, key)
     if which not in data.overlaps:
         found = data.training.overlap(description, candidate.run, evaluated, part)
@@ -294,7 +294,7 @@ def _data_module(found: _Prepared, device: torch.device, images: ResidentImages 
 
 
 def _selection(checkpoint: Path, network: Any) -> tuple[str, str]:
-    """(checkpoint, selection) as rows of results name them."""
+    """Return (checkpoint, selection) as rows of results name them."""
     which = "best" if checkpoint.stem == "best" else "final"
     # beside the best epoch's weights lie the last one's; alone, weights are those that their stage's rule selected
     others = checkpoint.stem == "last" or (which == "final" and checkpoint.with_name("best.ckpt").is_file())

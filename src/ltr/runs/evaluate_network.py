@@ -1,4 +1,4 @@
-"""Evaluation a trained method: one pass over a split, every variant, protocol and scorer at once."""
+"""Evaluation of a trained method: one pass over a split, every variant, protocol and scorer at once."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _training_scores(module: Any, loader: Iterable[Any]) -> dict[str, TrainingSc
 
 
 def examples_of(predictor: Any, network: Any, data: Any, device: torch.device, precision: str) -> dict[str, np.ndarray]:
-    """What a method shows of a few test images, spread over the classes, for pictures; {} where it shows nothing.
+    """Return what a method shows of a few test images, spread over the classes, for figures; {} where it shows nothing.
 
     Args:
         predictor: what is asked for them.

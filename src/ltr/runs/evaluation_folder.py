@@ -1,4 +1,5 @@
-"""What ``ltr-eval`` leaves: a folder like a run's for each checkpoint and data set, apart from the runs themselves."""
+"""The output of ``ltr-eval``: a folder like a run's for each checkpoint and data set, apart from the runs
+themselves."""
 
 from __future__ import annotations
 
@@ -88,7 +89,7 @@ def _data(found: CheckpointEvaluation) -> dict[str, Any]:
 
 
 def _link_training(run: Path, folder: Path) -> None:
-    """What pictures of the run's training are drawn from."""
+    """Link the files from which figures of the run's training are drawn."""
     if (run / "metrics.csv").is_file():
         link_or_copy(run / "metrics.csv", folder / "metrics.csv")
     for path in sorted((run / "artifacts").glob("*.npz")):

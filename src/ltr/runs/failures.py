@@ -1,4 +1,4 @@
-"""What a person reads where memory, a reading process or the disk gave out while a run was at work."""
+"""Messages for a run that ran out of memory or disk space, or whose reading process died."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NO_MEMORY = ("can't allocate memory", "out of memory", "_ALLOC_FAILED", "bad_al
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on a GPU or on the host."""
+    """Return whether an error means that memory ran out, on a GPU or on the host."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     if isinstance(error, OSError):
@@ -24,7 +24,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def out_of_memory_in_evaluation(batch_size: int) -> str:
-    """What to say where memory ran out on images that are only evaluated."""
+    """Return the advice for memory that ran out in evaluation."""
     return (
         f"out of memory while images were evaluated, evaluation.batch_size={batch_size} at a time. Lower "
         "evaluation.batch_size: metrics do not depend on it"

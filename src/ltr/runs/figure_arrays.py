@@ -19,7 +19,7 @@ _EPOCHS = 16  # of a stage, evenly spread; a draw costs up to a tenth of a secon
 
 
 def draws_of(data: DataModule) -> dict[str, np.ndarray]:
-    """How often each class is drawn, in some epochs of a stage.
+    """Count how often a stage samples each class, in some of its epochs.
 
     Draws are pure functions of the epoch, so that they can be repeated after a training, and for a stored one.
 
@@ -37,7 +37,8 @@ def draws_of(data: DataModule) -> dict[str, np.ndarray]:
 
 
 def weight_norms(network: Any) -> np.ndarray | None:
-    """What `ltr.methods.core.network.ImageClassifier.weight_norms` says; None of a predictor of another kind."""
+    """Return the predictor's `ltr.methods.core.network.ImageClassifier.weight_norms`; None of another kind of
+    predictor."""
     norms = network.weight_norms() if isinstance(network, ImageClassifier) else None
     return None if norms is None else norms.cpu().numpy()
 

@@ -1,4 +1,4 @@
-"""Whether a run is finished already, on the data that it would read today."""
+"""The finished result of a command, if there is one and its data are those of today."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ltr.runs.store import RECORD
 
 @dataclass(frozen=True)
 class Standing:
-    """What there is of a run before it begins.
+    """The state of a run before it begins.
 
     Attributes:
         config: its configuration with the identity of code outside ltr, and that of the data where the usual directory
@@ -39,7 +39,7 @@ def standing(
     source: Source | None = None,
     read: Callable[[Mapping[str, Any]], Source] = instantiate,
 ) -> Standing:
-    """Look for the run's result; with ``resume=never`` the one of today's data is thrown away.
+    """Look for the run's result; with ``resume=never`` delete that of today's data.
 
     A result is taken if it was made on data of the same fingerprint as today's. For that the source is read again:
     labels, paths and sizes of image files, or arrays; data whose content is fixed by their digests are not. Else the
@@ -83,7 +83,7 @@ def _today(
     read: Callable[[Mapping[str, Any]], Source],
     directory: Path,
 ) -> Source | None:
-    """The source as it can be read now; None where its content cannot have changed."""
+    """Return the source as it can be read now; None where its content cannot have changed."""
     if source is not None:
         return source
     if dataset.get("packed") is None and getattr(locate(dataset["source"]["_target_"]), "fixed_content", False):
@@ -97,7 +97,7 @@ def _today(
 
 
 def fingerprint_of(result: Mapping[str, Any], stages: Path) -> str | None:
-    """The fingerprint of the data that a result was made on; None where nothing has kept it.
+    """Return the fingerprint of the data that a result was made on; None where nothing has kept it.
 
     Args:
         stages: the store, whose records know it for the runs of older versions.

@@ -1,4 +1,4 @@
-"""What stops a training: a loss that is not finite, or a signal."""
+"""Guards that stop a training: on a loss that is not finite, or on a signal."""
 
 from __future__ import annotations
 
@@ -194,7 +194,8 @@ class StopOnSignal(pl.Callback):
             self._leave(trainer)
 
     def _asked(self, late: bool = False) -> tuple[bool, bool]:
-        """Whether a process was asked to stop, and whether one is ``late``; all know the same after the same batch."""
+        """Return whether a process was asked to stop, and whether one is ``late``; all processes agree after each
+        batch."""
         asked, due = distributed.all_reduce_max(self.request.signal or 0, int(late))
         if asked and self.request.signal is None:
             self.request.signal = asked

@@ -1,4 +1,4 @@
-"""Whether the networks of a run take its images: found out on one blank image, before anything is trained."""
+"""A check that the networks of a run take its images: one blank image passes through before anything is trained."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check_backbones(stages: Sequence[Stage], dataset_info: DatasetInfo, dataset:
 
 
 def check_backbone(config: Mapping[str, Any], image_shape: ImageShape, dataset: Mapping[str, Any]) -> None:
-    """See `_check_backbone`; what was found to fit is not looked at again, in a sweep neither."""
+    """Check a backbone as `_check_backbone` does, once: a backbone that fits is not checked again, nor in a sweep."""
     _check_backbone(canonical_json(config), image_shape, "image_size" in dataset)
 
 
@@ -119,7 +119,7 @@ def _check_backbone(backbone: str, image_shape: ImageShape, resizable: bool) -> 
 
 
 def check_images(stage: Stage, network: Any, dataset_info: DatasetInfo, dataset: Mapping[str, Any]) -> list[str]:
-    """Pass one blank image through all of a stage's network, in the modes in which it will be trained.
+    """Pass one blank image through a stage's whole network, in the modes of its training.
 
     Returns:
         The names of batch normalisation layers that see one value of each channel and image.
@@ -164,7 +164,7 @@ def _advice(resizable: bool, sides: str, config: Mapping[str, Any]) -> str:
 
 
 def resized_for(stage: Stage, dataset_info: DatasetInfo) -> str:
-    """A sentence where a stage's backbone is built for another size than it is made for; '' else."""
+    """Return a sentence where a stage's backbone is built for another size than its usual one; '' else."""
     config = stage.settings.backbone
     if (
         stage.module is None

@@ -1,4 +1,4 @@
-"""Whether a trained network can be evaluated on some images, and how they are brought to what it takes."""
+"""A check that a trained network can be evaluated on some images, and the changes that fit them to it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class InputAdapter(nn.Module):
         return self.network.link
 
     def predict(self, images: Tensor) -> dict[str, Scores]:
-        """Scores of uint8 images [B, C, H, W] by variant."""
+        """Return the scores of uint8 images [B, C, H, W] by variant."""
         return self.network.predict(self.fitted(images))
 
     def examples(self, images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
@@ -52,7 +52,7 @@ class InputAdapter(nn.Module):
         return self.network.locations(self.fitted(images))
 
     def fitted(self, images: Tensor) -> Tensor:
-        """uint8 [B, C, H, W] as the network takes them."""
+        """Return uint8 images [B, C, H, W] as the network takes them."""
         if self.repeat > 1:
             images = images.repeat_interleave(self.repeat, dim=1)
         if self.size is not None:
@@ -65,7 +65,7 @@ class InputAdapter(nn.Module):
 def adapted_dataset(
     dataset: Mapping[str, Any], source: Source, trained_shape: tuple[int, int, int], asked: int | None
 ) -> dict[str, Any]:
-    """A data set's config with the size that image files are brought to for a network trained on another data set.
+    """Return a data set's config with the image size of a network that was trained on another data set.
 
     It is the size that the network was trained at (or the one asked for); how much of an image the crop keeps is the
     config's.
@@ -82,7 +82,7 @@ def adapted_dataset(
 
 
 def adapt_input(network: Any, dataset: Mapping[str, Any], source: Source) -> tuple[Any, str]:
-    """The network as a predictor of a source's images, and a sentence where they are changed for it ('' else).
+    """Return the network as a predictor of a source's images, and a sentence where it changes them ('' else).
 
     Arrays are brought to ``image_size`` where the config has one, else to the size that the network was trained at.
 

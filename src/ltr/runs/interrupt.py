@@ -24,7 +24,7 @@ _JOB = "SLURM_JOB_ID"
 
 
 def stop_signals(environment: Mapping[str, str] = os.environ) -> tuple[signal.Signals, ...]:
-    """The signals that ask a run to stop, without a SIGHUP that is ignored, as ``nohup`` asks for."""
+    """Return the signals that ask a run to stop, without a SIGHUP that is ignored, as ``nohup`` asks for."""
     signals = [number for number in _WORD if number != signal.SIGHUP or not _is_ignored(number)]
     return (*signals, *([signal.SIGUSR1] if _JOB in environment else []))
 
@@ -39,7 +39,7 @@ class Stopped(BaseException):
 
 @contextlib.contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """For the time of a command, SIGTERM and SIGHUP end it as Ctrl-C does: what is half done is cleaned up.
+    """Let SIGTERM and SIGHUP end a command as Ctrl-C does, for the time of a block, so that it cleans up.
 
     A run that trains listens by itself, see `stop_request`. Processes that are forked from this one just end.
     """
@@ -96,7 +96,7 @@ class StopRequest:
         self.polled = False  # True while somebody looks at `signal` regularly
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler. A second signal does not wait for the poll."""
+        """Handle a signal. A second signal does not wait for the poll."""
         again = self.signal is not None
         self.signal = number
         leave_closed_terminal()
@@ -110,14 +110,14 @@ class StopRequest:
                 signal.signal(number, self.handle)
 
     def error(self, what: str) -> Interrupted:
-        """The exception for the signal received."""
+        """Return the exception for the signal received."""
         assert self.signal is not None
         name = _WORD.get(signal.Signals(self.signal), signal.Signals(self.signal).name)
         return Interrupted(self.signal, f"{what} by {name}; the same command goes on from there")
 
     @contextlib.contextmanager
     def while_polled(self) -> Iterator[None]:
-        """Inside, a first signal only sets `signal`."""
+        """Let a first signal only set `signal`, for the time of a block."""
         self.polled = True
         try:
             yield

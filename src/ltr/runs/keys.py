@@ -41,7 +41,7 @@ _NOT_IDENTITY_DATASET = ("roots", "download")
 
 
 def array_digest(array: np.ndarray) -> str:
-    """SHA-256 in hex of an integer array's values (as little-endian int64, so that platforms agree)."""
+    """Return the SHA-256 in hex of an integer array's values (as little-endian int64, so that platforms agree)."""
     return hashlib.sha256(np.ascontiguousarray(array, dtype="<i8").tobytes()).hexdigest()
 
 
@@ -55,7 +55,7 @@ def stage_spec(
     execution: Mapping[str, Any] | None = None,
     makers: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything that determines a stage's outcome, as plain data.
+    """Return everything that determines a stage's outcome, as plain data.
 
     Test and unknown images, loggers, paths, workers and figures are not here; validation images only where they
     select the weights or are computed with. How a training is carried out (`execution_spec`) is, because the order in
@@ -110,7 +110,7 @@ def stage_spec(
 
 
 def _modules_of(target: Any) -> list[str]:
-    """The modules of a class and of those that it derives from; of a function its own."""
+    """Return the modules of a class and its bases, or of a function."""
     classes = getattr(target, "__mro__", (target,))
     return [str(getattr(one, "__module__", "")) for one in classes]
 
@@ -121,7 +121,7 @@ def makers_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_code(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with the identity of the code outside ltr that it names as ``code``; unchanged without any.
+    """Return the configuration with the identity of code outside ltr as ``code``; unchanged without any.
 
     It is found once, when a command begins: an edit while the run is at work changes neither what runs nor its name.
     """
@@ -130,12 +130,12 @@ def with_code(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_data(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
-    """The configuration of a run whose usual directory holds the result of the same command on other data."""
+    """Return the configuration of a run whose usual directory holds the result of the same command on other data."""
     return {**config, "data": {"fingerprint": fingerprint}}
 
 
 def execution_spec(config: Mapping[str, Any]) -> dict[str, Any]:
-    """How a stage is trained, where that is not as usual and may change a bit of what comes out."""
+    """Return how a stage's training is carried out, where that may change a bit of its outcome; {} as usual."""
     trainer, strategy = config["trainer"], config["strategy"]
     found: dict[str, Any] = {}
     if trainer["devices"] > 1:
@@ -151,7 +151,7 @@ def execution_spec(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _identity_of(settings: Settings) -> dict[str, Any]:
-    """The settings with weights files and teachers replaced by their content's hash: a path is no identity."""
+    """Return the settings with the content's hash in place of paths to weights and teachers: a path is no identity."""
     plain = {name: without_unset(getattr(settings, name)) for name in Settings.__dataclass_fields__}
     if not settings.extras:
         del plain["extras"]
@@ -171,7 +171,7 @@ def _identity_of(settings: Settings) -> dict[str, Any]:
 
 
 def stage_key(spec: Mapping[str, Any]) -> str:
-    """SHA-256 in hex over the canonical JSON of `stage_spec`, its names as they were first written."""
+    """Return the SHA-256 in hex over the canonical JSON of `stage_spec`, with names and keys as first written."""
     first = as_first_written(spec)
     if "target" in spec:
         first["target"] = first_path_of(spec["target"])
@@ -180,7 +180,7 @@ def stage_key(spec: Mapping[str, Any]) -> str:
 
 
 def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a plain configuration that says which run it is."""
+    """Return the part of a plain configuration that identifies the run."""
     identity = {key: value for key, value in without_private(config).items() if key not in _NOT_IDENTITY}
     identity["trainer"] = {
         key: value
@@ -194,19 +194,19 @@ def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_unset(config: Any) -> Any:
-    """A config without the keys that came later than others and are null, at any depth."""
+    """Return a config without those keys, at any depth, that later versions added and that are null."""
     if not isinstance(config, Mapping):
         return config
     return {key: without_unset(value) for key, value in config.items() if key not in _UNSET or value is not None}
 
 
 def run_hash(config: Mapping[str, Any]) -> str:
-    """The hash in the run directory's name: a run of the same hash is the same run."""
+    """Return the hash in the run directory's name: a run of the same hash is the same run."""
     return digest(config_as_first_written(run_identity(config)))
 
 
 def group_hash(config: Mapping[str, Any]) -> str:
-    """The run's identity without its seed: runs that are averaged share it.
+    """Return the hash of the run's identity without its seed: runs that are averaged share it.
 
     Data that were changed are told apart by the fingerprint in each result, for a seed that was run on the new data
     alone has its usual identity.

@@ -100,7 +100,7 @@ def _started(rank: int, processes: int, arguments: Sequence[str], folder: Path, 
 
 
 def end_with_parent() -> None:
-    """In a process that `carry_out_in` started: end at once when the starting process is gone."""
+    """End this process, which `carry_out_in` started, at once when the starting process is gone."""
     if os.environ.pop(WATCHED, None) is None:
         return
     pipe = os.dup(0)
@@ -114,7 +114,7 @@ def end_with_parent() -> None:
 
 
 def _wait(running: Sequence[subprocess.Popen]) -> tuple[int, int]:
-    """(exit code, rank) of the first process that failed, once all have ended; (0, 0) if none did."""
+    """Return (exit code, rank) of the first process that failed, once all have ended; (0, 0) if none did."""
     failed: list[tuple[int, int]] = []
     until = float("inf")
     while any(process.poll() is None for process in running):
@@ -137,7 +137,7 @@ def _wait(running: Sequence[subprocess.Popen]) -> tuple[int, int]:
 
 
 def _show(rank: int, running: Sequence[subprocess.Popen], errors: Sequence[IO[bytes]]) -> None:
-    """Say what went wrong in a process that does not print; unless the first one met the same and said so."""
+    """Print the error of a process that does not print, unless rank 0 met and printed the same one."""
     code = running[rank].returncode
     if rank and running[0].returncode != code:
         errors[rank].seek(0)
@@ -154,7 +154,7 @@ def _show(rank: int, running: Sequence[subprocess.Popen], errors: Sequence[IO[by
 
 @contextlib.contextmanager
 def _passing_on(running: Sequence[subprocess.Popen]) -> Iterator[None]:
-    """Pass the signals that ask a run to stop on to its processes, which save their state and end."""
+    """Pass stop signals on to the run's processes, which save their state and end."""
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         leave_closed_terminal()

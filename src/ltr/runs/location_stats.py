@@ -1,4 +1,4 @@
-"""Where a network that selects locations looks: numbers beside its accuracy, from the same images.
+"""Statistics of the locations that a network selects: numbers beside its accuracy, from the same images.
 
 With bounding boxes they are shares of locations whose centre lies in the box: of the selected ones, of the dropped ones
 and of all (the box's share of the crop, which is what a selection at random would give).
@@ -36,7 +36,7 @@ class LocationStats:
         self._rows: Rows | None = None
 
     def add(self, predictor: Any, batch: Batch) -> None:
-        """One batch of evaluation."""
+        """Add one batch of evaluation."""
         found: dict[str, Tensor] = predictor.locations(batch.images)
         if not found:
             return
@@ -50,7 +50,7 @@ class LocationStats:
         self._rows.add(**numbers)
 
     def _in_boxes(self, masks: dict[str, Tensor], indices: np.ndarray) -> dict[str, Tensor]:
-        """``selected_in_box`` and so on, [B], of all levels together, then of each level with its number."""
+        """Return ``selected_in_box`` and so on, [B], of all levels together, then of each level with its number."""
         boxes = boxes_in_crop(self.data.source, indices, self.data.file_crop)
         inside, selected = {}, {}
         for level, mask in masks.items():
@@ -63,7 +63,8 @@ class LocationStats:
         return numbers
 
     def means(self) -> dict[str, float]:
-        """Each number's mean over all images of all processes; NaN where a level drops nothing. {} without any."""
+        """Return each number's mean over all images of all processes; NaN where a level drops nothing; {} without
+        images."""
         if self._rows is None:
             return {}
         if several_processes():
@@ -72,14 +73,14 @@ class LocationStats:
 
 
 def location_stats(network: Any, data: DataModule) -> LocationStats | None:
-    """What sums up for this network; None where it selects no locations, so that no image is looked at twice."""
+    """Return the statistics object for this network; None where it selects no locations, which spares a second pass."""
     if not isinstance(network, ImageClassifier) or type(network).locations is ImageClassifier.locations:
         return None
     return LocationStats(data)
 
 
 def shares(inside: Tensor, selected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the selected locations, of all and of the dropped ones, the share that is inside: float64 [B] each.
+    """Return the shares inside the box of the selected locations, of all and of the dropped ones: float64 [B] each.
 
     Args:
         inside, selected: bool [B, N].

@@ -31,7 +31,7 @@ class RunLoggers:
         self._made: list[Any] | None = None
 
     def __call__(self, stage: str) -> list[Any]:
-        """The loggers, for the epochs of a stage."""
+        """Return the loggers, for the epochs of a stage."""
         if self._made is None:
             name = self.config["logger"]["name"]
             self._made = [] if name == "csv" else [self._started(name)]
@@ -41,7 +41,7 @@ class RunLoggers:
         return self._made
 
     def _started(self, name: str) -> Any:
-        """A logger that has taken the configuration, and that from then on costs the run nothing.
+        """Return a logger that has the configuration and whose later failures do not stop the run.
 
         Raises:
             ConfigError: it cannot start, which is known before anything is trained.
@@ -98,7 +98,7 @@ class RunLoggers:
             logger.log_result(headline, rows, evaluated, figures)
 
     def close(self, failed: bool) -> None:
-        """Close what was made; called in every case."""
+        """Close the loggers that were made; the run calls this in every case."""
         for logger in self._made or []:
             logger.close(failed)
         self._made = None
@@ -158,7 +158,7 @@ def _first_line(error: Exception) -> str:
 
 
 def described(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration flat, without where things lie: paths say who works on which machine.
+    """Return the configuration flat, without paths: they say who works on which machine.
 
     A path to a file, such as that of initial weights, is its last part.
     """

@@ -47,7 +47,7 @@ def check_plan(stage: Stage, dataset_info: DatasetInfo) -> None:
 
 
 def _not_of_images(stage: Stage, dataset_info: DatasetInfo) -> str:
-    """Why a stage's loss is not known to be a mean over images, each by itself; empty where it is."""
+    """Return why a stage's loss is not known to be a mean over single images; empty where it is."""
     module, settings = stage.module, stage.settings
     if getattr(module, "training_step", None) is not ImageClassifier.training_step:
         why = f"{module.__name__} takes training steps of its own kind (several optimisers, or losses between images)"  # type: ignore[union-attr]
@@ -163,7 +163,7 @@ class AutoMicroBatch(_AutomaticOptimization):
 
 
 def micro_batches_of(batch: Batch, size: int) -> Iterator[Batch]:
-    """The images of a batch in their order, at most ``size`` at a time."""
+    """Yield the images of a batch in their order, at most ``size`` at a time."""
     for start in range(0, len(batch.labels), size):
         rows = slice(start, start + size)
         mix = None if batch.mix is None else Mix(*(part[rows] for part in batch.mix))

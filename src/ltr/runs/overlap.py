@@ -1,4 +1,4 @@
-"""Whether evaluated images were trained on: the training images of a checkpoint are found again, and compared."""
+"""Evaluated images that were trained on: the training images of a checkpoint are determined again, and compared."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ltr.errors import ConfigError, LtrError
 
 @dataclass(frozen=True)
 class Overlap:
-    """How many evaluated images were trained on.
+    """The number of evaluated images that were trained on.
 
     Attributes:
         images: that many; None where it cannot be found out.
@@ -113,7 +113,7 @@ def _incomparable(trained: Source, evaluated: Source) -> str:
 
 
 def _same_source(own: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two data set configs read one source; one whose folder is gone has moved to the other's."""
+    """Return whether two data set configs read one source; one whose folder is gone has moved to the other's."""
     if canonical_json(own["source"]) == canonical_json(other["source"]) and own.get("packed") == other.get("packed"):
         return True
     root = own["source"].get("root")

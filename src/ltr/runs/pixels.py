@@ -18,7 +18,7 @@ from ltr.runs import distributed
 
 
 def share_pixels(source: Source, say: Callable[[str], None]) -> Source:
-    """The same source with pixels in memory that all processes of this run on this machine map.
+    """Return the source with its pixels in memory that all processes of this run on this machine map.
 
     The lowest rank of a machine copies its pixels into a file that has no name and ends with its last reader, however
     that ends; the others map it and drop theirs. All processes have to call this. Image files are no pixels: they are
@@ -55,7 +55,7 @@ def share_pixels(source: Source, say: Callable[[str], None]) -> Source:
 
 
 def _machine() -> int:
-    """A number that processes have in common which can open each other's files under /proc."""
+    """Return a number that processes share if they can open each other's files under /proc."""
     named = [os.uname().nodename]
     with contextlib.suppress(OSError):
         named = [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")]
@@ -63,7 +63,7 @@ def _machine() -> int:
 
 
 def _filled(images: np.ndarray) -> int:
-    """A file in memory with these pixels, or -1 where there is no such thing."""
+    """Return the descriptor of a file in memory with these pixels, or -1 where the system has none."""
     try:
         file = os.memfd_create("ltr-pixels")
         os.posix_fallocate(file, 0, images.nbytes)
@@ -75,7 +75,7 @@ def _filled(images: np.ndarray) -> int:
 
 
 def _mapped(path: str, like: np.ndarray) -> np.ndarray:
-    """The pixels in a file, not to be written to."""
+    """Return the pixels in a file, read-only."""
     with open(path, "rb") as file:
         memory = mmap.mmap(file.fileno(), like.nbytes, prot=mmap.PROT_READ)
     return np.frombuffer(memory, dtype=np.uint8).reshape(like.shape)

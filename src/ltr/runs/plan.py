@@ -41,7 +41,7 @@ class NeedsValidation(ConfigError):
 
 @dataclass(frozen=True, eq=False)
 class RunPlan:
-    """What a run would do, before anything of it is done.
+    """The work of a run before any of it is done.
 
     Attributes:
         stages: in order, parents first.
@@ -77,7 +77,7 @@ def plan_of(
     source: Source | None = None,
     read: Callable[[Mapping[str, Any]], Source] = instantiate,
 ) -> RunPlan:
-    """The plan of a checked, resolved, plain configuration; it reads the data and trains nothing.
+    """Return the plan of a checked, resolved, plain configuration; this reads the data and trains nothing.
 
     Args:
         source: of ``config``, where it has been read already (runs that share a data set then share the memory).
@@ -125,7 +125,7 @@ def _check_split(config: Mapping[str, Any], split: Split, device: torch.device) 
 
 
 def image_shape(config: Mapping[str, Any], source: Source) -> tuple[int, int, int]:
-    """(C, H, W) of what the network sees."""
+    """Return (C, H, W) of the network's input."""
     if isinstance(source.images, ImageFiles):
         size = config["dataset"]["image_size"]
         return (3, size, size)
@@ -134,7 +134,7 @@ def image_shape(config: Mapping[str, Any], source: Source) -> tuple[int, int, in
 
 
 def describe_dataset(config: Mapping[str, Any], source: Source, split: Split) -> DatasetInfo:
-    """What a network of this run must know of its data.
+    """Return the description of its data that a network of this run needs.
 
     Raises:
         ConfigError: ``dataset.mean`` or ``dataset.std`` do not fit the images' channels.
@@ -160,7 +160,7 @@ def describe_dataset(config: Mapping[str, Any], source: Source, split: Split) ->
 
 
 def main_settings(config: Mapping[str, Any], precision: str, method: Method) -> Settings:
-    """The settings of a method's main stage, from the top level of the configuration.
+    """Return the settings of a method's main stage, from the top level of the configuration.
 
     Raises:
         ConfigError: further loss terms for a method that takes none.
@@ -193,7 +193,7 @@ def main_settings(config: Mapping[str, Any], precision: str, method: Method) -> 
 
 
 def _extras(given: Any) -> tuple[Mapping[str, Any], ...]:
-    """The further loss terms of ``method.extras``.
+    """Return the further loss terms of ``method.extras``.
 
     Raises:
         ConfigError: anything but a list of configs.
@@ -216,7 +216,7 @@ def plan_keys(
     execution: Mapping[str, Any] | None = None,
     makers: Mapping[str, Any] | None = None,
 ) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Key and specification of every stage, parents first.
+    """Return key and specification of every stage, parents first.
 
     Args:
         conduct: of trainings, see `ltr.runs.keys.execution_spec`.
@@ -258,7 +258,7 @@ def _check_parts(stage: Stage, split: Split) -> None:
 
 
 def warn_of_double_balancing(settings: Settings, dataset_info: DatasetInfo) -> None:
-    """A loss that corrects for the class prior, on a sampler that has corrected it already, corrects twice."""
+    """Warn where a loss corrects for the class prior and the sampler has corrected it already."""
     loss = instantiate(settings.loss, dataset_info.class_counts)
     sampler = instantiate(settings.sampler)
     counts = np.asarray(dataset_info.class_counts)
@@ -273,7 +273,7 @@ def warn_of_double_balancing(settings: Settings, dataset_info: DatasetInfo) -> N
 
 
 def warn_of_short_schedule(settings: Settings) -> None:
-    """A learning rate that should fall while it still warms up: the run is too short for its schedule."""
+    """Warn where a run is too short for its schedule: the rate should fall while it still warms up."""
     schedule = instantiate(settings.scheduler, settings.epochs, 1)
     if schedule.milestones and schedule.milestones[0] < schedule.warmup_epochs:
         warnings.warn(

@@ -1,4 +1,4 @@
-"""Which of how many processes this one is, as torchrun, SLURM or `ltr-train` itself say in the environment."""
+"""Rank and number of processes, as torchrun, SLURM or `ltr-train` itself state them in the environment."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ProcessInfo:
 
 
 def from_environment(environment: Mapping[str, str]) -> ProcessInfo | None:
-    """The place that the environment assigns to this process; None where it was started by itself.
+    """Return rank and world size that the environment gives to this process; None where it was started by itself.
 
     Raises:
         ConfigError: the environment says only half of it, or what cannot be.
@@ -67,7 +67,8 @@ def from_environment(environment: Mapping[str, str]) -> ProcessInfo | None:
 
 
 def _possible(**numbers: Any) -> ProcessInfo:
-    """A place whose numbers can be: a rank outside of the world would wait for processes that never come."""
+    """Return a ProcessInfo whose numbers can be: a rank outside of the world would wait for processes that never
+    come."""
     place = ProcessInfo(**numbers)
     for what, rank, size in (
         ("process", place.rank, place.world_size),
@@ -109,14 +110,14 @@ def _number(environment: Mapping[str, str], *names: str, default: int | None = N
 
 
 def first_host(nodes: str) -> str:
-    """The first machine of a SLURM node list: ``node07`` of ``node[07-09,12],other3``."""
+    """Return the first machine of a SLURM node list: ``node07`` of ``node[07-09,12],other3``."""
     found = re.match(r"([^,\[]*)(?:\[([^\],-]*)[^\]]*\])?([^,]*)", nodes)
     assert found is not None  # every group may be empty
     return "".join(part or "" for part in found.groups())
 
 
 def with_processes(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """The configuration with the number of processes that there really are as ``trainer.devices``.
+    """Return the configuration with the actual number of processes as ``trainer.devices``.
 
     A run of two processes is the same run whoever started them.
 
@@ -162,5 +163,5 @@ def with_processes(config: Mapping[str, Any], environment: Mapping[str, str] = o
 
 
 def needs_launch(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process has to start those that the configuration asks for, instead of being one of them."""
+    """Return whether this process has to start those that the configuration asks for, instead of being one of them."""
     return config["trainer"]["devices"] > 1 and from_environment(environment) is None

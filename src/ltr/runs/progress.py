@@ -1,4 +1,4 @@
-"""What is seen while training: a bar with rate and time left in a terminal, plain lines elsewhere."""
+"""Progress of a training: a bar with rate and time left in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TrainingProgress(pl.Callback):
             self._bar.advance(self._task)
 
     def show(self, row: Mapping[str, Any]) -> None:
-        """A finished epoch's row of numbers."""
+        """Print a finished epoch's row of numbers."""
         epoch = int(row["epoch"])
         watched = [
             f"{k.split('/')[0]} {100 * v:.1f} %" for k, v in row.items() if k in ("val/accuracy", "test/accuracy")

@@ -1,4 +1,4 @@
-"""How a result came about: versions, commit, device. No user names, no keys, no paths."""
+"""Provenance of a result: versions, commit, device. No user names, no keys, no paths."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str | None]:
-    """The installed version of every package that numbers depend on."""
+    """Return the installed version of every package that numbers depend on."""
 
     def version(name: str) -> str | None:
         try:
@@ -43,7 +43,7 @@ def versions() -> dict[str, str | None]:
 
 @functools.cache
 def code_state() -> dict[str, Any]:
-    """Commit and dirty flag of the checkout that this package runs from, and a digest of the package's source.
+    """Return commit and dirty flag of the checkout that this package runs from, and a digest of the package's source.
 
     The first two are None for an installed package. All are those of the process's first look: what it runs.
     """
@@ -70,7 +70,7 @@ def code_state() -> dict[str, Any]:
 
 
 def differs(then: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str | None:
-    """In words, with which other code of ltr something was made; None where it was this code, or nobody knows.
+    """Return in words with which other code of ltr something was made; None where it was this code, or nobody knows.
 
     Uncommitted changes are said too: which they were cannot be told.
 
@@ -94,7 +94,7 @@ def _named(code: Mapping[str, Any]) -> str:
 
 
 def provenance(device: str, precision: str) -> dict[str, Any]:
-    """What `provenance.json` holds of the machine and the code."""
+    """Return what ``provenance.json`` holds of the machine and the code."""
     return {
         "code": code_state(),
         "packages": versions(),

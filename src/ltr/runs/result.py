@@ -31,13 +31,13 @@ AT_THE_END = ("metrics.csv", "provenance.json", "status.json", RESULT)
 
 
 def run_directory(config: Mapping[str, Any]) -> Path:
-    """``<outputs>/<dataset>/<method>/<name>-s<seed>-<hash>``: the same command always has the same folder."""
+    """Return ``<outputs>/<dataset>/<method>/<name>-s<seed>-<hash>``: the same command always has the same folder."""
     last = f"{config['name']}-s{config['seed']}-{run_hash(config)[:8]}"
     return Path(config["paths"]["outputs"]) / config["dataset"]["name"] / config["method"]["name"] / last
 
 
 def read_result(directory: Path) -> dict[str, Any] | None:
-    """The finished result in a run directory, or None.
+    """Return the finished result in a run directory, or None.
 
     Raises:
         DataError: the file is there and cannot be read, or is damaged.
@@ -58,7 +58,7 @@ class Outcome:
 
 
 def write_start(directory: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """What is known before anything is trained: the resolved configuration and the command's overrides."""
+    """Write what is known before training: the resolved configuration and the command's overrides."""
     directory.mkdir(parents=True, exist_ok=True)
     write_text(directory / "config.yaml", yaml.safe_dump(without_private(config), sort_keys=False))
     write_text(directory / "overrides.yaml", yaml.safe_dump(list(overrides)))
@@ -66,14 +66,14 @@ def write_start(directory: Path, config: Mapping[str, Any], overrides: Sequence[
 
 
 def write_status(directory: Path, status: str) -> None:
-    """``running | preempted | failed | finished`` in ``status.json``, for schedulers and people."""
+    """Write ``running | preempted | failed | finished`` to ``status.json``, for schedulers and people."""
     write_json(directory / "status.json", {"status": status})
 
 
 def result_rows(
     evaluated: Iterable[ProtocolResult], *, split: str, checkpoint: str, selection: str
 ) -> list[dict[str, Any]]:
-    """Rows of ``result.json`` for what was evaluated; only the selected weights on test can be the headline."""
+    """Return rows of ``result.json``; only the selected weights on test can be the headline."""
     return [
         {
             "protocol": one.protocol,
@@ -90,7 +90,7 @@ def result_rows(
 
 
 def write_tables(directory: Path, evaluated: Sequence[ProtocolResult], class_names: Sequence[str]) -> None:
-    """What the evaluation of the test split has to say of classes, images and thresholds.
+    """Write the tables and curves of the evaluation on the test split.
 
     ``per_class.parquet`` (all variants) and ``predictions.parquet`` (the headline) are those of the first protocol;
     another protocol's are named after it, as in ``per_class_open_set.parquet``. What curves are drawn from goes to
@@ -119,7 +119,7 @@ def write_tables(directory: Path, evaluated: Sequence[ProtocolResult], class_nam
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Named arrays as ``.npz`` without pickles, written atomically; folders are made."""
+    """Write named arrays as ``.npz`` without pickles, atomically; folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_atomically(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
@@ -138,7 +138,7 @@ def _table(evaluated: ProtocolResult, columns: Mapping[str, np.ndarray]) -> pa.T
 
 
 def write_curve(directory: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """``curve.csv`` where the variants are values of one number (``tau=0.35``): that number, split and all metrics."""
+    """Write ``curve.csv`` where the variants are values of one number (``tau=0.35``): number, split and all metrics."""
     found = []
     for row in rows:
         name, equals, value = row["variant"].partition("=")
@@ -149,7 +149,7 @@ def write_curve(directory: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_metrics(directory: Path, stage_files: Iterable[Path]) -> None:
-    """``metrics.csv``: the epochs of all stages, one after another."""
+    """Write ``metrics.csv``: the epochs of all stages, one after another."""
     rows: list[dict[str, Any]] = []
     for path in stage_files:
         if path.is_file():

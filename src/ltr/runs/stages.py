@@ -1,4 +1,4 @@
-"""Where a run's stages come from: the store, or a training."""
+"""The stages of a run, from the store or trained now."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Stages:
     made_by: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)  # the code of stages that were stored
 
     def obtain(self, stage: Stage, key: str, spec: Mapping[str, Any], before: Mapping[str, StageOutput]) -> StageOutput:
-        """The finished stage of this key: from the store, else trained now and stored.
+        """Return the finished stage of this key: from the store, else trained now and stored.
 
         Args:
             spec: what the key is the hash of, kept with the stage.
@@ -134,7 +134,7 @@ class Stages:
         self.console.print(rich_text(text), soft_wrap=True)
 
     def _tell_reuse(self, name: str, key: str, code: Mapping[str, Any] | None) -> None:
-        """Say that a stage is taken from the store, and by which other code it was made."""
+        """Print that a stage is taken from the store, and which other code made it."""
         other = differs(code, code_state())
         made = f", made by {other}" if other else ""
         self.console.print(rich_text(f"{name}: stored stage {key[:12]}{made}"), soft_wrap=True)
@@ -168,7 +168,7 @@ class Stages:
     def _prepared(
         self, stage: Stage, parents: Mapping[str, StageOutput]
     ) -> tuple[DataModule, Any, ValidationSpec | None]:
-        """What a stage's training needs; a schedule, groups or an augmentation that do not fit are refused here."""
+        """Return what a stage's training needs; refuse a schedule, groups or an augmentation that do not fit."""
         data = self.data_module(stage.settings, stage.role)
         validation = self._validation_spec(stage)
         data.watched = validation.split if validation else None
@@ -227,7 +227,7 @@ class Stages:
         return time.perf_counter() - began
 
     def data_module(self, settings: Settings, role: str) -> DataModule:
-        """The data of a stage with these settings."""
+        """Return the data of a stage with these settings."""
         trainer = self.config["trainer"]
         data = DataModule(
             self.source,

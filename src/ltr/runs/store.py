@@ -56,11 +56,11 @@ class StageStore:
         self.say = say
 
     def folder(self, key: str) -> Path:
-        """Where the stage of this key lies."""
+        """Return the folder of the stage with this key."""
         return self.root / key
 
     def record(self, key: str) -> dict[str, Any] | None:
-        """What is known of a finished stage, or None; a damaged one is set aside with a message."""
+        """Return the record of a finished stage, or None; a damaged one is set aside with a message."""
         path = self.folder(key) / RECORD
         if not path.is_file():
             return None
@@ -77,7 +77,7 @@ class StageStore:
         return None
 
     def finished(self) -> list[dict[str, Any]]:
-        """The records of all finished stages, newest first, each with ``age`` in seconds and ``bytes``.
+        """Return the records of all finished stages, newest first, each with ``age`` in seconds and ``bytes``.
 
         The files' digests are not checked here; a record that cannot be read is named and passed over.
         """

@@ -1,4 +1,4 @@
-"""How Lightning trains in the processes of a run: it is told where they are, and starts none itself."""
+"""Lightning strategies for the processes of a run: Lightning learns where they are and starts none itself."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Fsdp(_OwnDraws, FSDPStrategy):
 
 
 def in_processes(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The Trainer's arguments of the config ``strategy`` for the processes of this run."""
+    """Return the Trainer's arguments of the config ``strategy`` for the processes of this run."""
     if not distributed.is_distributed() and config["name"] != "fsdp":
         return {"devices": 1, "strategy": "auto"}
     place = from_environment(os.environ) or ProcessInfo(0, 1, 0, 1, "env://")

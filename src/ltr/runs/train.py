@@ -47,7 +47,7 @@ class ValidationSpec:
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """What training needs and what does not determine its outcome."""
+    """The needs of a training that do not determine its outcome."""
 
     device: torch.device
     config: Mapping[str, Any]  # the configs trainer, strategy, checkpoint and callbacks, and the data set's description
@@ -58,7 +58,7 @@ class TrainingContext:
 
 @dataclass(frozen=True)
 class Trained:
-    """What is told of a training that has ended.
+    """The record of a training that has ended.
 
     Attributes:
         seconds: spent on it, by this run and by those that it continued.
@@ -149,7 +149,7 @@ def train_stage(
 
 
 def _out_of_memory(stage: Stage, micro_batch: int | None) -> str:
-    """What was asked for where a training step found no memory, and what needs less."""
+    """Return what a training step without memory asked for, and what needs less."""
     settings = stage.settings
     processes = distributed.world_size()
     each = f" ({settings.batch_size // processes} in each process)" if distributed.is_distributed() else ""
@@ -180,7 +180,7 @@ def _check_best(trainer: pl.Trainer, state: TrainingState) -> None:
 
 
 def _hand_on(stage: Stage, module: Any, state: TrainingState, folder: Path, dataset: Mapping[str, Any]) -> None:
-    """``weights.ckpt`` as the stage's rule selects them, and ``last.ckpt`` where that is another epoch's."""
+    """Write ``weights.ckpt`` as the stage's rule selects them, and ``last.ckpt`` where that is another epoch's."""
     if stage.settings.selection != "last" and state.best.is_file():
         write_checkpoint(folder / "last.ckpt", network_checkpoint(module, dataset))
         handed_on = network_checkpoint(module, dataset, read_checkpoint(state.best))
@@ -198,7 +198,7 @@ def _trainer(
     context: TrainingContext,
     validation: ValidationSpec | None,
 ) -> tuple[pl.Trainer, EpochLog]:
-    """The Lightning trainer of a stage, and its log. The order of the callbacks matters; comments say where."""
+    """Return the Lightning trainer of a stage, and its log. The order of the callbacks matters; comments say where."""
     settings, config, shown = stage.settings, context.config["trainer"], context.config["callbacks"]
     progress = TrainingProgress(stage.name, settings.epochs, context.console, shown["lines_every"])
     skips = config["on_nonfinite"] == "skip"
@@ -262,7 +262,7 @@ def _trainer(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Lightning's advice is for people who write loops; ours is in our own messages."""
+    """Silence Lightning's advice, which is for people who write loops; ltr's own messages give it."""
     names = ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric")
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:

@@ -11,7 +11,7 @@ _RATES = ("lr", "head_lr", "last_block_lr", "extra_lr")
 
 
 def warn_of_tiny_rates(settings: Settings) -> None:
-    """Say so where a learning rate is too small to move a weight of single precision."""
+    """Warn where a learning rate is too small to move a weight of single precision."""
     for name in _RATES:
         rate = settings.optimizer.get(name)
         if isinstance(rate, (int, float)) and 0 <= rate < _TINY:
@@ -23,7 +23,7 @@ def warn_of_tiny_rates(settings: Settings) -> None:
 
 
 def warn_of_frozen_random_weights(stage: Stage) -> None:
-    """Say so where a backbone stays at the random values that it starts from."""
+    """Warn where a backbone stays at the random values that it starts from."""
     backbone = stage.settings.backbone
     frozen = backbone.get("trainable") in ("none", "last_block")
     if frozen and not stage.parents and not backbone.get("weights") and not backbone.get("pretrained"):
@@ -36,7 +36,7 @@ def warn_of_frozen_random_weights(stage: Stage) -> None:
 
 
 def warn_of_large_batch(stage: Stage, images: int) -> None:
-    """Say so where a batch would hold more images than an epoch has.
+    """Warn where a batch would hold more images than an epoch has.
 
     Args:
         images: of an epoch, over all processes.

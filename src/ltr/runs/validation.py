@@ -1,4 +1,4 @@
-"""A split watched while training: its numbers each epoch, and the best epoch's weights where they are selected."""
+"""Evaluation of the monitored split while training: its metrics each epoch, and the best epoch's weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ltr.runs.epoch_log import EpochLog
 
 
 class ValidationCallback(pl.Callback):
-    """Judges the watched split with a protocol and keeps the best epoch's weights.
+    """Evaluates the monitored split with a protocol and keeps the best epoch's weights.
 
     Stands before Lightning's weight averaging in the list of callbacks, so that the averaged weights are the ones
     that are evaluated and kept.
@@ -42,7 +42,7 @@ class ValidationCallback(pl.Callback):
 
     @property
     def evaluation(self) -> bool:
-        """Whether images are being evaluated just now."""
+        """Return whether images are being evaluated now."""
         return self._protocol is not None
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -77,7 +77,8 @@ class WandbRun(CountsEpochs, _Plain):
         evaluated: Sequence[ProtocolResult],
         figures: Sequence[Path],
     ) -> None:
-        """The headline in the summary, a table for each evaluation, the figures, and the model where it is asked for.
+        """Log the headline to the summary, a table for each evaluation, the figures, and the model where it is asked
+        for.
 
         Tables: ``results`` has the rows of ``result.json``; ``per_class`` the classes of the headline, and
         ``per_class_<protocol>`` those of another protocol.
@@ -132,18 +133,18 @@ def _started(config: Mapping[str, Any], directory: Path) -> Any:
 
 
 def tags(texts: Sequence[str]) -> list[str]:
-    """Tags as W&B takes them: long ones cut to 64 characters, empty ones left out, each once."""
+    """Return tags as W&B takes them: long ones cut to 64 characters, empty ones left out, each once."""
     cut = (str(text).strip()[:_TAG].rstrip() for text in texts)
     return list(dict.fromkeys(text for text in cut if text))
 
 
 def shortened(label: str, end: str) -> str:
-    """A label and what tells it from others, in the 128 characters that W&B takes."""
+    """Return a label with what tells it from others, in the 128 characters that W&B takes."""
     return label[: _NAME - len(end)] + end
 
 
 def _settings(config: Mapping[str, Any]) -> Any:
-    """Nothing of the machine, its user, the command line, the code or the packages leaves it."""
+    """Return W&B's settings that keep machine, user, command line, code and packages private."""
     return wandb.Settings(
         console="off",
         host="",
