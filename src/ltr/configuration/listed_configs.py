@@ -1,5 +1,4 @@
-"""Configs that are listed by name in a value: scorers in ``evaluation.scorers``, protocols in
-``evaluation.extra_protocols``.
+"""Configs listed by name: scorers in ``evaluation.scorers``, protocols in ``evaluation.extra_protocols``.
 
 An entry of such a list is the name of a config in the group's folder, or a mapping with a ``_target_``. Names of
 shipped configs stay names; those of a user's own folder are replaced by the config's content when a configuration is
@@ -79,12 +78,12 @@ def with_own(group: str, entries: Any, read: Callable[[str], Mapping[str, Any] |
     """
     if not isinstance(entries, Sequence) or isinstance(entries, str):
         return entries
-    found = []
+    resolved = []
     for entry in entries:
         own = read(entry) if isinstance(entry, str) and _NAME.fullmatch(entry) else None
         is_own = own is not None and not (is_shipped(group, entry) and own == read_config(f"{group}/{entry}"))
-        found.append({"name": entry, **own} if own is not None and is_own else entry)
-    return found
+        resolved.append({"name": entry, **own} if own is not None and is_own else entry)
+    return resolved
 
 
 def reader(group: str, folder: str | None) -> Callable[[str], Mapping[str, Any] | None]:

@@ -52,7 +52,7 @@ class Classes:
 
 
 def has_classes(run: Run) -> bool:
-    """Whether the headline is measured class by class.
+    """Return whether the headline is measured class by class.
 
     Test classes of retrieval and few-shot recognition were not trained on; a protocol that is not ltr's own may leave
     ``per_class.parquet`` out.
@@ -63,7 +63,7 @@ def has_classes(run: Run) -> bool:
 
 
 def classes_of(run: Run) -> Classes | None:
-    """The classes that the headline evaluates; None where nothing is evaluated class by class.
+    """Return the classes that the headline evaluates; None where nothing is evaluated class by class.
 
     Raises:
         DataError: ``per_class.parquet`` is missing or damaged.
@@ -84,7 +84,7 @@ def classes_of(run: Run) -> Classes | None:
 
 
 def predictions_of(run: Run) -> tuple[Classes, dict[str, np.ndarray]] | None:
-    """The classes, and columns ``label`` and ``prediction`` int64 [N] and ``confidence`` float64 [N], a probability.
+    """Return the classes, and columns ``label``, ``prediction`` int64 [N] and ``confidence`` (a probability) [N].
 
     Images of unknown classes are left out. None where nothing is evaluated class by class, or the run kept no
     predictions.

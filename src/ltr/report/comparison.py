@@ -1,4 +1,4 @@
-"""Which runs are averaged, which may stand in one table, and which of a table's lines are the best.
+"""Comparison of runs: averages over seeds, tables of comparable lines, and the best lines of a table.
 
 Runs are averaged if they differ in nothing but their seed. Lines stand in one table if they were measured on the very
 same test images. What was selected on the test set is shown apart and never called the best.
@@ -93,7 +93,7 @@ class Line:
 
     @cached_property
     def seconds(self) -> float:
-        """What a run costs from nothing: the seconds of all its stages, whoever trained them; mean over seeds.
+        """The cost of a run from scratch: the seconds of all its stages, also of reused ones; mean over seeds.
 
         NaN where its stages are not known.
         """
@@ -102,7 +102,7 @@ class Line:
 
     @cached_property
     def images_per_second(self) -> float:
-        """Training images a second of the first stage, watching and saving included; NaN where it is not known.
+        """Training images a second of the first stage, monitoring and saving included; NaN where it is not known.
 
         Its images are those drawn in an epoch times ``trainer.max_epochs``, its seconds those of the stage.
         """
@@ -196,7 +196,7 @@ def _known(value: float) -> float:
 
 
 def sections(runs: Iterable[Finished], by: Sequence[str] = ("name",), sort_by: str = "") -> list[Section]:
-    """All runs as tables.
+    """Return all runs as tables.
 
     Args:
         by: the settings that a line is named after: ``name``, ``method``, ``loss``, or any key of the configuration.
@@ -216,7 +216,7 @@ def sections(runs: Iterable[Finished], by: Sequence[str] = ("name",), sort_by: s
             variant = str(row.get("variant", "default")).partition("=")[0]
             same = (run.group, row["selection"], row.get("scorer"), variant)
             alike.setdefault(same, []).append((run, row))
-    found = []
+    tables_of_runs = []
     for (dataset, protocol, digest), groups in tables.items():
         lines = []
         for members in groups.values():
@@ -226,7 +226,7 @@ def sections(runs: Iterable[Finished], by: Sequence[str] = ("name",), sort_by: s
         metric = first.metric if any(first.metric in line.rows[0]["metrics"] for line in lines) else ""
         table = metric_table(run.declared_metrics for line in lines for run in line.runs)
         ordered = _ordered(_labelled(lines, by), table.find(sort_by or metric, protocol))
-        found.append(
+        tables_of_runs.append(
             Section(
                 dataset,
                 protocol,
@@ -240,11 +240,11 @@ def sections(runs: Iterable[Finished], by: Sequence[str] = ("name",), sort_by: s
                 table,
             )
         )
-    return sorted(found, key=lambda one: (one.dataset, one.protocol, one.split))
+    return sorted(tables_of_runs, key=lambda one: (one.dataset, one.protocol, one.split))
 
 
 def _headline_rows(run: Finished) -> list[dict[str, Any]]:
-    """The headline row, and the rows of other protocols and scorers on the same images, weights and variant."""
+    """Return the headline row, and the rows of other protocols and scorers on the same images, weights and variant."""
     on_test = [row for row in run.rows if row["split"] != "val"]
     head = next((row for row in on_test if row["headline"]), on_test[0] if on_test else None)
     if head is None:
@@ -267,7 +267,7 @@ def _ordered(lines: Sequence[Line], metric: Metric) -> list[Line]:
 
 
 def _labelled(lines: Sequence[Line], by: Sequence[str]) -> list[Line]:
-    """Lines with their names; where several have the same name, what they differ in is added."""
+    """Return lines with their names; where several have the same name, what they differ in is added."""
     variants, scorers = ({line.variant for line in lines}, {line.scorer for line in lines})
     named: dict[str, list[Line]] = {}
     for line in lines:
@@ -277,11 +277,11 @@ def _labelled(lines: Sequence[Line], by: Sequence[str]) -> list[Line]:
         if len(scorers) > 1 and line.scorer:
             parts.append(line.scorer)
         named.setdefault(" ".join(parts), []).append(line)
-    found = []
+    labelled = []
     for label, same in named.items():
         more = differences([line.config for line in same]) if len(same) > 1 else [""]
         if len(set(more)) < len(same):  # nothing that is shown tells them apart
             more = [f"{text} {line.runs[0].group[:8]}".strip() for text, line in zip(more, same)]
         for line, text in zip(same, more):
-            found.append(Line(line.runs, line.rows, f"{label} {text}".strip()))
-    return found
+            labelled.append(Line(line.runs, line.rows, f"{label} {text}".strip()))
+    return labelled

@@ -40,7 +40,7 @@ _KINDS = {
 
 
 def known_and_unknown(run: Run, path: Path) -> bool:
-    """ROC and open-set classification rate, a line for each scorer of the headline's variant.
+    """Draw ROC and open-set classification rate, a line for each scorer of the headline's variant.
 
     Returns:
         False where the run was not evaluated by the open-set protocol, or had no unknown images.
@@ -73,7 +73,7 @@ def known_and_unknown(run: Run, path: Path) -> bool:
 
 
 def score_histogram(run: Run, path: Path) -> bool:
-    """Scores of known images, classified rightly and wrongly, and of unknown ones: a panel for each scorer.
+    """Draw the scores of known images, classified rightly and wrongly, and of unknown ones: a panel for each scorer.
 
     Heights are shares of the known images or of the unknown ones, so that the sizes of the test parts do not matter.
     Thresholds at which decisions were evaluated are vertical lines.
@@ -102,7 +102,7 @@ def score_histogram(run: Run, path: Path) -> bool:
 
 
 def precision_recall(run: Run, path: Path) -> bool:
-    """Precision over recall of every foreground class by its group's colour, and the mean of the classes.
+    """Draw precision over recall of every foreground class by its group's colour, and the mean of the classes.
 
     Steps, as average precision counts them: at each recall the precision at the image of the class that gains it. So
     the area under a class's line is its average precision and the area under the mean is the mAP, but for thinning.
@@ -153,7 +153,7 @@ def precision_recall(run: Run, path: Path) -> bool:
 
 
 def background_histogram(run: Run, path: Path) -> bool:
-    """Best foreground score of background and of foreground images; counts on a log scale, for there are so many.
+    """Draw the best foreground score of background and of foreground images; counts on a log scale.
 
     Returns:
         False where the run was not evaluated by the background protocol.
@@ -185,12 +185,12 @@ OPEN_WORLD = {
 
 
 def curves_of(run: Run, protocol: str) -> list[tuple[dict[str, Any], Curves]]:
-    """A protocol's rows on test with their curves, of the variant that the run is evaluated by; one for each scorer.
+    """Return a protocol's rows on test with their curves, of the headline's variant; one for each scorer.
 
     Raises:
         DataError: a file of curves is damaged.
     """
-    found: list[tuple[dict[str, Any], Curves]] = []
+    rows: list[tuple[dict[str, Any], Curves]] = []
     seen = set()
     variant = run.headline.get("variant")
     for row in run.result["rows"]:
@@ -202,8 +202,8 @@ def curves_of(run: Run, protocol: str) -> list[tuple[dict[str, Any], Curves]]:
         path = run.path / "artifacts" / ("_".join(filter(None, (protocol, variant, scorer))) + ".npz")
         curves = read_arrays(path)
         if curves:
-            found.append((row, curves))
-    return found
+            rows.append((row, curves))
+    return rows
 
 
 def _looks(groups: Sequence[str]) -> list[dict[str, Any]]:

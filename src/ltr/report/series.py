@@ -1,4 +1,4 @@
-"""Sweeps as curves: all, many, medium and few over the one number in which lines differ, or that one run evaluated."""
+"""Sweeps as curves: metrics over the one number in which lines differ, or that one run evaluated."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class Curve:
 
 
 def curves(section: Section, more: Sequence[str] = ()) -> list[Curve]:
-    """The sweeps among a section's lines.
+    """Return the sweeps among a section's lines.
 
     Args:
         more: keys beside those whose last part is tau, beta or b0.
     """
-    found = _across_lines(section, more)
-    return found + [curve for line in section.lines if (curve := _within_a_line(section, line)) is not None]
+    sweeps = _across_lines(section, more)
+    return sweeps + [curve for line in section.lines if (curve := _within_a_line(section, line)) is not None]
 
 
 def _shown(section: Section, lines: Sequence[Line]) -> tuple[Metric, ...]:
@@ -71,7 +71,7 @@ def _across_lines(section: Section, more: Sequence[str]) -> list[Curve]:
         if key in more or (key.rpartition(".")[2] in SWEPT and not key.startswith(("dataset.", "recipe.")))
     )
     metrics = _shown(section, section.lines)
-    found = []
+    sweeps = []
     plain = [settings(line.config) for line in section.lines]
     for key in candidates:
         if len({repr(config.get(key)) for config in plain}) < _LEAST:
@@ -87,8 +87,8 @@ def _across_lines(section: Section, more: Sequence[str]) -> list[Curve]:
             if len({repr(line.config[key]) for line in lines}) >= _LEAST:
                 lines.sort(key=lambda line: _order(line.config[key]))
                 points = tuple(_point(shown_value(line.config[key]), [line], metrics) for line in lines)
-                found.append(Curve(key, _title(lines[0]), metrics, points))
-    return found
+                sweeps.append(Curve(key, _title(lines[0]), metrics, points))
+    return sweeps
 
 
 def _title(line: Line) -> str:
@@ -114,7 +114,7 @@ def _point(value: str, lines: Sequence[Line], metrics: Sequence[Metric], is_head
 
 
 def _within_a_line(section: Section, line: Line) -> Curve | None:
-    """The values that every run of a line has evaluated, as those of ``method.tau=auto``, on test."""
+    """Return the values that every run of a line has evaluated, as those of ``method.tau=auto``, on test."""
     rows_of = [
         {row["variant"]: row for row in run.rows if row["split"] == "test" and row["selection"] == line.selection}
         for run in line.runs
@@ -133,8 +133,8 @@ def _within_a_line(section: Section, line: Line) -> Curve | None:
         points.append(
             Point(
                 variant.partition("=")[2],
-                {name: statistics.fmean(found) for name, found in numbers.items()},
-                {name: deviation(found) for name, found in numbers.items()},
+                {name: statistics.fmean(values) for name, values in numbers.items()},
+                {name: deviation(values) for name, values in numbers.items()},
                 len(line.runs),
                 variant in chosen,
             )

@@ -1,4 +1,4 @@
-"""Tables as data: what stands in which cell, before anybody asks in which format."""
+"""Tables as data, independent of their format."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Sheet:
 
 
 def section_sheet(section: Section, metrics: Sequence[Metric], published: PublishedNumbers | None, by: str) -> Sheet:
-    """The lines of a section; those selected on test stand last, marked, and are the best of nothing."""
+    """Return the lines of a section; those selected on test stand last, marked, and are the best of nothing."""
     lines = [*section.lines, *section.apart]
     marked = {metric.name: marks(section.lines, metric) for metric in metrics}
     beside = [published.of(line, section.protocol) if published else None for line in lines]
@@ -102,7 +102,7 @@ def value_cell(line: Line, metric: Metric, mark: str = "") -> Cell:
 
 
 def curve_sheet(section: Section, curve: Curve) -> Sheet:
-    """A sweep's points as a table."""
+    """Return a sweep's points as a table."""
     rows = []
     for point in curve.points:
         cells = [Cell(f"{point.value}{' *' if point.is_headline else ''}", _as_number(point.value))]
@@ -117,11 +117,11 @@ def curve_sheet(section: Section, curve: Curve) -> Sheet:
     return Sheet(title, headings, (True,) * len(headings), tuple(rows), notes)
 
 
-def pairs_sheet(section: Section, reference: Line, found: Sequence[Pair], level: float) -> Sheet:
-    """The lines of a section less its reference."""
+def pairs_sheet(section: Section, reference: Line, compared: Sequence[Pair], level: float) -> Sheet:
+    """Return the differences of a section's lines to its reference."""
     rows = []
     why = []
-    for pair in found:
+    for pair in compared:
         if pair.accuracy is None or pair.balanced is None:
             why.append(pair.why)
             rows.append((Cell(pair.line.label), *[Cell(NOTHING)] * 6))
@@ -166,8 +166,8 @@ def _count(value: float, unit: str = "") -> Cell:
 
 
 def _epochs(line: Line) -> str:
-    found = line.config.get("trainer.max_epochs")
-    return NOTHING if found is None else str(found)
+    epochs = line.config.get("trainer.max_epochs")
+    return NOTHING if epochs is None else str(epochs)
 
 
 def _as_number(text: str) -> float:

@@ -1,4 +1,4 @@
-"""A run's result as a table: for a terminal, and as plain text for everything else."""
+"""The result of a run as a table, for terminals and as plain text."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def result_table(result: dict[str, Any]) -> Table:
 
 
 def plain_table(result: dict[str, Any]) -> str:
-    """The same as aligned plain text, for logs and pipes; no line ends in spaces."""
+    """Return the rows as aligned plain text, for logs and pipes; no line ends in spaces."""
     headings, lines = _cells(result)
     columns = list(zip(headings, *lines))
     widths = [max(map(len, column)) for column in columns]
@@ -61,7 +61,7 @@ def plain_table(result: dict[str, Any]) -> str:
 
 
 def shown_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows that a table shows: all, or of many variants (the values of tau) the headline's alone."""
+    """Return the rows that a table shows: all, or of many variants (the values of tau) the headline's alone."""
     rows = result["rows"]
     if len({row["variant"] for row in rows}) <= _MANY_VARIANTS:
         return rows
@@ -73,7 +73,7 @@ _LABELS = ("", "protocol", "split", "selection", "variant", "scorer")
 
 
 def _cells(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Headings and lines; what is the same in all rows (and so says nothing) has no column, split and selection do."""
+    """Return headings and lines; labels that are the same in all rows have no column, except split and selection."""
     rows = shown_rows(result)
     labels = [
         key
@@ -95,12 +95,12 @@ def _metric_columns(result: dict[str, Any]) -> list[Metric]:
     """Return the metrics that have a column: those that the protocols of the shown rows have in this place."""
     rows = shown_rows(result)
     table = metric_table([result.get("declared_metrics", ())])
-    found: dict[str, Metric] = {}
+    columns: dict[str, Metric] = {}
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         names = [key for row in rows if row["protocol"] == protocol for key in row["metrics"]]
         for metric in table.columns("console", protocol, names):
-            found.setdefault(metric.name, metric)
-    return [metric for metric in found.values() if metric.name in GROUPS or _has_value(rows, metric.name)]
+            columns.setdefault(metric.name, metric)
+    return [metric for metric in columns.values() if metric.name in GROUPS or _has_value(rows, metric.name)]
 
 
 def _has_value(rows: list[dict[str, Any]], metric: str) -> bool:

@@ -20,7 +20,7 @@ _WHOLE = METRICS.find("balanced_accuracy", "closed_set")
 
 
 def variant_curve(run: Run, path: Path) -> bool:
-    """Balanced accuracy, many, medium and few on test over the values, one panel; on validation in a second one.
+    """Draw balanced accuracy, many, medium and few on test over the values, one panel; on validation in a second one.
 
     The value that the run is evaluated by is a vertical line.
 
@@ -57,7 +57,7 @@ def variant_curve(run: Run, path: Path) -> bool:
 
 
 def number_of(variant: str) -> float:
-    """0.35 of ``tau=0.35``; NaN where a variant is no value."""
+    """Return 0.35 of ``tau=0.35``; NaN where a variant is no value."""
     try:
         return float(variant.partition("=")[2])
     except ValueError:
@@ -65,7 +65,7 @@ def number_of(variant: str) -> float:
 
 
 def curves_of(result: dict[str, Any]) -> tuple[str, dict[str, dict[str, np.ndarray]]]:
-    """The number's name, and by split its values in order with the metrics at each.
+    """Return the number's name, and by split its values in order with the metrics at each.
 
     Returns:
         ``("", {})`` where the variants are not values of one number. Metrics are float64 [values], fractions.
