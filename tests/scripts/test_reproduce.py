@@ -221,7 +221,7 @@ def test_runs_in_processes_come_to_the_same_and_share_stages(reproduce, finished
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["smal"], "smal: neither a table nor a config of conf/experiment; tables: bad, "),
+        (["smal"], "smal: neither a table nor an experiment; tables: bad, "),
         (["small", "--only", "*_x"], "no row fits '*_x'"),
         (["small", "seed=3"], "use --seeds"),
         (["small", "trainer.max_epoch=3"], "there is no key 'trainer.max_epoch'"),
