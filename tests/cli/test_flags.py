@@ -49,6 +49,8 @@ def test_help_shows_the_groups_and_every_page(ltr_train):
     done = ltr_train("--help")
     assert done.code == 0
     assert "Usage:   ltr-train [group=config ...] [key=value ...]" in done.out
+    assert "recipe/shared: cifar, " in done.out
+    assert "base" not in done.out
     for group in ("loss", "dataset", "experiment"):
         assert f"{group}: {', '.join(config_names(group))}" in done.out
     assert "--allow PREFIX" in done.out

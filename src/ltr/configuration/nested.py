@@ -164,6 +164,10 @@ class NestedLoader(ConfigLoaderImpl):
                 f"'- override /recipe/shared@_global_.recipe.shared: {name}'"
             )
 
+    def list_groups(self, parent_name: str) -> list[str]:
+        """Return the groups below a group, without ``base``, whose configs are none to choose."""
+        return [name for name in super().list_groups(parent_name) if name != "base"]
+
     def options(self, node: str) -> list[str]:
         """The configs that can be chosen at a nested node."""
         return self.repository.get_group_options(_group(self.nodes[node]), ObjectType.CONFIG)
