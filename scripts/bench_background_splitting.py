@@ -134,8 +134,8 @@ def step(setting: Setting, steps: int) -> str:
     ours = setting.stages["representation"]
     (erm,) = ERM().stages(setting.settings, setting.dataset_info)
     networks = {
-        "erm": erm.target(erm.settings, setting.dataset_info, 0, erm.role),
-        "splitting": ours.target(ours.settings, setting.dataset_info, 0, ours.role, parents, **ours.options),
+        "erm": erm.network(setting.dataset_info, 0),
+        "splitting": ours.network(setting.dataset_info, 0, parents),
     }
     batch = next(iter(setting.data.train_dataloader()))
     runs = {}

@@ -82,7 +82,7 @@ def network_of(arguments: argparse.Namespace, device: torch.device, suppression:
     )
     made = HERBS(**{key: value for key, value in method.items() if key != "extras"})
     (stage,) = made.stages(main_settings(config, arguments.precision, made), dataset_info)
-    network = HerbsNetwork(stage.settings, dataset_info, 0, stage.role, **stage.options).to(device)
+    network = stage.network(dataset_info, 0).to(device)
     network.start_epoch(0)
     return network.train()
 

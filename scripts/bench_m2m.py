@@ -90,9 +90,9 @@ def m2m_network(device: torch.device) -> M2mClassifier:
     method = instantiate(config["method"])
     dataset_info = DatasetInfo((3, 32, 32), (0.5,) * 3, (0.25,) * 3, tuple(map(str, range(10))), COUNTS)
     first, second = method.stages(main_settings(config, "fp32", method), dataset_info)
-    g = first.module(first.settings, dataset_info, 0, first.role)
+    g = first.network(dataset_info, 0)
     parents = {"generator": StageOutput("generator", "", lambda: g)}
-    f = second.module(second.settings, dataset_info, 0, second.role, parents, **second.options)
+    f = second.network(dataset_info, 0, parents)
     f.to(device).train()
     f.start_epoch(second.settings.epochs - 1)
     return f

@@ -96,7 +96,7 @@ def step_of(
     if "num_points" in config:
         config["num_points"] = arguments.points
     stage = instantiate(config).stages(settings(backbone, arguments.batch, precision), dataset_info)[0]
-    network = stage.target(stage.settings, dataset_info, 0, stage.role, **stage.options).to(device).train()
+    network = stage.network(dataset_info, 0).to(device).train()
     network.start_epoch(0)
     optimizer, _ = network.optimisation(100)
     drawn = torch.Generator().manual_seed(0)

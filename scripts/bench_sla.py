@@ -96,7 +96,7 @@ def network(*overrides: str, precision: str, device: torch.device) -> Any:
     config = checked(composed(["dataset=cifar10_lt", *overrides]))
     method = instantiate(config["method"])
     (stage,) = method.stages(main_settings(config, precision, method), DATASET_INFO)
-    return stage.target(stage.settings, DATASET_INFO, 0, stage.role, **stage.options).to(device)
+    return stage.network(DATASET_INFO, 0).to(device)
 
 
 def stepper(module: Any, batch: Batch, device: torch.device, precision: str) -> Callable[[], None]:

@@ -212,6 +212,6 @@ def _untrained(stage: Stage, outputs: Mapping[str, StageOutput], dataset_info: D
     """Return a stage's network; without its parents where one of them is computed, which needs images."""
     if stage.checkpoint is not None:
         return load_network(checkpoint_file(Path(stage.checkpoint)))
-    all_there = all(name in outputs for name in stage.parents)
-    parents = {name: outputs[name] for name in stage.parents} if all_there else None
-    return stage.target(stage.settings, dataset_info, seed, stage.role, parents or None, **stage.options).eval()
+    are_built = all(name in outputs for name in stage.parents)
+    parents = {name: outputs[name] for name in stage.parents} if are_built else None
+    return stage.network(dataset_info, seed, parents).eval()

@@ -26,7 +26,7 @@ def untrained(path: Path, *overrides: str) -> Path:
     config = checked(composed([*overrides, "trainer.precision=fp32"]))
     plan = plan_of(config)
     stage = plan.stages[-1]
-    network = stage.module(stage.settings, plan.dataset_info, config["seed"], stage.role, **stage.options)
+    network = stage.network(plan.dataset_info, config["seed"])
     write_checkpoint(path, network_checkpoint(network, config["dataset"]))
     return path
 

@@ -33,7 +33,7 @@ class Plan:
     def representation(self, seed: int = 0) -> ImageClassifier:
         """The first stage's network with its initial weights and BatchNorm statistics of some batches."""
         stage = self.stages["representation"]
-        network = stage.target(stage.settings, self.dataset_info, seed, stage.role)
+        network = stage.network(self.dataset_info, seed)
         network.train()
         with torch.no_grad():
             for batch in self.data.evaluation_loader("train"):
@@ -50,9 +50,7 @@ class Plan:
     def second(self, network: ImageClassifier, seed: int = 0) -> Any:
         """The second stage's network as its training begins."""
         stage = self.stages["classifier"]
-        built = stage.target(
-            stage.settings, self.dataset_info, seed, stage.role, self.outputs(network), **stage.options
-        )
+        built = stage.network(self.dataset_info, seed, self.outputs(network))
         built.start_epoch(0)
         return built
 

@@ -73,7 +73,7 @@ TENSORS = {
 def checkpoint(tmp_path_factory) -> Path:
     from ltr.configuration.configs import read_config, without_private
     from ltr.methods.core.network import ImageClassifier
-    from ltr.methods.core.stage import DatasetInfo, Settings
+    from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings
 
     def config(name: str) -> dict:
         return without_private(read_config(name))
@@ -89,7 +89,7 @@ def checkpoint(tmp_path_factory) -> Path:
         selection="last",
     )
     dataset_info = DatasetInfo((1, 8, 8), (0.5,), (0.5,), tuple("abcdefghij"), tuple(range(1, 11)))
-    network = ImageClassifier(settings, dataset_info, 0, "erm")
+    network = ImageClassifier(NetworkSpec(settings, dataset_info, 0, "erm"))
     path = tmp_path_factory.mktemp("checkpoint") / "final.ckpt"
     torch.save(network_checkpoint(network, {"name": "digits"}), path)
     return path

@@ -43,7 +43,7 @@ def test_the_representation_is_that_of_erm():
 def test_the_fresh_network_is_no_twin_of_the_representation():
     plan = planned(*EASY)
     first, fresh = (plan.stages[name] for name in ("representation", "classifier"))
-    one, other = (s.target(s.settings, plan.dataset_info, 0, s.role) for s in (first, fresh))
+    one, other = (s.network(plan.dataset_info, 0) for s in (first, fresh))
     assert not torch.equal(one.backbone.stage1[0].weight, other.backbone.stage1[0].weight)
 
 

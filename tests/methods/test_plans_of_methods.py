@@ -8,6 +8,8 @@ import pytest
 from method_plans import planned
 
 from ltr.errors import ConfigError
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import Stage
 from ltr.methods.decoupling.posthoc import values_of
 from ltr.runs.plan import NeedsValidation
 
@@ -162,3 +164,18 @@ def test_the_second_stage_has_its_own_sampler_and_length_and_the_rest_of_the_fir
     assert first.sampler["_target_"].endswith("Instance")
     assert second.sampler["_target_"].endswith("ClassBalanced")
     assert (second.batch_size, second.gradient_clip, second.augment) == (50, 1.0, first.augment)
+
+
+class FiveArguments(ImageClassifier):
+    """A network whose constructor takes what earlier versions passed."""
+
+    def __init__(self, settings, facts, seed, role, parents=None, *, weight):
+        super().__init__(settings)
+
+
+def test_a_constructor_of_another_signature_is_told_what_a_network_takes():
+    plan = planned()
+    settings = plan.stages["representation"].settings
+    stage = Stage("penalised", "representation", settings, module=FiveArguments, options={"weight": 1.0})
+    with pytest.raises(ConfigError, match=r"FiveArguments: .*\(spec, weight\).*one NetworkSpec by position"):
+        stage.network(plan.dataset_info, 0)

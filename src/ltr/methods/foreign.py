@@ -13,7 +13,7 @@ from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.escaping import one_line
 from ltr.methods.core.checkpoint import without_initial_weights
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, Settings
+from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings
 from ltr.methods.herbs.released_weights import herbs_of
 from ltr.methods.metric import EmbeddingNetwork
 from ltr.models.published_names import LAYOUTS, Layout, check_padding, read_published
@@ -78,7 +78,7 @@ def foreign_network(
     if published is not None and published.method is not None:
         return herbs_of(path, state, configs, settings, dataset_info)
     embeds = getattr(locate(configs["head"]["_target_"], "head"), "head_kind", None) == "embedding"
-    network = (EmbeddingNetwork if embeds else ImageClassifier)(settings, dataset_info, 0, "foreign")
+    network = (EmbeddingNetwork if embeds else ImageClassifier)(NetworkSpec(settings, dataset_info, 0, "foreign"))
     expected = {n: t for n, t in network.state_dict().items() if n.startswith(("backbone.", "head."))}
     found = _named(state, expected, names or {}, path)
     _transpose(found, transposed, path)

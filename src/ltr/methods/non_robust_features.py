@@ -7,7 +7,6 @@ classifies untouched test images far above chance, so that the perturbations hol
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +18,7 @@ from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.methods.core import generation
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import Computation, DatasetInfo, Method, Settings, Stage, StageOutput
+from ltr.methods.core.stage import Computation, DatasetInfo, Method, NetworkSpec, Settings, Stage
 from ltr.methods.core.step_data import augmented, step_of
 from ltr.methods.decoupling.representation import network_of
 from ltr.methods.m2m.method import plain_representation
@@ -91,20 +90,15 @@ class OnPerturbedImages(ImageClassifier):
     """A network that sees perturbed images with their new labels in place of the batch's own.
 
     Args:
-        settings, facts, seed, role: see `ImageClassifier`.
-        parents: with ``perturbed``. None where a checkpoint is loaded into the network next.
+        spec: see `NetworkSpec`; its parent is ``perturbed``.
     """
 
     def __init__(
         self,
-        settings: Settings,
-        dataset_info: DatasetInfo,
-        seed: int,
-        role: str,
-        parents: Mapping[str, StageOutput] | None = None,
+        spec: NetworkSpec,
     ) -> None:
-        super().__init__(settings, dataset_info, seed, role, parents)
-        self._arrays = parents["perturbed"].arrays if parents else {}
+        super().__init__(spec)
+        self._arrays = spec.parents["perturbed"].arrays if spec.parents else {}
         self._on_device: tuple[Tensor, Tensor] | None = None
 
     def on_train_start(self) -> None:

@@ -177,7 +177,7 @@ class Stages:
                 f"fewer {validation.split} images than processes ({distributed.world_size()}): some would evaluate none"
             )
         seed = self.config["seed"]
-        network = stage.target(stage.settings, self.dataset_info, seed, stage.role, parents, **stage.options)
+        network = stage.network(self.dataset_info, seed, parents)
         norms = check_images(stage, network, self.dataset_info, self.config["dataset"])
         join_single_images(stage, data, norms, self.config["strategy"], self._say)
         network.optimisation(data.steps_per_epoch)

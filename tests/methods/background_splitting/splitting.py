@@ -81,6 +81,6 @@ def network_of(plan: Plan, seed: int = 0, **made_up: dict[str, np.ndarray]) -> A
     """The network as its training begins."""
     stage = plan.stages["representation"]
     parents = parents_of(plan, seed, **made_up)
-    network = stage.target(stage.settings, plan.dataset_info, seed, stage.role, parents, **stage.options)
+    network = stage.network(plan.dataset_info, seed, parents)
     network.start_epoch(0)
     return network

@@ -72,7 +72,7 @@ def test_a_b0_of_zero_is_not_an_ordinary_head():
 def test_with_a_learned_row_and_no_auxiliary_task_it_is_erm_to_the_bit(override):
     plan, erm = plan_of(NO_AUX, override), planned("dataset=digits_bg", "method=erm")
     stage = erm.stages["representation"]
-    plain = stage.target(stage.settings, erm.dataset_info, 0, stage.role)
+    plain = stage.network(erm.dataset_info, 0)
     plain.start_epoch(0)
     network = network_of(plan)
     assert same_bits(state(network), state(plain))
@@ -89,7 +89,7 @@ def test_no_thresholding_and_a_null_b0_are_one_stage():
 
 def test_the_backbone_starts_as_erms_does():
     stage = planned("dataset=digits_bg", "method=erm").stages["representation"]
-    plain = stage.target(stage.settings, plan_of().dataset_info, 0, stage.role)
+    plain = stage.network(plan_of().dataset_info, 0)
     assert same_bits(state(network_of(plan_of()).backbone), state(plain.backbone))
 
 
@@ -364,7 +364,7 @@ def test_the_network_is_rebuilt_from_its_own_description():
     plan = plan_of("method.background_weight=0.5", "method.bias_init=prior")
     network = network_of(plan)
     step(network, plan.batch())
-    again = type(network)(network.settings, plan.dataset_info, 0, network.role, None, **copy.deepcopy(network.options))
+    again = type(network)(network.spec, **copy.deepcopy(network.options))
     again.load_state_dict(network.state_dict())
     images = plan.batch("test").images
     first, second = (one.eval().predict(images)["default"].logits for one in (network, again))

@@ -147,7 +147,7 @@ def test_a_teacher_from_a_file_hands_on_its_last_layer_without_excluded_rows(wei
 def test_a_network_of_this_project_serves_as_a_teacher():
     plan = plan_of("method.aux.partition=kmeans", "method.aux.features=representation")
     erm = plan.stages["erm"]
-    network = erm.target(erm.settings, plan.dataset_info, 0, erm.role).eval()
+    network = erm.network(plan.dataset_info, 0).eval()
     given = {"erm": StageOutput("erm", "key", lambda: network)}
     found = by_teacher(computation(plan, "pseudo_labels", given), exclude_classes=[], top_k=1)
     batch = plan.batch()

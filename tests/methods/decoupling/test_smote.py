@@ -62,7 +62,7 @@ def test_replaced_images_lie_between_their_image_and_its_neighbour(monkeypatch):
     plan = planned("method=smote")
     found = plan.compute("neighbours", plan_network())["neighbours"]
     stage = plan.stages["classifier"]
-    network = stage.target(stage.settings, plan.dataset_info, 0, stage.role, **stage.options)
+    network = stage.network(plan.dataset_info, 0)
     network._neighbours = found
     monkeypatch.setattr(PixelSmote, "data", plan.data)
     batch = plan.batch()

@@ -21,7 +21,7 @@ ALIKE = ("method.teacher.head.normalise=false", "method.teacher.head.width=128")
 
 def network_of(plan, name, parents=None):
     stage = plan.stages[name]
-    return stage.target(stage.settings, plan.dataset_info, 0, stage.role, parents, **stage.options)
+    return stage.network(plan.dataset_info, 0, parents)
 
 
 def student_of(plan, teacher=None):
@@ -173,7 +173,7 @@ def test_a_hints_regressor_is_trained_and_rebuilt_without_the_teacher():
     before = state(student.regressor)
     step(student, plan.batch())
     assert not same_bits(before, state(student.regressor))
-    alone = type(student)(student.settings, plan.dataset_info, 0, "student", **student.options)
+    alone = type(student)(student.spec, **student.options)
     alone.load_state_dict(student.state_dict())
 
 

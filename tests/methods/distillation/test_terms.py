@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def taught(plan, monkeypatch):
 
 def student(plan, *configs) -> ImageClassifier:
     stage = plan.stages["representation"]
-    return ImageClassifier(stage.settings.replaced(extras=configs), plan.dataset_info, 0, stage.role)
+    return replace(stage, settings=stage.settings.replaced(extras=configs)).network(plan.dataset_info, 0)
 
 
 def training_step(plan, network) -> dict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ FAMILIES = ["test_resnet", "test_convnext", "test_efficientnet", "test_vit"]
 
 def of_plan(plan: Plan, seed: int = 0) -> HerbsNetwork:
     (stage,) = plan.stages.values()
-    network = stage.target(stage.settings, plan.dataset_info, seed, stage.role, **stage.options)
+    network = stage.network(plan.dataset_info, seed)
     network.start_epoch(0)
     return network
 
@@ -46,7 +47,7 @@ def on_timm(name: str, size: int = 64, *overrides: str) -> tuple[HerbsNetwork, B
     dataset_info = type(plan.dataset_info).from_dict(
         plan.dataset_info.to_dict() | {"image_shape": [3, size, size], "mean": [0.5] * 3, "std": [0.2] * 3}
     )
-    network = stage.target(stage.settings.replaced(backbone=backbone), dataset_info, 0, stage.role, **stage.options)
+    network = replace(stage, settings=stage.settings.replaced(backbone=backbone)).network(dataset_info, 0)
     network.start_epoch(0)
     images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return network, Batch(images, torch.tensor([1, 7]), torch.tensor([0, 1]))
@@ -179,7 +180,7 @@ def test_plain_is_erm_with_the_same_bits():
     plan = planned()
     erm = plan.stages["representation"]
     network, batch = digits(PLAIN, "method.suppression=false", "method.refinement=false")
-    reference = erm.target(erm.settings, plan.dataset_info, 0, erm.role)
+    reference = erm.network(plan.dataset_info, 0)
     torch.testing.assert_close(network.training_step(batch, 0)["loss"], reference.training_step(batch, 0)["loss"])
 
 

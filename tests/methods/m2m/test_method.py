@@ -25,13 +25,13 @@ def networks(*overrides: str, seed: int = 0) -> M2mClassifier:
     """f as its deferred part begins, with a g that has BatchNorm statistics of its own."""
     plan = planned(*EASY, *overrides)
     stage = plan.stages["generator"]
-    g = stage.target(stage.settings, plan.dataset_info, seed, stage.role)
+    g = stage.network(plan.dataset_info, seed)
     with torch.no_grad():
         for batch in plan.data.evaluation_loader("train"):
             g.train()(g.to_unit(batch.images))
     stage = plan.stages["classifier"]
     parents = {"generator": StageOutput("generator", "key", lambda: g)}
-    f = stage.target(stage.settings, plan.dataset_info, seed, stage.role, parents, **stage.options)
+    f = stage.network(plan.dataset_info, seed, parents)
     f.start_epoch(stage.settings.epochs - 1)
     return f.train()
 
@@ -87,7 +87,7 @@ def test_an_option_changes_the_key_of_the_classifier_and_not_of_the_generator(op
 def test_the_two_networks_are_no_twins():
     f = networks()
     g = planned("method=m2m").stages["generator"]
-    fresh = g.target(g.settings, f.dataset_info, 0, g.role)
+    fresh = g.network(f.dataset_info, 0)
     assert not torch.equal(f.backbone.stage1[0].weight, fresh.backbone.stage1[0].weight)
 
 
@@ -317,7 +317,7 @@ def test_images_of_processes_are_put_together_in_the_order_of_the_draw(monkeypat
 
 def test_a_network_without_its_generator_makes_no_image():
     stage = planned("method=m2m").stages["classifier"]
-    f = stage.target(stage.settings, planned("method=m2m").dataset_info, 0, stage.role, None, **stage.options)
+    f = stage.network(planned("method=m2m").dataset_info, 0)
     with pytest.raises(CheckpointError, match="trained network, its stage 'generator'"):
         _ = f.generator
 

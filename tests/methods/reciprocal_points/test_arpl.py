@@ -22,7 +22,7 @@ def network(*overrides: str, seed: int = 0):
     """The untrained network of a plan on the open digits, in training mode, and a batch."""
     plan = planned(OPEN, *overrides)
     stage = plan.stages["representation"]
-    built = stage.target(stage.settings, plan.dataset_info, seed, stage.role, **stage.options)
+    built = stage.network(plan.dataset_info, seed)
     built.start_epoch(0)
     return built.train(), plan.batch()
 
@@ -155,7 +155,7 @@ def test_the_distance_score_of_rpl_pp_is_lower_far_from_the_prototypes():
 def test_the_backbone_starts_as_that_of_erm():
     built, _ = network("method=rpl")
     erm = planned(OPEN).stages["representation"]
-    plain = erm.target(erm.settings, built.dataset_info, 0, erm.role)
+    plain = erm.network(built.dataset_info, 0)
     assert same_bits(state(built.backbone), state(plain.backbone))
 
 

@@ -38,7 +38,7 @@ class Trainer:
 def network(*overrides: str):
     plan = planned(*SMALL, *overrides)
     stage = plan.stages["representation"]
-    built = stage.target(stage.settings, plan.dataset_info, 0, stage.role, **stage.options)
+    built = stage.network(plan.dataset_info, 0)
     built.start_epoch(0)
     return built.train(), plan.batch()
 

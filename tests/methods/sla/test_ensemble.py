@@ -24,7 +24,7 @@ def trained(plan):
     found = {}
     for number, (name, stage) in enumerate(plan.stages.items()):
         if stage.module is not None:
-            network = stage.target(stage.settings, plan.dataset_info, 0, stage.role).train()
+            network = stage.network(plan.dataset_info, 0).train()
             images = plan.batch().images[number:]
             network(network.to_unit(images))
             found[name] = network.eval()

@@ -26,7 +26,7 @@ def built(*overrides: str, transform: str = "rotation") -> JointClassifier:
     stage, dataset_info = plan.stages["representation"], plan.dataset_info
     if "colour" in transform:
         dataset_info = replace(dataset_info, image_shape=(3, 8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-    network = stage.target(stage.settings, dataset_info, 0, stage.role, **{**stage.options, "transform": transform})
+    network = replace(stage, options={**stage.options, "transform": transform}).network(dataset_info, 0)
     network.start_epoch(0)
     return network
 

@@ -14,7 +14,7 @@ from resuming import same_bits
 def built(method: str, *overrides: str):
     plan = planned(f"method={method}", *overrides)
     stage = plan.stages["representation"]
-    network = stage.target(stage.settings, plan.dataset_info, 0, stage.role, **stage.options)
+    network = stage.network(plan.dataset_info, 0)
     network.start_epoch(0)
     return network
 

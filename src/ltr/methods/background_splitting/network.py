@@ -16,7 +16,7 @@ from ltr.losses.base import ClassificationLoss
 from ltr.methods.background_splitting.head import BackgroundHead, prior_bias
 from ltr.methods.background_splitting.partition import warn_of_one_class
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, Settings, StageOutput
+from ltr.methods.core.stage import NetworkSpec
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
 
@@ -29,8 +29,7 @@ class BackgroundClassifier(ImageClassifier):
     """The network with its two heads.
 
     Args:
-        settings, facts, seed, role: see `ImageClassifier`.
-        parents: ``pseudo_labels`` and ``partition``, where there are any. None where a checkpoint is loaded next.
+        spec: see `NetworkSpec`; its parents are ``pseudo_labels`` and ``partition``, where there are any.
         b0: the background's constant logit; None: a row that is learned, with which the head is an ordinary one.
         bias_init: ``head`` leaves the rows' bias as the head's config starts it, ``prior`` sets it so that the classes'
             shares are predicted (`prior_bias`), and keeps it from weight decay.
@@ -46,11 +45,7 @@ class BackgroundClassifier(ImageClassifier):
 
     def __init__(
         self,
-        settings: Settings,
-        dataset_info: DatasetInfo,
-        seed: int,
-        role: str,
-        parents: Mapping[str, StageOutput] | None = None,
+        spec: NetworkSpec,
         *,
         b0: float | None,
         bias_init: BiasInit,
@@ -59,24 +54,20 @@ class BackgroundClassifier(ImageClassifier):
         aux_init: AuxInit,
         aux_classes: int | None = None,
     ) -> None:
-        found = {name: parents[name].arrays for name in ("pseudo_labels", "partition") if parents and name in parents}
+        found = {name: spec.parents[name].arrays for name in ("pseudo_labels", "partition") if name in spec.parents}
         report = found.get("partition", {})
         constant = b0 is not None
         super().__init__(
-            settings,
-            dataset_info,
-            seed,
-            role,
-            parents,
+            spec,
             logit_counts=report["labelled_counts"].tolist() if "labelled_counts" in report else None,
-            head_rows=dataset_info.num_classes - 1 if constant else None,
+            head_rows=spec.dataset_info.num_classes - 1 if constant else None,
             background=0 if constant else None,
         )
         if b0 is not None:
             self.head = BackgroundHead(self.head, b0)
         self.prior_biased = bias_init == "prior"
         if self.prior_biased:
-            self.head.init_bias(prior_bias(dataset_info.class_counts, b0, self.link))
+            self.head.init_bias(prior_bias(spec.dataset_info.class_counts, b0, self.link))
         if background_weight is not None:
             set_background_weight(self.loss, background_weight)
         self.aux_weight = aux_weight
@@ -90,7 +81,7 @@ class BackgroundClassifier(ImageClassifier):
                     "from the stage 'pseudo_labels', which is not computed here. Set method.aux.weight=0 for a network "
                     "without that head"
                 )
-            with seeded_construction(derive_seed(seed, role, "aux")):
+            with seeded_construction(derive_seed(spec.seed, spec.role, "aux")):
                 self.aux_head = nn.Linear(self.backbone.num_features, aux_classes)
             if pseudo:
                 start_from_teacher(self.aux_head, pseudo, aux_init)
@@ -171,7 +162,7 @@ class BackgroundClassifier(ImageClassifier):
         constant = isinstance(self.head, BackgroundHead)
         if constant and (self.head.rows.head_kind != "linear" or self.head.bias is None):
             return self
-        plain = ImageClassifier(self.settings.replaced(extras=()), self.dataset_info, self.seed, self.role)
+        plain = ImageClassifier(self.spec.replaced(settings=self.settings.replaced(extras=())))
         plain.backbone.load_state_dict(self.backbone.state_dict())
         rows = self.head.rows if constant else self.head
         state = dict(rows.state_dict())

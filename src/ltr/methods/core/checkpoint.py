@@ -16,7 +16,7 @@ from ltr.escaping import one_line
 from ltr.files import written_atomically
 from ltr.identity import name_of, with_names
 from ltr.methods.core.description import check_description, read_description
-from ltr.methods.core.stage import DatasetInfo, Settings
+from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, build_network
 from ltr.models.weights_file import finite_names, load_torch_file, refuse_unfit
 
 FORMAT = "ltr-stage"
@@ -141,7 +141,8 @@ def described_network(found: Mapping[str, Any], path: Path, parents: Mapping[str
         if not (isinstance(module_class, type) and issubclass(module_class, torch.nn.Module)):
             raise CheckpointError(f"{path}: {found['module']} is no network")
         dataset_info = DatasetInfo.from_dict(found["facts"])
-        network = module_class(settings, dataset_info, found["seed"], found["role"], parents, **found["options"])
+        spec = NetworkSpec(settings, dataset_info, found["seed"], found["role"], parents or {})
+        network = build_network(module_class, spec, found["options"])
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except CheckpointError:

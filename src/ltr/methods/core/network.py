@@ -20,7 +20,7 @@ from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.evaluation.scores import Scores
 from ltr.identity import named
-from ltr.methods.core.stage import DatasetInfo, Settings, StageOutput
+from ltr.methods.core.stage import NetworkSpec
 from ltr.models.backbones import config_for_image_size
 from ltr.models.narrow_maps import guard_narrow_maps
 from ltr.models.weights import seeded_construction
@@ -33,11 +33,7 @@ class ImageClassifier(pl.LightningModule):
     """Backbone, head and loss, built from settings.
 
     Args:
-        settings: the stage's configs and numbers.
-        dataset_info: image shape, normalisation, classes and their counts.
-        seed: the run's seed.
-        role: the stage's role; initial weights are a function of (seed, role).
-        parents: finished stages that this one starts from.
+        spec: the stage's settings, the data, seed, role and the stages before.
         logit_counts: training images behind each logit, where logits are not the classes; the loss is built for them.
         head_rows: outputs of the head, where some logits do not come from it.
         background: the logit that is a constant (see `ltr.losses.base.ClassificationLoss`).
@@ -51,17 +47,14 @@ class ImageClassifier(pl.LightningModule):
 
     def __init__(
         self,
-        settings: Settings,
-        dataset_info: DatasetInfo,
-        seed: int,
-        role: str,
-        parents: Mapping[str, StageOutput] | None = None,
+        spec: NetworkSpec,
         *,
         logit_counts: Sequence[int] | None = None,
         head_rows: int | None = None,
         background: int | None = None,
     ) -> None:
         super().__init__()
+        settings, dataset_info, seed, role = spec.settings, spec.dataset_info, spec.seed, spec.role
         self.settings = settings
         self.dataset_info = dataset_info
         self.seed = seed
@@ -94,6 +87,11 @@ class ImageClassifier(pl.LightningModule):
         mean, std = torch.tensor(dataset_info.mean).view(1, -1, 1, 1), torch.tensor(dataset_info.std).view(1, -1, 1, 1)
         self.register_buffer("_scale", 1.0 / std, persistent=False)
         self.register_buffer("_shift", -mean / std, persistent=False)
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """What this network was built from, without its parents."""
+        return NetworkSpec(self.settings, self.dataset_info, self.seed, self.role)
 
     @property
     def link(self) -> str:

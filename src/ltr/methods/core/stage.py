@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -136,6 +137,47 @@ def check_configs(node: Mapping[str, Any], keys: Sequence[str], where: str) -> N
 
 
 @dataclass(frozen=True)
+class NetworkSpec:
+    """All that a network is built from beside the options of its method: ``Network(spec, **options)``.
+
+    Attributes:
+        settings: how the stage is trained.
+        dataset_info: image shape, normalisation, classes and their counts.
+        seed: the run's seed.
+        role: the stage's role; initial weights are a function of (seed, role).
+        parents: the finished stages that the network starts from, by name; empty where a checkpoint is loaded into it
+            next.
+    """
+
+    settings: Settings
+    dataset_info: DatasetInfo
+    seed: int
+    role: str
+    parents: Mapping[str, StageOutput] = field(default_factory=dict)
+
+    def replaced(self, **changes: Any) -> NetworkSpec:
+        """Return this specification with some of its fields changed."""
+        return replace(self, **changes)
+
+
+def build_network(network: Callable[..., Any], spec: NetworkSpec, options: Mapping[str, Any]) -> Any:
+    """Return ``network(spec, **options)``.
+
+    Raises:
+        ConfigError: its constructor takes other arguments.
+    """
+    try:
+        inspect.signature(network).bind(spec, **options)
+    except TypeError as mismatch:
+        name = getattr(network, "__qualname__", str(network))
+        raise ConfigError(
+            f"{name}: its constructor does not take (spec, {', '.join(options) or 'no options'}): {mismatch}. A "
+            "network takes one NetworkSpec by position, which super().__init__(spec) needs, and its options by keyword"
+        ) from mismatch
+    return network(spec, **options)
+
+
+@dataclass(frozen=True)
 class Stage:
     """One step of a method whose outcome is stored and reused: a network that is trained, or arrays that are computed.
 
@@ -144,7 +186,7 @@ class Stage:
         role: what the random draws derive from, with the run's seed. Two stages of the same role, settings and data
             are the same network to the bit; networks that must not be twins have roles of their own.
         settings: how it is trained; a computed stage needs of them what draws its data.
-        module: a train stage's LightningModule class, called with (settings, facts, seed, role, parents, **options).
+        module: a train stage's LightningModule class, called with (a `NetworkSpec`, **options).
         compute: a compute stage's function, called with (a `Computation`, **options), that returns named arrays; a text
             among them called ``summary`` is printed in every run. Just one of ``module`` and ``compute`` is given.
         parents: names of earlier stages of this method that it starts from.
@@ -174,6 +216,17 @@ class Stage:
         if found is None or (self.module and self.compute):
             raise ValueError(f"stage '{self.name}' needs either a module or a compute function")
         return found
+
+    def network(self, dataset_info: DatasetInfo, seed: int, parents: Mapping[str, StageOutput] | None = None) -> Any:
+        """Return the network that this stage trains, as it is initialised.
+
+        Args:
+            dataset_info: of the data.
+            seed: the run's seed.
+            parents: finished stages by name; None where a checkpoint is loaded into the network next.
+        """
+        spec = NetworkSpec(self.settings, dataset_info, seed, self.role, parents or {})
+        return build_network(self.target, spec, self.options)
 
 
 @dataclass(frozen=True)

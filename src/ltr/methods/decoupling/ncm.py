@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import Computation, DatasetInfo, Settings, Stage, StageOutput
+from ltr.methods.core.stage import Computation, DatasetInfo, NetworkSpec, Settings, Stage, StageOutput
 from ltr.methods.decoupling.representation import FromRepresentation, network_of
 
 FeaturesNorm = Literal["none", "l2", "centred_l2"]
@@ -66,24 +66,20 @@ class NearestMean(ImageClassifier):
     """A network whose head is replaced by class means.
 
     Args:
-        settings, facts, seed, role, parents: see `ImageClassifier`.
+        spec: see `NetworkSpec`.
         features_norm, distance: see `MeansHead`.
     """
 
     def __init__(
         self,
-        settings: Settings,
-        dataset_info: DatasetInfo,
-        seed: int,
-        role: str,
-        parents: Mapping[str, StageOutput] | None = None,
+        spec: NetworkSpec,
         *,
         features_norm: FeaturesNorm,
         distance: Distance,
     ) -> None:
-        super().__init__(settings, dataset_info, seed, role, parents)
+        super().__init__(spec)
         self.options = {"features_norm": features_norm, "distance": distance}
-        self.head = MeansHead(self.backbone.num_features, dataset_info.num_classes, features_norm, distance)
+        self.head = MeansHead(self.backbone.num_features, spec.dataset_info.num_classes, features_norm, distance)
 
     @property
     def link(self) -> str:
@@ -155,14 +151,7 @@ class NCM(FromRepresentation):
 
     def predictor(self, outputs: Mapping[str, StageOutput]) -> NearestMean:
         network, arrays = network_of(outputs), outputs["means"].arrays
-        nearest = NearestMean(
-            network.settings,
-            network.dataset_info,
-            network.seed,
-            network.role,
-            features_norm=self.features_norm,
-            distance=self.distance,
-        )
+        nearest = NearestMean(network.spec, features_norm=self.features_norm, distance=self.distance)
         nearest.backbone.load_state_dict(network.backbone.state_dict())
         nearest.head.load_state_dict({key: torch.from_numpy(arrays[key]) for key in ("means", "centre")})
         return nearest.eval()

@@ -22,7 +22,7 @@ from ltr.evaluation.scores import Scores
 from ltr.identity import named
 from ltr.losses.weights import log_prior
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import Computation, DatasetInfo, Settings, Stage, StageOutput
+from ltr.methods.core.stage import Computation, DatasetInfo, NetworkSpec, Settings, Stage, StageOutput
 from ltr.methods.decoupling.representation import FromRepresentation, network_of
 
 
@@ -35,23 +35,19 @@ class AdjustedClassifier(ImageClassifier):
     """A trained network that answers with one set of logits per tau, from one pass through its backbone.
 
     Args:
-        settings, facts, seed, role, parents: see `ImageClassifier`.
+        spec: see `NetworkSpec`.
         taus: the values, >= 0.
         chosen: which of them the method is evaluated by.
     """
 
     def __init__(
         self,
-        settings: Settings,
-        dataset_info: DatasetInfo,
-        seed: int,
-        role: str,
-        parents: Mapping[str, StageOutput] | None = None,
+        spec: NetworkSpec,
         *,
         taus: Sequence[float],
         chosen: int,
     ) -> None:
-        super().__init__(settings, dataset_info, seed, role, parents)
+        super().__init__(spec)
         self.options = {"taus": list(taus), "chosen": chosen}
         self.headline = variant(taus[chosen])
         self.register_buffer("taus", torch.tensor(taus), persistent=False)
@@ -59,7 +55,7 @@ class AdjustedClassifier(ImageClassifier):
     @classmethod
     def of(cls, network: ImageClassifier, taus: Sequence[float], chosen: int) -> AdjustedClassifier:
         """The same network with its logits adjusted."""
-        adjusted = cls(network.settings, network.dataset_info, network.seed, network.role, taus=taus, chosen=chosen)
+        adjusted = cls(network.spec, taus=taus, chosen=chosen)
         adjusted.backbone.load_state_dict(network.backbone.state_dict())
         adjusted.head.load_state_dict(network.head.state_dict())
         return adjusted.eval()
@@ -98,8 +94,8 @@ class TauNormalised(AdjustedClassifier):
 class PriorAdjusted(AdjustedClassifier):
     """logits_j = z_j - tau log pi_j with the class priors pi of the training data (Menon et al., ICLR 2021)."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, spec: NetworkSpec, **options: Any) -> None:
+        super().__init__(spec, **options)
         prior = torch.from_numpy(log_prior(self.dataset_info.class_counts))
         self.register_buffer("log_prior", prior.float(), persistent=False)
 

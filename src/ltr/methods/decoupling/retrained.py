@@ -13,7 +13,7 @@ from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, Settings, Stage, StageOutput
+from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, Stage
 from ltr.methods.decoupling.representation import FromRepresentation, network_of
 
 Trainable = Literal["classifier", "last_block", "all"]
@@ -25,8 +25,7 @@ class SecondStage(ImageClassifier):
     """A network that starts from a finished backbone, with a head to train: drawn anew here, which is cRT.
 
     Args:
-        settings, facts, seed, role: see `ImageClassifier`; the head's weights are a function of (seed, role).
-        parents: with ``representation``. None where a checkpoint is loaded into the network next.
+        spec: see `NetworkSpec`; its parent is ``representation``.
         trainable: the ``classifier`` alone, with the ``last_block`` of the backbone, or ``all``.
         freeze_bn_stats: keep the backbone in eval mode. False is the official behaviour: the backbone is in training
             mode, and its BatchNorm statistics drift to those of class-balanced batches, whatever is trainable.
@@ -36,24 +35,20 @@ class SecondStage(ImageClassifier):
 
     def __init__(
         self,
-        settings: Settings,
-        dataset_info: DatasetInfo,
-        seed: int,
-        role: str,
-        parents: Mapping[str, StageOutput] | None = None,
+        spec: NetworkSpec,
         *,
         trainable: Trainable = "classifier",
         freeze_bn_stats: bool = False,
         features: Features = "augmented",
     ) -> None:
-        super().__init__(settings, dataset_info, seed, role, parents)
+        super().__init__(spec)
         self.options = {"trainable": trainable, "freeze_bn_stats": freeze_bn_stats, "features": features}
         self.frozen = trainable == "classifier"
         self.freeze_bn_stats = freeze_bn_stats
         self.cached = features == "cached"
         self._cache: FeatureCache | None = None
-        if parents:
-            self.start_from(network_of(parents))
+        if spec.parents:
+            self.start_from(network_of(spec.parents))
         if trainable != "all":
             self.backbone.requires_grad_(False)
         if trainable == "last_block":
@@ -141,20 +136,14 @@ class RescaledClassifier(SecondStage):
 
     def __init__(
         self,
-        settings: Settings,
-        dataset_info: DatasetInfo,
-        seed: int,
-        role: str,
-        parents: Mapping[str, StageOutput] | None = None,
+        spec: NetworkSpec,
         *,
         freeze_bn_stats: bool = False,
         features: Features = "augmented",
     ) -> None:
-        super().__init__(
-            settings, dataset_info, seed, role, parents, freeze_bn_stats=freeze_bn_stats, features=features
-        )
+        super().__init__(spec, freeze_bn_stats=freeze_bn_stats, features=features)
         self.options = {"freeze_bn_stats": freeze_bn_stats, "features": features}
-        self.head = ScaledHead(self.head, dataset_info.num_classes)
+        self.head = ScaledHead(self.head, spec.dataset_info.num_classes)
 
     def start_from(self, network: ImageClassifier) -> None:
         super().start_from(network)

@@ -21,7 +21,7 @@ from ltr.data.batch import Batch, to_device
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import Computation, DatasetInfo, Method, Settings, Stage, StageOutput
+from ltr.methods.core.stage import Computation, DatasetInfo, Method, NetworkSpec, Settings, Stage, StageOutput
 from ltr.methods.core.step_data import Step, augmented, step_of
 from ltr.methods.decoupling.representation import network_of
 from ltr.methods.decoupling.retrained import SecondStage
@@ -139,20 +139,15 @@ class PixelSmote(_Interpolating):
     """A network trained on batches in which images of rare classes are interpolated, then augmented.
 
     Args:
-        settings, facts, seed, role: see `ImageClassifier`.
-        parents: with ``neighbours``. None where a checkpoint is loaded into the network next.
+        spec: see `NetworkSpec`; its parent is ``neighbours``.
     """
 
     def __init__(
         self,
-        settings: Settings,
-        dataset_info: DatasetInfo,
-        seed: int,
-        role: str,
-        parents: Mapping[str, StageOutput] | None = None,
+        spec: NetworkSpec,
     ) -> None:
-        super().__init__(settings, dataset_info, seed, role, parents)
-        self.take_neighbours(parents)
+        super().__init__(spec)
+        self.take_neighbours(spec.parents)
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         images, share = batch.images, 0.0
@@ -184,21 +179,16 @@ class FeatureSmote(_Interpolating, SecondStage):
     """A new classifier on the frozen representation's features, of which those of rare classes are interpolated.
 
     Args:
-        settings, facts, seed, role: see `ImageClassifier`.
-        parents: with ``representation`` and ``neighbours``. None where a checkpoint is loaded into the network next.
+        spec: see `NetworkSpec`; its parents are ``representation`` and ``neighbours``.
     """
 
     def __init__(
         self,
-        settings: Settings,
-        dataset_info: DatasetInfo,
-        seed: int,
-        role: str,
-        parents: Mapping[str, StageOutput] | None = None,
+        spec: NetworkSpec,
     ) -> None:
-        super().__init__(settings, dataset_info, seed, role, parents, freeze_bn_stats=True, features="cached")
+        super().__init__(spec, freeze_bn_stats=True, features="cached")
         self.options = {}
-        self.take_neighbours(parents)
+        self.take_neighbours(spec.parents)
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         features, share = self.batch_features(batch), 0.0

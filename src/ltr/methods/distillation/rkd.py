@@ -16,7 +16,15 @@ from ltr.losses.distillation import HintRegressor, hint_loss, kl_to_teacher
 from ltr.losses.gathering import gather_rows
 from ltr.losses.relational import rkd_angle, rkd_distance
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import STAGE_KEYS, DatasetInfo, Method, Settings, Stage, StageOutput, check_configs
+from ltr.methods.core.stage import (
+    STAGE_KEYS,
+    DatasetInfo,
+    Method,
+    NetworkSpec,
+    Settings,
+    Stage,
+    check_configs,
+)
 from ltr.methods.distillation.teacher import (
     KeptMaps,
     Teacher,
@@ -60,8 +68,7 @@ class _Taught(ImageClassifier):
     """A student: its loss is a weighted sum of its task's and of those against its teacher.
 
     Args:
-        settings, facts, seed, role: see `ImageClassifier`.
-        parents: with the teacher alone; None where a checkpoint is loaded into the network next.
+        spec: see `NetworkSpec`; its only parent is the teacher.
         weights: of ``task``, ``distance``, ``angle``, ``hkd``, ``fitnet`` and ``attention``.
         temperature: of ``hkd``.
         level: of ``fitnet``, see `ltr.methods.distillation.teacher.hint_regressor`.
@@ -71,11 +78,7 @@ class _Taught(ImageClassifier):
 
     def __init__(
         self,
-        settings: Settings,
-        dataset_info: DatasetInfo,
-        seed: int,
-        role: str,
-        parents: Mapping[str, StageOutput] | None = None,
+        spec: NetworkSpec,
         *,
         weights: Mapping[str, float],
         temperature: float,
@@ -83,9 +86,9 @@ class _Taught(ImageClassifier):
         reduction: str,
         teacher_channels: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(settings, dataset_info, seed, role, parents)
+        super().__init__(spec)
         self.weights = weights
-        self._parents = dict(parents or {})
+        self._parents = dict(spec.parents)
         self._teacher: Teacher | None = None
         self._kept: KeptMaps | None = None
         self.regressor: HintRegressor | None = None
@@ -95,7 +98,7 @@ class _Taught(ImageClassifier):
                 teacher_channels = self.teacher.network.backbone.map_channels
                 check_maps(self.backbone, self.teacher.network.backbone, f"method={type(self).__name__}")
             if weights["fitnet"]:
-                with seeded_construction(derive_seed(seed, role, "regressor")):
+                with seeded_construction(derive_seed(spec.seed, spec.role, "regressor")):
                     self.regressor = hint_regressor(
                         self.backbone.map_channels, teacher_channels, level, "method.fitnet_weight"
                     )

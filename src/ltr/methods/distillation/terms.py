@@ -2,8 +2,8 @@
 
     +method.extras=[{_target_: ltr.methods.distillation.terms.HKD, teacher: RUN}]
 
-with RUN a finished run's folder or a checkpoint. Each term is built as `Term(network, facts, **config)`, called as
-`term(batch, features, logits)` at every training step, and added to the method's loss; several terms of one teacher
+with RUN a finished run's folder or a checkpoint. Each term is built as `Term(network, dataset_info, **config)`, called
+as `term(batch, features, logits)` at every training step, and added to the method's loss; several terms of one teacher
 share its pass.
 """
 
@@ -65,7 +65,7 @@ class RKD(AgainstTeacher):
     """Distances and angles between the batch's features (Park et al., CVPR 2019).
 
     Args:
-        network, facts, teacher, same_split: see `AgainstTeacher`.
+        network, dataset_info, teacher, same_split: see `AgainstTeacher`.
         distance_weight, angle_weight: 25 and 50, the paper's for classification.
         reduction: see `ltr.losses.relational`.
     """
@@ -97,7 +97,7 @@ class HKD(AgainstTeacher):
     """Divergence from the teacher's softened class probabilities (Hinton et al., 2015).
 
     Args:
-        network, facts, teacher, same_split: see `AgainstTeacher`.
+        network, dataset_info, teacher, same_split: see `AgainstTeacher`.
         weight: 1, of a divergence that has the factor T^2 already: at T = 4 it is the 16 of RKD's comparisons.
         temperature: T > 0; 4 is what such comparisons use.
     """
@@ -148,7 +148,7 @@ class FitNet(_OfMaps):
     It is a term of the one training here, as in later comparisons; the paper trains the first half by it beforehand.
 
     Args:
-        network, facts, teacher, same_split: see `AgainstTeacher`.
+        network, dataset_info, teacher, same_split: see `AgainstTeacher`.
         weight: 1. Published comparisons have 100, with which SGD at 0.1 diverges from random weights unless gradients
             are clipped.
         level: which map; -1 is the coarsest, -2 the one before it.
@@ -178,7 +178,7 @@ class AttentionTransfer(_OfMaps):
     """Where the maps are active is to agree, at every level that both networks have (Zagoruyko, Komodakis, ICLR 2017).
 
     Args:
-        network, facts, teacher, same_split: see `AgainstTeacher`.
+        network, dataset_info, teacher, same_split: see `AgainstTeacher`.
         weight: 1000, the official code's.
     """
 

@@ -21,7 +21,7 @@ from ltr.errors import ConfigError
 from ltr.evaluation.scores import Scores
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, Settings, StageOutput
+from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.herbs import losses as terms
 from ltr.methods.herbs.combiner import GraphCombiner
 from ltr.methods.herbs.pyramid import CLASSIFIERS, Pyramid, Resampling, backbone_map_sizes
@@ -53,7 +53,7 @@ class HerbsNetwork(ImageClassifier):
     Probabilities are softmaxes whatever the loss is, because the other outputs are trained by cross-entropy.
 
     Args:
-        settings, facts, seed, role, parents: see `ImageClassifier`.
+        spec: see `NetworkSpec`.
         options: those of `ltr.methods.herbs.method.HERBS`, by name; all of them, but for those of `_BEFORE`.
 
     Raises:
@@ -64,14 +64,10 @@ class HerbsNetwork(ImageClassifier):
 
     def __init__(
         self,
-        settings: Settings,
-        dataset_info: DatasetInfo,
-        seed: int,
-        role: str,
-        parents: Mapping[str, StageOutput] | None = None,
+        spec: NetworkSpec,
         **options: Any,
     ) -> None:
-        super().__init__(settings, dataset_info, seed, role, parents)
+        super().__init__(spec)
         self.options = {**_BEFORE, **options}
         self.suppression: bool = options["suppression"]
         self.refinement: bool = options["refinement"]
@@ -83,7 +79,7 @@ class HerbsNetwork(ImageClassifier):
         self.combiner: GraphCombiner | None = None
         self.classifiers, self.student_classifiers = nn.ModuleList(), nn.ModuleList()
         if kept != 0:
-            with seeded_construction(derive_seed(seed, role, "herbs")):
+            with seeded_construction(derive_seed(spec.seed, spec.role, "herbs")):
                 self._build(kept, plain)
         if len(self.output_names) == 1:
             self.headline = self.output_names[0]

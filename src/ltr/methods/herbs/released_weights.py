@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ltr.configuration.targets import instantiate
 from ltr.errors import CheckpointError, ConfigError
-from ltr.methods.core.stage import DatasetInfo, Settings
+from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings
 from ltr.methods.herbs.network import HerbsNetwork
 
 State = dict[str, Tensor]
@@ -50,7 +50,7 @@ def herbs_of(
     ours = instantiate({**config, **options_of(state, path)}).options
     if ours["paths"] == "none":
         raise ConfigError(f"{path}: a network of HERBS or PIM has no method.paths=none")
-    network = HerbsNetwork(settings, dataset_info, 0, "foreign", **ours)
+    network = HerbsNetwork(NetworkSpec(settings, dataset_info, 0, "foreign"), **ours)
     translated = translated_state(state, network)
     _refuse_misfits(path, translated, network)
     network.load_state_dict(translated, strict=False)

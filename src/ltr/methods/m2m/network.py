@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +15,7 @@ from ltr.errors import CheckpointError, ConfigError
 from ltr.identity import named
 from ltr.methods.core import generation
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, Settings, StageOutput
+from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.core.step_data import Step, augmented, of_all_processes, step_of
 from ltr.methods.m2m.examples import picture_sheet
 from ltr.methods.m2m.seeds import DRAWS, Slots, choose_slots
@@ -48,8 +47,7 @@ class M2mClassifier(ImageClassifier):
     units, over the images that were made (0 in a step that made none).
 
     Args:
-        settings, facts, seed, role: see `ImageClassifier`.
-        parents: with ``generator``, the network g. None where a checkpoint is loaded into the network next.
+        spec: see `NetworkSpec`; its parent is ``generator``, the network g.
         beta: of the acceptance 1 - beta^gap.
         lam: lambda, the weight of f's logit. Under a cosine head it weighs the cosine, as in the official code, whose
             heads do not scale.
@@ -69,11 +67,7 @@ class M2mClassifier(ImageClassifier):
 
     def __init__(
         self,
-        settings: Settings,
-        dataset_info: DatasetInfo,
-        seed: int,
-        role: str,
-        parents: Mapping[str, StageOutput] | None = None,
+        spec: NetworkSpec,
         *,
         beta: float,
         lam: float,
@@ -87,7 +81,7 @@ class M2mClassifier(ImageClassifier):
         target: Target = "slot",
         insert: Insert = "generated",
     ) -> None:
-        super().__init__(settings, dataset_info, seed, role, parents)
+        super().__init__(spec)
         self.options = {
             "beta": beta,
             "lam": lam,
@@ -101,10 +95,10 @@ class M2mClassifier(ImageClassifier):
             "target": target,
             "insert": insert,
         }
-        self.class_counts = np.asarray(dataset_info.class_counts)
-        self.first_epoch = instantiate(settings.sampler).start_epoch(settings.epochs)
+        self.class_counts = np.asarray(spec.dataset_info.class_counts)
+        self.first_epoch = instantiate(spec.settings.sampler).start_epoch(spec.settings.epochs)
         self.generating = False
-        self._parents = parents
+        self._parents = spec.parents
         self._generator: tuple[ImageClassifier, ...] = ()  # in a tuple it is no submodule: no checkpoint of f holds it
 
     @property

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ltr.identity import named
+from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.reciprocal_points import losses as open_set
 from ltr.methods.reciprocal_points.base import PointMethod, PointNetwork, Reduction
 from ltr.methods.reciprocal_points.heads import (
@@ -36,10 +37,10 @@ class ReciprocalNetwork(PointNetwork):
 
     head_type = ReciprocalPoints
 
-    def __init__(self, *arguments: Any, radius_init: RadiusInit = "first_batch", **options: Any) -> None:
+    def __init__(self, spec: NetworkSpec, *, radius_init: RadiusInit = "first_batch", **options: Any) -> None:
         self._from_first_batch = radius_init == "first_batch"
         self._radius_init = 0.0 if radius_init == "first_batch" else float(radius_init)
-        super().__init__(*arguments, **options)
+        super().__init__(spec, **options)
         self.options = {**self.options, "radius_init": radius_init}
 
     def build_points(self, width: int, points: dict[str, Any]) -> ClassPoints:
@@ -79,8 +80,8 @@ class AdversarialNetwork(ReciprocalNetwork):
 class ReciprocalPrototypeNetwork(ReciprocalNetwork):
     """RPL++: RPL with GCPL's prototype term, for which each class has prototypes beside its reciprocal points."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, spec: NetworkSpec, **options: Any) -> None:
+        super().__init__(spec, **options)
         with seeded_construction(derive_seed(self.seed, self.role, "prototypes")):
             self.prototypes = Prototypes(
                 self.head.points.shape[2],

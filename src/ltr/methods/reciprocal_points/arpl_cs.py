@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ltr.data.batch import Batch, to_device
 from ltr.errors import ConfigError
 from ltr.identity import named
-from ltr.methods.core.stage import DatasetInfo, Settings, Stage
+from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, Stage
 from ltr.methods.reciprocal_points.arpl import ARPL, AdversarialNetwork, RadiusInit
 from ltr.methods.reciprocal_points.base import PointNetwork
 from ltr.methods.reciprocal_points.confusing_samples import AuxiliaryNorms, Discriminator, Generator, first_side
@@ -47,14 +47,15 @@ class ConfusedNetwork(AdversarialNetwork):
 
     def __init__(
         self,
-        *arguments: Any,
+        spec: NetworkSpec,
+        *,
         confusion_weight: float,
         noise_dim: int,
         width: int,
         gan_lr: float,
         **options: Any,
     ) -> None:
-        super().__init__(*arguments, **options)
+        super().__init__(spec, **options)
         own = {"confusion_weight": confusion_weight, "noise_dim": noise_dim, "width": width, "gan_lr": gan_lr}
         self.options = {**self.options, **own}
         self.automatic_optimization = False

@@ -21,7 +21,7 @@ from ltr.evaluation.scores import Scores
 from ltr.identity import named
 from ltr.losses.classification import CrossEntropy
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage, StageOutput
+from ltr.methods.core.stage import DatasetInfo, Method, NetworkSpec, Settings, Stage, StageOutput
 from ltr.methods.reciprocal_points.feature_history import WIDTH, FeatureHistory, embed
 from ltr.methods.reciprocal_points.heads import ClassPoints, Measured, ReciprocalPoints
 from ltr.models.weights import seeded_construction
@@ -40,7 +40,7 @@ class PointNetwork(ImageClassifier):
     """A backbone whose head is a set of class points; a subclass gives the head and the loss terms.
 
     Args:
-        settings, facts, seed, role, parents: see `ImageClassifier`. The head's config is not used.
+        spec: see `NetworkSpec`. The head's config is not used.
         feature_dim: width of a linear layer between backbone and points; None: no such layer.
         reduction: ``mean`` or ``sum`` of the images' losses.
         weights: of the loss terms beside ``class_term``.
@@ -52,32 +52,28 @@ class PointNetwork(ImageClassifier):
 
     def __init__(
         self,
-        settings: Settings,
-        dataset_info: DatasetInfo,
-        seed: int,
-        role: str,
-        parents: Mapping[str, StageOutput] | None = None,
+        spec: NetworkSpec,
         *,
         feature_dim: int | None = None,
         reduction: Reduction = "mean",
         weights: Mapping[str, float],
         **points: Any,
     ) -> None:
-        super().__init__(settings, dataset_info, seed, role, parents)
+        super().__init__(spec)
         self.options = {"feature_dim": feature_dim, "reduction": reduction, "weights": dict(weights), **points}
         self.reduction = reduction
         self.loss_is_sum = reduction == "sum"
         self.weights = {"class_term": 1.0, **weights}
         width = feature_dim or self.backbone.num_features
         self.embedding: nn.Module | None = None
-        with seeded_construction(derive_seed(seed, role, "points")):
+        with seeded_construction(derive_seed(spec.seed, spec.role, "points")):
             if feature_dim is not None:
                 self.embedding = nn.Linear(self.backbone.num_features, feature_dim)
             self.head = self.build_points(width, points)
         self.history: FeatureHistory | None = None
-        if width == WIDTH and settings.ema_decay is None:  # averaged weights would average the snapshots, too
-            images = sum(dataset_info.class_counts)
-            self.history = FeatureHistory(self.head.points, images, settings.epochs, settings.batch_size)
+        if width == WIDTH and spec.settings.ema_decay is None:  # averaged weights would average the snapshots, too
+            images = sum(spec.dataset_info.class_counts)
+            self.history = FeatureHistory(self.head.points, images, spec.settings.epochs, spec.settings.batch_size)
 
     def build_points(self, width: int, points: dict[str, Any]) -> ClassPoints:
         """The head, for features of this width."""
@@ -157,7 +153,7 @@ class PointNetwork(ImageClassifier):
         if isinstance(self.embedding, nn.Linear):
             weight, bias = weight @ self.embedding.weight, bias + weight @ self.embedding.bias
         head = {"_target_": "ltr.models.heads.LinearHead", "bias": True}
-        plain = ImageClassifier(self.settings.replaced(head=head, extras=()), self.dataset_info, self.seed, self.role)
+        plain = ImageClassifier(self.spec.replaced(settings=self.settings.replaced(head=head, extras=())))
         plain.backbone.load_state_dict(self.backbone.state_dict())
         plain.head.load_state_dict({"weight": weight.detach(), "bias": bias.detach()})
         return plain.train(self.training)

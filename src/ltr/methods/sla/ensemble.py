@@ -18,7 +18,7 @@ from torch.nn import functional
 from ltr.evaluation.scores import Scores
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import Computation, DatasetInfo, Method, Settings, Stage, StageOutput
+from ltr.methods.core.stage import Computation, DatasetInfo, Method, NetworkSpec, Settings, Stage, StageOutput
 from ltr.methods.erm import ERM
 
 Average = Literal["probabilities", "logits"]
@@ -32,7 +32,7 @@ class EnsembleClassifier(ImageClassifier):
     alone. The ensemble's features are those of all members, one after the other.
 
     Args:
-        settings, facts, seed, role, parents: see `ImageClassifier`.
+        spec: see `NetworkSpec`.
         members: number of networks.
         average: what is averaged: ``probabilities``, given as logits of the same link, or ``logits``.
     """
@@ -41,20 +41,16 @@ class EnsembleClassifier(ImageClassifier):
 
     def __init__(
         self,
-        settings: Settings,
-        dataset_info: DatasetInfo,
-        seed: int,
-        role: str,
-        parents: Mapping[str, StageOutput] | None = None,
+        spec: NetworkSpec,
         *,
         members: int,
         average: Average,
     ) -> None:
-        super().__init__(settings, dataset_info, seed, role, parents)
+        super().__init__(spec)
         self.options = {"members": members, "average": average}
         self.average = average
         self.others = nn.ModuleList(
-            ImageClassifier(settings, dataset_info, seed, role_of(number)) for number in range(2, members + 1)
+            ImageClassifier(spec.replaced(role=role_of(number), parents={})) for number in range(2, members + 1)
         )
 
     @torch.no_grad()
@@ -127,9 +123,7 @@ class Ensemble(Method):
     def predictor(self, outputs: Mapping[str, StageOutput]) -> EnsembleClassifier:
         networks = [outputs[role_of(number)].load() for number in range(1, self.members + 1)]
         first = networks[0]
-        ensemble = EnsembleClassifier(
-            first.settings, first.dataset_info, first.seed, first.role, members=self.members, average=self.average
-        )
+        ensemble = EnsembleClassifier(first.spec, members=self.members, average=self.average)
         ensemble.backbone.load_state_dict(first.backbone.state_dict())
         ensemble.head.load_state_dict(first.head.state_dict())
         for own, network in zip(ensemble.others, networks[1:]):

@@ -7,7 +7,6 @@ image are M opinions whose mean can be taken.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -20,7 +19,7 @@ from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.losses.distillation import kl_to_teacher
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, Settings, StageOutput
+from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.sla.transformed import OnTransformedImages, TransformedClassifier
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
@@ -44,7 +43,8 @@ class JointClassifier(TransformedClassifier):
     Class weights, margins and priors of a joint class follow its y: it is given as many images as y has.
 
     Args:
-        settings, facts, seed, role, parents, transform, checkpointing: see `TransformedClassifier`.
+        spec: see `NetworkSpec`.
+        transform, checkpointing: see `TransformedClassifier`.
         inference: the headline; None: ``distilled`` with self-distillation, else ``aggregated``.
         self_distillation: add the second head.
         temperature: T > 0 of the distillation.
@@ -58,11 +58,7 @@ class JointClassifier(TransformedClassifier):
 
     def __init__(
         self,
-        settings: Settings,
-        dataset_info: DatasetInfo,
-        seed: int,
-        role: str,
-        parents: Mapping[str, StageOutput] | None = None,
+        spec: NetworkSpec,
         *,
         transform: str,
         inference: Inference | None = None,
@@ -75,14 +71,10 @@ class JointClassifier(TransformedClassifier):
     ) -> None:
         count = len(joint_transforms(transform))
         super().__init__(
-            settings,
-            dataset_info,
-            seed,
-            role,
-            parents,
+            spec,
             transform=transform,
             checkpointing=checkpointing,
-            logit_counts=[n for n in dataset_info.class_counts for _ in range(count)],
+            logit_counts=[n for n in spec.dataset_info.class_counts for _ in range(count)],
         )
         self.options = {
             "transform": transform,
@@ -102,9 +94,10 @@ class JointClassifier(TransformedClassifier):
         self.self_distillation = self_distillation
         if self_distillation:
             self.variants = ("single", "aggregated", "distilled")
-            self.distilled_loss = instantiate(settings.loss, dataset_info.class_counts)
-            with seeded_construction(derive_seed(seed, role, "distilled head")):
-                self.distilled_head = instantiate(settings.head, self.backbone.num_features, dataset_info.num_classes)
+            self.distilled_loss = instantiate(spec.settings.loss, spec.dataset_info.class_counts)
+            with seeded_construction(derive_seed(spec.seed, spec.role, "distilled head")):
+                num_classes = spec.dataset_info.num_classes
+                self.distilled_head = instantiate(spec.settings.head, self.backbone.num_features, num_classes)
             if self._distilled_prior:
                 self.distilled_head.init_bias(self.distilled_loss.prior_bias)
 
@@ -183,7 +176,7 @@ class JointClassifier(TransformedClassifier):
 
         Its head is the second one where that is the headline, else the joint head's rows of j = 0.
         """
-        plain = ImageClassifier(self.settings, self.dataset_info, self.seed, self.role)
+        plain = ImageClassifier(self.spec)
         plain.backbone.load_state_dict(self.backbone.state_dict())
         if self.headline == "distilled":
             plain.head.load_state_dict(self.distilled_head.state_dict())

@@ -7,7 +7,7 @@ ICML 2020, section 2); its official code names them and does not have them. `met
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -20,7 +20,7 @@ from ltr.evaluation.scores import Scores
 from ltr.identity import named
 from ltr.losses import functional
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage, StageOutput
+from ltr.methods.core.stage import DatasetInfo, Method, NetworkSpec, Settings, Stage
 from ltr.models.checkpointing import checkpoint_blocks
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
@@ -34,7 +34,7 @@ class TransformedClassifier(ImageClassifier):
     A subclass sets ``options`` and ``headline``, and gives `losses` and `answer`.
 
     Args:
-        settings, facts, seed, role, parents: see `ImageClassifier`.
+        spec: see `NetworkSpec`.
         transform: a key of `ltr.data.joint_transforms.TRANSFORMS`.
         checkpointing: keep only the inputs of the backbone's blocks for the backward pass and compute the rest again:
             the same gradients and BatchNorm statistics from less memory and about a third more time.
@@ -48,19 +48,15 @@ class TransformedClassifier(ImageClassifier):
 
     def __init__(
         self,
-        settings: Settings,
-        dataset_info: DatasetInfo,
-        seed: int,
-        role: str,
-        parents: Mapping[str, StageOutput] | None = None,
+        spec: NetworkSpec,
         *,
         transform: str,
         checkpointing: bool,
         logit_counts: Sequence[int] | None = None,
     ) -> None:
         transforms = joint_transforms(transform)
-        transforms.check(dataset_info.image_shape)
-        super().__init__(settings, dataset_info, seed, role, parents, logit_counts=logit_counts)
+        transforms.check(spec.dataset_info.image_shape)
+        super().__init__(spec, logit_counts=logit_counts)
         self.transforms = transforms
         self.rows_per_image = len(transforms)
         if checkpointing:
@@ -133,23 +129,20 @@ class AugmentedClassifier(TransformedClassifier):
     L = (1/M) sum_j L(z(t_j(x)), y), with the loss L of the configuration. ``aggregated`` is the mean of the M logits.
 
     Args:
-        settings, facts, seed, role, parents, transform, checkpointing: see `TransformedClassifier`.
+        spec: see `NetworkSpec`.
+        transform, checkpointing: see `TransformedClassifier`.
         inference: the headline: ``single`` classifies the image as it is.
     """
 
     def __init__(
         self,
-        settings: Settings,
-        dataset_info: DatasetInfo,
-        seed: int,
-        role: str,
-        parents: Mapping[str, StageOutput] | None = None,
+        spec: NetworkSpec,
         *,
         transform: str,
         inference: Inference = "single",
         checkpointing: bool = False,
     ) -> None:
-        super().__init__(settings, dataset_info, seed, role, parents, transform=transform, checkpointing=checkpointing)
+        super().__init__(spec, transform=transform, checkpointing=checkpointing)
         self.options = {"transform": transform, "inference": inference, "checkpointing": checkpointing}
         self.headline = inference
 
@@ -175,17 +168,14 @@ class MultiTaskClassifier(AugmentedClassifier):
     transformation is seen equally often.
 
     Args:
-        settings, facts, seed, role, parents, transform, inference, checkpointing: see `AugmentedClassifier`.
+        spec: see `NetworkSpec`.
+        transform, inference, checkpointing: see `AugmentedClassifier`.
         transform_weight: of the second term, >= 0.
     """
 
     def __init__(
         self,
-        settings: Settings,
-        dataset_info: DatasetInfo,
-        seed: int,
-        role: str,
-        parents: Mapping[str, StageOutput] | None = None,
+        spec: NetworkSpec,
         *,
         transform: str,
         transform_weight: float = 1.0,
@@ -193,19 +183,15 @@ class MultiTaskClassifier(AugmentedClassifier):
         checkpointing: bool = False,
     ) -> None:
         super().__init__(
-            settings,
-            dataset_info,
-            seed,
-            role,
-            parents,
+            spec,
             transform=transform,
             inference=inference,
             checkpointing=checkpointing,
         )
         self.options = {**self.options, "transform_weight": transform_weight}
         self.transform_weight = transform_weight
-        with seeded_construction(derive_seed(seed, role, "transform head")):
-            self.transform_head = instantiate(settings.head, self.backbone.num_features, len(self.transforms))
+        with seeded_construction(derive_seed(spec.seed, spec.role, "transform head")):
+            self.transform_head = instantiate(spec.settings.head, self.backbone.num_features, len(self.transforms))
 
     def losses(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         of_classes, shown, _ = super().losses(batch, features)
