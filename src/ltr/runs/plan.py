@@ -20,6 +20,7 @@ from ltr.data.source import ImageFiles, Source
 from ltr.data.splits import Split
 from ltr.errors import ConfigError, DataError
 from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage
+from ltr.optim.libraries import check_optimizer
 from ltr.runs.device import check_strategy, resolve_device, resolve_precision
 from ltr.runs.image_size import check_backbones, check_configured_size
 from ltr.runs.keys import execution_spec, makers_of, stage_key, stage_spec
@@ -100,6 +101,9 @@ def plan_of(
     method.check(dataset_info)
     stages = method.stages(main_settings(config, precision, method), dataset_info)
     check_backbones(stages, dataset_info, config["dataset"])
+    for stage in stages:
+        if stage.module is not None and stage.checkpoint is None:
+            check_optimizer(stage.settings.optimizer)
     if config["trainer"]["auto_accumulate"]:
         for stage in stages:
             check_plan(stage, dataset_info)

@@ -1,0 +1,191 @@
+"""Optimisers of torch and of timm by their names, over the parameter groups of every other optimiser."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import timm.optim
+import torch
+from torch import nn
+
+from ltr.configuration.targets import instantiate
+from ltr.errors import ConfigError, nearest
+from ltr.identity import name_of, named
+from ltr.optim.groups import parameter_groups
+
+Extra = Mapping[str, nn.Module] | None
+# a step of ltr is one forward and backward pass over dense gradients
+_UNUSABLE = {
+    "LBFGS": "it evaluates the loss several times in a step",
+    "SparseAdam": "it is for sparse gradients",
+    "Muon": "torch's is for matrices alone; timm's takes every parameter: optimizer=timm optimizer.name=muon",
+}
+
+
+@named("optimizer/torch")
+def torch_optimizer(
+    backbone: nn.Module,
+    head: nn.Module,
+    extra: Extra = None,
+    no_decay: Collection[str] = (),
+    *,
+    name: str,
+    lr: float,
+    weight_decay: float = 0.0,
+    head_lr: float | None = None,
+    last_block_lr: float | None = None,
+    extra_lr: float | None = None,
+    decay_norm_and_bias: bool = True,
+    options: Mapping[str, Any] | None = None,
+) -> torch.optim.Optimizer:
+    """Return an optimiser of `torch.optim`.
+
+    Arguments that are not explained here are those of `ltr.optim.groups.parameter_groups`.
+
+    Args:
+        name: of the class, such as ``RMSprop``.
+        options: further arguments of the class by name.
+
+    Raises:
+        ConfigError: no such optimiser, one that cannot be used, or arguments that it does not take; or from the groups.
+    """
+    classes: dict[str, Any] = {key: value for key, value in vars(torch.optim).items() if inspect.isclass(value)}
+    classes = {key: value for key, value in classes.items() if issubclass(value, torch.optim.Optimizer)}
+    names = sorted(key for key in classes if key not in ("Optimizer", *_UNUSABLE))
+    if name not in names:
+        reason = f"{_UNUSABLE[name]}; " if name in _UNUSABLE else ""
+        raise ConfigError(
+            f"optimizer.name={name}: {reason or 'torch.optim has no such optimiser; '}allowed are {', '.join(names)}"
+            f"{'' if reason else nearest(name, names)}"
+        )
+    groups = parameter_groups(
+        backbone,
+        head,
+        lr=lr,
+        weight_decay=weight_decay,
+        head_lr=head_lr,
+        last_block_lr=last_block_lr,
+        extra_lr=extra_lr,
+        decay_norm_and_bias=decay_norm_and_bias,
+        no_decay=no_decay,
+        extra=extra,
+    )
+    known = _arguments(classes[name])
+    _check_weight_decay(name, weight_decay, known)
+    return _created(name, lambda given: classes[name](groups, lr=lr, **given), options, known)
+
+
+@named("optimizer/timm")
+def timm_optimizer(
+    backbone: nn.Module,
+    head: nn.Module,
+    extra: Extra = None,
+    no_decay: Collection[str] = (),
+    *,
+    name: str,
+    lr: float,
+    weight_decay: float = 0.0,
+    head_lr: float | None = None,
+    last_block_lr: float | None = None,
+    extra_lr: float | None = None,
+    decay_norm_and_bias: bool = True,
+    options: Mapping[str, Any] | None = None,
+) -> torch.optim.Optimizer:
+    """Return an optimiser of `timm.optim`.
+
+    Arguments that are not explained here are those of `ltr.optim.groups.parameter_groups`.
+
+    Args:
+        name: as `timm.optim.list_optimizers` lists it, such as ``lamb``.
+        options: further arguments of `timm.optim.create_optimizer_v2` and of the optimiser by name.
+
+    Raises:
+        ConfigError: no such optimiser, one that cannot be used, or arguments that it does not take; or from the groups.
+    """
+    listed = [str(listed_name) for listed_name in timm.optim.list_optimizers()]
+    names = [listed_name for listed_name in listed if not _reason_against(listed_name)]
+    if name not in names:
+        reason = _reason_against(name) if name in listed else f"timm {timm.__version__} has no such optimiser"
+        hint = "" if name in listed else nearest(name, names)
+        raise ConfigError(f"optimizer.name={name}: {reason}; allowed are {', '.join(names)}{hint}")
+    groups = parameter_groups(
+        backbone,
+        head,
+        lr=lr,
+        weight_decay=weight_decay,
+        head_lr=head_lr,
+        last_block_lr=last_block_lr,
+        extra_lr=extra_lr,
+        decay_norm_and_bias=decay_norm_and_bias,
+        no_decay=no_decay,
+        extra=extra,
+    )
+    known = _arguments(timm.optim.get_optimizer_class(name, bind_defaults=False))
+    _check_weight_decay(name, weight_decay, known)
+
+    def create(given: Mapping[str, Any]) -> torch.optim.Optimizer:
+        return timm.optim.create_optimizer_v2(
+            groups, opt=name, lr=lr, weight_decay=weight_decay, filter_bias_and_bn=False, **given
+        )
+
+    return _created(name, create, options, known)
+
+
+def check_optimizer(config: Mapping[str, Any]) -> None:
+    """Build the optimiser of a config for two parameters, so that a wrong name or option is refused before training.
+
+    Args:
+        config: of an optimiser; those that are not of this module are not looked at.
+
+    Raises:
+        ConfigError: see `torch_optimizer` and `timm_optimizer`.
+    """
+    if name_of(str(config["_target_"])) in ("optimizer/torch", "optimizer/timm"):
+        instantiate({**config, "last_block_lr": None}, nn.Linear(2, 2), nn.Linear(2, 2))
+
+
+def _reason_against(name: str) -> str:
+    """Return why an optimiser of timm cannot be used; '' if it can."""
+    if timm.optim.get_optimizer_info(name).second_order:
+        return "it needs second derivatives"
+    if name.startswith(("bnb", "fused")):
+        return "it needs a package that timm does not bring (bitsandbytes or apex)"
+    if name.startswith("kron"):
+        return "no checkpoint holds its random numbers, so that an interrupted training could not be resumed exactly"
+    return ""
+
+
+def _arguments(optimizer: Callable[..., Any]) -> list[str]:
+    """Return the arguments of an optimiser's class beside its parameters."""
+    return [name for name in inspect.signature(optimizer).parameters if name not in ("params", "lr", "args", "kwargs")]
+
+
+def _check_weight_decay(name: str, weight_decay: float, known: Collection[str]) -> None:
+    if weight_decay and "weight_decay" not in known:
+        raise ConfigError(f"optimizer.weight_decay={weight_decay}: {name} has no weight decay. Set it to 0")
+
+
+def _created(
+    name: str,
+    create: Callable[[dict[str, Any]], torch.optim.Optimizer],
+    options: Mapping[str, Any] | None,
+    known: list[str],
+) -> torch.optim.Optimizer:
+    """Return what ``create`` makes of the options, pairs such as ``betas`` as tuples."""
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in (options or {}).items()}
+    free = [key for key in known if key != "weight_decay"]
+    for key in given:
+        if key not in free:
+            raise ConfigError(
+                f"optimizer.options.{key}: {name} has no such argument; it has {', '.join(free)}{nearest(key, free)}"
+            )
+    try:
+        return create(given)
+    except Exception as error:  # each optimiser refuses values in its own way
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ConfigError(
+            f"optimizer.name={name} with optimizer.options={given}: it cannot be built ({type(error).__name__}: "
+            f"{reason}). Correct the options, or take another optimiser"
+        ) from error

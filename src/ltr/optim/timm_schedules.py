@@ -1,0 +1,120 @@
+"""Schedules of timm by their names."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from timm.scheduler import create_scheduler_v2
+
+from ltr.errors import ConfigError, nearest
+from ltr.identity import named
+from ltr.optim.schedules import Schedule
+
+NAMES = ("cosine", "tanh", "step", "multistep", "poly")
+
+
+@named("schedule/timm")
+class TimmSchedule(Schedule):
+    """A schedule of `timm.scheduler`, as the multiplier of the base learning rate.
+
+    The arguments are those of `timm.scheduler.create_scheduler_v2`, which they are passed to with a base learning rate
+    of 1: learning rates (``min_lr``, ``warmup_lr``) are multiples of ``optimizer.lr``, lengths are in epochs.
+
+    Args:
+        name: ``cosine``, ``tanh``, ``step``, ``multistep`` or ``poly``.
+        per: ``epoch`` holds the value through an epoch, ``step`` moves with every step.
+        warmup_epochs: of a linear rise from ``warmup_lr``.
+        warmup_prefix: the decay begins after the warm-up and takes the other epochs, in place of going on under it.
+        decay_epochs: of ``step``: epochs between two falls; None is a third of the run.
+        decay_milestones: of ``multistep``: epochs after which the rate falls.
+        decay_rate: of ``step`` and ``multistep``: factor of each fall; of ``poly``: the exponent.
+        cooldown_epochs: at the end, at the last value.
+        cycle_limit, cycle_mul, cycle_decay, k_decay: of ``cosine``, ``tanh`` and ``poly``.
+
+    Raises:
+        ConfigError: an unknown name, or values that timm refuses; see `Schedule`.
+    """
+
+    def __init__(
+        self,
+        epochs: int,
+        steps_per_epoch: int,
+        *,
+        name: str = "cosine",
+        per: str = "epoch",
+        warmup_epochs: float = 0,
+        warmup_lr: float = 0.0,
+        warmup_prefix: bool = False,
+        min_lr: float = 0.0,
+        decay_epochs: float | None = None,
+        decay_milestones: Sequence[int] = (),
+        decay_rate: float = 0.1,
+        cooldown_epochs: int = 0,
+        cycle_limit: int = 1,
+        cycle_mul: float = 1.0,
+        cycle_decay: float = 1.0,
+        k_decay: float = 1.0,
+    ) -> None:
+        super().__init__(epochs, steps_per_epoch, warmup_epochs=warmup_epochs)
+        if name not in NAMES:
+            reason = "it follows a metric, not the step; " if name == "plateau" else ""
+            raise ConfigError(f"scheduler.name={name}: {reason}allowed are {', '.join(NAMES)}{nearest(name, NAMES)}")
+        if per not in ("epoch", "step"):
+            raise ConfigError(f"scheduler.per is '{per}'; allowed: epoch, step.")
+        if not 0 <= cooldown_epochs < epochs:
+            raise ConfigError(
+                f"scheduler.cooldown_epochs={cooldown_epochs}: the run has {epochs} epochs; allowed is [0, {epochs})"
+            )
+        if name == "multistep" and not decay_milestones:
+            raise ConfigError("scheduler.decay_milestones is empty: name=multistep needs epochs, such as [30,60]")
+        self.per = per
+        decaying = epochs - cooldown_epochs - (warmup_epochs if warmup_prefix else 0)
+        # plain values only: a checkpoint holds the attributes of a schedule
+        self.arguments: dict[str, Any] = {
+            "sched": name,
+            "num_epochs": decaying,
+            "warmup_epochs": warmup_epochs,
+            "warmup_lr": warmup_lr,
+            "warmup_prefix": warmup_prefix,
+            "min_lr": min_lr,
+            "decay_epochs": decay_epochs or epochs / 3,
+            "decay_milestones": list(decay_milestones),
+            "decay_rate": decay_rate,
+            "cycle_limit": cycle_limit,
+            "cycle_mul": cycle_mul,
+            "cycle_decay": cycle_decay,
+            "k_decay": k_decay,
+            "step_on_epochs": per == "epoch",
+            "updates_per_epoch": self.steps_per_epoch,
+        }
+        try:
+            self(0)
+        except Exception as error:  # timm checks with assertions and divisions
+            raise ConfigError(
+                f"scheduler=timm with {self.arguments}: timm cannot build it ({type(error).__name__}: {error}). "
+                f"Lengths must fit the run's {epochs} epochs"
+            ) from error
+
+    def __call__(self, step: int) -> float:
+        step = min(step, self.epochs * self.steps_per_epoch - 1)
+        optimizer, scheduler = _timm_scheduler(tuple((key, _hashable(value)) for key, value in self.arguments.items()))
+        if self.per == "epoch":
+            scheduler.step(step // self.steps_per_epoch)
+        else:
+            scheduler.step_update(step)
+        return float(optimizer.param_groups[0]["lr"])
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+@functools.lru_cache(maxsize=8)
+def _timm_scheduler(arguments: tuple[tuple[str, Any], ...]) -> tuple[torch.optim.Optimizer, Any]:
+    """Return timm's scheduler and the optimiser of base learning rate 1 whose rate it sets."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler, _ = create_scheduler_v2(optimizer, **dict(arguments))
+    return optimizer, scheduler
