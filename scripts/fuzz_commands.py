@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from ltr.configuration.allowed import shown
 from ltr.configuration.configs import conf_directory, config_names, leaves, mappings
 from ltr.configuration.nested import NestedLoader
+from ltr.configuration.rules import rules_of
 
 METHODS = ("erm", "crt", "lws", "rkd_classification", "m2m", "sla", "background_splitting", "ncm", "tau_norm")
 # of the harness, or so that nothing is trained, downloaded or started
@@ -53,7 +54,7 @@ class Known:
 
     Attributes:
         values: of its keys, as they are written on a command line.
-        rules: ``_allowed_`` of its keys.
+        rules: of its keys, see `ltr.configuration.rules`.
         nodes: its nested choices, and the groups that they are of.
         groups: its groups, with the config that is chosen.
     """
@@ -83,7 +84,7 @@ def known_of(method: str) -> Known:
     rules = {
         f"{path}.{key}".removeprefix("."): rule
         for path, node in mappings(plain)
-        for key, rule in (node.get("_allowed_") or {}).items()
+        for key, rule in rules_of(path, node).items()
         if key in node and not {*path.split("."), key} & set(FIXED)
     }
     nodes = {node: key.partition("@")[0] for node, key in loader.nodes.items() if not node.startswith("hydra")}

@@ -28,6 +28,7 @@ from ltr.configuration.former_keys import rename_overrides
 from ltr.configuration.nested import NestedLoader, holds_keys, is_name
 from ltr.configuration.parsing import Parsed, in_short, parse
 from ltr.configuration.quoting import quoting_hint
+from ltr.configuration.rules import rules_of
 from ltr.configuration.suggestions import keys_of_other_configs, suggestion
 from ltr.configuration.swept_configs import jobs_of
 from ltr.errors import nearest
@@ -298,11 +299,11 @@ class _Explanation:
             return [f"{one.key}={value}: {holds_keys(one.key, held)}" for value in one.values if is_name(value)]
         node, _, last = one.key.rpartition(".")
         parent = OmegaConf.select(composed, node) if node else composed
-        rules = parent.get("_allowed_") or {} if OmegaConf.is_dict(parent) else {}
+        config = OmegaConf.to_container(parent, resolve=False) if OmegaConf.is_dict(parent) else None
+        rules = rules_of(node, {str(key): value for key, value in config.items()}) if isinstance(config, dict) else {}
         if last not in rules:
             return []
-        rule = OmegaConf.to_container(rules)[last]  # type: ignore[index,call-overload]
-        reasons = [(value, problem(value, rule)) for value in one.values]
+        reasons = [(value, problem(value, rules[last])) for value in one.values]
         return [f"{one.key}={value}: {reason}" for value, reason in reasons if reason]
 
 

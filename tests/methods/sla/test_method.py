@@ -111,12 +111,7 @@ def test_the_sum_aggregates_to_m_times_the_mean():
 
 def test_with_one_transformation_it_is_erm_to_the_bit():
     plan, erm_plan = planned("method=sla", "method.transform=none"), planned()
-    sla, erm = (
-        p.stages["representation"].target(
-            p.stages["representation"].settings, p.dataset_info, 0, "representation", **options
-        )
-        for p, options in ((plan, plan.stages["representation"].options), (erm_plan, {}))
-    )
+    sla, erm = (each.stages["representation"].network(each.dataset_info, 0) for each in (plan, erm_plan))
     for network in (sla, erm):
         network.train()
         network.start_epoch(0)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ltr.configuration.allowed import shown
 from ltr.configuration.configs import config_names
 from ltr.errors import ConfigError, nearest
+from ltr.methods.core.options import Options, signature_of
 from ltr.names import canonical
 
 if TYPE_CHECKING:
@@ -293,14 +294,33 @@ class Method:
     A light object: building it and its stages costs nothing, so that a plan can be made without training.
 
     Attributes:
+        Options: the declaration of its options, from which its constructor follows; None for a method without any, or
+            with a constructor of its own.
         provides: what its predictions hold, of ``logits``, ``features``, ``knownness``; protocols need some of these.
         accepts_extras: whether its main stage takes the further loss terms of ``method.extras``.
         needs_background: whether the data must have a background class.
     """
 
+    Options: ClassVar[type[Options] | None] = None
     provides: tuple[str, ...] = ("logits",)
     accepts_extras: bool = False
     needs_background: bool = False
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        is_declared = cls.__dict__.get("Options") is not None or cls.__init__ is Method.__init__
+        if is_declared:
+            signature = inspect.Signature() if cls.Options is None else signature_of(cls.Options)
+        else:
+            signature = inspect.signature(cls.__init__)
+            signature = signature.replace(parameters=list(signature.parameters.values())[1:])  # without self
+        cls.__signature__ = signature  # type: ignore[attr-defined]
+
+    def __init__(self, **options: Any) -> None:
+        if self.Options is not None:
+            self.options = self.Options(**options)
+        elif options:
+            raise TypeError(f"{type(self).__name__} takes no options, and was given {', '.join(options)}")
 
     def check(self, dataset_info: DatasetInfo) -> None:
         """Raise ConfigError where the method cannot be used on such data; called before anything is trained."""

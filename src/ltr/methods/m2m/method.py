@@ -20,16 +20,8 @@ from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage
 from ltr.methods.erm import ERM
-from ltr.methods.m2m.network import (
-    ONLY_IN_MEMORY,
-    AcceptOn,
-    Insert,
-    M2mClassifier,
-    Noise,
-    Rejection,
-    SeedSource,
-    Target,
-)
+from ltr.methods.m2m.network import ONLY_IN_MEMORY, M2mClassifier
+from ltr.methods.m2m.options import M2mClassifierOptions, M2mOptions
 
 
 @named("method/m2m")
@@ -40,57 +32,31 @@ class M2m(Method):
     it is the representation of ERM and trained once for all methods that need it.
 
     Args:
-        start_from: a finished run's directory or a checkpoint to take g from, in place of training it.
-        representation: refused with a reason.
-        options: those of `M2mClassifier`.
+        options: the fields of `M2mOptions`.
 
     Raises:
         ConfigError: a probability above 1 is asked for, images are mixed, or seeds cannot be drawn as asked; joint
             labels as a further term.
     """
 
+    Options = M2mOptions
+    options: M2mOptions
     provides = ("logits", "features")
     accepts_extras = True
 
-    def __init__(
-        self,
-        *,
-        beta: float,
-        lam: float,
-        gamma: float,
-        steps: int,
-        step_size: float,
-        seed_source: SeedSource = "batch",
-        accept_on: AcceptOn = "prob",
-        rejection: Rejection = "both",
-        noise: Noise = "image",
-        target: Target = "slot",
-        insert: Insert = "generated",
-        start_from: str | None = None,
-        representation: Mapping[str, Any] | None = None,
-    ) -> None:
-        if representation is not None:
-            _refuse_joint_labels(representation, "method.representation")
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        chosen = self.options
+        if chosen.representation is not None:
+            _refuse_joint_labels(chosen.representation, "method.representation")
             raise ConfigError(
                 "method.representation: M2m trains its network from scratch and its generator as plain ERM. Another "
                 "generator can be given as a checkpoint: method.start_from"
             )
-        if accept_on == "prob" and gamma > 1:
-            raise ConfigError(f"method.gamma={gamma}: no probability is above 1; method.accept_on=loss takes any")
-        self.start_from = start_from
-        self.options = {
-            "beta": beta,
-            "lam": lam,
-            "gamma": gamma,
-            "steps": steps,
-            "step_size": step_size,
-            "seed_source": seed_source,
-            "accept_on": accept_on,
-            "rejection": rejection,
-            "noise": noise,
-            "target": target,
-            "insert": insert,
-        }
+        if chosen.accept_on == "prob" and chosen.gamma > 1:
+            raise ConfigError(
+                f"method.gamma={chosen.gamma}: no probability is above 1; method.accept_on=loss takes any"
+            )
 
     def check(self, dataset_info: DatasetInfo) -> None:
         present = [count for count in dataset_info.class_counts if count]
@@ -103,11 +69,12 @@ class M2m(Method):
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         self._check_settings(settings)
-        generator = plain_representation(settings, dataset_info, "generator", self.start_from)
-        own = Stage(
-            "classifier", "m2m", settings, module=M2mClassifier, parents=(generator.name,), options=self.options
+        generator = plain_representation(settings, dataset_info, "generator", self.options.start_from)
+        options = self.options.part(M2mClassifierOptions)
+        classifier = Stage(
+            "classifier", "m2m", settings, module=M2mClassifier, parents=(generator.name,), options=options
         )
-        return [generator, own]
+        return [generator, classifier]
 
     def _check_settings(self, settings: Settings) -> None:
         mix = settings.augment.get("mix")
@@ -116,7 +83,7 @@ class M2m(Method):
                 f"method=m2m with augment.mix={mix}: a mixed image has two classes, and M2m replaces images by their "
                 "class. Use an augmentation that does not mix, such as augment=cifar"
             )
-        if self.options["seed_source"] == "dataset" and settings.augment.get("files"):
+        if self.options.seed_source == "dataset" and settings.augment.get("files"):
             raise ConfigError(ONLY_IN_MEMORY)
         for config in settings.extras:
             _refuse_joint_labels(config, "method.extras")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,16 +18,9 @@ from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.core.step_data import Step, augmented, of_all_processes, step_of
 from ltr.methods.m2m.examples import picture_sheet
+from ltr.methods.m2m.options import M2mClassifierOptions
 from ltr.methods.m2m.seeds import DRAWS, Slots, choose_slots
 from ltr.randomness import derive_seed, uniforms
-
-# what a config of M2m chooses among
-SeedSource = Literal["batch", "dataset"]
-AcceptOn = Literal["prob", "loss"]
-Rejection = Literal["both", "confidence", "chance", "none"]
-Noise = Literal["image", "official", "none"]
-Target = Literal["slot", "random"]
-Insert = Literal["generated", "seed", "noise"]
 
 LOGS = ("slots", "accepted", "rejected_by_confidence", "rejected_by_chance", "perturbation_norm")
 _NOISE_RADIUS = 0.5  # official code
@@ -48,53 +41,14 @@ class M2mClassifier(ImageClassifier):
 
     Args:
         spec: see `NetworkSpec`; its parent is ``generator``, the network g.
-        beta: of the acceptance 1 - beta^gap.
-        lam: lambda, the weight of f's logit. Under a cosine head it weighs the cosine, as in the official code, whose
-            heads do not scale.
-        gamma: least probability (or largest loss) of the target under g.
-        steps, step_size: T and eta.
-        seed_source: ``batch``: seeds are images of the batch, official; ``dataset``: any training image, drawn as the
-            paper's text says and augmented like the batch.
-        accept_on: ``prob``: g's probability is at least gamma, official; ``loss``: g's cross-entropy is at most gamma,
-            as the paper writes.
-        rejection: which of the two tests are made: ``both``, ``confidence``, ``chance`` or ``none``.
-        noise: what is added to a seed first: ``image``, at most 0.5 long for each image; ``official``, where that limit
-            is one colour channel's over the whole batch, so that an image's noise is tiny; ``none``.
-        target: ``slot``, or ``random``: images are moved towards a class drawn at random and labelled k all the same.
-        insert: ``generated`` images; or, as controls, in their places the untouched ``seed``, or ``noise``: the seed
-            moved in a random direction by just as much.
+        options: the fields of `M2mClassifierOptions`.
     """
 
-    def __init__(
-        self,
-        spec: NetworkSpec,
-        *,
-        beta: float,
-        lam: float,
-        gamma: float,
-        steps: int,
-        step_size: float,
-        seed_source: SeedSource = "batch",
-        accept_on: AcceptOn = "prob",
-        rejection: Rejection = "both",
-        noise: Noise = "image",
-        target: Target = "slot",
-        insert: Insert = "generated",
-    ) -> None:
+    options: M2mClassifierOptions
+
+    def __init__(self, spec: NetworkSpec, **options: Any) -> None:
         super().__init__(spec)
-        self.options = {
-            "beta": beta,
-            "lam": lam,
-            "gamma": gamma,
-            "steps": steps,
-            "step_size": step_size,
-            "seed_source": seed_source,
-            "accept_on": accept_on,
-            "rejection": rejection,
-            "noise": noise,
-            "target": target,
-            "insert": insert,
-        }
+        self.options = M2mClassifierOptions(**options)
         self.class_counts = np.asarray(spec.dataset_info.class_counts)
         self.first_epoch = instantiate(spec.settings.sampler).start_epoch(spec.settings.epochs)
         self.generating = False
@@ -130,7 +84,7 @@ class M2mClassifier(ImageClassifier):
 
     def on_train_start(self) -> None:
         super().on_train_start()
-        if self.options["seed_source"] == "dataset" and self._data.images is None:
+        if self.options.seed_source == "dataset" and self._data.images is None:
             raise ConfigError(ONLY_IN_MEMORY)
         _ = self.generator  # what is wrong with it is said before the first step
 
@@ -160,14 +114,14 @@ class M2mClassifier(ImageClassifier):
         """
         if draws is None:
             draws = uniforms(self._seed_of("slots"), step.positions, DRAWS)
-        from_batch = self.options["seed_source"] == "batch"
+        from_batch = self.options.seed_source == "batch"
         slots = choose_slots(
             step.labels,
             self.class_counts,
-            self.options["beta"],
+            self.options.beta,
             draws,
             images=None if from_batch else self._data.class_index,
-            random_target=self.options["target"] == "random",
+            random_target=self.options.target == "random",
         )
         pool = of_all_processes(unit, step.world_size) if from_batch else None  # even where this one has no slot
         mine = np.flatnonzero(step.own(slots.places))
@@ -183,9 +137,9 @@ class M2mClassifier(ImageClassifier):
         shape = (len(slots), *start.shape[1:])
         images, confident = self.generate(start, targets, sources, self._start_noise(shape, step, place, noise))
         length = generation.norms(images - start)
-        if self.options["insert"] == "seed":
+        if self.options.insert == "seed":
             images = start
-        elif self.options["insert"] == "noise":
+        elif self.options.insert == "noise":
             direction = torch.randn(shape, generator=self._random("control", step), device=unit.device)[place]
             images = generation.moved_by(start, direction, length)
         chance, confident = chance[:real].bool(), confident[:real]
@@ -228,11 +182,11 @@ class M2mClassifier(ImageClassifier):
         """Whether g takes images for their targets, bool [K]."""
         with torch.autocast(images.device.type, enabled=False):
             loss = F.cross_entropy(self.generator(images), targets, reduction="none")
-        gamma = self.options["gamma"]
-        return loss <= gamma if self.options["accept_on"] == "loss" else (-loss).exp() >= gamma
+        gamma = self.options.gamma
+        return loss <= gamma if self.options.accept_on == "loss" else (-loss).exp() >= gamma
 
     def _accepted(self, confident: Tensor, chance: Tensor) -> Tensor:
-        rejection = self.options["rejection"]
+        rejection = self.options.rejection
         kept = torch.ones_like(confident)
         if rejection in ("both", "confidence"):
             kept &= confident
@@ -242,7 +196,7 @@ class M2mClassifier(ImageClassifier):
         self, shape: tuple[int, ...], step: Step, place: Tensor, noise: Tensor | None = None
     ) -> Tensor | None:
         """Noise for these places [K'] among the slots of all processes."""
-        kind = self.options["noise"]
+        kind = self.options.noise
         if kind == "none":
             return None
         if noise is None:

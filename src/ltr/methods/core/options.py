@@ -1,0 +1,141 @@
+"""The declaration of a method's options: names, types, ranges, defaults and meanings, each written once.
+
+A method's options are a frozen dataclass with a docstring under each field:
+
+    class M2mOptions(Options):
+        beta: Annotated[float, "[0, 1)"] = 0.999
+        \"\"\"Base of the acceptance probability 1 - beta^gap.\"\"\"
+
+From it follow the constructor of the method (`ltr.methods.core.stage.Method`), the rules that configs are checked by
+(`ltr.configuration.rules`), the options in a stage's key and in checkpoints, and the table of options in the docs. The
+module of a declaration is called ``options`` and imports nothing heavy, for a configuration is checked before that.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import inspect
+import textwrap
+import types
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Union, dataclass_transform, get_args, get_origin, get_type_hints
+
+from ltr.configuration.allowed import problem, shown
+from ltr.errors import ConfigError
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class Options(Mapping[str, Any]):
+    """Base class for declarations of options; a subclass is a frozen dataclass and a mapping of its fields.
+
+    Types are those of YAML: ``bool``, ``Literal`` for choices, ``Annotated[float, "[0, 1)"]`` for ranges in the grammar
+    of `ltr.configuration.allowed`; ``int``, ``None`` and words beside a number are read from the type.
+
+    Raises:
+        ConfigError: names each value outside its range or choices.
+    """
+
+    def __init_subclass__(cls) -> None:
+        dataclasses.dataclass(frozen=True, kw_only=True, eq=False)(cls)
+
+    def __post_init__(self) -> None:
+        rules = self.rules()
+        reasons = {name: problem(self[name], rule) for name, rule in rules.items()}
+        mistakes = [f"method.{name}={shown(self[name])}: {reason}" for name, reason in reasons.items() if reason]
+        if mistakes:
+            raise ConfigError("\n  ".join(mistakes))
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in _names(type(self)):
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_names(type(self)))
+
+    def __len__(self) -> int:
+        return len(_names(type(self)))
+
+    @classmethod
+    def rules(cls) -> Mapping[str, str | list]:
+        """Return the rules for the values by field, in the grammar of `ltr.configuration.allowed`."""
+        return _rules_of_type(cls)
+
+    def part(self, declaration: type[Options]) -> dict[str, Any]:
+        """Return the values of the fields that another declaration, usually a base class, has."""
+        return {name: self[name] for name in _names(declaration)}
+
+
+@functools.cache
+def _names(declaration: type[Options]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(declaration))  # type: ignore[arg-type]
+
+
+@functools.cache
+def _rules_of_type(declaration: type[Options]) -> dict[str, str | list]:
+    hints = get_type_hints(declaration, include_extras=True)
+    rules = {name: _rule(hints[name]) for name in _names(declaration)}
+    return {name: rule for name, rule in rules.items() if rule is not None}
+
+
+def _rule(hint: Any) -> str | list | None:
+    if hint is bool:
+        return [True, False]
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    if get_origin(hint) is Annotated:
+        kind, interval = get_args(hint)[:2]
+        kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+        words = ["null" if part is types.NoneType else get_args(part)[0] for part in kinds if part not in (int, float)]
+        whole = "int " if int in kinds else ""
+        return f"{whole}{interval}{''.join(f' or {word}' for word in words)}"
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else ()
+    choices = [get_args(part) for part in kinds if get_origin(part) is Literal]
+    if choices and all(part is types.NoneType or get_origin(part) is Literal for part in kinds):
+        return [None, *choices[0]]
+    return None
+
+
+def signature_of(declaration: type[Options]) -> inspect.Signature:
+    """Return the signature of a function that takes a declaration's fields by keyword."""
+    hints = get_type_hints(declaration)
+    return inspect.Signature(
+        [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default,
+                annotation=hints[field.name],
+            )
+            for field in dataclasses.fields(declaration)  # type: ignore[arg-type]
+        ]
+    )
+
+
+def meanings_of(declaration: type[Options]) -> dict[str, str]:
+    """Return the docstring under each field of a declaration, in one line."""
+    meanings: dict[str, str] = {}
+    for base in reversed(declaration.__mro__):
+        if base is Options or not issubclass(base, Options):
+            continue
+        (node,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(node, ast.ClassDef)
+        for field, below in zip(node.body, node.body[1:]):
+            is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_text:
+                meanings[field.target.id] = " ".join(str(below.value.value).split())  # type: ignore[attr-defined]
+    return meanings
+
+
+def table_of(declaration: type[Options]) -> str:
+    """Return the options of a declaration as a Markdown table: name, default, allowed values, meaning."""
+    rules, meanings = declaration.rules(), meanings_of(declaration)
+    lines = ["| option | default | allowed | meaning |", "|---|---|---|---|"]
+    for field in dataclasses.fields(declaration):  # type: ignore[arg-type]
+        rule = rules.get(field.name, "")
+        allowed = " ".join(f"`{shown(choice)}`" for choice in rule) if isinstance(rule, list) else rule
+        default = "none" if field.default is dataclasses.MISSING else f"`{shown(field.default)}`"
+        lines.append(f"| `{field.name}` | {default} | {allowed} | {meanings.get(field.name, '')} |")
+    return "\n".join(lines)
