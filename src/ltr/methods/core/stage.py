@@ -302,6 +302,7 @@ class Method:
     """
 
     Options: ClassVar[type[Options] | None] = None
+    options: Any  # an instance of `Options`
     provides: tuple[str, ...] = ("logits",)
     accepts_extras: bool = False
     needs_background: bool = False
