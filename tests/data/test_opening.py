@@ -61,7 +61,7 @@ def test_a_cut_file_of_any_format_is_found(tmp_path, suffix, share):
 
 
 def test_a_whole_jpeg_is_not_decoded(source, monkeypatch):
-    monkeypatch.setattr(opening, "look_at", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(opening, "inspect_image", lambda *_: pytest.fail("decoded"))
     assert not open_files(source.images, np.arange(8)).bad
 
 

@@ -1,4 +1,4 @@
-"""Fetching and unpacking published archives: only with a known checksum, never outside the folder meant for them."""
+"""Download and extraction of published archives: only with a known checksum, never outside the target folder."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Archive:
-    """A published archive.
+    """Published archive.
 
     Attributes:
-        url: where it is.
-        md5: its published checksum; None where none is known, and then it is not fetched.
-        holds: file or folder at its top by which it is recognised as unpacked.
-        max_bytes: refuse more than this when unpacked.
-        max_files: refuse more files than this.
+        url: its address.
+        md5: published checksum; None if there is none, and the archive is then not downloaded.
+        holds: top-level file or folder whose presence shows that the archive is unpacked.
+        max_bytes: upper bound of the unpacked size.
+        max_files: upper bound of the number of files.
     """
 
     url: str
@@ -39,86 +39,85 @@ class Archive:
 
     @property
     def file(self) -> str:
-        """The archive's own name."""
+        """File name of the archive."""
         return self.url.partition("?")[0].rpartition("/")[2]
 
 
-def fetch(name: str, archive: Archive, into: Path) -> None:
-    """Download ``archive`` into the folder ``into`` and unpack it there, unless it has been unpacked already.
+def fetch(name: str, archive: Archive, target: Path) -> None:
+    """Download ``archive`` to the folder ``target`` and unpack it there, unless it is already unpacked.
 
-    It is unpacked beside its place and renamed, so that ``into / archive.holds`` is either whole or absent. The archive
-    itself is kept.
+    It is unpacked to a temporary folder and renamed, so that ``target / archive.holds`` is either complete or absent.
+    The archive is kept.
 
     Raises:
-        DataError: no checksum is known, the download failed or has another checksum, or the archive is refused by
-            `unpack`.
+        DataError: no checksum is known, the download fails or has another checksum, or `unpack` refuses the archive.
     """
-    if (into / archive.holds).exists():
+    if (target / archive.holds).exists():
         return
     if archive.md5 is None:
         raise DataError(
-            f"{name}: no checksum of {archive.url} is known, so it is not downloaded unchecked. Download it yourself "
-            f"and unpack it, so that there is {into / archive.holds}"
+            f"{name}: no checksum of {archive.url} is known, so ltr does not download it. Download it yourself "
+            f"and unpack it, so that there is {target / archive.holds}"
         )
     try:
-        into.mkdir(parents=True, exist_ok=True)
-        with FileLock(into / f".{archive.file}.lock"):
-            if (into / archive.holds).exists():  # another process did it while we waited
+        target.mkdir(parents=True, exist_ok=True)
+        with FileLock(target / f".{archive.file}.lock"):
+            if (target / archive.holds).exists():  # another process unpacked it meanwhile
                 return
-            _download(archive, into)
-            _unpack_beside(name, archive, into)
+            _download(archive, target)
+            _unpack_beside(name, archive, target)
     except OSError as error:
-        raise DataError(f"{name}: {archive.file} could not be unpacked in {into}: {error}") from error
+        raise DataError(f"{name}: {archive.file} could not be unpacked in {target}: {error}") from error
 
 
-def _download(archive: Archive, into: Path) -> None:
+def _download(archive: Archive, target: Path) -> None:
     from torchvision.datasets.utils import download_url
 
     try:
-        download_url(archive.url, str(into), archive.file, archive.md5)
-    except Exception as error:  # network and disk errors come in many types; all mean the same to the user
+        download_url(archive.url, str(target), archive.file, archive.md5)
+    except Exception as error:  # network and disk errors have many types, but the advice is the same
         raise DataError(
-            f"{archive.file} could not be downloaded from {archive.url} to {into}: {error}. Try again, or download it "
-            "yourself and unpack it there"
+            f"{archive.file} could not be downloaded from {archive.url} to {target}: {error}. Try again, or download "
+            "it yourself and unpack it there"
         ) from error
 
 
-def _unpack_beside(name: str, archive: Archive, into: Path) -> None:
-    beside = into / f".{archive.file}.unpacking"
-    shutil.rmtree(beside, ignore_errors=True)
+def _unpack_beside(name: str, archive: Archive, target: Path) -> None:
+    unpacked = target / f".{archive.file}.unpacking"
+    shutil.rmtree(unpacked, ignore_errors=True)
     try:
-        unpack(into / archive.file, beside, max_bytes=archive.max_bytes, max_files=archive.max_files)
-        if not (beside / archive.holds).exists():
+        unpack(target / archive.file, unpacked, max_bytes=archive.max_bytes, max_files=archive.max_files)
+        if not (unpacked / archive.holds).exists():
             raise DataError(f"{name}: {archive.file} does not hold {archive.holds}, so it is another archive")
-        # what it is recognised by comes last
-        for entry in sorted(beside.iterdir(), key=lambda path: path.name == archive.holds.split("/")[0]):
-            if not (into / entry.name).exists():
-                entry.rename(into / entry.name)
+        # `holds` comes last, because its presence marks the archive as unpacked
+        for entry in sorted(unpacked.iterdir(), key=lambda path: path.name == archive.holds.split("/")[0]):
+            if not (target / entry.name).exists():
+                entry.rename(target / entry.name)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(unpacked, ignore_errors=True)
 
 
-def unpack(file: Path, into: Path, *, max_bytes: int, max_files: int) -> None:
-    """Unpack a tar or zip archive into the folder ``into``, which is made.
+def unpack(file: Path, target: Path, *, max_bytes: int, max_files: int) -> None:
+    """Unpack a tar or zip archive to the folder ``target``, which is created.
 
     Raises:
-        DataError: the archive is damaged; an entry has an absolute path, leaves ``into``, or is a link or a device; or
-            it holds more than ``max_files`` files or ``max_bytes`` bytes (what was unpacked until then stays).
-        OSError: from writing.
+        DataError: the archive is damaged; an entry has an absolute path, leaves ``target``, or is a link or a device;
+            or the archive holds more than ``max_files`` files or ``max_bytes`` bytes (files unpacked so far remain).
+        OSError: writing fails.
     """
-    into.mkdir(parents=True, exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
     files = written = 0
     try:
         for path, open_entry in _entries(file):
-            target = _inside(file, into, path)
+            entry_path = _inside(file, target, path)
             if open_entry is None:
-                target.mkdir(parents=True, exist_ok=True)
+                entry_path.mkdir(parents=True, exist_ok=True)
                 continue
             files += 1
             if files > max_files:
                 raise DataError(f"{file} is refused: it holds more than the {max_files:,} files that it may have")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with open_entry() as content, target.open("wb") as output:
+            entry_path.parent.mkdir(parents=True, exist_ok=True)
+            with open_entry() as content, entry_path.open("wb") as output:
                 while block := content.read(BLOCK):
                     written += len(block)
                     if written > max_bytes:
@@ -128,7 +127,7 @@ def unpack(file: Path, into: Path, *, max_bytes: int, max_files: int) -> None:
         raise DataError(f"{file} is damaged or only half downloaded: {error}. Delete it and fetch it again") from error
 
 
-Entry = tuple[str, Callable[[], IO[bytes]] | None]  # the path inside, and how to open it (None for a folder)
+Entry = tuple[str, Callable[[], IO[bytes]] | None]  # the path inside, and a function that opens it (None for a folder)
 
 
 def _entries(file: Path) -> Iterator[Entry]:
@@ -144,14 +143,14 @@ def _entries(file: Path) -> Iterator[Entry]:
             if not (member.isreg() or member.isdir()):
                 raise DataError(f"{file} is refused: {member.name} is a link or a device")
             yield member.name, None if member.isdir() else lambda member=member: tar.extractfile(member)  # type: ignore[misc]
-            tar.members = []  # type: ignore[attr-defined]  # else all of millions of entries are kept
+            tar.members = []  # type: ignore[attr-defined]  # else tarfile keeps all of millions of entries
 
 
-def _inside(file: Path, into: Path, path: str) -> Path:
+def _inside(file: Path, target: Path, path: str) -> Path:
     parts = path.replace("\\", "/").split("/")
-    target = into / path
+    entry_path = target / path
     if path.startswith(("/", "\\")) or ".." in parts or "\0" in path or ":" in parts[0]:
         raise DataError(f"{file} is refused: its entry {path!r} leaves the folder that it is unpacked in")
-    if not Path(os.path.realpath(target)).is_relative_to(os.path.realpath(into)):
+    if not Path(os.path.realpath(entry_path)).is_relative_to(os.path.realpath(target)):
         raise DataError(f"{file} is refused: its entry {path!r} leaves the folder that it is unpacked in")
-    return target
+    return entry_path

@@ -1,10 +1,8 @@
 """Augmentation of a batch on its device: crop, flip, jitter, blur, sharpening, a policy, cutout, mixup or cutmix.
 
-They come in this order.
-
-All random numbers are computed on the host from (seed, position in the epoch's global draw): an image gets the same
-ones in any batch, process or worker, and the device is never waited for. (Mixup and cutmix join the images of a batch
-and are keyed by its first position.)
+The operations run in this order. The host computes all random numbers from (seed, position in the epoch's global
+sample), so that an image gets the same numbers in any batch, process or worker, without a synchronisation with the
+device. (Mixup and cutmix combine the images of a batch, so that their numbers follow from its first position.)
 """
 
 from __future__ import annotations
@@ -27,42 +25,42 @@ from ltr.identity import named
 from ltr.randomness import derive_seed, uniforms
 
 POLICIES = ("autoaugment", "randaugment")
-# which of an image's uniform numbers serves what: fixed, so that adding cutout does not move the crops
+# columns of an image's uniform numbers: fixed, so that adding cutout does not change the crops
 _CROP, _FLIP, _CUTOUT, _JITTER, _POLICY = slice(0, 2), 2, slice(3, 5), slice(5, 8), 8
 
 
 @named("augment/augmentation")
 class Augmentation:
-    """What is done to training images.
+    """Augmentation of training images.
 
-    The order is that of the long-tailed CIFAR codes: crop, flip, policy, cutout. (AutoAugment's own code applies its
-    policy before the crop.)
+    The order is that of the long-tailed CIFAR codes: crop, flip, policy, cutout. (AutoAugment's code applies its policy
+    before the crop.)
 
     Args:
         image_shape: (C, H, W); H and W must be equal.
-        pad: pixels of black border from which a window of the original size is cut; 0 is no crop.
-        flip: mirror left and right with probability 1/2.
-        jitter: brightness, contrast and colour are each scaled by a factor from [1 - jitter, 1 + jitter], in this
-            order; 0 is none.
-        blur: probability that an image is blurred by a Gaussian.
+        pad: width in pixels of the black border that is added before a crop of the original size; 0: no crop.
+        flip: True mirrors an image horizontally with probability 1/2.
+        jitter: range of the factors of brightness, contrast and colour (in this order), [1 - jitter, 1 + jitter]; 0:
+            none.
+        blur: probability of a Gaussian blur.
         blur_pixels: side of the blur's window in pixels, an odd number.
-        blur_sigma: its standard deviation is drawn between these two, in pixels.
-        sharpen: probability that an image is sharpened.
-        sharpness: by this factor; 1 changes nothing, 0 smooths.
+        blur_sigma: range of the blur's standard deviation in pixels.
+        sharpen: probability of sharpening.
+        sharpness: factor of sharpening; 1 changes nothing, 0 smooths.
         policy: None, ``autoaugment`` (Cubuk et al. 2019) or ``randaugment`` (Cubuk et al. 2020).
         num_ops: operations per image, randaugment's N.
         magnitude: randaugment's M, 0 to 30.
-        cutout: side in pixels of the square that is covered (DeVries & Taylor 2017), None for none. Its centre is any
-            pixel, so that part of it may lie outside the image.
-        fill: colour, in [0, 1] (one number or one per channel), of cutout's square and of what a policy's shear, shift
-            or rotation leaves empty. Cutout's code fills with the mean, because it works on normalised images.
+        cutout: side in pixels of the erased square (DeVries & Taylor 2017), None for none. Its centre may be any pixel,
+            so that a part of it may lie outside the image.
+        fill: colour in [0, 1] (one number or one per channel) of cutout's square and of the pixels that a policy's
+            shear, shift or rotation leaves empty. Cutout's code fills with the mean, as it works on normalised images.
         mix: None, ``mixup`` or ``cutmix``, see `ltr.data.mixing`. **Images are then float32 in [0, 1]**, not uint8.
-        mix_alpha: the weight's law is Beta(mix_alpha, mix_alpha).
+        mix_alpha: parameter of the weight's distribution Beta(mix_alpha, mix_alpha).
         mix_probability: share of batches that are mixed.
-        files: for image files only: the config of `ltr.data.crop.FileCrop`, what the workers do to a decoded image.
+        files: for image files only: config of `ltr.data.crop.FileCrop`, which the workers apply to decoded images.
 
     Raises:
-        ConfigError: a value that does not fit the images.
+        ConfigError: a value is out of range or does not suit the images.
     """
 
     def __init__(
@@ -108,7 +106,7 @@ class Augmentation:
 
     @property
     def identity(self) -> bool:
-        """Whether nothing is done to images on the device."""
+        """True if images stay unchanged on the device."""
         on_images = self.pad or self.flip or self.jitter or self.blur or self.sharpen or self.policy or self.cutout
         return not (on_images or self.mix)
 
@@ -116,16 +114,16 @@ class Augmentation:
     def __call__(
         self, images: Tensor, labels: Tensor, *, seed: int, positions: np.ndarray
     ) -> tuple[Tensor, Mix | None]:
-        """Augmented images and, where they are mixed, the other labels.
+        """Augment a batch.
 
         Args:
-            images: uint8 [B, C, H, W]; they are not changed.
+            images: uint8 [B, C, H, W]; not modified.
             labels: int64 [B].
-            seed: of the epoch.
-            positions: int64 [B], the images' places in the epoch's global draw, on the host.
+            seed: seed of the epoch.
+            positions: int64 [B], positions of the images in the epoch's global sample, on the host.
 
         Returns:
-            uint8 [B, C, H, W] in channels_last memory (float32 in [0, 1] with ``mix``), and a Mix or None.
+            Images uint8 [B, C, H, W] in channels_last memory (float32 in [0, 1] with ``mix``), and a Mix or None.
         """
         if self.identity:
             return images, None
@@ -134,13 +132,13 @@ class Augmentation:
         if self.pad:
             pixels = self._crop(pixels, draws)
         elif self.flip:
-            pixels = _mirrored(pixels, np.flatnonzero(draws[:, _FLIP] < 0.5))
+            pixels = _mirror(pixels, np.flatnonzero(draws[:, _FLIP] < 0.5))
         if self.jitter:
-            pixels = self._jittered(pixels, draws[:, _JITTER])
+            pixels = self._jitter(pixels, draws[:, _JITTER])
         if self.blur or self.sharpen:
-            pixels = self._focused(pixels, uniforms(derive_seed(seed, "focus"), positions, 3))
+            pixels = self._blur_and_sharpen(pixels, uniforms(derive_seed(seed, "focus"), positions, 3))
         if self.policy or self.cutout:
-            # what follows writes in place
+            # the next operations write in place
             pixels = pixels.clone() if pixels.data_ptr() == images.data_ptr() else pixels
             fill = self._fill(images.device)
             if self.policy:
@@ -168,14 +166,14 @@ class Augmentation:
         windows[:, 2] = (draws[:, _FLIP] < 0.5) & self.flip
         return cut_windows(pixels, to_device(windows, pixels.device), self.pad)
 
-    def _jittered(self, pixels: Tensor, draws: np.ndarray) -> Tensor:
+    def _jitter(self, pixels: Tensor, draws: np.ndarray) -> Tensor:
         factors = to_device((1 + self.jitter * (2 * draws - 1)).astype(np.float32), pixels.device)
         for operation, column in zip((pixel.brightness, pixel.contrast, pixel.colour), factors.unbind(1)):
             pixels = operation(pixels, column)
         return pixels
 
-    def _focused(self, pixels: Tensor, draws: np.ndarray) -> Tensor:
-        """Some images blurred, some sharpened; draws [B, 3]: whether and how widely to blur, whether to sharpen."""
+    def _blur_and_sharpen(self, pixels: Tensor, draws: np.ndarray) -> Tensor:
+        """Blur and sharpen some images; draws [B, 3] decide on the blur, its width and the sharpening."""
         blurred = np.flatnonzero(draws[:, 0] < self.blur)
         if len(blurred):
             low, high = self.blur_sigma
@@ -242,7 +240,7 @@ def _policy(name: str | None, num_ops: int, magnitude: float) -> Policy | None:
 
 
 def cut_windows(pixels: Tensor, windows: Tensor, pad: int) -> Tensor:
-    """Pad with black, cut a window of the original size out of each image and mirror it if asked, in one gather.
+    """Pad with black, cut a window of the original size from each image and mirror some, in one gather.
 
     Args:
         pixels: uint8 [B, H, W, C].
@@ -260,8 +258,8 @@ def cut_windows(pixels: Tensor, windows: Tensor, pad: int) -> Tensor:
     return padded.view(-1, channels).index_select(0, index.view(-1)).view(pixels.shape)
 
 
-def _mirrored(pixels: Tensor, rows: np.ndarray) -> Tensor:
-    """``pixels`` [B, H, W, C] with the images ``rows`` (on the host) mirrored."""
+def _mirror(pixels: Tensor, rows: np.ndarray) -> Tensor:
+    """Mirror the images ``rows`` (on the host) of ``pixels`` [B, H, W, C]."""
     chosen = to_device(rows, pixels.device)
     return pixels.index_copy(0, chosen, pixels.index_select(0, chosen).flip(2))
 
@@ -276,7 +274,7 @@ def cover_squares(pixels: Tensor, centres: Tensor, side: int, fill: Tensor) -> T
     """
     count, height, width, channels = pixels.shape
     offsets = torch.arange(side, device=pixels.device) - side // 2
-    # what lies outside is moved to the border, which belongs to the square whenever it crosses it
+    # pixels outside are moved to the border, which belongs to the square if the square crosses it
     rows = (centres[:, :1] + offsets).clamp_(0, height - 1)
     columns = (centres[:, 1:] + offsets).clamp_(0, width - 1)
     rows += torch.arange(count, device=pixels.device).unsqueeze(1) * height

@@ -1,4 +1,4 @@
-"""Bounding boxes in the crop that evaluation looks at, and which locations of a feature map lie in them."""
+"""Bounding boxes in the coordinates of evaluation's crop, and the feature map locations inside them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from ltr.data.source import ImageFiles, Source
 
 
 def boxes_in_crop(source: Source, indices: np.ndarray, crop: FileCrop) -> np.ndarray:
-    """Boxes float64 [B, 4] as left, top, right, bottom in fractions of evaluation's crop; they may reach beyond it.
+    """Return boxes float64 [B, 4] (left, top, right, bottom) in fractions of evaluation's crop.
+
+    Boxes may exceed the crop.
 
     Args:
-        source: of image files, with ``boxes``.
+        source: source of image files with ``boxes``.
         indices: int64 [B] into the source.
     """
     assert source.boxes is not None
     assert isinstance(source.images, ImageFiles)
-    found = np.empty((len(indices), 4))
+    boxes = np.empty((len(indices), 4))
     for row, index in enumerate(indices):
         left, top, right, bottom = crop.centre_box(*size_of(source.images, int(index)))
         x, y, width, height = (float(value) for value in source.boxes[index])
-        found[row] = (x - left, y - top, x + width - left, y + height - top)
-        found[row] /= (right - left, bottom - top, right - left, bottom - top)
-    return found
+        boxes[row] = (x - left, y - top, x + width - left, y + height - top)
+        boxes[row] /= (right - left, bottom - top, right - left, bottom - top)
+    return boxes
 
 
 def size_of(files: ImageFiles, index: int) -> tuple[int, int]:
-    """(width, height) in pixels, from the file's head."""
+    """Return (width, height) in pixels from the header of an image file."""
     from PIL import Image
 
     from ltr.data.decode import open_image
@@ -40,7 +42,7 @@ def size_of(files: ImageFiles, index: int) -> tuple[int, int]:
 
 
 def inside_boxes(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Whether the centre of each location of a map lies in the box: bool [B, height * width]."""
+    """Return a mask bool [B, height * width] of map locations whose centre lies in the box."""
     x, y = (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
     left, top, right, bottom = (side[:, None] for side in boxes.T)
     columns, rows = (left <= x) & (x < right), (top <= y) & (y < bottom)

@@ -1,4 +1,4 @@
-"""Whether every image of a table of image files can be decoded, in parallel processes."""
+"""Parallel check that all image files of a source can be decoded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ltr.data.decode import MAX_PIXELS, Notes, decoded
-from ltr.data.parallel import in_parallel
+from ltr.data.parallel import map_in_parallel
 from ltr.data.source import Decoding, ImageFiles
 from ltr.data.tally import Tally, constant_value
 from ltr.files import written_atomically
@@ -22,10 +22,10 @@ _AT_A_TIME = 32
 
 
 class BadImage(NamedTuple):
-    """An image that cannot be trained on, and why."""
+    """Image that cannot be decoded, with the reason."""
 
     number: int  # index into the source
-    path: str  # as the data set names it, relative to its root
+    path: str  # path in the data set, relative to its root
     reason: str
 
 
@@ -37,31 +37,31 @@ def bad_images(
     progress: Callable[[int], object] = lambda number: None,
     tally: Tally | None = None,
 ) -> list[BadImage]:
-    """Decode every image; those that fail.
+    """Decode every image and return those that fail.
 
     Args:
-        workers: processes.
+        workers: number of processes.
         max_pixels: larger images count as bad and are not decoded.
-        progress: told how many more images have been looked at.
-        tally: counts what stands out in the others.
+        progress: called with the number of images checked since the last call.
+        tally: counts peculiarities of the other images.
 
     Raises:
         DataError: a process was killed.
     """
     work = partial(_looked_at, how=files.decoding, max_pixels=max_pixels)
-    return collected(in_parallel(work, _pieces(files), workers), files, progress, tally)
+    return collect_failures(map_in_parallel(work, _pieces(files), workers), files, progress, tally)
 
 
-def collected(
+def collect_failures(
     pieces: Iterable[Sequence[str | Notes]],
     files: ImageFiles,
     progress: Callable[[int], object],
     tally: Tally | None = None,
 ) -> list[BadImage]:
-    """Return the images that failed, from the outcome of every image in order; count what stands out in the others.
+    """Return the images that failed, and count peculiarities of the others.
 
     Args:
-        pieces: of each image why it failed, or what was noticed in it.
+        pieces: outcome of every image in order: the reason of a failure, or notes.
     """
     bad: list[BadImage] = []
     index = 0
@@ -77,7 +77,7 @@ def collected(
 
 
 def write_exclusions(path: Path, bad: Sequence[BadImage]) -> None:
-    """One path a line, as the data set names it; an empty file where nothing is bad."""
+    """Write one path of the data set per line; the file is empty if no image is bad."""
     with written_atomically(path) as temporary, open(temporary, "wb") as file:
         file.writelines(os.fsencode(image.path) + b"\n" for image in bad)
 
@@ -89,21 +89,21 @@ def _pieces(files: ImageFiles) -> Iterator[list[str]]:
 
 def _looked_at(paths: list[str], *, how: Decoding, max_pixels: int) -> list[str | Notes]:
     with warnings.catch_warnings():
-        # Pillow warns at half of what it refuses; here there is one bound
+        # Pillow warns at half of its limit; only the limit matters here
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return [look_at(path, how, max_pixels) for path in paths]
+        return [inspect_image(path, how, max_pixels) for path in paths]
 
 
-def look_at(opened: Any, how: Decoding, max_pixels: int = MAX_PIXELS) -> str | Notes:
-    """Decode one image: why that fails, or what stands out in it."""
+def inspect_image(opened: Any, how: Decoding, max_pixels: int = MAX_PIXELS) -> str | Notes:
+    """Decode one image; return the reason of a failure, or notes on peculiarities."""
     notes = Notes()
     try:
         notes.constant = constant_value(np.asarray(decoded(opened, how, max_pixels=max_pixels, notes=notes)))
-    except Exception as error:  # decoders raise whatever they like for a damaged file
-        return reason_of(error)
+    except Exception as error:  # decoders raise errors of any type for damaged files
+        return describe_error(error)
     return notes
 
 
-def reason_of(error: Exception) -> str:
-    """A decoder's error in one line; never empty."""
+def describe_error(error: Exception) -> str:
+    """Return a decoder's error as one line, which is never empty."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

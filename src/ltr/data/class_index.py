@@ -1,6 +1,6 @@
-"""Training images by class, and the array operations that every sampler draws with.
+"""Training images by class, and the array operations of the samplers.
 
-There is no loop over images or classes, and no limit on their number below 2^32.
+None of them loops over images or classes; the number of either is limited by 2^32 only.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 
 from ltr.errors import DataError
 
-RANDOM_BITS = 24  # of a sort key, at the least: equal keys, which keep their order, are then too rare to matter
+RANDOM_BITS = 24  # at least so many in a sort key, so that ties (which keep their order) are too rare to matter
 
 
 @dataclass(frozen=True, eq=False)
 class ClassIndex:
-    """The training images by class: those of class c are ``order[starts[c]:starts[c] + counts[c]]``.
+    """Training images by class: class c has ``order[starts[c]:starts[c] + counts[c]]``.
 
     Attributes:
         order: int64 [N], positions in the train array, class by class, ascending inside a class.
@@ -31,10 +31,10 @@ class ClassIndex:
 
     @classmethod
     def from_labels(cls, labels: np.ndarray, num_classes: int) -> ClassIndex:
-        """Build the index from the labels [N] of the train array; warns of classes without images.
+        """Build the index from the labels [N] of the train array; warn of classes without images.
 
         Raises:
-            DataError: there is no image, labels are no integers, or one is outside [0, num_classes).
+            DataError: there are no images, labels are not integers, or a label is outside [0, num_classes).
         """
         labels = np.asarray(labels)
         if labels.size and (labels.dtype.kind not in "iu" or labels.ndim != 1):
@@ -43,7 +43,7 @@ class ClassIndex:
                 "an integer type, one for each image. Convert them, as in labels.astype(int)"
             )
         if labels.size == 0:
-            raise DataError("there is no training image to draw from: the split's train array is empty")
+            raise DataError("there is no training image to sample: the split's train array is empty")
         if labels.min() < 0 or labels.max() >= num_classes:
             raise DataError(f"training labels run from {labels.min()} to {labels.max()}, outside 0..{num_classes - 1}")
         counts = np.bincount(labels, minlength=num_classes)
@@ -61,25 +61,24 @@ class ClassIndex:
 
 
 def draw_classes(probabilities: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Independent draws of classes: inversion, started from a table instead of a binary search for every draw."""
+    """Sample classes independently, by inversion with a lookup table instead of a binary search per sample."""
     edges = np.cumsum(probabilities)
     edges /= edges[-1]
     slots = 1 << (16 * len(edges)).bit_length()
     first_class = np.searchsorted(edges, np.arange(slots) / slots, side="right")
     uniform = rng.random(size)
     classes = first_class[(uniform * slots).astype(np.int64)]
-    # few draws lie beyond the class in which their slot begins
+    # few samples lie beyond the class in which their slot begins
     beyond = np.flatnonzero(uniform >= edges[classes])
     classes[beyond] = np.searchsorted(edges, uniform[beyond], side="right")
     return classes
 
 
 def image_cycles(index: ClassIndex, visits: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """For each class its images in shuffled rounds, long enough for ``visits`` [C] of them.
+    """Return the images of each class in shuffled rounds, at least ``visits`` [C] of them.
 
     Returns:
-        (images, offsets [C]): the k-th image that class c gives is ``images[offsets[c] + k]``, a position in the train
-        array.
+        (images, offsets [C]): the k-th image of class c is ``images[offsets[c] + k]``, a position in the train array.
     """
     rounds = -(-visits // np.maximum(index.counts, 1))
     round_class = np.repeat(np.arange(len(visits)), rounds)
@@ -91,7 +90,7 @@ def image_cycles(index: ClassIndex, visits: np.ndarray, rng: np.random.Generator
 
 
 def shuffled_ranges(lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """For each length n in turn the numbers 0 .. n-1 in random order: int64 [sum of lengths]."""
+    """Return a random permutation of 0 .. n-1 for each length n, concatenated: int64 [sum of lengths]."""
     ends = np.cumsum(lengths)
     total = int(ends[-1])
     groups = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths)
@@ -100,7 +99,7 @@ def shuffled_ranges(lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray
     number_bits = (int(lengths.max()) - 1).bit_length()
     if group_bits + number_bits > 64 - RANDOM_BITS:
         return numbers[np.lexsort((rng.random(total), groups))]
-    # sorting keys of (group, random bits, number) is several times faster than any sort that carries positions along
+    # sorting keys of (group, random bits, number) is several times faster than an argsort
     low = np.uint64((1 << number_bits) - 1)
     keys = rng.integers(0, 2**64, size=total, dtype=np.uint64)
     keys >>= np.uint64(group_bits)
@@ -115,7 +114,7 @@ def shuffled_ranges(lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray
 
 
 def stable_order(values: np.ndarray) -> np.ndarray:
-    """Positions of ``values`` (small integers, not negative) in ascending order, ties by position."""
+    """Return the stable argsort of ``values`` (non-negative integers below 2^32)."""
     keys = values.astype(np.uint64) << np.uint64(32)
     keys |= np.arange(len(values), dtype=np.uint64)
     keys.sort()

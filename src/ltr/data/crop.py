@@ -1,4 +1,4 @@
-"""How an image file becomes pixels of one size: which part of it is cut, and at what size it is decoded."""
+"""Crops of image files: the region that is cut, and the size at which a file is decoded."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ltr.data.decode import Notes, has_more_frames, open_image, orientation, refuse_too_many_pixels, turned_to_rgb
+from ltr.data.decode import Notes, decode_to_rgb, has_more_frames, open_image, orientation, refuse_too_many_pixels
 from ltr.data.source import PLAIN, Decoding
 from ltr.errors import ConfigError
 from ltr.identity import named
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 ATTEMPTS = 10
-_REDUCTIONS = (8, 4, 2)  # that Pillow offers while decoding a JPEG
+_REDUCTIONS = (8, 4, 2)  # divisors that Pillow offers for decoding a JPEG
 
 
 @named("augment/file_crop")
 class FileCrop:
-    """How a decoded image becomes ``size`` x ``size`` pixels: at random for training, always the same for evaluation.
+    """Crop of decoded images to ``size`` x ``size`` pixels: random for training, fixed for evaluation.
 
     Args:
-        size: side in pixels of what comes out.
-        resize: for evaluation: the middle ``size`` of an image whose short side is ``resize``. None is 8/7 of ``size``
-            (256 for 224). Twice the same number, such as (510, 510): of an image that was stretched to a square of
-            that side (HERBS and PIM).
-        random: train on random crops; else on evaluation's.
-        window: random crops are windows of ``size`` pixels a side of the image resized as for evaluation (torchvision's
-            Resize and RandomCrop). Without it they are random-resized crops (Szegedy et al., CVPR 2015).
-        scale: share of the area that a random-resized crop covers.
-        ratio: its width over its height.
-        reduced: decode a JPEG at a half, a quarter or an eighth of its size, which is faster, where a random crop has
-            ``size`` pixels a side even then. Its pixels differ a little from those of the whole image resized;
-            evaluation always decodes the whole.
+        size: side of the crop in pixels.
+        resize: evaluation takes the central ``size`` pixels of an image whose short side is ``resize``. None: 8/7 of
+            ``size`` (256 for 224). Two equal numbers, such as (510, 510), stretch the image to a square of that side
+            first (HERBS and PIM).
+        random: True trains on random crops, False on evaluation's.
+        window: True makes random crops windows of ``size`` pixels of the image resized as for evaluation (torchvision's
+            Resize and RandomCrop), False random-resized crops (Szegedy et al., CVPR 2015).
+        scale: range of the area share of a random-resized crop.
+        ratio: range of its width over its height.
+        reduced: True decodes a JPEG at a half, a quarter or an eighth of its size, which is faster, if a random crop
+            still has ``size`` pixels a side. The pixels differ a little from those of the whole image resized.
+            Evaluation always decodes the whole image.
 
     Raises:
-        ConfigError: a value outside its range.
+        ConfigError: a value is outside its range.
     """
 
     def __init__(
@@ -67,39 +67,42 @@ class FileCrop:
             raise ConfigError(f"files.ratio={list(ratio)}: allowed are two ascending positive numbers")
 
     def centre_box(self, width: int, height: int) -> Box:
-        """The middle ``size / resize`` of the short side; without the rounding of a resize and a crop done apart."""
-        across, down = self._window(width, height)
-        left, top = (width - across) / 2, (height - down) / 2
-        return left, top, left + across, top + down
+        """Return the central crop, ``size / resize`` of the short side, without the rounding of a separate resize."""
+        crop_width, crop_height = self._window(width, height)
+        left, top = (width - crop_width) / 2, (height - crop_height) / 2
+        return left, top, left + crop_width, top + crop_height
 
     def window_box(self, width: int, height: int, uniform: np.ndarray) -> Box:
-        """A window at a random place; the places are the whole pixels of the resized image, as torchvision's are.
+        """Return a window at a random position in whole pixels of the resized image, as in torchvision.
 
         Args:
-            uniform: float64 [4 or more] in [0, 1): the third says how far down, the fourth how far right.
+            uniform: float64 [4 or more] in [0, 1); the third number gives the top, the fourth the left.
         """
-        across, down = self._window(width, height)
+        crop_width, crop_height = self._window(width, height)
         # pixels of the resized image (torchvision cuts its longer side to whole ones) by which the window can move
-        free_right, free_down = int(width * self.size / across) - self.size, int(height * self.size / down) - self.size
-        left = int(uniform[3] * (free_right + 1)) * across / self.size
-        top = int(uniform[2] * (free_down + 1)) * down / self.size
-        return left, top, left + across, top + down
+        free_right, free_down = (
+            int(width * self.size / crop_width) - self.size,
+            int(height * self.size / crop_height) - self.size,
+        )
+        left = int(uniform[3] * (free_right + 1)) * crop_width / self.size
+        top = int(uniform[2] * (free_down + 1)) * crop_height / self.size
+        return left, top, left + crop_width, top + crop_height
 
     def _window(self, width: int, height: int) -> tuple[float, float]:
-        """Width and height, in pixels of the file, of what becomes ``size`` x ``size`` of the resized image."""
+        """Return width and height in pixels of the file of a ``size`` x ``size`` window of the resized image."""
         share = self.size / self.resize
         if self.stretch:
             return width * share, height * share
         return min(width, height) * share, min(width, height) * share
 
     def random_box(self, width: int, height: int, uniform: np.ndarray) -> Box:
-        """A random-resized crop in whole pixels, by torchvision's rule.
+        """Return a random-resized crop in whole pixels, by torchvision's rule.
 
-        Area uniform in ``scale``, logarithm of the ratio uniform; the first of ten tries that fits the image counts,
-        else the largest middle box with an allowed ratio.
+        The area is uniform in ``scale``, and so is the logarithm of the ratio. The first of ten attempts that fits the
+        image is taken, else the largest central box with an allowed ratio.
 
         Args:
-            uniform: float64 [40] in [0, 1): area, ratio, top and left of each try.
+            uniform: float64 [40] in [0, 1): area, ratio, top and left of each attempt.
         """
         area = width * height
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
@@ -121,10 +124,10 @@ class FileCrop:
         """Decode, crop and resize one file.
 
         Args:
-            opened: what Pillow opens (a path, a binary stream), or a decoded image.
-            uniform: for a random crop, see `random_box` and `window_box`; None for evaluation's.
-            how: how pixels become RGB.
-            notes: filled in with what stands out; not of a decoded image.
+            opened: path, binary stream or decoded image.
+            uniform: random numbers of a random crop, see `random_box` and `window_box`; None: evaluation's crop.
+            how: conversion of pixels to RGB.
+            notes: receives peculiarities of the image, unless it is decoded already.
 
         Returns:
             uint8 [size, size, 3].
@@ -139,12 +142,12 @@ class FileCrop:
             box = self._box(*(file.size[::-1] if turned >= 5 else file.size), uniform)
             divisor = self._divisor(box) if self.reduced and uniform is not None else 1
             while turned > 1 and (file.width % divisor or file.height % divisor):
-                divisor //= 2  # a last column that is not full may become the first one, and move all others
-            # only JPEGs can, others say None
+                divisor //= 2  # a partial last column may become the first one and shift all others
+            # None for all formats but JPEG
             if divisor > 1 and file.draft(None, (file.width // divisor, file.height // divisor)) is not None:
                 left, top, right, bottom = box
                 box = left / divisor, top / divisor, right / divisor, bottom / divisor
-            return self._cut(turned_to_rgb(file, how, notes), box)
+            return self._cut(decode_to_rgb(file, how, notes), box)
 
     def _box(self, width: int, height: int, uniform: np.ndarray | None) -> Box:
         if uniform is None:
@@ -152,7 +155,7 @@ class FileCrop:
         return self.window_box(width, height, uniform) if self.window else self.random_box(width, height, uniform)
 
     def _divisor(self, box: Box) -> int:
-        """The largest of 8, 4 and 2 after which the box has still ``size`` pixels a side; 1 where there is none."""
+        """Return the largest of 8, 4 and 2 that leaves the box ``size`` pixels a side, or 1."""
         side = min(box[2] - box[0], box[3] - box[1])
         return next((divisor for divisor in _REDUCTIONS if side >= divisor * self.size), 1)
 
@@ -160,13 +163,13 @@ class FileCrop:
         return np.asarray(image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box))
 
 
-def _resize(given: int | Sequence[int]) -> tuple[int, bool]:
-    """The side that an image is brought to, and whether it is stretched to a square of it."""
-    if isinstance(given, int):
-        return given, False
-    if len(given) != 2 or given[0] != given[1]:
+def _resize(value: int | Sequence[int]) -> tuple[int, bool]:
+    """Return the side that images are resized to, and whether they are stretched to a square."""
+    if isinstance(value, int):
+        return value, False
+    if len(value) != 2 or value[0] != value[1]:
         raise ConfigError(
-            f"files.resize={list(given)}: allowed is the short side, such as 256, or twice the same number, such as "
+            f"files.resize={list(value)}: allowed is the short side, such as 256, or twice the same number, such as "
             "[510,510], to stretch images to a square"
         )
-    return int(given[0]), True
+    return int(value[0]), True

@@ -1,4 +1,4 @@
-"""From an image file to RGB pixels, by Pillow alone: worker processes that only decode import nothing heavier."""
+"""Decoding of image files to RGB by Pillow only, so that workers that only decode import nothing heavier."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from PIL import Image, ImageColor, ImageOps
 from ltr.data.source import PLAIN, Decoding
 from ltr.errors import ConfigError
 
-# Pillow itself refuses more at twice the number that it warns at, and so does training
+# Pillow's own limit, twice the number of pixels at which it warns
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
-# the formats behind the suffixes of image files. Pillow would try all that it knows, whatever a file is called, and
-# some of those start other programs (PostScript: Ghostscript)
+# the formats of the accepted suffixes. Pillow would try every format whatever the suffix, and some of them start other
+# programs (PostScript: Ghostscript)
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 _ORIENTATION = 0x0112
-_WHITE = 65535  # of 16 bits, where nothing else is said
+_WHITE = 65535  # default white level of 16-bit images
 
 
 def decoding(*, exif: bool, matte: str | None, white_level: int | None) -> Decoding:
     """Build a `Decoding` from the values of a data set's config.
 
     Args:
-        matte: a colour's name or its hexadecimal number, such as ``white`` or ``#ff8800``.
+        matte: name or hexadecimal number of a colour, such as ``white`` or ``#ff8800``.
 
     Raises:
-        ConfigError: no such colour, or a white level outside 1..65535.
+        ConfigError: the colour is unknown, or the white level is outside 1..65535.
     """
     if white_level is not None and (isinstance(white_level, bool) or not 1 <= white_level <= _WHITE):
         raise ConfigError(f"dataset.white_level={white_level}: allowed are null and whole numbers from 1 to {_WHITE}")
@@ -48,14 +48,14 @@ def decoding(*, exif: bool, matte: str | None, white_level: int | None) -> Decod
 
 @dataclass
 class Notes:
-    """What stands out in one image while it is decoded; none of it is an error.
+    """Peculiarities of one image that its decoding shows; none of them is an error.
 
     Attributes:
-        highest: the highest value of a grey image of 16 bits; -1 where it was not decoded.
-        wide_colour: its colours have 16 bits each, of which Pillow reads the upper 8.
-        transparent: it has transparent pixels; None where it has a channel for them and was not decoded.
-        frames: it has several frames or configs, of which the first is read.
-        constant: the one value that all its pixels have.
+        highest: highest value of a 16-bit grey image; -1 if it was not decoded.
+        wide_colour: True for 16 bits per colour, of which Pillow reads the upper 8.
+        transparent: True if it has transparent pixels; None if it has an alpha channel and was not decoded.
+        frames: True for several frames or pages, of which the first is read.
+        constant: value that all pixels share, if they do.
     """
 
     highest: int | None = None
@@ -69,11 +69,11 @@ def open_image(opened: Any) -> Image.Image:
     """Open an image without decoding it, in one of the accepted `FORMATS`.
 
     Args:
-        opened: a path or a binary stream.
+        opened: path or binary stream.
 
     Raises:
-        ValueError: a path to something else than a regular file, which could block for ever (a named pipe).
-        OSError: nothing there, a loop of links, or none of the formats.
+        ValueError: the path is not a regular file; a named pipe, for example, could block for ever.
+        OSError: the file is missing, a link loop, or in none of the formats.
     """
     if isinstance(opened, (str, bytes, os.PathLike)) and not stat.S_ISREG(os.stat(opened).st_mode):
         raise ValueError("it is not a regular file (a folder, named pipe, socket or device)")
@@ -89,20 +89,20 @@ def decoded(
     """Decode a whole image to RGB.
 
     Args:
-        opened: what Pillow opens (a path, a binary stream).
+        opened: path or binary stream.
         how: see `ltr.data.source.Decoding`.
-        max_pixels: larger images are refused before they are decoded: a file of some kilobytes may hold gigabytes.
-        notes: filled in with what stands out.
+        max_pixels: larger images are refused before decoding: a file of some kilobytes may decode to gigabytes.
+        notes: receives peculiarities of the image.
 
     Raises:
-        ValueError: an image that is too large, or of pixels that cannot be RGB.
-        Exception: whatever a decoder raises for a damaged file.
+        ValueError: the image is too large, or its pixels cannot be converted to RGB.
+        Exception: any error that a decoder raises for a damaged file.
     """
     with open_image(opened) as image:
         refuse_too_many_pixels(image, max_pixels)
         if notes is not None:
             notes.frames = has_more_frames(image, opened)
-        return turned_to_rgb(image, how, notes)
+        return decode_to_rgb(image, how, notes)
 
 
 def refuse_too_many_pixels(image: Image.Image, max_pixels: int = MAX_PIXELS) -> None:
@@ -112,8 +112,8 @@ def refuse_too_many_pixels(image: Image.Image, max_pixels: int = MAX_PIXELS) -> 
         raise ValueError(f"{width} x {height} pixels are more than the {max_pixels:,} that are allowed")
 
 
-def turned_to_rgb(image: Image.Image, how: Decoding, notes: Notes | None = None) -> Image.Image:
-    """Decode an opened image: turned upright where ``how`` says so, then `to_rgb`."""
+def decode_to_rgb(image: Image.Image, how: Decoding, notes: Notes | None = None) -> Image.Image:
+    """Decode an opened image: turn it upright if ``how`` says so, then convert it by `to_rgb`."""
     wide = has_wide_colour(image)
     if wide and how.white_level is not None:
         raise ValueError(
@@ -126,12 +126,12 @@ def turned_to_rgb(image: Image.Image, how: Decoding, notes: Notes | None = None)
 
 
 def to_rgb(image: Image.Image, how: Decoding = PLAIN, notes: Notes | None = None) -> Image.Image:
-    """Any mode as RGB: grey is repeated, CMYK and palettes converted, 16 bits scaled to 8 by the white level.
+    """Convert any mode to RGB: repeat grey, convert CMYK and palettes, scale 16 bits to 8 by the white level.
 
-    Transparent pixels take the matte's colour; without a matte, alpha is dropped.
+    Transparent pixels get the matte's colour; without a matte, alpha is dropped.
 
     Raises:
-        ValueError: floating-point pixels, whose range is not known; or values above the white level.
+        ValueError: pixels are floating-point (their range is unknown), or a value is above the white level.
     """
     if image.mode == "F":
         raise ValueError("it has floating-point pixels, whose range is not known; convert it to 8 or 16 bits")
@@ -145,7 +145,7 @@ def to_rgb(image: Image.Image, how: Decoding = PLAIN, notes: Notes | None = None
             ground = Image.new("RGBA", layered.size, (*how.matte, 255))
             return Image.alpha_composite(ground, layered).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
-        # straight to RGB, Pillow warns about the transparency that is lost
+        # a direct conversion to RGB would warn about the lost transparency
         return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")
 
@@ -164,28 +164,27 @@ def _scaled_to_8_bits(image: Image.Image, white_level: int | None, notes: Notes 
 
 
 def has_alpha(image: Image.Image) -> bool:
-    """Whether an image has a channel or a colour of transparency, by its header."""
+    """Return whether an image has an alpha channel or a transparent colour, by its header."""
     return image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info
 
 
 def has_sixteen_bits(image: Image.Image) -> bool:
-    """Whether an image is grey with more than 8 bits, by its header."""
+    """Return whether an image is grey with more than 8 bits, by its header."""
     return image.mode.startswith("I")
 
 
 def has_more_frames(image: Image.Image, opened: Any) -> bool:
-    """Whether an opened image is an animation or has several configs; pictures beside a photograph (MPO) do not
-    count."""
+    """Return whether an image is an animation or has several pages; previews of a photograph (MPO) do not count."""
     if image.format in ("PNG", "WEBP"):
         return getattr(image, "n_frames", 1) > 1
     if image.format in ("GIF", "TIFF") and isinstance(opened, (str, bytes, os.PathLike)):
-        with open_image(opened) as another:  # looking for a second frame moves on from the first
-            return bool(getattr(another, "is_animated", False))
+        with open_image(opened) as reopened:  # the search for a second frame leaves the first
+            return bool(getattr(reopened, "is_animated", False))
     return False
 
 
 def has_wide_colour(image: Image.Image) -> bool:
-    """Whether the file has more bits per colour than the 8 that Pillow keeps, by the raw mode of its decoder."""
+    """Return whether a file has more bits per colour than the 8 that Pillow keeps, by its decoder's raw mode."""
     tiles = getattr(image, "tile", None)
     if image.mode.startswith("I") or not tiles:
         return False
@@ -197,6 +196,6 @@ def has_wide_colour(image: Image.Image) -> bool:
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) to 8; from 5 on, turning it exchanges width and height."""
-    found = image.getexif().get(_ORIENTATION, 1)
-    return found if found in range(1, 9) else 1
+    """Return the EXIF orientation, 1 (upright) to 8; from 5 on, width and height are exchanged."""
+    value = image.getexif().get(_ORIENTATION, 1)
+    return value if value in range(1, 9) else 1

@@ -1,4 +1,4 @@
-"""What a split looks like in numbers, and the first images of some of its classes. Counting decodes no image."""
+"""Statistics of a split, and example images of its classes. The statistics decode no image."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ltr.data.split_background import NAME as BACKGROUND
 
 @dataclass(frozen=True, eq=False)
 class Description:
-    """A split in numbers. A background class is apart: it is in no count but ``background_share``.
+    """Statistics of a split. Background images are excluded from all of them but ``background_share``.
 
     Attributes:
-        class_names: of the C labels that are classes.
-        labels: int64 [C], those labels.
-        class_counts: int64 [C], training images.
-        images: images per part of the split that has any.
-        imbalance_factor: largest over smallest class; NaN where a class has no training image.
+        class_names: names of the C classes.
+        labels: int64 [C], their labels.
+        class_counts: int64 [C], training images per class.
+        images: images per part, for parts with images.
+        imbalance_factor: largest over smallest class count; NaN if a class has no training image.
         gini: Gini coefficient of the class counts, 0 (all equal) to 1.
-        background_share: share of the training images that are background; None where there is no such label.
+        background_share: background's share of the training images; None without a background.
     """
 
     class_names: tuple[str, ...]
@@ -35,7 +35,7 @@ class Description:
 
 
 def describe(split: Split) -> Description:
-    """The numbers of a split."""
+    """Compute the statistics of a split."""
     background = split.class_names[:1] == (BACKGROUND,) and np.count_nonzero(split.label_map == 0) > 1
     labels = np.arange(int(background), split.num_classes)
     counts = split.class_counts[labels]
@@ -53,10 +53,10 @@ def describe(split: Split) -> Description:
 
 
 def gini(counts: np.ndarray) -> float:
-    """Gini coefficient of class counts: half the mean absolute difference of two classes over the mean (Gini 1912).
+    """Return the Gini coefficient of class counts: half the mean absolute difference over the mean (Gini 1912).
 
     Returns:
-        0 where all are equal, towards 1 where one class has everything; NaN where there is nothing to count.
+        0 if all counts are equal, near 1 if one class has all images; NaN if there are no images.
     """
     values = np.sort(np.asarray(counts, dtype=np.float64))
     total = values.sum()
@@ -67,30 +67,30 @@ def gini(counts: np.ndarray) -> float:
 
 
 def head_middle_tail(class_counts: np.ndarray, classes: int) -> dict[str, np.ndarray]:
-    """Up to ``classes`` labels each from the largest, the middle and the smallest classes; no class twice."""
+    """Return up to ``classes`` labels each of the largest, the middle and the smallest classes, without repeats."""
     order = np.argsort(-np.asarray(class_counts), kind="stable")
     order = order[np.asarray(class_counts)[order] > 0]
-    each = max(min(classes, len(order) // 3), 1)
-    middle = max((len(order) - each) // 2, 0)
-    rows = {"head": order[:each], "middle": order[middle : middle + each], "tail": order[-each:]}
+    per_group = max(min(classes, len(order) // 3), 1)
+    middle = max((len(order) - per_group) // 2, 0)
+    rows = {"head": order[:per_group], "middle": order[middle : middle + per_group], "tail": order[-per_group:]}
     seen: set[int] = set()
-    kept = {}
-    for place, labels in rows.items():
-        kept[place] = np.array([label for label in labels.tolist() if label not in seen], dtype=np.int64)
+    groups = {}
+    for group, labels in rows.items():
+        groups[group] = np.array([label for label in labels.tolist() if label not in seen], dtype=np.int64)
         seen.update(labels.tolist())
-    return kept
+    return groups
 
 
 def first_images(source: Source, split: Split, label: int, number: int) -> np.ndarray:
-    """Indices of the first ``number`` training images of a label."""
+    """Return the indices of the first ``number`` training images of a label."""
     return split.train[split.label_map[source.labels[split.train]] == label][:number]
 
 
 def thumbnail(source: Source, index: int, side: int) -> np.ndarray | None:
-    """The middle square of an image, uint8 [side, side, 3] (smaller images keep their pixels); None if it is damaged.
+    """Return the central square of an image, uint8 [side, side, 3], or None if it is damaged.
 
     Args:
-        side: in pixels.
+        side: in pixels; smaller images are not enlarged.
     """
     from PIL import Image, ImageOps
 
@@ -100,7 +100,7 @@ def thumbnail(source: Source, index: int, side: int) -> np.ndarray | None:
         try:
             opened = source.images.open(index)
             image = opened if isinstance(opened, Image.Image) else decoded(opened, source.images.decoding)
-        except Exception:  # decoders raise whatever they like; `ltr-data check` says what
+        except Exception:  # decoders raise errors of any type; `ltr-data check` reports them
             return None
     else:
         pixels = source.images[index]

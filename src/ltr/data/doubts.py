@@ -1,4 +1,4 @@
-"""Warnings about labels that a person would want to hear of before anything is trained."""
+"""Warnings about suspicious labels before a training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHOWN = 10
 
 
 def warn_of_names(source: Source) -> None:
-    """Warn of class names that look the same to a reader, and of names that programs write for a missing value."""
+    """Warn of class names that look alike, and of names that programs write for a missing value."""
     for groups, what in (
         (look_alikes(source.class_names), "differ in case, width, white space or invisible characters alone"),
         (equal_numbers(source.class_names), "write the same number in different ways"),
@@ -40,7 +40,7 @@ def warn_of_names(source: Source) -> None:
 
 
 def warn_of_one_class(split: Split) -> None:
-    """Warn where all training images are of one class: there is nothing to tell apart."""
+    """Warn if all training images are of one class."""
     trained = np.flatnonzero(split.class_counts)
     if len(trained) == 1:
         name = split.class_names[int(trained[0])]

@@ -11,7 +11,7 @@ import numpy as np
 
 from ltr.data.overlap import pixel_digest
 from ltr.data.packed import PackedImages, PackedStore
-from ltr.data.parallel import in_parallel
+from ltr.data.parallel import map_in_parallel
 from ltr.data.source import ImageFiles, Source
 
 _AT_A_TIME = 32
@@ -95,7 +95,7 @@ def _file_digests(files: ImageFiles, candidates: Sequence[int], workers: int) ->
         [files.path(index) for index in candidates[start : start + _AT_A_TIME]]
         for start in range(0, len(candidates), _AT_A_TIME)
     )
-    done = (digest for piece in in_parallel(_digests, pieces, workers) for digest in piece)
+    done = (digest for piece in map_in_parallel(_digests, pieces, workers) for digest in piece)
     return zip(candidates, done)
 
 

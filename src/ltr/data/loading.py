@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ltr.data.augment import Augmentation
-from ltr.data.batch import Batch, numbered, to_device
+from ltr.data.batch import Batch, to_device, with_device_index
 from ltr.errors import DataError
 
 
@@ -30,7 +30,7 @@ class ResidentImages:
     """
 
     def __init__(self, images: np.ndarray, device: torch.device | str = "cpu", *, max_bytes: int | None = None) -> None:
-        self.device = numbered(device)
+        self.device = with_device_index(device)
         if max_bytes is None and self.device.type == "cuda":
             max_bytes = int(0.8 * torch.cuda.mem_get_info(self.device)[0])
         if max_bytes is not None and images.nbytes > max_bytes:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ltr.data.augment import Augmentation
-from ltr.data.batch import Batch, numbered, to_device
+from ltr.data.batch import Batch, to_device, with_device_index
 from ltr.data.crop import FileCrop
 from ltr.data.files import FileLoader
 from ltr.data.loading import DeviceLoader, ResidentImages, batch_bounds
@@ -88,7 +88,7 @@ class DataModule(pl.LightningDataModule):
         self.image_size = image_size
         self.image_resize = image_resize
         self.max_skipped = max_skipped
-        self._device = numbered(device or "cpu")
+        self._device = with_device_index(device or "cpu")
         self._images = images
         self._labels = split.labels(source)
         self._labels_on: dict[torch.device, Tensor] = {}
@@ -135,7 +135,7 @@ class DataModule(pl.LightningDataModule):
     @property
     def device(self) -> torch.device:
         """The Trainer's device if there is one, else the one given."""
-        return numbered(self.trainer.strategy.root_device) if self.trainer is not None else self._device
+        return with_device_index(self.trainer.strategy.root_device) if self.trainer is not None else self._device
 
     @property
     def world_size(self) -> int:

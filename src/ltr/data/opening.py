@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from ltr.data.checking import BadImage, look_at, reason_of
+from ltr.data.checking import BadImage, describe_error, inspect_image
 from ltr.data.decode import (
     Notes,
     has_alpha,
@@ -101,7 +101,7 @@ def _look_for_brighter(files: ImageFiles, unread: list[int], tally: Tally) -> No
     for index in unread[:: max(1, -(-len(unread) // _MORE_SIXTEEN))]:
         if not tally.may_be_low:
             return
-        found = look_at(files.path(index), files.decoding)
+        found = inspect_image(files.path(index), files.decoding)
         if isinstance(found, Notes) and found.highest is not None:
             tally.add_highest(files.relative(index), found.highest)
 
@@ -146,8 +146,8 @@ def _open(path: str, how: Decoding, budget: _Budget) -> str | Notes:
         budget.sixteen -= sixteen
         budget.alpha -= alpha
     except Exception as error:  # decoders raise whatever they like for a damaged file
-        return reason_of(error)
-    found = look_at(path, how)
+        return describe_error(error)
+    found = inspect_image(path, how)
     if isinstance(found, Notes):
         found.constant = None  # for `ltr-data check`, which decodes all
     return found

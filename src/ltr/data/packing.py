@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, __version__, features
 
-from ltr.data.checking import BadImage, collected, reason_of
+from ltr.data.checking import BadImage, collect_failures, describe_error
 from ltr.data.decode import MAX_PIXELS, Notes, decoded
 from ltr.data.packed import PackedImages, PackedStore, about_of, chunk_digest, identity_of, with_about
 from ltr.data.packed_checks import KIND, about_digest, schema, table_digest
-from ltr.data.parallel import in_parallel
+from ltr.data.parallel import map_in_parallel
 from ltr.data.source import Decoding, ImageFiles, Source
 from ltr.data.tally import Tally, constant_value
 from ltr.errors import ConfigError, DataError
@@ -97,7 +97,7 @@ def pack(
     )
     work = partial(_resized, how=files.decoding, size=size, quality=quality if format == "jpeg" else None,
                    max_pixels=max_pixels)  # fmt: skip
-    results = in_parallel(work, pieces, workers)
+    results = map_in_parallel(work, pieces, workers)
     for number in missing:
         rows = _rows(source, number)
         images: list[Resized] = []
@@ -121,7 +121,9 @@ def bad_packed(
     """The images of a packed file that cannot be decoded, or whose chunk has not the digest that was written."""
     assert images.store is not None
     chunks = range(len(images.store.batches))
-    return collected(in_parallel(partial(_looked_at, images.store.path), chunks, workers), images, progress, tally)
+    return collect_failures(
+        map_in_parallel(partial(_looked_at, images.store.path), chunks, workers), images, progress, tally
+    )
 
 
 def _looked_at(path: str, chunk: int) -> list[str | Notes]:
@@ -136,7 +138,7 @@ def _looked_at(path: str, chunk: int) -> list[str | Notes]:
             image = opened if isinstance(opened, Image.Image) else decoded(opened)
             results.append(Notes(constant=constant_value(np.asarray(image))))
         except Exception as error:  # decoders raise whatever they like
-            results.append(reason_of(error))
+            results.append(describe_error(error))
     return results
 
 
