@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from toy_source import toy_source
 
-from ltr.data.exclusion import read_split, without
+from ltr.data.exclusion import exclude_images, read_split
 from ltr.data.source import ImageFiles, Source
 from ltr.data.splits import natural
 from ltr.errors import ConfigError, DataError
@@ -30,7 +30,7 @@ def written(folder, *paths):
 
 def test_the_listed_images_are_in_no_part(tmp_path):
     source = file_source()
-    split = without(natural(source), source, written(tmp_path, "a/1.jpg", "b/13.jpg"))
+    split = exclude_images(natural(source), source, written(tmp_path, "a/1.jpg", "b/13.jpg"))
     assert split.train.tolist() == [0, 2, 3, 4, 5, 6, 7]
     assert 13 not in split.test
     assert split.class_counts.tolist() == [3, 4]
@@ -55,29 +55,29 @@ def test_a_file_of_indices_takes_the_place_of_the_rule(tmp_path):
 
 def test_a_path_that_the_data_set_does_not_have_is_named(tmp_path):
     with pytest.raises(DataError, match=r"names 1 images that toy does not have: a/99\.jpg"):
-        without(natural(file_source()), file_source(), written(tmp_path, "a/1.jpg", "a/99.jpg"))
+        exclude_images(natural(file_source()), file_source(), written(tmp_path, "a/1.jpg", "a/99.jpg"))
 
 
 def test_a_class_that_would_be_empty_is_named(tmp_path):
     with pytest.raises(DataError, match="leaves no training image of 1 classes: a"):
-        without(natural(file_source()), file_source(), written(tmp_path, *(f"a/{n}.jpg" for n in range(4))))
+        exclude_images(natural(file_source()), file_source(), written(tmp_path, *(f"a/{n}.jpg" for n in range(4))))
 
 
 def test_images_in_memory_have_no_paths(tmp_path):
     source = toy_source(train=[3, 3], test=[1, 1])
     with pytest.raises(ConfigError, match="is not read from image files"):
-        without(natural(source), source, written(tmp_path))
+        exclude_images(natural(source), source, written(tmp_path))
 
 
 def test_a_list_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.txt cannot be read: it is not there"):
-        without(natural(file_source()), file_source(), tmp_path / "nowhere.txt")
+        exclude_images(natural(file_source()), file_source(), tmp_path / "nowhere.txt")
 
 
 @pytest.mark.parametrize("spelling", ["./a/1.jpg", "a//1.jpg", "b/../a/1.jpg", "/a/1.jpg", "\ufeffa/1.jpg"])
 def test_another_spelling_names_the_same_image(tmp_path, spelling):
     source = file_source()
-    split = without(natural(source), source, written(tmp_path, spelling))
+    split = exclude_images(natural(source), source, written(tmp_path, spelling))
     assert split.train.tolist() == [0, 2, 3, 4, 5, 6, 7]
 
 
@@ -88,7 +88,7 @@ def test_a_name_in_another_unicode_form_is_found_if_there_is_no_other(tmp_path):
     def left(*paths: str, listed: str) -> list[int]:
         files = ImageFiles.from_paths("/", [*paths, "b/9.jpg"][:4])
         source = Source("toy", files, labels, ("a", "b"), parts)
-        return without(natural(source), source, written(tmp_path, listed)).train.tolist()
+        return exclude_images(natural(source), source, written(tmp_path, listed)).train.tolist()
 
     assert left("a/1.jpg", "b/2.jpg", decomposed, listed=composed) == [0, 1]
     assert left(composed, "b/2.jpg", decomposed, listed=decomposed) == [0, 1]
@@ -97,4 +97,4 @@ def test_a_name_in_another_unicode_form_is_found_if_there_is_no_other(tmp_path):
 def test_a_list_that_is_a_pipe_is_refused_and_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DataError, match="it is no regular file"):
-        without(natural(file_source()), file_source(), tmp_path / "pipe")
+        exclude_images(natural(file_source()), file_source(), tmp_path / "pipe")

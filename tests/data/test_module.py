@@ -68,7 +68,7 @@ def as_rank(rank: int, world_size: int, **changes) -> DataModule:
     return data
 
 
-def batches_of(data: DataModule, epoch: int) -> list[Batch]:
+def iterate_batches(data: DataModule, epoch: int) -> list[Batch]:
     loader = data.train_dataloader()
     loader.sampler.set_epoch(epoch)
     return list(loader)
@@ -85,19 +85,19 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
 
 
 def test_two_modules_give_the_same_bits():
-    assert same(batches_of(make(), 2), batches_of(make(), 2))
+    assert same(iterate_batches(make(), 2), iterate_batches(make(), 2))
 
 
 def test_an_epoch_does_not_depend_on_the_epochs_before():
     data = make()
     for epoch in range(3):
-        last = batches_of(data, epoch)
-    assert same(last, batches_of(make(), 2))
+        last = iterate_batches(data, epoch)
+    assert same(last, iterate_batches(make(), 2))
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"role": "generator"}])
 def test_seed_and_role_change_order_and_augmentation(change):
-    one, other = batches_of(make(), 0), batches_of(make(**change), 0)
+    one, other = iterate_batches(make(), 0), iterate_batches(make(**change), 0)
     assert not torch.equal(one[0].indices, other[0].indices)
     assert make()._augmentation_seed(0) != make(**change)._augmentation_seed(0)
 
@@ -112,50 +112,50 @@ def test_epochs_differ_in_augmentation_where_the_order_is_the_same():
         def epoch(self, index: ClassIndex, *, seed: int, epoch: int, epochs: int) -> np.ndarray:
             return np.arange(len(index))
 
-    one, other = (batches_of(make(sampler=InOrder()), epoch)[0] for epoch in (0, 1))
+    one, other = (iterate_batches(make(sampler=InOrder()), epoch)[0] for epoch in (0, 1))
     assert torch.equal(one.indices, other.indices)
     assert not torch.equal(one.images, other.images)
 
 
 def test_global_generators_have_no_say_and_are_not_advanced():
     before = torch.get_rng_state()
-    first = batches_of(make(), 0)
+    first = iterate_batches(make(), 0)
     assert torch.equal(torch.get_rng_state(), before)
     with torch.random.fork_rng():
         torch.manual_seed(99)
-        assert same(batches_of(make(), 0), first)
+        assert same(iterate_batches(make(), 0), first)
 
 
 def test_labels_are_the_splits_and_images_are_of_the_train_part():
     split = make_split()
-    for batch in batches_of(make(), 0):
+    for batch in iterate_batches(make(), 0):
         assert np.array_equal(batch.labels.numpy(), split.label_map[LABELS[batch.indices.numpy()]])
         assert np.isin(batch.indices.numpy(), split.train).all()
 
 
 def test_without_augmentation_the_pixels_are_the_sources():
     data = make(augment=None)
-    for batch in batches_of(data, 0):
+    for batch in iterate_batches(data, 0):
         expected = data.source.images[batch.indices.numpy()]
         assert np.array_equal(batch.images.permute(0, 2, 3, 1).numpy(), expected)
 
 
 def test_indices_of_a_step_are_those_of_its_batch():
     data = make()
-    for step, batch in enumerate(batches_of(data, 1)):
+    for step, batch in enumerate(iterate_batches(data, 1)):
         assert data.indices_of_step(1, step).tolist() == batch.indices.tolist()
 
 
 def test_a_start_in_mid_epoch_gives_the_remaining_batches():
-    whole = batches_of(make(), 1)
+    whole = iterate_batches(make(), 1)
     resumed = make()
     resumed.start_at(1, 2)
-    assert same(batches_of(resumed, 1), whole[2:])
+    assert same(iterate_batches(resumed, 1), whole[2:])
 
 
 def test_steps_per_epoch_is_the_number_of_batches():
     data = make(batch_size=7)
-    assert data.steps_per_epoch == len(data.train_dataloader()) == len(batches_of(data, 0))
+    assert data.steps_per_epoch == len(data.train_dataloader()) == len(iterate_batches(data, 0))
     assert data.steps_per_epoch == -(-len(make_split().train) // 7)
 
 
@@ -165,8 +165,8 @@ def test_steps_per_epoch_is_the_number_of_batches():
 @pytest.mark.parametrize("world_size", [2, 3])
 @pytest.mark.parametrize("sampler", [Instance(), ClassBalanced()])
 def test_the_processes_batches_together_are_the_global_batch_to_the_bit(world_size, sampler):
-    alone = batches_of(make(sampler=sampler), 1)
-    shared = [batches_of(as_rank(rank, world_size, sampler=sampler), 1) for rank in range(world_size)]
+    alone = iterate_batches(make(sampler=sampler), 1)
+    shared = [iterate_batches(as_rank(rank, world_size, sampler=sampler), 1) for rank in range(world_size)]
     assert {len(part) for part in shared} == {len(alone)}
     for step, batch in enumerate(alone):
         parts = [part[step] for part in shared]
@@ -278,7 +278,7 @@ def trainer(folder, **options) -> pl.Trainer:
 def test_lightning_sets_the_epoch_and_trains_on_every_batch_of_it(tmp_path):
     module, data = Recorder(), make()
     trainer(tmp_path).fit(module, datamodule=data)
-    expected = {(epoch, i): batch for epoch in range(3) for i, batch in enumerate(batches_of(make(), epoch))}
+    expected = {(epoch, i): batch for epoch in range(3) for i, batch in enumerate(iterate_batches(make(), epoch))}
     assert list(module.seen) == list(expected)
     assert same(list(module.seen.values()), list(expected.values()))
     assert len(expected) == 3 * data.steps_per_epoch
@@ -315,7 +315,7 @@ def test_a_training_that_was_stopped_in_mid_epoch_sees_the_remaining_batches(by_
 def test_limited_batches_begin_every_epoch_anew(tmp_path):
     module = Recorder()
     trainer(tmp_path, limit_train_batches=2).fit(module, datamodule=make())
-    expected = [batch for epoch in range(3) for batch in batches_of(make(), epoch)[:2]]
+    expected = [batch for epoch in range(3) for batch in iterate_batches(make(), epoch)[:2]]
     assert same(list(module.seen.values()), expected)
 
 
@@ -341,7 +341,7 @@ def file_source(tmp_path) -> Source:
 def test_files_and_arrays_give_the_same_batches_where_the_crop_is_the_whole_image(file_source):
     config = {"_target_": "ltr.data.crop.FileCrop", "resize": SIZE}
     augment = Augmentation((3, SIZE, SIZE), pad=2, cutout=3, files=config)
-    assert same(batches_of(make(source=file_source, augment=augment), 1), batches_of(make(), 1))
+    assert same(iterate_batches(make(source=file_source, augment=augment), 1), iterate_batches(make(), 1))
     one, other = (make(source=s, augment=augment).evaluation_loader("test") for s in (file_source, make_source()))
     assert same(list(one), list(other))
 
@@ -358,6 +358,6 @@ def test_files_without_a_size_are_refused(file_source):
 def test_random_crops_are_for_training_only(file_source):
     config = {"_target_": "ltr.data.crop.FileCrop", "random": True}
     data = make(source=file_source, augment=Augmentation((3, 6, 6), pad=0, flip=False, files=config))
-    assert not same(batches_of(data, 0), batches_of(data, 1))
+    assert not same(iterate_batches(data, 0), iterate_batches(data, 1))
     assert same(list(data.evaluation_loader("test")), list(data.evaluation_loader("test")))
-    assert same(batches_of(data, 0), batches_of(data, 0))
+    assert same(iterate_batches(data, 0), iterate_batches(data, 0))

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils import signal_handling
 
-from ltr.data.readers import batches_of
+from ltr.data.readers import iterate_batches
 
 COUNT, PATIENCE = 64, 60.0  # seconds; torch looks after its workers every five
 
@@ -37,26 +37,26 @@ def numbers(workers: int, order=range(COUNT)) -> DataLoader:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_those_of_the_loader(workers):
-    assert list(batches_of(numbers(workers))) == list(range(COUNT))
+    assert list(iterate_batches(numbers(workers))) == list(range(COUNT))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_of_a_data_set_is_handed_on(workers):
     with pytest.raises(RuntimeError, match="not a number that can be read"):
-        list(batches_of(numbers(workers, order=[0, 1, -1, 2])))
+        list(iterate_batches(numbers(workers, order=[0, 1, -1, 2])))
 
 
 def test_torch_does_not_get_to_install_its_handler(monkeypatch):
     monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
     before = signal.getsignal(signal.SIGCHLD)
-    batches = batches_of(numbers(2))
+    batches = iterate_batches(numbers(2))
     assert next(batches) == 0
     assert signal.getsignal(signal.SIGCHLD) is before
 
 
 def test_a_batch_that_was_cut_off_is_told_as_a_worker_that_is_gone():
     """Its process has not quite ended when the batch breaks off, so torch hands on the broken batch's own error."""
-    batches = batches_of(numbers(2))
+    batches = iterate_batches(numbers(2))
     next(batches)
     loading = batches.gi_frame.f_locals["loading"]
     victim = loading._workers[0]
@@ -72,7 +72,7 @@ def test_a_batch_that_was_cut_off_is_told_as_a_worker_that_is_gone():
 
 def test_an_end_of_file_of_a_data_set_stays_one():
     with pytest.raises(EOFError, match="of the data set"):
-        list(batches_of(DataLoader(Truncated(), batch_size=None, num_workers=2)))
+        list(iterate_batches(DataLoader(Truncated(), batch_size=None, num_workers=2)))
 
 
 @pytest.mark.parametrize("locked", [False, True], ids=["at any moment", "with the lock that all workers share"])
@@ -80,7 +80,7 @@ def test_a_killed_worker_is_told_and_does_not_hang(locked):
     told: list[str] = []
 
     def read():
-        batches = batches_of(numbers(2))
+        batches = iterate_batches(numbers(2))
         next(batches)
         loading = batches.gi_frame.f_locals["loading"]
         if locked:  # what a worker leaves behind that is killed while it looks whether it should end

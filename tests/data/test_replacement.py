@@ -63,7 +63,7 @@ def test_another_image_of_the_class_takes_the_place(files, num_workers):
 
 
 def test_the_batch_says_which_image_it_holds(files):
-    with pytest.warns(UserWarning, match="took their place"):
+    with pytest.warns(UserWarning, match="replace them"):
         batches = list(loader(files))
     for batch in batches:
         assert [round(float(image.float().mean()) / 10) for image in batch.images] == batch.indices.tolist()
@@ -103,5 +103,5 @@ def test_a_class_without_a_readable_image_is_an_error(files):
 def test_judging_never_skips(files):
     with pytest.raises(DataError, match="cannot be read") as caught:
         images_read(loader(files, train=False))
-    assert "It is evaluated, so nothing can take its place" in str(caught.value)
+    assert "It is evaluated, so no other image can replace it" in str(caught.value)
     assert "on_error" not in str(caught.value)

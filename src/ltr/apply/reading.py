@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ltr.apply.model import Model
 from ltr.data.decode import Notes
-from ltr.data.readers import batches_of
+from ltr.data.readers import iterate_batches
 from ltr.data.source import ImageFiles
 from ltr.data.tally import Tally
 
@@ -62,7 +62,7 @@ def batches(
         pin_memory=model.device.type == "cuda",
         generator=torch.Generator(),  # its own: torch's loader would draw from the global one
     )
-    for read, pixels, broken, notes in batches_of(loader):
+    for read, pixels, broken, notes in iterate_batches(loader):
         if tally is not None:
             for path, found in notes:
                 tally.add(path, found)

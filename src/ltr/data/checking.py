@@ -48,7 +48,7 @@ def bad_images(
     Raises:
         DataError: a process was killed.
     """
-    work = partial(_looked_at, how=files.decoding, max_pixels=max_pixels)
+    work = partial(_inspect_all, how=files.decoding, max_pixels=max_pixels)
     return collect_failures(map_in_parallel(work, _pieces(files), workers), files, progress, tally)
 
 
@@ -87,7 +87,7 @@ def _pieces(files: ImageFiles) -> Iterator[list[str]]:
         yield [files.path(index) for index in range(start, min(start + _AT_A_TIME, len(files)))]
 
 
-def _looked_at(paths: list[str], *, how: Decoding, max_pixels: int) -> list[str | Notes]:
+def _inspect_all(paths: list[str], *, how: Decoding, max_pixels: int) -> list[str | Notes]:
     with warnings.catch_warnings():
         # Pillow warns at half of its limit; only the limit matters here
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

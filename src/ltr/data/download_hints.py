@@ -1,4 +1,4 @@
-"""Where each dataset config says that its files lie, found out without reading or listing any of them."""
+"""Paths that each dataset config reads, computed without reading or listing any of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ltr.configuration.configs import read_config
 
-# of sources whose place no key of the config says, below the folder of all data
+# paths below the data folder of sources whose config has no key for them
 _FIXED = {
     "digits.digits": (),
     "cifar.cifar10": ("cifar-10-batches-py",),
@@ -27,10 +27,10 @@ _KEYS = ("folder", "lists", "file")
 
 
 def places(name: str, data: str | os.PathLike[str]) -> list[Path] | None:
-    """The folders and files that ``dataset=name`` reads, below ``data`` (``paths.data``).
+    """Return the folders and files that ``dataset=name`` reads, below ``data`` (``paths.data``).
 
     Returns:
-        Paths whether or not they exist, [] where everything is in the package, None where the config does not say.
+        Paths that may not exist, [] for data that a package contains, or None if the config does not determine them.
     """
     config = read_config(f"dataset/{name}")
     config.pop("defaults", None)

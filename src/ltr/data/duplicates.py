@@ -1,4 +1,4 @@
-"""Images of a data set that are byte for byte the same: in training and test, or under two labels."""
+"""Byte-identical images of a data set: in training and test, or under two labels."""
 
 from __future__ import annotations
 
@@ -24,21 +24,24 @@ class Duplicates:
     """Groups of identical images, each by ascending index.
 
     Attributes:
-        groups: at least two images each, in order of their first.
+        groups: at least two images each, ordered by their first image.
     """
 
     groups: tuple[tuple[int, ...], ...]
 
     def lines(self, source: Source) -> Iterator[str]:
-        """Yield what to say of them: across parts, across labels, and within one class of one part."""
+        """Yield a report: duplicates across parts, across labels, and within one class of one part."""
         part_of = np.repeat(np.arange(len(source.parts)), [len(indices) for indices in source.parts.values()])
         across_parts = [group for group in self.groups if len({part_of[index] for index in group}) > 1]
         across_labels = [group for group in self.groups if len({source.labels[index] for index in group}) > 1]
-        apart = {*across_parts, *across_labels}
+        other_groups = {*across_parts, *across_labels}
         for groups, words in (
             (across_parts, "images are byte for byte the same in different parts (what is tested was trained on)"),
             (across_labels, "images are byte for byte the same under different labels"),
-            ([group for group in self.groups if group not in apart], "images come more than once in their class"),
+            (
+                [group for group in self.groups if group not in other_groups],
+                "images come more than once in their class",
+            ),
         ):
             if groups:
                 yield f"{sum(map(len, groups)):,} {words}{', the first ten' if len(groups) > _SHOWN else ''}:"
@@ -48,20 +51,20 @@ class Duplicates:
 def identical_images(
     source: Source, *, workers: int = 1, progress: Callable[[int], object] = lambda number: None
 ) -> Duplicates:
-    """Find the images of a source that are byte for byte the same.
+    """Find byte-identical images of a source.
 
-    Of image files only those are read whose size another one has too, once each; a file that cannot be read is the
-    same as no other. Arrays are compared by their pixels, packed images by their bytes in the packed file.
+    Image files are read once each, and only if another file has the same size; an unreadable file equals no other.
+    Arrays are compared by their pixels, packed images by their bytes in the packed file.
 
     Args:
-        workers: processes that read files.
-        progress: told how many more images have been looked at.
+        workers: number of processes that read files.
+        progress: called with the number of images checked since the last call.
     """
     images = source.images
     if isinstance(images, PackedImages) and images.store is not None:
         digests: Iterator[tuple[int, bytes | None]] = _packed_digests(images.store, len(source))
     elif isinstance(images, ImageFiles):
-        candidates = _of_shared_size(images)
+        candidates = _candidates_by_size(images)
         progress(len(source) - len(candidates))
         digests = _file_digests(images, candidates, workers)
     else:
@@ -74,8 +77,8 @@ def identical_images(
     return Duplicates(tuple(sorted(tuple(group) for group in groups.values() if len(group) > 1)))
 
 
-def _of_shared_size(files: ImageFiles) -> list[int]:
-    """The images whose file has as many bytes as another one."""
+def _candidates_by_size(files: ImageFiles) -> list[int]:
+    """Return the images whose file size another file has too."""
     sizes = files.sizes
     if sizes is None:
         sizes = np.array([_size(files.path(index)) for index in range(len(files))], dtype=np.int64)
@@ -125,11 +128,11 @@ def _packed_digests(store: PackedStore, number: int) -> Iterator[tuple[int, byte
 
 def _line(source: Source, group: Sequence[int]) -> str:
     more = f" = ... ({len(group):,} images)" if len(group) > _SHOWN_OF_GROUP else ""
-    return "  " + " = ".join(_named(source, index) for index in group[:_SHOWN_OF_GROUP]) + more
+    return "  " + " = ".join(_describe(source, index) for index in group[:_SHOWN_OF_GROUP]) + more
 
 
-def _named(source: Source, index: int) -> str:
-    """Return what to call an image: its path and class, or its place in its part."""
+def _describe(source: Source, index: int) -> str:
+    """Return a description of an image: its path and class, or its position in its part."""
     part = next(part for part, indices in source.parts.items() if index in indices)
     name = source.class_names[source.labels[index]]
     if isinstance(source.images, ImageFiles):

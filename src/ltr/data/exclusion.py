@@ -1,4 +1,4 @@
-"""The split of a data set's config: its rule or a file's indices, without the images that a list leaves out."""
+"""The split of a dataset config: from its rule or a file, without the images of an exclusion list."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from ltr.files import is_regular
 
 
 def read_split(dataset: Mapping[str, Any], source: Source, make: Callable[..., Split] = instantiate) -> Split:
-    """The split that the config's rule makes, or ``split_file`` holds, without the images that ``exclude`` lists.
+    """Return the split of the config's rule or of ``split_file``, without the images that ``exclude`` lists.
 
     Raises:
-        ConfigError: a list for images that are not files.
-        DataError: a file that cannot be read or was made for other data, or a class that loses all its images.
+        ConfigError: the images to exclude are not files.
+        DataError: a file cannot be read or was made for other data, or a class loses all its images.
     """
     file = dataset.get("split_file")
     split = make(dataset["split"], source) if file is None else load_split_file(file, source)
     listed = dataset.get("exclude")
     if listed is not None:
-        split = without(split, source, Path(str(listed)))
+        split = exclude_images(split, source, Path(str(listed)))
     warn_of_one_class(split)
     return split
 
 
-def without(split: Split, source: Source, file: Path) -> Split:
-    """``split`` without the images that the lines of ``file`` name: paths from the data set's root, in any spelling.
+def exclude_images(split: Split, source: Source, file: Path) -> Split:
+    """Remove the images that the lines of ``file`` name: paths from the data set's root, in any spelling.
 
-    They are left out of every part, of the test too: whoever compares numbers must use one list.
+    They are removed from every part, even from the test set: results are comparable only with the same list.
     """
     if not isinstance(source.images, ImageFiles):
         raise ConfigError(
@@ -52,38 +52,38 @@ def without(split: Split, source: Source, file: Path) -> Split:
         lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
     except OSError as error:
         raise DataError(f"dataset.exclude={file} cannot be read: {error}") from error
-    wanted = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    out, unknown = _listed(source.images, wanted)
+    listed_paths = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    is_excluded, unknown = _listed(source.images, listed_paths)
     if unknown:
         shown = ", ".join(sorted(unknown)[:10]) + (", ..." if len(unknown) > 10 else "")
         raise DataError(
             f"dataset.exclude={file} names {len(unknown)} images that {source.name} does not have: {shown}. "
             "A line is a path from the data set's root, as ltr-data check --exclude-to writes it"
         )
-    arrays = {name: getattr(split, name)[~out[getattr(split, name)]] for name in INDEX_ARRAYS}
+    arrays = {name: getattr(split, name)[~is_excluded[getattr(split, name)]] for name in INDEX_ARRAYS}
     labels = split.label_map[source.labels[arrays["train"]]]
     counts = np.bincount(labels, minlength=split.num_classes).astype(np.int64)
     emptied = np.flatnonzero((counts == 0) & (split.class_counts > 0))
     if emptied.size:
         names = ", ".join(split.class_names[label] for label in emptied[:10])
         raise DataError(f"dataset.exclude={file} leaves no training image of {emptied.size} classes: {names}")
-    left = sum(len(getattr(split, name)) - len(arrays[name]) for name in INDEX_ARRAYS)
-    return replace(split, name=f"{split.name}-without{left}", class_counts=counts, **arrays)
+    num_excluded = sum(len(getattr(split, name)) - len(arrays[name]) for name in INDEX_ARRAYS)
+    return replace(split, name=f"{split.name}-without{num_excluded}", class_counts=counts, **arrays)
 
 
-def _listed(files: ImageFiles, wanted: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """Which images are listed, bool [N], and the lines that name none.
+def _listed(files: ImageFiles, paths: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Return a mask bool [N] of the listed images, and the lines that name no image.
 
-    Lines are mostly spelled as the data set spells its paths; only the others ask the disk what they lead to.
+    Most lines are spelled as in the data set; only the others are resolved on the disk.
     """
-    left = dict.fromkeys(wanted)
-    out = np.zeros(len(files), dtype=bool)
+    remaining = dict.fromkeys(paths)
+    is_listed = np.zeros(len(files), dtype=bool)
     for index in range(len(files)):
         path = files.relative(index)
-        if path in left:
-            out[index] = True
-            del left[path]
-    if not left:
-        return out, []
-    more, unknown = named_images(files, list(left))
-    return out | more, unknown
+        if path in remaining:
+            is_listed[index] = True
+            del remaining[path]
+    if not remaining:
+        return is_listed, []
+    more_listed, unknown = named_images(files, list(remaining))
+    return is_listed | more_listed, unknown

@@ -1,4 +1,4 @@
-"""The loader of large images: worker processes decode and crop files to uint8, the device does the rest."""
+"""Loader of large images: worker processes decode and crop files to uint8, the device augments them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ltr.data.batch import Batch, to_device
 from ltr.data.crop import ATTEMPTS, FileCrop
 from ltr.data.loading import EpochLoader
 from ltr.data.packed import refuse_too_few_pixels
-from ltr.data.readers import batches_of
+from ltr.data.readers import iterate_batches
 from ltr.data.replacement import Failure, Replacements, Skipped
 from ltr.data.source import ImageFiles
 from ltr.errors import DataError
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 
 class Task(NamedTuple):
-    """One batch's worth of work for a worker."""
+    """Work of a worker for one batch."""
 
     indices: np.ndarray  # int64 [B]
     positions: np.ndarray  # int64 [B]
-    seed: int | None  # of the epoch's random crops; None for evaluation's crop
-    replace_seed: int | None = None  # of what takes the place of an image that cannot be read; None: nothing does
+    seed: int | None  # seed of the epoch's random crops; None: evaluation's crop
+    replace_seed: int | None = None  # seed of the replacements of unreadable images; None: no replacement
 
 
 class _Files(Dataset):
-    """Tasks to pixels; lives in the workers."""
+    """Dataset of the workers that maps tasks to pixels."""
 
     def __init__(self, files: ImageFiles, crop: FileCrop, replacements: Replacements | None) -> None:
         self.files = files
@@ -42,38 +42,38 @@ class _Files(Dataset):
         self.replacements = replacements
 
     def __getitem__(self, task: Task) -> tuple[Task, Tensor | Failure, list[Failure]]:
-        """The task (with the images that were really read), their pixels, and those that could not be read."""
+        """Return the task (with replaced indices), the pixels or a failure, and the images that could not be read."""
         size = self.crop.size
         pixels = np.empty((len(task.indices), size, size, 3), dtype=np.uint8)
         uniform = None if task.seed is None else uniforms(task.seed, task.positions, 4 * ATTEMPTS)
         skipped: list[Failure] = []
         for row, index in enumerate(task.indices):
-            drawn = None if uniform is None else uniform[row]
-            failure = self._read(int(index), drawn, pixels[row])
+            row_uniform = None if uniform is None else uniform[row]
+            failure = self._read(int(index), row_uniform, pixels[row])
             if failure is None:
                 continue
             if self.replacements is None or task.replace_seed is None:
                 return task, failure, skipped
             skipped.append(failure)
-            for other in self.replacements.candidates(int(index), task.replace_seed, int(task.positions[row])):
-                if self._read(int(other), drawn, pixels[row]) is None:
-                    task.indices[row] = other
+            for candidate in self.replacements.candidates(int(index), task.replace_seed, int(task.positions[row])):
+                if self._read(int(candidate), row_uniform, pixels[row]) is None:
+                    task.indices[row] = candidate
                     break
             else:
                 return task, failure, skipped
         return task, torch.from_numpy(pixels), skipped
 
-    def _read(self, index: int, uniform: np.ndarray | None, into: np.ndarray) -> Failure | None:
-        """Decode one image into ``into`` [size, size, 3], or say why that cannot be done."""
+    def _read(self, index: int, uniform: np.ndarray | None, output: np.ndarray) -> Failure | None:
+        """Decode one image into ``output`` [size, size, 3]; return a failure if that is impossible."""
         try:
-            into[:] = self.crop.read(self.files.open(index), uniform, self.files.decoding)
-        except Exception as error:  # decoders raise whatever they like for a damaged file
+            output[:] = self.crop.read(self.files.open(index), uniform, self.files.decoding)
+        except Exception as error:  # decoders raise errors of any type for damaged files
             return Failure(index, self.files.path(index), f"{type(error).__name__}: {error}")
         return None
 
 
 class _Tasks:
-    """The sampler that torch's loader iterates over: the tasks of the epoch that begins."""
+    """Sampler of torch's loader that yields the tasks of the current epoch."""
 
     def __init__(self) -> None:
         self.tasks: list[Task] = []
@@ -86,25 +86,25 @@ class _Tasks:
 
 
 class FileLoader(EpochLoader):
-    """Batches of image files, with the interface of `ltr.data.loading.DeviceLoader`.
+    """Loader of image files, with the interface of `ltr.data.loading.DeviceLoader`.
 
-    A worker makes whole batches; its crops follow from (seed, position), so the number of workers changes nothing.
-    Flips, jitter and everything else of ``augment`` happen on the device.
+    A worker makes whole batches. Crops follow from (seed, position), so that the number of workers does not change
+    them. All other augmentation runs on the device.
 
     Args:
-        files: the whole source.
-        labels: int64 [N] on the device, of the whole source.
-        crop: how files become squares.
-        device: where batches go.
-        num_workers: processes; 0 decodes in this one.
-        train: random crops, where ``crop.random`` asks for them; else evaluation's.
-        replacements: what takes the place of a training image that cannot be read; None: such an image is an error.
+        files: all image files of the source.
+        labels: int64 [N] of the whole source, on the device.
+        crop: crop of the files.
+        device: device of the batches.
+        num_workers: number of worker processes; 0 decodes in this process.
+        train: True takes random crops if ``crop.random`` is set, False evaluation's crops.
+        replacements: source of replacements for unreadable training images; None: such an image is an error.
         order, batch_size, positions, length, join_single, augment, seed_of_epoch: as in `DeviceLoader`.
 
     Raises:
-        ConfigError: packed images have fewer pixels than ``crop`` asks for.
-        DataError: while iterating, for a file that cannot be read, or more of them than ``replacements`` allow; it
-            names path and index.
+        ConfigError: packed images have fewer pixels than ``crop`` needs.
+        DataError: raised while iterating, if a file cannot be read, or more files than ``replacements`` allow; it names
+            path and index.
     """
 
     def __init__(
@@ -135,16 +135,16 @@ class FileLoader(EpochLoader):
         self.seed_of_epoch = seed_of_epoch
         self.train = train
         self.random = train and crop.random
-        self.replacements = replacements if train else None  # evaluation evaluates every image, or none
+        self.replacements = replacements if train else None  # evaluation never replaces an image
         self._tasks = _Tasks()
         self._workers = DataLoader(
             _Files(files, crop, self.replacements),
             batch_size=None,
             sampler=self._tasks,
             num_workers=num_workers,
-            collate_fn=_as_it_is,  # without one, torch would make tensors of the task
+            collate_fn=_identity,  # torch's default would convert the task to tensors
             pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # its own: torch's loader would draw from the global one
+            generator=torch.Generator(),  # torch's loader would otherwise use the global generator
         )
 
     def __iter__(self) -> Iterator[Batch]:
@@ -156,11 +156,11 @@ class FileLoader(EpochLoader):
         self._tasks.tasks = [Task(indices[part].copy(), positions[part], crop_seed, replace_seed) for part in parts]
         skipped = Skipped(len(indices), self.replacements.most if self.replacements else 0.0)
         failure = None
-        for number, (task, pixels, failed) in enumerate(batches_of(self._workers), start=first):
+        for number, (task, pixels, failed) in enumerate(iterate_batches(self._workers), start=first):
             skipped.add(failed)
             if isinstance(pixels, Failure):
                 failure = pixels
-                break  # and raise out of the loop: the workers end with it, and not when the traceback is collected
+                break  # raise after the loop, so that the workers end now and not when the traceback is collected
             images = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
             chosen = to_device(task.indices, self.device)
             labels = self.labels.index_select(0, chosen)
@@ -169,28 +169,28 @@ class FileLoader(EpochLoader):
                 images, mix = self.augment(images, labels, seed=seed, positions=task.positions)
             self._next_batch = number + 1
             if number + 1 == len(self):
-                skipped.tell()  # not after it: a trainer that knows the length does not come back
+                skipped.warn()  # before the last yield, because a trainer that knows the length does not resume
             yield Batch(images, labels, chosen, mix)
         if failure is not None:
-            raise DataError(self._told(failure, indices))
+            raise DataError(self._describe(failure, indices))
 
-    def _told(self, failure: Failure, indices: np.ndarray) -> str:
-        """Name an image that cannot be read, and what can be done where it stands."""
+    def _describe(self, failure: Failure, indices: np.ndarray) -> str:
+        """Return a message that names an unreadable image and the options of the user."""
         labels = self.labels.cpu().numpy()
-        others = np.unique(indices[labels[indices] == labels[failure.image]])
-        why, more = "", ""
+        readable = np.unique(indices[labels[indices] == labels[failure.image]])
+        reason, hint = "", ""
         if not self.train:
-            why = "It is evaluated, so nothing can take its place. "
-        elif self.replacements is not None or len(others) == 1:
-            why = "No other image of its class could be read in its place. "
+            reason = "It is evaluated, so no other image can replace it. "
+        elif self.replacements is not None or len(readable) == 1:
+            reason = "No other image of its class could be read to replace it. "
         else:
-            more = "; trainer.on_error=skip takes another image of the class"
+            hint = "; trainer.on_error=skip takes another image of the class"
         return (
-            f"image {failure.image}, {failure.path}, cannot be read: {failure.reason}. {why}"
+            f"image {failure.image}, {failure.path}, cannot be read: {failure.reason}. {reason}"
             "Fetch the file again, or leave it out: ltr-data check finds all of them and writes the list for "
-            f"dataset.exclude=FILE{more}"
+            f"dataset.exclude=FILE{hint}"
         )
 
 
-def _as_it_is(sample: Any) -> Any:
+def _identity(sample: Any) -> Any:
     return sample

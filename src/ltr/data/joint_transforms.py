@@ -1,7 +1,7 @@
-"""Transformations whose number a network can be asked for: quarter turns, orders of the colour channels, and products.
+"""Transformations for self-supervised label augmentation: quarter turns, channel permutations, and their products.
 
-Each one maps an image to an image of the same shape without loss, so that M of them make M images of one, each with
-the label of its transformation (Lee et al., ICML 2020: self-supervised label augmentation).
+Each maps an image to an image of the same shape without loss. M of them turn one image into M images, each labelled by
+its transformation (Lee et al., ICML 2020).
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from torch import Tensor
 from ltr.errors import ConfigError, nearest
 
 _TURNS = {"": (0,), "rotation": (0, 1, 2, 3), "rotation2": (0, 2)}
-# permutations() begins with the identity; the three cyclic ones keep the channels' order
+# permutations() begins with the identity; `colour3` has the cyclic permutations only
 _ORDERS = {"": ((0, 1, 2),), "colour": tuple(permutations(range(3))), "colour3": ((0, 1, 2), (1, 2, 0), (2, 0, 1))}
 
 
 @dataclass(frozen=True)
 class JointTransforms:
-    """A numbered set of M transformations; number 0 leaves an image as it is.
+    """Numbered set of M transformations; number 0 is the identity.
 
-    In a product, number ``turn * len(orders) + order`` turns by ``turns[turn]`` and takes the channels in
+    In a product, number ``turn * len(orders) + order`` turns by ``turns[turn]`` and permutes the channels by
     ``orders[order]``.
 
     Attributes:
-        name: as on a config.
+        name: name in a config.
         turns: counter-clockwise quarter turns.
-        orders: of the channels: channel c of the result is channel ``order[c]`` of the image.
+        orders: channel permutations; channel c of the result is channel ``order[c]`` of the image.
     """
 
     name: str
@@ -40,13 +40,14 @@ class JointTransforms:
         return len(self.turns) * len(self.orders)
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
-        """Refuse images that the set is not made for.
+        """Refuse images that the set cannot transform.
 
         Args:
             image_shape: (C, H, W).
 
         Raises:
-            ConfigError: orders of colours on images that have no three channels; quarter turns of oblong images.
+            ConfigError: channel permutations of images without three channels, or quarter turns of images that are not
+                square.
         """
         channels, height, width = image_shape
         if len(self.orders) > 1 and channels != 3:
@@ -76,7 +77,7 @@ class JointTransforms:
             images: [B, C, H, W] of any type.
 
         Returns:
-            [B * M, C, H, W] in channels_last memory; the images themselves where M = 1.
+            [B * M, C, H, W] in channels_last memory; for M = 1 the images themselves.
         """
         if len(self) == 1:
             return images
@@ -90,29 +91,29 @@ class JointTransforms:
         turn, order = divmod(number, len(self.orders))
         if self.turns[turn]:
             images = torch.rot90(images, self.turns[turn], (2, 3))
-        if order:  # channel by channel: a list of indices would be copied to the device in every step
+        if order:  # channel by channel, because a list of indices would be copied to the device at every step
             images = torch.stack([images[:, channel] for channel in self.orders[order]], dim=-1).permute(0, 3, 1, 2)
         return images
 
 
-def _named() -> dict[str, JointTransforms]:
-    """``none``, both kinds of turns, both kinds of orders, and the four products, e.g. ``rotation_colour``."""
-    found = {}
+def _all_transforms() -> dict[str, JointTransforms]:
+    """Return ``none``, both kinds of turns and of orders, and their four products, such as ``rotation_colour``."""
+    transforms = {}
     for turn, turns in _TURNS.items():
         for order, orders in _ORDERS.items():
             name = "_".join(part for part in (turn, order) if part) or "none"
-            found[name] = JointTransforms(name, turns, orders)
-    return found
+            transforms[name] = JointTransforms(name, turns, orders)
+    return transforms
 
 
-TRANSFORMS = _named()
+TRANSFORMS = _all_transforms()
 
 
 def joint_transforms(name: str) -> JointTransforms:
-    """The set of a name: a key of `TRANSFORMS`.
+    """Return the set with a name of `TRANSFORMS`.
 
     Raises:
-        ConfigError: there is none of this name.
+        ConfigError: the name is unknown.
     """
     if name not in TRANSFORMS:
         raise ConfigError(f"method.transform={name}; allowed: {', '.join(TRANSFORMS)}{nearest(name, TRANSFORMS)}")

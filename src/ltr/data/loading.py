@@ -1,4 +1,4 @@
-"""The loader of small images: all of them as one uint8 tensor on the device, batches cut from it by index."""
+"""Loader of small images: one uint8 tensor on the device, from which batches are taken by index."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ltr.errors import DataError
 class ResidentImages:
     """All images of a source on one device.
 
-    On a CPU the tensor shares the array's memory (nobody may write to it); on a GPU it is one transfer.
+    On a CPU the tensor shares the read-only memory of the array; a GPU gets one copy.
 
     Args:
         images: uint8 [N, H, W, C].
-        device: where batches are cut and augmented.
-        max_bytes: refuse larger sources. None means no limit on a CPU and 80 % of what is free on a GPU.
+        device: device of the batches and their augmentation.
+        max_bytes: size limit. None: no limit on a CPU, 80 % of the free memory on a GPU.
 
     Raises:
-        DataError: the images are larger than that.
+        DataError: the images exceed the limit.
     """
 
     def __init__(self, images: np.ndarray, device: torch.device | str = "cpu", *, max_bytes: int | None = None) -> None:
@@ -49,22 +49,22 @@ class ResidentImages:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+        """Shape (C, H, W) of an image."""
         height, width, channels = self.pixels.shape[1:]
         return channels, height, width
 
     def take(self, indices: Tensor) -> Tensor:
-        """A fresh uint8 [B, C, H, W] in channels_last memory, for int64 [B] indices on the same device."""
+        """Return a new tensor uint8 [B, C, H, W] in channels_last memory, for int64 [B] indices on the same device."""
         return self.pixels.index_select(0, indices).permute(0, 3, 1, 2)
 
 
 def batch_bounds(images: int, batch_size: int, join_single: bool = False) -> np.ndarray:
-    """Where the batches of an epoch begin and end, int64 [number of batches + 1].
+    """Return the bounds of the batches of an epoch, int64 [number of batches + 1].
 
     Args:
-        images: of the epoch, in this process.
-        batch_size: of this process; the last batch may be smaller.
-        join_single: a last batch of a single image becomes part of the batch before it.
+        images: images per epoch of this process.
+        batch_size: batch size of this process; the last batch may be smaller.
+        join_single: True appends a last batch of a single image to the batch before it.
     """
     bounds = np.append(np.arange(0, images, batch_size), images)
     if join_single and len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
@@ -73,7 +73,7 @@ def batch_bounds(images: int, batch_size: int, join_single: bool = False) -> np.
 
 
 class EpochCounter:
-    """The epoch that the next iteration is of. Lightning calls ``loader.sampler.set_epoch`` and nothing else."""
+    """Epoch of the next iteration; Lightning sets it by ``loader.sampler.set_epoch``."""
 
     def __init__(self) -> None:
         self.epoch = 0
@@ -83,20 +83,20 @@ class EpochCounter:
 
 
 class EpochLoader:
-    """What both loaders share: which images come in which batch of which epoch, and where an iteration starts.
+    """Base class of the loaders: order of the images, bounds of the batches, and start of an iteration.
 
-    Everything follows from the epoch's number, so that a loader has no state but two integers.
+    Everything follows from the epoch's number, so that the state of a loader is two integers.
 
     Args:
         order: epoch -> source indices int64 [n] of this process, in order.
-        batch_size: of this process; the last batch of an epoch may be shorter.
-        positions: epoch -> int64 [n], each index's place in the global draw of the epoch (what an image's random
-            numbers are keyed by). None counts from 0.
-        length: n, if it is known without asking for an order.
+        batch_size: batch size of this process; the last batch of an epoch may be smaller.
+        positions: epoch -> int64 [n], position of each index in the epoch's global sample, which determines the random
+            numbers of the image. None counts from 0.
+        length: n, if it is known without calling ``order``.
         join_single: see `batch_bounds`.
     """
 
-    batch_sampler = None  # Lightning asks for it where there is a sampler
+    batch_sampler = None  # Lightning reads it if there is a sampler
 
     def __init__(
         self,
@@ -117,28 +117,28 @@ class EpochLoader:
         self._next_batch = 0
 
     def __len__(self) -> int:
-        """Batches per epoch, wherever an iteration starts."""
+        """Return the batches per epoch, independent of `start_at`."""
         return len(self.bounds) - 1
 
     def start_at(self, epoch: int, batch: int) -> None:
-        """Let the next iteration, if it is of ``epoch``, begin with batch number ``batch``; no batch before is made."""
+        """Start the next iteration at batch ``batch`` if it is of ``epoch``; earlier batches are not computed."""
         self._start = (epoch, batch)
 
     def rows(self, batch: int) -> slice:
-        """The places in the epoch's order that make up a batch."""
+        """Return the slice of the epoch's order that forms a batch."""
         return slice(int(self.bounds[batch]), int(self.bounds[batch + 1]))
 
     def state_dict(self) -> dict[str, Any]:
-        """The epoch and how many of its batches were handed out."""
+        """Return the epoch and the number of its batches yielded so far."""
         return {"epoch": self.sampler.epoch, "batch": self._next_batch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after a `state_dict`, unless `start_at` has said where."""
+        """Resume after a `state_dict`, unless `start_at` was called."""
         if self._start is None:
             self.start_at(int(state["epoch"]), int(state["batch"]))
 
     def _begin(self) -> tuple[int, int, np.ndarray, np.ndarray]:
-        """Epoch, first batch, source indices and positions of the iteration that begins now."""
+        """Return epoch, first batch, source indices and positions of a new iteration."""
         epoch = self.sampler.epoch
         start, self._start = self._start, None
         first = start[1] if start is not None and start[0] == epoch else 0
@@ -148,20 +148,20 @@ class EpochLoader:
         if len(indices) != self._length or len(positions) != len(indices):
             raise DataError(
                 f"epoch {epoch} has {len(indices)} images at {len(positions)} positions, but {self._length} were "
-                "announced. A sampler must draw the same number in every epoch"
+                "announced. A sampler must return the same number in every epoch"
             )
         return epoch, first, indices, positions
 
 
 class DeviceLoader(EpochLoader):
-    """Batches of `ResidentImages`, augmented on their device.
+    """Loader of `ResidentImages` that augments batches on their device.
 
     Args:
-        images: the whole source.
+        images: all images of the source.
         labels: int64 [N], the split's labels of the whole source, on the same device.
         order, batch_size, positions, length, join_single: see `EpochLoader`.
-        augment: applied to every batch, or None.
-        seed_of_epoch: epoch -> the seed of its augmentation. Needed with ``augment``.
+        augment: augmentation of every batch, or None.
+        seed_of_epoch: epoch -> seed of its augmentation; required with ``augment``.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class DeviceLoader(EpochLoader):
         self.seed_of_epoch = seed_of_epoch
 
     def __iter__(self) -> Iterator[Batch]:
-        # a generator: Lightning makes the iterator before it calls set_epoch, so the epoch is read at the first next
+        # a generator reads the epoch when iteration starts: Lightning makes the iterator before it calls set_epoch
         epoch, first, indices, positions = self._begin()
         seed = self.seed_of_epoch(epoch)
         on_device = to_device(indices, self.images.device)

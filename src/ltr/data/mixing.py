@@ -1,4 +1,4 @@
-"""Mixup and cutmix: two images of a batch become one, with a share of each label."""
+"""Mixup and cutmix: combinations of two images of a batch, with a weight for each label."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ MIXES = ("mixup", "cutmix")
 def mix_batch(
     images: Tensor, labels: Tensor, *, kind: str, alpha: float, probability: float, seed: int, first_position: int
 ) -> tuple[Tensor, Mix]:
-    """Mix every image with another one of the batch; the partner of image i is ``permutation[i]``.
+    """Mix every image with another image of the batch; the partner of image i is ``permutation[i]``.
 
-    One weight, one permutation and one box serve the whole batch, as in both papers' codes. They follow from ``seed``
-    and the batch's first position, so they depend on the batch size. With probability ``1 - probability`` the batch
-    is left as it is, with weight 1.
+    The whole batch uses one weight, one permutation and one box, as in the code of both papers. They follow from
+    ``seed`` and the batch's first position, so that they depend on the batch size. With probability ``1 - probability``
+    the images stay unmixed, with weight 1.
 
     Args:
         images: uint8 [B, C, H, W].
         labels: int64 [B].
         kind: ``mixup`` or ``cutmix``.
-        alpha: of the weight's law Beta(alpha, alpha), above 0.
+        alpha: parameter of the weight's distribution Beta(alpha, alpha), above 0.
+        probability: probability of mixing the batch.
+        seed: seed of the epoch.
+        first_position: position of the first image in the epoch's global sample.
 
     Returns:
         float32 [B, C, H, W] in [0, 1], in the memory format of ``images``, and the other labels with the weight.
@@ -49,7 +52,7 @@ def mix_batch(
 
 
 def mixup(images: Tensor, partner: Tensor, weight: float) -> Tensor:
-    """``weight * x_i + (1 - weight) * x_partner(i)`` (Zhang et al., ICLR 2018, eq. 1), images float [B, C, H, W]."""
+    """Return ``weight * x_i + (1 - weight) * x_partner(i)`` for float images [B, C, H, W] (Zhang et al., ICLR 2018)."""
     return images.mul(weight).add_(images.index_select(0, partner), alpha=1 - weight)
 
 
@@ -57,17 +60,17 @@ def cutmix(images: Tensor, partner: Tensor, weight: float, centre: np.ndarray) -
     """Paste a box of the partner (Yun et al., ICCV 2019, eq. 1-2).
 
     The box has sides ``int(W * sqrt(1 - weight))`` and ``int(H * sqrt(1 - weight))`` about a uniform pixel, and is
-    clipped at the border. The weight returned is the share of pixels that remain: the paper's text keeps the drawn
-    weight, its code corrects it so.
+    clipped at the border. The returned weight is the share of pixels that remain, as in the paper's code; its text
+    keeps the sampled weight.
 
     Args:
         images: float [B, C, H, W].
-        centre: two numbers in [0, 1): the box's centre as shares of height and width.
+        centre: the box's centre as fractions of height and width, two numbers in [0, 1).
     """
     height, width = images.shape[2:]
     side = math.sqrt(1 - weight)
     (top, bottom), (left, right) = (
-        _clipped(int(share * length), int(length * side), length) for share, length in zip(centre, (height, width))
+        _clip(int(share * length), int(length * side), length) for share, length in zip(centre, (height, width))
     )
     mixed = images.clone()
     box = images[:, :, top:bottom, left:right]
@@ -75,5 +78,5 @@ def cutmix(images: Tensor, partner: Tensor, weight: float, centre: np.ndarray) -
     return mixed, 1 - (bottom - top) * (right - left) / (height * width)
 
 
-def _clipped(centre: int, side: int, length: int) -> tuple[int, int]:
+def _clip(centre: int, side: int, length: int) -> tuple[int, int]:
     return max(centre - side // 2, 0), min(centre + side // 2, length)

@@ -1,4 +1,4 @@
-"""The DataModule: a source, a split and a sampler become the batches of one stage, for any number of processes."""
+"""The DataModule: batches of one stage from a source, a split and a sampler, for any number of processes."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ PARTS = ("train", "val", "test", "unknown")
 
 
 class DataModule(pl.LightningDataModule):
-    """What one stage trains on and is evaluated on.
+    """Training and evaluation data of one stage.
 
-    An epoch is one global draw of the sampler over the training images, shared out to the processes; an image's
-    random numbers are keyed by its place in that draw. Everything follows from (seed, role, epoch): nothing is kept
-    from one epoch to the next, and nothing depends on how many processes or workers there are.
+    In each epoch the sampler returns one global sample of training images, which is sharded over the processes; the
+    random numbers of an image follow from its position in that sample. Everything follows from (seed, role, epoch):
+    there is no state between epochs, and no dependence on the number of processes or workers.
 
     Args:
-        source: the table of samples.
-        split: which of them are trained on and evaluated.
-        sampler: the draw of an epoch.
-        augment: done to training images; None for nothing.
+        source: the table of images.
+        split: its training and evaluation images.
+        sampler: order of the training images in an epoch.
+        augment: augmentation of training images, or None.
         batch_size: images per step over all processes.
         eval_batch_size: images per evaluation batch of one process.
-        seed: of the run.
-        role: of the stage; stages of the same role see the same draws.
-        epochs: of the stage, for samplers whose law changes on the way.
-        device: where batches are made, unless a Trainer says; None is the CPU.
-        num_workers: processes that decode image files.
-        images: the source's images on the device, if another stage has them already.
-        image_size: side in pixels that image files are brought to; None takes that of ``augment``.
-        image_resize: of image files before evaluation's crop, where ``augment`` does not say, see
+        seed: seed of the run.
+        role: role of the stage; stages with the same role get the same samples.
+        epochs: epochs of the stage, for samplers whose probabilities change during training.
+        device: device of the batches without a Trainer; None: the CPU.
+        num_workers: number of processes that decode image files.
+        images: the source's images on the device, if another stage has loaded them.
+        image_size: side in pixels to which image files are resized; None: that of ``augment``.
+        image_resize: size of image files before evaluation's crop, unless ``augment`` sets it, see
             `ltr.data.crop.FileCrop`.
-        max_skipped: share of an epoch's training images that may be replaced by others of their class because their
-            files cannot be read, in [0, 1]; None: such a file is an error.
+        max_skipped: share of an epoch's training images, in [0, 1], that may be replaced by others of their class
+            because their files cannot be read; None: such a file is an error.
 
     Raises:
-        ConfigError: (once the number of processes is known) it does not divide ``batch_size``.
+        ConfigError: the number of processes does not divide ``batch_size`` (raised once it is known).
     """
 
     def __init__(
@@ -96,11 +96,11 @@ class DataModule(pl.LightningDataModule):
         self._last_draw: tuple[int, np.ndarray] | None = None
         self._known_bounds: tuple[tuple[int, int, bool], np.ndarray] | None = None
         self._start: tuple[int, int] | None = None
-        self.join_single = False  # a last training batch of one image becomes part of the batch before it
-        self.watched: str | None = "val"  # the part of the split that a Trainer evaluates while training
-        self.processes = (0, 1)  # (rank, how many), unless a Trainer says
+        self.join_single = False  # True appends a last training batch of one image to the batch before it
+        self.watched: str | None = "val"  # the part of the split that a Trainer evaluates during training
+        self.processes = (0, 1)  # (rank, world size) without a Trainer
 
-    # -- where we are -------------------------------------------------------------------------------------------
+    # -- device and processes -------------------------------------------------------------------------------------------
 
     @classmethod
     def for_evaluation(
@@ -114,7 +114,7 @@ class DataModule(pl.LightningDataModule):
         num_workers: int = 0,
         images: ResidentImages | None = None,
     ) -> DataModule:
-        """Data on which nothing is trained, as the config of a data set says that images are brought to one size."""
+        """Build a DataModule for evaluation only, with the image size of a dataset config."""
         return cls(
             source,
             split,
@@ -134,7 +134,7 @@ class DataModule(pl.LightningDataModule):
 
     @property
     def device(self) -> torch.device:
-        """The Trainer's device if there is one, else the one given."""
+        """Device of the Trainer, or the device of the constructor without one."""
         return with_device_index(self.trainer.strategy.root_device) if self.trainer is not None else self._device
 
     @property
@@ -147,7 +147,7 @@ class DataModule(pl.LightningDataModule):
 
     @property
     def images(self) -> ResidentImages | None:
-        """The source's images on the device, put there at the first use; None for image files."""
+        """Images of the source on the device, copied at the first use; None for image files."""
         if isinstance(self.source.images, ImageFiles):
             return None
         if self._images is None or self._images.device != self.device:
@@ -158,16 +158,16 @@ class DataModule(pl.LightningDataModule):
 
     @property
     def images_per_epoch(self) -> int:
-        """Images that each process trains on in an epoch, by arithmetic."""
+        """Training images per epoch of each process."""
         return int(self._bounds()[-1])
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches that each process trains on in an epoch, by arithmetic."""
+        """Training batches per epoch of each process."""
         return len(self._bounds()) - 1
 
     def draw(self, epoch: int) -> np.ndarray:
-        """The global draw of an epoch: source indices int64 [T], over all processes."""
+        """Return the global sample of an epoch: source indices int64 [T], over all processes."""
         if self._last_draw is None or self._last_draw[0] != epoch:
             seed = derive_seed(self.seed, self.role, "sampler")
             positions = self.sampler.epoch(self.class_index, seed=seed, epoch=epoch, epochs=self.epochs)
@@ -175,29 +175,29 @@ class DataModule(pl.LightningDataModule):
         return self._last_draw[1]
 
     def indices_of_step(self, epoch: int, step: int) -> np.ndarray:
-        """Source indices of this process's training batch number ``step`` of an epoch."""
+        """Return the source indices of this process's training batch ``step`` of an epoch."""
         bounds = self._bounds()
         return self._order(epoch)[bounds[step] : bounds[step + 1]]
 
     def images_of_step(self, step: int) -> int:
-        """Images in this process's training batch number ``step``; the same in every process and epoch."""
+        """Return the number of images in training batch ``step`` of each process, the same in every epoch."""
         bounds = self._bounds()
         return int(bounds[step + 1] - bounds[step])
 
-    def places_of_step(self, step: int) -> slice:
-        """The places in an epoch's global draw that training batch number ``step`` of all processes has.
+    def positions_of_step(self, step: int) -> slice:
+        """Return the slice of an epoch's global sample that forms training batch ``step`` of all processes.
 
-        Of its last images, fewer than there are processes are left out, see `ltr.data.samplers.shard`.
+        Fewer images than processes may be left out at the end, see `ltr.data.samplers.shard`.
         """
         bounds, world = self._bounds(), self.world_size
         return slice(int(bounds[step]) * world, int(bounds[step + 1]) * world)
 
     def start_at(self, epoch: int, batch: int) -> None:
-        """Let the next training begin in the middle of an epoch, at batch number ``batch`` of each process."""
+        """Start the next training in the middle of an epoch, at batch ``batch`` of each process."""
         self._start = (epoch, batch)
 
     def train_dataloader(self) -> DeviceLoader | FileLoader:
-        """Augmented batches of this process; ``loader.sampler.set_epoch`` chooses the epoch."""
+        """Return the loader of this process's augmented batches; ``loader.sampler.set_epoch`` sets the epoch."""
         loader = self._loader(self._order, len(self._positions(0)), self._batch_size_here(), train=True)
         if self._start is not None:
             loader.start_at(*self._start)
@@ -214,16 +214,16 @@ class DataModule(pl.LightningDataModule):
     def _batch_size_here(self) -> int:
         if self.batch_size % self.world_size:
             raise ConfigError(
-                f"batch_size={self.batch_size} is shared by {self.world_size} processes and does not divide. Use a "
+                f"batch_size={self.batch_size} does not divide by the number of processes, {self.world_size}. Use a "
                 f"multiple of {self.world_size}, such as {max(1, self.batch_size // self.world_size) * self.world_size}"
             )
         return self.batch_size // self.world_size
 
     def _bounds(self) -> np.ndarray:
-        here = (self.rank, self.world_size, self.join_single)
-        if self._known_bounds is None or self._known_bounds[0] != here:
+        key = (self.rank, self.world_size, self.join_single)
+        if self._known_bounds is None or self._known_bounds[0] != key:
             bounds = batch_bounds(len(self._positions(0)), self._batch_size_here(), self.join_single)
-            self._known_bounds = (here, bounds)
+            self._known_bounds = (key, bounds)
         return self._known_bounds[1]
 
     def _positions(self, epoch: int) -> np.ndarray:
@@ -240,28 +240,28 @@ class DataModule(pl.LightningDataModule):
     # -- evaluation ---------------------------------------------------------------------------------------------
 
     def val_dataloader(self) -> DeviceLoader | FileLoader | list:
-        """The images of the part that is ``watched``, or an empty list where it is None or has none."""
+        """Return the loader of the part ``watched``, or an empty list if it is None or has no images."""
         if self.watched is None or not len(getattr(self.split, self.watched)):
             return []
         return self.evaluation_loader(self.watched)
 
     def evaluation_loader(self, part: str | np.ndarray) -> DeviceLoader | FileLoader:
-        """The images of a part of the split in order, un-augmented; each image is in exactly one process.
+        """Return a loader of the images of a part in order, without augmentation, sharded over the processes.
 
         Args:
-            part: ``train``, ``val``, ``test`` or ``unknown``; or int64 [n] indices into the source, which whoever asks
-                for them gets all, whatever other processes ask for.
+            part: ``train``, ``val``, ``test`` or ``unknown``; or int64 [n] indices into the source, which are not
+                sharded: the calling process gets all of them.
         """
         if isinstance(part, str) and part not in PARTS:
             raise ConfigError(f"a split has no part '{part}'; it has {', '.join(PARTS)}{nearest(part, PARTS)}")
-        # every world_size-th, not padded: the processes' last batches may differ in length
+        # strided and not padded, so that the processes' last batches may differ in length
         indices = getattr(self.split, part)[self.rank :: self.world_size] if isinstance(part, str) else part
         return self._loader(lambda epoch: indices, len(indices), self.eval_batch_size, train=False)
 
     # -- common -------------------------------------------------------------------------------------------------
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Nothing is left to transfer, which spares Lightning's walk through the batch."""
+        """Return the batch, which is on the device already; this saves Lightning's walk through it."""
         return (
             batch if batch.images.device == device else super().transfer_batch_to_device(batch, device, dataloader_idx)
         )
@@ -294,10 +294,10 @@ class DataModule(pl.LightningDataModule):
 
     @property
     def file_crop(self) -> FileCrop:
-        """How image files are cropped.
+        """Crop of image files.
 
         Raises:
-            ConfigError: neither ``augment`` nor ``image_size`` says to which size.
+            ConfigError: neither ``augment`` nor ``image_size`` sets the size.
         """
         if self.augment is not None and self.augment.file_crop is not None:
             return self.augment.file_crop
@@ -305,7 +305,7 @@ class DataModule(pl.LightningDataModule):
         if size is None and self.augment is not None:
             size = self.augment.image_shape[1]
         if size is None:
-            raise ConfigError(f"source '{self.source.name}' has image files: say to which size they go (image_size)")
+            raise ConfigError(f"source '{self.source.name}' has image files and no size for them. Set image_size")
         return FileCrop(size, resize=self.image_resize)
 
     def _labels_on_device(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which images of an evaluation a network was trained on, by what the images are."""
+"""Overlap of the images of an evaluation with a network's training images, by their content."""
 
 from __future__ import annotations
 
@@ -11,48 +11,50 @@ from ltr.data.packed import PackedImages
 from ltr.data.real_paths import real_paths
 from ltr.data.source import ImageFiles, Source
 
-_END = 4096  # bytes at each end of a file that tell it from others of its size
+_END = 4096  # bytes at each end of a file that distinguish it from others of its size
 
 
 def trained_on(trained: Source, train: np.ndarray, evaluated: Source, indices: np.ndarray) -> np.ndarray | None:
-    """Return which of ``indices`` into ``evaluated`` are also among ``train``, indices into ``trained``.
+    """Return a mask of the images ``indices`` of ``evaluated`` that are among the images ``train`` of ``trained``.
 
-    In one source (or packed files of it) an image is its index. In two sources of image files it is its real path, or
-    a copy of the file, byte for byte. In two of arrays it is its pixels.
+    Within one source (or its packed files) images are compared by index. Image files of two sources are equal if they
+    have the same real path or the same bytes. Arrays of two sources are compared by their pixels.
 
     Returns:
-        bool [len(indices)]; None where the two cannot be compared: an array with a file, a packed file with another.
+        bool [len(indices)]; None if the two cannot be compared: arrays with files, or packed files of two sources.
     """
     if _origin(trained) == _origin(evaluated):
         return np.isin(indices, train)
-    ours, theirs = trained.images, evaluated.images
-    if isinstance(ours, PackedImages) or isinstance(theirs, PackedImages):
+    trained_images, evaluated_images = trained.images, evaluated.images
+    if isinstance(trained_images, PackedImages) or isinstance(evaluated_images, PackedImages):
         return None
-    if isinstance(ours, ImageFiles) and isinstance(theirs, ImageFiles):
-        return _among_files(list(real_paths(ours, train.tolist())), list(real_paths(theirs, indices.tolist())))
-    if isinstance(ours, np.ndarray) and isinstance(theirs, np.ndarray):
-        if ours.shape[1:] != theirs.shape[1:]:
+    if isinstance(trained_images, ImageFiles) and isinstance(evaluated_images, ImageFiles):
+        return _among_files(
+            list(real_paths(trained_images, train.tolist())), list(real_paths(evaluated_images, indices.tolist()))
+        )
+    if isinstance(trained_images, np.ndarray) and isinstance(evaluated_images, np.ndarray):
+        if trained_images.shape[1:] != evaluated_images.shape[1:]:
             return np.zeros(len(indices), dtype=bool)
-        pixels = {pixel_digest(ours[index]) for index in train.tolist()}
-        return np.array([pixel_digest(theirs[index]) in pixels for index in indices.tolist()], dtype=bool)
+        pixels = {pixel_digest(trained_images[index]) for index in train.tolist()}
+        return np.array([pixel_digest(evaluated_images[index]) in pixels for index in indices.tolist()], dtype=bool)
     return None
 
 
 def _among_files(trained: list[bytes], evaluated: list[bytes]) -> np.ndarray:
-    """Return which of the real paths ``evaluated`` are among ``trained``, or are copies of one of them.
+    """Return a mask of the real paths ``evaluated`` that are among ``trained`` or copies of one of them.
 
-    Only files of a size that a training image has too are opened, and only those whose two ends agree with one are
-    read: hashing millions of photographs would take longer than their evaluation.
+    Only files with the size of a training image are opened, and only those with equal ends are read as a whole: hashing
+    millions of photographs would take longer than their evaluation.
     """
     known = set(trained)
     sizes = [_size(path) for path in evaluated]
-    wanted = {size for size, path in zip(sizes, evaluated) if path not in known} - {-1}
+    sizes_to_check = {size for size, path in zip(sizes, evaluated) if path not in known} - {-1}
     candidates: dict[bytes, list[bytes]] = {}  # paths by their files' ends
     for path in trained:
         size = _size(path)
-        if size in wanted:
+        if size in sizes_to_check:
             candidates.setdefault(_ends(path, size), []).append(path)
-    digests: dict[bytes, set[bytes]] = {}  # of whole files, by their ends
+    digests: dict[bytes, set[bytes]] = {}  # digests of whole files, by their ends
 
     def is_copy(path: bytes, size: int) -> bool:
         ends = _ends(path, size)
@@ -62,8 +64,8 @@ def _among_files(trained: list[bytes], evaluated: list[bytes]) -> np.ndarray:
             digests[ends] = {_digest(other) for other in candidates[ends]}
         return _digest(path) in digests[ends]
 
-    found = (path in known or (bool(candidates) and is_copy(path, size)) for path, size in zip(evaluated, sizes))
-    return np.array(list(found), dtype=bool)
+    is_known = (path in known or (bool(candidates) and is_copy(path, size)) for path, size in zip(evaluated, sizes))
+    return np.array(list(is_known), dtype=bool)
 
 
 def _size(path: bytes) -> int:
@@ -96,7 +98,7 @@ def _digest(path: bytes) -> bytes:
 
 
 def pixel_digest(image: np.ndarray) -> bytes:
-    """Return a digest of an image's pixels; two images of one shape have the same pixels where it is the same."""
+    """Return a digest of an image's pixels, to compare images of one shape."""
     return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
 
 

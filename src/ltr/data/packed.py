@@ -1,7 +1,7 @@
-"""A packed store: a whole source with its images decoded and resized once, in one file that is memory-mapped.
+"""Packed store: a whole source with its images decoded and resized once, in one memory-mapped file.
 
-The file is an uncompressed Arrow IPC file, so that image ``i`` is found and read without anything before it. It needs
-no image file any more. What it was made from and how is in its fingerprint: size, format, quality, decoder, content.
+The file is an uncompressed Arrow IPC file with random access to its images; the original image files are not needed.
+Its fingerprint covers source, size, format, quality, decoder and content.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from ltr.data.source import Decoding, ImageFiles, Source, read_only
 from ltr.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    import pyarrow as pa  # imported where a packed file is opened: most runs have none
+    import pyarrow as pa  # imported when a packed file is opened: most runs have none
 
 _ABOUT = b"ltr"  # key of the schema's metadata
-# of a source's config: where things lie, which a packed file does not depend on
+# keys of a source's config with paths, on which a packed file does not depend
 _PLACES = ("root", "roots", "download", "folder", "lists", "file", "file_sizes")
 
 
 @dataclass(frozen=True, eq=False)
 class PackedImages(ImageFiles):
-    """A table of images in a packed file, in the place of one of image files; ``root`` is the packed file.
+    """Table of images in a packed file instead of image files; ``root`` is the packed file.
 
     Attributes:
         store: the memory-mapped file.
@@ -43,25 +43,25 @@ class PackedImages(ImageFiles):
     store: PackedStore | None = None
 
     def open(self, index: int) -> Any:
-        """A stream of the JPEG, or the image itself where pixels are kept."""
+        """Return a stream of the JPEG, or the decoded image if the file holds pixels."""
         assert self.store is not None
         return self.store.open(index)
 
     @property
     def short_side(self) -> int:
-        """Pixels that the short side of an image has at most."""
+        """Upper bound of the short side of the images, in pixels."""
         assert self.store is not None
         return int(self.store.about["size"])
 
 
 class PackedStore:
-    """A packed file, opened for random access; worker processes map it anew instead of copying it.
+    """Packed file opened for random access; worker processes map it again instead of copying it.
 
     Args:
         path: the file.
 
     Raises:
-        DataError: it is missing, damaged or something else.
+        DataError: the file is missing, damaged or not a packed file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -81,8 +81,8 @@ class PackedStore:
             self.batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
             check_batches(self.about, reader.schema, self.batches)
         except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
-            said = " ".join(str(error).split())
-            raise DataError(f"{what} is damaged or no packed file: {said}. Make it again by ltr-data pack") from error
+            reason = " ".join(str(error).split())
+            raise DataError(f"{what} is damaged or no packed file: {reason}. Make it again by ltr-data pack") from error
         self._images = [batch.column("image") for batch in self.batches]
         self._sides = [(batch.column("width"), batch.column("height")) for batch in self.batches]
         self._each = int(self.about["chunk"])
@@ -95,7 +95,7 @@ class PackedStore:
         self._open()
 
     def open(self, index: int) -> Any:
-        """What Pillow opens image ``index`` from; an image where pixels are kept."""
+        """Return a stream of image ``index``, or the decoded image if the file holds pixels."""
         chunk, row = divmod(index, self._each)
         content = self._images[chunk][row].as_buffer()
         if self.about["format"] == "jpeg":
@@ -107,10 +107,10 @@ class PackedStore:
 
 
 def about_of(schema: pa.Schema) -> dict[str, Any]:
-    """What a packed file, or a part of one, says of itself.
+    """Read the description of a packed file or of a part of one.
 
     Raises:
-        ValueError: it is an Arrow file of something else.
+        ValueError: the Arrow file was not made by ltr-data pack.
     """
     about = json.loads((schema.metadata or {}).get(_ABOUT, b"{}"))
     if not isinstance(about, dict):
@@ -119,12 +119,12 @@ def about_of(schema: pa.Schema) -> dict[str, Any]:
 
 
 def with_about(schema: pa.Schema, about: Mapping[str, Any]) -> pa.Schema:
-    """``schema`` with `about_of` in its metadata."""
+    """Add a description to the metadata of a schema."""
     return schema.with_metadata({_ABOUT: json.dumps(dict(about)).encode()})
 
 
 def chunk_digest(batch: pa.RecordBatch) -> str:
-    """sha256 (hex) of the images of one chunk and their sizes."""
+    """Return the sha256 (hex) of the images of one chunk and their sizes."""
     digest = hashlib.sha256()
     for field in ("width", "height"):
         digest.update(np.ascontiguousarray(batch.column(field).to_numpy(), dtype="<i4").data)
@@ -136,22 +136,22 @@ def chunk_digest(batch: pa.RecordBatch) -> str:
 
 
 def packed_decoding(about: Mapping[str, Any]) -> Decoding:
-    """How the images of a packed file became RGB; they are upright already."""
+    """Return how the images of a packed file were decoded; they are upright already."""
     how = about.get("decoding") or {}
     matte = how.get("matte")
     return Decoding(matte=None if matte is None else tuple(matte), white_level=how.get("white_level"))
 
 
 def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a source's config that decides what is packed."""
+    """Return the entries of a source's config that determine the packed content."""
     return {key: value for key, value in config.items() if key not in _PLACES}
 
 
 def open_packed(path: str | os.PathLike[str]) -> Source:
-    """The source that a packed file holds, whole.
+    """Open a packed file as a source.
 
     Raises:
-        DataError: the file is missing, damaged or something else.
+        DataError: the file is missing, damaged or not a packed file.
     """
     store = PackedStore(path)
     if store.about["kind"] == FIRST_KIND:
@@ -181,7 +181,7 @@ def _source_of(store: PackedStore) -> Source:
     boxes = None
     if about["boxes"]:
         boxes = np.concatenate([batch.column("box").flatten().to_numpy() for batch in batches]).reshape(-1, 4)
-    # of either kind: a store that is made again of the same images is the same source
+    # the same for both kinds: a store that is made again from the same images is the same source
     made = (FIRST_KIND, *(about[key] for key in ("source", "size", "format", "quality", "decoder", "content")))
     return Source(
         about["name"],
@@ -197,14 +197,14 @@ def _source_of(store: PackedStore) -> Source:
 
 
 def read_source(dataset: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Source] = instantiate) -> Source:
-    """The source of a data set's config: from ``packed`` where it names a packed file, else from its own files.
+    """Read the source of a dataset config, from the packed file ``packed`` if one is set.
 
     Args:
-        dataset: the config, resolved.
-        read: the config of a source to the source.
+        dataset: the resolved config.
+        read: function that builds a source from its config.
 
     Raises:
-        ConfigError: the packed file was made of another source, or holds fewer pixels than the config needs.
+        ConfigError: the packed file was made from another source, or has fewer pixels than the config needs.
         DataError: files are missing or damaged.
     """
     packed = dataset.get("packed")
@@ -218,10 +218,13 @@ def read_source(dataset: Mapping[str, Any], read: Callable[[Mapping[str, Any]], 
     warn_of_names(source)
     assert isinstance(source.images, PackedImages)
     assert source.images.store is not None
-    made_of, wanted = source.images.store.about["page"], json.loads(json.dumps(identity_of(dataset["source"])))
-    different = [key for key in {**made_of, **wanted} if made_of.get(key) != wanted.get(key)]
+    packed_from, configured = source.images.store.about["page"], json.loads(json.dumps(identity_of(dataset["source"])))
+    different = [key for key in {**packed_from, **configured} if packed_from.get(key) != configured.get(key)]
     if different:
-        lines = [f"{key}: {made_of.get(key)} in the file, {wanted.get(key)} in the configuration" for key in different]
+        lines = [
+            f"{key}: {packed_from.get(key)} in the file, {configured.get(key)} in the configuration"
+            for key in different
+        ]
         raise ConfigError(
             f"dataset.packed={packed} was made of another source:\n  " + "\n  ".join(lines) + "\nPack again, or use "
             "dataset.packed=null"
@@ -232,7 +235,7 @@ def read_source(dataset: Mapping[str, Any], read: Callable[[Mapping[str, Any]], 
 
 
 def refuse_too_few_pixels(images: ImageFiles, short_side: int) -> None:
-    """Raise ConfigError where images are packed, and smaller than ``short_side`` pixels."""
+    """Raise ConfigError if packed images are smaller than ``short_side`` pixels."""
     if isinstance(images, PackedImages) and short_side > images.short_side:
         raise ConfigError(
             f"dataset.packed={images.root} holds images of a short side of {images.short_side} pixels, and "

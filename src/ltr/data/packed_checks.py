@@ -1,4 +1,4 @@
-"""Checks of a packed store when it is opened, so that no damage in it can end the process or change a label."""
+"""Checks of a packed store at opening, so that damage can neither crash the process nor change a label."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FIRST_KIND, KIND = "ltr-packed-1", "ltr-packed-2"  # the first has no digests of its table and description
+FIRST_KIND, KIND = "ltr-packed-1", "ltr-packed-2"  # the first kind has no digests of its table and description
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "name": str,
     "page": dict,
@@ -34,7 +34,7 @@ _NUMBERS = ("width", "height", "label")
 
 
 def schema() -> pa.Schema:
-    """The columns of a packed store."""
+    """Return the columns of a packed store."""
     import pyarrow as pa
 
     return pa.schema(
@@ -50,7 +50,7 @@ def schema() -> pa.Schema:
 
 
 def table_digest(batch: pa.RecordBatch) -> str:
-    """sha256 (hex) of a chunk without its images: sizes, labels, paths and boxes."""
+    """Return the sha256 (hex) of a chunk without its images: sizes, labels, paths and boxes."""
     digest = hashlib.sha256()
     for name in _NUMBERS:
         digest.update(np.ascontiguousarray(batch.column(name).to_numpy(), dtype="<i8").data)
@@ -64,7 +64,7 @@ def table_digest(batch: pa.RecordBatch) -> str:
 
 
 def paths_of(batch: pa.RecordBatch) -> tuple[bytes, np.ndarray]:
-    """The paths of a chunk, one after the other, and int64 [n + 1] where each begins."""
+    """Return the concatenated paths of a chunk and their offsets int64 [n + 1]."""
     column = batch.column("path")
     buffers = column.buffers()
     ends = np.frombuffer(buffers[1], dtype=np.int64)[column.offset : column.offset + len(column) + 1]
@@ -72,33 +72,33 @@ def paths_of(batch: pa.RecordBatch) -> tuple[bytes, np.ndarray]:
 
 
 def about_digest(about: Mapping[str, Any]) -> str:
-    """sha256 (hex) of a store's description, without this digest."""
+    """Return the sha256 (hex) of a store's description without this digest."""
     plain = {key: value for key, value in about.items() if key != "about"}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def check_about(about: Mapping[str, Any]) -> None:
-    """Raise ValueError where a store's description is not as it was written."""
+    """Raise ValueError if a store's description was changed."""
     kind = about.get("kind")
     if kind not in (FIRST_KIND, KIND):
         raise ValueError("it was not made by ltr-data pack, or by another version of it")
     if (kind == KIND or "about" in about) and (kind == FIRST_KIND or about.get("about") != about_digest(about)):
         raise ValueError("its description is not the one that was written")
-    wrong = [key for key, of in _TYPES.items() if not isinstance(about.get(key), of)]
-    if wrong:
-        raise ValueError(f"its description has no proper {wrong[0]}")
+    invalid_keys = [key for key, of in _TYPES.items() if not isinstance(about.get(key), of)]
+    if invalid_keys:
+        raise ValueError(f"its description has no proper {invalid_keys[0]}")
     if about["size"] < 1 or about["chunk"] < 1 or about["format"] not in ("jpeg", "raw"):
         raise ValueError("its description has a size, chunk or format that cannot be")
     if kind == KIND and not isinstance(about.get("tables"), list):
         raise ValueError("its description has no proper tables")
 
 
-def check_batches(about: Mapping[str, Any], found: pa.Schema, batches: Sequence[pa.RecordBatch]) -> None:
-    """Raise ValueError (or pyarrow's own error) where columns, offsets, sizes or digests are damaged.
+def check_batches(about: Mapping[str, Any], actual: pa.Schema, batches: Sequence[pa.RecordBatch]) -> None:
+    """Raise ValueError (or an error of pyarrow) if columns, offsets, sizes or digests are damaged.
 
-    Every offset and all columns but the images are read: some hundred bytes for each image.
+    Every offset and all columns but the images are read: some hundred bytes per image.
     """
-    if not found.equals(schema(), check_metadata=False):
+    if not actual.equals(schema(), check_metadata=False):
         raise ValueError("its columns are others")
     if len(batches) != len(about["digests"]):
         raise ValueError(f"it has {len(batches)} chunks, and digests of {len(about['digests'])}")
@@ -119,7 +119,7 @@ def check_batches(about: Mapping[str, Any], found: pa.Schema, batches: Sequence[
 
 
 def _check_raw(batch: pa.RecordBatch, number: int) -> None:
-    """Kept pixels must be as many as width and height say."""
+    """Raise ValueError if the number of pixels contradicts width and height."""
     column = batch.column("image")
     ends = np.frombuffer(column.buffers()[1], dtype=np.int64)[column.offset : column.offset + len(column) + 1]
     sides = [batch.column(name).to_numpy().astype(np.int64) for name in ("width", "height")]

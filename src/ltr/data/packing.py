@@ -1,4 +1,4 @@
-"""Making a packed store: decode and resize in parallel, chunk by chunk, so that a run that was killed goes on."""
+"""Creation of a packed store: parallel decoding and resizing in chunks, so that a killed command can resume."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _SHOWN = 10
 
 
 class Resized(NamedTuple):
-    """An image as it is kept; or, with a reason, one that cannot be."""
+    """Resized image for the store, or the reason why it cannot be packed."""
 
     content: bytes
     width: int
     height: int
-    scale: float  # of what it was before
+    scale: float  # relative to the original size
     reason: str | None = None
     notes: Notes | None = None
 
@@ -58,44 +58,44 @@ def pack(
 ) -> bool:
     """Write ``source`` as a packed file.
 
-    Finished chunks lie in ``<to>.parts`` until the file is whole; the same call goes on with them.
+    Finished chunks are kept in ``<to>.parts`` until the file is complete; the same call resumes from them.
 
     Args:
         config: the source's config.
-        to: the file; it is there when it is whole.
+        to: path of the file, which appears when it is complete.
         size: pixels of the short side; smaller images keep theirs.
         format: ``jpeg`` or ``raw``.
-        quality: of jpeg, 1 to 100 (with Pillow's halved colour resolution); None of it for raw.
+        quality: quality of jpeg, 1 to 100 (with Pillow's halved colour resolution); ignored for raw.
         workers, max_pixels: as in `ltr.data.checking.bad_images`.
-        progress: told how many more images are packed.
-        tally: counts what stands out in those that this call packs.
+        progress: called with the number of images packed since the last call.
+        tally: counts peculiarities of the images that this call packs.
 
     Returns:
-        False where the file was there already, made of the same in the same way.
+        False if the same file exists already.
 
     Raises:
-        ConfigError: images that lie in no files, or what is there was made in another way.
-        DataError: images cannot be read: how many of a chunk, and the first ten.
+        ConfigError: the source has no image files, or an existing file was made in another way.
+        DataError: images cannot be read; the message has their number in a chunk and the first ten.
     """
     files = source.images
     if not isinstance(files, ImageFiles) or isinstance(files, PackedImages):
         raise ConfigError(f"{source.name} has no image files to pack: its images are kept in memory or packed already")
     about = _about(source, config, size, format, quality)
     if to.exists():
-        _refuse_others(PackedStore(to).about, about, to)
+        _refuse_other_contents(PackedStore(to).about, about, to)
         return False
     parts = to.with_name(f"{to.name}.parts")
     _begin(parts, about)
     count = math.ceil(len(source) / CHUNK)
-    there = [number for number in range(count) if _part(parts, number).is_file()]
-    progress(sum(len(_rows(source, number)) for number in there))
-    missing = sorted(set(range(count)) - set(there))
+    finished = [number for number in range(count) if _part(parts, number).is_file()]
+    progress(sum(len(_rows(source, number)) for number in finished))
+    missing = sorted(set(range(count)) - set(finished))
     pieces = (
         [files.path(row) for row in rows[start : start + _PIECE]]
         for rows in (_rows(source, number) for number in missing)
         for start in range(0, len(rows), _PIECE)
     )
-    work = partial(_resized, how=files.decoding, size=size, quality=quality if format == "jpeg" else None,
+    work = partial(_resize_all, how=files.decoding, size=size, quality=quality if format == "jpeg" else None,
                    max_pixels=max_pixels)  # fmt: skip
     results = map_in_parallel(work, pieces, workers)
     for number in missing:
@@ -118,15 +118,15 @@ def pack(
 def bad_packed(
     images: PackedImages, *, workers: int = 1, progress: Callable[[int], object], tally: Tally | None = None
 ) -> list[BadImage]:
-    """The images of a packed file that cannot be decoded, or whose chunk has not the digest that was written."""
+    """Return the images of a packed file that cannot be decoded, or whose chunk has a wrong digest."""
     assert images.store is not None
     chunks = range(len(images.store.batches))
     return collect_failures(
-        map_in_parallel(partial(_looked_at, images.store.path), chunks, workers), images, progress, tally
+        map_in_parallel(partial(_inspect_chunk, images.store.path), chunks, workers), images, progress, tally
     )
 
 
-def _looked_at(path: str, chunk: int) -> list[str | Notes]:
+def _inspect_chunk(path: str, chunk: int) -> list[str | Notes]:
     store = PackedStore(path)
     batch = store.batches[chunk]
     if chunk_digest(batch) != store.about["digests"][chunk]:
@@ -137,7 +137,7 @@ def _looked_at(path: str, chunk: int) -> list[str | Notes]:
             opened = store.open(chunk * int(store.about["chunk"]) + row)
             image = opened if isinstance(opened, Image.Image) else decoded(opened)
             results.append(Notes(constant=constant_value(np.asarray(image))))
-        except Exception as error:  # decoders raise whatever they like
+        except Exception as error:  # decoders raise errors of any type
             results.append(describe_error(error))
     return results
 
@@ -166,12 +166,12 @@ def _about(source: Source, config: Mapping[str, Any], size: int, format: str, qu
     return json.loads(json.dumps(about))
 
 
-def _refuse_others(there: Mapping[str, Any], about: Mapping[str, Any], place: Path) -> None:
-    different = [key for key in about if there.get(key) != about[key]]
+def _refuse_other_contents(existing: Mapping[str, Any], about: Mapping[str, Any], path: Path) -> None:
+    different = [key for key in about if existing.get(key) != about[key]]
     if different:
-        changes = [f"{key}: {str(there.get(key))[:80]} there, {str(about[key])[:80]} now" for key in different]
+        changes = [f"{key}: {str(existing.get(key))[:80]} there, {str(about[key])[:80]} now" for key in different]
         raise ConfigError(
-            f"{place} is there and was made in another way:\n  " + "\n  ".join(changes) + "\nDelete it, or pack to "
+            f"{path} is there and was made in another way:\n  " + "\n  ".join(changes) + "\nDelete it, or pack to "
             "another file"
         )
 
@@ -179,7 +179,7 @@ def _refuse_others(there: Mapping[str, Any], about: Mapping[str, Any], place: Pa
 def _begin(parts: Path, about: Mapping[str, Any]) -> None:
     manifest = parts / "manifest.json"
     if manifest.is_file():
-        _refuse_others(json.loads(manifest.read_text(encoding="utf-8")), about, parts)
+        _refuse_other_contents(json.loads(manifest.read_text(encoding="utf-8")), about, parts)
     elif parts.exists() and any(parts.iterdir()):
         raise ConfigError(f"{parts} is in the way: unfinished chunks are kept there. Delete it, or pack elsewhere")
     else:
@@ -194,11 +194,11 @@ def _rows(source: Source, number: int) -> range:
     return range(number * CHUNK, min((number + 1) * CHUNK, len(source)))
 
 
-def _resized(paths: list[str], *, how: Decoding, size: int, quality: int | None, max_pixels: int) -> list[Resized]:
-    return [_one(path, how, size, quality, max_pixels) for path in paths]
+def _resize_all(paths: list[str], *, how: Decoding, size: int, quality: int | None, max_pixels: int) -> list[Resized]:
+    return [_resize_one(path, how, size, quality, max_pixels) for path in paths]
 
 
-def _one(path: str, how: Decoding, size: int, quality: int | None, max_pixels: int) -> Resized:
+def _resize_one(path: str, how: Decoding, size: int, quality: int | None, max_pixels: int) -> Resized:
     try:
         notes = Notes()
         image = decoded(path, how, max_pixels=max_pixels, notes=notes)
@@ -210,7 +210,7 @@ def _one(path: str, how: Decoding, size: int, quality: int | None, max_pixels: i
         stream = io.BytesIO()
         image.save(stream, "JPEG", quality=quality)
         return Resized(stream.getvalue(), *image.size, scale, notes=notes)
-    except Exception as error:  # decoders raise whatever they like for a damaged file
+    except Exception as error:  # decoders raise errors of any type for damaged files
         return Resized(b"", 0, 0, 0.0, f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
@@ -229,7 +229,7 @@ def _batch(source: Source, rows: range, images: list[Resized]) -> pa.RecordBatch
     assert isinstance(files, ImageFiles)
     part = slice(rows.start, rows.stop)
     boxes = None
-    if source.boxes is not None:  # pixels of the file become pixels of what is kept
+    if source.boxes is not None:  # boxes are in pixels of the resized image
         boxes = (source.boxes[part] * np.array([image.scale for image in images], dtype=np.float32)[:, None]).tolist()
     columns = [
         [image.content for image in images],
@@ -251,7 +251,7 @@ def _write(path: Path, batches: list[pa.RecordBatch] | Iterator[pa.RecordBatch],
 
 
 def _join(parts: Path, count: int, about: Mapping[str, Any], to: Path) -> None:
-    """Write one file of all chunks; each is compared with its digests on the way."""
+    """Join all chunks into one file, after a check of their digests."""
     digests = [_read_part(_part(parts, number), check=False)[1] for number in range(count)]
 
     def chunks() -> Iterator[pa.RecordBatch]:
@@ -265,18 +265,18 @@ def _join(parts: Path, count: int, about: Mapping[str, Any], to: Path) -> None:
 
 
 def _read_part(part: Path, *, check: bool) -> tuple[pa.RecordBatch, tuple[str, str]]:
-    """A finished chunk and its digests; a damaged one is deleted, so that the same command makes it again."""
+    """Read a finished chunk and its digests; delete a damaged chunk, so that the same command makes it again."""
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(part)))
-        said = about_of(reader.schema)
+        about = about_of(reader.schema)
         batch = reader.get_batch(0)
         batch.validate(full=True)
-        digests = (said["digest"], said["table"])
-        damaged = check and (chunk_digest(batch), table_digest(batch)) != digests
+        digests = (about["digest"], about["table"])
+        is_damaged = check and (chunk_digest(batch), table_digest(batch)) != digests
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         part.unlink(missing_ok=True)
         raise DataError(f"{part} is damaged ({error}) and is deleted now; run the command again") from error
-    if damaged:
+    if is_damaged:
         part.unlink()
         raise DataError(f"{part} was damaged after it was written and is deleted now; run the command again")
     return batch, digests

@@ -1,4 +1,4 @@
-"""The same work on many pieces in processes of their own; results come in order, and few pieces wait at a time."""
+"""Parallel map over worker processes, with results in order and a bounded number of waiting pieces."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _WAITING = 4  # pieces for each process
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_in_parallel(work: Callable[[Piece], Done], pieces: Iterable[Piece], workers: int) -> Iterator[Done]:
-    """``work`` of each piece, in order.
+    """Yield ``work(piece)`` for each piece, in order.
 
     Args:
-        work: a function of a module; it and the pieces are pickled.
-        pieces: taken from only as results are.
-        workers: processes; 1 works in this one.
+        work: module-level function; it and the pieces are pickled.
+        pieces: inputs, consumed only as fast as results are.
+        workers: number of processes; 1 works in this process.
 
     Raises:
-        DataError: a process was killed, as it is where memory runs out or a decoder crashes.
+        DataError: a process was killed, for example because memory ran out or a decoder crashed.
     """
     if workers == 1:
         yield from map(work, pieces)
         return
-    # new interpreters: a copy of this process would have its threads' locks, and import no less
+    # new interpreters: a forked process would inherit the locks of this process's threads, and import as much
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_the_parent)
     waiting: deque[Future[Done]] = deque()
@@ -58,7 +58,7 @@ def map_in_parallel(work: Callable[[Piece], Done], pieces: Iterable[Piece], work
 
 
 def _end_with_the_parent() -> None:
-    """A worker whose parent is killed would wait for work for ever."""
+    """End this worker when its parent ends; else it would wait for work for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         sentinel = parent.sentinel

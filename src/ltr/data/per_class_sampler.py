@@ -1,4 +1,4 @@
-"""The sampler of metric learning: every batch holds a few classes, and as many images of each."""
+"""Sampler of metric learning: batches of a few classes with equally many images each."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ltr.identity import named
 
 @named("sampler/per_class")
 class PerClass(Sampler):
-    """m images of each class that is in a batch, after RKD's code (Park et al., CVPR 2019).
+    """Sampler of batches with m images per class, after RKD's code (Park et al., CVPR 2019).
 
-    A batch takes the classes in shuffled order until it is full, and a further round of them where there are too few;
-    its last class may give fewer than m images. A class gives its images in freshly shuffled rounds, and never one
-    twice at one visit. The published sampler draws anew at every visit; here all images come about equally often.
+    A batch takes classes in shuffled order until it is full, and a further round of them if there are too few; its last
+    class may have fewer than m images. A class yields its images in newly shuffled rounds, without repeats in one
+    visit. The published sampler samples again at every visit; here all images are used about equally often.
 
     Args:
-        images_per_class: m, at least 2: an image without another of its class has no positive pair.
-        batches: per epoch; None is as many as hold all training images once.
-        batch_size: of an optimiser step over all processes; the top-level one.
+        images_per_class: m, at least 2, because an image needs a second one of its class as a positive.
+        batches: batches per epoch; None: enough for all training images once.
+        batch_size: images per optimiser step over all processes.
 
     Raises:
-        ConfigError: here, a batch too small for two classes; once the images are known, a class with fewer than m.
+        ConfigError: a batch is too small for two classes, or (once the images are known) a class has fewer than m.
     """
 
     def __init__(self, *, images_per_class: int = 5, batches: int | None = None, batch_size: int) -> None:
@@ -43,16 +43,16 @@ class PerClass(Sampler):
         self.batch_size = batch_size
 
     def length(self, index: ClassIndex) -> int:
-        """Images in an epoch: whole batches."""
+        """Return the images per epoch, a multiple of the batch size."""
         self.check(index.counts)
         batches = math.ceil(len(index) / self.batch_size) if self.batches is None else self.batches
         return batches * self.batch_size
 
     def check(self, counts: np.ndarray) -> None:
-        """Refuse training images [C] per class that such batches cannot be made of; classes without any are skipped.
+        """Refuse class counts [C] that do not allow such batches; empty classes are ignored.
 
         Raises:
-            ConfigError: fewer than two classes, or one with fewer than m images.
+            ConfigError: there are fewer than two classes, or a class has fewer than m images.
         """
         counts = np.asarray(counts)
         present = np.flatnonzero(counts)
@@ -69,22 +69,26 @@ class PerClass(Sampler):
 
     def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
         classes = self._visits(index, size // self.batch_size, stream)
-        each = self.images_per_class
-        visited = np.bincount(classes.reshape(-1), minlength=len(index.counts))
-        # a shuffled round of a class holds whole visits, so that none has an image twice; its rest is left out
-        per_round = np.maximum(index.counts // each, 1)
-        rounds = -(-visited // per_round)
+        per_visit = self.images_per_class
+        visits = np.bincount(classes.reshape(-1), minlength=len(index.counts))
+        # a shuffled round of a class has whole visits only, so that no visit repeats an image; its rest is left out
+        per_round = np.maximum(index.counts // per_visit, 1)
+        rounds = -(-visits // per_round)
         images, offsets = image_cycles(index, rounds * index.counts, stream("images"))
         order = stable_order(classes.reshape(-1))
-        number = np.empty(classes.size, dtype=np.int64)  # which of its class's visits each one is
-        number[order] = np.arange(classes.size) - np.repeat(np.cumsum(visited) - visited, visited)
+        visit_index = np.empty(classes.size, dtype=np.int64)  # index of each visit among those of its class
+        visit_index[order] = np.arange(classes.size) - np.repeat(np.cumsum(visits) - visits, visits)
         flat = classes.reshape(-1)
-        first = offsets[flat] + number // per_round[flat] * index.counts[flat] + number % per_round[flat] * each
-        drawn = images[first[:, None] + np.arange(each)].reshape(len(classes), -1)
-        return drawn[:, : self.batch_size].reshape(-1)
+        first = (
+            offsets[flat]
+            + visit_index // per_round[flat] * index.counts[flat]
+            + visit_index % per_round[flat] * per_visit
+        )
+        sampled = images[first[:, None] + np.arange(per_visit)].reshape(len(classes), -1)
+        return sampled[:, : self.batch_size].reshape(-1)
 
     def _visits(self, index: ClassIndex, batches: int, stream: Stream) -> np.ndarray:
-        """The classes that each batch visits, int64 [batches, ceil(batch size / m)]."""
+        """Return the classes of each batch, int64 [batches, ceil(batch size / m)]."""
         present = np.flatnonzero(index.counts)
         needed = math.ceil(self.batch_size / self.images_per_class)
         rounds = math.ceil(needed / len(present))

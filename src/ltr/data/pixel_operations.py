@@ -1,8 +1,8 @@
-"""Operations on the pixels of a batch, uint8 [n, H, W, C] to the same, each image with its own value.
+"""Pixel operations on a batch, uint8 [n, H, W, C] to the same, with one parameter per image.
 
-Integer arithmetic, or float32 in steps whose rounding is the same everywhere, so that every device gives the same bits.
-They follow Pillow: the greyscale weights, the rounding, the nearest pixel of an affine map. None of them changes its
-input.
+They use integer arithmetic, or float32 in steps whose rounding is the same everywhere, so that every device gives the
+same bits. They follow Pillow in the greyscale weights, the rounding and the nearest pixel of an affine map. None
+of them modifies its input.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from torch.nn import functional
 
 
 def blend(start: Tensor, images: Tensor, factors: Tensor) -> Tensor:
-    """``start + factor * (images - start)``, clipped and cut to uint8; factors float32 [n] may exceed 1."""
+    """Return ``start + factor * (images - start)``, clipped and truncated to uint8; factors [n] may exceed 1."""
     base = start.float()
     difference = images.float().sub_(base)
-    # a product and a sum, not one fused operation: the rounding is Pillow's
+    # a product and a sum instead of one fused operation, for Pillow's rounding
     return difference.mul_(factors.view(-1, 1, 1, 1)).add_(base).clamp_(0, 255).to(torch.uint8)
 
 
 def brightness(images: Tensor, factors: Tensor) -> Tensor:
-    """Towards black (factor 0)."""
+    """Interpolate from black (factor 0) to the image (factor 1)."""
     return blend(images.new_zeros(()), images, factors)
 
 
 def contrast(images: Tensor, factors: Tensor) -> Tensor:
-    """Towards the image's mean grey, rounded to a level (factor 0)."""
+    """Interpolate from the image's rounded mean grey (factor 0) to the image (factor 1)."""
     grey = greyscale(images).flatten(1)
     count = grey.shape[1]
     mean = (2 * grey.sum(1) + count).div(2 * count, rounding_mode="floor")
@@ -37,12 +37,12 @@ def contrast(images: Tensor, factors: Tensor) -> Tensor:
 
 
 def colour(images: Tensor, factors: Tensor) -> Tensor:
-    """Towards greyscale (factor 0). A grey image stays as it is."""
+    """Interpolate from greyscale (factor 0) to the image (factor 1); grey images do not change."""
     return images.clone() if images.shape[-1] == 1 else blend(greyscale(images), images, factors)
 
 
 def sharpness(images: Tensor, factors: Tensor) -> Tensor:
-    """Towards a smoothed image (factor 0); the outermost pixels stay."""
+    """Interpolate from a smoothed image (factor 0) to the image (factor 1); the outermost pixels do not change."""
     return blend(smooth(images), images, factors)
 
 
@@ -54,7 +54,7 @@ def posterize(images: Tensor, bits: Tensor) -> Tensor:
 
 
 def solarize(images: Tensor, thresholds: Tensor) -> Tensor:
-    """Invert the levels from the threshold on; thresholds float32 [n] in [0, 255]."""
+    """Invert levels at or above the threshold; thresholds float32 [n] in [0, 255]."""
     first_inverted = thresholds.ceil().to(torch.uint8).view(-1, 1, 1, 1)
     return torch.where(images < first_inverted, images, 255 - images)
 
@@ -64,10 +64,10 @@ def invert(images: Tensor) -> Tensor:
 
 
 def autocontrast(images: Tensor) -> Tensor:
-    """Stretch each channel to 0..255: floor(255 (v - low) / (high - low)). Pillow's floats may cut one level lower."""
+    """Stretch each channel to 0..255: floor(255 (v - low) / (high - low)); Pillow may be one level lower."""
     low, high = images.amin((1, 2), keepdim=True), images.amax((1, 2), keepdim=True)
     span = high - low
-    # exact in float32: the quotient of two small integers is rounded to the next integer only where it is one
+    # exact in float32: a quotient of two small integers rounds to an integer only if it is one
     stretched = ((images - low).float() * 255).div_(span.clamp(min=1)).to(torch.uint8)
     return torch.where(span == 0, images, stretched)
 
@@ -75,7 +75,7 @@ def autocontrast(images: Tensor) -> Tensor:
 def equalize(images: Tensor) -> Tensor:
     """Flatten each channel's histogram, by Pillow's table: (step // 2 + pixels below the level) // step.
 
-    step = (pixels - those of the highest level present) // 255; a channel where it is 0 stays as it is.
+    step = (pixels - pixels of the highest level) // 255; a channel with step 0 does not change.
     """
     count, height, width, channels = images.shape
     levels = images.permute(0, 3, 1, 2).reshape(count * channels, height * width).long()
@@ -90,7 +90,7 @@ def equalize(images: Tensor) -> Tensor:
 
 
 def greyscale(images: Tensor) -> Tensor:
-    """ITU-R 601 luma, uint8 [n, H, W, 1], in 16-bit fixed point."""
+    """Return the ITU-R 601 luma, uint8 [n, H, W, 1], computed in 16-bit fixed point."""
     if images.shape[-1] == 1:
         return images
     red, green, blue = images.int().unbind(-1)
@@ -99,7 +99,7 @@ def greyscale(images: Tensor) -> Tensor:
 
 
 def smooth(images: Tensor) -> Tensor:
-    """The 3x3 filter of ones with 5 in the middle, over 13; the outermost pixels stay."""
+    """Apply the 3x3 filter of ones with 5 in the middle, divided by 13; the outermost pixels do not change."""
     height, width = images.shape[1:3]
     smoothed = images.clone()
     if height < 3 or width < 3:
@@ -108,13 +108,13 @@ def smooth(images: Tensor) -> Tensor:
     rows = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]
     box = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
     total = (box + 4 * wide[:, 1:-1, 1:-1]).float()
-    # no sum is half-way between two levels, 13 being odd
+    # no sum is half-way between two levels, because 13 is odd
     smoothed[:, 1:-1, 1:-1] = total.div_(13).add_(0.5).to(torch.uint8)
     return smoothed
 
 
 def gaussian_blur(images: Tensor, weights: Tensor) -> Tensor:
-    """Along rows and columns with an odd number of weights each; beyond the border the image is mirrored.
+    """Blur along rows and columns with an odd number of weights and a mirrored border.
 
     Args:
         weights: float32 [n, K] from `gaussian_weights`; K // 2 is less than the image's sides.
@@ -126,14 +126,14 @@ def gaussian_blur(images: Tensor, weights: Tensor) -> Tensor:
         length = blurred.shape[axis] - 2 * reach
         total = torch.zeros_like(blurred.narrow(axis, 0, length))
         for offset, weight in enumerate(weights.unbind(1)):
-            # a product and a sum, not one fused operation: the rounding is the same everywhere
+            # a product and a sum instead of one fused operation, for the same rounding everywhere
             total += blurred.narrow(axis, offset, length) * weight.view(-1, 1, 1, 1)
         blurred = total
     return blurred.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def gaussian_weights(sigmas: np.ndarray, side: int) -> np.ndarray:
-    """float32 [n, side] that sum to 1: densities at the whole distances from the middle.
+    """Return normalised Gaussian densities at integer distances from the middle, float32 [n, side].
 
     Args:
         sigmas: float64 [n], in pixels.
@@ -144,7 +144,7 @@ def gaussian_weights(sigmas: np.ndarray, side: int) -> np.ndarray:
 
 
 def affine(images: Tensor, coefficients: Tensor, fill: Tensor) -> Tensor:
-    """Every output pixel is the nearest input pixel under an affine map, or ``fill`` outside the image.
+    """Apply affine maps with the nearest input pixel, and ``fill`` outside the image.
 
     Args:
         coefficients: int64 [n, 6] from `fixed_point`.
@@ -157,14 +157,14 @@ def affine(images: Tensor, coefficients: Tensor, fill: Tensor) -> Tensor:
     from_x, from_y = (a * x + b * y + c) >> 16, (d * x + e * y + f) >> 16
     inside = (from_x >= 0) & (from_x < width) & (from_y >= 0) & (from_y < height)
     first = torch.arange(count, device=images.device).view(-1, 1, 1) * (height * width)
-    # the fill colour is one more pixel, so that a single gather does all
+    # the fill colour is one more pixel, so that a single gather suffices
     table = torch.cat([images.reshape(-1, channels), fill.view(1, channels)])
     index = torch.where(inside, first + from_y * width + from_x, len(table) - 1)
     return table.index_select(0, index.view(-1)).view_as(images)
 
 
 def inverse_maps(name: str, values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """From output to input coordinates: x' = a x + b y + c, y' = d x + e y + f, as float64 [n, 6].
+    """Return maps from output to input coordinates, x' = a x + b y + c, y' = d x + e y + f, as float64 [n, 6].
 
     Args:
         name: ``shear_x``, ``shear_y`` (values: the shear), ``translate_x``, ``translate_y`` (pixels), ``rotate``
@@ -189,7 +189,7 @@ def _rotation(degrees: float, height: int, width: int) -> tuple[float, ...]:
 
 
 def fixed_point(maps: np.ndarray) -> np.ndarray:
-    """16.16 fixed-point coefficients int64 [n, 6] of maps [n, 6], from pixel centre to pixel centre."""
+    """Convert maps [n, 6] to 16.16 fixed-point coefficients int64 [n, 6], from pixel centre to pixel centre."""
     shifted = maps.copy()
     shifted[:, 2] = maps[:, 2] + maps[:, 0] * 0.5 + maps[:, 1] * 0.5
     shifted[:, 5] = maps[:, 5] + maps[:, 3] * 0.5 + maps[:, 4] * 0.5

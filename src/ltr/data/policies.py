@@ -1,7 +1,7 @@
-"""AutoAugment and RandAugment as batched tensor operations: each operation runs once for all images that drew it.
+"""AutoAugment and RandAugment as batched tensor operations: each operation runs once for all its images.
 
-Which image gets which operation is known on the host, from its random numbers; the pixels never leave the device. The
-operations agree with Pillow's, which the papers' codes call, to the bit (autocontrast: within one level).
+The host assigns operations to images from their random numbers; the pixels never leave the device. The operations are
+bit-equal to Pillow's, which the papers' code uses (autocontrast: within one level).
 """
 
 from __future__ import annotations
@@ -52,29 +52,29 @@ CIFAR10_POLICY = (
 
 
 class Step(NamedTuple):
-    """One operation for each image of a batch, with the value that it takes."""
+    """One operation and its parameter for each image of a batch."""
 
     operations: np.ndarray  # int64 [B], numbers into OPERATIONS
     values: np.ndarray  # float64 [B]: shear, pixels, degrees, factor, bits or threshold
 
 
 class Policy(Protocol):
-    """A law of steps: pure, on the host."""
+    """Protocol of policies: pure functions on the host from random numbers to steps."""
 
     draws: int  # uniform numbers per image
 
     def steps(self, uniform: np.ndarray, side: int) -> list[Step]:
-        """The steps of B images of side ``side`` from uniform numbers [B, draws]."""
+        """Return the steps of B images of side ``side`` from uniform numbers [B, draws]."""
         ...
 
 
 def value_of(name: str, level: float, sign: int, side: int) -> float:
-    """What operation ``name`` takes at ``level`` in [0, 1].
+    """Return the parameter of operation ``name`` at ``level`` in [0, 1].
 
-    Ranges of the paper (Cubuk et al., CVPR 2019, table 6), in the mapping that torchvision and the re-implementations
-    used for long-tailed CIFAR have: shear 0.3, translation 150/331 of the side, rotation 30 degrees, the four
-    enhancements 1 +- 0.9, posterize 8 to 4 bits, solarize from 255 down to 0. The papers' own TensorFlow code maps
-    levels otherwise (enhancement 0.1 + 1.8 level without a sign, posterize 4 to 0 bits, translation 10 pixels).
+    The ranges are those of the paper (Cubuk et al., CVPR 2019, table 6), mapped as in torchvision and in the
+    re-implementations used for long-tailed CIFAR: shear 0.3, translation 150/331 of the side, rotation 30 degrees, the
+    four enhancements 1 +- 0.9, posterize 8 to 4 bits, solarize from 255 down to 0. The papers' TensorFlow code maps
+    levels differently (enhancement 0.1 + 1.8 level without a sign, posterize 4 to 0 bits, translation 10 pixels).
     """
     if name in ("shear_x", "shear_y"):
         return sign * 0.3 * level
@@ -92,30 +92,30 @@ def value_of(name: str, level: float, sign: int, side: int) -> float:
 
 
 class AutoAugment:
-    """The policy that was found on CIFAR-10 (Cubuk et al., CVPR 2019): one of 25 sub-policies per image."""
+    """AutoAugment's policy for CIFAR-10: one of 25 sub-policies per image (Cubuk et al., CVPR 2019)."""
 
-    draws = 5  # sub-policy, then probability and sign of either operation
+    draws = 5  # sub-policy, then probability and sign of each operation
 
     def steps(self, uniform: np.ndarray, side: int) -> list[Step]:
         chosen = (uniform[:, 0] * len(CIFAR10_POLICY)).astype(np.int64)
-        found = []
-        for place in range(2):
-            column = [pair[place] for pair in CIFAR10_POLICY]
+        steps = []
+        for position in range(2):
+            column = [pair[position] for pair in CIFAR10_POLICY]
             numbers = np.array([_NUMBER[name] for name, _, _ in column])
             probabilities = np.array([probability for _, probability, _ in column])
             values = np.array(
                 [[value_of(name, level / 9, sign, side) for sign in (-1, 1)] for name, _, level in column]
             )
-            applied = uniform[:, 1 + 2 * place] < probabilities[chosen]
-            positive = (uniform[:, 2 + 2 * place] >= 0.5).astype(np.int64)
-            found.append(Step(np.where(applied, numbers[chosen], _NUMBER["identity"]), values[chosen, positive]))
-        return found
+            applied = uniform[:, 1 + 2 * position] < probabilities[chosen]
+            positive = (uniform[:, 2 + 2 * position] >= 0.5).astype(np.int64)
+            steps.append(Step(np.where(applied, numbers[chosen], _NUMBER["identity"]), values[chosen, positive]))
+        return steps
 
 
 class RandAugment:
-    """``num_ops`` operations drawn uniformly, all at one magnitude (Cubuk et al., NeurIPS 2020).
+    """RandAugment: ``num_ops`` uniformly sampled operations at one magnitude (Cubuk et al., NeurIPS 2020).
 
-    The 14 operations of the paper (identity, but not invert).
+    It uses the 14 operations of the paper (with identity, without invert).
 
     Args:
         num_ops: operations per image, the paper's N.
@@ -131,16 +131,16 @@ class RandAugment:
     def steps(self, uniform: np.ndarray, side: int) -> list[Step]:
         numbers = np.array([_NUMBER[name] for name in self._choices])
         values = np.array([[value_of(n, self.magnitude / 30, sign, side) for sign in (-1, 1)] for n in self._choices])
-        found = []
-        for place in range(self.num_ops):
-            chosen = (uniform[:, 2 * place] * len(numbers)).astype(np.int64)
-            positive = (uniform[:, 2 * place + 1] >= 0.5).astype(np.int64)
-            found.append(Step(numbers[chosen], values[chosen, positive]))
-        return found
+        steps = []
+        for position in range(self.num_ops):
+            chosen = (uniform[:, 2 * position] * len(numbers)).astype(np.int64)
+            positive = (uniform[:, 2 * position + 1] >= 0.5).astype(np.int64)
+            steps.append(Step(numbers[chosen], values[chosen, positive]))
+        return steps
 
 
 class _Group(NamedTuple):
-    """The images of one step that the same code serves; all geometric operations are one such."""
+    """Images of one step with the same operation; all geometric operations form one group."""
 
     operation: str
     rows: np.ndarray  # int64 [n], into the batch
@@ -153,7 +153,7 @@ def apply_steps(pixels: Tensor, steps: list[Step], fill: Tensor) -> Tensor:
 
     Args:
         pixels: uint8 [B, H, W, C], overwritten.
-        fill: uint8 [C], the colour of what a shear, shift or rotation leaves empty.
+        fill: uint8 [C], colour of the pixels that a shear, shift or rotation leaves empty.
     """
     groups = [group for step in steps for group in _groups(step, *pixels.shape[1:3])]
     if not groups:
@@ -172,7 +172,7 @@ def apply_steps(pixels: Tensor, steps: list[Step], fill: Tensor) -> Tensor:
 
 
 def _groups(step: Step, height: int, width: int) -> list[_Group]:
-    found, geometric = [], []
+    groups, geometric = [], []
     for number in np.unique(step.operations):
         name = OPERATIONS[number]
         rows = np.flatnonzero(step.operations == number)
@@ -181,10 +181,10 @@ def _groups(step: Step, height: int, width: int) -> list[_Group]:
             maps = pixel.fixed_point(pixel.inverse_maps(name, values, height, width))
             geometric.append(_Group("affine", rows, values, maps))
         elif name != "identity":
-            found.append(_Group(name, rows, values, np.zeros((len(rows), 6), dtype=np.int64)))
+            groups.append(_Group(name, rows, values, np.zeros((len(rows), 6), dtype=np.int64)))
     if geometric:
-        found.append(_Group("affine", *(np.concatenate([group[field] for group in geometric]) for field in (1, 2, 3))))
-    return found
+        groups.append(_Group("affine", *(np.concatenate([group[field] for group in geometric]) for field in (1, 2, 3))))
+    return groups
 
 
 def _run(operation: str, images: Tensor, values: Tensor, coefficients: Tensor, fill: Tensor) -> Tensor:
@@ -195,5 +195,5 @@ def _run(operation: str, images: Tensor, values: Tensor, coefficients: Tensor, f
 
 
 def fill_colour(fill: list[float], device: torch.device) -> Tensor:
-    """uint8 [C] from shares in [0, 1]."""
+    """Convert a colour in [0, 1] to uint8 [C]."""
     return to_device(np.rint(np.array(fill) * 255).astype(np.uint8), device)

@@ -1,4 +1,4 @@
-"""The batches of torch's loader, whose worker processes may be killed at any instant without a hang."""
+"""Iteration over torch's loader that does not hang if a worker process is killed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
 
-PATIENCE = 1.0  # seconds to set an event, which takes microseconds
+PATIENCE = 1.0  # seconds to wait for setting an event, which takes microseconds
 
 
-def batches_of(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The batches of ``loader``; a worker that is gone is told where its batch is awaited, and nowhere else.
+def iterate_batches(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Yield the batches of ``loader``; raise for a dead worker only while waiting for its batch.
 
-    torch raises from a handler of SIGCHLD, at whatever line the main thread is when a worker ends. In the middle of
-    starting a thread that becomes another error, and between a lock and its release it becomes a hang. So that handler
-    is not installed: while torch waits for a batch it looks after its workers every five seconds as well.
+    torch raises from a handler of SIGCHLD, at any line of the main thread when a worker ends. While a thread starts,
+    this becomes another error; while a lock is held, it becomes a hang. This function does not install that handler:
+    torch also checks its workers every five seconds while it waits for a batch.
 
     Raises:
         RuntimeError: torch's "DataLoader worker (pid(s) ...) exited unexpectedly".
@@ -28,10 +28,10 @@ def batches_of(loader: DataLoader[Any]) -> Iterator[Any]:
     if not loader.num_workers:
         yield from loading
         return
-    loading._workers_done_event = _Done(loading._workers_done_event)
+    loading._workers_done_event = _EndEvent(loading._workers_done_event)
     try:
         yield from loading
-    except (EOFError, OSError) as error:  # a batch that was cut off; torch looks before the process has quite ended
+    except (EOFError, OSError) as error:  # a truncated batch; torch checks before the process has ended
         sentinels = {worker.sentinel: worker.pid for worker in loading._workers}
         gone = [str(sentinels[sentinel]) for sentinel in wait(list(sentinels), timeout=1.0)]
         if not gone:
@@ -39,11 +39,11 @@ def batches_of(loader: DataLoader[Any]) -> Iterator[Any]:
         raise RuntimeError(f"DataLoader worker (pid(s) {', '.join(gone)}) exited unexpectedly") from error
 
 
-class _Done:
-    """The event that tells workers to end, as the process that started them sees it.
+class _EndEvent:
+    """Event that ends the workers, as seen by the process that started them.
 
-    All workers share its lock. One that was killed while it looked at the event has the lock for ever, and whoever
-    asked for it would wait as long; torch terminates workers that this leaves behind.
+    All workers share its lock. A worker that was killed while it read the event holds the lock for ever, so that the
+    event is set in a thread with a timeout; torch terminates workers that remain.
     """
 
     def __init__(self, event: Any) -> None:
@@ -55,6 +55,6 @@ class _Done:
 
     def set(self) -> None:
         self._is_set = True
-        telling = threading.Thread(target=self._event.set, daemon=True)
-        telling.start()
-        telling.join(PATIENCE)
+        setter = threading.Thread(target=self._event.set, daemon=True)
+        setter.start()
+        setter.join(PATIENCE)

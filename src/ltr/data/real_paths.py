@@ -1,4 +1,4 @@
-"""Paths of image files as the disk has them: absolute, without other spellings, with links followed."""
+"""Real paths of image files: absolute, normalised, with links followed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ltr.names import canonical
 
 
 def real_paths(files: ImageFiles, indices: Iterable[int]) -> Iterator[bytes]:
-    """Yield the real path of each of ``indices``; the links of a folder are followed once for all its files."""
+    """Yield the real path of each index; the links of a folder are resolved once for all its files."""
     real_folders: dict[bytes, bytes] = {}
     root = os.fsencode(files.root)
     for index in indices:
@@ -21,40 +21,40 @@ def real_paths(files: ImageFiles, indices: Iterable[int]) -> Iterator[bytes]:
 
 
 def named_images(files: ImageFiles, names: Sequence[str], roots: Sequence[str] = ()) -> tuple[np.ndarray, list[str]]:
-    """Return which images a list of paths names, in whatever spelling, and the paths that name none.
+    """Find the images that a list of paths names, in any spelling.
 
-    A path that is no image's real path names the image whose path is the same in Unicode's composed form.
+    A path that is no image's real path matches an image whose path has the same composed Unicode form.
 
     Args:
-        names: paths from the root of ``files``, whole ones, or from one of ``roots``.
+        names: absolute paths, or paths from the root of ``files`` or from one of ``roots``.
 
     Returns:
-        (bool [N], paths that name no image, in order).
+        (mask of the named images, bool [N]; paths that name no image, in order).
     """
     listed = [ImageFiles.from_paths(root, names) for root in (files.root, *roots)]
-    wanted: dict[bytes, list[int]] = {}
-    for one in listed:
-        for row, path in enumerate(real_paths(one, range(len(one)))):
-            wanted.setdefault(path, []).append(row)
+    rows_by_path: dict[bytes, list[int]] = {}
+    for candidates in listed:
+        for row, path in enumerate(real_paths(candidates, range(len(candidates)))):
+            rows_by_path.setdefault(path, []).append(row)
     is_named = np.zeros(len(files), dtype=bool)
-    found = np.zeros(len(names), dtype=bool)
+    is_matched = np.zeros(len(names), dtype=bool)
     for index, path in enumerate(real_paths(files, range(len(files)))):
-        if path in wanted:
+        if path in rows_by_path:
             is_named[index] = True
-            found[wanted[path]] = True
-    if not found.all():
+            is_matched[rows_by_path[path]] = True
+    if not is_matched.all():
         composed: dict[str, list[int]] = {}
-        for path, rows in wanted.items():
-            composed.setdefault(canonical(os.fsdecode(path)), []).extend(row for row in rows if not found[row])
+        for path, rows in rows_by_path.items():
+            composed.setdefault(canonical(os.fsdecode(path)), []).extend(row for row in rows if not is_matched[row])
         for index, path in enumerate(real_paths(files, range(len(files)))):
             rows = composed.get(canonical(os.fsdecode(path)), [])
             is_named[index] |= bool(rows)
-            found[rows] = True
-    return is_named, [names[row] for row in np.flatnonzero(~found).tolist()]
+            is_matched[rows] = True
+    return is_named, [names[row] for row in np.flatnonzero(~is_matched).tolist()]
 
 
 def first_of_each(files: ImageFiles) -> np.ndarray:
-    """Return the places of the images that are no other spelling of an earlier one, int64 [n]."""
+    """Return the indices int64 [n] of images whose real path no earlier image has."""
     seen: set[bytes] = set()
     paths = real_paths(files, range(len(files)))
     return np.array([n for n, path in enumerate(paths) if not (path in seen or seen.add(path))], dtype=np.int64)  # type: ignore[func-returns-value]

@@ -1,9 +1,9 @@
-"""The class lists that papers were measured on, carried over as data: read here, interpreted by the split rules.
+"""Published class lists of papers, stored as data files and interpreted by the split rules.
 
-Lists stand in their published order, because that order is the order of the labels.
+Lists keep their published order, which is the order of the labels.
 
 - ``open_set_trials.json``: five trials each of MNIST, SVHN, CIFAR-10, CIFAR+10, CIFAR+50 and TinyImageNet, as in the
-  codes of ARPL (Chen et al., TPAMI 2021) and of Vaze et al. (ICLR 2022). Two known quirks are kept for
+  code of ARPL (Chen et al., TPAMI 2021) and of Vaze et al. (ICLR 2022). Two known quirks are kept for
   comparability: as sets, trials 0 and 1 are the same for SVHN and for CIFAR-10, and trials 1 and 2 for CIFAR+N (whose
   unknown classes differ by one of 10 and by four of 50). TinyImageNet's numbers count the WordNet ids in sorted order.
 - ``cub_semantic_shift.json``: CUB in the Semantic Shift Benchmark (Vaze et al., ICLR 2022), classes counted from 0.
@@ -25,7 +25,7 @@ CUB_UNKNOWN: dict[str, tuple[str, ...]] = {
     "cub_easy": ("easy",),
     "cub_medium": ("medium",),
     "cub_hard": ("hard",),
-    "cub_hard_merged": ("medium", "hard"),  # what the benchmark itself reports as "hard": 34 + 34 classes
+    "cub_hard_merged": ("medium", "hard"),  # reported as "hard" by the benchmark: 34 + 34 classes
 }
 OPEN_SET_TRIALS = ("mnist", "svhn", "cifar10", "cifar_plus_10", "cifar_plus_50", "tiny_imagenet")
 OPEN_SET_LISTS = (*OPEN_SET_TRIALS, *CUB_UNKNOWN)
@@ -34,13 +34,13 @@ BACKGROUND_LISTS = ("inat17_100", "inat17_1")
 
 @dataclass(frozen=True)
 class OpenSetList:
-    """One published trial.
+    """Published trial.
 
     Attributes:
-        num_classes: of the data set that the numbers are about; both data sets' together for CIFAR+N.
+        num_classes: classes of the data set; of both data sets together for CIFAR+N.
         known: class numbers in the order of their labels.
-        unknown: class numbers, or None where all other classes are unknown.
-        known_from, unknown_from: the data sets that the numbers count in, where there are two; else empty.
+        unknown: class numbers, or None if all other classes are unknown.
+        known_from, unknown_from: data sets of the class numbers if there are two, else empty.
     """
 
     num_classes: int
@@ -51,10 +51,10 @@ class OpenSetList:
 
 
 def open_set_list(name: str, trial: int) -> OpenSetList:
-    """The published list ``name`` (one of ``OPEN_SET_LISTS``).
+    """Return the published list ``name`` (one of ``OPEN_SET_LISTS``).
 
     Raises:
-        ConfigError: there is no such trial.
+        ConfigError: the list has no such trial.
     """
     if name in CUB_UNKNOWN:
         _pick(name, [None], trial)
@@ -72,23 +72,23 @@ def open_set_list(name: str, trial: int) -> OpenSetList:
 
 
 def background_list(name: str, trial: int) -> list[int]:
-    """The foreground category ids of list ``name`` (one of ``BACKGROUND_LISTS``).
+    """Return the foreground category ids of list ``name`` (one of ``BACKGROUND_LISTS``).
 
     Raises:
-        ConfigError: there is no such trial.
+        ConfigError: the list has no such trial.
     """
     return list(_pick(name, _read("inat17_background.json")[name], trial))
 
 
 def background_list_classes() -> int:
-    """The number of classes of the data set that the background lists are about."""
+    """Return the number of classes of the background lists' data set."""
     return _read("inat17_background.json")["classes"]
 
 
 def _pick(name: str, lists: list, trial: int) -> Any:
     if not 0 <= trial < len(lists):
-        only = "one list, so trial must be 0" if len(lists) == 1 else f"the trials 0 to {len(lists) - 1}"
-        raise ConfigError(f"dataset.trial={trial}: '{name}' has {only}")
+        available = "one list, so trial must be 0" if len(lists) == 1 else f"the trials 0 to {len(lists) - 1}"
+        raise ConfigError(f"dataset.trial={trial}: '{name}' has {available}")
     return lists[trial]
 
 
