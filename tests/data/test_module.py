@@ -182,7 +182,7 @@ def test_the_processes_batches_together_are_the_global_batch_to_the_bit(world_si
 
 
 def test_a_batch_size_that_does_not_divide_is_refused():
-    with pytest.raises(ConfigError, match=r"batch_size=12 is shared by 5 processes.*such as 10"):
+    with pytest.raises(ConfigError, match=r"batch_size=12 is not a multiple of the number of processes, 5.*such as 10"):
         as_rank(0, 5).train_dataloader()
 
 

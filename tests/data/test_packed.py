@@ -122,7 +122,7 @@ def test_the_fingerprint_says_source_size_format_quality_and_content(birds, tmp_
 def test_a_killed_run_goes_on_with_the_chunks_that_it_had(birds, tmp_path, monkeypatch):
     whole = packed(birds, tmp_path / "whole").fingerprint
     looked_at: list[str] = []
-    one = packing._one
+    one = packing._resize_one
 
     def counted(path, *rest):
         looked_at.append(path)
@@ -130,7 +130,7 @@ def test_a_killed_run_goes_on_with_the_chunks_that_it_had(birds, tmp_path, monke
             raise KeyboardInterrupt
         return one(path, *rest)
 
-    monkeypatch.setattr(packing, "_one", counted)
+    monkeypatch.setattr(packing, "_resize_one", counted)
     with pytest.raises(KeyboardInterrupt):
         packed(birds, tmp_path / "p")
     assert not (tmp_path / "p").exists()
@@ -146,8 +146,8 @@ from ltr.data.sources.birds import cub
 from pathlib import Path
 
 packing.CHUNK, packing._PIECE = 8, 3
-one = packing._one
-packing._one = lambda *given: (time.sleep(0.05), one(*given))[1]
+one = packing._resize_one
+packing._resize_one = lambda *given: (time.sleep(0.05), one(*given))[1]
 packing.pack(cub(root=sys.argv[1]), {config}, Path(sys.argv[2]), size=8, format="jpeg")
 """.replace("{config}", repr(CONFIG))
 

@@ -54,7 +54,7 @@ class Notes:
         highest: highest value of a 16-bit grey image; -1 if it was not decoded.
         wide_colour: True for 16 bits per colour, of which Pillow reads the upper 8.
         transparent: True if it has transparent pixels; None if it has an alpha channel and was not decoded.
-        frames: True for several frames or pages, of which the first is read.
+        frames: True for several frames, of which the first is read.
         constant: value that all pixels share, if they do.
     """
 
@@ -174,7 +174,7 @@ def has_sixteen_bits(image: Image.Image) -> bool:
 
 
 def has_more_frames(image: Image.Image, opened: Any) -> bool:
-    """Return whether an image is an animation or has several pages; previews of a photograph (MPO) do not count."""
+    """Return whether an image is an animation or has several frames; previews of a photograph (MPO) do not count."""
     if image.format in ("PNG", "WEBP"):
         return getattr(image, "n_frames", 1) > 1
     if image.format in ("GIF", "TIFF") and isinstance(opened, (str, bytes, os.PathLike)):

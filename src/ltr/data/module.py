@@ -100,7 +100,7 @@ class DataModule(pl.LightningDataModule):
         self.watched: str | None = "val"  # the part of the split that a Trainer evaluates during training
         self.processes = (0, 1)  # (rank, world size) without a Trainer
 
-    # -- device and processes -------------------------------------------------------------------------------------------
+    # -- device and processes -------------------------------------------------------------------------------------
 
     @classmethod
     def for_evaluation(
@@ -214,7 +214,7 @@ class DataModule(pl.LightningDataModule):
     def _batch_size_here(self) -> int:
         if self.batch_size % self.world_size:
             raise ConfigError(
-                f"batch_size={self.batch_size} does not divide by the number of processes, {self.world_size}. Use a "
+                f"batch_size={self.batch_size} is not a multiple of the number of processes, {self.world_size}. Use a "
                 f"multiple of {self.world_size}, such as {max(1, self.batch_size // self.world_size) * self.world_size}"
             )
         return self.batch_size // self.world_size

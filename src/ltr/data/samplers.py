@@ -1,7 +1,7 @@
-"""Samplers: which training image comes when, as pure functions of (class index, seed, epoch).
+"""Samplers: the order of the training images as a pure function of (class index, seed, epoch).
 
-A draw is global: one array for all processes, of which `shard` gives each its part. Nothing is kept between epochs,
-so a sampler's state is the epoch number.
+A sample is global: one array for all processes, which `shard` divides. Samplers keep nothing between epochs, so that
+their state is the epoch number.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ __all__ = ["ClassBalanced", "ClassIndex", "Instance", "Power", "Progressive", "S
 
 _PERIODS = 3  # of the progressive sampler's periodic schedules
 
-Stream = Callable[[str], np.random.Generator]  # the epoch's generator for a purpose
+Stream = Callable[[str], np.random.Generator]  # purpose -> generator of the epoch
 
 
 class Sampler:
-    """Base of all samplers.
+    """Base class of samplers.
 
     Args:
-        num_samples: images per epoch over all processes; None is N, the number of training images, so that epochs
-            mean the same for every sampler (the official class-balanced sampler stops there too).
-        defer_from: share of the epochs, in [0, 1], before which images are drawn as by `Instance` (deferred
-            re-sampling); None draws this way from the start. The first epoch of its own is round(defer_from * epochs).
+        num_samples: images per epoch over all processes; None: N, the number of training images, so that an epoch has
+            the same length for every sampler (the official class-balanced sampler does so too).
+        defer_from: fraction of the epochs, in [0, 1], with instance sampling before this sampler starts (deferred
+            re-sampling), at epoch round(defer_from * epochs); None: it starts at once.
     """
 
     def __init__(self, *, num_samples: int | None = None, defer_from: float | None = None) -> None:
@@ -42,20 +42,20 @@ class Sampler:
         self.defer_from = defer_from
 
     def length(self, index: ClassIndex) -> int:
-        """Images in an epoch, over all processes."""
+        """Return the images per epoch over all processes."""
         return len(index) if self.num_samples is None else self.num_samples
 
     def start_epoch(self, epochs: int) -> int:
-        """The first epoch (0-based) that is drawn in this sampler's own way."""
+        """Return the first epoch (0-based) that does not use instance sampling."""
         return 0 if self.defer_from is None else round(self.defer_from * epochs)
 
     def epoch(self, index: ClassIndex, *, seed: int, epoch: int, epochs: int) -> np.ndarray:
-        """The global draw of one epoch: int64 [length] positions in the train array.
+        """Return the global sample of one epoch: int64 [length] positions in the train array.
 
         Args:
             seed: derived from (run seed, stage role) by the caller.
             epoch: 0-based.
-            epochs: of the whole training.
+            epochs: number of epochs of the training.
         """
         size, start = self.length(index), self.start_epoch(epochs)
 
@@ -67,14 +67,14 @@ class Sampler:
         return self._draw(index, size, stream, epoch - start, epochs - start)
 
     def class_probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
-        """float64 [C]: the share of the epoch's draws that each class is expected to have."""
+        """Return the expected share of each class in an epoch's sample, float64 [C]."""
         start = self.start_epoch(epochs)
         if epoch < start:
             return _power_probabilities(counts, 1.0)
         return self._probabilities(counts, epoch - start, epochs - start)
 
     def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
-        """The draw in this sampler's own way; ``epoch`` and ``epochs`` count from its start."""
+        """Return the sample of an epoch after the deferral; ``epoch`` and ``epochs`` count from its end."""
         raise NotImplementedError
 
     def _probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
@@ -83,10 +83,10 @@ class Sampler:
 
 @named("sampler/instance")
 class Instance(Sampler):
-    """Every image once per epoch, in random order; another ``num_samples`` repeats or cuts such permutations.
+    """Every image once per epoch in random order; another ``num_samples`` repeats or truncates permutations.
 
     Args:
-        reshuffle: False keeps the first epoch's order, so that a first batch can be learnt by heart.
+        reshuffle: False repeats the order of the first epoch, for example to overfit one batch.
         num_samples, defer_from: see `Sampler`.
     """
 
@@ -108,10 +108,11 @@ class Instance(Sampler):
 
 @named("sampler/power")
 class Power(Sampler):
-    """Independent draws: class j with p_j = n_j^q / sum_i n_i^q (Kang et al., ICLR 2020), then any of its images.
+    """Independent samples of a class with p_j = n_j^q / sum_i n_i^q (Kang et al., ICLR 2020), then of its images.
 
     Args:
-        q: 1 is instance-balanced (with replacement), 0 class-balanced, 1/2 square-root; below 0 the tail is favoured.
+        q: 1 is instance-balanced (with replacement), 0 class-balanced, 1/2 square-root; values below 0 favour the
+            tail.
         num_samples, defer_from: see `Sampler`.
     """
 
@@ -141,17 +142,16 @@ class SquareRoot(Power):
 
 @named("sampler/class_balanced")
 class ClassBalanced(Sampler):
-    """All classes equally often.
+    """Sampler with equal frequencies for all classes.
 
-    ``draw="cyclic"`` follows the published code (the ClassAwareSampler of OLTR and of Kang et al.): classes come in
-    freshly shuffled rounds, so their counts differ by one visit at most, and a class gives its images in freshly
-    shuffled rounds of its own, so none repeats before all were seen. Theirs runs on from epoch to epoch; this one
-    starts anew at each epoch, so that an epoch depends on nothing before it. ``draw="iid"`` is `Power` with q = 0.
+    ``draw="cyclic"`` follows the published code (the ClassAwareSampler of OLTR and of Kang et al.). Classes come in
+    newly shuffled rounds, so that their counts differ by one visit at most, and a class yields its images in newly
+    shuffled rounds, so that none repeats before all were used. The published sampler continues from epoch to epoch;
+    this one restarts at each epoch, so that epochs are independent. ``draw="iid"`` is `Power` with q = 0.
 
     Args:
         draw: ``cyclic`` or ``iid``.
-        images_per_visit: images that a class gives one after the other when its turn comes (4 in the published
-            configs); cyclic only.
+        images_per_visit: consecutive images of a class at its turn (4 in the published configs); cyclic only.
         num_samples, defer_from: see `Sampler`.
     """
 
@@ -178,15 +178,15 @@ class ClassBalanced(Sampler):
         if self.draw == "iid":
             return Power(q=0.0)._draw(index, size, stream, epoch, epochs)
         present = np.flatnonzero(index.counts)
-        in_turn = self.images_per_visit
-        rounds = math.ceil(size / (len(present) * in_turn))
+        per_visit = self.images_per_visit
+        rounds = math.ceil(size / (len(present) * per_visit))
         turns = shuffled_ranges(np.full(rounds, len(present)), stream("classes")).reshape(rounds, -1)
         turns = present[turns]
-        # a class has one turn in each round, so round k takes its images k * in_turn and following
-        visits = np.where(index.counts > 0, rounds * in_turn, 0)
+        # a class has one turn in each round, so that round k takes its images from k * per_visit on
+        visits = np.where(index.counts > 0, rounds * per_visit, 0)
         images, offsets = image_cycles(index, visits, stream("images"))
-        places = offsets[turns] + np.arange(0, rounds * in_turn, in_turn)[:, None]
-        return images[(places[..., None] + np.arange(in_turn)).reshape(-1)[:size]]
+        first_of_visit = offsets[turns] + np.arange(0, rounds * per_visit, per_visit)[:, None]
+        return images[(first_of_visit[..., None] + np.arange(per_visit)).reshape(-1)[:size]]
 
     def _probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
         return _power_probabilities(counts, 0.0)
@@ -194,14 +194,14 @@ class ClassBalanced(Sampler):
 
 @named("sampler/progressive")
 class Progressive(Sampler):
-    """From instance-balanced to class-balanced over the epochs (Kang et al., ICLR 2020).
+    """Sampler that changes from instance-balanced to class-balanced over the epochs (Kang et al., ICLR 2020).
 
-    The class is drawn independently with p_j = (1 - t) n_j / N + t / C, and gives the next image of its own shuffled
+    Classes are sampled independently with p_j = (1 - t) n_j / N + t / C, and yield the next image of their shuffled
     round. ``schedule="official"`` is the published code's t = e / (E - 1) with e from 0, which ends class-balanced;
-    ``"paper"`` is t = e / E, which does not quite. The published code has two more, over three periods of P = E // 3
-    epochs: ``"periodic"`` (its cycle 1) rises from 0 to 1 in each period, t = (e mod P) / (P - 1); ``"mirrored"`` (its
-    cycle 2) rises, falls and rises. Where 3 does not divide E, the last value stays for the epochs left, at which the
-    published code fails. With ``defer_from`` the whole way is made in the epochs left.
+    ``"paper"`` is t = e / E, which ends just before. The published code has two more schedules over three periods of
+    P = E // 3 epochs: ``"periodic"`` (cycle 1) rises from 0 to 1 in each period, t = (e mod P) / (P - 1);
+    ``"mirrored"`` (cycle 2) rises, falls and rises. If 3 does not divide E, the last value holds for the remaining
+    epochs, where the published code fails. With ``defer_from`` the schedule spans the remaining epochs.
 
     Args:
         schedule: ``official``, ``paper``, ``periodic`` or ``mirrored``.
@@ -219,7 +219,7 @@ class Progressive(Sampler):
         classes = draw_classes(self._probabilities(index.counts, epoch, epochs), size, stream("classes"))
         visits = np.bincount(classes, minlength=len(index.counts))
         images, offsets = image_cycles(index, visits, stream("images"))
-        # the k-th time that a class is drawn takes its k-th image
+        # the k-th sample of a class takes its k-th image
         before = np.cumsum(visits) - visits
         draw = np.empty(size, dtype=np.int64)
         draw[stable_order(classes)] = images[np.arange(size) + np.repeat(offsets - before, visits)]
@@ -230,7 +230,7 @@ class Progressive(Sampler):
         return (1 - balance) * _power_probabilities(counts, 1.0) + balance * _power_probabilities(counts, 0.0)
 
     def balance(self, epoch: int, epochs: int) -> float:
-        """t of an epoch (0-based) of so many, in [0, 1]: 0 is instance-balanced, 1 class-balanced."""
+        """Return t of an epoch (0-based) in [0, 1]: 0 is instance-balanced, 1 class-balanced."""
         if self.schedule in ("official", "paper"):
             last = epochs - 1 if self.schedule == "official" else epochs
             return min(epoch / max(last, 1), 1.0)
@@ -243,22 +243,22 @@ class Progressive(Sampler):
 
 
 def shard(draw: np.ndarray, rank: int, world_size: int, batch_size: int) -> np.ndarray:
-    """The part of a global draw that process ``rank`` takes.
+    """Return the part of a global sample that process ``rank`` takes.
 
-    Step t of all processes together is ``draw[t * batch_size:(t + 1) * batch_size]``, dealt out one by one like cards,
-    so that images of one visit to a class spread over the processes. Each has the same number of steps and of images:
-    the last step may be short; if it does not divide, its last (fewer than ``world_size``) images are left out. One
-    process alone leaves out none. For the places in the global draw, shard ``np.arange(len(draw))``.
+    Step t of all processes is ``draw[t * batch_size:(t + 1) * batch_size]``, distributed with stride ``world_size``, so
+    that images of one visit to a class spread over the processes. All processes have the same number of steps and of
+    images: the last step may be short, and if it does not divide, its last images (fewer than ``world_size``) are left
+    out. A single process leaves out none. To get positions in the global sample, shard ``np.arange(len(draw))``.
 
     Args:
         draw: [T].
         rank: 0 <= rank < world_size.
         world_size: number of processes.
-        batch_size: global, of all processes together.
+        batch_size: batch size over all processes.
 
     Raises:
         ConfigError: ``batch_size`` is not a multiple of ``world_size``.
-        DataError: the draw has fewer images than there are processes.
+        DataError: the sample has fewer images than there are processes.
     """
     if batch_size < 1 or batch_size % world_size:
         raise ConfigError(
@@ -271,13 +271,13 @@ def shard(draw: np.ndarray, rank: int, world_size: int, batch_size: int) -> np.n
 
 
 def _permutations(total: int, size: int, stream: Stream) -> np.ndarray:
-    """Permutations of 0 .. total-1, one after the other, cut at ``size``."""
+    """Return concatenated permutations of 0 .. total-1, truncated to ``size``."""
     rng = stream("permutation")
     return np.concatenate([rng.permutation(total) for _ in range(math.ceil(size / total))])[:size]
 
 
 def _power_probabilities(counts: np.ndarray, q: float) -> np.ndarray:
-    """p_j proportional to n_j^q over the classes that have images; 0 for the others, for any q."""
+    """Return p_j proportional to n_j^q over the classes with images, and 0 for the others."""
     present = counts > 0
     # relative to the largest class, so that no power overflows
     weights = np.where(present, np.where(present, counts, 1) / counts.max(), 0.0)

@@ -1,4 +1,4 @@
-"""The Source: an immutable table of samples, and ImageFiles, its form for images that stay on disk."""
+"""`Source`, an immutable table of images with labels, and `ImageFiles` for images that stay on disk."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
-    """A view of ``array`` that cannot be written through."""
+    """Return a read-only view of ``array``."""
     view = array.view()
     view.flags.writeable = False
     return view
 
 
 def fixed_content(function: F) -> F:
-    """Mark a function that returns a source: its content is the same wherever it can be read at all.
+    """Mark a function whose source has the same content on every machine.
 
     Either the data are part of an installed package, or every file is checked against its published digest.
     """
@@ -34,13 +34,13 @@ def fixed_content(function: F) -> F:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How the pixels of image files become RGB, where that is a choice. All of it is part of the fingerprint.
+    """Options of the conversion of image files to RGB. All of them are part of the fingerprint.
 
     Attributes:
-        exif: whether images are turned as their EXIF orientation says. Published data sets were read without.
-        matte: the colour (red, green, blue in 0..255) that is laid under transparent pixels; None drops the alpha
-            channel, as published data sets were read.
-        white_level: the value of 16-bit grey images that becomes white; None is 65535.
+        exif: True turns images by their EXIF orientation. Published data sets are read without.
+        matte: background colour (red, green, blue in 0..255) of transparent pixels; None drops the alpha channel, as
+            for published data sets.
+        white_level: value of 16-bit grey images that becomes white; None: 65535.
     """
 
     exif: bool = False
@@ -53,16 +53,16 @@ PLAIN = Decoding()
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """A table of image files: one bytes object and one offset array instead of millions of Python strings.
+    """Table of image files as one bytes object and one offset array, instead of millions of Python strings.
 
-    Worker processes share both without copying, because no per-path object has a reference count to touch.
+    Worker processes share both without copies, because no object per path has a reference count.
 
     Attributes:
-        root: folder that relative paths start from. It is not part of the fingerprint, so a data set may be moved.
-        blob: all paths, UTF-8 (undecodable bytes kept by ``surrogateescape``), one after the other.
+        root: folder of relative paths. It is not part of the fingerprint, so that a data set may be moved.
+        blob: all paths concatenated, in UTF-8 (undecodable bytes kept by ``surrogateescape``).
         offsets: int64 [N + 1]; path i is ``blob[offsets[i]:offsets[i + 1]]``.
-        sizes: int64 [N] file sizes in bytes where they are known, else None.
-        decoding: how they become RGB.
+        sizes: int64 [N] file sizes in bytes, or None if unknown.
+        decoding: options of the conversion to RGB.
     """
 
     root: str
@@ -87,46 +87,48 @@ class ImageFiles:
         if sizes is not None:
             sizes = read_only(np.array(sizes, dtype=np.int64))
             if sizes.shape != (len(encoded),):
-                raise DataError(f"{sizes.shape[0]} file sizes were given for {len(encoded)} image files")
+                raise DataError(
+                    f"{sizes.shape[0]} file sizes were given for {len(encoded)} image files; pass one for each"
+                )
         return cls(os.fspath(root), b"".join(encoded), read_only(offsets), sizes, decoding)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def path(self, index: int) -> str:
-        """The full path of image ``index`` (0 <= index < N)."""
+        """Return the full path of image ``index`` (0 <= index < N)."""
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)} image files")
         return os.path.join(self.root, self.relative(index))
 
     def relative(self, index: int) -> str:
-        """The path of image ``index`` as the data set names it, from the root."""
+        """Return the path of image ``index`` relative to the root, as the data set spells it."""
         return os.fsdecode(self.blob[self.offsets[index] : self.offsets[index + 1]])
 
     def open(self, index: int) -> Any:
-        """What Pillow opens image ``index`` from, or the image itself where it is kept decoded."""
+        """Return a path or stream of image ``index`` for Pillow, or a decoded image."""
         return self.path(index)
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """An immutable table of samples. Reading labels never decodes an image.
+    """Immutable table of images with labels; access to labels never decodes an image.
 
     Attributes:
         name: short name of the data set, such as ``cifar10``.
         images: uint8 [N, H, W, C] (read-only), or `ImageFiles` of length N.
         labels: int64 [N] (read-only), each in [0, number of class names).
         class_names: one name per class, in Unicode's composed form.
-        parts: named parts in order; together they cover 0 .. N-1 without gap or overlap.
-        fingerprint: sha256 (hex) over name, parts, class names, labels and pixels (or paths and sizes). Left empty,
-            it is computed.
-        class_ids: int64 [classes], the data set's own ids of its classes where published lists speak of them.
-        taxonomy: rank to one name per class, such as ``supercategory`` or ``family``; {} where none is known.
-        boxes: float32 [N, 4] bounding boxes (left, top, width, height in pixels of the file); evaluation of where a
-            network looks, never an input.
+        parts: index ranges of the parts in order, which cover 0 .. N-1 without gap or overlap.
+        fingerprint: sha256 (hex) over name, parts, class names, labels and pixels (or paths and sizes); computed if
+            empty.
+        class_ids: int64 [classes], the data set's ids of its classes, if published lists refer to them.
+        taxonomy: rank to one name per class, such as ``supercategory`` or ``family``; {} if unknown.
+        boxes: float32 [N, 4] bounding boxes (left, top, width, height in pixels of the file), for the evaluation of
+            locations only.
 
     Raises:
-        DataError: where the pieces do not fit each other, or a label is outside its range.
+        DataError: fields contradict each other, or a label is outside its range.
     """
 
     name: str
@@ -140,7 +142,7 @@ class Source:
     boxes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        # a copy, so that the caller's array cannot change the table afterwards; pixels are too many to copy
+        # a copy, so that the caller's array cannot change the table afterwards; pixels are not copied for their size
         set_field(self, "labels", _checked_labels(self.name, self.labels, len(self.class_names)))
         set_field(self, "class_names", tuple(canonical(str(name)) for name in self.class_names))
         set_field(self, "parts", dict(self.parts))
@@ -177,16 +179,16 @@ class Source:
 
     @property
     def num_classes(self) -> int:
-        """The number of classes of the data set, whether or not each has images."""
+        """Number of classes of the data set, including classes without images."""
         return len(self.class_names)
 
     @property
     def decoding(self) -> Decoding:
-        """How its image files become RGB; `PLAIN` where its images are arrays."""
+        """Options of the conversion of its image files to RGB; `PLAIN` for arrays."""
         return self.images.decoding if isinstance(self.images, ImageFiles) else PLAIN
 
     def part(self, name: str) -> range:
-        """The indices of part ``name``. Raises DataError, naming the parts there are, where it is missing."""
+        """Return the indices of part ``name``; raise DataError that lists the parts if it is missing."""
         if name not in self.parts:
             raise DataError(
                 f"source '{self.name}' has no part '{name}'; it has {', '.join(self.parts)}{nearest(name, self.parts)}"
@@ -200,17 +202,17 @@ def set_field(instance: object, field: str, value: object) -> None:
 
 
 def _checked_labels(name: str, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    given = np.asarray(labels)
-    if given.ndim != 1 or not (np.issubdtype(given.dtype, np.integer) or given.size == 0):
-        raise DataError(f"source '{name}': labels must be integers [N], not {given.dtype} {list(given.shape)}")
-    bad = np.flatnonzero((given < 0) | (given >= num_classes))
+    values = np.asarray(labels)
+    if values.ndim != 1 or not (np.issubdtype(values.dtype, np.integer) or values.size == 0):
+        raise DataError(f"source '{name}': labels must be integers [N], not {values.dtype} {list(values.shape)}")
+    bad = np.flatnonzero((values < 0) | (values >= num_classes))
     if bad.size:
         first = bad[0]
         raise DataError(
-            f"source '{name}': label {given[first]} of image {first} is outside 0..{num_classes - 1} "
-            f"({bad.size} of {given.size} labels are). Check the label file, or the number of class names"
+            f"source '{name}': label {values[first]} of image {first} is outside 0..{num_classes - 1} "
+            f"({bad.size} of {values.size} labels are). Check the label file, or the number of class names"
         )
-    return read_only(np.array(given, dtype=np.int64))
+    return read_only(np.array(values, dtype=np.int64))
 
 
 def _check_parts(name: str, parts: Mapping[str, range], total: int) -> None:
@@ -234,7 +236,7 @@ def _fingerprint(source: Source) -> str:
         digest.update(images.blob)
         if images.sizes is not None:
             digest.update(np.ascontiguousarray(images.sizes).data)
-        # other pixels from the same files; what is not set leaves the fingerprint as it is
+        # options that change pixels; unset ones leave the fingerprint unchanged
         if images.decoding.exif:
             digest.update(b"exif")
         for key in ("matte", "white_level"):

@@ -1,4 +1,4 @@
-"""The Split: index arrays into a Source with the labels of a run, and the file that it is kept in."""
+"""`Split`: index arrays into a `Source` with the labels of a run, and its file format."""
 
 from __future__ import annotations
 
@@ -21,27 +21,28 @@ INDEX_ARRAYS = ("train", "val", "test", "unknown")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Index arrays into a Source, and the labels that the run uses.
+    """Index arrays into a `Source`, with the labels of a run.
 
-    A network knows the C labels of ``class_names``, 0 .. C-1, and trains and validates on nothing else. Retrieval is
-    evaluated on classes that no training image has: such a split gives them the labels C, C+1, ... in ``label_map``, so
-    that `labels` tells them apart, while ``class_names`` and ``class_counts`` speak of the C trained ones alone. Every
-    other split keeps its label map below C. In a background split label 0 is the background, of many source classes.
+    A network trains and validates on the C labels of ``class_names``, 0 .. C-1, only. Retrieval is evaluated on classes
+    without training images: their labels in ``label_map`` are C, C+1, ..., while ``class_names`` and ``class_counts``
+    cover the C training classes only. The label map of every other split stays below C. In a background split, label 0
+    is the background and stands for many source classes.
 
     Attributes:
-        name: says the rule, such as ``cifar10-exp100-cao``, with ``-val_train_fraction0.1`` where validation is carved.
-        train, val, test, unknown: int64 indices into the source (read-only); no index is in two of them.
-        label_map: int64 [source classes], the split's label of each source class, -1 where it has none (unknown
-            classes, and those left out); C and more only for the test classes of retrieval.
-        class_names: of the split's C labels.
-        class_counts: int64 [C], train images per label.
-        protocols: what the split is evaluated by, the first one is the headline: ``closed_set``,
-            ``background``, ``open_set``, ``retrieval`` or ``few_shot``.
-        seed: the split's own seed (not the run's).
+        name: describes the rule, such as ``cifar10-exp100-cao``, followed by ``-val_train_fraction0.1`` or the like if
+            validation images are held out.
+        train, val, test, unknown: disjoint int64 indices into the source (read-only).
+        label_map: int64 [source classes], the split's label of each source class; -1 for unknown and excluded classes;
+            C and more only for the test classes of retrieval.
+        class_names: names of the C labels.
+        class_counts: int64 [C], training images per label.
+        protocols: evaluation protocols, the headline first: ``closed_set``, ``background``, ``open_set``,
+            ``retrieval`` or ``few_shot``.
+        seed: seed of the split (not of the run).
         val_rule: ``none``, ``train_fraction``, ``official`` or ``test_fraction``.
 
     Raises:
-        DataError: fields that contradict each other. What needs the source to be seen is checked by `check_indices`.
+        DataError: fields contradict each other. `check_indices` checks the split against its source.
     """
 
     name: str
@@ -69,15 +70,15 @@ class Split:
 
     @property
     def num_classes(self) -> int:
-        """C, the number of the split's labels."""
+        """Number of labels C."""
         return len(self.class_names)
 
     def labels(self, source: Source) -> np.ndarray:
-        """int64 [N]: the split's label of every sample of ``source``, -1 for samples of a class without a label."""
+        """Return the split's label of every image of ``source``, int64 [N]; -1 for classes without a label."""
         return self.label_map[source.labels]
 
     def digest(self) -> str:
-        """sha256 (hex) of the index arrays and the label map."""
+        """Return the sha256 (hex) of the index arrays and the label map."""
         digest = hashlib.sha256(b"split-1")
         for field in (*INDEX_ARRAYS, "label_map"):
             array = getattr(self, field)
@@ -87,19 +88,19 @@ class Split:
 
 
 def count_labels(source: Source, train: np.ndarray, label_map: np.ndarray, num_classes: int) -> np.ndarray:
-    """Train images per label, int64 [C]. ``train`` must hold labelled samples only."""
+    """Return the training images per label, int64 [C]; all of ``train`` must have a label."""
     return np.bincount(label_map[source.labels[train]], minlength=num_classes)
 
 
 def save_split(split: Split, path: str | os.PathLike[str]) -> None:
-    """Write ``split`` as npz (no pickles in it): its arrays, class names, name, protocols, seed and validation rule.
+    """Write ``split`` as npz without pickles: arrays, class names, name, protocols, seed and validation rule.
 
-    The file is written beside ``path`` and renamed, so a reader never meets half of one. The same split gives the
-    same bytes.
+    The file is written under a temporary name and renamed, so that no reader sees a partial file. The same split gives
+    the same bytes.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     arrays: dict[str, Any] = {field: getattr(split, field) for field in (*INDEX_ARRAYS, "label_map", "class_counts")}
     arrays |= {
         "class_names": np.array(split.class_names, dtype=np.str_),
@@ -109,23 +110,23 @@ def save_split(split: Split, path: str | os.PathLike[str]) -> None:
         "val_rule": np.array(split.val_rule),
     }
     try:
-        with beside.open("wb") as stream:
+        with temporary.open("wb") as stream:
             np.savez(stream, allow_pickle=False, **arrays)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(beside, target)
+        os.replace(temporary, target)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def load_split_file(path: str | os.PathLike[str], source: Source) -> Split:
-    """The exact split that a file holds, checked against ``source``.
+    """Load a split from a file and check it against ``source``.
 
     A file made elsewhere needs ``train`` and ``test`` only; ``val`` and ``unknown`` are then empty, the label map is
     the identity and the class names are the source's.
 
     Raises:
-        DataError: no such file, a damaged one, or one that does not fit ``source``.
+        DataError: the file is missing, is damaged, or does not match ``source``.
     """
     file = Path(path)
     stored = _read_npz(file)
@@ -164,22 +165,22 @@ def load_split_file(path: str | os.PathLike[str], source: Source) -> Split:
 
 
 def _refuse_other_names(what: str, source: Source, label_map: np.ndarray, class_names: tuple[str, ...]) -> None:
-    """Raise DataError where a label that stands for one class of ``source`` has the name of another one."""
+    """Raise DataError if a label of a single class of ``source`` has the name of another class."""
     labels, counts = np.unique(label_map, return_counts=True)
     single = {label for label, count in zip(labels.tolist(), counts.tolist()) if count == 1}
     known = set(source.class_names)
-    wrong = [
+    contradictions = [
         f"label {label} is {class_names[label]!r} in the file and {source.class_names[number]!r} in {source.name}"
         for number, label in enumerate(label_map.tolist())
-        # a name of its own, such as background, is the name of no class
+        # a name such as background belongs to no class of the source
         if label in single and 0 <= label < len(class_names)
         if class_names[label] in known and class_names[label] != source.class_names[number]
     ]
-    if wrong:
-        more = ", ..." if len(wrong) > 10 else ""
+    if contradictions:
+        more = ", ..." if len(contradictions) > 10 else ""
         raise DataError(
             f"{what} was made for other data: its class names and its label map contradict each other: "
-            f"{', '.join(wrong[:10])}{more}. Use the data set that it was saved with"
+            f"{', '.join(contradictions[:10])}{more}. Use the data set that it was saved with"
         )
 
 
@@ -190,12 +191,12 @@ def _read_npz(file: Path) -> dict[str, np.ndarray]:
         with np.load(file, allow_pickle=False) as stored:
             return {field: stored[field] for field in stored.files}
     except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        # AttributeError: numpy gives a bare array, which has no `files`, for an .npy
+        # AttributeError: numpy returns an array without `files` for an .npy
         raise DataError(f"split file {file} cannot be read as npz without pickles: {error}") from error
 
 
 def _check_label_map(what: str, label_map: np.ndarray, num_classes: int, protocols: tuple[str, ...]) -> None:
-    unseen = {"retrieval", "few_shot"} & set(protocols)  # labels beyond the trained ones, for its test classes
+    unseen = {"retrieval", "few_shot"} & set(protocols)  # test classes have labels beyond the training classes
     highest = len(label_map) if unseen else num_classes
     if label_map.size and not (label_map.min() >= -1 and label_map.max() < highest):
         raise DataError(f"{what}: its label map must hold numbers from -1 to {highest - 1}")
@@ -204,16 +205,16 @@ def _check_label_map(what: str, label_map: np.ndarray, num_classes: int, protoco
 def check_indices(
     what: str, source: Source, indices: Mapping[str, np.ndarray], label_map: np.ndarray, num_classes: int
 ) -> None:
-    """Whether index arrays fit their source: in range, no index twice, and every image under a label it may have.
+    """Check index arrays against their source: in range, without repeats, and with allowed labels.
 
     Args:
-        what: the beginning of a message, such as ``split file x.npz``.
-        indices: the arrays by name, some of ``train``, ``val``, ``test`` and ``unknown``.
+        what: beginning of a message, such as ``split file x.npz``.
+        indices: arrays by name, some of ``train``, ``val``, ``test`` and ``unknown``.
         label_map: int64 [source classes].
-        num_classes: C. Training and validation images have labels below it, test images any label but -1.
+        num_classes: C. Training and validation images must have labels below it, test images any label but -1.
 
     Raises:
-        DataError: they do not.
+        DataError: an index is out of range or repeated, or an image has no allowed label.
     """
     if len(label_map) != source.num_classes:
         raise DataError(f"{what} maps {len(label_map)} classes, but {source.name} has {source.num_classes}")

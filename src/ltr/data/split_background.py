@@ -1,4 +1,4 @@
-"""Background splits: N foreground classes keep labels of their own, every other image is background, label 0."""
+"""Background splits: N foreground classes keep their labels, and every other image is background, label 0."""
 
 from __future__ import annotations
 
@@ -36,35 +36,35 @@ def background(
     val_fraction: float = 0.1,
     seed: int = 0,
 ) -> Split:
-    """N foreground classes against a background of all others (Mullapudi et al., CVPR 2021, sec. 3).
+    """Split N foreground classes from a background of all others (Mullapudi et al., CVPR 2021, sec. 3).
 
-    Labels: 0 is the background, 1..N the foreground classes, in the order of a list or by class number where they are
-    drawn. The paper does not say how its rare classes were chosen; its lists are here as they were published.
+    Label 0 is the background, and 1..N are the foreground classes, in the order of a list or by class number if they
+    are sampled. The paper does not describe the choice of its rare classes; its published lists are included.
 
     Args:
-        foreground: how the foreground classes are chosen.
+        foreground: choice of the foreground classes.
             ``inat17_100`` or ``inat17_1``: the published category ids of iNaturalist 2017, 100 or one.
-            ``ids``: those of ``ids``. ``uniform``: N classes drawn from all. ``frequency``: drawn evenly from
-            ``strata`` groups of classes by training count. ``shot``: drawn evenly from the many- (more than 100
-            training images), medium- and few-shot (less than 20) classes. Drawn are classes with training and test
-            images; at one seed, the classes of a smaller N are among those of a larger one.
-        n_foreground: N of the drawn rules; a list fixes it.
-        ids: the source's ``class_ids`` (class numbers, where it has none) for ``foreground=ids``.
-        trial: which of the ten lists ``inat17_1``, 0 to 9.
-        strata: number of groups of ``frequency``, as many classes in each, the most frequent first.
-        stratum: draw from this group alone, 0 to strata - 1; None draws evenly from all.
-        shot_group: draw from ``many``, ``medium`` or ``few`` alone; None draws evenly from the three.
-        max_per_class: training images that a foreground class keeps, drawn by ``seed``; what is left out is in no part
-            of the split, least of all in the background. None keeps all.
+            ``ids``: those of ``ids``. ``uniform``: N classes sampled from all. ``frequency``: sampled evenly from
+            ``strata`` groups of classes by training count. ``shot``: sampled evenly from the many- (more than 100
+            training images), medium- and few-shot (less than 20) classes. Only classes with training and test images
+            are sampled; for one seed, the classes of a smaller N are among those of a larger N.
+        n_foreground: N of the sampling rules; a list determines it.
+        ids: the source's ``class_ids`` (class numbers, if it has none) for ``foreground=ids``.
+        trial: number of the list ``inat17_1``, 0 to 9.
+        strata: number of groups of ``frequency``, with equally many classes, the most frequent first.
+        stratum: sample from this group only, 0 to strata - 1; None: evenly from all groups.
+        shot_group: sample from ``many``, ``medium`` or ``few`` only; None: evenly from the three.
+        max_per_class: training images that each foreground class keeps, sampled by ``seed``; the others are in no part
+            of the split, not even in the background. None keeps all.
         val, val_fraction: see `ltr.data.splits.natural`; the background counts as a class.
-        seed: of all draws.
+        seed: seed of all sampling.
 
     Returns:
-        Split whose name says the background's share of the training images, before validation is held out of them.
+        Split whose name has the background's share of the training images, before validation is held out.
 
     Raises:
-        ConfigError: a value outside its range, or keys that contradict each other.
-        DataError: an id that the data set does not have, or that has no training image.
+        ConfigError: a value is outside its range, or keys contradict each other.
+        DataError: the data set lacks an id, or a class has no training image.
     """
     check_choice("foreground", foreground, RULES)
     _check_keys(foreground, n_foreground, ids, stratum, shot_group, trial)
@@ -101,7 +101,7 @@ def background(
 
 
 def background_share(split: Split) -> float:
-    """The background's share of a background split's training images, in [0, 1]; NaN where there are none."""
+    """Return the background's share of a split's training images, in [0, 1]; NaN if there are none."""
     return _share(split.class_counts)
 
 
@@ -130,8 +130,8 @@ def _check_keys(
         raise ConfigError("dataset.foreground=ids needs dataset.ids, a list")
     if foreground != "ids" and ids is not None:
         raise ConfigError(
-            f"dataset.ids were given, but dataset.foreground={foreground}. Use dataset.foreground=ids for a list of "
-            "your own, or leave ids=null"
+            f"dataset.ids were given, but dataset.foreground={foreground}. Use dataset.foreground=ids for a custom "
+            "list, or leave ids=null"
         )
     if stratum is not None and foreground != "frequency":
         raise ConfigError(f"dataset.stratum={stratum} is of dataset.foreground=frequency, not of {foreground}")
@@ -144,7 +144,7 @@ def _check_keys(
 def _groups(
     source: Source, foreground: str, strata: int, stratum: int | None, shot_group: str | None
 ) -> list[np.ndarray]:
-    """The classes with training and test images, in the groups that are drawn from."""
+    """Return the classes with training and test images, in the groups to sample from."""
     counts = class_counts_of(source, "train")
     candidates = np.flatnonzero((counts > 0) & (class_counts_of(source, "test") > 0))
     if foreground == "uniform":
@@ -165,15 +165,15 @@ def _groups(
 
 
 def _draw(source: Source, groups: list[np.ndarray], number: int, seed: int) -> np.ndarray:
-    """``number`` classes, as evenly from the groups as they have them; ascending."""
+    """Sample ``number`` classes as evenly from the groups as possible, in ascending order."""
     available = sum(map(len, groups))
-    largest = min(available, source.num_classes - 1)  # some class must be left for the background
+    largest = min(available, source.num_classes - 1)  # one class must remain for the background
     if not 1 <= number <= largest:
         raise ConfigError(
             f"dataset.n_foreground={number}: {source.name} has {available} classes to draw from of "
             f"{source.num_classes}, and one at least must be background. Use 1 to {largest}"
         )
-    # round after round one class of each group that has any left, so a larger number only adds classes
+    # each round takes one class of every group that has any left, so that a larger number only adds classes
     rounds = np.concatenate([np.arange(len(group)) for group in groups])
     shuffled = np.concatenate(
         [generator(seed, "foreground", place).permutation(group) for place, group in enumerate(groups)]
@@ -182,7 +182,7 @@ def _draw(source: Source, groups: list[np.ndarray], number: int, seed: int) -> n
 
 
 def _published(source: Source, name: str, trial: int) -> list[int]:
-    """A published list, if ``source`` can be the data set that it is about: other years have the same ids too."""
+    """Return a published list, if ``source`` can be its data set: other years use the same ids too."""
     listed, num_classes = background_list(name, trial), background_list_classes()
     if source.class_ids is None or source.num_classes != num_classes:
         has = f"{source.num_classes} classes" + (" without ids" if source.class_ids is None else "")
@@ -195,22 +195,22 @@ def _published(source: Source, name: str, trial: int) -> list[int]:
 
 
 def _classes_of_ids(source: Source, ids: Sequence[int]) -> np.ndarray:
-    """The source's classes with these ids, in their order."""
-    own = source.class_ids if source.class_ids is not None else np.arange(source.num_classes)
-    place = {int(number): index for index, number in enumerate(own)}
+    """Return the source's classes with these ids, in the order of the ids."""
+    class_ids = source.class_ids if source.class_ids is not None else np.arange(source.num_classes)
+    class_of_id = {int(number): index for index, number in enumerate(class_ids)}
     what = "class ids" if source.class_ids is not None else "class numbers"
     if not ids:
         raise ConfigError("dataset.ids is empty: at least one foreground class is needed")
     if len(set(ids)) != len(ids):
         raise ConfigError("dataset.ids repeats an id: every foreground class has one label")
-    lacking = [number for number in ids if int(number) not in place]
-    if lacking:
+    missing = [number for number in ids if int(number) not in class_of_id]
+    if missing:
         raise DataError(
-            f"{source.name} has no class with the id {', '.join(map(str, lacking[:10]))}"
-            f"{', ...' if len(lacking) > 10 else ''} ({len(lacking)} of {len(ids)} foreground ids are missing; its "
-            f"{len(own)} {what} run from {own.min()} to {own.max()})"
+            f"{source.name} has no class with the id {', '.join(map(str, missing[:10]))}"
+            f"{', ...' if len(missing) > 10 else ''} ({len(missing)} of {len(ids)} foreground ids are missing; its "
+            f"{len(class_ids)} {what} run from {class_ids.min()} to {class_ids.max()})"
         )
-    classes = np.array([place[int(number)] for number in ids], dtype=np.int64)
+    classes = np.array([class_of_id[int(number)] for number in ids], dtype=np.int64)
     if len(classes) >= source.num_classes:
         raise ConfigError(f"dataset.ids names all {len(classes)} classes of {source.name}: none is left for background")
     empty = classes[class_counts_of(source, "train")[classes] == 0]

@@ -1,4 +1,4 @@
-"""What every rule of a split shares: images by label, held-out validation images, and the checked Split at the end."""
+"""Shared parts of the split rules: images by label, held-out validation images, and the checked Split."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ VALIDATIONS = ("none", "train_fraction", "official", "test_fraction")
 
 
 def labelled(source: Source, label_map: np.ndarray, part: str) -> np.ndarray:
-    """The indices of ``part`` whose class has a label, in the source's order."""
+    """Return the indices of ``part`` whose class has a label, in the source's order."""
     indices = np.arange(source.part(part).start, source.part(part).stop, dtype=np.int64)
     return indices[label_map[source.labels[indices]] >= 0]
 
 
 def by_label(source: Source, indices: np.ndarray, label_map: np.ndarray) -> list[np.ndarray]:
-    """For each label the ``indices`` that have it, in the order they come in. All of them must have a label."""
+    """Group ``indices``, all of which must have a label, by label; their order is kept."""
     labels = label_map[source.labels[indices]]
     num_labels = int(label_map.max(initial=-1)) + 1
     stops = np.cumsum(np.bincount(labels, minlength=num_labels))
@@ -31,20 +31,20 @@ def by_label(source: Source, indices: np.ndarray, label_map: np.ndarray) -> list
 
 
 def class_counts_of(source: Source, part: str) -> np.ndarray:
-    """Images of each source class in ``part``, int64 [source classes]."""
+    """Return the number of images of each source class in ``part``, int64 [source classes]."""
     indices = source.part(part)
     return np.bincount(source.labels[indices.start : indices.stop], minlength=source.num_classes)
 
 
 def label_map_of(source: Source, classes: Sequence[int] | np.ndarray) -> np.ndarray:
-    """The label map that gives ``classes`` the labels 0, 1, ... in their order, and the others none."""
+    """Return the label map that gives ``classes`` the labels 0, 1, ... in their order, and no label to the others."""
     label_map = np.full(source.num_classes, -1, dtype=np.int64)
     label_map[np.asarray(classes, dtype=np.int64)] = np.arange(len(classes))
     return label_map
 
 
 def label_names(source: Source, label_map: np.ndarray, labels: Sequence[int] | np.ndarray) -> list[str]:
-    """The name of the (first) source class behind each of ``labels``."""
+    """Return the name of the (first) source class of each label."""
     return [source.class_names[int(np.flatnonzero(label_map == label)[0])] for label in labels]
 
 
@@ -58,19 +58,19 @@ def carve_validation(
     seed: int,
     test: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Indices (train, val, test) after validation is taken by rule ``val``.
+    """Hold out validation images by rule ``val`` and return indices (train, val, test).
 
     ``none``: no validation images. ``official``: the source's part ``val``. ``train_fraction``: a seeded share of each
-    class of ``train``. ``test_fraction``: the first share of each class of the test images in their order, and the rest
-    is the test set (M2m's rule, at 0.1). Shares are rounded down, but are at least one image per class. A class of one
+    class of ``train``. ``test_fraction``: the first share of each class of the test images in their order; the rest is
+    the test set (M2m's rule, at 0.1). Shares are rounded down, but are at least one image per class. A class with one
     image keeps it and has no validation image; a warning names it.
 
     Args:
-        test: test images, all labelled; None takes those of part ``test``.
+        test: test images, all labelled; None: those of part ``test``.
 
     Raises:
-        ConfigError: an unknown rule, a share outside (0, 1), or ``official`` where the source has no such part.
-        DataError: a share is asked where no class has two images.
+        ConfigError: the rule is unknown, the share is outside (0, 1), or the source has no part for ``official``.
+        DataError: a share is needed and no class has two images.
     """
     check_choice("val", val, VALIDATIONS)
     if test is None:
@@ -107,12 +107,12 @@ def finish(
     unknown: np.ndarray | None = None,
     protocols: tuple[str, ...] = ("closed_set",),
 ) -> Split:
-    """The Split of these training images, with validation carved by `carve_validation`; all of it is checked.
+    """Build the Split of these training images, with validation held out by `carve_validation`, and check it.
 
     Args:
-        class_names: of the split's labels; None takes those of the source's classes, one for each label.
-        test: test images; None takes the labelled ones of part ``test``.
-        unknown: images of unknown classes; None is none.
+        class_names: names of the labels; None: those of the source's classes, one for each label.
+        test: test images; None: the labelled images of part ``test``.
+        unknown: images of unknown classes; None: none.
 
     Raises:
         ConfigError, DataError: see `carve_validation` and `check_indices`.
@@ -142,7 +142,7 @@ def finish(
 
 
 def check_choice(key: str, value: str, allowed: Sequence[str]) -> None:
-    """Raise ConfigError, naming ``dataset.<key>`` and the choices, where ``value`` is none of them."""
+    """Raise ConfigError that names ``dataset.<key>`` and the choices unless ``value`` is one of them."""
     if value not in allowed:
         raise ConfigError(f"dataset.{key}={value}: it must be one of {', '.join(allowed)}{nearest(value, allowed)}")
 
@@ -150,7 +150,7 @@ def check_choice(key: str, value: str, allowed: Sequence[str]) -> None:
 def _hold_out(
     source: Source, indices: np.ndarray, label_map: np.ndarray, fraction: float, *, rule: str, seed: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(held out, rest), both sorted: a share of each class drawn by ``seed``, or its first ones where that is None."""
+    """Return (held out, rest), both sorted: a share of each class, sampled by ``seed`` or (None) its first images."""
     groups = by_label(source, indices, label_map)
     part = "training" if rule == "train_fraction" else "test"
     if indices.size and max(map(len, groups)) < 2:
@@ -173,7 +173,7 @@ def _hold_out(
             continue
         if seed is not None:
             members = generator(seed, "validation", label).permutation(members)
-        # the small term keeps a share such as 0.07 * 100 = 7.0000000000000001 or 6.9999999999999991 at 7
+        # the small term rounds products such as 0.07 * 100 = 6.9999999999999991 to 7
         share = int(fraction * len(members) + 1e-9)
         held[members[: min(max(share, 1), len(members) - 1)]] = True
     is_held = held[indices]

@@ -1,4 +1,4 @@
-"""Open-set splits: a network trains on the known classes, and test images of unknown classes are to be told apart."""
+"""Open-set splits: a network trains on known classes and must detect test images of unknown classes."""
 
 from __future__ import annotations
 
@@ -38,46 +38,46 @@ def open_set(
     val_fraction: float = 0.1,
     seed: int = 0,
 ) -> Split:
-    """Known classes to train and test on, and test images of unknown classes.
+    """Split known classes for training and testing from test images of unknown classes.
 
-    Known classes have the labels 0..C-1 in the order of their list (by class number where they are drawn); all others
-    have none. Training, validation and test images are of known classes, ``unknown`` holds the images of
-    ``unknown_part`` that are of unknown classes.
+    Known classes have the labels 0..C-1 in the order of their list (by class number if they are sampled); all others
+    have none. Training, validation and test images are of known classes; ``unknown`` holds the images of unknown
+    classes in ``unknown_part``.
 
     Args:
-        classes: which are known.
-            ``mnist``, ``svhn``, ``cifar10``, ``tiny_imagenet``: the published trials, all other classes are unknown.
+        classes: choice of the known classes.
+            ``mnist``, ``svhn``, ``cifar10``, ``tiny_imagenet``: the published trials; all other classes are unknown.
             ``cifar_plus_10``, ``cifar_plus_50``: four classes of CIFAR-10 against 10 or 50 of CIFAR-100; they need
             `ltr.data.sources.combined.cifar10_and_cifar100`. ``cub_easy``, ``cub_medium``, ``cub_hard``,
-            ``cub_hard_merged`` (medium and hard together, what the benchmark reports as hard): CUB's 100 known classes
+            ``cub_hard_merged`` (medium and hard together, reported as hard by the benchmark): CUB's 100 known classes
             against 32, 34, 34 or 68 of the Semantic Shift Benchmark.
-            ``seeded``: ``n_known`` classes drawn by ``seed``. ``ids``: the class numbers of ``known``.
-            ``all``: every class with training images, where the source has a part of unknown images (ImageNet-LT).
-        trial: of the published trials, 0 to 4: the list's place in the papers' codes.
-        n_known: of ``seeded``; None is half of the classes, rounded up.
-        n_unknown: of ``seeded``: so many of the other classes, drawn too; None takes all of them.
-        known, unknown: class numbers of ``ids``; ``unknown`` None is all other classes.
+            ``seeded``: ``n_known`` classes sampled by ``seed``. ``ids``: the class numbers of ``known``.
+            ``all``: every class with training images, for sources with a part of unknown images (ImageNet-LT).
+        trial: number of a published trial, 0 to 4, as in the papers' code.
+        n_known: number of known classes of ``seeded``; None: half of the classes, rounded up.
+        n_unknown: number of the other classes of ``seeded`` that are sampled as unknown; None: all of them.
+        known, unknown: class numbers of ``ids``; ``unknown`` None: all other classes.
         unknown_part: the source's part with the unknown images.
-        imbalance_factor: cut the known classes' training images to a long tail (open long-tailed recognition); label 0
-            is the largest. None keeps all of them.
-        profile, subset, n_max: of that tail, see `ltr.data.splits.long_tail`.
-        val, val_fraction: see `ltr.data.splits.natural`; unknown classes are never among validation images.
-        seed: of all draws.
+        imbalance_factor: cut the training images of known classes to a long tail (open long-tailed recognition) with
+            label 0 as the largest class. None keeps all of them.
+        profile, subset, n_max: options of that tail, see `ltr.data.splits.long_tail`.
+        val, val_fraction: see `ltr.data.splits.natural`; validation images are of known classes.
+        seed: seed of all sampling.
 
     Raises:
-        ConfigError: a value outside its range, keys that contradict each other, or a list about another data set.
-        DataError: a part that is missing, or classes without images.
+        ConfigError: a value is outside its range, keys contradict each other, or a list is for another data set.
+        DataError: a part is missing, or classes have no images.
     """
     check_choice("classes", classes, RULES)
     _check_keys(classes, trial, n_known, n_unknown, known, unknown)
     if classes == "seeded":
-        known_classes, unknown_classes = _drawn(source, n_known, n_unknown, seed)
+        known_classes, unknown_classes = _sample_classes(source, n_known, n_unknown, seed)
         name = f"seeded{seed}"
     elif classes == "all":
         known_classes, unknown_classes = _all_against_part(source, unknown_part)
         name = "all"
     elif classes == "ids":
-        known_classes, unknown_classes = _given(source, known, unknown)
+        known_classes, unknown_classes = _classes_of_ids(source, known, unknown)
         name = "ids"
     else:
         known_classes, unknown_classes = _published(source, classes, trial)
@@ -108,13 +108,13 @@ def open_set(
 
 
 def openness(num_known: int, num_unknown: int, form: str = "scheirer") -> float:
-    """How open a test is, in [0, 1): 0 without unknown classes.
+    """Return the openness of a test in [0, 1); 0 without unknown classes.
 
     ``scheirer``: 1 - sqrt(2 K / (2 K + Q)) for K known and Q unknown classes (Scheirer et al., TPAMI 2013, with the
-    known classes as targets). ``ratio``: 1 - sqrt(K / (K + Q)), an older form that some papers print.
+    known classes as targets). ``ratio``: 1 - sqrt(K / (K + Q)), an older form that some papers report.
 
     Raises:
-        ConfigError: an unknown form, or no known class.
+        ConfigError: the form is unknown, or there is no known class.
     """
     if form not in OPENNESS:
         raise ConfigError(f"openness has the forms {' and '.join(OPENNESS)}, not '{form}'")
@@ -151,7 +151,9 @@ def _check_keys(
         raise ConfigError(f"dataset.trial={trial} is of the published lists ({', '.join(OPEN_SET_TRIALS)})")
 
 
-def _drawn(source: Source, n_known: int | None, n_unknown: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _sample_classes(
+    source: Source, n_known: int | None, n_unknown: int | None, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     candidates = np.flatnonzero(class_counts_of(source, "train"))
     n_known = -(-len(candidates) // 2) if n_known is None else n_known
     if not 1 <= n_known < len(candidates):
@@ -183,12 +185,14 @@ def _all_against_part(source: Source, unknown_part: str) -> tuple[np.ndarray, np
     return known, unknown
 
 
-def _given(source: Source, known: list[int] | None, unknown: list[int] | None) -> tuple[np.ndarray, np.ndarray]:
+def _classes_of_ids(
+    source: Source, known: list[int] | None, unknown: list[int] | None
+) -> tuple[np.ndarray, np.ndarray]:
     for key, numbers in (("known", known), ("unknown", unknown)):
-        wrong = [number for number in numbers or [] if not 0 <= number < source.num_classes]
-        if wrong:
+        outside = [number for number in numbers or [] if not 0 <= number < source.num_classes]
+        if outside:
             raise ConfigError(
-                f"dataset.{key}: {source.name} has the classes 0 to {source.num_classes - 1}, not {wrong}"
+                f"dataset.{key}: {source.name} has the classes 0 to {source.num_classes - 1}, not {outside}"
             )
         if len(set(numbers or [])) != len(numbers or []):
             raise ConfigError(f"dataset.{key} names a class twice")
@@ -214,7 +218,7 @@ def _published(source: Source, name: str, trial: int) -> tuple[np.ndarray, np.nd
 
 
 def _numbers_in(source: Source, second: str) -> np.ndarray:
-    """The source's class numbers of one of the data sets that it combines; all where ``second`` is empty."""
+    """Return the source's class numbers of one of the data sets that it combines; all if ``second`` is empty."""
     if not second:
         return np.arange(source.num_classes)
     numbers = [n for n, name in enumerate(source.class_names) if name.startswith(f"{second}/")]
@@ -230,7 +234,7 @@ def _images_of(source: Source, classes: np.ndarray, part: str) -> np.ndarray:
     is_unknown = np.zeros(source.num_classes, dtype=bool)
     is_unknown[classes] = True
     indices = np.arange(source.part(part).start, source.part(part).stop, dtype=np.int64)
-    found = indices[is_unknown[source.labels[indices]]]
-    if not found.size:
+    images = indices[is_unknown[source.labels[indices]]]
+    if not images.size:
         raise DataError(f"{source.name}: part '{part}' has no image of the {len(classes)} unknown classes")
-    return found
+    return images

@@ -1,4 +1,4 @@
-"""Retrieval splits: a network trains on some classes, and images of all the other classes are to be found again."""
+"""Retrieval splits: a network trains on some classes and retrieves images of all other classes."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ def retrieval(
     protocols: Sequence[str] = ("retrieval",),
     seed: int = 0,
 ) -> Split:
-    """Class-disjoint training and test images, as in metric learning (the first 100 of CUB's classes, 98 of Cars').
+    """Split classes into training and test classes, as in metric learning (CUB: 100 and 100, Cars: 98 and 98).
 
     Training classes have the labels 0..C-1 and test classes C, C+1, ..., both by class number; ``class_names`` and
-    ``class_counts`` are of the C training classes alone. See `ltr.data.split.Split`.
+    ``class_counts`` cover the C training classes only. See `ltr.data.split.Split`.
 
     Args:
-        classes: which classes are trained on. ``first``: the first ones by number; ``seeded``: drawn by ``seed``;
+        classes: choice of the training classes. ``first``: the first by number; ``seeded``: sampled by ``seed``;
             ``by_part``: those with images in part ``train``, for data sets whose parts have no class in common
             (Stanford Online Products).
-        n_train: C; None is half of the classes that have images, rounded down (all of ``by_part``).
+        n_train: C; None: half of the classes with images, rounded down (all of ``by_part``).
         images: ``all``: every image of a training class trains and every image of the others tests, whatever part of
             the source it is in (the papers' protocol: CUB 5,864 + 5,924 images, Cars 8,054 + 8,131). ``own_part``: only
             images of part ``train`` train, and only those of part ``test`` test.
         val: ``none`` or ``train_fraction``: validation images are of training classes.
         val_fraction: share of each training class that ``train_fraction`` holds out, in (0, 1).
-        protocols: what the split is evaluated by, the headline first: ``retrieval``, ``few_shot``.
-        seed: of all draws.
+        protocols: evaluation protocols, the headline first: ``retrieval``, ``few_shot``.
+        seed: seed of all sampling.
 
     Raises:
-        ConfigError: a value outside its range.
-        DataError: a part that is missing, or a class with too few images.
+        ConfigError: a value is outside its range.
+        DataError: a part is missing, or a class has too few images.
     """
     check_choice("classes", classes, CLASSES)
     check_choice("images", images, IMAGES)
@@ -95,7 +95,7 @@ def retrieval(
 def _order(
     source: Source, candidates: np.ndarray, classes: str, n_train: int | None, seed: int
 ) -> tuple[np.ndarray, int]:
-    """The classes, those to train on before the others, and how many those are."""
+    """Return the classes, training classes first, and the number of training classes."""
     order = candidates
     if classes == "seeded":
         order = generator(seed, "retrieval").permutation(candidates)
@@ -115,7 +115,7 @@ def _order(
 
 
 def _of_labels(source: Source, parts: Sequence[range], label_map: np.ndarray, low: int, high: int) -> np.ndarray:
-    """The indices in ``parts``, which are in the source's order, whose label is in [low, high)."""
+    """Return the indices in ``parts`` (in the source's order) with a label in [low, high)."""
     indices = np.concatenate([np.arange(part.start, part.stop, dtype=np.int64) for part in parts])
     labels = label_map[source.labels[indices]]
     return indices[(labels >= low) & (labels < high)]

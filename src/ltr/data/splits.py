@@ -1,4 +1,4 @@
-"""The rules that make a Split: natural, long-tailed, or from a file. Pure functions of labels and parameters."""
+"""Split rules as pure functions of labels and parameters: natural, long-tailed, or from a file."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def natural(
     seed: int = 0,
     num_classes: int | None = None,
 ) -> Split:
-    """All training images, as the data set has them.
+    """Keep the data set's training images and class balance.
 
     Args:
-        val: where validation images come from, see `carve_validation`.
+        val: rule for validation images, see `carve_validation`.
         val_fraction: share held out by ``train_fraction`` (of train) and ``test_fraction`` (of test), in (0, 1).
-        seed: of the images that ``train_fraction`` holds out.
-        num_classes: keep the first so many classes of the source; None keeps all.
+        seed: seed of the images that ``train_fraction`` holds out.
+        num_classes: number of classes to keep, the first of the source; None keeps all.
 
     Raises:
-        ConfigError: a value outside its range, or an option that this source cannot offer.
-        DataError: a part that is missing, or a class with too few images.
+        ConfigError: a value is outside its range, or the source does not support an option.
+        DataError: a part is missing, or a class has too few images.
     """
     label_map = _first_classes(source, num_classes)
     train = labelled(source, label_map, "train")
@@ -69,24 +69,24 @@ def long_tail(
     seed: int = 0,
     num_classes: int | None = None,
 ) -> Split:
-    """A long-tailed training set, cut from a source's ``train`` part; class 0 is the largest.
+    """Cut a long-tailed training set from a source's ``train`` part; class 0 is the largest.
 
     Args:
-        imbalance_factor: n_max / n_min, at least 1 (LDAM's and CB's codes hold its inverse).
+        imbalance_factor: n_max / n_min, at least 1 (the code of LDAM and of CB uses its inverse).
         profile: ``exponential`` or ``step``, see `profile_counts`.
-        subset: which n_c images of class c are kept.
-            ``cao``: exactly LDAM-DRW's (Cao et al., NeurIPS 2019): RandomState(0), each class's positions shuffled in
-            class order, the first n_c kept. Their data set seeds numpy's global state; here it is a private one.
-            ``first_n``: the first n_c in the source's order (M2m's code). ``seeded``: n_c drawn from ``seed``.
-        n_max: images of the largest class; None takes the largest value for which every class has enough.
-        val, val_fraction, seed, num_classes: as in `natural`. Validation is carved after the tail is cut.
+        subset: choice of the n_c images of class c.
+            ``cao``: exactly LDAM-DRW's (Cao et al., NeurIPS 2019): RandomState(0) shuffles each class's positions in
+            class order, and the first n_c are kept. Their code seeds numpy's global state; here the state is private.
+            ``first_n``: the first n_c in the source's order (M2m's code). ``seeded``: n_c sampled by ``seed``.
+        n_max: images of the largest class; None: the largest value for which every class has enough images.
+        val, val_fraction, seed, num_classes: as in `natural`. Validation is held out after the tail is cut.
 
     Returns:
-        Split with sorted ``train``: the order of training is the sampler's business.
+        Split with sorted ``train``; the sampler determines the order of training.
 
     Raises:
-        ConfigError: a value outside its range, or one that leaves a class empty or asks more images than there are.
-        DataError: a part that is missing, or a class with too few images.
+        ConfigError: a value is outside its range, leaves a class empty, or needs more images than there are.
+        DataError: a part is missing, or a class has too few images.
     """
     label_map = _first_classes(source, num_classes)
     train, name = cut_tail(
@@ -106,10 +106,10 @@ def cut_tail(
     n_max: int | None,
     seed: int,
 ) -> tuple[np.ndarray, str]:
-    """A long tail of the labelled images of part ``train``; label 0 is the largest. Arguments as in `long_tail`.
+    """Cut a long tail from the labelled images of part ``train``; label 0 is the largest. Arguments as in `long_tail`.
 
     Returns:
-        (sorted indices, the rule in a few letters, such as ``exp100-cao``).
+        (sorted indices, short name of the rule, such as ``exp100-cao``).
     """
     check_choice("profile", profile, PROFILES)
     check_choice("subset", subset, SUBSETS)
@@ -121,7 +121,7 @@ def cut_tail(
     groups = by_label(source, labelled(source, label_map, "train"), label_map)
     counts = _counts_that_fit(source, label_map, [len(group) for group in groups], n_max, imbalance_factor, profile)
 
-    official = np.random.RandomState(0)  # the generator that the published subset was drawn by
+    official = np.random.RandomState(0)  # the generator of the published subset
     kept = []
     for label, (members, count) in enumerate(zip(groups, counts)):
         if subset == "cao":
@@ -138,24 +138,24 @@ def cut_tail(
 
 
 def from_file(source: Source, *, file: str) -> Split:
-    """The exact split that an index file holds; see `ltr.data.split.load_split_file` for what is checked."""
+    """Load the split of an index file, see `ltr.data.split.load_split_file`."""
     return load_split_file(file, source)
 
 
 def profile_counts(num_classes: int, *, n_max: int, imbalance_factor: float, profile: str) -> np.ndarray:
-    """Images per class, int64 [C], largest first.
+    """Return the images per class, int64 [C], largest first.
 
     exponential: n_c = int(n_max * (1/IF)^(c/(C-1))) (Cui et al., CVPR 2019, and LDAM's code, in this floating-point
-    form: an algebraically equal one, as in M2m's code, is one image off in the last class for some IF).
+    form; an algebraically equal form, as in M2m's code, is one image off in the last class for some IF).
     step: the first C//2 classes keep n_max, the others have int(n_max/IF) (Buda et al. 2018). LDAM's code loses a
-    class where C is odd; here the thinned half takes it.
+    class if C is odd; here it belongs to the smaller half.
     """
     if profile == "step":
         large = max(num_classes // 2, 1)
         return np.array([n_max] * large + [int(n_max / imbalance_factor)] * (num_classes - large), dtype=np.int64)
     inverse = 1 / imbalance_factor
     last = max(num_classes - 1, 1)
-    # Python's pow: numpy's vectorised one may differ in the last bit, and int() would show it
+    # Python's pow, because numpy's may differ in the last bit, which int() could amplify
     return np.array([int(n_max * inverse ** (c / last)) for c in range(num_classes)], dtype=np.int64)
 
 
@@ -170,12 +170,14 @@ def _counts_that_fit(
     def counts(largest: int) -> np.ndarray:
         return profile_counts(len(available), n_max=largest, imbalance_factor=imbalance_factor, profile=profile)
 
-    have = np.array(available)
-    if have.min() == 0:
-        empty = label_names(source, label_map, np.flatnonzero(have == 0)[:10])
+    available_counts = np.array(available)
+    if available_counts.min() == 0:
+        empty = label_names(source, label_map, np.flatnonzero(available_counts == 0)[:10])
         raise DataError(f"{source.name}: classes without any training image cannot be in a tail: {', '.join(empty)}")
-    # counts grow with n_max, so the first n_max that does not fit is found by bisection
-    fits = bisect.bisect_left(range(1, available[0] + 1), True, key=lambda n: bool((counts(n) > have).any()))
+    # counts grow with n_max, so that bisection finds the first n_max that does not fit
+    fits = bisect.bisect_left(
+        range(1, available[0] + 1), True, key=lambda n: bool((counts(n) > available_counts).any())
+    )
     if n_max is None:
         n_max = fits
     elif n_max < 1 or n_max > fits:
@@ -183,23 +185,23 @@ def _counts_that_fit(
             f"dataset.n_max={n_max}: {source.name} has images enough for 1 to {fits} in the largest class at "
             f"imbalance_factor={imbalance_factor:g}. Use null for the largest value that fits"
         )
-    wanted = counts(n_max)
-    num_empty = int((wanted < 1).sum())
+    class_counts = counts(n_max)
+    num_empty = int((class_counts < 1).sum())
     if num_empty:
         raise ConfigError(
-            f"dataset.imbalance_factor={imbalance_factor:g} leaves {num_empty} of {len(wanted)} classes of "
+            f"dataset.imbalance_factor={imbalance_factor:g} leaves {num_empty} of {len(class_counts)} classes of "
             f"{source.name} without a training image: the largest has {n_max}. Use a smaller factor, at most {n_max}"
         )
-    return wanted
+    return class_counts
 
 
 def _first_classes(source: Source, num_classes: int | None) -> np.ndarray:
-    """The label map that keeps the first ``num_classes`` classes under their own labels."""
-    wanted = source.num_classes if num_classes is None else num_classes
-    if not 1 <= wanted <= source.num_classes:
+    """Return the label map that keeps the first ``num_classes`` classes with their labels."""
+    num_kept = source.num_classes if num_classes is None else num_classes
+    if not 1 <= num_kept <= source.num_classes:
         raise ConfigError(
             f"dataset.num_classes={num_classes}: {source.name} has {source.num_classes} classes. Use 1 to "
             f"{source.num_classes}, or null for all"
         )
     classes = np.arange(source.num_classes)
-    return np.where(classes < wanted, classes, -1)
+    return np.where(classes < num_kept, classes, -1)

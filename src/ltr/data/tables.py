@@ -1,4 +1,4 @@
-"""Columns of a CSV or Parquet table as texts: one reader for every command that takes a table."""
+"""Reader of CSV and Parquet columns as text, for every command that takes a table."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class Columns:
-    """The wanted columns of a table.
+    """Selected columns of a table.
 
     Attributes:
-        texts: by column, one text a row; none is blank.
-        lines: of each row, where the table is a text file; its first row is line 2.
+        texts: text of each row, by column; none is blank.
+        lines: line number of each row of a text file; the first row is line 2.
     """
 
     texts: dict[str, list[str]]
     lines: list[int]
 
     def where(self, row: int) -> str:
-        """Return what to call a row (from 0) in a message."""
+        """Return the description of a row (from 0) for a message."""
         return f"line {self.lines[row]}" if self.lines else f"row {row + 1}"
 
 
 def read_columns(table: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> Columns:
-    """Read the columns ``needed``, and those of ``optional`` that there are.
+    """Read the columns ``needed``, and those of ``optional`` that exist.
 
-    CSV is UTF-8 with a head, separated by commas, semicolons or tabs: by the first of them that gives the head the
-    needed columns. White space around names of the head is not part of them; where the head has some, cells are read
-    without theirs too. A byte order mark, blank lines and empty cells beyond the head's are passed over.
+    CSV must be UTF-8 with a header, separated by commas, semicolons or tabs; the first separator that gives the header
+    the needed columns is used. White space around column names is stripped, and around cells too if the header has
+    some. A byte order mark, blank lines and empty cells beyond the header are ignored.
 
     Raises:
-        DataError: the table cannot be read, lacks a column or has it twice, has no rows, a blank cell, or rows of
-            another length than its head.
+        DataError: the table cannot be read, lacks a column or has it twice, has no rows, has a blank cell, or has rows
+            of another length than its header.
     """
     read = _read_csv if table.suffix.lower() not in (".parquet", ".pq") else _read_parquet
     try:
@@ -62,7 +62,7 @@ def _read_csv(table: Path, needed: Sequence[str], optional: Sequence[str]) -> Co
     with open(table, "rb") as start:
         if start.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             raise ValueError("it is UTF-16. Save it as CSV in UTF-8")
-    # bytes of a path that are no UTF-8 come back as they were when the file is opened
+    # surrogateescape keeps bytes of a path that are not UTF-8, so that the file can be opened
     with open(table, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         separator = _separator(file.readline(), needed)
         file.seek(0)
@@ -70,12 +70,12 @@ def _read_csv(table: Path, needed: Sequence[str], optional: Sequence[str]) -> Co
         names = [name.strip().strip(_UNSEEN).strip() for name in head]
         if not any(names):
             raise ValueError("its first line must name the columns" if table.stat().st_size else "it is empty")
-        spaced = any(name != name.strip() for name in head)
-        places = _places(table, names, needed, optional)
+        has_spaces = any(name != name.strip() for name in head)
+        positions = _positions(table, names, needed, optional)
         file.seek(0)
-        rows = csv.reader(file, delimiter=separator, strict=True, skipinitialspace=spaced)
+        rows = csv.reader(file, delimiter=separator, strict=True, skipinitialspace=has_spaces)
         next(rows)
-        texts: dict[str, list[str]] = {column: [] for column in places}
+        texts: dict[str, list[str]] = {column: [] for column in positions}
         lines = []
         for row in rows:
             if not row:
@@ -86,8 +86,8 @@ def _read_csv(table: Path, needed: Sequence[str], optional: Sequence[str]) -> Co
                     "that holds the separator"
                 )
             lines.append(rows.line_num)
-            for column, place in places.items():
-                texts[column].append(row[place].strip() if spaced else row[place])
+            for column, position in positions.items():
+                texts[column].append(row[position].strip() if has_spaces else row[position])
     return Columns(texts, lines)
 
 
@@ -104,23 +104,26 @@ def _read_parquet(table: Path, needed: Sequence[str], optional: Sequence[str]) -
     from pyarrow import parquet
 
     names = list(parquet.read_schema(os.fspath(table)).names)
-    places = _places(table, [name.strip() for name in names], needed, optional)
-    wanted = {column: names[place] for column, place in places.items()}
-    read = parquet.read_table(os.fspath(table), columns=list(wanted.values()))
-    return Columns({column: _texts(table, column, read[name].to_pylist()) for column, name in wanted.items()}, [])
+    positions = _positions(table, [name.strip() for name in names], needed, optional)
+    source_names = {column: names[position] for column, position in positions.items()}
+    table_columns = parquet.read_table(os.fspath(table), columns=list(source_names.values()))
+    return Columns(
+        {column: _texts(table, column, table_columns[name].to_pylist()) for column, name in source_names.items()}, []
+    )
 
 
 def _texts(table: Path, column: str, values: Sequence[object]) -> list[str]:
-    wrong = sorted({type(value).__name__ for value in values} - {"str", "int", "NoneType"})
-    if wrong:
+    unreadable_types = sorted({type(value).__name__ for value in values} - {"str", "int", "NoneType"})
+    if unreadable_types:
         raise DataError(
-            f"the column {column} of {table} must hold texts or whole numbers, not {', '.join(wrong)}. Convert it"
+            f"the column {column} of {table} must hold texts or whole numbers, not {', '.join(unreadable_types)}. "
+            "Convert it"
         )
     return ["" if value is None else str(value) for value in values]
 
 
-def _places(table: Path, names: Sequence[str], needed: Sequence[str], optional: Sequence[str]) -> dict[str, int]:
-    """Return where each column stands."""
+def _positions(table: Path, names: Sequence[str], needed: Sequence[str], optional: Sequence[str]) -> dict[str, int]:
+    """Return the position of each column."""
     missing = [column for column in needed if column not in names]
     if missing:
         kinds = ", ".join(SEPARATORS.values())
@@ -129,11 +132,11 @@ def _places(table: Path, names: Sequence[str], needed: Sequence[str], optional: 
             f"{', '.join(needed)}{' and, if you like, ' if optional else ''}{', '.join(optional)}; CSV may be "
             f"separated by {kinds}{nearest(missing[0], names)}"
         )
-    wanted = [column for column in (*needed, *optional) if column in names]
-    twice = [column for column in wanted if names.count(column) > 1]
+    present = [column for column in (*needed, *optional) if column in names]
+    twice = [column for column in present if names.count(column) > 1]
     if twice:
         raise DataError(f"{table} has more than one column {' and '.join(twice)}. Rename the others")
-    return {column: names.index(column) for column in wanted}
+    return {column: names.index(column) for column in present}
 
 
 def _shown(entries: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What stands out in a set of images (16 bits, transparency, several frames, a single value), counted and said once."""
+"""Summary of peculiarities of a set of images: 16 bits, transparency, several frames, a single value."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ltr.data.source import Decoding
 
 SHOWN = 10
 _HALF = 1 << 15  # 16-bit images whose highest value is below this lose half of their levels or more
-_FEW_LEVELS = 16  # of 256; an image with fewer among images that use their range has probably another bit depth
+_FEW_LEVELS = 16  # of 256; an image with fewer, among images that use the full range, probably has another bit depth
 
 
 @dataclass
 class _Group:
-    """Images that share a peculiarity: how many, and the first of them."""
+    """Number of images with a peculiarity, and the first of them."""
 
     count: int = 0
     first: list[str] = field(default_factory=list)
@@ -39,11 +39,11 @@ class _Group:
 
 
 class Tally:
-    """Collects the notes of many images.
+    """Collector of the notes of many images.
 
     Args:
-        how: as the images are decoded.
-        dataset: the data set's config, where there is one: only keys that it has are advised.
+        how: decoding of the images.
+        dataset: the dataset config, if any; messages advise only keys that it has.
     """
 
     def __init__(self, how: Decoding, dataset: Mapping[str, Any] | None = None) -> None:
@@ -56,11 +56,11 @@ class Tally:
 
     @property
     def may_be_low(self) -> bool:
-        """Whether none of the decoded 16-bit images uses the upper half of the values, and no white level is given."""
+        """True if no decoded 16-bit image uses the upper half of the values, and no white level is set."""
         return bool(self._sixteen.count) and self.how.white_level is None and self.highest < _HALF
 
     def add(self, path: str, notes: Notes) -> None:
-        """Count the notes of one image; ``path`` is its name for people."""
+        """Count the notes of one image; ``path`` is its name in messages."""
         if notes.highest is not None:
             self._sixteen.add(path)
             self.add_highest(path, notes.highest)
@@ -78,13 +78,13 @@ class Tally:
             self._constant.add(f"{path} ({value})")
 
     def add_highest(self, path: str, highest: int) -> None:
-        """Take in the highest value of a 16-bit image that is counted already; -1 is unknown."""
+        """Record the highest value of a 16-bit image that is already counted; -1 is unknown."""
         self.highest = max(self.highest, highest)
         if highest > 0 and self._levels(highest) < _FEW_LEVELS:
             self._dim.add(f"{path} ({highest:,})")
 
     def lines(self) -> list[str]:
-        """One sentence or two for each peculiarity that occurs."""
+        """Return one or two sentences for each peculiarity that occurs."""
         lines = []
         if self.may_be_low:
             lines.append(self._lower_bits())
@@ -102,7 +102,7 @@ class Tally:
             lines.append(self._ground())
         if self._frames.count:
             lines.append(
-                f"{self._frames.images()} {self._frames.has()} several frames or configs, of which the first is read: "
+                f"{self._frames.images()} {self._frames.has()} several frames, of which the first is read: "
                 f"{self._frames.shown()}"
             )
         if self._constant.count:
@@ -113,7 +113,7 @@ class Tally:
         return lines
 
     def _levels(self, highest: int) -> int:
-        """Return how many of 256 levels are left of values from 0 to ``highest``."""
+        """Return how many of 256 levels the values from 0 to ``highest`` use."""
         white = (1 << 16) - 1 if self.how.white_level is None else self.how.white_level
         return highest * 256 // (white + 1) + 1
 
@@ -121,7 +121,7 @@ class Tally:
         levels = self._levels(self.highest)
         left = "all is black" if levels == 1 else f"only {levels} of 256 levels are left"
         white = max((1 << self.highest.bit_length()) - 1, 255)
-        # without a data set's config a network is applied: it reads images as those that it was trained on
+        # without a dataset config a trained network is applied, which reads images as in its training
         advice = "Convert to 8 bits"
         if "white_level" in self.dataset:
             advice = f"dataset.white_level={white} makes that value white"
@@ -143,13 +143,13 @@ class Tally:
 
 
 def constant_value(pixels: np.ndarray) -> tuple[int, ...] | None:
-    """Return the value of all pixels [H, W, C], or None where they differ."""
+    """Return the common value of all pixels [H, W, C], or None if they differ."""
     flat = pixels.reshape(-1, pixels.shape[-1])
     return tuple(flat[0].tolist()) if len(flat) and (flat == flat[0]).all() else None
 
 
 def tally_arrays(images: np.ndarray, tally: Tally) -> None:
-    """Count the constant ones among images uint8 [N, H, W, C]."""
+    """Count constant images among images uint8 [N, H, W, C]."""
     lowest, highest = images.min(axis=(1, 2)), images.max(axis=(1, 2))
     for index in np.flatnonzero((lowest == highest).all(axis=1)).tolist():
         tally.add(f"image {index}", Notes(constant=tuple(lowest[index].tolist())))
