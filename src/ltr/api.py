@@ -67,15 +67,15 @@ class Classifier:
         return self.network.dataset_info.class_names
 
     def predict(self, images: np.ndarray | torch.Tensor, batch_size: int = 1000) -> np.ndarray:
-        """Class probabilities [N, C] as float32 of uint8 images [N, H, W, C]."""
+        """Return class probabilities [N, C] as float32 of uint8 images [N, H, W, C]."""
         pixels = torch.as_tensor(images).permute(0, 3, 1, 2)
-        found = []
+        batches = []
         with torch.inference_mode(), autocast(self.device, self.precision):
             for batch in pixels.split(batch_size):
                 scores = self.network.predict_headline(batch.to(self.device))
                 logits, link = scores.logits.float(), self.network.link
-                found.append(probabilities(logits, log_normaliser(logits, link), link).cpu().numpy())
-        return np.concatenate(found) if found else np.empty((0, len(self.class_names)), np.float32)
+                batches.append(probabilities(logits, log_normaliser(logits, link), link).cpu().numpy())
+        return np.concatenate(batches) if batches else np.empty((0, len(self.class_names)), np.float32)
 
 
 def load(run_or_checkpoint: str | Path, accelerator: str = "auto", precision: str = "auto") -> Classifier:

@@ -89,19 +89,20 @@ def dashboard() -> None:
 
 
 def train_main(argv: list[str]) -> int:
-    """``ltr-train`` with these arguments; returns the exit code."""
+    """Run ``ltr-train`` with these arguments; return the exit code."""
     return guarded(lambda: _train(argv))
 
 
 def evaluate_main(argv: list[str]) -> int:
-    """``ltr-eval`` with these arguments; returns the exit code."""
+    """Run ``ltr-eval`` with these arguments; return the exit code."""
     from ltr.commands.evaluate import main
 
     return guarded(lambda: main(argv))
 
 
 def as_process(command: Callable[[], int]) -> int:
-    """A command as a process: a reader that goes away early, as in ``| head``, ends it without a word."""
+    """Run a command as a process: a reader that closes the pipe early, as ``| head`` does, ends it without a
+    message."""
     logging.raiseExceptions = False  # Hydra prints through logging, which would report the closed pipe line by line
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: a terminal may know fewer letters
@@ -155,7 +156,7 @@ def report(error: Exception, of: str = "") -> int:
 
 
 class _JobFailed(Exception):
-    """A job of a sweep whose error has been printed; tells the sweep, wherever the job ran."""
+    """A job of a sweep whose error has been printed; it reaches the sweep wherever the job ran."""
 
 
 def _train(argv: list[str]) -> int:
@@ -247,7 +248,7 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
 
 
 def _of_hydra(error: Exception) -> LtrError:
-    """An error that Hydra, its launcher or its sweeper raised: those of a run have been reported where it ran."""
+    """Return the error for one that Hydra, its launcher or its sweeper raised; a run has reported its own."""
     from ltr.configuration.parsing import in_short
     from ltr.sweeps import has_jobs
 
@@ -259,7 +260,7 @@ def _of_hydra(error: Exception) -> LtrError:
 
 
 def _job(config: DictConfig, codes: list[int], line: CommandLine) -> float | None:
-    """One run; what goes wrong is printed here, where Hydra cannot add to it.
+    """Carry out one run; errors are printed here, where Hydra cannot add to them.
 
     Returns:
         What a sweeper that chooses looks at, see `ltr.commands.train.objective`.
@@ -317,7 +318,7 @@ class _environment:
 
 @contextlib.contextmanager
 def _logging_as_before() -> Iterator[None]:
-    """Hydra sets handlers up, for ``--info`` even noisy ones; whoever calls us from Python keeps theirs."""
+    """Restore the logging handlers that Hydra replaces, for ``--info`` even with noisy ones."""
     loggers = [logging.getLogger(), logging.getLogger("hydra")]
     before = [(logger, list(logger.handlers), logger.level) for logger in loggers]
     try:
@@ -329,7 +330,7 @@ def _logging_as_before() -> Iterator[None]:
 
 
 def _explained(line: CommandLine, error: Exception | None) -> ConfigError | None:
-    """All mistakes of a command line that was refused; Hydra's own words where we find none; None: not a mistake."""
+    """Return all mistakes of a refused command line, or Hydra's own words; None where it is no mistake."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -364,7 +365,7 @@ def _train_task(config: DictConfig, line: CommandLine) -> Outcome:
 
 
 def _as_a_single_run(line: CommandLine) -> list[str]:
-    """The arguments of ``ltr-train`` for the running job alone."""
+    """Return the arguments of ``ltr-train`` for the running job alone."""
     from ltr.configuration.command_line import is_sweep_config
     from ltr.sweeps import in_sweep, job_overrides
 

@@ -1,4 +1,4 @@
-"""How the commands speak: warnings as plain lines, and the progress of long work."""
+"""Output of the commands: warnings as plain lines, and the progress of long work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def print_line(text: object, file: TextIO | None = None) -> None:
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Warnings of this project as one line each, without a source line; other packages' as they come."""
+    """Print this project's warnings as one line each, without a source line; others stay as they are."""
     original = warnings.showwarning
 
     def showwarning(
@@ -41,9 +41,9 @@ def plain_warnings() -> Iterator[None]:
 
 @contextmanager
 def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], object]]:
-    """How far a long piece of work has come: a bar in a terminal, a line at each tenth elsewhere, on standard error.
+    """Show the progress of long work on standard error: a bar in a terminal, a line at each tenth elsewhere.
 
-    Yields what is told how many more images are done.
+    Yields a function to call with the number of images that were done since.
 
     Args:
         done: already, where work is taken up again.

@@ -39,6 +39,6 @@ class Interrupted(LtrError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint such as ``. Did you mean 'beta'?``, or an empty string where nothing is close."""
+    """Return a hint such as ``. Did you mean 'beta'?``, or an empty string where nothing is close."""
     close = difflib.get_close_matches(str(name), [str(option) for option in known], n=1)
     return f". Did you mean '{close[0]}'?" if close else ""

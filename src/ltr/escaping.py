@@ -51,7 +51,7 @@ _MARKDOWN = {letter: f"\\{letter}" for letter in "\\`*_[]<>|#~$!&"}
 
 
 def one_line(text: object) -> str:
-    """Text for a single line of any output: whatever cannot be printed is shown as an escape such as ``\\x1b``.
+    """Return text for a single line of any output; what cannot be printed becomes an escape such as ``\\x1b``.
 
     These are the control characters (line ends too), the marks of reading direction, what has no width, and bytes of a
     path that are no UTF-8, which are shown as such.
@@ -61,48 +61,48 @@ def one_line(text: object) -> str:
 
 
 def lines(text: object) -> str:
-    """Text of several lines, such as a message or a table, each of them as in `one_line`."""
+    """Return text of several lines, such as a message or a table, each of them as in `one_line`."""
     return "\n".join(one_line(line) for line in str(text).split("\n"))
 
 
 def rich_text(text: object) -> Text:
-    """`lines` for rich's console, where square brackets and ``:words:`` stay what they are."""
+    """Return `lines` for rich's console, where square brackets and ``:words:`` stay what they are."""
     from rich.text import Text
 
     return Text(lines(text))
 
 
 def printer(console: Console) -> Callable[[object], None]:
-    """A function that prints text on rich's console as it is, a line of it on one line."""
+    """Return a function that prints text on rich's console unchanged, a line of it on one line."""
     return lambda text: console.print(rich_text(text), soft_wrap=True)
 
 
 def name(text: object, longest: int = LONGEST) -> str:
-    """`one_line` of a name, its middle left out where it is very long."""
+    """Return `one_line` of a name, with the middle of a very long one left out."""
     plain = one_line(text)
     half = (longest - 1) // 2
     return plain if len(plain) <= longest else f"{plain[:half]}…{plain[-half:]}"
 
 
 def markdown(text: object) -> str:
-    """Text that is nothing but text in Markdown, also in the cell of a table."""
+    """Return text that is nothing but text in Markdown, also in the cell of a table."""
     plain = "".join(_MARKDOWN.get(letter, letter) for letter in one_line(text))
     # GitHub makes links of bare addresses and mentions of names
     return re.sub(r"(?i)\b(https?|ftp)(:)(?=//)|\b(www)(\.)|(@)", _no_link, plain)
 
 
 def latex(text: object) -> str:
-    """Text that is nothing but text in LaTeX."""
+    """Return text that is nothing but text in LaTeX."""
     return "".join(_LATEX.get(letter, letter) for letter in one_line(text))
 
 
 def html(text: object) -> str:
-    """Text that is nothing but text in HTML and SVG, also in an attribute."""
+    """Return text that is nothing but text in HTML and SVG, also in an attribute."""
     return _html.escape(one_line(text), quote=True)
 
 
 def csv_cell(value: Any) -> Any:
-    """A cell that no spreadsheet runs and no terminal obeys; numbers, also those written as text, stay as they are.
+    """Return a cell that no spreadsheet runs and no terminal obeys; numbers, also as text, stay unchanged.
 
     Text that begins as a formula does gets an apostrophe in front, by which spreadsheets know text.
     """
@@ -115,7 +115,7 @@ def csv_cell(value: Any) -> Any:
 
 
 def csv_text(cell: str) -> str:
-    """The text of a cell that `csv_cell` wrote: without the apostrophe in front of what would be a formula."""
+    """Return the text of a cell that `csv_cell` wrote: without the apostrophe in front of a would-be formula."""
     return cell[1:] if cell.startswith("'") and csv_cell(cell[1:]) == cell else cell
 
 

@@ -97,7 +97,7 @@ def is_file(entry: os.DirEntry[Any]) -> bool:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 in hex of a file's content."""
+    """Return the SHA-256 in hex of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -118,17 +118,17 @@ def link_or_copy(source: Path, destination: Path) -> None:
 
 
 # the weights that a run is evaluated by, in its folder checkpoints/: the first that is there
-JUDGED = ("best.ckpt", "final.ckpt")
+EVALUATED = ("best.ckpt", "final.ckpt")
 
 
 def checkpoint_file(path: Path) -> Path:
-    """The weights file that ``path`` means: the one evaluated of a run directory, or the file itself.
+    """Return the weights file that ``path`` means: the evaluated one of a run directory, or the file itself.
 
     Raises:
         CheckpointError: there is none.
     """
-    found = [path / "checkpoints" / name for name in JUDGED] if path.is_dir() else [path]
-    for candidate in found:
+    candidates = [path / "checkpoints" / name for name in EVALUATED] if path.is_dir() else [path]
+    for candidate in candidates:
         if candidate.is_file():
             return candidate
     raise CheckpointError(

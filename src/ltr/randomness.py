@@ -16,18 +16,18 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A seed in [0, 2**63) that is a function of all ``parts``, in order: ``derive_seed(0, "representation", 3)``."""
+    """Return a seed in [0, 2**63), a function of all ``parts`` in order: ``derive_seed(0, "representation", 3)``."""
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
 def generator(*parts: int | str) -> np.random.Generator:
-    """A numpy generator of its own for these parts."""
+    """Return a separate numpy generator for these parts."""
     return np.random.Generator(np.random.Philox(key=derive_seed(*parts)))
 
 
 def uniforms(seed: int, positions: np.ndarray, draws: int) -> np.ndarray:
-    """Uniform numbers in [0, 1) that depend only on (seed, position, draw number).
+    """Return uniform numbers in [0, 1) that depend only on (seed, position, draw number).
 
     This is the SplitMix64 finaliser over a counter (Steele, Lea, Flood 2014), vectorised: the numbers of one image
     are the same whichever batch, worker or process asks for them.

@@ -23,7 +23,7 @@ Check = Callable[[Any], bool]
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """Return the content of a JSON file.
 
     Raises:
         DataError: it cannot be read, is no JSON, or holds numbers that are none.
@@ -35,7 +35,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_result_file(path: Path) -> dict[str, Any]:
-    """The content of a ``result.json``, checked; keys that older versions did not write have their defaults.
+    """Return the checked content of a ``result.json``; keys of later versions have their defaults.
 
     Raises:
         DataError: it cannot be read, or something in it is not what a run writes.
@@ -52,8 +52,8 @@ def read_result_file(path: Path) -> dict[str, Any]:
     wrong: list[str] = [] if lacking else _mistakes(result)
     if lacking or wrong:
         more = f" and {len(wrong) - _SHOWN:,} more" if len(wrong) > _SHOWN else ""
-        said = [f"lacks {', '.join(lacking)}"] if lacking else [f"is damaged: {'; '.join(wrong[:_SHOWN])}{more}"]
-        raise DataError(f"{path} {said[0]}. {AGAIN}")
+        reasons = [f"lacks {', '.join(lacking)}"] if lacking else [f"is damaged: {'; '.join(wrong[:_SHOWN])}{more}"]
+        raise DataError(f"{path} {reasons[0]}. {AGAIN}")
     return _completed(result)
 
 
@@ -81,7 +81,7 @@ def _is_text(value: Any) -> bool:
 
 
 def is_name(value: Any) -> bool:
-    """Whether a value is a name that may become a part of a file's name."""
+    """Return whether a value is a name that may become a part of a file's name."""
     return isinstance(value, str) and _NAME.fullmatch(value) is not None and ".." not in value
 
 
@@ -168,7 +168,7 @@ _TOP: dict[str, Check] = {"metric": _is_text, "run_hash": _is_text, "group_hash"
 
 
 def _mistakes(result: Mapping[str, Any]) -> list[str]:
-    """What is not as a run writes it, in words; empty for a good result."""
+    """Return in words what is not as a run writes it; empty for a good result."""
     config, rows, data, stages = result["config"], result["rows"], result.get("data", {}), result.get("stages", [])
     wrong = [f"{key} is no {kind}" for key, of, kind in (
         ("config", isinstance(config, dict), "mapping"),
@@ -190,25 +190,25 @@ def _mistakes(result: Mapping[str, Any]) -> list[str]:
     declared = result.get("declared_metrics", [])
     if not isinstance(declared, list):
         return [*wrong, "declared_metrics is no list"]
-    for place, metric in enumerate(declared):
-        wrong += _of_mapping(metric, _METRIC, {}, f"declared_metrics[{place}]")
-    for place, stage in enumerate(stages):
-        wrong += _of_mapping(stage, _STAGE, {}, f"stages[{place}]")
-    for place, row in enumerate(rows):
-        found = _of_mapping(row, _ROW, {key: check for key, (check, _) in _ROW_DEFAULTS.items()}, f"rows[{place}]")
-        wrong += found
-        if not found:
-            wrong += [f"rows[{place}] has no metrics"] if not row["metrics"] else []
-            wrong += _wrong(row["metrics"], dict.fromkeys(row["metrics"], _is_metric), f"rows[{place}].metrics.")
+    for index, metric in enumerate(declared):
+        wrong += _of_mapping(metric, _METRIC, {}, f"declared_metrics[{index}]")
+    for index, stage in enumerate(stages):
+        wrong += _of_mapping(stage, _STAGE, {}, f"stages[{index}]")
+    for index, row in enumerate(rows):
+        of_row = _of_mapping(row, _ROW, {key: check for key, (check, _) in _ROW_DEFAULTS.items()}, f"rows[{index}]")
+        wrong += of_row
+        if not of_row:
+            wrong += [f"rows[{index}] has no metrics"] if not row["metrics"] else []
+            wrong += _wrong(row["metrics"], dict.fromkeys(row["metrics"], _is_metric), f"rows[{index}].metrics.")
     return wrong
 
 
-def provenance_mistakes(found: Any) -> list[str]:
-    """What in a ``provenance.json`` is not as a run writes it, in words; empty for a good one."""
-    if not isinstance(found, dict) or not isinstance(found.get("code", {}), dict):
+def provenance_mistakes(content: Any) -> list[str]:
+    """Return in words what in a ``provenance.json`` is not as a run writes it; empty for a good one."""
+    if not isinstance(content, dict) or not isinstance(content.get("code", {}), dict):
         return ["it holds no mapping"]
-    wrong = _wrong(found, dict.fromkeys(("device", "precision"), _or_none(_is_text)), "")
-    return wrong + _wrong(found.get("code", {}), {"commit": _or_none(_is_text), "dirty": _or_none(_is_flag)}, "code.")
+    wrong = _wrong(content, dict.fromkeys(("device", "precision"), _or_none(_is_text)), "")
+    return wrong + _wrong(content.get("code", {}), {"commit": _or_none(_is_text), "dirty": _or_none(_is_flag)}, "code.")
 
 
 def _names_code(key: str) -> bool:
@@ -223,13 +223,13 @@ def _of_mapping(node: Any, needed: Mapping[str, Check], optional: Mapping[str, C
 
 
 def _wrong(node: Mapping[str, Any], checks: Mapping[str, Check], where: str) -> list[str]:
-    """The keys of ``node`` whose values fail their check; a key that is not there is none of them."""
-    found = []
+    """Return the keys of ``node`` whose values fail their check; a missing key does not count."""
+    mistakes = []
     for key, check in checks.items():
         if key in node and not check(node[key]):
-            wanted = f", which is not {_WORDS[check]}" if check in _WORDS else ""
-            found.append(f"{where}{key} is {_short(node[key])}{wanted}")
-    return found
+            expected = f", which is not {_WORDS[check]}" if check in _WORDS else ""
+            mistakes.append(f"{where}{key} is {_short(node[key])}{expected}")
+    return mistakes
 
 
 def _short(value: Any) -> str:
@@ -238,13 +238,13 @@ def _short(value: Any) -> str:
 
 
 def _too_large(node: Any, where: str) -> Any:
-    """Keys whose value is a whole number that no float can hold."""
+    """Yield keys whose value is a whole number that no float can hold."""
     if isinstance(node, dict):
         for key, value in node.items():
             yield from _too_large(value, f"{where}.{key}" if where else str(key))
     elif isinstance(node, list):
-        for place, value in enumerate(node):
-            yield from _too_large(value, f"{where}[{place}]")
+        for index, value in enumerate(node):
+            yield from _too_large(value, f"{where}[{index}]")
     elif isinstance(node, int) and abs(node) > _LARGEST_NUMBER:
         yield where
 

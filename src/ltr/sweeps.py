@@ -1,4 +1,4 @@
-"""Sweeps: what each job came to is kept in a file of its own, whichever process ran it, and ends in one table."""
+"""Sweeps: each job's outcome is kept in a file of its own, whichever process ran it, and ends in one table."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _GRID = "BasicSweeper"
 
 
 class SweepFolder(Callback):
-    """Tells the jobs where to note what they came to; the config ``train`` names it for Hydra."""
+    """Hydra's callback that gives the jobs the folder for their outcomes; the config ``train`` names it."""
 
     started: ClassVar[list[Path]] = []  # of the command that is running, see `sweep_folder`
 
@@ -41,12 +41,12 @@ class SweepFolder(Callback):
 
 @contextlib.contextmanager
 def sweep_folder() -> Iterator[list[Path]]:
-    """The time of one command; the list holds its sweep's folder once a sweep has begun, and is empty without one."""
+    """Collect the folder of a command's sweep: the list is empty until a sweep has begun."""
     before = os.environ.pop(_FOLDER, None)
-    found: list[Path] = []
-    SweepFolder.started = found
+    folders: list[Path] = []
+    SweepFolder.started = folders
     try:
-        yield found
+        yield folders
     finally:
         if before is not None:
             os.environ[_FOLDER] = before
@@ -55,18 +55,18 @@ def sweep_folder() -> Iterator[list[Path]]:
 
 
 def current_folder() -> Path | None:
-    """Where the jobs of the sweep that is running note themselves; None outside of a sweep."""
+    """Return the folder of the running sweep, where jobs note themselves; None outside of a sweep."""
     folder = os.environ.get(_FOLDER)
     return Path(folder) if folder else None
 
 
 def in_sweep() -> bool:
-    """Whether this is a job of a sweep."""
+    """Return whether this is a job of a sweep."""
     return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
 
 
 def job_overrides() -> list[str]:
-    """The running job's overrides as they were written; empty where Hydra does not run."""
+    """Return the running job's overrides as written; empty where Hydra does not run."""
     from ltr.configuration.swept_configs import as_written
 
     if not HydraConfig.initialized():
@@ -76,7 +76,7 @@ def job_overrides() -> list[str]:
 
 
 def chooses() -> bool:
-    """Whether the sweeper looks at what a job returns."""
+    """Return whether the sweeper reads what a job returns."""
     return _short_name(HydraConfig.get().sweeper) != _GRID
 
 
@@ -85,7 +85,7 @@ def _short_name(node: Mapping[str, Any]) -> str:
 
 
 def note(number: int, overrides: list[str], outcome: Outcome | None, error: str | None) -> None:
-    """Write a job's file: where its result lies, or what went wrong."""
+    """Write a job's file: the folder of its result, or its error."""
     folder = current_folder()
     if folder is None:
         return
@@ -102,13 +102,13 @@ def note(number: int, overrides: list[str], outcome: Outcome | None, error: str 
 
 
 def failed_jobs() -> bool:
-    """Whether a job of the sweep that is running has failed."""
+    """Return whether a job of the running sweep has failed."""
     folder = current_folder()
     return folder is not None and any(record["error"] is not None for record in _records(folder))
 
 
 def has_jobs() -> bool:
-    """Whether a job of the sweep that is running has ended."""
+    """Return whether a job of the running sweep has ended."""
     folder = current_folder()
     return folder is not None and bool(_records(folder))
 
@@ -118,7 +118,7 @@ def _records(folder: Path) -> list[dict[str, Any]]:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    """A job's note; one that cannot be read is a job that failed."""
+    """Return a job's note; one that cannot be read is a job that failed."""
     from ltr.results import read_json
 
     try:
@@ -136,7 +136,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def conclude(folder: Path) -> tuple[str, int]:
-    """The table of a sweep and its exit code: 1 where a job failed.
+    """Return the table of a sweep and its exit code: 1 where a job failed.
 
     The table is also written to ``<folder>/table.txt``.
     """
@@ -199,7 +199,7 @@ def check_processes(config: Mapping[str, Any], launcher: str) -> None:
 
 
 def own_gpu() -> None:
-    """In a process of a joblib sweep: one GPU each, in turn; called before the first use of a GPU."""
+    """Give a process of a joblib sweep one GPU, in turn; called before the first use of a GPU."""
     import multiprocessing
 
     name = multiprocessing.current_process().name

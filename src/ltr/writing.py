@@ -17,58 +17,58 @@ _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
 
-def check_file(path: Path, given: str) -> Path:
-    """``path``, if a file can be written there; nothing is made.
+def check_file(path: Path, typed: str) -> Path:
+    """Return ``path`` if a file can be written there; nothing is made.
 
     Args:
-        given: how the command names it, such as ``--out table.csv``.
+        typed: how the command names it, such as ``--out table.csv``.
 
     Raises:
         ConfigError: a folder, or something that is no regular file (writing would replace a device).
         LtrError: nothing can be written there.
     """
     if os.path.isdir(path):
-        raise ConfigError(f"{given}: that is a folder; the name of a file is needed")
+        raise ConfigError(f"{typed}: that is a folder; the name of a file is needed")
     if os.path.lexists(path) and not os.path.isfile(path):
-        raise ConfigError(f"{given}: that is no regular file, and it would be replaced. Give the name of a new file")
-    _probe(path.parent, path, given)
+        raise ConfigError(f"{typed}: that is no regular file, and it would be replaced. Give the name of a new file")
+    _probe(path.parent, path, typed)
     return path
 
 
-def check_folder(path: Path, given: str) -> Path:
-    """``path``, if files can be written in this folder, which need not be there yet; nothing is made.
+def check_folder(path: Path, typed: str) -> Path:
+    """Return ``path`` if files can be written in this folder, which need not exist yet; nothing is made.
 
     Raises:
         ConfigError: a file is in its place.
         LtrError: nothing can be written there.
     """
-    _probe(path, path, given)
+    _probe(path, path, typed)
     return path
 
 
-def _probe(folder: Path, path: Path, given: str) -> None:
+def _probe(folder: Path, path: Path, typed: str) -> None:
     here = Path(os.path.abspath(folder))
     if any(len(os.fsencode(part)) > _LONGEST for part in path.parts):
-        raise ConfigError(f"{given}: a name in it is longer than {_LONGEST} bytes. Give a shorter one")
+        raise ConfigError(f"{typed}: a name in it is longer than {_LONGEST} bytes. Give a shorter one")
     if path.parts[:1] and path.parts[0].startswith("~") and not os.path.lexists(path.parts[0]):
         # as in --out=~/tables: a shell replaces it only where a word begins with it
         raise ConfigError(
-            f"{given}: the shell left '{path.parts[0]}' as it is, and there is no folder of this name. Write "
+            f"{typed}: the shell left '{path.parts[0]}' as it is, and there is no folder of this name. Write "
             f"{os.path.expanduser(path)}, or with $HOME in its place"
         )
     while not os.path.lexists(here) and here != here.parent:
         here = here.parent
     if not os.path.isdir(here):
         what = "a file" if os.path.isfile(here) else "a link that leads nowhere" if os.path.islink(here) else "none"
-        raise ConfigError(f"{given}: a folder is needed, and {here} is {what}")
+        raise ConfigError(f"{typed}: a folder is needed, and {here} is {what}")
     try:
         opened, name = tempfile.mkstemp(prefix=".ltr-", dir=here)
         os.close(opened)
         os.unlink(name)
     except OSError as error:
-        key = given.partition("=")[0] if "=" in given else given.partition(" ")[0]
+        key = typed.partition("=")[0] if "=" in typed else typed.partition(" ")[0]
         raise LtrError(
-            f"{given}: nothing can be written in {here} ({error.strerror}). Set {key} to a place that can be written"
+            f"{typed}: nothing can be written in {here} ({error.strerror}). Set {key} to a place that can be written"
         ) from error
 
 
@@ -84,7 +84,7 @@ def check_outputs(paths: Mapping[str, Any], directory: Path) -> None:
 
 
 def disk_trouble(error: OSError, what: str, paths: Mapping[str, Any]) -> TrainingError | None:
-    """What to say where a file of a run could not be written, or is gone; None where it is about other files.
+    """Return the error for a run's file that could not be written, or is gone; None for other files.
 
     Args:
         what: was at work.

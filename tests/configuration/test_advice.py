@@ -21,8 +21,14 @@ KEY = re.compile(rf"(?<![\w./'\"-])({'|'.join(GROUPS)})\.([a-z_]\w*(?:\.[a-z_]\w
 CHOICE = re.compile(rf"(?<![\w./@-])({'|'.join(GROUPS)})=([a-z]\w*)(?![\w.{{(=])")
 # that no config holds and the program reads from a command line, a sweep or a config of the user's own
 ADDED = ("method.extras", "method.representation", "dataset.split_file")
-# names of tensors, and a config's JavaScript
-NOT_KEYS = ("methods/foreign", "models/published_names", "report/html_page", "methods/background_classifier")
+# former keys, names of tensors, and a page's JavaScript
+NOT_KEYS = (
+    "former_paths",
+    "methods/foreign",
+    "models/published_names",
+    "report/html_page",
+    "methods/background_classifier",
+)
 
 
 def shipped() -> dict[str, list[object]]:

@@ -45,17 +45,17 @@ def write_candidates(path: Path, mined: Mined, model: Model, files: ImageFiles) 
     names = model.class_names
     with table(path) as writer:
         for row, label in enumerate(mined.ranking.classes.tolist()):
-            found = mined.ranking.images[row] != NOBODY
-            count = int(found.sum())
+            is_filled = mined.ranking.images[row] != NOBODY
+            count = int(is_filled.sum())
             rows += count
             writer.write(
                 {
                     "class": [names[label]] * count,
                     "rank": np.arange(1, count + 1),
-                    "probability": mined.ranking.probability[row][found],
-                    "predicted": [names[one] for one in mined.ranking.predicted[row][found].tolist()],
-                    "confidence": mined.ranking.confidence[row][found],
-                    "path": [files.relative(one) for one in mined.ranking.images[row][found].tolist()],
+                    "probability": mined.ranking.probability[row][is_filled],
+                    "predicted": [names[one] for one in mined.ranking.predicted[row][is_filled].tolist()],
+                    "confidence": mined.ranking.confidence[row][is_filled],
+                    "path": [files.relative(one) for one in mined.ranking.images[row][is_filled].tolist()],
                     "label": [""] * count,
                 }
             )
@@ -77,7 +77,7 @@ def write_sheets(
     Args:
         title: what was mined with what, for the head of each sheet.
         thumbnails: images of each class that are shown.
-        advance: told how many more classes are drawn.
+        advance: called with the number of classes that were drawn since.
 
     Returns:
         The sheets' paths.

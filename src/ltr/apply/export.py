@@ -59,15 +59,15 @@ def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> Exported:
     with _beside(folder) as drafts:
         _write(drafts, description, state)
         images = check_images(network.dataset_info.image_shape)
-        wanted = logits(network, images)
-        difference = _difference(wanted, logits(load_exported(drafts), images))
+        expected = logits(network, images)
+        difference = _difference(expected, logits(load_exported(drafts), images))
         if difference != 0:
             raise TrainingError(f"the exported network's logits differ by {difference:.3g}: nothing was exported")
         names = [WEIGHTS, DESCRIPTION, CLASSES]
         onnx_difference = None
         if onnx:
             names.append(ONNX)
-            onnx_difference = _write_onnx(drafts / ONNX, network, images, wanted)
+            onnx_difference = _write_onnx(drafts / ONNX, network, images, expected)
         for name in names:
             os.replace(drafts / name, folder / name)
     return Exported(folder, tuple(names), difference, onnx_difference)
@@ -152,10 +152,10 @@ def _beside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(drafts, ignore_errors=True)
 
 
-def _difference(wanted: Tensor, found: Tensor) -> float:
-    if wanted.shape != found.shape:
+def _difference(expected: Tensor, actual: Tensor) -> float:
+    if expected.shape != actual.shape:
         return float("inf")
-    worst = (wanted - found).abs().max().item()
+    worst = (expected - actual).abs().max().item()
     return worst if worst == worst else float("inf")
 
 
@@ -170,7 +170,7 @@ class _Headline(nn.Module):
         return self.network.predict(images)[self.network.headline].logits.float()
 
 
-def _write_onnx(path: Path, network: Any, images: Tensor, wanted: Tensor) -> float | None:
+def _write_onnx(path: Path, network: Any, images: Tensor, expected: Tensor) -> float | None:
     """Write ONNX and, where onnxruntime is installed, run it on the same images; the largest difference."""
     try:
         with contextlib.redirect_stdout(None), written_atomically(path) as temporary:
@@ -185,15 +185,15 @@ def _write_onnx(path: Path, network: Any, images: Tensor, wanted: Tensor) -> flo
                 external_data=False,
             )
     except Exception as error:  # torch raises whatever its tracer meets
-        said = (str(error).splitlines() or [""])[0]
-        raise ConfigError(f"--onnx: {type(network).__name__} cannot be written as ONNX: {said}") from error
+        reason = (str(error).splitlines() or [""])[0]
+        raise ConfigError(f"--onnx: {type(network).__name__} cannot be written as ONNX: {reason}") from error
     if importlib.util.find_spec("onnxruntime") is None:
         return None
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"images": images.numpy()})
-    difference = _difference(wanted, torch.from_numpy(found))
-    if difference > TOLERANCE * max(1.0, wanted.abs().max().item()):
+    (actual,) = session.run(None, {"images": images.numpy()})
+    difference = _difference(expected, torch.from_numpy(actual))
+    if difference > TOLERANCE * max(1.0, expected.abs().max().item()):
         raise TrainingError(f"the logits of {ONNX} differ by {difference:.3g}: nothing was exported")
     return difference

@@ -74,12 +74,12 @@ class Ranking:
             scores = np.concatenate([self.probability[row], probability[chosen, row]])
             order = np.argsort(-scores, kind="stable")[: self.images.shape[1]]
             self.probability[row] = scores[order]
-            for mine, others in (
+            for kept, added in (
                 (self.images, indices),
                 (self.predicted, predicted),
                 (self.confidence, confidence),
             ):
-                mine[row] = np.concatenate([mine[row], others[chosen]])[order]
+                kept[row] = np.concatenate([kept[row], added[chosen]])[order]
 
 
 @dataclass(frozen=True)
@@ -120,14 +120,14 @@ def rare_classes(model: Model, names: Sequence[str], group: str, few_below: int 
     bound = model.few_below if few_below is None else few_below
     counts = np.asarray(model.class_counts)
     groups = shot_groups(counts[labels], max(model.many_above, bound - 1), bound)
-    found = labels[groups[group]]
-    if not len(found):
+    of_group = labels[groups[group]]
+    if not len(of_group):
         sizes = ", ".join(f"{int(groups[name].sum())} {name}" for name in GROUPS)
         raise ConfigError(
             f"--group {group}: the run has no such class ({sizes}; few is below {bound} training images). Name classes "
             "(--classes A,B), take another group, or another bound (--few-below N)"
         )
-    return found
+    return of_group
 
 
 def without(files: ImageFiles, excluded: Path) -> np.ndarray:
@@ -174,20 +174,20 @@ def mine(
         folder: where the state lies (and later the sheets).
         top: images kept of each class.
         chunk: images between two saves, rounded up to whole batches.
-        places: int64 [n], the images to look at; None is all.
+        places: int64 [n], the images to rank; None is all.
         identity: of the weights, in hex; a state of other weights, images or classes is not gone on with.
         again: throw away what was found before.
-        started: told how many images were done before.
-        advance: told how many more are done.
+        started: called with the number of images that were done before.
+        advance: called with the number of images that were done since.
 
     Raises:
         ConfigError: the folder holds the mining of something else.
         DataError: not one image can be read.
         TrainingError: scores that are not finite.
     """
-    wanted = np.arange(len(files)) if places is None else places
+    indices = np.arange(len(files)) if places is None else places
     chunk = -(-chunk // model.batch_size) * model.batch_size
-    key = _key(model, files, wanted, classes, top, identity)
+    key = _key(model, files, indices, classes, top, identity)
     path = folder / STATE
     if again:
         path.unlink(missing_ok=True)
@@ -195,14 +195,14 @@ def mine(
     resumed_at = done
     started(done)
     tally = Tally(model.decoding)
-    while done < len(wanted):
-        part = wanted[done : done + chunk]
+    while done < len(indices):
+        part = indices[done : done + chunk]
         _look(model, files, part, ranking, broken, advance, tally)
         done += len(part)
         _save(path, key, ranking, broken, done)
-    if len(broken) == len(wanted):
-        raise DataError(f"not one of the {len(wanted):,} images can be read; the first: {broken[0].reason}")
-    return Mined(ranking, tuple(broken), len(wanted), resumed_at, tuple(tally.lines()))
+    if len(broken) == len(indices):
+        raise DataError(f"not one of the {len(indices):,} images can be read; the first: {broken[0].reason}")
+    return Mined(ranking, tuple(broken), len(indices), resumed_at, tuple(tally.lines()))
 
 
 def _look(
@@ -218,7 +218,7 @@ def _look(
     import torch
 
     chosen = torch.as_tensor(ranking.classes, device=model.device)
-    found: list[tuple[np.ndarray, torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    batches_of_scores: list[tuple[np.ndarray, torch.Tensor, torch.Tensor, torch.Tensor]] = []
     with model.predicting():
         for indices, images, unread in batches(files, model, part, tally):
             broken += unread
@@ -228,23 +228,23 @@ def _look(
                 best, predicted = logits.max(dim=1)
                 confidence = probabilities(best[:, None], normaliser, model.link)[:, 0]
                 rare = probabilities(logits.index_select(1, chosen), normaliser, model.link)
-                found.append((indices, rare, predicted, confidence))
+                batches_of_scores.append((indices, rare, predicted, confidence))
             advance(len(indices) + len(unread))
-    for indices, *values in found:
+    for indices, *values in batches_of_scores:
         rare_host, predicted_host, confidence_host = (value.cpu().numpy() for value in values)
         if not np.isfinite(confidence_host).all():
             raise TrainingError("the network's scores are not finite: its weights have diverged or are damaged")
         ranking.add(indices, rare_host, predicted_host, confidence_host)
 
 
-def _key(model: Model, files: ImageFiles, wanted: np.ndarray, classes: np.ndarray, top: int, identity: str) -> str:
+def _key(model: Model, files: ImageFiles, indices: np.ndarray, classes: np.ndarray, top: int, identity: str) -> str:
     """Return the identity of a state: the weights, the images' paths, the classes, and how images are read."""
     crop = model.crop
     how = model.decoding
     plain = [identity, top, files.decoding.exif, crop.size, crop.resize, model.precision, model.batch_size, files.root]
     plain += [how.matte, how.white_level] if how != PLAIN else []
     digest = hashlib.sha256(json.dumps(plain).encode())
-    for part in (files.blob, files.offsets.tobytes(), wanted.tobytes(), classes.tobytes()):
+    for part in (files.blob, files.offsets.tobytes(), indices.tobytes(), classes.tobytes()):
         digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()
 

@@ -81,14 +81,14 @@ class Model:
         Raises:
             ConfigError: the network has no score for each class.
         """
-        found = self.network.predict(images)[self.network.headline]
-        logits = found.logits
+        predicted = self.network.predict(images)[self.network.headline]
+        logits = predicted.logits
         if logits is None or logits.ndim != 2 or logits.shape[1] != len(self.class_names):
             raise ConfigError(
                 f"{type(self.network).__name__} gives no score for each of its {len(self.class_names)} classes, so it "
                 "cannot say which class an image is of. Choose a run of a classifier"
             )
-        return found._replace(logits=logits.float())
+        return predicted._replace(logits=logits.float())
 
 
 def load_model(

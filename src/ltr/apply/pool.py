@@ -89,7 +89,7 @@ def _walk(base: str, inside: Sequence[str], outside: list[str]) -> Iterator[str]
 def _outside(base: Path, paths: Sequence[str], inside: Sequence[str]) -> list[str]:
     """Return the paths of a table that lead out of the folders ``inside``; a folder's own links are followed once."""
     real: dict[str, str] = {}
-    found = []
+    outside = []
     for path in paths:
         folder, name = os.path.split(os.path.join(base, path))
         if folder not in real:
@@ -98,8 +98,8 @@ def _outside(base: Path, paths: Sequence[str], inside: Sequence[str]) -> list[st
         if name in ("..", ".") or os.path.islink(whole):
             whole = os.path.realpath(whole)
         if not _within(whole, inside):
-            found.append(path)
-    return found
+            outside.append(path)
+    return outside
 
 
 def _within(real: str, folders: Sequence[str]) -> bool:

@@ -70,7 +70,7 @@ def predict_files(
     Args:
         scorer: what known-ness is, see `knownness`; msp is the log-odds of the probability, whose order is the same.
         top: classes of a row; all where there are fewer.
-        advance: told how many more images are done.
+        advance: called with the number of images that were done since.
 
     Raises:
         ConfigError: an unknown scorer, or one that the network has nothing for.
@@ -116,20 +116,20 @@ def answered(
     with model.predicting():
         for indices, images, unread in batches(files, model, tally=tally):
             broken += unread
-            found = said(model, model.scores(images), scorer, top) if len(indices) else {}
-            waiting.append((indices, found, len(indices) + len(unread)))
+            answers = answers_of(model, model.scores(images), scorer, top) if len(indices) else {}
+            waiting.append((indices, answers, len(indices) + len(unread)))
             if len(waiting) > _AHEAD:
                 yield from _fetched(*waiting.popleft(), files, advance)
         while waiting:
             yield from _fetched(*waiting.popleft(), files, advance)
 
 
-def said(model: Model, scores: Scores, scorer: str, top: int) -> dict[str, Tensor]:
+def answers_of(model: Model, scores: Scores, scorer: str, top: int) -> dict[str, Tensor]:
     """Return the answers for a batch, on the device: nothing waits for it here."""
     logits = scores.logits
     normaliser = log_normaliser(logits, model.link)
     values, classes = top_classes(logits, min(top, logits.shape[1]))
-    found = {
+    answers = {
         "classes": classes,
         "probabilities": probabilities(values, normaliser, model.link),
         "knownness": knownness(scorer, scores, model.link),
@@ -137,8 +137,8 @@ def said(model: Model, scores: Scores, scorer: str, top: int) -> dict[str, Tenso
     }
     if model.background is not None:
         column = logits[:, model.background, None]
-        found["background"] = probabilities(column, normaliser, model.link)[:, 0]
-    return found
+        answers["background"] = probabilities(column, normaliser, model.link)[:, 0]
+    return answers
 
 
 def check_scorer(scorer: str) -> None:
@@ -156,16 +156,16 @@ def knownness(scorer: str, scores: Scores, link: str) -> Tensor:
     """
     check_scorer(scorer)
     if scorer == "distance" and scores.knownness is None:
-        others = ", ".join(name for name in scorer_names() if name != "distance")
-        raise ConfigError(f"--scorer distance: this run's method gives no distance. Use {others}")
+        available = ", ".join(name for name in scorer_names() if name != "distance")
+        raise ConfigError(f"--scorer distance: this run's method gives no distance. Use {available}")
     return known_scores(scorer, scores, link)
 
 
 def _fetched(
-    indices: np.ndarray, found: dict[str, Tensor], done: int, files: ImageFiles, advance: Callable[[int], object]
+    indices: np.ndarray, answers: dict[str, Tensor], done: int, files: ImageFiles, advance: Callable[[int], object]
 ) -> Iterator[Answers]:
     if len(indices):
-        host = {name: value.cpu().numpy() for name, value in found.items()}
+        host = {name: value.cpu().numpy() for name, value in answers.items()}
         if not host["finite"].all():
             first = files.relative(int(indices[int(np.argmin(host["finite"]))]))
             raise TrainingError(

@@ -50,22 +50,22 @@ def batches(
         indices: int64 [n], the places to read; None is all.
         tally: counts what stands out in them.
     """
-    wanted = np.arange(len(files)) if indices is None else indices
+    chosen = np.arange(len(files)) if indices is None else indices
     size = model.batch_size
-    tasks = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+    tasks = [chosen[start : start + size] for start in range(0, len(chosen), size)]
     loader = DataLoader(
         _Files(files, model),
         batch_size=None,
         sampler=tasks,
-        num_workers=min(model.workers, len(tasks)) if len(wanted) > size else 0,  # one batch is not worth a process
+        num_workers=min(model.workers, len(tasks)) if len(chosen) > size else 0,  # one batch is not worth a process
         collate_fn=_as_it_is,
         pin_memory=model.device.type == "cuda",
         generator=torch.Generator(),  # its own: torch's loader would draw from the global one
     )
     for read, pixels, broken, notes in iterate_batches(loader):
         if tally is not None:
-            for path, found in notes:
-                tally.add(path, found)
+            for path, remarks in notes:
+                tally.add(path, remarks)
         images = pixels.to(model.device, non_blocking=True).permute(0, 3, 1, 2)
         yield Pixels(read, images, [Broken(*row) for row in broken])
 
@@ -93,11 +93,11 @@ class _Files(Dataset):
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             for index in indices.tolist():
                 try:
-                    found = Notes()
-                    pixels[len(read)] = self._one(index, found)
+                    remarks = Notes()
+                    pixels[len(read)] = self._one(index, remarks)
                     read.append(index)
-                    if found != _NOTHING:
-                        notes.append((self.files.relative(index), found))
+                    if remarks != _NOTHING:
+                        notes.append((self.files.relative(index), remarks))
                 except Exception as error:  # decoders raise whatever they like for a damaged file
                     reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
                     broken.append((index, self.files.relative(index), reason))

@@ -27,10 +27,10 @@ def checked_out(path: Path, flag: str = "--out") -> Path:
         ConfigError: a folder, or another ending.
         LtrError: nothing can be written there.
     """
-    given = f"{flag} {path}"
-    check_file(path, given)
+    typed = f"{flag} {path}"
+    check_file(path, typed)
     if path.suffix.lower() not in FORMATS:
-        raise ConfigError(f"{given}: the name must end in {' or '.join(FORMATS)}, which says how to write it")
+        raise ConfigError(f"{typed}: the name must end in {' or '.join(FORMATS)}, which says how to write it")
     return path
 
 

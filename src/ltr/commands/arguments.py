@@ -1,4 +1,4 @@
-"""What the commands share in reading their arguments."""
+"""Argument parsing that the commands share."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ltr.names import canonical
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises instead of printing and exiting, so that a wrong flag is told like any other mistake."""
+    """Raises instead of printing and exiting, so that a wrong flag is reported like any other mistake."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}\n{self.format_usage().rstrip()}")
 
 
 def parsed(parser: Parser, argv: Sequence[str], intermixed: bool = False) -> argparse.Namespace | None:
-    """The arguments; None where only the help was asked for.
+    """Return the arguments; None where only the help was asked for.
 
     Args:
         parser: knows the flags.
@@ -65,9 +65,11 @@ def chosen_names(texts: Sequence[str], known: Collection[str]) -> list[str]:
     Raises:
         ConfigError: texts without a name, such as ``''`` or ``,``.
     """
-    own = {canonical(name): name for name in known}
-    listed = [name for text in texts for name in ([text] if canonical(text) in own else _listed(text, own))]
-    names = [name for name in dict.fromkeys(own.get(canonical(name), name) for name in listed) if name]
+    by_canonical = {canonical(name): name for name in known}
+    listed = [
+        name for text in texts for name in ([text] if canonical(text) in by_canonical else _listed(text, by_canonical))
+    ]
+    names = [name for name in dict.fromkeys(by_canonical.get(canonical(name), name) for name in listed) if name]
     if texts and not names:
         raise ConfigError("an empty list of names was given; name at least one, or leave the flag out")
     return names
@@ -79,10 +81,10 @@ def _listed(text: str, known: Collection[str]) -> list[str]:
             return [name.strip() for row in csv.reader([text], skipinitialspace=True, strict=True) for name in row]
         except csv.Error:
             pass  # quotes that do not match are letters
-    found, pieces = [], text.replace("\\,", ",").split(",")
+    names, pieces = [], text.replace("\\,", ",").split(",")
     while pieces:
         lengths = range(len(pieces), 0, -1)
         longest = next((n for n in lengths if canonical(",".join(pieces[:n]).strip()) in known), 1)
-        found.append(",".join(pieces[:longest]).strip())
+        names.append(",".join(pieces[:longest]).strip())
         pieces = pieces[longest:]
-    return found
+    return names

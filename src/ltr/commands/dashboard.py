@@ -17,7 +17,7 @@ _EXTRA = "ltr-dashboard needs the extra: pip install 'ltr[dashboard]'"
 
 
 def main(argv: Sequence[str]) -> int:
-    """``ltr-dashboard [--project NAME] [--entity NAME]``; returns the exit code.
+    """Run ``ltr-dashboard [--project NAME] [--entity NAME]``; return the exit code.
 
     Raises:
         ConfigError: wrong flags, or the extra is not installed.
@@ -72,16 +72,16 @@ def _create(arguments: argparse.Namespace) -> int:
             written.save()
             print_line(f"report: {written.url}")
     except Exception as error:  # the libraries raise many kinds: of wandb, requests, and plain ones
-        said = (str(error).splitlines() or [""])[0] or type(error).__name__
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise DashboardError(
-            f"Weights & Biases says: {said}\n  Look at whether you are logged in (`wandb login`), at the network, and "
-            f"at whether the project {arguments.project} has runs (logger=wandb). --print shows the panels offline"
+            f"Weights & Biases says: {reason}\n  Check that you are logged in (`wandb login`), the network, and that "
+            f"the project {arguments.project} has runs (logger=wandb). --print shows the panels offline"
         ) from error
     return 0
 
 
 def workspace(workspaces: Any, reports: Any, name: str, entity: str, project: str) -> Any:
-    """The workspace of `ltr.report.panels`, seeds grouped; nothing is sent.
+    """Return the workspace of `ltr.report.panels`, seeds grouped; nothing is sent.
 
     Args:
         workspaces, reports: the modules of wandb-workspaces.
@@ -106,7 +106,7 @@ def workspace(workspaces: Any, reports: Any, name: str, entity: str, project: st
 
 
 def report(reports: Any, name: str, entity: str, project: str) -> Any:
-    """The report of `ltr.report.panels`: a grid of panels under each heading; nothing is sent."""
+    """Return the report of `ltr.report.panels`: a grid of panels under each heading; nothing is sent."""
     runs = reports.Runset(entity=entity, project=project, name="all runs", groupby=["group"])
     blocks: list[Any] = [
         reports.P("Runs of one configuration are a group: lines are means over seeds. Numbers are of the test split."),
@@ -118,11 +118,11 @@ def report(reports: Any, name: str, entity: str, project: str) -> Any:
 
 
 def _panels(reports: Any, section: Section) -> list[Any]:
-    """Three in a row; pictures, which are read, two."""
+    """Return the panels, three in a row; figures, which people read, two."""
     made = []
-    for place, panel in enumerate(section.panels):
+    for position, panel in enumerate(section.panels):
         in_row, width, height = (2, 12, 9) if panel.kind == "picture" else (3, 8, 6)
-        layout = reports.Layout(x=place % in_row * width, y=place // in_row * height, w=width, h=height)
+        layout = reports.Layout(x=position % in_row * width, y=position // in_row * height, w=width, h=height)
         made.append(_panel(reports, panel, layout))
     return made
 

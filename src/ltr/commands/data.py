@@ -1,4 +1,4 @@
-"""``ltr-data``: look at a data set, check its images and pack them, before anything is trained."""
+"""``ltr-data``: list and describe data sets, check their images and pack them, before anything is trained."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CLASSES, _IMAGES, _SIDE = 3, 8, 96  # of the contact sheet: classes of each kin
 
 
 def main(argv: Sequence[str]) -> int:
-    """``ltr-data list | describe | check | pack``; returns the exit code.
+    """Run ``ltr-data list | describe | check | pack``; return the exit code.
 
     Raises:
         ConfigError: flags, a name or overrides that are wrong.
@@ -52,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     shown = commands.add_parser("list", help="the dataset configs, and whether their files are found")
     shown.add_argument("--config-dir", metavar="FOLDER", help="also the configs of your own in FOLDER/dataset")
 
-    describe = commands.add_parser("describe", help="classes, images, imbalance; two pictures")
-    describe.add_argument("--out", type=Path, metavar="FOLDER", help="of the pictures (default: outputs/data/DATASET)")
+    describe = commands.add_parser("describe", help="classes, images, imbalance; two figures")
+    describe.add_argument("--out", type=Path, metavar="FOLDER", help="of the figures (default: outputs/data/DATASET)")
 
     check = commands.add_parser("check", help="files there, counts as published, every image decodes")
     check.add_argument(
@@ -79,18 +79,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check_flags(arguments: argparse.Namespace) -> None:
-    """What argparse cannot say; told before anything is read."""
-    given = vars(arguments)
+    """Refuse combinations of flags that argparse accepts, before anything is read."""
+    values = vars(arguments)
     for flag, least, most in (("workers", 1, 1024), ("size", 1, 65_500), ("quality", 1, 100), ("max_pixels", 1, None)):
-        value = given.get(flag)
+        value = values.get(flag)
         if value is not None and (value < least or (most is not None and value > most)):
             bounds = f"at least {least}" if most is None else f"{least} to {most}"
             raise ConfigError(f"--{flag.replace('_', '-')} {value}: allowed is {bounds}")
     for flag in ("exclude_to", "to"):
-        if given.get(flag) is not None:
-            check_file(given[flag], f"--{flag.replace('_', '-')} {given[flag]}")
-    if given.get("out") is not None:
-        check_folder(given["out"], f"--out {given['out']}")
+        if values.get(flag) is not None:
+            check_file(values[flag], f"--{flag.replace('_', '-')} {values[flag]}")
+    if values.get("out") is not None:
+        check_folder(values["out"], f"--out {values['out']}")
     if "=" in arguments.dataset:
         raise ConfigError(f"{arguments.dataset}: the name of a data set comes first, see ltr-data list")
 
@@ -113,29 +113,29 @@ def _list(config_dir: str | None) -> int:
     data = os.environ.get("LTR_DATA", "data")
     rows = []
     for name in config_names("dataset"):
-        wanted = places(name, data)
-        rows.append((name, _found(wanted), _comment(conf_directory() / "dataset" / f"{name}.yaml")))
+        needed = places(name, data)
+        rows.append((name, _state_of(needed), _comment(conf_directory() / "dataset" / f"{name}.yaml")))
     if config_dir is not None:
-        own = sorted((Path(config_dir) / "dataset").glob("*.yaml"))
-        rows += [(path.stem, "?", _comment(path)) for path in own]
+        own_configs = sorted((Path(config_dir) / "dataset").glob("*.yaml"))
+        rows += [(path.stem, "?", _comment(path)) for path in own_configs]
     width = max(len(name) for name, *_ in rows) + 2
     print_line(f"{'data set':<{width}}{'files':<9}what it is    (paths.data is {data})")
-    for name, found, comment in rows:
-        print_line(f"{name:<{width}}{found:<9}{comment}")
+    for name, state, comment in rows:
+        print_line(f"{name:<{width}}{state:<9}{comment}")
     return 0
 
 
-def _found(wanted: list[Path] | None) -> str:
-    if wanted is None:
+def _state_of(needed: list[Path] | None) -> str:
+    if needed is None:
         return "?"
-    if not wanted:
+    if not needed:
         return "built in"
-    there = sum(path.exists() for path in wanted)
-    return "found" if there == len(wanted) else "partly" if there else "-"
+    there = sum(path.exists() for path in needed)
+    return "found" if there == len(needed) else "partly" if there else "-"
 
 
 def _comment(config: Path) -> str:
-    """The first line of a config's comment."""
+    """Return the first line of a config's comment."""
     lines = config.read_text(encoding="utf-8").splitlines()
     return next((line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @")), "")
 
@@ -159,10 +159,10 @@ def _describe(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
         for line in _numbers(source, split, about, *bounds):
             print_line(line)
         title = f"{split.name}: {len(about.class_counts):,} classes, {int(about.class_counts.sum()):,} training images"
-        pictures = [folder / "class_frequency.png", folder / "contact_sheet.png"]
-        class_frequency(title, about.class_names, about.class_counts, *bounds, pictures[0])
-        _draw_first_images(source, split, about, pictures[1])
-    for path in pictures:
+        figures = [folder / "class_frequency.png", folder / "contact_sheet.png"]
+        class_frequency(title, about.class_names, about.class_counts, *bounds, figures[0])
+        _draw_first_images(source, split, about, figures[1])
+    for path in figures:
         print_line(path)
     return 0
 
@@ -181,8 +181,8 @@ def _numbers(source: Source, split: Split, about: Any, many_above: int, few_belo
     if len(split.unknown):
         unknown = len(set(source.labels[split.unknown].tolist()))
         known = split.num_classes
-        found = openness(known, unknown)
-        yield f"openness 1 - sqrt(2K / (2K + Q)) = {found:.3f} for K = {known:,} known, Q = {unknown:,} unknown classes"
+        value = openness(known, unknown)
+        yield f"openness 1 - sqrt(2K / (2K + Q)) = {value:.3f} for K = {known:,} known, Q = {unknown:,} unknown classes"
     if about.background_share is not None:
         yield f"background share {about.background_share:.4f}; the lines below are about the other classes"
     smallest, largest = int(counts.min()), int(counts.max())
@@ -267,7 +267,7 @@ def _print_identical(source: Source, workers: int) -> None:
 
 
 def _read_and_compare(config: dict[str, Any]) -> tuple[Source, list[str]]:
-    """The source, and what it says of images that are not there; its other warnings are shown."""
+    """Return the source, and what it reports of images that are not there; its other warnings are shown."""
     from ltr.console import plain_warnings
     from ltr.data.sources.checks import PARTIAL
 

@@ -20,7 +20,7 @@ STAGE = ("weights.ckpt", "stage.json")  # of a stored stage: its network, and it
 
 
 def main(argv: list[str]) -> int:
-    """``ltr-eval CHECKPOINT ... [key=value ...]``; returns the exit code.
+    """Run ``ltr-eval CHECKPOINT ... [key=value ...]``; return the exit code.
 
     Raises:
         ConfigError: flags or overrides that are wrong.
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
     arguments = parsed(parser, argv, intermixed=True)
     if arguments is None:
         return 0
-    paths, overrides, mistakes = _told_apart(arguments.words)
+    paths, overrides, mistakes = _sort_words(arguments.words)
     if not paths:
         raise ConfigError(f"which run? Give its folder or a checkpoint file\n{parser.format_usage().rstrip()}")
     if arguments.json:
@@ -71,8 +71,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _told_apart(words: Sequence[str]) -> tuple[list[Path], list[str], list[str]]:
-    """Checkpoints, overrides, and words that are neither, each with what is wrong with it."""
+def _sort_words(words: Sequence[str]) -> tuple[list[Path], list[str], list[str]]:
+    """Return checkpoints, overrides, and words that are neither, each with the reason."""
     paths = [Path(word) for word in words if os.path.exists(word)]
     overrides = [word for word in words if not os.path.exists(word) and ("=" in word or word.startswith(("~", "+")))]
     neither = [word for word in words if not os.path.exists(word) and word not in overrides]
@@ -94,9 +94,9 @@ def _evaluate(
     from ltr.configuration.check import refuse
     from ltr.configuration.evaluation_overrides import for_run
 
-    found = _found(paths)
-    # mistakes are told before what is heavy is imported
-    configs = [None if config is None else for_run(config, what, config_dir) for _, config in found]
+    located = _locate(paths)
+    # mistakes are reported before heavy packages are imported
+    configs = [None if config is None else for_run(config, what, config_dir) for _, config in located]
     refuse(what.mistakes, "the command cannot be carried out")  # of files without a run's configuration
     from rich.console import Console
 
@@ -110,61 +110,61 @@ def _evaluate(
     from ltr.runs.evaluation_folder import write_evaluation
 
     console = Console()
-    say = printer(console)
+    print_line = printer(console)
 
     results = []
     with plain_warnings():
-        candidates = _candidates(paths, found, configs, what, config_dir, allow_overlap)
-        for one in evaluate_checkpoints(candidates, split, say):
-            pictures = None if what.figures == "none" else lambda folder: draw(folder, what.figures)
-            folder, result = write_evaluation(one, out, pictures)
+        candidates = _candidates(paths, located, configs, what, config_dir, allow_overlap)
+        for one in evaluate_checkpoints(candidates, split, print_line):
+            draw_figures = None if what.figures == "none" else lambda folder: draw(folder, what.figures)
+            folder, result = write_evaluation(one, out, draw_figures)
             results.append((one.candidate.label, folder, result))
             if len(candidates) > 1:
-                say(f"{folder}")
+                print_line(f"{folder}")
     if json:
         every = [result for _, _, result in results]
         write_json(json, every if len(every) > 1 else every[0])
     if len(results) > 1:
-        say(f"\n{evaluations_table(results)}".rstrip())
+        print_line(f"\n{evaluations_table(results)}".rstrip())
         return
     (_, folder, result) = results[0]
     if console.is_terminal:
         console.print(result_table(result))
     else:
-        say(plain_table(result))
-    say(f"{folder}")
+        print_line(plain_table(result))
+    print_line(f"{folder}")
 
 
-def _found(paths: Sequence[Path]) -> list[tuple[Path, dict[str, Any] | None]]:
-    """`find` for each; one line for everything that is not there."""
-    found, errors = [], []
+def _locate(paths: Sequence[Path]) -> list[tuple[Path, dict[str, Any] | None]]:
+    """Call `find` for each path; report all that are not there in one error."""
+    located, errors = [], []
     for path in paths:
         try:
-            found.append(find(path))
+            located.append(find(path))
         except LtrError as error:
             errors.append(error)
     if len(errors) > 1:
         raise CheckpointError("\n  ".join(["not all of these can be evaluated:", *map(str, errors)]))
     if errors:
         raise errors[0]
-    return found
+    return located
 
 
 def _candidates(
     paths: Sequence[Path],
-    found: Sequence[tuple[Path, dict[str, Any] | None]],
+    located: Sequence[tuple[Path, dict[str, Any] | None]],
     configs: Sequence[dict[str, Any] | None],
     what: Asked,
     config_dir: str | None,
     allow_overlap: bool,
 ) -> list[Candidate]:
-    """What is evaluated; lone files are looked into, to learn whose they are."""
+    """Return what is evaluated; lone files are read to learn whose they are."""
     from ltr.configuration.evaluation_overrides import for_foreign, for_run
     from ltr.runs.evaluate_checkpoints import Candidate, is_foreign, lone_config, with_layout
 
-    labels = [label(path, checkpoint, config is not None) for path, (checkpoint, config) in zip(paths, found)]
+    labels = [label(path, checkpoint, config is not None) for path, (checkpoint, config) in zip(paths, located)]
     candidates = []
-    for path, name, (checkpoint, _), config in zip(paths, labels, found, configs):
+    for path, name, (checkpoint, _), config in zip(paths, labels, located, configs):
         if labels.count(name) > 1:
             name = str(path)
         elsewhere = what.config is not None
@@ -178,8 +178,8 @@ def _candidates(
         else:
             described = lone_config(checkpoint)
             refuse_foreign(described, checkpoint)
-            own = for_run(described, what, config_dir)
-            candidates.append(Candidate(name, checkpoint, own, None, **how))
+            of_file = for_run(described, what, config_dir)
+            candidates.append(Candidate(name, checkpoint, of_file, None, **how))
     if what.of_foreign and all(candidate.foreign is None for candidate in candidates):
         raise ConfigError(
             f"{', '.join(what.foreign_keys)}: what is evaluated are checkpoints of this project, which say themselves "
@@ -189,7 +189,7 @@ def _candidates(
 
 
 def label(path: Path, checkpoint: Path, in_run: bool) -> str:
-    """What a checkpoint is called: its run's folder, a stage's key in short, or its file."""
+    """Return a checkpoint's name in tables: its run's folder, a stage's key in short, or its file."""
     if in_run:
         run = checkpoint.absolute().parent.parent.name
         return run if path.is_dir() else f"{run}/{checkpoint.stem}"
@@ -197,7 +197,7 @@ def label(path: Path, checkpoint: Path, in_run: bool) -> str:
 
 
 def find(path: Path) -> tuple[Path, dict[str, Any] | None]:
-    """The checkpoint that ``path`` means, and its run's configuration where there is one beside it.
+    """Return the checkpoint that ``path`` means, and its run's configuration where there is one beside it.
 
     Args:
         path: a run directory, a stored stage's directory, or a file.
@@ -208,12 +208,12 @@ def find(path: Path) -> tuple[Path, dict[str, Any] | None]:
     """
     import yaml
 
-    from ltr.files import JUDGED
+    from ltr.files import EVALUATED
     from ltr.identity import config_of_today
 
     if path.is_dir():
         checkpoints = path / "checkpoints"
-        candidates = [checkpoints / name for name in JUDGED]
+        candidates = [checkpoints / name for name in EVALUATED]
         stored = [path / name for name in STAGE]
         checkpoint = next((candidate for candidate in (*candidates, stored[0]) if candidate.is_file()), None)
         if checkpoint is None and stored[1].is_file():
@@ -258,7 +258,7 @@ def refuse_foreign(config: dict[str, Any], file: Path) -> None:
 
 
 def _runs_below(path: Path) -> str:
-    """The runs that a folder of runs holds: `outputs`, or a data set's or method's folder in it."""
+    """Return the runs in a folder of runs: `outputs`, or a data set's or method's folder in it."""
     runs = [f.parent.parent for depth in ("*", "*/*", "*/*/*") for f in path.glob(f"{depth}/checkpoints/final.ckpt")]
     runs.sort(key=lambda run: run.stat().st_mtime, reverse=True)
     return f". Below it are, newest first: {', '.join(map(str, runs[:5]))}" if runs else ""

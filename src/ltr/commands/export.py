@@ -12,7 +12,7 @@ from ltr.writing import check_folder
 
 
 def main(argv: Sequence[str]) -> int:
-    """``ltr-export RUN --out FOLDER [--onnx]``; returns the exit code.
+    """Run ``ltr-export RUN --out FOLDER [--onnx]``; return the exit code.
 
     Raises:
         ConfigError: flags that are wrong, a path that cannot be written, or ONNX that cannot be made.

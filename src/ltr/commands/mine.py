@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ltr.commands.arguments import Parser, at_least, chosen_names, parsed
-from ltr.commands.predict import add_reading_flags, model_and_pool, tell_broken, tell_remarks
+from ltr.commands.predict import add_reading_flags, model_and_pool, report_broken, report_remarks
 from ltr.console import print_line
 from ltr.writing import check_folder
 
 
 def main(argv: Sequence[str]) -> int:
-    """``ltr-mine RUN FOLDER|TABLE --out FOLDER``; returns the exit code.
+    """Run ``ltr-mine RUN FOLDER|TABLE --out FOLDER``; return the exit code.
 
     Raises:
         ConfigError: flags that are wrong, or a path that cannot be written.
@@ -115,6 +115,6 @@ def _mine(arguments: argparse.Namespace) -> int:
     print_line(f"{arguments.out / 'candidates.csv'}: {rows:,} rows")
     for sheet in sheets:
         print_line(sheet)
-    tell_remarks(mined.remarks)
-    tell_broken(mined.broken, listed)
+    report_remarks(mined.remarks)
+    report_broken(mined.broken, listed)
     return 0

@@ -16,7 +16,7 @@ SHOWN = 5
 
 
 def main(argv: Sequence[str]) -> int:
-    """``ltr-predict RUN FOLDER|TABLE --out FILE``; returns the exit code.
+    """Run ``ltr-predict RUN FOLDER|TABLE --out FILE``; return the exit code.
 
     Raises:
         ConfigError: flags that are wrong, or a path that cannot be written.
@@ -58,13 +58,13 @@ def _predict(arguments: argparse.Namespace) -> int:
         done = predict_files(model, files, arguments.out, scorer=arguments.scorer, top=arguments.top, advance=advance)
     rate = done.images / max(done.seconds, 1e-9)
     print_line(f"{arguments.out}: {done.images:,} images in {done.seconds:,.1f} s, {rate:,.0f} images/s")
-    tell_remarks(done.remarks)
-    tell_broken(done.broken, done.broken_file)
+    report_remarks(done.remarks)
+    report_broken(done.broken, done.broken_file)
     return 0
 
 
 def add_reading_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of commands that put a network to work on image files."""
+    """Add the flags of commands that apply a network to image files."""
     parser.add_argument(
         "--root", action="append", default=[], metavar="FOLDER", help="a further folder in which images may lie"
     )
@@ -75,7 +75,7 @@ def add_reading_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_network_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of commands that load a network."""
+    """Add the flags of commands that load a network."""
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto)")
     parser.add_argument(
         "--precision", choices=("auto", "bf16", "fp16", "fp32"), help="of the arithmetic (default: the run's)"
@@ -86,7 +86,7 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def model_and_pool(arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """The run's network and the images, which are looked for first: that is cheap.
+    """Return the run's network and the images; the images, which are cheap to list, come first.
 
     Raises:
         ConfigError, CheckpointError, DataError: see `main`.
@@ -114,8 +114,8 @@ def model_and_pool(arguments: argparse.Namespace) -> tuple[Any, Any]:
     return model, files
 
 
-def tell_broken(broken: Sequence[Any], listed: Path | None) -> None:
-    """Say how many images could not be read, and the first of them; to standard error."""
+def report_broken(broken: Sequence[Any], listed: Path | None) -> None:
+    """Print to standard error how many images could not be read, and the first of them."""
     if not broken:
         return
     images = "1 image" if len(broken) == 1 else f"{len(broken):,} images"
@@ -124,7 +124,7 @@ def tell_broken(broken: Sequence[Any], listed: Path | None) -> None:
         print_line(f"  {one_line(image.path)}: {one_line(image.reason)}", sys.stderr)
 
 
-def tell_remarks(remarks: Sequence[str]) -> None:
-    """Say what stood out in the images that were read; to standard error."""
+def report_remarks(remarks: Sequence[str]) -> None:
+    """Print to standard error what stood out in the images that were read."""
     for remark in remarks:
         print_line(f"warning: {one_line(remark)}", sys.stderr)

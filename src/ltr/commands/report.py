@@ -21,7 +21,7 @@ FORMATS = ("table", "markdown", "latex", "csv", "html")
 
 
 def main(argv: Sequence[str]) -> int:
-    """``ltr-report [FOLDER ...]``; returns the exit code: 1 where ``--against`` could be done in no table.
+    """Run ``ltr-report [FOLDER ...]``; return the exit code: 1 where ``--against`` fits no table.
 
     Raises:
         ConfigError: flags that are wrong, a setting, metric or line that there is none of.
@@ -68,15 +68,15 @@ def _names(text: str) -> list[str]:
 
 
 def _draw(parts: Sequence[Part], which: str) -> None:
-    """The figures of every run of a report; a run whose files are damaged is said and left out."""
+    """Draw the figures of every run of a report; a run with damaged files is named and left out."""
     from ltr.report.figures import draw
 
     lines = [line for part in parts for line in (*part.section.lines, *part.section.apart)]
     folders = list(dict.fromkeys(run.path for line in lines for run in line.runs))
-    for place, folder in enumerate(folders, start=1):
+    for number, folder in enumerate(folders, start=1):
         try:
             written = draw(folder, which)
-            print_line(f"{place}/{len(folders)} {folder}: {len(written)} figures", sys.stderr)
+            print_line(f"{number}/{len(folders)} {folder}: {len(written)} figures", sys.stderr)
         except DataError as error:
             print_line(f"warning: {error}", sys.stderr)
 
@@ -86,7 +86,7 @@ def _report(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
     from ltr.report.compose import Options, as_text, composed
     from ltr.report.read_runs import finished_runs
 
-    found = finished_runs(folders)
+    finished = finished_runs(folders)
     options = Options(
         by=tuple(_names(arguments.by)) or ("name",),
         metrics=tuple(_names(arguments.metric)),
@@ -95,7 +95,7 @@ def _report(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
         curves=tuple(_names(arguments.curve)),
         level=arguments.level,
     )
-    report = composed(found, options)
+    report = composed(finished, options)
     if arguments.figures:
         _draw(report.parts, arguments.figures)
     problems: list[str] = []
@@ -113,5 +113,5 @@ def _report(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
         print(text, end="" if text.endswith("\n") else "\n")  # its names are written for its format already
         return int(report.uncompared)
     write_text(out, text if text.endswith("\n") else f"{text}\n")
-    print_line(f"{out}: {len(found.runs):,} runs, {len(report.parts):,} tables")
+    print_line(f"{out}: {len(finished.runs):,} runs, {len(report.parts):,} tables")
     return int(report.uncompared)

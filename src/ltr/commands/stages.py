@@ -1,4 +1,4 @@
-"""``ltr-stages``: look at the store of finished stages and clear it out."""
+"""``ltr-stages``: list, show and prune the finished stages of the store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def main(argv: Sequence[str]) -> int:
-    """``ltr-stages list | show KEY | prune``; returns the exit code.
+    """Run ``ltr-stages list | show KEY | prune``; return the exit code.
 
     Raises:
         LtrError: no such stage, or a duration that cannot be read.
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def seconds(duration: str) -> float:
-    """Seconds of ``30d``, ``12h``, ``5m`` or ``2w``.
+    """Return the seconds of ``30d``, ``12h``, ``5m`` or ``2w``.
 
     Raises:
         LtrError: anything else.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from rich.console import Console
 
 from ltr.console import plain_warnings
 from ltr.errors import TrainingError
-from ltr.escaping import rich_text
+from ltr.escaping import printer, rich_text
 from ltr.report.figures import draw
 from ltr.report.table import plain_table, result_table
 from ltr.runs.finished import standing
@@ -31,24 +30,24 @@ def carry_out(config: Mapping[str, Any], console: Console, arguments: Callable[[
     """
     overrides = job_overrides()
     with plain_warnings():
-        place = from_environment(os.environ)
+        process = from_environment(os.environ)
         # what several processes do is for the first of them to decide
         starts_others = needs_launch(config) and config["stages"] != "plan"
         outcome, source = None, None
-        if place is None:
-            looked = standing(config, _quiet if starts_others else partial(_say, console), read=_reader())
+        if process is None:
+            looked = standing(config, _print_nothing if starts_others else printer(console), read=_reader())
             config, outcome, source = looked.config, looked.outcome, looked.source
         if outcome is None and starts_others:
             source = None  # each of them reads it
             carry_out_in(config["trainer"]["devices"], arguments())
             # the first of them has shown it
-            finished = standing({**config, "resume": "auto"}, _quiet).outcome
+            finished = standing({**config, "resume": "auto"}, _print_nothing).outcome
             return replace(finished or _nothing(), reused=False)
         if outcome is None:
             from ltr.runs import distributed
             from ltr.runs.runner import run
 
-            with distributed.process_group(place, config["trainer"]["accelerator"]):
+            with distributed.process_group(process, config["trainer"]["accelerator"]):
                 if not distributed.is_rank_zero():
                     console = Console(quiet=True)
                 outcome = run(
@@ -60,12 +59,8 @@ def carry_out(config: Mapping[str, Any], console: Console, arguments: Callable[[
     return outcome
 
 
-def _say(console: Console, text: str) -> None:
-    console.print(rich_text(text), soft_wrap=True)
-
-
-def _quiet(text: str) -> None:
-    """Nothing: the processes that are started say it."""
+def _print_nothing(text: object) -> None:
+    """Print nothing: the processes that are started print it."""
 
 
 def _nothing() -> Outcome:
@@ -87,7 +82,7 @@ def _reader() -> Any:
 
 
 def objective(result: Mapping[str, Any]) -> float | None:
-    """What a sweeper maximises: the run's metric on validation images, of the variant that is the headline on test.
+    """Return the metric that a sweeper maximises: on validation images, of the variant that is the headline on test.
 
     None where the split has no validation images: the test set chooses nothing.
     """
@@ -104,7 +99,7 @@ def _figures(run_dir: Path, config: Mapping[str, Any]) -> list[Path]:
 
 
 def show(outcome: Outcome, config: Mapping[str, Any], console: Console) -> None:
-    """The result's table, and its figures where they are wanted and not there: those of a new run have been drawn."""
+    """Print the result's table, and draw figures that are asked for and not there: those of a new run are drawn."""
     if outcome.result is None:
         return
     if console.is_terminal:

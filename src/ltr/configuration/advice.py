@@ -1,4 +1,4 @@
-"""Advice in messages, made of keys that the configuration at hand has, and of values that it allows."""
+"""Advice in messages, made of keys that the configuration has, and of values that it allows."""
 
 from __future__ import annotations
 

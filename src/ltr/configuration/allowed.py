@@ -27,7 +27,7 @@ _RULE = re.compile(
 
 
 def problem(value: Any, rule: str | list) -> str | None:
-    """Why ``value`` breaks ``rule``, as the end of a sentence; None when it is allowed."""
+    """Return why ``value`` breaks ``rule``, as the end of a sentence; None when it is allowed."""
     if isinstance(rule, str) and rule.startswith(_CONFIGS):
         return _problem_of_configs(value, rule.removeprefix(_CONFIGS))
     if isinstance(rule, str) and f" or {_LIST}" in rule:
@@ -70,7 +70,7 @@ def _problem_of_configs(value: Any, rest: str) -> str | None:
 
 
 def check_values(config: Mapping) -> list[str]:
-    """One sentence for every value of ``config`` (plain, resolved) that its config does not allow."""
+    """Return a sentence for every value of ``config`` (plain, resolved) that its config does not allow."""
     mistakes = []
     for path, node in mappings(config):
         rules = rules_of(path, node)
@@ -90,7 +90,7 @@ def check_values(config: Mapping) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """A value as it is written on a command line."""
+    """Return a value as it is written on a command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -103,7 +103,7 @@ def shown(value: Any) -> str:
 
 
 def _representable(value: Any) -> bool:
-    """No number in it is NaN, infinite or too large for an array: always a slip, and no result file could hold it."""
+    """Return whether a value holds no NaN, no infinity and no integer too large for an array or a result file."""
     if isinstance(value, list):
         return all(_representable(entry) for entry in value)
     if isinstance(value, int):

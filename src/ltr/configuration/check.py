@@ -19,11 +19,11 @@ from ltr.errors import ConfigError
 
 
 def checked(config: DictConfig, known_mistakes: Iterable[str] = (), overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """The configuration as plain data, with structure, values and targets checked.
+    """Return the configuration as plain data, with structure, values and targets checked.
 
     Args:
         config: composed, not yet resolved.
-        known_mistakes: found elsewhere, to be told in the same message.
+        known_mistakes: found elsewhere, reported in the same message.
         overrides: with which it was composed; messages quote them.
 
     Raises:
@@ -42,7 +42,7 @@ def refuse(mistakes: Iterable[str], headline: str) -> None:
 
 
 def examined(config: DictConfig, overrides: Iterable[str] = ()) -> tuple[dict[str, Any], list[str]]:
-    """The configuration as plain data, and a sentence for everything that is wrong with it.
+    """Return the configuration as plain data, and a sentence for every mistake in it.
 
     What cannot be resolved is left out. No code that the configs name is imported.
     """
@@ -50,28 +50,28 @@ def examined(config: DictConfig, overrides: Iterable[str] = ()) -> tuple[dict[st
     structural = [line for line in check_structure(plain) if line.split(":")[0] not in unresolved]
     named = {line.split("=")[0] for line in structural}
     values = [line for line in check_values(plain) if line.split("=")[0] not in named]
-    own = [*structural, *values]
-    if own:
-        own = _without_passed_on(own, dict(leaves(OmegaConf.to_container(config, resolve=False))))
+    wrong_values = [*structural, *values]
+    if wrong_values:
+        wrong_values = _without_passed_on(wrong_values, dict(leaves(OmegaConf.to_container(config, resolve=False))))
     raw = OmegaConf.to_container(config, resolve=False)
     assert isinstance(raw, dict)
     unread = unread_keys({str(key): value for key, value in raw.items()}, overrides, hydra_node())
-    return plain, [*filter(None, unresolved.values()), *own, *check_targets(plain), *unread]
+    return plain, [*filter(None, unresolved.values()), *wrong_values, *check_targets(plain), *unread]
 
 
 def _without_passed_on(mistakes: list[str], raw: Mapping[str, Any]) -> list[str]:
-    """Without those about values that only pass on another wrong value, as in ``scale: ${head.scale}``."""
+    """Drop mistakes about values that only pass on another wrong value, as in ``scale: ${head.scale}``."""
     wrong = {line.split("=")[0] for line in mistakes}
     return [line for line in mistakes if not _refers_to(raw.get(line.split("=")[0]), wrong)]
 
 
 def _refers_to(value: Any, keys: Iterable[str]) -> bool:
-    """Whether an unresolved value interpolates one of these keys."""
+    """Return whether an unresolved value interpolates one of these keys."""
     return any(re.search(rf"\$\{{[^}}]*(?<![\w.]){re.escape(key)}(?![\w.])", str(value)) for key in keys)
 
 
 def _resolved(config: DictConfig) -> tuple[dict[str, Any], dict[str, str]]:
-    """Plain data, and for each key that cannot be resolved a sentence ('' where another key's sentence says it)."""
+    """Return plain data, and a sentence for each unresolvable key ('' where another key's sentence covers it)."""
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         unresolved: dict[str, str] = {}
@@ -87,9 +87,9 @@ def _leaf_by_leaf(config: DictConfig) -> tuple[Any, dict[str, str]]:
     failed: dict[str, tuple[Any, str]] = {}
     for key, value in leaves(raw):
         try:
-            found = OmegaConf.select(config, key, throw_on_resolution_failure=True)
-            if OmegaConf.is_config(found):
-                OmegaConf.to_container(found, resolve=True, throw_on_missing=True)
+            node_of_key = OmegaConf.select(config, key, throw_on_resolution_failure=True)
+            if OmegaConf.is_config(node_of_key):
+                OmegaConf.to_container(node_of_key, resolve=True, throw_on_missing=True)
             if value == "???":
                 failed[key] = (value, "its config leaves it open; give it a value")
         except OmegaConfBaseException as error:

@@ -1,4 +1,4 @@
-"""The command line of ``ltr-train``: flags and overrides told apart, in any order."""
+"""The command line of ``ltr-train``: flags and overrides, in any order."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _LONG = {short: flag for flag, short in {**SWITCHES, **WITH_VALUE}.items() if sh
 
 @dataclass
 class CommandLine:
-    """What was typed.
+    """A command line as typed: flags and overrides.
 
     Attributes:
         flags: of Hydra, in their long form, ``--flag`` or ``--flag=value``.
@@ -55,18 +55,18 @@ class CommandLine:
 
     @property
     def for_hydra(self) -> list[str]:
-        """Flags first: Hydra does not find overrides that stand between them."""
+        """Arguments with flags first: Hydra does not find overrides that stand between them."""
         return [*self.flags, *(["--"] if any(o.startswith("-") for o in self.overrides) else []), *self.overrides]
 
     @property
     def sweep(self) -> bool:
-        """Whether several runs are wanted: by the flag, or by a config of the group sweep."""
+        """Return whether several runs are asked for: by the flag, or by a config of the group sweep."""
         chosen = [o for o in self.overrides if o == _MULTIRUN or (is_sweep_config(o) and o != "sweep=null")]
         return "--multirun" in self.flags or bool(chosen)
 
     @property
     def config_dir(self) -> str | None:
-        """The user's own folder of configs, where it is one."""
+        """The user's own folder of configs, if it exists."""
         folder = self.values.get("--config-dir")
         return folder if folder and os.path.isdir(folder) else None
 
@@ -77,7 +77,7 @@ class CommandLine:
 
 
 def is_sweep_config(override: str) -> bool:
-    """Whether a config of the group sweep is chosen, ``sweep=CONFIG`` or ``+sweep=CONFIG``."""
+    """Return whether an override chooses a config of the group sweep, ``sweep=CONFIG`` or ``+sweep=CONFIG``."""
     return override.removeprefix("+").startswith("sweep=")
 
 
@@ -86,7 +86,7 @@ def read(argv: Sequence[str]) -> CommandLine:
     line = _told_apart(list(argv))
     if line.config_name == CommandLine().config_name:  # its defaults have a place for the config, a user's may not
         line.overrides = [one.removeprefix("+") if is_sweep_config(one) else one for one in line.overrides]
-    modes = [flag for flag in _MODES if flag in {given.partition("=")[0] for given in line.flags}]
+    modes = [flag for flag in _MODES if flag in {flag_text.partition("=")[0] for flag_text in line.flags}]
     if len(modes) > 1:
         line.mistakes.append(f"{' '.join(modes)}: only one of these flags can be carried out")
     if "--multirun" in line.flags and _SINGLE in line.overrides:
@@ -131,7 +131,7 @@ def _told_apart(rest: list[str]) -> CommandLine:
 
 
 def _next_value(flag: str, rest: list[str]) -> str:
-    """The value that follows a flag; ``--info`` alone means all of it."""
+    """Return the value that follows a flag; ``--info`` alone means all of it."""
     if flag == "--info" and not (rest and rest[0] in _INFO):
         return "all"
     if not rest or rest[0].startswith("-") or (flag not in _PATHS and "=" in rest[0]):

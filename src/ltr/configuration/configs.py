@@ -1,4 +1,4 @@
-"""The folder of configs, reading them without Hydra, and small helpers over a composed configuration."""
+"""Location of the configs, reading them without Hydra, and small helpers over a composed configuration."""
 
 from __future__ import annotations
 

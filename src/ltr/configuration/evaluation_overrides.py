@@ -1,4 +1,4 @@
-"""What ``ltr-eval`` is asked for: overrides of the data set and of evaluation, and how foreign weights are read.
+"""Overrides of ``ltr-eval``: of the data set and of evaluation, and the layout of foreign weights.
 
 Without ``dataset=CONFIG`` a run is evaluated on its own data set, see `ltr.configuration.reuse`. With it the config is
 composed as ``ltr-train`` would, and of the run stays what says how it was trained.
@@ -29,7 +29,7 @@ PUBLISHED_CODES = ("m2m", "sla", "arpl", "herbs", "pim", "ldam", "akamaster")
 
 @dataclass(frozen=True)
 class ForeignWeights:
-    """How a weights file of other code is read: ``weights.entry``, ``weights.map`` and ``weights.transposed``.
+    """Reading a weights file of other code: ``weights.entry``, ``weights.map`` and ``weights.transposed``.
 
     Attributes:
         entry: of the file that holds the tensors, dotted; None: ``state_dict``, ``model``, or the file itself.
@@ -72,21 +72,21 @@ class Asked:
 
     @property
     def of_foreign(self) -> bool:
-        """Whether the command says what network foreign weights are of."""
+        """Return whether the command names the network of foreign weights."""
         return bool(self.foreign_keys)
 
 
 def asked(overrides: Sequence[str], mistakes: Sequence[str] = ()) -> Asked:
-    """The overrides in order.
+    """Sort the overrides by what they change.
 
     Args:
-        mistakes: found elsewhere, to be told in the same message.
+        mistakes: found elsewhere, reported in the same message.
     """
     parsed, unread = parse(overrides)
     mistakes = [*mistakes, *unread]
-    own = [one for one in parsed if one.key == "figures" or one.key.partition(".")[0] == "weights"]
+    read_here = [one for one in parsed if one.key == "figures" or one.key.partition(".")[0] == "weights"]
     figures, weights = "none", {}
-    for one in own:
+    for one in read_here:
         value = one.values[0]
         if one.key == "figures":
             if value not in FIGURES:
@@ -96,7 +96,7 @@ def asked(overrides: Sequence[str], mistakes: Sequence[str] = ()) -> Asked:
         else:
             mistakes += _weights_mistakes(one)
             weights[one.key.removeprefix("weights.")] = value
-    rest = tuple(one for one in parsed if one not in own)
+    rest = tuple(one for one in parsed if one not in read_here)
     configs = [one.values[0] for one in rest if one.key == "dataset" and not isinstance(one.values[0], dict)]
     sizes = [one.values[0] for one in rest if one.key == _SIZE and isinstance(one.values[0], int)]
     backbone = [one.text for one in rest if one.key == "backbone"]
@@ -106,14 +106,14 @@ def asked(overrides: Sequence[str], mistakes: Sequence[str] = ()) -> Asked:
         config=str(configs[-1]) if configs else None,
         figures=figures,
         weights=ForeignWeights() if mistakes else _foreign_weights(weights, rest),
-        foreign_keys=tuple(backbone + [one.text for one in own if one.key != "figures"]),
+        foreign_keys=tuple(backbone + [one.text for one in read_here if one.key != "figures"]),
         mistakes=tuple(mistakes),
         image_size=sizes[-1] if sizes else None,
     )
 
 
 def _weights_mistakes(one: Parsed) -> list[str]:
-    """What is wrong with an override of ``weights``."""
+    """Return the mistakes of an override of ``weights``."""
     value = one.values[0]
     texts = isinstance(value, list) and all(isinstance(name, str) for name in value)
     names = isinstance(value, dict) and all(to is None or isinstance(to, str) for to in value.values())
@@ -136,17 +136,17 @@ def _weights_mistakes(one: Parsed) -> list[str]:
     return [] if fits else [f"{one.text}: needed is {what}"]
 
 
-def _foreign_weights(given: Mapping[str, Any], rest: Sequence[Parsed]) -> ForeignWeights:
-    named = given.get("map") or {}
+def _foreign_weights(node: Mapping[str, Any], rest: Sequence[Parsed]) -> ForeignWeights:
+    named = node.get("map") or {}
     layout = named if isinstance(named, str) else None
     names = {} if layout else {str(name): to for name, to in named.items()}
     padding = [str(one.values[0]) for one in rest if one.key == "backbone.shortcut_padding"]
-    transposed = tuple(given.get("transposed") or ())
-    return ForeignWeights(given.get("entry"), names, transposed, layout, padding[-1] if padding else None)
+    transposed = tuple(node.get("transposed") or ())
+    return ForeignWeights(node.get("entry"), names, transposed, layout, padding[-1] if padding else None)
 
 
 def for_run(config: Mapping[str, Any], what: Asked, config_dir: str | None = None) -> dict[str, Any]:
-    """The configuration that a run is evaluated by: its own, with another data set or other values.
+    """Return the configuration that a run is evaluated by: its own, with another data set or other values.
 
     Args:
         config: the run's, plain.
@@ -159,12 +159,12 @@ def for_run(config: Mapping[str, Any], what: Asked, config_dir: str | None = Non
     if what.config is None:
         return changed(config, texts, what.mistakes, config_dir)
     node = _composed(what, _OF_DATA, config_dir)
-    given = {one.key for one in what.parsed}
+    overridden = {one.key for one in what.parsed}
     result = {**config, "dataset": node["dataset"], "paths": node["paths"]}
     for group, kept in _KEPT.items():
-        own = config.get(group) or {}
-        of_run = {key: own[key] for key in kept if key in own and f"{group}.{key}" not in given}
-        of_training = {key: value for key, value in own.items() if group == "trainer" and key not in kept}
+        stored = config.get(group) or {}
+        of_run = {key: stored[key] for key in kept if key in stored and f"{group}.{key}" not in overridden}
+        of_training = {key: value for key, value in stored.items() if group == "trainer" and key not in kept}
         result[group] = {**node[group], **of_training, **of_run}
     trained_on = config.get("dataset")
     if isinstance(trained_on, Mapping):
@@ -177,8 +177,7 @@ def _says_how(key: str, value: Any) -> bool:
 
 
 def for_foreign(what: Asked, config_dir: str | None = None, method: str | None = None) -> dict[str, Any]:
-    """The configuration that foreign weights are evaluated by: data set, network, evaluation, and nothing of a
-    training.
+    """Return the configuration that foreign weights are evaluated by: data set, network and evaluation.
 
     Args:
         method: the config of the method whose network the whole file is, unless the command names another; None: the
@@ -204,7 +203,7 @@ def for_foreign(what: Asked, config_dir: str | None = None, method: str | None =
 
 
 def _composed(what: Asked, groups: Sequence[str], config_dir: str | None, more: Sequence[str] = ()) -> dict[str, Any]:
-    """What ``ltr-train`` would compose of the overrides of these groups; all mistakes in one message."""
+    """Compose the overrides of these groups as ``ltr-train`` would; all mistakes in one message."""
     mistakes = list(what.mistakes)
     fitting = list(more)
     array_size = _SIZE if _of_arrays(what.config) else None  # a size for arrays is a wish to evaluation alone

@@ -39,7 +39,7 @@ _OF_ONE = ("strategy", "sampler", "augment", "head", "loss", "backbone", "optimi
 
 
 def forbidden(overrides: Iterable[str], config_dir: str | None = None) -> dict[str, str]:
-    """The overrides that are refused unseen, each with a sentence; empty where all may be applied.
+    """Return the overrides that are refused unseen, each with a sentence; empty where all may be applied.
 
     Args:
         overrides: as they were written.
@@ -59,7 +59,7 @@ def _reason(one: Parsed, config_dir: str | None) -> str | None:
         )
     below = [key for value in one.values if isinstance(value, dict) for key, _ in leaves(value, one.key)]
     for key, reason in _OF_HYDRA.items():
-        if any(given == key or given.startswith(f"{key}.") for given in (one.key, *below)):
+        if any(named == key or named.startswith(f"{key}.") for named in (one.key, *below)):
             return reason
     if one.key == "hydra.job.env_copy":
         return _unset(one.values)
@@ -73,7 +73,7 @@ def _unset(values: list[Any]) -> str | None:
 
 
 def _keys(one: Parsed) -> Iterator[str]:
-    """Every key that an override names: of its path, its package and its values."""
+    """Return every key that an override names: of its path, its package and its values."""
     yield from re.split(r"[./]", one.key)
     yield from (one.override.package or "").split(".")
     for value in one.values:
@@ -111,7 +111,7 @@ def _wrong_name(one: Parsed) -> str | None:
 
 
 def not_one_config(group: str, names: Iterable[Any], at: str | None = None) -> str | None:
-    """Why a list of names cannot be chosen, as the end of a sentence; None where it can.
+    """Return why a list of names cannot be chosen, as the end of a sentence; None where it can.
 
     Args:
         group: of the configs.
@@ -125,7 +125,7 @@ def not_one_config(group: str, names: Iterable[Any], at: str | None = None) -> s
 
 
 def wrong_config_name(name: str) -> str | None:
-    """Why ``name`` is not the name of a config, as the end of a sentence; None where it may be one."""
+    """Return why ``name`` is not the name of a config, as the end of a sentence; None where it may be one."""
     if not ("/" in name or "\\" in name or ".." in name or name.endswith(_ENDINGS)):
         return None  # whether there is one of this name, Hydra knows
     if _CONFIG_NAME.fullmatch(name) and ".." not in name and not name.endswith(_ENDINGS):

@@ -89,8 +89,8 @@ def _notice(where: str, old: str, new: str) -> str:
 
 def _parent(config: Any, key: str) -> DictConfig | None:
     node, _, _ = key.rpartition(".")
-    found = OmegaConf.select(config, node) if node else config
-    return found if isinstance(found, DictConfig) else None
+    parent = OmegaConf.select(config, node) if node else config
+    return parent if isinstance(parent, DictConfig) else None
 
 
 def _holds(config: Any, key: str) -> bool:

@@ -1,5 +1,4 @@
-"""What Hydra itself builds from a configuration (launcher, sweeper, callbacks, logging), before any config is
-checked."""
+"""Checks of what Hydra itself builds (launcher, sweeper, callbacks, logging), before any config is checked."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ _PLUGINS = {"launcher": "basic", "sweeper": "basic"}
 
 
 def check_hydra(node: Mapping[str, Any], allowed: tuple[str, ...] = ()) -> list[str]:
-    """One sentence for everything below ``hydra`` that would run code of somebody else.
+    """Return a sentence for everything below ``hydra`` that would run code from outside Hydra and its plugins.
 
     Args:
         node: as it is written, interpolations not resolved: a target must be a plain name.
@@ -36,9 +35,9 @@ def check_hydra(node: Mapping[str, Any], allowed: tuple[str, ...] = ()) -> list[
         isinstance(verbose, list) and all(isinstance(name, str) for name in verbose)
     ):
         mistakes.append(f"hydra.verbose={verbose}: allowed is true, false, a logger's name or a list of names")
-    for path, found in mappings(node):
-        target = found.get("_target_")
-        if "_target_" in found and not (isinstance(target, str) and target.startswith(prefixes)):
+    for path, mapping in mappings(node):
+        target = mapping.get("_target_")
+        if "_target_" in mapping and not (isinstance(target, str) and target.startswith(prefixes)):
             mistakes.append(
                 f"hydra.{path}._target_={target}: not one of Hydra's own, nor of its plugins. For your own code pass "
                 "--allow PREFIX"
@@ -46,9 +45,9 @@ def check_hydra(node: Mapping[str, Any], allowed: tuple[str, ...] = ()) -> list[
         if path.split(".")[0] not in _LOGGING:
             continue
         # Python's logging calls what these keys name
-        if "()" in found:
+        if "()" in mapping:
             mistakes.append(f"hydra.{path}: a factory '()' is not allowed")
-        named = found.get("class")
+        named = mapping.get("class")
         if named is not None and not str(named).startswith(("logging.", "colorlog.")):
             mistakes.append(f"hydra.{path}.class={named}: handlers and formatters are those of the package logging")
     return mistakes
@@ -66,7 +65,7 @@ def _unknown_keys(node: Mapping[str, Any]) -> list[str]:
 
 
 def _plugins(node: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the launcher, the sweeper and the callbacks, which Hydra builds."""
+    """Return the mistakes of the launcher, the sweeper and the callbacks, which Hydra builds."""
     mistakes = []
     for name, example in _PLUGINS.items():
         if name in node and not (isinstance(node[name], Mapping) and "_target_" in node[name]):
@@ -83,7 +82,7 @@ def _plugins(node: Mapping[str, Any]) -> list[str]:
 
 
 def _unread(name: str, node: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the keys of a launcher or sweeper: Hydra's own and its plugins declare theirs."""
+    """Return the keys of a launcher or sweeper that it does not declare: Hydra and its plugins declare theirs."""
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
@@ -111,7 +110,7 @@ def _search_path(node: Mapping[str, Any]) -> list[str]:
 
 
 def _is_there(place: str) -> bool:
-    """Whether a place that Hydra is to search exists; what is an interpolation cannot be told."""
+    """Return whether a search path of Hydra's exists; an interpolation counts as existing."""
     if "${" in place:
         return True
     scheme, _, rest = place.rpartition("://")
@@ -124,10 +123,10 @@ def _is_there(place: str) -> bool:
 
 
 def _names(node: Mapping[str, Any]) -> list[str]:
-    """Configs that were chosen by a path, on the command line or in another config."""
+    """Return the mistakes of configs chosen by a path, on the command line or in another config."""
     choices = (node.get("runtime") or {}).get("choices") or {}
-    given = [(group, name) for group, chosen in choices.items() for name in _listed(chosen)]
-    reasons = [(group, name, wrong_config_name(name)) for group, name in given]
+    chosen_names = [(group, name) for group, chosen in choices.items() for name in _listed(chosen)]
+    reasons = [(group, name, wrong_config_name(name)) for group, name in chosen_names]
     lists = [(group, shown(names), _mixed(group, names)) for group, names in choices.items()]
     reasons += [(group, names, reason) for group, names, reason in lists if reason]
     return [f"{group}={name}: {reason}" for group, name, reason in reasons if reason]
@@ -142,7 +141,7 @@ def _listed(chosen: Any) -> list[str]:
 
 
 def hydra_node() -> Mapping[str, Any] | None:
-    """Hydra's own node of the job that runs, not resolved; None where Hydra runs none."""
+    """Return Hydra's own node of the running job, unresolved; None where Hydra runs none."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
@@ -152,21 +151,21 @@ def hydra_node() -> Mapping[str, Any] | None:
 
 
 def _own_first(loader: Any) -> None:
-    """Search the folder of ``--config-dir`` before the shipped configs, so that one of the same name replaces them."""
+    """Search the folder of ``--config-dir`` before the shipped configs, so that its config of the same name wins."""
     from hydra._internal.config_repository import ConfigRepository
 
     path = loader.config_search_path.get_path()
     providers = [element.provider for element in path]
     if "command-line" in providers and "main" in providers:
-        own, main = providers.index("command-line"), providers.index("main")
-        if main < own:
-            path.insert(main, path.pop(own))
+        of_user, main = providers.index("command-line"), providers.index("main")
+        if main < of_user:
+            path.insert(main, path.pop(of_user))
             loader.repository = ConfigRepository(config_search_path=loader.config_search_path)
 
 
 @contextlib.contextmanager
 def guarded_hydra(allowed: tuple[str, ...] = ()) -> Iterator[None]:
-    """Inside, Hydra refuses a configuration that `check_hydra` finds fault with, before it builds anything of it.
+    """Let Hydra refuse a configuration with mistakes of `check_hydra` before it builds any of it.
 
     Raises:
         ConfigError: all that is wrong with it.
@@ -179,8 +178,8 @@ def guarded_hydra(allowed: tuple[str, ...] = ()) -> Iterator[None]:
     load = NestedLoader.load_configuration
 
     def checked(self: Any, *arguments: Any, **named: Any) -> Any:
-        given = named.get("overrides", arguments[1] if len(arguments) > 1 else ())
-        _refuse(forbidden(given).values())
+        overrides = named.get("overrides", arguments[1] if len(arguments) > 1 else ())
+        _refuse(forbidden(overrides).values())
         _own_first(self)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".* is not available", category=UserWarning)  # we say it

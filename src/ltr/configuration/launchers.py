@@ -1,4 +1,4 @@
-"""What a sweep's launcher needs of the machine, asked before Hydra builds it."""
+"""Checks of what a sweep's launcher needs of the machine, before Hydra builds it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOCAL = "hydra/launcher=submitit_local does the same with processes of this mac
 
 
 def check_launcher(launcher: Any) -> list[str]:
-    """One sentence for a launcher that this machine cannot carry out.
+    """Return a sentence for a launcher that this machine cannot carry out.
 
     Args:
         launcher: what is below ``hydra.launcher``.
@@ -30,7 +30,7 @@ def check_launcher(launcher: Any) -> list[str]:
 
 
 def refused_by_queue(error: BaseException) -> ConfigError | None:
-    """What to say of jobs that a launcher could not submit or lost, where the error is one of submitit's; else None."""
+    """Return the error for jobs that a launcher could not submit or lost, if submitit raised it; else None."""
     if not type(error).__module__.startswith("submitit"):
         return None
     reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -35,7 +35,7 @@ def listed_names(group: str) -> tuple[str, ...]:
 
 
 def is_shipped(group: str, name: str) -> bool:
-    """Whether a name is that of a shipped config, or of a member of a family such as ``pytorch_ood``."""
+    """Return whether a name is a shipped config's, or a member's of a family such as ``pytorch_ood``."""
     family, _, member = name.partition(".")
     known = listed_names(group)
     return (name in known and not name.endswith(_FAMILY)) or (

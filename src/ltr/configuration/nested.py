@@ -132,22 +132,22 @@ class NestedLoader(ConfigLoaderImpl):
         return self._with_own_configs(config)
 
     def _with_own_configs(self, config: DictConfig) -> DictConfig:
-        """A configuration whose lists hold the user's own configs in place of their names."""
+        """Return a configuration whose lists hold the user's own configs in place of their names."""
         for path, group in LISTS.items():
             entries = OmegaConf.select(config, path, throw_on_resolution_failure=False)
             above, _, last = path.rpartition(".")
             node = OmegaConf.select(config, above, throw_on_resolution_failure=False)
             if not OmegaConf.is_list(entries) or not OmegaConf.is_dict(node) or OmegaConf.is_interpolation(node, last):
                 continue
-            given = OmegaConf.to_container(entries, resolve=False)
-            own = with_own(group, given, functools.partial(self._content, group))
-            if own != given:
+            names = OmegaConf.to_container(entries, resolve=False)
+            contents = with_own(group, names, functools.partial(self._content, group))
+            if contents != names:
                 with open_dict(node):
-                    node[last] = own
+                    node[last] = contents
         return config
 
     def _content(self, group: str, name: str) -> Mapping[str, Any] | None:
-        """A config as it is written; None where there is none."""
+        """Return a config as written; None where there is none."""
         path = f"{group}/{name}"
         loaded = self.repository.load_config(path) if self.repository.config_exists(path) else None
         content = None if loaded is None else OmegaConf.to_container(loaded.config, resolve=False)
@@ -169,26 +169,26 @@ class NestedLoader(ConfigLoaderImpl):
         return [name for name in super().list_groups(parent_name) if name != "base"]
 
     def options(self, node: str) -> list[str]:
-        """The configs that can be chosen at a nested node."""
+        """Return the configs that can be chosen at a nested node."""
         return self.repository.get_group_options(_group(self.nodes[node]), ObjectType.CONFIG)
 
     def _choices(self, config_name: str | None, overrides: Iterable[str]) -> dict[str, str | None]:
-        """What is chosen where, as far as it can be told of a command that was refused."""
+        """Return the choices of a command that was refused, as far as they can be determined."""
         all_of_them = list(overrides)
         added = [text for text in all_of_them if text.startswith("+") and "@" in text.partition("=")[0]]
         for texts in (all_of_them, [text for text in all_of_them if text not in added])[: 1 + bool(added)]:
             try:
                 parsed = OverridesParser.create().parse_overrides(overrides=texts)
                 repo = self._repository or self._parse_overrides_and_create_caching_repo(config_name, texts)[1]
-                found = create_defaults_list(repo, config_name, parsed, prepend_hydra=True, skip_missing=False)
+                defaults_list = create_defaults_list(repo, config_name, parsed, prepend_hydra=True, skip_missing=False)
             except (HydraException, ValueError):
                 continue
-            self._defaults = found.defaults
-            return dict(found.overrides.known_choices)
+            self._defaults = defaults_list.defaults
+            return dict(defaults_list.overrides.known_choices)
         return {}
 
     def _as_choice(self, text: str, choices: Mapping[str, str | None]) -> str:
-        """An override as Hydra knows it; empty where it says what holds anyway."""
+        """Return an override as Hydra knows it; empty where it repeats what holds anyway."""
         bare = text.lstrip("+")
         key, equals, value = bare.partition("=")
         if not equals or text.startswith("~"):
@@ -198,14 +198,14 @@ class NestedLoader(ConfigLoaderImpl):
         if key not in self.nodes:
             return text
         override = OverridesParser.create().parse_override(bare)
-        given = override.value()
-        if override.is_sweep_override() or not is_name(given):
+        chosen = override.value()
+        if override.is_sweep_override() or not is_name(chosen):
             return text
-        if given is None:
+        if chosen is None:
             return "" if choices[self.nodes[key]] is None else f"~{self.nodes[key]}"
-        if isinstance(given, list) and (reason := not_one_config(_group(self.nodes[key]), given, key)):
+        if isinstance(chosen, list) and (reason := not_one_config(_group(self.nodes[key]), chosen, key)):
             raise ConfigCompositionException(reason)
-        self._check_names(key, given if isinstance(given, list) else [given])
+        self._check_names(key, chosen if isinstance(chosen, list) else [chosen])
         return f"{self.nodes[key]}={value}"
 
     def _check_names(self, node: str, names: Iterable[Any], where: str = "") -> None:
@@ -214,7 +214,7 @@ class NestedLoader(ConfigLoaderImpl):
                 raise ConfigCompositionException(where + reason)
 
     def unknown(self, node: str, name: Any) -> str | None:
-        """Why a name cannot be chosen at a nested node, as the end of a sentence; None where it can."""
+        """Return why a name cannot be chosen at a nested node, as the end of a sentence; None where it can."""
         options = self.options(node)
         if isinstance(name, str) and name in options:
             return None
@@ -222,8 +222,8 @@ class NestedLoader(ConfigLoaderImpl):
         return f"there is no {group} '{shown(name)}'; there are: {', '.join(options)}{nearest(str(name), options)}"
 
     def _found_in_files(self) -> dict[str, dict[str, str]]:
-        """Nested choices that config files make in their body, with those found before."""
-        found = {path: dict(nodes) for path, nodes in self._in_files.items()}
+        """Return the nested choices in the bodies of config files, with those of earlier rounds."""
+        choices = {path: dict(nodes) for path, nodes in self._in_files.items()}
         names = self._repository.names if self._repository is not None else {}
         last_parts = {node.rpartition(".")[2] for node in self.nodes}
         for default in self._defaults:
@@ -233,8 +233,8 @@ class NestedLoader(ConfigLoaderImpl):
                 node = _joined(default.package, relative)
                 if node in self.nodes:
                     self._check_names(node, [name], f"In '{default.config_path}': {relative}={name}: ")
-                    found.setdefault(str(default.config_path), {})[relative] = _group(self.nodes[node])
-        return found
+                    choices.setdefault(str(default.config_path), {})[relative] = _group(self.nodes[node])
+        return choices
 
     def _parse_overrides_and_create_caching_repo(
         self, config_name: str | None, overrides: list[str]
@@ -289,9 +289,9 @@ class NestedLoader(ConfigLoaderImpl):
         return {node: target for node, target in targets.items() if has_former_options(target)}
 
     def _for_own_choice(self, default: ResultDefault, loaded: ConfigResult, repo: IConfigRepository) -> ConfigResult:
-        """A config without the keys that it sets for a nested choice of its own where another one was made."""
-        own = repo.load_config(str(default.config_path))
-        for entry in (own.defaults_list if own is not None else None) or []:
+        """Return a config without the keys of its own nested choice where another one was made."""
+        written = repo.load_config(str(default.config_path))
+        for entry in (written.defaults_list if written is not None else None) or []:
             if not isinstance(entry, GroupDefault) or entry.override or not entry.package or entry.value is None:
                 continue
             node = _joined(default.package, entry.package)
@@ -318,7 +318,7 @@ class NestedLoader(ConfigLoaderImpl):
 
 @contextlib.contextmanager
 def nested_choices() -> Iterator[None]:
-    """Inside, the Hydra of a command understands nested choices in their plain form."""
+    """Let a command's Hydra understand nested choices in their plain form, for the time of a block."""
     from hydra._internal import hydra
 
     before = hydra.ConfigLoaderImpl
@@ -363,18 +363,18 @@ class _Repository(CachingConfigRepository):
 
 
 def is_name(value: Any) -> bool:
-    """Whether a value can be meant as the name of a config: no keys, and no reference to another value."""
+    """Return whether a value can be the name of a config: no keys, and no reference to another value."""
     return not isinstance(value, Mapping) and "${" not in str(value)
 
 
 def holds_keys(key: str, node: Mapping[str, Any]) -> str:
-    """Why a value cannot be given to a node of the configuration, as the end of a sentence."""
+    """Return why a node of the configuration cannot take a value, as the end of a sentence."""
     keys = [str(name) for name in node if name not in PRIVATE_KEYS]
     return f"keys are needed here, not a value; it has {', '.join(keys)}. Set one with {key}.KEY=VALUE"
 
 
 def _replaces(value: Any) -> bool:
-    """Whether a value would take the place of a node's keys; a reference stands for whatever it refers to."""
+    """Return whether a value would replace a node's keys; a reference stands for what it refers to."""
     return is_name(value) and value != "???"
 
 
@@ -393,17 +393,17 @@ def _joined(package: str | None, relative: str) -> str:
 
 
 def _entries(config: Any) -> list[tuple[str, Any]]:
-    """Every node of a config as it is written, mappings as well as values, with its dotted path."""
-    found: list[tuple[str, Any]] = []
+    """Return every node of a config as written, mappings as well as values, with its dotted path."""
+    entries: list[tuple[str, Any]] = []
 
     def collect(node: Mapping[Any, Any], above: str) -> None:
         for key, value in node.items():
             if key in PRIVATE_KEYS or key == "defaults":
                 continue
             path = f"{above}.{key}" if above else str(key)
-            found.append((path, value))
+            entries.append((path, value))
             if isinstance(value, Mapping):
                 collect(value, path)
 
     collect(OmegaConf.to_container(config, resolve=False), "")  # type: ignore[arg-type]
-    return found
+    return entries

@@ -1,4 +1,4 @@
-"""What is wrong with a command line's ``key=value``s: every mistake, not only the first that Hydra stops at.
+"""Mistakes in a command line's ``key=value``s: every one, not only the first at which Hydra stops.
 
 `explain` is called only after Hydra has refused the command, so that a correct command pays nothing for it.
 """
@@ -40,7 +40,7 @@ _PLUGINS = {"joblib": "sweep", "optuna": "sweep", "submitit_local": "slurm", "su
 
 
 def explain(overrides: list[str], config_dir: str | None, config_name: str, sweep: bool = False) -> list[str]:
-    """One sentence for every override that cannot be applied, and for every value that is not allowed.
+    """Return a sentence for every override that cannot be applied, and for every value that is not allowed.
 
     Args:
         overrides: the command line without flags, e.g. ``["method=crt", "loss.betta=1"]``.
@@ -71,7 +71,7 @@ def explain(overrides: list[str], config_dir: str | None, config_name: str, swee
 
 
 def composed(overrides: list[str], config_dir: str | None = None) -> DictConfig:
-    """The primary config with these overrides, in Python instead of on a command line.
+    """Compose the primary config with these overrides, in Python instead of on a command line.
 
     Args:
         config_dir: the user's own folder of configs, as ``--config-dir`` names it.
@@ -104,7 +104,7 @@ def _looking_in(config_dir: str | None, is_quiet: bool = False) -> Hydra:
 
 
 def unread(overrides: Iterable[str]) -> list[str]:
-    """One sentence for what Hydra accepts and ltr does not: forbidden overrides, unknown configs of the group recipe.
+    """Return a sentence for each override that Hydra accepts and ltr does not: forbidden ones, unknown recipes.
 
     That group is optional, so that Hydra takes any name for one of its configs.
     """
@@ -167,21 +167,24 @@ class _Explanation:
         return mistakes + self._in_jobs(chosen, rest, in_the_dark)
 
     def _in_jobs(self, chosen: list[list[str]], rest: list[Parsed], in_the_dark: set[str]) -> list[str]:
-        """What is wrong with values, given the configs of a sweep's jobs; if only with some, it says which."""
-        found: dict[str, list[str]] = {}
+        """Return the mistakes of values, given the configs of a sweep's jobs; name the jobs if not all have them."""
+        jobs_of_mistake: dict[str, list[str]] = {}
         for configs in chosen:
             job = _Explanation(self.loader, self.config_name, self.sweep)
             job.good, job.composed, job.nodes = list(self.good), self.composed, self.nodes
             wrong = job._apply(configs)
             for line in wrong or job._values(rest, in_the_dark):
-                found.setdefault(line, []).append(", ".join(configs))
-        return [line if len(jobs) == len(chosen) else f"with {'; '.join(jobs)}: {line}" for line, jobs in found.items()]
+                jobs_of_mistake.setdefault(line, []).append(", ".join(configs))
+        return [
+            line if len(jobs) == len(chosen) else f"with {'; '.join(jobs)}: {line}"
+            for line, jobs in jobs_of_mistake.items()
+        ]
 
     def _chooses_config(self, one: Parsed) -> bool:
         return one.key in self.groups and not any(isinstance(value, dict) for value in one.values)
 
     def _expanded(self, one: Parsed) -> Parsed:
-        """With the configs that a pattern fits, ``glob(c*)``, in its place."""
+        """Return an override whose pattern ``glob(c*)`` is replaced by the configs that it fits."""
         pattern = one.values[0]
         if not isinstance(pattern, Glob):
             return one
@@ -189,7 +192,7 @@ class _Explanation:
         return replace(one, values=configs or [str(pattern)])
 
     def _hydra(self, one: Parsed, plugins: list[str]) -> list[str]:
-        """What is wrong with a setting of Hydra, given the launcher and sweeper that are chosen."""
+        """Return the mistakes of a setting of Hydra, given the launcher and sweeper that are chosen."""
         error = self._composes([*plugins, one.text], hydra=True)
         if error is None:
             return []
@@ -203,7 +206,7 @@ class _Explanation:
         if one.override.is_delete():
             return []
         options = self.loader.get_group_options(one.key, ObjectType.CONFIG)
-        wanted = [v for value in one.values for v in (value if isinstance(value, list) else [value])]
+        names = [v for value in one.values for v in (value if isinstance(value, list) else [value])]
         return [
             f"{one.text}: "
             + (
@@ -211,12 +214,12 @@ class _Explanation:
                 or f"there is no {one.key} '{'null' if value is None else value}'; there are: "
                 f"{', '.join(options) or 'none'}{nearest(value, options) if value else ''}"
             )
-            for value in wanted
+            for value in names
             if str(value) not in options
         ]
 
     def _guess(self, one: Parsed) -> str | None:
-        """The config that was probably meant, so that the keys which were given for it can be looked at."""
+        """Return the config that was probably meant, so that the keys given for it can be checked."""
         options = self.loader.get_group_options(one.key, ObjectType.CONFIG)
         return next(iter(difflib.get_close_matches(str(one.values[0]), options, n=1)), None)
 
@@ -285,8 +288,8 @@ class _Explanation:
             elif exists or one.adds:
                 fitting.append(one)
             elif one.key.partition(".")[0] not in in_the_dark:  # or it may be a key of the config that was meant
-                others = keys_of_other_configs(one.key, composed)
-                mistakes.append(f"{one.text}: there is no key '{one.key}'{suggestion(one.key, known, others)}")
+                elsewhere = keys_of_other_configs(one.key, composed)
+                mistakes.append(f"{one.text}: there is no key '{one.key}'{suggestion(one.key, known, elsewhere)}")
         if fitting:
             mistakes += self._apply([one.text for one in fitting])
         assert self.composed is not None

@@ -41,12 +41,12 @@ _known: dict[str, tuple[object, str]] = {}
 
 
 def own_code(node: Any) -> dict[str, str]:
-    """The identity of every top-level package outside ltr that a ``_target_`` at or below ``node`` names."""
+    """Return the identity of every top-level package outside ltr that a ``_target_`` at or below ``node`` names."""
     return identities(_top_levels(node))
 
 
 def identities(names: Iterable[str]) -> dict[str, str]:
-    """The identity of each top-level package of these dotted names, but for ltr, what it is built on, and Python."""
+    """Return the identity of each top-level package of dotted names, without ltr, its dependencies, and Python."""
     tops = {name.partition(".")[0] for name in names}
     return {top: _identity(top) for top in sorted(tops) if _is_own(top)}
 
@@ -74,7 +74,7 @@ def _identity(top: str) -> str:
 
 
 def _places(top: str) -> list[Path]:
-    """The file or the folders of a top-level module or package; [] where it has none (it was typed in, say)."""
+    """Return the file or the folders of a top-level module or package; [] where it has none (typed in, say)."""
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):  # a module that is loaded without a specification, such as a script
@@ -88,13 +88,12 @@ def _places(top: str) -> list[Path]:
 
 
 def _version(top: str) -> str | None:
-    found = metadata.packages_distributions().get(top)
-    return metadata.version(found[0]) if found else None
+    distributions = metadata.packages_distributions().get(top)
+    return metadata.version(distributions[0]) if distributions else None
 
 
 def _digest(top: str) -> str:
-    """Hexadecimal digits of the SHA-256 over the source of a package and of what it imports from outside
-    ``site-packages``."""
+    """Return hex digits of the SHA-256 over the source of a package and its imports outside ``site-packages``."""
     digest = hashlib.sha256()
     waiting, seen = [top], {top}
     while waiting:
@@ -118,7 +117,7 @@ def _is_edited_here(top: str) -> bool:
 
 
 def source_files(place: Path) -> Iterator[tuple[str, bytes]]:
-    """(relative name, content) of a module's file, or of all source files of a package's folder, in order.
+    """Return (relative name, content) of a module's file, or of all source files of a package, in order.
 
     Hidden folders, caches and virtual environments are passed over; so is a file that cannot be read.
     """
@@ -139,21 +138,21 @@ def source_files(place: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _imports(content: bytes) -> set[str]:
-    """The top-level names that a file imports; none of a file that is no Python (importing it will say so)."""
+    """Return the top-level names that a file imports; none of a file that is no Python (its import says so)."""
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):
         return set()
-    found: set[str] = set()
+    packages: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
+            packages |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-            found.add(node.module.partition(".")[0])
-    return found
+            packages.add(node.module.partition(".")[0])
+    return packages
 
 
 def changed_code(config: Mapping[str, Any]) -> list[str]:
-    """The packages outside ltr that a run was made with (its configuration's ``code``) and that are other ones now."""
+    """Return the packages outside ltr that a run was made with (``code``) and whose code has changed."""
     now = own_code(config)
     return [top for top, identity in (config.get("code") or {}).items() if now.get(top, identity) != identity]

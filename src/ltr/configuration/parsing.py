@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def parse(overrides: Iterable[str]) -> tuple[list[Parsed], list[str]]:
-    """The overrides that can be read, and a sentence for each that cannot."""
+    """Return the overrides that can be read, and a sentence for each that cannot."""
     parser = OverridesParser.create()
     parsed, mistakes = [], []
     for text in overrides:
@@ -36,7 +36,7 @@ def parse(overrides: Iterable[str]) -> tuple[list[Parsed], list[str]]:
 
 
 def _values_of(override: Override) -> list[Any]:
-    """The values that an override gives; of an interval its two ends, of a pattern over configs the pattern."""
+    """Return the values of an override; the two ends of an interval, the pattern over configs itself."""
     if isinstance(override.value(), Glob):
         return [override.value()]
     if override.is_discrete_sweep():
@@ -62,7 +62,7 @@ class Parsed:
 
     @property
     def before(self) -> str:
-        """What stands in front of the value, ``method=`` or ``+sampler@method.sampler=``."""
+        """The text in front of the value, ``method=`` or ``+sampler@method.sampler=``."""
         return self.text[: self.text.index("=") + 1]
 
     @property
@@ -95,7 +95,7 @@ _WORDS = (
 
 
 def in_short(error: Exception) -> str:
-    """Hydra's words without its search path and the links to its documentation."""
+    """Return Hydra's words without its search path and the links to its documentation."""
     if str(error).startswith("Error merging override") and isinstance(error.__cause__, Exception):
         error = error.__cause__
     if (instead := removed.advice_on(error)) is not None:

@@ -1,4 +1,4 @@
-"""Whether something reads every key of a composed configuration.
+"""A check that something reads every key of a composed configuration.
 
 A config can be placed anywhere (``+loss@a.b=ldam``), and any key can be added; where nothing reads it, the run would
 go on as if it had not been given. Groups check their own keys, by name or against the signature of the code that a
@@ -25,7 +25,7 @@ _REFERENCE = re.compile(r"(?<![\w.])(\.*)([A-Za-z_]\w*(?:\.\w+)*)")
 
 
 def unread_keys(config: Mapping[str, Any], overrides: Iterable[str] = (), hydra: Any = None) -> list[str]:
-    """One sentence for every added config or key that nothing reads.
+    """Return a sentence for every added config or key that nothing reads.
 
     Args:
         config: composed, interpolations not resolved.
@@ -61,7 +61,7 @@ def _inside(key: str, nodes: Collection[str]) -> bool:
 
 
 def _not_referred_to(added: list[tuple[str, Any]], rest: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """The added keys that no interpolation names, of what is read or of added keys that are read."""
+    """Return the added keys that no interpolation names, neither of keys that are read nor through added ones."""
     texts, unread = rest, added
     while texts and unread:
         named = {name for key, value in texts for name in _references(key, value)}
@@ -71,7 +71,7 @@ def _not_referred_to(added: list[tuple[str, Any]], rest: list[tuple[str, Any]]) 
 
 
 def _references(key: str, value: Any) -> list[str]:
-    """The keys that a value interpolates, absolute; a word too many does no harm."""
+    """Return the keys that a value interpolates, absolute; a word too many does no harm."""
     if isinstance(value, list):
         return [name for entry in value for name in _references(key, entry)]
     if isinstance(value, Mapping):
@@ -79,10 +79,10 @@ def _references(key: str, value: Any) -> list[str]:
     if not isinstance(value, str) or "${" not in value:
         return []
     above = key.split(".")
-    found = []
+    keys = []
     for dots, name in _REFERENCE.findall(value):
-        found.append(".".join([*above[: len(above) - len(dots)], name]) if dots else name)
-    return found
+        keys.append(".".join([*above[: len(above) - len(dots)], name]) if dots else name)
+    return keys
 
 
 def _touches(key: str, name: str) -> bool:
@@ -90,7 +90,7 @@ def _touches(key: str, name: str) -> bool:
 
 
 def _keys_beside(dataset: Any) -> tuple[str, ...]:
-    """The keys of the shipped data sets that are made by the same code, which need not refer to all of them."""
+    """Return the keys of shipped data sets of the same code, which need not refer to all of them."""
     code = [target(dataset, part) for part in ("source", "split")]
     configs = [read_config(f"dataset/{name}") for name in config_names("dataset")]
     alike = [config for config in configs if [target(config, part) for part in ("source", "split")] == code]
@@ -99,18 +99,18 @@ def _keys_beside(dataset: Any) -> tuple[str, ...]:
 
 def _sentences(unread: list[tuple[str, Any]], config: Mapping[str, Any], overrides: Iterable[str]) -> list[str]:
     parsed, _ = parse(overrides)
-    found: dict[str, str] = {}
+    sentences: dict[str, str] = {}
     for key, value in unread:
-        given = [one for one in parsed if _touches(key, _placed_at(one))]
-        given = given or [one for one in parsed if one.adds and _placed_at(one) == "_global_"]
-        for one in given:
+        overriding = [one for one in parsed if _touches(key, _placed_at(one))]
+        overriding = overriding or [one for one in parsed if one.adds and _placed_at(one) == "_global_"]
+        for one in overriding:
             at = _placed_at(one)
-            found.setdefault(one.text, f"{one.text}: nothing reads '{at}'{_advice(one, at, config)}")
-        if not given:
+            sentences.setdefault(one.text, f"{one.text}: nothing reads '{at}'{_advice(one, at, config)}")
+        if not overriding:
             top = key if key.startswith("dataset.") else key.split(".")[0]
             text = top if top != key and _is_config(config.get(top)) else f"{key}={shown(value)}"
-            found.setdefault(text, f"{text}: nothing reads it{_advice(None, key, config)}")
-    return list(found.values())
+            sentences.setdefault(text, f"{text}: nothing reads it{_advice(None, key, config)}")
+    return list(sentences.values())
 
 
 def _is_config(node: Any) -> bool:
@@ -118,7 +118,7 @@ def _is_config(node: Any) -> bool:
 
 
 def _placed_at(one: Parsed) -> str:
-    """Where an override puts its values."""
+    """Return the node at which an override puts its values."""
     if not _names_group(one):
         return one.key
     package = one.override.package
@@ -129,11 +129,11 @@ def _names_group(one: Parsed) -> bool:
     return one.override.package is not None or (conf_directory() / one.key).is_dir()
 
 
-def _advice(given: Parsed | None, key: str, config: Mapping[str, Any]) -> str:
-    if given is not None and _names_group(given):
-        places = _places_of(given.key.rpartition("/")[2], config)
+def _advice(override: Parsed | None, key: str, config: Mapping[str, Any]) -> str:
+    if override is not None and _names_group(override):
+        places = _places_of(override.key.rpartition("/")[2], config)
         if places:
-            return f". A config of this group is read at: {', '.join(places)}. Write {_written(given, places)}"
+            return f". A config of this group is read at: {', '.join(places)}. Write {_written(override, places)}"
         return ". Choose it without a package, as GROUP=NAME"
     if not key.startswith("dataset.") and (hint := nearest(key.split(".")[0], _top_level())):
         return hint
@@ -144,13 +144,15 @@ def _advice(given: Parsed | None, key: str, config: Mapping[str, Any]) -> str:
 
 
 def _places_of(group: str, config: Mapping[str, Any]) -> list[str]:
-    """The keys below which the composed configuration holds a config of this group."""
+    """Return the keys below which the composed configuration holds a config of this group."""
     nodes = [group] if isinstance(config.get(group), Mapping) else []
     prefixes = {key.rsplit(f".{group}.", 1)[0] for key, _ in leaves(config) if f".{group}." in key}
     return nodes + sorted(f"{prefix}.{group}" for prefix in prefixes)
 
 
-def _written(given: Parsed, places: list[str]) -> str:
-    name = given.values[0]
-    own = [f"{given.key}={name}" if place == given.key else f"{given.key}@{place}={name}" for place in places]
-    return " or ".join(own[:2])
+def _written(override: Parsed, places: list[str]) -> str:
+    name = override.values[0]
+    texts = [
+        f"{override.key}={name}" if place == override.key else f"{override.key}@{place}={name}" for place in places
+    ]
+    return " or ".join(texts[:2])

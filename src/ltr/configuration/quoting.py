@@ -1,4 +1,4 @@
-"""How a text is written as the value of an override, so that Hydra and the shell leave it as it is."""
+"""Quoting of texts as values of overrides, so that Hydra and the shell leave them unchanged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _IN_DOUBLE_QUOTES = re.compile(r"[\"$`\\!\n\r\t]")
 
 
 def quoted(text: str) -> str:
-    """``text`` as a value of Hydra's grammar: in single quotes, interpolations escaped for OmegaConf."""
+    """Return ``text`` as a value of Hydra's grammar: in single quotes, interpolations escaped for OmegaConf."""
     escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
     # Hydra takes backslashes as they are unless a quote follows them
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", escaped)
@@ -19,13 +19,13 @@ def quoted(text: str) -> str:
 
 
 def as_typed(key: str, text: str) -> str:
-    """The override ``key=text`` as it is typed in a shell, where ``text`` holds letters that mean something."""
+    """Return the override ``key=text`` as typed in a shell, where ``text`` holds special characters."""
     argument = f"{key}={quoted(text)}"
     return shlex.quote(argument) if _IN_DOUBLE_QUOTES.search(argument) else f'"{argument}"'
 
 
 def quoting_hint(override: str) -> str:
-    """The end of a sentence on an override that cannot be read: how its value is written as a text, or ''."""
+    """Return the end of a sentence that quotes an override which cannot be read, or ''."""
     key, equals, value = override.partition("=")
     if not equals or not value or not _KEY.fullmatch(key):
         return ""

@@ -38,12 +38,12 @@ def changed(
     known_mistakes: Sequence[str] = (),
     config_dir: str | None = None,
 ) -> dict[str, Any]:
-    """A run's configuration with other values for what evaluation depends on.
+    """Return a run's configuration with other values for what evaluation depends on.
 
     Args:
         config: plain, as ``config.yaml`` holds it.
         overrides: ``key=value`` for keys of ``evaluation``, ``dataset``, ``paths.data`` and some of ``trainer``.
-        known_mistakes: found elsewhere, to be told in the same message.
+        known_mistakes: found elsewhere, reported in the same message.
         config_dir: the user's own folder of configs, in which scorers and protocols are found by name.
 
     Raises:
@@ -78,7 +78,7 @@ def changed(
 
 
 def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy in which keys that are younger than the run have their defaults."""
+    """Return a copy in which keys that are younger than the run have their defaults."""
     result: dict[str, Any] = copy.deepcopy(dict(config))
     dataset = result.get("dataset")
     node = dataset if isinstance(dataset, Mapping) else {}
@@ -86,9 +86,9 @@ def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
     lacks += [f"dataset.{key}: a config is missing" for key in ("source", "split") if not _is_config(node.get(key))]
     refuse(lacks, "this is not the configuration of a run")
     for group in ("evaluation", "trainer", "paths"):
-        given = result.get(group)
+        stored = result.get(group)
         defaults = {key: value for key, value in read_config(f"{group}/default").items() if key != "_allowed_"}
-        result[group] = {**defaults, **(given if isinstance(given, Mapping) else {})}
+        result[group] = {**defaults, **(stored if isinstance(stored, Mapping) else {})}
     # a default may refer to another key, as scorers do to the method's
     referred = OmegaConf.create({key: result.get(key) or {} for key in ("method", "evaluation", "trainer", "paths")})
     resolved: Any = OmegaConf.to_container(referred, resolve=True)
@@ -100,7 +100,7 @@ def _is_config(node: Any) -> bool:
 
 
 def _links(config: Mapping[str, Any]) -> dict[str, str]:
-    """Which leaves of the data set's config follow which key, e.g. ``dataset.split.n_max`` follows
+    """Return the leaves of the data set's config that follow a key: ``dataset.split.n_max`` follows
     ``dataset.n_max``."""
     links = {
         key: match[1]
@@ -113,7 +113,7 @@ def _links(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _find_data(config: dict[str, Any]) -> None:
-    """A run that was moved to another machine finds its data where ``LTR_DATA`` says that this one has them."""
+    """Set the data folder to ``LTR_DATA`` for a run that was moved to another machine."""
     root, here = config["dataset"]["source"].get("root"), os.environ.get("LTR_DATA")
     if root is not None and here and not os.path.isdir(str(root)):
         config["dataset"]["source"]["root"] = here
@@ -128,13 +128,13 @@ def _settable(config: Mapping[str, Any], links: Mapping[str, str]) -> list[str]:
     keys = [key for key, _ in leaves({"evaluation": config["evaluation"]}) if key not in _OF_TRAINING]
     followed = [key for key in dict.fromkeys(links.values()) if key == "paths.data" or key.startswith("dataset.")]
     inside = [key for part in ("source", "split") for key, _ in leaves(config["dataset"][part], f"dataset.{part}")]
-    own = [key for key in inside if key not in links and not key.endswith("_target_")]
+    unlinked = [key for key in inside if key not in links and not key.endswith("_target_")]
     more = [f"dataset.{key}" for key in ("image_size", "image_resize", "packed") if key in config["dataset"]]
-    return [*keys, *followed, *own, *more, *(f"trainer.{key}" for key in _TRAINER)]
+    return [*keys, *followed, *unlinked, *more, *(f"trainer.{key}" for key in _TRAINER)]
 
 
 def _rules(config: Mapping[str, Any]) -> dict[str, Any]:
-    """``_allowed_`` of the shipped configs, by dotted key."""
+    """Return ``_allowed_`` of the shipped configs, by dotted key."""
     configs = {"evaluation": read_config("evaluation/default"), "trainer": read_config("trainer/default"),
              "dataset": _dataset_config(config)}  # fmt: skip
     return {

@@ -1,4 +1,4 @@
-"""The rules that hold for a config: its own ``_allowed_``, those of the shipped config that it stands for, and those
+"""Rules of a config: its own ``_allowed_``, those of the shipped config that it stands for, and those
 that the options of its method declare.
 
 A run's ``config.yaml`` and a description in a checkpoint have lost their rules, and a config of the user's own may have
@@ -23,7 +23,7 @@ _GROUP = {"representation": "method"}  # where a config of that group lies under
 
 
 def rules_of(path: str, node: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The rules for the keys of a config, by key; {} where nothing is known of it.
+    """Return the rules for the keys of a config, by key; {} for an unknown config.
 
     Args:
         path: of the config, e.g. ``optimizer`` or ``method.classifier.optimizer``.
@@ -46,7 +46,7 @@ def rules_of(path: str, node: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def target(node: Any, part: str) -> Any:
-    """The ``_target_`` of a config inside a config, or None."""
+    """Return the ``_target_`` of a config inside a config, or None."""
     inner = node.get(part) if isinstance(node, Mapping) else None
     return inner.get("_target_") if isinstance(inner, Mapping) else None
 
@@ -58,7 +58,7 @@ def _rules(config: str) -> Mapping[str, Any]:
 
 @functools.cache
 def _rules_of_code(group: str, code: tuple[str, ...]) -> Mapping[str, Any]:
-    """The rules on which all shipped configs of the same code agree."""
+    """Return the rules on which all shipped configs of the same code agree."""
     configs = [read_config(f"{group}/{name}") for name in config_names(group)]
     alike = [config.get("_allowed_") or {} for config in configs if _code(group, config) == code]
     rules = {key: rule for config in alike for key, rule in config.items()}

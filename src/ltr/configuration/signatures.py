@@ -1,4 +1,4 @@
-"""Whether a config fits the code it names: argument names, the kinds of their values, what the program asks of it."""
+"""A check that a config fits the code it names: argument names, types of values, the program's needs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ASKED = {
 def mismatches(
     path: str, target: str, function: Callable, signature: inspect.Signature, arguments: Mapping[str, Any]
 ) -> list[str]:
-    """One sentence for every way in which ``function`` does not fit its config.
+    """Return a sentence for every way in which ``function`` does not fit its config.
 
     Args:
         path: of the config in the configuration, e.g. ``loss``.
@@ -51,7 +51,7 @@ def mismatches(
     key = f"{path}._target_".removeprefix(".")
     kind = next((part for part in reversed(path.split(".")) if not part.isdigit()), "")  # of a list's entry, the list
     asked, base = ASKED.get(kind, ((), ""))
-    # what a function of the user's own will return cannot be told
+    # the return value of a user's own function is unknown
     known = inspect.isclass(function) or target.startswith("ltr.")
     lacking = [name for name in asked if known and not hasattr(function, name)]
     if lacking:
@@ -64,14 +64,14 @@ def mismatches(
         if name in by_name:
             hint = _hint(function, by_name[name])
             if hint is not None and not fits(value, hint):
-                given = f"{path}.{name}={shown(value)}"
-                as_text = quoting_hint(given) if fits("", hint) else ""
-                mistakes.append(f"{given}: {target} takes {in_words(hint)}{as_text}")
+                assignment = f"{path}.{name}={shown(value)}"
+                as_text = quoting_hint(assignment) if fits("", hint) else ""
+                mistakes.append(f"{assignment}: {target} takes {in_words(hint)}{as_text}")
         elif not open_ended:
-            own = list(by_name) or ["none"]
+            arguments_of_target = list(by_name) or ["none"]
             mistakes.append(
-                f"{path}.{name}={shown(value)}: {target} has no such argument; it has {', '.join(own)}"
-                f"{nearest(name, own)}"
+                f"{path}.{name}={shown(value)}: {target} has no such argument; it has {', '.join(arguments_of_target)}"
+                f"{nearest(name, arguments_of_target)}"
             )
     for name, parameter in parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty and name not in arguments:
@@ -86,7 +86,7 @@ def mismatches(
 
 
 def for_configs(target: str, parameter: inspect.Parameter) -> bool:
-    """Whether a config may supply an argument: of our own code the keyword-only ones.
+    """Return whether a config may supply an argument: of ltr's own code the keyword-only ones.
 
     That keeps a config from calling what was never made for configs, such as a function that writes a file.
     """
@@ -96,7 +96,7 @@ def for_configs(target: str, parameter: inspect.Parameter) -> bool:
 
 
 def _hint(function: Callable, parameter: inspect.Parameter) -> Any:
-    """The parameter's annotation as a type, or None where it cannot be told."""
+    """Return the parameter's annotation as a type, or None where it cannot be resolved."""
     if parameter.annotation is parameter.empty:
         return None
     if not isinstance(parameter.annotation, str):
@@ -109,7 +109,7 @@ def _hint(function: Callable, parameter: inspect.Parameter) -> Any:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value (from YAML) has the type ``hint``; what we know nothing of fits."""
+    """Return whether a plain value (from YAML) has the type ``hint``; an unknown type fits."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return any(fits(value, one) for one in inner)
@@ -136,7 +136,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def in_words(hint: Any) -> str:
-    """A type for people: ``a list of numbers or null``."""
+    """Return a type in words: ``a list of numbers or null``."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(in_words(one) for one in inner))

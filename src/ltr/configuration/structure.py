@@ -1,4 +1,4 @@
-"""What the program itself reads from a configuration, whatever configs were chosen: that it is there, and of its kind.
+"""Keys that the program reads from any configuration: a check that they are there, and of their kind.
 
 Configs name code and hand it their keys; that is checked against signatures (see `ltr.configuration.targets`). The keys
 here are read by name, so a missing one, or one more that nobody reads, has to be found by name.
@@ -30,7 +30,7 @@ _FOLDER = re.compile(r"[^\W_][\w.+-]{0,99}")
 
 
 def check_structure(config: Mapping[str, Any]) -> list[str]:
-    """One sentence for every part of a plain configuration that is missing, superfluous or of the wrong kind."""
+    """Return a sentence for every part of a plain configuration that is missing, superfluous or of the wrong kind."""
     mistakes = [f"{key}: missing; the program needs it" for key in _keys_of("train") if key not in config]
     for group in (*READ_BY_NAME, *CALLED, "dataset", "logger"):
         if group not in config:
@@ -63,10 +63,10 @@ def _first_config(group: str) -> str:
 
 def _same_keys(group: str, node: Mapping[str, Any], needed: Iterable[str], known: Collection[str]) -> list[str]:
     missing = [f"{group}.{key}: missing; the program needs it" for key in needed if key not in node]
-    given = [key for key in node if key not in PRIVATE_KEYS]
+    keys = [key for key in node if key not in PRIVATE_KEYS]
     return missing + [
         f"{group}.{key}={shown(node[key])}: nothing reads it; {group} has {', '.join(known)}{nearest(key, known)}"
-        for key in given
+        for key in keys
         if key not in known
     ]
 
@@ -97,7 +97,7 @@ def _logger(node: Mapping[str, Any]) -> list[str]:
 
 
 def _installed(package: str) -> bool:
-    """Whether a package is there, without importing it."""
+    """Return whether a package is installed, without importing it."""
     try:
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):
@@ -115,14 +115,14 @@ def _text(value: Any) -> str | None:
 
 
 def _project(value: Any) -> str | None:
-    """A name of a project as Weights & Biases takes it."""
+    """Return why a value is no project name for Weights & Biases; None where it is one."""
     if isinstance(value, str) and value.strip() and len(value) <= 128 and not set(value) & set("/\\#?%:"):
         return None
     return "a text of at most 128 letters is needed, without any of / \\ # ? % :"
 
 
 def _folder(value: Any) -> str | None:
-    """A path that is a folder, or may become one."""
+    """Return why a value is no path of a folder; None where it is one."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         return "a folder is needed"
     path = Path(value).absolute()
@@ -163,7 +163,7 @@ _KINDS: dict[str, Callable[[Any], str | None]] = {
 
 
 def check_foreign(config: Mapping[str, Any]) -> list[str]:
-    """One sentence for every value of a configuration from a file that a command would not take from its command line.
+    """Return a sentence for every value of a configuration from a file that a command line would not take.
 
     Only what evaluation and prediction use is looked at; what is missing is for them to say.
 

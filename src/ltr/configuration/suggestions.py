@@ -12,7 +12,7 @@ from ltr.errors import nearest
 
 
 def suggestion(key: str, known: Collection[str], elsewhere: Mapping[str, list[str]]) -> str:
-    """The end of a sentence such as ``. Did you mean 'loss.beta' (of loss=ldam)?``, or an empty string.
+    """Return the end of a sentence such as ``. Did you mean 'loss.beta' (of loss=ldam)?``, or an empty string.
 
     Args:
         known: the keys that exist.
@@ -40,24 +40,24 @@ def suggestion(key: str, known: Collection[str], elsewhere: Mapping[str, list[st
     same_name = same_name or [name for name in settable if last in name.rpartition(".")[2].split("_")]
     if same_name:
         return f". Did you mean '{same_name[0]}'{_of(elsewhere, same_name[0])}?"
-    own = [name.partition(".")[2] for name in inside if "." in name]
-    if not own:
+    keys_of_group = [name.partition(".")[2] for name in inside if "." in name]
+    if not keys_of_group:
         return nearest(key, settable)
-    return f"; {group} has {', '.join(own)}" if own and len(own) <= 30 else ""
+    return f"; {group} has {', '.join(keys_of_group)}" if keys_of_group and len(keys_of_group) <= 30 else ""
 
 
 def keys_of_other_configs(key: str, composed: DictConfig) -> dict[str, list[str]]:
-    """Keys of all shipped configs of the key's group that the chosen config lacks, with the configs that have them."""
+    """Return keys of the group's shipped configs that the chosen config lacks, with the configs that have them."""
     group = key.partition(".")[0]
-    found: dict[str, list[str]] = {}
+    configs_of_key: dict[str, list[str]] = {}
     if "." not in key or group not in composed:
-        return found
+        return configs_of_key
     for config in config_names(group):
         content = {name: value for name, value in read_config(f"{group}/{config}").items() if name != "defaults"}
         for name, _ in leaves(content, group):
             if not name.endswith("_target_"):
-                found.setdefault(name, []).append(f"{group}={config}")
-    return found
+                configs_of_key.setdefault(name, []).append(f"{group}={config}")
+    return configs_of_key
 
 
 def _of(elsewhere: Mapping[str, list[str]], key: str) -> str:

@@ -21,7 +21,7 @@ _NULL_OF_JOB = r"$\{oc.decode\:null\}"  # as a sweeper hands it on
 
 
 def waiting(overrides: list[str], config_dir: str | None) -> list[str]:
-    """The same overrides; where configs are swept, the values of keys that may be theirs are written as sweeps of one.
+    """Return the overrides with values of keys of swept configs written as sweeps of one value.
 
     With a group that are all other keys, with a nested choice the keys below it.
 
@@ -59,21 +59,21 @@ def _as_choice(one: Parsed) -> str:
 
 
 def as_written(override: str) -> str:
-    """A job's override as it stood on the command line."""
+    """Return a job's override as it stood on the command line."""
     return override.replace(_NULL_OF_JOB, "null")
 
 
 def jobs_of(swept: list[Parsed]) -> list[list[str]]:
-    """Choices of configs that show every config of a sweep once, beside the first ones of the other groups."""
+    """Return choices of configs that show every config of a sweep once, with the first ones of the other groups."""
     # sampler= and sampler@method.sampler= are two choices
     texts = {one.before: [f"{one.before}{_written(value)}" for value in one.values] for one in swept}
     first = {group: choices[0] for group, choices in texts.items()}
-    others = [{**first, group: text} for group, choices in texts.items() for text in choices[1:]]
-    return [list(configs.values()) for configs in [first, *others]]
+    further = [{**first, group: text} for group, choices in texts.items() for text in choices[1:]]
+    return [list(configs.values()) for configs in [first, *further]]
 
 
 def _written(value: Any) -> str:
-    """The name of a config, or of several, as in ``experiment=[a,b]``."""
+    """Return the name of a config, or of several, as in ``experiment=[a,b]``."""
     if isinstance(value, list):
         return f"[{','.join(map(str, value))}]"
     return "null" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""The rows of the tables of results: which experiments they are, and what was published of them.
+"""Tables of results: the experiments that are their rows, and the published numbers.
 
 ``conf/published.csv`` says it of the shipped experiments, and a file of the same name in a user's own folder of the
 user's. Each line is one row:
@@ -50,7 +50,7 @@ class TableRow:
 
     @property
     def citation(self) -> str:
-        """The source, and how the number was checked against it."""
+        """Return the source, and how the number was checked against it."""
         return f"{self.source}; {self.verified}" if self.verified else self.source
 
 

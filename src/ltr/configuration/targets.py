@@ -49,13 +49,13 @@ def allowing(prefixes: Sequence[str]) -> Iterator[None]:
 
 
 def allowed_prefixes() -> tuple[str, ...]:
-    """What a ``_target_`` may start with: ours, ``--allow`` and ``LTR_ALLOW`` (separated by commas)."""
+    """Return the allowed beginnings of a ``_target_``: ltr's, ``--allow`` and ``LTR_ALLOW`` (comma-separated)."""
     from_environment = [part.strip() for part in os.environ.get("LTR_ALLOW", "").split(",") if part.strip()]
     return ALLOWED_PREFIXES + tuple(_extra_prefixes) + tuple(from_environment)
 
 
 def _inside(name: str) -> bool:
-    """Whether a dotted name lies in an allowed package: ``a.b`` allows ``a.b`` and ``a.b.c``, not ``a.bc``."""
+    """Return whether a dotted name lies in an allowed package: ``a.b`` allows ``a.b`` and ``a.b.c``, not ``a.bc``."""
     return any(name == prefix.rstrip(".") or name.startswith(prefix.rstrip(".") + ".") for prefix in allowed_prefixes())
 
 
@@ -72,7 +72,7 @@ def _refusal(path: str, target: Any) -> str:
 
 
 def check_targets(config: Mapping) -> list[str]:
-    """One sentence for every ``_target_`` outside the allow-list; imports nothing."""
+    """Return a sentence for every ``_target_`` outside the allow-list; import nothing."""
     return [
         _refusal(path, node["_target_"])
         for path, node in mappings(config)
@@ -93,23 +93,25 @@ def locate(target: str, path: str = "") -> Any:
     for cut in range(len(parts) - 1, 0, -1):
         module_name = ".".join(parts[:cut])
         try:
-            found: Any = importlib.import_module(module_name)
+            located: Any = importlib.import_module(module_name)
         except ModuleNotFoundError as missing:
             if missing.name and (module_name == missing.name or module_name.startswith(missing.name + ".")):
                 continue
             raise ConfigError(f"{_key(path)}={target}: importing it needs {_lacking(missing)}") from missing
-        except Exception as error:  # whatever a module of one's own may do wrong when it is imported
+        except Exception as error:  # a user's module may raise anything when it is imported
             raise ConfigError(
                 f"{_key(path)}={target}: importing {module_name} fails: {type(error).__name__}: {error}"
             ) from error
         for part in parts[cut:]:
-            if not hasattr(found, part):
-                raise ConfigError(f"{_key(path)}={target}: '{module_name}' has no '{part}'{nearest(part, dir(found))}")
-            found = getattr(found, part)
-        own_module = getattr(found, "__module__", None) or ""
-        if not callable(found) or not _inside(own_module):
+            if not hasattr(located, part):
+                raise ConfigError(
+                    f"{_key(path)}={target}: '{module_name}' has no '{part}'{nearest(part, dir(located))}"
+                )
+            located = getattr(located, part)
+        own_module = getattr(located, "__module__", None) or ""
+        if not callable(located) or not _inside(own_module):
             raise ConfigError(_refusal(path, f"{target} (an object of '{own_module or '?'}')"))
-        return found
+        return located
     raise ConfigError(
         f"{_key(path)}={target}: there is no such module. Code that is not installed is found where "
         "PYTHONPATH names its folder (PYTHONPATH=. for this one)"
@@ -117,8 +119,7 @@ def locate(target: str, path: str = "") -> Any:
 
 
 def _config_arguments(node: Mapping, signature: inspect.Signature) -> dict[str, Any]:
-    """The config's arguments; ``name`` is a label, and the program's own keys are left out, unless the callable
-    asks."""
+    """Return the config's arguments, without ``name`` and the program's own keys unless the callable asks for them."""
     names = signature.parameters
     return {key: value for key, value in node.items() if key not in PRIVATE or (key in OFFERED and key in names)}
 
@@ -128,7 +129,7 @@ _signature = functools.lru_cache(maxsize=1024)(inspect.signature)
 
 
 def check_arguments(config: Mapping) -> list[str]:
-    """Import every ``_target_`` and compare its config with the signature; one sentence for every mismatch."""
+    """Import every ``_target_``, compare its config with the signature, and return a sentence for every mismatch."""
     mistakes = []
     for path, node in mappings(config):
         if "_target_" not in node:
@@ -145,15 +146,13 @@ def check_arguments(config: Mapping) -> list[str]:
         arguments = _config_arguments(node, signature)
         if node["_target_"].startswith("ltr."):  # code of the user's own may look at its config in its own way
             arguments |= {key: node[key] for key in OFFERED if key in node and not _is_read(key, path, function)}
-        found = mismatches(path, node["_target_"], function, signature, arguments)
-        mistakes += [_as_given(mistake, config, path, node) for mistake in found]
+        mismatched = mismatches(path, node["_target_"], function, signature, arguments)
+        mistakes += [_as_given(mistake, config, path, node) for mistake in mismatched]
     return mistakes
 
 
 def _as_given(mistake: str, config: Mapping, path: str, node: Mapping) -> str:
-    """Name the key of the config around ``path`` in a mistake where the value comes from there: dataset.exif, not
-    dataset.source.exif.
-    """
+    """Name the key that a mistake's value comes from: dataset.exif, not dataset.source.exif."""
     above = path.rpartition(".")[0]
     outer: Any = config
     for part in filter(None, above.split(".")):
@@ -179,7 +178,7 @@ def _lacking(missing: ModuleNotFoundError) -> str:
 
 
 def _is_read(key: str, path: str, function: Any) -> bool:
-    """Whether the program itself reads one of `OFFERED` here: all of the run's method, the name of one below it."""
+    """Return whether the program itself reads one of `OFFERED` here: all of the run's method, the name below it."""
     return path == "method" or (key != "extras" and hasattr(function, "stages"))
 
 
@@ -193,8 +192,8 @@ def instantiate(node: Mapping, *runtime: Any, **runtime_named: Any) -> Any:
         ConfigError: a target that may not be named, or arguments that do not fit.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
-        given = ", ".join(map(str, node)) if isinstance(node, Mapping) else str(node)
-        raise ConfigError(f"a config with a _target_ is needed, and this has none: {given or 'an empty one'}")
+        shown_node = ", ".join(map(str, node)) if isinstance(node, Mapping) else str(node)
+        raise ConfigError(f"a config with a _target_ is needed, and this has none: {shown_node or 'an empty one'}")
     function = locate(node["_target_"], str(node.get("name", "")))
     try:
         signature = _signature(function)

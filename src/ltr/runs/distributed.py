@@ -1,4 +1,4 @@
-"""The processes of one run: what they decide together. With one process, everything here is a matter of course."""
+"""Collectives of the processes of one run. With a single process every function here is a no-op."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe",
 
 
 class ProcessLost(TrainingError):
-    """Another process of this run is gone; whoever watches over them knows why."""
+    """Another process of this run is gone; the process that started them knows why."""
 
     exit_code = 120
 
@@ -140,7 +140,7 @@ def rank_by_rank() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        # the others are not kept waiting for what will not come; they meet the same trouble, or find us gone
+        # the others must not wait for files that will not come; they meet the same error, or find this process gone
         if is_distributed() and is_rank_zero():
             distributed.barrier()
         raise
@@ -148,46 +148,46 @@ def rank_by_rank() -> Iterator[None]:
         distributed.barrier()
 
 
-def _met(place: ProcessInfo) -> Any:
+def _met(process: ProcessInfo) -> Any:
     """Return the store of the processes once all of them have joined it.
 
-    torchrun keeps its store when it starts processes again, with all that those before them wrote. So each process
-    draws a word, the first one shows the words that it finds until every process has recognised its own, and what
-    they write then is kept apart under these words.
+    torchrun keeps its store when it starts processes again, with everything that earlier processes wrote. So each
+    process draws a random word, rank 0 lists the words until every process has recognised its own, and what they write
+    then has these words as its prefix.
 
     Raises:
-        ProcessLost: one has not come in time.
+        ProcessLost: one has not joined in time.
     """
-    store, _, _ = next(distributed.rendezvous(place.rendezvous, place.rank, place.world_size, timeout=MEETING))
-    own, until = secrets.token_hex(8), time.monotonic() + MEETING.total_seconds()
-    words = [f"ltr/word/{rank}" for rank in range(place.world_size)]
-    answers = [f"ltr/answer/{rank}" for rank in range(place.world_size)]
+    store, _, _ = next(distributed.rendezvous(process.rendezvous, process.rank, process.world_size, timeout=MEETING))
+    word, until = secrets.token_hex(8), time.monotonic() + MEETING.total_seconds()
+    words = [f"ltr/word/{rank}" for rank in range(process.world_size)]
+    answers = [f"ltr/answer/{rank}" for rank in range(process.world_size)]
 
     def read(keys: list[str]) -> list[str]:
         return [store.get(key).decode() for key in keys] if store.check(keys) else []
 
-    store.set(words[place.rank], own)
+    store.set(words[process.rank], word)
     shown = ""
     while time.monotonic() < until:
-        if place.rank == 0 and shown != (found := ",".join(read(words))):
-            shown = found
+        if process.rank == 0 and shown != (listed := ",".join(read(words))):
+            shown = listed
             store.set("ltr/shown", shown)
-        elif place.rank:
+        elif process.rank:
             (shown,) = read(["ltr/shown"]) or [""]
-        if own in shown.split(","):
-            if read([answers[place.rank]]) != [shown]:
-                store.set(answers[place.rank], shown)
-            if place.rank == 0 and set(read(answers)) == {shown}:
+        if word in shown.split(","):
+            if read([answers[process.rank]]) != [shown]:
+                store.set(answers[process.rank], shown)
+            if process.rank == 0 and set(read(answers)) == {shown}:
                 store.set("ltr/agreed", shown)
             if read(["ltr/agreed"]) == [shown]:
                 return distributed.PrefixStore(f"ltr/{shown}", store)
         time.sleep(_POLL)
     raise ProcessLost(
-        f"the {place.world_size} processes of this run did not all start within {MEETING.seconds // 60} minutes"
+        f"the {process.world_size} processes of this run did not all start within {MEETING.seconds // 60} minutes"
     )
 
 
-def backend_of(place: ProcessInfo, accelerator: str) -> str:
+def backend_of(process: ProcessInfo, accelerator: str) -> str:
     """Return the backend of the process group: gloo on CPUs, nccl between GPUs, of which each process takes one.
 
     Raises:
@@ -195,18 +195,18 @@ def backend_of(place: ProcessInfo, accelerator: str) -> str:
     """
     if accelerator == "cpu" or not torch.cuda.is_available():
         return "gloo"
-    if place.local_world_size > torch.cuda.device_count():
+    if process.local_world_size > torch.cuda.device_count():
         raise ConfigError(
-            f"{place.local_world_size} processes on this machine and {torch.cuda.device_count()} GPUs that this one "
+            f"{process.local_world_size} processes on this machine and {torch.cuda.device_count()} GPUs that this one "
             "sees: each needs one of its own, and sees all (in SLURM: --gpus-per-node, not --gpus-per-task). Use as "
             "many processes as GPUs, or trainer.accelerator=cpu"
         )
-    torch.cuda.set_device(place.local_rank)
+    torch.cuda.set_device(process.local_rank)
     return "cpu:gloo,cuda:nccl"
 
 
 @contextlib.contextmanager
-def process_group(place: ProcessInfo | None, accelerator: str) -> Iterator[None]:
+def process_group(process: ProcessInfo | None, accelerator: str) -> Iterator[None]:
     """Join the process group of a run for the time of a block; a no-op with a single process.
 
     Args:
@@ -216,12 +216,14 @@ def process_group(place: ProcessInfo | None, accelerator: str) -> Iterator[None]
         ConfigError: more processes than GPUs on this machine.
         ProcessLost: another process is gone.
     """
-    if place is None or place.world_size == 1:
+    if process is None or process.world_size == 1:
         yield
         return
-    backend = backend_of(place, accelerator)
-    store = _met(place)
-    distributed.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size, timeout=PATIENCE)
+    backend = backend_of(process, accelerator)
+    store = _met(process)
+    distributed.init_process_group(
+        backend, store=store, rank=process.rank, world_size=process.world_size, timeout=PATIENCE
+    )
     try:
         yield
     except RuntimeError as error:

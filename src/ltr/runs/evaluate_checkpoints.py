@@ -145,19 +145,19 @@ def lone_config(checkpoint: Path) -> dict[str, Any]:
     trained = {key: settings[key] for key in ("sampler", "augment", "head", "loss", "backbone") if key in settings}
     name = str(description.get("module", "?")).rsplit(".", 1)[-1]  # all that a lone file says of its method
     trainer = {"accelerator": "auto", "precision": "auto", "num_workers": 2, "max_epochs": settings.get("epochs")}
-    own = {"name": name, "seed": description["seed"], "method": {"name": name}, "dataset": description["dataset"]}
-    return {**own, **trained, **defaults, "trainer": trainer}
+    identity = {"name": name, "seed": description["seed"], "method": {"name": name}, "dataset": description["dataset"]}
+    return {**identity, **trained, **defaults, "trainer": trainer}
 
 
 def evaluate_checkpoints(
-    candidates: Sequence[Candidate], part: str, say: Callable[[str], None] = lambda text: None
+    candidates: Sequence[Candidate], part: str, print_line: Callable[[str], None] = lambda text: None
 ) -> Iterator[CheckpointEvaluation]:
     """Evaluate checkpoints one after the other on a part of their splits. All are checked before the first is
     evaluated.
 
     Args:
         part: ``test`` or ``val``.
-        say: told what is done to images.
+        print_line: told what is done to images.
 
     Raises:
         CheckpointError: weights that cannot be read, of other classes, or without what is evaluated.
@@ -170,11 +170,11 @@ def evaluate_checkpoints(
             _prepared(candidate, part, data)
     for candidate in candidates:
         for package in changed_code(candidate.config):
-            say(f"{candidate.label}: the code of {package} is another than the run's: it is evaluated with today's")
-        found = _evaluate(candidate, part, data)
-        if found.note:
-            say(f"{candidate.label}: {found.note}")
-        yield found
+            print_line(f"{candidate.label}: the code of {package} has changed since the run: today's code is evaluated")
+        evaluation = _evaluate(candidate, part, data)
+        if evaluation.note:
+            print_line(f"{candidate.label}: {evaluation.note}")
+        yield evaluation
 
 
 @dataclass(frozen=True)
@@ -226,9 +226,9 @@ def _overlap(
     """Count the evaluated images that were trained on; print or refuse them once for each checkpoint."""
     which = (candidate.checkpoint, part, key)
     if which not in data.overlaps:
-        found = data.training.overlap(description, candidate.run, evaluated, part)
-        check_overlap(candidate.label, found, candidate.allow_overlap)
-        data.overlaps[which] = found
+        overlap = data.training.overlap(description, candidate.run, evaluated, part)
+        check_overlap(candidate.label, overlap, candidate.allow_overlap)
+        data.overlaps[which] = overlap
     return data.overlaps[which]
 
 
@@ -252,18 +252,18 @@ def _foreign(candidate: Candidate, config: Mapping[str, Any], source: Source, sp
 
 
 def _evaluate(candidate: Candidate, part: str, data: DatasetCache) -> CheckpointEvaluation:
-    found = _prepared(candidate, part, data)
-    config, split = found.config, found.split
+    prepared = _prepared(candidate, part, data)
+    config, split = prepared.config, prepared.split
     device = resolve_device(config["trainer"]["accelerator"])
     if device.type == "cpu":
         keep_freed_memory()
     precision = resolve_precision(config["trainer"]["precision"], device)
-    module = _data_module(found, device, data.images.get(found.key))
-    data.images[found.key] = module.images
+    module = _data_module(prepared, device, data.images.get(prepared.key))
+    data.images[prepared.key] = module.images
 
     evaluator = SplitEvaluator(split, module, config["evaluation"], device, precision, f"{candidate.label}, ")
-    results = evaluator.evaluate_parts(found.predictor, [part], found.network)[part]
-    which, selection = _selection(candidate.checkpoint, found.network)
+    results = evaluator.evaluate_parts(prepared.predictor, [part], prepared.network)[part]
+    which, selection = _selection(candidate.checkpoint, prepared.network)
     return CheckpointEvaluation(
         candidate,
         config,
@@ -271,24 +271,24 @@ def _evaluate(candidate: Candidate, part: str, data: DatasetCache) -> Checkpoint
         part,
         result_rows(results, split=part, checkpoint=which, selection=selection),
         results,
-        examples_of(found.predictor, found.network, module, device, precision),
+        examples_of(prepared.predictor, prepared.network, module, device, precision),
         device,
         precision,
-        found.overlap,
-        found.note,
-        found.source.fingerprint,
+        prepared.overlap,
+        prepared.note,
+        prepared.source.fingerprint,
     )
 
 
-def _data_module(found: _Prepared, device: torch.device, images: ResidentImages | None) -> DataModule:
-    dataset, evaluation = found.config["dataset"], found.config["evaluation"]
+def _data_module(prepared: _Prepared, device: torch.device, images: ResidentImages | None) -> DataModule:
+    dataset, evaluation = prepared.config["dataset"], prepared.config["evaluation"]
     return DataModule.for_evaluation(
-        found.source,
-        found.split,
+        prepared.source,
+        prepared.split,
         dataset,
         evaluation["batch_size"],
         device=device,
-        num_workers=found.config["trainer"]["num_workers"],
+        num_workers=prepared.config["trainer"]["num_workers"],
         images=images,
     )
 
@@ -297,5 +297,5 @@ def _selection(checkpoint: Path, network: Any) -> tuple[str, str]:
     """Return (checkpoint, selection) as rows of results name them."""
     which = "best" if checkpoint.stem == "best" else "final"
     # beside the best epoch's weights lie the last one's; alone, weights are those that their stage's rule selected
-    others = checkpoint.stem == "last" or (which == "final" and checkpoint.with_name("best.ckpt").is_file())
-    return which, "last" if others else network.settings.selection
+    is_last_epoch = checkpoint.stem == "last" or (which == "final" and checkpoint.with_name("best.ckpt").is_file())
+    return which, "last" if is_last_epoch else network.settings.selection

@@ -44,7 +44,7 @@ def evaluate(
     device: torch.device,
     precision: str,
     thresholds: Mapping[tuple[str, str | None], float] | None = None,
-    looks: LocationStats | None = None,
+    stats: LocationStats | None = None,
 ) -> list[ProtocolResult]:
     """Run ``predictor.predict`` over a split once and evaluate each variant that it gives.
 
@@ -55,7 +55,7 @@ def evaluate(
         protocols: (link, whether a row per image is kept) -> fresh protocol objects, the headline's first. Rows are
             kept of the headline variant.
         thresholds: of the open-set protocol by (variant, scorer), as validation images gave them.
-        looks: of a network that selects locations: its numbers join the metrics of the headline variant's first row.
+        stats: of a network that selects locations: its numbers join the metrics of the headline variant's first row.
 
     Raises:
         DataError: the split is empty.
@@ -64,10 +64,10 @@ def evaluate(
     module = predictor.to(device).eval()
     with torch.inference_mode(), autocast(device, precision):
         training = _training_scores(module, loaders["train"]) if "train" in loaders else {}
-        for place, (part, loader) in enumerate((name, one) for name, one in loaders.items() if name != "train"):
+        for position, (part, loader) in enumerate((name, one) for name, one in loaders.items() if name != "train"):
             for batch in loader:
-                if looks is not None and place == 0:
-                    looks.add(module, batch)
+                if stats is not None and position == 0:
+                    stats.add(module, batch)
                 predictions: Mapping[str, Any] = module.predict(batch.images)
                 for variant, scores in predictions.items():
                     if variant not in of_variants:
@@ -75,18 +75,18 @@ def evaluate(
                         _prepare(fresh, variant, training.get(variant), thresholds or {})
                         of_variants[variant] = fresh
                     for protocol in of_variants[variant]:
-                        if place == 0 or part in protocol.parts:
+                        if position == 0 or part in protocol.parts:
                             protocol.update(scores, batch.labels, batch.indices)
     if not of_variants:
         raise DataError("there is nothing to evaluate: the split has no images. Choose another part or data set")
     results = []
     for variant, of_variant in of_variants.items():
-        for place, protocol in enumerate(of_variant):
+        for position, protocol in enumerate(of_variant):
             protocol.reduce()
-            headline = variant == module.headline and place == 0
+            headline = variant == module.headline and position == 0
             result = protocol.compute()
-            if headline and looks is not None:
-                result.metrics.update(looks.means())
+            if headline and stats is not None:
+                result.metrics.update(stats.means())
             results.append(ProtocolResult(protocol.name, variant, protocol.scorer, headline, result))
     return results
 
@@ -126,7 +126,7 @@ def examples_of(predictor: Any, network: Any, data: Any, device: torch.device, p
     if type(network).examples is ImageClassifier.examples:
         return {}  # no image need be read
     test = data.split.test
-    places = np.linspace(0, len(test) - 1, min(EXAMPLES, len(test))).astype(np.int64)
-    (batch,) = list(data.evaluation_loader(test[places]))[:1]
+    positions = np.linspace(0, len(test) - 1, min(EXAMPLES, len(test))).astype(np.int64)
+    (batch,) = list(data.evaluation_loader(test[positions]))[:1]
     with torch.inference_mode(), autocast(device, precision):
         return predictor.examples(batch.images, batch.labels)

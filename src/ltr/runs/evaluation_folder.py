@@ -24,13 +24,13 @@ from ltr.runs.result import read_result, write_arrays, write_curve, write_result
 
 
 def write_evaluation(
-    found: CheckpointEvaluation, out: Path, draw: Callable[[Path], object] | None = None
+    evaluation: CheckpointEvaluation, out: Path, draw: Callable[[Path], object] | None = None
 ) -> tuple[Path, dict[str, Any]]:
     """Write ``<out>/<data set>/<method>/<label>-<hash>/``, whole or not at all; the same evaluation replaces it.
 
     It holds what a run's folder holds of evaluation: ``result.json``, ``config.yaml``, ``split.npz``,
     ``provenance.json``, tables, artifacts. Of the data set that the run was trained on, its curves and arrays are
-    linked too, so that the same pictures can be drawn.
+    linked too, so that the same figures can be drawn.
 
     Args:
         draw: called with the folder before it gets its name.
@@ -38,12 +38,15 @@ def write_evaluation(
     Returns:
         The folder, and the content of its ``result.json``.
     """
-    candidate = found.candidate
+    candidate = evaluation.candidate
     digest = file_digest(candidate.checkpoint)
-    config = {**found.config, "evaluated": {"part": found.part, "checkpoint": found.rows[0]["checkpoint"]}}
+    config = {
+        **evaluation.config,
+        "evaluated": {"part": evaluation.part, "checkpoint": evaluation.rows[0]["checkpoint"]},
+    }
     if candidate.run is None:
         config |= {"weights": {"sha256": digest}, "seed": config.get("seed", 0)}
-    own = read_result(candidate.run) if candidate.run is not None else None
+    run_result = read_result(candidate.run) if candidate.run is not None else None
     label = re.sub(r"[^\w.=-]+", "-", candidate.label)
     folder = out / config["dataset"]["name"] / config["method"]["name"] / f"{label}-{run_hash(config)[:8]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -52,20 +55,22 @@ def write_evaluation(
     try:
         beside.mkdir()
         write_text(beside / "config.yaml", yaml.safe_dump(without_private(config), sort_keys=False))
-        save_split(found.split, beside / "split.npz")
-        write_tables(beside, found.evaluated, found.split.class_names)
-        write_curve(beside, found.rows)
-        if found.examples:
-            write_arrays(beside / "artifacts" / "examples.npz", found.examples)
-        if candidate.run is not None and not candidate.elsewhere and found.part == "test":
+        save_split(evaluation.split, beside / "split.npz")
+        write_tables(beside, evaluation.evaluated, evaluation.split.class_names)
+        write_curve(beside, evaluation.rows)
+        if evaluation.examples:
+            write_arrays(beside / "artifacts" / "examples.npz", evaluation.examples)
+        if candidate.run is not None and not candidate.elsewhere and evaluation.part == "test":
             _link_training(candidate.run, beside)
-        about = provenance(device_name(found.device), found.precision)
-        about |= {"weights": digest, "run": own["run_hash"] if own and "run_hash" in own else None}
-        about |= {"split": found.split.name, "split_digest": found.split.digest()}
+        about = provenance(device_name(evaluation.device), evaluation.precision)
+        about |= {"weights": digest, "run": run_result["run_hash"] if run_result and "run_hash" in run_result else None}
+        about |= {"split": evaluation.split.name, "split_digest": evaluation.split.digest()}
         write_json(beside / "provenance.json", about)
-        stages = own["stages"] if own is not None and not candidate.elsewhere else []
-        declared = declared_metrics(found.split, config["evaluation"])
-        result = write_result(beside, config, stages, found.rows, _data(found), headline_metric(found.split), declared)
+        stages = run_result["stages"] if run_result is not None and not candidate.elsewhere else []
+        declared = declared_metrics(evaluation.split, config["evaluation"])
+        result = write_result(
+            beside, config, stages, evaluation.rows, _data(evaluation), headline_metric(evaluation.split), declared
+        )
         if draw is not None:
             draw(beside)
         shutil.rmtree(folder, ignore_errors=True)
@@ -75,16 +80,16 @@ def write_evaluation(
     return folder, result
 
 
-def _data(found: CheckpointEvaluation) -> dict[str, Any]:
-    split = found.split
+def _data(evaluation: CheckpointEvaluation) -> dict[str, Any]:
+    split = evaluation.split
     return {
-        "fingerprint": found.fingerprint,
+        "fingerprint": evaluation.fingerprint,
         "split": split.name,
         "split_digest": split.digest(),
         "val_rule": split.val_rule,
         "classes": split.num_classes,
         **{f"{part}_images": len(getattr(split, part)) for part in ("train", "val", "test", "unknown")},
-        **found.overlap.to_dict(),
+        **evaluation.overlap.to_dict(),
     }
 
 

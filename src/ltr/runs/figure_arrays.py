@@ -1,4 +1,4 @@
-"""Small arrays that a run keeps for its pictures: how its samplers drew, and how long its classifier's weights are."""
+"""Small arrays that a run keeps for its figures: sampling frequencies, and norms of the classifier's weights."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Standing:
 
 def standing(
     config: Mapping[str, Any],
-    say: Callable[[str], None],
+    print_line: Callable[[str], None],
     source: Source | None = None,
     read: Callable[[Mapping[str, Any]], Source] = instantiate,
 ) -> Standing:
@@ -46,7 +46,7 @@ def standing(
     difference is said, and the run has a directory of its own, so that the result of before stays.
 
     Args:
-        say: prints a line.
+        print_line: prints a line.
         source: of ``config``, where it has been read already.
         read: builds a source from its config.
 
@@ -61,10 +61,10 @@ def standing(
         source = _today(named["dataset"], source, read, directory)
         before = fingerprint_of(result, Path(config["paths"]["stages"]))
         if source is not None and before is None:
-            say(f"the run in {directory} did not keep the fingerprint of its data: taken without comparing them")
+            print_line(f"the run in {directory} did not keep the fingerprint of its data: taken without comparing them")
         elif source is not None and before != source.fingerprint:
             named = with_data(named, source.fingerprint)
-            say(
+            print_line(
                 f"the data have changed since the run in {directory} was finished (labels, classes or files; "
                 f"fingerprint {str(before)[:12]} then, {source.fingerprint[:12]} now). Its result stays there; the run "
                 f"on today's data is {run_directory(named)}"

@@ -104,12 +104,12 @@ class SkipNonfinite(pl.Callback):
 
     Args:
         most: steps of the stage that may be left out.
-        say: prints how many were, at the end of an epoch.
+        print_line: prints how many were, at the end of an epoch.
     """
 
-    def __init__(self, most: int, say: Callable[[str], None]) -> None:
+    def __init__(self, most: int, print_line: Callable[[str], None]) -> None:
         self.most = most
-        self.say = say
+        self.print_line = print_line
         self.skipped = 0
         self._told = 0
         self._before: list[torch.Tensor] = []
@@ -136,7 +136,7 @@ class SkipNonfinite(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.skipped > self._told:
-            self.say(
+            self.print_line(
                 f"epoch {trainer.current_epoch + 1}: the loss was not finite in {self.skipped - self._told} steps, "
                 f"which were left out; {self.skipped} of at most {self.most}"
             )

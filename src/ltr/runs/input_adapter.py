@@ -73,11 +73,11 @@ def adapted_dataset(
     if not isinstance(source.images, ImageFiles):
         return dict(dataset) if asked is None else {**dataset, "image_size": asked}
     size = trained_shape[1] if asked is None else asked
-    resize, own = dataset.get("image_resize"), dataset["image_size"]
+    resize, usual_size = dataset.get("image_resize"), dataset["image_size"]
     if isinstance(resize, list):  # images are stretched to a square
-        resize = [round(side * size / own) for side in resize]
+        resize = [round(side * size / usual_size) for side in resize]
     elif resize is not None:
-        resize = round(resize * size / own)
+        resize = round(resize * size / usual_size)
     return {**dataset, "image_size": size, "image_resize": resize}
 
 
@@ -91,22 +91,24 @@ def adapt_input(network: Any, dataset: Mapping[str, Any], source: Source) -> tup
     """
     channels, height, width = network.dataset_info.image_shape
     if isinstance(source.images, ImageFiles):
-        theirs: tuple[int, ...] = (3, dataset["image_size"], dataset["image_size"])
+        source_shape: tuple[int, ...] = (3, dataset["image_size"], dataset["image_size"])
         size = None
     else:
-        theirs = (source.images.shape[3], *source.images.shape[1:3])
-        wanted = dataset.get("image_size")
-        size = (height, width) if wanted is None else (wanted, wanted)
-    if theirs[0] not in (1, channels):
+        source_shape = (source.images.shape[3], *source.images.shape[1:3])
+        configured = dataset.get("image_size")
+        size = (height, width) if configured is None else (configured, configured)
+    if source_shape[0] not in (1, channels):
         raise ConfigError(
             f"the network takes images of {channels} channel{'s' if channels > 1 else ''}, those of {source.name} have "
-            f"{theirs[0]}. Choose a data set of {channels}, or a network that was trained on {theirs[0]}"
+            f"{source_shape[0]}. Choose a data set of {channels}, or a network that was trained on {source_shape[0]}"
         )
-    repeat = channels // theirs[0]
-    resized = size if size is not None and size != theirs[1:] else None
+    repeat = channels // source_shape[0]
+    resized = size if size is not None and size != source_shape[1:] else None
     if resized is None and repeat == 1:
         return network, ""
-    changes = [] if resized is None else [f"{theirs[1]} x {theirs[2]} pixels are resized to {size[0]} x {size[1]}"]  # type: ignore[index]
+    changes = []
+    if resized is not None:
+        changes.append(f"{source_shape[1]} x {source_shape[2]} pixels are resized to {resized[0]} x {resized[1]}")
     changes += [f"their one channel is repeated {repeat} times"] if repeat > 1 else []
     return InputAdapter(network, resized, repeat), f"images of {source.name}: {', '.join(changes)}"
 
@@ -146,12 +148,12 @@ def check_evaluable(
         )
     kind, evaluated = type(network).__name__, " and ".join(dict.fromkeys(protocol.name for protocol in protocols))
     for variant, scores in _probe(predictor, source, dataset).items():
-        given = {
+        provided = {
             "logits": scores.logits is not None and scores.logits.shape[1:] == (len(split.class_names),),
             "features": scores.features is not None,
             "knownness": scores.knownness is not None,
         }
-        lacking = [need for need in sorted(needs) if not given[need]]
+        lacking = [need for need in sorted(needs) if not provided[need]]
         if lacking == ["knownness"]:
             raise ConfigError(
                 f"evaluation.scorers={evaluation['scorers']}: {kind} gives no distance to score by. "

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: stop at the next batch, keep the training state, say so, and exit with 128 + signal.
+"""Ctrl-C, SIGTERM and SIGHUP: stop at the next batch, keep the training state, print so, and exit with 128 + signal.
 
 SIGHUP comes when a terminal or a connection is closed; under ``nohup`` it is ignored, and stays so.
 SIGUSR1 is what a SLURM queue sends some time before it ends a job (``--signal=USR1@90``): the same, and the job is put
@@ -41,7 +41,7 @@ class Stopped(BaseException):
 def stopped_by_signals() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end a command as Ctrl-C does, for the time of a block, so that it cleans up.
 
-    A run that trains listens by itself, see `stop_request`. Processes that are forked from this one just end.
+    A run that trains has its own handlers, see `stop_request`. Processes that are forked from this one just end.
     """
     owner = os.getpid()
 
@@ -93,7 +93,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self.polled = False  # True while somebody looks at `signal` regularly
+        self.polled = False  # True while training reads `signal` at every batch
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal. A second signal does not wait for the poll."""
@@ -125,7 +125,7 @@ class StopRequest:
             self.polled = False
 
     def check(self, what: str = "stopped") -> None:
-        """Raise if a signal came while somebody polled and nobody has left since."""
+        """Raise if a signal came while training polled and has not been answered since."""
         if self.signal is not None:
             raise self.error(what)
 

@@ -123,7 +123,7 @@ def makers_of(config: Mapping[str, Any]) -> dict[str, Any]:
 def with_code(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration with the identity of code outside ltr as ``code``; unchanged without any.
 
-    It is found once, when a command begins: an edit while the run is at work changes neither what runs nor its name.
+    It is determined once, when a command begins: an edit during the run changes neither what runs nor its name.
     """
     code = own_code(config) if "code" not in config else {}
     return {**config, "code": code} if code else dict(config)
@@ -137,17 +137,17 @@ def with_data(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
 def execution_spec(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return how a stage's training is carried out, where that may change a bit of its outcome; {} as usual."""
     trainer, strategy = config["trainer"], config["strategy"]
-    found: dict[str, Any] = {}
+    spec: dict[str, Any] = {}
     if trainer["devices"] > 1:
-        found["world_size"] = trainer["devices"]
-        found |= {"sync_batchnorm": True} if strategy["sync_batchnorm"] else {}
+        spec["world_size"] = trainer["devices"]
+        spec |= {"sync_batchnorm": True} if strategy["sync_batchnorm"] else {}
     if strategy["name"] == "fsdp":
-        found["strategy"] = "fsdp"
+        spec["strategy"] = "fsdp"
     if trainer["on_nonfinite"] == "skip":
-        found["on_nonfinite"] = "skip"
+        spec["on_nonfinite"] = "skip"
     if trainer["auto_accumulate"]:
-        found["auto_accumulate"] = True
-    return found
+        spec["auto_accumulate"] = True
+    return spec
 
 
 def _identity_of(settings: Settings) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def run_hash(config: Mapping[str, Any]) -> str:
 def group_hash(config: Mapping[str, Any]) -> str:
     """Return the hash of the run's identity without its seed: runs that are averaged share it.
 
-    Data that were changed are told apart by the fingerprint in each result, for a seed that was run on the new data
+    The fingerprint in each result distinguishes data that were changed, for a seed that was run on the new data
     alone has its usual identity.
     """
     identity = {key: value for key, value in run_identity(config).items() if key not in ("seed", "data")}

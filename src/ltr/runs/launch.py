@@ -1,4 +1,4 @@
-"""Starting the processes of a run on this machine and watching over them: one that dies ends the others."""
+"""Launch of the processes of a run on this machine, supervised: one that dies ends the others."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ LOST = 120  # exit code of a process that only noticed that another one was gone
 
 
 class Failed(LtrError):
-    """The processes ended with an error that has been told; only the exit code is left to pass on."""
+    """The processes ended with an error that they have reported; only the exit code is left to pass on."""
 
-    told = True
+    is_reported = True
 
     def __init__(self, exit_code: int) -> None:
         super().__init__("")
@@ -73,7 +73,7 @@ def _failure(code: int) -> LtrError:
     if code - 128 not in _STOPS:
         return Failed(code)
     stopped = Interrupted(code - 128, "")
-    stopped.told = True  # type: ignore[attr-defined]
+    stopped.is_reported = True  # type: ignore[attr-defined]
     return stopped
 
 
@@ -120,7 +120,7 @@ def _wait(running: Sequence[subprocess.Popen]) -> tuple[int, int]:
     while any(process.poll() is None for process in running):
         time.sleep(_POLL)
         ended = [(process.returncode, rank) for rank, process in enumerate(running) if process.returncode is not None]
-        failed += [found for found in ended if found[0] and found not in failed]
+        failed += [end for end in ended if end[0] and end not in failed]
         if failed and until == float("inf"):
             until = time.monotonic() + GRACE
         if time.monotonic() > until:
@@ -129,9 +129,9 @@ def _wait(running: Sequence[subprocess.Popen]) -> tuple[int, int]:
                     process.kill()
             until = float("inf") if all(process.poll() is not None for process in running) else until
     ended = [(process.returncode, rank) for rank, process in enumerate(running)]
-    failed += [found for found in ended if found[0] and found not in failed]
+    failed += [end for end in ended if end[0] and end not in failed]
     # one that was killed by us, or noticed the loss of another, is not what went wrong
-    causes = [found for found in failed if found[0] != LOST] or failed
+    causes = [end for end in failed if end[0] != LOST] or failed
     code, rank = causes[0] if causes else (0, 0)
     return (128 - code if code < 0 else code), rank
 

@@ -37,11 +37,11 @@ class LocationStats:
 
     def add(self, predictor: Any, batch: Batch) -> None:
         """Add one batch of evaluation."""
-        found: dict[str, Tensor] = predictor.locations(batch.images)
-        if not found:
+        locations: dict[str, Tensor] = predictor.locations(batch.images)
+        if not locations:
             return
-        numbers = {name: values.float() for name, values in found.items() if not name.startswith(SELECTED)}
-        masks = {name.removeprefix(SELECTED): mask for name, mask in found.items() if name.startswith(SELECTED)}
+        numbers = {name: values.float() for name, values in locations.items() if not name.startswith(SELECTED)}
+        masks = {name.removeprefix(SELECTED): mask for name, mask in locations.items() if name.startswith(SELECTED)}
         if self.data.source.boxes is not None and isinstance(self.data.source.images, ImageFiles):
             numbers |= self._in_boxes(masks, batch.indices.cpu().numpy())
         if self._rows is None:

@@ -82,7 +82,7 @@ class RunLoggers:
     def log_result(
         self, rows: Sequence[Mapping[str, Any]], evaluated: Sequence[ProtocolResult], figures: Sequence[Path] = ()
     ) -> None:
-        """Log what a finished run came to. One whose stages were all stored has trained nothing, and is logged too.
+        """Log the result of a finished run, also of one that trained nothing because all its stages were stored.
 
         The result is written by then: a logger that cannot start only now is a warning.
         """

@@ -32,7 +32,7 @@ _INSTEAD = (
 
 
 def check_plan(stage: Stage, dataset_info: DatasetInfo) -> None:
-    """Refuse what can be told from a stage's plan: called for every stage before the first is trained.
+    """Refuse what a stage's plan shows not to work, for every stage before the first is trained.
 
     Raises:
         ConfigError: parts of a batch would not give the gradient of the batch.
@@ -66,7 +66,7 @@ def _not_of_images(stage: Stage, dataset_info: DatasetInfo) -> str:
 
 
 def check_network(stage: Stage, network: nn.Module) -> None:
-    """Refuse a network that looks at a batch as a whole: called with the modes in which it will be trained.
+    """Refuse a network that computes over a batch as a whole, in the modes in which it will be trained.
 
     Raises:
         ConfigError: batch normalisation that is not frozen.
@@ -94,14 +94,14 @@ class AutoMicroBatch(_AutomaticOptimization):
     Args:
         micro_batch: at first, the batch size.
         stage: name, for messages.
-        say: prints.
+        print_line: prints.
     """
 
-    def __init__(self, trainer: pl.Trainer, micro_batch: int, stage: str, say: Callable[[str], None]) -> None:
+    def __init__(self, trainer: pl.Trainer, micro_batch: int, stage: str, print_line: Callable[[str], None]) -> None:
         super().__init__(trainer)
         self.batch_size = self.micro_batch = micro_batch
         self.stage = stage
-        self.say = say
+        self.print_line = print_line
 
     @property
     def halved(self) -> bool:
@@ -113,7 +113,7 @@ class AutoMicroBatch(_AutomaticOptimization):
     def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
         self.micro_batch = state_dict["micro_batch"]
         if self.halved:
-            self.say(f"{self.stage}: batches in parts of {self.micro_batch} images, as before (auto_accumulate)")
+            self.print_line(f"{self.stage}: batches in parts of {self.micro_batch} images, as before (auto_accumulate)")
 
     def _make_closure(self, kwargs: Any, optimizer: Any, batch_idx: int) -> Closure:
         return Closure(step_fn=lambda: self._until_it_fits(kwargs, optimizer, batch_idx))
@@ -137,7 +137,7 @@ class AutoMicroBatch(_AutomaticOptimization):
     def _halve(self, images: int, batch_idx: int) -> None:
         tried = min(self.micro_batch, images)
         self.micro_batch = tried // 2
-        self.say(
+        self.print_line(
             f"{self.stage}: out of memory with {tried} images at once in epoch {self.trainer.current_epoch + 1}, batch "
             f"{batch_idx + 1}; from here on in parts of {self.micro_batch}, the optimiser's batch_size stays "
             f"{self.batch_size} (auto_accumulate)"
@@ -150,7 +150,7 @@ class AutoMicroBatch(_AutomaticOptimization):
         assert backward is not None
         zero_grad()
         total = len(kwargs["batch"].labels)
-        found: dict[str, Tensor] = {}
+        sums: dict[str, Tensor] = {}
         for part in micro_batches_of(kwargs["batch"], self.micro_batch):
             share = len(part.labels) / total
             result = self._training_step({**kwargs, "batch": part})  # type: ignore[arg-type]
@@ -158,8 +158,8 @@ class AutoMicroBatch(_AutomaticOptimization):
             loss = result.closure_loss * share if share < 1 else result.closure_loss
             backward(loss)
             for name, value in (("loss", loss.detach()), ("correct", result.extra["correct"])):
-                found[name] = found[name] + value if name in found else value
-        return ClosureResult(found.pop("loss"), extra=found)
+                sums[name] = sums[name] + value if name in sums else value
+        return ClosureResult(sums.pop("loss"), extra=sums)
 
 
 def micro_batches_of(batch: Batch, size: int) -> Iterator[Batch]:

@@ -73,22 +73,22 @@ class TrainingImages:
         except LtrError as error:
             lines = str(error).splitlines() or [type(error).__name__]
             return Overlap(None, len(indices), lines[0])
-        found = trained_on(trained, train, source, indices)
-        if found is None:
+        is_trained_on = trained_on(trained, train, source, indices)
+        if is_trained_on is None:
             return Overlap(None, len(indices), _incomparable(trained, source))
-        return Overlap(int(found.sum()), len(indices))
+        return Overlap(int(is_trained_on.sum()), len(indices))
 
     def _training(
         self, description: Mapping[str, Any], run: Path | None, config: Mapping[str, Any], source: Source
     ) -> tuple[Source, np.ndarray]:
         """Return the source that a checkpoint was trained on, and the indices of its training images."""
-        own = changed({"dataset": description["dataset"]}, ())["dataset"]
-        trained = source if _same_source(description["dataset"], config) else self._read(own)
+        trained_config = changed({"dataset": description["dataset"]}, ())["dataset"]
+        trained = source if _same_source(description["dataset"], config) else self._read(trained_config)
         split_file = None if run is None else run / "split.npz"
         if split_file is not None and split_file.is_file():
             split = load_split_file(split_file, trained)
         else:
-            split = read_split(own, trained)
+            split = read_split(trained_config, trained)
         counts = [int(count) for count in description.get("facts", {}).get("class_counts", ())]
         if split.class_counts.tolist() != counts:
             raise ConfigError(
@@ -112,13 +112,13 @@ def _incomparable(trained: Source, evaluated: Source) -> str:
     return ""
 
 
-def _same_source(own: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def _same_source(ours: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return whether two data set configs read one source; one whose folder is gone has moved to the other's."""
-    if canonical_json(own["source"]) == canonical_json(other["source"]) and own.get("packed") == other.get("packed"):
+    if canonical_json(ours["source"]) == canonical_json(other["source"]) and ours.get("packed") == other.get("packed"):
         return True
-    root = own["source"].get("root")
+    root = ours["source"].get("root")
     has_moved = root is not None and not Path(str(root)).is_dir()
-    return has_moved and canonical_json(identity_of(own["source"])) == canonical_json(identity_of(other["source"]))
+    return has_moved and canonical_json(identity_of(ours["source"])) == canonical_json(identity_of(other["source"]))
 
 
 def check(label: str, overlap: Overlap, allowed: bool) -> None:

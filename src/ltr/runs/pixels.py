@@ -17,7 +17,7 @@ from ltr.errors import DataError
 from ltr.runs import distributed
 
 
-def share_pixels(source: Source, say: Callable[[str], None]) -> Source:
+def share_pixels(source: Source, print_line: Callable[[str], None]) -> Source:
     """Return the source with its pixels in memory that all processes of this run on this machine map.
 
     The lowest rank of a machine copies its pixels into a file that has no name and ends with its last reader, however
@@ -25,7 +25,7 @@ def share_pixels(source: Source, say: Callable[[str], None]) -> Source:
     read when they are needed.
 
     Args:
-        say: prints, where pixels stay with each process.
+        print_line: prints, where pixels stay with each process.
 
     Raises:
         DataError: the processes have read different data.
@@ -46,9 +46,9 @@ def share_pixels(source: Source, say: Callable[[str], None]) -> Source:
     if files[giver] >= 0:
         with contextlib.suppress(OSError):
             images = _mapped(f"/proc/{pids[giver]}/fd/{files[giver]}", source.images)
-    own = images is source.images and machines.count(_machine()) > 1
-    if any(distributed.all_gather_int(int(own))):  # nobody needs the open file any more
-        say("every process keeps the pixels for itself: this system does not let them share memory")
+    is_private = images is source.images and machines.count(_machine()) > 1
+    if any(distributed.all_gather_int(int(is_private))):  # nobody needs the open file any more
+        print_line("every process keeps the pixels for itself: this system does not let them share memory")
     if file >= 0:
         os.close(file)
     return replace(source, images=images)

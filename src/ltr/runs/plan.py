@@ -93,10 +93,10 @@ def plan_of(
     precision = resolve_precision(config["trainer"]["precision"], device)
     method: Method = instantiate(config["method"])
     check_configured_size(config)
-    found: Source = read_source(config["dataset"], read) if source is None else source
-    split = read_split(config["dataset"], found)
+    data: Source = read_source(config["dataset"], read) if source is None else source
+    split = read_split(config["dataset"], data)
     _check_split(config, split, device)
-    dataset_info = describe_dataset(config, found, split)
+    dataset_info = describe_dataset(config, data, split)
     check_method(method, config["method"]["name"], split, config["evaluation"])
     method.check(dataset_info)
     stages = method.stages(main_settings(config, precision, method), dataset_info)
@@ -108,10 +108,10 @@ def plan_of(
         for stage in stages:
             check_plan(stage, dataset_info)
     try:
-        keys = plan_keys(stages, config["seed"], found, split, dataset_info, execution_spec(config), makers_of(config))
+        keys = plan_keys(stages, config["seed"], data, split, dataset_info, execution_spec(config), makers_of(config))
     except NeedsValidation as error:
         raise NeedsValidation(f"{error}. {hold_out(config, error.otherwise)}") from error
-    return RunPlan(device, precision, method, found, split, dataset_info, stages, keys)
+    return RunPlan(device, precision, method, data, split, dataset_info, stages, keys)
 
 
 def _check_split(config: Mapping[str, Any], split: Split, device: torch.device) -> None:
@@ -196,16 +196,16 @@ def main_settings(config: Mapping[str, Any], precision: str, method: Method) -> 
     )
 
 
-def _extras(given: Any) -> tuple[Mapping[str, Any], ...]:
+def _extras(value: Any) -> tuple[Mapping[str, Any], ...]:
     """Return the further loss terms of ``method.extras``.
 
     Raises:
         ConfigError: anything but a list of configs.
     """
-    terms = [] if given is None else given
+    terms = [] if value is None else value
     if not isinstance(terms, list) or any(not isinstance(one, Mapping) or "_target_" not in one for one in terms):
         raise ConfigError(
-            f"method.extras={shown(given)}: a list of configs is needed, each with a _target_, such as "
+            f"method.extras={shown(value)}: a list of configs is needed, each with a _target_, such as "
             "[{_target_: ltr.methods.distillation.terms.RKD, teacher: RUN}]"
         )
     return tuple(terms)
@@ -223,7 +223,7 @@ def plan_keys(
     """Return key and specification of every stage, parents first.
 
     Args:
-        conduct: of trainings, see `ltr.runs.keys.execution_spec`.
+        execution: of trainings, see `ltr.runs.keys.execution_spec`.
         makers: see `ltr.runs.keys.makers_of`.
 
     Raises:

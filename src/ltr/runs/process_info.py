@@ -38,7 +38,7 @@ def from_environment(environment: Mapping[str, str]) -> ProcessInfo | None:
     """Return rank and world size that the environment gives to this process; None where it was started by itself.
 
     Raises:
-        ConfigError: the environment says only half of it, or what cannot be.
+        ConfigError: the environment gives only half of it, or impossible numbers.
     """
     if "RANK" in environment and "WORLD_SIZE" in environment:
         rendezvous = environment.get(RENDEZVOUS, "env://")
@@ -49,7 +49,7 @@ def from_environment(environment: Mapping[str, str]) -> ProcessInfo | None:
             local_world_size=_number(environment, "LOCAL_WORLD_SIZE", "WORLD_SIZE"),
             rendezvous=rendezvous,
         )
-    # srun says so of a step that it starts; in a batch script without srun there is one process, whatever was booked
+    # srun sets these for a step; in a batch script without srun there is one process, whatever was booked
     if "SLURM_PROCID" in environment and _number(environment, "SLURM_STEP_NUM_TASKS", default=1) > 1:
         world = _number(environment, "SLURM_STEP_NUM_TASKS")
         nodes = max(1, _number(environment, "SLURM_STEP_NUM_NODES", default=1))
@@ -67,12 +67,11 @@ def from_environment(environment: Mapping[str, str]) -> ProcessInfo | None:
 
 
 def _possible(**numbers: Any) -> ProcessInfo:
-    """Return a ProcessInfo whose numbers can be: a rank outside of the world would wait for processes that never
-    come."""
-    place = ProcessInfo(**numbers)
+    """Return a ProcessInfo with checked numbers: a rank outside of the world would wait forever."""
+    process = ProcessInfo(**numbers)
     for what, rank, size in (
-        ("process", place.rank, place.world_size),
-        ("process of this machine", place.local_rank, place.local_world_size),
+        ("process", process.rank, process.world_size),
+        ("process of this machine", process.local_rank, process.local_world_size),
     ):
         if not 0 <= rank < size:
             raise ConfigError(
@@ -80,15 +79,15 @@ def _possible(**numbers: Any) -> ProcessInfo:
                 "less one. Start the processes with torchrun or srun, or unset RANK and WORLD_SIZE for a run of one "
                 "process"
             )
-    return place
+    return process
 
 
-def _check_meeting(place: ProcessInfo, environment: Mapping[str, str]) -> None:
+def _check_meeting(process: ProcessInfo, environment: Mapping[str, str]) -> None:
     """Refuse an environment that asks for several processes and does not say where they meet."""
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]
-    if place.world_size > 1 and place.rendezvous == "env://" and missing:
+    if process.world_size > 1 and process.rendezvous == "env://" and missing:
         raise ConfigError(
-            f"RANK={place.rank} and WORLD_SIZE={place.world_size} are set and {' and '.join(missing)} not: the "
+            f"RANK={process.rank} and WORLD_SIZE={process.world_size} are set and {' and '.join(missing)} not: the "
             "processes do not know where to meet. Start them with torchrun or srun, let ltr-train start them "
             "(trainer.devices=N), or unset RANK and WORLD_SIZE for a run of one process"
         )
@@ -111,26 +110,26 @@ def _number(environment: Mapping[str, str], *names: str, default: int | None = N
 
 def first_host(nodes: str) -> str:
     """Return the first machine of a SLURM node list: ``node07`` of ``node[07-09,12],other3``."""
-    found = re.match(r"([^,\[]*)(?:\[([^\],-]*)[^\]]*\])?([^,]*)", nodes)
-    assert found is not None  # every group may be empty
-    return "".join(part or "" for part in found.groups())
+    parts = re.match(r"([^,\[]*)(?:\[([^\],-]*)[^\]]*\])?([^,]*)", nodes)
+    assert parts is not None  # every group may be empty
+    return "".join(part or "" for part in parts.groups())
 
 
 def with_processes(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Return the configuration with the actual number of processes as ``trainer.devices``.
 
-    A run of two processes is the same run whoever started them.
+    A run of two processes is the same run, whichever program started them.
 
     Raises:
         ConfigError: more than one process without a strategy for it, another number than was asked for, or what
             several processes cannot do.
     """
     strategy, asked = config["strategy"]["name"], config["trainer"]["devices"]
-    place = from_environment(environment)
-    there = place.world_size if place is not None else asked
+    process = from_environment(environment)
+    there = process.world_size if process is not None else asked
     if strategy not in SEVERAL:
         if there > 1:
-            if place is None:
+            if process is None:
                 raise ConfigError(f"trainer.devices={asked}: strategy=single is one process. Add strategy=ddp")
             raise ConfigError(
                 f"started as one of {there} processes (by torchrun, srun, or RANK and WORLD_SIZE in the environment): "
@@ -138,8 +137,8 @@ def with_processes(config: Mapping[str, Any], environment: Mapping[str, str] = o
                 "ltr-train by itself"
             )
         return dict(config)
-    if place is not None:
-        _check_meeting(place, environment)
+    if process is not None:
+        _check_meeting(process, environment)
     if asked not in (1, there):
         raise ConfigError(
             f"trainer.devices={asked}: this was started as one of {there} processes. Leave trainer.devices out, or "

@@ -58,12 +58,12 @@ class TrainingProgress(pl.Callback):
     def show(self, row: Mapping[str, Any]) -> None:
         """Print a finished epoch's row of numbers."""
         epoch = int(row["epoch"])
-        watched = [
+        monitored = [
             f"{k.split('/')[0]} {100 * v:.1f} %" for k, v in row.items() if k in ("val/accuracy", "test/accuracy")
         ]
         rate = f"{row['images_per_second']:.0f} images/s"
         if self._bar is not None:
-            text = f"{self.stage} {epoch}/{self.epochs}  loss {row['train/loss']:.3f}  {'  '.join(watched)}"
+            text = f"{self.stage} {epoch}/{self.epochs}  loss {row['train/loss']:.3f}  {'  '.join(monitored)}"
             self._bar.update(self._task, description=one_line(text), rate=rate)
         elif epoch % self.lines_every == 0 or epoch == self.epochs:
             each = (time.perf_counter() - self._started) / max(epoch - self._first_epoch, 1)
@@ -72,7 +72,7 @@ class TrainingProgress(pl.Callback):
                 f"{self.stage}  epoch {epoch}/{self.epochs}",
                 f"loss {row['train/loss']:.4f}",
                 f"train {100 * row['train/accuracy']:.1f} %",
-                *watched,
+                *monitored,
                 rate,
                 f"{left} left",
             ]

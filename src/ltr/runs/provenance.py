@@ -45,7 +45,7 @@ def versions() -> dict[str, str | None]:
 def code_state() -> dict[str, Any]:
     """Return commit and dirty flag of the checkout that this package runs from, and a digest of the package's source.
 
-    The first two are None for an installed package. All are those of the process's first look: what it runs.
+    The first two are None for an installed package. All are read once, so that they describe the code that runs.
     """
     root = Path(__file__).resolve().parents[3]
     digest = hashlib.sha256()
@@ -72,7 +72,7 @@ def code_state() -> dict[str, Any]:
 def differs(then: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str | None:
     """Return in words with which other code of ltr something was made; None where it was this code, or nobody knows.
 
-    Uncommitted changes are said too: which they were cannot be told.
+    Uncommitted changes are mentioned, but not which they were.
 
     Args:
         then: `code_state` of what is looked at; None where it was not kept.

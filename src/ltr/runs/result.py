@@ -101,21 +101,21 @@ def write_tables(directory: Path, evaluated: Sequence[ProtocolResult], class_nam
 
     tables: dict[str, list[pa.Table]] = {}
     for one in evaluated:
-        own = "" if one.protocol == evaluated[0].protocol else f"_{one.protocol}"
+        suffix = "" if one.protocol == evaluated[0].protocol else f"_{one.protocol}"
         names = np.asarray(class_names, dtype=object)
         if one.result.per_class:
             # a protocol may leave classes out (the background): its rows say which class they are about
             columns = {**one.result.per_class, "class_name": names[one.result.per_class["class_id"]]}
-            tables.setdefault(f"per_class{own}", []).append(_table(one, columns))
+            tables.setdefault(f"per_class{suffix}", []).append(_table(one, columns))
         if one.result.predictions:
-            tables.setdefault(f"predictions{own}", []).append(_table(one, one.result.predictions))
+            tables.setdefault(f"predictions{suffix}", []).append(_table(one, one.result.predictions))
         curves = getattr(one.result, "curves", None)
         if curves:
             parts = (one.protocol, one.variant, one.scorer)
             write_arrays(directory / "artifacts" / ("_".join(filter(None, parts)) + ".npz"), curves)
-    for name, found in tables.items():
+    for name, of_name in tables.items():
         with written_atomically(directory / f"{name}.parquet") as temporary:
-            pq.write_table(pa.concat_tables(found), temporary)
+            pq.write_table(pa.concat_tables(of_name), temporary)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -139,13 +139,13 @@ def _table(evaluated: ProtocolResult, columns: Mapping[str, np.ndarray]) -> pa.T
 
 def write_curve(directory: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write ``curve.csv`` where the variants are values of one number (``tau=0.35``): number, split and all metrics."""
-    found = []
+    curve = []
     for row in rows:
         name, equals, value = row["variant"].partition("=")
         if equals:
-            found.append({name: value, "split": row["split"], "headline": int(row["headline"]), **row["metrics"]})
-    if found:
-        write_csv(directory / "curve.csv", found, tuple(found[0]))
+            curve.append({name: value, "split": row["split"], "headline": int(row["headline"]), **row["metrics"]})
+    if curve:
+        write_csv(directory / "curve.csv", curve, tuple(curve[0]))
 
 
 def write_metrics(directory: Path, stage_files: Iterable[Path]) -> None:

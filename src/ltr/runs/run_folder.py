@@ -1,4 +1,4 @@
-"""The folder of one run while the run is at work: begun, filled, checked, and given its result."""
+"""The folder of one run during the run: begun, filled, checked, and completed with the result."""
 
 from __future__ import annotations
 

@@ -12,14 +12,14 @@ from ltr.runs import distributed
 
 
 def join_single_images(
-    stage: Stage, data: DataModule, norms: Sequence[str], strategy: Mapping[str, Any], say: Callable[[str], None]
+    stage: Stage, data: DataModule, norms: Sequence[str], strategy: Mapping[str, Any], print_line: Callable[[str], None]
 ) -> None:
     """Let an epoch's last batch join the batch before it, where it is one image and the network cannot learn from one.
 
     Args:
         norms: batch normalisation layers that see one value of each channel and image, by name.
         strategy: its config.
-        say: prints.
+        print_line: prints.
 
     Raises:
         ConfigError: every batch of a process is a single image.
@@ -39,7 +39,7 @@ def join_single_images(
             "batch_size, or use a backbone without batch normalisation"
         )
     data.join_single = True
-    say(
+    print_line(
         f"{stage.name}: the last of an epoch's {images} images{here} would be a batch by itself, which batch "
         f"normalisation over a 1x1 map ({layers}) cannot learn from: it joins the batch before"
     )

@@ -104,7 +104,7 @@ class Stages:
             if stage.checkpoint is not None:
                 self._check_checkpoint(stage, Path(stage.checkpoint))
             if stored is not None:
-                self._tell_reuse(stage.name, key, stored.pop("code"))
+                self._report_reuse(stage.name, key, stored.pop("code"))
                 made = Trained(**stored)
             else:
                 made = self._make(stage, folder, parents, prepared if trains else None)
@@ -130,10 +130,10 @@ class Stages:
             micro_batch=made.micro_batch,
         )
 
-    def _say(self, text: str) -> None:
+    def _print_line(self, text: str) -> None:
         self.console.print(rich_text(text), soft_wrap=True)
 
-    def _tell_reuse(self, name: str, key: str, code: Mapping[str, Any] | None) -> None:
+    def _report_reuse(self, name: str, key: str, code: Mapping[str, Any] | None) -> None:
         """Print that a stage is taken from the store, and which other code made it."""
         other = differs(code, code_state())
         made = f", made by {other}" if other else ""
@@ -179,7 +179,7 @@ class Stages:
         seed = self.config["seed"]
         network = stage.network(self.dataset_info, seed, parents)
         norms = check_images(stage, network, self.dataset_info, self.config["dataset"])
-        join_single_images(stage, data, norms, self.config["strategy"], self._say)
+        join_single_images(stage, data, norms, self.config["strategy"], self._print_line)
         network.optimisation(data.steps_per_epoch)
         warn_of_large_batch(stage, data.images_per_epoch * distributed.world_size())
         limit = stage.settings.limit_train_batches or data.steps_per_epoch
@@ -188,8 +188,8 @@ class Stages:
             check_network(stage, network)
         return data, network, validation
 
-    def _check_checkpoint(self, stage: Stage, given: Path) -> None:
-        path = checkpoint_file(given)
+    def _check_checkpoint(self, stage: Stage, named: Path) -> None:
+        path = checkpoint_file(named)
         network = load_network(path)
         if stage.foreign:
             return

@@ -51,9 +51,9 @@ def check_record(record: Any) -> None:
 class StageStore:
     """The store at ``root``; cheap to create, touches the disk only when asked."""
 
-    def __init__(self, root: Path, say: Callable[[str], None] = print) -> None:
+    def __init__(self, root: Path, print_line: Callable[[str], None] = print) -> None:
         self.root = root
-        self.say = say
+        self.print_line = print_line
 
     def folder(self, key: str) -> Path:
         """Return the folder of the stage with this key."""
@@ -73,7 +73,9 @@ class StageStore:
             return record
         aside = self.root / f"damaged-{key[:12]}-{int(time.time())}"
         self.folder(key).rename(aside)
-        self.say(f"stored stage {key[:12]} is damaged ({', '.join(wrong)}): set aside as {aside}, training it again")
+        self.print_line(
+            f"stored stage {key[:12]} is damaged ({', '.join(wrong)}): set aside as {aside}, training it again"
+        )
         return None
 
     def finished(self) -> list[dict[str, Any]]:
@@ -81,18 +83,18 @@ class StageStore:
 
         The files' digests are not checked here; a record that cannot be read is named and passed over.
         """
-        found = []
+        records = []
         for path in self.root.glob(f"*/{RECORD}"):
             try:
                 record = json.loads(path.read_text(encoding="utf-8"))
                 check_record(record)
                 size = sum(file.stat().st_size for file in path.parent.iterdir() if file.is_file())
-                found.append(
+                records.append(
                     {**record, "key": path.parent.name, "age": time.time() - path.stat().st_mtime, "bytes": size}
                 )
             except (OSError, ValueError, TypeError, RecursionError) as error:
-                self.say(f"{path} cannot be read and is passed over: {error or type(error).__name__}")
-        return sorted(found, key=lambda record: record["age"])
+                self.print_line(f"{path} cannot be read and is passed over: {error or type(error).__name__}")
+        return sorted(records, key=lambda record: record["age"])
 
     def remove(self, key: str) -> bool:
         """Delete a stage unless a run holds its lock; whether it was deleted. Runs keep their own links to weights."""
@@ -137,7 +139,7 @@ class StageStore:
             self.root.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
-            self.say(f"waiting for stage '{what}' ({key[:12]}): another run is training it")
+            self.print_line(f"waiting for stage '{what}' ({key[:12]}): another run is training it")
             lock.acquire()
         except OSError as error:
             raise LtrError(

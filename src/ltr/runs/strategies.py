@@ -16,14 +16,14 @@ from ltr.runs.process_info import ProcessInfo, from_environment
 
 
 class Started(ClusterEnvironment):
-    """Processes that are there already, and have met."""
+    """Processes that run already and have joined their group."""
 
-    def __init__(self, place: ProcessInfo) -> None:
+    def __init__(self, process: ProcessInfo) -> None:
         super().__init__()
-        self.place = place
+        self.process = process
 
     creates_processes_externally = True
-    main_address = "127.0.0.1"  # nobody calls: they have met
+    main_address = "127.0.0.1"  # unused: the processes have joined
     main_port = 0
 
     @staticmethod
@@ -31,26 +31,26 @@ class Started(ClusterEnvironment):
         return False
 
     def world_size(self) -> int:
-        return self.place.world_size
+        return self.process.world_size
 
     def set_world_size(self, size: int) -> None:
         pass
 
     def global_rank(self) -> int:
-        return self.place.rank
+        return self.process.rank
 
     def set_global_rank(self, rank: int) -> None:
         pass
 
     def local_rank(self) -> int:
-        return self.place.local_rank
+        return self.process.local_rank
 
     def node_rank(self) -> int:
-        return (self.place.rank - self.place.local_rank) // self.place.local_world_size
+        return (self.process.rank - self.process.local_rank) // self.process.local_world_size
 
 
 class _OwnDraws:
-    """Rows of different processes get dropout masks of their own.
+    """Different dropout masks in each process.
 
     A network seeds torch's generator with (seed, role, epoch, batch) before each batch, the same in every process.
     """
@@ -61,14 +61,14 @@ class _OwnDraws:
 
 
 class Ddp(_OwnDraws, DDPStrategy):
-    """Data-parallel training whose evaluation may have other numbers of batches in each process.
+    """Data-parallel training whose processes may evaluate different numbers of batches.
 
-    Running statistics of batch normalisation are the first process's: those that its checkpoint holds. The others
-    take them over before an evaluation, not at every step; training does not read them.
+    The running statistics of batch normalisation are those of rank 0, which its checkpoint holds. The other ranks copy
+    them before an evaluation, not at every step; training does not read them.
     """
 
     def validation_step(self, *arguments: Any, **named: Any) -> Any:
-        # not through the DDP wrapper, whose collectives would wait for a batch that another process has not
+        # not through the DDP wrapper, whose collectives would wait for a batch that another process does not have
         assert self.lightning_module is not None
         with self.precision_plugin.val_step_context():
             return self.lightning_module.validation_step(*arguments, **named)
@@ -79,26 +79,26 @@ class Ddp(_OwnDraws, DDPStrategy):
 
 
 class Fsdp(_OwnDraws, FSDPStrategy):
-    """Parameters, gradients and optimiser state shared out over GPUs; checkpoints are whole."""
+    """Parameters, gradients and optimiser state sharded over GPUs; checkpoints are whole."""
 
 
 def in_processes(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the Trainer's arguments of the config ``strategy`` for the processes of this run."""
     if not distributed.is_distributed() and config["name"] != "fsdp":
         return {"devices": 1, "strategy": "auto"}
-    place = from_environment(os.environ) or ProcessInfo(0, 1, 0, 1, "env://")
+    process = from_environment(os.environ) or ProcessInfo(0, 1, 0, 1, "env://")
     if config["name"] == "fsdp":
-        strategy: Any = Fsdp(cluster_environment=Started(place), state_dict_type="full")
+        strategy: Any = Fsdp(cluster_environment=Started(process), state_dict_type="full")
     else:
         strategy = Ddp(
-            cluster_environment=Started(place),
+            cluster_environment=Started(process),
             find_unused_parameters=config["find_unused_parameters"],
             broadcast_buffers=False,
             gradient_as_bucket_view=True,  # gradients lie where they are averaged: no copies at every step
         )
     return {
-        "devices": place.local_world_size,
-        "num_nodes": max(1, place.world_size // place.local_world_size),
+        "devices": process.local_world_size,
+        "num_nodes": max(1, process.world_size // process.local_world_size),
         "strategy": strategy,
         "sync_batchnorm": config["sync_batchnorm"],
     }

@@ -1,7 +1,7 @@
 """The training state of an unfinished stage: where a resumed training starts, when it is saved, whether it is whole.
 
 A training state is Lightning's checkpoint. `ResumePoint` alone reads from it where training goes on: Lightning's loops
-count epochs and batches, and the data module is told the same position, so that the loader makes no batch twice. The
+count epochs and batches, and the data module gets the same position, so that the loader makes no batch twice. The
 loader keeps a position of its own for trainings outside ltr; in a stage, this one takes precedence.
 """
 
@@ -25,7 +25,7 @@ from ltr.runs.provenance import code_state
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """The place in a stage's training at which it goes on.
+    """The epoch and batch at which a stage's training goes on.
 
     Attributes:
         path: the checkpoint to restore.

@@ -1,4 +1,4 @@
-"""A run of Weights & Biases: its identity, its curves, its tables and pictures; nothing of the machine it ran on."""
+"""A run of Weights & Biases: its identity, its curves, its tables and figures; nothing of the machine it ran on."""
 
 from __future__ import annotations
 
@@ -125,9 +125,9 @@ def _started(config: Mapping[str, Any], directory: Path) -> Any:
     except Exception as error:
         if type(error).__module__.partition(".")[0] != "wandb":
             raise  # see `ltr.runs.loggers`
-        said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ConfigError(
-            f"logger=wandb: Weights & Biases says: {said}. Use "
+            f"logger=wandb: Weights & Biases says: {reason}. Use "
             "`wandb login`, or logger.mode=offline and `wandb sync` later"
         ) from error
 
