@@ -27,7 +27,7 @@ NOT_KEYS = (
     "methods/foreign",
     "models/published_names",
     "report/html_page",
-    "methods/background_classifier",
+    "methods/background_splitting/network",
 )
 
 
