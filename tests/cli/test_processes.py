@@ -67,7 +67,7 @@ def test_the_default_command_prints_its_progress_and_its_table(default_run):
     assert any("epoch 40/40" in line for line in lines)
     head = next(line for line in lines if "many" in line and "bACC" in line)
     row = next(line for line in lines if line.startswith("*  test"))
-    assert len(row.split()) == len(head.split()) + 1
+    assert len(row.split()) == len(head.replace(" ↓", "").split()) + 1
     assert lines[-1].startswith("outputs/digits_lt/erm/erm-s0-")
 
 
