@@ -25,6 +25,7 @@ ADDED = ("method.extras", "method.representation", "dataset.split_file")
 NOT_KEYS = (
     "former_paths",
     "methods/foreign",
+    "methods/herbs/released_weights",
     "models/published_names",
     "report/html_page",
     "methods/background_splitting/network",
