@@ -17,7 +17,7 @@ import numpy as np
 
 from ltr.losses.weights import effective_number
 from ltr.randomness import generator
-from ltr.report.style import picture
+from ltr.report.style import figure_file
 
 PROTOTYPES = (10, 100, 1_000, 10_000)
 IMAGES = (1, 10, 100, 1_000, 5_000)
@@ -61,7 +61,7 @@ def covered(prototypes: int, images: int, repeats: int, seed: int) -> np.ndarray
 def draw(path: Path) -> None:
     """Weights 1 / E_n against n, each curve relative to that of a class with one image."""
     counts = np.unique(np.logspace(0, np.log10(5_000), 60).astype(np.int64))
-    with picture(path, 7.4, 5.0) as figure:
+    with figure_file(path, 7.4, 5.0) as figure:
         axes = figure.subplots()
         shades = np.linspace(0.75, 0.0, len(BETAS))
         for beta, shade in zip(BETAS, shades):

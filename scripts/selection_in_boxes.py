@@ -29,7 +29,7 @@ from ltr.errors import CheckpointError, DataError
 from ltr.files import checkpoint_file
 from ltr.methods.core.checkpoint import describe, load_network
 from ltr.methods.herbs.network import HerbsNetwork
-from ltr.report.style import picture
+from ltr.report.style import figure_file
 from ltr.writing import check_file
 
 KINDS = ("selected", "all", "dropped")
@@ -135,7 +135,7 @@ def draw(rates: dict[str, np.ndarray], path: Path) -> None:
     """A map for each level, with the box as a frame."""
     from matplotlib.patches import Rectangle
 
-    with picture(path, 3.1 * len(rates) + 0.8, 3.6) as figure:
+    with figure_file(path, 3.1 * len(rates) + 0.8, 3.6) as figure:
         grid = figure.subplots(1, len(rates), squeeze=False)[0]
         for axes, (level, rate) in zip(grid, rates.items()):
             image = axes.imshow(rate, extent=(*AROUND, *AROUND[::-1]), vmin=0, vmax=1, cmap="cividis")

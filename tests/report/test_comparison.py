@@ -12,7 +12,7 @@ from made_up_runs import row
 from ltr.errors import ConfigError, DataError
 from ltr.evaluation.metrics import METRICS
 from ltr.report.comparison import marks, sections
-from ltr.report.compose import Options, composed
+from ltr.report.compose import Options, compose_report
 from ltr.report.published_lookup import PublishedNumbers
 from ltr.report.read_runs import finished_runs
 from ltr.report.series import curves
@@ -87,7 +87,7 @@ def test_seeds_that_chose_different_values_of_a_number_are_one_line(tmp_path):
 def test_other_test_images_are_another_table_and_are_warned_of(tmp_path):
     write(tmp_path, "erm", split="cifar10-exp100-cao")
     write(tmp_path, "crt", split="cifar10-exp100-cao-val_test_fraction0.1", config={"dataset.val": "test_fraction"})
-    report = composed(finished_runs([tmp_path]), Options())
+    report = compose_report(finished_runs([tmp_path]), Options())
     assert len(report.parts) == 2
     assert any("2 different splits" in line for line in report.warnings)
 
@@ -96,7 +96,7 @@ def test_what_was_selected_on_test_stands_apart_and_is_never_the_best(tmp_path):
     write(tmp_path, "erm", metrics={"balanced_accuracy": 0.5})
     write(tmp_path, "crt", metrics={"balanced_accuracy": 0.6})
     write(tmp_path, "lws", metrics={"balanced_accuracy": 0.9}, selection="best_test")
-    report = composed(finished_runs([tmp_path]), Options())
+    report = compose_report(finished_runs([tmp_path]), Options())
     (part,) = report.parts
     assert [line.label for line in part.section.lines] == ["crt", "erm"]
     assert [line.label for line in part.section.apart] == ["lws"]
@@ -164,12 +164,12 @@ def test_embeddings_are_compared_by_recall_and_nobody_is_best_at_a_count(tmp_pat
         metrics = {"recall_at_1": value, "queries": 3800.0, "nmi": value}
         metrics |= {"accuracy_ci95": value, "all_in_box": value}
         write(tmp_path, method, rows=[row(metrics, protocol="retrieval")])
-    (part,) = composed(finished_runs([tmp_path]), Options()).parts
+    (part,) = compose_report(finished_runs([tmp_path]), Options()).parts
     assert part.sheet.headings[2:4] == ("R@1", "NMI")
     assert "queries" not in part.sheet.headings
-    (part,) = composed(finished_runs([tmp_path]), Options(metrics=("queries",))).parts
+    (part,) = compose_report(finished_runs([tmp_path]), Options(metrics=("queries",))).parts
     assert [(cells[2].text, cells[2].mark) for cells in part.sheet.rows] == [("3,800", "")] * 2
-    (part,) = composed(finished_runs([tmp_path]), Options(metrics=("accuracy_ci95", "all_in_box"))).parts
+    (part,) = compose_report(finished_runs([tmp_path]), Options(metrics=("accuracy_ci95", "all_in_box"))).parts
     assert {cell.mark for cells in part.sheet.rows for cell in cells[2:4]} == {""}
 
 
@@ -230,7 +230,7 @@ def test_lines_that_nothing_shown_tells_apart_have_part_of_their_hash(tmp_path):
 def test_names_that_are_not_there_are_refused_with_a_hint(tmp_path, options, hint):
     write(tmp_path)
     with pytest.raises(ConfigError, match=hint):
-        composed(finished_runs([tmp_path]), options)
+        compose_report(finished_runs([tmp_path]), options)
 
 
 # -- what is read -------------------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ def test_unfinished_and_damaged_runs_are_counted_and_left_out(tmp_path):
     (damaged / "result.json").write_text('{"schema_version": 1, "rows"')
     found = finished_runs([tmp_path])
     assert (len(found.runs), found.unfinished, len(found.damaged)) == (1, 1, 1)
-    report = composed(found, Options())
+    report = compose_report(found, Options())
     assert any("1 unfinished" in line for line in report.warnings)
     assert any("cannot be read" in line for line in report.warnings)
 

@@ -10,7 +10,7 @@ from made_up_runs import row
 
 from ltr.errors import DataError
 from ltr.evaluation.metrics import Metric
-from ltr.report.compose import Options, as_text, composed
+from ltr.report.compose import Options, as_text, compose_report
 from ltr.report.published import markdown
 from ltr.report.published_lines import Entry
 from ltr.report.read_run import read_run
@@ -38,7 +38,7 @@ def written(outputs, method="erm", depth=12.5, declared=DECLARED):
 def test_a_report_has_their_headings_units_and_directions(tmp_path):
     written(tmp_path, "erm", 12.5)
     written(tmp_path, "crt", 7.25)
-    (part,) = composed(finished_runs([tmp_path]), Options()).parts
+    (part,) = compose_report(finished_runs([tmp_path]), Options()).parts
     assert part.sheet.headings[2:4] == ("depth (m) ↓", "found")
     cells = {cells[0].text: cells[2:4] for cells in part.sheet.rows}
     assert [cell.text for cell in cells["crt"]] == ["7.25", "50.0"]
@@ -47,7 +47,7 @@ def test_a_report_has_their_headings_units_and_directions(tmp_path):
 
 def test_the_same_heading_stands_in_every_table(tmp_path):
     run = written(tmp_path)
-    report = as_text(composed(finished_runs([tmp_path]), Options()), "table")
+    report = as_text(compose_report(finished_runs([tmp_path]), Options()), "table")
     texts = [plain_table(run.result), report, sweep_table([Job(0, ("seed=0",), run.result)])]
     texts.append(markdown([Entry("config", (run,))], "command"))
     for text in texts:
@@ -58,7 +58,7 @@ def test_the_same_heading_stands_in_every_table(tmp_path):
 
 def test_without_declarations_all_metrics_are_shown_as_they_are(tmp_path):
     written(tmp_path, declared=())
-    (part,) = composed(finished_runs([tmp_path]), Options()).parts
+    (part,) = compose_report(finished_runs([tmp_path]), Options()).parts
     assert part.sheet.headings[2:5] == ("share", "hidden", "depth")  # the run's own metric first
     assert [cell.text for cell in part.sheet.rows[0][2:5]] == ["0.5", "0.25", "12.5"]
 
@@ -87,4 +87,4 @@ def test_headings_hold_nothing_that_steers_a_terminal(tmp_path):
     odd = [Metric("depth", "deep", "\x1b[31mred", unit="number", shown=("console", "report"))]
     run = written(tmp_path, declared=odd)
     assert "\x1b" not in plain_table(run.result)
-    assert "\x1b" not in as_text(composed(finished_runs([tmp_path]), Options()), "table")
+    assert "\x1b" not in as_text(compose_report(finished_runs([tmp_path]), Options()), "table")

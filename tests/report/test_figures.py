@@ -10,7 +10,7 @@ from ltr.errors import ConfigError, DataError
 from ltr.report import curves, frequency
 from ltr.report.figures import FIRST_TWO, draw
 from ltr.report.read_run import read_run
-from ltr.report.style import GROUP_COLOURS, percent, picture
+from ltr.report.style import GROUP_COLOURS, figure_file, percent
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -73,7 +73,7 @@ def test_the_same_run_gives_the_same_bytes(tmp_path):
 def test_a_picture_that_fails_leaves_the_old_one_and_no_other_file(tmp_path):
     path = tmp_path / "old.png"
     path.write_bytes(b"old")
-    with pytest.raises(ZeroDivisionError), picture(path, 2, 2):
+    with pytest.raises(ZeroDivisionError), figure_file(path, 2, 2):
         raise ZeroDivisionError
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

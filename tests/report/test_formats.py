@@ -8,7 +8,7 @@ import io
 import pytest
 from made_up_outputs import write
 
-from ltr.report.compose import Options, as_text, composed
+from ltr.report.compose import Options, as_text, compose_report
 from ltr.report.read_runs import finished_runs
 
 
@@ -17,7 +17,7 @@ def report(tmp_path):
     for seed, few in enumerate((0.20, 0.24)):
         write(tmp_path, "erm", seed, metrics={"few": few, "medium": None})
     write(tmp_path, "a_b|c&<d>", metrics={"few": 0.21, "medium": None, "many": 0.9})
-    return composed(finished_runs([tmp_path]), Options(metrics=("few", "medium", "many")))
+    return compose_report(finished_runs([tmp_path]), Options(metrics=("few", "medium", "many")))
 
 
 def test_text_is_aligned_and_marks_best_and_ties(report):
@@ -60,7 +60,7 @@ def test_csv_has_every_metric_as_fractions_and_blanks_where_there_is_nothing(rep
 
 def test_metrics_that_are_no_fractions_are_not_shown_in_percent(tmp_path):
     write(tmp_path)
-    report = composed(finished_runs([tmp_path]), Options(metrics=("nll", "ece")))
+    report = compose_report(finished_runs([tmp_path]), Options(metrics=("nll", "ece")))
     heads, line = as_text(report, "table").splitlines()[1:3]
     assert heads.split()[2:6] == ["NLL", "↓", "ECE", "↓"]
     assert line.split()[2:4] == ["1.5", "10.0"]

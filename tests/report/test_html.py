@@ -14,7 +14,7 @@ import pytest
 from made_up_outputs import per_class, predictions, write
 from PIL import Image
 
-from ltr.report.compose import Options, Report, composed
+from ltr.report.compose import Options, Report, compose_report
 from ltr.report.html import html_report
 from ltr.report.html_page import data_block, text
 from ltr.report.read_runs import finished_runs
@@ -56,7 +56,7 @@ class Page(HTMLParser):
 
 
 def report(outputs: Path, **options) -> Report:
-    return composed(finished_runs([outputs]), Options(**options))
+    return compose_report(finished_runs([outputs]), Options(**options))
 
 
 @pytest.fixture

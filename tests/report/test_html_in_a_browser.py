@@ -11,7 +11,7 @@ from made_up_outputs import per_class, write
 from PIL import Image
 
 import browser
-from ltr.report.compose import Options, composed
+from ltr.report.compose import Options, compose_report
 from ltr.report.html import html_report
 from ltr.report.read_runs import finished_runs
 
@@ -42,7 +42,7 @@ def folder(tmp_path_factory) -> Path:
     for beta in (0.5, 0.9, 0.99):
         metrics, config = {"few": beta / 2, "balanced_accuracy": 0.2}, {"loss.beta": beta, "name": f"cb {beta}"}
         write(folder / "outputs", "cb", metrics=metrics, config=config)
-    report = composed(finished_runs([folder / "outputs"]), Options(metrics=("few",)))
+    report = compose_report(finished_runs([folder / "outputs"]), Options(metrics=("few",)))
     (folder / "report.html").write_text(html_report(report), encoding="utf-8")
     return folder
 

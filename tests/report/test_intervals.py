@@ -12,7 +12,7 @@ from scipy import stats
 
 from ltr.errors import DataError
 from ltr.report.comparison import sections
-from ltr.report.compose import Options, composed
+from ltr.report.compose import Options, compose_report
 from ltr.report.intervals import hits_of, holm, mcnemar, paired_bootstrap, paired_p, sign_flips
 from ltr.report.paired_tests import pairs, reference_of
 from ltr.report.read_runs import finished_runs
@@ -185,5 +185,5 @@ def test_each_protocol_has_a_file_of_its_own(tmp_path):
 def test_other_protocols_are_not_compared_by_class(tmp_path):
     for method in ("erm", "crt"):
         write(tmp_path, method, rows=[row({"auroc": 0.8}, protocol="open_set", scorer="msp")])
-    (part,) = composed(finished_runs([tmp_path]), Options(against="best")).parts
+    (part,) = compose_report(finished_runs([tmp_path]), Options(against="best")).parts
     assert part.pairs is None

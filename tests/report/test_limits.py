@@ -8,7 +8,7 @@ import io
 import pytest
 from made_up_outputs import write
 
-from ltr.report.compose import Options, as_text, composed
+from ltr.report.compose import Options, as_text, compose_report
 from ltr.report.html import html_report
 from ltr.report.limits import limits
 from ltr.report.published import markdown
@@ -63,7 +63,7 @@ def outputs(tmp_path):
 
 
 def report(outputs):
-    return composed(finished_runs([outputs]), Options(metrics=("few",)))
+    return compose_report(finished_runs([outputs]), Options(metrics=("few",)))
 
 
 def test_limited_runs_are_marked_stand_last_and_are_never_the_best(outputs):
@@ -73,7 +73,7 @@ def test_limited_runs_are_marked_stand_last_and_are_never_the_best(outputs):
     assert [row[2].mark for row in part.sheet.rows] == ["best", "", "", ""]
     assert any(note.startswith(f"† limited: {BATCHES_SAID}") for note in part.sheet.notes)
     assert any(note.startswith(f"‡ limited: {EPOCHS_SAID}") for note in part.sheet.notes)
-    assert "2 results are of fewer batches or epochs" in made.warnings[-1]
+    assert "2 results have fewer batches or epochs" in made.warnings[-1]
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def _draw(parts: Sequence[Part], which: str) -> None:
 
 def _report(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
     from ltr.files import write_text
-    from ltr.report.compose import Options, as_text, composed
+    from ltr.report.compose import Options, as_text, compose_report
     from ltr.report.read_runs import finished_runs
 
     finished = finished_runs(folders)
@@ -95,7 +95,7 @@ def _report(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
         curves=tuple(_names(arguments.curve)),
         level=arguments.level,
     )
-    report = composed(finished, options)
+    report = compose_report(finished, options)
     if arguments.figures:
         _draw(report.parts, arguments.figures)
     problems: list[str] = []

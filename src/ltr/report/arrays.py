@@ -10,7 +10,7 @@ from ltr.errors import DataError
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an ``.npz`` file; {} where there is none.
+    """Return all arrays of an ``.npz`` file; {} if the file does not exist.
 
     Raises:
         DataError: the file is damaged.

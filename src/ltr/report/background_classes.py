@@ -1,4 +1,4 @@
-"""Picture: the background as one class, and as the pseudo-classes into which background splitting parts it."""
+"""Figure: the background as one class, and as the pseudo-classes of background splitting."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ltr.report.arrays import read_arrays
 from ltr.report.classes import BACKGROUND, Classes, class_axis, classes_of, colour_of
 from ltr.report.read_run import Run
-from ltr.report.style import INK, PALE, headline_title, log_numbers, percent, picture
+from ltr.report.style import INK, PALE, figure_file, headline_title, log_numbers, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,24 +19,24 @@ _APART = 60  # up to so many bars have gaps between them
 
 
 def background_classes(run: Run, path: Path) -> bool:
-    """Training images of the classes before (one background class), and of the background's pseudo-classes after.
+    """Draw the training counts of the classes with one background class, and of the background's pseudo-classes.
 
-    From large to small on one log scale; the number of pseudo-classes of equal size that would be as uncertain (the
-    exponential of the entropy) says how evenly the background is split.
+    Both panels are sorted and share one log scale. The title gives the exponential of the entropy: the number of
+    pseudo-classes of equal size with the same entropy.
 
     Returns:
-        False where the run has no partition of its background.
+        False if the run has no partition of its background.
     """
-    found = read_arrays(run.path / "artifacts" / "partition.npz")
-    classes = classes_of(run) if "background_counts" in found else None
+    partition = read_arrays(run.path / "artifacts" / "partition.npz")
+    classes = classes_of(run) if "background_counts" in partition else None
     if classes is None or BACKGROUND not in classes.groups:
         return False
-    pseudo = np.sort(found["background_counts"][found["background_counts"] > 0])[::-1]
+    pseudo = np.sort(partition["background_counts"][partition["background_counts"] > 0])[::-1]
     if not len(pseudo):
         return False
     from matplotlib.ticker import MaxNLocator
 
-    with picture(path, 11.6, 5.0) as figure:
+    with figure_file(path, 11.6, 5.0) as figure:
         headline_title(figure, run)
         before, after = figure.subplots(1, 2, sharey=True)
         _before(before, classes)

@@ -1,4 +1,4 @@
-"""A run's classes and predictions as pictures need them: from frequent to rare, with their groups."""
+"""A run's classes and predictions for figures: from frequent to rare, with their groups."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BACKGROUND = "background"
-_WITHOUT_CLASSES = ("retrieval", "few_shot")  # protocols whose test classes were not trained on
-NAMED = 20  # up to so many classes have their names on an axis
+_WITHOUT_CLASSES = ("retrieval", "few_shot")  # protocols with test classes that are not trained
+NAMED = 20  # at most this many classes have their names on an axis
 _LONGEST = 22  # letters of a name
 _BINS = 12
 
@@ -47,12 +47,12 @@ class Classes:
         return np.argsort(-self.counts, kind="stable")
 
     def shown_groups(self) -> list[str]:
-        """The groups that have classes, the background first."""
+        """Return the groups that have classes, the background first."""
         return [name for name in (BACKGROUND, *GROUPS) if (self.groups == name).any()]
 
 
 def has_classes(run: Run) -> bool:
-    """Return whether the headline is measured class by class.
+    """Return whether the headline protocol reports each class.
 
     Test classes of retrieval and few-shot recognition were not trained on; a protocol that is not ltr's own may leave
     ``per_class.parquet`` out.
@@ -63,7 +63,7 @@ def has_classes(run: Run) -> bool:
 
 
 def classes_of(run: Run) -> Classes | None:
-    """Return the classes that the headline evaluates; None where nothing is evaluated class by class.
+    """Return the classes that the headline evaluates; None if its protocol does not report classes.
 
     Raises:
         DataError: ``per_class.parquet`` is missing or damaged.
@@ -76,7 +76,7 @@ def classes_of(run: Run) -> Classes | None:
     counts = table["train_count"][places].astype(np.int64)
     groups = np.array([str(group) for group in table["group"][places]], dtype=object)
     if run.headline["protocol"] == "background" and labels[0] == 1:
-        # the background is in no table of classes; what is left of the training images is of it
+        # the table of classes excludes the background; the remaining training images belong to it
         rest = run.result.get("data", {}).get("train_images", 0) - int(counts.sum())
         names, groups = np.insert(names, 0, BACKGROUND), np.insert(groups, 0, BACKGROUND)
         counts = np.insert(counts, 0, max(rest, 0))
@@ -84,9 +84,9 @@ def classes_of(run: Run) -> Classes | None:
 
 
 def predictions_of(run: Run) -> tuple[Classes, dict[str, np.ndarray]] | None:
-    """Return the classes, and columns ``label``, ``prediction`` int64 [N] and ``confidence`` (a probability) [N].
+    """Return the classes, and ``label`` and ``prediction`` int64 [N] and ``confidence`` float64 [N], a probability.
 
-    Images of unknown classes are left out. None where nothing is evaluated class by class, or the run kept no
+    Images of unknown classes are left out. None if the protocol does not report classes, or the run stored no
     predictions.
 
     Raises:
@@ -113,18 +113,18 @@ def marker_of(group: str) -> str:
 
 
 def short(name: object, letters: int = _LONGEST) -> str:
-    """A class's name, cut where it is long."""
+    """Return a class's name, truncated if it is long."""
     text = str(name)
     return text if len(text) <= letters else text[: letters - 1] + "…"
 
 
 def class_axis(axes: Axes, classes: Classes) -> None:
-    """The x axis of classes from frequent to rare, numbered from 0: their names where they are few."""
+    """Format an x axis of classes from frequent to rare, numbered from 0; few classes get their names."""
     total = len(classes)
     if total <= NAMED:
         names = [short(name) for name in classes.names[classes.order]]
         axes.set_xticks(np.arange(total), names, rotation=40, ha="right", rotation_mode="anchor")
-        spare = max(0, 6 - total) / 2  # two classes do not make bars as wide as doors
+        spare = max(0, 6 - total) / 2  # keeps the bars of few classes narrow
         axes.set_xlim(-0.6 - spare, total - 0.4 + spare)
         axes.grid(False, axis="x")
     else:
@@ -133,7 +133,7 @@ def class_axis(axes: Axes, classes: Classes) -> None:
 
 
 def binned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means of values [C] over bins of neighbouring places: the bins' middles and the means; NaN are left out."""
+    """Return centres and means of bins of neighbouring values [C]; NaN are left out."""
     edges = np.linspace(0, len(values), min(_BINS, len(values)) + 1).astype(int)
     centres, means = [], []
     for low, high in pairwise(edges.tolist()):
@@ -145,7 +145,7 @@ def binned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def points(axes: Axes, classes: Classes, values: np.ndarray, **look: Any) -> None:
-    """Values [C], by label, as marks in the groups' colours from frequent to rare."""
+    """Draw values [C], by label, as markers in the groups' colours from frequent to rare."""
     many = len(classes) > 500
     size = float(np.clip(9000 / max(len(classes), 1), 9, 70))
     groups, ordered = classes.groups[classes.order], values[classes.order]

@@ -1,4 +1,4 @@
-"""Comparison of runs: averages over seeds, tables of comparable lines, and the best lines of a table.
+"""Grouping of runs: averages over seeds, tables of comparable lines, and the best lines of a table.
 
 Runs are averaged if they differ in nothing but their seed. Lines stand in one table if they were measured on the very
 same test images. What was selected on the test set is shown apart and never called the best.
@@ -25,7 +25,7 @@ _MOST = 8  # columns of protocols that declare no metrics
 
 
 def deviation(values: Sequence[float]) -> float:
-    """The standard deviation (n - 1); NaN for fewer than two values, or where one is NaN."""
+    """Return the standard deviation (n - 1); NaN for fewer than two values, or if one is NaN."""
     if len(values) < 2:
         return math.nan
     mean = math.fsum(values) / len(values)  # statistics.stdev works in fractions, a hundred times slower
@@ -34,7 +34,7 @@ def deviation(values: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Line:
-    """Runs that differ in nothing but their seed, under one protocol, in order of their seeds.
+    """Runs that differ only in their seed, under one protocol, in order of their seeds.
 
     Attributes:
         runs: the runs.
@@ -60,7 +60,7 @@ class Line:
 
     @property
     def variant(self) -> str:
-        """``default``, ``tau=0.35``; where seeds have chosen different values, that they are ``tau chosen``."""
+        """``default`` or ``tau=0.35``; ``tau chosen`` if seeds selected different values."""
         variants = {str(row.get("variant", "default")) for row in self.rows}
         return variants.pop() if len(variants) == 1 else f"{variants.pop().partition('=')[0]} chosen"
 
@@ -70,30 +70,30 @@ class Line:
 
     @property
     def on_test(self) -> bool:
-        """Whether its weights were selected on the test set."""
+        """True if its weights were selected on the test set."""
         return self.selection == "best_test"
 
     def values(self, metric: str) -> list[float]:
-        """One number a run, NaN where there was nothing to average."""
+        """Return one value per run, NaN if there was nothing to average."""
         return [number(row["metrics"].get(metric)) for row in self.rows]
 
     def mean(self, metric: str) -> float:
-        """NaN if one run has none: means over different sets of runs are not comparable."""
+        """Return the mean over runs; NaN if one run has no value, because such means are not comparable."""
         values = self.values(metric)
         return math.nan if any(value != value for value in values) else statistics.fmean(values)
 
     def deviation(self, metric: str) -> float:
-        """The standard deviation over seeds (n - 1); NaN for one run."""
+        """Return the standard deviation over seeds (n - 1); NaN for one run."""
         return deviation(self.values(metric))
 
     @cached_property
     def limited(self) -> str:
-        """Why its numbers are not those of its method, see `ltr.report.limits`; empty where they are."""
+        """Reason why its numbers are not those of its method, see `ltr.report.limits`; empty if there is none."""
         return limits(self.config)
 
     @cached_property
     def seconds(self) -> float:
-        """The cost of a run from scratch: the seconds of all its stages, also of reused ones; mean over seeds.
+        """Seconds of all stages of a run, including reused ones; mean over seeds.
 
         NaN where its stages are not known.
         """
@@ -102,7 +102,7 @@ class Line:
 
     @cached_property
     def images_per_second(self) -> float:
-        """Training images a second of the first stage, monitoring and saving included; NaN where it is not known.
+        """Training images per second of the first stage, including validation and saving; NaN if unknown.
 
         Its images are those drawn in an epoch times ``trainer.max_epochs``, its seconds those of the stage.
         """
@@ -126,7 +126,7 @@ def _rate(run: Finished) -> float:
 
 @dataclass(frozen=True)
 class Section:
-    """Lines that may be compared: one data set, one protocol, the same test images.
+    """Comparable lines: one data set, one protocol, the same test images.
 
     Attributes:
         lines: best first, limited ones behind the others.
@@ -150,7 +150,7 @@ class Section:
         return " · ".join(map(short_name, (self.dataset, self.protocol, self.split or "unnamed split")))
 
     def metrics(self, wanted: Sequence[str] = ()) -> list[Metric]:
-        """Return the columns: those wanted that some line has, else those that a report shows of the protocol."""
+        """Return the columns: requested metrics with values, otherwise those that a report shows of the protocol."""
         known = list(dict.fromkeys(name for line in (*self.lines, *self.apart) for name in line.rows[0]["metrics"]))
         if wanted:
             names = known if "all" in wanted else [name for name in wanted if name in known]
@@ -163,14 +163,14 @@ class Section:
 
 @dataclass(frozen=True)
 class Marks:
-    """Of one metric: which lines are the best, and which within one standard deviation of it."""
+    """The best lines of one metric, and its ties within one standard deviation."""
 
     best: frozenset[int] = field(default_factory=frozenset)
     ties: frozenset[int] = field(default_factory=frozenset)
 
 
 def marks(lines: Sequence[Line], metric: Metric) -> Marks:
-    """Return the places of the best lines and of their ties.
+    """Return the indices of the best lines and of their ties.
 
     A line ties if its mean is at most one standard deviation away from the best mean: the larger of its own and of
     the best line's. A line of one run has none; two such lines tie only if they are equal. One line alone is nothing,
@@ -196,7 +196,7 @@ def _known(value: float) -> float:
 
 
 def sections(runs: Iterable[Finished], by: Sequence[str] = ("name",), sort_by: str = "") -> list[Section]:
-    """Return all runs as tables.
+    """Group all runs into tables.
 
     Args:
         by: the settings that a line is named after: ``name``, ``method``, ``loss``, or any key of the configuration.
@@ -216,7 +216,7 @@ def sections(runs: Iterable[Finished], by: Sequence[str] = ("name",), sort_by: s
             variant = str(row.get("variant", "default")).partition("=")[0]
             same = (run.group, row["selection"], row.get("scorer"), variant)
             alike.setdefault(same, []).append((run, row))
-    tables_of_runs = []
+    result: list[Section] = []
     for (dataset, protocol, digest), groups in tables.items():
         lines = []
         for members in groups.values():
@@ -226,7 +226,7 @@ def sections(runs: Iterable[Finished], by: Sequence[str] = ("name",), sort_by: s
         metric = first.metric if any(first.metric in line.rows[0]["metrics"] for line in lines) else ""
         table = metric_table(run.declared_metrics for line in lines for run in line.runs)
         ordered = _ordered(_labelled(lines, by), table.find(sort_by or metric, protocol))
-        tables_of_runs.append(
+        result.append(
             Section(
                 dataset,
                 protocol,
@@ -240,11 +240,11 @@ def sections(runs: Iterable[Finished], by: Sequence[str] = ("name",), sort_by: s
                 table,
             )
         )
-    return sorted(tables_of_runs, key=lambda one: (one.dataset, one.protocol, one.split))
+    return sorted(result, key=lambda one: (one.dataset, one.protocol, one.split))
 
 
 def _headline_rows(run: Finished) -> list[dict[str, Any]]:
-    """Return the headline row, and the rows of other protocols and scorers on the same images, weights and variant."""
+    """Return the headline row, and those of other protocols and scorers on the same images, weights and variant."""
     on_test = [row for row in run.rows if row["split"] != "val"]
     head = next((row for row in on_test if row["headline"]), on_test[0] if on_test else None)
     if head is None:
@@ -267,7 +267,7 @@ def _ordered(lines: Sequence[Line], metric: Metric) -> list[Line]:
 
 
 def _labelled(lines: Sequence[Line], by: Sequence[str]) -> list[Line]:
-    """Return lines with their names; where several have the same name, what they differ in is added."""
+    """Return lines with their names; equal names are extended by the settings that differ."""
     variants, scorers = ({line.variant for line in lines}, {line.scorer for line in lines})
     named: dict[str, list[Line]] = {}
     for line in lines:

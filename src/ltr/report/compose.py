@@ -1,4 +1,4 @@
-"""The whole of a report, before it is written in any format: tables, curves, comparisons and what to warn of."""
+"""A report before it is written in a format: tables, curves, comparisons and warnings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ltr.report import formats
 from ltr.report.comparison import Section, sections
 from ltr.report.paired_tests import check_reference, pairs, reference_of
 from ltr.report.published_lookup import PublishedNumbers
-from ltr.report.read_runs import Found
+from ltr.report.read_runs import FoundRuns
 from ltr.report.series import Curve, curves
 from ltr.report.sheet import LEGEND, Sheet, curve_sheet, pairs_sheet, section_sheet
 
@@ -19,7 +19,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked of a report; see ``ltr-report --help``."""
+    """Options of a report; see ``ltr-report --help``."""
 
     by: tuple[str, ...] = ("name",)
     metrics: tuple[str, ...] = ()
@@ -31,7 +31,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Part:
-    """One table of a report with what belongs to it."""
+    """One table of a report with its curves and comparisons."""
 
     section: Section
     sheet: Sheet
@@ -44,10 +44,10 @@ class Report:
     """A report.
 
     Attributes:
-        parts: a table each; numbers of two parts are never comparable.
-        warnings: what a reader should know before reading.
-        published: the published numbers, where there are any.
-        uncompared: lines were to be compared with one of them, and no table could be.
+        parts: one per table; numbers of two parts are never comparable.
+        warnings: messages for the reader of the report.
+        published: the published numbers, if there are any.
+        uncompared: a comparison was requested, and no table could be compared.
     """
 
     parts: tuple[Part, ...]
@@ -57,13 +57,13 @@ class Report:
     uncompared: bool = False
 
 
-def composed(found: Found, options: Options) -> Report:
-    """The report of some runs.
+def compose_report(collection: FoundRuns, options: Options) -> Report:
+    """Compose the report of a collection of runs.
 
     Raises:
-        ConfigError: a data set, metric, setting or line that there is none of.
+        ConfigError: an unknown data set, metric, setting or line.
     """
-    runs = found.runs
+    runs = collection.runs
     if options.datasets:
         known = sorted({str(run.config.get("dataset.name", "?")) for run in runs})
         _refuse_unknown("--dataset", options.datasets, known)
@@ -77,21 +77,21 @@ def composed(found: Found, options: Options) -> Report:
     published = PublishedNumbers()
     problems: list[str] = []
     parts = [_part(section, options, published, problems) for section in tables if section.metrics(options.metrics)]
-    # what was asked for and could be done nowhere
+    # requested, and possible for no table
     uncompared = bool(problems) and all(part.pairs is None for part in parts)
-    return Report(tuple(parts), len(runs), (*_warnings(found, tables), *problems), published, uncompared)
+    return Report(tuple(parts), len(runs), (*_warnings(collection, tables), *problems), published, uncompared)
 
 
 def _part(section: Section, options: Options, published: PublishedNumbers, problems: list[str]) -> Part:
     sheet = section_sheet(section, section.metrics(options.metrics), published, " ".join(options.by))
     compared = None
-    # which class an image is of is what is compared; other protocols ask something else of it
-    wanted = options.against and section.protocol == "closed_set"
-    reference = reference_of(section, options.against) if wanted else None
+    # the tests compare predicted classes, which only the closed-set protocol evaluates
+    is_compared = options.against and section.protocol == "closed_set"
+    reference = reference_of(section, options.against) if is_compared else None
     if reference is not None and len(section.lines) > 1:
         try:
-            found = pairs(section, reference, level=options.level)
-            compared = pairs_sheet(section, reference, found, options.level)
+            differences = pairs(section, reference, level=options.level)
+            compared = pairs_sheet(section, reference, differences, options.level)
         except DataError as error:
             problems.append(f"--against {options.against}: {section.title} is not compared: {error}")
     return Part(section, sheet, tuple(curves(section, options.curves)), compared)
@@ -105,37 +105,35 @@ def _refuse_unknown(flag: str, names: Sequence[str], known: Sequence[str]) -> No
         )
 
 
-def _warnings(found: Found, tables: Sequence[Section]) -> list[str]:
+def _warnings(collection: FoundRuns, tables: Sequence[Section]) -> list[str]:
     text = []
-    if found.unfinished:
-        text.append(f"{found.unfinished:,} unfinished runs are left out")
-    if found.twice:
-        text.append(f"{found.twice:,} runs lie in two places and are counted once")
-    if found.damaged:
-        more = f", and {len(found.damaged) - _SHOWN:,} more" if len(found.damaged) > _SHOWN else ""
-        text.append(f"results that cannot be read are left out: {' '.join(found.damaged[:_SHOWN])}{more}")
+    if collection.unfinished:
+        text.append(f"{collection.unfinished:,} unfinished runs are left out")
+    if collection.twice:
+        text.append(f"{collection.twice:,} runs are stored in two places and counted once")
+    if collection.damaged:
+        more = f", and {len(collection.damaged) - _SHOWN:,} more" if len(collection.damaged) > _SHOWN else ""
+        text.append(f"results that cannot be read are left out: {' '.join(collection.damaged[:_SHOWN])}{more}")
     splits: dict[tuple[str, str], list[str]] = {}
-    for one in tables:
-        splits.setdefault((one.dataset, one.protocol), []).append(one.split or one.digest[:8])
+    for section in tables:
+        splits.setdefault((section.dataset, section.protocol), []).append(section.split or section.digest[:8])
     for (dataset, protocol), names in splits.items():
         if len(names) > 1:
             text.append(
-                f"{dataset}, {protocol}: {len(names)} different splits, each a table of its own, because their numbers "
+                f"{dataset}, {protocol}: {len(names)} different splits, each in its own table, because their numbers "
                 f"cannot be compared: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
             )
-    on_test = sum(len(line.runs) for one in tables for line in one.apart)
+    on_test = sum(len(line.runs) for section in tables for line in section.apart)
     if on_test:
-        text.append(f"{on_test:,} results were selected on the test set: flagged, and the best of nothing")
-    limited = sum(len(line.runs) for one in tables for line in (*one.lines, *one.apart) if line.limited)
+        text.append(f"{on_test:,} results were selected on the test set: flagged, and never marked as best")
+    limited = sum(len(line.runs) for section in tables for line in (*section.lines, *section.apart) if line.limited)
     if limited:
-        text.append(
-            f"{limited:,} results are of fewer batches or epochs than their recipe has: marked, and the best of nothing"
-        )
+        text.append(f"{limited:,} results have fewer batches or epochs than their recipe: marked, and never the best")
     return text
 
 
 def as_text(report: Report, form: str) -> str:
-    """The report as ``table``, ``markdown``, ``latex`` or ``csv`` (tables alone, with every metric)."""
+    """Return the report as ``table``, ``markdown``, ``latex`` or ``csv`` (tables only, with every metric)."""
     if form == "csv":
         return formats.as_csv([part.section for part in report.parts], report.published)
     write = {"table": formats.plain, "markdown": formats.markdown, "latex": formats.latex}[form]

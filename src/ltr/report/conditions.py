@@ -1,4 +1,4 @@
-"""What a run's configuration must hold to be a run of an experiment config."""
+"""Conditions on a run's configuration for being a run of an experiment config."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ltr.configuration import configs as configs
 from ltr.configuration.configs import leaves
 from ltr.configuration.tables import TableRow
 
-# of a config's own values, what a shorter schedule may change: the table says how many epochs were trained
+# values that a shorter schedule may change; the table shows the number of trained epochs
 _SCHEDULE = ("trainer.max_epochs", "scheduler.", "batch_size", "name", "seed")
-_PARTS = ("sampler", "loss", "method")  # whose choice makes another method of a run
+_PARTS = ("sampler", "loss", "method")  # groups that define the method of a run
 _DATA = ("imbalance_factor", "profile", "subset", "n_max", "num_classes")
 _MISSING = object()
 
 
-# configs choose the same ones again and again, and reading YAML is what takes time here
+# many experiments choose the same configs, and reading YAML dominates the time
 @cache
 def read_config(config: str) -> Mapping[str, Any]:
     return configs.read_config(config)
@@ -31,7 +31,7 @@ def config_names(group: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Conditions:
-    """The values of a flat configuration that make it a run of an experiment config."""
+    """Values of a flat configuration that make it a run of an experiment config."""
 
     values: tuple[tuple[str, Any], ...]
 
@@ -64,7 +64,7 @@ class Conditions:
 
 def _choices(config: str) -> dict[str, str]:
     """Return the chosen config of each group in a defaults list."""
-    found: dict[str, str] = {}
+    choices: dict[str, str] = {}
     entries: Sequence[Any] = read_config(config).get("defaults", [])
     for entry in entries:
         if isinstance(entry, dict):
@@ -72,5 +72,5 @@ def _choices(config: str) -> dict[str, str]:
                 words = str(key).split()
                 group = words[-1].lstrip("/").partition("@")[0]
                 if isinstance(value, str) and "${" not in value and "optional" not in words:
-                    found[group] = value
-    return found
+                    choices[group] = value
+    return choices

@@ -1,4 +1,4 @@
-"""Picture: which classes are taken for which, and how much of what is wrong goes to the frequent ones."""
+"""Figure: confusions between classes, and the share of errors that go to frequent classes."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ import numpy as np
 from ltr.evaluation.averages import ratio
 from ltr.report.classes import NAMED, Classes, colour_of, predictions_of, short
 from ltr.report.read_run import Run
-from ltr.report.style import INK, PALE, headline_title, percent, picture
+from ltr.report.style import INK, PALE, figure_file, headline_title, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MATRIX = 100  # up to so many classes are a matrix
-LISTED = 10  # confusions of more classes, and classes that take images
-_NUMBERS = 12  # up to so many classes have their percentages in the cells
+MATRIX = 100  # at most this many classes are shown as a matrix
+LISTED = 10  # confusions and false positives listed for more classes
+_NUMBERS = 12  # at most this many classes have percentages in the cells
 _RIGHT = "#DDDDDD"
 
 
 def confusion(run: Run, path: Path) -> bool:
-    """The confusion matrix, or the commonest confusions of more than 100 classes; and where each group's images go.
+    """Draw the confusion matrix (beyond 100 classes the commonest confusions) and the predicted groups of each group.
 
-    Rows of the matrix are true classes from frequent to rare and sum to 1; darkness goes with the square root, so that
-    rare confusions can be seen. The head-absorption rate of a group stands beside its bar: see `absorption`.
+    Rows of the matrix are true classes from frequent to rare and sum to 1; the colour scale follows the square root, so
+    that rare confusions are visible. Above each group's bar is its head-absorption rate: see `absorption`.
 
     Returns:
-        False where the run kept no predictions of its classes.
+        False if the run stored no predictions of its classes.
     """
     evaluated = predictions_of(run)
     if evaluated is None:
         return False
-    classes, found = evaluated
+    classes, predictions = evaluated
     total = len(classes)
-    cells, counts = np.unique(found["label"] * total + found["prediction"], return_counts=True)
+    cells, counts = np.unique(predictions["label"] * total + predictions["prediction"], return_counts=True)
     true, predicted = cells // total, cells % total
-    with picture(path, 15.0, 8.0) as figure:
+    with figure_file(path, 15.0, 8.0) as figure:
         headline_title(figure, run)
         grid = figure.add_gridspec(2, 2, width_ratios=[1.55, 1])
         if total <= MATRIX:
@@ -53,21 +53,21 @@ def confusion(run: Run, path: Path) -> bool:
 
 
 def absorption(classes: Classes, true: np.ndarray, predicted: np.ndarray, counts: np.ndarray, group: str) -> float:
-    """The head-absorption rate of a group: of its wrongly classified images, the share taken for a many-shot class.
+    """Return a group's head-absorption rate: the share of its errors that are predicted as a many-shot class.
 
     Args:
         true, predicted: labels int64 [K] of the non-empty cells of the confusion matrix.
         counts: int64 [K], images in them.
 
     Returns:
-        A fraction; NaN where nothing of the group is wrong.
+        A fraction; NaN if the group has no errors.
     """
     wrong = (true != predicted) & (classes.groups[true] == group)
     return float(ratio(counts[wrong & (classes.groups[predicted] == "many")].sum(), counts[wrong].sum()))
 
 
 def by_chance(classes: Classes, group: str) -> float:
-    """The head-absorption rate if errors of a group fell evenly on all other classes; NaN without other classes."""
+    """Return the head-absorption rate of errors spread evenly over all other classes; NaN without other classes."""
     many = int((classes.groups == "many").sum()) - (group == "many")
     return many / (len(classes) - 1) if len(classes) > 1 else math.nan
 
@@ -104,7 +104,7 @@ def _matrix(
 
 
 def _borders(axes: Axes, classes: Classes) -> None:
-    """Lines between the groups, and their colours along the left and lower edges."""
+    """Draw lines between the groups, and their colours along the left and lower edges."""
     groups = classes.groups[classes.order]
     starts = [0, *(np.flatnonzero(groups[1:] != groups[:-1]) + 1).tolist(), len(groups)]
     width = 0.016 * len(groups)
@@ -120,20 +120,20 @@ def _borders(axes: Axes, classes: Classes) -> None:
 
 
 def _commonest(axes: Axes, classes: Classes, true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> None:
-    """The confusions with the most images, of equal ones the rarer true class's, in the colour of its group."""
+    """Draw the confusions with the most images, ties by the rarer true class, in the colour of its group."""
     images = np.bincount(true, counts, minlength=len(classes))
     wrong = np.flatnonzero(true != predicted)
-    # not by shares alone: one of a class with three images says little
+    # not by share alone: one image of a class with three is no evidence
     order = np.lexsort((classes.counts[true[wrong]], -counts[wrong] / images[true[wrong]], -counts[wrong]))
     top = wrong[order[:LISTED]]
     names = [f"{short(classes.names[true[cell]])} → {short(classes.names[predicted[cell]])}" for cell in top]
     said = [f"{counts[cell]} of {images[true[cell]]:.0f}" for cell in top]
     _bars(axes, names, counts[top], said, [colour_of(classes.groups[true[cell]]) for cell in top])
-    axes.set_title("true class → what it is most often taken for", loc="left")
+    axes.set_title("true class → its most frequent wrong prediction", loc="left")
 
 
 def _absorbing(axes: Axes, classes: Classes, true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> None:
-    """The classes that take the most images of others, in the colours of their groups."""
+    """Draw the classes with the most false positives, in the colours of their groups."""
     wrong = true != predicted
     taken = np.bincount(predicted[wrong], counts[wrong], minlength=len(classes)).astype(int)
     top = np.argsort(-taken, kind="stable")[:LISTED]
@@ -141,7 +141,7 @@ def _absorbing(axes: Axes, classes: Classes, true: np.ndarray, predicted: np.nda
     names = [short(classes.names[label], 40) for label in top]
     said = [f"{taken[label]} ({classes.counts[label]:,} training images)" for label in top]
     _bars(axes, names, taken[top], said, [colour_of(classes.groups[label]) for label in top])
-    axes.set_title("classes that take the most images of others", loc="left")
+    axes.set_title("classes with the most false positives", loc="left")
     axes.set_xlabel("wrongly classified images")
 
 
@@ -160,7 +160,7 @@ def _bars(axes: Axes, names: list[str], values: np.ndarray, said: list[str], col
 
 
 def _groups(axes: Axes, classes: Classes, true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> None:
-    """For each true group: the images that are right, then those taken for each group."""
+    """Draw for each true group the correct images, then those predicted as each group."""
     shown = [name for name in classes.shown_groups() if counts[classes.groups[true] == name].sum()]
     right = true == predicted
     for place, name in enumerate(shown):
@@ -185,7 +185,7 @@ def _groups(axes: Axes, classes: Classes, true: np.ndarray, predicted: np.ndarra
     axes.set_xlim(0, 100)
     axes.set_xlabel("share of the group's test images (%)")
     axes.grid(False, axis="y")
-    axes.set_title("what images of each group are taken for", loc="left")
+    axes.set_title("predictions of each group's images", loc="left")
     from matplotlib.patches import Patch
 
     kinds = [Patch(color=_RIGHT, label="right")]

@@ -1,4 +1,4 @@
-"""Picture: how loss and accuracy went while training."""
+"""Figure: loss and accuracy during training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from ltr.evaluation.groups import GROUPS
 from ltr.report.read_run import Run
-from ltr.report.style import GROUP_COLOURS, GROUP_MARKERS, INK, PALE, headline_title, picture
+from ltr.report.style import GROUP_COLOURS, GROUP_MARKERS, INK, PALE, figure_file, headline_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,10 +19,10 @@ _WATCHED: dict[str, Any] = {"color": "#228877", "linestyle": "--", "marker": "D"
 
 
 def training_curves(run: Run, path: Path) -> bool:
-    """Loss, accuracy and, where a split was watched, many / medium / few over the epochs of all trained stages.
+    """Draw loss, accuracy and, for a monitored split, many / medium / few over the epochs of all trained stages.
 
     Returns:
-        False where the run trained no epoch (all of its stages were computed), and there is nothing to draw.
+        False if the run trained no epoch (all of its stages were computed).
     """
     curves = run.curves
     if not curves:
@@ -30,7 +30,7 @@ def training_curves(run: Run, path: Path) -> bool:
     epochs, borders = _epochs(curves)
     watched = next((split for split in ("val", "test") if f"{split}/accuracy" in curves), None)
     panels = 3 if watched else 2
-    with picture(path, 4.7 * panels, 4.8) as figure:
+    with figure_file(path, 4.7 * panels, 4.8) as figure:
         headline_title(figure, run)
         loss, accuracy, *rest = figure.subplots(1, panels)
         _line(loss, curves, "train/loss", epochs, label="train", **_TRAIN)
@@ -50,7 +50,7 @@ def training_curves(run: Run, path: Path) -> bool:
 
 
 def _epochs(curves: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, tuple[float, float]]]:
-    """Epoch of every row counted through all stages, and where each stage starts and ends."""
+    """Return the epoch of every row, counted across all stages, and the first and last epoch of each stage."""
     epochs = curves["epoch"].copy()
     borders: dict[str, tuple[float, float]] = {}
     start = 0.0
@@ -65,7 +65,7 @@ def _epochs(curves: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, tuple[
 def _line(
     axes: Axes, curves: dict[str, np.ndarray], column: str, epochs: np.ndarray, scale: float = 1, **look: Any
 ) -> None:
-    """One column, broken between stages; blanks (epochs that were not watched) are bridged."""
+    """Draw one column, interrupted between stages; blanks (epochs without validation) are bridged."""
     if column not in curves or np.isnan(curves[column]).all():
         return
     known = ~np.isnan(curves[column])

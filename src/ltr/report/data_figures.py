@@ -1,4 +1,4 @@
-"""Pictures of a data set before anything is trained: how frequent its classes are, and what is in them."""
+"""Figures of a data set before training: class frequencies and sample images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ltr.evaluation.groups import GROUPS, group_of_class, shot_groups
-from ltr.report.style import GROUP_COLOURS, INK, PALE, picture
+from ltr.report.style import GROUP_COLOURS, INK, PALE, figure_file
 
 _NAMED_CLASSES = 20
 _TILE = 1.0  # inches
@@ -18,12 +18,12 @@ _TILE = 1.0  # inches
 def class_frequency(
     title: str, class_names: Sequence[str], class_counts: np.ndarray, many_above: int, few_below: int, path: Path
 ) -> None:
-    """Training images of every class from frequent to rare, on a log scale, coloured by many / medium / few."""
+    """Draw training counts of all classes from frequent to rare, on a log scale, coloured by many / medium / few."""
     groups = shot_groups(class_counts, many_above, few_below)
     order = np.argsort(-class_counts, kind="stable")
     counts = class_counts[order]
     names = group_of_class(groups)[order]
-    with picture(path, 8.6, 5.2) as figure:
+    with figure_file(path, 8.6, 5.2) as figure:
         figure.suptitle(title, x=0.01, ha="left", fontsize=14)
         axes = figure.subplots()
         ranks = np.arange(len(counts))
@@ -54,16 +54,16 @@ def class_frequency(
 def contact_sheet(
     title: str, rows: Mapping[str, Sequence[tuple[str, int, Sequence[np.ndarray | None]]]], path: Path
 ) -> None:
-    """The first images of some classes, a row for each class.
+    """Draw the first images of some classes, one row per class.
 
     Args:
         rows: place in the tail (head, middle, tail) -> (class name, training images, images uint8 [H, W, 3]) of each
-            class; None stands for an image that cannot be read.
+            class; None marks an unreadable image.
     """
     classes = [(place, *row) for place, of_place in rows.items() for row in of_place]
     columns = max((len(images) for *_, images in classes), default=1)
     width, height = 3.2 + _TILE * columns, 0.7 + _TILE * max(len(classes), 1)
-    with picture(path, width, height) as figure:
+    with figure_file(path, width, height) as figure:
         figure.suptitle(title, x=0.01, ha="left", fontsize=14)
         if not classes:
             return

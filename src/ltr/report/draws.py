@@ -1,4 +1,4 @@
-"""Picture: how often the sampler drew each class, and how the groups' shares went over the epochs."""
+"""Figure: the number of sampled images of each class, and the groups' shares over the epochs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ltr.report.arrays import read_arrays
 from ltr.report.classes import Classes, class_axis, classes_of, colour_of, marker_of
 from ltr.report.read_run import Run
-from ltr.report.style import PALE, headline_title, log_numbers, picture
+from ltr.report.style import PALE, figure_file, headline_title, log_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,16 +23,16 @@ _LOOKS = (
 
 
 def draws(run: Run, path: Path) -> bool:
-    """For each trained stage: images drawn of every class in some epochs, and the groups' shares over the epochs.
+    """Draw for each trained stage the sampled images of every class, and the groups' shares over the epochs.
 
     Returns:
-        False where the run kept no draws, or nothing is evaluated class by class.
+        False if the run stored no counts of its samplers, or its protocol does not report classes.
     """
     classes = classes_of(run)
     stages = stages_of(read_arrays(run.path / "artifacts" / "draws.npz"))
     if classes is None or not stages or any(counts.shape[1] != len(classes) for _, counts in stages.values()):
         return False
-    with picture(path, 12.4, 0.6 + 4.6 * len(stages)) as figure:
+    with figure_file(path, 12.4, 0.6 + 4.6 * len(stages)) as figure:
         headline_title(figure, run)
         for row, (name, (epochs, counts)) in zip(figure.subplots(len(stages), 2, squeeze=False), stages.items()):
             _of_classes(row[0], classes, epochs, counts)
@@ -43,7 +43,7 @@ def draws(run: Run, path: Path) -> bool:
 
 
 def stages_of(arrays: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Epochs [E] and counts [E, C] by stage, of ``draws.npz``."""
+    """Return epochs [E] and counts [E, C] by stage, from ``draws.npz``."""
     names = [name.removesuffix(".epochs") for name in arrays if name.endswith(".epochs")]
     return {name: (arrays[f"{name}.epochs"], arrays[f"{name}.counts"]) for name in names if f"{name}.counts" in arrays}
 
@@ -65,10 +65,10 @@ def _of_classes(axes: Axes, classes: Classes, epochs: np.ndarray, counts: np.nda
 
 
 def shown_draws(epochs: np.ndarray, counts: np.ndarray) -> dict[str, int]:
-    """What is said of a line -> the row of its counts: three at most.
+    """Return the label of each shown line -> the row of its counts: three at most.
 
-    Where epochs in a row drew alike, as before and after a deferral, a line stands for all of them; otherwise the
-    first, the middle and the last epoch are shown.
+    Consecutive epochs with equal counts, as before and after a deferral, share one line; otherwise the first, the
+    middle and the last epoch are shown.
     """
     changes = np.flatnonzero((counts[1:] != counts[:-1]).any(axis=1)) + 1
     starts = [0, *changes.tolist()]

@@ -1,4 +1,4 @@
-"""Picture: features of width two over training, the points and radii of the classes, and unknown images at the end."""
+"""Figure: features of width two during training, points and radii of the classes, and unknown images at the end."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 from ltr.report.arrays import read_arrays
 from ltr.report.read_run import Run
-from ltr.report.style import INK, PALE, headline_title, picture
+from ltr.report.style import INK, PALE, figure_file, headline_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Arrays = Mapping[str, np.ndarray]
 
-# told apart by all common kinds of colour blindness (Paul Tol's muted scheme); more classes take them again
+# safe for all common kinds of colour blindness (Paul Tol's muted scheme); more classes repeat the colours
 _COLOURS = (
     "#332288", "#DDCC77", "#CC6677", "#117733", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499", "#661100",
 )  # fmt: skip
@@ -26,22 +26,22 @@ _SNAPSHOTS = 2  # before the last epoch
 
 
 def feature_plane(run: Run, path: Path) -> bool:
-    """Training features after some epochs, then test images of known classes and images of unknown ones.
+    """Draw training features after some epochs, then test images of known classes and images of unknown classes.
 
-    Each class has a colour; its points are crosses. Where the method has a radius, a circle of it stands around each
-    point: the open-space term draws the features of the class onto it. Unknown images are black dots.
+    Each class has a colour; its points are crosses. A method with a radius gets a circle around each point, onto which
+    the open-space term pulls the features of the class. Unknown images are black dots.
 
     Returns:
-        False where the run's features are not of width two.
+        False if the run's features do not have width two.
     """
-    found = {name: read_arrays(run.path / "artifacts" / f"{name}.npz") for name in ("representation", "embedding")}
-    if "history_features" not in found["representation"] or "test_features" not in found["embedding"]:
+    arrays = {name: read_arrays(run.path / "artifacts" / f"{name}.npz") for name in ("representation", "embedding")}
+    if "history_features" not in arrays["representation"] or "test_features" not in arrays["embedding"]:
         return False
-    trained, evaluated = found["representation"], found["embedding"]
+    trained, evaluated = arrays["representation"], arrays["embedding"]
     epochs = trained["history_epochs"]
     before = list(range(len(epochs) - 1))[:_SNAPSHOTS]
     panels = len(before) + 2
-    with picture(path, 4.3 * panels, 5.0) as figure:
+    with figure_file(path, 4.3 * panels, 5.0) as figure:
         headline_title(figure, run)
         axes = figure.subplots(1, panels, squeeze=False)[0]
         for place, snapshot in zip(axes, [*before, len(epochs) - 1]):
@@ -64,7 +64,7 @@ def feature_plane(run: Run, path: Path) -> bool:
 
 
 def _lengths(trained: Arrays, radius: np.ndarray | None) -> np.ndarray:
-    """Radii as lengths in the plane, [C] (NaN where there is none): R bounds squared distances over the divisor."""
+    """Return radii as lengths in the plane, [C] (NaN without a radius): R bounds squared distances over the divisor."""
     classes = trained["points"].shape[0]
     if radius is None:
         return np.full(classes, np.nan)
@@ -73,7 +73,7 @@ def _lengths(trained: Arrays, radius: np.ndarray | None) -> np.ndarray:
 
 
 def colour(label: int) -> str:
-    """The colour of a class."""
+    """Return the colour of a class."""
     return _COLOURS[label % len(_COLOURS)]
 
 
@@ -83,7 +83,7 @@ def _images(axes: Axes, features: np.ndarray, labels: np.ndarray) -> None:
 
 
 def _points(axes: Axes, points: np.ndarray, lengths: np.ndarray) -> None:
-    """Points [C, M, 2] as crosses, radii [C] as circles around them; the circles do not widen the view."""
+    """Draw points [C, M, 2] as crosses and radii [C] as circles around them; circles do not extend the axes."""
     from matplotlib.patches import Circle
 
     for label, of_class in enumerate(points):

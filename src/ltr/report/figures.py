@@ -1,4 +1,4 @@
-"""The pictures of a run, drawn from its files into ``figures/``; each picture is a module beside this one."""
+"""Figures of a run, drawn from its files into ``figures/``; each figure has its own module."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from ltr.report.translations import translations
 from ltr.report.variants import variant_curve
 from ltr.report.weight_norms import weight_norms
 
-# name of the file -> what draws it there and says whether there was something to draw
-Picture = Callable[[Run, Path], bool]
-FIRST_TWO: dict[str, Picture] = {"accuracy_by_frequency": accuracy_by_frequency, "training_curves": training_curves}
-# what some methods are about: drawn where a run has the arrays for it
-OF_THE_METHOD: dict[str, Picture] = {
+# name of the file -> function that draws it; False if the run has no numbers for it
+DrawFigure = Callable[[Run, Path], bool]
+FIRST_TWO: dict[str, DrawFigure] = {"accuracy_by_frequency": accuracy_by_frequency, "training_curves": training_curves}
+# specific to some methods: drawn if a run has the arrays
+OF_THE_METHOD: dict[str, DrawFigure] = {
     "curve": variant_curve,
     "translations": translations,
     "selected_locations": selected_locations,
     "feature_plane": feature_plane,
 }
-# of every run with classes, when all are asked for
-OF_THE_CLASSES: dict[str, Picture] = {
+# of every run with classes, for figures=all
+OF_THE_CLASSES: dict[str, DrawFigure] = {
     "confusion": confusion,
     "predicted_prior": predicted_prior,
     "weight_norms": weight_norms,
@@ -40,7 +40,7 @@ OF_THE_CLASSES: dict[str, Picture] = {
     "draws": draws,
     "background_classes": background_classes,
 }
-FIGURES: dict[str, Picture] = {**FIRST_TWO, **OF_THE_METHOD, **OF_THE_CLASSES, **OPEN_WORLD}
+FIGURES: dict[str, DrawFigure] = {**FIRST_TWO, **OF_THE_METHOD, **OF_THE_CLASSES, **OPEN_WORLD}
 
 
 def draw(run_dir: str | Path, which: str = "two") -> list[Path]:
@@ -48,7 +48,7 @@ def draw(run_dir: str | Path, which: str = "two") -> list[Path]:
 
     Args:
         run_dir: a finished run.
-        which: ``two`` for those that every run gets and its method's own, ``all`` for every figure.
+        which: ``two`` for the default figures and those of the method, ``all`` for every figure.
 
     Returns:
         The files written; a figure for which the run has no numbers is left out.
@@ -71,7 +71,7 @@ def draw(run_dir: str | Path, which: str = "two") -> list[Path]:
             raise
         except DataError as error:
             problems.append(str(error))
-        except Exception as error:  # arrays and tables of other shapes and values than runs write fail anywhere
+        except Exception as error:  # arrays and tables of unexpected shapes and values may fail anywhere
             problems.append(f"{name} cannot be drawn from the files of {run.path}: {type(error).__name__}: {error}")
     if problems:
         raise DataError("; ".join(dict.fromkeys(problems)))

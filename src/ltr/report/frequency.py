@@ -1,4 +1,4 @@
-"""Picture: the accuracy of every class against how often training saw it."""
+"""Figure: accuracy of every class over its number of training images."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ import numpy as np
 from ltr.evaluation.groups import GROUPS
 from ltr.report.classes import has_classes
 from ltr.report.read_run import Run
-from ltr.report.style import GROUP_COLOURS, GROUP_MARKERS, INK, headline_title, percent, picture
+from ltr.report.style import GROUP_COLOURS, GROUP_MARKERS, INK, figure_file, headline_title, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-_NAMED_CLASSES = 20  # up to so many classes are bars with names
-_BINNED_CLASSES = 30  # from so many classes on, binned means are drawn
+_NAMED_CLASSES = 20  # at most this many classes are named bars
+_BINNED_CLASSES = 30  # from this many classes on, binned means are drawn
 _BINS = 12
 
 
 def accuracy_by_frequency(run: Run, path: Path) -> bool:
-    """Per-class accuracy, coloured by many / medium / few, whose means stand in the legend.
+    """Draw per-class accuracy, coloured by many / medium / few; the legend gives the group means.
 
-    Up to 20 classes are bars from frequent to rare, with their names. More are points against the number of training
-    images on a log scale, where points that coincide make one of larger area; from 30 classes on a line shows the mean
-    and a band the middle half of the classes in bins of equal width in the logarithm. Classes without evaluated images
-    are left out.
+    Up to 20 classes are named bars from frequent to rare. More classes are points over the number of training images on
+    a log scale; coinciding points are drawn as one larger point. From 30 classes on, a line shows the mean and a band
+    the interquartile range in bins of equal width in the logarithm. Classes without evaluated images are left out.
 
     Returns:
-        False where nothing is evaluated class by class (retrieval, few-shot).
+        False if the protocol does not report classes (retrieval, few-shot).
     """
     if not has_classes(run):
         return False
@@ -39,7 +38,7 @@ def accuracy_by_frequency(run: Run, path: Path) -> bool:
     shown = table["n"] > 0
     classes = {name: table[name][shown] for name in ("class_name", "train_count", "group")}
     classes["accuracy"] = 100 * table["accuracy"][shown]
-    with picture(path, 8.6, 5.6) as figure:
+    with figure_file(path, 8.6, 5.6) as figure:
         headline_title(figure, run)
         axes = figure.subplots()
         counts = classes["train_count"]
@@ -79,7 +78,7 @@ def _bars(axes: Axes, classes: dict[str, np.ndarray]) -> None:
         f"{_short(name)} ({count})" for name, count in zip(classes["class_name"][order], classes["train_count"][order])
     ]
     axes.set_xticks(np.arange(len(order)), labels, rotation=40, ha="right", rotation_mode="anchor")
-    spare = max(0, 6 - len(order)) / 2  # two classes do not make bars as wide as doors
+    spare = max(0, 6 - len(order)) / 2  # keeps the bars of few classes narrow
     axes.set_xlim(-0.6 - spare, len(order) - 0.4 + spare)
     axes.grid(False, axis="x")
     axes.set_xlabel("class (training images)")
@@ -91,7 +90,7 @@ def _short(name: object) -> str:
 
 
 def _ranked(axes: Axes, classes: dict[str, np.ndarray]) -> None:
-    """All classes have the same count: against their rank instead."""
+    """Draw accuracies over their rank, for classes of equal counts."""
     order = np.argsort(-classes["accuracy"], kind="stable")
     _points(axes, np.arange(1, len(order) + 1), classes["accuracy"][order], classes["group"][order])
     axes.set_xlabel(f"class, best to worst; all have {classes['train_count'][0]} training images")
@@ -100,7 +99,7 @@ def _ranked(axes: Axes, classes: dict[str, np.ndarray]) -> None:
 def _against_count(axes: Axes, classes: dict[str, np.ndarray]) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    x = np.maximum(classes["train_count"], 0.5)  # a class that training never saw stands left of 1
+    x = np.maximum(classes["train_count"], 0.5)  # a class without training images is left of 1
     _points(axes, x, classes["accuracy"], classes["group"])
     if len(x) >= _BINNED_CLASSES:
         _binned_mean(axes, x, classes["accuracy"])

@@ -1,4 +1,4 @@
-"""The report as one HTML file: tables to sort and filter, a point for every class, curves, and the runs' pictures."""
+"""A report as one HTML file: sortable tables, a point per class, curves, and the runs' figures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PER_CLASS_RUNS = 600  # of all sections: their files are opened
 
 
 def html_report(report: Report, *, pictures: int = 20, problems: list[str] | None = None) -> str:
-    """The whole file.
+    """Return the complete HTML file.
 
     Args:
         pictures: runs whose figures are embedded, one of each line, the first lines of each table first.
@@ -64,7 +64,7 @@ def _part(part: Part, number: int, budget: dict[str, int], problems: list[str]) 
 
 
 def sheet_table(sheet: Sheet, about: Sequence[str] = ()) -> str:
-    """A table whose headings sort it.
+    """Return a table that sorts by its headings.
 
     Args:
         about: for each row, further words that the filter finds.
@@ -100,7 +100,7 @@ def _class(names: str) -> str:
 
 
 def curve_drawing(curve: Curve) -> str:
-    """The metrics over the values of a sweep, in equal steps; bars are one standard deviation."""
+    """Return a plot of metrics over the values of a sweep, in equal steps; error bars are one standard deviation."""
     left, right, top, bottom = 50, 660, 14, 300
     step = (right - left - 30) / max(1, len(curve.points) - 1)
     levels = [point.means[metric.name] for point in curve.points for metric in curve.metrics]
@@ -166,7 +166,7 @@ def _colour(metric: Metric) -> str:
 
 
 def _per_class(section: Section, budget: dict[str, int], problems: list[str]) -> str:
-    """Accuracy of each class over its training images, for one or two lines to choose; "" without such files."""
+    """Return a plot of class accuracy over training images for one or two selectable lines; "" without such files."""
     measure = "accuracy"
     names: list[str] = []
     counts: list[int] = []
@@ -214,7 +214,7 @@ def _per_class(section: Section, budget: dict[str, int], problems: list[str]) ->
 
 
 def _pictures(lines: Sequence[Line], budget: dict[str, int], problems: list[str]) -> str:
-    """The figures of the first run of each line, embedded; one of them can be chosen to stand beside the others'."""
+    """Return the embedded figures of the first run of each line; a menu shows one figure of all runs side by side."""
     blocks: list[str] = []
     kinds: dict[str, None] = {}  # in order
     for line in lines:
@@ -241,12 +241,12 @@ def _pictures(lines: Sequence[Line], budget: dict[str, int], problems: list[str]
 
 
 def _place(path: Path) -> tuple[int, str]:
-    """The order of the figures in every run; those of other versions come last."""
+    """Return the sort key of a figure in a run; figures of other versions come last."""
     return (list(FIGURES).index(path.stem) if path.stem in FIGURES else len(FIGURES), path.stem)
 
 
 def _figure(path: Path, run: Path) -> str:
-    """A figure of a run, embedded.
+    """Return an embedded figure of a run.
 
     Raises:
         DataError: it is damaged, or lies outside of the run: a link could show any file of this machine.
@@ -262,7 +262,7 @@ def _figure(path: Path, run: Path) -> str:
 
 
 def _small(path: Path) -> bytes:
-    """A figure for a screen: a third of the size of its file."""
+    """Return a figure scaled for screens, a third of the size of its file."""
     from PIL import Image
 
     try:

@@ -1,4 +1,4 @@
-"""The shell of an HTML report: one file with its style and script inside, that asks nothing of any server."""
+"""The frame of an HTML report: one self-contained file with its style and script."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ text = escaping.html
 
 
 def data_block(value: Any) -> str:
-    """JSON inside a ``script`` element, where no content may end the element."""
+    """Return JSON for a ``script`` element, escaped so that no content ends the element."""
     plain = json.dumps(value, separators=(",", ":"), allow_nan=False)  # ASCII: no separators of lines that scripts see
     for letter in "<>&":
         plain = plain.replace(letter, f"\\u{ord(letter):04x}")
@@ -173,7 +173,7 @@ def data_block(value: Any) -> str:
 
 
 def page(title: str, warnings: Iterable[str], body: str) -> str:
-    """The whole file."""
+    """Return the complete HTML file."""
     said = "".join(f'<p class="warning">{text(line)}</p>' for line in warnings)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -1,4 +1,4 @@
-"""Whether two methods differ on the same test images: paired bootstrap intervals and paired tests.
+"""Paired bootstrap intervals and paired tests of two methods on the same test images.
 
 Everything here is about the test images as a sample: had other images been drawn, would the difference still be there?
 It says nothing of other seeds, unless several are averaged, and `sign_flips` is about seeds alone.
@@ -22,7 +22,7 @@ _BLOCK = 4_000_000  # random numbers that are held at once
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference of two means (fractions), and a confidence interval of it."""
+    """A difference of two means (fractions) with its confidence interval."""
 
     estimate: float
     low: float
@@ -38,7 +38,7 @@ def paired_bootstrap(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Interval:
-    """Percentile interval of the mean of ``difference`` over test images drawn with replacement.
+    """Return the percentile bootstrap interval of the mean of ``difference`` over resampled test images.
 
     Both methods are evaluated on the same drawn images, so what makes an image hard for both cancels.
 
@@ -78,7 +78,7 @@ def paired_bootstrap(
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """The exact two-sided p-value of McNemar's test (McNemar, 1947): is being right alone a fair coin?
+    """Return the exact two-sided p-value of McNemar's test (McNemar, 1947).
 
     Args:
         only_first: images that the first method gets right and the second wrong.
@@ -98,7 +98,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def paired_p(difference: np.ndarray) -> float:
-    """Two-sided p-value that images favour neither method.
+    """Return the two-sided p-value of the hypothesis that images favour neither method.
 
     Where each difference is -1, 0 or 1 (one run against one), McNemar's exact test; else (means over seeds) its normal
     form, sum d / sqrt(sum d^2) as a standard normal, the large-sample limit of flipping the signs of the d at random.
@@ -111,7 +111,7 @@ def paired_p(difference: np.ndarray) -> float:
 
 
 def sign_flips(differences: Sequence[float]) -> float:
-    """Two-sided p-value over seeds: of all 2^n ways to give the paired differences signs, how many are as extreme.
+    """Return the two-sided sign-flip p-value over seeds: the share of all 2^n sign patterns that are as extreme.
 
     With n seeds it cannot be below 2 / 2^n: five seeds cannot give 0.05. NaN without a pair, or beyond 20 pairs of
     which all sign patterns would be too many.
@@ -126,7 +126,7 @@ def sign_flips(differences: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjustment (Holm, 1979) for having looked at several pairs; NaN stays NaN and counts for nothing."""
+    """Return p-values adjusted by Holm (1979) for several comparisons; NaN stays NaN and is not counted."""
     order = sorted((place for place, p in enumerate(p_values) if p == p), key=lambda place: p_values[place])
     adjusted = list(p_values)
     highest = 0.0
@@ -138,7 +138,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Hits:
-    """Which test images were classified right.
+    """Return the test images that were classified correctly.
 
     Attributes:
         ids: int64 [N], ascending.
@@ -158,7 +158,7 @@ class Hits:
 
 
 def hits_of(tables: Sequence[Mapping[str, np.ndarray]], where: str) -> Hits:
-    """The hits of one or more runs from their predictions, averaged over the runs.
+    """Return the correctness of each test image, averaged over one or more runs.
 
     Args:
         tables: columns ``id, label, prediction`` each; images without a label of the split (-1) are left out.
@@ -167,20 +167,20 @@ def hits_of(tables: Sequence[Mapping[str, np.ndarray]], where: str) -> Hits:
     Raises:
         DataError: the runs were not evaluated on the same images.
     """
-    found: list[Hits] = []
+    hits: list[Hits] = []
     for columns in tables:
         ids, labels = np.asarray(columns["id"], np.int64), np.asarray(columns["label"], np.int64)
         right = (np.asarray(columns["prediction"], np.int64) == labels).astype(np.float64)
         order = np.argsort(ids, kind="stable")
         order = order[labels[order] >= 0]
-        found.append(Hits(ids[order], labels[order], right[order], 1))
-    for other in found[1:]:
-        check_same_images(found[0], other, where)
-    return Hits(found[0].ids, found[0].labels, np.mean([one.right for one in found], axis=0), len(found))
+        hits.append(Hits(ids[order], labels[order], right[order], 1))
+    for other in hits[1:]:
+        check_same_images(hits[0], other, where)
+    return Hits(hits[0].ids, hits[0].labels, np.mean([one.right for one in hits], axis=0), len(hits))
 
 
 def check_same_images(one: Hits, other: Hits, where: str) -> None:
-    """Raise DataError unless both are of the same images with the same labels."""
+    """Raise DataError unless both have the same images with the same labels."""
     if len(one.ids) != len(other.ids) or not (one.ids == other.ids).all() or not (one.labels == other.labels).all():
         raise DataError(
             f"{where}: their predictions are of different test images ({len(one.ids):,} and {len(other.ids):,}), so "

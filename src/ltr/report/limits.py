@@ -1,4 +1,4 @@
-"""Why a run's numbers are not those of its method: batches left out, or fewer epochs than its recipe has.
+"""Limits of a run whose numbers are not those of its method: fewer batches, or fewer epochs than its recipe.
 
 Such runs stand in tables with a mark and the reason. They are the best of nothing.
 """
@@ -18,7 +18,7 @@ _MARKS = "†‡§¶"
 
 
 def limits(config: Mapping[str, Any]) -> str:
-    """Why a run of this flat configuration is limited; empty where it is not."""
+    """Return the reason why a run of this flat configuration is limited; empty if it is not."""
     reasons = []
     batches = config.get("trainer.limit_train_batches")
     if batches is not None:
@@ -33,7 +33,7 @@ def limits(config: Mapping[str, Any]) -> str:
 
 
 def marks_of(reasons: Sequence[str]) -> dict[str, str]:
-    """A mark for each reason, in their order: a dagger and so on; empty ones have none."""
+    """Return a mark for each reason, in order: a dagger and so on; empty reasons get none."""
     different = [reason for reason in dict.fromkeys(reasons) if reason]
     return {
         reason: _MARKS[place] if place < len(_MARKS) else f"{_MARKS[0]}{place + 1}"
@@ -42,7 +42,7 @@ def marks_of(reasons: Sequence[str]) -> dict[str, str]:
 
 
 def footnotes(marks: Mapping[str, str]) -> list[str]:
-    """A sentence for each mark, to stand below a table."""
+    """Return a sentence for each mark, for the notes below a table."""
     return [
         f"{mark} limited: {reason}; the best of nothing, and no match for a published number."
         for reason, mark in marks.items()
@@ -59,7 +59,7 @@ def _epochs_of(dataset: str, method: str) -> tuple[tuple[str, float], ...]:
 
 
 def _of_experiment(config: Mapping[str, Any]) -> float | None:
-    """The epochs of the experiment config that this is a run of, where one sets its own."""
+    """Return the epochs of the run's experiment config, if it sets its own."""
     fitting = [epochs for conditions, epochs in _experiments() if conditions.hold(dict(config))]
     return min(fitting, default=None)
 

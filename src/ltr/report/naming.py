@@ -1,4 +1,4 @@
-"""What a line of a table is called: the values of some settings, and where they are the same, what else differs."""
+"""Names of the lines of a table: the values of chosen settings, and for equal names the settings that differ."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_DIFFERENCES = 4
 
 
 def setting(config: dict[str, Any], key: str) -> Any:
-    """A setting by a short name: ``method`` is ``method.name``, ``loss`` the class that it names."""
+    """Return a setting by a short name: ``method`` is ``method.name``, ``loss`` the class that it names."""
     for candidate in (key, f"{key}.name", f"{key}._target_"):
         if candidate in config:
             return config[candidate]
@@ -32,7 +32,7 @@ def check_keys(runs: Sequence[Finished], by: Sequence[str]) -> None:
 
 
 def differences(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """For each configuration, the settings in which it differs from the others, as ``loss=LDAM beta=0.99``."""
+    """Return for each configuration the settings that differ from the others, as ``loss=LDAM beta=0.99``."""
     plain = [settings(config) for config in configs]
     # a key that some lack came with another version of the configs, and says nothing of how a run was made
     keys = [key for key in plain[0] if all(key in config for config in plain)]
@@ -54,7 +54,7 @@ def differences(configs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def shortened_paths(values: Sequence[Any]) -> list[Any]:
-    """Where all values are paths of files or None, what tells them apart: names, or all below their common folder."""
+    """Return distinguishing parts of values that are paths or None: file names, or paths below the common folder."""
     paths = {value: PurePath(value) for value in values if isinstance(value, str) and "/" in value}
     if not paths or any(value is not None and (not isinstance(value, str) or value not in paths) for value in values):
         return list(values)

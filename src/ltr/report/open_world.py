@@ -1,4 +1,4 @@
-"""Pictures of the open world: precision over recall of rare classes, known against unknown, and how scores lie."""
+"""Figures of open-world protocols: precision over recall, known against unknown, and score histograms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ltr.evaluation.metrics import METRICS
 from ltr.report.arrays import read_arrays
 from ltr.report.columns import value_text
 from ltr.report.read_run import Run, number
-from ltr.report.style import GROUP_COLOURS, INK, PALE, headline_title, percent, picture
+from ltr.report.style import GROUP_COLOURS, INK, PALE, figure_file, headline_title, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +40,7 @@ _KINDS = {
 
 
 def known_and_unknown(run: Run, path: Path) -> bool:
-    """Draw ROC and open-set classification rate, a line for each scorer of the headline's variant.
+    """Draw ROC and open-set classification rate, one line per scorer of the headline's variant.
 
     Returns:
         False where the run was not evaluated by the open-set protocol, or had no unknown images.
@@ -48,7 +48,7 @@ def known_and_unknown(run: Run, path: Path) -> bool:
     evaluated = [(row, curves) for row, curves in curves_of(run, "open_set") if "roc_fpr" in curves]
     if not evaluated:
         return False
-    with picture(path, 11.2, 5.2) as figure:
+    with figure_file(path, 11.2, 5.2) as figure:
         headline_title(figure, run)
         roc, oscr = figure.subplots(1, 2)
         for (row, curves), line in zip(evaluated, _LINES):
@@ -73,7 +73,7 @@ def known_and_unknown(run: Run, path: Path) -> bool:
 
 
 def score_histogram(run: Run, path: Path) -> bool:
-    """Draw the scores of known images, classified rightly and wrongly, and of unknown ones: a panel for each scorer.
+    """Draw score histograms of correct known, misclassified known and unknown images, one panel per scorer.
 
     Heights are shares of the known images or of the unknown ones, so that the sizes of the test parts do not matter.
     Thresholds at which decisions were evaluated are vertical lines.
@@ -84,7 +84,7 @@ def score_histogram(run: Run, path: Path) -> bool:
     evaluated = curves_of(run, "open_set")
     if not evaluated:
         return False
-    with picture(path, 1.2 + 5.2 * len(evaluated), 4.8) as figure:
+    with figure_file(path, 1.2 + 5.2 * len(evaluated), 4.8) as figure:
         headline_title(figure, run)
         for axes, (row, curves) in zip(figure.subplots(1, len(evaluated), squeeze=False)[0], evaluated):
             _histogram(axes, curves, (("correct", "wrong"), ("unknown",)))
@@ -102,7 +102,7 @@ def score_histogram(run: Run, path: Path) -> bool:
 
 
 def precision_recall(run: Run, path: Path) -> bool:
-    """Draw precision over recall of every foreground class by its group's colour, and the mean of the classes.
+    """Draw precision over recall of every foreground class in its group's colour, and the mean over classes.
 
     Steps, as average precision counts them: at each recall the precision at the image of the class that gains it. So
     the area under a class's line is its average precision and the area under the mean is the mAP, but for thinning.
@@ -115,7 +115,7 @@ def precision_recall(run: Run, path: Path) -> bool:
         return False
     row, curves = evaluated[0]
     names, groups = _class_names(run, curves)
-    with picture(path, 8.2, 6.0) as figure:
+    with figure_file(path, 8.2, 6.0) as figure:
         headline_title(figure, run)
         axes = figure.subplots()
         few = len(names) <= _NAMED_CLASSES
@@ -153,7 +153,7 @@ def precision_recall(run: Run, path: Path) -> bool:
 
 
 def background_histogram(run: Run, path: Path) -> bool:
-    """Draw the best foreground score of background and of foreground images; counts on a log scale.
+    """Draw histograms of the best foreground score of background and foreground images, counts on a log scale.
 
     Returns:
         False where the run was not evaluated by the background protocol.
@@ -161,7 +161,7 @@ def background_histogram(run: Run, path: Path) -> bool:
     evaluated = curves_of(run, "background")
     if not evaluated:
         return False
-    with picture(path, 1.2 + 5.2 * len(evaluated), 4.8) as figure:
+    with figure_file(path, 1.2 + 5.2 * len(evaluated), 4.8) as figure:
         headline_title(figure, run)
         for axes, (row, curves) in zip(figure.subplots(1, len(evaluated), squeeze=False)[0], evaluated):
             _histogram(axes, curves, (("background",), ("foreground",)), shares=False)
@@ -185,7 +185,7 @@ OPEN_WORLD = {
 
 
 def curves_of(run: Run, protocol: str) -> list[tuple[dict[str, Any], Curves]]:
-    """Return a protocol's rows on test with their curves, of the headline's variant; one for each scorer.
+    """Return a protocol's test rows with their curves, one per scorer, of the run's headline variant.
 
     Raises:
         DataError: a file of curves is damaged.
@@ -207,7 +207,7 @@ def curves_of(run: Run, protocol: str) -> list[tuple[dict[str, Any], Curves]]:
 
 
 def _looks(groups: Sequence[str]) -> list[dict[str, Any]]:
-    """Colour and dashes of each class's line: its group's colour, in shades that keep up to 12 classes apart."""
+    """Return colour and dashes of each class's line: shades of its group's colour that distinguish up to 12 classes."""
     from matplotlib.colors import to_rgb
 
     looks: list[dict[str, Any]] = []
@@ -220,7 +220,7 @@ def _looks(groups: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _histogram(axes: Axes, curves: Curves, parts: tuple[tuple[str, ...], ...], shares: bool = True) -> None:
-    """Kinds of images in bins; with ``shares``, in percent of all images of the kinds that stand together."""
+    """Draw histograms of several kinds of images; with ``shares``, in percent of all images of stacked kinds."""
     edges = curves["histogram_edges"]
     # with few images, wider bins show a shape in place of single images
     width = 3 if sum(curves[f"histogram_{kind}"].sum() for part in parts for kind in part) < _FEW_IMAGES else 1
@@ -237,7 +237,7 @@ def _histogram(axes: Axes, curves: Curves, parts: tuple[tuple[str, ...], ...], s
 
 
 def _class_names(run: Run, curves: Curves) -> tuple[list[str], list[str]]:
-    """Name and shot group of the classes of the curves."""
+    """Return names and shot groups of the classes of the curves."""
     table = run.per_class
     # two scorers write a line for each class
     place = {int(number_): at for at, number_ in enumerate(table["class_id"])}

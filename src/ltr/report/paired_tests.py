@@ -1,4 +1,4 @@
-"""The lines of a table against one of them, image by image, from the runs' ``predictions.parquet``."""
+"""Paired comparisons of a table's lines with a reference, from the runs' ``predictions.parquet``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BEST = "best"
 
 @dataclass(frozen=True)
 class Pair:
-    """One line less the reference, over the same test images.
+    """The difference of a line and the reference over the same test images.
 
     Attributes:
         line: which one.
@@ -44,7 +44,7 @@ class Pair:
 
 
 def reference_of(section: Section, label: str) -> Line | None:
-    """The line that the others are set against: the best, or that of a name; None where the section has none such.
+    """Return the reference line: the best, or the named one; None if the section has none.
 
     A name may be the beginning of a label: the best of the lines that begin so.
     """
@@ -55,14 +55,14 @@ def reference_of(section: Section, label: str) -> Line | None:
 
 
 def check_reference(sections: Sequence[Section], label: str) -> None:
-    """Raise ConfigError where no table has a line of this name."""
+    """Raise ConfigError if no table has a line of this name."""
     if label != BEST and all(reference_of(section, label) is None for section in sections):
         known = list(dict.fromkeys(line.label for section in sections for line in section.lines))
         raise ConfigError(f"--against {label}: no line has this name{nearest(label, known)}. There is also '{BEST}'")
 
 
 def pairs(section: Section, reference: Line, *, draws: int = DRAWS, level: float = 0.95) -> list[Pair]:
-    """Every other line of a section less the reference.
+    """Return the differences of all other lines of a section and the reference.
 
     A line whose predictions are missing, or are of other images, says so in place of numbers.
 
@@ -70,13 +70,13 @@ def pairs(section: Section, reference: Line, *, draws: int = DRAWS, level: float
         DataError: the reference's own predictions cannot be used.
     """
     base = hits(reference)
-    found = [_pair(line, reference, base, draws, level) for line in section.lines if line is not reference]
-    adjusted = holm([pair.p for pair in found])
-    return [replace(pair, p=p) for pair, p in zip(found, adjusted)]
+    differences = [_pair(line, reference, base, draws, level) for line in section.lines if line is not reference]
+    adjusted = holm([pair.p for pair in differences])
+    return [replace(pair, p=p) for pair, p in zip(differences, adjusted)]
 
 
 def hits(line: Line) -> Hits:
-    """Which test images a line's runs get right, averaged over the runs.
+    """Return the correctness of each test image, averaged over a line's runs.
 
     Raises:
         DataError: predictions that are missing, damaged, or of different images.

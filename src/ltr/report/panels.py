@@ -1,4 +1,4 @@
-"""What a dashboard of runs shows: sections of panels, each by the keys that runs log. Data alone, for any service."""
+"""Dashboard of runs: sections of panels with the keys that runs log, as data for any service."""
 
 from __future__ import annotations
 

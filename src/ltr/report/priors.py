@@ -1,4 +1,4 @@
-"""Picture: how often each class is predicted, against how often it stands in the training and in the test images."""
+"""Figure: predicted frequency of each class against its frequency in training and test images."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 from ltr.report.classes import NAMED, Classes, binned, class_axis, colour_of, points, predictions_of
 from ltr.report.read_run import Run
-from ltr.report.style import INK, PALE, headline_title, log_numbers, picture
+from ltr.report.style import INK, PALE, figure_file, headline_title, log_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 def predicted_prior(run: Run, path: Path) -> bool:
-    """Shares of the classes among the predictions, the training images and the test images, from frequent to rare.
+    """Draw the classes' shares of predictions, training images and test images, from frequent to rare.
 
     A classifier that has taken the training set's prior over follows the line of the training images; one without it
     that of the test images. More than 20 classes are on a log scale; those never predicted are counted in the legend.
@@ -27,12 +27,12 @@ def predicted_prior(run: Run, path: Path) -> bool:
     evaluated = predictions_of(run)
     if evaluated is None:
         return False
-    classes, found = evaluated
+    classes, predictions = evaluated
     total = len(classes)
-    predicted = np.bincount(found["prediction"], minlength=total) / len(found["prediction"])
-    tested = np.bincount(found["label"], minlength=total) / len(found["label"])
+    predicted = np.bincount(predictions["prediction"], minlength=total) / len(predictions["prediction"])
+    tested = np.bincount(predictions["label"], minlength=total) / len(predictions["label"])
     trained = classes.counts / max(classes.counts.sum(), 1)
-    with picture(path, 8.6, 5.4) as figure:
+    with figure_file(path, 8.6, 5.4) as figure:
         headline_title(figure, run)
         axes = figure.subplots()
         (_bars if total <= NAMED else _lines)(axes, classes, *(100 * x for x in (predicted, trained, tested)))

@@ -40,7 +40,7 @@ def markdown(entries: Sequence[Entry], command: str, missing: Sequence[str] = ()
 
 
 def _dataset(dataset: str, lines: list[Line]) -> list[str]:
-    """A data set's table, then a second one of the lines that must not be compared with the first."""
+    """Return a data set's table, then a second table of lines that are not comparable with the first."""
     fair = [line for line in lines if not line.on_test]
     usual = Counter(line.split for line in fair).most_common(1)[0][0] if fair else None
     main = [line for line in fair if line.split == usual]
@@ -95,7 +95,7 @@ def _table(lines: list[Line], sources: list[str], why: dict[int, str]) -> list[s
 
 
 def _metrics(lines: Sequence[Line]) -> list[Metric]:
-    """Return the metrics that published tables show, those that some line has a value of."""
+    """Return the metrics of published tables for which some line has a value."""
     names = [name for line in lines for name in line.metrics]
     return lines[0].table.columns("published", lines[0].protocol, names)
 
@@ -136,7 +136,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def write_between_markers(path: Path, name: str, block: str) -> None:
-    """Put a block between ``<!-- name:begin -->`` and ``<!-- name:end -->``; at the file's end where it has none.
+    """Write a block between ``<!-- name:begin -->`` and ``<!-- name:end -->``, or at the end of a file without them.
 
     Text outside the markers stays as it is; writing the same block again changes nothing.
 

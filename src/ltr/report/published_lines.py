@@ -1,4 +1,4 @@
-"""The lines of a published table: finished runs beside a published number, averaged over seeds and trials.
+"""Lines of a published table: finished runs with a published number, averaged over seeds and trials.
 
 Runs are averaged only if they differ in nothing but their seed (and the published trial of an open-set data set, where
 several were run).
@@ -25,7 +25,7 @@ _DIRTY = " with uncommitted changes"
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of a table: the runs of an experiment, and what was published of it.
+    """A row of a table: the runs of an experiment with its published number.
 
     Attributes:
         config: of ``conf/experiment``.
@@ -114,7 +114,7 @@ class Line:
         return value_text(metric, statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan)
 
     def _row(self, run: Run) -> dict[str, Any]:
-        """The headline row, or that of another scorer on the same images, weights and variant."""
+        """Return the headline row, or that of another scorer on the same images, weights and variant."""
         if self.is_headline:
             return run.headline
         same = ("protocol", "split", "checkpoint", "selection", "variant")
@@ -122,11 +122,11 @@ class Line:
         return next(row for row in alike if row.get("scorer") == self.scorer)
 
     def _each(self, key: str) -> list[str]:
-        """The values of a setting in these runs, each once."""
+        """Return the distinct values of a setting in these runs."""
         return list(dict.fromkeys(str(run.result["config"].get(key, 0)) for run in self.runs))
 
     def cost(self) -> str:
-        """Seconds of the stages that these runs trained, and how many they trained and took from the store."""
+        """Return the seconds of the trained stages, and the numbers of trained and cached stages."""
         stages = [stage for run in self.runs for stage in run.result.get("stages", [])]
         trained = [stage for stage in stages if stage["status"] == "trained"]
         seconds = sum(stage["seconds"] for stage in trained)
@@ -168,7 +168,7 @@ class Line:
 
 
 def lines_of(entries: Iterable[Entry]) -> list[Line]:
-    """Return the lines of all entries: their runs, grouped by all but seed and trial, by split and by selection.
+    """Return the lines of all entries: runs grouped by settings except seed and trial, by split and by selection.
 
     In the open-set protocol each scorer has its own line.
     """
@@ -200,7 +200,7 @@ def _alike(run: Run, over_trials: bool, group: str) -> tuple[Any, ...]:
 
 
 def _scorers(run: Run) -> list[str | None]:
-    """The scorers that have a line: those of the open-set protocol; None where the headline is all."""
+    """Return the scorers with their own line: those of the open-set protocol; None for the headline only."""
     head = run.headline
     if head["protocol"] != "open_set":
         return [None]

@@ -1,4 +1,4 @@
-"""What a run directory says, read from its files alone: no torch, no Lightning, no configuration system."""
+"""Run directories, read from their files alone: no torch, no Lightning, no configuration system."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PER_CLASS_COLUMNS = ("class_id", "class_name", "train_count", "group", "n", "ac
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. Tables are read when they are first asked for.
+    """A finished run that reads its tables on first access.
 
     Attributes:
         path: the run directory.
@@ -39,7 +39,7 @@ class Run:
 
     @cached_property
     def per_class(self) -> dict[str, np.ndarray]:
-        """Columns [C] of ``per_class.parquet``: of several variants, splits or scorers those of the headline row.
+        """Columns [C] of ``per_class.parquet`` for the headline row's variant, split and scorer.
 
         Raises:
             DataError: the file is missing or damaged, lacks a column, or does not hold the headline row.
@@ -57,7 +57,7 @@ class Run:
 
     @cached_property
     def curves(self) -> dict[str, np.ndarray]:
-        """Columns of ``metrics.csv``: ``stage`` as str, the others as float64 with NaN for blanks; {} without epochs.
+        """Columns of ``metrics.csv``: ``stage`` as str, others as float64 with NaN for blanks; {} without epochs.
 
         Raises:
             DataError: the file is damaged. A run that trained no stage may have none: that is no error.
@@ -67,7 +67,7 @@ class Run:
 
     @cached_property
     def predictions(self) -> dict[str, np.ndarray]:
-        """Columns [N] of ``predictions.parquet``, the headline variant's; lists are arrays of objects.
+        """Columns [N] of ``predictions.parquet`` for the headline variant; lists are object arrays.
 
         Raises:
             DataError: the file is missing or damaged, or lacks a column.
@@ -76,7 +76,7 @@ class Run:
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """What ``provenance.json`` holds: commit, versions, device, precision.
+        """Content of ``provenance.json``: commit, versions, device, precision.
 
         Raises:
             DataError: the file is missing or damaged.
@@ -119,7 +119,7 @@ def read_run(path: str | Path) -> Run:
 
 
 def read_parquet(path: Path, needed: Iterable[str]) -> dict[str, np.ndarray]:
-    """All columns of a parquet file as numpy arrays.
+    """Return all columns of a parquet file as numpy arrays.
 
     Raises:
         DataError: the file is missing or damaged, or lacks one of the columns ``needed``.
@@ -143,7 +143,7 @@ def read_parquet(path: Path, needed: Iterable[str]) -> dict[str, np.ndarray]:
 
 
 def _holds(column: np.ndarray, kind: str) -> bool:
-    """Whether a column is of a kind: whole numbers, numbers, text, or lists of at least one number."""
+    """Return whether a column has a kind: integers, numbers, text, or lists of at least one number."""
     if kind == "whole":
         return column.dtype.kind in "iu"
     if kind == "number":
@@ -156,7 +156,7 @@ def _holds(column: np.ndarray, kind: str) -> bool:
 
 
 def read_metrics(path: Path) -> dict[str, np.ndarray]:
-    """Columns of a ``metrics.csv``; see `Run.curves`.
+    """Return the columns of a ``metrics.csv``; see `Run.curves`.
 
     Raises:
         DataError: a line of another length than the header, or a cell that is not a number.
@@ -184,17 +184,17 @@ def read_metrics(path: Path) -> dict[str, np.ndarray]:
 
 
 def headline_row(result: dict[str, Any]) -> dict[str, Any]:
-    """The row marked as headline; the first where none is."""
+    """Return the row marked as headline, or the first row without a mark."""
     return next((row for row in result["rows"] if row["headline"]), result["rows"][0])
 
 
 def run_title(result: dict[str, Any]) -> str:
-    """Method, data set and seed in one line."""
+    """Return method, data set and seed in one line."""
     config = result["config"]
     method = config.get("method.name") or str(config.get("method._target_", "?")).rsplit(".", 1)[-1]
     return f"{method} · {config.get('dataset.name', '?')} · seed {config.get('seed', '?')}"
 
 
 def number(value: float | None) -> float:
-    """A metric as float; NaN where there was nothing to average (null), or where it is infinite."""
+    """Return a metric as float; NaN if there was nothing to average (null) or it is infinite."""
     return float(value) if value is not None and math.isfinite(value) else math.nan

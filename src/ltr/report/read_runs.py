@@ -1,4 +1,4 @@
-"""The finished runs below a folder, reduced to what tables need: ten thousand of them are read in seconds."""
+"""Finished runs below a folder, reduced to the content of tables; reads ten thousand runs in seconds."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _DATA = "data.fingerprint"  # a run's setting where several fingerprints occur a
 
 @dataclass(frozen=True)
 class Finished:
-    """One finished run, from its ``result.json`` alone.
+    """A finished run, read from its ``result.json`` alone.
 
     Attributes:
         path: the run directory.
@@ -74,7 +74,7 @@ class Finished:
     declared_metrics: tuple[dict[str, Any], ...] = ()
 
     def table(self, stem: str, row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, np.ndarray]:
-        """Columns of ``per_class.parquet`` or ``predictions.parquet`` for one row of the result.
+        """Return columns of ``per_class.parquet`` or ``predictions.parquet`` for one row of the result.
 
         Args:
             stem: ``per_class`` or ``predictions``; those of a second protocol lie in a file that is named after it.
@@ -98,14 +98,14 @@ class Finished:
 
 
 @dataclass
-class Found:
-    """What a look below some folders gave.
+class FoundRuns:
+    """Finished runs below some folders, and the folders that were left out.
 
     Attributes:
-        runs: finished ones, each once, in order of their paths.
-        unfinished: run directories without a result.
-        damaged: what is wrong with results that cannot be read.
-        twice: runs that lie in two places; the first is taken.
+        runs: finished runs, each once, in order of their paths.
+        unfinished: number of run directories without a result.
+        damaged: messages about unreadable results.
+        twice: number of runs stored in two places; the first is used.
     """
 
     runs: list[Finished] = field(default_factory=list)
@@ -114,39 +114,43 @@ class Found:
     twice: int = 0
 
 
-def finished_runs(folders: Sequence[Path]) -> Found:
-    """All finished runs at or below these folders.
+def finished_runs(folders: Sequence[Path]) -> FoundRuns:
+    """Read all finished runs at or below these folders.
 
     Raises:
         DataError: a folder is not there, or no finished run is.
     """
-    found = Found()
+    collection = FoundRuns()
     configs: dict[str, dict[str, Any]] = {}
     seen: set[str] = set()
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"{folder}: there is no such folder. Give the folder of runs, outputs where none was set")
-        for path in _run_directories(folder, found):
+        for path in _run_directories(folder, collection):
             try:
                 run = _reduced(path, configs)
             except DataError as error:
-                found.damaged.append(str(error))
+                collection.damaged.append(str(error))
                 continue
             if run.run_hash in seen:
-                found.twice += 1
+                collection.twice += 1
                 continue
             seen.add(run.run_hash)
-            found.runs.append(run)
-    found.runs = _told_apart_by_data(found.runs)
-    if not found.runs:
-        more = f"; {found.unfinished} are unfinished" if found.unfinished else ""
-        more += f"; {len(found.damaged)} cannot be read, the first: {found.damaged[0]}" if found.damaged else ""
+            collection.runs.append(run)
+    collection.runs = _split_by_data(collection.runs)
+    if not collection.runs:
+        more = f"; {collection.unfinished} are unfinished" if collection.unfinished else ""
+        more += (
+            f"; {len(collection.damaged)} cannot be read, the first: {collection.damaged[0]}"
+            if collection.damaged
+            else ""
+        )
         raise DataError(f"no finished run (result.json) below {', '.join(map(str, folders))}{more}")
-    return found
+    return collection
 
 
-def _told_apart_by_data(runs: list[Finished]) -> list[Finished]:
-    """Runs whose labels or files were changed between two seeds are groups of their own, and say what differs."""
+def _split_by_data(runs: list[Finished]) -> list[Finished]:
+    """Separate runs whose labels or files changed between two seeds into groups of their own."""
     groups = groups_by_data([(run.group, run.data, run.config) for run in runs])
     return [
         run
@@ -156,8 +160,8 @@ def _told_apart_by_data(runs: list[Finished]) -> list[Finished]:
     ]
 
 
-def _run_directories(folder: Path, found: Found) -> Iterator[Path]:
-    """Folders with a result, in order; those with a configuration and no result are counted."""
+def _run_directories(folder: Path, collection: FoundRuns) -> Iterator[Path]:
+    """Return folders with a result, in order, and the number of folders with a configuration but no result."""
     waiting = [(str(folder), True)]
     listed: set[tuple[int, int]] = set()  # a link may lead back to a folder above it
     while waiting:
@@ -171,14 +175,14 @@ def _run_directories(folder: Path, found: Found) -> Iterator[Path]:
         except OSError as error:
             if is_top:
                 raise DataError(f"{here} cannot be listed: {error.strerror}") from error
-            found.damaged.append(f"{here} cannot be listed: {error.strerror}.")
+            collection.damaged.append(f"{here} cannot be listed: {error.strerror}.")
             continue
         names = {entry.name for entry in entries}
         if "result.json" in names:
             yield Path(here)
             continue
         if "config.yaml" in names:
-            found.unfinished += 1
+            collection.unfinished += 1
             continue
         # the store of stages and what sweeps and ltr-eval leave lie beside the data sets' folders
         skipped = {"stages", "sweeps", "evaluations"} if is_top else set()
@@ -221,7 +225,7 @@ def _digest(value: Any) -> str:
 def groups_by_data(
     runs: Sequence[tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]],
 ) -> list[str]:
-    """Which runs may be averaged: those of one group hash, as long as they were not made on different data.
+    """Return the key of runs that may be averaged: the group hash, unless their data differ.
 
     Args:
         runs: of each its group hash, and ``data`` and ``config`` of its result. A run whose directory's usual name was
@@ -242,12 +246,12 @@ def groups_by_data(
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:
-    """What of a flat configuration says how a run was made; not its name, its seed, or where things lie."""
+    """Return the settings of a flat configuration that determine results; not name, seed or paths."""
     return {key: value for key, value in config.items() if not key.startswith(_NO_SETTING)}
 
 
 def shown_value(value: Any) -> str:
-    """A setting's value in short: the last part of an import path, lists without spaces."""
+    """Return a setting's value in short form: the last part of an import path, lists without spaces."""
     if isinstance(value, str) and value.startswith("ltr."):
         return short_name(value.rsplit(".", 1)[-1])
     if isinstance(value, (list, tuple, dict)):

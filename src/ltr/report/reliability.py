@@ -1,4 +1,4 @@
-"""Picture: how often a prediction of some confidence is right, for all classes and for those with few images."""
+"""Figure: accuracy over confidence, for all classes and for few-shot classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ltr.evaluation.averages import calibration_error, ratio
 from ltr.report.classes import predictions_of
 from ltr.report.read_run import Run
-from ltr.report.style import GROUP_COLOURS, INK, PALE, headline_title, percent, picture
+from ltr.report.style import GROUP_COLOURS, INK, PALE, figure_file, headline_title, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ _ALL = "#6B8CAE"
 
 
 def reliability(run: Run, path: Path) -> bool:
-    """Accuracy over confidence in bins of equal width, and below how many images are in each bin.
+    """Draw accuracy over confidence in bins of equal width, with the number of images in each bin below.
 
     A second panel is of the images whose true class is few; without such images there is one panel. The distance from
     the diagonal, weighted by the images, is the calibration error.
@@ -31,17 +31,17 @@ def reliability(run: Run, path: Path) -> bool:
     evaluated = predictions_of(run)
     if evaluated is None:
         return False
-    classes, found = evaluated
+    classes, predictions = evaluated
     bins = int(run.result["config"].get("evaluation.calibration_bins") or _BINS)
-    right = found["label"] == found["prediction"]
-    few = (classes.groups == "few")[found["label"]]
+    right = predictions["label"] == predictions["prediction"]
+    few = (classes.groups == "few")[predictions["label"]]
     parts = [("all", np.ones(len(right), dtype=bool), _ALL), ("few", few, GROUP_COLOURS["few"])]
     parts = [part for part in parts if part[1].any()]
-    with picture(path, 1.2 + 4.4 * len(parts), 5.6) as figure:
+    with figure_file(path, 1.2 + 4.4 * len(parts), 5.6) as figure:
         headline_title(figure, run)
         grid = figure.subplots(2, len(parts), squeeze=False, sharex=True, gridspec_kw={"height_ratios": [3.2, 1]})
         for place, (name, chosen, colour) in enumerate(parts):
-            sums = binned_sums(found["confidence"][chosen], right[chosen], bins)
+            sums = binned_sums(predictions["confidence"][chosen], right[chosen], bins)
             _diagram(grid[0][place], *sums, colour)
             grid[0][place].set_title(f"{name}: calibration error {percent(calibration_error(*sums))}", loc="left")
             _images(grid[1][place], sums[0], colour)
@@ -52,7 +52,7 @@ def reliability(run: Run, path: Path) -> bool:
 
 
 def binned_sums(confidence: np.ndarray, right: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images, right ones and confidence, summed over bins open on the left, as the calibration error counts them."""
+    """Return images, correct images and confidence summed over left-open bins, as in the calibration error."""
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     return tuple(np.bincount(place, weights, minlength=bins) for weights in (None, right, confidence))  # type: ignore[return-value]
 

@@ -1,4 +1,4 @@
-"""Picture: which locations of each level a network selected, laid over some test images (HERBS, PIM)."""
+"""Figure: selected locations of each level over some test images (HERBS, PIM)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from ltr.report.arrays import read_arrays
 from ltr.report.read_run import Run
-from ltr.report.style import WARNING, headline_title, picture
+from ltr.report.style import WARNING, figure_file, headline_title
 
 SHOWN = 8  # images
 _DARKENED = 0.25  # what is left of the brightness of a dropped location
@@ -17,7 +17,7 @@ _LEVEL = re.compile(r"selected_(\d+)")
 
 
 def selected_locations(run: Run, path: Path) -> bool:
-    """A row for each image: the image, and for each level the image with its dropped locations darkened.
+    """Draw a row per image: the image, and for each level the image with its dropped locations darkened.
 
     Returns:
         False where the run's ``artifacts/examples.npz`` is missing or holds no selection.
@@ -26,12 +26,12 @@ def selected_locations(run: Run, path: Path) -> bool:
         DataError: the file is damaged.
     """
     arrays = read_arrays(run.path / "artifacts" / "examples.npz")
-    levels = sorted((int(found[1]), name) for name in arrays if (found := _LEVEL.fullmatch(name)))
+    levels = sorted((int(match[1]), name) for name in arrays if (match := _LEVEL.fullmatch(name)))
     if not levels:
         return False
     images = arrays["images"][:SHOWN]
     names = run.per_class["class_name"]
-    with picture(path, 2.2 * (1 + len(levels)), 0.7 + 2.35 * len(images)) as figure:
+    with figure_file(path, 2.2 * (1 + len(levels)), 0.7 + 2.35 * len(images)) as figure:
         headline_title(figure, run)
         grid = figure.subplots(len(images), 1 + len(levels), squeeze=False)
         for row, (axes, image) in enumerate(zip(grid, images)):
@@ -53,7 +53,7 @@ def selected_locations(run: Run, path: Path) -> bool:
 
 
 def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The image with its dropped locations darkened.
+    """Return the image with its dropped locations darkened.
 
     Args:
         image: uint8 [H, W, 3].

@@ -1,4 +1,4 @@
-"""Sweeps as curves: metrics over the one number in which lines differ, or that one run evaluated."""
+"""Sweeps as curves: accuracies over the one number in which lines differ, or that one run evaluated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ALIASES = {"loss.beta": ("dataset.beta",)}  # set by the same override
 
 @dataclass(frozen=True)
 class Point:
-    """One value of a sweep: means and standard deviations (NaN for one seed) of the metrics, fractions."""
+    """One value of a sweep: means and standard deviations (NaN for one seed) of the metrics, as fractions."""
 
     value: str
     means: dict[str, float]
@@ -114,7 +114,7 @@ def _point(value: str, lines: Sequence[Line], metrics: Sequence[Metric], is_head
 
 
 def _within_a_line(section: Section, line: Line) -> Curve | None:
-    """Return the values that every run of a line has evaluated, as those of ``method.tau=auto``, on test."""
+    """Return the values that every run of a line evaluated on test, such as those of ``method.tau=auto``."""
     rows_of = [
         {row["variant"]: row for row in run.rows if row["split"] == "test" and row["selection"] == line.selection}
         for run in line.runs

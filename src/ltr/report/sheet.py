@@ -1,4 +1,4 @@
-"""Tables as data, independent of their format."""
+"""Tables as data: the content of cells, independent of an output format."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Sheet:
 
 
 def section_sheet(section: Section, metrics: Sequence[Metric], published: PublishedNumbers | None, by: str) -> Sheet:
-    """Return the lines of a section; those selected on test stand last, marked, and are the best of nothing."""
+    """Return a section's table; lines selected on test come last, are marked, and are never the best."""
     lines = [*section.lines, *section.apart]
     marked = {metric.name: marks(section.lines, metric) for metric in metrics}
     beside = [published.of(line, section.protocol) if published else None for line in lines]
@@ -117,11 +117,11 @@ def curve_sheet(section: Section, curve: Curve) -> Sheet:
     return Sheet(title, headings, (True,) * len(headings), tuple(rows), notes)
 
 
-def pairs_sheet(section: Section, reference: Line, compared: Sequence[Pair], level: float) -> Sheet:
-    """Return the differences of a section's lines to its reference."""
+def pairs_sheet(section: Section, reference: Line, pairs: Sequence[Pair], level: float) -> Sheet:
+    """Return the differences of a section's lines and its reference as a table."""
     rows = []
     why = []
-    for pair in compared:
+    for pair in pairs:
         if pair.accuracy is None or pair.balanced is None:
             why.append(pair.why)
             rows.append((Cell(pair.line.label), *[Cell(NOTHING)] * 6))

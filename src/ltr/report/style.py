@@ -1,4 +1,4 @@
-"""How pictures look: the same colours for many, medium and few everywhere, large type, whole files only."""
+"""Style of figures: fixed colours for many, medium and few, large type, atomically written files."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ _SETTINGS: dict[Any, Any] = {
 
 
 @contextmanager
-def picture(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """A figure of width x height inches to draw on; a whole PNG at ``path`` afterwards, nothing on an error.
+def figure_file(path: Path, width: float, height: float) -> Iterator[Figure]:
+    """Give a figure of width x height inches and write it as PNG to ``path``; write nothing on an error.
 
     matplotlib is imported here, and without pyplot: no window system, no state shared with the caller.
     """
@@ -67,7 +67,7 @@ def picture(path: Path, width: float, height: float) -> Iterator[Figure]:
 
 
 def headline_title(figure: Figure, run: Run) -> None:
-    """Method, data set, seed and how the epoch was chosen, over the whole picture; red if it was chosen on test."""
+    """Title a figure by method, data set, seed and checkpoint selection; red for selection on test."""
     row = run.headline
     flagged = row["selection"] == "best_test"
     rule = SELECTED_ON_TEST if flagged else row["selection"]
@@ -76,7 +76,7 @@ def headline_title(figure: Figure, run: Run) -> None:
 
 
 def log_numbers(axis: Axis, low: float, high: float) -> None:
-    """Plain numbers on the log scale of an axis that shows low to high: 1, 2, 5 of each power of ten, 1 of many."""
+    """Label a log axis from low to high by plain numbers: 1, 2, 5 of each power of ten, or 1 if there are many."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     wide = high > 2000 * low
@@ -86,6 +86,6 @@ def log_numbers(axis: Axis, low: float, high: float) -> None:
 
 
 def percent(fraction: float | None) -> str:
-    """``71.3 %``, or a dash where there was nothing to average."""
+    """Return ``71.3 %``, or a dash for NaN."""
     value = number(fraction)
     return NOTHING if value != value else f"{100 * value:.1f} %"

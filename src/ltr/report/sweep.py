@@ -1,4 +1,4 @@
-"""A sweep as one table: a line per setting, mean ± s.d. over its seeds, the best by the validation metric."""
+"""Table of a sweep: a line per setting, mean ± s.d. over its seeds, the best by the validation metric."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Job:
 
 
 def sweep_table(jobs: Sequence[Job]) -> str:
-    """Return the sweep's table as aligned plain text; empty where no job has a result or an error.
+    """Return the sweep's table as aligned plain text; empty if no job has a result or an error.
 
     Jobs that differ in nothing but their seed share a line, and in a sweep over the published trials of a data set
     those that differ in their trial too. A cell is the mean in percent, with ± the standard deviation (n - 1) over two
@@ -117,7 +117,7 @@ def sweep_table(jobs: Sequence[Job]) -> str:
 
 
 def _each_run_once(jobs: Sequence[Job]) -> list[Job]:
-    """Return the jobs without those whose run another job has; of these the one that made the run stays, if any did."""
+    """Return one job per run; of several jobs with one run, the one that trained it, if any."""
     kept: dict[Any, Job] = {}
     for job in jobs:
         run = None if job.result is None else job.result.get("run_hash")
@@ -138,7 +138,7 @@ def _groups(jobs: Sequence[Job]) -> list[str]:
 
 
 def _setting(job: Job, trials: Collection[Any], group: str) -> Any:
-    """Return what averaged jobs have in common: all but the seed, and the trial where the sweep has several."""
+    """Return the key of jobs that are averaged: all settings but the seed, and but the trial if there are several."""
     assert job.result is not None
     if len(trials) < 2:
         return group
@@ -155,7 +155,7 @@ def _columns(job: Job) -> list[Metric]:
 
 
 def _label(job: Job, common: Collection[str], averaged: bool = False) -> str:
-    """Return the job's overrides without those that all jobs share, the seed, paths and what is only shown."""
+    """Return the job's overrides without shared ones, the seed, paths and display settings."""
     left_out = (*NO_SETTING, *(["dataset.trial="] if averaged else []))
     own = [text for text in job.overrides if text not in common and not text.lstrip("+~").startswith(left_out)]
     return short_name(" ".join(own) or "(defaults)")
@@ -167,7 +167,7 @@ def _headline(job: Job) -> Mapping[str, Any]:
 
 
 def _validation(jobs: Sequence[Job], metric: str) -> float | None:
-    """Return the mean over seeds of a metric on val, of the variant that is the headline on test."""
+    """Return the mean over seeds of a validation metric, of the variant that is the headline on test."""
     values = []
     for job in jobs:
         assert job.result is not None
@@ -187,7 +187,7 @@ def _cell(metric: Metric, values: Sequence[Any]) -> str:
 
 
 def _stages(jobs: Sequence[Job]) -> str:
-    """Return how many stages the sweep trained or computed, and how many it reused."""
+    """Return a sentence with the numbers of stages trained or computed, and of stages from the cache."""
     made = reused = 0
     for job in jobs:
         for stage in (job.result or {}).get("stages", []):

@@ -1,4 +1,4 @@
-"""The result of a run as a table, for terminals and as plain text."""
+"""Table of a run's result, for a terminal and as plain text."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def result_table(result: dict[str, Any]) -> Table:
 
 
 def plain_table(result: dict[str, Any]) -> str:
-    """Return the rows as aligned plain text, for logs and pipes; no line ends in spaces."""
+    """Return the same table as aligned plain text, for logs and pipes; no line ends in spaces."""
     headings, lines = _cells(result)
     columns = list(zip(headings, *lines))
     widths = [max(map(len, column)) for column in columns]
@@ -61,7 +61,7 @@ def plain_table(result: dict[str, Any]) -> str:
 
 
 def shown_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows that a table shows: all, or of many variants (the values of tau) the headline's alone."""
+    """Return the rows that a table shows: all, or only the headline's of many variants (such as values of tau)."""
     rows = result["rows"]
     if len({row["variant"] for row in rows}) <= _MANY_VARIANTS:
         return rows
@@ -73,7 +73,7 @@ _LABELS = ("", "protocol", "split", "selection", "variant", "scorer")
 
 
 def _cells(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return headings and lines; labels that are the same in all rows have no column, except split and selection."""
+    """Return headings and lines; values equal in all rows get no column, except split and selection."""
     rows = shown_rows(result)
     labels = [
         key
@@ -104,7 +104,7 @@ def _metric_columns(result: dict[str, Any]) -> list[Metric]:
 
 
 def _has_value(rows: list[dict[str, Any]], metric: str) -> bool:
-    """Whether a metric has a value in some row; decisions without a threshold have none, and say nothing."""
+    """Return whether a metric has a value in some row; decisions without a threshold have none."""
     values = [number(row["metrics"].get(metric)) for row in rows]
     return any(value == value for value in values)
 

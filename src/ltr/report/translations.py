@@ -1,4 +1,4 @@
-"""Picture: images that M2m makes for the rarest classes, each with the image it started from and what was added."""
+"""Figure: M2m's generated images of the rarest classes, with seeds and perturbations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from ltr.report.arrays import read_arrays
 from ltr.report.read_run import Run
-from ltr.report.style import INK, PALE, headline_title, picture
+from ltr.report.style import INK, PALE, figure_file, headline_title
 
 _TRIPLES = 4  # of each class
 _TILE = 1.05  # inches
@@ -16,7 +16,7 @@ _NEEDED = ("seed", "perturbation", "result", "label", "seed_label", "accepted", 
 
 
 def translations(run: Run, path: Path) -> bool:
-    """A row for each class: seed, perturbation (amplified, grey is no change) and result, several times.
+    """Draw a row per class: seed, perturbation (amplified, grey is no change) and result, several times.
 
     Returns:
         False where the run has no such images.
@@ -28,7 +28,7 @@ def translations(run: Run, path: Path) -> bool:
     gain = amplification(sheet["perturbation"])
     columns = 1 + 4 * shown  # the name, then triples with a gap before each
     ratios = [1.8, *([0.22, 1, 1, 1] * shown)]
-    with picture(path, _TILE * sum(ratios), 1.5 + (_TILE + 0.42) * rows) as figure:
+    with figure_file(path, _TILE * sum(ratios), 1.5 + (_TILE + 0.42) * rows) as figure:
         headline_title(figure, run)
         grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"width_ratios": ratios})
         for line, row in zip(grid, range(rows)):
@@ -47,13 +47,13 @@ def translations(run: Run, path: Path) -> bool:
 
 
 def sheet_of(run_dir: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of a run's picture sheet (see `ltr.methods.m2m.examples`), or None."""
+    """Return the arrays of a run's example images (see `ltr.methods.m2m.examples`), or None."""
     stored = read_arrays(run_dir / "artifacts" / "classifier.npz")
     return {name: stored[name] for name in _NEEDED} if set(_NEEDED) <= set(stored) else None
 
 
 def amplification(perturbation: np.ndarray) -> float:
-    """1, 2, 5, 10, 20, ...: the largest with which 99 % of the changes stay between black and white."""
+    """Return the largest of 1, 2, 5, 10, 20, ... that keeps 99 % of the changes between black and white."""
     large = float(np.quantile(np.abs(perturbation.astype(np.float32)), 0.99))
     fits = [step * 10.0**power for power in range(3) for step in (1, 2, 5) if step * 10.0**power * large <= 0.5]
     return max(fits, default=1.0)

@@ -1,4 +1,4 @@
-"""Picture: accuracy over a number whose values one run has evaluated, as tau of tau-normalisation."""
+"""Figure: accuracy over a parameter whose values one run has evaluated, such as tau of tau-normalisation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ltr.evaluation.groups import GROUPS
 from ltr.evaluation.metrics import METRICS
 from ltr.report.read_run import Run, number
-from ltr.report.style import GROUP_COLOURS, GROUP_MARKERS, INK, PALE, headline_title, picture
+from ltr.report.style import GROUP_COLOURS, GROUP_MARKERS, INK, PALE, figure_file, headline_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ _WHOLE = METRICS.find("balanced_accuracy", "closed_set")
 
 
 def variant_curve(run: Run, path: Path) -> bool:
-    """Draw balanced accuracy, many, medium and few on test over the values, one panel; on validation in a second one.
+    """Draw balanced accuracy, many, medium and few over the values: one panel for test, a second for validation.
 
     The value that the run is evaluated by is a vertical line.
 
@@ -32,7 +32,7 @@ def variant_curve(run: Run, path: Path) -> bool:
         return False
     shown = [split for split in _SPLITS if split in curves]
     chosen = number_of(run.headline["variant"])
-    with picture(path, 5.6 * len(shown), 4.8) as figure:
+    with figure_file(path, 5.6 * len(shown), 4.8) as figure:
         headline_title(figure, run)
         panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, split in zip(panels, shown):
@@ -57,7 +57,7 @@ def variant_curve(run: Run, path: Path) -> bool:
 
 
 def number_of(variant: str) -> float:
-    """Return 0.35 of ``tau=0.35``; NaN where a variant is no value."""
+    """Return 0.35 for ``tau=0.35``; NaN for a variant without a value."""
     try:
         return float(variant.partition("=")[2])
     except ValueError:
@@ -65,7 +65,7 @@ def number_of(variant: str) -> float:
 
 
 def curves_of(result: dict[str, Any]) -> tuple[str, dict[str, dict[str, np.ndarray]]]:
-    """Return the number's name, and by split its values in order with the metrics at each.
+    """Return the parameter's name, and by split its sorted values with their metrics.
 
     Returns:
         ``("", {})`` where the variants are not values of one number. Metrics are float64 [values], fractions.

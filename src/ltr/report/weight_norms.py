@@ -1,4 +1,4 @@
-"""Picture: how long the classifier's weights are for frequent and rare classes, before and after it was changed."""
+"""Figure: norms of the classifier's weights from frequent to rare classes, before and after a decoupled method."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from ltr.report.arrays import read_arrays
 from ltr.report.classes import NAMED, binned, class_axis, classes_of, points
 from ltr.report.read_run import Run
-from ltr.report.style import INK, PALE, headline_title, picture
+from ltr.report.style import INK, PALE, figure_file, headline_title
 
 
 def weight_norms(run: Run, path: Path) -> bool:
-    """Norms of the classes' weights over their mean, from frequent to rare (Kang et al., ICLR 2020, figure 2).
+    """Draw weight norms of the classes over their mean, from frequent to rare (Kang et al., ICLR 2020, figure 2).
 
     The classifier that is evaluated is drawn in the groups' colours; where it took the place of the representation's
     own (cRT, LWS, tau-normalisation), that one is drawn in grey. Over their mean, because classifiers differ in scale.
@@ -26,7 +26,7 @@ def weight_norms(run: Run, path: Path) -> bool:
     norms = read_arrays(run.path / "artifacts" / "class_weights.npz")
     if classes is None or "after" not in norms or len(norms["after"]) != len(classes):
         return False
-    with picture(path, 8.6, 5.2) as figure:
+    with figure_file(path, 8.6, 5.2) as figure:
         headline_title(figure, run)
         axes = figure.subplots()
         axes.axhline(1, color=PALE, linewidth=1, linestyle=":")
@@ -50,7 +50,7 @@ def weight_norms(run: Run, path: Path) -> bool:
                       label=f"{'after: ' if several else ''}mean of neighbouring classes")  # fmt: skip
         points(axes, classes, after)
         class_axis(axes, classes)
-        axes.set_ylim(0, 1.06 * max(1, *(np.nanmax(_over_mean(found)) for found in norms.values())))
+        axes.set_ylim(0, 1.06 * max(1, *(np.nanmax(_over_mean(values)) for values in norms.values())))
         axes.set_ylabel("norm of the class's weights / mean")
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, columnspacing=1.4)
