@@ -1,5 +1,5 @@
-# Everything a person needs: `make train` trains and evaluates a first model, `make test` runs the whole test suite.
-# Both make .venv and install into it when it is not there.
+# Common tasks: `make train` trains and evaluates a first model, `make test` runs the whole test suite.
+# Both create .venv and install the project into it if it does not exist.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,9 +10,9 @@ STAMP := .venv/.installed
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(STAMP)  ## make .venv and install the package with its development tools
+setup: $(STAMP)  ## create .venv and install the package with its development tools
 
-# torch and torchvision go in together, so that pip picks a matching pair
+# torch and torchvision are installed in one command, so that pip picks a matching pair
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "error: torch and torchvision do not match. Delete .venv and run make again"; exit 1; }
 	@touch $(STAMP)
 
-# a clear line instead of a traceback where torch and torchvision have come apart since
+# prints a clear message instead of a traceback if torch and torchvision no longer match
 check: $(STAMP)
 	@$(BIN)/python -c "import torchvision" 2>/dev/null || \
 	  { echo "error: torchvision cannot be imported: it does not match torch. Delete .venv and run make again"; exit 1; }
@@ -30,27 +30,27 @@ check: $(STAMP)
 train: check  ## train and evaluate a long-tailed classifier of handwritten digits
 	$(BIN)/ltr-train
 
-test: $(STAMP)  ## lint, types and the whole test suite
+test: $(STAMP)  ## run linter, type checker and the whole test suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not long"
 
-test-all: $(STAMP)  ## the whole suite and the long tests
+test-all: $(STAMP)  ## run the whole suite, including the long tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-lint: $(STAMP)  ## format and lint
+lint: $(STAMP)  ## format and lint the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-type: $(STAMP)  ## type check
+type: $(STAMP)  ## check types
 	$(BIN)/mypy
 
-docs: $(STAMP)  ## the documentation as a site, in site/
+docs: $(STAMP)  ## build the documentation site into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: $(STAMP)  ## all benchmarks, as ratios
+bench: $(STAMP)  ## run all benchmarks; they report ratios
 	for script in scripts/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
-clean:  ## remove .venv and caches (outputs stay)
+clean:  ## remove .venv and caches; outputs stay
 	rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache

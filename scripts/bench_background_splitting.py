@@ -1,4 +1,4 @@
-"""What background splitting costs: ratios in one run, on random images of 32 pixels a side.
+"""Cost of background splitting: ratios in one run, on random images of 32 x 32 pixels.
 
 - step:   a training step of background splitting (1,000 pseudo-classes) against one of ERM on the same backbone, step
           by step in turn; the median of the pairs' ratios. At most 1.05.
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 class Setting:
-    """Random images in the shape of CIFAR-100 with background, and the stages of a run on them."""
+    """Stages of a run on random images in the shape of CIFAR-100 with background."""
 
     def __init__(self, weights: Path, backbone: str, batch: int, teacher_size: int, device: torch.device) -> None:
         self.device = device
@@ -95,7 +95,7 @@ class Setting:
         )
 
     def computation(self, name: str, parents: dict[str, StageOutput]) -> Computation:
-        """What the computed stage ``name`` is given."""
+        """Return the input of the computed stage ``name``."""
         return Computation(
             parents=parents,
             settings=self.stages[name].settings,
@@ -111,7 +111,7 @@ class Setting:
 
 
 def random_source() -> Source:
-    """Random images of 100 classes."""
+    """Return random images of 100 classes."""
     random = np.random.default_rng(0)
     classes = np.arange(IMAGES + 200) % 100
     return Source(
@@ -124,7 +124,7 @@ def random_source() -> Source:
 
 
 def step(setting: Setting, steps: int) -> str:
-    """The ratio of the two steps: forward, backward and the optimiser."""
+    """Return the ratio of the two steps: forward, backward and the optimiser."""
     random = np.random.default_rng(1)
     pseudo = {
         "labels": random.integers(0, PSEUDO_CLASSES, len(setting.source)).astype(np.int32),
@@ -155,7 +155,7 @@ def step(setting: Setting, steps: int) -> str:
 
 
 def one_step(network: Any, optimizer: torch.optim.Optimizer, batch: Any) -> Callable[[], None]:
-    """An optimiser step as a function without arguments."""
+    """Return an optimiser step as a function without arguments."""
 
     def run() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -166,7 +166,7 @@ def one_step(network: Any, optimizer: torch.optim.Optimizer, batch: Any) -> Call
 
 
 def labels(setting: Setting, rounds: int) -> str:
-    """Images per second of the stage, and of a loop that only runs the network."""
+    """Return images per second of the stage, and of a loop that only runs the network."""
     stage = setting.stages["pseudo_labels"]
     teacher = instantiate(stage.settings.backbone).to(setting.device)
     assert isinstance(setting.source.images, np.ndarray)
@@ -197,7 +197,7 @@ def labels(setting: Setting, rounds: int) -> str:
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> float:
-    """Wall seconds of ``work``."""
+    """Return the wall seconds of ``work``."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What counting one evaluation batch costs on one core, beside torchmetrics and beside the bare tensor operations.
+"""Cost of counting one evaluation batch on one core, against torchmetrics and the bare tensor operations.
 
     python scripts/bench_evaluation.py [--classes 100 1000 8142] [--batch 256] [--link softmax]
 
@@ -21,7 +21,7 @@ from ltr.evaluation.scores import LINKS, Scores
 
 
 def milliseconds(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median of each call; the calls take turns, so that a busy moment of the machine hits all of them."""
+    """Return the median time of each call; alternating calls share busy moments of the machine."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -33,7 +33,7 @@ def milliseconds(calls: dict[str, Callable[[], object]], rounds: int) -> dict[st
 
 
 def bench(classes: int, batch: int, link: str, rounds: int) -> None:
-    """Print one block for this many classes."""
+    """Print one block for a number of classes."""
     generator = torch.Generator().manual_seed(classes)
     logits = torch.randn(batch, classes, generator=generator)
     labels = torch.randint(0, classes, (batch,), generator=generator)

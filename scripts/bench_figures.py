@@ -1,4 +1,4 @@
-"""Time all figures of a run with made-up results, for several numbers of classes.
+"""Time all figures of a run with synthetic results, for several numbers of classes.
 
     python scripts/bench_figures.py [--classes 10 200 8142]
 

@@ -1,4 +1,4 @@
-"""What HERBS's selector and combiner cost at the paper's sizes, against the same network without them.
+"""Cost of HERBS's selector and combiner at the paper's sizes, against the same network without them.
 
     python scripts/bench_herbs.py                                          # CPU: Swin-L, 384 pixels, two images
     python scripts/bench_herbs.py --device cuda --batch 8 --precision bf16 --rounds 20
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def network_of(arguments: argparse.Namespace, device: torch.device, suppression: bool) -> HerbsNetwork:
-    """HERBS by its config, with or without its suppression, ready to train."""
+    """Return HERBS by its config, with or without suppression, ready to train."""
     swin = "swin" in arguments.backbone or "vit" in arguments.backbone
     size = [f"backbone.img_size={arguments.size}"] if swin else []
     overrides = ["method=herbs", "backbone=timm", f"backbone.name={arguments.backbone}", *size, "scheduler=constant"]
@@ -96,7 +96,7 @@ def batch_of(arguments: argparse.Namespace, device: torch.device) -> Batch:
 
 
 def stepper(network: HerbsNetwork, batch: Batch, precision: str) -> Callable[[], None]:
-    """A whole optimiser step."""
+    """Run a whole optimiser step."""
     optimizer, _ = network.optimisation(100)
 
     def step() -> None:
@@ -142,7 +142,7 @@ def times(arguments: argparse.Namespace, device: torch.device, chosen: tuple[str
 
 
 def pieces(network: HerbsNetwork, arguments: argparse.Namespace) -> Callable[[], None]:
-    """Selector, combiner and the loss of the dropped, forward and backward, on random levels."""
+    """Time selector, combiner and the dropped loss, forward and backward, on random levels."""
     assert network.pyramid is not None
     assert network.combiner is not None
     source = torch.Generator().manual_seed(0)
@@ -183,7 +183,7 @@ def memory(arguments: argparse.Namespace, device: torch.device) -> None:
 
 
 def peak(arguments: argparse.Namespace, device: torch.device, suppression: bool) -> float:
-    """MB of two steps at their highest."""
+    """Return the peak memory of two steps in MB."""
     before = resident()
     step = stepper(network_of(arguments, device, suppression), batch_of(arguments, device), arguments.precision)
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""What interruptions and several processes cost: three ratios, each measured in one run.
+"""Cost of interruptions and several processes: three ratios, each measured in one run.
 
     python scripts/bench_interruption.py --data /path/to/cifar    # CIFAR-10-LT; without --data digits
 
@@ -6,7 +6,7 @@
              2 % of CIFAR-10-LT's (the digits' epoch is too short to say).
 - resuming:  from the command to the end of its first step, where it goes on in mid-epoch against where it begins. At
              most 1.3.
-- processes: images per second of two CPU processes with a thread each against one process with two threads, on two
+- processes: images per second of two CPU processes with one thread each against one process with two threads, on two
              cores, ResNet-32 at the same batch size. At least 0.9.
 
 Everything runs on CPUs. Rounds of the two sides alternate; medians are compared.
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def ltr_train(folder: Path, overrides: list[str], before: str = "", threads: int = 2, code: int = 0) -> str:
-    """What ``ltr-train`` prints, with its outputs in ``folder``."""
+    """Run ``ltr-train`` with its outputs in ``folder`` and return its output."""
     done = subprocess.run(
         [sys.executable, "-c", before + RUN, *overrides, f"paths.outputs={folder}"],
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
@@ -96,14 +96,14 @@ def ltr_train(folder: Path, overrides: list[str], before: str = "", threads: int
 
 
 def epochs_of(folder: Path) -> list[dict[str, str]]:
-    """The rows of the one run in ``folder``, less its first epoch."""
+    """Return the rows of the only run in ``folder``, without its first epoch."""
     (path,) = folder.glob("*/*/*/metrics.csv")
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))[1:]
 
 
 def saving(folder: Path, overrides: list[str], rounds: int) -> str:
-    """The share of an epoch that one save at its end takes."""
+    """Return the share of an epoch that one save at its end takes."""
     saves, seconds = [], []
     for turn in range(rounds):
         out = ltr_train(folder / str(turn), overrides, SAVING)
@@ -118,7 +118,7 @@ def saving(folder: Path, overrides: list[str], rounds: int) -> str:
 
 
 def resuming(folder: Path, overrides: list[str], rounds: int) -> str:
-    """Seconds to the end of the first step, of a run that goes on and of one that begins."""
+    """Return the seconds to the end of the first step, of a resumed and of a fresh run."""
     ltr_train(folder / "stopped", overrides, HALF, code=143)
     taken: dict[str, list[float]] = {"begins": [], "goes on": []}
     for turn in range(rounds + 1):
@@ -136,7 +136,7 @@ def resuming(folder: Path, overrides: list[str], rounds: int) -> str:
 
 
 def processes(folder: Path, overrides: list[str], rounds: int) -> str:
-    """Images per second of one process with two threads, and of two with one."""
+    """Return images per second of one process with two threads, and of two with one."""
     sides: dict[str, tuple[int, list[str]]] = {"one": (2, []), "two": (1, ["strategy=ddp", "trainer.devices=2"])}
     rates: dict[str, list[float]] = {"one": [], "two": []}
     for turn in range(rounds):

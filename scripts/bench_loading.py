@@ -44,7 +44,7 @@ SIZES, BATCHES = (1000, 2_700_000), 20  # of the memory of workers
 
 
 def draw(folder: Path, images: int) -> list[str]:
-    """JPEGs in one class folder; their paths from ``folder``."""
+    """Write JPEGs into one class folder and return their paths relative to ``folder``."""
     (folder / "a").mkdir(parents=True)
     paths = []
     for number in range(images):
@@ -61,7 +61,7 @@ def draw(folder: Path, images: int) -> list[str]:
 
 
 def torchvision_loop(folder: Path) -> Callable[[], None]:
-    """What most training scripts do in a worker."""
+    """Load a crop as most training scripts do in a worker."""
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
@@ -83,7 +83,7 @@ def torchvision_loop(folder: Path) -> Callable[[], None]:
 
 
 def our_loop(files: ImageFiles, crop: FileCrop) -> Callable[[], None]:
-    """What ltr's workers do: a batch of crops in uint8."""
+    """Load a batch of uint8 crops as ltr's workers do."""
     pixels = np.empty((len(files), SIZE, SIZE, 3), dtype=np.uint8)
     rounds = iter(range(1_000_000))
 
@@ -96,7 +96,7 @@ def our_loop(files: ImageFiles, crop: FileCrop) -> Callable[[], None]:
 
 
 def cpu_seconds(loops: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of each loop in each round; they take turns, and a round before warms the file cache."""
+    """Return the CPU seconds of each loop in each round; loops alternate after a warm-up round for the file cache."""
     times: dict[str, list[float]] = {name: [] for name in loops}
     for number in range(rounds + 1):
         for name, loop in loops.items():
@@ -108,7 +108,7 @@ def cpu_seconds(loops: dict[str, Callable[[], None]], rounds: int) -> dict[str, 
 
 
 def check_seconds(root: Path, workers: int) -> tuple[float, float]:
-    """Wall and CPU seconds of a whole `ltr-data check` in ``workers`` processes."""
+    """Return wall and CPU seconds of a whole `ltr-data check` in ``workers`` processes."""
     overrides = ["check", "folder", f"dataset.root={root}", "--workers", str(workers)]
     command = [sys.executable, "-c", "from ltr.cli import data; data()", *overrides]
     started, before = time.perf_counter(), os.times()
@@ -135,7 +135,7 @@ def compare_checks(folder: Path, paths: list[str], images: int, rounds: int) -> 
 
 
 def worker_megabytes(folder: Path, paths: list[str], count: int) -> float:
-    """The most that a loading worker has for itself, in a data set of ``count`` images; in this process."""
+    """Return the peak private memory of a loading worker with a data set of ``count`` images."""
     files = ImageFiles.from_paths(folder, (paths[number % len(paths)] for number in range(count)))
     rng = np.random.Generator(np.random.Philox(key=0))
     loader = FileLoader(
@@ -157,13 +157,13 @@ def worker_megabytes(folder: Path, paths: list[str], count: int) -> float:
 
 
 def unique_megabytes(process: int) -> float:
-    """Memory that no other process shares (Linux), in 10^6 bytes."""
+    """Return the memory that no other process shares (Linux), in 10^6 bytes."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024 / 1e6
 
 
 def compare_memory(folder: Path) -> None:
-    """Each size in a process of its own, so that neither has what the other left."""
+    """Measure each size in its own process, without leftovers of the other."""
     found = {}
     for count in SIZES:
         command = [sys.executable, __file__, "--worker-of", str(count), "--folder", str(folder)]

@@ -1,4 +1,4 @@
-"""What M2m's images cost: ratios of times measured in turn, in one run.
+"""Cost of M2m's generated images: ratios of alternating measurements in one run.
 
     python scripts/bench_m2m.py
     python scripts/bench_m2m.py --device cuda --precision bf16 --rounds 50
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def m2m_network(device: torch.device) -> M2mClassifier:
-    """f of the config, in its deferred part, with an untrained g: what is computed costs the same."""
+    """Return f of the config in its deferred part, with an untrained g; the cost does not depend on the weights."""
     config = checked(composed(["experiment=cifar10_lt_m2m"]))
     method = instantiate(config["method"])
     dataset_info = DatasetInfo((3, 32, 32), (0.5,) * 3, (0.25,) * 3, tuple(map(str, range(10))), COUNTS)
@@ -99,7 +99,7 @@ def m2m_network(device: torch.device) -> M2mClassifier:
 
 
 def balanced_batch(size: int, device: torch.device) -> Batch:
-    """Random pixels, every class equally often."""
+    """Return random pixels with equally frequent classes."""
     random = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (size, 32, 32, 3), dtype=torch.uint8, generator=random).to(device)
     labels = torch.randperm(size, generator=random).to(device) % 10
@@ -107,14 +107,14 @@ def balanced_batch(size: int, device: torch.device) -> Batch:
 
 
 def slots_of(network: M2mClassifier, batch: Batch) -> int:
-    """Images that a step of this batch makes."""
+    """Return the number of images that a step of this batch generates."""
     shares = network.training_step(batch, 0)["logs"]
     names = ("accepted", "rejected_by_confidence", "rejected_by_chance")
     return round(sum(shares[name].item() for name in names) * len(batch.labels))
 
 
 def gradients(network: M2mClassifier, images: Tensor, labels: Tensor, weights: bool) -> Callable[[], None]:
-    """One forward and backward through both networks, for the pixels alone or for the weights as well."""
+    """Run one forward and backward pass through both networks, for pixels alone or also for weights."""
     g, f = network.generator, network
     objective = generation.towards_and_away(g, f.forward, labels, labels, 0.5)
     modules = (f.backbone, f.head)
@@ -139,7 +139,7 @@ def gradients(network: M2mClassifier, images: Tensor, labels: Tensor, weights: b
 
 
 def seconds(once: Callable[[], None], device: torch.device, times: int) -> float:
-    """Seconds of some calls: wall time of a GPU, CPU time of a CPU."""
+    """Return the seconds of the calls: wall time on a GPU, CPU time on a CPU."""
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     if device.type == "cuda":
         torch.cuda.synchronize(device)

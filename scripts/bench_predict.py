@@ -1,4 +1,4 @@
-"""Images per second of ltr-predict beside evaluation's on the same files, in turns, in one process.
+"""Images per second of ltr-predict against evaluation on the same files, alternating in one process.
 
     python scripts/bench_predict.py [--images 600] [--side 64] [--workers 0] [--rounds 5]
 
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def draw(folder: Path, images: int) -> None:
-    """Two classes of JPEGs with some structure."""
+    """Write two classes of structured JPEGs."""
     random = np.random.default_rng(0)
     for number in range(images):
         path = folder / f"class{number % 2}" / f"{number:05d}.jpg"
@@ -76,7 +76,7 @@ def draw(folder: Path, images: int) -> None:
 
 
 def trained(folder: Path, side: int) -> Path:
-    """The weights of one step: how fast a network is does not depend on how well it does."""
+    """Train weights for one step; speed does not depend on accuracy."""
     overrides = [
         "dataset=folder", f"dataset.root={folder / 'images'}", f"dataset.image_size={side}",
         "backbone.name=resnet18", "backbone.weights=null", "trainer.max_epochs=1", "trainer.limit_train_batches=1",

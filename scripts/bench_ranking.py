@@ -1,4 +1,4 @@
-"""What exact ranking metrics cost on one core, beside the plain sorts that they cannot do without.
+"""Cost of exact ranking metrics on one core, against the plain sorts that they need.
 
     python scripts/bench_ranking.py [--images 95986] [--classes 100] [--scores 100000] [--rounds 7]
 
@@ -28,7 +28,7 @@ from ltr.runs.device import keep_freed_memory
 
 
 def milliseconds(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median of each call; the calls take turns."""
+    """Return the median time of each call; the calls alternate."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -40,7 +40,7 @@ def milliseconds(calls: dict[str, Callable[[], object]], rounds: int) -> dict[st
 
 
 def megabytes(call: Callable[[], object]) -> float:
-    """The most that a call holds at once beside what was there before, of numpy's memory."""
+    """Return the peak additional numpy memory of a call."""
     tracemalloc.start()
     call()
     peak = tracemalloc.get_traced_memory()[1]
@@ -54,7 +54,7 @@ def show(measured: dict[str, float], plain: str) -> None:
 
 
 def bench_background(images: int, classes: int, rounds: int) -> None:
-    """Average precisions of many images with few positives."""
+    """Time average precisions of many images with few positives."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(1, classes + 1, (images,), generator=generator)
     labels[torch.rand(images, generator=generator) < 0.98] = 0
@@ -102,7 +102,7 @@ def bench_background(images: int, classes: int, rounds: int) -> None:
 
 
 def bench_open_set(scores: int, rounds: int) -> None:
-    """Known against unknown images."""
+    """Time metrics of known against unknown images."""
     random = np.random.default_rng(0)
     known, unknown = random.normal(1, 1, scores // 2).astype(np.float32), random.normal(0, 1, scores - scores // 2)
     unknown = unknown.astype(np.float32)

@@ -1,4 +1,4 @@
-"""What a training step with class points costs: ratios to a step of ERM on the same backbone, in one run.
+"""Cost of a training step with class points: ratios to a step of ERM on the same backbone, in one run.
 
     python scripts/bench_reciprocal.py                      # classifier32, 32 pixels, batch 64, and digits_net
     python scripts/bench_reciprocal.py --classes 1000       # with many classes
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def report(backbone: str, arguments: argparse.Namespace, device: torch.device, precision: str) -> None:
-    """Medians of the rounds, and their ratios to ERM's."""
+    """Print medians of the rounds, and their ratios to ERM's."""
     steps = {
         name: step_of(name, backbone, arguments, device, precision)
         for name in dict.fromkeys(["erm", *arguments.methods])
@@ -83,7 +83,7 @@ def report(backbone: str, arguments: argparse.Namespace, device: torch.device, p
 def step_of(
     name: str, backbone: str, arguments: argparse.Namespace, device: torch.device, precision: str
 ) -> Callable[[], None]:
-    """One training step of a method on random images."""
+    """Return one training step of a method on random images."""
     shape, classes = SHAPES[backbone], arguments.classes
     dataset_info = DatasetInfo(
         image_shape=shape,
@@ -125,14 +125,14 @@ def step_of(
 
 
 def method_page(name: str) -> dict[str, Any]:
-    """A method's config together with the one that it starts from."""
+    """Return a method's config merged with its base config."""
     config = {key: value for key, value in read_config(f"method/{name}").items() if key != "defaults"}
     below = {"rpl_pp": "rpl", "arpl_cs": "arpl"}.get(name)
     return {**method_page(below), **config} if below else config
 
 
 def settings(backbone: str, batch: int, precision: str) -> Settings:
-    """The shipped configs, SGD at a constant rate."""
+    """Return the shipped configs with SGD at a constant rate."""
     configs: Mapping[str, Any] = {
         "sampler": "sampler/instance",
         "loss": "loss/cross_entropy",
@@ -147,7 +147,7 @@ def settings(backbone: str, batch: int, precision: str) -> Settings:
 
 
 def lend_a_trainer(network: Any, main: torch.optim.Optimizer) -> None:
-    """What a network of several optimisers asks a trainer for."""
+    """The trainer interface that a network of several optimisers uses."""
     others = [torch.optim.Adam(part.parameters(), lr=2e-4) for part in (network.generator, network.discriminator)]
     network.optimizers = lambda use_pl_optimizer=True: [main, *others]
     network.lr_schedulers = lambda: torch.optim.lr_scheduler.LambdaLR(main, lambda step: 1.0)

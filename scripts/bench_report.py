@@ -1,4 +1,4 @@
-"""How long `ltr-report` takes for many finished runs: reading, comparing and writing, in one process.
+"""Time of `ltr-report` for many finished runs: reading, comparing and writing, in one process.
 
     python scripts/bench_report.py [--runs 10000] [--folder FOLDER]
 
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def write(outputs: Path, runs: int) -> None:
-    """Made-up run directories."""
+    """Write synthetic run directories."""
     random = np.random.default_rng(0)
     for number in range(runs):
         rest, seed = divmod(number, SEEDS)

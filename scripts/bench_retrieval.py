@@ -1,4 +1,4 @@
-"""Recall@K beside the chunked matrix products that it needs, and its peak memory.
+"""Time of Recall@K against the chunked matrix products that it needs, and its peak memory.
 
     python scripts/bench_retrieval.py [--images 60502] [--classes 11316] [--width 512] [--rounds 3]
 
@@ -20,7 +20,7 @@ from ltr.evaluation.retrieval import _DISTANCES, nearest_of_class
 
 
 def made_up(images: int, classes: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features float32 [N, D] around class centres, labels int64 [N]."""
+    """Return features float32 [N, D] around class centres, and labels int64 [N]."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(images) % classes
     centres = torch.randn(classes, width, generator=generator)
@@ -28,14 +28,14 @@ def made_up(images: int, classes: int, width: int) -> tuple[torch.Tensor, torch.
 
 
 def products(features: torch.Tensor) -> None:
-    """The bare chunked products of all rows with all rows."""
+    """Run the bare chunked products of all rows with all rows."""
     rows = max(1, _DISTANCES // len(features))
     for start in range(0, len(features), rows):
         features[start : start + rows] @ features.T
 
 
 def peak(images: int, classes: int, width: int, queue: multiprocessing.Queue) -> None:
-    """Peak memory of a process in MB, before and after the ranking."""
+    """Return the peak memory of a process in MB, before and after the ranking."""
     features, labels = made_up(images, classes, width)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     nearest_of_class(features, labels)
@@ -43,7 +43,7 @@ def peak(images: int, classes: int, width: int, queue: multiprocessing.Queue) ->
 
 
 def main() -> None:
-    """Read the command line, run, print."""
+    """Read the command line, run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=60_502)
     parser.add_argument("--classes", type=int, default=11_316)

@@ -25,7 +25,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def direct(student: Tensor, teacher: Tensor) -> Tensor:
-    """The form of the published code, in own words."""
+    """Return the loss in the form of the published code."""
 
     def angles(points: Tensor) -> Tensor:
         arms = functional.normalize(points[None] - points[:, None], dim=2)
@@ -37,7 +37,7 @@ def direct(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def step(loss: Loss, student: Tensor, teacher: Tensor) -> tuple[float, Tensor]:
-    """The loss and its gradient."""
+    """Return the loss and its gradient."""
     student.grad = None
     found = loss(student, teacher)
     found.backward()
@@ -46,7 +46,7 @@ def step(loss: Loss, student: Tensor, teacher: Tensor) -> tuple[float, Tensor]:
 
 
 def milliseconds(calls: dict[str, Loss], student: Tensor, teacher: Tensor, rounds: int) -> dict[str, float]:
-    """Median time of a step; the forms take turns, so that a busy moment of the machine hits both."""
+    """Return the median time of a step; alternating forms share busy moments of the machine."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds + 2):
         for name, loss in calls.items():
@@ -60,7 +60,7 @@ def milliseconds(calls: dict[str, Loss], student: Tensor, teacher: Tensor, round
 
 
 def peak_bytes(loss: Loss, student: Tensor, teacher: Tensor) -> int:
-    """What a step holds at its fullest beyond what was there, from the allocator's own record."""
+    """Return the peak additional memory of a step, from the allocator's record."""
     if student.is_cuda:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()

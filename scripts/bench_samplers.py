@@ -1,4 +1,4 @@
-"""Time to draw one epoch's indices, against torch's WeightedRandomSampler over the same images, on one core.
+"""Time to sample one epoch's indices, against torch's WeightedRandomSampler over the same images, on one core.
 
     python scripts/bench_samplers.py [--images 2700000] [--classes 10000]
 
@@ -24,7 +24,7 @@ RUNS = 5
 
 
 def long_tailed_labels(images: int, classes: int) -> np.ndarray:
-    """Labels [images] in random order, with exponential class counts of imbalance factor 100."""
+    """Return labels [images] in random order, with exponential class counts of imbalance factor 100."""
     weights = 100.0 ** -(np.arange(classes) / max(classes - 1, 1))
     counts = np.maximum((weights / weights.sum() * images).astype(np.int64), 1)
     counts[0] += images - counts.sum()
@@ -32,7 +32,7 @@ def long_tailed_labels(images: int, classes: int) -> np.ndarray:
 
 
 def milliseconds(work: Callable[[], object]) -> float:
-    """Median wall time of ``work`` in ms."""
+    """Return the median wall time of ``work`` in ms."""
     times = []
     for _ in range(RUNS):
         begin = time.perf_counter()

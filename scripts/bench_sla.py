@@ -1,4 +1,4 @@
-"""What self-supervised label augmentation costs: ratios against plain training of the same library, in one run.
+"""Cost of self-supervised label augmentation: ratios against plain training in ltr, in one run.
 
     python scripts/bench_sla.py                      # ResNet-32, CIFAR's shapes, random pixels
     python scripts/bench_sla.py --batch 32 --rounds 9
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def images_of(count: int, device: torch.device) -> Batch:
-    """Random images and labels on the device."""
+    """Return random images and labels on the device."""
     random = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=random)
     labels = torch.randint(0, len(COUNTS), (count,), generator=random)
@@ -92,7 +92,7 @@ def images_of(count: int, device: torch.device) -> Batch:
 
 
 def network(*overrides: str, precision: str, device: torch.device) -> Any:
-    """The network of a method's only stage, as its training begins."""
+    """Return the network of a method's only stage at the start of training."""
     config = checked(composed(["dataset=cifar10_lt", *overrides]))
     method = instantiate(config["method"])
     (stage,) = method.stages(main_settings(config, precision, method), DATASET_INFO)
@@ -100,7 +100,7 @@ def network(*overrides: str, precision: str, device: torch.device) -> Any:
 
 
 def stepper(module: Any, batch: Batch, device: torch.device, precision: str) -> Callable[[], None]:
-    """Forward, backward and the optimiser's step."""
+    """Run forward, backward and the optimiser's step."""
     optimizer, _ = module.optimisation(100)
 
     def step() -> None:
@@ -115,7 +115,7 @@ def stepper(module: Any, batch: Batch, device: torch.device, precision: str) -> 
 
 
 def evaluated(module: Any, forward: Callable[[], Any], device: torch.device, precision: str) -> Callable[[], None]:
-    """Passes in evaluation."""
+    """Time passes in evaluation."""
 
     def run() -> None:
         module.eval()
@@ -126,7 +126,7 @@ def evaluated(module: Any, forward: Callable[[], Any], device: torch.device, pre
 
 
 def measure(sides: dict[str, Callable[[], None]], arguments: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds of each side's ``--steps`` steps, in each round; the sides take turns."""
+    """Return the seconds of each side's ``--steps`` steps in each round; the sides alternate."""
     clock = time.perf_counter if arguments.clock == "wall" else time.process_time
     found: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(arguments.rounds + 1):
@@ -142,7 +142,7 @@ def measure(sides: dict[str, Callable[[], None]], arguments: argparse.Namespace)
 
 
 def report(found: dict[str, list[float]], reference: str) -> None:
-    """Medians in milliseconds, and each side's ratio to the reference, round by round."""
+    """Print medians in milliseconds, and each side's ratio to the reference, round by round."""
     for name, seconds in found.items():
         ratios = [mine / base for mine, base in zip(seconds, found[reference])]
         spread = f"ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"

@@ -32,7 +32,7 @@ TEST_PER_CLASS = 10
 
 
 def synthetic_source(images: int, classes: int) -> Source:
-    """``images`` training labels in random order, with counts of imbalance factor 100, and ten test ones per class."""
+    """Return ``images`` shuffled training labels of imbalance factor 100, and ten test labels per class."""
     weights = 100.0 ** -(np.arange(classes) / max(classes - 1, 1))
     counts = np.maximum((weights / weights.sum() * images).astype(np.int64), 2)
     counts[0] += images - counts.sum()
@@ -51,7 +51,7 @@ def synthetic_source(images: int, classes: int) -> Source:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Median CPU time of ``work``: other programs on the machine do not count."""
+    """Return the median CPU time of ``work``, which excludes other programs."""
     times = []
     for _ in range(RUNS):
         begin = time.process_time()
@@ -61,7 +61,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def megabytes(work: Callable[[], object]) -> float:
-    """The most that ``work`` had allocated at one time, in 10^6 bytes."""
+    """Return the peak allocation of ``work`` in 10^6 bytes."""
     tracemalloc.start()
     try:
         work()

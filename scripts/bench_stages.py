@@ -1,4 +1,4 @@
-"""What stored stages save: ratios of commands to each other, in one run.
+"""Time saved by cached stages: ratios between commands, in one run.
 
     python scripts/bench_stages.py                          # digits_lt
     python scripts/bench_stages.py --data /path/to/cifar    # CIFAR-10-LT as well
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def tau(folder: Path, overrides: list[str], rounds: int) -> str:
-    """Medians of a run with one tau and one with 21, each from a store with the representation alone."""
+    """Return medians of a run with one tau and one with 21, each with only the representation cached."""
     seconds(TRAIN, [*overrides, "method=erm"], folder)
     stored = folder / "stored"
     (folder / "outputs" / "stages").rename(stored)
@@ -76,7 +76,7 @@ def tau(folder: Path, overrides: list[str], rounds: int) -> str:
 
 
 def jobs(folder: Path, overrides: list[str], rounds: int) -> str:
-    """Seconds a job of a sweep over 21 values of tau; the representation is stored."""
+    """Return seconds per job of a sweep over 21 values of tau with a cached representation."""
     seconds(TRAIN, [*overrides, "method=erm"], folder)
     values = ",".join(f"{i / 20:g}" for i in range(21))
     taken = seconds(TRAIN, ["-m", *overrides, "method=tau_norm", f"method.tau={values}"], folder)
@@ -84,7 +84,7 @@ def jobs(folder: Path, overrides: list[str], rounds: int) -> str:
 
 
 def methods(folder: Path, overrides: list[str], rounds: int) -> str:
-    """The six methods with classifiers of two epochs against ERM alone."""
+    """Time six methods with classifiers of two epochs against ERM alone."""
     alone = seconds(TRAIN, [*overrides, "method=erm"], folder)
     shutil.rmtree(folder / "outputs")
     more = "experiment=two_epoch_classifiers"
@@ -102,7 +102,7 @@ def methods(folder: Path, overrides: list[str], rounds: int) -> str:
 
 
 def plans(folder: Path, overrides: list[str], rounds: int) -> str:
-    """200 jobs that plan, beyond 200 jobs that do nothing."""
+    """Time 200 planning jobs beyond 200 empty jobs."""
     seeds = ",".join(str(seed) for seed in range(200))
     command = ["-m", *overrides, "method=crt", f"seed={seeds}"]
     nothing = seconds(NOTHING, command, folder)
@@ -111,7 +111,7 @@ def plans(folder: Path, overrides: list[str], rounds: int) -> str:
 
 
 def seconds(code: str, arguments: list[str], folder: Path) -> float:
-    """Wall seconds of one process from start to end."""
+    """Return the wall seconds of one process from start to end."""
     script = folder / "command.py"
     script.write_text(code)
     started = time.perf_counter()

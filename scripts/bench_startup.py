@@ -1,4 +1,4 @@
-"""How long `ltr-train` takes before it does anything: beside a Hydra app that does nothing with the same configs.
+"""Start-up time of `ltr-train` against an empty Hydra app with the same configs.
 
     python scripts/bench_startup.py
 
@@ -32,7 +32,7 @@ app()
 
 
 def seconds(script: Path, arguments: list[str], folder: Path) -> float:
-    """Wall seconds of one process from start to end."""
+    """Return the wall seconds of one process from start to end."""
     started = time.perf_counter()
     subprocess.run(
         [sys.executable, str(script), *arguments],

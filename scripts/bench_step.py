@@ -1,4 +1,4 @@
-"""A training step in bf16 against the same step in fp32: both in one process, in turn, so that their ratio holds.
+"""Time of a training step in bf16 against fp32, alternating in one process.
 
 python scripts/bench_step.py --rounds 7
 """

@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def report(rounds: dict[str, list[dict[str, float]]]) -> None:
-    """Medians, and ltr's ratios to the other sides."""
+    """Print medians, and ltr's ratios to the other sides."""
     import torch
 
     middle = {
@@ -78,7 +78,7 @@ def report(rounds: dict[str, list[dict[str, float]]]) -> None:
 
 
 def pixels(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Train and test images and labels; random ones without --data."""
+    """Return train and test images and labels; random ones without --data."""
     if arguments.data is None:
         random = np.random.default_rng(0)
         images = random.integers(0, 256, (22406, 32, 32, 3), dtype=np.uint8)
@@ -95,7 +95,7 @@ def pixels(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def network() -> Any:
-    """The same ResNet-32 for all sides."""
+    """Return the same ResNet-32 for all sides."""
     from torch import nn
 
     from ltr.models.cifar_resnet import CifarResNet
@@ -106,7 +106,7 @@ def network() -> Any:
 
 
 def ltr_side(arguments: argparse.Namespace) -> dict[str, float]:
-    """Images/s of whole training epochs, from the difference of a three-epoch and a one-epoch run."""
+    """Return images/s of whole training epochs, from the difference of a three-epoch and a one-epoch run."""
 
     import ltr
 
@@ -128,7 +128,7 @@ def ltr_side(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def evaluation_rate(arguments: argparse.Namespace, model: Any) -> float:
-    """Images/s of ltr's evaluation with its protocol, from the loader to the numbers."""
+    """Return images/s of ltr's evaluation with its protocol, from loader to metrics."""
     from ltr.configuration.targets import instantiate
     from ltr.data.module import DataModule
     from ltr.data.sources.cifar import cifar10
@@ -156,7 +156,7 @@ def evaluation_rate(arguments: argparse.Namespace, model: Any) -> float:
 
 
 def bare_side(arguments: argparse.Namespace) -> dict[str, float]:
-    """A plain loop on tensors in memory."""
+    """Train by a plain loop on tensors in memory."""
     import torch
     from torch.nn.functional import cross_entropy, pad
 
@@ -212,7 +212,7 @@ def bare_side(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def usual_side(arguments: argparse.Namespace) -> dict[str, float]:
-    """What most code for these papers does: PIL transforms in workers, fp32, a log call at each step."""
+    """Train as most code for these papers does: PIL transforms in workers, fp32, a log call per step."""
     import logging
     import warnings
 

@@ -1,4 +1,4 @@
-"""How the images of a trained RPL, ARPL or GCPL lie to the points: those of a class, of the others, of unknown classes.
+"""Distances of images to the class points of a trained RPL, ARPL or GCPL: own class, other classes, unknown classes.
 
     python scripts/distances_to_points.py outputs/cifar10_open/rpl/rpl-s0-1a2b3c4d
     python scripts/distances_to_points.py weights.ckpt --data /path/to/data
@@ -35,7 +35,7 @@ PARTS = ("test", "unknown")
 
 
 class Lying(NamedTuple):
-    """Where the images of a part lie; N images, C classes, features of width D."""
+    """Features and distances of a part's images; N images, C classes, features of width D."""
 
     features: np.ndarray  # float64 [N, D]
     distances: np.ndarray  # float64 [N, C], mean over a class's points of ||f - p||^2 / D
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
 
 @torch.inference_mode()
 def lying(network: PointNetwork, source: Source, split: Split, config: dict[str, Any], part: str, rows: int) -> Lying:
-    """Features and distances of a part's images, in the order of the split."""
+    """Return features and distances of a part's images, in the order of the split."""
     data = DataModule.for_evaluation(source, split, config, rows)
     features, distances, predicted, labels = [], [], [], []
     for batch in data.evaluation_loader(part):
@@ -96,7 +96,7 @@ def lying(network: PointNetwork, source: Source, split: Split, config: dict[str,
 
 
 def by_class(known: Lying, unknown: Lying) -> np.ndarray:
-    """Mean distance from each class's points to its own images, other known ones and unknown ones, float64 [C, 3]."""
+    """Return the mean distance of each class's points to its images, other known and unknown images, float64 [C, 3]."""
     classes = range(known.distances.shape[1])
     own = [known.distances[known.labels == c, c].mean() for c in classes]
     other = [known.distances[known.labels != c, c].mean() for c in classes]
@@ -104,7 +104,7 @@ def by_class(known: Lying, unknown: Lying) -> np.ndarray:
 
 
 def from_middle(known: Lying, unknown: Lying) -> tuple[np.ndarray, np.ndarray]:
-    """Euclidean distance of each known and each unknown image from the mean of the known classes' mean features."""
+    """Return Euclidean distances of known and of unknown images to the mean of the known classes' mean features."""
     classes = range(known.distances.shape[1])
     middle = np.stack([known.features[known.labels == c].mean(0) for c in classes]).mean(0)
     return np.linalg.norm(known.features - middle, axis=1), np.linalg.norm(unknown.features - middle, axis=1)

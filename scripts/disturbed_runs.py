@@ -1,4 +1,4 @@
-"""Runs of ``ltr-train`` in processes of their own, to be disturbed by ``torture.py``, and what came of them."""
+"""Runs of ``ltr-train`` in separate processes, disturbed by ``torture.py``, and their outcomes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ RUNS = {
 
 
 class Case(NamedTuple):
-    """A run that is disturbed: its name in `RUNS`, its processes, and the workers that read its files."""
+    """A disturbed run: its name in `RUNS`, its processes, and the workers that read its files."""
 
     run: str
     processes: int = 1
@@ -59,7 +59,7 @@ class Case(NamedTuple):
 
 
 def child(rank: int, processes: int, argv: Sequence[str], folder: Path, meeting: Path, before: Callable | None) -> None:
-    """One process of a run: its words go to a file."""
+    """One process of a run, whose output goes to a file."""
     os.dup2(os.open(folder / f"{rank}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND), 1)
     os.dup2(1, 2)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
@@ -78,7 +78,7 @@ def child(rank: int, processes: int, argv: Sequence[str], folder: Path, meeting:
 
 
 def ended(running: Sequence[Any], limit: float = LIMIT) -> list[int | None]:
-    """Exit codes; None for a process that hung and was killed."""
+    """Return exit codes; None for a process that hung and was killed."""
     until = time.monotonic() + limit
     codes: list[int | None] = []
     for process in running:
@@ -92,7 +92,7 @@ def ended(running: Sequence[Any], limit: float = LIMIT) -> list[int | None]:
 
 
 def ended_after(victim: Any, running: Sequence[Any]) -> list[int | None]:
-    """Exit codes after something happened to ``victim``; None if it hung.
+    """Return exit codes after a disturbance of ``victim``; None if it hung.
 
     Where it failed, the others have `GRACE` before they are ended, as whatever starts processes does: one that waits
     for the others at the start would wait for minutes.
@@ -103,7 +103,7 @@ def ended_after(victim: Any, running: Sequence[Any]) -> list[int | None]:
 
 
 def digest(folder: Path) -> str:
-    """Over the weights and the result rows of the run in ``folder``."""
+    """Return the digest of the weights and the result rows of the run in ``folder``."""
     results = sorted((folder / "outputs").glob("*/*/*/result.json"))
     if len(results) != 1:
         return f"{len(results)} results"
@@ -117,12 +117,12 @@ def digest(folder: Path) -> str:
 
 
 def said(folder: Path) -> str:
-    """What all processes of the runs in ``folder`` printed, those of rank 0 first."""
+    """Return the output of all processes of the runs in ``folder``, rank 0 first."""
     return "".join(path.read_text() for path in sorted(folder.glob("?.log")))
 
 
 def unexplained(text: str) -> bool:
-    """Whether something came out as a traceback.
+    """Return whether the output contains a traceback.
 
     Two are Python's own: a worker's thread prints one where its run is killed beside it, and torch's loader where a
     worker is killed that was about to end.
@@ -132,7 +132,7 @@ def unexplained(text: str) -> bool:
 
 
 def jpegs(root: Path) -> None:
-    """Five classes of 40 training and 8 test images, each of a colour with some noise."""
+    """Write five classes of 40 training and 8 test images, each a noisy colour."""
     for number in range(5 * 48):
         label, own = number % 5, number // 5
         draw = np.random.default_rng(number)
@@ -143,12 +143,12 @@ def jpegs(root: Path) -> None:
 
 
 def damage(path: Path) -> None:
-    """Make an image unreadable; its size, which is in the data set's fingerprint, stays."""
+    """Make an image unreadable but keep its size, which is part of the data set's fingerprint."""
     path.write_bytes(bytes(path.stat().st_size))
 
 
 def workers_of(process: Any) -> list[int]:
-    """The processes that a process has started."""
+    """Return the child processes of a process."""
     try:
         return [int(number) for number in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
     except OSError:
@@ -156,7 +156,7 @@ def workers_of(process: Any) -> list[int]:
 
 
 class Runs:
-    """Starts runs, each in a folder of its own, and knows how they end where nothing disturbs them.
+    """A starter of runs in separate folders that knows their undisturbed outcomes.
 
     Args:
         root: a folder for the outputs.
@@ -176,7 +176,7 @@ class Runs:
         return self.root / str(self.number)
 
     def images(self, run: str) -> Path:
-        """The folder of JPEGs of a run; ``files_skip`` has three that cannot be read."""
+        """Return the folder of JPEGs of a run; ``files_skip`` has three unreadable files."""
         if run not in self._images:
             jpegs(self.root / run)
             self._images[run] = self.root / run
@@ -186,7 +186,7 @@ class Runs:
         return self._images[run]
 
     def start(self, folder: Path, case: Case, before: Callable | None = None, images: Path | None = None) -> list[Any]:
-        """The processes of ``ltr-train`` with its outputs in ``folder``."""
+        """Start the processes of ``ltr-train`` with outputs in ``folder``."""
         folder.mkdir(parents=True, exist_ok=True)
         meeting = folder / f"meeting-{time.monotonic_ns()}"
         argv = [*COMMON, *RUNS[case.run], f"trainer.num_workers={case.workers}", f"paths.outputs={folder / 'outputs'}"]
@@ -202,7 +202,7 @@ class Runs:
         return running
 
     def in_peace(self, case: Case) -> tuple[str, float]:
-        """Digest and seconds of the undisturbed run; however many workers, the digest is the same."""
+        """Return digest and seconds of the undisturbed run; the digest does not depend on the number of workers."""
         if case not in self._peace:
             folder, began = self.folder(), time.monotonic()
             codes = ended(self.start(folder, case))

@@ -1,11 +1,11 @@
-"""The theory behind class-balanced weights, tried: random draws against the effective number of samples.
+"""Simulation of the theory of class-balanced weights: random samples against the effective number of samples.
 
     python scripts/effective_number.py --figure docs/figures/effective_number.png
 
 A class has N distinct prototypes and n images are drawn from them at random; how many prototypes are covered? Cui et
 al. (CVPR 2019, proposition 1) say E_n = (1 - beta^n) / (1 - beta) with beta = (N - 1) / N in the mean. Printed is that,
 the mean of the draws, its standard error, and how many standard errors lie between the two; then the limits beta = 0
-(one, whatever n) and beta -> 1 (n). The picture shows the weight of a class against its images for several beta.
+(one, whatever n) and beta -> 1 (n). The figure shows the weight of a class against its images for several beta.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=2_000, help="draws of each kind (default 2000)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--figure", type=Path, help="write the picture of weights here")
+    parser.add_argument("--figure", type=Path, help="write the figure of weights to this file")
     arguments = parser.parse_args()
     print(f"{'N':>7} {'n':>6} {'E_n':>10} {'drawn':>10} {'s.e.':>7} {'off by':>7}")
     worst = 0.0
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def covered(prototypes: int, images: int, repeats: int, seed: int) -> np.ndarray:
-    """How many of ``prototypes`` were met in ``images`` uniform draws; int64 [repeats]."""
+    """Return the numbers of distinct ``prototypes`` in ``images`` uniform samples, int64 [repeats]."""
     random = generator(seed, "effective number", prototypes, images)
     found = np.empty(repeats, dtype=np.int64)
     for repeat in range(repeats):
@@ -59,7 +59,7 @@ def covered(prototypes: int, images: int, repeats: int, seed: int) -> np.ndarray
 
 
 def draw(path: Path) -> None:
-    """Weights 1 / E_n against n, each curve relative to that of a class with one image."""
+    """Draw weights 1 / E_n over n, each curve relative to a class with one image."""
     counts = np.unique(np.logspace(0, np.log10(5_000), 60).astype(np.int64))
     with figure_file(path, 7.4, 5.0) as figure:
         axes = figure.subplots()

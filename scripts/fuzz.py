@@ -1,4 +1,4 @@
-"""Random command lines and damaged files: each is carried out or explained, and nothing ends unforeseen.
+"""Fuzzing by random command lines and damaged files: each must run or end in a foreseen message.
 
     python scripts/fuzz.py --commands 2000 --mutations 500
 
@@ -35,7 +35,7 @@ NOT_FORESEEN = "not a mistake that ltr foresees"
 
 @dataclass(frozen=True)
 class Case:
-    """A command to try: its words, whether they can only be a mistake, and what is done to files before."""
+    """A command to try: its words, whether it is certainly invalid, and the damage done to files before."""
 
     command: str  # of ltr
     arguments: tuple[str, ...]
@@ -48,20 +48,20 @@ class Case:
 
 @dataclass
 class Findings:
-    """What came of all cases: how many ended with which exit code, and those that should not have ended so."""
+    """Outcomes of all cases: counts of exit codes, and the findings."""
 
     codes: Counter = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
     def examine(self, case: Case, code: int | None, said: str) -> None:
-        """Count a case that has ended; None is one that hung."""
+        """Count a finished case; None stands for a hang."""
         self.codes[code] += 1
         if reason := problem(case, code, said):
             self.wrong.append(f"{reason}: {case}\n    {said[-600:].strip()}")
 
 
 def problem(case: Case, code: int | None, said: str) -> str | None:
-    """Why a command should not have ended so; None where it is fine."""
+    """Return the reason why an outcome is a finding; None if it is fine."""
     if code is None:
         return "hangs"
     if code < 0:
@@ -82,7 +82,7 @@ def problem(case: Case, code: int | None, said: str) -> str | None:
 
 
 def carried_out(command: str, arguments: Sequence[str]) -> tuple[int, str]:
-    """(exit code, standard error) of a command in this process."""
+    """Return (exit code, standard error) of a command run in this process."""
     import importlib
 
     from ltr import cli
@@ -100,7 +100,7 @@ def carried_out(command: str, arguments: Sequence[str]) -> tuple[int, str]:
 
 
 def _serve(connection: Any, folder: Path) -> None:
-    """A worker: it carries out one case after the other."""
+    """Run cases one after the other in a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the process that looks after this one
     os.chdir(folder)
     silent = os.open(os.devnull, os.O_RDWR)
@@ -119,14 +119,14 @@ def _serve(connection: Any, folder: Path) -> None:
 
 
 class Worker:
-    """A process that carries out cases, and is started anew where one of them ended it."""
+    """A process that runs cases, and is restarted when a case ends it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.process: Any = None
 
     def run(self, case: Case) -> tuple[int | None, str]:
-        """(exit code, standard error); None where it hung, a negative number where a signal ended it."""
+        """Return (exit code, standard error); None for a hang, a negative code for a signal."""
         if case.prepare is not None:
             case.prepare()
         if self.process is None:
@@ -153,7 +153,7 @@ class Worker:
 
 
 def command_lines(draw: random.Random, folder: Path, count: int) -> Iterator[Case]:
-    """Random command lines of ``ltr-train`` that plan."""
+    """Generate random planning command lines of ``ltr-train``."""
     from fuzz_commands import CommandLines
 
     lines = CommandLines(draw)
@@ -165,7 +165,7 @@ def command_lines(draw: random.Random, folder: Path, count: int) -> Iterator[Cas
 
 
 def tried(cases: Iterable[Case], folder: Path, name: str, every: int = 20) -> Findings:
-    """Carry out all cases and say how far it is; Ctrl-C ends them, and what was tried counts."""
+    """Run all cases and print the progress; after Ctrl-C the cases run so far count."""
     findings, began = Findings(), time.monotonic()
     with contextlib.suppress(KeyboardInterrupt), contextlib.closing(Worker(folder)) as worker:
         for number, case in enumerate(cases, 1):

@@ -1,4 +1,4 @@
-"""Random command lines of ``ltr-train``: right ones, wrong ones, and what nobody would type."""
+"""Random command lines of ``ltr-train``: valid, invalid and improbable ones."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ OF_HYDRA = ("hydra.run.dir", "hydra.verbose", "hydra.mode", "hydra/launcher", "h
 
 @dataclass(frozen=True)
 class Part:
-    """One argument of a command line: its key, its text, and whether it can only be a mistake."""
+    """One argument of a command line: its key, its text, and whether it is certainly invalid."""
 
     key: str
     text: str
@@ -50,7 +50,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Known:
-    """What the configuration of a method has.
+    """Keys and choices of a method's configuration.
 
     Attributes:
         values: of its keys, as they are written on a command line.
@@ -66,7 +66,7 @@ class Known:
 
 
 def known_of(method: str) -> Known:
-    """Compose a method's configuration and look at it."""
+    """Return the keys and choices of a method's composed configuration."""
     GlobalHydra.instance().clear()
     data = {"background_splitting": "digits_bg"}.get(method, "digits_lt")
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
@@ -98,7 +98,7 @@ def _without_hydra(config: DictConfig) -> dict[str, Any]:
 
 
 class CommandLines:
-    """Draws command lines.
+    """Generator of random command lines.
 
     Args:
         draw: of everything that is random here.
@@ -125,7 +125,7 @@ class CommandLines:
         }
 
     def next(self) -> tuple[list[Part], bool]:
-        """A command line, and whether it is a sweep."""
+        """Return a command line, and whether it is a sweep."""
         method = self.draw.choice(METHODS)
         known = self.known[method]
         parts = [Part("method", f"method={method}"), Part("dataset", f"dataset={known.groups['dataset']}")]

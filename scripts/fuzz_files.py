@@ -70,7 +70,7 @@ FORMATS = ("table", "markdown", "latex", "csv", "html")
 
 
 def mutations(kind: str, draw: random.Random, folder: Path, count: int) -> Iterator[Case]:
-    """Cases of a kind: a file is damaged, then a command reads it."""
+    """Generate cases of a kind: damage a file, then read it with a command."""
     files = folder / kind
     files.mkdir()
     yield from _MAKERS[kind](draw, files, count)
@@ -80,7 +80,7 @@ def mutations(kind: str, draw: random.Random, folder: Path, count: int) -> Itera
 
 
 def damaged_bytes(content: bytes, draw: random.Random) -> bytes:
-    """A file's bytes cut, changed, repeated, or not there."""
+    """Truncate, change, repeat or remove a file's bytes."""
     found = bytearray(content)
     place = draw.randrange(len(found) + 1)
     match draw.randrange(7):
@@ -103,7 +103,7 @@ def damaged_bytes(content: bytes, draw: random.Random) -> bytes:
 
 
 def damaged_values(plain: Any, draw: random.Random) -> Any:
-    """Plain data in which one or two values are odd, missing, or called otherwise."""
+    """Change one or two values of plain data: odd, missing or renamed."""
     found = copy.deepcopy(plain)
     for _ in range(draw.choice((1, 1, 2))):
         if not isinstance(found, (dict, list)) or not found:
@@ -139,7 +139,7 @@ def _put(path: Path, content: bytes) -> None:
 
 
 def _finished_run(files: Path) -> Path:
-    """A run of its own for every kind of file, copied from one that is made once."""
+    """A separate run for every kind of file, copied from one finished run."""
     outputs = files.parent / "run"
     if not outputs.is_dir():
         code, err = carried_out("ltr-train", [*RUN, f"paths.outputs={outputs}"])

@@ -1,4 +1,4 @@
-"""A miniature of iNaturalist 2017 in the official folders and files, of drawn pictures: to try what reads it.
+"""Synthetic miniature of iNaturalist 2017 in the official folders and files, for trying its readers.
 
     python scripts/miniature.py DEST [--train 6] [--test 2]
     ltr-train method=crt dataset=inat_bg paths.data=DEST backbone.name=resnet18 dataset.image_size=32
@@ -28,13 +28,13 @@ SUPERCATEGORIES = ("Aves", "Insecta", "Plantae")
 
 
 def colour(number: int, brightness: float) -> tuple[int, int, int]:
-    """Neighbouring numbers get colours far apart."""
+    """Return a colour; neighbouring numbers get distant colours."""
     red, green, blue = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.8, brightness)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def picture(category: int, random: np.random.Generator) -> Image.Image:
-    """A shape at a random place, before a plain ground with some noise."""
+def synthetic_image(category: int, random: np.random.Generator) -> Image.Image:
+    """Return an image of a shape at a random position on a noisy plain background."""
     image = Image.new("RGB", (WIDTH, HEIGHT), colour(category // 7, 0.5))
     left, top = int(random.integers(2, WIDTH - 24)), int(random.integers(2, HEIGHT - 20))
     draw = ImageDraw.Draw(image)
@@ -49,7 +49,7 @@ def category_entry(number: int) -> dict[str, Any]:
 
 
 def draw(root: Path, train: int, test: int) -> dict[str, int]:
-    """Write the miniature below ``root``; images of each part."""
+    """Write the miniature below ``root`` and return the number of images of each part."""
     categories, foreground = range(background_list_classes()), set(background_list("inat17_100", 0))
     others = [number for number in categories if number not in foreground]
     counts = {
@@ -68,7 +68,7 @@ def draw(root: Path, train: int, test: int) -> dict[str, int]:
             for _ in range(count):
                 image = len(images) + (1_000_000 if part == "val" else 0)
                 path = folder / f"{image:07d}.jpg"
-                picture(number, random).save(path, quality=90)
+                synthetic_image(number, random).save(path, quality=90)
                 name = path.relative_to(base).as_posix()
                 images.append({"id": image, "file_name": name, "width": WIDTH, "height": HEIGHT})
                 annotations.append({"id": image, "image_id": image, "category_id": number})

@@ -1,4 +1,4 @@
-"""Several runs at once, each in a process of its own, where none waits for a stage that another one is training."""
+"""Parallel runs in separate processes, ordered so that none waits for a stage that another run trains."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _POLL = 0.2  # seconds
 
 @dataclass(frozen=True)
 class Task:
-    """A command to carry out.
+    """A command to run.
 
     Attributes:
         label: for messages.
@@ -30,7 +30,7 @@ class Task:
 
 
 def train_command(overrides: Sequence[str], config_dir: str | None = None) -> tuple[str, ...]:
-    """``ltr-train`` of this interpreter, which need not be on the path."""
+    """Return the ``ltr-train`` of this interpreter, which need not be on the path."""
     flags = [f"--config-dir={config_dir}"] if config_dir else []
     return (sys.executable, "-c", "from ltr.cli import train; train()", *flags, *overrides)
 
@@ -44,7 +44,7 @@ def run_tasks(
     finished: Callable[[Task], None] = lambda task: None,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> dict[str, str]:
-    """Carry out tasks in their order, so many at a time; one whose needs are taken lets those behind it go first.
+    """Run tasks in order with limited parallelism; a blocked task lets later tasks go first.
 
     When this is interrupted, the running tasks are told to stop (SIGTERM) and waited for: a run keeps its training
     state then. A Ctrl-C in the terminal does not reach them by itself.
@@ -97,6 +97,6 @@ def _started(task: Task, environment: Mapping[str, str]) -> subprocess.Popen:
 
 
 def _error(log: Path) -> str:
-    """The line that says what went wrong; the last one where none says so."""
+    """Return the line with the error message, or the last line without one."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no word"]
     return next((line for line in lines if line.startswith("error: ")), lines[-1]).strip()

@@ -1,11 +1,11 @@
-"""Where a trained HERBS or PIM looks: the share of its selected locations inside the data set's bounding boxes.
+"""Share of a trained HERBS's or PIM's selected locations inside the data set's bounding boxes.
 
     python scripts/selection_in_boxes.py outputs/cub/herbs/herbs-s0-1a2b3c4d
-    python scripts/selection_in_boxes.py weights.ckpt --data /path/to/data --split test --picture around.png
+    python scripts/selection_in_boxes.py weights.ckpt --data /path/to/data --split test --figure around.png
 
 A location is inside where its centre is, after evaluation's crop. Beside the selected locations stand all of them (what
 a selection at random would give: the box's share of the crop) and the dropped ones. Shares are means over images, and
-the numbers in brackets are standard errors of the mean. The picture lays all boxes over each other: how often a
+the numbers in brackets are standard errors of the mean. The figure aligns all boxes: how often a
 place in and around the box is selected.
 """
 
@@ -33,8 +33,8 @@ from ltr.report.style import figure_file
 from ltr.writing import check_file
 
 KINDS = ("selected", "all", "dropped")
-AROUND = (-0.5, 1.5)  # what the picture shows, in sides of the box
-CELLS = 16  # of the picture, along each side
+AROUND = (-0.5, 1.5)  # the shown range, in sides of the box
+CELLS = 16  # of the figure, along each side
 FEW = 10  # locations say nothing about how often a place is selected
 
 Shares = dict[str, dict[str, np.ndarray]]
@@ -46,14 +46,14 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="the data sets' folder; the run's own if not given")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
     parser.add_argument("--batch-size", type=int, default=50)
-    parser.add_argument("--picture", type=Path, help="a PNG to draw")
+    parser.add_argument("--figure", "--picture", type=Path, help="write a figure (PNG) to this file")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str]) -> int:
     arguments = parsed(argv)
-    if arguments.picture:
-        check_file(arguments.picture, f"--picture {arguments.picture}")
+    if arguments.figure:
+        check_file(arguments.figure, f"--figure {arguments.figure}")
     path = checkpoint_file(arguments.checkpoint)
     network = load_network(path)
     if not isinstance(network, HerbsNetwork) or not network.suppression:
@@ -72,8 +72,8 @@ def main(argv: list[str]) -> int:
         gain = of_level["selected"] - of_level["all"]
         cells = [f"{shown(of_level[kind]):>16}" for kind in KINDS]
         print(f"{level:<10}{''.join(cells)}{shown(gain):>18}")
-    if arguments.picture:
-        draw(rates, arguments.picture)
+    if arguments.figure:
+        draw(rates, arguments.figure)
     return 0
 
 
@@ -81,8 +81,12 @@ def main(argv: list[str]) -> int:
 def measured(
     network: HerbsNetwork, source: Source, config: dict[str, Any], part: str, batch_size: int
 ) -> tuple[Shares, dict[str, np.ndarray]]:
-    """For each level that selects, and for all of them together, the shares of each image by kind, float64 [N]; and for
-    each level how often a place around the box is selected, float64 [CELLS, CELLS], NaN where hardly a location is."""
+    """Measure where the selected locations lie.
+
+    Returns:
+        Shares of each image by kind, float64 [N], for each selecting level and for all levels; and for each level the
+        selection rates around the box, float64 [CELLS, CELLS], NaN for cells with hardly any location.
+    """
     split = instantiate(config["split"], source)
     data = DataModule.for_evaluation(source, split, config, batch_size)
     crop = FileCrop(config["image_size"], resize=config.get("image_resize"))
@@ -111,7 +115,7 @@ def measured(
 
 
 def around_boxes(boxes: np.ndarray, selected: np.ndarray) -> np.ndarray:
-    """Selected locations, and all of them, by their place relative to the box: int64 [2, CELLS, CELLS].
+    """Return counts of selected and of all locations by position relative to the box, int64 [2, CELLS, CELLS].
 
     Args:
         boxes: float64 [B, 4] as left, top, right, bottom in fractions of the crop.
@@ -132,7 +136,7 @@ def around_boxes(boxes: np.ndarray, selected: np.ndarray) -> np.ndarray:
 
 
 def draw(rates: dict[str, np.ndarray], path: Path) -> None:
-    """A map for each level, with the box as a frame."""
+    """Draw a map per level, with the box as a frame."""
     from matplotlib.patches import Rectangle
 
     with figure_file(path, 3.1 * len(rates) + 0.8, 3.6) as figure:
@@ -155,7 +159,7 @@ def add(found: dict[str, dict[str, list[np.ndarray]]], level: str, inside: np.nd
 
 
 def shown(shares: np.ndarray) -> str:
-    """``71.3 (0.8)``: mean and its standard error in percent."""
+    """Return ``71.3 (0.8)``: the mean and its standard error in percent."""
     error = shares.std(ddof=1) / np.sqrt(len(shares)) if len(shares) > 1 else float("nan")
     return f"{100 * shares.mean():.1f} ({100 * error:.1f})"
 

@@ -1,4 +1,4 @@
-"""Runs that are killed, torn and starved, and end with the bits of a run that was left in peace.
+"""Fault injection: disturbed runs must resume and end with the bits of an undisturbed run.
 
     python scripts/torture.py --kills 100 --faults 20
 
@@ -15,7 +15,7 @@ epoch. The faults:
     worker      a process that reads images killed
     unreadable  an image damaged while it is trained on (on_error=raise), or before (on_error=skip, and a kill)
     vanished    an image file deleted while it is trained on; put back for the next start
-    changed     an image file replaced by another picture between two epochs; the run ends, or says what it met
+    changed     an image file replaced by another image between two epochs; the run ends, or names what it found
     removed     the outputs removed while the run goes on; it ends with all its files, or says what is missing
     locked      a run that died while it held a stage's lock
     racing      two runs of the same command at once
@@ -55,7 +55,7 @@ KINDS = ("killed", "stopped", "torn", "full", "worker", "unreadable", "vanished"
 
 @dataclass
 class Tally:
-    """What came of the trials of one kind on one case."""
+    """Outcomes of the trials of one kind on one case."""
 
     kind: str
     case: Case
@@ -69,7 +69,7 @@ class Tally:
 
 @contextlib.contextmanager
 def small_disk(place: Path, size: int) -> Iterator[Callable[[], object] | None]:
-    """A file system of ``size`` bytes at ``place``; gives a function that makes room, or None: none may be mounted."""
+    """Mount a file system of ``size`` bytes at ``place``; give a function that frees it, or None without permission."""
     place.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o"]
     if subprocess.run([*mount, f"size={size}", "tmpfs", str(place)], capture_output=True, check=False).returncode:
@@ -97,7 +97,7 @@ class Torture:
         self.disks = {"a file system": 0, "a limit of file sizes": 0}
 
     def instant(self, folder: Path, seconds: float, after: str) -> None:
-        """Wait for a random instant of a run, or for one shortly after a file was written."""
+        """Wait for a random time of a run, or for one shortly after a file was written."""
         if not after:
             time.sleep(self.draw.uniform(0, 0.7 * seconds))  # the first run, which was timed, is slower than others
             return
@@ -112,7 +112,7 @@ class Torture:
         time.sleep(self.draw.uniform(0, 0.05) * seconds)
 
     def evaluate(self, tally: Tally, folder: Path, codes: list[int | None]) -> None:
-        """Count a trial that has ended."""
+        """Count a finished trial."""
         tally.trials += 1
         wanted, found, text = self.runs.in_peace(tally.case)[0], digest(folder), said(folder)
         places = [(place[1], place[2]) for place in _GOING_ON.finditer(text) if place[3] != "1"]
@@ -125,11 +125,11 @@ class Torture:
             tally.wrong.append(f"{folder}: exit codes {codes}, digest {found[:12]} for {wanted[:12]}: {text[-300:]}")
 
     def finish(self, tally: Tally, folder: Path) -> None:
-        """The same command once more, in peace, and evaluate what came of it."""
+        """Repeat the command undisturbed and evaluate the outcome."""
         self.evaluate(tally, folder, ended(self.runs.start(folder, tally.case)))
 
     def killed(self, tally: Tally, most: int = 3) -> None:
-        """One run, killed up to ``most`` times on its way."""
+        """Kill one run up to ``most`` times."""
         _, seconds = self.runs.in_peace(tally.case)
         folder = self.runs.folder()
         for _ in range(most):
@@ -141,7 +141,7 @@ class Torture:
         self.finish(tally, folder)
 
     def stopped(self, tally: Tally) -> None:
-        """Asked to stop: it saves, and says 143, 130 or 129."""
+        """Send a signal: the run must save and exit with 143, 130 or 129."""
         _, seconds = self.runs.in_peace(tally.case)
         folder = self.runs.folder()
         running = self.runs.start(folder, tally.case)
@@ -158,7 +158,7 @@ class Torture:
         self.finish(tally, folder)
 
     def torn(self, tally: Tally) -> None:
-        """Killed, and its newest checkpoint cut or changed."""
+        """Kill the run, then truncate or change its newest checkpoint."""
         _, seconds = self.runs.in_peace(tally.case)
         folder = self.runs.folder()
         running = self.runs.start(folder, tally.case)
@@ -180,7 +180,7 @@ class Torture:
         self.finish(tally, folder)
 
     def full(self, tally: Tally) -> None:
-        """A disk is full before the run is done; then there is room."""
+        """Fill the disk during the run, then free space."""
         folder, limits = self.runs.folder(), None
         size = self.draw.randrange(60_000, 900_000)
         with small_disk(folder / "outputs", size) if self.mounts else contextlib.nullcontext() as make_room:
@@ -203,7 +203,7 @@ class Torture:
             shutil.rmtree(folder, ignore_errors=True)
 
     def worker(self, tally: Tally) -> None:
-        """A process that reads images is killed: the run ends with an error, or had no need of it any more."""
+        """Kill a loading worker: the run must end with an error, unless the worker is no longer needed."""
         _, seconds = self.runs.in_peace(tally.case)
         folder = self.runs.folder()
         running = self.runs.start(folder, tally.case)
@@ -221,7 +221,7 @@ class Torture:
         self.finish(tally, folder)
 
     def unreadable(self, tally: Tally) -> None:
-        """An image cannot be read: an error that names it, or another one of its class in its place."""
+        """Damage an image: the run must name it, or replace it by another of its class."""
         if tally.case.run == "files_skip":
             before = tally.hits
             self.killed(tally, most=1)
@@ -245,7 +245,7 @@ class Torture:
         self.finish(tally, folder)
 
     def vanished(self, tally: Tally) -> None:
-        """An image file is deleted: an error that names it, or nothing where it was no longer needed."""
+        """Delete an image file: the run must name it, unless it is no longer needed."""
         _, seconds = self.runs.in_peace(tally.case)
         folder, path = self.runs.folder(), self._training_image(tally)
         content = path.read_bytes()
@@ -261,7 +261,7 @@ class Torture:
         self.finish(tally, folder)
 
     def changed(self, tally: Tally) -> None:
-        """An image file becomes another picture: the run ends, or says why not; so does the same command again."""
+        """Replace an image file by another image: the run and its repetition must finish or give the reason."""
         _, seconds = self.runs.in_peace(tally.case)
         folder, path = self.runs.folder(), self._training_image(tally)
         content = path.read_bytes()
@@ -285,7 +285,7 @@ class Torture:
         return images / "train" / f"class{self.draw.randrange(5)}" / f"{self.draw.randrange(8, 48)}.jpg"
 
     def removed(self, tally: Tally) -> None:
-        """The outputs are removed: the run ends with all its files, or with an error that says what is missing."""
+        """Remove the outputs: the run must end with all its files, or with an error that names what is missing."""
         wanted, seconds = self.runs.in_peace(tally.case)
         folder = self.runs.folder()
         running = self.runs.start(folder, tally.case)
@@ -300,7 +300,7 @@ class Torture:
         self.finish(tally, folder)
 
     def locked(self, tally: Tally) -> None:
-        """A run died while it held a stage's lock."""
+        """Kill a run while it holds a stage's lock."""
         _, seconds = self.runs.in_peace(tally.case)
         folder = self.runs.folder()
         running = self.runs.start(folder, tally.case)
@@ -312,7 +312,7 @@ class Torture:
         self.finish(tally, folder)
 
     def racing(self, tally: Tally) -> None:
-        """Two runs of the same command at once."""
+        """Start the same command twice at once."""
         _, seconds = self.runs.in_peace(tally.case)
         folder = self.runs.folder()
         one = self.runs.start(folder, tally.case)
@@ -323,7 +323,7 @@ class Torture:
 
 
 def cases_of(names: Sequence[str], processes: Sequence[int]) -> list[Case]:
-    """Every run with every number of processes; those on files with 0 and with 4 workers."""
+    """Return every run with every number of processes; runs on files with 0 and with 4 workers."""
     return [
         Case(name, number, workers)
         for number in processes
@@ -341,7 +341,7 @@ def fits(kind: str, case: Case) -> bool:
 
 
 def show(tallies: Sequence[Tally]) -> None:
-    """A table: hits / trials of every case, by kind; then what was wrong."""
+    """Return a table of hits / trials of every case, by kind, then the findings."""
     kinds = [kind for kind in KINDS if any(tally.kind == kind for tally in tallies)]
     cell = {(tally.kind, tally.case): f"{tally.hits} / {tally.trials}" for tally in tallies if tally.trials}
     print("\n| run | " + " | ".join(kinds) + " |\n|---|" + "---|" * len(kinds))

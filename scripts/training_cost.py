@@ -1,4 +1,4 @@
-"""What a set of runs will cost before it is started: the stages that are not stored, their images, and a rate."""
+"""Estimated cost of a set of runs: the stages that are not cached, their images, and a training rate."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RATE_EPOCHS = 2  # the first warms up, the last is read
 
 @dataclass(frozen=True)
 class OpenStage:
-    """A stage that is not stored.
+    """A stage that is not cached.
 
     Attributes:
         epochs: still to train; those of an interrupted training are counted off. 0 for a computed stage.
@@ -49,7 +49,7 @@ class OpenStage:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run, and what of its plan is not stored."""
+    """A run and the stages of its plan that are not cached."""
 
     config: Mapping[str, Any]
     plan: RunPlan
@@ -63,7 +63,7 @@ class PlannedRun:
 
 
 def open_stages(config: Mapping[str, Any], planned: RunPlan) -> list[OpenStage]:
-    """The stages of a plan that its run would train or compute, in order."""
+    """Return the stages of a plan that its run would train or compute, in order."""
     store = StageStore(Path(config["paths"]["stages"]))
     found = []
     for stage in planned.stages:
@@ -76,7 +76,7 @@ def open_stages(config: Mapping[str, Any], planned: RunPlan) -> list[OpenStage]:
 
 
 def kind_of(stage: Stage, planned: RunPlan) -> str:
-    """What a training rate depends on, as text: network, augmentation, batch, image size, precision and device."""
+    """Return the settings that determine a training rate: network, augmentation, batch, size, precision, device."""
     one = stage.settings
     parts = [one.backbone, one.augment, one.batch_size, one.precision, planned.dataset_info.image_shape]
     return canonical_json(without_private([*parts, device_name(planned.device)]))
@@ -89,7 +89,7 @@ def _images(stage: Stage, planned: RunPlan) -> int:
 
 
 def _epochs_done(folder: Path) -> int:
-    """Of a training that was interrupted; 0 where there is none to go on with."""
+    """Return the finished epochs of an interrupted training; 0 without one."""
     if not (folder / "state").is_dir() or not (folder / "metrics.csv").is_file():
         return 0
     return int(_rows(folder / "metrics.csv")[-1].get("epoch", 0) or 0)
@@ -101,7 +101,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def first_trained(planned: RunPlan) -> Stage:
-    """A plan's first stage that trains a network from nothing.
+    """Return a plan's first stage that trains a network from random weights.
 
     Where all build on another stage (background splitting's needs its pseudo-labels), a plain network with the settings
     of the first one is as fast.
@@ -112,7 +112,7 @@ def first_trained(planned: RunPlan) -> Stage:
 
 
 def measured_rate(config: Mapping[str, Any], planned: RunPlan, request: StopRequest) -> float:
-    """Training images per second of a plan's first stage, over a few real steps that leave nothing behind.
+    """Measure training images per second of a plan's first stage over a few real steps that leave no files.
 
     Second stages on a frozen backbone are faster; evaluation is not in it.
     """
@@ -143,7 +143,7 @@ def measured_rate(config: Mapping[str, Any], planned: RunPlan, request: StopRequ
 
 
 def rates(runs: Iterable[PlannedRun], request: StopRequest) -> dict[str, float]:
-    """Images per second of every kind of stage that is to be trained, measured on a first stage of such a run.
+    """Measure images per second of every kind of stage to train, on the first stage of such a run.
 
     A run that fails in its first steps measures nothing: another one of its kind may.
     """
@@ -164,7 +164,7 @@ def rates(runs: Iterable[PlannedRun], request: StopRequest) -> dict[str, float]:
 
 
 def hours_left(runs: Sequence[PlannedRun], speed: Mapping[str, float]) -> float:
-    """Hours that the stages which are still to train take, one run at a time; a stage of an unknown rate is left out.
+    """Return the hours of the stages to train, one run at a time; stages of unknown rate are left out.
 
     Args:
         speed: images per second of every kind of stage, see `rates`.
@@ -175,7 +175,7 @@ def hours_left(runs: Sequence[PlannedRun], speed: Mapping[str, float]) -> float:
 
 
 def cost_lines(runs: Sequence[PlannedRun], request: StopRequest, speed: Mapping[str, float] | None = None) -> list[str]:
-    """What these runs will cost, in sentences: stages (each counted once, by its key), images, a rate, hours.
+    """Return the cost of runs in sentences: stages (each counted once, by its key), images, a rate, hours.
 
     Args:
         speed: images per second of every kind of stage, where `rates` has measured them already.

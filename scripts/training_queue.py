@@ -1,4 +1,4 @@
-"""What `scripts/reproduce.py --queue` adds to a table: its rows, a copy of its state, and a folder of results.
+"""Queue of `scripts/reproduce.py --queue`: its rows, a copy of its state, and a folder of results.
 
 A queue runs for days beside other work. Its processes may be killed and its working folder may be lost; both cost the
 epochs since the last copy and nothing else.
@@ -41,7 +41,7 @@ RESULT_FILES = ("result.json", "provenance.json")
 
 @dataclass
 class QueueFolders:
-    """Where a queue keeps what it makes.
+    """Folders of a queue's outputs.
 
     Attributes:
         stages: the stage store.
@@ -62,7 +62,7 @@ class QueueFolders:
     _saved: float = field(default=float("-inf"), init=False)
 
     def save(self) -> None:
-        """Copy what has changed."""
+        """Copy changed files."""
         if self.state is not None:
             pairs = [(self.stages / key, self.state / "stages" / key) for key in sorted(self.keys)]
             pairs += [(run, self.state / "runs" / run.relative_to(self.outputs)) for run in self.runs]
@@ -74,13 +74,13 @@ class QueueFolders:
         self._saved = self.clock()
 
     def save_if_due(self) -> None:
-        """Copy what has changed, if the last copy is older than five minutes."""
+        """Copy changed files if the last copy is older than five minutes."""
         if self.clock() - self._saved >= COPY_EVERY:
             self.save()
 
 
 def restore(state: Path, stages: Path, outputs: Path) -> int:
-    """Bring back what a copy of the state has and the working folders lack; returns how many stages and runs."""
+    """Restore files that the working folders lack from the copy; return the numbers of stages and runs."""
     pairs = [(copy, stages / copy.name) for copy in sorted((state / "stages").glob("*"))]
     pairs += [(copy, outputs / copy.relative_to(state / "runs")) for copy in sorted((state / "runs").glob("*/*/*"))]
     lost = [(copy, original) for copy, original in pairs if copy.is_dir() and not original.exists()]
@@ -96,7 +96,7 @@ def run_queue(
     left: Callable[[], float],
     say: Callable[[str], None],
 ) -> dict[str, str]:
-    """Carry out a queue's tasks in processes of one thread, behind all other work; returns those that failed, and why.
+    """Run a queue's tasks in one-thread processes at low priority; return the failed ones and the reasons.
 
     Args:
         left: hours of one process that are left.
@@ -116,7 +116,7 @@ def run_queue(
 
 
 def mirror(original: Path, copy: Path) -> None:
-    """Make ``copy`` hold the files of ``original``.
+    """Synchronise ``copy`` with the files of ``original``.
 
     Each file is written beside its place and renamed, and keeps its time. A file that vanishes meanwhile, as a
     temporary one does, is passed over. Files that only the copy has are removed at the end: a copy that was cut off
@@ -143,7 +143,7 @@ def mirror(original: Path, copy: Path) -> None:
 
 
 def keep_results(runs: Iterable[Path], outputs: Path, results: Path) -> int:
-    """Copy the results of finished runs, without weights and images; returns how many are new or changed.
+    """Copy the results of finished runs, without weights and images; return the number of new or changed ones.
 
     Args:
         runs: run directories below ``outputs``.

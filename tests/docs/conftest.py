@@ -1,4 +1,4 @@
-"""A reader's desk: a folder with what the documentation's commands speak of, and somebody who types them."""
+"""A reader's desk: a folder with the files that the documentation's commands use."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def desk(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def own_desk(desk, tmp_path, monkeypatch) -> Iterator[Path]:
-    """A copy of the desk for one test, which stands in it; finished stages are common to all copies."""
+    """A copy of the desk as the working folder of one test; all copies share finished stages."""
     folder = tmp_path / "desk"
     shutil.copytree(desk, folder, symlinks=True, copy_function=os.link, ignore=shutil.ignore_patterns("stages"))
     (folder / "outputs" / "stages").symlink_to(desk / "outputs" / "stages")

@@ -1,6 +1,6 @@
 """Every command of the documentation works, and its code runs: each page is followed from top to bottom.
 
-How a command is carried out is in `typist`; what a fenced block may be is here.
+`typist` runs commands; this file handles fenced blocks.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def follow(fence: Fence, folder: Path, stand_ins: Callable, monkeypatch) -> None
         for line in fence.text.splitlines():
             assert line.split(" ")[0] not in PROGRAMS, f"'{line}' is a command: it belongs in a block of bash"
     else:
-        pytest.fail(f"nobody understands a block of '{fence.language}'; there are bash, python, yaml, csv and text")
+        pytest.fail(f"unknown language of a block: '{fence.language}'; there are bash, python, yaml, csv and text")
 
 
 @pytest.mark.slow

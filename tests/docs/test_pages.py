@@ -1,4 +1,4 @@
-"""Pages of the documentation lead somewhere, name files that exist, and say what a page of their kind must say."""
+"""Documentation pages: links, named files, and the required sections of method pages."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def site(tmp_path_factory) -> Path:
 
 
 class Addresses(HTMLParser):
-    """What a browser would fetch to show a page, and where its links lead."""
+    """The resources that a browser fetches for a page, and the targets of its links."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

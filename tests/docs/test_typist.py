@@ -1,4 +1,4 @@
-"""What a page may get wrong is found: the tests of the documentation can fail."""
+"""Wrong commands are detected: the tests of the documentation can fail."""
 
 from __future__ import annotations
 

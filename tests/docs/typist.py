@@ -1,8 +1,8 @@
-"""Types the documentation's commands, in this process.
+"""Run the documentation's commands in this process.
 
 A command that runs anywhere is run: ``ltr-train`` for two batches of an epoch (a sweep's runs are planned), everything
 else as it stands. One that says what it needs is planned on small stand-ins of the data sets (``ltr-train``), or has
-its arguments parsed. A line that nobody here understands is an error.
+its arguments parsed. An unknown program is an error.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ FLAGS_OF_TORCHRUN = re.compile(r"--(nproc-per-node|nnodes|rdzv-backend|rdzv-endp
 
 
 class Parsed(BaseException):
-    """The arguments of a program are right; no Exception, so that no program takes it for a mistake."""
+    """Signal that a program's arguments are valid; no Exception, so that no program handles it."""
 
 
 def type_in(command: Command, stand_ins: StandIns) -> None:
-    """Carry a command out, or look whether it could be; once, if it stands on several pages."""
+    """Run a command, or check that it could run; commands of several pages run once."""
     if command in _typed:
         return
     program, arguments = command.words[0], list(command.words[1:])
@@ -67,7 +67,7 @@ def type_in(command: Command, stand_ins: StandIns) -> None:
         elif program in OTHERS:
             OTHERS[program](arguments, stand_ins)
         else:
-            pytest.fail(f"'{command}': nobody understands '{program}'; tests/docs/typist.py lists what is understood")
+            pytest.fail(f"'{command}': unknown program '{program}'; tests/docs/typist.py lists the known ones")
     if program == "ltr-train" and not command.environment:  # needs no files of the page, and leaves none that it needs
         _typed.add(command)
 
@@ -113,7 +113,7 @@ def plan(arguments: list[str]) -> None:
 
 
 def entry_point(program: str, arguments: Sequence[str]) -> int:
-    """What the installed command does, in this process; its exit code."""
+    """Run an installed command in this process and return its exit code."""
     module, _, name = PROJECT["scripts"][program].partition(":")
     before = logging.raiseExceptions
     with pytest.MonkeyPatch.context() as patch:
@@ -128,7 +128,7 @@ def entry_point(program: str, arguments: Sequence[str]) -> int:
 
 
 def parse(program: Callable[[], object]) -> None:
-    """Call a program that parses arguments, up to where it has parsed them."""
+    """Call a program until it has parsed its arguments."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("parse_args", "parse_intermixed_args"):
             original = getattr(argparse.ArgumentParser, name)
@@ -148,7 +148,7 @@ def parse(program: Callable[[], object]) -> None:
 
 
 def script(arguments: Sequence[str]) -> None:
-    """A script of the repository: it is there, and takes these arguments."""
+    """Check that a script exists and accepts these arguments."""
     path = ROOT / arguments[0]
     assert path.is_file(), f"{arguments[0]}: there is no such script"
     if "ArgumentParser" not in path.read_text(encoding="utf-8"):
@@ -161,7 +161,7 @@ def script(arguments: Sequence[str]) -> None:
 
 
 def torchrun(arguments: list[str], stand_ins: StandIns) -> None:
-    """``torchrun --flag value ... -m ltr.cli key=value ...``: what every process does is planned."""
+    """``torchrun --flag value ... -m ltr.cli key=value ...``: plan the run of each process."""
     flags, program, overrides = arguments[: (at := arguments.index("-m"))], arguments[at + 1], arguments[at + 2 :]
     assert program == "ltr.cli"
     assert all(FLAGS_OF_TORCHRUN.fullmatch(flag) for flag in flags[::2]), flags

@@ -31,7 +31,7 @@ def write(
     stages: list[dict[str, Any]] | None = None,
     **row_changes: Any,
 ) -> Path:
-    """One finished run; returns its directory."""
+    """Write one finished run and return its directory."""
     whole = {
         "method.name": method,
         "method._target_": f"ltr.methods.{method}.Method",
@@ -67,7 +67,7 @@ def write(
 
 
 def predictions(folder: Path, labels: np.ndarray, right: np.ndarray, variant: str = "default") -> None:
-    """``predictions.parquet`` of a run that gets these images right."""
+    """Write ``predictions.parquet`` of a run that classifies these images correctly."""
     columns = {
         "variant": [variant] * len(labels),
         "id": np.arange(len(labels)),
@@ -78,7 +78,7 @@ def predictions(folder: Path, labels: np.ndarray, right: np.ndarray, variant: st
 
 
 def per_class(folder: Path, names: list[str], accuracy: list[float]) -> None:
-    """``per_class.parquet`` of a run; class c has 1000 / 10^c training images."""
+    """Write ``per_class.parquet`` of a run; class c has 1000 / 10^c training images."""
     counts = [max(1, 1000 // 10**c) for c in range(len(names))]
     groups = ["many" if count > 100 else "medium" if count >= 20 else "few" for count in counts]
     table = {

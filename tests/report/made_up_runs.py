@@ -77,7 +77,7 @@ def curve_rows(stages: dict[str, int], watched: str | None = "val", few: bool = 
 
 
 def write_run(folder: Path, table: dict[str, Any], curves: list[dict[str, Any]], **row_changes: Any) -> Path:
-    """A whole run directory."""
+    """Write a complete run directory."""
     folder.mkdir(parents=True, exist_ok=True)
     result = {
         "schema_version": 1,
@@ -97,7 +97,7 @@ def write_run(folder: Path, table: dict[str, Any], curves: list[dict[str, Any]],
 
 
 def write_predictions(folder: Path, table: dict[str, Any], images: int) -> None:
-    """``predictions.parquet`` of a closed-set run with the table's accuracies; errors go to frequent classes."""
+    """Write ``predictions.parquet`` of a closed-set run with the table's accuracies; errors go to frequent classes."""
     random = np.random.default_rng(0)
     classes = len(table["n"])
     label = np.repeat(np.arange(classes), images)
@@ -112,7 +112,7 @@ def write_predictions(folder: Path, table: dict[str, Any], images: int) -> None:
 
 
 def write_arrays_of(folder: Path, table: dict[str, Any], epochs: int = 16) -> None:
-    """What a run of two stages keeps for its pictures: draws and norms of the classifier's weights."""
+    """Write the arrays of a run of two stages: sampled classes and norms of the classifier's weights."""
     counts, classes = table["train_count"], len(table["n"])
     arrays = folder / "artifacts"
     arrays.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""What is averaged, what may share a table, what is the best: against calculations by hand."""
+"""Averages, tables of comparable lines and best lines, against calculations by hand."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_a_line_without_a_number_is_neither_best_nor_tied(tmp_path):
 # -- names --------------------------------------------------------------------------------------------------------
 
 
-def test_lines_of_one_name_are_told_apart_by_what_differs(tmp_path):
+def test_lines_of_one_name_are_distinguished_by_what_differs(tmp_path):
     write(tmp_path, "erm", config={"loss._target_": "ltr.losses.classification.LDAM", "loss.scale": 30})
     write(tmp_path, "erm", config={"loss.gamma": 1})
     write(tmp_path, "crt", config={"optimizer.lr": 0.1})
@@ -315,7 +315,7 @@ def test_a_learned_b0_stands_behind_the_numbers(tmp_path):
     assert [point.value for point in curves(table)[0].points] == ["-1.0", "1.0", "null"]
 
 
-def test_the_values_that_one_run_judged_are_a_curve(tmp_path):
+def test_the_values_that_one_run_evaluated_are_a_curve(tmp_path):
     for seed in (0, 1):
         rows = [
             row({"balanced_accuracy": tau / 10 + seed / 100, "few": None}, variant=f"tau={tau}", headline=tau == 2)
@@ -343,7 +343,7 @@ def test_any_setting_can_be_asked_for_as_a_curve(tmp_path):
 
 
 def composed_config(*overrides: str) -> dict:
-    """The flat configuration that a run with these overrides would write."""
+    """Return the flat configuration of a run with these overrides."""
     from ltr.configuration.check import checked
     from ltr.configuration.configs import leaves, without_private
     from ltr.configuration.overrides import composed as compose

@@ -1,4 +1,4 @@
-"""The picture of features of width two, drawn from made-up arrays."""
+"""The figure of features of width two, drawn from synthetic arrays."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_plane_is_drawn_with_what_there_is(tmp_path, options):
     assert path.read_bytes().startswith(SIGNATURE)
 
 
-def test_a_run_without_such_features_has_no_picture(tmp_path):
+def test_a_run_without_such_features_has_no_figure(tmp_path):
     run = write_run(tmp_path / "run", per_class_table(4), [])
     assert not feature_plane(read_run(run), tmp_path / "plane.png")
     assert not (tmp_path / "plane.png").exists()

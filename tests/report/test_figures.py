@@ -1,4 +1,4 @@
-"""Pictures of runs of all sizes: whole PNG files with the right things on them."""
+"""Figures of runs of all sizes: complete PNG files with the right content."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 @pytest.fixture
 def figure_of(monkeypatch):
-    """Draw, and give the matplotlib figure that was drawn on."""
+    """Draw and return the matplotlib figure."""
     drawn = []
 
     def keep(original):
@@ -47,7 +47,7 @@ def lines_of(axes):
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100, 8142])
-def test_every_run_gets_two_whole_pictures(tmp_path, classes):
+def test_every_run_gets_two_whole_figures(tmp_path, classes):
     run_dir = write_run(tmp_path, per_class_table(classes, images=3), curve_rows({"main": 4}))
     paths = draw(run_dir)
     assert [path.name for path in paths] == ["accuracy_by_frequency.png", "training_curves.png"]
@@ -59,7 +59,7 @@ def test_every_run_gets_two_whole_pictures(tmp_path, classes):
         assert pixels.std() > 0.05  # not an empty config
 
 
-def test_nothing_is_left_beside_the_pictures(tmp_path):
+def test_nothing_is_left_beside_the_figures(tmp_path):
     draw(write_run(tmp_path, per_class_table(10), curve_rows({"main": 2})))
     assert len(list((tmp_path / "figures").iterdir())) == 2
 
@@ -70,7 +70,7 @@ def test_the_same_run_gives_the_same_bytes(tmp_path):
     assert [path.read_bytes() for path in draw(run_dir, "all")][:2] == first
 
 
-def test_a_picture_that_fails_leaves_the_old_one_and_no_other_file(tmp_path):
+def test_a_figure_that_fails_leaves_the_old_one_and_no_other_file(tmp_path):
     path = tmp_path / "old.png"
     path.write_bytes(b"old")
     with pytest.raises(ZeroDivisionError), figure_file(path, 2, 2):
@@ -95,7 +95,7 @@ def test_an_unfinished_run_is_refused(tmp_path):
 
 @pytest.mark.parametrize("make", FIRST_TWO.values(), ids=FIRST_TWO)
 @pytest.mark.parametrize(("selection", "flagged"), [("last", False), ("best_test", True)])
-def test_a_run_selected_on_test_says_so_in_its_pictures(tmp_path, figure_of, make, selection, flagged):
+def test_a_run_selected_on_test_says_so_in_its_figures(tmp_path, figure_of, make, selection, flagged):
     run_dir = write_run(tmp_path, per_class_table(10), curve_rows({"main": 2}), selection=selection)
     assert ("selected on test" in figure_of(make, run_dir).get_suptitle()) is flagged
 

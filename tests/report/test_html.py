@@ -61,7 +61,7 @@ def report(outputs: Path, **options) -> Report:
 
 @pytest.fixture
 def outputs(tmp_path) -> Path:
-    """Three methods with a sweep, classes, predictions and a picture; names that would break a careless page."""
+    """Three methods with a sweep, classes, predictions and a figure; names that would break unescaped HTML."""
     labels = np.arange(60) % 3
     for place, method in enumerate(("erm", "crt", "lws")):
         few = 0.1 * (place + 1)
@@ -134,12 +134,12 @@ def test_sweeps_are_drawn(outputs):
     assert "loss.beta = 0.99, few: 49.5, n = 1" in tips
 
 
-def test_no_more_pictures_than_asked_for(outputs):
+def test_no_more_figures_than_asked_for(outputs):
     assert len(Page(html_report(report(outputs), pictures=1)).all("img")) == 1
     assert not Page(html_report(report(outputs), pictures=0)).all("img")
 
 
-def test_pictures_are_made_for_a_screen(outputs):
+def test_figures_are_made_for_a_screen(outputs):
     page = Page(html_report(report(outputs)))
     (large,) = [image for image in page.all("img") if image["alt"] == "training curves"]
     data = base64.b64decode((large["src"] or "").removeprefix("data:image/webp;base64,"))
@@ -147,7 +147,7 @@ def test_pictures_are_made_for_a_screen(outputs):
         assert image.size == (1120, 560)
 
 
-def test_a_damaged_picture_is_named_and_left_out(outputs):
+def test_a_damaged_figure_is_named_and_left_out(outputs):
     (path,) = outputs.rglob("training_curves.png")
     whole = len(Page(html_report(report(outputs))).all("img"))
     path.write_bytes(b"half")
@@ -159,7 +159,7 @@ def test_a_damaged_picture_is_named_and_left_out(outputs):
     assert len(Page(page).all("img")) == whole - 1
 
 
-def test_a_picture_that_is_a_link_out_of_the_run_is_not_embedded(outputs, tmp_path):
+def test_a_figure_that_is_a_link_out_of_the_run_is_not_embedded(outputs, tmp_path):
     (path,) = outputs.rglob("training_curves.png")
     elsewhere = tmp_path / "private.png"
     path.rename(elsewhere)
@@ -170,7 +170,7 @@ def test_a_picture_that_is_a_link_out_of_the_run_is_not_embedded(outputs, tmp_pa
     assert "link out of the run" in problems[0]
 
 
-def test_runs_without_tables_or_pictures_make_a_page(tmp_path):
+def test_runs_without_tables_or_figures_make_a_page(tmp_path):
     write(tmp_path, metrics={"few": None})
     page = Page(html_report(report(tmp_path)))
     assert len(page.all("table")) == 1

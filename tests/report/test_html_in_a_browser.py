@@ -1,4 +1,4 @@
-"""The HTML report in a browser, where one is found: a person sorts, filters, points and chooses."""
+"""The HTML report in a browser, if one is installed: sorting, filtering, hovering and choosing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ POINTS = "document.querySelectorAll('.perclass circle').length"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A folder with ``report.html``: three methods with classes, pictures, and a sweep."""
+    """A folder with ``report.html``: three methods with classes, figures, and a sweep."""
     folder = tmp_path_factory.mktemp("report")
     for place, method in enumerate(("erm", "crt", "lws")):
         few = 0.1 * (place + 1)
@@ -55,7 +55,7 @@ def window(folder) -> Iterator[browser.Page]:
 
 @pytest.fixture
 def page(window) -> browser.Page:
-    """The report as it is when it has just been opened."""
+    """The freshly opened report."""
     window.open(window.ask("location.href"), 1200, 900)
     return window
 
@@ -93,11 +93,11 @@ def test_a_point_of_a_sweep_says_its_value(page):
     assert page.ask(TIP).startswith("loss.beta = 0.5")
 
 
-def test_pictures_are_shown(page):
+def test_figures_are_shown(page):
     assert page.ask("[...document.images].map(image => image.naturalWidth)") == [60] * 5
 
 
-def test_one_picture_of_all_runs_can_be_chosen(page):
+def test_one_figure_of_all_runs_can_be_chosen(page):
     page.ask(
         "(choice => (choice.value = 'confusion', choice.dispatchEvent(new Event('change'))))"
         "(document.querySelector('.runs select'))"

@@ -1,4 +1,4 @@
-"""What lines are called: settings that differ, and paths by what tells them apart."""
+"""Names of lines: settings that differ, and paths by their distinguishing parts."""
 
 from __future__ import annotations
 

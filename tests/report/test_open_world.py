@@ -1,4 +1,4 @@
-"""Pictures of the open world, drawn from made-up runs: what is in them, and what is left out."""
+"""Figures of open-world protocols, drawn from synthetic runs: their content and omissions."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def background_run(folder, foreground=4, images=600, share=0.8, rarest=5, most=4
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The matplotlib figures that were drawn on, last one last."""
+    """The drawn matplotlib figures, in order."""
     figures = []
     original = open_world.headline_title
 
@@ -158,7 +158,7 @@ def test_without_any_foreground_image_there_is_no_curve(tmp_path):
 
 
 @pytest.mark.parametrize("name", open_world.OPEN_WORLD)
-def test_runs_of_other_protocols_get_no_picture(tmp_path, name):
+def test_runs_of_other_protocols_get_no_figure(tmp_path, name):
     other = background_run(tmp_path) if name in ("known_and_unknown", "score_histogram") else open_set_run(tmp_path)
     assert not open_world.OPEN_WORLD[name](other, tmp_path / "a.png")
 
@@ -170,7 +170,7 @@ def test_a_damaged_file_of_curves_is_named(tmp_path):
         open_world.score_histogram(run, tmp_path / "a.png")
 
 
-def test_a_run_without_curves_gets_no_picture(tmp_path):
+def test_a_run_without_curves_gets_no_figure(tmp_path):
     run = open_set_run(tmp_path)
     for path in (tmp_path / "artifacts").iterdir():
         path.unlink()

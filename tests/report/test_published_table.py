@@ -1,4 +1,4 @@
-"""Finished runs as rows of a published table: what is averaged, what stands apart, what is written where."""
+"""Finished runs as rows of a published table: averages, separate rows, and the written block."""
 
 from __future__ import annotations
 

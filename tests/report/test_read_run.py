@@ -1,4 +1,4 @@
-"""Reading run directories: whole ones, and what is said of missing or damaged ones."""
+"""Reading run directories: complete ones, and the messages for missing or damaged ones."""
 
 import json
 import subprocess

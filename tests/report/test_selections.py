@@ -39,7 +39,7 @@ def test_dropped_locations_are_dark_and_selected_ones_as_they_were():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_picture_has_a_column_for_each_level_that_selects(run, tmp_path, channels):
+def test_the_figure_has_a_column_for_each_level_that_selects(run, tmp_path, channels):
     put(run, **examples(channels, selected_2=np.ones((3, 4, 4), bool), selected_10=np.zeros((3, 2, 2), bool)))
     path = tmp_path / "selections.png"
     assert selected_locations(run, path)

@@ -1,4 +1,4 @@
-"""The picture of images that M2m makes."""
+"""The figure of M2m's generated images."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_each_class_has_a_row(run, tmp_path, channels):
     assert heights[1] > 2 * heights[0]
 
 
-def test_few_images_make_a_narrow_picture(run, tmp_path):
+def test_few_images_make_a_narrow_figure(run, tmp_path):
     widths = []
     for images in (2, 8):
         write_sheet(run.path, images=images)
@@ -51,7 +51,7 @@ def test_few_images_make_a_narrow_picture(run, tmp_path):
     assert widths[0] < 0.7 * widths[1]
 
 
-def test_a_run_without_such_images_has_no_such_picture(run, tmp_path):
+def test_a_run_without_such_images_has_no_such_figure(run, tmp_path):
     assert sheet_of(run.path) is None
     (run.path / "artifacts").mkdir()
     np.savez(run.path / "artifacts" / "classifier.npz", other=np.zeros(3))

@@ -55,7 +55,7 @@ def test_other_variants_are_no_curve(variant):
     assert math.isnan(number_of(variant))
 
 
-def test_the_picture_has_a_panel_for_each_split(run_of, tmp_path):
+def test_the_figure_has_a_panel_for_each_split(run_of, tmp_path):
     path = tmp_path / "curve.png"
     assert variant_curve(run_of(rows([0, 0.5, 1])), path)
     wide = imread(path).shape[1]
@@ -70,7 +70,7 @@ def test_without_several_values_nothing_is_drawn(run_of, tmp_path, found):
     assert not path.exists()
 
 
-def test_an_ordinary_run_gets_no_such_picture(tmp_path):
+def test_an_ordinary_run_gets_no_such_figure(tmp_path):
     run_dir = write_run(tmp_path, per_class_table(10), [])
     assert [path.stem for path in draw(run_dir)] == ["accuracy_by_frequency"]
 

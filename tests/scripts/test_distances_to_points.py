@@ -1,4 +1,4 @@
-"""How images lie to the points: means over classes, the middle, and the whole command on runs of digits."""
+"""Distances of images to class points: means over classes, the middle, and the command on runs of digits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands in processes of their own: how many at a time, which wait for which, what is said of those that fail."""
+"""Commands in separate processes: parallelism, dependencies, and messages of failed ones."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Done:
 
 @pytest.fixture
 def reproduce(configs, capsys, monkeypatch):
-    """Run the script in-process; returns its exit code and what it printed."""
+    """Run the script in this process and return its exit code and output."""
     from ltr.cli import guarded
 
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)

@@ -1,4 +1,4 @@
-"""A run's plan, and what it will cost."""
+"""Estimated cost of a run's plan."""
 
 from __future__ import annotations
 

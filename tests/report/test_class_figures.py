@@ -1,4 +1,4 @@
-"""Pictures of a run's classes: confusion, priors, norms, reliability, draws and the parts of the background."""
+"""Figures of a run's classes: confusion, priors, norms, reliability, sampled classes, background partition."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def small_files(monkeypatch):
 
 @pytest.fixture
 def figure_of(monkeypatch):
-    """Draw, and give the matplotlib figure that was drawn on."""
+    """Draw and return the matplotlib figure."""
     drawn = []
     for module in MODULES:
         original = module.headline_title
@@ -62,7 +62,7 @@ def predict(folder, label, prediction, confidence=None):
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100, 8142])
-def test_every_number_of_classes_has_all_its_pictures(tmp_path, classes):
+def test_every_number_of_classes_has_all_its_figures(tmp_path, classes):
     run_dir = run_of(tmp_path, classes, images=3 if classes > 100 else 30)
     paths = {path.stem: path for path in draw(run_dir, "all")}
     assert set(paths) >= set(OF_THE_CLASSES) - {"background_classes"}
@@ -72,7 +72,7 @@ def test_every_number_of_classes_has_all_its_pictures(tmp_path, classes):
         assert pixels.shape[1] >= 250
 
 
-def test_two_pictures_are_enough_by_default(tmp_path):
+def test_two_figures_are_enough_by_default(tmp_path):
     assert [path.stem for path in draw(run_of(tmp_path, 10))] == ["accuracy_by_frequency", "training_curves"]
 
 
@@ -107,7 +107,7 @@ def test_damaged_arrays_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", ["retrieval", "few_shot"])
-def test_classes_that_were_not_trained_on_have_no_such_pictures(tmp_path, protocol):
+def test_classes_that_were_not_trained_on_have_no_such_figures(tmp_path, protocol):
     run_dir = write_run(tmp_path, per_class_table(10), [], protocol=protocol)
     assert classes_of(read_run(run_dir)) is None
 
