@@ -150,7 +150,7 @@ def step(setting: Setting, steps: int) -> str:
             if turn >= 5:
                 times[name].append(taken)
     ratio = statistics.median(b / a for a, b in zip(times["erm"], times["splitting"]))
-    medians = {name: 1000 * statistics.median(found) for name, found in times.items()}
+    medians = {name: 1000 * statistics.median(samples) for name, samples in times.items()}
     return f"step    erm {medians['erm']:8.2f} ms   splitting {medians['splitting']:8.2f} ms   ratio {ratio:.3f}"
 
 
@@ -175,10 +175,10 @@ def labels(setting: Setting, rounds: int) -> str:
 
     def bare() -> None:
         with torch.inference_mode():
-            found = [
+            samples = [
                 teacher.net(teacher.preprocess(pixels[i : i + BATCH].float() / 255)) for i in range(0, IMAGES, BATCH)
             ]
-            torch.cat([logits.argmax(1) for logits in found]).cpu()
+            torch.cat([logits.argmax(1) for logits in samples]).cpu()
 
     def ours() -> None:
         stage.target(computation, **stage.options)

@@ -127,18 +127,18 @@ def times(arguments: argparse.Namespace, device: torch.device, chosen: tuple[str
     if "time" in chosen:
         works["without"] = stepper(network_of(arguments, device, False), batch, arguments.precision)
     works["pieces"] = pieces(network, arguments)
-    found: dict[str, list[float]] = {name: [] for name in works}
+    samples: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(arguments.rounds + 1):
         for name, work in works.items():
             taken = seconds(work, device)
             if turn:  # the first round warms up
-                found[name].append(taken)
+                samples[name].append(taken)
     assert network.pyramid is not None
-    print(f"step {statistics.median(found['with']):.2f} s; selected {network.counts} of {network.pyramid.sizes}")
+    print(f"step {statistics.median(samples['with']):.2f} s; selected {network.counts} of {network.pyramid.sizes}")
     if "time" in chosen:
-        shares = [1 - without / whole for whole, without in zip(found["with"], found["without"])]
+        shares = [1 - without / whole for whole, without in zip(samples["with"], samples["without"])]
         print(f"time     {line(shares, 100, '%')}   (at most 8)")
-    print(f"pieces   {line([piece / whole for whole, piece in zip(found['with'], found['pieces'])], 100, '%')}")
+    print(f"pieces   {line([piece / whole for whole, piece in zip(samples['with'], samples['pieces'])], 100, '%')}")
 
 
 def pieces(network: HerbsNetwork, arguments: argparse.Namespace) -> Callable[[], None]:
@@ -169,17 +169,19 @@ def pieces(network: HerbsNetwork, arguments: argparse.Namespace) -> Callable[[],
 
 
 def memory(arguments: argparse.Namespace, device: torch.device) -> None:
-    found = {}
+    samples = {}
     for kind in ("with", "without"):
         if device.type == "cuda":
-            found[kind] = peak(arguments, device, kind == "with")
+            samples[kind] = peak(arguments, device, kind == "with")
         else:
             command = [sys.executable, __file__, "--peak", kind]
             for key in ("device", "precision", "backbone", "size", "batch"):
                 command += [f"--{key}", str(getattr(arguments, key))]
-            found[kind] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
-    ratio = found["with"] / max(found["without"], 1)  # a tiny network needs no more than starting up did
-    print(f"memory   {ratio:.3f}   {found['with']:.0f} MB against {found['without']:.0f} MB   (at most 1.15)")
+            samples[kind] = float(
+                subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
+            )
+    ratio = samples["with"] / max(samples["without"], 1)  # a tiny network needs no more than starting up did
+    print(f"memory   {ratio:.3f}   {samples['with']:.0f} MB against {samples['without']:.0f} MB   (at most 1.15)")
 
 
 def peak(arguments: argparse.Namespace, device: torch.device, suppression: bool) -> float:
@@ -191,10 +193,10 @@ def peak(arguments: argparse.Namespace, device: torch.device, suppression: bool)
     step()
     step()
     if device.type == "cuda":
-        found = torch.cuda.max_memory_allocated() / 2**20
+        samples = torch.cuda.max_memory_allocated() / 2**20
         del step
         torch.cuda.empty_cache()
-        return found
+        return samples
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
 
 

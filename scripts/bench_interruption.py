@@ -122,7 +122,7 @@ def resuming(folder: Path, overrides: list[str], rounds: int) -> str:
     ltr_train(folder / "stopped", overrides, HALF, code=143)
     taken: dict[str, list[float]] = {"begins": [], "goes on": []}
     for turn in range(rounds + 1):
-        for side, found in taken.items():
+        for side, samples in taken.items():
             where = folder / "stopped" if side == "goes on" else folder / f"fresh-{turn}"
             began = time.perf_counter()
             out = ltr_train(where, overrides, FIRST_STEP)
@@ -130,8 +130,8 @@ def resuming(folder: Path, overrides: list[str], rounds: int) -> str:
             if "STEP" not in out or ("going on in epoch 2" in out) != (side == "goes on"):
                 sys.exit(f"the run that {side} did not: {out}")
             if turn:  # the first round fills the file cache
-                found.append(seconds)
-    fresh, resumed = (statistics.median(found) for found in taken.values())
+                samples.append(seconds)
+    fresh, resumed = (statistics.median(samples) for samples in taken.values())
     return f"begins {fresh:.2f} s   goes on {resumed:.2f} s   ratio {resumed / fresh:.3f} (at most 1.3)"
 
 
@@ -144,7 +144,7 @@ def processes(folder: Path, overrides: list[str], rounds: int) -> str:
             where = folder / f"{side}-{turn}"
             ltr_train(where, [*overrides, *more], threads=threads)
             rates[side] += [float(row["images_per_second"]) for row in epochs_of(where)]
-    one, two = (statistics.median(found) for found in rates.values())
+    one, two = (statistics.median(samples) for samples in rates.values())
     return f"one process {one:.0f} images/s   two {two:.0f} images/s   ratio {two / one:.3f} (at least 0.9)"
 
 

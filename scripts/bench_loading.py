@@ -124,10 +124,10 @@ def compare_checks(folder: Path, paths: list[str], images: int, rounds: int) -> 
         return
     for number in range(images - len(paths)):
         os.link(folder / paths[number % len(paths)], folder / "a" / f"again-{number}.jpg")
-    found = [(check_seconds(folder, 1), check_seconds(folder, 2)) for _ in range(rounds)]
-    ratio = statistics.median(one[0] / two[0] for one, two in found)
-    one, two = (statistics.median(pair[place][0] for pair in found) for place in (0, 1))
-    busy = statistics.median(cpu / wall for _, (wall, cpu) in found)
+    samples = [(check_seconds(folder, 1), check_seconds(folder, 2)) for _ in range(rounds)]
+    ratio = statistics.median(one[0] / two[0] for one, two in samples)
+    one, two = (statistics.median(pair[place][0] for pair in samples) for place in (0, 1))
+    busy = statistics.median(cpu / wall for _, (wall, cpu) in samples)
     count = max(images, len(paths))
     print(
         f"checking {count:,} images: {one:.1f} s on one core, {two:.1f} s on two: {ratio:.2f} x; {busy:.2f} cores busy"
@@ -151,9 +151,9 @@ def worker_megabytes(folder: Path, paths: list[str], count: int) -> float:
     batches = iter(loader)
     for _ in range(BATCHES):
         next(batches)
-    found = [unique_megabytes(child.pid) for child in multiprocessing.active_children() if child.pid is not None]
+    samples = [unique_megabytes(child.pid) for child in multiprocessing.active_children() if child.pid is not None]
     del batches
-    return max(found)
+    return max(samples)
 
 
 def unique_megabytes(process: int) -> float:
@@ -164,12 +164,12 @@ def unique_megabytes(process: int) -> float:
 
 def compare_memory(folder: Path) -> None:
     """Measure each size in its own process, without leftovers of the other."""
-    found = {}
+    samples = {}
     for count in SIZES:
         command = [sys.executable, __file__, "--worker-of", str(count), "--folder", str(folder)]
-        found[count] = float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-        print(f"a loading worker's own memory at {count:>9,} images: {found[count]:.1f} MB")
-    print(f"more at the larger: {found[SIZES[1]] - found[SIZES[0]]:.1f} MB")
+        samples[count] = float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        print(f"a loading worker's own memory at {count:>9,} images: {samples[count]:.1f} MB")
+    print(f"more at the larger: {samples[SIZES[1]] - samples[SIZES[0]]:.1f} MB")
 
 
 def compare_loading(scratch: Path, folder: Path, paths: list[str], rounds: int) -> None:
@@ -188,10 +188,10 @@ def compare_loading(scratch: Path, folder: Path, paths: list[str], rounds: int) 
         loops[f"ltr, packed {format}"] = our_loop(images, FileCrop(SIZE, random=True))
     size = sum((folder / path).stat().st_size for path in paths) / len(paths)
     print(f"{len(paths)} JPEGs of {WIDTH} x {HEIGHT}, {size / 1e3:.0f} KB each; median of {rounds} rounds")
-    found = cpu_seconds(loops, rounds)
-    for title, taken in found.items():
+    samples = cpu_seconds(loops, rounds)
+    for title, taken in samples.items():
         # of each round, so that what else runs on the machine strikes both sides
-        ratio = statistics.median(theirs / ours for theirs, ours in zip(found["torchvision, files"], taken))
+        ratio = statistics.median(theirs / ours for theirs, ours in zip(samples["torchvision, files"], taken))
         seconds = statistics.median(taken)
         print(f"{title:<22}{len(paths) / seconds:>8.0f} images/s/core{ratio:>7.2f} x")
 

@@ -73,14 +73,14 @@ def main() -> None:
     pixels, everything = (gradients(network, images, batch.labels[:slots], weights) for weights in (False, True))
     t = network.options["steps"]
     kinds = {"whole": (step(True), 1), "plain": (step(False), 1), "pixels": (pixels, t), "everything": (everything, t)}
-    found: dict[str, list[float]] = {"step": [], "gradient": [], "erm": []}
+    samples: dict[str, list[float]] = {"step": [], "gradient": [], "erm": []}
     for turn in range(arguments.rounds + 1):
         taken = {name: seconds(once, device, times) for name, (once, times) in kinds.items()}
         if turn:  # the first round warms up
-            found["step"].append(taken["whole"] / (taken["plain"] + taken["pixels"]))
-            found["gradient"].append(taken["pixels"] / taken["everything"])
-            found["erm"].append(taken["whole"] / taken["plain"])
-    for name, ratios in found.items():
+            samples["step"].append(taken["whole"] / (taken["plain"] + taken["pixels"]))
+            samples["gradient"].append(taken["pixels"] / taken["everything"])
+            samples["erm"].append(taken["whole"] / taken["plain"])
+    for name, ratios in samples.items():
         print(f"{name:<9} {statistics.median(ratios):6.3f}   ({min(ratios):.3f} to {max(ratios):.3f})")
 
 

@@ -52,7 +52,7 @@ def main() -> None:
                 if turn:  # the first round fills the file cache
                     times[name].append(time.perf_counter() - start)
                     spent[name].append(time.process_time() - cpu)
-    rates = {name: arguments.images / float(np.median(found)) for name, found in times.items()}
+    rates = {name: arguments.images / float(np.median(samples)) for name, samples in times.items()}
     print(
         f"{arguments.images:,} JPEGs of 320 x 240, ResNet-18 at {arguments.side} px, {model.device}, "
         f"{model.precision}, {arguments.workers} workers, {arguments.threads} threads"

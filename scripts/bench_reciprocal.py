@@ -59,7 +59,7 @@ def report(backbone: str, arguments: argparse.Namespace, device: torch.device, p
         name: step_of(name, backbone, arguments, device, precision)
         for name in dict.fromkeys(["erm", *arguments.methods])
     }
-    found: dict[str, list[float]] = {name: [] for name in steps}
+    samples: dict[str, list[float]] = {name: [] for name in steps}
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     for turn in range(arguments.rounds + 1):
         for name, step in steps.items():
@@ -69,9 +69,9 @@ def report(backbone: str, arguments: argparse.Namespace, device: torch.device, p
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             if turn:  # the first round warms up
-                found[name].append((clock() - started) / arguments.steps)
-    erm = found["erm"]
-    for name, seconds in found.items():
+                samples[name].append((clock() - started) / arguments.steps)
+    erm = samples["erm"]
+    for name, seconds in samples.items():
         ratio = statistics.median(seconds) / statistics.median(erm)
         paired = statistics.median(mine / theirs for mine, theirs in zip(seconds, erm))
         print(

@@ -39,10 +39,10 @@ def direct(student: Tensor, teacher: Tensor) -> Tensor:
 def step(loss: Loss, student: Tensor, teacher: Tensor) -> tuple[float, Tensor]:
     """Return the loss and its gradient."""
     student.grad = None
-    found = loss(student, teacher)
-    found.backward()
+    loss_value = loss(student, teacher)
+    loss_value.backward()
     assert student.grad is not None
-    return found.item(), student.grad
+    return loss_value.item(), student.grad
 
 
 def milliseconds(calls: dict[str, Loss], student: Tensor, teacher: Tensor, rounds: int) -> dict[str, float]:
@@ -56,7 +56,7 @@ def milliseconds(calls: dict[str, Loss], student: Tensor, teacher: Tensor, round
                 torch.cuda.synchronize()
             if turn > 1:
                 times[name].append(1000 * (time.perf_counter() - start))
-    return {name: float(np.median(found)) for name, found in times.items()}
+    return {name: float(np.median(samples)) for name, samples in times.items()}
 
 
 def peak_bytes(loss: Loss, student: Tensor, teacher: Tensor) -> int:

@@ -128,7 +128,7 @@ def evaluated(module: Any, forward: Callable[[], Any], device: torch.device, pre
 def measure(sides: dict[str, Callable[[], None]], arguments: argparse.Namespace) -> dict[str, list[float]]:
     """Return the seconds of each side's ``--steps`` steps in each round; the sides alternate."""
     clock = time.perf_counter if arguments.clock == "wall" else time.process_time
-    found: dict[str, list[float]] = {name: [] for name in sides}
+    samples: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(arguments.rounds + 1):
         for name, step in sides.items():
             started = clock()
@@ -137,14 +137,14 @@ def measure(sides: dict[str, Callable[[], None]], arguments: argparse.Namespace)
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if turn:  # the first round warms up
-                found[name].append((clock() - started) / arguments.steps)
-    return found
+                samples[name].append((clock() - started) / arguments.steps)
+    return samples
 
 
-def report(found: dict[str, list[float]], reference: str) -> None:
+def report(samples: dict[str, list[float]], reference: str) -> None:
     """Print medians in milliseconds, and each side's ratio to the reference, round by round."""
-    for name, seconds in found.items():
-        ratios = [mine / base for mine, base in zip(seconds, found[reference])]
+    for name, seconds in samples.items():
+        ratios = [mine / base for mine, base in zip(seconds, samples[reference])]
         spread = f"ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
         shown = spread if name != reference else ""
         print(f"  {name:<14} {1000 * statistics.median(seconds):9.1f} ms  {shown}", flush=True)

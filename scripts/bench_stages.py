@@ -65,13 +65,13 @@ def tau(folder: Path, overrides: list[str], rounds: int) -> str:
     (folder / "outputs" / "stages").rename(stored)
     times: dict[str, list[float]] = {"0.5": [], "auto": []}
     for turn in range(rounds + 1):
-        for value, found in times.items():
+        for value, samples in times.items():
             shutil.rmtree(folder / "outputs")
             shutil.copytree(stored, folder / "outputs" / "stages")
             taken = seconds(TRAIN, [*overrides, "method=tau_norm", f"method.tau={value}"], folder)
             if turn:  # the first round fills the file cache
-                found.append(taken)
-    one, many = (statistics.median(found) for found in times.values())
+                samples.append(taken)
+    one, many = (statistics.median(samples) for samples in times.values())
     return f"one tau {one:6.2f} s   21 values {many:6.2f} s   ratio {many / one:.3f}"
 
 

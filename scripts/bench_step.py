@@ -50,16 +50,16 @@ def main() -> None:
             torch.cuda.synchronize()
         return (time.perf_counter() - started) / arguments.steps
 
-    found: dict[str, list[float]] = {"fp32": [], "bf16": []}
-    for precision in found:
+    samples: dict[str, list[float]] = {"fp32": [], "bf16": []}
+    for precision in samples:
         seconds(precision)  # the first steps choose kernels
     for _ in range(arguments.rounds):
-        for precision, times in found.items():
+        for precision, times in samples.items():
             times.append(seconds(precision))
-    for precision, times in found.items():
+    for precision, times in samples.items():
         rates = sorted(BATCH / one for one in times)
         print(f"{precision}: {statistics.median(rates):.0f} images/s ({rates[0]:.0f} to {rates[-1]:.0f})")
-    ratios = sorted(a / b for a, b in zip(found["fp32"], found["bf16"]))
+    ratios = sorted(a / b for a, b in zip(samples["fp32"], samples["bf16"]))
     print(
         f"bf16 / fp32: {statistics.median(ratios):.2f} times ({ratios[0]:.2f} to {ratios[-1]:.2f}), "
         f"{arguments.rounds} rounds, {device_name(device)}; trainer.precision=auto is "

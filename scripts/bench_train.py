@@ -46,7 +46,7 @@ def main() -> None:
         return
     rounds: dict[str, list[dict[str, float]]] = {"ltr": [], "bare": [], "usual": []}
     for _ in range(arguments.rounds):
-        for side_name, found in rounds.items():
+        for side_name, samples in rounds.items():
             done = subprocess.run(
                 [sys.executable, __file__, *sys.argv[1:], "--side", side_name],
                 capture_output=True,
@@ -55,7 +55,7 @@ def main() -> None:
             )
             if done.returncode:
                 sys.exit(done.stdout + done.stderr)
-            found.append(json.loads(done.stdout.rsplit("FIGURES ", 1)[1]))
+            samples.append(json.loads(done.stdout.rsplit("FIGURES ", 1)[1]))
     report(rounds)
 
 
@@ -64,7 +64,7 @@ def report(rounds: dict[str, list[dict[str, float]]]) -> None:
     import torch
 
     middle = {
-        side: {key: statistics.median(found[key] for found in founds) for key in founds[0]}
+        side: {key: statistics.median(samples[key] for samples in founds) for key in founds[0]}
         for side, founds in rounds.items()
     }
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"

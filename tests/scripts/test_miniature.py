@@ -14,7 +14,7 @@ from ltr.data.split_background import background
 @pytest.mark.filterwarnings("ignore:.*not the whole published")
 def test_the_published_background_split_is_made_of_the_miniature(tmp_path, monkeypatch):
     content = miniature.synthetic_image(7, np.random.default_rng(0))
-    monkeypatch.setattr(miniature, "picture", lambda *given: content)  # five thousand of them take seconds
+    monkeypatch.setattr(miniature, "synthetic_image", lambda *arguments: content)  # five thousand of them take seconds
     assert miniature.draw(tmp_path, 2, 1) == {"train": 5189, "val": 350}
     source = inaturalist(root=str(tmp_path), version="2017", folder="inat2017")
     split = background(source, foreground="inat17_100")

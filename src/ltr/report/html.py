@@ -36,14 +36,14 @@ def html_report(report: Report, *, pictures: int = 20, problems: list[str] | Non
         problems: files that could not be used are added to it; the report names them too.
     """
     budget = {"pictures": pictures, "per_class": _PER_CLASS_RUNS}
-    told = [] if problems is None else problems
-    blocks = [_part(part, number, budget, told) for number, part in enumerate(report.parts)]
+    messages = [] if problems is None else problems
+    blocks = [_part(part, number, budget, messages) for number, part in enumerate(report.parts)]
     contents = "".join(
         f'<li><a href="#part-{number}">{text(part.section.title)}</a></li>' for number, part in enumerate(report.parts)
     )
     listed = f"<ul>{contents}</ul>" if len(report.parts) > 1 else ""
     body = f'{listed}\n<p class="note">{text(LEGEND)}</p>\n' + "\n".join(blocks)
-    return page(f"{report.runs:,} finished runs", [*report.warnings, *told], body)
+    return page(f"{report.runs:,} finished runs", [*report.warnings, *messages], body)
 
 
 def _part(part: Part, number: int, budget: dict[str, int], problems: list[str]) -> str:
@@ -191,8 +191,8 @@ def _per_class(section: Section, budget: dict[str, int], problems: list[str]) ->
         names, counts = classes, [int(count) for count in tables[0]["train_count"]]
         groups = [str(group) for group in tables[0]["group"]]
         measure = section.table.find(section.metric, section.protocol).per_class
-        found = np.mean([table.get(measure, table["accuracy"]).astype(np.float64) for table in tables], axis=0)
-        values = [None if value != value else round(float(value), 4) for value in found]
+        accuracies = np.mean([table.get(measure, table["accuracy"]).astype(np.float64) for table in tables], axis=0)
+        values = [None if value != value else round(float(value), 4) for value in accuracies]
         shown.append({"label": short_name(line.label), "accuracy": values})
     if not shown:
         return ""

@@ -66,9 +66,9 @@ def _of_experiment(config: Mapping[str, Any]) -> float | None:
 
 @cache
 def _experiments() -> tuple[tuple[Conditions, float], ...]:
-    found = []
+    conditions = []
     for row in table_rows():
         epochs = read_config(f"experiment/{row.config}").get("trainer", {}).get("max_epochs")
         if epochs is not None:
-            found.append((Conditions.of(row), float(epochs)))
-    return tuple(found)
+            conditions.append((Conditions.of(row), float(epochs)))
+    return tuple(conditions)

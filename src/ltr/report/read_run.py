@@ -82,11 +82,11 @@ class Run:
             DataError: the file is missing or damaged.
         """
         path = self.path / "provenance.json"
-        found = read_json(path)
-        wrong = provenance_mistakes(found)
+        provenance = read_json(path)
+        wrong = provenance_mistakes(provenance)
         if wrong:
             raise DataError(f"{path} is damaged: {'; '.join(wrong)}. {AGAIN}")
-        return found
+        return provenance
 
     @property
     def headline(self) -> dict[str, Any]:

@@ -87,14 +87,14 @@ class Finished:
         first = next((one["protocol"] for one in self.rows if one["headline"]), row["protocol"])
         own = "" if row["protocol"] == first else f"_{row['protocol']}"
         path = self.path / f"{stem}{own}.parquet"
-        found = read_parquet(path, columns)
+        table = read_parquet(path, columns)
         for key in ("variant", "scorer"):
-            if key in found and row.get(key) is not None:
-                chosen = found[key] == row[key]
+            if key in table and row.get(key) is not None:
+                chosen = table[key] == row[key]
                 if not chosen.any():
                     raise DataError(f"{path} has no rows of the {key} {row[key]!r}")
-                found = {name: values[chosen] for name, values in found.items()}
-        return found
+                table = {name: values[chosen] for name, values in table.items()}
+        return table
 
 
 @dataclass
