@@ -28,7 +28,7 @@ def hangups_are_heard() -> None:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a command left behind."""
+    """Exit code, output and files of a command."""
 
     code: int
     out: str

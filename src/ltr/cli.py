@@ -105,7 +105,7 @@ def as_process(command: Callable[[], int]) -> int:
     message."""
     logging.raiseExceptions = False  # Hydra prints through logging, which would report the closed pipe line by line
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: a terminal may know fewer letters
+        sys.stdout.reconfigure(errors="backslashreplace")  # like standard error: a terminal may know fewer letters
     with stopped_by_signals():
         code = command()
     try:
@@ -263,7 +263,7 @@ def _job(config: DictConfig, codes: list[int], line: CommandLine) -> float | Non
     """Carry out one run; errors are printed here, where Hydra cannot add to them.
 
     Returns:
-        What a sweeper that chooses looks at, see `ltr.commands.train.objective`.
+        The value that a choosing sweeper maximises, see `ltr.commands.train.objective`.
     """
     from hydra.core.hydra_config import HydraConfig
 

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 
-# what programs write where a value is missing
+# written by programs where a value is missing
 _MISSING = {"", "nan", "none", "null", "n/a", "#n/a", "na", "<na>", "nat", "nil", "undefined", "-", "?"}
 _INVISIBLE = ("Cf", "Cc")  # Unicode categories: zero width spaces and joiners, direction marks, control characters
 

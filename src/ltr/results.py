@@ -14,8 +14,8 @@ from ltr.identity import flat_config_of_today
 SCHEMA_VERSION = 1  # the newest layout that this version reads and writes
 AGAIN = "Delete it and run the same command again to write it anew (its stages are taken from the store)."
 
-_LARGEST = 1e15  # of what is counted
-_LARGEST_NUMBER = 1e300  # beyond it arithmetic with floats ends
+_LARGEST = 1e15  # of counts
+_LARGEST_NUMBER = 1e300  # larger numbers overflow in arithmetic with floats
 _NAME = re.compile(r"[^\W\d][\w .=+,:-]{0,99}")  # of protocols, variants, scorers and splits: they name files
 _SHOWN = 3  # mistakes
 
@@ -109,7 +109,7 @@ def _is_amount(value: Any) -> bool:
     return _is_number(value) and 0 <= value <= _LARGEST
 
 
-# what each kind must be, in words
+# each kind in words
 _WORDS: dict[Check, str] = {
     _is_metric: "a number or null",
     _is_count: "a number of things",
@@ -184,7 +184,7 @@ def _mistakes(result: Mapping[str, Any]) -> list[str]:
     wrong += _wrong(config, _CONFIG, "config.")
     wrong += [f"config.{key} is not text" for key, value in config.items() if _names_code(key) and not _is_text(value)]
     wrong += _wrong(data, _DATA, "data.")
-    # null: of a network from elsewhere nobody knows the images that it was trained on
+    # null: the training images of a network from elsewhere are unknown
     counts = [key for key in data if key.endswith("_images") and (key, data[key]) != ("trained_on_images", None)]
     wrong += _wrong(data, dict.fromkeys(("classes", *counts), _is_count), "data.")
     declared = result.get("declared_metrics", [])

@@ -149,7 +149,7 @@ def conclude(folder: Path) -> tuple[str, int]:
         result, wrong = None, record["error"]
         if record["directory"]:
             try:
-                # as it is known to the job: the stages of a run that was finished before say how they came about then
+                # the job's own record of its stages: those of a run that was finished before describe that earlier run
                 result = {**read_run(record["directory"]).result, "stages": record["stages"]}
             except DataError as error:  # the other jobs' results are shown
                 wrong = str(error)

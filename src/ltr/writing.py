@@ -87,7 +87,7 @@ def disk_trouble(error: OSError, what: str, paths: Mapping[str, Any]) -> Trainin
     """Return the error for a run's file that could not be written, or is gone; None for other files.
 
     Args:
-        what: was at work.
+        what: the work at the time.
         paths: the config ``paths``.
     """
     name = error.filename if isinstance(error.filename, (str, os.PathLike)) else None

@@ -98,5 +98,5 @@ def test_onnx_gives_the_same_logits_at_any_batch_size(checkpoint, tmp_path):
     network = load_network(checkpoint)
     images = check_images(network.dataset_info.image_shape)[:1]
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"images": images.numpy()})
-    torch.testing.assert_close(torch.from_numpy(found), logits(network, images), rtol=1e-3, atol=1e-3)
+    (onnx_logits,) = session.run(None, {"images": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(onnx_logits), logits(network, images), rtol=1e-3, atol=1e-3)

@@ -22,11 +22,11 @@ def everything(model, pool) -> tuple[list[str], np.ndarray]:
     from ltr.apply.reading import batches
 
     files = image_pool(pool)
-    paths, found = [], []
+    paths, predictions = [], []
     for indices, images, _ in batches(files, model):
         paths += [files.relative(index) for index in indices]
-        found.append(model.scores(images).logits.softmax(dim=1))
-    return paths, torch.cat(found).numpy()
+        predictions.append(model.scores(images).logits.softmax(dim=1))
+    return paths, torch.cat(predictions).numpy()
 
 
 def test_a_ranking_is_that_of_sorting_all_images(redness, pool, tmp_path):
@@ -64,12 +64,12 @@ class Killed(Exception):
 def test_a_killed_run_goes_on_and_ends_with_the_same_bits(redness, pool, tmp_path, after):
     model, files, classes = redness(batch_size=2), image_pool(pool), np.array([1, 4, 5])
     whole = mine(model, files, classes, tmp_path / "whole", top=5, chunk=4)
-    told = 0
+    done = 0
 
     def until(number: int) -> None:
-        nonlocal told
-        told += number
-        if told > after:
+        nonlocal done
+        done += number
+        if done > after:
             raise Killed
 
     with pytest.raises(Killed):
@@ -85,10 +85,10 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(redness, pool, tmp_pat
 
 def test_what_is_done_is_not_done_again(redness, pool, tmp_path):
     mine(redness(), image_pool(pool), np.array([0]), tmp_path / "out")
-    told: list[int] = []
-    mined = mine(redness(), image_pool(pool), np.array([0]), tmp_path / "out", advance=told.append)
+    advanced: list[int] = []
+    mined = mine(redness(), image_pool(pool), np.array([0]), tmp_path / "out", advance=advanced.append)
     assert mined.resumed_at == 13
-    assert not told
+    assert not advanced
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,11 @@ def names(files) -> list[str]:
 def test_a_folder_gives_all_images_below_it_in_order(pool):
     (pool / ".hidden").mkdir()
     (pool / ".hidden" / "x.png").touch()
-    found = names(image_pool(pool))
-    assert len(found) == 13
-    assert found == sorted(found)
-    assert "notes.txt" not in found
-    assert not any("hidden" in name for name in found)
+    listed = names(image_pool(pool))
+    assert len(listed) == 13
+    assert listed == sorted(listed)
+    assert "notes.txt" not in listed
+    assert not any("hidden" in name for name in listed)
 
 
 def test_a_folder_without_an_image_is_named(tmp_path):
@@ -111,9 +111,9 @@ def test_loops_of_links_and_pipes_are_listed_and_stop_nothing(pool):
     (pool / "loop.jpg").symlink_to("loop.jpg")
     (pool / "part 0" / "folder").symlink_to("folder")
     os.mkfifo(pool / "pipe.jpg")
-    found = names(image_pool(pool))
-    assert len(found) == 15
-    assert {"loop.jpg", "pipe.jpg"} <= set(found)
+    listed = names(image_pool(pool))
+    assert len(listed) == 15
+    assert {"loop.jpg", "pipe.jpg"} <= set(listed)
 
 
 def test_a_table_that_is_a_pipe_is_refused(tmp_path):

@@ -34,10 +34,10 @@ def own_logits(model, pool, paths) -> torch.Tensor:
 def test_a_row_has_the_network_s_own_classes_and_probabilities(redness, pool, tmp_path):
     model = redness()
     predict_files(model, image_pool(pool), tmp_path / "p.csv")
-    found = rows(tmp_path / "p.csv")
-    p = own_logits(model, pool, [row["path"] for row in found]).softmax(dim=1)
+    written = rows(tmp_path / "p.csv")
+    p = own_logits(model, pool, [row["path"] for row in written]).softmax(dim=1)
     best = p.topk(5, dim=1)
-    for place, row in enumerate(found):
+    for place, row in enumerate(written):
         assert row["class"] == f"class {best.indices[place, 0]}"
         assert float(row["probability"]) == pytest.approx(float(best.values[place, 0]), rel=1e-5)
         assert row["class_5"] == f"class {best.indices[place, 4]}"
@@ -94,32 +94,32 @@ def test_processes_that_decode_change_nothing(redness, pool, tmp_path, workers):
 def test_the_background_s_probability_is_a_column_of_a_network_with_one(redness, pool, tmp_path):
     model = redness(background=0)
     predict_files(model, image_pool(pool), tmp_path / "p.csv")
-    found = rows(tmp_path / "p.csv")
-    p = own_logits(model, pool, [row["path"] for row in found]).softmax(dim=1)[:, 0]
-    np.testing.assert_allclose([float(row["background"]) for row in found], p, rtol=1e-5)
+    written = rows(tmp_path / "p.csv")
+    p = own_logits(model, pool, [row["path"] for row in written]).softmax(dim=1)[:, 0]
+    np.testing.assert_allclose([float(row["background"]) for row in written], p, rtol=1e-5)
 
 
 def test_sigmoid_networks_have_their_own_probabilities(redness, pool, tmp_path):
     model = redness(link="sigmoid")
     predict_files(model, image_pool(pool), tmp_path / "p.csv")
-    found = rows(tmp_path / "p.csv")
-    p = own_logits(model, pool, [row["path"] for row in found]).sigmoid().amax(dim=1)
-    np.testing.assert_allclose([float(row["probability"]) for row in found], p, rtol=1e-5)
+    written = rows(tmp_path / "p.csv")
+    p = own_logits(model, pool, [row["path"] for row in written]).sigmoid().amax(dim=1)
+    np.testing.assert_allclose([float(row["probability"]) for row in written], p, rtol=1e-5)
 
 
 def test_known_ness_by_msp_orders_images_as_their_probability(redness, pool, tmp_path):
     predict_files(redness(), image_pool(pool), tmp_path / "p.csv")
-    found = rows(tmp_path / "p.csv")
-    by_known = np.argsort([float(row["known"]) for row in found], kind="stable")
-    assert (by_known == np.argsort([float(row["probability"]) for row in found], kind="stable")).all()
+    written = rows(tmp_path / "p.csv")
+    by_known = np.argsort([float(row["known"]) for row in written], kind="stable")
+    assert (by_known == np.argsort([float(row["probability"]) for row in written], kind="stable")).all()
 
 
 def test_known_ness_by_max_logit_is_the_largest_logit(redness, pool, tmp_path):
     model = redness()
     predict_files(model, image_pool(pool), tmp_path / "p.csv", scorer="max_logit")
-    found = rows(tmp_path / "p.csv")
-    wanted = own_logits(model, pool, [row["path"] for row in found]).amax(dim=1)
-    np.testing.assert_allclose([float(row["known"]) for row in found], wanted, rtol=1e-5)
+    written = rows(tmp_path / "p.csv")
+    wanted = own_logits(model, pool, [row["path"] for row in written]).amax(dim=1)
+    np.testing.assert_allclose([float(row["known"]) for row in written], wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("scorer", "reason"), [("mspp", "Did you mean 'msp'"), ("distance", "gives no distance")])
@@ -154,9 +154,9 @@ def test_fewer_classes_than_asked_for_are_all_shown(redness, pool, tmp_path):
 
 
 def test_progress_counts_every_image_once(redness, pool, tmp_path):
-    told: list[int] = []
-    predict_files(redness(), image_pool(pool), tmp_path / "p.csv", advance=told.append)
-    assert sum(told) == 13
+    advanced: list[int] = []
+    predict_files(redness(), image_pool(pool), tmp_path / "p.csv", advance=advanced.append)
+    assert sum(advanced) == 13
 
 
 def test_grey_networks_get_grey_pixels(redness, pool):

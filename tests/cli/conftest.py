@@ -1,4 +1,4 @@
-"""What the tests of the commands share: a refused command, its mistakes, and what it left behind."""
+"""Fixtures of the commands' tests: a refused command, its mistakes, and the files it left."""
 
 from __future__ import annotations
 

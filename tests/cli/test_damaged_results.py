@@ -50,15 +50,15 @@ def places(node: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def changed(node: Any, place: tuple[Any, ...], value: Any) -> Any:
-    found = copy.deepcopy(node)
-    parent = found
+    damaged = copy.deepcopy(node)
+    parent = damaged
     for key in place[:-1]:
         parent = parent[key]
     if value is DELETED:
         del parent[place[-1]]
     else:
         parent[place[-1]] = value
-    return found
+    return damaged
 
 
 @pytest.fixture

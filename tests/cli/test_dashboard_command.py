@@ -13,7 +13,7 @@ from ltr.commands.dashboard import main, report, workspace
 from ltr.report.figures import FIGURES
 from ltr.report.panels import SECTIONS
 
-PAGES = {
+OVERRIDES = {
     "closed_set": ["dataset=digits_lt", "dataset.val=train_fraction"],
     "background": ["dataset=digits_bg"],
     "open_set": ["dataset=digits_open", "evaluation.monitor_split=test"],
@@ -58,9 +58,9 @@ def shown_keys(protocol: str, *kinds: str) -> dict[str, tuple[str, ...]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("protocol", PAGES)
+@pytest.mark.parametrize("protocol", OVERRIDES)
 def test_every_panel_shows_what_a_run_of_its_protocol_logs(logged, protocol):
-    keys = logged(*PAGES[protocol])
+    keys = logged(*OVERRIDES[protocol])
     for title, wanted in shown_keys(protocol, "bar", "scatter").items():
         assert set(wanted) <= keys, title
     for title, wanted in shown_keys(protocol, "line").items():
@@ -69,7 +69,7 @@ def test_every_panel_shows_what_a_run_of_its_protocol_logs(logged, protocol):
 
 
 @pytest.mark.slow
-def test_the_pictures_are_those_that_a_run_draws(logged):
+def test_the_figures_are_those_that_a_run_draws(logged):
     keys = logged("method=crt", "method.classifier.epochs=1", "figures=all")
     wanted = {key for keys in shown_keys("closed_set", "picture").values() for key in keys}
     assert wanted <= keys

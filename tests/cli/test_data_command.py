@@ -43,10 +43,10 @@ def pets(tmp_path):
 
 def files_column(out: str) -> dict[str, str]:
     rows = [line.split(maxsplit=2) for line in out.splitlines()[1:]]
-    return {name: "built in" if (found, rest[:3]) == ("built", "in ") else found for name, found, rest in rows}
+    return {name: "built in" if (state, rest[:3]) == ("built", "in ") else state for name, state, rest in rows}
 
 
-def test_the_list_has_every_page_with_its_first_line(ltr_data):
+def test_the_list_has_every_config_with_its_first_line(ltr_data):
     code, out, _ = ltr_data("list")
     assert code == 0
     assert list(files_column(out)) == config_names("dataset")
@@ -58,17 +58,17 @@ def test_the_list_says_whether_files_are_there(ltr_data, official_trees, monkeyp
     assert nothing["digits_lt"] == "built in"
     assert set(nothing.values()) == {"built in", "-"}
     monkeypatch.setenv("LTR_DATA", str(official_trees))
-    found = files_column(ltr_data("list")[1])
-    assert {found[name] for name in ("cub", "inat18", "imagenet_lt", "cars", "tiny_imagenet", "folder")} == {"found"}
-    assert found["cifar10"] == "-"
+    column = files_column(ltr_data("list")[1])
+    assert {column[name] for name in ("cub", "inat18", "imagenet_lt", "cars", "tiny_imagenet", "folder")} == {"found"}
+    assert column["cifar10"] == "-"
 
 
 @pytest.mark.parametrize("name", config_names("dataset"))
-def test_the_place_of_every_page_is_known(name, tmp_path):
+def test_the_place_of_every_config_is_known(name, tmp_path):
     assert places(name, tmp_path) is not None
 
 
-def test_the_list_shows_pages_of_ones_own(ltr_data, tmp_path):
+def test_the_list_shows_own_configs(ltr_data, tmp_path):
     trees.lines(tmp_path / "mine" / "dataset" / "moths.yaml", ["# Moths of the garden.", "name: moths"])
     assert "Moths of the garden." in ltr_data("list", "--config-dir", tmp_path / "mine")[1]
 
@@ -131,7 +131,7 @@ def test_bad_images_are_counted_shown_and_written_to_the_exclusion_list(ltr_data
     assert sorted(listed) == sorted(str(path.relative_to(pets)) for path in bad)
 
 
-def test_what_stands_out_is_said_and_is_no_error(ltr_data, pets):
+def test_what_stands_out_is_reported_and_is_no_error(ltr_data, pets):
     Image.new("RGB", (20, 16), (7, 7, 7)).save(pets / "cat" / "0.jpg")
     Image.new("RGBA", (20, 16), (0, 0, 0, 0)).save(pets / "cat" / "1.jpg", "PNG")
     Image.fromarray(np.arange(0, 256, dtype=np.uint16).reshape(16, 16)).save(pets / "cat" / "2.jpg", "PNG")

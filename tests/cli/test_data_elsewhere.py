@@ -37,11 +37,11 @@ def test_the_environment_says_where_data_are_that_are_gone(config, tmp_path, mon
 
 
 def test_a_value_of_the_data_set_is_passed_on_to_its_split(config):
-    found = changed(config, ["dataset.imbalance_factor=50"])["dataset"]
-    assert found["imbalance_factor"] == found["split"]["imbalance_factor"] == 50
+    dataset = changed(config, ["dataset.imbalance_factor=50"])["dataset"]
+    assert dataset["imbalance_factor"] == dataset["split"]["imbalance_factor"] == 50
 
 
-def test_a_data_set_of_ones_own_is_changed_where_its_code_reads_it(config):
+def test_a_data_set_of_your_own_is_changed_where_its_code_reads_it(config):
     config["dataset"] |= {"name": "mine"}
     assert changed(config, ["dataset.split.imbalance_factor=50"])["dataset"]["split"]["imbalance_factor"] == 50
     with pytest.raises(ConfigError, match=r"evaluation does not depend on 'dataset.imbalance_factor'"):

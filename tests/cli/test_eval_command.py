@@ -104,21 +104,21 @@ def test_flags_and_overrides_may_stand_in_any_order(ltr_eval, tmp_path, finished
 
 
 def test_the_evaluations_batch_size_changes_no_count(ltr_eval, tmp_path, finished_run, headline):
-    found = evaluated(ltr_eval, tmp_path, finished_run, "evaluation.batch_size=37", "trainer.precision=auto")
-    assert found["accuracy"] == pytest.approx(headline["accuracy"], abs=0.01)
+    evaluation = evaluated(ltr_eval, tmp_path, finished_run, "evaluation.batch_size=37", "trainer.precision=auto")
+    assert evaluation["accuracy"] == pytest.approx(headline["accuracy"], abs=0.01)
 
 
 def test_a_data_sets_value_reaches_the_split_that_was_made_from_it(ltr_eval, tmp_path, finished_run, headline):
-    found = evaluated(ltr_eval, tmp_path, finished_run, "dataset.imbalance_factor=2")
+    evaluation = evaluated(ltr_eval, tmp_path, finished_run, "dataset.imbalance_factor=2")
     assert headline["few"] is not None
-    assert found["few"] is None
-    assert found["accuracy"] == headline["accuracy"]
+    assert evaluation["few"] is None
+    assert evaluation["accuracy"] == headline["accuracy"]
 
 
 def test_other_bounds_move_classes_between_groups(ltr_eval, tmp_path, finished_run):
-    found = evaluated(ltr_eval, tmp_path, finished_run, "evaluation.many_above=1", "evaluation.few_below=0")
-    assert found["medium"] is None
-    assert found["few"] is None
+    evaluation = evaluated(ltr_eval, tmp_path, finished_run, "evaluation.many_above=1", "evaluation.few_below=0")
+    assert evaluation["medium"] is None
+    assert evaluation["few"] is None
 
 
 @pytest.mark.parametrize("where", ["run", "lone"])
@@ -196,7 +196,7 @@ def test_a_damaged_configuration_is_named(refused_eval, finished_run, tmp_path, 
     assert "is damaged" in err or "this is not the configuration of a run" in err
 
 
-def test_a_run_of_before_a_key_existed_is_judged_with_its_default(ltr_eval, finished_run, tmp_path, headline):
+def test_a_run_of_before_a_key_existed_is_evaluated_with_its_default(ltr_eval, finished_run, tmp_path, headline):
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
     text = (run / "config.yaml").read_text()
@@ -235,7 +235,7 @@ def test_a_pickle_in_the_place_of_a_checkpoint_is_never_executed(refused_eval, t
     assert not (tmp_path / "sprung").exists()
 
 
-def test_a_checkpoint_cannot_call_what_was_not_made_for_pages(refused_eval, tmp_path, altered):
+def test_a_checkpoint_cannot_call_what_was_not_made_for_configs(refused_eval, tmp_path, altered):
     trap = str(tmp_path / "sprung")
     targets = [
         {"_target_": "os.mkdir", "path": trap},

@@ -49,8 +49,8 @@ def evaluated(ltr_eval, tmp_path):
         code, out, err = ltr_eval(*arguments, "--json", tmp_path / "found.json")
         assert code == 0, err
         assert not without_warnings(err)
-        found = json.loads((tmp_path / "found.json").read_text())
-        return (found if isinstance(found, list) else [found]), out
+        results = json.loads((tmp_path / "found.json").read_text())
+        return (results if isinstance(results, list) else [results]), out
 
     return command
 
@@ -133,19 +133,19 @@ def test_several_checkpoints_are_one_table_with_the_best_marked(
 ):
     monkeypatch.setattr("ltr.report.comparison.limits", lambda config: "")  # the runs of the tests are short
     other = untrained(tmp_path / "untrained.ckpt", "dataset.val=train_fraction")
-    found, out = evaluated(finished_run, other)
-    assert [one["rows"][0]["metrics"]["accuracy"] == headline["accuracy"] for one in found] == [True, False]
+    results, out = evaluated(finished_run, other)
+    assert [one["rows"][0]["metrics"]["accuracy"] == headline["accuracy"] for one in results] == [True, False]
     table = out[out.index("digits_lt · closed_set") :]
     first, second = (next(x for x in table.splitlines() if x.startswith(name)) for name in ("erm-s0-", "untrained"))
-    assert f"{100 * found[0]['rows'][0]['metrics']['balanced_accuracy']:.1f} *" in first
-    assert f"{100 * found[1]['rows'][0]['metrics']['balanced_accuracy']:.1f} *" not in second
+    assert f"{100 * results[0]['rows'][0]['metrics']['balanced_accuracy']:.1f} *" in first
+    assert f"{100 * results[1]['rows'][0]['metrics']['balanced_accuracy']:.1f} *" not in second
     assert len(evaluations(tmp_path)) == 2
 
 
 def test_a_table_has_a_row_for_each_scorer(evaluated, tmp_path):
     both = [untrained(tmp_path / f"{seed}.ckpt", "dataset=digits_open", f"seed={seed}") for seed in (0, 1)]
-    found, out = evaluated(*both, "evaluation.scorers=[energy,entropy]")
-    assert [len(one["rows"]) for one in found] == [2, 2]
+    results, out = evaluated(*both, "evaluation.scorers=[energy,entropy]")
+    assert [len(one["rows"]) for one in results] == [2, 2]
     assert set(re.findall(r"^\d\.ckpt \w+", out, re.MULTILINE)) == {
         f"{seed}.ckpt {scorer}" for seed in (0, 1) for scorer in ("energy", "entropy")
     }
@@ -158,7 +158,7 @@ def test_validation_images_have_a_table_too(evaluated, finished_run, tmp_path):
     assert "47 test images" in out
 
 
-def test_nothing_is_judged_if_one_of_several_cannot_be(refused, finished_run, tmp_path, altered_file):
+def test_nothing_is_evaluated_if_one_of_several_cannot_be(refused, finished_run, tmp_path, altered_file):
     err = refused(finished_run, altered_file, tmp_path)
     assert "holds no finished run" in err
     assert "altered.ckpt" in refused(finished_run, altered_file)
@@ -167,7 +167,7 @@ def test_nothing_is_judged_if_one_of_several_cannot_be(refused, finished_run, tm
         assert words in err
 
 
-def test_what_is_neither_a_checkpoint_nor_an_override_is_told_of_a_lone_file_too(refused, altered_file, tmp_path):
+def test_what_is_neither_a_checkpoint_nor_an_override_is_reported_of_a_lone_file_too(refused, altered_file, tmp_path):
     assert "typo: there is no such run directory" in refused(altered_file, "typo", "dataset=digits")
 
 
@@ -180,12 +180,12 @@ def altered_file(finished_run, tmp_path) -> Path:
 # -- stages ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_stored_stage_is_judged_by_its_folder(evaluated, finished_run, headline, refused, tmp_path):
+def test_a_stored_stage_is_evaluated_by_its_folder(evaluated, finished_run, headline, refused, tmp_path):
     stages = finished_run.parents[2] / "stages"
     (stage,) = [path.parent for path in stages.glob("*/weights.ckpt")]
-    found, _ = evaluated(stage)
-    assert found[0]["rows"][0]["metrics"]["accuracy"] == headline["accuracy"]
-    assert found[0]["config"]["trainer.max_epochs"] == 2
+    results, _ = evaluated(stage)
+    assert results[0]["rows"][0]["metrics"]["accuracy"] == headline["accuracy"]
+    assert results[0]["config"]["trainer.max_epochs"] == 2
     shutil.rmtree(tmp_path / "outputs")
     computed = tmp_path / "computed"
     computed.mkdir()
@@ -206,27 +206,27 @@ def test_the_scorers_of_a_run_that_is_older_than_them_are_the_default(finished_r
 # -- other data sets ------------------------------------------------------------------------------------------------
 
 
-def test_a_page_names_the_data_set_and_the_run_says_how_it_was_trained(evaluated, finished_run, headline):
-    found, _ = evaluated(finished_run, "dataset=digits", "evaluation.many_above=500")
-    (row,) = found[0]["rows"]
-    config = found[0]["config"]
+def test_a_config_names_the_data_set_and_the_run_says_how_it_was_trained(evaluated, finished_run, headline):
+    results, _ = evaluated(finished_run, "dataset=digits", "evaluation.many_above=500")
+    (row,) = results[0]["rows"]
+    config = results[0]["config"]
     assert row["metrics"]["accuracy"] == headline["accuracy"]
     assert row["metrics"]["many"] is None
     assert (config["dataset.name"], config["trained_on.name"]) == ("digits", "digits_lt")
     assert config["trainer.max_epochs"] == 2
 
 
-def test_an_embedding_is_judged_on_files_and_on_grey_arrays(evaluated, cifar_embedding):
-    found, out = evaluated(cifar_embedding, "dataset=cub_retrieval", "trainer.num_workers=0")
-    assert found[0]["config"]["dataset.image_size"] == 32
-    assert 0 <= found[0]["rows"][0]["metrics"]["recall_at_1"] <= 1
+def test_an_embedding_is_evaluated_on_files_and_on_grey_arrays(evaluated, cifar_embedding):
+    results, out = evaluated(cifar_embedding, "dataset=cub_retrieval", "trainer.num_workers=0")
+    assert results[0]["config"]["dataset.image_size"] == 32
+    assert 0 <= results[0]["rows"][0]["metrics"]["recall_at_1"] <= 1
     episodes = ["evaluation.episodes=3", "evaluation.way=2", "evaluation.shot=2"]
-    found, out = evaluated(
+    results, out = evaluated(
         cifar_embedding, "dataset=digits_retrieval", "dataset.protocols=[retrieval,few_shot]", *episodes
     )
     assert "8 x 8 pixels are resized to 32 x 32, their one channel is repeated 3 times" in out
-    assert [row["protocol"] for row in found[0]["rows"]] == ["retrieval", "few_shot"]
-    assert found[0]["rows"][1]["metrics"]["episodes"] == 3
+    assert [row["protocol"] for row in results[0]["rows"]] == ["retrieval", "few_shot"]
+    assert results[0]["rows"][1]["metrics"]["episodes"] == 3
 
 
 def test_images_of_the_size_that_is_asked_for(evaluated, cifar_embedding):
@@ -271,7 +271,7 @@ def test_the_validation_threshold_of_open_set_runs_is_found_again(ltr_train, ltr
         ("are checkpoints of this project", ["RUN", "dataset=digits", "backbone=digits_net"]),
     ],
 )
-def test_what_cannot_be_judged_is_told_in_a_line_and_leaves_nothing(
+def test_what_cannot_be_evaluated_is_reported_in_a_line_and_leaves_nothing(
     refused, small_sources, finished_run, digits_embedding, tmp_path, words, arguments
 ):
     places = {"RUN": finished_run, "DIGITS": digits_embedding}
@@ -360,11 +360,11 @@ def test_data_that_were_moved_are_the_same_images(ltr_eval, tmp_path):
     root, checkpoint = pets(tmp_path, "one")
     root.rename(tmp_path / "moved")
     elsewhere = ("dataset=folder", f"dataset.root={tmp_path / 'moved'}", "dataset.name=pets")
-    found = ltr_eval(checkpoint, *elsewhere, "dataset.val=train_fraction", "--split", "val")
-    assert "all 3 evaluated images were trained on" in found[2]
+    results = ltr_eval(checkpoint, *elsewhere, "dataset.val=train_fraction", "--split", "val")
+    assert "all 3 evaluated images were trained on" in results[2]
 
 
-def test_training_data_that_are_gone_are_said(ltr_eval, tmp_path):
+def test_training_data_that_are_gone_are_reported(ltr_eval, tmp_path):
     root, checkpoint = pets(tmp_path, "one")
     root.rename(tmp_path / "moved")
     other = trees.folder(tmp_path / "two", ("train", "test"), each=3)
@@ -390,12 +390,12 @@ def foreign(tmp_path, small_sources) -> tuple[Path, torch.nn.Module]:
 
 
 @torch.no_grad()
-def test_published_weights_are_judged_like_their_own_network(evaluated, foreign, tmp_path):
+def test_published_weights_are_evaluated_like_their_own_network(evaluated, foreign, tmp_path):
     from ltr.data.sources.cifar import cifar10
 
     file, network = foreign
     own = untrained(tmp_path / "own.ckpt", "dataset=cifar10", "backbone=resnet32")
-    found, out = evaluated(
+    results, out = evaluated(
         file, own, "dataset=cifar10", "backbone=resnet32", "dataset.mean=[0,0,0]", "trainer.precision=fp32"
     )
     (folder,) = [path for path in evaluations(tmp_path) if path.parent.name == "foreign"]
@@ -403,8 +403,8 @@ def test_published_weights_are_judged_like_their_own_network(evaluated, foreign,
     std = np.array([0.2023, 0.1994, 0.2010])
     unit = torch.tensor(images / 255 / std, dtype=torch.float32).permute(0, 3, 1, 2)
     assert (read_run(folder).predictions["prediction"] == network(unit).argmax(1).numpy()).all()
-    assert found[0]["config"]["backbone.depth"] == 32
-    assert "optimizer.lr" not in found[0]["config"]
+    assert results[0]["config"]["backbone.depth"] == 32
+    assert "optimizer.lr" not in results[0]["config"]
     assert re.search(r"^ckpt\.best\.pth\.tar ", out, re.MULTILINE)
 
 

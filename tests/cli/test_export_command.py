@@ -55,8 +55,8 @@ def test_exporting_again_replaces_the_files(command, finished_run):
 )
 def test_mistakes_are_told(command, finished_run, tmp_path, arguments, code, reason):
     (tmp_path / "file").touch()
-    found, _, err = command(*(argument.format(run=finished_run) for argument in arguments))
-    assert found == code, err
+    exit_code, _, err = command(*(argument.format(run=finished_run) for argument in arguments))
+    assert exit_code == code, err
     assert err.startswith("error: ")
     assert reason in err
     assert "Traceback" not in err

@@ -45,7 +45,7 @@ def test_a_pickled_job_is_not_taken(refused, tmp_path):
     assert "there is no such flag" in refused("--experimental-rerun", str(tmp_path / "job.pickle")).err
 
 
-def test_help_shows_the_groups_and_every_page(ltr_train):
+def test_help_shows_the_groups_and_every_config(ltr_train):
     done = ltr_train("--help")
     assert done.code == 0
     assert "Usage:   ltr-train [group=config ...] [key=value ...]" in done.out

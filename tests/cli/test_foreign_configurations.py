@@ -1,4 +1,4 @@
-"""What a run's config.yaml or a checkpoint says of itself is checked as the command line is: names become folders."""
+"""Values in a run's config.yaml or a checkpoint are checked like the command line: names become folders."""
 
 from __future__ import annotations
 

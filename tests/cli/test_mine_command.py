@@ -51,9 +51,9 @@ def candidates(folder) -> list[dict[str, str]]:
 def test_the_few_shot_classes_of_the_run_are_mined_for(command, finished_run, pool, tmp_path):
     code, out, err = command(finished_run, pool, "--out", "mined", "--top", "5")
     assert code == 0, err
-    found = candidates(tmp_path / "mined")
-    assert {row["class"] for row in found} <= {str(digit) for digit in range(10)}
-    assert len(found) == 5 * len({row["class"] for row in found})
+    mined = candidates(tmp_path / "mined")
+    assert {row["class"] for row in mined} <= {str(digit) for digit in range(10)}
+    assert len(mined) == 5 * len({row["class"] for row in mined})
     assert "mined/sheet.html" in out
     assert (tmp_path / "mined" / "sheet.html").is_file()
 
@@ -64,10 +64,10 @@ def test_named_classes_and_labelled_images(command, finished_run, pool, tmp_path
     code, out, err = command(finished_run, pool, "--out", "mined", *flags)
     assert code == 0, err
     assert "2 of 30 images are labelled already" in out
-    found = candidates(tmp_path / "mined")
-    assert {row["class"] for row in found} == {"7", "8"}
-    assert len(found) == 56
-    assert not {"0000.png", "0001.png"} & {row["path"] for row in found}
+    mined = candidates(tmp_path / "mined")
+    assert {row["class"] for row in mined} == {"7", "8"}
+    assert len(mined) == 56
+    assert not {"0000.png", "0001.png"} & {row["path"] for row in mined}
     assert (tmp_path / "mined" / "sheet.html").read_text().count("<img") == 6
 
 
@@ -84,9 +84,9 @@ def test_named_classes_and_labelled_images(command, finished_run, pool, tmp_path
     ],
 )
 def test_mistakes_are_told(command, finished_run, pool, flags, code, reason):
-    given = flags if "--out" in flags else [*flags, "--out", "mined"]
-    found, _, err = command(finished_run, pool, *given)
-    assert found == code, err
+    with_output = flags if "--out" in flags else [*flags, "--out", "mined"]
+    exit_code, _, err = command(finished_run, pool, *with_output)
+    assert exit_code == code, err
     assert err.startswith("error: ")
     assert reason in err
     assert "Traceback" not in err
@@ -120,7 +120,7 @@ def test_a_process_that_is_killed_goes_on_where_it_was(command, finished_run, tm
     finally:
         process.communicate()
     assert process.returncode == -signal.SIGKILL, "it was faster than the test"
-    found, out, err = command(*common, "--out", "killed")
-    assert found == 0, err
+    exit_code, out, err = command(*common, "--out", "killed")
+    assert exit_code == 0, err
     assert "going on after" in out
     assert (tmp_path / "killed" / "candidates.csv").read_bytes() == (tmp_path / "whole" / "candidates.csv").read_bytes()

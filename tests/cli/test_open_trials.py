@@ -13,7 +13,7 @@ from ltr.configuration.configs import conf_directory, config_names, read_config
 CONF = conf_directory()
 
 
-def test_the_page_composes_with_every_data_set_that_has_published_trials():
+def test_the_config_composes_with_every_data_set_that_has_published_trials():
     parameters = yaml.safe_load((CONF / "sweep" / "open_trials.yaml").read_text(encoding="utf-8"))["hydra"]["sweeper"]
     assert parameters == {"params": {"dataset.trial": "0,1,2,3,4"}}
     with_trials = [name for name in config_names("dataset") if "trial" in read_config(f"dataset/{name}")]

@@ -53,10 +53,10 @@ def test_predictions_are_those_of_the_python_interface(command, finished_run, ph
     assert code == 0, err
     assert "12 images" in out
     p = ltr.load(finished_run, precision="fp32").predict(digits().images[:12])
-    found = rows(tmp_path / "p.csv")
-    assert [row["path"] for row in found] == [f"{number:02d}.png" for number in range(12)]
-    assert [int(row["class"]) for row in found] == p.argmax(1).tolist()
-    np.testing.assert_allclose([float(row["probability"]) for row in found], p.max(1), rtol=1e-4)
+    written = rows(tmp_path / "p.csv")
+    assert [row["path"] for row in written] == [f"{number:02d}.png" for number in range(12)]
+    assert [int(row["class"]) for row in written] == p.argmax(1).tolist()
+    np.testing.assert_allclose([float(row["probability"]) for row in written], p.max(1), rtol=1e-4)
 
 
 def test_broken_images_are_counted_and_listed_and_the_command_succeeds(command, finished_run, photos, tmp_path):
@@ -100,9 +100,9 @@ def test_flags_reach_the_work(command, finished_run, photos, tmp_path):
 )
 def test_mistakes_are_told_in_a_line(command, finished_run, photos, tmp_path, arguments, code, reason):
     (tmp_path / "empty").mkdir()
-    given = [argument.format(run=finished_run) for argument in arguments]
-    found, out, err = command(*given)
-    assert found == code, err
+    formatted = [argument.format(run=finished_run) for argument in arguments]
+    exit_code, out, err = command(*formatted)
+    assert exit_code == code, err
     assert err.startswith("error: ")
     assert reason in err
     assert "Traceback" not in err

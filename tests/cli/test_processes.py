@@ -153,7 +153,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_and_where_it_happened(ltr_trai
     assert "Traceback" in ltr_train("seed=1").err
 
 
-def test_a_full_disk_is_told_with_its_file(ltr_train, monkeypatch):
+def test_a_full_disk_is_reported_with_its_file(ltr_train, monkeypatch):
     import ltr.configuration.check
 
     def full(*arguments):

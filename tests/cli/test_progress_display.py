@@ -1,4 +1,4 @@
-"""What is seen while training and at its end: a bar and a framed table in a terminal, plain lines elsewhere."""
+"""Progress and results on the console: a bar and a framed table in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROW = {"epoch": 1, "train/loss": 0.51234, "train/accuracy": 0.625, "val/accuracy
 
 
 def shown(terminal: bool, epochs: int = 3, lines_every: int = 1, stop_after: int | None = None) -> str:
-    """What a training of three batches an epoch shows."""
+    """Return the console output of a training of three batches an epoch."""
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=100, _environ={})
     progress = TrainingProgress("representation", epochs, console, lines_every)

@@ -32,7 +32,7 @@ def default_configuration() -> tuple[dict, dict]:
     return OmegaConf.to_container(with_hydra_gone, resolve=True), configs
 
 
-CONFIG, PAGES = default_configuration()
+CONFIG, CHOICES = default_configuration()
 FIXED = ("stages", "paths.outputs")  # so that a right command writes nothing
 VALUES = {
     key: value for key, value in leaves(CONFIG) if key not in FIXED and re.fullmatch(r"[\w./\[\], -]+", shown(value))
@@ -43,7 +43,7 @@ RULES = {
     for key, rule in node.get("_allowed_", {}).items()
     if key in node and key not in FIXED
 }
-GROUPS = sorted(group for group in PAGES if group not in ("debug", "experiment") and "@" not in group)
+GROUPS = sorted(group for group in CHOICES if group not in ("debug", "experiment") and "@" not in group)
 
 
 def wrong_value(key: str) -> st.SearchStrategy[str]:
@@ -60,7 +60,7 @@ out_of_range = st.sampled_from(sorted(RULES)).flatmap(
 )
 misspelt = st.sampled_from(sorted(VALUES)).map(lambda key: (f"{key}x", f"{key}x=1", False))
 unfinished = st.sampled_from(sorted(VALUES)).map(lambda key: (key, key, False))
-unknown_page = st.sampled_from(GROUPS).map(lambda group: (group, f"{group}={PAGES[group]}x", False))
+unknown_config = st.sampled_from(GROUPS).map(lambda group: (group, f"{group}={CHOICES[group]}x", False))
 target = st.sampled_from(["loss", "backbone", "dataset.source"]).map(
     lambda group: (f"{group}._target_", f"{group}._target_=os.system", False)
 )
@@ -114,7 +114,7 @@ CHOICES = sorted(
     for config in config_names(group)
     if not config.startswith(("inat", "gpu"))
 )
-KEYS_OF_PAGES = sorted(
+KEYS_OF_CONFIGS = sorted(
     {
         f"{group}.{key}"
         for group, config in CHOICES
@@ -126,7 +126,7 @@ BAD_FLAGS = ["--sed", "-x", "--cfg", "--cfg=nope", "--config-dir=/nope", "--conf
              "--resolve", "-", "--run=1", "--info=nope", "--package", "---"]  # fmt: skip
 
 chosen = st.sampled_from(CHOICES).map(lambda choice: (choice[0], f"{choice[0]}={choice[1]}", True))
-odd = st.tuples(st.sampled_from(sorted({*VALUES, *KEYS_OF_PAGES, *GROUPS})), st.sampled_from(ODD_VALUES)).map(
+odd = st.tuples(st.sampled_from(sorted({*VALUES, *KEYS_OF_CONFIGS, *GROUPS})), st.sampled_from(ODD_VALUES)).map(
     lambda pair: (pair[0], f"{pair[0]}={pair[1]}", True)
 )
 removed = st.sampled_from(sorted({*VALUES, *GROUPS})).map(lambda key: (key, f"~{key}", True))
@@ -175,7 +175,7 @@ few = settings(
 )
 
 
-ALL_KINDS = commands(right, out_of_range, misspelt, unfinished, unknown_page, target, shortest=7)
+ALL_KINDS = commands(right, out_of_range, misspelt, unfinished, unknown_config, target, shortest=7)
 
 
 def check_that_wrong_ones_are_named(folder: Path, command: list[tuple[str, str, bool]]) -> None:

@@ -37,7 +37,7 @@ def test_an_unknown_shared_recipe_is_refused_with_those_that_exist(refused):
     assert "Did you mean 'cifar'?" in done.err
 
 
-def test_a_primary_config_without_a_place_for_the_shared_recipe_is_told_what_to_add(refused, tmp_path):
+def test_a_primary_config_without_a_place_for_the_shared_recipe_is_reported_what_to_add(refused, tmp_path):
     text = (conf_directory() / "train.yaml").read_text()
     kept = [line for line in text.splitlines() if "recipe/shared" not in line]
     (tmp_path / "mine.yaml").write_text("\n".join(kept) + "\n")

@@ -52,7 +52,7 @@ def test_outputs_is_the_default_folder(command, outputs):
     assert "21.0 ± 1.0" in out
 
 
-def test_a_comparison_that_can_be_made_nowhere_is_told_beside_the_report(command, outputs):
+def test_a_comparison_that_can_be_made_nowhere_is_reported_beside_the_report(command, outputs):
     code, out, err = command("outputs", "--against", "erm")
     assert code == 1
     assert "predictions.parquet is missing" in err
@@ -94,8 +94,8 @@ def test_html_lies_beside_the_runs(command, outputs):
 )
 def test_mistakes_are_told(command, outputs, tmp_path, arguments, code, reason):
     (tmp_path / "empty").mkdir()
-    found, out, err = command(*arguments)
-    assert found == code, err
+    exit_code, out, err = command(*arguments)
+    assert exit_code == code, err
     assert err.startswith("error: ")
     assert reason in err
     assert "Traceback" not in err

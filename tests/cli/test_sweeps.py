@@ -28,7 +28,7 @@ def test_two_seeds_give_two_runs(ltr_train):
     assert [path.name.partition("-s")[2][0] for path in done.directories] == ["0", "1"]
 
 
-def test_a_key_that_only_the_swept_pages_have_can_be_set(ltr_train):
+def test_a_key_that_only_the_swept_configs_have_can_be_set(ltr_train):
     done = ltr_train(*FAST, "-m", "method=crt,lws", "method.classifier.optimizer.lr=0.03", "method.classifier.epochs=1")
     assert done.code == 0, done.err
     configs = [yaml.safe_load((path / "config.yaml").read_text())["method"] for path in done.directories]
@@ -36,7 +36,7 @@ def test_a_key_that_only_the_swept_pages_have_can_be_set(ltr_train):
     assert [config["classifier"]["optimizer"]["lr"] for config in configs] == [0.03, 0.03]
 
 
-def test_null_beside_swept_pages_is_null_and_is_told_as_null(ltr_train):
+def test_null_beside_swept_configs_is_null_and_is_reported_as_null(ltr_train):
     done = ltr_train(*FAST, "-m", "method=erm,ncm", "sampler.num_samples=null", "trainer.max_epochs=null")
     assert done.code == 1
     assert "sampler.num_samples=null trainer.max_epochs=null): error" in done.err
@@ -64,7 +64,7 @@ def test_null_beside_swept_pages_is_null_and_is_told_as_null(ltr_train):
         (("method=glob(xx*)",), "method=glob(xx*): no config fits this pattern; there are: arpl, "),
     ],
 )
-def test_a_key_is_looked_for_on_the_swept_pages(ltr_train, arguments, words):
+def test_a_key_is_looked_for_on_the_swept_configs(ltr_train, arguments, words):
     done = ltr_train("-m", *FAST, *arguments)
     assert done.code in (1, 2)
     assert words in done.err
@@ -77,17 +77,17 @@ def test_a_key_is_looked_for_on_the_swept_pages(ltr_train, arguments, words):
      "a.b=", "a.b='x,y'", "a.b=-1e-4", "a.b=/x/y.pth", "+a.b=1", "~a.b", "hydra.x=1", "seed=1"],
 )  # fmt: skip
 def test_a_value_that_waits_for_its_job_is_the_same_value(text):
-    (given,), _ = parse([text])
+    (override,), _ = parse([text])
     configs, waits = waiting(["method=crt,lws", text], None)
     (then,), _ = parse([waits])
     assert configs == "method=crt,lws"
-    assert then.values == (["${oc.decode:null}"] if text.endswith("=null") else given.values)
+    assert then.values == (["${oc.decode:null}"] if text.endswith("=null") else override.values)
     plain = "." in text and not text.startswith(("+", "~", "hydra.")) and text != "a.b="
     assert (waits == text) is not plain
     assert waiting(["seed=0,1", text], None) == ["seed=0,1", text]
 
 
-def test_every_swept_page_is_looked_at_beside_the_first_of_the_others():
+def test_every_swept_config_is_checked_beside_the_first_of_the_others():
     swept, _ = parse(["loss=ldam,focal_softmax", "loss@method.teacher.loss=triplet,ldam", "experiment=[a,b],[c]"])
     assert jobs_of(swept) == [
         ["loss=ldam", "loss@method.teacher.loss=triplet", "experiment=[a,b]"],
@@ -106,7 +106,7 @@ def test_a_failing_job_does_not_stop_the_other_and_the_exit_code_is_1(ltr_train)
     assert "Traceback" not in done.err
 
 
-def test_even_an_unforeseen_error_in_a_job_is_told_and_the_next_job_runs(ltr_train, monkeypatch):
+def test_even_an_unforeseen_error_in_a_job_is_reported_and_the_next_job_runs(ltr_train, monkeypatch):
     import ltr.cli
 
     seeds = []
@@ -211,7 +211,7 @@ def test_a_sweep_of_plans_has_no_table(ltr_train):
         ("tau", ("method=posthoc_la",), "method.tau=1.0"),
     ],
 )
-def test_a_page_of_the_group_sweep_sweeps_by_itself(ltr_train, config, more, swept):
+def test_a_config_of_the_group_sweep_sweeps_by_itself(ltr_train, config, more, swept):
     done = ltr_train(*FAST, f"+sweep={config}", *more, "stages=plan")
     assert done.code == 0, done.err
     parameters = yaml.safe_load((CONF / "sweep" / f"{config}.yaml").read_text())["hydra"]["sweeper"]["params"]
@@ -221,7 +221,7 @@ def test_a_page_of_the_group_sweep_sweeps_by_itself(ltr_train, config, more, swe
 
 
 @pytest.mark.parametrize("config", ["+sweep=two_b0", "sweep=two_b0"])
-def test_a_sweeps_page_gives_way_to_the_command_line_and_to_an_experiment(ltr_train, tmp_path, config):
+def test_a_sweeps_config_gives_way_to_the_command_line_and_to_an_experiment(ltr_train, tmp_path, config):
     (tmp_path / "experiment").mkdir()
     choices = "defaults:\n  - override /dataset: digits_bg\n  - override /method: background_splitting\n"
     own = f"# @package _global_\n{choices}name: mine\ntrainer:\n  max_epochs: 7\n"
@@ -236,8 +236,8 @@ def test_a_sweeps_page_gives_way_to_the_command_line_and_to_an_experiment(ltr_tr
     assert "needs data with a background class" in done.err
 
 
-def test_a_job_of_a_sweeps_page_is_a_run_of_its_own_with_what_the_page_chose(ltr_train):
-    """What the processes of a job are started with."""
+def test_a_job_of_a_sweeps_config_is_a_run_of_its_own_with_what_the_config_chose(ltr_train):
+    """The arguments for the processes of a job."""
     line = read(["+sweep=b0", "dataset=digits_bg", "method.b0=0.5"])
     done = ltr_train(*_as_a_single_run(line), "stages=plan")
     assert done.code == 0, done.err
@@ -286,7 +286,7 @@ def test_a_search_maximises_the_metric_on_validation_images(ltr_train):
     done = ltr_train(*FAST, *SEARCH, "dataset.val=train_fraction")
     assert done.code == 0, done.err
     (folder,) = (done.outputs / "sweeps").iterdir()
-    found = yaml.safe_load((folder / "optimization_results.yaml").read_text())
+    search = yaml.safe_load((folder / "optimization_results.yaml").read_text())
     on_val = [
         row["metrics"]["balanced_accuracy"]
         for directory in done.directories
@@ -294,7 +294,7 @@ def test_a_search_maximises_the_metric_on_validation_images(ltr_train):
         if row["split"] == "val"
     ]
     assert len(on_val) == 2
-    assert found["best_value"] == max(on_val)
+    assert search["best_value"] == max(on_val)
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,8 @@ MALFORMED = {
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory) -> list[str]:
-    """What is said of a command in which everything is wrong, a line for each mistake."""
+def mistakes_of(tmp_path_factory) -> list[str]:
+    """Return the error of a command in which everything is wrong, a line for each mistake."""
     err = io.StringIO()
     with contextlib.redirect_stderr(err):
         assert train_main([*UNKNOWN_KEYS, *MALFORMED, *VALUES]) == 2
@@ -77,25 +77,25 @@ def told(tmp_path_factory) -> list[str]:
 
 
 @pytest.mark.parametrize("override", UNKNOWN_KEYS)
-def test_an_unknown_key_gets_the_nearest_known_one(told, override):
-    (line,) = [line for line in told if line.startswith(f"{override}: there is no key")]
+def test_an_unknown_key_gets_the_nearest_known_one(mistakes_of, override):
+    (line,) = [line for line in mistakes_of if line.startswith(f"{override}: there is no key")]
     assert UNKNOWN_KEYS[override] in line
 
 
 @pytest.mark.parametrize("override", VALUES)
-def test_a_value_out_of_range_or_of_the_wrong_type_names_what_is_allowed(told, override):
-    (line,) = [line for line in told if line.startswith(f"{override}: ")]
+def test_a_value_out_of_range_or_of_the_wrong_type_names_what_is_allowed(mistakes_of, override):
+    (line,) = [line for line in mistakes_of if line.startswith(f"{override}: ")]
     assert f"allowed is {VALUES[override]}" in line
 
 
 @pytest.mark.parametrize("override", MALFORMED)
-def test_a_malformed_override_says_how_one_is_written(told, override):
-    (line,) = [line for line in told if line.startswith(f"{override}: ")]
+def test_a_malformed_override_says_how_one_is_written(mistakes_of, override):
+    (line,) = [line for line in mistakes_of if line.startswith(f"{override}: ")]
     assert MALFORMED[override] in line
 
 
-def test_each_mistake_is_told_once(told):
-    assert len(told) == len(set(told)) == len(UNKNOWN_KEYS) + len(MALFORMED) + len(VALUES)
+def test_each_mistake_is_reported_once(mistakes_of):
+    assert len(mistakes_of) == len(set(mistakes_of)) == len(UNKNOWN_KEYS) + len(MALFORMED) + len(VALUES)
 
 
 @pytest.mark.parametrize("override", ["loss", "=3", "head=null", "seed=0,1", "seed=-1"])
@@ -108,7 +108,7 @@ def test_a_wrong_override_alone_is_refused_before_anything_is_written(refused, o
 
 
 @pytest.mark.parametrize("group", ["loss", "recipe"])
-def test_an_unknown_page_lists_the_pages_of_its_group(refused, group):
+def test_an_unknown_config_lists_the_configs_of_its_group(refused, group):
     name = config_names(group)[0] + "x"
     done = refused(f"{group}={name}")
     assert done.mistakes == [
@@ -117,12 +117,12 @@ def test_an_unknown_page_lists_the_pages_of_its_group(refused, group):
     ]
 
 
-def test_keys_that_were_given_for_a_misspelt_page_are_looked_at_too(refused):
+def test_keys_that_were_given_for_a_misspelt_config_are_checked_too(refused):
     done = refused("loss=lldam", "loss.max_margin=-1")
     assert [line.partition(":")[0] for line in done.mistakes] == ["loss=lldam", "loss.max_margin=-1"]
 
 
-def test_unknown_pages_keys_ranges_and_targets_come_in_one_message(refused):
+def test_unknown_configs_keys_ranges_and_targets_come_in_one_message(refused):
     wrong = ["method=erm2", "loss.betta=1", "seed=abc", "dataset.imbalance_factor=0.5", "backbone._target_=os.system"]
     done = refused(*wrong)
     assert [line.partition(":")[0] for line in done.mistakes] == wrong
@@ -223,7 +223,7 @@ def test_a_target_that_may_not_or_cannot_be_called_is_refused(refused, target, w
     assert done.left == []
 
 
-def test_a_page_cannot_call_what_was_not_made_for_pages(refused, tmp_path):
+def test_a_config_cannot_call_what_was_not_made_for_configs(refused, tmp_path):
     trap = tmp_path / "trap"
     wrong = ["dataset.source._target_=ltr.files.write_text", f"+dataset.source.path={trap}", "+dataset.source.text=x"]
     assert "has no such argument" in refused(*wrong).err

@@ -21,7 +21,7 @@ KEY = re.compile(rf"(?<![\w./'\"-])({'|'.join(GROUPS)})\.([a-z_]\w*(?:\.[a-z_]\w
 CHOICE = re.compile(rf"(?<![\w./@-])({'|'.join(GROUPS)})=([a-z]\w*)(?![\w.{{(=])")
 # that no config holds and the program reads from a command line, a sweep or a config of the user's own
 ADDED = ("method.extras", "method.representation", "dataset.split_file")
-# former keys, names of tensors, and a page's JavaScript
+# former keys, names of tensors, and a report's JavaScript
 NOT_KEYS = (
     "former_paths",
     "methods/foreign",
@@ -29,18 +29,19 @@ NOT_KEYS = (
     "models/published_names",
     "report/html_page",
     "methods/background_splitting/network",
+    "methods/herbs/released_weights",
 )
 
 
 def shipped() -> dict[str, list[object]]:
     """Every key of the shipped configs, with the rules for it."""
-    found: dict[str, list[object]] = {}
+    rules_of_key: dict[str, list[object]] = {}
 
     def collect(node: object, path: str) -> None:
         rules = node.get("_allowed_") or {} if isinstance(node, dict) else {}
         for key, value in node.items() if isinstance(node, dict) else ():
             if key not in ("_allowed_", "defaults", "hydra"):
-                found.setdefault(f"{path}.{key}", []).append(rules.get(key))
+                rules_of_key.setdefault(f"{path}.{key}", []).append(rules.get(key))
                 collect(value, f"{path}.{key}")
 
     for group in GROUPS:
@@ -51,9 +52,9 @@ def shipped() -> dict[str, list[object]]:
                 for choice in entry if isinstance(entry, dict) else ():
                     inner, _, place = choice.removeprefix("override ").lstrip("/").partition("@")
                     for other in config_names(inner) if place and not place.startswith("_global_") else ():
-                        found.setdefault(f"{group}.{place}", [])
+                        rules_of_key.setdefault(f"{group}.{place}", [])
                         collect(read_config(f"{inner}/{other}"), f"{group}.{place}")
-    return found
+    return rules_of_key
 
 
 SHIPPED = shipped()
@@ -77,22 +78,22 @@ def texts(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def wrong(text: str) -> list[str]:
-    """What a text names that there is not."""
-    found = []
+    """Return the keys and configs that a text names and that do not exist."""
+    missing = []
     for match in KEY.finditer(text):
         key = f"{match[1]}.{match[2]}"
         below = key.removeprefix("method.representation.")
         known = key in SHIPPED or key.startswith(ADDED) or (below != key and f"method.{below}" in SHIPPED)
         if not known:
-            found.append(key)
+            missing.append(key)
         elif match[3] and not match[3].isupper() and SHIPPED.get(key) and all(SHIPPED[key]):
             ((one,), _) = parse([f"{key}={match[3].rstrip('.')}"])
             if all(problem(one.values[0], rule) for rule in SHIPPED[key]):
-                found.append(one.text)
+                missing.append(one.text)
     for match in CHOICE.finditer(text):
         if match[2] not in config_names(match[1]):
-            found.append(match[0])
-    return found
+            missing.append(match[0])
+    return missing
 
 
 @pytest.mark.parametrize("room", sorted({path.relative_to(Path(ltr.__file__).parent).parts[0]

@@ -67,7 +67,7 @@ def test_all_mistakes_are_found_with_their_dotted_names():
     assert [m.split(":")[0] for m in mistakes] == ["seed=-1", "loss.beta=1.0"]
 
 
-def test_a_rule_that_cannot_be_read_is_a_mistake_of_the_page():
+def test_a_rule_that_cannot_be_read_is_a_mistake_of_the_config():
     assert "cannot be read" in problem(1, "0 to 1")
 
 

@@ -42,7 +42,7 @@ def nodes_of(method: str) -> dict[str, str]:
 
 
 def nests(method: str) -> bool:
-    """Whether a method's own file says that a config is nested in it."""
+    """Return whether a method's own file says that a config is nested in it."""
     lines = read_config(f"method/{method}").get("defaults", [])
     keys = [key for line in lines if isinstance(line, dict) for key in line]
     return any("@" in key and "@_global_" not in key for key in keys)
@@ -125,7 +125,7 @@ def test_null_takes_a_choice_back():
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        ("method.classifier.optimizer=adamq", "'adamq'; there are: adamw, sgd. Did you mean 'adamw'"),
+        ("method.classifier.optimizer=adamq", "'adamq'; there are: adamw, sgd, timm, torch. Did you mean 'adamw'"),
         ("method.classifier.optimizer=3", "there is no optimizer '3'"),
         ("method.classifier.optimizer=[sgd,1]", "one config is needed here, not a list"),
         ("method.classifier.loss=", "there is no loss ''"),
@@ -199,7 +199,7 @@ def test_an_experiment_chooses_as_the_command_line_does(own_configs):
     )
 
 
-def test_a_method_of_ones_own_chooses_in_its_body(own_configs):
+def test_a_method_of_your_own_chooses_in_its_body(own_configs):
     folder = own_configs(
         method__mine="defaults:\n  - crt\n  - _self_\nname: mine\nclassifier:\n  loss: class_balanced\n"
     )

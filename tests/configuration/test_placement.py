@@ -22,9 +22,9 @@ def unread(config: dict, *overrides: str, hydra: dict | None = None) -> list[str
 
 @pytest.fixture(scope="module")
 def config() -> dict:
-    found = OmegaConf.to_container(composed([]), resolve=False)
-    assert isinstance(found, dict)
-    return found
+    plain = OmegaConf.to_container(composed([]), resolve=False)
+    assert isinstance(plain, dict)
+    return plain
 
 
 @pytest.mark.parametrize("dataset", config_names("dataset"))
@@ -60,7 +60,7 @@ def test_a_reference_may_be_relative_nested_whole_or_of_hydra(config):
     assert unread({**config, **more, "trainer": trainer}, hydra={"sweeper": {"study_name": "${study}"}}) == []
 
 
-def test_a_config_that_nothing_reads_is_told_as_it_was_typed_with_the_place_that_is_read():
+def test_a_config_that_nothing_reads_is_reported_as_it_was_typed_with_the_place_that_is_read():
     override = "+loss@b.c=ldam"
     _, mistakes = examined(composed([override]), [override])
     assert mistakes == [

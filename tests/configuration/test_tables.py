@@ -1,4 +1,4 @@
-"""Which experiments are the rows of which table, what was published of them, and that private keys stay private."""
+"""Rows of tables and their published numbers; private keys stay private."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROWS = table_rows()
 
 
 @pytest.fixture
-def own_pages(tmp_path):
+def own_configs(tmp_path):
     """Write configs of one's own; returns the folder."""
 
     def write(**configs: str) -> str:
@@ -45,7 +45,7 @@ def test_cifar_lt_is_both_data_sets():
     assert {"erm", "crt", "lws", "tau_norm", "ncm", "posthoc_la", "ldam_drw"} <= methods[0]
 
 
-def test_a_pattern_over_tables_and_single_pages_are_taken():
+def test_a_pattern_over_tables_and_single_configs_are_taken():
     assert chosen_rows(["cifar1*_lt"]) == chosen_rows(["cifar10_lt", "cifar100_lt"])
     assert [row.config for row in chosen_rows(["cifar10_lt_erm"])] == ["cifar10_lt_erm"]
 
@@ -67,7 +67,7 @@ def test_rows_are_narrowed_by_a_pattern_or_a_part_of_their_name(pattern, configs
     assert [row.config for row in narrowed([TableRow("x_a"), TableRow("x_b")], pattern)] == configs
 
 
-def test_a_pages_own_name_is_that_page_alone():
+def test_a_configs_own_name_is_that_config_alone():
     rows = [TableRow("x"), TableRow("x_a")]
     assert narrowed(rows, "x") == rows[:1]
     assert narrowed(rows[1:], "x") == rows[1:]
@@ -78,8 +78,8 @@ def test_a_pattern_that_fits_nothing_is_refused():
         narrowed([TableRow("x_a")], "y")
 
 
-def test_ones_own_pages_make_a_table_and_go_before_the_shipped_ones(own_pages):
-    folder = own_pages(mine="_table_: [my_table]\n", cifar10_lt_erm="_table_: [my_table]\n")
+def test_own_configs_make_a_table_and_go_before_the_shipped_ones(own_configs):
+    folder = own_configs(mine="_table_: [my_table]\n", cifar10_lt_erm="_table_: [my_table]\n")
     assert [row.config for row in chosen_rows(["my_table"], folder)] == ["cifar10_lt_erm", "mine"]
 
 
@@ -94,23 +94,23 @@ def test_ones_own_pages_make_a_table_and_go_before_the_shipped_ones(own_pages):
         ("_table_: [\n", "cannot be read"),
     ],
 )
-def test_what_a_page_says_wrongly_of_itself_is_refused(own_pages, text, words):
+def test_what_a_config_says_wrongly_of_itself_is_refused(own_configs, text, words):
     with pytest.raises(ConfigError) as refused:
-        table_rows(own_pages(mine=text))
+        table_rows(own_configs(mine=text))
     assert words in str(refused.value)
     assert "mine.yaml" in str(refused.value)
 
 
-def test_a_published_number_may_be_of_another_metric_than_the_accuracy(own_pages):
-    (row,) = chosen_rows(["t"], own_pages(mine="_table_: [t]\n_published_: {auroc: 82.7, source: a}\n"))
+def test_a_published_number_may_be_of_another_metric_than_the_accuracy(own_configs):
+    (row,) = chosen_rows(["t"], own_configs(mine="_table_: [t]\n_published_: {auroc: 82.7, source: a}\n"))
     assert (row.metric, row.published, row.source) == ("auroc", 82.7, "a")
 
 
 LISTED = "row,table,metric,value,source,verified\n"
 
 
-def test_a_users_own_table_is_listed_as_the_shipped_ones_are(own_pages):
-    folder = own_pages(mine="# Mine.\nname: mine\n", other="# Other.\nname: other\n")
+def test_a_users_own_table_is_listed_as_the_shipped_ones_are(own_configs):
+    folder = own_configs(mine="# Mine.\nname: mine\n", other="# Other.\nname: other\n")
     text = 'mine,t u,accuracy,70.36,"a paper, Table 2",read in the paper\nother,t,,,,\n'
     Path(folder, "published.csv").write_text(LISTED + text)
     mine, other = chosen_rows(["t"], folder)
@@ -134,8 +134,8 @@ def test_a_users_own_table_is_listed_as_the_shipped_ones_are(own_pages):
         ('mine,t,accuracy,70.3,"a,b\n', "cannot be read"),
     ],
 )
-def test_a_wrong_line_of_published_numbers_is_refused(own_pages, lines, words):
-    folder = own_pages(mine="# Mine.\nname: mine\n")
+def test_a_wrong_line_of_published_numbers_is_refused(own_configs, lines, words):
+    folder = own_configs(mine="# Mine.\nname: mine\n")
     Path(folder, "published.csv").write_text(LISTED + lines)
     with pytest.raises(ConfigError) as refused:
         table_rows(folder)
@@ -161,10 +161,10 @@ def test_shipped_configs_have_no_private_keys_but_their_rules():
             assert private <= {"_allowed_", *HYDRAS_OWN}, f"{path}: {where}"
 
 
-def test_private_keys_reach_neither_identity_nor_result_nor_target(own_pages):
+def test_private_keys_reach_neither_identity_nor_result_nor_target(own_configs):
     node = "# @package _global_\nname: mine\nloss:\n  _published_: {{accuracy: {0}, source: a}}\n"
     node += "_table_: [t{0}]\n_published_: {{accuracy: {0}, source: a}}\n"
-    folder = own_pages(one=node.format(10), two=node.format(20), three="# @package _global_\nname: mine\n")
+    folder = own_configs(one=node.format(10), two=node.format(20), three="# @package _global_\nname: mine\n")
     configs = [checked(composed([f"experiment={name}"], folder)) for name in ("one", "two", "three")]
     assert configs[0]["_table_"] == ["t10"]
     assert len({run_hash(config) for config in configs}) == 1

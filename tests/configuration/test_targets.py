@@ -1,4 +1,4 @@
-"""What a config may name, and whether its arguments fit."""
+"""Names that a config may have as targets, and the fit of its arguments."""
 
 import pytest
 
@@ -37,7 +37,7 @@ def test_a_module_that_does_not_exist_is_named():
         locate("ltr.nowhere.Thing")
 
 
-def test_prefixes_can_be_added_for_ones_own_code(monkeypatch):
+def test_prefixes_can_be_added_for_your_own_code(monkeypatch):
     monkeypatch.setenv("LTR_ALLOW", "collections, fractions")
     assert locate("collections.OrderedDict")
     assert not check_targets({"m": {"_target_": "fractions.Fraction"}})
@@ -74,7 +74,7 @@ def test_a_value_is_named_by_the_key_that_it_was_given_by():
         ("import no_such_package.deep", "needs the package 'no_such_package', which is not installed"),
     ],
 )
-def test_what_an_import_of_ones_own_code_lacks_is_told_apart(monkeypatch, tmp_path, line, words):
+def test_what_an_import_of_your_own_code_lacks_is_reported_apart(monkeypatch, tmp_path, line, words):
     name = f"lacks_{abs(hash(line))}"
     (tmp_path / f"{name}.py").write_text(f"{line}\n")
     monkeypatch.syspath_prepend(tmp_path)

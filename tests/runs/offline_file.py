@@ -37,7 +37,7 @@ def messages(path: Path) -> Iterator[Any]:
 
 
 class Offline:
-    """What an offline run would send.
+    """Contents that an offline run would send.
 
     Attributes:
         run: its identity: project, group, job type, tags, name.
@@ -99,10 +99,10 @@ def offline(run_dir: Path) -> Offline:
     end = time.monotonic() + 60
     while True:
         try:
-            found = Offline(path)
+            contents = Offline(path)
         except (AssertionError, struct.error):  # half-written
-            found = None
-        if found is not None and found.ended:
-            return found
+            contents = None
+        if contents is not None and contents.ended:
+            return contents
         assert time.monotonic() < end, path
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Which precision a device gets."""
+"""The precision of a device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run keeps for its pictures: how often classes were drawn, and the norms of the classifier's weights."""
+"""Arrays that a run keeps for its figures: sampling frequencies, and norms of the classifier's weights."""
 
 from __future__ import annotations
 
@@ -85,14 +85,14 @@ class Data:
 
 
 def test_a_deferred_law_is_kept_on_both_sides_of_its_start():
-    found = draws_of(Data())
-    assert found["epochs"].tolist()[0] == 1
-    assert found["epochs"].tolist()[-1] == 40
-    assert len(found["epochs"]) <= 18
-    before, after = found["epochs"] <= 32, found["epochs"] > 32
-    assert {32, 33} <= set(found["epochs"].tolist())
-    assert (found["counts"][before] == [40, 15, 5]).all()
-    assert (found["counts"][after] == 20).all()
+    draws = draws_of(Data())
+    assert draws["epochs"].tolist()[0] == 1
+    assert draws["epochs"].tolist()[-1] == 40
+    assert len(draws["epochs"]) <= 18
+    before, after = draws["epochs"] <= 32, draws["epochs"] > 32
+    assert {32, 33} <= set(draws["epochs"].tolist())
+    assert (draws["counts"][before] == [40, 15, 5]).all()
+    assert (draws["counts"][after] == 20).all()
 
 
 def test_normalised_weights_are_as_long_as_tau_leaves_them(ltr_train):

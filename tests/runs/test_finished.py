@@ -137,7 +137,7 @@ def own_loss(tmp_path, monkeypatch):
     sys.modules.pop("made_up_loss", None)
 
 
-def test_an_edit_of_ones_own_code_is_another_run_and_another_stage(ltr_train, own_loss):
+def test_an_edit_of_your_own_code_is_another_run_and_another_stage(ltr_train, own_loss):
     overrides, edit = own_loss
     first = ltr_train(*overrides)
     assert first.code == 0, first.err
@@ -178,11 +178,11 @@ CLEAN = {"commit": "a" * 40, "dirty": False, "source": "s"}
     ],
 )
 def test_other_code_of_ltr_is_named(then, now, words):
-    found = differs(then, now)
-    assert found is None if words is None else words in found
+    difference = differs(then, now)
+    assert difference is None if words is None else words in difference
 
 
-def test_a_stored_stage_of_another_commit_is_said_at_reuse(ltr_train, monkeypatch):
+def test_a_stored_stage_of_another_commit_is_reported_at_reuse(ltr_train, monkeypatch):
     first = ltr_train("debug=fast")
     (first.directory / "result.json").unlink()
     other = {**provenance.code_state(), "commit": "f" * 40, "dirty": False}

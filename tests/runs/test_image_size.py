@@ -60,7 +60,7 @@ def test_arrays_have_no_size_to_set():
         check_backbone(config("torchvision", name="squeezenet1_0"), (1, 8, 8), ARRAYS)
 
 
-def test_a_model_for_one_size_is_told_of_another_where_it_needs_that():
+def test_a_model_for_one_size_is_reported_of_another_where_it_needs_that():
     vit = config("timm", name="vit_tiny_patch16_224")
     assert config_for_image_size(vit, (3, 64, 64))["img_size"] == 64
     assert config_for_image_size(vit, (3, 32, 64))["img_size"] == (32, 64)
@@ -83,7 +83,7 @@ class Patches(nn.Module):
         return self.norm(self.patches(images).mean((2, 3), keepdim=True)).flatten(1)
 
 
-def test_the_share_that_is_never_looked_at_is_measured():
+def test_the_share_that_is_never_checked_is_measured():
     network = Patches()
     assert ignored_share(network, (1, 10, 8)) == pytest.approx(0.2)
     assert ignored_share(network, (1, 8, 8)) == 0.0

@@ -105,7 +105,7 @@ def test_the_order_of_keys_does_not_matter():
     assert digest({"a": 1, "b": [1.5, None]}) == digest({"b": [1.5, None], "a": 1})
 
 
-def test_allowed_rules_on_a_page_do_not_matter():
+def test_allowed_rules_on_a_config_do_not_matter():
     config = {**SETTINGS.loss, "_allowed_": {"beta": "[0, 1)"}}
     assert key(SETTINGS.replaced(loss=config)) == key()
 

@@ -68,8 +68,8 @@ def test_epochs_are_counted_through_the_stages(sent):
 def test_the_summary_of_a_metric_is_its_best_value(sent):
     assert sent.summaries["val/balanced_accuracy"] == "max"
     assert sent.summaries["val/nll"] == sent.summaries["val/ece_few"] == sent.summaries["train/loss"] == "min"
-    found = [step["val/nll"] for step in sent.history if "val/nll" in step]
-    assert sent.summary["val/nll"] == {"min": min(found)}
+    losses = [step["val/nll"] for step in sent.history if "val/nll" in step]
+    assert sent.summary["val/nll"] == {"min": min(losses)}
 
 
 def test_the_result_is_in_the_summary_and_not_a_step(sent, offline_run):
@@ -88,7 +88,7 @@ def test_there_is_one_table_for_each_evaluation(sent, offline_run):
     assert sent.summary["results/nrows"] == 2  # val and test
 
 
-def test_pictures_go_along(sent):
+def test_figures_go_along(sent):
     names = {key.removesuffix("/path") for key in sent.summary if key.startswith("figures/")}
     assert {"figures/accuracy_by_frequency", "figures/training_curves"} <= {
         name.rpartition("/_")[0] or name for name in names
@@ -108,9 +108,9 @@ def test_nothing_of_the_machine_or_its_user_is_written(offline_run):
     for path in files:
         content = path.read_bytes()
         assert not [word for word in words if word.encode() in content], path
-    found = offline(offline_run)
-    assert not found.run.host
-    assert "environment" not in found.kinds
+    sent = offline(offline_run)
+    assert not sent.run.host
+    assert "environment" not in sent.kinds
 
 
 def test_paths_in_the_configuration_keep_only_their_last_part():
@@ -126,10 +126,10 @@ def test_a_run_that_trains_nothing_is_logged_too(ltr_train):
     done = ltr_train(*outputs, "method.tau=0.7", "logger=wandb", "logger.mode=offline")
     assert done.code == 0, done.err
     (directory,) = [path for path in done.directories if (path / "wandb").is_dir()]
-    found = offline(directory)
-    assert not [step for step in found.history if "train/loss" in step]
-    assert "final/few" in found.summary
-    assert not found.artifacts or not any(name.startswith("model") for name in found.artifacts)
+    sent = offline(directory)
+    assert not [step for step in sent.history if "train/loss" in step]
+    assert "final/few" in sent.summary
+    assert not sent.artifacts or not any(name.startswith("model") for name in sent.artifacts)
 
 
 def test_two_runs_in_one_process_do_not_share_an_id_but_a_group(ltr_train, tmp_path):
@@ -150,11 +150,11 @@ def test_a_failed_run_closes_its_logger(ltr_train):
     assert done.code == 1
     assert wandb.run is None
     (path,) = done.outputs.glob("*/*/*/wandb/offline-run-*/run-*.wandb")
-    found = offline(path.parents[2])
-    assert "final/few" not in found.summary
+    sent = offline(path.parents[2])
+    assert "final/few" not in sent.summary
 
 
-def test_what_wandb_refuses_is_said_with_what_to_do(ltr_train, monkeypatch):
+def test_what_wandb_refuses_is_reported_with_what_to_do(ltr_train, monkeypatch):
     wandb = pytest.importorskip("wandb")
 
     def refuse(*arguments, **options):
@@ -183,7 +183,7 @@ def test_the_default_writes_no_logger_files(ltr_train):
     assert not [p for p in done.directory.iterdir() if p.is_dir() and p.name not in known]
 
 
-def test_a_missing_package_is_said(monkeypatch, tmp_path):
+def test_a_missing_package_is_reported(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.delitem(sys.modules, "ltr.runs.wandb_run", raising=False)
     loggers = RunLoggers({"logger": {"name": "wandb"}}, tmp_path, {"main": 1})
@@ -213,7 +213,7 @@ class Breaks:
 
 
 @pytest.mark.parametrize("broken", [("log_metrics",), ("log_result",), ("close",), ("log_metrics", "close")])
-def test_a_logger_that_breaks_is_said_once_and_costs_nothing(broken):
+def test_a_logger_that_breaks_is_reported_once_and_costs_nothing(broken):
     logger = forgiving(Breaks(*broken), "wandb")
 
     def whole_run() -> None:
@@ -223,9 +223,9 @@ def test_a_logger_that_breaks_is_said_once_and_costs_nothing(broken):
         logger.close(failed=False)
 
     said = f"logger=wandb fails and is left out from here on: RuntimeError: {broken[0]} does not work. "
-    with pytest.warns(UserWarning, match=said) as told:
+    with pytest.warns(UserWarning, match=said) as caught:
         whole_run()
-    assert len(told) == 1
+    assert len(caught) == 1
     assert logger.calls[-1] == "close"
     assert logger.calls.count(broken[0]) == 1
 
@@ -253,7 +253,7 @@ def test_tags_and_names_are_as_long_as_they_may_be():
     pytest.importorskip("wandb")
     from ltr.runs.wandb_run import shortened, tags
 
-    found = tags(["d" * 65, "", "  ", "crt", "crt", "d" * 64 + "e", " x "])
-    assert found == ["d" * 64, "crt", "x"]
+    shortened_tags = tags(["d" * 65, "", "  ", "crt", "crt", "d" * 64 + "e", " x "])
+    assert shortened_tags == ["d" * 64, "crt", "x"]
     assert shortened("d" * 200, "-s0") == "d" * 125 + "-s0"
     assert shortened("crt-digits_lt", "-s0") == "crt-digits_lt-s0"

@@ -22,9 +22,9 @@ def come(monkeypatch):
 
     monkeypatch.setattr(distributed, "rendezvous", rendezvous)
 
-    def one(rank: int, found: list, world_size: int = 2) -> threading.Thread:
+    def one(rank: int, stores: list, world_size: int = 2) -> threading.Thread:
         place = ProcessInfo(rank, world_size, rank, world_size, "env://")
-        thread = threading.Thread(target=lambda: found.append(group._met(place)), daemon=True)
+        thread = threading.Thread(target=lambda: stores.append(group._met(place)), daemon=True)
         thread.start()
         return thread
 
@@ -32,11 +32,11 @@ def come(monkeypatch):
 
 
 def all_met(come, ranks: tuple[int, ...] = (0, 1)) -> list:
-    found: list = []
-    for thread in [come(rank, found, len(ranks)) for rank in ranks]:
+    stores: list = []
+    for thread in [come(rank, stores, len(ranks)) for rank in ranks]:
         thread.join(20)
-    assert len(found) == len(ranks)
-    return found
+    assert len(stores) == len(ranks)
+    return stores
 
 
 @pytest.mark.parametrize("ranks", [(0, 1), (1, 0), (2, 0, 1)])
@@ -50,12 +50,12 @@ def test_processes_meet_in_whatever_order_they_come(come, ranks):
 def test_a_process_that_was_started_again_waits_for_the_others_to_be(come, rank):
     (left, _) = all_met(come)
     left.set("said", "before")
-    found: list = []
-    come(rank, found)
+    stores: list = []
+    come(rank, stores)
     time.sleep(0.3)
-    assert found == []
-    come(1 - rank, found).join(20)
-    assert not found[0].check(["said"])
+    assert stores == []
+    come(1 - rank, stores).join(20)
+    assert not stores[0].check(["said"])
 
 
 def test_one_that_does_not_come_is_an_error(come, monkeypatch):

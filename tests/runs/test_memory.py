@@ -29,12 +29,12 @@ def room_for(monkeypatch, images: int, *, error: str = "GPU", from_step: int = 0
     tried: list[int] = []
     pixels_to_unit = ImageClassifier.to_unit
 
-    def checked(self, given):
+    def checked(self, batch):
         if self.training != evaluation and (self._trainer is None or self.trainer.global_step >= from_step):
-            tried.append(len(given))
-            if len(given) > images:
+            tried.append(len(batch))
+            if len(batch) > images:
                 raise ERRORS[error]
-        return pixels_to_unit(self, given)
+        return pixels_to_unit(self, batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(ImageClassifier, "to_unit", checked)
@@ -57,7 +57,7 @@ def test_the_message_names_the_batch_size_and_what_to_lower(ltr_train, monkeypat
 
 
 @pytest.mark.parametrize("more", [(), ("dataset.val=train_fraction",), ("method=ncm",)])
-def test_memory_that_runs_out_while_judging_is_a_matter_of_the_evaluation(ltr_train, monkeypatch, more):
+def test_memory_that_runs_out_in_evaluation_is_a_matter_of_the_evaluation(ltr_train, monkeypatch, more):
     with room_for(monkeypatch, 32, evaluation=True):
         done = ltr_train(*SHORT, "trainer.max_epochs=1", "evaluation.batch_size=100", *more)
     assert done.code == 1

@@ -1,4 +1,4 @@
-"""What is said where two sources cannot be compared, and of a split that tests nothing."""
+"""Messages for two sources that cannot be compared, and for a split that tests nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ltr.runs.plan import _check_split
 NOTHING = np.empty(0, dtype=np.int64)
 
 
-def test_packed_files_of_other_data_are_said_to_be_beyond_comparison(tmp_path):
+def test_packed_files_of_other_data_are_reported_to_be_beyond_comparison(tmp_path):
     files = image_folder(name="one", root=str(trees.folder(tmp_path)))
     pack(files, {}, tmp_path / "packed", size=16)
     packed = open_packed(tmp_path / "packed")

@@ -28,17 +28,17 @@ def source(first_pixel: int = 0) -> Source:
 def shared_in(folder: Path, rank: int) -> tuple[Source, list[str]]:
     said: list[str] = []
     with distributed.process_group(ProcessInfo(rank, 2, rank, 2, (folder / "meeting").as_uri()), "cpu"):
-        found = pixels.share_pixels(source(), said.append)
+        shared = pixels.share_pixels(source(), said.append)
         distributed.all_gather_int(0)
-    return found, said
+    return shared, said
 
 
 def _same_and_shared(folder: Path, rank: int) -> None:
-    found, said = shared_in(folder, rank)
-    assert np.array_equal(found.images, source().images)
+    shared, said = shared_in(folder, rank)
+    assert np.array_equal(shared.images, source().images)
     assert not said
-    assert not found.images.flags.writeable
-    found.images.max()  # every config is looked at
+    assert not shared.images.flags.writeable
+    shared.images.max()  # every config is looked at
     (folder / f"{rank}.read").touch()
     while not (folder / f"{1 - rank}.read").is_file():
         pass
@@ -53,8 +53,8 @@ def _same_and_shared(folder: Path, rank: int) -> None:
 def _without(folder: Path, rank: int) -> None:
     if rank == 0:
         del os.memfd_create
-    found, said = shared_in(folder, rank)
-    assert np.array_equal(found.images, source().images)
+    shared, said = shared_in(folder, rank)
+    assert np.array_equal(shared.images, source().images)
     assert said == ["every process keeps the pixels for itself: this system does not let them share memory"]
 
 
@@ -82,5 +82,5 @@ def test_in_two_processes(tmp_path, what):
 
 
 def test_one_process_keeps_its_source():
-    given = source()
-    assert pixels.share_pixels(given, print) is given
+    original = source()
+    assert pixels.share_pixels(original, print) is original

@@ -56,13 +56,13 @@ def test_one_of_both_does_not(sampler, loss):
 
 
 @pytest.mark.parametrize(("epochs", "short"), [(5, True), (6, False), (200, False)])
-def test_a_run_too_short_for_its_warm_up_is_told(epochs, short):
+def test_a_run_too_short_for_its_warm_up_is_reported(epochs, short):
     config = {"_target_": "ltr.optim.schedules.MultiStep", "milestones": [0.8, 0.9], "warmup_epochs": 5}
     one = settings({"_": "Instance"}, {"_": "CrossEntropy"}).replaced(scheduler=config, epochs=epochs)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warn_of_short_schedule(one)
-    assert ["fall after epoch 4 of 5" in str(warning.message) for warning in told] == [True] * short
+    assert ["fall after epoch 4 of 5" in str(warning.message) for warning in caught] == [True] * short
 
 
 def test_a_parent_that_does_not_stand_before_its_child_is_refused():

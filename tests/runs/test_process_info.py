@@ -1,4 +1,4 @@
-"""What the environment says of a run's processes, and what it cannot say."""
+"""Rank and world size from the environment, and environments that do not state them."""
 
 from __future__ import annotations
 

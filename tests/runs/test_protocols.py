@@ -36,7 +36,7 @@ def test_only_the_headline_keeps_a_row_per_image():
     assert [evaluate.keep_predictions for evaluate in evaluates] == [True, False]
 
 
-def test_validation_is_judged_on_its_own_part_alone():
+def test_validation_is_evaluated_on_its_own_part_alone():
     assert evaluated_parts(split("closed_set"), "test", CONFIG) == ("test",)
     assert evaluated_parts(split("closed_set"), "val", CONFIG) == ("val",)
 
@@ -48,7 +48,7 @@ def test_a_protocol_that_there_is_none_of_is_an_error_that_names_all():
         headline_metric(split("telepathy"))
 
 
-def test_a_method_without_what_is_judged_is_refused():
+def test_a_method_without_what_is_evaluated_is_refused():
     class Embedding(Method):
         provides = ("features",)
 
@@ -104,7 +104,7 @@ def with_protocol(name, **options):
     return {**CONFIG, "extra_protocols": [{"_target_": f"{__name__}.{name}", **options}]}
 
 
-def test_a_protocol_of_ones_own_comes_after_the_splits_and_is_given_what_it_names(own_code):
+def test_a_protocol_of_your_own_comes_after_the_splits_and_is_given_what_it_names(own_code):
     closed, depth = protocols_of(split("closed_set"), with_protocol("Depth", factor=2.0), "sigmoid", CPU)
     assert isinstance(closed, ClosedSet)
     assert depth.given == (2, "sigmoid", 100, 2.0)
@@ -131,10 +131,10 @@ def test_what_is_no_protocol_is_refused(own_code, name, reason):
 
 
 def test_a_protocol_that_the_split_has_anyway_is_not_added():
-    judges = protocols_of(
+    protocols = protocols_of(
         split("closed_set"), {**CONFIG, "extra_protocols": ["closed_set", "few_shot"]}, "softmax", CPU
     )
-    assert [judge.name for judge in judges] == ["closed_set", "few_shot"]
+    assert [protocol.name for protocol in protocols] == ["closed_set", "few_shot"]
 
 
 def test_two_scorers_of_one_name_are_refused():
@@ -143,7 +143,7 @@ def test_two_scorers_of_one_name_are_refused():
 
 
 @pytest.mark.slow
-def test_a_retrieval_run_is_judged_drawn_and_judged_again(ltr_train, ltr_eval):
+def test_a_retrieval_run_is_evaluated_drawn_and_evaluated_again(ltr_train, ltr_eval):
     short = ["debug=fast", "figures=all", "evaluation.episodes=5", "evaluation.recall_at=[1,10]"]
     run = ltr_train("dataset=digits_retrieval", "dataset.protocols=[retrieval,few_shot]", *short)
     assert run.code == 0, run.err

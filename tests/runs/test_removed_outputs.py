@@ -28,10 +28,10 @@ def removes(monkeypatch, tmp_path):
 
             if first:
                 remove()
-            found = real(self, *arguments, **named)
+            result = real(self, *arguments, **named)
             if not first:
                 remove()
-            return found
+            return result
 
         monkeypatch.setattr(owner, name, changed)
 

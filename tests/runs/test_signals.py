@@ -78,7 +78,7 @@ def test_a_hangup_asks_a_run_to_stop_at_its_next_step():
 
 
 def test_several_processes_are_told_of_it(monkeypatch):
-    told = []
+    signals = []
 
     class Process:
         returncode = None
@@ -87,11 +87,11 @@ def test_several_processes_are_told_of_it(monkeypatch):
             return None
 
         def send_signal(self, number):
-            told.append(number)
+            signals.append(number)
 
     with launch._passing_on([Process(), Process()]):
         os.kill(os.getpid(), signal.SIGHUP)
-    assert told == [signal.SIGHUP, signal.SIGHUP]
+    assert signals == [signal.SIGHUP, signal.SIGHUP]
     assert launch._failure(129).exit_code == 129
     assert isinstance(launch._failure(129), Interrupted)
 

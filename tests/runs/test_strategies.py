@@ -1,4 +1,4 @@
-"""Which devices and which words the processes of a run get; GPUs are made up here."""
+"""Devices and strategy arguments of a run's processes; GPUs are made up here."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def test_fsdp_on_a_cpu_is_refused_before_anything_is_read_or_written(ltr_train, 
 def test_fsdp_is_taken_where_there_is_a_gpu(monkeypatch):
     check_strategy({"name": "fsdp"}, torch.device("cuda"))
     monkeypatch.setattr(strategies, "from_environment", lambda environment: OF_TWO)
-    found = strategies.in_processes({"name": "fsdp", "sync_batchnorm": True})
-    assert isinstance(found["strategy"], FSDPStrategy)
-    assert (found["devices"], found["num_nodes"], found["sync_batchnorm"]) == (2, 2, True)
+    arguments = strategies.in_processes({"name": "fsdp", "sync_batchnorm": True})
+    assert isinstance(arguments["strategy"], FSDPStrategy)
+    assert (arguments["devices"], arguments["num_nodes"], arguments["sync_batchnorm"]) == (2, 2, True)
 
 
 @pytest.mark.parametrize(("config", "several"), [({"name": "auto"}, False), ({"name": "ddp"}, False)])

@@ -117,7 +117,7 @@ def test_the_plan_trains_nothing_and_says_what_would_be(ltr_train):
     assert "stored" in ltr_train(*SHORT, "stages=plan").out
 
 
-def test_best_val_keeps_both_checkpoints_and_judges_the_best_one(ltr_train):
+def test_best_val_keeps_both_checkpoints_and_evaluates_the_best_one(ltr_train):
     done = ltr_train(*SHORT, "dataset.val=train_fraction", "trainer.selection=best_val", "optimizer.lr=0.3")
     by_checkpoint = {row["checkpoint"]: row for row in done.result["rows"] if row["split"] == "test"}
     assert by_checkpoint["best"]["headline"]
@@ -136,7 +136,7 @@ def test_best_test_is_flagged_in_the_table(ltr_train):
     assert "test/accuracy" in metric_rows(done.directory)[0]
 
 
-def test_watching_the_test_split_selects_nothing(ltr_train, tmp_path):
+def test_monitoring_the_test_split_selects_nothing(ltr_train, tmp_path):
     plain = ltr_train(*SHORT, outputs=tmp_path / "a")
     watched = ltr_train(*SHORT, "evaluation.monitor_split=test", outputs=tmp_path / "b")
     assert same_bits(weights(plain.directory), weights(watched.directory))

@@ -1,4 +1,4 @@
-"""What is allowed and can hardly be meant is said before training."""
+"""Warnings before training about settings that are allowed and hardly meant."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DOUBTS = {
 
 
 @pytest.mark.parametrize(("overrides", "said"), DOUBTS.values(), ids=DOUBTS)
-def test_it_is_said(ltr_train, overrides, said):
+def test_it_is_reported(ltr_train, overrides, said):
     done = ltr_train(*QUICK, *overrides)
     assert done.code == 0, done.err
     assert said in done.out + done.err

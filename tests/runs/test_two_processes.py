@@ -46,7 +46,7 @@ def test_the_first_process_alone_prints_and_writes(two):
     assert json.loads((directory_of(two) / "provenance.json").read_text())["processes"] == 2
 
 
-def test_every_image_is_judged_once_whatever_the_number_of_processes(two, ltr_eval, tmp_path):
+def test_every_image_is_evaluated_once_whatever_the_number_of_processes(two, ltr_eval, tmp_path):
     assert ltr_eval(directory_of(two), "--json", tmp_path / "alone.json")[0] == 0
     alone = json.loads((tmp_path / "alone.json").read_text())["rows"][0]["metrics"]
     together = next(row for row in result_of(two)["rows"] if row["headline"])["metrics"]
@@ -59,7 +59,7 @@ def test_every_image_is_judged_once_whatever_the_number_of_processes(two, ltr_ev
         assert sorted(predictions["id"].to_pylist()) == split["test"].tolist()
 
 
-def test_the_watched_metric_of_the_best_epoch_is_what_its_weights_are_judged_by(two):
+def test_the_monitored_metric_of_the_best_epoch_is_what_its_weights_are_evaluated_by(two):
     watched = max(float(row["val/balanced_accuracy"]) for row in metric_rows(directory_of(two)))
     evaluated = [row for row in result_of(two)["rows"] if row["split"] == "val" and row["checkpoint"] == "best"]
     assert evaluated[0]["metrics"]["balanced_accuracy"] == pytest.approx(watched, abs=1e-12)

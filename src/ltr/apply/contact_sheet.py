@@ -93,24 +93,25 @@ def write_sheets(
         for row in range(start, min(start + CLASSES_A_SHEET, len(ranking.classes))):
             sections.append(_section(row, ranking, model, files, thumbnails))
             advance(1)
-        write_text(folder / name, _config(title, mined, names, name, sections))
+        write_text(folder / name, _sheet(title, mined, names, name, sections))
     return [folder / name for name in names]
 
 
-def _config(title: str, mined: Mined, names: Sequence[str], here: str, sections: Sequence[str]) -> str:
+def _sheet(title: str, mined: Mined, names: Sequence[str], here: str, sections: Sequence[str]) -> str:
     links = "".join(
         f"<b>{number}</b> " if name == here else f'<a href="{name}">{number}</a>'
         for number, name in enumerate(names, start=1)
     )
-    pages = f"<nav>sheet {links}</nav>" if len(names) > 1 else ""
+    navigation = f"<nav>sheet {links}</nav>" if len(names) > 1 else ""
     unread = f"; {len(mined.broken):,} could not be read" if mined.broken else ""
     about = f"{mined.looked_at:,} images ranked for {len(mined.ranking.classes):,} classes{unread}"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{html(title)}</title><style>{_STYLE}</style></head><body>\n"
         f'<h1>{html(title)}</h1><p class="about">{html(about)}. Under each image: its rank, the probability of the '
-        "class, and in red what the network would say instead. candidates.csv has all of them, to fill in labels.</p>"
-        f"{pages}\n{''.join(sections)}{pages}</body></html>\n"
+        "class, and in red the class that the network predicts instead. candidates.csv has all of them, to fill in "
+        "labels.</p>"
+        f"{navigation}\n{''.join(sections)}{navigation}</body></html>\n"
     )
 
 
@@ -144,7 +145,7 @@ def _thumbnail(files: ImageFiles, image: int, how: Decoding) -> str:
     """Return an embedded JPEG; a grey square where the file is gone since."""
     try:
         data = base64.b64encode(thumbnail(files.open(image), how)).decode("ascii")
-    except Exception as error:  # decoders raise whatever they like for a damaged file
+    except Exception as error:  # decoders raise many kinds for a damaged file
         return f'<span class="gone">{html(type(error).__name__)}</span>'
     return f'<img alt="" loading="lazy" src="data:image/jpeg;base64,{data}">'
 

@@ -123,7 +123,7 @@ def require_onnx() -> None:
 def _write(folder: Path, description: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
     from safetensors.torch import save
 
-    # copies: two names of one tensor would be refused; bytes: a file of its own making nobody else could read
+    # copies: two names of one tensor would be refused; bytes: others could not read a file of safetensors' own
     copies = {name: tensor.clone().contiguous() for name, tensor in state.items()}
     (folder / WEIGHTS).write_bytes(save(copies))
     names = description["facts"]["class_names"]
@@ -184,7 +184,7 @@ def _write_onnx(path: Path, network: Any, images: Tensor, expected: Tensor) -> f
                 dynamo=True,
                 external_data=False,
             )
-    except Exception as error:  # torch raises whatever its tracer meets
+    except Exception as error:  # torch raises many kinds
         reason = (str(error).splitlines() or [""])[0]
         raise ConfigError(f"--onnx: {type(network).__name__} cannot be written as ONNX: {reason}") from error
     if importlib.util.find_spec("onnxruntime") is None:

@@ -29,7 +29,7 @@ from ltr.evaluation.scores import log_normaliser, probabilities
 from ltr.files import written_atomically
 from ltr.names import canonical
 
-STATE = ".mining.npz"  # in the output folder: what has been found so far
+STATE = ".mining.npz"  # in the output folder: the ranking so far
 NOBODY = -1
 
 
@@ -41,7 +41,7 @@ class Ranking:
         classes: int64 [K], labels.
         images: int64 [K, top], places in the pool; -1 where there are fewer images.
         probability: float32 [K, top] of the class; -1 there.
-        predicted: int64 [K, top], the class that the network would say.
+        predicted: int64 [K, top], the class that the network predicts.
         confidence: float32 [K, top], its probability.
     """
 
@@ -176,7 +176,7 @@ def mine(
         chunk: images between two saves, rounded up to whole batches.
         places: int64 [n], the images to rank; None is all.
         identity: of the weights, in hex; a state of other weights, images or classes is not gone on with.
-        again: throw away what was found before.
+        again: discard an earlier state.
         started: called with the number of images that were done before.
         advance: called with the number of images that were done since.
 

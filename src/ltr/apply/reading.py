@@ -98,7 +98,7 @@ class _Files(Dataset):
                     read.append(index)
                     if remarks != _NOTHING:
                         notes.append((self.files.relative(index), remarks))
-                except Exception as error:  # decoders raise whatever they like for a damaged file
+                except Exception as error:  # decoders raise many kinds for a damaged file
                     reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
                     broken.append((index, self.files.relative(index), reason))
         return np.array(read, dtype=np.int64), torch.from_numpy(pixels[: len(read)]), broken, notes

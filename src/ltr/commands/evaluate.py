@@ -182,8 +182,8 @@ def _candidates(
             candidates.append(Candidate(name, checkpoint, of_file, None, **how))
     if what.of_foreign and all(candidate.foreign is None for candidate in candidates):
         raise ConfigError(
-            f"{', '.join(what.foreign_keys)}: what is evaluated are checkpoints of this project, which say themselves "
-            "what network they hold. These keys are for weights of other code"
+            f"{', '.join(what.foreign_keys)}: the evaluated checkpoints are of this project and describe their network "
+            "themselves. These keys are for weights of other code; leave them out"
         )
     return candidates
 

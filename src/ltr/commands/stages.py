@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     prune = commands.add_parser("prune", help="delete stages; runs keep their own checkpoints")
     prune.add_argument("--older-than", metavar="30d", help="only those finished longer ago (m, h, d or w)")
     prune.add_argument("--keep-last", type=int, default=0, metavar="N", help="keep the N newest in any case")
-    prune.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+    prune.add_argument("--dry-run", action="store_true", help="only print what would be deleted")
     try:
         arguments = parser.parse_args(argv)
     except SystemExit as stopped:

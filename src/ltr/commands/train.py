@@ -31,16 +31,16 @@ def carry_out(config: Mapping[str, Any], console: Console, arguments: Callable[[
     overrides = job_overrides()
     with plain_warnings():
         process = from_environment(os.environ)
-        # what several processes do is for the first of them to decide
+        # the first of several processes decides what they do
         starts_others = needs_launch(config) and config["stages"] != "plan"
         outcome, source = None, None
         if process is None:
             looked = standing(config, _print_nothing if starts_others else printer(console), read=_reader())
             config, outcome, source = looked.config, looked.outcome, looked.source
         if outcome is None and starts_others:
-            source = None  # each of them reads it
+            source = None  # each process reads it
             carry_out_in(config["trainer"]["devices"], arguments())
-            # the first of them has shown it
+            # rank 0 has shown it
             finished = standing({**config, "resume": "auto"}, _print_nothing).outcome
             return replace(finished or _nothing(), reused=False)
         if outcome is None:

@@ -24,7 +24,7 @@ def checked(config: DictConfig, known_mistakes: Iterable[str] = (), overrides: I
     Args:
         config: composed, not yet resolved.
         known_mistakes: found elsewhere, reported in the same message.
-        overrides: with which it was composed; messages quote them.
+        overrides: those of the composition; messages quote them.
 
     Raises:
         ConfigError: all mistakes in one message.

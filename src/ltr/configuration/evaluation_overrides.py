@@ -57,7 +57,7 @@ class Asked:
         config: of ``dataset=CONFIG``; None: each run's own data set.
         figures: ``none``, ``two`` or ``all``.
         weights: how foreign weights are read.
-        mistakes: found so far.
+        mistakes: so far.
         image_size: what ``dataset.image_size`` says, in pixels.
     """
 
@@ -206,7 +206,7 @@ def _composed(what: Asked, groups: Sequence[str], config_dir: str | None, more: 
     """Compose the overrides of these groups as ``ltr-train`` would; all mistakes in one message."""
     mistakes = list(what.mistakes)
     fitting = list(more)
-    array_size = _SIZE if _of_arrays(what.config) else None  # a size for arrays is a wish to evaluation alone
+    array_size = _SIZE if _of_arrays(what.config) else None  # a size for arrays concerns evaluation alone
     for one in what.parsed:
         group = one.key.partition(".")[0]
         if one.key == array_size:

@@ -15,7 +15,7 @@ from typing import Any
 from ltr.configuration.configs import PRIVATE_KEYS, conf_directory, leaves
 from ltr.configuration.parsing import Parsed, parse
 
-# what Hydra writes there itself, and what would move files of a run that ltr places
+# keys that Hydra writes itself, or that would move files of a run
 _OF_HYDRA = {
     "hydra.run": "ltr names the folder of a run itself. Set paths.outputs=FOLDER",
     "hydra.overrides": "Hydra fills it from the command line. Write the overrides themselves",
@@ -127,7 +127,7 @@ def not_one_config(group: str, names: Iterable[Any], at: str | None = None) -> s
 def wrong_config_name(name: str) -> str | None:
     """Return why ``name`` is not the name of a config, as the end of a sentence; None where it may be one."""
     if not ("/" in name or "\\" in name or ".." in name or name.endswith(_ENDINGS)):
-        return None  # whether there is one of this name, Hydra knows
+        return None  # Hydra checks that a config of this name exists
     if _CONFIG_NAME.fullmatch(name) and ".." not in name and not name.endswith(_ENDINGS):
         return None
     return (

@@ -91,7 +91,7 @@ def _unread(name: str, node: Mapping[str, Any]) -> list[str]:
     mistakes = [
         f"hydra.{name}.{key}: nothing reads it; hydra.{name} has {', '.join(known)}{nearest(str(key), known)}"
         for key in node
-        if known and key not in known  # code of the user's own says nothing beforehand
+        if known and key not in known  # a user's own code declares nothing beforehand
     ]
     size = node.get("max_batch_size")
     if size is not None and not (isinstance(size, int) and size > 0):
@@ -182,7 +182,9 @@ def guarded_hydra(allowed: tuple[str, ...] = ()) -> Iterator[None]:
         _refuse(forbidden(overrides).values())
         _own_first(self)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".* is not available", category=UserWarning)  # we say it
+            warnings.filterwarnings(
+                "ignore", message=".* is not available", category=UserWarning
+            )  # ltr reports it itself
             config = load(self, *arguments, **named)
         hydra = config.get("hydra")
         node = OmegaConf.to_container(hydra, resolve=False) if OmegaConf.is_config(hydra) else {}

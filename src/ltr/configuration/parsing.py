@@ -74,7 +74,7 @@ class Parsed:
         return self.override.is_add() or self.override.is_force_add()
 
 
-# Hydra advises what only a config file can hold, or what would be refused next
+# Hydra's advice fits config files only, or would be refused next
 _WORDS = (
     (
         r".*Could not override 'recipe/shared'\..*",

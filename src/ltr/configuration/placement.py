@@ -1,8 +1,8 @@
 """A check that something reads every key of a composed configuration.
 
 A config can be placed anywhere (``+loss@a.b=ldam``), and any key can be added; where nothing reads it, the run would
-go on as if it had not been given. Groups check their own keys, by name or against the signature of the code that a
-config names; here are the top level, and the keys of a data set.
+ignore it. Groups check their own keys, by name or against the signature of the code that a config names; this module
+checks the top level, and the keys of a data set.
 """
 
 from __future__ import annotations

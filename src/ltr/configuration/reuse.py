@@ -1,4 +1,4 @@
-"""The configuration of a finished run, with some values changed for evaluation it again.
+"""The configuration of a finished run, with some values changed for another evaluation.
 
 A run's ``config.yaml`` is resolved: its references are gone, and so are its rules. Both are taken from the shipped
 configs, so that ``dataset.imbalance_factor=50`` reaches the split that was made from it and is checked as in training.
@@ -26,7 +26,7 @@ from ltr.configuration.targets import check_targets
 from ltr.errors import ConfigError
 from ltr.identity import former_keys
 
-# evaluation does not depend on what else these groups hold
+# evaluation depends on no other key of these groups
 _TRAINER = ("accelerator", "precision", "num_workers")
 _OF_TRAINING = ("evaluation.monitor_split", "evaluation.every_n_epochs")
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")

@@ -1,7 +1,7 @@
 """Keys that the program reads from any configuration: a check that they are there, and of their kind.
 
 Configs name code and hand it their keys; that is checked against signatures (see `ltr.configuration.targets`). The keys
-here are read by name, so a missing one, or one more that nobody reads, has to be found by name.
+here are read by name, so a missing or superfluous one has to be reported by name.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ _KINDS: dict[str, Callable[[Any], str | None]] = {
 def check_foreign(config: Mapping[str, Any]) -> list[str]:
     """Return a sentence for every value of a configuration from a file that a command line would not take.
 
-    Only what evaluation and prediction use is looked at; what is missing is for them to say.
+    Only keys that evaluation and prediction use are checked; they report missing ones themselves.
 
     Args:
         config: plain, of a run's ``config.yaml`` or of a checkpoint's description.

@@ -26,7 +26,7 @@ def suggestion(key: str, known: Collection[str], elsewhere: Mapping[str, list[st
     group = key.partition(".")[0]
     inside = [name for name in settable if name.partition(".")[0] == group]
     for candidates in (inside, list(elsewhere)):
-        # the group is the same, so only what follows tells keys apart
+        # the group is the same, so only the rest distinguishes keys
         ends = {name.partition(".")[2]: name for name in candidates}
         close = difflib.get_close_matches(key.partition(".")[2], ends, n=1)
         if "." in key and close:

@@ -23,14 +23,14 @@ _NULL_OF_JOB = r"$\{oc.decode\:null\}"  # as a sweeper hands it on
 def waiting(overrides: list[str], config_dir: str | None) -> list[str]:
     """Return the overrides with values of keys of swept configs written as sweeps of one value.
 
-    With a group that are all other keys, with a nested choice the keys below it.
+    For a swept group these are all other keys, for a nested choice the keys below it.
 
     Args:
         overrides: of a command with ``-m``.
         config_dir: the user's own folder of configs (``--config-dir``), or None.
 
     Raises:
-        ConfigError: a pattern fits no config; Hydra would run nothing and be content.
+        ConfigError: a pattern fits no config; Hydra would run nothing and exit with 0.
     """
     parsed, mistakes = parse(overrides)
     folders = [conf_directory(), *([Path(config_dir)] if config_dir else [])]

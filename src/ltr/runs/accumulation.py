@@ -13,7 +13,7 @@ from ltr.methods.core.stage import Settings
 
 
 class _Undivided(ClosureResult):
-    """A step's outcome with its loss as it is; Lightning's is divided by ``trainer.accumulate`` already."""
+    """A step's outcome with its undivided loss; Lightning's is divided by ``trainer.accumulate`` already."""
 
     @classmethod
     def from_training_step_output(cls, training_step_output: Any, normalize: int = 1) -> ClosureResult:

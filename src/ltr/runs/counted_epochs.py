@@ -11,7 +11,7 @@ from ltr.runs.evaluate_network import ProtocolResult
 
 
 class CountsEpochs:
-    """A logger whose step is the epoch, counted through all stages; how it shows a result."""
+    """A logger whose step is the epoch, counted through all stages."""
 
     epochs_before = 0
 

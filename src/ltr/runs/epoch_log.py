@@ -43,7 +43,7 @@ class EpochLog(pl.Callback):
         self.rows: list[dict[str, Any]] = []
         self._extra: dict[str, float] = {}
         self._sums: torch.Tensor | None = None  # loss x images, correct, images: float64 on the device
-        self._logs: dict[str, torch.Tensor] = {}  # what a method logs of its steps, x images
+        self._logs: dict[str, torch.Tensor] = {}  # values that a method logs of its steps, x images
         self._seconds = 0.0  # of training in this epoch, up to `_since`
         self._since = 0.0
         self._spent = 0.0  # on the stage by runs that were interrupted
@@ -123,7 +123,7 @@ class EpochLog(pl.Callback):
             self.on_row(row)
 
     def state_dict(self) -> dict[str, Any]:
-        # of all processes: each is asked, and the first one writes
+        # collective: every process takes part, rank 0 writes
         return {
             "sums": None if self._sums is None else distributed.all_reduce_sum(self._sums).cpu(),
             "logs": {name: distributed.all_reduce_sum(total).cpu() for name, total in self._logs.items()},
@@ -134,7 +134,7 @@ class EpochLog(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._sums, self._seconds, self._spent = state_dict["sums"], state_dict["seconds"], state_dict["spent"]
         self._logs = dict(state_dict.get("logs", {}))
-        if not distributed.is_rank_zero() and self._sums is not None:  # the first one has them all
+        if not distributed.is_rank_zero() and self._sums is not None:  # rank 0 holds the sums
             self._sums = torch.zeros_like(self._sums)
             self._logs = {name: torch.zeros_like(total) for name, total in self._logs.items()}
 

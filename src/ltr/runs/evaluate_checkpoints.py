@@ -39,13 +39,13 @@ from ltr.runs.result import result_rows
 
 @dataclass(frozen=True)
 class Candidate:
-    """Weights that are to be evaluated.
+    """Weights to evaluate.
 
     Attributes:
-        label: what they are called in tables.
+        label: their name in tables.
         checkpoint: the file.
-        config: what they are evaluated by, see `ltr.configuration.evaluation_overrides`.
-        run: the folder of the run that they are of, where there is one.
+        config: of their evaluation, see `ltr.configuration.evaluation_overrides`.
+        run: the folder of their run, where there is one.
         elsewhere: another data set than their run's was named.
         image_size: what ``dataset.image_size`` was set to.
         foreign: how the file is read; None of this project's own.
@@ -91,7 +91,7 @@ class CheckpointEvaluation:
 
 @dataclass
 class DatasetCache:
-    """The data set that was read last, with its images where they are arrays: checkpoints mostly share theirs."""
+    """The data set that was read last, with its images if they are arrays: most checkpoints share theirs."""
 
     kept: dict[str, tuple[Source, Split]] = field(default_factory=dict)
     images: dict[str, ResidentImages | None] = field(default_factory=dict)
@@ -143,7 +143,7 @@ def lone_config(checkpoint: Path) -> dict[str, Any]:
     settings = description.get("settings") or {}
     defaults = {group: config for group, config in checked(composed([])).items() if group in ("evaluation", "paths")}
     trained = {key: settings[key] for key in ("sampler", "augment", "head", "loss", "backbone") if key in settings}
-    name = str(description.get("module", "?")).rsplit(".", 1)[-1]  # all that a lone file says of its method
+    name = str(description.get("module", "?")).rsplit(".", 1)[-1]  # a lone file says no more of its method
     trainer = {"accelerator": "auto", "precision": "auto", "num_workers": 2, "max_epochs": settings.get("epochs")}
     identity = {"name": name, "seed": description["seed"], "method": {"name": name}, "dataset": description["dataset"]}
     return {**identity, **trained, **defaults, "trainer": trainer}
@@ -152,8 +152,7 @@ def lone_config(checkpoint: Path) -> dict[str, Any]:
 def evaluate_checkpoints(
     candidates: Sequence[Candidate], part: str, print_line: Callable[[str], None] = lambda text: None
 ) -> Iterator[CheckpointEvaluation]:
-    """Evaluate checkpoints one after the other on a part of their splits. All are checked before the first is
-    evaluated.
+    """Evaluate checkpoints one after the other on a part of their splits; all are checked before the first.
 
     Args:
         part: ``test`` or ``val``.
@@ -296,6 +295,6 @@ def _data_module(prepared: _Prepared, device: torch.device, images: ResidentImag
 def _selection(checkpoint: Path, network: Any) -> tuple[str, str]:
     """Return (checkpoint, selection) as rows of results name them."""
     which = "best" if checkpoint.stem == "best" else "final"
-    # beside the best epoch's weights lie the last one's; alone, weights are those that their stage's rule selected
+    # the last epoch's weights lie beside the best one's; weights without a companion are those that the rule selected
     is_last_epoch = checkpoint.stem == "last" or (which == "final" and checkpoint.with_name("best.ckpt").is_file())
     return which, "last" if is_last_epoch else network.settings.selection

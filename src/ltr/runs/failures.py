@@ -33,11 +33,11 @@ def out_of_memory_in_evaluation(batch_size: int) -> str:
 
 @contextmanager
 def explained(what: str, advice: Callable[[], str]) -> Iterator[None]:
-    """Turn what gives out in a block into a message that says what to do.
+    """Turn memory or a process that gives out in a block into a message with advice.
 
     Args:
-        what: was at work, for the message.
-        advice: what to say where memory ran out: what was asked for, and what to lower.
+        what: the work of the block, for the message.
+        advice: for memory that ran out: what was asked for, and what to lower.
 
     Raises:
         TrainingError: memory ran out, or a process that reads images is gone.

@@ -15,13 +15,13 @@ from ltr.runs.result import write_arrays
 
 DRAWS = "draws"  # artifacts/draws.npz
 CLASS_WEIGHTS = "class_weights"
-_EPOCHS = 16  # of a stage, evenly spread; a draw costs up to a tenth of a second for a million images
+_EPOCHS = 16  # of a stage, evenly spread; sampling an epoch costs up to 0.1 s for a million images
 
 
 def draws_of(data: DataModule) -> dict[str, np.ndarray]:
     """Count how often a stage samples each class, in some of its epochs.
 
-    Draws are pure functions of the epoch, so that they can be repeated after a training, and for a stored one.
+    A sampler's draw is a pure function of the epoch: it can be repeated after a training, and for a stored stage.
 
     Returns:
         ``epochs`` int64 [E], counted from 1, the first and the last among them, and where the draw is deferred both

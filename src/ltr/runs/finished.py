@@ -24,8 +24,8 @@ class Standing:
     Attributes:
         config: its configuration with the identity of code outside ltr, and that of the data where the usual directory
             holds the result of the same command on other data.
-        outcome: the result, where there is one that may be taken.
-        source: the data, where they had to be read.
+        outcome: the result, if it may be taken.
+        source: the data, if they had to be read.
     """
 
     config: dict[str, Any]

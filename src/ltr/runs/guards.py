@@ -18,13 +18,13 @@ from ltr.runs.interrupt import StopRequest
 class FiniteGuard(pl.Callback):
     """Raises TrainingError when the loss is NaN or infinite, before a checkpoint can be poisoned.
 
-    On a CPU every loss is looked at before its backward pass. On a GPU that would synchronise, so the first bad step
-    is remembered on the device and looked at every ``every`` steps and before the epoch ends. Of several processes on
-    CPUs all know before the optimiser's step.
+    On a CPU every loss is checked before its backward pass. On a GPU that would synchronise, so the first bad step is
+    recorded on the device and checked every ``every`` steps and before the epoch ends. Several processes on CPUs agree
+    before the optimiser's step.
 
     Args:
         indices_of_step: (epoch, batch) -> source indices of that training batch, for the message.
-        every: steps between looks on a GPU, and between measured gradient norms.
+        every: steps between checks on a GPU, and between measured gradient norms.
     """
 
     def __init__(self, indices_of_step: Callable[[int, int], np.ndarray], every: int) -> None:
@@ -59,7 +59,7 @@ class FiniteGuard(pl.Callback):
             and distributed.all_reduce_max(int(self._bad_batch is not None))[0]
         ):
             if self._bad_batch is None:
-                raise distributed.ProcessLost("the loss is not finite in another process of this run, which says more")
+                raise distributed.ProcessLost("the loss is not finite in another process of this run, which reports it")
             self._stop(trainer, self._bad_batch)
         step = trainer.global_step
         if step < 10 or step % self.every == 0:
@@ -96,7 +96,7 @@ class FiniteGuard(pl.Callback):
 
 
 class SkipNonfinite(pl.Callback):
-    """Leaves out the optimiser steps whose gradients are not finite, up to a number; in the place of `FiniteGuard`.
+    """Skips optimiser steps whose gradients are not finite, up to a number; replaces `FiniteGuard`.
 
     Weights, momentum and buffers (running statistics) stay as they were before the step; the schedule goes on. Looking
     at the gradients synchronises with a GPU at every step. Averaged gradients are the same in all processes, so that
@@ -104,14 +104,14 @@ class SkipNonfinite(pl.Callback):
 
     Args:
         most: steps of the stage that may be left out.
-        print_line: prints how many were, at the end of an epoch.
+        print_line: prints the number of skipped steps at the end of an epoch.
     """
 
     def __init__(self, most: int, print_line: Callable[[str], None]) -> None:
         self.most = most
         self.print_line = print_line
         self.skipped = 0
-        self._told = 0
+        self._reported = 0
         self._before: list[torch.Tensor] = []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
@@ -135,18 +135,18 @@ class SkipNonfinite(pl.Callback):
                 buffer.copy_(before)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.skipped > self._told:
+        if self.skipped > self._reported:
             self.print_line(
-                f"epoch {trainer.current_epoch + 1}: the loss was not finite in {self.skipped - self._told} steps, "
+                f"epoch {trainer.current_epoch + 1}: the loss was not finite in {self.skipped - self._reported} steps, "
                 f"which were left out; {self.skipped} of at most {self.most}"
             )
-            self._told = self.skipped
+            self._reported = self.skipped
 
     def state_dict(self) -> dict[str, Any]:
         return {"skipped": self.skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.skipped = self._told = state_dict["skipped"]
+        self.skipped = self._reported = state_dict["skipped"]
 
 
 def _gradients(optimizer: Any) -> list[torch.Tensor]:

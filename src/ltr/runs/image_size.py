@@ -53,7 +53,7 @@ def check_backbone(config: Mapping[str, Any], image_shape: ImageShape, dataset: 
 
 @functools.lru_cache(maxsize=256)
 def _check_backbone(backbone: str, image_shape: ImageShape, resizable: bool) -> None:
-    """Refuse images that a backbone cannot take, and those of which it never looks at a border.
+    """Refuse images that a backbone cannot take, and those whose border it would ignore.
 
     No weights are read, and no random number of the run is used.
 
@@ -63,11 +63,11 @@ def _check_backbone(backbone: str, image_shape: ImageShape, resizable: bool) -> 
         resizable: whether the data set has ``image_size``, for the advice.
 
     Raises:
-        ImageSizeError: it names the nearest sides that the backbone takes.
+        ImageSizeError: with the nearest sides that the backbone takes.
     """
     config = json.loads(backbone)
     if str(config.get("name", "")).startswith(("hf-hub:", "hf_hub:")):
-        return  # even its layout is fetched; it is looked at when it is built
+        return  # even its layout is fetched; it is checked when it is built
     shown = f"{_named(config)}: images of {image_shape[1]} x {image_shape[2]} pixels"
 
     free = {key: None if key == "img_size" else value for key, value in config.items()}
@@ -82,7 +82,7 @@ def _check_backbone(backbone: str, image_shape: ImageShape, resizable: bool) -> 
             which = canonical_json(config_for_image_size(free, shape))
             built[which] = built.get(which) or _built(free, shape, "meta")
             return not _probed(built[which], shape).cut
-        except Exception:  # a network of any library, which raises what it likes
+        except Exception:  # libraries raise many kinds
             return False
 
     try:
@@ -92,13 +92,13 @@ def _check_backbone(backbone: str, image_shape: ImageShape, resizable: bool) -> 
         raise ImageSizeError(f"{error} {_advice(resizable, nearest_sides(image_shape[1], takes), config)}") from error
     except LtrError:
         raise
-    except Exception:  # it may be one that needs tensors with values
+    except Exception:  # it may need tensors with values
         try:
             network = _built(config, image_shape, "cpu")
         except LtrError:
             raise
         except Exception:
-            return  # whatever is wrong with its constructor is no matter of size
+            return  # an error in its constructor is not about the size
         try:
             seen = _probed(network, image_shape)
         except Exception as error:
@@ -114,7 +114,7 @@ def _check_backbone(backbone: str, image_shape: ImageShape, resizable: bool) -> 
         advice = _advice(resizable, nearest_sides(image_shape[1], takes, multiples_of=patch), config)
         raise ImageSizeError(
             f"{shown} are cut into patches of {patch} x {patch}, which does not divide: {ignored:.0%} of every image "
-            f"would never be looked at. {advice}"
+            f"would never be seen. {advice}"
         )
 
 

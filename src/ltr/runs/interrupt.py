@@ -1,8 +1,8 @@
 """Ctrl-C, SIGTERM and SIGHUP: stop at the next batch, keep the training state, print so, and exit with 128 + signal.
 
 SIGHUP comes when a terminal or a connection is closed; under ``nohup`` it is ignored, and stays so.
-SIGUSR1 is what a SLURM queue sends some time before it ends a job (``--signal=USR1@90``): the same, and the job is put
-back into the queue. Outside of a job it is not ours.
+A SLURM queue sends SIGUSR1 some time before it ends a job (``--signal=USR1@90``): the run stops in the same way, and
+the job is put back into the queue. Outside of a job the signal is left alone.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Install the handlers for the time of a run (in the main thread; elsewhere signals are not ours)."""
+    """Install the handlers for the time of a run (in the main thread only)."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from ltr.data.source import Source
     from ltr.data.splits import Split
 
-# what a run's identity does not depend on: where things lie and how they are shown
+# not part of a run's identity: paths and display
 _NOT_IDENTITY = ("logger", "paths", "figures", "callbacks", "checkpoint", "resume", "stages", "hydra", "compile")
 _NOT_IDENTITY_TRAINER = ("num_workers", "log_every", "profiler", "on_error", "max_skipped", "max_nonfinite",
                          "check_files")  # fmt: skip
-# keys of the trainer whose usual value is left out: runs from before them keep their identity
+# keys of the trainer whose usual value is left out, so that runs of earlier versions keep their identity
 _AS_USUAL = {"on_nonfinite": "raise", "auto_accumulate": False}
 # and of optimisers, backbones, data sets and the evaluation, wherever one stands, while they are null
 _UNSET = ("extra_lr", "weights_map", "matte", "white_level", "extra_protocols")
@@ -81,7 +81,7 @@ def stage_spec(
         "source": source.fingerprint,
         "train": array_digest(split.train),
         "label_map": array_digest(split.label_map),
-        # what the network makes of the pixels before its first layer
+        # the network's normalisation of pixels before its first layer
         "input": {
             "shape": list(dataset_info.image_shape),
             "mean": list(dataset_info.mean),
@@ -91,7 +91,9 @@ def stage_spec(
     if stage.module is not None and execution:
         spec |= execution
     if stage.module is not None and stage.settings.accumulate > 1:
-        spec["accumulation"] = "mean over images"  # of a step; a stage from before has another last step in its epochs
+        spec["accumulation"] = (
+            "mean over images"  # of a step; stages of earlier versions have another last step in their epochs
+        )
     if dataset_info.image_resize is not None:
         spec["input"]["resize"] = dataset_info.image_resize
     if stage.settings.selection == "best_val":

@@ -22,7 +22,7 @@ from ltr.runs.interrupt import leave_closed_terminal, stop_signals
 from ltr.runs.process_info import RENDEZVOUS
 
 _POLL = 0.05  # seconds
-GRACE = 10.0  # seconds that the others have to say what went wrong, once one has failed
+GRACE = 10.0  # seconds for the others to report their errors, once one has failed
 WATCHED = "LTR_WATCHED"  # set in processes that end when the one that started them does
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 LOST = 120  # exit code of a process that only noticed that another one was gone
@@ -41,11 +41,11 @@ class Failed(LtrError):
 def carry_out_in(processes: int, arguments: Sequence[str]) -> None:
     """Run ``ltr-train`` with these arguments in so many processes of this machine, and wait for them.
 
-    The first prints as if it were alone; of the others only what the first did not notice is shown.
+    Rank 0 prints as if it were alone; the others' errors are printed only where rank 0 did not notice them.
 
     Raises:
-        Failed: one of them did; with the exit code of the first that failed (128 + the signal that killed it).
-        Interrupted: they were asked to stop, and have.
+        Failed: a process failed; with the exit code of the first one (128 + the signal that killed it).
+        Interrupted: a signal stopped them.
     """
     folder = Path(tempfile.mkdtemp(prefix="ltr-processes-"))
     errors: list[IO[bytes]] = []
@@ -130,7 +130,7 @@ def _wait(running: Sequence[subprocess.Popen]) -> tuple[int, int]:
             until = float("inf") if all(process.poll() is not None for process in running) else until
     ended = [(process.returncode, rank) for rank, process in enumerate(running)]
     failed += [end for end in ended if end[0] and end not in failed]
-    # one that was killed by us, or noticed the loss of another, is not what went wrong
+    # a process that was killed here, or noticed the loss of another, is not the cause
     causes = [end for end in failed if end[0] != LOST] or failed
     code, rank = causes[0] if causes else (0, 0)
     return (128 - code if code < 0 else code), rank

@@ -51,7 +51,7 @@ class RunLoggers:
             logger.log_hyperparams(described(self.config))
         except (ConfigError, Interrupted):
             raise
-        except Exception as error:  # of the network, the disk, or the package itself
+        except Exception as error:  # of the network, the disk, or the package
             raise ConfigError(
                 f"logger={name}: it cannot start: {type(error).__name__}: {_first_line(error)}. Mend that, or use "
                 "logger=csv, which every run has: the same command with it is the same run"
@@ -104,7 +104,7 @@ class RunLoggers:
         self._made = None
 
 
-# what Lightning and runs call of a logger
+# the methods of a logger that Lightning and runs call
 _CALLED = (
     "log_metrics",
     "log_hyperparams",

@@ -94,7 +94,7 @@ class AutoMicroBatch(_AutomaticOptimization):
     Args:
         micro_batch: at first, the batch size.
         stage: name, for messages.
-        print_line: prints.
+        print_line: prints a message.
     """
 
     def __init__(self, trainer: pl.Trainer, micro_batch: int, stage: str, print_line: Callable[[str], None]) -> None:

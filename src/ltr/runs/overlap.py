@@ -25,9 +25,9 @@ class Overlap:
     """The number of evaluated images that were trained on.
 
     Attributes:
-        images: that many; None where it cannot be found out.
+        images: their number; None where it is unknown.
         of: evaluated images.
-        reason: why it cannot be found out, where a person may want to know.
+        reason: why the number is unknown, where a person may want to know.
     """
 
     images: int | None
@@ -66,7 +66,7 @@ class TrainingImages:
         if not description:
             return Overlap(None, len(indices))
         try:
-            # what is odd about training data was said when it was trained on
+            # training has warned of oddities in its data already
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 trained, train = self._training(description, run, config, source)

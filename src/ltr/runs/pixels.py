@@ -25,7 +25,7 @@ def share_pixels(source: Source, print_line: Callable[[str], None]) -> Source:
     read when they are needed.
 
     Args:
-        print_line: prints, where pixels stay with each process.
+        print_line: prints a message where each process keeps its own pixels.
 
     Raises:
         DataError: the processes have read different data.
@@ -47,7 +47,7 @@ def share_pixels(source: Source, print_line: Callable[[str], None]) -> Source:
         with contextlib.suppress(OSError):
             images = _mapped(f"/proc/{pids[giver]}/fd/{files[giver]}", source.images)
     is_private = images is source.images and machines.count(_machine()) > 1
-    if any(distributed.all_gather_int(int(is_private))):  # nobody needs the open file any more
+    if any(distributed.all_gather_int(int(is_private))):  # the open file is no longer needed
         print_line("every process keeps the pixels for itself: this system does not let them share memory")
     if file >= 0:
         os.close(file)

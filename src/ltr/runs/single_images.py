@@ -19,7 +19,7 @@ def join_single_images(
     Args:
         norms: batch normalisation layers that see one value of each channel and image, by name.
         strategy: its config.
-        print_line: prints.
+        print_line: prints a message.
 
     Raises:
         ConfigError: every batch of a process is a single image.

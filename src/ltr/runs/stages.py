@@ -40,7 +40,7 @@ from ltr.runs.train import Trained, TrainingContext, ValidationSpec, train_stage
 from ltr.runs.training_doubts import warn_of_large_batch
 
 ARRAYS = "arrays.npz"
-_KEPT = ("seconds", "micro_batch", "code")  # of a stage's record, what a run wants to know of it
+_KEPT = ("seconds", "micro_batch", "code")  # entries of a stage's record that a run reads
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -49,7 +49,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except Exception as error:  # zip and NumPy raise whatever they like for a damaged file
+    except Exception as error:  # zip and NumPy raise many kinds for a damaged file
         raise CheckpointError(
             f"{path}: arrays that cannot be read ({type(error).__name__}): damaged, or pickled objects, which are "
             "never loaded. Remove its folder, and the stage is made again"
@@ -77,7 +77,9 @@ class Stages:
     loggers: Callable[[str], list[Any]]  # for the epochs of a stage, by its name
     started: Callable[[], None]
     images: Any = field(default=None, init=False)
-    made_by: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)  # the code of stages that were stored
+    made_by: dict[str, dict[str, Any]] = field(
+        default_factory=dict, init=False
+    )  # stage -> the code that made it, if it was stored
 
     def obtain(self, stage: Stage, key: str, spec: Mapping[str, Any], before: Mapping[str, StageOutput]) -> StageOutput:
         """Return the finished stage of this key: from the store, else trained now and stored.

@@ -67,7 +67,7 @@ class WandbRun(CountsEpochs, _Plain):
         directory: of the run; ``wandb/`` is made in it.
 
     Raises:
-        ConfigError: W&B refuses, for want of a key or of a network.
+        ConfigError: W&B refuses, without a key or a network.
     """
 
     def log_result(
@@ -111,7 +111,7 @@ def _started(config: Mapping[str, Any], directory: Path) -> Any:
             project=node["project"],
             entity=node["entity"],
             name=shortened(label, f"-s{config['seed']}"),
-            # runs that differ in nothing but their seed are one group, which W&B averages
+            # runs that differ only in their seed are one group, which W&B averages
             group=node["group"] or shortened(label, f"-{group_hash(config)[:8]}"),
             job_type=node["job_type"],
             tags=tags([dataset, method, name, *node["tags"]]),

@@ -8,7 +8,7 @@ PLAN = "stages=plan"
 
 
 @pytest.fixture
-def own_pages(tmp_path, own_code):
+def own_configs(tmp_path, own_code):
     """A folder of configs with a loss of the user's own; returns the flag that names it."""
     folder = tmp_path / "my_conf"
     for group, config in {
@@ -25,30 +25,30 @@ def own_pages(tmp_path, own_code):
     return f"--config-dir={folder}"
 
 
-def test_ones_own_loss_is_trained_with_when_its_package_is_allowed(ltr_train, own_pages):
-    done = ltr_train(own_pages, "--allow", "my_project", "loss=mine", "recipe=mine", "debug=fast")
+def test_your_own_loss_is_trained_with_when_its_package_is_allowed(ltr_train, own_configs):
+    done = ltr_train(own_configs, "--allow", "my_project", "loss=mine", "recipe=mine", "debug=fast")
     assert done.code == 0, done.err
     assert done.result["config"]["loss._target_"] == "my_project.losses.Mine"
 
 
-def test_a_recipe_of_ones_own_is_taken(ltr_train, own_pages):
-    assert "7 epochs" in ltr_train(own_pages, "recipe=mine", PLAN).out
+def test_a_recipe_of_your_own_is_taken(ltr_train, own_configs):
+    assert "7 epochs" in ltr_train(own_configs, "recipe=mine", PLAN).out
 
 
-def test_ones_own_loss_is_refused_without_allow(refused, own_pages):
-    done = refused(own_pages, "loss=mine", PLAN)
+def test_your_own_loss_is_refused_without_allow(refused, own_configs):
+    done = refused(own_configs, "loss=mine", PLAN)
     assert "loss._target_=my_project.losses.Mine: not in an allowed package" in done.err
     assert "--allow PREFIX" in done.err
 
 
-def test_an_allowed_package_is_not_allowed_in_the_next_command(ltr_train, refused, own_pages):
-    assert ltr_train(own_pages, "--allow", "my_project", "loss=mine", PLAN).code == 0
-    refused(own_pages, "loss=mine", PLAN)
+def test_an_allowed_package_is_not_allowed_in_the_next_command(ltr_train, refused, own_configs):
+    assert ltr_train(own_configs, "--allow", "my_project", "loss=mine", PLAN).code == 0
+    refused(own_configs, "loss=mine", PLAN)
 
 
-def test_the_environment_can_allow_a_package(ltr_train, own_pages, monkeypatch):
+def test_the_environment_can_allow_a_package(ltr_train, own_configs, monkeypatch):
     monkeypatch.setenv("LTR_ALLOW", "my_project")
-    assert ltr_train(own_pages, "loss=mine", PLAN).code == 0
+    assert ltr_train(own_configs, "loss=mine", PLAN).code == 0
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_the_environment_can_allow_a_package(ltr_train, own_pages, monkeypatch):
         (["trainer=short"], "trainer.max_epoch=3: nothing reads it"),
     ],
 )
-def test_mistakes_with_ones_own_pages_are_explained(refused, own_pages, overrides, words):
-    assert words in refused(own_pages, "--allow", "my_project", *overrides, PLAN).err
+def test_mistakes_with_own_configs_are_explained(refused, own_configs, overrides, words):
+    assert words in refused(own_configs, "--allow", "my_project", *overrides, PLAN).err
 
 
 def test_a_target_in_a_package_that_is_not_there_says_so(refused):
