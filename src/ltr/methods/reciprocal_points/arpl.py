@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,20 +10,16 @@ from torch import Tensor, nn
 from ltr.identity import named
 from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.reciprocal_points import losses as open_set
-from ltr.methods.reciprocal_points.base import PointMethod, PointNetwork, Reduction
+from ltr.methods.reciprocal_points.base import PointMethod, PointNetwork
 from ltr.methods.reciprocal_points.heads import (
     ClassPoints,
-    Distance,
-    Divided,
     Measured,
     Prototypes,
-    RadiusKind,
     ReciprocalPoints,
 )
+from ltr.methods.reciprocal_points.options import ARPLOptions, RadiusInit, RPLOptions, RPLPlusPlusOptions
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
-
-RadiusInit = float | Literal["first_batch"]
 
 
 @named("network/rpl")
@@ -110,43 +106,15 @@ class RPL(PointMethod):
     """Reciprocal point learning (Chen et al., ECCV 2020).
 
     Args:
-        num_points, init_std, distance, divided, gamma, radius: see `heads.ReciprocalPoints`.
-        open_weight: lambda, the weight of the open-space term; >= 0.
-        radius_init: see `ReciprocalNetwork`.
-        reduction, feature_dim: see `PointNetwork`.
+        options: the fields of `RPLOptions`.
 
     Raises:
         ConfigError: a value outside its range, or another loss than cross-entropy.
     """
 
     module: type[PointNetwork] = ReciprocalNetwork
-
-    def __init__(
-        self,
-        *,
-        num_points: int = 1,
-        init_std: float = 1.0,
-        distance: Distance = "l2",
-        divided: Divided = "both",
-        gamma: float = 1.0,
-        open_weight: float = 0.1,
-        radius: RadiusKind = "per_class",
-        radius_init: RadiusInit = "first_batch",
-        reduction: Reduction = "mean",
-        feature_dim: int | None = None,
-    ) -> None:
-        super().__init__(
-            {"open_space_term": open_weight},
-            num_points=num_points,
-            init_std=init_std,
-            distance=distance,
-            divided=divided,
-            gamma=gamma,
-            radius=radius,
-            radius_init=radius_init,
-            reduction=reduction,
-            feature_dim=feature_dim,
-        )
+    Options = RPLOptions
+    terms = ("open_space_term",)
 
 
 @named("method/rpl_pp")
@@ -154,40 +122,15 @@ class RPLPlusPlus(PointMethod):
     """RPL with GCPL's prototype term. The papers name it and no code defines it: this definition is ours.
 
     Args:
-        prototype_weight: of the pull to the own class's nearest prototype; >= 0.
+        options: the fields of `RPLPlusPlusOptions`.
 
-    The others, and what is raised, are as in `RPL`.
+    Raises:
+        ConfigError: a value outside its range, or another loss than cross-entropy.
     """
 
     module = ReciprocalPrototypeNetwork
-
-    def __init__(
-        self,
-        *,
-        num_points: int = 1,
-        init_std: float = 1.0,
-        distance: Distance = "l2",
-        divided: Divided = "both",
-        gamma: float = 1.0,
-        open_weight: float = 0.1,
-        prototype_weight: float = 0.1,
-        radius: RadiusKind = "per_class",
-        radius_init: RadiusInit = "first_batch",
-        reduction: Reduction = "mean",
-        feature_dim: int | None = None,
-    ) -> None:
-        super().__init__(
-            {"open_space_term": open_weight, "prototype_term": prototype_weight},
-            num_points=num_points,
-            init_std=init_std,
-            distance=distance,
-            divided=divided,
-            gamma=gamma,
-            radius=radius,
-            radius_init=radius_init,
-            reduction=reduction,
-            feature_dim=feature_dim,
-        )
+    Options = RPLPlusPlusOptions
+    terms = ("open_space_term", "prototype_term")
 
 
 @named("method/arpl")
@@ -195,34 +138,12 @@ class ARPL(PointMethod):
     """Adversarial reciprocal point learning (Chen et al., TPAMI 2021) without confusing samples.
 
     Args:
-        open_weight: of the margin term; >= 0.
+        options: the fields of `ARPLOptions`.
 
-    The others, and what is raised, are as in `RPL`.
+    Raises:
+        ConfigError: a value outside its range, or another loss than cross-entropy.
     """
 
     module: type[PointNetwork] = AdversarialNetwork
-
-    def __init__(
-        self,
-        *,
-        num_points: int = 1,
-        init_std: float = 0.1,
-        distance: Distance = "both",
-        divided: Divided = "both",
-        gamma: float = 1.0,
-        open_weight: float = 0.1,
-        radius: RadiusKind = "scalar",
-        radius_init: RadiusInit = 0.0,
-        feature_dim: int | None = None,
-    ) -> None:
-        super().__init__(
-            {"margin_term": open_weight},
-            num_points=num_points,
-            init_std=init_std,
-            distance=distance,
-            divided=divided,
-            gamma=gamma,
-            radius=radius,
-            radius_init=radius_init,
-            feature_dim=feature_dim,
-        )
+    Options = ARPLOptions
+    terms = ("margin_term",)

@@ -14,11 +14,11 @@ from ltr.data.batch import Batch, to_device
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, Stage
-from ltr.methods.reciprocal_points.arpl import ARPL, AdversarialNetwork, RadiusInit
+from ltr.methods.reciprocal_points.arpl import ARPL, AdversarialNetwork
 from ltr.methods.reciprocal_points.base import PointNetwork
 from ltr.methods.reciprocal_points.confusing_samples import AuxiliaryNorms, Discriminator, Generator, first_side
-from ltr.methods.reciprocal_points.heads import Distance, Divided, RadiusKind
 from ltr.methods.reciprocal_points.losses import confusion
+from ltr.methods.reciprocal_points.options import ARPLCSOptions
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed, generator
 
@@ -181,9 +181,7 @@ class ARPLCS(ARPL):
     """ARPL with confusing samples.
 
     Args:
-        confusion_weight, noise_dim, width, gan_lr: see `ConfusedNetwork`.
-
-    The others are as in `ltr.methods.reciprocal_points.arpl.ARPL`.
+        options: the fields of `ARPLCSOptions`.
 
     Raises:
         ConfigError: images that the generator cannot be built for, gradient accumulation, fp16; see `ARPL`.
@@ -191,42 +189,7 @@ class ARPLCS(ARPL):
 
     accepts_extras = False
     module: type[PointNetwork] = ConfusedNetwork
-
-    def __init__(
-        self,
-        *,
-        num_points: int = 1,
-        init_std: float = 0.1,
-        distance: Distance = "both",
-        divided: Divided = "both",
-        gamma: float = 1.0,
-        open_weight: float = 0.1,
-        radius: RadiusKind = "scalar",
-        radius_init: RadiusInit = 0.0,
-        feature_dim: int | None = None,
-        confusion_weight: float = 0.1,
-        noise_dim: int = 100,
-        width: int = 64,
-        gan_lr: float = 2e-4,
-    ) -> None:
-        super().__init__(
-            num_points=num_points,
-            init_std=init_std,
-            distance=distance,
-            divided=divided,
-            gamma=gamma,
-            open_weight=open_weight,
-            radius=radius,
-            radius_init=radius_init,
-            feature_dim=feature_dim,
-        )
-        if not confusion_weight >= 0 or not gan_lr > 0 or noise_dim < 1 or width < 1:
-            raise ConfigError(
-                f"method.confusion_weight={confusion_weight}, gan_lr={gan_lr}, noise_dim={noise_dim}, width={width}: "
-                "needed are at least 0, above 0, at least 1, at least 1"
-            )
-        own = {"confusion_weight": confusion_weight, "noise_dim": noise_dim, "width": width, "gan_lr": gan_lr}
-        self.options = {**self.options, **own}
+    Options = ARPLCSOptions
 
     def check(self, dataset_info: DatasetInfo) -> None:
         first_side(dataset_info.image_shape)

@@ -6,9 +6,8 @@ the scores and the plan are the same.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +23,10 @@ from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, Method, NetworkSpec, Settings, Stage, StageOutput
 from ltr.methods.reciprocal_points.feature_history import WIDTH, FeatureHistory, embed
 from ltr.methods.reciprocal_points.heads import ClassPoints, Measured, ReciprocalPoints
+from ltr.methods.reciprocal_points.options import PointOptions, Reduction
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
 
-Reduction = Literal["mean", "sum"]
 WEIGHT_KEYS = {
     "open_space_term": "open_weight",
     "margin_term": "open_weight",
@@ -172,30 +171,33 @@ class PointMethod(Method):
 
     With features of width 2 a computed stage ``embedding`` follows it, which the picture is drawn from.
 
-    Args:
-        weights: see `PointNetwork`.
-        options: what else the network takes.
+    Attributes:
+        terms: loss terms beside the class term, each weighted by the option that `WEIGHT_KEYS` names.
 
     Raises:
-        ConfigError: a weight below 0.
+        ConfigError: a value outside its range.
     """
 
     provides = ("logits", "features", "knownness")
     accepts_extras = True
     module: type[PointNetwork]
+    terms: tuple[str, ...]
+    options: PointOptions
 
-    def __init__(self, weights: Mapping[str, float], **options: Any) -> None:
-        self.options = {**options, "weights": dict(weights)}
-        for name, weight in weights.items():
-            if not 0 <= weight < math.inf:
-                raise ConfigError(f"method.{WEIGHT_KEYS[name]}={weight}: a finite number of at least 0 is needed")
+    def network_options(self) -> dict[str, Any]:
+        """Return the options of the network: the weights of the loss terms are one of them, a mapping."""
+        weight_of_term = {term: WEIGHT_KEYS[term] for term in self.terms}
+        rest = {name: value for name, value in self.options.items() if name not in weight_of_term.values()}
+        return {**rest, "weights": {term: self.options[name] for term, name in weight_of_term.items()}}
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         name = type(self).__name__
         only_cross_entropy(settings, name)
         no_other_head(settings, name)
-        trained = Stage("representation", "representation", settings, module=self.module, options=self.options)
-        if self.options["feature_dim"] != WIDTH:
+        trained = Stage(
+            "representation", "representation", settings, module=self.module, options=self.network_options()
+        )
+        if self.options.feature_dim != WIDTH:
             return [trained]
         parts = ["test", "unknown"] if "open_set" in dataset_info.protocols else ["test"]
         own = settings.replaced(extras=())

@@ -8,6 +8,7 @@ from ltr.identity import named
 from ltr.methods.reciprocal_points import losses as open_set
 from ltr.methods.reciprocal_points.base import PointMethod, PointNetwork
 from ltr.methods.reciprocal_points.heads import Measured, Prototypes
+from ltr.methods.reciprocal_points.options import GCPLOptions
 
 
 @named("network/gcpl")
@@ -29,31 +30,12 @@ class GCPL(PointMethod):
     """Generalised convolutional prototype learning.
 
     Args:
-        num_points, init_std, divided, gamma: see `ltr.methods.reciprocal_points.heads.Prototypes`.
-        prototype_weight: of the pull to the own class's nearest prototype; >= 0.
-        feature_dim: see `PointNetwork`.
+        options: the fields of `GCPLOptions`.
 
     Raises:
         ConfigError: a value outside its range, or another loss than cross-entropy.
     """
 
     module = PrototypeNetwork
-
-    def __init__(
-        self,
-        *,
-        num_points: int = 1,
-        init_std: float = 0.1,
-        divided: bool = False,
-        gamma: float = 1.0,
-        prototype_weight: float = 0.1,
-        feature_dim: int | None = None,
-    ) -> None:
-        super().__init__(
-            {"prototype_term": prototype_weight},
-            num_points=num_points,
-            init_std=init_std,
-            divided=divided,
-            gamma=gamma,
-            feature_dim=feature_dim,
-        )
+    Options = GCPLOptions
+    terms = ("prototype_term",)

@@ -7,7 +7,7 @@ Both are heads: features [B, D] in, logits [B, C] out. Squared distances come fr
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +15,7 @@ from torch import Tensor, nn
 
 from ltr.errors import ConfigError
 from ltr.identity import named
-
-Distance = Literal["l2", "dot", "both"]
-Divided = Literal["both", "open_space", "none"]
-RadiusKind = Literal["per_class", "scalar"]
+from ltr.methods.reciprocal_points.options import Distance, Divided, RadiusKind
 
 
 class Measured(NamedTuple):
