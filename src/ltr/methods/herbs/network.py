@@ -24,6 +24,7 @@ from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.herbs import losses as terms
 from ltr.methods.herbs.combiner import GraphCombiner
+from ltr.methods.herbs.options import HERBSOptions
 from ltr.methods.herbs.pyramid import CLASSIFIERS, Pyramid, Resampling, backbone_map_sizes
 from ltr.methods.herbs.selection import Selection, counts_of, gather, image_class_scores, location_scores, select
 from ltr.models.weights import seeded_construction
@@ -40,7 +41,7 @@ class Found(NamedTuple):
     selections: list[Selection]  # of the last so many levels
 
 
-# what options that came later say of a checkpoint from before them
+# values of newer options for a checkpoint that was written before them
 _BEFORE = {"hidden_width": "path", "mix_equal_levels": True, "locations_per_joint": 64}
 
 
@@ -54,7 +55,7 @@ class HerbsNetwork(ImageClassifier):
 
     Args:
         spec: see `NetworkSpec`.
-        options: those of `ltr.methods.herbs.method.HERBS`, by name; all of them, but for those of `_BEFORE`.
+        options: the fields of `HERBSOptions`; those of `_BEFORE` have other defaults here.
 
     Raises:
         ConfigError: a backbone without feature maps, or more locations to select than a level has.
@@ -62,17 +63,15 @@ class HerbsNetwork(ImageClassifier):
 
     numerics_version = 2  # 1: the top-down projections' hidden layers had the width of the path
 
-    def __init__(
-        self,
-        spec: NetworkSpec,
-        **options: Any,
-    ) -> None:
+    options: HERBSOptions
+
+    def __init__(self, spec: NetworkSpec, **options: Any) -> None:
         super().__init__(spec)
-        self.options = {**_BEFORE, **options}
-        self.suppression: bool = options["suppression"]
-        self.refinement: bool = options["refinement"]
-        self.temperature: float = options["temperature"]
-        plain = options["paths"] == "none"
+        self.options = HERBSOptions(**{**_BEFORE, **options})
+        self.suppression = self.options.suppression
+        self.refinement = self.options.refinement
+        self.temperature = self.options.temperature
+        plain = self.options.paths == "none"
         # on a plain backbone suppression has the last block, and refinement the last two
         kept = (2 if self.refinement else int(self.suppression)) if plain else None
         self.pyramid: Pyramid | None = None
@@ -84,8 +83,8 @@ class HerbsNetwork(ImageClassifier):
         if len(self.output_names) == 1:
             self.headline = self.output_names[0]
         else:
-            self.headline = options["readout"]
-        if options["log_gradient_norms"]:
+            self.headline = self.options.readout
+        if self.options.log_gradient_norms:
             self.register_buffer("gradient_norms", torch.zeros(len(self.term_weights)))
 
     def _build(self, kept: int | None, plain: bool) -> None:
@@ -93,18 +92,18 @@ class HerbsNetwork(ImageClassifier):
         self.pyramid = Pyramid(
             self.backbone,
             backbone_map_sizes(self.backbone, dataset_info.image_shape),
-            paths=options["paths"],
-            count=options["levels"],
-            maps=options["maps"],
+            paths=options.paths,
+            count=options.levels,
+            maps=options.maps,
             kept=kept,
-            width=options["width"],
-            hidden_width=options["hidden_width"],
-            learned_mixing=options["resampling"] == "learned",
-            mix_equal_levels=options["mix_equal_levels"],
-            init=options["init"],
-            norm=options["level_norm"],
+            width=options.width,
+            hidden_width=options.hidden_width,
+            learned_mixing=options.resampling == "learned",
+            mix_equal_levels=options.mix_equal_levels,
+            init=options.init,
+            norm=options.level_norm,
         )
-        make = CLASSIFIERS[options["classifier"]]
+        make = CLASSIFIERS[options.classifier]
         widths = self.pyramid.widths
         self.classifiers.extend(make(width, dataset_info.num_classes) for width in widths)
         if self.refinement and not plain:
@@ -114,13 +113,13 @@ class HerbsNetwork(ImageClassifier):
         locations = [height * width for height, width in self.pyramid.sizes]
         if plain:
             locations = locations[-1:]
-        self.counts = counts_of(locations, counts=options["selected"], fractions=options["selected_fractions"])
+        self.counts = counts_of(locations, counts=options.selected, fractions=options.selected_fractions)
         self.combiner = GraphCombiner(
             widths[-1],
             sum(self.counts),
-            options["joints"],
-            options["dropout"],
-            locations_per_joint=options["locations_per_joint"],
+            options.joints,
+            options.dropout,
+            locations_per_joint=options.locations_per_joint,
         )
         self.head = instantiate(self.settings.head, widths[-1], dataset_info.num_classes)
         if self.loss.prior_bias is not None and getattr(self.head, "bias", None) is not None:
@@ -193,11 +192,11 @@ class HerbsNetwork(ImageClassifier):
     @torch.no_grad()
     def _select(self, levels: Sequence[Tensor], draws: Tensor | None) -> list[Selection]:
         flat = [level.detach().flatten(1, 2) for level in levels]
-        if self.options["location_rule"] == "random":
+        if self.options.location_rule == "random":
             numbers = self._fixed_draws(flat) if draws is None else draws
             scores = list(numbers.split([level.shape[1] for level in flat], dim=1))
         else:
-            score = location_scores if self.options["location_rule"] == "location" else image_class_scores
+            score = location_scores if self.options.location_rule == "location" else image_class_scores
             scores = [score(level) for level in flat]
         return [select(ranked, count) for ranked, count in zip(scores, self.counts)]
 
@@ -209,7 +208,7 @@ class HerbsNetwork(ImageClassifier):
 
     def _draws(self, images: int, batch_index: int) -> Tensor | None:
         """Ranks for a training batch that selects at random."""
-        if not self.suppression or self.options["location_rule"] != "random":
+        if not self.suppression or self.options.location_rule != "random":
             return None
         assert self.pyramid is not None
         locations = sum(height * width for height, width in self.pyramid.sizes[-len(self.counts) :])
@@ -246,7 +245,7 @@ class HerbsNetwork(ImageClassifier):
 
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)
-        initial, period = self.options["temperature"], self.options["temperature_period"]
+        initial, period = self.options.temperature, self.options.temperature_period
         self.temperature = terms.temperature_at(epoch, self.settings.epochs, initial, period)
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
@@ -262,7 +261,7 @@ class HerbsNetwork(ImageClassifier):
             if self.suppression:
                 logs["dropped_tanh"] = terms.dropped_tanh(*self._dropped(found))
             correct = (torch.stack(list(outputs.values())).sum(0).argmax(1) == batch.labels).sum()
-        if self.options["log_gradient_norms"]:
+        if self.options.log_gradient_norms:
             logs |= self._gradient_norms(weighted, batch_index)
         step = {"loss": torch.stack(list(weighted.values())).sum(), "correct": correct, "logs": logs}
         return step if not self.extras else self.with_extras(step, batch, found.features, found.merged)
@@ -279,7 +278,7 @@ class HerbsNetwork(ImageClassifier):
             shrink = Resampling()  # on a plain backbone the earlier block may have more locations
             students = [shrink(s, (t.shape[1], t.shape[2])) for s, t in zip(found.students, teachers, strict=True)]
             losses["refinement"] = terms.refinement_loss(
-                students, teachers, self.temperature, self.options["refinement_reduction"]
+                students, teachers, self.temperature, self.options.refinement_reduction
             )
         return losses
 
