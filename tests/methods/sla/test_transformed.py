@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 import torch.nn.functional as F
 from method_plans import planned, state, step
 
 from ltr.data.batch import Batch, Mix
+from ltr.data.joint_transforms import TRANSFORMS
+from ltr.methods.sla.options import Transform
 from resuming import same_bits
 
 
@@ -107,3 +111,7 @@ def test_checkpointed_training_is_the_whole_to_the_bit(method):
 def test_decoupled_methods_start_from_it_as_it_is(method):
     network = built(method)
     assert network.as_classifier() is network
+
+
+def test_every_transform_that_can_be_chosen_exists_and_the_other_way_round():
+    assert set(get_args(Transform)) == set(TRANSFORMS)

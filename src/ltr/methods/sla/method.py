@@ -7,7 +7,7 @@ image are M opinions whose mean can be taken.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,10 @@ from ltr.identity import named
 from ltr.losses.distillation import kl_to_teacher
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import NetworkSpec
+from ltr.methods.sla.options import SLAOptions
 from ltr.methods.sla.transformed import OnTransformedImages, TransformedClassifier
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
-
-Inference = Literal["single", "aggregated", "distilled"]
-Aggregation = Literal["mean", "sum"]
 
 
 @named("network/sla")
@@ -44,55 +42,31 @@ class JointClassifier(TransformedClassifier):
 
     Args:
         spec: see `NetworkSpec`.
-        transform, checkpointing: see `TransformedClassifier`.
-        inference: the headline; None: ``distilled`` with self-distillation, else ``aggregated``.
-        self_distillation: add the second head.
-        temperature: T > 0 of the distillation.
-        distilled_weight: of the second head's own loss, >= 0; the paper's beta.
-        loss_scale: 1 is the mean over transformations, ``M`` the sum (the code's choice for large data sets).
-        aggregation: ``mean`` of the views' logits, or their ``sum``: the same arg max, and a sharper target.
+        options: the fields of `SLAOptions`.
 
     Raises:
         ConfigError: images that the transformations are not made for; ``distilled`` without its head.
     """
 
-    def __init__(
-        self,
-        spec: NetworkSpec,
-        *,
-        transform: str,
-        inference: Inference | None = None,
-        self_distillation: bool = False,
-        temperature: float = 1.0,
-        distilled_weight: float = 1.0,
-        loss_scale: Literal[1, "M"] = 1,
-        aggregation: Aggregation = "mean",
-        checkpointing: bool = False,
-    ) -> None:
-        count = len(joint_transforms(transform))
+    options: SLAOptions
+
+    def __init__(self, spec: NetworkSpec, **options: Any) -> None:
+        chosen = SLAOptions(**options)
+        count = len(joint_transforms(chosen.transform))
         super().__init__(
             spec,
-            transform=transform,
-            checkpointing=checkpointing,
+            transform=chosen.transform,
+            checkpointing=chosen.checkpointing,
             logit_counts=[n for n in spec.dataset_info.class_counts for _ in range(count)],
         )
-        self.options = {
-            "transform": transform,
-            "inference": inference,
-            "self_distillation": self_distillation,
-            "temperature": temperature,
-            "distilled_weight": distilled_weight,
-            "loss_scale": loss_scale,
-            "aggregation": aggregation,
-            "checkpointing": checkpointing,
-        }
-        self.headline = headline_of(inference, self_distillation)
-        self.aggregation = aggregation
-        self.loss_scale = count if loss_scale == "M" else 1
-        self.temperature = temperature
-        self.distilled_weight = distilled_weight
-        self.self_distillation = self_distillation
-        if self_distillation:
+        self.options = chosen
+        self.headline = headline_of(chosen.inference, chosen.self_distillation)
+        self.aggregation = chosen.aggregation
+        self.loss_scale = count if chosen.loss_scale == "M" else 1
+        self.temperature = chosen.temperature
+        self.distilled_weight = chosen.distilled_weight
+        self.self_distillation = chosen.self_distillation
+        if self.self_distillation:
             self.variants = ("single", "aggregated", "distilled")
             self.distilled_loss = instantiate(spec.settings.loss, spec.dataset_info.class_counts)
             with seeded_construction(derive_seed(spec.seed, spec.role, "distilled head")):
@@ -188,7 +162,7 @@ class JointClassifier(TransformedClassifier):
         return plain.eval()
 
 
-def headline_of(inference: Inference | None, self_distillation: bool) -> str:
+def headline_of(inference: str | None, self_distillation: bool) -> str:
     """The variant that a run is evaluated by.
 
     Raises:
@@ -206,35 +180,16 @@ class SLA(OnTransformedImages):
     """One stage, ``representation``, trained on joint labels.
 
     Args:
-        transform, inference, self_distillation, temperature, distilled_weight, loss_scale, aggregation, checkpointing:
-            see `JointClassifier`.
+        options: the fields of `SLAOptions`.
 
     Raises:
         ConfigError: ``distilled`` without self-distillation; images that the transformations are not made for.
     """
 
     module = JointClassifier
+    Options = SLAOptions
+    options: SLAOptions
 
-    def __init__(
-        self,
-        *,
-        transform: str,
-        inference: Inference | None,
-        self_distillation: bool,
-        temperature: float,
-        distilled_weight: float,
-        loss_scale: Literal[1, "M"],
-        aggregation: Aggregation,
-        checkpointing: bool,
-    ) -> None:
-        headline_of(inference, self_distillation)
-        super().__init__(
-            transform=transform,
-            inference=inference,
-            self_distillation=self_distillation,
-            temperature=temperature,
-            distilled_weight=distilled_weight,
-            loss_scale=loss_scale,
-            aggregation=aggregation,
-            checkpointing=checkpointing,
-        )
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        headline_of(self.options.inference, self.options.self_distillation)

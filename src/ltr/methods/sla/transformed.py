@@ -8,7 +8,7 @@ ICML 2020, section 2); its official code names them and does not have them. `met
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,10 @@ from ltr.identity import named
 from ltr.losses import functional
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, Method, NetworkSpec, Settings, Stage
+from ltr.methods.sla.options import DataAugmentationOptions, MultiTaskOptions, TransformedOptions
 from ltr.models.checkpointing import checkpoint_blocks
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
-
-Inference = Literal["single", "aggregated"]
 
 
 class TransformedClassifier(ImageClassifier):
@@ -130,21 +129,16 @@ class AugmentedClassifier(TransformedClassifier):
 
     Args:
         spec: see `NetworkSpec`.
-        transform, checkpointing: see `TransformedClassifier`.
-        inference: the headline: ``single`` classifies the image as it is.
+        options: the fields of `DataAugmentationOptions`.
     """
 
-    def __init__(
-        self,
-        spec: NetworkSpec,
-        *,
-        transform: str,
-        inference: Inference = "single",
-        checkpointing: bool = False,
-    ) -> None:
-        super().__init__(spec, transform=transform, checkpointing=checkpointing)
-        self.options = {"transform": transform, "inference": inference, "checkpointing": checkpointing}
-        self.headline = inference
+    declaration: type[DataAugmentationOptions] = DataAugmentationOptions
+
+    def __init__(self, spec: NetworkSpec, **options: Any) -> None:
+        chosen = self.declaration(**options)
+        super().__init__(spec, transform=chosen.transform, checkpointing=chosen.checkpointing)
+        self.options = chosen
+        self.headline = chosen.inference
 
     def losses(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         logits = self.head(features)
@@ -169,27 +163,14 @@ class MultiTaskClassifier(AugmentedClassifier):
 
     Args:
         spec: see `NetworkSpec`.
-        transform, inference, checkpointing: see `AugmentedClassifier`.
-        transform_weight: of the second term, >= 0.
+        options: the fields of `MultiTaskOptions`.
     """
 
-    def __init__(
-        self,
-        spec: NetworkSpec,
-        *,
-        transform: str,
-        transform_weight: float = 1.0,
-        inference: Inference = "single",
-        checkpointing: bool = False,
-    ) -> None:
-        super().__init__(
-            spec,
-            transform=transform,
-            inference=inference,
-            checkpointing=checkpointing,
-        )
-        self.options = {**self.options, "transform_weight": transform_weight}
-        self.transform_weight = transform_weight
+    declaration = MultiTaskOptions
+
+    def __init__(self, spec: NetworkSpec, **options: Any) -> None:
+        super().__init__(spec, **options)
+        self.transform_weight = MultiTaskOptions(**options).transform_weight
         with seeded_construction(derive_seed(spec.seed, spec.role, "transform head")):
             self.transform_head = instantiate(spec.settings.head, self.backbone.num_features, len(self.transforms))
 
@@ -210,15 +191,17 @@ class OnTransformedImages(Method):
     provides = ("logits", "features")
     module: type[TransformedClassifier]
 
-    def __init__(self, *, transform: str, **options: Any) -> None:
-        self.transforms = joint_transforms(transform)
-        self.options = {"transform": transform, **options}
+    options: TransformedOptions
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.transforms = joint_transforms(self.options.transform)
 
     def check(self, dataset_info: DatasetInfo) -> None:
         self.transforms.check(dataset_info.image_shape)
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
-        return [Stage("representation", "representation", settings, module=self.module, options=self.options)]
+        return [Stage("representation", "representation", settings, module=self.module, options=dict(self.options))]
 
 
 @named("method/data_augmentation")
@@ -226,16 +209,14 @@ class DataAugmentation(OnTransformedImages):
     """All M transformations of every image in each batch, with the image's label.
 
     Args:
-        transform, inference, checkpointing: see `AugmentedClassifier`.
+        options: the fields of `DataAugmentationOptions`.
 
     Raises:
         ConfigError: images that the transformations are not made for.
     """
 
     module = AugmentedClassifier
-
-    def __init__(self, *, transform: str, inference: Inference, checkpointing: bool) -> None:
-        super().__init__(transform=transform, inference=inference, checkpointing=checkpointing)
+    Options = DataAugmentationOptions
 
 
 @named("method/multi_task")
@@ -243,15 +224,11 @@ class MultiTask(OnTransformedImages):
     """`DataAugmentation` with a head of its own for the transformations.
 
     Args:
-        transform, inference, checkpointing, transform_weight: see `MultiTaskClassifier`.
+        options: the fields of `MultiTaskOptions`.
 
     Raises:
         ConfigError: images that the transformations are not made for.
     """
 
     module = MultiTaskClassifier
-
-    def __init__(self, *, transform: str, inference: Inference, checkpointing: bool, transform_weight: float) -> None:
-        super().__init__(
-            transform=transform, inference=inference, checkpointing=checkpointing, transform_weight=transform_weight
-        )
+    Options = MultiTaskOptions

@@ -1,0 +1,62 @@
+"""The options of self-supervised label augmentation and of the methods that it is compared with."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from ltr.methods.core.options import Options
+
+Transform = Literal[
+    "none",
+    "rotation",
+    "rotation2",
+    "colour",
+    "colour3",
+    "rotation_colour",
+    "rotation_colour3",
+    "rotation2_colour",
+    "rotation2_colour3",
+]
+Aggregation = Literal["mean", "sum"]
+
+
+class TransformedOptions(Options):
+    """Options of every network that is trained on M transformations of each image."""
+
+    transform: Transform = "rotation"
+    """Views of an image, see [SLA](sla.md); paper and code take `rotation`."""
+    checkpointing: bool = False
+    """Keep only the inputs of the backbone's blocks for the backward pass and compute the rest again: the same
+    gradients and BatchNorm statistics from less memory and about a third more time (ours)."""
+
+
+class DataAugmentationOptions(TransformedOptions):
+    """Options of data augmentation by all transformations at once."""
+
+    inference: Literal["single", "aggregated"] = "single"
+    """Headline: `single` classifies the image as it is (paper), `aggregated` by the mean of the views' class logits."""
+
+
+class MultiTaskOptions(DataAugmentationOptions):
+    """Options of multi-task learning."""
+
+    transform_weight: Annotated[float, "[0, inf)"] = 1.0
+    """Weight of the second task's loss; paper."""
+
+
+class SLAOptions(TransformedOptions):
+    """Options of self-supervised label augmentation."""
+
+    inference: Literal["single", "aggregated", "distilled"] | None = None
+    """Headline; null: `distilled` with self-distillation, else `aggregated` (paper). All inferences are reported."""
+    self_distillation: bool = False
+    """SLA+SD: a second head learns the aggregated answer from the plain image alone; both variants are in the paper."""
+    temperature: Annotated[float, "(0, inf)"] = 1.0
+    """T of the distillation; code."""
+    distilled_weight: Annotated[float, "[0, inf)"] = 1.0
+    """Weight of the second head's own loss; the paper's beta, paper and code."""
+    loss_scale: Literal[1, "M"] = 1
+    """1 is the mean over the views (the paper's equation); `M` their sum, which the code recommends for ImageNet and
+    iNaturalist."""
+    aggregation: Aggregation = "mean"
+    """Of the views' logits; `sum` gives the same predictions and a sharper target for the distilled head."""
