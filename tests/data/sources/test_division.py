@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ltr.data.sources.division import held_for_test
+from ltr.data.sources.division import hold_out_test_images
 from ltr.errors import ConfigError, DataError
 
 NAMES = ("a", "b", "c")
@@ -12,7 +12,7 @@ NAMES = ("a", "b", "c")
 def divide(counts, fraction=0.2, seed=0, prefix=""):
     labels = np.repeat(np.arange(len(counts)), counts)
     paths = [f"{prefix}{label}/{n}.jpg" for label, count in enumerate(counts) for n in range(count)]
-    return held_for_test("own", paths, labels, NAMES[: len(counts)], fraction=fraction, seed=seed), labels, paths
+    return hold_out_test_images("own", paths, labels, NAMES[: len(counts)], fraction=fraction, seed=seed), labels, paths
 
 
 @pytest.mark.parametrize(("fraction", "expected"), [(0.2, [20, 2, 1]), (0.07, [7, 1, 1]), (0.99, [99, 9, 1])])
@@ -37,7 +37,7 @@ def test_images_that_are_added_move_few_of_the_others():
 def test_the_order_of_the_images_does_not_matter():
     is_test, labels, paths = divide([20, 20])
     shuffled = np.random.default_rng(0).permutation(40)
-    again = held_for_test("own", [paths[n] for n in shuffled], labels[shuffled], NAMES[:2], fraction=0.2, seed=0)
+    again = hold_out_test_images("own", [paths[n] for n in shuffled], labels[shuffled], NAMES[:2], fraction=0.2, seed=0)
     assert (again == is_test[shuffled]).all()
 
 
@@ -54,5 +54,5 @@ def test_a_fraction_outside_its_range_is_refused(fraction):
 
 
 def test_single_images_alone_cannot_be_divided():
-    with pytest.raises(DataError, match="no class has two images, so none can be held for testing: there are 3 images"):
+    with pytest.raises(DataError, match="no class has two images, so none can be held out for testing: there are 3 images"):
         divide([1, 1, 1])

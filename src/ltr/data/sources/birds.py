@@ -45,7 +45,7 @@ def cub(*, root: str, folder: str = "CUB_200_2011", roots: Sequence[str] = (), d
         root: folder that relative ``folder`` starts from.
         folder: holds ``images.txt``, ``image_class_labels.txt``, ``train_test_split.txt``, ``classes.txt``,
             ``bounding_boxes.txt`` and ``images/``.
-        roots: more folders in which image files, and what links lead to, may lie.
+        roots: further folders that may contain image files and link targets.
         download: fetch the official archive (1.1 GB) if ``folder`` is not there.
 
     Returns:
@@ -66,20 +66,20 @@ def cub(*, root: str, folder: str = "CUB_200_2011", roots: Sequence[str] = (), d
 def nabirds(*, root: str, folder: str = "nabirds", roots: Sequence[str] = ()) -> Source:
     """NABirds: 23,929 training and 24,633 test images of 555 visual categories of birds.
 
-    The files' class ids are sparse (they number a hierarchy of about a thousand nodes): the ids that images have are
-    labelled in ascending order and kept as ``class_ids``. Where ``hierarchy.txt`` is there, ``taxonomy`` has ``level1``
-    (below the root), ``level2`` and so on; a class that is higher up stands for itself.
+    The files' class ids are sparse (they number a hierarchy of about a thousand nodes): labels number the ids that
+    images have in ascending order, and ``class_ids`` has the ids. If ``hierarchy.txt`` exists, ``taxonomy`` has
+    ``level1`` (below the root), ``level2`` and so on; a class above a level is its own ancestor there.
 
     Args:
         root: folder that relative ``folder`` starts from.
         folder: holds the same files as CUB's, and ``hierarchy.txt``.
-        roots: more folders in which image files, and what links lead to, may lie.
+        roots: further folders that may contain image files and link targets.
 
     Returns:
-        Source as of `cub`.
+        Source as in `cub`.
 
     Raises:
-        DataError: files are missing or contradict each other. There is no download: the owners ask for a form.
+        DataError: files are missing or contradict each other. There is no download, because the owners require a form.
     """
     base = dataset_folder(root, folder)
     how = f"ask for the archive at https://dl.allaboutbirds.org/nabirds and unpack it as {base}"
@@ -100,7 +100,7 @@ def _read(name: str, base: Path, roots: Sequence[str], how: str, published: Mapp
     unnamed = [number for number in used if number not in names]
     if unnamed:
         raise DataError(f"{name}: {base / 'classes.txt'} lacks the classes {shown(unnamed)}, which images have")
-    known = names if name == "cub" else used  # NABirds names the inner nodes of its hierarchy as well
+    known = names if name == "cub" else used  # NABirds also names the inner nodes of its hierarchy
     class_ids = sorted(to_number(name, f"a class id in {base / 'classes.txt'}", number) for number in known)
     label_of = {str(number): label for label, number in enumerate(class_ids)}
     _refuse_contradictions(name, base, paths, class_of, names)
@@ -128,44 +128,44 @@ def _read(name: str, base: Path, roots: Sequence[str], how: str, published: Mapp
 def _refuse_contradictions(
     name: str, base: Path, paths: Mapping[str, str], class_of: Mapping[str, str], names: Mapping[str, str]
 ) -> None:
-    """Raise DataError where a number or name says another class than the id beside it.
+    """Raise DataError if a class name or a folder contradicts its class id.
 
-    CUB's class names begin with their ids (``001.Black_footed_Albatross``), and its images lie in folders of these
-    names; NABirds' images lie in folders of the ids (``0817``).
+    CUB's class names begin with their ids (``001.Black_footed_Albatross``) and name the folders of its images; NABirds'
+    folders are named by the ids (``0817``).
     """
-    wrong = [
+    contradictions = [
         f"class {number} is called {class_name}"
         for number, class_name in names.items()
         if "." in class_name and _number_of(class_name) not in (None, number)
     ]
     for image, path in paths.items():
         folder, number = path.rpartition("/")[0].rpartition("/")[2], class_of[image]
-        own = _number_of(folder)
-        is_named = own is not None and "." in folder and "." in names[number]
-        if own not in (None, number) or (is_named and canonical(folder) != canonical(names[number])):
-            wrong.append(f"{path} has class {number}, {names[number]}")
-    if wrong:
+        folder_id = _number_of(folder)
+        is_named = folder_id is not None and "." in folder and "." in names[number]
+        if folder_id not in (None, number) or (is_named and canonical(folder) != canonical(names[number])):
+            contradictions.append(f"{path} has class {number}, {names[number]}")
+    if contradictions:
         raise DataError(
             f"{name}: images.txt, image_class_labels.txt and classes.txt in {base} contradict each other: "
-            f"{shown(wrong)}. Fetch them again"
+            f"{shown(contradictions)}. Fetch them again"
         )
 
 
 def _number_of(name: str) -> str | None:
-    """Return the id that a class or its folder begins with, as the files write it; None where there is none."""
+    """Return the id at the beginning of a class or folder name, without leading zeros; None without an id."""
     number = name.partition(".")[0]
     return str(int(number)) if number.isascii() and number.isdecimal() else None
 
 
 def _of_images(name: str, base: Path, paths: Mapping[str, str], file: str, column: str) -> dict[str, str]:
-    """A file that says one thing of each image, by image id."""
+    """Read a file with one value per image, by image id."""
     values = read_mapping(name, base / file, ("image_id", column))
     same_ids(name, base / "images.txt", paths, base / file, values)
     return values
 
 
 def _plain(name: str) -> str:
-    """``001.Black_footed_Albatross`` as ``Black footed Albatross``."""
+    """Return ``001.Black_footed_Albatross`` as ``Black footed Albatross``."""
     number, dot, rest = name.partition(".")
     return (rest if dot and number.isdigit() else name).replace("_", " ")
 
@@ -182,7 +182,7 @@ def _boxes(name: str, base: Path, paths: Mapping[str, str], order: Sequence[str]
 
 
 def _taxonomy(name: str, base: Path, names: Mapping[str, str], class_ids: Sequence[int]) -> dict[str, tuple[str, ...]]:
-    """Ancestors of each class from ``hierarchy.txt`` (lines ``child parent``), from below the root downwards."""
+    """Read the ancestors of each class from ``hierarchy.txt`` (lines ``child parent``), top level first."""
     file = base / "hierarchy.txt"
     if not file.is_file():
         return {}
@@ -194,7 +194,7 @@ def _taxonomy(name: str, base: Path, names: Mapping[str, str], class_ids: Sequen
             if len(line) > len(parent_of):
                 raise DataError(f"{name}: {file} goes round in a circle at class {number}. Fetch it again")
             line.append(parent_of[line[-1]])
-        lines.append(line[-2::-1])  # without the root, which all have
+        lines.append(line[-2::-1])  # without the root, which all classes share
     depth = max(map(len, lines), default=0)
     return {
         f"level{level + 1}": tuple(names.get(line[min(level, len(line) - 1)], "?") for line in lines)

@@ -1,4 +1,4 @@
-"""What sources of image files share: where a data set lies, whether its files are there, and the words to say so."""
+"""Shared checks of image-file sources: folders, files, published counts, and their error messages."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ PARTIAL = "this is not the whole published data set"
 
 
 def dataset_folder(root: str, folder: str) -> Path:
-    """``folder`` in ``root``, absolute; an absolute ``folder`` stands for itself."""
+    """Return the absolute path of ``folder`` in ``root``; an absolute ``folder`` ignores ``root``."""
     return (Path(root).expanduser() / Path(folder).expanduser()).absolute()
 
 
 def require(
     name: str, folder: Path, wanted: Sequence[str], how: str = "", key: str = "folder", holds: str = ""
 ) -> None:
-    """Raise DataError, saying what was looked for, where and how to get it, unless ``folder`` has all of ``wanted``.
+    """Raise DataError with advice unless ``folder`` has all of ``wanted``.
 
     Args:
         wanted: files and folders, relative to ``folder``.
-        how: how to get the data set; where it may lie is said anyway.
-        key: of the data set's config that names ``folder``.
-        holds: what ``paths.data`` must hold, where no key of the config says it.
+        how: instructions for getting the data set; the message explains the search path in any case.
+        key: key of the dataset config that names ``folder``.
+        holds: content that ``paths.data`` must have, for configs without such a key.
     """
     missing = [entry for entry in wanted if not (folder / entry).is_dir() and not is_regular(folder / entry)]
     if not missing:
         return
-    found = f"it lacks {', '.join(missing)}" if folder.is_dir() else "there is no such folder"
+    reason = f"it lacks {', '.join(missing)}" if folder.is_dir() else "there is no such folder"
     raise DataError(
-        f"{name} was not found: looked for {', '.join(wanted)} in {folder}, but {found}.\n"
+        f"{name} was not found: looked for {', '.join(wanted)} in {folder}, but {reason}.\n"
         f"What to do: {how + '; or ' if how else ''}say where the data are, by paths.data=FOLDER or the environment "
         f"variable LTR_DATA (the folder that holds {holds or f'dataset.{key}'})"
         + ("" if holds else f", or by dataset.{key}=FOLDER")
@@ -49,20 +49,22 @@ def require(
 
 
 def shown(entries: Sequence[object]) -> str:
-    """The first ten, and how many there are if there are more."""
+    """Join the first ten entries, and the total number if there are more."""
     text = ", ".join(str(entry) for entry in entries[:MOST_SHOWN])
     return text if len(entries) <= MOST_SHOWN else f"{text}, ... ({len(entries):,} in all)"
 
 
-def warn_if_partial(name: str, found: Mapping[str, int], published: Mapping[str, int]) -> None:
-    """Warn where images or classes are fewer or more than published: numbers cannot be compared then.
+def warn_if_partial(name: str, counts: Mapping[str, int], published: Mapping[str, int]) -> None:
+    """Warn if the numbers of images or classes differ from the published ones, so that results are not comparable.
 
     Args:
-        found: how many there are, by part's name or ``classes``.
-        published: how many there should be.
+        counts: actual numbers, by name of the part or ``classes``.
+        published: published numbers.
     """
     other = [
-        f"{found.get(key, 0):,} of {count:,} ({key})" for key, count in published.items() if found.get(key) != count
+        f"{counts.get(key, 0):,} of {expected:,} ({key})"
+        for key, expected in published.items()
+        if counts.get(key) != expected
     ]
     if other:
         warnings.warn(
@@ -72,10 +74,10 @@ def warn_if_partial(name: str, found: Mapping[str, int], published: Mapping[str,
 
 
 def read_lines(name: str, file: Path) -> list[str]:
-    """The lines of a text file that are not blank.
+    """Read the lines of a text file that are not blank.
 
     Raises:
-        DataError: it is missing or is not UTF-8.
+        DataError: the file is missing or not UTF-8.
     """
     if not is_regular(file):
         what = "no regular file" if file.exists() else "not there"
@@ -89,11 +91,11 @@ def read_lines(name: str, file: Path) -> list[str]:
 
 
 def read_table(name: str, file: Path, columns: Sequence[str], separator: str | None = None) -> list[list[str]]:
-    """Rows of a text file of columns; the last one may hold the separator.
+    """Read the rows of a text file with columns; the last column may contain the separator.
 
     Args:
-        columns: their names, for the message.
-        separator: None is any white space.
+        columns: names of the columns, for the message.
+        separator: None: any white space.
 
     Raises:
         DataError: a line has fewer columns.
@@ -109,10 +111,10 @@ def read_table(name: str, file: Path, columns: Sequence[str], separator: str | N
 
 
 def read_mapping(name: str, file: Path, columns: Sequence[str]) -> dict[str, str]:
-    """A text file of lines ``id value``, by id.
+    """Read a text file of lines ``id value`` as a mapping.
 
     Raises:
-        DataError: a line has no value, or an id comes twice.
+        DataError: a line has no value, or an id is repeated.
     """
     rows = read_table(name, file, columns)
     mapping = {row[0]: row[1] for row in rows}
@@ -122,7 +124,7 @@ def read_mapping(name: str, file: Path, columns: Sequence[str]) -> dict[str, str
 
 
 def refuse_duplicates(name: str, what: str, entries: Iterable[object]) -> None:
-    """Raise DataError naming the first ten entries that come twice, if any does."""
+    """Raise DataError that names the first ten repeated entries, if there are any."""
     seen: set[object] = set()
     twice = [entry for entry in entries if entry in seen or seen.add(entry)]  # type: ignore[func-returns-value]
     if twice:
@@ -130,12 +132,12 @@ def refuse_duplicates(name: str, what: str, entries: Iterable[object]) -> None:
 
 
 def refuse_empty(name: str, labels: np.ndarray, entries: Sequence[object], where: str) -> None:
-    """Raise DataError naming the classes without a training image, if there are any.
+    """Raise DataError that names the classes without a training image, if there are any.
 
     Args:
-        labels: of the training images.
-        entries: what to call each class in the message.
-        where: what was read.
+        labels: labels of the training images.
+        entries: name of each class in the message.
+        where: file or folder that was read.
     """
     empty = np.flatnonzero(np.bincount(labels, minlength=len(entries)) == 0)
     if empty.size:
@@ -147,7 +149,7 @@ def refuse_empty(name: str, labels: np.ndarray, entries: Sequence[object], where
 
 
 def same_ids(name: str, file: Path, ids: Mapping[str, object], others: Path, other_ids: Mapping[str, object]) -> None:
-    """Raise DataError where two files are not about the same ids."""
+    """Raise DataError unless two files have the same ids."""
     missing = [key for key in ids if key not in other_ids]
     more = [key for key in other_ids if key not in ids]
     for lacking, holding, keys in ((others, file, missing), (file, others, more)):
@@ -159,25 +161,25 @@ def same_ids(name: str, file: Path, ids: Mapping[str, object], others: Path, oth
 
 
 def same_names(name: str, file: Path, names: Mapping[int, str], other: Path, other_names: Mapping[int, str]) -> None:
-    """Raise DataError where two files give one id two names: a label of one would be another class in the other.
+    """Raise DataError if two files give one id different names, so that a label would mean different classes.
 
     Args:
-        names, other_names: of the files, by id. Ids that only one of them has are passed over.
+        names, other_names: names in the files by id. Ids in only one of them are ignored.
     """
-    wrong = [
+    contradictions = [
         f"{number} is {names[number]!r} in {file.name} and {other_names[number]!r} in {other.name}"
         for number in names
         if number in other_names and canonical(names[number]) != canonical(other_names[number])
     ]
-    if wrong:
+    if contradictions:
         raise DataError(
-            f"{name}: {file} and {other} contradict each other, by class id: {shown(wrong)}. Both must be of one data "
-            "set and one year; fetch them again"
+            f"{name}: {file} and {other} contradict each other, by class id: {shown(contradictions)}. Both must be of "
+            "one data set and one year; fetch them again"
         )
 
 
 def to_number(name: str, what: str, text: str) -> int:
-    """``text`` as a whole number; DataError names ``what`` where it is none."""
+    """Convert ``text`` to a whole number; raise DataError that names ``what`` if it is none."""
     try:
         return int(text)
     except ValueError as error:
@@ -193,23 +195,26 @@ def checked_files(
     sizes: bool = False,
     where: Callable[[int], str] = unnamed,
 ) -> ImageFiles:
-    """``files`` if each is there, comes once, and lies inside its root or one of ``roots``, after links are followed.
+    """Check that each file exists, is listed once, and lies in its root or one of ``roots`` (links resolved).
 
-    Each folder is listed once; no file is asked for on its own, unless it is a link or ``sizes`` are wanted.
+    Each folder is listed once; no file needs its own system call, unless it is a link or ``sizes`` is set.
 
     Args:
-        named_in: what names the files, for the message.
-        roots: more folders in which files may lie.
-        sizes: take the files' sizes, which makes them part of the fingerprint.
-        where: returns where a row stands in what names it, for the message.
+        named_in: name of the list of the files, for the message.
+        roots: further folders that may contain the files.
+        sizes: True reads the file sizes, which become part of the fingerprint.
+        where: function that returns the position of a row in the list, for the message.
+
+    Returns:
+        The files, with sizes if ``sizes`` is set.
 
     Raises:
-        DataError: files are missing, come twice or lie outside: how many, and the first ten.
+        DataError: files are missing, repeated or outside; the message has their number and the first ten.
     """
     allowed = [os.path.realpath(os.fsencode(os.path.expanduser(root))) for root in (files.root, *roots)]
     missing: list[int] = []
     outside: list[int] = []
-    found_sizes = np.zeros(len(files), dtype=np.int64) if sizes else None
+    file_sizes = np.zeros(len(files), dtype=np.int64) if sizes else None
     folder_of, folders, cuts = _folders(files)
     listed = ListedFiles(files, lambda row: files.blob[cuts[row] : files.offsets[row + 1]])
     order = np.argsort(folder_of, kind="stable")
@@ -237,17 +242,17 @@ def checked_files(
             else:
                 plain.append(row)
                 inodes.append(entry.inode())
-            if found_sizes is not None:
-                found_sizes[row] = entry.stat().st_size
+            if file_sizes is not None:
+                file_sizes[row] = entry.stat().st_size
         listed.add_folder(real, plain, inodes)
     _refuse_missing(name, files, missing, named_in)
     _refuse_outside(name, files, outside, named_in, allowed)
     listed.refuse_twice(name, where)
-    return ImageFiles(files.root, files.blob, files.offsets, found_sizes, files.decoding)
+    return ImageFiles(files.root, files.blob, files.offsets, file_sizes, files.decoding)
 
 
 def _folders(files: ImageFiles) -> tuple[np.ndarray, list[bytes], np.ndarray]:
-    """Each file's folder as a number, the folders, and where in the blob each file's own name starts."""
+    """Return the folder number of each file, the folders, and the offset of each file's base name in the blob."""
     numbers: dict[bytes, int] = {}
     folder_of = np.empty(len(files), dtype=np.int32)
     cuts = np.empty(len(files), dtype=np.int64)
@@ -299,5 +304,5 @@ def _refuse_outside(name: str, files: ImageFiles, outside: list[int], named_in: 
     raise DataError(
         f"{name}: {len(outside):,} of {len(files):,} image files named in {named_in} lie outside "
         f"{', '.join(os.fsdecode(root) for root in allowed)} (links followed):\n  " + "\n  ".join(paths) + "\n"
-        "If that is meant, name the folder: dataset.roots=[FOLDER]"
+        "If that is intended, name the folder: dataset.roots=[FOLDER]"
     )

@@ -57,7 +57,7 @@ def _read(name: str, reader: Any, root: str, download: bool) -> Source:
         _download(name, reader, folder)
     _check_present(name, reader, folder)
 
-    # one array for all parts, filled file by file; memory that is not written to is not taken
+    # one array for all parts, filled file by file; unwritten memory is not allocated
     images = np.empty((OFFICIAL_IMAGES, 32, 32, 3), dtype=np.uint8)
     labels: list[int] = []
     parts: dict[str, range] = {}
@@ -74,7 +74,7 @@ def _read(name: str, reader: Any, root: str, download: bool) -> Source:
 
 
 def _read_file(name: str, reader: Any, folder: Path, entry: list[str]) -> Any:
-    """torchvision's own reader over one official file: its md5 is checked, and only one file is held twice."""
+    """Read one official file by torchvision's reader, which checks its md5."""
     one_file = type(reader.__name__, (reader,), {"train_list": [entry], "test_list": []})
     try:
         return one_file(root=str(folder.parent), train=True)
@@ -85,9 +85,9 @@ def _read_file(name: str, reader: Any, folder: Path, entry: list[str]) -> Any:
 
 
 def _superclasses(folder: Path, class_names: tuple[str, ...]) -> tuple[str, ...]:
-    """The superclass of each class of CIFAR-100: the test file has both labels of every image.
+    """Return the superclass of each class of CIFAR-100 from the test file, which has both labels of every image.
 
-    `_read` has found both files to be the official ones, so that they may be unpickled.
+    `_read` has verified both files by their md5, so that unpickling them is safe.
     """
     with open(folder / "test", "rb") as test, open(folder / "meta", "rb") as meta:
         labels, names = pickle.load(test, encoding="latin1"), pickle.load(meta, encoding="latin1")
@@ -104,7 +104,7 @@ def _download(name: str, reader: Any, folder: Path) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         reader(root=str(folder.parent), train=False, download=True)
-    except Exception as error:  # network, disk and archive errors come in many types; all mean the same to the user
+    except Exception as error:  # network, disk and archive errors have many types, but the advice is the same
         raise DataError(
             f"{name} could not be downloaded from {reader.url} to {folder.parent}: {error}. Try again, or put the "
             f"official files into {folder} yourself and leave dataset.download=false"
@@ -112,20 +112,20 @@ def _download(name: str, reader: Any, folder: Path) -> None:
 
 
 def _check_present(name: str, reader: Any, folder: Path) -> None:
-    wanted = [file for file, _ in reader.train_list + reader.test_list] + [reader.meta["filename"]]
-    missing = [file for file in wanted if not (folder / file).is_file()]
+    files = [file for file, _ in reader.train_list + reader.test_list] + [reader.meta["filename"]]
+    missing = [file for file in files if not (folder / file).is_file()]
     if not missing:
         return
-    found = f"it lacks {', '.join(missing)}" if folder.is_dir() else "there is no such folder"
+    reason = f"it lacks {', '.join(missing)}" if folder.is_dir() else "there is no such folder"
     raise DataError(
-        f"{name} was not found: looked for the official files {', '.join(wanted)} in {folder}, but {found}.\n"
+        f"{name} was not found: looked for the official files {', '.join(files)} in {folder}, but {reason}.\n"
         "What to do: add dataset.download=true; or say where the data are, by paths.data=FOLDER or the environment "
         f"variable LTR_DATA (the folder that holds {folder.name}); or unpack the official archive there ({reader.url})"
     )
 
 
 def _damaged(name: str, reader: Any, folder: Path, entry: list[str]) -> str:
-    """Which of the two files that a reader opens is at fault: the batch, or the class names."""
+    """Return a message that names the damaged one of two files: the batch, or the class names."""
     from torchvision.datasets.utils import check_integrity
 
     names_are_good = check_integrity(folder / reader.meta["filename"], reader.meta["md5"])

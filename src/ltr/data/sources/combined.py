@@ -1,4 +1,4 @@
-"""Two data sets in one Source, for tests whose unknown classes come from elsewhere (CIFAR+10, CIFAR+50)."""
+"""Two data sets in one Source, for open-set tests with unknown classes of another data set (CIFAR+10, CIFAR+50)."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from ltr.identity import named
 
 
 def combine(name: str, first: Source, second: Source, *, part: str = "test") -> Source:
-    """All of ``first``, and one part of ``second`` behind it; the classes of both, the first one's before.
+    """Append one part of ``second`` and all its classes to ``first``.
 
-    Class names are prefixed: ``cifar10/cat``, ``cifar100/apple``. The second's part is named after both, such as
-    ``cifar100_test``.
+    Class names are prefixed: ``cifar10/cat``, ``cifar100/apple``. The new part is named by the data set and its part,
+    such as ``cifar100_test``.
 
     Raises:
-        DataError: images that are not arrays of the same shape, or names that would collide.
+        DataError: the images are not arrays of the same shape, or the names are equal.
     """
     if first.name == second.name:
         raise DataError(f"{name}: two data sets are needed, not {first.name} twice")
     added = second.part(part)
     images = [first.images, second.images]
-    if not all(isinstance(one, np.ndarray) for one in images) or first.images.shape[1:] != second.images.shape[1:]:  # type: ignore[union-attr]
+    if not all(isinstance(array, np.ndarray) for array in images) or first.images.shape[1:] != second.images.shape[1:]:  # type: ignore[union-attr]
         raise DataError(f"{name}: the images of {first.name} and {second.name} must be arrays of one shape")
     return Source(
         name=name,
         images=np.concatenate([first.images, second.images[added.start : added.stop]]),  # type: ignore[index]
         labels=np.concatenate([first.labels, second.labels[added.start : added.stop] + first.num_classes]),
-        class_names=tuple(f"{one.name}/{label}" for one in (first, second) for label in one.class_names),
+        class_names=tuple(f"{source.name}/{label}" for source in (first, second) for label in source.class_names),
         parts={**first.parts, f"{second.name}_{part}": range(len(first), len(first) + len(added))},
     )
 
@@ -37,7 +37,7 @@ def combine(name: str, first: Source, second: Source, *, part: str = "test") -> 
 @named("source/cifar10_and_cifar100")
 @fixed_content
 def cifar10_and_cifar100(*, root: str, download: bool = False) -> Source:
-    """CIFAR-10 with CIFAR-100's test images behind it: 70,000 images, 110 classes.
+    """CIFAR-10 with the test images of CIFAR-100: 70,000 images, 110 classes.
 
     Args:
         root: folder that holds ``cifar-10-batches-py`` and ``cifar-100-python``.

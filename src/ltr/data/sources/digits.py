@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: real images, 8x8 grey, 10 classes, no download."""
+"""Handwritten digits of scikit-learn: real images, 8x8 grey, 10 classes, without a download."""
 
 from __future__ import annotations
 

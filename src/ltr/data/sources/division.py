@@ -1,4 +1,4 @@
-"""Dividing images that come without a test part: stratified, by seed and path."""
+"""Stratified division of images without a test part, by seed and path."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ltr.errors import ConfigError, DataError
 from ltr.randomness import derive_seed
 
 
-def held_for_test(
+def hold_out_test_images(
     name: str, paths: Sequence[str], labels: np.ndarray, class_names: Sequence[str], *, fraction: float, seed: int
 ) -> np.ndarray:
-    """Which images are for testing, bool [N]: a share of each class, at least one, and one at least is left to train.
+    """Return a mask bool [N] of the test images: a share of each class that leaves at least one image in each part.
 
-    Which ones follows from ``seed`` and each image's own path, so images that are added later move few of the others
-    from one part to the other. A class of one image is trained on and not tested; a warning names it.
+    The choice follows from ``seed`` and the path of each image, so that later additions move few of the other images. A
+    class with a single image is in the training part only; a warning names it.
 
     Args:
-        paths: [N], as the user gave them.
+        paths: [N], as the user passed them.
         labels: int64 [N].
-        fraction: in (0, 1); the share is rounded down.
+        fraction: share in (0, 1), rounded down.
 
     Raises:
-        ConfigError: a fraction outside (0, 1).
+        ConfigError: the fraction is outside (0, 1).
         DataError: no class has two images.
     """
     if not 0 < fraction < 1:
@@ -35,18 +35,18 @@ def held_for_test(
     names = [path.encode("utf-8", "backslashreplace").decode() for path in paths]
     draws = np.array([derive_seed(seed, "test part", path) for path in names], dtype=np.int64)
     is_test = np.zeros(len(labels), dtype=bool)
-    # by class, and in a class by draw
+    # sorted by class, then by draw
     order = np.lexsort((draws, labels))
     counts = np.bincount(labels, minlength=len(class_names))
     for start, count in zip(np.cumsum(counts) - counts, counts):
         if count > 1:
-            # the small term keeps a share such as 0.07 * 100 = 7.0000000000000001 or 6.9999999999999991 at 7
+            # the small term rounds products such as 0.07 * 100 = 6.9999999999999991 to 7
             share = int(fraction * count + 1e-9)
             is_test[order[start : start + min(max(share, 1), count - 1)]] = True
     if len(labels) and not is_test.any():
         raise DataError(
-            f"{name}: no class has two images, so none can be held for testing: there are {len(labels):,} images of "
-            f"{int((counts > 0).sum()):,} classes. Add images, or say yourself which are for training and which for "
+            f"{name}: no class has two images, so none can be held out for testing: there are {len(labels):,} images "
+            f"of {int((counts > 0).sum()):,} classes. Add images, or say yourself which are for training and which for "
             "testing (folders train and test, or a column split)"
         )
     single = [class_names[label] for label in np.flatnonzero(counts == 1).tolist()]
@@ -60,7 +60,7 @@ def held_for_test(
 
 
 def warn_of_untested(name: str, test_labels: np.ndarray, class_names: Sequence[str]) -> None:
-    """Warn of classes that are trained on and have no image in the given test part."""
+    """Warn of training classes without an image in the test part."""
     tested = set(test_labels.tolist())
     untested = [class_name for label, class_name in enumerate(class_names) if label not in tested]
     if untested and tested:
@@ -72,5 +72,5 @@ def warn_of_untested(name: str, test_labels: np.ndarray, class_names: Sequence[s
 
 
 def divided_name(name: str, fraction: float, seed: int) -> str:
-    """The source's name with the rule in it, so that it shows in the split's name."""
+    """Add the division rule to the source's name, so that the split's name shows it."""
     return f"{name}-test{fraction:g}-seed{seed}"

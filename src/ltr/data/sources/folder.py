@@ -1,4 +1,4 @@
-"""A user's own images: a folder for each class, with or without folders for train, val and test."""
+"""Custom images in one folder per class, with or without folders for train, val and test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from ltr.data.decode import decoding
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import shown
-from ltr.data.sources.division import divided_name, held_for_test, warn_of_untested
+from ltr.data.sources.division import divided_name, hold_out_test_images, warn_of_untested
 from ltr.data.sources.same_files import ListedFiles, unnamed
 from ltr.errors import DataError, nearest
 from ltr.files import is_file, is_folder
@@ -21,21 +21,21 @@ from ltr.identity import named
 from ltr.names import canonical
 
 PARTS = ("train", "val", "test")
-# other names that people give to the folders of parts, without case
+# common other names of folders of parts, in lower case
 _OTHER_PARTS = ("training", "valid", "validation", "dev", "testing", "eval", "evaluation")
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-# images by their name, of formats that are not read
+# suffixes of image formats that are not supported
 _UNREAD = (".heic", ".heif", ".avif", ".jp2", ".jxl", ".pbm", ".pnm", ".tga", ".svg", ".psd", ".dng", ".cr2", ".cr3",
            ".nef", ".arw", ".exr", ".dcm")  # fmt: skip
 
 
 class Image(NamedTuple):
-    """An image of a class: its path from the root, and what the disk says of it.
+    """Image of a class: path from the root, and file-system information.
 
     Attributes:
-        size: in bytes; 0 where it is not asked for.
-        inode: its number on its disk; of a link, 0.
-        real: what a link leads to; '' of a plain file.
+        size: file size in bytes; 0 if sizes are not read.
+        inode: inode number; 0 for a link.
+        real: target of a link; '' for a plain file.
     """
 
     path: str
@@ -60,28 +60,27 @@ def image_folder(
     white_level: int | None = None,
     file_sizes: bool = True,
 ) -> Source:
-    """Images in ``root/CLASS/...``, or in ``root/train/CLASS/...``, ``root/val/CLASS/...``, ``root/test/CLASS/...``.
+    """Read images in ``root/CLASS/...``, or in ``root/PART/CLASS/...`` with the parts train, val and test.
 
-    Classes are the names of the (training) folders in sorted order; folders below a class belong to it. Hidden files
-    and folders are passed over, and so are files that are no images by their name. With ``train`` and ``val`` alone,
-    ``val`` is the test set; with one part alone, a share of each class is held for testing. Either way the source's
-    name says so.
+    Classes are the sorted names of the (training) folders; subfolders of a class belong to it. Hidden files and folders
+    are ignored, and so are files without an image suffix. With ``train`` and ``val`` only, ``val`` is the test set;
+    with one part only, a share of each class is held out for testing. In both cases the source's name shows it.
 
     Args:
-        name: the data set's name.
+        name: name of the data set.
         root: the folder.
-        roots: more folders in which links may lead.
-        test_fraction: share of each class that is held for testing where there is no test part, in (0, 1).
-        split_seed: of that division, see `ltr.data.sources.division`.
-        exif: turn images as their EXIF orientation says.
-        matte: the colour under transparent pixels, by name or as #rrggbb; None drops the alpha channel.
-        white_level: the value of 16-bit grey images that becomes white; None is 65535.
-        file_sizes: make the files' sizes part of the fingerprint, so that a replaced image is noticed. It asks the file
-            system for each file, which is slow for millions of files on a network.
+        roots: further folders that may contain link targets.
+        test_fraction: share of each class that is held out for testing without a test part, in (0, 1).
+        split_seed: seed of that division, see `ltr.data.sources.division`.
+        exif: True turns images by their EXIF orientation.
+        matte: background colour of transparent pixels, by name or as #rrggbb; None drops the alpha channel.
+        white_level: value of 16-bit grey images that becomes white; None: 65535.
+        file_sizes: True makes file sizes part of the fingerprint, to detect replaced images. This takes a system call
+            per file, which is slow for millions of files on a network.
 
     Raises:
-        DataError: no such folder, no class, a class without an image, a class that is tested and not trained on, a link
-            that leads outside or to an image that is there anyway, or a folder beside train, val and test.
+        DataError: the folder is missing, there is no class, a class has no image or only test images, a link leads
+            outside or to a listed image, or there is a folder besides train, val and test.
     """
     how = decoding(exif=exif, matte=matte, white_level=white_level)
     base = Path(root).expanduser().absolute()
@@ -91,16 +90,16 @@ def image_folder(
             "folder with one folder of images per class, or with folders train, val and test of such folders"
         )
     walk = _Walk(name, base, roots, file_sizes)
-    given_name, found = name, walk.parts()
-    class_names = _class_names(name, base, found)
-    for part, classes in found.items():
+    original_name, classes_of = name, walk.parts()
+    class_names = _class_names(name, base, classes_of)
+    for part, classes in classes_of.items():
         if not any(classes.values()):
             raise DataError(
                 f"{name}: there is no image in {base / part}. Put images into it, in a folder for each class, or take "
                 f"the folder {part} away"
             )
-    if "test" not in found and "val" in found:
-        found["test"] = found.pop("val")
+    if "test" not in classes_of and "val" in classes_of:
+        classes_of["test"] = classes_of.pop("val")
         name += "-val_as_test"
 
     label_of = {class_name: label for label, class_name in enumerate(class_names)}
@@ -108,10 +107,10 @@ def image_folder(
     labels: list[int] = []
     parts: dict[str, range] = {}
     for part in PARTS:
-        if part not in found:
+        if part not in classes_of:
             continue
         start = len(images)
-        for class_name, entries in sorted(found[part].items()):
+        for class_name, entries in sorted(classes_of[part].items()):
             images += entries
             labels += [label_of[class_name]] * len(entries)
         parts[part] = range(start, len(images))
@@ -120,7 +119,7 @@ def image_folder(
         warn_of_untested(name, table[parts["test"].start : parts["test"].stop], class_names)
     else:
         paths = [image.path for image in images]
-        is_test = held_for_test(name, paths, table, class_names, fraction=test_fraction, seed=split_seed)
+        is_test = hold_out_test_images(name, paths, table, class_names, fraction=test_fraction, seed=split_seed)
         order = np.argsort(is_test, kind="stable")
         num_train = len(images) - int(is_test.sum())
         parts = {"train": range(num_train), "test": range(num_train, len(images))}
@@ -128,12 +127,12 @@ def image_folder(
     ordered = [images[row] for row in order]
     sizes = np.array([image.size for image in ordered], dtype=np.int64) if file_sizes else None
     files = ImageFiles.from_paths(base, (image.path for image in ordered), sizes, decoding=how)
-    _refuse_twice(given_name, files, ordered, walk.real)
+    _refuse_twice(original_name, files, ordered, walk.real)
     return Source(name, files, table[order], class_names, parts)
 
 
 def _refuse_twice(name: str, files: ImageFiles, images: Sequence[Image], real: Mapping[str, str]) -> None:
-    """Refuse images that are one file: a link beside what it leads to, or two links to one place."""
+    """Refuse repeated images: a link and its target, or two links with one target."""
     listed = ListedFiles(files, lambda row: os.fsencode(os.path.basename(images[row].path)))
     rows_of: dict[str, list[int]] = {}
     for row, image in enumerate(images):
@@ -146,20 +145,20 @@ def _refuse_twice(name: str, files: ImageFiles, images: Sequence[Image], real: M
     listed.refuse_twice(name, unnamed)
 
 
-def _class_names(name: str, base: Path, found: Mapping[str, Classes]) -> tuple[str, ...]:
-    """Names of the training classes, sorted; other parts may have no others."""
-    train = found["train"]
+def _class_names(name: str, base: Path, classes_of: Mapping[str, Classes]) -> tuple[str, ...]:
+    """Return the sorted names of the training classes; other parts may not have further classes."""
+    train = classes_of["train"]
     if not train:
         raise DataError(
-            f"{name}: there is no folder in {base / 'train' if len(found) > 1 else base}. It must hold one folder of "
-            "images per class"
+            f"{name}: there is no folder in {base / 'train' if len(classes_of) > 1 else base}. It must hold one folder "
+            "of images per class"
         )
-    for part, classes in found.items():
+    for part, classes in classes_of.items():
         unknown = [class_name for class_name in sorted(classes) if class_name not in train]
         if unknown:
             raise DataError(
                 f"{name}: {base / part} has classes that {base / 'train'} has not: {shown(unknown)}"
-                f"{nearest(unknown[0], train)}. What is tested must be trained on; name the folders alike"
+                f"{nearest(unknown[0], train)}. Test classes must be training classes; rename the folders"
             )
     strange = [ascii(class_name) for class_name in sorted(train) if not class_name.isprintable()]
     if strange:
@@ -176,12 +175,12 @@ def _class_names(name: str, base: Path, found: Mapping[str, Classes]) -> tuple[s
 
 
 class _Walk:
-    """Finds the images, one listing per folder, and follows links as far as they may lead.
+    """Search for images with one listing per folder; links are followed inside the allowed folders.
 
     Args:
-        base: the data set's folder.
-        roots: more folders in which links may lead.
-        file_sizes: ask for sizes.
+        base: folder of the data set.
+        roots: further folders that may contain link targets.
+        file_sizes: True reads file sizes.
     """
 
     def __init__(self, name: str, base: Path, roots: Sequence[str], file_sizes: bool) -> None:
@@ -190,30 +189,30 @@ class _Walk:
         self.allowed = [Path(os.path.realpath(os.path.expanduser(path))) for path in (str(base), *roots)]
         self.file_sizes = file_sizes
         self.outside: list[str] = []
-        self.real: dict[str, str] = {}  # the real path of each folder with images
+        self.real: dict[str, str] = {}  # real path of each folder with images
         self.irregular: list[str] = []
         self.unread: list[str] = []
 
     def parts(self) -> dict[str, Classes]:
-        """Every part's classes with their images, sorted by path.
+        """Return the classes of every part with their images, sorted by path.
 
         Raises:
-            DataError: a folder beside train, val and test, a link that leads outside, or a folder that cannot be read.
+            DataError: there is a folder besides train, val and test, a link leads outside, or a folder cannot be read.
         """
-        top = self._folders("")
-        if "train" in top:
-            others = [entry for entry in top if entry not in PARTS]
-            if others:
+        folders = self._folders("")
+        if "train" in folders:
+            other_folders = [entry for entry in folders if entry not in PARTS]
+            if other_folders:
                 raise DataError(
-                    f"{self.name}: {self.base} has the folder train, and beside it {shown(others)}"
-                    f"{nearest(others[0], PARTS)}. Beside train, only val and test have a meaning"
+                    f"{self.name}: {self.base} has the folder train, and beside it {shown(other_folders)}"
+                    f"{nearest(other_folders[0], PARTS)}. Beside train, only val and test have a meaning"
                 )
-            found = {part: self._classes(part) for part in PARTS if part in top}
-        elif "test" in top or "val" in top:
+            parts = {part: self._classes(part) for part in PARTS if part in folders}
+        elif "test" in folders or "val" in folders:
             raise DataError(f"{self.name}: {self.base} has a folder test or val, but no folder train beside it")
         else:
-            self._refuse_other_parts(top)
-            found = {"train": self._classes("")}
+            self._refuse_other_parts(folders)
+            parts = {"train": self._classes("")}
         if self.outside:
             raise DataError(
                 f"{self.name}: links lead outside {', '.join(map(str, self.allowed))}: {shown(self.outside)}. If that "
@@ -231,19 +230,19 @@ class _Walk:
                 f"over: {shown(self.unread)}. Convert them to JPEG or PNG if they belong to the data set",
                 stacklevel=4,
             )
-        return found
+        return parts
 
-    def _refuse_other_parts(self, top: Sequence[str]) -> None:
-        """Refuse folders that are probably parts under another name, and would be taken for classes."""
-        meant = [folder for folder in top if folder.casefold() in (*PARTS, *_OTHER_PARTS)]
-        if len(meant) > 1 and len(meant) == len(top):
+    def _refuse_other_parts(self, folders: Sequence[str]) -> None:
+        """Refuse folders that are probably parts under another name and would count as classes."""
+        part_like = [folder for folder in folders if folder.casefold() in (*PARTS, *_OTHER_PARTS)]
+        if len(part_like) > 1 and len(part_like) == len(folders):
             raise DataError(
-                f"{self.name}: the folders of {self.base} are called {shown(meant)}, which would be the classes. "
+                f"{self.name}: the folders of {self.base} are called {shown(part_like)}, which would be the classes. "
                 f"Folders for parts of the data must be called {', '.join(PARTS)}; rename them"
             )
 
     def _classes(self, folder: str) -> Classes:
-        """Each class's images; folders whose names differ in Unicode's form alone are one class."""
+        """Return the images of each class; folder names that differ only in Unicode form are one class."""
         classes: Classes = {}
         for entry in self._folders(folder):
             classes.setdefault(canonical(entry), []).extend(self._images(os.path.join(folder, entry)))
@@ -253,21 +252,21 @@ class _Walk:
         return [entry.name for entry in self._entries(folder) if is_folder(entry)]
 
     def _images(self, folder: str) -> list[Image]:
-        """Images in a folder and all folders below."""
+        """Return the images in a folder and its subfolders."""
         images: list[Image] = []
-        waiting = [folder]
+        pending = [folder]
         seen = set()
-        while waiting:
-            here = waiting.pop()
-            real = os.path.realpath(self.base / here)
+        while pending:
+            current = pending.pop()
+            real = os.path.realpath(self.base / current)
             if real in seen:  # a link to a folder above
                 continue
             seen.add(real)
-            self.real[here] = real
-            for entry in self._entries(here):
-                path = os.path.join(here, entry.name)
+            self.real[current] = real
+            for entry in self._entries(current):
+                path = os.path.join(current, entry.name)
                 if is_folder(entry):
-                    waiting.append(path)
+                    pending.append(path)
                 elif entry.name.lower().endswith(SUFFIXES):
                     if not is_file(entry):
                         self.irregular.append(entry.path)
@@ -281,7 +280,7 @@ class _Walk:
         return images
 
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:
-        """What a folder holds, without what is hidden and what leads outside (which is noted)."""
+        """Return the entries of a folder without hidden ones and without links that lead outside (recorded)."""
         try:
             with os.scandir(self.base / folder) as scanned:
                 entries = [entry for entry in scanned if not entry.name.startswith(".")]

@@ -37,7 +37,7 @@ def _images(path: str, md5: str, holds: str) -> Archive:
 
 @dataclass(frozen=True)
 class Version:
-    """One year's data set: its name, annotation files of train and validation, archives, published counts."""
+    """Data set of one year: name, annotation files of train and validation, archives, published counts."""
 
     name: str
     train: str
@@ -77,7 +77,7 @@ VERSIONS = {
             Archive(BUCKET + "2019/val2019.json.tar.gz", "5cc5509b0fe495f1c8c1362612448497", "val2019.json"),
             _images("2019/train_val2019.tar.gz", "c60a6e2962c9b8ccbd458d12c8582644", "train_val2019"),
         ),
-        {"classes": 1_010},  # 268,243 images are published for both parts together
+        {"classes": 1_010},  # only the total of both parts is published, 268,243 images
     ),
     "2021": Version(
         "inat21",
@@ -115,33 +115,34 @@ def inaturalist(
     roots: Sequence[str] = (),
     download: bool = False,
 ) -> Source:
-    """One year's iNaturalist. **The official validation images are the part ``test``**: real test labels are secret.
+    """Read iNaturalist of one year. **The part ``test`` has the official validation images**; test labels are secret.
 
-    An image and its label are joined on ``image_id``. Labels number the category ids of the file in ascending order;
-    the ids themselves are ``class_ids``, so that published lists of 2017's ids apply. Where 2018 and 2019 hide the
-    names, ``categories.json`` beside the annotations un-hides them if it is there.
+    Images and labels are joined on ``image_id``. Labels number the category ids of the file in ascending order;
+    ``class_ids`` has the ids, so that published lists of 2017's ids apply. 2018 and 2019 hide the class names;
+    ``categories.json`` in the folder of the annotations restores them.
 
     Args:
         root: folder that relative ``folder`` starts from.
         version: the year; ``2021_mini`` has 50 training images per class.
-        folder: holds the annotation files and the folders that they name (``train_val2018/...``).
-        roots: more folders in which image files, and what links lead to, may lie.
-        download: fetch what is missing (50 to 230 GB); not 2017's annotations, whose checksum is not published.
+        folder: holds the annotation files and the image folders that they name (``train_val2018/...``).
+        roots: further folders that may contain image files and link targets.
+        download: True downloads missing archives (50 to 230 GB), except for 2017's annotations, which have no published
+            checksum.
 
     Returns:
         Source with `ImageFiles` in the order of the annotation files, parts ``train`` and ``test``, and the taxonomy
         that the files give (``supercategory``, ``kingdom`` ... ``genus``, ``common_name``).
 
     Raises:
-        DataError: files are missing, cut off, contradict each other, or could not be downloaded.
+        DataError: files are missing or truncated, contradict each other, or could not be downloaded.
     """
     about = VERSIONS[version]
     base = dataset_folder(root, folder)
     if download:
         for archive in about.archives:
-            if not (base / _found(base, archive.holds)).exists():
+            if not (base / _locate(base, archive.holds)).exists():
                 fetch(about.name, archive, base)
-    train, val = _found(base, about.train), _found(base, about.val)
+    train, val = _locate(base, about.train), _locate(base, about.val)
     require(about.name, base, [train, val], f"add dataset.download=true; or unpack {_urls(about)} there")
 
     table = _Table()
@@ -163,10 +164,10 @@ def inaturalist(
         names = names or categories.by_id
         class_ids = np.array(sorted(names), dtype=np.int64)
         ids = np.array(table.ids, dtype=np.int64)[before:]
-        labels.append(_joined(f"{about.name}: {base / file}", ids, annotations, class_ids))
+        labels.append(_join_labels(f"{about.name}: {base / file}", ids, annotations, class_ids))
         parts[part] = range(before, len(table))
 
-    names.update(_unhidden(about.name, base / "categories.json", base / train, names))
+    names.update(_real_categories(about.name, base / "categories.json", base / train, names))
     refuse_empty(about.name, labels[0], class_ids.tolist(), f"{base / train}, by category id")
     files = checked_files(about.name, table.files(base), named_in=f"{train} and {val}", roots=roots)
     classes = [names[int(number)] for number in class_ids]
@@ -185,7 +186,7 @@ def inaturalist(
 
 @dataclass
 class _Table:
-    """The images' ids and paths, packed: millions of them are no Python objects."""
+    """Packed ids and paths of the images, without one Python object per image."""
 
     ids: array = field(default_factory=lambda: array("q"))
     ends: array = field(default_factory=lambda: array("q", [0]))
@@ -200,7 +201,7 @@ class _Table:
         return len(self.ids)
 
     def files(self, base: Path) -> ImageFiles:
-        """The table's paths; it is empty afterwards."""
+        """Return the paths and empty the table."""
         offsets = read_only(np.array(self.ends, dtype=np.int64))
         blob, self.blob = bytes(self.blob), bytearray()
         return ImageFiles(str(base), blob, offsets)
@@ -208,7 +209,7 @@ class _Table:
 
 @dataclass
 class _Annotations:
-    """Which image has which category, packed."""
+    """Packed pairs of image and category."""
 
     images: array = field(default_factory=lambda: array("q"))
     categories: array = field(default_factory=lambda: array("q"))
@@ -226,12 +227,12 @@ class _Categories:
         if category["id"] in self.by_id:
             raise ValueError(f"category id {category['id']} comes twice")
         self.by_id[int(category["id"])] = {key: category[key] for key in ("name", *RANKS) if key in category}
-        if not isinstance(category["name"], (str, int)):  # some years hide names behind numbers
+        if not isinstance(category["name"], (str, int)):  # some years replace names by numbers
             raise ValueError(f"the name of category {category['id']} is {category['name']!r}, not a text")
 
 
-def _joined(what: str, ids: np.ndarray, annotations: _Annotations, class_ids: np.ndarray) -> np.ndarray:
-    """Labels int64 [images] by image id."""
+def _join_labels(what: str, ids: np.ndarray, annotations: _Annotations, class_ids: np.ndarray) -> np.ndarray:
+    """Join images and annotations on the image id; return labels int64 [images]."""
     images = np.array(annotations.images, dtype=np.int64)
     categories = np.array(annotations.categories, dtype=np.int64)
     order = np.argsort(ids, kind="stable")
@@ -239,7 +240,7 @@ def _joined(what: str, ids: np.ndarray, annotations: _Annotations, class_ids: np
     twice = ascending[1:][ascending[1:] == ascending[:-1]]
     if twice.size:
         raise DataError(f"{what} has images of the same id: {shown(np.unique(twice).tolist())}. Fetch it again")
-    rows = _places(ascending, images)
+    rows = _find_positions(ascending, images)
     if (rows < 0).any():
         unknown = images[rows < 0].tolist()
         raise DataError(f"{what} has annotations of images that it does not list, by image_id: {shown(unknown)}")
@@ -248,7 +249,7 @@ def _joined(what: str, ids: np.ndarray, annotations: _Annotations, class_ids: np
     for wrong, words in ((times == 0, "no annotation"), (times > 1, "more than one annotation")):
         if wrong.any():
             raise DataError(f"{what}: images with {words}, by id: {shown(ids[wrong].tolist())}. Fetch it again")
-    classes = _places(class_ids, categories)
+    classes = _find_positions(class_ids, categories)
     if (classes < 0).any():
         unknown = np.unique(categories[classes < 0]).tolist()
         raise DataError(f"{what} has annotations of categories that it does not list, by id: {shown(unknown)}")
@@ -257,19 +258,21 @@ def _joined(what: str, ids: np.ndarray, annotations: _Annotations, class_ids: np
     return labels
 
 
-def _places(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Where each of ``values`` is in ``ascending``, -1 where it is not."""
-    places = np.searchsorted(ascending, values)
-    places[places == len(ascending)] = 0
-    found = ascending[places] == values if len(ascending) else np.zeros(len(values), dtype=bool)
-    return np.where(found, places, -1)
+def _find_positions(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the position of each value in ``ascending``, or -1."""
+    positions = np.searchsorted(ascending, values)
+    positions[positions == len(ascending)] = 0
+    is_present = ascending[positions] == values if len(ascending) else np.zeros(len(values), dtype=bool)
+    return np.where(is_present, positions, -1)
 
 
-def _unhidden(name: str, file: Path, train: Path, hidden: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """The categories of ``categories.json``, a bare list; {} where there is no such file.
+def _real_categories(
+    name: str, file: Path, train: Path, hidden: dict[int, dict[str, Any]]
+) -> dict[int, dict[str, Any]]:
+    """Read the categories of ``categories.json``, a list; {} if there is no such file.
 
     Args:
-        train, hidden: the annotation file, and its categories.
+        train, hidden: annotation file, and its categories.
     """
     import json
 
@@ -283,11 +286,13 @@ def _unhidden(name: str, file: Path, train: Path, hidden: dict[int, dict[str, An
         raise DataError(f"{name}: {file} cannot be read as a list of categories: {error!r}. Fetch it again") from error
     if categories.by_id.keys() != hidden.keys():
         raise DataError(f"{name}: {file} has other category ids than the annotation files. It must be of the same year")
-    # hidden names are none of the real ones; a name that is in both files must have its id in both
+    # hidden names differ from all real ones; a name in both files must have the same id in both
     ids_of: dict[str, set[int]] = {}
     for number, real in _names(categories.by_id).items():
         ids_of.setdefault(canonical(real), set()).add(number)
-    moved = {n: own for n, own in _names(hidden).items() if n not in ids_of.get(canonical(own), {n})}
+    moved = {
+        n: hidden_name for n, hidden_name in _names(hidden).items() if n not in ids_of.get(canonical(hidden_name), {n})
+    }
     same_names(name, file, _names(categories.by_id), train, moved)
     return categories.by_id
 
@@ -296,8 +301,8 @@ def _names(categories: Mapping[int, Mapping[str, Any]]) -> dict[int, str]:
     return {number: str(category["name"]) for number, category in categories.items()}
 
 
-def _found(base: Path, file: str) -> str:
-    """``file``, or where 2017's archive puts it."""
+def _locate(base: Path, file: str) -> str:
+    """Return ``file``, or its path in 2017's archive."""
     inner = "train_val2017/" + file
     return inner if not (base / file).is_file() and (base / inner).is_file() else file
 

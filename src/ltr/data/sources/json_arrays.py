@@ -1,4 +1,4 @@
-"""Reading the arrays of a large JSON file element by element: a file of a gigabyte in a few megabytes of memory."""
+"""Incremental reading of the arrays of a large JSON file, in a few megabytes of memory."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ from typing import Any, TextIO
 from ltr.errors import DataError
 from ltr.files import is_regular
 
-CHUNK = 1 << 22  # characters that are read at once
-LONGEST = 1 << 26  # of one element; a longer one is a sign of a damaged file
+CHUNK = 1 << 22  # characters per read
+LONGEST = 1 << 26  # characters of one element; a longer one indicates a damaged file
 
 _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 _space = re.compile(r"[ \t\n\r]*").match
-_may_go_on = re.compile(r"[-+.eE0-9]|\Z").match  # what follows a number, or a value at the window's end
+_may_go_on = re.compile(r"[-+.eE0-9]|\Z").match  # a number may continue, or the window ends
 
 
 def read_arrays(name: str, file: Path, handlers: Mapping[str, Callable[[dict[str, Any]], None]]) -> None:
-    """Call ``handlers[key]`` with every element of the array ``key`` of the object that ``file`` holds, in order.
+    """Call ``handlers[key]`` with every element of the array ``key`` of the JSON object in ``file``, in order.
 
-    Other keys are passed over.
+    Other keys are ignored.
 
     Raises:
-        DataError: the file is missing, cut off, or not such an object; an array is missing or holds something else than
-            objects; or a handler did not find a key (KeyError) or found a wrong value (TypeError, ValueError).
+        DataError: the file is missing, truncated, or not such an object; an array is missing or has elements that are
+            not objects; or a handler misses a key (KeyError) or refuses a value (TypeError, ValueError).
     """
     if file.exists() and not is_regular(file):
         raise DataError(f"{name}: {file} is no regular file")
     try:
         with file.open(encoding="utf-8") as stream:
-            found = _read(_Window(stream), handlers)
+            keys = _read(_Window(stream), handlers)
     except OSError as error:
         raise DataError(f"{name}: {file} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{name}: {file} is not JSON in UTF-8: {error}. Fetch it again") from error
     except _Damaged as error:
         raise DataError(f"{name}: {file} ({file.stat().st_size:,} bytes) {error}. Fetch it again") from error
-    missing = [key for key in handlers if key not in found]
+    missing = [key for key in handlers if key not in keys]
     if missing:
         raise DataError(
-            f"{name}: {file} has no {', '.join(missing)}; it has {', '.join(found) or 'nothing'}. The official "
+            f"{name}: {file} has no {', '.join(missing)}; it has {', '.join(keys) or 'nothing'}. The official "
             "annotation file of the training or validation images is needed"
         )
 
 
 class _Damaged(Exception):
-    """What is wrong with the text, to be said after the file's name."""
+    """Fault in the text; its message follows the file's name."""
 
 
 def _read(window: _Window, handlers: Mapping[str, Callable[[dict[str, Any]], None]]) -> list[str]:
-    """The keys of the object, after all elements have been handled."""
+    """Handle all elements and return the keys of the object."""
     keys: list[str] = []
     window.expect("{")
     while window.peek() != "}":
@@ -79,17 +79,17 @@ def _read(window: _Window, handlers: Mapping[str, Callable[[dict[str, Any]], Non
 
 
 class _Window:
-    """The part of the text that is being looked at."""
+    """Sliding window over the text."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.text = ""
         self.position = 0
-        self.before = 0  # characters that have been dropped
+        self.before = 0  # characters dropped so far
         self.ended = False
 
     def peek(self) -> str:
-        """The next character that is not white space; it is not taken."""
+        """Return the next character that is not white space, without consuming it."""
         while True:
             match = _space(self.text, self.position)
             self.position = match.end() if match else self.position
@@ -105,7 +105,7 @@ class _Window:
         self.position += 1
 
     def value(self) -> Any:
-        """The value that begins here; white space before it has been passed."""
+        """Read the value at the current position, after its white space."""
         while True:
             try:
                 value, end = _scan(self.text, self.position)
@@ -120,12 +120,12 @@ class _Window:
             self._more(within=True)
 
     def elements(self) -> Iterator[Any]:
-        """The elements of the array that comes next."""
+        """Yield the elements of the next array."""
         self.expect("[")
         if self.peek() != "]":
             yield self.value()
             while True:
-                if self.text.startswith(", {", self.position):  # as Python's json writes it: the quick way
+                if self.text.startswith(", {", self.position):  # fast path for the output of Python's json
                     self.position += 2
                 elif self.peek() == ",":
                     self.position += 1

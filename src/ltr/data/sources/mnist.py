@@ -59,7 +59,7 @@ def _download(reader: Any, base: Path, folder: Path) -> None:
     try:
         base.mkdir(parents=True, exist_ok=True)
         reader(root=str(base), train=False, download=True)
-    except Exception as error:  # network, disk and archive errors come in many types; all mean the same to the user
+    except Exception as error:  # network, disk and archive errors have many types, but the advice is the same
         raise DataError(
             f"mnist could not be downloaded to {base}: {error}. Try again, or put the four official files, unpacked, "
             f"into {folder} yourself and leave dataset.download=false"
@@ -70,16 +70,16 @@ def _check_present(folder: Path, files: list[str]) -> None:
     missing = [file for file in files if not (folder / file).is_file()]
     if not missing:
         return
-    found = f"it lacks {', '.join(missing)}" if folder.is_dir() else "there is no such folder"
+    reason = f"it lacks {', '.join(missing)}" if folder.is_dir() else "there is no such folder"
     raise DataError(
-        f"mnist was not found: looked for {', '.join(files)} (unpacked, without .gz) in {folder}, but {found}.\n"
+        f"mnist was not found: looked for {', '.join(files)} (unpacked, without .gz) in {folder}, but {reason}.\n"
         "What to do: add dataset.download=true; or say where the data are, by paths.data=FOLDER or the environment "
         "variable LTR_DATA (the folder that holds MNIST/raw); or put the official files there"
     )
 
 
 def _check_length(file: Path) -> None:
-    """An idx file says its own shape in its head: 2 zero bytes, type 8 (uint8), rank, then each size as 4 bytes."""
+    """Check the length of an idx file against its header: 2 zero bytes, type 8 (uint8), rank, 4 bytes per size."""
     with file.open("rb") as stream:
         head = stream.read(16)
     rank = head[3] if head[:3] == b"\0\0\x08" and len(head) > 3 else 0
@@ -87,9 +87,9 @@ def _check_length(file: Path) -> None:
     expected = 4 + 4 * rank + math.prod(sizes)
     actual = file.stat().st_size
     if rank not in (1, 3) or actual != expected:
-        wanted = f"{expected:,} by its own head" if rank in (1, 3) else "the head of an idx file"
+        expectation = f"{expected:,} by its header" if rank in (1, 3) else "the header of an idx file"
         raise DataError(
-            f"mnist: {file} is damaged or only half downloaded ({actual:,} bytes; wanted {wanted}). {_REFETCH}"
+            f"mnist: {file} is damaged or only half downloaded ({actual:,} bytes; expected {expectation}). {_REFETCH}"
         )
 
 

@@ -39,13 +39,13 @@ def online_products(
 ) -> Source:
     """Stanford Online Products: 59,551 images of 11,318 products train, 60,502 of 11,316 others test.
 
-    **No class is in both parts**: it is made for retrieval. Labels number the class ids in ascending order, so that the
-    training classes come first.
+    **No class is in both parts**: the data set is made for retrieval. Labels number the class ids in ascending order,
+    so that the training classes come first.
 
     Args:
         root: folder that relative ``folder`` starts from.
         folder: holds ``Ebay_train.txt``, ``Ebay_test.txt`` and the folders of images (``bicycle_final`` ...).
-        roots: more folders in which image files, and what links lead to, may lie.
+        roots: further folders that may contain image files and link targets.
         download: fetch the official archive (2.9 GB) if ``folder`` is not there.
 
     Returns:
@@ -65,9 +65,9 @@ def online_products(
     parts = {}
     kind_of: dict[int, str] = {}
     kind_of_super: dict[str, str] = {}
-    wrong: list[str] = []
+    contradictions: list[str] = []
     for part, file in LISTS.items():
-        rows = read_table("sop", base / file, COLUMNS)[1:]  # the first line is the head
+        rows = read_table("sop", base / file, COLUMNS)[1:]  # the first line is the header
         if not rows:
             raise DataError(f"sop: {base / file} lists no image. Unpack the archive again")
         parts[part] = range(len(paths), len(paths) + len(rows))
@@ -75,14 +75,18 @@ def online_products(
             paths.append(path)
             ids.append(to_number("sop", f"a class_id in {base / file}", class_id))
             kind = path.partition("/")[0].removesuffix("_final")
-            of_class, of_super = kind_of.setdefault(ids[-1], kind), kind_of_super.setdefault(super_id, kind)
-            if kind not in (of_class, of_super) or of_class != of_super:
-                wrong.append(f"{path} of class {class_id} ({of_class}), super class {super_id} ({of_super})")
+            class_kind, super_kind = kind_of.setdefault(ids[-1], kind), kind_of_super.setdefault(super_id, kind)
+            if kind not in (class_kind, super_kind) or class_kind != super_kind:
+                contradictions.append(
+                    f"{path} of class {class_id} ({class_kind}), super class {super_id} ({super_kind})"
+                )
     both = sorted(set(ids[: parts["train"].stop]) & set(ids[parts["train"].stop :]))
     if both:
         raise DataError(f"sop: classes in both parts, by class_id: {shown(both)}. Unpack the archive again")
-    if wrong:
-        raise DataError(f"sop: ids and folders contradict each other: {shown(wrong)}. Unpack the archive again")
+    if contradictions:
+        raise DataError(
+            f"sop: ids and folders contradict each other: {shown(contradictions)}. Unpack the archive again"
+        )
     class_ids, labels = np.unique(np.array(ids, dtype=np.int64), return_inverse=True)
     kinds = tuple(kind_of[number] for number in class_ids.tolist())
     counts = {part: len(indices) for part, indices in parts.items()}

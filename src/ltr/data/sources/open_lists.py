@@ -1,4 +1,4 @@
-"""Text lists with one more list of images of unknown classes: the open sets of ImageNet-LT and Places-LT."""
+"""Text lists with a further list of images of unknown classes: the open sets of ImageNet-LT and Places-LT."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def open_lists(
     matte: str | None = "auto",
     white_level: int | None = None,
 ) -> Source:
-    """`ltr.data.sources.text_lists.text_lists` with a last part ``open``, whose images are of no class of the others.
+    """Read `ltr.data.sources.text_lists.text_lists` with a further part ``open`` of images of unknown classes.
 
-    All images of the part have the one label C, named ``unknown``, behind the C classes of the lists: the numbers that
-    stand in the open list are not read, and may be missing.
+    All images of the part have the label C, named ``unknown``, after the C classes of the lists. Numbers in the open
+    list are ignored and may be missing.
 
     Args:
-        open: the list of unknown images, in the folder ``lists``; its paths start from ``folder`` too.
+        open: list of unknown images, in the folder ``lists``; its paths start from ``folder`` too.
         name, root, folder, lists, train, test, val, roots, exif, matte, white_level: see `text_lists`.
 
     Raises:
-        DataError: as `text_lists`; or the open list is empty, or names an image that another list has.
+        DataError: see `text_lists`; or the open list is empty, or names an image of another list.
     """
     known = text_lists(
         name=name,
@@ -67,7 +67,7 @@ def open_lists(
     labels = np.concatenate([known.labels, np.full(len(unknown), known.num_classes, dtype=np.int64)])
     parts = {**known.parts, "open": range(len(known), len(labels))}
     offsets = np.concatenate([files.offsets, files.offsets[-1] + unknown.offsets[1:]])
-    # an image of the open list that is in another list would be one of a known class: no file may come twice
+    # an image of the open list that another list has would be of a known class, so that no file may be repeated
     together = checked_files(
         name,
         ImageFiles(files.root, files.blob + unknown.blob, offsets, decoding=files.decoding),
@@ -79,7 +79,7 @@ def open_lists(
 
 
 def _paths(name: str, file: Path) -> list[str]:
-    """The paths of a list, without the whole number that may stand behind each."""
+    """Read the paths of a list, without the whole number that may follow each."""
     paths = [re.sub(r"\s+-?\d+$", "", line.rstrip()) for line in read_lines(name, file)]
     paths = [path for path in paths if path]
     if not paths:

@@ -1,4 +1,4 @@
-"""Whether a data set lists one file twice: under another spelling, through a link, or as a hard link."""
+"""Detection of repeated files in a data set: under another spelling, through a link, or as a hard link."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _SHOWN = 10
 
 
 class ListedFiles:
-    """The files of a data set by what they are on the disk, filled folder by folder.
+    """Files of a data set by their identity on the disk, added folder by folder.
 
-    Two rows are one file where the folders' real paths and the names agree, or where a link leads to the same real
-    path. It holds an integer a row, and a path for links alone: data sets have millions of files.
+    Two rows are one file if the folders' real paths and the names agree, or if a link leads to the same real path. The
+    table holds one integer per row, and paths for links only, because data sets have millions of files.
 
     Args:
-        files: their paths as the data set spells them.
-        names: returns the name of a row inside its folder.
+        files: paths as the data set spells them.
+        names: function that returns the name of a row inside its folder.
     """
 
     def __init__(self, files: ImageFiles, names: Callable[[int], bytes]) -> None:
@@ -33,21 +33,21 @@ class ListedFiles:
         self._inodes = np.zeros(len(files), dtype=np.uint64)
 
     def add_folder(self, real: bytes, rows: list[int], inodes: list[int]) -> None:
-        """Take in rows that lie in one folder and are no links themselves."""
+        """Add rows of one folder that are not links."""
         if rows:
             self._folders.setdefault(real, []).append(np.array(rows, dtype=np.int64))
             self._inodes[rows] = inodes
 
     def add_link(self, real: bytes, row: int) -> None:
-        """Take in a row that is a link to ``real``."""
+        """Add a row that is a link to ``real``."""
         folder, name = os.path.split(real)
         self._links.setdefault(folder, {}).setdefault(name, []).append(row)
 
     def refuse_twice(self, name: str, where: Callable[[int], str]) -> None:
-        """Raise DataError naming the first pairs of rows that are one file; warn of hard links.
+        """Raise DataError that names the first pairs of rows that are one file; warn of hard links.
 
         Args:
-            where: returns where a row stands, for the message.
+            where: function that returns the position of a row, for the message.
         """
         pairs = sorted((min(pair), max(pair)) for pair in self._pairs())
         if pairs:
@@ -83,11 +83,11 @@ class ListedFiles:
                 yield from ((first, row) for row in rows if row != first)
 
     def _hard_links(self) -> Iterator[tuple[int, int]]:
-        """Yield rows with the same inode number, which may still be of two disks."""
+        """Yield pairs of rows with the same inode number, possibly on two disks."""
         order = np.argsort(self._inodes, kind="stable")
         ascending = self._inodes[order]
-        for place in np.flatnonzero((ascending[1:] == ascending[:-1]) & (ascending[1:] != 0)).tolist():
-            yield int(order[place]), int(order[place + 1])
+        for position in np.flatnonzero((ascending[1:] == ascending[:-1]) & (ascending[1:] != 0)).tolist():
+            yield int(order[position]), int(order[position + 1])
 
     def _is_one_file(self, one: int, other: int) -> bool:
         try:
@@ -96,10 +96,10 @@ class ListedFiles:
             return False
 
     def _spelled(self, row: int, where: Callable[[int], str]) -> str:
-        place = where(row)
-        return self._files.relative(row) + (f" ({place})" if place else "")
+        position = where(row)
+        return self._files.relative(row) + (f" ({position})" if position else "")
 
 
 def unnamed(row: int) -> str:
-    """Return nothing: where rows are files of folders, the path says where they stand."""
+    """Return an empty text, for rows whose path is position enough."""
     return ""

@@ -1,4 +1,4 @@
-"""A user's own images: a CSV or Parquet table of paths and labels."""
+"""Custom images in a CSV or Parquet table of paths and labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ltr.data.decode import decoding
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import checked_files, shown
-from ltr.data.sources.division import divided_name, held_for_test, warn_of_untested
+from ltr.data.sources.division import divided_name, hold_out_test_images, warn_of_untested
 from ltr.data.tables import Columns, read_columns
 from ltr.errors import DataError, nearest
 from ltr.identity import named
@@ -34,27 +34,27 @@ def image_table(
     white_level: int | None = None,
     file_sizes: bool = True,
 ) -> Source:
-    """A table with the columns ``path``, ``label`` and, if the parts are given, ``split`` (train, val or test).
+    """Read a table with the columns ``path``, ``label`` and optionally ``split`` (train, val or test).
 
-    Classes are the labels in sorted order (by number where all are whole numbers). Rows keep their order within a part.
-    Without a column ``split``, or with training rows alone, a share of each class is held for testing; with train and
-    val alone, val is the test set. Either way the source's name says so.
+    Classes are the sorted labels (by number if all are whole numbers). Rows keep their order within a part. Without a
+    column ``split``, or with training rows only, a share of each class is held out for testing; with train and val
+    only, val is the test set. In both cases the source's name shows it.
 
     Args:
-        name: the data set's name.
-        file: the table; ``.parquet``, or CSV as `ltr.data.tables.read_columns` takes it.
-        root: folder that relative paths start from; None is the table's own.
-        roots: more folders in which images, and what links lead to, may lie.
+        name: name of the data set.
+        file: the table; ``.parquet``, or CSV as in `ltr.data.tables.read_columns`.
+        root: folder of relative paths; None: that of the table.
+        roots: further folders that may contain images and link targets.
         test_fraction, split_seed, exif, matte, white_level, file_sizes: as in `ltr.data.sources.folder.image_folder`.
 
     Raises:
-        DataError: no such table, a column that is missing, an empty cell, a file that comes twice, a part of another
-            name, a class that is tested and not trained on, or images that are missing or lie outside.
+        DataError: the table or a column is missing, a cell is empty, a file is repeated, a part has another name, a
+            class has no training image, or images are missing or outside.
     """
     how = decoding(exif=exif, matte=matte, white_level=white_level)
     table = Path(file).expanduser().absolute()
-    read = _read(name, table)
-    columns = read.texts
+    table_columns = _read(name, table)
+    columns = table_columns.texts
     base = table.parent if root is None else Path(root).expanduser().absolute()
     paths, labels = columns["path"], columns["label"]
     rows_of = _parts(name, table, columns.get("split", ["train"] * len(paths)))
@@ -69,7 +69,7 @@ def image_table(
     if unknown:
         raise DataError(
             f"{name}: {table} has labels without a training image: {shown(unknown)}{nearest(unknown[0], class_names)}. "
-            "What is tested must be trained on"
+            "Test classes must be training classes"
         )
     numbers = np.array([label_of[label] for label in labels], dtype=np.int64)
     files = checked_files(
@@ -78,12 +78,12 @@ def image_table(
         named_in=str(table),
         roots=roots,
         sizes=file_sizes,
-        where=lambda row: f"{read.where(row)} of {table.name}",
+        where=lambda row: f"{table_columns.where(row)} of {table.name}",
     )
     if "test" in rows_of:
         warn_of_untested(name, numbers[rows_of["test"]], class_names)
     else:
-        is_test = held_for_test(name, paths, numbers, class_names, fraction=test_fraction, seed=split_seed)
+        is_test = hold_out_test_images(name, paths, numbers, class_names, fraction=test_fraction, seed=split_seed)
         rows_of = {"train": np.flatnonzero(~is_test).tolist(), "test": np.flatnonzero(is_test).tolist()}
         source_name = divided_name(name, test_fraction, split_seed)
     order: list[int] = []
@@ -98,15 +98,15 @@ def image_table(
 
 
 def _parts(name: str, table: Path, split: Sequence[str]) -> dict[str, list[int]]:
-    """Row numbers by part, in order."""
+    """Return the row numbers of each part, in order."""
     rows_of: dict[str, list[int]] = {}
     for row, part in enumerate(split):
         rows_of.setdefault(part, []).append(row)
-    others = [part for part in rows_of if part not in PARTS]
-    if others:
+    unknown = [part for part in rows_of if part not in PARTS]
+    if unknown:
         raise DataError(
-            f"{name}: the column split of {table} has {shown(list(map(repr, others)))}. Allowed are "
-            f"{', '.join(PARTS)}{nearest(others[0], PARTS)}"
+            f"{name}: the column split of {table} has {shown(list(map(repr, unknown)))}. Allowed are "
+            f"{', '.join(PARTS)}{nearest(unknown[0], PARTS)}"
         )
     if "train" not in rows_of:
         raise DataError(f"{name}: no row of {table} is for training (split=train)")
@@ -114,7 +114,7 @@ def _parts(name: str, table: Path, split: Sequence[str]) -> dict[str, list[int]]
 
 
 def _class_names(labels: Sequence[str]) -> tuple[str, ...]:
-    """The labels that occur, sorted by number where all are whole numbers, else as text."""
+    """Return the distinct labels, sorted by number if all are whole numbers, else as text."""
     names = set(labels)
     numbers = {name: number for name in names if (number := whole_number(name)) is not None}
     if len(numbers) == len(names):
@@ -123,7 +123,7 @@ def _class_names(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def _read(name: str, table: Path) -> Columns:
-    """The columns that are used; labels in the form in which names are compared."""
+    """Read the columns, with labels in composed Unicode form."""
     if not table.is_file():
         raise DataError(
             f"{name} was not found: there is no file {table}. dataset.file must be a CSV or Parquet table with the "
@@ -146,6 +146,6 @@ def _read(name: str, table: Path) -> Columns:
 def _is_text(label: str) -> bool:
     try:
         label.encode()
-    except UnicodeEncodeError:  # bytes that are no UTF-8, kept by surrogates
+    except UnicodeEncodeError:  # bytes that are not UTF-8, kept as surrogates
         return False
     return True

@@ -1,4 +1,4 @@
-"""Long-tailed sets that are published as text lists of "path label": ImageNet-LT, Places-LT, iNaturalist 2018."""
+"""Long-tailed data sets published as text lists of "path label": ImageNet-LT, Places-LT, iNaturalist 2018."""
 
 from __future__ import annotations
 
@@ -46,29 +46,29 @@ def text_lists(
     matte: str | None = "auto",
     white_level: int | None = None,
 ) -> Source:
-    """A data set whose parts are text lists: one line per image, its path, a space and its label.
+    """Read a data set whose parts are text lists: one line per image with its path, a space and its label.
 
-    Labels are the lists' own and must be 0..C-1 without a gap. The lists of Liu et al. (CVPR 2019) and Kang et al.
+    Labels are those of the lists and must be 0..C-1 without gaps. The lists of Liu et al. (CVPR 2019) and Kang et al.
     (ICLR 2020) have this form.
 
     Args:
-        name: the data set's name; ``imagenet_lt``, ``places_lt`` and ``inat18_lists`` have published counts to compare
-            with.
+        name: name of the data set; the counts of ``imagenet_lt``, ``places_lt`` and ``inat18_lists`` are compared with
+            the published ones.
         root: folder that relative ``folder`` and ``lists`` start from.
         folder: folder that the paths in the lists start from.
         lists: folder of the list files.
-        train, test, val: the list files; without ``val`` there is no such part.
-        roots: more folders in which image files, and what links lead to, may lie.
-        exif, white_level: as in `ltr.data.sources.folder.image_folder`; published sets were read without.
-        matte: the colour under transparent pixels, or None; ``auto`` is None (alpha is dropped) for the published sets,
-            white for any other.
+        train, test, val: list files; ``val`` is optional.
+        roots: further folders that may contain image files and link targets.
+        exif, white_level: as in `ltr.data.sources.folder.image_folder`; published data sets are read without.
+        matte: background colour of transparent pixels, or None; ``auto`` is None (alpha is dropped) for the published
+            data sets, white for others.
 
     Returns:
-        Source with `ImageFiles` in the lists' order. A class is named after the folder of its training images where all
-        of them lie in one folder that no other class has; else by its number.
+        Source with `ImageFiles` in the lists' order. Classes are named by the folders of their training images if each
+        class has its own folder, else by number.
 
     Raises:
-        DataError: a list or image is missing, a line cannot be read, labels have a gap, or an image comes twice.
+        DataError: a list or image is missing, a line cannot be read, labels have gaps, or an image is repeated.
     """
     if matte == "auto":
         matte = None if name in PUBLISHED else "white"
@@ -87,7 +87,7 @@ def text_lists(
         labels += more_labels
     named_in = ", ".join(chosen.values())
     num_train = len(parts["train"])
-    num_classes = _contiguous(name, where / train, labels[:num_train])
+    num_classes = _count_classes(name, where / train, labels[:num_train])
     unknown = sorted({label for label in labels if label >= num_classes})
     if unknown:
         raise DataError(
@@ -104,34 +104,34 @@ def text_lists(
 
 
 def read_list(name: str, file: Path) -> tuple[list[str], list[int]]:
-    """Paths and labels of a list file; paths may hold spaces.
+    """Read paths and labels of a list file; paths may contain spaces.
 
     Raises:
-        DataError: a line without a label.
+        DataError: a line has no label.
     """
     paths, labels = [], []
-    wrong = []
+    invalid = []
     for number, line in enumerate(read_lines(name, file), start=1):
         path, _, label = line.rstrip().rpartition(" ")
         if path and label.isdecimal():
             paths.append(path)
             labels.append(int(label))
         else:
-            wrong.append(f"line {number} ({line[:80]!r})")
-    if wrong:
-        raise DataError(f"{name}: {file} must have lines 'path label' with whole numbers from 0, not {shown(wrong)}")
+            invalid.append(f"line {number} ({line[:80]!r})")
+    if invalid:
+        raise DataError(f"{name}: {file} must have lines 'path label' with whole numbers from 0, not {shown(invalid)}")
     return paths, labels
 
 
-def _contiguous(name: str, file: Path, labels: Sequence[int]) -> int:
-    """The number of classes; all of 0..C-1 must occur."""
+def _count_classes(name: str, file: Path, labels: Sequence[int]) -> int:
+    """Return the number of classes C, after a check that all labels 0..C-1 occur."""
     if not labels:
         raise DataError(f"{name}: {file} is empty; it must list the training images")
-    there = set(labels)
-    largest = max(there)
-    if len(there) <= largest:
-        gaps = list(itertools.islice((label for label in range(largest) if label not in there), MOST_SHOWN))
-        more = f", ... ({largest + 1 - len(there):,} in all)" if largest + 1 - len(there) > len(gaps) else ""
+    present = set(labels)
+    largest = max(present)
+    if len(present) <= largest:
+        gaps = list(itertools.islice((label for label in range(largest) if label not in present), MOST_SHOWN))
+        more = f", ... ({largest + 1 - len(present):,} in all)" if largest + 1 - len(present) > len(gaps) else ""
         raise DataError(
             f"{name}: {file} has labels up to {largest}, but none of {shown(gaps)}{more}. Labels must be 0..C-1 "
             "without a gap, and every class needs a training image"
@@ -140,7 +140,7 @@ def _contiguous(name: str, file: Path, labels: Sequence[int]) -> int:
 
 
 def listed_in(parts: Mapping[str, range], lists: Mapping[str, str]) -> Callable[[int], str]:
-    """Return a function that says in which list, and in which of its lines that are not blank, a row stands."""
+    """Return a function that gives the list and the line (without blank lines) of a row."""
 
     def where(row: int) -> str:
         part = next(part for part, indices in parts.items() if row in indices)
@@ -150,14 +150,14 @@ def listed_in(parts: Mapping[str, range], lists: Mapping[str, str]) -> Callable[
 
 
 def _class_names(paths: Sequence[str], labels: Sequence[int], num_classes: int) -> tuple[tuple[str, ...], int | None]:
-    """Return the classes' names, and how many folders lie above those of all; None where the names are numbers."""
+    """Return class names, and the number of folders above those of the classes (None for numbered names)."""
     folder_of: dict[int, str] = {}
     for path, label in zip(paths, labels):
         folder = _folder(path)
         if folder_of.setdefault(label, folder) != folder:
-            return _numbered(num_classes), None
+            return _numbered_names(num_classes), None
     if len(set(folder_of.values())) < num_classes:
-        return _numbered(num_classes), None
+        return _numbered_names(num_classes), None
     split = [folder_of[label].split("/") for label in range(num_classes)]
     common = 0
     while all(len(parts) > common + 1 for parts in split) and len({parts[common] for parts in split}) == 1:
@@ -173,11 +173,11 @@ def _refuse_contradictions(
     depth: int | None,
     where: Callable[[int], str],
 ) -> None:
-    """Raise DataError where an image lies in the folder of a class and has the label of another one.
+    """Raise DataError if an image in the folder of a class has the label of another class.
 
     Args:
-        depth: folders above those of the classes, of any name: train/CLASS and val/CLASS are one class's. None: classes
-            have no folders.
+        depth: number of folders above those of the classes, with any name: train/CLASS and val/CLASS are one class.
+            None: classes have no folders.
     """
     if depth is None:
         return
@@ -201,5 +201,5 @@ def _folder(path: str) -> str:
     return posixpath.normpath(folder) if folder else ""
 
 
-def _numbered(num_classes: int) -> tuple[str, ...]:
+def _numbered_names(num_classes: int) -> tuple[str, ...]:
     return tuple(f"class {label}" for label in range(num_classes))

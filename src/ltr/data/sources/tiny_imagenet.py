@@ -40,14 +40,14 @@ def tiny_imagenet(
 ) -> Source:
     """Tiny-ImageNet-200: 500 training and 50 labelled validation images of each of 200 classes.
 
-    **The labelled validation images are the part ``test``**: the labels of the official test images are secret. Labels
-    number the WordNet ids in ascending order, as torchvision's ImageFolder does: published lists of known classes mean
-    these numbers. Images of a class are in the order of their names.
+    **The labelled validation images are the part ``test``**, because the labels of the official test images are secret.
+    Labels number the WordNet ids in ascending order, as torchvision's ImageFolder does; published lists of known
+    classes refer to these numbers. Images of a class are sorted by name.
 
     Args:
         root: folder that relative ``folder`` starts from.
         folder: holds ``wnids.txt``, ``words.txt``, ``train/ID/images/`` and ``val/``.
-        roots: more folders in which image files, and what links lead to, may lie.
+        roots: further folders that may contain image files and link targets.
         download: fetch the official archive (237 MB) if ``folder`` is not there.
 
     Returns:
@@ -93,7 +93,7 @@ def _train(base: Path, wnids: Sequence[str]) -> tuple[list[str], list[int]]:
         paths += [f"train/{wnid}/images/{name}" for name in images]
         labels += [label] * len(images)
         empty += [] if images else [wnid]
-        # an image is called after its class
+        # image names begin with the id of the class
         wrong += [f"{wnid}/images/{image}" for image in images if _another_class(image, wnid)]
     if empty:
         raise DataError(
@@ -108,7 +108,7 @@ def _train(base: Path, wnids: Sequence[str]) -> tuple[list[str], list[int]]:
 
 
 def _another_class(image: str, wnid: str) -> bool:
-    """Whether an image's name begins with the id of another class."""
+    """Return whether an image's name begins with the id of another class."""
     named = re.match(r"n\d{8}(?=_)", image)
     return named is not None and named[0] != wnid
 

@@ -46,17 +46,17 @@ def svhn(*, root: str, download: bool = False) -> Source:
 
     base = Path(root).expanduser().absolute()
     entries = {part: SVHN.split_list[part] for part in ("train", "test")}
-    read = []
+    readers = []
     for part, (url, file, _) in entries.items():
         if download:
-            _downloaded("svhn", url, base, lambda part=part: SVHN(str(base), split=part, download=True))  # type: ignore[misc]
+            _download("svhn", url, base, lambda part=part: SVHN(str(base), split=part, download=True))  # type: ignore[misc]
         require("svhn", base, [file], f"add dataset.download=true; or put the official file there ({url})", holds=file)
-        read.append(_reader("svhn", base / file, lambda part=part: SVHN(str(base), split=part)))  # type: ignore[misc]
-    num_train = len(read[0].labels)
-    labels = np.concatenate([one.labels for one in read])
+        readers.append(_reader("svhn", base / file, lambda part=part: SVHN(str(base), split=part)))  # type: ignore[misc]
+    num_train = len(readers[0].labels)
+    labels = np.concatenate([reader.labels for reader in readers])
     parts = {"train": range(num_train), "test": range(num_train, len(labels))}
     warn_if_partial("svhn", {part: len(indices) for part, indices in parts.items()}, SVHN_PUBLISHED)
-    images = np.concatenate([one.data.transpose(0, 2, 3, 1) for one in read])
+    images = np.concatenate([reader.data.transpose(0, 2, 3, 1) for reader in readers])
     return Source("svhn", images, labels, tuple(str(digit) for digit in range(10)), parts)
 
 
@@ -67,7 +67,7 @@ def cars(*, root: str, roots: Sequence[str] = ()) -> Source:
     Args:
         root: folder that holds ``stanford_cars`` in torchvision's layout: ``devkit/cars_meta.mat``,
             ``devkit/cars_train_annos.mat``, ``cars_test_annos_withlabels.mat``, ``cars_train/``, ``cars_test/``.
-        roots: more folders in which image files, and what links lead to, may lie.
+        roots: further folders that may contain image files and link targets.
 
     Returns:
         Source with `ImageFiles` and parts ``train``, ``test``.
@@ -84,7 +84,7 @@ def cars(*, root: str, roots: Sequence[str] = ()) -> Source:
         "cars",
         base,
         wanted,
-        "the official address is gone: get the files from who has them, as " + str(base),
+        "the official address is gone: get the files from another copy, as " + str(base),
         holds=base.name,
     )
     paths: list[str] = []
@@ -111,9 +111,9 @@ def aircraft(*, root: str, train_part: str = "trainval", roots: Sequence[str] = 
 
     Args:
         root: folder that holds ``fgvc-aircraft-2013b``.
-        train_part: ``trainval``: both are the part ``train``, as published results have it; ``train``: the validation
-            images are the part ``val``.
-        roots: more folders in which image files, and what links lead to, may lie.
+        train_part: ``trainval`` joins training and validation images in the part ``train``, as for published results;
+            ``train`` keeps the validation images as the part ``val``.
+        roots: further folders that may contain image files and link targets.
         download: fetch the official archive (2.6 GB) if it is not there.
 
     Returns:
@@ -151,15 +151,15 @@ def aircraft(*, root: str, train_part: str = "trainval", roots: Sequence[str] = 
     train_labels = labels[: parts["train"].stop]
     where = f"images_variant_{official['train']}.txt in {base / 'data'}"
     refuse_empty("aircraft", np.array(train_labels, dtype=np.int64), names, where)
-    taxonomy = {level: _above(read(official["train"], level), level, train_labels) for level in LEVELS}
+    taxonomy = {level: _coarser_classes(read(official["train"], level), level, train_labels) for level in LEVELS}
     counts = {part: len(indices) for part, indices in parts.items()} | {"classes": len(names)}
     warn_if_partial("aircraft", counts, AIRCRAFT_PUBLISHED | {"train": 6_667 if train_part == "trainval" else 3_334})
     files = checked_files("aircraft", ImageFiles.from_paths(base, paths), named_in="images_variant_*.txt", roots=roots)
     return Source("aircraft", files, np.array(labels, dtype=np.int64), names, parts, taxonomy=taxonomy)
 
 
-def _above(reader: Any, level: str, labels: Sequence[int]) -> tuple[str, ...]:
-    """The class of a coarser level that each variant belongs to, by its first training image."""
+def _coarser_classes(reader: Any, level: str, labels: Sequence[int]) -> tuple[str, ...]:
+    """Return the class of a coarser level for each variant, by its first training image."""
     if len(reader) != len(labels):
         raise DataError(
             f"aircraft: {len(labels)} training images have a variant, and {len(reader)} a {level}. Unpack the archive "
@@ -177,7 +177,7 @@ def _above(reader: Any, level: str, labels: Sequence[int]) -> tuple[str, ...]:
 
 
 def _reader(name: str, file: Path, make: Callable[[], Any]) -> Any:
-    """torchvision's reader; whatever it makes of a damaged file is one message."""
+    """Build torchvision's reader; turn any error for a damaged file into one message."""
     try:
         return make()
     except Exception as error:
@@ -187,11 +187,11 @@ def _reader(name: str, file: Path, make: Callable[[], Any]) -> Any:
         ) from error
 
 
-def _downloaded(name: str, url: str, base: Path, make: Callable[[], Any]) -> None:
+def _download(name: str, url: str, base: Path, make: Callable[[], Any]) -> None:
     try:
         base.mkdir(parents=True, exist_ok=True)
         make()
-    except Exception as error:  # network and disk errors come in many types; all mean the same to the user
+    except Exception as error:  # network and disk errors have many types, but the advice is the same
         raise DataError(
             f"{name} could not be downloaded from {url} to {base}: {error}. Try again, or put the official file there"
         ) from error
