@@ -45,7 +45,7 @@ def one_by_one(
     images: torch.Tensor, seed: int, pad: int, flip: bool, cutout: int | None, fill: list[int]
 ) -> np.ndarray:
     """Pad, crop, mirror and cover each image with plain slices."""
-    found = []
+    augmented_images = []
     for image, u in zip(images.permute(0, 2, 3, 1).numpy(), uniforms(seed, POSITIONS, 5)):
         top, left = int(u[0] * (2 * pad + 1)), int(u[1] * (2 * pad + 1))
         image = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))[top : top + SIZE, left : left + SIZE]
@@ -54,8 +54,8 @@ def one_by_one(
             first_row, first_column = int(u[3] * SIZE) - cutout // 2, int(u[4] * SIZE) - cutout // 2
             rows = slice(max(first_row, 0), first_row + cutout)
             image[rows, max(first_column, 0) : first_column + cutout] = fill
-        found.append(image)
-    return np.stack(found)
+        augmented_images.append(image)
+    return np.stack(augmented_images)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -65,9 +65,9 @@ def one_by_one(
 def test_crop_mirror_and_cutout_equal_a_loop_over_the_images(pad, cutout, flip, channels):
     images, _ = batch(channels)
     fill = [51, 102, 255][:channels]
-    found = augmented(images, pad=pad, flip=flip, cutout=cutout, fill=[level / 255 for level in fill])
+    augmented_images = augmented(images, pad=pad, flip=flip, cutout=cutout, fill=[level / 255 for level in fill])
     expected = one_by_one(images, 5, pad, flip, cutout, fill)
-    assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), expected)
+    assert np.array_equal(augmented_images.permute(0, 2, 3, 1).numpy(), expected)
 
 
 def test_all_crops_and_both_mirrors_come_up_equally_often():
@@ -95,17 +95,17 @@ def test_all_crops_and_both_mirrors_come_up_equally_often():
 def test_the_images_given_are_not_changed(options):
     images, _ = batch()
     before = images.clone()
-    found = augmented(images, **options)
+    augmented_images = augmented(images, **options)
     assert torch.equal(images, before)
-    assert found.shape == images.shape
-    assert not torch.equal(found, images)
+    assert augmented_images.shape == images.shape
+    assert not torch.equal(augmented_images, images)
 
 
 @pytest.mark.parametrize("options", [{}, {"pad": 0}, EVERYTHING])
 def test_images_stay_uint8_and_channels_last(options):
-    found = augmented(batch()[0], **options)
-    assert found.dtype == torch.uint8
-    assert found.is_contiguous(memory_format=torch.channels_last)
+    augmented_images = augmented(batch()[0], **options)
+    assert augmented_images.dtype == torch.uint8
+    assert augmented_images.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_images_in_nchw_memory_give_the_same_pixels():
@@ -124,8 +124,8 @@ def test_an_image_gets_the_same_numbers_in_any_batch():
 
 def test_the_same_image_drawn_twice_looks_different():
     image = batch()[0][:1].expand(40, -1, -1, -1)
-    found = augmented(image)
-    assert len({row.numpy().tobytes() for row in found}) > 30
+    augmented_images = augmented(image)
+    assert len({row.numpy().tobytes() for row in augmented_images}) > 30
 
 
 @pytest.mark.parametrize(("seed", "shift"), [(6, 0), (5, 1)])
@@ -163,9 +163,9 @@ FOCUS = {"pad": 0, "flip": False, "blur": 0.4, "sharpen": 0.3}
 
 def test_images_are_blurred_and_sharpened_as_torchvision_does_it():
     images, _ = batch()
-    found = augmented(images, **FOCUS)
+    augmented_images = augmented(images, **FOCUS)
     blurred = sharpened = 0
-    for image, result, u in zip(images, found, uniforms(derive_seed(5, "focus"), POSITIONS, 3)):
+    for image, result, u in zip(images, augmented_images, uniforms(derive_seed(5, "focus"), POSITIONS, 3)):
         expected = image
         if u[0] < 0.4:
             blurred += 1
@@ -190,20 +190,20 @@ def test_blur_does_not_move_the_crops():
 def test_no_augmentation_hands_the_same_tensor_on():
     images, labels = batch()
     augment = Augmentation((3, SIZE, SIZE), pad=0, flip=False)
-    found, mix = augment(images, labels, seed=0, positions=POSITIONS)
+    augmented_images, mix = augment(images, labels, seed=0, positions=POSITIONS)
     assert augment.identity
-    assert found is images
+    assert augmented_images is images
     assert mix is None
 
 
 def test_mixing_reports_the_other_labels():
     images, labels = batch()
     augment = Augmentation((3, SIZE, SIZE), mix="mixup")
-    found, mix = augment(images, labels + 1000, seed=5, positions=POSITIONS)
+    augmented_images, mix = augment(images, labels + 1000, seed=5, positions=POSITIONS)
     assert sorted(mix.labels.tolist()) == (labels + 1000).tolist()
     plain = augmented(images).float() / 255
     share = mix.weight.view(-1, 1, 1, 1)
-    assert torch.allclose(found, share * plain + (1 - share) * plain[mix.labels - 1000], atol=1e-6)
+    assert torch.allclose(augmented_images, share * plain + (1 - share) * plain[mix.labels - 1000], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -244,22 +244,22 @@ def test_no_value_is_read_back_from_the_device(options):
     images = torch.empty(40, SIZE, SIZE, 3, dtype=torch.uint8, device="meta").permute(0, 3, 1, 2)
     labels = torch.empty(40, dtype=torch.long, device="meta")
     augment = Augmentation((3, SIZE, SIZE), **options)
-    found, mix = augment(images, labels, seed=0, positions=POSITIONS)
-    assert found.shape == images.shape
+    augmented_images, mix = augment(images, labels, seed=0, positions=POSITIONS)
+    assert augmented_images.shape == images.shape
     assert (mix is None) == ("mix" not in options)
 
 
-PAGES = sorted((Path(__file__).parents[2] / "conf" / "augment").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "augment").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("node", PAGES, ids=lambda config: config.stem)
-def test_a_page_builds_its_augmentation_and_its_values_are_allowed(node):
+@pytest.mark.parametrize("node", CONFIGS, ids=lambda config: config.stem)
+def test_a_config_builds_its_augmentation_and_its_values_are_allowed(node):
     config = OmegaConf.create({"dataset": {"mean": [0.5, 0.5, 0.5]}, "augment": OmegaConf.load(node)})
     plain = OmegaConf.to_container(config, resolve=True)
     assert check_values(plain) == []
     assert check_arguments(plain) == []
     augment = instantiate(plain["augment"], (3, 32, 32))
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    found, mix = augment(images, torch.arange(4), seed=0, positions=np.arange(4))
-    assert torch.equal(found, images) == (node.stem == "none")
+    augmented_images, mix = augment(images, torch.arange(4), seed=0, positions=np.arange(4))
+    assert torch.equal(augmented_images, images) == (node.stem == "none")
     assert (mix is not None) == (node.stem in ("cifar_mixup", "cifar_cutmix"))

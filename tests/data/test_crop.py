@@ -1,4 +1,4 @@
-"""What is cut from an image file: evaluation's middle, random boxes and windows, decoding at reduced size."""
+"""Crops of image files: evaluation's central crop, random boxes and windows, decoding at reduced size."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def rgb(levels: np.ndarray) -> np.ndarray:
 def test_evaluation_crop_is_that_of_resize_and_centre_crop(tmp_path):
     ramp = np.add.outer(np.arange(140) % 256, np.arange(224) // 2).astype(np.uint8)
     Image.fromarray(rgb(ramp)).save(tmp_path / "image.png")
-    found = FileCrop(56, resize=70).read(str(tmp_path / "image.png"), None)
+    cropped = FileCrop(56, resize=70).read(str(tmp_path / "image.png"), None)
     two_steps = Image.fromarray(rgb(ramp)).resize((112, 70), Image.Resampling.BILINEAR).crop((28, 7, 84, 63))
-    assert np.abs(found.astype(int) - np.asarray(two_steps)).max() <= 1
+    assert np.abs(cropped.astype(int) - np.asarray(two_steps)).max() <= 1
 
 
 @pytest.fixture
@@ -43,9 +43,9 @@ SQUARE = transforms.Resize((100, 100), Image.Resampling.BILINEAR)
 
 
 def test_stretched_evaluation_is_torchvisions_resize_to_a_square_and_centre_crop(picture, tmp_path):
-    found = FileCrop(64, resize=[100, 100]).read(str(tmp_path / "picture.png"), None)
+    cropped = FileCrop(64, resize=[100, 100]).read(str(tmp_path / "picture.png"), None)
     theirs = np.asarray(transforms.CenterCrop(64)(SQUARE(picture)))
-    assert np.abs(found.astype(int) - theirs).max() <= 1
+    assert np.abs(cropped.astype(int) - theirs).max() <= 1
 
 
 @pytest.mark.parametrize("resize", [[100, 100], 100])
@@ -53,10 +53,10 @@ def test_a_random_window_is_torchvisions_crop_of_the_resized_image(picture, tmp_
     crop = FileCrop(64, resize=resize, random=True, window=True)
     whole = SQUARE(picture) if crop.stretch else transforms.Resize(100, Image.Resampling.BILINEAR)(picture)
     for uniform in uniforms(0, np.arange(8), 4 * ATTEMPTS):
-        found = crop.read(str(tmp_path / "picture.png"), uniform)
+        cropped = crop.read(str(tmp_path / "picture.png"), uniform)
         top, left = int(uniform[2] * (whole.height - 63)), int(uniform[3] * (whole.width - 63))
         theirs = np.asarray(functional.crop(whole, top, left, 64, 64))
-        assert np.abs(found.astype(int) - theirs).max() <= 1
+        assert np.abs(cropped.astype(int) - theirs).max() <= 1
 
 
 def test_windows_reach_all_borders_of_the_image():

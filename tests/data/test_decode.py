@@ -1,4 +1,4 @@
-"""From files to RGB: accepted formats alone, what lies under transparency, which value of 16 bits is white."""
+"""Decoding to RGB: accepted formats, transparency, and the white level of 16-bit images."""
 
 import os
 import socket
@@ -164,7 +164,7 @@ def test_colours_of_16_bits_are_noted_and_have_no_white_level(tmp_path):
         decoded(path, Decoding(white_level=4095))
 
 
-def test_pages_and_frames_are_noted_and_the_first_is_read(tmp_path):
+def test_several_frames_are_noted_and_the_first_is_read(tmp_path):
     red, blue = Image.new("RGB", (4, 4), (255, 0, 0)), Image.new("RGB", (4, 4), (0, 0, 255))
     for suffix in ("gif", "tif", "webp"):
         red.save(tmp_path / f"x.{suffix}", save_all=True, append_images=[blue])

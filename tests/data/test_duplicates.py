@@ -44,8 +44,8 @@ def test_identical_images_are_found_in_every_kind_of_source(tmp_path, kind):
         files = ImageFiles.from_paths(tmp_path, PATHS)
         source = Source("own", files, source.labels, source.class_names, source.parts)
     seen: list[int] = []
-    found = identical_images(source, progress=seen.append)
-    assert found.groups == ((0, 2), (1, 4, 5))
+    duplicates = identical_images(source, progress=seen.append)
+    assert duplicates.groups == ((0, 2), (1, 4, 5))
     assert sum(seen) == len(source)
 
 

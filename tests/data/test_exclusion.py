@@ -38,13 +38,13 @@ def test_the_listed_images_are_in_no_part(tmp_path):
     assert split.digest() != natural(source).digest()
 
 
-def test_a_page_without_a_list_is_the_split_itself():
+def test_a_config_without_a_list_gives_the_whole_split():
     source = file_source()
     config = {"split": {"_target_": "ltr.data.splits.natural"}, "exclude": None}
     assert read_split(config, source).digest() == natural(source).digest()
 
 
-def test_a_file_of_indices_takes_the_place_of_the_rule(tmp_path):
+def test_a_file_of_indices_replaces_the_rule(tmp_path):
     source = file_source()
     np.savez(tmp_path / "own.npz", train=np.array([1, 4, 6]), test=np.array([9, 12]))
     split = read_split({"split": {"_target_": "not looked at"}, "split_file": str(tmp_path / "own.npz")}, source)

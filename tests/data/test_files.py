@@ -177,8 +177,8 @@ def test_a_palette_comes_out_as_its_colours(transparent, tmp_path, recwarn):
     picture.putpalette([10, 20, 30, 200, 100, 50])
     picture.save(tmp_path / "image.png", **({"transparency": b"\x80\xff"} if transparent else {}))
     with Image.open(tmp_path / "image.png") as image:
-        found = np.asarray(to_rgb(image))
-    assert found.tolist() == [[[10, 20, 30], [200, 100, 50]], [[200, 100, 50], [10, 20, 30]]]
+        rgb = np.asarray(to_rgb(image))
+    assert rgb.tolist() == [[[10, 20, 30], [200, 100, 50]], [[200, 100, 50], [10, 20, 30]]]
     assert not [w for w in recwarn.list if "ransparency" in str(w.message)]
 
 
@@ -203,6 +203,6 @@ def test_exif_orientation_is_followed_if_the_source_says_so(exif, tmp_path):
     picture.save(tmp_path / "image.png", exif=orientation)
     upright = ImageFiles.from_paths(tmp_path, ["image.png"], decoding=Decoding(exif=exif))
     batches = loader(upright, crop=FileCrop(SIZE, resize=SIZE), order=lambda epoch: np.array([0]), augment=None)
-    found = pixels(batches)[0].permute(1, 2, 0).numpy()
-    top, bottom = found[: SIZE // 2].mean(), found[SIZE // 2 :].mean()
+    rgb = pixels(batches)[0].permute(1, 2, 0).numpy()
+    top, bottom = rgb[: SIZE // 2].mean(), rgb[SIZE // 2 :].mean()
     assert (top < bottom) == exif

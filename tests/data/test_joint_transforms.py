@@ -38,26 +38,26 @@ def naive(image: np.ndarray, name: str) -> list[np.ndarray]:
 
 
 def test_the_sets_have_the_published_sizes():
-    assert {name: len(found) for name, found in TRANSFORMS.items()} == SIZES
+    assert {name: len(transforms_of_name) for name, transforms_of_name in TRANSFORMS.items()} == SIZES
 
 
 @pytest.mark.parametrize("floating", [False, True], ids=["uint8", "float32"])
 @pytest.mark.parametrize("name", SIZES)
 def test_row_i_times_m_plus_j_is_image_i_under_transformation_j(name, floating):
-    given = images(floating=floating)
-    rows = joint_transforms(name)(given)
-    expected = np.stack([view for image in given.numpy() for view in naive(image, name)])
+    originals = images(floating=floating)
+    rows = joint_transforms(name)(originals)
+    expected = np.stack([view for image in originals.numpy() for view in naive(image, name)])
     assert np.array_equal(rows.numpy(), expected)
-    assert rows.dtype == given.dtype
+    assert rows.dtype == originals.dtype
     assert rows.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_one_transformation_alone_is_its_rows_of_all(name):
-    transforms, given = joint_transforms(name), images()
-    rows = transforms(given)
+    transforms, originals = joint_transforms(name), images()
+    rows = transforms(originals)
     for number in range(len(transforms)):
-        one = transforms.one(given, number)
+        one = transforms.one(originals, number)
         assert torch.equal(one, rows[number :: len(transforms)])
         assert one.is_contiguous(memory_format=torch.channels_last)
 
@@ -80,14 +80,14 @@ def test_two_transformations_in_turn_are_a_third_one(name, seed, numbers):
 
 
 def test_no_transformation_gives_the_images_themselves():
-    given = images()
-    assert joint_transforms("none")(given) is given
+    originals = images()
+    assert joint_transforms("none")(originals) is originals
 
 
 def test_oblong_images_turn_by_180_degrees():
-    given = torch.arange(2 * 3 * 4 * 6, dtype=torch.uint8).view(2, 3, 4, 6)
+    originals = torch.arange(2 * 3 * 4 * 6, dtype=torch.uint8).view(2, 3, 4, 6)
     joint_transforms("rotation2").check((3, 4, 6))
-    assert torch.equal(joint_transforms("rotation2")(given)[1::2], given.flip((2, 3)))
+    assert torch.equal(joint_transforms("rotation2")(originals)[1::2], originals.flip((2, 3)))
 
 
 @pytest.mark.parametrize("name", ["rotation", "rotation_colour3"])

@@ -22,11 +22,11 @@ def mixed(kind: str, *, seed: int = 1, first: int = 0, alpha: float = 1.0, proba
 
 def test_mixup_is_the_weighted_mean_of_an_image_and_its_partner():
     images, _ = batch()
-    found, mix = mixed("mixup")
+    mixed_images, mix = mixed("mixup")
     unit = images.float() / 255
     share = mix.weight.view(-1, 1, 1, 1)
     # the labels are the image numbers, so they tell the partner
-    assert torch.allclose(found, share * unit + (1 - share) * unit[mix.labels], atol=1e-6)
+    assert torch.allclose(mixed_images, share * unit + (1 - share) * unit[mix.labels], atol=1e-6)
     assert 0 < mix.weight[0] < 1
 
 
@@ -46,11 +46,11 @@ def test_mixed_images_are_float32_in_the_unit_interval_and_channels_last(kind):
 @pytest.mark.parametrize("seed", range(8))
 def test_cutmix_weight_is_the_share_of_own_pixels(seed):
     images, _ = batch()
-    found, mix = mixed("cutmix", seed=seed)
+    mixed_images, mix = mixed("cutmix", seed=seed)
     unit = images.float().mul_(1 / 255)
     row = int(torch.nonzero(mix.labels != torch.arange(16))[0])  # an image with another one for partner
-    own = (found[row] == unit[row]).all(0)
-    pasted = (found[row] == unit[mix.labels[row]]).all(0)
+    own = (mixed_images[row] == unit[row]).all(0)
+    pasted = (mixed_images[row] == unit[mix.labels[row]]).all(0)
     assert torch.all(own | pasted)
     assert float(own.float().mean()) == pytest.approx(float(mix.weight[row]), abs=1e-6)
 
@@ -58,8 +58,8 @@ def test_cutmix_weight_is_the_share_of_own_pixels(seed):
 def test_cutmix_box_is_clipped_at_the_border():
     images = torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)])
     # sides int(8 * sqrt(1 - 0.75)) = 4 about pixel (0, 7): rows -2..1, columns 5..8
-    found, weight = cutmix(images, torch.tensor([1, 0]), 0.75, np.array([0.0, 0.99]))
-    assert torch.nonzero(found[0, 0]).tolist() == [[row, column] for row in (0, 1) for column in (5, 6, 7)]
+    mixed_images, weight = cutmix(images, torch.tensor([1, 0]), 0.75, np.array([0.0, 0.99]))
+    assert torch.nonzero(mixed_images[0, 0]).tolist() == [[row, column] for row in (0, 1) for column in (5, 6, 7)]
     assert weight == 1 - 6 / 64
 
 
@@ -70,8 +70,8 @@ def test_mixup_with_weight_one_changes_nothing():
 
 def test_an_unmixed_batch_keeps_its_pixels_with_weight_one():
     images, _ = batch()
-    found, mix = mixed("cutmix", probability=0.0)
-    assert torch.equal(found, images.float().mul_(1 / 255))
+    mixed_images, mix = mixed("cutmix", probability=0.0)
+    assert torch.equal(mixed_images, images.float().mul_(1 / 255))
     assert torch.all(mix.weight == 1)
 
 

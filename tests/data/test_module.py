@@ -117,7 +117,7 @@ def test_epochs_differ_in_augmentation_where_the_order_is_the_same():
     assert not torch.equal(one.images, other.images)
 
 
-def test_global_generators_have_no_say_and_are_not_advanced():
+def test_global_generators_have_no_effect_and_are_not_advanced():
     before = torch.get_rng_state()
     first = iterate_batches(make(), 0)
     assert torch.equal(torch.get_rng_state(), before)
@@ -236,7 +236,7 @@ def test_pixels_are_shared_between_stages_and_with_the_source():
 
 
 class Recorder(pl.LightningModule):
-    """A network of one weight that remembers what it was given."""
+    """Network of one weight that records its inputs."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         super().__init__()

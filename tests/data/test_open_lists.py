@@ -98,7 +98,7 @@ def test_a_missing_open_image_is_named(lists):
     ("config", "folder", "prefix"),
     [("imagenet_lt_open", "imagenet", "ImageNet_LT"), ("places_lt_open", "places365", "Places_LT")],
 )
-def test_the_pages_read_the_lists_under_their_published_names(lists, ltr_train, config, folder, prefix):
+def test_the_configs_read_the_lists_under_their_published_names(lists, ltr_train, config, folder, prefix):
     (lists / "images").rename(lists / folder)
     (lists / prefix).mkdir()
     for part in ("train", "val", "test", "open"):

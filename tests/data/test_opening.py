@@ -1,4 +1,4 @@
-"""Files are opened before training: broken ones are found, at little cost, once, and the advice fits."""
+"""The check of image files before training: damaged files, cost, one check per process, and advice."""
 
 import numpy as np
 import pytest
@@ -55,9 +55,9 @@ def test_a_cut_file_of_any_format_is_found(tmp_path, suffix, share):
     content = (tmp_path / f"cut.{suffix}").read_bytes()
     (tmp_path / f"cut.{suffix}").write_bytes(content[: int(len(content) * share)])
     files = ImageFiles.from_paths(tmp_path, [f"whole.{suffix}", f"cut.{suffix}"])
-    found = open_files(files, np.arange(2))
-    assert [image.number for image in found.bad] == [1]
-    assert found.bad[0].path == f"cut.{suffix}"
+    outcome = open_files(files, np.arange(2))
+    assert [image.number for image in outcome.bad] == [1]
+    assert outcome.bad[0].path == f"cut.{suffix}"
 
 
 def test_a_whole_jpeg_is_not_decoded(source, monkeypatch):

@@ -1,4 +1,4 @@
-"""Which images of an evaluation were trained on: by index, by real path, by pixels."""
+"""Overlap of training and evaluation images: by index, by real path, by pixels."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def test_images_of_one_source_are_their_indices():
 
 
 def test_images_of_two_arrays_are_their_pixels():
-    found = trained_on(arrays("one", 0), np.array([2, 4]), arrays("other", 2), np.arange(6))
-    assert found.tolist() == [True, False, True, False, False, False]
+    mask = trained_on(arrays("one", 0), np.array([2, 4]), arrays("other", 2), np.arange(6))
+    assert mask.tolist() == [True, False, True, False, False, False]
     assert not trained_on(arrays("one", 0), np.arange(6), arrays("other", 0, side=2), np.arange(6)).any()
 
 
@@ -51,10 +51,10 @@ def test_image_files_are_their_real_paths(tmp_path):
     trees.lines(tmp_path / "t.csv", ["path,label", *rows])
     table = image_table(name="other", file=str(tmp_path / "t.csv"))
     train = np.array(folder.parts["train"])
-    found = trained_on(folder, train, table, np.arange(len(table)))
+    mask = trained_on(folder, train, table, np.arange(len(table)))
     expected = {os.path.realpath(folder.images.path(index)) for index in train}
-    assert found.sum() == len(train)
-    assert found.tolist() == [os.path.realpath(table.images.path(index)) in expected for index in range(len(table))]
+    assert mask.sum() == len(train)
+    assert mask.tolist() == [os.path.realpath(table.images.path(index)) in expected for index in range(len(table))]
 
 
 def test_copies_of_image_files_are_found_by_their_bytes(tmp_path):
@@ -66,10 +66,10 @@ def test_copies_of_image_files_are_found_by_their_bytes(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source.images.path(index), path)
     copies = image_folder(name="other", root=str(other), test_fraction=0.5)
-    found = trained_on(source, train, copies, np.arange(len(copies)))
+    mask = trained_on(source, train, copies, np.arange(len(copies)))
     expected = {Path(source.images.path(index)).read_bytes() for index in train}
-    assert found.tolist() == [Path(copies.images.path(row)).read_bytes() in expected for row in range(len(copies))]
-    assert 0 < found.sum() < len(copies)
+    assert mask.tolist() == [Path(copies.images.path(row)).read_bytes() in expected for row in range(len(copies))]
+    assert 0 < mask.sum() < len(copies)
 
 
 def test_files_that_differ_in_their_middle_alone_are_no_copies(tmp_path):

@@ -54,29 +54,33 @@ def image(source: Source, index: int) -> Image.Image:
 
 
 def test_all_but_the_pixels_is_as_it_was(birds, tmp_path):
-    found = packed(birds, tmp_path / "p")
-    assert isinstance(found.images, PackedImages)
-    assert (found.name, found.class_names, dict(found.parts)) == (birds.name, birds.class_names, dict(birds.parts))
-    assert np.array_equal(found.labels, birds.labels)
-    assert np.array_equal(found.class_ids, birds.class_ids)
-    assert [found.images.relative(n) for n in range(30)] == [birds.images.relative(n) for n in range(30)]
+    packed_source = packed(birds, tmp_path / "p")
+    assert isinstance(packed_source.images, PackedImages)
+    assert (packed_source.name, packed_source.class_names, dict(packed_source.parts)) == (
+        birds.name,
+        birds.class_names,
+        dict(birds.parts),
+    )
+    assert np.array_equal(packed_source.labels, birds.labels)
+    assert np.array_equal(packed_source.class_ids, birds.class_ids)
+    assert [packed_source.images.relative(n) for n in range(30)] == [birds.images.relative(n) for n in range(30)]
 
 
 @pytest.mark.parametrize("format", ["raw", "jpeg"])
 @pytest.mark.parametrize("index", [29, 0, 8, 7, 15])
 def test_any_image_is_the_original_with_its_short_side_resized(birds, tmp_path, format, index):
-    found = image(packed(birds, tmp_path / "p", format=format, quality=100), index)
+    packed_source = image(packed(birds, tmp_path / "p", format=format, quality=100), index)
     original = image(birds, index)
     expected = original.resize((round(original.width / 2), 8), Image.Resampling.BILINEAR)
-    assert found.size == expected.size
-    difference = np.abs(np.asarray(found).astype(int) - np.asarray(expected))
+    assert packed_source.size == expected.size
+    difference = np.abs(np.asarray(packed_source).astype(int) - np.asarray(expected))
     # jpeg halves the resolution of colour, and the images are noise
     assert difference.max() == 0 if format == "raw" else difference.mean() < 12
 
 
 def test_small_images_keep_their_pixels(birds, tmp_path):
-    found = packed(birds, tmp_path / "p", size=64)
-    assert np.array_equal(np.asarray(image(found, 3)), np.asarray(image(birds, 3)))
+    packed_source = packed(birds, tmp_path / "p", size=64)
+    assert np.array_equal(np.asarray(image(packed_source, 3)), np.asarray(image(birds, 3)))
 
 
 def test_boxes_are_in_pixels_of_what_is_kept(birds, tmp_path):
@@ -89,34 +93,34 @@ def test_turned_images_are_kept_upright(tmp_path):
     Image.new("RGB", (30, 20)).save(tmp_path / "0.jpg", exif=orientation)
     files = ImageFiles.from_paths(tmp_path, ["0.jpg"], decoding=Decoding(exif=True))
     source = Source("one", files, np.zeros(1, dtype=np.int64), ("a",), {"train": range(1)})
-    found = packed(source, tmp_path / "p", size=10)
-    assert image(found, 0).size == (10, 15)
-    assert not found.images.decoding.exif
+    packed_source = packed(source, tmp_path / "p", size=10)
+    assert image(packed_source, 0).size == (10, 15)
+    assert not packed_source.images.decoding.exif
 
 
 def test_the_matte_is_laid_on_before_packing_and_remembered(tmp_path):
     Image.new("RGBA", (12, 12), (0, 0, 0, 0)).save(tmp_path / "0.png")
     files = ImageFiles.from_paths(tmp_path, ["0.png"], decoding=Decoding(matte=(255, 255, 255)))
     source = Source("one", files, np.zeros(1, dtype=np.int64), ("a",), {"train": range(1)})
-    found = packed(source, tmp_path / "p", size=10, format="raw")
-    assert (np.asarray(image(found, 0)) == 255).all()
-    assert found.decoding == Decoding(matte=(255, 255, 255))
+    packed_source = packed(source, tmp_path / "p", size=10, format="raw")
+    assert (np.asarray(image(packed_source, 0)) == 255).all()
+    assert packed_source.decoding == Decoding(matte=(255, 255, 255))
 
 
 def test_a_workers_copy_opens_the_file_itself(birds, tmp_path):
-    found = packed(birds, tmp_path / "p").images
-    content = pickle.dumps(found.store)
+    packed_source = packed(birds, tmp_path / "p").images
+    content = pickle.dumps(packed_source.store)
     assert len(content) < 1000
-    assert np.array_equal(np.asarray(pickle.loads(content).open(9)), np.asarray(found.open(9)))
+    assert np.array_equal(np.asarray(pickle.loads(content).open(9)), np.asarray(packed_source.open(9)))
 
 
 def test_the_fingerprint_says_source_size_format_quality_and_content(birds, tmp_path):
     ways = [{}, {"size": 9}, {"format": "jpeg"}, {"format": "jpeg", "quality": 50}]
-    found = [packed(birds, tmp_path / f"{n}", **way).fingerprint for n, way in enumerate(ways)]
+    packed_source = [packed(birds, tmp_path / f"{n}", **way).fingerprint for n, way in enumerate(ways)]
     trees.put(tmp_path / "CUB_200_2011" / birds.images.relative(0), 5, (20, 16))
-    found.append(packed(birds, tmp_path / "changed").fingerprint)
-    assert len({birds.fingerprint, *found}) == 6
-    assert packed(cub(root=str(tmp_path)), tmp_path / "again").fingerprint == found[-1]
+    packed_source.append(packed(birds, tmp_path / "changed").fingerprint)
+    assert len({birds.fingerprint, *packed_source}) == 6
+    assert packed(cub(root=str(tmp_path)), tmp_path / "again").fingerprint == packed_source[-1]
 
 
 def test_a_killed_run_goes_on_with_the_chunks_that_it_had(birds, tmp_path, monkeypatch):
@@ -147,7 +151,7 @@ from pathlib import Path
 
 packing.CHUNK, packing._PIECE = 8, 3
 one = packing._resize_one
-packing._resize_one = lambda *given: (time.sleep(0.05), one(*given))[1]
+packing._resize_one = lambda *args: (time.sleep(0.05), one(*args))[1]
 packing.pack(cub(root=sys.argv[1]), {config}, Path(sys.argv[2]), size=8, format="jpeg")
 """.replace("{config}", repr(CONFIG))
 
@@ -168,7 +172,7 @@ def test_packing_that_was_killed_ends_with_the_same_bytes(birds, tmp_path):
 
 
 def test_chunks_that_were_made_in_another_way_are_not_mixed_in(birds, tmp_path, monkeypatch):
-    monkeypatch.setattr(packing, "_join", lambda *given: 1 / 0)
+    monkeypatch.setattr(packing, "_join", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         packed(birds, tmp_path / "p")
     with pytest.raises(ConfigError, match="size: 8 there, 9 now"):
@@ -177,7 +181,7 @@ def test_chunks_that_were_made_in_another_way_are_not_mixed_in(birds, tmp_path, 
 
 def test_a_chunk_that_was_damaged_meanwhile_is_found(birds, tmp_path, monkeypatch):
     join = packing._join
-    monkeypatch.setattr(packing, "_join", lambda *given: 1 / 0)
+    monkeypatch.setattr(packing, "_join", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         packed(birds, tmp_path / "p")
     flip_a_pixel(tmp_path / "p.parts" / "000001.arrow", np.asarray(image(birds, 8).resize((10, 8), 2)).tobytes())
@@ -219,7 +223,7 @@ def test_arrays_cannot_be_packed(tmp_path):
 # -- reading ----------------------------------------------------------------------------------------------------
 
 
-def test_without_a_packed_file_the_sources_own_page_is_read(birds):
+def test_without_a_packed_file_the_source_of_the_config_is_read(birds):
     asked = []
     for more in ({"packed": None}, {}):
         assert read_source({"source": {"x": 1}, **more}, lambda config: asked.append(config) or birds) is birds
@@ -276,11 +280,11 @@ def test_an_arrow_file_of_something_else_is_refused(tmp_path):
 
 
 def test_checking_finds_a_changed_pixel(birds, tmp_path):
-    found = packed(birds, tmp_path / "p")
+    packed_source = packed(birds, tmp_path / "p")
     seen: list[int] = []
-    assert bad_packed(found.images, progress=seen.append) == []
+    assert bad_packed(packed_source.images, progress=seen.append) == []
     assert sum(seen) == 30
-    flip_a_pixel(tmp_path / "p", np.asarray(image(found, 29)).tobytes())
+    flip_a_pixel(tmp_path / "p", np.asarray(image(packed_source, 29)).tobytes())
     bad = bad_packed(open_packed(tmp_path / "p").images, progress=seen.append)
     assert [entry.number for entry in bad] == list(range(24, 30))
 

@@ -97,12 +97,12 @@ VALUES = {
 def test_an_operation_on_a_batch_equals_pillow_on_each_image(name, channels, photos):
     images = np.ascontiguousarray(photos[..., :channels])
     expected = np.stack([pillow(name, image, value) for image, value in zip(images, VALUES[name])])
-    found = run(name, images, VALUES[name])
+    result = run(name, images, VALUES[name])
     # Pillow multiplies by a float 255 / (high - low) and cuts, which may end a level below the exact quotient
     allowed = 1 if name == "autocontrast" else 0
-    assert np.abs(found.astype(int) - expected).max() <= allowed
+    assert np.abs(result.astype(int) - expected).max() <= allowed
     unchanged = name == "colour" and channels == 1
-    assert np.array_equal(found, images) == unchanged
+    assert np.array_equal(result, images) == unchanged
 
 
 def test_every_operation_but_identity_is_compared_with_pillow():
@@ -118,17 +118,17 @@ def test_what_a_rotation_leaves_empty_takes_the_fill_colour(photos):
 def test_a_step_changes_only_the_images_that_drew_an_operation(photos):
     operations = np.full(24, OPERATIONS.index("identity"))
     operations[5] = OPERATIONS.index("invert")
-    found = apply_steps(torch.from_numpy(photos.copy()), [Step(operations, np.zeros(24))], BLACK).numpy()
-    changed = np.flatnonzero((found != photos).any((1, 2, 3)))
+    result = apply_steps(torch.from_numpy(photos.copy()), [Step(operations, np.zeros(24))], BLACK).numpy()
+    changed = np.flatnonzero((result != photos).any((1, 2, 3)))
     assert changed.tolist() == [5]
 
 
 def test_steps_run_in_order(photos):
     first, second = (np.full(24, OPERATIONS.index(name)) for name in ("posterize", "invert"))
-    found = apply_steps(
+    result = apply_steps(
         torch.from_numpy(photos.copy()), [Step(first, np.full(24, 4.0)), Step(second, np.zeros(24))], BLACK
     )
-    assert np.array_equal(found.numpy(), 255 - (photos & 0xF0))
+    assert np.array_equal(result.numpy(), 255 - (photos & 0xF0))
 
 
 def test_operations_leave_their_input_alone(photos):
@@ -176,8 +176,8 @@ def test_levels_mean_what_they_mean_in_torchvision(name, bins):
     for sign in (-1, 1) if signed else (1,):
         expected = sign * magnitudes.double().numpy()
         expected = expected + 1 if name in ENHANCERS else np.trunc(expected) if "translate" in name else expected
-        found = [value_of(name, level / (bins - 1), sign, SIZE) for level in range(bins)]
-        assert found == pytest.approx(expected, abs=1e-4)
+        result = [value_of(name, level / (bins - 1), sign, SIZE) for level in range(bins)]
+        assert result == pytest.approx(expected, abs=1e-4)
 
 
 def test_autoaugment_applies_each_operation_as_often_as_its_probability():

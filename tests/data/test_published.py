@@ -22,10 +22,10 @@ SIZES = {  # known, unknown, classes that the numbers count
 @pytest.mark.parametrize("name", OPEN_SET_LISTS)
 def test_open_set_lists_have_the_published_sizes_without_repetition(name):
     for trial in range(5 if name in OPEN_SET_TRIALS else 1):
-        found = open_set_list(name, trial)
-        unknown = None if found.unknown is None else len(set(found.unknown))
-        assert (len(set(found.known)), unknown, found.num_classes) == SIZES[name]
-        assert len(found.known) == SIZES[name][0]
+        published = open_set_list(name, trial)
+        unknown = None if published.unknown is None else len(set(published.unknown))
+        assert (len(set(published.known)), unknown, published.num_classes) == SIZES[name]
+        assert len(published.known) == SIZES[name][0]
 
 
 @pytest.mark.parametrize(

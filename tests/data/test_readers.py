@@ -1,4 +1,4 @@
-"""Worker processes that are killed: told where a batch is awaited, never a hang."""
+"""Killed worker processes: an error where a batch is awaited, never a hang."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_batches_are_those_of_the_loader(workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_error_of_a_data_set_is_handed_on(workers):
+def test_an_error_of_a_data_set_is_raised(workers):
     with pytest.raises(RuntimeError, match="not a number that can be read"):
         list(iterate_batches(numbers(workers, order=[0, 1, -1, 2])))
 
@@ -54,7 +54,7 @@ def test_torch_does_not_get_to_install_its_handler(monkeypatch):
     assert signal.getsignal(signal.SIGCHLD) is before
 
 
-def test_a_batch_that_was_cut_off_is_told_as_a_worker_that_is_gone():
+def test_a_truncated_batch_is_reported_as_a_dead_worker():
     """Its process has not quite ended when the batch breaks off, so torch hands on the broken batch's own error."""
     batches = iterate_batches(numbers(2))
     next(batches)
@@ -76,8 +76,8 @@ def test_an_end_of_file_of_a_data_set_stays_one():
 
 
 @pytest.mark.parametrize("locked", [False, True], ids=["at any moment", "with the lock that all workers share"])
-def test_a_killed_worker_is_told_and_does_not_hang(locked):
-    told: list[str] = []
+def test_a_killed_worker_is_reported_and_does_not_hang(locked):
+    errors: list[str] = []
 
     def read():
         batches = iterate_batches(numbers(2))
@@ -89,12 +89,12 @@ def test_a_killed_worker_is_told_and_does_not_hang(locked):
         try:
             list(batches)
         except RuntimeError as error:
-            told.append(str(error))
+            errors.append(str(error))
         del loading, batches
 
     reading = threading.Thread(target=read, daemon=True)
     reading.start()
     reading.join(PATIENCE)
     assert not reading.is_alive()
-    assert len(told) == 1
-    assert "DataLoader worker" in told[0]
+    assert len(errors) == 1
+    assert "DataLoader worker" in errors[0]

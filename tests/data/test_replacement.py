@@ -1,4 +1,4 @@
-"""Training images that cannot be read: others of their class take their place, counted and up to a cap."""
+"""Unreadable training images: others of their class replace them, counted and up to a limit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BROKEN = (1, 4)
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Seven images whose brightness tells which one it is; two of them are cut in half, and no class loses all."""
+    """Seven images of different brightness; two of them are truncated, and every class keeps an image."""
     root = tmp_path_factory.mktemp("images")
     for number in range(len(LABELS)):
         path = root / f"{number}.png"
@@ -47,19 +47,19 @@ def loader(files, most=1.0, members=None, **changes) -> FileLoader:
 
 
 def images_read(batches) -> list[int]:
-    """Which image each one of the epoch is, by its brightness."""
+    """Return the numbers of an epoch's images by their brightness."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return [round(float(image.float().mean()) / 10) for batch in batches for image in batch.images]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_another_image_of_the_class_takes_the_place(files, num_workers):
-    found = images_read(loader(files, num_workers=num_workers))
-    assert not set(found) & set(BROKEN)
-    assert [LABELS[number] for number in found] == LABELS.tolist() * 3
+def test_another_image_of_the_class_replaces_it(files, num_workers):
+    read_images = images_read(loader(files, num_workers=num_workers))
+    assert not set(read_images) & set(BROKEN)
+    assert [LABELS[number] for number in read_images] == LABELS.tolist() * 3
     kept = [number for number in np.tile(np.arange(7), 3) if number not in BROKEN]
-    assert [n for n, drawn in zip(found, np.tile(np.arange(7), 3)) if drawn not in BROKEN] == kept
+    assert [n for n, drawn in zip(read_images, np.tile(np.arange(7), 3)) if drawn not in BROKEN] == kept
 
 
 def test_the_batch_says_which_image_it_holds(files):
@@ -69,7 +69,7 @@ def test_the_batch_says_which_image_it_holds(files):
         assert [round(float(image.float().mean()) / 10) for image in batch.images] == batch.indices.tolist()
 
 
-def test_what_takes_the_place_does_not_depend_on_workers_or_where_the_epoch_began(files):
+def test_replacements_do_not_depend_on_workers_or_the_start_of_the_epoch(files):
     alone, helped = images_read(loader(files)), images_read(loader(files, num_workers=2))
     resumed = loader(files)
     resumed.start_at(0, 2)
@@ -78,9 +78,9 @@ def test_what_takes_the_place_does_not_depend_on_workers_or_where_the_epoch_bega
 
 
 def test_a_class_of_other_training_images_is_not_looked_at(files):
-    found = images_read(loader(files, members=[0, 1, 2, 3, 4, 6]))  # 5 is no training image
+    read_images = images_read(loader(files, members=[0, 1, 2, 3, 4, 6]))  # 5 is no training image
     drawn = np.tile(np.arange(7), 3)
-    assert {n for n, d in zip(found, drawn) if d == 4} == {3}
+    assert {n for n, d in zip(read_images, drawn) if d == 4} == {3}
 
 
 def test_the_epoch_ends_with_their_number(files):
@@ -100,7 +100,7 @@ def test_a_class_without_a_readable_image_is_an_error(files):
     assert "on_error" not in str(caught.value)  # it is set already
 
 
-def test_judging_never_skips(files):
+def test_evaluation_never_skips(files):
     with pytest.raises(DataError, match="cannot be read") as caught:
         images_read(loader(files, train=False))
     assert "It is evaluated, so no other image can replace it" in str(caught.value)

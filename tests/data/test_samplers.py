@@ -1,4 +1,4 @@
-"""Samplers: which images an epoch draws, how often, and how it is shared out over processes."""
+"""Samplers: images of an epoch, their frequencies, and the shards of processes."""
 
 import copy
 import random
@@ -155,8 +155,8 @@ def test_cyclic_classes_come_in_rounds_that_are_shuffled_anew():
 
 def in_rounds(positions, labels, label, count):
     """The images that ``label`` gave, cut into rounds of ``count``."""
-    given = positions[labels[positions] == label]
-    return [given[start : start + count] for start in range(0, len(given), count)]
+    drawn_images = positions[labels[positions] == label]
+    return [drawn_images[start : start + count] for start in range(0, len(drawn_images), count)]
 
 
 @pytest.mark.parametrize("sampler", [ClassBalanced(), ClassBalanced(images_per_visit=4), Progressive()], ids=name)
@@ -248,9 +248,9 @@ def test_the_periodic_schedules_are_three_periods_of_the_published_code(schedule
     cycles = np.concatenate([rise[::sign] for sign in signs])[:epochs]
     cycles = np.append(cycles, [cycles[-1]] * (epochs - len(cycles)))  # where the published code fails
     sampler = Progressive(schedule=schedule)
-    found = [sampler.class_probabilities(COUNTS, epoch, epochs) for epoch in range(epochs)]
+    probabilities = [sampler.class_probabilities(COUNTS, epoch, epochs) for epoch in range(epochs)]
     expected = (1 - cycles)[:, None] * INSTANCE_SHARES + cycles[:, None] * BALANCED_SHARES
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_a_periodic_schedule_of_deferred_sampling_goes_through_its_periods_in_the_epochs_left():

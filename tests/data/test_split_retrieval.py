@@ -72,7 +72,7 @@ def test_classes_can_be_those_of_the_parts():
     assert split.test.tolist() == list(source.parts["test"])
 
 
-def test_it_is_judged_by_retrieval():
+def test_it_is_evaluated_by_retrieval():
     assert retrieval(balanced(4)).protocols == ("retrieval",)
 
 

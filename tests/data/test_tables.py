@@ -41,8 +41,8 @@ def test_cells_keep_their_white_space_where_the_head_has_none(tmp_path):
 
 def test_names_of_a_parquet_file_lose_their_white_space_too(tmp_path):
     pq.write_table(pa.table({"path": ["a.jpg"], " label": [7], "split": ["train"]}), tmp_path / "t.parquet")
-    found = read_columns(tmp_path / "t.parquet", ("path", "label"), ("split",))
-    assert found.texts == {"path": ["a.jpg"], "label": ["7"], "split": ["train"]}
+    columns = read_columns(tmp_path / "t.parquet", ("path", "label"), ("split",))
+    assert columns.texts == {"path": ["a.jpg"], "label": ["7"], "split": ["train"]}
 
 
 def test_a_separator_inside_quotes_separates_nothing(tmp_path):
@@ -51,8 +51,8 @@ def test_a_separator_inside_quotes_separates_nothing(tmp_path):
 
 def test_lines_are_counted_as_an_editor_does(tmp_path):
     (tmp_path / "t.csv").write_text('path,label\n\n"a\nb.jpg",x\nc.jpg,y\n')
-    found = read_columns(tmp_path / "t.csv", ("path", "label"))
-    assert found.where(1) == "line 5"
+    columns = read_columns(tmp_path / "t.csv", ("path", "label"))
+    assert columns.where(1) == "line 5"
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])

@@ -1,4 +1,4 @@
-"""What stands out in images is counted, named and said once, with advice that fits."""
+"""Peculiarities of images are counted, named and reported once, with advice."""
 
 import numpy as np
 import pytest
@@ -20,14 +20,14 @@ def lines(how, dataset, *notes):
     [(255, "all is black", 255), (256, "only 2 of 256 levels", 511), (4095, "only 16 of 256 levels", 4095),
      (3000, "only 12 of 256 levels", 4095), (32767, "only 128 of 256 levels", 32767)],
 )  # fmt: skip
-def test_low_values_of_16_bits_are_said_with_the_level_that_would_do(highest, left, level):
+def test_low_values_of_16_bits_are_reported_with_a_white_level(highest, left, level):
     (line,) = lines(PLAIN, {"white_level": None}, Notes(highest=7), Notes(highest=highest))
     assert line.startswith(f"2 images have 16 bits and a highest value of {highest:,}")
     assert left in line
     assert f"dataset.white_level={level} " in line
 
 
-def test_nothing_is_said_of_16_bits_that_are_used_or_have_a_white_level():
+def test_16_bits_that_are_used_or_have_a_white_level_are_not_reported():
     assert lines(PLAIN, {}, Notes(highest=4096), Notes(highest=32768)) == []
     assert lines(PLAIN, {}, Notes(highest=0), Notes(highest=32768)) == []
     assert lines(Decoding(white_level=4095), {"white_level": 4095}, Notes(highest=100)) == []

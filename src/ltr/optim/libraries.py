@@ -42,14 +42,14 @@ def torch_optimizer(
 ) -> torch.optim.Optimizer:
     """Return an optimiser of `torch.optim`.
 
-    Arguments that are not explained here are those of `ltr.optim.groups.parameter_groups`.
+    See `ltr.optim.groups.parameter_groups` for the other arguments.
 
     Args:
-        name: of the class, such as ``RMSprop``.
+        name: name of the class, such as ``RMSprop``.
         options: further arguments of the class by name.
 
     Raises:
-        ConfigError: no such optimiser, one that cannot be used, or arguments that it does not take; or from the groups.
+        ConfigError: the optimiser is unknown or unusable, or does not take an argument; or see `parameter_groups`.
     """
     classes: dict[str, Any] = {key: value for key, value in vars(torch.optim).items() if inspect.isclass(value)}
     classes = {key: value for key, value in classes.items() if issubclass(value, torch.optim.Optimizer)}
@@ -74,7 +74,7 @@ def torch_optimizer(
     )
     known = _arguments(classes[name])
     _check_weight_decay(name, weight_decay, known)
-    return _created(name, lambda given: classes[name](groups, lr=lr, **given), options, known)
+    return _build(name, lambda arguments: classes[name](groups, lr=lr, **arguments), options, known)
 
 
 @named("optimizer/timm")
@@ -95,14 +95,14 @@ def timm_optimizer(
 ) -> torch.optim.Optimizer:
     """Return an optimiser of `timm.optim`.
 
-    Arguments that are not explained here are those of `ltr.optim.groups.parameter_groups`.
+    See `ltr.optim.groups.parameter_groups` for the other arguments.
 
     Args:
-        name: as `timm.optim.list_optimizers` lists it, such as ``lamb``.
+        name: name in `timm.optim.list_optimizers`, such as ``lamb``.
         options: further arguments of `timm.optim.create_optimizer_v2` and of the optimiser by name.
 
     Raises:
-        ConfigError: no such optimiser, one that cannot be used, or arguments that it does not take; or from the groups.
+        ConfigError: the optimiser is unknown or unusable, or does not take an argument; or see `parameter_groups`.
     """
     listed = [str(listed_name) for listed_name in timm.optim.list_optimizers()]
     names = [listed_name for listed_name in listed if not _reason_against(listed_name)]
@@ -125,19 +125,19 @@ def timm_optimizer(
     known = _arguments(timm.optim.get_optimizer_class(name, bind_defaults=False))
     _check_weight_decay(name, weight_decay, known)
 
-    def create(given: Mapping[str, Any]) -> torch.optim.Optimizer:
+    def create(arguments: Mapping[str, Any]) -> torch.optim.Optimizer:
         return timm.optim.create_optimizer_v2(
-            groups, opt=name, lr=lr, weight_decay=weight_decay, filter_bias_and_bn=False, **given
+            groups, opt=name, lr=lr, weight_decay=weight_decay, filter_bias_and_bn=False, **arguments
         )
 
-    return _created(name, create, options, known)
+    return _build(name, create, options, known)
 
 
 def check_optimizer(config: Mapping[str, Any]) -> None:
     """Build the optimiser of a config for two parameters, so that a wrong name or option is refused before training.
 
     Args:
-        config: of an optimiser; those that are not of this module are not looked at.
+        config: config of an optimiser; those of other modules are not checked.
 
     Raises:
         ConfigError: see `torch_optimizer` and `timm_optimizer`.
@@ -158,7 +158,7 @@ def _reason_against(name: str) -> str:
 
 
 def _arguments(optimizer: Callable[..., Any]) -> list[str]:
-    """Return the arguments of an optimiser's class beside its parameters."""
+    """Return the names of an optimiser's arguments, without parameters and learning rate."""
     return [name for name in inspect.signature(optimizer).parameters if name not in ("params", "lr", "args", "kwargs")]
 
 
@@ -167,25 +167,25 @@ def _check_weight_decay(name: str, weight_decay: float, known: Collection[str]) 
         raise ConfigError(f"optimizer.weight_decay={weight_decay}: {name} has no weight decay. Set it to 0")
 
 
-def _created(
+def _build(
     name: str,
     create: Callable[[dict[str, Any]], torch.optim.Optimizer],
     options: Mapping[str, Any] | None,
     known: list[str],
 ) -> torch.optim.Optimizer:
-    """Return what ``create`` makes of the options, pairs such as ``betas`` as tuples."""
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in (options or {}).items()}
+    """Call ``create`` with the options, with pairs such as ``betas`` as tuples."""
+    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in (options or {}).items()}
     free = [key for key in known if key != "weight_decay"]
-    for key in given:
+    for key in arguments:
         if key not in free:
             raise ConfigError(
                 f"optimizer.options.{key}: {name} has no such argument; it has {', '.join(free)}{nearest(key, free)}"
             )
     try:
-        return create(given)
+        return create(arguments)
     except Exception as error:  # each optimiser refuses values in its own way
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ConfigError(
-            f"optimizer.name={name} with optimizer.options={given}: it cannot be built ({type(error).__name__}: "
+            f"optimizer.name={name} with optimizer.options={arguments}: it cannot be built ({type(error).__name__}: "
             f"{reason}). Correct the options, or take another optimiser"
         ) from error

@@ -46,8 +46,10 @@ MAKE = pytest.mark.parametrize(("make", "suffix"), [(tar_of, "tar.gz"), (zip_of,
 def test_files_come_out_as_they_went_in(tmp_path, make, suffix):
     members = [("set/a.txt", b"first"), ("set/deep/b.txt", b"second" * 100), ("c.txt", b"")]
     unpack(make(tmp_path / f"x.{suffix}", members), tmp_path / "out", **LIMITS)
-    found = {str(p.relative_to(tmp_path / "out")): p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
-    assert found == dict(members)
+    contents = {
+        str(p.relative_to(tmp_path / "out")): p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()
+    }
+    assert contents == dict(members)
 
 
 @MAKE

@@ -57,9 +57,9 @@ def test_a_folder_is_listed_once_and_no_file_is_asked_for(tmp_path, monkeypatch)
 
 def test_order_and_paths_stay(tmp_path):
     paths = ["b/1.jpg", "a/2.jpg", "3.jpg", "b/größe 4.jpg"]
-    found = check(files_below(tmp_path, paths))
-    assert [os.path.relpath(found.path(n), tmp_path) for n in range(4)] == paths
-    assert found.sizes is None
+    checked = check(files_below(tmp_path, paths))
+    assert [os.path.relpath(checked.path(n), tmp_path) for n in range(4)] == paths
+    assert checked.sizes is None
 
 
 def test_sizes_are_taken_if_asked_for(tmp_path):

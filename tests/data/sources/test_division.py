@@ -54,5 +54,5 @@ def test_a_fraction_outside_its_range_is_refused(fraction):
 
 
 def test_single_images_alone_cannot_be_divided():
-    with pytest.raises(DataError, match="no class has two images, so none can be held out for testing: there are 3 images"):
+    with pytest.raises(DataError, match="so none can be held out for testing: there are 3 images"):
         divide([1, 1, 1])

@@ -13,9 +13,9 @@ from ltr.errors import DataError
 
 
 def read(file, *keys):
-    found = {key: [] for key in keys}
-    read_arrays("tiny", file, {key: found[key].append for key in keys})
-    return found
+    elements = {key: [] for key in keys}
+    read_arrays("tiny", file, {key: elements[key].append for key in keys})
+    return elements
 
 
 VALUES = st.recursive(
@@ -29,11 +29,11 @@ VALUES = st.recursive(
 @given(rows=st.lists(VALUES, max_size=5), other=VALUES, chunk=st.integers(1, 40), indent=st.sampled_from([None, 0, 2]))
 def test_it_reads_what_json_reads_in_windows_of_any_size(rows, other, chunk, indent):
     text = json.dumps({"before": other, "rows": rows, "after": other}, indent=indent)
-    found = []
+    elements = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_arrays, "CHUNK", chunk)
-        _read(_Window(io.StringIO(text)), {"rows": found.append})
-    assert found == rows
+        _read(_Window(io.StringIO(text)), {"rows": elements.append})
+    assert elements == rows
 
 
 def test_keys_that_nobody_asked_for_are_passed_over(tmp_path):
@@ -95,7 +95,7 @@ def test_an_element_that_does_not_fit_is_named(tmp_path, row, words):
         read_arrays("tiny", file, {"rows": lambda element: int(element["id"])})
 
 
-def test_a_file_that_is_not_text_is_said(tmp_path):
+def test_a_file_that_is_not_text_is_reported(tmp_path):
     file = tmp_path / "x.json"
     file.write_bytes(b"\x1f\x8b\x08\xff\xff")
     with pytest.raises(DataError, match="is not JSON in UTF-8"):

@@ -1,4 +1,4 @@
-"""Whole runs on image files: one's own folder, EXIF, evaluation's crop, and evaluation again."""
+"""Whole runs on image files: custom folders, EXIF, evaluation's crop, and a second evaluation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALL = ["backbone.name=resnet18", "dataset.image_size=32", "trainer.precision=f
          "trainer.max_epochs=1", "trainer.limit_train_batches=2", "batch_size=64"]  # fmt: skip
 
 
-def test_a_run_on_ones_own_folder_says_how_it_was_divided(ltr_train, tmp_path):
+def test_a_run_on_a_custom_folder_reports_its_division(ltr_train, tmp_path):
     root = trees.folder(tmp_path, each=5)
     run = ltr_train("dataset=folder", f"dataset.root={root}", "dataset.name=pets", "dataset.test_fraction=0.4", *SMALL)
     assert run.code == 0, run.err
@@ -79,7 +79,7 @@ def test_a_replaced_image_trains_anew(ltr_train, tmp_path):
     assert stages[0]["status"] == "trained"
 
 
-def test_judging_again_gives_the_runs_own_numbers(ltr_train, ltr_eval, small_sources, tmp_path):
+def test_a_second_evaluation_gives_the_runs_numbers(ltr_train, ltr_eval, small_sources, tmp_path):
     run = ltr_train("dataset=tiny_imagenet", "dataset.image_resize=40", *SMALL)
     assert run.code == 0, run.err
     code, _, err = ltr_eval(run.directory, "trainer.num_workers=0", "--json", tmp_path / "again.json")
@@ -91,7 +91,7 @@ def test_judging_again_gives_the_runs_own_numbers(ltr_train, ltr_eval, small_sou
 
 
 @pytest.mark.parametrize("exif", [True, False])
-def test_ones_own_photographs_are_turned_upright_if_asked(tmp_path, exif, ltr_train, monkeypatch):
+def test_custom_photographs_are_turned_upright_on_request(tmp_path, exif, ltr_train, monkeypatch):
     from ltr.data.crop import FileCrop
 
     root = trees.folder(tmp_path)
@@ -103,7 +103,7 @@ def test_ones_own_photographs_are_turned_upright_if_asked(tmp_path, exif, ltr_tr
         image.save(path, exif=orientation)
     seen = []
     read = FileCrop.read
-    monkeypatch.setattr(FileCrop, "read", lambda *given, **named: seen.append(read(*given, **named)) or seen[-1])
+    monkeypatch.setattr(FileCrop, "read", lambda *args, **named: seen.append(read(*args, **named)) or seen[-1])
     run = ltr_train("dataset=folder", f"dataset.root={root}", f"dataset.exif={str(exif).lower()}", *SMALL)
     assert run.code == 0, run.err
     evaluated = seen[-1]

@@ -52,7 +52,7 @@ def test_each_trial_of_one_category_is_the_published_one(trial):
         ("cub_open_hard", ("classes=cub_medium",), 34),
     ],
 )
-def test_the_open_pages_of_cub_have_the_published_sizes(config, overrides, num_unknown):
+def test_the_open_configs_of_cub_have_the_published_sizes(config, overrides, num_unknown):
     split = split_of(config, CUB, *overrides)
     assert split.num_classes == 100
     assert len(set(CUB.labels[split.unknown])) == num_unknown
@@ -71,7 +71,7 @@ def test_tiny_imagenet_knows_20_classes_of_200():
 
 
 @pytest.mark.parametrize(("config", "source"), [("cub_retrieval", CUB), ("cars_retrieval", balanced(196))])
-def test_retrieval_pages_train_on_the_first_half_of_the_classes(config, source):
+def test_retrieval_configs_train_on_the_first_half_of_the_classes(config, source):
     split = split_of(config, source)
     half = source.num_classes // 2
     assert split.class_names == source.class_names[:half]
@@ -79,7 +79,7 @@ def test_retrieval_pages_train_on_the_first_half_of_the_classes(config, source):
 
 
 @pytest.mark.parametrize(("config", "classes"), [("tiny_imagenet_retrieval", 200), ("cifar100_retrieval", 100)])
-def test_drawn_retrieval_pages_train_on_half_of_the_classes(config, classes):
+def test_drawn_retrieval_configs_train_on_half_of_the_classes(config, classes):
     split = split_of(config, balanced(classes))
     assert split.num_classes == classes // 2
     assert split.class_names != balanced(classes).class_names[: classes // 2]
