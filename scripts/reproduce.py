@@ -47,7 +47,7 @@ from ltr.report.figures import draw
 from ltr.report.published import markdown, write_between_markers
 from ltr.report.published_lines import Entry
 from ltr.report.read_run import Run, read_run
-from ltr.runs.finished import standing
+from ltr.runs.finished import find_result
 from ltr.runs.interrupt import StopRequest, stop_request
 from ltr.runs.plan import NeedsValidation
 from ltr.runs.result import RESULT, run_directory
@@ -242,7 +242,7 @@ def look_at_finished(jobs: Sequence[Job], sources: dict[str, Source], failed: di
     """
     for job in jobs:
         try:
-            job.config = standing(job.config, printer(console), read=partial(_read, job, sources)).config
+            job.config = find_result(job.config, printer(console), read=partial(_read, job, sources)).config
         except LtrError as error:
             failed[job.label] = in_a_line(error)
             job.is_lost = True

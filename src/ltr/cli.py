@@ -208,11 +208,11 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
     from ltr.configuration.hydra_nodes import guarded_hydra
     from ltr.configuration.launchers import refused_by_queue
     from ltr.configuration.nested import nested_choices
-    from ltr.configuration.swept_configs import waiting
+    from ltr.configuration.swept_configs import defer_values
     from ltr.configuration.targets import allowing
     from ltr.sweeps import failed_jobs
 
-    overrides = waiting(line.overrides, line.config_dir) if line.sweep else line.overrides
+    overrides = defer_values(line.overrides, line.config_dir) if line.sweep else line.overrides
     main = hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="train")(task)
     before = sys.argv
     sys.argv = [before[0], *dataclasses.replace(line, overrides=overrides).for_hydra]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ltr.configuration.reuse import changed
+from ltr.configuration.reuse import with_overrides
 from ltr.errors import ConfigError
 
 
@@ -25,24 +25,24 @@ def config() -> dict:
 
 def test_paths_data_moves_the_source(config, monkeypatch):
     monkeypatch.delenv("LTR_DATA", raising=False)
-    assert changed(config, ["paths.data=/here"])["dataset"]["source"]["root"] == "/here"
+    assert with_overrides(config, ["paths.data=/here"])["dataset"]["source"]["root"] == "/here"
     assert config["dataset"]["source"]["root"] == "/gone"
 
 
 def test_the_environment_says_where_data_are_that_are_gone(config, tmp_path, monkeypatch):
     monkeypatch.setenv("LTR_DATA", "/here")
-    assert changed(config, [])["dataset"]["source"]["root"] == "/here"
+    assert with_overrides(config, [])["dataset"]["source"]["root"] == "/here"
     config["dataset"]["source"]["root"] = str(tmp_path)
-    assert changed(config, [])["dataset"]["source"]["root"] == str(tmp_path)
+    assert with_overrides(config, [])["dataset"]["source"]["root"] == str(tmp_path)
 
 
 def test_a_value_of_the_data_set_is_passed_on_to_its_split(config):
-    dataset = changed(config, ["dataset.imbalance_factor=50"])["dataset"]
+    dataset = with_overrides(config, ["dataset.imbalance_factor=50"])["dataset"]
     assert dataset["imbalance_factor"] == dataset["split"]["imbalance_factor"] == 50
 
 
 def test_a_data_set_of_your_own_is_changed_where_its_code_reads_it(config):
     config["dataset"] |= {"name": "mine"}
-    assert changed(config, ["dataset.split.imbalance_factor=50"])["dataset"]["split"]["imbalance_factor"] == 50
+    assert with_overrides(config, ["dataset.split.imbalance_factor=50"])["dataset"]["split"]["imbalance_factor"] == 50
     with pytest.raises(ConfigError, match=r"evaluation does not depend on 'dataset.imbalance_factor'"):
-        changed(config, ["dataset.imbalance_factor=50"])
+        with_overrides(config, ["dataset.imbalance_factor=50"])

@@ -196,11 +196,11 @@ def test_a_stored_stage_is_evaluated_by_its_folder(evaluated, finished_run, head
 def test_the_scorers_of_a_run_that_is_older_than_them_are_the_default(finished_run):
     import yaml
 
-    from ltr.configuration.reuse import changed
+    from ltr.configuration.reuse import with_overrides
 
     config = yaml.safe_load((finished_run / "config.yaml").read_text())
     del config["evaluation"]["scorers"]
-    assert changed(config, [])["evaluation"]["scorers"] == ["msp", "max_logit"]
+    assert with_overrides(config, [])["evaluation"]["scorers"] == ["msp", "max_logit"]
 
 
 # -- other data sets ------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from ltr.configuration.check import checked
 from ltr.configuration.configs import config_names, read_config
 from ltr.configuration.listed_configs import config_of, listed_names, reader, with_own
 from ltr.configuration.overrides import composed
-from ltr.configuration.reuse import changed
+from ltr.configuration.reuse import with_overrides
 from ltr.configuration.targets import allowing
 from ltr.errors import ConfigError
 
@@ -54,7 +54,7 @@ def test_a_method_may_name_a_scorer_of_the_same_folder(own_configs):
 
 def test_a_run_that_is_evaluated_again_finds_them_too(own_configs):
     config = checked(composed([]))
-    again = changed(config, ["evaluation.scorers=[gap]"], config_dir=own_configs)
+    again = with_overrides(config, ["evaluation.scorers=[gap]"], config_dir=own_configs)
     assert again["evaluation"]["scorers"] == [{"name": "gap", "_target_": "mine.Scorer", "factor": 2}]
 
 

@@ -24,7 +24,7 @@ def come(monkeypatch):
 
     def one(rank: int, stores: list, world_size: int = 2) -> threading.Thread:
         place = ProcessInfo(rank, world_size, rank, world_size, "env://")
-        thread = threading.Thread(target=lambda: stores.append(group._met(place)), daemon=True)
+        thread = threading.Thread(target=lambda: stores.append(group._join_store(place)), daemon=True)
         thread.start()
         return thread
 
@@ -61,4 +61,4 @@ def test_a_process_that_was_started_again_waits_for_the_others_to_be(come, rank)
 def test_one_that_does_not_come_is_an_error(come, monkeypatch):
     monkeypatch.setattr(group, "MEETING", group.timedelta(seconds=0.2))
     with pytest.raises(group.ProcessLost, match="did not all start"):
-        group._met(ProcessInfo(0, 2, 0, 2, "env://"))
+        group._join_store(ProcessInfo(0, 2, 0, 2, "env://"))

@@ -82,6 +82,6 @@ def test_one_process_needs_no_strategy(config, several):
 
 
 def test_processes_know_their_machine():
-    started = strategies.Started(OF_TWO)
+    started = strategies.StartedProcesses(OF_TWO)
     assert (started.global_rank(), started.local_rank(), started.world_size()) == (3, 1, 4)
     assert started.node_rank() == 1

@@ -12,7 +12,7 @@ from ltr.errors import CheckpointError, ConfigError, LtrError
 from ltr.writing import check_file, check_folder
 
 if TYPE_CHECKING:
-    from ltr.configuration.evaluation_overrides import Asked
+    from ltr.configuration.evaluation_overrides import EvaluationRequest
     from ltr.runs.evaluate_checkpoints import Candidate
 
 EVALUATIONS = "evaluations"  # the folder of outputs
@@ -62,11 +62,11 @@ def main(argv: list[str]) -> int:
     if arguments.config_dir and not Path(arguments.config_dir).is_dir():
         raise ConfigError(f"--config-dir {arguments.config_dir}: there is no such folder")
 
-    from ltr.configuration.evaluation_overrides import asked
+    from ltr.configuration.evaluation_overrides import read_request
     from ltr.configuration.targets import allowing
 
     with allowing(arguments.allow):
-        what = asked(overrides, mistakes)
+        what = read_request(overrides, mistakes)
         _evaluate(paths, what, arguments.split, out, arguments.json, arguments.config_dir, arguments.allow_overlap)
     return 0
 
@@ -84,7 +84,7 @@ def _sort_words(words: Sequence[str]) -> tuple[list[Path], list[str], list[str]]
 
 def _evaluate(
     paths: Sequence[Path],
-    what: Asked,
+    what: EvaluationRequest,
     split: str,
     out: Path,
     json: Path | None,
@@ -154,7 +154,7 @@ def _candidates(
     paths: Sequence[Path],
     located: Sequence[tuple[Path, dict[str, Any] | None]],
     configs: Sequence[dict[str, Any] | None],
-    what: Asked,
+    what: EvaluationRequest,
     config_dir: str | None,
     allow_overlap: bool,
 ) -> list[Candidate]:

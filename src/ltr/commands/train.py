@@ -15,8 +15,8 @@ from ltr.errors import TrainingError
 from ltr.escaping import printer, rich_text
 from ltr.report.figures import draw
 from ltr.report.table import plain_table, result_table
-from ltr.runs.finished import standing
-from ltr.runs.launch import carry_out_in
+from ltr.runs.finished import find_result
+from ltr.runs.launch import launch_processes
 from ltr.runs.process_info import from_environment, needs_launch
 from ltr.runs.result import Outcome
 from ltr.sweeps import in_sweep, job_overrides
@@ -35,13 +35,13 @@ def carry_out(config: Mapping[str, Any], console: Console, arguments: Callable[[
         starts_others = needs_launch(config) and config["stages"] != "plan"
         outcome, source = None, None
         if process is None:
-            looked = standing(config, _print_nothing if starts_others else printer(console), read=_reader())
+            looked = find_result(config, _print_nothing if starts_others else printer(console), read=_reader())
             config, outcome, source = looked.config, looked.outcome, looked.source
         if outcome is None and starts_others:
             source = None  # each process reads it
-            carry_out_in(config["trainer"]["devices"], arguments())
+            launch_processes(config["trainer"]["devices"], arguments())
             # rank 0 has shown it
-            finished = standing({**config, "resume": "auto"}, _print_nothing).outcome
+            finished = find_result({**config, "resume": "auto"}, _print_nothing).outcome
             return replace(finished or _nothing(), reused=False)
         if outcome is None:
             from ltr.runs import distributed

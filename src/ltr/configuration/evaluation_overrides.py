@@ -14,7 +14,7 @@ from ltr.configuration.check import checked, refuse
 from ltr.configuration.configs import config_names, read_config
 from ltr.configuration.overrides import composed, explain, unread
 from ltr.configuration.parsing import Parsed, parse
-from ltr.configuration.reuse import changed
+from ltr.configuration.reuse import with_overrides
 from ltr.errors import ConfigError, nearest
 
 FIGURES = ("none", "two", "all")
@@ -48,7 +48,7 @@ class ForeignWeights:
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvaluationRequest:
     """The overrides of a command.
 
     Attributes:
@@ -76,7 +76,7 @@ class Asked:
         return bool(self.foreign_keys)
 
 
-def asked(overrides: Sequence[str], mistakes: Sequence[str] = ()) -> Asked:
+def read_request(overrides: Sequence[str], mistakes: Sequence[str] = ()) -> EvaluationRequest:
     """Sort the overrides by what they change.
 
     Args:
@@ -100,7 +100,7 @@ def asked(overrides: Sequence[str], mistakes: Sequence[str] = ()) -> Asked:
     configs = [one.values[0] for one in rest if one.key == "dataset" and not isinstance(one.values[0], dict)]
     sizes = [one.values[0] for one in rest if one.key == _SIZE and isinstance(one.values[0], int)]
     backbone = [one.text for one in rest if one.key == "backbone"]
-    return Asked(
+    return EvaluationRequest(
         texts=tuple(one.text for one in rest),
         parsed=rest,
         config=str(configs[-1]) if configs else None,
@@ -145,7 +145,7 @@ def _foreign_weights(node: Mapping[str, Any], rest: Sequence[Parsed]) -> Foreign
     return ForeignWeights(node.get("entry"), names, transposed, layout, padding[-1] if padding else None)
 
 
-def for_run(config: Mapping[str, Any], what: Asked, config_dir: str | None = None) -> dict[str, Any]:
+def for_run(config: Mapping[str, Any], what: EvaluationRequest, config_dir: str | None = None) -> dict[str, Any]:
     """Return the configuration that a run is evaluated by: its own, with another data set or other values.
 
     Args:
@@ -157,7 +157,7 @@ def for_run(config: Mapping[str, Any], what: Asked, config_dir: str | None = Non
     """
     texts = [one.text for one in what.parsed if one.key not in _OF_NETWORK] if what.of_foreign else what.texts
     if what.config is None:
-        return changed(config, texts, what.mistakes, config_dir)
+        return with_overrides(config, texts, what.mistakes, config_dir)
     node = _composed(what, _OF_DATA, config_dir)
     overridden = {one.key for one in what.parsed}
     result = {**config, "dataset": node["dataset"], "paths": node["paths"]}
@@ -176,7 +176,7 @@ def _says_how(key: str, value: Any) -> bool:
     return key not in ("root", "roots", "download", "folder") and not isinstance(value, Mapping)
 
 
-def for_foreign(what: Asked, config_dir: str | None = None, method: str | None = None) -> dict[str, Any]:
+def for_foreign(what: EvaluationRequest, config_dir: str | None = None, method: str | None = None) -> dict[str, Any]:
     """Return the configuration that foreign weights are evaluated by: data set, network and evaluation.
 
     Args:
@@ -202,7 +202,9 @@ def for_foreign(what: Asked, config_dir: str | None = None, method: str | None =
     return {"name": "foreign", "method": own_method, **kept, "trainer": trainer}
 
 
-def _composed(what: Asked, groups: Sequence[str], config_dir: str | None, more: Sequence[str] = ()) -> dict[str, Any]:
+def _composed(
+    what: EvaluationRequest, groups: Sequence[str], config_dir: str | None, more: Sequence[str] = ()
+) -> dict[str, Any]:
     """Compose the overrides of these groups as ``ltr-train`` would; all mistakes in one message."""
     mistakes = list(what.mistakes)
     fitting = list(more)

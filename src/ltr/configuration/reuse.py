@@ -32,7 +32,7 @@ _OF_TRAINING = ("evaluation.monitor_split", "evaluation.every_n_epochs")
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
-def changed(
+def with_overrides(
     config: Mapping[str, Any],
     overrides: Sequence[str],
     known_mistakes: Sequence[str] = (),

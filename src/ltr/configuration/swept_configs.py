@@ -20,7 +20,7 @@ _NULL = "${oc.decode:null}"  # Hydra's grammar has no choice(null)
 _NULL_OF_JOB = r"$\{oc.decode\:null\}"  # as a sweeper hands it on
 
 
-def waiting(overrides: list[str], config_dir: str | None) -> list[str]:
+def defer_values(overrides: list[str], config_dir: str | None) -> list[str]:
     """Return the overrides with values of keys of swept configs written as sweeps of one value.
 
     For a swept group these are all other keys, for a nested choice the keys below it.

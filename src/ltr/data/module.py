@@ -97,7 +97,7 @@ class DataModule(pl.LightningDataModule):
         self._known_bounds: tuple[tuple[int, int, bool], np.ndarray] | None = None
         self._start: tuple[int, int] | None = None
         self.join_single = False  # True appends a last training batch of one image to the batch before it
-        self.watched: str | None = "val"  # the part of the split that a Trainer evaluates during training
+        self.monitored_part: str | None = "val"  # the part of the split that a Trainer evaluates during training
         self.processes = (0, 1)  # (rank, world size) without a Trainer
 
     # -- device and processes -------------------------------------------------------------------------------------
@@ -240,10 +240,10 @@ class DataModule(pl.LightningDataModule):
     # -- evaluation ---------------------------------------------------------------------------------------------
 
     def val_dataloader(self) -> DeviceLoader | FileLoader | list:
-        """Return the loader of the part ``watched``, or an empty list if it is None or has no images."""
-        if self.watched is None or not len(getattr(self.split, self.watched)):
+        """Return the loader of the part ``monitored_part``, or an empty list if it is None or has no images."""
+        if self.monitored_part is None or not len(getattr(self.split, self.monitored_part)):
             return []
-        return self.evaluation_loader(self.watched)
+        return self.evaluation_loader(self.monitored_part)
 
     def evaluation_loader(self, part: str | np.ndarray) -> DeviceLoader | FileLoader:
         """Return a loader of the images of a part in order, without augmentation, sharded over the processes.

@@ -148,7 +148,7 @@ def rank_by_rank() -> Iterator[None]:
         distributed.barrier()
 
 
-def _met(process: ProcessInfo) -> Any:
+def _join_store(process: ProcessInfo) -> Any:
     """Return the store of the processes once all of them have joined it.
 
     torchrun keeps its store when it starts processes again, with everything that earlier processes wrote. So each
@@ -220,7 +220,7 @@ def process_group(process: ProcessInfo | None, accelerator: str) -> Iterator[Non
         yield
         return
     backend = backend_of(process, accelerator)
-    store = _met(process)
+    store = _join_store(process)
     distributed.init_process_group(
         backend, store=store, rank=process.rank, world_size=process.world_size, timeout=PATIENCE
     )

@@ -18,7 +18,7 @@ from ltr.runs.store import RECORD
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunStatus:
     """The state of a run before it begins.
 
     Attributes:
@@ -33,17 +33,17 @@ class Standing:
     source: Source | None = None
 
 
-def standing(
+def find_result(
     config: Mapping[str, Any],
     print_line: Callable[[str], None],
     source: Source | None = None,
     read: Callable[[Mapping[str, Any]], Source] = instantiate,
-) -> Standing:
+) -> RunStatus:
     """Look for the run's result; with ``resume=never`` delete that of today's data.
 
     A result is taken if it was made on data of the same fingerprint as today's. For that the source is read again:
-    labels, paths and sizes of image files, or arrays; data whose content is fixed by their digests are not. Else the
-    difference is said, and the run has a directory of its own, so that the result of before stays.
+    labels, paths and sizes of image files, or arrays; data whose content is fixed by their digests are not. Otherwise
+    a message names the difference, and the run gets a separate directory, so that the earlier result stays.
 
     Args:
         print_line: prints a line.
@@ -56,7 +56,7 @@ def standing(
     named = with_code(config)
     directory = run_directory(named)
     if config["stages"] == "plan" or (result := read_result(directory)) is None:
-        return Standing(named, source=source)
+        return RunStatus(named, source=source)
     if "data" not in named:
         source = _today(named["dataset"], source, read, directory)
         before = fingerprint_of(result, Path(config["paths"]["stages"]))
@@ -73,8 +73,8 @@ def standing(
             result = read_result(directory)
     if config["resume"] == "never":
         (directory / RESULT).unlink(missing_ok=True)
-        return Standing(named, source=source)
-    return Standing(named, None if result is None else Outcome(directory, result, reused=True), source)
+        return RunStatus(named, source=source)
+    return RunStatus(named, None if result is None else Outcome(directory, result, reused=True), source)
 
 
 def _today(

@@ -28,7 +28,7 @@ _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 LOST = 120  # exit code of a process that only noticed that another one was gone
 
 
-class Failed(LtrError):
+class ProcessesFailed(LtrError):
     """The processes ended with an error that they have reported; only the exit code is left to pass on."""
 
     is_reported = True
@@ -38,13 +38,13 @@ class Failed(LtrError):
         self.exit_code = exit_code
 
 
-def carry_out_in(processes: int, arguments: Sequence[str]) -> None:
+def launch_processes(processes: int, arguments: Sequence[str]) -> None:
     """Run ``ltr-train`` with these arguments in so many processes of this machine, and wait for them.
 
     Rank 0 prints as if it were alone; the others' errors are printed only where rank 0 did not notice them.
 
     Raises:
-        Failed: a process failed; with the exit code of the first one (128 + the signal that killed it).
+        ProcessesFailed: a process failed; with the exit code of the first one (128 + the signal that killed it).
         Interrupted: a signal stopped them.
     """
     folder = Path(tempfile.mkdtemp(prefix="ltr-processes-"))
@@ -71,7 +71,7 @@ def carry_out_in(processes: int, arguments: Sequence[str]) -> None:
 
 def _failure(code: int) -> LtrError:
     if code - 128 not in _STOPS:
-        return Failed(code)
+        return ProcessesFailed(code)
     stopped = Interrupted(code - 128, "")
     stopped.is_reported = True  # type: ignore[attr-defined]
     return stopped
@@ -100,7 +100,7 @@ def _started(rank: int, processes: int, arguments: Sequence[str], folder: Path, 
 
 
 def end_with_parent() -> None:
-    """End this process, which `carry_out_in` started, at once when the starting process is gone."""
+    """End this process, which `launch_processes` started, at once when the starting process is gone."""
     if os.environ.pop(WATCHED, None) is None:
         return
     pipe = os.dup(0)

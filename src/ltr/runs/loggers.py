@@ -118,7 +118,7 @@ _CALLED = (
 
 
 def forgiving(logger: Any, name: str) -> Any:
-    """Make a logger's failure a warning: it is said once, nothing more is logged, and the run goes on.
+    """Make a logger's failure a warning: printed once; nothing more is logged, and the run goes on.
 
     Args:
         logger: changed in place, and returned.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ltr.configuration.configs import canonical_json
-from ltr.configuration.reuse import changed
+from ltr.configuration.reuse import with_overrides
 from ltr.data.exclusion import read_split
 from ltr.data.overlap import trained_on
 from ltr.data.packed import PackedImages, identity_of, read_source
@@ -82,7 +82,7 @@ class TrainingImages:
         self, description: Mapping[str, Any], run: Path | None, config: Mapping[str, Any], source: Source
     ) -> tuple[Source, np.ndarray]:
         """Return the source that a checkpoint was trained on, and the indices of its training images."""
-        trained_config = changed({"dataset": description["dataset"]}, ())["dataset"]
+        trained_config = with_overrides({"dataset": description["dataset"]}, ())["dataset"]
         trained = source if _same_source(description["dataset"], config) else self._read(trained_config)
         split_file = None if run is None else run / "split.npz"
         if split_file is not None and split_file.is_file():

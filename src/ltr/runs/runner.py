@@ -25,7 +25,7 @@ from ltr.runs.evaluate_network import ProtocolResult, examples_of
 from ltr.runs.evaluate_split import SplitEvaluator
 from ltr.runs.failures import explained
 from ltr.runs.figure_arrays import write_figure_arrays
-from ltr.runs.finished import Standing, standing
+from ltr.runs.finished import RunStatus, find_result
 from ltr.runs.image_size import resized_for
 from ltr.runs.interrupt import StopRequest, requeue, stop_request
 from ltr.runs.loggers import RunLoggers
@@ -66,10 +66,10 @@ def run(
     if mistakes:
         raise ConfigError("\n".join(["the configuration does not fit the code:", *(f"  {m}" for m in mistakes)]))
     _check_processes(config)
-    local: list[Standing] = []  # of the first process only
+    local: list[RunStatus] = []  # of the first process only
 
     def look() -> dict[str, Any]:
-        local.append(standing(config, printer(console), source, read))
+        local.append(find_result(config, printer(console), source, read))
         identities = {key: local[0].config[key] for key in ("code", "data") if key in local[0].config}
         return {"identities": identities, "is_finished": local[0].outcome is not None}
 

@@ -36,7 +36,7 @@ from ltr.runs.provenance import code_state, differs
 from ltr.runs.result import write_arrays
 from ltr.runs.single_images import join_single_images
 from ltr.runs.store import RECORD, REMOVED, StageStore
-from ltr.runs.train import Trained, TrainingContext, ValidationSpec, train_stage
+from ltr.runs.train import TrainingContext, TrainingRecord, ValidationSpec, train_stage
 from ltr.runs.training_doubts import warn_of_large_batch
 
 ARRAYS = "arrays.npz"
@@ -107,7 +107,7 @@ class Stages:
                 self._check_checkpoint(stage, Path(stage.checkpoint))
             if stored is not None:
                 self._report_reuse(stage.name, key, stored.pop("code"))
-                made = Trained(**stored)
+                made = TrainingRecord(**stored)
             else:
                 made = self._make(stage, folder, parents, prepared if trains else None)
                 finished: dict[str, Any] = {"name": stage.name, "code": code_state()}
@@ -149,17 +149,17 @@ class Stages:
         folder: Path,
         parents: Mapping[str, StageOutput],
         prepared: tuple[DataModule, Any, ValidationSpec | None] | None,
-    ) -> Trained:
+    ) -> TrainingRecord:
         """Train a stage in all processes, or compute or take it in the first."""
         if stage.checkpoint is not None:
-            return Trained(distributed.broadcast_from_rank_zero(lambda: self._take(stage, folder, parents)))
+            return TrainingRecord(distributed.broadcast_from_rank_zero(lambda: self._take(stage, folder, parents)))
         if stage.compute is not None:
-            return Trained(distributed.broadcast_from_rank_zero(lambda: self._compute(stage, folder, parents)))
+            return TrainingRecord(distributed.broadcast_from_rank_zero(lambda: self._compute(stage, folder, parents)))
         return self._train(stage, folder, *(prepared or self._prepared(stage, parents)))
 
     def _train(
         self, stage: Stage, folder: Path, data: DataModule, network: Any, validation: ValidationSpec | None
-    ) -> Trained:
+    ) -> TrainingRecord:
         self.started()
         trained = train_stage(stage, network, data, folder, self._training_context(stage), validation)
         arrays = network.artifacts()
@@ -173,7 +173,7 @@ class Stages:
         """Return what a stage's training needs; refuse a schedule, groups or an augmentation that do not fit."""
         data = self.data_module(stage.settings, stage.role)
         validation = self._validation_spec(stage)
-        data.watched = validation.split if validation else None
+        data.monitored_part = validation.split if validation else None
         if validation and len(getattr(self.split, validation.split)) < distributed.world_size():
             raise DataError(
                 f"fewer {validation.split} images than processes ({distributed.world_size()}): some would evaluate none"

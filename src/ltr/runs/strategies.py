@@ -15,7 +15,7 @@ from ltr.runs import distributed
 from ltr.runs.process_info import ProcessInfo, from_environment
 
 
-class Started(ClusterEnvironment):
+class StartedProcesses(ClusterEnvironment):
     """Processes that run already and have joined their group."""
 
     def __init__(self, process: ProcessInfo) -> None:
@@ -88,10 +88,10 @@ def in_processes(config: Mapping[str, Any]) -> dict[str, Any]:
         return {"devices": 1, "strategy": "auto"}
     process = from_environment(os.environ) or ProcessInfo(0, 1, 0, 1, "env://")
     if config["name"] == "fsdp":
-        strategy: Any = Fsdp(cluster_environment=Started(process), state_dict_type="full")
+        strategy: Any = Fsdp(cluster_environment=StartedProcesses(process), state_dict_type="full")
     else:
         strategy = Ddp(
-            cluster_environment=Started(process),
+            cluster_environment=StartedProcesses(process),
             find_unused_parameters=config["find_unused_parameters"],
             broadcast_buffers=False,
             gradient_as_bucket_view=True,  # gradients lie where they are averaged: no copies at every step

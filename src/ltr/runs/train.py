@@ -57,7 +57,7 @@ class TrainingContext:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingRecord:
     """The record of a training that has ended.
 
     Attributes:
@@ -87,7 +87,7 @@ def train_stage(
     folder: Path,
     context: TrainingContext,
     validation: ValidationSpec | None,
-) -> Trained:
+) -> TrainingRecord:
     """Train a stage to its end and leave ``weights.ckpt`` (and ``last.ckpt``) in ``folder``.
 
     Args:
@@ -145,7 +145,7 @@ def train_stage(
         _hand_on(stage, module, state, folder, context.config["dataset"])
     seconds = distributed.broadcast_from_rank_zero(lambda: log.total_seconds)
     micro_batch = parts.micro_batch if isinstance(parts, AutoMicroBatch) and parts.halved else None
-    return Trained(seconds, micro_batch, begun_by)
+    return TrainingRecord(seconds, micro_batch, begun_by)
 
 
 def _out_of_memory(stage: Stage, micro_batch: int | None) -> str:
