@@ -27,9 +27,7 @@ CLEAN = (  # folders and files, relative to the repository; a room is listed her
     "src/ltr/names.py",
     "src/ltr/optim",
     "src/ltr/randomness.py",
-    "src/ltr/report/published.py",
-    "src/ltr/report/published_lines.py",
-    "src/ltr/report/published_lookup.py",
+    "src/ltr/report",
     "src/ltr/results.py",
     "src/ltr/runs",
     "src/ltr/sweeps.py",
@@ -43,6 +41,7 @@ CLEAN = (  # folders and files, relative to the repository; a room is listed her
     "tests/losses",
     "tests/models",
     "tests/optim",
+    "tests/report",
     "tests/runs",
 )
 SUMMARY_OPENINGS = re.compile(r"(What|Whether|How|Where|Which|Who)\b")

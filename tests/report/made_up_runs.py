@@ -67,12 +67,12 @@ def curve_rows(stages: dict[str, int], watched: str | None = "val", few: bool = 
     for stage, epochs in stages.items():
         for epoch in range(1, epochs + 1):
             t = epoch / epochs
-            found = {"train/loss": 2.3 * np.exp(-2.5 * t), "train/accuracy": 1 - np.exp(-3 * t), "lr": 0.1}
+            metrics = {"train/loss": 2.3 * np.exp(-2.5 * t), "train/accuracy": 1 - np.exp(-3 * t), "lr": 0.1}
             if watched:
-                found |= {f"{watched}/accuracy": 0.75 * (1 - np.exp(-3 * t)), f"{watched}/nll": 2.3 - 1.2 * t + t**3}
-                found |= {f"{watched}/many": 0.9 * (1 - np.exp(-5 * t)), f"{watched}/medium": 0.6 * t}
-                found |= {f"{watched}/few": 0.3 * t**2 if few else float("nan")}
-            rows.append({"stage": stage, "epoch": epoch, "step": 97 * epoch, **found})
+                metrics |= {f"{watched}/accuracy": 0.75 * (1 - np.exp(-3 * t)), f"{watched}/nll": 2.3 - 1.2 * t + t**3}
+                metrics |= {f"{watched}/many": 0.9 * (1 - np.exp(-5 * t)), f"{watched}/medium": 0.6 * t}
+                metrics |= {f"{watched}/few": 0.3 * t**2 if few else float("nan")}
+            rows.append({"stage": stage, "epoch": epoch, "step": 97 * epoch, **metrics})
     return rows
 
 

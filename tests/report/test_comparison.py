@@ -68,8 +68,8 @@ def test_a_mean_over_seeds_of_which_one_has_nothing_to_average_is_none(tmp_path)
 def test_the_same_run_in_two_places_counts_once(tmp_path):
     write(tmp_path / "a")
     write(tmp_path / "b")
-    found = finished_runs([tmp_path / "a", tmp_path / "b"])
-    assert (len(found.runs), found.twice) == (1, 1)
+    collection = finished_runs([tmp_path / "a", tmp_path / "b"])
+    assert (len(collection.runs), collection.twice) == (1, 1)
 
 
 def test_seeds_that_chose_different_values_of_a_number_are_one_line(tmp_path):
@@ -146,9 +146,9 @@ def test_ties_are_within_one_standard_deviation_of_the_best(tmp_path):
     seeds(tmp_path, "wide", 0.66, 0.76, 0.86)  # 0.04 away, its own s.d. is 0.10
     (table,) = tables(tmp_path)
     labels = [line.label for line in table.lines]
-    found = marks(table.lines, METRICS.find("balanced_accuracy"))
-    assert {labels[place] for place in found.best} == {"best"}
-    assert {labels[place] for place in found.ties} == {"near", "wide"}
+    best_lines = marks(table.lines, METRICS.find("balanced_accuracy"))
+    assert {labels[place] for place in best_lines.best} == {"best"}
+    assert {labels[place] for place in best_lines.ties} == {"near", "wide"}
 
 
 def test_where_smaller_is_better_the_smallest_is_the_best(tmp_path):
@@ -243,9 +243,9 @@ def test_unfinished_and_damaged_runs_are_counted_and_left_out(tmp_path):
     (unfinished / "config.yaml").write_text("{}")
     damaged = write(tmp_path, "crt")
     (damaged / "result.json").write_text('{"schema_version": 1, "rows"')
-    found = finished_runs([tmp_path])
-    assert (len(found.runs), found.unfinished, len(found.damaged)) == (1, 1, 1)
-    report = compose_report(found, Options())
+    collection = finished_runs([tmp_path])
+    assert (len(collection.runs), collection.unfinished, len(collection.damaged)) == (1, 1, 1)
+    report = compose_report(collection, Options())
     assert any("1 unfinished" in line for line in report.warnings)
     assert any("cannot be read" in line for line in report.warnings)
 
@@ -370,5 +370,5 @@ def test_a_published_number_stands_beside_the_runs_that_it_is_of(tmp_path, overr
     result = json.loads((folder / "result.json").read_text())
     (folder / "result.json").write_text(json.dumps({**result, "config": composed_config(*overrides)}))
     (table,) = tables(tmp_path)
-    found = PublishedNumbers().of(table.lines[0])
-    assert (found.number if found else None) == accuracy
+    published = PublishedNumbers().of(table.lines[0])
+    assert (published.number if published else None) == accuracy

@@ -22,7 +22,7 @@ from ltr.report.read_runs import finished_runs
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&<!--"
 
 
-class Page(HTMLParser):
+class ParsedReport(HTMLParser):
     """Tags with attributes, text by the innermost tag, and how tags close."""
 
     VOID = ("meta", "input", "img", "br", "line", "circle", "polyline")
@@ -78,24 +78,24 @@ def outputs(tmp_path) -> Path:
     return tmp_path
 
 
-def test_the_page_is_well_formed_and_asks_for_nothing_outside(outputs):
-    page = Page(html_report(report(outputs, against="best")))
-    assert not page.open
-    for _, attributes in page.tags:
+def test_the_document_is_well_formed_and_asks_for_nothing_outside(outputs):
+    parsed = ParsedReport(html_report(report(outputs, against="best")))
+    assert not parsed.open
+    for _, attributes in parsed.tags:
         for name in ("src", "href", "data", "action"):
             value = attributes.get(name)
             assert value is None or value.startswith(("data:image/webp;base64,", "#")), value
         assert not any(name.startswith("on") for name in attributes)
-    assert not page.all("link")
-    policy = next(meta["content"] for meta in page.all("meta") if meta.get("http-equiv"))
+    assert not parsed.all("link")
+    policy = next(meta["content"] for meta in parsed.all("meta") if meta.get("http-equiv"))
     assert policy.startswith("default-src 'none'")
 
 
 def test_names_are_text_whatever_they_hold(outputs):
-    page = Page(html_report(report(outputs)))
-    assert any(HOSTILE in cell for cell in page.texts["td"])
-    assert len(page.all("img")) == 4  # the pictures alone
-    blocks = [json.loads(block) for block in page.texts["script"] if block.startswith("{")]
+    parsed = ParsedReport(html_report(report(outputs)))
+    assert any(HOSTILE in cell for cell in parsed.texts["td"])
+    assert len(parsed.all("img")) == 4  # the pictures alone
+    blocks = [json.loads(block) for block in parsed.texts["script"] if block.startswith("{")]
     assert [block["names"][0] for block in blocks] == [HOSTILE]
 
 
@@ -113,15 +113,15 @@ def test_bytes_that_are_no_text_are_shown(tmp_path):
 
 
 def test_cells_hold_what_they_are_sorted_by(outputs):
-    page = Page(html_report(report(outputs, metrics=("few",))))
-    values = [float(cell["data-value"]) for cell in page.all("td") if "data-value" in cell]
+    parsed = ParsedReport(html_report(report(outputs, metrics=("few",))))
+    values = [float(cell["data-value"]) for cell in parsed.all("td") if "data-value" in cell]
     assert 0.3 in values
     assert not any(math.isnan(value) for value in values)
 
 
 def test_every_line_with_its_classes_can_be_chosen(outputs):
     html = html_report(report(outputs))
-    data = next(json.loads(block) for block in Page(html).texts["script"] if block.startswith("{"))
+    data = next(json.loads(block) for block in ParsedReport(html).texts["script"] if block.startswith("{"))
     assert [line["label"] for line in data["lines"]] == ["lws", "crt", "erm"]
     assert data["lines"][0]["accuracy"] == [0.9, 0.5, 0.3]
     assert data["counts"] == [1000, 100, 10]
@@ -129,19 +129,19 @@ def test_every_line_with_its_classes_can_be_chosen(outputs):
 
 
 def test_sweeps_are_drawn(outputs):
-    page = Page(html_report(report(outputs)))
-    tips = [attributes["data-tip"] for attributes in page.all("circle")]
+    parsed = ParsedReport(html_report(report(outputs)))
+    tips = [attributes["data-tip"] for attributes in parsed.all("circle")]
     assert "loss.beta = 0.99, few: 49.5, n = 1" in tips
 
 
 def test_no_more_figures_than_asked_for(outputs):
-    assert len(Page(html_report(report(outputs), pictures=1)).all("img")) == 1
-    assert not Page(html_report(report(outputs), pictures=0)).all("img")
+    assert len(ParsedReport(html_report(report(outputs), pictures=1)).all("img")) == 1
+    assert not ParsedReport(html_report(report(outputs), pictures=0)).all("img")
 
 
 def test_figures_are_made_for_a_screen(outputs):
-    page = Page(html_report(report(outputs)))
-    (large,) = [image for image in page.all("img") if image["alt"] == "training curves"]
+    parsed = ParsedReport(html_report(report(outputs)))
+    (large,) = [image for image in parsed.all("img") if image["alt"] == "training curves"]
     data = base64.b64decode((large["src"] or "").removeprefix("data:image/webp;base64,"))
     with Image.open(io.BytesIO(data)) as image:
         assert image.size == (1120, 560)
@@ -149,14 +149,14 @@ def test_figures_are_made_for_a_screen(outputs):
 
 def test_a_damaged_figure_is_named_and_left_out(outputs):
     (path,) = outputs.rglob("training_curves.png")
-    whole = len(Page(html_report(report(outputs))).all("img"))
+    whole = len(ParsedReport(html_report(report(outputs))).all("img"))
     path.write_bytes(b"half")
     problems: list[str] = []
-    page = html_report(report(outputs), problems=problems)
+    parsed = html_report(report(outputs), problems=problems)
     assert len(problems) == 1
     assert "training_curves.png is damaged" in problems[0]
-    assert "training_curves.png is damaged" in page
-    assert len(Page(page).all("img")) == whole - 1
+    assert "training_curves.png is damaged" in parsed
+    assert len(ParsedReport(parsed).all("img")) == whole - 1
 
 
 def test_a_figure_that_is_a_link_out_of_the_run_is_not_embedded(outputs, tmp_path):
@@ -165,12 +165,12 @@ def test_a_figure_that_is_a_link_out_of_the_run_is_not_embedded(outputs, tmp_pat
     path.rename(elsewhere)
     path.symlink_to(elsewhere)
     problems: list[str] = []
-    page = Page(html_report(report(outputs), problems=problems))
-    assert "training curves" not in [image["alt"] for image in page.all("img")]
+    parsed = ParsedReport(html_report(report(outputs), problems=problems))
+    assert "training curves" not in [image["alt"] for image in parsed.all("img")]
     assert "link out of the run" in problems[0]
 
 
-def test_runs_without_tables_or_figures_make_a_page(tmp_path):
+def test_runs_without_tables_or_figures_make_a_document(tmp_path):
     write(tmp_path, metrics={"few": None})
-    page = Page(html_report(report(tmp_path)))
-    assert len(page.all("table")) == 1
+    parsed = ParsedReport(html_report(report(tmp_path)))
+    assert len(parsed.all("table")) == 1

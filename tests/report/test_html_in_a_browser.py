@@ -49,65 +49,65 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def window(folder) -> Iterator[browser.Page]:
-    with browser.opened(folder / "report.html", folder / "profile") as page:
-        yield page
+    with browser.opened(folder / "report.html", folder / "profile") as opened_report:
+        yield opened_report
 
 
 @pytest.fixture
-def page(window) -> browser.Page:
+def opened_report(window) -> browser.Page:
     """The freshly opened report."""
     window.open(window.ask("location.href"), 1200, 900)
     return window
 
 
-def test_a_click_on_a_heading_sorts_and_another_one_turns_the_order_round(page):
-    page.click(f"{FEW}.querySelector('button')")
-    assert page.ask(f"{FEW}.getAttribute('aria-sort')") == "descending"
-    assert page.ask(SHOWN)[-2:] == ["crt", "erm"]
-    page.click(f"{FEW}.querySelector('button')")
-    assert page.ask(f"{FEW}.getAttribute('aria-sort')") == "ascending"
-    assert page.ask(SHOWN)[:2] == ["erm", "crt"]
+def test_a_click_on_a_heading_sorts_and_another_one_turns_the_order_round(opened_report):
+    opened_report.click(f"{FEW}.querySelector('button')")
+    assert opened_report.ask(f"{FEW}.getAttribute('aria-sort')") == "descending"
+    assert opened_report.ask(SHOWN)[-2:] == ["crt", "erm"]
+    opened_report.click(f"{FEW}.querySelector('button')")
+    assert opened_report.ask(f"{FEW}.getAttribute('aria-sort')") == "ascending"
+    assert opened_report.ask(SHOWN)[:2] == ["erm", "crt"]
 
 
-def test_the_filter_hides_the_other_lines(page):
-    page.click("document.getElementById('filter')")
-    page.type("crt")
-    assert page.ask(SHOWN) == ["crt"]
+def test_the_filter_hides_the_other_lines(opened_report):
+    opened_report.click("document.getElementById('filter')")
+    opened_report.type("crt")
+    assert opened_report.ask(SHOWN) == ["crt"]
 
 
-def test_a_class_that_is_pointed_at_says_its_numbers(page):
-    page.point("document.querySelector('.perclass circle')")
-    assert page.ask(TIP).split("\n") == [HOSTILE, "1000 training images, many", "lws: 90.0 %"]
-    page.point("document.querySelector('h1')")
-    assert page.ask(TIP) == ""
+def test_a_class_that_is_pointed_at_says_its_numbers(opened_report):
+    opened_report.point("document.querySelector('.perclass circle')")
+    assert opened_report.ask(TIP).split("\n") == [HOSTILE, "1000 training images, many", "lws: 90.0 %"]
+    opened_report.point("document.querySelector('h1')")
+    assert opened_report.ask(TIP) == ""
 
 
-def test_a_second_line_can_be_set_beside_the_first(page):
-    before = page.ask(POINTS)
-    page.ask(f"({CHOICE}.value = '1', {CHOICE}.dispatchEvent(new Event('change')))")
-    assert page.ask(POINTS) == 2 * before
+def test_a_second_line_can_be_set_beside_the_first(opened_report):
+    before = opened_report.ask(POINTS)
+    opened_report.ask(f"({CHOICE}.value = '1', {CHOICE}.dispatchEvent(new Event('change')))")
+    assert opened_report.ask(POINTS) == 2 * before
 
 
-def test_a_point_of_a_sweep_says_its_value(page):
-    page.point("document.querySelector('circle[data-tip]')")
-    assert page.ask(TIP).startswith("loss.beta = 0.5")
+def test_a_point_of_a_sweep_says_its_value(opened_report):
+    opened_report.point("document.querySelector('circle[data-tip]')")
+    assert opened_report.ask(TIP).startswith("loss.beta = 0.5")
 
 
-def test_figures_are_shown(page):
-    assert page.ask("[...document.images].map(image => image.naturalWidth)") == [60] * 5
+def test_figures_are_shown(opened_report):
+    assert opened_report.ask("[...document.images].map(image => image.naturalWidth)") == [60] * 5
 
 
-def test_one_figure_of_all_runs_can_be_chosen(page):
-    page.ask(
+def test_one_figure_of_all_runs_can_be_chosen(opened_report):
+    opened_report.ask(
         "(choice => (choice.value = 'confusion', choice.dispatchEvent(new Event('change'))))"
         "(document.querySelector('.runs select'))"
     )
-    shown = page.ask("[...document.images].filter(image => image.checkVisibility()).map(image => image.alt)")
+    shown = opened_report.ask("[...document.images].filter(image => image.checkVisibility()).map(image => image.alt)")
     assert shown == ["confusion", "confusion"]
 
 
-def test_nothing_is_asked_of_a_network_and_names_run_no_code(page):
+def test_nothing_is_asked_of_a_network_and_names_run_no_code(opened_report):
     assert [
-        address for address in page.requests if not address.startswith(("file:", "data:image/webp;", "about:"))
+        address for address in opened_report.requests if not address.startswith(("file:", "data:image/webp;", "about:"))
     ] == []
-    assert page.ask("document.title").endswith("finished runs")
+    assert opened_report.ask("document.title").endswith("finished runs")

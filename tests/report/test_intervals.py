@@ -46,34 +46,34 @@ def test_no_difference_is_no_evidence():
 def test_the_estimate_is_the_difference_of_the_metrics(balanced):
     labels = np.array([0, 0, 0, 1])
     difference = np.array([1.0, 0.0, 0.0, -1.0])
-    found = paired_bootstrap(difference, labels, balanced=balanced, draws=50)
+    interval = paired_bootstrap(difference, labels, balanced=balanced, draws=50)
     # all: (1 - 1) / 4; by class: (1/3 - 1) / 2
-    assert found.estimate == pytest.approx(-1 / 3 if balanced else 0.0)
-    assert found.low <= found.estimate <= found.high
+    assert interval.estimate == pytest.approx(-1 / 3 if balanced else 0.0)
+    assert interval.low <= interval.estimate <= interval.high
 
 
 def test_the_interval_is_that_of_the_normal_distribution_for_many_images():
     random = np.random.default_rng(1)
     difference = random.choice([-1.0, 0.0, 1.0], size=4000, p=[0.08, 0.8, 0.12])
-    found = paired_bootstrap(difference, np.zeros(4000, np.int64), draws=4000)
+    interval = paired_bootstrap(difference, np.zeros(4000, np.int64), draws=4000)
     width = 1.96 * difference.std() / math.sqrt(4000)
-    assert found.high - found.low == pytest.approx(2 * width, rel=0.06)
+    assert interval.high - interval.low == pytest.approx(2 * width, rel=0.06)
 
 
 def test_balanced_intervals_draw_within_classes():
     labels = np.repeat([0, 1], [1000, 10])
     difference = np.zeros(1010)
     difference[labels == 1] = [1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
-    found = paired_bootstrap(difference, labels, balanced=True, draws=4000)
+    interval = paired_bootstrap(difference, labels, balanced=True, draws=4000)
     # half of a mean of ten fair coins: 1/4 with standard deviation (1/2) (1/4 / 10)^0.5
-    assert found.estimate == pytest.approx(0.25)
-    assert found.high - found.low == pytest.approx(2 * 1.96 * 0.5 * math.sqrt(0.025), rel=0.12)
+    assert interval.estimate == pytest.approx(0.25)
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * 0.5 * math.sqrt(0.025), rel=0.12)
 
 
 def test_a_class_that_is_all_the_same_adds_no_width():
     labels = np.repeat([0, 1], 50)
-    found = paired_bootstrap(np.repeat([1.0, 0.0], 50), labels, balanced=True, draws=100)
-    assert [found.estimate, found.low, found.high] == pytest.approx([0.5, 0.5, 0.5])
+    interval = paired_bootstrap(np.repeat([1.0, 0.0], 50), labels, balanced=True, draws=100)
+    assert [interval.estimate, interval.low, interval.high] == pytest.approx([0.5, 0.5, 0.5])
 
 
 def test_the_same_seed_gives_the_same_interval_and_another_level_a_narrower_one():
@@ -89,8 +89,8 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     covered = 0
     for trial in range(200):
         difference = random.choice([-1.0, 0.0, 1.0], size=150, p=[0.2, 0.5, 0.3])
-        found = paired_bootstrap(difference, np.zeros(150, np.int64), draws=300, level=0.9, seed=trial)
-        covered += found.low <= 0.1 <= found.high
+        interval = paired_bootstrap(difference, np.zeros(150, np.int64), draws=300, level=0.9, seed=trial)
+        covered += interval.low <= 0.1 <= interval.high
     assert 0.83 <= covered / 200 <= 0.96
 
 
@@ -110,17 +110,17 @@ def test_sign_flips_over_seeds_by_hand():
 def test_holm_by_hand():
     # sorted 0.01, 0.02, 0.03, 0.5: times 4, 3, 2, 1, never falling
     assert holm([0.03, 0.01, math.nan, 0.5, 0.02])[:2] == pytest.approx([0.06, 0.04])
-    found = holm([0.03, 0.01, math.nan, 0.5, 0.02])
-    assert math.isnan(found[2])
-    assert found[3:] == pytest.approx([0.5, 0.06])
+    adjusted = holm([0.03, 0.01, math.nan, 0.5, 0.02])
+    assert math.isnan(adjusted[2])
+    assert adjusted[3:] == pytest.approx([0.5, 0.06])
 
 
 def test_hits_are_averaged_over_runs_and_images_without_a_label_left_out():
     one = {"id": np.array([2, 0, 1]), "label": np.array([1, 0, -1]), "prediction": np.array([1, 0, 0])}
     two = {"id": np.array([0, 1, 2]), "label": np.array([0, -1, 1]), "prediction": np.array([5, 0, 1])}
-    found = hits_of([one, two], "x")
-    assert found.ids.tolist() == [0, 2]
-    assert found.right.tolist() == [0.5, 1.0]
+    hits = hits_of([one, two], "x")
+    assert hits.ids.tolist() == [0, 2]
+    assert hits.right.tolist() == [0.5, 1.0]
 
 
 def test_other_test_images_are_refused():
@@ -161,10 +161,10 @@ def test_a_line_without_predictions_says_so_and_the_others_are_compared(tmp_path
     make(tmp_path)
     write(tmp_path, "lws", metrics={"balanced_accuracy": 0.4})
     (table,) = sections(finished_runs([tmp_path]).runs)
-    found = {pair.line.label: pair for pair in pairs(table, reference_of(table, "erm"))}
-    assert found["lws"].accuracy is None
-    assert "predictions.parquet is missing" in found["lws"].why
-    assert found["crt"].accuracy is not None
+    differences = {pair.line.label: pair for pair in pairs(table, reference_of(table, "erm"))}
+    assert differences["lws"].accuracy is None
+    assert "predictions.parquet is missing" in differences["lws"].why
+    assert differences["crt"].accuracy is not None
 
 
 def test_each_protocol_has_a_file_of_its_own(tmp_path):
@@ -176,8 +176,8 @@ def test_each_protocol_has_a_file_of_its_own(tmp_path):
     predictions(folder, np.array([0, 1]), np.array([True, False]))
     (folder / "predictions.parquet").rename(folder / "predictions_closed_set.parquet")
     (run,) = finished_runs([tmp_path]).runs
-    found = run.table("predictions", rows[1], ("id", "prediction"))
-    assert found["prediction"].tolist() == [0, 2]
+    table = run.table("predictions", rows[1], ("id", "prediction"))
+    assert table["prediction"].tolist() == [0, 2]
     with pytest.raises(DataError, match=r"predictions\.parquet is missing"):
         run.table("predictions", rows[0], ("id",))
 

@@ -215,7 +215,7 @@ def test_a_block_goes_between_its_markers_and_nothing_else_changes(tmp_path):
 
 
 @pytest.mark.parametrize(("before", "after"), [("a\n", "a\n\n"), (None, "")])
-def test_a_page_without_markers_gets_them_at_its_end(tmp_path, before, after):
+def test_a_file_without_markers_gets_them_at_its_end(tmp_path, before, after):
     config = tmp_path / "config.md"
     if before is not None:
         config.write_text(before)
@@ -224,7 +224,7 @@ def test_a_page_without_markers_gets_them_at_its_end(tmp_path, before, after):
 
 
 @pytest.mark.parametrize("text", ["<!-- t:begin -->", "<!-- t:end -->\n<!-- t:begin -->", "<!-- t:begin -->\n" * 2])
-def test_markers_that_do_not_pair_are_refused_and_the_page_stays(tmp_path, text):
+def test_markers_that_do_not_pair_are_refused_and_the_file_stays(tmp_path, text):
     config = tmp_path / "config.md"
     config.write_text(text)
     with pytest.raises(DataError, match="once each"):

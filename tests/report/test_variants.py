@@ -30,11 +30,11 @@ def rows(values, splits=("val", "test"), chosen=0.5):
 
 @pytest.fixture
 def run_of(tmp_path):
-    def make(found):
+    def make(result_rows):
         table = per_class_table(10)
-        run_dir = write_run(tmp_path, table, [], variant=found[0]["variant"])
+        run_dir = write_run(tmp_path, table, [], variant=result_rows[0]["variant"])
         run = read_run(run_dir)
-        run.result["rows"] = found
+        run.result["rows"] = result_rows
         return run
 
     return make
@@ -63,10 +63,10 @@ def test_the_figure_has_a_panel_for_each_split(run_of, tmp_path):
     assert imread(path).shape[1] < wide
 
 
-@pytest.mark.parametrize("found", [rows([0.5]), [row(METRICS)]])
-def test_without_several_values_nothing_is_drawn(run_of, tmp_path, found):
+@pytest.mark.parametrize("result_rows", [rows([0.5]), [row(METRICS)]])
+def test_without_several_values_nothing_is_drawn(run_of, tmp_path, result_rows):
     path = tmp_path / "curve.png"
-    assert not variant_curve(run_of(found), path)
+    assert not variant_curve(run_of(result_rows), path)
     assert not path.exists()
 
 
@@ -76,8 +76,8 @@ def test_an_ordinary_run_gets_no_such_figure(tmp_path):
 
 
 def test_a_table_of_many_variants_shows_the_headlines_alone():
-    found = rows([i / 20 for i in range(21)])
-    text = plain_table({"config": {}, "rows": found}).splitlines()
+    result_rows = rows([i / 20 for i in range(21)])
+    text = plain_table({"config": {}, "rows": result_rows}).splitlines()
     assert len(text) == 5  # title, headings, val, test, caption
     assert "tau=0.5" in text[2]
     assert text[-1].endswith("20 more variants in curve.csv")

@@ -18,7 +18,7 @@ from ltr.report.columns import heading, value_text
 from ltr.report.comparison import Line, Section
 from ltr.report.compose import Part, Report
 from ltr.report.figures import FIGURES
-from ltr.report.html_page import data_block, page, text
+from ltr.report.html_page import data_block, html_document, text
 from ltr.report.series import Curve
 from ltr.report.sheet import LEGEND, Cell, Sheet
 
@@ -43,7 +43,7 @@ def html_report(report: Report, *, pictures: int = 20, problems: list[str] | Non
     )
     listed = f"<ul>{contents}</ul>" if len(report.parts) > 1 else ""
     body = f'{listed}\n<p class="note">{text(LEGEND)}</p>\n' + "\n".join(blocks)
-    return page(f"{report.runs:,} finished runs", [*report.warnings, *messages], body)
+    return html_document(f"{report.runs:,} finished runs", [*report.warnings, *messages], body)
 
 
 def _part(part: Part, number: int, budget: dict[str, int], problems: list[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from ltr import escaping
 from ltr.report.style import GROUP_COLOURS, INK, PALE, WARNING
 
-# nothing is fetched, whatever a name in the page may look like
+# the browser fetches nothing, whatever a name in the report looks like
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 STYLE = f"""
@@ -45,7 +45,7 @@ figure {{ margin: 0 }} figcaption {{ color: #555; font-size: .9em; overflow-wrap
 @media print {{ input, select, button {{ border: 0 }} }}
 """
 
-# no name is ever put into the page as HTML here: only as textContent
+# names are inserted as textContent only, never as HTML
 SCRIPT = """
 "use strict";
 const number = cell => cell.dataset.value === undefined ? NaN : parseFloat(cell.dataset.value);
@@ -172,7 +172,7 @@ def data_block(value: Any) -> str:
     return f'<script type="application/json">{plain}</script>'
 
 
-def page(title: str, warnings: Iterable[str], body: str) -> str:
+def html_document(title: str, warnings: Iterable[str], body: str) -> str:
     """Return the complete HTML file."""
     said = "".join(f'<p class="warning">{text(line)}</p>' for line in warnings)
     return (
