@@ -66,7 +66,8 @@ def build(
         image_size: side of the images in pixels, or (H, W); None is the usual one of the backbone.
         channels: of the images.
         class_counts: training images of each class, for losses and methods that use them; None is the same for all.
-        mean, std: per channel, of pixels in [0, 1]; None is ImageNet's for three channels, else 0.5.
+        mean: per channel, of pixels in [0, 1]; None is ImageNet's for three channels, else 0.5.
+        std: the same for the standard deviation.
         seed: of the initial weights.
         options: those of ``method.*``, nested ones as dictionaries; ``head``, ``loss``, ``sampler``, ``optimizer`` or
             ``scheduler``, each the name of a config of that group; and ``batch_size`` and ``epochs``.
