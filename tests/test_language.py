@@ -47,6 +47,10 @@ CLEAN = (  # folders and files, relative to the repository; a room is listed her
 SUMMARY_OPENINGS = re.compile(r"(What|Whether|How|Where|Which|Who)\b")
 UNNAMED = {"found", "given", "told"}  # names of results that do not say what they hold
 OLD_WORDS = re.compile(r"(?i)\bjudg|_judg|(?<![a-z])pages?(?![a-z])")
+OLD_WORDS_OF_DOCS = re.compile(
+    r"(?i)\bjudg|\bpictures?\b|\bunfair|\bin the place of\b|\b(published row|stored stage)s?\b"
+)
+CODE_IN_DOCS = re.compile(r"^ *```.*?^ *```|`[^`\n]*`", re.DOTALL | re.MULTILINE)
 PAGES_OF_TEXT = re.compile(r"(?i)\b(web|docs|html|man|manual) pages?\b|\bpages? of the docs\b")
 
 Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -108,6 +112,11 @@ def old_words(source: str) -> list[str]:
     return [line for line in lines if OLD_WORDS.search(PAGES_OF_TEXT.sub("", line))]
 
 
+def old_words_of_docs(text: str) -> list[str]:
+    """Lines of running text, without code, that use a word which the field has a better one for."""
+    return [line for line in CODE_IN_DOCS.sub("", text).splitlines() if OLD_WORDS_OF_DOCS.search(line)]
+
+
 @pytest.mark.parametrize("path", clean_files(), ids=described)
 def test_summaries_are_imperatives_or_noun_phrases(path):
     assert relative_summaries(path.read_text()) == []
@@ -123,6 +132,11 @@ def test_a_config_is_no_page_and_a_checkpoint_is_evaluated(path):
     assert old_words(path.read_text()) == []
 
 
+@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=described)
+def test_the_docs_use_the_words_of_the_field(path):
+    assert old_words_of_docs(path.read_text(encoding="utf-8")) == []
+
+
 def test_every_listed_room_has_files():
     assert all(any((ROOT / room).rglob("*.py")) or (ROOT / room).is_file() for room in CLEAN)
 
@@ -136,3 +150,7 @@ def test_the_rules_see_what_they_forbid():
     assert assigned_names("def f(told):\n    for found in told:\n        given = found") == {"f", *UNNAMED}
     assert old_words("def judged(): return 'a page'  # a docs page") == ["judged", "a page"]
     assert old_words("x = 'a docs page', ['page']") == []
+    assert old_words_of_docs("A picture.\n`picture`\n```bash\nls pictures\n```\nStored stages.") == [
+        "A picture.",
+        "Stored stages.",
+    ]
