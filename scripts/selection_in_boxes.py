@@ -21,7 +21,7 @@ import torch
 
 from ltr.cli import guarded
 from ltr.configuration.targets import instantiate
-from ltr.data.boxes import boxes_in_crop, inside_boxes
+from ltr.data.boxes import boxes_in_crop, locations_in_boxes
 from ltr.data.crop import FileCrop
 from ltr.data.module import DataModule
 from ltr.data.source import ImageFiles, Source
@@ -99,7 +99,7 @@ def measured(
         inside_all, selected_all = [], []
         for number, chosen in enumerate(outcome.selections, first + 1):
             height, width = outcome.levels[number - 1].shape[1:3]
-            inside, selected = inside_boxes(boxes, height, width), (~chosen.dropped).numpy()
+            inside, selected = locations_in_boxes(boxes, height, width), (~chosen.dropped).numpy()
             add(found, f"level {number}", inside, selected)
             of_level = counts.setdefault(f"level {number}", np.zeros((2, CELLS, CELLS)))
             of_level += around_boxes(boxes, selected.reshape(-1, height, width))

@@ -223,7 +223,7 @@ def test_mixing_reports_the_other_labels():
         ((3, 8, 8), {"mix": "mixup", "mix_alpha": 0.0}, ["mix_alpha=0.0", "(0, inf)"]),
     ],
 )
-def test_what_does_not_fit_the_images_is_refused(shape, options, words):
+def test_options_that_do_not_fit_the_images_are_refused(shape, options, words):
     with pytest.raises(ConfigError) as refused:
         Augmentation(shape, **options)
     assert all(word in str(refused.value) for word in words)

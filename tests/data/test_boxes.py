@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 
 import trees
-from ltr.data.boxes import boxes_in_crop, inside_boxes, size_of
+from ltr.data.boxes import boxes_in_crop, locations_in_boxes, read_image_size
 from ltr.data.crop import FileCrop
 from ltr.data.sources.birds import cub
 
 
 def test_a_location_is_inside_where_its_centre_is():
-    inside = inside_boxes(np.array([[0.2, 0.0, 0.7, 0.5], [-1, -1, 2, 2]]), 2, 4).reshape(2, 2, 4)
+    inside = locations_in_boxes(np.array([[0.2, 0.0, 0.7, 0.5], [-1, -1, 2, 2]]), 2, 4).reshape(2, 2, 4)
     assert inside[0].tolist() == [[False, True, True, False], [False] * 4]
     assert inside[1].all()
 
@@ -23,7 +23,7 @@ def test_boxes_are_measured_in_evaluations_crop(tmp_path):
     trees.cub(tmp_path)
     source = cub(root=str(tmp_path))
     crop = FileCrop(16, resize=16)
-    width, height = size_of(source.images, 0)
+    width, height = read_image_size(source.images, 0)
     x, y, w, h = source.boxes[0]
     left, top, right, bottom = boxes_in_crop(source, np.array([0]), crop)[0]
     side = min(width, height)
@@ -38,4 +38,4 @@ def test_an_image_that_is_kept_decoded_has_its_own_size():
         def open(self, index):
             return Image.new("RGB", (7, 5))
 
-    assert size_of(Decoded(), 0) == (7, 5)
+    assert read_image_size(Decoded(), 0) == (7, 5)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ltr.data.crop import FileCrop
-from ltr.data.decode import Notes, decoded, decoding, open_image
+from ltr.data.decode import Notes, decode_image, decoding, open_image
 from ltr.data.source import PLAIN, Decoding, ImageFiles, Source
 from ltr.errors import ConfigError
 
@@ -46,7 +46,7 @@ def test_postscript_under_another_name_starts_no_program(tmp_path, monkeypatch):
     (tmp_path / "gs").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     (tmp_path / "cat.jpg").write_bytes(POSTSCRIPT)
-    for read in (decoded, lambda path: FileCrop(4).read(path, None)):
+    for read in (decode_image, lambda path: FileCrop(4).read(path, None)):
         with pytest.raises(OSError, match="not an image of the formats JPEG, PNG"):
             read(str(tmp_path / "cat.jpg"))
     assert not (tmp_path / "started").exists()
@@ -62,7 +62,7 @@ def test_other_formats_are_not_opened_whatever_a_file_is_called(tmp_path, format
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "folder", "device"])
-def test_what_is_no_regular_file_is_refused_and_does_not_block(tmp_path, kind, monkeypatch):
+def test_a_file_that_is_not_regular_is_refused_and_does_not_block(tmp_path, kind, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a socket's path must be short
     if kind == "pipe":
         os.mkfifo("x.jpg")
@@ -75,7 +75,7 @@ def test_what_is_no_regular_file_is_refused_and_does_not_block(tmp_path, kind, m
         listening.bind("x.jpg")
         listening.close()
     with pytest.raises(ValueError, match="not a regular file"):
-        decoded("x.jpg")
+        decode_image("x.jpg")
 
 
 # -- transparency -------------------------------------------------------------------------------------------------
@@ -92,13 +92,13 @@ def drawing():
 def test_the_matte_lies_under_transparent_pixels(tmp_path, mode):
     drawing().convert(mode).save(tmp_path / "x.png")
     notes = Notes()
-    on_white = np.asarray(decoded(tmp_path / "x.png", WHITE, notes=notes))
+    on_white = np.asarray(decode_image(tmp_path / "x.png", WHITE, notes=notes))
     assert notes.transparent
     assert (on_white[0, 0] == 255).all()
     assert (on_white[3, 3] == 0).all()
-    red = np.asarray(decoded(tmp_path / "x.png", Decoding(matte=(255, 0, 0))))
+    red = np.asarray(decode_image(tmp_path / "x.png", Decoding(matte=(255, 0, 0))))
     assert red[0, 0].tolist() == [255, 0, 0]
-    assert not np.asarray(decoded(tmp_path / "x.png")).any()  # published sets: dropped, as ever
+    assert not np.asarray(decode_image(tmp_path / "x.png")).any()  # published sets: dropped, as ever
 
 
 @pytest.mark.parametrize("suffix", ["png", "gif"])
@@ -107,7 +107,7 @@ def test_a_transparent_colour_of_a_palette_takes_the_matte(tmp_path, suffix):
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putpixel((1, 1), 1)
     image.save(tmp_path / f"x.{suffix}", transparency=0)
-    pixels = np.asarray(decoded(tmp_path / f"x.{suffix}", WHITE))
+    pixels = np.asarray(decode_image(tmp_path / f"x.{suffix}", WHITE))
     assert pixels[0, 0].tolist() == [255, 255, 255]
     assert pixels[1, 1].tolist() == [200, 100, 50]
 
@@ -116,15 +116,15 @@ def test_a_transparent_colour_of_an_rgb_png_takes_the_matte(tmp_path):
     image = Image.new("RGB", (4, 4), (1, 2, 3))
     image.putpixel((1, 1), (200, 100, 50))
     image.save(tmp_path / "x.png", transparency=(1, 2, 3))
-    assert np.asarray(decoded(tmp_path / "x.png", WHITE))[0, 0].tolist() == [255, 255, 255]
-    assert np.asarray(decoded(tmp_path / "x.png"))[0, 0].tolist() == [1, 2, 3]
+    assert np.asarray(decode_image(tmp_path / "x.png", WHITE))[0, 0].tolist() == [255, 255, 255]
+    assert np.asarray(decode_image(tmp_path / "x.png"))[0, 0].tolist() == [1, 2, 3]
 
 
 def test_an_opaque_alpha_channel_changes_nothing_and_is_not_reported(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).convert("RGBA").save(tmp_path / "x.png")
     notes = Notes()
-    assert np.array_equal(np.asarray(decoded(tmp_path / "x.png", WHITE, notes=notes)), pixels)
+    assert np.array_equal(np.asarray(decode_image(tmp_path / "x.png", WHITE, notes=notes)), pixels)
     assert not notes.transparent
 
 
@@ -140,28 +140,28 @@ def test_an_opaque_alpha_channel_changes_nothing_and_is_not_reported(tmp_path):
 ])  # fmt: skip
 def test_the_white_level_says_which_value_is_white(tmp_path, white, levels, expected):
     path = deep(tmp_path / "x.png", [levels])
-    assert np.asarray(decoded(path, Decoding(white_level=white)))[0, :, 0].tolist() == expected
+    assert np.asarray(decode_image(path, Decoding(white_level=white)))[0, :, 0].tolist() == expected
 
 
 def test_big_endian_tiffs_follow_it_too(tmp_path):
     values = np.array([[0, 16, 4095]], dtype=">u2")
     Image.frombytes("I;16B", (3, 1), values.tobytes()).save(tmp_path / "x.tif")
-    assert np.asarray(decoded(tmp_path / "x.tif", Decoding(white_level=4095)))[0, :, 0].tolist() == [0, 1, 255]
+    assert np.asarray(decode_image(tmp_path / "x.tif", Decoding(white_level=4095)))[0, :, 0].tolist() == [0, 1, 255]
 
 
 def test_a_value_above_the_white_level_is_an_error(tmp_path):
     path = deep(tmp_path / "x.png", [[0, 4096]])
     with pytest.raises(ValueError, match=r"highest value is 4,096, above the white level of 4,095"):
-        decoded(path, Decoding(white_level=4095))
+        decode_image(path, Decoding(white_level=4095))
 
 
 def test_colours_of_16_bits_are_noted_and_have_no_white_level(tmp_path):
     path = png(tmp_path / "x.png", 2, np.full((4, 4, 3), 300))
     notes = Notes()
-    assert (np.asarray(decoded(path, notes=notes)) == 1).all()
+    assert (np.asarray(decode_image(path, notes=notes)) == 1).all()
     assert notes.wide_colour
     with pytest.raises(ValueError, match="Convert it to 8 bits"):
-        decoded(path, Decoding(white_level=4095))
+        decode_image(path, Decoding(white_level=4095))
 
 
 def test_several_frames_are_noted_and_the_first_is_read(tmp_path):
@@ -169,12 +169,12 @@ def test_several_frames_are_noted_and_the_first_is_read(tmp_path):
     for suffix in ("gif", "tif", "webp"):
         red.save(tmp_path / f"x.{suffix}", save_all=True, append_images=[blue])
         notes = Notes()
-        pixels = np.asarray(decoded(tmp_path / f"x.{suffix}", notes=notes))
+        pixels = np.asarray(decode_image(tmp_path / f"x.{suffix}", notes=notes))
         assert notes.frames
         assert pixels[0, 0, 0] > 250
         red.save(tmp_path / f"one.{suffix}")
         notes = Notes()
-        decoded(tmp_path / f"one.{suffix}", notes=notes)
+        decode_image(tmp_path / f"one.{suffix}", notes=notes)
         assert not notes.frames
 
 
@@ -183,7 +183,7 @@ def test_notes_change_no_pixel(tmp_path, mode):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).convert(mode).save(tmp_path / "x.tif" if mode != "LA" else tmp_path / "x.png")
     path = next(tmp_path.iterdir())
-    assert np.array_equal(np.asarray(decoded(path)), np.asarray(decoded(path, notes=Notes())))
+    assert np.array_equal(np.asarray(decode_image(path)), np.asarray(decode_image(path, notes=Notes())))
 
 
 # -- as configured ------------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_colours_by_name_and_number():
         decoding(exif=False, matte=None, white_level=70000)
 
 
-def test_what_changes_pixels_is_in_the_fingerprint_where_it_is_set():
+def test_options_that_change_pixels_are_in_the_fingerprint_if_set():
     def fingerprint(how):
         files = ImageFiles.from_paths("/", ["a.png"], decoding=how)
         return Source("s", files, np.zeros(1, dtype=np.int64), ("a",), {"train": range(1)}).fingerprint

@@ -49,7 +49,7 @@ def test_identical_images_are_found_in_every_kind_of_source(tmp_path, kind):
     assert sum(seen) == len(source)
 
 
-def test_it_is_said_where_they_stand(tmp_path):
+def test_the_message_names_their_position(tmp_path):
     source = files_source(tmp_path)
     lines = list(identical_images(source).lines(source))
     assert lines[0].startswith("3 images are byte for byte the same in different parts")

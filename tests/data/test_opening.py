@@ -115,7 +115,7 @@ def test_the_same_files_are_opened_once_in_a_process(source, monkeypatch):
     assert check(source) == []
 
 
-def test_what_stands_out_is_said_with_the_files(source):
+def test_peculiarities_are_reported_with_the_files(source):
     path = source.images.path
     Image.fromarray(np.full((8, 8), 4000, dtype=np.uint16)).save(path(0), "PNG")
     drawing = Image.new("RGBA", (8, 8), (0, 0, 0, 0))

@@ -15,7 +15,7 @@ from PIL import Image
 
 import trees
 from ltr.data import packing
-from ltr.data.decode import decoded
+from ltr.data.decode import decode_image
 from ltr.data.packed import PackedImages, open_packed, read_source
 from ltr.data.packing import bad_packed, pack
 from ltr.data.source import Decoding, ImageFiles, Source
@@ -50,10 +50,10 @@ def packed(source: Source, to, **options) -> Source:
 def image(source: Source, index: int) -> Image.Image:
     assert isinstance(source.images, ImageFiles)
     opened = source.images.open(index)
-    return opened if isinstance(opened, Image.Image) else decoded(opened)
+    return opened if isinstance(opened, Image.Image) else decode_image(opened)
 
 
-def test_all_but_the_pixels_is_as_it_was(birds, tmp_path):
+def test_everything_but_the_pixels_is_unchanged(birds, tmp_path):
     packed_source = packed(birds, tmp_path / "p")
     assert isinstance(packed_source.images, PackedImages)
     assert (packed_source.name, packed_source.class_names, dict(packed_source.parts)) == (
@@ -197,7 +197,7 @@ def flip_a_pixel(path, of: bytes) -> None:
     path.write_bytes(content[:place] + bytes([of[0] ^ 255]) + content[place + 1 :])
 
 
-def test_what_is_there_already_is_left_alone(birds, tmp_path):
+def test_an_existing_packed_file_is_left_alone(birds, tmp_path):
     packed(birds, tmp_path / "p")
     before = (tmp_path / "p").stat().st_mtime_ns
     assert pack(birds, CONFIG, tmp_path / "p", size=8, format="raw") is False
@@ -230,7 +230,7 @@ def test_without_a_packed_file_the_source_of_the_config_is_read(birds):
     assert asked == [{"x": 1}, {"x": 1}]
 
 
-def test_where_things_lie_does_not_matter(birds, tmp_path):
+def test_paths_do_not_matter(birds, tmp_path):
     packed(birds, tmp_path / "p")
     config = {**CONFIG, "root": "/elsewhere", "folder": "/gone", "roots": ["/more"]}
     assert len(read_source({"source": config, "packed": str(tmp_path / "p")})) == 30

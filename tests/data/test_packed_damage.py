@@ -115,7 +115,7 @@ FUZZ = """
 import json, random, sys
 from pathlib import Path
 import numpy as np
-from ltr.data.decode import decoded
+from ltr.data.decode import decode_image
 from ltr.data.packed import open_packed
 from ltr.errors import DataError
 
@@ -142,7 +142,7 @@ for path in [Path(name) for name in sys.argv[2:] for _ in range(int(sys.argv[1])
     for index in range(len(found)):
         try:
             opened = found.images.open(index)
-            decoded(opened) if good.images.store.about["format"] == "jpeg" else np.asarray(opened)
+            decode_image(opened) if good.images.store.about["format"] == "jpeg" else np.asarray(opened)
         except Exception as error:
             assert not isinstance(error, AssertionError)
 print(json.dumps(counts))

@@ -109,7 +109,7 @@ def test_every_operation_but_identity_is_compared_with_pillow():
     assert set(VALUES) == set(OPERATIONS) - {"identity"}
 
 
-def test_what_a_rotation_leaves_empty_takes_the_fill_colour(photos):
+def test_pixels_that_a_rotation_leaves_empty_take_the_fill_colour(photos):
     fill = fill_colour([0.5, 0.25, 1.0], torch.device("cpu"))
     corner = run("rotate", photos, np.full(24, 30.0), fill)[:, 0, 0]
     assert corner.tolist() == [[128, 64, 255]] * 24

@@ -149,7 +149,7 @@ def test_validation_holds_out_background_and_foreground_alike():
         ({"n_foreground": 1, "max_per_class": 0}, "at least one image"),
     ],
 )
-def test_what_cannot_be_is_refused_with_a_reason(options, message):
+def test_invalid_options_are_refused_with_a_reason(options, message):
     with pytest.raises(ConfigError, match=message):
         background(balanced(10), **options)
 

@@ -148,7 +148,7 @@ def test_an_unknown_image_has_no_label():
         ({"imbalance_factor": 0.1}, "at least 1"),
     ],
 )
-def test_what_cannot_be_is_refused_with_a_reason(options, message):
+def test_invalid_options_are_refused_with_a_reason(options, message):
     with pytest.raises(ConfigError, match=message):
         open_set(balanced(10), **options)
 

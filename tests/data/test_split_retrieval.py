@@ -95,7 +95,7 @@ def test_validation_images_are_of_training_classes():
         ({"val": "official"}, "held out of the training classes"),
     ],
 )
-def test_what_cannot_be_is_refused_with_a_reason(options, message):
+def test_invalid_options_are_refused_with_a_reason(options, message):
     with pytest.raises(ConfigError, match=message):
         retrieval(balanced(4), **options)
 

@@ -17,7 +17,7 @@ from PIL import Image
 from ltr.apply.mine import NOBODY, Mined, Ranking
 from ltr.apply.model import Model
 from ltr.apply.tables import table
-from ltr.data.decode import decoded
+from ltr.data.decode import decode_image
 from ltr.data.source import PLAIN, Decoding, ImageFiles
 from ltr.escaping import html
 from ltr.files import write_text
@@ -159,7 +159,7 @@ def thumbnail(opened: Any, how: Decoding = PLAIN, *, side: int = SIDE) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        small = decoded(opened, how)
+        small = decode_image(opened, how)
     small.thumbnail((side, side))
     small.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()

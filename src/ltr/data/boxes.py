@@ -21,14 +21,14 @@ def boxes_in_crop(source: Source, indices: np.ndarray, crop: FileCrop) -> np.nda
     assert isinstance(source.images, ImageFiles)
     boxes = np.empty((len(indices), 4))
     for row, index in enumerate(indices):
-        left, top, right, bottom = crop.centre_box(*size_of(source.images, int(index)))
+        left, top, right, bottom = crop.centre_box(*read_image_size(source.images, int(index)))
         x, y, width, height = (float(value) for value in source.boxes[index])
         boxes[row] = (x - left, y - top, x + width - left, y + height - top)
         boxes[row] /= (right - left, bottom - top, right - left, bottom - top)
     return boxes
 
 
-def size_of(files: ImageFiles, index: int) -> tuple[int, int]:
+def read_image_size(files: ImageFiles, index: int) -> tuple[int, int]:
     """Return (width, height) in pixels from the header of an image file."""
     from PIL import Image
 
@@ -41,7 +41,7 @@ def size_of(files: ImageFiles, index: int) -> tuple[int, int]:
         return image.size
 
 
-def inside_boxes(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+def locations_in_boxes(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     """Return a mask bool [B, height * width] of map locations whose centre lies in the box."""
     x, y = (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
     left, top, right, bottom = (side[:, None] for side in boxes.T)

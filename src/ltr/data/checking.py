@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ltr.data.decode import MAX_PIXELS, Notes, decoded
+from ltr.data.decode import MAX_PIXELS, Notes, decode_image
 from ltr.data.parallel import map_in_parallel
 from ltr.data.source import Decoding, ImageFiles
 from ltr.data.tally import Tally, constant_value
@@ -98,7 +98,7 @@ def inspect_image(opened: Any, how: Decoding, max_pixels: int = MAX_PIXELS) -> s
     """Decode one image; return the reason of a failure, or notes on peculiarities."""
     notes = Notes()
     try:
-        notes.constant = constant_value(np.asarray(decoded(opened, how, max_pixels=max_pixels, notes=notes)))
+        notes.constant = constant_value(np.asarray(decode_image(opened, how, max_pixels=max_pixels, notes=notes)))
     except Exception as error:  # decoders raise errors of any type for damaged files
         return describe_error(error)
     return notes

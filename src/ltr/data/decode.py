@@ -83,7 +83,7 @@ def open_image(opened: Any) -> Image.Image:
         raise Image.UnidentifiedImageError(f"it is not an image of the formats {', '.join(FORMATS)}") from error
 
 
-def decoded(
+def decode_image(
     opened: Any, how: Decoding = PLAIN, *, max_pixels: int = MAX_PIXELS, notes: Notes | None = None
 ) -> Image.Image:
     """Decode a whole image to RGB.

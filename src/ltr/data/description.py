@@ -94,12 +94,12 @@ def thumbnail(source: Source, index: int, side: int) -> np.ndarray | None:
     """
     from PIL import Image, ImageOps
 
-    from ltr.data.decode import decoded, to_rgb
+    from ltr.data.decode import decode_image, to_rgb
 
     if isinstance(source.images, ImageFiles):
         try:
             opened = source.images.open(index)
-            image = opened if isinstance(opened, Image.Image) else decoded(opened, source.images.decoding)
+            image = opened if isinstance(opened, Image.Image) else decode_image(opened, source.images.decoding)
         except Exception:  # decoders raise errors of any type; `ltr-data check` reports them
             return None
     else:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from PIL import Image, __version__, features
 
 from ltr.data.checking import BadImage, collect_failures, describe_error
-from ltr.data.decode import MAX_PIXELS, Notes, decoded
+from ltr.data.decode import MAX_PIXELS, Notes, decode_image
 from ltr.data.packed import PackedImages, PackedStore, about_of, chunk_digest, identity_of, with_about
 from ltr.data.packed_checks import KIND, about_digest, schema, table_digest
 from ltr.data.parallel import map_in_parallel
@@ -135,7 +135,7 @@ def _inspect_chunk(path: str, chunk: int) -> list[str | Notes]:
     for row in range(batch.num_rows):
         try:
             opened = store.open(chunk * int(store.about["chunk"]) + row)
-            image = opened if isinstance(opened, Image.Image) else decoded(opened)
+            image = opened if isinstance(opened, Image.Image) else decode_image(opened)
             results.append(Notes(constant=constant_value(np.asarray(image))))
         except Exception as error:  # decoders raise errors of any type
             results.append(describe_error(error))
@@ -201,7 +201,7 @@ def _resize_all(paths: list[str], *, how: Decoding, size: int, quality: int | No
 def _resize_one(path: str, how: Decoding, size: int, quality: int | None, max_pixels: int) -> Resized:
     try:
         notes = Notes()
-        image = decoded(path, how, max_pixels=max_pixels, notes=notes)
+        image = decode_image(path, how, max_pixels=max_pixels, notes=notes)
         scale = min(size / min(image.size), 1.0)
         if scale < 1:
             image = image.resize([max(round(side * scale), 1) for side in image.size], Image.Resampling.BILINEAR)

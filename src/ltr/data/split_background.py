@@ -9,7 +9,7 @@ import numpy as np
 from ltr.data.published import BACKGROUND_LISTS, background_list, background_list_classes
 from ltr.data.source import Source
 from ltr.data.split import Split
-from ltr.data.split_building import by_label, check_choice, class_counts_of, finish, labelled
+from ltr.data.split_building import check_choice, class_counts_of, finish, group_by_label, labelled_indices
 from ltr.errors import ConfigError, DataError
 from ltr.identity import named
 from ltr.randomness import generator
@@ -82,7 +82,7 @@ def background(
 
     label_map = np.zeros(source.num_classes, dtype=np.int64)
     label_map[classes] = np.arange(1, len(classes) + 1)
-    train = labelled(source, label_map, "train")
+    train = labelled_indices(source, label_map, "train")
     if max_per_class is not None:
         train = _capped(source, train, label_map, max_per_class, seed)
         name += f"-max{max_per_class}"
@@ -221,7 +221,7 @@ def _classes_of_ids(source: Source, ids: Sequence[int]) -> np.ndarray:
 
 
 def _capped(source: Source, train: np.ndarray, label_map: np.ndarray, most: int, seed: int) -> np.ndarray:
-    groups = by_label(source, train, label_map)
+    groups = group_by_label(source, train, label_map)
     drawn = [
         generator(seed, "foreground cap", label).permutation(groups[label])[:most] for label in range(1, len(groups))
     ]

@@ -16,13 +16,13 @@ from ltr.randomness import generator
 VALIDATIONS = ("none", "train_fraction", "official", "test_fraction")
 
 
-def labelled(source: Source, label_map: np.ndarray, part: str) -> np.ndarray:
+def labelled_indices(source: Source, label_map: np.ndarray, part: str) -> np.ndarray:
     """Return the indices of ``part`` whose class has a label, in the source's order."""
     indices = np.arange(source.part(part).start, source.part(part).stop, dtype=np.int64)
     return indices[label_map[source.labels[indices]] >= 0]
 
 
-def by_label(source: Source, indices: np.ndarray, label_map: np.ndarray) -> list[np.ndarray]:
+def group_by_label(source: Source, indices: np.ndarray, label_map: np.ndarray) -> list[np.ndarray]:
     """Group ``indices``, all of which must have a label, by label; their order is kept."""
     labels = label_map[source.labels[indices]]
     num_labels = int(label_map.max(initial=-1)) + 1
@@ -74,7 +74,7 @@ def carve_validation(
     """
     check_choice("val", val, VALIDATIONS)
     if test is None:
-        test = labelled(source, label_map, "test")
+        test = labelled_indices(source, label_map, "test")
     if val == "none":
         return train, np.empty(0, dtype=np.int64), test
     if val == "official":
@@ -83,7 +83,7 @@ def carve_validation(
                 f"dataset.val=official: {source.name} has no validation part (it has {', '.join(source.parts)}). Use "
                 "none, train_fraction or test_fraction"
             )
-        return train, labelled(source, label_map, "val"), test
+        return train, labelled_indices(source, label_map, "val"), test
     if not 0 < val_fraction < 1:
         raise ConfigError(f"dataset.val_fraction={val_fraction}: it must be greater than 0 and less than 1")
     if val == "train_fraction":
@@ -151,7 +151,7 @@ def _hold_out(
     source: Source, indices: np.ndarray, label_map: np.ndarray, fraction: float, *, rule: str, seed: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (held out, rest), both sorted: a share of each class, sampled by ``seed`` or (None) its first images."""
-    groups = by_label(source, indices, label_map)
+    groups = group_by_label(source, indices, label_map)
     part = "training" if rule == "train_fraction" else "test"
     if indices.size and max(map(len, groups)) < 2:
         raise DataError(

@@ -9,7 +9,7 @@ import numpy as np
 from ltr.data.published import OPEN_SET_LISTS, OPEN_SET_TRIALS, open_set_list
 from ltr.data.source import Source
 from ltr.data.split import Split
-from ltr.data.split_building import check_choice, class_counts_of, finish, label_map_of, labelled
+from ltr.data.split_building import check_choice, class_counts_of, finish, label_map_of, labelled_indices
 from ltr.data.splits import cut_tail
 from ltr.errors import ConfigError, DataError
 from ltr.identity import named
@@ -87,7 +87,7 @@ def open_set(
     num_unknown = len(unknown_classes)
     name = f"{source.name}-open{len(known_classes)}+{num_unknown}-{name}"
     if imbalance_factor is None:
-        train = labelled(source, label_map, "train")
+        train = labelled_indices(source, label_map, "train")
     else:
         train, tail = cut_tail(
             source, label_map, imbalance_factor=imbalance_factor, profile=profile, subset=subset, n_max=n_max, seed=seed

@@ -9,7 +9,14 @@ import numpy as np
 
 from ltr.data.source import Source
 from ltr.data.split import Split, load_split_file, save_split
-from ltr.data.split_building import by_label, carve_validation, check_choice, finish, label_names, labelled
+from ltr.data.split_building import (
+    carve_validation,
+    check_choice,
+    finish,
+    group_by_label,
+    label_names,
+    labelled_indices,
+)
 from ltr.errors import ConfigError, DataError
 from ltr.identity import named
 from ltr.randomness import generator
@@ -51,7 +58,7 @@ def natural(
         DataError: a part is missing, or a class has too few images.
     """
     label_map = _first_classes(source, num_classes)
-    train = labelled(source, label_map, "train")
+    train = labelled_indices(source, label_map, "train")
     name = f"{source.name}-natural" + ("" if num_classes is None else f"-classes{num_classes}")
     return finish(source, name, train, label_map, val=val, val_fraction=val_fraction, seed=seed)
 
@@ -118,7 +125,7 @@ def cut_tail(
             f"dataset.imbalance_factor={imbalance_factor}: it is the largest class's count over the smallest's, so it "
             "must be a finite number of at least 1 (100, not 0.01)"
         )
-    groups = by_label(source, labelled(source, label_map, "train"), label_map)
+    groups = group_by_label(source, labelled_indices(source, label_map, "train"), label_map)
     counts = _counts_that_fit(source, label_map, [len(group) for group in groups], n_max, imbalance_factor, profile)
 
     official = np.random.RandomState(0)  # the generator of the published subset

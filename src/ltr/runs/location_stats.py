@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ltr.data.batch import Batch
-from ltr.data.boxes import boxes_in_crop, inside_boxes
+from ltr.data.boxes import boxes_in_crop, locations_in_boxes
 from ltr.data.module import DataModule
 from ltr.data.source import ImageFiles
 from ltr.evaluation.gather import several_processes
@@ -54,7 +54,7 @@ class LocationStats:
         boxes = boxes_in_crop(self.data.source, indices, self.data.file_crop)
         inside, selected = {}, {}
         for level, mask in masks.items():
-            of_locations = torch.from_numpy(inside_boxes(boxes, *mask.shape[1:]))
+            of_locations = torch.from_numpy(locations_in_boxes(boxes, *mask.shape[1:]))
             inside[level], selected[level] = of_locations.to(mask.device), mask.flatten(1)
         together = shares(torch.cat(list(inside.values()), 1), torch.cat(list(selected.values()), 1))
         numbers = dict(zip(SHARES, together))

@@ -125,7 +125,7 @@ def test_an_archive_is_checked_and_unpacked(tmp_path, downloaded):
     assert (tmp_path / "data" / "readme.txt").is_file()
 
 
-def test_what_is_there_is_not_fetched_again(tmp_path):
+def test_an_existing_archive_is_not_downloaded_again(tmp_path):
     (tmp_path / "set").mkdir()
     fetch("tiny", Archive("file:///nowhere/x.tgz", "0" * 32, "set"), tmp_path)
     assert not list((tmp_path / "set").iterdir())

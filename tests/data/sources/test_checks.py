@@ -7,7 +7,7 @@ import pytest
 
 from ltr.data.source import ImageFiles
 from ltr.data.sources import checks
-from ltr.data.sources.checks import checked_files, read_mapping, read_table, refuse_duplicates, require, shown
+from ltr.data.sources.checks import check_image_files, read_mapping, read_table, refuse_duplicates, require, shown
 from ltr.errors import DataError
 
 
@@ -19,7 +19,7 @@ def files_below(root, paths):
 
 
 def check(files, **options):
-    return checked_files("tiny", files, named_in="list.txt", **options)
+    return check_image_files("tiny", files, named_in="list.txt", **options)
 
 
 def test_ten_missing_of_ten_thousand_are_counted_and_shown_at_once(tmp_path):
@@ -111,7 +111,7 @@ def test_a_path_or_link_out_of_the_root_is_refused(outside, way):
 
 
 @WAYS_OUT
-def test_it_is_fine_if_that_folder_is_named(outside, way):
+def test_a_folder_in_roots_is_allowed(outside, way):
     root, other = outside
     assert len(check(ImageFiles.from_paths(root, [way(root, other)]), roots=[str(other)])) == 1
 
@@ -146,7 +146,7 @@ def test_no_files_are_fine(tmp_path):
     assert len(check(ImageFiles.from_paths(tmp_path, []))) == 0
 
 
-def test_what_is_missing_is_said_with_where_and_how(tmp_path):
+def test_a_missing_file_is_reported_with_its_path_and_advice(tmp_path):
     (tmp_path / "here.txt").touch()
     with pytest.raises(DataError) as refused:
         require("tiny", tmp_path, ["here.txt", "gone.txt"], "unpack it there")

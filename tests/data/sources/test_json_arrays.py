@@ -27,7 +27,7 @@ VALUES = st.recursive(
 
 @settings(max_examples=40, deadline=None)
 @given(rows=st.lists(VALUES, max_size=5), other=VALUES, chunk=st.integers(1, 40), indent=st.sampled_from([None, 0, 2]))
-def test_it_reads_what_json_reads_in_windows_of_any_size(rows, other, chunk, indent):
+def test_elements_equal_those_of_json_in_windows_of_any_size(rows, other, chunk, indent):
     text = json.dumps({"before": other, "rows": rows, "after": other}, indent=indent)
     elements = []
     with pytest.MonkeyPatch.context() as patch:

@@ -62,7 +62,7 @@ def test_another_folder_is_another_run(tmp_path):
     assert run_hash(plans[0]) != run_hash(plans[1])
 
 
-def test_where_published_files_lie_is_no_part_of_a_runs_identity(tmp_path):
+def test_the_path_of_published_files_is_not_part_of_a_runs_identity(tmp_path):
     here = composed("dataset=cub", f"paths.data={tmp_path}", f"dataset.roots=[{tmp_path}]")
     assert run_hash(here) == run_hash(composed("dataset=cub"))
 

@@ -10,13 +10,13 @@ import numpy as np
 from ltr.data.archives import Archive, fetch
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import (
-    checked_files,
+    check_image_files,
     dataset_folder,
     read_mapping,
     read_table,
     refuse_empty,
     require,
-    same_ids,
+    require_same_ids,
     shown,
     to_number,
     warn_if_partial,
@@ -115,7 +115,7 @@ def _read(name: str, base: Path, roots: Sequence[str], how: str, published: Mapp
     warn_if_partial(name, counts | {"classes": len(class_ids)}, published)
     return Source(
         name,
-        checked_files(name, files, named_in=str(base / "images.txt"), roots=roots),
+        check_image_files(name, files, named_in=str(base / "images.txt"), roots=roots),
         labels,
         tuple(_plain(names[str(number)]) for number in class_ids),
         parts,
@@ -160,7 +160,7 @@ def _number_of(name: str) -> str | None:
 def _of_images(name: str, base: Path, paths: Mapping[str, str], file: str, column: str) -> dict[str, str]:
     """Read a file with one value per image, by image id."""
     values = read_mapping(name, base / file, ("image_id", column))
-    same_ids(name, base / "images.txt", paths, base / file, values)
+    require_same_ids(name, base / "images.txt", paths, base / file, values)
     return values
 
 
@@ -174,7 +174,7 @@ def _boxes(name: str, base: Path, paths: Mapping[str, str], order: Sequence[str]
     file = base / "bounding_boxes.txt"
     rows = read_table(name, file, ("image_id", "left", "top", "width", "height"))
     box_of = {row[0]: row[1:] for row in rows}
-    same_ids(name, base / "images.txt", paths, file, box_of)
+    require_same_ids(name, base / "images.txt", paths, file, box_of)
     try:
         return np.array([box_of[image] for image in order], dtype=np.float32).reshape(-1, 4)
     except ValueError as error:

@@ -148,7 +148,9 @@ def refuse_empty(name: str, labels: np.ndarray, entries: Sequence[object], where
         )
 
 
-def same_ids(name: str, file: Path, ids: Mapping[str, object], others: Path, other_ids: Mapping[str, object]) -> None:
+def require_same_ids(
+    name: str, file: Path, ids: Mapping[str, object], others: Path, other_ids: Mapping[str, object]
+) -> None:
     """Raise DataError unless two files have the same ids."""
     missing = [key for key in ids if key not in other_ids]
     more = [key for key in other_ids if key not in ids]
@@ -160,7 +162,9 @@ def same_ids(name: str, file: Path, ids: Mapping[str, object], others: Path, oth
             )
 
 
-def same_names(name: str, file: Path, names: Mapping[int, str], other: Path, other_names: Mapping[int, str]) -> None:
+def require_same_names(
+    name: str, file: Path, names: Mapping[int, str], other: Path, other_names: Mapping[int, str]
+) -> None:
     """Raise DataError if two files give one id different names, so that a label would mean different classes.
 
     Args:
@@ -186,7 +190,7 @@ def to_number(name: str, what: str, text: str) -> int:
         raise DataError(f"{name}: {what} is {text!r}, but a whole number is expected") from error
 
 
-def checked_files(
+def check_image_files(
     name: str,
     files: ImageFiles,
     *,

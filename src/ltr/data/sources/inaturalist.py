@@ -14,11 +14,11 @@ import numpy as np
 from ltr.data.archives import Archive, fetch
 from ltr.data.source import ImageFiles, Source, read_only
 from ltr.data.sources.checks import (
-    checked_files,
+    check_image_files,
     dataset_folder,
     refuse_empty,
     require,
-    same_names,
+    require_same_names,
     shown,
     warn_if_partial,
 )
@@ -160,7 +160,7 @@ def inaturalist(
                 f"{about.name}: {base / train} and {base / val} have different categories "
                 f"({len(names):,} and {len(categories.by_id):,}). Both must be of the same year"
             )
-        same_names(about.name, base / train, _names(names), base / file, _names(categories.by_id))
+        require_same_names(about.name, base / train, _names(names), base / file, _names(categories.by_id))
         names = names or categories.by_id
         class_ids = np.array(sorted(names), dtype=np.int64)
         ids = np.array(table.ids, dtype=np.int64)[before:]
@@ -169,7 +169,7 @@ def inaturalist(
 
     names.update(_real_categories(about.name, base / "categories.json", base / train, names))
     refuse_empty(about.name, labels[0], class_ids.tolist(), f"{base / train}, by category id")
-    files = checked_files(about.name, table.files(base), named_in=f"{train} and {val}", roots=roots)
+    files = check_image_files(about.name, table.files(base), named_in=f"{train} and {val}", roots=roots)
     classes = [names[int(number)] for number in class_ids]
     counts = {part: len(indices) for part, indices in parts.items()}
     warn_if_partial(about.name, counts | {"classes": len(classes)}, about.published)
@@ -293,7 +293,7 @@ def _real_categories(
     moved = {
         n: hidden_name for n, hidden_name in _names(hidden).items() if n not in ids_of.get(canonical(hidden_name), {n})
     }
-    same_names(name, file, _names(categories.by_id), train, moved)
+    require_same_names(name, file, _names(categories.by_id), train, moved)
     return categories.by_id
 
 

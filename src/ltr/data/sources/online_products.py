@@ -9,7 +9,7 @@ import numpy as np
 from ltr.data.archives import Archive, fetch
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import (
-    checked_files,
+    check_image_files,
     dataset_folder,
     read_table,
     require,
@@ -94,7 +94,9 @@ def online_products(
     files = ImageFiles.from_paths(base, paths)
     return Source(
         "sop",
-        checked_files("sop", files, named_in=" and ".join(LISTS.values()), roots=roots, where=listed_in(parts, LISTS)),
+        check_image_files(
+            "sop", files, named_in=" and ".join(LISTS.values()), roots=roots, where=listed_in(parts, LISTS)
+        ),
         labels,
         tuple(f"{kind} {number}" for kind, number in zip(kinds, class_ids.tolist())),
         parts,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ltr.data.source import ImageFiles, Source
-from ltr.data.sources.checks import checked_files, dataset_folder, read_lines, require
+from ltr.data.sources.checks import check_image_files, dataset_folder, read_lines, require
 from ltr.data.sources.text_lists import listed_in, text_lists
 from ltr.errors import DataError
 from ltr.identity import named
@@ -68,7 +68,7 @@ def open_lists(
     parts = {**known.parts, "open": range(len(known), len(labels))}
     offsets = np.concatenate([files.offsets, files.offsets[-1] + unknown.offsets[1:]])
     # an image of the open list that another list has would be of a known class, so that no file may be repeated
-    together = checked_files(
+    together = check_image_files(
         name,
         ImageFiles(files.root, files.blob + unknown.blob, offsets, decoding=files.decoding),
         named_in=open,

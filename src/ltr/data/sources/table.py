@@ -9,7 +9,7 @@ import numpy as np
 
 from ltr.data.decode import decoding
 from ltr.data.source import ImageFiles, Source
-from ltr.data.sources.checks import checked_files, shown
+from ltr.data.sources.checks import check_image_files, shown
 from ltr.data.sources.division import divided_name, hold_out_test_images, warn_of_untested
 from ltr.data.tables import Columns, read_columns
 from ltr.errors import DataError, nearest
@@ -72,7 +72,7 @@ def image_table(
             "Test classes must be training classes"
         )
     numbers = np.array([label_of[label] for label in labels], dtype=np.int64)
-    files = checked_files(
+    files = check_image_files(
         name,
         ImageFiles.from_paths(base, paths),
         named_in=str(table),

@@ -13,7 +13,7 @@ from ltr.data.decode import decoding
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import (
     MOST_SHOWN,
-    checked_files,
+    check_image_files,
     dataset_folder,
     read_lines,
     require,
@@ -97,7 +97,7 @@ def text_lists(
     warn_if_partial(name, counts | {"classes": num_classes}, PUBLISHED.get(name, {}))
     where_listed = listed_in(parts, chosen)
     files = ImageFiles.from_paths(base, paths, decoding=how)
-    files = checked_files(name, files, named_in=named_in, roots=roots, where=where_listed)
+    files = check_image_files(name, files, named_in=named_in, roots=roots, where=where_listed)
     class_names, depth = _class_names(paths[:num_train], labels[:num_train], num_classes)
     _refuse_contradictions(name, paths, labels, class_names, depth, where_listed)
     return Source(name, files, np.array(labels, dtype=np.int64), class_names, parts)

@@ -12,7 +12,7 @@ import numpy as np
 from ltr.data.archives import Archive, fetch
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import (
-    checked_files,
+    check_image_files,
     dataset_folder,
     read_lines,
     read_mapping,
@@ -74,7 +74,7 @@ def tiny_imagenet(
     warn_if_partial("tiny_imagenet", {"train": num_train, "test": len(test_paths), "classes": len(wnids)}, PUBLISHED)
     return Source(
         "tiny_imagenet",
-        checked_files("tiny_imagenet", files, named_in="the folder train and val_annotations.txt", roots=roots),
+        check_image_files("tiny_imagenet", files, named_in="the folder train and val_annotations.txt", roots=roots),
         np.array(train_labels + test_labels, dtype=np.int64),
         tuple(words.get(wnid, wnid).partition(",")[0] for wnid in wnids),
         parts,

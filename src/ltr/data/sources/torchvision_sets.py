@@ -10,7 +10,7 @@ import numpy as np
 
 from ltr.data.archives import Archive, fetch
 from ltr.data.source import ImageFiles, Source, fixed_content
-from ltr.data.sources.checks import checked_files, dataset_folder, refuse_empty, require, warn_if_partial
+from ltr.data.sources.checks import check_image_files, dataset_folder, refuse_empty, require, warn_if_partial
 from ltr.errors import DataError
 from ltr.identity import named
 
@@ -101,7 +101,9 @@ def cars(*, root: str, roots: Sequence[str] = ()) -> Source:
     )
     counts = {part: len(indices) for part, indices in parts.items()}
     warn_if_partial("cars", counts | {"classes": len(names)}, CARS_PUBLISHED)
-    files = checked_files("cars", ImageFiles.from_paths(base, paths), named_in=" and ".join(annotations), roots=roots)
+    files = check_image_files(
+        "cars", ImageFiles.from_paths(base, paths), named_in=" and ".join(annotations), roots=roots
+    )
     return Source("cars", files, np.array(labels, dtype=np.int64), names, parts)
 
 
@@ -154,7 +156,9 @@ def aircraft(*, root: str, train_part: str = "trainval", roots: Sequence[str] = 
     taxonomy = {level: _coarser_classes(read(official["train"], level), level, train_labels) for level in LEVELS}
     counts = {part: len(indices) for part, indices in parts.items()} | {"classes": len(names)}
     warn_if_partial("aircraft", counts, AIRCRAFT_PUBLISHED | {"train": 6_667 if train_part == "trainval" else 3_334})
-    files = checked_files("aircraft", ImageFiles.from_paths(base, paths), named_in="images_variant_*.txt", roots=roots)
+    files = check_image_files(
+        "aircraft", ImageFiles.from_paths(base, paths), named_in="images_variant_*.txt", roots=roots
+    )
     return Source("aircraft", files, np.array(labels, dtype=np.int64), names, parts, taxonomy=taxonomy)
 
 
