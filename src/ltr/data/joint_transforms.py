@@ -63,7 +63,7 @@ class JointTransforms:
             )
 
     def one(self, images: Tensor, number: int) -> Tensor:
-        """The images under transformation ``number`` in 0..M-1, in channels_last memory; as they are under number 0.
+        """Return the images under transformation ``number`` in 0..M-1, in channels_last memory; number 0 returns them.
 
         Args:
             images: [B, C, H, W] of any type.
@@ -71,7 +71,7 @@ class JointTransforms:
         return self._of(images, number).contiguous(memory_format=torch.channels_last) if number else images
 
     def __call__(self, images: Tensor) -> Tensor:
-        """All transformations of all images: row i * M + j is image i under transformation j.
+        """Return all transformations of all images: row i * M + j is image i under transformation j.
 
         Args:
             images: [B, C, H, W] of any type.

@@ -18,24 +18,24 @@ NAMES = ("cosine", "tanh", "step", "multistep", "poly")
 
 @named("schedule/timm")
 class TimmSchedule(Schedule):
-    """A schedule of `timm.scheduler`, as the multiplier of the base learning rate.
+    """Schedule of `timm.scheduler`, as the multiplier of the base learning rate.
 
-    The arguments are those of `timm.scheduler.create_scheduler_v2`, which they are passed to with a base learning rate
-    of 1: learning rates (``min_lr``, ``warmup_lr``) are multiples of ``optimizer.lr``, lengths are in epochs.
+    Arguments are passed to `timm.scheduler.create_scheduler_v2` with a base learning rate of 1: learning rates
+    (``min_lr``, ``warmup_lr``) are multiples of ``optimizer.lr``, lengths are in epochs.
 
     Args:
         name: ``cosine``, ``tanh``, ``step``, ``multistep`` or ``poly``.
-        per: ``epoch`` holds the value through an epoch, ``step`` moves with every step.
-        warmup_epochs: of a linear rise from ``warmup_lr``.
-        warmup_prefix: the decay begins after the warm-up and takes the other epochs, in place of going on under it.
-        decay_epochs: of ``step``: epochs between two falls; None is a third of the run.
-        decay_milestones: of ``multistep``: epochs after which the rate falls.
-        decay_rate: of ``step`` and ``multistep``: factor of each fall; of ``poly``: the exponent.
-        cooldown_epochs: at the end, at the last value.
-        cycle_limit, cycle_mul, cycle_decay, k_decay: of ``cosine``, ``tanh`` and ``poly``.
+        per: ``epoch`` keeps the value within an epoch, ``step`` changes it at every step.
+        warmup_epochs: length of a linear rise from ``warmup_lr``.
+        warmup_prefix: True starts the decay after the warm-up, False at the first epoch.
+        decay_epochs: epochs between two drops of ``step``; None: a third of the run.
+        decay_milestones: epochs after which ``multistep`` drops.
+        decay_rate: factor of each drop of ``step`` and ``multistep``; exponent of ``poly``.
+        cooldown_epochs: epochs with the last value at the end.
+        cycle_limit, cycle_mul, cycle_decay, k_decay: options of ``cosine``, ``tanh`` and ``poly``.
 
     Raises:
-        ConfigError: an unknown name, or values that timm refuses; see `Schedule`.
+        ConfigError: the name is unknown, or timm refuses a value; see also `Schedule`.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ TEST_PER_CLASS = 40
 @named("source/digits")
 @fixed_content
 def digits() -> Source:
-    """The 1,797 digits of scikit-learn (the test half of UCI's Optical Recognition of Handwritten Digits).
+    """Digits of scikit-learn: 1,797 images, the test half of UCI's Optical Recognition of Handwritten Digits.
 
     They have no official test part. 40 images of each class, drawn by a rule that is fixed for good, make the part
     ``test``; the other 1,397 (134 to 143 per class) make ``train``. Pixels 0..16 are scaled to uint8 0..255.
