@@ -1,7 +1,7 @@
 """Grouping of runs: averages over seeds, tables of comparable lines, and the best lines of a table.
 
-Runs are averaged if they differ in nothing but their seed. Lines stand in one table if they were measured on the very
-same test images. What was selected on the test set is shown apart and never called the best.
+Runs are averaged if they differ only in their seed. A table holds lines measured on the same test images. Results that
+were selected on the test set are shown separately and never marked as best.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Line:
     def seconds(self) -> float:
         """Seconds of all stages of a run, including reused ones; mean over seeds.
 
-        NaN where its stages are not known.
+        NaN if its stages are not known.
         """
         costs = [sum(number(stage.get("seconds")) for stage in run.stages) for run in self.runs if run.stages]
         return statistics.fmean(costs) if len(costs) == len(self.runs) else math.nan

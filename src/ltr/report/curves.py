@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _TRAIN: dict[str, Any] = {"color": INK}
-_WATCHED: dict[str, Any] = {"color": "#228877", "linestyle": "--", "marker": "D"}
+_MONITORED: dict[str, Any] = {"color": "#228877", "linestyle": "--", "marker": "D"}
 
 
 def training_curves(run: Run, path: Path) -> bool:
@@ -28,17 +28,17 @@ def training_curves(run: Run, path: Path) -> bool:
     if not curves:
         return False
     epochs, borders = _epochs(curves)
-    watched = next((split for split in ("val", "test") if f"{split}/accuracy" in curves), None)
-    panels = 3 if watched else 2
+    monitored = next((split for split in ("val", "test") if f"{split}/accuracy" in curves), None)
+    panels = 3 if monitored else 2
     with figure_file(path, 4.7 * panels, 4.8) as figure:
         headline_title(figure, run)
         loss, accuracy, *rest = figure.subplots(1, panels)
         _line(loss, curves, "train/loss", epochs, label="train", **_TRAIN)
         _line(accuracy, curves, "train/accuracy", epochs, 100, label="train", **_TRAIN)
-        if watched:
-            _line(loss, curves, f"{watched}/nll", epochs, label=f"{watched} (NLL)", **_WATCHED)
-            _line(accuracy, curves, f"{watched}/accuracy", epochs, 100, label=watched, **_WATCHED)
-            _groups(rest[0], curves, watched, epochs)
+        if monitored:
+            _line(loss, curves, f"{monitored}/nll", epochs, label=f"{monitored} (NLL)", **_MONITORED)
+            _line(accuracy, curves, f"{monitored}/accuracy", epochs, 100, label=monitored, **_MONITORED)
+            _groups(rest[0], curves, monitored, epochs)
         loss.set_ylabel("loss")
         loss.set_ylim(bottom=min(0, loss.get_ylim()[0]))
         accuracy.set_ylabel("accuracy (%)")
@@ -86,11 +86,11 @@ def _line(
         label = "_"  # once in the legend
 
 
-def _groups(axes: Axes, curves: dict[str, np.ndarray], watched: str, epochs: np.ndarray) -> None:
+def _groups(axes: Axes, curves: dict[str, np.ndarray], monitored: str, epochs: np.ndarray) -> None:
     for name in GROUPS:
         colour, marker = GROUP_COLOURS[name], GROUP_MARKERS[name]
-        _line(axes, curves, f"{watched}/{name}", epochs, 100, label=name, color=colour, marker=marker)
-    axes.set_ylabel(f"accuracy on {watched} (%)")
+        _line(axes, curves, f"{monitored}/{name}", epochs, 100, label=name, color=colour, marker=marker)
+    axes.set_ylabel(f"accuracy on {monitored} (%)")
 
 
 def _finish(axes: Axes, borders: dict[str, tuple[float, float]]) -> None:

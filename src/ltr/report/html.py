@@ -270,7 +270,7 @@ def _small(path: Path) -> bytes:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=("PNG",)) as image:
                 shown = image.convert("RGB")
-    except Exception as error:  # decoders raise whatever they like for a damaged file
+    except Exception as error:  # decoders raise arbitrary errors for damaged files
         raise DataError(f"{path} is damaged. Draw it anew: ltr-report {path.parents[1]} --figures all") from error
     if shown.width > _PICTURE_WIDTH:
         height = round(shown.height * _PICTURE_WIDTH / shown.width)

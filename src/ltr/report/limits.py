@@ -1,6 +1,6 @@
 """Limits of a run whose numbers are not those of its method: fewer batches, or fewer epochs than its recipe.
 
-Such runs stand in tables with a mark and the reason. They are the best of nothing.
+Tables mark such runs and give the reason; they are never the best.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def marks_of(reasons: Sequence[str]) -> dict[str, str]:
 def footnotes(marks: Mapping[str, str]) -> list[str]:
     """Return a sentence for each mark, for the notes below a table."""
     return [
-        f"{mark} limited: {reason}; the best of nothing, and no match for a published number."
+        f"{mark} limited: {reason}; never the best, and not comparable with a published number."
         for reason, mark in marks.items()
     ]
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 Curves = Mapping[str, np.ndarray]
 
 _FEW_IMAGES = 3000
-_NAMED_CLASSES = 10  # up to so many classes have a line and a name of their own
-_LINES: tuple[dict[str, Any], ...] = (  # one for each scorer: told apart without colours too
+_NAMED_CLASSES = 10  # at most this many classes have their own line and name
+_LINES: tuple[dict[str, Any], ...] = (  # one per scorer, distinguishable without colours
     {"color": "#004488", "linestyle": "-"},
     {"color": "#BB5566", "linestyle": "--"},
     {"color": "#DDAA33", "linestyle": "-."},
@@ -43,7 +43,7 @@ def known_and_unknown(run: Run, path: Path) -> bool:
     """Draw ROC and open-set classification rate, one line per scorer of the headline's variant.
 
     Returns:
-        False where the run was not evaluated by the open-set protocol, or had no unknown images.
+        False if the run was not evaluated by the open-set protocol, or had no unknown images.
     """
     evaluated = [(row, curves) for row, curves in curves_of(run, "open_set") if "roc_fpr" in curves]
     if not evaluated:
@@ -79,7 +79,7 @@ def score_histogram(run: Run, path: Path) -> bool:
     Thresholds at which decisions were evaluated are vertical lines.
 
     Returns:
-        False where the run was not evaluated by the open-set protocol.
+        False if the run was not evaluated by the open-set protocol.
     """
     evaluated = curves_of(run, "open_set")
     if not evaluated:
@@ -108,7 +108,7 @@ def precision_recall(run: Run, path: Path) -> bool:
     the area under a class's line is its average precision and the area under the mean is the mAP, but for thinning.
 
     Returns:
-        False where the run was not evaluated by the background protocol, or no foreground class had images.
+        False if the run was not evaluated by the background protocol, or no foreground class had images.
     """
     evaluated = curves_of(run, "background")
     if not evaluated or not evaluated[0][1]["pr_recall"].size or np.isnan(evaluated[0][1]["pr_recall"]).all():
@@ -156,7 +156,7 @@ def background_histogram(run: Run, path: Path) -> bool:
     """Draw histograms of the best foreground score of background and foreground images, counts on a log scale.
 
     Returns:
-        False where the run was not evaluated by the background protocol.
+        False if the run was not evaluated by the background protocol.
     """
     evaluated = curves_of(run, "background")
     if not evaluated:

@@ -22,7 +22,7 @@ def predicted_prior(run: Run, path: Path) -> bool:
     that of the test images. More than 20 classes are on a log scale; those never predicted are counted in the legend.
 
     Returns:
-        False where the run kept no predictions of its classes.
+        False if the run kept no predictions of its classes.
     """
     evaluated = predictions_of(run)
     if evaluated is None:

@@ -29,8 +29,8 @@ class Entry:
 
     Attributes:
         config: of ``conf/experiment``.
-        runs: of any seeds; those that may not be averaged become lines of their own.
-        published: a number in percent; None where there is none.
+        runs: runs of any seeds; those that may not be averaged become separate lines.
+        published: a number in percent; None if there is none.
         source: where.
         metric: what the number is.
     """

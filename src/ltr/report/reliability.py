@@ -26,7 +26,7 @@ def reliability(run: Run, path: Path) -> bool:
     the diagonal, weighted by the images, is the calibration error.
 
     Returns:
-        False where the run kept no predictions of its classes.
+        False if the run kept no predictions of its classes.
     """
     evaluated = predictions_of(run)
     if evaluated is None:

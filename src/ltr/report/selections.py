@@ -20,7 +20,7 @@ def selected_locations(run: Run, path: Path) -> bool:
     """Draw a row per image: the image, and for each level the image with its dropped locations darkened.
 
     Returns:
-        False where the run's ``artifacts/examples.npz`` is missing or holds no selection.
+        False if the run's ``artifacts/examples.npz`` is missing or holds no selection.
 
     Raises:
         DataError: the file is damaged.

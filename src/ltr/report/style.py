@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-# dark blue, yellow, red: told apart by all common kinds of colour blindness, and in grey by their lightness
+# dark blue, yellow, red: distinguishable with all common kinds of colour blindness, and in grey by lightness
 GROUP_COLOURS = {"many": "#004488", "medium": "#DDAA33", "few": "#BB5566"}
 GROUP_MARKERS = {"many": "o", "medium": "s", "few": "^"}
 INK = "#222222"

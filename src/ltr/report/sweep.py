@@ -49,7 +49,7 @@ class Job:
     Attributes:
         number: its place in the sweep, from 0.
         overrides: of this job, as they were written.
-        result: the content of its ``result.json``; None where it failed or only printed a plan.
+        result: the content of its ``result.json``; None if it failed or only printed a plan.
         reused: the result was there before the sweep.
         error: what went wrong, or None.
     """

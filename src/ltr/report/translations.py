@@ -19,7 +19,7 @@ def translations(run: Run, path: Path) -> bool:
     """Draw a row per class: seed, perturbation (amplified, grey is no change) and result, several times.
 
     Returns:
-        False where the run has no such images.
+        False if the run has no such images.
     """
     sheet = sheet_of(run.path)
     if sheet is None:

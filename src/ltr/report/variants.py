@@ -25,7 +25,7 @@ def variant_curve(run: Run, path: Path) -> bool:
     The value that the run is evaluated by is a vertical line.
 
     Returns:
-        False where the variants are not values of one number, or there is but one.
+        False if the variants are not values of one number, or there is but one.
     """
     name, curves = curves_of(run.result)
     if not curves or len(next(iter(curves.values()))["value"]) < 2:

@@ -15,12 +15,12 @@ from ltr.report.style import INK, PALE, figure_file, headline_title
 def weight_norms(run: Run, path: Path) -> bool:
     """Draw weight norms of the classes over their mean, from frequent to rare (Kang et al., ICLR 2020, figure 2).
 
-    The classifier that is evaluated is drawn in the groups' colours; where it took the place of the representation's
-    own (cRT, LWS, tau-normalisation), that one is drawn in grey. Over their mean, because classifiers differ in scale.
+    The evaluated classifier is drawn in the groups' colours; the representation's classifier, if it was replaced (cRT,
+    LWS, tau-normalisation), is drawn in grey. Norms are divided by their mean, because classifiers differ in scale.
 
     Returns:
-        False where the run kept no norms: its classifier has none (cosines, class means), or nothing is evaluated class
-        by class.
+        False if the run stored no norms, because its classifier has none (cosines, class means), or if its protocol
+        does not report classes.
     """
     classes = classes_of(run)
     norms = read_arrays(run.path / "artifacts" / "class_weights.npz")
