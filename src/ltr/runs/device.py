@@ -39,7 +39,8 @@ def device_name(device: torch.device) -> str:
     """Return a device's printed name: a GPU's product name, or the number of CPU threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} {'thread' if threads == 1 else 'threads'}"
 
 
 def keep_freed_memory() -> None:
