@@ -13,7 +13,7 @@ from ltr.cli import _as_a_single_run
 from ltr.configuration.command_line import read
 from ltr.configuration.configs import conf_directory
 from ltr.configuration.parsing import parse
-from ltr.configuration.swept_configs import jobs_of, waiting
+from ltr.configuration.swept_configs import defer_values, jobs_of
 from ltr.errors import ConfigError, Interrupted
 from ltr.sweeps import check_processes, own_gpu
 
@@ -78,13 +78,13 @@ def test_a_key_is_looked_for_on_the_swept_configs(ltr_train, arguments, words):
 )  # fmt: skip
 def test_a_value_that_waits_for_its_job_is_the_same_value(text):
     (override,), _ = parse([text])
-    configs, waits = waiting(["method=crt,lws", text], None)
+    configs, waits = defer_values(["method=crt,lws", text], None)
     (then,), _ = parse([waits])
     assert configs == "method=crt,lws"
     assert then.values == (["${oc.decode:null}"] if text.endswith("=null") else override.values)
     plain = "." in text and not text.startswith(("+", "~", "hydra.")) and text != "a.b="
     assert (waits == text) is not plain
-    assert waiting(["seed=0,1", text], None) == ["seed=0,1", text]
+    assert defer_values(["seed=0,1", text], None) == ["seed=0,1", text]
 
 
 def test_every_swept_config_is_checked_beside_the_first_of_the_others():

@@ -33,6 +33,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ltr.configuration import removed
 from ltr.configuration.allowed import shown
+from ltr.configuration.config_files import ConfigFiles, entries_of, is_name
 from ltr.configuration.configs import PRIVATE_KEYS
 from ltr.configuration.forbidden import not_one_config
 from ltr.configuration.former_keys import print_notices, rename_in_file, rename_overrides
@@ -61,7 +62,7 @@ class NestedLoader(ConfigLoaderImpl):
         self.former: dict[str, str] = {}
         self._notices: list[str] = []
         self._in_files: dict[str, dict[str, str]] = {}  # config file -> nodes chosen in its body -> their groups
-        self._repository: _Repository | None = None
+        self._repository: ConfigFiles | None = None
         self._for_mode: tuple[tuple[Any, ...], DictConfig] | None = None
         self._defaults: list[ResultDefault] = []
         self._overrides: list[Override] = []
@@ -240,14 +241,14 @@ class NestedLoader(ConfigLoaderImpl):
         self, config_name: str | None, overrides: list[str]
     ) -> tuple[list[Override], CachingConfigRepository]:
         self._overrides = OverridesParser.create().parse_overrides(overrides=overrides)
-        self._repository = _Repository(self.repository, self._in_files)
+        self._repository = ConfigFiles(self.repository, self._in_files)
         self._process_config_searchpath(config_name, self._overrides, self._repository)
         return self._overrides, self._repository
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
         self._defaults = defaults
         self._holding_keys = set()
-        self.former = former_keys(self._targets_with_former_options(repo))
+        self.former = former_keys(self._targets_with_former_options())
         self._notices = []
         config = super()._compose_config_from_defaults_list(defaults, repo)
         self._notices += rename_overrides(self._overrides, self.former)
@@ -268,7 +269,7 @@ class NestedLoader(ConfigLoaderImpl):
         loaded, notices = rename_in_file(loaded, str(default.config_path), self.former)
         self._notices += notices
         loaded = self._for_own_choice(default, loaded, repo)
-        for path, value in _entries(loaded.config):
+        for path, value in entries_of(loaded.config):
             if path in self._holding_keys and not isinstance(value, Mapping) and _replaces(value):
                 raise ConfigCompositionException(
                     f"In '{default.config_path}': {path}={shown(value)}: keys are needed here, not a value"
@@ -277,15 +278,14 @@ class NestedLoader(ConfigLoaderImpl):
                 self._holding_keys.add(path)
         return loaded
 
-    def _targets_with_former_options(self, repo: IConfigRepository) -> dict[str, str]:
+    def _targets_with_former_options(self) -> dict[str, str]:
         """Return the nodes whose class has options that were once called otherwise, with the class's path."""
-        targets: dict[str, str] = {}
-        for default in self._defaults:
-            path = default.config_path
-            loaded = repo.load_config(path) if path and not path.startswith("hydra") else None
-            for relative, value in _entries(loaded.config) if loaded is not None else ():
-                if relative.rpartition(".")[2] == "_target_":
-                    targets[_joined(default.package, relative).removesuffix("_target_").rstrip(".")] = str(value)
+        in_files = self._repository.targets if self._repository is not None else {}
+        targets = {
+            _joined(default.package, relative).rstrip("."): target
+            for default in self._defaults
+            for relative, target in in_files.get(default.config_path or "", {}).items()
+        }
         return {node: target for node, target in targets.items() if has_former_options(target)}
 
     def _for_own_choice(self, default: ResultDefault, loaded: ConfigResult, repo: IConfigRepository) -> ConfigResult:
@@ -329,44 +329,6 @@ def nested_choices() -> Iterator[None]:
         hydra.ConfigLoaderImpl = before  # type: ignore[misc]
 
 
-class _Repository(CachingConfigRepository):
-    """Config files as Hydra reads them, with the choices of their bodies moved to their defaults lists.
-
-    Attributes:
-        names: of every config file that was read, the dotted paths of its body that hold a plain text.
-    """
-
-    def __init__(self, delegate: IConfigRepository, choices: Mapping[str, Mapping[str, str]]) -> None:
-        super().__init__(delegate)
-        self.choices = choices
-        self.names: dict[str, dict[str, str]] = {}
-
-    def load_config(self, config_path: str) -> ConfigResult | None:
-        is_read = f"config_path={config_path}" in self.cache
-        loaded = super().load_config(config_path)
-        if is_read or loaded is None or not OmegaConf.is_dict(loaded.config) or config_path.startswith("hydra/"):
-            return loaded
-        for path, group in self.choices.get(config_path, {}).items():
-            above, _, last = path.rpartition(".")
-            node = OmegaConf.select(loaded.config, above) if above else loaded.config
-            name = node.pop(last)  # type: ignore[union-attr]
-            # hydra/launcher lies at hydra.launcher by itself
-            package = None if group.replace("/", ".") == path else path
-            choice = GroupDefault(group=f"/{group}", package=package, value=name, override=True)
-            loaded.defaults_list = [*(loaded.defaults_list or []), choice]
-        self.names[config_path] = {
-            path: value
-            for path, value in _entries(loaded.config)
-            if isinstance(value, str) and is_name(value) and path.rpartition(".")[2] not in ("_target_", "name")
-        }
-        return loaded
-
-
-def is_name(value: Any) -> bool:
-    """Return whether a value can be the name of a config: no keys, and no reference to another value."""
-    return not isinstance(value, Mapping) and "${" not in str(value)
-
-
 def holds_keys(key: str, node: Mapping[str, Any]) -> str:
     """Return why a node of the configuration cannot take a value, as the end of a sentence."""
     keys = [str(name) for name in node if name not in PRIVATE_KEYS]
@@ -390,20 +352,3 @@ def _group(choice: str) -> str:
 def _joined(package: str | None, relative: str) -> str:
     relative = relative.removeprefix("_global_.") if relative.startswith("_global_.") else f"{package or ''}.{relative}"
     return relative.lstrip(".")
-
-
-def _entries(config: Any) -> list[tuple[str, Any]]:
-    """Return every node of a config as written, mappings as well as values, with its dotted path."""
-    entries: list[tuple[str, Any]] = []
-
-    def collect(node: Mapping[Any, Any], above: str) -> None:
-        for key, value in node.items():
-            if key in PRIVATE_KEYS or key == "defaults":
-                continue
-            path = f"{above}.{key}" if above else str(key)
-            entries.append((path, value))
-            if isinstance(value, Mapping):
-                collect(value, path)
-
-    collect(OmegaConf.to_container(config, resolve=False), "")  # type: ignore[arg-type]
-    return entries
