@@ -61,7 +61,7 @@ def test_a_state_that_was_swapped_for_a_pickle_is_set_aside(tmp_path, ltr_train)
 
 @pytest.mark.parametrize("command", ["predict", "mine", "export"])
 def test_no_command_opens_a_pickle(tmp_path, capsys, command):
-    main = importlib.import_module(f"ltr.{command}_command").main
+    main = importlib.import_module(f"ltr.commands.{command}").main
     (tmp_path / "weights.ckpt").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
     trees.put(tmp_path / "images" / "1.jpg", 0)
     out = tmp_path / ("out.csv" if command == "predict" else "out")
