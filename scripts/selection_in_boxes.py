@@ -93,7 +93,7 @@ def measured(
     found: dict[str, dict[str, list[np.ndarray]]] = {}
     counts: dict[str, np.ndarray] = {}
     for batch in data.evaluation_loader(part):
-        outcome = network.found(network.to_unit(batch.images))
+        outcome = network.forward_pass(network.to_unit(batch.images))
         boxes = boxes_in_crop(source, batch.indices.numpy(), crop)
         first = len(outcome.levels) - len(outcome.selections)
         inside_all, selected_all = [], []

@@ -43,8 +43,8 @@ class Plan:
     def outputs(self, network: ImageClassifier, **arrays: dict) -> dict[str, StageOutput]:
         """Finished stages: the representation, and computed ones by name."""
         outputs = {"representation": StageOutput("representation", "key", lambda: network)}
-        for name, found in arrays.items():
-            outputs[name] = StageOutput(name, "key", lambda: None, arrays=found)
+        for name, actual in arrays.items():
+            outputs[name] = StageOutput(name, "key", lambda: None, arrays=actual)
         return outputs
 
     def second(self, network: ImageClassifier, seed: int = 0) -> Any:
@@ -55,7 +55,7 @@ class Plan:
         return built
 
     def compute(self, name: str, network: ImageClassifier) -> dict[str, Any]:
-        """What a computed stage finds."""
+        """The arrays of a computed stage."""
         stage = self.stages[name]
         computation = Computation(
             parents=self.outputs(network),

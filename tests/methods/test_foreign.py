@@ -186,8 +186,8 @@ def test_another_number_of_classes_is_an_error(file):
 def test_the_features_alone_need_no_classifier(tmp_path, file, images):
     state = {name: t for name, t in file[1].state_dict().items() if not name.startswith("linear")}
     torch.save(state, tmp_path / "backbone.pt")
-    found = read(tmp_path / "backbone.pt", FEATURES).predict(images)["default"]
-    assert found.features.shape == (4, 64)
+    actual = read(tmp_path / "backbone.pt", FEATURES).predict(images)["default"]
+    assert actual.features.shape == (4, 64)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def store(tmp_path_factory):
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS.keys())
-def test_a_method_runs_and_its_final_checkpoint_is_judged_alike(ltr_train, ltr_eval, tmp_path, store, command):
+def test_a_method_runs_and_its_final_checkpoint_is_evaluated_alike(ltr_train, ltr_eval, tmp_path, store, command):
     done = ltr_train(*SHORT, *command, f"paths.stages={store}")
     assert done.code == 0, done.err
     on_test = [row for row in done.result["rows"] if row["split"] == "test"]
@@ -117,7 +117,7 @@ def test_the_second_stage_hands_on_the_backbone_of_the_first_but_for_statistics_
     assert changed == (set() if name == "crt-cached" else drifting)
 
 
-def test_the_best_epoch_of_the_second_stage_is_judged(ltr_train, store):
+def test_the_best_epoch_of_the_second_stage_is_evaluated(ltr_train, store):
     best = ["method.classifier.selection=best_val", "dataset.val=train_fraction", f"paths.stages={store}"]
     done = ltr_train(*SHORT, *COMMANDS["crt"], *best)
     assert done.code == 0, done.err
@@ -143,9 +143,9 @@ def test_a_run_too_short_for_its_warm_up_is_told_once(ltr_train):
 @pytest.mark.parametrize(("command", "as_file"), [("crt", False), ("crt", True), ("tau_norm", False), ("ncm", False)])
 def test_a_finished_run_serves_as_the_representation(ltr_train, tmp_path, store, command, as_file):
     erm = ltr_train(*SHORT, f"paths.stages={store}", outputs=tmp_path / "erm")
-    given = erm.directory / "checkpoints/final.ckpt" if as_file else erm.directory
+    checkpoint = erm.directory / "checkpoints/final.ckpt" if as_file else erm.directory
     whole = ltr_train(*SHORT, *COMMANDS[command], f"paths.stages={store}", outputs=tmp_path / "whole")
-    taken = ltr_train(*COMMANDS[command], *SHORT[1:], f"method.start_from={given}", outputs=tmp_path / "taken")
+    taken = ltr_train(*COMMANDS[command], *SHORT[1:], f"method.start_from={checkpoint}", outputs=tmp_path / "taken")
     assert taken.code == 0, taken.err
     assert taken.headline == whole.headline
     assert taken.result["stages"][0]["status"] == "reused"
@@ -157,8 +157,8 @@ def test_a_taken_representation_is_known_by_its_content(ltr_train, tmp_path, sto
     moved = tmp_path / "moved.ckpt"
     shutil.copy(erm.directory / "checkpoints/final.ckpt", moved)
     plans = [
-        ltr_train(*SHORT, "method=ncm", f"method.start_from={given}", "stages=plan").out.splitlines()
-        for given in (erm.directory, moved)
+        ltr_train(*SHORT, "method=ncm", f"method.start_from={checkpoint}", "stages=plan").out.splitlines()
+        for checkpoint in (erm.directory, moved)
     ]
     keys = [[line.split()[1] for line in plan] for plan in plans]
     assert keys[0] == keys[1]
@@ -174,12 +174,14 @@ def changed(path, target, change):
 
 
 def test_checkpoints_that_do_not_fit_are_refused_with_a_reason(ltr_train, tmp_path, store):
-    def refused(given, *overrides):
-        found = ltr_train(*SHORT, "method=crt", f"method.start_from={given}", *overrides, outputs=tmp_path / "refused")
-        assert found.code in (1, 2)
-        assert "Traceback" not in found.err
-        assert not list(found.outputs.rglob("*.ckpt"))
-        return found.err
+    def refused(checkpoint, *overrides):
+        actual = ltr_train(
+            *SHORT, "method=crt", f"method.start_from={checkpoint}", *overrides, outputs=tmp_path / "refused"
+        )
+        assert actual.code in (1, 2)
+        assert "Traceback" not in actual.err
+        assert not list(actual.outputs.rglob("*.ckpt"))
+        return actual.err
 
     erm = ltr_train(*SHORT, f"paths.stages={store}", outputs=tmp_path / "erm").directory
     checkpoint = erm / "checkpoints/final.ckpt"

@@ -18,15 +18,15 @@ EASY = ["method=non_robust_features", "dataset=digits", "method.budget=1.5", "me
 def network():
     """A plain network that has learned something."""
     plan = planned("dataset=digits")
-    found = plan.representation()
-    optimizer = torch.optim.Adam(found.parameters(), 3e-3)
-    found.train()
+    actual = plan.representation()
+    optimizer = torch.optim.Adam(actual.parameters(), 3e-3)
+    actual.train()
     for _ in range(3):
         for batch in plan.data.evaluation_loader(np.random.default_rng(0).permutation(plan.data.split.train)):
             optimizer.zero_grad()
-            found.training_step(batch, 0)["loss"].backward()
+            actual.training_step(batch, 0)["loss"].backward()
             optimizer.step()
-    return found.eval()
+    return actual.eval()
 
 
 @pytest.fixture(scope="module")

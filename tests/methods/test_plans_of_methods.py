@@ -1,4 +1,4 @@
-"""Which stages a method has, what their keys see, and what is refused before anything is trained."""
+"""Stages of a method, the contents of their keys, and errors before anything is trained."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_cached_features_need_a_frozen_backbone():
         planned("method=crt", *more)
 
 
-def test_a_key_that_nothing_reads_is_refused_in_a_stages_page():
+def test_a_key_that_nothing_reads_is_refused_in_a_stages_config():
     with pytest.raises(ConfigError, match=r"method\.classifier\.epoch: nothing reads it.*Did you mean 'epochs'"):
         planned("method=crt", "+method.classifier.epoch=3")
 

@@ -36,7 +36,7 @@ def foreign_network(
     layout: str | None = None,
     padding: str | None = None,
 ) -> ImageClassifier:
-    """A network of the configs ``backbone``, ``head`` and ``loss`` with the weights of a file, in eval mode.
+    """Return a network of the configs ``backbone``, ``head`` and ``loss`` with the weights of a file, in eval mode.
 
     Names of the network are ``backbone.*`` and ``head.*``. In the file the backbone's may stand without that
     beginning, the classifier's under one of the usual names (``linear``, ``fc``, ...), and wrappers' prefixes are
@@ -80,11 +80,11 @@ def foreign_network(
     embeds = getattr(locate(configs["head"]["_target_"], "head"), "head_kind", None) == "embedding"
     network = (EmbeddingNetwork if embeds else ImageClassifier)(NetworkSpec(settings, dataset_info, 0, "foreign"))
     expected = {n: t for n, t in network.state_dict().items() if n.startswith(("backbone.", "head."))}
-    found = _named(state, expected, names or {}, path)
-    _transpose(found, transposed, path)
-    _refuse_misfits(path, found, expected, dataset_info)
-    refuse_unfit(path, {ours: tensor for ours, (_, tensor) in found.items()}, expected, finite_names(network))
-    network.load_state_dict({ours: tensor for ours, (_, tensor) in found.items()}, strict=False)
+    matches = _named(state, expected, names or {}, path)
+    _transpose(matches, transposed, path)
+    _refuse_misfits(path, matches, expected, dataset_info)
+    refuse_unfit(path, {ours: tensor for ours, (_, tensor) in matches.items()}, expected, finite_names(network))
+    network.load_state_dict({ours: tensor for ours, (_, tensor) in matches.items()}, strict=False)
     return network.eval()
 
 
@@ -106,13 +106,13 @@ def _refuse_linear(state: State, layout: Layout, head: Mapping[str, Any], path: 
         )
 
 
-Found = dict[str, tuple[str, Tensor]]  # name in the network -> name in the file, tensor
+Matches = dict[str, tuple[str, Tensor]]  # name in the network -> name in the file, tensor
 
 
-def _named(state: State, expected: State, names: Mapping[str, str | None], path: Path) -> Found:
+def _named(state: State, expected: State, names: Mapping[str, str | None], path: Path) -> Matches:
     rules = {tuple(_plain(old).split(".")): new for old, new in names.items()}
     unused = dict.fromkeys(rules)
-    found: Found = {}
+    matches: Matches = {}
     for name, tensor in state.items():
         rule = _rule(tuple(name.split(".")), rules)
         renamed: str | None = name
@@ -122,17 +122,17 @@ def _named(state: State, expected: State, names: Mapping[str, str | None], path:
         if renamed is None:
             continue
         ours = _ours(renamed, expected)
-        if ours in found:
+        if ours in matches:
             raise ConfigError(
-                f"{path}: both {found[ours][0]} and {name} are {ours}; weights.map says which is left out"
+                f"{path}: both {matches[ours][0]} and {name} are {ours}; weights.map says which is left out"
             )
-        found[ours] = (name, tensor)
+        matches[ours] = (name, tensor)
     if unused:
         first = ".".join(next(iter(unused)))
         known = list(dict.fromkeys(part for name in state for part in (name.split(".")[0], name.rpartition(".")[0])))
         hint = f"{_listed(known)}{nearest(first, known)}"
         raise ConfigError(f"weights.map: nothing in {path} begins with '{first}'; {hint}")
-    return found
+    return matches
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -140,7 +140,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name without the prefixes of wrappers, which are dropped from the file's names too."""
+    """Return a name without the prefixes of wrappers, which are dropped from the file's names too."""
     parts = name.split(".")
     while len(parts) > 1 and parts[0] in _WRAPPERS:
         parts = parts[1:]
@@ -148,7 +148,7 @@ def _plain(name: str) -> str:
 
 
 def _rule(parts: tuple[str, ...], rules: Iterable[tuple[str, ...]]) -> tuple[str, ...] | None:
-    """The longest rule that a name begins with; ``*`` in a rule stands for any one part."""
+    """Return the longest rule that a name begins with; ``*`` in a rule stands for any one part."""
     fitting = [
         rule
         for rule in rules
@@ -167,7 +167,7 @@ def _renamed(name: str, rule: tuple[str, ...], new: str | None) -> str | None:
 
 
 def _ours(name: str, expected: Mapping[str, Tensor]) -> str:
-    """The network's name for a tensor, or the name itself where it has none."""
+    """Return the network's name for a tensor, or the name itself if there is none."""
     first, _, rest = name.partition(".")
     candidates = [name, f"backbone.{name}", f"backbone.net.{name}"]
     if first in CLASSIFIER_NAMES:
@@ -175,23 +175,23 @@ def _ours(name: str, expected: Mapping[str, Tensor]) -> str:
     return next((candidate for candidate in candidates if candidate in expected), name)
 
 
-def _transpose(found: Found, transposed: Sequence[str], path: Path) -> None:
+def _transpose(matches: Matches, transposed: Sequence[str], path: Path) -> None:
     wanted = {_plain(name) for name in transposed}
-    for ours, (name, tensor) in found.items():
+    for ours, (name, tensor) in matches.items():
         if name in wanted:
             wanted.discard(name)
-            found[ours] = (name, tensor.T.contiguous() if tensor.ndim == 2 else tensor)
+            matches[ours] = (name, tensor.T.contiguous() if tensor.ndim == 2 else tensor)
     if wanted:
-        known = [name for name, _ in found.values()]
+        known = [name for name, _ in matches.values()]
         first = sorted(wanted)[0]
         raise ConfigError(f"weights.transposed: {path} has no tensor '{first}'{nearest(first, known)}")
 
 
-def _refuse_misfits(path: Path, found: Found, expected: State, dataset_info: DatasetInfo) -> None:
-    missing = [name for name in expected if name not in found and not name.endswith(_OPTIONAL)]
-    strange = [name for name in found if name not in expected]
+def _refuse_misfits(path: Path, matches: Matches, expected: State, dataset_info: DatasetInfo) -> None:
+    missing = [name for name in expected if name not in matches and not name.endswith(_OPTIONAL)]
+    strange = [name for name in matches if name not in expected]
     shapes = []
-    for ours, (name, tensor) in found.items():
+    for ours, (name, tensor) in matches.items():
         if ours in expected and tensor.shape != expected[ours].shape:
             turned = tensor.ndim == 2 and tensor.T.shape == expected[ours].shape
             advice = f" (transposed: add weights.transposed=[{name}])" if turned else ""
@@ -205,11 +205,11 @@ def _refuse_misfits(path: Path, found: Found, expected: State, dataset_info: Dat
     if missing:
         lines.append(f"missing in the file ({len(missing)}): {', '.join(_short(missing, expected))}")
     if strange:
-        names = [found[name][0] for name in strange]
-        all_of_file = dict(found.values())
+        names = [matches[name][0] for name in strange]
+        all_of_file = dict(matches.values())
         lines.append(f"in the file alone ({len(strange)}): {', '.join(_short(names, all_of_file))}")
     lines += [f"other shape: {line}" for line in shapes]
-    rules = _suggested(missing, {found[name][0]: found[name][1] for name in strange}, expected)
+    rules = _suggested(missing, {matches[name][0]: matches[name][1] for name in strange}, expected)
     if rules:
         lines.append(f"perhaps: weights.map='{{{', '.join(f'{old}: {new}' for old, new in rules.items())}}}'")
     elif missing or strange:
@@ -223,7 +223,7 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _short(names: Sequence[str], everything: Mapping[str, Tensor]) -> list[str]:
-    """Names with shapes; of a module all of whose tensors are among them its name alone, as ``layer1.* (30)``."""
+    """Return names with shapes; a module whose tensors are all listed is abbreviated, as ``layer1.* (30)``."""
     left = dict.fromkeys(names)
     shown = []
     while left:

@@ -88,7 +88,7 @@ def check_metric(settings: Settings, dataset_info: DatasetInfo, where: str) -> N
 
 
 def check_sampler(config: Mapping[str, Any], dataset_info: DatasetInfo, epochs: int) -> Any:
-    """The sampler, where it can draw from such classes; it says itself why it cannot."""
+    """Return the sampler; it raises a ConfigError itself if it cannot sample from such classes."""
     sampler = instantiate(config)
     sampler.class_probabilities(np.asarray(dataset_info.class_counts), 0, epochs)
     return sampler

@@ -38,7 +38,7 @@ def perturbed_images(
     step_size: float,
     steps: int,
 ) -> dict[str, np.ndarray]:
-    """Every un-augmented training image, perturbed, and its new label; the work of the stage ``perturbed``.
+    """Perturb every un-augmented training image and relabel it; the work of the stage ``perturbed``.
 
     Pixels are rounded to 8 bits, which changes a CIFAR image by a length of about 0.06.
 
@@ -79,7 +79,7 @@ def perturbed_images(
 
 
 def new_labels(labels: np.ndarray, classes: int, targets: Targets, seed: int) -> np.ndarray:
-    """Targets int64 [N] for labels int64 [N]; the same for the perturbation and its control."""
+    """Return targets int64 [N] for labels int64 [N]; the same for the perturbation and its control."""
     if targets == "next":
         return (labels + 1) % classes
     return generator(seed, "non-robust targets").integers(0, classes, len(labels))
@@ -112,7 +112,7 @@ class OnPerturbedImages(ImageClassifier):
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
         assert self._on_device is not None
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        images, targets = (found[batch.indices] for found in self._on_device)
+        images, targets = (tensor[batch.indices] for tensor in self._on_device)
         step = step_of(data, self.current_epoch, batch_index, batch)
         seed = derive_seed(self.seed, self.role, "augment", self.current_epoch)
         positions = step.positions[step.rank :: step.world_size]

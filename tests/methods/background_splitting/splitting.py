@@ -25,7 +25,7 @@ NO_AUX = "method.aux.weight=0"
 @functools.lru_cache(maxsize=64)
 def plan_of(*overrides: str) -> Plan:
     """The plan of a command on the digits with background; values of the method need no composition of their own."""
-    base = planned(BASE[0], *(given for given in overrides if not given.startswith("method.")))
+    base = planned(BASE[0], *(override for override in overrides if not override.startswith("method.")))
     config = {**base.config, "method": copy.deepcopy(planned(*BASE).config["method"])}
     for override in overrides:
         if override.startswith("method."):
@@ -36,15 +36,15 @@ def plan_of(*overrides: str) -> Plan:
             node[last] = yaml.safe_load(value)
     method = instantiate(config["method"])
     stages = method.stages(main_settings(config, "fp32", method), base.dataset_info)
-    found = plan_keys(stages, config["seed"], base.data.source, base.data.split, base.dataset_info)
-    keys = {name: key for name, (key, _) in found.items()}
+    actual = plan_keys(stages, config["seed"], base.data.source, base.data.split, base.dataset_info)
+    keys = {name: key for name, (key, _) in actual.items()}
     return replace(base, config=config, method=method, stages={stage.name: stage for stage in stages}, keys=keys)
 
 
 def computation(plan: Plan, name: str, parents: dict[str, StageOutput], **changes: Any) -> Computation:
-    """What the computed stage ``name`` is given."""
+    """The inputs of the computed stage ``name``."""
     stage = plan.stages[name]
-    found = Computation(
+    actual = Computation(
         parents=parents,
         settings=stage.settings,
         dataset_info=plan.dataset_info,
@@ -56,7 +56,7 @@ def computation(plan: Plan, name: str, parents: dict[str, StageOutput], **change
         seed=0,
         role=stage.role,
     )
-    return replace(found, **changes)
+    return replace(actual, **changes)
 
 
 def output(name: str, arrays: dict[str, np.ndarray]) -> StageOutput:
@@ -65,16 +65,16 @@ def output(name: str, arrays: dict[str, np.ndarray]) -> StageOutput:
 
 def parents_of(plan: Plan, seed: int = 0, **made_up: dict[str, np.ndarray]) -> dict[str, StageOutput]:
     """The computed stages that the network starts from; ``made_up`` arrays stand in for a stage's own."""
-    found: dict[str, StageOutput] = {}
+    actual: dict[str, StageOutput] = {}
     for name in ("pseudo_labels", "partition"):
         if name in plan.stages:
             stage = plan.stages[name]
-            given = {parent: found[parent] for parent in stage.parents}
+            parents = {parent: actual[parent] for parent in stage.parents}
             arrays = made_up.get(name)
             if arrays is None:
-                arrays = stage.target(computation(plan, name, given, seed=seed), **stage.options)
-            found[name] = output(name, dict(arrays))
-    return found
+                arrays = stage.target(computation(plan, name, parents, seed=seed), **stage.options)
+            actual[name] = output(name, dict(arrays))
+    return actual
 
 
 def network_of(plan: Plan, seed: int = 0, **made_up: dict[str, np.ndarray]) -> Any:

@@ -29,7 +29,7 @@ def statuses(directory) -> dict[str, str]:
     return {stage["name"]: stage["status"] for stage in stages}
 
 
-def test_a_run_reports_its_partition_and_is_judged_alike_from_its_checkpoint(ltr_train, ltr_eval, tmp_path, store):
+def test_a_run_reports_its_partition_and_is_evaluated_alike_from_its_checkpoint(ltr_train, ltr_eval, tmp_path, store):
     done = ltr_train(*SHORT, f"paths.stages={store}")
     assert done.code == 0, done.err
     assert "partition: the background falls into " in done.out
@@ -53,10 +53,10 @@ def test_a_run_reports_its_partition_and_is_judged_alike_from_its_checkpoint(ltr
 def test_a_sweep_over_b0_computes_its_pseudo_labels_once(ltr_train, tmp_path):
     done = ltr_train("+sweep=b0", *SHORT, "method.b0=0,0.1,null", "trainer.limit_train_batches=2")
     assert done.code == 0, done.err
-    found = sorted((statuses(directory) for directory in done.directories), key=str)
-    assert [status["representation"] for status in found] == ["trained"] * 3
+    actual = sorted((statuses(directory) for directory in done.directories), key=str)
+    assert [status["representation"] for status in actual] == ["trained"] * 3
     for name in ("pseudo_labels", "partition"):
-        assert sorted(status[name] for status in found) == ["reused"] * 2 + ["trained"]
+        assert sorted(status[name] for status in actual) == ["reused"] * 2 + ["trained"]
 
 
 def test_seeds_and_numbers_of_classes_share_pseudo_labels(ltr_train, store):
@@ -64,7 +64,7 @@ def test_seeds_and_numbers_of_classes_share_pseudo_labels(ltr_train, store):
     ltr_train(*short)
     for change in (["seed=1"], ["dataset.n_foreground=1"]):
         done = ltr_train(*short, *change)
-        directory = max(done.directories, key=lambda found: (found / "result.json").stat().st_mtime_ns)
+        directory = max(done.directories, key=lambda actual: (actual / "result.json").stat().st_mtime_ns)
         assert statuses(directory)["pseudo_labels"] == "reused", done.err
 
 
@@ -125,20 +125,20 @@ def test_bad_input_is_refused_before_any_training(ltr_train, monkeypatch, overri
         raise AssertionError("trained")
 
     monkeypatch.setattr(BackgroundClassifier, "training_step", never)
-    found = ltr_train(*SHORT, *overrides)
-    assert found.code in (1, 2)
-    assert message in found.err
-    assert "Traceback" not in found.err
-    assert not list(found.outputs.rglob("*.ckpt"))
+    actual = ltr_train(*SHORT, *overrides)
+    assert actual.code in (1, 2)
+    assert message in actual.err
+    assert "Traceback" not in actual.err
+    assert not list(actual.outputs.rglob("*.ckpt"))
 
 
 def test_a_teacher_with_other_outputs_than_said_is_refused(ltr_train, tmp_path):
     with seeded_construction(0):
         torch.save(torchvision.models.squeezenet1_1(num_classes=12).state_dict(), tmp_path / "teacher.pth")
-    found = ltr_train(
+    actual = ltr_train(
         *SHORT, "method.aux.partition=teacher", "method.aux.teacher.name=squeezenet1_1",
         f"method.aux.teacher.weights={tmp_path / 'teacher.pth'}", "method.aux.teacher.num_classes=1000",
     )  # fmt: skip
-    assert found.code == 2
-    assert "method.aux.teacher.num_classes=1000" in found.err
-    assert "has 12 outputs" in found.err
+    assert actual.code == 2
+    assert "method.aux.teacher.num_classes=1000" in actual.err
+    assert "has 12 outputs" in actual.err

@@ -25,9 +25,9 @@ def features(images: int = 7, width: int = 5) -> torch.Tensor:
 
 @pytest.mark.parametrize("b0", [-1.0, 0.0, 0.1, 3.0])
 def test_the_first_logit_is_b0_and_the_others_are_the_rows(b0):
-    found, x = head(b0=b0), features()
-    assert torch.equal(found(x)[:, 0], torch.full((7,), b0))
-    assert torch.equal(found(x)[:, 1:], found.rows(x))
+    actual, x = head(b0=b0), features()
+    assert torch.equal(actual(x)[:, 0], torch.full((7,), b0))
+    assert torch.equal(actual(x)[:, 1:], actual.rows(x))
 
 
 def test_a_b0_of_zero_is_a_threshold_and_not_none():
@@ -48,16 +48,16 @@ def test_one_foreground_class_is_a_logistic_regression_with_offset_b0():
     logits = head(rows=1, b0=0.4)(features())
     z = logits[:, 1]
     for label, expected in ((0, F.softplus(z - 0.4)), (1, F.softplus(0.4 - z))):
-        found = F.cross_entropy(logits, torch.full((7,), label), reduction="none")
-        torch.testing.assert_close(found, expected)
+        actual = F.cross_entropy(logits, torch.full((7,), label), reduction="none")
+        torch.testing.assert_close(actual, expected)
 
 
 def test_the_background_has_no_row_that_could_die():
-    found = head(rows=3)
-    assert sorted(name for name, _ in found.named_parameters()) == ["rows.bias", "rows.weight"]
-    assert found.rows.weight.shape == (3, 5)
-    F.cross_entropy(found(features()), torch.zeros(7, dtype=torch.int64)).backward()
-    assert (found.rows.weight.grad.abs().sum(1) > 0).all()
+    actual = head(rows=3)
+    assert sorted(name for name, _ in actual.named_parameters()) == ["rows.bias", "rows.weight"]
+    assert actual.rows.weight.shape == (3, 5)
+    F.cross_entropy(actual(features()), torch.zeros(7, dtype=torch.int64)).backward()
+    assert (actual.rows.weight.grad.abs().sum(1) > 0).all()
 
 
 def test_a_background_image_pushes_every_row_down_towards_b0():
@@ -101,9 +101,9 @@ COUNTS = (900, 60, 40)
 
 
 def test_the_prior_gives_each_class_its_share_with_a_constant_b0():
-    found = head(rows=2, b0=0.3)
-    found.init_bias(prior_bias(COUNTS, 0.3, "softmax"))
-    probabilities = found(torch.zeros(1, 5)).softmax(1)
+    actual = head(rows=2, b0=0.3)
+    actual.init_bias(prior_bias(COUNTS, 0.3, "softmax"))
+    probabilities = actual(torch.zeros(1, 5)).softmax(1)
     torch.testing.assert_close(probabilities, torch.tensor([[0.9, 0.06, 0.04]]))
 
 
@@ -113,8 +113,8 @@ def test_the_prior_gives_each_class_its_share_with_a_learned_row():
 
 @pytest.mark.parametrize("b0", [0.3, None])
 def test_the_prior_of_sigmoids_gives_each_class_its_share(b0):
-    found = prior_bias(COUNTS, b0, "sigmoid").sigmoid()
-    torch.testing.assert_close(found, torch.tensor([0.9, 0.06, 0.04])[0 if b0 is None else 1 :])
+    actual = prior_bias(COUNTS, b0, "sigmoid").sigmoid()
+    torch.testing.assert_close(actual, torch.tensor([0.9, 0.06, 0.04])[0 if b0 is None else 1 :])
 
 
 def test_the_prior_of_a_class_without_images_is_finite():

@@ -39,10 +39,10 @@ def test_the_loss_is_the_main_term_plus_the_weighted_auxiliary_term(weight):
     plan = plan_of(f"method.aux.weight={weight}")
     network, batch = network_of(plan).eval(), plan.batch()
     main, aux = terms(network, batch)
-    found = network.training_step(batch, 0)
-    torch.testing.assert_close(found["loss"], main + weight * aux)
-    torch.testing.assert_close(found["logs"]["main_loss"], main)
-    torch.testing.assert_close(found["logs"]["aux_loss"], aux)
+    actual = network.training_step(batch, 0)
+    torch.testing.assert_close(actual["loss"], main + weight * aux)
+    torch.testing.assert_close(actual["logs"]["main_loss"], main)
+    torch.testing.assert_close(actual["logs"]["aux_loss"], aux)
 
 
 def test_all_images_have_the_auxiliary_loss_the_foreground_too():
@@ -82,7 +82,9 @@ def test_with_a_learned_row_and_no_auxiliary_task_it_is_erm_to_the_bit(override)
 
 
 def test_no_thresholding_and_a_null_b0_are_one_stage():
-    keys = [plan_of(*given).keys for given in ((NO_THRESHOLD,), ("method.b0=null",), (NO_THRESHOLD, "method.b0=2"))]
+    keys = [
+        plan_of(*overrides).keys for overrides in ((NO_THRESHOLD,), ("method.b0=null",), (NO_THRESHOLD, "method.b0=2"))
+    ]
     assert keys[0] == keys[1] == keys[2]
     assert plan_of().keys["representation"] != keys[0]["representation"]
 
@@ -108,10 +110,10 @@ def test_no_parameter_is_the_backgrounds_and_decays_unseen():
 def test_prediction_is_of_the_main_head_on_images_as_they_are():
     plan = plan_of()
     network, batch = network_of(plan).eval(), plan.batch("test")
-    found = network.validation_step(batch, 0)["scores"]
+    actual = network.validation_step(batch, 0)["scores"]
     with torch.no_grad():
         expected = network.head(network.features(batch.images.float() / 255))
-    torch.testing.assert_close(found.logits, expected)
+    torch.testing.assert_close(actual.logits, expected)
     pixels = torch.tensor(plan.data.source.images[batch.indices]).permute(0, 3, 1, 2)
     assert torch.equal(batch.images, pixels)
 
@@ -142,8 +144,8 @@ def test_the_label_of_an_unlabelled_image_is_not_looked_at(more):
     plan = plan_of("method.labelled_fraction=0.3", *more)
     network, batch = network_of(plan).eval(), plan.batch()
     labels = torch.where(network._labelled[batch.indices], batch.labels, (batch.labels + 1) % 3)
-    found = [network.training_step(one, 0)["loss"] for one in (batch, batch._replace(labels=labels))]
-    assert torch.equal(*found)
+    actual = [network.training_step(one, 0)["loss"] for one in (batch, batch._replace(labels=labels))]
+    assert torch.equal(*actual)
 
 
 def test_a_weighted_mean_is_over_the_labelled_images():
@@ -161,9 +163,9 @@ def test_a_batch_without_a_labelled_image_has_the_auxiliary_loss_alone():
     network, batch = network_of(plan), plan.batch()
     rest = ~network._labelled[batch.indices]
     batch = Batch(batch.images[rest], batch.labels[rest], batch.indices[rest])
-    found = network.training_step(batch, 0)
-    assert found["logs"]["main_loss"] == 0
-    found["loss"].backward()
+    actual = network.training_step(batch, 0)
+    assert actual["logs"]["main_loss"] == 0
+    actual["loss"].backward()
     assert not network.head.weight.grad.any()
     assert network.backbone.parameters().__next__().grad.isfinite().all()
 
@@ -254,9 +256,9 @@ def test_a_prior_bias_predicts_the_shares_of_the_classes_and_does_not_decay(b0):
     network = network_of(plan)
     with torch.no_grad():
         network.head.weight.zero_()
-        found = network.head(torch.zeros(1, network.backbone.num_features)).softmax(1)[0]
+        actual = network.head(torch.zeros(1, network.backbone.num_features)).softmax(1)[0]
     counts = torch.tensor(plan.dataset_info.class_counts)
-    torch.testing.assert_close(found, counts / counts.sum())
+    torch.testing.assert_close(actual, counts / counts.sum())
     optimizer, _ = network.optimisation(8)
     bias = network.head.bias
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
@@ -326,8 +328,8 @@ def test_soft_labels_enter_with_their_shares():
 
 def test_one_soft_label_is_a_hard_label():
     logits, labels = torch.randn(4, 6), torch.tensor([[0], [1], [5], [2]])
-    found = soft_cross_entropy(logits, labels, torch.ones(4, 1).half())
-    torch.testing.assert_close(found, F.cross_entropy(logits, labels[:, 0], reduction="none"))
+    actual = soft_cross_entropy(logits, labels, torch.ones(4, 1).half())
+    torch.testing.assert_close(actual, F.cross_entropy(logits, labels[:, 0], reduction="none"))
 
 
 def test_soft_labels_train():
@@ -340,16 +342,16 @@ def test_soft_labels_train():
     with torch.no_grad():
         aux = network.aux_head(network.features(network.to_unit(batch.images)))
     first, second = (F.cross_entropy(aux, torch.tensor(labels)[batch.indices, k].long()) for k in (0, 1))
-    found = network.training_step(batch, 0)["logs"]["aux_loss"]
-    torch.testing.assert_close(found, 0.75 * first + 0.25 * second)
+    actual = network.training_step(batch, 0)["logs"]["aux_loss"]
+    torch.testing.assert_close(actual, 0.75 * first + 0.25 * second)
 
 
 def test_shuffled_pseudo_labels_are_those_of_other_images():
     plan, shuffled = plan_of(), plan_of("method.aux.shuffled=true")
     parents = parents_of(shuffled)
-    found, own = network_of(shuffled)._labels, network_of(plan)._labels
-    assert torch.equal(found, own[torch.tensor(parents["partition"].arrays["taken_from"])])
-    assert not torch.equal(found, own)
+    actual, own = network_of(shuffled)._labels, network_of(plan)._labels
+    assert torch.equal(actual, own[torch.tensor(parents["partition"].arrays["taken_from"])])
+    assert not torch.equal(actual, own)
 
 
 def test_without_a_weight_there_is_no_auxiliary_head_and_nothing_to_compute():
@@ -383,11 +385,11 @@ def test_decoupled_methods_start_from_a_classifier_of_the_same_logits(override):
 
 
 def test_the_partitions_numbers_are_an_artifact():
-    found = network_of(plan_of()).artifacts()
-    assert found["background_counts"].sum() == plan_of().dataset_info.class_counts[0]
-    assert 0 < found["background_largest_share"] < 1
-    assert {"size", "largest_share", "entropy", "background_size", "background_entropy"} <= set(found)
-    assert all(isinstance(array, (np.ndarray, np.generic)) for array in found.values())
+    actual = network_of(plan_of()).artifacts()
+    assert actual["background_counts"].sum() == plan_of().dataset_info.class_counts[0]
+    assert 0 < actual["background_largest_share"] < 1
+    assert {"size", "largest_share", "entropy", "background_size", "background_entropy"} <= set(actual)
+    assert all(isinstance(array, (np.ndarray, np.generic)) for array in actual.values())
 
 
 def test_a_partition_that_does_not_split_is_warned_of_before_training():
@@ -395,10 +397,10 @@ def test_a_partition_that_does_not_split_is_warned_of_before_training():
     hard = dict(parents_of(plan)["pseudo_labels"].arrays)
     hard["labels"] = np.where(hard["labels"] >= 0, 0, -1).astype(np.int32)
     network = network_of(plan, pseudo_labels=hard)
-    with warnings.catch_warnings(record=True) as found:
+    with warnings.catch_warnings(record=True) as actual:
         warnings.simplefilter("always")
         network.on_fit_start()
-    assert any("100.0% of the background" in str(warning.message) for warning in found)
+    assert any("100.0% of the background" in str(warning.message) for warning in actual)
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------

@@ -56,8 +56,8 @@ class Probe:
     def ask(self, images):
         first = sum(map(len, self.images))
         self.images.append(images.clone())
-        found = self.logits[first : first + len(images)]
-        return found, found
+        actual = self.logits[first : first + len(images)]
+        return actual, actual
 
 
 @pytest.fixture
@@ -76,11 +76,11 @@ def logits_of(plan, classes=5):
 def test_hard_labels_are_the_arg_max_and_stand_at_the_images_place_in_the_source(plan, monkeypatch):
     logits = logits_of(plan)
     Probe(monkeypatch, logits)
-    found = by_teacher(computation(plan, "pseudo_labels", {}), exclude_classes=[], top_k=1)
+    actual = by_teacher(computation(plan, "pseudo_labels", {}), exclude_classes=[], top_k=1)
     train = plan.data.source.parts["train"]
-    assert np.array_equal(found["labels"][train.start : train.stop], logits.argmax(1).numpy())
-    assert (found["labels"][train.stop :] == -1).all()
-    assert found["classes"].tolist() == [0, 1, 2, 3, 4]
+    assert np.array_equal(actual["labels"][train.start : train.stop], logits.argmax(1).numpy())
+    assert (actual["labels"][train.stop :] == -1).all()
+    assert actual["classes"].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_a_teacher_sees_the_images_as_they_are_not_turned_and_not_augmented(plan, monkeypatch):
@@ -96,21 +96,21 @@ def test_a_teacher_sees_the_images_as_they_are_not_turned_and_not_augmented(plan
 def test_soft_labels_are_the_largest_outputs_with_shares_that_sum_to_one(plan, monkeypatch):
     logits = logits_of(plan)
     Probe(monkeypatch, logits)
-    found = by_teacher(computation(plan, "pseudo_labels", {}), exclude_classes=[], top_k=3)
+    actual = by_teacher(computation(plan, "pseudo_labels", {}), exclude_classes=[], top_k=3)
     values, ids = logits.topk(3)
-    assert np.array_equal(found["labels"][: len(ids)], ids.numpy())
-    np.testing.assert_allclose(found["shares"][: len(ids)], values.softmax(1).numpy(), atol=1e-3)
-    np.testing.assert_allclose(found["shares"][: len(ids)].astype(float).sum(1), 1, atol=2e-3)
+    assert np.array_equal(actual["labels"][: len(ids)], ids.numpy())
+    np.testing.assert_allclose(actual["shares"][: len(ids)], values.softmax(1).numpy(), atol=1e-3)
+    np.testing.assert_allclose(actual["shares"][: len(ids)].astype(float).sum(1), 1, atol=2e-3)
 
 
 def test_excluded_outputs_are_no_pseudo_classes(plan, monkeypatch):
     logits = logits_of(plan)
     logits[:, 1] += 100
     Probe(monkeypatch, logits)
-    found = by_teacher(computation(plan, "pseudo_labels", {}), exclude_classes=[1, 3], top_k=1)
-    assert found["classes"].tolist() == [0, 2, 4]
+    actual = by_teacher(computation(plan, "pseudo_labels", {}), exclude_classes=[1, 3], top_k=1)
+    assert actual["classes"].tolist() == [0, 2, 4]
     expected = logits[:, [0, 2, 4]].argmax(1).numpy()
-    assert np.array_equal(found["labels"][: len(expected)], expected)
+    assert np.array_equal(actual["labels"][: len(expected)], expected)
 
 
 @pytest.mark.parametrize(
@@ -148,13 +148,13 @@ def test_a_network_of_this_project_serves_as_a_teacher():
     plan = plan_of("method.aux.partition=kmeans", "method.aux.features=representation")
     erm = plan.stages["erm"]
     network = erm.network(plan.dataset_info, 0).eval()
-    given = {"erm": StageOutput("erm", "key", lambda: network)}
-    found = by_teacher(computation(plan, "pseudo_labels", given), exclude_classes=[], top_k=1)
+    parents = {"erm": StageOutput("erm", "key", lambda: network)}
+    actual = by_teacher(computation(plan, "pseudo_labels", parents), exclude_classes=[], top_k=1)
     batch = plan.batch()
     with torch.no_grad():
         expected = network(network.to_unit(batch.images)).argmax(1)
-    assert np.array_equal(found["labels"][batch.indices], expected.numpy())
-    assert np.array_equal(found["weight"], network.head.weight.detach().numpy())
+    assert np.array_equal(actual["labels"][batch.indices], expected.numpy())
+    assert np.array_equal(actual["weight"], network.head.weight.detach().numpy())
 
 
 # -- k-means and names ------------------------------------------------------------------------------------------------
@@ -164,8 +164,8 @@ def test_kmeans_finds_groups_that_lie_apart():
     truth = np.arange(60) % 4
     random = np.random.default_rng(0)
     features = (10 * np.eye(4)[truth] + 0.1 * random.standard_normal((60, 4))).astype(np.float32)
-    found = kmeans(features, 4)
-    pairs = set(zip(truth.tolist(), found.tolist()))
+    actual = kmeans(features, 4)
+    pairs = set(zip(truth.tolist(), actual.tolist()))
     assert len(pairs) == 4
     assert len({group for _, group in pairs}) == 4
 
@@ -189,10 +189,10 @@ def test_names_of_a_taxonomy_are_pseudo_labels():
     plan = plan_of()
     names = tuple("round" if digit in (0, 6, 8, 9) else "open" for digit in range(10))
     source = replace(plan.data.source, taxonomy={"shape": names})
-    found = by_taxonomy(computation(plan, "pseudo_labels", {}, source=source), rank="shape")
+    actual = by_taxonomy(computation(plan, "pseudo_labels", {}, source=source), rank="shape")
     train = source.parts["train"]
     digits = source.labels[train.start : train.stop]
-    assert np.array_equal(found["labels"][train.start : train.stop] == 1, np.isin(digits, (0, 6, 8, 9)))
+    assert np.array_equal(actual["labels"][train.start : train.stop] == 1, np.isin(digits, (0, 6, 8, 9)))
 
 
 def test_a_rank_that_there_is_not_is_refused():
@@ -266,14 +266,14 @@ PSEUDO = {"labels": np.array([0, 0, 1, 2, 0, 1, -1], dtype=np.int32), "classes":
 
 def test_the_numbers_of_a_partition_are_right():
     labels = np.array([0, 0, 0, 0, 1, 1])
-    found = described(PSEUDO, slice(None), np.arange(6), labels)
-    assert found["counts"].tolist() == [3, 2, 1, 0]
-    assert found["background_counts"].tolist() == [2, 1, 1, 0]
-    assert (found["size"], found["background_size"]) == (3, 3)
-    assert found["largest_share"] == pytest.approx(0.5)
-    assert found["background_largest_share"] == pytest.approx(0.5)
-    assert found["background_entropy"] == pytest.approx(1.5 * math.log(2))
-    assert "3 of 4 pseudo-classes, largest share 50.0%" in in_words(found)
+    actual = described(PSEUDO, slice(None), np.arange(6), labels)
+    assert actual["counts"].tolist() == [3, 2, 1, 0]
+    assert actual["background_counts"].tolist() == [2, 1, 1, 0]
+    assert (actual["size"], actual["background_size"]) == (3, 3)
+    assert actual["largest_share"] == pytest.approx(0.5)
+    assert actual["background_largest_share"] == pytest.approx(0.5)
+    assert actual["background_entropy"] == pytest.approx(1.5 * math.log(2))
+    assert "3 of 4 pseudo-classes, largest share 50.0%" in in_words(actual)
 
 
 def test_a_training_image_without_a_pseudo_label_is_refused():
@@ -283,17 +283,17 @@ def test_a_training_image_without_a_pseudo_label_is_refused():
 
 @pytest.mark.parametrize(("share", "warned"), [(0.5, False), (0.51, True), (math.nan, False)])
 def test_one_pseudo_class_with_more_than_half_of_the_background_is_warned_of(share, warned):
-    with warnings.catch_warnings(record=True) as found:
+    with warnings.catch_warnings(record=True) as actual:
         warnings.simplefilter("always")
         warn_of_one_class({"background_largest_share": np.float64(share)})
-    assert bool(found) is warned
-    assert not warned or "51.0% of the background" in str(found[0].message)
+    assert bool(actual) is warned
+    assert not warned or "51.0% of the background" in str(actual[0].message)
 
 
 def partitioned(plan, seed=0, pseudo=None, **options):
     parents = {"pseudo_labels": output("pseudo_labels", pseudo)} if pseudo else {}
-    given = {"shuffled": False, "labelled_fraction": 1.0, **options}
-    return partition(computation(plan, "partition", parents, seed=seed), **given)
+    all_options = {"shuffled": False, "labelled_fraction": 1.0, **options}
+    return partition(computation(plan, "partition", parents, seed=seed), **all_options)
 
 
 def test_shuffled_pseudo_labels_change_places_among_the_training_images():
@@ -321,13 +321,13 @@ def test_shuffling_follows_the_seed():
 @pytest.mark.parametrize("fraction", [0.001, 0.25, 0.5])
 def test_a_labelled_fraction_is_a_share_of_every_class_and_at_least_one_image(fraction):
     plan = plan_of()
-    found = partitioned(plan, labelled_fraction=fraction)
+    actual = partitioned(plan, labelled_fraction=fraction)
     counts = np.asarray(plan.dataset_info.class_counts)
     expected = np.maximum(np.round(fraction * counts), 1)
-    assert found["labelled_counts"].tolist() == expected.tolist()
+    assert actual["labelled_counts"].tolist() == expected.tolist()
     outside = np.setdiff1d(np.arange(len(plan.data.source)), plan.data.split.train)
-    assert found["labelled"].sum() == expected.sum()
-    assert not found["labelled"][outside].any()
+    assert actual["labelled"].sum() == expected.sum()
+    assert not actual["labelled"][outside].any()
 
 
 def test_which_images_keep_their_labels_follows_the_seed():

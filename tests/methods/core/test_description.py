@@ -1,4 +1,4 @@
-"""What a checkpoint says of its network: every field that is written is known to the check that reads it."""
+"""The description in a checkpoint: every field that is written is known to the check that reads it."""
 
 from __future__ import annotations
 

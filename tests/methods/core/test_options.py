@@ -149,14 +149,14 @@ def test_every_option_is_documented_and_has_its_rule_in_the_configuration(name):
     assert {**rules_of("method", {"_target_": target})} == dict(options.rules())
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
-def test_tables_in_the_docs_are_those_of_the_declarations(page):
-    text = page.read_text(encoding="utf-8")
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.stem)
+def test_tables_in_the_docs_are_those_of_the_declarations(path):
+    text = path.read_text(encoding="utf-8")
     assert with_tables(text) == text, "run python scripts/option_tables.py"
 
 
 def test_every_declared_method_has_its_table_in_the_docs():
-    tables = {name for page in DOCS.glob("*.md") for _, name, *_ in TABLE.findall(page.read_text(encoding="utf-8"))}
+    tables = {name for path in DOCS.glob("*.md") for _, name, *_ in TABLE.findall(path.read_text(encoding="utf-8"))}
     assert {f"{options.__module__}.{options.__name__}" for _, options in declared().values()} <= tables
 
 

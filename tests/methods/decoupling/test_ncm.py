@@ -18,12 +18,12 @@ def network():
 
 
 def features_and_labels(network, part):
-    found, labels = [], []
+    actual, labels = [], []
     with torch.no_grad():
         for batch in planned().data.evaluation_loader(part):
-            found.append(network.features(network.to_unit(batch.images)))
+            actual.append(network.features(network.to_unit(batch.images)))
             labels.append(batch.labels)
-    return torch.cat(found), torch.cat(labels)
+    return torch.cat(actual), torch.cat(labels)
 
 
 def prepared(features, centre, features_norm):
@@ -44,9 +44,9 @@ def test_the_nearest_mean_is_scikit_learns_nearest_centroid(network, features_no
     test, _ = features_and_labels(network, "test")
     centre = train.mean(0)
     reference = NearestCentroid().fit(prepared(train, centre, features_norm).numpy(), labels.numpy())
-    found = predictions(planned("method=ncm", f"method.features_norm={features_norm}"), network)
+    actual = predictions(planned("method=ncm", f"method.features_norm={features_norm}"), network)
     expected = reference.predict(prepared(test, centre, features_norm).numpy())
-    assert np.array_equal(found.argmax(1).numpy(), expected)
+    assert np.array_equal(actual.argmax(1).numpy(), expected)
     assert len(set(expected)) > 5
 
 
@@ -71,22 +71,22 @@ def test_cosine_logits_are_cosines(network):
 
 def test_the_centre_is_the_mean_of_images_and_not_of_classes():
     features = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [5.0, 4.0]])
-    found = means_of(features, torch.tensor([0, 0, 0, 1]), 2, "centred_l2")
-    assert found["centre"].tolist() == [2.0, 1.0]
+    actual = means_of(features, torch.tensor([0, 0, 0, 1]), 2, "centred_l2")
+    assert actual["centre"].tolist() == [2.0, 1.0]
 
 
 def test_means_of_unit_features_are_not_brought_to_unit_length_again():
     features = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
-    found = means_of(features, torch.tensor([0, 0]), 1, "l2")
-    assert found["means"].tolist() == [[0.5, 0.5]]
+    actual = means_of(features, torch.tensor([0, 0]), 1, "l2")
+    assert actual["means"].tolist() == [[0.5, 0.5]]
 
 
 def test_a_label_that_is_rare_has_the_mean_of_its_own_images():
     features = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0] * 48 + [1, 1])
-    found = means_of(features, labels, 2, "none")
-    torch.testing.assert_close(found["means"][1], features[48:].mean(0))
-    assert not found["centre"].any()
+    actual = means_of(features, labels, 2, "none")
+    torch.testing.assert_close(actual["means"][1], features[48:].mean(0))
+    assert not actual["centre"].any()
 
 
 def test_logits_do_not_suffer_under_autocast():

@@ -70,10 +70,10 @@ def test_posthoc_adjustment_takes_tau_times_the_log_prior_off(network, images, t
 @pytest.mark.parametrize("kind", [TauNormalised, PriorAdjusted])
 def test_each_tau_of_a_grid_is_a_variant_with_the_scores_it_has_alone(network, images, kind):
     together = kind.of(network, GRID, 2)
-    found = together.predict(images)
-    assert list(found) == ["tau=0", "tau=0.35", "tau=1", "tau=1.7"]
+    actual = together.predict(images)
+    assert list(actual) == ["tau=0", "tau=0.35", "tau=1", "tau=1.7"]
     assert together.headline == "tau=1"
-    for tau, scores in zip(GRID, found.values()):
+    for tau, scores in zip(GRID, actual.values()):
         (alone,) = kind.of(network, [tau], 0).predict(images).values()
         torch.testing.assert_close(scores.logits, alone.logits)
 
@@ -87,43 +87,43 @@ def test_the_images_pass_the_backbone_once_for_all_taus(network, images, monkeyp
 
 
 @pytest.mark.parametrize("method", ["tau_norm", "posthoc_la"])
-def test_the_search_finds_what_judging_each_value_alone_finds(network, method):
+def test_the_search_finds_what_evaluating_each_value_alone_finds(network, method):
     plan = planned(f"method={method}", VAL, "method.tau=auto", "method.grid.step=0.25")
-    found = plan.compute("tau", network)
-    assert found["taus"].tolist() == [0, 0.25, 0.5, 0.75, 1]
+    actual = plan.compute("tau", network)
+    assert actual["taus"].tolist() == [0, 0.25, 0.5, 0.75, 1]
     metrics = []
-    for tau in found["taus"]:
+    for tau in actual["taus"]:
         alone = posthoc.ADJUSTMENTS[method].of(network, [tau], 0)
         protocol = ClosedSet(np.array(plan.dataset_info.class_counts), link="softmax", keep_predictions=False)
         for batch in plan.data.evaluation_loader("val"):
             protocol.update(next(iter(alone.predict(batch.images).values())), batch.labels)
         metrics.append(protocol.compute().metrics)
     for name in ("balanced_accuracy", "many", "medium", "few"):
-        np.testing.assert_allclose(found[name], [one[name] for one in metrics])
-    assert found["chosen"] == np.argmax(found["balanced_accuracy"])
-    assert found["correct"].shape == (5, 10)
-    assert found["n"].sum() == len(plan.data.split.val)
+        np.testing.assert_allclose(actual[name], [one[name] for one in metrics])
+    assert actual["chosen"] == np.argmax(actual["balanced_accuracy"])
+    assert actual["correct"].shape == (5, 10)
+    assert actual["n"].sum() == len(plan.data.split.val)
 
 
 def test_a_fixed_tau_looks_at_no_image(network):
-    found = planned("method=tau_norm", "method.tau=0.7").compute("tau", network)
-    assert found["taus"].tolist() == [0.7]
-    assert found["chosen"] == 0
+    actual = planned("method=tau_norm", "method.tau=0.7").compute("tau", network)
+    assert actual["taus"].tolist() == [0.7]
+    assert actual["chosen"] == 0
     assert planned("method=tau_norm").stages["tau"].reads == ()
 
 
 def test_the_first_of_equal_values_is_chosen():
     n = np.array([4, 4])
-    found = posthoc.curve(n, np.array([[1, 1], [3, 1], [2, 2]]), np.array([200, 10]))
-    assert found["balanced_accuracy"].tolist() == [0.25, 0.5, 0.5]
-    assert np.argmax(found["balanced_accuracy"]) == 1
+    actual = posthoc.curve(n, np.array([[1, 1], [3, 1], [2, 2]]), np.array([200, 10]))
+    assert actual["balanced_accuracy"].tolist() == [0.25, 0.5, 0.5]
+    assert np.argmax(actual["balanced_accuracy"]) == 1
 
 
 def test_a_class_without_validation_images_is_left_out_of_the_curve():
-    found = posthoc.curve(np.array([4, 0, 2]), np.array([[2, 0, 2]]), np.array([200, 50, 10]))
-    assert found["balanced_accuracy"].tolist() == [0.75]
-    assert found["many"].tolist() == [0.5]
-    assert np.isnan(found["medium"]).all()
+    actual = posthoc.curve(np.array([4, 0, 2]), np.array([[2, 0, 2]]), np.array([200, 50, 10]))
+    assert actual["balanced_accuracy"].tolist() == [0.75]
+    assert actual["many"].tolist() == [0.5]
+    assert np.isnan(actual["medium"]).all()
 
 
 @pytest.mark.parametrize(("chosen", "warns"), [(0, True), (1, False), (3, True)])

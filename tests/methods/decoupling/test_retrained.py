@@ -16,8 +16,8 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 FROZEN = "method.freeze_bn_stats=true"
 
 
-def only(found: dict, statistics: bool) -> dict:
-    return {name: tensor for name, tensor in found.items() if name.endswith(STATISTICS) is statistics}
+def only(actual: dict, statistics: bool) -> dict:
+    return {name: tensor for name, tensor in actual.items() if name.endswith(STATISTICS) is statistics}
 
 
 @pytest.fixture
@@ -97,8 +97,8 @@ def test_the_head_alone_has_gradients_and_is_what_the_optimiser_gets(network, me
     with_gradient = [name for name, parameter in second.named_parameters() if parameter.grad is not None]
     assert with_gradient == [f"head.{name}" for name in trained]
     optimizer, _ = second.optimisation(8)
-    given = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    assert given == {id(dict(second.head.named_parameters())[name]) for name in trained}
+    trained_ids = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert trained_ids == {id(dict(second.head.named_parameters())[name]) for name in trained}
     changed = [name for name, tensor in state(second.head).items() if not torch.equal(tensor, before[name])]
     assert changed == trained
 

@@ -25,18 +25,18 @@ def test_the_nearest_others_are_those_of_a_search_over_all_pairs(monkeypatch):
 
 def test_neighbours_are_trained_images_of_the_same_class_and_never_the_image_itself():
     plan = planned("method=smote")
-    found = plan.compute("neighbours", plan_network())["neighbours"]
+    actual = plan.compute("neighbours", plan_network())["neighbours"]
     data = plan.data
     labels, train = data.split.labels(data.source), data.split.train
-    assert found.shape == (len(data.source), 5)
-    own = found[train]
+    assert actual.shape == (len(data.source), 5)
+    own = actual[train]
     assert (own >= -1).all()
     assert not (own == train[:, None]).any()
     known = own >= 0
     assert (labels[own[known]] == np.repeat(labels[train], 5).reshape(-1, 5)[known]).all()
     counts = data.split.class_counts[labels[train]]
     assert (known.sum(1) == np.minimum(counts - 1, 5)).all()
-    assert (found[data.split.test] == -1).all()
+    assert (actual[data.split.test] == -1).all()
 
 
 def plan_network():
@@ -60,10 +60,10 @@ def test_the_only_image_of_a_class_stays_as_it_is():
 
 def test_replaced_images_lie_between_their_image_and_its_neighbour(monkeypatch):
     plan = planned("method=smote")
-    found = plan.compute("neighbours", plan_network())["neighbours"]
+    actual = plan.compute("neighbours", plan_network())["neighbours"]
     stage = plan.stages["classifier"]
     network = stage.network(plan.dataset_info, 0)
-    network._neighbours = found
+    network._neighbours = actual
     monkeypatch.setattr(PixelSmote, "data", plan.data)
     batch = plan.batch()
     step, indices = step_of(None, 0, 0, batch), batch.indices.numpy()

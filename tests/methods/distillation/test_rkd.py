@@ -65,7 +65,7 @@ def test_each_generation_learns_from_the_one_before_and_the_first_is_shared():
     assert len({stage.role for stage in plan.stages.values()}) == 4
 
 
-def test_without_generations_the_teacher_alone_is_judged():
+def test_without_generations_the_teacher_alone_is_evaluated():
     plan = planned(*METRIC, "method.generations=0")
     assert plan.keys == {"teacher": planned(*METRIC).keys["teacher"]}
 
@@ -73,8 +73,8 @@ def test_without_generations_the_teacher_alone_is_judged():
 def test_without_anything_to_learn_from_it_there_is_no_teacher():
     plan = planned(*METRIC, "method.distance_weight=0", "method.angle_weight=0", "method.task_weight=1")
     assert list(plan.stages) == ["student"]
-    found = network_of(plan, "student").training_step(plan.batch(), 0)
-    assert list(found["logs"]) == ["task"]
+    actual = network_of(plan, "student").training_step(plan.batch(), 0)
+    assert list(actual["logs"]) == ["task"]
 
 
 @pytest.mark.parametrize(
@@ -141,11 +141,11 @@ def test_a_student_that_is_a_scaled_copy_of_its_teacher_has_nothing_to_learn():
 )
 def test_the_loss_is_the_weighted_sum_of_the_terms_that_are_logged(config, weights):
     plan = planned(*config)
-    found = student_of(plan).training_step(plan.batch(), 0)
-    assert set(found["logs"]) == set(weights)
-    expected = sum(weight * float(found["logs"][name]) for name, weight in weights.items())
-    assert found["loss"].item() == pytest.approx(expected, rel=1e-5)
-    assert all(term > 0 for term in found["logs"].values())
+    actual = student_of(plan).training_step(plan.batch(), 0)
+    assert set(actual["logs"]) == set(weights)
+    expected = sum(weight * float(actual["logs"][name]) for name, weight in weights.items())
+    assert actual["loss"].item() == pytest.approx(expected, rel=1e-5)
+    assert all(term > 0 for term in actual["logs"].values())
 
 
 def test_the_metric_student_does_not_look_at_labels_unless_asked():
@@ -189,9 +189,9 @@ def test_steps_bring_the_student_nearer_to_its_teacher(config):
 def test_an_embedding_is_predicted_as_features_beside_no_logits():
     plan = planned(*METRIC)
     student = network_of(plan, "student").eval()
-    found = student.predict(plan.batch("test").images)["default"]
-    assert found.features.shape == (128, 128)
-    assert found.logits.shape == (128, 0)
+    actual = student.predict(plan.batch("test").images)["default"]
+    assert actual.features.shape == (128, 128)
+    assert actual.logits.shape == (128, 0)
 
 
 def test_a_triplet_network_brings_images_of_a_class_together():
@@ -221,8 +221,8 @@ def test_prototypical_networks_may_be_teacher_and_student():
     episodes = ("loss=prototypical", "sampler=episodes", "head=features", "method.task_weight=1")
     teachers = [f"{group}@method.teacher.{group}={name}" for group, name in (part.split("=") for part in episodes[:3])]
     plan = planned("method=rkd", *FEW, *episodes, *teachers)
-    found = student_of(plan).training_step(plan.batch(), 0)
-    assert set(found["logs"]) == {"task", "distance", "angle"}
+    actual = student_of(plan).training_step(plan.batch(), 0)
+    assert set(actual["logs"]) == {"task", "distance", "angle"}
 
 
 def test_correct_counts_images_whose_nearest_neighbour_is_of_their_class():
@@ -296,7 +296,7 @@ def store(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_generations_share_what_came_before_and_a_run_is_judged_by_recall(ltr_train, ltr_eval, store, tmp_path):
+def test_generations_share_what_came_before_and_a_run_is_evaluated_by_recall(ltr_train, ltr_eval, store, tmp_path):
     one = ltr_train(*SHORT, "method=rkd", f"paths.stages={store}", outputs=tmp_path / "one")
     assert one.code == 0, one.err
     assert 0 < one.headline["recall_at_1"] <= 1
@@ -304,11 +304,11 @@ def test_generations_share_what_came_before_and_a_run_is_judged_by_recall(ltr_tr
     two = ltr_train(*SHORT, "method=rkd", "method.generations=2", f"paths.stages={store}", outputs=tmp_path / "two")
     assert [stage["status"] for stage in two.result["stages"]] == ["reused", "reused", "trained"]
     # a teacher from a checkpoint: the same student
-    given = ltr_train(
+    finished = ltr_train(
         *SHORT, "method=rkd", f"method.start_from={one.directory}", "head.width=16", outputs=tmp_path / "given"
     )
-    assert given.code == 0, given.err
-    assert given.result["stages"][0]["status"] == "reused"
+    assert finished.code == 0, finished.err
+    assert finished.result["stages"][0]["status"] == "reused"
 
 
 @pytest.mark.slow

@@ -56,23 +56,23 @@ def training_step(plan, network) -> dict:
 @pytest.mark.parametrize("term", TERMS)
 def test_a_term_is_added_to_the_loss_and_logged(plan, taught, term):
     plain = training_step(plan, student(plan))
-    found = training_step(plan, student(plan, config(term)))
-    assert found["logs"][term] > 0
-    assert found["loss"].item() == pytest.approx(float(plain["loss"].detach() + found["logs"][term]), rel=1e-5)
+    actual = training_step(plan, student(plan, config(term)))
+    assert actual["logs"][term] > 0
+    assert actual["loss"].item() == pytest.approx(float(plain["loss"].detach() + actual["logs"][term]), rel=1e-5)
 
 
 def test_the_terms_are_their_losses_of_features_logits_and_maps(plan, taught):
     network = student(plan, config("RKD"), config("HKD"), config("AttentionTransfer")).eval()
     batch = plan.batch()
-    found = network.training_step(batch, 0)["logs"]
+    actual = network.training_step(batch, 0)["logs"]
     unit = network.to_unit(batch.images)
     with torch.no_grad():
         ours, our_maps = network.backbone.features_and_maps(network.normalise(unit))
         theirs, their_maps = taught.backbone.features_and_maps(taught.normalise(unit))
-        torch.testing.assert_close(found["RKD"], 25 * rkd_distance(ours, theirs) + 50 * rkd_angle(ours, theirs))
-        torch.testing.assert_close(found["HKD"], kl_to_teacher(network.head(ours), taught.head(theirs), 4.0).mean())
+        torch.testing.assert_close(actual["RKD"], 25 * rkd_distance(ours, theirs) + 50 * rkd_angle(ours, theirs))
+        torch.testing.assert_close(actual["HKD"], kl_to_teacher(network.head(ours), taught.head(theirs), 4.0).mean())
         attention = sum(attention_transfer(mine, its) for mine, its in zip(our_maps, their_maps))
-        torch.testing.assert_close(found["AttentionTransfer"], 1000 * attention)
+        torch.testing.assert_close(actual["AttentionTransfer"], 1000 * attention)
 
 
 @pytest.mark.parametrize(("term", "zero"), [("RKD", 1e-6), ("HKD", 1e-6), ("AttentionTransfer", 1e-6)])
@@ -134,9 +134,9 @@ def test_every_term_moves_the_students_gradient(plan, taught):
 
     plain = gradient()
     for term in TERMS:
-        found = gradient(config(term))
-        assert torch.isfinite(found).all()
-        assert (found - plain).abs().max() > 1e-4
+        actual = gradient(config(term))
+        assert torch.isfinite(actual).all()
+        assert (actual - plain).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_images_of_another_shape_are_refused_even_then(plan):
 
 
 @pytest.mark.slow
-def test_a_run_with_all_terms_is_trained_judged_and_judged_again(ltr_train, ltr_eval, tmp_path):
+def test_a_run_with_all_terms_is_trained_evaluated_and_evaluated_again(ltr_train, ltr_eval, tmp_path):
     short = ["trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.precision=fp32", "optimizer.lr=0.01"]
     first = ltr_train(*short, outputs=tmp_path / "teacher").directory
     nodes = ",".join(f"{{_target_: ltr.methods.distillation.terms.{term}, teacher: {first}}}" for term in TERMS)

@@ -10,7 +10,7 @@ from ltr.methods.herbs.combiner import GraphCombiner
 
 def by_hand(combiner: GraphCombiner, locations: torch.Tensor) -> torch.Tensor:
     """The formula image by image and joint by joint, in evaluation mode."""
-    found = []
+    actual = []
     for image in locations:
         joints = combiner.to_joints.weight @ image + combiner.to_joints.bias[:, None]
         q = [combiner.query(joint).mean() for joint in joints]
@@ -23,8 +23,8 @@ def by_hand(combiner: GraphCombiner, locations: torch.Tensor) -> torch.Tensor:
                 for i in range(len(joints))
             )
             out = out + combiner.to_one.weight[0, j] * combiner.norm(node[None])[0]
-        found.append(out)
-    return torch.stack(found)
+        actual.append(out)
+    return torch.stack(actual)
 
 
 def test_it_is_its_formula():

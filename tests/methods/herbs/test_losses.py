@@ -105,17 +105,17 @@ def test_an_unknown_reduction_is_refused():
 
 
 def test_the_temperature_falls_from_64_to_a_half_in_eighty_epochs():
-    found = [temperature_at(epoch, 80, 64.0) for epoch in range(80)]
-    assert found[::10] == [64, 32, 16, 8, 4, 2, 1, 0.5]
-    assert all(found[epoch] == found[epoch // 10 * 10] for epoch in range(80))
+    actual = [temperature_at(epoch, 80, 64.0) for epoch in range(80)]
+    assert actual[::10] == [64, 32, 16, 8, 4, 2, 1, 0.5]
+    assert all(actual[epoch] == actual[epoch // 10 * 10] for epoch in range(80))
 
 
 @pytest.mark.parametrize(("initial", "period"), [(64, 10), (128, 11), (32, 9)])
 def test_the_period_is_the_papers_formula(initial, period):
     assert paper_period(initial) == period
-    found = [temperature_at(epoch, 80, initial) for epoch in range(80)]
-    assert found[:period] == [initial] * period
-    assert found[period] == initial / 2
+    actual = [temperature_at(epoch, 80, initial) for epoch in range(80)]
+    assert actual[:period] == [initial] * period
+    assert actual[period] == initial / 2
 
 
 def test_the_released_code_halves_every_ten_epochs_whatever_the_start_is():
@@ -124,6 +124,6 @@ def test_the_released_code_halves_every_ten_epochs_whatever_the_start_is():
 
 @pytest.mark.parametrize("epochs", [8, 40, 200])
 def test_the_period_scales_with_the_schedule(epochs):
-    found = [temperature_at(epoch, epochs, 64.0) for epoch in range(epochs)]
-    assert sorted(set(found), reverse=True) == [64, 32, 16, 8, 4, 2, 1, 0.5]
-    assert all(found.count(value) == epochs // 8 for value in set(found))
+    actual = [temperature_at(epoch, epochs, 64.0) for epoch in range(epochs)]
+    assert sorted(set(actual), reverse=True) == [64, 32, 16, 8, 4, 2, 1, 0.5]
+    assert all(actual.count(value) == epochs // 8 for value in set(actual))

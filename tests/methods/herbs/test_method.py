@@ -56,8 +56,8 @@ def on_timm(name: str, size: int = 64, *overrides: str) -> tuple[HerbsNetwork, B
 @pytest.mark.parametrize("name", FAMILIES)
 def test_four_levels_give_nine_outputs_and_every_term_a_finite_gradient(name):
     network, batch = on_timm(name)
-    found = network.training_step(batch, 0)
-    found["loss"].backward()
+    actual = network.training_step(batch, 0)
+    actual["loss"].backward()
     trained = [p for module in network.parameter_modules().values() for p in module.parameters()]
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trained)
     scores = network.eval().predict(batch.images)
@@ -68,7 +68,7 @@ def test_four_levels_give_nine_outputs_and_every_term_a_finite_gradient(name):
         *(f"level_{level}" for level in (1, 2, 3, 4)),
         *(f"top_down_{level}" for level in (1, 2, 3, 4)),
     ]
-    assert all(found.logits.shape == (2, 10) for found in scores.values())
+    assert all(actual.logits.shape == (2, 10) for actual in scores.values())
 
 
 @pytest.mark.parametrize("size", [64, 96])
@@ -83,7 +83,7 @@ def test_the_selected_of_all_levels_enter_the_combiner(size):
     assert entered == [(2, sum(expected), 16)]
 
 
-def test_a_network_of_interpolated_paths_judges_images_of_another_size():
+def test_a_network_of_interpolated_paths_evaluates_images_of_another_size():
     network, batch = on_timm("test_resnet")
     larger = batch.images.repeat(1, 1, 2, 2)
     assert network.eval().predict(larger)["merged"].logits.shape == (2, 10)
@@ -91,8 +91,8 @@ def test_a_network_of_interpolated_paths_judges_images_of_another_size():
 
 def test_selected_and_dropped_are_all_locations():
     network, batch = digits()
-    found = network.found(network.to_unit(batch.images))
-    for chosen, count, (height, width) in zip(found.selections, network.counts, network.pyramid.sizes):
+    actual = network.forward_pass(network.to_unit(batch.images))
+    for chosen, count, (height, width) in zip(actual.selections, network.counts, network.pyramid.sizes):
         assert (chosen.dropped.sum(1) == height * width - count).all()
         assert not chosen.dropped.gather(1, chosen.indices).any()
 
@@ -110,7 +110,7 @@ def test_the_readouts_are_the_sum_of_logits_and_the_mean_of_softmaxes():
     ("config", "headline"),
     [("herbs", "sum_of_logits"), ("herbs_released", "mean_of_softmaxes"), ("pim", "mean_of_softmaxes")],
 )
-def test_the_page_declares_what_is_judged(config, headline):
+def test_the_config_declares_what_is_evaluated(config, headline):
     network = of_plan(planned(f"method={config}"))
     assert network.headline == headline
     assert network.link == "softmax"
@@ -118,10 +118,10 @@ def test_the_page_declares_what_is_judged(config, headline):
 
 def test_the_loss_is_the_weighted_sum_of_the_terms_that_are_logged():
     network, batch = digits()
-    found = network.training_step(batch, 0)
-    logs = found["logs"]
+    actual = network.training_step(batch, 0)
+    logs = actual["logs"]
     expected = logs["merged"] + 0.3 * logs["layer"] + 5 * logs["dropped"] + logs["refinement"]
-    torch.testing.assert_close(found["loss"].detach(), expected)
+    torch.testing.assert_close(actual["loss"].detach(), expected)
     assert set(logs) == {"merged", "layer", "dropped", "refinement", "temperature", "dropped_tanh"}
     assert all(value.ndim == 0 and not value.requires_grad for value in logs.values())
 
@@ -129,7 +129,7 @@ def test_the_loss_is_the_weighted_sum_of_the_terms_that_are_logged():
 def test_refinement_moves_the_top_down_side_alone():
     network, batch = digits()
     network.zero_grad()
-    network._losses(found := network.found(network.to_unit(batch.images)), network.outputs(found), batch)[
+    network._losses(actual := network.forward_pass(network.to_unit(batch.images)), network.outputs(actual), batch)[
         "refinement"
     ].backward()
     touched = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
@@ -162,17 +162,17 @@ PLAIN = "method.paths=none"
 def test_the_modules_work_alone_and_on_a_plain_backbone(overrides, outputs, found_terms):
     network, batch = digits(*overrides)
     assert network.output_names == outputs
-    found = network.training_step(batch, 0)
+    actual = network.training_step(batch, 0)
     assert found_terms is None or list(network.term_weights) == found_terms
-    assert torch.isfinite(found["loss"])
+    assert torch.isfinite(actual["loss"])
     assert network.headline in network.predict(batch.images)
 
 
 def test_on_a_plain_backbone_the_block_before_the_last_learns_from_the_last():
     network, batch = digits(PLAIN, "method.suppression=false")
-    found = network.found(network.to_unit(batch.images))
-    losses = network._losses(found, network.outputs(found), batch)
-    expected = terms.refinement_loss([found.levels[0]], [found.levels[1]], network.temperature)
+    actual = network.forward_pass(network.to_unit(batch.images))
+    losses = network._losses(actual, network.outputs(actual), batch)
+    expected = terms.refinement_loss([actual.levels[0]], [actual.levels[1]], network.temperature)
     torch.testing.assert_close(losses["refinement"], expected)
 
 
@@ -191,7 +191,7 @@ def test_pim_has_the_top_down_path_alone():
     assert network.term_weights == {"merged": 1, "layer": 0.5, "dropped": 5}
 
 
-def test_the_pages_recipe_for_the_digits_stays_finite_and_learns(ltr_train):
+def test_the_configs_recipe_for_the_digits_stays_finite_and_learns(ltr_train):
     run = ltr_train("method=herbs", "trainer.max_epochs=8", "trainer.precision=fp32")
     assert run.code == 0, run.err
     with open(run.directory / "metrics.csv", newline="") as file:
@@ -220,9 +220,9 @@ def test_the_released_config_has_the_codes_weights_and_reduction():
 def test_the_librarys_losses_act_on_the_merged_output(loss):
     network, batch = digits(f"loss={loss}")
     torch.manual_seed(0)
-    found = network.found(network.to_unit(batch.images))
-    merged = network._losses(found, network.outputs(found), batch)["merged"]
-    torch.testing.assert_close(merged, network.loss(network.head(found.features), batch.labels))
+    actual = network.forward_pass(network.to_unit(batch.images))
+    merged = network._losses(actual, network.outputs(actual), batch)["merged"]
+    torch.testing.assert_close(merged, network.loss(network.head(actual.features), batch.labels))
     assert network.head.num_features == network.pyramid.widths[-1]
 
 
@@ -232,9 +232,9 @@ def test_random_locations_follow_from_the_step_and_are_fixed_in_evaluation():
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
     network.eval()
-    found = network.found(network.to_unit(batch.images))
+    actual = network.forward_pass(network.to_unit(batch.images))
     network.train()
-    for chosen in found.selections:
+    for chosen in actual.selections:
         assert (chosen.indices == chosen.indices[0]).all()
     assert digits()[0]._draws(64, 0) is None
 
@@ -245,8 +245,8 @@ def test_gradient_norms_are_those_of_the_weighted_terms_and_change_no_training()
     torch.manual_seed(0)
     logs = network.training_step(batch, 0)["logs"]
     torch.manual_seed(0)
-    found = network.found(network.to_unit(batch.images))
-    losses = network._losses(found, network.outputs(found), batch)
+    actual = network.forward_pass(network.to_unit(batch.images))
+    losses = network._losses(actual, network.outputs(actual), batch)
     (5 * losses["dropped"]).backward()
     expected = torch.stack([p.grad.norm() for p in network.parameters() if p.grad is not None]).norm()
     torch.testing.assert_close(logs["gradient_dropped"], expected)
@@ -305,7 +305,7 @@ def test_pims_config_has_its_codes_selection_joints_and_equal_levels():
 
 
 @pytest.mark.parametrize("config", ["herbs_released", "pim"])
-def test_the_released_pages_have_the_released_schedule_by_batches(config):
+def test_the_released_configs_have_the_released_schedule_by_batches(config):
     plan = planned(f"method={config}", "trainer.accumulate=2", "scheduler.warmup_epochs=1", "trainer.max_epochs=3")
     _, schedule = of_plan(plan).optimisation(9)
     expected = [1 / 8, 3 / 8, 5 / 8, 7 / 8, 1]  # of batches 1, 3, 5, 7 and the last of the warm-up's nine

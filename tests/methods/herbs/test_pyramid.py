@@ -84,9 +84,9 @@ def test_a_convolutional_pyramid_takes_any_size(size):
 def test_levels_have_the_next_maps_stride_or_their_own(strides, maps, kept, sizes):
     backbone = Maps(strides, (4, 6, 8, 10, 12)[: len(strides)])
     levels = Levels(backbone, 4, maps, kept)
-    found = levels(backbone.feature_maps(torch.randn(2, 3, 64, 64)))
-    assert [level.shape[1] for level in found] == sizes
-    assert [level.shape[3] for level in found] == list(levels.channels)
+    actual = levels(backbone.feature_maps(torch.randn(2, 3, 64, 64)))
+    assert [level.shape[1] for level in actual] == sizes
+    assert [level.shape[3] for level in actual] == list(levels.channels)
     assert levels.sizes(backbone_map_sizes(backbone, (3, 64, 64))) == [(side, side) for side in sizes]
 
 

@@ -39,17 +39,17 @@ def test_selected_and_dropped_are_all_locations_once(logits, count):
 def test_the_selected_have_the_highest_scores_and_the_best_comes_first(logits):
     scores = location_scores(logits)
     chosen = select(scores, 4)
-    found = scores.gather(1, chosen.indices)
-    assert (found[:, 1:] <= found[:, :-1]).all()
-    assert (found[:, -1] >= scores.masked_fill(~chosen.dropped, -torch.inf).amax(1)).all()
+    actual = scores.gather(1, chosen.indices)
+    assert (actual[:, 1:] <= actual[:, :-1]).all()
+    assert (actual[:, -1] >= scores.masked_fill(~chosen.dropped, -torch.inf).amax(1)).all()
 
 
 def test_gathering_takes_the_rows_of_each_image_with_their_gradient():
     features = torch.randn(3, 12, 4, requires_grad=True)
     indices = torch.tensor([[0, 11], [5, 5], [7, 2]])
-    found = gather(features, indices)
-    assert torch.equal(found, torch.stack([image[rows] for image, rows in zip(features, indices)]))
-    found.sum().backward()
+    actual = gather(features, indices)
+    assert torch.equal(actual, torch.stack([image[rows] for image, rows in zip(features, indices)]))
+    actual.sum().backward()
     assert features.grad[1, 5].tolist() == [2] * 4
     assert features.grad[0, 1:11].abs().sum() == 0
 

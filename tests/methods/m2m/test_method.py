@@ -109,10 +109,10 @@ def test_batches_are_class_balanced_in_the_last_fifth_and_images_are_made_there(
 def test_before_the_start_a_step_is_that_of_erm_and_logs_the_same_names():
     f, batch = networks(), balanced_batch()
     f.start_epoch(0)
-    found = f.training_step(batch, 0)
+    actual = f.training_step(batch, 0)
     with torch.no_grad():
-        assert found["loss"].item() == f.loss(f(f.to_unit(batch.images)), batch.labels).item()
-    assert {name: value.item() for name, value in found["logs"].items()} == dict.fromkeys(LOGS, 0.0)
+        assert actual["loss"].item() == f.loss(f(f.to_unit(batch.images)), batch.labels).item()
+    assert {name: value.item() for name, value in actual["logs"].items()} == dict.fromkeys(LOGS, 0.0)
     f.start_epoch(39)
     assert tuple(f.training_step(batch, 0)["logs"]) == LOGS
 
@@ -198,7 +198,7 @@ def test_the_control_of_noise_is_as_long():
     batch = balanced_batch()
     seeds, noise, generated = (made(networks(f"method.insert={k}"), batch)[0] for k in ("seed", "noise", "generated"))
     rows = changed(batch, seeds)
-    lengths = [generation.norms(found[rows] - seeds[rows]) for found in (noise, generated)]
+    lengths = [generation.norms(actual[rows] - seeds[rows]) for actual in (noise, generated)]
     assert torch.allclose(*lengths, rtol=0.02)
     assert not torch.allclose(noise[rows], generated[rows], atol=0.05)
 
@@ -250,11 +250,11 @@ def test_only_the_classifier_learns_from_the_mixed_batch():
 def test_the_gradient_is_that_of_the_mixed_batch_alone():
     f, batch = networks(), balanced_batch()
     f.training_step(batch, 0)["loss"].backward()
-    found = [p.grad.clone() for p in f.parameters()]
+    actual = [p.grad.clone() for p in f.parameters()]
     other = networks()
     mixed, _ = made(other, batch)
     other.loss(other(mixed), batch.labels).backward()
-    assert all(torch.allclose(a, p.grad, atol=1e-6) for a, p in zip(found, other.parameters()))
+    assert all(torch.allclose(a, p.grad, atol=1e-6) for a, p in zip(actual, other.parameters()))
 
 
 def test_a_step_is_a_function_of_the_seed():

@@ -1,4 +1,4 @@
-"""Which images M2m replaces and from what: probabilities against the paper, and the corners."""
+"""M2m's choice of images and seeds: probabilities against the paper, and corner cases."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def test_seeds_from_the_data_set_follow_the_distribution_and_are_of_their_class(
 
 def test_seeds_from_the_batch_are_drawn_by_their_classes_acceptance():
     batch = np.array([0, 1, 1, 2])
-    found = [choose_slots(batch, COUNTS, 0.999, draws(4, seed)) for seed in range(4000)]
-    seeds = np.concatenate([s.seeds[s.places == 0] for s in found])
+    actual = [choose_slots(batch, COUNTS, 0.999, draws(4, seed)) for seed in range(4000)]
+    seeds = np.concatenate([s.seeds[s.places == 0] for s in actual])
     probability = acceptance(COUNTS[batch], np.array(50), 0.999)
     assert np.bincount(seeds, minlength=4) / len(seeds) == pytest.approx(probability / probability.sum(), abs=0.02)
-    assert all((batch[s.seeds] == s.sources).all() for s in found)
+    assert all((batch[s.seeds] == s.sources).all() for s in actual)
 
 
 def test_chance_accepts_with_the_probability_of_the_pair():
@@ -117,9 +117,9 @@ def test_two_classes_are_enough(images):
 
 def test_a_class_of_one_image_gets_slots_like_any_other_and_gives_no_seed():
     labels = np.array([3, 3, 1])
-    found = [choose_slots(labels, COUNTS, 0.999, draws(3, seed)) for seed in range(200)]
-    assert sum(len(slots) for slots in found) > 390
-    assert all((slots.sources == 1).all() for slots in found)
+    actual = [choose_slots(labels, COUNTS, 0.999, draws(3, seed)) for seed in range(200)]
+    assert sum(len(slots) for slots in actual) > 390
+    assert all((slots.sources == 1).all() for slots in actual)
 
 
 def test_random_targets_are_any_class_and_labels_stay():

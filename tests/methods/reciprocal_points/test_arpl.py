@@ -29,26 +29,26 @@ def network(*overrides: str, seed: int = 0):
 
 def test_the_loss_of_rpl_is_its_class_term_and_lambda_times_its_open_space_term():
     built, batch = network("method=rpl", "method.num_points=2", "method.open_weight=0.3", "method.radius_init=0.5")
-    found = built.training_step(batch, 0)
+    actual = built.training_step(batch, 0)
     with torch.no_grad():
         features = built.features(built.to_unit(batch.images))
         squares = (features[:, None, None] - built.head.points).square().mean(3)  # over the width
         own = torch.stack([squares[row, label] for row, label in enumerate(batch.labels)])
         class_term = F.cross_entropy(squares.mean(2), batch.labels)
         open_term = (own - 0.5).square().mean()
-    torch.testing.assert_close(found["logs"]["class_term"], class_term, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found["logs"]["open_space_term"], open_term, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found["loss"].detach(), class_term + 0.3 * open_term, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(actual["logs"]["class_term"], class_term, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(actual["logs"]["open_space_term"], open_term, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(actual["loss"].detach(), class_term + 0.3 * open_term, rtol=1e-4, atol=1e-5)
 
 
 @methods
 def test_every_parameter_has_a_gradient_and_every_term_is_logged(method):
     built, batch = network(f"method={method}")
-    found = built.training_step(batch, 0)
-    found["loss"].backward()
+    actual = built.training_step(batch, 0)
+    actual["loss"].backward()
     assert [name for name, p in built.named_parameters() if p.grad is None] == []
-    assert set(found["logs"]) == set(built.weights)
-    assert all(not value.requires_grad for value in found["logs"].values())
+    assert set(actual["logs"]) == set(built.weights)
+    assert all(not value.requires_grad for value in actual["logs"].values())
 
 
 @methods
@@ -61,9 +61,9 @@ def test_a_few_steps_lower_the_class_term(method):
 
 def test_without_lambda_the_loss_is_the_class_term_and_the_radius_gets_no_gradient():
     built, batch = network("method=rpl", "method.open_weight=0")
-    found = built.training_step(batch, 0)
-    found["loss"].backward()
-    torch.testing.assert_close(found["loss"].detach(), found["logs"]["class_term"])
+    actual = built.training_step(batch, 0)
+    actual["loss"].backward()
+    torch.testing.assert_close(actual["loss"].detach(), actual["logs"]["class_term"])
     assert not built.head.radius.grad.any()
 
 
@@ -91,12 +91,12 @@ def test_the_published_radius_starts_at_zero(method):
 
 def test_the_confirmed_loss_is_a_sum_of_undivided_class_terms_and_divided_open_space_terms():
     built, batch = network("method=rpl_confirmed")
-    found = built.training_step(batch, 0)
+    actual = built.training_step(batch, 0)
     with torch.no_grad():
         squares = (built.features(built.to_unit(batch.images))[:, None] - built.head.points[:, 0]).square().sum(2)
         own = squares.gather(1, batch.labels[:, None]).squeeze(1)
         expected = F.cross_entropy(squares, batch.labels, reduction="sum") + 0.1 * (own / 64).square().sum()
-    torch.testing.assert_close(found["loss"].detach(), expected, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(actual["loss"].detach(), expected, rtol=1e-4, atol=1e-3)
 
 
 def test_the_official_loss_has_one_radius_and_divides_every_distance():
@@ -107,8 +107,8 @@ def test_the_official_loss_has_one_radius_and_divides_every_distance():
         distances = (built.features(built.to_unit(batch.images))[:, None] - built.head.points[:, 0]).square().mean(2)
         own = distances.gather(1, batch.labels[:, None]).squeeze(1)
         expected = F.cross_entropy(distances, batch.labels) + 0.1 * F.mse_loss(own, torch.full_like(own, 0.2))
-    found = built.training_step(batch, 0)
-    torch.testing.assert_close(found["loss"].detach(), expected, rtol=1e-4, atol=1e-5)
+    actual = built.training_step(batch, 0)
+    torch.testing.assert_close(actual["loss"].detach(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_margin_of_arpl_is_torchs_ranking_loss_of_radius_and_distance():
@@ -118,8 +118,8 @@ def test_the_margin_of_arpl_is_torchs_ranking_loss_of_radius_and_distance():
         distances = (built.features(built.to_unit(batch.images))[:, None] - built.head.points[:, 0]).square().mean(2)
         own = distances.gather(1, batch.labels[:, None]).squeeze(1)
     ranking = F.margin_ranking_loss(torch.full_like(own, 1.3), own, torch.ones_like(own), margin=1.0)
-    found = built.training_step(batch, 0)["logs"]["margin_term"]
-    torch.testing.assert_close(found, ranking, rtol=1e-4, atol=1e-5)
+    actual = built.training_step(batch, 0)["logs"]["margin_term"]
+    torch.testing.assert_close(actual, ranking, rtol=1e-4, atol=1e-5)
 
 
 def test_mixed_labels_mix_the_terms():

@@ -107,9 +107,9 @@ def test_predictions_are_those_of_the_statistics_of_real_images():
 
 def test_examples_are_generated_images():
     built, batch = network()
-    found = built.eval().examples(batch.images[:4], batch.labels[:4])["confusing_samples"]
-    assert found.shape == (4, 8, 8, 1)
-    assert found.dtype == "uint8"
+    actual = built.eval().examples(batch.images[:4], batch.labels[:4])["confusing_samples"]
+    assert actual.shape == (4, 8, 8, 1)
+    assert actual.dtype == "uint8"
 
 
 @pytest.mark.slow

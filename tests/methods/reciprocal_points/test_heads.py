@@ -83,10 +83,10 @@ def test_the_distance_score_is_no_function_of_the_softmax():
 def test_far_from_reciprocal_points_and_near_to_prototypes_is_known(features):
     for head, sign in ((built(), 1), (built(Prototypes), -1)):
         logits = head(features)
-        found = head.knownness(head.measure(features), logits)
+        actual = head.knownness(head.measure(features), logits)
         of_predicted = squares(features, head)[torch.arange(B), logits.argmax(1)]
         distance = of_predicted.mean(1) if sign == 1 else of_predicted.amin(1)
-        torch.testing.assert_close(found, sign * distance / D)
+        torch.testing.assert_close(actual, sign * distance / D)
 
 
 def test_the_nearest_prototype_decides_by_a_sum_of_exponentials(features):
@@ -105,9 +105,9 @@ def test_the_radius_is_one_number_for_each_class_or_for_all(kind, shape):
 def test_distances_are_float32_and_finite_where_half_precision_overflows():
     head = ReciprocalPoints(64, 3)
     with torch.autocast("cpu", torch.bfloat16):
-        found = head(torch.full((2, 64), 300.0).half())
-    assert found.dtype is torch.float32
-    assert torch.isfinite(found).all()
+        actual = head(torch.full((2, 64), 300.0).half())
+    assert actual.dtype is torch.float32
+    assert torch.isfinite(actual).all()
 
 
 def test_distances_have_the_gradients_of_finite_differences(features):

@@ -36,8 +36,8 @@ def test_the_reciprocal_class_term_follows_its_equation(distances):
     for row, label in enumerate(LABELS):
         weights = [math.exp(0.7 * sum(distances[row, k].tolist()) / M) for k in range(C)]
         expected = -math.log(weights[label] / sum(weights))
-        found = open_set.reciprocal_class(distances, LABELS, gamma=0.7)[row]
-        assert float(found) == pytest.approx(expected, rel=1e-12)
+        actual = open_set.reciprocal_class(distances, LABELS, gamma=0.7)[row]
+        assert float(actual) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("term", [open_set.reciprocal_class, open_set.prototype_class])
@@ -59,8 +59,8 @@ def test_the_open_space_term_is_the_mean_squared_gap_to_the_radius(distances):
 
 def test_the_margin_is_zero_up_to_one_less_than_the_radius():
     own = torch.tensor([[0.0], [1.0], [1.5], [4.0]])
-    found = open_set.adversarial_margin(own, torch.full((4,), 2.0))
-    torch.testing.assert_close(found, torch.tensor([0.0, 0.0, 0.5, 3.0]))
+    actual = open_set.adversarial_margin(own, torch.full((4,), 2.0))
+    torch.testing.assert_close(actual, torch.tensor([0.0, 0.0, 0.5, 3.0]))
 
 
 def test_with_one_prototype_the_class_term_is_the_cross_entropy_of_minus_the_distance(distances):

@@ -25,7 +25,7 @@ def on_test(result: dict) -> list[dict]:
 
 
 @pytest.mark.parametrize(("command", "variants", "headline"), COMMANDS.values(), ids=COMMANDS.keys())
-def test_all_inferences_are_reported_one_is_the_headline_and_the_checkpoint_is_judged_alike(
+def test_all_inferences_are_reported_one_is_the_headline_and_the_checkpoint_is_evaluated_alike(
     ltr_train, ltr_eval, tmp_path, command, variants, headline
 ):
     done = ltr_train(*SHORT, *command)
@@ -39,7 +39,7 @@ def test_all_inferences_are_reported_one_is_the_headline_and_the_checkpoint_is_j
 
 
 @pytest.mark.parametrize("method", [["method=sla", DISTILLED], ["method=sla", "method.transform=rotation2"]])
-def test_features_judge_few_shot_episodes_of_classes_that_were_not_trained_on(ltr_train, method):
+def test_features_evaluate_few_shot_episodes_of_classes_that_were_not_trained_on(ltr_train, method):
     done = ltr_train(*SHORT, *method, "dataset=digits_retrieval", "dataset.protocols=[few_shot,retrieval]")
     assert done.code == 0, done.err
     rows = {(row["protocol"], row["variant"]): row["metrics"] for row in on_test(done.result)}

@@ -21,14 +21,14 @@ def logits(seed: int = 0) -> torch.Tensor:
 
 def trained(plan):
     """Each member as it was initialised, with BatchNorm statistics of its own."""
-    found = {}
+    actual = {}
     for number, (name, stage) in enumerate(plan.stages.items()):
         if stage.module is not None:
             network = stage.network(plan.dataset_info, 0).train()
             images = plan.batch().images[number:]
             network(network.to_unit(images))
-            found[name] = network.eval()
-    return found
+            actual[name] = network.eval()
+    return actual
 
 
 def predictor(plan, networks):
@@ -72,15 +72,15 @@ def test_logits_are_averaged_whatever_the_link(link):
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])
 def test_sure_answers_stay_finite(link):
     sure = torch.tensor([[[200.0, -200.0]], [[200.0, -200.0]]])
-    found = averaged(sure, "probabilities", link)
-    assert torch.isfinite(found).all()
-    assert found[0, 0] - found[0, 1] == pytest.approx(400)
+    actual = averaged(sure, "probabilities", link)
+    assert torch.isfinite(actual).all()
+    assert actual[0, 0] - actual[0, 1] == pytest.approx(400)
 
 
 def test_one_member_who_is_sure_does_not_decide_alone():
-    found = averaged(torch.tensor([[[100.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]]), "probabilities", "softmax")
+    actual = averaged(torch.tensor([[[100.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]]), "probabilities", "softmax")
     p = (1 + 2 / (1 + math.e)) / 3
-    assert found.exp()[0].tolist() == pytest.approx([p, 1 - p])
+    assert actual.exp()[0].tolist() == pytest.approx([p, 1 - p])
     assert averaged(torch.tensor([[[100.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]]), "logits", "softmax").argmax() == 0
 
 
@@ -92,12 +92,12 @@ def test_the_predictor_answers_for_all_members_and_shows_the_first_alone(average
     images = plan.batch("test").images
     ensemble = predictor(plan, networks)
     alone = [network.predict(images)["default"] for network in networks.values()]
-    found = ensemble.predict(images)
+    actual = ensemble.predict(images)
     assert ensemble.headline == "ensemble"
-    assert torch.equal(found["single"].logits, alone[0].logits)
+    assert torch.equal(actual["single"].logits, alone[0].logits)
     expected = averaged(torch.stack([scores.logits for scores in alone]), average, "softmax")
-    torch.testing.assert_close(found["ensemble"].logits, expected)
-    assert torch.equal(found["ensemble"].features, torch.cat([scores.features for scores in alone], dim=1))
+    torch.testing.assert_close(actual["ensemble"].logits, expected)
+    assert torch.equal(actual["ensemble"].features, torch.cat([scores.features for scores in alone], dim=1))
 
 
 def test_a_checkpoint_rebuilds_the_whole_ensemble(tmp_path):

@@ -77,8 +77,8 @@ def test_the_loss_is_the_mean_over_transformations_one_image_and_view_at_a_time(
             if mixed:
                 own = 0.3 * own - 0.7 * log_p[batch.mix.labels[i] * count + j]
             total = total + own / (count * len(batch.images))
-    found = network.training_step(batch, 0)["loss"]
-    torch.testing.assert_close(found, total, rtol=1e-5, atol=1e-5)
+    actual = network.training_step(batch, 0)["loss"]
+    torch.testing.assert_close(actual, total, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("transform", SIZES)
@@ -87,18 +87,18 @@ def test_the_loss_is_the_mean_over_transformations_one_image_and_view_at_a_time(
 def test_inferences_are_those_of_a_naive_loop(transform, head):
     network, count = built(f"head={head}", DISTILLED, transform=transform).eval(), SIZES[transform]
     batch = batch_for(network)
-    found = network.predict(batch.images)
-    assert list(found) == ["single", "aggregated", "distilled"]
+    actual = network.predict(batch.images)
+    assert list(actual) == ["single", "aggregated", "distilled"]
     for i, image in enumerate(batch.images):
         views = [joint_logits(network, view) for view in views_of(network, image)]
         aggregated = [sum(float(z[y * count + j]) for j, z in enumerate(views)) / count for y in range(10)]
-        assert found["aggregated"].logits[i].tolist() == pytest.approx(aggregated, rel=1e-4, abs=1e-5)
+        assert actual["aggregated"].logits[i].tolist() == pytest.approx(aggregated, rel=1e-4, abs=1e-5)
         single = [float(views[0][y * count]) for y in range(10)]
-        assert found["single"].logits[i].tolist() == pytest.approx(single, rel=1e-4, abs=1e-5)
+        assert actual["single"].logits[i].tolist() == pytest.approx(single, rel=1e-4, abs=1e-5)
         features = network.features(network.to_unit(image[None]))
-        torch.testing.assert_close(found["distilled"].logits[i], network.distilled_head(features)[0])
-        assert all(torch.equal(scores.features, found["single"].features) for scores in found.values())
-        torch.testing.assert_close(found["single"].features[i], features[0])
+        torch.testing.assert_close(actual["distilled"].logits[i], network.distilled_head(features)[0])
+        assert all(torch.equal(scores.features, actual["single"].features) for scores in actual.values())
+        torch.testing.assert_close(actual["single"].features[i], features[0])
 
 
 @torch.no_grad()
@@ -162,8 +162,8 @@ def test_with_distillation_the_loss_is_the_sum_of_three_terms_on_the_untransform
     network = built(DISTILLED, "method.distilled_weight=0.5", "method.temperature=2").eval()
     batch = batch_for(network)
     with torch.no_grad():
-        found = network.predict(batch.images)
-        student, target = found["distilled"].logits, found["aggregated"].logits
+        actual = network.predict(batch.images)
+        student, target = actual["distilled"].logits, actual["aggregated"].logits
         own = F.cross_entropy(student, batch.labels)
         p, q = (target / 2).softmax(1), (student / 2).softmax(1)
         distance = 4 * (p * (p / q).log()).sum(1).mean()
@@ -208,11 +208,11 @@ def test_weights_and_margins_of_a_joint_class_follow_its_y():
 
 def test_deferred_weights_come_on_in_both_losses_at_once():
     network = built("loss=ldam", "loss.beta=0.999", "loss.defer_from=0.5", DISTILLED, "trainer.max_epochs=4")
-    found = []
+    actual = []
     for epoch in range(4):
         network.start_epoch(epoch)
-        found.append((network.loss.active, network.distilled_loss.active))
-    assert found == [(False, False)] * 2 + [(True, True)] * 2
+        actual.append((network.loss.active, network.distilled_loss.active))
+    assert actual == [(False, False)] * 2 + [(True, True)] * 2
 
 
 def test_sigmoid_losses_set_the_bias_of_both_heads_and_keep_it_from_decay():
@@ -270,8 +270,8 @@ def test_as_a_classifier_it_answers_as_its_single_pass_does(head, overrides):
     network.eval()
     plain = network.as_classifier()
     images = batch_for(network).images
-    found = plain.predict(images)["default"].logits
-    torch.testing.assert_close(found, network.predict(images)[network.headline].logits)
+    actual = plain.predict(images)["default"].logits
+    torch.testing.assert_close(actual, network.predict(images)[network.headline].logits)
     assert plain.head.num_classes == 10
     assert not plain.training
 

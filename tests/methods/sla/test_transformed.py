@@ -24,55 +24,57 @@ def built(method: str, *overrides: str):
 
 
 def batch(mixed: bool = False) -> Batch:
-    found = planned().batch()
-    found = Batch(found.images[:6], found.labels[:6], found.indices[:6])
+    actual = planned().batch()
+    actual = Batch(actual.images[:6], actual.labels[:6], actual.indices[:6])
     if not mixed:
-        return found
-    mix = Mix(found.labels.flip(0), torch.full((6,), 0.3))
-    return found._replace(images=found.images.float() / 255, mix=mix)
+        return actual
+    mix = Mix(actual.labels.flip(0), torch.full((6,), 0.3))
+    return actual._replace(images=actual.images.float() / 255, mix=mix)
 
 
-def naive_class_loss(network, given: Batch) -> torch.Tensor:
+def naive_class_loss(network, images_and_labels: Batch) -> torch.Tensor:
     total = torch.zeros(())
-    for i, image in enumerate(given.images):
+    for i, image in enumerate(images_and_labels.images):
         for turns in range(4):
             log_p = network(network.to_unit(torch.rot90(image[None], turns, (2, 3)))).log_softmax(1)[0]
-            own = -log_p[given.labels[i]]
-            if given.mix is not None:
-                own = 0.3 * own - 0.7 * log_p[given.mix.labels[i]]
-            total = total + own / (4 * len(given.images))
+            own = -log_p[images_and_labels.labels[i]]
+            if images_and_labels.mix is not None:
+                own = 0.3 * own - 0.7 * log_p[images_and_labels.mix.labels[i]]
+            total = total + own / (4 * len(images_and_labels.images))
     return total
 
 
 @pytest.mark.parametrize("mixed", [False, True], ids=["plain", "mixed"])
 def test_all_views_have_the_label_of_their_image(mixed):
-    network, given = built("data_augmentation").eval(), batch(mixed)
-    torch.testing.assert_close(network.training_step(given, 0)["loss"], naive_class_loss(network, given))
+    network, images_and_labels = built("data_augmentation").eval(), batch(mixed)
+    torch.testing.assert_close(
+        network.training_step(images_and_labels, 0)["loss"], naive_class_loss(network, images_and_labels)
+    )
 
 
 @pytest.mark.parametrize("mixed", [False, True], ids=["plain", "mixed"])
 def test_the_second_task_is_which_view_it_is(mixed):
-    network, given = built("multi_task", "method.transform_weight=0.5").eval(), batch(mixed)
+    network, images_and_labels = built("multi_task", "method.transform_weight=0.5").eval(), batch(mixed)
     second = torch.zeros(())
-    for image in given.images:
+    for image in images_and_labels.images:
         for turns in range(4):
             features = network.features(network.to_unit(torch.rot90(image[None], turns, (2, 3))))
             logits = network.transform_head(features)
-            second = second + F.cross_entropy(logits, torch.tensor([turns])) / (4 * len(given.images))
-    outcome = network.training_step(given, 0)
+            second = second + F.cross_entropy(logits, torch.tensor([turns])) / (4 * len(images_and_labels.images))
+    outcome = network.training_step(images_and_labels, 0)
     torch.testing.assert_close(outcome["logs"]["transform_loss"], second.detach())
-    torch.testing.assert_close(outcome["loss"], naive_class_loss(network, given) + 0.5 * second)
+    torch.testing.assert_close(outcome["loss"], naive_class_loss(network, images_and_labels) + 0.5 * second)
 
 
 @pytest.mark.parametrize("method", ["data_augmentation", "multi_task"])
 @torch.no_grad()
 def test_aggregated_is_the_mean_of_the_views_and_single_the_image_as_it_is(method):
-    network, given = built(method).eval(), batch()
-    found = network.predict(given.images)
-    views = [network(network.to_unit(torch.rot90(given.images, turns, (2, 3)))) for turns in range(4)]
-    torch.testing.assert_close(found["single"].logits, views[0])
-    torch.testing.assert_close(found["aggregated"].logits, torch.stack(views).mean(0))
-    assert torch.equal(network.predict_headline(given.images).logits, found["single"].logits)
+    network, images_and_labels = built(method).eval(), batch()
+    actual = network.predict(images_and_labels.images)
+    views = [network(network.to_unit(torch.rot90(images_and_labels.images, turns, (2, 3)))) for turns in range(4)]
+    torch.testing.assert_close(actual["single"].logits, views[0])
+    torch.testing.assert_close(actual["aggregated"].logits, torch.stack(views).mean(0))
+    assert torch.equal(network.predict_headline(images_and_labels.images).logits, actual["single"].logits)
 
 
 def test_with_one_transformation_data_augmentation_is_erm_to_the_bit():

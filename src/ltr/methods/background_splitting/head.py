@@ -46,12 +46,12 @@ class BackgroundHead(nn.Module):
 
     @property
     def weight(self) -> Any:
-        """Of the foreground rows, [N, D]."""
+        """Weights of the foreground rows, [N, D]."""
         return self.rows.weight
 
     @property
     def bias(self) -> Any:
-        """Of the foreground rows, [N], or None."""
+        """Biases of the foreground rows, [N], or None."""
         return self.rows.bias
 
     def init_bias(self, value: float | Tensor) -> None:
@@ -65,7 +65,7 @@ class BackgroundHead(nn.Module):
         return F.pad(logits, (1, 0), value=self.b0)
 
     def weight_norms(self) -> Tensor | None:
-        """Of the background NaN, then those of the rows, float64 [N + 1]; None of rows that have none."""
+        """Return NaN for the background and the norms of the rows, float64 [N + 1]; None if the rows have none."""
         norms = getattr(self.rows, "weight_norms", None)
         return None if norms is None else F.pad(norms(), (1, 0), value=math.nan)
 

@@ -154,7 +154,7 @@ class BackgroundSplitting(Method):
         return [*first, stage]
 
     def _excluded(self, dataset_info: DatasetInfo) -> dict[str, Any]:
-        """The teacher's outputs to leave out, as options of its stage."""
+        """Return the teacher's outputs to leave out, as options of its stage."""
         wanted = self.aux["exclude_classes"]
         if FOREGROUND not in wanted:
             return {"exclude_classes": sorted(wanted)}
@@ -239,33 +239,33 @@ def check_weights(config: Mapping[str, Any]) -> None:
 
 
 def checked_aux(aux: Mapping[str, Any]) -> dict[str, Any]:
-    """The config ``method.aux`` without private keys.
+    """Return the config ``method.aux`` without private keys.
 
     Raises:
         ConfigError: a key that is missing or that nothing reads, or values that contradict each other.
     """
-    given = {key: value for key, value in aux.items() if key != "_allowed_"}
-    for key in given:
+    options = {key: value for key, value in aux.items() if key != "_allowed_"}
+    for key in options:
         if key not in AUX_KEYS:
             raise ConfigError(
                 f"method.aux.{key}: nothing reads it; it has {', '.join(AUX_KEYS)}{nearest(key, AUX_KEYS)}"
             )
-    missing = [key for key in AUX_KEYS if key not in given]
+    missing = [key for key in AUX_KEYS if key not in options]
     if missing:
         raise ConfigError(
             f"method.aux: {', '.join(missing)} must be given; the config method/background_splitting has all"
         )
-    if not 0 <= given["weight"] < math.inf:
-        raise ConfigError(f"method.aux.weight={given['weight']}: a number of at least 0 is needed")
+    if not 0 <= options["weight"] < math.inf:
+        raise ConfigError(f"method.aux.weight={options['weight']}: a number of at least 0 is needed")
     for key, known in (("partition", PARTITIONS), ("features", FEATURES)):
-        if given[key] not in known:
+        if options[key] not in known:
             raise ConfigError(
-                f"method.aux.{key}={given[key]}: allowed is {', '.join(known)}{nearest(given[key], known)}"
+                f"method.aux.{key}={options[key]}: allowed is {', '.join(known)}{nearest(options[key], known)}"
             )
-    by_teacher_alone = {"labels": given["labels"] == "soft", "exclude_classes": bool(given["exclude_classes"])}
+    by_teacher_alone = {"labels": options["labels"] == "soft", "exclude_classes": bool(options["exclude_classes"])}
     for key, used in by_teacher_alone.items():
-        if used and given["partition"] != "teacher":
+        if used and options["partition"] != "teacher":
             raise ConfigError(
-                f"method.aux.{key}={given[key]} is of method.aux.partition=teacher, not of {given['partition']}"
+                f"method.aux.{key}={options[key]} is of method.aux.partition=teacher, not of {options['partition']}"
             )
-    return given
+    return options

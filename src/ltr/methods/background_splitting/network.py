@@ -54,8 +54,10 @@ class BackgroundClassifier(ImageClassifier):
         aux_init: AuxInit,
         aux_classes: int | None = None,
     ) -> None:
-        found = {name: spec.parents[name].arrays for name in ("pseudo_labels", "partition") if name in spec.parents}
-        report = found.get("partition", {})
+        parent_arrays = {
+            name: spec.parents[name].arrays for name in ("pseudo_labels", "partition") if name in spec.parents
+        }
+        report = parent_arrays.get("partition", {})
         constant = b0 is not None
         super().__init__(
             spec,
@@ -73,7 +75,7 @@ class BackgroundClassifier(ImageClassifier):
         self.aux_weight = aux_weight
         self.aux_head: nn.Linear | None = None
         if aux_weight > 0:
-            pseudo = found.get("pseudo_labels", {})
+            pseudo = parent_arrays.get("pseudo_labels", {})
             aux_classes = len(pseudo["classes"]) if pseudo else aux_classes
             if aux_classes is None:
                 raise ConfigError(
@@ -88,7 +90,7 @@ class BackgroundClassifier(ImageClassifier):
         # of the training data, not of the network: no part of a checkpoint
         taken_from = report.get("taken_from", slice(None))
         for name in ("labels", "shares"):
-            values = found.get("pseudo_labels", {}).get(name)
+            values = parent_arrays.get("pseudo_labels", {}).get(name)
             self.register_buffer(
                 f"_{name}", None if values is None else torch.tensor(values[taken_from]), persistent=False
             )
@@ -114,16 +116,16 @@ class BackgroundClassifier(ImageClassifier):
         features = self.batch_features(batch)
         logits = self.head(features)
         loss = self.main_loss(logits, batch)
-        found: dict[str, Any] = {"correct": (logits.detach().argmax(1) == batch.labels).sum(), "logs": {}}
+        outcome: dict[str, Any] = {"correct": (logits.detach().argmax(1) == batch.labels).sum(), "logs": {}}
         if self.aux_head is not None:
             aux_loss, aux_correct = self.aux_loss(self.aux_head(features), batch.indices)
-            found["logs"] = {"main_loss": loss.detach(), "aux_loss": aux_loss.detach(), "aux_accuracy": aux_correct}
+            outcome["logs"] = {"main_loss": loss.detach(), "aux_loss": aux_loss.detach(), "aux_accuracy": aux_correct}
             loss = loss + self.aux_weight * aux_loss
-        found["loss"] = loss
-        return self.with_extras(found, batch, features, logits) if self.extras else found
+        outcome["loss"] = loss
+        return self.with_extras(outcome, batch, features, logits) if self.extras else outcome
 
     def main_loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The loss of the images that have labels, a mean over these (0 where a batch has none)."""
+        """Return the loss of the images that have labels, a mean over these (0 where a batch has none)."""
         if self._labelled is None:
             return self.loss(logits, batch.labels, batch.mix)
         labelled = self._labelled[batch.indices].float()  # type: ignore[index]
@@ -155,7 +157,7 @@ class BackgroundClassifier(ImageClassifier):
         return ["head.rows.bias" if isinstance(self.head, BackgroundHead) else "head.bias"]
 
     def as_classifier(self) -> ImageClassifier:
-        """The network without its auxiliary head, and with a row of zeros and bias b0 for the background.
+        """Return the network without its auxiliary head, and with a row of zeros and bias b0 for the background.
 
         Only a linear head with bias can hold b0 so; the network itself is given otherwise.
         """
@@ -173,7 +175,7 @@ class BackgroundClassifier(ImageClassifier):
         return plain.eval()
 
     def artifacts(self) -> dict[str, Any]:
-        """The partition's numbers, see `ltr.methods.background_splitting.partition.described`."""
+        """Return the partition's numbers, see `ltr.methods.background_splitting.partition.described`."""
         return dict(self._report)
 
 

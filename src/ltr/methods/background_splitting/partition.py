@@ -1,4 +1,4 @@
-"""What a split trains on of a partition: its numbers, a shuffled control, and the images that keep their labels."""
+"""The partition of a split's training images: its numbers, a shuffled control, and the images with labels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LARGEST_SHARE = 0.5  # of the background in one pseudo-class, above which it is 
 
 @named("computation/partition")
 def partition(computation: Computation, *, shuffled: bool, labelled_fraction: float) -> dict[str, np.ndarray]:
-    """What a split trains on: its pseudo-labels in numbers, perhaps shuffled, and the images that keep their labels.
+    """Compute a split's pseudo-labels in numbers, perhaps shuffled, and choose the images that keep their labels.
 
     Args:
         shuffled: each training image gets the pseudo-label of another one, drawn by the run's seed: the control whose
@@ -61,7 +61,7 @@ def partition(computation: Computation, *, shuffled: bool, labelled_fraction: fl
 def described(
     pseudo: Mapping[str, np.ndarray], rows: np.ndarray | slice, train: np.ndarray, labels: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """A partition in numbers.
+    """Return a partition in numbers.
 
     Args:
         pseudo: the arrays of the stage ``pseudo_labels``.
@@ -85,21 +85,21 @@ def described(
             "outside the source's part 'train', and pseudo-labels are of that part"
         )
     groups = len(pseudo["classes"])
-    found: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     for prefix, chosen in (("", first), ("background_", first[labels == 0])):
         counts = np.bincount(chosen, minlength=groups)
         shares = counts[counts > 0] / max(counts.sum(), 1)
-        found |= {
+        arrays |= {
             f"{prefix}counts": counts,
             f"{prefix}size": np.int64(len(shares)),
             f"{prefix}largest_share": np.float64(shares.max() if len(shares) else math.nan),
             f"{prefix}entropy": np.float64(-(shares * np.log(shares)).sum()),
         }
-    return found
+    return arrays
 
 
 def in_words(report: Mapping[str, np.ndarray]) -> str:
-    """The numbers of `described` as a line."""
+    """Return the numbers of `described` as a line."""
     groups = len(report["counts"])
     size, entropy = int(report["background_size"]), float(report["background_entropy"])
     return (

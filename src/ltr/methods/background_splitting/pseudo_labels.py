@@ -28,8 +28,8 @@ _FULL_KMEANS = 100_000  # images above which k-means goes over samples
 
 def training_images(source: Source) -> np.ndarray:
     """Source indices int64 [n] of the images that any split may train on: the part ``train``, or all where it lacks."""
-    found = source.parts.get("train", range(len(source)))
-    return np.arange(found.start, found.stop)
+    batches = source.parts.get("train", range(len(source)))
+    return np.arange(batches.start, batches.stop)
 
 
 @named("computation/pseudo_labels_of_a_teacher")
@@ -57,7 +57,7 @@ def by_teacher(
     ask, last = _teacher(computation)
     source = computation.source
     indices = training_images(source)
-    found: list[tuple[Tensor, ...]] = []
+    batches: list[tuple[Tensor, ...]] = []
     keep: Tensor | None = None
     expected, outputs = outputs, 0
     with torch.inference_mode(), computation.autocast():
@@ -74,14 +74,14 @@ def by_teacher(
             if exclude_classes:
                 logits = logits[:, keep]
             if top_k == 1:
-                found.append((logits.argmax(1).int(),))
+                batches.append((logits.argmax(1).int(),))
             else:
                 values, ids = logits.topk(top_k, dim=1)
-                found.append((ids.int(), values.softmax(1).half()))
+                batches.append((ids.int(), values.softmax(1).half()))
     assert keep is not None
     arrays = {
         name: _over_source(source, indices, torch.cat(column).cpu().numpy(), fill)
-        for name, fill, column in zip(("labels", "shares"), (NONE, 0), zip(*found))
+        for name, fill, column in zip(("labels", "shares"), (NONE, 0), zip(*batches))
     }
     kept = keep.cpu()
     arrays["classes"] = kept.int().numpy()
@@ -122,8 +122,8 @@ def by_kmeans(computation: Computation, *, features: str, groups: int) -> dict[s
             return ask(images)[1].float()
 
     with torch.inference_mode(), computation.autocast():
-        found = [read(batch.images).cpu() for batch in computation.loader(indices)]
-    labels = kmeans(torch.cat(found).numpy(), groups)
+        feature_batches = [read(batch.images).cpu() for batch in computation.loader(indices)]
+    labels = kmeans(torch.cat(feature_batches).numpy(), groups)
     return {"labels": _over_source(source, indices, labels, NONE), "classes": np.arange(groups, dtype=np.int32)}
 
 
@@ -133,10 +133,10 @@ def kmeans(features: np.ndarray, groups: int) -> np.ndarray:
 
     state = derive_seed("kmeans", groups) % 2**32
     if len(features) <= _FULL_KMEANS:
-        found = KMeans(groups, n_init=1, max_iter=50, random_state=state).fit_predict(features)
+        cluster_labels = KMeans(groups, n_init=1, max_iter=50, random_state=state).fit_predict(features)
     else:
-        found = MiniBatchKMeans(groups, n_init=1, batch_size=4096, random_state=state).fit_predict(features)
-    return found.astype(np.int32)
+        cluster_labels = MiniBatchKMeans(groups, n_init=1, batch_size=4096, random_state=state).fit_predict(features)
+    return cluster_labels.astype(np.int32)
 
 
 @named("computation/pseudo_labels_by_taxonomy")
@@ -159,7 +159,7 @@ def by_taxonomy(computation: Computation, *, rank: str) -> dict[str, np.ndarray]
 
 
 def check_rank(source: Source, rank: str) -> None:
-    """A ConfigError where the data set's classes have no names at this rank."""
+    """Return the ConfigError for a data set whose classes have no names at this rank."""
     if rank not in source.taxonomy:
         known = ", ".join(source.taxonomy)
         raise ConfigError(
@@ -170,7 +170,7 @@ def check_rank(source: Source, rank: str) -> None:
 
 
 def _teacher(computation: Computation) -> tuple[Any, tuple[Tensor, Tensor] | None]:
-    """A function of images that gives logits and features, and weight and bias of the last layer."""
+    """Return a function of images that gives logits and features, and weight and bias of the last layer."""
     parent = next(iter(computation.parents.values()), None)
     if parent is None:
         teacher = instantiate(computation.settings.backbone)
@@ -201,7 +201,7 @@ def _unit(images: Tensor) -> Tensor:
 
 
 def _kept(outputs: int, exclude_classes: Sequence[int], top_k: int) -> Tensor:
-    """The teacher's outputs that stay, int64 [G]."""
+    """Return the teacher's outputs that stay, int64 [G]."""
     unknown = [number for number in exclude_classes if not 0 <= number < outputs]
     if unknown:
         raise ConfigError(
@@ -220,7 +220,7 @@ def _kept(outputs: int, exclude_classes: Sequence[int], top_k: int) -> Tensor:
 
 
 def _over_source(source: Source, indices: np.ndarray, values: np.ndarray, fill: int) -> np.ndarray:
-    """An array over the whole source with ``values`` at ``indices``."""
+    """Return an array over the whole source with ``values`` at ``indices``."""
     whole = np.full((len(source), *values.shape[1:]), fill, dtype=values.dtype)
     whole[indices] = values
     return whole

@@ -57,7 +57,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def network_checkpoint(
     network: Any, dataset: Mapping[str, Any], state: Mapping[str, torch.Tensor] | None = None
 ) -> dict[str, Any]:
-    """The content of a weights file: enough to rebuild the network anywhere, and no object but tensors.
+    """Return the content of a weights file: enough to rebuild the network anywhere, and no object but tensors.
 
     Args:
         network: an `ltr.methods.core.network.ImageClassifier`, which remembers what it was built from.
@@ -91,7 +91,7 @@ def network_checkpoint(
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """The description inside a stage's weights file, with ``state_dict`` beside it.
+    """Return the description inside a stage's weights file, with ``state_dict`` beside it.
 
     Raises:
         CheckpointError: the file is not one of this project's.
@@ -114,7 +114,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def load_network(path: Path, parents: Mapping[str, Any] | None = None) -> Any:
-    """The network of a stage's weights file, in eval mode on the CPU.
+    """Return the network of a stage's weights file, in eval mode on the CPU.
 
     Raises:
         CheckpointError: damaged, of another format, naming code outside the allow-list, or weights that do not fit
@@ -123,26 +123,26 @@ def load_network(path: Path, parents: Mapping[str, Any] | None = None) -> Any:
     return described_network(describe(path), path, parents)
 
 
-def described_network(found: Mapping[str, Any], path: Path, parents: Mapping[str, Any] | None = None) -> Any:
-    """The network of a description with its weights, as `describe` gives it; see `load_network`.
+def described_network(description: Mapping[str, Any], path: Path, parents: Mapping[str, Any] | None = None) -> Any:
+    """Return the network of a description with its weights, as `describe` gives it; see `load_network`.
 
     Args:
         path: where it comes from, for messages.
     """
-    check_description(found, path)
-    refuse_unfit(path, found["state_dict"], {}, frozenset())
+    check_description(description, path)
+    refuse_unfit(path, description["state_dict"], {}, frozenset())
     try:
-        settings = Settings(**found["settings"])
+        settings = Settings(**description["settings"])
         settings = settings.replaced(
             backbone={**settings.backbone, **without_initial_weights(settings.backbone)},
             extras=(),  # of training alone: what they learnt beside the network, and their teachers, are not needed
         )
-        module_class = locate(found["module"], str(path))
+        module_class = locate(description["module"], str(path))
         if not (isinstance(module_class, type) and issubclass(module_class, torch.nn.Module)):
-            raise CheckpointError(f"{path}: {found['module']} is no network")
-        dataset_info = DatasetInfo.from_dict(found["facts"])
-        spec = NetworkSpec(settings, dataset_info, found["seed"], found["role"], parents or {})
-        network = build_network(module_class, spec, found["options"])
+            raise CheckpointError(f"{path}: {description['module']} is no network")
+        dataset_info = DatasetInfo.from_dict(description["facts"])
+        spec = NetworkSpec(settings, dataset_info, description["seed"], description["role"], parents or {})
+        network = build_network(module_class, spec, description["options"])
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except CheckpointError:
@@ -153,7 +153,7 @@ def described_network(found: Mapping[str, Any], path: Path, parents: Mapping[str
             f"{path}: what it says of its network cannot be followed ({type(error).__name__}: {reason}). "
             "It is damaged, or was written by other code"
         ) from error
-    kept = {name: tensor for name, tensor in found["state_dict"].items() if not name.startswith("extras.")}
+    kept = {name: tensor for name, tensor in description["state_dict"].items() if not name.startswith("extras.")}
     load_weights(network, kept, path)
     return network.eval()
 
@@ -225,7 +225,7 @@ def check_fits(network: Any, settings: Settings, dataset_info: DatasetInfo, wher
 
 
 def _named(config: Mapping[str, Any]) -> str:
-    """A head's or backbone's config in short, without what a trained network no longer depends on."""
+    """Return a head's or backbone's config in short, without what a trained network no longer depends on."""
     no_matter = ("_target_", "_allowed_", "weights", "weights_map", "strict_weights", "pretrained", "trainable")
     rest = ", ".join(f"{key}={value}" for key, value in config.items() if key not in no_matter)
     return f"{str(config['_target_']).rsplit('.', 1)[-1]}({rest})"

@@ -1,4 +1,4 @@
-"""What a checkpoint may say of itself: every entry is checked before anything is built from it."""
+"""The description of a network in its checkpoint; every entry is checked before anything is built from it."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ _DATASET: dict[str, Check] = {
 
 
 def read_description(text: Any, path: Path) -> dict[str, Any]:
-    """A checkpoint's description from its JSON text, with every entry of the kind that it must be.
+    """Return a checkpoint's description from its JSON text, each entry checked.
 
     Raises:
         CheckpointError: it names the entry that is missing or wrong.
@@ -101,26 +101,26 @@ def read_description(text: Any, path: Path) -> dict[str, Any]:
     if not isinstance(text, str):
         raise CheckpointError(f"{path}: damaged: its description is {_shown(text)}, not JSON text")
     try:
-        found = with_paths(json.loads(text))
+        description = with_paths(json.loads(text))
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else f"no JSON: {error}"
         raise CheckpointError(f"{path}: damaged: its description cannot be read ({reason})") from None
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path}: damaged: its description is {_shown(found)}, not a mapping")
-    if isinstance(found.get("module"), str):
-        found = {**found, "module": path_of(found["module"])}
-        if isinstance(found.get("options"), dict):
-            found["options"] = options_of_today(found["module"], found["options"])
-    check_description(found, path)
-    return found
+    if not isinstance(description, dict):
+        raise CheckpointError(f"{path}: damaged: its description is {_shown(description)}, not a mapping")
+    if isinstance(description.get("module"), str):
+        description = {**description, "module": path_of(description["module"])}
+        if isinstance(description.get("options"), dict):
+            description["options"] = options_of_today(description["module"], description["options"])
+    check_description(description, path)
+    return description
 
 
-def check_description(found: Mapping[str, Any], path: Path) -> None:
+def check_description(description: Mapping[str, Any], path: Path) -> None:
     """Raise CheckpointError where an entry of a description is missing or of another kind than it must be."""
-    _check(found, _TOP, "", path, required=tuple(_TOP), closed=False)
-    _check(found["settings"], _SETTINGS, "settings.", path, required=_required(Settings))
-    _check(found["dataset"], _DATASET, "dataset.", path, required=(), closed=False)
-    dataset_info = found["facts"]
+    _check(description, _TOP, "", path, required=tuple(_TOP), closed=False)
+    _check(description["settings"], _SETTINGS, "settings.", path, required=_required(Settings))
+    _check(description["dataset"], _DATASET, "dataset.", path, required=(), closed=False)
+    dataset_info = description["facts"]
     _check(dataset_info, _DATASET_INFO, "facts.", path, required=_required(DatasetInfo))
     channels, classes = dataset_info["image_shape"][0], len(dataset_info["class_names"])
     for name, wanted, by in (
@@ -133,19 +133,19 @@ def check_description(found: Mapping[str, Any], path: Path) -> None:
     if classes > _MOST_CLASSES or (dataset_info.get("background") or 0) >= classes:
         raise _wrong(path, f"facts.background={dataset_info.get('background')} is none of its {classes} classes")
     for name in ("head", "backbone", "loss"):
-        target = found["settings"][name].get("_target_")
+        target = description["settings"][name].get("_target_")
         if not isinstance(target, str):
             raise _wrong(path, f"settings.{name}._target_ is {_shown(target)}, not a text")
 
 
 def _required(of: type) -> tuple[str, ...]:
-    """Names of a dataclass's fields that have no default."""
+    """Return the names of a dataclass's fields without default."""
     fields = of.__dataclass_fields__.values()  # type: ignore[attr-defined]
     return tuple(one.name for one in fields if repr(one.default).startswith("<dataclasses._MISSING"))
 
 
 def _check(
-    found: Mapping[str, Any],
+    values: Mapping[str, Any],
     checks: Mapping[str, Check],
     where: str,
     path: Path,
@@ -154,9 +154,9 @@ def _check(
     closed: bool = True,
 ) -> None:
     for name in required:
-        if name not in found:
+        if name not in values:
             raise _wrong(path, f"{where}{name} is missing")
-    for name, value in found.items():
+    for name, value in values.items():
         if name not in checks:
             if closed:
                 raise _wrong(path, f"{where}{str(name)[:60]} is no entry of it")
@@ -167,10 +167,10 @@ def _check(
 
 
 def _wrong(path: Path, what: str) -> CheckpointError:
-    return CheckpointError(f"{path}: what it says of its network is damaged, or of another version of ltr: {what}")
+    return CheckpointError(f"{path}: its description of the network is damaged, or of another version of ltr: {what}")
 
 
 def _shown(value: Any) -> str:
-    """A value from a file in short, on one line and without characters that a terminal obeys."""
+    """Return a value from a file in short, on one line and without control characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

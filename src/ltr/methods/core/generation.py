@@ -78,7 +78,7 @@ def translate(
 
 
 def towards(network: Network, target: Tensor) -> Objective:
-    """The cross-entropy of the classes ``target`` int64 [K]: descending it moves images towards them."""
+    """Return the cross-entropy of the classes ``target`` int64 [K]: descending it moves images towards them."""
     return lambda images: F.cross_entropy(network(images).float(), target, reduction="none")
 
 
@@ -98,12 +98,12 @@ def towards_and_away(generator: Network, trained: Network, target: Tensor, sourc
 
 
 def norms(images: Tensor) -> Tensor:
-    """Euclidean length [K] of each of [K, C, H, W]."""
+    """Return Euclidean length [K] of each of [K, C, H, W]."""
     return torch.linalg.vector_norm(images, dim=_AXES)
 
 
 def shortened(change: Tensor, radius: float) -> Tensor:
-    """Each of [K, C, H, W] brought to Euclidean length ``radius`` where it is longer."""
+    """Shorten each of [K, C, H, W] to Euclidean length ``radius`` if it is longer."""
     length = torch.linalg.vector_norm(change, dim=_AXES, keepdim=True)
     return change * (radius / length.clamp_min(radius))
 
@@ -121,7 +121,7 @@ def limited(noise: Tensor, radius: float, *, whole_batch: bool) -> Tensor:
 
 
 def moved_by(images: Tensor, direction: Tensor, length: Tensor) -> Tensor:
-    """Images moved along given directions by Euclidean distances [K] that hold after clipping to [0, 1].
+    """Move images along directions by Euclidean distances [K] that hold after clipping to [0, 1].
 
     Where clipping makes that impossible (a distance of the order of the image's own size) the distance is shorter.
     """

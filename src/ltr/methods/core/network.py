@@ -42,7 +42,7 @@ class ImageClassifier(pl.LightningModule):
     numerics_version = 1  # raise it when a change alters what training computes: stored stages are then not reused
     headline = "default"
     rows_per_image = 1  # of a training batch, where the network itself makes several images of one
-    loss_is_sum = False  # over the images of a batch, in the place of their mean
+    loss_is_sum = False  # the loss is the sum over a batch's images, not their mean
     embeds = False  # whether the head gives embeddings that the loss compares, in the place of class logits
 
     def __init__(
@@ -59,11 +59,11 @@ class ImageClassifier(pl.LightningModule):
         self.dataset_info = dataset_info
         self.seed = seed
         self.role = role
-        self.options: Mapping[str, Any] = {}  # what a subclass was given beside these, as plain data
+        self.options: Mapping[str, Any] = {}  # the subclass's options, as plain data
         channels = dataset_info.image_shape[0]
         counts = dataset_info.class_counts if logit_counts is None else tuple(logit_counts)
-        given = () if background is None else (background,)
-        self.loss = instantiate(settings.loss, counts, *given)
+        background_arguments = () if background is None else (background,)
+        self.loss = instantiate(settings.loss, counts, *background_arguments)
         with seeded_construction(derive_seed(seed, role, "init")):
             self.backbone = instantiate(config_for_image_size(settings.backbone, dataset_info.image_shape), channels)
             self.head = instantiate(settings.head, self.backbone.num_features, head_rows or len(counts))
@@ -90,47 +90,47 @@ class ImageClassifier(pl.LightningModule):
 
     @property
     def spec(self) -> NetworkSpec:
-        """What this network was built from, without its parents."""
+        """The specification that this network was built from, without its parents."""
         return NetworkSpec(self.settings, self.dataset_info, self.seed, self.role)
 
     @property
     def link(self) -> str:
-        """How probabilities follow from the logits: softmax or sigmoid, as the loss declares."""
+        """The function from logits to probabilities, softmax or sigmoid, as the loss declares."""
         return self.loss.link
 
     # -- pixels to logits ----------------------------------------------------------------------------------------
 
     def to_unit(self, images: Tensor) -> Tensor:
-        """Pixels in [0, 1] as float32 [B, C, H, W], from uint8 or from floats that are in [0, 1] already."""
+        """Return pixels in [0, 1] as float32 [B, C, H, W], from uint8 or from floats in [0, 1]."""
         return images if images.is_floating_point() else images.float().mul_(1 / 255)
 
     def normalise(self, unit: Tensor) -> Tensor:
-        """Channel-wise standardised pixels, from pixels in [0, 1]."""
+        """Standardise pixels in [0, 1] channel by channel."""
         return torch.addcmul(self._shift, unit, self._scale)  # type: ignore[arg-type]
 
     def features(self, unit: Tensor) -> Tensor:
-        """Features [B, D] of images with pixels in [0, 1]."""
+        """Return features [B, D] of images with pixels in [0, 1]."""
         return self.backbone(self.normalise(unit))
 
     def forward(self, unit: Tensor) -> Tensor:
-        """Logits [B, C] of images with pixels in [0, 1]."""
+        """Return logits [B, C] of images with pixels in [0, 1]."""
         return self.head(self.features(unit))
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> dict[str, Scores]:
-        """Scores of uint8 or [0, 1] images, one entry per variant; here there is one."""
+        """Return the scores of uint8 or [0, 1] images, one entry per variant; here there is one."""
         features = self.features(self.to_unit(images))
         return {"default": Scores(self.head(features).float(), features.float())}
 
     @torch.no_grad()
     def predict_headline(self, images: Tensor) -> Scores:
-        """Scores of the headline variant alone, for whoever needs no other; cheaper where variants cost passes."""
+        """Return the scores of the headline variant alone, which is cheaper if variants need passes of their own."""
         return self.predict(images)[self.headline]
 
     # -- learning ------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
-        """The loss of a batch; ``correct`` is counted on the device and read once an epoch.
+        """Return the loss of a batch and the number of correct predictions, which stays on the device.
 
         A subclass may add ``logs``: names to numbers on the device, whose means over an epoch are logged as
         ``train/<name>``; the same names in every step.
@@ -138,25 +138,25 @@ class ImageClassifier(pl.LightningModule):
         features = self.batch_features(batch)
         logits = self.head(features)
         loss = self.loss(logits, batch.labels, batch.mix)
-        found = {"loss": loss, "correct": (logits.detach().argmax(1) == batch.labels).sum()}
-        return found if not self.extras else self.with_extras(found, batch, features, logits)
+        outcome = {"loss": loss, "correct": (logits.detach().argmax(1) == batch.labels).sum()}
+        return outcome if not self.extras else self.with_extras(outcome, batch, features, logits)
 
     def batch_features(self, batch: Batch) -> Tensor:
-        """Features [B, D] of a training batch."""
+        """Return features [B, D] of a training batch."""
         return self.features(self.to_unit(batch.images))
 
-    def with_extras(self, found: dict[str, Any], batch: Batch, features: Tensor, logits: Tensor) -> dict[str, Any]:
-        """A step's outcome with the further loss terms added to its loss, each of them logged."""
+    def with_extras(self, outcome: dict[str, Any], batch: Batch, features: Tensor, logits: Tensor) -> dict[str, Any]:
+        """Return a step's outcome with the further loss terms added to its loss, each of them logged."""
         terms = {name: extra(batch, features, logits) for name, extra in self.extras.items()}
-        logs = {**found.get("logs", {}), **{name: term.detach() for name, term in terms.items()}}
-        return {**found, "loss": found["loss"] + sum(terms.values()), "logs": logs}
+        logs = {**outcome.get("logs", {}), **{name: term.detach() for name, term in terms.items()}}
+        return {**outcome, "loss": outcome["loss"] + sum(terms.values()), "logs": logs}
 
     def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
-        """Scores of the headline variant; whoever watches the run turns them into numbers."""
+        """Return the scores of the headline variant, which the validation callback evaluates."""
         return {"scores": self.predict_headline(batch.images), "batch": batch}
 
     def start_epoch(self, epoch: int) -> None:
-        """Tell what is scheduled by epochs (deferred weights) where training stands; also after a resume."""
+        """Set the epoch of everything that is scheduled by epochs, such as deferred weights; also after a resume."""
         self.loss.start_epoch(epoch, self.settings.epochs)
 
     def on_train_epoch_start(self) -> None:
@@ -170,17 +170,17 @@ class ImageClassifier(pl.LightningModule):
         torch.manual_seed(derive_seed(self.seed, self.role, "batch", self.current_epoch, batch_index))
 
     def parameter_modules(self) -> dict[str, nn.Module]:
-        """Modules beside backbone and head whose parameters are trained (extra heads); none here."""
+        """Return the modules beside backbone and head whose parameters are trained, such as extra heads; none here."""
         return {}
 
-    # -- what is handed on ---------------------------------------------------------------------------------------
+    # -- results ---------------------------------------------------------------------------------------------------
 
     def artifacts(self) -> dict[str, np.ndarray]:
-        """Arrays to store with the finished stage; asked for once, when its training has ended. None here."""
+        """Return the arrays to store with the finished stage, after its training; none here."""
         return {}
 
     def examples(self, images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
-        """Arrays that pictures are drawn from, for a few test images uint8 [B, C, H, W], at a run's end."""
+        """Return the arrays that figures are drawn from, for a few test images uint8 [B, C, H, W], at a run's end."""
         return {}
 
     def locations(self, images: Tensor) -> dict[str, Tensor]:
@@ -189,23 +189,23 @@ class ImageClassifier(pl.LightningModule):
         return {}
 
     def as_classifier(self) -> ImageClassifier:
-        """The network that decoupled methods start from: backbone, and a head with a row per class."""
+        """Return the network that decoupled methods start from: backbone, and a head with a row per class."""
         return self
 
     def weight_norms(self) -> Tensor | None:
-        """The length of the weights behind each class's logit, float64 [C]; None where logits follow no such length."""
+        """Return the norm of each class's weight vector, float64 [C]; None if the head has no such vectors."""
         of_head = getattr(self.head, "weight_norms", None)
         norms = None if of_head is None else of_head()
         return norms if norms is not None and len(norms) == self.dataset_info.num_classes else None
 
-    # -- how it is optimised -------------------------------------------------------------------------------------
+    # -- optimisation --------------------------------------------------------------------------------------------
 
     def undecayed(self) -> list[str]:
-        """Names of parameters without weight decay: a bias that the loss has set to a prior."""
+        """Return the names of parameters without weight decay: a bias that the loss has set to a prior."""
         return ["head.bias"] if self.loss.prior_bias is not None else []
 
     def optimisation(self, batches_per_epoch: int) -> tuple[torch.optim.Optimizer, Callable[[int], float]]:
-        """The optimiser and its schedule (step -> multiplier of the base learning rate).
+        """Return the optimiser and its schedule (step -> multiplier of the base learning rate).
 
         Args:
             batches_per_epoch: of one process; known by arithmetic, never asked of the trainer.

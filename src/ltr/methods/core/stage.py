@@ -1,4 +1,4 @@
-"""What a method is made of: stages, the settings that determine them, and what a finished stage hands on."""
+"""Methods: the stages they consist of, the settings of each, and the outputs of finished stages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CONFIGS = ("sampler", "loss", "optimizer", "scheduler")
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What a network must know of its data: plain values, stored with every checkpoint."""
+    """The properties of a data set that a network depends on: plain values, stored with every checkpoint."""
 
     image_shape: tuple[int, int, int]  # (C, H, W)
     mean: tuple[float, ...]  # per channel, of pixels in [0, 1]
@@ -48,7 +48,7 @@ class DatasetInfo:
         return len(self.class_counts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Lists and numbers only, as a checkpoint stores them."""
+        """Return lists and numbers only, as a checkpoint stores them."""
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         return {key: value for key, value in plain.items() if key not in _UNSET_FACTS or value is not None}
 
@@ -65,7 +65,7 @@ _UNSET_FACTS = ("matte", "white_level")  # left out while they are null: older c
 
 @dataclass(frozen=True)
 class Settings:
-    """How a stage is trained: the resolved configs and numbers, as plain data.
+    """Training settings of a stage: the resolved configs and numbers, as plain data.
 
     A method's main stage takes these from the top level of the configuration (``sampler``, ``loss``, ...); its other
     stages replace what ``method.<stage>`` names.
@@ -89,7 +89,7 @@ class Settings:
     extras: tuple[Mapping[str, Any], ...] = ()  # further loss terms, each a config: method.extras
 
     def replaced(self, **changes: Any) -> Settings:
-        """These settings with some of them changed."""
+        """Return these settings with some of them changed."""
         return replace(self, **changes)
 
     def for_stage(self, config: Mapping[str, Any], where: str, optional: Sequence[str] = ("augment",)) -> Settings:
@@ -112,9 +112,9 @@ class Settings:
         missing = [key for key in STAGE_KEYS if key not in config]
         if missing:
             raise ConfigError(f"{where}: {', '.join(missing)} must be given; the shipped configs of methods show how")
-        given = [key for key in known if key in config]
-        check_configs(config, [key for key in given if key in (*_CONFIGS, *optional)], where)
-        return self.replaced(extras=(), **{key: config[key] for key in given})
+        present_keys = [key for key in known if key in config]
+        check_configs(config, [key for key in present_keys if key in (*_CONFIGS, *optional)], where)
+        return self.replaced(extras=(), **{key: config[key] for key in present_keys})
 
 
 def check_configs(node: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
@@ -130,9 +130,9 @@ def check_configs(node: Mapping[str, Any], keys: Sequence[str], where: str) -> N
     """
     for key in keys:
         if not isinstance(node[key], Mapping) or "_target_" not in node[key]:
-            given = "" if isinstance(node[key], Mapping) else f"={shown(node[key])}"
+            shown_value = "" if isinstance(node[key], Mapping) else f"={shown(node[key])}"
             raise ConfigError(
-                f"{where}.{key}{given}: a config with a _target_ is needed. Choose one with {where}.{key}=NAME; "
+                f"{where}.{key}{shown_value}: a config with a _target_ is needed. Choose one with {where}.{key}=NAME; "
                 f"there are: {', '.join(config_names(key))}"
             )
 
@@ -212,11 +212,11 @@ class Stage:
 
     @property
     def target(self) -> Any:
-        """The class or function that does the work."""
-        found = self.module or self.compute
-        if found is None or (self.module and self.compute):
+        """The class or function that trains or computes the stage."""
+        work = self.module or self.compute
+        if work is None or (self.module and self.compute):
             raise ValueError(f"stage '{self.name}' needs either a module or a compute function")
-        return found
+        return work
 
     def network(self, dataset_info: DatasetInfo, seed: int, parents: Mapping[str, StageOutput] | None = None) -> Any:
         """Return the network that this stage trains, as it is initialised.
@@ -232,7 +232,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Computation:
-    """What a compute stage may use.
+    """Inputs of a compute stage.
 
     Attributes:
         parents: the finished stages that it starts from, by name.
@@ -274,7 +274,7 @@ class StageOutput:
 
 
 class Predictor:
-    """What evaluation is given: images in, Scores by variant out.
+    """Base class for predictors: images in, `Scores` by variant out.
 
     A LightningModule that has `predict` serves as one. ``headline`` names the variant that a run is evaluated by; it is
     declared here, before any test image is seen.
@@ -284,7 +284,7 @@ class Predictor:
     link: str = "softmax"
 
     def predict(self, images: torch.Tensor) -> dict[str, Scores]:
-        """Scores for uint8 or [0, 1] images [B, C, H, W], one entry per variant."""
+        """Return the scores of uint8 or [0, 1] images [B, C, H, W], one entry per variant."""
         raise NotImplementedError
 
 
@@ -321,17 +321,17 @@ class Method:
         if self.Options is not None:
             self.options = self.Options(**options)
         elif options:
-            raise TypeError(f"{type(self).__name__} takes no options, and was given {', '.join(options)}")
+            raise TypeError(f"{type(self).__name__} takes no options: {', '.join(options)}")
 
     def check(self, dataset_info: DatasetInfo) -> None:
         """Raise ConfigError where the method cannot be used on such data; called before anything is trained."""
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
-        """The stages in order; a stage's parents stand before it."""
+        """Return the stages in order, parents first."""
         raise NotImplementedError
 
     def predictor(self, outputs: Mapping[str, StageOutput]) -> Any:
-        """The trained method, an ImageClassifier with the face of `Predictor`: by default its last stage's network.
+        """Return the trained method, an ImageClassifier that is a `Predictor`; by default the last stage's network.
 
         Where the last stage is a computed one, this network is what the run keeps as its final checkpoint.
         """

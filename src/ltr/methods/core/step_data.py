@@ -1,4 +1,4 @@
-"""What a training step may look up beside its batch: host copies of what is in it, and further training images.
+"""Data of a training step beside its batch: labels and positions on the host, and further training images.
 
 Everything follows by arithmetic from the stage's DataModule, so that no step asks its device for a label.
 """
@@ -32,16 +32,16 @@ class Step:
     world_size: int = 1
 
     def own(self, places: np.ndarray) -> np.ndarray:
-        """Which of these places of the step are this process's: bool."""
+        """Return whether each of these places of the step is this process's: bool."""
         return places % self.world_size == self.rank
 
     def rows(self, places: np.ndarray) -> np.ndarray:
-        """Rows of this process's batch for places that are its own."""
+        """Return the rows of this process's batch for places that are its own."""
         return places // self.world_size
 
 
 def step_of(data: Any, epoch: int, number: int, batch: Batch) -> Step:
-    """The step that ``batch`` is this process's share of.
+    """Return the step that ``batch`` is this process's share of.
 
     Args:
         data: the stage's DataModule; None outside a Trainer, where the batch counts as a whole draw.
@@ -57,7 +57,7 @@ def step_of(data: Any, epoch: int, number: int, batch: Batch) -> Step:
 
 
 def of_all_processes(images: Tensor, world_size: int) -> Tensor:
-    """The images of all processes in the order of the draw: [b, ...] of each to [b * world_size, ...]."""
+    """Gather the images of all processes in the order of the draw: [b, ...] of each to [b * world_size, ...]."""
     if world_size == 1:
         return images
     flat = images.permute(0, 2, 3, 1).contiguous()
@@ -69,7 +69,7 @@ def of_all_processes(images: Tensor, world_size: int) -> Tensor:
 def augmented(
     augment: Augmentation | None, images: Tensor, labels: np.ndarray, *, seed: int, positions: np.ndarray
 ) -> Tensor:
-    """Images uint8 [K, C, H, W] as the stage's augmentation leaves them; its configs that mix images are not for
+    """Return images uint8 [K, C, H, W] as the stage's augmentation leaves them; its configs that mix images are not for
     this."""
     if augment is None:
         return images

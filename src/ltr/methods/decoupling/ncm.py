@@ -55,7 +55,7 @@ class MeansHead(nn.Module):
 
 
 def normalised(features: Tensor, centre: Tensor, features_norm: FeaturesNorm) -> Tensor:
-    """Features [B, D] as means are taken of them and distances measured."""
+    """Return features [B, D] in the form that means and distances are computed in."""
     if features_norm == "none":
         return features
     return F.normalize(features - centre if features_norm == "centred_l2" else features, dim=1)
@@ -97,15 +97,15 @@ def class_means(computation: Computation, *, features_norm: FeaturesNorm) -> dic
         ``means`` float32 [C, D], ``centre`` float32 [D] (zero where it is not used).
     """
     network = network_of(computation.parents).to(computation.device)
-    found, labels = [], []
+    feature_batches, labels = [], []
     with torch.inference_mode(), computation.autocast():
         for batch in computation.loader("train"):
-            found.append(network.features(network.to_unit(batch.images)).float())
+            feature_batches.append(network.features(network.to_unit(batch.images)).float())
             labels.append(batch.labels)
     return {
         key: value.cpu().numpy()
         for key, value in means_of(
-            torch.cat(found), torch.cat(labels), computation.dataset_info.num_classes, features_norm
+            torch.cat(feature_batches), torch.cat(labels), computation.dataset_info.num_classes, features_norm
         ).items()
     }
 

@@ -27,7 +27,7 @@ from ltr.methods.decoupling.representation import FromRepresentation, network_of
 
 
 def variant(tau: float) -> str:
-    """The name of a value's row in the results: ``tau=0.35``."""
+    """Return the name of a value's row in the results: ``tau=0.35``."""
     return f"tau={tau:g}"
 
 
@@ -54,19 +54,19 @@ class AdjustedClassifier(ImageClassifier):
 
     @classmethod
     def of(cls, network: ImageClassifier, taus: Sequence[float], chosen: int) -> AdjustedClassifier:
-        """The same network with its logits adjusted."""
+        """Return the same network with its logits adjusted."""
         adjusted = cls(network.spec, taus=taus, chosen=chosen)
         adjusted.backbone.load_state_dict(network.backbone.state_dict())
         adjusted.head.load_state_dict(network.head.state_dict())
         return adjusted.eval()
 
     def adjusted(self, features: Tensor) -> Tensor:
-        """Logits float32 [T, B, C] of features [B, D], one set per tau."""
+        """Return logits float32 [T, B, C] of features [B, D], one set per tau."""
         raise NotImplementedError
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> dict[str, Scores]:
-        """Scores for each tau; the variants are called as `variant` says."""
+        """Return scores for each tau; the variants are called as `variant` says."""
         features = self.features(self.to_unit(images))
         shared = features.float()
         return {
@@ -85,7 +85,7 @@ class TauNormalised(AdjustedClassifier):
         return F.linear(features, self.head.weight).float() * factors.unsqueeze(1)
 
     def weight_norms(self) -> Tensor | None:
-        """At the chosen tau."""
+        """Return the norms of the class weights at the chosen tau."""
         norms = super().weight_norms()
         return None if norms is None else norms.clamp_min(1e-12).pow(1 - self.options["taus"][self.options["chosen"]])
 
@@ -109,7 +109,7 @@ ADJUSTMENTS: Mapping[str, type[AdjustedClassifier]] = {"tau_norm": TauNormalised
 
 @named("computation/tau")
 def choose_tau(computation: Computation, *, adjustment: str, taus: Sequence[float], search: bool) -> dict[str, Any]:
-    """The values of tau and which of them is chosen; the work of the stage ``tau``.
+    """Return the values of tau and the chosen one; the work of the stage ``tau``.
 
     With ``search``, each value is evaluated on the validation split, all of them in one pass, and the best balanced
     accuracy wins, the first among equals. Without, the first value is taken and no image is looked at.
@@ -125,9 +125,9 @@ def choose_tau(computation: Computation, *, adjustment: str, taus: Sequence[floa
         class), ``correct`` int64 [T, C], and ``balanced_accuracy``, ``many``, ``medium``, ``few`` float64 [T], with
         the literature's bounds of the groups (above 100, below 20).
     """
-    found: dict[str, Any] = {"taus": np.asarray(taus, dtype=np.float64), "chosen": np.int64(0)}
+    arrays: dict[str, Any] = {"taus": np.asarray(taus, dtype=np.float64), "chosen": np.int64(0)}
     if not search:
-        return found
+        return arrays
     network = ADJUSTMENTS[adjustment].of(network_of(computation.parents), taus, 0).to(computation.device)
     classes = computation.dataset_info.num_classes
     n = torch.zeros(classes, dtype=torch.int64, device=computation.device)
@@ -137,8 +137,8 @@ def choose_tau(computation: Computation, *, adjustment: str, taus: Sequence[floa
             logits = network.adjusted(network.features(network.to_unit(batch.images)))
             n += torch.bincount(batch.labels, minlength=classes)
             correct.index_add_(1, batch.labels, (logits.argmax(2) == batch.labels).long())
-    found |= curve(n.cpu().numpy(), correct.cpu().numpy(), np.asarray(computation.dataset_info.class_counts))
-    return found | {"chosen": np.int64(np.argmax(found["balanced_accuracy"]))}
+    arrays |= curve(n.cpu().numpy(), correct.cpu().numpy(), np.asarray(computation.dataset_info.class_counts))
+    return arrays | {"chosen": np.int64(np.argmax(arrays["balanced_accuracy"]))}
 
 
 def curve(n: np.ndarray, correct: np.ndarray, class_counts: np.ndarray) -> dict[str, np.ndarray]:
@@ -211,9 +211,9 @@ def values_of(grid: Mapping[str, float]) -> list[float]:
         ConfigError: keys that are missing or superfluous, a step that is not above 0, a stop below the start.
     """
     keys = ("start", "stop", "step")
-    given = [key for key in grid if key != "_allowed_"]
-    if sorted(given) != sorted(keys):
-        raise ConfigError(f"method.grid has {', '.join(given) or 'nothing'}; it needs just {', '.join(keys)}")
+    grid_keys = [key for key in grid if key != "_allowed_"]
+    if sorted(grid_keys) != sorted(keys):
+        raise ConfigError(f"method.grid has {', '.join(grid_keys) or 'nothing'}; it needs just {', '.join(keys)}")
     start, stop, step = (float(grid[key]) for key in keys)
     if not (0 <= start <= stop and step > 0):
         raise ConfigError(

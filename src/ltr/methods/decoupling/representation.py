@@ -1,4 +1,4 @@
-"""What the decoupled methods share: they start from the network that ERM trains, or from one that exists already."""
+"""Base class for the decoupled methods, which start from the network that ERM trains or from an existing one."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class FromRepresentation(Method):
         self.base.check(dataset_info)
 
     def representation(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
-        """The stages of the method below, the last of them called ``representation``; warns of a poor base.
+        """Return the stages of the method below, the last of them called ``representation``; warns of a poor base.
 
         Raises:
             ConfigError: the method below does not end with a network that is trained.
@@ -75,7 +75,7 @@ class FromRepresentation(Method):
 
 
 def network_of(outputs: Mapping[str, StageOutput]) -> ImageClassifier:
-    """The trained representation among the stages before."""
+    """Return the trained representation among the parents."""
     return outputs["representation"].load().as_classifier()
 
 

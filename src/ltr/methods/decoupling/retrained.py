@@ -91,16 +91,16 @@ class FeatureCache:
 
     def __init__(self, network: ImageClassifier, data: Any) -> None:
         device = network.device
-        found, indices = [], []
+        feature_batches, indices = [], []
         for batch in data.evaluation_loader(data.split.train):  # all of them, in every process
-            found.append(network.features(network.to_unit(batch.images)))
+            feature_batches.append(network.features(network.to_unit(batch.images)))
             indices.append(batch.indices)
-        self._features = torch.cat(found)
+        self._features = torch.cat(feature_batches)
         self._row = torch.full((len(data.source),), -1, dtype=torch.int64, device=device)
         self._row[torch.cat(indices)] = torch.arange(len(self._features), device=device)
 
     def features(self, indices: Tensor) -> Tensor:
-        """Features [B, D] of source indices int64 [B]."""
+        """Return features [B, D] of source indices int64 [B]."""
         return self._features[self._row[indices]]
 
 
@@ -125,7 +125,7 @@ class ScaledHead(nn.Module):
 
     @torch.no_grad()
     def weight_norms(self) -> Tensor | None:
-        """Those of the frozen head times the scales, float64 [C]; None where it has none."""
+        """Return the frozen head's norms times the scales, float64 [C]; None if it has none."""
         norms = getattr(self.head, "weight_norms", None)
         return None if norms is None else norms() * self.scales.double().abs()
 

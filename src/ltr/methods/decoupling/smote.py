@@ -38,7 +38,7 @@ _KEEP, _NEIGHBOUR, _WEIGHT = range(3)
 
 @named("computation/neighbours")
 def neighbours(computation: Computation, *, k: int, space: Space) -> dict[str, np.ndarray]:
-    """The nearest training images of the same class; the work of the stage ``neighbours``.
+    """Find the nearest training images of the same class; the work of the stage ``neighbours``.
 
     Args:
         computation: with the trained ``representation`` for features.
@@ -59,26 +59,26 @@ def neighbours(computation: Computation, *, k: int, space: Space) -> dict[str, n
                 points.append(network.features(network.to_unit(batch.images)).float())
             indices.append(batch.indices)
             labels.append(batch.labels)
-    found = torch.full((len(computation.source), k), -1, dtype=torch.int32, device=computation.device)
+    neighbour_indices = torch.full((len(computation.source), k), -1, dtype=torch.int32, device=computation.device)
     all_points, all_indices, all_labels = torch.cat(points), torch.cat(indices), torch.cat(labels)
     for label in range(computation.dataset_info.num_classes):
         members = (all_labels == label).nonzero()[:, 0]
         if len(members) > 1:
             nearest = nearest_others(all_points[members].float(), min(k, len(members) - 1))
-            found[all_indices[members], : nearest.shape[1]] = all_indices[members][nearest].int()
-    return {"neighbours": found.cpu().numpy()}
+            neighbour_indices[all_indices[members], : nearest.shape[1]] = all_indices[members][nearest].int()
+    return {"neighbours": neighbour_indices.cpu().numpy()}
 
 
 def nearest_others(points: Tensor, k: int) -> Tensor:
-    """For each of [n, D] the indices int64 [n, k] of its nearest others, in order; k < n."""
+    """Return the indices int64 [n, k] of the k < n nearest other rows of each of [n, D], in order."""
     squares = points.square().sum(1)
-    found = []
+    blocks = []
     for first in range(0, len(points), _ROWS):
         rows = points[first : first + _ROWS]
         distance = squares - 2 * rows @ points.T  # but for the row's own square
         distance[torch.arange(len(rows)), torch.arange(first, first + len(rows))] = torch.inf
-        found.append(distance.topk(k, largest=False).indices)
-    return torch.cat(found)
+        blocks.append(distance.topk(k, largest=False).indices)
+    return torch.cat(blocks)
 
 
 # -- which images of a step ------------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def nearest_others(points: Tensor, k: int) -> Tensor:
 def choose_partners(
     labels: np.ndarray, class_counts: np.ndarray, neighbours: np.ndarray, draws: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images that are replaced, their partners and the way to go.
+    """Choose the images to replace, their partners and the weights of the partners.
 
     Args:
         labels: int64 [B].
@@ -154,11 +154,11 @@ class PixelSmote(_Interpolating):
         if self.filling:
             step = step_of(self.data, self.current_epoch, batch_index, batch)
             images, share = self.filled(batch, step, self.data.indices_of_step(self.current_epoch, batch_index))
-        found: dict[str, Any] = super().training_step(batch._replace(images=images), batch_index)
-        return {**found, "logs": {**found.get("logs", {}), "slots": torch.full((), share, device=images.device)}}
+        outcome: dict[str, Any] = super().training_step(batch._replace(images=images), batch_index)
+        return {**outcome, "logs": {**outcome.get("logs", {}), "slots": torch.full((), share, device=images.device)}}
 
     def filled(self, batch: Batch, step: Step, indices: np.ndarray) -> tuple[Tensor, float]:
-        """The batch's images uint8 with those that are replaced, and their share."""
+        """Return the batch's images uint8 with those that are replaced, and their share."""
         rows, others, weights = self.partners(step, indices)
         if not len(rows):
             return batch.images, 0.0
@@ -207,7 +207,7 @@ class FeatureSmote(_Interpolating, SecondStage):
         }
 
     def between(self, features: Tensor, rows: np.ndarray, others: np.ndarray, weights: np.ndarray) -> Tensor:
-        """Features [B, D], those of ``rows`` moved towards the cached ones of the source indices ``others``."""
+        """Return features [B, D], those of ``rows`` moved towards the cached ones of the source indices ``others``."""
         assert self._cache is not None
         chosen = to_device(rows, features.device)
         theirs = self._cache.features(to_device(others, features.device))

@@ -130,7 +130,7 @@ class _Taught(ImageClassifier):
         return super().optimisation(batches_per_epoch)
 
     def taught(self, batch: Batch, relations: Tensor, scores: Tensor, correct: Tensor) -> dict[str, Any]:
-        """A step's outcome; each term is logged unweighted.
+        """Return a step's outcome; each term is logged unweighted.
 
         Args:
             relations: [B, D], what distances and angles are measured on.
@@ -176,8 +176,8 @@ class ClassifyingStudent(_Taught):
         features = self.batch_features(batch)
         logits = self.head(features)
         correct = (logits.detach().argmax(1) == batch.labels).sum()
-        found = self.taught(batch, features, logits, correct)
-        return found if not self.extras else self.with_extras(found, batch, features, logits)
+        outcome = self.taught(batch, features, logits, correct)
+        return outcome if not self.extras else self.with_extras(outcome, batch, features, logits)
 
 
 @named("method/rkd")
@@ -220,8 +220,8 @@ class RKD(Method):
         reduction: str = "all",
         start_from: str | None = None,
     ) -> None:
-        given = (task_weight, distance_weight, angle_weight)
-        chosen = [own if value is None else float(value) for value, own in zip(given, DEFAULT_WEIGHTS[task])]
+        configured = (task_weight, distance_weight, angle_weight)
+        chosen = [own if value is None else float(value) for value, own in zip(configured, DEFAULT_WEIGHTS[task])]
         self.task = task
         self.teacher = teacher
         self.generations = generations
@@ -244,7 +244,7 @@ class RKD(Method):
 
     @property
     def teaches(self) -> bool:
-        """Whether anything is learnt from the teacher: without, there is none."""
+        """Return whether the student learns anything from the teacher; otherwise there is no teacher."""
         return any(weight for name, weight in self.weights.items() if name != "task") or self.generations == 0
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:

@@ -1,4 +1,4 @@
-"""A finished network that teaches another one: what it makes of a batch, and whether the two fit each other."""
+"""A finished network as a teacher: its outputs for a batch, and checks that teacher and student fit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ltr.models.backbones import Backbone
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a teacher says of a batch; nothing of it has a gradient."""
+    """A teacher's outputs for a batch, without gradients."""
 
     features: Tensor  # [B, D]
     scores: Tensor  # of the head: logits [B, C], or embeddings [B, E]
@@ -31,7 +31,7 @@ class Lesson:
 
 
 class Teacher:
-    """A network that is only asked: in eval mode and without gradients.
+    """A network in eval mode and without gradients.
 
     It is no module, so that it is neither trained nor stored with the student. Losses of one student that share a
     teacher share its pass through a batch.
@@ -47,11 +47,11 @@ class Teacher:
 
     @property
     def embeds(self) -> bool:
-        """Whether its head gives embeddings, not class logits."""
+        """Return whether its head gives embeddings, not class logits."""
         return getattr(self.network.head, "head_kind", None) == "embedding"
 
     def __call__(self, batch: Batch) -> Lesson:
-        """What it says of a training batch, on the batch's device."""
+        """Return its outputs for a training batch, on the batch's device."""
         if self._seen is not None and self._seen[0] is batch.images:
             return self._seen[1]
         if next(self.network.parameters()).device != batch.images.device:
@@ -68,7 +68,7 @@ class Teacher:
         return lesson
 
     def relations(self, batch: Batch) -> Tensor:
-        """What relations between images are measured on: its embeddings if it has some, else its features."""
+        """Return the vectors that relations between images are measured on: embeddings if any, else features."""
         lesson = self(batch)
         return lesson.scores if self.embeds else lesson.features
 
@@ -85,7 +85,7 @@ class KeptMaps:
         backbone.forward = functools.partial(_forward_keeping_maps, backbone, self)  # type: ignore[method-assign]
 
     def take(self) -> list[Tensor]:
-        """The maps [B, C_l, H_l, W_l], coarsest last, which are then let go."""
+        """Return the maps [B, C_l, H_l, W_l], coarsest last, which are then let go."""
         maps, self.maps = self.maps, []
         return maps
 
@@ -96,7 +96,7 @@ def _forward_keeping_maps(backbone: Backbone, kept: KeptMaps, images: Tensor) ->
 
 
 def read_network(where: str) -> Any:
-    """The network of a finished run's folder or of a checkpoint file.
+    """Return the network of a finished run's folder or of a checkpoint file.
 
     Raises:
         CheckpointError: it cannot be read.

@@ -51,7 +51,7 @@ class AgainstTeacher(nn.Module):
         check_teacher(self.teacher.network, dataset_info, teacher, same_split)
 
     def forward(self, batch: Batch, features: Tensor, logits: Tensor) -> Tensor:
-        """The weighted term of a training batch, a scalar.
+        """Return the weighted term of a training batch, a scalar.
 
         Args:
             features: the student's [B, D].
@@ -175,7 +175,7 @@ class FitNet(_OfMaps):
 
 @named("term/attention_transfer")
 class AttentionTransfer(_OfMaps):
-    """Where the maps are active is to agree, at every level that both networks have (Zagoruyko, Komodakis, ICLR 2017).
+    """Attention transfer at every level that both networks have (Zagoruyko, Komodakis, ICLR 2017).
 
     Args:
         network, dataset_info, teacher, same_split: see `AgainstTeacher`.
@@ -198,7 +198,7 @@ class AttentionTransfer(_OfMaps):
 
 
 def shared_teacher(network: ImageClassifier, where: str) -> Teacher:
-    """The teacher of this path; the terms of one student have one and the same."""
+    """Return the teacher of this path; the terms of one student have one and the same."""
     teachers: dict[str, Teacher] = network.__dict__.setdefault("_teachers", {})
     if where not in teachers:
         teachers[where] = Teacher(read_network(where))
@@ -206,7 +206,7 @@ def shared_teacher(network: ImageClassifier, where: str) -> Teacher:
 
 
 def kept_maps(backbone: Backbone) -> KeptMaps:
-    """The maps of this backbone's passes; the terms of one student share them."""
+    """Return the maps of this backbone's passes; the terms of one student share them."""
     kept = getattr(backbone, "_kept_maps", None)
     if kept is None:
         kept = KeptMaps(backbone)

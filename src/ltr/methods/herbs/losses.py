@@ -48,7 +48,7 @@ def dropped_loss(logits: Sequence[Tensor], dropped: Sequence[Tensor]) -> Tensor:
 
 
 def dropped_tanh(logits: Sequence[Tensor], dropped: Sequence[Tensor], *, each_image: bool = False) -> Tensor:
-    """The mean of tanh over the dropped locations, averaged over levels: near -1 where suppression has worked.
+    """Return the mean of tanh over the dropped locations, averaged over levels: near -1 where suppression has worked.
 
     Args:
         logits, dropped: see `dropped_loss`. A level without dropped locations is left out; NaN where all are.
@@ -122,7 +122,7 @@ def _squares(logits: Tensor) -> Tensor:
 
 
 def _mean_over(values: Tensor, rows: Tensor) -> Tensor:
-    """The mean of [B, N, C] over the rows of bool [B, N]; 0 where there are none."""
+    """Return the mean of [B, N, C] over the rows of bool [B, N]; 0 where there are none."""
     per_location = values.mean(2)
     return (per_location * rows).sum() / rows.sum().clamp_min(1)
 

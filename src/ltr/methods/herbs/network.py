@@ -31,8 +31,8 @@ from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed, uniforms
 
 
-class Found(NamedTuple):
-    """What one pass through the network finds."""
+class PassResult(NamedTuple):
+    """Logits, features and selections of one pass through the network."""
 
     features: Tensor  # [B, D], what the head classifies: the combined locations, or the pooled features without them
     merged: Tensor  # [B, C], the head's logits
@@ -150,25 +150,25 @@ class HerbsNetwork(ImageClassifier):
         return {name: float(self.options[f"{name}_weight"]) for name, is_used in used.items() if is_used}
 
     def parameter_modules(self) -> dict[str, nn.Module]:
-        found = {
+        modules = {
             "pyramid": self.pyramid,
             "classifiers": self.classifiers,
             "student_classifiers": self.student_classifiers,
             "combiner": self.combiner,
         }
-        return {name: module for name, module in found.items() if module is not None}
+        return {name: module for name, module in modules.items() if module is not None}
 
     # -- pixels to logits ----------------------------------------------------------------------------------------
 
-    def found(self, unit: Tensor, draws: Tensor | None = None) -> Found:
-        """One pass, for images with pixels in [0, 1].
+    def forward_pass(self, unit: Tensor, draws: Tensor | None = None) -> PassResult:
+        """Run one pass for images with pixels in [0, 1].
 
         Args:
             draws: with ``location_rule=random``, numbers [B, all locations that can be selected] that rank them.
         """
         if self.pyramid is None:
             features = self.backbone(self.normalise(unit))
-            return Found(features, self.head(features), [], [], [])
+            return PassResult(features, self.head(features), [], [], [])
         if self.combiner is None:
             features, maps = self.backbone.features_and_maps(self.normalise(unit))
         else:
@@ -187,7 +187,7 @@ class HerbsNetwork(ImageClassifier):
                 for level, chosen in zip(last[-len(selections) :], selections)
             ]
             features = self.combiner(torch.cat(selected, 1))
-        return Found(features, self.head(features), students, levels, selections)
+        return PassResult(features, self.head(features), students, levels, selections)
 
     @torch.no_grad()
     def _select(self, levels: Sequence[Tensor], draws: Tensor | None) -> list[Selection]:
@@ -201,7 +201,7 @@ class HerbsNetwork(ImageClassifier):
         return [select(ranked, count) for ranked, count in zip(scores, self.counts)]
 
     def _fixed_draws(self, levels: Sequence[Tensor]) -> Tensor:
-        """The same ranks for every image: what a network that selects at random is evaluated with."""
+        """Return the same ranks for every image, for the evaluation of a network that selects at random."""
         locations = sum(level.shape[1] for level in levels)
         numbers = uniforms(derive_seed(self.seed, self.role, "selection"), np.zeros(1, dtype=np.int64), locations)
         return to_device(numbers.astype(np.float32), levels[0].device).expand(len(levels[0]), -1)
@@ -215,30 +215,30 @@ class HerbsNetwork(ImageClassifier):
         seed = derive_seed(self.seed, self.role, "selection", self.current_epoch, batch_index, self.global_rank)
         return to_device(uniforms(seed, np.arange(images), locations).astype(np.float32), self.device)
 
-    def outputs(self, found: Found) -> dict[str, Tensor]:
+    def outputs(self, result: PassResult) -> dict[str, Tensor]:
         """Image-wise logits float32 [B, C] by name: a level's are the mean over its locations."""
-        students = found.students if self.student_classifiers else []
-        levels = [of_locations.float().mean((1, 2)) for of_locations in (*found.levels, *students)]
-        return dict(zip(self.output_names, [found.merged.float(), *levels], strict=True))
+        students = result.students if self.student_classifiers else []
+        levels = [of_locations.float().mean((1, 2)) for of_locations in (*result.levels, *students)]
+        return dict(zip(self.output_names, [result.merged.float(), *levels], strict=True))
 
     def features(self, unit: Tensor) -> Tensor:
-        return self.found(unit).features
+        return self.forward_pass(unit).features
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> dict[str, Scores]:
-        """Scores of the two joint readouts and of every output alone.
+        """Return scores of the two joint readouts and of every output alone.
 
         ``sum_of_logits`` is the paper's text, the softmax of the summed outputs; ``mean_of_softmaxes`` the released
         code's. The logits of the latter are the logarithms of its probabilities.
         """
-        found = self.found(self.to_unit(images))
-        single = self.outputs(found)
+        result = self.forward_pass(self.to_unit(images))
+        single = self.outputs(result)
         variants = dict(single)
         if len(single) > 1:
             stacked = torch.stack(list(single.values()))
             joint = {"sum_of_logits": stacked.sum(0), "mean_of_softmaxes": _log_of_mean(stacked)}
             variants = {**joint, **single}
-        features = found.features.float()
+        features = result.features.float()
         return {name: Scores(logits, features) for name, logits in variants.items()}
 
     # -- learning ------------------------------------------------------------------------------------------------
@@ -249,43 +249,43 @@ class HerbsNetwork(ImageClassifier):
         self.temperature = terms.temperature_at(epoch, self.settings.epochs, initial, period)
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
-        """The weighted sum of the terms; each is logged without its weight."""
-        found = self.found(self.to_unit(batch.images), self._draws(len(batch.labels), batch_index))
-        outputs = self.outputs(found)
-        losses = self._losses(found, outputs, batch)
+        """Return the weighted sum of the terms; each is logged without its weight."""
+        result = self.forward_pass(self.to_unit(batch.images), self._draws(len(batch.labels), batch_index))
+        outputs = self.outputs(result)
+        losses = self._losses(result, outputs, batch)
         weighted = {name: self.term_weights[name] * loss for name, loss in losses.items()}
         logs = {name: loss.detach() for name, loss in losses.items()}
         if self.refinement:
             logs["temperature"] = torch.full_like(logs["refinement"], self.temperature)
         with torch.no_grad():
             if self.suppression:
-                logs["dropped_tanh"] = terms.dropped_tanh(*self._dropped(found))
+                logs["dropped_tanh"] = terms.dropped_tanh(*self._dropped(result))
             correct = (torch.stack(list(outputs.values())).sum(0).argmax(1) == batch.labels).sum()
         if self.options.log_gradient_norms:
             logs |= self._gradient_norms(weighted, batch_index)
         step = {"loss": torch.stack(list(weighted.values())).sum(), "correct": correct, "logs": logs}
-        return step if not self.extras else self.with_extras(step, batch, found.features, found.merged)
+        return step if not self.extras else self.with_extras(step, batch, result.features, result.merged)
 
-    def _losses(self, found: Found, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        losses = {"merged": self.loss(found.merged, batch.labels, batch.mix)}
-        if found.levels:
+    def _losses(self, result: PassResult, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        losses = {"merged": self.loss(result.merged, batch.labels, batch.mix)}
+        if result.levels:
             of_levels = [logits for name, logits in outputs.items() if name.startswith("level_")]
             losses["layer"] = terms.layer_loss(of_levels, batch.labels, batch.mix)
         if self.suppression:
-            losses["dropped"] = terms.dropped_loss(*self._dropped(found))
+            losses["dropped"] = terms.dropped_loss(*self._dropped(result))
         if self.refinement:
-            teachers = found.levels[-len(found.students) :]
+            teachers = result.levels[-len(result.students) :]
             shrink = Resampling()  # on a plain backbone the earlier block may have more locations
-            students = [shrink(s, (t.shape[1], t.shape[2])) for s, t in zip(found.students, teachers, strict=True)]
+            students = [shrink(s, (t.shape[1], t.shape[2])) for s, t in zip(result.students, teachers, strict=True)]
             losses["refinement"] = terms.refinement_loss(
                 students, teachers, self.temperature, self.options.refinement_reduction
             )
         return losses
 
     @staticmethod
-    def _dropped(found: Found) -> tuple[list[Tensor], list[Tensor]]:
-        levels = found.levels[-len(found.selections) :]
-        return [level.flatten(1, 2) for level in levels], [chosen.dropped for chosen in found.selections]
+    def _dropped(result: PassResult) -> tuple[list[Tensor], list[Tensor]]:
+        levels = result.levels[-len(result.selections) :]
+        return [level.flatten(1, 2) for level in levels], [chosen.dropped for chosen in result.selections]
 
     def _gradient_norms(self, weighted: Mapping[str, Tensor], batch_index: int) -> dict[str, Tensor]:
         """The length of each weighted term's gradient, measured in an epoch's first step and repeated in its others."""
@@ -293,8 +293,8 @@ class HerbsNetwork(ImageClassifier):
             trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
             norms = []
             for term in weighted.values():
-                found = torch.autograd.grad(term, trained, retain_graph=True, allow_unused=True)
-                norms.append(torch.stack([g.float().norm() for g in found if g is not None]).norm())
+                gradients = torch.autograd.grad(term, trained, retain_graph=True, allow_unused=True)
+                norms.append(torch.stack([g.float().norm() for g in gradients if g is not None]).norm())
             self.gradient_norms.copy_(torch.stack(norms))  # type: ignore[operator]
         return {f"gradient_{name}": norm for name, norm in zip(weighted, self.gradient_norms.clone())}  # type: ignore[operator]
 
@@ -306,9 +306,9 @@ class HerbsNetwork(ImageClassifier):
         that selects, ``selected_<level>`` bool [B, H_l, W_l]."""
         if not self.suppression:
             return {}
-        found = self.found(self.to_unit(images))
-        predictions = torch.stack(list(self.outputs(found).values())).sum(0).argmax(1)
-        masks = {name: mask.cpu().numpy() for name, mask in self._masks(found).items()}
+        result = self.forward_pass(self.to_unit(images))
+        predictions = torch.stack(list(self.outputs(result).values())).sum(0).argmax(1)
+        masks = {name: mask.cpu().numpy() for name, mask in self._masks(result).items()}
         shown = {"images": images.permute(0, 2, 3, 1), "labels": labels, "predictions": predictions}
         return {name: tensor.cpu().numpy() for name, tensor in shown.items()} | masks
 
@@ -317,16 +317,16 @@ class HerbsNetwork(ImageClassifier):
         """``selected_<level>``, and ``dropped_tanh`` [B]: the mean over an image's dropped locations and classes."""
         if not self.suppression:
             return {}
-        found = self.found(self.to_unit(images))
-        return {**self._masks(found), "dropped_tanh": terms.dropped_tanh(*self._dropped(found), each_image=True)}
+        result = self.forward_pass(self.to_unit(images))
+        return {**self._masks(result), "dropped_tanh": terms.dropped_tanh(*self._dropped(result), each_image=True)}
 
     @staticmethod
-    def _masks(found: Found) -> dict[str, Tensor]:
+    def _masks(result: PassResult) -> dict[str, Tensor]:
         """``selected_<level>`` bool [B, H_l, W_l] of each level that selects."""
-        first = len(found.levels) - len(found.selections) + 1
+        first = len(result.levels) - len(result.selections) + 1
         return {
             f"selected_{level}": (~chosen.dropped).view(logits.shape[:3])
-            for level, (chosen, logits) in enumerate(zip(found.selections, found.levels[first - 1 :]), first)
+            for level, (chosen, logits) in enumerate(zip(result.selections, result.levels[first - 1 :]), first)
         }
 
     def as_classifier(self) -> ImageClassifier:

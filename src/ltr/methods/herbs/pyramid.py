@@ -36,7 +36,7 @@ def backbone_map_sizes(backbone: Backbone, image_shape: tuple[int, int, int]) ->
             f"the backbone takes no images of {image_shape[1]} x {image_shape[2]} pixels ({error}). One that is built "
             f"for a size needs backbone.img_size={image_shape[1]}; others may need larger images"
         ) from error
-    return [(found.shape[2], found.shape[3]) for found in maps]
+    return [(feature_map.shape[2], feature_map.shape[3]) for feature_map in maps]
 
 
 class BatchNormOfLocations(nn.BatchNorm1d):
@@ -106,10 +106,10 @@ class Levels(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """The backbone's maps [B, C, H, W] to levels [B, H_l, W_l, C_l]."""
+        """Return the backbone's maps [B, C, H, W] to levels [B, H_l, W_l, C_l]."""
         levels = []
-        for found, split, finer, merge in zip(maps[-self.taken :], self.splits, self.finer, self.merges):
-            level = found.permute(0, 2, 3, 1)
+        for feature_map, split, finer, merge in zip(maps[-self.taken :], self.splits, self.finer, self.merges):
+            level = feature_map.permute(0, 2, 3, 1)
             levels.append(_split(split(level)) if finer else _merge(level, merge))
         return [norm(level) for norm, level in zip(self.norms, levels)]
 
@@ -231,11 +231,11 @@ class Path(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """[B, H, W, C_l] -> [B, H, W, D], in the same order."""
-        found = [project(level) for project, level in zip(self.projections, levels, strict=True)]
-        order = self._order(len(found))
+        projected = [project(level) for project, level in zip(self.projections, levels, strict=True)]
+        order = self._order(len(projected))
         for step, (before, after) in zip(self.steps, pairwise(order)):
-            found[after] = found[after] + step(found[before], found[after].shape[1:3])
-        return found
+            projected[after] = projected[after] + step(projected[before], projected[after].shape[1:3])
+        return projected
 
     def _order(self, count: int) -> list[int]:
         return list(range(count))[:: -1 if self.top_down else 1]

@@ -35,7 +35,7 @@ _MERGED = "backbone.layers.{}.downsample."  # of Swin's stage, at its end
 def herbs_of(
     path: Path, state: State, configs: Mapping[str, Any], settings: Settings, dataset_info: DatasetInfo
 ) -> HerbsNetwork:
-    """The network of a file of HERBS or PIM, in eval mode.
+    """Return the network of a file of HERBS or PIM, in eval mode.
 
     The file decides what it shows: paths, widths, joints, learned or interpolated levels and Swin's merging. How many
     locations of each level are selected it does not; the config ``method`` says so, and their sum must be the file's.
@@ -58,7 +58,7 @@ def herbs_of(
 
 
 def options_of(state: State, path: Path) -> dict[str, Any]:
-    """The options of `ltr.methods.herbs.method.HERBS` that the tensors of a file show.
+    """Return the options of `ltr.methods.herbs.method.HERBS` that the tensors of a file show.
 
     Raises:
         CheckpointError: a part of the network is not there.
@@ -89,7 +89,7 @@ def options_of(state: State, path: Path) -> dict[str, Any]:
 
 
 def translated_state(state: State, network: HerbsNetwork) -> State:
-    """The file's tensors under the names and in the shapes of a network."""
+    """Return the file's tensors under the names and in the shapes of a network."""
     assert network.pyramid is not None
     levels, down = _levels(state), _prefix_down(state)
     result = _backbone(state, network)
@@ -111,7 +111,7 @@ def translated_state(state: State, network: HerbsNetwork) -> State:
 
 
 def _backbone(state: State, network: HerbsNetwork) -> State:
-    """The backbone's tensors without its unused classifier, as timm of today names them."""
+    """Return the backbone's tensors without its unused classifier, as timm of today names them."""
     classifier = ("head.", "fc.", "classifier.")
     bare = {name.removeprefix("backbone."): t for name, t in state.items() if name.startswith("backbone.")}
     bare = {name: tensor for name, tensor in bare.items() if not name.startswith(classifier)}

@@ -27,7 +27,7 @@ class Selection(NamedTuple):
 
 
 def location_scores(logits: Tensor) -> Tensor:
-    """Each location's largest class probability (HERBS, arXiv 2303.06442, eq. 2), as its logarithm.
+    """Return each location's largest class probability (HERBS, arXiv 2303.06442, eq. 2), as its logarithm.
 
     Args:
         logits: [B, N, C], any float type.
@@ -40,7 +40,7 @@ def location_scores(logits: Tensor) -> Tensor:
 
 
 def image_class_scores(logits: Tensor) -> Tensor:
-    """Each location's probability of the class that the image as a whole gets, as in HERBS's released code.
+    """Return each location's probability of the class that the image as a whole gets, as in HERBS's released code.
 
     That class has the largest mean logit over the locations.
 
@@ -57,7 +57,7 @@ def image_class_scores(logits: Tensor) -> Tensor:
 
 @torch.no_grad()
 def select(scores: Tensor, count: int) -> Selection:
-    """The ``count`` locations of each image with the highest scores.
+    """Return the ``count`` locations of each image with the highest scores.
 
     Args:
         scores: [B, N].
@@ -69,7 +69,7 @@ def select(scores: Tensor, count: int) -> Selection:
 
 
 def gather(features: Tensor, indices: Tensor) -> Tensor:
-    """Features [B, K, D] of the locations ``indices`` int64 [B, K], from those of all locations [B, N, D]."""
+    """Return features [B, K, D] of the locations ``indices`` int64 [B, K], from those of all locations [B, N, D]."""
     images, locations, width = features.shape
     first = torch.arange(0, images * locations, locations, device=indices.device).unsqueeze(1)
     rows = features.reshape(images * locations, width).index_select(0, (indices + first).view(-1))
@@ -79,7 +79,7 @@ def gather(features: Tensor, indices: Tensor) -> Tensor:
 def counts_of(
     locations: Sequence[int], *, counts: Sequence[int] | None = None, fractions: Sequence[float] | None = None
 ) -> tuple[int, ...]:
-    """How many locations of each level are selected, K.
+    """Return the number of locations to select of each level, K.
 
     Args:
         locations: of each level, N, finest first.
@@ -91,22 +91,22 @@ def counts_of(
         ConfigError: too few numbers, a number outside its range, or a K above the level's locations.
     """
     named = "method.selected" if counts is not None else "method.selected_fractions"
-    given = list(counts if counts is not None else fractions if fractions is not None else FRACTIONS)
+    amounts = list(counts if counts is not None else fractions if fractions is not None else FRACTIONS)
     levels = len(locations)
-    if len(given) < levels:
-        raise ConfigError(f"{named}={given}: {levels} levels select locations, and each needs its number")
-    given = given[len(given) - levels :]
+    if len(amounts) < levels:
+        raise ConfigError(f"{named}={amounts}: {levels} levels select locations, and each needs its number")
+    amounts = amounts[len(amounts) - levels :]
     if counts is None:
-        if any(not 0 < share <= 1 for share in given):
-            raise ConfigError(f"{named}={given}: allowed are shares of the locations in (0, 1]")
-        return tuple(max(1, math.floor(share * n + 0.5)) for share, n in zip(given, locations))
-    for level, (k, n) in enumerate(zip(given, locations), 1):
+        if any(not 0 < share <= 1 for share in amounts):
+            raise ConfigError(f"{named}={amounts}: allowed are shares of the locations in (0, 1]")
+        return tuple(max(1, math.floor(share * n + 0.5)) for share, n in zip(amounts, locations))
+    for level, (k, n) in enumerate(zip(amounts, locations), 1):
         if not 1 <= k <= n:
             raise ConfigError(
-                f"{named}={given}: level {level} of {levels} has {n} locations and {k} of them are to be selected; "
+                f"{named}={amounts}: level {level} of {levels} has {n} locations and {k} of them are to be selected; "
                 f"allowed is 1 to {n}. Larger images have more locations"
             )
-    return tuple(int(k) for k in given)
+    return tuple(int(k) for k in amounts)
 
 
 def _wide(logits: Tensor) -> Tensor:

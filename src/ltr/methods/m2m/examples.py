@@ -42,12 +42,12 @@ def picture_sheet(network: Any, data: Any) -> dict[str, np.ndarray]:
     network.to(data.device).eval()  # a trainer leaves its network on the CPU
     rows = [_row(network, data, int(label), sources[label]) for label in rarest]
     network.to(was_on).train(was_training)
-    found = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    return {**found, "label": np.asarray(rarest), "class_names": np.asarray(network.dataset_info.class_names)}
+    columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    return {**columns, "label": np.asarray(rarest), "class_names": np.asarray(network.dataset_info.class_names)}
 
 
 def _row(network: Any, data: Any, label: int, sources: np.ndarray) -> dict[str, np.ndarray]:
-    """The pictures of one class."""
+    """Return the pictures of one class."""
     draws = generator(network.seed, network.role, "sheet", label).random((_CANDIDATES, 2))
     classes = pick(np.broadcast_to(sources, (_CANDIDATES, len(sources))), draws[:, 0])
     index = data.class_index

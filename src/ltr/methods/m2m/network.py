@@ -96,13 +96,13 @@ class M2mClassifier(ImageClassifier):
         if self.generating:
             step = step_of(self._data, self.current_epoch, batch_index, batch)
             unit, logs = self.with_generated(unit, step)
-        found: dict[str, Any] = super().training_step(batch._replace(images=unit), batch_index)
-        return {**found, "logs": {**found.get("logs", {}), **dict(zip(LOGS, logs.unbind()))}}
+        outcome: dict[str, Any] = super().training_step(batch._replace(images=unit), batch_index)
+        return {**outcome, "logs": {**outcome.get("logs", {}), **dict(zip(LOGS, logs.unbind()))}}
 
     def with_generated(
         self, unit: Tensor, step: Step, *, draws: np.ndarray | None = None, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """A batch [B, C, H, W] with its accepted images in their slots, and the numbers of `LOGS`, float32 [5].
+        """Return a batch [B, C, H, W] with its accepted images in their slots, and the numbers of `LOGS`, float32 [5].
 
         All choices but g's are made on the host, so that nothing waits for the device.
 
@@ -150,7 +150,7 @@ class M2mClassifier(ImageClassifier):
         return mixed, self._numbers(slots, step, counts, length[:real].mean())
 
     def _numbers(self, slots: Slots, step: Step, *made: Tensor) -> Tensor:
-        """The numbers of `LOGS`, float32 [5]: shares of accepted and rejected images [3] and a length, or none made."""
+        """Return the numbers of `LOGS`, float32 [5], from shares of accepted and rejected images [3] and a length."""
         wanted = torch.full((1,), slots.wanted / len(step.labels), device=self.device)
         parts = [part.view(-1).float() for part in made] or [wanted.new_zeros(4)]
         return torch.cat([wanted, *parts])
@@ -179,7 +179,7 @@ class M2mClassifier(ImageClassifier):
 
     @torch.no_grad()
     def confident(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Whether g takes images for their targets, bool [K]."""
+        """Return whether g classifies images as their targets, bool [K]."""
         with torch.autocast(images.device.type, enabled=False):
             loss = F.cross_entropy(self.generator(images), targets, reduction="none")
         gamma = self.options.gamma
@@ -214,18 +214,18 @@ class M2mClassifier(ImageClassifier):
         return derive_seed(self.seed, self.role, f"m2m {purpose}", self.current_epoch)
 
     def _random(self, purpose: str, step: Step) -> torch.Generator:
-        """The step's generator for a purpose, the same on all processes."""
+        """Return the step's generator for a purpose, the same on all processes."""
         seed = derive_seed(self._seed_of(purpose), int(step.positions[0]))
         return torch.Generator(self.device).manual_seed(seed)
 
     # -- pictures ------------------------------------------------------------------------------------------------
 
     def artifacts(self) -> dict[str, np.ndarray]:
-        """The picture sheet; see `ltr.methods.m2m.examples`."""
+        """Return the picture sheet; see `ltr.methods.m2m.examples`."""
         return picture_sheet(self, self._data)
 
 
 def _padded(number: int, batch: int) -> int:
-    """The next multiple of a sixteenth of the batch."""
+    """Return the next multiple of a sixteenth of the batch."""
     unit = max(batch // 16, 1)
     return -(-number // unit) * unit

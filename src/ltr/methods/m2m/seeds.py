@@ -1,4 +1,4 @@
-"""Which images of a class-balanced batch M2m replaces, and what each is made from: on the host, in plain numpy."""
+"""M2m's choice of the images that it replaces in a class-balanced batch, and of their seeds, in plain numpy."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def choose_slots(
     images: ClassIndex | None = None,
     random_target: bool = False,
 ) -> Slots:
-    """The slots of a batch and their seeds.
+    """Return the slots of a batch and their seeds.
 
     An image of class k is kept with probability N_k / N_max, N_max the count of the largest class (the official code
     takes class 0's, which is the largest in its data sets); else it is a slot.

@@ -60,7 +60,7 @@ class ReciprocalNetwork(PointNetwork):
         }
 
     def bounds(self, own: Tensor, radius: Tensor) -> dict[str, Tensor]:
-        """The term that bounds the distances [B, M] to the own class's points by the radius [B]."""
+        """Return the term that bounds the distances [B, M] to the own class's points by the radius [B]."""
         return {"open_space_term": open_set.open_space(own, radius)}
 
 

@@ -74,7 +74,7 @@ class ConfusedNetwork(AdversarialNetwork):
         return {**super().parameter_modules(), "auxiliary_norms": self.norms}
 
     def configure_optimizers(self) -> Any:
-        """The classifier's optimiser and schedule as for any other method, then Adam for the two others.
+        """Return the classifier's optimiser and schedule as for any other method, then Adam for the two others.
 
         Raises:
             ConfigError: more than one process.
@@ -94,7 +94,7 @@ class ConfusedNetwork(AdversarialNetwork):
         return to_device(source.standard_normal((2, rows, self.noise_dim), dtype=np.float32), self.device)
 
     def confusion_of(self, generated: Tensor) -> Tensor:
-        """How decided the classifier is about generated images, from squared distances (over D) alone; a scalar."""
+        """Return the classifier's confidence in generated images, from squared distances (over D) alone; a scalar."""
         features = self.norms(self.backbone, self.normalise(generated))
         if self.embedding is not None:
             features = self.embedding(features)
@@ -116,23 +116,23 @@ class ConfusedNetwork(AdversarialNetwork):
             deceiving = self.confusion_of(generated)
             self._step(of_generator, fooled + self.confusion_weight * deceiving)
 
-        found, _ = self.outcome(self.features(real), batch, batch_index)
+        outcome, _ = self.outcome(self.features(real), batch, batch_index)
         with torch.no_grad():
             renewed = self.generator(second)
         undecided = self.confusion_of(renewed)
-        self._step(classifier, found["loss"] + self.confusion_weight * undecided, clipped=True)
+        self._step(classifier, outcome["loss"] + self.confusion_weight * undecided, clipped=True)
 
-        found, _ = self.outcome(self.features(real), batch, batch_index)
+        outcome, _ = self.outcome(self.features(real), batch, batch_index)
         # the last step of a batch goes through Lightning, which counts it: one step for each batch, as everywhere
         counted: Any = self.optimizers()[0]  # type: ignore[index]
-        self._step(classifier, found["loss"], clipped=True, through=counted)
+        self._step(classifier, outcome["loss"], clipped=True, through=counted)
         self.lr_schedulers().step()  # type: ignore[union-attr]
         logs = {
             "discriminator_loss": told_apart.detach(),
             "fooling_loss": fooled.detach(),
             "confusion": undecided.detach(),
         }
-        return {**found, "loss": found["loss"].detach(), "logs": {**found["logs"], **logs}}
+        return {**outcome, "loss": outcome["loss"].detach(), "logs": {**outcome["logs"], **logs}}
 
     def _step(self, optimizer: Any, loss: Tensor, *, clipped: bool = False, through: Any = None) -> None:
         optimizer.zero_grad(set_to_none=True)

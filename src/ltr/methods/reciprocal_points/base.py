@@ -1,4 +1,4 @@
-"""What the methods whose classifier is a set of points share: RPL, RPL++, ARPL and GCPL.
+"""Base classes for the methods whose classifier is a set of points: RPL, RPL++, ARPL and GCPL.
 
 They differ in their head (`ltr.methods.reciprocal_points.heads`) and in their loss terms (`losses`); the step,
 the scores and the plan are the same.
@@ -75,11 +75,11 @@ class PointNetwork(ImageClassifier):
             self.history = FeatureHistory(self.head.points, images, spec.settings.epochs, spec.settings.batch_size)
 
     def build_points(self, width: int, points: dict[str, Any]) -> ClassPoints:
-        """The head, for features of this width."""
+        """Return the head, for features of this width."""
         return self.head_type(width, self.dataset_info.num_classes, **points)
 
     def terms(self, measured: Measured, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The loss terms by name, ``class_term`` among them, each [B]."""
+        """Return the loss terms by name, ``class_term`` among them, each [B]."""
         raise NotImplementedError
 
     def features(self, unit: Tensor) -> Tensor:
@@ -87,25 +87,25 @@ class PointNetwork(ImageClassifier):
         return features if self.embedding is None else self.embedding(features)
 
     def knownness(self, features: Tensor, measured: Measured, logits: Tensor) -> Tensor:
-        """The distance score [B], higher is more known."""
+        """Return the distance score [B], higher is more known."""
         return self.head.knownness(measured, logits)
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> dict[str, Scores]:
-        """Logits for the softmax scorers, and the distance score beside them."""
+        """Return logits for the softmax scorers, and the distance score beside them."""
         features = self.features(self.to_unit(images)).float()
         measured = self.head.measure(features)
         logits = self.head.logits(measured)
         return {"default": Scores(logits, features, self.knownness(features, measured, logits))}
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
-        """The weighted sum of the terms; each of them is logged."""
+        """Return the weighted sum of the terms; each of them is logged."""
         features = self.batch_features(batch)
-        found, logits = self.outcome(features, batch, batch_index)
-        return found if not self.extras else self.with_extras(found, batch, features, logits)
+        outcome, logits = self.outcome(features, batch, batch_index)
+        return outcome if not self.extras else self.with_extras(outcome, batch, features, logits)
 
     def outcome(self, features: Tensor, batch: Batch, batch_index: int) -> tuple[dict[str, Any], Tensor]:
-        """What a step gives, and the logits [B, C], from the features of its images."""
+        """Return a step's outcome and the logits [B, C] from the features of its images."""
         measured = self.head.measure(features)
         if self.current_epoch == 0 and batch_index == 0:
             self.start(measured, batch.labels)
@@ -137,7 +137,7 @@ class PointNetwork(ImageClassifier):
         return {} if self.embedding is None else {"embedding": self.embedding}
 
     def as_classifier(self) -> ImageClassifier:
-        """The same backbone with the linear classifier that has the same softmax, for decoupled methods.
+        """Return the same backbone with the linear classifier that has the same softmax, for decoupled methods.
 
         Raises:
             ConfigError: several prototypes a class, which no linear classifier stands for.
@@ -158,12 +158,12 @@ class PointNetwork(ImageClassifier):
         return plain.train(self.training)
 
     def artifacts(self) -> dict[str, Any]:
-        """The points, and where the features have width 2 the snapshots of `FeatureHistory`."""
-        found = {"points": self.head.points.detach().cpu().numpy()}
+        """Return the points, and where the features have width 2 the snapshots of `FeatureHistory`."""
+        arrays = {"points": self.head.points.detach().cpu().numpy()}
         if isinstance(self.head, ReciprocalPoints):
-            found["radius"] = self.head.radius.detach().cpu().numpy()
-            found["radius_divisor"] = np.int64(self.head.open_divisor)  # R bounds squared distances over it
-        return found if self.history is None else found | self.history.arrays()
+            arrays["radius"] = self.head.radius.detach().cpu().numpy()
+            arrays["radius_divisor"] = np.int64(self.head.open_divisor)  # R bounds squared distances over it
+        return arrays if self.history is None else arrays | self.history.arrays()
 
 
 class PointMethod(Method):

@@ -132,7 +132,7 @@ class AuxiliaryNorms(nn.Module):
                 self.register_buffer(own, copy)
 
     def forward(self, backbone: nn.Module, images: Tensor) -> Tensor:
-        """What the backbone gives for normalised images with this set; in training its statistics follow them."""
+        """Return the backbone's features of normalised images under these norms, updating them in training."""
         own = {name: getattr(self, copy) for name, copy in self.names.items()}
         return torch.func.functional_call(backbone, own, (images,))
 

@@ -60,12 +60,12 @@ class FeatureHistory(nn.Module):
             self.radius[snapshot] = radius
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The buffers under the names ``history_features``, ``history_labels``, ..."""
+        """Return the buffers under the names ``history_features``, ``history_labels``, ..."""
         return {f"history_{name}": buffer.cpu().numpy() for name, buffer in self.named_buffers()}
 
 
 def embed(computation: Computation, *, parts: list[str]) -> dict[str, np.ndarray]:
-    """Features of the evaluated images; the work of the stage ``embedding``, which nothing is trained or evaluated by.
+    """Compute the features of the evaluated images for figures; the work of the stage ``embedding``.
 
     Args:
         parts: of the split, ``test`` and perhaps ``unknown``; of each at most `SHOWN` images, evenly spaced.
@@ -74,7 +74,7 @@ def embed(computation: Computation, *, parts: list[str]) -> dict[str, np.ndarray
         For each part ``<part>_features`` float32 [n, D] and ``<part>_labels`` int64 [n], -1 for unknown classes.
     """
     network = computation.parents["representation"].load().to(computation.device)
-    found: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     for part in parts:
         features, labels = [], []
         with torch.inference_mode(), computation.autocast():
@@ -83,5 +83,5 @@ def embed(computation: Computation, *, parts: list[str]) -> dict[str, np.ndarray
                 labels.append(batch.labels)
         together, of_them = torch.cat(features).cpu().numpy(), torch.cat(labels).cpu().numpy()
         shown = np.linspace(0, len(of_them) - 1, min(len(of_them), SHOWN)).round().astype(np.int64)
-        found |= {f"{part}_features": together[shown], f"{part}_labels": of_them[shown]}
-    return found
+        arrays |= {f"{part}_features": together[shown], f"{part}_labels": of_them[shown]}
+    return arrays

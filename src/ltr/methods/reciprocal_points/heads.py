@@ -19,7 +19,7 @@ from ltr.methods.reciprocal_points.options import Distance, Divided, RadiusKind
 
 
 class Measured(NamedTuple):
-    """How features lie to the points of the classes, float32 or better."""
+    """Distances and inner products of features and class points, float32 or better."""
 
     squares: Tensor  # [B, C, M], squared Euclidean distances, not divided
     dots: Tensor  # [B, C, M], inner products
@@ -60,11 +60,11 @@ class ClassPoints(nn.Module):
         return Measured(squares.unflatten(1, (classes, per_class)), dots.unflatten(1, (classes, per_class)))
 
     def logits(self, measured: Measured) -> Tensor:
-        """Logits [B, C] from what `measure` gives."""
+        """Return logits [B, C] from what `measure` gives."""
         raise NotImplementedError
 
     def knownness(self, measured: Measured, logits: Tensor) -> Tensor:
-        """The distance score [B], higher is more known, read at the class with the highest logit."""
+        """Return the distance score [B], higher is more known, read at the class with the highest logit."""
         raise NotImplementedError
 
     def forward(self, features: Tensor) -> Tensor:

@@ -55,11 +55,11 @@ class EnsembleClassifier(ImageClassifier):
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> dict[str, Scores]:
-        """Scores of the ensemble and of its first member."""
+        """Return scores of the ensemble and of its first member."""
         unit = self.to_unit(images)
         networks = [self, *self.others]
         features = [network.features(unit) for network in networks]
-        logits = [network.head(found).float() for network, found in zip(networks, features)]
+        logits = [network.head(feature).float() for network, feature in zip(networks, features)]
         together = averaged(torch.stack(logits), self.average, self.link)
         return {
             "ensemble": Scores(together, torch.cat(features, dim=1).float()),
@@ -68,7 +68,7 @@ class EnsembleClassifier(ImageClassifier):
 
 
 def averaged(logits: Tensor, average: Average, link: str) -> Tensor:
-    """Logits [B, C] of the mean answer of K networks.
+    """Return logits [B, C] of the mean answer of K networks.
 
     Args:
         logits: float32 [K, B, C].
@@ -85,13 +85,13 @@ def averaged(logits: Tensor, average: Average, link: str) -> Tensor:
 
 
 def role_of(number: int) -> str:
-    """The role of a member, counted from 1: the first has ERM's."""
+    """Return the role of a member, counted from 1: the first has ERM's."""
     return "representation" if number == 1 else f"member_{number}"
 
 
 @named("computation/ensemble_members")
 def members_of(computation: Computation) -> dict[str, np.ndarray]:
-    """The work of the stage ``ensemble``, which stands for all members: their number."""
+    """Return the number of members; the work of the stage ``ensemble``, which depends on all of them."""
     return {"members": np.array(len(computation.parents))}
 
 

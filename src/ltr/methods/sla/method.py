@@ -78,7 +78,7 @@ class JointClassifier(TransformedClassifier):
     # -- joint labels --------------------------------------------------------------------------------------------
 
     def joint_labels(self, batch: Batch) -> tuple[Tensor, Mix | None]:
-        """Labels y * M + j, int64 [B * M], and mixed ones: both images of a mix went through the same j."""
+        """Return labels y * M + j, int64 [B * M], and mixed ones: both images of a mix went through the same j."""
         count = len(self.transforms)
         labels, mix = self.repeated(batch)
         numbers = torch.arange(count, device=labels.device).repeat(len(batch.labels))
@@ -86,7 +86,7 @@ class JointClassifier(TransformedClassifier):
         return labels * count + numbers, joint_mix
 
     def aggregated(self, joint: Tensor) -> Tensor:
-        """Class logits [B, C], float32, of joint logits [B, M, C * M] of the M views."""
+        """Return class logits [B, C], float32, of joint logits [B, M, C * M] of the M views."""
         count = len(self.transforms)
         own = joint.float().unflatten(2, (-1, count)).diagonal(dim1=1, dim2=3)  # [B, C, M]
         return own.mean(-1) if self.aggregation == "mean" else own.sum(-1)
@@ -146,7 +146,7 @@ class JointClassifier(TransformedClassifier):
         return self.aggregated(joint) if variant == "aggregated" else joint[:, 0, :: len(self.transforms)]
 
     def as_classifier(self) -> ImageClassifier:
-        """The plain network with a row per class that answers alike from one pass.
+        """Return the plain network with a row per class that answers alike from one pass.
 
         Its head is the second one where that is the headline, else the joint head's rows of j = 0.
         """
@@ -163,7 +163,7 @@ class JointClassifier(TransformedClassifier):
 
 
 def headline_of(inference: str | None, self_distillation: bool) -> str:
-    """The variant that a run is evaluated by.
+    """Return the variant that a run is evaluated by.
 
     Raises:
         ConfigError: ``distilled`` without self-distillation.

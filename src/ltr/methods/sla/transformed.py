@@ -64,7 +64,7 @@ class TransformedClassifier(ImageClassifier):
     # -- learning ------------------------------------------------------------------------------------------------
 
     def losses(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """The loss of a batch.
+        """Return the loss of a batch.
 
         Args:
             batch: the B images as they were drawn.
@@ -76,14 +76,14 @@ class TransformedClassifier(ImageClassifier):
         raise NotImplementedError
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
-        """The loss over all transformations; ``correct`` counts images, by the headline's inference."""
+        """Return the loss over all transformations; ``correct`` counts images, by the headline's inference."""
         features = self.features(self.to_unit(self.transforms(batch.images)))
         loss, logits, logs = self.losses(batch, features)
-        found: dict[str, Any] = {"loss": loss, "correct": (logits.detach().argmax(1) == batch.labels).sum()}
-        return {**found, "logs": logs} if logs else found
+        outcome: dict[str, Any] = {"loss": loss, "correct": (logits.detach().argmax(1) == batch.labels).sum()}
+        return {**outcome, "logs": logs} if logs else outcome
 
     def repeated(self, batch: Batch) -> tuple[Tensor, Mix | None]:
-        """Labels int64 [B * M], and mixed labels, of the rows that the transformations make."""
+        """Return labels int64 [B * M], and mixed labels, of the rows that the transformations make."""
         count = len(self.transforms)
         mix = None if batch.mix is None else Mix(*(part.repeat_interleave(count) for part in batch.mix))
         return batch.labels.repeat_interleave(count), mix
@@ -91,7 +91,7 @@ class TransformedClassifier(ImageClassifier):
     # -- prediction ----------------------------------------------------------------------------------------------
 
     def answer(self, variant: str, features: Tensor) -> Tensor:
-        """Class logits [B, C] of one way to predict.
+        """Return class logits [B, C] of one way to predict.
 
         Args:
             features: [B, M, D]; for ``aggregated`` all M are needed, for any other variant the first is.
@@ -99,20 +99,20 @@ class TransformedClassifier(ImageClassifier):
         raise NotImplementedError
 
     def view_features(self, images: Tensor, views: int) -> Tensor:
-        """Features [B, V, D] under the first V transformations, one pass of the backbone after another."""
+        """Return features [B, V, D] under the first V transformations, one pass of the backbone after another."""
         unit = self.to_unit(images)
         return torch.stack([self.features(self.transforms.one(unit, number)) for number in range(views)], dim=1)
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> dict[str, Scores]:
-        """Scores of every variant from M passes through the backbone; features are the untransformed image's."""
+        """Return scores of every variant from M passes through the backbone; features are the untransformed image's."""
         features = self.view_features(images, len(self.transforms))
         shared = features[:, 0].float()
         return {name: Scores(self.answer(name, features).float(), shared) for name in self.variants}
 
     @torch.no_grad()
     def predict_headline(self, images: Tensor) -> Scores:
-        """Scores of the headline variant: M passes through the backbone for ``aggregated``, else one."""
+        """Return scores of the headline variant: M passes through the backbone for ``aggregated``, else one."""
         views = len(self.transforms) if self.headline == "aggregated" else 1
         features = self.view_features(images, views)
         return Scores(self.answer(self.headline, features).float(), features[:, 0].float())
