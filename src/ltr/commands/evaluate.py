@@ -66,8 +66,8 @@ def main(argv: list[str]) -> int:
     from ltr.configuration.targets import allowing
 
     with allowing(arguments.allow):
-        what = read_request(overrides, mistakes)
-        _evaluate(paths, what, arguments.split, out, arguments.json, arguments.config_dir, arguments.allow_overlap)
+        request = read_request(overrides, mistakes)
+        _evaluate(paths, request, arguments.split, out, arguments.json, arguments.config_dir, arguments.allow_overlap)
     return 0
 
 
@@ -84,7 +84,7 @@ def _sort_words(words: Sequence[str]) -> tuple[list[Path], list[str], list[str]]
 
 def _evaluate(
     paths: Sequence[Path],
-    what: EvaluationRequest,
+    request: EvaluationRequest,
     split: str,
     out: Path,
     json: Path | None,
@@ -96,8 +96,8 @@ def _evaluate(
 
     located = _locate(paths)
     # mistakes are reported before heavy packages are imported
-    configs = [None if config is None else for_run(config, what, config_dir) for _, config in located]
-    refuse(what.mistakes, "the command cannot be carried out")  # of files without a run's configuration
+    configs = [None if config is None else for_run(config, request, config_dir) for _, config in located]
+    refuse(request.mistakes, "the command cannot be carried out")  # of files without a run's configuration
     from rich.console import Console
 
     from ltr.console import plain_warnings
@@ -114,11 +114,11 @@ def _evaluate(
 
     results = []
     with plain_warnings():
-        candidates = _candidates(paths, located, configs, what, config_dir, allow_overlap)
-        for one in evaluate_checkpoints(candidates, split, print_line):
-            draw_figures = None if what.figures == "none" else lambda folder: draw(folder, what.figures)
-            folder, result = write_evaluation(one, out, draw_figures)
-            results.append((one.candidate.label, folder, result))
+        candidates = _candidates(paths, located, configs, request, config_dir, allow_overlap)
+        for evaluation in evaluate_checkpoints(candidates, split, print_line):
+            draw_figures = None if request.figures == "none" else lambda folder: draw(folder, request.figures)
+            folder, result = write_evaluation(evaluation, out, draw_figures)
+            results.append((evaluation.candidate.label, folder, result))
             if len(candidates) > 1:
                 print_line(f"{folder}")
     if json:
@@ -154,7 +154,7 @@ def _candidates(
     paths: Sequence[Path],
     located: Sequence[tuple[Path, dict[str, Any] | None]],
     configs: Sequence[dict[str, Any] | None],
-    what: EvaluationRequest,
+    request: EvaluationRequest,
     config_dir: str | None,
     allow_overlap: bool,
 ) -> list[Candidate]:
@@ -167,23 +167,27 @@ def _candidates(
     for path, name, (checkpoint, _), config in zip(paths, labels, located, configs):
         if labels.count(name) > 1:
             name = str(path)
-        elsewhere = what.config is not None
-        how: dict[str, Any] = {"elsewhere": elsewhere, "image_size": what.image_size, "allow_overlap": allow_overlap}
+        elsewhere = request.config is not None
+        options: dict[str, Any] = {
+            "elsewhere": elsewhere,
+            "image_size": request.image_size,
+            "allow_overlap": allow_overlap,
+        }
         if config is not None:
-            candidates.append(Candidate(name, checkpoint, config, checkpoint.parent.parent, **how))
-        elif what.of_foreign and is_foreign(checkpoint):
-            weights, method = with_layout(what.weights, checkpoint)
-            foreign = for_foreign(what, config_dir, method)
-            candidates.append(Candidate(name, checkpoint, foreign, None, **how, foreign=weights))
+            candidates.append(Candidate(name, checkpoint, config, checkpoint.parent.parent, **options))
+        elif request.of_foreign and is_foreign(checkpoint):
+            weights, method = with_layout(request.weights, checkpoint)
+            foreign = for_foreign(request, config_dir, method)
+            candidates.append(Candidate(name, checkpoint, foreign, None, **options, foreign=weights))
         else:
             described = lone_config(checkpoint)
             refuse_foreign(described, checkpoint)
-            of_file = for_run(described, what, config_dir)
-            candidates.append(Candidate(name, checkpoint, of_file, None, **how))
-    if what.of_foreign and all(candidate.foreign is None for candidate in candidates):
+            of_file = for_run(described, request, config_dir)
+            candidates.append(Candidate(name, checkpoint, of_file, None, **options))
+    if request.of_foreign and all(candidate.foreign is None for candidate in candidates):
         raise ConfigError(
-            f"{', '.join(what.foreign_keys)}: the evaluated checkpoints are of this project and describe their network "
-            "themselves. These keys are for weights of other code; leave them out"
+            f"{', '.join(request.foreign_keys)}: the evaluated checkpoints are of this project and describe their "
+            "network themselves. These keys are for weights of other code; leave them out"
         )
     return candidates
 

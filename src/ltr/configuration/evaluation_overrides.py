@@ -145,7 +145,7 @@ def _foreign_weights(node: Mapping[str, Any], rest: Sequence[Parsed]) -> Foreign
     return ForeignWeights(node.get("entry"), names, transposed, layout, padding[-1] if padding else None)
 
 
-def for_run(config: Mapping[str, Any], what: EvaluationRequest, config_dir: str | None = None) -> dict[str, Any]:
+def for_run(config: Mapping[str, Any], request: EvaluationRequest, config_dir: str | None = None) -> dict[str, Any]:
     """Return the configuration that a run is evaluated by: its own, with another data set or other values.
 
     Args:
@@ -155,11 +155,11 @@ def for_run(config: Mapping[str, Any], what: EvaluationRequest, config_dir: str 
     Raises:
         ConfigError: names everything that is wrong with the overrides.
     """
-    texts = [one.text for one in what.parsed if one.key not in _OF_NETWORK] if what.of_foreign else what.texts
-    if what.config is None:
-        return with_overrides(config, texts, what.mistakes, config_dir)
-    node = _composed(what, _OF_DATA, config_dir)
-    overridden = {one.key for one in what.parsed}
+    texts = [one.text for one in request.parsed if one.key not in _OF_NETWORK] if request.of_foreign else request.texts
+    if request.config is None:
+        return with_overrides(config, texts, request.mistakes, config_dir)
+    node = _composed(request, _OF_DATA, config_dir)
+    overridden = {one.key for one in request.parsed}
     result = {**config, "dataset": node["dataset"], "paths": node["paths"]}
     for group, kept in _KEPT.items():
         stored = config.get(group) or {}
@@ -176,7 +176,7 @@ def _says_how(key: str, value: Any) -> bool:
     return key not in ("root", "roots", "download", "folder") and not isinstance(value, Mapping)
 
 
-def for_foreign(what: EvaluationRequest, config_dir: str | None = None, method: str | None = None) -> dict[str, Any]:
+def for_foreign(request: EvaluationRequest, config_dir: str | None = None, method: str | None = None) -> dict[str, Any]:
     """Return the configuration that foreign weights are evaluated by: data set, network and evaluation.
 
     Args:
@@ -186,7 +186,7 @@ def for_foreign(what: EvaluationRequest, config_dir: str | None = None, method: 
     Raises:
         ConfigError: no data set or no network is named, or overrides that are wrong.
     """
-    chosen = {one.key for one in what.parsed}
+    chosen = {one.key for one in request.parsed}
     lacking = [f"{group}=CONFIG" for group in ("dataset", "backbone") if group not in chosen]
     if lacking:
         raise ConfigError(
@@ -195,7 +195,7 @@ def for_foreign(what: EvaluationRequest, config_dir: str | None = None, method: 
         )
     of_method = () if method is None else ("method",)
     chosen_method = [] if method is None or "method" in chosen else [f"method={method}"]
-    config = _composed(what, (*_OF_DATA, *_OF_NETWORK, *of_method), config_dir, chosen_method)
+    config = _composed(request, (*_OF_DATA, *_OF_NETWORK, *of_method), config_dir, chosen_method)
     kept = {group: config[group] for group in ("dataset", "evaluation", "paths", *_OF_NETWORK)}
     trainer = {key: config["trainer"][key] for key in _KEPT["trainer"]}
     own_method = {"name": "foreign"} if method is None else config["method"]
@@ -203,20 +203,20 @@ def for_foreign(what: EvaluationRequest, config_dir: str | None = None, method: 
 
 
 def _composed(
-    what: EvaluationRequest, groups: Sequence[str], config_dir: str | None, more: Sequence[str] = ()
+    request: EvaluationRequest, groups: Sequence[str], config_dir: str | None, more: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Compose the overrides of these groups as ``ltr-train`` would; all mistakes in one message."""
-    mistakes = list(what.mistakes)
+    mistakes = list(request.mistakes)
     fitting = list(more)
-    array_size = _SIZE if _of_arrays(what.config) else None  # a size for arrays concerns evaluation alone
-    for one in what.parsed:
+    array_size = _SIZE if _of_arrays(request.config) else None  # a size for arrays concerns evaluation alone
+    for one in request.parsed:
         group = one.key.partition(".")[0]
         if one.key == array_size:
             if not (isinstance(one.values[0], int) and one.values[0] > 0):
                 mistakes.append(f"{one.text}: allowed is int [1, inf)")
         elif group in groups or one.key == "paths.data" or one.key in [f"trainer.{key}" for key in _KEPT["trainer"]]:
             fitting.append(one.text)
-        elif group not in _OF_NETWORK or not what.of_foreign:
+        elif group not in _OF_NETWORK or not request.of_foreign:
             mistakes.append(f"{one.text}: evaluation does not depend on '{one.key}'")
     if mistakes:
         mistakes += explain(fitting, config_dir, "train")

@@ -128,16 +128,16 @@ def unread(overrides: Iterable[str]) -> list[str]:
 
 
 class _Explanation:
-    """Applies what is right step by step, and says what is wrong with the rest."""
+    """Applies the right overrides step by step, and explains what is wrong with the others."""
 
     def __init__(self, loader: NestedLoader, config_name: str, sweep: bool) -> None:
         self.loader = loader
         self.config_name = config_name
         self.sweep = sweep
         self.groups = {*loader.list_groups(""), "recipe/shared"} - {""}
-        self.good: list[str] = []  # what composes,
-        self.composed: DictConfig | None = None  # and to what,
-        self.nodes: dict[str, str] = {}  # with which nested choices
+        self.applied: list[str] = []  # overrides that compose
+        self.composed: DictConfig | None = None  # the configuration with them
+        self.nodes: dict[str, str] = {}  # its nested choices
 
     def mistakes(self, parsed: list[Parsed]) -> list[str]:
         mistakes = []
@@ -162,18 +162,18 @@ class _Explanation:
         if self.composed is None:
             return mistakes
         rest = [one for one in parsed if not self._chooses_config(one) and not one.override.is_hydra_override()]
-        in_the_dark = {group for group, config in guesses.items() if not config}
+        unknown_groups = {group for group, config in guesses.items() if not config}
         chosen = jobs_of([one for one in fitting if one.is_sweep and not one.override.is_delete()])
-        return mistakes + self._in_jobs(chosen, rest, in_the_dark)
+        return mistakes + self._in_jobs(chosen, rest, unknown_groups)
 
-    def _in_jobs(self, chosen: list[list[str]], rest: list[Parsed], in_the_dark: set[str]) -> list[str]:
+    def _in_jobs(self, chosen: list[list[str]], rest: list[Parsed], unknown_groups: set[str]) -> list[str]:
         """Return the mistakes of values, given the configs of a sweep's jobs; name the jobs if not all have them."""
         jobs_of_mistake: dict[str, list[str]] = {}
         for configs in chosen:
             job = _Explanation(self.loader, self.config_name, self.sweep)
-            job.good, job.composed, job.nodes = list(self.good), self.composed, self.nodes
+            job.applied, job.composed, job.nodes = list(self.applied), self.composed, self.nodes
             wrong = job._apply(configs)
-            for line in wrong or job._values(rest, in_the_dark):
+            for line in wrong or job._values(rest, unknown_groups):
                 jobs_of_mistake.setdefault(line, []).append(", ".join(configs))
         return [
             line if len(jobs) == len(chosen) else f"with {'; '.join(jobs)}: {line}"
@@ -228,18 +228,20 @@ class _Explanation:
         if self._composes(texts) is None:
             return []
         errors = {text: self._composes([text]) for text in texts}
-        if self.composed is None and not self.good and (error := self._composes([])):
+        if self.composed is None and not self.applied and (error := self._composes([])):
             return [in_short(error)]  # the primary config itself
         return [f"{text}: {in_short(error)}" for text, error in errors.items() if error]
 
     def _composes(self, more: list[str], hydra: bool = False) -> Exception | None:
         """Keep more overrides if they compose with those kept before; else say why not."""
         try:
-            composed = compose(config_name=self.config_name, overrides=[*self.good, *more], return_hydra_config=hydra)
+            composed = compose(
+                config_name=self.config_name, overrides=[*self.applied, *more], return_hydra_config=hydra
+            )
         except Exception as error:  # Hydra and OmegaConf raise many kinds, plain ones too
             return error
         if not hydra:
-            self.good += more
+            self.applied += more
             self.composed = composed
             self.nodes = dict(self.loader.nodes)
         return None
@@ -265,7 +267,7 @@ class _Explanation:
             return False
         return not one.is_sweep and is_name(one.values[0])
 
-    def _values(self, parsed: list[Parsed], in_the_dark: set[str]) -> list[str]:
+    def _values(self, parsed: list[Parsed], unknown_groups: set[str]) -> list[str]:
         parsed, mistakes = self._nested_choices(parsed)
         rename_overrides((one.override for one in parsed), self.loader.former)
         composed = self.composed
@@ -287,13 +289,13 @@ class _Explanation:
                 mistakes.append(f"{one.text}: there is no key '{unknown[0]}'{suggestion(unknown[0], known, {})}")
             elif exists or one.adds:
                 fitting.append(one)
-            elif one.key.partition(".")[0] not in in_the_dark:  # or it may be a key of the config that was meant
+            elif one.key.partition(".")[0] not in unknown_groups:  # or it may be a key of the config that was meant
                 elsewhere = keys_of_other_configs(one.key, composed)
                 mistakes.append(f"{one.text}: there is no key '{one.key}'{suggestion(one.key, known, elsewhere)}")
         if fitting:
             mistakes += self._apply([one.text for one in fitting])
         assert self.composed is not None
-        texts = [*self.good, *(one.text for one in fitting)]
+        texts = [*self.applied, *(one.text for one in fitting)]
         _, wrong = examined(self.composed, texts)
         return [*mistakes, *wrong, *unread(one.text for one in fitting)]
 

@@ -232,8 +232,8 @@ def _overlap(
 
 
 def _foreign(candidate: Candidate, config: Mapping[str, Any], source: Source, split: Split) -> Any:
-    how = candidate.foreign
-    assert how is not None
+    weights = candidate.foreign
+    assert weights is not None
     refuse(
         check_arguments({part: config[part] for part in ("backbone", "head", "loss")}), "configs do not fit the code"
     )
@@ -242,11 +242,11 @@ def _foreign(candidate: Candidate, config: Mapping[str, Any], source: Source, sp
         candidate.checkpoint,
         config,
         dataset_info,
-        entry=how.entry,
-        names=how.names,
-        transposed=how.transposed,
-        layout=how.layout,
-        padding=how.padding,
+        entry=weights.entry,
+        names=weights.names,
+        transposed=weights.transposed,
+        layout=weights.layout,
+        padding=weights.padding,
     )
 
 
