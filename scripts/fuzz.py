@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import io
 import multiprocessing
 import os
 import random
@@ -22,81 +21,14 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from fuzz_cases import Case, Findings, run_command
+
 FORK = multiprocessing.get_context("fork")
 LIMIT = 300.0  # seconds after which a command hangs; a sweep over every loss plans ten runs
-NOT_FORESEEN = "not a mistake that ltr foresees"
-
-
-@dataclass(frozen=True)
-class Case:
-    """A command to try: its words, whether it is certainly invalid, and the damage done to files before."""
-
-    command: str  # of ltr
-    arguments: tuple[str, ...]
-    is_nonsense: bool = False
-    prepare: Callable[[], None] | None = None
-
-    def __str__(self) -> str:
-        return " ".join([self.command, *(repr(one)[:300] for one in self.arguments)])
-
-
-@dataclass
-class Findings:
-    """Outcomes of all cases: counts of exit codes, and the findings."""
-
-    codes: Counter = field(default_factory=Counter)
-    wrong: list[str] = field(default_factory=list)
-
-    def examine(self, case: Case, code: int | None, said: str) -> None:
-        """Count a finished case; None stands for a hang."""
-        self.codes[code] += 1
-        if reason := problem(case, code, said):
-            self.wrong.append(f"{reason}: {case}\n    {said[-600:].strip()}")
-
-
-def problem(case: Case, code: int | None, said: str) -> str | None:
-    """Return the reason why an outcome is a finding; None if it is fine."""
-    if code is None:
-        return "hangs"
-    if code < 0:
-        return f"signal {-code}"
-    if "Traceback (most recent call last)" in said:
-        return "traceback"
-    if NOT_FORESEEN in said:
-        return "unforeseen"
-    if code not in (0, 1, 2):
-        return f"exit code {code}"
-    # a check that finds something is no error
-    if code and "error" not in said and case.command != "ltr-data":
-        return "no word of the error"
-    # jobs of a sweep that are refused make its exit code 1
-    if case.is_nonsense and code not in ((1, 2) if "-m" in case.arguments else (2,)):
-        return f"exit code {code} on nonsense"
-    return None
-
-
-def carried_out(command: str, arguments: Sequence[str]) -> tuple[int, str]:
-    """Return (exit code, standard error) of a command run in this process."""
-    import importlib
-
-    from ltr import cli
-
-    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", errors) for errors in ("strict", "backslashreplace"))
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        if command == "ltr-train":
-            code = cli.train_main(list(arguments))
-        else:
-            module = importlib.import_module(f"ltr.commands.{command.removeprefix('ltr-').replace('eval', 'evaluate')}")
-            code = cli.guarded(lambda: module.main(list(arguments)))
-        out.flush()
-        err.flush()
-    return code, err.buffer.getvalue().decode()
 
 
 def _serve(connection: Any, folder: Path) -> None:
@@ -112,7 +44,7 @@ def _serve(connection: Any, folder: Path) -> None:
     while True:
         command, arguments = connection.recv()
         try:
-            answer = carried_out(command, arguments)
+            answer = run_command(command, arguments)
         except BaseException as error:  # that no command lets through
             answer = (1, f"Traceback (most recent call last): {type(error).__name__}: {error}")
         connection.send(answer)

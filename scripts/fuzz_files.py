@@ -16,7 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
-from fuzz import Case, carried_out
+from fuzz_cases import Case, run_command
 
 KINDS = ("result", "config", "checkpoint", "packed", "table")
 # in the place of a value of a file
@@ -142,7 +142,7 @@ def _finished_run(files: Path) -> Path:
     """A separate run for every kind of file, copied from one finished run."""
     outputs = files.parent / "run"
     if not outputs.is_dir():
-        code, err = carried_out("ltr-train", [*RUN, f"paths.outputs={outputs}"])
+        code, err = run_command("ltr-train", [*RUN, f"paths.outputs={outputs}"])
         if code:
             raise SystemExit(f"the run whose files are to be damaged fails: {err}")
     shutil.copytree(outputs, files / "outputs")
@@ -256,7 +256,7 @@ def _stores(draw: random.Random, files: Path, count: int) -> Iterator[Case]:
     images, store, damaged = _images(files), files / "store.arrow", files / "damaged.arrow"
     root = f"dataset.root={images}"
     words = ["pack", "folder", root, "--size", "18", "--to", str(store), "--workers", "1"]
-    code, err = carried_out("ltr-data", words)
+    code, err = run_command("ltr-data", words)
     if code:
         raise SystemExit(f"a store cannot be made: {err}")
     content = store.read_bytes()
