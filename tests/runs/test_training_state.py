@@ -1,4 +1,4 @@
-"""Where a training goes on: `ResumePoint` from Lightning's loops, and the newest state that can be read."""
+"""The point at which training resumes: `ResumePoint` from Lightning's loops, and the newest readable state."""
 
 from __future__ import annotations
 
