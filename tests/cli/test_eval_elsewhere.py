@@ -268,7 +268,7 @@ def test_the_validation_threshold_of_open_set_runs_is_found_again(ltr_train, ltr
         ("weights.map=3: needed is", ["RUN", "weights.map=3"]),
         ("there is no key 'weights.mop'", ["RUN", "weights.mop={a: b}"]),
         ("there is no such folder", ["RUN", "--config-dir", "nowhere"]),
-        ("are checkpoints of this project", ["RUN", "dataset=digits", "backbone=digits_net"]),
+        ("checkpoints are of this project", ["RUN", "dataset=digits", "backbone=digits_net"]),
     ],
 )
 def test_what_cannot_be_evaluated_is_reported_in_a_line_and_leaves_nothing(
