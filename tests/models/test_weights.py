@@ -198,3 +198,8 @@ def test_the_global_generator_is_left_as_it_was_after_an_error():
     with pytest.raises(ConfigError), seeded_construction(0):
         CifarResNet(3, depth=9)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_map_of_names_without_a_file_is_refused():
+    with pytest.raises(ConfigError, match=r"weights_map=ldam.* there is no file"):
+        CifarResNet(3, depth=20, weights_map="ldam")

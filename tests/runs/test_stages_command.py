@@ -9,7 +9,7 @@ import time
 import pytest
 
 from ltr.commands.stages import main, seconds
-from ltr.errors import LtrError
+from ltr.errors import ConfigError, LtrError
 from ltr.runs.store import RECORD, StageStore
 
 DAY = 86400
@@ -38,7 +38,7 @@ def test_the_list_has_a_line_a_stage_newest_first(store, capsys):
     assert main(["--stages", str(store.root), "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line[0] for line in lines[1:]] == ["0", "1", "2"]
-    assert "ImageClassifier" in lines[1]
+    assert "image_classifier" in lines[1]
     assert "10d ago" in lines[2] or "1w ago" in lines[2]
 
 
@@ -148,3 +148,9 @@ def test_a_damaged_record_is_named_and_the_others_shown(store, change, command, 
     assert shown in captured.out
     assert "\x1b" not in captured.out + captured.err
     assert command != "list" or "a" * 12 in captured.out + captured.err
+
+
+def test_a_negative_number_to_keep_is_refused_and_nothing_is_deleted(store):
+    with pytest.raises(ConfigError, match="--keep-last -1: allowed is 0 or more"):
+        main(["--stages", str(store.root), "prune", "--keep-last", "-1"])
+    assert keys(store) == ["0", "1", "2"]

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ltr.commands.arguments import at_least
 from ltr.console import print_line
 from ltr.errors import LtrError
 from ltr.escaping import name
+from ltr.identity import name_of
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -41,6 +43,8 @@ def main(argv: Sequence[str]) -> int:
     except SystemExit as stopped:
         return stopped.code if isinstance(stopped.code, int) else 1
 
+    if arguments.command == "prune":
+        at_least(arguments, "keep_last", 0)
     from ltr.runs.store import StageStore
 
     store = StageStore(arguments.stages, lambda text: print_line(f"warning: {text}", sys.stderr))
@@ -76,7 +80,7 @@ def _list(stages: Sequence[dict[str, Any]], folder: Path) -> None:
     for stage in stages:
         spec = stage["spec"]
         # a network that was taken from a checkpoint has no more than its file's digest, a computation may have no seed
-        what = name(spec.get("target", "(checkpoint)").rsplit(".", 1)[-1], 40)
+        what = name(re.split(r"[./]", name_of(spec.get("target", "(checkpoint)")))[-1], 40)
         seed, epochs = (name(spec.get("seed", "–"), 8), name(spec.get("settings", {}).get("epochs", "–"), 8))
         print_line(
             f"{name(stage['key'][:12]):<13}{name(stage.get('name', '?'), 40):<17}{what:<22}{seed:>4}{epochs:>8}"

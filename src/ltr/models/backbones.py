@@ -89,7 +89,15 @@ class Backbone(nn.Module):
             classifier_names: further classifier names that are left out.
             convert: see `ltr.models.weights.load_backbone`.
             weights_map: published code whose names the file uses, see `ltr.models.published_names`.
+
+        Raises:
+            ConfigError: ``weights_map`` without ``weights``.
         """
+        if weights_map is not None and weights is None:
+            raise ConfigError(
+                f"backbone.weights_map={weights_map}: it says how a weights file names its tensors, and there is no "
+                "file. Name one with backbone.weights=FILE, or leave weights_map out"
+            )
         if weights is not None:
             target = self if into is None else into
             load_backbone(
