@@ -108,7 +108,7 @@ ODD_VALUES = [
     *("é", "\u202e", "\U0001f642", "a\nb", "\t", " ", "\udcff", "\x1b[31m"),
 ]
 PATHS = ("paths.outputs", "paths.stages", "paths.data")  # their values are folders of the test
-CHOICES = sorted(
+ALL_CHOICES = sorted(
     (group, config)
     for group in [*GROUPS, "debug"]
     for config in config_names(group)
@@ -117,7 +117,7 @@ CHOICES = sorted(
 KEYS_OF_CONFIGS = sorted(
     {
         f"{group}.{key}"
-        for group, config in CHOICES
+        for group, config in ALL_CHOICES
         for key, _ in leaves({k: v for k, v in read_config(f"{group}/{config}").items() if k != "defaults"})
         if key.rpartition(".")[2] not in ("download", "pretrained") and f"{group}.{key}" not in PATHS
     }
@@ -125,7 +125,7 @@ KEYS_OF_CONFIGS = sorted(
 BAD_FLAGS = ["--sed", "-x", "--cfg", "--cfg=nope", "--config-dir=/nope", "--config-name=nope", "--allow", "--allow=a b",
              "--resolve", "-", "--run=1", "--info=nope", "--package", "---"]  # fmt: skip
 
-chosen = st.sampled_from(CHOICES).map(lambda choice: (choice[0], f"{choice[0]}={choice[1]}", True))
+chosen = st.sampled_from(ALL_CHOICES).map(lambda choice: (choice[0], f"{choice[0]}={choice[1]}", True))
 odd = st.tuples(st.sampled_from(sorted({*VALUES, *KEYS_OF_CONFIGS, *GROUPS})), st.sampled_from(ODD_VALUES)).map(
     lambda pair: (pair[0], f"{pair[0]}={pair[1]}", True)
 )

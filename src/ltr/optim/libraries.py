@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import timm.optim
 import torch
 from torch import nn
 
@@ -104,6 +103,8 @@ def timm_optimizer(
     Raises:
         ConfigError: the optimiser is unknown or unusable, or does not take an argument; or see `parameter_groups`.
     """
+    import timm.optim  # slow to import, and most runs do without it
+
     listed = [str(listed_name) for listed_name in timm.optim.list_optimizers()]
     names = [listed_name for listed_name in listed if not _reason_against(listed_name)]
     if name not in names:
@@ -148,6 +149,8 @@ def check_optimizer(config: Mapping[str, Any]) -> None:
 
 def _reason_against(name: str) -> str:
     """Return why an optimiser of timm cannot be used; '' if it can."""
+    import timm.optim
+
     if timm.optim.get_optimizer_info(name).second_order:
         return "it needs second derivatives"
     if name.startswith(("bnb", "fused")):
