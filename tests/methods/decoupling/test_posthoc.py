@@ -144,5 +144,5 @@ def test_a_fixed_tau_is_not_warned_of(network, method, recwarn):
 
 def test_tau_may_be_any_number_from_zero():
     assert posthoc.TauNorm(tau=3, grid={"start": 0, "stop": 1, "step": 1}).taus == [3.0]
-    with pytest.raises(ConfigError, match="at least 0"):
+    with pytest.raises(ConfigError, match=r"method\.tau=-0\.5: allowed is \[0, inf\) or auto"):
         posthoc.TauNorm(tau=-0.5, grid={"start": 0, "stop": 1, "step": 1})

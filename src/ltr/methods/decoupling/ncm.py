@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,10 +12,8 @@ from torch import Tensor, nn
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import Computation, DatasetInfo, NetworkSpec, Settings, Stage, StageOutput
+from ltr.methods.decoupling.options import Distance, FeaturesNorm, MeansOptions, NCMOptions
 from ltr.methods.decoupling.representation import FromRepresentation, network_of
-
-FeaturesNorm = Literal["none", "l2", "centred_l2"]
-Distance = Literal["euclidean", "cosine"]
 
 
 @named("head/class_means")
@@ -125,25 +122,15 @@ class NCM(FromRepresentation):
     """``representation``, then ``means``: an image's class is that of the nearest mean.
 
     Args:
-        features_norm, distance: see `MeansHead`.
-        start_from, representation: see `FromRepresentation`.
+        options: the fields of `NCMOptions`.
     """
 
-    def __init__(
-        self,
-        *,
-        features_norm: FeaturesNorm = "centred_l2",
-        distance: Distance = "euclidean",
-        start_from: str | None = None,
-        representation: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(start_from=start_from, representation=representation)
-        self.features_norm = features_norm
-        self.distance = distance
+    Options = NCMOptions
+    options: NCMOptions
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         # the distance is no part of the means: both kinds share the stage
-        options = {"features_norm": self.features_norm}
+        options = {"features_norm": self.options.features_norm}
         return [
             *self.representation(settings, dataset_info),
             Stage("means", "means", settings, compute=class_means, parents=("representation",), options=options),
@@ -151,7 +138,7 @@ class NCM(FromRepresentation):
 
     def predictor(self, outputs: Mapping[str, StageOutput]) -> NearestMean:
         network, arrays = network_of(outputs), outputs["means"].arrays
-        nearest = NearestMean(network.spec, features_norm=self.features_norm, distance=self.distance)
+        nearest = NearestMean(network.spec, **self.options.part(MeansOptions))
         nearest.backbone.load_state_dict(network.backbone.state_dict())
         nearest.head.load_state_dict({key: torch.from_numpy(arrays[key]) for key in ("means", "centre")})
         return nearest.eval()

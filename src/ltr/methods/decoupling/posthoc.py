@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from ltr.identity import named
 from ltr.losses.weights import log_prior
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import Computation, DatasetInfo, NetworkSpec, Settings, Stage, StageOutput
+from ltr.methods.decoupling.options import PostHocLAOptions, TauNormOptions
 from ltr.methods.decoupling.representation import FromRepresentation, network_of
 
 
@@ -159,31 +160,20 @@ class _PostHoc(FromRepresentation):
     """``representation``, then ``tau``.
 
     Args:
-        tau: a number >= 0, or ``auto``: the best of the grid on the validation split.
-        grid: ``start, stop, step`` of the grid; the stop belongs to it.
-        start_from, representation: see `FromRepresentation`.
+        options: the fields of the method's declaration.
 
     Raises:
         ConfigError: a tau below 0, or a grid without a step or without values.
     """
 
+    options: TauNormOptions | PostHocLAOptions
     adjustment: str
 
-    def __init__(
-        self,
-        *,
-        tau: float | Literal["auto"],
-        grid: Mapping[str, float],
-        start_from: str | None = None,
-        representation: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(start_from=start_from, representation=representation)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        tau, candidates = self.options.tau, values_of(self.options.grid)
         self.search = tau == "auto"
-        self.taus = values_of(grid)
-        if tau != "auto":
-            if not tau >= 0:
-                raise ConfigError(f"method.tau={tau}: a number of at least 0, or auto, is needed")
-            self.taus = [float(tau)]
+        self.taus = candidates if tau == "auto" else [float(tau)]
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         options = {"adjustment": self.adjustment, "taus": self.taus, "search": self.search}
@@ -226,9 +216,14 @@ def values_of(grid: Mapping[str, float]) -> list[float]:
 class TauNorm(_PostHoc):
     """tau-normalisation (Kang et al., ICLR 2020): weights divided by a power of their norm, no bias.
 
-    Arguments and errors are those of `_PostHoc`; a head other than a linear one is a ConfigError.
+    Args:
+        options: the fields of `TauNormOptions`.
+
+    Raises:
+        ConfigError: as of `_PostHoc`; a head other than a linear one.
     """
 
+    Options = TauNormOptions
     adjustment = "tau_norm"
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
@@ -244,9 +239,16 @@ class TauNorm(_PostHoc):
 class PostHocLA(_PostHoc):
     """Post-hoc logit adjustment (Menon et al., ICLR 2021): tau times the log prior is taken off the logits.
 
-    Arguments and errors are those of `_PostHoc`. Warns where the loss has corrected for the prior already.
+    Warns where the loss has corrected for the prior already.
+
+    Args:
+        options: the fields of `PostHocLAOptions`.
+
+    Raises:
+        ConfigError: as of `_PostHoc`.
     """
 
+    Options = PostHocLAOptions
     adjustment = "posthoc_la"
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:

@@ -13,6 +13,7 @@ from ltr.configuration.targets import instantiate
 from ltr.errors import ConfigError
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage, StageOutput
+from ltr.methods.decoupling.options import RepresentationOptions
 from ltr.methods.erm import ERM
 
 
@@ -23,9 +24,7 @@ class FromRepresentation(Method):
     configuration says how: any sampler and any loss.
 
     Args:
-        start_from: a finished run's directory or a checkpoint file of this project to take the network from, in
-            place of training it.
-        representation: the config of another method whose network is the representation; None is ERM.
+        options: the fields of the method's declaration, which has those of `RepresentationOptions`.
 
     Raises:
         ConfigError: both are given, or the config names no method.
@@ -34,7 +33,11 @@ class FromRepresentation(Method):
     provides = ("logits", "features")
     accepts_extras = True
 
-    def __init__(self, *, start_from: str | None = None, representation: Mapping[str, Any] | None = None) -> None:
+    options: RepresentationOptions
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        start_from, representation = self.options.start_from, self.options.representation
         if start_from is not None and representation is not None:
             raise ConfigError(
                 f"method.start_from={start_from} takes the representation from a file and method.representation trains "

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +13,8 @@ from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, Stage
+from ltr.methods.decoupling.options import CRTOptions, LWSOptions, RescaledOptions, RetrainedOptions
 from ltr.methods.decoupling.representation import FromRepresentation, network_of
-
-Trainable = Literal["classifier", "last_block", "all"]
-Features = Literal["augmented", "cached"]
 
 
 @named("network/retrained_classifier")
@@ -26,32 +23,23 @@ class SecondStage(ImageClassifier):
 
     Args:
         spec: see `NetworkSpec`; its parent is ``representation``.
-        trainable: the ``classifier`` alone, with the ``last_block`` of the backbone, or ``all``.
-        freeze_bn_stats: keep the backbone in eval mode. False is the official behaviour: the backbone is in training
-            mode, and its BatchNorm statistics drift to those of class-balanced batches, whatever is trainable.
-        features: ``augmented`` passes every batch through the backbone; ``cached`` passes the un-augmented training
-            images through it once and draws from their features.
+        options: the fields of `RetrainedOptions`. Unless ``freeze_bn_stats`` keeps the backbone in eval mode, its
+            BatchNorm statistics move, whatever is trainable.
     """
 
-    def __init__(
-        self,
-        spec: NetworkSpec,
-        *,
-        trainable: Trainable = "classifier",
-        freeze_bn_stats: bool = False,
-        features: Features = "augmented",
-    ) -> None:
+    def __init__(self, spec: NetworkSpec, **options: Any) -> None:
         super().__init__(spec)
-        self.options = {"trainable": trainable, "freeze_bn_stats": freeze_bn_stats, "features": features}
-        self.frozen = trainable == "classifier"
-        self.freeze_bn_stats = freeze_bn_stats
-        self.cached = features == "cached"
+        chosen = RetrainedOptions(**options)
+        self.options = chosen
+        self.frozen = chosen.trainable == "classifier"
+        self.freeze_bn_stats = chosen.freeze_bn_stats
+        self.cached = chosen.features == "cached"
         self._cache: FeatureCache | None = None
         if spec.parents:
             self.start_from(network_of(spec.parents))
-        if trainable != "all":
+        if chosen.trainable != "all":
             self.backbone.requires_grad_(False)
-        if trainable == "last_block":
+        if chosen.trainable == "last_block":
             self.backbone.last_block().requires_grad_(True)
         self.train()  # a trainer keeps the modes that it finds
 
@@ -132,17 +120,16 @@ class ScaledHead(nn.Module):
 
 @named("network/rescaled_classifier")
 class RescaledClassifier(SecondStage):
-    """LWS: backbone and classifier are frozen, one scale per class is trained."""
+    """LWS: backbone and classifier are frozen, one scale per class is trained.
 
-    def __init__(
-        self,
-        spec: NetworkSpec,
-        *,
-        freeze_bn_stats: bool = False,
-        features: Features = "augmented",
-    ) -> None:
-        super().__init__(spec, freeze_bn_stats=freeze_bn_stats, features=features)
-        self.options = {"freeze_bn_stats": freeze_bn_stats, "features": features}
+    Args:
+        spec: see `NetworkSpec`; its parent is ``representation``.
+        options: the fields of `RescaledOptions`.
+    """
+
+    def __init__(self, spec: NetworkSpec, **options: Any) -> None:
+        super().__init__(spec, **options)
+        self.options = RescaledOptions(**options)
         self.head = ScaledHead(self.head, spec.dataset_info.num_classes)
 
     def start_from(self, network: ImageClassifier) -> None:
@@ -156,44 +143,38 @@ class RescaledClassifier(SecondStage):
 class _TwoStages(FromRepresentation):
     """``representation``, then ``classifier``, which ``method.classifier`` describes."""
 
+    options: LWSOptions | CRTOptions
     module: type[SecondStage]
+    declaration: type[RescaledOptions]  # of the options of ``module``
 
-    def __init__(
-        self,
-        *,
-        classifier: Mapping[str, Any],
-        start_from: str | None,
-        representation: Mapping[str, Any] | None,
-        **options: Any,
-    ) -> None:
-        super().__init__(start_from=start_from, representation=representation)
-        self.classifier = classifier
-        self.options = options
-        if options["features"] == "cached" and not options["freeze_bn_stats"]:
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        is_cached = self.options.features == "cached"
+        if is_cached and not self.options.freeze_bn_stats:
             raise ConfigError(
                 "method.features=cached needs method.freeze_bn_stats=true: while BatchNorm statistics move, features "
                 "differ from step to step and cannot be kept"
             )
-        if options["features"] == "cached" and options.get("trainable", "classifier") != "classifier":
+        trainable = self.options.get("trainable", "classifier")
+        if is_cached and trainable != "classifier":
             raise ConfigError(
-                f"method.features=cached needs method.trainable=classifier, not {options['trainable']}: features of a "
+                f"method.features=cached needs method.trainable=classifier, not {trainable}: features of a "
                 "backbone that is trained cannot be kept"
             )
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
-        own = settings.for_stage(self.classifier, "method.classifier")
-        if self.options["features"] == "cached":
-            if "augment" in self.classifier:
+        second = settings.for_stage(self.options.classifier, "method.classifier")
+        if self.options.features == "cached":
+            if "augment" in self.options.classifier:
                 raise ConfigError(
                     "method.classifier.augment: nothing reads it with method.features=cached, which takes features of "
                     "images that are not augmented. Leave it out, or give method.features=augmented"
                 )
-            own = own.replaced(augment=without_private(read_config("augment/none")))
+            second = second.replaced(augment=without_private(read_config("augment/none")))
+        options = self.options.part(self.declaration)
         return [
             *self.representation(settings, dataset_info),
-            Stage(
-                "classifier", "classifier", own, module=self.module, parents=("representation",), options=self.options
-            ),
+            Stage("classifier", "classifier", second, module=self.module, parents=("representation",), options=options),
         ]
 
 
@@ -202,59 +183,28 @@ class CRT(_TwoStages):
     """Classifier re-training: a new classifier, trained class-balanced on the frozen backbone.
 
     Args:
-        classifier: the second stage's ``sampler, loss, optimizer, scheduler, epochs, selection``, and ``augment`` where
-            it is not the representation's.
-        trainable, freeze_bn_stats, features: see `SecondStage`.
-        start_from, representation: see `FromRepresentation`.
+        options: the fields of `CRTOptions`.
 
     Raises:
         ConfigError: cached features of a network that changes.
     """
 
+    Options = CRTOptions
     module = SecondStage
-
-    def __init__(
-        self,
-        *,
-        classifier: Mapping[str, Any],
-        trainable: Trainable = "classifier",
-        freeze_bn_stats: bool = False,
-        features: Features = "augmented",
-        start_from: str | None = None,
-        representation: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            classifier=classifier,
-            start_from=start_from,
-            representation=representation,
-            trainable=trainable,
-            freeze_bn_stats=freeze_bn_stats,
-            features=features,
-        )
+    declaration = RetrainedOptions
 
 
 @named("method/lws")
 class LWS(_TwoStages):
     """Learnable weight scaling: the classifier is kept, each class's logit gets a learned scale.
 
-    Arguments and errors are those of `CRT`.
+    Args:
+        options: the fields of `LWSOptions`.
+
+    Raises:
+        ConfigError: as of `CRT`.
     """
 
+    Options = LWSOptions
     module = RescaledClassifier
-
-    def __init__(
-        self,
-        *,
-        classifier: Mapping[str, Any],
-        freeze_bn_stats: bool = False,
-        features: Features = "augmented",
-        start_from: str | None = None,
-        representation: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            classifier=classifier,
-            start_from=start_from,
-            representation=representation,
-            freeze_bn_stats=freeze_bn_stats,
-            features=features,
-        )
+    declaration = RescaledOptions

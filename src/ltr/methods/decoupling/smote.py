@@ -9,7 +9,7 @@ class's images is replaced, anew in every epoch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +23,12 @@ from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import Computation, DatasetInfo, Method, NetworkSpec, Settings, Stage, StageOutput
 from ltr.methods.core.step_data import Step, augmented, step_of
+from ltr.methods.decoupling.options import SmoteOptions, Space
 from ltr.methods.decoupling.representation import network_of
 from ltr.methods.decoupling.retrained import SecondStage
 from ltr.methods.m2m.method import plain_representation
 from ltr.randomness import derive_seed, uniforms
 
-Space = Literal["pixel", "feature"]
 _ROWS = 1024  # of a block of distances
 _KEEP, _NEIGHBOUR, _WEIGHT = range(3)
 
@@ -226,31 +226,27 @@ class Smote(Method):
     ``representation``, ``neighbours``, and a new ``classifier``, which ``method.classifier`` describes.
 
     Args:
-        k: neighbours of each image.
-        space: ``pixel`` or ``feature``.
-        classifier: ``sampler, loss, optimizer, scheduler, epochs, selection`` of the classifier on features.
+        options: the fields of `SmoteOptions`.
 
     Raises:
         ConfigError: pixels of image files; images that are mixed.
     """
 
+    Options = SmoteOptions
+    options: SmoteOptions
     provides = ("logits", "features")
 
-    def __init__(self, *, k: int, space: Space, classifier: Mapping[str, Any]) -> None:
-        self.k = k
-        self.space = space
-        self.classifier = classifier
-
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
-        options = {"k": self.k, "space": self.space}
+        options = {"k": self.options.k, "space": self.options.space}
         plain = without_private(read_config("augment/none"))
-        if self.space == "feature":
+        if self.options.space == "feature":
             base = plain_representation(settings, dataset_info, "representation")
-            own = base.settings.for_stage(self.classifier, "method.classifier", optional=()).replaced(augment=plain)
+            last_settings = base.settings.for_stage(self.options.classifier, "method.classifier", optional=())
             near = Stage(
                 "neighbours", "neighbours", base.settings, compute=neighbours, parents=(base.name,), options=options
             )
-            last = Stage("classifier", "smote", own, module=FeatureSmote, parents=(base.name, near.name))
+            last_settings = last_settings.replaced(augment=plain)
+            last = Stage("classifier", "smote", last_settings, module=FeatureSmote, parents=(base.name, near.name))
             return [base, near, last]
         _check_pixels(settings)
         near = Stage("neighbours", "neighbours", settings, compute=neighbours, options=options)
