@@ -75,7 +75,7 @@ def _declared_rules(target: Any) -> Mapping[str, Any]:
     path = path_of(target) if isinstance(target, str) else ""
     package, _, name = path.rpartition(".")
     package = package.rpartition(".")[0]
-    if not package.startswith("ltr.methods."):
+    if not f"{package}.".startswith("ltr.methods."):
         return {}
     try:
         declaration = getattr(importlib.import_module(f"{package}.options"), f"{name}Options", None)

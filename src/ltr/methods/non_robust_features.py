@@ -7,8 +7,6 @@ classifies untouched test images far above chance, so that the perturbations hol
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,10 +20,8 @@ from ltr.methods.core.stage import Computation, DatasetInfo, Method, NetworkSpec
 from ltr.methods.core.step_data import augmented, step_of
 from ltr.methods.decoupling.representation import network_of
 from ltr.methods.m2m.method import plain_representation
+from ltr.methods.options import NonRobustFeaturesOptions, Perturbation, Targets
 from ltr.randomness import derive_seed, generator
-
-Targets = Literal["random", "next"]
-Perturbation = Literal["adversarial", "noise"]
 
 
 @named("computation/perturbed_images")
@@ -129,30 +125,15 @@ class NonRobustFeatures(Method):
     instance-balanced batches.
 
     Args:
-        targets, perturbation, budget, step_size, steps: see `perturbed_images`.
+        options: the fields of `NonRobustFeaturesOptions`.
 
     Raises:
         ConfigError: images that are read from files, or mixed.
     """
 
+    Options = NonRobustFeaturesOptions
+    options: NonRobustFeaturesOptions
     provides = ("logits", "features")
-
-    def __init__(
-        self,
-        *,
-        targets: Targets = "random",
-        perturbation: Perturbation = "adversarial",
-        budget: float,
-        step_size: float,
-        steps: int,
-    ) -> None:
-        self.options: dict[str, Any] = {
-            "targets": targets,
-            "perturbation": perturbation,
-            "budget": budget,
-            "step_size": step_size,
-            "steps": steps,
-        }
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         if settings.augment.get("files"):
@@ -172,7 +153,7 @@ class NonRobustFeatures(Method):
             base.settings,
             compute=perturbed_images,
             parents=(base.name,),
-            options=self.options,
+            options=dict(self.options),
         )
         fresh = Stage("classifier", "fresh", settings, module=OnPerturbedImages, parents=(perturbed.name,))
         return [base, perturbed, fresh]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 import torch
@@ -20,8 +19,7 @@ from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import Computation, DatasetInfo, Method, NetworkSpec, Settings, Stage, StageOutput
 from ltr.methods.erm import ERM
-
-Average = Literal["probabilities", "logits"]
+from ltr.methods.sla.options import Average, EnsembleOptions
 
 
 @named("network/ensemble")
@@ -100,19 +98,16 @@ class Ensemble(Method):
     """M networks trained as ERM trains its one, each with a role of its own, and the mean of their answers.
 
     Args:
-        members: M >= 2; the first stage is ERM's ``representation``.
-        average: see `EnsembleClassifier`.
+        options: the fields of `EnsembleOptions`.
     """
 
+    Options = EnsembleOptions
+    options: EnsembleOptions
     provides = ("logits", "features")
-
-    def __init__(self, *, members: int, average: Average) -> None:
-        self.members = members
-        self.average = average
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         (first,) = ERM().stages(settings, dataset_info)
-        roles = [role_of(number) for number in range(2, self.members + 1)]
+        roles = [role_of(number) for number in range(2, self.options.members + 1)]
         trained = [first, *(Stage(role, role, settings, module=ImageClassifier) for role in roles)]
         # a last stage that is computed: what the run keeps as its final network is then the predictor's, not a member
         together = Stage(
@@ -121,11 +116,11 @@ class Ensemble(Method):
         return [*trained, together]
 
     def predictor(self, outputs: Mapping[str, StageOutput]) -> EnsembleClassifier:
-        networks = [outputs[role_of(number)].load() for number in range(1, self.members + 1)]
+        networks = [outputs[role_of(number)].load() for number in range(1, self.options.members + 1)]
         first = networks[0]
-        ensemble = EnsembleClassifier(first.spec, members=self.members, average=self.average)
+        ensemble = EnsembleClassifier(first.spec, **self.options)
         ensemble.backbone.load_state_dict(first.backbone.state_dict())
         ensemble.head.load_state_dict(first.head.state_dict())
-        for own, network in zip(ensemble.others, networks[1:]):
-            own.load_state_dict(network.state_dict())
+        for member, network in zip(ensemble.others, networks[1:]):
+            member.load_state_dict(network.state_dict())
         return ensemble.eval()

@@ -18,6 +18,7 @@ Transform = Literal[
     "rotation2_colour3",
 ]
 Aggregation = Literal["mean", "sum"]
+Average = Literal["probabilities", "logits"]
 
 
 class TransformedOptions(Options):
@@ -60,3 +61,12 @@ class SLAOptions(TransformedOptions):
     iNaturalist."""
     aggregation: Aggregation = "mean"
     """Of the views' logits; `sum` gives the same predictions and a sharper target for the distilled head."""
+
+
+class EnsembleOptions(Options):
+    """Options of an ensemble of independently trained networks."""
+
+    members: Annotated[int, "[2, inf)"] = 4
+    """M, the number of networks; as many as SLA's rotations."""
+    average: Average = "probabilities"
+    """Mean of the networks' `probabilities` (usual), or of their `logits`, as SLA's aggregation."""
