@@ -44,6 +44,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 FLAGS_OF_TORCHRUN = re.compile(r"--(nproc-per-node|nnodes|rdzv-backend|rdzv-endpoint|rdzv-id|max-restarts)")
 
 
+def tiny(arguments: list[str]) -> list[str]:
+    """Return the overrides that make a command short; a command that chooses a schedule keeps it."""
+    chosen = any(argument.startswith("scheduler=") for argument in arguments)
+    return [override for override in TINY if not (chosen and override.startswith("scheduler="))]
+
+
 class Parsed(BaseException):
     """Signal that a program's arguments are valid; no Exception, so that no program handles it."""
 
@@ -84,7 +90,7 @@ def of_the_project(program: str, arguments: list[str], needs: str, stand_ins: St
     elif program == "ltr-train" and read(arguments).sweep and "+sweep=optuna" not in arguments:
         plan(arguments)
     else:
-        code = entry_point(program, [*arguments, *(TINY if program == "ltr-train" else [])])
+        code = entry_point(program, [*arguments, *(tiny(arguments) if program == "ltr-train" else [])])
         assert code == 0, f"{program} ended with exit code {code}"
 
 
