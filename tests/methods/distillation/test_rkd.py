@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from method_plans import planned, state, step
 
 from ltr.errors import ConfigError
+from ltr.losses.relational import REDUCTIONS
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import StageOutput
+from ltr.methods.distillation.options import Reduction
 from ltr.methods.distillation.rkd import ClassifyingStudent, MetricStudent
 from ltr.methods.metric import EmbeddingNetwork, nearest_alike
 from resuming import same_bits
@@ -318,3 +322,7 @@ def test_a_teacher_of_other_classes_is_refused_before_anything_is_written(ltr_tr
     refused = ltr_train(*SHORT, "method=rkd", f"method.start_from={other.directory}", outputs=tmp_path / "b")
     assert refused.code != 0
     assert "of different data: it knows 0, 1, 2" in refused.err
+
+
+def test_every_reduction_that_can_be_chosen_exists_and_the_other_way_round():
+    assert set(get_args(Reduction)) == set(REDUCTIONS)

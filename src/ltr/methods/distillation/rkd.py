@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.losses.distillation import HintRegressor, hint_loss, kl_to_teacher
 from ltr.losses.gathering import gather_rows
-from ltr.losses.relational import rkd_angle, rkd_distance
+from ltr.losses.relational import Reduction, rkd_angle, rkd_distance
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import (
     STAGE_KEYS,
@@ -25,6 +25,7 @@ from ltr.methods.core.stage import (
     Stage,
     check_configs,
 )
+from ltr.methods.distillation.options import RKDOptions
 from ltr.methods.distillation.teacher import (
     KeptMaps,
     Teacher,
@@ -37,9 +38,8 @@ from ltr.methods.metric import EmbeddingNetwork, check_metric, check_sampler, ne
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
 
-Task = Literal["metric", "classification"]
-# (task, distance, angle): of the paper; for classification 25 and 50 are those of later re-implementations, too
 OF_MAPS = ("fitnet", "attention")
+# (task, distance, angle): of the paper; for classification 25 and 50 are those of later re-implementations, too
 DEFAULT_WEIGHTS: Mapping[str, tuple[float, float, float]] = {
     "metric": (0.0, 1.0, 2.0),
     "classification": (1.0, 25.0, 50.0),
@@ -47,7 +47,7 @@ DEFAULT_WEIGHTS: Mapping[str, tuple[float, float, float]] = {
 
 
 def relational_terms(
-    student: Tensor, teacher: Tensor, weights: Mapping[str, float], reduction: Any
+    student: Tensor, teacher: Tensor, weights: Mapping[str, float], reduction: Reduction
 ) -> dict[str, Tensor]:
     """RKD's losses by name (``distance``, ``angle``), unweighted, those of weight 0 left out.
 
@@ -83,7 +83,7 @@ class _Taught(ImageClassifier):
         weights: Mapping[str, float],
         temperature: float,
         level: int,
-        reduction: str,
+        reduction: Reduction,
         teacher_channels: Sequence[int] | None = None,
     ) -> None:
         super().__init__(spec)
@@ -185,50 +185,24 @@ class RKD(Method):
     """``teacher``, then ``student``; with several generations each student teaches the next.
 
     Args:
-        task: ``metric`` or ``classification``.
-        teacher: the first stage's ``sampler, loss, optimizer, scheduler, epochs, selection``, ``backbone`` and
-            ``head``, and ``augment`` where it is not the student's.
-        generations: students in a row: 1 is distillation, more are ``student_1``, ``student_2``, ... (self-distillation
-            where the teacher's network is the student's); 0 trains and evaluates the teacher alone.
-        distance_weight, angle_weight: of RKD-D and RKD-A; None is the task's: 1 and 2, or 25 and 50.
-        task_weight: of the student's own loss; None is the task's: 0 (labels are not used), or 1.
-        hkd_weight, temperature: of the divergence from the teacher's class probabilities; classification only.
-        fitnet_weight, level: of a hint (FitNets) and the feature map that it is of; 0 for none.
-        attention_weight: of attention transfer; 0 for none.
-        reduction: see `ltr.losses.relational`.
-        start_from: a finished run's folder or a checkpoint to take the teacher from, in place of training it; whatever
-            its network, it must have learnt from the same split.
+        options: the fields of `RKDOptions`.
 
     Raises:
         ConfigError: weights that leave nothing to learn, HKD of embeddings.
     """
 
-    def __init__(
-        self,
-        *,
-        task: Task = "metric",
-        teacher: Mapping[str, Any],
-        generations: int = 1,
-        distance_weight: float | None = None,
-        angle_weight: float | None = None,
-        task_weight: float | None = None,
-        hkd_weight: float = 0.0,
-        temperature: float = 4.0,
-        fitnet_weight: float = 0.0,
-        level: int = -2,
-        attention_weight: float = 0.0,
-        reduction: str = "all",
-        start_from: str | None = None,
-    ) -> None:
-        configured = (task_weight, distance_weight, angle_weight)
-        chosen = [own if value is None else float(value) for value, own in zip(configured, DEFAULT_WEIGHTS[task])]
-        self.task = task
-        self.teacher = teacher
-        self.generations = generations
-        others = {"hkd": hkd_weight, "fitnet": fitnet_weight, "attention": attention_weight}
-        self.weights = dict(zip(("task", "distance", "angle"), chosen)) | {k: float(v) for k, v in others.items()}
-        self.options = {"weights": self.weights, "temperature": temperature, "level": level, "reduction": reduction}
-        self.start_from = start_from
+    Options = RKDOptions
+    options: RKDOptions
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        chosen = self.options
+        task, hkd_weight = chosen.task, chosen.hkd_weight
+        self.weights: dict[str, float] = {}
+        for name, default in zip(("task", "distance", "angle"), DEFAULT_WEIGHTS[task]):
+            weight = chosen[f"{name}_weight"]
+            self.weights[name] = default if weight is None else float(weight)
+        self.weights |= {name: float(chosen[f"{name}_weight"]) for name in ("hkd", *OF_MAPS)}
         self.provides = ("features",) if task == "metric" else ("logits", "features")
         self.accepts_extras = task == "classification"
         if task == "metric" and hkd_weight:
@@ -245,39 +219,42 @@ class RKD(Method):
     @property
     def teaches(self) -> bool:
         """Return whether the student learns anything from the teacher; otherwise there is no teacher."""
-        return any(weight for name, weight in self.weights.items() if name != "task") or self.generations == 0
+        return any(weight for name, weight in self.weights.items() if name != "task") or self.options.generations == 0
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
-        metric = self.task == "metric"
+        metric = self.options.task == "metric"
         check = check_metric if metric else _check_classification
+        start_from, generations = self.options.start_from, self.options.generations
+        options = {"weights": self.weights} | {key: self.options[key] for key in ("temperature", "level", "reduction")}
         stages = []
         if self.teaches:
             own = self._teachers_settings(settings)
-            if self.start_from is None:
+            if start_from is None:
                 check(own, dataset_info, "method.teacher.")
             network = EmbeddingNetwork if metric else ImageClassifier
-            stages.append(Stage("teacher", "teacher", own, module=network, checkpoint=self.start_from, foreign=True))
-        if self.generations:
+            stages.append(Stage("teacher", "teacher", own, module=network, checkpoint=start_from, foreign=True))
+        if generations:
             check(settings, dataset_info, "")
         student = MetricStudent if metric else ClassifyingStudent
-        generations = self.generations if self.teaches else 1  # nobody to learn from: no further ones either
-        for number in range(1, generations + 1):
+        students = generations if self.teaches else 1  # nobody to learn from: no further ones either
+        for number in range(1, students + 1):
             # the first student is the same network whether or not others follow
             stages.append(
                 Stage(
-                    "student" if generations == 1 else f"student_{number}",
+                    "student" if students == 1 else f"student_{number}",
                     "student" if number == 1 else f"student_{number}",
                     settings,
                     module=student,
                     parents=(stages[-1].name,) if stages else (),
-                    options=self.options,
+                    options=options,
                 )
             )
         return stages
 
     def _teachers_settings(self, settings: Settings) -> Settings:
-        networks = {key: self.teacher[key] for key in ("backbone", "head") if key in self.teacher}
-        rest = {key: value for key, value in self.teacher.items() if key not in networks}
+        teacher = self.options.teacher
+        networks = {key: teacher[key] for key in ("backbone", "head") if key in teacher}
+        rest = {key: value for key, value in teacher.items() if key not in networks}
         if len(networks) < 2:
             raise ConfigError(
                 f"method.teacher: backbone and head must be given, beside {', '.join(STAGE_KEYS)}; the shipped configs "

@@ -16,6 +16,7 @@ from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.losses.distillation import hint_loss, kl_to_teacher
+from ltr.losses.relational import Reduction
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo
 from ltr.methods.distillation.rkd import relational_terms
@@ -78,7 +79,7 @@ class RKD(AgainstTeacher):
         teacher: str,
         distance_weight: float = 25.0,
         angle_weight: float = 50.0,
-        reduction: str = "all",
+        reduction: Reduction = "all",
         same_split: bool = True,
     ) -> None:
         super().__init__(network, dataset_info, teacher, same_split)
