@@ -9,10 +9,11 @@ import signal
 import pytest
 
 import fuzz as script
+import fuzz_cases
 import fuzz_files
 
-CASE = script.Case("ltr-train", ("seed=1",))
-NONSENSE = script.Case("ltr-train", ("sede=1",), is_nonsense=True)
+CASE = fuzz_cases.Case("ltr-train", ("seed=1",))
+NONSENSE = fuzz_cases.Case("ltr-train", ("sede=1",), is_nonsense=True)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,7 @@ NONSENSE = script.Case("ltr-train", ("sede=1",), is_nonsense=True)
         (NONSENSE, 2, "error: sede", None),
         (NONSENSE, 0, "", "exit code 0 on nonsense"),
         (NONSENSE, 1, "error: x", "exit code 1 on nonsense"),
-        (script.Case("ltr-train", ("-m", "sede=1,2"), is_nonsense=True), 1, "error: x", None),
+        (fuzz_cases.Case("ltr-train", ("-m", "sede=1,2"), is_nonsense=True), 1, "error: x", None),
         (CASE, 1, "error: KeyError: 'x'\n  This is not a mistake that ltr foresees", "unforeseen"),
         (CASE, 1, "Traceback (most recent call last)", "traceback"),
         (CASE, 1, "", "no word of the error"),
@@ -33,7 +34,7 @@ NONSENSE = script.Case("ltr-train", ("sede=1",), is_nonsense=True)
     ],
 )
 def test_what_counts_as_a_finding(case, code, said, finding):
-    assert script.problem(case, code, said) == finding
+    assert fuzz_cases.problem(case, code, said) == finding
 
 
 def test_a_worker_tells_a_signal_and_goes_on(tmp_path, monkeypatch):
@@ -44,7 +45,7 @@ def test_a_worker_tells_a_signal_and_goes_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(script, "carried_out", crashing)
     worker = script.Worker(tmp_path)
-    assert worker.run(script.Case("crash", ()))[0] == -signal.SIGKILL
+    assert worker.run(fuzz_cases.Case("crash", ()))[0] == -signal.SIGKILL
     assert worker.run(CASE) == (0, "fine")
     worker.close()
 
