@@ -43,7 +43,7 @@ def test_a_worker_tells_a_signal_and_goes_on(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGKILL)
         return 0, "fine"
 
-    monkeypatch.setattr(script, "carried_out", crashing)
+    monkeypatch.setattr(script, "run_command", crashing)
     worker = script.Worker(tmp_path)
     assert worker.run(fuzz_cases.Case("crash", ()))[0] == -signal.SIGKILL
     assert worker.run(CASE) == (0, "fine")
