@@ -439,7 +439,7 @@ def test_data_without_a_background_class_are_refused():
 def test_a_b0_that_is_not_finite_is_refused(b0):
     method = plan_of().config["method"]
     options = {key: value for key, value in method.items() if key not in ("_target_", "name", "_allowed_")}
-    with pytest.raises(ConfigError, match=r"method\.b0=.*a finite number is needed, or null"):
+    with pytest.raises(ConfigError, match=r"method\.b0=.*allowed is \(-inf, inf\) or null"):
         type(plan_of().method)(**{**options, "b0": b0})
 
 

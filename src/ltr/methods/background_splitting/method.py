@@ -19,9 +19,10 @@ from ltr.configuration.configs import read_config, without_private
 from ltr.configuration.targets import instantiate, locate
 from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.identity import named
-from ltr.methods.background_splitting.network import BackgroundClassifier, BiasInit
+from ltr.methods.background_splitting.network import BackgroundClassifier
+from ltr.methods.background_splitting.options import FEATURES, PARTITIONS, BackgroundSplittingOptions
 from ltr.methods.background_splitting.partition import partition, warn_of_one_class
-from ltr.methods.background_splitting.pseudo_labels import FEATURES, PARTITIONS, by_kmeans, by_taxonomy, by_teacher
+from ltr.methods.background_splitting.pseudo_labels import by_kmeans, by_taxonomy, by_teacher
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage, StageOutput
 from ltr.methods.erm import ERM
@@ -42,45 +43,22 @@ class BackgroundSplitting(Method):
     ``representation``, which the top level of the configuration describes.
 
     Args:
-        b0: the background's constant logit; None learns a background row.
-        thresholding: False is the same as ``b0=None``: an ordinary head of N + 1 rows, whatever b0 says.
-        bias_init, background_weight: see `BackgroundClassifier`.
-        labelled_fraction: share of the training images whose label is used, see `partition.partition`.
-        aux: the auxiliary task, with the keys of the config.
+        options: the fields of `BackgroundSplittingOptions`.
 
     Raises:
         ConfigError: values outside their ranges, or a combination that has no meaning.
     """
 
+    Options = BackgroundSplittingOptions
+    options: BackgroundSplittingOptions
     provides = ("logits", "features")
     accepts_extras = True
     needs_background = True
 
-    def __init__(
-        self,
-        *,
-        b0: float | None,
-        thresholding: bool,
-        bias_init: BiasInit,
-        background_weight: float | None,
-        labelled_fraction: float,
-        aux: Mapping[str, Any],
-    ) -> None:
-        if b0 is not None and not math.isfinite(b0):
-            raise ConfigError(
-                f"method.b0={b0}: a finite number is needed, or null for a background row that is learned"
-            )
-        if background_weight is not None and not 0 <= background_weight < math.inf:
-            raise ConfigError(
-                f"method.background_weight={background_weight}: a number of at least 0 is needed, or null"
-            )
-        if not 0 < labelled_fraction <= 1:
-            raise ConfigError(f"method.labelled_fraction={labelled_fraction}: allowed is (0, 1]")
-        self.b0 = b0 if thresholding else None
-        self.bias_init = bias_init
-        self.background_weight = background_weight
-        self.labelled_fraction = labelled_fraction
-        self.aux = checked_aux(aux)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.b0 = self.options.b0 if self.options.thresholding else None
+        self.aux = checked_aux(self.options.aux)
 
     def check(self, dataset_info: DatasetInfo) -> None:
         if dataset_info.background is None:
@@ -92,15 +70,15 @@ class BackgroundSplitting(Method):
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         self._check(settings, dataset_info)
         before = self._pseudo_labels(settings, dataset_info) if self.aux["weight"] > 0 else []
-        if before or self.labelled_fraction < 1:
-            options = {"shuffled": self.aux["shuffled"], "labelled_fraction": self.labelled_fraction}
+        if before or self.options.labelled_fraction < 1:
+            options = {"shuffled": self.aux["shuffled"], "labelled_fraction": self.options.labelled_fraction}
             asked = ("pseudo_labels",) if before else ()
             neutral = without_training(settings, {})
             before.append(Stage("partition", "partition", neutral, compute=partition, parents=asked, options=options))
         options = {
             "b0": self.b0,
-            "bias_init": self.bias_init,
-            "background_weight": self.background_weight,
+            "bias_init": self.options.bias_init,
+            "background_weight": self.options.background_weight,
             "aux_weight": self.aux["weight"],
             "aux_init": self.aux["init"],
         }
@@ -177,16 +155,18 @@ class BackgroundSplitting(Method):
                 f"(method.b0={self.b0:g}). Use loss=cross_entropy, focal_softmax, focal_sigmoid, class_balanced or "
                 "ldam, or method.b0=null"
             )
-        if self.background_weight is not None and by_prior:
-            raise ConfigError(f"method.background_weight={self.background_weight:g}: {name} has no class weights")
+        if self.options.background_weight is not None and by_prior:
+            raise ConfigError(
+                f"method.background_weight={self.options.background_weight:g}: {name} has no class weights"
+            )
         config = settings.head
         kind = getattr(locate(config["_target_"], "head"), "head_kind", None)
-        if self.bias_init == "prior" and (kind == "cosine" or config.get("bias") is False):
+        if self.options.bias_init == "prior" and (kind == "cosine" or config.get("bias") is False):
             raise ConfigError(
                 "method.bias_init=prior needs a head with a bias: head=linear head.bias=true, or method.bias_init=head"
             )
         mix = getattr(instantiate(settings.augment, dataset_info.image_shape), "mix", None)
-        if mix and (self.aux["weight"] > 0 or self.labelled_fraction < 1):
+        if mix and (self.aux["weight"] > 0 or self.options.labelled_fraction < 1):
             raise ConfigError(
                 f"augment.mix={mix}: an image that is made of two has no pseudo-label of its own. Use augment.mix=null,"
                 " or method.aux.weight=0 with method.labelled_fraction=1"

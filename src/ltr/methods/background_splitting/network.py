@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +14,12 @@ from ltr.identity import named
 from ltr.losses import functional
 from ltr.losses.base import ClassificationLoss
 from ltr.methods.background_splitting.head import BackgroundHead, prior_bias
+from ltr.methods.background_splitting.options import AuxInit, BiasInit
 from ltr.methods.background_splitting.partition import warn_of_one_class
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import NetworkSpec
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
-
-BiasInit = Literal["head", "prior"]
-AuxInit = Literal["auto", "teacher", "fresh"]
 
 
 @named("network/background_splitting")

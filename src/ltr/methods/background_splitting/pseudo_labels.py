@@ -20,8 +20,6 @@ from ltr.identity import named
 from ltr.methods.core.stage import Computation
 from ltr.randomness import derive_seed
 
-PARTITIONS = ("teacher", "kmeans", "supercategories")
-FEATURES = ("teacher", "pixels", "representation")
 NONE = -1  # an image that has no pseudo-label, such as one that is never trained on
 _FULL_KMEANS = 100_000  # images above which k-means goes over samples
 
