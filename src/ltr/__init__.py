@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from ltr.former_modules import install
+
 __version__ = "0.1.0"
 __all__ = ["build", "config", "load", "train"]
+
+install()
 
 
 def __getattr__(name: str) -> Any:

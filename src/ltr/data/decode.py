@@ -199,3 +199,6 @@ def orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 (upright) to 8; from 5 on, width and height are exchanged."""
     value = image.getexif().get(_ORIENTATION, 1)
     return value if value in range(1, 9) else 1
+
+
+decoded = decode_image  # its former name, until the next release
