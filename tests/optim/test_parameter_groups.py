@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 from torch import nn
 
@@ -9,7 +11,7 @@ from ltr.errors import ConfigError
 from ltr.models.cifar_resnet import CifarResNet
 from ltr.models.digits_net import DigitsNet
 from ltr.models.heads import LinearHead
-from ltr.optim.groups import parameter_groups
+from ltr.optim.groups import over_parameter_groups, parameter_groups
 
 
 def grouped(backbone=None, head=None, **options):
@@ -106,3 +108,27 @@ def test_nothing_to_train_is_refused():
 def test_an_extra_module_may_not_take_a_name_in_use():
     with pytest.raises(ValueError, match="taken"):
         grouped(extra={"head": LinearHead(64, 5)})
+
+
+def test_a_function_of_groups_takes_their_arguments_and_shares_those_of_both():
+    received = {}
+
+    @over_parameter_groups
+    def build(groups, *, lr, momentum=0.9):
+        """An optimiser."""
+        received.update(groups=groups, lr=lr, momentum=momentum)
+        return torch.optim.SGD(groups, lr=lr)
+
+    parameters = inspect.signature(build).parameters
+    supplied = [name for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD]
+    assert supplied == ["backbone", "head", "extra", "no_decay"]
+    assert {"lr", "momentum", "weight_decay", "head_lr", "last_block_lr", "extra_lr"} <= set(parameters)
+    assert build.__doc__ == "An optimiser."
+    build(nn.Linear(2, 2), nn.Linear(2, 2), lr=0.1, head_lr=0.3, weight_decay=0.01)
+    assert (received["lr"], received["momentum"]) == (0.1, 0.9)
+    assert [(group["name"], group["lr"], group["weight_decay"]) for group in received["groups"]] == [
+        ("backbone", 0.1, 0.01),
+        ("head", 0.3, 0.01),
+    ]
+    with pytest.raises(TypeError, match="momentun"):
+        build(nn.Linear(2, 2), nn.Linear(2, 2), lr=0.1, momentun=0.5)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import functools
+import inspect
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ltr.errors import ConfigError, nearest
 
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.modules.instancenorm._InstanceNorm)
+_RUNTIME = ("backbone", "head", "extra", "no_decay")  # what the program supplies; a config gives the rest
 
 
 def parameter_groups(
@@ -18,7 +22,7 @@ def parameter_groups(
     head: nn.Module,
     *,
     lr: float,
-    weight_decay: float,
+    weight_decay: float = 0.0,
     head_lr: float | None = None,
     last_block_lr: float | None = None,
     extra_lr: float | None = None,
@@ -82,6 +86,31 @@ def parameter_groups(
     if not groups:
         raise ConfigError("No parameter is trainable: backbone and head are both frozen. Set backbone.trainable=all.")
     return list(groups.values())
+
+
+def over_parameter_groups(build: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """Make a function of parameter groups one of backbone, head, extra modules and the arguments of `parameter_groups`.
+
+    The result is called with (backbone, head, extra, no_decay), its other arguments by name. Arguments that ``build``
+    declares itself, such as the learning rate, are passed to both.
+    """
+    grouping = inspect.signature(parameter_groups).parameters
+    own = list(inspect.signature(build).parameters.values())[1:]
+    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    runtime = [grouping[name].replace(kind=positional) for name in _RUNTIME]
+    named = [one for name, one in grouping.items() if name not in {*_RUNTIME, *(one.name for one in own)}]
+    signature = inspect.Signature([*runtime, *own, *named], return_annotation=torch.optim.Optimizer)
+
+    @functools.wraps(build)
+    def optimizer(*args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        values = bound.arguments
+        groups = parameter_groups(**{name: values[name] for name in grouping})
+        return build(groups, **{one.name: values[one.name] for one in own})
+
+    optimizer.__signature__ = signature  # type: ignore[attr-defined]
+    return optimizer
 
 
 def _norms_and_vectors(module: nn.Module) -> set[int]:

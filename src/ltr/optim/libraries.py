@@ -12,9 +12,9 @@ from torch import nn
 from ltr.configuration.targets import instantiate
 from ltr.errors import ConfigError, nearest
 from ltr.identity import name_of, named
-from ltr.optim.groups import parameter_groups
+from ltr.optim.groups import over_parameter_groups
 
-Extra = Mapping[str, nn.Module] | None
+Groups = list[dict[str, Any]]
 # a step of ltr is one forward and backward pass over dense gradients
 _UNUSABLE = {
     "LBFGS": "it evaluates the loss several times in a step",
@@ -24,19 +24,13 @@ _UNUSABLE = {
 
 
 @named("optimizer/torch")
+@over_parameter_groups
 def torch_optimizer(
-    backbone: nn.Module,
-    head: nn.Module,
-    extra: Extra = None,
-    no_decay: Collection[str] = (),
+    groups: Groups,
     *,
     name: str,
     lr: float,
     weight_decay: float = 0.0,
-    head_lr: float | None = None,
-    last_block_lr: float | None = None,
-    extra_lr: float | None = None,
-    decay_norm_and_bias: bool = True,
     options: Mapping[str, Any] | None = None,
 ) -> torch.optim.Optimizer:
     """Return an optimiser of `torch.optim`.
@@ -59,37 +53,19 @@ def torch_optimizer(
             f"optimizer.name={name}: {reason or 'torch.optim has no such optimiser; '}allowed are {', '.join(names)}"
             f"{'' if reason else nearest(name, names)}"
         )
-    groups = parameter_groups(
-        backbone,
-        head,
-        lr=lr,
-        weight_decay=weight_decay,
-        head_lr=head_lr,
-        last_block_lr=last_block_lr,
-        extra_lr=extra_lr,
-        decay_norm_and_bias=decay_norm_and_bias,
-        no_decay=no_decay,
-        extra=extra,
-    )
     known = _arguments(classes[name])
     _check_weight_decay(name, weight_decay, known)
     return _build(name, lambda arguments: classes[name](groups, lr=lr, **arguments), options, known)
 
 
 @named("optimizer/timm")
+@over_parameter_groups
 def timm_optimizer(
-    backbone: nn.Module,
-    head: nn.Module,
-    extra: Extra = None,
-    no_decay: Collection[str] = (),
+    groups: Groups,
     *,
     name: str,
     lr: float,
     weight_decay: float = 0.0,
-    head_lr: float | None = None,
-    last_block_lr: float | None = None,
-    extra_lr: float | None = None,
-    decay_norm_and_bias: bool = True,
     options: Mapping[str, Any] | None = None,
 ) -> torch.optim.Optimizer:
     """Return an optimiser of `timm.optim`.
@@ -111,18 +87,6 @@ def timm_optimizer(
         reason = _reason_against(name) if name in listed else f"timm {timm.__version__} has no such optimiser"
         hint = "" if name in listed else nearest(name, names)
         raise ConfigError(f"optimizer.name={name}: {reason}; allowed are {', '.join(names)}{hint}")
-    groups = parameter_groups(
-        backbone,
-        head,
-        lr=lr,
-        weight_decay=weight_decay,
-        head_lr=head_lr,
-        last_block_lr=last_block_lr,
-        extra_lr=extra_lr,
-        decay_norm_and_bias=decay_norm_and_bias,
-        no_decay=no_decay,
-        extra=extra,
-    )
     known = _arguments(timm.optim.get_optimizer_class(name, bind_defaults=False))
     _check_weight_decay(name, weight_decay, known)
 

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from ltr.errors import ConfigError
 from ltr.identity import named
-from ltr.optim.groups import parameter_groups
+from ltr.optim.groups import over_parameter_groups
 
-Extra = Mapping[str, nn.Module] | None
+Groups = list[dict[str, Any]]
 
 
 @named("optimizer/sgd")
+@over_parameter_groups
 def sgd(
-    backbone: nn.Module,
-    head: nn.Module,
-    extra: Extra = None,
-    no_decay: Collection[str] = (),
+    groups: Groups,
     *,
     lr: float,
     momentum: float = 0.9,
     nesterov: bool = False,
-    weight_decay: float = 0.0,
-    head_lr: float | None = None,
-    last_block_lr: float | None = None,
-    extra_lr: float | None = None,
-    decay_norm_and_bias: bool = True,
     fused: bool = True,
-) -> torch.optim.SGD:
+) -> torch.optim.Optimizer:
     """Build stochastic gradient descent with momentum; weight decay is L2 (added to the gradient), as in the papers.
 
     See `ltr.optim.groups.parameter_groups` for the other arguments.
@@ -44,39 +35,20 @@ def sgd(
     """
     if nesterov and momentum <= 0:
         raise ConfigError(f"optimizer.nesterov=true needs momentum; optimizer.momentum is {momentum}.")
-    groups = parameter_groups(
-        backbone,
-        head,
-        lr=lr,
-        weight_decay=weight_decay,
-        head_lr=head_lr,
-        last_block_lr=last_block_lr,
-        extra_lr=extra_lr,
-        decay_norm_and_bias=decay_norm_and_bias,
-        no_decay=no_decay,
-        extra=extra,
-    )
     return _disable_own_unscaling(torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=fused))
 
 
 @named("optimizer/adamw")
+@over_parameter_groups
 def adamw(
-    backbone: nn.Module,
-    head: nn.Module,
-    extra: Extra = None,
-    no_decay: Collection[str] = (),
+    groups: Groups,
     *,
     lr: float,
     beta1: float = 0.9,
     beta2: float = 0.999,
     eps: float = 1e-8,
-    weight_decay: float = 0.0,
-    head_lr: float | None = None,
-    last_block_lr: float | None = None,
-    extra_lr: float | None = None,
-    decay_norm_and_bias: bool = True,
     fused: bool = True,
-) -> torch.optim.AdamW:
+) -> torch.optim.Optimizer:
     """Build Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019); weight decay 0 gives plain Adam.
 
     See `sgd` and `torch.optim.AdamW` for the arguments.
@@ -84,18 +56,6 @@ def adamw(
     Raises:
         ConfigError: see `parameter_groups`.
     """
-    groups = parameter_groups(
-        backbone,
-        head,
-        lr=lr,
-        weight_decay=weight_decay,
-        head_lr=head_lr,
-        last_block_lr=last_block_lr,
-        extra_lr=extra_lr,
-        decay_norm_and_bias=decay_norm_and_bias,
-        no_decay=no_decay,
-        extra=extra,
-    )
     return _disable_own_unscaling(torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), eps=eps, fused=fused))
 
 
