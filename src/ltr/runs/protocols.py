@@ -103,8 +103,11 @@ def check_method(method: Method, name: str, split: Split, evaluation: Mapping[st
         name: of the method, for the message.
 
     Raises:
-        ConfigError: the combination cannot be evaluated, or unknown images are missing where they are needed.
+        ConfigError: the combination cannot be evaluated, a scorer is unknown, or unknown images are missing where they
+            are needed.
     """
+    for entry in evaluation["scorers"]:  # a wrong name is wrong also where no protocol uses scorers
+        build_scorer(entry)
     for protocol in protocols_of(split, evaluation, "softmax", CPU, keep_predictions=False):
         lacking = [need for need in sorted(set(protocol.needs)) if need not in method.provides]
         if lacking == ["knownness"]:
