@@ -140,3 +140,9 @@ def test_a_network_of_another_size_is_rebuilt_from_its_checkpoint(ltr_train, ltr
     weights = describe(done.directory / "checkpoints" / "final.ckpt")["state_dict"]
     assert weights["backbone.net.pos_embed"].shape[1] == 5
     assert ltr_eval(done.directory)[0] == 0
+
+
+def test_a_map_of_names_without_weights_is_refused_by_the_plan(ltr_train):
+    refused = ltr_train("backbone.weights_map=ldam", "stages=plan")
+    assert refused.code == 2
+    assert "backbone.weights_map=ldam" in refused.err

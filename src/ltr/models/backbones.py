@@ -91,13 +91,9 @@ class Backbone(nn.Module):
             weights_map: published code whose names the file uses, see `ltr.models.published_names`.
 
         Raises:
-            ConfigError: ``weights_map`` without ``weights``.
+            ConfigError: see `check_weights_map`.
         """
-        if weights_map is not None and weights is None:
-            raise ConfigError(
-                f"backbone.weights_map={weights_map}: it says how a weights file names its tensors, and there is no "
-                "file. Name one with backbone.weights=FILE, or leave weights_map out"
-            )
+        check_weights_map(weights, weights_map)
         if weights is not None:
             target = self if into is None else into
             load_backbone(
@@ -109,6 +105,15 @@ class Backbone(nn.Module):
                 layout=weights_map,
             )
         set_trainable(self, trainable, self.last_block())
+
+
+def check_weights_map(weights: str | None, weights_map: str | None) -> None:
+    """Raise ConfigError for a map of names without the file whose names it is for."""
+    if weights_map is not None and weights is None:
+        raise ConfigError(
+            f"backbone.weights_map={weights_map}: it says how a weights file names its tensors, and there is no file. "
+            "Name one with backbone.weights=FILE, or leave weights_map out"
+        )
 
 
 def config_for_image_size(config: Mapping[str, Any], image_shape: tuple[int, int, int]) -> dict[str, Any]:

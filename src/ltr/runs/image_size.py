@@ -16,7 +16,7 @@ from ltr.configuration.targets import instantiate
 from ltr.errors import LtrError
 from ltr.methods.core.checkpoint import without_initial_weights
 from ltr.methods.core.stage import DatasetInfo, Stage
-from ltr.models.backbones import ImageSizeError, config_for_image_size
+from ltr.models.backbones import ImageSizeError, check_weights_map, config_for_image_size
 from ltr.models.probing import ImageShape, ProbeResult, first_line, ignored_share, nearest_sides, probe
 from ltr.models.weights import seeded_construction
 from ltr.runs.failures import is_out_of_memory
@@ -40,9 +40,11 @@ def check_backbones(stages: Sequence[Stage], dataset_info: DatasetInfo, dataset:
 
     Raises:
         ImageSizeError: see `_check_backbone`.
+        ConfigError: see `check_weights_map`.
     """
     trained = [stage.settings.backbone for stage in stages if stage.module is not None and stage.checkpoint is None]
     for backbone in {canonical_json(one): one for one in trained}.values():
+        check_weights_map(backbone.get("weights"), backbone.get("weights_map"))  # the probe reads no weights
         check_backbone(backbone, dataset_info.image_shape, dataset)
 
 
