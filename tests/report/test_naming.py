@@ -30,3 +30,9 @@ def test_paths_are_shortened_to_what_tells_them_apart(values, shown):
 def test_lines_that_differ_by_a_file_are_named_by_its_name():
     configs = [{"backbone.weights": path, "seed": 0} for path in ("/data/weights/resnet.pth", None)]
     assert differences(configs) == ["backbone.weights=resnet.pth", "backbone.weights=null"]
+
+
+def test_what_a_library_builds_by_name_is_called_by_that_name():
+    optimizers = ({"optimizer._target_": "ltr.optim.libraries.timm_optimizer", "optimizer.name": "lamb"},
+                  {"optimizer._target_": "ltr.optim.optimizers.sgd"})  # fmt: skip
+    assert differences(optimizers) == ["optimizer=lamb", "optimizer=sgd"]

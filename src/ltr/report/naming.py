@@ -44,7 +44,11 @@ def differences(configs: Sequence[dict[str, Any]]) -> list[str]:
     kept = [key for key in kept if not (key == "dataset.beta" and "loss.beta" in kept)]
     shown = [*((node, f"{node}._target_") for node in nodes), *((key, key) for key in kept)]
     short = [(name if name.count(".") < 2 else name.split(".", 1)[1], key) for name, key in shown]
-    values = {key: shortened_paths([config[key] for config in plain]) for _, key in short}
+    # what a class of a library builds by name, such as a backbone or an optimiser of timm, is called by that name
+    named = {f"{node}._target_": f"{node}.name" for node in nodes}
+    values = {
+        key: shortened_paths([config.get(named.get(key, key), config[key]) for config in plain]) for _, key in short
+    }
     result = []
     for place in range(len(configs)):
         parts = [f"{name}={shown_value(values[key][place])}" for name, key in short]
