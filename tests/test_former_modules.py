@@ -1,4 +1,4 @@
-"""Code of one's own that imports modules of an earlier version goes on for one release, with a notice."""
+"""User code may import modules of an earlier version for one release, with a notice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Former names of configs: each has a successor, configs of a user's own are told it, and old runs keep their rules."""
+"""Former names of configs: each has a successor, which messages name, and old runs keep their rules."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ ROWS = table_rows()
 
 @pytest.fixture
 def own_configs(tmp_path):
-    """Write configs of one's own; returns the folder."""
+    """Write a user's configs; return the folder."""
 
     def write(**configs: str) -> str:
         (tmp_path / "experiment").mkdir(exist_ok=True)

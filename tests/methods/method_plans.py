@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -54,11 +54,11 @@ class Plan:
         built.start_epoch(0)
         return built
 
-    def compute(self, name: str, network: ImageClassifier) -> dict[str, Any]:
-        """The arrays of a computed stage."""
+    def computation(self, name: str, parents: dict[str, StageOutput], **changes: Any) -> Computation:
+        """The inputs of a computed stage."""
         stage = self.stages[name]
-        computation = Computation(
-            parents=self.outputs(network),
+        inputs = Computation(
+            parents=parents,
             settings=stage.settings,
             dataset_info=self.dataset_info,
             source=self.data.source,
@@ -69,7 +69,12 @@ class Plan:
             seed=0,
             role=stage.role,
         )
-        return dict(stage.target(computation, **stage.options))
+        return replace(inputs, **changes)
+
+    def compute(self, name: str, network: ImageClassifier) -> dict[str, Any]:
+        """The arrays of a computed stage."""
+        stage = self.stages[name]
+        return dict(stage.target(self.computation(name, self.outputs(network)), **stage.options))
 
     def batch(self, part: str = "train") -> Batch:
         """The first images of a part, un-augmented."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ltr.commands.arguments import Parser, at_least, chosen_names, parsed
-from ltr.commands.predict import add_reading_flags, model_and_pool, report_broken, report_remarks
+from ltr.commands.predict import add_inputs, add_reading_flags, model_and_pool, report_broken, report_remarks
 from ltr.console import print_line
 from ltr.writing import check_folder
 
@@ -27,8 +27,7 @@ def main(argv: Sequence[str]) -> int:
         "Example: ltr-mine outputs/inat_bg/background_splitting/RUN pool --out mined --exclude labelled.csv",
         allow_abbrev=False,
     )
-    parser.add_argument("run", help="a run directory, or a checkpoint file of this project")
-    parser.add_argument("images", type=Path, help="a folder of images, or a table with a column path")
+    add_inputs(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="of sheets, table and state")
     parser.add_argument(
         "--classes",

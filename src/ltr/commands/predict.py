@@ -29,8 +29,7 @@ def main(argv: Sequence[str]) -> int:
         epilog="Example: ltr-predict outputs/folder/crt/crt-s0-1a2b3c4d photos --out predictions.csv",
         allow_abbrev=False,
     )
-    parser.add_argument("run", help="a run directory, or a checkpoint file of this project")
-    parser.add_argument("images", type=Path, help="a folder of images, or a table with a column path")
+    add_inputs(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .csv or .parquet file")
     parser.add_argument("--scorer", default="msp", metavar="NAME", help="of known-ness (default: msp)")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes of a row (default: 5)")
@@ -61,6 +60,12 @@ def _predict(arguments: argparse.Namespace) -> int:
     report_remarks(done.remarks)
     report_broken(done.broken, done.broken_file)
     return 0
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that name a network and the images it is applied to."""
+    parser.add_argument("run", help="a run directory, or a checkpoint file of this project")
+    parser.add_argument("images", type=Path, help="a folder of images, or a table with a column path")
 
 
 def add_reading_flags(parser: argparse.ArgumentParser) -> None:

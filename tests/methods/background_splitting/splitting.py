@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import operator
@@ -10,12 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from method_plans import Plan, planned
 
 from ltr.configuration.targets import instantiate
-from ltr.methods.core.stage import Computation, StageOutput
+from ltr.methods.core.stage import StageOutput
 from ltr.runs.plan import main_settings, plan_keys
 
 BASE = ("dataset=digits_bg", "method=background_splitting")
@@ -41,24 +39,6 @@ def plan_of(*overrides: str) -> Plan:
     return replace(base, config=config, method=method, stages={stage.name: stage for stage in stages}, keys=keys)
 
 
-def computation(plan: Plan, name: str, parents: dict[str, StageOutput], **changes: Any) -> Computation:
-    """The inputs of the computed stage ``name``."""
-    stage = plan.stages[name]
-    actual = Computation(
-        parents=parents,
-        settings=stage.settings,
-        dataset_info=plan.dataset_info,
-        source=plan.data.source,
-        split=plan.data.split,
-        loader=plan.data.evaluation_loader,
-        device=torch.device("cpu"),
-        autocast=contextlib.nullcontext,
-        seed=0,
-        role=stage.role,
-    )
-    return replace(actual, **changes)
-
-
 def output(name: str, arrays: dict[str, np.ndarray]) -> StageOutput:
     return StageOutput(name, "key", lambda: None, arrays=arrays)
 
@@ -72,7 +52,7 @@ def parents_of(plan: Plan, seed: int = 0, **made_up: dict[str, np.ndarray]) -> d
             parents = {parent: actual[parent] for parent in stage.parents}
             arrays = made_up.get(name)
             if arrays is None:
-                arrays = stage.target(computation(plan, name, parents, seed=seed), **stage.options)
+                arrays = stage.target(plan.computation(name, parents, seed=seed), **stage.options)
             actual[name] = output(name, dict(arrays))
     return actual
 

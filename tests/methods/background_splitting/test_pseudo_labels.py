@@ -11,7 +11,7 @@ import pytest
 import torch
 import torchvision
 from method_plans import planned
-from splitting import computation, output, parents_of, plan_of
+from splitting import output, parents_of, plan_of
 
 from ltr.errors import CheckpointError, ConfigError
 from ltr.methods.background_splitting import pseudo_labels
@@ -76,7 +76,7 @@ def logits_of(plan, classes=5):
 def test_hard_labels_are_the_arg_max_and_stand_at_the_images_place_in_the_source(plan, monkeypatch):
     logits = logits_of(plan)
     Probe(monkeypatch, logits)
-    actual = by_teacher(computation(plan, "pseudo_labels", {}), exclude_classes=[], top_k=1)
+    actual = by_teacher(plan.computation("pseudo_labels", {}), exclude_classes=[], top_k=1)
     train = plan.data.source.parts["train"]
     assert np.array_equal(actual["labels"][train.start : train.stop], logits.argmax(1).numpy())
     assert (actual["labels"][train.stop :] == -1).all()
@@ -85,7 +85,7 @@ def test_hard_labels_are_the_arg_max_and_stand_at_the_images_place_in_the_source
 
 def test_a_teacher_sees_the_images_as_they_are_not_turned_and_not_augmented(plan, monkeypatch):
     probe = Probe(monkeypatch, logits_of(plan))
-    by_teacher(computation(plan, "pseudo_labels", {}), exclude_classes=[], top_k=1)
+    by_teacher(plan.computation("pseudo_labels", {}), exclude_classes=[], top_k=1)
     source = plan.data.source
     train = source.parts["train"]
     pixels = torch.tensor(source.images[train.start : train.stop]).permute(0, 3, 1, 2)
@@ -96,7 +96,7 @@ def test_a_teacher_sees_the_images_as_they_are_not_turned_and_not_augmented(plan
 def test_soft_labels_are_the_largest_outputs_with_shares_that_sum_to_one(plan, monkeypatch):
     logits = logits_of(plan)
     Probe(monkeypatch, logits)
-    actual = by_teacher(computation(plan, "pseudo_labels", {}), exclude_classes=[], top_k=3)
+    actual = by_teacher(plan.computation("pseudo_labels", {}), exclude_classes=[], top_k=3)
     values, ids = logits.topk(3)
     assert np.array_equal(actual["labels"][: len(ids)], ids.numpy())
     np.testing.assert_allclose(actual["shares"][: len(ids)], values.softmax(1).numpy(), atol=1e-3)
@@ -107,7 +107,7 @@ def test_excluded_outputs_are_no_pseudo_classes(plan, monkeypatch):
     logits = logits_of(plan)
     logits[:, 1] += 100
     Probe(monkeypatch, logits)
-    actual = by_teacher(computation(plan, "pseudo_labels", {}), exclude_classes=[1, 3], top_k=1)
+    actual = by_teacher(plan.computation("pseudo_labels", {}), exclude_classes=[1, 3], top_k=1)
     assert actual["classes"].tolist() == [0, 2, 4]
     expected = logits[:, [0, 2, 4]].argmax(1).numpy()
     assert np.array_equal(actual["labels"][: len(expected)], expected)
@@ -120,7 +120,7 @@ def test_excluded_outputs_are_no_pseudo_classes(plan, monkeypatch):
 def test_exclusions_that_do_not_fit_the_teacher_are_refused(plan, monkeypatch, excluded, message):
     Probe(monkeypatch, logits_of(plan))
     with pytest.raises(ConfigError, match=message):
-        by_teacher(computation(plan, "pseudo_labels", {}), exclude_classes=excluded, top_k=1)
+        by_teacher(plan.computation("pseudo_labels", {}), exclude_classes=excluded, top_k=1)
 
 
 def test_the_foreground_is_left_out_of_an_imagenet_teacher_by_name():
@@ -132,7 +132,7 @@ def test_the_foreground_is_left_out_of_an_imagenet_teacher_by_name():
 def test_a_teacher_of_other_outputs_than_imagenets_knows_no_names(plan, monkeypatch):
     Probe(monkeypatch, logits_of(plan))
     with pytest.raises(ConfigError, match="the teacher has 5 outputs, and ImageNet's 1000"):
-        by_teacher(computation(plan, "pseudo_labels", {}), exclude_classes=[1], top_k=1, outputs=1000)
+        by_teacher(plan.computation("pseudo_labels", {}), exclude_classes=[1], top_k=1, outputs=1000)
 
 
 def test_a_teacher_from_a_file_hands_on_its_last_layer_without_excluded_rows(weights):
@@ -149,7 +149,7 @@ def test_a_network_of_this_project_serves_as_a_teacher():
     erm = plan.stages["erm"]
     network = erm.network(plan.dataset_info, 0).eval()
     parents = {"erm": StageOutput("erm", "key", lambda: network)}
-    actual = by_teacher(computation(plan, "pseudo_labels", parents), exclude_classes=[], top_k=1)
+    actual = by_teacher(plan.computation("pseudo_labels", parents), exclude_classes=[], top_k=1)
     batch = plan.batch()
     with torch.no_grad():
         expected = network(network.to_unit(batch.images)).argmax(1)
@@ -173,7 +173,7 @@ def test_kmeans_finds_groups_that_lie_apart():
 def test_kmeans_of_pixels_is_the_same_every_time():
     plan = plan_of()
     first, again = (
-        by_kmeans(computation(plan, "pseudo_labels", {}, seed=seed), features="pixels", groups=6) for seed in (0, 1)
+        by_kmeans(plan.computation("pseudo_labels", {}, seed=seed), features="pixels", groups=6) for seed in (0, 1)
     )
     assert np.array_equal(first["labels"], again["labels"])
     assert len(np.unique(first["labels"])) == 7  # six groups, and the test images
@@ -182,14 +182,14 @@ def test_kmeans_of_pixels_is_the_same_every_time():
 def test_more_groups_than_images_are_refused():
     plan = plan_of()
     with pytest.raises(ConfigError, match="1397 training images to group"):
-        by_kmeans(computation(plan, "pseudo_labels", {}), features="pixels", groups=1398)
+        by_kmeans(plan.computation("pseudo_labels", {}), features="pixels", groups=1398)
 
 
 def test_names_of_a_taxonomy_are_pseudo_labels():
     plan = plan_of()
     names = tuple("round" if digit in (0, 6, 8, 9) else "open" for digit in range(10))
     source = replace(plan.data.source, taxonomy={"shape": names})
-    actual = by_taxonomy(computation(plan, "pseudo_labels", {}, source=source), rank="shape")
+    actual = by_taxonomy(plan.computation("pseudo_labels", {}, source=source), rank="shape")
     train = source.parts["train"]
     digits = source.labels[train.start : train.stop]
     assert np.array_equal(actual["labels"][train.start : train.stop] == 1, np.isin(digits, (0, 6, 8, 9)))
@@ -198,7 +198,7 @@ def test_names_of_a_taxonomy_are_pseudo_labels():
 def test_a_rank_that_there_is_not_is_refused():
     plan = plan_of()
     with pytest.raises(ConfigError, match="digits has no taxonomy"):
-        by_taxonomy(computation(plan, "pseudo_labels", {}), rank="family")
+        by_taxonomy(plan.computation("pseudo_labels", {}), rank="family")
 
 
 # -- identity ---------------------------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ def test_one_pseudo_class_with_more_than_half_of_the_background_is_warned_of(sha
 def partitioned(plan, seed=0, pseudo=None, **options):
     parents = {"pseudo_labels": output("pseudo_labels", pseudo)} if pseudo else {}
     all_options = {"shuffled": False, "labelled_fraction": 1.0, **options}
-    return partition(computation(plan, "partition", parents, seed=seed), **all_options)
+    return partition(plan.computation("partition", parents, seed=seed), **all_options)
 
 
 def test_shuffled_pseudo_labels_change_places_among_the_training_images():

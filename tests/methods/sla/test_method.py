@@ -1,4 +1,4 @@
-"""SLA: joint labels, aggregation and distillation against naive loops, and what the network hands on."""
+"""SLA: joint labels, aggregation and distillation against naive loops, and the network that later stages get."""
 
 from __future__ import annotations
 

@@ -265,7 +265,7 @@ class StageOutput:
 
     name: str
     key: str
-    load: Callable[[], Any]  # the network with the weights that a train stage hands on, in eval mode
+    load: Callable[[], Any]  # the network with the weights that a train stage provides, in eval mode
     load_last: Callable[[], Any] | None = None  # the last epoch's, where another epoch was selected
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     reused: bool = False

@@ -44,7 +44,7 @@ class SecondStage(ImageClassifier):
         self.train()  # a trainer keeps the modes that it finds
 
     def start_from(self, network: ImageClassifier) -> None:
-        """Take over what the finished representation hands on."""
+        """Take over the weights of the finished representation."""
         self.backbone.load_state_dict(network.backbone.state_dict())
 
     def train(self, mode: bool = True) -> SecondStage:
