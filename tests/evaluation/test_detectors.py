@@ -126,6 +126,9 @@ def test_a_detector_of_logits_is_refused_for_a_sigmoid(package):
 
 
 def test_without_the_package_its_installation_is_named(monkeypatch):
+    # an imported submodule would be found without asking for its package
+    for module in [name for name in sys.modules if name.startswith("pytorch_ood.")]:
+        monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "pytorch_ood", None)
     with pytest.raises(ConfigError, match=r"pip install 'ltr\[ood\]'"):
         known_scores("pytorch_ood.GEN", Scores(random(8, 4)), "softmax")
