@@ -168,3 +168,19 @@ def test_read_only_pixels_are_taken_without_a_warning(recwarn):
 def test_more_images_than_the_limit_are_refused_with_advice():
     with pytest.raises(DataError, match=r"50 images of \[8, 8, 3\] take 0 MiB .* smaller images"):
         ResidentImages(PIXELS, max_bytes=PIXELS.nbytes - 1)
+
+
+def test_images_are_resized_as_they_are_taken():
+    resident = ResidentImages(PIXELS, side=12)
+    taken = resident.take(torch.tensor([3, 1]))
+    assert resident.image_shape == (PIXELS.shape[3], 12, 12)
+    assert taken.shape == (2, *resident.image_shape)
+    assert taken.dtype == torch.uint8
+    wide = torch.from_numpy(PIXELS[[3, 1]]).permute(0, 3, 1, 2).double()
+    expected = torch.nn.functional.interpolate(wide, (12, 12), mode="bilinear", antialias=True)
+    assert (taken.double() - expected).abs().max() <= 0.5 + 1e-4
+
+
+def test_images_of_their_own_size_are_not_touched():
+    side = PIXELS.shape[1]
+    assert ResidentImages(PIXELS, side=side).side is None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ltr.data.augment import Augmentation
 from ltr.data.batch import Batch, to_device, with_device_index
@@ -24,13 +25,22 @@ class ResidentImages:
         images: uint8 [N, H, W, C].
         device: device of the batches and their augmentation.
         max_bytes: size limit. None: no limit on a CPU, 80 % of the free memory on a GPU.
+        side: height and width in pixels that images are resized to when they are taken; None: their own.
 
     Raises:
         DataError: the images exceed the limit.
     """
 
-    def __init__(self, images: np.ndarray, device: torch.device | str = "cpu", *, max_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        images: np.ndarray,
+        device: torch.device | str = "cpu",
+        *,
+        max_bytes: int | None = None,
+        side: int | None = None,
+    ) -> None:
         self.device = with_device_index(device)
+        self.side = None if side is None or images.shape[1:3] == (side, side) else side
         if max_bytes is None and self.device.type == "cuda":
             max_bytes = int(0.8 * torch.cuda.mem_get_info(self.device)[0])
         if max_bytes is not None and images.nbytes > max_bytes:
@@ -49,13 +59,21 @@ class ResidentImages:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Shape (C, H, W) of an image."""
+        """Shape (C, H, W) of an image as it is taken."""
         height, width, channels = self.pixels.shape[1:]
-        return channels, height, width
+        return channels, self.side or height, self.side or width
 
     def take(self, indices: Tensor) -> Tensor:
         """Return a new tensor uint8 [B, C, H, W] in channels_last memory, for int64 [B] indices on the same device."""
-        return self.pixels.index_select(0, indices).permute(0, 3, 1, 2)
+        images = self.pixels.index_select(0, indices).permute(0, 3, 1, 2)
+        return images if self.side is None else resized(images, (self.side, self.side))
+
+
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return images uint8 [B, C, H, W] resized to ``size`` (height, width): bilinear, antialiased, in channels_last."""
+    with torch.autocast(images.device.type, enabled=False):
+        wide = functional.interpolate(images.float(), size, mode="bilinear", antialias=True)
+    return wide.round_().clamp_(0, 255).to(torch.uint8).contiguous(memory_format=torch.channels_last)
 
 
 def batch_bounds(images: int, batch_size: int, join_single: bool = False) -> np.ndarray:

@@ -48,6 +48,7 @@ class DataModule(pl.LightningDataModule):
         image_size: side in pixels to which image files are resized; None: that of ``augment``.
         image_resize: size of image files before evaluation's crop, unless ``augment`` sets it, see
             `ltr.data.crop.FileCrop`.
+        array_size: side in pixels to which arrays are resized; None: their own.
         max_skipped: share of an epoch's training images, in [0, 1], that may be replaced by others of their class
             because their files cannot be read; None: such a file is an error.
 
@@ -73,6 +74,7 @@ class DataModule(pl.LightningDataModule):
         image_size: int | None = None,
         image_resize: int | Sequence[int] | None = None,
         max_skipped: float | None = None,
+        array_size: int | None = None,
     ) -> None:
         super().__init__()
         self.source = source
@@ -88,6 +90,7 @@ class DataModule(pl.LightningDataModule):
         self.image_size = image_size
         self.image_resize = image_resize
         self.max_skipped = max_skipped
+        self.array_size = array_size
         self._device = with_device_index(device or "cpu")
         self._images = images
         self._labels = split.labels(source)
@@ -151,7 +154,7 @@ class DataModule(pl.LightningDataModule):
         if isinstance(self.source.images, ImageFiles):
             return None
         if self._images is None or self._images.device != self.device:
-            self._images = ResidentImages(self.source.images, self.device)
+            self._images = ResidentImages(self.source.images, self.device, side=self.array_size)
         return self._images
 
     # -- training -----------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from ltr.data.loading import resized
 from ltr.data.source import ImageFiles, Source
 from ltr.data.splits import Split
 from ltr.errors import CheckpointError, ConfigError, LtrError
@@ -56,9 +56,7 @@ class InputAdapter(nn.Module):
         if self.repeat > 1:
             images = images.repeat_interleave(self.repeat, dim=1)
         if self.size is not None:
-            with torch.autocast(images.device.type, enabled=False):
-                wide = functional.interpolate(images.float(), self.size, mode="bilinear", antialias=True)
-            images = wide.round().clamp(0, 255).to(torch.uint8)
+            images = resized(images, self.size)
         return images.contiguous(memory_format=torch.channels_last)
 
 

@@ -134,7 +134,8 @@ def image_shape(config: Mapping[str, Any], source: Source) -> tuple[int, int, in
         size = config["dataset"]["image_size"]
         return (3, size, size)
     _, height, width, channels = source.images.shape
-    return (channels, height, width)
+    side = config["dataset"].get("resize_to")
+    return (channels, side or height, side or width)
 
 
 def describe_dataset(config: Mapping[str, Any], source: Source, split: Split) -> DatasetInfo:

@@ -246,6 +246,7 @@ class Stages:
             images=self.images,
             image_size=self.config["dataset"].get("image_size"),
             image_resize=self.config["dataset"].get("image_resize"),
+            array_size=self.config["dataset"].get("resize_to"),
             max_skipped=trainer["max_skipped"] if trainer["on_error"] == "skip" else None,
         )
         data.processes = (distributed.rank(), distributed.world_size())
