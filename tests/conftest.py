@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import quick_hydra
 import trees
 
 torch.set_num_threads(1)  # small networks; and a busy machine does not make threads wait for each other
@@ -24,6 +25,14 @@ def hangups_are_heard() -> None:
     """Take SIGHUP as a terminal's programs do: under nohup it is ignored, and commands leave it so."""
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hydra_is_quick() -> Iterator[None]:
+    """Let Hydra compose configurations faster, see `quick_hydra`; commands in processes of their own do not."""
+    with pytest.MonkeyPatch.context() as patch:
+        quick_hydra.speed_up(patch)
+        yield
 
 
 @dataclass(frozen=True)
