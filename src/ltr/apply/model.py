@@ -149,4 +149,4 @@ def file_crop(image_shape: tuple[int, int, int], dataset: Mapping[str, Any], che
         raise CheckpointError(f"{checkpoint}: its images are {width} x {height}; only square ones can be made of files")
     if dataset.get("image_size") is None:
         return FileCrop(height, resize=height)
-    return FileCrop(height, resize=dataset.get("image_resize"))
+    return FileCrop(height, resize=dataset.get("image_resize"), interpolation=dataset.get("interpolation"))

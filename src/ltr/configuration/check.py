@@ -15,7 +15,10 @@ from ltr.configuration.hydra_nodes import hydra_node
 from ltr.configuration.placement import unread_keys
 from ltr.configuration.structure import check_structure
 from ltr.configuration.targets import check_targets
+from ltr.configuration.weights_input import register
 from ltr.errors import ConfigError
+
+register()
 
 
 def checked(config: DictConfig, known_mistakes: Iterable[str] = (), overrides: Iterable[str] = ()) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from ltr.configuration.rules import target
 from ltr.errors import nearest
 
 # that the program reads by name from any data set
-DATASET_KEYS = ("name", "mean", "std", "source", "split", "beta", "val", "image_size", "image_resize", "packed",
-                "exclude", "split_file", "resize_to")  # fmt: skip
+DATASET_KEYS = ("name", "mean", "std", "source", "split", "beta", "val", "image_size", "image_resize", "interpolation",
+                "packed", "exclude", "split_file", "resize_to")  # fmt: skip
 _OF_HYDRA = ("launcher", "sweeper", "sweep", "run", "callbacks")
 _REFERENCE = re.compile(r"(?<![\w.])(\.*)([A-Za-z_]\w*(?:\.\w+)*)")
 

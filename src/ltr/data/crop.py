@@ -16,6 +16,7 @@ from ltr.identity import named
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 ATTEMPTS = 10
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _REDUCTIONS = (8, 4, 2)  # divisors that Pillow offers for decoding a JPEG
 
 
@@ -36,6 +37,7 @@ class FileCrop:
         reduced: True decodes a JPEG at a half, a quarter or an eighth of its size, which is faster, if a random crop
             still has ``size`` pixels a side. The pixels differ a little from those of the whole image resized.
             Evaluation always decodes the whole image.
+        interpolation: of the resizing, ``bilinear`` or ``bicubic``, both antialiased as Pillow does it; None: bilinear.
 
     Raises:
         ConfigError: a value is outside its range.
@@ -51,9 +53,15 @@ class FileCrop:
         scale: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         reduced: bool = True,
+        interpolation: str | None = None,
     ) -> None:
         self.size = size
         self.reduced = reduced
+        if interpolation not in (None, *_FILTERS):
+            raise ConfigError(
+                f"files.interpolation={interpolation}: allowed are {', '.join(_FILTERS)}, or null for bilinear"
+            )
+        self.interpolation = interpolation or "bilinear"
         self.resize, self.stretch = _resize(round(size * 8 / 7) if resize is None else resize)
         self.random = random
         self.window = window
@@ -160,7 +168,7 @@ class FileCrop:
         return next((divisor for divisor in _REDUCTIONS if side >= divisor * self.size), 1)
 
     def _cut(self, image: Image.Image, box: Box) -> np.ndarray:
-        return np.asarray(image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box))
+        return np.asarray(image.resize((self.size, self.size), _FILTERS[self.interpolation], box=box))
 
 
 def _resize(value: int | Sequence[int]) -> tuple[int, bool]:

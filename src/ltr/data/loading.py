@@ -26,6 +26,7 @@ class ResidentImages:
         device: device of the batches and their augmentation.
         max_bytes: size limit. None: no limit on a CPU, 80 % of the free memory on a GPU.
         side: height and width in pixels that images are resized to when they are taken; None: their own.
+        interpolation: of this resizing, see `resized`; None: bilinear.
 
     Raises:
         DataError: the images exceed the limit.
@@ -38,7 +39,9 @@ class ResidentImages:
         *,
         max_bytes: int | None = None,
         side: int | None = None,
+        interpolation: str | None = None,
     ) -> None:
+        self.interpolation = interpolation or "bilinear"
         self.device = with_device_index(device)
         self.side = None if side is None or images.shape[1:3] == (side, side) else side
         if max_bytes is None and self.device.type == "cuda":
@@ -66,13 +69,17 @@ class ResidentImages:
     def take(self, indices: Tensor) -> Tensor:
         """Return a new tensor uint8 [B, C, H, W] in channels_last memory, for int64 [B] indices on the same device."""
         images = self.pixels.index_select(0, indices).permute(0, 3, 1, 2)
-        return images if self.side is None else resized(images, (self.side, self.side))
+        return images if self.side is None else resized(images, (self.side, self.side), self.interpolation)
 
 
-def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return images uint8 [B, C, H, W] resized to ``size`` (height, width): bilinear, antialiased, in channels_last."""
+def resized(images: Tensor, size: tuple[int, int], interpolation: str = "bilinear") -> Tensor:
+    """Return images uint8 [B, C, H, W] resized to ``size`` (height, width), antialiased, in channels_last.
+
+    Args:
+        interpolation: ``bilinear`` or ``bicubic``, as Pillow defines them.
+    """
     with torch.autocast(images.device.type, enabled=False):
-        wide = functional.interpolate(images.float(), size, mode="bilinear", antialias=True)
+        wide = functional.interpolate(images.float(), size, mode=interpolation, antialias=True)
     return wide.round_().clamp_(0, 255).to(torch.uint8).contiguous(memory_format=torch.channels_last)
 
 

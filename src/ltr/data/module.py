@@ -49,6 +49,7 @@ class DataModule(pl.LightningDataModule):
         image_resize: size of image files before evaluation's crop, unless ``augment`` sets it, see
             `ltr.data.crop.FileCrop`.
         array_size: side in pixels to which arrays are resized; None: their own.
+        interpolation: of both resizings, unless ``augment`` sets it; None: bilinear.
         max_skipped: share of an epoch's training images, in [0, 1], that may be replaced by others of their class
             because their files cannot be read; None: such a file is an error.
 
@@ -73,6 +74,7 @@ class DataModule(pl.LightningDataModule):
         images: ResidentImages | None = None,
         image_size: int | None = None,
         image_resize: int | Sequence[int] | None = None,
+        interpolation: str | None = None,
         max_skipped: float | None = None,
         array_size: int | None = None,
     ) -> None:
@@ -89,6 +91,7 @@ class DataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.image_size = image_size
         self.image_resize = image_resize
+        self.interpolation = interpolation
         self.max_skipped = max_skipped
         self.array_size = array_size
         self._device = with_device_index(device or "cpu")
@@ -133,6 +136,7 @@ class DataModule(pl.LightningDataModule):
             images=images,
             image_size=dataset.get("image_size"),
             image_resize=dataset.get("image_resize"),
+            interpolation=dataset.get("interpolation"),
         )
 
     @property
@@ -154,7 +158,9 @@ class DataModule(pl.LightningDataModule):
         if isinstance(self.source.images, ImageFiles):
             return None
         if self._images is None or self._images.device != self.device:
-            self._images = ResidentImages(self.source.images, self.device, side=self.array_size)
+            self._images = ResidentImages(
+                self.source.images, self.device, side=self.array_size, interpolation=self.interpolation
+            )
         return self._images
 
     # -- training -----------------------------------------------------------------------------------------------
@@ -309,7 +315,7 @@ class DataModule(pl.LightningDataModule):
             size = self.augment.image_shape[1]
         if size is None:
             raise ConfigError(f"source '{self.source.name}' has image files and no size for them. Set image_size")
-        return FileCrop(size, resize=self.image_resize)
+        return FileCrop(size, resize=self.image_resize, interpolation=self.interpolation)
 
     def _labels_on_device(self) -> Tensor:
         if self.device not in self._labels_on:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ltr.configuration.targets import locate
 from ltr.errors import ConfigError
+from ltr.models.preprocessing import Preprocessing, checkpoint_preprocessing
 from ltr.models.weights import State, load_backbone, set_trainable
 
 
@@ -68,6 +69,15 @@ class Backbone(nn.Module):
         """
         return {}
 
+    @staticmethod
+    def preprocessing(config: Mapping[str, Any]) -> Preprocessing | None:
+        """Return how images are prepared for the initial weights, as these describe it; None without a description.
+
+        Args:
+            config: the backbone's config.
+        """
+        return checkpoint_preprocessing(config["weights"]) if config.get("weights") else None
+
     def finish(
         self,
         weights: str | None,
@@ -88,7 +98,7 @@ class Backbone(nn.Module):
             into: submodule that the weights are for; None: the whole backbone.
             classifier_names: further classifier names that are left out.
             convert: see `ltr.models.weights.load_backbone`.
-            weights_map: published code whose names the file uses, see `ltr.models.published_names`.
+            weights_map: published code whose names the file uses, see `ltr.models.published_names`, or ``order``.
 
         Raises:
             ConfigError: see `check_weights_map`.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.identity import named
 from ltr.models.backbones import Backbone, ImageSizeError, deepest_block, dry_run, no_feature_maps_error
+from ltr.models.preprocessing import Preprocessing, timm_preprocessing
 from ltr.models.weights import State, seeded_construction
 
 MODELS_WITH_MAPS = ("resnet50", "convnext_tiny", "swin_tiny_patch4_window7_224")
@@ -140,6 +141,10 @@ class TimmBackbone(TimmFeatures):
             return {}
         _, height, width = image_shape
         return {"img_size": height if height == width else (height, width)}
+
+    @staticmethod
+    def preprocessing(config: Mapping[str, Any]) -> Preprocessing | None:
+        return timm_preprocessing(str(config.get("name")), bool(config.get("pretrained")), config.get("weights"))
 
     def _convert(self, state: State) -> State:
         convert = getattr(sys.modules[type(self.net).__module__], "checkpoint_filter_fn", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torchvision.models import GoogLeNet, Inception3, SqueezeNet, SwinTransforme
 from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.identity import named
 from ltr.models.backbones import Backbone, deepest_block, dry_run, no_feature_maps_error
+from ltr.models.preprocessing import Preprocessing, torchvision_preprocessing
 
 MODELS_WITH_MAPS = ("resnet50", "convnext_tiny", "swin_t")
 _SEQUENCES = ("features", "layers", "blocks", "trunk_output")  # torchvision's names for a sequence of stages
@@ -80,6 +82,10 @@ class TorchvisionBackbone(Backbone):
         if self._map_names:
             return deepest_block(self.net, self._map_names[-1])
         return deepest_block(self.net, "encoder.layers")
+
+    @staticmethod
+    def preprocessing(config: Mapping[str, Any]) -> Preprocessing | None:
+        return torchvision_preprocessing(str(config.get("name")), bool(config.get("pretrained")), config.get("weights"))
 
     def _record(self, images: Tensor, names: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         outputs: dict[str, Tensor] = {}

@@ -20,6 +20,7 @@ from ltr.models.weights_file import (
     refuse_other_files,
     refuse_unfit,
 )
+from ltr.models.weights_order import BY_ORDER, contradicts_names, map_by_order
 
 log = logging.getLogger(__name__)
 
@@ -173,11 +174,13 @@ def load_backbone(
     """Load a backbone's weights from a file of the backbone, of a classifier, or of a run of this project.
 
     From a run's checkpoint only the entries under ``backbone.`` are loaded. Files with the tensor names of published
-    code are recognised (see `ltr.models.published_names`).
+    code are recognised (see `ltr.models.published_names`). A file whose names do not fit is mapped by the order of its
+    tensors where all shapes agree (see `ltr.models.weights_order`), which is logged as a warning.
 
     Args:
         convert: conversion that is tried if the file does not match, for example timm's renaming and resizing.
-        layout: published code whose names the file uses; None: recognise it.
+        layout: published code whose names the file uses, or ``order`` for a mapping by order alone; None: names first,
+            then order.
 
     Returns:
         The names that were left out.
@@ -185,9 +188,10 @@ def load_backbone(
     Raises:
         CheckpointError: see `read_state` and `load_state`.
     """
-    if layout is not None:
+    ordered = layout == BY_ORDER
+    if layout is not None and not ordered:
         layout_named(layout, "backbone.weights_map")
-    state, layout = read_published(Path(path), read_state, name=layout)
+    state, layout = (read_state(path), None) if ordered else read_published(Path(path), read_state, name=layout)
     if layout is not None:
         published = LAYOUTS[layout]
         padding = getattr(module, "shortcut_padding", published.shortcut_padding)
@@ -209,16 +213,28 @@ def load_backbone(
         candidate = with_input_channels(candidate, module, source=str(path))
         return outside + load_state(module, candidate, source=str(path), strict=exactly, classifier_names=left_out)
 
-    if convert is None:
-        return load(state, strict)
+    def load_by_order() -> list[str]:
+        mapped = map_by_order(state, module, path)
+        if not ordered and contradicts_names(state, mapped):
+            raise CheckpointError(f"'{path}': names and order of its tensors contradict each other")
+        dropped = load(mapped.state, True)
+        log.warning("%s", mapped.sentence(path))
+        return [*dropped, *mapped.left_out]
+
+    if ordered:
+        return load_by_order()
     try:
         return load(state, True)
-    except CheckpointError as mismatch:
+    except CheckpointError as error:
+        mismatch = error
+    attempts = [load_by_order] if convert is None else [lambda: load(convert(dict(state)), True), load_by_order]
+    for attempt in attempts:
         try:
-            return load(convert(dict(state)), True)
-        except Exception:  # the converter is meant for other files; the mismatch helps the user, its failure does not
-            if strict:
-                raise mismatch from None
+            return attempt()
+        except Exception:  # these are for other files; the mismatch helps the user, their failures do not
+            continue
+    if strict:
+        raise mismatch
     return load(state, False)
 
 

@@ -89,6 +89,9 @@ class CheckpointEvaluation:
     fingerprint: str = ""  # of the data
 
 
+_OF_CROP = ("image_size", "image_resize", "interpolation")  # keys of a data set that change its crops alone
+
+
 @dataclass
 class DatasetCache:
     """The data set that was read last, with its images if they are arrays: most checkpoints share theirs."""
@@ -100,7 +103,7 @@ class DatasetCache:
 
     def of(self, dataset: Mapping[str, Any]) -> tuple[str, Source, Split]:
         """Return (key, source, split) of a data set's config."""
-        key = canonical_json({k: v for k, v in dataset.items() if k not in ("image_size", "image_resize")})
+        key = canonical_json({k: v for k, v in dataset.items() if k not in _OF_CROP})
         if key not in self.kept:
             self.kept.clear()  # before the next one is read: two may not fit
             self.images.clear()
@@ -199,9 +202,7 @@ def _prepared(candidate: Candidate, part: str, data: DatasetCache) -> _Prepared:
             network = _foreign(candidate, config, source, split)
             config["backbone"] = dict(network.settings.backbone)  # with the shortcuts of the file's code
         if candidate.elsewhere:
-            config["dataset"] = adapted_dataset(
-                config["dataset"], source, network.dataset_info.image_shape, candidate.image_size
-            )
+            config["dataset"] = adapted_dataset(config["dataset"], source, network.dataset_info, candidate.image_size)
         predictor, note = adapt_input(network, config["dataset"], source)
         check_evaluable(predictor, network, split, source, config["dataset"], part, config["evaluation"])
         overlap = _overlap(candidate, description, part, data, (config["dataset"], source, split), key)

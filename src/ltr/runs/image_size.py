@@ -13,6 +13,7 @@ from torch import nn
 
 from ltr.configuration.configs import canonical_json
 from ltr.configuration.targets import instantiate
+from ltr.configuration.weights_input import weights_input
 from ltr.errors import LtrError
 from ltr.methods.core.checkpoint import without_initial_weights
 from ltr.methods.core.stage import DatasetInfo, Stage
@@ -181,3 +182,33 @@ def resized_for(stage: Stage, dataset_info: DatasetInfo) -> str:
     return (
         f"{stage.name}: {_named(config)} is made for another size and is built for {height} x {width} pixels{weights}"
     )
+
+
+def preprocessing_note(config: Mapping[str, Any], image_shape: ImageShape) -> str:
+    """Return a line that says how images are prepared for a run's pretrained weights; '' without such weights.
+
+    Args:
+        config: of the run.
+        image_shape: (C, H, W) of its images.
+    """
+    backbone, dataset = config["backbone"], config["dataset"]
+    if not backbone.get("pretrained") and not backbone.get("weights"):
+        return ""
+    described = weights_input(backbone)
+    mean, std = list(dataset["mean"]), list(dataset["std"])
+    if described is None:
+        return f"preprocessing: the weights do not describe theirs; of the config: mean {mean}, std {std}"
+    side, interpolation = image_shape[1], dataset.get("interpolation")
+    resize = dataset.get("image_resize")
+    values: list[tuple[str, Any, Any]] = [
+        ("mean", mean, list(described.mean) if len(described.mean) == len(mean) else mean),
+        ("std", std, list(described.std) if len(described.std) == len(std) else std),
+        ("size", side, described.size or side),
+    ]
+    if "image_size" in dataset or dataset.get("resize_to"):
+        values.append(("interpolation", interpolation or "bilinear", described.interpolation or "bilinear"))
+    if "image_size" in dataset:
+        values.append(("resize", resize or round(side * 8 / 7), described.resize_for(side) or round(side * 8 / 7)))
+    shown = ", ".join(f"{name} {value}" for name, value, _ in values)
+    others = ", ".join(f"{name} {theirs}" for name, value, theirs in values if value != theirs)
+    return f"preprocessing of {described.source}: {shown}" + (f"; the weights' own: {others}" if others else "")

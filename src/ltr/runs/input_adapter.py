@@ -14,6 +14,7 @@ from ltr.data.source import ImageFiles, Source
 from ltr.data.splits import Split
 from ltr.errors import CheckpointError, ConfigError, LtrError
 from ltr.evaluation.scores import Scores
+from ltr.methods.core.stage import DatasetInfo
 from ltr.runs.protocols import CPU, check_parts, protocols_of
 
 _PROBES = 2  # blank images
@@ -61,22 +62,23 @@ class InputAdapter(nn.Module):
 
 
 def adapted_dataset(
-    dataset: Mapping[str, Any], source: Source, trained_shape: tuple[int, int, int], asked: int | None
+    dataset: Mapping[str, Any], source: Source, trained: DatasetInfo, asked: int | None
 ) -> dict[str, Any]:
     """Return a data set's config with the image size of a network that was trained on another data set.
 
-    It is the size that the network was trained at (or the one asked for); how much of an image the crop keeps is the
-    config's.
+    It is the size that the network was trained at (or the one asked for), with the interpolation of its training; how
+    much of an image the crop keeps is the config's.
     """
     if not isinstance(source.images, ImageFiles):
         return dict(dataset) if asked is None else {**dataset, "image_size": asked}
-    size = trained_shape[1] if asked is None else asked
+    size = trained.image_shape[1] if asked is None else asked
     resize, usual_size = dataset.get("image_resize"), dataset["image_size"]
     if isinstance(resize, list):  # images are stretched to a square
         resize = [round(side * size / usual_size) for side in resize]
     elif resize is not None:
         resize = round(resize * size / usual_size)
-    return {**dataset, "image_size": size, "image_resize": resize}
+    adapted = {**dataset, "image_size": size, "image_resize": resize}
+    return adapted if trained.interpolation is None else {**adapted, "interpolation": trained.interpolation}
 
 
 def adapt_input(network: Any, dataset: Mapping[str, Any], source: Source) -> tuple[Any, str]:

@@ -34,7 +34,7 @@ _NOT_IDENTITY_TRAINER = ("num_workers", "log_every", "profiler", "on_error", "ma
 # keys of the trainer whose usual value is left out, so that runs of earlier versions keep their identity
 _AS_USUAL = {"on_nonfinite": "raise", "auto_accumulate": False}
 # and of optimisers, backbones, data sets and the evaluation, wherever one stands, while they are null
-_UNSET = ("extra_lr", "weights_map", "matte", "white_level", "extra_protocols",
+_UNSET = ("extra_lr", "weights_map", "matte", "white_level", "extra_protocols", "interpolation",
           "resize_to")  # fmt: skip
 _NOT_IDENTITY_EVALUATION = ("batch_size",)
 _NOT_IDENTITY_SOURCE = ("root", "roots", "download")
@@ -97,6 +97,8 @@ def stage_spec(
         )
     if dataset_info.image_resize is not None:
         spec["input"]["resize"] = dataset_info.image_resize
+    if dataset_info.interpolation is not None:
+        spec["input"]["interpolation"] = dataset_info.interpolation
     if stage.settings.selection == "best_val":
         spec["val"] = array_digest(split.val)
     elif stage.settings.selection == "best_test":

@@ -161,6 +161,7 @@ def describe_dataset(config: Mapping[str, Any], source: Source, split: Split) ->
         background=0 if "background" in split.protocols else None,
         matte=source.decoding.matte,
         white_level=source.decoding.white_level,
+        interpolation=config["dataset"].get("interpolation"),
     )
 
 

@@ -26,7 +26,7 @@ from ltr.runs.evaluate_split import SplitEvaluator
 from ltr.runs.failures import explained
 from ltr.runs.figure_arrays import write_figure_arrays
 from ltr.runs.finished import RunStatus, find_result
-from ltr.runs.image_size import resized_for
+from ltr.runs.image_size import preprocessing_note, resized_for
 from ltr.runs.interrupt import StopRequest, requeue, stop_request
 from ltr.runs.loggers import RunLoggers
 from ltr.runs.opening_progress import opening_progress
@@ -134,6 +134,8 @@ class _Run:
                 warn_of_frozen_random_weights(stage)
             if note := resized_for(stage, self.dataset_info):
                 self.print_line(note)
+        if note := preprocessing_note(config, self.dataset_info.image_shape):
+            self.print_line(note)
         self.store = StageStore(Path(config["paths"]["stages"]), self.print_line)
         self.folder = RunFolder(
             run_directory(config), config, overrides, self.source, self.split, self.store, self.print_line

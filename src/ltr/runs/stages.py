@@ -247,6 +247,7 @@ class Stages:
             image_size=self.config["dataset"].get("image_size"),
             image_resize=self.config["dataset"].get("image_resize"),
             array_size=self.config["dataset"].get("resize_to"),
+            interpolation=self.config["dataset"].get("interpolation"),
             max_skipped=trainer["max_skipped"] if trainer["on_error"] == "skip" else None,
         )
         data.processes = (distributed.rank(), distributed.world_size())

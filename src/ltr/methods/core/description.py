@@ -79,6 +79,7 @@ _DATASET_INFO: dict[str, Check] = {
         _or_null(lambda value: _is_list_of(_is_whole(0, 255))(value) and len(value) == 3),
         "three whole numbers from 0 to 255, or null",
     ),
+    "interpolation": (lambda value: value in (None, "bilinear", "bicubic"), "bilinear, bicubic or null"),
     "white_level": (_or_null(_is_whole(1, 65_535)), "a whole number from 1 to 65535, or null"),
 }
 # what is read of the data set's config wherever images are brought to a size; its other entries are checked as a run's
@@ -87,6 +88,7 @@ _DATASET: dict[str, Check] = {
     "source": _MAPPING,
     "image_size": (_or_null(_SIDE), "a side in pixels or null"),
     "image_resize": _DATASET_INFO["image_resize"],
+    "interpolation": _DATASET_INFO["interpolation"],
     "mean": _DATASET_INFO["mean"],
     "std": _DATASET_INFO["std"],
 }

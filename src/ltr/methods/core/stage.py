@@ -42,6 +42,7 @@ class DatasetInfo:
     background: int | None = None  # the label of the background, in a background split
     matte: tuple[int, int, int] | None = None  # under transparent pixels, see `ltr.data.source.Decoding`
     white_level: int | None = None  # of 16-bit grey images
+    interpolation: str | None = None  # of the resizing of image files; None: bilinear
 
     @property
     def num_classes(self) -> int:
@@ -60,7 +61,8 @@ class DatasetInfo:
         return cls(**fields)
 
 
-_UNSET_FACTS = ("matte", "white_level")  # left out while they are null: older checkpoints do not have them
+# left out while they are null: older checkpoints do not have them
+_UNSET_FACTS = ("matte", "white_level", "interpolation")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,73 @@
+"""Values of a data set's config that pretrained weights bring along: ``${of_weights:mean,[0.5]}``.
+
+Weights have seen images of one normalisation, size and interpolation. Where a run starts from weights that describe
+these, the description takes the place of the data set's own value, the second argument; a value that another config or
+the command line sets takes the place of both. Without weights nothing is imported.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ltr.configuration.targets import locate
+from ltr.errors import ConfigError
+
+_ITEMS = ("mean", "std", "image_size", "image_resize", "interpolation", "array_interpolation")
+# read of the backbone's config; its other keys may refer to the data set's
+_READ = ("_target_", "name", "pretrained", "weights")
+
+
+def weights_input(backbone: Any) -> Any:
+    """Return the preprocessing of a backbone's weights as its class describes it; None without any.
+
+    Args:
+        backbone: its plain config, with at least ``_target_``.
+    """
+    if not backbone.get("pretrained") and not backbone.get("weights"):
+        return None
+    try:
+        describe = getattr(locate(str(backbone.get("_target_")), "backbone"), "preprocessing", None)
+    except ConfigError:  # the checks of the configuration report it
+        return None
+    return None if describe is None else describe(backbone)
+
+
+def _of_weights(item: str, otherwise: Any, *, _root_: DictConfig) -> Any:
+    if item not in _ITEMS:
+        raise ConfigError(f"of_weights:{item}: allowed are {', '.join(_ITEMS)}")
+    own = _root_.get("backbone")
+    if not OmegaConf.is_dict(own):
+        return otherwise
+    backbone = {key: OmegaConf.select(_root_, f"backbone.{key}") for key in _READ}
+    if item == "array_interpolation" and not OmegaConf.select(_root_, "dataset.resize_to"):
+        return otherwise  # nothing is resized
+    described = weights_input(backbone)
+    if described is None:
+        return otherwise
+    if item in ("mean", "std"):
+        return _for_channels(getattr(described, item), otherwise)
+    if item == "image_size":
+        return described.size or otherwise
+    if item == "image_resize":
+        size = OmegaConf.select(_root_, "dataset.image_size")
+        resize = described.resize_for(size) if isinstance(size, int) else None
+        return otherwise if resize is None else resize
+    return otherwise if described.interpolation in (None, "bilinear") else described.interpolation
+
+
+def _for_channels(values: tuple[float, ...], otherwise: Any) -> list[float]:
+    """Return the numbers for as many channels as the data set has: grey images take the mean over the colours."""
+    if len(values) == len(otherwise):
+        return list(values)
+    return [sum(values) / len(values)] if len(otherwise) == 1 else list(otherwise)
+
+
+def register() -> None:
+    """Make the interpolation known to OmegaConf."""
+    if not OmegaConf.has_resolver("of_weights"):
+        OmegaConf.register_new_resolver("of_weights", _of_weights)
+
+
+register()

@@ -1,0 +1,131 @@
+"""Weights whose names are unknown, mapped to a network by the order and the shapes of their tensors.
+
+A file that another code wrote for the same architecture often differs in names alone. A state dict stands in the order
+in which the modules were made, so tensor k of the file is tensor k of the network where all shapes agree. Shapes alone
+do not tell a batch normalisation's weight from its bias: the last part of both names must agree as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ltr.errors import CheckpointError
+
+BY_ORDER = "order"  # the value of ``backbone.weights_map`` that asks for it
+_KINDS = ("weight", "bias", "running_mean", "running_var")
+_CLASSIFIER = 2  # tensors of a classifier: a matrix and a bias
+
+
+@dataclass(frozen=True)
+class OrderedWeights:
+    """Tensors of a file under a network's names.
+
+    Attributes:
+        state: the tensors.
+        left_out: names of the file's tensors after the network's last one, which are a classifier's.
+        first, last: (name in the file, name in the network) of the first and the last pair.
+    """
+
+    state: dict[str, Tensor]
+    left_out: tuple[str, ...]
+    first: tuple[str, str]
+    last: tuple[str, str]
+
+    def sentence(self, source: str | Path) -> str:
+        """Return a line that says how the tensors of ``source`` were mapped."""
+        rest = f"; left out: {', '.join(self.left_out)}" if self.left_out else ""
+        return (
+            f"Weights from '{source}': {len(self.state)} tensors mapped by their order, whose shapes agree "
+            f"({self.first[0]} is {self.first[1]}, ..., {self.last[0]} is {self.last[1]}){rest}"
+        )
+
+
+def map_by_order(state: Mapping[str, Tensor], module: nn.Module, source: str | Path) -> OrderedWeights:
+    """Map a file's tensors to a network's names by their order.
+
+    Step counters of batch normalisation are ignored. The first convolution may have another number of input channels,
+    see `ltr.models.weights.with_input_channels`.
+
+    Args:
+        state: in the order of the file.
+        module: the network.
+        source: the file, for messages.
+
+    Raises:
+        CheckpointError: the file keeps no order, or a tensor has another shape or kind than the network's at its place.
+    """
+    if str(source).endswith(".safetensors"):
+        raise CheckpointError(
+            f"'{source}' is a safetensors file, which does not keep the order of tensors: they cannot be mapped by it. "
+            "Save the state dict with torch.save under the order of its modules, or rename its tensors"
+        )
+    offered = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+    expected = {
+        name: tensor for name, tensor in module.state_dict().items() if not name.endswith("num_batches_tracked")
+    }
+    if unordered := _out_of_order(list(offered)):
+        raise CheckpointError(
+            f"'{source}': its tensors do not stand in the order of modules ({unordered[1]} after {unordered[0]}), so "
+            "they cannot be mapped by it. Save them again in the order of the network's state dict"
+        )
+    stem = next((n for n, m in module.named_modules() if isinstance(m, nn.Conv2d) and m.groups == 1), None)
+    for place, (theirs, ours) in enumerate(zip(offered, expected), 1):
+        fault = _fault(theirs, offered[theirs], ours, expected[ours], is_stem=ours == f"{stem}.weight")
+        if fault:
+            raise CheckpointError(
+                f"'{source}' cannot be mapped by the order of its tensors: tensor {place} of {len(offered)} is "
+                f"{theirs} {_shape(offered[theirs])}, and the network's is {ours} {_shape(expected[ours])}: {fault}"
+            )
+    rest = list(offered)[len(expected) :]
+    if len(offered) < len(expected) or not _is_classifier([offered[name] for name in rest]):
+        raise CheckpointError(
+            f"'{source}' cannot be mapped by the order of its tensors: it has {len(offered)}, and the network "
+            f"{len(expected)} (a classifier of {_CLASSIFIER} tensors may follow them)"
+        )
+    pairs = list(zip(offered, expected))
+    return OrderedWeights({ours: offered[theirs] for theirs, ours in pairs}, tuple(rest), pairs[0], pairs[-1])
+
+
+def contradicts_names(state: Mapping[str, Tensor], mapped: OrderedWeights) -> bool:
+    """Return whether a tensor of the file that has a name of the network would be mapped to another name."""
+    return any(name in state and state[name] is not tensor for name, tensor in mapped.state.items())
+
+
+def _fault(theirs: str, offered: Tensor, ours: str, expected: Tensor, is_stem: bool) -> str:
+    shapes = [tuple(tensor.shape) for tensor in (offered, expected)]
+    if is_stem:
+        shapes = [shape[:1] + shape[2:] for shape in shapes]
+    if shapes[0] != shapes[1]:
+        return "their shapes differ"
+    kinds = [name.rpartition(".")[2] for name in (theirs, ours)]
+    kinds = [kind if kind in _KINDS else "" for kind in kinds]
+    return "" if kinds[0] == kinds[1] else "they are of different kinds"
+
+
+def _out_of_order(names: list[str]) -> tuple[str, str] | None:
+    """Return two names that differ in their numbers alone, the larger one first: a sign of names that were sorted."""
+    seen: dict[str, tuple[tuple[int, ...], str]] = {}
+    for name in names:
+        numbers = tuple(int(digits) for digits in re.findall(r"\d+", name))
+        before = seen.get(pattern := re.sub(r"\d+", "#", name))
+        if before is not None and before[0] > numbers:
+            return before[1], name
+        seen[pattern] = (numbers, name)
+    return None
+
+
+def _is_classifier(tensors: list[Tensor]) -> bool:
+    if not tensors:
+        return True
+    shapes = [tuple(tensor.shape) for tensor in tensors]
+    is_matrix = len(shapes[0]) in (2, 4) and all(side == 1 for side in shapes[0][2:])
+    return len(shapes) <= _CLASSIFIER and is_matrix and shapes[1:] in ([], [shapes[0][:1]])
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"[{', '.join(str(size) for size in tensor.shape)}]"
