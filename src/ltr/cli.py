@@ -161,12 +161,19 @@ class _JobFailed(Exception):
 
 def _train(argv: list[str]) -> int:
     from ltr.configuration.command_line import read
+
+    line = read(argv)
+    if "--help" in line.flags and not line.mistakes:
+        from ltr.commands.help import help_text
+
+        print_line(help_text(line.overrides, line.config_dir))
+        return 0
+
     from ltr.configuration.forbidden import forbidden
     from ltr.configuration.former_keys import forget_notices
     from ltr.configuration.targets import allowing
 
     forget_notices()
-    line = read(argv)
     if line.mistakes or forbidden(line.overrides, line.config_dir):
         with allowing(line.allowed):
             raise _explained(line, None) or AssertionError
@@ -240,7 +247,7 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
         if mistakes is None and isinstance(error, OSError):
             raise
         raise mistakes or _of_hydra(error) from error
-    except SystemExit as stopped:  # --help
+    except SystemExit as stopped:  # --hydra-help
         return stopped.code if isinstance(stopped.code, int) else 1
     finally:
         sys.argv = before

@@ -42,7 +42,9 @@ def pets(tmp_path):
 
 
 def files_column(out: str) -> dict[str, str]:
-    rows = [line.split(maxsplit=2) for line in out.splitlines()[1:]]
+    lines = out.splitlines()
+    heading = next(number for number, line in enumerate(lines) if line.startswith("data set "))
+    rows = [line.split(maxsplit=2) for line in lines[heading + 1 :] if not line.startswith(" ")]
     return {name: "built in" if (state, rest[:3]) == ("built", "in ") else state for name, state, rest in rows}
 
 
@@ -50,7 +52,17 @@ def test_the_list_has_every_config_with_its_first_line(ltr_data):
     code, out, _ = ltr_data("list")
     assert code == 0
     assert list(files_column(out)) == config_names("dataset")
-    assert "A long tail of scikit-learn's handwritten digits" in out
+    assert "A long tail of scikit-learn's handwritten digits" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_list_fits_the_terminal_and_breaks_no_word(ltr_data, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("LTR_DATA", "data")
+    out = ltr_data("list")[1]
+    assert max(map(len, out.splitlines())) <= width
+    monkeypatch.setenv("COLUMNS", "120")
+    assert set(out.split()) == set(ltr_data("list")[1].split())
 
 
 def test_the_list_says_whether_files_are_there(ltr_data, official_trees, monkeypatch):

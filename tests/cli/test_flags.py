@@ -7,7 +7,6 @@ import yaml
 
 from ltr.commands.arguments import Parser, parsed
 from ltr.configuration.command_line import read
-from ltr.configuration.configs import config_names
 from ltr.errors import ConfigError
 
 
@@ -43,17 +42,6 @@ def test_flags_that_exclude_each_other_are_refused(refused):
 
 def test_a_pickled_job_is_not_taken(refused, tmp_path):
     assert "there is no such flag" in refused("--experimental-rerun", str(tmp_path / "job.pickle")).err
-
-
-def test_help_shows_the_groups_and_every_config(ltr_train):
-    done = ltr_train("--help")
-    assert done.code == 0
-    assert "Usage:   ltr-train [group=config ...] [key=value ...]" in done.out
-    assert "recipe/shared: cifar, " in done.out
-    assert "base" not in done.out
-    for group in ("loss", "dataset", "experiment"):
-        assert f"{group}: {', '.join(config_names(group))}" in done.out
-    assert "--allow PREFIX" in done.out
 
 
 def test_the_configuration_is_printed_as_yaml(ltr_train):

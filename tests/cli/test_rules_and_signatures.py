@@ -8,7 +8,8 @@ from typing import Literal
 import pytest
 
 from ltr.configuration.allowed import check_values, problem, shown
-from ltr.configuration.signatures import fits, in_words
+from ltr.configuration.annotations import in_words
+from ltr.configuration.signatures import fits
 
 
 @pytest.mark.parametrize(

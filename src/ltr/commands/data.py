@@ -107,21 +107,22 @@ def _configuration(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _list(config_dir: str | None) -> int:
+    from ltr.commands.layout import columns, terminal_width, wrapped
     from ltr.configuration.configs import conf_directory, config_names
+    from ltr.configuration.descriptions import summary_of
     from ltr.data.download_hints import places
 
     data = os.environ.get("LTR_DATA", "data")
     rows = []
     for name in config_names("dataset"):
         needed = places(name, data)
-        rows.append((name, _state_of(needed), _comment(conf_directory() / "dataset" / f"{name}.yaml")))
+        rows.append((name, _state_of(needed), summary_of(conf_directory() / "dataset" / f"{name}.yaml")))
     if config_dir is not None:
         own_configs = sorted((Path(config_dir) / "dataset").glob("*.yaml"))
-        rows += [(path.stem, "?", _comment(path)) for path in own_configs]
-    width = max(len(name) for name, *_ in rows) + 2
-    print_line(f"{'data set':<{width}}{'files':<9}what it is    (paths.data is {data})")
-    for name, state, comment in rows:
-        print_line(f"{name:<{width}}{state:<9}{comment}")
+        rows += [(path.stem, "?", summary_of(path)) for path in own_configs]
+    width = terminal_width()
+    print_line("\n".join(wrapped(f"Data sets, and whether their files are in paths.data ({data})", width)))
+    print_line("\n".join(columns([("data set", "files", "what it is"), *rows], width, "")))
     return 0
 
 
@@ -132,12 +133,6 @@ def _state_of(needed: list[Path] | None) -> str:
         return "built in"
     there = sum(path.exists() for path in needed)
     return "found" if there == len(needed) else "partly" if there else "-"
-
-
-def _comment(config: Path) -> str:
-    """Return the first line of a config's comment."""
-    lines = config.read_text(encoding="utf-8").splitlines()
-    return next((line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @")), "")
 
 
 # -- describe ---------------------------------------------------------------------------------------------------

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from ltr.configuration.allowed import shown
+from ltr.configuration.allowed import problem, shown
+from ltr.configuration.annotations import in_words, rule_of
 from ltr.configuration.quoting import quoting_hint
 from ltr.errors import nearest
 
@@ -67,6 +68,8 @@ def mismatches(
                 assignment = f"{path}.{name}={shown(value)}"
                 as_text = quoting_hint(assignment) if fits("", hint) else ""
                 mistakes.append(f"{assignment}: {target} takes {in_words(hint)}{as_text}")
+            elif hint is not None and (rule := rule_of(hint)) and (reason := problem(value, rule)):
+                mistakes.append(f"{path}.{name}={shown(value)}: {reason}")
         elif not open_ended:
             arguments_of_target = list(by_name) or ["none"]
             mistakes.append(
@@ -115,6 +118,8 @@ def fits(value: Any, hint: Any) -> bool:
         return any(fits(value, one) for one in inner)
     if origin is Literal:
         return value in inner
+    if origin is Annotated:
+        return fits(value, inner[0])
     if hint is None or hint is type(None):
         return value is None
     if hint is bool:
@@ -133,21 +138,3 @@ def fits(value: Any, hint: Any) -> bool:
     if inspect.isclass(container) and issubclass(container, Mapping):
         return isinstance(value, Mapping)
     return True
-
-
-def in_words(hint: Any) -> str:
-    """Return a type in words: ``a list of numbers or null``."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(in_words(one) for one in inner))
-    if origin is Literal:
-        return "one of " + ", ".join(shown(choice) for choice in inner)
-    names = {None: "null", type(None): "null", bool: "true or false", int: "a whole number", float: "a number",
-             str: "a text"}  # fmt: skip
-    container = origin or hint
-    if hint in names:
-        return names[hint]
-    if inspect.isclass(container) and issubclass(container, Sequence):
-        plural = {float: " of numbers", int: " of whole numbers", str: " of texts"}
-        return "a list" + (plural.get(inner[0], "") if inner else "")
-    return "a group of keys" if inspect.isclass(container) and issubclass(container, Mapping) else str(hint)

@@ -18,11 +18,11 @@ import dataclasses
 import functools
 import inspect
 import textwrap
-import types
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Union, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import Any, dataclass_transform, get_type_hints
 
 from ltr.configuration.allowed import problem, shown
+from ltr.configuration.annotations import rule_of
 from ltr.errors import ConfigError
 
 
@@ -30,8 +30,7 @@ from ltr.errors import ConfigError
 class Options(Mapping[str, Any]):
     """Base class for declarations of options; a subclass is a frozen dataclass and a mapping of its fields.
 
-    Types are those of YAML: ``bool``, ``Literal`` for choices, ``Annotated[float, "[0, 1)"]`` for ranges in the grammar
-    of `ltr.configuration.allowed`; ``int``, ``None`` and words beside a number are read from the type.
+    Types have rules, see `ltr.configuration.annotations.rule_of`.
 
     Raises:
         ConfigError: names each value outside its range or choices.
@@ -76,26 +75,8 @@ def _names(declaration: type[Options]) -> tuple[str, ...]:
 @functools.cache
 def _rules_of_type(declaration: type[Options]) -> dict[str, str | list]:
     hints = get_type_hints(declaration, include_extras=True)
-    rules = {name: _rule(hints[name]) for name in _names(declaration)}
+    rules = {name: rule_of(hints[name]) for name in _names(declaration)}
     return {name: rule for name, rule in rules.items() if rule is not None}
-
-
-def _rule(hint: Any) -> str | list | None:
-    if hint is bool:
-        return [True, False]
-    if get_origin(hint) is Literal:
-        return list(get_args(hint))
-    if get_origin(hint) is Annotated:
-        kind, interval = get_args(hint)[:2]
-        kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-        words = ["null" if part is types.NoneType else get_args(part)[0] for part in kinds if part not in (int, float)]
-        whole = "int " if int in kinds else ""
-        return f"{whole}{interval}{''.join(f' or {word}' for word in words)}"
-    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else ()
-    choices = [get_args(part) for part in kinds if get_origin(part) is Literal]
-    if choices and all(part is types.NoneType or get_origin(part) is Literal for part in kinds):
-        return [None, *choices[0]]
-    return None
 
 
 def signature_of(declaration: type[Options]) -> inspect.Signature:

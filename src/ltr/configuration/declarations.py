@@ -1,0 +1,235 @@
+"""Options of the classes and functions that configs name: default, rule and meaning, read from the source.
+
+An option is a keyword-only argument of the constructor (or function) in a ``_target_``. Its type gives the rule, its
+signature the default, and the ``Args`` of the docstring the meaning. A method declares its options in the class
+``<Name>Options`` of the module ``options`` beside its own, with a docstring under each field. Nothing is imported, so
+that a configuration is checked and explained before torch is loaded.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from ltr.configuration.annotations import in_words, rule_of
+from ltr.identity import path_of
+
+_ROOT = Path(__file__).parents[1]
+_TYPES = {"Annotated": Annotated, "Any": Any, "Callable": Callable, "Collection": Collection, "Literal": Literal,
+          "Mapping": Mapping, "Sequence": Sequence, "bool": bool, "dict": dict, "float": float, "int": int,
+          "list": list, "str": str, "tuple": tuple}  # fmt: skip
+_ENTRY = re.compile(r"^(?P<names>\w+(?:, \w+)*): (?P<meaning>.*)$")
+_ELSEWHERE = re.compile(r"^see `([\w.]+)`\.?$")
+_OTHERS = re.compile(r"See `([\w.]+)` for the other arguments")
+
+
+class Required:
+    """Stands for the default of an option that has none."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a class or function that a config names.
+
+    Attributes:
+        default: `Required` if a config must give the option.
+        rule: in the grammar of `ltr.configuration.allowed`; None: anything of the type.
+        kind: the type in words.
+        meaning: one line of text; '' if the code does not say.
+        nested: the options of a mapping whose keys are declared, by name.
+    """
+
+    name: str
+    default: Any
+    rule: str | list | None
+    kind: str
+    meaning: str
+    nested: Mapping[str, Option] | None = None
+
+
+@functools.cache
+def options_of(target: str) -> Mapping[str, Option]:
+    """Return the options of a ``_target_`` of ltr by name; {} for code outside ltr and for an unknown target."""
+    module, _, name = path_of(target).rpartition(".")
+    source = _source(module)
+    if source is None:
+        return {}
+    package = module.rpartition(".")[0]
+    if f"{package}.".startswith("ltr.methods."):
+        declared = _source(f"{package}.options")
+        if declared is not None and isinstance(declared.statement(f"{name}Options"), ast.ClassDef):
+            return declared.fields(f"{name}Options")
+    return source.arguments(name)
+
+
+def rules_of_target(target: Any) -> dict[str, str | list]:
+    """Return the rules of the options of a ``_target_`` by name."""
+    options = options_of(target) if isinstance(target, str) else {}
+    return {name: option.rule for name, option in options.items() if option.rule is not None}
+
+
+@functools.cache
+def _source(module: str) -> _Source | None:
+    if not f"{module}.".startswith("ltr."):
+        return None
+    path = _ROOT.joinpath(*module.split(".")[1:])
+    file = next((one for one in (path.with_suffix(".py"), path / "__init__.py") if one.is_file()), None)
+    return None if file is None else _Source(module, ast.parse(file.read_text(encoding="utf-8")))
+
+
+class _Source:
+    """A module's source: its classes, functions, assignments and what it imports from ltr."""
+
+    def __init__(self, module: str, tree: ast.Module) -> None:
+        self.module = module
+        self._statements: dict[str, ast.stmt] = {}
+        self._imports: dict[str, tuple[str, str]] = {}
+        for statement in tree.body:
+            if isinstance(statement, ast.ClassDef | ast.FunctionDef):
+                self._statements[statement.name] = statement
+            elif isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+                self._statements[statement.targets[0].id] = statement
+            elif isinstance(statement, ast.ImportFrom) and statement.module:
+                for alias in statement.names:
+                    self._imports[alias.asname or alias.name] = (statement.module, alias.name)
+
+    def statement(self, name: str) -> ast.stmt | None:
+        return self._statements.get(name)
+
+    def where(self, name: str) -> tuple[_Source, str] | None:
+        """Return the source that defines a name, and the name there; None for what ltr does not define."""
+        if name in self._statements:
+            return self, name
+        module, _, last = name.rpartition(".")
+        imported, imported_name = self._imports.get(name, (module, last))
+        source = _source(imported)
+        return None if source is None else source.where(imported_name)
+
+    def bases(self, name: str) -> Iterator[tuple[_Source, ast.ClassDef]]:
+        """Yield a class and its base classes in ltr, the nearest first."""
+        defined = self.where(name)
+        statement = None if defined is None else defined[0].statement(defined[1])
+        if defined is None or not isinstance(statement, ast.ClassDef):
+            return
+        yield defined[0], statement
+        for base in statement.bases:
+            yield from defined[0].bases(ast.unparse(base))
+
+    def arguments(self, name: str) -> dict[str, Option]:
+        """Return the keyword-only arguments of a function or of a class's constructor."""
+        statement = self.statement(name)
+        if isinstance(statement, ast.FunctionDef):
+            return self._of_function(statement, [(self, ast.get_docstring(statement) or "")])
+        bases = list(self.bases(name))
+        documents = [(source, ast.get_docstring(base) or "") for source, base in bases]
+        for source, base in bases:
+            for member in base.body:
+                if isinstance(member, ast.FunctionDef) and member.name == "__init__":
+                    return source._of_function(member, documents)
+        return {}
+
+    def fields(self, name: str) -> dict[str, Option]:
+        """Return the fields of a declaration, with those of its base classes; a field's docstring stands under it."""
+        options: dict[str, Option] = {}
+        for source, declared in reversed(list(self.bases(name))):
+            for field, below in zip(declared.body, [*declared.body[1:], None]):
+                if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+                    continue
+                is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+                meaning = " ".join(str(below.value.value).split()) if is_text else ""  # type: ignore[union-attr]
+                option = source._option(field.target.id, field.annotation, field.value, meaning)
+                options[option.name] = option
+        return options
+
+    def _of_function(self, function: ast.FunctionDef, documents: list[tuple[_Source, str]]) -> dict[str, Option]:
+        arguments = zip(function.args.kwonlyargs, function.args.kw_defaults)
+        options = {
+            argument.arg: self._option(argument.arg, argument.annotation, default, _meaning(argument.arg, documents))
+            for argument, default in arguments
+        }
+        for others in _OTHERS.findall(documents[0][1]):
+            defined = documents[0][0].where(others)
+            further = {} if defined is None else defined[0].arguments(defined[1])
+            # what is declared in both places may be explained in one of them
+            options = {
+                name: replace(option, meaning=further[name].meaning)
+                if not option.meaning and name in further
+                else option
+                for name, option in options.items()
+            }
+            options |= {name: option for name, option in further.items() if name not in options}
+        return options
+
+    def _option(self, name: str, annotation: ast.expr | None, default: ast.expr | None, meaning: str) -> Option:
+        nested = None
+        if isinstance(annotation, ast.Name):
+            bases = [base.name for _, base in self.bases(annotation.id)]
+            defined = self.where(annotation.id)
+            if defined is not None and "Options" in bases[1:]:
+                nested = defined[0].fields(defined[1])
+        hint = self._evaluated(annotation) if annotation is not None else Any
+        value = Required if default is None else self._evaluated(default)
+        return Option(name, value, rule_of(hint), in_words(hint), meaning, nested)
+
+    def _evaluated(self, expression: ast.expr) -> Any:
+        """Return the value of an annotation or a default; Any for what cannot be known without an import."""
+        try:
+            return eval(ast.unparse(expression), {"__builtins__": {}}, _Names(self))
+        except Exception:
+            return Any
+
+
+class _Names(dict):
+    """Names in an annotation or a default of a module: types, and constants that ltr assigns."""
+
+    def __init__(self, source: _Source) -> None:
+        super().__init__(_TYPES)
+        self.source = source
+
+    def __missing__(self, name: str) -> Any:
+        defined = self.source.where(name)
+        statement = None if defined is None else defined[0].statement(defined[1])
+        if defined is None or not isinstance(statement, ast.Assign):
+            return Any
+        return defined[0]._evaluated(statement.value)
+
+
+def _meaning(name: str, documents: Sequence[tuple[_Source, str]]) -> str:
+    """Return what the first docstring that explains an argument says of it."""
+    for source, document in documents:
+        meaning = args_of(document).get(name)
+        if meaning is None:
+            continue
+        elsewhere = _ELSEWHERE.match(meaning)
+        defined = source.where(elsewhere[1]) if elsewhere else None
+        if defined is None:
+            return meaning
+        options = defined[0].arguments(defined[1])
+        return options[name].meaning if name in options else meaning
+    return ""
+
+
+@functools.cache
+def args_of(docstring: str) -> Mapping[str, str]:
+    """Return the entries of a docstring's ``Args`` by name, each in one line."""
+    entries: dict[str, str] = {}
+    is_inside = False
+    names: list[str] = []
+    for line in docstring.splitlines():
+        if not line.startswith(" "):
+            is_inside = line == "Args:" or (is_inside and not line)
+            continue
+        if not is_inside:
+            continue
+        match = _ENTRY.match(line[4:])
+        if match is not None:
+            names = match["names"].split(", ")
+            entries |= dict.fromkeys(names, match["meaning"].strip())
+        else:
+            entries |= {name: f"{entries[name]} {line.strip()}" for name in names}
+    return entries

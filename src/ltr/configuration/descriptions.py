@@ -1,0 +1,244 @@
+"""Descriptions of config groups and configs: what each is, and the default, rule and meaning of every key.
+
+`ltr-train --help` and the docs' reference of the configuration are printed from these. What a class declares comes from
+`ltr.configuration.declarations`; what only a config file knows, from the comments and the ``_allowed_`` in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ltr.configuration.allowed import shown
+from ltr.configuration.comments import comments_of
+from ltr.configuration.configs import PRIVATE_KEYS, conf_directory, read_config
+from ltr.configuration.declarations import Option, Required, options_of
+from ltr.configuration.listed_configs import LISTS
+from ltr.configuration.rules import rules_of
+
+PRIMARY = "train"
+# nodes of a data set's config that pass its keys on to code
+_PLUMBING = ("source", "split")
+_PACKAGE = "# @package _global_"
+_ENTRY = re.compile(r"^  - (?:optional )?(?P<group>[\w/]+): (?P<name>\S+) +# (?P<meaning>.+)$", re.MULTILINE)
+_INTERPOLATION = re.compile(r"^\$\{(?:oc\.(?:select|env):)?(?P<first>[\w.]+)(?:,(?P<second>.+))?\}$")
+
+
+@dataclass(frozen=True)
+class Group:
+    """A folder of configs.
+
+    Attributes:
+        default: what is taken unless another one is chosen, as text.
+        meaning: what the group chooses.
+        configs: summary of each config by name.
+        key: the list that names its configs, such as ``evaluation.scorers``; None: ``group=name`` chooses one.
+    """
+
+    name: str
+    default: str
+    meaning: str
+    configs: Mapping[str, str]
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of a config: its dotted path in the configuration, its value in the config, its rule and its meaning."""
+
+    path: str
+    default: str
+    allowed: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Config:
+    """A config file, its bases included.
+
+    Attributes:
+        summary: first line of its comment.
+        details: the other lines.
+        target: import path of the code that it names; '' if it names none.
+        choices: configs that it chooses: in other groups ("head=cosine") and below itself.
+        keys: its keys.
+        more: further options of its code, which it leaves at their defaults.
+    """
+
+    group: str
+    name: str
+    summary: str
+    details: list[str]
+    target: str
+    choices: list[str]
+    keys: list[Key]
+    more: list[Key]
+
+
+def groups(config_dir: str | None = None) -> dict[str, Group]:
+    """Return the groups in the order of the primary config, then those whose configs are named in lists.
+
+    Args:
+        config_dir: a folder of the user's own configs.
+    """
+    text = (conf_directory() / f"{PRIMARY}.yaml").read_text(encoding="utf-8")
+    listed = {}
+    for entry in _ENTRY.finditer(text):
+        name, default = entry["group"], "by name" if "${" in entry["name"] else entry["name"]
+        listed[name] = Group(name, default, entry["meaning"], summaries(name, config_dir))
+    evaluation = read_config("evaluation/default")
+    for group in dict.fromkeys(LISTS.values()):
+        key = next(key for key, listed_group in LISTS.items() if listed_group == group)
+        usual = evaluation.get("usual_scorers") if group == "scorer" else "of the split"
+        text_of_default = " ".join(usual) if isinstance(usual, list) else str(usual)
+        listed[group] = Group(group, text_of_default, f"several, in {key}", summaries(group, config_dir), key)
+    return listed
+
+
+def summaries(group: str, config_dir: str | None = None) -> dict[str, str]:
+    """Return the first comment line of each config of a group, by name, those of the user's own folder included."""
+    files = {path.stem: path for folder in _folders(config_dir) for path in sorted((folder / group).glob("*.yaml"))}
+    return {name: summary_of(files[name]) for name in sorted(files)}
+
+
+def summary_of(file: Path) -> str:
+    """Return the first line of a config file's comment; '' if it has none."""
+    opening, _ = comments_of(file.read_text(encoding="utf-8"))
+    return opening[0] if opening else ""
+
+
+def described(group: str, name: str, config_dir: str | None = None) -> Config:
+    """Return the description of a config.
+
+    Args:
+        group: '' for the primary config.
+        config_dir: a folder of the user's own configs, which may hold it.
+    """
+    config = f"{group}/{name}".lstrip("/")
+    file = next(path for folder in reversed(_folders(config_dir)) if (path := folder / f"{config}.yaml").is_file())
+    text = file.read_text(encoding="utf-8")
+    content = _content(config, file)
+    choices = content.pop("defaults", [])
+    node = "" if _PACKAGE in text or group in LISTS.values() else _node_of(group)
+    comments = _comments(config, file)
+    target = content.get("_target_", "")
+    keys = list(_keys(content, node, "", comments, group))
+    declared = options_of(target) if isinstance(target, str) else {}
+    more = [
+        _key(f"{node}.{option.name}".lstrip("."), option.default, option, option.rule, "")
+        for option in declared.values()
+        if option.name not in content and option.name not in _nested_choices(choices)
+    ]
+    opening, _ = comments_of(text)
+    return Config(
+        group,
+        name,
+        opening[0] if opening else "",
+        opening[1:],
+        str(target),
+        [*_choices(choices, node)] if group else [],
+        keys,
+        more,
+    )
+
+
+def _folders(config_dir: str | None) -> list[Path]:
+    return [conf_directory(), *([Path(config_dir)] if config_dir is not None else [])]
+
+
+def _node_of(group: str) -> str:
+    return group.replace("/", ".")
+
+
+def _content(config: str, file: Path) -> dict[str, Any]:
+    if file.is_relative_to(conf_directory()):
+        return read_config(config)
+    import yaml
+
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return dict(content) if isinstance(content, Mapping) else {}
+
+
+def _comments(config: str, file: Path) -> dict[str, str]:
+    """Return the comments of a config's keys; a base's where it has none itself."""
+    text = file.read_text(encoding="utf-8")
+    comments: dict[str, str] = {}
+    for base in re.findall(r"^  - ([\w/]+)(?: +#.*)?$", text, re.MULTILINE):
+        path = base[1:] if base.startswith("/") else f"{Path(config).parent}/{base}"
+        if base != "_self_" and (conf_directory() / f"{path}.yaml").is_file():
+            comments |= _comments(path, conf_directory() / f"{path}.yaml")
+    return comments | comments_of(text)[1]
+
+
+def _keys(node: Mapping[str, Any], path: str, inner: str, comments: Mapping[str, str], group: str) -> Iterator[Key]:
+    """Yield the keys of a node and of the nodes below it.
+
+    Args:
+        path: the node's, in the configuration.
+        inner: the node's, in the config file.
+    """
+    target = node.get("_target_")
+    options = options_of(target) if isinstance(target, str) else {}
+    rules = rules_of(path, node) if "_allowed_" in node or options else {}
+    for key, value in node.items():
+        if key in (*PRIVATE_KEYS, "_target_", "hydra") or (group == "dataset" and key in _PLUMBING):
+            continue
+        dotted, file_key = f"{path}.{key}".lstrip("."), f"{inner}.{key}".lstrip(".")
+        if isinstance(value, Mapping) and value:
+            yield from _keys(value, dotted, file_key, comments, group)
+        else:
+            yield _key(dotted, value, options.get(key), rules.get(key), comments.get(file_key, ""))
+
+
+def _key(path: str, default: Any, option: Option | None, rule: Any, comment: str) -> Key:
+    meaning = comment if option is None or (comment and not path.startswith("method.")) else option.meaning
+    kind = "" if option is None or "." in option.kind else option.kind
+    return Key(path, default_in_words(default), allowed_in_words(rule) or kind, _plain(meaning))
+
+
+def _plain(text: str) -> str:
+    """Return a docstring's or comment's text as a terminal shows it."""
+    text = re.sub(r"\[([^\]]+)\]\([\w/]+\.md\)", r"\1", text)  # links of the docs
+    return text.replace("``", "`").replace("see below", "see the docs").strip().rstrip(".")
+
+
+def default_in_words(value: Any) -> str:
+    """Return a config's value as it is typed, with interpolations in words: ``optimizer.lr``, ``$LTR_DATA or data``."""
+    if value is Required:
+        return "none"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(default_in_words(entry) for entry in value)}]"
+    match = _INTERPOLATION.match(value) if isinstance(value, str) else None
+    if match is None:
+        return shown(value)
+    first = f"${match['first']}" if value.startswith("${oc.env") else match["first"]
+    return f"that of {first}" if match["second"] is None else f"{first}, else {default_in_words(match['second'])}"
+
+
+def allowed_in_words(rule: Any) -> str:
+    """Return a rule as text: choices with commas, a range as it is written."""
+    if rule is None:
+        return ""
+    if isinstance(rule, list) and len(rule) == 1 and isinstance(rule[0], list):
+        return f"a list of {allowed_in_words(rule[0])}"
+    return ", ".join(shown(choice) for choice in rule) if isinstance(rule, list) else str(rule)
+
+
+def _nested_choices(choices: list[Any]) -> set[str]:
+    keys = [key for entry in choices if isinstance(entry, Mapping) for key in entry]
+    packages = [str(key).partition("@")[2] for key in keys if not str(key).startswith("override")]
+    return {package.partition(".")[0] for package in packages if package}
+
+
+def _choices(entries: list[Any], node: str) -> Iterator[str]:
+    """Yield what a defaults list chooses, as it is typed: ``head=cosine``, ``method.classifier.loss=cross_entropy``."""
+    for entry in entries:
+        for key, name in entry.items() if isinstance(entry, Mapping) else ():
+            group, _, package = str(key).removeprefix("optional ").partition("@")
+            is_override = group.startswith("override ")
+            group = group.removeprefix("override ").lstrip("/")
+            is_global = not package or package.startswith("_global_")
+            yield f"{group if is_override and is_global else f'{node}.{package}'}={shown(name)}"
