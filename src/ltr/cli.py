@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ltr.console import print_line
 from ltr.errors import ConfigError, Interrupted, LtrError
@@ -355,12 +355,18 @@ def _explained(line: CommandLine, error: Exception | None) -> ConfigError | None
 
 def _train_task(config: DictConfig, line: CommandLine) -> Outcome:
     """Check the composed configuration cheaply, then import what is heavy and run."""
+    from omegaconf import OmegaConf
+
     from ltr.configuration.check import checked
     from ltr.configuration.overrides import unread
+    from ltr.configuration.run_fractions import shortened_lengths
     from ltr.runs.process_info import with_processes
     from ltr.sweeps import check_sweep, in_sweep, job_overrides
 
     plain = checked(config, unread(job_overrides()), job_overrides())
+    raw: Any = OmegaConf.to_container(config, resolve=False)
+    for length in shortened_lengths(raw, plain):
+        print_line(length)
     if in_sweep():
         check_sweep(plain)
     plain = with_processes(plain)

@@ -33,7 +33,7 @@ def test_a_removed_recipe_is_answered_with_the_shared_one(refused, name, shared)
 
 def test_an_unknown_shared_recipe_is_refused_with_those_that_exist(refused):
     done = refused("recipe/shared=cifr")
-    assert "there is no recipe/shared 'cifr'; there are: cifar," in done.err
+    assert "there is no recipe/shared 'cifr'. Did you mean 'cifar'? There are: cifar," in done.err
     assert "Did you mean 'cifar'?" in done.err
 
 

@@ -112,8 +112,8 @@ def test_an_unknown_config_lists_the_configs_of_its_group(refused, group):
     name = config_names(group)[0] + "x"
     done = refused(f"{group}={name}")
     assert done.mistakes == [
-        f"{group}={name}: there is no {group} '{name}'; there are: {', '.join(config_names(group))}. "
-        f"Did you mean '{name[:-1]}'?"
+        f"{group}={name}: there is no {group} '{name}'. Did you mean '{name[:-1]}'? "
+        f"There are: {', '.join(config_names(group))}"
     ]
 
 

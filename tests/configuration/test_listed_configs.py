@@ -115,5 +115,5 @@ def test_every_shipped_config_is_listed_and_has_a_target(group):
 
 
 def test_an_unknown_name_is_refused_with_all_that_there_are():
-    with pytest.raises(ConfigError, match=r"no protocol 'closd_set'; there are .*Did you mean 'closed_set'.*_target_"):
+    with pytest.raises(ConfigError, match=r"no protocol 'closd_set'. Did you mean 'closed_set'. There are: .*_target_"):
         config_of("protocol", "closd_set")

@@ -125,7 +125,7 @@ def test_null_takes_a_choice_back():
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        ("method.classifier.optimizer=adamq", "'adamq'; there are: adamw, sgd, timm, torch. Did you mean 'adamw'"),
+        ("method.classifier.optimizer=adamq", "'adamq'. Did you mean 'adamw'? There are: adamw, sgd, timm, torch"),
         ("method.classifier.optimizer=3", "there is no optimizer '3'"),
         ("method.classifier.optimizer=[sgd,1]", "one config is needed here, not a list"),
         ("method.classifier.loss=", "there is no loss ''"),
@@ -212,7 +212,10 @@ def test_a_method_of_your_own_chooses_in_its_body(own_configs):
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        ("method: {classifier: {optimizer: adamq}}", "there is no optimizer 'adamq'; there are: adamw, sgd"),
+        (
+            "method: {classifier: {optimizer: adamq}}",
+            "there is no optimizer 'adamq'. Did you mean 'adamw'? There are: adamw, sgd",
+        ),
         ("method: {classifier: {optimizer: 3}}", "method.classifier.optimizer=3: keys are needed here"),
         ("method: {classifier: adamw}", "method.classifier=adamw: keys are needed here"),
         ("trainer: gpu", "trainer=gpu: keys are needed here"),

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from ltr.configuration.run_fractions import resolve_run_fractions
 from ltr.configuration.targets import instantiate
 from ltr.errors import ConfigError
 from ltr.optim.schedules import Constant, Cosine, MultiStep, OneCycle, ReleasedCosine, milestone_epoch
@@ -22,7 +23,9 @@ configs = pytest.mark.parametrize("config", CONFIGS, ids=[config.stem for config
 
 def from_config(name: str, epochs: int = 200, steps: int = STEPS, **changes):
     config = next(config for config in CONFIGS if config.stem == name)
-    return instantiate({**yaml.safe_load(config.read_text()), **changes}, epochs, steps)
+    plain = {"scheduler": {**yaml.safe_load(config.read_text()), **changes}, "trainer": {"max_epochs": epochs}}
+    resolve_run_fractions(plain)
+    return instantiate(plain["scheduler"], epochs, steps)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +80,7 @@ def test_milestones_outside_the_run_or_falling_are_refused(milestones):
 
 @pytest.mark.parametrize(("epochs", "last"), [(5, 1.0), (6, 1e-4), (200, 1e-4)])
 def test_a_milestone_within_the_warm_up_counts_from_its_end(epochs, last):
-    assert from_config("ldam", epochs=epochs)(epochs * STEPS - 1) == pytest.approx(last)
+    assert from_config("ldam", epochs=epochs, warmup_epochs=5)(epochs * STEPS - 1) == pytest.approx(last)
 
 
 @pytest.mark.parametrize(("epoch", "multiplier"), [(0, 1.0), (2, 0.9045085), (5, 0.5), (9, 0.0244717), (10, 0.0)])
@@ -202,6 +205,13 @@ def test_every_schedule_stays_within_0_and_1_and_never_fails_after_the_end(confi
 @configs
 def test_no_warm_up_is_possible_in_a_run_of_one_epoch(config):
     assert from_config(config.stem, epochs=1, warmup_epochs=0)(0) == 1.0
+
+
+@configs
+@pytest.mark.parametrize("epochs", [1, 2, 3, 5])
+def test_every_schedule_fits_short_runs_and_reaches_the_base_rate(config, epochs):
+    schedule = from_config(config.stem, epochs=epochs)
+    assert max(schedule(step) for step in range(epochs * STEPS)) > 0.8
 
 
 @configs

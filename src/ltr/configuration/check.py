@@ -13,6 +13,7 @@ from ltr.configuration.allowed import check_values
 from ltr.configuration.configs import leaves
 from ltr.configuration.hydra_nodes import hydra_node
 from ltr.configuration.placement import unread_keys
+from ltr.configuration.run_fractions import resolve_run_fractions
 from ltr.configuration.structure import check_structure
 from ltr.configuration.targets import check_targets
 from ltr.configuration.weights_input import register
@@ -50,6 +51,7 @@ def examined(config: DictConfig, overrides: Iterable[str] = ()) -> tuple[dict[st
     What cannot be resolved is left out. No code that the configs name is imported.
     """
     plain, unresolved = _resolved(config)
+    resolve_run_fractions(plain)
     structural = [line for line in check_structure(plain) if line.split(":")[0] not in unresolved]
     named = {line.split("=")[0] for line in structural}
     values = [line for line in check_values(plain) if line.split("=")[0] not in named]

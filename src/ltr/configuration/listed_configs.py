@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ltr.configuration.configs import config_names, read_config
+from ltr.configuration.unknown_configs import unknown_config
 from ltr.errors import ConfigError, nearest
 
 LISTS = {
@@ -54,8 +55,8 @@ def config_of(group: str, entry: str | Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(entry, str) or not is_shipped(group, entry):
         names = listed_names(group)
         raise ConfigError(
-            f"there is no {group} '{entry}'; there are {', '.join(names)}{nearest(str(entry), names)}. For one of your "
-            f"own give a mapping with its _target_, or its config's name and --config-dir"
+            f"{unknown_config(group, entry, names)}. For one of your own give a mapping with its _target_, or its "
+            "config's name and --config-dir"
         )
     return {**read_config(f"{group}/{entry.partition('.')[0]}"), "name": entry}
 

@@ -38,7 +38,7 @@ from ltr.configuration.configs import PRIVATE_KEYS
 from ltr.configuration.forbidden import not_one_config
 from ltr.configuration.former_keys import print_notices, rename_in_file, rename_overrides
 from ltr.configuration.listed_configs import LISTS, with_own
-from ltr.errors import nearest
+from ltr.configuration.unknown_configs import unknown_config
 from ltr.identity import former_keys, has_former_options
 
 _RUN = "hydra.mode=RUN"  # what Hydra adds to the overrides of a command that is no sweep
@@ -219,8 +219,7 @@ class NestedLoader(ConfigLoaderImpl):
         options = self.options(node)
         if isinstance(name, str) and name in options:
             return None
-        group = _group(self.nodes[node])
-        return f"there is no {group} '{shown(name)}'; there are: {', '.join(options)}{nearest(str(name), options)}"
+        return unknown_config(_group(self.nodes[node]), shown(name), options)
 
     def _found_in_files(self) -> dict[str, dict[str, str]]:
         """Return the nested choices in the bodies of config files, with those of earlier rounds."""

@@ -31,7 +31,7 @@ from ltr.configuration.quoting import quoting_hint
 from ltr.configuration.rules import rules_of
 from ltr.configuration.suggestions import keys_of_other_configs, suggestion
 from ltr.configuration.swept_configs import jobs_of
-from ltr.errors import nearest
+from ltr.configuration.unknown_configs import unknown_config
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -116,11 +116,7 @@ def unread(overrides: Iterable[str]) -> list[str]:
             hydra = GlobalHydra.instance().hydra
             configs = hydra.config_loader.get_group_options("recipe") if hydra else config_names("recipe")
             mistakes += [
-                f"{one.text}: "
-                + (
-                    removed.advice("recipe", value)
-                    or f"there is no recipe '{value}'; there are: {', '.join(configs)}{nearest(str(value), configs)}"
-                )
+                f"{one.text}: " + (removed.advice("recipe", value) or unknown_config("recipe", value, configs))
                 for value in one.values
                 if str(value) not in configs
             ]
@@ -208,12 +204,7 @@ class _Explanation:
         options = self.loader.get_group_options(one.key, ObjectType.CONFIG)
         names = [v for value in one.values for v in (value if isinstance(value, list) else [value])]
         return [
-            f"{one.text}: "
-            + (
-                removed.advice(one.key, value)
-                or f"there is no {one.key} '{'null' if value is None else value}'; there are: "
-                f"{', '.join(options) or 'none'}{nearest(value, options) if value else ''}"
-            )
+            f"{one.text}: " + (removed.advice(one.key, value) or unknown_config(one.key, value, options))
             for value in names
             if str(value) not in options
         ]

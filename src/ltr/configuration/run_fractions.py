@@ -1,0 +1,92 @@
+"""Lengths that follow the run: ``warmup_epochs: 5/200`` is 5 epochs of a run of 200, and fewer of a shorter one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Any
+
+_FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
+_KEYS = ("warmup_epochs",)
+
+
+def resolve_run_fractions(config: dict[str, Any]) -> None:
+    """Replace each length ``n/m`` of a plain configuration by epochs of its stage, in place.
+
+    A stage of m epochs or more gets n, so that the published lengths give the published schedule; a shorter one of e
+    epochs gets n e / m. A value in another form stays as it is, for the checks of values to name it.
+    """
+    for parent, key, written, epochs in _lengths(config):
+        parent[key] = _length(written, epochs)
+
+
+def shortened_lengths(raw: Mapping[str, Any], plain: Mapping[str, Any]) -> list[str]:
+    """Return a line for each length that a short stage has shortened.
+
+    Args:
+        raw: the configuration before `resolve_run_fractions`.
+        plain: after it.
+    """
+    lines = []
+    for path, node in _nodes(raw):
+        for key in _KEYS:
+            if (match := _match(node.get(key))) is None:
+                continue
+            value: Any = plain
+            for part in (*path, key):
+                value = value[part]
+            epochs = _epochs_at(plain, path)
+            if epochs is not None and value != _number(Fraction(match[1])):
+                name = ".".join((*path, key))
+                unit = "epoch" if epochs == 1 else "epochs"
+                lines.append(
+                    f"{name}={value:g}: of this run's {epochs} {unit}, as {match[1]} of {match[2]} are published. "
+                    f"{name}={match[1]} keeps the length"
+                )
+    return lines
+
+
+def _lengths(config: dict[str, Any]) -> list[tuple[dict[str, Any], str, re.Match[str], int | None]]:
+    """Return parent, key, match and epochs of the stage for each length that is written as a fraction."""
+    lengths = []
+    for path, node in _nodes(config):
+        for key in _KEYS:
+            if isinstance(node, dict) and (match := _match(node.get(key))) is not None:
+                lengths.append((node, key, match, _epochs_at(config, path)))
+    return lengths
+
+
+def _nodes(
+    config: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield (*path, str(key)), value
+            yield from _nodes(value, (*path, str(key)))
+
+
+def _match(value: Any) -> re.Match[str] | None:
+    match = _FRACTION.fullmatch(value) if isinstance(value, str) else None
+    return match if match is not None and Fraction(match[2]) > 0 else None
+
+
+def _epochs_at(config: Mapping[str, Any], path: tuple[str, ...]) -> int | None:
+    """Return the epochs of the stage that the schedule at ``path`` belongs to; None where no whole number stands."""
+    node: Any = config
+    for part in path[:-1]:
+        node = node[part]
+    epochs = node.get("epochs") if len(path) > 1 and isinstance(node, Mapping) else None
+    if epochs is None:
+        trainer = config.get("trainer")
+        epochs = trainer.get("max_epochs") if isinstance(trainer, Mapping) else None
+    return epochs if isinstance(epochs, int) and not isinstance(epochs, bool) and epochs > 0 else None
+
+
+def _length(match: re.Match[str], epochs: int | None) -> int | float:
+    length, of = Fraction(match[1]), Fraction(match[2])
+    return _number(length if epochs is None or epochs >= of else length * epochs / of)
+
+
+def _number(value: Fraction) -> int | float:
+    return int(value) if value.denominator == 1 else float(value)

@@ -1,0 +1,71 @@
+"""The message about a name that no config of a group has: the nearest ones first, then all there are."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ltr.configuration.configs import config_names
+
+# groups whose names people mix up: what a paper calls its method may be a loss, a sampler or an experiment here
+_MIXED_UP = ("method", "loss", "sampler", "scheduler", "optimizer", "backbone", "head", "augment", "dataset",
+             "experiment")  # fmt: skip
+_MOST = 3  # suggestions
+
+
+def unknown_config(group: str, name: Any, options: Sequence[str]) -> str:
+    """Return ``there is no method 'cRT'. Did you mean 'crt'? There are: ...``, as the end of a sentence.
+
+    Case and punctuation do not matter, and a name that another group has is found there.
+
+    Args:
+        group: such as ``method``.
+        name: what was given.
+        options: the names of the group's configs.
+    """
+    written = "null" if name is None else str(name)
+    near = nearest_configs(group, written, options) if name else []
+    # within the group its name says enough
+    quoted = [f"'{choice.removeprefix(f'{group}=')}'" for choice in near]
+    hint = f". Did you mean {' or '.join(quoted)}? There are: " if near else "; there are: "
+    return f"there is no {group} '{written}'{hint}{', '.join(options) or 'none'}"
+
+
+def nearest_configs(group: str, name: str, options: Iterable[str]) -> list[str]:
+    """Return up to three choices such as ``loss=ldam`` that may be meant by a name, the best first."""
+    names = {group: list(options)}
+    # a recipe has the names of data sets, and is no place for anything else
+    if group in _MIXED_UP:
+        names |= {other: config_names(other) for other in _MIXED_UP if other != group}
+    wanted = _simplified(name)
+    same = [f"{other}={option}" for other in names for option in names[other] if _simplified(option) == wanted]
+    if same:
+        return same[:_MOST]
+    simplified = {_simplified(option): option for option in names[group]}
+    close = difflib.get_close_matches(wanted, simplified, n=1, cutoff=0.75)
+    if close:
+        return [f"{group}={simplified[close[0]]}"]
+    words = _words(name)
+    says_something = any(character.isalpha() for character in name)
+    every = [(other, option) for other in names for option in names[other]]
+    every.sort(key=lambda choice: (choice[0] != group, len(choice[1])))
+    longer = [f"{other}={option}" for other, option in every if says_something and words <= _words(option)]
+    shorter = [f"{other}={option}" for other, option in sorted(every, key=_length) if _words(option) <= words]
+    if longer or shorter:
+        return [*longer[: _MOST - 1], *shorter[:1]]
+    close = difflib.get_close_matches(wanted, simplified, n=1)
+    return [f"{group}={simplified[close[0]]}"] if close else []
+
+
+def _length(choice: tuple[str, str]) -> int:
+    return -len(choice[1])
+
+
+def _simplified(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"[a-z0-9]+", name.lower()))

@@ -1,0 +1,44 @@
+"""The nearest configs to a name that no config has."""
+
+from __future__ import annotations
+
+import pytest
+
+from ltr.configuration.configs import config_names
+from ltr.configuration.unknown_configs import nearest_configs, unknown_config
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "first"),
+    [
+        ("method", "cRT", "method=crt"),
+        ("method", "tau-norm", "method=tau_norm"),
+        ("method", "LDAM", "loss=ldam"),
+        ("method", "balanced_softmax", "loss=balanced_softmax"),
+        ("method", "BalancedSoftmax", "loss=balanced_softmax"),
+        ("loss", "CRT", "method=crt"),
+        ("sampler", "class-balanced", "sampler=class_balanced"),
+        ("dataset", "CIFAR100-LT", "dataset=cifar100_lt"),
+        ("experiment", "cifar10_ldam_drw", "experiment=cifar10_lt_ldam_drw"),
+        ("optimizer", "adamq", "optimizer=adamw"),
+        ("method", "splitting", "method=background_splitting"),
+    ],
+)
+def test_the_config_that_is_meant_comes_first(group, name, first):
+    assert nearest_configs(group, name, config_names(group))[0] == first
+
+
+def test_a_method_that_is_a_loss_and_an_experiment_names_both():
+    near = nearest_configs("method", "ldam_drw", config_names("method"))
+    assert "loss=ldam" in near
+    assert any(choice.startswith("experiment=") and choice.endswith("ldam_drw") for choice in near)
+
+
+def test_the_suggestion_stands_before_the_list():
+    message = unknown_config("method", "cRT", ["crt", "lws"])
+    assert message == "there is no method 'cRT'. Did you mean 'crt'? There are: crt, lws"
+
+
+@pytest.mark.parametrize(("name", "written"), [(None, "null"), ("", ""), ("zzzz", "zzzz"), (3, "3")])
+def test_a_name_like_no_other_gets_the_list_alone(name, written):
+    assert unknown_config("method", name, ["crt"]) == f"there is no method '{written}'; there are: crt"
