@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltr.commands.arguments import Parser, parsed
+from ltr.commands.named_runs import run_path, runs_below, runs_of_name
 from ltr.errors import CheckpointError, ConfigError, LtrError
 from ltr.writing import check_file, check_folder
 
@@ -36,7 +37,12 @@ def main(argv: list[str]) -> int:
         allow_abbrev=False,
     )
     # not required for argparse, whose message would name the overrides too
-    parser.add_argument("words", nargs="*", metavar="CHECKPOINT|key=value", help="see docs/evaluate.md")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="CHECKPOINT|key=value",
+        help="runs (folder, name or 'last'), files; see docs/evaluate.md",
+    )
     parser.add_argument("--split", choices=("test", "val"), default="test", help="which images (default: test)")
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help=f"of the results (default: {Path(outputs) / EVALUATIONS})"
@@ -73,9 +79,9 @@ def main(argv: list[str]) -> int:
 
 def _sort_words(words: Sequence[str]) -> tuple[list[Path], list[str], list[str]]:
     """Return checkpoints, overrides, and words that are neither, each with the reason."""
-    paths = [Path(word) for word in words if os.path.exists(word)]
     overrides = [word for word in words if not os.path.exists(word) and ("=" in word or word.startswith(("~", "+")))]
-    neither = [word for word in words if not os.path.exists(word) and word not in overrides]
+    paths = [Path(word) for word in words if os.path.exists(word) or (word not in overrides and runs_of_name(word))]
+    neither = [word for word in words if word not in overrides and Path(word) not in paths]
     if not paths:
         return [Path(word) for word in neither], overrides, []
     missing = "there is no such run directory or checkpoint file; an override is written key=value"
@@ -196,7 +202,7 @@ def label(path: Path, checkpoint: Path, in_run: bool) -> str:
     """Return a checkpoint's name in tables: its run's folder, a stage's key in short, or its file."""
     if in_run:
         run = checkpoint.absolute().parent.parent.name
-        return run if path.is_dir() else f"{run}/{checkpoint.stem}"
+        return f"{run}/{checkpoint.stem}" if path.is_file() else run
     return path.absolute().name[:12] if path.is_dir() else path.name
 
 
@@ -204,7 +210,7 @@ def find(path: Path) -> tuple[Path, dict[str, Any] | None]:
     """Return the checkpoint that ``path`` means, and its run's configuration where there is one beside it.
 
     Args:
-        path: a run directory, a stored stage's directory, or a file.
+        path: a run directory, a stored stage's directory, a file, or a run's name (`run_path`).
 
     Raises:
         CheckpointError: none of them, or a stage without a network.
@@ -215,6 +221,7 @@ def find(path: Path) -> tuple[Path, dict[str, Any] | None]:
     from ltr.files import EVALUATED
     from ltr.identity import config_of_today
 
+    path = run_path(path)
     if path.is_dir():
         checkpoints = path / "checkpoints"
         candidates = [checkpoints / name for name in EVALUATED]
@@ -223,7 +230,7 @@ def find(path: Path) -> tuple[Path, dict[str, Any] | None]:
         if checkpoint is None and stored[1].is_file():
             raise CheckpointError(f"{path} is a stage that computed arrays: it has no network to evaluate")
         if checkpoint is None:
-            raise CheckpointError(f"{path} holds no finished run: {candidates[1]} is not there{_runs_below(path)}")
+            raise CheckpointError(f"{path} holds no finished run: {candidates[1]} is not there{runs_below(path)}")
     elif path.is_file():
         checkpoint = path
     else:
@@ -259,10 +266,3 @@ def refuse_foreign(config: dict[str, Any], file: Path) -> None:
     if mistakes:
         lines = "\n  ".join(mistakes)
         raise CheckpointError(f"{file} is damaged, or was not written by ltr:\n  {lines}\n  Restore it, or train anew")
-
-
-def _runs_below(path: Path) -> str:
-    """Return the runs in a folder of runs: `outputs`, or a data set's or method's folder in it."""
-    runs = [f.parent.parent for depth in ("*", "*/*", "*/*/*") for f in path.glob(f"{depth}/checkpoints/final.ckpt")]
-    runs.sort(key=lambda run: run.stat().st_mtime, reverse=True)
-    return f". Below it are, newest first: {', '.join(map(str, runs[:5]))}" if runs else ""

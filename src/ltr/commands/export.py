@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
         epilog="Example: ltr-export outputs/digits_lt/erm/erm-s0-1a2b3c4d --out exported",
         allow_abbrev=False,
     )
-    parser.add_argument("run", help="a run directory, or a checkpoint file of this project")
+    parser.add_argument("run", help="a run (its folder, its name or 'last'), or a checkpoint file of this project")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the files go")
     parser.add_argument(
         "--onnx", action="store_true", help="also write model.onnx (needs the packages onnx, onnxscript)"

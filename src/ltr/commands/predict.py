@@ -64,7 +64,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that name a network and the images it is applied to."""
-    parser.add_argument("run", help="a run directory, or a checkpoint file of this project")
+    parser.add_argument("run", help="a run (its folder, its name or 'last'), or a checkpoint file of this project")
     parser.add_argument("images", type=Path, help="a folder of images, or a table with a column path")
 
 

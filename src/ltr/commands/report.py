@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltr.commands.arguments import Parser, at_least, parsed
+from ltr.commands.named_runs import run_path, runs_of_name
 from ltr.console import print_line
 from ltr.errors import ConfigError, DataError
 from ltr.writing import check_file
@@ -34,7 +35,9 @@ def main(argv: Sequence[str]) -> int:
         epilog="Example: ltr-report outputs --by method --metric few --format markdown",
         allow_abbrev=False,
     )
-    parser.add_argument("folders", nargs="*", type=Path, help=f"of runs, or single runs (default: {default})")
+    parser.add_argument(
+        "folders", nargs="*", type=Path, help=f"of runs, or single runs (folder, name or 'last'; default: {default})"
+    )
     parser.add_argument("--by", default="name", metavar="KEY,...", help="what lines are named after (default: name)")
     parser.add_argument("--metric", default="", metavar="NAME,...", help="columns; 'all' for every metric")
     parser.add_argument("--format", choices=FORMATS, default="table", help="(default: table)")
@@ -55,7 +58,8 @@ def main(argv: Sequence[str]) -> int:
     if not 0 < arguments.level < 1:
         raise ConfigError(f"--level {arguments.level}: allowed is a number between 0 and 1")
     at_least(arguments, "pictures", 0)
-    folders = arguments.folders or [Path(default)]
+    folders = [run_path(folder) if runs_of_name(str(folder)) else folder for folder in arguments.folders]
+    folders = folders or [Path(default)]
     if arguments.out is not None:
         check_file(arguments.out, f"--out {arguments.out}")
     elif arguments.format == "html" and folders[0].is_dir():
