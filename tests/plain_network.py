@@ -40,3 +40,11 @@ class SingleValueNet(PlainNet):
     def features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         features, maps = super().features_and_maps(images)
         return self.norm(features), maps
+
+
+class FrozenNet(PlainNet):
+    """No parameter is trained."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__(in_channels)
+        self.requires_grad_(False)

@@ -40,6 +40,7 @@ OTHER = {
     "ema_decay": 0.999,
     "limit_train_batches": 2,
     "extras": ({"_target_": "ltr.methods.distillation.terms.Any"},),
+    "features": {"views": 0},
 }
 
 

@@ -20,8 +20,8 @@ from ltr.configuration.configs import PRIVATE_KEYS, config_names, read_config
 from ltr.errors import nearest
 
 # groups whose keys the program reads: those of the shipped config
-READ_BY_NAME = ("trainer", "strategy", "evaluation", "checkpoint", "callbacks", "paths")
-CONFIG = {"strategy": "single"}  # where it is not called default
+READ_BY_NAME = ("trainer", "strategy", "evaluation", "checkpoint", "callbacks", "paths", "features")
+CONFIG = {"strategy": "single", "features": "images"}  # where it is not called default
 CALLED = ("sampler", "augment", "head", "loss", "backbone", "optimizer", "scheduler", "method")
 DATASET = ("name", "mean", "std", "source", "split")
 LOGGERS = ("csv", "wandb", "tensorboard")

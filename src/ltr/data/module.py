@@ -13,6 +13,7 @@ from torch import Tensor
 from ltr.data.augment import Augmentation
 from ltr.data.batch import Batch, to_device, with_device_index
 from ltr.data.crop import FileCrop
+from ltr.data.feature_loader import FeatureLoader, StoredFeatures
 from ltr.data.files import FileLoader
 from ltr.data.loading import DeviceLoader, ResidentImages, batch_bounds
 from ltr.data.replacement import Replacements
@@ -23,6 +24,8 @@ from ltr.errors import ConfigError, nearest
 from ltr.randomness import derive_seed
 
 PARTS = ("train", "val", "test", "unknown")
+
+Loader = DeviceLoader | FileLoader | FeatureLoader
 
 
 class DataModule(pl.LightningDataModule):
@@ -50,6 +53,7 @@ class DataModule(pl.LightningDataModule):
             `ltr.data.crop.FileCrop`.
         array_size: side in pixels to which arrays are resized; None: their own.
         interpolation: of both resizings, unless ``augment`` sets it; None: bilinear.
+        features: stored features, of which batches then consist in the place of images.
         max_skipped: share of an epoch's training images, in [0, 1], that may be replaced by others of their class
             because their files cannot be read; None: such a file is an error.
 
@@ -77,6 +81,7 @@ class DataModule(pl.LightningDataModule):
         interpolation: str | None = None,
         max_skipped: float | None = None,
         array_size: int | None = None,
+        features: StoredFeatures | None = None,
     ) -> None:
         super().__init__()
         self.source = source
@@ -94,6 +99,7 @@ class DataModule(pl.LightningDataModule):
         self.interpolation = interpolation
         self.max_skipped = max_skipped
         self.array_size = array_size
+        self.features = features
         self._device = with_device_index(device or "cpu")
         self._images = images
         self._labels = split.labels(source)
@@ -205,7 +211,7 @@ class DataModule(pl.LightningDataModule):
         """Start the next training in the middle of an epoch, at batch ``batch`` of each process."""
         self._start = (epoch, batch)
 
-    def train_dataloader(self) -> DeviceLoader | FileLoader:
+    def train_dataloader(self) -> Loader:
         """Return the loader of this process's augmented batches; ``loader.sampler.set_epoch`` sets the epoch."""
         loader = self._loader(self._order, len(self._positions(0)), self._batch_size_here(), train=True)
         if self._start is not None:
@@ -248,13 +254,13 @@ class DataModule(pl.LightningDataModule):
 
     # -- evaluation ---------------------------------------------------------------------------------------------
 
-    def val_dataloader(self) -> DeviceLoader | FileLoader | list:
+    def val_dataloader(self) -> Loader | list:
         """Return the loader of the part ``monitored_part``, or an empty list if it is None or has no images."""
         if self.monitored_part is None or not len(getattr(self.split, self.monitored_part)):
             return []
         return self.evaluation_loader(self.monitored_part)
 
-    def evaluation_loader(self, part: str | np.ndarray) -> DeviceLoader | FileLoader:
+    def evaluation_loader(self, part: str | np.ndarray) -> Loader:
         """Return a loader of the images of a part in order, without augmentation, sharded over the processes.
 
         Args:
@@ -267,6 +273,14 @@ class DataModule(pl.LightningDataModule):
         indices = getattr(self.split, part)[self.rank :: self.world_size] if isinstance(part, str) else part
         return self._loader(lambda epoch: indices, len(indices), self.eval_batch_size, train=False)
 
+    def ordered_loader(self, indices: np.ndarray, batch_size: int, seed: int | None = None) -> Loader:
+        """Return a loader of source indices int64 [n] in order, in this process alone.
+
+        Args:
+            seed: of the augmentation, whose random numbers follow from (seed, source index); None: no augmentation.
+        """
+        return self._loader(lambda epoch: indices, len(indices), batch_size, train=False, seed=seed)
+
     # -- common -------------------------------------------------------------------------------------------------
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -276,12 +290,26 @@ class DataModule(pl.LightningDataModule):
         )
 
     def _loader(
-        self, order: Callable[[int], np.ndarray], length: int, batch_size: int, *, train: bool
-    ) -> DeviceLoader | FileLoader:
+        self,
+        order: Callable[[int], np.ndarray],
+        length: int,
+        batch_size: int,
+        *,
+        train: bool,
+        seed: int | None = None,
+    ) -> Loader:
         common: dict[str, Any] = {"order": order, "length": length, "batch_size": batch_size}
+        if self.features is not None:
+            if train:
+                common |= {"positions": self._positions, "seed_of_epoch": self._augmentation_seed}
+                common["join_single"] = self.join_single
+            tables = (train and self.features.views) or (self.features.plain,)
+            return FeatureLoader(tables, self._labels_on_device(), device=self.device, **common)
         if train:
             common |= {"positions": self._positions, "augment": self.augment, "seed_of_epoch": self._augmentation_seed}
             common["join_single"] = self.join_single
+        elif seed is not None:
+            common |= {"positions": order, "augment": self.augment, "seed_of_epoch": lambda epoch: seed}
         if self.images is not None:
             return DeviceLoader(self.images, self._labels_on_device(), **common)
         assert isinstance(self.source.images, ImageFiles)
@@ -291,7 +319,7 @@ class DataModule(pl.LightningDataModule):
             crop=self.file_crop,
             device=self.device,
             num_workers=self.num_workers,
-            train=train,
+            train=train or seed is not None,
             replacements=self._replacements() if train and self.max_skipped is not None else None,
             **common,
         )

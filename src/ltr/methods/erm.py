@@ -17,6 +17,7 @@ class ERM(Method):
 
     provides = ("logits", "features")
     accepts_extras = True
+    takes_stored_features = True
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         return [Stage("representation", "representation", settings, module=ImageClassifier)]

@@ -50,6 +50,7 @@ class Triplet(Method):
     """One stage, ``embedding``, trained as the top level of the configuration says."""
 
     provides = ("features",)
+    takes_stored_features = True
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         check_metric(settings, dataset_info, "")

@@ -82,12 +82,7 @@ def stage_spec(
         "source": source.fingerprint,
         "train": array_digest(split.train),
         "label_map": array_digest(split.label_map),
-        # the network's normalisation of pixels before its first layer
-        "input": {
-            "shape": list(dataset_info.image_shape),
-            "mean": list(dataset_info.mean),
-            "std": list(dataset_info.std),
-        },
+        "input": input_spec(dataset_info),
     }
     if stage.module is not None and execution:
         spec |= execution
@@ -95,10 +90,6 @@ def stage_spec(
         spec["accumulation"] = (
             "mean over images"  # of a step; stages of earlier versions have another last step in their epochs
         )
-    if dataset_info.image_resize is not None:
-        spec["input"]["resize"] = dataset_info.image_resize
-    if dataset_info.interpolation is not None:
-        spec["input"]["interpolation"] = dataset_info.interpolation
     if stage.settings.selection == "best_val":
         spec["val"] = array_digest(split.val)
     elif stage.settings.selection == "best_test":
@@ -111,6 +102,20 @@ def stage_spec(
         spec["code"] = code
     for part in stage.reads:
         spec[part] = array_digest(getattr(split, part))
+    return spec
+
+
+def input_spec(dataset_info: DatasetInfo) -> dict[str, Any]:
+    """Return what determines a network's input beside the images: shape, normalisation, evaluation's resizing."""
+    spec: dict[str, Any] = {
+        "shape": list(dataset_info.image_shape),
+        "mean": list(dataset_info.mean),
+        "std": list(dataset_info.std),
+    }
+    if dataset_info.image_resize is not None:
+        spec["resize"] = dataset_info.image_resize
+    if dataset_info.interpolation is not None:
+        spec["interpolation"] = dataset_info.interpolation
     return spec
 
 
@@ -157,7 +162,7 @@ def execution_spec(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _identity_of(settings: Settings) -> dict[str, Any]:
     """Return the settings with the content's hash in place of paths to weights and teachers: a path is no identity."""
-    plain = {name: without_unset(getattr(settings, name)) for name in Settings.__dataclass_fields__}
+    plain = {name: without_unset(value) for name, value in settings.to_dict().items()}
     if not settings.extras:
         del plain["extras"]
     else:
@@ -192,6 +197,8 @@ def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in identity["trainer"].items()
         if key not in _NOT_IDENTITY_TRAINER and _AS_USUAL.get(key, ...) != value
     }
+    if (identity.get("features") or {}).get("name") == "images":
+        del identity["features"]  # as in runs of earlier versions
     identity["evaluation"] = {k: v for k, v in identity["evaluation"].items() if k not in _NOT_IDENTITY_EVALUATION}
     dataset = {k: v for k, v in identity["dataset"].items() if k not in _NOT_IDENTITY_DATASET}
     dataset["source"] = {k: v for k, v in dataset["source"].items() if k not in _NOT_IDENTITY_SOURCE}

@@ -1,4 +1,4 @@
-"""Progress of opening image files: a bar in a terminal, one line elsewhere."""
+"""Progress of opening image files and of computing features: a bar in a terminal, one line elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,23 @@ def opening_progress(console: Console, total: int) -> Iterator[Callable[[int], o
         console.print(rich_text(f"opening {total:,} image files before training"), soft_wrap=True)
         yield lambda number: None
         return
+    with _bar(console, "opening image files", total) as advance:
+        yield advance
+
+
+@contextmanager
+def feature_progress(console: Console, total: int) -> Iterator[Callable[[int], object]]:
+    """Yield a function that takes the number of images whose features were computed since its last call."""
+    if not console.is_terminal:
+        yield lambda number: None
+        return
+    with _bar(console, "features", total) as advance:
+        yield advance
+
+
+@contextmanager
+def _bar(console: Console, what: str, total: int) -> Iterator[Callable[[int], object]]:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("opening image files", total=total)
+        task = bar.add_task(what, total=total)
         yield lambda number: bar.advance(task, number)

@@ -21,6 +21,7 @@ from ltr.data.splits import Split
 from ltr.errors import ConfigError, DataError
 from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage
 from ltr.optim.libraries import check_optimizer
+from ltr.runs.check_features import check_stored, frozen, stored_settings
 from ltr.runs.device import check_strategy, resolve_device, resolve_precision
 from ltr.runs.image_size import check_backbones, check_configured_size
 from ltr.runs.keys import execution_spec, makers_of, stage_key, stage_spec
@@ -100,6 +101,7 @@ def plan_of(
     check_method(method, config["method"]["name"], split, config["evaluation"])
     method.check(dataset_info)
     stages = method.stages(main_settings(config, precision, method), dataset_info)
+    check_stored(config, method, stages, dataset_info)
     check_backbones(stages, dataset_info, config["dataset"])
     for stage in stages:
         if stage.module is not None and stage.checkpoint is None:
@@ -178,12 +180,13 @@ def main_settings(config: Mapping[str, Any], precision: str, method: Method) -> 
             f"method.extras: method={config['method']['name']} takes no further loss terms; erm and the methods that "
             "start from a representation do"
         )
+    stored = stored_settings(config)
     return Settings(
         sampler=config["sampler"],
         loss=config["loss"],
         augment=config["augment"],
         head=config["head"],
-        backbone=config["backbone"],
+        backbone=config["backbone"] if stored is None else frozen(config["backbone"]),
         optimizer=config["optimizer"],
         scheduler=config["scheduler"],
         epochs=trainer["max_epochs"],
@@ -195,6 +198,7 @@ def main_settings(config: Mapping[str, Any], precision: str, method: Method) -> 
         ema_decay=trainer["ema_decay"],
         limit_train_batches=trainer["limit_train_batches"],
         extras=extras,
+        features=stored,
     )
 
 

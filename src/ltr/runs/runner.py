@@ -171,6 +171,7 @@ class _Run:
         on_test: list[ProtocolResult] = []
         finished = False
         try:
+            self.stages.obtain_features(self.plan)
             outputs: dict[str, StageOutput] = {}
             for stage in self.plan:
                 key, spec = self.keys[stage.name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from ltr.configuration.targets import instantiate
+from ltr.data.feature_loader import StoredFeatures
 from ltr.data.module import DataModule
 from ltr.data.source import Source
 from ltr.data.splits import Split
@@ -27,9 +28,11 @@ from ltr.runs import distributed
 from ltr.runs.accumulation import warn_of_long_accumulation
 from ltr.runs.device import autocast
 from ltr.runs.failures import explained, out_of_memory_in_evaluation
+from ltr.runs.features import NAME, FeatureStage
 from ltr.runs.image_size import check_images
 from ltr.runs.interrupt import StopRequest
 from ltr.runs.micro_batch import check_network
+from ltr.runs.opening_progress import feature_progress
 from ltr.runs.plan import image_shape
 from ltr.runs.protocols import headline_metric, selecting_protocol
 from ltr.runs.provenance import code_state, differs
@@ -77,9 +80,38 @@ class Stages:
     loggers: Callable[[str], list[Any]]  # for the epochs of a stage, by its name
     started: Callable[[], None]
     images: Any = field(default=None, init=False)
+    feature_stage: FeatureStage | None = field(default=None, init=False)
+    features: StoredFeatures | None = field(default=None, init=False)
     made_by: dict[str, dict[str, Any]] = field(
         default_factory=dict, init=False
     )  # stage -> the code that made it, if it was stored
+
+    def obtain_features(self, plan: Sequence[Stage]) -> None:
+        """Compute the features that the stages of a run and its evaluation read, where they are not stored yet."""
+        stage = next((one for one in plan if one.module is not None and one.settings.features is not None), None)
+        if stage is None:
+            return
+        images = self.data_module(stage.settings.replaced(features=None), stage.role)
+        images.processes = (0, 1)  # the first process computes them for all
+        self.feature_stage = FeatureStage(
+            stage, self.dataset_info, self.config["seed"], images, self.store, self.device, self._print_line
+        )
+        split = self.split
+        parts = [split.train, split.val, split.test, split.unknown]
+
+        def obtain() -> StoredFeatures:
+            assert self.feature_stage is not None
+            with self.request.while_polled(), explained(NAME, lambda: out_of_memory_in_evaluation(evaluated)):
+                return self.feature_stage.obtain(parts, split.train, progress, self.request.check)
+
+        def progress(total: int) -> Any:
+            self.started()
+            return feature_progress(self.console, total)
+
+        evaluated = self.config["evaluation"]["batch_size"]
+        distributed.broadcast_from_rank_zero(lambda: bool(obtain()))
+        opened = [self.feature_stage.open(spec) for spec in self.feature_stage.view_specs]
+        self.features = StoredFeatures(self.feature_stage.open(self.feature_stage.plain_spec), tuple(opened))
 
     def obtain(self, stage: Stage, key: str, spec: Mapping[str, Any], before: Mapping[str, StageOutput]) -> StageOutput:
         """Return the finished stage of this key: from the store, else trained now and stored.
@@ -180,6 +212,8 @@ class Stages:
             )
         seed = self.config["seed"]
         network = stage.network(self.dataset_info, seed, parents)
+        if self.feature_stage is not None and stage.settings.features is not None:
+            self.feature_stage.check(network.backbone, stage.name)
         norms = check_images(stage, network, self.dataset_info, self.config["dataset"])
         join_single_images(stage, data, norms, self.config["strategy"], self._print_line)
         network.optimisation(data.steps_per_epoch)
@@ -246,6 +280,7 @@ class Stages:
             images=self.images,
             image_size=self.config["dataset"].get("image_size"),
             image_resize=self.config["dataset"].get("image_resize"),
+            features=None if settings.features is None else self.features,
             array_size=self.config["dataset"].get("resize_to"),
             interpolation=self.config["dataset"].get("interpolation"),
             max_skipped=trainer["max_skipped"] if trainer["on_error"] == "skip" else None,

@@ -54,6 +54,7 @@ class BackgroundSplitting(Method):
     provides = ("logits", "features")
     accepts_extras = True
     needs_background = True
+    takes_stored_features = True
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -195,6 +196,7 @@ def without_training(settings: Settings, backbone: Mapping[str, Any]) -> Setting
         ema_decay=None,
         limit_train_batches=None,
         extras=(),
+        features=None,  # a teacher sees images
     )
 
 

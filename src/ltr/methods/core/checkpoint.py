@@ -73,7 +73,7 @@ def network_checkpoint(
     # structure as JSON text: no reader needs to trust anything but strings and tensors
     description = {
         "module": name_of(f"{type(network).__module__}.{type(network).__qualname__}"),
-        "settings": with_names({name: getattr(network.settings, name) for name in Settings.__dataclass_fields__}),
+        "settings": with_names(network.settings.to_dict()),
         "facts": network.dataset_info.to_dict(),
         "seed": network.seed,
         "role": network.role,

@@ -81,6 +81,8 @@ class ImageClassifier(pl.LightningModule):
                 )
         if self.loss.prior_bias is not None and getattr(self.head, "bias", None) is not None:
             self.head.init_bias(self.loss.prior_bias)
+        if settings.features is not None:
+            self.backbone.requires_grad_(False)
         self.backbone.to(memory_format=torch.channels_last)
         guard_narrow_maps(self.backbone)
         # normalisation as one multiply-add: (x/255 - mean) / std
@@ -109,8 +111,8 @@ class ImageClassifier(pl.LightningModule):
         return torch.addcmul(self._shift, unit, self._scale)  # type: ignore[arg-type]
 
     def features(self, unit: Tensor) -> Tensor:
-        """Return features [B, D] of images with pixels in [0, 1]."""
-        return self.backbone(self.normalise(unit))
+        """Return features [B, D] of images with pixels in [0, 1]; stored features [B, D] are passed on."""
+        return unit if unit.ndim == 2 else self.backbone(self.normalise(unit))
 
     def forward(self, unit: Tensor) -> Tensor:
         """Return logits [B, C] of images with pixels in [0, 1]."""

@@ -89,6 +89,15 @@ class Settings:
     ema_decay: float | None = None
     limit_train_batches: int | None = None
     extras: tuple[Mapping[str, Any], ...] = ()  # further loss terms, each a config: method.extras
+    features: Mapping[str, Any] | None = None  # how stored features are used, see `stored_features`; None: images
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name, as a checkpoint stores them; ``features`` only where there are any."""
+        return {
+            name: getattr(self, name)
+            for name in self.__dataclass_fields__
+            if name != "features" or self.features is not None
+        }
 
     def replaced(self, **changes: Any) -> Settings:
         """Return these settings with some of them changed."""
@@ -301,6 +310,8 @@ class Method:
         provides: what its predictions hold, of ``logits``, ``features``, ``knownness``; protocols need some of these.
         accepts_extras: whether its main stage takes the further loss terms of ``method.extras``.
         needs_background: whether the data must have a background class.
+        takes_stored_features: whether its networks can be trained on stored features of a frozen backbone: all that
+            they do with a batch's images is to pass them through `ltr.methods.core.network.ImageClassifier.features`.
     """
 
     Options: ClassVar[type[Options] | None] = None
@@ -308,6 +319,7 @@ class Method:
     provides: tuple[str, ...] = ("logits",)
     accepts_extras: bool = False
     needs_background: bool = False
+    takes_stored_features: bool = False
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)

@@ -52,6 +52,10 @@ class FromRepresentation(Method):
         self.start_from = start_from
         self.base: Method = ERM() if representation is None else instantiate(representation)
 
+    @property
+    def takes_stored_features(self) -> bool:  # type: ignore[override]
+        return self.base.takes_stored_features
+
     def check(self, dataset_info: DatasetInfo) -> None:
         self.base.check(dataset_info)
 

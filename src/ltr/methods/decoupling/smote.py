@@ -236,6 +236,10 @@ class Smote(Method):
     options: SmoteOptions
     provides = ("logits", "features")
 
+    @property
+    def takes_stored_features(self) -> bool:  # type: ignore[override]
+        return self.options.space == "feature"
+
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         options = {"k": self.options.k, "space": self.options.space}
         plain = without_private(read_config("augment/none"))

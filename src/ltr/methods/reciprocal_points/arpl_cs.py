@@ -188,6 +188,7 @@ class ARPLCS(ARPL):
     """
 
     accepts_extras = False
+    takes_stored_features = False  # its generator makes images
     module: type[PointNetwork] = ConfusedNetwork
     Options = ARPLCSOptions
 

@@ -180,6 +180,7 @@ class PointMethod(Method):
 
     provides = ("logits", "features", "knownness")
     accepts_extras = True
+    takes_stored_features = True
     module: type[PointNetwork]
     terms: tuple[str, ...]
     options: PointOptions

@@ -1,0 +1,201 @@
+"""Features of a source's images on disk: memory-mapped shards, filled block by block, looked up by source index.
+
+A table grows: images that are asked for and missing are added, so that every split of a source shares it. Each block is
+flushed to disk before its record is written, and only blocks with a record count. After a kill or a full disk at most
+the block at work is missing, and its rows are overwritten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ltr.errors import DataError
+from ltr.files import written_atomically
+
+SHARD_ROWS = 65_536  # rows after which the next block begins a new shard
+BLOCK_BYTES = 16 << 20  # of a block, about: what an extraction holds in memory
+_RECORD = "block-{:06}.npz"
+
+
+class FeatureTable:
+    """Feature vectors float32 [n, D] of the images of one source.
+
+    Memory: 12 bytes per image of the source, and the pages of the shards that are in use.
+
+    Args:
+        folder: of the table; created at the first block.
+        images: number of images of the source.
+        width: D.
+        print_line: prints a message where blocks are damaged and computed again.
+    """
+
+    def __init__(
+        self, folder: Path, images: int, width: int, print_line: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self.folder = folder
+        self.width = width
+        self._shard_of = np.full(images, -1, dtype=np.int32)
+        self._row_of = np.zeros(images, dtype=np.int64)
+        self._rows_in: list[int] = []  # rows of each shard
+        self._mapped: dict[int, np.ndarray] = {}
+        self._blocks = 0
+        self._open(print_line)
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of a block, at least one."""
+        return max(1, BLOCK_BYTES // (4 * self.width))
+
+    def __len__(self) -> int:
+        """Return the number of images whose features are stored."""
+        return sum(self._rows_in)
+
+    def missing(self, indices: np.ndarray) -> np.ndarray:
+        """Return those of the source indices, int64 [m] ascending, without stored features."""
+        wanted = np.unique(indices)
+        return wanted[self._shard_of[wanted] < 0]
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Return the features float32 [B, D] of source indices int64 [B].
+
+        Raises:
+            DataError: some of them are not stored.
+        """
+        shards, rows = self._shard_of[indices], self._row_of[indices]
+        if len(shards) and shards.min() < 0:
+            raise DataError(f"{self.folder}: no features of image {int(indices[shards.argmin()])} are stored")
+        if len(self._rows_in) == 1:
+            return self._shard(0)[rows]
+        features = np.empty((len(indices), self.width), dtype=np.float32)
+        for shard in np.unique(shards):
+            chosen = shards == shard
+            features[chosen] = self._shard(int(shard))[rows[chosen]]
+        return features
+
+    def append(self, indices: np.ndarray, features: np.ndarray) -> None:
+        """Add a block: features float32 [n, D] of source indices int64 [n] that are not stored yet.
+
+        Raises:
+            OSError: the disk is full; what was stored before stays.
+        """
+        features = np.ascontiguousarray(features, dtype="<f4")
+        if features.shape != (len(indices), self.width):
+            raise ValueError(f"features of shape {features.shape} for {len(indices)} images and width {self.width}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._rows_in or self._rows_in[-1] >= SHARD_ROWS:
+            self._rows_in.append(0)
+        shard = len(self._rows_in) - 1
+        first = self._rows_in[shard]
+        file = os.open(self._shard_path(shard), os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _write_at(file, memoryview(features).cast("B"), 4 * self.width * first)
+            os.ftruncate(file, 4 * self.width * (first + len(indices)))  # rows of a block that was not finished
+            os.fsync(file)
+        finally:
+            os.close(file)
+        with written_atomically(self._record_path(self._blocks)) as temporary, open(temporary, "wb") as record:
+            np.savez(
+                record,
+                indices=np.asarray(indices, dtype=np.int64),
+                place=np.array([shard, first], dtype=np.int64),
+                digest=np.array(_digest(indices, features)),
+            )
+        self._blocks += 1
+        self._add(indices, shard, first)
+
+    # -- files ----------------------------------------------------------------------------------------------------
+
+    def _open(self, print_line: Callable[[str], None]) -> None:
+        """Read the records; from the first damaged block on, blocks are dropped and computed again."""
+        while self._record_path(self._blocks).is_file():
+            path = self._record_path(self._blocks)
+            try:
+                self._read(path)
+            except Exception as error:  # NumPy and zip raise many kinds
+                print_line(
+                    f"{path}: the block is damaged ({error or type(error).__name__}): features from here on are "
+                    "computed again"
+                )
+                for later in self.folder.glob(_RECORD.replace("{:06}", "*")):
+                    if later.name >= path.name:
+                        later.unlink()
+                return
+            self._blocks += 1
+
+    def _read(self, path: Path) -> None:
+        with np.load(path, allow_pickle=False) as record:
+            indices, (shard, first), digest = record["indices"], record["place"].tolist(), str(record["digest"])
+        if not 0 <= shard <= len(self._rows_in) or first != (self._rows_in[shard] if shard < len(self._rows_in) else 0):
+            raise ValueError("its rows do not follow those of the block before it")
+        if indices.ndim != 1 or len(indices) == 0 or indices.min() < 0 or indices.max() >= len(self._shard_of):
+            raise ValueError("it names images that the source does not have")
+        rows = np.memmap(
+            self._shard_path(shard), dtype="<f4", mode="r", offset=4 * self.width * first,
+            shape=(len(indices), self.width),
+        )  # fmt: skip
+        if _digest(indices, rows) != digest:
+            raise ValueError("its digest differs")
+        if shard == len(self._rows_in):
+            self._rows_in.append(0)
+        self._add(indices, shard, first)
+
+    def _add(self, indices: np.ndarray, shard: int, first: int) -> None:
+        self._shard_of[indices] = shard
+        self._row_of[indices] = np.arange(first, first + len(indices))
+        self._rows_in[shard] = first + len(indices)
+        self._mapped.pop(shard, None)  # it has grown
+
+    def _shard(self, shard: int) -> np.ndarray:
+        if shard not in self._mapped:
+            shape = (self._rows_in[shard], self.width)
+            self._mapped[shard] = np.memmap(self._shard_path(shard), dtype="<f4", mode="r", shape=shape)
+        return self._mapped[shard]
+
+    def _shard_path(self, shard: int) -> Path:
+        return self.folder / f"features-{shard:05}.f32"
+
+    def _record_path(self, block: int) -> Path:
+        return self.folder / _RECORD.format(block)
+
+
+def fill(
+    table: FeatureTable,
+    indices: np.ndarray,
+    batches: Callable[[np.ndarray], Iterable[np.ndarray]],
+    batch_size: int,
+    advance: Callable[[int], object] = lambda number: None,
+) -> int:
+    """Compute and store the features that are missing, block by block; return their number.
+
+    Args:
+        table: to fill.
+        indices: int64 [n], images whose features are wanted.
+        batches: source indices -> their features in order, float32 [b, D] each.
+        batch_size: of ``batches``; a block is a whole number of batches, so that an extraction that goes on forms the
+            batches of one that was never stopped.
+        advance: called with the number of images after each block.
+    """
+    missing = table.missing(indices)
+    size = max(1, table.block_rows // batch_size) * batch_size
+    for first in range(0, len(missing), size):
+        block = missing[first : first + size]
+        table.append(block, np.concatenate(list(batches(block))))
+        advance(len(block))
+    return len(missing)
+
+
+def _digest(indices: np.ndarray, features: np.ndarray) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(indices, dtype="<i8").tobytes())
+    digest.update(memoryview(np.ascontiguousarray(features)).cast("B"))
+    return digest.hexdigest()
+
+
+def _write_at(file: int, data: memoryview, offset: int) -> None:
+    while data:
+        written = os.pwrite(file, data, offset)
+        data, offset = data[written:], offset + written

@@ -1,0 +1,102 @@
+"""What a run on stored features (``features=stored``) may consist of, checked before anything is read or trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ltr.configuration.targets import instantiate
+from ltr.errors import ConfigError
+from ltr.methods.core.stage import DatasetInfo, Method, Stage
+
+_OF_LBFGS = ("l2", "l2_path", "max_iterations")
+
+
+def stored_settings(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return how the main stage uses stored features, without what has no effect; None where it reads images.
+
+    Raises:
+        ConfigError: a backbone that is to be trained.
+    """
+    features = config.get("features") or {"name": "images"}
+    if features["name"] == "images":
+        return None
+    trainable = config["backbone"].get("trainable", "all")
+    if trainable == "last_block":
+        raise ConfigError(
+            "backbone.trainable=last_block: features=stored keeps the backbone as it is. Use features=images to "
+            "train a part of it, or leave backbone.trainable out"
+        )
+    if (config.get("tune") or {"name": "none"}).get("name") not in ("none", None):
+        raise ConfigError(
+            f"tune={config['tune']['name']} changes the backbone, and features=stored keeps it as it is. Use "
+            "features=images, or tune=none"
+        )
+    used: dict[str, Any] = {"views": features["views"] if features["views"] > 1 else 0, "solver": features["solver"]}
+    if features["solver"] == "lbfgs":
+        used |= {key: features[key] for key in _OF_LBFGS if key != "l2_path" or features["l2"] == "auto"}
+    return used
+
+
+def frozen(backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of a backbone that is not trained."""
+    return {**backbone, **({"trainable": "none"} if "trainable" in backbone else {})}
+
+
+def check_stored(config: Mapping[str, Any], method: Method, stages: Sequence[Stage], dataset_info: DatasetInfo) -> None:
+    """Refuse methods, stages and augmentations that need images where a run reads stored features.
+
+    Raises:
+        ConfigError: with what to use.
+    """
+    stored = [stage for stage in stages if stage.settings.features is not None]
+    if not stored:
+        return
+    name = config["method"]["name"]
+    if not method.takes_stored_features:
+        raise ConfigError(
+            f"features=stored: method={name} works on images, not on one feature vector of each. Stored features serve "
+            "erm, crt, lws, tau_norm, ncm, posthoc_la, rpl, rpl_pp, arpl, gcpl, triplet, prototypical, "
+            "background_splitting and smote with method.space=feature; for others use features=images"
+        )
+    for stage in stored:
+        _check_stage(stage, name)
+    augment, views = config["augment"], config["features"]["views"]
+    augmentation = instantiate(augment, dataset_info.image_shape)
+    crop = augmentation.file_crop
+    is_plain = augmentation.identity and not (crop is not None and crop.random)
+    if augmentation.mix:
+        raise ConfigError(
+            f"augment.mix={augmentation.mix}: images that are mixed anew in every batch have no stored features. Use "
+            "augment.mix=null, or features=images"
+        )
+    if views > 1 and is_plain:
+        raise ConfigError(
+            f"features.views={views}: without augmentation all views are the same. Choose one, such as "
+            f"augment={'imagenet' if 'image_size' in config['dataset'] else 'cifar'}, or leave features.views out"
+        )
+    if views <= 1 and not is_plain:
+        raise ConfigError(
+            "augment: stored features are those of images that are not augmented. Use augment=none, features.views=4 "
+            "for four augmented views of each training image, or features=images"
+        )
+
+
+def _check_stage(stage: Stage, method: str) -> None:
+    settings = stage.settings
+    if stage.checkpoint is not None:
+        raise ConfigError(
+            f"method.start_from={stage.checkpoint}: features=stored needs the backbone before the run. Give its "
+            "weights as backbone.weights=FILE (a run's checkpoint will do), or use features=images"
+        )
+    if settings.extras:
+        raise ConfigError(
+            "method.extras: these loss terms compare images or feature maps, which stored features do not have. Leave "
+            "them out, or use features=images"
+        )
+    trainable = stage.options.get("trainable", "classifier")
+    if trainable != "classifier":
+        raise ConfigError(
+            f"method.trainable={trainable}: features=stored keeps the backbone as it is. Use "
+            "method.trainable=classifier, or features=images"
+        )

@@ -1,0 +1,231 @@
+"""Stored features of a run: the stage ``features``, which is shared by methods, seeds, splits and sweeps.
+
+A table is determined by the backbone's weights, the precision, the source, and what is done to an image before the
+backbone. Its rows are found by source index and added when a split first asks for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ltr.configuration.configs import digest, read_config, without_private
+from ltr.configuration.own_code import own_code
+from ltr.data.feature_loader import StoredFeatures
+from ltr.data.feature_table import FeatureTable, fill
+from ltr.data.module import DataModule
+from ltr.data.source import ImageFiles
+from ltr.errors import ConfigError
+from ltr.files import write_json
+from ltr.identity import with_names
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, Stage
+from ltr.randomness import derive_seed
+from ltr.runs.device import autocast
+from ltr.runs.keys import input_spec
+from ltr.runs.store import RECORD, StageStore
+
+NUMERICS_VERSION = 1  # raise it when a change alters features: stored tables are then not reused
+NAME = "features"
+_CPU_BATCH = 64  # images; the last batch is filled up to it
+# what a trained network no longer depends on beside the weights themselves
+_NOT_IDENTITY_BACKBONE = ("weights", "weights_map", "strict_weights", "pretrained", "trainable")
+_OF_RANDOM_CROPS = ("random", "window", "scale", "ratio", "reduced")  # which the config of a view's augmentation names
+
+
+def backbone_digest(backbone: nn.Module) -> str:
+    """Return the SHA-256 in hex of a backbone's parameters and buffers, with their names, kinds and shapes."""
+    digest_of_all = hashlib.sha256()
+    for name, tensor in sorted(backbone.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        digest_of_all.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest_of_all.update(values.reshape(-1).view(torch.uint8).numpy())
+    return digest_of_all.hexdigest()
+
+
+def feature_network(settings: Settings, dataset_info: DatasetInfo, seed: int, role: str) -> ImageClassifier:
+    """Return the network of a stage, in eval mode, with a plain head and loss: what of it maps images to features."""
+    plain = settings.replaced(
+        head=without_private(read_config("head/linear")),
+        loss=without_private(read_config("loss/cross_entropy")),
+        extras=(),
+    )
+    return ImageClassifier(NetworkSpec(plain, dataset_info, seed, role)).eval()
+
+
+def table_spec(
+    network: ImageClassifier, source: str, crop: Any, augment: Mapping[str, Any] | None = None, view: int = 0
+) -> dict[str, Any]:
+    """Return everything that determines the features in a table, as plain data.
+
+    Args:
+        network: from `feature_network`.
+        source: the fingerprint of the source.
+        crop: `ltr.data.crop.FileCrop` of image files; None for arrays.
+        augment: config of the augmentation of a view; None for the images as evaluation shows them.
+        view: its number.
+    """
+    backbone = {k: v for k, v in network.settings.backbone.items() if k not in _NOT_IDENTITY_BACKBONE}
+    spec: dict[str, Any] = {
+        "target": f"computation/{NAME}",
+        "numerics_version": NUMERICS_VERSION,
+        "backbone": with_names(without_private(backbone)),
+        "weights": backbone_digest(network.backbone),
+        "precision": network.settings.precision,
+        "source": source,
+        "input": input_spec(network.dataset_info),
+        "settings": {},  # of a training: none
+    }
+    if crop is not None:
+        spec["crop"] = {key: value for key, value in vars(crop).items() if key not in _OF_RANDOM_CROPS}
+    if augment is not None:
+        spec["view"] = {"augment": with_names(without_private(augment)), "number": view}
+    code = own_code([backbone, augment or {}])
+    return spec | ({"code": code} if code else {})
+
+
+def spec_key(spec: Mapping[str, Any]) -> str:
+    """Return the key of a table."""
+    return digest(spec)
+
+
+class FeatureStage:
+    """The stored features of one run's source, computed where they are missing.
+
+    Args:
+        stage: the first stage that is trained on them.
+        dataset_info: of the data.
+        seed: the run's.
+        data: the images of the run, with its augmentation.
+        store: where tables lie.
+        device: where features are computed.
+        print_line: prints a line.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        dataset_info: DatasetInfo,
+        seed: int,
+        data: DataModule,
+        store: StageStore,
+        device: torch.device,
+        print_line: Callable[[str], None],
+    ) -> None:
+        self.settings = stage.settings
+        self.data = data
+        self.store = store
+        self.device = device
+        self.print_line = print_line
+        self.network = feature_network(stage.settings, dataset_info, seed, stage.role)
+        assert stage.settings.features is not None
+        self.views = int(stage.settings.features["views"])
+        crop = data.file_crop if isinstance(data.source.images, ImageFiles) else None
+        fingerprint = data.source.fingerprint
+        self.plain_spec = table_spec(self.network, fingerprint, crop)
+        self.view_specs = [
+            table_spec(self.network, fingerprint, crop, stage.settings.augment, view) for view in range(self.views)
+        ]
+        self.weights = self.plain_spec["weights"]
+
+    @property
+    def key(self) -> str:
+        """Key of the features of images as evaluation shows them."""
+        return spec_key(self.plain_spec)
+
+    def open(self, spec: Mapping[str, Any]) -> FeatureTable:
+        """Return the table of a specification, as far as it is stored."""
+        width = self.network.backbone.num_features
+        return FeatureTable(self.store.folder(spec_key(spec)), len(self.data.source), width, self.print_line)
+
+    def obtain(
+        self,
+        parts: Sequence[np.ndarray],
+        train: np.ndarray,
+        progress: Callable[[int], Any],
+        stopped: Callable[[], None] = lambda: None,
+    ) -> StoredFeatures:
+        """Return the features of a split, after computing those that are missing.
+
+        Args:
+            parts: source indices of the images that are wanted as evaluation shows them.
+            train: source indices of the images that are wanted in augmented views.
+            progress: number of images -> a context manager that gives a function to advance by.
+            stopped: raises if the run was asked to stop; called between blocks.
+        """
+        plain = self._filled(self.plain_spec, np.concatenate(parts), None, progress, stopped)
+        views = [self._filled(spec, train, view, progress, stopped) for view, spec in enumerate(self.view_specs)]
+        return StoredFeatures(plain, tuple(views))
+
+    def check(self, backbone: nn.Module, name: str) -> None:
+        """Refuse a network whose backbone is another than the one that the features come from.
+
+        Raises:
+            ConfigError: it is.
+        """
+        if backbone_digest(backbone) != self.weights:
+            raise ConfigError(
+                f"stage '{name}' has other weights in its backbone than the stored features come from. Give all of the "
+                "backbone's weights (backbone.weights=FILE, backbone.strict_weights=true), or use features=images"
+            )
+
+    def _filled(
+        self,
+        spec: Mapping[str, Any],
+        indices: np.ndarray,
+        view: int | None,
+        progress: Callable[[int], Any],
+        stopped: Callable[[], None],
+    ) -> FeatureTable:
+        key = spec_key(spec)
+        with self.store.locked(key, NAME):
+            table = self.open(spec)
+            number = len(table.missing(indices))
+            if not number:
+                self.print_line(f"{NAME}: stored stage {key[:12]}, {len(np.unique(indices)):,} images")
+                return table
+            began = time.perf_counter()
+            what = "" if view is None else f", view {view + 1} of {self.views}"
+            stored = f", {len(table):,} are stored" if len(table) else ""
+            self.print_line(f"{NAME}: {number:,} images to compute{stored}{what} ({key[:12]})")
+            batch = self._batch_size()
+
+            def advance(done: int) -> None:
+                bar(done)
+                self._record(key, spec, table, time.perf_counter() - began)
+                stopped()
+
+            with progress(number) as bar:
+                fill(table, indices, lambda block: self._batches(block, view), batch, advance)
+            return table
+
+    def _record(self, key: str, spec: Mapping[str, Any], table: FeatureTable, seconds: float) -> None:
+        """Write the record by which ``ltr-stages`` lists the table; each block has a digest of its own."""
+        record = {"key": key, "name": NAME, "spec": dict(spec), "seconds": seconds, "files": {}, "images": len(table)}
+        write_json(self.store.folder(key) / RECORD, record)
+
+    def _batch_size(self) -> int:
+        return min(self.data.eval_batch_size, _CPU_BATCH) if self.device.type == "cpu" else self.data.eval_batch_size
+
+    def _batches(self, indices: np.ndarray, view: int | None) -> Iterator[np.ndarray]:
+        """Yield features float32 [b, D] of source indices, in order.
+
+        Every batch has the same number of images, so that an image's features do not depend on those beside it.
+        """
+        size = self._batch_size()
+        seed = None if view is None else derive_seed(NAME, "view", view)
+        network = self.network.to(self.device)
+        with torch.inference_mode(), autocast(self.device, self.settings.precision):
+            for batch in self.data.ordered_loader(indices, size, seed):
+                images = batch.images
+                if len(images) < size:
+                    images = torch.cat([images, images[:1].expand(size - len(images), -1, -1, -1)])
+                    images = images.contiguous(memory_format=torch.channels_last)
+                features = network.features(network.to_unit(images))[: len(batch.images)]
+                yield features.float().cpu().numpy()

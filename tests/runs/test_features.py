@@ -1,0 +1,168 @@
+"""Runs on stored features: extracted once, never those of others, and the same classifier as on images."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from ltr.data import feature_table
+from ltr.methods.core.checkpoint import load_network
+from ltr.runs import features as features_stage
+from resuming import weights
+
+DIGITS = ["trainer.precision=fp32", "trainer.max_epochs=2", "features=stored"]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*at random values.*"),
+    pytest.mark.filterwarnings("ignore:.*tau=.* is the best.*"),
+]
+METHODS = {
+    "erm": [],
+    "balanced softmax": ["loss=balanced_softmax"],
+    "ldam": ["loss=ldam"],
+    "crt": ["method=crt", "method.classifier.epochs=1"],
+    "lws": ["method=lws", "method.classifier.epochs=1"],
+    "tau_norm": ["method=tau_norm"],
+    "ncm": ["method=ncm"],
+    "posthoc_la": ["method=posthoc_la"],
+    "smote": ["method=smote", "method.space=feature", "method.classifier.epochs=1"],
+    "arpl": ["dataset=digits_open", "method=arpl"],
+    "rpl": ["dataset=digits_open", "method=rpl"],
+    "gcpl": ["dataset=digits_open", "method=gcpl"],
+    "triplet": ["dataset=digits_retrieval", "method=triplet"],
+    "background_splitting": ["dataset=digits_bg", "method=background_splitting", "method.aux.partition=kmeans",
+                             "method.aux.features=pixels", "method.aux.groups=10"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", METHODS.values(), ids=METHODS.keys())
+def test_a_method_is_trained_on_stored_features_and_its_checkpoint_takes_images(ltr_train, ltr_eval, options):
+    run = ltr_train(*DIGITS, *options)
+    assert run.code == 0, run.err
+    assert "images to compute" in run.out
+    code, _, err = ltr_eval(run.directory)
+    assert code == 0, err
+    network = load_network(run.directory / "checkpoints" / "final.ckpt")
+    images = torch.zeros(2, *network.dataset_info.image_shape, dtype=torch.uint8)
+    unit = network.to_unit(images)
+    features = network.backbone(network.normalise(unit))
+    with torch.no_grad():
+        of_images, of_features = (network.predict_headline(one) for one in (images, features))
+    assert torch.allclose(of_images.features, of_features.features)
+    assert torch.allclose(of_images.logits, of_features.logits)
+
+
+def test_methods_seeds_and_losses_share_one_extraction(ltr_train, tmp_path):
+    weights_file = tmp_path / "backbone.ckpt"
+    first = ltr_train("trainer.max_epochs=1", "trainer.precision=fp32", outputs=tmp_path / "first")
+    shutil.copy(first.directory / "checkpoints" / "final.ckpt", weights_file)
+    command = [*DIGITS, f"backbone.weights={weights_file}"]
+    runs = [
+        ltr_train(*command, *options)
+        for options in ([], ["seed=1"], ["loss=balanced_softmax"], ["method=ncm"], ["method=posthoc_la"])
+    ]
+    assert [run.code for run in runs] == [0] * 5, runs[-1].err
+    assert ["images to compute" in run.out for run in runs] == [True, False, False, False, False]
+    assert "stored stage" in runs[1].out
+
+
+def test_another_split_of_the_source_computes_what_is_missing(ltr_train, tmp_path):
+    command = [*DIGITS, "seed=3"]
+    assert "900 images to compute" in ltr_train(*command).out
+    out = ltr_train(*command, "dataset.imbalance_factor=10").out
+    assert "images to compute, 900 are stored" in out
+
+
+def test_features_of_other_weights_or_pixels_are_not_used(ltr_train):
+    ltr_train(*DIGITS)
+    for change in ("seed=1", "dataset.mean=[0.4]", "trainer.precision=bf16"):  # random weights follow the seed
+        run = ltr_train(*DIGITS, change)
+        assert "900 images to compute (" in run.out, change
+
+
+def test_a_head_on_stored_features_is_the_head_on_images_with_a_frozen_backbone(ltr_train, plain, tmp_path):
+    (tmp_path / "configs" / "backbone" / "frozen.yaml").write_text("_target_: plain_network.FrozenNet\n")
+    command = [plain[0], "backbone=frozen", "augment=none", "trainer.precision=fp32", "trainer.max_epochs=3"]
+    frozen = ltr_train(*command, outputs=tmp_path / "images")
+    stored = ltr_train(*command, "features=stored", outputs=tmp_path / "stored")
+    assert (frozen.code, stored.code) == (0, 0), stored.err
+    ours, theirs = weights(stored.directory), weights(frozen.directory)
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        assert torch.allclose(ours[name], theirs[name], atol=1e-5), name
+    assert stored.headline["nll"] == pytest.approx(frozen.headline["nll"], abs=1e-5)
+
+
+def test_evaluation_on_images_gives_the_rows_of_stored_features(ltr_train, ltr_eval):
+    run = ltr_train(*DIGITS)
+    code, out, err = ltr_eval(run.directory)
+    assert code == 0, err
+    shown = run.headline["balanced_accuracy"]
+    assert f"{100 * shown:.1f}" in out
+
+
+def test_views_are_stored_one_by_one(ltr_train):
+    two = ltr_train(*DIGITS, "augment=digits", "features.views=2")
+    assert two.code == 0, two.err
+    assert "500 images to compute, view 2 of 2" in two.out
+    three = ltr_train(*DIGITS, "augment=digits", "features.views=3")
+    assert three.out.count("to compute") == 1
+    assert "view 3 of 3" in three.out
+
+
+def test_an_extraction_that_is_killed_goes_on_with_the_same_bytes(ltr_train, tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_table, "BLOCK_BYTES", 64 * 64 * 4)
+
+    def tables(outputs):
+        return [path.read_bytes() for path in sorted(outputs.glob("stages/*/features-*.f32"))]
+
+    whole = ltr_train(*DIGITS, outputs=tmp_path / "whole")
+    batches = features_stage.FeatureStage._batches
+
+    def dying(self, indices, view):
+        if indices[0] > 300:
+            raise KeyboardInterrupt
+        return batches(self, indices, view)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(features_stage.FeatureStage, "_batches", dying)
+        stopped = ltr_train(*DIGITS, outputs=tmp_path / "stopped")
+    assert stopped.code != 0
+    assert tables(tmp_path / "stopped") != tables(tmp_path / "whole")
+    again = ltr_train(*DIGITS, outputs=tmp_path / "stopped")
+    assert again.code == 0
+    assert "are stored" in again.out
+    assert tables(tmp_path / "stopped") == tables(tmp_path / "whole")
+    assert again.result["rows"] == whole.result["rows"]
+
+
+REFUSED = {
+    "a method of images": (["method=sla"], "features=stored: method=sla works on images"),
+    "augmentation": (["augment=digits"], "features.views=4"),
+    "views of nothing": (["features.views=3"], "without augmentation all views are the same"),
+    "a part of the backbone": (["backbone.trainable=last_block"], "features=images to train a part of it"),
+    "crt's last block": (["method=crt", "method.trainable=last_block"], "method.trainable=classifier"),
+    "interpolated pixels": (["method=smote", "method.space=pixel"], "smote with method.space=feature"),
+    "a representation": (["method=ncm", "method.start_from=x"], "backbone.weights=FILE"),
+    "a solver": (["features.solver=newton"], "features.solver=newton"),
+    "a key": (["+features.view=3"], "views"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED.keys())
+def test_what_needs_images_is_refused_with_what_to_use(ltr_train, case):
+    options, advice = case
+    run = ltr_train(*DIGITS, *options)
+    assert run.code not in (0, None)
+    assert advice in run.err
+    assert "Traceback" not in run.err
+    assert not list(run.outputs.glob("*/*/*/result.json"))
+
+
+def test_a_network_with_another_backbone_is_refused(ltr_train, monkeypatch):
+    count = iter(range(9))
+    monkeypatch.setattr(features_stage, "backbone_digest", lambda backbone: str(next(count)))
+    run = ltr_train(*DIGITS)
+    assert run.code != 0
+    assert "other weights in its backbone than the stored features" in run.err
