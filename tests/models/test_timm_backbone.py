@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import timm
 import torch
@@ -138,3 +140,72 @@ def test_a_model_without_maps_says_so_and_names_three_that_have_them(monkeypatch
     assert backbone(torch.randn(1, 3, 32, 32)).shape == (1, backbone.num_features)
     with pytest.raises(ConfigError, match=r"'test_resnet' gives no multi-scale.*resnet50, convnext_tiny or swin"):
         backbone.feature_maps(torch.randn(1, 3, 32, 32))
+
+
+def tokens_of(backbone: TimmBackbone, images: torch.Tensor) -> torch.Tensor:
+    return backbone.net.forward_features(images)
+
+
+def test_features_of_a_transformer_are_the_class_token_or_pool_the_other_tokens():
+    images = torch.randn(2, 3, 160, 160)
+    for pool in ("cls", "mean", "max"):
+        backbone = TimmBackbone(3, name="test_vit", pool=pool).eval()
+        with torch.no_grad():
+            tokens = tokens_of(backbone, images)
+            rest = tokens[:, backbone.net.num_prefix_tokens :]
+            expected = {"cls": tokens[:, 0], "mean": rest.mean(1), "max": rest.amax(1)}[pool]
+            assert torch.allclose(backbone(images), expected, atol=1e-6)
+            assert torch.allclose(backbone.features_and_maps(images)[0], expected, atol=1e-6)
+
+
+def test_the_pooling_of_the_weights_need_not_be_that_of_the_features(tmp_path):
+    """SigLIP-like towers bring an attention pooling, which pooling by the mean leaves out."""
+    name = "vit_base_patch16_siglip_224"
+    small = {"depth": 1, "embed_dim": 24, "num_heads": 2}
+    tower = timm.create_model(name, num_classes=0, **small)
+    assert tower.attn_pool is not None
+    torch.save(tower.state_dict(), tmp_path / "tower.pth")
+    with small_models(small):
+        own = TimmBackbone(3, name=name, weights=str(tmp_path / "tower.pth")).eval()
+        mean = TimmBackbone(3, name=name, weights=str(tmp_path / "tower.pth"), pool="mean").eval()
+    images = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        assert torch.equal(own(images), tower.eval()(images))
+        assert torch.allclose(mean(images), tower.forward_features(images).mean(1), atol=1e-6)
+
+
+@contextlib.contextmanager
+def small_models(options: dict):
+    """Timm's models with fewer blocks, for the time of a block."""
+    create = timm.create_model
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timm, "create_model", lambda *args, **kwargs: create(*args, **{**options, **kwargs}))
+        yield
+
+
+@pytest.mark.parametrize(
+    ("name", "pool", "message"),
+    [
+        ("test_resnet", "cls", r"test_resnet has no class token. Use backbone\.pool=mean"),
+        ("test_vit2", "cls", "no class token"),
+        ("test_vit", "middle", "pool=middle: allowed are cls, mean, max"),
+    ],
+)
+def test_a_pooling_that_a_model_has_not_is_refused(name, pool, message):
+    with pytest.raises(ConfigError, match=message):
+        TimmBackbone(3, name=name, pool=pool)
+
+
+def test_weights_of_another_model_of_the_family_name_it(tmp_path):
+    torch.save(timm.create_model("test_convnext2").state_dict(), tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=r"are those of test_convnext2: set backbone"):
+        TimmBackbone(3, name="test_convnext", weights=str(tmp_path / "other.pth"))
+
+
+def test_odd_image_sizes_interpolate_the_position_embeddings(tmp_path):
+    square = timm.create_model("test_vit", num_classes=0).eval()
+    torch.save(square.state_dict(), tmp_path / "vit.pth")
+    assert TimmBackbone.options_for({"name": "vit_tiny_patch16_224"}, (3, 96, 128)) == {"img_size": (96, 128)}
+    backbone = TimmBackbone(3, name="test_vit", weights=str(tmp_path / "vit.pth"), img_size=(96, 128)).eval()
+    expected = timm.layers.resample_abs_pos_embed(square.pos_embed, (6, 8), num_prefix_tokens=square.num_prefix_tokens)
+    assert torch.allclose(backbone.net.pos_embed, expected, atol=1e-6)

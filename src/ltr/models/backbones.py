@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ltr.configuration.targets import locate
-from ltr.errors import ConfigError
+from ltr.errors import CheckpointError, ConfigError
 from ltr.models.preprocessing import Preprocessing, checkpoint_preprocessing
-from ltr.models.weights import State, load_backbone, set_trainable
+from ltr.models.weights import State, is_state, load_backbone, set_trainable
 
 
 class ImageSizeError(ConfigError):
@@ -78,6 +79,10 @@ class Backbone(nn.Module):
         """
         return checkpoint_preprocessing(config["weights"]) if config.get("weights") else None
 
+    def nearest_architecture(self, weights: str) -> str:
+        """Return a sentence that names the architecture of a weights file that does not fit; '' if none is known."""
+        return ""
+
     def finish(
         self,
         weights: str | None,
@@ -105,15 +110,20 @@ class Backbone(nn.Module):
         """
         check_weights_map(weights, weights_map)
         if weights is not None:
-            target = self if into is None else into
-            load_backbone(
-                target,
-                weights,
-                strict=strict,
-                classifier_names=classifier_names,
-                convert=convert,
-                layout=weights_map,
-            )
+            try:
+                load_backbone(
+                    self if into is None else into,
+                    weights,
+                    strict=strict,
+                    classifier_names=classifier_names,
+                    convert=convert,
+                    layout=weights_map,
+                )
+            except CheckpointError as error:
+                hint = self.nearest_architecture(weights) if Path(weights).is_file() and is_state(weights) else ""
+                if not hint:
+                    raise
+                raise CheckpointError(f"{error}\n  {hint}") from error
         set_trainable(self, trainable, self.last_block())
 
 

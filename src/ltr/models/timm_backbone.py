@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.identity import named
 from ltr.models.backbones import Backbone, ImageSizeError, deepest_block, dry_run, no_feature_maps_error
+from ltr.models.nearest_architecture import family_of, nearest_architecture
 from ltr.models.preprocessing import Preprocessing, timm_preprocessing
 from ltr.models.weights import State, seeded_construction
 
+_POOLS = {"cls": "token", "mean": "avg", "max": "max"}  # timm's names
 MODELS_WITH_MAPS = ("resnet50", "convnext_tiny", "swin_tiny_patch4_window7_224")
 
 
@@ -83,6 +85,8 @@ class TimmBackbone(TimmFeatures):
         weights: local weights file instead, see `ltr.models.weights.load_backbone`. Files that timm would rename or
             resize (position embeddings of another image size) are converted in the same way.
         drop_path: stochastic depth of the last block, in [0, 1); 0 keeps the model's default.
+        pool: features of a vision transformer: ``cls`` is the class token, ``mean`` and ``max`` are over the other
+            tokens (of a convolutional network, over its last map); None is the model's own choice.
         img_size: side of the images in pixels, or [H, W], for models that are built for one size (Swin, ViT); null
             keeps the model's size, see `options_for`.
 
@@ -102,6 +106,7 @@ class TimmBackbone(TimmFeatures):
         strict_weights: bool = True,
         trainable: str = "all",
         drop_path: float = 0.0,
+        pool: str | None = None,
         img_size: int | Sequence[int] | None = None,
     ) -> None:
         if pretrained and weights is not None:
@@ -130,6 +135,8 @@ class TimmBackbone(TimmFeatures):
             convert=self._convert,
             weights_map=weights_map,
         )
+        if pool is not None:  # after the weights, which may be of a pooling that this removes
+            _set_pool(self.net, name, pool)
 
     @staticmethod
     def options_for(config: Mapping[str, Any], image_shape: tuple[int, int, int]) -> dict[str, Any]:
@@ -141,6 +148,10 @@ class TimmBackbone(TimmFeatures):
             return {}
         _, height, width = image_shape
         return {"img_size": height if height == width else (height, width)}
+
+    def nearest_architecture(self, weights: str) -> str:
+        relatives = family_of(self.name, timm.list_models())
+        return nearest_architecture(weights, relatives, lambda name: timm.create_model(name, pretrained=False))
 
     @staticmethod
     def preprocessing(config: Mapping[str, Any]) -> Preprocessing | None:
@@ -209,6 +220,21 @@ def _create(name: str, pretrained: bool, in_channels: int, options: dict[str, An
         raise CheckpointError(
             f"The pretrained weights of timm's {name} could not be downloaded ({reason}). Fetch them on a machine with "
             "network and pass backbone.weights=FILE backbone.pretrained=false."
+        ) from error
+
+
+def _set_pool(net: Any, name: str, pool: str) -> None:
+    if pool not in _POOLS:
+        raise ConfigError(f"backbone.pool={pool}: allowed are {', '.join(_POOLS)}, or null for the model's own")
+    has_class_token = any(getattr(net, token, None) is not None for token in ("cls_token", "cls_embed"))
+    if pool == "cls" and not has_class_token:
+        raise ConfigError(f"backbone.pool=cls: timm's {name} has no class token. Use backbone.pool=mean, or null")
+    try:
+        net.reset_classifier(0, _POOLS[pool])
+    except Exception as error:  # each model has its own
+        raise ConfigError(
+            f"backbone.pool={pool}: timm's {name} takes no other pooling than its own ({type(error).__name__}). Use "
+            "backbone.pool=null"
         ) from error
 
 

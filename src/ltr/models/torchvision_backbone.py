@@ -14,6 +14,7 @@ from torchvision.models import GoogLeNet, Inception3, SqueezeNet, SwinTransforme
 from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.identity import named
 from ltr.models.backbones import Backbone, deepest_block, dry_run, no_feature_maps_error
+from ltr.models.nearest_architecture import family_of, nearest_architecture
 from ltr.models.preprocessing import Preprocessing, torchvision_preprocessing
 
 MODELS_WITH_MAPS = ("resnet50", "convnext_tiny", "swin_t")
@@ -82,6 +83,10 @@ class TorchvisionBackbone(Backbone):
         if self._map_names:
             return deepest_block(self.net, self._map_names[-1])
         return deepest_block(self.net, "encoder.layers")
+
+    def nearest_architecture(self, weights: str) -> str:
+        known = torchvision.models.list_models(module=torchvision.models)
+        return nearest_architecture(weights, family_of(self.name, known), torchvision.models.get_model)
 
     @staticmethod
     def preprocessing(config: Mapping[str, Any]) -> Preprocessing | None:

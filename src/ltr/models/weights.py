@@ -90,6 +90,14 @@ def read_state(path: str | Path, entry: str | None = None) -> State:
     return state
 
 
+def is_state(path: str | Path) -> bool:
+    """Return whether a file can be read as named tensors."""
+    try:
+        return bool(read_state(path))
+    except CheckpointError:
+        return False
+
+
 def _named_entry(content: Mapping, entry: str, path: Path) -> State:
     value: object = content
     for part in entry.split("."):

@@ -34,7 +34,7 @@ _NOT_IDENTITY_TRAINER = ("num_workers", "log_every", "profiler", "on_error", "ma
 # keys of the trainer whose usual value is left out, so that runs of earlier versions keep their identity
 _AS_USUAL = {"on_nonfinite": "raise", "auto_accumulate": False}
 # and of optimisers, backbones, data sets and the evaluation, wherever one stands, while they are null
-_UNSET = ("extra_lr", "weights_map", "matte", "white_level", "extra_protocols", "interpolation",
+_UNSET = ("extra_lr", "weights_map", "matte", "white_level", "extra_protocols", "interpolation", "pool",
           "resize_to")  # fmt: skip
 _NOT_IDENTITY_EVALUATION = ("batch_size",)
 _NOT_IDENTITY_SOURCE = ("root", "roots", "download")
