@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import camera_trap_files
+
 PER_CLASS = {"train": 3, "val": 1, "test": 2}
 
 
@@ -263,6 +265,7 @@ TREES: dict[str, Callable[[Path], Path]] = {
     "inat18_lists": inat18_lists,
     "folder": folder,
     "table": table,
+    "camera_traps": lambda root: camera_trap_files.write(root / "camera_traps"),
 }
 
 

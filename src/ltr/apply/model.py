@@ -30,6 +30,8 @@ class Model:
         batch_size: images a batch, the evaluation's.
         workers: processes that decode.
         decoding: how files become RGB: with the matte and the white level that the network was trained with.
+        crop_margin, crop_square: how boxes of detections are extended, as in training.
+        trained_on_crops: True if the training images were cut by box.
         few_below, many_above: the run's bounds of few- and many-shot classes.
     """
 
@@ -42,6 +44,9 @@ class Model:
     many_above: int = 100
     few_below: int = 20
     decoding: Decoding = PLAIN
+    crop_margin: float = 0.1
+    crop_square: bool = True
+    trained_on_crops: bool = False
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -121,16 +126,20 @@ def load_model(
         keep_freed_memory()
     evaluation = {**read_config("evaluation/default"), **((config or {}).get("evaluation") or {})}
     trainer = (config or {}).get("trainer") or {}
+    dataset = description.get("dataset") or {}
     return Model(
         network.to(device).eval(),
         device,
         resolve_precision(precision or trainer.get("precision", "auto"), device),
-        file_crop(network.dataset_info.image_shape, description.get("dataset") or {}, checkpoint),
+        file_crop(network.dataset_info.image_shape, dataset, checkpoint),
         batch_size or int(evaluation["batch_size"]),
         cores() if workers is None else workers,
         int(evaluation["many_above"]),
         int(evaluation["few_below"]),
         Decoding(matte=network.dataset_info.matte, white_level=network.dataset_info.white_level),
+        crop_margin=float(dataset.get("crop_margin", Model.crop_margin)),
+        crop_square=bool(dataset.get("crop_square", Model.crop_square)),
+        trained_on_crops=dataset.get("crop") == "box" or dataset.get("detections") is not None,
     )
 
 

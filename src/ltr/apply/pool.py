@@ -114,6 +114,19 @@ def _refuse(outside: Sequence[str], base: Path, allowed: Sequence[str]) -> None:
         )
 
 
+def refuse_outside(base: Path, paths: Sequence[str], roots: Sequence[str]) -> None:
+    """Raise DataError that names the paths that lead out of ``base`` and of ``roots``, links followed.
+
+    Raises:
+        ConfigError: one of ``roots`` is no folder.
+    """
+    allowed = [os.path.realpath(os.path.expanduser(root)) for root in roots]
+    for root, folder in zip(roots, allowed):
+        if not os.path.isdir(folder):
+            raise ConfigError(f"--root {root}: there is no such folder")
+    _refuse(_outside(base, paths, [os.path.realpath(base), *allowed]), base, allowed)
+
+
 def table_column(table: Path, column: str) -> list[str]:
     """Return a column of a CSV or Parquet table as texts, see `ltr.data.tables.read_columns`.
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from ltr.apply.camera_trap_formats import Predictions, detection_columns
+from ltr.apply.detections import DetectionPool
 from ltr.apply.model import Model
 from ltr.apply.reading import Broken, batches
 from ltr.apply.tables import Columns, table, write_broken
@@ -61,6 +63,7 @@ def predict_files(
     scorer: str = "msp",
     top: int = 5,
     advance: Callable[[int], object] = lambda number: None,
+    pool: DetectionPool | None = None,
 ) -> Summary:
     """Write a row for each image of a pool, in its order.
 
@@ -71,6 +74,7 @@ def predict_files(
         scorer: what known-ness is, see `knownness`; msp is the log-odds of the probability, whose order is the same.
         top: classes of a row; all where there are fewer.
         advance: called with the number of images that were done since.
+        pool: the detections that ``files`` are; their columns follow the path.
 
     Raises:
         ConfigError: an unknown scorer, or one that the network has nothing for.
@@ -83,7 +87,7 @@ def predict_files(
     tally = Tally(model.decoding)
     with table(out) as writer:
         for answers in answered(model, files, scorer=scorer, top=top, broken=broken, tally=tally, advance=advance):
-            writer.write(_columns(answers, model, files))
+            writer.write(_columns(answers, model, files, pool))
             images += len(answers.indices)
         if not images:
             raise DataError(
@@ -176,10 +180,45 @@ def _fetched(
     advance(done)
 
 
-def _columns(answers: Answers, model: Model, files: ImageFiles) -> Columns:
+def predictions_of(
+    model: Model,
+    files: ImageFiles,
+    *,
+    classifier: str,
+    top: int = 5,
+    advance: Callable[[int], object] = lambda number: None,
+) -> tuple[Predictions, list[Broken], list[str]]:
+    """Return the predictions of a whole pool, the images that cannot be read, and remarks on the others.
+
+    Raises:
+        DataError: not one image can be read.
+        TrainingError: scores that are not finite.
+    """
+    k = min(top, len(model.class_names))
+    classes = np.full((len(files), k), -1, dtype=np.int32)
+    values = np.zeros((len(files), k), dtype=np.float32)
+    background = None if model.background is None else np.zeros(len(files), dtype=np.float32)
+    broken: list[Broken] = []
+    tally = Tally(model.decoding)
+    for answers in answered(model, files, top=k, broken=broken, tally=tally, advance=advance):
+        classes[answers.indices] = answers.classes
+        values[answers.indices] = answers.probabilities
+        if background is not None and answers.background is not None:
+            background[answers.indices] = answers.background
+    if len(broken) == len(files):
+        raise DataError(
+            f"not one of the {len(files):,} images can be read; the first: {broken[0].path}: {broken[0].reason}"
+        )
+    reasons = {row.place: row.reason for row in broken}
+    predictions = Predictions(classes, values, background, reasons, model.class_names, model.background, classifier)
+    return predictions, broken, list(tally.lines())
+
+
+def _columns(answers: Answers, model: Model, files: ImageFiles, pool: DetectionPool | None) -> Columns:
     names = model.class_names
     columns: dict[str, Any] = {
         "path": [files.relative(index) for index in answers.indices.tolist()],
+        **({} if pool is None else detection_columns(pool, answers.indices)),
         "class": [names[label] for label in answers.classes[:, 0].tolist()],
         "probability": answers.probabilities[:, 0],
         "known": answers.knownness,

@@ -24,7 +24,7 @@ _CLASSES, _IMAGES, _SIDE = 3, 8, 96  # of the contact sheet: classes of each kin
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run ``ltr-data list | describe | check | pack``; return the exit code.
+    """Run ``ltr-data list | describe | check | pack | import``; return the exit code.
 
     Raises:
         ConfigError: flags, a name or overrides that are wrong.
@@ -68,7 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     for command in (check, pack):
         command.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
         command.add_argument("--max-pixels", type=int, metavar="N", help="refuse larger images (default: as training)")
-    for command in (describe, check, pack):
+    imported = commands.add_parser("import", help="write the images of a data set as a table")
+    imported.add_argument("--to", type=Path, metavar="FILE", required=True, help="a .csv file")
+
+    for command in (describe, check, pack, imported):
         command.add_argument("dataset", help="the name of a config, see ltr-data list")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="as for ltr-train")
         command.add_argument("--config-dir", metavar="FOLDER", help="configs of your own")
@@ -142,6 +145,8 @@ def _describe(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
     from ltr.console import plain_warnings
     from ltr.data.description import describe
     from ltr.data.exclusion import read_split
+    from ltr.data.group_description import describe_groups
+    from ltr.files import write_csv
     from ltr.report.data_figures import class_frequency
 
     bounds = config["evaluation"]["many_above"], config["evaluation"]["few_below"]
@@ -153,10 +158,16 @@ def _describe(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
         about = describe(split)
         for line in _numbers(source, split, about, *bounds):
             print_line(line)
+        for line in describe_groups(source, split):
+            print_line(line)
         title = f"{split.name}: {len(about.class_counts):,} classes, {int(about.class_counts.sum()):,} training images"
         figures = [folder / "class_frequency.png", folder / "contact_sheet.png"]
         class_frequency(title, about.class_names, about.class_counts, *bounds, figures[0])
         _draw_first_images(source, split, about, figures[1])
+    if source.left_out:
+        figures.append(folder / "left_out.csv")
+        rows = ({"path": path, "reason": reason} for reason, paths in source.left_out.items() for path in paths)
+        write_csv(figures[-1], rows)
     for path in figures:
         print_line(path)
     return 0
@@ -299,6 +310,24 @@ def _pack(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
     size = arguments.to.stat().st_size / 1e6
     print_line(f"{len(source):,} images, {size:,.1f} MB{'' if made else '; it was there already'}")
     print_line(f"train from it with dataset.packed={arguments.to}")
+    return 0
+
+
+# -- import -----------------------------------------------------------------------------------------------------
+
+
+def _import(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
+    from ltr.console import plain_warnings
+    from ltr.data.image_table import write_image_table
+
+    if arguments.to.suffix.lower() != ".csv":
+        raise ConfigError(f"--to {arguments.to}: the name must end in .csv")
+    with plain_warnings():
+        source = _read(config)
+        write_image_table(source, arguments.to)
+    for line in source.remarks:
+        print_line(line)
+    print_line(f"{arguments.to}: {len(source):,} images of {source.num_classes:,} classes")
     return 0
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ltr.commands.arguments import Parser, at_least, parsed
 from ltr.console import print_line
+from ltr.errors import ConfigError
 from ltr.escaping import one_line
+from ltr.writing import check_file
 
 SHOWN = 5
+FORMATS = ("csv", "megadetector", "camtrap_dp")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,7 +34,21 @@ def main(argv: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     add_inputs(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .csv or .parquet file")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="a .csv or .parquet file; .json for megadetector"
+    )
+    parser.add_argument(
+        "--format", choices=FORMATS, help="of the file (default: csv, with this project's columns)", default="csv"
+    )
+    parser.add_argument(
+        "--detections", type=Path, metavar="FILE", help="classify each box of these MegaDetector results"
+    )
+    parser.add_argument(
+        "--min-confidence", type=float, metavar="P", help="least confidence of a detection, 0 to 1 (default: 0)"
+    )
+    parser.add_argument(
+        "--category", action="append", metavar="NAME", help="a detection category to classify (default: all)"
+    )
     parser.add_argument("--scorer", default="msp", metavar="NAME", help="of known-ness (default: msp)")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes of a row (default: 5)")
     add_reading_flags(parser)
@@ -51,15 +69,104 @@ def _predict(arguments: argparse.Namespace) -> int:
     from ltr.console import progress
 
     check_scorer(arguments.scorer)
-    checked_out(arguments.out)
-    model, files = model_and_pool(arguments)
+    _check_detection_flags(arguments)
+    if arguments.format == "csv":
+        checked_out(arguments.out)
+    else:
+        _check_out(arguments)
+    pool = None
+    if arguments.detections is None:
+        model, files = model_and_pool(arguments)
+        if model.trained_on_crops:
+            print_line(
+                "warning: the run was trained on images cut by box, and sees whole images here; --detections FILE cuts "
+                "them by MegaDetector's boxes",
+                sys.stderr,
+            )
+    else:
+        model, pool = _model_and_detections(arguments)
+        files = pool.for_model(model)
+    if arguments.format != "csv":
+        return _write_format(arguments, model, files, pool)
     with progress("predicting", len(files)) as advance:
-        done = predict_files(model, files, arguments.out, scorer=arguments.scorer, top=arguments.top, advance=advance)
+        done = predict_files(
+            model, files, arguments.out, scorer=arguments.scorer, top=arguments.top, advance=advance, pool=pool
+        )
     rate = done.images / max(done.seconds, 1e-9)
     print_line(f"{arguments.out}: {done.images:,} images in {done.seconds:,.1f} s, {rate:,.0f} images/s")
     report_remarks(done.remarks)
     report_broken(done.broken, done.broken_file)
     return 0
+
+
+def _check_detection_flags(arguments: argparse.Namespace) -> None:
+    """Refuse flags of detections without any, and a confidence outside its range."""
+    if arguments.detections is None and (arguments.min_confidence is not None or arguments.category):
+        raise ConfigError("--min-confidence and --category choose among detections: add --detections FILE")
+    if arguments.min_confidence is not None and not 0 <= arguments.min_confidence <= 1:
+        raise ConfigError(f"--min-confidence {arguments.min_confidence}: allowed is 0 to 1")
+
+
+def _check_out(arguments: argparse.Namespace) -> None:
+    ending = ".json" if arguments.format == "megadetector" else ".csv"
+    check_file(arguments.out, f"--out {arguments.out}")
+    if arguments.out.suffix.lower() != ending:
+        raise ConfigError(f"--out {arguments.out}: --format {arguments.format} writes a {ending} file; name it so")
+    if arguments.detections is not None and arguments.out.resolve() == arguments.detections.resolve():
+        raise ConfigError(f"--out {arguments.out}: that is the file of --detections. Name another")
+
+
+def _write_format(arguments: argparse.Namespace, model: Any, files: Any, pool: Any) -> int:
+    """Write predictions in another tool's format."""
+    from ltr.apply.camera_trap_formats import write_camtrap_dp, write_megadetector
+    from ltr.apply.predict import predictions_of
+    from ltr.apply.tables import write_broken
+    from ltr.console import progress
+
+    started = time.perf_counter()
+    classifier = f"ltr-{Path(arguments.run).expanduser().resolve().stem}"
+    with progress("predicting", len(files)) as advance:
+        predictions, broken, remarks = predictions_of(
+            model, files, classifier=classifier, top=arguments.top, advance=advance
+        )
+    if arguments.format == "megadetector":
+        write_megadetector(arguments.out, predictions, files, pool)
+    else:
+        untimed = write_camtrap_dp(arguments.out, predictions, files, pool, arguments.images.expanduser())
+        if untimed:
+            print_line(
+                f"warning: {untimed:,} observations have no eventStart, which Camtrap DP requires: no datapackage.json "
+                "or EXIF gives the time of their images",
+                sys.stderr,
+            )
+    listed = arguments.out.with_name(f"{arguments.out.stem}.broken.csv")
+    has_broken = write_broken(listed, broken)
+    what = "detections" if pool is not None else "images"
+    seconds = time.perf_counter() - started
+    print_line(f"{arguments.out}: {len(files) - len(broken):,} {what} in {seconds:,.1f} s")
+    report_remarks(remarks)
+    report_broken(broken, listed if has_broken else None)
+    return 0
+
+
+def _model_and_detections(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """Return the run's network and the detections to classify; the detections come first."""
+    at_least(arguments, "batch_size", 1)
+    at_least(arguments, "workers", 0)
+    from ltr.commands.evaluate import find
+
+    checkpoint, config = find(Path(arguments.run))
+    from ltr.apply.detections import detection_pool
+
+    pool = detection_pool(
+        arguments.images,
+        arguments.detections,
+        arguments.root,
+        exif=not arguments.no_exif,
+        min_confidence=arguments.min_confidence or 0.0,
+        categories=arguments.category,
+    )
+    return _load(arguments, checkpoint, config), pool
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
@@ -104,11 +211,15 @@ def model_and_pool(arguments: argparse.Namespace) -> tuple[Any, Any]:
     from ltr.apply.pool import image_pool
 
     files = image_pool(arguments.images, arguments.root, exif=not arguments.no_exif)
+    return _load(arguments, checkpoint, config), files
+
+
+def _load(arguments: argparse.Namespace, checkpoint: Path, config: Any) -> Any:
     from ltr.apply.model import load_model
     from ltr.console import plain_warnings
 
     with plain_warnings():
-        model = load_model(
+        return load_model(
             checkpoint,
             config,
             accelerator=arguments.accelerator,
@@ -116,7 +227,6 @@ def model_and_pool(arguments: argparse.Namespace) -> tuple[Any, Any]:
             batch_size=arguments.batch_size,
             workers=arguments.workers,
         )
-    return model, files
 
 
 def report_broken(broken: Sequence[Any], listed: Path | None) -> None:

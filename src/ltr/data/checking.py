@@ -79,19 +79,19 @@ def collect_failures(
 def write_exclusions(path: Path, bad: Sequence[BadImage]) -> None:
     """Write one path of the data set per line; the file is empty if no image is bad."""
     with written_atomically(path) as temporary, open(temporary, "wb") as file:
-        file.writelines(os.fsencode(image.path) + b"\n" for image in bad)
+        file.writelines(os.fsencode(path) + b"\n" for path in dict.fromkeys(image.path for image in bad))
 
 
-def _pieces(files: ImageFiles) -> Iterator[list[str]]:
+def _pieces(files: ImageFiles) -> Iterator[list[Any]]:
     for start in range(0, len(files), _AT_A_TIME):
-        yield [files.path(index) for index in range(start, min(start + _AT_A_TIME, len(files)))]
+        yield [files.open(index) for index in range(start, min(start + _AT_A_TIME, len(files)))]
 
 
-def _inspect_all(paths: list[str], *, how: Decoding, max_pixels: int) -> list[str | Notes]:
+def _inspect_all(opened: list[Any], *, how: Decoding, max_pixels: int) -> list[str | Notes]:
     with warnings.catch_warnings():
         # Pillow warns at half of its limit; only the limit matters here
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return [inspect_image(path, how, max_pixels) for path in paths]
+        return [inspect_image(one, how, max_pixels) for one in opened]
 
 
 def inspect_image(opened: Any, how: Decoding, max_pixels: int = MAX_PIXELS) -> str | Notes:

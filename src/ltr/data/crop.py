@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ltr.data.decode import Notes, decode_to_rgb, has_more_frames, open_image, orientation, refuse_too_many_pixels
+from ltr.data.regions import Region
 from ltr.data.source import PLAIN, Decoding
 from ltr.errors import ConfigError
 from ltr.identity import named
@@ -129,10 +130,10 @@ class FileCrop:
     def read(
         self, opened: Any, uniform: np.ndarray | None, how: Decoding = PLAIN, *, notes: Notes | None = None
     ) -> np.ndarray:
-        """Decode, crop and resize one file.
+        """Decode, crop and resize one file; the crop of a region is taken inside the region.
 
         Args:
-            opened: path, binary stream or decoded image.
+            opened: path, binary stream, region of a file, or decoded image.
             uniform: random numbers of a random crop, see `random_box` and `window_box`; None: evaluation's crop.
             how: conversion of pixels to RGB.
             notes: receives peculiarities of the image, unless it is decoded already.
@@ -147,7 +148,11 @@ class FileCrop:
             if notes is not None:
                 notes.frames = has_more_frames(file, opened)
             turned = orientation(file) if how.exif else 1
-            box = self._box(*(file.size[::-1] if turned >= 5 else file.size), uniform)
+            width, height = file.size[::-1] if turned >= 5 else file.size
+            region = opened.pixels(width, height) if isinstance(opened, Region) else None
+            if region is not None:
+                width, height = region[2] - region[0], region[3] - region[1]
+            box = self._box(width, height, uniform)
             divisor = self._divisor(box) if self.reduced and uniform is not None else 1
             while turned > 1 and (file.width % divisor or file.height % divisor):
                 divisor //= 2  # a partial last column may become the first one and shift all others
@@ -155,7 +160,15 @@ class FileCrop:
             if divisor > 1 and file.draft(None, (file.width // divisor, file.height // divisor)) is not None:
                 left, top, right, bottom = box
                 box = left / divisor, top / divisor, right / divisor, bottom / divisor
-            return self._cut(decode_to_rgb(file, how, notes), box)
+            else:
+                divisor = 1
+            rgb = decode_to_rgb(file, how, notes)
+            if region is not None:  # cut before resizing, whose filter would reach beyond the region
+                start_x, start_y = region[0] // divisor, region[1] // divisor
+                rgb = rgb.crop((start_x, start_y, -(-region[2] // divisor), -(-region[3] // divisor)))
+                shift_x, shift_y = region[0] / divisor - start_x, region[1] / divisor - start_y
+                box = box[0] + shift_x, box[1] + shift_y, box[2] + shift_x, box[3] + shift_y
+            return self._cut(rgb, box)
 
     def _box(self, width: int, height: int, uniform: np.ndarray | None) -> Box:
         if uniform is None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageColor, ImageOps
 
+from ltr.data.regions import Region
 from ltr.data.source import PLAIN, Decoding
 from ltr.errors import ConfigError
 
@@ -69,12 +70,14 @@ def open_image(opened: Any) -> Image.Image:
     """Open an image without decoding it, in one of the accepted `FORMATS`.
 
     Args:
-        opened: path or binary stream.
+        opened: path, binary stream, or region of a file.
 
     Raises:
         ValueError: the path is not a regular file; a named pipe, for example, could block for ever.
         OSError: the file is missing, a link loop, or in none of the formats.
     """
+    if isinstance(opened, Region):
+        opened = opened.path
     if isinstance(opened, (str, bytes, os.PathLike)) and not stat.S_ISREG(os.stat(opened).st_mode):
         raise ValueError("it is not a regular file (a folder, named pipe, socket or device)")
     try:
@@ -86,10 +89,10 @@ def open_image(opened: Any) -> Image.Image:
 def decode_image(
     opened: Any, how: Decoding = PLAIN, *, max_pixels: int = MAX_PIXELS, notes: Notes | None = None
 ) -> Image.Image:
-    """Decode a whole image to RGB.
+    """Decode a whole image, or the region of one, to RGB.
 
     Args:
-        opened: path or binary stream.
+        opened: path, binary stream, or region of a file.
         how: see `ltr.data.source.Decoding`.
         max_pixels: larger images are refused before decoding: a file of some kilobytes may decode to gigabytes.
         notes: receives peculiarities of the image.
@@ -102,7 +105,8 @@ def decode_image(
         refuse_too_many_pixels(image, max_pixels)
         if notes is not None:
             notes.frames = has_more_frames(image, opened)
-        return decode_to_rgb(image, how, notes)
+        rgb = decode_to_rgb(image, how, notes)
+        return rgb.crop(opened.pixels(*rgb.size)) if isinstance(opened, Region) else rgb
 
 
 def refuse_too_many_pixels(image: Image.Image, max_pixels: int = MAX_PIXELS) -> None:
@@ -177,7 +181,7 @@ def has_more_frames(image: Image.Image, opened: Any) -> bool:
     """Return whether an image is an animation or has several frames; previews of a photograph (MPO) do not count."""
     if image.format in ("PNG", "WEBP"):
         return getattr(image, "n_frames", 1) > 1
-    if image.format in ("GIF", "TIFF") and isinstance(opened, (str, bytes, os.PathLike)):
+    if image.format in ("GIF", "TIFF") and isinstance(opened, (str, bytes, os.PathLike, Region)):
         with open_image(opened) as reopened:  # the search for a second frame leaves the first
             return bool(getattr(reopened, "is_animated", False))
     return False

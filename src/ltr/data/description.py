@@ -8,7 +8,6 @@ import numpy as np
 
 from ltr.data.source import ImageFiles, Source
 from ltr.data.split import INDEX_ARRAYS, Split
-from ltr.data.split_background import NAME as BACKGROUND
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +35,7 @@ class Description:
 
 def describe(split: Split) -> Description:
     """Compute the statistics of a split."""
-    background = split.class_names[:1] == (BACKGROUND,) and np.count_nonzero(split.label_map == 0) > 1
+    background = "background" in split.protocols
     labels = np.arange(int(background), split.num_classes)
     counts = split.class_counts[labels]
     total = int(split.class_counts.sum())

@@ -23,7 +23,7 @@ _FIXED = {
     "torchvision_sets.aircraft": ("fgvc-aircraft-2013b",),
 }
 _SOURCES = "ltr.data.sources."
-_KEYS = ("folder", "lists", "file")
+_KEYS = ("folder", "lists", "file", "annotations")
 
 
 def places(name: str, data: str | os.PathLike[str]) -> list[Path] | None:

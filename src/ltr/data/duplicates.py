@@ -67,6 +67,8 @@ def identical_images(
         candidates = _candidates_by_size(images)
         progress(len(source) - len(candidates))
         digests = _file_digests(images, candidates, workers)
+        if images.crops is not None:  # equal crops are of equal files and have equal boxes
+            digests = _with_regions(digests, images)
     else:
         digests = ((index, pixel_digest(images[index])) for index in range(len(source)))
     groups: dict[bytes, list[int]] = {}
@@ -100,6 +102,12 @@ def _file_digests(files: ImageFiles, candidates: Sequence[int], workers: int) ->
     )
     done = (digest for piece in map_in_parallel(_digests, pieces, workers) for digest in piece)
     return zip(candidates, done)
+
+
+def _with_regions(digests: Iterator[tuple[int, bytes | None]], files: ImageFiles) -> Iterator[tuple[int, bytes | None]]:
+    assert files.crops is not None
+    for index, digest in digests:
+        yield index, None if digest is None else digest + files.crops.boxes[index].tobytes()
 
 
 def _digests(paths: list[str]) -> list[bytes | None]:

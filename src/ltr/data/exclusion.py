@@ -76,14 +76,14 @@ def _listed(files: ImageFiles, paths: Sequence[str]) -> tuple[np.ndarray, list[s
 
     Most lines are spelled as in the data set; only the others are resolved on the disk.
     """
-    remaining = dict.fromkeys(paths)
+    listed, matched = set(paths), set()  # several images may be crops of one file
     is_listed = np.zeros(len(files), dtype=bool)
     for index in range(len(files)):
         path = files.relative(index)
-        if path in remaining:
+        if path in listed:
             is_listed[index] = True
-            del remaining[path]
-    if not remaining:
+            matched.add(path)
+    if len(matched) == len(listed):
         return is_listed, []
-    more_listed, unknown = named_images(files, list(remaining))
+    more_listed, unknown = named_images(files, [path for path in paths if path not in matched])
     return is_listed | more_listed, unknown

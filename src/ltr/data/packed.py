@@ -6,11 +6,13 @@ Its fingerprint covers source, size, format, quality, decoder and content.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
 import os
 import warnings
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from ltr.configuration.targets import instantiate
 from ltr.data.crop import FileCrop
 from ltr.data.doubts import warn_of_names
 from ltr.data.packed_checks import FIRST_KIND, check_about, check_batches, paths_of
-from ltr.data.source import Decoding, ImageFiles, Source, read_only
+from ltr.data.source import Decoding, Grouping, ImageFiles, Source, read_only
 from ltr.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 
 _ABOUT = b"ltr"  # key of the schema's metadata
 # keys of a source's config with paths, on which a packed file does not depend
-_PLACES = ("root", "roots", "download", "folder", "lists", "file", "file_sizes")
+_PLACES = ("root", "roots", "download", "folder", "lists", "file", "file_sizes", "annotations", "detections",
+           "split_list")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +165,7 @@ def open_packed(path: str | os.PathLike[str]) -> Source:
         )
     try:
         return _source_of(store)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, KeyError, IndexError, zlib.error) as error:
         raise DataError(
             f"the packed file {store.path} is damaged: its description cannot be used ({error}). Make it again by "
             "ltr-data pack"
@@ -193,7 +196,21 @@ def _source_of(store: PackedStore) -> Source:
         class_ids=None if about["class_ids"] is None else np.array(about["class_ids"], dtype=np.int64),
         taxonomy={rank: tuple(names) for rank, names in about["taxonomy"].items()},
         boxes=boxes,
+        **_groups(about),
     )
+
+
+def _groups(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the group of the images, as arguments of a source; {} for independent images."""
+    if "groups" not in about:
+        return {}
+    table = json.loads(about["groups"])
+    numbers = np.frombuffer(zlib.decompress(base64.b64decode(table["codes"])), dtype="<i4")
+    known = [number for number, name in enumerate(table["names"]) if name is not None]
+    codes = np.full(len(table["names"]), -1, dtype=np.int32)
+    codes[known] = np.arange(len(known))
+    name = about["group"][0]
+    return {"group": name, "groupings": {name: Grouping(codes[numbers], tuple(table["names"][n] for n in known))}}
 
 
 def read_source(dataset: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Source] = instantiate) -> Source:

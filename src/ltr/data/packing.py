@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
 import math
 import shutil
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
@@ -91,7 +93,7 @@ def pack(
     progress(sum(len(_rows(source, number)) for number in finished))
     missing = sorted(set(range(count)) - set(finished))
     pieces = (
-        [files.path(row) for row in rows[start : start + _PIECE]]
+        [files.open(row) for row in rows[start : start + _PIECE]]
         for rows in (_rows(source, number) for number in missing)
         for start in range(0, len(rows), _PIECE)
     )
@@ -110,7 +112,7 @@ def pack(
                 tally.add(files.relative(row), image.notes or Notes())
         batch = _batch(source, rows, images)
         _write(_part(parts, number), [batch], {**about, "digest": chunk_digest(batch), "table": table_digest(batch)})
-    _join(parts, count, about, to)
+    _join(parts, count, about, to, _group_table(source) if source.group is not None else None)
     shutil.rmtree(parts)
     return True
 
@@ -160,6 +162,8 @@ def _about(source: Source, config: Mapping[str, Any], size: int, format: str, qu
         "taxonomy": {rank: list(names) for rank, names in source.taxonomy.items()},
         "boxes": source.boxes is not None,
     }
+    if source.group is not None:  # by its digest here: the table would be written with every chunk
+        about["group"] = [source.group, hashlib.sha256(_group_table(source).encode()).hexdigest()]
     how = source.decoding
     if how.matte is not None or how.white_level is not None:
         about["decoding"] = {"matte": how.matte, "white_level": how.white_level}
@@ -194,14 +198,14 @@ def _rows(source: Source, number: int) -> range:
     return range(number * CHUNK, min((number + 1) * CHUNK, len(source)))
 
 
-def _resize_all(paths: list[str], *, how: Decoding, size: int, quality: int | None, max_pixels: int) -> list[Resized]:
-    return [_resize_one(path, how, size, quality, max_pixels) for path in paths]
+def _resize_all(opened: list[Any], *, how: Decoding, size: int, quality: int | None, max_pixels: int) -> list[Resized]:
+    return [_resize_one(one, how, size, quality, max_pixels) for one in opened]
 
 
-def _resize_one(path: str, how: Decoding, size: int, quality: int | None, max_pixels: int) -> Resized:
+def _resize_one(opened: Any, how: Decoding, size: int, quality: int | None, max_pixels: int) -> Resized:
     try:
         notes = Notes()
-        image = decode_image(path, how, max_pixels=max_pixels, notes=notes)
+        image = decode_image(opened, how, max_pixels=max_pixels, notes=notes)
         scale = min(size / min(image.size), 1.0)
         if scale < 1:
             image = image.resize([max(round(side * scale), 1) for side in image.size], Image.Resampling.BILINEAR)
@@ -250,7 +254,17 @@ def _write(path: Path, batches: list[pa.RecordBatch] | Iterator[pa.RecordBatch],
             writer.write_batch(batch)
 
 
-def _join(parts: Path, count: int, about: Mapping[str, Any], to: Path) -> None:
+def _group_table(source: Source) -> str:
+    """Return the groups of the source's images, as `ltr.data.packed` reads them."""
+    assert source.group is not None
+    grouping = source.groupings[source.group]
+    used, codes = np.unique(grouping.codes, return_inverse=True)
+    names = [grouping.values[code] if code >= 0 else None for code in used.tolist()]
+    packed = base64.b64encode(zlib.compress(np.ascontiguousarray(codes, dtype="<i4").tobytes())).decode()
+    return json.dumps({"names": names, "codes": packed})
+
+
+def _join(parts: Path, count: int, about: Mapping[str, Any], to: Path, groups: str | None) -> None:
     """Join all chunks into one file, after a check of their digests."""
     digests = [_read_part(_part(parts, number), check=False)[1] for number in range(count)]
 
@@ -261,6 +275,8 @@ def _join(parts: Path, count: int, about: Mapping[str, Any], to: Path) -> None:
     images, tables = [digest for digest, _ in digests], [table for _, table in digests]
     content = hashlib.sha256("".join(images).encode()).hexdigest()
     whole = {**about, "digests": images, "content": content, "tables": tables}
+    if groups is not None:
+        whole["groups"] = groups
     _write(to, chunks(), {**whole, "about": about_digest(whole)})
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 
+from ltr.data.regions import BoxCrops
 from ltr.errors import DataError, nearest
 from ltr.names import canonical
 
@@ -63,6 +64,7 @@ class ImageFiles:
         offsets: int64 [N + 1]; path i is ``blob[offsets[i]:offsets[i + 1]]``.
         sizes: int64 [N] file sizes in bytes, or None if unknown.
         decoding: options of the conversion to RGB.
+        crops: the box that is cut from each file; None: whole images. Several rows may then name one file.
     """
 
     root: str
@@ -70,6 +72,7 @@ class ImageFiles:
     offsets: np.ndarray
     sizes: np.ndarray | None = None
     decoding: Decoding = PLAIN
+    crops: BoxCrops | None = None
 
     @classmethod
     def from_paths(
@@ -79,6 +82,7 @@ class ImageFiles:
         sizes: np.ndarray | None = None,
         *,
         decoding: Decoding = PLAIN,
+        crops: BoxCrops | None = None,
     ) -> ImageFiles:
         """Pack ``paths`` (relative to ``root``, or absolute)."""
         encoded = [os.fsencode(path) for path in paths]
@@ -90,7 +94,7 @@ class ImageFiles:
                 raise DataError(
                     f"{sizes.shape[0]} file sizes were given for {len(encoded)} image files; pass one for each"
                 )
-        return cls(os.fspath(root), b"".join(encoded), read_only(offsets), sizes, decoding)
+        return cls(os.fspath(root), b"".join(encoded), read_only(offsets), sizes, decoding, crops)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -106,8 +110,28 @@ class ImageFiles:
         return os.fsdecode(self.blob[self.offsets[index] : self.offsets[index + 1]])
 
     def open(self, index: int) -> Any:
-        """Return a path or stream of image ``index`` for Pillow, or a decoded image."""
-        return self.path(index)
+        """Return a path or stream of image ``index`` for Pillow, a decoded image, or the `Region` of a file."""
+        return self.path(index) if self.crops is None else self.crops.region(index, self.path(index))
+
+
+@dataclass(frozen=True, eq=False)
+class Grouping:
+    """Group of each image, such as the camera that took it.
+
+    Attributes:
+        codes: int32 [N] (read-only), the number of each image's group; -1 if it is unknown.
+        values: names of the groups.
+    """
+
+    codes: np.ndarray
+    values: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        set_field(self, "codes", read_only(np.array(self.codes, dtype=np.int32)))
+
+    def take(self, rows: np.ndarray) -> Grouping:
+        """Return the groups of the images ``rows``, int64 [n]; the names stay."""
+        return Grouping(self.codes[rows], self.values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +150,10 @@ class Source:
         taxonomy: rank to one name per class, such as ``supercategory`` or ``family``; {} if unknown.
         boxes: float32 [N, 4] bounding boxes (left, top, width, height in pixels of the file), for the evaluation of
             locations only.
+        groupings: groups of the images by name, such as ``location`` or ``seq_id``; {} if unknown.
+        group: key of ``groupings`` whose groups no split divides; None: images are independent.
+        left_out: paths of images that the files name and the source leaves out, by reason.
+        remarks: sentences on what was read, for ``ltr-data describe``.
 
     Raises:
         DataError: fields contradict each other, or a label is outside its range.
@@ -140,6 +168,10 @@ class Source:
     class_ids: np.ndarray | None = None
     taxonomy: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     boxes: np.ndarray | None = None
+    groupings: Mapping[str, Grouping] = field(default_factory=dict)
+    group: str | None = None
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # a copy, so that the caller's array cannot change the table afterwards; pixels are not copied for their size
@@ -173,6 +205,11 @@ class Source:
             set_field(self, "boxes", read_only(np.array(self.boxes, dtype=np.float32)))
             if self.boxes.shape != (len(self.labels), 4):
                 raise DataError(f"source '{self.name}': boxes must be [N, 4], not {list(self.boxes.shape)}")
+        for name, grouping in self.groupings.items():
+            if grouping.codes.shape != (len(self.labels),):
+                raise DataError(
+                    f"source '{self.name}': the groups '{name}' must be [N], not {list(grouping.codes.shape)}"
+                )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -242,6 +279,8 @@ def _fingerprint(source: Source) -> str:
         for key in ("matte", "white_level"):
             if (value := getattr(images.decoding, key)) is not None:
                 digest.update(f"{key}={value}".encode())
+        if images.crops is not None:
+            digest.update(images.crops.identity())
     else:
         digest.update(repr(images.shape).encode())
         digest.update(images.data)

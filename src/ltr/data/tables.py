@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from ltr.errors import DataError, nearest
 
@@ -58,37 +59,92 @@ def read_columns(table: Path, needed: Sequence[str], optional: Sequence[str] = (
     return columns
 
 
+def iterate_rows(
+    table: Path, needed: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[tuple[int, list[str | None]]]:
+    """Yield (line number, cells of ``needed`` and ``optional``) of a CSV table, without keeping its rows.
+
+    Cells may be blank; None is a column that the table has not. Otherwise as in `read_columns`.
+
+    Raises:
+        DataError: the table cannot be read, lacks a column or has it twice, or has rows of another length.
+    """
+    try:
+        with _opened_csv(table) as file:
+            head, separator, has_spaces = _head(file, table, needed)
+            positions = _positions(table, [_column_name(name) for name in head], needed, optional)
+            order = [positions.get(column) for column in (*needed, *optional)]
+            for line, row in _rows(file, head, separator, has_spaces):
+                yield line, [None if position is None else row[position] for position in order]
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{table} cannot be read as a table: {' '.join(str(error).split())}") from error
+
+
+def column_names(table: Path, needed: Sequence[str] = ()) -> list[str]:
+    """Return the names of the columns of a CSV table.
+
+    Args:
+        needed: columns by which the separator is recognised.
+
+    Raises:
+        DataError: the table cannot be read.
+    """
+    try:
+        with _opened_csv(table) as file:
+            return [_column_name(name) for name in _head(file, table, needed)[0]]
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{table} cannot be read as a table: {' '.join(str(error).split())}") from error
+
+
 def _read_csv(table: Path, needed: Sequence[str], optional: Sequence[str]) -> Columns:
+    with _opened_csv(table) as file:
+        head, separator, has_spaces = _head(file, table, needed)
+        positions = _positions(table, [_column_name(name) for name in head], needed, optional)
+        texts: dict[str, list[str]] = {column: [] for column in positions}
+        lines = []
+        for line, row in _rows(file, head, separator, has_spaces):
+            lines.append(line)
+            for column, position in positions.items():
+                texts[column].append(row[position])
+    return Columns(texts, lines)
+
+
+def _opened_csv(table: Path) -> TextIO:
     with open(table, "rb") as start:
         if start.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             raise ValueError("it is UTF-16. Save it as CSV in UTF-8")
     # surrogateescape keeps bytes of a path that are not UTF-8, so that the file can be opened
-    with open(table, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        separator = _separator(file.readline(), needed)
-        file.seek(0)
-        head = next(csv.reader(file, delimiter=separator), [])
-        names = [name.strip().strip(_UNSEEN).strip() for name in head]
-        if not any(names):
-            raise ValueError("its first line must name the columns" if table.stat().st_size else "it is empty")
-        has_spaces = any(name != name.strip() for name in head)
-        positions = _positions(table, names, needed, optional)
-        file.seek(0)
-        rows = csv.reader(file, delimiter=separator, strict=True, skipinitialspace=has_spaces)
-        next(rows)
-        texts: dict[str, list[str]] = {column: [] for column in positions}
-        lines = []
-        for row in rows:
-            if not row:
-                continue
-            if len(row) < len(head) or any(row[len(head) :]):
-                raise ValueError(
-                    f"line {rows.line_num} has {len(row)} cells and the head {len(head)}. Put quotes around a cell "
-                    "that holds the separator"
-                )
-            lines.append(rows.line_num)
-            for column, position in positions.items():
-                texts[column].append(row[position].strip() if has_spaces else row[position])
-    return Columns(texts, lines)
+    return open(table, newline="", encoding="utf-8-sig", errors="surrogateescape")
+
+
+def _head(file: TextIO, table: Path, needed: Sequence[str]) -> tuple[list[str], str, bool]:
+    """Return the first row, the separator, and whether white space surrounds its cells; the file is rewound."""
+    separator = _separator(file.readline(), needed)
+    file.seek(0)
+    head = next(csv.reader(file, delimiter=separator), [])
+    if not any(_column_name(name) for name in head):
+        raise ValueError("its first line must name the columns" if table.stat().st_size else "it is empty")
+    file.seek(0)
+    return head, separator, any(name != name.strip() for name in head)
+
+
+def _rows(file: TextIO, head: Sequence[str], separator: str, has_spaces: bool) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, cells) of the rows below the first that are not blank."""
+    rows = csv.reader(file, delimiter=separator, strict=True, skipinitialspace=has_spaces)
+    next(rows)
+    for row in rows:
+        if not row:
+            continue
+        if len(row) < len(head) or any(row[len(head) :]):
+            raise ValueError(
+                f"line {rows.line_num} has {len(row)} cells and the head {len(head)}. Put quotes around a cell "
+                "that holds the separator"
+            )
+        yield rows.line_num, [cell.strip() for cell in row] if has_spaces else row
+
+
+def _column_name(name: str) -> str:
+    return name.strip().strip(_UNSEEN).strip()
 
 
 def _separator(head: str, needed: Sequence[str]) -> str:

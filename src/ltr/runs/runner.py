@@ -241,6 +241,8 @@ class _Run:
         )
         for package, identity in self.config.get("code", {}).items():
             self.print_line(f"  code outside ltr: {package} ({identity})")
+        for remark in self.source.remarks:
+            self.print_line(f"  {remark}")
 
     def _check_files(self) -> None:
         """Open the image files before anything is trained, where anything is to be."""

@@ -198,6 +198,7 @@ def check_image_files(
     roots: Sequence[str] = (),
     sizes: bool = False,
     where: Callable[[int], str] = unnamed,
+    missing_rows: list[int] | None = None,
 ) -> ImageFiles:
     """Check that each file exists, is listed once, and lies in its root or one of ``roots`` (links resolved).
 
@@ -208,6 +209,7 @@ def check_image_files(
         roots: further folders that may contain the files.
         sizes: True reads the file sizes, which become part of the fingerprint.
         where: function that returns the position of a row in the list, for the message.
+        missing_rows: receives the rows of missing files, in order, instead of an error.
 
     Returns:
         The files, with sizes if ``sizes`` is set.
@@ -249,7 +251,10 @@ def check_image_files(
             if file_sizes is not None:
                 file_sizes[row] = entry.stat().st_size
         listed.add_folder(real, plain, inodes)
-    _refuse_missing(name, files, missing, named_in)
+    if missing_rows is None or len(missing) == len(files):
+        _refuse_missing(name, files, missing, named_in)
+    else:
+        missing_rows += sorted(missing)
     _refuse_outside(name, files, outside, named_in, allowed)
     listed.refuse_twice(name, where)
     return ImageFiles(files.root, files.blob, files.offsets, file_sizes, files.decoding)

@@ -19,10 +19,21 @@ _space = re.compile(r"[ \t\n\r]*").match
 _may_go_on = re.compile(r"[-+.eE0-9]|\Z").match  # a number may continue, or the window ends
 
 
-def read_arrays(name: str, file: Path, handlers: Mapping[str, Callable[[dict[str, Any]], None]]) -> None:
+def read_arrays(
+    name: str,
+    file: Path,
+    handlers: Mapping[str, Callable[[dict[str, Any]], None]],
+    *,
+    values: dict[str, Any] | None = None,
+    wanted: str = "The official annotation file of the training or validation images is needed",
+) -> None:
     """Call ``handlers[key]`` with every element of the array ``key`` of the JSON object in ``file``, in order.
 
-    Other keys are ignored.
+    Other arrays are ignored.
+
+    Args:
+        values: receives the values of all keys that are not arrays.
+        wanted: sentence on the file that is needed, for the message of a missing array.
 
     Raises:
         DataError: the file is missing, truncated, or not such an object; an array is missing or has elements that are
@@ -31,8 +42,8 @@ def read_arrays(name: str, file: Path, handlers: Mapping[str, Callable[[dict[str
     if file.exists() and not is_regular(file):
         raise DataError(f"{name}: {file} is no regular file")
     try:
-        with file.open(encoding="utf-8") as stream:
-            keys = _read(_Window(stream), handlers)
+        with file.open(encoding="utf-8-sig") as stream:
+            keys = _read(_Window(stream), handlers, values)
     except OSError as error:
         raise DataError(f"{name}: {file} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -41,17 +52,18 @@ def read_arrays(name: str, file: Path, handlers: Mapping[str, Callable[[dict[str
         raise DataError(f"{name}: {file} ({file.stat().st_size:,} bytes) {error}. Fetch it again") from error
     missing = [key for key in handlers if key not in keys]
     if missing:
-        raise DataError(
-            f"{name}: {file} has no {', '.join(missing)}; it has {', '.join(keys) or 'nothing'}. The official "
-            "annotation file of the training or validation images is needed"
-        )
+        raise DataError(f"{name}: {file} has no {', '.join(missing)}; it has {', '.join(keys) or 'nothing'}. {wanted}")
 
 
 class _Damaged(Exception):
     """Fault in the text; its message follows the file's name."""
 
 
-def _read(window: _Window, handlers: Mapping[str, Callable[[dict[str, Any]], None]]) -> list[str]:
+def _read(
+    window: _Window,
+    handlers: Mapping[str, Callable[[dict[str, Any]], None]],
+    values: dict[str, Any] | None = None,
+) -> list[str]:
     """Handle all elements and return the keys of the object."""
     keys: list[str] = []
     window.expect("{")
@@ -63,7 +75,9 @@ def _read(window: _Window, handlers: Mapping[str, Callable[[dict[str, Any]], Non
         window.expect(":")
         keys.append(str(key))
         if window.peek() != "[":
-            window.value()
+            value = window.value()
+            if values is not None:
+                values[str(key)] = value
             continue
         handler = handlers.get(key)
         for number, element in enumerate(window.elements()):

@@ -1,0 +1,89 @@
+"""Pools of detections: each box of a MegaDetector file is an image, cut as the network's training images were."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ltr.apply.model import Model
+from ltr.apply.pool import refuse_outside
+from ltr.data.annotations.megadetector import Detections, read_megadetector
+from ltr.data.regions import BoxCrops
+from ltr.data.source import Decoding, ImageFiles
+from ltr.data.sources.checks import shown
+from ltr.errors import ConfigError, DataError
+from ltr.files import is_regular
+
+
+@dataclass(frozen=True)
+class DetectionPool:
+    """Boxes to classify.
+
+    Attributes:
+        files: one row for each box, with its crop.
+        detections: the file that was read.
+        rows: int64 [n], the detection of each row.
+    """
+
+    files: ImageFiles
+    detections: Detections
+    rows: np.ndarray
+
+    def for_model(self, model: Model) -> ImageFiles:
+        """Return the boxes extended as in the training of a network."""
+        assert self.files.crops is not None
+        return replace(self.files, crops=BoxCrops(self.files.crops.boxes, model.crop_margin, model.crop_square))
+
+
+def detection_pool(
+    images: Path,
+    file: Path,
+    roots: Sequence[str] = (),
+    *,
+    exif: bool = True,
+    min_confidence: float = 0.0,
+    categories: Sequence[str] | None = None,
+) -> DetectionPool:
+    """Return the detections of a file as a pool.
+
+    Args:
+        images: folder that the file's paths start from.
+        file: results of MegaDetector.
+        roots: further folders in which images may lie.
+        exif: True turns images by their EXIF orientation; boxes count in the upright image.
+        min_confidence: least confidence of a detection.
+        categories: names of detection categories; None: all.
+
+    Raises:
+        ConfigError: ``images`` is no folder.
+        DataError: the file cannot be read, no image of it is there, a path leads outside, or no detection is left.
+    """
+    base = images.expanduser().absolute()
+    if not base.is_dir():
+        raise ConfigError(f"{images}: with --detections, the folder is needed that the file's paths start from")
+    detections = read_megadetector("--detections", file.expanduser().absolute(), str(base))
+    paths = [detections.files.relative(row) for row in range(len(detections.files))]
+    refuse_outside(base, paths, roots)
+    if paths and not any(is_regular(os.path.join(base, path)) for path in paths):
+        raise DataError(
+            f"--detections {file}: none of its {len(paths):,} images is in {base}; it names {shown(paths[:3])}. Give "
+            "the folder that the detector was run on"
+        )
+    rows = detections.chosen(categories, min_confidence)
+    if not len(rows):
+        raise DataError(
+            f"--detections {file} has no detection to classify: {len(detections.images):,} detections in "
+            f"{len(paths):,} images, of which none has a confidence of {min_confidence:g} or more in "
+            f"{', '.join(categories or detections.category_names)}. Lower --min-confidence"
+        )
+    files = ImageFiles.from_paths(
+        base,
+        (paths[owner] for owner in detections.images[rows].tolist()),
+        decoding=Decoding(exif=exif),
+        crops=BoxCrops(detections.boxes[rows]),
+    )
+    return DetectionPool(files, detections, rows)

@@ -1,0 +1,1 @@
+"""Readers of annotation files of other tools."""

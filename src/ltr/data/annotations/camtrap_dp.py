@@ -1,0 +1,273 @@
+"""Reader of Camtrap DP 1.x packages (https://camtrap-dp.tdwg.org): datapackage.json and three CSV tables.
+
+Fields, all of the tables' schemas (https://camtrap-dp.tdwg.org/data): deployments ``deploymentID``, ``locationID``,
+``locationName``; media ``mediaID``, ``deploymentID``, ``timestamp``, ``filePath``; observations ``mediaID``,
+``deploymentID``, ``eventID``, ``eventStart``, ``eventEnd``, ``observationLevel`` (media or event), ``observationType``
+(animal, human, vehicle, blank, unknown, unclassified), ``scientificName`` and ``bboxX``, ``bboxY``, ``bboxWidth``,
+``bboxHeight`` in fractions of the image. The version is part of ``profile`` in datapackage.json.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltr.data.annotations.records import (
+    NO_BOX,
+    UNKNOWN_TIME,
+    Interned,
+    Paths,
+    Records,
+    day_groups,
+    merge_class_names,
+    seconds,
+)
+from ltr.data.sources.checks import shown
+from ltr.data.tables import iterate_rows
+from ltr.errors import DataError
+from ltr.files import is_regular
+
+FORMAT = "camtrap_dp"
+TYPES = ("animal", "human", "vehicle", "blank", "unknown", "unclassified")
+BLANK = "blank"
+UNLABELLED = "no label"
+_VERSION = re.compile(r"camtrap-dp/v?(\d+(?:\.\d+)*)")
+
+
+@dataclass(frozen=True)
+class Package:
+    """Tables of a package.
+
+    Attributes:
+        file: datapackage.json.
+        tables: path of ``deployments``, ``media`` and ``observations``.
+    """
+
+    file: Path
+    tables: dict[str, Path]
+
+
+def open_package(name: str, place: Path, needed: tuple[str, ...] = ("deployments", "media", "observations")) -> Package:
+    """Find the tables of a package.
+
+    Args:
+        place: datapackage.json, or its folder.
+
+    Raises:
+        DataError: the file is missing or damaged, of another version, or lacks a table.
+    """
+    file = place / "datapackage.json" if place.is_dir() else place
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{name}: {file} cannot be read as the description of a Camtrap DP package: {error}") from error
+    resources = content.get("resources") if isinstance(content, dict) else None
+    if not isinstance(resources, list) or not all(isinstance(resource, dict) for resource in resources):
+        raise DataError(f"{name}: {file} has no list of resources, so it describes no Camtrap DP package")
+    match = _VERSION.search(str(content.get("profile", "")))
+    if match is None or match.group(1).split(".")[0] != "1":
+        version = match.group(1) if match else f"of the profile {content.get('profile')!r}"
+        raise DataError(
+            f"{name}: {file} is Camtrap DP {version}; version 1 is read. Export the package again, or convert it (the "
+            "R package camtrapdp does)"
+        )
+    tables: dict[str, Path] = {}
+    for resource in resources:
+        path = resource.get("path")
+        if resource.get("name") in needed and isinstance(path, str):
+            tables[resource["name"]] = file.parent / path
+    missing = [key for key in needed if key not in tables or not is_regular(tables[key])]
+    if missing:
+        raise DataError(
+            f"{name}: {file} has no CSV file for {', '.join(missing)} beside it; it names "
+            f"{shown([str(table.name) for table in tables.values()]) or 'none'}. Unpack the whole package"
+        )
+    return Package(file, tables)
+
+
+def read_camtrap_dp(name: str, place: Path, root: str) -> Records:
+    """Read a package. The class is ``scientificName``, else ``observationType``; ``blank`` stays blank.
+
+    Media without an observation of their own get those of events of their deployment whose time covers theirs; such
+    an event is also their group ``seq_id``. ``unknown`` and ``unclassified`` are no labels.
+
+    Args:
+        root: folder that relative ``filePath`` starts from.
+
+    Raises:
+        DataError: see `open_package`; an id is repeated or names nothing, or a cell cannot be read.
+    """
+    package = open_package(name, place)
+    locations = _locations(name, package.tables["deployments"])
+    media = _Media(name, package.tables["media"], locations)
+    observations = _Observations(name, package.tables["observations"], media)
+    images, classes, boxes = observations.labels()
+    class_names, numbers = merge_class_names(f"{name}: {package.file}", observations.classes.values)
+    files = media.paths.files(root)
+    is_labelled = np.zeros(len(files), dtype=bool)
+    is_labelled[images] = True
+    times = np.array(media.times, dtype=np.int64)
+    columns = {"location": media.locations, "seq_id": observations.events(), "deployment": media.deployments}
+    groupings = {key: grouping for key, column in columns.items() if (grouping := column.grouping())}
+    if (days := day_groups(times)) is not None:
+        groupings["date"] = days
+    unlabelled = np.flatnonzero(~is_labelled)
+    return Records(
+        FORMAT,
+        files,
+        times,
+        groupings,
+        images,
+        numbers[classes] if len(classes) else classes,
+        boxes,
+        class_names,
+        left_out={UNLABELLED: unlabelled} if len(unlabelled) else {},
+        remarks=observations.remarks(),
+    )
+
+
+def _locations(name: str, table: Path) -> dict[str, str]:
+    """Return the location of each deployment: its id, its name, or the deployment itself."""
+    locations: dict[str, str] = {}
+    for line, (deployment, location, location_name) in iterate_rows(
+        table, ("deploymentID",), ("locationID", "locationName")
+    ):
+        if not deployment or deployment in locations:
+            what = f"deploymentID {deployment} comes twice" if deployment else "deploymentID is blank"
+            raise DataError(f"{name}: {table}, line {line}: {what}. Every deployment needs an id of its own")
+        locations[deployment] = location or location_name or deployment
+    return locations
+
+
+class _Media:
+    """Columns of the table ``media``."""
+
+    def __init__(self, name: str, table: Path, locations: dict[str, str]) -> None:
+        self.row_of: dict[str, int] = {}
+        self.paths = Paths()
+        self.times = array("q")
+        self.deployments = Interned()
+        self.locations = Interned()
+        needed = ("mediaID", "deploymentID", "timestamp", "filePath")
+        for line, (key, deployment, timestamp, path) in iterate_rows(table, needed):
+            what = ""
+            if not key or not path:
+                what = "mediaID or filePath is blank. Every medium needs both"
+            elif self.row_of.setdefault(key, len(self.paths)) != len(self.paths):
+                what = f"mediaID {key} comes twice. Every medium needs an id of its own"
+            elif deployment not in locations:
+                what = f"deploymentID {deployment} is not in deployments. Add it there"
+            elif "://" in path:
+                what = f"filePath {path} is an address. Download the files, and write their paths"
+            if what:
+                raise DataError(f"{name}: {table}, line {line}: {what}")
+            self.paths.add(path or "")
+            self.times.append(seconds(timestamp))
+            self.deployments.add(deployment)
+            self.locations.add(locations[deployment or ""])
+
+
+class _Observations:
+    """Columns of the table ``observations``."""
+
+    def __init__(self, name: str, table: Path, media: _Media) -> None:
+        self.classes = Interned()
+        self.media = media
+        self.images = array("q")  # of observations of media
+        self.boxes = array("f")
+        self._event_of = np.full(len(media.paths), -1, dtype=np.int64)
+        self._event_names: dict[str, int] = {}
+        self._events: list[tuple[str, int, int, str | None, str]] = []  # deployment, start, end, class, event
+        self._unlabelled = 0
+        needed = ("observationID", "deploymentID", "observationLevel", "observationType")
+        optional = (
+            *("mediaID", "eventID", "eventStart", "eventEnd", "scientificName"),
+            *("bboxX", "bboxY", "bboxWidth", "bboxHeight"),
+        )
+        seen: set[str] = set()
+        for line, cells in iterate_rows(table, needed, optional):
+            try:
+                self._add(seen, cells)
+            except ValueError as error:
+                raise DataError(f"{name}: {table}, line {line}: {error}") from error
+
+    def _add(self, seen: set[str], cells: list[Any]) -> None:
+        key, deployment, level, kind, medium, event, start, end, species, *box = cells
+        if not key or key in seen:
+            raise ValueError(f"observationID {key} comes twice" if key else "observationID is blank")
+        seen.add(key)
+        if kind not in TYPES:
+            raise ValueError(f"observationType is {kind!r}; allowed are {', '.join(TYPES)}")
+        label = BLANK if kind == BLANK else (species or (kind if kind in ("human", "vehicle", "animal") else None))
+        if kind in ("unknown", "unclassified"):
+            label = None
+        self._unlabelled += label is None
+        if level == "event":
+            self._events.append((deployment, seconds(start), seconds(end), label, event or ""))
+            return
+        if level != "media":
+            raise ValueError(f"observationLevel is {level!r}; allowed are media and event")
+        row = self.media.row_of.get(medium or "", -1)
+        if row < 0:
+            raise ValueError(f"mediaID {medium} is not in media")
+        if event:
+            self._event_of[row] = self._event_names.setdefault(event, len(self._event_names))
+        if label is None:
+            return
+        self.images.append(row)
+        self.classes.add(label)
+        try:
+            self.boxes.extend([float(value) for value in box] if all(box) else NO_BOX)
+        except ValueError as error:
+            raise ValueError(f"the box {box} has something that is no number") from error
+
+    def labels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return image int64 [n], class int32 [n] and box float32 [n, 4] of every label."""
+        rows = np.array(self.images, dtype=np.int64)
+        own = np.zeros(len(self._event_of), dtype=bool)
+        own[rows] = True
+        if self._events:
+            self._add_events(own)
+        boxes = np.array(self.boxes, dtype=np.float32).reshape(-1, 4)
+        more = len(self.images) - len(boxes)
+        boxes = np.concatenate([boxes, np.full((more, 4), np.nan, dtype=np.float32)])
+        return np.array(self.images, dtype=np.int64), np.array(self.classes.codes, dtype=np.int32), boxes
+
+    def _add_events(self, has_own: np.ndarray) -> None:
+        """Give media the labels of the events that cover their time."""
+        times = np.array(self.media.times, dtype=np.int64)
+        deployments = self.media.deployments
+        codes = np.array(deployments.codes, dtype=np.int32)
+        order = np.lexsort((times, codes))
+        starts = np.searchsorted(codes[order], np.arange(len(deployments.values) + 1))
+        number_of = {value: number for number, value in enumerate(deployments.values)}
+        for deployment, start, end, label, event in self._events:
+            number = number_of.get(deployment)
+            if number is None or start == UNKNOWN_TIME:
+                continue
+            rows = order[starts[number] : starts[number + 1]]
+            first, last = np.searchsorted(times[rows], (start, max(start, end) + 1))
+            for row in rows[first:last].tolist():
+                if event and self._event_of[row] < 0:
+                    self._event_of[row] = self._event_names.setdefault(event, len(self._event_names))
+                if label is not None and not has_own[row]:
+                    self.images.append(row)
+                    self.classes.add(label)
+
+    def events(self) -> Interned:
+        """Return the event of each medium."""
+        column, names = Interned(), list(self._event_names)
+        for number in self._event_of.tolist():
+            column.add(names[number] if number >= 0 else None)
+        return column
+
+    def remarks(self) -> list[str]:
+        if not self._unlabelled:
+            return []
+        return [f"{self._unlabelled:,} observations are unknown or unclassified, which is no label"]

@@ -1,0 +1,200 @@
+"""Reader of COCO Camera Traps JSON and of COCO's detection JSON.
+
+Fields, by their sources: COCO's are those of https://cocodataset.org/#format-data; those of COCO Camera Traps are
+listed in https://lila.science/coco-camera-traps. ``images``: ``id``, ``file_name``, ``width``, ``height`` (COCO);
+``location``, ``seq_id``, ``datetime``, ``corrupt`` (camera traps; ``seq_num_frames`` and ``frame_num`` are not needed).
+``annotations``: ``id``, ``image_id``, ``category_id``, ``bbox`` = [left, top, width, height] in pixels (COCO; optional
+for camera traps), ``sequence_level_annotation`` (camera traps). ``categories``: ``id``, ``name`` (both).
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltr.data.annotations.records import (
+    COLUMNS,
+    NO_BOX,
+    Interned,
+    Paths,
+    Records,
+    day_groups,
+    merge_class_names,
+    seconds,
+)
+from ltr.data.sources.checks import shown
+from ltr.data.sources.json_arrays import read_arrays
+from ltr.errors import DataError
+
+CAMERA_TRAPS, COCO = "coco_camera_traps", "coco"
+CORRUPT, UNLABELLED = "marked as corrupt", "no label"
+_OF_CAMERA_TRAPS = ("location", "seq_id", "seq_num_frames", "frame_num", "datetime", "corrupt")
+_WANTED = (
+    "An annotation file in COCO or COCO Camera Traps format has images, annotations and categories; results of "
+    "MegaDetector belong to dataset.detections=FILE, beside the labels"
+)
+
+
+def read_coco(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) -> Records:
+    """Read the annotation file of one data set.
+
+    Args:
+        name: of the data set, for messages.
+        root: folder that ``file_name`` starts from.
+        columns: further fields of ``images`` that group images.
+
+    Raises:
+        DataError: the file is damaged; an id is repeated or names nothing; a category has no name.
+    """
+    images, categories = _Images(columns), _Categories()
+    annotations = _Annotations(images.row_of)
+    handlers = {"images": images.add, "annotations": annotations.add, "categories": categories.add}
+    read_arrays(name, file, handlers, wanted=_WANTED)
+    rows = annotations.rows(name, file)
+    images.row_of.clear()
+    class_names, class_of_category = merge_class_names(f"{name}: {file}", list(categories.names))
+    classes = annotations.classes(name, file, categories.number_of, class_of_category)
+    files = images.paths.files(root)
+    boxes = np.frombuffer(annotations.boxes, dtype=np.float32).reshape(-1, 4)
+    left_out = {CORRUPT: np.array(images.corrupt, dtype=np.int64)}
+    is_labelled = np.zeros(len(files), dtype=bool)
+    is_labelled[rows] = True
+    is_labelled[left_out[CORRUPT]] = True  # named once
+    left_out[UNLABELLED] = np.flatnonzero(~is_labelled)
+    times = np.array(images.times, dtype=np.int64)
+    groupings = {key: grouping for key, column in images.columns.items() if (grouping := column.grouping())}
+    if (days := day_groups(times)) is not None:
+        groupings["date"] = days
+    remarks = []
+    if annotations.of_sequences:
+        remarks.append(f"{annotations.of_sequences:,} of {len(rows):,} labels are of whole sequences, not of one image")
+    return Records(
+        CAMERA_TRAPS if images.is_of_camera_traps else COCO,
+        files,
+        times,
+        groupings,
+        rows,
+        classes,
+        boxes,
+        class_names,
+        sizes=np.array(images.sizes, dtype=np.int32).reshape(-1, 2),
+        left_out={reason: out for reason, out in left_out.items() if len(out)},
+        remarks=remarks,
+    )
+
+
+class _Images:
+    """Columns of ``images``."""
+
+    def __init__(self, columns: tuple[str, ...]) -> None:
+        self.row_of: dict[str, int] = {}
+        self.paths = Paths()
+        self.sizes = array("i")
+        self.times = array("q")
+        self.corrupt = array("q")
+        self.columns = {key: Interned() for key in dict.fromkeys((*COLUMNS, *columns))}
+        self.is_of_camera_traps = False
+        self._columns = [(key, column.add) for key, column in self.columns.items()]
+
+    def add(self, image: dict[str, Any]) -> None:
+        if "id" not in image and "file" in image:
+            raise ValueError(
+                f"a record of MegaDetector, for dataset.detections=FILE beside the labels: {image['file']}"
+            )
+        key, row = str(image["id"]), len(self.paths)
+        if self.row_of.setdefault(key, row) != row:
+            raise ValueError(f"the image id {key} comes twice")
+        self.paths.add(image["file_name"])
+        width, height = image.get("width"), image.get("height")
+        self.sizes.append(int(width) if width else 0)
+        self.sizes.append(int(height) if height else 0)
+        self.times.append(seconds(image.get("datetime")))
+        if image.get("corrupt"):
+            self.corrupt.append(row)
+        for column, add in self._columns:
+            add(image.get(column))
+        if not self.is_of_camera_traps:
+            self.is_of_camera_traps = any(field in image for field in _OF_CAMERA_TRAPS)
+
+
+class _Annotations:
+    """Columns of ``annotations``; they may stand before the images."""
+
+    def __init__(self, row_of: dict[str, int]) -> None:
+        self._row_of = row_of
+        self._rows = array("q")
+        self._waiting: dict[int, str] = {}  # image ids that were not read yet, by annotation
+        self._ids: set[str] = set()
+        self._categories = Interned()
+        self.boxes = array("f")
+        self.of_sequences = 0
+
+    def add(self, annotation: dict[str, Any]) -> None:
+        number = annotation.get("id")
+        if number is not None:
+            before = len(self._ids)
+            self._ids.add(str(number))
+            if len(self._ids) == before:
+                raise ValueError(f"the annotation id {number} comes twice")
+        image = str(annotation["image_id"])
+        row = self._row_of.get(image, -1)
+        if row < 0:
+            self._waiting[len(self._rows)] = image
+        self._rows.append(row)
+        self._categories.add(annotation["category_id"])
+        box = annotation.get("bbox")
+        if not box:
+            self.boxes.extend(NO_BOX)
+        else:
+            if len(box) != 4 or not all(math.isfinite(value) for value in box):
+                raise ValueError(f"the box {box} must be [left, top, width, height]")
+            self.boxes.extend(box)
+        self.of_sequences += annotation.get("sequence_level_annotation") is True
+
+    def rows(self, name: str, file: Path) -> np.ndarray:
+        """Return the image of each annotation, int64 [n]."""
+        unknown = []
+        for number, image in self._waiting.items():
+            row = self._row_of.get(image, -1)
+            if row < 0:
+                unknown.append(f"{image} (annotations[{number}])")
+            self._rows[number] = row
+        if unknown:
+            raise DataError(
+                f"{name}: {file} has annotations of images that it does not list, by image_id: {shown(unknown)}. Add "
+                "the images, or take the annotations out"
+            )
+        self._ids.clear()
+        return np.array(self._rows, dtype=np.int64)
+
+    def classes(self, name: str, file: Path, number_of: dict[str, int], class_of_category: np.ndarray) -> np.ndarray:
+        """Return the class of each annotation, int32 [n]."""
+        unknown = [category for category in self._categories.values if category not in number_of]
+        codes = np.array(self._categories.codes, dtype=np.int32)
+        if unknown or (codes < 0).any():
+            first = int(np.flatnonzero(codes < 0)[0]) if not unknown else -1
+            what = (
+                f"categories that it does not list, by id: {shown(unknown)}"
+                if unknown
+                else (f"a blank category_id in annotations[{first}]")
+            )
+            raise DataError(f"{name}: {file} has annotations of {what}. Every annotation needs a listed category")
+        lookup = np.array([class_of_category[number_of[category]] for category in self._categories.values], np.int32)
+        return lookup[codes] if len(codes) else codes
+
+
+class _Categories:
+    def __init__(self) -> None:
+        self.number_of: dict[str, int] = {}
+        self.names: list[str] = []
+
+    def add(self, category: dict[str, Any]) -> None:
+        key = str(category["id"])
+        if key in self.number_of:
+            raise ValueError(f"the category id {key} comes twice")
+        self.number_of[key] = len(self.names)
+        self.names.append(str(category["name"]))

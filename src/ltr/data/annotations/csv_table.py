@@ -1,0 +1,100 @@
+"""Reader of a CSV table of camera-trap images, one row per label.
+
+Columns: ``path`` and ``label``; optionally ``location``, ``seq_id``, ``deployment``, ``date``, ``datetime``, ``split``
+(train, val or test) and the box ``x``, ``y``, ``width``, ``height`` in fractions of the image. ``ltr-data import``
+writes such a table.
+"""
+
+from __future__ import annotations
+
+from array import array
+from pathlib import Path
+
+import numpy as np
+
+from ltr.data.annotations.records import (
+    COLUMNS,
+    NO_BOX,
+    Interned,
+    Paths,
+    Records,
+    day_groups,
+    merge_class_names,
+    seconds,
+)
+from ltr.data.tables import iterate_rows
+from ltr.errors import DataError
+from ltr.escaping import csv_text
+
+FORMAT = "csv"
+BOX = ("x", "y", "width", "height")
+UNLABELLED = "no label"
+
+
+def read_csv(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) -> Records:
+    """Read a table.
+
+    Args:
+        root: folder of relative paths.
+        columns: further columns that group images.
+
+    Raises:
+        DataError: the table is damaged, a path is blank, rows of one path contradict each other, or a box is no box.
+    """
+    grouping_columns = tuple(dict.fromkeys((*COLUMNS, "date", *columns)))
+    row_of: dict[str, int] = {}
+    paths, times, split, classes = Paths(), array("q"), Interned(), Interned()
+    groups = {column: Interned() for column in grouping_columns}
+    images, boxes = array("q"), array("f")
+    optional = ("datetime", "split", *BOX, *grouping_columns)
+    for line, (path, label, time, part, *rest) in iterate_rows(file, ("path", "label"), optional):
+        where = f"{name}: {file}, line {line}"
+        path = csv_text(path or "").replace("\\", "/")
+        if not path.strip():
+            raise DataError(f"{where}: path is blank. Every row needs the path of an image")
+        row = row_of.setdefault(path, len(paths))
+        cells = [csv_text(cell) if cell else cell for cell in rest[4:]]
+        if row == len(paths):
+            paths.add(path)
+            times.append(seconds(time))
+            split.add(part)
+            for column, cell in zip(groups.values(), cells):
+                column.add(cell)
+        else:
+            for key, column, cell in zip((*groups, "split"), (*groups.values(), split), (*cells, part)):
+                if not column.holds(row, cell):
+                    raise DataError(f"{where}: {path} has another {key} than in a row above. An image has only one")
+        if not (label or "").strip():
+            continue
+        images.append(row)
+        classes.add(csv_text(label or ""))
+        box = rest[:4]
+        try:
+            boxes.extend([float(value) for value in box if value] if all(box) else NO_BOX)
+        except ValueError as error:
+            raise DataError(f"{where}: the box {box} must be four numbers, x, y, width and height") from error
+    files = paths.files(root)
+    if not len(files):
+        raise DataError(f"{name}: {file} has no rows")
+    class_names, numbers = merge_class_names(f"{name}: {file}", classes.values)
+    rows = np.array(images, dtype=np.int64)
+    is_labelled = np.zeros(len(files), dtype=bool)
+    is_labelled[rows] = True
+    image_times = np.array(times, dtype=np.int64)
+    groupings = {key: grouping for key, column in groups.items() if (grouping := column.grouping())}
+    if (days := day_groups(image_times)) is not None:
+        groupings.setdefault("date", days)
+    codes = np.array(classes.codes, dtype=np.int32)
+    unlabelled = np.flatnonzero(~is_labelled)
+    return Records(
+        FORMAT,
+        files,
+        image_times,
+        groupings,
+        rows,
+        numbers[codes] if len(codes) else codes,
+        np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        class_names,
+        split=split.grouping(),
+        left_out={UNLABELLED: unlabelled} if len(unlabelled) else {},
+    )

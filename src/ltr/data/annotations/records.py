@@ -1,0 +1,172 @@
+"""`Records`, the common form of annotation files: packed columns of images and labels, without an object per row."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+
+from ltr.data.source import Grouping, ImageFiles, read_only
+from ltr.errors import DataError
+from ltr.names import canonical
+
+NO_BOX = (float("nan"),) * 4
+UNKNOWN_TIME = np.iinfo(np.int64).min
+OUTSIDE = 0.02  # fraction of the image's side by which a box may exceed the image, because tools round
+COLUMNS = ("location", "seq_id", "deployment")  # groups that the formats name; date follows from the time
+
+
+class Paths:
+    """Growing table of paths in one bytes object."""
+
+    def __init__(self) -> None:
+        self._blob = bytearray()
+        self._ends = array("q", [0])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def add(self, path: str) -> None:
+        """Append a path; ``\\`` separates folders as ``/`` does, because some tools write files on Windows."""
+        if not path:
+            raise ValueError("the name of its file is empty")
+        self._blob += os.fsencode(path.replace("\\", "/"))
+        self._ends.append(len(self._blob))
+
+    def files(self, root: str) -> ImageFiles:
+        """Return the table; paths start from ``root``."""
+        return ImageFiles(root, bytes(self._blob), read_only(np.array(self._ends, dtype=np.int64)))
+
+
+class Interned:
+    """Growing column of texts, stored as numbers of its distinct values."""
+
+    def __init__(self) -> None:
+        self.codes = array("i")
+        self._code_of: dict[str, int] = {}
+
+    def add(self, value: object) -> None:
+        """Append a value; None and blank text are unknown, -1."""
+        text = "" if value is None else str(value)
+        self.codes.append(self._code_of.setdefault(text, len(self._code_of)) if text.strip() else -1)
+
+    def holds(self, row: int, value: object) -> bool:
+        """Return whether row ``row`` has this value."""
+        text = "" if value is None else str(value)
+        return self.codes[row] == (self._code_of.get(text, -2) if text.strip() else -1)
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        return tuple(self._code_of)
+
+    def grouping(self) -> Grouping | None:
+        """Return the column; None if no value is known."""
+        return Grouping(np.array(self.codes, dtype=np.int32), self.values) if self._code_of else None
+
+
+@dataclass
+class Records:
+    """Images and labels of an annotation file.
+
+    Attributes:
+        format: name of the file's format.
+        files: paths of the images.
+        times: int64 [images], local time in seconds; `UNKNOWN_TIME` where there is none.
+        groupings: `COLUMNS` that the file has, one group per image.
+        sizes: int32 [images, 2] width and height in pixels, 0 where they are unknown; None: boxes are fractions.
+        split: part of each image, if the file names it.
+        images: int64 [labels], the image of each label.
+        classes: int32 [labels], its class.
+        boxes: float32 [labels, 4] left, top, width, height in fractions of the image, or in pixels if ``sizes`` is
+            set; NaN without a box.
+        class_names: names of the classes, in the file's order.
+        left_out: reason to rows of images that cannot be used.
+        remarks: sentences on the file.
+    """
+
+    format: str
+    files: ImageFiles
+    times: np.ndarray
+    groupings: dict[str, Grouping]
+    images: np.ndarray
+    classes: np.ndarray
+    boxes: np.ndarray
+    class_names: tuple[str, ...]
+    sizes: np.ndarray | None = None
+    split: Grouping | None = None
+    left_out: dict[str, np.ndarray] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+def seconds(text: object) -> int:
+    """Return the local time of a text in ISO 8601 or EXIF's form in seconds since year 1, or `UNKNOWN_TIME`.
+
+    A time zone is dropped: the calendar day of the place is what groups images.
+    """
+    if not isinstance(text, str) or len(text) < 10:
+        return UNKNOWN_TIME
+    if text[4] == ":" and text[7] == ":":  # EXIF: 2019:07:31 23:59:01
+        text = f"{text[:4]}-{text[5:7]}-{text[8:]}"
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return UNKNOWN_TIME
+    return ((time.toordinal() * 24 + time.hour) * 60 + time.minute) * 60 + time.second
+
+
+def day_groups(times: np.ndarray) -> Grouping | None:
+    """Return the calendar day of each image; None if no time is known."""
+    is_known = times != UNKNOWN_TIME
+    if not is_known.any():
+        return None
+    days, codes = np.unique(times[is_known] // 86_400, return_inverse=True)
+    column = np.full(len(times), -1, dtype=np.int32)
+    column[is_known] = codes
+    return Grouping(column, tuple(datetime.fromordinal(int(day)).date().isoformat() for day in days))
+
+
+def clip_boxes(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Clip boxes to the image and find those that exceed it by more than `OUTSIDE`, or have no area.
+
+    Args:
+        boxes: float [n, 4] left, top, width, height in fractions of the image; a row whose left is NaN is no box.
+
+    Returns:
+        (clipped boxes float32 [n, 4], mask of the invalid ones, bool [n]).
+    """
+    low, sides = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64)
+    high = low + sides
+    with np.errstate(invalid="ignore"):
+        is_inside = (low >= -OUTSIDE) & (high <= 1 + OUTSIDE) & (sides > 0)
+        is_invalid = ~np.isnan(boxes[:, 0]) & ~is_inside.all(axis=1)
+    low, high = low.clip(0, 1), high.clip(0, 1)
+    is_invalid |= (high <= low).any(axis=1) & ~np.isnan(boxes[:, 0])
+    return np.concatenate([low, high - low], axis=1).astype(np.float32), is_invalid
+
+
+def merge_class_names(name: str, texts: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return the distinct class names in composed Unicode form, and the class of each text.
+
+    Raises:
+        DataError: a name is blank.
+    """
+    number_of: dict[str, int] = {}
+    numbers = np.empty(len(texts), dtype=np.int32)
+    for row, text in enumerate(texts):
+        class_name = canonical(text.strip())
+        if not class_name:
+            raise DataError(f"{name}: class number {row} has a blank name. Give every class a name")
+        numbers[row] = number_of.setdefault(class_name, len(number_of))
+    return tuple(number_of), numbers
+
+
+def paths_in(files: ImageFiles, rows: Sequence[int] | np.ndarray) -> Iterator[str]:
+    """Yield the paths of rows as the file spells them."""
+    return (files.relative(int(row)) for row in rows)

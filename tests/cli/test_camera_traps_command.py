@@ -1,0 +1,118 @@
+"""Camera traps from annotation files to predictions that other tools open, by the commands."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+import camera_trap_files as made
+from ltr.cli import guarded
+
+SMALL = ("dataset.image_size=16", "backbone=plain", "trainer.num_workers=0", "trainer.precision=fp32", "debug=fast")
+
+
+@pytest.fixture(scope="session")
+def traps(tmp_path_factory):
+    return made.write(tmp_path_factory.mktemp("traps"), made.shots(locations=3, bursts=1))
+
+
+@pytest.fixture
+def train(ltr_train, plain, traps):
+    def command(*overrides):
+        where = (f"dataset.root={traps}", f"dataset.annotations={traps / 'annotations.json'}")
+        return ltr_train(*plain, "dataset=camera_traps", *where, *SMALL, *overrides)
+
+    return command
+
+
+@pytest.fixture
+def predict(capsys):
+    from ltr.commands.predict import main
+
+    def command(*arguments):
+        code = guarded(lambda: main([*map(str, arguments), "--workers", "0"]))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
+
+
+def test_a_run_on_crops_classifies_each_detection(train, predict, traps, tmp_path):
+    done = train(f"dataset.detections={traps / 'md.json'}", "dataset.group=location")
+    assert done.code == 0, done.err
+    assert "the annotations are in the format coco_camera_traps; images are cut by box" in done.out
+    run = done.directory
+    code, _, err = predict(
+        run, traps, "--detections", traps / "md.json", "--format", "megadetector", "--out", tmp_path / "o.json"
+    )
+    assert code == 0, err
+    content = json.loads((tmp_path / "o.json").read_text())
+    assert content["classification_categories"] == {"0": "deer", "1": "fox"}
+    assert all("classifications" in one for image in content["images"] for one in image["detections"])
+    code, out, err = predict(
+        run, traps, "--detections", traps / "md.json", "--min-confidence", "0.2", "--out", tmp_path / "o.csv"
+    )
+    assert code == 0, err
+    assert f"{sum(shot.label != 'empty' for shot in made.shots(locations=3, bursts=1))} images" in out
+    code, _, err = predict(run, traps, "--out", tmp_path / "whole.csv")
+    assert code == 0
+    assert "--detections FILE cuts them by MegaDetector's boxes" in err
+
+
+def test_a_run_on_whole_images_knows_the_background(train, predict, traps, tmp_path):
+    done = train("dataset.group=seq_id")
+    assert done.code == 0, done.err
+    assert {row["protocol"] for row in done.result["rows"]} == {"background"}
+    code, _, err = predict(done.directory, traps, "--format", "camtrap_dp", "--out", tmp_path / "o.csv")
+    assert code == 0
+    assert "have no eventStart" in err
+    with open(tmp_path / "o.csv", newline="") as file:
+        assert {row["observationType"] for row in csv.DictReader(file)} <= {"blank", "animal"}
+    code, _, err = predict(done.directory, traps, "--format", "megadetector", "--out", tmp_path / "o.json")
+    assert code == 0, err
+    assert json.loads((tmp_path / "o.json").read_text())["classification_categories"]["0"] == "background"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--format", "megadetector", "--out", "o.csv"], "writes a .json file"),
+        (["--format", "camtrap_dp", "--out", "o.json"], "writes a .csv file"),
+        (["--format", "timelapse", "--out", "o.json"], "timelapse"),
+        (["--min-confidence", "0.5", "--out", "o.csv"], "add --detections FILE"),
+        (["--detections", "{traps}/md.json", "--min-confidence", "2", "--out", "o.csv"], "allowed is 0 to 1"),
+        (["--detections", "{traps}/annotations.json", "--out", "o.csv"], "annotations.json"),
+        (["--detections", "{traps}/md.json", "--category", "animals", "--out", "o.csv"], "Did you mean 'animal'"),
+        (["--format", "megadetector", "--detections", "{traps}/md.json", "--out", "{traps}/md.json"], "Name another"),
+    ],
+)
+def test_mistakes_are_told_and_write_nothing(predict, finished_run, traps, tmp_path, monkeypatch, flags, words):
+    monkeypatch.chdir(tmp_path)
+    before = (traps / "md.json").read_bytes()
+    code, out, err = predict(finished_run, traps, *(flag.format(traps=traps) for flag in flags))
+    assert code in (1, 2)
+    assert words in err
+    assert "Traceback" not in err
+    assert not out
+    assert not list(tmp_path.glob("o.*"))
+    assert (traps / "md.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["describe", "import"])
+def test_ltr_data_shows_and_writes_the_images(traps, tmp_path, capsys, command):
+    from ltr.commands.data import main
+
+    flags = {"describe": ["--out", str(tmp_path)], "import": ["--to", str(tmp_path / "t.csv")]}[command]
+    where = [f"dataset.root={traps}", f"dataset.detections={traps / 'md.json'}"]
+    assert guarded(lambda: main([command, "camera_traps", *where, *flags])) == 0
+    out = capsys.readouterr().out
+    assert "the annotations are in the format coco_camera_traps" in out
+    if command == "describe":
+        assert "(a random split: " in out
+        with open(tmp_path / "left_out.csv", newline="") as file:
+            assert {row["reason"] for row in csv.DictReader(file)} == {"no box"}
+    else:
+        with open(tmp_path / "t.csv", newline="") as file:
+            assert {row["split"] for row in csv.DictReader(file)} == {"train", "test"}

@@ -1,0 +1,108 @@
+"""Camtrap DP packages."""
+
+import json
+
+import numpy as np
+import pytest
+
+import camera_trap_files as made
+from ltr.data.annotations.camtrap_dp import read_camtrap_dp
+from ltr.errors import DataError
+
+SHOTS = made.shots(locations=2)
+
+
+def labels(records):
+    return {records.files.relative(i): records.class_names[c] for i, c in zip(records.images, records.classes)}
+
+
+def expected():
+    return {shot.path: "blank" if shot.label == "empty" else shot.label for shot in SHOTS}
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.0.1"])
+@pytest.mark.parametrize("events", [False, True])
+def test_media_have_the_labels_of_their_observations_or_events(tmp_path, version, events):
+    made.camtrap_dp(tmp_path, SHOTS, version=version, events=events)
+    records = read_camtrap_dp("traps", tmp_path, str(tmp_path))
+    assert labels(records) == expected()
+    for key, value in (
+        ("location", "L1"),
+        ("deployment", "L1-1"),
+        ("seq_id", SHOTS[-1].sequence),
+        ("date", "2024-02-02"),
+    ):
+        grouping = records.groupings[key]
+        assert grouping.values[grouping.codes[-1]] == value
+    assert not records.left_out
+
+
+def test_boxes_are_fractions_of_the_image(tmp_path):
+    made.camtrap_dp(tmp_path, SHOTS, boxes=True)
+    records = read_camtrap_dp("traps", tmp_path / "datapackage.json", str(tmp_path))
+    np.testing.assert_allclose(records.boxes[0], [0.25, 0.25, 0.375, 0.5])
+    assert records.sizes is None
+
+
+def test_unclassified_observations_are_no_labels_and_said(tmp_path):
+    made.camtrap_dp(tmp_path, SHOTS)
+    file = tmp_path / "observations.csv"
+    file.write_text(file.read_text().replace("media,animal,deer", "media,unclassified,", 1))
+    records = read_camtrap_dp("traps", tmp_path, str(tmp_path))
+    assert records.left_out["no label"].tolist() == [0]
+    assert records.remarks == ["1 observations are unknown or unclassified, which is no label"]
+
+
+def test_humans_are_a_class_without_a_scientific_name(tmp_path):
+    made.camtrap_dp(tmp_path, SHOTS)
+    file = tmp_path / "observations.csv"
+    file.write_text(file.read_text().replace("media,animal,deer", "media,human,", 1))
+    assert "human" in read_camtrap_dp("traps", tmp_path, str(tmp_path)).class_names
+
+
+@pytest.mark.parametrize(
+    ("table", "old", "new", "words"),
+    [
+        ("media", "L0-0_fox_1,", "L0-0_fox_0,", "line 5: mediaID L0-0_fox_0 comes twice"),
+        ("media", "L0-0_fox_1,L0-1", "L0-0_fox_1,L9-1", "line 5: deploymentID L9-1 is not in deployments"),
+        ("media", "L0/0_fox_1.jpg", "https://x/1.jpg", "line 5: filePath https://x/1.jpg is an address"),
+        ("deployments", "L1-1", "L0-1", "line 3: deploymentID L0-1 comes twice"),
+        ("observations", "o4,", "o3,", "line 6: observationID o3 comes twice"),
+        ("observations", "media,animal,fox", "media,plant,fox", "observationType is 'plant'; allowed are animal"),
+        ("observations", "media,animal,fox", "day,animal,fox", "observationLevel is 'day'"),
+        ("observations", ",L0-0_fox_1,", ",nothing,", "mediaID nothing is not in media"),
+        ("observations", "observationType", "kind", "no column observationType"),
+    ],
+)
+def test_a_message_names_table_and_line(tmp_path, table, old, new, words):
+    made.camtrap_dp(tmp_path, SHOTS)
+    file = tmp_path / f"{table}.csv"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new, 1))
+    with pytest.raises(DataError) as refused:
+        read_camtrap_dp("traps", tmp_path, str(tmp_path))
+    assert words in str(refused.value)
+    assert str(file) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda c: c.update(profile="https://example.org/camtrap-dp/0.6/x.json"),
+            "is Camtrap DP 0.6; version 1 is read",
+        ),
+        (lambda c: c.update(profile="tabular-data-package"), "of the profile 'tabular-data-package'"),
+        (lambda c: c.pop("resources"), "has no list of resources"),
+        (lambda c: c["resources"].pop(), "has no CSV file for observations"),
+    ],
+)
+def test_a_wrong_description_is_named(tmp_path, change, words):
+    file = made.camtrap_dp(tmp_path, SHOTS)
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError) as refused:
+        read_camtrap_dp("traps", tmp_path, str(tmp_path))
+    assert words in str(refused.value)
+    assert str(file) in str(refused.value)

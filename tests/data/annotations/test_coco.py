@@ -1,0 +1,104 @@
+"""COCO Camera Traps and COCO JSON: every field that is read, and what is said of damage."""
+
+import json
+
+import numpy as np
+import pytest
+
+import camera_trap_files as made
+from ltr.data.annotations.coco import read_coco
+from ltr.errors import DataError
+
+SHOTS = made.shots(locations=2)
+
+
+def read(tmp_path, content, **options):
+    file = tmp_path / "annotations.json"
+    file.write_text(json.dumps(content))
+    return read_coco("traps", file, str(tmp_path), **options)
+
+
+def test_every_image_has_its_label_place_sequence_and_day(tmp_path):
+    records = read(tmp_path, made.coco(SHOTS))
+    assert records.format == "coco_camera_traps"
+    assert records.class_names == ("empty", "deer", "fox")
+    for number, (image, label) in enumerate(zip(records.images, records.classes)):
+        assert records.files.relative(image) == SHOTS[number].path
+        assert records.class_names[label] == SHOTS[number].label
+    for key, value in (("location", "L1"), ("seq_id", SHOTS[-1].sequence), ("date", SHOTS[-1].time[:10])):
+        grouping = records.groupings[key]
+        assert grouping.values[grouping.codes[-1]] == value
+    assert np.isnan(records.boxes).all()
+    assert not records.left_out
+
+
+def test_the_order_of_arrays_and_of_records_does_not_matter(tmp_path):
+    content = made.coco(SHOTS)
+    turned = {key: content[key] for key in ("categories", "annotations", "images")}
+    turned["images"] = content["images"][::-1]
+    records = read(tmp_path, turned)
+    labels = {records.files.relative(i): records.class_names[c] for i, c in zip(records.images, records.classes)}
+    assert labels == {shot.path: shot.label for shot in SHOTS}
+
+
+def test_numbers_as_ids_and_boxes_in_pixels(tmp_path):
+    content = {
+        "images": [{"id": 7, "file_name": "a\\b.jpg", "width": 64, "height": 48}, {"id": 9, "file_name": "c.jpg"}],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 3, "bbox": [16, 12, 24, 24]},
+            {"id": 2, "image_id": 9, "category_id": 3},
+        ],
+        "categories": [{"id": 3, "name": "deer"}],
+    }
+    records = read(tmp_path, content)
+    assert records.format == "coco"
+    assert records.files.relative(0) == "a/b.jpg"
+    np.testing.assert_array_equal(records.boxes[0], [16, 12, 24, 24])
+    np.testing.assert_array_equal(records.sizes, [[64, 48], [0, 0]])
+
+
+def test_corrupt_and_unlabelled_images_are_named(tmp_path):
+    content = made.coco(SHOTS)
+    content["images"][2]["corrupt"] = True
+    del content["annotations"][5]
+    records = read(tmp_path, content)
+    assert {reason: rows.tolist() for reason, rows in records.left_out.items()} == {
+        "marked as corrupt": [2],
+        "no label": [5],
+    }
+
+
+def test_labels_of_whole_sequences_are_counted(tmp_path):
+    content = made.coco(SHOTS)
+    content["annotations"][0]["sequence_level_annotation"] = True
+    assert read(tmp_path, content).remarks == [f"1 of {len(SHOTS)} labels are of whole sequences, not of one image"]
+
+
+def test_a_field_of_the_file_may_be_the_group(tmp_path):
+    content = made.coco(SHOTS, camera="C1")
+    assert read(tmp_path, content, columns=("camera",)).groupings["camera"].values == ("C1",)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c["images"].append(c["images"][0]), "the image id L0-0_deer_0 comes twice"),
+        (lambda c: c["annotations"].append(c["annotations"][0]), "the annotation id a0 comes twice"),
+        (lambda c: c["categories"].append(c["categories"][0]), "the category id 0 comes twice"),
+        (lambda c: c["annotations"][3].update(image_id="none"), "none (annotations[3])"),
+        (lambda c: c["annotations"][3].update(category_id=17), "categories that it does not list, by id: 17"),
+        (lambda c: c["annotations"][3].update(category_id=None), "a blank category_id in annotations[3]"),
+        (lambda c: c["annotations"][3].update(bbox=[1, 2, 3]), "annotations[3]: the box [1, 2, 3] must be"),
+        (lambda c: c["images"][1].pop("file_name"), "has no 'file_name' in images[1]"),
+        (lambda c: c["images"][1].update(file_name=""), "images[1]: the name of its file is empty"),
+        (lambda c: c["categories"][1].update(name="  "), "class number 1 has a blank name"),
+        (lambda c: c.pop("annotations"), "MegaDetector belong to dataset.detections"),
+    ],
+)
+def test_a_message_names_file_and_record(tmp_path, change, words):
+    content = made.coco(SHOTS)
+    change(content)
+    with pytest.raises(DataError) as refused:
+        read(tmp_path, content)
+    assert words in str(refused.value)
+    assert str(tmp_path / "annotations.json") in str(refused.value)

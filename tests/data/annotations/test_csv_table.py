@@ -1,0 +1,64 @@
+"""CSV tables of camera-trap images, also as spreadsheets save them."""
+
+import numpy as np
+import pytest
+
+import camera_trap_files as made
+from ltr.data.annotations.csv_table import read_csv
+from ltr.errors import DataError
+
+SHOTS = made.shots(locations=2)
+
+
+@pytest.mark.parametrize(("separator", "start"), [(",", ""), (";", "\ufeff"), ("\t", "")])
+def test_tables_of_spreadsheets_are_read(tmp_path, separator, start):
+    file = made.table(tmp_path / "t.csv", SHOTS, separator, start)
+    records = read_csv("traps", file, str(tmp_path))
+    assert {records.files.relative(i): records.class_names[c] for i, c in zip(records.images, records.classes)} == {
+        shot.path: shot.label for shot in SHOTS
+    }
+    assert set(records.groupings) == {"location", "seq_id", "date"}
+
+
+def test_an_image_may_have_several_rows_and_boxes(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("path,label,x,y,width,height\na.jpg,deer,0.1,0.2,0.3,0.4\na.jpg,fox,,,,\n")
+    records = read_csv("traps", file, str(tmp_path))
+    assert len(records) == 1
+    assert records.images.tolist() == [0, 0]
+    np.testing.assert_allclose(records.boxes[0], [0.1, 0.2, 0.3, 0.4])
+    assert np.isnan(records.boxes[1]).all()
+
+
+def test_names_that_look_like_formulas_come_back_as_they_were(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("path,label,location\na.jpg,'=deer,'@home\n")
+    records = read_csv("traps", file, str(tmp_path))
+    assert records.class_names == ("=deer",)
+    assert records.groupings["location"].values == ("@home",)
+
+
+def test_rows_without_a_label_are_left_out(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("path,label\na.jpg,deer\nb.jpg,\n")
+    assert read_csv("traps", file, str(tmp_path)).left_out["no label"].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("path,species\na.jpg,deer\n", "no column label"),
+        ("path,label\n,deer\n", "line 2: path is blank"),
+        ("path,label\n", "has no rows"),
+        ("path,label,location\na.jpg,deer,A\na.jpg,fox,B\n", "line 3: a.jpg has another location"),
+        ("path,label,x,y,width,height\na.jpg,deer,1,2,3,four\n", "line 2: the box ['1', '2', '3', 'four']"),
+        ("path,label\na.jpg,deer,more\n", "line 2 has 3 cells"),
+    ],
+)
+def test_a_message_names_file_and_line(tmp_path, text, words):
+    file = tmp_path / "t.csv"
+    file.write_text(text)
+    with pytest.raises(DataError) as refused:
+        read_csv("traps", file, str(tmp_path))
+    assert words in str(refused.value)
+    assert str(file) in str(refused.value)

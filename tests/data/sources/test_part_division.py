@@ -1,0 +1,182 @@
+"""Parts by group, by time and from a list."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+import camera_trap_files as made
+from ltr.data.group_description import describe_groups
+from ltr.data.sources.camera_traps import camera_traps
+from ltr.data.split_camera_traps import camera_traps as split_of
+from ltr.errors import ConfigError, DataError
+
+SHOTS = made.shots()
+
+
+@pytest.fixture(scope="session")
+def traps(tmp_path_factory):
+    return made.write(tmp_path_factory.mktemp("divided"), SHOTS)
+
+
+def read(root, file="annotations.json", **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return camera_traps(name="traps", annotations=str(root / file), root=str(root), **options)
+
+
+def values(source, key, part):
+    grouping, indices = source.groupings[key], source.parts[part]
+    return {grouping.values[code] for code in grouping.codes[indices.start : indices.stop]}
+
+
+def test_the_latest_images_are_for_testing(traps):
+    source = read(traps, division="time", test_fraction=0.25)
+    assert source.name == "traps-coco_camera_traps-time-seq_id-test0.25"
+    assert max(values(source, "date", "train")) <= min(values(source, "date", "test"))
+    assert not values(source, "seq_id", "train") & values(source, "seq_id", "test")
+    assert abs(len(source.parts["test"]) / len(source) - 0.25) < 0.1
+
+
+def test_a_burst_over_the_cut_is_on_the_side_of_its_first_image(traps, tmp_path):
+    content = made.coco(SHOTS)
+    for image in content["images"]:
+        image["datetime"] = image["datetime"][:14] + image["datetime"][17:19] + image["datetime"][16:]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    source = read(traps, tmp_path / "a.json", division="time", group="seq_id", test_fraction=0.3)
+    assert not values(source, "seq_id", "train") & values(source, "seq_id", "test")
+
+
+def test_images_without_a_time_are_named(traps, tmp_path):
+    content = made.coco(SHOTS)
+    content["images"][4]["datetime"] = "yesterday"
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"1 images have no time that can be read.*L0/0_empty_0.jpg"):
+        read(traps, tmp_path / "a.json", division="time")
+
+
+def test_images_of_one_time_cannot_be_divided_by_it(traps, tmp_path):
+    content = made.coco(SHOTS)
+    for image in content["images"]:
+        image["datetime"] = "2024-01-01 00:00:00"
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="at the same time"):
+        read(traps, tmp_path / "a.json", division="time")
+
+
+@pytest.mark.parametrize("kind", ["json", "csv of locations", "csv of paths"])
+def test_a_list_names_the_parts(traps, tmp_path, kind):
+    parts = {"train": ["L0", "L1", "L2"], "val": ["L3"], "test": ["L4", "L5"]}
+    if kind == "json":
+        file = tmp_path / "list.json"
+        file.write_text(json.dumps({"splits": parts}))
+    else:
+        file = tmp_path / "list.csv"
+        rows = [(part, place) for part, places in parts.items() for place in places]
+        if kind.endswith("paths"):
+            part_of = {place: part for part, place in rows}
+            rows = [(part_of[shot.location], shot.path) for shot in SHOTS]
+        head = "path" if kind.endswith("paths") else "location"
+        file.write_text(f"split;{head}\n" + "".join(f"{part};{value}\n" for part, value in rows))
+    source = read(traps, split_list=str(file))
+    for part, places in parts.items():
+        assert values(source, "location", part) == set(places)
+
+
+def test_groups_that_the_list_leaves_out_are_listed(traps, tmp_path):
+    (tmp_path / "list.json").write_text(json.dumps({"train": ["L0", "L1"], "test": ["L2"]}))
+    source = read(traps, split_list=str(tmp_path / "list.json"))
+    assert len(source.left_out["in no part of the list"]) == len(SHOTS) // 2
+
+
+def test_classes_without_a_training_image_are_listed(traps, tmp_path):
+    rows = [f"{'test' if shot.label == 'fox' else 'train'},{shot.path}" for shot in SHOTS if shot.location != "L5"]
+    rows += [f"{'train' if shot.label == 'deer' else 'test'},{shot.path}" for shot in SHOTS if shot.location == "L5"]
+    (tmp_path / "list.csv").write_text("split,path\n" + "\n".join(rows) + "\n")
+    source = read(traps, split_list=str(tmp_path / "list.csv"))
+    assert source.class_names == ("deer", "empty")
+    assert len(source.left_out["its class has no training image"]) == len(SHOTS) // 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("l.json", '{"train": ["L0"], "rest": ["L1"]}', "rest[0]: the part is 'rest'. Allowed are train, val, test"),
+        ("l.json", '{"train": ["L0"], "test": ["L0"]}', "test[0]: 'L0' is in two parts"),
+        ("l.json", '{"train": ["L0"], "test": ["L9"]}', "lists groups of location that no image has: L9"),
+        ("l.json", '["L0"]', "must have an object"),
+        ("l.json", "{", "cannot be read as JSON"),
+        ("l.csv", "split,camera\ntrain,1\n", "has the columns split, camera"),
+        ("l.csv", "split,path\ntrain,gone.jpg\n", "lists paths that no image has: gone.jpg"),
+        ("l.csv", "split,location\nbuild,L0\n", "line 2: the part is 'build'"),
+    ],
+)
+def test_a_wrong_list_names_file_and_record(traps, tmp_path, name, text, words):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError) as refused:
+        read(traps, split_list=str(tmp_path / name))
+    assert words in str(refused.value)
+    assert name in str(refused.value)
+
+
+def test_an_unknown_group_names_what_there_is(traps):
+    with pytest.raises(ConfigError, match=r"allowed are location, seq_id, date, auto, none. Did you mean 'location'"):
+        read(traps, group="locations")
+
+
+def test_images_without_the_group_are_named(traps, tmp_path):
+    content = made.coco(SHOTS)
+    content["images"][0]["location"] = None
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"1 images have no location, .*L0/0_deer_0.jpg"):
+        read(traps, tmp_path / "a.json", group="location")
+    assert read(traps, tmp_path / "a.json").group == "seq_id"  # auto takes the next that all images have
+
+
+def test_one_group_cannot_be_divided(traps, tmp_path):
+    content = made.coco(SHOTS)
+    for image in content["images"]:
+        image["location"] = "here"
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="all 72 images have the location 'here'"):
+        read(traps, tmp_path / "a.json", group="location")
+
+
+def test_a_group_larger_than_the_wanted_part_is_named(traps, tmp_path):
+    content = made.coco(SHOTS)
+    for image in content["images"]:
+        image["location"] = "big" if image["location"] != "L0" else "small"
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match="16.7% of the images are for testing, .* asks for 40.0%.*'big', has 60 of 72"):
+        camera_traps(name="traps", annotations=str(tmp_path / "a.json"), root=str(traps), test_fraction=0.4)
+
+
+def test_without_any_group_images_are_divided_one_by_one_with_a_warning(traps, tmp_path):
+    content = made.coco(SHOTS)
+    content["images"] = [{key: image[key] for key in ("id", "file_name")} for image in content["images"]]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match="images of one burst may be in training and in test"):
+        source = camera_traps(name="traps", annotations=str(tmp_path / "a.json"), root=str(traps))
+    assert source.group is None
+
+
+def test_the_description_says_what_a_random_split_would_have_leaked(traps):
+    source = read(traps)
+    lines = list(describe_groups(source, split_of(source)))
+    location = next(line for line in lines if line.startswith("location"))
+    assert (
+        location
+        == "location: 6 groups; 0.0% of the test images share theirs with training images (a random split: 100.0%)"
+    )
+    assert "  fox: 20, 4" in lines
+
+
+def test_a_random_split_leaks_what_the_description_says(traps):
+    source = read(traps, group="none")
+    train, test = (np.arange(source.parts[part].start, source.parts[part].stop) for part in ("train", "test"))
+    codes = source.groupings["seq_id"].codes
+    shared = np.isin(codes[test], codes[train]).mean()
+    line = next(line for line in describe_groups(source, split_of(source)) if line.startswith("seq_id"))
+    assert f"; {shared:.1%} of the test images" in line
+    assert shared > 0.5
