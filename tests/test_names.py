@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ltr.names import canonical, look_alikes, missing_values
+from ltr.names import canonical, counted, look_alikes, missing_values
 
 
 def test_a_letter_and_its_accent_are_the_composed_letter():
@@ -29,3 +29,18 @@ def test_inner_white_space_counts_once():
 def test_what_programs_write_for_a_missing_value_is_found():
     names = ["nan", "None", "NULL", "N/A", "", " ", "\u200b", "none of them", "banana", "Nana"]
     assert missing_values(names) == ["nan", "None", "NULL", "N/A", "", " ", "\u200b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((1, "epoch"), "1 epoch"),
+        ((0, "epoch"), "0 epochs"),
+        ((2000, "image"), "2,000 images"),
+        ((0.5, "epoch"), "0.5 epochs"),
+        ((1, "class", "classes"), "1 class"),
+        ((2, "class", "classes"), "2 classes"),
+    ],
+)
+def test_a_count_agrees_with_its_noun(arguments, text):
+    assert counted(*arguments) == text

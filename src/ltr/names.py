@@ -20,6 +20,15 @@ def canonical(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def counted(number: float, noun: str, plural: str = "") -> str:
+    """Return a count with its noun, ``1 epoch`` or ``20 epochs``.
+
+    Args:
+        plural: of the noun, where it is not the noun with an s.
+    """
+    return f"{number:,g} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def look_alikes(names: Iterable[str]) -> list[list[str]]:
     """Return the groups of names that differ in case, width, white space or invisible characters alone, in order."""
     return _groups(names, _visible)

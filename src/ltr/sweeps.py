@@ -141,6 +141,7 @@ def conclude(folder: Path) -> tuple[str, int]:
     The table is also written to ``<folder>/table.txt``.
     """
     from ltr.files import write_text
+    from ltr.report.blocks import terminal_width
     from ltr.report.read_run import read_run
     from ltr.report.sweep import Job, sweep_table
 
@@ -157,7 +158,7 @@ def conclude(folder: Path) -> tuple[str, int]:
     table = sweep_table(jobs)
     if table:
         write_text(folder / "table.txt", table + "\n")
-    return table, int(any(job.error is not None for job in jobs))
+    return sweep_table(jobs, terminal_width()), int(any(job.error is not None for job in jobs))
 
 
 def check_sweep(config: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 from rich.console import Console
 
 import ltr
@@ -17,7 +18,7 @@ from ltr.runs.progress import TrainingProgress
 ROW = {"epoch": 1, "train/loss": 0.51234, "train/accuracy": 0.625, "val/accuracy": 0.5, "images_per_second": 1234.6}
 
 
-def shown(terminal: bool, epochs: int = 3, lines_every: int = 1, stop_after: int | None = None) -> str:
+def shown(terminal: bool, epochs: int = 3, lines_every: int | None = 1, stop_after: int | None = None) -> str:
     """Return the console output of a training of three batches an epoch."""
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=100, _environ={})
@@ -46,6 +47,13 @@ def test_without_a_terminal_each_epoch_is_a_plain_line_with_rate_and_time_left()
 def test_every_kth_epoch_and_the_last_are_lines():
     epochs = [re.search(r"epoch (\d+)/7", line)[1] for line in shown(False, epochs=7, lines_every=3).splitlines()]
     assert epochs == ["3", "6", "7"]
+
+
+@pytest.mark.parametrize("epochs", [1, 9, 10, 11, 19, 95, 101, 200])
+def test_by_default_a_stage_has_at_most_ten_lines(epochs):
+    lines = shown(terminal=False, epochs=epochs, lines_every=None).splitlines()
+    assert min(epochs, 5) <= len(lines) <= 10
+    assert f"epoch {epochs}/{epochs}" in lines[-1]
 
 
 def test_in_a_terminal_there_is_a_bar_with_count_and_rate_that_goes_away():

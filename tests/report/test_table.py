@@ -21,7 +21,7 @@ def lines(*rows, **config):
 def rendered(*rows, width=100, colour=False):
     console = Console(width=width, force_terminal=colour, color_system="standard" if colour else None, record=True)
     with console.capture() as capture:
-        console.print(result_table(result(*rows)))
+        console.print(result_table(result(*rows), width), soft_wrap=True)
     return capture.get()
 
 

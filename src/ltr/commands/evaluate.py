@@ -135,7 +135,7 @@ def _evaluate(
         return
     (_, folder, result) = results[0]
     if console.is_terminal:
-        console.print(result_table(result))
+        console.print(result_table(result, console.width), soft_wrap=True)
     else:
         print_line(plain_table(result))
     print_line(f"{folder}")

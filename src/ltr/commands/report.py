@@ -87,6 +87,7 @@ def _draw(parts: Sequence[Part], which: str) -> None:
 
 def _report(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
     from ltr.files import write_text
+    from ltr.report.blocks import terminal_width
     from ltr.report.compose import Options, as_text, compose_report
     from ltr.report.read_runs import finished_runs
 
@@ -110,7 +111,7 @@ def _report(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
         text = html_report(report, pictures=arguments.pictures, problems=problems)
         out = out or folders[0] / "report.html"
     else:
-        text = as_text(report, arguments.format)
+        text = as_text(report, arguments.format, terminal_width() if out is None else None)
     for line in (*report.warnings, *problems):
         print_line(f"warning: {line}", sys.stderr)
     if out is None:

@@ -103,7 +103,7 @@ def show(outcome: Outcome, config: Mapping[str, Any], console: Console) -> None:
     if outcome.result is None:
         return
     if console.is_terminal:
-        console.print(result_table(outcome.result))
+        console.print(result_table(outcome.result, console.width), soft_wrap=True)
     else:
         console.print(rich_text(plain_table(outcome.result)), soft_wrap=True)
     if not (outcome.directory / "figures").is_dir():

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
+from ltr.names import counted
+
 _FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 _KEYS = ("warmup_epochs",)
 
@@ -39,10 +41,9 @@ def shortened_lengths(raw: Mapping[str, Any], plain: Mapping[str, Any]) -> list[
             epochs = _epochs_at(plain, path)
             if epochs is not None and value != _number(Fraction(match[1])):
                 name = ".".join((*path, key))
-                unit = "epoch" if epochs == 1 else "epochs"
                 lines.append(
-                    f"{name}={value:g}: of this run's {epochs} {unit}, as {match[1]} of {match[2]} are published. "
-                    f"{name}={match[1]} keeps the length"
+                    f"{name}={value:g}: of this run's {counted(epochs, 'epoch')}, as {match[1]} of {match[2]} are "
+                    f"published. {name}={match[1]} keeps the length"
                 )
     return lines
 

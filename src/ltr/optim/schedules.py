@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from ltr.errors import ConfigError
 from ltr.identity import named
+from ltr.names import counted
 
 
 def milestone_epoch(fraction: float, epochs: int) -> int:
@@ -37,15 +38,16 @@ class Schedule:
     def __init__(self, epochs: int, steps_per_epoch: int, *, warmup_epochs: float = 0, warmup: str = "step") -> None:
         if epochs < 1 or steps_per_epoch < 1:
             raise ConfigError(
-                f"A schedule needs at least one step, not {epochs} epochs of {steps_per_epoch} steps. Raise "
-                "trainer.max_epochs, or lower batch_size."
+                f"A schedule needs at least one step, not {counted(epochs, 'epoch')} of "
+                f"{counted(steps_per_epoch, 'step')}. Raise trainer.max_epochs, or lower batch_size."
             )
         if warmup not in ("epoch", "step"):
             raise ConfigError(f"scheduler.warmup is '{warmup}'; allowed: epoch, step.")
         if not 0 <= warmup_epochs <= epochs:
             raise ConfigError(
-                f"scheduler.warmup_epochs is {warmup_epochs} and the run has {epochs} epochs; the warm-up must be in "
-                f"[0, {epochs}]. Set scheduler.warmup_epochs={min(epochs // 10, 5)} or raise trainer.max_epochs."
+                f"scheduler.warmup_epochs is {warmup_epochs} and the run has {counted(epochs, 'epoch')}; the warm-up "
+                f"must be in [0, {epochs}]. Set scheduler.warmup_epochs={min(epochs // 10, 5)} or raise "
+                "trainer.max_epochs."
             )
         self.epochs = int(epochs)
         self.steps_per_epoch = int(steps_per_epoch)
@@ -107,8 +109,9 @@ class MultiStep(Schedule):
         listed = list(milestones)
         if any(not 0 < milestone < epochs or (milestone >= 1 and milestone % 1) for milestone in listed):
             raise ConfigError(
-                f"scheduler.milestones are {listed} and the run has {epochs} epochs; allowed are fractions of the run "
-                f"in (0, 1) and whole epochs below {epochs}. Fractions such as [0.6, 0.8] fit any length."
+                f"scheduler.milestones are {listed} and the run has {counted(epochs, 'epoch')}; allowed are "
+                f"fractions of the run in (0, 1) and whole epochs below {epochs}. Fractions such as "
+                "[0.6, 0.8] fit any length."
             )
         if not gamma > 0:
             raise ConfigError(f"scheduler.gamma is {gamma}; it must be above 0.")

@@ -11,6 +11,7 @@ from timm.scheduler import create_scheduler_v2
 
 from ltr.errors import ConfigError, nearest
 from ltr.identity import named
+from ltr.names import counted
 from ltr.optim.schedules import Schedule
 
 NAMES = ("cosine", "tanh", "step", "multistep", "poly")
@@ -66,7 +67,8 @@ class TimmSchedule(Schedule):
             raise ConfigError(f"scheduler.per is '{per}'; allowed: epoch, step.")
         if not 0 <= cooldown_epochs < epochs:
             raise ConfigError(
-                f"scheduler.cooldown_epochs={cooldown_epochs}: the run has {epochs} epochs; allowed is [0, {epochs})"
+                f"scheduler.cooldown_epochs={cooldown_epochs}: the run has {counted(epochs, 'epoch')}; allowed is "
+                f"[0, {epochs})"
             )
         if name == "multistep" and not decay_milestones:
             raise ConfigError("scheduler.decay_milestones is empty: name=multistep needs epochs, such as [30,60]")
@@ -95,7 +97,7 @@ class TimmSchedule(Schedule):
         except Exception as error:  # timm checks with assertions and divisions
             raise ConfigError(
                 f"scheduler=timm with {self.arguments}: timm cannot build it ({type(error).__name__}: {error}). "
-                f"Lengths must fit the run's {epochs} epochs"
+                f"Lengths must fit the run's {counted(epochs, 'epoch')}"
             ) from error
 
     def __call__(self, step: int) -> float:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.report import formats
+from ltr.report.blocks import wrapped
 from ltr.report.comparison import Section, sections
 from ltr.report.paired_tests import check_reference, pairs, reference_of
 from ltr.report.published_lookup import PublishedNumbers
@@ -132,16 +134,21 @@ def _warnings(collection: FoundRuns, tables: Sequence[Section]) -> list[str]:
     return text
 
 
-def as_text(report: Report, form: str) -> str:
-    """Return the report as ``table``, ``markdown``, ``latex`` or ``csv`` (tables only, with every metric)."""
+def as_text(report: Report, form: str, width: int | None = None) -> str:
+    """Return the report as ``table``, ``markdown``, ``latex`` or ``csv`` (tables only, with every metric).
+
+    Args:
+        width: of a ``table``, in characters; None: no limit.
+    """
     if form == "csv":
         return formats.as_csv([part.section for part in report.parts], report.published)
-    write = {"table": formats.plain, "markdown": formats.markdown, "latex": formats.latex}[form]
+    write = {"table": partial(formats.plain, width=width), "markdown": formats.markdown, "latex": formats.latex}[form]
     blocks = []
     for part in report.parts:
         blocks.append(write(part.sheet))
         blocks += [write(curve_sheet(part.section, curve)) for curve in part.curves]
         if part.pairs is not None:
             blocks.append(write(part.pairs))
-    blocks.append(f"% {LEGEND}" if form == "latex" else LEGEND)
+    legend = wrapped(LEGEND, width if form == "table" else None)
+    blocks.append(f"% {LEGEND}" if form == "latex" else "\n".join(legend))
     return "\n\n".join(blocks) + "\n"

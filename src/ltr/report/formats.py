@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from ltr import escaping
 from ltr.escaping import one_line
+from ltr.report.blocks import table_blocks, wrapped
 from ltr.report.comparison import Section
 from ltr.report.published_lookup import PublishedNumbers
 from ltr.report.sheet import Cell, Sheet
@@ -16,21 +17,20 @@ from ltr.report.sheet import Cell, Sheet
 _MARKS = {"best": " *", "tie": " ="}
 
 
-def plain(sheet: Sheet) -> str:
-    """Aligned text: ``*`` after the best of a column, ``=`` after its ties; no line ends in spaces."""
+def plain(sheet: Sheet, width: int | None = None) -> str:
+    """Aligned text: ``*`` after the best of a column, ``=`` after its ties; no line ends in spaces.
+
+    Args:
+        width: in characters; columns that do not fit go into further blocks. None: no limit.
+    """
     # where one cell of a column has a mark, all have a place for it, or the column would not align
     marked = [any(row[place].mark in _MARKS for row in sheet.rows) for place in range(len(sheet.headings))]
     lines = [[one_line(text) + ("  " if has else "") for text, has in zip(sheet.headings, marked)]]
     lines += [[_plain_cell(cell, has) for cell, has in zip(row, marked)] for row in sheet.rows]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(sheet.headings))]
-    text = [one_line(sheet.title)]
-    for line in lines:
-        cells = (
-            cell.rjust(width) if numeric else cell.ljust(width)
-            for cell, width, numeric in zip(line, widths, sheet.numeric)
-        )
-        text.append("  ".join(cells).rstrip())
-    return "\n".join([*text, *map(one_line, sheet.notes)])
+    blocks = table_blocks(lines, sheet.numeric, 1, width)
+    table = "\n\n".join("\n".join(line.text for line in block) for block in blocks)
+    notes = [line for note in sheet.notes for line in wrapped(one_line(note), width)]
+    return "\n".join([*wrapped(one_line(sheet.title), width), table, *notes])
 
 
 def _plain_cell(cell: Cell, has_marks: bool) -> str:

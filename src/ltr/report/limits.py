@@ -12,6 +12,7 @@ from typing import Any
 from ltr.configuration.configs import leaves, recipes_of
 from ltr.configuration.removed import current_name
 from ltr.configuration.tables import table_rows
+from ltr.names import counted
 from ltr.report.conditions import Conditions, read_config
 
 _MARKS = "†‡§¶"
@@ -28,7 +29,7 @@ def limits(config: Mapping[str, Any]) -> str:
         wanted = _of_experiment(config) or published if key == "trainer.max_epochs" else published
         epochs = config.get(key)
         if isinstance(epochs, (int, float)) and not isinstance(epochs, bool) and epochs < wanted:
-            reasons.append(f"{epochs:,g} of the recipe's {wanted:,g} epochs ({key})")
+            reasons.append(f"{epochs:,g} of the recipe's {counted(wanted, 'epoch')} ({key})")
     return ", ".join(reasons)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ltr.escaping import name as short_name
 from ltr.evaluation.metrics import Metric
+from ltr.report.blocks import table_blocks
 from ltr.report.columns import heading, metric_table, value_text
 from ltr.report.limits import footnotes, limits, marks_of
 from ltr.report.read_run import number
@@ -61,7 +62,7 @@ class Job:
     error: str | None = None
 
 
-def sweep_table(jobs: Sequence[Job]) -> str:
+def sweep_table(jobs: Sequence[Job], width: int | None = None) -> str:
     """Return the sweep's table as aligned plain text; empty if no job has a result or an error.
 
     Jobs that differ in nothing but their seed share a line, and in a sweep over the published trials of a data set
@@ -70,6 +71,9 @@ def sweep_table(jobs: Sequence[Job]) -> str:
     mean of the runs' own metric on the validation split; without validation none is marked. A limited line has its mark
     (`ltr.report.limits`) there, and is compared with lines of the same limits only.
     Jobs that are one and the same run (its run hash says so) count once.
+
+    Args:
+        width: of the terminal, in characters; columns that do not fit go into further blocks. None: no limit.
     """
     every, jobs = jobs, _each_run_once(jobs)
     trials = {_trial(job) for job in jobs if job.result is not None} - {None}
@@ -95,13 +99,11 @@ def sweep_table(jobs: Sequence[Job]) -> str:
         label = _label(group[0], common, averaged=len(trials) > 1)
         mark = ("*" if key == best else "") + daggers.get(limited[key], "")
         lines.append([mark, label, str(len(group)), *cells])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = []
     if lines_of:
-        for line in lines:
-            left = [cell.ljust(width) for cell, width in zip(line[:2], widths[:2])]
-            right = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:])]
-            text.append("  ".join(left + right).rstrip())
+        numeric = [False, False, *[True] * (len(lines[0]) - 2)]
+        blocks = table_blocks(lines, numeric, 2, width)
+        text.append("\n\n".join("\n".join(line.text for line in block) for block in blocks))
         text.append(_stages(jobs) + (" and trials" if len(trials) > 1 else ""))
         if best is not None:
             text.append(f"* highest {selects} on the validation split")

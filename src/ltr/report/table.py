@@ -4,60 +4,49 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ltr.escaping import name, one_line, rich_text
+from ltr.escaping import name, one_line
 from ltr.evaluation.groups import GROUPS
 from ltr.evaluation.metrics import Metric
+from ltr.report.blocks import BlockLine, table_blocks, wrapped
 from ltr.report.columns import heading, metric_table, unit_note, value_text
 from ltr.report.limits import limits
 from ltr.report.read_run import headline_row, number, run_title
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-
-def result_table(result: dict[str, Any]) -> Table:
-    """Return the rows of ``result.json`` as a rich table; the headline is bold, selection on test is red."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
     from rich.text import Text
 
-    headings, lines = _cells(result)
-    table = Table(
-        title=rich_text(name(run_title(result))),
-        caption=rich_text(one_line(_caption(result))),
-        title_justify="left",
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for title, cells in zip(headings, zip(*lines)):
-        is_label = title in _LABELS
-        words = " ".join((title, *cells)).split()
-        # a narrow terminal may break the flag's words over lines, but cut none of them
-        width = max(map(len, words)) if is_label else max(map(len, (title, *cells)))
-        table.add_column(Text(title), justify="left" if is_label else "right", no_wrap=not is_label, min_width=width)
-    for row, line in zip(shown_rows(result), lines):
-        shown = [Text(cell) for cell in line]
-        for cell_text in shown:
-            cell_text.highlight_words([SELECTED_ON_TEST], "red")
-        table.add_row(*shown, style="bold" if row["headline"] else None)
-    return table
+
+def result_table(result: dict[str, Any], width: int | None = None) -> Text:
+    """Return the table of ``result.json`` for a terminal; the headline is bold, selection on test is red.
+
+    Args:
+        width: of the terminal, in characters.
+    """
+    from rich.text import Text
+
+    rows = shown_rows(result)
+    text = Text()
+    text.append(f"{name(run_title(result))}\n", style="italic")
+    for place, block in enumerate(_blocks(result, width)):
+        text.append("\n" if place else "")
+        for line in block:
+            is_bold = line.row is not None and rows[line.row]["headline"]
+            text.append(f"{line.text}\n", style="bold" if is_bold else "")
+    text.highlight_words([SELECTED_ON_TEST], "red")
+    return text.append("\n".join(wrapped(one_line(_caption(result)), width)), style="dim")
 
 
-def plain_table(result: dict[str, Any]) -> str:
-    """Return the same table as aligned plain text, for logs and pipes; no line ends in spaces."""
+def plain_table(result: dict[str, Any], width: int | None = None) -> str:
+    """Return the same table as plain text, for logs and pipes; no line ends in spaces."""
+    blocks = "\n\n".join("\n".join(line.text for line in block) for block in _blocks(result, width))
+    return "\n".join([name(run_title(result)), blocks, *wrapped(one_line(_caption(result)), width)])
+
+
+def _blocks(result: dict[str, Any], width: int | None) -> list[list[BlockLine]]:
     headings, lines = _cells(result)
-    columns = list(zip(headings, *lines))
-    widths = [max(map(len, column)) for column in columns]
-    text = [name(run_title(result))]
-    for line in (headings, *lines):
-        padded = (
-            cell.ljust(width) if title in _LABELS else cell.rjust(width)
-            for cell, width, title in zip(line, widths, headings)
-        )
-        text.append("  ".join(padded).rstrip())
-    return "\n".join([*text, one_line(_caption(result))])
+    numeric = [title not in _LABELS for title in headings]
+    return table_blocks([headings, *lines], numeric, len(headings) - sum(numeric), width)
 
 
 def shown_rows(result: dict[str, Any]) -> list[dict[str, Any]]:

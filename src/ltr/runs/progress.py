@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -13,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ltr.escaping import one_line, rich_text
 
+_LINES = 10  # of a stage, at most, where no terminal shows a bar
+
 
 class TrainingProgress(pl.Callback):
     """Shows a stage's training.
@@ -20,14 +23,15 @@ class TrainingProgress(pl.Callback):
     Args:
         stage: its name.
         epochs: how many it has.
-        console: where to; a terminal gets a bar, anything else a line every ``lines_every`` epochs.
+        console: where to; a terminal gets a bar, anything else a line every ``lines_every`` epochs
+            (None: at most ten lines).
     """
 
-    def __init__(self, stage: str, epochs: int, console: Console, lines_every: int = 1) -> None:
+    def __init__(self, stage: str, epochs: int, console: Console, lines_every: int | None = 1) -> None:
         self.stage = stage
         self.epochs = epochs
         self.console = console
-        self.lines_every = lines_every
+        self.lines_every = lines_every or math.ceil(epochs / _LINES)
         self._bar: Progress | None = None
         self._task: Any = None
         self._started = 0.0

@@ -19,6 +19,7 @@ from ltr.data.source import Source
 from ltr.errors import CheckpointError, ConfigError, DataError, Interrupted, TrainingError
 from ltr.escaping import printer
 from ltr.methods.core.stage import StageOutput
+from ltr.names import counted
 from ltr.runs import distributed
 from ltr.runs.device import device_name, keep_freed_memory
 from ltr.runs.evaluate_network import ProtocolResult, examples_of
@@ -227,7 +228,7 @@ class _Run:
         for stage in self.plan:
             key = self.keys[stage.name][0]
             status = "stored" if self.store.record(key) else "to train"
-            work = "computed" if stage.compute else stage.checkpoint or f"{stage.settings.epochs} epochs"
+            work = "computed" if stage.compute else stage.checkpoint or counted(stage.settings.epochs, "epoch")
             self.print_line(f"{stage.name:<16} {key}  {status:<9} {work}")
 
     def _announce(self) -> None:
@@ -236,7 +237,7 @@ class _Run:
         where += f", {distributed.world_size()} processes" if distributed.is_distributed() else ""
         self.print_line(
             f"{self.config['dataset']['name']} x {self.config['method']['name']}, seed {self.config['seed']}: "
-            f"{images} images, {self.dataset_info.num_classes} classes; {where}\n"
+            f"{images} images, {counted(self.dataset_info.num_classes, 'class', 'classes')}; {where}\n"
             f"  {self.folder.path}"
         )
         for package, identity in self.config.get("code", {}).items():
