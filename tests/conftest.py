@@ -123,23 +123,23 @@ def official_trees(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def small_sources(monkeypatch, put_small_sources):
-    """Small data sets in the place of the real ones, see `put_small_sources`."""
+    """Small data sets instead of the real ones, see `put_small_sources`."""
     put_small_sources(monkeypatch)
 
 
 @pytest.fixture
-def put_small_sources(official_trees) -> Callable[[pytest.MonkeyPatch], None]:
-    """A function that puts small data sets in the place of the real ones.
+def put_small_sources(official_trees) -> Callable[..., None]:
+    """A function that replaces the real data sets with small ones.
 
-    Random images in the shapes of CIFAR, MNIST and SVHN, 120 train and 4 test images per class; ``paths.data`` holds
-    miniatures of what is read from files.
+    Random images in the shapes of CIFAR, MNIST and SVHN, 120 train (or ``train_images`` of CIFAR-100) and 4 test
+    images per class; ``paths.data`` holds miniatures of what is read from files.
     """
     from ltr.data import source as source_module
     from ltr.data.sources import cifar, mnist, torchvision_sets
 
-    def small(name: str, classes: int, shape: tuple[int, int, int]):
+    def small(name: str, classes: int, shape: tuple[int, int, int], train_images: int = 120):
         def make(*, root: str, download: bool = False) -> source_module.Source:
-            train, test = classes * 120, classes * 4
+            train, test = classes * train_images, classes * 4
             images, labels = _random_images(classes, shape, train, test)
             return source_module.Source(
                 name,
@@ -152,10 +152,10 @@ def put_small_sources(official_trees) -> Callable[[pytest.MonkeyPatch], None]:
         make.__module__ = "ltr.data.sources"
         return make
 
-    def put(patch: pytest.MonkeyPatch) -> None:
+    def put(patch: pytest.MonkeyPatch, train_images: int = 120) -> None:
         patch.setenv("LTR_DATA", str(official_trees))
         patch.setattr(cifar, "cifar10", small("cifar10", 10, (32, 32, 3)))
-        patch.setattr(cifar, "cifar100", small("cifar100", 100, (32, 32, 3)))
+        patch.setattr(cifar, "cifar100", small("cifar100", 100, (32, 32, 3), train_images))
         patch.setattr(mnist, "mnist", small("mnist", 10, (28, 28, 1)))
         patch.setattr(torchvision_sets, "svhn", small("svhn", 10, (32, 32, 3)))
 

@@ -182,8 +182,10 @@ def test_a_page_runs_two_steps(config, ltr_train, small_sources):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", EXPERIMENTS)
-def test_an_experiment_or_debug_page_runs(config, ltr_train, small_sources):
+def test_an_experiment_or_debug_page_runs(config, ltr_train, put_small_sources, monkeypatch):
+    put_small_sources(monkeypatch, train_images=20 if re.search("cifar100_(bg|retrieval)_", config) else 120)
     short = ["trainer.max_epochs=2", "trainer.limit_train_batches=2"]
+    short += ["batch_size=32"] if config.startswith("experiment/cifar") else []  # instead of 128: quicker steps
     # a recipe may give values to a schedule's own keys
     short += [] if config == "experiment/cub_retrieval_triplet" else ["scheduler=constant"]
     finished = ltr_train(chosen(config), *short, *(SMALLER.get(config) or []), "evaluation.batch_size=200")
