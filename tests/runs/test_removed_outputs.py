@@ -62,7 +62,7 @@ def test_a_stage_that_is_removed_before_it_was_taken_from_is_an_error(ltr_train,
 
 @pytest.mark.parametrize("name", ["config.yaml", "predictions.parquet", f"checkpoints/{FINAL}"])
 def test_a_file_that_is_removed_at_the_very_end_is_named_and_the_run_has_no_result(ltr_train, removes, name):
-    removes(runner._Run, "_drawn", f"digits_lt/*/*/{name}")
+    removes(runner._Run, "_draw_figures", f"digits_lt/*/*/{name}")
     done = ltr_train("debug=fast")
     assert done.code == 1
     assert f"{name} missing: something removed files of the run" in done.err

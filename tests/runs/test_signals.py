@@ -89,7 +89,7 @@ def test_several_processes_are_told_of_it(monkeypatch):
         def send_signal(self, number):
             signals.append(number)
 
-    with launch._passing_on([Process(), Process()]):
+    with launch._forward_signals([Process(), Process()]):
         os.kill(os.getpid(), signal.SIGHUP)
     assert signals == [signal.SIGHUP, signal.SIGHUP]
     assert launch._failure(129).exit_code == 129
@@ -101,7 +101,7 @@ def test_under_nohup_it_is_ignored():
     try:
         assert signal.SIGHUP not in stop_signals({})
         StopRequest().listen()
-        with stopped_by_signals(), launch._passing_on([]):
+        with stopped_by_signals(), launch._forward_signals([]):
             os.kill(os.getpid(), signal.SIGHUP)
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         done = subprocess.run(

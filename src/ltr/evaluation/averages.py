@@ -1,14 +1,14 @@
-"""Averages; NaN, not 0, where there is nothing to average."""
+"""Averages; NaN, not 0, if there is nothing to average."""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-def ratio(part: np.ndarray | np.number, whole: np.ndarray | np.number) -> np.ndarray:
-    """Return part / whole in float64, element by element; NaN where whole is 0."""
+def ratio(part: np.ndarray | np.number, total: np.ndarray | np.number) -> np.ndarray:
+    """Return part / total in float64, element by element; NaN where total is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(np.asarray(whole) > 0, np.divide(part, whole, dtype=np.float64), np.nan)
+        return np.where(np.asarray(total) > 0, np.divide(part, total, dtype=np.float64), np.nan)
 
 
 def mean(values: np.ndarray) -> float:

@@ -1,8 +1,8 @@
-"""The background protocol: find a few rare classes among many images of none of them.
+"""The background protocol: find images of a few rare classes among many background images.
 
-Label 0 is the background, 1..N are the foreground classes. Every foreground class ranks all images by its own score:
-average precision over all of them is exact, never binned, since a class may have a handful of images among a hundred
-thousand. The protocol keeps N numbers of every image for that.
+Label 0 is the background, 1..N are the foreground classes. Every foreground class ranks all images by its score. A
+class may have a handful of images among a hundred thousand, so average precision is exact, never binned, and the
+protocol keeps N numbers of every image.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class BackgroundResult:
             probabilities of the five best classes, the background among them. Empty without ``keep_predictions``.
         curves: ``pr_recall pr_precision`` [N, 200 at most], rows padded with NaN, ``pr_class_id`` and
             ``average_precision`` [N]; ``histogram_edges`` and the counts ``histogram_background histogram_foreground``
-            of each image's best foreground score; ``false_alarms`` [N], background images taken for each class;
+            of each image's best foreground score; ``false_alarms`` [N], background images predicted as each class;
             ``score_label`` is the name of the score in figures.
     """
 
@@ -61,15 +61,15 @@ class BackgroundResult:
 
 @named("protocol/background")
 class Background(Protocol):
-    """Keeps N foreground scores, label and prediction of every image: 4 N + 8 bytes (48 more with predictions).
+    """The background protocol; keeps 4 N + 8 bytes of every image (48 more with predictions).
 
-    100 classes and 100,000 images are 41 MB, 1,000 classes 401 MB; `compute` adds a copy of 16 classes at a time.
+    100,000 images take 41 MB for 100 classes, 401 MB for 1,000; `compute` adds a copy of 16 classes at a time.
 
     Args:
         class_counts: int64 [N + 1], training images of the background and of each foreground class.
         scorer: the score that ranks images for a class. ``probability``: its probability, ``logit``: its logit. With a
             softmax they differ, since a probability also depends on the image's other logits; with a sigmoid link they
-            are the same. Probabilities are kept as log-odds, which have their order and do not become equal near 1.
+            are the same. Probabilities are kept as log-odds, which have the same order and do not saturate near 1.
         link: ``softmax`` or ``sigmoid``, how the model's loss turns logits into probabilities.
         many_above: see `ltr.evaluation.groups.shot_groups`; the background is in no group.
         few_below: see `ltr.evaluation.groups.shot_groups`.
@@ -124,7 +124,7 @@ class Background(Protocol):
 
     @property
     def bytes_per_image(self) -> int:
-        """The device memory that one image takes."""
+        """Return the device memory that one image takes."""
         return self._rows.bytes_per_image
 
     @torch.no_grad()
@@ -167,14 +167,14 @@ class Background(Protocol):
 
         ranked: dict[str, list[float]] = {name: [] for name in _RANKED}
         precision_recall = []
-        for one in ranked_columns(self._rows.batches("score"), label - 1):
+        for ranking in ranked_columns(self._rows.batches("score"), label - 1):
             for name, values in ranked.items():
-                values.append(_RANKED[name](one))
-            precision_recall.append(one.curve(_CURVE_POINTS))
+                values.append(_RANKED[name](ranking))
+            precision_recall.append(ranking.curve(_CURVE_POINTS))
         per_class = self._per_class(label, prediction) | {k: np.array(v) for k, v in ranked.items()}
         background = label == 0
-        taken = np.bincount(prediction[background], minlength=self.num_foreground + 1)
-        false_alarms = 1000 * float(ratio(taken[1:].sum(), background.sum()))
+        predicted_as = np.bincount(prediction[background], minlength=self.num_foreground + 1)
+        false_alarms = 1000 * float(ratio(predicted_as[1:].sum(), background.sum()))
         metrics = self._metrics(per_class, false_alarms) | {"accuracy": mean(label == prediction)}
         return BackgroundResult(
             metrics,
@@ -184,7 +184,7 @@ class Background(Protocol):
                 **_padded(precision_recall),
                 "pr_class_id": per_class["class_id"],
                 "average_precision": per_class["average_precision"],
-                "false_alarms": taken[1:],
+                "false_alarms": predicted_as[1:],
                 "score_label": np.array(_LABELS[str(self.scorer)]),
                 **histograms(best, {"background": background, "foreground": ~background}),
             },
@@ -219,7 +219,7 @@ class Background(Protocol):
     def _metrics(self, per_class: dict[str, np.ndarray], false_alarms: float) -> dict[str, float]:
         """Return means over the foreground classes that have evaluated images, over all of them and by shot group."""
         present = per_class["n"] > 0
-        # a class that is never predicted has no precision: a zero in the mean, as in the code of the paper
+        # the precision of a class that is never predicted counts as 0, as in the code of the paper
         values = {
             "map": per_class["average_precision"],
             "macro_precision": np.nan_to_num(per_class["precision"]),
@@ -233,8 +233,8 @@ class Background(Protocol):
                 value = per_class[name][present]
                 metrics[name] = mean(value[~np.isnan(value)])
         for group in GROUPS:
-            mine = present & self.groups[group]
-            metrics |= {f"{name}_{group}": mean(value[mine]) for name, value in values.items()}
+            members = present & self.groups[group]
+            metrics |= {f"{name}_{group}": mean(value[members]) for name, value in values.items()}
             metrics[group] = metrics[f"macro_recall_{group}"]
         return metrics
 

@@ -1,7 +1,7 @@
-"""The closed-set protocol: accuracy on the classes of the training, over all of them and by their frequency.
+"""The closed-set protocol: accuracy on the training classes, over all of them and by their frequency.
 
-Everything is counted per class on the device, in integers, so the sums of several batches or processes are exact in
-any order; nothing waits for the device until `ClosedSet.compute`. A C x C matrix is never formed.
+Counts are per class, on the device and in integers, so sums over batches or processes are exact in any order. Nothing
+waits for the device until `ClosedSet.compute`, and no C x C matrix is formed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ltr.identity import named
 
 # confidences are summed as integers of this resolution: exact in any order, room for 2**31 images
 _FIXED_POINT = 2**32
-# logits are gathered to about so many before they are counted: with few classes, counting costs calls and not numbers
+# number of logits that are gathered before they are counted: with few classes, the calls cost more than the numbers
 _GATHERED = 2**18
 
 
@@ -49,21 +49,21 @@ class ClosedSetResult:
 
 @named("protocol/closed_set")
 class ClosedSet(Protocol):
-    """Counts predictions batch by batch; `reduce` joins processes; `compute` gives the numbers.
+    """The closed-set protocol: `update` counts predictions, `reduce` joins processes, `compute` returns the metrics.
 
     A prediction is the class of the highest logit, the lowest class id among equals. ``update`` neither waits for the
-    device nor copies to the host, so scores that are not finite and labels out of range are counted there and raised
-    by ``compute``.
+    device nor copies to the host: it counts scores that are not finite and labels out of range, and ``compute`` raises
+    the error.
 
     Args:
         class_counts: int64 [C], training images of each class.
         many_above: see `ltr.evaluation.groups.shot_groups`.
         few_below: see `ltr.evaluation.groups.shot_groups`.
-        top_k: the k of top-k accuracy and of the kept predictions; all classes where there are fewer than k.
+        top_k: the k of top-k accuracy and of the kept predictions; at most the number of classes counts.
         calibration_bins: bins of equal width for the calibration error.
         link: ``softmax`` or ``sigmoid``, how the model's loss turns logits into probabilities.
         keep_predictions: keep a row for each image (about 60 bytes at k = 5).
-        device: where the counters live; that of the scores.
+        device: of the counters; that of the scores.
 
     Raises:
         ConfigError: an unknown link, or bounds, top_k or bins out of range.
@@ -118,9 +118,9 @@ class ClosedSet(Protocol):
             "bad_scores": 1,
             "bad_labels": 1,
         }
-        with torch.inference_mode(False):  # a trainer may have it on, and its tensors cannot be changed outside of it
+        with torch.inference_mode(False):  # tensors of inference mode cannot be changed outside of it
             self._few = torch.from_numpy(self.groups["few"]).to(self.device, torch.int64)
-            # one buffer, so that processes are joined by one sum
+            # one buffer, so that one all-reduce joins the processes
             self._counts = torch.zeros(sum(sizes.values()), dtype=torch.int64, device=self.device)
             self._nll = torch.zeros(1, dtype=self._float, device=self.device)
         self._counter = dict(zip(sizes, self._counts.split(list(sizes.values()))))
@@ -170,7 +170,7 @@ class ClosedSet(Protocol):
 
         self._count(labels, top[:, 0], hits[:, 0].long(), top_probabilities[:, 0], valid)
         self._counter["top_correct"] += hits.any(dim=1).sum()
-        # one NaN or +inf among the logits spoils the normaliser; -inf is a class that is ruled out, and allowed
+        # a NaN or +inf among the logits makes the normaliser non-finite; -inf excludes a class, and is allowed
         self._counter["bad_scores"] += (~normaliser.isfinite()).sum()
         self._counter["bad_labels"] += (1 - valid).sum()
         self._nll += nll.to(self._float).sum()
@@ -187,13 +187,13 @@ class ClosedSet(Protocol):
 
     def _count(self, labels: Tensor, predicted: Tensor, correct: Tensor, confidence: Tensor, valid: Tensor) -> None:
         """Add one batch [B] to the per-class counters and to the calibration bins."""
-        # index_add_ and not bincount: that one waits for the device to learn how many bins there are
+        # index_add_ and not bincount, which waits for the device to determine the number of bins
         weight = confidence.to(self._float).nan_to_num(0.0)
         fixed = (weight * _FIXED_POINT).round().long() * valid
         # bins are open on the left: (0, 1/M], (1/M, 2/M], ...
         bins = (weight * self.bins).ceil().long().sub_(1).clamp_(0, self.bins - 1)
         few = self._few[labels]
-        for name, where, amount in (
+        for name, index, amount in (
             ("n", labels, valid),
             ("correct", labels, correct),
             ("predicted", predicted, valid),
@@ -205,7 +205,7 @@ class ClosedSet(Protocol):
             ("bin_correct", bins + self.bins, correct * few),
             ("bin_confidence", bins + self.bins, fixed * few),
         ):
-            self._counter[name].index_add_(0, where, amount)
+            self._counter[name].index_add_(0, index, amount)
 
     def merge(self, other: ClosedSet) -> None:
         """Add the images that another counter of the same classes has seen."""
@@ -220,8 +220,8 @@ class ClosedSet(Protocol):
     def reduce(self) -> None:
         """Join the counters of all processes: sums of counts, so exact for any number of processes and any shares.
 
-        Every process has to call it, and holds the whole afterwards. Without ``torch.distributed``, or when called
-        again, it does nothing.
+        Every process has to call it, and holds the counts of all afterwards. Without ``torch.distributed``, or when
+        called again, it is a no-op.
         """
         self._count_waiting()
         if self._reduced or not several_processes():
@@ -233,7 +233,7 @@ class ClosedSet(Protocol):
         self._reduced = True
 
     def _rows(self) -> dict[str, Tensor]:
-        """Return the kept rows of this process, also where it had no image."""
+        """Return the kept rows of this process, which may have had no image."""
         if self._kept:
             return {key: torch.cat(batches) for key, batches in self._kept.items()}
         k = min(self.top_k, self.num_classes)
@@ -324,7 +324,7 @@ class ClosedSet(Protocol):
             **{name: mean(recall[present & self.groups[name]]) for name in GROUPS},
             "balanced_accuracy": mean(recall[present]),
             "geometric_mean": geometric_mean(recall[present]),
-            # over the classes that stand among the labels or the predictions, as scikit-learn does it
+            # over the classes that occur in the labels or the predictions, as in scikit-learn
             "macro_f1": mean(per_class["f1"][~np.isnan(per_class["f1"])]),
             "nll": float(ratio(np.float64(nll), total)),
             "ece": ece,

@@ -21,9 +21,9 @@ from ltr.evaluation.training_scores import TrainingScores
 from ltr.identity import named
 
 PREFIX = "pytorch_ood."  # of the names of these scorers
-_NOTHING = ("model", "encoder")  # arguments that are None: what they would compute is there already
+_NOTHING = ("model", "encoder")  # arguments set to None, because logits and features are computed already
 _OF_HEAD = ("head", "w", "b", "d")
-_NOT_LINEAR = 1e-3  # largest share of the logits' variance that a linear classifier may leave
+_NOT_LINEAR = 1e-3  # largest share of the logits' variance that a linear classifier may leave unexplained
 
 
 @named("scorer/pytorch_ood")
@@ -65,14 +65,14 @@ class Detector(Scorer):
                 )
 
     def fit(self, training: TrainingScores) -> None:
-        """Fit the detector to the training images, where it needs it.
+        """Fit the detector to the training images, if it needs that.
 
         Raises:
-            ConfigError: it cannot be fitted to these images.
+            ConfigError: the detector cannot be fitted to these images.
         """
         if not self.needs_training:
             return
-        logits, features, labels = (None if one is None else one.cpu() for one in training)
+        logits, features, labels = (None if part is None else part.cpu() for part in training)
         assert logits is not None
         assert labels is not None
         if self.of_features and features is None:
@@ -107,7 +107,7 @@ class Detector(Scorer):
         inputs = scores.features if self.of_features else scores.logits
         device = scores.logits.device
         assert inputs is not None
-        inputs = inputs.cpu() if self.needs_training else inputs  # what is fitted lies on the CPU
+        inputs = inputs.cpu() if self.needs_training else inputs  # fitted detectors are on the CPU
         with torch.autocast(inputs.device.type, enabled=False):
             if self.of_features:
                 return -exact(self._fitted.predict_features(inputs.float())).to(device)
@@ -119,14 +119,15 @@ class Detector(Scorer):
     def _of_head(self, logits: Tensor, features: Tensor | None) -> dict[str, Any]:
         assert features is not None
         ones = torch.ones(len(features), 1, dtype=torch.float64)
-        inputs, wanted = torch.cat([features.double(), ones], dim=1), logits.double()
-        solution = torch.linalg.lstsq(inputs, wanted, driver="gelsd").solution  # [D + 1, C]
-        left = (inputs @ solution - wanted).square().mean() / wanted.var().clamp_min(torch.finfo(torch.float64).tiny)
-        if not left <= _NOT_LINEAR:
+        inputs, targets = torch.cat([features.double(), ones], dim=1), logits.double()
+        solution = torch.linalg.lstsq(inputs, targets, driver="gelsd").solution  # [D + 1, C]
+        variance = targets.var().clamp_min(torch.finfo(torch.float64).tiny)
+        unexplained = (inputs @ solution - targets).square().mean() / variance
+        if not unexplained <= _NOT_LINEAR:
             raise ConfigError(
                 f"evaluation.scorers: '{self.name}' needs a linear classifier on the features, and these logits are "
-                f"none ({float(left):.0%} of their variance is left). Use pytorch_ood.Mahalanobis or pytorch_ood.KNN; "
-                "what was trained is kept"
+                f"none ({float(unexplained):.0%} of their variance is left). Use pytorch_ood.Mahalanobis or "
+                "pytorch_ood.KNN; what was trained is kept"
             )
         head = nn.Linear(features.shape[1], logits.shape[1]).requires_grad_(False)
         head.weight.copy_(solution[:-1].T)
@@ -135,7 +136,7 @@ class Detector(Scorer):
 
 
 def _class_of(scorer: str) -> tuple[Any, bool]:
-    """Return the detector's class, and whether it works on features."""
+    """Return the detector's class, and True if it works on features."""
     try:
         api, package = (importlib.import_module(f"pytorch_ood.{name}") for name in ("api", "detector"))
     except ImportError as error:
@@ -162,4 +163,4 @@ def _class_of(scorer: str) -> tuple[Any, bool]:
 
 def _required(detector: Any) -> list[str]:
     parameters = inspect.signature(detector).parameters.values()
-    return [one.name for one in parameters if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
+    return [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]

@@ -14,8 +14,7 @@ class Embeddings:
     """Table of features, labels and ids.
 
     Args:
-        device: where they are kept; that of the scores.
-    """
+        device: of the table; that of the scores."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)

@@ -35,13 +35,13 @@ class FewShotResult:
 class FewShot(EmbeddingProtocol):
     """Episodes of nearest prototypes over the features of all images (Snell et al., NeurIPS 2017).
 
-    An episode samples ``way`` classes and of each ``shot`` labelled images and ``queries`` further ones. A class's
-    prototype is the mean feature of its labelled images, and a query belongs to the nearest one in Euclidean distance.
-    Episodes are a function of their number, so that every network gets the same ones.
+    An episode samples ``way`` classes, and ``shot`` labelled images and ``queries`` further images of each. A class's
+    prototype is the mean feature of its labelled images; a query is assigned to the nearest prototype in Euclidean
+    distance. Episodes are a function of their number, so that every network gets the same ones.
 
     Args:
         way, shot, queries, episodes: see above; the paper's are 5, 1 or 5, 15 and 600.
-        keep_predictions: without effect; there are none.
+        keep_predictions: without effect, as there are no predictions.
         device: that of the scores.
 
     Raises:
@@ -111,10 +111,10 @@ def episode_accuracies(
     for episode in range(episodes):
         draws = generator(0, "few_shot", episode)
         chosen = draws.choice(len(members), way, replace=False)
-        drawn = np.stack([draws.choice(members[number], needed, replace=False) for number in chosen])  # [way, needed]
-        x = features[drawn]
+        images = np.stack([draws.choice(members[number], needed, replace=False) for number in chosen])  # [way, needed]
+        x = features[images]
         prototypes = x[:, :shot].mean(1)  # [way, D]
-        asked = x[:, shot:].reshape(way * queries, -1)
-        far = ((asked[:, None] - prototypes) ** 2).sum(-1)
-        accuracies[episode] = (far.argmin(1) == np.repeat(np.arange(way), queries)).mean()
+        query_features = x[:, shot:].reshape(way * queries, -1)
+        distances = ((query_features[:, None] - prototypes) ** 2).sum(-1)
+        accuracies[episode] = (distances.argmin(1) == np.repeat(np.arange(way), queries)).mean()
     return accuracies

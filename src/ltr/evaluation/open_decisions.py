@@ -1,6 +1,6 @@
 """Decisions between the known classes and "unknown" at a threshold, and their metrics.
 
-An image whose score is below the threshold is called unknown, any other has its predicted class. Arrays throughout:
+An image whose score is below the threshold is decided "unknown", any other has its predicted class. Arrays throughout:
 ``score`` float64 [N], ``prediction`` int64 [N] in [0, K), ``label`` int64 [N] in [0, K) or -1 for unknown images.
 """
 
@@ -19,7 +19,7 @@ def decisions(score: np.ndarray, prediction: np.ndarray, threshold: float) -> np
 def open_macro_f1(decision: np.ndarray, label: np.ndarray, num_classes: int) -> float:
     """Return the mean F1 over the K known classes and "unknown" as one more class.
 
-    Over those that stand among the labels or the decisions, as scikit-learn does it; NaN without unknown images.
+    The mean is over classes that occur in the labels or the decisions, as in scikit-learn; NaN without unknown images.
     """
     if not (label < 0).any():
         return float("nan")
@@ -31,10 +31,10 @@ def open_macro_f1(decision: np.ndarray, label: np.ndarray, num_classes: int) -> 
 
 
 def open_f_measure(decision: np.ndarray, label: np.ndarray) -> float:
-    """Return the F-measure of open long-tailed recognition (Liu et al., CVPR 2019), as its code counts it.
+    """Return the F-measure of open long-tailed recognition (Liu et al., CVPR 2019), as its code computes it.
 
-    2 TP / (2 TP + FP + FN): TP are known images decided rightly, FP known images decided wrongly (called unknown too),
-    FN unknown images that are taken for known. NaN where known or unknown images are missing.
+    2 TP / (2 TP + FP + FN): TP are known images with the right decision, FP known images with a wrong one ("unknown"
+    included), FN unknown images accepted as known. NaN without known or without unknown images.
     """
     known = label >= 0
     if known.all() or not known.any():
@@ -45,10 +45,10 @@ def open_f_measure(decision: np.ndarray, label: np.ndarray) -> float:
 
 
 def best_threshold(score: np.ndarray, prediction: np.ndarray, label: np.ndarray, num_classes: int) -> float:
-    """Return the threshold with the highest `open_macro_f1` on these same images, the highest of several; an oracle.
+    """Return the oracle threshold: the one with the highest `open_macro_f1` on these images, the highest of several.
 
-    One sweep over the images in order of their scores: accepting one image changes the F1 of its predicted class and of
-    "unknown" alone. NaN without unknown images.
+    The function sweeps once over the images in order of their scores: accepting one image changes only the F1 of its
+    predicted class and of "unknown". NaN without unknown images.
     """
     if not (label < 0).any():
         return float("nan")
@@ -57,25 +57,25 @@ def best_threshold(score: np.ndarray, prediction: np.ndarray, label: np.ndarray,
     true = np.bincount(label[label >= 0], minlength=num_classes)
     unknown = label < 0
 
-    # within each predicted class, in order of score: how many are accepted, how many of them rightly
+    # within each predicted class, in order of score: the number of accepted images, and of right ones among them
     by_class = np.argsort(prediction, kind="stable")
     predicted = prediction[by_class]
     hit = (label[by_class] == predicted).astype(np.int64)
     first = np.searchsorted(predicted, predicted)
     accepted = np.arange(len(score)) - first
     running = np.concatenate([[0], np.cumsum(hit)])
-    before = running[:-1] - running[first]
+    right = running[:-1] - running[first]
     with np.errstate(invalid="ignore"):
-        gain = 2 * (before + hit) / (true[predicted] + accepted + 1) - np.nan_to_num(
-            2 * before / (true[predicted] + accepted)
+        gain = 2 * (right + hit) / (true[predicted] + accepted + 1) - np.nan_to_num(
+            2 * right / (true[predicted] + accepted)
         )
-    f1_known, standing = np.empty(len(score)), np.empty(len(score), dtype=np.int64)
+    f1_known, new_classes = np.empty(len(score)), np.empty(len(score), dtype=np.int64)
     f1_known[by_class] = gain
-    standing[by_class] = (true[predicted] == 0) & (accepted == 0)
+    new_classes[by_class] = (true[predicted] == 0) & (accepted == 0)
 
-    left = np.arange(len(score) - 1, -1, -1)  # images below the threshold
-    f1_unknown = 2 * (unknown.sum() - np.cumsum(unknown)) / (unknown.sum() + left)
-    macro = (np.cumsum(f1_known) + f1_unknown) / (np.cumsum(standing) + (true > 0).sum() + 1)
+    rejected = np.arange(len(score) - 1, -1, -1)
+    f1_unknown = 2 * (unknown.sum() - np.cumsum(unknown)) / (unknown.sum() + rejected)
+    macro = (np.cumsum(f1_known) + f1_unknown) / (np.cumsum(new_classes) + (true > 0).sum() + 1)
     ends = np.append(score[1:] != score[:-1], True)  # images of equal scores are accepted together
-    # sums in another order differ by rounding: values that close are the same, and the first is the highest threshold
+    # sums in another order differ by rounding, so values this close are equal; the first is the highest threshold
     return float(score[np.flatnonzero(ends & (macro >= macro[ends].max() - 1e-12))[0]])

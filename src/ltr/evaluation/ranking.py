@@ -18,7 +18,7 @@ from torch import Tensor
 
 Array: TypeAlias = np.ndarray | Tensor
 
-_BLOCK = 16  # columns that are turned into rows at once: one line of the processor's cache in float32
+_BLOCK = 16  # columns that are transposed at once: one cache line in float32
 
 
 def as_numpy(values: Array) -> np.ndarray:
@@ -50,7 +50,7 @@ def without_nan(ascending: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class RankedPositives:
-    """The places of one class's images when all images are ranked by its score.
+    """The ranks of one class's images among all images, ordered by the class's score.
 
     Attributes:
         ascending: the scores of all images [N], sorted.
@@ -92,9 +92,9 @@ class RankedPositives:
         return int(self.hits[self.hits / self.above >= precision].max(initial=0)) / len(self.scores)
 
     def curve(self, points: int = 200) -> tuple[np.ndarray, np.ndarray]:
-        """Return recall and precision [<= points] where an image of the class stands, evenly thinned, ends kept.
+        """Return recall and precision [<= points] at images of the class, evenly thinned with both ends kept.
 
-        Between two of these the precision only falls.
+        Between two of these images the precision only falls.
         """
         keep = np.unique(np.linspace(0, len(self.scores) - 1, min(points, len(self.scores))).round().astype(int))
         return self.hits[keep] / max(len(self.scores), 1), self.hits[keep] / self.above[keep]
@@ -103,27 +103,27 @@ class RankedPositives:
 def ranked_positives(scores: np.ndarray, positives: np.ndarray) -> RankedPositives:
     """Rank one class.
 
-    Only scores are sorted, not images, and thresholds are counted where positives stand: that is enough for every
-    metric here, and a fraction of the work of a full curve.
+    This sorts scores, not images, and counts at positives only: enough for every metric here, and a fraction of the
+    work of a full curve.
 
     Args:
-        scores: [N], higher is more of the class.
-        positives: places of the images of the class, int64 [P].
+        scores: [N], higher means more likely the class.
+        positives: positions of the images of the class, int64 [P].
 
     Raises:
         ValueError: a score is NaN.
     """
-    mine = np.sort(scores[positives])
+    of_class = np.sort(scores[positives])
     ascending = without_nan(np.sort(scores))
-    above = len(ascending) - np.searchsorted(ascending, mine)
-    hits = len(mine) - np.searchsorted(mine, mine)
-    return RankedPositives(ascending, mine[::-1], hits[::-1], above[::-1])
+    above = len(ascending) - np.searchsorted(ascending, of_class)
+    hits = len(of_class) - np.searchsorted(of_class, of_class)
+    return RankedPositives(ascending, of_class[::-1], hits[::-1], above[::-1])
 
 
 def ranked_columns(batches: list[Tensor] | list[np.ndarray], labels: np.ndarray) -> Iterator[RankedPositives]:
-    """Rank every class, one after another: class c by column c of the scores, against the images labelled c.
+    """Yield the ranking of every class c: images ordered by column c of the scores, with those labelled c as positives.
 
-    A few columns at a time are put together, so that beside the scores themselves there is room for these only.
+    A few columns at a time are concatenated, which bounds the extra memory.
 
     Args:
         batches: scores [B_i, C].
@@ -132,10 +132,10 @@ def ranked_columns(batches: list[Tensor] | list[np.ndarray], labels: np.ndarray)
     order = np.argsort(labels, kind="stable")
     classes = batches[0].shape[1] if batches else 0
     starts = np.searchsorted(labels[order], np.arange(classes + 1))
-    for left in range(0, classes, _BLOCK):
-        block = [as_numpy(batch[:, left : left + _BLOCK]) for batch in batches]
+    for start in range(0, classes, _BLOCK):
+        block = [as_numpy(batch[:, start : start + _BLOCK]) for batch in batches]
         columns = np.ascontiguousarray(np.concatenate(block).T)
-        for c, column in enumerate(columns, start=left):
+        for c, column in enumerate(columns, start=start):
             yield ranked_positives(column, order[starts[c] : starts[c + 1]])
 
 
@@ -153,4 +153,4 @@ def average_precisions(scores: Array, labels: Array) -> np.ndarray:
     """
     array = np.asarray(labels.detach().cpu().numpy() if isinstance(labels, Tensor) else labels)
     batches: list[np.ndarray] = [as_numpy(scores)]
-    return np.array([one.average_precision() for one in ranked_columns(batches, array)])
+    return np.array([ranking.average_precision() for ranking in ranked_columns(batches, array)])

@@ -16,7 +16,7 @@ from ltr.evaluation.averages import mean
 from ltr.evaluation.embeddings import EmbeddingProtocol
 from ltr.identity import named
 
-# distances that are in memory at once: 128 MB of float32
+# number of distances in memory at once: 128 MB of float32
 _DISTANCES = 2**25
 
 
@@ -43,15 +43,15 @@ class RetrievalResult:
 class Retrieval(EmbeddingProtocol):
     """Recall@K, MAP@R and NMI: every image queries all others, nearest in Euclidean distance first.
 
-    The query itself is left out. Images at the same distance count against the network: those of other
-    classes stand before those of the query's class, so that an embedding that collapses to a point
-    retrieves nothing. Images without another of their class are in the gallery and are no queries.
+    The query itself is excluded. Ties count against the network: images of other classes rank before those of the
+    query's class, so that an embedding that collapses to a point retrieves nothing. Images without another image of
+    their class are in the gallery and are no queries.
 
     Args:
         recall_at: the K of Recall@K (Jegou et al., TPAMI 2011; the sets of the papers are 1, 2, 4, 8 for CUB and Cars,
             1, 10, 100, 1000 for Online Products).
-        keep_predictions: keep a row per image, and compute the NMI, which takes a k-means of all features.
-        device: where distances are computed; that of the scores.
+        keep_predictions: keep a row per image, and compute the NMI, which needs a k-means of all features.
+        device: for the computation of distances; that of the scores.
 
     Raises:
         ConfigError: a K below 1.
@@ -69,7 +69,7 @@ class Retrieval(EmbeddingProtocol):
     ) -> None:
         if any(k < 1 for k in recall_at):
             raise ConfigError(f"evaluation.recall_at={list(recall_at)}: each must be at least 1")
-        self.recall_at = tuple(sorted({1, *recall_at}))  # the first selects
+        self.recall_at = tuple(sorted({1, *recall_at}))  # recall at 1 selects weights
         self.keep_predictions = keep_predictions
         super().__init__(device)
 
@@ -122,15 +122,15 @@ def nearest_of_class(features: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
 
     Returns:
         Arrays [N]: ``positives`` (others of the class), ``rank`` (of the first of them, from 1), ``map_at_r`` and
-        ``r_precision`` (Musgrave et al., ECCV 2020; R is ``positives``), ``nearest`` (place of the nearest image) and
-        ``distance`` (to it). Where there is no positive, rank is N and the averages are 0.
+        ``r_precision`` (Musgrave et al., ECCV 2020; R is ``positives``), ``nearest`` (index of the nearest image) and
+        ``distance`` (to it). Without positives, rank is N and the averages are 0.
     """
     n = len(labels)
     if n < 2:
-        nothing, zero = np.zeros(n, dtype=np.int64), np.zeros(n)
-        averages = {"map_at_r": zero, "r_precision": zero, "distance": zero}
-        return {"positives": nothing, "rank": nothing + n, "nearest": nothing, **averages}
-    # sorted by class, the others of a query's class are its neighbours in the order
+        integers, zeros = np.zeros(n, dtype=np.int64), np.zeros(n)
+        averages = {"map_at_r": zeros, "r_precision": zeros, "distance": zeros}
+        return {"positives": integers, "rank": integers + n, "nearest": integers, **averages}
+    # sorted by class, the images of a query's class are adjacent
     order = torch.argsort(labels, stable=True)
     classes, counts = torch.unique_consecutive(labels[order], return_counts=True)
     ends = counts.cumsum(0)
@@ -138,26 +138,26 @@ def nearest_of_class(features: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
     first, size = (ends - counts)[class_of], counts[class_of]
     x = _centred(features[order])
     half = 0.5 * x.square().sum(1, keepdim=True)
-    # 0.5 |g|^2 - q.g orders the images g as their distance to q does; a column more makes it one matrix product
-    asking = torch.cat([x, torch.ones_like(half)], dim=1)
-    answering = torch.cat([-x, half], dim=1).T.contiguous()
+    # 0.5 |g|^2 - q.g orders the images g as their distance to q does; with one more column it is a matrix product
+    queries = torch.cat([x, torch.ones_like(half)], dim=1)
+    gallery = torch.cat([-x, half], dim=1).T.contiguous()
     largest = int(size.max()) - 1
     blocks = []
     for start in range(0, n, max(1, _DISTANCES // n)):
         rows = slice(start, min(n, start + max(1, _DISTANCES // n)))
-        blocks.append(_block(asking[rows] @ answering, half[rows, 0], start, first[rows], size[rows], largest))
+        blocks.append(_block(queries[rows] @ gallery, half[rows, 0], start, first[rows], size[rows], largest))
     neighbours = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
     neighbours["nearest"] = order[neighbours["nearest"]]
-    back = torch.empty_like(order)
-    back[order] = torch.arange(n, device=order.device)
-    return {name: values[back].cpu().numpy() for name, values in neighbours.items()}
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(n, device=order.device)
+    return {name: values[inverse].cpu().numpy() for name, values in neighbours.items()}
 
 
 def _centred(features: Tensor) -> Tensor:
-    """Return features moved to about the origin: distances stay, and lose fewer digits.
+    """Return features shifted close to the origin, where distances lose fewer digits.
 
-    The shift is a multiple of a power of two near the features' spread, so that it rounds nothing and equal distances
-    stay equal.
+    The shift is a multiple of a power of two near the features' spread: it rounds nothing, and equal distances stay
+    equal.
     """
     wide = features.double() if features.device.type != "mps" else features
     grid = torch.exp2(wide.std().clamp_min(1e-30).log2().round())
@@ -167,14 +167,14 @@ def _centred(features: Tensor) -> Tensor:
 def _block(far: Tensor, half: Tensor, start: int, first: Tensor, size: Tensor, largest: int) -> dict[str, Tensor]:
     """Compute `nearest_of_class` for some queries, in the order by class.
 
-    The rank of the i-th nearest positive (i from 1) is i plus the images of other classes that are as near. For the
-    averages at R only the R nearest images can matter, for the rank of the first positive all.
+    The rank of the i-th nearest positive (i from 1) is i plus the number of images of other classes that are at most
+    as far. The averages at R depend on the R nearest images only, the rank of the first positive on all images.
 
     Args:
-        far: float [b, N], orders the images of each row by their distance to the query; it is changed.
-        half: [b], half the squared norm of each query, what ``far`` lacks of half the squared distance.
-        start: place of the first query.
-        first, size: int64 [b], where the query's class begins and how many images it has.
+        far: float [b, N], orders the images of each row by their distance to the query; changed in place.
+        half: [b], half the squared norm of each query: half the squared distance is ``far + half``.
+        start: index of the first query.
+        first, size: int64 [b], index of the first image of the query's class, and the number of its images.
         largest: the largest R of all queries.
     """
     rows = torch.arange(len(far), device=far.device).unsqueeze(1)
@@ -187,31 +187,31 @@ def _block(far: Tensor, half: Tensor, start: int, first: Tensor, size: Tensor, l
     )  # [b, M]; the query's is infinite
     positives = size - 1
     nearest = far.topk(max(1, largest), dim=1, largest=False)
-    before = at_most(far, of_class[:, 0]) - (of_class <= of_class[:, :1]).sum(1)
+    others_before = at_most(far, of_class[:, 0]) - (of_class <= of_class[:, :1]).sum(1)
     neighbours = {
         "positives": positives,
-        "rank": torch.where(positives > 0, before + 1, far.shape[1]),
+        "rank": torch.where(positives > 0, others_before + 1, far.shape[1]),
         "nearest": nearest.indices[:, 0],
         "distance": (2 * (nearest.values[:, 0] + half)).clamp_min(0).sqrt(),
     }
     last = nearest.values[:, -1:]
     positive = of_class[:, : max(1, largest)].contiguous()
-    # images that are as near as each positive; equals of the last one may stand outside of the nearest
+    # number of images at most as far as each positive; images as far as the last one may be missing in `nearest`
     as_near = torch.searchsorted(nearest.values.contiguous(), positive, right=True)
     as_near = torch.where(positive == last, at_most(far, last[:, 0]).unsqueeze(1), as_near)
-    place = torch.arange(1, positive.shape[1] + 1, device=far.device)
-    ranks = as_near - torch.searchsorted(positive, positive, right=True) + place
+    number = torch.arange(1, positive.shape[1] + 1, device=far.device)
+    ranks = as_near - torch.searchsorted(positive, positive, right=True) + number
     hit = (positive <= last) & (ranks <= positives.unsqueeze(1)) & positive.isfinite()
-    neighbours["map_at_r"] = torch.where(hit, place.double() / ranks, 0.0).sum(1) / positives.clamp_min(1)
+    neighbours["map_at_r"] = torch.where(hit, number.double() / ranks, 0.0).sum(1) / positives.clamp_min(1)
     neighbours["r_precision"] = hit.sum(1).double() / positives.clamp_min(1)
     return neighbours
 
 
 def at_most(values: Tensor, bounds: Tensor) -> Tensor:
-    """Return how many of each row of ``values`` [b, N] are at most its bound [b], int64 [b]."""
+    """Count the values of each row [b, N] that are at most its bound [b]; int64 [b]."""
     if values.device.type != "cpu":
         return (values <= bounds.unsqueeze(1)).sum(1)
-    # torch widens a boolean before it sums it, which takes as long as the matrix product did
+    # torch widens booleans before it sums them, which takes as long as the matrix product
     rows = zip(values.numpy(), bounds.numpy())
     return torch.tensor([np.count_nonzero(row <= bound) for row, bound in rows], dtype=torch.int64)
 
@@ -230,7 +230,7 @@ def normalised_mutual_information(features: np.ndarray, labels: np.ndarray) -> f
         return float("nan")
     options = {"n_init": 1, "max_iter": 30, "random_state": 0}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different points than groups
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters
         if len(labels) <= 20_000:
             clusters = KMeans(groups, **options).fit_predict(features)
         else:

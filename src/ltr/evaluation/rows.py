@@ -16,11 +16,11 @@ KEPT_CLASSES = 5
 
 
 class Rows:
-    """Columns that grow by a batch at a time; nothing waits for the device.
+    """Columns to which batches are added without waiting for the device.
 
     Args:
         columns: name -> dtype and shape of one image's entry.
-        device: where they live.
+        device: of the columns.
     """
 
     def __init__(self, columns: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], device: torch.device) -> None:
@@ -33,7 +33,7 @@ class Rows:
         return sum(dtype.itemsize * int(np.prod(shape, dtype=int)) for dtype, shape in self.columns.values())
 
     def add(self, **values: Tensor) -> None:
-        """Add one batch [B, ...] of every column; values that are no column are left out."""
+        """Add one batch [B, ...] of every column; other values are ignored."""
         for name, (dtype, _) in self.columns.items():
             self._batches[name].append(values[name].to(dtype))
 
@@ -45,9 +45,9 @@ class Rows:
     def gather(self) -> None:
         """Join the images of all processes; each of them calls it and has all images afterwards."""
         for name in self.columns:
-            self._batches[name] = [gather_rows(self._whole(name))]
+            self._batches[name] = [gather_rows(self._concatenated(name))]
 
-    def _whole(self, name: str) -> Tensor:
+    def _concatenated(self, name: str) -> Tensor:
         if self._batches[name]:
             return torch.cat(self._batches[name])
         dtype, shape = self.columns[name]
@@ -55,15 +55,15 @@ class Rows:
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Return a column on the host, [N, ...]."""
-        return self._whole(name).cpu().numpy()
+        return self._concatenated(name).cpu().numpy()
 
     def batches(self, name: str) -> list[Tensor]:
-        """Return a column in its batches, for columns that are too large to be copied."""
-        return self._batches[name] or [self._whole(name)]
+        """Return the batches of a column, for columns that are too large to be copied."""
+        return self._batches[name] or [self._concatenated(name)]
 
 
 class PerImageTable(Rows):
-    """Score, label and predicted class of every evaluated image; of all processes, once they are joined.
+    """Score, label and predicted class of every evaluated image; of all processes after `join`.
 
     Args:
         score: dtype and shape of an image's score.

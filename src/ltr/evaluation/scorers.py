@@ -1,8 +1,8 @@
 """Scorers: one number for each image; higher means more likely a known class.
 
-Probabilities near 1 cannot be told apart in floating point, and confident networks give almost nothing else. Where a
-scorer is a function of probabilities, it computes a strictly increasing function of it instead that keeps its order and
-never saturates. Everything is computed in float64.
+Probabilities near 1, which confident networks mostly give, are equal in floating point. Scorers that are functions of
+probabilities therefore compute a strictly increasing function of them that never saturates. All computations are in
+float64.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Scorer:
         name: of its rows of results; that of its config, or else the class's.
         needs: the parts of `Scores` that it reads; methods that lack one are refused.
         needs_training: whether `fit` has to be called before the first score.
-        label: what the axis of a figure says.
+        label: axis label in figures.
     """
 
     name: str = ""
@@ -43,7 +43,7 @@ class Scorer:
     label: str = "score"
 
     def fit(self, training: TrainingScores) -> None:
-        """Fit to the scores of the training images, where the scorer needs it."""
+        """Fit to the scores of the training images, if the scorer needs that."""
 
     def __call__(self, scores: Scores, link: str) -> Tensor:
         """Return the score of each image, [B]; higher means more likely a known class.
@@ -55,7 +55,7 @@ class Scorer:
         raise NotImplementedError
 
     def threshold_at_probability(self, probability: float) -> float:
-        """Return the score of an image whose largest probability is this; NaN where it does not follow from it."""
+        """Return the score of an image with this largest probability; NaN if the probability does not determine it."""
         return math.nan
 
 
@@ -108,7 +108,7 @@ class Entropy(Scorer):
 
 @named("scorer/distance")
 class MethodScore(Scorer):
-    """The knownness that the method itself gives, such as the distance to reciprocal points."""
+    """The knownness that the method itself computes, such as the distance to reciprocal points."""
 
     name = "distance"
     label = "distance score"
@@ -137,7 +137,7 @@ def build_scorer(entry: str | Mapping[str, Any] | Scorer) -> Scorer:
         entry: of ``evaluation.scorers``: the name of a shipped scorer, a config with a ``_target_``, or a scorer.
 
     Raises:
-        ConfigError: an unknown name, a config that does not fit, or what it names is no scorer.
+        ConfigError: an unknown name, a config that does not fit, or one whose target is no scorer.
     """
     if isinstance(entry, Scorer):
         return entry
@@ -164,8 +164,8 @@ def known_scores(scorer: str | Mapping[str, Any] | Scorer, scores: Scores, link:
     """Return the score of each image, float64 [B]; higher means more likely a known class.
 
     Args:
-        scorer: see `build_scorer`; fitted, where it is one that has to be.
-        scores: logits [B, C], and what else the scorer needs.
+        scorer: see `build_scorer`; fitted, if it needs that.
+        scores: logits [B, C], and the other parts that the scorer needs.
         link: ``softmax`` or ``sigmoid``.
 
     Raises:
@@ -205,27 +205,27 @@ def log_odds(logits: Tensor, link: str) -> Tensor:
     log_p = logits - logits.logsumexp(dim=1, keepdim=True)
     # 1 - p is accurate for every class but the largest, whose p may be near 1
     top = logits.argmax(dim=1, keepdim=True)
-    rest = log_p - torch.log1p(-log_p.exp().clamp(max=0.5))
-    return rest.scatter(1, top, _largest_log_odds(logits, link)[:, None])
+    odds = log_p - torch.log1p(-log_p.exp().clamp(max=0.5))
+    return odds.scatter(1, top, _largest_log_odds(logits, link)[:, None])
 
 
 def _largest_log_odds(logits: Tensor, link: str) -> Tensor:
-    top, place = logits.max(dim=1, keepdim=True)
+    top, top_class = logits.max(dim=1, keepdim=True)
     if link == "sigmoid":
         return top[:, 0]
-    rest = logits.scatter(1, place, -torch.inf)
-    return top[:, 0] - rest.logsumexp(dim=1)
+    other_logits = logits.scatter(1, top_class, -torch.inf)
+    return top[:, 0] - other_logits.logsumexp(dim=1)
 
 
 def _minus_log_entropy(logits: Tensor, link: str) -> Tensor:
     if link == "sigmoid":
         size = logits.abs()
         tail = (-size).exp().clamp_min(torch.finfo(logits.dtype).tiny)
-        # h(a) = log(1 + e^-a) + a / (1 + e^a), with e^-a taken out so that its logarithm stays exact
+        # h(a) = log(1 + e^-a) + a / (1 + e^a), with e^-a factored out so that its logarithm stays exact
         return -(torch.log(torch.log1p(tail) / tail + size / (1 + tail)) - size).logsumexp(dim=1)
     odds = log_odds(logits, link)
     information = functional.softplus(-odds)  # -log p
-    # log(softplus(-o)) is -o where o is large: softplus underflows there, its logarithm does not
+    # log(softplus(-o)) is -o for large o: softplus underflows there, its logarithm does not
     logarithm = torch.where(odds > 30, -odds, information.log())
     terms = torch.where(odds == -torch.inf, -torch.inf, logarithm - information)
     return -terms.logsumexp(dim=1)

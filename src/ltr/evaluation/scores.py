@@ -1,9 +1,9 @@
 """A model's outputs for evaluation, and the operations on class scores that protocols share.
 
-A *link* says how logits become probabilities, and follows the loss that a model was trained with. Under ``softmax``
-the classes exclude each other and the probabilities of an image sum to 1. Under ``sigmoid`` every class is a yes/no
-question by itself, p_c = 1 / (1 + exp(-z_c)). They are not divided by their sum: that would give the model a likelihood
-that it was not trained for.
+The *link* turns logits into probabilities; the training loss determines it. Under ``softmax`` the classes exclude each
+other and the probabilities of an image sum to 1. Under ``sigmoid`` every class is a separate yes/no question,
+p_c = 1 / (1 + exp(-z_c)). These probabilities are not divided by their sum: the model was not trained for that
+likelihood.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _LOW_WORD = 2**32 - 1
 class Scores(NamedTuple):
     """A model's outputs for a batch.
 
-    Each protocol names the parts that it needs; the rest may be left out: ``Scores(features=embeddings)`` is enough for
-    retrieval.
+    Each protocol names the parts that it needs; the other parts may be None: ``Scores(features=embeddings)`` is enough
+    for retrieval.
 
     Attributes:
-        logits: float32 [B, C], scaled as the loss sees them.
-        features: [B, D], where a protocol asks for them.
-        knownness: [B], higher is more known, where a protocol asks for it.
+        logits: float32 [B, C], scaled as the loss gets them.
+        features: [B, D], or None.
+        knownness: [B], higher means more likely a known class, or None.
     """
 
     logits: Tensor = None  # type: ignore[assignment]  # of networks that only embed
@@ -44,7 +44,7 @@ def class_labels(labels: Any) -> Tensor:
     """Return labels of any integer type, a tensor, an array or a list, as int64 [B].
 
     Raises:
-        DataError: they are not whole numbers by their type, or not in one dimension.
+        DataError: the labels are of no integer type, or not one-dimensional.
     """
     numbers = torch.as_tensor(labels)
     if numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool or numbers.ndim != 1:
@@ -59,7 +59,7 @@ def needed(part: Tensor | None, name: str) -> Tensor:
     """Return a part of `Scores` that a protocol needs.
 
     Raises:
-        ValueError: it was left out.
+        ValueError: the part is None.
     """
     if part is None:
         raise ValueError(f"these scores hold no {name}: pass Scores({name}=...)")
@@ -69,9 +69,9 @@ def needed(part: Tensor | None, name: str) -> Tensor:
 def top_classes(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the ``k`` highest scores of each image and their classes, best first; equal scores in order of class id.
 
-    ``torch.topk`` leaves the order of equal scores open, and it differs between devices; here it is fixed, so that
-    the result of an evaluation does not depend on where it ran. With many classes the maxima of blocks of columns are
-    ranked first: under the order (score down, class up), the k best classes lie in the k best blocks.
+    ``torch.topk`` orders equal scores differently on different devices; here the order is fixed, so that results do
+    not depend on the device. With many classes, the maxima of blocks of columns are ranked first: under the order
+    (score down, class up), the k best classes lie in the k best blocks.
 
     Args:
         logits: float32 [B, C].
@@ -82,20 +82,20 @@ def top_classes(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     classes = logits.shape[1]
     blocks = classes // _BLOCK
-    if blocks <= 2 * k:  # the blocks to look into would be most of the row
+    if blocks <= 2 * k:  # the k best blocks would be most of the row
         candidates = torch.arange(classes, device=logits.device).expand_as(logits)
         return _ranked(logits, candidates, k)
     in_blocks = blocks * _BLOCK
     maxima = logits[:, :in_blocks].unflatten(1, (blocks, _BLOCK)).amax(dim=2)
     _, best = _ranked(maxima, torch.arange(blocks, device=logits.device).expand_as(maxima), k)
     columns = torch.arange(_BLOCK, device=logits.device)
-    rest = torch.arange(in_blocks, classes, device=logits.device).expand(len(logits), -1)
-    candidates = torch.cat([(best[:, :, None] * _BLOCK + columns).flatten(1), rest], dim=1)
+    outside = torch.arange(in_blocks, classes, device=logits.device).expand(len(logits), -1)
+    candidates = torch.cat([(best[:, :, None] * _BLOCK + columns).flatten(1), outside], dim=1)
     return _ranked(logits.gather(1, candidates), candidates, k)
 
 
 def _ranked(values: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k first of (value down, id up) in each row: both are packed into one integer and ranked at once."""
+    """Return the first k entries of each row in the order (value down, id up), which one packed integer encodes."""
     bits = (values + 0.0).view(torch.int32)  # adding zero turns -0.0 into 0.0
     keys = ((_ascending(bits).long() << 32) | (_LOW_WORD - ids)).topk(k, dim=1).values
     best = _ascending((keys >> 32).int()).view(torch.float32)
@@ -103,19 +103,19 @@ def _ranked(values: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _ascending(bits: Tensor) -> Tensor:
-    """Return bit patterns of float32 as int32 in the order of the floats: a negative one's lower 31 bits are flipped.
+    """Map bit patterns of float32 to int32 in the order of the floats: flip the lower 31 bits of negative ones.
 
-    It is its own inverse.
+    The function is its own inverse.
     """
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 def log_normaliser(logits: Tensor, link: str) -> Tensor:
-    """Return the log-normaliser of the likelihood, float32 [B]; minus the label's logit it is the label's NLL.
+    """Return the log-normaliser of the likelihood, float32 [B]; the NLL is the log-normaliser minus the label's logit.
 
     Softmax: log sum_c exp(z_c). Sigmoid: sum_c log(1 + exp(z_c)), since the likelihood of "this class and no other"
-    is the product of all C answers. Either way the result is the unweighted loss, in nats; numbers of one link are
-    comparable with each other, numbers of two links are not.
+    is the product of all C answers. Either NLL is the unweighted loss, in nats; NLLs of different links are not
+    comparable.
     """
     if link == "softmax":
         return logits.logsumexp(dim=1)
@@ -123,7 +123,7 @@ def log_normaliser(logits: Tensor, link: str) -> Tensor:
 
 
 def probabilities(values: Tensor, normaliser: Tensor, link: str) -> Tensor:
-    """Return the probabilities [B, K] of the classes whose logits are ``values`` [B, K]; `log_normaliser` gives [B]."""
+    """Return the probabilities [B, K] of classes with logits ``values`` [B, K], given the `log_normaliser` [B]."""
     if link == "softmax":
         return (values - normaliser[:, None]).exp()
     return values.sigmoid()

@@ -13,7 +13,7 @@ from ltr.methods.core.stage import Settings
 
 
 class _Undivided(ClosureResult):
-    """A step's outcome with its undivided loss; Lightning's is divided by ``trainer.accumulate`` already."""
+    """A step's output with its undivided loss; Lightning divides it by ``trainer.accumulate``."""
 
     @classmethod
     def from_training_step_output(cls, training_step_output: Any, normalize: int = 1) -> ClosureResult:
@@ -23,12 +23,12 @@ class _Undivided(ClosureResult):
 class Accumulation(_AutomaticOptimization):
     """Lightning's step of one optimiser, with each batch's loss weighted by its share of the step's images.
 
-    Lightning divides every loss by ``trainer.accumulate``, whatever the step holds: the last step of an epoch may hold
-    fewer batches, and the last batch fewer images. In a step of full batches both give the same bits.
+    Lightning divides every loss by ``trainer.accumulate``, also in the last step of an epoch, which may have fewer
+    batches, and a last batch with fewer images. For steps of full batches both give the same bits.
 
     Args:
         images_of_step: number of a batch in the epoch -> its images in this process.
-        is_sum: whether losses are sums over images, which are added up as they are.
+        is_sum: whether losses are sums over images; these are added without weights.
     """
 
     output_result_cls = _Undivided
@@ -46,18 +46,18 @@ class Accumulation(_AutomaticOptimization):
 
     def _divisor(self, batch: int) -> float:
         """Return the images of a batch's optimiser step divided by those of the batch."""
-        each, batches = self.trainer.accumulate_grad_batches, int(self.trainer.num_training_batches)
-        first = batch - batch % each
-        total = sum(self.images_of_step(number) for number in range(first, min(first + each, batches)))
+        step_size, batches = self.trainer.accumulate_grad_batches, int(self.trainer.num_training_batches)
+        first = batch - batch % step_size
+        total = sum(self.images_of_step(number) for number in range(first, min(first + step_size, batches)))
         images = self.images_of_step(batch)
         return total // images if total % images == 0 else total / images
 
 
 def warn_of_long_accumulation(stage: str, settings: Settings, batches: int) -> None:
-    """Warn where an epoch has fewer batches than one optimiser step takes.
+    """Warn if an epoch has fewer batches than one optimiser step takes.
 
     Args:
-        batches: of an epoch.
+        batches: number of batches in an epoch.
     """
     if settings.accumulate <= batches or settings.accumulate == 1:
         return

@@ -1,4 +1,4 @@
-"""Base of all loggers: epochs counted through a run's stages, and the numbers that a result is shown by."""
+"""Base class of all loggers: epochs counted over all stages of a run, and the metrics of its result."""
 
 from __future__ import annotations
 

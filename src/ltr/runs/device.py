@@ -19,7 +19,7 @@ def resolve_device(accelerator: str) -> torch.device:
     """Return the torch device for ``auto | cpu | gpu``.
 
     Raises:
-        ConfigError: a GPU was asked for and there is none.
+        ConfigError: ``gpu`` on a machine without one.
     """
     available = torch.cuda.is_available()
     if accelerator == "gpu" and not available:
@@ -30,7 +30,7 @@ def resolve_device(accelerator: str) -> torch.device:
 
 
 def check_strategy(config: Mapping[str, Any], device: torch.device) -> None:
-    """Raise ConfigError where the config ``strategy`` needs GPUs and there is none."""
+    """Raise ConfigError if the config ``strategy`` needs GPUs and there is none."""
     if config["name"] == "fsdp" and device.type != "cuda":
         raise ConfigError(f"strategy=fsdp shares out the memory of GPUs, and no CUDA device is visible. {DDP}")
 
@@ -44,16 +44,16 @@ def device_name(device: torch.device) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what a training step frees, instead of giving it back and faulting it in again at the next step.
+    """Let glibc keep the memory that a training step frees, for the next step.
 
-    On a CPU a step's activations are allocated and freed hundreds of times a second; with glibc's defaults most of
-    their configs go back to the system each time (some 30,000 config faults a step for ResNet-32 at batch 128, a fifth
-    of the training time). Elsewhere than on glibc this does nothing.
+    On a CPU a step's activations are allocated and freed hundreds of times a second. With its defaults, glibc returns
+    most of this memory to the system each time: some 30,000 faults a step for ResNet-32 at batch 128, a fifth of the
+    training time. Without glibc this is a no-op.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         trim_threshold, mmap_threshold = -1, -3
-        mallopt(mmap_threshold, 32 << 20)  # the largest that glibc takes
+        mallopt(mmap_threshold, 32 << 20)  # the largest value that glibc accepts
         mallopt(trim_threshold, 2**31 - 1)
 
 
@@ -61,7 +61,7 @@ def has_bf16_units(device: torch.device) -> bool:
     """Return whether bf16 is faster than fp32 here: GPUs from Ampere on, CPUs with AMX tiles or AVX512-BF16."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
-    # private names, but torch has no other; a version without them trains in fp32
+    # torch has no public names for these; a version without them trains in fp32
     probes = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("amx_tile", "avx512_bf16"))
     return any(probe is not None and probe() for probe in probes)
 
@@ -70,7 +70,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     """Return ``bf16``, ``fp16`` or ``fp32`` for the configured ``auto | bf16 | fp16 | fp32``.
 
     Raises:
-        ConfigError: fp16 on a CPU, where its gradients have no scaler and no units.
+        ConfigError: fp16 on a CPU, which has neither a gradient scaler nor units for it.
     """
     if precision == "auto":
         return "bf16" if has_bf16_units(device) else "fp32"
@@ -80,6 +80,6 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return the autocast of evaluation, the same as Lightning's in training."""
+    """Return the autocast context of evaluation, the same as Lightning's in training."""
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.bfloat16)
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")

@@ -17,7 +17,7 @@ from ltr.errors import ConfigError, LtrError, TrainingError
 from ltr.runs.process_info import ProcessInfo
 
 T = TypeVar("T")
-# one process may wait for another run's stage or for what rank 0 computes; a process that dies is noticed otherwise
+# a process may wait for another run's stage or for a computation of rank 0; dead processes are noticed in other ways
 PATIENCE = timedelta(days=2)
 MEETING = timedelta(minutes=5)
 _POLL = 0.02  # seconds
@@ -25,13 +25,13 @@ _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe",
 
 
 class ProcessLost(TrainingError):
-    """Another process of this run is gone; the process that started them knows why."""
+    """Loss of another process of this run; the process that started them reports the cause."""
 
     exit_code = 120
 
 
 class RankZeroError(LtrError):
-    """The error of the process of rank 0, which has printed it."""
+    """An error of rank 0, which has printed it."""
 
     is_reported = True
 
@@ -59,13 +59,13 @@ def is_rank_zero() -> bool:
 
 
 def broadcast_from_rank_zero(decision: Callable[[], T]) -> T:
-    """Return the result of a function that rank 0 calls, in every process; the others wait.
+    """Call a function on rank 0 and return its result in every process.
 
     Args:
-        decision: carried out in the first process alone; gives plain data (what JSON holds).
+        decision: called on rank 0 only; returns plain data (what JSON can hold).
 
     Raises:
-        RankZeroError: in the other processes, where the decision fails in the first.
+        RankZeroError: on the other ranks, if the function fails on rank 0.
     """
     if not is_distributed():
         return decision()
@@ -84,7 +84,7 @@ def broadcast_from_rank_zero(decision: Callable[[], T]) -> T:
 
 
 def _broadcast(content: Any) -> None:
-    """Broadcast plain JSON text; no pickles, although the text comes from this run itself."""
+    """Broadcast plain data as JSON text, without pickles."""
     text = torch.frombuffer(bytearray(json.dumps(content).encode()), dtype=torch.uint8)
     distributed.broadcast(torch.tensor([len(text)]), 0)
     distributed.broadcast(text, 0)
@@ -102,27 +102,27 @@ def all_reduce_max(*values: int) -> tuple[int, ...]:
     """Return the largest of each number over all processes."""
     if not is_distributed():
         return values
-    together = torch.tensor(values)
-    distributed.all_reduce(together, distributed.ReduceOp.MAX)
-    return tuple(together.tolist())
+    maxima = torch.tensor(values)
+    distributed.all_reduce(maxima, distributed.ReduceOp.MAX)
+    return tuple(maxima.tolist())
 
 
 def all_gather_int(value: int) -> list[int]:
     """Return the numbers of all processes, by rank."""
     if not is_distributed():
         return [value]
-    every = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size())]
-    distributed.all_gather(every, torch.tensor([value]))
-    return [int(one) for one in every]
+    values = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size())]
+    distributed.all_gather(values, torch.tensor([value]))
+    return [int(gathered) for gathered in values]
 
 
 def all_reduce_sum(numbers: Tensor) -> Tensor:
     """Return the sum over all processes; ``numbers`` itself stays unchanged."""
     if not is_distributed():
         return numbers
-    together = numbers.clone()
-    distributed.all_reduce(together)
-    return together
+    total = numbers.clone()
+    distributed.all_reduce(total)
+    return total
 
 
 def broadcast_tensors(tensors: Iterator[Tensor]) -> None:
@@ -140,7 +140,7 @@ def rank_by_rank() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        # the others must not wait for files that will not come; they meet the same error, or find this process gone
+        # release the others, which wait for files: they meet the same error, or notice that this process is gone
         if is_distributed() and is_rank_zero():
             distributed.barrier()
         raise
@@ -151,12 +151,12 @@ def rank_by_rank() -> Iterator[None]:
 def _join_store(process: ProcessInfo) -> Any:
     """Return the store of the processes once all of them have joined it.
 
-    torchrun keeps its store when it starts processes again, with everything that earlier processes wrote. So each
-    process draws a random word, rank 0 lists the words until every process has recognised its own, and what they write
-    then has these words as its prefix.
+    torchrun keeps its store, with the entries of earlier processes, when it restarts processes. So each process draws
+    a random word, and rank 0 lists the words until every process has recognised its own. The list is the prefix of
+    everything that these processes write.
 
     Raises:
-        ProcessLost: one has not joined in time.
+        ProcessLost: a process has not joined in time.
     """
     store, _, _ = next(distributed.rendezvous(process.rendezvous, process.rank, process.world_size, timeout=MEETING))
     word, until = secrets.token_hex(8), time.monotonic() + MEETING.total_seconds()
@@ -167,20 +167,20 @@ def _join_store(process: ProcessInfo) -> Any:
         return [store.get(key).decode() for key in keys] if store.check(keys) else []
 
     store.set(words[process.rank], word)
-    shown = ""
+    word_list = ""
     while time.monotonic() < until:
-        if process.rank == 0 and shown != (listed := ",".join(read(words))):
-            shown = listed
-            store.set("ltr/shown", shown)
+        if process.rank == 0 and word_list != (joined := ",".join(read(words))):
+            word_list = joined
+            store.set("ltr/shown", word_list)
         elif process.rank:
-            (shown,) = read(["ltr/shown"]) or [""]
-        if word in shown.split(","):
-            if read([answers[process.rank]]) != [shown]:
-                store.set(answers[process.rank], shown)
-            if process.rank == 0 and set(read(answers)) == {shown}:
-                store.set("ltr/agreed", shown)
-            if read(["ltr/agreed"]) == [shown]:
-                return distributed.PrefixStore(f"ltr/{shown}", store)
+            (word_list,) = read(["ltr/shown"]) or [""]
+        if word in word_list.split(","):
+            if read([answers[process.rank]]) != [word_list]:
+                store.set(answers[process.rank], word_list)
+            if process.rank == 0 and set(read(answers)) == {word_list}:
+                store.set("ltr/agreed", word_list)
+            if read(["ltr/agreed"]) == [word_list]:
+                return distributed.PrefixStore(f"ltr/{word_list}", store)
         time.sleep(_POLL)
     raise ProcessLost(
         f"the {process.world_size} processes of this run did not all start within {MEETING.seconds // 60} minutes"
@@ -188,7 +188,7 @@ def _join_store(process: ProcessInfo) -> Any:
 
 
 def backend_of(process: ProcessInfo, accelerator: str) -> str:
-    """Return the backend of the process group: gloo on CPUs, nccl between GPUs, of which each process takes one.
+    """Return the backend of the process group: gloo on CPUs, nccl on GPUs, with one GPU for each process.
 
     Raises:
         ConfigError: more processes than GPUs on this machine.
@@ -214,7 +214,7 @@ def process_group(process: ProcessInfo | None, accelerator: str) -> Iterator[Non
 
     Raises:
         ConfigError: more processes than GPUs on this machine.
-        ProcessLost: another process is gone.
+        ProcessLost: another process has ended.
     """
     if process is None or process.world_size == 1:
         yield

@@ -17,10 +17,10 @@ from ltr.runs.result import FIRST_COLUMNS
 
 
 class EpochLog(pl.Callback):
-    """Writes ``metrics.csv`` (the whole file each epoch, atomically) and passes the row to the loggers.
+    """Writes ``metrics.csv`` (the whole file each epoch, atomically) and passes each row to the loggers.
 
-    `ValidationCallback` adds the metrics of the monitored split with `add` before the epoch ends. After a resume, rows
-    of epochs that are trained again are dropped.
+    `ValidationCallback` adds the metrics of the monitored split with `add` before the epoch ends. A resumed training
+    drops the rows of epochs that it repeats.
 
     Args:
         path: the stage's ``metrics.csv``.
@@ -51,11 +51,11 @@ class EpochLog(pl.Callback):
 
     @property
     def total_seconds(self) -> float:
-        """Wall time spent on the stage so far, by this run and by those that it continues."""
+        """Return the wall time of the stage so far, including the runs that it continues."""
         return self._spent + time.perf_counter() - self._began
 
     def add(self, metrics: Mapping[str, float]) -> None:
-        """Add metrics of the running epoch, e.g. ``{"val/accuracy": 0.5}``."""
+        """Add metrics of the current epoch, e.g. ``{"val/accuracy": 0.5}``."""
         self._extra.update(metrics)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -45,11 +45,11 @@ class Candidate:
         label: their name in tables.
         checkpoint: the file.
         config: of their evaluation, see `ltr.configuration.evaluation_overrides`.
-        run: the folder of their run, where there is one.
-        elsewhere: another data set than their run's was named.
-        image_size: what ``dataset.image_size`` was set to.
-        foreign: how the file is read; None of this project's own.
-        allow_overlap: images that it was trained on are evaluated on purpose.
+        run: the folder of their run, if there is one.
+        elsewhere: the evaluation is on another data set than that of their run.
+        image_size: the value that ``dataset.image_size`` was set to.
+        foreign: how to read a file of other code; None for ltr's checkpoints.
+        allow_overlap: evaluate training images on purpose.
     """
 
     label: str
@@ -67,12 +67,13 @@ class CheckpointEvaluation:
     """The results of one candidate.
 
     Attributes:
-        config: with the size that images had.
+        config: with the image size of the evaluation.
         rows: as in ``result.json``.
-        evaluated: of ``part``, every variant, protocol and scorer.
-        examples: what the method shows of some test images.
-        overlap: evaluated images that were trained on.
+        evaluated: results on ``part``, for every variant, protocol and scorer.
+        examples: the method's example arrays of some test images.
+        overlap: number of evaluated images that were trained on.
         note: how images were changed for the network; '' if they were not.
+        fingerprint: of the data.
     """
 
     candidate: Candidate
@@ -86,7 +87,7 @@ class CheckpointEvaluation:
     precision: str
     overlap: Overlap
     note: str = ""
-    fingerprint: str = ""  # of the data
+    fingerprint: str = ""
 
 
 _OF_CROP = ("image_size", "image_resize", "interpolation")  # keys of a data set that change its crops alone
@@ -94,30 +95,30 @@ _OF_CROP = ("image_size", "image_resize", "interpolation")  # keys of a data set
 
 @dataclass
 class DatasetCache:
-    """The data set that was read last, with its images if they are arrays: most checkpoints share theirs."""
+    """Cache of the data set that was read last, with its images if they are arrays: most checkpoints share theirs."""
 
-    kept: dict[str, tuple[Source, Split]] = field(default_factory=dict)
+    datasets: dict[str, tuple[Source, Split]] = field(default_factory=dict)
     images: dict[str, ResidentImages | None] = field(default_factory=dict)
     training: TrainingImages = field(default_factory=TrainingImages)
     overlaps: dict[tuple[Path, str, str], Overlap] = field(default_factory=dict)
 
-    def of(self, dataset: Mapping[str, Any]) -> tuple[str, Source, Split]:
-        """Return (key, source, split) of a data set's config."""
+    def read(self, dataset: Mapping[str, Any]) -> tuple[str, Source, Split]:
+        """Return (key, source, split) of a data set's config, reading it if it is not the last one."""
         key = canonical_json({k: v for k, v in dataset.items() if k not in _OF_CROP})
-        if key not in self.kept:
-            self.kept.clear()  # before the next one is read: two may not fit
+        if key not in self.datasets:
+            self.datasets.clear()  # before the next one is read: two may not fit into memory
             self.images.clear()
             refuse(check_arguments({"dataset": dataset}), "the data set's config does not fit the code")
             source = read_source(dataset)
-            self.kept[key] = (source, read_split(dataset, source))
-        return key, *self.kept[key]
+            self.datasets[key] = (source, read_split(dataset, source))
+        return key, *self.datasets[key]
 
 
 def is_foreign(checkpoint: Path) -> bool:
-    """Return whether a readable file is not one of this project's checkpoints.
+    """Return whether a readable file is not one of ltr's checkpoints.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: the file cannot be read.
     """
     if checkpoint.suffix == ".safetensors":
         return True
@@ -125,10 +126,10 @@ def is_foreign(checkpoint: Path) -> bool:
 
 
 def with_layout(weights: ForeignWeights, checkpoint: Path) -> tuple[ForeignWeights, str | None]:
-    """Return how to read a file of other code, with the layout of its names, and the config of its whole method.
+    """Return how to read a file of other code, with the layout of its names, and the config of its method.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: the file cannot be read.
     """
     if weights.names:
         return weights, None
@@ -146,7 +147,7 @@ def lone_config(checkpoint: Path) -> dict[str, Any]:
     settings = description.get("settings") or {}
     defaults = {group: config for group, config in checked(composed([])).items() if group in ("evaluation", "paths")}
     trained = {key: settings[key] for key in ("sampler", "augment", "head", "loss", "backbone") if key in settings}
-    name = str(description.get("module", "?")).rsplit(".", 1)[-1]  # a lone file says no more of its method
+    name = str(description.get("module", "?")).rsplit(".", 1)[-1]  # a lone file holds no config of its method
     trainer = {"accelerator": "auto", "precision": "auto", "num_workers": 2, "max_epochs": settings.get("epochs")}
     identity = {"name": name, "seed": description["seed"], "method": {"name": name}, "dataset": description["dataset"]}
     return {**identity, **trained, **defaults, "trainer": trainer}
@@ -159,11 +160,11 @@ def evaluate_checkpoints(
 
     Args:
         part: ``test`` or ``val``.
-        print_line: told what is done to images.
+        print_line: prints how images are changed for a network.
 
     Raises:
-        CheckpointError: weights that cannot be read, of other classes, or without what is evaluated.
-        ConfigError: a part without images, images that the network cannot take, values that contradict each other.
+        CheckpointError: weights that cannot be read, of other classes, or without the outputs that a protocol needs.
+        ConfigError: a part without images, images that the network does not accept, contradicting values.
         DataError: the data set is missing or damaged.
     """
     data = DatasetCache()
@@ -196,11 +197,11 @@ def _prepared(candidate: Candidate, part: str, data: DatasetCache) -> _Prepared:
     config = dict(candidate.config)
     description = describe(candidate.checkpoint) if candidate.foreign is None else {}
     network = described_network(description, candidate.checkpoint) if candidate.foreign is None else None
-    key, source, split = data.of(config["dataset"])
+    key, source, split = data.read(config["dataset"])
     try:
         if network is None:
             network = _foreign(candidate, config, source, split)
-            config["backbone"] = dict(network.settings.backbone)  # with the shortcuts of the file's code
+            config["backbone"] = dict(network.settings.backbone)  # with the residual shortcuts of the file's code
         if candidate.elsewhere:
             config["dataset"] = adapted_dataset(config["dataset"], source, network.dataset_info, candidate.image_size)
         predictor, note = adapt_input(network, config["dataset"], source)
@@ -224,12 +225,12 @@ def _overlap(
     key: str,
 ) -> Overlap:
     """Count the evaluated images that were trained on; print or refuse them once for each checkpoint."""
-    which = (candidate.checkpoint, part, key)
-    if which not in data.overlaps:
+    evaluation = (candidate.checkpoint, part, key)
+    if evaluation not in data.overlaps:
         overlap = data.training.overlap(description, candidate.run, evaluated, part)
         check_overlap(candidate.label, overlap, candidate.allow_overlap)
-        data.overlaps[which] = overlap
-    return data.overlaps[which]
+        data.overlaps[evaluation] = overlap
+    return data.overlaps[evaluation]
 
 
 def _foreign(candidate: Candidate, config: Mapping[str, Any], source: Source, split: Split) -> Any:
@@ -263,13 +264,13 @@ def _evaluate(candidate: Candidate, part: str, data: DatasetCache) -> Checkpoint
 
     evaluator = SplitEvaluator(split, module, config["evaluation"], device, precision, f"{candidate.label}, ")
     results = evaluator.evaluate_parts(prepared.predictor, [part], prepared.network)[part]
-    which, selection = _selection(candidate.checkpoint, prepared.network)
+    checkpoint, selection = _selection(candidate.checkpoint, prepared.network)
     return CheckpointEvaluation(
         candidate,
         config,
         split,
         part,
-        result_rows(results, split=part, checkpoint=which, selection=selection),
+        result_rows(results, split=part, checkpoint=checkpoint, selection=selection),
         results,
         examples_of(prepared.predictor, prepared.network, module, device, precision),
         device,
@@ -294,8 +295,8 @@ def _data_module(prepared: _Prepared, device: torch.device, images: ResidentImag
 
 
 def _selection(checkpoint: Path, network: Any) -> tuple[str, str]:
-    """Return (checkpoint, selection) as rows of results name them."""
-    which = "best" if checkpoint.stem == "best" else "final"
-    # the last epoch's weights lie beside the best one's; weights without a companion are those that the rule selected
-    is_last_epoch = checkpoint.stem == "last" or (which == "final" and checkpoint.with_name("best.ckpt").is_file())
-    return which, "last" if is_last_epoch else network.settings.selection
+    """Return the entries ``checkpoint`` and ``selection`` of this file's rows of results."""
+    name = "best" if checkpoint.stem == "best" else "final"
+    # final.ckpt beside best.ckpt holds the last epoch; a lone file holds the epoch that the selection rule chose
+    is_last_epoch = checkpoint.stem == "last" or (name == "final" and checkpoint.with_name("best.ckpt").is_file())
+    return name, "last" if is_last_epoch else network.settings.selection

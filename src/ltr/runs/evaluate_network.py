@@ -27,7 +27,7 @@ class ProtocolResult:
         variant: of the method's predictions.
         scorer: its name, or None.
         headline: whether this is the run's result.
-        result: what the protocol computed: metrics, per_class, predictions, curves.
+        result: of the protocol: metrics, per_class, predictions, curves.
     """
 
     protocol: str
@@ -46,7 +46,7 @@ def evaluate(
     thresholds: Mapping[tuple[str, str | None], float] | None = None,
     stats: LocationStats | None = None,
 ) -> list[ProtocolResult]:
-    """Run ``predictor.predict`` over a split once and evaluate each variant that it gives.
+    """Run ``predictor.predict`` over a split once and evaluate each variant that it returns.
 
     Args:
         predictor: a module with `predict`, ``headline`` and ``link`` (see `ltr.methods.core.stage.Predictor`).
@@ -97,7 +97,7 @@ def _prepare(
     training: TrainingScores | None,
     thresholds: Mapping[tuple[str, str | None], float],
 ) -> None:
-    """Fit the scorers that need it, and set the thresholds that validation images gave."""
+    """Fit the scorers that need it, and set the thresholds chosen on validation images."""
     for protocol in protocols:
         if training is not None and getattr(protocol, "needs_training", False):
             protocol.fit(training)
@@ -116,11 +116,11 @@ def _training_scores(module: Any, loader: Iterable[Any]) -> dict[str, TrainingSc
 
 
 def examples_of(predictor: Any, network: Any, data: Any, device: torch.device, precision: str) -> dict[str, np.ndarray]:
-    """Return what a method shows of a few test images, spread over the classes, for figures; {} where it shows nothing.
+    """Return the method's example arrays of a few test images, spread over the classes; {} if it has none.
 
     Args:
-        predictor: what is asked for them.
-        network: the method's own network, which says whether there is anything to ask for.
+        predictor: computes the arrays.
+        network: the method's network, which declares whether it has examples.
         data: an `ltr.data.module.DataModule`.
     """
     if type(network).examples is ImageClassifier.examples:

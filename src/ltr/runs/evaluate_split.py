@@ -1,4 +1,4 @@
-"""Evaluation of one checkpoint on the parts of a split, with the threshold that validation images give."""
+"""Evaluation of one checkpoint on the parts of a split, with a threshold chosen on validation images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SplitEvaluator:
 
     Attributes:
         evaluation: the evaluation config.
-        label: what messages about memory begin with.
+        label: prefix of messages about memory.
     """
 
     split: Split
@@ -43,7 +43,7 @@ class SplitEvaluator:
         images of the same checkpoint, where the split has any.
 
         Args:
-            predictor: gives the predictions.
+            predictor: computes the predictions.
             parts: ``val``, ``test``.
             network: the method's own network inside ``predictor``; None: ``predictor`` itself.
             with_threshold: False leaves the threshold to the protocol.

@@ -1,5 +1,4 @@
-"""The output of ``ltr-eval``: a folder like a run's for each checkpoint and data set, apart from the runs
-themselves."""
+"""The output of ``ltr-eval``: a folder for each checkpoint and data set, laid out like a run's."""
 
 from __future__ import annotations
 
@@ -26,14 +25,14 @@ from ltr.runs.result import read_result, write_arrays, write_curve, write_result
 def write_evaluation(
     evaluation: CheckpointEvaluation, out: Path, draw: Callable[[Path], object] | None = None
 ) -> tuple[Path, dict[str, Any]]:
-    """Write ``<out>/<data set>/<method>/<label>-<hash>/``, whole or not at all; the same evaluation replaces it.
+    """Write ``<out>/<data set>/<method>/<label>-<hash>/`` atomically; the same evaluation replaces it.
 
-    It holds what a run's folder holds of evaluation: ``result.json``, ``config.yaml``, ``split.npz``,
-    ``provenance.json``, tables, artifacts. Of the data set that the run was trained on, its curves and arrays are
-    linked too, so that the same figures can be drawn.
+    The folder holds the evaluation part of a run's folder: ``result.json``, ``config.yaml``, ``split.npz``,
+    ``provenance.json``, tables, artifacts. An evaluation on the data set of the training also links the curves and
+    arrays of the training, so that the same figures can be drawn.
 
     Args:
-        draw: called with the folder before it gets its name.
+        draw: called with the temporary folder, before it is renamed.
 
     Returns:
         The folder, and the content of its ``result.json``.
@@ -50,33 +49,33 @@ def write_evaluation(
     label = re.sub(r"[^\w.=-]+", "-", candidate.label)
     folder = out / config["dataset"]["name"] / config["method"]["name"] / f"{label}-{run_hash(config)[:8]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(beside, ignore_errors=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        beside.mkdir()
-        write_text(beside / "config.yaml", yaml.safe_dump(without_private(config), sort_keys=False))
-        save_split(evaluation.split, beside / "split.npz")
-        write_tables(beside, evaluation.evaluated, evaluation.split.class_names)
-        write_curve(beside, evaluation.rows)
+        temporary.mkdir()
+        write_text(temporary / "config.yaml", yaml.safe_dump(without_private(config), sort_keys=False))
+        save_split(evaluation.split, temporary / "split.npz")
+        write_tables(temporary, evaluation.evaluated, evaluation.split.class_names)
+        write_curve(temporary, evaluation.rows)
         if evaluation.examples:
-            write_arrays(beside / "artifacts" / "examples.npz", evaluation.examples)
+            write_arrays(temporary / "artifacts" / "examples.npz", evaluation.examples)
         if candidate.run is not None and not candidate.elsewhere and evaluation.part == "test":
-            _link_training(candidate.run, beside)
-        about = provenance(device_name(evaluation.device), evaluation.precision)
-        about |= {"weights": digest, "run": run_result["run_hash"] if run_result and "run_hash" in run_result else None}
-        about |= {"split": evaluation.split.name, "split_digest": evaluation.split.digest()}
-        write_json(beside / "provenance.json", about)
+            _link_training(candidate.run, temporary)
+        entries = provenance(device_name(evaluation.device), evaluation.precision)
+        entries |= {"weights": digest, "run": (run_result or {}).get("run_hash")}
+        entries |= {"split": evaluation.split.name, "split_digest": evaluation.split.digest()}
+        write_json(temporary / "provenance.json", entries)
         stages = run_result["stages"] if run_result is not None and not candidate.elsewhere else []
         declared = declared_metrics(evaluation.split, config["evaluation"])
         result = write_result(
-            beside, config, stages, evaluation.rows, _data(evaluation), headline_metric(evaluation.split), declared
+            temporary, config, stages, evaluation.rows, _data(evaluation), headline_metric(evaluation.split), declared
         )
         if draw is not None:
-            draw(beside)
+            draw(temporary)
         shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
+        temporary.rename(folder)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return folder, result
 
 
@@ -94,7 +93,7 @@ def _data(evaluation: CheckpointEvaluation) -> dict[str, Any]:
 
 
 def _link_training(run: Path, folder: Path) -> None:
-    """Link the files from which figures of the run's training are drawn."""
+    """Link the files from which the figures of the training are drawn."""
     if (run / "metrics.csv").is_file():
         link_or_copy(run / "metrics.csv", folder / "metrics.csv")
     for path in sorted((run / "artifacts").glob("*.npz")):

@@ -24,7 +24,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def out_of_memory_in_evaluation(batch_size: int) -> str:
-    """Return the advice for memory that ran out in evaluation."""
+    """Return the advice for an evaluation that ran out of memory."""
     return (
         f"out of memory while images were evaluated, evaluation.batch_size={batch_size} at a time. Lower "
         "evaluation.batch_size: metrics do not depend on it"
@@ -33,14 +33,14 @@ def out_of_memory_in_evaluation(batch_size: int) -> str:
 
 @contextmanager
 def explained(what: str, advice: Callable[[], str]) -> Iterator[None]:
-    """Turn memory or a process that gives out in a block into a message with advice.
+    """Turn running out of memory, or the death of a worker process, in a block into a message with advice.
 
     Args:
         what: the work of the block, for the message.
-        advice: for memory that ran out: what was asked for, and what to lower.
+        advice: for running out of memory: the requested amount, and the option to lower.
 
     Raises:
-        TrainingError: memory ran out, or a process that reads images is gone.
+        TrainingError: memory ran out, or a process that reads images has died.
     """
     try:
         yield

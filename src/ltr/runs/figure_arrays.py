@@ -21,11 +21,11 @@ _EPOCHS = 16  # of a stage, evenly spread; sampling an epoch costs up to 0.1 s f
 def draws_of(data: DataModule) -> dict[str, np.ndarray]:
     """Count how often a stage samples each class, in some of its epochs.
 
-    A sampler's draw is a pure function of the epoch: it can be repeated after a training, and for a stored stage.
+    A sampler is a pure function of the epoch, so the counts can be repeated after training and for a cached stage.
 
     Returns:
-        ``epochs`` int64 [E], counted from 1, the first and the last among them, and where the draw is deferred both
-        sides of its start; ``counts`` int32 [E, C], images of each class in the whole epoch.
+        ``epochs`` int64 [E], counted from 1: the first, the last, and those before and after the start of a deferred
+        sampler; ``counts`` int32 [E, C], images of each class in the whole epoch.
     """
     chosen = set(np.linspace(0, data.epochs - 1, min(_EPOCHS, data.epochs)).astype(int).tolist())
     start = data.sampler.start_epoch(data.epochs)
@@ -37,8 +37,7 @@ def draws_of(data: DataModule) -> dict[str, np.ndarray]:
 
 
 def weight_norms(network: Any) -> np.ndarray | None:
-    """Return the predictor's `ltr.methods.core.network.ImageClassifier.weight_norms`; None of another kind of
-    predictor."""
+    """Return the predictor's `ltr.methods.core.network.ImageClassifier.weight_norms`; None if it has no such method."""
     norms = network.weight_norms() if isinstance(network, ImageClassifier) else None
     return None if norms is None else norms.cpu().numpy()
 
@@ -54,20 +53,20 @@ def write_figure_arrays(
     Args:
         directory: of the run.
         trained: name and data of each stage that draws batches.
-        outputs: of all stages, by name; where a later stage changes the classifier of ``representation``, its norms
-            are kept as ``before``.
-        predictor: the network that is evaluated, whose norms are ``after``.
+        outputs: of all stages, by name. If a later stage changes the classifier of ``representation``, the norms of
+            that stage are kept as ``before``.
+        predictor: the network that is evaluated; its norms are ``after``.
     """
     folder = directory / "artifacts"
-    drawn = {f"{name}.{key}": array for name, data in trained for key, array in draws_of(data).items()}
-    if drawn:
-        write_arrays(folder / f"{DRAWS}.npz", drawn)
-    after = weight_norms(predictor)
+    draws = {f"{name}.{key}": array for name, data in trained for key, array in draws_of(data).items()}
+    if draws:
+        write_arrays(folder / f"{DRAWS}.npz", draws)
+    final_norms = weight_norms(predictor)
     names = list(outputs)
-    norms = {} if after is None else {"after": after}
+    norms = {} if final_norms is None else {"after": final_norms}
     if "representation" in names[:-1]:
-        before = weight_norms(outputs["representation"].load())
-        if before is not None:
-            norms["before"] = before
+        first_norms = weight_norms(outputs["representation"].load())
+        if first_norms is not None:
+            norms["before"] = first_norms
     if norms:
         write_arrays(folder / f"{CLASS_WEIGHTS}.npz", norms)

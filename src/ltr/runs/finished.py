@@ -1,4 +1,4 @@
-"""The finished result of a command, if there is one and its data are those of today."""
+"""The finished result of a command, if there is one and its data have not changed since."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class RunStatus:
     """The state of a run before it begins.
 
     Attributes:
-        config: its configuration with the identity of code outside ltr, and that of the data where the usual directory
-            holds the result of the same command on other data.
-        outcome: the result, if it may be taken.
+        config: its configuration with the identity of code outside ltr, and with that of the data if the usual
+            directory holds the result of the same command on other data.
+        outcome: the result, if it is still valid.
         source: the data, if they had to be read.
     """
 
@@ -39,35 +39,35 @@ def find_result(
     source: Source | None = None,
     read: Callable[[Mapping[str, Any]], Source] = instantiate,
 ) -> RunStatus:
-    """Look for the run's result; with ``resume=never`` delete that of today's data.
+    """Look for the run's result; with ``resume=never`` delete the result on the current data.
 
-    A result is taken if it was made on data of the same fingerprint as today's. For that the source is read again:
-    labels, paths and sizes of image files, or arrays; data whose content is fixed by their digests are not. Otherwise
-    a message names the difference, and the run gets a separate directory, so that the earlier result stays.
+    A result is valid if its data had the fingerprint that the data have now. To compare, the source is read again:
+    labels, paths and sizes of image files, or arrays; not data whose content is fixed by their digests. Otherwise a
+    message names the difference, and the run gets a separate directory, so that the earlier result stays.
 
     Args:
         print_line: prints a line.
-        source: of ``config``, where it has been read already.
+        source: the data set of ``config``, if it has been read already.
         read: builds a source from its config.
 
     Raises:
-        DataError: a result that cannot be read, or data that cannot.
+        DataError: the result or the data cannot be read.
     """
     named = with_code(config)
     directory = run_directory(named)
     if config["stages"] == "plan" or (result := read_result(directory)) is None:
         return RunStatus(named, source=source)
     if "data" not in named:
-        source = _today(named["dataset"], source, read, directory)
-        before = fingerprint_of(result, Path(config["paths"]["stages"]))
-        if source is not None and before is None:
+        source = _current_source(named["dataset"], source, read, directory)
+        fingerprint = fingerprint_of(result, Path(config["paths"]["stages"]))
+        if source is not None and fingerprint is None:
             print_line(f"the run in {directory} did not keep the fingerprint of its data: taken without comparing them")
-        elif source is not None and before != source.fingerprint:
+        elif source is not None and fingerprint != source.fingerprint:
             named = with_data(named, source.fingerprint)
             print_line(
                 f"the data have changed since the run in {directory} was finished (labels, classes or files; "
-                f"fingerprint {str(before)[:12]} then, {source.fingerprint[:12]} now). Its result stays there; the run "
-                f"on today's data is {run_directory(named)}"
+                f"fingerprint {str(fingerprint)[:12]} then, {source.fingerprint[:12]} now). Its result stays there; "
+                f"the run on today's data is {run_directory(named)}"
             )
             directory = run_directory(named)
             result = read_result(directory)
@@ -77,13 +77,13 @@ def find_result(
     return RunStatus(named, None if result is None else Outcome(directory, result, reused=True), source)
 
 
-def _today(
+def _current_source(
     dataset: Mapping[str, Any],
     source: Source | None,
     read: Callable[[Mapping[str, Any]], Source],
     directory: Path,
 ) -> Source | None:
-    """Return the source as it can be read now; None where its content cannot have changed."""
+    """Return the source as it is now; None if its content cannot have changed."""
     if source is not None:
         return source
     if dataset.get("packed") is None and getattr(locate(dataset["source"]["_target_"]), "fixed_content", False):
@@ -97,14 +97,14 @@ def _today(
 
 
 def fingerprint_of(result: Mapping[str, Any], stages: Path) -> str | None:
-    """Return the fingerprint of the data that a result was made on; None where nothing has kept it.
+    """Return the fingerprint of the data of a result; None if it was not kept.
 
     Args:
-        stages: the store, whose records know it for the runs of older versions.
+        stages: the store, whose records hold the fingerprint for runs of older versions.
     """
-    kept = (result.get("data") or {}).get("fingerprint")
-    if kept is not None:
-        return str(kept)
+    fingerprint = (result.get("data") or {}).get("fingerprint")
+    if fingerprint is not None:
+        return str(fingerprint)
     for stage in result.get("stages") or []:
         try:
             record = json.loads((stages / str(stage["key"]) / RECORD).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Guards that stop a training: on a loss that is not finite, or on a signal."""
+"""Callbacks that stop a training: on a loss that is not finite, or on a signal."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ltr.runs.interrupt import StopRequest
 
 
 class FiniteGuard(pl.Callback):
-    """Raises TrainingError when the loss is NaN or infinite, before a checkpoint can be poisoned.
+    """Raises TrainingError when the loss is NaN or infinite, before a checkpoint can hold its weights.
 
-    On a CPU every loss is checked before its backward pass. On a GPU that would synchronise, so the first bad step is
-    recorded on the device and checked every ``every`` steps and before the epoch ends. Several processes on CPUs agree
-    before the optimiser's step.
+    On a CPU every loss is checked before its backward pass. On a GPU this would synchronise at every step: the device
+    records the first bad step, and the record is read every ``every`` steps and before the epoch ends. Several
+    processes on CPUs agree before the optimiser's step.
 
     Args:
         indices_of_step: (epoch, batch) -> source indices of that training batch, for the message.
@@ -69,12 +69,12 @@ class FiniteGuard(pl.Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         if (batch_idx + 1) % self.every == 0:
-            self._look(trainer)
+            self._check_record(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._look(trainer)
+        self._check_record(trainer)
 
-    def _look(self, trainer: pl.Trainer) -> None:
+    def _check_record(self, trainer: pl.Trainer) -> None:
         if self._first_bad is not None and self._first_bad.device.type != "cpu":
             first = int(self._first_bad)
             if first != self._never:
@@ -83,12 +83,12 @@ class FiniteGuard(pl.Callback):
     def _stop(self, trainer: pl.Trainer, batch: int) -> None:
         epoch = trainer.current_epoch
         indices = self.indices_of_step(epoch, batch)
-        shown = ", ".join(str(i) for i in indices[:8]) + (", ..." if len(indices) > 8 else "")
+        listing = ", ".join(str(i) for i in indices[:8]) + (", ..." if len(indices) > 8 else "")
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         norm = f"{float(self._norm[1]):.3g} (step {self._norm[0]})" if self._norm else "not measured yet"
         raise TrainingError(
             f"the loss is not finite in epoch {epoch + 1}, batch {batch + 1}\n"
-            f"  images (source indices): {shown} ({len(indices)} in the batch)\n"
+            f"  images (source indices): {listing} ({len(indices)} in the batch)\n"
             f"  learning rate: {lr:.4g}; last measured gradient norm: {norm}\n"
             "  the last good checkpoint is untouched. Try a lower optimizer.lr, trainer.gradient_clip=1 or "
             "trainer.precision=fp32"
@@ -96,14 +96,13 @@ class FiniteGuard(pl.Callback):
 
 
 class SkipNonfinite(pl.Callback):
-    """Skips optimiser steps whose gradients are not finite, up to a number; replaces `FiniteGuard`.
+    """Skips optimiser steps whose gradients are not finite, up to a limit; replaces `FiniteGuard`.
 
-    Weights, momentum and buffers (running statistics) stay as they were before the step; the schedule goes on. Looking
-    at the gradients synchronises with a GPU at every step. Averaged gradients are the same in all processes, so that
-    all leave out the same steps.
+    Weights, momentum and buffers (running statistics) stay as they were before the step; the schedule goes on. The
+    check synchronises with a GPU at every step. All processes hold the same averaged gradients and skip the same steps.
 
     Args:
-        most: steps of the stage that may be left out.
+        most: number of steps of the stage that may be skipped.
         print_line: prints the number of skipped steps at the end of an epoch.
     """
 
@@ -129,7 +128,7 @@ class SkipNonfinite(pl.Callback):
                 f"{trainer.current_epoch + 1}; trainer.max_nonfinite={self.most} allows no more. Try a lower "
                 "optimizer.lr, trainer.gradient_clip=1 or trainer.precision=fp32"
             )
-        optimizer.zero_grad(set_to_none=True)  # an optimiser passes over parameters without a gradient
+        optimizer.zero_grad(set_to_none=True)  # an optimiser skips parameters without a gradient
         with torch.no_grad():
             for buffer, before in zip(pl_module.buffers(), self._before):
                 buffer.copy_(before)
@@ -138,7 +137,7 @@ class SkipNonfinite(pl.Callback):
         if self.skipped > self._reported:
             self.print_line(
                 f"epoch {trainer.current_epoch + 1}: the loss was not finite in {self.skipped - self._reported} steps, "
-                f"which were left out; {self.skipped} of at most {self.most}"
+                f"which were skipped; {self.skipped} of at most {self.most}"
             )
             self._reported = self.skipped
 
@@ -154,12 +153,12 @@ def _gradients(optimizer: Any) -> list[torch.Tensor]:
 
 
 class StopOnSignal(pl.Callback):
-    """After a signal: save the training state at the next place from which training can go on, then leave.
+    """Saves the training state after a signal, at the next point from which training can resume, and stops the run.
 
-    Such places are the ends of optimiser steps inside an epoch, and the ends of epochs but the last: a state saved at
-    an epoch's last batch would come back without the epoch's end, and after the last epoch there is only the result
-    to write. At such a place inside an epoch the state is also saved when ``every_minutes`` have passed since it last
-    was; training goes on then.
+    Such points are the ends of optimiser steps inside an epoch, and the ends of all epochs but the last: a state saved
+    at an epoch's last batch would resume without the end of that epoch, and after the last epoch only the result is
+    left to write. Inside an epoch the state is also saved, without stopping, when ``every_minutes`` have passed since
+    the last time.
     """
 
     def __init__(
@@ -174,13 +173,13 @@ class StopOnSignal(pl.Callback):
         self.request.listen()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        asked, due = self._asked(late=time.monotonic() - self._saved > self.every)
-        if not asked and not due:
+        is_stopping, is_due = self._agree(is_due=time.monotonic() - self._saved > self.every)
+        if not is_stopping and not is_due:
             return
         in_step = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
         if in_step or batch_idx + 1 >= trainer.num_training_batches:
             return
-        if asked:
+        if is_stopping:
             self._leave(trainer)
         self.save(trainer)
 
@@ -190,16 +189,15 @@ class StopOnSignal(pl.Callback):
         self._saved = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._asked()[0] and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+        if self._agree()[0] and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
             self._leave(trainer)
 
-    def _asked(self, late: bool = False) -> tuple[bool, bool]:
-        """Return whether a process was asked to stop, and whether one is ``late``; all processes agree after each
-        batch."""
-        asked, due = distributed.all_reduce_max(self.request.signal or 0, int(late))
-        if asked and self.request.signal is None:
-            self.request.signal = asked
-        return bool(asked), bool(due)
+    def _agree(self, is_due: bool = False) -> tuple[bool, bool]:
+        """Return whether any process received a signal, and whether the state is due to be saved in any of them."""
+        signal, any_due = distributed.all_reduce_max(self.request.signal or 0, int(is_due))
+        if signal and self.request.signal is None:
+            self.request.signal = signal
+        return bool(signal), bool(any_due)
 
     def _leave(self, trainer: pl.Trainer) -> None:
         self.save(trainer)

@@ -1,4 +1,4 @@
-"""A check that the networks of a run take its images: one blank image passes through before anything is trained."""
+"""A check that the networks of a run accept its images: one blank image passes through them before any training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LOOKING = 15.0  # seconds spent on sizes to propose
 
 
 def check_configured_size(config: Mapping[str, Any]) -> None:
-    """Refuse image files of a size that the top level's backbone cannot take; it reads no data.
+    """Refuse image files of a size that the main backbone does not accept; no data are read.
 
     Raises:
         ImageSizeError: see `_check_backbone`.
@@ -37,7 +37,7 @@ def check_configured_size(config: Mapping[str, Any]) -> None:
 
 
 def check_backbones(stages: Sequence[Stage], dataset_info: DatasetInfo, dataset: Mapping[str, Any]) -> None:
-    """Refuse images that the backbone of a stage cannot take, for all stages that train one.
+    """Refuse images that the backbone of a stage does not accept, for all stages that train one.
 
     Raises:
         ImageSizeError: see `_check_backbone`.
@@ -50,15 +50,15 @@ def check_backbones(stages: Sequence[Stage], dataset_info: DatasetInfo, dataset:
 
 
 def check_backbone(config: Mapping[str, Any], image_shape: ImageShape, dataset: Mapping[str, Any]) -> None:
-    """Check a backbone as `_check_backbone` does, once: a backbone that fits is not checked again, nor in a sweep."""
+    """Check a backbone with `_check_backbone`, once: a process does not repeat a check that passed."""
     _check_backbone(canonical_json(config), image_shape, "image_size" in dataset)
 
 
 @functools.lru_cache(maxsize=256)
 def _check_backbone(backbone: str, image_shape: ImageShape, resizable: bool) -> None:
-    """Refuse images that a backbone cannot take, and those whose border it would ignore.
+    """Refuse images that a backbone does not accept, and those whose border it would ignore.
 
-    No weights are read, and no random number of the run is used.
+    This reads no weights, and uses no random number of the run.
 
     Args:
         backbone: its config as JSON.
@@ -66,16 +66,16 @@ def _check_backbone(backbone: str, image_shape: ImageShape, resizable: bool) -> 
         resizable: whether the data set has ``image_size``, for the advice.
 
     Raises:
-        ImageSizeError: with the nearest sides that the backbone takes.
+        ImageSizeError: with the nearest sides that the backbone accepts.
     """
     config = json.loads(backbone)
     if str(config.get("name", "")).startswith(("hf-hub:", "hf_hub:")):
-        return  # even its layout is fetched; it is checked when it is built
+        return  # building it would download its layout; it is checked when the network is built
     shown = f"{_named(config)}: images of {image_shape[1]} x {image_shape[2]} pixels"
 
     free = {key: None if key == "img_size" else value for key, value in config.items()}
     deadline = time.monotonic() + _LOOKING
-    built: dict[str, nn.Module] = {}  # by config: most networks are one for all sizes
+    built: dict[str, nn.Module] = {}  # by config: most networks are the same for all sizes
 
     def takes(side: int) -> bool:
         shape = (image_shape[0], side, side)
@@ -85,7 +85,7 @@ def _check_backbone(backbone: str, image_shape: ImageShape, resizable: bool) -> 
             which = canonical_json(config_for_image_size(free, shape))
             built[which] = built.get(which) or _built(free, shape, "meta")
             return not _probed(built[which], shape).cut
-        except Exception:  # libraries raise many kinds
+        except Exception:  # libraries raise errors of many kinds
             return False
 
     try:
@@ -95,13 +95,13 @@ def _check_backbone(backbone: str, image_shape: ImageShape, resizable: bool) -> 
         raise ImageSizeError(f"{error} {_advice(resizable, nearest_sides(image_shape[1], takes), config)}") from error
     except LtrError:
         raise
-    except Exception:  # it may need tensors with values
+    except Exception:  # the network may need tensors with values
         try:
             network = _built(config, image_shape, "cpu")
         except LtrError:
             raise
         except Exception:
-            return  # an error in its constructor is not about the size
+            return  # an error in the constructor is not about the size
         try:
             seen = _probed(network, image_shape)
         except Exception as error:
@@ -128,7 +128,7 @@ def check_images(stage: Stage, network: Any, dataset_info: DatasetInfo, dataset:
         The names of batch normalisation layers that see one value of each channel and image.
 
     Raises:
-        ImageSizeError: it cannot take the data set's images.
+        ImageSizeError: the network does not accept the data set's images.
     """
     try:
         return probe(network, network.predict_headline, dataset_info.image_shape, network.rows_per_image).single_values
@@ -167,7 +167,7 @@ def _advice(resizable: bool, sides: str, config: Mapping[str, Any]) -> str:
 
 
 def resized_for(stage: Stage, dataset_info: DatasetInfo) -> str:
-    """Return a sentence where a stage's backbone is built for another size than its usual one; '' else."""
+    """Return a sentence if a stage's backbone is built for another image size than its usual one; '' otherwise."""
     config = stage.settings.backbone
     if (
         stage.module is None

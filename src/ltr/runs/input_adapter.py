@@ -1,4 +1,4 @@
-"""A check that a trained network can be evaluated on some images, and the changes that fit them to it."""
+"""A check that a trained network can be evaluated on some images, and the changes that adapt the images to it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _PROBES = 2  # blank images
 
 
 class InputAdapter(nn.Module):
-    """A network that is shown images of another size or with one channel, with the interface of `Predictor`.
+    """A network with its input adapted: resizes images and repeats a single channel; has the interface of `Predictor`.
 
     Args:
-        size: (H, W) that images are resized to, bilinear and antialiased; None leaves them.
-        repeat: how often their one channel is repeated.
+        size: (H, W) to which images are resized, bilinear and antialiased; None keeps their size.
+        repeat: number of copies of the single channel.
     """
 
     def __init__(self, network: Any, size: tuple[int, int] | None, repeat: int = 1) -> None:
@@ -66,8 +66,8 @@ def adapted_dataset(
 ) -> dict[str, Any]:
     """Return a data set's config with the image size of a network that was trained on another data set.
 
-    It is the size that the network was trained at (or the one asked for), with the interpolation of its training; how
-    much of an image the crop keeps is the config's.
+    The size is ``asked``, or else the network's training size; the interpolation is that of the training. The share of
+    an image that the crop keeps stays that of the config.
     """
     if not isinstance(source.images, ImageFiles):
         return dict(dataset) if asked is None else {**dataset, "image_size": asked}
@@ -82,12 +82,12 @@ def adapted_dataset(
 
 
 def adapt_input(network: Any, dataset: Mapping[str, Any], source: Source) -> tuple[Any, str]:
-    """Return the network as a predictor of a source's images, and a sentence where it changes them ('' else).
+    """Return the network as a predictor of a source's images, and a sentence about changes to them ('' for none).
 
-    Arrays are brought to ``image_size`` where the config has one, else to the size that the network was trained at.
+    Arrays are resized to the config's ``image_size`` if it has one, else to the network's training size.
 
     Raises:
-        ConfigError: the network takes another number of channels, and repeating one does not help.
+        ConfigError: the network needs another number of channels, and the images have more than one.
     """
     channels, height, width = network.dataset_info.image_shape
     if isinstance(source.images, ImageFiles):
@@ -122,16 +122,16 @@ def check_evaluable(
     part: str,
     evaluation: Mapping[str, Any],
 ) -> None:
-    """Refuse what would fail in the middle of evaluation; two blank images go through the network.
+    """Refuse a combination that would fail in the middle of evaluation; two blank images pass through the network.
 
     Args:
-        predictor: the network, or the `InputAdapter` one.
+        predictor: the network, or its `InputAdapter`.
         part: of the split that is evaluated.
         evaluation: the evaluation config.
 
     Raises:
-        ConfigError: images that are missing or that the network cannot take.
-        CheckpointError: other classes than the data set's, or predictions that lack what a protocol evaluates.
+        ConfigError: the images are missing, or the network does not accept them.
+        CheckpointError: the network has other classes than the data set, or its predictions lack what a protocol needs.
     """
     if not len(getattr(split, part)):
         raise ConfigError(f"--split {part}: the split '{split.name}' has no such images")

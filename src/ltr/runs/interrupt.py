@@ -1,8 +1,8 @@
-"""Ctrl-C, SIGTERM and SIGHUP: stop at the next batch, keep the training state, print so, and exit with 128 + signal.
+"""Handling of Ctrl-C, SIGTERM and SIGHUP: stop at the next batch, save the training state, exit with 128 + signal.
 
-SIGHUP comes when a terminal or a connection is closed; under ``nohup`` it is ignored, and stays so.
-A SLURM queue sends SIGUSR1 some time before it ends a job (``--signal=USR1@90``): the run stops in the same way, and
-the job is put back into the queue. Outside of a job the signal is left alone.
+A closed terminal or connection sends SIGHUP; under ``nohup`` it is and stays ignored. A SLURM queue sends SIGUSR1 some
+time before it ends a job (``--signal=USR1@90``): the run stops in the same way and requeues the job. Outside of a SLURM
+job, SIGUSR1 keeps its handler.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _JOB = "SLURM_JOB_ID"
 
 
 def stop_signals(environment: Mapping[str, str] = os.environ) -> tuple[signal.Signals, ...]:
-    """Return the signals that ask a run to stop, without a SIGHUP that is ignored, as ``nohup`` asks for."""
+    """Return the signals that stop a run; an ignored SIGHUP (``nohup``) is none of them."""
     signals = [number for number in _WORD if number != signal.SIGHUP or not _is_ignored(number)]
     return (*signals, *([signal.SIGUSR1] if _JOB in environment else []))
 
@@ -34,14 +34,14 @@ def _is_ignored(number: signal.Signals) -> bool:
 
 
 class Stopped(BaseException):
-    """A signal on its way out: no Exception, or a sweep would take it for a failed job and go on with the next."""
+    """Signal that ends the command; no Exception, or a sweep would count a failed job and start the next."""
 
 
 @contextlib.contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end a command as Ctrl-C does, for the time of a block, so that it cleans up.
+    """Let SIGTERM and SIGHUP end a command as Ctrl-C does, with clean-up, for the time of a block.
 
-    A run that trains has its own handlers, see `stop_request`. Processes that are forked from this one just end.
+    A run that trains has its own handlers, see `stop_request`. Forked processes end without clean-up.
     """
     owner = os.getpid()
 
@@ -64,7 +64,7 @@ def stopped_by_signals() -> Iterator[None]:
 
 
 def leave_closed_terminal() -> None:
-    """Send what would be printed to a terminal that is closed to nowhere, or the next line would be an error."""
+    """Redirect the output streams of a closed terminal to the null device, where printing is no error."""
     for stream in (1, 2):
         try:
             termios.tcgetattr(stream)
@@ -74,7 +74,7 @@ def leave_closed_terminal() -> None:
 
 
 def requeue(stopped: Interrupted, environment: Mapping[str, str] = os.environ) -> str:
-    """Put the SLURM job back into its queue if that is what the signal was for; a sentence about it, or nothing."""
+    """Requeue the SLURM job if SIGUSR1 stopped it; return a sentence about it, or ''."""
     if stopped.exit_code != 128 + signal.SIGUSR1 or _JOB not in environment:
         return ""
     array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
@@ -89,7 +89,7 @@ def requeue(stopped: Interrupted, environment: Mapping[str, str] = os.environ) -
 
 
 class StopRequest:
-    """A signal that was received; training polls it, everything else is interrupted at once."""
+    """The signal that a run received: training polls it, everything else is interrupted at once."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -97,14 +97,14 @@ class StopRequest:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal. A second signal does not wait for the poll."""
-        again = self.signal is not None
+        is_second = self.signal is not None
         self.signal = number
         leave_closed_terminal()
-        if again or not self.polled:
+        if is_second or not self.polled:
             raise self.error("stopped")
 
     def listen(self) -> None:
-        """Take the signals (again: Lightning puts a SIGTERM handler of its own in front when a fit begins)."""
+        """Install the handlers; called again when a fit begins, as Lightning installs a SIGTERM handler then."""
         if threading.current_thread() is threading.main_thread():
             for number in stop_signals():
                 signal.signal(number, self.handle)
@@ -117,7 +117,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def while_polled(self) -> Iterator[None]:
-        """Let a first signal only set `signal`, for the time of a block."""
+        """Let a first signal only set `signal`, without an exception, for the time of a block."""
         self.polled = True
         try:
             yield
@@ -125,7 +125,7 @@ class StopRequest:
             self.polled = False
 
     def check(self, what: str = "stopped") -> None:
-        """Raise if a signal came while training polled and has not been answered since."""
+        """Raise if a signal came while training polled it and nothing has reacted since."""
         if self.signal is not None:
             raise self.error(what)
 

@@ -1,4 +1,4 @@
-"""The identity of stages and runs: hashes over what determines them, and over nothing else."""
+"""Identity of stages and runs: hashes over everything that determines them, and over nothing else."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 _NOT_IDENTITY = ("logger", "paths", "figures", "callbacks", "checkpoint", "resume", "stages", "hydra", "compile")
 _NOT_IDENTITY_TRAINER = ("num_workers", "log_every", "profiler", "on_error", "max_skipped", "max_nonfinite",
                          "check_files")  # fmt: skip
-# keys of the trainer whose usual value is left out, so that runs of earlier versions keep their identity
-_AS_USUAL = {"on_nonfinite": "raise", "auto_accumulate": False}
-# and of optimisers, backbones, data sets and the evaluation, wherever one stands, while they are null
+# trainer keys that are left out at their default, so that runs of earlier versions keep their identity
+_TRAINER_DEFAULTS = {"on_nonfinite": "raise", "auto_accumulate": False}
+# keys of optimisers, backbones, data sets and the evaluation that are left out, at any depth, while they are null
 _UNSET = ("extra_lr", "weights_map", "matte", "white_level", "extra_protocols", "interpolation", "pool",
           "resize_to")  # fmt: skip
 _NOT_IDENTITY_EVALUATION = ("batch_size",)
@@ -58,14 +58,14 @@ def stage_spec(
 ) -> dict[str, Any]:
     """Return everything that determines a stage's outcome, as plain data.
 
-    Test and unknown images, loggers, paths, workers and figures are not here; validation images only where they
-    select the weights or are computed with. How a training is carried out (`execution_spec`) is, because the order in
-    which gradients are summed is; a computation is carried out by one process in any case.
-    A network that is taken from a checkpoint is determined by the file's content alone.
+    The specification leaves out test and unknown images, loggers, paths, workers and figures. It holds validation
+    images only if they select the weights or enter the computation. It holds the execution of a training
+    (`execution_spec`), which determines the order in which gradients are summed; one process carries out a
+    computation in any case. The file's content alone determines a network from a checkpoint.
 
     Args:
-        makers: configs that the stage was made by and that its own settings do not hold (`makers_of`). Where these, the
-            settings or the stage's class name code outside ltr, the identity of that code is part of the key.
+        makers: configs that determine the stage beside its settings (`makers_of`). If these, the settings or the
+            stage's class name code outside ltr, the identity of that code is part of the key.
     """
     if stage.checkpoint is not None:
         return {"checkpoint": file_digest(checkpoint_file(Path(stage.checkpoint)))}
@@ -87,9 +87,7 @@ def stage_spec(
     if stage.module is not None and execution:
         spec |= execution
     if stage.module is not None and stage.settings.accumulate > 1:
-        spec["accumulation"] = (
-            "mean over images"  # of a step; stages of earlier versions have another last step in their epochs
-        )
+        spec["accumulation"] = "mean over images"  # of a step; in earlier versions the last step of an epoch differed
     if stage.settings.selection == "best_val":
         spec["val"] = array_digest(split.val)
     elif stage.settings.selection == "best_test":
@@ -122,30 +120,30 @@ def input_spec(dataset_info: DatasetInfo) -> dict[str, Any]:
 def _modules_of(target: Any) -> list[str]:
     """Return the modules of a class and its bases, or of a function."""
     classes = getattr(target, "__mro__", (target,))
-    return [str(getattr(one, "__module__", "")) for one in classes]
+    return [str(getattr(cls, "__module__", "")) for cls in classes]
 
 
 def makers_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configs of method and data, on whose code a stage depends beside its settings."""
+    """Return the configs of method and data set; a stage depends on their code beside its settings."""
     return {"method": config["method"], "dataset": config["dataset"]}
 
 
 def with_code(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration with the identity of code outside ltr as ``code``; unchanged without any.
 
-    It is determined once, when a command begins: an edit during the run changes neither what runs nor its name.
+    A command determines it once, at its start: an edit during the run changes neither the running code nor the hash.
     """
     code = own_code(config) if "code" not in config else {}
     return {**config, "code": code} if code else dict(config)
 
 
 def with_data(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
-    """Return the configuration of a run whose usual directory holds the result of the same command on other data."""
+    """Return the configuration with a fingerprint, for a run whose usual directory holds a result on other data."""
     return {**config, "data": {"fingerprint": fingerprint}}
 
 
 def execution_spec(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how a stage's training is carried out, where that may change a bit of its outcome; {} as usual."""
+    """Return how a stage's training is carried out, as far as it may change a bit of the outcome; {} by default."""
     trainer, strategy = config["trainer"], config["strategy"]
     spec: dict[str, Any] = {}
     if trainer["devices"] > 1:
@@ -161,7 +159,7 @@ def execution_spec(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _identity_of(settings: Settings) -> dict[str, Any]:
-    """Return the settings with the content's hash in place of paths to weights and teachers: a path is no identity."""
+    """Return the settings with file digests instead of the paths to weights and teachers."""
     plain = {name: without_unset(value) for name, value in settings.to_dict().items()}
     if not settings.extras:
         del plain["extras"]
@@ -182,11 +180,11 @@ def _identity_of(settings: Settings) -> dict[str, Any]:
 
 def stage_key(spec: Mapping[str, Any]) -> str:
     """Return the SHA-256 in hex over the canonical JSON of `stage_spec`, with names and keys as first written."""
-    first = as_first_written(spec)
+    original = as_first_written(spec)
     if "target" in spec:
-        first["target"] = first_path_of(spec["target"])
-        first["options"] = options_as_first_written(spec["target"], first["options"])
-    return digest(first)
+        original["target"] = first_path_of(spec["target"])
+        original["options"] = options_as_first_written(spec["target"], original["options"])
+    return digest(original)
 
 
 def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,7 +193,7 @@ def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     identity["trainer"] = {
         key: value
         for key, value in identity["trainer"].items()
-        if key not in _NOT_IDENTITY_TRAINER and _AS_USUAL.get(key, ...) != value
+        if key not in _NOT_IDENTITY_TRAINER and _TRAINER_DEFAULTS.get(key, ...) != value
     }
     if (identity.get("features") or {}).get("name") == "images":
         del identity["features"]  # as in runs of earlier versions
@@ -213,15 +211,14 @@ def without_unset(config: Any) -> Any:
 
 
 def run_hash(config: Mapping[str, Any]) -> str:
-    """Return the hash in the run directory's name: a run of the same hash is the same run."""
+    """Return the hash in the run directory's name; runs of the same hash are the same run."""
     return digest(config_as_first_written(run_identity(config)))
 
 
 def group_hash(config: Mapping[str, Any]) -> str:
-    """Return the hash of the run's identity without its seed: runs that are averaged share it.
+    """Return the hash of the run's identity without its seed; runs that are averaged share it.
 
-    The fingerprint in each result distinguishes data that were changed, for a seed that was run on the new data
-    alone has its usual identity.
+    The data's fingerprint is not part of it: each result holds the fingerprint, which distinguishes changed data.
     """
     identity = {key: value for key, value in run_identity(config).items() if key not in ("seed", "data")}
     return digest(config_as_first_written(identity))

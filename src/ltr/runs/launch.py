@@ -1,4 +1,4 @@
-"""Launch of the processes of a run on this machine, supervised: one that dies ends the others."""
+"""Supervised launch of a run's processes on this machine: if one dies, the others are ended."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ltr.runs.interrupt import leave_closed_terminal, stop_signals
 from ltr.runs.process_info import RENDEZVOUS
 
 _POLL = 0.05  # seconds
-GRACE = 10.0  # seconds for the others to report their errors, once one has failed
-WATCHED = "LTR_WATCHED"  # set in processes that end when the one that started them does
+GRACE = 10.0  # seconds for the other processes to report their errors, once one has failed
+WATCHED = "LTR_WATCHED"  # set in processes that end when their launching process does
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-LOST = 120  # exit code of a process that only noticed that another one was gone
+LOST = 120  # exit code of a process that only noticed that another one has ended
 
 
 class ProcessesFailed(LtrError):
-    """The processes ended with an error that they have reported; only the exit code is left to pass on."""
+    """Failure of the processes with an error that they have reported; it carries their exit code."""
 
     is_reported = True
 
@@ -39,12 +39,12 @@ class ProcessesFailed(LtrError):
 
 
 def launch_processes(processes: int, arguments: Sequence[str]) -> None:
-    """Run ``ltr-train`` with these arguments in so many processes of this machine, and wait for them.
+    """Run ``ltr-train`` with these arguments in several processes on this machine, and wait for them.
 
-    Rank 0 prints as if it were alone; the others' errors are printed only where rank 0 did not notice them.
+    Rank 0 prints as if it were alone; the errors of other ranks are printed only if rank 0 did not notice them.
 
     Raises:
-        ProcessesFailed: a process failed; with the exit code of the first one (128 + the signal that killed it).
+        ProcessesFailed: a process failed; with the exit code of the first failure (128 + the signal that killed it).
         Interrupted: a signal stopped them.
     """
     folder = Path(tempfile.mkdtemp(prefix="ltr-processes-"))
@@ -52,12 +52,12 @@ def launch_processes(processes: int, arguments: Sequence[str]) -> None:
     running: list[subprocess.Popen] = []
     try:
         for rank in range(processes):
-            errors.append(open(folder / f"{rank}.err", "w+b"))  # noqa: SIM115 - read when they have ended
-            running.append(_started(rank, processes, arguments, folder, errors[-1]))
-        with _passing_on(running):
-            code, first = _wait(running)
+            errors.append(open(folder / f"{rank}.err", "w+b"))  # noqa: SIM115 - read when the processes have ended
+            running.append(_start(rank, processes, arguments, folder, errors[-1]))
+        with _forward_signals(running):
+            code, failed_rank = _wait(running)
         if code:
-            _show(first, running, errors)
+            _print_error(failed_rank, running, errors)
             raise _failure(code)
     finally:
         for process in running:
@@ -77,10 +77,10 @@ def _failure(code: int) -> LtrError:
     return stopped
 
 
-def _started(rank: int, processes: int, arguments: Sequence[str], folder: Path, errors: IO[bytes]) -> subprocess.Popen:
+def _start(rank: int, processes: int, arguments: Sequence[str], folder: Path, errors: IO[bytes]) -> subprocess.Popen:
     threads = max(1, (os.cpu_count() or 1) // processes)
     environment = {
-        "OMP_NUM_THREADS": str(threads),  # or each would take all cores
+        "OMP_NUM_THREADS": str(threads),  # or each process would use all cores
         **os.environ,
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -92,19 +92,19 @@ def _started(rank: int, processes: int, arguments: Sequence[str], folder: Path, 
     return subprocess.Popen(
         (sys.executable, "-c", "from ltr.cli import train; train()", *arguments),
         env=environment,
-        stdin=subprocess.PIPE,  # closed by the system when this process dies, however it does: see `end_with_parent`
+        stdin=subprocess.PIPE,  # the system closes it when this process dies for any reason, see `end_with_parent`
         stdout=None if rank == 0 else subprocess.DEVNULL,
         stderr=None if rank == 0 else errors,
-        start_new_session=True,  # a Ctrl-C reaches them once, from here
+        start_new_session=True,  # a Ctrl-C reaches the processes once, through `_forward_signals`
     )
 
 
 def end_with_parent() -> None:
-    """End this process, which `launch_processes` started, at once when the starting process is gone."""
+    """End this process, which `launch_processes` started, as soon as the launching process has ended."""
     if os.environ.pop(WATCHED, None) is None:
         return
     pipe = os.dup(0)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # nothing else is to read from it
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # nothing else may read from the pipe
 
     def watch() -> None:
         os.read(pipe, 1)
@@ -130,14 +130,14 @@ def _wait(running: Sequence[subprocess.Popen]) -> tuple[int, int]:
             until = float("inf") if all(process.poll() is not None for process in running) else until
     ended = [(process.returncode, rank) for rank, process in enumerate(running)]
     failed += [end for end in ended if end[0] and end not in failed]
-    # a process that was killed here, or noticed the loss of another, is not the cause
+    # processes that were killed here, or noticed the loss of another, are not the cause
     causes = [end for end in failed if end[0] != LOST] or failed
     code, rank = causes[0] if causes else (0, 0)
     return (128 - code if code < 0 else code), rank
 
 
-def _show(rank: int, running: Sequence[subprocess.Popen], errors: Sequence[IO[bytes]]) -> None:
-    """Print the error of a process that does not print, unless rank 0 met and printed the same one."""
+def _print_error(rank: int, running: Sequence[subprocess.Popen], errors: Sequence[IO[bytes]]) -> None:
+    """Print the error of a rank other than 0, unless rank 0 has printed the same error."""
     code = running[rank].returncode
     if rank and running[0].returncode != code:
         errors[rank].seek(0)
@@ -153,10 +153,10 @@ def _show(rank: int, running: Sequence[subprocess.Popen], errors: Sequence[IO[by
 
 
 @contextlib.contextmanager
-def _passing_on(running: Sequence[subprocess.Popen]) -> Iterator[None]:
-    """Pass stop signals on to the run's processes, which save their state and end."""
+def _forward_signals(running: Sequence[subprocess.Popen]) -> Iterator[None]:
+    """Forward stop signals to the run's processes, which save their state and end, for the time of a block."""
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
+    def forward(number: int, frame: FrameType | None) -> None:
         leave_closed_terminal()
         for process in running:
             if process.poll() is None:
@@ -165,9 +165,9 @@ def _passing_on(running: Sequence[subprocess.Popen]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, pass_on) for number in stop_signals()}
+    handlers = {number: signal.signal(number, forward) for number in stop_signals()}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -1,7 +1,7 @@
-"""Statistics of the locations that a network selects: numbers beside its accuracy, from the same images.
+"""Statistics of the locations that a network selects, from the images of its evaluation.
 
-With bounding boxes they are shares of locations whose centre lies in the box: of the selected ones, of the dropped ones
-and of all (the box's share of the crop, which is what a selection at random would give).
+If images have bounding boxes, the statistics are shares of locations whose centre lies in the box: among selected
+locations, dropped locations and all locations (the box's share of the crop, which random selection would have).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ SHARES = ("selected_in_box", "all_in_box", "dropped_in_box")
 
 
 class LocationStats:
-    """Sums up what `ImageClassifier.locations` says of every image.
+    """Mean over images of the values of `ImageClassifier.locations`.
 
     Args:
-        data: whose source may have bounding boxes, and whose crop evaluation takes.
+        data: the data module; its source may have bounding boxes, and evaluation uses its crop.
     """
 
     def __init__(self, data: DataModule) -> None:
@@ -50,21 +50,24 @@ class LocationStats:
         self._rows.add(**numbers)
 
     def _in_boxes(self, masks: dict[str, Tensor], indices: np.ndarray) -> dict[str, Tensor]:
-        """Return ``selected_in_box`` and so on, [B], of all levels together, then of each level with its number."""
+        """Return the shares of `SHARES`, [B] each, over all levels, then of each level under its number."""
         boxes = boxes_in_crop(self.data.source, indices, self.data.file_crop)
         inside, selected = {}, {}
         for level, mask in masks.items():
             of_locations = torch.from_numpy(locations_in_boxes(boxes, *mask.shape[1:]))
             inside[level], selected[level] = of_locations.to(mask.device), mask.flatten(1)
-        together = shares(torch.cat(list(inside.values()), 1), torch.cat(list(selected.values()), 1))
-        numbers = dict(zip(SHARES, together))
+        all_levels = shares(torch.cat(list(inside.values()), 1), torch.cat(list(selected.values()), 1))
+        numbers = dict(zip(SHARES, all_levels))
         for level in masks:
-            numbers |= {f"{name}_{level}": of for name, of in zip(SHARES, shares(inside[level], selected[level]))}
+            of_level = shares(inside[level], selected[level])
+            numbers |= {f"{name}_{level}": share for name, share in zip(SHARES, of_level)}
         return numbers
 
     def means(self) -> dict[str, float]:
-        """Return each number's mean over all images of all processes; NaN where a level drops nothing; {} without
-        images."""
+        """Return the mean of each number over the images of all processes; NaN if a level drops no location.
+
+        Without images, the result is empty.
+        """
         if self._rows is None:
             return {}
         if several_processes():
@@ -73,14 +76,14 @@ class LocationStats:
 
 
 def location_stats(network: Any, data: DataModule) -> LocationStats | None:
-    """Return the statistics object for this network; None where it selects no locations, which spares a second pass."""
+    """Return the statistics object for this network; None if it selects no locations, which saves a second pass."""
     if not isinstance(network, ImageClassifier) or type(network).locations is ImageClassifier.locations:
         return None
     return LocationStats(data)
 
 
 def shares(inside: Tensor, selected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the shares inside the box of the selected locations, of all and of the dropped ones: float64 [B] each.
+    """Return the shares inside the box among selected, all and dropped locations: float64 [B] each.
 
     Args:
         inside, selected: bool [B, N].

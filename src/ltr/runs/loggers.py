@@ -15,13 +15,13 @@ from ltr.runs.evaluate_network import ProtocolResult
 
 
 class RunLoggers:
-    """The loggers of one run: made when they are first needed, closed at the run's end whatever happened.
+    """The loggers of one run: created when first needed, closed at the run's end in any case.
 
     Args:
         config: of the run.
         directory: of the run.
-        epochs: of each stage in order. Loggers count epochs through all stages, as the figures do, so that a second
-            stage does not write over the first.
+        epochs: of each stage in order. Loggers count epochs over all stages, as the figures do, so that a second
+            stage does not overwrite the first.
     """
 
     def __init__(self, config: Mapping[str, Any], directory: Path, epochs: Mapping[str, int]) -> None:
@@ -35,16 +35,16 @@ class RunLoggers:
         if self._made is None:
             name = self.config["logger"]["name"]
             self._made = [] if name == "csv" else [self._started(name)]
-        before = list(self.epochs)[: list(self.epochs).index(stage)]
+        earlier_stages = list(self.epochs)[: list(self.epochs).index(stage)]
         for logger in self._made:
-            logger.epochs_before = sum(self.epochs[name] for name in before)
+            logger.epochs_before = sum(self.epochs[name] for name in earlier_stages)
         return self._made
 
     def _started(self, name: str) -> Any:
-        """Return a logger that has the configuration and whose later failures do not stop the run.
+        """Return a logger with the configuration logged; its later failures do not stop the run.
 
         Raises:
-            ConfigError: it cannot start, which is known before anything is trained.
+            ConfigError: the logger cannot start; this is known before any training.
         """
         try:
             logger = getattr(self, f"_{name}")()
@@ -82,9 +82,9 @@ class RunLoggers:
     def log_result(
         self, rows: Sequence[Mapping[str, Any]], evaluated: Sequence[ProtocolResult], figures: Sequence[Path] = ()
     ) -> None:
-        """Log the result of a finished run, also of one that trained nothing because all its stages were stored.
+        """Log the result of a finished run, also of a run whose stages were all cached.
 
-        The result is written by then: a logger that cannot start only now is a warning.
+        The result has been written by then, so a logger that cannot start now is a warning.
         """
         headline = next((row for row in rows if row["headline"]), None)
         if headline is None:
@@ -98,13 +98,13 @@ class RunLoggers:
             logger.log_result(headline, rows, evaluated, figures)
 
     def close(self, failed: bool) -> None:
-        """Close the loggers that were made; the run calls this in every case."""
+        """Close the loggers; the run calls this in any case."""
         for logger in self._made or []:
             logger.close(failed)
         self._made = None
 
 
-# the methods of a logger that Lightning and runs call
+# methods of a logger that Lightning and runs call
 _CALLED = (
     "log_metrics",
     "log_hyperparams",
@@ -118,7 +118,7 @@ _CALLED = (
 
 
 def forgiving(logger: Any, name: str) -> Any:
-    """Make a logger's failure a warning: printed once; nothing more is logged, and the run goes on.
+    """Turn the failures of a logger into one warning; after it, nothing is logged and the run goes on.
 
     Args:
         logger: changed in place, and returned.
@@ -158,18 +158,17 @@ def _first_line(error: Exception) -> str:
 
 
 def described(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration flat, without paths: they say who works on which machine.
+    """Return the flat configuration without paths, which would name a person or a machine.
 
-    A path to a file, such as that of initial weights, is its last part.
+    A path to a file, such as that of initial weights, is reduced to its last part.
     """
     flat = leaves(without_private({key: value for key, value in config.items() if key not in ("paths", "hydra")}))
-    kept = ((key, value) for key, value in flat if not key.endswith((".root", ".roots")))
-    return {key: _without_folders(value) for key, value in kept}
+    return {key: _without_folders(value) for key, value in flat if not key.endswith((".root", ".roots"))}
 
 
 def _without_folders(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
-        return [_without_folders(one) for one in value]
+        return [_without_folders(entry) for entry in value]
     if isinstance(value, str) and (value.startswith(("/", "~")) or value[1:3] in (":\\", ":/")):
         return value.replace("\\", "/").rstrip("/").rpartition("/")[2]
     return value

@@ -1,8 +1,8 @@
-"""trainer.auto_accumulate: where memory runs out, a batch goes through the network in smaller and smaller parts.
+"""trainer.auto_accumulate: when memory runs out, the network processes a batch in smaller and smaller micro-batches.
 
-The optimiser's batch stays what it is: gradients of the parts are added up, each weighted by its share of the images,
-before one step. That is the gradient of the whole batch, within rounding, only where no image's loss depends on the
-others of its batch; everything else is refused before training. Dropout draws other masks for parts than for a whole.
+The optimiser's batch stays the same: the gradients of the micro-batches, each weighted by its share of the images, are
+summed before one step. Up to rounding this is the gradient of the whole batch if no image's loss depends on the other
+images; everything else is refused before training. Dropout draws other masks for micro-batches than for a batch.
 """
 
 from __future__ import annotations
@@ -32,41 +32,43 @@ _INSTEAD = (
 
 
 def check_plan(stage: Stage, dataset_info: DatasetInfo) -> None:
-    """Refuse what a stage's plan shows not to work, for every stage before the first is trained.
+    """Refuse a stage whose plan rules out micro-batches, before the first stage is trained.
 
     Raises:
-        ConfigError: parts of a batch would not give the gradient of the batch.
+        ConfigError: micro-batches would not give the gradient of the batch.
     """
     if stage.module is None or stage.checkpoint is not None:
         return
     accumulate = stage.settings.accumulate
-    twice = f"it finds out what trainer.accumulate={accumulate} says already. Set one of the two"
-    why = twice if accumulate > 1 else _not_of_images(stage, dataset_info)
-    if why:
-        raise ConfigError(f"trainer.auto_accumulate=true: {why}")
+    redundant = f"it finds out what trainer.accumulate={accumulate} says already. Set one of the two"
+    reason = redundant if accumulate > 1 else _not_of_images(stage, dataset_info)
+    if reason:
+        raise ConfigError(f"trainer.auto_accumulate=true: {reason}")
 
 
 def _not_of_images(stage: Stage, dataset_info: DatasetInfo) -> str:
-    """Return why a stage's loss is not known to be a mean over single images; empty where it is."""
+    """Return why a stage's loss is not known to be a mean over single images; '' if it is one."""
     module, settings = stage.module, stage.settings
     if getattr(module, "training_step", None) is not ImageClassifier.training_step:
-        why = f"{module.__name__} takes training steps of its own kind (several optimisers, or losses between images)"  # type: ignore[union-attr]
+        reason = (
+            f"{module.__name__} takes training steps of its own kind (several optimisers, or losses between images)"  # type: ignore[union-attr]
+        )
     elif settings.extras:
-        why = "further loss terms (method.extras) may be between the images of a batch"
+        reason = "further loss terms (method.extras) may be between the images of a batch"
     else:
         loss = instantiate(settings.loss, dataset_info.class_counts)
         name = type(loss).__name__
         if not isinstance(loss, ClassificationLoss) or type(loss).forward is not ClassificationLoss.forward:
-            why = f"{name} is not known to be a mean over images"
+            reason = f"{name} is not known to be a mean over images"
         elif loss.reduction != "batch" and loss.weights is not None:
-            why = f"{name} divides by the weights of the whole batch (loss.reduction=batch does not)"
+            reason = f"{name} divides by the weights of the whole batch (loss.reduction=batch does not)"
         else:
             return ""
-    return f"stage '{stage.name}': {why}, so that the gradients of parts are not those of a batch. {_INSTEAD}"
+    return f"stage '{stage.name}': {reason}, so that the gradients of parts are not those of a batch. {_INSTEAD}"
 
 
 def check_network(stage: Stage, network: nn.Module) -> None:
-    """Refuse a network that computes over a batch as a whole, in the modes in which it will be trained.
+    """Refuse a network with layers that compute over the whole batch, in the modes of its training.
 
     Raises:
         ConfigError: batch normalisation that is not frozen.
@@ -85,14 +87,14 @@ def _of_batch(norm: _BatchNorm) -> bool:
 
 
 class AutoMicroBatch(_AutomaticOptimization):
-    """Lightning's step of one optimiser, over one batch in parts of at most `micro_batch` images.
+    """Lightning's step of one optimiser, over micro-batches of at most `micro_batch` images.
 
-    A step in which memory runs out is begun again with parts of half the size, and so are all after it. Nothing of
-    the first try stays: gradients are dropped, random numbers are those of the batch. The size is part of the
-    training state.
+    When memory runs out in a step, the step is repeated with micro-batches of half the size, which later steps keep.
+    Nothing of the first attempt remains: its gradients are dropped, and the random numbers are restored. The size is
+    part of the training state.
 
     Args:
-        micro_batch: at first, the batch size.
+        micro_batch: the initial size, that of the batch.
         stage: name, for messages.
         print_line: prints a message.
     """
@@ -126,13 +128,14 @@ class AutoMicroBatch(_AutomaticOptimization):
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or min(self.micro_batch, images) == 1:
                     raise
-            # outside of the handler: the error holds on to the activations
+            # outside of the handler, because the error holds references to the activations
             optimizer.zero_grad(set_to_none=True)
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             self._halve(images, batch_idx)
-            self.trainer.lightning_module.on_train_batch_start(kwargs["batch"], batch_idx)  # its random numbers
+            # restores the random numbers of this batch
+            self.trainer.lightning_module.on_train_batch_start(kwargs["batch"], batch_idx)
 
     def _halve(self, images: int, batch_idx: int) -> None:
         tried = min(self.micro_batch, images)
@@ -146,7 +149,7 @@ class AutoMicroBatch(_AutomaticOptimization):
     def _step(self, kwargs: Any, optimizer: Any, batch_idx: int) -> ClosureResult:
         zero_grad = self._make_zero_grad_fn(batch_idx, optimizer)
         backward = self._make_backward_fn(optimizer)
-        assert zero_grad is not None  # None is of batches that accumulate
+        assert zero_grad is not None  # None only for batches that accumulate
         assert backward is not None
         zero_grad()
         total = len(kwargs["batch"].labels)
@@ -163,7 +166,7 @@ class AutoMicroBatch(_AutomaticOptimization):
 
 
 def micro_batches_of(batch: Batch, size: int) -> Iterator[Batch]:
-    """Yield the images of a batch in their order, at most ``size`` at a time."""
+    """Yield consecutive micro-batches of at most ``size`` images."""
     for start in range(0, len(batch.labels), size):
         rows = slice(start, start + size)
         mix = None if batch.mix is None else Mix(*(part[rows] for part in batch.mix))

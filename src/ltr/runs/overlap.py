@@ -1,4 +1,4 @@
-"""Evaluated images that were trained on: the training images of a checkpoint are determined again, and compared."""
+"""Evaluated images that were trained on: reconstruct the training images of a checkpoint and compare them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Overlap:
     """The number of evaluated images that were trained on.
 
     Attributes:
-        images: their number; None where it is unknown.
-        of: evaluated images.
-        reason: why the number is unknown, where a person may want to know.
+        images: their number; None if it is unknown.
+        of: number of evaluated images.
+        reason: why the number is unknown, if that is worth a message.
     """
 
     images: int | None
@@ -35,15 +35,15 @@ class Overlap:
     reason: str = ""
 
     def to_dict(self) -> dict[str, int | None]:
-        """Return what ``result.json`` holds of it."""
+        """Return the entries of ``result.json``."""
         return {"evaluated_images": self.of, "trained_on_images": self.images}
 
 
 @dataclass
 class TrainingImages:
-    """Reads data sets that checkpoints were trained on, and keeps the last one: checkpoints mostly share theirs."""
+    """Reader of the data sets that checkpoints were trained on, with a cache of the last one, which most share."""
 
-    kept: dict[str, Source] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)
 
     def overlap(
         self,
@@ -55,8 +55,8 @@ class TrainingImages:
         """Count the images of ``part`` that a checkpoint was trained on.
 
         Args:
-            description: of the checkpoint, see `ltr.methods.core.checkpoint.describe`; {} of weights of other code.
-            run: the folder of its run, where there is one: it holds the exact split.
+            description: of the checkpoint, see `ltr.methods.core.checkpoint.describe`; {} for weights of other code.
+            run: the folder of its run, which holds the exact split, if there is one.
             evaluated: the data set's config, source and split.
         """
         config, source, split = evaluated
@@ -66,7 +66,7 @@ class TrainingImages:
         if not description:
             return Overlap(None, len(indices))
         try:
-            # training has warned of oddities in its data already
+            # the training has already warned of oddities in its data
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 trained, train = self._training(description, run, config, source)
@@ -99,36 +99,40 @@ class TrainingImages:
     def _read(self, dataset: Mapping[str, Any]) -> Source:
         config = {**dataset, "source": {key: value for key, value in dataset["source"].items() if key != "download"}}
         key = canonical_json({"source": config["source"], "packed": config.get("packed")})
-        if key not in self.kept:
-            self.kept.clear()  # before the next one is read: two may not fit
-            self.kept[key] = read_source({**config, "image_size": None})
-        return self.kept[key]
+        if key not in self.sources:
+            self.sources.clear()  # before the next one is read: two may not fit into memory
+            self.sources[key] = read_source({**config, "image_size": None})
+        return self.sources[key]
 
 
 def _incomparable(trained: Source, evaluated: Source) -> str:
-    """Return what to say of two sources that cannot be compared; nothing where one holds arrays and is another's."""
+    """Return why two sources cannot be compared; '' if neither is a packed file."""
     if any(isinstance(source.images, PackedImages) for source in (trained, evaluated)):
         return "a packed file can only be compared with what it was made from"
     return ""
 
 
-def _same_source(ours: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether two data set configs read one source; one whose folder is gone has moved to the other's."""
-    if canonical_json(ours["source"]) == canonical_json(other["source"]) and ours.get("packed") == other.get("packed"):
+def _same_source(trained: Mapping[str, Any], evaluated: Mapping[str, Any]) -> bool:
+    """Return whether two data set configs read one source.
+
+    If the folder of the training does not exist any more, its data are taken to have moved to the other folder.
+    """
+    sources = trained["source"], evaluated["source"]
+    if canonical_json(sources[0]) == canonical_json(sources[1]) and trained.get("packed") == evaluated.get("packed"):
         return True
-    root = ours["source"].get("root")
+    root = sources[0].get("root")
     has_moved = root is not None and not Path(str(root)).is_dir()
-    return has_moved and canonical_json(identity_of(ours["source"])) == canonical_json(identity_of(other["source"]))
+    return has_moved and canonical_json(identity_of(sources[0])) == canonical_json(identity_of(sources[1]))
 
 
 def check(label: str, overlap: Overlap, allowed: bool) -> None:
-    """Warn where evaluated images were trained on, and refuse an evaluation of nothing else.
+    """Warn if some evaluated images were trained on; refuse the evaluation if all of them were.
 
     Args:
         allowed: training images are evaluated on purpose.
 
     Raises:
-        ConfigError: all of them were, and that is not allowed.
+        ConfigError: all evaluated images were trained on, and that is not allowed.
     """
     if overlap.images is None:
         if overlap.reason:

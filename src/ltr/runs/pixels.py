@@ -1,4 +1,4 @@
-"""Pixels that the processes of a run hold in common: one copy on each machine, however many processes read it."""
+"""Pixels in memory that the processes of a run share: one copy on each machine."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ltr.runs import distributed
 
 
 def share_pixels(source: Source, print_line: Callable[[str], None]) -> Source:
-    """Return the source with its pixels in memory that all processes of this run on this machine map.
+    """Return the source with its pixels in memory that all processes of this run on this machine share.
 
-    The lowest rank of a machine copies its pixels into a file that has no name and ends with its last reader, however
-    that ends; the others map it and drop theirs. All processes have to call this. Image files are no pixels: they are
-    read when they are needed.
+    The lowest rank of a machine copies its pixels into an anonymous file, which exists as long as a process reads it;
+    the other ranks map the file and free their own pixels. All processes have to call this function. A source of image
+    files is returned unchanged.
 
     Args:
-        print_line: prints a message where each process keeps its own pixels.
+        print_line: prints a message if each process keeps its own pixels.
 
     Raises:
         DataError: the processes have read different data.
@@ -38,14 +38,15 @@ def share_pixels(source: Source, print_line: Callable[[str], None]) -> Source:
             "run needs the same files"
         )
     machines = distributed.all_gather_int(_machine())
-    giver = machines.index(_machine())
-    gives = distributed.rank() == giver and machines.count(_machine()) > 1
-    file = _filled(source.images) if gives else -1
-    pids, files = distributed.all_gather_int(os.getpid()), distributed.all_gather_int(file)  # the pixels are there now
+    owner = machines.index(_machine())
+    is_owner = distributed.rank() == owner and machines.count(_machine()) > 1
+    file = _copy_to_memory_file(source.images) if is_owner else -1
+    # the second collective returns once the owner's file holds the pixels
+    pids, files = distributed.all_gather_int(os.getpid()), distributed.all_gather_int(file)
     images = source.images
-    if files[giver] >= 0:
+    if files[owner] >= 0:
         with contextlib.suppress(OSError):
-            images = _mapped(f"/proc/{pids[giver]}/fd/{files[giver]}", source.images)
+            images = _map_file(f"/proc/{pids[owner]}/fd/{files[owner]}", source.images)
     is_private = images is source.images and machines.count(_machine()) > 1
     if any(distributed.all_gather_int(int(is_private))):  # the open file is no longer needed
         print_line("every process keeps the pixels for itself: this system does not let them share memory")
@@ -56,14 +57,14 @@ def share_pixels(source: Source, print_line: Callable[[str], None]) -> Source:
 
 def _machine() -> int:
     """Return a number that processes share if they can open each other's files under /proc."""
-    named = [os.uname().nodename]
+    identity = [os.uname().nodename]
     with contextlib.suppress(OSError):
-        named = [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")]
-    return int.from_bytes(hashlib.sha256(repr(named).encode()).digest()[:7], "big")
+        identity = [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")]
+    return int.from_bytes(hashlib.sha256(repr(identity).encode()).digest()[:7], "big")
 
 
-def _filled(images: np.ndarray) -> int:
-    """Return the descriptor of a file in memory with these pixels, or -1 where the system has none."""
+def _copy_to_memory_file(images: np.ndarray) -> int:
+    """Return the descriptor of a file in memory with these pixels, or -1 if the system has no such files."""
     try:
         file = os.memfd_create("ltr-pixels")
         os.posix_fallocate(file, 0, images.nbytes)
@@ -74,8 +75,8 @@ def _filled(images: np.ndarray) -> int:
     return file
 
 
-def _mapped(path: str, like: np.ndarray) -> np.ndarray:
-    """Return the pixels in a file, read-only."""
+def _map_file(path: str, images: np.ndarray) -> np.ndarray:
+    """Return the read-only pixels of a file that has the size of ``images``."""
     with open(path, "rb") as file:
-        memory = mmap.mmap(file.fileno(), like.nbytes, prot=mmap.PROT_READ)
-    return np.frombuffer(memory, dtype=np.uint8).reshape(like.shape)
+        memory = mmap.mmap(file.fileno(), images.nbytes, prot=mmap.PROT_READ)
+    return np.frombuffer(memory, dtype=np.uint8).reshape(images.shape)

@@ -1,4 +1,4 @@
-"""Rank and number of processes, as torchrun, SLURM or `ltr-train` itself state them in the environment."""
+"""Rank and number of processes, from the environment that torchrun, SLURM or `ltr-train` sets."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ltr.errors import ConfigError
 
 SEVERAL = ("ddp", "fsdp")  # the strategies of several processes
 DDP = "Use strategy=ddp"
-RENDEZVOUS = "LTR_RENDEZVOUS"  # where the processes that ltr-train started meet: a file of this machine
+RENDEZVOUS = "LTR_RENDEZVOUS"  # URL of the rendezvous file of processes that ltr-train started
 
 
 @dataclass(frozen=True)
 class ProcessInfo:
-    """A process among those of its run.
+    """Rank of a process in its run.
 
     Attributes:
         rank: from 0; the process of rank 0 writes and prints.
         world_size: processes of the run, over all machines.
         local_rank: from 0, on this machine: the number of its GPU.
         local_world_size: processes of the run on this machine.
-        rendezvous: the URL where they meet, as `torch.distributed.init_process_group` takes it.
+        rendezvous: URL for `torch.distributed.init_process_group`.
     """
 
     rank: int
@@ -35,10 +35,10 @@ class ProcessInfo:
 
 
 def from_environment(environment: Mapping[str, str]) -> ProcessInfo | None:
-    """Return rank and world size that the environment gives to this process; None where it was started by itself.
+    """Return the rank and world size that the environment sets for this process; None if it was started alone.
 
     Raises:
-        ConfigError: the environment gives only half of it, or impossible numbers.
+        ConfigError: the environment is incomplete or holds impossible numbers.
     """
     if "RANK" in environment and "WORLD_SIZE" in environment:
         rendezvous = environment.get(RENDEZVOUS, "env://")
@@ -49,12 +49,12 @@ def from_environment(environment: Mapping[str, str]) -> ProcessInfo | None:
             local_world_size=_number(environment, "LOCAL_WORLD_SIZE", "WORLD_SIZE"),
             rendezvous=rendezvous,
         )
-    # srun sets these for a step; in a batch script without srun there is one process, whatever was booked
+    # srun sets these for a step; a batch script without srun is one process, whatever the job has booked
     if "SLURM_PROCID" in environment and _number(environment, "SLURM_STEP_NUM_TASKS", default=1) > 1:
         world = _number(environment, "SLURM_STEP_NUM_TASKS")
         nodes = max(1, _number(environment, "SLURM_STEP_NUM_NODES", default=1))
         host = first_host(environment.get("SLURM_STEP_NODELIST", "localhost"))
-        # the same in all processes of a job
+        # the same port in all processes of a job
         port = 20_000 + _number(environment, "SLURM_JOB_ID", default=0) % 20_000
         return _possible(
             rank=_number(environment, "SLURM_PROCID"),
@@ -69,21 +69,21 @@ def from_environment(environment: Mapping[str, str]) -> ProcessInfo | None:
 def _possible(**numbers: Any) -> ProcessInfo:
     """Return a ProcessInfo with checked numbers: a rank outside of the world would wait forever."""
     process = ProcessInfo(**numbers)
-    for what, rank, size in (
+    for description, rank, size in (
         ("process", process.rank, process.world_size),
         ("process of this machine", process.local_rank, process.local_world_size),
     ):
         if not 0 <= rank < size:
             raise ConfigError(
-                f"the environment says that this is {what} {rank} of {size}; ranks are 0 to the number of processes "
-                "less one. Start the processes with torchrun or srun, or unset RANK and WORLD_SIZE for a run of one "
-                "process"
+                f"the environment says that this is {description} {rank} of {size}; ranks are 0 to the number of "
+                "processes less one. Start the processes with torchrun or srun, or unset RANK and WORLD_SIZE for a run "
+                "of one process"
             )
     return process
 
 
-def _check_meeting(process: ProcessInfo, environment: Mapping[str, str]) -> None:
-    """Refuse an environment that asks for several processes and does not say where they meet."""
+def _check_rendezvous(process: ProcessInfo, environment: Mapping[str, str]) -> None:
+    """Refuse an environment that sets several processes and no address of their rendezvous."""
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]
     if process.world_size > 1 and process.rendezvous == "env://" and missing:
         raise ConfigError(
@@ -109,7 +109,7 @@ def _number(environment: Mapping[str, str], *names: str, default: int | None = N
 
 
 def first_host(nodes: str) -> str:
-    """Return the first machine of a SLURM node list: ``node07`` of ``node[07-09,12],other3``."""
+    """Return the first machine of a SLURM node list, e.g. ``node07`` for ``node[07-09,12],other3``."""
     parts = re.match(r"([^,\[]*)(?:\[([^\],-]*)[^\]]*\])?([^,]*)", nodes)
     assert parts is not None  # every group may be empty
     return "".join(part or "" for part in parts.groups())
@@ -121,46 +121,46 @@ def with_processes(config: Mapping[str, Any], environment: Mapping[str, str] = o
     A run of two processes is the same run, whichever program started them.
 
     Raises:
-        ConfigError: more than one process without a strategy for it, another number than was asked for, or what
-            several processes cannot do.
+        ConfigError: several processes without a strategy for them, another number than configured, or an option that
+            several processes do not support.
     """
-    strategy, asked = config["strategy"]["name"], config["trainer"]["devices"]
+    strategy, devices = config["strategy"]["name"], config["trainer"]["devices"]
     process = from_environment(environment)
-    there = process.world_size if process is not None else asked
+    world_size = process.world_size if process is not None else devices
     if strategy not in SEVERAL:
-        if there > 1:
+        if world_size > 1:
             if process is None:
-                raise ConfigError(f"trainer.devices={asked}: strategy=single is one process. Add strategy=ddp")
+                raise ConfigError(f"trainer.devices={devices}: strategy=single is one process. Add strategy=ddp")
             raise ConfigError(
-                f"started as one of {there} processes (by torchrun, srun, or RANK and WORLD_SIZE in the environment): "
-                "strategy=single is one process, and each of them would train the same. Add strategy=ddp, or start "
-                "ltr-train by itself"
+                f"started as one of {world_size} processes (by torchrun, srun, or RANK and WORLD_SIZE in the "
+                "environment): strategy=single is one process, and each of them would train the same. Add "
+                "strategy=ddp, or start ltr-train by itself"
             )
         return dict(config)
     if process is not None:
-        _check_meeting(process, environment)
-    if asked not in (1, there):
+        _check_rendezvous(process, environment)
+    if devices not in (1, world_size):
         raise ConfigError(
-            f"trainer.devices={asked}: this was started as one of {there} processes. Leave trainer.devices out, or "
-            f"start {asked}"
+            f"trainer.devices={devices}: this was started as one of {world_size} processes. Leave trainer.devices out, "
+            f"or start {devices}"
         )
     if strategy == "fsdp" and config["trainer"]["accelerator"] == "cpu":
         raise ConfigError("strategy=fsdp shares out the memory of GPUs, and trainer.accelerator=cpu has none. " + DDP)
-    if there > 1 and config["trainer"]["auto_accumulate"]:
+    if world_size > 1 and config["trainer"]["auto_accumulate"]:
         raise ConfigError(
-            f"trainer.auto_accumulate=true: memory may run out in one of {there} processes alone, and the others would "
-            "not know. Lower batch_size, or set trainer.accumulate"
+            f"trainer.auto_accumulate=true: memory may run out in one of {world_size} processes alone, and the others "
+            "would not know. Lower batch_size, or set trainer.accumulate"
         )
     if config["strategy"]["sync_batchnorm"] and config["trainer"]["accelerator"] == "cpu":
         raise ConfigError("strategy.sync_batchnorm=true: torch synchronises batch normalisation on GPUs only")
-    if config["batch_size"] % there:
+    if config["batch_size"] % world_size:
         raise ConfigError(
-            f"batch_size={config['batch_size']} is shared by {there} processes and does not divide. Use a multiple of "
-            f"{there}, such as {max(1, config['batch_size'] // there) * there}"
+            f"batch_size={config['batch_size']} is shared by {world_size} processes and does not divide. Use a "
+            f"multiple of {world_size}, such as {max(1, config['batch_size'] // world_size) * world_size}"
         )
-    return {**config, "trainer": {**config["trainer"], "devices": there}}
+    return {**config, "trainer": {**config["trainer"], "devices": world_size}}
 
 
 def needs_launch(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether this process has to start those that the configuration asks for, instead of being one of them."""
+    """Return whether this process has to launch the configured processes, instead of being one of them."""
     return config["trainer"]["devices"] > 1 and from_environment(environment) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -18,12 +18,12 @@ _LINES = 10  # of a stage, at most, where no terminal shows a bar
 
 
 class TrainingProgress(pl.Callback):
-    """Shows a stage's training.
+    """Progress display of a stage's training.
 
     Args:
-        stage: its name.
-        epochs: how many it has.
-        console: where to; a terminal gets a bar, anything else a line every ``lines_every`` epochs
+        stage: name of the stage.
+        epochs: number of its epochs.
+        console: shows the progress: as a bar in a terminal, elsewhere as a line every ``lines_every`` epochs
             (None: at most ten lines).
     """
 
@@ -70,15 +70,15 @@ class TrainingProgress(pl.Callback):
             text = f"{self.stage} {epoch}/{self.epochs}  loss {row['train/loss']:.3f}  {'  '.join(monitored)}"
             self._bar.update(self._task, description=one_line(text), rate=rate)
         elif epoch % self.lines_every == 0 or epoch == self.epochs:
-            each = (time.perf_counter() - self._started) / max(epoch - self._first_epoch, 1)
-            left = timedelta(seconds=round(each * (self.epochs - epoch)))
+            seconds_per_epoch = (time.perf_counter() - self._started) / max(epoch - self._first_epoch, 1)
+            remaining = timedelta(seconds=round(seconds_per_epoch * (self.epochs - epoch)))
             parts = [
                 f"{self.stage}  epoch {epoch}/{self.epochs}",
                 f"loss {row['train/loss']:.4f}",
                 f"train {100 * row['train/accuracy']:.1f} %",
                 *monitored,
                 rate,
-                f"{left} left",
+                f"{remaining} left",
             ]
             self.console.print(rich_text("  ".join(parts)), soft_wrap=True)
 
@@ -92,6 +92,3 @@ class TrainingProgress(pl.Callback):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-Say = Callable[[str], None]

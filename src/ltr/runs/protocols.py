@@ -1,4 +1,4 @@
-"""The protocols that a split is evaluated by, built as the evaluation config says."""
+"""Construction of a split's evaluation protocols from the evaluation config."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def protocols_of(
     Args:
         evaluation: the evaluation config.
         link: softmax or sigmoid, as the network's loss declares.
-        keep_predictions: whether a row per image is wanted; only the first object keeps it.
+        keep_predictions: keep a row per image; only the first object does.
 
     Raises:
         ConfigError: an unknown protocol, or values of the config that contradict each other.
@@ -57,31 +57,33 @@ def protocols_of(
 
 
 def selecting_protocol(split: Split, evaluation: Mapping[str, Any], link: str, device: torch.device) -> Any:
-    """Build the object that evaluates while training: the headline's, without a row per image."""
+    """Build the protocol of the evaluation during training: the headline protocol, without a row per image."""
     return protocols_of(split, evaluation, link, device, keep_predictions=False)[0]
 
 
 def headline_metric(split: Split) -> str:
-    """Return the metric that selects and that a sweep optimises; larger is better."""
+    """Return the name of the metric that selects weights and that a sweep maximises."""
     return protocol_class(split.protocols[0], split).headline
 
 
 def declared_metrics(split: Split, evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the declarations of the metrics of protocols that are not ltr's own, as ``result.json`` keeps them."""
-    declared = [replace(one, protocol=cls.name) for _, cls in _configs_of(split, evaluation) for one in cls.metrics]
+    """Return the metric declarations of protocols from outside ltr, as ``result.json`` holds them."""
+    declared = [
+        replace(metric, protocol=cls.name) for _, cls in _configs_of(split, evaluation) for metric in cls.metrics
+    ]
     return [metric.to_dict() for metric in declared]
 
 
 def evaluated_parts(split: Split, part: str, evaluation: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the parts of the split that are read when ``part`` is evaluated: unknown images belong to the test.
+    """Return the parts of the split to read for an evaluation of ``part``: the test part includes unknown images.
 
-    Scorers may be fitted to the training images, which come last.
+    The training images come last, if a scorer is fitted to them.
     """
     classes = [cls for _, cls in _configs_of(split, evaluation)]
-    more = [name for cls in classes for name in cls.parts]
+    further_parts = [name for cls in classes for name in cls.parts]
     uses_scorers = any("scorer" in inspect.signature(cls).parameters and not cls.own_scorers for cls in classes)
     is_fitted = uses_scorers and any(build_scorer(entry).needs_training for entry in evaluation["scorers"])
-    return (part, *(dict.fromkeys(more) if part == "test" else ()), *(["train"] if is_fitted else []))
+    return (part, *(dict.fromkeys(further_parts) if part == "test" else ()), *(["train"] if is_fitted else []))
 
 
 def protocol_class(entry: str | Mapping[str, Any], split: Split) -> type[Protocol]:
@@ -91,7 +93,7 @@ def protocol_class(entry: str | Mapping[str, Any], split: Split) -> type[Protoco
         entry: of the split's protocols or of ``evaluation.extra_protocols``: a name, or a config with a ``_target_``.
 
     Raises:
-        ConfigError: there is no shipped protocol of this name, or what a config names is no protocol.
+        ConfigError: no shipped protocol has this name, or the config's target is no protocol.
     """
     return _class_of(_config_of(entry, split))
 
@@ -106,7 +108,7 @@ def check_method(method: Method, name: str, split: Split, evaluation: Mapping[st
         ConfigError: the combination cannot be evaluated, a scorer is unknown, or unknown images are missing where they
             are needed.
     """
-    for entry in evaluation["scorers"]:  # a wrong name is wrong also where no protocol uses scorers
+    for entry in evaluation["scorers"]:  # a wrong name is refused even if no protocol uses scorers
         build_scorer(entry)
     for protocol in protocols_of(split, evaluation, "softmax", CPU, keep_predictions=False):
         lacking = [need for need in sorted(set(protocol.needs)) if need not in method.provides]
@@ -125,7 +127,7 @@ def check_method(method: Method, name: str, split: Split, evaluation: Mapping[st
 
 
 def check_parts(protocol: Protocol, split: Split) -> None:
-    """Raise ConfigError where a part that a protocol needs, such as the unknown images, is empty."""
+    """Raise ConfigError if a part that a protocol needs, such as the unknown images, is empty."""
     if "unknown" in protocol.parts and not len(split.unknown):
         raise ConfigError(
             f"the split '{split.name}' is evaluated by {protocol.name} and has no unknown images to be told apart. "
@@ -134,7 +136,7 @@ def check_parts(protocol: Protocol, split: Split) -> None:
 
 
 def _configs_of(split: Split, evaluation: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], type[Protocol]]]:
-    """Yield config and class of the split's protocols, and of further ones that the evaluation config names."""
+    """Yield config and class of the split's protocols and of the evaluation config's extra protocols."""
     extra = [entry for entry in evaluation.get("extra_protocols") or () if entry not in split.protocols]
     for entry in (*split.protocols, *extra):
         config = _config_of(entry, split)
@@ -175,7 +177,7 @@ def _scorers_of(cls: type[Protocol], evaluation: Mapping[str, Any]) -> list[Any]
 
 
 def _check_rows(protocols: list[Any]) -> None:
-    """Raise ConfigError where two rows of results could not be told apart."""
+    """Raise ConfigError if two rows of results would have the same name."""
     rows = [(protocol.name, protocol.scorer) for protocol in protocols]
     for name, scorer in rows:
         if scorer is not None and rows.count((name, scorer)) > 1:

@@ -30,7 +30,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str | None]:
-    """Return the installed version of every package that numbers depend on."""
+    """Return the installed version of every package that results depend on."""
 
     def version(name: str) -> str | None:
         try:
@@ -69,22 +69,22 @@ def code_state() -> dict[str, Any]:
     return {"commit": git("rev-parse", "HEAD") or None, "dirty": None if status is None else bool(status), **source}
 
 
-def differs(then: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str | None:
-    """Return in words with which other code of ltr something was made; None where it was this code, or nobody knows.
+def differs(earlier: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str | None:
+    """Return a description of two different states of ltr's code; None if they are equal or one is unknown.
 
-    Uncommitted changes are mentioned, but not which they were.
+    The description mentions uncommitted changes, but does not list them.
 
     Args:
-        then: `code_state` of what is looked at; None where it was not kept.
+        earlier: `code_state` of the code that made a file; None if it was not kept.
         now: `code_state` of this process.
     """
-    if not then:
+    if not earlier:
         return None
-    is_same_source = then.get("source") == now["source"]
-    is_clean = then.get("commit") == now["commit"] and not then.get("dirty") and not now["dirty"]
+    is_same_source = earlier.get("source") == now["source"]
+    is_clean = earlier.get("commit") == now["commit"] and not earlier.get("dirty") and not now["dirty"]
     if is_clean and is_same_source:
         return None
-    return f"{_named(then)}; this is {_named(now)}{'; the source of ltr is the same' if is_same_source else ''}"
+    return f"{_named(earlier)}; this is {_named(now)}{'; the source of ltr is the same' if is_same_source else ''}"
 
 
 def _named(code: Mapping[str, Any]) -> str:
@@ -94,7 +94,7 @@ def _named(code: Mapping[str, Any]) -> str:
 
 
 def provenance(device: str, precision: str) -> dict[str, Any]:
-    """Return what ``provenance.json`` holds of the machine and the code."""
+    """Return the entries of ``provenance.json`` about the machine and the code."""
     return {
         "code": code_state(),
         "packages": versions(),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FIRST_COLUMNS = ("stage", "epoch", "step", "lr", "train/loss", "train/accuracy", "images_per_second")
 RESULT = "result.json"
 FINAL = "final.ckpt"  # in checkpoints/
-# of every run's directory: what is written before the first stage, and what when all is done
+# files of every run's directory: those written before the first stage, and those written at the end
 AT_THE_START = ("config.yaml", "overrides.yaml", "split.npz")
 AT_THE_END = ("metrics.csv", "provenance.json", "status.json", RESULT)
 
@@ -58,7 +58,7 @@ class Outcome:
 
 
 def write_start(directory: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """Write what is known before training: the resolved configuration and the command's overrides."""
+    """Write the files that are known before training: the resolved configuration and the command's overrides."""
     directory.mkdir(parents=True, exist_ok=True)
     write_text(directory / "config.yaml", yaml.safe_dump(without_private(config), sort_keys=False))
     write_text(directory / "overrides.yaml", yaml.safe_dump(list(overrides)))
@@ -93,7 +93,7 @@ def write_tables(directory: Path, evaluated: Sequence[ProtocolResult], class_nam
     """Write the tables and curves of the evaluation on the test split.
 
     ``per_class.parquet`` (all variants) and ``predictions.parquet`` (the headline) are those of the first protocol;
-    another protocol's are named after it, as in ``per_class_open_set.parquet``. What curves are drawn from goes to
+    the files of another protocol are named after it, as in ``per_class_open_set.parquet``. The points of curves go to
     ``artifacts/<protocol>_<variant>_<scorer>.npz``.
     """
     import pyarrow as pa
@@ -104,7 +104,7 @@ def write_tables(directory: Path, evaluated: Sequence[ProtocolResult], class_nam
         suffix = "" if one.protocol == evaluated[0].protocol else f"_{one.protocol}"
         names = np.asarray(class_names, dtype=object)
         if one.result.per_class:
-            # a protocol may leave classes out (the background): its rows say which class they are about
+            # a protocol may leave out classes (the background), so rows are named by their class_id
             columns = {**one.result.per_class, "class_name": names[one.result.per_class["class_id"]]}
             tables.setdefault(f"per_class{suffix}", []).append(_table(one, columns))
         if one.result.predictions:
@@ -119,7 +119,7 @@ def write_tables(directory: Path, evaluated: Sequence[ProtocolResult], class_nam
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays as ``.npz`` without pickles, atomically; folders are made."""
+    """Write named arrays as ``.npz`` without pickles, atomically; missing folders are created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_atomically(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
@@ -138,7 +138,7 @@ def _table(evaluated: ProtocolResult, columns: Mapping[str, np.ndarray]) -> pa.T
 
 
 def write_curve(directory: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write ``curve.csv`` where the variants are values of one number (``tau=0.35``): number, split and all metrics."""
+    """Write ``curve.csv`` if the variants are values of one number (``tau=0.35``): number, split and all metrics."""
     curve = []
     for row in rows:
         name, equals, value = row["variant"].partition("=")
@@ -170,7 +170,7 @@ def write_result(
     """Write ``result.json``, the last file of a run: its presence means that the run is finished.
 
     Args:
-        metric: the one that selects and that a sweep maximises.
+        metric: name of the metric that selects weights and that a sweep maximises.
         declared: the metrics of protocols that are not ltr's own, see `ltr.evaluation.metrics.Metric.to_dict`.
     """
     flat = {

@@ -1,4 +1,4 @@
-"""The folder of one run during the run: begun, filled, checked, and completed with the result."""
+"""The folder of one run during the run: creating, filling and checking it, and writing the result."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from ltr.runs.store import StageStore
 
 @dataclass
 class RunFolder:
-    """Writes what a run leaves; `ltr.runs.result` holds the layout of each file.
+    """Writer of a run's folder; `ltr.runs.result` holds the layout of each file.
 
     Attributes:
-        is_begun: the folder is there, written by this process.
-        optional: tables and arrays that were written, which not every run has.
+        is_begun: this process has created the folder.
+        optional: tables and arrays that were written and that not every run has.
     """
 
     path: Path
@@ -54,28 +54,28 @@ class RunFolder:
     optional: list[str] = field(default_factory=list, init=False)
 
     def begin(self) -> None:
-        """Make the folder in the first process, once nothing is left that a check could refuse."""
+        """Create the folder on rank 0; called once all checks have passed."""
         if not self.is_begun and distributed.is_rank_zero():
             write_start(self.path, self.config, self.overrides)
             save_split(self.split, self.path / "split.npz")
             self.is_begun = True
 
     def note(self, status: str) -> None:
-        """Write how the run ended; a failure to write it must not hide why the run ended (a full disk, say)."""
+        """Write how the run ended; a failure to write (on a full disk, say) does not hide why the run ended."""
         if self.is_begun:
             with contextlib.suppress(OSError):
                 write_status(self.path, status)
 
     def missing_files(self) -> list[str]:
-        """Return the files that every finished run's folder has, and that are not there."""
+        """Return the missing files among those that every finished run's folder has."""
         needed = [*AT_THE_START, *AT_THE_END, f"checkpoints/{FINAL}", *self.optional]
         return [name for name in needed if not (self.path / name).is_file()]
 
     def check_whole(self) -> None:
-        """Refuse to end well with half a folder: without its result the same command writes it again.
+        """Refuse an incomplete folder and delete its result, so that the same command writes it again.
 
         Raises:
-            TrainingError: it names the missing files.
+            TrainingError: files are missing; the message names them.
         """
         missing = self.missing_files()
         if missing:
@@ -108,14 +108,14 @@ class RunFolder:
         outputs: Mapping[str, StageOutput],
         rows: Sequence[Mapping[str, Any]],
         on_test: Sequence[ProtocolResult],
-        about: Mapping[str, Any],
+        run_info: Mapping[str, Any],
     ) -> dict[str, Any]:
         """Write tables, provenance and last ``result.json``; return its content.
 
         Args:
             rows: of the result.
-            on_test: what the tables hold, of the selected weights on the test split.
-            about: entries of ``provenance.json`` that the run alone knows: device, precision, seconds, ...
+            on_test: results of the selected weights on the test split, for the tables.
+            run_info: entries of ``provenance.json`` about this run: device, precision, seconds, ...
         """
         if any(not (self.path / name).is_file() for name in AT_THE_START):
             self.print_line(f"{self.path} was removed while the run was at work: it is written anew")
@@ -130,7 +130,7 @@ class RunFolder:
                 link_or_copy(folder / ARRAYS, self.path / "artifacts" / f"{output.name}.npz")
         optional = [*self.path.glob("*.parquet"), *self.path.glob("artifacts/*.npz")]
         self.optional = sorted(str(path.relative_to(self.path)) for path in optional)
-        self._write_provenance(outputs, about)
+        self._write_provenance(outputs, run_info)
         result = write_result(
             self.path,
             self.config,
@@ -143,10 +143,10 @@ class RunFolder:
         write_status(self.path, "finished")
         return result
 
-    def _write_provenance(self, outputs: Mapping[str, StageOutput], about: Mapping[str, Any]) -> None:
-        entries = provenance(about["device"], about["precision"])
+    def _write_provenance(self, outputs: Mapping[str, StageOutput], run_info: Mapping[str, Any]) -> None:
+        entries = provenance(run_info["device"], run_info["precision"])
         entries["code"] = {**entries["code"], "own": self.config.get("code", {})}
-        entries |= {"stored_stages": about["stored_stages"]} if about["stored_stages"] else {}
+        entries |= {"stored_stages": run_info["stored_stages"]} if run_info["stored_stages"] else {}
         entries |= {"processes": distributed.world_size()}
         micro_batches = {output.name: output.micro_batch for output in outputs.values() if output.micro_batch}
         entries |= {"micro_batch": micro_batches} if micro_batches else {}
@@ -156,7 +156,7 @@ class RunFolder:
             "split": self.split.name,
             "split_digest": self.split.digest(),
         }
-        write_json(self.path / "provenance.json", {**entries, "seconds": round(about["seconds"], 3)})
+        write_json(self.path / "provenance.json", {**entries, "seconds": round(run_info["seconds"], 3)})
 
     def _data_entry(self) -> dict[str, Any]:
         return {

@@ -49,32 +49,32 @@ def run(
     read: Callable[[Mapping[str, Any]], Source] = instantiate,
     draw: Callable[[Path], Sequence[Path]] = lambda directory: (),
 ) -> Outcome:
-    """Do what a checked, resolved, plain configuration says.
+    """Carry out a checked, resolved, plain configuration.
 
     Args:
         config: see ``conf/train.yaml``; values and targets have been checked.
         overrides: the command's overrides, kept for the record.
         console: shows progress.
-        source: the data set of ``config`` if it has been read already.
+        source: the data set of ``config``, if it has been read already.
         read: see `ltr.runs.plan.plan_of`.
         draw: draws the figures of a finished run directory, for the loggers too; `ltr.runs` does not import reports.
 
     Raises:
-        LtrError: anything the user can mend; nothing half-written is left.
+        LtrError: a mistake that the user can correct; no half-written file is left.
         Interrupted: a signal; the training state is kept.
     """
     mistakes = check_arguments(config)
     if mistakes:
         raise ConfigError("\n".join(["the configuration does not fit the code:", *(f"  {m}" for m in mistakes)]))
     _check_processes(config)
-    local: list[RunStatus] = []  # of the first process only
+    local: list[RunStatus] = []  # filled on rank 0 only
 
-    def look() -> dict[str, Any]:
+    def find_status() -> dict[str, Any]:
         local.append(find_result(config, printer(console), source, read))
         identities = {key: local[0].config[key] for key in ("code", "data") if key in local[0].config}
         return {"identities": identities, "is_finished": local[0].outcome is not None}
 
-    shared = distributed.broadcast_from_rank_zero(look)
+    shared = distributed.broadcast_from_rank_zero(find_status)
     config = {**config, **shared["identities"]}
     if shared["is_finished"]:
         return (local[0].outcome if local else None) or Outcome(run_directory(config), None, reused=True)
@@ -93,10 +93,10 @@ def run(
 
 
 def _check_processes(config: Mapping[str, Any]) -> None:
-    asked = config["trainer"]["devices"]
-    if asked != distributed.world_size() and config["stages"] != "plan":
+    devices = config["trainer"]["devices"]
+    if devices != distributed.world_size() and config["stages"] != "plan":
         raise ConfigError(
-            f"trainer.devices={asked}: this process is "
+            f"trainer.devices={devices}: this process is "
             f"{'alone' if distributed.world_size() == 1 else f'one of {distributed.world_size()}'}. "
             "Use the command ltr-train, which starts them, or torchrun"
         )
@@ -118,7 +118,7 @@ class _Run:
         self.draw = draw
         self.console = console
         self.print_line = printer(console)
-        # a data set that is fetched or unpacked is so by one process
+        # one process downloads and unpacks the data set
         with distributed.rank_by_rank() if config["dataset"]["source"].get("download") else contextlib.nullcontext():
             planned = plan()
         self.device, self.precision, self.method = planned.device, planned.precision, planned.method
@@ -167,7 +167,7 @@ class _Run:
         distributed.broadcast_from_rank_zero(self._check_resume)
         self._announce()
         self._check_files()
-        began = time.perf_counter()
+        start = time.perf_counter()
         rows: list[dict[str, Any]] = []
         on_test: list[ProtocolResult] = []
         finished = False
@@ -186,13 +186,13 @@ class _Run:
                 self._write_examples(predictor)
                 write_figure_arrays(self.folder.path, self._trained_stages(), outputs, predictor)
                 self.folder.write_weights(predictor, outputs[self.plan[-1].name])
-                about = {
+                run_info = {
                     "device": device_name(self.device),
                     "precision": self.precision,
                     "stored_stages": self.stages.made_by,
-                    "seconds": time.perf_counter() - began,
+                    "seconds": time.perf_counter() - start,
                 }
-                result = self.folder.finish(outputs, rows, on_test, about)
+                result = self.folder.finish(outputs, rows, on_test, run_info)
             finished = True
             return Outcome(self.folder.path, result)
         except Interrupted as stopped:
@@ -206,7 +206,7 @@ class _Run:
         finally:
             try:
                 if finished and distributed.is_rank_zero():
-                    self.loggers.log_result(rows, on_test, self._drawn())
+                    self.loggers.log_result(rows, on_test, self._draw_figures())
                     self.folder.check_whole()
             finally:
                 self.loggers.close(failed=not finished)
@@ -246,7 +246,7 @@ class _Run:
             self.print_line(f"  {remark}")
 
     def _check_files(self) -> None:
-        """Open the image files before anything is trained, where anything is to be."""
+        """Open the image files before the first training, unless all stages are cached."""
         trainer = self.config["trainer"]
         if not trainer["check_files"] or all(self.store.record(key) for key, _ in self.keys.values()):
             return
@@ -264,8 +264,8 @@ class _Run:
         for line in distributed.broadcast_from_rank_zero(lines):
             warnings.warn(line, stacklevel=1)
 
-    def _drawn(self) -> Sequence[Path]:
-        """Draw the figures; none where a file that they need was removed, which `RunFolder.check_whole` reports."""
+    def _draw_figures(self) -> Sequence[Path]:
+        """Draw the figures; return none if a file that they need was removed, which `RunFolder.check_whole` reports."""
         try:
             return self.draw(self.folder.path)
         except (DataError, OSError):
@@ -294,7 +294,7 @@ class _Run:
         for part, of_part in results.items():
             rows += result_rows(of_part, split=part, checkpoint=selected, selection=selection)
         if last is not None:
-            # the threshold of the selected weights is not theirs
+            # the threshold belongs to the selected weights, not to those of the last epoch
             of_last = evaluator.evaluate_parts(last(), ["test"], with_threshold=False)["test"]
             last_rows = result_rows(of_last, split="test", checkpoint="final", selection="last")
             rows += [{**row, "headline": False} for row in last_rows]
@@ -311,7 +311,7 @@ class _Run:
                 )
 
     def _write_examples(self, predictor: Any) -> None:
-        """Write what the method shows of a few test images, for figures."""
+        """Write the method's example arrays of a few test images, for figures."""
         data = self.stages.data_module(self.plan[-1].settings, self.plan[-1].role)
         arrays = examples_of(predictor, predictor, data, self.device, self.precision)
         if arrays:
@@ -322,7 +322,7 @@ class _Run:
         return [(stage.name, self.stages.data_module(stage.settings, stage.role)) for stage in stages]
 
     def _check_stages(self, outputs: Mapping[str, StageOutput]) -> None:
-        """Refuse to go on without the stored stages: the run's folder links to their files."""
+        """Refuse to go on without the folders of the stages, whose files the run's folder links."""
         for output in outputs.values():
             folder = self.store.folder(output.key)
             if not (folder / RECORD).is_file():

@@ -1,4 +1,4 @@
-"""A batch of one image in front of a batch normalisation that needs two: joined to another batch, or refused."""
+"""Batches of one image in front of a batch normalisation that needs two: joined to another batch, or refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ltr.runs import distributed
 def join_single_images(
     stage: Stage, data: DataModule, norms: Sequence[str], strategy: Mapping[str, Any], print_line: Callable[[str], None]
 ) -> None:
-    """Let an epoch's last batch join the batch before it, where it is one image and the network cannot learn from one.
+    """Join an epoch's last batch to the one before it if it is a single image and the network needs more than one.
 
     Args:
         norms: batch normalisation layers that see one value of each channel and image, by name.
@@ -30,16 +30,16 @@ def join_single_images(
     limit = stage.settings.limit_train_batches
     if data.images_of_step(min(limit or batches, batches) - 1) > 1:
         return
-    here = " in each process" if distributed.is_distributed() else ""
+    per_process = " in each process" if distributed.is_distributed() else ""
     layers = f"{norms[0]}{f' and {len(norms) - 1} more' if len(norms) > 1 else ''}"
     if batches == 1 or data.images_of_step(0) == 1:
         raise ConfigError(
-            f"stage '{stage.name}': batch_size={stage.settings.batch_size} and {images} training images{here} make "
-            f"batches of a single image, and batch normalisation over a 1x1 map ({layers}) needs two at least. Raise "
-            "batch_size, or use a backbone without batch normalisation"
+            f"stage '{stage.name}': batch_size={stage.settings.batch_size} and {images} training images{per_process} "
+            f"make batches of a single image, and batch normalisation over a 1x1 map ({layers}) needs two at least. "
+            "Raise batch_size, or use a backbone without batch normalisation"
         )
     data.join_single = True
     print_line(
-        f"{stage.name}: the last of an epoch's {images} images{here} would be a batch by itself, which batch "
+        f"{stage.name}: the last of an epoch's {images} images{per_process} would be a batch by itself, which batch "
         f"normalisation over a 1x1 map ({layers}) cannot learn from: it joins the batch before"
     )

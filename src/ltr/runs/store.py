@@ -1,8 +1,8 @@
-"""Finished stages by key, on disk: a stage is trained once and then taken from here.
+"""Cache of finished stages on disk, by key: a stage is trained once and then taken from here.
 
-Each stage has a folder ``<root>/<key>/``: while it is trained, ``state/`` (to go on from) and ``metrics.csv``; when it
-is finished, ``weights.ckpt``, ``last.ckpt`` where another epoch was selected, and ``stage.json``, written last, whose
-presence means "finished" and whose digests say what the files must hold.
+Each stage has a folder ``<root>/<key>/``. During training it holds ``state/`` (to resume from) and ``metrics.csv``. A
+finished stage has ``weights.ckpt``, ``last.ckpt`` if another epoch was selected, and ``stage.json``. That file is
+written last: its presence means "finished", and its digests check the other files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REMOVED = "removed from the stage store while the run was at work. The same comm
 
 
 def check_record(record: Any) -> None:
-    """Raise ValueError where a ``stage.json`` does not hold what `StageStore.finish` writes."""
+    """Raise ValueError if the content of a ``stage.json`` is not as `StageStore.finish` writes it."""
 
     def is_number(value: Any) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e15
@@ -49,7 +49,7 @@ def check_record(record: Any) -> None:
 
 
 class StageStore:
-    """The store at ``root``; cheap to create, touches the disk only when asked."""
+    """Store of stages in the folder ``root``; its constructor does not touch the disk."""
 
     def __init__(self, root: Path, print_line: Callable[[str], None] = print) -> None:
         self.root = root
@@ -81,7 +81,7 @@ class StageStore:
     def finished(self) -> list[dict[str, Any]]:
         """Return the records of all finished stages, newest first, each with ``age`` in seconds and ``bytes``.
 
-        The files' digests are not checked here; a record that cannot be read is named and passed over.
+        This checks no digests; a record that cannot be read is skipped with a message.
         """
         records = []
         for path in self.root.glob(f"*/{RECORD}"):
@@ -97,14 +97,17 @@ class StageStore:
         return sorted(records, key=lambda record: record["age"])
 
     def remove(self, key: str) -> bool:
-        """Delete a stage unless a run holds its lock; whether it was deleted. Runs keep their own links to weights."""
+        """Delete a stage unless a run holds its lock; return whether it was deleted.
+
+        Runs keep their own links to weights.
+        """
         lock = FileLock(self.root / f".{key}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
             return False
         try:
-            (self.folder(key) / RECORD).unlink(missing_ok=True)  # first: without it the rest is no finished stage
+            (self.folder(key) / RECORD).unlink(missing_ok=True)  # first: without its record a stage is unfinished
             shutil.rmtree(self.folder(key), ignore_errors=True)
             return True
         finally:
@@ -130,9 +133,9 @@ class StageStore:
 
     @contextlib.contextmanager
     def locked(self, key: str, what: str) -> Iterator[None]:
-        """Hold the stage's lock, so that two runs never train the same stage at once; says what it waits for.
+        """Hold the stage's lock for the time of a block, so that two runs never train the same stage at once.
 
-        The lock belongs to the process: the system releases it when its owner dies.
+        A message says which stage it waits for. The system releases the lock when its process dies.
         """
         lock = FileLock(self.root / f".{key}.lock")
         try:

@@ -1,4 +1,4 @@
-"""Lightning strategies for the processes of a run: Lightning learns where they are and starts none itself."""
+"""Lightning strategies for the processes of a run, which are started and joined before Lightning runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ltr.runs.process_info import ProcessInfo, from_environment
 
 
 class StartedProcesses(ClusterEnvironment):
-    """Processes that run already and have joined their group."""
+    """Cluster environment of processes that are running and have joined their group."""
 
     def __init__(self, process: ProcessInfo) -> None:
         super().__init__()
@@ -49,8 +49,8 @@ class StartedProcesses(ClusterEnvironment):
         return (self.process.rank - self.process.local_rank) // self.process.local_world_size
 
 
-class _OwnDraws:
-    """Different dropout masks in each process.
+class _SeedPerRank:
+    """Mixin that seeds torch differently in each process, for different dropout masks.
 
     A network seeds torch's generator with (seed, role, epoch, batch) before each batch, the same in every process.
     """
@@ -60,7 +60,7 @@ class _OwnDraws:
             torch.manual_seed(derive_seed(torch.initial_seed(), "rank", distributed.rank()))
 
 
-class Ddp(_OwnDraws, DDPStrategy):
+class Ddp(_SeedPerRank, DDPStrategy):
     """Data-parallel training whose processes may evaluate different numbers of batches.
 
     The running statistics of batch normalisation are those of rank 0, which its checkpoint holds. The other ranks copy
@@ -78,7 +78,7 @@ class Ddp(_OwnDraws, DDPStrategy):
         distributed.broadcast_tensors(iter(list(self.lightning_module.buffers())))
 
 
-class Fsdp(_OwnDraws, FSDPStrategy):
+class Fsdp(_SeedPerRank, FSDPStrategy):
     """Parameters, gradients and optimiser state sharded over GPUs; checkpoints are whole."""
 
 
@@ -94,7 +94,7 @@ def in_processes(config: Mapping[str, Any]) -> dict[str, Any]:
             cluster_environment=StartedProcesses(process),
             find_unused_parameters=config["find_unused_parameters"],
             broadcast_buffers=False,
-            gradient_as_bucket_view=True,  # gradients lie where they are averaged: no copies at every step
+            gradient_as_bucket_view=True,  # gradients are views of the averaged buckets, without copies at every step
         )
     return {
         "devices": process.local_world_size,

@@ -1,4 +1,4 @@
-"""Training one stage with Lightning: from where it stands to its finished weights in the store."""
+"""Training of one stage with Lightning, from its training state (if any) to its finished weights in the store."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ValidationSpec:
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """The needs of a training that do not determine its outcome."""
+    """The context of a training, which does not determine its outcome."""
 
     device: torch.device
     config: Mapping[str, Any]  # the configs trainer, strategy, checkpoint and callbacks, and the data set's description
@@ -62,8 +62,8 @@ class TrainingRecord:
 
     Attributes:
         seconds: spent on it, by this run and by those that it continued.
-        micro_batch: images that went through the network at once in the end, where that was less than a batch.
-        begun_by: the code of ltr that trained the beginning, where it was another.
+        micro_batch: final size of micro-batches; None for whole batches.
+        begun_by: state of the code that trained the first part, if it was another than today's.
     """
 
     seconds: float
@@ -71,13 +71,13 @@ class TrainingRecord:
     begun_by: Mapping[str, Any] | None = None
 
 
-class _Beginning(pl.Callback):
-    """Notes that a training has begun: everything that a checkpoint holds is restored then."""
+class _StartFlag(pl.Callback):
+    """Records that a training has started; by then, the checkpoint is restored."""
 
-    is_past = False
+    has_started = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.is_past = True
+        self.has_started = True
 
 
 def train_stage(
@@ -115,8 +115,8 @@ def train_stage(
             print_line(f"{stage.name}: its beginning was trained by {other}")
             begun_by = resume.code
     trainer, log = _trainer(stage, module, data, folder, state, context, validation)
-    beginning = _Beginning()
-    trainer.callbacks.append(beginning)  # type: ignore[attr-defined]
+    start = _StartFlag()
+    trainer.callbacks.append(start)  # type: ignore[attr-defined]
     parts = trainer.fit_loop.epoch_loop.automatic_optimization
 
     def advice() -> str:
@@ -130,7 +130,7 @@ def train_stage(
     except LtrError:
         raise
     except Exception as error:
-        if resume is not None and not beginning.is_past:
+        if resume is not None and not start.has_started:
             reason = (str(error).strip().splitlines() or [""])[0][:200]
             raise CheckpointError(
                 f"{stage.name}: the training state {resume.path} cannot be restored ({type(error).__name__}: {reason})"
@@ -142,30 +142,30 @@ def train_stage(
         raise trouble from error
     if distributed.is_rank_zero():
         _check_best(trainer, state)
-        _hand_on(stage, module, state, folder, context.config["dataset"])
+        _write_weights(stage, module, state, folder, context.config["dataset"])
     seconds = distributed.broadcast_from_rank_zero(lambda: log.total_seconds)
     micro_batch = parts.micro_batch if isinstance(parts, AutoMicroBatch) and parts.halved else None
     return TrainingRecord(seconds, micro_batch, begun_by)
 
 
 def _out_of_memory(stage: Stage, micro_batch: int | None) -> str:
-    """Return what a training step without memory asked for, and what needs less."""
+    """Return the advice for a training step that ran out of memory."""
     settings = stage.settings
     processes = distributed.world_size()
-    each = f" ({settings.batch_size // processes} in each process)" if distributed.is_distributed() else ""
+    per_process = f" ({settings.batch_size // processes} in each process)" if distributed.is_distributed() else ""
     tried = "" if micro_batch is None else f", in parts of {micro_batch} (auto_accumulate)"
     less = "; trainer.precision=bf16 needs less, too" if settings.precision == "fp32" else ""
     if stage.options.get("checkpointing") is False:
         less += "; so does method.checkpointing=true"
     return (
-        f"out of memory in a training step at batch_size={settings.batch_size}{each}{tried}. Lower batch_size; or "
-        f"halve it and set trainer.accumulate={2 * settings.accumulate}: the same batch for the optimiser, but batch "
-        f"normalisation sees half of it (without any, trainer.auto_accumulate=true finds what fits){less}"
+        f"out of memory in a training step at batch_size={settings.batch_size}{per_process}{tried}. Lower batch_size; "
+        f"or halve it and set trainer.accumulate={2 * settings.accumulate}: the same batch for the optimiser, but "
+        f"batch normalisation sees half of it (without any, trainer.auto_accumulate=true finds what fits){less}"
     )
 
 
 def _check_best(trainer: pl.Trainer, state: TrainingState) -> None:
-    """Refuse to take another epoch's weights for the best, should their file have been removed."""
+    """Refuse to go on without the file of the best weights, if it was removed during the run."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if (
             isinstance(callback, ValidationCallback)
@@ -179,14 +179,14 @@ def _check_best(trainer: pl.Trainer, state: TrainingState) -> None:
             )
 
 
-def _hand_on(stage: Stage, module: Any, state: TrainingState, folder: Path, dataset: Mapping[str, Any]) -> None:
-    """Write ``weights.ckpt`` as the stage's rule selects them, and ``last.ckpt`` where that is another epoch's."""
+def _write_weights(stage: Stage, module: Any, state: TrainingState, folder: Path, dataset: Mapping[str, Any]) -> None:
+    """Write the selected ``weights.ckpt``, and ``last.ckpt`` if the last epoch was not selected."""
     if stage.settings.selection != "last" and state.best.is_file():
         write_checkpoint(folder / "last.ckpt", network_checkpoint(module, dataset))
-        handed_on = network_checkpoint(module, dataset, read_checkpoint(state.best))
+        selected = network_checkpoint(module, dataset, read_checkpoint(state.best))
     else:
-        handed_on = network_checkpoint(module, dataset)
-    write_checkpoint(folder / "weights.ckpt", handed_on)
+        selected = network_checkpoint(module, dataset)
+    write_checkpoint(folder / "weights.ckpt", selected)
 
 
 def _trainer(
@@ -198,13 +198,13 @@ def _trainer(
     context: TrainingContext,
     validation: ValidationSpec | None,
 ) -> tuple[pl.Trainer, EpochLog]:
-    """Return the Lightning trainer of a stage, and its log. The order of the callbacks matters; comments say where."""
-    settings, config, shown = stage.settings, context.config["trainer"], context.config["callbacks"]
-    progress = TrainingProgress(stage.name, settings.epochs, context.console, shown["lines_every"])
+    """Return the Lightning trainer of a stage, and its log; comments say where the order of callbacks matters."""
+    settings, config, display = stage.settings, context.config["trainer"], context.config["callbacks"]
+    progress = TrainingProgress(stage.name, settings.epochs, context.console, display["lines_every"])
     skips = config["on_nonfinite"] == "skip"
     if skips and settings.precision == "fp16":
         raise ConfigError("trainer.on_nonfinite=skip: fp16's loss scaling leaves out such steps already. Use raise")
-    on_row = progress.show if shown["progress"] != "none" else None
+    on_row = progress.show if display["progress"] != "none" else None
     log = EpochLog(folder / "metrics.csv", stage.name, on_row, only_finite=skips)
     callbacks: list[pl.Callback] = [
         SkipNonfinite(config["max_nonfinite"], printer(context.console))
@@ -229,7 +229,7 @@ def _trainer(
             **in_processes(context.config["strategy"]),
             precision=LIGHTNING_PRECISION[settings.precision],  # type: ignore[arg-type]
             max_epochs=settings.epochs,
-            # a network with several optimisers clips, or refuses to; Lightning takes neither key for it
+            # a network with several optimisers clips gradients itself or refuses to; Lightning allows neither key
             accumulate_grad_batches=settings.accumulate if module.automatic_optimization else 1,
             gradient_clip_val=settings.gradient_clip if module.automatic_optimization else None,
             limit_train_batches=settings.limit_train_batches,
@@ -240,7 +240,7 @@ def _trainer(
             profiler=config["profiler"],
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO()],
-            logger=context.loggers() or False,  # of the first process; the others have none
+            logger=context.loggers() or False,  # only rank 0 has loggers
             default_root_dir=folder,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
@@ -254,7 +254,7 @@ def _trainer(
     elif trainer.accumulate_grad_batches > 1:
         accumulation = Accumulation(trainer, data.images_of_step, module.loss_is_sum)
         trainer.fit_loop.epoch_loop.automatic_optimization = accumulation
-    # signals are ours (`StopOnSignal`); Lightning's handler would talk to the other processes from inside a handler
+    # `StopOnSignal` handles signals; Lightning's handler would run collectives inside a signal handler
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     return trainer, log
@@ -262,7 +262,7 @@ def _trainer(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Lightning's advice, which is for people who write loops; ltr's own messages give it."""
+    """Silence Lightning's advice, which addresses authors of training loops, for the time of a block."""
     names = ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric")
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:

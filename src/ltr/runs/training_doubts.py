@@ -1,4 +1,4 @@
-"""Warnings about trainings that are allowed and can hardly be meant."""
+"""Warnings about trainings that are allowed but hardly intended."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _RATES = ("lr", "head_lr", "last_block_lr", "extra_lr")
 
 
 def warn_of_tiny_rates(settings: Settings) -> None:
-    """Warn where a learning rate is too small to move a weight of single precision."""
+    """Warn if a learning rate is too small to change a weight in single precision."""
     for name in _RATES:
         rate = settings.optimizer.get(name)
         if isinstance(rate, (int, float)) and 0 <= rate < _TINY:
@@ -23,7 +23,7 @@ def warn_of_tiny_rates(settings: Settings) -> None:
 
 
 def warn_of_frozen_random_weights(stage: Stage) -> None:
-    """Warn where a backbone stays at the random values that it starts from."""
+    """Warn if a backbone stays at its random initial values."""
     backbone = stage.settings.backbone
     frozen = backbone.get("trainable") in ("none", "last_block")
     if frozen and not stage.parents and not backbone.get("weights") and not backbone.get("pretrained"):
@@ -36,10 +36,10 @@ def warn_of_frozen_random_weights(stage: Stage) -> None:
 
 
 def warn_of_large_batch(stage: Stage, images: int) -> None:
-    """Warn where a batch would hold more images than an epoch has.
+    """Warn if a batch would hold more images than an epoch has.
 
     Args:
-        images: of an epoch, over all processes.
+        images: number of images in an epoch, over all processes.
     """
     if stage.settings.batch_size > images:
         warnings.warn(

@@ -1,8 +1,8 @@
-"""The training state of an unfinished stage: where a resumed training starts, when it is saved, whether it is whole.
+"""Training state of an unfinished stage: saving it, checking it, and the position at which training resumes.
 
-A training state is Lightning's checkpoint. `ResumePoint` alone reads from it where training goes on: Lightning's loops
-count epochs and batches, and the data module gets the same position, so that the loader makes no batch twice. The
-loader keeps a position of its own for trainings outside ltr; in a stage, this one takes precedence.
+A training state is a checkpoint of Lightning's. Only `ResumePoint` reads the position from it: Lightning's loops count
+epochs and batches, and the data module gets the same position, so that the loader repeats no batch. The loader has a
+position of its own for trainings outside ltr; in a stage, the resume point takes precedence.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from ltr.runs.provenance import code_state
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """The epoch and batch at which a stage's training goes on.
+    """The epoch and batch at which a stage's training resumes.
 
     Attributes:
         path: the checkpoint to restore.
         epoch, batch: the first ones to train, both counted from 0.
-        code: the version of ltr that saved the checkpoint; None where it did not say.
+        code: state of the code that saved the checkpoint; None if the checkpoint does not hold it.
     """
 
     path: Path
@@ -40,7 +40,7 @@ class ResumePoint:
 
     @classmethod
     def read(cls, path: Path, network: nn.Module | None = None) -> ResumePoint:
-        """Read where training goes on from a checkpoint.
+        """Read the resume point of a checkpoint.
 
         Raises:
             CheckpointError: see `read_training_state`.
@@ -60,15 +60,15 @@ class TrainingState:
         self.print_line = print_line
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Save what training needs to go on; the checkpoint before it stays as `previous`."""
+        """Save a training state; the one before it stays as `previous`."""
         if distributed.is_rank_zero() and self.last.is_file():
             os.replace(self.last, self.previous)
         trainer.save_checkpoint(self.last)  # collective: every rank takes part, rank 0 writes
 
     def resume_point(self, network: nn.Module) -> ResumePoint | None:
-        """Return where ``network`` goes on, the same in every process; None where its training begins.
+        """Return the resume point for ``network``, the same in every process; None if its training has not begun.
 
-        A damaged checkpoint is set aside with a message, and the one before it is taken.
+        A damaged checkpoint is set aside with a message, and the one before it is used.
         """
         path = distributed.broadcast_from_rank_zero(lambda: str(self._newest(network) or ""))
         return ResumePoint.read(Path(path)) if path else None
@@ -103,10 +103,10 @@ class SaveState(pl.Callback):
 
 
 def read_training_state(path: Path, network: nn.Module | None = None) -> dict[str, Any]:
-    """Return a training state whose entries, from which a training goes on, are whole.
+    """Return a training state after checking the entries from which training resumes.
 
     Args:
-        network: the one that is trained; None leaves its weights unchecked.
+        network: the network in training; None skips the check of the weights.
 
     Raises:
         CheckpointError: an entry is missing or wrong; the message names it.
@@ -133,10 +133,10 @@ def read_training_state(path: Path, network: nn.Module | None = None) -> dict[st
 
 
 def _position_of(state: Mapping[str, Any], path: Path) -> tuple[int, int]:
-    """Return (epoch, batch) at which training goes on from a state; both count from 0.
+    """Return (epoch, batch) at which training resumes from a state; both count from 0.
 
     Raises:
-        CheckpointError: the state does not say.
+        CheckpointError: the state holds no position.
     """
     try:
         loops = state["loops"]["fit_loop"]

@@ -17,15 +17,15 @@ from ltr.runs.epoch_log import EpochLog
 class ValidationCallback(pl.Callback):
     """Evaluates the monitored split with a protocol and keeps the best epoch's weights.
 
-    Stands before Lightning's weight averaging in the list of callbacks, so that the averaged weights are the ones
-    that are evaluated and kept.
+    It comes before Lightning's weight averaging in the list of callbacks, so that it evaluates and keeps the averaged
+    weights.
 
     Args:
         name: ``val`` or ``test``: the metrics are called ``val/accuracy``, ...
         protocol: link -> a fresh protocol object for an epoch.
         monitor: the metric that selects, larger is better.
-        log: takes the numbers.
-        best_path: where the best weights go, or None when no epoch is selected.
+        log: receives the metrics.
+        best_path: file of the best weights; None if no epoch is selected.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ _ROW = ("protocol", "split", "checkpoint", "selection", "variant", "scorer", "he
 
 
 class _Plain(Logger):
-    """A logger of Lightning's for a W&B run whose x-axis is ``epoch``; its own logger has steps, which start anew."""
+    """Lightning logger for a W&B run with ``epoch`` as x-axis; the steps of Lightning's own restart in each stage."""
 
     def __init__(self, config: Mapping[str, Any], directory: Path) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class _Plain(Logger):
         self.run.log(dict(metrics))
 
     def close(self, failed: bool) -> None:
-        """End the run. Lightning's `finalize` comes after every stage, and means nothing here."""
+        """End the run. (Lightning calls `finalize` after every stage, which does nothing here.)"""
         self.run.finish(exit_code=int(failed))
 
 
@@ -77,11 +77,10 @@ class WandbRun(CountsEpochs, _Plain):
         evaluated: Sequence[ProtocolResult],
         figures: Sequence[Path],
     ) -> None:
-        """Log the headline to the summary, a table for each evaluation, the figures, and the model where it is asked
-        for.
+        """Log the headline to the summary, the tables, the figures, and with ``logger.model`` the model.
 
-        Tables: ``results`` has the rows of ``result.json``; ``per_class`` the classes of the headline, and
-        ``per_class_<protocol>`` those of another protocol.
+        Tables: ``results`` has the rows of ``result.json``; ``per_class`` has the classes of the headline protocol, and
+        ``per_class_<protocol>`` those of another one.
         """
         self.run.summary.update(final(headline))
         logged: dict[str, Any] = {"results": _results(rows)}
@@ -115,7 +114,7 @@ def _started(config: Mapping[str, Any], directory: Path) -> Any:
             group=node["group"] or shortened(label, f"-{group_hash(config)[:8]}"),
             job_type=node["job_type"],
             tags=tags([dataset, method, name, *node["tags"]]),
-            id=run_hash(config)[:16],  # the same run goes on in the same place
+            id=run_hash(config)[:16],  # the same run continues its W&B run
             resume="allow",
             mode="offline" if node["mode"] == "offline" else None,
             dir=str(directory),
@@ -133,13 +132,13 @@ def _started(config: Mapping[str, Any], directory: Path) -> Any:
 
 
 def tags(texts: Sequence[str]) -> list[str]:
-    """Return tags as W&B takes them: long ones cut to 64 characters, empty ones left out, each once."""
+    """Return tags as W&B accepts them: cut to 64 characters, without empty ones and duplicates."""
     cut = (str(text).strip()[:_TAG].rstrip() for text in texts)
     return list(dict.fromkeys(text for text in cut if text))
 
 
 def shortened(label: str, end: str) -> str:
-    """Return a label with what tells it from others, in the 128 characters that W&B takes."""
+    """Return a label with a distinguishing ending, cut to the 128 characters that W&B accepts."""
     return label[: _NAME - len(end)] + end
 
 
