@@ -21,6 +21,7 @@ from ltr.configuration.unknown_configs import nearest_configs, unknown_config
         ("dataset", "CIFAR100-LT", "dataset=cifar100_lt"),
         ("experiment", "cifar10_ldam_drw", "experiment=cifar10_lt_ldam_drw"),
         ("optimizer", "adamq", "optimizer=adamw"),
+        ("experiment", "cub_herb_plain", "experiment=cub_herbs_plain"),
         ("method", "splitting", "method=background_splitting"),
     ],
 )

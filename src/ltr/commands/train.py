@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -108,4 +109,16 @@ def show(outcome: Outcome, config: Mapping[str, Any], console: Console) -> None:
         console.print(rich_text(plain_table(outcome.result)), soft_wrap=True)
     if not (outcome.directory / "figures").is_dir():
         _figures(outcome.directory, config)
+    if not in_sweep():
+        for line in _next_commands(config, outcome.directory):
+            console.print(rich_text(line), soft_wrap=True)
     console.print(rich_text(outcome.directory), soft_wrap=True)
+
+
+def _next_commands(config: Mapping[str, Any], run: Path) -> list[str]:
+    """Return the commands that usually follow a run."""
+    outputs, folder = shlex.quote(str(config["paths"]["outputs"])), shlex.quote(str(run))
+    return [
+        f"compare: ltr-report {outputs}",
+        f"predict: ltr-predict {folder} IMAGES --out predictions.csv",
+    ]

@@ -52,7 +52,11 @@ def nearest_configs(group: str, name: str, options: Iterable[str]) -> list[str]:
     every = [(other, option) for other in names for option in names[other]]
     every.sort(key=lambda choice: (choice[0] != group, len(choice[1])))
     longer = [f"{other}={option}" for other, option in every if says_something and words <= _words(option)]
-    shorter = [f"{other}={option}" for other, option in sorted(every, key=_length) if _words(option) <= words]
+    shorter = [
+        f"{other}={option}"
+        for other, option in sorted(every, key=_length)
+        if words >= _words(option) and len(words) <= 2 * len(_words(option))
+    ]
     if longer or shorter:
         return [*longer[: _MOST - 1], *shorter[:1]]
     close = difflib.get_close_matches(wanted, simplified, n=1)
