@@ -26,7 +26,14 @@ from ltr.methods.core.stage import DatasetInfo, Method, Stage, StageOutput
 from ltr.models.backbones import Backbone
 from ltr.runs.plan import main_settings
 
-CHOICES = ("head", "loss", "sampler", "optimizer", "scheduler")  # options of `build` that name a config of a group
+CHOICES = (
+    "head",
+    "loss",
+    "sampler",
+    "optimizer",
+    "scheduler",
+    "tune",
+)  # options of `build` that name a config of a group
 TRAINING = {"batch_size": "batch_size", "epochs": "trainer.max_epochs"}  # and those that say how long it is trained
 _PLAIN_DATASET = "svhn"  # no recipe changes its schedule or batch size, nor those of its pair with any method
 _IMAGES_PER_CLASS = 100  # where class_counts are not given

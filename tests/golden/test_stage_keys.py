@@ -30,6 +30,9 @@ WITH = {
     "backbone/classifier32": ["dataset=cifar10_lt"],
     "augment/cifar_autoaugment": ["dataset=cifar10_lt"],
     "augment/cifar_cutout": ["dataset=cifar10_lt"],
+    **{
+        f"tune/{name}": ["dataset=cifar10_lt", "backbone=timm", "backbone.name=test_vit"] for name in ("adapter", "vpt")
+    },
     "augment/imagenet": None,  # of image files, as the next ones
     "augment/herbs": None,
     "augment/window": None,
@@ -44,7 +47,7 @@ WITH = {
     },
     **{name: ["dataset=digits_retrieval"] for name in ("method/rkd", "method/triplet", "method/prototypical")},
 }
-GROUPS = ("augment", "backbone", "head", "loss", "method", "optimizer", "sampler", "scheduler")
+GROUPS = ("augment", "backbone", "head", "loss", "method", "optimizer", "sampler", "scheduler", "tune")
 
 
 def configs() -> dict[str, list[str]]:

@@ -50,6 +50,8 @@ METHODS = {
 CLASSIFIER = {"at": (2, 2), "stage": "classifier", "stored": "representation"}
 FOUR = "method.classifier.epochs=4"
 METHODS |= {
+    "erm, tuned by lora": Case(("tune=lora", "tune.rank=2", FEW)),
+    "erm, tuned norms": Case(("tune=norm", FEW)),
     "crt": Case(("method=crt", FOUR), **CLASSIFIER),
     "crt, cached features": Case(
         ("method=crt", FOUR, "method.freeze_bn_stats=true", "method.features=cached"), **CLASSIFIER

@@ -22,7 +22,7 @@ from ltr.errors import nearest
 # groups whose keys the program reads: those of the shipped config
 READ_BY_NAME = ("trainer", "strategy", "evaluation", "checkpoint", "callbacks", "paths", "features")
 CONFIG = {"strategy": "single", "features": "images"}  # where it is not called default
-CALLED = ("sampler", "augment", "head", "loss", "backbone", "optimizer", "scheduler", "method")
+CALLED = ("sampler", "augment", "head", "loss", "backbone", "tune", "optimizer", "scheduler", "method")
 DATASET = ("name", "mean", "std", "source", "split")
 LOGGERS = ("csv", "wandb", "tensorboard")
 NOT_VALUES = ("_target_", "defaults", "hydra", *PRIVATE_KEYS)

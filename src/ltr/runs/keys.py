@@ -21,7 +21,7 @@ from ltr.identity import (
     options_as_first_written,
     with_names,
 )
-from ltr.methods.core.stage import DatasetInfo, Settings, Stage
+from ltr.methods.core.stage import DatasetInfo, Settings, Stage, tune_of
 
 if TYPE_CHECKING:
     from ltr.data.source import Source
@@ -195,6 +195,8 @@ def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in identity["trainer"].items()
         if key not in _NOT_IDENTITY_TRAINER and _TRAINER_DEFAULTS.get(key, ...) != value
     }
+    if tune_of(identity) is None:  # as in runs of earlier versions, which had no such choice
+        identity.pop("tune", None)
     if (identity.get("features") or {}).get("name") == "images":
         del identity["features"]  # as in runs of earlier versions
     identity["evaluation"] = {k: v for k, v in identity["evaluation"].items() if k not in _NOT_IDENTITY_EVALUATION}

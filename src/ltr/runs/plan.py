@@ -19,7 +19,8 @@ from ltr.data.packed import read_source
 from ltr.data.source import ImageFiles, Source
 from ltr.data.splits import Split
 from ltr.errors import ConfigError, DataError
-from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage
+from ltr.identity import name_of
+from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage, tune_of
 from ltr.optim.libraries import check_optimizer
 from ltr.runs.check_features import check_stored, frozen, stored_settings
 from ltr.runs.device import check_strategy, resolve_device, resolve_precision
@@ -198,8 +199,31 @@ def main_settings(config: Mapping[str, Any], precision: str, method: Method) -> 
         ema_decay=trainer["ema_decay"],
         limit_train_batches=trainer["limit_train_batches"],
         extras=extras,
+        tune=_tune(config, stored is not None),
         features=stored,
     )
+
+
+def _tune(config: Mapping[str, Any], is_stored: bool) -> Mapping[str, Any] | None:
+    """Return the config of what of the backbone is trained; None for all of it, and on stored features.
+
+    Raises:
+        ConfigError: ``backbone.trainable`` says so, too, or stored features, which need a frozen backbone.
+    """
+    tune, trainable = tune_of(config), config["backbone"].get("trainable", "all")
+    if tune is None:
+        return None
+    if trainable != "all":
+        raise ConfigError(
+            f"tune and backbone.trainable={trainable} both say what of the backbone is trained. Leave out "
+            "backbone.trainable; tune has none, last_block, norm, bias, lora, adapter, vpt and all"
+        )
+    if is_stored and name_of(str(tune["_target_"])) != "tune/none":
+        raise ConfigError(
+            "tune trains a part of the backbone, and features=stored keeps the backbone as it is. Use features=images, "
+            "or tune=none"
+        )
+    return None if is_stored else tune
 
 
 def _extras(value: Any) -> tuple[Mapping[str, Any], ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 from ltr.methods.core.stage import Settings, Stage
 
@@ -25,14 +27,24 @@ def warn_of_tiny_rates(settings: Settings) -> None:
 def warn_of_frozen_random_weights(stage: Stage) -> None:
     """Warn if a backbone stays at its random initial values."""
     backbone = stage.settings.backbone
+    if stage.settings.tune is not None and not stage.parents and not _has_weights(backbone):
+        warnings.warn(
+            f"stage '{stage.name}': tune trains a part of the backbone, and there are no weights: the rest stays at "
+            "random values. Give backbone.weights=FILE or backbone.pretrained=true, or set tune=all",
+            stacklevel=2,
+        )
     frozen = backbone.get("trainable") in ("none", "last_block")
-    if frozen and not stage.parents and not backbone.get("weights") and not backbone.get("pretrained"):
+    if frozen and not stage.parents and not _has_weights(backbone):
         part = "the backbone" if backbone["trainable"] == "none" else "all but the backbone's last block"
         warnings.warn(
             f"stage '{stage.name}': backbone.trainable={backbone['trainable']} without weights: {part} stays at random "
             "values. Give backbone.weights=FILE or backbone.pretrained=true, or set backbone.trainable=all",
             stacklevel=2,
         )
+
+
+def _has_weights(backbone: Mapping[str, Any]) -> bool:
+    return bool(backbone.get("weights") or backbone.get("pretrained"))
 
 
 def warn_of_large_batch(stage: Stage, images: int) -> None:

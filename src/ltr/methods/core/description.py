@@ -62,6 +62,7 @@ _SETTINGS: dict[str, Check] = {
     "ema_decay": (_or_null(_is_number), "a number or null"),
     "limit_train_batches": (_or_null(_is_whole(1)), "a whole number of at least 1, or null"),
     "extras": (_is_list_of(lambda config: isinstance(config, Mapping)), "a list of mappings"),
+    "tune": (_or_null(lambda value: isinstance(value, Mapping)), "a mapping or null"),
     "features": (_or_null(lambda value: isinstance(value, Mapping)), "a mapping or null"),
 }
 _DATASET_INFO: dict[str, Check] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytorch_lightning as pl
@@ -23,6 +23,7 @@ from ltr.identity import named
 from ltr.methods.core.stage import NetworkSpec
 from ltr.models.backbones import config_for_image_size
 from ltr.models.narrow_maps import guard_narrow_maps
+from ltr.models.tuning import Tuning, hold_frozen_parts
 from ltr.models.weights import seeded_construction
 from ltr.optim.schedules import ReleasedCosine
 from ltr.randomness import derive_seed
@@ -67,6 +68,11 @@ class ImageClassifier(pl.LightningModule):
         with seeded_construction(derive_seed(seed, role, "init")):
             self.backbone = instantiate(config_for_image_size(settings.backbone, dataset_info.image_shape), channels)
             self.head = instantiate(settings.head, self.backbone.num_features, head_rows or len(counts))
+        self.tuning: Tuning | None = None
+        if settings.tune is not None:
+            with seeded_construction(derive_seed(seed, role, "tune")):
+                self.tuning = instantiate(settings.tune)
+                self.tuning.prepare(self.backbone, dataset_info.image_shape)
         if not self.embeds and "embedding" in (getattr(self.head, "head_kind", ""), getattr(self.loss, "of", "")):
             raise ConfigError(
                 "head or loss is of embeddings, and this method learns class scores. Use method=triplet, prototypical "
@@ -89,6 +95,12 @@ class ImageClassifier(pl.LightningModule):
         mean, std = torch.tensor(dataset_info.mean).view(1, -1, 1, 1), torch.tensor(dataset_info.std).view(1, -1, 1, 1)
         self.register_buffer("_scale", 1.0 / std, persistent=False)
         self.register_buffer("_shift", -mean / std, persistent=False)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.tuning is not None:
+            hold_frozen_parts(self.backbone)
+        return self
 
     @property
     def spec(self) -> NetworkSpec:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ltr.configuration.allowed import shown
 from ltr.configuration.configs import config_names
 from ltr.errors import ConfigError, nearest
+from ltr.identity import name_of
 from ltr.methods.core.options import Options, signature_of
 from ltr.names import canonical
 
@@ -89,14 +90,15 @@ class Settings:
     ema_decay: float | None = None
     limit_train_batches: int | None = None
     extras: tuple[Mapping[str, Any], ...] = ()  # further loss terms, each a config: method.extras
+    tune: Mapping[str, Any] | None = None  # what of the backbone is trained; None: all of it
     features: Mapping[str, Any] | None = None  # how stored features are used, see `stored_features`; None: images
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields by name, as a checkpoint stores them; ``features`` only where there are any."""
+        """Return the fields by name, as a checkpoint stores them; ``tune`` and ``features`` only where they are set."""
         return {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
-            if name != "features" or self.features is not None
+            if name not in ("tune", "features") or getattr(self, name) is not None
         }
 
     def replaced(self, **changes: Any) -> Settings:
@@ -126,6 +128,12 @@ class Settings:
         present_keys = [key for key in known if key in config]
         check_configs(config, [key for key in present_keys if key in (*_CONFIGS, *optional)], where)
         return self.replaced(extras=(), **{key: config[key] for key in present_keys})
+
+
+def tune_of(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the config of the group ``tune`` of a configuration; None where all of the backbone is trained."""
+    tune = config.get("tune")
+    return None if tune is None or name_of(str(tune.get("_target_"))) == "tune/all" else tune
 
 
 def check_configs(node: Mapping[str, Any], keys: Sequence[str], where: str) -> None:

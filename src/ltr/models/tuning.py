@@ -1,0 +1,193 @@
+"""Tuning a part of a pretrained backbone: which parameters are trained, and what is added to them.
+
+A tuning is applied once to a backbone with its initial weights. Everything that it does not train is frozen, and batch
+normalisation keeps its statistics wherever its weight is frozen: the statistics of a frozen layer belong to its
+weights. Without any trained parameter the whole backbone stays in evaluation mode, so that its features are those of
+the pretrained network to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import timm
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ltr.errors import ConfigError
+from ltr.identity import named
+from ltr.models.backbones import Backbone
+
+NORMS = (
+    _BatchNorm,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    timm.layers.RmsNorm,
+    timm.layers.RmsNorm2d,
+)
+ImageShape = tuple[int, int, int]
+
+
+class Tuning:
+    """Base class of tunings; a subclass implements `prepare`, and `merge` if what it adds can be merged.
+
+    Attributes:
+        name: of its config in the group ``tune``.
+        adds_modules: whether the backbone has further parameters afterwards.
+    """
+
+    name: str
+    adds_modules = False
+
+    def prepare(self, backbone: Backbone, image_shape: ImageShape) -> None:
+        """Freeze the backbone but for what is trained, and add what the tuning adds.
+
+        Args:
+            backbone: with its initial weights.
+            image_shape: (C, H, W) of the images that it is going to see.
+
+        Raises:
+            ConfigError: the backbone lacks what is to be trained.
+        """
+        raise NotImplementedError
+
+    def merge(self, backbone: Backbone) -> None:
+        """Fold what was added into the backbone's own weights, where that gives the same function; else do nothing."""
+
+
+@named("tune/all")
+class TuneAll(Tuning):
+    """Every parameter is trained, which is the usual training."""
+
+    name = "all"
+
+    def prepare(self, backbone: Backbone, image_shape: ImageShape) -> None:
+        return None
+
+
+@named("tune/none")
+class TuneNone(Tuning):
+    """The backbone is frozen and stays in evaluation mode: a linear probe."""
+
+    name = "none"
+
+    def prepare(self, backbone: Backbone, image_shape: ImageShape) -> None:
+        backbone.requires_grad_(False)
+
+
+@named("tune/last_block")
+class TuneLastBlock(Tuning):
+    """The last block is trained (Kang et al., ICLR 2020, on Places-LT); see `Backbone.last_block`."""
+
+    name = "last_block"
+
+    def prepare(self, backbone: Backbone, image_shape: ImageShape) -> None:
+        backbone.requires_grad_(False)
+        backbone.last_block().requires_grad_(True)
+
+
+@named("tune/norm")
+class TuneNorm(Tuning):
+    """Weights and biases of normalisation layers are trained (Frankle et al., ICLR 2021, for batch normalisation)."""
+
+    name = "norm"
+
+    def prepare(self, backbone: Backbone, image_shape: ImageShape) -> None:
+        backbone.requires_grad_(False)
+        parameters = [p for module in backbone.modules() if isinstance(module, NORMS) for p in module.parameters(False)]
+        if not parameters:
+            raise ConfigError(
+                f"tune=norm: {_called(backbone)} has no normalisation layer with weights. Use tune=bias, lora or "
+                "last_block"
+            )
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+@named("tune/bias")
+class TuneBias(Tuning):
+    """Biases are trained (BitFit, Ben Zaken et al., ACL 2022), those of normalisation layers too.
+
+    Batch normalisation keeps its statistics, for its weights are frozen.
+    """
+
+    name = "bias"
+
+    def prepare(self, backbone: Backbone, image_shape: ImageShape) -> None:
+        backbone.requires_grad_(False)
+        biases = [parameter for name, parameter in backbone.named_parameters() if name.endswith("bias")]
+        if not biases:
+            raise ConfigError(f"tune=bias: {_called(backbone)} has no biases. Use tune=norm, lora or last_block")
+        for bias in biases:
+            bias.requires_grad_(True)
+
+
+def hold_frozen_parts(backbone: nn.Module) -> None:
+    """Put what a tuning froze into evaluation mode, after `train` was called on the network.
+
+    This is the whole backbone if none of its parameters is trained, else every batch normalisation whose weight is not.
+    """
+    if not any(parameter.requires_grad for parameter in backbone.parameters()):
+        backbone.eval()
+        return
+    for module in backbone.modules():
+        if isinstance(module, _BatchNorm) and (module.weight is None or not module.weight.requires_grad):
+            module.eval()
+
+
+def replace_module(root: nn.Module, path: str, new: nn.Module) -> None:
+    """Put a module in the place of the one at a dotted path."""
+    parent, _, name = path.rpartition(".")
+    setattr(root.get_submodule(parent), name, new)
+
+
+def transformer_blocks(backbone: Backbone, tuning: str) -> list[tuple[str, nn.Module]]:
+    """Return (path, block) of every transformer block: a module with an ``mlp`` after a second normalisation.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    blocks = [(path, module) for path, module in backbone.named_modules() if is_transformer_block(module)]
+    if not blocks:
+        raise ConfigError(
+            f"tune={tuning}: {_called(backbone)} has no transformer blocks. Use a vision transformer, or tune=lora, "
+            "norm, bias or last_block"
+        )
+    return blocks
+
+
+def is_transformer_block(module: nn.Module) -> bool:
+    """Return whether a module has the parts of a block of timm's or torchvision's transformers."""
+    norm = getattr(module, "norm2", None) or getattr(module, "ln_2", None)
+    return (
+        isinstance(norm, nn.Module) and isinstance(getattr(module, "mlp", None), nn.Module) and hasattr(norm, "weight")
+    )
+
+
+def called_modules(backbone: Backbone, kinds: tuple[type[nn.Module], ...], call: Callable[[], object]) -> list[str]:
+    """Return paths of the modules of some kinds whose own forward a pass uses.
+
+    Some attentions read the weights of their layers instead of calling them; what is added to such a layer would have
+    no effect.
+
+    Args:
+        call: makes the pass.
+    """
+    called: dict[str, None] = {}
+    handles = [
+        module.register_forward_pre_hook(lambda _, inputs, path=path: called.setdefault(path))
+        for path, module in backbone.named_modules()
+        if isinstance(module, kinds)
+    ]
+    try:
+        call()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [path for path, _ in backbone.named_modules() if path in called]
+
+
+def _called(backbone: nn.Module) -> str:
+    return str(getattr(backbone, "name", None) or type(backbone).__name__)

@@ -1,0 +1,69 @@
+"""AdaptFormer: a bottleneck beside the frozen MLP of every transformer block.
+
+peft has no such adapter for models that are not of transformers, and timm has none.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ltr.errors import ConfigError
+from ltr.identity import named
+from ltr.models.backbones import Backbone
+from ltr.models.tuning import ImageShape, Tuning, replace_module, transformer_blocks
+
+
+class AdaptedMLP(nn.Module):
+    """The frozen MLP of a block and a bottleneck beside it: MLP(z) + scale * Up(ReLU(Down(z))).
+
+    z is the block's input after its second normalisation, as in equation 4 of Chen et al. (NeurIPS 2022); the official
+    code takes it before. A layer scale of the block multiplies the sum. Down is Kaiming-uniform, Up is zero at first.
+
+    Args:
+        mlp: of width D, on tensors [..., D].
+        width: D.
+        bottleneck: width of the bottleneck.
+        scale: of its output.
+    """
+
+    def __init__(self, mlp: nn.Module, width: int, bottleneck: int, scale: float) -> None:
+        super().__init__()
+        self.mlp = mlp
+        self.down = nn.Linear(width, bottleneck)
+        self.up = nn.Linear(bottleneck, width)
+        self.scale = scale
+        nn.init.kaiming_uniform_(self.down.weight, a=5**0.5)
+        for zero in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(zero)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.mlp(tokens) + self.scale * self.up(functional.relu(self.down(tokens)))
+
+
+@named("tune/adapter")
+class TuneAdapter(Tuning):
+    """AdaptFormer (Chen et al., NeurIPS 2022): 2 D b + b + D parameters in each block of width D.
+
+    Args:
+        bottleneck: b, at least 1; 64 in the paper.
+        scale: of the adapter's output; 0.1 in the paper.
+    """
+
+    name = "adapter"
+    adds_modules = True
+
+    def __init__(self, *, bottleneck: int = 64, scale: float = 0.1) -> None:
+        self.bottleneck = bottleneck
+        self.scale = scale
+
+    def prepare(self, backbone: Backbone, image_shape: ImageShape) -> None:
+        blocks = transformer_blocks(backbone, self.name)
+        backbone.requires_grad_(False)
+        for path, block in blocks:
+            linear = next((part for part in block.mlp.modules() if isinstance(part, nn.Linear)), None)  # type: ignore[union-attr]
+            if linear is None:
+                raise ConfigError(f"tune=adapter: the MLP of {path} has no linear layer. Use tune=lora, norm or bias")
+            adapted = AdaptedMLP(block.mlp, linear.in_features, self.bottleneck, self.scale)  # type: ignore[arg-type]
+            adapted.mlp.requires_grad_(False)
+            replace_module(backbone, f"{path}.mlp", adapted)
