@@ -264,3 +264,27 @@ def test_listing_and_describing_need_no_torch(tmp_path):
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False, capture_output=True).returncode == 0
+
+
+def test_images_that_look_alike_in_training_and_test_are_named(tmp_path, capsys):
+    import camera_trap_files
+    from ltr.commands.data import main
+
+    root = camera_trap_files.write(tmp_path / "traps", camera_trap_files.shots(locations=2, bursts=1))
+    where = ["camera_traps", f"dataset.root={root}", "dataset.group=none", "dataset.test_fraction=0.5"]
+    pairs = tmp_path / "pairs.csv"
+    assert main(["check", *where, "--duplicates", "--distance", "7", "--pairs-to", str(pairs), "--workers", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "test images look like a training image" in out
+    assert pairs.read_text().startswith("test,train,distance")
+
+
+@pytest.mark.parametrize(
+    "flags", [["--distance", "3"], ["--duplicates", "--distance", "8"], ["--duplicates", "--pairs-to", "pairs.txt"]]
+)
+def test_wrong_flags_of_the_search_for_duplicates_are_refused(flags, capsys):
+    from ltr.cli import guarded
+    from ltr.commands.data import main
+
+    assert guarded(lambda: main(["check", "digits_lt", *flags])) == 2
+    assert "error: --" in capsys.readouterr().err

@@ -60,6 +60,14 @@ def _parser() -> argparse.ArgumentParser:
         "--exclude-to", type=Path, metavar="FILE", help="write the paths of bad images there, one a line"
     )
 
+    check.add_argument(
+        "--duplicates", action="store_true", help="also look for images in training and test that look alike"
+    )
+    check.add_argument(
+        "--distance", type=int, metavar="BITS", help="by which their hashes may differ, 0 to 7 of 128 (default: 4)"
+    )
+    check.add_argument("--pairs-to", type=Path, metavar="FILE", help="write all such pairs there, a .csv file")
+
     pack = commands.add_parser("pack", help="decode and resize once, into one file for dataset.packed=FILE")
     pack.add_argument("--to", type=Path, metavar="FILE", required=True, help="the packed file")
     pack.add_argument("--size", type=int, default=256, metavar="PIXELS", help="short side (default: 256)")
@@ -84,12 +92,17 @@ def _parser() -> argparse.ArgumentParser:
 def _check_flags(arguments: argparse.Namespace) -> None:
     """Refuse combinations of flags that argparse accepts, before anything is read."""
     values = vars(arguments)
-    for flag, least, most in (("workers", 1, 1024), ("size", 1, 65_500), ("quality", 1, 100), ("max_pixels", 1, None)):
+    for flag, least, most in (("workers", 1, 1024), ("size", 1, 65_500), ("quality", 1, 100), ("max_pixels", 1, None),
+                               ("distance", 0, 7)):  # fmt: skip
         value = values.get(flag)
         if value is not None and (value < least or (most is not None and value > most)):
             bounds = f"at least {least}" if most is None else f"{least} to {most}"
             raise ConfigError(f"--{flag.replace('_', '-')} {value}: allowed is {bounds}")
-    for flag in ("exclude_to", "to"):
+    if values.get("duplicates") is False and (values["distance"] is not None or values["pairs_to"] is not None):
+        raise ConfigError("--distance and --pairs-to belong to --duplicates; add it")
+    if values.get("pairs_to") is not None and values["pairs_to"].suffix.lower() != ".csv":
+        raise ConfigError(f"--pairs-to {values['pairs_to']}: the name must end in .csv")
+    for flag in ("exclude_to", "to", "pairs_to"):
         if values.get(flag) is not None:
             check_file(values[flag], f"--{flag.replace('_', '-')} {values[flag]}")
     if values.get("out") is not None:
@@ -255,6 +268,8 @@ def _check(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
         for image in bad[:_SHOWN]:
             print_line(f"  {one_line(image.path)}: {one_line(image.reason)}")
     _print_identical(source, _processes(arguments)["workers"])
+    if arguments.duplicates:
+        _print_alike(arguments, config, source)
     if arguments.exclude_to:
         write_exclusions(arguments.exclude_to, bad)
         print_line(f"{len(bad):,} paths written to {arguments.exclude_to}")
@@ -270,6 +285,37 @@ def _print_identical(source: Source, workers: int) -> None:
         same = identical_images(source, workers=workers if len(source) > _WORTH_PROCESSES else 1, progress=advance)
     for line in same.lines(source):
         print_line(f"  {one_line(line.strip())}" if line.startswith(" ") else f"warning: {one_line(line)}")
+
+
+def _print_alike(arguments: argparse.Namespace, config: dict[str, Any], source: Source) -> None:
+    """Warn of test images that look like training images, and write the pairs."""
+    from ltr.console import plain_warnings, progress
+    from ltr.data.duplicates import describe_image
+    from ltr.data.exclusion import read_split
+    from ltr.data.near_duplicates import near_duplicates
+    from ltr.files import write_csv
+
+    with plain_warnings():
+        split = read_split(config["dataset"], source)
+    total = sum(len(getattr(split, part)) for part in ("train", "val", "test", "unknown"))
+    distance = 4 if arguments.distance is None else arguments.distance
+    workers = _processes(arguments)["workers"] if total > _WORTH_PROCESSES else 1
+    with progress("hashing", total) as advance:
+        pairs = near_duplicates(source, split, distance=distance, workers=workers, progress=advance)
+    tested = len({pair.test for pair in pairs})
+    images = len(split.test) + len(split.unknown)
+    print_line(
+        f"{'warning: ' if pairs else ''}{tested:,} of {images:,} test images look like a training image "
+        f"({len(pairs):,} pairs, hashes differ in at most {distance} of 128 bits)"
+        f"{', the first ten' if len(pairs) > _SHOWN else ''}{':' if pairs else ''}"
+    )
+    names = {index: describe_image(source, index) for pair in pairs for index in pair[:2]}
+    for pair in pairs[:_SHOWN]:
+        print_line(f"  {one_line(names[pair.test])} ~ {one_line(names[pair.train])}, {pair.distance} bits")
+    if arguments.pairs_to:
+        rows = ({"test": names[p.test], "train": names[p.train], "distance": p.distance} for p in pairs)
+        write_csv(arguments.pairs_to, rows, ("test", "train", "distance"))
+        print_line(f"{len(pairs):,} pairs written to {arguments.pairs_to}")
 
 
 def _read_and_compare(config: dict[str, Any]) -> tuple[Source, list[str]]:

@@ -136,10 +136,10 @@ def _packed_digests(store: PackedStore, number: int) -> Iterator[tuple[int, byte
 
 def _line(source: Source, group: Sequence[int]) -> str:
     more = f" = ... ({len(group):,} images)" if len(group) > _SHOWN_OF_GROUP else ""
-    return "  " + " = ".join(_describe(source, index) for index in group[:_SHOWN_OF_GROUP]) + more
+    return "  " + " = ".join(describe_image(source, index) for index in group[:_SHOWN_OF_GROUP]) + more
 
 
-def _describe(source: Source, index: int) -> str:
+def describe_image(source: Source, index: int) -> str:
     """Return a description of an image: its path and class, or its position in its part."""
     part = next(part for part, indices in source.parts.items() if index in indices)
     name = source.class_names[source.labels[index]]
