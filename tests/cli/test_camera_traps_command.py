@@ -116,3 +116,38 @@ def test_ltr_data_shows_and_writes_the_images(traps, tmp_path, capsys, command):
     else:
         with open(tmp_path / "t.csv", newline="") as file:
             assert {row["split"] for row in csv.DictReader(file)} == {"train", "test"}
+
+
+def test_training_images_in_a_pool_are_left_out_and_a_pool_of_nothing_else_is_refused(train, traps, tmp_path, capsys):
+    from ltr.commands.mine import main
+
+    done = train("dataset.group=seq_id")
+    capsys.readouterr()
+
+    def mine(pool):
+        flags = ["--out", str(tmp_path / "mined"), "--group", "all", "--workers", "0", "--strategy", "background_split"]
+        return guarded(lambda: main([str(done.directory), str(pool), *flags])), capsys.readouterr()
+
+    code, captured = mine(traps)
+    assert code == 0, captured.err
+    trained = sum(row["split"] == "train" for row in _table(traps, tmp_path))
+    assert f"{trained:,} of 18 images are training images of the run and left out" in captured.out
+    (tmp_path / "only.csv").write_text(
+        "path\n" + "".join(f"{traps / row['path']}\n" for row in _table(traps, tmp_path) if row["split"] == "train")
+    )
+    code = guarded(
+        lambda: main(
+            [str(done.directory), str(tmp_path / "only.csv"), "--root", str(traps), "--out", str(tmp_path / "m")]
+        )
+    )
+    assert code == 2
+    assert f"all {trained} images of the pool are training images" in capsys.readouterr().err
+
+
+def _table(traps, tmp_path):
+    from ltr.commands.data import main
+
+    where = [f"dataset.root={traps}", "dataset.group=seq_id", "--to", str(tmp_path / "t.csv")]
+    assert guarded(lambda: main(["import", "camera_traps", *where])) == 0
+    with open(tmp_path / "t.csv", newline="") as file:
+        return list(csv.DictReader(file))

@@ -124,3 +124,46 @@ def test_a_process_that_is_killed_goes_on_where_it_was(command, finished_run, tm
     assert exit_code == 0, err
     assert "going on after" in out
     assert (tmp_path / "killed" / "candidates.csv").read_bytes() == (tmp_path / "whole" / "candidates.csv").read_bytes()
+
+
+@pytest.mark.parametrize("strategy", ["entropy", "margin", "coreset", "cluster_margin", "random"])
+def test_strategies_that_rank_the_pool_as_a_whole_fill_one_budget(command, finished_run, pool, tmp_path, strategy):
+    (tmp_path / "labelled.csv").write_text("path\n0003.png\n0004.png\n")
+    flags = ["--strategy", strategy, "--budget", "7", "--exclude", "labelled.csv"]
+    code, out, err = command(finished_run, pool, "--out", "mined", *flags)
+    assert code == 0, err
+    paths = [row["path"] for row in candidates(tmp_path / "mined")]
+    assert len(set(paths)) == len(paths) == 7
+    assert not {"0003.png", "0004.png"} & set(paths)
+    assert f"7 of 28 images selected by {strategy}" in out
+    assert (tmp_path / "mined" / "sheet.html").is_file()
+
+
+def test_classes_may_have_budgets_of_their_own(command, finished_run, pool, tmp_path):
+    flags = ["--classes", "8,9", "--top", "2", "--class-budget", "9=4", "--min-distance", "0.05"]
+    code, _, err = command(finished_run, pool, "--out", "mined", *flags)
+    assert code == 0, err
+    mined = candidates(tmp_path / "mined")
+    assert [sum(row["class"] == digit for row in mined) for digit in "89"] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--strategy", "margins"], "Did you mean 'margin'"),
+        (["--strategy", "background_split"], "the run has no background class"),
+        (["--strategy", "margin", "--class-budget", "9=4"], "Use --budget"),
+        (["--strategy", "probability", "--budget", "4"], "Use --top or --class-budget"),
+        (["--class-budget", "nine=4"], "NAME=N is needed"),
+        (["--strategy", "margin", "--min-distance", "3"], "allowed is 0 to 2"),
+        (["--strategy", "random", "--budget", "0"], "allowed is 1 or more"),
+        (["--exclude", "all.csv"], "every image of the pool is labelled already"),
+    ],
+)
+def test_wrong_strategies_and_budgets_are_told(command, finished_run, pool, tmp_path, flags, words):
+    (tmp_path / "all.csv").write_text("path\n" + "".join(f"{number:04d}.png\n" for number in range(30)))
+    code, _, err = command(finished_run, pool, "--out", "mined", *flags)
+    assert code in (1, 2)
+    assert words in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "mined" / "candidates.csv").exists()

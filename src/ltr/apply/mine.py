@@ -187,7 +187,7 @@ def mine(
     """
     indices = np.arange(len(files)) if places is None else places
     chunk = -(-chunk // model.batch_size) * model.batch_size
-    key = _key(model, files, indices, classes, top, identity)
+    key = state_key(model, files, indices, classes, top, identity)
     path = folder / STATE
     if again:
         path.unlink(missing_ok=True)
@@ -237,7 +237,9 @@ def _look(
         ranking.add(indices, rare_host, predicted_host, confidence_host)
 
 
-def _key(model: Model, files: ImageFiles, indices: np.ndarray, classes: np.ndarray, top: int, identity: str) -> str:
+def state_key(
+    model: Model, files: ImageFiles, indices: np.ndarray, classes: np.ndarray, top: int, identity: str
+) -> str:
     """Return the identity of a state: the weights, the images' paths, the classes, and how images are read."""
     crop = model.crop
     how = model.decoding

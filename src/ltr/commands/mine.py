@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ltr.commands.arguments import Parser, at_least, chosen_names, parsed
 from ltr.commands.predict import add_inputs, add_reading_flags, model_and_pool, report_broken, report_remarks
 from ltr.console import print_line
+from ltr.errors import ConfigError, DataError
 from ltr.writing import check_folder
 
 
@@ -40,6 +42,25 @@ def main(argv: Sequence[str]) -> int:
         "--group", choices=("few", "medium", "many", "all"), default="few", help="a shot group (default: few)"
     )
     parser.add_argument("--few-below", type=int, metavar="N", help="training images (default: the run's bound)")
+    parser.add_argument(
+        "--strategy",
+        default="probability",
+        metavar="NAME",
+        help="probability, entropy, margin, coreset, cluster_margin, background_split or random (default: probability)",
+    )
+    parser.add_argument(
+        "--class-budget", action="append", default=[], metavar="NAME=N", help="images of one class, in place of --top"
+    )
+    parser.add_argument(
+        "--budget", type=int, metavar="N", help="images in all, of strategies that rank the pool as a whole"
+    )
+    parser.add_argument(
+        "--min-distance",
+        type=float,
+        metavar="D",
+        help="least cosine distance of features within the batch (default: 0 for probability, else 0.01)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of random sampling (default: 0)")
     parser.add_argument("--top", type=int, default=100, metavar="N", help="images of each class (default: 100)")
     parser.add_argument("--thumbnails", type=int, default=24, metavar="N", help="of them in the sheet (default: 24)")
     parser.add_argument("--exclude", type=Path, metavar="TABLE", help="with a column path: images that are labelled")
@@ -49,22 +70,38 @@ def main(argv: Sequence[str]) -> int:
     arguments = parsed(parser, argv)
     if arguments is None:
         return 0
-    for name, least in (("top", 1), ("thumbnails", 0), ("chunk", 1), ("few_below", 1)):
+    for name, least in (("top", 1), ("thumbnails", 0), ("chunk", 1), ("few_below", 1), ("budget", 1), ("seed", 0)):
         at_least(arguments, name, least)
     check_folder(arguments.out, f"--out {arguments.out}")
 
     from ltr.configuration.targets import allowing
 
     with allowing(arguments.allow):
+        _check_strategy(arguments)
         return _mine(arguments)
+
+
+def _check_strategy(arguments: argparse.Namespace) -> None:
+    """Refuse an unknown strategy, and flags that it does not read, before anything is loaded."""
+    from ltr.apply.acquisition import BY_CLASS, check_strategy
+
+    check_strategy(arguments.strategy)
+    by_class = arguments.strategy in BY_CLASS
+    if by_class and arguments.budget is not None:
+        raise ConfigError(
+            f"--budget: --strategy {arguments.strategy} selects for each class. Use --top or --class-budget"
+        )
+    if not by_class and arguments.class_budget:
+        raise ConfigError(f"--class-budget: --strategy {arguments.strategy} ranks the pool as a whole. Use --budget")
+    distance = arguments.min_distance
+    if distance is not None and not 0 <= distance <= 2:
+        raise ConfigError(f"--min-distance {distance}: allowed is 0 to 2")
 
 
 def _mine(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from ltr.apply.contact_sheet import write_candidates, write_sheets
     from ltr.apply.mine import mine, rare_classes, without
-    from ltr.apply.tables import write_broken
     from ltr.commands.evaluate import find
     from ltr.console import progress
     from ltr.data.real_paths import first_of_each
@@ -72,16 +109,23 @@ def _mine(arguments: argparse.Namespace) -> int:
 
     model, files = model_and_pool(arguments)
     names = chosen_names(arguments.classes, model.class_names)
-    classes = rare_classes(model, names, arguments.group, arguments.few_below)
+    group = arguments.group if arguments.budget is None else "all"  # a budget is of the whole pool
+    classes = rare_classes(model, names, group, arguments.few_below)
     places = first_of_each(files)
     if len(places) < len(files):
         print_line(f"{len(files) - len(places):,} of {len(files):,} images are others under another path, and left out")
+    checkpoint, _ = find(Path(arguments.run))
+    labelled = np.empty(0, dtype=np.int64)
     if arguments.exclude is not None:
         unlabelled = np.intersect1d(places, without(files, arguments.exclude))
         print_line(f"{len(places) - len(unlabelled):,} of {len(places):,} images are labelled already and left out")
-        places = unlabelled
+        labelled, places = np.setdiff1d(places, unlabelled), unlabelled
+    places = _without_training_images(checkpoint, files, places)
     total = len(places)
-    checkpoint, _ = find(Path(arguments.run))
+    if not total:
+        raise DataError(f"{arguments.images}: every image of the pool is labelled already. Name another pool")
+    if arguments.strategy != "probability" or arguments.class_budget or arguments.min_distance:
+        return _select(arguments, model, files, classes, places, labelled, checkpoint)
 
     def started(done: int) -> None:
         if done:
@@ -102,15 +146,97 @@ def _mine(arguments: argparse.Namespace) -> int:
             started=started,
             advance=advance,
         )
+    summary = f"{mined.looked_at:,} images ranked for {len(classes):,} classes"
+    return _write(arguments, mined, model, files, checkpoint, summary)
+
+
+def _without_training_images(checkpoint: Path, files: Any, places: Any) -> Any:
+    """Leave out the images that the run was trained on.
+
+    Raises:
+        ConfigError: there are no others.
+    """
+    from ltr.apply.batch_selection import trained_on
+    from ltr.console import plain_warnings
+    from ltr.methods.core.checkpoint import describe
+
+    run = checkpoint.absolute().parent.parent
+    with plain_warnings():
+        is_trained = trained_on(describe(checkpoint), run, files, places)
+    if not is_trained.any():
+        return places
+    if is_trained.all():
+        raise ConfigError(
+            f"all {len(places):,} images of the pool are training images of the run, which are labelled. Name a folder "
+            "of other images"
+        )
+    print_line(f"{int(is_trained.sum()):,} of {len(places):,} images are training images of the run and left out")
+    return places[~is_trained]
+
+
+def _select(
+    arguments: argparse.Namespace, model: Any, files: Any, classes: Any, places: Any, labelled: Any, checkpoint: Path
+) -> int:
+    """Select a batch by a strategy, with the predictions of the whole pool at hand."""
+    import numpy as np
+
+    from ltr.apply.acquisition import BY_CLASS, NEEDS_FEATURES, check_strategy, select
+    from ltr.apply.batch_selection import as_ranking, class_budgets, pool_scores, predict_pool
+    from ltr.apply.mine import Mined
+    from ltr.console import progress
+    from ltr.files import file_digest
+
+    strategy = arguments.strategy
+    check_strategy(strategy, has_background=model.background is not None)
+    budgets = class_budgets(model, classes, arguments.top, arguments.class_budget)
+    if strategy not in BY_CLASS and arguments.budget is not None:
+        budgets = {int(classes[0]): arguments.budget}
+    distance = arguments.min_distance
+    if distance is None:
+        distance = 0.0 if strategy == "probability" else 0.01
+    known = np.union1d(places, labelled) if strategy == "coreset" else places
+
+    def started(done: int) -> None:
+        print_line(f"going on after {done:,} images")
+        advance(done)
+
+    with progress("predicting", len(known)) as advance:
+        predictions = predict_pool(
+            model,
+            files,
+            known,
+            arguments.out,
+            with_features=strategy in NEEDS_FEATURES or (distance > 0 and strategy != "random"),
+            chunk=arguments.chunk,
+            identity=file_digest(checkpoint),
+            again=arguments.again,
+            started=started,
+            advance=advance,
+        )
+    is_candidate = ~np.isin(predictions.places, labelled)
+    scores = pool_scores(model, predictions, is_candidate)
+    selection = select(strategy, scores, budgets, seed=arguments.seed, min_distance=distance)
+    ranking = as_ranking(selection, predictions, np.flatnonzero(is_candidate))
+    mined = Mined(ranking, predictions.broken, len(known), predictions.resumed_at, predictions.remarks)
+    summary = f"{len(selection.images):,} of {len(scores):,} images selected by {strategy}"
+    return _write(arguments, mined, model, files, checkpoint, summary)
+
+
+def _write(arguments: argparse.Namespace, mined: Any, model: Any, files: Any, checkpoint: Path, summary: str) -> int:
+    """Write the table, the sheets and the list of unreadable images, and print where they are."""
+    from ltr.apply.contact_sheet import write_candidates, write_sheets
+    from ltr.apply.tables import write_broken
+    from ltr.console import progress
+
     rows = write_candidates(arguments.out / "candidates.csv", mined, model, files)
     title = f"Mined with {checkpoint.absolute().parent.parent.name} in {arguments.images.absolute().name}"
-    with progress("drawing", len(classes)) as drawn:
+    with progress("drawing", len(mined.ranking.classes)) as drawn:
         sheets = write_sheets(
             arguments.out, mined, model, files, title=title, thumbnails=arguments.thumbnails, advance=drawn
         )
     listed = arguments.out / "broken.csv"
     write_broken(listed, mined.broken)
-    print_line(f"{mined.looked_at:,} images ranked for {len(classes):,} classes")
+    print_line(summary)
     print_line(f"{arguments.out / 'candidates.csv'}: {rows:,} rows")
     for sheet in sheets:
         print_line(sheet)
