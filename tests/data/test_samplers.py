@@ -211,7 +211,9 @@ def test_power_draws_every_image_of_a_class_alike():
 
 def test_large_powers_of_large_counts_stay_finite():
     counts = np.array([10**9, 10**6, 1])
-    assert np.isfinite(Power(q=50).class_probabilities(counts, 0, 1)).all()
+    sampler = Power(q=2)
+    sampler.q = 50  # more than an option may be
+    assert np.isfinite(sampler.class_probabilities(counts, 0, 1)).all()
 
 
 def test_a_class_index_drawn_from_a_table_has_the_exact_distribution():

@@ -338,7 +338,7 @@ WRONG = {
 
 @pytest.mark.parametrize("key", WRONG)
 def test_a_value_outside_its_range_is_an_error_that_names_the_key(key):
-    with pytest.raises(ConfigError, match=rf"{key} = "):
+    with pytest.raises(ConfigError, match=rf"{key}( = |=)"):
         WRONG[key]()
 
 

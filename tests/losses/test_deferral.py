@@ -38,5 +38,5 @@ def test_without_deferral_it_is_on_before_any_epoch_is_announced(defer_from, act
 
 @pytest.mark.parametrize("defer_from", [-0.1, 1.1, 160, float("nan")])
 def test_a_value_that_is_no_fraction_is_an_error(defer_from):
-    with pytest.raises(ConfigError, match="fraction"):
+    with pytest.raises(ConfigError, match=r"loss.defer_from=.*allowed is \[0, 1\] or null"):
         Deferral(defer_from)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from ltr.configuration.declarations import rules_of_target
+
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "loss").glob("*.yaml"))
 LONG_TAIL_LOSSES = {
     "cross_entropy",
@@ -59,8 +61,8 @@ def test_a_config_names_every_keyword_of_its_class(config):
 
 @CLASSIFICATION_CONFIGS
 def test_a_config_bounds_every_value_it_has(config):
-    values = OmegaConf.to_container(OmegaConf.load(config))
-    assert set(values.get("_allowed_", {})) == set(load_config(config)[1])
+    target = OmegaConf.load(config)["_target_"]
+    assert set(rules_of_target(target)) == set(load_config(config)[1])
 
 
 def test_class_balanced_takes_beta_from_the_data_set():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import math
+from typing import get_args
 
 import pytest
 import torch
 from torch.nn import functional
 
 from ltr.errors import ConfigError
-from ltr.losses.triplet import MINING, Triplet, all_triplets, draw_negatives, negative_weights, positive_pairs
+from ltr.losses.triplet import Mining, Triplet, all_triplets, draw_negatives, negative_weights, positive_pairs
 
 LABELS = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])
 
@@ -103,7 +104,7 @@ def test_a_drawn_triplet_costs_its_hinge_and_the_mean_is_over_pairs():
     torch.testing.assert_close(cost, torch.stack(costs).mean())
 
 
-@pytest.mark.parametrize("mining", MINING)
+@pytest.mark.parametrize("mining", get_args(Mining))
 def test_every_mining_gives_a_loss_with_a_finite_gradient_also_for_duplicates(mining):
     if mining == "pytorch_metric_learning":
         pytest.importorskip(mining)

@@ -55,7 +55,7 @@ def test_a_fixed_scale_is_no_parameter_and_a_learned_one_is():
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.nan])
 def test_a_scale_that_is_not_positive_is_refused(scale):
-    with pytest.raises(ConfigError, match="above 0"):
+    with pytest.raises(ConfigError, match=r"head.scale=.*allowed is \(0, inf\)"):
         CosineHead(4, 2, scale=scale)
 
 

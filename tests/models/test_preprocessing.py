@@ -88,7 +88,7 @@ def test_files_are_resized_as_pillow_does_it(tmp_path):
     box = FileCrop(16, resize=20).centre_box(60, 40)
     assert np.array_equal(cut, np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC, box=box)))
     assert not np.array_equal(cut, FileCrop(16, resize=20).read(image, None))
-    with pytest.raises(ConfigError, match=r"interpolation=nearest: allowed are bilinear, bicubic"):
+    with pytest.raises(ConfigError, match=r"interpolation=nearest: allowed is one of: null, bilinear, bicubic"):
         FileCrop(16, interpolation="nearest")
 
 

@@ -68,7 +68,7 @@ def test_its_state_is_plain_values_and_resumes():
         ({"name": "cosin"}, "allowed are cosine.*Did you mean 'cosine'"),
         ({"name": "plateau"}, "follows a metric"),
         ({"name": "multistep"}, "decay_milestones is empty"),
-        ({"per": "batch"}, "allowed: epoch, step"),
+        ({"per": "batch"}, "allowed is one of: epoch, step"),
         ({"warmup_epochs": 13}, "the run has 12 epochs"),
         ({"cooldown_epochs": 12}, "cooldown_epochs=12.*12 epochs"),
         ({"warmup_epochs": 12, "warmup_prefix": True}, "timm cannot build it"),

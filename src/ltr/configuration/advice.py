@@ -28,7 +28,7 @@ def _can_be_given(config: Mapping[str, Any], text: str) -> bool:
         node = node.get(part) if isinstance(node, Mapping) else None
     if not isinstance(node, Mapping) or last not in node:
         return False
-    rules = rules_of(path, node)
+    rules = rules_of(path, node, config)
     return last not in rules or problem(one.values[0], rules[last]) is None
 
 

@@ -73,7 +73,7 @@ def check_values(config: Mapping) -> list[str]:
     """Return a sentence for every value of ``config`` (plain, resolved) that its config does not allow."""
     mistakes = []
     for path, node in mappings(config):
-        rules = rules_of(path, node)
+        rules = rules_of(path, node, config)
         if not isinstance(node.get("_allowed_") or {}, Mapping):
             mistakes.append(
                 f"{path}._allowed_={shown(node['_allowed_'])}: rules by key are needed, e.g. {{lr: [1, 2]}}"

@@ -1,9 +1,9 @@
 """Options of the classes and functions that configs name: default, rule and meaning, read from the source.
 
 An option is a keyword-only argument of the constructor (or function) in a ``_target_``. Its type gives the rule, its
-signature the default, and the ``Args`` of the docstring the meaning. A method declares its options in the class
-``<Name>Options`` of the module ``options`` beside its own, with a docstring under each field. Nothing is imported, so
-that a configuration is checked and explained before torch is loaded.
+signature the default, and the ``Args`` of the docstring the meaning. A method declares its options in a class of its
+own, ``Options = <Name>Options``, with a docstring under each field. Nothing is imported, so that a configuration is
+checked and explained before torch is loaded.
 """
 
 from __future__ import annotations
@@ -57,14 +57,7 @@ def options_of(target: str) -> Mapping[str, Option]:
     """Return the options of a ``_target_`` of ltr by name; {} for code outside ltr and for an unknown target."""
     module, _, name = path_of(target).rpartition(".")
     source = _source(module)
-    if source is None:
-        return {}
-    package = module.rpartition(".")[0]
-    if f"{package}.".startswith("ltr.methods."):
-        declared = _source(f"{package}.options")
-        if declared is not None and isinstance(declared.statement(f"{name}Options"), ast.ClassDef):
-            return declared.fields(f"{name}Options")
-    return source.arguments(name)
+    return {} if source is None else source.options(name)
 
 
 def rules_of_target(target: Any) -> dict[str, str | list]:
@@ -119,6 +112,17 @@ class _Source:
         yield defined[0], statement
         for base in statement.bases:
             yield from defined[0].bases(ast.unparse(base))
+
+    def options(self, name: str) -> dict[str, Option]:
+        """Return the options of a class or function: the fields of its declaration, or its arguments."""
+        for source, base in self.bases(name):
+            for member in base.body:
+                if isinstance(member, ast.Assign) and ast.unparse(member.targets[0]) == "Options":
+                    declared = source.where(ast.unparse(member.value))
+                    return {} if declared is None else declared[0].fields(declared[1])
+                if isinstance(member, ast.FunctionDef) and member.name == "__init__":
+                    return self.arguments(name)
+        return self.arguments(name)
 
     def arguments(self, name: str) -> dict[str, Option]:
         """Return the keyword-only arguments of a function or of a class's constructor."""
@@ -209,8 +213,9 @@ def _meaning(name: str, documents: Sequence[tuple[_Source, str]]) -> str:
         defined = source.where(elsewhere[1]) if elsewhere else None
         if defined is None:
             return meaning
-        options = defined[0].arguments(defined[1])
-        return options[name].meaning if name in options else meaning
+        there = defined[0].statement(defined[1])
+        text = (ast.get_docstring(there) or "") if isinstance(there, ast.ClassDef | ast.FunctionDef) else ""
+        return args_of(text).get(name, meaning)
     return ""
 
 

@@ -17,11 +17,15 @@ from ltr.configuration.comments import comments_of
 from ltr.configuration.configs import PRIVATE_KEYS, conf_directory, read_config
 from ltr.configuration.declarations import Option, Required, options_of
 from ltr.configuration.listed_configs import LISTS
-from ltr.configuration.rules import rules_of
 
 PRIMARY = "train"
 # nodes of a data set's config that pass its keys on to code
 _PLUMBING = ("source", "split")
+# read by the program on the configs of all methods
+_COMMON = {
+    "method.name": "its name in results and reports",
+    "method.scorers": "its usual scores of how known an image is, the headline first; evaluation.scorers takes them",
+}
 _PACKAGE = "# @package _global_"
 _ENTRY = re.compile(r"^  - (?:optional )?(?P<group>[\w/]+): (?P<name>\S+) +# (?P<meaning>.+)$", re.MULTILINE)
 _INTERPOLATION = re.compile(r"^\$\{(?:oc\.(?:select|env):)?(?P<first>[\w.]+)(?:,(?P<second>.+))?\}$")
@@ -125,7 +129,7 @@ def described(group: str, name: str, config_dir: str | None = None) -> Config:
     node = "" if _PACKAGE in text or group in LISTS.values() else _node_of(group)
     comments = _comments(config, file)
     target = content.get("_target_", "")
-    keys = list(_keys(content, node, "", comments, group))
+    keys = list(_Reader(group, comments, _chosen_code(choices)).keys(content, node))
     declared = options_of(target) if isinstance(target, str) else {}
     more = [
         _key(f"{node}.{option.name}".lstrip("."), option.default, option, option.rule, "")
@@ -173,36 +177,57 @@ def _comments(config: str, file: Path) -> dict[str, str]:
     return comments | comments_of(text)[1]
 
 
-def _keys(node: Mapping[str, Any], path: str, inner: str, comments: Mapping[str, str], group: str) -> Iterator[Key]:
-    """Yield the keys of a node and of the nodes below it.
+@dataclass(frozen=True)
+class _Reader:
+    """What the keys of a config are described from.
 
-    Args:
-        path: the node's, in the configuration.
-        inner: the node's, in the config file.
+    Attributes:
+        group: of the config.
+        comments: of its keys.
+        chosen: the code of the configs that it chooses below itself, by their node: ``classifier.optimizer``.
     """
-    target = node.get("_target_")
-    options = options_of(target) if isinstance(target, str) else {}
-    rules = rules_of(path, node) if "_allowed_" in node or options else {}
-    for key, value in node.items():
-        if key in (*PRIVATE_KEYS, "_target_", "hydra") or (group == "dataset" and key in _PLUMBING):
-            continue
-        dotted, file_key = f"{path}.{key}".lstrip("."), f"{inner}.{key}".lstrip(".")
-        if isinstance(value, Mapping) and value:
-            yield from _keys(value, dotted, file_key, comments, group)
-        else:
-            yield _key(dotted, value, options.get(key), rules.get(key), comments.get(file_key, ""))
+
+    group: str
+    comments: Mapping[str, str]
+    chosen: Mapping[str, str]
+
+    def keys(
+        self, node: Mapping[str, Any], path: str, inner: str = "", declared: Mapping[str, Option] | None = None
+    ) -> Iterator[Key]:
+        """Yield the keys of a node and of the nodes below it.
+
+        Args:
+            path: the node's, in the configuration.
+            inner: the node's, in the config file.
+            declared: the options of a node that names no code itself.
+        """
+        target = node.get("_target_", self.chosen.get(inner))
+        options = options_of(target) if isinstance(target, str) else declared or {}
+        rules = {name: option.rule for name, option in options.items()} | dict(node.get("_allowed_") or {})
+        for key, value in node.items():
+            if key in (*PRIVATE_KEYS, "_target_", "hydra") or (self.group == "dataset" and key in _PLUMBING):
+                continue
+            dotted, file_key = f"{path}.{key}".lstrip("."), f"{inner}.{key}".lstrip(".")
+            option = options.get(key)
+            if isinstance(value, Mapping) and value:
+                yield from self.keys(value, dotted, file_key, None if option is None else option.nested)
+            else:
+                yield _key(dotted, value, option, rules.get(key), self.comments.get(file_key, ""))
 
 
 def _key(path: str, default: Any, option: Option | None, rule: Any, comment: str) -> Key:
-    meaning = comment if option is None or (comment and not path.startswith("method.")) else option.meaning
+    declared = _COMMON.get(path, "") if option is None else option.meaning
+    meaning = ". Here: ".join(filter(None, [_plain(declared), _plain(comment)]) if declared else [_plain(comment)])
     kind = "" if option is None or "." in option.kind else option.kind
-    return Key(path, default_in_words(default), allowed_in_words(rule) or kind, _plain(meaning))
+    return Key(path, default_in_words(default), allowed_in_words(rule) or kind, meaning)
 
 
 def _plain(text: str) -> str:
     """Return a docstring's or comment's text as a terminal shows it."""
     text = re.sub(r"\[([^\]]+)\]\([\w/]+\.md\)", r"\1", text)  # links of the docs
-    return text.replace("``", "`").replace("see below", "see the docs").strip().rstrip(".")
+    for python, yaml in (("None", "null"), ("True", "true"), ("False", "false")):
+        text = re.sub(rf"\b{python}\b", yaml, text)
+    return text.replace("``", "`").replace("**", "").replace("see below", "see the docs").strip().rstrip(".")
 
 
 def default_in_words(value: Any) -> str:
@@ -225,6 +250,17 @@ def allowed_in_words(rule: Any) -> str:
     if isinstance(rule, list) and len(rule) == 1 and isinstance(rule[0], list):
         return f"a list of {allowed_in_words(rule[0])}"
     return ", ".join(shown(choice) for choice in rule) if isinstance(rule, list) else str(rule)
+
+
+def _chosen_code(choices: list[Any]) -> dict[str, str]:
+    """Return the code of the configs that a defaults list chooses below the config, by their node."""
+    code = {}
+    for entry in choices:
+        for key, name in entry.items() if isinstance(entry, Mapping) else ():
+            group, _, package = str(key).lstrip("/").partition("@")
+            if package and not package.startswith("_global_") and name is not None and " " not in group:
+                code[package] = read_config(f"{group}/{name}").get("_target_", "")
+    return code
 
 
 def _nested_choices(choices: list[Any]) -> set[str]:

@@ -296,7 +296,11 @@ class _Explanation:
         node, _, last = one.key.rpartition(".")
         parent = OmegaConf.select(composed, node) if node else composed
         config = OmegaConf.to_container(parent, resolve=False) if OmegaConf.is_dict(parent) else None
-        rules = rules_of(node, {str(key): value for key, value in config.items()}) if isinstance(config, dict) else {}
+        whole, plain = (
+            {str(key): value for key, value in held.items()} if isinstance(held, dict) else {}
+            for held in (OmegaConf.to_container(composed, resolve=False), config)
+        )
+        rules = rules_of(node, plain, whole)
         if last not in rules:
             return []
         reasons = [(value, problem(value, rules[last])) for value in one.values]

@@ -8,23 +8,25 @@ device. (Mixup and cutmix combine the images of a batch, so that their numbers f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ltr.configuration.ranges import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, check_option
 from ltr.configuration.targets import instantiate
 from ltr.data import pixel_operations as pixel
 from ltr.data.batch import Mix, to_device
-from ltr.data.mixing import MIXES, mix_batch
+from ltr.data.mixing import MixName, mix_batch
 from ltr.data.policies import AutoAugment, Policy, RandAugment, apply_steps, fill_colour
-from ltr.errors import ConfigError, nearest
+from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.randomness import derive_seed, uniforms
 
-POLICIES = ("autoaugment", "randaugment")
+PolicyName = Literal["autoaugment", "randaugment"]
+Magnitude = Annotated[float, "[0, 30]"]
 # columns of an image's uniform numbers: fixed, so that adding cutout does not change the crops
 _CROP, _FLIP, _CUTOUT, _JITTER, _POLICY = slice(0, 2), 2, slice(3, 5), slice(5, 8), 8
 
@@ -47,14 +49,15 @@ class Augmentation:
         blur_sigma: range of the blur's standard deviation in pixels.
         sharpen: probability of sharpening.
         sharpness: factor of sharpening; 1 changes nothing, 0 smooths.
-        policy: None, ``autoaugment`` (Cubuk et al. 2019) or ``randaugment`` (Cubuk et al. 2020).
+        policy: AutoAugment's CIFAR-10 policy (Cubuk et al. 2019) or RandAugment (Cubuk et al. 2020); None: none.
         num_ops: operations per image, randaugment's N.
-        magnitude: randaugment's M, 0 to 30.
+        magnitude: randaugment's M.
         cutout: side in pixels of the erased square (DeVries & Taylor 2017), None for none. Its centre may be any pixel,
             so that a part of it may lie outside the image.
         fill: colour in [0, 1] (one number or one per channel) of cutout's square and of the pixels that a policy's
             shear, shift or rotation leaves empty. Cutout's code fills with the mean, as it works on normalised images.
-        mix: None, ``mixup`` or ``cutmix``, see `ltr.data.mixing`. **Images are then float32 in [0, 1]**, not uint8.
+        mix: mixup or cutmix of two images and their labels, None for none, see `ltr.data.mixing`. **Images are then
+            float32 in [0, 1]**, not uint8.
         mix_alpha: parameter of the weight's distribution Beta(mix_alpha, mix_alpha).
         mix_probability: share of batches that are mixed.
         files: for image files only: config of `ltr.data.crop.FileCrop`, which the workers apply to decoded images.
@@ -67,22 +70,22 @@ class Augmentation:
         self,
         image_shape: tuple[int, int, int],
         *,
-        pad: int = 4,
+        pad: NonNegativeInt = 4,
         flip: bool = True,
-        jitter: float = 0.0,
-        blur: float = 0.0,
-        blur_pixels: int = 5,
-        blur_sigma: Sequence[float] = (0.1, 5.0),
-        sharpen: float = 0.0,
-        sharpness: float = 1.5,
-        policy: str | None = None,
-        num_ops: int = 2,
-        magnitude: float = 9,
-        cutout: int | None = None,
-        fill: float | Sequence[float] = 0.0,
-        mix: str | None = None,
-        mix_alpha: float = 1.0,
-        mix_probability: float = 1.0,
+        jitter: Fraction = 0.0,
+        blur: Fraction = 0.0,
+        blur_pixels: PositiveInt = 5,
+        blur_sigma: Sequence[Positive] = (0.1, 5.0),
+        sharpen: Fraction = 0.0,
+        sharpness: NonNegative = 1.5,
+        policy: PolicyName | None = None,
+        num_ops: PositiveInt = 2,
+        magnitude: Magnitude = 9,
+        cutout: PositiveInt | None = None,
+        fill: Fraction | Sequence[Fraction] = 0.0,
+        mix: MixName | None = None,
+        mix_alpha: Positive = 1.0,
+        mix_probability: Fraction = 1.0,
         files: Mapping[str, Any] | None = None,
     ) -> None:
         self.image_shape = tuple(image_shape)
@@ -217,20 +220,15 @@ class Augmentation:
             raise ConfigError(
                 f"augment.blur_sigma={list(self.blur_sigma)}: allowed are two ascending positive numbers, in pixels"
             )
-        if policy is not None and policy not in POLICIES:
-            raise ConfigError(
-                f"augment.policy={policy}: allowed is null, {', '.join(POLICIES)}{nearest(policy, POLICIES)}"
-            )
-        if self.mix is not None and self.mix not in MIXES:
-            raise ConfigError(f"augment.mix={self.mix}: allowed is null, {', '.join(MIXES)}{nearest(self.mix, MIXES)}")
+        check_option("augment.policy", policy, PolicyName | None)
+        check_option("augment.mix", self.mix, MixName | None)
         if (policy or self.jitter) and channels not in (1, 3):
             raise ConfigError(f"augment: a policy and jitter need 1 or 3 channels, and images have {channels}")
         if len(self.fill) != channels or not all(0 <= share <= 1 for share in self.fill):
             raise ConfigError(
                 f"augment.fill={self.fill}: needs one number in [0, 1], or one for each of {channels} channels"
             )
-        if self.mix and not self.mix_alpha > 0:
-            raise ConfigError(f"augment.mix_alpha={self.mix_alpha}: allowed is (0, inf)")
+        check_option("augment.mix_alpha", self.mix_alpha, Positive)
 
 
 def _policy(name: str | None, num_ops: int, magnitude: float) -> Policy | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
+from ltr.configuration.ranges import PositiveInt, check_option
 from ltr.data.decode import Notes, decode_to_rgb, has_more_frames, open_image, orientation, refuse_too_many_pixels
 from ltr.data.regions import Region
 from ltr.data.source import PLAIN, Decoding
@@ -17,6 +18,7 @@ from ltr.identity import named
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 ATTEMPTS = 10
+Interpolation = Literal["bilinear", "bicubic"]
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _REDUCTIONS = (8, 4, 2)  # divisors that Pillow offers for decoding a JPEG
 
@@ -48,21 +50,18 @@ class FileCrop:
         self,
         size: int,
         *,
-        resize: int | Sequence[int] | None = None,
+        resize: PositiveInt | Sequence[PositiveInt] | None = None,
         random: bool = False,
         window: bool = False,
         scale: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         reduced: bool = True,
-        interpolation: str | None = None,
+        interpolation: Interpolation | None = None,
     ) -> None:
         self.size = size
         self.reduced = reduced
-        if interpolation not in (None, *_FILTERS):
-            raise ConfigError(
-                f"files.interpolation={interpolation}: allowed are {', '.join(_FILTERS)}, or null for bilinear"
-            )
-        self.interpolation = interpolation or "bilinear"
+        check_option("files.interpolation", interpolation, Interpolation | None)
+        self.interpolation: Interpolation = interpolation or "bilinear"
         self.resize, self.stretch = _resize(round(size * 8 / 7) if resize is None else resize)
         self.random = random
         self.window = window

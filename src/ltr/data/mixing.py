@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from ltr.data.batch import Mix, to_device
 from ltr.randomness import generator
 
-MIXES = ("mixup", "cutmix")
+MixName = Literal["mixup", "cutmix"]
 
 
 def mix_batch(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import numpy as np
 
+from ltr.configuration.ranges import PositiveInt, check_option
 from ltr.data.class_index import ClassIndex, image_cycles, shuffled_ranges, stable_order
 from ltr.data.samplers import Sampler, Stream
 from ltr.errors import ConfigError
 from ltr.identity import named
+
+Several = Annotated[int, "[2, inf)"]
 
 
 @named("sampler/per_class")
@@ -21,18 +25,20 @@ class PerClass(Sampler):
     visit. The published sampler samples again at every visit; here all images are used about equally often.
 
     Args:
-        images_per_class: m, at least 2, because an image needs a second one of its class as a positive.
-        batches: batches per epoch; None: enough for all training images once.
+        images_per_class: m, at least 2, because an image needs a second one of its class as a positive; the last class
+            of a batch may give fewer.
+        batches: batches per epoch (RKD: 100; 500 for Online Products); None: enough for all training images once.
         batch_size: images per optimiser step over all processes.
 
     Raises:
         ConfigError: a batch is too small for two classes, or (once the images are known) a class has fewer than m.
     """
 
-    def __init__(self, *, images_per_class: int = 5, batches: int | None = None, batch_size: int) -> None:
+    def __init__(
+        self, *, images_per_class: Several = 5, batches: PositiveInt | None = None, batch_size: PositiveInt
+    ) -> None:
         super().__init__()
-        if images_per_class < 2:
-            raise ConfigError(f"sampler.images_per_class={images_per_class}: a pair of one class needs at least 2")
+        check_option("sampler.images_per_class", images_per_class, Several)
         if batch_size <= images_per_class:
             raise ConfigError(
                 f"batch_size={batch_size} with sampler.images_per_class={images_per_class}: a batch would hold one "

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Annotated, Literal
 
 import numpy as np
 
+from ltr.configuration.ranges import Fraction, PositiveInt, check_option
 from ltr.data.class_index import ClassIndex, draw_classes, image_cycles, shuffled_ranges, stable_order
-from ltr.errors import ConfigError, DataError, nearest
+from ltr.errors import ConfigError, DataError
 from ltr.identity import named
 from ltr.randomness import generator
 
@@ -20,6 +22,9 @@ __all__ = ["ClassBalanced", "ClassIndex", "Instance", "Power", "Progressive", "S
 
 _PERIODS = 3  # of the progressive sampler's periodic schedules
 
+Exponent = Annotated[float, "[-2, 2]"]
+Draw = Literal["cyclic", "iid"]
+ProgressiveSchedule = Literal["official", "paper", "periodic", "mirrored"]
 Stream = Callable[[str], np.random.Generator]  # purpose -> generator of the epoch
 
 
@@ -29,17 +34,13 @@ class Sampler:
     Args:
         num_samples: images per epoch over all processes; None: N, the number of training images, so that an epoch has
             the same length for every sampler (the official class-balanced sampler does so too).
-        defer_from: fraction of the epochs, in [0, 1], with instance sampling before this sampler starts (deferred
-            re-sampling), at epoch round(defer_from * epochs); None: it starts at once.
+        defer_from: fraction of the epochs with instance sampling before this sampler starts (deferred re-sampling, 0.8
+            in LDAM-DRW), at epoch round(defer_from * epochs); None: it starts at once.
     """
 
-    def __init__(self, *, num_samples: int | None = None, defer_from: float | None = None) -> None:
-        if num_samples is not None and num_samples < 1:
-            raise ConfigError(f"sampler.num_samples={num_samples}: it must be at least 1, or null for one per image")
-        if defer_from is not None and not 0 <= defer_from <= 1:
-            raise ConfigError(f"sampler.defer_from={defer_from}: it must be from 0 to 1, or null to start at once")
-        self.num_samples = num_samples
-        self.defer_from = defer_from
+    def __init__(self, *, num_samples: PositiveInt | None = None, defer_from: Fraction | None = None) -> None:
+        self.num_samples = check_option("sampler.num_samples", num_samples, PositiveInt | None)
+        self.defer_from = check_option("sampler.defer_from", defer_from, Fraction | None)
 
     def length(self, index: ClassIndex) -> int:
         """Return the images per epoch over all processes."""
@@ -87,11 +88,12 @@ class Instance(Sampler):
 
     Args:
         reshuffle: False repeats the order of the first epoch, for example to overfit one batch.
-        num_samples, defer_from: see `Sampler`.
+        num_samples: see `Sampler`.
+        defer_from: without effect, because other samplers sample like this one before they start.
     """
 
     def __init__(
-        self, *, reshuffle: bool = True, num_samples: int | None = None, defer_from: float | None = None
+        self, *, reshuffle: bool = True, num_samples: PositiveInt | None = None, defer_from: Fraction | None = None
     ) -> None:
         super().__init__(num_samples=num_samples, defer_from=defer_from)
         self.reshuffle = reshuffle
@@ -116,11 +118,11 @@ class Power(Sampler):
         num_samples, defer_from: see `Sampler`.
     """
 
-    def __init__(self, *, q: float, num_samples: int | None = None, defer_from: float | None = None) -> None:
+    def __init__(
+        self, *, q: Exponent, num_samples: PositiveInt | None = None, defer_from: Fraction | None = None
+    ) -> None:
         super().__init__(num_samples=num_samples, defer_from=defer_from)
-        if not math.isfinite(q):
-            raise ConfigError(f"sampler.q={q}: it must be a finite number, such as 0.5")
-        self.q = q
+        self.q = check_option("sampler.q", q, Exponent)
 
     def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
         classes = draw_classes(_power_probabilities(index.counts, self.q), size, stream("classes"))
@@ -136,7 +138,7 @@ class Power(Sampler):
 class SquareRoot(Power):
     """`Power` with q = 1/2 (Mahajan et al., ECCV 2018)."""
 
-    def __init__(self, *, num_samples: int | None = None, defer_from: float | None = None) -> None:
+    def __init__(self, *, num_samples: PositiveInt | None = None, defer_from: Fraction | None = None) -> None:
         super().__init__(q=0.5, num_samples=num_samples, defer_from=defer_from)
 
 
@@ -150,7 +152,8 @@ class ClassBalanced(Sampler):
     this one restarts at each epoch, so that epochs are independent. ``draw="iid"`` is `Power` with q = 0.
 
     Args:
-        draw: ``cyclic`` or ``iid``.
+        draw: classes, and the images of each, come in shuffled rounds without replacement (``cyclic``, the published
+            way), or by independent draws.
         images_per_visit: consecutive images of a class at its turn (4 in the published configs); cyclic only.
         num_samples, defer_from: see `Sampler`.
     """
@@ -158,15 +161,14 @@ class ClassBalanced(Sampler):
     def __init__(
         self,
         *,
-        draw: str = "cyclic",
-        images_per_visit: int = 1,
-        num_samples: int | None = None,
-        defer_from: float | None = None,
+        draw: Draw = "cyclic",
+        images_per_visit: PositiveInt = 1,
+        num_samples: PositiveInt | None = None,
+        defer_from: Fraction | None = None,
     ) -> None:
         super().__init__(num_samples=num_samples, defer_from=defer_from)
-        _check_choice("draw", draw, ("cyclic", "iid"))
-        if images_per_visit < 1:
-            raise ConfigError(f"sampler.images_per_visit={images_per_visit}: it must be at least 1")
+        check_option("sampler.draw", draw, Draw)
+        check_option("sampler.images_per_visit", images_per_visit, PositiveInt)
         if draw == "iid" and images_per_visit != 1:
             raise ConfigError(
                 f"sampler.images_per_visit={images_per_visit} needs sampler.draw=cyclic; with iid it is 1"
@@ -204,15 +206,20 @@ class Progressive(Sampler):
     epochs, where the published code fails. With ``defer_from`` the schedule spans the remaining epochs.
 
     Args:
-        schedule: ``official``, ``paper``, ``periodic`` or ``mirrored``.
+        schedule: share of class balance in epoch e (from 0) of E: e / (E - 1) (``official``, the published code) or e /
+            E (``paper``); over three periods 0 to 1 in each (``periodic``), or 0 to 1, 1 to 0, 0 to 1 (``mirrored``).
         num_samples, defer_from: see `Sampler`.
     """
 
     def __init__(
-        self, *, schedule: str = "official", num_samples: int | None = None, defer_from: float | None = None
+        self,
+        *,
+        schedule: ProgressiveSchedule = "official",
+        num_samples: PositiveInt | None = None,
+        defer_from: Fraction | None = None,
     ) -> None:
         super().__init__(num_samples=num_samples, defer_from=defer_from)
-        _check_choice("schedule", schedule, ("official", "paper", "periodic", "mirrored"))
+        check_option("sampler.schedule", schedule, ProgressiveSchedule)
         self.schedule = schedule
 
     def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
@@ -283,8 +290,3 @@ def _power_probabilities(counts: np.ndarray, q: float) -> np.ndarray:
     weights = np.where(present, np.where(present, counts, 1) / counts.max(), 0.0)
     weights[present] **= q
     return weights / weights.sum()
-
-
-def _check_choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"sampler.{key}={value}: it must be one of {', '.join(allowed)}{nearest(value, allowed)}")

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ltr.configuration.ranges import BelowOne, Fraction
 from ltr.errors import ConfigError
 from ltr.losses import functional
 from ltr.losses.deferred import Deferral
+from ltr.losses.reductions import Reduction
 from ltr.losses.weights import ClassCounts, as_counts, class_balanced_weights
 
 Mixed = tuple[Tensor, Tensor]
@@ -36,8 +38,9 @@ class ClassificationLoss(nn.Module):
         class_counts: training images of each class, [C]. None is allowed for a loss without weights; the number of
             classes is then not checked, and `prior_bias` is None.
         background: class whose logit is a constant (background splitting), if there is one.
-        beta: parameter of the effective number in [0, 1) that class-balanced weights use; None: no weights.
-        reduction: `batch` or `weight_sum`, see `functional.reduce`.
+        beta: of the effective number of samples, by which classes are weighted: 0 weights them alike, values towards 1
+            by inverse frequency; None: no weights.
+        reduction: divide by the size of the batch, or by the sum of its weights (PyTorch, LDAM-DRW).
         defer_from: fraction of the stage after which weights and adjustments are on; None: from the start.
 
     Raises:
@@ -55,9 +58,9 @@ class ClassificationLoss(nn.Module):
         class_counts: ClassCounts | None,
         background: int | None = None,
         *,
-        beta: float | None = None,
-        reduction: str = "batch",
-        defer_from: float | None = None,
+        beta: BelowOne | None = None,
+        reduction: Reduction = "batch",
+        defer_from: Fraction | None = None,
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -162,13 +165,6 @@ class ClassificationLoss(nn.Module):
 def to_float32(values: np.ndarray) -> Tensor:
     """Convert the float64 arrays of `ltr.losses.weights` to float32 tensors."""
     return torch.from_numpy(values).float()
-
-
-def check_non_negative(key: str, value: float) -> float:
-    """Return the value of loss.<key>; raise ConfigError unless it is finite and >= 0."""
-    if not 0.0 <= value < math.inf:
-        raise ConfigError(f"loss.{key} = {value}: expected a finite number >= 0.")
-    return value
 
 
 def _integers(labels: Tensor, mix: Mixed | None) -> tuple[Tensor, Mixed | None]:

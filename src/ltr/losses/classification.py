@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import math
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
 
-from ltr.errors import ConfigError
+from ltr.configuration.ranges import BelowOne, Fraction, NonNegative, Positive, check_option
 from ltr.identity import named
 from ltr.losses import functional
-from ltr.losses.base import ClassificationLoss, check_non_negative, to_float32
+from ltr.losses.base import ClassificationLoss, to_float32
+from ltr.losses.reductions import Reduction
 from ltr.losses.weights import ClassCounts, as_counts, ldam_margins, log_prior
+
+Base = Literal["softmax", "sigmoid", "focal"]
 
 
 @named("loss/cross_entropy")
@@ -27,10 +30,14 @@ class CrossEntropy(ClassificationLoss):
 
 @named("loss/focal_softmax")
 class FocalSoftmax(ClassificationLoss):
-    """Softmax focal loss, the "Focal" of LDAM-DRW's and M2m's tables (gamma 1, no weights); gamma >= 0.
+    """Softmax focal loss, the "Focal" of LDAM-DRW's and M2m's tables (gamma 1, no weights).
 
     A beta adds class-balanced weights. LDAM-DRW's and M2m's code then put the weight inside the modulating factor
     (`weight_inside=True`) and divide by the batch; the default puts it outside.
+
+    Args:
+        gamma: exponent of the modulating factor; 0 is cross-entropy.
+        weight_inside: True puts the weight inside the modulating factor too.
     """
 
     def __init__(
@@ -38,14 +45,14 @@ class FocalSoftmax(ClassificationLoss):
         class_counts: ClassCounts | None = None,
         background: int | None = None,
         *,
-        gamma: float = 1.0,
-        beta: float | None = None,
+        gamma: NonNegative = 1.0,
+        beta: BelowOne | None = None,
         weight_inside: bool = False,
-        reduction: str = "batch",
-        defer_from: float | None = None,
+        reduction: Reduction = "batch",
+        defer_from: Fraction | None = None,
     ) -> None:
         super().__init__(class_counts, background, beta=beta, reduction=reduction, defer_from=defer_from)
-        self.gamma = check_non_negative("gamma", gamma)
+        self.gamma = check_option("loss.gamma", gamma, NonNegative)
         self.weight_inside = weight_inside
 
     def losses(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
@@ -54,15 +61,21 @@ class FocalSoftmax(ClassificationLoss):
 
 @named("loss/focal_sigmoid")
 class FocalSigmoid(ClassificationLoss):
-    """Sigmoid focal loss summed over classes, unweighted, the "Focal" of Cui et al.'s tables; gamma >= 0."""
+    """Sigmoid focal loss summed over classes, unweighted, the "Focal" of Cui et al.'s tables.
+
+    The last layer's bias starts at -log(C - 1), without weight decay.
+
+    Args:
+        gamma: exponent of the modulating factor; 0.5, 1 and 2 in the paper; 0 is sigmoid cross-entropy.
+    """
 
     link = "sigmoid"
 
     def __init__(
-        self, class_counts: ClassCounts | None = None, background: int | None = None, *, gamma: float = 1.0
+        self, class_counts: ClassCounts | None = None, background: int | None = None, *, gamma: NonNegative = 1.0
     ) -> None:
         super().__init__(class_counts, background)
-        self.gamma = check_non_negative("gamma", gamma)
+        self.gamma = check_option("loss.gamma", gamma, NonNegative)
 
     def losses(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
         return functional.focal_sigmoid(logits, labels, self.gamma, weight, background=self.background)
@@ -73,10 +86,12 @@ class ClassBalanced(ClassificationLoss):
     """Class-balanced loss (Cui et al., CVPR 2019, section 4): one of three bases, weighted by the effective number.
 
     Args:
-        beta: in [0, 1); 0 gives equal weights.
-        base: `softmax`, `sigmoid` or `focal` (over sigmoids, as in the paper).
-        gamma: used by base `focal` only.
-        weight_inside: used by base `focal` only; paper and code put the weight outside.
+        beta: of the effective number of samples: 0 weights classes alike, values towards 1 by inverse frequency.
+            Undeferred, .9999 harms CIFAR-100.
+        base: the loss that is weighted, over softmax or sigmoids; `focal` is over sigmoids, as in the paper. The last
+            two start the last layer's bias at -log(C - 1).
+        gamma: of base `focal`; 0.5, 1 and 2 in the paper.
+        weight_inside: of base `focal`: True puts the weight inside the modulating factor; paper and code do not.
     """
 
     def __init__(
@@ -84,19 +99,18 @@ class ClassBalanced(ClassificationLoss):
         class_counts: ClassCounts,
         background: int | None = None,
         *,
-        beta: float,
-        base: str = "softmax",
-        gamma: float = 1.0,
+        beta: BelowOne,
+        base: Base = "softmax",
+        gamma: NonNegative = 1.0,
         weight_inside: bool = False,
-        reduction: str = "batch",
-        defer_from: float | None = None,
+        reduction: Reduction = "batch",
+        defer_from: Fraction | None = None,
     ) -> None:
-        if base not in ("softmax", "sigmoid", "focal"):
-            raise ConfigError(f"loss.base = {base}: expected one of softmax, sigmoid, focal.")
+        check_option("loss.base", base, Base)
         super().__init__(class_counts, background, beta=beta, reduction=reduction, defer_from=defer_from)
         self.base = base
         self.link = "softmax" if base == "softmax" else "sigmoid"
-        self.gamma = check_non_negative("gamma", gamma)
+        self.gamma = check_option("loss.gamma", gamma, NonNegative)
         self.weight_inside = weight_inside
 
     def losses(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
@@ -115,9 +129,10 @@ class LDAM(ClassificationLoss):
     as the authors' code does.
 
     Args:
-        max_margin: margin of the rarest class before scaling, >= 0.
+        max_margin: margin of the rarest class, on the cosine; 0.3 in the paper for iNaturalist.
         scale: factor by which the head multiplies its cosines; 1 for a head that does not scale.
-        beta: parameter of the weights, 0.9999 in the paper; None: no weights.
+        beta: of the class-balanced weights, 0.9999 in the paper; None: no weights.
+        defer_from: fraction of the stage after which the weights are on, 0.8 in the paper; None: from the start.
     """
 
     margins: Tensor
@@ -127,16 +142,14 @@ class LDAM(ClassificationLoss):
         class_counts: ClassCounts,
         background: int | None = None,
         *,
-        max_margin: float = 0.5,
-        scale: float,
-        beta: float | None = None,
-        reduction: str = "weight_sum",
-        defer_from: float | None = None,
+        max_margin: NonNegative = 0.5,
+        scale: Positive,
+        beta: BelowOne | None = None,
+        reduction: Reduction = "weight_sum",
+        defer_from: Fraction | None = None,
     ) -> None:
         super().__init__(class_counts, background, beta=beta, reduction=reduction, defer_from=defer_from)
-        if not 0.0 < scale < math.inf:
-            raise ConfigError(f"loss.scale = {scale}: expected a finite number above 0, the head's scale.")
-        self.scale = scale
+        self.scale = check_option("loss.scale", scale, Positive)
         counts = as_counts(class_counts)
         if background is None:
             margins = ldam_margins(counts, max_margin)
@@ -149,13 +162,17 @@ class LDAM(ClassificationLoss):
 
 
 class _PriorAdjusted(ClassificationLoss):
-    """Base class of losses that shift logits by the log prior; plain cross-entropy until they are on."""
+    """Base class of losses that shift logits by the log prior; plain cross-entropy until they are on.
+
+    Args:
+        defer_from: fraction of the stage after which the prior is added; None: from the start.
+    """
 
     takes_background = False
     log_prior: Tensor
 
     def __init__(
-        self, class_counts: ClassCounts, background: int | None = None, *, defer_from: float | None = None
+        self, class_counts: ClassCounts, background: int | None = None, *, defer_from: Fraction | None = None
     ) -> None:
         super().__init__(class_counts, background, defer_from=defer_from)
         self.adjusts_prior = True
@@ -179,18 +196,22 @@ class BalancedSoftmax(_PriorAdjusted):
 
 @named("loss/logit_adjusted")
 class LogitAdjusted(_PriorAdjusted):
-    """Logit-adjusted loss (Menon et al., ICLR 2021, eq. 10), tau >= 0; the paper's tau = 1 is balanced softmax."""
+    """Logit-adjusted loss (Menon et al., ICLR 2021, eq. 10).
+
+    Args:
+        tau: factor of the log prior: 1, the paper's, is balanced softmax, 0 is cross-entropy.
+    """
 
     def __init__(
         self,
         class_counts: ClassCounts,
         background: int | None = None,
         *,
-        tau: float = 1.0,
-        defer_from: float | None = None,
+        tau: NonNegative = 1.0,
+        defer_from: Fraction | None = None,
     ) -> None:
         super().__init__(class_counts, background, defer_from=defer_from)
-        self.tau = check_non_negative("tau", tau)
+        self.tau = check_option("loss.tau", tau, NonNegative)
         self.adjusts_prior = tau > 0.0
 
     def adjusted(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -199,20 +220,26 @@ class LogitAdjusted(_PriorAdjusted):
 
 @named("loss/vs")
 class VS(_PriorAdjusted):
-    """Vector-scaling loss (Kini et al., NeurIPS 2021), gamma and tau >= 0; see `functional.vs`."""
+    """Vector-scaling loss (Kini et al., NeurIPS 2021); see `functional.vs`. Defaults: the authors' code's.
+
+    Args:
+        gamma: exponent of the factor (n / n_max)^gamma of the logits; 0 is the logit-adjusted loss.
+        tau: factor of the log prior.
+        defer_from: fraction of the stage after which factor and prior are on; None: from the start.
+    """
 
     def __init__(
         self,
         class_counts: ClassCounts,
         background: int | None = None,
         *,
-        gamma: float = 0.3,
-        tau: float = 1.0,
-        defer_from: float | None = None,
+        gamma: NonNegative = 0.3,
+        tau: NonNegative = 1.0,
+        defer_from: Fraction | None = None,
     ) -> None:
         super().__init__(class_counts, background, defer_from=defer_from)
-        self.gamma = check_non_negative("gamma", gamma)
-        self.tau = check_non_negative("tau", tau)
+        self.gamma = check_option("loss.gamma", gamma, NonNegative)
+        self.tau = check_option("loss.tau", tau, NonNegative)
         self.adjusts_prior = gamma > 0.0 or tau > 0.0
 
     def adjusted(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ switch is a fraction of the stage, and 0.8 of 200 epochs gives the same 160.
 
 from __future__ import annotations
 
-from ltr.errors import ConfigError
+from ltr.configuration.ranges import Fraction, check_option
 
 
 def first_epoch(defer_from: float | None, epochs: int) -> int:
@@ -27,12 +27,7 @@ class Deferral:
     """
 
     def __init__(self, defer_from: float | None) -> None:
-        if defer_from is not None and not 0.0 <= defer_from <= 1.0:
-            raise ConfigError(
-                f"loss.defer_from = {defer_from}: expected a fraction of the stage in [0, 1] (0.8 is epoch 160 of "
-                "200), or null for weights from the start."
-            )
-        self.defer_from = defer_from
+        self.defer_from = check_option("loss.defer_from", defer_from, Fraction | None)
         self.active = not defer_from
 
     def start_epoch(self, epoch: int, epochs: int) -> None:

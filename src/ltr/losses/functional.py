@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ltr.errors import ConfigError, DataError
-
-REDUCTIONS = ("batch", "weight_sum")
+from ltr.configuration.ranges import check_option
+from ltr.errors import DataError
+from ltr.losses.reductions import Reduction
 
 # PyTorch ignores images labelled -100 unless another value is named; here no label means "ignore"
 _NO_LABEL = torch.iinfo(torch.int64).min
@@ -167,8 +167,7 @@ def reduce(
 
 def check_reduction(reduction: str) -> None:
     """Raise ConfigError for an unknown reduction."""
-    if reduction not in REDUCTIONS:
-        raise ConfigError(f"loss.reduction = {reduction}: expected one of {', '.join(REDUCTIONS)}.")
+    check_option("loss.reduction", reduction, Reduction)
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ltr.configuration.ranges import PositiveInt, check_option
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.losses.functional import integer_labels
@@ -25,7 +26,7 @@ class Prototypical(nn.Module):
 
     Args:
         class_counts: not used; training passes it to every loss.
-        shot: support images per class.
+        shot: support images of each class; the other images of the batch are queries.
 
     Raises:
         ConfigError: shot is below 1.
@@ -37,13 +38,9 @@ class Prototypical(nn.Module):
     of = "embedding"
     weights = None
 
-    def __init__(self, class_counts: Sequence[int] | None = None, *, shot: int = 1) -> None:
+    def __init__(self, class_counts: Sequence[int] | None = None, *, shot: PositiveInt = 1) -> None:
         super().__init__()
-        if shot < 1:
-            raise ConfigError(
-                f"loss.shot={shot}: an episode needs at least 1 support image of each class. Set loss.shot=1"
-            )
-        self.shot = shot
+        self.shot = check_option("loss.shot", shot, PositiveInt)
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Do nothing: the loss has no schedule."""

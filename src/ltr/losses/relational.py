@@ -12,24 +12,23 @@ depends on the scale of embeddings; both and their gradients are finite for any 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from ltr.errors import ConfigError
+from ltr.configuration.ranges import check_option
+from ltr.losses.reductions import RelationalReduction
 from ltr.losses.scale import rescale_near_one
 
-Reduction = Literal["all", "valid"]
-REDUCTIONS = ("all", "valid")
 _SAME_POINT = 1e-12  # squared distance over squared norms, below which two embeddings are one point
 _VANISHING = 2.0**-100  # squared distance over the batch's largest, below which it counts as 0
 _CHUNK = 1 << 18  # angles computed together: one megabyte, which fits into caches
 
 
-def rkd_distance(student: Tensor, teacher: Tensor, reduction: Reduction = "all") -> Tensor:
+def rkd_distance(student: Tensor, teacher: Tensor, reduction: RelationalReduction = "all") -> Tensor:
     """Return RKD-D (equations 4 to 6): the Huber loss between pair distances, each relative to its batch's mean.
 
     Gradients flow through the student's mean distance, as in the official code. The mean covers all ordered pairs of
@@ -51,7 +50,7 @@ def rkd_distance(student: Tensor, teacher: Tensor, reduction: Reduction = "all")
     return total / (images**2 if reduction == "all" else max(images * (images - 1), 1))
 
 
-def rkd_angle(student: Tensor, teacher: Tensor, reduction: Reduction = "all") -> Tensor:
+def rkd_angle(student: Tensor, teacher: Tensor, reduction: RelationalReduction = "all") -> Tensor:
     """Return RKD-A (equations 7 to 9): the Huber loss between the cosines of the angles of triples.
 
     All ordered triples (i, j, k) are compared by the angle at j. Only first-order derivatives are available.
@@ -103,8 +102,7 @@ def _precise_dtype(embeddings: Tensor) -> torch.dtype:
 
 def check_reduction(reduction: str) -> None:
     """Raise ConfigError for an unknown reduction."""
-    if reduction not in REDUCTIONS:
-        raise ConfigError(f"reduction={reduction}: allowed is one of {', '.join(REDUCTIONS)}")
+    check_option("reduction", reduction, RelationalReduction)
 
 
 def _relative_distances(embeddings: Tensor) -> Tensor:

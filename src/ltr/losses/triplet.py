@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ltr.configuration.ranges import Positive, check_option
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.losses.functional import integer_labels
@@ -17,7 +18,7 @@ from ltr.losses.gathering import gather_rows
 from ltr.losses.relational import squared_distances
 
 Mining = Literal["distance_weighted", "all", "pytorch_metric_learning"]
-MINING = ("distance_weighted", "all", "pytorch_metric_learning")
+OnSphere = Annotated[float, "(0, 2)"]  # distances between points of the unit sphere
 
 
 @named("loss/triplet")
@@ -37,9 +38,10 @@ class Triplet(nn.Module):
 
     Args:
         class_counts: not used; training passes it to every loss.
-        margin: 0.2 in RKD.
-        mining: see above.
-        cutoff: lower bound of distances in the weights, so that no near negative takes all the weight.
+        margin: of the negative's distance over the positive's; 0.2 in RKD.
+        mining: which triplets: one sampled negative for each pair of a class, all, or those of the package
+            pytorch-metric-learning (pip install 'ltr[metric]').
+        cutoff: smaller distances are weighted as this one, so that no near negative takes all the weight.
         nonzero_cutoff: distance above which negatives are too far to cost anything (the mean distance on a sphere is
             1.41).
 
@@ -57,14 +59,13 @@ class Triplet(nn.Module):
         self,
         class_counts: Sequence[int] | None = None,
         *,
-        margin: float = 0.2,
+        margin: Positive = 0.2,
         mining: Mining = "distance_weighted",
-        cutoff: float = 0.5,
-        nonzero_cutoff: float = 1.4,
+        cutoff: OnSphere = 0.5,
+        nonzero_cutoff: OnSphere = 1.4,
     ) -> None:
         super().__init__()
-        if mining not in MINING:
-            raise ConfigError(f"loss.mining={mining}: allowed is one of {', '.join(MINING)}")
+        check_option("loss.mining", mining, Mining)
         if not 0 < cutoff < nonzero_cutoff < 2:
             raise ConfigError(
                 f"loss.cutoff={cutoff}, loss.nonzero_cutoff={nonzero_cutoff}: allowed are 0 < cutoff < nonzero_cutoff "

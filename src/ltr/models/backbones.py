@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ltr.configuration.targets import locate
 from ltr.errors import CheckpointError, ConfigError
 from ltr.models.preprocessing import Preprocessing, checkpoint_preprocessing
-from ltr.models.weights import State, is_state, load_backbone, set_trainable
+from ltr.models.published_names import WeightsMap
+from ltr.models.weights import State, Trainable, is_state, load_backbone, set_trainable
 
 
 class ImageSizeError(ConfigError):
@@ -27,6 +28,16 @@ class Backbone(nn.Module):
         map_channels: channels of each feature map, finest first; empty for a network without spatial maps.
         map_strides: stride of each map in input pixels.
         usual_size: side in pixels of the images that such networks usually take.
+
+    The constructors of subclasses take the number of input channels, and by keyword their own options and these:
+
+    Args:
+        weights: a local file to start from: a state dict, a checkpoint of a run or safetensors, see
+            `ltr.models.weights.load_backbone`.
+        weights_map: published code whose names the file has, see `ltr.models.published_names`, or ``order``; None: by
+            names, else by the order of tensors where shapes agree.
+        strict_weights: False takes what fits by name and shape, and warns of the rest.
+        trainable: the parameters that are trained; ``none`` is a frozen backbone.
     """
 
     usual_size = 224
@@ -87,12 +98,12 @@ class Backbone(nn.Module):
         self,
         weights: str | None,
         strict: bool,
-        trainable: str,
+        trainable: Trainable,
         *,
         into: nn.Module | None = None,
         classifier_names: tuple[str, ...] = (),
         convert: Callable[[State], State] | None = None,
-        weights_map: str | None = None,
+        weights_map: WeightsMap | None = None,
     ) -> None:
         """Load weights from a file and set the trainable parameters; constructors call this last.
 

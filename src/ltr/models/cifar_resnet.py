@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ltr.configuration.ranges import check_option
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.models.backbones import Backbone, kaiming_convolutions
+from ltr.models.published_names import WeightsMap
+from ltr.models.weights import Trainable
+
+Depth = Literal[8, 14, 20, 26, 32, 44, 56, 110]
+ShortcutPadding = Literal["both", "after"]
 
 
 class BasicBlock(nn.Module):
@@ -18,7 +26,7 @@ class BasicBlock(nn.Module):
     the real channels in M2m's and SLA's. The parameter count is the same, but the weights are not interchangeable.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut_padding: str) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut_padding: ShortcutPadding) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
@@ -49,6 +57,11 @@ class CifarResNet(Backbone):
     SLA are recognised by their tensor names and need ``shortcut_padding=after``. Convolutions are initialised
     Kaiming-normal, as in LDAM-DRW.
 
+    Args:
+        depth: number of layers, 6n + 2.
+        shortcut_padding: where a widening shortcut has its zero channels: on both sides (LDAM-DRW), or after the others
+            (M2m, SLA).
+
     Raises:
         ConfigError: the depth is not 6n + 2, or the padding side is unknown.
     """
@@ -59,18 +72,17 @@ class CifarResNet(Backbone):
         self,
         in_channels: int,
         *,
-        depth: int = 32,
-        shortcut_padding: str = "both",
+        depth: Depth = 32,
+        shortcut_padding: ShortcutPadding = "both",
         weights: str | None = None,
-        weights_map: str | None = None,
+        weights_map: WeightsMap | None = None,
         strict_weights: bool = True,
-        trainable: str = "all",
+        trainable: Trainable = "all",
     ) -> None:
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise ConfigError(f"backbone.depth is {depth}; a CIFAR ResNet has 6n + 2 layers: 20, 32, 44, 56, 110.")
-        if shortcut_padding not in ("both", "after"):
-            raise ConfigError(f"backbone.shortcut_padding is '{shortcut_padding}'; allowed: both, after.")
+        check_option("backbone.shortcut_padding", shortcut_padding, ShortcutPadding)
         blocks = (depth - 2) // 6
         self.shortcut_padding = shortcut_padding
         self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
@@ -94,7 +106,9 @@ class CifarResNet(Backbone):
         return self.layer3[-1]
 
 
-def _stage(in_channels: int, out_channels: int, stride: int, blocks: int, shortcut_padding: str) -> nn.Sequential:
+def _stage(
+    in_channels: int, out_channels: int, stride: int, blocks: int, shortcut_padding: ShortcutPadding
+) -> nn.Sequential:
     first = BasicBlock(in_channels, out_channels, stride, shortcut_padding)
     return nn.Sequential(
         first, *(BasicBlock(out_channels, out_channels, 1, shortcut_padding) for _ in range(blocks - 1))

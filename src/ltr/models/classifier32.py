@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ltr.configuration.ranges import BelowOne, PositiveInt
 from ltr.identity import named
 from ltr.models.backbones import Backbone
+from ltr.models.published_names import WeightsMap
+from ltr.models.weights import Trainable
 
 
 @named("backbone/classifier32")
@@ -16,6 +19,10 @@ class Classifier32(Backbone):
     LeakyReLU(0.2), and Dropout2d(0.2) precedes each group. Convolutions are initialised from N(0, 0.05), BatchNorm
     weights from N(1, 0.02), as in the code of ARPL (Chen et al., TPAMI 2021). 64x64 images
     (Tiny-ImageNet) also work. The papers use a classifier without bias (``head.bias=false``).
+
+    Args:
+        feature_dim: width of the last convolution and of the features.
+        dropout: share of channels that are dropped before each of the three groups.
     """
 
     usual_size = 32
@@ -24,12 +31,12 @@ class Classifier32(Backbone):
         self,
         in_channels: int,
         *,
-        feature_dim: int = 128,
-        dropout: float = 0.2,
+        feature_dim: PositiveInt = 128,
+        dropout: BelowOne = 0.2,
         weights: str | None = None,
-        weights_map: str | None = None,
+        weights_map: WeightsMap | None = None,
         strict_weights: bool = True,
-        trainable: str = "all",
+        trainable: Trainable = "all",
     ) -> None:
         super().__init__()
         self.group1 = _group((in_channels, 64, 64, 128), dropout)

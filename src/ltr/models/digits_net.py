@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from ltr.identity import named
 from ltr.models.backbones import Backbone, kaiming_convolutions
+from ltr.models.published_names import WeightsMap
+from ltr.models.weights import Trainable
 
 
 @named("backbone/digits_net")
@@ -22,9 +24,9 @@ class DigitsNet(Backbone):
         in_channels: int,
         *,
         weights: str | None = None,
-        weights_map: str | None = None,
+        weights_map: WeightsMap | None = None,
         strict_weights: bool = True,
-        trainable: str = "all",
+        trainable: Trainable = "all",
     ) -> None:
         super().__init__()
         self.stage1 = _stage(in_channels, 32, 1)

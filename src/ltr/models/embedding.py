@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ltr.configuration.ranges import PositiveInt
 from ltr.identity import named
 
 
@@ -26,7 +27,7 @@ class EmbeddingHead(nn.Module):
     bias = None  # there is no bias that a loss could set to a prior
 
     def __init__(
-        self, num_features: int, num_classes: int, *, width: int | None = 128, normalise: bool = False
+        self, num_features: int, num_classes: int, *, width: PositiveInt | None = 128, normalise: bool = False
     ) -> None:
         super().__init__()
         self.num_features = num_features

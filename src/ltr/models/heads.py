@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ltr.configuration.ranges import Positive, check_option
 from ltr.errors import ConfigError
 from ltr.identity import named
 
@@ -18,6 +19,9 @@ class LinearHead(nn.Module):
 
     Weights are initialised Kaiming-normal (fan-in, ReLU gain) and the bias uniformly in +-1/sqrt(D), as in LDAM-DRW's
     CIFAR networks; torch's default has about 0.4 times that standard deviation.
+
+    Args:
+        bias: False leaves the bias out.
     """
 
     head_kind = "linear"
@@ -72,17 +76,18 @@ class CosineHead(nn.Module):
     uniformly in (-1, 1) and then L2-normalised.
 
     Args:
-        scale: > 0.
-        learn_scale: True makes the scale a parameter.
+        scale: factor of the cosines, LDAM's s; 30 in the paper.
+        learn_scale: True makes the scale a parameter that starts from this value; LDAM's margins keep the first one.
     """
 
     head_kind = "cosine"
     bias = None
 
-    def __init__(self, num_features: int, num_classes: int, *, scale: float = 30.0, learn_scale: bool = False) -> None:
+    def __init__(
+        self, num_features: int, num_classes: int, *, scale: Positive = 30.0, learn_scale: bool = False
+    ) -> None:
         super().__init__()
-        if not scale > 0:
-            raise ConfigError(f"head.scale is {scale}; it must be above 0 (30 in LDAM).")
+        check_option("head.scale", scale, Positive)
         self.num_features = num_features
         self.num_classes = num_classes
         self.initial_scale = float(scale)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
@@ -227,6 +228,8 @@ def _backbone_alone(state: State, classes: int | None) -> State:
     return state
 
 
+# the names of `LAYOUTS`, and `ltr.models.weights_order`
+WeightsMap = Literal["order", "m2m", "sla", "arpl", "herbs", "pim", "ldam", "akamaster"]
 LAYOUTS: dict[str, Layout] = {
     "m2m": Layout("M2m", (r"conv_1_3x3\.weight",), _with_head(_M2M), "after", entry="net", normalised=True),
     "sla": Layout("SLA", (r"base_model\.0\.weight", r"base_model\.3\.0\.conv_a\.weight"), _sla, "after"),

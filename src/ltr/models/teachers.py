@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ltr.configuration.ranges import PositiveInt, check_option
 from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.identity import named
 from ltr.models.probing import first_line, ignored_share, nearest_sides, probe
 from ltr.models.timm_backbone import needs_img_size
 from ltr.models.weights import State, load_state, read_state, seeded_construction
 
-LIBRARIES = ("torchvision", "timm")
+Library = Literal["torchvision", "timm"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -26,7 +27,7 @@ class Teacher(nn.Module):
     """Frozen classifier of torchvision or timm, in eval mode and without gradients.
 
     Args:
-        library: ``torchvision`` or ``timm``.
+        library: where the model comes from.
         name: the model's name there.
         pretrained: True downloads the library's weights; otherwise nothing is downloaded.
         weights: local file with the whole classifier, instead of ``pretrained``.
@@ -46,12 +47,12 @@ class Teacher(nn.Module):
     def __init__(
         self,
         *,
-        library: str,
+        library: Library,
         name: str,
         pretrained: bool = False,
         weights: str | None = None,
-        num_classes: int | None = None,
-        image_size: int | None = 224,
+        num_classes: Annotated[int, "[2, inf)"] | None = None,
+        image_size: PositiveInt | None = 224,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
@@ -154,7 +155,7 @@ class Teacher(nn.Module):
         return logits, features.mean((2, 3)) if features.ndim == 4 else features
 
     def _load_weights(
-        self, library: str, name: str, state: State, source: str, num_classes: int | None, image_size: int | None
+        self, library: Library, name: str, state: State, source: str, num_classes: int | None, image_size: int | None
     ) -> None:
         """Load a file's weights, after rebuilding the network with the file's number of outputs."""
         path, last = last_layer(self.net)
@@ -188,9 +189,8 @@ def last_layer(net: nn.Module) -> tuple[str, Any]:
     return candidates[-1]
 
 
-def _create(library: str, name: str, pretrained: bool, num_classes: int | None, image_size: int | None) -> Any:
-    if library not in LIBRARIES:
-        raise ConfigError(f"method.aux.teacher.library={library}: allowed is {' or '.join(LIBRARIES)}")
+def _create(library: Library, name: str, pretrained: bool, num_classes: int | None, image_size: int | None) -> Any:
+    check_option("method.aux.teacher.library", library, Library)
     outputs: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     try:
         if library == "timm":
@@ -222,7 +222,7 @@ def _create(library: str, name: str, pretrained: bool, num_classes: int | None, 
         ) from error
 
 
-def _unknown(library: str, name: str, known: Sequence[str]) -> ConfigError:
+def _unknown(library: Library, name: str, known: Sequence[str]) -> ConfigError:
     return ConfigError(
         f"method.aux.teacher.name={name}: {library} has no such classification model{nearest(name, known) or '.'}"
     )

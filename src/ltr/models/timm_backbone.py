@@ -5,20 +5,23 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
 from torch import Tensor, nn
 
+from ltr.configuration.ranges import BelowOne, PositiveInt, check_option
 from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.identity import named
 from ltr.models.backbones import Backbone, ImageSizeError, deepest_block, dry_run, no_feature_maps_error
 from ltr.models.nearest_architecture import family_of, nearest_architecture
 from ltr.models.preprocessing import Preprocessing, timm_preprocessing
-from ltr.models.weights import State, seeded_construction
+from ltr.models.published_names import WeightsMap
+from ltr.models.weights import State, Trainable, seeded_construction
 
-_POOLS = {"cls": "token", "mean": "avg", "max": "max"}  # timm's names
+Pool = Literal["cls", "mean", "max"]
+_POOLS: dict[Pool, str] = {"cls": "token", "mean": "avg", "max": "max"}  # timm's names
 MODELS_WITH_MAPS = ("resnet50", "convnext_tiny", "swin_tiny_patch4_window7_224")
 
 
@@ -84,10 +87,10 @@ class TimmBackbone(TimmFeatures):
         pretrained: True downloads timm's weights for this name; otherwise nothing is downloaded.
         weights: local weights file instead, see `ltr.models.weights.load_backbone`. Files that timm would rename or
             resize (position embeddings of another image size) are converted in the same way.
-        drop_path: stochastic depth of the last block, in [0, 1); 0 keeps the model's default.
+        drop_path: stochastic depth of the last block; 0 keeps the model's default.
         pool: features of a vision transformer: ``cls`` is the class token, ``mean`` and ``max`` are over the other
             tokens (of a convolutional network, over its last map); None is the model's own choice.
-        img_size: side of the images in pixels, or [H, W], for models that are built for one size (Swin, ViT); null
+        img_size: side of the images in pixels, or [H, W], for models that are built for one size (Swin, ViT); None
             keeps the model's size, see `options_for`.
 
     Raises:
@@ -102,12 +105,12 @@ class TimmBackbone(TimmFeatures):
         name: str,
         pretrained: bool = False,
         weights: str | None = None,
-        weights_map: str | None = None,
+        weights_map: WeightsMap | None = None,
         strict_weights: bool = True,
-        trainable: str = "all",
-        drop_path: float = 0.0,
-        pool: str | None = None,
-        img_size: int | Sequence[int] | None = None,
+        trainable: Trainable = "all",
+        drop_path: BelowOne = 0.0,
+        pool: Pool | None = None,
+        img_size: PositiveInt | Sequence[PositiveInt] | None = None,
     ) -> None:
         if pretrained and weights is not None:
             raise ConfigError("backbone.pretrained=true and backbone.weights are both set; choose one.")
@@ -223,9 +226,8 @@ def _create(name: str, pretrained: bool, in_channels: int, options: dict[str, An
         ) from error
 
 
-def _set_pool(net: Any, name: str, pool: str) -> None:
-    if pool not in _POOLS:
-        raise ConfigError(f"backbone.pool={pool}: allowed are {', '.join(_POOLS)}, or null for the model's own")
+def _set_pool(net: Any, name: str, pool: Pool) -> None:
+    check_option("backbone.pool", pool, Pool | None)
     has_class_token = any(getattr(net, token, None) is not None for token in ("cls_token", "cls_embed"))
     if pool == "cls" and not has_class_token:
         raise ConfigError(f"backbone.pool=cls: timm's {name} has no class token. Use backbone.pool=mean, or null")

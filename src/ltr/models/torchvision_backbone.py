@@ -16,6 +16,8 @@ from ltr.identity import named
 from ltr.models.backbones import Backbone, deepest_block, dry_run, no_feature_maps_error
 from ltr.models.nearest_architecture import family_of, nearest_architecture
 from ltr.models.preprocessing import Preprocessing, torchvision_preprocessing
+from ltr.models.published_names import WeightsMap
+from ltr.models.weights import Trainable
 
 MODELS_WITH_MAPS = ("resnet50", "convnext_tiny", "swin_t")
 _SEQUENCES = ("features", "layers", "blocks", "trunk_output")  # torchvision's names for a sequence of stages
@@ -49,9 +51,9 @@ class TorchvisionBackbone(Backbone):
         name: str,
         pretrained: bool = False,
         weights: str | None = None,
-        weights_map: str | None = None,
+        weights_map: WeightsMap | None = None,
         strict_weights: bool = True,
-        trainable: str = "all",
+        trainable: Trainable = "all",
     ) -> None:
         super().__init__()
         if pretrained and weights is not None:

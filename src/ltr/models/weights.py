@@ -6,11 +6,13 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from ltr.errors import CheckpointError, ConfigError
+from ltr.configuration.ranges import check_option
+from ltr.errors import CheckpointError
 from ltr.escaping import one_line
 from ltr.models.published_names import LAYOUTS, check_padding, layout_named, read_published
 from ltr.models.weights_file import (
@@ -276,13 +278,15 @@ def with_input_channels(state: State, module: nn.Module, *, source: str) -> Stat
     return {**state, f"{first[0]}.weight": adapted}
 
 
-def set_trainable(backbone: nn.Module, trainable: str, last_block: nn.Module) -> None:
+Trainable = Literal["all", "last_block", "none"]
+
+
+def set_trainable(backbone: nn.Module, trainable: Trainable, last_block: nn.Module) -> None:
     """Make ``all`` parameters trainable, those of the ``last_block``, or ``none``.
 
     BatchNorm still updates its statistics in training mode; a method decides whether to freeze them.
     """
-    if trainable not in ("all", "last_block", "none"):
-        raise ConfigError(f"backbone.trainable is '{trainable}'; allowed: all, last_block, none.")
+    check_option("backbone.trainable", trainable, Trainable)
     if trainable == "all":
         return
     backbone.requires_grad_(False)

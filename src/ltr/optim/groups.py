@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ltr.configuration.ranges import NonNegative, Positive
 from ltr.errors import ConfigError, nearest
 
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.modules.instancenorm._InstanceNorm)
@@ -20,15 +21,15 @@ _RUNTIME = ("backbone", "head", "extra", "no_decay")  # what the program supplie
 def parameter_groups(
     backbone: nn.Module,
     head: nn.Module,
-    *,
-    lr: float,
-    weight_decay: float = 0.0,
-    head_lr: float | None = None,
-    last_block_lr: float | None = None,
-    extra_lr: float | None = None,
-    decay_norm_and_bias: bool = True,
-    no_decay: Collection[str] = (),
     extra: Mapping[str, nn.Module] | None = None,
+    no_decay: Collection[str] = (),
+    *,
+    lr: Positive,
+    weight_decay: NonNegative = 0.0,
+    head_lr: Positive | None = None,
+    last_block_lr: Positive | None = None,
+    extra_lr: Positive | None = None,
+    decay_norm_and_bias: bool = True,
 ) -> list[dict[str, Any]]:
     """Return parameter groups for a torch optimiser, with every trainable parameter in exactly one.
 
@@ -38,14 +39,16 @@ def parameter_groups(
     Args:
         backbone: must have `last_block()` if ``last_block_lr`` is set.
         head: the classifier.
-        lr: learning rate of all groups without their own.
-        weight_decay: weight decay of all parameters that are not exempt.
-        head_lr, last_block_lr: learning rates of these parts (Kang et al. train Places-LT with 0.1 and 0.01).
-        extra_lr: learning rate of the extra modules; None: the head's.
+        extra: further modules by name (second heads).
+        no_decay: full names of parameters that never decay, such as ``head.bias`` if it holds a prior.
+        lr: learning rate, of all parts without one of their own; ltr never scales it by the batch size.
+        weight_decay: of all parameters that are not exempt, in the optimiser's own form: added to the gradient by most
+            (L2), decoupled by AdamW.
+        head_lr: learning rate of the head; None: lr (Kang et al. train Places-LT with 0.1).
+        last_block_lr: learning rate of the backbone's last block; None: lr (0.01 there).
+        extra_lr: learning rate of modules that a method adds, such as an auxiliary head; None: the head's.
         decay_norm_and_bias: True decays everything, as LDAM-DRW and the class-balanced loss do; False exempts biases,
             normalisation layers and other vectors and scalars.
-        no_decay: full names of parameters that never decay, such as ``head.bias`` if it holds a prior.
-        extra: further modules by name (second heads).
 
     Raises:
         ConfigError: no parameter is trainable, or ``no_decay`` names no parameter.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ltr.configuration.ranges import NonNegative, Positive
 from ltr.configuration.targets import instantiate
 from ltr.errors import ConfigError, nearest
 from ltr.identity import name_of, named
@@ -29,8 +30,8 @@ def torch_optimizer(
     groups: Groups,
     *,
     name: str,
-    lr: float,
-    weight_decay: float = 0.0,
+    lr: Positive,
+    weight_decay: NonNegative = 0.0,
     options: Mapping[str, Any] | None = None,
 ) -> torch.optim.Optimizer:
     """Return an optimiser of `torch.optim`.
@@ -38,8 +39,9 @@ def torch_optimizer(
     See `ltr.optim.groups.parameter_groups` for the other arguments.
 
     Args:
-        name: name of the class, such as ``RMSprop``.
-        options: further arguments of the class by name.
+        name: name of the class, such as ``RMSprop``: ASGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, NAdam,
+            RAdam, RMSprop, Rprop, SGD.
+        options: further arguments of the class by name, as in +optimizer.options.momentum=0.9.
 
     Raises:
         ConfigError: the optimiser is unknown or unusable, or does not take an argument; or see `parameter_groups`.
@@ -64,8 +66,8 @@ def timm_optimizer(
     groups: Groups,
     *,
     name: str,
-    lr: float,
-    weight_decay: float = 0.0,
+    lr: Positive,
+    weight_decay: NonNegative = 0.0,
     options: Mapping[str, Any] | None = None,
 ) -> torch.optim.Optimizer:
     """Return an optimiser of `timm.optim`.

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ltr.configuration.ranges import BelowOne, Positive
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.optim.groups import over_parameter_groups
@@ -18,8 +19,8 @@ Groups = list[dict[str, Any]]
 def sgd(
     groups: Groups,
     *,
-    lr: float,
-    momentum: float = 0.9,
+    lr: Positive,
+    momentum: BelowOne = 0.9,
     nesterov: bool = False,
     fused: bool = True,
 ) -> torch.optim.Optimizer:
@@ -28,6 +29,8 @@ def sgd(
     See `ltr.optim.groups.parameter_groups` for the other arguments.
 
     Args:
+        momentum: share of the last update that is added to each one.
+        nesterov: True takes Nesterov's form of momentum.
         fused: True runs one kernel for all parameters of a group, on CPU and GPU.
 
     Raises:
@@ -43,15 +46,21 @@ def sgd(
 def adamw(
     groups: Groups,
     *,
-    lr: float,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
+    lr: Positive,
+    beta1: BelowOne = 0.9,
+    beta2: BelowOne = 0.999,
+    eps: Positive = 1e-8,
     fused: bool = True,
 ) -> torch.optim.Optimizer:
     """Build Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019); weight decay 0 gives plain Adam.
 
-    See `sgd` and `torch.optim.AdamW` for the arguments.
+    See `ltr.optim.groups.parameter_groups` for the other arguments.
+
+    Args:
+        beta1: decay of the mean of gradients.
+        beta2: decay of the mean of squared gradients.
+        eps: added to the root of that mean.
+        fused: see `sgd`.
 
     Raises:
         ConfigError: see `parameter_groups`.

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
+from ltr.configuration.ranges import AtLeastOne, Fraction, NonNegative, Positive, check_option
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.names import counted
+
+Warmup = Literal["epoch", "step"]
+Per = Literal["epoch", "step"]
 
 
 def milestone_epoch(fraction: float, epochs: int) -> int:
@@ -25,7 +30,8 @@ class Schedule:
     Args:
         epochs: epochs of the stage, >= 1.
         steps_per_epoch: optimiser steps per epoch, >= 1.
-        warmup_epochs: length of the warm-up, >= 0; need not be whole.
+        warmup_epochs: epochs of a linear rise to the base learning rate; need not be whole. A config may give n/m: n
+            epochs, in proportion in a run of fewer than m.
         warmup: ``epoch`` multiplies epoch e (from 1) by e / warmup_epochs, as LDAM-DRW does; ``step`` rises at every
             step from 0 at the first, as the class-balanced loss does.
 
@@ -35,14 +41,15 @@ class Schedule:
 
     milestones: Sequence[int] = ()  # epochs after which the learning rate drops
 
-    def __init__(self, epochs: int, steps_per_epoch: int, *, warmup_epochs: float = 0, warmup: str = "step") -> None:
+    def __init__(
+        self, epochs: int, steps_per_epoch: int, *, warmup_epochs: NonNegative = 0, warmup: Warmup = "step"
+    ) -> None:
         if epochs < 1 or steps_per_epoch < 1:
             raise ConfigError(
                 f"A schedule needs at least one step, not {counted(epochs, 'epoch')} of "
                 f"{counted(steps_per_epoch, 'step')}. Raise trainer.max_epochs, or lower batch_size."
             )
-        if warmup not in ("epoch", "step"):
-            raise ConfigError(f"scheduler.warmup is '{warmup}'; allowed: epoch, step.")
+        check_option("scheduler.warmup", warmup, Warmup)
         if not 0 <= warmup_epochs <= epochs:
             raise ConfigError(
                 f"scheduler.warmup_epochs is {warmup_epochs} and the run has {counted(epochs, 'epoch')}; the warm-up "
@@ -89,7 +96,7 @@ class MultiStep(Schedule):
 
     Args:
         milestones: in rising order; a number below 1 is a fraction of the run, any other a number of completed epochs.
-        gamma: > 0.
+        gamma: factor at each milestone.
 
     Raises:
         ConfigError: milestones do not rise or lie outside the run; see also `Schedule`.
@@ -101,9 +108,9 @@ class MultiStep(Schedule):
         steps_per_epoch: int,
         *,
         milestones: Sequence[float],
-        gamma: float = 0.1,
-        warmup_epochs: float = 0,
-        warmup: str = "step",
+        gamma: Positive = 0.1,
+        warmup_epochs: NonNegative = 0,
+        warmup: Warmup = "step",
     ) -> None:
         super().__init__(epochs, steps_per_epoch, warmup_epochs=warmup_epochs, warmup=warmup)
         listed = list(milestones)
@@ -113,8 +120,7 @@ class MultiStep(Schedule):
                 f"fractions of the run in (0, 1) and whole epochs below {epochs}. Fractions such as "
                 "[0.6, 0.8] fit any length."
             )
-        if not gamma > 0:
-            raise ConfigError(f"scheduler.gamma is {gamma}; it must be above 0.")
+        check_option("scheduler.gamma", gamma, Positive)
         # a drop before the first epoch would only lower the base rate of very short runs
         whole = [max(1, milestone_epoch(m, epochs)) if m < 1 else int(m) for m in listed]
         if whole != sorted(whole):
@@ -136,7 +142,7 @@ class Cosine(Schedule):
     Args:
         per: ``epoch`` keeps the value within an epoch (t = 0 .. T-1, so that it does not reach ``final``), as in the
             decoupling paper's code, which skips its first value under recent PyTorch; ``step`` changes at every step.
-        final: multiplier at the end, in [0, 1].
+        final: multiplier at the end.
 
     Raises:
         ConfigError: ``per`` is unknown, or ``final`` is outside its range; see also `Schedule`.
@@ -147,16 +153,14 @@ class Cosine(Schedule):
         epochs: int,
         steps_per_epoch: int,
         *,
-        per: str = "epoch",
-        final: float = 0.0,
-        warmup_epochs: float = 0,
-        warmup: str = "step",
+        per: Per = "epoch",
+        final: Fraction = 0.0,
+        warmup_epochs: NonNegative = 0,
+        warmup: Warmup = "step",
     ) -> None:
         super().__init__(epochs, steps_per_epoch, warmup_epochs=warmup_epochs, warmup=warmup)
-        if per not in ("epoch", "step"):
-            raise ConfigError(f"scheduler.per is '{per}'; allowed: epoch, step.")
-        if not 0 <= final <= 1:
-            raise ConfigError(f"scheduler.final is {final}; allowed is [0, 1].")
+        check_option("scheduler.per", per, Per)
+        check_option("scheduler.final", final, Fraction)
         self.per = per
         self.final = float(final)
 
@@ -188,7 +192,7 @@ class ReleasedCosine(Schedule):
         ConfigError: see `Schedule`.
     """
 
-    def __init__(self, epochs: int, steps_per_epoch: int, *, warmup_epochs: float = 0) -> None:
+    def __init__(self, epochs: int, steps_per_epoch: int, *, warmup_epochs: NonNegative = 0) -> None:
         super().__init__(epochs, steps_per_epoch, warmup_epochs=warmup_epochs)
         self.batches_per_epoch = self.steps_per_epoch
         self.batches_per_step = 1
@@ -218,7 +222,8 @@ class OneCycle(Schedule):
 
     Args:
         warmup_epochs: length of the rise; None: 0.3 of the run.
-        start_div, final_div: >= 1.
+        start_div: the first learning rate is lr / start_div.
+        final_div: the last is lr / (start_div final_div).
 
     Raises:
         ConfigError: a divisor is below 1; see also `Schedule`.
@@ -229,17 +234,15 @@ class OneCycle(Schedule):
         epochs: int,
         steps_per_epoch: int,
         *,
-        warmup_epochs: float | None = None,
-        start_div: float = 25.0,
-        final_div: float = 1e4,
+        warmup_epochs: NonNegative | None = None,
+        start_div: AtLeastOne = 25.0,
+        final_div: AtLeastOne = 1e4,
     ) -> None:
         super().__init__(
             epochs, steps_per_epoch, warmup_epochs=0.3 * epochs if warmup_epochs is None else warmup_epochs
         )
-        if start_div < 1 or final_div < 1:
-            raise ConfigError(
-                f"scheduler.start_div={start_div}, scheduler.final_div={final_div}: both must be at least 1."
-            )
+        check_option("scheduler.start_div", start_div, AtLeastOne)
+        check_option("scheduler.final_div", final_div, AtLeastOne)
         self.start_div = float(start_div)
         self.final_div = float(final_div)
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from timm.scheduler import create_scheduler_v2
 
+from ltr.configuration.ranges import NonNegative, NonNegativeInt, Positive, PositiveInt, check_option
 from ltr.errors import ConfigError, nearest
 from ltr.identity import named
 from ltr.names import counted
-from ltr.optim.schedules import Schedule
+from ltr.optim.schedules import Per, Schedule
 
-NAMES = ("cosine", "tanh", "step", "multistep", "poly")
+Name = Literal["cosine", "tanh", "step", "multistep", "poly"]
+NAMES = get_args(Name)
 
 
 @named("schedule/timm")
@@ -25,15 +27,20 @@ class TimmSchedule(Schedule):
     (``min_lr``, ``warmup_lr``) are multiples of ``optimizer.lr``, lengths are in epochs.
 
     Args:
-        name: ``cosine``, ``tanh``, ``step``, ``multistep`` or ``poly``.
+        name: timm's name of the schedule.
         per: ``epoch`` keeps the value within an epoch, ``step`` changes it at every step.
-        warmup_epochs: length of a linear rise from ``warmup_lr``.
+        warmup_epochs: length of a linear rise from ``warmup_lr`` to the base learning rate.
+        warmup_lr: where the warm-up starts, a multiple of the base learning rate.
+        min_lr: learning rate at the end, a multiple of the base one.
         warmup_prefix: True starts the decay after the warm-up, False at the first epoch.
         decay_epochs: epochs between two drops of ``step``; None: a third of the run.
         decay_milestones: epochs after which ``multistep`` drops.
         decay_rate: factor of each drop of ``step`` and ``multistep``; exponent of ``poly``.
         cooldown_epochs: epochs with the last value at the end.
-        cycle_limit, cycle_mul, cycle_decay, k_decay: options of ``cosine``, ``tanh`` and ``poly``.
+        cycle_limit: cycles of ``cosine``, ``tanh`` and ``poly``.
+        cycle_mul: length of each cycle over that of the one before.
+        cycle_decay: peak of each cycle over that of the one before.
+        k_decay: exponent of k-decay; 1: none.
 
     Raises:
         ConfigError: the name is unknown, or timm refuses a value; see also `Schedule`.
@@ -44,27 +51,26 @@ class TimmSchedule(Schedule):
         epochs: int,
         steps_per_epoch: int,
         *,
-        name: str = "cosine",
-        per: str = "epoch",
-        warmup_epochs: float = 0,
-        warmup_lr: float = 0.0,
+        name: Name = "cosine",
+        per: Per = "epoch",
+        warmup_epochs: NonNegative = 0,
+        warmup_lr: NonNegative = 0.0,
         warmup_prefix: bool = False,
-        min_lr: float = 0.0,
-        decay_epochs: float | None = None,
-        decay_milestones: Sequence[int] = (),
-        decay_rate: float = 0.1,
-        cooldown_epochs: int = 0,
-        cycle_limit: int = 1,
-        cycle_mul: float = 1.0,
-        cycle_decay: float = 1.0,
-        k_decay: float = 1.0,
+        min_lr: NonNegative = 0.0,
+        decay_epochs: Positive | None = None,
+        decay_milestones: Sequence[PositiveInt] = (),
+        decay_rate: Positive = 0.1,
+        cooldown_epochs: NonNegativeInt = 0,
+        cycle_limit: PositiveInt = 1,
+        cycle_mul: Positive = 1.0,
+        cycle_decay: Positive = 1.0,
+        k_decay: Positive = 1.0,
     ) -> None:
         super().__init__(epochs, steps_per_epoch, warmup_epochs=warmup_epochs)
         if name not in NAMES:
             reason = "it follows a metric, not the step; " if name == "plateau" else ""
             raise ConfigError(f"scheduler.name={name}: {reason}allowed are {', '.join(NAMES)}{nearest(name, NAMES)}")
-        if per not in ("epoch", "step"):
-            raise ConfigError(f"scheduler.per is '{per}'; allowed: epoch, step.")
+        check_option("scheduler.per", per, Per)
         if not 0 <= cooldown_epochs < epochs:
             raise ConfigError(
                 f"scheduler.cooldown_epochs={cooldown_epochs}: the run has {counted(epochs, 'epoch')}; allowed is "

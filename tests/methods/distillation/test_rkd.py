@@ -8,11 +8,12 @@ import pytest
 import torch
 from method_plans import planned, state, step
 
+from ltr.configuration.declarations import rules_of_target
 from ltr.errors import ConfigError
-from ltr.losses.relational import REDUCTIONS
+from ltr.losses.reductions import RelationalReduction
+from ltr.losses.relational import rkd_distance
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import StageOutput
-from ltr.methods.distillation.options import Reduction
 from ltr.methods.distillation.rkd import ClassifyingStudent, MetricStudent
 from ltr.methods.metric import EmbeddingNetwork, nearest_alike
 from resuming import same_bits
@@ -324,5 +325,9 @@ def test_a_teacher_of_other_classes_is_refused_before_anything_is_written(ltr_tr
     assert "of different data: it knows 0, 1, 2" in refused.err
 
 
-def test_every_reduction_that_can_be_chosen_exists_and_the_other_way_round():
-    assert set(get_args(Reduction)) == set(REDUCTIONS)
+@pytest.mark.parametrize("target", ["rkd.RKD", "terms.RKD"])
+def test_every_reduction_that_can_be_chosen_is_one_of_the_losses(target):
+    reductions = list(get_args(RelationalReduction))
+    assert rules_of_target(f"ltr.methods.distillation.{target}")["reduction"] == reductions
+    student, teacher = torch.randn(2, 6, 3).unbind()
+    assert len({float(rkd_distance(student, teacher, reduction)) for reduction in reductions}) == len(reductions)

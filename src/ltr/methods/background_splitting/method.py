@@ -10,7 +10,6 @@ the second term over all training images, with pseudo-labels of a classifier tha
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from ltr.configuration.targets import instantiate, locate
 from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.identity import named
 from ltr.methods.background_splitting.network import BackgroundClassifier
-from ltr.methods.background_splitting.options import FEATURES, PARTITIONS, BackgroundSplittingOptions
+from ltr.methods.background_splitting.options import AuxOptions, BackgroundSplittingOptions
 from ltr.methods.background_splitting.partition import partition, warn_of_one_class
 from ltr.methods.background_splitting.pseudo_labels import by_kmeans, by_taxonomy, by_teacher
 from ltr.methods.core.network import ImageClassifier
@@ -29,10 +28,7 @@ from ltr.methods.erm import ERM
 from ltr.models.imagenet import NUM_CLASSES, output_indices
 
 FOREGROUND = "foreground"  # in exclude_classes: ImageNet's outputs of the foreground's names
-AUX_KEYS = (
-    "weight", "partition", "labels", "top_k", "shuffled", "init", "exclude_classes", "teacher", "run", "features",
-    "groups", "rank",
-)  # fmt: skip
+AUX_KEYS = tuple(AuxOptions.__dataclass_fields__)
 
 
 @named("method/background_splitting")
@@ -237,13 +233,6 @@ def checked_aux(aux: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(
             f"method.aux: {', '.join(missing)} must be given; the config method/background_splitting has all"
         )
-    if not 0 <= options["weight"] < math.inf:
-        raise ConfigError(f"method.aux.weight={options['weight']}: a number of at least 0 is needed")
-    for key, known in (("partition", PARTITIONS), ("features", FEATURES)):
-        if options[key] not in known:
-            raise ConfigError(
-                f"method.aux.{key}={options[key]}: allowed is {', '.join(known)}{nearest(options[key], known)}"
-            )
     by_teacher_alone = {"labels": options["labels"] == "soft", "exclude_classes": bool(options["exclude_classes"])}
     for key, used in by_teacher_alone.items():
         if used and options["partition"] != "teacher":

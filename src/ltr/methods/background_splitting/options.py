@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from ltr.methods.core.options import Options
 
 BiasInit = Literal["head", "prior"]
 AuxInit = Literal["auto", "teacher", "fresh"]
-# of method.aux, which `ltr.methods.background_splitting.method.checked_aux` checks
-PARTITIONS = ("teacher", "kmeans", "supercategories")
-FEATURES = ("teacher", "pixels", "representation")
+
+
+class AuxOptions(Options):
+    """Options of the auxiliary task."""
+
+    weight: Annotated[float, "[0, inf)"] = 0.1
+    """Weight of the auxiliary loss; 0 is no auxiliary head (thresholding alone)."""
+    partition: Literal["teacher", "kmeans", "supercategories"] = "teacher"
+    """Where pseudo-labels come from: a classifier's outputs, groups of features, or names of the data set's
+    taxonomy."""
+    labels: Literal["hard", "soft"] = "hard"
+    """Of `teacher`: its arg max, or the shares of its `top_k` outputs."""
+    top_k: Annotated[int, "[2, inf)"] = 10
+    """Of `soft`: outputs that have a share."""
+    shuffled: bool = False
+    """`true` exchanges the pseudo-labels between images (a control)."""
+    init: AuxInit = "auto"
+    """Where the auxiliary head starts: the teacher's last layer (`auto`: if it fits), or random."""
+    exclude_classes: Sequence[Annotated[int | Literal["foreground"], "[0, inf)"]] = ()
+    """Outputs of the teacher to leave out, such as foreground classes that it knows: numbers, or `[foreground]` for
+    those of an ImageNet teacher that bear the foreground's names."""
+    run: str | None = None
+    """A finished run's folder or a checkpoint of this project: the teacher, instead of `teacher`."""
+    teacher: Mapping[str, Any]
+    """A published classifier as teacher."""
+    features: Literal["teacher", "pixels", "representation"] = "teacher"
+    """Of `kmeans`: features of the teacher, of the network that ERM trains (`representation`), or pixels."""
+    groups: Annotated[int, "[2, inf)"] = 100
+    """Of `kmeans`: number of groups."""
+    rank: str = "supercategory"
+    """Of `supercategories`: any rank of the taxonomy."""
 
 
 class BackgroundSplittingOptions(Options):
@@ -30,5 +58,5 @@ class BackgroundSplittingOptions(Options):
     labelled_fraction: Annotated[float, "(0, 1]"] = 1.0
     """Fraction of each class's images whose label is used; the others have the auxiliary loss alone (the code's
     `--labeled-subset`)."""
-    aux: Mapping[str, Any]
+    aux: AuxOptions
     """The auxiliary task, see below."""

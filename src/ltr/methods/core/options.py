@@ -19,7 +19,7 @@ import functools
 import inspect
 import textwrap
 from collections.abc import Iterator, Mapping
-from typing import Any, dataclass_transform, get_type_hints
+from typing import Annotated, Any, Literal, dataclass_transform, get_type_hints
 
 from ltr.configuration.allowed import problem, shown
 from ltr.configuration.annotations import rule_of
@@ -43,6 +43,11 @@ class Options(Mapping[str, Any]):
         rules = self.rules()
         reasons = {name: problem(self[name], rule) for name, rule in rules.items()}
         mistakes = [f"method.{name}={shown(self[name])}: {reason}" for name, reason in reasons.items() if reason]
+        for name, declaration in _nested(type(self)).items():
+            values = self[name] if isinstance(self[name], Mapping) else {}
+            for key, rule in declaration.rules().items():
+                if key in values and (reason := problem(values[key], rule)):
+                    mistakes.append(f"method.{name}.{key}={shown(values[key])}: {reason}")
         if mistakes:
             raise ConfigError("\n  ".join(mistakes))
 
@@ -73,10 +78,34 @@ def _names(declaration: type[Options]) -> tuple[str, ...]:
 
 
 @functools.cache
+def _nested(declaration: type[Options]) -> dict[str, type[Options]]:
+    hints = get_type_hints(declaration)
+    return {name: hints[name] for name in _names(declaration) if isinstance(hints[name], type)
+            and issubclass(hints[name], Options)}  # fmt: skip
+
+
+@functools.cache
 def _rules_of_type(declaration: type[Options]) -> dict[str, str | list]:
     hints = get_type_hints(declaration, include_extras=True)
     rules = {name: rule_of(hints[name]) for name in _names(declaration)}
     return {name: rule for name, rule in rules.items() if rule is not None}
+
+
+class StageOptions(Options):
+    """Settings of a stage beside the main one, ``method.<stage>``: configs and numbers of its own."""
+
+    sampler: Mapping[str, Any]
+    """Its sampler."""
+    loss: Mapping[str, Any]
+    """Its loss."""
+    optimizer: Mapping[str, Any]
+    """Its optimiser."""
+    scheduler: Mapping[str, Any]
+    """Its schedule."""
+    epochs: Annotated[int, "[1, inf)"] = 10
+    """Its length."""
+    selection: Literal["last", "best_val", "best_test"] = "last"
+    """The checkpoint that it hands on."""
 
 
 def signature_of(declaration: type[Options]) -> inspect.Signature:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from ltr.methods.core.options import Options
+from ltr.methods.core.options import Options, StageOptions
 
 Trainable = Literal["classifier", "last_block", "all"]
 Features = Literal["augmented", "cached"]
@@ -45,7 +45,7 @@ class RetrainedOptions(RescaledOptions):
 class CRTOptions(RepresentationOptions, RetrainedOptions):
     """Options of cRT."""
 
-    classifier: Mapping[str, Any]
+    classifier: StageOptions
     """Settings of the second stage: `sampler`, `loss`, `optimizer`, `scheduler`, `epochs`, `selection`, and `augment`
     where it is not the representation's; see below."""
 
@@ -53,7 +53,7 @@ class CRTOptions(RepresentationOptions, RetrainedOptions):
 class LWSOptions(RepresentationOptions, RescaledOptions):
     """Options of LWS."""
 
-    classifier: Mapping[str, Any]
+    classifier: StageOptions
     """Settings of the second stage, as [cRT](crt.md)'s; see below."""
 
 
@@ -71,13 +71,24 @@ class NCMOptions(RepresentationOptions, MeansOptions):
     """Options of NCM."""
 
 
+class GridOptions(Options):
+    """Candidates of a number."""
+
+    start: Annotated[float, "[0, inf)"] = 0.0
+    """The first candidate."""
+    stop: Annotated[float, "[0, inf)"] = 1.0
+    """The last candidate; the official script of tau-normalisation prints 0 to 2 by 0.1."""
+    step: Annotated[float, "(0, inf)"] = 0.05
+    """Distance between two candidates."""
+
+
 class TauOptions(Options):
     """Options of a change of logits by one number."""
 
     tau: Annotated[float | Literal["auto"], "[0, inf)"] = 1.0
     """Exponent of the norms: 1 is full normalisation, 0 changes no weight; `auto` takes the best balanced accuracy on
     the validation split, the first of ties."""
-    grid: Mapping[str, float]
+    grid: GridOptions
     """Candidates of `auto`: `start`, `stop` (which belongs to them) and `step`; the configs have 0, 1 and 0.05, see
     below."""
 
@@ -102,6 +113,6 @@ class SmoteOptions(Options):
     space: Space = "pixel"
     """`pixel` is one network, from scratch, on interpolated images (M2m's baseline); `feature` a new classifier on the
     features of a plain network."""
-    classifier: Mapping[str, Any]
+    classifier: StageOptions
     """Settings of the classifier of `space=feature`: `sampler`, `loss`, `optimizer`, `scheduler`, `epochs`,
     `selection`."""

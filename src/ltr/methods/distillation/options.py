@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from ltr.methods.core.options import Options
+from ltr.losses.reductions import RelationalReduction
+from ltr.methods.core.options import Options, StageOptions
 
 Task = Literal["metric", "classification"]
-Reduction = Literal["all", "valid"]
 
 
 class RKDOptions(Options):
@@ -38,12 +37,12 @@ class RKDOptions(Options):
     """Map of the hint: -1 is the coarsest, -2 the one before it."""
     attention_weight: Annotated[float, "[0, inf)"] = 0.0
     """Weight of attention transfer over all maps; 1000 in its authors' code."""
-    reduction: Reduction = "all"
+    reduction: RelationalReduction = "all"
     """Mean of distances and angles over all N² and N³ entries (`all`, the code), or over pairs and triples of different
     images (`valid`), see below."""
     start_from: str | None = None
     """A finished run's folder or a checkpoint to take the teacher from, in place of training it; whatever its network,
     it must have learnt from the same split."""
-    teacher: Mapping[str, Any]
+    teacher: StageOptions
     """Settings of the teacher: `sampler`, `loss`, `optimizer`, `scheduler`, `epochs`, `selection`, `backbone`, `head`,
     and `augment` where it is not the student's."""

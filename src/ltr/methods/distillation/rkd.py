@@ -14,7 +14,8 @@ from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.losses.distillation import HintRegressor, hint_loss, kl_to_teacher
 from ltr.losses.gathering import gather_rows
-from ltr.losses.relational import Reduction, rkd_angle, rkd_distance
+from ltr.losses.reductions import RelationalReduction
+from ltr.losses.relational import rkd_angle, rkd_distance
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import (
     STAGE_KEYS,
@@ -47,7 +48,7 @@ DEFAULT_WEIGHTS: Mapping[str, tuple[float, float, float]] = {
 
 
 def relational_terms(
-    student: Tensor, teacher: Tensor, weights: Mapping[str, float], reduction: Reduction
+    student: Tensor, teacher: Tensor, weights: Mapping[str, float], reduction: RelationalReduction
 ) -> dict[str, Tensor]:
     """RKD's losses by name (``distance``, ``angle``), unweighted, those of weight 0 left out.
 
@@ -83,7 +84,7 @@ class _Taught(ImageClassifier):
         weights: Mapping[str, float],
         temperature: float,
         level: int,
-        reduction: Reduction,
+        reduction: RelationalReduction,
         teacher_channels: Sequence[int] | None = None,
     ) -> None:
         super().__init__(spec)

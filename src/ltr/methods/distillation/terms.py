@@ -9,14 +9,17 @@ share its pass.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
+from ltr.configuration.ranges import NonNegative, Positive, check_option
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.losses.distillation import hint_loss, kl_to_teacher
-from ltr.losses.relational import Reduction
+from ltr.losses.reductions import RelationalReduction
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo
 from ltr.methods.distillation.rkd import relational_terms
@@ -30,6 +33,8 @@ from ltr.methods.distillation.teacher import (
     read_network,
 )
 from ltr.models.backbones import Backbone
+
+Level = Annotated[int, "(-inf, 0)"]
 
 
 class AgainstTeacher(nn.Module):
@@ -67,8 +72,9 @@ class RKD(AgainstTeacher):
 
     Args:
         network, dataset_info, teacher, same_split: see `AgainstTeacher`.
-        distance_weight, angle_weight: 25 and 50, the paper's for classification.
-        reduction: see `ltr.losses.relational`.
+        distance_weight: of the distances; the paper's for classification.
+        angle_weight: of the angles; the paper's for classification.
+        reduction: mean over all entries of the matrices (the code), or over pairs and triples of different images.
     """
 
     def __init__(
@@ -77,9 +83,9 @@ class RKD(AgainstTeacher):
         dataset_info: DatasetInfo,
         *,
         teacher: str,
-        distance_weight: float = 25.0,
-        angle_weight: float = 50.0,
-        reduction: Reduction = "all",
+        distance_weight: NonNegative = 25.0,
+        angle_weight: NonNegative = 50.0,
+        reduction: RelationalReduction = "all",
         same_split: bool = True,
     ) -> None:
         super().__init__(network, dataset_info, teacher, same_split)
@@ -99,8 +105,8 @@ class HKD(AgainstTeacher):
 
     Args:
         network, dataset_info, teacher, same_split: see `AgainstTeacher`.
-        weight: 1, of a divergence that has the factor T^2 already: at T = 4 it is the 16 of RKD's comparisons.
-        temperature: T > 0; 4 is what such comparisons use.
+        weight: of the term, a divergence that has the factor T^2 already: at T = 4 it is the 16 of RKD's comparisons.
+        temperature: T; 4 is what such comparisons use.
     """
 
     def __init__(
@@ -109,8 +115,8 @@ class HKD(AgainstTeacher):
         dataset_info: DatasetInfo,
         *,
         teacher: str,
-        weight: float = 1.0,
-        temperature: float = 4.0,
+        weight: NonNegative = 1.0,
+        temperature: Positive = 4.0,
         same_split: bool = True,
     ) -> None:
         super().__init__(network, dataset_info, teacher, same_split)
@@ -119,8 +125,7 @@ class HKD(AgainstTeacher):
             raise ConfigError(
                 f"method.extras: HKD compares the scores of {dataset_info.num_classes} classes, which {teacher} has not"
             )
-        if not temperature > 0:
-            raise ConfigError(f"method.extras: HKD with temperature={temperature}; it must be above 0")
+        check_option("method.extras.temperature", temperature, Positive)
         self.weight = weight
         self.temperature = temperature
 
@@ -150,8 +155,8 @@ class FitNet(_OfMaps):
 
     Args:
         network, dataset_info, teacher, same_split: see `AgainstTeacher`.
-        weight: 1. Published comparisons have 100, with which SGD at 0.1 diverges from random weights unless gradients
-            are clipped.
+        weight: of the term. Published comparisons have 100, with which SGD at 0.1 diverges from random weights unless
+            gradients are clipped.
         level: which map; -1 is the coarsest, -2 the one before it.
     """
 
@@ -161,8 +166,8 @@ class FitNet(_OfMaps):
         dataset_info: DatasetInfo,
         *,
         teacher: str,
-        weight: float = 1.0,
-        level: int = -2,
+        weight: NonNegative = 1.0,
+        level: Level = -2,
         same_split: bool = True,
     ) -> None:
         super().__init__(network, dataset_info, teacher, same_split, weight)
@@ -180,7 +185,7 @@ class AttentionTransfer(_OfMaps):
 
     Args:
         network, dataset_info, teacher, same_split: see `AgainstTeacher`.
-        weight: 1000, the official code's.
+        weight: of the term; 1000 is the official code's.
     """
 
     def __init__(
@@ -189,7 +194,7 @@ class AttentionTransfer(_OfMaps):
         dataset_info: DatasetInfo,
         *,
         teacher: str,
-        weight: float = 1000.0,
+        weight: NonNegative = 1000.0,
         same_split: bool = True,
     ) -> None:
         super().__init__(network, dataset_info, teacher, same_split, weight)

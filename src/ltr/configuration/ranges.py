@@ -1,0 +1,36 @@
+"""Types of options with a range, for signatures, and the check of values against a type."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from ltr.configuration.allowed import problem, shown
+from ltr.configuration.annotations import rule_of
+from ltr.errors import ConfigError
+
+T = TypeVar("T")
+
+Positive = Annotated[float, "(0, inf)"]
+NonNegative = Annotated[float, "[0, inf)"]
+Fraction = Annotated[float, "[0, 1]"]
+BelowOne = Annotated[float, "[0, 1)"]
+AtLeastOne = Annotated[float, "[1, inf)"]
+PositiveInt = Annotated[int, "[1, inf)"]
+NonNegativeInt = Annotated[int, "[0, inf)"]
+
+
+def check_option(key: str, value: T, kind: Any) -> T:
+    """Return the value of an option.
+
+    Args:
+        key: as a configuration has it, e.g. ``loss.gamma``.
+        kind: the type in the signature, whose rule the value must follow.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    rule = rule_of(kind)
+    reason = None if rule is None else problem(list(value) if isinstance(value, tuple) else value, rule)
+    if reason is not None:
+        raise ConfigError(f"{key}={shown(value)}: {reason}")
+    return value

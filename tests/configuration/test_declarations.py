@@ -1,0 +1,153 @@
+"""Options that classes and functions declare: read from the source as Python itself sees them."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+import pytest
+
+from ltr.configuration.annotations import rule_of
+from ltr.configuration.configs import config_names, mappings, read_config
+from ltr.configuration.declarations import Required, args_of, options_of, rules_of_target
+from ltr.configuration.ranges import Fraction, PositiveInt, check_option
+from ltr.configuration.rules import rules_of
+from ltr.configuration.signatures import mismatches
+from ltr.configuration.targets import locate
+from ltr.errors import ConfigError
+from ltr.models.published_names import LAYOUTS, WeightsMap
+
+GROUPS = ("sampler", "augment", "head", "loss", "backbone", "optimizer", "scheduler", "method", "scorer", "protocol")
+TERMS = tuple(f"ltr.methods.distillation.terms.{name}" for name in ("RKD", "HKD", "FitNet", "AttentionTransfer"))
+CONFIGS = [f"{group}/{name}" for group in GROUPS for name in config_names(group)]
+
+
+def targets() -> Iterator[str]:
+    nodes = [node for config in CONFIGS for _, node in mappings(read_config(config))]
+    yield from sorted({node["_target_"] for node in nodes if "_target_" in node} | set(TERMS))
+
+
+def declared_by_python(target: str) -> dict[str, tuple[Any, Any]]:
+    """Name -> (default, rule) of what a config gives a class or function, from its imported signature."""
+    function = locate(target, "test")
+    options = getattr(function, "Options", None)
+    if options is not None:
+        hints = get_type_hints(options, include_extras=True)
+        defaults = {field.name: field.default for field in dataclasses.fields(options)}
+        none = dataclasses.MISSING
+    else:
+        code = function.__init__ if inspect.isclass(function) else function
+        scope = {**getattr(code, "__globals__", {}), **getattr(inspect.unwrap(code), "__globals__", {})}
+        parameters = inspect.signature(function).parameters.values()
+        keywords = [one for one in parameters if one.kind is one.KEYWORD_ONLY]
+        hints = {one.name: eval(one.annotation, scope) for one in keywords}
+        defaults = {one.name: one.default for one in keywords}
+        none = inspect.Parameter.empty
+    return {name: (Required if value is none else value, rule_of(hints[name])) for name, value in defaults.items()}
+
+
+@pytest.mark.parametrize("target", targets())
+def test_options_in_the_source_are_those_of_the_imported_code(target):
+    declared = {name: (option.default, option.rule) for name, option in options_of(target).items()}
+    assert declared == declared_by_python(target)
+
+
+@pytest.mark.parametrize("target", targets())
+def test_every_option_is_explained(target):
+    options = options_of(target)
+    nested = {f"{name}.{key}": inner for name, one in options.items() for key, inner in (one.nested or {}).items()}
+    assert [name for name, option in (options | nested).items() if not option.meaning] == []
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_what_the_code_declares_is_not_written_again_in_a_config(config):
+    assert [path for path, node in mappings(read_config(config)) if "_allowed_" in node] == []
+
+
+# configs that give a class's defaults: what another config of the class chooses is its own
+PLAIN = ("head/linear", "head/cosine", "head/embedding", "sampler/instance", "sampler/power", "sampler/progressive",
+         "sampler/class_balanced", "sampler/square_root", "sampler/per_class", "scheduler/constant", "scheduler/cosine",
+         "scheduler/one_cycle", "scheduler/timm", "scheduler/herbs", "backbone/digits_net", "backbone/classifier32",
+         "backbone/resnet32", "backbone/timm", "backbone/torchvision",
+         *(f"loss/{name}" for name in config_names("loss") if name != "ldam"))  # fmt: skip
+
+
+@pytest.mark.parametrize("config", PLAIN)
+def test_a_plain_config_gives_every_option_its_declared_default(config):
+    content = read_config(config)
+    options = options_of(content["_target_"])
+    values = {key: value for key, value in content.items() if key in options and "${" not in str(value)}
+    assert set(content) - {"_target_", "defaults"} == set(options)
+    defaults = {key: option.default for key, option in options.items() if key in values}
+    defaults = {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
+    assert values == {key: values[key] if value is Required else value for key, value in defaults.items()}
+
+
+def test_the_names_of_weights_maps_are_those_that_can_be_mapped():
+    assert get_args(WeightsMap) == ("order", *LAYOUTS)
+
+
+def test_a_stages_own_numbers_have_rules():
+    method = {key: value for key, value in read_config("method/crt").items() if key != "defaults"}
+    config = {"method": method}
+    assert rules_of("method.classifier", method["classifier"], config)["epochs"] == "int [1, inf)"
+    assert rules_of("method.nothing", {}, config) == {}
+
+
+def test_options_of_code_outside_ltr_are_not_read():
+    assert options_of("torch.nn.Linear") == options_of("ltr.no.such.Thing") == rules_of_target(3) == {}
+
+
+def test_a_rule_beside_a_target_may_narrow_what_is_declared():
+    node = {"_target_": "ltr.losses.classification.VS", "_allowed_": {"tau": [1.0]}}
+    assert rules_of("loss", node) == {"gamma": "[0, inf)", "tau": [1.0], "defer_from": "[0, 1] or null"}
+
+
+def test_entries_of_a_docstring_span_lines_and_share_a_text():
+    text = "Summary.\n\nArgs:\n    first, second: one\n        and two.\n    third: three.\n\nRaises:\n    Error: no.\n"
+    assert args_of(text) == {"first": "one and two.", "second": "one and two.", "third": "three."}
+
+
+@pytest.mark.parametrize(
+    ("hint", "rule"),
+    [
+        (PositiveInt | None, "int [1, inf) or null"),
+        (Fraction | list[Fraction], "[0, 1] or list of [0, 1]"),
+        (PositiveInt | list[PositiveInt] | None, "int [1, inf) or null or list of int [1, inf)"),
+        (list[Literal["a", "b"]], [["a", "b"]]),
+        (Literal["a"] | None, [None, "a"]),
+        (float | None, None),
+        (Annotated[float, "(0, 2)"], "(0, 2)"),
+    ],
+)
+def test_rules_follow_from_types(hint, rule):
+    assert rule_of(hint) == rule
+
+
+def test_a_value_outside_its_type_is_refused_by_its_key():
+    assert check_option("loss.gamma", 0.5, Fraction) == 0.5
+    with pytest.raises(ConfigError, match=r"loss.gamma=2: allowed is \[0, 1\]"):
+        check_option("loss.gamma", 2, Fraction)
+
+
+def test_ranges_in_the_signature_of_ones_own_code_are_checked_too():
+    def mine(counts: list[int], *, gamma: Annotated[float, "[0, 1)"]) -> None: ...
+
+    def reasons(gamma: float) -> list[str]:
+        return mismatches("loss", "my.mine", mine, inspect.signature(mine, eval_str=True), {"gamma": gamma})
+
+    assert reasons(0.5) == []
+    assert reasons(1.0) == ["loss.gamma=1.0: allowed is [0, 1)"]
+
+
+def test_a_configuration_is_checked_without_importing_torch():
+    code = (
+        "import sys; from ltr.configuration.declarations import options_of; "
+        "options_of('ltr.losses.classification.LDAM'); options_of('ltr.methods.herbs.method.HERBS'); "
+        "sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
