@@ -13,7 +13,7 @@ from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage
 
 @named("method/erm")
 class ERM(Method):
-    """One stage, ``representation``, trained as the top level of the configuration says."""
+    """Empirical risk minimisation: one stage, ``representation``, with the settings of the top level."""
 
     provides = ("logits", "features")
     accepts_extras = True

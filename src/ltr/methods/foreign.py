@@ -1,4 +1,4 @@
-"""Weights of other code in a network of ours: which name is which, and everything that does not fit in one message."""
+"""Weights of other code in a network of ltr: matching of names, and one message about everything that does not fit."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def foreign_network(
 
 
 def _padded(backbone: dict[str, Any], layout: Layout, padding: str | None, path: Path) -> dict[str, Any]:
-    """The config of a backbone with the shortcuts of the code; a ``padding`` that was asked for must be theirs."""
+    """Return the config of a backbone with the residual shortcuts of the file's code; refuse another ``padding``."""
     if layout.shortcut_padding is None or "CifarResNet" not in str(backbone["_target_"]):
         return backbone
     check_padding(layout, padding or layout.shortcut_padding, str(path))
@@ -97,7 +97,7 @@ def _padded(backbone: dict[str, Any], layout: Layout, padding: str | None, path:
 
 
 def _refuse_linear(state: State, layout: Layout, head: Mapping[str, Any], path: Path) -> None:
-    """Refuse a linear head for a normalised classifier: its weights would fit, and its logits would not be theirs."""
+    """Refuse a linear head for a normalised classifier: its weights would fit, but its logits would be others."""
     kind = getattr(locate(head["_target_"], "head"), "head_kind", None)
     if layout.normalised and kind == "linear" and "head.weight" in state and "head.bias" not in state:
         raise ConfigError(
@@ -140,7 +140,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _plain(name: str) -> str:
-    """Return a name without the prefixes of wrappers, which are dropped from the file's names too."""
+    """Return a name without the prefixes of wrappers, as for the names of the file."""
     parts = name.split(".")
     while len(parts) > 1 and parts[0] in _WRAPPERS:
         parts = parts[1:]
@@ -148,11 +148,11 @@ def _plain(name: str) -> str:
 
 
 def _rule(parts: tuple[str, ...], rules: Iterable[tuple[str, ...]]) -> tuple[str, ...] | None:
-    """Return the longest rule that a name begins with; ``*`` in a rule stands for any one part."""
+    """Return the longest rule that a name begins with; ``*`` in a rule matches any single part."""
     fitting = [
         rule
         for rule in rules
-        if len(rule) <= len(parts) and all(asked in ("*", part) for asked, part in zip(rule, parts))
+        if len(rule) <= len(parts) and all(pattern in ("*", part) for pattern, part in zip(rule, parts))
     ]
     return max(fitting, key=lambda rule: (len(rule), -rule.count("*")), default=None)
 
@@ -161,7 +161,7 @@ def _renamed(name: str, rule: tuple[str, ...], new: str | None) -> str | None:
     if new is None:
         return None
     parts = name.split(".")
-    starred = iter([part for asked, part in zip(rule, parts) if asked == "*"])
+    starred = iter([part for pattern, part in zip(rule, parts) if pattern == "*"])
     beginning = [next(starred, "*") if part == "*" else part for part in new.split(".") if part]
     return ".".join([*beginning, *parts[len(rule) :]])
 
@@ -176,15 +176,15 @@ def _ours(name: str, expected: Mapping[str, Tensor]) -> str:
 
 
 def _transpose(matches: Matches, transposed: Sequence[str], path: Path) -> None:
-    wanted = {_plain(name) for name in transposed}
-    for ours, (name, tensor) in matches.items():
-        if name in wanted:
-            wanted.discard(name)
-            matches[ours] = (name, tensor.T.contiguous() if tensor.ndim == 2 else tensor)
-    if wanted:
-        known = [name for name, _ in matches.values()]
-        first = sorted(wanted)[0]
-        raise ConfigError(f"weights.transposed: {path} has no tensor '{first}'{nearest(first, known)}")
+    unmatched = {_plain(name) for name in transposed}
+    for network_name, (name, tensor) in matches.items():
+        if name in unmatched:
+            unmatched.discard(name)
+            matches[network_name] = (name, tensor.T.contiguous() if tensor.ndim == 2 else tensor)
+    if unmatched:
+        names = [name for name, _ in matches.values()]
+        first = sorted(unmatched)[0]
+        raise ConfigError(f"weights.transposed: {path} has no tensor '{first}'{nearest(first, names)}")
 
 
 def _refuse_misfits(path: Path, matches: Matches, expected: State, dataset_info: DatasetInfo) -> None:
@@ -224,43 +224,43 @@ def _shape(tensor: Tensor) -> str:
 
 def _short(names: Sequence[str], everything: Mapping[str, Tensor]) -> list[str]:
     """Return names with shapes; a module whose tensors are all listed is abbreviated, as ``layer1.* (30)``."""
-    left = dict.fromkeys(names)
-    shown = []
-    while left:
-        name = next(iter(left))
+    remaining = dict.fromkeys(names)
+    lines = []
+    while remaining:
+        name = next(iter(remaining))
         parts = name.split(".")
         for depth in range(1, len(parts)):
             beginning = ".".join(parts[:depth]) + "."
             below = [other for other in everything if other.startswith(beginning) and not other.endswith(_OPTIONAL)]
-            if len(below) > 4 and all(other in left for other in below):
-                shown.append(f"{beginning}* ({len(below)})")
-                for other in [other for other in left if other.startswith(beginning)]:
-                    del left[other]
+            if len(below) > 4 and all(other in remaining for other in below):
+                lines.append(f"{beginning}* ({len(below)})")
+                for other in [other for other in remaining if other.startswith(beginning)]:
+                    del remaining[other]
                 break
         else:
-            shown.append(f"{name} {_shape(everything[name])}")
-            del left[name]
-    return shown
+            lines.append(f"{name} {_shape(everything[name])}")
+            del remaining[name]
+    return lines
 
 
 def _suggested(missing: Sequence[str], strange: State, expected: State) -> dict[str, str]:
-    """Beginnings of the file's names that would become missing ones of the same shapes."""
+    """Return suggested rules: prefixes of unmatched names in the file -> prefixes of missing ones of equal shapes."""
     votes: dict[tuple[str, str], int] = {}
-    for ours in missing:
+    for missing_name in missing:
         for name, tensor in strange.items():
-            if tensor.shape == expected[ours].shape:
-                old, new = name.split("."), ours.split(".")
+            if tensor.shape == expected[missing_name].shape:
+                old, new = name.split("."), missing_name.split(".")
                 while len(old) > 1 and len(new) > 1 and old[-1] == new[-1]:
                     old, new = old[:-1], new[:-1]
                 pair = (".".join(old), ".".join(new))
                 votes[pair] = votes.get(pair, 0) + 1
     rules: dict[str, str] = {}
-    for theirs, wanted in sorted(votes, key=lambda pair: -votes[pair]):
-        if _is_free(theirs, rules) and wanted not in rules.values():
-            rules[theirs] = wanted
+    for old_prefix, new_prefix in sorted(votes, key=lambda pair: -votes[pair]):
+        if _is_free(old_prefix, rules) and new_prefix not in rules.values():
+            rules[old_prefix] = new_prefix
     return dict(list(rules.items())[:4])
 
 
 def _is_free(name: str, rules: Mapping[str, str]) -> bool:
-    """Whether no rule is about a beginning of this name, nor about one that it begins."""
+    """Return whether no rule is a prefix of this name or has it as a prefix."""
     return not any(name == other or name.startswith(f"{other}.") or other.startswith(f"{name}.") for other in rules)

@@ -1,4 +1,4 @@
-"""Metric learning: a network whose embeddings are near for images of one class, evaluated by retrieval."""
+"""Metric learning: a network whose embeddings are close for images of one class, evaluated by retrieval."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage
 
 @named("network/embedding")
 class EmbeddingNetwork(ImageClassifier):
-    """A backbone, a head that embeds and a loss of embeddings; it knows no classes."""
+    """Network with an embedding head and a loss of embeddings, without class logits."""
 
     embeds = True
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
-        """The loss of a batch; ``correct`` counts the images whose nearest neighbour in the batch is of their class."""
+        """Return the loss of a batch; ``correct`` counts images with a nearest neighbour of their class."""
         embeddings = self.head(self.batch_features(batch))
         loss = self.loss(embeddings, batch.labels, batch.mix)
         return {"loss": loss, "correct": nearest_alike(embeddings, batch.labels).sum()}
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> dict[str, Scores]:
-        """Embeddings [B, width] as ``features``; the logits have no columns."""
+        """Return embeddings [B, width] as ``features``; the logits have no columns."""
         embeddings = self.head(self.features(self.to_unit(images))).float()
         return {"default": Scores(embeddings.new_zeros(len(embeddings), 0), embeddings)}
 
 
 @torch.no_grad()
 def nearest_alike(embeddings: Tensor, labels: Tensor) -> Tensor:
-    """bool [B]: whether the nearest other image of the batch has the same label."""
+    """Return whether the nearest other image of the batch has the same label, bool [B]."""
     distances = squared_distances(embeddings.detach()).fill_diagonal_(torch.inf)
     return labels[distances.argmin(1)] == labels
 
 
 @named("method/triplet")
 class Triplet(Method):
-    """One stage, ``embedding``, trained as the top level of the configuration says."""
+    """Metric learning in one stage, ``embedding``, with the settings of the top level of the configuration."""
 
     provides = ("features",)
     takes_stored_features = True
@@ -59,11 +59,11 @@ class Triplet(Method):
 
 @named("method/prototypical")
 class Prototypical(Triplet):
-    """One stage, ``embedding``, trained by episodes of few-shot classification (Snell et al., NeurIPS 2017)."""
+    """Prototypical networks: one stage, ``embedding``, trained by few-shot episodes (Snell et al., NeurIPS 2017)."""
 
 
 def check_metric(settings: Settings, dataset_info: DatasetInfo, where: str) -> None:
-    """Refuse settings that a network of embeddings cannot be trained with.
+    """Refuse settings with which a network of embeddings cannot be trained.
 
     Args:
         where: the keys stand in the configuration, with a dot at the end.

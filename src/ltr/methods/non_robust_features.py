@@ -1,8 +1,8 @@
-"""Adversarial examples are features (Ilyas et al., NeurIPS 2019, section 3.2): the ground that M2m stands on.
+"""Non-robust features (Ilyas et al., NeurIPS 2019, section 3.2), the idea behind M2m.
 
-Every training image is moved by a small, hardly visible perturbation to where a plain network sees another class t,
-and is labelled t. To a person all labels are then wrong. A fresh network that is trained on nothing else still
-classifies untouched test images far above chance, so that the perturbations hold features of t that generalise.
+A small, hardly visible perturbation changes every training image until a plain network predicts another class t, and
+the image gets the label t, which looks wrong to a person. A new network that is trained on these images only still
+classifies unperturbed test images far above chance: the perturbations hold features of t that generalise.
 """
 
 from __future__ import annotations

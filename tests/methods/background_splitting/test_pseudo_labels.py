@@ -15,7 +15,7 @@ from splitting import output, parents_of, plan_of
 
 from ltr.errors import CheckpointError, ConfigError
 from ltr.methods.background_splitting import pseudo_labels
-from ltr.methods.background_splitting.partition import described, in_words, partition, warn_of_one_class
+from ltr.methods.background_splitting.partition import partition, statistics, summary, warn_of_one_class
 from ltr.methods.background_splitting.pseudo_labels import by_kmeans, by_taxonomy, by_teacher, kmeans
 from ltr.methods.core.stage import StageOutput
 from ltr.models.imagenet import output_indices
@@ -266,19 +266,19 @@ PSEUDO = {"labels": np.array([0, 0, 1, 2, 0, 1, -1], dtype=np.int32), "classes":
 
 def test_the_numbers_of_a_partition_are_right():
     labels = np.array([0, 0, 0, 0, 1, 1])
-    actual = described(PSEUDO, slice(None), np.arange(6), labels)
+    actual = statistics(PSEUDO, slice(None), np.arange(6), labels)
     assert actual["counts"].tolist() == [3, 2, 1, 0]
     assert actual["background_counts"].tolist() == [2, 1, 1, 0]
     assert (actual["size"], actual["background_size"]) == (3, 3)
     assert actual["largest_share"] == pytest.approx(0.5)
     assert actual["background_largest_share"] == pytest.approx(0.5)
     assert actual["background_entropy"] == pytest.approx(1.5 * math.log(2))
-    assert "3 of 4 pseudo-classes, largest share 50.0%" in in_words(actual)
+    assert "3 of 4 pseudo-classes, largest share 50.0%" in summary(actual)
 
 
 def test_a_training_image_without_a_pseudo_label_is_refused():
     with pytest.raises(ConfigError, match="1 training images have no pseudo-label"):
-        described(PSEUDO, slice(None), np.arange(7), np.zeros(7, dtype=np.int64))
+        statistics(PSEUDO, slice(None), np.arange(7), np.zeros(7, dtype=np.int64))
 
 
 @pytest.mark.parametrize(("share", "warned"), [(0.5, False), (0.51, True), (math.nan, False)])

@@ -16,14 +16,14 @@ from ltr.identity import named
 
 @named("head/background")
 class BackgroundHead(nn.Module):
-    """Logits [B, N + 1]: ``b0`` in front, then those of a head with N rows (Mullapudi et al., CVPR 2021).
+    """Head with logits [B, N + 1]: the constant ``b0``, then those of a head with N rows (Mullapudi et al., CVPR 2021).
 
-    The official code computes N + 1 logits and overwrites the first. Its row is then a dead parameter that weight
-    decay still shrinks, and a b0 of 0 is taken for none; here there is no such row, and 0 is a number like others.
+    The official code computes N + 1 logits and overwrites the first. Its first row is then an unused parameter that
+    weight decay still shrinks, and it treats a b0 of 0 as none; here the row does not exist, and b0 may be 0.
 
-    With biased rows b0 is a shift that the biases can undo: (b0, bias c) and (0, bias c - b0) give the same
-    probabilities and the same gradients. b0 then only says where training starts, and what weight decay of the bias
-    pulls towards; with ``head.bias=false`` it is a threshold that the features have to pass.
+    If the rows have biases, b0 is a shift that the biases can undo: (b0, bias c) and (0, bias c - b0) give the same
+    probabilities and the same gradients. b0 then only determines where training starts and towards which value weight
+    decay pulls the bias. With ``head.bias=false`` it is a threshold that the features have to pass.
 
     Args:
         rows: a head with outputs [B, N].
@@ -46,12 +46,12 @@ class BackgroundHead(nn.Module):
 
     @property
     def weight(self) -> Any:
-        """Weights of the foreground rows, [N, D]."""
+        """Return the weights of the foreground rows, [N, D]."""
         return self.rows.weight
 
     @property
     def bias(self) -> Any:
-        """Biases of the foreground rows, [N], or None."""
+        """Return the biases of the foreground rows, [N], or None."""
         return self.rows.bias
 
     def init_bias(self, value: float | Tensor) -> None:
@@ -61,7 +61,7 @@ class BackgroundHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         logits = self.rows(features)
         if logits.dtype in (torch.float16, torch.bfloat16):
-            logits = logits.float()  # 0.1 has no bfloat16: the constant would be another one
+            logits = logits.float()  # bfloat16 would round the constant, e.g. 0.1
         return F.pad(logits, (1, 0), value=self.b0)
 
     def weight_norms(self) -> Tensor | None:
@@ -74,23 +74,23 @@ class BackgroundHead(nn.Module):
 
 
 def prior_bias(class_counts: tuple[int, ...], b0: float | None, link: str) -> Tensor:
-    """Biases at which logits of zero weights give each class its share of the training images.
+    """Return the biases with which a head of zero weights predicts each class's share of the training images.
 
     Softmax with a constant b0: c_j = b0 + log(n_j / n_0). Softmax with a learned row: log(n_j / n). Sigmoid: the logit
-    of n_j / n, whatever b0 is. A class without images counts as one.
+    of n_j / n, for any b0. A class without images counts as one with a single image.
 
     Args:
         class_counts: training images of the background and of the N foreground classes.
-        b0: the background's constant logit, or None where it has a row.
+        b0: the background's constant logit, or None if it has a row.
         link: ``softmax`` or ``sigmoid``.
 
     Returns:
-        float32 [N], or [N + 1] without a b0.
+        float32 [N], or [N + 1] if ``b0`` is None.
     """
     counts = np.maximum(np.asarray(class_counts, dtype=np.float64), 1)
     if link == "sigmoid":
-        rest = np.maximum(counts.sum() - counts, 1)
-        bias = np.log(counts / rest)
+        negatives = np.maximum(counts.sum() - counts, 1)
+        bias = np.log(counts / negatives)
     elif b0 is None:
         bias = np.log(counts / counts.sum())
     else:

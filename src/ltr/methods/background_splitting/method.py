@@ -1,11 +1,11 @@
 """Background splitting: a constant logit for the background, and an auxiliary task that splits it into pseudo-classes.
 
-Mullapudi et al., CVPR 2021. For images of N rare classes among a background of everything else,
+Mullapudi et al., CVPR 2021. With N rare classes and a background of all other images,
 
     p(j | x) = exp(z_j) / (exp(b0) + sum_k exp(z_k)),   p(background | x) = exp(b0) / (the same)
     L = L_main(z, y) + weight * CE(auxiliary logits, pseudo-label),
 
-the second term over all training images, with pseudo-labels of a classifier that was trained on other data.
+where the second term is over all training images, with pseudo-labels from a classifier trained on other data.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ AUX_KEYS = tuple(AuxOptions.__dataclass_fields__)
 
 @named("method/background_splitting")
 class BackgroundSplitting(Method):
-    """Pseudo-labels, then the network with both heads.
+    """Background splitting: pseudo-labels, then the network with both heads.
 
-    Stages: ``pseudo_labels`` (perhaps after a ``teacher`` or the ``erm`` network that it asks), ``partition``, and
+    Stages: ``pseudo_labels`` (if needed after a ``teacher`` or ``erm`` network that computes them), ``partition``, and
     ``representation``, which the top level of the configuration describes.
 
     Args:
@@ -66,12 +66,13 @@ class BackgroundSplitting(Method):
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         self._check(settings, dataset_info)
-        before = self._pseudo_labels(settings, dataset_info) if self.aux["weight"] > 0 else []
-        if before or self.options.labelled_fraction < 1:
+        earlier = self._pseudo_labels(settings, dataset_info) if self.aux["weight"] > 0 else []
+        if earlier or self.options.labelled_fraction < 1:
             options = {"shuffled": self.aux["shuffled"], "labelled_fraction": self.options.labelled_fraction}
-            asked = ("pseudo_labels",) if before else ()
+            parents: tuple[str, ...] = ("pseudo_labels",) if earlier else ()
             neutral = without_training(settings, {})
-            before.append(Stage("partition", "partition", neutral, compute=partition, parents=asked, options=options))
+            stage = Stage("partition", "partition", neutral, compute=partition, parents=parents, options=options)
+            earlier.append(stage)
         options = {
             "b0": self.b0,
             "bias_init": self.options.bias_init,
@@ -79,7 +80,7 @@ class BackgroundSplitting(Method):
             "aux_weight": self.aux["weight"],
             "aux_init": self.aux["init"],
         }
-        parents = tuple(stage.name for stage in before if stage.name in ("pseudo_labels", "partition"))
+        parents = tuple(stage.name for stage in earlier if stage.name in ("pseudo_labels", "partition"))
         main = Stage(
             "representation",
             "representation",  # the backbone starts as ERM's does
@@ -88,58 +89,58 @@ class BackgroundSplitting(Method):
             parents=parents,
             options=options,
         )
-        return [*before, main]
+        return [*earlier, main]
 
     def predictor(self, outputs: Mapping[str, StageOutput]) -> Any:
         report = outputs["partition"].arrays if "partition" in outputs else {}
-        if "counts" in report and outputs["representation"].reused:  # a training has said so
+        if "counts" in report and outputs["representation"].reused:  # a training has warned already
             warn_of_one_class(report)
         return super().predictor(outputs)
 
     def _pseudo_labels(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         aux = self.aux
-        asked = "teacher" if aux["partition"] == "teacher" else aux["features"] if aux["partition"] == "kmeans" else ""
+        network = aux["features"] if aux["partition"] == "kmeans" else aux["partition"]
         config: Mapping[str, Any] = {}
-        first: list[Stage] = []
-        if asked == "representation":
+        network_stages: list[Stage] = []
+        if network == "representation":
             (erm,) = ERM().stages(settings.replaced(extras=()), dataset_info)
-            first = [Stage("erm", erm.role, erm.settings, module=erm.module)]
-        elif asked == "teacher" and aux["run"] is not None:
-            taken = {"checkpoint": aux["run"], "foreign": True}
-            first = [Stage("teacher", "teacher", settings, module=ImageClassifier, **taken)]
-        elif asked == "teacher":
+            network_stages = [Stage("erm", erm.role, erm.settings, module=erm.module)]
+        elif network == "teacher" and aux["run"] is not None:
+            stage_options = {"checkpoint": aux["run"], "foreign": True}
+            network_stages = [Stage("teacher", "teacher", settings, module=ImageClassifier, **stage_options)]
+        elif network == "teacher":
             config = without_private(aux["teacher"])
             check_weights(config)
         top_k = aux["top_k"] if aux["labels"] == "soft" else 1
-        ways: dict[str, tuple[Any, dict[str, Any]]] = {
+        computations: dict[str, tuple[Any, dict[str, Any]]] = {
             "teacher": (by_teacher, {**self._excluded(dataset_info), "top_k": top_k}),
             "kmeans": (by_kmeans, {"features": aux["features"], "groups": aux["groups"]}),
             "supercategories": (by_taxonomy, {"rank": aux["rank"]}),
         }
-        compute, options = ways[aux["partition"]]
+        compute, options = computations[aux["partition"]]
         stage = Stage(
             "pseudo_labels",
             "pseudo_labels",
             without_training(settings, config),
             compute=compute,
-            parents=tuple(one.name for one in first),
+            parents=tuple(parent.name for parent in network_stages),
             options=options,
             of_source=True,
         )
-        return [*first, stage]
+        return [*network_stages, stage]
 
     def _excluded(self, dataset_info: DatasetInfo) -> dict[str, Any]:
-        """Return the teacher's outputs to leave out, as options of its stage."""
-        wanted = self.aux["exclude_classes"]
-        if FOREGROUND not in wanted:
-            return {"exclude_classes": sorted(wanted)}
+        """Return the teacher's outputs to exclude, as options of its stage."""
+        excluded = self.aux["exclude_classes"]
+        if FOREGROUND not in excluded:
+            return {"exclude_classes": sorted(excluded)}
         if self.aux["run"] is not None:
             raise ConfigError(
                 "method.aux.exclude_classes=[foreground] is about a teacher of ImageNet's 1000 classes, not about "
                 "method.aux.run: give the numbers of its outputs"
             )
         names = [name for label, name in enumerate(dataset_info.class_names) if label != dataset_info.background]
-        numbers = {*(one for one in wanted if one != FOREGROUND), *output_indices(names)}
+        numbers = {*(entry for entry in excluded if entry != FOREGROUND), *output_indices(names)}
         return {"exclude_classes": sorted(numbers), "outputs": NUM_CLASSES}
 
     def _check(self, settings: Settings, dataset_info: DatasetInfo) -> None:
@@ -171,10 +172,10 @@ class BackgroundSplitting(Method):
 
 
 def without_training(settings: Settings, backbone: Mapping[str, Any]) -> Settings:
-    """Settings of a stage that trains nothing, so that no other setting is in its key.
+    """Return neutral settings for a stage without training, so that its key does not depend on training settings.
 
     Args:
-        backbone: the teacher's config in the backbone's place: its weights count by their content.
+        backbone: the teacher's config; the digest of its weights is in the key.
     """
     return settings.replaced(
         sampler=without_private(read_config("sampler/instance")),
@@ -197,10 +198,11 @@ def without_training(settings: Settings, backbone: Mapping[str, Any]) -> Setting
 
 
 def check_weights(config: Mapping[str, Any]) -> None:
-    """Refuse a teacher without weights, or with a file that is not there, before anything is built.
+    """Refuse a teacher without weights or with a missing file of weights, before anything is built.
 
     Raises:
-        ConfigError, CheckpointError: so.
+        ConfigError: the teacher has no weights, or two kinds of them.
+        CheckpointError: the file does not exist.
     """
     weights, pretrained = config["weights"], config["pretrained"]
     if weights is None and not pretrained:
@@ -220,7 +222,7 @@ def checked_aux(aux: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config ``method.aux`` without private keys.
 
     Raises:
-        ConfigError: a key that is missing or that nothing reads, or values that contradict each other.
+        ConfigError: a missing key, a key that nothing reads, or values that contradict each other.
     """
     options = {key: value for key, value in aux.items() if key != "_allowed_"}
     for key in options:

@@ -24,21 +24,22 @@ from ltr.randomness import derive_seed
 
 @named("network/background_splitting")
 class BackgroundClassifier(ImageClassifier):
-    """The network with its two heads.
+    """Network of background splitting, with its main and its auxiliary head.
 
     Args:
-        spec: see `NetworkSpec`; its parents are ``pseudo_labels`` and ``partition``, where there are any.
-        b0: the background's constant logit; None: a row that is learned, with which the head is an ordinary one.
-        bias_init: ``head`` leaves the rows' bias as the head's config starts it, ``prior`` sets it so that the classes'
-            shares are predicted (`prior_bias`), and keeps it from weight decay.
-        background_weight: the background's class weight, in place of the loss's own.
-        aux_weight: of the auxiliary term; 0 for none, and no auxiliary head.
-        aux_init: where the auxiliary head starts: ``teacher`` copies the teacher's last layer, ``fresh`` draws it,
-            ``auto`` copies where widths are equal.
-        aux_classes: its outputs, where no parents say so.
+        spec: see `NetworkSpec`; its parents are ``pseudo_labels`` and ``partition``, if the method has these stages.
+        b0: the background's constant logit; None: a learned row, with which the head is an ordinary one.
+        bias_init: ``head`` keeps the initial bias of the head's config; ``prior`` starts at the classes' shares
+            (`prior_bias`) and exempts the bias from weight decay.
+        background_weight: the background's class weight, instead of that of the loss.
+        aux_weight: weight of the auxiliary term; 0 for no term and no auxiliary head.
+        aux_init: initial weights of the auxiliary head: ``teacher`` copies the teacher's last layer, ``fresh`` draws
+            random ones, ``auto`` copies if the widths are equal.
+        aux_classes: number of pseudo-classes, for a network without parents.
 
     Raises:
-        ConfigError: a bias or a class weight that there is not, or a teacher's last layer of another width.
+        ConfigError: a head without a bias or a loss without class weights to set, or a teacher's last layer of another
+            width.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class BackgroundClassifier(ImageClassifier):
                 self.aux_head = nn.Linear(self.backbone.num_features, aux_classes)
             if pseudo:
                 start_from_teacher(self.aux_head, pseudo, aux_init)
-        # of the training data, not of the network: no part of a checkpoint
+        # these belong to the training data, not to the network: they are not in checkpoints
         taken_from = report.get("taken_from", slice(None))
         for name in ("labels", "shares"):
             values = parent_arrays.get("pseudo_labels", {}).get(name)
@@ -94,7 +95,7 @@ class BackgroundClassifier(ImageClassifier):
             )
         labelled = report.get("labelled")
         self.register_buffer("_labelled", None if labelled is None else torch.tensor(labelled), persistent=False)
-        # DistributedDataParallel would send all buffers to all processes at every step
+        # DistributedDataParallel would broadcast all buffers at every step
         self._ddp_params_and_buffers_to_ignore = ["_labels", "_shares", "_labelled"]
         self._report = {name: report[name] for name in report if name not in ("taken_from", "labelled", "summary")}
         self.options = {
@@ -123,7 +124,7 @@ class BackgroundClassifier(ImageClassifier):
         return self.with_extras(outcome, batch, features, logits) if self.extras else outcome
 
     def main_loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Return the loss of the images that have labels, a mean over these (0 where a batch has none)."""
+        """Return the mean loss of the batch's images with labels; 0 if there are none."""
         if self._labelled is None:
             return self.loss(logits, batch.labels, batch.mix)
         labelled = self._labelled[batch.indices].float()  # type: ignore[index]
@@ -133,11 +134,11 @@ class BackgroundClassifier(ImageClassifier):
         return losses.sum() / counted.sum().clamp_min(torch.finfo(losses.dtype).tiny)
 
     def aux_loss(self, logits: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The auxiliary term of a batch, and the share of its images whose pseudo-label the auxiliary head finds.
+        """Return the auxiliary term of a batch and the accuracy of the auxiliary head on its pseudo-labels.
 
         Args:
             logits: [B, G] of the auxiliary head.
-            indices: int64 [B], of the images in the source.
+            indices: int64 [B], positions of the images in the source.
         """
         labels = self._labels[indices].long()  # type: ignore[index]
         if self._shares is None:
@@ -155,9 +156,9 @@ class BackgroundClassifier(ImageClassifier):
         return ["head.rows.bias" if isinstance(self.head, BackgroundHead) else "head.bias"]
 
     def as_classifier(self) -> ImageClassifier:
-        """Return the network without its auxiliary head, and with a row of zeros and bias b0 for the background.
+        """Return the network without its auxiliary head, with a row of zeros and bias b0 for the background.
 
-        Only a linear head with bias can hold b0 so; the network itself is given otherwise.
+        This needs a linear head with bias; with any other head, the method returns the network itself.
         """
         constant = isinstance(self.head, BackgroundHead)
         if constant and (self.head.rows.head_kind != "linear" or self.head.bias is None):
@@ -173,12 +174,12 @@ class BackgroundClassifier(ImageClassifier):
         return plain.eval()
 
     def artifacts(self) -> dict[str, Any]:
-        """Return the partition's numbers, see `ltr.methods.background_splitting.partition.described`."""
+        """Return the statistics of the partition, see `ltr.methods.background_splitting.partition.statistics`."""
         return dict(self._report)
 
 
 def soft_cross_entropy(logits: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
-    """-sum_k q_k log softmax(z)_{a_k}, [B]: several pseudo-labels an image, with their shares.
+    """Return -sum_k q_k log softmax(z)_{a_k}, [B], for several pseudo-labels of an image with their shares.
 
     Args:
         logits: [B, G].
@@ -190,10 +191,10 @@ def soft_cross_entropy(logits: Tensor, labels: Tensor, shares: Tensor) -> Tensor
 
 
 def start_from_teacher(aux_head: nn.Linear, pseudo: Mapping[str, Any], init: AuxInit) -> None:
-    """Copy the teacher's last layer, where it is asked for or fits.
+    """Copy the teacher's last layer into the auxiliary head, if ``init`` asks for it or the widths are equal.
 
     Raises:
-        ConfigError: ``init=teacher``, and there is none or one of another width.
+        ConfigError: ``init=teacher``, and the teacher has no last layer or one of another width.
     """
     weight = pseudo.get("weight")
     if weight is not None and weight.shape == tuple(aux_head.weight.shape) and init != "fresh":
@@ -201,15 +202,15 @@ def start_from_teacher(aux_head: nn.Linear, pseudo: Mapping[str, Any], init: Aux
             aux_head.weight.copy_(torch.from_numpy(weight))
             aux_head.bias.copy_(torch.from_numpy(pseudo["bias"]))
     elif init == "teacher":
-        theirs = "these pseudo-labels have none" if weight is None else f"the teacher's is {list(weight.shape)}"
+        mismatch = "these pseudo-labels have none" if weight is None else f"the teacher's is {list(weight.shape)}"
         raise ConfigError(
             f"method.aux.init=teacher: the auxiliary head is {list(aux_head.weight.shape)} and the last layer to start "
-            f"from does not match it: {theirs}. Use a backbone of the teacher's width, or method.aux.init=auto"
+            f"from does not match it: {mismatch}. Use a backbone of the teacher's width, or method.aux.init=auto"
         )
 
 
 def set_background_weight(loss: ClassificationLoss, weight: float) -> None:
-    """Give class 0 this class weight; the other classes keep theirs (1 without any)."""
+    """Set the class weight of class 0; other classes keep theirs (1 by default)."""
     if loss.weights is None:
         loss.weights = torch.ones(len(loss.class_counts))
     loss.weights[0] = weight

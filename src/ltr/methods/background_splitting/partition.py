@@ -1,4 +1,4 @@
-"""The partition of a split's training images: its numbers, a shuffled control, and the images with labels."""
+"""The partition of a split's training images: its statistics, a shuffled control, and the images with labels."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ltr.methods.background_splitting.pseudo_labels import NONE
 from ltr.methods.core.stage import Computation
 from ltr.randomness import generator
 
-LARGEST_SHARE = 0.5  # of the background in one pseudo-class, above which it is warned of
+LARGEST_SHARE = 0.5  # of the background in one pseudo-class; above it there is a warning
 
 
 @named("computation/partition")
 def partition(computation: Computation, *, shuffled: bool, labelled_fraction: float) -> dict[str, np.ndarray]:
-    """Compute a split's pseudo-labels in numbers, perhaps shuffled, and choose the images that keep their labels.
+    """Compute the statistics of a split's pseudo-labels, and choose the images that keep their labels.
 
     Args:
-        shuffled: each training image gets the pseudo-label of another one, drawn by the run's seed: the control whose
-            partition says nothing.
+        shuffled: give each training image the pseudo-label of another one, drawn with the run's seed: a control with
+            uninformative pseudo-labels.
         labelled_fraction: share of each class's training images that keep their label, in (0, 1], at least one image.
-            The official code takes a share of all images, and with it perhaps none of a rare class.
+            The official code samples from all images, so that a rare class may keep none.
 
     Returns:
-        With a parent ``pseudo_labels``, the numbers of `described` and a ``summary`` of them; with ``shuffled`` also
+        With a parent ``pseudo_labels``, the `statistics` and a ``summary`` of them; with ``shuffled`` also
         ``taken_from`` int64 [source], the image whose pseudo-label an image gets. With ``labelled_fraction`` below 1,
         ``labelled`` bool [source] and ``labelled_counts`` int64 [C].
 
@@ -43,51 +43,51 @@ def partition(computation: Computation, *, shuffled: bool, labelled_fraction: fl
         pseudo = computation.parents["pseudo_labels"].arrays
         if shuffled:
             arrays["taken_from"] = np.arange(len(source))
-            drawn = generator(computation.seed, computation.role, "shuffled").permutation(len(train))
-            arrays["taken_from"][train] = train[drawn]
-        arrays |= described(pseudo, arrays.get("taken_from", slice(None)), train, labels)
-        arrays["summary"] = np.array(in_words(arrays))
+            order = generator(computation.seed, computation.role, "shuffled").permutation(len(train))
+            arrays["taken_from"][train] = train[order]
+        arrays |= statistics(pseudo, arrays.get("taken_from", slice(None)), train, labels)
+        arrays["summary"] = np.array(summary(arrays))
     if labelled_fraction < 1:
         order = generator(computation.seed, computation.role, "labelled").permutation(len(train))
-        chosen = np.zeros(len(source), dtype=bool)
+        labelled = np.zeros(len(source), dtype=bool)
         for label in range(split.num_classes):
             of_class = order[labels[order] == label]
-            chosen[train[of_class[: max(round(labelled_fraction * len(of_class)), 1)]]] = True
-        arrays["labelled"] = chosen
-        arrays["labelled_counts"] = np.bincount(labels[chosen[train]], minlength=split.num_classes)
+            labelled[train[of_class[: max(round(labelled_fraction * len(of_class)), 1)]]] = True
+        arrays["labelled"] = labelled
+        arrays["labelled_counts"] = np.bincount(labels[labelled[train]], minlength=split.num_classes)
     return arrays
 
 
-def described(
+def statistics(
     pseudo: Mapping[str, np.ndarray], rows: np.ndarray | slice, train: np.ndarray, labels: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return a partition in numbers.
+    """Return the statistics of a partition.
 
     Args:
         pseudo: the arrays of the stage ``pseudo_labels``.
-        rows: the image whose pseudo-label each image of the source has.
+        rows: for each image of the source, the image whose pseudo-label it has.
         train: source indices int64 [n] of the training images.
-        labels: int64 [n], of them; 0 is the background.
+        labels: int64 [n], of the training images; 0 is the background.
 
     Returns:
-        ``counts`` int64 [G], ``size`` (pseudo-classes with images), ``largest_share`` and ``entropy`` (nats), and the
-        same of the background alone under ``background_counts`` and so on. Of several pseudo-labels of an image the
-        first counts.
+        ``counts`` int64 [G], ``size`` (number of pseudo-classes with images), ``largest_share`` and ``entropy``
+        (nats), and the same for the background alone as ``background_counts`` and so on. If an image has several
+        pseudo-labels, the first counts.
 
     Raises:
         ConfigError: a training image without a pseudo-label.
     """
-    first = pseudo["labels"][rows][train]
-    first = first if first.ndim == 1 else first[:, 0]
-    if (first == NONE).any():
+    pseudo_labels = pseudo["labels"][rows][train]
+    pseudo_labels = pseudo_labels if pseudo_labels.ndim == 1 else pseudo_labels[:, 0]
+    if (pseudo_labels == NONE).any():
         raise ConfigError(
-            f"{np.count_nonzero(first == NONE)} training images have no pseudo-label: the split trains on images "
-            "outside the source's part 'train', and pseudo-labels are of that part"
+            f"{np.count_nonzero(pseudo_labels == NONE)} training images have no pseudo-label: the split trains on "
+            "images outside the source's part 'train', and pseudo-labels are of that part"
         )
     groups = len(pseudo["classes"])
     arrays: dict[str, Any] = {}
-    for prefix, chosen in (("", first), ("background_", first[labels == 0])):
-        counts = np.bincount(chosen, minlength=groups)
+    for prefix, values in (("", pseudo_labels), ("background_", pseudo_labels[labels == 0])):
+        counts = np.bincount(values, minlength=groups)
         shares = counts[counts > 0] / max(counts.sum(), 1)
         arrays |= {
             f"{prefix}counts": counts,
@@ -98,8 +98,8 @@ def described(
     return arrays
 
 
-def in_words(report: Mapping[str, np.ndarray]) -> str:
-    """Return the numbers of `described` as a line."""
+def summary(report: Mapping[str, np.ndarray]) -> str:
+    """Return the `statistics` as a line of text."""
     groups = len(report["counts"])
     size, entropy = int(report["background_size"]), float(report["background_entropy"])
     return (
@@ -110,9 +110,9 @@ def in_words(report: Mapping[str, np.ndarray]) -> str:
 
 
 def warn_of_one_class(report: Mapping[str, np.ndarray]) -> None:
-    """Warn where one pseudo-class holds more than half of the background.
+    """Warn if one pseudo-class holds more than half of the background.
 
-    Pseudo-labels that say the same of nearly every image have no effect or harm: in a port to detection, where one
+    Pseudo-labels that are the same for nearly every image have no effect or do harm: in a port to detection, where one
     class had 95.7 % of the images, the results fell as the auxiliary weight rose.
     """
     share = float(report["background_largest_share"])

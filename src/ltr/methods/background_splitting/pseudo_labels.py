@@ -1,7 +1,7 @@
 """Pseudo-labels: a partition of the training images by a pretrained classifier, by k-means, or by a taxonomy.
 
-They are computed once for a (source, teacher, transform), for every training image of the source, and know neither
-the split nor the seed; `ltr.methods.background_splitting.partition` then looks at those that a split trains on.
+They are computed once for a (source, teacher, transform), for every training image of the source, and depend neither
+on the split nor on the seed. `ltr.methods.background_splitting.partition` then selects those that a split trains on.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from ltr.identity import named
 from ltr.methods.core.stage import Computation
 from ltr.randomness import derive_seed
 
-NONE = -1  # an image that has no pseudo-label, such as one that is never trained on
-_FULL_KMEANS = 100_000  # images above which k-means goes over samples
+NONE = -1  # pseudo-label of images without one, such as test images
+_FULL_KMEANS = 100_000  # number of images above which k-means uses mini-batches
 
 
 def training_images(source: Source) -> np.ndarray:
-    """Source indices int64 [n] of the images that any split may train on: the part ``train``, or all where it lacks."""
+    """Return the source indices int64 [n] of possible training images: those of the part ``train``, or else all."""
     batches = source.parts.get("train", range(len(source)))
     return np.arange(batches.start, batches.stop)
 
@@ -34,25 +34,24 @@ def training_images(source: Source) -> np.ndarray:
 def by_teacher(
     computation: Computation, *, exclude_classes: Sequence[int], top_k: int, outputs: int | None = None
 ) -> dict[str, np.ndarray]:
-    """Pseudo-labels from a classifier's outputs; the official code's are the arg max of an ImageNet ResNet-50.
+    """Compute pseudo-labels from a classifier's outputs; the official code uses the arg max of an ImageNet ResNet-50.
 
-    The images are un-augmented. The teacher is the config in the place of the stage's backbone, or the parent's
-    network.
+    The images are un-augmented. The teacher is the parent's network, or else the stage's backbone config.
 
     Args:
-        exclude_classes: outputs that are left out before anything is chosen (classes that give the task away).
+        exclude_classes: outputs that are excluded beforehand (classes that would give the task away).
         top_k: 1 for the arg max; more for that many probabilities per image.
-        outputs: how many the teacher must have for ``exclude_classes`` to mean what they say; None: any number.
+        outputs: number of outputs of the teacher that ``exclude_classes`` refer to; None: any.
 
     Returns:
         ``labels`` int32 [source], or [source, top_k] with ``shares`` float16 of the same shape (they sum to 1);
-        ``classes`` int32 [G]: the teacher's output behind each pseudo-class; ``weight`` float32 [G, D] and ``bias``
-        [G] of its last layer, where it has a linear one.
+        ``classes`` int32 [G]: the teacher's output of each pseudo-class; ``weight`` float32 [G, D] and ``bias`` [G] of
+        its last layer, if that is linear.
 
     Raises:
-        ConfigError: an excluded class that there is not, nothing left, or a top_k above what is left.
+        ConfigError: an excluded class that does not exist, or too few remaining outputs for ``top_k``.
     """
-    ask, last = _teacher(computation)
+    teacher_outputs, last_layer = _teacher(computation)
     source = computation.source
     indices = training_images(source)
     batches: list[tuple[Tensor, ...]] = []
@@ -60,7 +59,7 @@ def by_teacher(
     expected, outputs = outputs, 0
     with torch.inference_mode(), computation.autocast():
         for batch in computation.loader(indices):
-            logits = ask(batch.images)[0].float()
+            logits = teacher_outputs(batch.images)[0].float()
             if keep is None:
                 outputs = logits.shape[1]
                 if expected is not None and outputs != expected:
@@ -68,7 +67,7 @@ def by_teacher(
                         f"method.aux.exclude_classes=[foreground]: the teacher has {outputs} outputs, and ImageNet's "
                         f"{expected} classes are what is known by name. Give the numbers of its outputs instead"
                     )
-                keep = _kept(outputs, exclude_classes, top_k).to(logits.device)
+                keep = _remaining_outputs(outputs, exclude_classes, top_k).to(logits.device)
             if exclude_classes:
                 logits = logits[:, keep]
             if top_k == 1:
@@ -81,18 +80,20 @@ def by_teacher(
         name: _over_source(source, indices, torch.cat(column).cpu().numpy(), fill)
         for name, fill, column in zip(("labels", "shares"), (NONE, 0), zip(*batches))
     }
-    kept = keep.cpu()
-    arrays["classes"] = kept.int().numpy()
-    if last is not None and len(last[0]) == outputs:
-        arrays |= {name: tensor.cpu()[kept].float().numpy() for name, tensor in zip(("weight", "bias"), last)}
+    remaining = keep.cpu()
+    arrays["classes"] = remaining.int().numpy()
+    if last_layer is not None and len(last_layer[0]) == outputs:
+        arrays |= {
+            name: tensor.cpu()[remaining].float().numpy() for name, tensor in zip(("weight", "bias"), last_layer)
+        }
     return arrays
 
 
 @named("computation/pseudo_labels_by_kmeans")
 def by_kmeans(computation: Computation, *, features: str, groups: int) -> dict[str, np.ndarray]:
-    """Pseudo-labels from k-means, with the seed of nothing but the number of groups.
+    """Compute pseudo-labels by k-means; its seed depends on the number of groups only.
 
-    All features are held in memory at once, as float32.
+    All features are in memory at once, as float32.
 
     Args:
         features: ``pixels``, or the features of the ``teacher`` or of the ``representation``.
@@ -114,10 +115,10 @@ def by_kmeans(computation: Computation, *, features: str, groups: int) -> dict[s
             return images.flatten(1).float() / 255
 
     else:
-        ask = _teacher(computation)[0]
+        teacher_outputs = _teacher(computation)[0]
 
         def read(images: Tensor) -> Tensor:
-            return ask(images)[1].float()
+            return teacher_outputs(images)[1].float()
 
     with torch.inference_mode(), computation.autocast():
         feature_batches = [read(batch.images).cpu() for batch in computation.loader(indices)]
@@ -126,7 +127,10 @@ def by_kmeans(computation: Computation, *, features: str, groups: int) -> dict[s
 
 
 def kmeans(features: np.ndarray, groups: int) -> np.ndarray:
-    """Groups int32 [N] of features float32 [N, D]: k-means++ and Lloyd's algorithm, over samples where N is large."""
+    """Return the clusters int32 [N] of features float32 [N, D] by k-means++ and Lloyd's algorithm.
+
+    A large N is clustered in mini-batches.
+    """
     from sklearn.cluster import KMeans, MiniBatchKMeans
 
     state = derive_seed("kmeans", groups) % 2**32
@@ -139,7 +143,7 @@ def kmeans(features: np.ndarray, groups: int) -> np.ndarray:
 
 @named("computation/pseudo_labels_by_taxonomy")
 def by_taxonomy(computation: Computation, *, rank: str) -> dict[str, np.ndarray]:
-    """Pseudo-labels from the data set's own taxonomy: each image gets the name of its class at a rank.
+    """Compute pseudo-labels from the data set's taxonomy: each image gets the name of its class at a rank.
 
     Returns:
         ``labels`` int32 [source] and ``classes`` int32 [G], in the order of the names.
@@ -157,18 +161,18 @@ def by_taxonomy(computation: Computation, *, rank: str) -> dict[str, np.ndarray]
 
 
 def check_rank(source: Source, rank: str) -> None:
-    """Return the ConfigError for a data set whose classes have no names at this rank."""
+    """Raise ConfigError if the data set's classes have no names at this rank."""
     if rank not in source.taxonomy:
-        known = ", ".join(source.taxonomy)
+        ranks = ", ".join(source.taxonomy)
         raise ConfigError(
             f"method.aux.rank={rank}: {source.name} "
-            + (f"has {known}{nearest(rank, source.taxonomy)}" if known else "has no taxonomy")
+            + (f"has {ranks}{nearest(rank, source.taxonomy)}" if ranks else "has no taxonomy")
             + ". Choose another rank, or method.aux.partition=teacher or kmeans"
         )
 
 
 def _teacher(computation: Computation) -> tuple[Any, tuple[Tensor, Tensor] | None]:
-    """Return a function of images that gives logits and features, and weight and bias of the last layer."""
+    """Return a function from images to logits and features, and the weight and bias of a linear last layer."""
     parent = next(iter(computation.parents.values()), None)
     if parent is None:
         teacher = instantiate(computation.settings.backbone)
@@ -183,23 +187,23 @@ def _teacher(computation: Computation) -> tuple[Any, tuple[Tensor, Tensor] | Non
             f"{computation.dataset_info.image_shape[0]}. Choose a run on images of the same kind"
         )
 
-    def ask(images: Tensor) -> tuple[Tensor, Tensor]:
+    def outputs(images: Tensor) -> tuple[Tensor, Tensor]:
         scores = network.predict(images)[network.headline]
         return scores.logits, scores.features
 
     head = network.head
     if getattr(head, "head_kind", None) != "linear":
-        return ask, None
+        return outputs, None
     weight = head.weight.detach()
-    return ask, (weight, weight.new_zeros(len(weight)) if head.bias is None else head.bias.detach())
+    return outputs, (weight, weight.new_zeros(len(weight)) if head.bias is None else head.bias.detach())
 
 
 def _unit(images: Tensor) -> Tensor:
     return images.float().mul_(1 / 255)
 
 
-def _kept(outputs: int, exclude_classes: Sequence[int], top_k: int) -> Tensor:
-    """Return the teacher's outputs that stay, int64 [G]."""
+def _remaining_outputs(outputs: int, exclude_classes: Sequence[int], top_k: int) -> Tensor:
+    """Return the teacher's outputs that are not excluded, int64 [G]."""
     unknown = [number for number in exclude_classes if not 0 <= number < outputs]
     if unknown:
         raise ConfigError(
@@ -208,17 +212,17 @@ def _kept(outputs: int, exclude_classes: Sequence[int], top_k: int) -> Tensor:
         )
     mask = torch.ones(outputs, dtype=torch.bool)
     mask[list(exclude_classes)] = False
-    left = int(mask.sum())
-    if left < max(2, top_k):
+    remaining = int(mask.sum())
+    if remaining < max(2, top_k):
         raise ConfigError(
-            f"method.aux.exclude_classes leaves {left} of the teacher's {outputs} outputs, and at least {max(2, top_k)}"
-            " are needed" + (" (method.aux.top_k)" if top_k > 2 else "")
+            f"method.aux.exclude_classes leaves {remaining} of the teacher's {outputs} outputs, and at least "
+            f"{max(2, top_k)} are needed" + (" (method.aux.top_k)" if top_k > 2 else "")
         )
     return mask.nonzero().flatten()
 
 
 def _over_source(source: Source, indices: np.ndarray, values: np.ndarray, fill: int) -> np.ndarray:
     """Return an array over the whole source with ``values`` at ``indices``."""
-    whole = np.full((len(source), *values.shape[1:]), fill, dtype=values.dtype)
-    whole[indices] = values
-    return whole
+    array = np.full((len(source), *values.shape[1:]), fill, dtype=values.dtype)
+    array[indices] = values
+    return array

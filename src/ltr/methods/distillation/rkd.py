@@ -40,7 +40,7 @@ from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
 
 OF_MAPS = ("fitnet", "attention")
-# (task, distance, angle): of the paper; for classification 25 and 50 are those of later re-implementations, too
+# (task, distance, angle) of the paper; later re-implementations also use 25 and 50 for classification
 DEFAULT_WEIGHTS: Mapping[str, tuple[float, float, float]] = {
     "metric": (0.0, 1.0, 2.0),
     "classification": (1.0, 25.0, 50.0),
@@ -50,23 +50,23 @@ DEFAULT_WEIGHTS: Mapping[str, tuple[float, float, float]] = {
 def relational_terms(
     student: Tensor, teacher: Tensor, weights: Mapping[str, float], reduction: RelationalReduction
 ) -> dict[str, Tensor]:
-    """RKD's losses by name (``distance``, ``angle``), unweighted, those of weight 0 left out.
+    """Return RKD's losses ``distance`` and ``angle``, unweighted and without those of weight 0.
 
     Args:
-        student, teacher: [B, D] of this process's images; batches of several processes are compared as one.
-        weights: of each.
+        student, teacher: [B, D] of this process's images; the batches of several processes are gathered.
+        weights: of the losses.
         reduction: see `ltr.losses.relational`.
     """
     losses = {"distance": rkd_distance, "angle": rkd_angle}
-    wanted = {name: loss for name, loss in losses.items() if weights[name]}
-    if not wanted:
+    used_losses = {name: loss for name, loss in losses.items() if weights[name]}
+    if not used_losses:
         return {}
-    ours, theirs = gather_rows(student), gather_rows(teacher)
-    return {name: loss(ours, theirs, reduction) for name, loss in wanted.items()}
+    student, teacher = gather_rows(student), gather_rows(teacher)
+    return {name: loss(student, teacher, reduction) for name, loss in used_losses.items()}
 
 
 class _Taught(ImageClassifier):
-    """A student: its loss is a weighted sum of its task's and of those against its teacher.
+    """Base class of students; the loss is a weighted sum of the task's loss and the distillation losses.
 
     Args:
         spec: see `NetworkSpec`; its only parent is the teacher.
@@ -74,7 +74,8 @@ class _Taught(ImageClassifier):
         temperature: of ``hkd``.
         level: of ``fitnet``, see `ltr.methods.distillation.teacher.hint_regressor`.
         reduction: of distances and angles.
-        teacher_channels: of the teacher's feature maps, where they are compared; None takes them from the parent.
+        teacher_channels: channels of the teacher's feature maps, for losses that compare maps; None reads them from
+            the parent.
     """
 
     def __init__(
@@ -91,10 +92,10 @@ class _Taught(ImageClassifier):
         self.weights = weights
         self._parents = dict(spec.parents)
         self._teacher: Teacher | None = None
-        self._kept: KeptMaps | None = None
+        self._student_maps: KeptMaps | None = None
         self.regressor: HintRegressor | None = None
         if any(weights[name] for name in OF_MAPS):
-            self._kept = KeptMaps(self.backbone)
+            self._student_maps = KeptMaps(self.backbone)
             if teacher_channels is None:
                 teacher_channels = self.teacher.network.backbone.map_channels
                 check_maps(self.backbone, self.teacher.network.backbone, f"method={type(self).__name__}")
@@ -113,13 +114,13 @@ class _Taught(ImageClassifier):
 
     @property
     def teacher(self) -> Teacher:
-        """Loaded when it is needed first: whoever only predicts needs none."""
+        """Return the teacher; it is loaded on first use, since predictions need none."""
         if self._teacher is None:
             ((name, output),) = self._parents.items()
             network = output.load()
             check_teacher(network, self.dataset_info, f"({name})")
             self._teacher = Teacher(network)
-            self._teacher.wants_maps = self._kept is not None
+            self._teacher.wants_maps = self._student_maps is not None
         return self._teacher
 
     def parameter_modules(self) -> dict[str, nn.Module]:
@@ -127,16 +128,16 @@ class _Taught(ImageClassifier):
 
     def optimisation(self, batches_per_epoch: int) -> Any:
         if self._parents:
-            _ = self.teacher  # one that does not fit is refused before training
+            _ = self.teacher  # refuses a teacher that does not match, before training
         return super().optimisation(batches_per_epoch)
 
     def taught(self, batch: Batch, relations: Tensor, scores: Tensor, correct: Tensor) -> dict[str, Any]:
-        """Return a step's outcome; each term is logged unweighted.
+        """Return the outcome of a training step; each term is logged unweighted.
 
         Args:
-            relations: [B, D], what distances and angles are measured on.
-            scores: what the task's loss is of.
-            correct: count of the images that are right.
+            relations: [B, D], vectors for distances and angles.
+            scores: inputs of the task's loss.
+            correct: number of correctly classified images.
         """
         terms: dict[str, Tensor] = {}
         if self.weights["task"]:
@@ -144,25 +145,25 @@ class _Taught(ImageClassifier):
         if self._parents:
             terms |= relational_terms(relations, self.teacher.relations(batch), self.weights, self.options["reduction"])
             if self.weights["hkd"]:
-                theirs = self.teacher(batch).scores
-                terms["hkd"] = kl_to_teacher(scores, theirs, self.options["temperature"]).mean()
-            if self._kept is not None:
-                terms |= self._of_maps(self._kept.take(), self.teacher(batch).maps)
+                teacher_scores = self.teacher(batch).scores
+                terms["hkd"] = kl_to_teacher(scores, teacher_scores, self.options["temperature"]).mean()
+            if self._student_maps is not None:
+                terms |= self._of_maps(self._student_maps.take(), self.teacher(batch).maps)
         loss = torch.stack([self.weights[name] * term.float() for name, term in terms.items()]).sum()
         return {"loss": loss, "correct": correct, "logs": {name: term.detach() for name, term in terms.items()}}
 
-    def _of_maps(self, ours: list[Tensor], theirs: list[Tensor]) -> dict[str, Tensor]:
+    def _of_maps(self, student_maps: list[Tensor], teacher_maps: list[Tensor]) -> dict[str, Tensor]:
         level, terms = self.options["level"], {}
         if self.regressor is not None:
-            terms["fitnet"] = hint_loss(self.regressor(ours[level]), theirs[level])
+            terms["fitnet"] = hint_loss(self.regressor(student_maps[level]), teacher_maps[level])
         if self.weights["attention"]:
-            terms["attention"] = attention_of_levels(ours, theirs)
+            terms["attention"] = attention_of_levels(student_maps, teacher_maps)
         return terms
 
 
 @named("network/embedding_student")
 class MetricStudent(_Taught, EmbeddingNetwork):
-    """A student of embeddings; distances and angles are measured on them."""
+    """Student with an embedding head; distances and angles are measured on the embeddings."""
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         embeddings = self.head(self.batch_features(batch))
@@ -171,7 +172,7 @@ class MetricStudent(_Taught, EmbeddingNetwork):
 
 @named("network/classifying_student")
 class ClassifyingStudent(_Taught):
-    """A student of classes; distances and angles are measured on the features before its classifier."""
+    """Student with a classifier; distances and angles are measured on the features before it."""
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         features = self.batch_features(batch)
@@ -183,7 +184,7 @@ class ClassifyingStudent(_Taught):
 
 @named("method/rkd")
 class RKD(Method):
-    """``teacher``, then ``student``; with several generations each student teaches the next.
+    """Relational knowledge distillation: a ``teacher``, then a ``student``; over generations, students teach the next.
 
     Args:
         options: the fields of `RKDOptions`.
@@ -219,7 +220,7 @@ class RKD(Method):
 
     @property
     def teaches(self) -> bool:
-        """Return whether the student learns anything from the teacher; otherwise there is no teacher."""
+        """Return whether the student has a loss against the teacher; otherwise there is no teacher."""
         return any(weight for name, weight in self.weights.items() if name != "task") or self.options.generations == 0
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
@@ -229,17 +230,19 @@ class RKD(Method):
         options = {"weights": self.weights} | {key: self.options[key] for key in ("temperature", "level", "reduction")}
         stages = []
         if self.teaches:
-            own = self._teachers_settings(settings)
+            teacher_settings = self._teacher_settings(settings)
             if start_from is None:
-                check(own, dataset_info, "method.teacher.")
+                check(teacher_settings, dataset_info, "method.teacher.")
             network = EmbeddingNetwork if metric else ImageClassifier
-            stages.append(Stage("teacher", "teacher", own, module=network, checkpoint=start_from, foreign=True))
+            stages.append(
+                Stage("teacher", "teacher", teacher_settings, module=network, checkpoint=start_from, foreign=True)
+            )
         if generations:
             check(settings, dataset_info, "")
         student = MetricStudent if metric else ClassifyingStudent
-        students = generations if self.teaches else 1  # nobody to learn from: no further ones either
+        students = generations if self.teaches else 1  # without a teacher there are no further generations
         for number in range(1, students + 1):
-            # the first student is the same network whether or not others follow
+            # the role makes the first student the same network, whether or not others follow
             stages.append(
                 Stage(
                     "student" if students == 1 else f"student_{number}",
@@ -252,17 +255,17 @@ class RKD(Method):
             )
         return stages
 
-    def _teachers_settings(self, settings: Settings) -> Settings:
+    def _teacher_settings(self, settings: Settings) -> Settings:
         teacher = self.options.teacher
         networks = {key: teacher[key] for key in ("backbone", "head") if key in teacher}
-        rest = {key: value for key, value in teacher.items() if key not in networks}
+        stage_config = {key: value for key, value in teacher.items() if key not in networks}
         if len(networks) < 2:
             raise ConfigError(
                 f"method.teacher: backbone and head must be given, beside {', '.join(STAGE_KEYS)}; the shipped configs "
                 "show how"
             )
         check_configs(networks, list(networks), "method.teacher")
-        return settings.for_stage(rest, "method.teacher").replaced(**networks)
+        return settings.for_stage(stage_config, "method.teacher").replaced(**networks)
 
 
 def _check_classification(settings: Settings, dataset_info: DatasetInfo, where: str) -> None:

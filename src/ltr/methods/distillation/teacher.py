@@ -1,4 +1,4 @@
-"""A finished network as a teacher: its outputs for a batch, and checks that teacher and student fit."""
+"""A finished network as a teacher: its outputs for a batch, and checks that teacher and student match."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from ltr.models.backbones import Backbone
 
 @dataclass(frozen=True)
 class Lesson:
-    """A teacher's outputs for a batch, without gradients."""
+    """The outputs of a teacher for a batch, without gradients."""
 
     features: Tensor  # [B, D]
     scores: Tensor  # of the head: logits [B, C], or embeddings [B, E]
-    maps: list[Tensor]  # [B, C_l, H_l, W_l], coarsest last; empty where nobody wants them
+    maps: list[Tensor]  # [B, C_l, H_l, W_l], coarsest last; empty if no loss needs them
 
 
 class Teacher:
     """A network in eval mode and without gradients.
 
-    It is no module, so that it is neither trained nor stored with the student. Losses of one student that share a
-    teacher share its pass through a batch.
+    It is no `nn.Module`, so that it is neither trained nor stored with the student. The losses of one student share
+    the teacher's forward pass of a batch.
 
     Args:
-        network: the finished network; it normalises pixels in its own way.
+        network: the finished network; it normalises pixels by its own statistics.
     """
 
     def __init__(self, network: ImageClassifier) -> None:
@@ -47,11 +47,11 @@ class Teacher:
 
     @property
     def embeds(self) -> bool:
-        """Return whether its head gives embeddings, not class logits."""
+        """Return whether the head computes embeddings instead of class logits."""
         return getattr(self.network.head, "head_kind", None) == "embedding"
 
     def __call__(self, batch: Batch) -> Lesson:
-        """Return its outputs for a training batch, on the batch's device."""
+        """Return the outputs for a training batch, on the batch's device."""
         if self._seen is not None and self._seen[0] is batch.images:
             return self._seen[1]
         if next(self.network.parameters()).device != batch.images.device:
@@ -68,30 +68,30 @@ class Teacher:
         return lesson
 
     def relations(self, batch: Batch) -> Tensor:
-        """Return the vectors that relations between images are measured on: embeddings if any, else features."""
+        """Return the vectors for relations between images: embeddings if the network has them, else features."""
         lesson = self(batch)
         return lesson.scores if self.embeds else lesson.features
 
 
 class KeptMaps:
-    """The feature maps of a backbone's last pass, caught on the way, so that a student needs no second one.
+    """Feature maps of a backbone's last forward pass, so that a student needs no second pass.
 
-    From now on the backbone's ``forward`` makes maps and features in one pass.
+    The constructor replaces the backbone's ``forward`` by one that computes maps and features in one pass.
     """
 
     def __init__(self, backbone: Backbone) -> None:
         self.maps: list[Tensor] = []
-        # partial, not a closure: a copy of the network (an average of weights) then holds a copy of this, too
+        # partial, not a closure: a deep copy of the network (for averaged weights) then copies this object, too
         backbone.forward = functools.partial(_forward_keeping_maps, backbone, self)  # type: ignore[method-assign]
 
     def take(self) -> list[Tensor]:
-        """Return the maps [B, C_l, H_l, W_l], coarsest last, which are then let go."""
+        """Return the maps [B, C_l, H_l, W_l], coarsest last, and drop the references to them."""
         maps, self.maps = self.maps, []
         return maps
 
 
-def _forward_keeping_maps(backbone: Backbone, kept: KeptMaps, images: Tensor) -> Tensor:
-    features, kept.maps = backbone.features_and_maps(images)
+def _forward_keeping_maps(backbone: Backbone, feature_maps: KeptMaps, images: Tensor) -> Tensor:
+    features, feature_maps.maps = backbone.features_and_maps(images)
     return features
 
 
@@ -99,75 +99,79 @@ def read_network(where: str) -> Any:
     """Return the network of a finished run's folder or of a checkpoint file.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: the file cannot be read.
     """
     return load_network(checkpoint_file(Path(where)))
 
 
-def check_maps(student: Backbone, teacher: Backbone, what: str) -> None:
-    """Refuse networks without feature maps where those are compared.
+def check_maps(student: Backbone, teacher: Backbone, loss_name: str) -> None:
+    """Refuse networks without feature maps, for a loss that compares them.
 
     Args:
-        what: compares them, for the message.
+        loss_name: the loss, for the message.
 
     Raises:
-        ConfigError: one of them has none.
+        ConfigError: a network has no feature maps.
     """
-    for whose, backbone in (("the student's", student), ("the teacher's", teacher)):
+    for owner, backbone in (("the student's", student), ("the teacher's", teacher)):
         if not backbone.map_channels:
             raise ConfigError(
-                f"{what} compares feature maps, and {whose} backbone has none; backbone=resnet32, torchvision with "
-                "backbone.name=resnet50 and timm with backbone.name=swin_tiny_patch4_window7_224 have some"
+                f"{loss_name} compares feature maps, and {owner} backbone has none; backbone=resnet32, torchvision "
+                "with backbone.name=resnet50 and timm with backbone.name=swin_tiny_patch4_window7_224 have some"
             )
 
 
-def hint_regressor(student: Sequence[int], teacher: Sequence[int], level: int, what: str) -> HintRegressor:
-    """FitNets' learned map from the student's feature map of a level to the teacher's.
+def hint_regressor(student: Sequence[int], teacher: Sequence[int], level: int, key: str) -> HintRegressor:
+    """Build the regressor of FitNets, from the student's feature map of a level to the teacher's.
 
     Args:
         student, teacher: channels of their maps, coarsest last.
         level: -1 is the coarsest map, -2 the one before it.
-        what: asks for it, for the message.
+        key: the option that needs the regressor, for the message.
 
     Raises:
-        ConfigError: a level that one of them has not.
+        ConfigError: a network does not have this level.
     """
     shared = min(len(student), len(teacher))
     if not -shared <= level < 0:
-        raise ConfigError(f"{what} with level={level}; the networks share the levels {-shared} to -1")
+        raise ConfigError(f"{key} with level={level}; the networks share the levels {-shared} to -1")
     return HintRegressor(student[level], teacher[level])
 
 
 def attention_of_levels(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """Attention transfer summed over the levels that both have, the coarsest with the coarsest."""
+    """Return the attention transfer loss, summed over the levels of both networks, aligned at the coarsest."""
     pairs = zip(reversed(student), reversed(teacher))
-    return torch.stack([attention_transfer(ours, theirs) for ours, theirs in pairs]).sum()
+    return torch.stack([attention_transfer(student_map, teacher_map) for student_map, teacher_map in pairs]).sum()
 
 
 def check_teacher(network: Any, dataset_info: DatasetInfo, where: str, same_split: bool = True) -> None:
-    """Refuse a teacher that saw other images, or images of another form.
+    """Refuse a teacher that was trained on other data, or on images of another shape.
 
     Args:
         network: the teacher.
         dataset_info: of the student's data.
-        where: the teacher comes from, for the message.
-        same_split: it must have learnt the same classes from as many images of each.
+        where: origin of the teacher, for the message.
+        same_split: require the same classes with the same numbers of images.
 
     Raises:
-        ConfigError: it does not fit.
+        ConfigError: the teacher does not match the student's data.
     """
-    theirs: DatasetInfo = network.dataset_info
+    of_teacher: DatasetInfo = network.dataset_info
     differences = []
-    if theirs.image_shape != dataset_info.image_shape:
-        differences.append(f"its images have the shape {theirs.image_shape}, the student's {dataset_info.image_shape}")
-    if same_split and theirs.class_names != dataset_info.class_names:
+    if of_teacher.image_shape != dataset_info.image_shape:
         differences.append(
-            f"it knows {_shown(theirs.class_names)}, the student learns {_shown(dataset_info.class_names)}"
+            f"its images have the shape {of_teacher.image_shape}, the student's {dataset_info.image_shape}"
         )
-    elif same_split and theirs.class_counts != dataset_info.class_counts:
+    if same_split and of_teacher.class_names != dataset_info.class_names:
         differences.append(
-            f"it learnt from {sum(theirs.class_counts)} images ({_shown(theirs.class_counts)} per class), the student "
-            f"learns from {sum(dataset_info.class_counts)} ({_shown(dataset_info.class_counts)})"
+            f"it knows {_abbreviated(of_teacher.class_names)}, the student learns "
+            f"{_abbreviated(dataset_info.class_names)}"
+        )
+    elif same_split and of_teacher.class_counts != dataset_info.class_counts:
+        differences.append(
+            f"it learnt from {sum(of_teacher.class_counts)} images ({_abbreviated(of_teacher.class_counts)} per "
+            f"class), the student learns from {sum(dataset_info.class_counts)} "
+            f"({_abbreviated(dataset_info.class_counts)})"
         )
     if differences:
         raise ConfigError(
@@ -176,5 +180,5 @@ def check_teacher(network: Any, dataset_info: DatasetInfo, where: str, same_spli
         )
 
 
-def _shown(values: tuple[Any, ...]) -> str:
+def _abbreviated(values: tuple[Any, ...]) -> str:
     return f"{', '.join(map(str, values[:3]))}{', ...' if len(values) > 3 else ''}"

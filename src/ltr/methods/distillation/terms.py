@@ -2,9 +2,9 @@
 
     +method.extras=[{_target_: ltr.methods.distillation.terms.HKD, teacher: RUN}]
 
-with RUN a finished run's folder or a checkpoint. Each term is built as `Term(network, dataset_info, **config)`, called
-as `term(batch, features, logits)` at every training step, and added to the method's loss; several terms of one teacher
-share its pass.
+where RUN is a finished run's folder or a checkpoint. A term is built as `Term(network, dataset_info, **config)`, called
+as `term(batch, features, logits)` at every training step, and added to the method's loss. Terms with the same teacher
+share its forward pass.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ Level = Annotated[int, "(-inf, 0)"]
 
 
 class AgainstTeacher(nn.Module):
-    """Base of the terms: a student's network, and a teacher that is neither trained nor stored with it.
+    """Base class of terms that compare a student with a teacher, which is neither trained nor stored with it.
 
     Args:
-        network: the student, under construction: backbone and head are there.
+        network: the student under construction, with backbone and head.
         dataset_info: of its data.
-        teacher: a finished run's folder or a checkpoint file of this project.
-        same_split: refuse a teacher that learnt other classes, or from other numbers of images.
+        teacher: a finished run's folder or one of ltr's checkpoint files.
+        same_split: refuse a teacher that was trained on other classes or other numbers of images.
 
     Raises:
         CheckpointError: the teacher cannot be read.
-        ConfigError: the teacher does not fit the student's data.
+        ConfigError: the teacher does not match the student's data.
     """
 
     def __init__(self, network: ImageClassifier, dataset_info: DatasetInfo, teacher: str, same_split: bool) -> None:
@@ -68,7 +68,7 @@ class AgainstTeacher(nn.Module):
 
 @named("term/rkd")
 class RKD(AgainstTeacher):
-    """Distances and angles between the batch's features (Park et al., CVPR 2019).
+    """Relational knowledge distillation: distances and angles between the batch's features (Park et al., CVPR 2019).
 
     Args:
         network, dataset_info, teacher, same_split: see `AgainstTeacher`.
@@ -105,8 +105,8 @@ class HKD(AgainstTeacher):
 
     Args:
         network, dataset_info, teacher, same_split: see `AgainstTeacher`.
-        weight: of the term, a divergence that has the factor T^2 already: at T = 4 it is the 16 of RKD's comparisons.
-        temperature: T; 4 is what such comparisons use.
+        weight: of the term; the divergence includes the factor T^2, which for T = 4 is the 16 of RKD's comparisons.
+        temperature: T; comparisons in the literature use 4.
     """
 
     def __init__(
@@ -120,8 +120,8 @@ class HKD(AgainstTeacher):
         same_split: bool = True,
     ) -> None:
         super().__init__(network, dataset_info, teacher, same_split)
-        theirs = self.teacher.network
-        if self.teacher.embeds or theirs.dataset_info.num_classes != dataset_info.num_classes:
+        teacher_info = self.teacher.network.dataset_info
+        if self.teacher.embeds or teacher_info.num_classes != dataset_info.num_classes:
             raise ConfigError(
                 f"method.extras: HKD compares the scores of {dataset_info.num_classes} classes, which {teacher} has not"
             )
@@ -134,30 +134,30 @@ class HKD(AgainstTeacher):
 
 
 class _OfMaps(AgainstTeacher):
-    """Base of the terms that compare feature maps; the student's are caught in its own pass."""
+    """Base class of terms that compare feature maps; those of the student come from its own forward pass."""
 
     def __init__(
         self, network: ImageClassifier, dataset_info: DatasetInfo, teacher: str, same_split: bool, weight: float
     ) -> None:
         super().__init__(network, dataset_info, teacher, same_split)
-        self.theirs = self.teacher.network.backbone.map_channels
+        self.teacher_channels = self.teacher.network.backbone.map_channels
         check_maps(network.backbone, self.teacher.network.backbone, f"method.extras: {type(self).__name__}")
         self.weight = weight
-        self.kept = kept_maps(network.backbone)
+        self.student_maps = kept_maps(network.backbone)
         self.teacher.wants_maps = True
 
 
 @named("term/fitnet")
 class FitNet(_OfMaps):
-    """A learned 1x1 convolution of one of the student's maps is to be the teacher's (Romero et al., ICLR 2015).
+    """FitNets: a learned 1x1 convolution maps a feature map of the student to the teacher's (Romero et al., ICLR 2015).
 
-    It is a term of the one training here, as in later comparisons; the paper trains the first half by it beforehand.
+    The term is part of the only training, as in later comparisons; the paper pre-trains the first half with it.
 
     Args:
         network, dataset_info, teacher, same_split: see `AgainstTeacher`.
-        weight: of the term. Published comparisons have 100, with which SGD at 0.1 diverges from random weights unless
+        weight: of the term. Published comparisons use 100, with which SGD at 0.1 diverges from random weights unless
             gradients are clipped.
-        level: which map; -1 is the coarsest, -2 the one before it.
+        level: of the map; -1 is the coarsest, -2 the one before it.
     """
 
     def __init__(
@@ -172,11 +172,12 @@ class FitNet(_OfMaps):
     ) -> None:
         super().__init__(network, dataset_info, teacher, same_split, weight)
         self.level = level
-        self.regressor = hint_regressor(network.backbone.map_channels, self.theirs, level, "method.extras: FitNet")
+        channels = network.backbone.map_channels
+        self.regressor = hint_regressor(channels, self.teacher_channels, level, "method.extras: FitNet")
 
     def forward(self, batch: Batch, features: Tensor, logits: Tensor) -> Tensor:
         hint = self.teacher(batch).maps[self.level]
-        return self.weight * hint_loss(self.regressor(self.kept.maps[self.level]), hint)
+        return self.weight * hint_loss(self.regressor(self.student_maps.maps[self.level]), hint)
 
 
 @named("term/attention_transfer")
@@ -185,7 +186,7 @@ class AttentionTransfer(_OfMaps):
 
     Args:
         network, dataset_info, teacher, same_split: see `AgainstTeacher`.
-        weight: of the term; 1000 is the official code's.
+        weight: of the term; the official code uses 1000.
     """
 
     def __init__(
@@ -200,11 +201,11 @@ class AttentionTransfer(_OfMaps):
         super().__init__(network, dataset_info, teacher, same_split, weight)
 
     def forward(self, batch: Batch, features: Tensor, logits: Tensor) -> Tensor:
-        return self.weight * attention_of_levels(self.kept.maps, self.teacher(batch).maps)
+        return self.weight * attention_of_levels(self.student_maps.maps, self.teacher(batch).maps)
 
 
 def shared_teacher(network: ImageClassifier, where: str) -> Teacher:
-    """Return the teacher of this path; the terms of one student have one and the same."""
+    """Return the teacher of this path, one object for all terms of a student."""
     teachers: dict[str, Teacher] = network.__dict__.setdefault("_teachers", {})
     if where not in teachers:
         teachers[where] = Teacher(read_network(where))
@@ -212,9 +213,9 @@ def shared_teacher(network: ImageClassifier, where: str) -> Teacher:
 
 
 def kept_maps(backbone: Backbone) -> KeptMaps:
-    """Return the maps of this backbone's passes; the terms of one student share them."""
-    kept = getattr(backbone, "_kept_maps", None)
-    if kept is None:
-        kept = KeptMaps(backbone)
-        backbone.__dict__["_kept_maps"] = kept
-    return kept
+    """Return the feature maps of this backbone's forward passes, one object for all terms of a student."""
+    feature_maps = getattr(backbone, "_kept_maps", None)
+    if feature_maps is None:
+        feature_maps = KeptMaps(backbone)
+        backbone.__dict__["_kept_maps"] = feature_maps
+    return feature_maps

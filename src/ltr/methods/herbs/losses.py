@@ -1,6 +1,6 @@
-"""The terms of HERBS (Chou, Kao and Lin, arXiv 2303.06442), and of PIM, beside the loss of the merged output.
+"""Loss terms of HERBS (Chou, Kao and Lin, arXiv 2303.06442) and PIM beside the loss of the merged output.
 
-Each takes lists over the levels of a network and sums over them. Logits of locations are [B, N, C], N locations.
+Each term sums over the levels of a network, given as lists. Logits of locations are [B, N, C] with N locations.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Mixed = tuple[Tensor, Tensor]
 
 
 def layer_loss(logits: Sequence[Tensor], labels: Tensor, mix: Mixed | None = None) -> Tensor:
-    """Cross-entropy of each level's image-wise logits [B, C], averaged over images, summed over levels.
+    """Return the cross-entropy of each level's image-wise logits [B, C], averaged over images, summed over levels.
 
     Args:
         logits: of each level, the mean over its locations.
@@ -36,9 +36,9 @@ def layer_loss(logits: Sequence[Tensor], labels: Tensor, mix: Mixed | None = Non
 
 
 def dropped_loss(logits: Sequence[Tensor], dropped: Sequence[Tensor]) -> Tensor:
-    """(tanh(z) + 1)^2 of the dropped locations' logits, averaged over them, images and classes, summed over levels.
+    """Return the mean of (tanh(z) + 1)^2 over dropped locations, images and classes, summed over levels.
 
-    It drives every class's logit of what is taken for background towards minus infinity.
+    The term drives all logits z of locations that were not selected towards minus infinity.
 
     Args:
         logits: [B, N, C] of each level.
@@ -48,11 +48,11 @@ def dropped_loss(logits: Sequence[Tensor], dropped: Sequence[Tensor]) -> Tensor:
 
 
 def dropped_tanh(logits: Sequence[Tensor], dropped: Sequence[Tensor], *, each_image: bool = False) -> Tensor:
-    """Return the mean of tanh over the dropped locations, averaged over levels: near -1 where suppression has worked.
+    """Return the mean of tanh over the dropped locations, averaged over levels: near -1 if suppression has worked.
 
     Args:
-        logits, dropped: see `dropped_loss`. A level without dropped locations is left out; NaN where all are.
-        each_image: [B], a mean for each image, instead of their mean.
+        logits, dropped: see `dropped_loss`. Levels without dropped locations are excluded; NaN without any level.
+        each_image: return a mean for each image [B], instead of their mean.
     """
     means = [
         (torch.tanh(_wide(z)).mean(2) * rows).sum(1) / rows.sum(1) for z, rows in zip(logits, dropped, strict=True)
@@ -67,7 +67,7 @@ def refinement_loss(
     temperature: float,
     reduction: str = "sum_over_classes",
 ) -> Tensor:
-    """KL(softmax(teacher / T) || softmax(student / T)) of each location, without a factor T^2, summed over levels.
+    """Return KL(softmax(teacher / T) || softmax(student / T)) of locations, without a factor T^2, summed over levels.
 
     No gradient flows into the teachers.
 
@@ -92,7 +92,7 @@ def refinement_loss(
 
 
 def temperature_at(epoch: int, epochs: int, initial: float, period: float | None = None) -> float:
-    """T_e = T0 * 0.5^floor(e / period), a function of the epoch alone.
+    """Return the temperature T_e = T0 * 0.5^floor(e / period), a function of the epoch only.
 
     Args:
         epoch: e, from 0.
@@ -106,7 +106,7 @@ def temperature_at(epoch: int, epochs: int, initial: float, period: float | None
 
 
 def paper_period(initial: float) -> float:
-    """Epochs between two halvings by the paper's formula; at least 1, which it falls below for T0 < 0.125."""
+    """Return the epochs between two halvings by the paper's formula, at least 1 (also for T0 < 0.125)."""
     return max(1.0, -math.log2(_FLOOR / initial))
 
 
@@ -122,7 +122,7 @@ def _squares(logits: Tensor) -> Tensor:
 
 
 def _mean_over(values: Tensor, rows: Tensor) -> Tensor:
-    """Return the mean of [B, N, C] over the rows of bool [B, N]; 0 where there are none."""
+    """Return the mean of [B, N, C] over the rows of bool [B, N]; 0 without rows."""
     per_location = values.mean(2)
     return (per_location * rows).sum() / rows.sum().clamp_min(1)
 

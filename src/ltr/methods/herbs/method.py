@@ -13,13 +13,13 @@ from ltr.methods.herbs.options import HERBSOptions
 
 @named("method/herbs")
 class HERBS(Method):
-    """One stage, ``herbs``, trained as the top level of the configuration says.
+    """HERBS and PIM: one stage, ``herbs``, with the training settings of the top level of the configuration.
 
     Args:
         options: the fields of `HERBSOptions`.
 
     Raises:
-        ConfigError: refinement with the top-down path alone, which leaves no second classifier to learn from.
+        ConfigError: refinement with the top-down path only, which has no second classifier to learn from.
     """
 
     Options = HERBSOptions

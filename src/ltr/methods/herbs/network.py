@@ -1,9 +1,9 @@
-"""The network of HERBS (Chou, Kao and Lin, arXiv 2303.06442) and of PIM, its parent.
+"""The network of HERBS (Chou, Kao and Lin, arXiv 2303.06442) and of PIM, on which HERBS builds.
 
-The data's way: the backbone's feature maps become levels; a top-down path runs through them, then a bottom-up path;
-every location of every level is classified on both. Of the bottom-up levels the locations of highest score are selected
-and combined to the merged output, and the logits of the others are pushed down (background suppression). The top-down
-classifiers learn from the bottom-up ones at a temperature that falls while training goes on (refinement).
+Data flow: the backbone's feature maps become levels; a top-down path and then a bottom-up path run through them, and
+every location of every level is classified on both. On the bottom-up levels, the locations with the highest scores are
+selected and combined into the merged output; the logits of the other locations are pushed down (background
+suppression). The top-down classifiers learn from the bottom-up ones at a decreasing temperature (refinement).
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from ltr.randomness import derive_seed, uniforms
 class PassResult(NamedTuple):
     """Logits, features and selections of one pass through the network."""
 
-    features: Tensor  # [B, D], what the head classifies: the combined locations, or the pooled features without them
+    features: Tensor  # [B, D], the head's input: the combined locations, or without suppression the pooled features
     merged: Tensor  # [B, C], the head's logits
     students: list[Tensor]  # logits [B, H, W, C] of the levels that learn from others
     levels: list[Tensor]  # logits [B, H, W, C] of the last path's levels
-    selections: list[Selection]  # of the last so many levels
+    selections: list[Selection]  # of the coarsest levels, those with a selection
 
 
-# values of newer options for a checkpoint that was written before them
+# values of newer options, for checkpoints from before these options
 _BEFORE = {"hidden_width": "path", "mix_equal_levels": True, "locations_per_joint": 64}
 
 
 @named("network/herbs")
 class HerbsNetwork(ImageClassifier):
-    """The network of HERBS, PIM, and of their modules on a plain backbone.
+    """Network of HERBS, of PIM, and of their modules on a plain backbone.
 
-    The head stands on the combined locations, so that the config ``head`` and the library's losses act on the merged
-    output; without suppression it stands on the backbone's pooled features, and its output is called ``original``.
-    Probabilities are softmaxes whatever the loss is, because the other outputs are trained by cross-entropy.
+    The head classifies the combined locations, so that the config ``head`` and the loss act on the merged output.
+    Without suppression it classifies the backbone's pooled features, and its output is called ``original``.
+    Probabilities are softmaxes for any loss, because cross-entropy trains the other outputs.
 
     Args:
         spec: see `NetworkSpec`.
@@ -72,7 +72,7 @@ class HerbsNetwork(ImageClassifier):
         self.refinement = self.options.refinement
         self.temperature = self.options.temperature
         plain = self.options.paths == "none"
-        # on a plain backbone suppression has the last block, and refinement the last two
+        # on a plain backbone, suppression uses the last block and refinement the last two
         kept = (2 if self.refinement else int(self.suppression)) if plain else None
         self.pyramid: Pyramid | None = None
         self.combiner: GraphCombiner | None = None
@@ -133,14 +133,14 @@ class HerbsNetwork(ImageClassifier):
 
     @property
     def output_names(self) -> list[str]:
-        """The image-wise outputs: the head's, then one for each level of each path, finest first."""
+        """Return the names of image-wise outputs: the head's, then one for each level of each path, finest first."""
         first = "merged" if self.suppression else "original"
         top_down = [f"top_down_{level}" for level, _ in enumerate(self.student_classifiers, 1)]
         return [first, *(f"level_{level}" for level, _ in enumerate(self.classifiers, 1)), *top_down]
 
     @property
     def term_weights(self) -> dict[str, float]:
-        """The terms of the loss and their weights."""
+        """Return the weights of the loss terms by name."""
         used = {
             "merged": True,
             "layer": len(self.classifiers) > 0,
@@ -177,7 +177,7 @@ class HerbsNetwork(ImageClassifier):
         levels = [classify(level) for classify, level in zip(self.classifiers, last)]
         if self.student_classifiers:
             students = [classify(level) for classify, level in zip(self.student_classifiers, first)]
-        else:  # of the last two blocks the earlier one learns
+        else:  # the block before the last one learns from the last
             students = levels[:-1] if self.refinement else []
         selections: list[Selection] = []
         if self.combiner is not None:
@@ -201,13 +201,13 @@ class HerbsNetwork(ImageClassifier):
         return [select(ranked, count) for ranked, count in zip(scores, self.counts)]
 
     def _fixed_draws(self, levels: Sequence[Tensor]) -> Tensor:
-        """Return the same ranks for every image, for the evaluation of a network that selects at random."""
+        """Return the same random ranks for every image, for the evaluation of a network with random selection."""
         locations = sum(level.shape[1] for level in levels)
         numbers = uniforms(derive_seed(self.seed, self.role, "selection"), np.zeros(1, dtype=np.int64), locations)
         return to_device(numbers.astype(np.float32), levels[0].device).expand(len(levels[0]), -1)
 
     def _draws(self, images: int, batch_index: int) -> Tensor | None:
-        """Ranks for a training batch that selects at random."""
+        """Return random ranks for a training batch; None unless the selection is random."""
         if not self.suppression or self.options.location_rule != "random":
             return None
         assert self.pyramid is not None
@@ -216,7 +216,7 @@ class HerbsNetwork(ImageClassifier):
         return to_device(uniforms(seed, np.arange(images), locations).astype(np.float32), self.device)
 
     def outputs(self, result: PassResult) -> dict[str, Tensor]:
-        """Image-wise logits float32 [B, C] by name: a level's are the mean over its locations."""
+        """Return image-wise logits float32 [B, C] by name; those of a level are the mean over its locations."""
         students = result.students if self.student_classifiers else []
         levels = [of_locations.float().mean((1, 2)) for of_locations in (*result.levels, *students)]
         return dict(zip(self.output_names, [result.merged.float(), *levels], strict=True))
@@ -226,10 +226,10 @@ class HerbsNetwork(ImageClassifier):
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> dict[str, Scores]:
-        """Return scores of the two joint readouts and of every output alone.
+        """Return scores of the two joint readouts and of every single output.
 
-        ``sum_of_logits`` is the paper's text, the softmax of the summed outputs; ``mean_of_softmaxes`` the released
-        code's. The logits of the latter are the logarithms of its probabilities.
+        ``sum_of_logits``, the softmax of the summed outputs, follows the paper's text; ``mean_of_softmaxes`` follows
+        the released code, and its logits are logarithms of its probabilities.
         """
         result = self.forward_pass(self.to_unit(images))
         single = self.outputs(result)
@@ -275,7 +275,7 @@ class HerbsNetwork(ImageClassifier):
             losses["dropped"] = terms.dropped_loss(*self._dropped(result))
         if self.refinement:
             teachers = result.levels[-len(result.students) :]
-            shrink = Resampling()  # on a plain backbone the earlier block may have more locations
+            shrink = Resampling()  # on a plain backbone, the earlier block may have more locations
             students = [shrink(s, (t.shape[1], t.shape[2])) for s, t in zip(result.students, teachers, strict=True)]
             losses["refinement"] = terms.refinement_loss(
                 students, teachers, self.temperature, self.options.refinement_reduction
@@ -288,7 +288,7 @@ class HerbsNetwork(ImageClassifier):
         return [level.flatten(1, 2) for level in levels], [chosen.dropped for chosen in result.selections]
 
     def _gradient_norms(self, weighted: Mapping[str, Tensor], batch_index: int) -> dict[str, Tensor]:
-        """The length of each weighted term's gradient, measured in an epoch's first step and repeated in its others."""
+        """Return the norm of each weighted term's gradient, measured in the first step of an epoch."""
         if batch_index == 0:
             trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
             norms = []
@@ -340,5 +340,5 @@ class HerbsNetwork(ImageClassifier):
 
 
 def _log_of_mean(logits: Tensor) -> Tensor:
-    """log of the mean over outputs of their softmaxes, [R, B, C] -> [B, C]."""
+    """Return the logarithm of the mean softmax over the outputs, [R, B, C] -> [B, C]."""
     return logits.log_softmax(2).logsumexp(0) - float(np.log(len(logits)))

@@ -1,7 +1,7 @@
-"""HERBS's pyramid: feature maps of any backbone to levels, a top-down and a bottom-up path, classifiers of locations.
+"""HERBS's pyramid: levels from the feature maps of any backbone, top-down and bottom-up paths, location classifiers.
 
-Levels are maps [B, H, W, C] with the channels last in memory as in the index, so that everything per location is a
-linear layer. Nothing but the released code's mixing of locations depends on the input's size.
+Levels are maps [B, H, W, C], channels last in memory as in the index, so that per-location operations are linear
+layers. Only the released code's mixing of locations depends on the input size.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ltr.errors import ConfigError
 from ltr.models.backbones import Backbone, dry_run
 
 Size = tuple[int, int]
-MAX_WIDTH = 1536  # of the paper's paths, which is Swin-L's last map
+MAX_WIDTH = 1536  # width of the paper's paths, and channels of Swin-L's last map
 
 
 def backbone_map_sizes(backbone: Backbone, image_shape: tuple[int, int, int]) -> list[Size]:
-    """(H, W) of the backbone's feature maps for images (C, H, W), finest first.
+    """Return (H, W) of the backbone's feature maps for images (C, H, W), finest first.
 
     Raises:
         ConfigError: a backbone without feature maps, or one that is built for another image size.
@@ -40,10 +40,10 @@ def backbone_map_sizes(backbone: Backbone, image_shape: tuple[int, int, int]) ->
 
 
 class BatchNormOfLocations(nn.BatchNorm1d):
-    """BatchNorm whose statistics are over all locations of all images."""
+    """BatchNorm with statistics over all locations of all images."""
 
     def forward(self, level: Tensor) -> Tensor:
-        """[..., C] -> the same."""
+        """Normalise a level [..., C]."""
         return super().forward(level.flatten(0, -2)).view_as(level)
 
 
@@ -57,25 +57,25 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 class Levels(nn.Module):
     """The levels of a network: some of the backbone's feature maps, each brought to the stride of its level.
 
-    ``merged`` is for strides what the papers' Swin does, which hands on each map after the merging of 2x2 locations
-    that leads to the next stage: maps at strides 4, 8, 16, 32 become levels at 8, 16, 32 and 32. Here merging is a
-    rearrangement to four times the channels, and the linear layer that comes next mixes them. Maps of one stride
-    throughout (a vision transformer's) become a simple pyramid: stride s is taken to s / 2, s, 2 s, 2 s, the finer one
-    by a transposed convolution (Li et al., ECCV 2022). ``stages`` takes all maps as they are.
+    ``merged`` gives the strides of the papers' Swin, which outputs each map after the merging of 2x2 locations before
+    the next stage: maps at strides 4, 8, 16, 32 become levels at strides 8, 16, 32, 32. Merging is a rearrangement to
+    four times the channels, which the next linear layer mixes. Maps of equal stride (of a vision transformer) become a
+    simple pyramid: stride s becomes s / 2, s, 2 s, 2 s, the finer one by a transposed convolution (Li et al., ECCV
+    2022). ``stages`` uses all maps unchanged.
 
     Args:
-        backbone: its strides and channels are read.
-        count: the most levels; the coarsest maps are taken.
+        backbone: determines strides and channels.
+        count: largest number of levels; the coarsest maps are used.
         maps: ``merged`` or ``stages``.
-        kept: keep only the last so many levels; None: all.
-        norm: ``layer`` is a LayerNorm over a location's channels, as Swin's patch merging has before its linear layer;
-            ``batch`` a BatchNorm, for backbones without normalisation, which keeps that some locations have longer
-            features than others; ``merging`` is a LayerNorm on merged levels alone, which with a linear layer behind it
-            is Swin's patch merging; ``none`` leaves features as they are.
+        kept: number of coarsest levels to keep; None: all.
+        norm: ``layer`` is a LayerNorm over a location's channels, as in Swin's patch merging before its linear layer;
+            ``batch`` a BatchNorm, for backbones without normalisation, which preserves differences in the norm of
+            features between locations; ``merging`` a LayerNorm on merged levels only, which with the following linear
+            layer is Swin's patch merging; ``none`` is no normalisation.
 
     Attributes:
         channels: C of each level, finest first.
-        merged_channels: those that the level has in the papers' code, whose patch merging brings 4 C to 2 C.
+        merged_channels: C of each level in the papers' code, whose patch merging reduces 4 C to 2 C.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class Levels(nn.Module):
     ) -> None:
         super().__init__()
         strides = backbone.map_strides[-count:]
-        self.taken = min(len(strides), kept or count)
-        targets = (_targets(strides) if maps == "merged" else list(strides))[-self.taken :]
-        strides, channels = strides[-self.taken :], backbone.map_channels[-self.taken :]
+        self.count = min(len(strides), kept or count)
+        targets = (_targets(strides) if maps == "merged" else list(strides))[-self.count :]
+        strides, channels = strides[-self.count :], backbone.map_channels[-self.count :]
         self.merges = [max(1, round(target / stride)) for target, stride in zip(targets, strides)]
         finer = [target < stride for target, stride in zip(targets, strides)]
         self.splits = nn.ModuleList(
@@ -106,18 +106,18 @@ class Levels(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Return the backbone's maps [B, C, H, W] to levels [B, H_l, W_l, C_l]."""
+        """Return the levels [B, H_l, W_l, C_l] of the backbone's maps [B, C, H, W]."""
         levels = []
-        for feature_map, split, finer, merge in zip(maps[-self.taken :], self.splits, self.finer, self.merges):
+        for feature_map, split, finer, merge in zip(maps[-self.count :], self.splits, self.finer, self.merges):
             level = feature_map.permute(0, 2, 3, 1)
             levels.append(_split(split(level)) if finer else _merge(level, merge))
         return [norm(level) for norm, level in zip(self.norms, levels)]
 
     def sizes(self, of_maps: Sequence[Size]) -> list[Size]:
-        """(H, W) of the levels where the backbone's maps have these."""
+        """Return (H, W) of the levels for maps of these sizes."""
         return [
             (2 * h, 2 * w) if finer else (-(-h // merge), -(-w // merge))
-            for (h, w), finer, merge in zip(of_maps[-self.taken :], self.finer, self.merges)
+            for (h, w), finer, merge in zip(of_maps[-self.count :], self.finer, self.merges)
         ]
 
 
@@ -130,7 +130,7 @@ def _targets(strides: Sequence[int]) -> list[float]:
 
 
 def _merge(level: Tensor, factor: int) -> Tensor:
-    """[B, H, W, C] -> [B, H / f, W / f, f^2 C]; a row or column that is missing at the border is 0."""
+    """Rearrange [B, H, W, C] to [B, H / f, W / f, f^2 C], with zero padding at the border."""
     if factor == 1:
         return level
     level = F.pad(level, (0, 0, 0, -level.shape[2] % factor, 0, -level.shape[1] % factor))
@@ -140,17 +140,17 @@ def _merge(level: Tensor, factor: int) -> Tensor:
 
 
 def _split(level: Tensor) -> Tensor:
-    """[B, H, W, 4 C] -> [B, 2 H, 2 W, C]."""
+    """Rearrange [B, H, W, 4 C] to [B, 2 H, 2 W, C]."""
     images, height, width, channels = level.shape
     blocks = level.reshape(images, height, width, 2, 2, channels // 4)
     return blocks.permute(0, 1, 3, 2, 4, 5).reshape(images, 2 * height, 2 * width, channels // 4)
 
 
 class Resampling(nn.Module):
-    """A map brought to another level's size without parameters: bilinear upwards, means of areas downwards."""
+    """Resampling of a map without parameters: bilinear interpolation to larger sizes, area means to smaller ones."""
 
     def forward(self, level: Tensor, size: Size) -> Tensor:
-        """[B, h, w, D] -> [B, H, W, D]."""
+        """Resample [B, h, w, D] to [B, H, W, D]."""
         if level.shape[1:3] == size:
             return level
         channels_first = level.permute(0, 3, 1, 2)  # a view of channels_last memory
@@ -162,17 +162,17 @@ class Resampling(nn.Module):
 
 
 class LocationMixing(nn.Module):
-    """The released code's resampling: every location of the result is a learned sum of all locations of the map.
+    """Resampling of the released code: every output location is a learned sum over all locations of the map.
 
-    Its weights belong to one input size.
+    The weights are for a single input size.
     """
 
-    def __init__(self, before: Size, after: Size) -> None:
+    def __init__(self, in_size: Size, out_size: Size) -> None:
         super().__init__()
-        self.mixing = nn.Linear(before[0] * before[1], after[0] * after[1])
+        self.mixing = nn.Linear(in_size[0] * in_size[1], out_size[0] * out_size[1])
 
     def forward(self, level: Tensor, size: Size) -> Tensor:
-        """[B, h, w, D] -> [B, H, W, D]."""
+        """Resample [B, h, w, D] to [B, H, W, D]."""
         if level.shape[1] * level.shape[2] != self.mixing.in_features:
             raise ConfigError(
                 f"method.resampling=learned: a map of {level.shape[1]} x {level.shape[2]} locations came to weights "
@@ -183,20 +183,21 @@ class LocationMixing(nn.Module):
 
 
 class Path(nn.Module):
-    """One path through the levels: each is projected, and each but the first gets the resampled one before added.
+    """Path through the levels: projects each level and adds the resampled previous level to it.
 
-    A projection is Linear-ReLU-Linear, from a level's channels to a hidden width and to that of the path. Top-down goes
-    from the coarsest level to the finest, bottom-up the other way (as PAN, Liu et al., CVPR 2018).
+    A projection is Linear-ReLU-Linear, from a level's channels to a hidden width and to the width of the path. A
+    top-down path runs from the coarsest level to the finest, a bottom-up path in the other direction (as in PAN, Liu et
+    al., CVPR 2018).
 
     Args:
         channels: of the levels, finest first.
-        width: D of all levels afterwards.
+        width: D of all output levels.
         top_down: the direction.
-        hidden: width of each level's hidden layer; None: as many as the level has channels.
-        mixing_sizes: None resamples by interpolation; the levels' sizes make it `LocationMixing`.
-        mix_equal: False adds a level to one of the same size as it is, also with ``mixing_sizes``.
-        init: ``pytorch`` is what linear layers begin with, which shrinks features with every layer; ``he`` (He et al.,
-            ICCV 2015) keeps their size through the projections.
+        hidden: width of each level's hidden layer; None: the level's channels.
+        mixing_sizes: None resamples by interpolation; sizes of the levels choose `LocationMixing`.
+        mix_equal: use ``mixing_sizes`` also between levels of equal size; False adds such levels directly.
+        init: ``pytorch`` is the default of linear layers, which shrinks features with every layer; ``he`` (He et al.,
+            ICCV 2015) preserves their scale through the projections.
     """
 
     def __init__(
@@ -219,22 +220,22 @@ class Path(nn.Module):
         order = self._order(len(channels))
         self.steps = nn.ModuleList(
             Resampling()
-            if mixing_sizes is None or (mixing_sizes[before] == mixing_sizes[after] and not mix_equal)
-            else LocationMixing(mixing_sizes[before], mixing_sizes[after])
-            for before, after in pairwise(order)
+            if mixing_sizes is None or (mixing_sizes[source] == mixing_sizes[target] and not mix_equal)
+            else LocationMixing(mixing_sizes[source], mixing_sizes[target])
+            for source, target in pairwise(order)
         )
         if init == "he":
             layers = [layer for layer in self.projections.modules() if isinstance(layer, nn.Linear)]
-            for place, layer in enumerate(layers):  # by twos, a ReLU between them
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="linear" if place % 2 else "relu")
+            for number, layer in enumerate(layers):  # pairs of layers with a ReLU between them
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="linear" if number % 2 else "relu")
                 nn.init.zeros_(layer.bias)
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """[B, H, W, C_l] -> [B, H, W, D], in the same order."""
+        """Return the levels [B, H, W, D] of the path for levels [B, H, W, C_l], in the same order."""
         projected = [project(level) for project, level in zip(self.projections, levels, strict=True)]
         order = self._order(len(projected))
-        for step, (before, after) in zip(self.steps, pairwise(order)):
-            projected[after] = projected[after] + step(projected[before], projected[after].shape[1:3])
+        for step, (source, target) in zip(self.steps, pairwise(order)):
+            projected[target] = projected[target] + step(projected[source], projected[target].shape[1:3])
         return projected
 
     def _order(self, count: int) -> list[int]:
@@ -242,11 +243,11 @@ class Path(nn.Module):
 
 
 class LinearLocations(nn.Linear):
-    """HERBS's classifier of a location, equation 1: W f + b."""
+    """Location classifier of HERBS, equation 1: W f + b."""
 
 
 class ConvolvedLocations(nn.Module):
-    """The released code's classifier of a location: 1x1 convolution, BatchNorm, ReLU, 1x1 convolution."""
+    """Location classifier of the released code: 1x1 convolution, BatchNorm, ReLU, 1x1 convolution."""
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
@@ -255,7 +256,7 @@ class ConvolvedLocations(nn.Module):
         self.out = nn.Linear(width, classes)
 
     def forward(self, features: Tensor) -> Tensor:
-        """[..., D] -> [..., C]."""
+        """Return logits [..., C] of features [..., D]."""
         return self.out(F.relu(self.norm(self.hidden(features)), inplace=True))
 
 
@@ -266,20 +267,20 @@ class Pyramid(nn.Module):
     """Levels and the paths through them.
 
     Args:
-        backbone: its strides and channels are read.
+        backbone: determines strides and channels.
         sizes: (H, W) of its maps, see `backbone_map_sizes`.
-        paths: ``both``, ``top_down`` (PIM) or ``none``: levels as they are.
+        paths: ``both``, ``top_down`` (PIM) or ``none``, which outputs the levels unchanged.
         count, maps, kept, norm: see `Levels`.
         width: of the paths; None: the channels of the coarsest map, at most `MAX_WIDTH`.
         hidden_width: of the top-down path's projections: ``level``, `Levels.merged_channels`, as in the papers' code;
             ``path``, the path's width.
         learned_mixing: paths resample by `LocationMixing`.
-        mix_equal_levels: also between levels of one size.
+        mix_equal_levels: use `LocationMixing` also between levels of equal size.
         init: of the paths, see `Path`.
 
     Attributes:
         sizes: (H, W) of the levels.
-        widths: channels of what comes out, of each level.
+        widths: channels of each output level.
     """
 
     def __init__(
@@ -314,7 +315,7 @@ class Pyramid(nn.Module):
         self.bottom_up = path(self.widths, top_down=False) if up else None
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """The backbone's maps to the first path's levels (none where there is but one path) and the last path's."""
+        """Return the levels of the first path (empty if there is only one path) and of the last path."""
         levels = self.levels(maps)
         if self.top_down is not None:
             levels = self.top_down(levels)

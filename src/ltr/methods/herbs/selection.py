@@ -1,7 +1,7 @@
-"""The selector of PIM and HERBS: which locations of a feature map are taken for foreground, and which are dropped.
+"""The selector of PIM and HERBS: the locations of a feature map that are selected as foreground or dropped.
 
-All functions work on whole batches; what is chosen differs from image to image, how many are chosen does not. Scores
-are ranks only: no gradient flows through a choice.
+All functions work on batches: the selected locations differ between images, their number does not. Scores serve as
+ranks only, so no gradient flows through a selection.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FRACTIONS = (1 / 9, 2 / 9, 4 / 9, 2 / 9)
 
 
 class Selection(NamedTuple):
-    """The choice of one level."""
+    """Selection of one level."""
 
     indices: Tensor  # int64 [B, K], locations in row-major order of the map, the best first
     dropped: Tensor  # bool [B, N], the N - K others
@@ -40,9 +40,9 @@ def location_scores(logits: Tensor) -> Tensor:
 
 
 def image_class_scores(logits: Tensor) -> Tensor:
-    """Return each location's probability of the class that the image as a whole gets, as in HERBS's released code.
+    """Return each location's probability of the image's predicted class, as in HERBS's released code.
 
-    That class has the largest mean logit over the locations.
+    The predicted class has the largest mean logit over the locations.
 
     Args:
         logits: [B, N, C].

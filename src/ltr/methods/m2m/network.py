@@ -32,12 +32,12 @@ ONLY_IN_MEMORY = (
 
 @named("network/m2m")
 class M2mClassifier(ImageClassifier):
-    """The network f, which is trained on batches with generated images from its sampler's start on.
+    """The network f, trained on batches with generated images from the start of its deferred sampler.
 
-    Each step logs, as shares of its images: ``slots``, which were to be replaced; ``accepted``;
-    ``rejected_by_confidence`` of g; ``rejected_by_chance``, of those that g accepts. The slots left are those without
-    a larger class at hand. ``perturbation_norm`` is the mean Euclidean length of what was added to a seed, in pixel
-    units, over the images that were made (0 in a step that made none).
+    Each step logs, as shares of its images: ``slots``, the images to replace; ``accepted``;
+    ``rejected_by_confidence`` of g; ``rejected_by_chance``, among those that g accepts. The other slots have no image
+    of a larger class as seed. ``perturbation_norm`` is the mean Euclidean norm of the change to a seed, in pixel units,
+    over the generated images (0 in a step without any).
 
     Args:
         spec: see `NetworkSpec`; its parent is ``generator``, the network g.
@@ -53,14 +53,14 @@ class M2mClassifier(ImageClassifier):
         self.first_epoch = instantiate(spec.settings.sampler).start_epoch(spec.settings.epochs)
         self.generating = False
         self._parents = spec.parents
-        self._generator: tuple[ImageClassifier, ...] = ()  # in a tuple it is no submodule: no checkpoint of f holds it
+        self._generator: tuple[ImageClassifier, ...] = ()  # a tuple, so that it is no submodule in checkpoints of f
 
     @property
     def generator(self) -> ImageClassifier:
-        """The frozen network g, on this network's device.
+        """Return the frozen network g, on this network's device.
 
         Raises:
-            CheckpointError: this network was loaded without it; an untrained one would do no good and say nothing.
+            CheckpointError: this network was loaded without g.
         """
         if not self._generator:
             if not self._parents:
@@ -79,14 +79,14 @@ class M2mClassifier(ImageClassifier):
 
     @property
     def _data(self) -> Any:
-        """The stage's DataModule, or None outside a Trainer."""
+        """Return the stage's DataModule, or None outside a Trainer."""
         return None if self._trainer is None else self._trainer.datamodule  # type: ignore[attr-defined]
 
     def on_train_start(self) -> None:
         super().on_train_start()
         if self.options.seed_source == "dataset" and self._data.images is None:
             raise ConfigError(ONLY_IN_MEMORY)
-        _ = self.generator  # what is wrong with it is said before the first step
+        _ = self.generator  # raises before the first step
 
     # -- one step ------------------------------------------------------------------------------------------------
 
@@ -102,15 +102,15 @@ class M2mClassifier(ImageClassifier):
     def with_generated(
         self, unit: Tensor, step: Step, *, draws: np.ndarray | None = None, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return a batch [B, C, H, W] with its accepted images in their slots, and the numbers of `LOGS`, float32 [5].
+        """Return a batch [B, C, H, W] with accepted images in their slots, and the values of `LOGS`, float32 [5].
 
-        All choices but g's are made on the host, so that nothing waits for the device.
+        All choices but g's are made on the host, without waiting for the device.
 
         Args:
-            draws: float64 [N, DRAWS] for the images of all processes, whose columns `choose_slots` explains; None:
-                functions of (seed, role, epoch, place in the draw).
-            noise: uniform in [-0.5, 0.5), for each slot of all processes in the order of their places, [K, C, H, W],
-                before it is limited; None: of the step's generator.
+            draws: float64 [N, DRAWS] for the images of all processes, see `choose_slots` for the columns; None:
+                functions of (seed, role, epoch, position in the draw).
+            noise: uniform in [-0.5, 0.5), for each slot of all processes in the order of their positions,
+                [K, C, H, W], before it is limited; None: of the step's random generator.
         """
         if draws is None:
             draws = uniforms(self._seed_of("slots"), step.positions, DRAWS)
@@ -123,24 +123,24 @@ class M2mClassifier(ImageClassifier):
             images=None if from_batch else self._data.class_index,
             random_target=self.options.target == "random",
         )
-        pool = of_all_processes(unit, step.world_size) if from_batch else None  # even where this one has no slot
-        mine = np.flatnonzero(step.own(slots.places))
-        real = len(mine)
+        pool = of_all_processes(unit, step.world_size) if from_batch else None  # collective: called without slots, too
+        own_slots = np.flatnonzero(step.own(slots.places))
+        real = len(own_slots)
         if not real:
             return unit, self._numbers(slots, step)
-        # a few lengths only: a GPU's convolutions are tuned anew for each
-        which = mine[np.arange(_padded(real, len(unit)) if unit.is_cuda else real) % real]
-        made = slots.chosen(which)
-        host = np.stack([made.seeds, made.targets, made.sources, step.rows(made.places), made.chance, which])
-        seeds, targets, sources, rows, chance, place = to_device(host, unit.device).unbind()
-        start = self._training_images(made, step) if pool is None else pool[seeds]
+        # padded to few different lengths, since a GPU tunes its convolutions anew for each
+        numbers = own_slots[np.arange(_padded(real, len(unit)) if unit.is_cuda else real) % real]
+        local = slots.chosen(numbers)
+        host = np.stack([local.seeds, local.targets, local.sources, step.rows(local.places), local.chance, numbers])
+        seeds, targets, sources, rows, chance, slot = to_device(host, unit.device).unbind()
+        start = self._training_images(local, step) if pool is None else pool[seeds]
         shape = (len(slots), *start.shape[1:])
-        images, confident = self.generate(start, targets, sources, self._start_noise(shape, step, place, noise))
+        images, confident = self.generate(start, targets, sources, self._start_noise(shape, step, slot, noise))
         length = generation.norms(images - start)
         if self.options.insert == "seed":
             images = start
         elif self.options.insert == "noise":
-            direction = torch.randn(shape, generator=self._random("control", step), device=unit.device)[place]
+            direction = torch.randn(shape, generator=self._random("control", step), device=unit.device)[slot]
             images = generation.moved_by(start, direction, length)
         chance, confident = chance[:real].bool(), confident[:real]
         accepted, rows = self._accepted(confident, chance), rows[:real]
@@ -149,16 +149,16 @@ class M2mClassifier(ImageClassifier):
         counts = torch.stack([accepted.sum(), (~confident).sum(), (confident & ~chance).sum()]) / len(unit)
         return mixed, self._numbers(slots, step, counts, length[:real].mean())
 
-    def _numbers(self, slots: Slots, step: Step, *made: Tensor) -> Tensor:
-        """Return the numbers of `LOGS`, float32 [5], from shares of accepted and rejected images [3] and a length."""
-        wanted = torch.full((1,), slots.wanted / len(step.labels), device=self.device)
-        parts = [part.view(-1).float() for part in made] or [wanted.new_zeros(4)]
-        return torch.cat([wanted, *parts])
+    def _numbers(self, slots: Slots, step: Step, *values: Tensor) -> Tensor:
+        """Return the values of `LOGS`, float32 [5], from the shares of accepted and rejected images [3] and a norm."""
+        slot_share = torch.full((1,), slots.wanted / len(step.labels), device=self.device)
+        parts = [value.view(-1).float() for value in values] or [slot_share.new_zeros(4)]
+        return torch.cat([slot_share, *parts])
 
     def generate(
         self, start: Tensor, targets: Tensor, sources: Tensor, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Seeds moved towards their targets, and whether g is confident in them.
+        """Return seeds moved towards their targets, and whether g is confident in them.
 
         Args:
             start: seeds with pixels in [0, 1], [K, C, H, W].
@@ -166,8 +166,8 @@ class M2mClassifier(ImageClassifier):
             noise: added to the seeds first, [K, C, H, W].
 
         Returns:
-            Pixels in [0, 1], float32 [K, C, H, W], and bool [K]. Neither network has changed: not its weights, their
-            gradients, its BatchNorm statistics or its mode.
+            Pixels in [0, 1], float32 [K, C, H, W], and bool [K]. The weights, gradients, BatchNorm statistics and modes
+            of both networks are unchanged.
         """
         options, generator = self.options, self.generator
         lam = options["lam"] / getattr(self.head, "initial_scale", 1.0)
@@ -187,28 +187,28 @@ class M2mClassifier(ImageClassifier):
 
     def _accepted(self, confident: Tensor, chance: Tensor) -> Tensor:
         rejection = self.options.rejection
-        kept = torch.ones_like(confident)
+        accepted = torch.ones_like(confident)
         if rejection in ("both", "confidence"):
-            kept &= confident
-        return kept & chance if rejection in ("both", "chance") else kept
+            accepted &= confident
+        return accepted & chance if rejection in ("both", "chance") else accepted
 
     def _start_noise(
-        self, shape: tuple[int, ...], step: Step, place: Tensor, noise: Tensor | None = None
+        self, shape: tuple[int, ...], step: Step, slot: Tensor, noise: Tensor | None = None
     ) -> Tensor | None:
-        """Noise for these places [K'] among the slots of all processes."""
+        """Return the noise for these slots [K'] among those of all processes; None without noise."""
         kind = self.options.noise
         if kind == "none":
             return None
         if noise is None:
             noise = torch.rand(shape, generator=self._random("noise", step), device=self.device) - 0.5
-        return generation.limited(noise, _NOISE_RADIUS, whole_batch=kind == "official")[place]
+        return generation.limited(noise, _NOISE_RADIUS, whole_batch=kind == "official")[slot]
 
-    def _training_images(self, made: Slots, step: Step) -> Tensor:
-        """Augmented images of the whole training set, pixels in [0, 1]."""
-        data, positions = self._data, step.positions[made.places]
-        images = data.images.take(to_device(data.split.train[made.seeds], self.device))
+    def _training_images(self, slots: Slots, step: Step) -> Tensor:
+        """Return augmented seeds from the whole training set, pixels in [0, 1]."""
+        data, positions = self._data, step.positions[slots.places]
+        images = data.images.take(to_device(data.split.train[slots.seeds], self.device))
         seed = self._seed_of("augment")
-        return self.to_unit(augmented(data.augment, images, made.sources, seed=seed, positions=positions))
+        return self.to_unit(augmented(data.augment, images, slots.sources, seed=seed, positions=positions))
 
     def _seed_of(self, purpose: str) -> int:
         return derive_seed(self.seed, self.role, f"m2m {purpose}", self.current_epoch)
@@ -218,10 +218,10 @@ class M2mClassifier(ImageClassifier):
         seed = derive_seed(self._seed_of(purpose), int(step.positions[0]))
         return torch.Generator(self.device).manual_seed(seed)
 
-    # -- pictures ------------------------------------------------------------------------------------------------
+    # -- figures -------------------------------------------------------------------------------------------------
 
     def artifacts(self) -> dict[str, np.ndarray]:
-        """Return the picture sheet; see `ltr.methods.m2m.examples`."""
+        """Return the arrays of `ltr.methods.m2m.examples`."""
         return picture_sheet(self, self._data)
 
 

@@ -28,7 +28,7 @@ class ReciprocalNetwork(PointNetwork):
 
     Args:
         radius_init: a number, or ``first_batch``: the mean squared distance of the first batch's images to the points
-            of their own classes, so that the open-space term starts by narrowing, and not by pulling to the points.
+            of their own classes, with which the open-space term narrows distances instead of pulling to the points.
     """
 
     head_type = ReciprocalPoints
@@ -53,28 +53,28 @@ class ReciprocalNetwork(PointNetwork):
         self.head.radius.copy_(mean.expand_as(self.head.radius))
 
     def terms(self, measured: Measured, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        own = open_set.of_labels(self.head.bounded(measured), labels)
+        of_labels = open_set.of_labels(self.head.bounded(measured), labels)
         return {
             "class_term": open_set.reciprocal_class(self.head.distances(measured), labels, self.head.gamma),
-            **self.bounds(own, self.head.radius_of(labels)),
+            **self.bounds(of_labels, self.head.radius_of(labels)),
         }
 
-    def bounds(self, own: Tensor, radius: Tensor) -> dict[str, Tensor]:
-        """Return the term that bounds the distances [B, M] to the own class's points by the radius [B]."""
-        return {"open_space_term": open_set.open_space(own, radius)}
+    def bounds(self, of_labels: Tensor, radius: Tensor) -> dict[str, Tensor]:
+        """Return the term that bounds the distances [B, M] to the label's points by the radius [B]."""
+        return {"open_space_term": open_set.open_space(of_labels, radius)}
 
 
 @named("network/arpl")
 class AdversarialNetwork(ReciprocalNetwork):
-    """ARPL: RPL's class term on both kinds of distance, and a margin in place of the open-space term."""
+    """ARPL: RPL's class term on both kinds of distance, and a margin term instead of the open-space term."""
 
-    def bounds(self, own: Tensor, radius: Tensor) -> dict[str, Tensor]:
-        return {"margin_term": open_set.adversarial_margin(own, radius)}
+    def bounds(self, of_labels: Tensor, radius: Tensor) -> dict[str, Tensor]:
+        return {"margin_term": open_set.adversarial_margin(of_labels, radius)}
 
 
 @named("network/rpl_pp")
 class ReciprocalPrototypeNetwork(ReciprocalNetwork):
-    """RPL++: RPL with GCPL's prototype term, for which each class has prototypes beside its reciprocal points."""
+    """RPL++: RPL with GCPL's prototype term; each class has prototypes beside its reciprocal points."""
 
     def __init__(self, spec: NetworkSpec, **options: Any) -> None:
         super().__init__(spec, **options)
@@ -96,9 +96,9 @@ class ReciprocalPrototypeNetwork(ReciprocalNetwork):
         return {**super().terms(measured, features, labels), "prototype_term": pull}
 
     def knownness(self, features: Tensor, measured: Measured, logits: Tensor) -> Tensor:
-        """Far from the predicted class's reciprocal points and near to its prototypes."""
-        near = self.prototypes.knownness(self.prototypes.measure(features), logits)
-        return super().knownness(features, measured, logits) + near
+        """Return the knownness [B]: high far from the predicted class's reciprocal points and near its prototypes."""
+        of_prototypes = self.prototypes.knownness(self.prototypes.measure(features), logits)
+        return super().knownness(features, measured, logits) + of_prototypes
 
 
 @named("method/rpl")
@@ -119,7 +119,7 @@ class RPL(PointMethod):
 
 @named("method/rpl_pp")
 class RPLPlusPlus(PointMethod):
-    """RPL with GCPL's prototype term. The papers name it and no code defines it: this definition is ours.
+    """RPL with GCPL's prototype term; the papers name RPL++ without code, so this definition is ltr's own.
 
     Args:
         options: the fields of `RPLPlusPlusOptions`.

@@ -1,4 +1,4 @@
-"""ARPL+CS: ARPL that is also taught to be undecided about images which a generator makes for it (TPAMI 2021)."""
+"""ARPL+CS: ARPL that also learns to be undecided about generated, confusing images (TPAMI 2021)."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from ltr.randomness import derive_seed, generator
 
 @named("network/arpl_cs")
 class ConfusedNetwork(AdversarialNetwork):
-    """ARPL's network with a generator and a discriminator beside it.
+    """ARPL's network with a generator and a discriminator.
 
-    In each step, on one batch of real images and noise as large:
+    Each step uses one batch of real images and as many noise vectors:
 
     1. the discriminator learns to tell real from generated images;
     2. the generator learns to pass for real and to confuse the classifier: its fooling loss plus
@@ -42,7 +42,7 @@ class ConfusedNetwork(AdversarialNetwork):
         confusion_weight: beta.
         noise_dim: width of the generator's input.
         width: channels of the generator's and the discriminator's unit (64 in the code).
-        gan_lr: of Adam with decays 0.5 and 0.999, for generator and discriminator; it has no schedule.
+        gan_lr: learning rate of Adam (betas 0.5 and 0.999) for generator and discriminator; it has no schedule.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class ConfusedNetwork(AdversarialNetwork):
         **options: Any,
     ) -> None:
         super().__init__(spec, **options)
-        own = {"confusion_weight": confusion_weight, "noise_dim": noise_dim, "width": width, "gan_lr": gan_lr}
-        self.options = {**self.options, **own}
+        gan_options = {"confusion_weight": confusion_weight, "noise_dim": noise_dim, "width": width, "gan_lr": gan_lr}
+        self.options = {**self.options, **gan_options}
         self.automatic_optimization = False
         self.confusion_weight = confusion_weight
         self.noise_dim = noise_dim
@@ -74,7 +74,7 @@ class ConfusedNetwork(AdversarialNetwork):
         return {**super().parameter_modules(), "auxiliary_norms": self.norms}
 
     def configure_optimizers(self) -> Any:
-        """Return the classifier's optimiser and schedule as for any other method, then Adam for the two others.
+        """Return the classifier's optimiser and schedule as in any method, then Adam for generator and discriminator.
 
         Raises:
             ConfigError: more than one process.
@@ -82,19 +82,19 @@ class ConfusedNetwork(AdversarialNetwork):
         if self.trainer.world_size > 1:
             raise ConfigError("method=arpl_cs trains three networks in turn, on one device only: trainer.devices=1")
         main = super().configure_optimizers()
-        others = [
+        gan_optimizers = [
             torch.optim.Adam(module.parameters(), lr=self.gan_lr, betas=(0.5, 0.999))
             for module in (self.generator, self.discriminator)
         ]
-        return [main["optimizer"], *others], [main["lr_scheduler"]]
+        return [main["optimizer"], *gan_optimizers], [main["lr_scheduler"]]
 
     def noise(self, rows: int, batch_index: int) -> Tensor:
-        """Two draws of normal noise [2, B, Z], a function of (seed, role, epoch, batch)."""
+        """Return two draws of normal noise [2, B, Z], a function of (seed, role, epoch, batch)."""
         source = generator(self.seed, self.role, "noise", self.current_epoch, batch_index)
         return to_device(source.standard_normal((2, rows, self.noise_dim), dtype=np.float32), self.device)
 
     def confusion_of(self, generated: Tensor) -> Tensor:
-        """Return the classifier's confidence in generated images, from squared distances (over D) alone; a scalar."""
+        """Return the classifier's confidence in generated images, a scalar, from squared distances (over D) only."""
         features = self.norms(self.backbone, self.normalise(generated))
         if self.embedding is not None:
             features = self.embedding(features)
@@ -108,29 +108,30 @@ class ConfusedNetwork(AdversarialNetwork):
         first, second = self.noise(len(real), batch_index).unbind(0)
 
         generated = self.generator(first)
-        told_apart = _told(self.discriminator(real), 1.0) + _told(self.discriminator(generated.detach()), 0.0)
-        self._step(of_discriminator, told_apart)
+        of_real, of_generated = self.discriminator(real), self.discriminator(generated.detach())
+        discriminator_loss = _adversarial_loss(of_real, 1.0) + _adversarial_loss(of_generated, 0.0)
+        self._step(of_discriminator, discriminator_loss)
 
         with _frozen(self.discriminator, self.backbone, self.head, self.norms, self.embedding):
-            fooled = _told(self.discriminator(generated), 1.0)
-            deceiving = self.confusion_of(generated)
-            self._step(of_generator, fooled + self.confusion_weight * deceiving)
+            fooling_loss = _adversarial_loss(self.discriminator(generated), 1.0)
+            generator_confusion = self.confusion_of(generated)
+            self._step(of_generator, fooling_loss + self.confusion_weight * generator_confusion)
 
         outcome, _ = self.outcome(self.features(real), batch, batch_index)
         with torch.no_grad():
-            renewed = self.generator(second)
-        undecided = self.confusion_of(renewed)
-        self._step(classifier, outcome["loss"] + self.confusion_weight * undecided, clipped=True)
+            new_images = self.generator(second)
+        classifier_confusion = self.confusion_of(new_images)
+        self._step(classifier, outcome["loss"] + self.confusion_weight * classifier_confusion, clipped=True)
 
         outcome, _ = self.outcome(self.features(real), batch, batch_index)
-        # the last step of a batch goes through Lightning, which counts it: one step for each batch, as everywhere
+        # the last step of a batch goes through Lightning's wrapper, which counts it: one step per batch
         counted: Any = self.optimizers()[0]  # type: ignore[index]
         self._step(classifier, outcome["loss"], clipped=True, through=counted)
         self.lr_schedulers().step()  # type: ignore[union-attr]
         logs = {
-            "discriminator_loss": told_apart.detach(),
-            "fooling_loss": fooled.detach(),
-            "confusion": undecided.detach(),
+            "discriminator_loss": discriminator_loss.detach(),
+            "fooling_loss": fooling_loss.detach(),
+            "confusion": classifier_confusion.detach(),
         }
         return {**outcome, "loss": outcome["loss"].detach(), "logs": {**outcome["logs"], **logs}}
 
@@ -144,21 +145,21 @@ class ConfusedNetwork(AdversarialNetwork):
 
     @torch.no_grad()
     def examples(self, images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
-        """``confusing_samples``, as many generated images as were given, uint8 [B, H, W, C]."""
+        """Return ``confusing_samples``: one generated image for each given image, uint8 [B, H, W, C]."""
         source = generator(self.seed, self.role, "examples")
         noise = to_device(source.standard_normal((len(images), self.noise_dim), dtype=np.float32), self.device)
         generated = (255 * self.generator(noise).float()).round().to(torch.uint8)
         return {"confusing_samples": generated.permute(0, 2, 3, 1).cpu().numpy()}
 
 
-def _told(logits: Tensor, real: float) -> Tensor:
-    """Binary cross-entropy of the discriminator's logits [B] against "all real" (1) or "all generated" (0)."""
+def _adversarial_loss(logits: Tensor, real: float) -> Tensor:
+    """Return the binary cross-entropy of logits [B] against "all real" (1) or "all generated" (0)."""
     logits = logits.float()
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, real))
 
 
 class _frozen:
-    """Modules whose parameters need no gradient inside, though gradients pass through them."""
+    """Context in which the parameters of modules get no gradients, while gradients pass through the modules."""
 
     def __init__(self, *modules: nn.Module | None) -> None:
         self._parameters = [p for module in modules if module is not None for p in module.parameters()]

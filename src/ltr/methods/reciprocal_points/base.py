@@ -125,10 +125,10 @@ class PointNetwork(ImageClassifier):
         return {"loss": loss, "correct": correct, "logs": {k: v.detach() for k, v in means.items()}}, logits
 
     def start(self, measured: Measured, labels: Tensor) -> None:
-        """Called in the first step of a training, before its loss."""
+        """Prepare the head in the first step of a training, before the loss; a hook for subclasses."""
 
     def keep(self, features: Tensor, batch: Batch, batch_index: int) -> None:
-        """Snapshots for the picture."""
+        """Record snapshots for the figure."""
         assert self.history is not None
         radius = self.head.radius if isinstance(self.head, ReciprocalPoints) else None
         self.history.record(self.current_epoch, batch_index, features, batch.labels, self.head.points, radius)
@@ -158,7 +158,7 @@ class PointNetwork(ImageClassifier):
         return plain.train(self.training)
 
     def artifacts(self) -> dict[str, Any]:
-        """Return the points, and where the features have width 2 the snapshots of `FeatureHistory`."""
+        """Return the points, and for features of width 2 the snapshots of `FeatureHistory`."""
         arrays = {"points": self.head.points.detach().cpu().numpy()}
         if isinstance(self.head, ReciprocalPoints):
             arrays["radius"] = self.head.radius.detach().cpu().numpy()
@@ -167,9 +167,9 @@ class PointNetwork(ImageClassifier):
 
 
 class PointMethod(Method):
-    """One trained stage, ``representation``: ERM's draws and the backbone's initial weights are those of the same seed.
+    """Base class of methods with one trained stage, ``representation``, whose draws and backbone start as ERM's.
 
-    With features of width 2 a computed stage ``embedding`` follows it, which the picture is drawn from.
+    For features of width 2 a computed stage ``embedding`` follows, the data of a figure.
 
     Attributes:
         terms: loss terms beside the class term, each weighted by the option that `WEIGHT_KEYS` names.
@@ -186,10 +186,10 @@ class PointMethod(Method):
     options: PointOptions
 
     def network_options(self) -> dict[str, Any]:
-        """Return the options of the network: the weights of the loss terms are one of them, a mapping."""
+        """Return the options of the network, with the weights of the loss terms as one mapping ``weights``."""
         weight_of_term = {term: WEIGHT_KEYS[term] for term in self.terms}
-        rest = {name: value for name, value in self.options.items() if name not in weight_of_term.values()}
-        return {**rest, "weights": {term: self.options[name] for term, name in weight_of_term.items()}}
+        options = {name: value for name, value in self.options.items() if name not in weight_of_term.values()}
+        return {**options, "weights": {term: self.options[name] for term, name in weight_of_term.items()}}
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         name = type(self).__name__
@@ -201,18 +201,20 @@ class PointMethod(Method):
         if self.options.feature_dim != WIDTH:
             return [trained]
         parts = ["test", "unknown"] if "open_set" in dataset_info.protocols else ["test"]
-        own = settings.replaced(extras=())
+        plain = settings.replaced(extras=())
         options = {"parts": parts}
         reads = tuple(parts)
-        drawn = Stage("embedding", "embedding", own, None, embed, ("representation",), options=options, reads=reads)
-        return [trained, drawn]
+        embedding = Stage(
+            "embedding", "embedding", plain, None, embed, ("representation",), options=options, reads=reads
+        )
+        return [trained, embedding]
 
     def predictor(self, outputs: Mapping[str, StageOutput]) -> Any:
         return outputs["representation"].load()
 
 
 def only_cross_entropy(settings: Settings, name: str) -> None:
-    """ConfigError where the loss config is another one: distances have class terms of their own."""
+    """Refuse any loss but cross-entropy, because distances have class terms of their own."""
     target = settings.loss["_target_"]
     if locate(target, "loss") is not CrossEntropy:
         raise ConfigError(
@@ -222,7 +224,7 @@ def only_cross_entropy(settings: Settings, name: str) -> None:
 
 
 def no_other_head(settings: Settings, name: str) -> None:
-    """ConfigError where a head was chosen: the points are the head."""
+    """Refuse another head than the default, because the points are the head."""
     target = settings.head["_target_"]
     if getattr(locate(target, "head"), "head_kind", None) != "linear":
         raise ConfigError(

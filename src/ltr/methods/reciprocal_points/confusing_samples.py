@@ -1,4 +1,4 @@
-"""ARPL+CS's confusing samples: a small DCGAN, and BatchNorm statistics of their own for the images that it makes."""
+"""Confusing samples of ARPL+CS: a small DCGAN, and separate BatchNorm statistics for generated images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SMALLEST, _LARGEST = 4, 7  # side of the generator's first map
 
 
 def first_side(image_shape: tuple[int, int, int]) -> tuple[int, int]:
-    """(side of the generator's first map, how often it is doubled) for images (C, H, W); 32 pixels: (4, 3).
+    """Return (side of the generator's first map, number of doublings) for images (C, H, W); (4, 3) for 32 pixels.
 
     Raises:
         ConfigError: images that are not square, or whose side is not 4, 5, 6 or 7 times 2, 4, 8, ...
@@ -34,18 +34,18 @@ def first_side(image_shape: tuple[int, int, int]) -> tuple[int, int]:
 
 
 def _widths(base: int, doublings: int) -> list[int]:
-    """Channels of the maps from the smallest on: 8, 4, 2, 1, 1, ... times ``base``."""
+    """Return the channels of the maps, smallest map first: 8, 4, 2, 1, 1, ... times ``base``."""
     return [base * max(8 >> level, 1) for level in range(doublings)]
 
 
 class Generator(nn.Module):
-    """Noise [B, Z] to images [B, C, H, W] with pixels in [0, 1].
+    """Generator of images [B, C, H, W] with pixels in [0, 1] from noise [B, Z].
 
-    Transposed convolutions with BatchNorm and ReLU, each of which doubles the side, and a sigmoid. For 32 pixels the
-    widths are those of ARPL's code: 8, 4 and 2 times ``width``.
+    The layers are transposed convolutions with BatchNorm and ReLU, each of which doubles the side, and a sigmoid. For
+    32 pixels the widths are those of ARPL's code: 8, 4 and 2 times ``width``.
 
     Args:
-        image_shape: (C, H, W), see `first_side`, which also says what is raised.
+        image_shape: (C, H, W), see `first_side` for its limits and errors.
         noise_dim: Z.
         width: channels of the unit.
     """
@@ -54,9 +54,11 @@ class Generator(nn.Module):
         super().__init__()
         side, doublings = first_side(image_shape)
         widths = _widths(width, doublings)
-        layers: list[nn.Module] = [nn.ConvTranspose2d(noise_dim, widths[0], side, bias=False), *_after(widths[0])]
-        for before, after in pairwise(widths):
-            layers += [nn.ConvTranspose2d(before, after, 4, 2, padding=1, bias=False), *_after(after)]
+        first = nn.ConvTranspose2d(noise_dim, widths[0], side, bias=False)
+        layers: list[nn.Module] = [first, *_norm_and_relu(widths[0])]
+        for in_width, out_width in pairwise(widths):
+            convolution = nn.ConvTranspose2d(in_width, out_width, 4, 2, padding=1, bias=False)
+            layers += [convolution, *_norm_and_relu(out_width)]
         layers += [nn.ConvTranspose2d(widths[-1], image_shape[0], 4, 2, padding=1, bias=False), nn.Sigmoid()]
         self.layers = nn.Sequential(*layers)
         _dcgan_weights(self)
@@ -66,10 +68,10 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images [B, C, H, W] to logits [B] of being real: the generator's maps in reverse, with LeakyReLU(0.2).
+    """Discriminator with logits [B] of images [B, C, H, W] being real: the generator in reverse, with LeakyReLU(0.2).
 
     Args:
-        image_shape: (C, H, W), see `first_side`, which also says what is raised.
+        image_shape: (C, H, W), see `first_side` for its limits and errors.
         width: channels of the unit.
     """
 
@@ -81,10 +83,10 @@ class Discriminator(nn.Module):
             nn.Conv2d(image_shape[0], widths[0], 4, 2, padding=1, bias=False),
             nn.LeakyReLU(0.2, inplace=True),
         ]
-        for before, after in pairwise(widths):
+        for in_width, out_width in pairwise(widths):
             layers += [
-                nn.Conv2d(before, after, 4, 2, padding=1, bias=False),
-                nn.BatchNorm2d(after),
+                nn.Conv2d(in_width, out_width, 4, 2, padding=1, bias=False),
+                nn.BatchNorm2d(out_width),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
         layers.append(nn.Conv2d(widths[-1], 1, side, bias=False))
@@ -95,12 +97,12 @@ class Discriminator(nn.Module):
         return self.layers(images).flatten()
 
 
-def _after(channels: int) -> tuple[nn.Module, nn.Module]:
+def _norm_and_relu(channels: int) -> tuple[nn.Module, nn.Module]:
     return nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
 
 
 def _dcgan_weights(module: nn.Module) -> None:
-    """Convolutions from N(0, 0.02), BatchNorm weights from N(1, 0.02) (Radford et al., ICLR 2016)."""
+    """Draw convolutions from N(0, 0.02) and BatchNorm weights from N(1, 0.02) (Radford et al., ICLR 2016)."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(part.weight, 0.0, 0.02)
@@ -109,32 +111,32 @@ def _dcgan_weights(module: nn.Module) -> None:
 
 
 class AuxiliaryNorms(nn.Module):
-    """A second set of BatchNorm weights and statistics for a backbone: generated images pass with it.
+    """A second set of BatchNorm weights and statistics of a backbone, for generated images.
 
-    Real and generated images differ in their statistics; normalised together, each would spoil the other's (ARPL,
-    TPAMI 2021, after AdvProp). The backbone itself stays as it is, whatever it is made of: its BatchNorm tensors are
-    exchanged for those held here while it works on generated images. Without any BatchNorm in it nothing is exchanged.
+    Real and generated images differ in their statistics, so they are normalised separately (ARPL, TPAMI 2021, after
+    AdvProp). The backbone's BatchNorm tensors are replaced by the copies held here while it processes generated
+    images; this works with any backbone, and without BatchNorm it replaces nothing.
 
     Args:
-        backbone: the copies start from its values.
+        backbone: provides the initial values of the copies.
     """
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
-        self.names: dict[str, str] = {}  # of the backbone's tensors -> of the copies, which may have no dots
+        self.names: dict[str, str] = {}  # name of the backbone's tensor -> name of its copy, which may have no dots
         for name, tensor in _norm_tensors(backbone):
-            own = name.replace(".", "__")
-            self.names[name] = own
+            copy_name = name.replace(".", "__")
+            self.names[name] = copy_name
             copy = tensor.detach().clone()
             if isinstance(tensor, nn.Parameter):
-                self.register_parameter(own, nn.Parameter(copy, requires_grad=tensor.requires_grad))
+                self.register_parameter(copy_name, nn.Parameter(copy, requires_grad=tensor.requires_grad))
             else:
-                self.register_buffer(own, copy)
+                self.register_buffer(copy_name, copy)
 
     def forward(self, backbone: nn.Module, images: Tensor) -> Tensor:
         """Return the backbone's features of normalised images under these norms, updating them in training."""
-        own = {name: getattr(self, copy) for name, copy in self.names.items()}
-        return torch.func.functional_call(backbone, own, (images,))
+        copies = {name: getattr(self, copy_name) for name, copy_name in self.names.items()}
+        return torch.func.functional_call(backbone, copies, (images,))
 
 
 def _norm_tensors(backbone: nn.Module) -> Iterator[tuple[str, Tensor]]:
