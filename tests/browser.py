@@ -80,7 +80,7 @@ class Page:
         self.tell("Input.insertText", text=text)
 
     def picture(self) -> bytes:
-        """What the window shows, as PNG."""
+        """Return a screenshot of the window as PNG."""
         return base64.b64decode(self.tell("Page.captureScreenshot", format="png")["data"])
 
     def tell(self, method: str, **parameters: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ltr.runs.process_info import RENDEZVOUS
 
 @dataclass(frozen=True)
 class Processes:
-    """How the processes of a run ended."""
+    """Exit codes and output of the processes of a run."""
 
     codes: list[int]
     out: str  # of the first

@@ -1,4 +1,4 @@
-"""What comes from somebody else and would run code, leave its folder or write into a config: refused, or escaped."""
+"""Untrusted input that would run code, leave its folder or write into a config: refused, or escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How images are prepared for pretrained weights."""
+"""Preprocessing of images for pretrained weights."""
 
 from __future__ import annotations
 

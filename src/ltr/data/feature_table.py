@@ -25,7 +25,7 @@ _RECORD = "block-{:06}.npz"
 class FeatureTable:
     """Feature vectors float32 [n, D] of the images of one source.
 
-    Memory: 12 bytes per image of the source, and the pages of the shards that are in use.
+    Memory: 12 bytes per image of the source, and the parts of the shards that are in use.
 
     Args:
         folder: of the table; created at the first block.

@@ -1,4 +1,4 @@
-"""How images are prepared for pretrained weights, as the weights' own description says."""
+"""Preprocessing of images for pretrained weights, from the description of the weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INTERPOLATIONS = ("bilinear", "bicubic")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What the description of pretrained weights says of their images.
+    """Preprocessing in the description of pretrained weights.
 
     Attributes:
         source: who says it, for messages.

@@ -1,4 +1,4 @@
-"""What a run on stored features (``features=stored``) may consist of, checked before anything is read or trained."""
+"""Checks of a run on stored features (``features=stored``), before anything is read or trained."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_a_sigmoid_loss_can_train_the_second_stage(network, method):
 
 
 class _Trainer:
-    """What a network asks of its trainer when training starts."""
+    """Stand-in for the trainer, with the attributes that a network reads when training starts."""
 
     def __init__(self, data):
         from pytorch_lightning.plugins.precision import Precision

@@ -108,7 +108,7 @@ def choose_partners(
 
 
 class _Interpolating(ImageClassifier):
-    """What both spaces share: the choice of a step's images and partners. ``slots``, their share, is logged."""
+    """Base class for both spaces: choice of a step's images and partners; logs ``slots``, the share of these images."""
 
     _neighbours: np.ndarray | None = None
 
