@@ -12,6 +12,8 @@ from ltr.configuration.ranges import Positive, check_option
 from ltr.errors import ConfigError
 from ltr.identity import named
 
+CLASS_MEANS = "class_means"  # where a cosine head may start
+
 
 @named("head/linear")
 class LinearHead(nn.Module):
@@ -78,18 +80,27 @@ class CosineHead(nn.Module):
     Args:
         scale: factor of the cosines, LDAM's s; 30 in the paper.
         learn_scale: True makes the scale a parameter that starts from this value; LDAM's margins keep the first one.
+        initial: start of the class vectors: ``class_means`` of the training features, or a file with a vector for each
+            class, such as embeddings of their names, see `ltr.methods.core.initial_head`. None: random.
     """
 
     head_kind = "cosine"
     bias = None
 
     def __init__(
-        self, num_features: int, num_classes: int, *, scale: Positive = 30.0, learn_scale: bool = False
+        self,
+        num_features: int,
+        num_classes: int,
+        *,
+        scale: Positive = 30.0,
+        learn_scale: bool = False,
+        initial: str | None = None,
     ) -> None:
         super().__init__()
         check_option("head.scale", scale, Positive)
         self.num_features = num_features
         self.num_classes = num_classes
+        self.initial = initial
         self.initial_scale = float(scale)
         self.scale: float | nn.Parameter = nn.Parameter(torch.tensor(float(scale))) if learn_scale else float(scale)
         self.weight = nn.Parameter(torch.empty(num_classes, num_features))
@@ -102,6 +113,11 @@ class CosineHead(nn.Module):
         self.weight.copy_(F.normalize(self.weight, dim=1))
         if isinstance(self.scale, nn.Parameter):
             self.scale.fill_(self.initial_scale)
+
+    @torch.no_grad()
+    def start_from(self, vectors: Tensor) -> None:
+        """Set the class vectors to ``vectors`` [C, D], L2-normalised."""
+        self.weight.copy_(F.normalize(vectors, dim=1))
 
     def init_bias(self, value: float | Tensor) -> None:
         """Raise ConfigError, because cosine logits have no bias that could hold a prior."""

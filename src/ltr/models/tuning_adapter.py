@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ltr.configuration.ranges import Positive, PositiveInt
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.models.backbones import Backbone
@@ -46,14 +47,14 @@ class TuneAdapter(Tuning):
     """AdaptFormer (Chen et al., NeurIPS 2022): 2 D b + b + D parameters in each block of width D.
 
     Args:
-        bottleneck: b, at least 1; 64 in the paper.
+        bottleneck: width b; 64 in the paper.
         scale: of the adapter's output; 0.1 in the paper.
     """
 
     name = "adapter"
     adds_modules = True
 
-    def __init__(self, *, bottleneck: int = 64, scale: float = 0.1) -> None:
+    def __init__(self, *, bottleneck: PositiveInt = 64, scale: Positive = 0.1) -> None:
         self.bottleneck = bottleneck
         self.scale = scale
 

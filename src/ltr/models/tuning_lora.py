@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from ltr.configuration.ranges import BelowOne, Positive, PositiveInt
 from ltr.errors import ConfigError, nearest
 from ltr.identity import named
 from ltr.models.backbones import Backbone, dry_run
@@ -26,11 +27,11 @@ class TuneLoRA(Tuning):
     and values is one layer, as timm has it.
 
     Args:
-        rank: at least 1.
+        rank: of the update.
         alpha: scale of the update, over ``rank``.
         targets: last parts of the names of the layers, such as ``[qkv, proj, fc1, fc2]``; None: all projections of the
             attention, or without any the 1 x 1 convolutions, or without any all convolutions but the first.
-        dropout: of the input of A, in [0, 1).
+        dropout: of the input of A.
 
     Raises:
         ConfigError: peft is missing, or no layer has such a name.
@@ -40,7 +41,12 @@ class TuneLoRA(Tuning):
     adds_modules = True
 
     def __init__(
-        self, *, rank: int = 8, alpha: float = 8.0, targets: Sequence[str] | None = None, dropout: float = 0.0
+        self,
+        *,
+        rank: PositiveInt = 8,
+        alpha: Positive = 8.0,
+        targets: Sequence[str] | None = None,
+        dropout: BelowOne = 0.0,
     ) -> None:
         self.rank = rank
         self.alpha = alpha

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ltr.configuration.ranges import PositiveInt
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.models.backbones import Backbone, dry_run
@@ -26,13 +27,13 @@ class TunePrompts(Tuning):
     so the network is not the frozen one before the first step.
 
     Args:
-        tokens: prompts of a block, at least 1.
+        tokens: prompts of each block.
     """
 
     name = "vpt"
     adds_modules = True
 
-    def __init__(self, *, tokens: int = 10) -> None:
+    def __init__(self, *, tokens: PositiveInt = 10) -> None:
         self.tokens = tokens
 
     def prepare(self, backbone: Backbone, image_shape: ImageShape) -> None:

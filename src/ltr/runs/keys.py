@@ -21,6 +21,7 @@ from ltr.identity import (
     options_as_first_written,
     with_names,
 )
+from ltr.methods.core.initial_head import initial_file
 from ltr.methods.core.stage import DatasetInfo, Settings, Stage, tune_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _NOT_IDENTITY_TRAINER = ("num_workers", "log_every", "profiler", "on_error", "ma
 # trainer keys that are left out at their default, so that runs of earlier versions keep their identity
 _TRAINER_DEFAULTS = {"on_nonfinite": "raise", "auto_accumulate": False}
 # keys of optimisers, backbones, data sets and the evaluation that are left out, at any depth, while they are null
-_UNSET = ("extra_lr", "weights_map", "matte", "white_level", "extra_protocols", "interpolation", "pool",
+_UNSET = ("extra_lr", "weights_map", "matte", "white_level", "extra_protocols", "interpolation", "pool", "initial",
           "resize_to")  # fmt: skip
 _NOT_IDENTITY_EVALUATION = ("batch_size",)
 _NOT_IDENTITY_SOURCE = ("root", "roots", "download")
@@ -170,6 +171,8 @@ def _identity_of(settings: Settings) -> dict[str, Any]:
             else config
             for config in settings.extras
         ]
+    if (embeddings := initial_file(settings.head)) is not None:
+        plain["head"] = {**plain["head"], "initial": file_digest(embeddings)}
     weights = settings.backbone.get("weights")
     if weights:
         if not Path(weights).is_file():

@@ -22,6 +22,7 @@ from ltr.errors import CheckpointError, DataError, TrainingError
 from ltr.escaping import rich_text
 from ltr.files import checkpoint_file, link_or_copy
 from ltr.methods.core.checkpoint import check_fits, load_network
+from ltr.methods.core.initial_head import check_initial_head
 from ltr.methods.core.stage import Computation, DatasetInfo, Settings, Stage, StageOutput
 from ltr.methods.decoupling.representation import warn_of_balanced_representation
 from ltr.runs import distributed
@@ -216,6 +217,7 @@ class Stages:
             self.feature_stage.check(network.backbone, stage.name)
         norms = check_images(stage, network, self.dataset_info, self.config["dataset"])
         join_single_images(stage, data, norms, self.config["strategy"], self._print_line)
+        check_initial_head(network)
         network.optimisation(data.steps_per_epoch)
         warn_of_large_batch(stage, data.images_per_epoch * distributed.world_size())
         limit = stage.settings.limit_train_batches or data.steps_per_epoch

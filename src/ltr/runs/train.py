@@ -18,10 +18,11 @@ from rich.console import Console
 from ltr.errors import CheckpointError, ConfigError, LtrError, TrainingError
 from ltr.escaping import printer
 from ltr.methods.core.checkpoint import AtomicCheckpointIO, network_checkpoint, read_checkpoint, write_checkpoint
+from ltr.methods.core.initial_head import start_head
 from ltr.methods.core.stage import Stage
 from ltr.runs import distributed
 from ltr.runs.accumulation import Accumulation
-from ltr.runs.device import LIGHTNING_PRECISION
+from ltr.runs.device import LIGHTNING_PRECISION, autocast
 from ltr.runs.epoch_log import EpochLog
 from ltr.runs.failures import explained, out_of_memory_in_evaluation
 from ltr.runs.guards import FiniteGuard, SkipNonfinite, StopOnSignal
@@ -126,6 +127,8 @@ def train_stage(
 
     try:
         with explained(stage.name, advice), _quiet(), context.request.while_polled():
+            if resume is None:
+                start_head(module, data, context.device, lambda: autocast(context.device, stage.settings.precision))
             trainer.fit(module, datamodule=data, ckpt_path=None if resume is None else resume.path)
     except LtrError:
         raise

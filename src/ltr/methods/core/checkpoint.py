@@ -226,7 +226,8 @@ def check_fits(network: Any, settings: Settings, dataset_info: DatasetInfo, wher
 
 def _named(config: Mapping[str, Any]) -> str:
     """Return a head's or backbone's config in short, without what a trained network no longer depends on."""
-    no_matter = ("_target_", "_allowed_", "weights", "weights_map", "strict_weights", "pretrained", "trainable")
+    no_matter = ("_target_", "_allowed_", "weights", "weights_map", "strict_weights", "pretrained", "trainable",
+                 "initial")  # fmt: skip
     rest = ", ".join(f"{key}={value}" for key, value in config.items() if key not in no_matter)
     return f"{str(config['_target_']).rsplit('.', 1)[-1]}({rest})"
 
