@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning.plugins.environments import ClusterEnvironment
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy
 
+from ltr.methods.core.step_data import seed_step
 from ltr.randomness import derive_seed
 from ltr.runs import distributed
 from ltr.runs.process_info import ProcessInfo, from_environment
@@ -57,7 +58,8 @@ class _SeedPerRank:
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if distributed.rank():
-            torch.manual_seed(derive_seed(torch.initial_seed(), "rank", distributed.rank()))
+            rank_seed = derive_seed(torch.initial_seed(), "rank", distributed.rank())
+            seed_step(rank_seed, self.root_device)  # type: ignore[attr-defined]
 
 
 class Ddp(_SeedPerRank, DDPStrategy):

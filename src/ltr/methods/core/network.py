@@ -21,6 +21,7 @@ from ltr.errors import ConfigError
 from ltr.evaluation.scores import Scores
 from ltr.identity import named
 from ltr.methods.core.stage import NetworkSpec
+from ltr.methods.core.step_data import seed_step
 from ltr.models.backbones import config_for_image_size
 from ltr.models.narrow_maps import guard_narrow_maps
 from ltr.models.tuning import Tuning, hold_frozen_parts
@@ -181,7 +182,7 @@ class ImageClassifier(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
         # dropout and drop-path read torch's generator: make it a function of the batch, so that a resume needs no state
-        torch.manual_seed(derive_seed(self.seed, self.role, "batch", self.current_epoch, batch_index))
+        seed_step(derive_seed(self.seed, self.role, "batch", self.current_epoch, batch_index), self.device)
 
     def parameter_modules(self) -> dict[str, nn.Module]:
         """Return the modules beside backbone and head whose parameters are trained, such as extra heads; none here."""
