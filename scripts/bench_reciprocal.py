@@ -92,7 +92,7 @@ def step_of(
         class_names=tuple(str(label) for label in range(classes)),
         class_counts=(100,) * classes,
     )
-    config = without_private(method_page(name))
+    config = without_private(method_config(name))
     if "num_points" in config:
         config["num_points"] = arguments.points
     stage = instantiate(config).stages(settings(backbone, arguments.batch, precision), dataset_info)[0]
@@ -124,11 +124,11 @@ def step_of(
     return step
 
 
-def method_page(name: str) -> dict[str, Any]:
+def method_config(name: str) -> dict[str, Any]:
     """Return a method's config merged with its base config."""
     config = {key: value for key, value in read_config(f"method/{name}").items() if key != "defaults"}
     below = {"rpl_pp": "rpl", "arpl_cs": "arpl"}.get(name)
-    return {**method_page(below), **config} if below else config
+    return {**method_config(below), **config} if below else config
 
 
 def settings(backbone: str, batch: int, precision: str) -> Settings:

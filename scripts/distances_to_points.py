@@ -85,10 +85,10 @@ def lying(network: PointNetwork, source: Source, split: Split, config: dict[str,
     data = DataModule.for_evaluation(source, split, config, rows)
     features, distances, predicted, labels = [], [], [], []
     for batch in data.evaluation_loader(part):
-        found = network.features(network.to_unit(batch.images)).double()
-        features.append(found.numpy())
-        measured = network.head.measure(found)
-        of_classes = measured.squares.mean(2) / found.shape[1]
+        batch_features = network.features(network.to_unit(batch.images)).double()
+        features.append(batch_features.numpy())
+        measured = network.head.measure(batch_features)
+        of_classes = measured.squares.mean(2) / batch_features.shape[1]
         distances.append(of_classes.numpy())
         predicted.append(of_classes.gather(1, network.head.logits(measured).argmax(1, keepdim=True))[:, 0].numpy())
         labels.append(batch.labels.numpy())

@@ -107,13 +107,13 @@ def digest(folder: Path) -> str:
     results = sorted((folder / "outputs").glob("*/*/*/result.json"))
     if len(results) != 1:
         return f"{len(results)} results"
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     state = describe(results[0].parent / "checkpoints" / "final.ckpt")["state_dict"]
     for name in sorted(state):
-        found.update(name.encode())
-        found.update(state[name].numpy().tobytes())
-    found.update(json.dumps(json.loads(results[0].read_text())["rows"], sort_keys=True).encode())
-    return found.hexdigest()
+        digest.update(name.encode())
+        digest.update(state[name].numpy().tobytes())
+    digest.update(json.dumps(json.loads(results[0].read_text())["rows"], sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def said(folder: Path) -> str:

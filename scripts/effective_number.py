@@ -52,10 +52,10 @@ def main() -> None:
 def covered(prototypes: int, images: int, repeats: int, seed: int) -> np.ndarray:
     """Return the numbers of distinct ``prototypes`` in ``images`` uniform samples, int64 [repeats]."""
     random = generator(seed, "effective number", prototypes, images)
-    found = np.empty(repeats, dtype=np.int64)
+    distinct = np.empty(repeats, dtype=np.int64)
     for repeat in range(repeats):
-        found[repeat] = len(np.unique(random.integers(0, prototypes, images)))
-    return found
+        distinct[repeat] = len(np.unique(random.integers(0, prototypes, images)))
+    return distinct
 
 
 def draw(path: Path) -> None:

@@ -130,14 +130,14 @@ def main() -> int:
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="ltr-fuzz-"))
     draw = random.Random(arguments.seed)
-    found = {"command lines": tried(command_lines(draw, folder, arguments.commands), folder, "command lines")}
+    findings_of = {"command lines": tried(command_lines(draw, folder, arguments.commands), folder, "command lines")}
     for kind in [kind for kind in arguments.kinds.split(",") if kind and arguments.mutations]:
-        found[kind] = tried(mutations(kind, draw, folder, arguments.mutations), folder, kind)
+        findings_of[kind] = tried(mutations(kind, draw, folder, arguments.mutations), folder, kind)
     print("\n| what | cases | exit code 0 | 1 | 2 | findings |\n|---|---|---|---|---|---|")
-    for name, findings in found.items():
+    for name, findings in findings_of.items():
         codes = findings.codes
         print(f"| {name} | {codes.total()} | {codes[0]} | {codes[1]} | {codes[2]} | {len(findings.wrong)} |")
-    wrong = sum(len(findings.wrong) for findings in found.values())
+    wrong = sum(len(findings.wrong) for findings in findings_of.values())
     if not wrong:
         shutil.rmtree(folder)
     return int(wrong > 0)

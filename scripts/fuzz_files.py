@@ -81,34 +81,34 @@ def mutations(kind: str, draw: random.Random, folder: Path, count: int) -> Itera
 
 def damaged_bytes(content: bytes, draw: random.Random) -> bytes:
     """Truncate, change, repeat or remove a file's bytes."""
-    found = bytearray(content)
-    place = draw.randrange(len(found) + 1)
+    damaged = bytearray(content)
+    position = draw.randrange(len(damaged) + 1)
     match draw.randrange(7):
         case 0:
-            del found[place:]
+            del damaged[position:]
         case 1 | 2:
             for _ in range(draw.choice((1, 1, 4, 50))):
-                found[draw.randrange(len(found))] = draw.randrange(256)
+                damaged[draw.randrange(len(damaged))] = draw.randrange(256)
         case 3:
-            found[place:place] = draw.randbytes(draw.choice((1, 8, 300)))
+            damaged[position:position] = draw.randbytes(draw.choice((1, 8, 300)))
         case 4:
-            del found[place : place + draw.choice((1, 8, 300))]
+            del damaged[position : position + draw.choice((1, 8, 300))]
         case 5:
-            found[place : place + 200] = bytes(200)
+            damaged[position : position + 200] = bytes(200)
         case _:
             return draw.choice(
                 (b"", b"\0" * 64, content + content, b"{}", b"version https://git-lfs.github.com/spec/v1\n")
             )
-    return bytes(found)
+    return bytes(damaged)
 
 
 def damaged_values(plain: Any, draw: random.Random) -> Any:
     """Change one or two values of plain data: odd, missing or renamed."""
-    found = copy.deepcopy(plain)
+    changed = copy.deepcopy(plain)
     for _ in range(draw.choice((1, 1, 2))):
-        if not isinstance(found, (dict, list)) or not found:
-            return found
-        node: Any = found
+        if not isinstance(changed, (dict, list)) or not changed:
+            return changed
+        node: Any = changed
         while True:
             key = draw.choice(list(node) if isinstance(node, dict) else range(len(node)))
             if isinstance(node[key], (dict, list)) and node[key] and draw.random() < 0.8:
@@ -124,7 +124,7 @@ def damaged_values(plain: Any, draw: random.Random) -> Any:
                 node[key] = [node[key]]
             case _:
                 node[key] = copy.deepcopy(draw.choice(ODD))
-    return found
+    return changed
 
 
 def _damaged_text(content: bytes, draw: random.Random, read: Callable, write: Callable) -> bytes:
@@ -267,15 +267,15 @@ def _stores(draw: random.Random, files: Path, count: int) -> Iterator[Case]:
             changed = numbers.copy()
             for _ in range(draw.choice((1, 1, 3))):
                 changed[draw.choice(small)] = draw.choice((-1, 0, 1, 7, 2**31, 2**33, 2**62, -(2**62), len(content)))
-            found = changed.tobytes() + content[len(changed) * 8 :]
+            damaged_content = changed.tobytes() + content[len(changed) * 8 :]
         else:
-            found = damaged_bytes(content, draw)
+            damaged_content = damaged_bytes(content, draw)
         packed = ["dataset=folder", root, f"dataset.packed={damaged}", *OWN, f"paths.outputs={files / 'outputs'}"]
         if draw.random() < 0.3:
-            command, given = "ltr-data", ["check", "folder", root, f"dataset.packed={damaged}", "--workers", "1"]
+            command, arguments = "ltr-data", ["check", "folder", root, f"dataset.packed={damaged}", "--workers", "1"]
         else:
-            command, given = "ltr-train", packed if draw.random() < 0.8 else [*packed, "stages=auto"]
-        yield Case(command, tuple(given), prepare=partial(_put, damaged, found))
+            command, arguments = "ltr-train", packed if draw.random() < 0.8 else [*packed, "stages=auto"]
+        yield Case(command, tuple(arguments), prepare=partial(_put, damaged, damaged_content))
 
 
 CELLS = (
@@ -312,12 +312,12 @@ def _tables(draw: random.Random, files: Path, count: int) -> Iterator[Case]:
         content = ("\n".join([header, *(",".join(row) for row in own)]) + "\n").encode("utf-8", "surrogatepass")
         if draw.random() < 0.3:
             content = damaged_bytes(content, draw)
-        command, given = draw.choice((
+        command, arguments = draw.choice((
             ("ltr-data", ["check", "table", f"dataset.file={table}", "--workers", "1"]),
             ("ltr-train", ["dataset=table", f"dataset.file={table}", *OWN, f"paths.outputs={files / 'outputs'}"]),
             ("ltr-predict", [str(run), str(table), "--out", str(files / "predictions.csv"), "--workers", "0"]),
         ))  # fmt: skip
-        yield Case(command, tuple(given), prepare=partial(_put, table, content))
+        yield Case(command, tuple(arguments), prepare=partial(_put, table, content))
 
 
 _MAKERS = {"result": _results, "config": _configs, "checkpoint": _checkpoints, "packed": _stores, "table": _tables}

@@ -23,5 +23,5 @@ def with_tables(text: str) -> str:
 
 
 if __name__ == "__main__":
-    for page in sorted(DOCS.glob("*.md")):
-        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in sorted(DOCS.glob("*.md")):
+        path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8")

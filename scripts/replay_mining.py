@@ -155,7 +155,7 @@ def replay(data: Data, strategy: str, *, rounds: int, batch: int, seed: int, dis
         known = np.concatenate([known, rest[selection.images]])
 
 
-def summarise(rows: list[Round], found: int) -> list[dict[str, Any]]:
+def summarise(rows: list[Round], count: int) -> list[dict[str, Any]]:
     """Return means over seeds of each strategy's last round, and the labels needed to find enough of every class."""
     lines = []
     for strategy in dict.fromkeys(row.strategy for row in rows):
@@ -164,7 +164,7 @@ def summarise(rows: list[Round], found: int) -> list[dict[str, Any]]:
         first = {row.seed: row for row in own if row.round == 0}
         needed = []
         for seed in first:
-            enough = [row.labels for row in own if row.seed == seed and row.fewest >= found]
+            enough = [row.labels for row in own if row.seed == seed and row.fewest >= count]
             needed.append(min(enough) if enough else np.nan)
         mined = [
             100 * (row.positives - first[row.seed].positives) / (row.labels - first[row.seed].labels) for row in last
@@ -175,7 +175,7 @@ def summarise(rows: list[Round], found: int) -> list[dict[str, Any]]:
                 "seeds": len(first),
                 "labels": last[0].labels,
                 "positives per 100 labels": round(float(np.mean(mined)), 1),
-                f"labels until {found} of each class": "not reached"
+                f"labels until {count} of each class": "not reached"
                 if np.isnan(needed).any()
                 else round(float(np.mean(needed))),
                 "mAP": round(100 * float(np.mean([row.mean_average_precision for row in last])), 1),

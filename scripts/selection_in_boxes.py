@@ -90,7 +90,7 @@ def measured(
     split = instantiate(config["split"], source)
     data = DataModule.for_evaluation(source, split, config, batch_size)
     crop = FileCrop(config["image_size"], resize=config.get("image_resize"))
-    found: dict[str, dict[str, list[np.ndarray]]] = {}
+    collected: dict[str, dict[str, list[np.ndarray]]] = {}
     counts: dict[str, np.ndarray] = {}
     for batch in data.evaluation_loader(part):
         outcome = network.forward_pass(network.to_unit(batch.images))
@@ -100,13 +100,13 @@ def measured(
         for number, chosen in enumerate(outcome.selections, first + 1):
             height, width = outcome.levels[number - 1].shape[1:3]
             inside, selected = locations_in_boxes(boxes, height, width), (~chosen.dropped).numpy()
-            add(found, f"level {number}", inside, selected)
+            add(collected, f"level {number}", inside, selected)
             of_level = counts.setdefault(f"level {number}", np.zeros((2, CELLS, CELLS)))
             of_level += around_boxes(boxes, selected.reshape(-1, height, width))
             inside_all.append(inside)
             selected_all.append(selected)
-        add(found, "together", np.concatenate(inside_all, 1), np.concatenate(selected_all, 1))
-    shares = {level: {kind: np.concatenate(v) for kind, v in kinds.items()} for level, kinds in found.items()}
+        add(collected, "together", np.concatenate(inside_all, 1), np.concatenate(selected_all, 1))
+    shares = {level: {kind: np.concatenate(v) for kind, v in kinds.items()} for level, kinds in collected.items()}
     rates = {
         level: np.divide(selected, seen, out=np.full_like(seen, np.nan), where=seen >= FEW)
         for level, (selected, seen) in counts.items()
@@ -149,9 +149,9 @@ def draw(rates: dict[str, np.ndarray], path: Path) -> None:
         figure.colorbar(image, ax=list(grid), label="share selected", shrink=0.9)
 
 
-def add(found: dict[str, dict[str, list[np.ndarray]]], level: str, inside: np.ndarray, selected: np.ndarray) -> None:
+def add(shares: dict[str, dict[str, list[np.ndarray]]], level: str, inside: np.ndarray, selected: np.ndarray) -> None:
     """Append each image's shares; NaN where no location is of a kind."""
-    of_level = found.setdefault(level, {kind: [] for kind in KINDS})
+    of_level = shares.setdefault(level, {kind: [] for kind in KINDS})
     with np.errstate(invalid="ignore"):
         of_level["selected"].append((inside & selected).sum(1) / selected.sum(1))
         of_level["dropped"].append((inside & ~selected).sum(1) / (~selected).sum(1))

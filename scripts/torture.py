@@ -114,15 +114,15 @@ class Torture:
     def evaluate(self, tally: Tally, folder: Path, codes: list[int | None]) -> None:
         """Count a finished trial."""
         tally.trials += 1
-        wanted, found, text = self.runs.in_peace(tally.case)[0], digest(folder), said(folder)
+        expected, actual, text = self.runs.in_peace(tally.case)[0], digest(folder), said(folder)
         places = [(place[1], place[2]) for place in _GOING_ON.finditer(text) if place[3] != "1"]
         tally.inside += len(places)
         tally.again += sum(one == other for one, other in itertools.pairwise(places))
-        if all(code == 0 for code in codes) and found == wanted and not unexplained(text):
+        if all(code == 0 for code in codes) and actual == expected and not unexplained(text):
             tally.same += 1
             shutil.rmtree(folder, ignore_errors=True)  # a small disk is still mounted there
         else:
-            tally.wrong.append(f"{folder}: exit codes {codes}, digest {found[:12]} for {wanted[:12]}: {text[-300:]}")
+            tally.wrong.append(f"{folder}: exit codes {codes}, digest {actual[:12]} for {expected[:12]}: {text[-300:]}")
 
     def finish(self, tally: Tally, folder: Path) -> None:
         """Repeat the command undisturbed and evaluate the outcome."""
@@ -209,11 +209,11 @@ class Torture:
         running = self.runs.start(folder, tally.case)
         self.instant(folder, seconds, "")
         victim, until = self.draw.choice(running), time.monotonic() + seconds
-        while not (found := workers_of(victim)) and time.monotonic() < until:
+        while not (workers := workers_of(victim)) and time.monotonic() < until:
             time.sleep(0.003)
         time.sleep(self.draw.uniform(0, 0.02))
         with contextlib.suppress(ProcessLookupError, IndexError):
-            os.kill(self.draw.choice(found), signal.SIGKILL)
+            os.kill(self.draw.choice(workers), signal.SIGKILL)
         code = ended_after(victim, running)[running.index(victim)]
         tally.hits += code == 1 and "a process that reads images ended" in said(folder)
         if code not in (0, 1):

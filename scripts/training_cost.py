@@ -65,14 +65,14 @@ class PlannedRun:
 def open_stages(config: Mapping[str, Any], planned: RunPlan) -> list[OpenStage]:
     """Return the stages of a plan that its run would train or compute, in order."""
     store = StageStore(Path(config["paths"]["stages"]))
-    found = []
+    stages = []
     for stage in planned.stages:
         key = planned.keys[stage.name][0]
         if stage.checkpoint is None and store.record(key) is None:
             done = _epochs_done(store.folder(key))
             epochs = max(stage.settings.epochs - done, 1) if stage.module else 0
-            found.append(OpenStage(key, stage.name, epochs, _images(stage, planned), kind_of(stage, planned)))
-    return found
+            stages.append(OpenStage(key, stage.name, epochs, _images(stage, planned), kind_of(stage, planned)))
+    return stages
 
 
 def kind_of(stage: Stage, planned: RunPlan) -> str:
@@ -147,20 +147,20 @@ def rates(runs: Iterable[PlannedRun], request: StopRequest) -> dict[str, float]:
 
     A run that fails in its first steps measures nothing: another one of its kind may.
     """
-    found: dict[str, float] = {}
+    rate_of_kind: dict[str, float] = {}
     of_first: dict[str, float] = {}
     for run in runs:
         for kind in dict.fromkeys(stage.kind for stage in run.open if not stage.is_computed):
-            if kind not in found:
+            if kind not in rate_of_kind:
                 first = kind_of(first_trained(run.plan), run.plan)
                 try:
                     if first not in of_first:
                         of_first[first] = measured_rate(run.config, run.plan, request)
-                    found[kind] = of_first[first]
+                    rate_of_kind[kind] = of_first[first]
                 except LtrError as error:
                     if isinstance(error, Interrupted):
                         raise
-    return found
+    return rate_of_kind
 
 
 def hours_left(runs: Sequence[PlannedRun], speed: Mapping[str, float]) -> float:

@@ -56,14 +56,14 @@ class Command:
 def fences(page: str) -> list[Fence]:
     """All fenced blocks of a page, in order."""
     text = PAGES[page].read_text(encoding="utf-8")
-    found = []
+    blocks = []
     for match in _FENCE.finditer(text):
         needs, indent, language, rest, body = match.groups()
         title = _TITLE.search(rest)
         body = "".join(line.removeprefix(indent) for line in body.splitlines(keepends=True))
         line = text.count("\n", 0, match.start()) + 1
-        found.append(Fence(line, language, title[1] if title else "", body, needs or ""))
-    return found
+        blocks.append(Fence(line, language, title[1] if title else "", body, needs or ""))
+    return blocks
 
 
 def without_fences(page: str) -> str:
@@ -73,7 +73,7 @@ def without_fences(page: str) -> str:
 
 def commands(text: str) -> list[Command]:
     """The lines of a block of commands; a backslash joins a line with the next."""
-    found = []
+    parsed = []
     for line in text.replace("\\\n", " ").splitlines():
         spoken = re.search(r"\s# needs (.+)$", line)
         words = shlex.split(line, comments=True)
@@ -82,14 +82,14 @@ def commands(text: str) -> list[Command]:
             name, _, value = words.pop(0).partition("=")
             environment.append((name, value))
         if words:
-            found.append(Command(tuple(words), tuple(environment), spoken[1] if spoken else ""))
-    return found
+            parsed.append(Command(tuple(words), tuple(environment), spoken[1] if spoken else ""))
+    return parsed
 
 
 def commands_in_text(page: str) -> list[Command]:
     """Commands that stand between backticks in running text; they may need anything."""
-    found = []
+    parsed = []
     for match in _IN_TEXT.finditer(without_fences(page)):
         (command,) = commands(re.sub(r"\[(-[^\]]*)\]", r"\1", " ".join(match[1].split())))  # [--flag]: if you like
-        found.append(Command(command.words, command.environment, "what the text says"))
-    return found
+        parsed.append(Command(command.words, command.environment, "what the text says"))
+    return parsed

@@ -146,7 +146,7 @@ def test_a_method_that_needs_maps_says_what_gives_them():
         ltr.build("herbs", num_classes=3, backbone=Pooled(*POOLING), image_size=32)
 
 
-def test_pseudo_classes_that_nobody_counted_are_named():
+def test_uncounted_pseudo_classes_are_named():
     with pytest.raises(ConfigError, match=r"method\.aux\.weight=0"):
         ltr.build("background_splitting", num_classes=3, aux={"partition": "kmeans", "features": "pixels"})
 

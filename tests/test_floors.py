@@ -27,18 +27,18 @@ HEAVY = {"torch", "pytorch_lightning", "torchvision", "timm", "torchmetrics", "s
 
 
 def imports(path: Path) -> set[str]:
-    found = set()
+    modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
+            modules.add(node.module)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module") and node.args:
             # an import by name is an import; of a name that is put together, its beginning
             literal = next((part for part in ast.walk(node.args[0]) if isinstance(part, ast.Constant)), None)
             if literal is not None and isinstance(literal.value, str):
-                found.add(literal.value.rstrip("."))
-    return found
+                modules.add(literal.value.rstrip("."))
+    return modules
 
 
 def modules(room: str) -> list[Path]:

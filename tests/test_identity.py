@@ -31,10 +31,10 @@ NEITHER_STORED_NOR_KEYED = ("ltr.sweeps.SweepFolder",)  # Hydra's callback
 
 
 def shipped_targets() -> set[str]:
-    found = set()
+    targets = set()
     for path in conf_directory().rglob("*.yaml"):
-        found |= set(re.findall(r"_target_: *(ltr\.[\w.]+)", path.read_text()))
-    return found - set(NEITHER_STORED_NOR_KEYED)
+        targets |= set(re.findall(r"_target_: *(ltr\.[\w.]+)", path.read_text()))
+    return targets - set(NEITHER_STORED_NOR_KEYED)
 
 
 def networks(of: type) -> set[type]:
@@ -50,9 +50,9 @@ def test_every_target_of_a_shipped_config_has_a_name_and_is_named_where_it_is_de
 @pytest.mark.parametrize("path", sorted({*FORMER_PATHS, *shipped_targets()}))
 def test_a_path_is_found_by_its_name_and_the_object_knows_it(path):
     name = name_of(path)
-    found = locate(path)
-    assert found is locate(names()[name])
-    assert found.__ltr_name__ == name
+    located = locate(path)
+    assert located is locate(names()[name])
+    assert located.__ltr_name__ == name
     assert first_path_of(name) in (name, *FORMER_PATHS)
 
 

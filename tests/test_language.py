@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+RIDDLES = re.compile(
+    r"_(told|is_said|are_said|ones_own|nobody|somebody|whatever_it|goes_on|page)(_|$)"
+)  # in test names
 CLEAN = (  # folders and files, relative to the repository; a room is listed here once it keeps the rules
     "src/ltr/api.py",
     "src/ltr/apply",
@@ -34,19 +37,35 @@ CLEAN = (  # folders and files, relative to the repository; a room is listed her
     "src/ltr/runs",
     "src/ltr/sweeps.py",
     "src/ltr/writing.py",
+    "scripts",
     "tests/apply",
     "tests/cli",
     "tests/configuration",
+    "tests/conftest.py",
+    "tests/contract",
     "tests/data",
     "tests/docs/test_published_numbers.py",
     "tests/evaluation",
+    "tests/faults",
+    "tests/golden",
     "tests/losses",
     "tests/methods",
     "tests/models",
     "tests/optim",
+    "tests/quick_hydra.py",
     "tests/report",
+    "tests/resuming.py",
     "tests/runs",
+    "tests/scripts",
+    "tests/several.py",
+    "tests/test_api.py",
     "tests/test_build.py",
+    "tests/test_floors.py",
+    "tests/test_identity.py",
+    "tests/test_names.py",
+    "tests/test_python_use.py",
+    "tests/test_results_folder.py",
+    "tests/trees.py",
 )
 SUMMARY_OPENINGS = re.compile(r"(What|Whether|How|Where|Which|Who)\b")
 UNNAMED = {"found", "given", "told"}  # names of results that do not say what they hold
@@ -139,6 +158,12 @@ def test_a_config_is_no_page_and_a_checkpoint_is_evaluated(path):
 @pytest.mark.parametrize("path", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=described)
 def test_the_docs_use_the_words_of_the_field(path):
     assert old_words_of_docs(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", [file for file in clean_files() if file.name.startswith("test_")], ids=described)
+def test_names_of_tests_say_what_is_asserted(path):
+    tests = [name for name in assigned_names(path.read_text()) if name.startswith("test_")]
+    assert [name for name in tests if RIDDLES.search(name)] == []
 
 
 def test_every_listed_room_has_files():

@@ -104,16 +104,16 @@ def test_a_protocol_says_which_part_of_the_scores_it_lacks(name):
 @losses
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_a_loss_is_the_same_for_labels_of_any_integer_type(name, dtype):
-    make, given = LOSSES[name]
-    assert torch.equal(make()(given, LABELS.to(dtype)), make()(given, LABELS))
+    make, inputs = LOSSES[name]
+    assert torch.equal(make()(inputs, LABELS.to(dtype)), make()(inputs, LABELS))
 
 
 @losses
 @pytest.mark.parametrize("dtype", NO_INTEGERS)
 def test_a_loss_refuses_labels_that_are_no_class_numbers(name, dtype):
-    make, given = LOSSES[name]
+    make, inputs = LOSSES[name]
     with pytest.raises(DataError, match="labels of type"):
-        make()(given, LABELS.to(dtype))
+        make()(inputs, LABELS.to(dtype))
 
 
 def test_losses_without_weights_need_no_counts_and_are_those_with_counts():

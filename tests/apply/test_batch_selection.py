@@ -17,7 +17,7 @@ def predicted(model, pool, folder, **options):
     return predict_pool(model, files, np.arange(len(files)), folder, **options)
 
 
-def test_an_interrupted_prediction_goes_on_and_is_the_same(redness, pool, tmp_path):
+def test_an_interrupted_prediction_resumes_and_is_the_same(redness, pool, tmp_path):
     model = redness()
     whole = predicted(model, pool, tmp_path / "a")
     assert len(whole.places) == 11
@@ -49,7 +49,7 @@ def test_a_damaged_chunk_is_named(redness, pool, tmp_path):
         predicted(redness(), pool, tmp_path)
 
 
-def test_a_network_without_features_is_told(redness, pool, tmp_path):
+def test_a_network_without_features_is_reported(redness, pool, tmp_path):
     with pytest.raises(ConfigError, match="gives no features"):
         predicted(redness(), pool, tmp_path, with_features=True)
 

@@ -50,7 +50,7 @@ def test_equal_probabilities_stand_in_order_of_the_pool():
     assert ranking.images.tolist() == [[0, 1, 2]]
 
 
-def test_fewer_images_than_asked_for_leave_places_empty(redness, pool, tmp_path):
+def test_fewer_images_than_requested_leave_places_empty(redness, pool, tmp_path):
     mined = mine(redness(), image_pool(pool), np.array([0]), tmp_path / "out", top=20)
     assert (mined.ranking.images[0] != NOBODY).sum() == 11
     assert write_candidates(tmp_path / "c.csv", mined, redness(), image_pool(pool)) == 11
@@ -61,7 +61,7 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("after", [1, 5, 9])
-def test_a_killed_run_goes_on_and_ends_with_the_same_bits(redness, pool, tmp_path, after):
+def test_a_killed_run_resumes_and_ends_with_the_same_bits(redness, pool, tmp_path, after):
     model, files, classes = redness(batch_size=2), image_pool(pool), np.array([1, 4, 5])
     whole = mine(model, files, classes, tmp_path / "whole", top=5, chunk=4)
     done = 0

@@ -146,7 +146,7 @@ def test_a_network_without_a_score_for_each_class_is_refused(redness, pool, tmp_
         predict_files(model, image_pool(pool), tmp_path / "p.csv")
 
 
-def test_fewer_classes_than_asked_for_are_all_shown(redness, pool, tmp_path):
+def test_fewer_classes_than_requested_are_all_shown(redness, pool, tmp_path):
     predict_files(redness(classes=2), image_pool(pool), tmp_path / "p.csv")
     assert list(rows(tmp_path / "p.csv")[0]) == [
         "path", "class", "probability", "known", "class_2", "probability_2",
@@ -191,7 +191,7 @@ def test_what_is_no_readable_file_is_listed_and_does_not_block(redness, pool, tm
     assert "links" in reasons["loop.jpg"]
 
 
-def test_transparency_and_16_bits_are_read_as_in_training_and_said(redness, tmp_path):
+def test_transparency_and_16_bits_are_read_as_in_training_and_reported(redness, tmp_path):
     (tmp_path / "pool").mkdir()
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "pool" / "clear.png")
     Image.fromarray(np.full((8, 8), 4095, dtype=np.uint16)).save(tmp_path / "pool" / "deep.png")

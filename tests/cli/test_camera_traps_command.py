@@ -88,7 +88,7 @@ def test_a_run_on_whole_images_knows_the_background(train, predict, traps, tmp_p
         (["--format", "megadetector", "--detections", "{traps}/md.json", "--out", "{traps}/md.json"], "Name another"),
     ],
 )
-def test_mistakes_are_told_and_write_nothing(predict, finished_run, traps, tmp_path, monkeypatch, flags, words):
+def test_mistakes_are_reported_and_write_nothing(predict, finished_run, traps, tmp_path, monkeypatch, flags, words):
     monkeypatch.chdir(tmp_path)
     before = (traps / "md.json").read_bytes()
     code, out, err = predict(finished_run, traps, *(flag.format(traps=traps) for flag in flags))

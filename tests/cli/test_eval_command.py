@@ -151,7 +151,7 @@ def test_all_mistakes_come_in_one_message(refused_eval, finished_run):
     assert any(line.startswith("what can be changed: evaluation.many_above, ") for line in lines)
 
 
-def test_wrong_overrides_are_told_before_torch_is_imported(python, finished_run):
+def test_wrong_overrides_are_reported_before_torch_is_imported(python, finished_run):
     done = python(
         "import sys; from ltr.cli import evaluate_main; code = evaluate_main(sys.argv[1:]); "
         "print(code, 'torch' in sys.modules)",

@@ -229,7 +229,7 @@ def test_an_embedding_is_evaluated_on_files_and_on_grey_arrays(evaluated, cifar_
     assert results[0]["rows"][1]["metrics"]["episodes"] == 3
 
 
-def test_images_of_the_size_that_is_asked_for(evaluated, cifar_embedding):
+def test_images_of_the_size_that_is_requested(evaluated, cifar_embedding):
     _, out = evaluated(cifar_embedding, "dataset=digits_retrieval", "dataset.image_size=16")
     assert "resized to 16 x 16" in out
 
@@ -428,7 +428,7 @@ def test_published_weights_are_evaluated_like_their_own_network(evaluated, forei
         ),
     ],
 )
-def test_foreign_weights_that_do_not_fit_are_told_in_a_line(refused, foreign, words, arguments):
+def test_foreign_weights_that_do_not_fit_are_reported_in_a_line(refused, foreign, words, arguments):
     assert words in refused(foreign[0], *arguments)
 
 

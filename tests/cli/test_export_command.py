@@ -53,7 +53,7 @@ def test_exporting_again_replaces_the_files(command, finished_run):
         (["{run}", "--out", "file/x"], 2, "a folder is needed, and "),
     ],
 )
-def test_mistakes_are_told(command, finished_run, tmp_path, arguments, code, reason):
+def test_mistakes_are_reported(command, finished_run, tmp_path, arguments, code, reason):
     (tmp_path / "file").touch()
     exit_code, _, err = command(*(argument.format(run=finished_run) for argument in arguments))
     assert exit_code == code, err

@@ -24,7 +24,7 @@ def test_an_informative_flag_without_its_value_means_all():
     assert read(["--info", "defaults"]).for_hydra == ["--info=defaults"]
 
 
-def test_wrong_flags_are_told_together_with_wrong_overrides(refused):
+def test_wrong_flags_are_reported_together_with_wrong_overrides(refused):
     done = refused("sede=1", "--mutlirun", "--cfg", "jobs", "--config-dir", "/no/such", "--allow", "a b", "--package")
     assert done.code == 2
     starts = ["--mutlirun: ", "--cfg jobs: ", "--allow a b: ", "--package: ", "--config-dir /no/such: ", "sede=1: "]

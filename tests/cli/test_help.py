@@ -115,7 +115,7 @@ def test_a_key_is_a_topic_too():
     assert help_text(["seed=3"], width=80).splitlines()[0] == "A key of the top level"
 
 
-def test_configs_of_ones_own_are_listed_and_explained(shown, tmp_path):
+def test_configs_of_the_user_are_listed_and_explained(shown, tmp_path):
     (tmp_path / "loss").mkdir()
     (tmp_path / "loss" / "mine.yaml").write_text(
         "# My loss.\n_target_: mine.Loss\nwidth: 3  # how wide\n_allowed_:\n  width: 'int [1, inf)'\n"

@@ -83,7 +83,7 @@ def test_named_classes_and_labelled_images(command, finished_run, pool, tmp_path
         (["--group", "rare"], 2, "invalid choice"),
     ],
 )
-def test_mistakes_are_told(command, finished_run, pool, flags, code, reason):
+def test_mistakes_are_reported(command, finished_run, pool, flags, code, reason):
     with_output = flags if "--out" in flags else [*flags, "--out", "mined"]
     exit_code, _, err = command(finished_run, pool, *with_output)
     assert exit_code == code, err
@@ -101,7 +101,7 @@ def test_another_top_needs_another_folder_or_again(command, finished_run, pool):
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_goes_on_where_it_was(command, finished_run, tmp_path):
+def test_a_process_that_is_killed_resumes_where_it_was(command, finished_run, tmp_path):
     pool = draw(tmp_path / "many", 400)
     common = [finished_run, pool, "--top", "7", "--chunk", "20", "--batch-size", "20"]
     assert command(*common, "--out", "whole")[0] == 0
@@ -160,7 +160,7 @@ def test_classes_may_have_budgets_of_their_own(command, finished_run, pool, tmp_
         (["--exclude", "all.csv"], "every image of the pool is labelled already"),
     ],
 )
-def test_wrong_strategies_and_budgets_are_told(command, finished_run, pool, tmp_path, flags, words):
+def test_wrong_strategies_and_budgets_are_reported(command, finished_run, pool, tmp_path, flags, words):
     (tmp_path / "all.csv").write_text("path\n" + "".join(f"{number:04d}.png\n" for number in range(30)))
     code, _, err = command(finished_run, pool, "--out", "mined", *flags)
     assert code in (1, 2)

@@ -98,7 +98,7 @@ def test_flags_reach_the_work(command, finished_run, photos, tmp_path):
         (["photos/00.png", "photos", "--out", "p.csv"], 1, "is an image, not weights"),
     ],
 )
-def test_mistakes_are_told_in_a_line(command, finished_run, photos, tmp_path, arguments, code, reason):
+def test_mistakes_are_reported_in_a_line(command, finished_run, photos, tmp_path, arguments, code, reason):
     (tmp_path / "empty").mkdir()
     formatted = [argument.format(run=finished_run) for argument in arguments]
     exit_code, out, err = command(*formatted)

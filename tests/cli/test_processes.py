@@ -77,7 +77,7 @@ def test_the_default_command_imports_no_logger(default_run):
 
 
 @pytest.mark.slow
-def test_a_machine_without_loggers_trains_and_says_so_when_one_is_asked_for(default_run):
+def test_a_machine_without_loggers_trains_and_says_so_when_one_is_requested(default_run):
     assert default_run.stdout.splitlines()[-1] == "-- 0 2 2"
     assert [line.strip() for line in default_run.stderr.splitlines() if line.startswith("  ")] == [
         f"logger.name={name}: the package {name} is not installed. pip install {name}, or logger=csv"
@@ -136,7 +136,7 @@ def test_ctrl_c_while_packages_are_imported_ends_with_130(ltr_train, monkeypatch
     assert ltr_train("-m", "seed=0,1").code == 130
 
 
-def test_an_error_that_nobody_foresaw_is_one_line_and_where_it_happened(ltr_train, monkeypatch):
+def test_an_unforeseen_error_is_one_line_and_where_it_happened(ltr_train, monkeypatch):
     import ltr.configuration.check
 
     def slip(*arguments):

@@ -92,7 +92,7 @@ def test_html_lies_beside_the_runs(command, outputs):
         (["outputs", "--format", "html", "--pictures", "-1"], 2, "0 or more"),
     ],
 )
-def test_mistakes_are_told(command, outputs, tmp_path, arguments, code, reason):
+def test_mistakes_are_reported(command, outputs, tmp_path, arguments, code, reason):
     (tmp_path / "empty").mkdir()
     exit_code, out, err = command(*arguments)
     assert exit_code == code, err

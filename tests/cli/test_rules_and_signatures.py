@@ -31,7 +31,7 @@ def test_a_list_whose_entries_are_allowed_passes(value, rule):
         (["a"], ["a", "b"], "one of: a, b"),
     ],
 )
-def test_a_list_is_taken_only_where_one_is_meant(value, rule, words):
+def test_a_list_is_accepted_only_for_a_list_option(value, rule, words):
     assert words in problem(value, rule)
 
 

@@ -165,7 +165,7 @@ def test_a_name_that_is_no_folder_is_refused(refused):
     assert all("a folder's name is needed" in line for line in done.mistakes)
 
 
-def test_a_wrong_value_is_not_told_again_for_the_keys_that_follow_it(refused):
+def test_a_wrong_value_is_not_reported_again_for_the_keys_that_follow_it(refused):
     done = refused("loss=ldam", "head.scale=-1", "paths.outputs=${nowhere}")
     assert [line.partition("=")[0] for line in done.mistakes] == ["paths.outputs", "head.scale"]
 

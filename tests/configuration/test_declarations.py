@@ -134,7 +134,7 @@ def test_a_value_outside_its_type_is_refused_by_its_key():
         check_option("loss.gamma", 2, Fraction)
 
 
-def test_ranges_in_the_signature_of_ones_own_code_are_checked_too():
+def test_ranges_in_the_signature_of_the_user_code_are_checked_too():
     def mine(counts: list[int], *, gamma: Annotated[float, "[0, 1)"]) -> None: ...
 
     def reasons(gamma: float) -> list[str]:

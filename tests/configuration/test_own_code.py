@@ -50,7 +50,7 @@ def test_what_it_does_not_use_changes_nothing(code, file):
     assert identity() == before
 
 
-def test_a_virtual_environment_inside_is_passed_over(code):
+def test_a_virtual_environment_inside_is_skipped(code):
     before = identity()
     (code / "made_up/venv/lib").mkdir(parents=True)
     (code / "made_up/venv/pyvenv.cfg").write_text("")

@@ -124,7 +124,7 @@ def test_a_name_may_be_the_name_of_a_config(name):
 
 
 @pytest.mark.parametrize("override", ["paths.outputs=/a/../b", "name=../x", "dataset.root=x.yaml", "seed=1"])
-def test_a_path_as_a_value_is_no_matter(override):
+def test_a_path_as_a_value_does_not_matter(override):
     assert forbidden([override]) == {}
 
 
@@ -215,7 +215,7 @@ def test_what_a_launcher_or_sweeper_does_not_take_is_named(node, words):
         (["hydra.sweeper.params={seed:'0,1'}"], "Hydra takes this from a config file only"),
     ],
 )
-def test_what_hydra_says_is_put_into_words_that_can_help(overrides, words):
+def test_errors_of_hydra_become_messages_with_advice(overrides, words):
     (line,) = explain(overrides, None, "train")
     assert line.startswith(overrides[0])
     assert words in line

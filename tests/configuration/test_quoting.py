@@ -52,7 +52,7 @@ def test_what_has_no_key_gets_no_advice_on_its_value():
     assert "type" not in "".join(parse(["=3", "loss", "a b=[", "seed="])[1])
 
 
-def test_a_comma_and_brackets_that_were_meant_as_text_are_told(ltr_train):
+def test_a_comma_and_brackets_that_were_meant_as_text_are_reported(ltr_train):
     done = ltr_train("dataset=folder", "dataset.root=a,b", "stages=plan")
     assert done.code == 2
     assert "type \"dataset.root='a,b'\"" in done.err

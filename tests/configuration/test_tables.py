@@ -94,7 +94,7 @@ def test_own_configs_make_a_table_and_go_before_the_shipped_ones(own_configs):
         ("_table_: [\n", "cannot be read"),
     ],
 )
-def test_what_a_config_says_wrongly_of_itself_is_refused(own_configs, text, words):
+def test_wrong_private_keys_of_a_config_are_refused(own_configs, text, words):
     with pytest.raises(ConfigError) as refused:
         table_rows(own_configs(mine=text))
     assert words in str(refused.value)

@@ -45,7 +45,7 @@ def test_usual_names_pass():
     assert warned == []
 
 
-def test_one_class_alone_is_said():
+def test_one_class_alone_is_reported():
     config = {"split": {"_target_": "ltr.data.splits.natural"}}
     with pytest.warns(UserWarning, match=r"all 3 training images are of one class, 'cat'"):
         read_split(config, source_of("cat"))

@@ -58,7 +58,7 @@ def test_the_message_names_their_position(tmp_path):
     assert lines[3] == "  train/a/0.jpg (train, a) = train/b/2.jpg (train, b)"
 
 
-def test_images_that_come_twice_in_a_class_are_said_apart(tmp_path):
+def test_duplicates_within_a_class_are_reported_separately(tmp_path):
     source = files_source(tmp_path, (0, 0, 1, 2, 3, 4))
     lines = list(identical_images(source).lines(source))
     assert lines == [

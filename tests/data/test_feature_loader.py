@@ -50,7 +50,7 @@ def test_views_depend_on_epoch_and_position_alone(tables):
     assert not torch.equal(views(0, 7), views(1, 7))
 
 
-def test_an_epoch_goes_on_in_its_middle(tables):
+def test_an_epoch_resumes_in_its_middle(tables):
     whole = list(loader(tables, batch_size=8))
     later = loader(tables, batch_size=8)
     later.start_at(0, 2)

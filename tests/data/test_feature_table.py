@@ -62,7 +62,7 @@ def test_features_that_are_not_stored_are_an_error(tmp_path):
         table.take(np.array([1, 5]))
 
 
-def test_an_extraction_that_is_killed_goes_on_and_gives_the_same_bytes(tmp_path):
+def test_an_extraction_that_is_killed_resumes_and_gives_the_same_bytes(tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     fill(opened(whole), np.arange(3, 90), batches, 4)
 

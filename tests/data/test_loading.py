@@ -101,7 +101,7 @@ def test_a_start_in_another_epoch_is_ignored():
     assert same(epoch_of(batches, 0), epoch_of(loader(), 0))
 
 
-def test_a_stored_state_goes_on_with_the_next_batch():
+def test_a_stored_state_resumes_with_the_next_batch():
     first = loader()
     first.sampler.set_epoch(4)
     iterator = iter(first)

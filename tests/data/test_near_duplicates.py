@@ -68,7 +68,7 @@ def test_all_close_pairs_are_found_once(distance):
     assert len(pairs) == len(expected)
 
 
-def test_the_hash_says_where_it_gets_brighter():
+def test_the_hash_encodes_where_brightness_rises():
     ramp = np.tile(np.arange(9, dtype=np.uint8) * 20, (9, 1))
     bits = np.unpackbits(perceptual_hash(ramp).view(np.uint8))
     assert bits[:64].all()

@@ -147,7 +147,7 @@ def test_an_alpha_channel_without_a_transparent_pixel_is_no_reason_to_warn(sourc
 
 
 @pytest.mark.parametrize("kind", ["P6", "P3"])
-def test_wide_colours_of_portable_pixmaps_are_said(source, kind):
+def test_wide_colours_of_portable_pixmaps_are_reported(source, kind):
     for index in range(2):
         pixels = bytes(2 * 3 * 4) if kind == "P6" else b" 0" * 12
         with open(source.images.path(index), "wb") as file:

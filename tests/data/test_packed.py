@@ -123,7 +123,7 @@ def test_the_fingerprint_says_source_size_format_quality_and_content(birds, tmp_
     assert packed(cub(root=str(tmp_path)), tmp_path / "again").fingerprint == packed_source[-1]
 
 
-def test_a_killed_run_goes_on_with_the_chunks_that_it_had(birds, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_with_the_chunks_that_it_had(birds, tmp_path, monkeypatch):
     whole = packed(birds, tmp_path / "whole").fingerprint
     looked_at: list[str] = []
     one = packing._resize_one
@@ -197,7 +197,7 @@ def flip_a_pixel(path, of: bytes) -> None:
     path.write_bytes(content[:place] + bytes([of[0] ^ 255]) + content[place + 1 :])
 
 
-def test_an_existing_packed_file_is_left_alone(birds, tmp_path):
+def test_an_existing_packed_file_is_unchanged(birds, tmp_path):
     packed(birds, tmp_path / "p")
     before = (tmp_path / "p").stat().st_mtime_ns
     assert pack(birds, CONFIG, tmp_path / "p", size=8, format="raw") is False

@@ -32,7 +32,7 @@ def test_inat_bg_has_the_hundred_published_categories():
     assert foreground_ids(split_of("inat_bg", INAT17)) == background_list("inat17_100", 0)
 
 
-def test_inat_bg_draws_as_many_categories_as_asked_for():
+def test_inat_bg_draws_as_many_categories_as_requested():
     assert len(foreground_ids(split_of("inat_bg", INAT17, "foreground=uniform", "n_foreground=7"))) == 7
 
 

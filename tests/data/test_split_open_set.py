@@ -80,7 +80,7 @@ def test_half_of_the_classes_are_known_unless_a_number_is_given():
     assert open_set(balanced(9)).num_classes == 5
 
 
-def test_so_many_unknown_classes_are_drawn_as_asked_for():
+def test_so_many_unknown_classes_are_drawn_as_requested():
     source = balanced(30)
     split = open_set(source, n_known=10, n_unknown=3)
     assert len(set(source.labels[split.unknown])) == 3

@@ -39,7 +39,7 @@ def test_images_can_be_kept_to_their_own_part():
     assert set(split.test) <= set(source.parts["test"])
 
 
-def test_parts_beside_train_val_and_test_are_left_alone():
+def test_parts_beside_train_val_and_test_are_unchanged():
     source = toy_source(train=[3, 3], open=[2, 2], test=[1, 1])
     split = retrieval(source)
     assert not (set(split.train) | set(split.test)) & set(source.parts["open"])

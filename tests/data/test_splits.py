@@ -225,7 +225,7 @@ def test_official_validation_is_the_sources_own_part():
     assert split.val_rule == "official"
 
 
-def test_validation_images_of_a_source_are_not_used_unless_asked_for():
+def test_validation_images_of_a_source_are_not_used_unless_requested():
     source = make_source([5, 3, 1], val=[2, 2, 2])
     assert len(natural(source).val) == 0
 

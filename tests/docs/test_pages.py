@@ -71,8 +71,8 @@ def test_a_worked_example_takes_under_eighty_lines(page):
 
 @pytest.mark.parametrize("page", METHOD_PAGES)
 def test_a_methods_page_has_its_headings_in_order(page):
-    found = re.findall(r"^## (.+)$", text(page), re.MULTILINE)
-    assert [heading for heading in found if heading in HEADINGS] == HEADINGS
+    headings = re.findall(r"^## (.+)$", text(page), re.MULTILINE)
+    assert [heading for heading in headings if heading in HEADINGS] == HEADINGS
 
 
 @pytest.mark.parametrize("page", METHOD_PAGES)

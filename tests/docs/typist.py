@@ -139,8 +139,8 @@ def parse(program: Callable[[], object]) -> None:
         for name in ("parse_args", "parse_intermixed_args"):
             original = getattr(argparse.ArgumentParser, name)
 
-            def and_no_further(self, *given, _original=original, **named):
-                _original(self, *given, **named)
+            def and_no_further(self, *arguments, _original=original, **named):
+                _original(self, *arguments, **named)
                 raise Parsed
 
             patch.setattr(argparse.ArgumentParser, name, and_no_further)

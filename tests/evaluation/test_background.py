@@ -197,7 +197,7 @@ def test_predictions_are_sorted_by_image():
     assert evaluate(logits, labels, keep_predictions=False).predictions == {}
 
 
-def test_an_image_takes_as_many_bytes_as_is_said():
+def test_an_image_takes_the_documented_bytes():
     assert Background(counts_for(100), keep_predictions=False).bytes_per_image == 4 * 100 + 8
     assert Background(counts_for(100)).bytes_per_image == 4 * 100 + 8 + 48
 

@@ -232,7 +232,7 @@ def test_without_kept_predictions_the_metrics_are_the_same():
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), cut=st.integers(0, 60), link=st.sampled_from(["softmax", "sigmoid"]))
-def test_two_merged_parts_equal_the_whole(seed, cut, link):
+def test_two_merged_parts_equal_one_evaluation(seed, cut, link):
     logits, labels = map(torch.from_numpy, made_up(seed))
     ids = torch.randperm(60, generator=torch.Generator().manual_seed(seed))
     whole, first, second = (ClosedSet(counts_for(6), link=link) for _ in range(3))

@@ -78,7 +78,7 @@ def package(monkeypatch):
         monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
-def test_a_detector_says_how_unknown_and_is_turned_round(package):
+def test_the_score_of_a_detector_is_negated(package):
     logits = random(8, 4)
     assert known_scores("pytorch_ood.Smallest", Scores(logits), "softmax").equal(-logits.double().amin(dim=1))
 
@@ -108,7 +108,7 @@ def test_logits_that_no_linear_classifier_gives_are_refused(package):
         Detector(name="pytorch_ood.Linear").fit(training)
 
 
-def test_why_one_could_not_be_fitted_is_said(package):
+def test_the_reason_of_a_failed_fit_is_reported(package):
     training = TrainingScores(random(5, 4), random(5, 6), torch.zeros(5, dtype=torch.int64))
     with pytest.raises(ConfigError, match="cannot be fitted to these 5 training images: k=50 exceeds"):
         Detector(name="pytorch_ood.Broken").fit(training)
@@ -169,7 +169,7 @@ FITTED = "GMM KLMatching KNN LTS Mahalanobis NCI NNGuide OpenMax PNML RMD SHE Te
 
 
 @pytest.mark.parametrize("name", FITTED.split())
-def test_each_of_the_packages_fitted_detectors_tells_near_from_far(name):
+def test_each_of_the_packages_fitted_detectors_separates_near_from_far(name):
     labels = torch.arange(600) % 6
     centres = 3 * random(6, 16)
     near, far = (centres[labels] + random(600, 16, seed=1)).relu(), (0.5 * random(100, 16, seed=2)).relu()

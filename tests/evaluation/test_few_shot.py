@@ -17,11 +17,11 @@ def separated(noise: float) -> np.ndarray:
     return np.eye(6)[LABELS] * 10 + np.random.default_rng(0).normal(size=(120, 6)) * noise
 
 
-def test_classes_far_apart_are_told_without_error():
+def test_classes_far_apart_are_classified_without_error():
     assert episode_accuracies(separated(0.1), LABELS, 5, 1, 15, 20).tolist() == [1.0] * 20
 
 
-def test_features_that_say_nothing_give_chance():
+def test_uninformative_features_give_chance_accuracy():
     features = np.random.default_rng(1).normal(size=(120, 6))
     assert episode_accuracies(features, LABELS, 5, 5, 15, 400).mean() == pytest.approx(0.2, abs=0.03)
 
@@ -40,7 +40,7 @@ def test_the_interval_is_that_of_the_mean_over_episodes():
     assert result.metrics["accuracy_ci95"] == pytest.approx(1.96 * accuracies.std(ddof=1) / np.sqrt(50))
 
 
-def test_every_network_is_asked_the_same():
+def test_every_network_gets_the_same_episodes():
     first, second = (episode_accuracies(separated(5.0), LABELS, 5, 1, 10, 30) for _ in range(2))
     np.random.seed(3)  # noqa: NPY002  the global generator has no part in it
     assert np.array_equal(first, second)

@@ -104,7 +104,7 @@ def test_columns_follow_the_declarations_and_not_the_rows():
 @pytest.mark.parametrize(
     ("name", "better"), [("novelty", "higher"), ("hinge_loss", "lower"), ("error", "lower"), ("lossless", "higher")]
 )
-def test_a_metric_that_nobody_declared_is_shown_as_it_is_under_its_own_name(name, better):
+def test_a_metric_without_a_declaration_is_shown_under_its_name(name, better):
     metric = METRICS.find(name, "of_tomorrow")
     assert (metric.heading, metric.unit, metric.better) == (name.replace("_", " "), "number", better)
     assert METRICS.columns("report", "of_tomorrow", [name]) == [metric]
@@ -116,7 +116,7 @@ def test_a_name_of_another_protocol_is_no_pattern_of_ours():
     assert METRICS.find("topology", "").heading == "topology"
 
 
-def test_further_declarations_join_the_table_and_come_back_whole():
+def test_further_declarations_join_the_table_and_survive_a_round_trip():
     metric = Metric("cost", "of_tomorrow", "€", unit="number", better="lower", shown=("report",))
     table = METRICS.extended([metric.to_dict()])
     assert table.find("cost", "of_tomorrow") == metric

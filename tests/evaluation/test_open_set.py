@@ -243,7 +243,7 @@ def test_the_curve_of_oscr_ends_at_the_closed_set_accuracy():
     assert len(result.curves["oscr_ccr"]) <= 200
 
 
-def test_saturated_logits_are_told_apart():
+def test_saturated_logits_are_distinguished():
     random = np.random.default_rng(0)
     logits = torch.zeros(400, 3)
     labels = torch.tensor([0, -1]).repeat(200)

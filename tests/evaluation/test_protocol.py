@@ -57,7 +57,7 @@ def test_what_a_loader_changes_afterwards_is_kept_as_it_was():
     assert np.array_equal(protocol.numbers["logits"], logits.numpy())
 
 
-def test_without_images_a_protocol_is_asked_all_the_same():
+def test_a_protocol_computes_its_metrics_without_images():
     protocol = Hits()
     protocol.reduce()
     assert np.isnan(protocol.compute().metrics["share"])

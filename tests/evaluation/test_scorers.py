@@ -128,7 +128,7 @@ def no_scorer():
     return 7
 
 
-def test_a_scorer_of_ones_own_is_built_from_a_config(own_code):
+def test_a_scorer_of_the_user_is_built_from_a_config(own_code):
     logits = torch.tensor([[1.0, 5.0, 3.0], [0.0, 0.0, 0.0]])
     scorer = build_scorer({"_target_": f"{__name__}.Second", "factor": 10})
     assert scorer.name == "second"

@@ -37,7 +37,7 @@ def test_what_counts_as_a_finding(case, code, said, finding):
     assert fuzz_cases.problem(case, code, said) == finding
 
 
-def test_a_worker_tells_a_signal_and_goes_on(tmp_path, monkeypatch):
+def test_a_worker_reports_a_signal_and_continues(tmp_path, monkeypatch):
     def crashing(command, arguments):
         if command == "crash":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -58,9 +58,9 @@ def test_the_same_seed_draws_the_same_command_lines(tmp_path):
 
 @pytest.mark.slow
 def test_random_command_lines_are_carried_out_or_explained(tmp_path):
-    found = script.tried(script.command_lines(random.Random(0), tmp_path, 5), tmp_path, "command lines")
-    assert found.wrong == []
-    assert found.codes.total() == 5
+    findings = script.tried(script.command_lines(random.Random(0), tmp_path, 5), tmp_path, "command lines")
+    assert findings.wrong == []
+    assert findings.codes.total() == 5
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,6 @@ def folder(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", fuzz_files.KINDS)
 def test_damaged_files_are_read_or_explained(folder, kind):
-    found = script.tried(fuzz_files.mutations(kind, random.Random(0), folder, 3), folder, kind)
-    assert found.wrong == []
-    assert found.codes.total() >= 2
+    findings = script.tried(fuzz_files.mutations(kind, random.Random(0), folder, 3), folder, kind)
+    assert findings.wrong == []
+    assert findings.codes.total() >= 2

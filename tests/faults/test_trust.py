@@ -94,7 +94,7 @@ def test_pickled_arrays_of_a_stored_stage_are_not_opened(tmp_path, ltr_train):
         *("ltr.files.write_text.__globals__", "ltr.files.write_text.__call__", "ltr.configuration.targets.Any"),
     ],
 )
-def test_a_page_of_somebody_else_names_no_foreign_code(tmp_path, target, ltr_train):
+def test_a_downloaded_config_names_no_foreign_code(tmp_path, target, ltr_train):
     config = tmp_path / "configs" / "loss" / "theirs.yaml"
     config.parent.mkdir(parents=True)
     config.write_text(f"_target_: {target}\n")
@@ -104,7 +104,7 @@ def test_a_page_of_somebody_else_names_no_foreign_code(tmp_path, target, ltr_tra
     assert "Traceback" not in done.err
 
 
-def test_a_function_of_ours_is_not_called_with_what_a_page_says(tmp_path, ltr_train):
+def test_a_function_of_ltr_is_not_called_with_arguments_of_a_config(tmp_path, ltr_train):
     config = tmp_path / "configs" / "loss" / "theirs.yaml"
     config.parent.mkdir(parents=True)
     config.write_text(f"_target_: ltr.files.write_text\npath: {tmp_path / 'sprung'}\ntext: x\n")
@@ -115,7 +115,7 @@ def test_a_function_of_ours_is_not_called_with_what_a_page_says(tmp_path, ltr_tr
 @pytest.mark.parametrize(
     "target", ["os.system", "ltr.files.os.system", "subprocess.run", "torch.load", "builtins.exec"]
 )
-def test_what_a_stage_says_of_itself_names_no_foreign_code(tmp_path, ltr_train, target):
+def test_the_record_of_a_stage_names_no_foreign_code(tmp_path, ltr_train, target):
     done = ltr_train(*SHORT)
     path = next(done.outputs.glob("stages/*/weights.ckpt"))
     stored = torch.load(path, weights_only=True)
@@ -150,7 +150,7 @@ def test_hydra_builds_nothing_foreign_and_is_given_nothing_that_it_does_not_take
 
 
 @pytest.mark.parametrize("mode", [[], ["-m"]])
-def test_a_page_of_somebody_else_cannot_make_hydra_call_code(tmp_path, ltr_train, monkeypatch, mode):
+def test_a_downloaded_config_cannot_make_hydra_call_code(tmp_path, ltr_train, monkeypatch, mode):
     folder = tmp_path / "configs" / "experiment"
     folder.mkdir(parents=True)
     (folder / "theirs.yaml").write_text(

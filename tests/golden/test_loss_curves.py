@@ -71,8 +71,8 @@ def losses(path: Path) -> list[float]:
 @pytest.mark.parametrize("name", CURVES)
 def test_the_loss_curve_is_the_golden_one(name, ltr_train):
     short = ["trainer.max_epochs=4", "trainer.precision=fp32", "trainer.accelerator=cpu", "optimizer.lr=0.02"]
-    found = losses(ltr_train(*short, *CURVES[name]).directory / "metrics.csv")
+    actual = losses(ltr_train(*short, *CURVES[name]).directory / "metrics.csv")
     golden = HERE / f"{name}.csv"
     if os.environ.get("LTR_WRITE_GOLDEN") == "1":
-        golden.write_text("epoch,train/loss\n" + "".join(f"{e},{loss:.7f}\n" for e, loss in enumerate(found, 1)))
-    assert found == pytest.approx(losses(golden), rel=1e-3)
+        golden.write_text("epoch,train/loss\n" + "".join(f"{e},{loss:.7f}\n" for e, loss in enumerate(actual, 1)))
+    assert actual == pytest.approx(losses(golden), rel=1e-3)

@@ -52,40 +52,40 @@ GROUPS = ("augment", "backbone", "head", "loss", "method", "optimizer", "sampler
 
 def configs() -> dict[str, list[str]]:
     """The overrides that choose each config, by the name under which its keys are written down."""
-    found = {"train": []}
+    overrides = {"train": []}
     for group in GROUPS:
         for path in sorted((CONF / group).glob("*.yaml")):
             more = WITH.get(f"{group}/{path.stem}", [])
             if more is not None:
-                found[f"{group}/{path.stem}"] = [f"{group}={path.stem}", *more]
+                overrides[f"{group}/{path.stem}"] = [f"{group}={path.stem}", *more]
     for path in sorted((CONF / "dataset").glob("*.yaml")):
         if path.stem.startswith(("cifar", "digits", "mnist")):
-            found[f"dataset/{path.stem}"] = [f"dataset={path.stem}"]
+            overrides[f"dataset/{path.stem}"] = [f"dataset={path.stem}"]
     for path in sorted((CONF / "experiment").glob("*.yaml")):
-        found[f"experiment/{path.stem}"] = [f"experiment={path.stem}"]
-    return found
+        overrides[f"experiment/{path.stem}"] = [f"experiment={path.stem}"]
+    return overrides
 
 
 def identity(overrides: list[str], read: LastSource) -> dict[str, object]:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         config = checked(compose("train", overrides=[*ALWAYS, *overrides]))
-    found: dict[str, object] = {"run": run_hash(config), "group": group_hash(config)}
+    identities: dict[str, object] = {"run": run_hash(config), "group": group_hash(config)}
     if "image_size" not in config["dataset"]:  # the sizes of encoded files depend on the encoder's version
         try:
-            found["stages"] = {name: key for name, (key, _) in plan_of(config, read=read).keys.items()}
+            identities["stages"] = {name: key for name, (key, _) in plan_of(config, read=read).keys.items()}
         except Exception as error:
-            found["refused"] = type(error).__name__  # as without the weights that an experiment needs
-    return found
+            identities["refused"] = type(error).__name__  # as without the weights that an experiment needs
+    return identities
 
 
 @pytest.mark.parametrize("group", ["train", *GROUPS, "dataset", pytest.param("experiment", marks=pytest.mark.long)])
 def test_keys_and_hashes_are_those_that_were_written_down(group, small_sources):
     read = LastSource()
     chosen = {name: overrides for name, overrides in configs().items() if name.split("/")[0] == group}
-    found = json.loads(json.dumps({name: identity(overrides, read) for name, overrides in chosen.items()}))
+    actual = json.loads(json.dumps({name: identity(overrides, read) for name, overrides in chosen.items()}))
     golden = json.loads(GOLDEN.read_text())
     if os.environ.get("LTR_WRITE_GOLDEN") == "1":
-        GOLDEN.write_text(json.dumps({**golden, **found}, indent=1, sort_keys=True) + "\n")
+        GOLDEN.write_text(json.dumps({**golden, **actual}, indent=1, sort_keys=True) + "\n")
         pytest.skip("written")
     expected = {name: keys for name, keys in golden.items() if name.split("/")[0] == group}
-    assert {name: found.get(name) for name in expected} == expected
+    assert {name: actual.get(name) for name in expected} == expected

@@ -124,19 +124,19 @@ def test_an_undamaged_checkpoint_is_read(checkpoint):
 
 
 @pytest.mark.parametrize(("where", "value"), DESCRIPTIONS, ids=str)
-def test_a_damaged_description_is_told_by_its_entry(checkpoint, tmp_path, where, value):
+def test_a_damaged_description_is_reported_by_its_entry(checkpoint, tmp_path, where, value):
     message = refusal(changed(read_checkpoint(checkpoint), where, value), tmp_path)
     assert where.rpartition(".")[2] in message
 
 
 @pytest.mark.parametrize("value", [DEEP, "", "[1]", "{", "null"])
-def test_a_description_that_is_none_is_told(checkpoint, tmp_path, value):
+def test_a_description_that_is_none_is_reported(checkpoint, tmp_path, value):
     assert "description" in refusal({**read_checkpoint(checkpoint), "description": value}, tmp_path)
 
 
 @pytest.mark.parametrize("name", VALUES)
 @pytest.mark.parametrize("deleted", [True, False])
-def test_a_damaged_file_is_told(checkpoint, tmp_path, name, deleted):
+def test_a_damaged_file_is_reported(checkpoint, tmp_path, name, deleted):
     content = {**read_checkpoint(checkpoint), name: VALUES[name]}
     if deleted:
         del content[name]
@@ -150,7 +150,7 @@ def test_a_version_that_was_never_written_is_refused(checkpoint, tmp_path, versi
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("what", TENSORS)
-def test_a_damaged_tensor_is_told_by_its_name(checkpoint, tmp_path, what):
+def test_a_damaged_tensor_is_reported_by_its_name(checkpoint, tmp_path, what):
     content = read_checkpoint(checkpoint)
     name = next(name for name, tensor in content["state_dict"].items() if tensor.ndim == 4)
     weights = {**content["state_dict"], name: TENSORS[what](content["state_dict"][name])}
@@ -158,7 +158,7 @@ def test_a_damaged_tensor_is_told_by_its_name(checkpoint, tmp_path, what):
 
 
 @pytest.mark.parametrize("name", [5, None, (1, 2), "", "backbone.\x1b[31mred"])
-def test_a_name_that_is_none_is_told(checkpoint, tmp_path, name):
+def test_a_name_that_is_none_is_reported(checkpoint, tmp_path, name):
     content = read_checkpoint(checkpoint)
     weights = {**content["state_dict"], name: torch.zeros(1)}
     refusal({**content, "state_dict": weights}, tmp_path)
@@ -172,12 +172,12 @@ def test_a_counter_may_be_missing_nothing_else(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("content", [[], 5, "text", {}, {"state_dict": 1}], ids=str)
-def test_another_content_is_told(tmp_path, content):
+def test_another_content_is_reported(tmp_path, content):
     refusal(content, tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"PK\x03\x04", bytes(100)])
-def test_damaged_arrays_are_told(tmp_path, content):
+def test_damaged_arrays_are_reported(tmp_path, content):
     (tmp_path / "arrays.npz").write_bytes(content)
     with pytest.raises(CheckpointError, match="arrays that cannot be read"):
         _read_arrays(tmp_path / "arrays.npz")
@@ -208,7 +208,7 @@ STATES = {
 }
 
 
-def test_a_damaged_training_state_is_told_and_set_aside(stopped):
+def test_a_damaged_training_state_is_reported_and_set_aside(stopped):
     path, goes_on = stopped
     whole = read_checkpoint(path)
     network = torch.nn.Module()

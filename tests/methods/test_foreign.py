@@ -125,7 +125,7 @@ def test_the_normalised_classifier_is_a_transposed_cosine_head(tmp_path, images,
 
 
 @torch.no_grad()
-def test_names_of_ones_own_are_mapped_with_a_star_for_any_part(tmp_path, file, images, normalised):
+def test_names_of_the_user_are_mapped_with_a_star_for_any_part(tmp_path, file, images, normalised):
     path, theirs = file
     state = torch.load(path, weights_only=True)["state_dict"]
     swapped = {}
@@ -157,7 +157,7 @@ def test_an_entry_of_several_state_dicts_is_read_as_one(tmp_path, file):
     assert torch.equal(network.head.weight, theirs.linear.weight)
 
 
-def test_everything_that_does_not_fit_is_told_at_once_with_what_to_map(tmp_path, file):
+def test_everything_that_does_not_fit_is_reported_at_once_with_what_to_map(tmp_path, file):
     theirs = file[1]
     state = {name.replace("linear", "last_classifier"): tensor for name, tensor in theirs.state_dict().items()}
     state = {name: tensor for name, tensor in state.items() if not name.startswith("layer1")}

@@ -131,7 +131,7 @@ def test_double_balancing_in_the_second_stage_is_warned_of(ltr_train, store):
     assert "over-correct" in done.err
 
 
-def test_a_run_too_short_for_its_warm_up_is_told_once(ltr_train):
+def test_a_run_too_short_for_its_warm_up_is_reported_once(ltr_train):
     done = ltr_train(*SHORT, "trainer.max_epochs=5", "scheduler=ldam")
     assert done.code == 0, done.err
     assert done.err.count("should fall after epoch 4 of 5") == 1

@@ -173,7 +173,7 @@ class FiveArguments(ImageClassifier):
         super().__init__(settings)
 
 
-def test_a_constructor_of_another_signature_is_told_what_a_network_takes():
+def test_a_constructor_of_another_signature_is_refused_with_what_a_network_takes():
     plan = planned()
     settings = plan.stages["representation"].settings
     stage = Stage("penalised", "representation", settings, module=FiveArguments, options={"weight": 1.0})

@@ -218,7 +218,7 @@ def test_a_backbone_starts_from_a_published_file_only_with_its_own_shortcuts(tmp
         CifarResNet(3, depth=20, shortcut_padding="after", weights=str(tmp_path / "ldam.pth"), weights_map="ldam")
 
 
-def test_shortcuts_that_were_asked_for_and_are_not_the_codes_are_refused(tmp_path):
+def test_shortcuts_that_differ_from_the_codes_are_refused(tmp_path):
     m2m_checkpoint(tmp_path / "m2m.t7")
     with pytest.raises(ConfigError, match="shortcut_padding is 'both'"):
         read(tmp_path / "m2m.t7", padding="both")

@@ -57,7 +57,7 @@ def test_bf16_channels_last_trains(config):
 
 
 @configs
-def test_only_the_last_block_trains_when_asked(config):
+def test_only_the_last_block_trains_when_requested(config):
     backbone, images = build(config, trainable="last_block")
     block = {id(p) for p in backbone.last_block().parameters()}
     trained = {id(p) for p in backbone.parameters() if p.requires_grad}

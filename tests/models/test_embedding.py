@@ -10,7 +10,7 @@ from ltr.models.weights import seeded_construction
 
 
 @pytest.mark.parametrize("normalise", [True, False])
-def test_an_embedding_is_a_linear_layer_at_length_one_if_asked(normalise):
+def test_an_embedding_is_a_linear_layer_at_length_one_if_requested(normalise):
     head = EmbeddingHead(5, 3, width=7, normalise=normalise)
     embeddings = head(torch.randn(4, 5))
     assert embeddings.shape == (4, 7)

@@ -120,7 +120,7 @@ def test_a_failed_download_points_to_a_local_file(monkeypatch):
         TimmBackbone(3, name="test_resnet", pretrained=True)
 
 
-def test_nothing_is_downloaded_unless_asked(monkeypatch):
+def test_nothing_is_downloaded_unless_requested(monkeypatch):
     asked = []
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda *a, **k: asked.append(k["pretrained"]) or create(*a, **k))

@@ -33,7 +33,7 @@ def same(first: nn.Module, second: nn.Module) -> bool:
 
 
 @pytest.mark.parametrize("weights_map", [None, "order"])
-def test_tensors_of_other_names_are_mapped_by_order_and_it_is_said(network, tmp_path, caplog, weights_map):
+def test_tensors_of_other_names_are_mapped_by_order_and_it_is_reported(network, tmp_path, caplog, weights_map):
     classifier = {"_fc.weight": torch.zeros(10, network.num_features), "_fc.bias": torch.zeros(10)}
     torch.save(renamed(network, classifier), tmp_path / "file.pth")
     with caplog.at_level(logging.WARNING, "ltr.models.weights"):

@@ -57,7 +57,7 @@ def train(parts: nn.ModuleList, optimizer: torch.optim.Optimizer, steps: int) ->
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("make", "name"), ALL)
-def test_an_interrupted_training_goes_on_with_the_same_bits(make, name):
+def test_an_interrupted_training_resumes_with_the_same_bits(make, name):
     parts = modules()
     first = {key: tensor.clone() for key, tensor in parts.state_dict().items()}
     optimizer = make(*parts, name=name, lr=0.01)

@@ -159,7 +159,7 @@ def test_where_smaller_is_better_the_smallest_is_the_best(tmp_path):
     assert marks(table.lines, METRICS.find("ece")).best == {0}
 
 
-def test_embeddings_are_compared_by_recall_and_nobody_is_best_at_a_count(tmp_path):
+def test_embeddings_are_compared_by_recall_and_counts_have_no_best(tmp_path):
     for method, value in (("a", 0.5), ("b", 0.4)):
         metrics = {"recall_at_1": value, "queries": 3800.0, "nmi": value}
         metrics |= {"accuracy_ci95": value, "all_in_box": value}
@@ -331,7 +331,7 @@ def test_the_values_that_one_run_evaluated_are_a_curve(tmp_path):
     assert math.isnan(curve.points[0].means["few"])
 
 
-def test_any_setting_can_be_asked_for_as_a_curve(tmp_path):
+def test_any_setting_can_be_requested_as_a_curve(tmp_path):
     for lr in (0.1, 0.2, 0.3):
         write(tmp_path, config={"optimizer.lr": lr})
     (table,) = tables(tmp_path)

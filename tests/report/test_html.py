@@ -134,7 +134,7 @@ def test_sweeps_are_drawn(outputs):
     assert "loss.beta = 0.99, few: 49.5, n = 1" in tips
 
 
-def test_no_more_figures_than_asked_for(outputs):
+def test_no_more_figures_than_requested(outputs):
     assert len(ParsedReport(html_report(report(outputs), pictures=1)).all("img")) == 1
     assert not ParsedReport(html_report(report(outputs), pictures=0)).all("img")
 

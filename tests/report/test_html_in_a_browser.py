@@ -106,7 +106,7 @@ def test_one_figure_of_all_runs_can_be_chosen(opened_report):
     assert shown == ["confusion", "confusion"]
 
 
-def test_nothing_is_asked_of_a_network_and_names_run_no_code(opened_report):
+def test_the_report_requests_nothing_and_names_run_no_code(opened_report):
     assert [
         address for address in opened_report.requests if not address.startswith(("file:", "data:image/webp;", "about:"))
     ] == []

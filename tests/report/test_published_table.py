@@ -85,7 +85,7 @@ def test_where_networks_look_has_columns_if_some_row_says(made):
     assert "all in box" not in markdown([Entry("b", (made("plain"),))], "command")
 
 
-def test_what_all_rows_share_is_said_once_and_the_rest_has_a_column(made):
+def test_what_all_rows_share_is_reported_once_and_the_rest_has_a_column(made):
     classifier = {"method.classifier.epochs": 10, "method.classifier.scheduler.warmup_epochs": 0}
     entries = [Entry("a", (made("erm"),)), Entry("b", (made("crt", config=classifier, device="A CPU"),))]
     lines = table(*entries)
@@ -139,7 +139,7 @@ def test_each_data_set_has_a_table_of_its_own(made):
     assert "Not to be compared" not in text
 
 
-def test_images_that_the_test_set_lacks_are_said(made):
+def test_images_that_the_test_set_lacks_are_reported(made):
     run = made(data={"val_rule": "test_fraction", "val_images": 1000})
     text = markdown([Entry("a", (run,))], "command")
     assert "Test images: 9,000 (1,000 more are the validation images; published numbers count all)." in text
@@ -171,7 +171,7 @@ def test_an_open_set_table_has_a_line_a_scorer_and_the_published_auroc_beside_th
     assert [line["cost"] for line in lines] == ["201 s; 2 + 0", "–"]
 
 
-def test_trials_of_an_open_set_data_set_are_averaged_and_said(made):
+def test_trials_of_an_open_set_data_set_are_averaged_and_reported(made):
     runs = [
         open_set(made, (0.7 + 0.1 * trial, 0.5), group=f"{trial}", split=f"{trial}", config={"dataset.trial": trial})
         for trial in range(2)
@@ -232,7 +232,7 @@ def test_markers_that_do_not_pair_are_refused_and_the_file_stays(tmp_path, text)
     assert config.read_text() == text
 
 
-def test_a_damaged_provenance_is_said(made):
+def test_a_damaged_provenance_is_reported(made):
     run = made()
     (run.path / "provenance.json").write_text("{")
     with pytest.raises(DataError, match=r"provenance\.json cannot be read"):

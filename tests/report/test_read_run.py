@@ -81,7 +81,7 @@ def test_a_missing_folder_is_named(tmp_path):
         read_run(tmp_path / "nowhere")
 
 
-def test_a_folder_that_is_no_run_is_told_from_an_unfinished_run(tmp_path):
+def test_a_folder_that_is_no_run_is_reported_from_an_unfinished_run(tmp_path):
     with pytest.raises(DataError, match="not a run directory"):
         read_run(tmp_path)
     (tmp_path / "config.yaml").touch()

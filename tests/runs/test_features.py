@@ -111,7 +111,7 @@ def test_views_are_stored_one_by_one(ltr_train):
     assert "view 3 of 3" in three.out
 
 
-def test_an_extraction_that_is_killed_goes_on_with_the_same_bytes(ltr_train, tmp_path, monkeypatch):
+def test_an_extraction_that_is_killed_resumes_with_the_same_bytes(ltr_train, tmp_path, monkeypatch):
     monkeypatch.setattr(feature_table, "BLOCK_BYTES", 64 * 64 * 4)
 
     def tables(outputs):

@@ -21,7 +21,7 @@ def dies() -> None:
     raise MemoryError("as if killed")
 
 
-def test_the_state_is_saved_by_the_clock_within_an_epoch_and_goes_on_from_there(ltr_train, tmp_path, monkeypatch):
+def test_the_state_is_saved_by_the_clock_within_an_epoch_and_resumes_from_there(ltr_train, tmp_path, monkeypatch):
     whole = ltr_train(*SHORT, outputs=tmp_path / "whole")
     with action_at(monkeypatch, (0, 5), dies, after=True):
         died = ltr_train(*SHORT, "checkpoint.every_minutes=1e-6", outputs=tmp_path / "died")
@@ -77,7 +77,7 @@ def sometimes_nan(monkeypatch):
     return install
 
 
-def test_a_step_that_is_not_finite_is_left_out_and_said(ltr_train, sometimes_nan):
+def test_a_step_that_is_not_finite_is_left_out_and_reported(ltr_train, sometimes_nan):
     sometimes_nan(2, 5)
     done = ltr_train(*SHORT, "trainer.on_nonfinite=skip", "trainer.ema_decay=0.9")
     assert done.code == 0, done.err

@@ -96,7 +96,7 @@ def test_figures_go_along(sent):
     assert sum(name.endswith(".png") for name in sent.files) == 2
 
 
-def test_the_final_model_is_an_artifact_where_it_is_asked_for(sent):
+def test_the_final_model_is_an_artifact_where_it_is_requested(sent):
     assert f"model-{sent.run.run_id}" in sent.artifacts
 
 

@@ -88,7 +88,7 @@ def test_facts_survive_a_checkpoint():
     assert DatasetInfo.from_dict(DATASET_INFO.to_dict()) == DATASET_INFO
 
 
-def test_the_last_source_is_read_once_until_another_one_is_asked_for(monkeypatch):
+def test_the_last_source_is_read_once_until_another_one_is_requested(monkeypatch):
     asked = []
     monkeypatch.setattr("ltr.runs.plan.instantiate", lambda config: asked.append(dict(config)) or object())
     read = LastSource()

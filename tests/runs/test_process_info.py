@@ -41,7 +41,7 @@ def test_torchrun_and_srun_say_which_process_this_is():
 
 
 @pytest.mark.parametrize("environment", [TORCHRUN, SRUN])
-def test_several_processes_without_a_strategy_are_told_what_to_do(environment):
+def test_several_processes_without_a_strategy_are_reported_what_to_do(environment):
     with pytest.raises(
         ConfigError, match=r"started as one of \d processes.*Add strategy=ddp, or start ltr-train by"
     ) as error:

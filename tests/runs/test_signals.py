@@ -77,7 +77,7 @@ def test_a_hangup_asks_a_run_to_stop_at_its_next_step():
     assert stopped.value.exit_code == 129
 
 
-def test_several_processes_are_told_of_it(monkeypatch):
+def test_several_processes_are_reported_of_it(monkeypatch):
     signals = []
 
     class Process:

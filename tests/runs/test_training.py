@@ -89,7 +89,7 @@ def test_a_torn_checkpoint_is_set_aside_and_the_one_before_is_used(ltr_train, tm
     assert same_bits(weights(whole.directory), weights(resumed.directory))
 
 
-def test_resume_must_goes_on_and_resume_never_starts_anew(ltr_train, monkeypatch):
+def test_resume_must_continues_and_resume_never_starts_anew(ltr_train, monkeypatch):
     with signal_at(monkeypatch, (1, 1)):
         assert ltr_train(*SHORT).code == 143
     assert "going on in epoch 2" in ltr_train(*SHORT, "resume=must", "stages=auto").out

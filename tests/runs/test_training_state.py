@@ -41,7 +41,7 @@ def state(processed: int, started: int, batches: int, is_last_batch: bool) -> di
         (state(0, 0, 0, False), 0, 0),
     ],
 )
-def test_a_training_goes_on_after_the_last_finished_batch(tmp_path, saved, epoch, batch):
+def test_a_training_resumes_after_the_last_finished_batch(tmp_path, saved, epoch, batch):
     torch.save(saved, tmp_path / "last.ckpt")
     point = ResumePoint.read(tmp_path / "last.ckpt", NETWORK)
     assert (point.epoch, point.batch) == (epoch, batch)

@@ -116,7 +116,7 @@ class _SignalIn:
 
 
 @pytest.mark.parametrize("at", [(0, 3), (0, 9)], ids=["mid-epoch", "last batch of an epoch"])
-def test_a_signal_to_one_process_stops_all_and_the_run_goes_on_to_the_same_bits(tmp_path, at):
+def test_a_signal_to_one_process_stops_all_and_the_run_resumes_to_the_same_bits(tmp_path, at):
     whole = ltr_train_in(tmp_path / "whole", *SHORT)
     stopped = ltr_train_in(tmp_path / "stopped", *SHORT, hook=_SignalIn(1, at, signal.SIGTERM))
     assert stopped.codes == [143, 143], stopped.err

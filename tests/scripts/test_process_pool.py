@@ -58,7 +58,7 @@ def test_no_more_tasks_run_at_once_than_are_wanted(noted):
     assert noted.times("a")[1] <= noted.times("b")[0]
 
 
-def test_a_task_that_fails_is_named_with_its_error_and_the_next_goes_on(tmp_path, noted):
+def test_a_task_that_fails_is_named_with_its_error_and_the_next_one_runs(tmp_path, noted):
     code = "import sys; print('warning: x'); sys.stderr.write('error: no data\\n  look there\\n'); sys.exit(1)"
     bad = Task("bad", (sys.executable, "-S", "-c", code), tmp_path / "logs" / "bad.log")
     failed, lines = said([bad, noted("a")], at_once=1)

@@ -23,7 +23,7 @@ name: {name}
 _table_: [small]
 {more}
 """
-PAGES = {
+CONFIGS = {
     "small_erm": CONFIG.format(method="erm", name="erm", more='_published_: {accuracy: 90.0, source: "a paper"}'),
     "small_crt": CONFIG.format(
         method="crt",
@@ -44,7 +44,7 @@ SHORT = ["--epochs", "1", "figures=none", "callbacks.progress=none", "trainer.li
 def configs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("configs")
     (folder / "experiment").mkdir()
-    for name, text in PAGES.items():
+    for name, text in CONFIGS.items():
         (folder / "experiment" / f"{name}.yaml").write_text(text)
     return folder
 
@@ -81,11 +81,11 @@ def finished(configs, tmp_path_factory) -> Path:
 
 
 def results(outputs: Path) -> dict[str, dict]:
-    found = [json.loads(path.read_text()) for path in outputs.glob("*/*/*/result.json")]
-    return {f"{result['config']['name']}-s{result['config']['seed']}": result for result in found}
+    results = [json.loads(path.read_text()) for path in outputs.glob("*/*/*/result.json")]
+    return {f"{result['config']['name']}-s{result['config']['seed']}": result for result in results}
 
 
-def test_the_cost_is_said_and_a_plan_trains_nothing(reproduce, tmp_path):
+def test_the_cost_is_reported_and_a_plan_trains_nothing(reproduce, tmp_path):
     done = reproduce("small", "--plan", "--seeds", 2, "--outputs", tmp_path)
     assert done.code == 0, done.err
     # per seed: one representation for all rows, cRT's classifier, the tau of tau-normalisation
@@ -186,7 +186,7 @@ def test_a_row_that_fails_is_named_and_the_others_are_carried_out(reproduce, tmp
     assert "No result yet: bad_key, bad_mean, bad_step." in config.read_text()
 
 
-def test_a_command_that_was_stopped_goes_on_with_what_is_left(reproduce, tmp_path, monkeypatch):
+def test_a_command_that_was_stopped_resumes_with_what_is_left(reproduce, tmp_path, monkeypatch):
     real = script.run
 
     def stopped_at_the_second(config, *more):
@@ -206,7 +206,7 @@ def test_a_command_that_was_stopped_goes_on_with_what_is_left(reproduce, tmp_pat
 
 
 @pytest.mark.slow
-def test_runs_in_processes_come_to_the_same_and_share_stages(reproduce, finished, tmp_path):
+def test_runs_in_processes_give_the_same_results_and_share_stages(reproduce, finished, tmp_path):
     done = reproduce("small_erm", "small_crt", "--parallel", 2, "--outputs", tmp_path)
     assert done.code == 0, done.err
     alone, beside = results(finished), results(tmp_path)

@@ -11,10 +11,10 @@ import trees
 
 
 def test_shares_are_of_each_image():
-    found = {}
+    collected = {}
     inside, selected = np.array([[True, True, False, False]]), np.array([[True, False, False, False]])
-    script.add(found, "level 1", inside, selected)
-    assert {kind: float(values[0][0]) for kind, values in found["level 1"].items()} == {
+    script.add(collected, "level 1", inside, selected)
+    assert {kind: float(values[0][0]) for kind, values in collected["level 1"].items()} == {
         "selected": 1.0,
         "all": 0.5,
         "dropped": pytest.approx(1 / 3),

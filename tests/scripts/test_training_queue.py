@@ -106,7 +106,7 @@ def test_results_are_kept_without_paths(tmp_path):
     assert keep_results([run], tmp_path / "runs", results) == 0, "nothing has changed"
 
 
-def test_a_queue_trains_writes_results_and_goes_on_from_its_copy(tmp_path, monkeypatch, capsys):
+def test_a_queue_trains_writes_results_and_resumes_from_its_copy(tmp_path, monkeypatch, capsys):
     configs = tmp_path / "configs"
     text = "# @package _global_\ndefaults:\n  - override /dataset: digits_lt\n  - override /method: {}\n  - _self_\n"
     write(configs / "experiment" / "row_crt.yaml", text.format("crt") + "method: {classifier: {epochs: 1}}\n")

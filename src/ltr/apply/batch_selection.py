@@ -225,18 +225,18 @@ def as_ranking(selection: Selection, predictions: PoolPredictions, rows: np.ndar
     return ranking
 
 
-def class_budgets(model: Model, classes: np.ndarray, top: int, given: Sequence[str]) -> dict[int, int]:
-    """Return the number of images to select for each class: ``top``, or what ``given`` says.
+def class_budgets(model: Model, classes: np.ndarray, top: int, assignments: Sequence[str]) -> dict[int, int]:
+    """Return the number of images to select for each class: ``top``, or what ``assignments`` says.
 
     Args:
-        given: texts ``NAME=N``.
+        assignments: texts ``NAME=N``.
 
     Raises:
         ConfigError: a text of another form, or a class that is not mined for.
     """
     budgets = dict.fromkeys(classes.tolist(), top)
     label_of = {canonical(model.class_names[label]): label for label in budgets}
-    for text in given:
+    for text in assignments:
         name, _, number = text.rpartition("=")
         if canonical(name) not in label_of or not number.isdecimal():
             raise ConfigError(

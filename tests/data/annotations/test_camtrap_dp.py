@@ -44,7 +44,7 @@ def test_boxes_are_fractions_of_the_image(tmp_path):
     assert records.sizes is None
 
 
-def test_unclassified_observations_are_no_labels_and_said(tmp_path):
+def test_unclassified_observations_are_no_labels_and_reported(tmp_path):
     made.camtrap_dp(tmp_path, SHOTS)
     file = tmp_path / "observations.csv"
     file.write_text(file.read_text().replace("media,animal,deer", "media,unclassified,", 1))

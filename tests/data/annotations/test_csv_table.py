@@ -30,7 +30,7 @@ def test_an_image_may_have_several_rows_and_boxes(tmp_path):
     assert np.isnan(records.boxes[1]).all()
 
 
-def test_names_that_look_like_formulas_come_back_as_they_were(tmp_path):
+def test_names_that_look_like_formulas_survive_a_round_trip(tmp_path):
     file = tmp_path / "t.csv"
     file.write_text("path,label,location\na.jpg,'=deer,'@home\n")
     records = read_csv("traps", file, str(tmp_path))

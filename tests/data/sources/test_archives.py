@@ -92,7 +92,7 @@ def test_too_many_files_are_refused(tmp_path, make, suffix):
 
 
 @MAKE
-def test_too_many_bytes_are_refused_whatever_the_archive_says_of_itself(tmp_path, make, suffix):
+def test_too_many_bytes_are_refused_despite_the_sizes_in_the_archive(tmp_path, make, suffix):
     archive = make(tmp_path / f"x.{suffix}", [("bomb", bytes(20_000))])
     assert archive.stat().st_size < 1_000
     with pytest.raises(DataError, match="unpacked it has more than"):

@@ -103,7 +103,7 @@ def test_an_empty_image_with_a_detection_is_a_crop_of_the_background(traps, tmp_
     assert split_of(source).class_names[0] == "background"
 
 
-def test_whole_images_stand_in_for_missing_boxes_if_asked(traps):
+def test_whole_images_stand_in_for_missing_boxes_if_requested(traps):
     source = read(traps, detections=str(traps / "md.json"), without_box="whole")
     assert len(source) == len(SHOTS)
     whole = np.isnan(source.images.crops.boxes[:, 0])

@@ -45,7 +45,7 @@ def test_of_many_missing_the_first_ten_are_shown(tmp_path):
     assert "10.jpg" not in str(refused.value)
 
 
-def test_a_folder_is_listed_once_and_no_file_is_asked_for(tmp_path, monkeypatch):
+def test_a_folder_is_listed_once_and_no_file_is_requested(tmp_path, monkeypatch):
     files = files_below(tmp_path, [f"{n % 3}/{n}.jpg" for n in range(30)])
     listed = []
     scandir = os.scandir
@@ -62,7 +62,7 @@ def test_order_and_paths_stay(tmp_path):
     assert checked.sizes is None
 
 
-def test_sizes_are_taken_if_asked_for(tmp_path):
+def test_sizes_are_taken_if_requested(tmp_path):
     paths = ["b/1.jpg", "a/22.jpg", "333.jpg"]
     assert check(files_below(tmp_path, paths), sizes=True).sizes.tolist() == [7, 8, 7]
 
@@ -166,7 +166,7 @@ def test_an_id_that_comes_twice_is_named(tmp_path):
         read_mapping("tiny", tmp_path / "x.txt", ("id", "name"))
 
 
-def test_binary_where_text_should_be_is_said(tmp_path):
+def test_binary_where_text_should_be_is_reported(tmp_path):
     (tmp_path / "x.txt").write_bytes(b"\xff\xd8\xff\xe0")
     with pytest.raises(DataError, match="is not a text file"):
         read_table("tiny", tmp_path / "x.txt", ("id", "name"))

@@ -58,7 +58,7 @@ def test_folders_below_a_class_belong_to_it(tmp_path):
     assert np.bincount(source.labels).tolist() == [5, 4, 4]
 
 
-def test_hidden_files_and_other_files_are_passed_over(tmp_path):
+def test_hidden_files_and_other_files_are_skipped(tmp_path):
     root = trees.folder(tmp_path)
     for name in ("cat/.DS_Store", "cat/notes.txt", ".cache/1.jpg", "cat/.thumbs/1.jpg", "readme.md"):
         trees.put(root / name, 0)
@@ -213,7 +213,7 @@ def test_a_link_in_the_place_of_the_image_is_fine(tmp_path):
     assert len(read(root, roots=[str(tmp_path)])) == 12
 
 
-def test_hard_links_are_said(tmp_path):
+def test_hard_links_are_reported(tmp_path):
     root = trees.folder(tmp_path, ("train", "test"))
     os.link(root / "train" / "cat" / "train0.jpg", root / "test" / "cat" / "again.jpg")
     with pytest.warns(UserWarning, match=r"1 image files are hard links of others"):
@@ -230,7 +230,7 @@ def test_a_class_is_one_whatever_the_form_of_its_folders_names(tmp_path):
     assert {part: len(indices) for part, indices in source.parts.items()} == {"train": 9, "test": 8}
 
 
-def test_images_are_turned_by_exif_unless_told_otherwise(tmp_path):
+def test_images_are_turned_by_exif_by_default(tmp_path):
     root = trees.folder(tmp_path)
     assert read(root).images.decoding.exif
     assert not read(root, exif=False).images.decoding.exif
@@ -252,7 +252,7 @@ def test_moving_the_folder_changes_nothing(tmp_path):
     assert read(moved).fingerprint == before.fingerprint
 
 
-def test_loops_of_links_and_pipes_are_passed_over_and_named(tmp_path):
+def test_loops_of_links_and_pipes_are_skipped_and_named(tmp_path):
     root = trees.folder(tmp_path, each=3)
     (root / "cat" / "loop.jpg").symlink_to("loop.jpg")
     (root / "loop").symlink_to("loop")

@@ -36,7 +36,7 @@ def test_elements_equal_those_of_json_in_windows_of_any_size(rows, other, chunk,
     assert elements == rows
 
 
-def test_keys_that_nobody_asked_for_are_passed_over(tmp_path):
+def test_keys_that_no_caller_reads_are_skipped(tmp_path):
     file = tmp_path / "x.json"
     file.write_text('{"info": {"a": [1]}, "licenses": [{"id": 1}], "rows": [{"id": 2}], "n": 12}')
     assert read(file, "rows") == {"rows": [{"id": 2}]}

@@ -215,7 +215,7 @@ def test_the_same_file_with_two_labels_comes_twice_without_a_column_split(tmp_pa
         read(tmp_path / "t.csv")
 
 
-def test_hard_links_are_said(tmp_path):
+def test_hard_links_are_reported(tmp_path):
     for number in range(3):
         trees.put(tmp_path / f"{number}.jpg", number)
     os.link(tmp_path / "0.jpg", tmp_path / "same.jpg")

@@ -159,7 +159,7 @@ def test_the_published_inaturalist_val_list_has_three_of_each():
     assert np.bincount(labels).tolist() == [3] * PUBLISHED["inat18_lists"]["classes"]
 
 
-def test_a_published_list_of_real_size_is_read_whole(tmp_path):
+def test_a_published_list_of_real_size_is_read_completely(tmp_path):
     paths, labels = published_list("Places_LT_train.txt")
     for folder in {os.path.dirname(path) for path in paths}:
         (tmp_path / "places" / folder).mkdir(parents=True)

@@ -132,7 +132,7 @@ def test_bad_input_is_refused_before_any_training(ltr_train, monkeypatch, overri
     assert not list(actual.outputs.rglob("*.ckpt"))
 
 
-def test_a_teacher_with_other_outputs_than_said_is_refused(ltr_train, tmp_path):
+def test_a_teacher_with_other_outputs_than_declared_is_refused(ltr_train, tmp_path):
     with seeded_construction(0):
         torch.save(torchvision.models.squeezenet1_1(num_classes=12).state_dict(), tmp_path / "teacher.pth")
     actual = ltr_train(

@@ -309,7 +309,7 @@ def test_a_fresh_auxiliary_head_is_drawn_by_the_seed():
     assert not torch.equal(first.aux_head.weight, other.aux_head.weight)
 
 
-def test_a_teacher_of_another_width_is_no_start_and_is_refused_where_it_is_asked_for():
+def test_a_teacher_of_another_width_is_ignored_or_refused_by_the_option():
     network_of(plan_of(), pseudo_labels=pseudo_of(plan_of(), 32))
     plan = plan_of("method.aux.init=teacher")
     with pytest.raises(ConfigError, match=r"auxiliary head is \[10, 64\].*the teacher's is \[10, 32\]"):

@@ -87,7 +87,7 @@ def test_no_steps_and_no_gradient_move_nothing():
     assert torch.equal(generation.translate(lambda x: (x * 0).sum((1, 2, 3)), start, steps=3, step_size=0.1), start)
 
 
-def test_the_start_is_left_alone_and_the_memory_format_kept():
+def test_the_start_is_unchanged_and_the_memory_format_kept():
     start = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(1)).to(memory_format=torch.channels_last)
     before = start.clone()
     moved = generation.translate(generation.towards(Linear(), torch.zeros(4).long()), start, steps=2, step_size=0.1)
@@ -172,7 +172,7 @@ def test_short_noise_stays_as_it_is():
     assert torch.equal(generation.limited(noise, 0.5, whole_batch=False), noise)
 
 
-def test_a_random_direction_is_taken_as_far_as_asked_also_at_the_edge():
+def test_a_random_direction_keeps_its_length_at_the_edge():
     start = (torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.5).float()  # all at the edge
     direction = torch.randn(start.shape, generator=torch.Generator().manual_seed(1))
     length = torch.linspace(0.1, 1.0, 8)

@@ -153,7 +153,7 @@ def test_the_loss_is_the_weighted_sum_of_the_terms_that_are_logged(config, weigh
     assert all(term > 0 for term in actual["logs"].values())
 
 
-def test_the_metric_student_does_not_look_at_labels_unless_asked():
+def test_the_metric_student_ignores_labels_unless_requested():
     plan = planned(*METRIC)
     student, batch = student_of(plan).eval(), plan.batch()
     shuffled = batch._replace(labels=batch.labels.roll(7))

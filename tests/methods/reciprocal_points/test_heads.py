@@ -34,7 +34,7 @@ def test_squared_distances_and_inner_products_are_those_of_the_differences(featu
 
 
 @pytest.mark.parametrize("divided", ["both", "open_space", "none"])
-def test_what_is_divided_by_the_width_is_what_was_asked_for(features, divided):
+def test_division_by_the_width_follows_the_option(features, divided):
     head = built(divided=divided)
     plain = squares(features, head)
     torch.testing.assert_close(head(features), plain.mean(2) / (D if divided == "both" else 1))

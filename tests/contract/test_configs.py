@@ -1,6 +1,6 @@
 """Every config of conf/ composes, names code that exists with arguments that fit, and runs two steps on tiny data.
 
-The tests find the configs themselves: a new config is covered when its file is there.
+The tests collect the configs from the folder: a new config is covered once its file exists.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from ltr.configuration.configs import conf_directory, mappings, read_config
 from ltr.configuration.targets import check_arguments
 
 CONF = conf_directory()
-PAGES = sorted(str(p.relative_to(CONF).with_suffix("")) for p in CONF.rglob("*.yaml") if p.parent != CONF)
-# configs that are taken without being named, or that belong to Hydra itself
-TAKEN_BY_NAME = [
-    config for config in PAGES if config.split("/")[0] not in ("recipe", "hydra") and "/base/" not in config
+CONFIGS = sorted(str(p.relative_to(CONF).with_suffix("")) for p in CONF.rglob("*.yaml") if p.parent != CONF)
+# without configs that others choose (recipes, bases) and Hydra's own
+NAMED_CONFIGS = [
+    config for config in CONFIGS if config.split("/")[0] not in ("recipe", "hydra") and "/base/" not in config
 ]
 # smaller than the config's default, where a config's default is for large images
 SMALLER = {
@@ -33,8 +33,8 @@ SMALLER = {
     "augment/imagenet": ["dataset=tiny_imagenet"],
     "dataset/cub_lt": ["dataset.imbalance_factor=3"],
     "dataset/tiny_imagenet_lt": ["dataset.imbalance_factor=3"],
-    "trainer/gpu": None,  # needs one
-    "strategy/fsdp": None,  # needs several
+    "trainer/gpu": None,  # needs a GPU
+    "strategy/fsdp": None,  # needs several GPUs
     "dataset/inat_bg": ["dataset.foreground=uniform", "dataset.n_foreground=1"],  # the miniature lacks the listed ones
     "dataset/tiny_imagenet_bg": ["dataset.n_foreground=2"],
     "dataset/tiny_imagenet_open": ["dataset.classes=seeded", "backbone=torchvision"],
@@ -49,13 +49,13 @@ SMALLER = {
     },
     **{config: ["dataset=digits_retrieval"] for config in ("method/rkd", "method/triplet", "method/prototypical")},
     # of published classes, which the miniatures lack: tests/data/test_split_configs.py makes their splits
-    **{config: None for config in PAGES if config.startswith(("dataset/inat_bg_1", "dataset/cub_open"))},
+    **{config: None for config in CONFIGS if config.startswith(("dataset/inat_bg_1", "dataset/cub_open"))},
     # with a list that the miniatures lack: tests/data/test_open_lists.py runs them
-    **{config: None for config in PAGES if config.endswith("_lt_open")},
+    **{config: None for config in CONFIGS if config.endswith("_lt_open")},
 }
 
 
-for config in (config for config in PAGES if config.startswith("experiment/tiny_imagenet_bg_")):
+for config in (config for config in CONFIGS if config.startswith("experiment/tiny_imagenet_bg_")):
     SMALLER[config] = ["dataset.n_foreground=2", "dataset.image_size=32", "trainer.num_workers=0"]
 # the rows' own teacher is a file of weights
 for config in (
@@ -64,12 +64,12 @@ for config in (
     pixels = ["method.aux.partition=kmeans", "method.aux.features=pixels", "method.aux.groups=10"]
     SMALLER[config] = [*SMALLER.get(config, []), *pixels, "method.aux.exclude_classes=[]"]
 # networks and images of the papers' sizes
-for config in (config for config in PAGES if config.startswith("experiment/") and "_herbs" in config):
+for config in (config for config in CONFIGS if config.startswith("experiment/") and "_herbs" in config):
     SMALLER[config] = ["dataset.image_size=64", "dataset.image_resize=[72,72]", "trainer.num_workers=0"]
     for ending, network in (("_swin_l", "test_vit"), ("_resnet50", "test_resnet")):
         if config.endswith(ending):
             SMALLER[config] += [f"backbone.name={network}", "backbone.pretrained=false"]
-for config in (config for config in PAGES if config.startswith("experiment/") and "_retrieval_" in config):
+for config in (config for config in CONFIGS if config.startswith("experiment/") and "_retrieval_" in config):
     SMALLER[config] = [] if config.endswith("_triplet") else ["method.teacher.epochs=1"]
     if not config.startswith("experiment/cifar"):
         SMALLER[config] += ["dataset.image_size=32", "dataset.image_resize=36", "trainer.num_workers=0"]
@@ -79,11 +79,11 @@ for config in ("experiment/cifar100_fitnet", "experiment/cifar100_rkd_fitnet"):
     SMALLER[config] = ["optimizer.lr=0.001", "method.teacher.epochs=1"]  # two steps on noise
 # configs that lists name
 LISTED = {"scorer": "evaluation.scorers", "protocol": "evaluation.extra_protocols"}
-SMALLER |= {config: ["dataset=digits_open"] for config in PAGES if config.startswith("scorer/")}
+SMALLER |= {config: ["dataset=digits_open"] for config in CONFIGS if config.startswith("scorer/")}
 SMALLER |= {"scorer/distance": ["dataset=digits_open", "method=gcpl"], "protocol/open_set": ["dataset=digits_open"]}
 SMALLER["protocol/few_shot"] = ["evaluation.episodes=5"]
-# two steps of generation do what ten or a hundred do
-generating = [config for config in PAGES if config.startswith("experiment/") and "_m2m" in config]
+# two steps of generation take the same code paths as ten or a hundred
+generating = [config for config in CONFIGS if config.startswith("experiment/") and "_m2m" in config]
 for config in ("method/non_robust_features", *generating):
     SMALLER[config] = [*SMALLER.get(config, []), "method.steps=2"]
 SMALLER |= {config: ["dataset=tiny_imagenet"] for config in ("augment/herbs", "augment/window")}
@@ -108,13 +108,13 @@ ONE_OF_A_KIND = {
 def is_run_always(config: str) -> bool:
     name = config.split("/")[1]
     if name.replace("cifar100_lt", "cifar10_lt") != name:
-        return f"experiment/{name.replace('cifar100_lt', 'cifar10_lt')}" not in PAGES
+        return f"experiment/{name.replace('cifar100_lt', 'cifar10_lt')}" not in CONFIGS
     return all(name in chosen for start, chosen in ONE_OF_A_KIND.items() if name.startswith(start))
 
 
 EXPERIMENTS = [
     config if is_run_always(config) else pytest.param(config, marks=pytest.mark.long)
-    for config in PAGES
+    for config in CONFIGS
     if config.split("/")[0] in ("debug", "experiment")
 ]
 
@@ -126,26 +126,26 @@ def reads_files(config: str) -> bool:
     return "image_size" in read_config(config)
 
 
-def composed(*overrides: str) -> dict:
+def compose_config(*overrides: str) -> dict:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         return checked(compose("train", overrides=list(overrides)))
 
 
-def chosen(config: str) -> str:
+def override_of(config: str) -> str:
     group, _, name = config.rpartition("/")
     if group in LISTED:
         return f"{LISTED[group]}=[{'pytorch_ood.GEN' if name == 'pytorch_ood' else name}]"
     return f"{group}={name}"
 
 
-@pytest.mark.parametrize("node", TAKEN_BY_NAME)
-def test_a_page_composes_and_its_targets_and_arguments_fit(node):
-    config = composed(chosen(node))
+@pytest.mark.parametrize("node", NAMED_CONFIGS)
+def test_a_config_composes_and_its_targets_and_arguments_fit(node):
+    config = compose_config(override_of(node))
     assert check_arguments(config) == []
 
 
-@pytest.mark.parametrize("config", PAGES)
-def test_a_page_says_in_its_first_comment_what_it_is(config):
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_first_comment_of_a_config_is_one_sentence(config):
     lines = (CONF / f"{config}.yaml").read_text().splitlines()
     first = next(line for line in lines if not line.startswith("# @package"))
     assert first.startswith("# ")
@@ -154,8 +154,8 @@ def test_a_page_says_in_its_first_comment_what_it_is(config):
     assert not re.search(r"(?i)\bjudg|\bpages?\b", (CONF / f"{config}.yaml").read_text())
 
 
-@pytest.mark.parametrize("config", PAGES)
-def test_a_pages_rules_are_about_its_own_keys(config):
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_rules_of_a_config_name_its_own_keys(config):
     content = yaml.safe_load((CONF / f"{config}.yaml").read_text()) or {}
     for path, node in mappings(content):
         for key in node.get("_allowed_") or {}:
@@ -165,16 +165,16 @@ def test_a_pages_rules_are_about_its_own_keys(config):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "config", [p for p in TAKEN_BY_NAME if p.split("/")[0] not in ("debug", "experiment", "sweep")]
+    "config", [p for p in NAMED_CONFIGS if p.split("/")[0] not in ("debug", "experiment", "sweep")]
 )
-def test_a_page_runs_two_steps(config, ltr_train, small_sources):
+def test_a_config_runs_two_steps(config, ltr_train, small_sources):
     more = SMALLER.get(config, [])
     if more is None:
         pytest.skip("cannot run here")
     debug = ["debug=fast", "trainer.max_epochs=1"]
     if reads_files(config) or "dataset=tiny_imagenet" in more:
         more = [*OF_FILES, *more]
-    finished = ltr_train(*debug, chosen(config), *more, "dataset.val=none", "evaluation.batch_size=200")
+    finished = ltr_train(*debug, override_of(config), *more, "dataset.val=none", "evaluation.batch_size=200")
     assert finished.code == 0, finished.err
     value = finished.headline[finished.result["metric"]]
     assert value is None or 0 <= value <= 1
@@ -182,11 +182,11 @@ def test_a_page_runs_two_steps(config, ltr_train, small_sources):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", EXPERIMENTS)
-def test_an_experiment_or_debug_page_runs(config, ltr_train, put_small_sources, monkeypatch):
+def test_an_experiment_or_debug_config_runs(config, ltr_train, put_small_sources, monkeypatch):
     put_small_sources(monkeypatch, train_images=20 if re.search("cifar100_(bg|retrieval)_", config) else 120)
     short = ["trainer.max_epochs=2", "trainer.limit_train_batches=2"]
     short += ["batch_size=32"] if config.startswith("experiment/cifar") else []  # instead of 128: quicker steps
     # a recipe may give values to a schedule's own keys
     short += [] if config == "experiment/cub_retrieval_triplet" else ["scheduler=constant"]
-    finished = ltr_train(chosen(config), *short, *(SMALLER.get(config) or []), "evaluation.batch_size=200")
+    finished = ltr_train(override_of(config), *short, *(SMALLER.get(config) or []), "evaluation.batch_size=200")
     assert finished.code == 0, finished.err
