@@ -6,8 +6,10 @@ import pytest
 import torch
 
 import ltr
-from ltr.methods.core.checkpoint import load_network
+from ltr.errors import CheckpointError
+from ltr.methods.core.checkpoint import load_network, read_checkpoint
 from ltr.methods.core.stage import Settings
+from ltr.models.weights import read_state
 from ltr.runs.keys import run_hash
 
 SHORT = ["debug=fast", "trainer.precision=fp32"]
@@ -53,3 +55,42 @@ def test_a_later_stage_keeps_the_tuned_structure(tmp_path):
     run = outcome(tmp_path, "method=crt", "tune=lora", "tune.rank=2")
     network = load_network(run.directory / "checkpoints" / "final.ckpt")
     assert any(".lora_" in name for name in network.state_dict())
+
+
+@pytest.fixture
+def base(tmp_path):
+    path = tmp_path / "base.pth"
+    torch.save(ltr.build("erm", num_classes=10, backbone="digits_net", channels=1).backbone.state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize("tune", ["none", "norm", "lora"])
+def test_a_checkpoint_holds_what_was_tuned_and_names_the_rest_by_its_digest(tmp_path, tune, base, digits):
+    run = outcome(tmp_path, f"tune={tune}", f"backbone.weights={base}")
+    path = run.directory / "checkpoints" / "final.ckpt"
+    stored, network = read_checkpoint(path), load_network(path)
+    frozen = {name for name, p in network.backbone.named_parameters() if not p.requires_grad}
+    assert not {name for name in stored["state_dict"] if name.removeprefix("backbone.") in frozen}
+    assert stored["base"]["digest"] == network.base.digest
+    whole = outcome(tmp_path / "whole", f"tune={tune}", f"backbone.weights={base}", "checkpoint.tuned=whole")
+    other = load_network(whole.directory / "checkpoints" / "final.ckpt")
+    first, second = network.state_dict(), other.state_dict()
+    assert list(first) == list(second)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert "base" not in read_checkpoint(whole.directory / "checkpoints" / "final.ckpt")
+
+
+def test_without_its_base_or_with_another_one_a_checkpoint_is_refused(tmp_path, base):
+    path = outcome(tmp_path, "tune=norm", f"backbone.weights={base}").directory / "checkpoints" / "final.ckpt"
+    before = load_network(path).state_dict()
+    with pytest.raises(CheckpointError, match="holds only what was tuned of other weights"):
+        read_state(path)
+    moved = base.rename(path.parent / base.name)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in load_network(path).state_dict().items())
+    state = torch.load(moved, weights_only=True)
+    torch.save({**state, next(iter(state)): next(iter(state.values())) + 1}, moved)
+    with pytest.raises(CheckpointError, match="tuned from other weights"):
+        load_network(path)
+    moved.unlink()
+    with pytest.raises(CheckpointError, match=r"that file is not there\. Put it back"):
+        load_network(path)

@@ -77,6 +77,11 @@ def read_state(path: str | Path, entry: str | None = None) -> State:
         )
     if not isinstance(content, Mapping):
         raise CheckpointError(f"'{path}' holds one {type(content).__name__}, not a state dict of named tensors.")
+    if "base" in content and content.get("format") == "ltr-stage":
+        raise CheckpointError(
+            f"'{path}' holds only what was tuned of other weights. Start from those and tune them again, or train the "
+            "run that wrote it with checkpoint.tuned=whole"
+        )
     if entry is not None:
         return _named_entry(content, entry, path)
     inner = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), content)

@@ -101,7 +101,8 @@ class RunFolder:
         elif (stored / "weights.ckpt").is_file():
             link_or_copy(stored / "weights.ckpt", checkpoints / FINAL)
         else:
-            write_checkpoint(checkpoints / FINAL, network_checkpoint(predictor, self.config["dataset"]))
+            whole = self.config["checkpoint"].get("tuned") == "whole"
+            write_checkpoint(checkpoints / FINAL, network_checkpoint(predictor, self.config["dataset"], whole=whole))
 
     def finish(
         self,

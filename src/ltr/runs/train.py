@@ -145,7 +145,7 @@ def train_stage(
         raise trouble from error
     if distributed.is_rank_zero():
         _check_best(trainer, state)
-        _write_weights(stage, module, state, folder, context.config["dataset"])
+        _write_weights(stage, module, state, folder, context.config)
     seconds = distributed.broadcast_from_rank_zero(lambda: log.total_seconds)
     micro_batch = parts.micro_batch if isinstance(parts, AutoMicroBatch) and parts.halved else None
     return TrainingRecord(seconds, micro_batch, begun_by)
@@ -182,13 +182,14 @@ def _check_best(trainer: pl.Trainer, state: TrainingState) -> None:
             )
 
 
-def _write_weights(stage: Stage, module: Any, state: TrainingState, folder: Path, dataset: Mapping[str, Any]) -> None:
+def _write_weights(stage: Stage, module: Any, state: TrainingState, folder: Path, config: Mapping[str, Any]) -> None:
     """Write the selected ``weights.ckpt``, and ``last.ckpt`` if the last epoch was not selected."""
+    whole = config["checkpoint"].get("tuned") == "whole"
     if stage.settings.selection != "last" and state.best.is_file():
-        write_checkpoint(folder / "last.ckpt", network_checkpoint(module, dataset))
-        selected = network_checkpoint(module, dataset, read_checkpoint(state.best))
+        write_checkpoint(folder / "last.ckpt", network_checkpoint(module, config["dataset"], whole=whole))
+        selected = network_checkpoint(module, config["dataset"], read_checkpoint(state.best), whole=whole)
     else:
-        selected = network_checkpoint(module, dataset)
+        selected = network_checkpoint(module, config["dataset"], whole=whole)
     write_checkpoint(folder / "weights.ckpt", selected)
 
 

@@ -15,6 +15,7 @@ from ltr.errors import CheckpointError, ConfigError, TrainingError
 from ltr.escaping import one_line
 from ltr.files import written_atomically
 from ltr.identity import name_of, with_names
+from ltr.methods.core.delta import check_base, found_base, without_base
 from ltr.methods.core.description import check_description, read_description
 from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, build_network
 from ltr.models.weights_file import finite_names, load_torch_file, refuse_unfit
@@ -55,7 +56,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def network_checkpoint(
-    network: Any, dataset: Mapping[str, Any], state: Mapping[str, torch.Tensor] | None = None
+    network: Any, dataset: Mapping[str, Any], state: Mapping[str, torch.Tensor] | None = None, *, whole: bool = False
 ) -> dict[str, Any]:
     """Return the content of a weights file: enough to rebuild the network anywhere, and no object but tensors.
 
@@ -63,6 +64,7 @@ def network_checkpoint(
         network: an `ltr.methods.core.network.ImageClassifier`, which remembers what it was built from.
         dataset: the data set's config, as a description.
         state: weights to store in place of the network's own (the best epoch's).
+        whole: True stores the frozen part of a tuned backbone, too; see `ltr.methods.core.delta`.
     """
     if isinstance(network.settings.backbone.get("module"), torch.nn.Module):
         raise CheckpointError(
@@ -80,13 +82,15 @@ def network_checkpoint(
         "options": with_names(dict(network.options)),
         "dataset": with_names(dict(dataset)),
     }
+    kept, base = dict(state or network.state_dict()), None
+    if not whole and getattr(network, "base", None) is not None:
+        kept, base = without_base(kept, network.base)
     return {
         "format": FORMAT,
         "version": VERSION,
         "description": json.dumps(description),
-        "state_dict": {
-            name: tensor.detach().cpu().contiguous() for name, tensor in (state or network.state_dict()).items()
-        },
+        **({} if base is None else {"base": base}),
+        "state_dict": {name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()},
     }
 
 
@@ -110,7 +114,8 @@ def describe(path: Path) -> dict[str, Any]:
     if not is_version or not isinstance(loaded.get("state_dict"), dict):
         raise CheckpointError(f"{path}: damaged: its version or its weights are missing")
     refuse_unfit(path, loaded["state_dict"], {}, frozenset())
-    return {**read_description(loaded.get("description"), path), "state_dict": loaded["state_dict"]}
+    base = {"base": loaded["base"]} if "base" in loaded else {}
+    return {**read_description(loaded.get("description"), path), **base, "state_dict": loaded["state_dict"]}
 
 
 def load_network(path: Path, parents: Mapping[str, Any] | None = None) -> Any:
@@ -133,8 +138,10 @@ def described_network(description: Mapping[str, Any], path: Path, parents: Mappi
     refuse_unfit(path, description["state_dict"], {}, frozenset())
     try:
         settings = Settings(**description["settings"])
+        base = description.get("base")
+        initial = without_initial_weights(settings.backbone)
         settings = settings.replaced(
-            backbone={**settings.backbone, **without_initial_weights(settings.backbone)},
+            backbone={**settings.backbone, **(initial if base is None else {"weights": found_base(base, path)})},
             extras=(),  # of training alone: what they learnt beside the network, and their teachers, are not needed
         )
         module_class = locate(description["module"], str(path))
@@ -154,6 +161,10 @@ def described_network(description: Mapping[str, Any], path: Path, parents: Mappi
             "It is damaged, or was written by other code"
         ) from error
     kept = {name: tensor for name, tensor in description["state_dict"].items() if not name.startswith("extras.")}
+    if base is not None:
+        check_base(getattr(network, "base", None), base, path)
+        own = network.state_dict()
+        kept |= {name: own[name] for name in network.base.names}
     load_weights(network, kept, path)
     return network.eval()
 

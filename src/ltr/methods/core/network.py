@@ -20,6 +20,7 @@ from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.evaluation.scores import Scores
 from ltr.identity import named
+from ltr.methods.core.delta import Base, base_of
 from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.core.step_data import seed_step
 from ltr.models.backbones import config_for_image_size
@@ -70,10 +71,13 @@ class ImageClassifier(pl.LightningModule):
             self.backbone = instantiate(config_for_image_size(settings.backbone, dataset_info.image_shape), channels)
             self.head = instantiate(settings.head, self.backbone.num_features, head_rows or len(counts))
         self.tuning: Tuning | None = None
+        self.base: Base | None = None  # the frozen part of a tuned backbone
         if settings.tune is not None:
             with seeded_construction(derive_seed(seed, role, "tune")):
                 self.tuning = instantiate(settings.tune)
                 self.tuning.prepare(self.backbone, dataset_info.image_shape)
+            self.base = base_of(self.backbone, settings.backbone)
+            hold_frozen_parts(self.backbone)  # a trainer keeps the modes that it finds
         if not self.embeds and "embedding" in (getattr(self.head, "head_kind", ""), getattr(self.loss, "of", "")):
             raise ConfigError(
                 "head or loss is of embeddings, and this method learns class scores. Use method=triplet, prototypical "

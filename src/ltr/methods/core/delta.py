@@ -1,0 +1,104 @@
+"""Checkpoints of a tuned backbone that hold what was trained, and name the weights that it was tuned from by digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ltr.errors import CheckpointError
+
+_PREFIX = "backbone."
+
+
+@dataclass(frozen=True)
+class Base:
+    """The frozen part of a tuned backbone, as it was loaded.
+
+    Attributes:
+        names: of its tensors in the network's state dict.
+        digest: SHA-256 in hex of these tensors.
+        weights: the file that they were loaded from.
+    """
+
+    names: tuple[str, ...]
+    digest: str
+    weights: str
+
+
+def base_of(backbone: nn.Module, config: Mapping[str, Any]) -> Base | None:
+    """Return the frozen part of a backbone that was just tuned; None if no file of weights is named.
+
+    Args:
+        backbone: before its first step.
+        config: the backbone's config.
+    """
+    weights = config.get("weights")
+    if not weights:
+        return None
+    names = _frozen_names(backbone)
+    state = {f"{_PREFIX}{name}": tensor for name, tensor in backbone.state_dict().items()}
+    return Base(names, tensors_digest(state, names), str(Path(weights).absolute())) if names else None
+
+
+def without_base(state: Mapping[str, Tensor], base: Base) -> tuple[dict[str, Tensor], dict[str, str] | None]:
+    """Return a state dict without its frozen part, and the entry that names it; all of it if that part has changed."""
+    if any(name not in state for name in base.names) or tensors_digest(state, base.names) != base.digest:
+        return dict(state), None
+    frozen = set(base.names)
+    delta = {name: tensor for name, tensor in state.items() if name not in frozen}
+    return delta, {"digest": base.digest, "weights": base.weights}
+
+
+def found_base(entry: Any, path: Path) -> str:
+    """Return the file of a checkpoint's base weights: where it was, or of the same name beside the checkpoint.
+
+    Raises:
+        CheckpointError: the entry is damaged, or there is no such file.
+    """
+    is_entry = isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("digest", "weights"))
+    if not is_entry:
+        raise CheckpointError(f"{path}: damaged: it does not say which weights it was tuned from")
+    weights = Path(entry["weights"])
+    found = next((one for one in (weights, path.parent / weights.name) if one.is_file()), None)
+    if found is None:
+        raise CheckpointError(
+            f"{path}: it holds what was tuned of '{weights}' (SHA-256 of the frozen tensors {entry['digest'][:12]}), "
+            "and that file is not there. Put it back, or a copy beside the checkpoint; checkpoint.tuned=whole trains "
+            "runs whose checkpoints need no other file"
+        )
+    return str(found)
+
+
+def check_base(base: Base | None, entry: Mapping[str, str], path: Path) -> None:
+    """Refuse base weights that are not those that a checkpoint was tuned from."""
+    if base is None or base.digest != entry["digest"]:
+        raise CheckpointError(
+            f"{path}: it was tuned from other weights than those in '{entry['weights']}' today (SHA-256 of the frozen "
+            f"tensors {entry['digest'][:12]}, not {base.digest[:12] if base else 'known'}). Put the former file back"
+        )
+
+
+def tensors_digest(state: Mapping[str, Tensor], names: tuple[str, ...]) -> str:
+    """Return the SHA-256 in hex of named tensors: their names, kinds, shapes and values."""
+    digest = hashlib.sha256()
+    for name in names:
+        values = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _frozen_names(backbone: nn.Module) -> tuple[str, ...]:
+    """Return names of frozen parameters, and of the statistics of normalisation layers whose weight is frozen."""
+    frozen = {name for name, parameter in backbone.named_parameters() if not parameter.requires_grad}
+    for path, module in backbone.named_modules():
+        if isinstance(module, _BatchNorm) and (module.weight is None or not module.weight.requires_grad):
+            frozen |= {f"{path}.{name}" for name, _ in module.named_buffers()}
+    return tuple(f"{_PREFIX}{name}" for name in backbone.state_dict() if name in frozen)
