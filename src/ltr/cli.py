@@ -217,7 +217,10 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
     from ltr.configuration.nested import nested_choices
     from ltr.configuration.swept_configs import defer_values
     from ltr.configuration.targets import allowing
+    from ltr.configuration.weights_input import register
     from ltr.sweeps import failed_jobs
+
+    register()  # for --cfg job --resolve
 
     overrides = defer_values(line.overrides, line.config_dir) if line.sweep else line.overrides
     main = hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="train")(task)

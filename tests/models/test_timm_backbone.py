@@ -188,7 +188,7 @@ def small_models(options: dict):
     [
         ("test_resnet", "cls", r"test_resnet has no class token. Use backbone\.pool=mean"),
         ("test_vit2", "cls", "no class token"),
-        ("test_vit", "middle", "pool=middle: allowed are cls, mean, max"),
+        ("test_vit", "middle", "pool=middle: allowed is one of: null, cls, mean, max"),
     ],
 )
 def test_a_pooling_that_a_model_has_not_is_refused(name, pool, message):

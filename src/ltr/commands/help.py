@@ -10,7 +10,7 @@ from ltr.commands.layout import columns, longest, pairs, terminal_width, wrapped
 from ltr.configuration.descriptions import PRIMARY, Config, Group, Key, described, groups
 from ltr.errors import ConfigError
 
-_INTRODUCTION = "ltr-train trains and evaluates image classifiers for long-tailed, open-set and fine-grained data."
+_INTRODUCTION = "Train and evaluate classifiers of long-tailed, open-set and fine-grained images."
 _EXAMPLES = (
     ("ltr-train dataset=cifar10_lt loss=ldam loss.beta=0.99", "choose configs and keys"),
     ("ltr-train -m method=erm,crt seed=0,1", "four runs and a table"),

@@ -21,13 +21,20 @@ from ltr.configuration.listed_configs import LISTS
 PRIMARY = "train"
 # nodes of a data set's config that pass its keys on to code
 _PLUMBING = ("source", "split")
-# read by the program on the configs of all methods
+# read by the program, whatever the code
 _COMMON = {
+    "dataset.name": "its name in results and reports",
+    "dataset.mean": "mean of each channel, of pixels in [0, 1], which normalisation takes off",
+    "dataset.std": "standard deviation of each channel, by which normalisation divides",
+    "strategy.name": "Lightning's name of the strategy",
+    "logger.name": "the logger",
+    "features.name": "where features come from",
     "method.name": "its name in results and reports",
     "method.scorers": "its usual scores of how known an image is, the headline first; evaluation.scorers takes them",
 }
 _PACKAGE = "# @package _global_"
 _ENTRY = re.compile(r"^  - (?:optional )?(?P<group>[\w/]+): (?P<name>\S+) +# (?P<meaning>.+)$", re.MULTILINE)
+_OF_WEIGHTS = re.compile(r"^\$\{of_weights:\w+,(.*)\}$")
 _INTERPOLATION = re.compile(r"^\$\{(?:oc\.(?:select|env):)?(?P<first>[\w.]+)(?:,(?P<second>.+))?\}$")
 
 
@@ -236,6 +243,8 @@ def default_in_words(value: Any) -> str:
         return "none"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(default_in_words(entry) for entry in value)}]"
+    if isinstance(value, str) and (of_weights := _OF_WEIGHTS.match(value)):
+        return f"that of the pretrained weights, else {of_weights[1]}"
     match = _INTERPOLATION.match(value) if isinstance(value, str) else None
     if match is None:
         return shown(value)

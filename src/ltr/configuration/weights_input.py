@@ -35,13 +35,19 @@ def weights_input(backbone: Any) -> Any:
 
 
 def _of_weights(item: str, otherwise: Any, *, _root_: DictConfig) -> Any:
+    value = _described(item, otherwise, _root_)
+    # OmegaConf.resolve, for --cfg job --resolve, takes no plain list
+    return OmegaConf.create(value) if isinstance(value, list) else value
+
+
+def _described(item: str, otherwise: Any, root: DictConfig) -> Any:
     if item not in _ITEMS:
         raise ConfigError(f"of_weights:{item}: allowed are {', '.join(_ITEMS)}")
-    own = _root_.get("backbone")
+    own = root.get("backbone")
     if not OmegaConf.is_dict(own):
         return otherwise
-    backbone = {key: OmegaConf.select(_root_, f"backbone.{key}") for key in _READ}
-    if item == "array_interpolation" and not OmegaConf.select(_root_, "dataset.resize_to"):
+    backbone = {key: OmegaConf.select(root, f"backbone.{key}") for key in _READ}
+    if item == "array_interpolation" and not OmegaConf.select(root, "dataset.resize_to"):
         return otherwise  # nothing is resized
     described = weights_input(backbone)
     if described is None:
@@ -51,7 +57,7 @@ def _of_weights(item: str, otherwise: Any, *, _root_: DictConfig) -> Any:
     if item == "image_size":
         return described.size or otherwise
     if item == "image_resize":
-        size = OmegaConf.select(_root_, "dataset.image_size")
+        size = OmegaConf.select(root, "dataset.image_size")
         resize = described.resize_for(size) if isinstance(size, int) else None
         return otherwise if resize is None else resize
     return otherwise if described.interpolation in (None, "bilinear") else described.interpolation

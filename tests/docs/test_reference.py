@@ -1,0 +1,36 @@
+"""The reference of the configuration: current, and complete."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from ltr.configuration.configs import config_names
+from ltr.configuration.descriptions import PRIMARY, described, groups
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+from configuration_reference import COLLECTIONS, PAGE, page
+
+TEXT = PAGE.read_text(encoding="utf-8")
+
+
+def test_the_page_is_current():
+    assert page() == TEXT, "run python scripts/configuration_reference.py"
+
+
+@pytest.mark.parametrize("group", groups())
+def test_every_config_and_key_is_in_the_page(group):
+    section = TEXT.partition(f"\n## {group}\n")[2].partition("\n## ")[0]
+    for name in config_names(group):
+        assert f"| `{name}` | " in section
+        keys = () if group in COLLECTIONS else described(group, name).keys
+        assert [key.path for key in keys if f"| `{key.path}` | " not in section] == []
+
+
+@pytest.mark.parametrize("group", ["", *(group for group in groups() if group not in COLLECTIONS)])
+def test_every_key_has_a_meaning(group):
+    configs = [described(group, name) for name in (config_names(group) if group else [PRIMARY])]
+    keys = [key for config in configs for key in (*config.keys, *config.more)]
+    assert [key.path for key in keys if not key.meaning] == []
