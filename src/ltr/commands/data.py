@@ -24,7 +24,7 @@ _CLASSES, _IMAGES, _SIDE = 3, 8, 96  # of the contact sheet: classes of each kin
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run ``ltr-data list | describe | check | pack | import``; return the exit code.
+    """Run ``ltr-data list | describe | check | pack | import | audit``; return the exit code.
 
     Raises:
         ConfigError: flags, a name or overrides that are wrong.
@@ -41,6 +41,11 @@ def main(argv: Sequence[str]) -> int:
 
     from ltr.configuration.targets import allowing
 
+    if arguments.command == "audit":
+        from ltr.commands.audit import run_audit
+
+        with allowing(arguments.allow):
+            return run_audit(arguments)
     command: Callable[[argparse.Namespace, dict[str, Any]], int] = globals()[f"_{arguments.command}"]
     with allowing(arguments.allow):
         return command(arguments, _configuration(arguments))
@@ -79,6 +84,21 @@ def _parser() -> argparse.ArgumentParser:
     imported = commands.add_parser("import", help="write the images of a data set as a table")
     imported.add_argument("--to", type=Path, metavar="FILE", required=True, help="a .csv file")
 
+    audit = commands.add_parser("audit", help="likely label errors, outliers and copies in a run's data set")
+    audit.add_argument("run", help="a run (folder, name or 'last'), or a checkpoint file of this project")
+    audit.add_argument("--out", type=Path, metavar="FOLDER", help="of table and sheet (default: outputs/audit/DATASET)")
+    audit.add_argument(
+        "--part", action="append", default=[], choices=("train", "val", "test"), help="images to audit (default: all)"
+    )
+    audit.add_argument("--folds", type=int, default=5, metavar="N", help="of the training images (default: 5)")
+    audit.add_argument("--seed", type=int, default=0, metavar="N", help="of the folds (default: 0)")
+    audit.add_argument("--batch-size", type=int, metavar="N", help="images a batch (default: the run's evaluation's)")
+    audit.add_argument("--workers", type=int, metavar="N", help="processes that decode (default: all cores)")
+    audit.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto)")
+    audit.add_argument(
+        "--allow", action="append", default=[], metavar="PREFIX", help="a package of yours that may be named"
+    )
+
     for command in (describe, check, pack, imported):
         command.add_argument("dataset", help="the name of a config, see ltr-data list")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="as for ltr-train")
@@ -92,12 +112,15 @@ def _parser() -> argparse.ArgumentParser:
 def _check_flags(arguments: argparse.Namespace) -> None:
     """Refuse combinations of flags that argparse accepts, before anything is read."""
     values = vars(arguments)
-    for flag, least, most in (("workers", 1, 1024), ("size", 1, 65_500), ("quality", 1, 100), ("max_pixels", 1, None),
-                               ("distance", 0, 7)):  # fmt: skip
+    bounds = (
+        *(("workers", 1, 1024), ("size", 1, 65_500), ("quality", 1, 100), ("max_pixels", 1, None)),
+        *(("distance", 0, 7), ("folds", 2, 100), ("seed", 0, None), ("batch_size", 1, None)),
+    )
+    for flag, least, most in bounds:
         value = values.get(flag)
         if value is not None and (value < least or (most is not None and value > most)):
-            bounds = f"at least {least}" if most is None else f"{least} to {most}"
-            raise ConfigError(f"--{flag.replace('_', '-')} {value}: allowed is {bounds}")
+            allowed = f"at least {least}" if most is None else f"{least} to {most}"
+            raise ConfigError(f"--{flag.replace('_', '-')} {value}: allowed is {allowed}")
     if values.get("duplicates") is False and (values["distance"] is not None or values["pairs_to"] is not None):
         raise ConfigError("--distance and --pairs-to belong to --duplicates; add it")
     if values.get("pairs_to") is not None and values["pairs_to"].suffix.lower() != ".csv":
@@ -107,7 +130,7 @@ def _check_flags(arguments: argparse.Namespace) -> None:
             check_file(values[flag], f"--{flag.replace('_', '-')} {values[flag]}")
     if values.get("out") is not None:
         check_folder(values["out"], f"--out {values['out']}")
-    if "=" in arguments.dataset:
+    if arguments.command != "audit" and "=" in arguments.dataset:
         raise ConfigError(f"{arguments.dataset}: the name of a data set comes first, see ltr-data list")
 
 

@@ -121,10 +121,13 @@ def _write_format(arguments: argparse.Namespace, model: Any, files: Any, pool: A
     from ltr.apply.camera_trap_formats import write_camtrap_dp, write_megadetector
     from ltr.apply.predict import predictions_of
     from ltr.apply.tables import write_broken
+    from ltr.commands.evaluate import find
     from ltr.console import progress
 
     started = time.perf_counter()
-    classifier = f"ltr-{Path(arguments.run).expanduser().resolve().stem}"
+    checkpoint, _ = find(Path(arguments.run))
+    run = checkpoint.absolute().parent
+    classifier = f"ltr-{run.parent.name if run.name == 'checkpoints' else checkpoint.stem}"
     with progress("predicting", len(files)) as advance:
         predictions, broken, remarks = predictions_of(
             model, files, classifier=classifier, top=arguments.top, advance=advance

@@ -1,0 +1,278 @@
+"""Audit of labels: likely label errors by confident learning, outliers, and copies under two labels.
+
+Thresholds are those of each class, so that a rare class, whose probabilities are low throughout, is not called an error
+as a whole.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ltr.randomness import derive_seed, generator
+
+NEIGHBOURS = 10
+SAME = 1e-4  # cosine distance of features below which two images are copies
+_ROWS = 1024  # of the matrix of distances at a time
+_STRENGTH = 100.0  # inverse regularisation of the classifier, times the number of images
+_DEVIATIONS = 5.0  # robust deviations above the median of a class that make an outlier
+
+
+@dataclass(frozen=True)
+class LabelErrors:
+    """Outcome of confident learning.
+
+    Attributes:
+        is_error: bool [N].
+        suggested: int64 [N], the most likely class by class-relative confidence; the label itself if it is none better.
+        scores: float64 [N], log of the class-relative confidence of the suggestion over that of the label; 0 or more.
+        thresholds: float64 [C], mean probability of each class over the images that are labelled so; NaN without any.
+    """
+
+    is_error: np.ndarray
+    suggested: np.ndarray
+    scores: np.ndarray
+    thresholds: np.ndarray
+
+
+def label_errors(
+    probabilities: np.ndarray, labels: np.ndarray, *, factor: float = 10.0, fraction: float = 0.5
+) -> LabelErrors:
+    """Find likely label errors by confident learning (Northcutt, Jiang and Chuang, JAIR 2021, sec. 3.1).
+
+    The threshold of a class is the mean probability of the class over the images that are labelled so, and the
+    confidence of an image in a class is its probability over the threshold. An image is an error if its confidence in
+    another class is at least ``fraction``, and at least ``factor`` times that in its own. The paper compares the
+    probabilities themselves among the classes of confidence 1 or more. Confidences spare rare classes, whose
+    probabilities are low throughout, and the factor leaves out the images that a linear classifier merely confuses
+    (docs/audit.md has the numbers).
+
+    Args:
+        probabilities: float [N, C] of a model that has not been trained on the image (held-out or out-of-fold).
+        labels: int64 [N].
+        factor, fraction: see above.
+    """
+    p = probabilities.astype(np.float64)
+    num_classes = p.shape[1]
+    counts = np.bincount(labels, minlength=num_classes)
+    own = p[np.arange(len(p)), labels]
+    sums = np.bincount(labels, weights=own, minlength=num_classes)
+    thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.where(np.isnan(thresholds), 0.0, p / np.maximum(thresholds, 1e-12))
+    rows = np.arange(len(p))
+    suggested = relative.argmax(axis=1)
+    relative_own = relative[rows, labels]
+    suggested = np.where(relative[rows, suggested] > relative_own, suggested, labels)
+    best = relative[rows, suggested]
+    scores = np.log(np.maximum(best, 1e-12)) - np.log(np.maximum(relative_own, 1e-12))
+    is_error = (suggested != labels) & (best >= fraction) & (best >= factor * relative_own)
+    return LabelErrors(is_error, suggested, np.maximum(scores, 0.0), thresholds)
+
+
+def folds(
+    labels: np.ndarray, number: int, seed: int, groups: np.ndarray | None = None, *, role: str = "audit"
+) -> np.ndarray:
+    """Return the fold of each image, int64 [N]; each class is spread evenly over the folds.
+
+    Args:
+        groups: int [N]; images of a group are in one fold. None: images are independent.
+    """
+    fold = np.empty(len(labels), dtype=np.int64)
+    if groups is None:
+        for label in np.unique(labels).tolist():
+            members = np.flatnonzero(labels == label)
+            order = generator(seed, role, label).permutation(len(members))
+            fold[members[order]] = (np.arange(len(members)) + derive_seed(seed, role, label)) % number
+        return fold
+    counts = np.zeros((number, int(labels.max(initial=0)) + 1))
+    totals = np.maximum(np.bincount(labels), 1)
+    names, sizes = np.unique(groups, return_counts=True)
+    shuffled = generator(seed, role).permutation(len(names))
+    for position in shuffled[np.argsort(-sizes[shuffled], kind="stable")].tolist():
+        members = groups == names[position]
+        added = np.bincount(labels[members], minlength=counts.shape[1])
+        filled = ((counts + added) / totals).max(axis=1) + counts.sum(axis=1) / len(labels)
+        chosen = int(filled.argmin())
+        fold[members] = chosen
+        counts[chosen] += added
+    return fold
+
+
+def out_of_fold(
+    features: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    number: int = 5,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predict each image by a linear classifier that was trained on the other folds.
+
+    The classifier is a multinomial logistic regression on standardised features. All images weigh the same: class
+    weights would call many images of the head errors, and the thresholds of `label_errors` are those of each class.
+
+    Args:
+        features: float [N, D].
+        number: folds.
+        groups: see `folds`.
+
+    Returns:
+        (probabilities float32 [N, C], mask bool [N] of images whose own class is in the other folds: no prediction
+        could name the class of the others).
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    values = features.astype(np.float32)
+    values = (values - values.mean(axis=0)) / (values.std(axis=0) + 1e-6)
+    fold = folds(labels, number, seed, groups)
+    table = np.zeros((len(labels), num_classes), dtype=np.float32)
+    is_predictable = np.zeros(len(labels), dtype=bool)
+    for held in range(number):
+        train, test = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
+        known = np.unique(labels[train])
+        if not len(test) or len(known) < 2:
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of convergence: the last digits do not matter
+            model = LogisticRegression(C=_STRENGTH / len(train), max_iter=100).fit(values[train], labels[train])
+        table[test[:, None], model.classes_[None, :]] = model.predict_proba(values[test])
+        is_predictable[test] = np.isin(labels[test], known)
+    return table, is_predictable
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Nearest neighbours of each image by the cosine of features.
+
+    Attributes:
+        distances: float32 [N], mean cosine distance to the nearest images.
+        nearest: int64 [N], the nearest image.
+        nearest_distance: float32 [N], its distance.
+    """
+
+    distances: np.ndarray
+    nearest: np.ndarray
+    nearest_distance: np.ndarray
+
+
+def neighbours(features: np.ndarray, number: int = NEIGHBOURS) -> Neighbours:
+    """Find the nearest neighbours of every image; the matrix of distances is computed in blocks of rows."""
+    values = features.astype(np.float32)
+    values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+    count = len(values)
+    number = min(number, count - 1)
+    distances = np.zeros(count, dtype=np.float32)
+    nearest = np.zeros(count, dtype=np.int64)
+    nearest_distance = np.full(count, np.inf, dtype=np.float32)
+    if number < 1:
+        return Neighbours(distances, nearest, nearest_distance)
+    for start in range(0, count, _ROWS):
+        block = 1 - values[start : start + _ROWS] @ values.T
+        rows = np.arange(len(block))
+        block[rows, start + rows] = np.inf
+        closest = np.partition(block, number - 1, axis=1)[:, :number]
+        stop = start + len(block)
+        distances[start:stop] = closest.mean(axis=1)
+        nearest[start:stop] = block.argmin(axis=1)
+        nearest_distance[start:stop] = block[rows, nearest[start:stop]]
+    return Neighbours(distances, nearest, nearest_distance)
+
+
+def outliers(distances: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return a mask of images farther from their neighbours than usual in their class, bool [N].
+
+    The bound of a class is its median plus five median absolute deviations (times 1.4826); classes of fewer than ten
+    images use the bound of all images if it is higher.
+    """
+    bound_of_all = _bound(distances)
+    is_outlier = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels).tolist():
+        members = np.flatnonzero(labels == label)
+        bound = _bound(distances[members])
+        if len(members) < NEIGHBOURS:
+            bound = max(bound, bound_of_all)
+        is_outlier[members] = distances[members] > bound
+    return is_outlier
+
+
+def _bound(values: np.ndarray) -> float:
+    if not len(values):
+        return float("inf")
+    median = float(np.median(values))
+    return median + _DEVIATIONS * 1.4826 * float(np.median(np.abs(values - median))) + 1e-6
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Issues of a labelled data set; rows are positions in the audited images.
+
+    Attributes:
+        errors: outcome of confident learning; images that could not be predicted are no errors.
+        is_predictable: bool [N].
+        is_outlier: bool [N].
+        neighbours: nearest images.
+        is_copy: bool [N], the nearest image is a copy under another label.
+    """
+
+    errors: LabelErrors
+    is_predictable: np.ndarray
+    is_outlier: np.ndarray
+    neighbours: Neighbours
+    is_copy: np.ndarray
+
+    def issues(self) -> Iterator[dict[str, Any]]:
+        """Yield ``row, issue, suggested, score, other`` of every issue: errors first, by score; then the others."""
+        wrong = np.flatnonzero(self.errors.is_error)
+        for row in wrong[np.argsort(-self.errors.scores[wrong], kind="stable")].tolist():
+            suggested, score = int(self.errors.suggested[row]), float(self.errors.scores[row])
+            yield {"row": row, "issue": "label", "suggested": suggested, "score": score, "other": -1}
+        for row in np.flatnonzero(self.is_copy).tolist():
+            other = int(self.neighbours.nearest[row])
+            score = 1 - float(self.neighbours.nearest_distance[row])
+            yield {"row": row, "issue": "copy", "suggested": -1, "score": score, "other": other}
+        far = np.flatnonzero(self.is_outlier)
+        for row in far[np.argsort(-self.neighbours.distances[far], kind="stable")].tolist():
+            score = float(self.neighbours.distances[row])
+            yield {"row": row, "issue": "outlier", "suggested": -1, "score": score, "other": -1}
+
+
+def audit(
+    features: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    seed: int = 0,
+    number: int = 5,
+    groups: np.ndarray | None = None,
+    held_out: np.ndarray | None = None,
+    is_held_out: np.ndarray | None = None,
+) -> Audit:
+    """Audit the labels of images by their features.
+
+    Args:
+        features: float [N, D].
+        labels: int64 [N].
+        number, seed, groups: of the folds, see `out_of_fold`.
+        held_out: float [N, C] probabilities of a network; used for the images of ``is_held_out``, on which it was not
+            trained, in the place of out-of-fold predictions.
+        is_held_out: bool [N].
+    """
+    table, is_predictable = out_of_fold(features, labels, num_classes, number=number, seed=seed, groups=groups)
+    errors = label_errors(table, labels)
+    is_error = errors.is_error & is_predictable
+    suggested, scores = errors.suggested.copy(), errors.scores.copy()
+    if held_out is not None and is_held_out is not None and is_held_out.any():
+        theirs = label_errors(held_out[is_held_out], labels[is_held_out])
+        is_error[is_held_out], suggested[is_held_out] = theirs.is_error, theirs.suggested
+        scores[is_held_out] = theirs.scores
+        is_predictable = is_predictable | is_held_out
+    near = neighbours(features)
+    is_copy = (near.nearest_distance < SAME) & (labels != labels[near.nearest])
+    all_errors = LabelErrors(is_error, suggested, np.where(is_predictable, scores, 0.0), errors.thresholds)
+    return Audit(all_errors, is_predictable, outliers(near.distances, labels), near, is_copy)

@@ -1,0 +1,180 @@
+"""``ltr-data audit``: likely label errors, outliers and copies in the data set of a run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ltr.console import print_line
+from ltr.errors import ConfigError, DataError
+from ltr.escaping import one_line
+
+_SHOWN = 10
+PARTS = ("train", "val", "test")
+
+
+def run_audit(arguments: argparse.Namespace) -> int:
+    """Audit the labels of a run's data set; return the exit code.
+
+    Raises:
+        CheckpointError: no such run, or weights that cannot be read.
+        ConfigError: the run gives no features, or has no data set that can be read.
+        DataError: the data set is missing, or too small.
+    """
+    import numpy as np
+
+    from ltr.apply.audit import audit
+    from ltr.console import plain_warnings
+
+    with plain_warnings():
+        model, source, split, dataset = _run_of(arguments)
+        indices, part_of = _images(split, arguments.part)
+        probabilities, features = _predicted(model, source, split, dataset, indices)
+    labels = split.label_map[source.labels[indices]]
+    groups = None if source.group is None else source.groupings[source.group].codes[indices]
+    outcome = audit(
+        features,
+        labels,
+        split.num_classes,
+        seed=arguments.seed,
+        number=arguments.folds,
+        groups=groups,
+        held_out=probabilities,
+        is_held_out=part_of != PARTS.index("train"),
+    )
+    folder = arguments.out or Path("outputs") / "audit" / str(dataset["name"])
+    issues = _write(folder, source, split, indices, part_of, labels, outcome)
+    for line in _summary(split, labels, outcome, issues, (model.many_above, model.few_below)):
+        print_line(line)
+    print_line(folder / "issues.csv")
+    print_line(folder / "sheet.html")
+    unpredictable = int(np.count_nonzero(~outcome.is_predictable))
+    if unpredictable:
+        print_line(
+            f"{unpredictable:,} images are the only ones of their class in a fold, so nothing is said of their label"
+        )
+    return 0
+
+
+def _run_of(arguments: argparse.Namespace) -> tuple[Any, Any, Any, dict[str, Any]]:
+    """Return the network of a run, and the source and split that it was trained on."""
+    from ltr.apply.model import load_model
+    from ltr.commands.evaluate import find
+    from ltr.configuration.reuse import with_overrides
+    from ltr.data.exclusion import read_split
+    from ltr.data.packed import read_source
+    from ltr.data.split import load_split_file
+    from ltr.methods.core.checkpoint import describe
+
+    checkpoint, config = find(Path(arguments.run))
+    description = describe(checkpoint)
+    if "source" not in (description.get("dataset") or {}):
+        raise ConfigError(f"{arguments.run}: its checkpoint names no data set, so there are no labels to audit")
+    dataset = with_overrides({"dataset": description["dataset"]}, ())["dataset"]
+    source = read_source(dataset)
+    file = checkpoint.absolute().parent.parent / "split.npz"
+    split = load_split_file(file, source) if file.is_file() else read_split(dataset, source)
+    if split.label_map.max() >= split.num_classes:
+        raise ConfigError(
+            f"{arguments.run}: its test classes are not those of training, so it predicts no label of them"
+        )
+    model = load_model(
+        checkpoint,
+        config,
+        accelerator=arguments.accelerator,
+        batch_size=arguments.batch_size,
+        workers=arguments.workers,
+    )
+    return model, source, split, dataset
+
+
+def _images(split: Any, parts: list[str]) -> tuple[Any, Any]:
+    """Return the indices of the audited images, and the part of each."""
+    import numpy as np
+
+    arrays = {part: getattr(split, part) for part in (parts or PARTS)}
+    indices = np.concatenate(list(arrays.values()))
+    part_of = np.concatenate([np.full(len(array), PARTS.index(part)) for part, array in arrays.items()])
+    if len(indices) < 2:
+        raise DataError(f"{split.name} has {len(indices)} images in {', '.join(arrays)}: nothing to compare")
+    return indices, part_of
+
+
+def _predicted(model: Any, source: Any, split: Any, dataset: dict[str, Any], indices: Any) -> tuple[Any, Any]:
+    """Return probabilities float32 [n, C] and features float32 [n, D] of the images."""
+    import numpy as np
+
+    from ltr.console import progress
+    from ltr.data.module import DataModule
+    from ltr.evaluation.scores import log_normaliser, probabilities
+
+    data = DataModule.for_evaluation(
+        source, split, dataset, model.batch_size, device=model.device, num_workers=model.workers
+    )
+    tables, features = [], []
+    with progress("predicting", len(indices)) as advance, model.predicting():
+        for batch in data.evaluation_loader(indices):
+            scores = model.scores(batch.images)
+            if scores.features is None:
+                raise ConfigError("the run's network gives no features to compare images by. Audit a run of erm or crt")
+            normaliser = log_normaliser(scores.logits, model.link)
+            tables.append(probabilities(scores.logits, normaliser, model.link).float().cpu().numpy())
+            features.append(scores.features.float().cpu().numpy())
+            advance(len(batch.images))
+    return np.concatenate(tables), np.concatenate(features)
+
+
+def _write(
+    folder: Path, source: Any, split: Any, indices: Any, part_of: Any, labels: Any, outcome: Any
+) -> list[dict[str, Any]]:
+    """Write ``issues.csv`` and ``sheet.html``; return the issues."""
+    from ltr.apply.audit_sheet import write_audit_sheet
+    from ltr.data.source import ImageFiles
+    from ltr.files import write_csv
+
+    def name(row: int) -> str:
+        index = int(indices[row])
+        return source.images.relative(index) if isinstance(source.images, ImageFiles) else f"image {index}"
+
+    issues = [
+        {
+            "path": name(issue["row"]),
+            "part": PARTS[part_of[issue["row"]]],
+            "label": split.class_names[labels[issue["row"]]],
+            "issue": issue["issue"],
+            "suggested": split.class_names[issue["suggested"]] if issue["suggested"] >= 0 else "",
+            "score": round(issue["score"], 4),
+            "copy_of": name(issue["other"]) if issue["other"] >= 0 else "",
+            "index": int(indices[issue["row"]]),
+        }
+        for issue in outcome.issues()
+    ]
+    columns = ("path", "part", "label", "issue", "suggested", "score", "copy_of")
+    write_csv(folder / "issues.csv", ({key: issue[key] for key in columns} for issue in issues), columns)
+    write_audit_sheet(folder / "sheet.html", f"Audit of {split.name}", issues, source)
+    return issues
+
+
+def _summary(split: Any, labels: Any, outcome: Any, issues: list[dict[str, Any]], bounds: tuple[int, int]) -> list[str]:
+    import numpy as np
+
+    from ltr.evaluation.groups import shot_groups
+
+    kinds = {kind: sum(issue["issue"] == kind for issue in issues) for kind in ("label", "copy", "outlier")}
+    lines = [
+        f"{len(labels):,} images: {kinds['label']:,} likely label errors, {kinds['outlier']:,} outliers, "
+        f"{kinds['copy']:,} copies under another label"
+    ]
+    groups = shot_groups(split.class_counts, *bounds)
+    flagged = outcome.errors.is_error
+    for group, of in groups.items():
+        members = of[labels]
+        if members.any():
+            count = int(np.count_nonzero(flagged & members))
+            lines.append(f"  {group}: {count:,} of {int(members.sum()):,} labels ({count / members.sum():.1%})")
+    for issue in issues[:_SHOWN]:
+        what = f" -> {issue['suggested']}" if issue["suggested"] else ""
+        what += f" = {issue['copy_of']}" if issue["copy_of"] else ""
+        lines.append(f"  {issue['issue']}: {one_line(issue['path'])} ({issue['label']}{what}, {issue['score']:.2f})")
+    return lines
