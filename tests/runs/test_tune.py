@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import ltr
+from ltr.apply.export import export, load_exported
 from ltr.errors import CheckpointError
 from ltr.methods.core.checkpoint import load_network, read_checkpoint
 from ltr.methods.core.stage import Settings
@@ -94,3 +95,12 @@ def test_without_its_base_or_with_another_one_a_checkpoint_is_refused(tmp_path, 
     moved.unlink()
     with pytest.raises(CheckpointError, match=r"that file is not there\. Put it back"):
         load_network(path)
+
+
+def test_an_export_needs_no_base(tmp_path, base, digits):
+    path = outcome(tmp_path, "tune=lora", f"backbone.weights={base}").directory / "checkpoints" / "final.ckpt"
+    before = load_network(path).predict_headline(torch.as_tensor(digits).permute(0, 3, 1, 2)).logits
+    export(path, tmp_path / "exported")
+    base.unlink()
+    exported = load_exported(tmp_path / "exported")
+    assert torch.equal(exported.predict_headline(torch.as_tensor(digits).permute(0, 3, 1, 2)).logits, before)

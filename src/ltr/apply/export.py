@@ -55,6 +55,8 @@ def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> Exported:
     description = describe(checkpoint)
     state: dict[str, Tensor] = description.pop("state_dict")
     network = described_network({**description, "state_dict": state}, checkpoint)
+    if description.pop("base", None) is not None:  # an export needs no other file
+        state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     folder.mkdir(parents=True, exist_ok=True)
     with _beside(folder) as drafts:
         _write(drafts, description, state)
