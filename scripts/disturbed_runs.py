@@ -77,7 +77,7 @@ def child(rank: int, processes: int, argv: Sequence[str], folder: Path, meeting:
     os._exit(code)
 
 
-def ended(running: Sequence[Any], limit: float = LIMIT) -> list[int | None]:
+def exit_codes(running: Sequence[Any], limit: float = LIMIT) -> list[int | None]:
     """Return exit codes; None for a process that hung and was killed."""
     until = time.monotonic() + limit
     codes: list[int | None] = []
@@ -91,14 +91,14 @@ def ended(running: Sequence[Any], limit: float = LIMIT) -> list[int | None]:
     return codes
 
 
-def ended_after(victim: Any, running: Sequence[Any]) -> list[int | None]:
+def exit_codes_after(victim: Any, running: Sequence[Any]) -> list[int | None]:
     """Return exit codes after a disturbance of ``victim``; None if it hung.
 
     Where it failed, the others have `GRACE` before they are ended, as whatever starts processes does: one that waits
     for the others at the start would wait for minutes.
     """
-    (code,) = ended([victim])
-    ended(running, LIMIT if code == 0 else GRACE)
+    (code,) = exit_codes([victim])
+    exit_codes(running, LIMIT if code == 0 else GRACE)
     return [code if process is victim else process.exitcode for process in running]
 
 
@@ -116,7 +116,7 @@ def digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def said(folder: Path) -> str:
+def output_text(folder: Path) -> str:
     """Return the output of all processes of the runs in ``folder``, rank 0 first."""
     return "".join(path.read_text() for path in sorted(folder.glob("?.log")))
 
@@ -201,13 +201,13 @@ class Runs:
             process.start()
         return running
 
-    def in_peace(self, case: Case) -> tuple[str, float]:
+    def undisturbed(self, case: Case) -> tuple[str, float]:
         """Return digest and seconds of the undisturbed run; the digest does not depend on the number of workers."""
         if case not in self._peace:
             folder, began = self.folder(), time.monotonic()
-            codes = ended(self.start(folder, case))
+            codes = exit_codes(self.start(folder, case))
             if any(code != 0 for code in codes):
-                raise SystemExit(f"{case} fails even in peace {codes}: {said(folder)[-2000:]}")
+                raise SystemExit(f"{case} fails even in peace {codes}: {output_text(folder)[-2000:]}")
             self._digests.setdefault((case.run, case.processes), digest(folder))
             self._peace[case] = time.monotonic() - began
             if digest(folder) != self._digests[case.run, case.processes]:

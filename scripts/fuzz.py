@@ -96,7 +96,7 @@ def command_lines(draw: random.Random, folder: Path, count: int) -> Iterator[Cas
         yield Case("ltr-train", tuple(words), any(part.is_nonsense for part in parts))
 
 
-def tried(cases: Iterable[Case], folder: Path, name: str, every: int = 20) -> Findings:
+def run_cases(cases: Iterable[Case], folder: Path, name: str, every: int = 20) -> Findings:
     """Run all cases and print the progress; after Ctrl-C the cases run so far count."""
     findings, began = Findings(), time.monotonic()
     with contextlib.suppress(KeyboardInterrupt), contextlib.closing(Worker(folder)) as worker:
@@ -130,9 +130,9 @@ def main() -> int:
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="ltr-fuzz-"))
     draw = random.Random(arguments.seed)
-    findings_of = {"command lines": tried(command_lines(draw, folder, arguments.commands), folder, "command lines")}
+    findings_of = {"command lines": run_cases(command_lines(draw, folder, arguments.commands), folder, "command lines")}
     for kind in [kind for kind in arguments.kinds.split(",") if kind and arguments.mutations]:
-        findings_of[kind] = tried(mutations(kind, draw, folder, arguments.mutations), folder, kind)
+        findings_of[kind] = run_cases(mutations(kind, draw, folder, arguments.mutations), folder, kind)
     print("\n| what | cases | exit code 0 | 1 | 2 | findings |\n|---|---|---|---|---|---|")
     for name, findings in findings_of.items():
         codes = findings.codes

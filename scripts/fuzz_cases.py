@@ -34,27 +34,27 @@ class Findings:
     codes: Counter = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
-    def examine(self, case: Case, code: int | None, said: str) -> None:
+    def examine(self, case: Case, code: int | None, output: str) -> None:
         """Count a finished case; None stands for a hang."""
         self.codes[code] += 1
-        if reason := problem(case, code, said):
-            self.wrong.append(f"{reason}: {case}\n    {said[-600:].strip()}")
+        if reason := problem(case, code, output):
+            self.wrong.append(f"{reason}: {case}\n    {output[-600:].strip()}")
 
 
-def problem(case: Case, code: int | None, said: str) -> str | None:
+def problem(case: Case, code: int | None, output: str) -> str | None:
     """Return the reason why an outcome is a finding; None if it is fine."""
     if code is None:
         return "hangs"
     if code < 0:
         return f"signal {-code}"
-    if "Traceback (most recent call last)" in said:
+    if "Traceback (most recent call last)" in output:
         return "traceback"
-    if NOT_FORESEEN in said:
+    if NOT_FORESEEN in output:
         return "unforeseen"
     if code not in (0, 1, 2):
         return f"exit code {code}"
     # a check that finds something is no error
-    if code and "error" not in said and case.command != "ltr-data":
+    if code and "error" not in output and case.command != "ltr-data":
         return "no word of the error"
     # jobs of a sweep that are refused make its exit code 1
     if case.is_nonsense and code not in ((1, 2) if "-m" in case.arguments else (2,)):

@@ -17,6 +17,7 @@ from ltr.configuration.allowed import shown
 from ltr.configuration.configs import conf_directory, config_names, leaves, mappings
 from ltr.configuration.nested import NestedLoader
 from ltr.configuration.rules import rules_of
+from ltr.configuration.weights_input import register
 
 METHODS = ("erm", "crt", "lws", "rkd_classification", "m2m", "sla", "background_splitting", "ncm", "tau_norm")
 # of the harness, or so that nothing is trained, downloaded or started
@@ -93,6 +94,7 @@ def known_of(method: str) -> Known:
 
 
 def _without_hydra(config: DictConfig) -> dict[str, Any]:
+    register()  # a data set's values may refer to those of pretrained weights
     plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     return OmegaConf.to_container(plain, resolve=True)  # type: ignore[return-value]
 

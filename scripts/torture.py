@@ -45,7 +45,19 @@ from pathlib import Path
 
 import torch
 
-from disturbed_runs import KILLED, RUNS, Case, Runs, damage, digest, ended, ended_after, said, unexplained, workers_of
+from disturbed_runs import (
+    KILLED,
+    RUNS,
+    Case,
+    Runs,
+    damage,
+    digest,
+    exit_codes,
+    exit_codes_after,
+    output_text,
+    unexplained,
+    workers_of,
+)
 
 ROOM = 2**26  # bytes of the small disk once there is room again
 _GOING_ON = re.compile(r"^(\S+): going on in epoch (\d+), batch (\d+)", re.MULTILINE)  # of which stage
@@ -114,7 +126,7 @@ class Torture:
     def evaluate(self, tally: Tally, folder: Path, codes: list[int | None]) -> None:
         """Count a finished trial."""
         tally.trials += 1
-        expected, actual, text = self.runs.in_peace(tally.case)[0], digest(folder), said(folder)
+        expected, actual, text = self.runs.undisturbed(tally.case)[0], digest(folder), output_text(folder)
         places = [(place[1], place[2]) for place in _GOING_ON.finditer(text) if place[3] != "1"]
         tally.inside += len(places)
         tally.again += sum(one == other for one, other in itertools.pairwise(places))
@@ -126,46 +138,48 @@ class Torture:
 
     def finish(self, tally: Tally, folder: Path) -> None:
         """Repeat the command undisturbed and evaluate the outcome."""
-        self.evaluate(tally, folder, ended(self.runs.start(folder, tally.case)))
+        self.evaluate(tally, folder, exit_codes(self.runs.start(folder, tally.case)))
 
     def killed(self, tally: Tally, most: int = 3) -> None:
         """Kill one run up to ``most`` times."""
-        _, seconds = self.runs.in_peace(tally.case)
+        _, seconds = self.runs.undisturbed(tally.case)
         folder = self.runs.folder()
         for _ in range(most):
             running = self.runs.start(folder, tally.case)
             self.instant(folder, seconds, self.draw.choice(["", "stages/*/state/last.ckpt"]))
             victim = self.draw.choice(running)
             victim.kill()
-            tally.hits += ended_after(victim, running)[running.index(victim)] == KILLED
+            tally.hits += exit_codes_after(victim, running)[running.index(victim)] == KILLED
         self.finish(tally, folder)
 
     def stopped(self, tally: Tally) -> None:
         """Send a signal: the run must save and exit with 143, 130 or 129."""
-        _, seconds = self.runs.in_peace(tally.case)
+        _, seconds = self.runs.undisturbed(tally.case)
         folder = self.runs.folder()
         running = self.runs.start(folder, tally.case)
         self.instant(folder, seconds, self.draw.choice(["", "stages/*/state/last.ckpt"]))
         number, victim = self.draw.choice([signal.SIGTERM, signal.SIGINT, signal.SIGHUP]), self.draw.choice(running)
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim.pid, number)
-        codes = ended_after(victim, running)
+        codes = exit_codes_after(victim, running)
         code = codes[running.index(victim)]
         # one that cannot answer yet dies as any process does; in training all of them hear of it
-        if code not in (0, 128 + number, -number) or ("stopped in epoch" in said(folder) and set(codes) != {code}):
-            tally.wrong.append(f"{folder}: {number.name} ends with {codes}: {said(folder)[-300:]}")
+        if code not in (0, 128 + number, -number) or (
+            "stopped in epoch" in output_text(folder) and set(codes) != {code}
+        ):
+            tally.wrong.append(f"{folder}: {number.name} ends with {codes}: {output_text(folder)[-300:]}")
         tally.hits += code == 128 + number
         self.finish(tally, folder)
 
     def torn(self, tally: Tally) -> None:
         """Kill the run, then truncate or change its newest checkpoint."""
-        _, seconds = self.runs.in_peace(tally.case)
+        _, seconds = self.runs.undisturbed(tally.case)
         folder = self.runs.folder()
         running = self.runs.start(folder, tally.case)
         self.instant(folder, seconds, "stages/*/state/last.ckpt")
         for process in running:
             process.kill()
-        ended(running)
+        exit_codes(running)
         for state in (folder / "outputs").glob("stages/*/state"):
             newest = [path for path in (state / "last.ckpt", state / "previous.ckpt") if path.is_file()][:1]
             for path in newest:  # between the two names there may be no last one
@@ -189,10 +203,10 @@ class Torture:
                 limits = (size // 3, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
             full = None if limits is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
             running = self.runs.start(folder, tally.case, full)
-            codes = ended_after(running[0], running)
+            codes = exit_codes_after(running[0], running)
             tally.hits += any(codes)
-            if None in codes or unexplained(said(folder)):
-                tally.wrong.append(f"{folder}: full at {size} bytes, exit codes {codes}: {said(folder)[-300:]}")
+            if None in codes or unexplained(output_text(folder)):
+                tally.wrong.append(f"{folder}: full at {size} bytes, exit codes {codes}: {output_text(folder)[-300:]}")
             if make_room is not None:
                 make_room()
             before = tally.same
@@ -204,7 +218,7 @@ class Torture:
 
     def worker(self, tally: Tally) -> None:
         """Kill a loading worker: the run must end with an error, unless the worker is no longer needed."""
-        _, seconds = self.runs.in_peace(tally.case)
+        _, seconds = self.runs.undisturbed(tally.case)
         folder = self.runs.folder()
         running = self.runs.start(folder, tally.case)
         self.instant(folder, seconds, "")
@@ -214,10 +228,10 @@ class Torture:
         time.sleep(self.draw.uniform(0, 0.02))
         with contextlib.suppress(ProcessLookupError, IndexError):
             os.kill(self.draw.choice(workers), signal.SIGKILL)
-        code = ended_after(victim, running)[running.index(victim)]
-        tally.hits += code == 1 and "a process that reads images ended" in said(folder)
+        code = exit_codes_after(victim, running)[running.index(victim)]
+        tally.hits += code == 1 and "a process that reads images ended" in output_text(folder)
         if code not in (0, 1):
-            tally.wrong.append(f"{folder}: a worker killed, exit code {code}: {said(folder)[-300:]}")
+            tally.wrong.append(f"{folder}: a worker killed, exit code {code}: {output_text(folder)[-300:]}")
         self.finish(tally, folder)
 
     def unreadable(self, tally: Tally) -> None:
@@ -227,7 +241,7 @@ class Torture:
             self.killed(tally, most=1)
             tally.hits = before + 1  # three images of every run
             return
-        _, seconds = self.runs.in_peace(tally.case)
+        _, seconds = self.runs.undisturbed(tally.case)
         folder = self.runs.folder()
         images = self.runs.images(tally.case.run)
         path = images / "train" / f"class{self.draw.randrange(5)}" / f"{self.draw.randrange(8, 48)}.jpg"
@@ -235,34 +249,34 @@ class Torture:
         running = self.runs.start(folder, tally.case)
         self.instant(folder, seconds, "")
         damage(path)
-        codes = ended(running)
+        codes = exit_codes(running)
         path.write_bytes(content)
-        words = said(folder)  # of training, or of the look at all files before it
+        words = output_text(folder)  # of training, or of the look at all files before it
         named = f"class{path.parent.name[-1]}/{path.name}" in words and "cannot be read" in words
         tally.hits += named
         if (any(codes) and not named) or None in codes:
-            tally.wrong.append(f"{folder}: {path} damaged, exit codes {codes}: {said(folder)[-300:]}")
+            tally.wrong.append(f"{folder}: {path} damaged, exit codes {codes}: {output_text(folder)[-300:]}")
         self.finish(tally, folder)
 
     def vanished(self, tally: Tally) -> None:
         """Delete an image file: the run must name it, unless it is no longer needed."""
-        _, seconds = self.runs.in_peace(tally.case)
+        _, seconds = self.runs.undisturbed(tally.case)
         folder, path = self.runs.folder(), self._training_image(tally)
         content = path.read_bytes()
         running = self.runs.start(folder, tally.case)
         self.instant(folder, seconds, "stages/*/state/last.ckpt")  # one that is gone before is not in the data set
         path.unlink()
-        codes = ended(running)
+        codes = exit_codes(running)
         path.write_bytes(content)
-        named = path.name in said(folder)
+        named = path.name in output_text(folder)
         tally.hits += any(codes) and named
         if (any(codes) and not named) or None in codes:
-            tally.wrong.append(f"{folder}: {path} deleted, exit codes {codes}: {said(folder)[-300:]}")
+            tally.wrong.append(f"{folder}: {path} deleted, exit codes {codes}: {output_text(folder)[-300:]}")
         self.finish(tally, folder)
 
     def changed(self, tally: Tally) -> None:
         """Replace an image file by another image: the run and its repetition must finish or give the reason."""
-        _, seconds = self.runs.in_peace(tally.case)
+        _, seconds = self.runs.undisturbed(tally.case)
         folder, path = self.runs.folder(), self._training_image(tally)
         content = path.read_bytes()
         other = self.draw.choice([one for one in sorted(path.parent.iterdir()) if one != path]).read_bytes()
@@ -270,15 +284,19 @@ class Torture:
         self.instant(folder, seconds, "stages/*/state/last.ckpt")
         path.write_bytes(other)
         tally.hits += any(process.is_alive() for process in running)
-        codes = ended(running)
+        codes = exit_codes(running)
         path.write_bytes(content)
-        codes += ended(self.runs.start(folder, tally.case))
+        codes += exit_codes(self.runs.start(folder, tally.case))
         tally.trials += 1
-        if set(codes) <= {0, 1} and not unexplained(said(folder)) and (not any(codes) or "error: " in said(folder)):
+        if (
+            set(codes) <= {0, 1}
+            and not unexplained(output_text(folder))
+            and (not any(codes) or "error: " in output_text(folder))
+        ):
             tally.same += 1
             shutil.rmtree(folder)
         else:
-            tally.wrong.append(f"{folder}: {path} changed, exit codes {codes}: {said(folder)[-300:]}")
+            tally.wrong.append(f"{folder}: {path} changed, exit codes {codes}: {output_text(folder)[-300:]}")
 
     def _training_image(self, tally: Tally) -> Path:
         images = self.runs.images(tally.case.run)
@@ -286,40 +304,40 @@ class Torture:
 
     def removed(self, tally: Tally) -> None:
         """Remove the outputs: the run must end with all its files, or with an error that names what is missing."""
-        wanted, seconds = self.runs.in_peace(tally.case)
+        wanted, seconds = self.runs.undisturbed(tally.case)
         folder = self.runs.folder()
         running = self.runs.start(folder, tally.case)
         self.instant(folder, seconds, self.draw.choice(["", "stages/*/state/last.ckpt"]))
         shutil.rmtree(folder / "outputs", ignore_errors=True)
         tally.hits += any(process.is_alive() for process in running)
-        codes = ended(running)
+        codes = exit_codes(running)
         whole = not any(codes) and digest(folder) == wanted and any((folder / "outputs").glob("*/*/*/config.yaml"))
-        explained = None not in codes and all(code in (0, 1) for code in codes) and "error: " in said(folder)
+        explained = None not in codes and all(code in (0, 1) for code in codes) and "error: " in output_text(folder)
         if not (whole or (any(codes) and explained)):
-            tally.wrong.append(f"{folder}: outputs removed, exit codes {codes}: {said(folder)[-300:]}")
+            tally.wrong.append(f"{folder}: outputs removed, exit codes {codes}: {output_text(folder)[-300:]}")
         self.finish(tally, folder)
 
     def locked(self, tally: Tally) -> None:
         """Kill a run while it holds a stage's lock."""
-        _, seconds = self.runs.in_peace(tally.case)
+        _, seconds = self.runs.undisturbed(tally.case)
         folder = self.runs.folder()
         running = self.runs.start(folder, tally.case)
         self.instant(folder, seconds, "stages/.*.lock")
         for process in running:
             process.kill()
-        codes = ended(running)
+        codes = exit_codes(running)
         tally.hits += KILLED in codes and bool(list((folder / "outputs" / "stages").glob(".*.lock")))
         self.finish(tally, folder)
 
     def racing(self, tally: Tally) -> None:
         """Start the same command twice at once."""
-        _, seconds = self.runs.in_peace(tally.case)
+        _, seconds = self.runs.undisturbed(tally.case)
         folder = self.runs.folder()
         one = self.runs.start(folder, tally.case)
         time.sleep(self.draw.uniform(0, 0.5) * seconds)
         tally.hits += all(process.is_alive() for process in one)
         other = self.runs.start(folder, tally.case)
-        self.evaluate(tally, folder, [*ended(one), *ended(other)])
+        self.evaluate(tally, folder, [*exit_codes(one), *exit_codes(other)])
 
 
 def cases_of(names: Sequence[str], processes: Sequence[int]) -> list[Case]:

@@ -17,7 +17,7 @@ NONSENSE = fuzz_cases.Case("ltr-train", ("sede=1",), is_nonsense=True)
 
 
 @pytest.mark.parametrize(
-    ("case", "code", "said", "finding"),
+    ("case", "code", "output", "finding"),
     [
         (CASE, 0, "", None),
         (CASE, 2, "error: seed", None),
@@ -33,8 +33,8 @@ NONSENSE = fuzz_cases.Case("ltr-train", ("sede=1",), is_nonsense=True)
         (CASE, None, "", "hangs"),
     ],
 )
-def test_what_counts_as_a_finding(case, code, said, finding):
-    assert fuzz_cases.problem(case, code, said) == finding
+def test_what_counts_as_a_finding(case, code, output, finding):
+    assert fuzz_cases.problem(case, code, output) == finding
 
 
 def test_a_worker_reports_a_signal_and_continues(tmp_path, monkeypatch):
@@ -58,7 +58,7 @@ def test_the_same_seed_draws_the_same_command_lines(tmp_path):
 
 @pytest.mark.slow
 def test_random_command_lines_are_carried_out_or_explained(tmp_path):
-    findings = script.tried(script.command_lines(random.Random(0), tmp_path, 5), tmp_path, "command lines")
+    findings = script.run_cases(script.command_lines(random.Random(0), tmp_path, 5), tmp_path, "command lines")
     assert findings.wrong == []
     assert findings.codes.total() == 5
 
@@ -71,6 +71,6 @@ def folder(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", fuzz_files.KINDS)
 def test_damaged_files_are_read_or_explained(folder, kind):
-    findings = script.tried(fuzz_files.mutations(kind, random.Random(0), folder, 3), folder, kind)
+    findings = script.run_cases(fuzz_files.mutations(kind, random.Random(0), folder, 3), folder, kind)
     assert findings.wrong == []
     assert findings.codes.total() >= 2

@@ -41,27 +41,27 @@ def noted(tmp_path):
     return make
 
 
-def said(tasks, at_once=2):
+def failed_and_lines(tasks, at_once=2):
     lines: list[str] = []
     return run_tasks(tasks, at_once, os.environ, lines.append), lines
 
 
 def test_tasks_that_need_the_same_stage_do_not_overlap_and_others_go_first(noted):
-    failed, lines = said([noted("a", "shared"), noted("b", "shared"), noted("c")])
+    failed, lines = failed_and_lines([noted("a", "shared"), noted("b", "shared"), noted("c")])
     assert failed == {}
     assert [line.split()[1] for line in lines if line.startswith("started")] == ["a", "c", "b"]
     assert noted.times("a")[1] <= noted.times("b")[0]
 
 
 def test_no_more_tasks_run_at_once_than_are_wanted(noted):
-    said([noted("a"), noted("b")], at_once=1)
+    failed_and_lines([noted("a"), noted("b")], at_once=1)
     assert noted.times("a")[1] <= noted.times("b")[0]
 
 
 def test_a_task_that_fails_is_named_with_its_error_and_the_next_one_runs(tmp_path, noted):
     code = "import sys; print('warning: x'); sys.stderr.write('error: no data\\n  look there\\n'); sys.exit(1)"
     bad = Task("bad", (sys.executable, "-S", "-c", code), tmp_path / "logs" / "bad.log")
-    failed, lines = said([bad, noted("a")], at_once=1)
+    failed, lines = failed_and_lines([bad, noted("a")], at_once=1)
     assert failed == {"bad": f"exit code 1: error: no data (see {bad.log})"}
     assert "failed: bad" in lines
     assert "finished: a" in lines
@@ -83,5 +83,5 @@ def test_an_interruption_stops_the_tasks_and_waits_for_them(tmp_path):
 
     threading.Thread(target=interrupt, daemon=True).start()
     with stop_request(), pytest.raises(Interrupted):
-        said([task])
+        failed_and_lines([task])
     assert state.read_text() == "saved"
