@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torchvision
 from torch import nn
 
@@ -150,6 +149,8 @@ def _backbone_overrides(name: str) -> list[str]:
     configs = config_names("backbone")
     if name in configs:
         return [f"backbone={name}"]
+    import timm
+
     if timm.is_model(name):
         return ["backbone=timm", f"backbone.name={quoted(name)}"]
     of_torchvision = torchvision.models.list_models(module=torchvision.models)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import subprocess
 import sys
 
@@ -38,7 +40,7 @@ import sys
 from ltr.cli import train_main
 
 code = train_main([])
-print("--", code, [name for name in ("wandb", "tensorboard") if name in sys.modules])
+print("--", code, [name for name in ("wandb", "tensorboard", "timm", "peft") if name in sys.modules])
 
 class Without:
     def find_spec(self, name, path=None, target=None):
@@ -116,6 +118,10 @@ def test_a_reader_that_goes_away_ends_the_command_without_a_word(tmp_path, argum
 
 def test_ctrl_c_before_anything_ends_with_130(ltr_train, monkeypatch):
     import ltr.configuration.configs
+
+    # a module that is first imported below would keep the replaced function
+    for module in pkgutil.iter_modules(ltr.configuration.__path__, "ltr.configuration."):
+        importlib.import_module(module.name)
 
     def interrupted():
         raise KeyboardInterrupt

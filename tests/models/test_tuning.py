@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -17,7 +18,6 @@ from ltr.models.cifar_resnet import CifarResNet
 from ltr.models.timm_backbone import TimmBackbone
 from ltr.models.torchvision_backbone import TorchvisionBackbone
 from ltr.models.tuning import (
-    NORMS,
     TuneAll,
     TuneBias,
     TuneLastBlock,
@@ -25,6 +25,7 @@ from ltr.models.tuning import (
     TuneNorm,
     Tuning,
     hold_frozen_parts,
+    is_norm,
 )
 from ltr.models.tuning_adapter import TuneAdapter
 from ltr.models.tuning_lora import TuneLoRA
@@ -87,7 +88,7 @@ def test_before_the_first_step_a_tuned_convolutional_network_is_the_frozen_one(k
 
 def test_numbers_of_trained_parameters_follow_their_formulas():
     patches_and_heads = vit()
-    norms = [module for module in patches_and_heads.modules() if isinstance(module, NORMS)]
+    norms = [module for module in patches_and_heads.modules() if is_norm(module)]
     assert count(tuned(vit(), TuneNone())) == 0
     assert count(tuned(vit(), TuneNorm())) == len(norms) * 2 * WIDTH
     layers = [m for m in patches_and_heads.modules() if isinstance(m, (nn.Linear, nn.Conv2d, nn.LayerNorm))]
@@ -116,7 +117,7 @@ def test_pointwise_convolutions_are_chosen_where_there_is_no_attention():
 
 
 def expected_names(kind: str, backbone: nn.Module) -> list[str]:
-    of_norms = {id(p) for module in backbone.modules() if isinstance(module, NORMS) for p in module.parameters()}
+    of_norms = {id(p) for module in backbone.modules() if is_norm(module) for p in module.parameters()}
     rules = {
         "all": lambda name, p: True,
         "none": lambda name, p: False,
@@ -280,3 +281,10 @@ def test_two_answers_to_what_is_trained_are_refused():
         ltr.train(["debug=fast", "tune=norm", "backbone.trainable=none", "stages=plan"], quiet=True)
     with pytest.raises(ConfigError, match=r"features=stored keeps the backbone as it is"):
         ltr.train(["debug=fast", "tune=norm", "features=stored", "stages=plan"], quiet=True)
+
+
+def test_the_normalisation_layers_of_timm_are_known_without_importing_it():
+    assert all(
+        is_norm(layer) for layer in (timm.layers.RmsNorm(4), timm.layers.RmsNorm2d(4), timm.layers.LayerNorm2d(4))
+    )
+    assert not is_norm(timm.layers.Mlp(4))

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import torchvision
 
@@ -62,6 +61,8 @@ def timm_preprocessing(name: str, pretrained: bool, weights: str | None) -> Prep
         return None
     if weights is not None and (own := checkpoint_preprocessing(weights)) is not None:
         return own
+    import timm  # a second of processor time, which runs of other backbones do not spend
+
     try:
         if name.startswith(_HUBS):
             described: Any = timm.models.load_model_config_from_hf(name.partition(":")[2])[0] if pretrained else None
@@ -90,6 +91,8 @@ def timm_preprocessing(name: str, pretrained: bool, weights: str | None) -> Prep
 
 
 def _timm_config(name: str, weights: str | None) -> Any:
+    import timm
+
     if weights is not None:
         stem = name.partition(".")[0]
         for tagged in timm.list_pretrained(f"{stem}.*"):

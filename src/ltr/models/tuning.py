@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import timm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -18,16 +17,15 @@ from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.models.backbones import Backbone
 
-NORMS = (
-    _BatchNorm,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-    nn.modules.instancenorm._InstanceNorm,
-    timm.layers.RmsNorm,
-    timm.layers.RmsNorm2d,
-)
+_NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.instancenorm._InstanceNorm)
+_NORMS_OF_TIMM = ("RmsNorm", "RmsNorm2d")  # by name: importing timm takes a second, and most runs do without it
 ImageShape = tuple[int, int, int]
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Return whether a module is a normalisation layer of torch or timm."""
+    kind = type(module)
+    return isinstance(module, _NORMS) or (kind.__module__.startswith("timm.") and kind.__name__ in _NORMS_OF_TIMM)
 
 
 class Tuning:
@@ -96,7 +94,7 @@ class TuneNorm(Tuning):
 
     def prepare(self, backbone: Backbone, image_shape: ImageShape) -> None:
         backbone.requires_grad_(False)
-        parameters = [p for module in backbone.modules() if isinstance(module, NORMS) for p in module.parameters(False)]
+        parameters = [p for module in backbone.modules() if is_norm(module) for p in module.parameters(False)]
         if not parameters:
             raise ConfigError(
                 f"tune=norm: {_called(backbone)} has no normalisation layer with weights. Use tune=bias, lora or "
