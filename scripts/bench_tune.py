@@ -1,8 +1,8 @@
 """Step time and memory of tuning a part of a backbone, as shares of training all of it.
 
 Each tuning runs in a process of its own, in turn, over several rounds; the medians are compared. Images and weights are
-random: neither matters for the cost. Memory is what a step adds to the process over the network with its optimiser's
-state before the first step.
+random: neither matters for the cost. On CPUs, time is that of the process. Memory is what a step adds to the process
+over the network before its first step.
 
     python scripts/bench_tune.py --backbone tf_efficientnet_lite0 --size 128 --rounds 3
     python scripts/bench_tune.py --backbone vit_tiny_patch16_224 --size 224 --rounds 3
@@ -88,15 +88,16 @@ def one_tuning(arguments: argparse.Namespace) -> dict[str, float]:
     labels = torch.arange(arguments.batch, device=arguments.device) % CLASSES
     batch = Batch(images, labels, torch.arange(arguments.batch, device=arguments.device))
     on_gpu = arguments.device == "cuda"
+    clock = time.perf_counter if on_gpu else time.process_time  # which other load on the machine does not change
 
     def step() -> float:
-        began = time.perf_counter()
+        began = clock()
         optimizer.zero_grad()
         network.training_step(batch, 0)["loss"].backward()
         optimizer.step()
         if on_gpu:
             torch.cuda.synchronize()
-        return time.perf_counter() - began
+        return clock() - began
 
     before = torch.cuda.memory_allocated() / 2**20 if on_gpu else resident_mb()
     seconds = [step() for _ in range(arguments.steps + 2)][2:]

@@ -30,6 +30,7 @@ State = dict[str, Tensor]
 
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".bin", ".th", ".t7")
 CLASSIFIER_NAMES = ("fc", "linear", "classifier", "head", "head_dist", "last_linear", "logits")
+_PRINTED: set[str] = set()  # sentences about files that were mapped by order
 _LISTED = 5  # names printed of each kind of mismatch
 
 
@@ -233,7 +234,9 @@ def load_backbone(
         if not ordered and contradicts_names(state, mapped):
             raise CheckpointError(f"'{path}': names and order of its tensors contradict each other")
         dropped = load(mapped.state, True)
-        log.warning("%s", mapped.sentence(path))
+        if (sentence := mapped.sentence(path)) not in _PRINTED:  # a run builds its network more than once
+            _PRINTED.add(sentence)
+            log.warning("%s", sentence)
         return [*dropped, *mapped.left_out]
 
     if ordered:
