@@ -66,14 +66,14 @@ def found_base(entry: Any, path: Path) -> str:
     if not is_entry:
         raise CheckpointError(f"{path}: damaged: it does not say which weights it was tuned from")
     weights = Path(entry["weights"])
-    found = next((one for one in (weights, path.parent / weights.name) if one.is_file()), None)
-    if found is None:
+    existing = next((one for one in (weights, path.parent / weights.name) if one.is_file()), None)
+    if existing is None:
         raise CheckpointError(
             f"{path}: it holds what was tuned of '{weights}' (SHA-256 of the frozen tensors {entry['digest'][:12]}), "
             "and that file is not there. Put it back, or a copy beside the checkpoint; checkpoint.tuned=whole trains "
             "runs whose checkpoints need no other file"
         )
-    return str(found)
+    return str(existing)
 
 
 def check_base(base: Base | None, entry: Mapping[str, str], path: Path) -> None:
