@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ltr.configuration import scaled, weights_input
 from ltr.configuration.allowed import check_values
 from ltr.configuration.configs import leaves
 from ltr.configuration.hydra_nodes import hydra_node
@@ -16,10 +17,10 @@ from ltr.configuration.placement import unread_keys
 from ltr.configuration.run_fractions import resolve_run_fractions
 from ltr.configuration.structure import check_structure
 from ltr.configuration.targets import check_targets
-from ltr.configuration.weights_input import register
 from ltr.errors import ConfigError
 
-register()
+weights_input.register()
+scaled.register()
 
 
 def checked(config: DictConfig, known_mistakes: Iterable[str] = (), overrides: Iterable[str] = ()) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class FeatureLoader(EpochLoader):
     def __iter__(self) -> Iterator[Batch]:
         epoch, first, indices, positions = self._begin()
         seed = derive_seed(self.seed_of_epoch(epoch), "views")
-        on_device = to_device(indices, self.device)
+        on_device = to_device(indices.copy(), self.device)  # a split's arrays are read-only, which torch warns of
         for number in range(first, len(self)):
             part = self.rows(number)
             features = to_device(self._take(indices[part], positions[part], seed), self.device)

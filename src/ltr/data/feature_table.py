@@ -70,7 +70,7 @@ class FeatureTable:
         if len(shards) and shards.min() < 0:
             raise DataError(f"{self.folder}: no features of image {int(indices[shards.argmin()])} are stored")
         if len(self._rows_in) == 1:
-            return self._shard(0)[rows]
+            return np.asarray(np.take(self._shard(0), rows, axis=0))
         features = np.empty((len(indices), self.width), dtype=np.float32)
         for shard in np.unique(shards):
             chosen = shards == shard
@@ -93,7 +93,7 @@ class FeatureTable:
         first = self._rows_in[shard]
         file = os.open(self._shard_path(shard), os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            _write_at(file, memoryview(features).cast("B"), 4 * self.width * first)
+            _write_at(file, features.data.cast("B"), 4 * self.width * first)
             os.ftruncate(file, 4 * self.width * (first + len(indices)))  # rows of a block that was not finished
             os.fsync(file)
         finally:
@@ -191,7 +191,7 @@ def fill(
 
 def _digest(indices: np.ndarray, features: np.ndarray) -> str:
     digest = hashlib.sha256(np.ascontiguousarray(indices, dtype="<i8").tobytes())
-    digest.update(memoryview(np.ascontiguousarray(features)).cast("B"))
+    digest.update(np.ascontiguousarray(features).data.cast("B"))
     return digest.hexdigest()
 
 

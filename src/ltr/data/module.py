@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -272,6 +272,13 @@ class DataModule(pl.LightningDataModule):
         # strided and not padded, so that the processes' last batches may differ in length
         indices = getattr(self.split, part)[self.rank :: self.world_size] if isinstance(part, str) else part
         return self._loader(lambda epoch: indices, len(indices), self.eval_batch_size, train=False)
+
+    def plain_features(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the stored features float32 [b, D] of source indices, as evaluation shows the images, in blocks."""
+        assert self.features is not None
+        rows = self.features.plain.block_rows
+        for first in range(0, len(indices), rows):
+            yield self.features.plain.take(indices[first : first + rows])
 
     def ordered_loader(self, indices: np.ndarray, batch_size: int, seed: int | None = None) -> Loader:
         """Return a loader of source indices int64 [n] in order, in this process alone.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from ltr.errors import ConfigError
 from ltr.identity import named
 
 CLASS_MEANS = "class_means"  # where a cosine head may start
+ZEROS = "zeros"  # where a linear head may start
 
 
 @named("head/linear")
@@ -24,12 +26,17 @@ class LinearHead(nn.Module):
 
     Args:
         bias: False leaves the bias out.
+        initial: ``zeros`` starts weight and bias at 0, which suits a head on frozen features: random weights are noise
+            that a short training does not remove; None: as above.
     """
 
     head_kind = "linear"
 
-    def __init__(self, num_features: int, num_classes: int, *, bias: bool = True) -> None:
+    def __init__(
+        self, num_features: int, num_classes: int, *, bias: bool = True, initial: Literal["zeros"] | None = None
+    ) -> None:
         super().__init__()
+        self.initial = initial
         self.num_features = num_features
         self.num_classes = num_classes
         self.weight = nn.Parameter(torch.empty(num_classes, num_features))
@@ -39,7 +46,11 @@ class LinearHead(nn.Module):
     def reset(self, generator: torch.Generator | None = None) -> None:
         """Re-initialise weight and bias from ``generator`` or torch's global generator (classifier re-training)."""
         nn.init.kaiming_normal_(self.weight, generator=generator)
-        if self.bias is not None:
+        if self.initial == ZEROS:
+            nn.init.zeros_(self.weight)
+        if self.bias is not None and self.initial == ZEROS:
+            nn.init.zeros_(self.bias)
+        elif self.bias is not None:
             bound = 1 / math.sqrt(self.num_features)
             nn.init.uniform_(self.bias, -bound, bound, generator=generator)
 

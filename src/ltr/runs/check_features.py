@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ltr.configuration.targets import instantiate
+from ltr.configuration.targets import instantiate, locate
 from ltr.errors import ConfigError
+from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, Method, Stage
 
 _OF_LBFGS = ("l2", "l2_path", "max_iterations")
@@ -32,7 +33,11 @@ def stored_settings(config: Mapping[str, Any]) -> dict[str, Any] | None:
             f"tune={config['tune']['name']} changes the backbone, and features=stored keeps it as it is. Use "
             "features=images, or tune=none"
         )
-    used: dict[str, Any] = {"views": features["views"] if features["views"] > 1 else 0, "solver": features["solver"]}
+    used: dict[str, Any] = {
+        "views": features["views"] if features["views"] > 1 else 0,
+        "standardize": features["standardize"],
+        "solver": features["solver"],
+    }
     if features["solver"] == "lbfgs":
         used |= {key: features[key] for key in _OF_LBFGS if key != "l2_path" or features["l2"] == "auto"}
     return used
@@ -61,6 +66,8 @@ def check_stored(config: Mapping[str, Any], method: Method, stages: Sequence[Sta
         )
     for stage in stored:
         _check_stage(stage, name)
+        if stage.module is not None and config["features"]["solver"] == "lbfgs":
+            _check_linear(stage, config)
     augment, views = config["augment"], config["features"]["views"]
     augmentation = instantiate(augment, dataset_info.image_shape)
     crop = augmentation.file_crop
@@ -79,6 +86,17 @@ def check_stored(config: Mapping[str, Any], method: Method, stages: Sequence[Sta
         raise ConfigError(
             "augment: stored features are those of images that are not augmented. Use augment=none, features.views=4 "
             "for four augmented views of each training image, or features=images"
+        )
+
+
+def _check_linear(stage: Stage, config: Mapping[str, Any]) -> None:
+    """Refuse a stage that is no linear classifier with one loss."""
+    kind = getattr(locate(stage.settings.head["_target_"], "head"), "head_kind", None)
+    if stage.target.training_step is not ImageClassifier.training_step or kind != "linear":
+        what = f"method={config['method']['name']}" if kind == "linear" else f"a head of kind '{kind}'"
+        raise ConfigError(
+            f"features.solver=lbfgs solves for a linear head and one loss of its logits; stage '{stage.name}' has "
+            f"{what}. Use features.solver=minibatch, or head=linear with erm, crt, lws, tau_norm, ncm or posthoc_la"
         )
 
 

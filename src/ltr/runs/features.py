@@ -55,6 +55,7 @@ def feature_network(settings: Settings, dataset_info: DatasetInfo, seed: int, ro
         head=without_private(read_config("head/linear")),
         loss=without_private(read_config("loss/cross_entropy")),
         extras=(),
+        features=None,
     )
     return ImageClassifier(NetworkSpec(plain, dataset_info, seed, role)).eval()
 

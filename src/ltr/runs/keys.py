@@ -89,7 +89,7 @@ def stage_spec(
         spec |= execution
     if stage.module is not None and stage.settings.accumulate > 1:
         spec["accumulation"] = "mean over images"  # of a step; in earlier versions the last step of an epoch differed
-    if stage.settings.selection == "best_val":
+    if stage.settings.selection == "best_val" or (stage.module is not None and stage.settings.chooses_l2):
         spec["val"] = array_digest(split.val)
     elif stage.settings.selection == "best_test":
         spec["test"] = array_digest(split.test)

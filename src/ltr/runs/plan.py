@@ -283,6 +283,12 @@ def _check_parts(stage: Stage, split: Split) -> None:
                 f"stage '{stage.name}' is computed on the {part} images, and the split '{split.name}' has none",
                 f"set method.{stage.name} to a number",
             )
+    if stage.module is not None and stage.settings.chooses_l2 and not len(split.val):
+        raise NeedsValidation(
+            f"features.l2=auto chooses the regularisation of stage '{stage.name}' on validation images, and the split "
+            f"'{split.name}' has none",
+            "set features.l2 to a number, such as features.l2=1e-2",
+        )
     if stage.settings.selection == "best_val" and not len(split.val) and stage.checkpoint is None:
         raise NeedsValidation(
             f"stage '{stage.name}' selects its weights by selection=best_val, and the split '{split.name}' has no "

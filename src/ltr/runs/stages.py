@@ -39,6 +39,7 @@ from ltr.runs.protocols import headline_metric, selecting_protocol
 from ltr.runs.provenance import code_state, differs
 from ltr.runs.result import write_arrays
 from ltr.runs.single_images import join_single_images
+from ltr.runs.solve import solve_stage
 from ltr.runs.store import RECORD, REMOVED, StageStore
 from ltr.runs.train import TrainingContext, TrainingRecord, ValidationSpec, train_stage
 from ltr.runs.training_doubts import warn_of_large_batch
@@ -194,7 +195,10 @@ class Stages:
         self, stage: Stage, folder: Path, data: DataModule, network: Any, validation: ValidationSpec | None
     ) -> TrainingRecord:
         self.started()
-        trained = train_stage(stage, network, data, folder, self._training_context(stage), validation)
+        context = self._training_context(stage)
+        if stage.settings.solver == "lbfgs":
+            return solve_stage(stage, network, data, folder, context, validation, self._print_line)
+        trained = train_stage(stage, network, data, folder, context, validation)
         arrays = network.artifacts()
         if arrays and distributed.is_rank_zero():
             write_arrays(folder / ARRAYS, arrays)
@@ -215,6 +219,8 @@ class Stages:
         network = stage.network(self.dataset_info, seed, parents)
         if self.feature_stage is not None and stage.settings.features is not None:
             self.feature_stage.check(network.backbone, stage.name)
+            if network.standardization is not None:
+                network.standardization.fit(map(torch.from_numpy, data.plain_features(data.split.train)))
         norms = check_images(stage, network, self.dataset_info, self.config["dataset"])
         join_single_images(stage, data, norms, self.config["strategy"], self._print_line)
         check_initial_head(network)

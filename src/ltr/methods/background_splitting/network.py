@@ -164,7 +164,7 @@ class BackgroundClassifier(ImageClassifier):
         if constant and (self.head.rows.head_kind != "linear" or self.head.bias is None):
             return self
         plain = ImageClassifier(self.spec.replaced(settings=self.settings.replaced(extras=())))
-        plain.backbone.load_state_dict(self.backbone.state_dict())
+        plain.take_backbone(self)
         rows = self.head.rows if constant else self.head
         state = dict(rows.state_dict())
         if constant:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ltr.errors import CheckpointError, ConfigError
-from ltr.models.heads import CLASS_MEANS
+from ltr.models.heads import CLASS_MEANS, ZEROS
 from ltr.models.weights import read_state
 from ltr.names import canonical
 
@@ -24,7 +24,7 @@ def initial_file(head: Mapping[str, Any]) -> Path | None:
         CheckpointError: there is no such file.
     """
     initial = head.get("initial")
-    if initial in (None, CLASS_MEANS):
+    if initial in (None, CLASS_MEANS, ZEROS):
         return None
     path = Path(str(initial))
     if not path.is_file():

@@ -25,6 +25,7 @@ from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.core.step_data import seed_step
 from ltr.models.backbones import config_for_image_size
 from ltr.models.narrow_maps import guard_narrow_maps
+from ltr.models.standardization import Standardization
 from ltr.models.tuning import Tuning, hold_frozen_parts
 from ltr.models.weights import seeded_construction
 from ltr.optim.schedules import ReleasedCosine
@@ -92,8 +93,11 @@ class ImageClassifier(pl.LightningModule):
                 )
         if self.loss.prior_bias is not None and getattr(self.head, "bias", None) is not None:
             self.head.init_bias(self.loss.prior_bias)
+        self.standardization: Standardization | None = None
         if settings.features is not None:
             self.backbone.requires_grad_(False)
+            if settings.features["standardize"]:
+                self.standardization = Standardization(self.backbone.num_features)
         self.backbone.to(memory_format=torch.channels_last)
         guard_narrow_maps(self.backbone)
         # normalisation as one multiply-add: (x/255 - mean) / std
@@ -128,8 +132,15 @@ class ImageClassifier(pl.LightningModule):
         return torch.addcmul(self._shift, unit, self._scale)  # type: ignore[arg-type]
 
     def features(self, unit: Tensor) -> Tensor:
-        """Return features [B, D] of images with pixels in [0, 1]; stored features [B, D] are passed on."""
-        return unit if unit.ndim == 2 else self.backbone(self.normalise(unit))
+        """Return features [B, D] of images with pixels in [0, 1], or of stored features [B, D] of the backbone."""
+        features = unit if unit.ndim == 2 else self.backbone(self.normalise(unit))
+        return features if self.standardization is None else self.standardization(features)
+
+    def take_backbone(self, network: ImageClassifier) -> None:
+        """Take over the weights of another network's backbone, and the standardisation of its features."""
+        self.backbone.load_state_dict(network.backbone.state_dict())
+        if self.standardization is not None and network.standardization is not None:
+            self.standardization.load_state_dict(network.standardization.state_dict())
 
     def forward(self, unit: Tensor) -> Tensor:
         """Return logits [B, C] of images with pixels in [0, 1]."""

@@ -101,6 +101,16 @@ class Settings:
             if name not in ("tune", "features") or getattr(self, name) is not None
         }
 
+    @property
+    def solver(self) -> str:
+        """How the stage is trained: ``minibatch``, or ``lbfgs`` on all stored features at once."""
+        return "minibatch" if self.features is None else self.features["solver"]
+
+    @property
+    def chooses_l2(self) -> bool:
+        """Whether the weight of the penalty is chosen on the validation split."""
+        return self.solver == "lbfgs" and self.features is not None and self.features["l2"] == "auto"
+
     def replaced(self, **changes: Any) -> Settings:
         """Return these settings with some of them changed."""
         return replace(self, **changes)

@@ -139,6 +139,6 @@ class NCM(FromRepresentation):
     def predictor(self, outputs: Mapping[str, StageOutput]) -> NearestMean:
         network, arrays = network_of(outputs), outputs["means"].arrays
         nearest = NearestMean(network.spec, **self.options.part(MeansOptions))
-        nearest.backbone.load_state_dict(network.backbone.state_dict())
+        nearest.take_backbone(network)
         nearest.head.load_state_dict({key: torch.from_numpy(arrays[key]) for key in ("means", "centre")})
         return nearest.eval()

@@ -57,7 +57,7 @@ class AdjustedClassifier(ImageClassifier):
     def of(cls, network: ImageClassifier, taus: Sequence[float], chosen: int) -> AdjustedClassifier:
         """Return the same network with its logits adjusted."""
         adjusted = cls(network.spec, taus=taus, chosen=chosen)
-        adjusted.backbone.load_state_dict(network.backbone.state_dict())
+        adjusted.take_backbone(network)
         adjusted.head.load_state_dict(network.head.state_dict())
         return adjusted.eval()
 

@@ -45,7 +45,7 @@ class SecondStage(ImageClassifier):
 
     def start_from(self, network: ImageClassifier) -> None:
         """Take over the weights of the finished representation."""
-        self.backbone.load_state_dict(network.backbone.state_dict())
+        self.take_backbone(network)
 
     def train(self, mode: bool = True) -> SecondStage:
         super().train(mode)

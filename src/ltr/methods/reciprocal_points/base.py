@@ -153,7 +153,7 @@ class PointNetwork(ImageClassifier):
             weight, bias = weight @ self.embedding.weight, bias + weight @ self.embedding.bias
         head = {"_target_": "ltr.models.heads.LinearHead", "bias": True}
         plain = ImageClassifier(self.spec.replaced(settings=self.settings.replaced(head=head, extras=())))
-        plain.backbone.load_state_dict(self.backbone.state_dict())
+        plain.take_backbone(self)
         plain.head.load_state_dict({"weight": weight.detach(), "bias": bias.detach()})
         return plain.train(self.training)
 

@@ -119,7 +119,7 @@ class Ensemble(Method):
         networks = [outputs[role_of(number)].load() for number in range(1, self.options.members + 1)]
         first = networks[0]
         ensemble = EnsembleClassifier(first.spec, **self.options)
-        ensemble.backbone.load_state_dict(first.backbone.state_dict())
+        ensemble.take_backbone(first)
         ensemble.head.load_state_dict(first.head.state_dict())
         for member, network in zip(ensemble.others, networks[1:]):
             member.load_state_dict(network.state_dict())

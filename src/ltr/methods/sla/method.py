@@ -151,7 +151,7 @@ class JointClassifier(TransformedClassifier):
         Its head is the second one where that is the headline, else the joint head's rows of j = 0.
         """
         plain = ImageClassifier(self.spec)
-        plain.backbone.load_state_dict(self.backbone.state_dict())
+        plain.take_backbone(self)
         if self.headline == "distilled":
             plain.head.load_state_dict(self.distilled_head.state_dict())
         else:

@@ -1,0 +1,92 @@
+"""Linear heads solved for with L-BFGS: the optimum of the stated objective, and its penalty chosen on validation."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from ltr.data.feature_table import FeatureTable
+from ltr.methods.core.checkpoint import load_network
+from ltr.runs.solve import minimise
+
+LBFGS = ["features=stored", "features.solver=lbfgs", "trainer.precision=fp32", "trainer.max_epochs=2"]
+pytestmark = pytest.mark.filterwarnings("ignore:.*at random values.*")
+
+
+class Quadratic:
+    """(x - 3)^2 + l2 / 2 x^2, whose minimum is 6 / (2 + l2)."""
+
+    def __init__(self):
+        self.x = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+        self.parameters = [self.x]
+
+    def __call__(self, l2):
+        value = (self.x - 3).square().sum() + l2 / 2 * self.x.square().sum()
+        value.backward()
+        return value.detach()
+
+
+def test_the_minimum_of_a_quadratic_is_reached():
+    objective = Quadratic()
+    value, evaluations = minimise(objective, 1.0, 50)
+    assert objective.x.item() == pytest.approx(2.0, abs=1e-6)
+    assert value == pytest.approx(3.0, abs=1e-9)
+    assert evaluations <= 50
+
+
+@pytest.mark.parametrize("sampler", ["instance", "class_balanced"])
+def test_the_gradient_of_the_objective_in_double_precision_is_zero_at_the_solution(ltr_train, sampler):
+    run = ltr_train(*LBFGS, "features.l2=0.1", f"sampler={sampler}")
+    assert run.code == 0, run.err
+    network = load_network(run.directory / "checkpoints" / "final.ckpt")
+    (folder,) = {path.parent for path in run.outputs.glob("stages/*/features-*.f32")}
+    from ltr.data.sources.digits import digits
+
+    with np.load(run.directory / "split.npz") as split:
+        train = split["train"]
+    source = digits()
+    features = network.standardization(torch.from_numpy(FeatureTable(folder, len(source), 64).take(train))).double()
+    labels = torch.from_numpy(source.labels[train]).long()
+    counts = torch.bincount(labels).double()
+    weights = torch.ones(len(labels)).double() / len(labels) if sampler == "instance" else 1 / (10 * counts[labels])
+    weight = network.head.weight.detach().double().requires_grad_()
+    bias = network.head.bias.detach().double()
+    losses = torch.nn.functional.cross_entropy(features @ weight.T + bias, labels, reduction="none")
+    ((losses * weights).sum() + 0.05 * weight.square().sum()).backward()
+    assert weight.grad.abs().max() < 1e-4
+
+
+def test_the_penalty_is_chosen_on_validation_images(ltr_train):
+    run = ltr_train(*LBFGS, "dataset.val=train_fraction", "features.l2_path=[1.0,0.01]")
+    assert run.code == 0, run.err
+    assert "is the best on 47 validation images" in run.out
+    (stage,) = (path.parent for path in run.outputs.glob("stages/*/l2.npz"))
+    assert (stage / "weights.ckpt").is_file()
+    spec = json.loads((stage / "stage.json").read_text())["spec"]
+    assert spec["settings"]["features"]["l2_path"] == [1.0, 0.01]
+    assert "val" in spec
+
+
+def test_lws_solves_for_its_scales(ltr_train):
+    run = ltr_train(*LBFGS, "features.l2=0.1", "method=lws")
+    assert run.code == 0, run.err
+
+
+REFUSED = {
+    "without validation": ([], "dataset.val=train_fraction"),
+    "points": (["dataset=digits_open", "method=rpl", "features.l2=1"], "features.solver=minibatch"),
+    "a cosine head": (["loss=ldam", "features.l2=1"], "a head of kind 'cosine'"),
+    "a penalty below zero": (["features.l2=-1"], "features.l2=-1"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_be_solved_is_refused_with_what_to_use(ltr_train, case):
+    options, advice = case
+    run = ltr_train(*LBFGS, *options)
+    assert run.code not in (0, None)
+    assert advice in run.err
+    assert "Traceback" not in run.err
