@@ -225,6 +225,7 @@ def _select(
 def _write(arguments: argparse.Namespace, mined: Any, model: Any, files: Any, checkpoint: Path, summary: str) -> int:
     """Write the table, the sheets and the list of unreadable images, and print where they are."""
     from ltr.apply.contact_sheet import write_candidates, write_sheets
+    from ltr.apply.labelling_page import write_labelling_page
     from ltr.apply.tables import write_broken
     from ltr.console import progress
 
@@ -234,11 +235,13 @@ def _write(arguments: argparse.Namespace, mined: Any, model: Any, files: Any, ch
         sheets = write_sheets(
             arguments.out, mined, model, files, title=title, thumbnails=arguments.thumbnails, advance=drawn
         )
+    with progress("labelling page", rows) as drawn:
+        write_labelling_page(arguments.out / "label.html", mined, model, files, title=title, advance=drawn)
     listed = arguments.out / "broken.csv"
     write_broken(listed, mined.broken)
     print_line(summary)
     print_line(f"{arguments.out / 'candidates.csv'}: {rows:,} rows")
-    for sheet in sheets:
+    for sheet in (*sheets, arguments.out / "label.html"):
         print_line(sheet)
     report_remarks(mined.remarks)
     report_broken(mined.broken, listed)

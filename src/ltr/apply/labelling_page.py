@@ -1,0 +1,117 @@
+"""The labelling page: mined images in one offline HTML file, labelled with the keyboard and saved as CSV."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ltr.apply.contact_sheet import thumbnail
+from ltr.apply.labelling_script import SCRIPT, STYLE
+from ltr.apply.mine import NOBODY, Mined
+from ltr.apply.model import Model
+from ltr.data.source import Decoding, ImageFiles
+from ltr.escaping import html, one_line
+from ltr.files import write_text
+
+SIDE = 160  # of a thumbnail, in pixels
+KEYS = "123456789abcdefghijklmnopqrtvwxy"  # of classes; s, u and z skip, undo and zoom
+
+
+def write_labelling_page(
+    path: Path,
+    mined: Mined,
+    model: Model,
+    files: ImageFiles,
+    *,
+    title: str,
+    advance: Callable[[int], object] = lambda number: None,
+) -> int:
+    """Write the page of all mined images, each once; return their number.
+
+    The classes are those of the network, the background included. Classes beyond the keys have buttons only. Labels
+    stay in the browser under a key of the images' paths, until a person saves them as ``path,label``.
+
+    Args:
+        title: heading of the page.
+        advance: called with the number of images that were drawn since.
+    """
+    images = []
+    for image in _images(mined, model, files):
+        images.append({**image, "data": _data(files, image.pop("place"), model.decoding_of(files))})
+        advance(1)
+    names = [one_line(name) for name in model.class_names]
+    listed = sorted({image["class"] for image in images})
+    paths = "\n".join(image["path"] for image in images)
+    key = hashlib.sha256(paths.encode("utf-8", "backslashreplace")).hexdigest()[:16]
+    data = json.dumps({"key": key, "images": images}).replace("<", "\\u003c")
+    write_text(path, _page(title, names, listed, len(images), data))
+    return len(images)
+
+
+def _images(mined: Mined, model: Model, files: ImageFiles) -> Iterator[dict[str, Any]]:
+    """Yield each mined image once, under the first class that lists it."""
+    ranking = mined.ranking
+    seen: set[int] = set()
+    for rank in range(ranking.images.shape[1]):
+        for row, label in enumerate(ranking.classes.tolist()):
+            place = int(ranking.images[row, rank])
+            if place == NOBODY or place in seen:
+                continue
+            seen.add(place)
+            yield {
+                "place": place,
+                "path": files.relative(place).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
+                "class": one_line(model.class_names[label]),
+                "score": round(float(ranking.probability[row, rank]), 5),
+                "predicted": one_line(model.class_names[int(ranking.predicted[row, rank])]),
+            }
+
+
+def _data(files: ImageFiles, place: int, how: Decoding) -> str:
+    """Return a thumbnail as base64; '' if the file is gone since."""
+    try:
+        return base64.b64encode(thumbnail(files.open(place), how, side=SIDE)).decode("ascii")
+    except Exception:  # decoders raise errors of any type for damaged files
+        return ""
+
+
+def _page(title: str, names: Sequence[str], listed: Sequence[str], number: int, data: str) -> str:
+    buttons = "".join(_button(name, KEYS[row] if row < len(KEYS) else "") for row, name in enumerate(names))
+    options = "".join(f'<option value="{html(name)}">{html(name)}</option>' for name in listed)
+    actions = "".join(
+        f'<button type="button" id="{key}"{more}><kbd>{shortcut}</kbd>{text}</button>'
+        for key, shortcut, text, more in (
+            ("back", "&larr;", "Back", ""),
+            ("next", "&rarr;", "Next", ""),
+            ("skip", "s", "Skip", ""),
+            ("undo", "u", "Undo", ""),
+            ("zoom", "z", "Zoom", ' aria-pressed="false"'),
+        )
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html(title)}</title><style>{STYLE}</style></head><body><main><h1>{html(title)}</h1>"
+        f'<p><progress id="progress" max="{number}" value="0" aria-label="Images done"></progress> '
+        '<span id="done"></span> <button type="button" id="save">Save labels.csv</button></p>'
+        f'<p><label>Class <select id="class"><option value="">all</option>{options}</select></label>'
+        '<label>Probability at least <input id="score" type="number" min="0" max="1" step="0.05" value="0"></label>'
+        '<label><input id="open" type="checkbox"> only without a label</label></p>'
+        '<p id="nothing" hidden>No image fits this choice.</p>'
+        '<section id="viewer" aria-label="Image"><figure><img id="image" alt=""><figcaption id="about"></figcaption>'
+        f'</figure><div><div id="classes" role="group" aria-label="Label">{buttons}</div><div>{actions}</div></div>'
+        '</section><p id="status" role="status" aria-live="polite"></p></main>'
+        f'<script type="application/json" id="data">{data}</script><script>{SCRIPT}</script></body></html>\n'
+    )
+
+
+def _button(name: str, key: str) -> str:
+    shown = f"<kbd>{key}</kbd>" if key else ""
+    return (
+        f'<button type="button" data-name="{html(name)}" data-key="{key}" aria-pressed="false">{shown}{html(name)}'
+        "<span></span></button>"
+    )

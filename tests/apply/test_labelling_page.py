@@ -1,0 +1,156 @@
+"""The labelling page: labelled with the keyboard in a browser, and saved as a table that training reads."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+import time
+
+import numpy as np
+import pytest
+
+import browser
+from ltr.apply.labelling_page import KEYS, write_labelling_page
+from ltr.apply.mine import mine
+from ltr.apply.pool import image_pool
+
+needs_browser = pytest.mark.skipif(browser.EXECUTABLE is None, reason="no Chromium is installed")
+STATE = "JSON.parse(localStorage.getItem(store) || '{}')"
+ABOUT = "document.getElementById('about').textContent"
+
+
+def written(redness, pool, folder, classes=(3, 5), top=4):
+    model = redness()
+    files = image_pool(pool)
+    mined = mine(model, files, np.array(classes), folder / "out", top=top)
+    number = write_labelling_page(folder / "label.html", mined, model, files, title="</script>Mined & <b>shown</b>")
+    text = (folder / "label.html").read_text()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text).group(1))
+    return number, text, data
+
+
+def test_every_mined_image_is_there_once_with_its_thumbnail(redness, pool, tmp_path):
+    number, text, data = written(redness, pool, tmp_path)
+    paths = [image["path"] for image in data["images"]]
+    assert number == len(paths) == len(set(paths)) >= 4
+    assert all(image["data"] for image in data["images"])
+    assert "<b>shown" not in text
+    assert "http" not in text, "it asks for nothing from the network"
+
+
+def test_class_keys_do_not_clash_with_the_others(redness, pool, tmp_path):
+    assert len(set(KEYS)) == len(KEYS)
+    assert not set(KEYS) & set("suz")
+    _, text, _ = written(redness, pool, tmp_path, classes=(3,))
+    assert re.findall(r'data-key="(.)"', text) == list("123456")
+
+
+def test_many_images_stay_one_file_of_moderate_size(redness, pool, tmp_path):
+    number, text, _ = written(redness, pool, tmp_path, top=50)
+    assert number == 11
+    assert len(text) / number < 6000
+
+
+def press(window, key):
+    for kind in ("keyDown", "keyUp"):
+        window.tell(
+            "Input.dispatchKeyEvent", type=kind, key=key, text=key if len(key) == 1 and kind == "keyDown" else ""
+        )
+    time.sleep(0.02)
+
+
+@pytest.fixture
+def window(redness, pool, tmp_path):
+    written(redness, pool, tmp_path)
+    with browser.opened(tmp_path / "label.html", tmp_path / "profile") as page:
+        yield page
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_person_labels_with_the_keyboard_and_saves_a_table(window, tmp_path):
+    paths = window.ask("images.map(image => image.path)")
+    press(window, "2")
+    assert window.ask(f"{STATE}.labels") == {paths[0]: "class 1"}
+    press(window, "s")
+    press(window, "3")
+    assert window.ask("document.getElementById('done').textContent").startswith("3 of ")
+    press(window, "u")
+    assert window.ask(f"{STATE}.labels") == {paths[0]: "class 1", paths[1]: ""}
+    press(window, "4")
+    press(window, "ArrowLeft")
+    assert paths[2] in window.ask(ABOUT)
+    assert "labelled class 3" in window.ask(ABOUT)
+    assert window.ask("document.querySelector('[aria-pressed=true][data-key]').textContent") == "4class 3 ✓"
+    rows = list(csv.DictReader(io.StringIO(window.ask("table()"))))
+    assert rows == [{"path": paths[0], "label": "class 1"}, {"path": paths[2], "label": "class 3"}]
+    window.open(window.ask("location.href"), 1200, 900)  # the state stays in the browser
+    assert len(window.ask("state.labels")) == 3
+    assert [address for address in window.requests if not address.startswith(("file:", "data:"))] == []
+
+
+@pytest.mark.slow
+@needs_browser
+def test_filters_buttons_and_zoom_work_by_pointer(window):
+    window.click("document.querySelector('[data-key=\"2\"]')")
+    assert window.ask("Object.keys(state.labels).length") == 1
+    window.click("document.getElementById('zoom')")
+    assert window.ask("document.getElementById('image').getBoundingClientRect().width") > 320
+    assert window.ask("document.getElementById('zoom').getAttribute('aria-pressed')") == "true"
+    window.ask("(find('class').value = 'class 5', find('class').dispatchEvent(new Event('input')))")
+    assert window.ask("shown.every(number => images[number].class === 'class 5')")
+    window.ask("(find('score').value = 1, find('score').dispatchEvent(new Event('input')))")
+    assert window.ask("find('viewer').hidden && !find('nothing').hidden")
+    press(window, "2")  # with nothing shown, a key labels nothing
+    assert window.ask("Object.keys(state.labels).length") == 1
+
+
+@pytest.mark.slow
+@needs_browser
+def test_every_control_has_a_name_and_focus_is_visible(window):
+    unnamed = (
+        "[...document.querySelectorAll('button, select, input, progress, img')].filter(e => !(e.textContent.trim() ||"
+        " e.getAttribute('aria-label') || e.closest('label') || e.alt)).length"
+    )
+    assert window.ask(unnamed) == 0
+    press(window, "Tab")
+    outline = "getComputedStyle(document.activeElement).outlineStyle"
+    window.ask("document.getElementById('save').focus({focusVisible: true})")
+    assert window.ask(outline) == "solid"
+
+
+@pytest.mark.slow
+@needs_browser
+def test_cells_are_escaped_as_the_commands_escape_them(window):
+    from ltr.escaping import csv_cell, csv_text
+
+    for text in ("=1+1", "-5", "+a", "@x", "plain", 'a"b', "a,b", "\tx"):
+        (row,) = csv.reader(io.StringIO(window.ask(f"cell({json.dumps(text)})")))
+        if text.isprintable():
+            assert row[0] == csv_cell(text)
+            assert csv_text(row[0]) == text
+        else:
+            assert row[0].startswith("'")
+
+
+@pytest.mark.slow
+@needs_browser
+def test_five_thousand_images_are_labelled_without_waiting(tmp_path):
+    from ltr.apply.labelling_page import _page
+
+    data = base64.b64encode(bytes(3000)).decode()
+    images = [
+        {"path": f"{n}.jpg", "class": f"class {n % 3}", "score": 0.5, "predicted": "class 0", "data": data}
+        for n in range(5000)
+    ]
+    names = ["class 0", "class 1", "class 2"]
+    text = _page("many", names, names, len(images), json.dumps({"key": "many", "images": images}))
+    (tmp_path / "label.html").write_text(text)
+    with browser.opened(tmp_path / "label.html", tmp_path / "profile") as page:
+        for _ in range(10):
+            press(page, "2")
+        assert page.ask("Object.keys(state.labels).length") == 10
+        assert page.ask("document.querySelectorAll('*').length") < 100, "one image is shown at a time"
