@@ -48,3 +48,9 @@ def test_these_recipes_give_the_epochs_that_hydra_composes(dataset, method):
     assert [number for number in epochs if number][-1] == composed(
         [f"dataset={dataset}", f"method={method}"]
     ).trainer.max_epochs
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "../method/crt", "shared/../cub_herbs", "", "\0"])
+def test_a_name_of_any_form_has_no_recipe_but_those_that_are_shipped(name):
+    assert recipes_of(name, name) == ()
+    assert recipes_of("digits_lt", name) == recipes_of("digits_lt", "erm")

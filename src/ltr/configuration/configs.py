@@ -85,7 +85,9 @@ def recipes_of(dataset: str, method: str) -> tuple[str, ...]:
     names = [dataset, f"{dataset}_{method}"]
     if shared:
         names = [f"shared/{shared[-1]}", dataset, f"shared/{shared[-1]}_{method}", names[-1]]
-    return tuple(f"recipe/{name}" for name in names if (conf_directory() / f"recipe/{name}.yaml").is_file())
+    # the names may come from a file that anything has written, so none of them becomes a path
+    shipped = {*config_names("recipe"), *(f"shared/{name}" for name in config_names("recipe/shared"))}
+    return tuple(f"recipe/{name}" for name in names if name in shipped)
 
 
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
