@@ -85,7 +85,7 @@ def known_of(method: str) -> Known:
     rules = {
         f"{path}.{key}".removeprefix("."): rule
         for path, node in mappings(plain)
-        for key, rule in rules_of(path, node).items()
+        for key, rule in rules_of(path, node, plain).items()
         if key in node and not {*path.split("."), key} & set(FIXED)
     }
     nodes = {node: key.partition("@")[0] for node, key in loader.nodes.items() if not node.startswith("hydra")}

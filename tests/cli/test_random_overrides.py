@@ -20,6 +20,8 @@ from omegaconf import OmegaConf
 from ltr.cli import train_main
 from ltr.configuration.allowed import shown
 from ltr.configuration.configs import conf_directory, config_names, leaves, mappings, read_config
+from ltr.configuration.rules import rules_of
+from ltr.configuration.weights_input import register
 
 
 def default_configuration() -> tuple[dict, dict]:
@@ -32,6 +34,7 @@ def default_configuration() -> tuple[dict, dict]:
     return OmegaConf.to_container(with_hydra_gone, resolve=True), configs
 
 
+register()
 CONFIG, CHOICES = default_configuration()
 FIXED = ("stages", "paths.outputs")  # so that a right command writes nothing
 VALUES = {
@@ -40,7 +43,7 @@ VALUES = {
 RULES = {
     f"{path}.{key}".removeprefix("."): rule
     for path, node in mappings(CONFIG)
-    for key, rule in node.get("_allowed_", {}).items()
+    for key, rule in rules_of(path, node, CONFIG).items()
     if key in node and key not in FIXED
 }
 GROUPS = sorted(group for group in CHOICES if group not in ("debug", "experiment") and "@" not in group)

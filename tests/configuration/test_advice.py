@@ -14,6 +14,7 @@ from ltr.configuration.advice import advised, hold_out, offered
 from ltr.configuration.allowed import problem
 from ltr.configuration.configs import config_names, read_config
 from ltr.configuration.parsing import parse
+from ltr.configuration.rules import rules_of
 
 GROUPS = ("trainer", "strategy", "sampler", "augment", "head", "loss", "backbone", "optimizer", "scheduler", "dataset",
           "method", "evaluation", "checkpoint", "callbacks", "logger", "paths")  # fmt: skip
@@ -38,7 +39,7 @@ def shipped() -> dict[str, list[object]]:
     rules_of_key: dict[str, list[object]] = {}
 
     def collect(node: object, path: str) -> None:
-        rules = node.get("_allowed_") or {} if isinstance(node, dict) else {}
+        rules = rules_of(path, node) if isinstance(node, dict) else {}
         for key, value in node.items() if isinstance(node, dict) else ():
             if key not in ("_allowed_", "defaults", "hydra"):
                 rules_of_key.setdefault(f"{path}.{key}", []).append(rules.get(key))
