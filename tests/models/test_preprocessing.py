@@ -13,6 +13,7 @@ from ltr.data.loading import ResidentImages
 from ltr.errors import ConfigError
 from ltr.models.preprocessing import timm_preprocessing, torchvision_preprocessing
 from ltr.runs.image_size import preprocessing_note
+from ltr.runs.keys import run_hash
 
 LITE = ["backbone=timm", "backbone.name=tf_efficientnet_lite0"]
 FILE = "backbone.weights=lite.pth"
@@ -107,3 +108,9 @@ def test_arrays_are_resized_as_pillow_does_it(interpolation):
     for channel, resized in enumerate(taken[0].numpy()):
         wide = Image.fromarray(pixels[0, :, :, channel].astype(np.float32)).resize((24, 24), mode)
         assert np.abs(resized - np.asarray(wide).clip(0, 255)).max() <= 0.501
+
+
+def test_the_usual_interpolation_spelled_out_is_the_same_run():
+    usual = ltr.config(["dataset=cub"])
+    assert run_hash(ltr.config(["dataset=cub", "dataset.interpolation=bilinear"])) == run_hash(usual)
+    assert run_hash(ltr.config(["dataset=cub", "dataset.interpolation=bicubic"])) != run_hash(usual)

@@ -37,6 +37,7 @@ _TRAINER_DEFAULTS = {"on_nonfinite": "raise", "auto_accumulate": False}
 # keys of optimisers, backbones, data sets and the evaluation that are left out, at any depth, while they are null
 _UNSET = ("extra_lr", "weights_map", "matte", "white_level", "extra_protocols", "interpolation", "pool", "initial",
           "resize_to")  # fmt: skip
+_AS_NULL = {"interpolation": "bilinear"}  # values that mean the same as null
 _NOT_IDENTITY_EVALUATION = ("batch_size",)
 _NOT_IDENTITY_SOURCE = ("root", "roots", "download")
 _NOT_IDENTITY_DATASET = ("roots", "download")
@@ -212,7 +213,11 @@ def without_unset(config: Any) -> Any:
     """Return a config without those keys, at any depth, that later versions added and that are null."""
     if not isinstance(config, Mapping):
         return config
-    return {key: without_unset(value) for key, value in config.items() if key not in _UNSET or value is not None}
+    return {
+        key: without_unset(value)
+        for key, value in config.items()
+        if (key not in _UNSET or value is not None) and _AS_NULL.get(key, ...) != value
+    }
 
 
 def run_hash(config: Mapping[str, Any]) -> str:

@@ -164,7 +164,7 @@ def describe_dataset(config: Mapping[str, Any], source: Source, split: Split) ->
         background=0 if "background" in split.protocols else None,
         matte=source.decoding.matte,
         white_level=source.decoding.white_level,
-        interpolation=config["dataset"].get("interpolation"),
+        interpolation="bicubic" if config["dataset"].get("interpolation") == "bicubic" else None,
     )
 
 
