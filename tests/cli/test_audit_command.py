@@ -52,7 +52,7 @@ def test_issues_are_written_as_a_table_and_a_sheet(audit, finished_run, tmp_path
         (["{run}", "--out", "{run}/config.yaml"], "config.yaml"),
     ],
 )
-def test_mistakes_are_told(audit, finished_run, tmp_path, arguments, words):
+def test_wrong_commands_exit_with_their_reason(audit, finished_run, tmp_path, arguments, words):
     code, out, err = audit(*(argument.format(run=finished_run) for argument in arguments))
     assert code in (1, 2)
     assert words in err

@@ -1,4 +1,4 @@
-"""Script and style of the labelling page; it asks for nothing from the network."""
+"""Script and style of the labelling sheet; it asks for nothing from the network."""
 
 STYLE = """
 body { font: 16px/1.45 system-ui, sans-serif; margin: 1.2em auto; max-width: 64em; padding: 0 1em; color: #1d1d1f }
@@ -25,7 +25,7 @@ let shown = [];
 
 function keep() {
   try { localStorage.setItem(store, JSON.stringify(state)) }
-  catch (error) { find('status').textContent = 'The browser keeps nothing: save before you close this page.' }
+  catch (error) { find('status').textContent = 'The browser keeps nothing: save before you close this sheet.' }
 }
 function filtered() {
   const wanted = find('class').value, least = parseFloat(find('score').value) || 0, open = find('open').checked;

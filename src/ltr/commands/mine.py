@@ -225,7 +225,7 @@ def _select(
 def _write(arguments: argparse.Namespace, mined: Any, model: Any, files: Any, checkpoint: Path, summary: str) -> int:
     """Write the table, the sheets and the list of unreadable images, and print where they are."""
     from ltr.apply.contact_sheet import write_candidates, write_sheets
-    from ltr.apply.labelling_page import write_labelling_page
+    from ltr.apply.labelling_sheet import write_labelling_sheet
     from ltr.apply.tables import write_broken
     from ltr.console import progress
 
@@ -235,8 +235,8 @@ def _write(arguments: argparse.Namespace, mined: Any, model: Any, files: Any, ch
         sheets = write_sheets(
             arguments.out, mined, model, files, title=title, thumbnails=arguments.thumbnails, advance=drawn
         )
-    with progress("labelling page", rows) as drawn:
-        write_labelling_page(arguments.out / "label.html", mined, model, files, title=title, advance=drawn)
+    with progress("labelling sheet", rows) as drawn:
+        write_labelling_sheet(arguments.out / "label.html", mined, model, files, title=title, advance=drawn)
     listed = arguments.out / "broken.csv"
     write_broken(listed, mined.broken)
     print_line(summary)

@@ -1,4 +1,4 @@
-"""The labelling page: mined images in one offline HTML file, labelled with the keyboard and saved as CSV."""
+"""The labelling sheet: mined images in one offline HTML file, labelled with the keyboard and saved as CSV."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIDE = 160  # of a thumbnail, in pixels
 KEYS = "123456789abcdefghijklmnopqrtvwxy"  # of classes; s, u and z skip, undo and zoom
 
 
-def write_labelling_page(
+def write_labelling_sheet(
     path: Path,
     mined: Mined,
     model: Model,
@@ -30,13 +30,13 @@ def write_labelling_page(
     title: str,
     advance: Callable[[int], object] = lambda number: None,
 ) -> int:
-    """Write the page of all mined images, each once; return their number.
+    """Write the sheet of all mined images, each once; return their number.
 
     The classes are those of the network, the background included. Classes beyond the keys have buttons only. Labels
     stay in the browser under a key of the images' paths, until a person saves them as ``path,label``.
 
     Args:
-        title: heading of the page.
+        title: heading of the sheet.
         advance: called with the number of images that were drawn since.
     """
     images = []
@@ -48,7 +48,7 @@ def write_labelling_page(
     paths = "\n".join(image["path"] for image in images)
     key = hashlib.sha256(paths.encode("utf-8", "backslashreplace")).hexdigest()[:16]
     data = json.dumps({"key": key, "images": images}).replace("<", "\\u003c")
-    write_text(path, _page(title, names, listed, len(images), data))
+    write_text(path, _document(title, names, listed, len(images), data))
     return len(images)
 
 
@@ -79,7 +79,7 @@ def _data(files: ImageFiles, place: int, how: Decoding) -> str:
         return ""
 
 
-def _page(title: str, names: Sequence[str], listed: Sequence[str], number: int, data: str) -> str:
+def _document(title: str, names: Sequence[str], listed: Sequence[str], number: int, data: str) -> str:
     buttons = "".join(_button(name, KEYS[row] if row < len(KEYS) else "") for row, name in enumerate(names))
     options = "".join(f'<option value="{html(name)}">{html(name)}</option>' for name in listed)
     actions = "".join(

@@ -1,4 +1,4 @@
-"""The labelling page: labelled with the keyboard in a browser, and saved as a table that training reads."""
+"""The labelling sheet: labelled with the keyboard in a browser, and saved as a table that training reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import browser
-from ltr.apply.labelling_page import KEYS, write_labelling_page
+from ltr.apply.labelling_sheet import KEYS, write_labelling_sheet
 from ltr.apply.mine import mine
 from ltr.apply.pool import image_pool
 
@@ -26,7 +26,7 @@ def written(redness, pool, folder, classes=(3, 5), top=4):
     model = redness()
     files = image_pool(pool)
     mined = mine(model, files, np.array(classes), folder / "out", top=top)
-    number = write_labelling_page(folder / "label.html", mined, model, files, title="</script>Mined & <b>shown</b>")
+    number = write_labelling_sheet(folder / "label.html", mined, model, files, title="</script>Mined & <b>shown</b>")
     text = (folder / "label.html").read_text()
     data = json.loads(re.search(r'id="data">(.*?)</script>', text).group(1))
     return number, text, data
@@ -65,8 +65,8 @@ def press(window, key):
 @pytest.fixture
 def window(redness, pool, tmp_path):
     written(redness, pool, tmp_path)
-    with browser.opened(tmp_path / "label.html", tmp_path / "profile") as page:
-        yield page
+    with browser.opened(tmp_path / "label.html", tmp_path / "profile") as window:
+        yield window
 
 
 @pytest.mark.slow
@@ -139,7 +139,7 @@ def test_cells_are_escaped_as_the_commands_escape_them(window):
 @pytest.mark.slow
 @needs_browser
 def test_five_thousand_images_are_labelled_without_waiting(tmp_path):
-    from ltr.apply.labelling_page import _page
+    from ltr.apply.labelling_sheet import _document
 
     data = base64.b64encode(bytes(3000)).decode()
     images = [
@@ -147,10 +147,10 @@ def test_five_thousand_images_are_labelled_without_waiting(tmp_path):
         for n in range(5000)
     ]
     names = ["class 0", "class 1", "class 2"]
-    text = _page("many", names, names, len(images), json.dumps({"key": "many", "images": images}))
+    text = _document("many", names, names, len(images), json.dumps({"key": "many", "images": images}))
     (tmp_path / "label.html").write_text(text)
-    with browser.opened(tmp_path / "label.html", tmp_path / "profile") as page:
+    with browser.opened(tmp_path / "label.html", tmp_path / "profile") as window:
         for _ in range(10):
-            press(page, "2")
-        assert page.ask("Object.keys(state.labels).length") == 10
-        assert page.ask("document.querySelectorAll('*').length") < 100, "one image is shown at a time"
+            press(window, "2")
+        assert window.ask("Object.keys(state.labels).length") == 10
+        assert window.ask("document.querySelectorAll('*').length") < 100, "one image is shown at a time"
