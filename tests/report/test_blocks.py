@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from made_up_runs import metrics_of, per_class_table, row
 
-from ltr.report.blocks import table_blocks, wrapped
+from ltr.report.blocks import table_blocks, wrap_lines
 from ltr.report.sweep import Job, sweep_table
 from ltr.report.table import plain_table
 
@@ -105,5 +105,5 @@ def test_a_sweep_fits_every_width(width):
 
 
 def test_notes_break_between_words():
-    assert wrapped("one two three four five six", 20) == ["one two three four", "five six"]
-    assert wrapped("one two", None) == ["one two"]
+    assert wrap_lines("one two three four five six", 20) == ["one two three four", "five six"]
+    assert wrap_lines("one two", None) == ["one two"]

@@ -15,8 +15,8 @@ from matplotlib.image import imread
 
 from ltr.errors import DataError
 from ltr.report import background_classes, confusion, draws, priors, reliability, style, weight_norms
-from ltr.report.classes import BACKGROUND, Classes, binned, classes_of
-from ltr.report.figures import OF_THE_CLASSES, draw
+from ltr.report.classes import BACKGROUND, Classes, binned_means, classes_of
+from ltr.report.figures import CLASS_FIGURES, draw
 from ltr.report.read_run import read_run
 from ltr.report.style import GROUP_COLOURS, PALE
 
@@ -65,7 +65,7 @@ def predict(folder, label, prediction, confidence=None):
 def test_every_number_of_classes_has_all_its_figures(tmp_path, classes):
     run_dir = run_of(tmp_path, classes, images=3 if classes > 100 else 30)
     paths = {path.stem: path for path in draw(run_dir, "all")}
-    assert set(paths) >= set(OF_THE_CLASSES) - {"background_classes"}
+    assert set(paths) >= set(CLASS_FIGURES) - {"background_classes"}
     for path in paths.values():
         pixels = imread(path)
         assert pixels.std() > 0.05  # not an empty config
@@ -83,7 +83,7 @@ def test_a_group_without_classes_is_no_obstacle(tmp_path, left_out):
     groups = np.where(table["group"] == left_out, other, table["group"]).astype(object)
     run = read_run(run_of(tmp_path, 40, group=groups))
     assert run.headline["metrics"][left_out] is None
-    drawn = [name for name, make in OF_THE_CLASSES.items() if make(run, tmp_path / name)]
+    drawn = [name for name, make in CLASS_FIGURES.items() if make(run, tmp_path / name)]
     assert drawn == ["confusion", "predicted_prior", "weight_norms", "reliability", "draws"]
 
 
@@ -130,8 +130,8 @@ def test_the_head_absorption_rate_is_the_share_of_a_groups_errors_that_goes_to_m
 
 
 def test_by_chance_errors_fall_on_all_other_classes():
-    assert confusion.by_chance(FOUR, "few") == pytest.approx(1 / 3)
-    assert confusion.by_chance(FOUR, "many") == 0
+    assert confusion.absorption_by_chance(FOUR, "few") == pytest.approx(1 / 3)
+    assert confusion.absorption_by_chance(FOUR, "many") == 0
 
 
 def test_rows_of_the_matrix_are_shares_from_frequent_to_rare(tmp_path, figure_of):
@@ -283,7 +283,7 @@ def test_thousands_of_pseudo_classes_are_one_shape(background_run, figure_of):
 
 
 def test_bins_are_means_of_neighbours_and_leave_blanks_out():
-    centres, means = binned(np.array([1.0, 3.0, np.nan, 5.0] * 12))
+    centres, means = binned_means(np.array([1.0, 3.0, np.nan, 5.0] * 12))
     assert len(centres) == 12
     assert centres[0] == 1.5
     assert means.tolist() == [3.0] * 12

@@ -69,7 +69,7 @@ def test_the_same_run_in_two_places_counts_once(tmp_path):
     write(tmp_path / "a")
     write(tmp_path / "b")
     collection = finished_runs([tmp_path / "a", tmp_path / "b"])
-    assert (len(collection.runs), collection.twice) == (1, 1)
+    assert (len(collection.runs), collection.duplicates) == (1, 1)
 
 
 def test_seeds_that_chose_different_values_of_a_number_are_one_line(tmp_path):
@@ -99,7 +99,7 @@ def test_what_was_selected_on_test_stands_apart_and_is_never_the_best(tmp_path):
     report = compose_report(finished_runs([tmp_path]), Options())
     (part,) = report.parts
     assert [line.label for line in part.section.lines] == ["crt", "erm"]
-    assert [line.label for line in part.section.apart] == ["lws"]
+    assert [line.label for line in part.section.selected_on_test] == ["lws"]
     last = part.sheet.rows[-1]
     assert last[0].text == "lws (selected on test)"
     assert all(cell.mark != "best" for cell in last)

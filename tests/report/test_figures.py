@@ -8,7 +8,7 @@ from matplotlib.image import imread
 
 from ltr.errors import ConfigError, DataError
 from ltr.report import curves, frequency
-from ltr.report.figures import FIRST_TWO, draw
+from ltr.report.figures import DEFAULT_FIGURES, draw
 from ltr.report.read_run import read_run
 from ltr.report.style import GROUP_COLOURS, figure_file, percent
 
@@ -93,7 +93,7 @@ def test_an_unfinished_run_is_refused(tmp_path):
         draw(tmp_path)
 
 
-@pytest.mark.parametrize("make", FIRST_TWO.values(), ids=FIRST_TWO)
+@pytest.mark.parametrize("make", DEFAULT_FIGURES.values(), ids=DEFAULT_FIGURES)
 @pytest.mark.parametrize(("selection", "flagged"), [("last", False), ("best_test", True)])
 def test_a_run_selected_on_test_says_so_in_its_figures(tmp_path, figure_of, make, selection, flagged):
     run_dir = write_run(tmp_path, per_class_table(10), curve_rows({"main": 2}), selection=selection)

@@ -13,7 +13,7 @@ from scipy import stats
 from ltr.errors import DataError
 from ltr.report.comparison import sections
 from ltr.report.compose import Options, compose_report
-from ltr.report.intervals import hits_of, holm, mcnemar, paired_bootstrap, paired_p, sign_flips
+from ltr.report.intervals import hits_of, holm, mcnemar, paired_bootstrap, paired_p_value, sign_flip_p_value
 from ltr.report.paired_tests import pairs, reference_of
 from ltr.report.read_runs import finished_runs
 
@@ -27,7 +27,7 @@ def test_mcnemar_is_the_exact_binomial_test(first, second):
 
 def test_one_run_against_one_is_mcnemar():
     difference = np.array([1, 1, 1, -1, 0, 0, 0, 1.0])
-    assert paired_p(difference) == mcnemar(4, 1)
+    assert paired_p_value(difference) == mcnemar(4, 1)
 
 
 def test_means_over_seeds_are_tested_by_the_normal_form_of_sign_flips():
@@ -35,11 +35,11 @@ def test_means_over_seeds_are_tested_by_the_normal_form_of_sign_flips():
     difference = random.choice([-1, -0.5, 0, 0.5, 1], size=300, p=[0.1, 0.1, 0.5, 0.15, 0.15])
     signs = random.choice([-1.0, 1.0], size=(20_000, 300))
     simulated = (np.abs(signs @ difference) >= abs(difference.sum())).mean()
-    assert paired_p(difference) == pytest.approx(simulated, abs=0.015)
+    assert paired_p_value(difference) == pytest.approx(simulated, abs=0.015)
 
 
 def test_no_difference_is_no_evidence():
-    assert paired_p(np.zeros(10)) == 1.0
+    assert paired_p_value(np.zeros(10)) == 1.0
 
 
 @pytest.mark.parametrize("balanced", [False, True])
@@ -100,11 +100,11 @@ def test_no_images_are_refused():
 
 
 def test_sign_flips_over_seeds_by_hand():
-    assert sign_flips([1.0, 1.0, 1.0]) == 2 / 8
-    assert sign_flips([1.0, -1.0]) == 1.0
+    assert sign_flip_p_value([1.0, 1.0, 1.0]) == 2 / 8
+    assert sign_flip_p_value([1.0, -1.0]) == 1.0
     # of 5, 3, 3, 1 and their mirrors, all but the two of 1 are as extreme as 3
-    assert sign_flips([3.0, 1.0, -1.0]) == 6 / 8
-    assert math.isnan(sign_flips([]))
+    assert sign_flip_p_value([3.0, 1.0, -1.0]) == 6 / 8
+    assert math.isnan(sign_flip_p_value([]))
 
 
 def test_holm_by_hand():
@@ -120,7 +120,7 @@ def test_hits_are_averaged_over_runs_and_images_without_a_label_left_out():
     two = {"id": np.array([0, 1, 2]), "label": np.array([0, -1, 1]), "prediction": np.array([5, 0, 1])}
     hits = hits_of([one, two], "x")
     assert hits.ids.tolist() == [0, 2]
-    assert hits.right.tolist() == [0.5, 1.0]
+    assert hits.correct.tolist() == [0.5, 1.0]
 
 
 def test_other_test_images_are_refused():
@@ -163,7 +163,7 @@ def test_a_line_without_predictions_says_so_and_the_others_are_compared(tmp_path
     (table,) = sections(finished_runs([tmp_path]).runs)
     differences = {pair.line.label: pair for pair in pairs(table, reference_of(table, "erm"))}
     assert differences["lws"].accuracy is None
-    assert "predictions.parquet is missing" in differences["lws"].why
+    assert "predictions.parquet is missing" in differences["lws"].reason
     assert differences["crt"].accuracy is not None
 
 

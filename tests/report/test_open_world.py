@@ -157,10 +157,10 @@ def test_without_any_foreground_image_there_is_no_curve(tmp_path):
     assert open_world.background_histogram(run, tmp_path / "b.png")
 
 
-@pytest.mark.parametrize("name", open_world.OPEN_WORLD)
+@pytest.mark.parametrize("name", open_world.OPEN_WORLD_FIGURES)
 def test_runs_of_other_protocols_get_no_figure(tmp_path, name):
     other = background_run(tmp_path) if name in ("known_and_unknown", "score_histogram") else open_set_run(tmp_path)
-    assert not open_world.OPEN_WORLD[name](other, tmp_path / "a.png")
+    assert not open_world.OPEN_WORLD_FIGURES[name](other, tmp_path / "a.png")
 
 
 def test_a_damaged_file_of_curves_is_named(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ltr.report.sweep import NO_SETTING, Job, sweep_table
+from ltr.report.sweep import IGNORED_OVERRIDES, Job, sweep_table
 from ltr.runs import keys
 
 
@@ -108,4 +108,4 @@ def test_what_is_no_identity_of_a_run_does_not_stand_in_a_label():
     keys_left_out += [f"dataset.{key}=" for key in keys._NOT_IDENTITY_DATASET]
     for key in keys_left_out:
         text = key if "=" in key else key.replace(".", "=")
-        assert text.startswith(NO_SETTING) or key.startswith(NO_SETTING), key
+        assert text.startswith(IGNORED_OVERRIDES) or key.startswith(IGNORED_OVERRIDES), key

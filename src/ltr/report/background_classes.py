@@ -15,7 +15,7 @@ from ltr.report.style import INK, PALE, figure_file, headline_title, log_numbers
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_APART = 60  # up to so many bars have gaps between them
+_MAX_SEPARATE_BARS = 60  # up to so many bars have gaps between them
 
 
 def background_classes(run: Run, path: Path) -> bool:
@@ -31,30 +31,32 @@ def background_classes(run: Run, path: Path) -> bool:
     classes = classes_of(run) if "background_counts" in partition else None
     if classes is None or BACKGROUND not in classes.groups:
         return False
-    pseudo = np.sort(partition["background_counts"][partition["background_counts"] > 0])[::-1]
-    if not len(pseudo):
+    pseudo_counts = np.sort(partition["background_counts"][partition["background_counts"] > 0])[::-1]
+    if not len(pseudo_counts):
         return False
     from matplotlib.ticker import MaxNLocator
 
     with figure_file(path, 11.6, 5.0) as figure:
         headline_title(figure, run)
         before, after = figure.subplots(1, 2, sharey=True)
-        _before(before, classes)
-        shares = pseudo / pseudo.sum()
-        even = float(np.exp(-(shares * np.log(shares)).sum()))
-        _sizes(after, np.arange(len(pseudo)), pseudo, PALE, None)
-        after.set_xlim(-0.6, len(pseudo) - 0.4)
+        _draw_class_counts(before, classes)
+        shares = pseudo_counts / pseudo_counts.sum()
+        effective_size = float(np.exp(-(shares * np.log(shares)).sum()))
+        _draw_sizes(after, np.arange(len(pseudo_counts)), pseudo_counts, PALE, None)
+        after.set_xlim(-0.6, len(pseudo_counts) - 0.4)
         after.set_xlabel(f"pseudo-classes; the largest has {percent(shares[0])} of the background")
-        after.set_title(f"after: {len(pseudo):,} pseudo-classes, as good as {even:.3g} equal ones", loc="left")
+        after.set_title(
+            f"after: {len(pseudo_counts):,} pseudo-classes, as good as {effective_size:.3g} equal ones", loc="left"
+        )
         after.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     return True
 
 
-def _before(axes: Axes, classes: Classes) -> None:
+def _draw_class_counts(axes: Axes, classes: Classes) -> None:
     order, groups = classes.order, classes.groups[classes.order]
     share = classes.counts[classes.groups == BACKGROUND].sum() / max(classes.counts.sum(), 1)
     for name in classes.shown_groups():
-        _sizes(axes, np.flatnonzero(groups == name), classes.counts[order][groups == name], colour_of(name), name)
+        _draw_sizes(axes, np.flatnonzero(groups == name), classes.counts[order][groups == name], colour_of(name), name)
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.7)
     log_numbers(axes.yaxis, *axes.get_ylim())
@@ -64,13 +66,13 @@ def _before(axes: Axes, classes: Classes) -> None:
     axes.legend(loc="upper right")
 
 
-def _sizes(axes: Axes, places: np.ndarray, sizes: np.ndarray, colour: str, label: str | None) -> None:
-    width = 0.8 if len(sizes) <= _APART else 1.0
-    if len(sizes) <= _APART:
-        axes.bar(places, sizes, width=width, color=colour, label=label)
+def _draw_sizes(axes: Axes, positions: np.ndarray, sizes: np.ndarray, colour: str, label: str | None) -> None:
+    width = 0.8 if len(sizes) <= _MAX_SEPARATE_BARS else 1.0
+    if len(sizes) <= _MAX_SEPARATE_BARS:
+        axes.bar(positions, sizes, width=width, color=colour, label=label)
     else:  # one shape instead of thousands
-        filled = np.full(places[-1] - places[0] + 1, 0.5)
-        filled[places - places[0]] = sizes
-        edges = np.arange(places[0], places[-1] + 2) - 0.5
+        filled = np.full(positions[-1] - positions[0] + 1, 0.5)
+        filled[positions - positions[0]] = sizes
+        edges = np.arange(positions[0], positions[-1] + 2) - 0.5
         axes.stairs(filled, edges, fill=True, baseline=0.5, color=colour, label=label)
     axes.grid(False, axis="x")

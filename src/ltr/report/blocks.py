@@ -1,4 +1,4 @@
-"""Aligned text tables that fit a terminal: what does not fit beside the first columns goes into further blocks."""
+"""Aligned text tables that fit a terminal: columns that do not fit go into further blocks."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _GAP = "  "
 
 
 class BlockLine(NamedTuple):
-    """A line of a block, and the place of the table's row that it shows; None for the headings."""
+    """A line of a block and the index of the table row it shows; None for the headings."""
 
     text: str
     row: int | None
 
 
 def terminal_width() -> int | None:
-    """Return the columns of the terminal that standard output is; None for a file or a pipe, which have no width."""
+    """Return the width of the terminal that standard output writes to, in columns; None for a file or a pipe."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
@@ -28,30 +28,34 @@ def table_blocks(
 ) -> list[list[BlockLine]]:
     """Return a table as one or several blocks of aligned lines, none wider than ``width`` where that is possible.
 
-    Every block repeats the label columns. Where these leave no room for a number, each row becomes a block of its own
-    with one line a column. No text is cut, and no line ends in spaces.
+    Every block repeats the label columns. If these leave no room for a number, each row becomes a separate block
+    with one line per column. No text is cut, and no line ends in spaces.
 
     Args:
         lines: the headings, then the rows, of equal length.
         numeric: for each column, whether it is aligned to the right.
-        labels: leading columns that tell the rows apart.
-        width: in characters, >= 1; None: no limit.
+        labels: number of leading columns that identify a row.
+        width: largest width in characters, >= 1; None: no limit.
     """
-    widths = [max(len(line[place]) for line in lines) for place in range(len(numeric))]
-    label_columns, others = range(labels), range(labels, len(numeric))
-    taken = _total([widths[place] for place in label_columns])
-    if width is not None and others and taken + len(_GAP) + max(widths[place] for place in others) > width:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(numeric))]
+    label_columns, number_columns = range(labels), range(labels, len(numeric))
+    label_width = _total([widths[column] for column in label_columns])
+    if (
+        width is not None
+        and number_columns
+        and label_width + len(_GAP) + max(widths[column] for column in number_columns) > width
+    ):
         return [_record(lines[0], line, labels, width, row) for row, line in enumerate(lines[1:])]
     blocks: list[list[int]] = [[]]
-    for place in others:
-        columns = [widths[one] for one in (*label_columns, *blocks[-1], place)]
+    for column in number_columns:
+        columns = [widths[one] for one in (*label_columns, *blocks[-1], column)]
         if blocks[-1] and width is not None and _total(columns) > width:
             blocks.append([])
-        blocks[-1].append(place)
+        blocks[-1].append(column)
     return [_aligned(lines, [*label_columns, *block], widths, numeric) for block in blocks]
 
 
-def wrapped(text: str, width: int | None) -> list[str]:
+def wrap_lines(text: str, width: int | None) -> list[str]:
     """Return a note as lines of at most ``width`` characters; whole without a width."""
     return [text] if width is None else textwrap.wrap(text, max(width, 20), break_long_words=False) or [text]
 
@@ -65,18 +69,20 @@ def _aligned(
 ) -> list[BlockLine]:
     texts = [
         _GAP.join(
-            line[place].rjust(widths[place]) if numeric[place] else line[place].ljust(widths[place])
-            for place in columns
+            line[column].rjust(widths[column]) if numeric[column] else line[column].ljust(widths[column])
+            for column in columns
         ).rstrip()
         for line in lines
     ]
-    return [BlockLine(text, place - 1 if place else None) for place, text in enumerate(texts)]
+    return [BlockLine(text, column - 1 if column else None) for column, text in enumerate(texts)]
 
 
 def _record(headings: Sequence[str], line: Sequence[str], labels: int, width: int, row: int) -> list[BlockLine]:
-    """Return a row with its labels above and one line a number."""
-    named = [f"{heading} {cell}".strip() for heading, cell in zip(headings[:labels], line) if cell.strip()]
+    """Return a row as a block: its labels, then one line per number."""
+    labels_of_row = [f"{heading} {cell}".strip() for heading, cell in zip(headings[:labels], line) if cell.strip()]
     longest = max(map(len, headings[labels:]))
-    numbers = [f"{_GAP}{heading.ljust(longest)}{_GAP}{cell}" for heading, cell in zip(headings[labels:], line[labels:])]
-    texts = [*wrapped(", ".join(named), width), *(number.rstrip() for number in numbers)]
+    number_lines = [
+        f"{_GAP}{heading.ljust(longest)}{_GAP}{cell}" for heading, cell in zip(headings[labels:], line[labels:])
+    ]
+    texts = [*wrap_lines(", ".join(labels_of_row), width), *(number.rstrip() for number in number_lines)]
     return [BlockLine(text, row) for text in texts]

@@ -1,4 +1,4 @@
-"""A run's classes and predictions for figures: from frequent to rare, with their groups."""
+"""Classes, shot groups and predictions of a run, for its figures."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 BACKGROUND = "background"
 _WITHOUT_CLASSES = ("retrieval", "few_shot")  # protocols with test classes that are not trained
-NAMED = 20  # at most this many classes have their names on an axis
-_LONGEST = 22  # letters of a name
+MAX_NAMED = 20  # at most this many classes have their names on an axis
+_MAX_LETTERS = 22  # letters of a name
 _BINS = 12
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes of a run, by label.
+    """Classes of a run, by label.
 
     Attributes:
         names: str [C].
@@ -54,8 +54,8 @@ class Classes:
 def has_classes(run: Run) -> bool:
     """Return whether the headline protocol reports each class.
 
-    Test classes of retrieval and few-shot recognition were not trained on; a protocol that is not ltr's own may leave
-    ``per_class.parquet`` out.
+    Retrieval and few-shot recognition test other classes than those trained on; a user's own protocol may omit
+    ``per_class.parquet``.
     """
     protocol = run.headline["protocol"]
     is_ours = METRICS.has_protocol(protocol)
@@ -63,7 +63,7 @@ def has_classes(run: Run) -> bool:
 
 
 def classes_of(run: Run) -> Classes | None:
-    """Return the classes that the headline evaluates; None if its protocol does not report classes.
+    """Return the classes of the headline row; None if its protocol does not report classes.
 
     Raises:
         DataError: ``per_class.parquet`` is missing or damaged.
@@ -71,10 +71,10 @@ def classes_of(run: Run) -> Classes | None:
     if not has_classes(run):
         return None
     table = run.per_class
-    labels, places = np.unique(table["class_id"], return_index=True)
-    names = np.array([str(name) for name in table["class_name"][places]], dtype=object)
-    counts = table["train_count"][places].astype(np.int64)
-    groups = np.array([str(group) for group in table["group"][places]], dtype=object)
+    labels, first_rows = np.unique(table["class_id"], return_index=True)
+    names = np.array([str(name) for name in table["class_name"][first_rows]], dtype=object)
+    counts = table["train_count"][first_rows].astype(np.int64)
+    groups = np.array([str(group) for group in table["group"][first_rows]], dtype=object)
     if run.headline["protocol"] == "background" and labels[0] == 1:
         # the table of classes excludes the background; the remaining training images belong to it
         rest = run.result.get("data", {}).get("train_images", 0) - int(counts.sum())
@@ -112,7 +112,7 @@ def marker_of(group: str) -> str:
     return GROUP_MARKERS.get(group, "D")
 
 
-def short(name: object, letters: int = _LONGEST) -> str:
+def shorten(name: object, letters: int = _MAX_LETTERS) -> str:
     """Return a class's name, truncated if it is long."""
     text = str(name)
     return text if len(text) <= letters else text[: letters - 1] + "…"
@@ -121,18 +121,18 @@ def short(name: object, letters: int = _LONGEST) -> str:
 def class_axis(axes: Axes, classes: Classes) -> None:
     """Format an x axis of classes from frequent to rare, numbered from 0; few classes get their names."""
     total = len(classes)
-    if total <= NAMED:
-        names = [short(name) for name in classes.names[classes.order]]
+    if total <= MAX_NAMED:
+        names = [shorten(name) for name in classes.names[classes.order]]
         axes.set_xticks(np.arange(total), names, rotation=40, ha="right", rotation_mode="anchor")
-        spare = max(0, 6 - total) / 2  # keeps the bars of few classes narrow
-        axes.set_xlim(-0.6 - spare, total - 0.4 + spare)
+        margin = max(0, 6 - total) / 2  # keeps the bars of few classes narrow
+        axes.set_xlim(-0.6 - margin, total - 0.4 + margin)
         axes.grid(False, axis="x")
     else:
         axes.set_xlim(-0.5 - 0.01 * total, total - 0.5 + 0.01 * total)
         axes.set_xlabel("classes, from frequent to rare")
 
 
-def binned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def binned_means(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return centres and means of bins of neighbouring values [C]; NaN are left out."""
     edges = np.linspace(0, len(values), min(_BINS, len(values)) + 1).astype(int)
     centres, means = [], []
@@ -144,13 +144,19 @@ def binned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(centres), np.array(means)
 
 
-def points(axes: Axes, classes: Classes, values: np.ndarray, **look: Any) -> None:
+def draw_points(axes: Axes, classes: Classes, values: np.ndarray, **overrides: Any) -> None:
     """Draw values [C], by label, as markers in the groups' colours from frequent to rare."""
-    many = len(classes) > 500
+    is_crowded = len(classes) > 500
     size = float(np.clip(9000 / max(len(classes), 1), 9, 70))
     groups, ordered = classes.groups[classes.order], values[classes.order]
     for name in classes.shown_groups():
-        mine = np.flatnonzero((groups == name) & (ordered == ordered))
-        style = {"s": size, "marker": marker_of(name), "alpha": 0.5 if many else 0.85, "linewidths": 0, "zorder": 2.5}
-        axes.scatter(mine, ordered[mine], color=colour_of(name), **{**style, **look})
+        ranks = np.flatnonzero((groups == name) & (ordered == ordered))
+        style = {
+            "s": size,
+            "marker": marker_of(name),
+            "alpha": 0.5 if is_crowded else 0.85,
+            "linewidths": 0,
+            "zorder": 2.5,
+        }
+        axes.scatter(ranks, ordered[ranks], color=colour_of(name), **{**style, **overrides})
         axes.scatter([], [], s=70, marker=marker_of(name), color=colour_of(name), label=name)  # large in the legend

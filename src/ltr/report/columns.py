@@ -1,4 +1,4 @@
-"""Headings and values of metrics as tables show them; what each metric is stands in `ltr.evaluation.metrics`."""
+"""Headings and values of metrics in tables; `ltr.evaluation.metrics` declares the metrics."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from ltr.report.style import NOTHING
 
 
 def metric_table(declarations: Iterable[Sequence[Mapping[str, Any]]]) -> MetricTable:
-    """Return the shipped metrics and further ones.
+    """Return the shipped metrics, extended by those that runs declare.
 
     Args:
-        declarations: of each run, what its ``result.json`` declares: the metrics of protocols that are not ltr's own.
+        declarations: for each run the ``declared_metrics`` of its ``result.json``: metrics of a user's own protocols.
     """
-    declared = {(one["name"], one["protocol"]): one for of_run in declarations for one in of_run}
+    declared = {
+        (metric["name"], metric["protocol"]): metric for metrics_of_run in declarations for metric in metrics_of_run
+    }
     return METRICS.extended(list(declared.values()))
 
 
 def heading(metric: Metric) -> str:
-    """Return the heading of a metric's column, with an arrow where smaller is better."""
+    """Return the heading of a metric's column, with an arrow if smaller is better."""
     return f"{short_name(metric.heading)}{' ↓' if metric.is_lower_better else ''}"
 
 
 def value_text(metric: Metric, mean: float, deviation: float = math.nan) -> str:
-    """Return a value as tables show it, with ± the deviation where there is one.
+    """Return the text of a value, with ± the deviation if it is not NaN.
 
     Fractions are in percent with one decimal; other numbers have three digits, or are whole from 1,000.
     """
@@ -41,6 +43,6 @@ def value_text(metric: Metric, mean: float, deviation: float = math.nan) -> str:
 
 
 def unit_note(metrics: Iterable[Metric]) -> str:
-    """Return a table's unit in words: percent, and which columns are not."""
-    others = [short_name(metric.heading) for metric in metrics if not metric.is_fraction]
-    return f"percent ({', '.join(others)} as they are)" if others else "percent"
+    """Return a sentence part about units: percent, and the columns that are not in percent."""
+    other_units = [short_name(metric.heading) for metric in metrics if not metric.is_fraction]
+    return f"percent ({', '.join(other_units)} as they are)" if other_units else "percent"

@@ -19,9 +19,9 @@ from ltr.report.columns import metric_table
 from ltr.report.limits import limits
 from ltr.report.naming import check_keys, differences, setting
 from ltr.report.read_run import number
-from ltr.report.read_runs import Finished, shown_value
+from ltr.report.read_runs import FinishedRun, shown_value
 
-_MOST = 8  # columns of protocols that declare no metrics
+_MAX_COLUMNS = 8  # columns of protocols that declare no metrics
 
 
 def deviation(values: Sequence[float]) -> float:
@@ -39,10 +39,10 @@ class Line:
     Attributes:
         runs: the runs.
         rows: each run's row of ``result.json``.
-        label: what the line is called in its table.
+        label: name of the line in its table.
     """
 
-    runs: tuple[Finished, ...]
+    runs: tuple[FinishedRun, ...]
     rows: tuple[dict[str, Any], ...]
     label: str = ""
 
@@ -88,7 +88,7 @@ class Line:
 
     @cached_property
     def limited(self) -> str:
-        """Reason why its numbers are not those of its method, see `ltr.report.limits`; empty if there is none."""
+        """Reason why its numbers are not those of its method; empty if there is none. See `ltr.report.limits`."""
         return limits(self.config)
 
     @cached_property
@@ -104,13 +104,13 @@ class Line:
     def images_per_second(self) -> float:
         """Training images per second of the first stage, including validation and saving; NaN if unknown.
 
-        Its images are those drawn in an epoch times ``trainer.max_epochs``, its seconds those of the stage.
+        The images sampled per epoch times ``trainer.max_epochs``, divided by the seconds of the stage.
         """
         rates = [rate for run in self.runs if (rate := _rate(run)) == rate]
         return statistics.median(rates) if rates else math.nan
 
 
-def _rate(run: Finished) -> float:
+def _rate(run: FinishedRun) -> float:
     config = run.config
     if not run.stages or f"method.{run.stages[0].get('name')}.epochs" in config or config.get("method.start_from"):
         return math.nan
@@ -129,9 +129,9 @@ class Section:
     """Comparable lines: one data set, one protocol, the same test images.
 
     Attributes:
-        lines: best first, limited ones behind the others.
-        apart: lines selected on the test set: shown below, compared with nothing.
-        table: the metrics, with those that the runs declare.
+        lines: best first; limited lines last.
+        apart: lines whose weights were selected on the test set; shown below and not compared.
+        table: all metrics, including those that the runs declare.
     """
 
     dataset: str
@@ -139,7 +139,7 @@ class Section:
     split: str
     digest: str
     lines: tuple[Line, ...]
-    apart: tuple[Line, ...] = ()
+    selected_on_test: tuple[Line, ...] = ()
     metric: str = "balanced_accuracy"
     test_images: int = 0
     classes: int = 0
@@ -149,16 +149,18 @@ class Section:
     def title(self) -> str:
         return " · ".join(map(short_name, (self.dataset, self.protocol, self.split or "unnamed split")))
 
-    def metrics(self, wanted: Sequence[str] = ()) -> list[Metric]:
-        """Return the columns: requested metrics with values, otherwise those that a report shows of the protocol."""
-        known = list(dict.fromkeys(name for line in (*self.lines, *self.apart) for name in line.rows[0]["metrics"]))
-        if wanted:
-            names = known if "all" in wanted else [name for name in wanted if name in known]
+    def metrics(self, requested: Sequence[str] = ()) -> list[Metric]:
+        """Return the columns: requested metrics with values; by default those that reports show for the protocol."""
+        reported = list(
+            dict.fromkeys(name for line in (*self.lines, *self.selected_on_test) for name in line.rows[0]["metrics"])
+        )
+        if requested:
+            names = reported if "all" in requested else [name for name in requested if name in reported]
             return [self.table.find(name, self.protocol) for name in names]
-        columns = self.table.columns("report", self.protocol, known)
+        columns = self.table.columns("report", self.protocol, reported)
         if self.table.has_protocol(self.protocol):
             return columns
-        return sorted(columns, key=lambda metric: metric.name != self.metric)[:_MOST]
+        return sorted(columns, key=lambda metric: metric.name != self.metric)[:_MAX_COLUMNS]
 
 
 @dataclass(frozen=True)
@@ -172,50 +174,51 @@ class Marks:
 def marks(lines: Sequence[Line], metric: Metric) -> Marks:
     """Return the indices of the best lines and of their ties.
 
-    A line ties if its mean is at most one standard deviation away from the best mean: the larger of its own and of
-    the best line's. A line of one run has none; two such lines tie only if they are equal. One line alone is nothing,
-    and so is a limited one.
+    A line ties if its mean is at most one standard deviation away from the best mean; the larger deviation of the two
+    lines counts. A line of one run has none; two such lines tie only if they are equal. Limited lines are not compared,
+    and a single line is not marked.
     """
-    means = {place: line.mean(metric.name) for place, line in enumerate(lines) if not line.limited}
-    means = {place: mean for place, mean in means.items() if mean == mean}
+    means = {index: line.mean(metric.name) for index, line in enumerate(lines) if not line.limited}
+    means = {index: mean for index, mean in means.items() if mean == mean}
     if len(means) < 2 or not metric.is_ranked:
         return Marks()
-    top = min(means.values()) if metric.is_lower_better else max(means.values())
-    best = frozenset(place for place, mean in means.items() if mean == top)
-    spread = max((_known(lines[place].deviation(metric.name)) for place in best), default=0.0)
+    best_mean = min(means.values()) if metric.is_lower_better else max(means.values())
+    best = frozenset(index for index, mean in means.items() if mean == best_mean)
+    best_deviation = max((_zero_if_nan(lines[index].deviation(metric.name)) for index in best), default=0.0)
     ties = frozenset(
-        place
-        for place, mean in means.items()
-        if place not in best and abs(mean - top) <= max(spread, _known(lines[place].deviation(metric.name)))
+        index
+        for index, mean in means.items()
+        if index not in best
+        and abs(mean - best_mean) <= max(best_deviation, _zero_if_nan(lines[index].deviation(metric.name)))
     )
     return Marks(best, ties)
 
 
-def _known(value: float) -> float:
+def _zero_if_nan(value: float) -> float:
     return 0.0 if value != value else value
 
 
-def sections(runs: Iterable[Finished], by: Sequence[str] = ("name",), sort_by: str = "") -> list[Section]:
+def sections(runs: Iterable[FinishedRun], by: Sequence[str] = ("name",), sort_by: str = "") -> list[Section]:
     """Group all runs into tables.
 
     Args:
-        by: the settings that a line is named after: ``name``, ``method``, ``loss``, or any key of the configuration.
-        sort_by: the metric that lines are ordered by; empty is the runs' own.
+        by: the settings that name a line: ``name``, ``method``, ``loss``, or any key of the configuration.
+        sort_by: the metric that orders the lines; the metric of the runs by default.
 
     Raises:
-        ConfigError: a key in ``by`` that no run has.
+        ConfigError: no run has a key of ``by``.
     """
     runs = list({(run.group, run.run_hash): run for run in runs}.values())  # a run counts once
     check_keys(runs, by)
-    tables: dict[tuple[str, str, str], dict[tuple, list[tuple[Finished, dict[str, Any]]]]] = {}
+    tables: dict[tuple[str, str, str], dict[tuple, list[tuple[FinishedRun, dict[str, Any]]]]] = {}
     for run in runs:
         dataset, digest = str(run.config.get("dataset.name", "?")), str(run.data.get("split_digest", ""))
         for row in _headline_rows(run):
-            alike = tables.setdefault((dataset, row["protocol"], digest), {})
-            # which value of a number was chosen may differ from seed to seed
+            lines_of_table = tables.setdefault((dataset, row["protocol"], digest), {})
+            # seeds may select different values of a number
             variant = str(row.get("variant", "default")).partition("=")[0]
-            same = (run.group, row["selection"], row.get("scorer"), variant)
-            alike.setdefault(same, []).append((run, row))
+            line_key = (run.group, row["selection"], row.get("scorer"), variant)
+            lines_of_table.setdefault(line_key, []).append((run, row))
     result: list[Section] = []
     for (dataset, protocol, digest), groups in tables.items():
         lines = []
@@ -225,7 +228,7 @@ def sections(runs: Iterable[Finished], by: Sequence[str] = ("name",), sort_by: s
         first = lines[0].runs[0]
         metric = first.metric if any(first.metric in line.rows[0]["metrics"] for line in lines) else ""
         table = metric_table(run.declared_metrics for line in lines for run in line.runs)
-        ordered = _ordered(_labelled(lines, by), table.find(sort_by or metric, protocol))
+        ordered = _sorted_lines(_with_labels(lines, by), table.find(sort_by or metric, protocol))
         result.append(
             Section(
                 dataset,
@@ -240,48 +243,48 @@ def sections(runs: Iterable[Finished], by: Sequence[str] = ("name",), sort_by: s
                 table,
             )
         )
-    return sorted(result, key=lambda one: (one.dataset, one.protocol, one.split))
+    return sorted(result, key=lambda section: (section.dataset, section.protocol, section.split))
 
 
-def _headline_rows(run: Finished) -> list[dict[str, Any]]:
-    """Return the headline row, and those of other protocols and scorers on the same images, weights and variant."""
+def _headline_rows(run: FinishedRun) -> list[dict[str, Any]]:
+    """Return the headline row and the rows of other protocols and scorers with the same split, weights and variant."""
     on_test = [row for row in run.rows if row["split"] != "val"]
-    head = next((row for row in on_test if row["headline"]), on_test[0] if on_test else None)
-    if head is None:
+    headline = next((row for row in on_test if row["headline"]), on_test[0] if on_test else None)
+    if headline is None:
         return []
-    same = ("split", "checkpoint", "selection", "variant")
-    return [row for row in on_test if all(row.get(key) == head.get(key) for key in same)]
+    shared_keys = ("split", "checkpoint", "selection", "variant")
+    return [row for row in on_test if all(row.get(key) == headline.get(key) for key in shared_keys)]
 
 
-def _ordered(lines: Sequence[Line], metric: Metric) -> list[Line]:
-    def place(line: Line) -> tuple[bool, bool, float, str]:
+def _sorted_lines(lines: Sequence[Line], metric: Metric) -> list[Line]:
+    def sort_key(line: Line) -> tuple[bool, bool, float, str]:
         mean = line.mean(metric.name)
         return (
             bool(line.limited),
             mean != mean,
-            _known(mean) if metric.is_lower_better else -_known(mean),
+            _zero_if_nan(mean) if metric.is_lower_better else -_zero_if_nan(mean),
             line.label,
         )
 
-    return sorted(lines, key=place)
+    return sorted(lines, key=sort_key)
 
 
-def _labelled(lines: Sequence[Line], by: Sequence[str]) -> list[Line]:
+def _with_labels(lines: Sequence[Line], by: Sequence[str]) -> list[Line]:
     """Return lines with their names; equal names are extended by the settings that differ."""
     variants, scorers = ({line.variant for line in lines}, {line.scorer for line in lines})
-    named: dict[str, list[Line]] = {}
+    lines_by_label: dict[str, list[Line]] = {}
     for line in lines:
         parts = [shown_value(setting(line.config, key)) for key in by]
         if len(variants) > 1 and line.variant != "default":
             parts.append(line.variant)
         if len(scorers) > 1 and line.scorer:
             parts.append(line.scorer)
-        named.setdefault(" ".join(parts), []).append(line)
+        lines_by_label.setdefault(" ".join(parts), []).append(line)
     labelled = []
-    for label, same in named.items():
-        more = differences([line.config for line in same]) if len(same) > 1 else [""]
-        if len(set(more)) < len(same):  # nothing that is shown tells them apart
-            more = [f"{text} {line.runs[0].group[:8]}".strip() for text, line in zip(more, same)]
-        for line, text in zip(same, more):
+    for label, lines_of_label in lines_by_label.items():
+        suffixes = differences([line.config for line in lines_of_label]) if len(lines_of_label) > 1 else [""]
+        if len(set(suffixes)) < len(lines_of_label):  # the shown settings do not distinguish them
+            suffixes = [f"{text} {line.runs[0].group[:8]}".strip() for text, line in zip(suffixes, lines_of_label)]
+        for line, text in zip(lines_of_label, suffixes):
             labelled.append(Line(line.runs, line.rows, f"{label} {text}".strip()))
     return labelled

@@ -8,15 +8,15 @@ from functools import partial
 
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.report import formats
-from ltr.report.blocks import wrapped
+from ltr.report.blocks import wrap_lines
 from ltr.report.comparison import Section, sections
 from ltr.report.paired_tests import check_reference, pairs, reference_of
 from ltr.report.published_lookup import PublishedNumbers
-from ltr.report.read_runs import FoundRuns
+from ltr.report.read_runs import RunCollection
 from ltr.report.series import Curve, curves
 from ltr.report.sheet import LEGEND, Sheet, curve_sheet, pairs_sheet, section_sheet
 
-_SHOWN = 3
+_MAX_LISTED = 3
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Report:
     uncompared: bool = False
 
 
-def compose_report(collection: FoundRuns, options: Options) -> Report:
+def compose_report(collection: RunCollection, options: Options) -> Report:
     """Compose the report of a collection of runs.
 
     Raises:
@@ -67,71 +67,77 @@ def compose_report(collection: FoundRuns, options: Options) -> Report:
     """
     runs = collection.runs
     if options.datasets:
-        known = sorted({str(run.config.get("dataset.name", "?")) for run in runs})
-        _refuse_unknown("--dataset", options.datasets, known)
+        available = sorted({str(run.config.get("dataset.name", "?")) for run in runs})
+        _refuse_unknown("--dataset", options.datasets, available)
         runs = [run for run in runs if str(run.config.get("dataset.name", "?")) in options.datasets]
-    known = sorted({name for run in runs for row in run.rows for name in row["metrics"]})
-    _refuse_unknown("--metric", [name for name in options.metrics if name != "all"], known)
+    available = sorted({name for run in runs for row in run.rows for name in row["metrics"]})
+    _refuse_unknown("--metric", [name for name in options.metrics if name != "all"], available)
     sort_by = next((name for name in options.metrics if name != "all"), "")
     tables = sections(runs, options.by, sort_by)
     if options.against:
         check_reference(tables, options.against)
     published = PublishedNumbers()
     problems: list[str] = []
-    parts = [_part(section, options, published, problems) for section in tables if section.metrics(options.metrics)]
+    parts = [
+        _compose_part(section, options, published, problems) for section in tables if section.metrics(options.metrics)
+    ]
     # requested, and possible for no table
     uncompared = bool(problems) and all(part.pairs is None for part in parts)
     return Report(tuple(parts), len(runs), (*_warnings(collection, tables), *problems), published, uncompared)
 
 
-def _part(section: Section, options: Options, published: PublishedNumbers, problems: list[str]) -> Part:
+def _compose_part(section: Section, options: Options, published: PublishedNumbers, problems: list[str]) -> Part:
     sheet = section_sheet(section, section.metrics(options.metrics), published, " ".join(options.by))
-    compared = None
+    comparison_sheet = None
     # the tests compare predicted classes, which only the closed-set protocol evaluates
     is_compared = options.against and section.protocol == "closed_set"
     reference = reference_of(section, options.against) if is_compared else None
     if reference is not None and len(section.lines) > 1:
         try:
             differences = pairs(section, reference, level=options.level)
-            compared = pairs_sheet(section, reference, differences, options.level)
+            comparison_sheet = pairs_sheet(section, reference, differences, options.level)
         except DataError as error:
             problems.append(f"--against {options.against}: {section.title} is not compared: {error}")
-    return Part(section, sheet, tuple(curves(section, options.curves)), compared)
+    return Part(section, sheet, tuple(curves(section, options.curves)), comparison_sheet)
 
 
-def _refuse_unknown(flag: str, names: Sequence[str], known: Sequence[str]) -> None:
-    unknown = [name for name in names if name not in known]
+def _refuse_unknown(flag: str, names: Sequence[str], available: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in available]
     if unknown:
         raise ConfigError(
-            f"{flag} {unknown[0]}: no run has it; there are: {', '.join(known)}{nearest(unknown[0], known)}"
+            f"{flag} {unknown[0]}: no run has it; there are: {', '.join(available)}{nearest(unknown[0], available)}"
         )
 
 
-def _warnings(collection: FoundRuns, tables: Sequence[Section]) -> list[str]:
-    text = []
+def _warnings(collection: RunCollection, tables: Sequence[Section]) -> list[str]:
+    messages = []
     if collection.unfinished:
-        text.append(f"{collection.unfinished:,} unfinished runs are left out")
-    if collection.twice:
-        text.append(f"{collection.twice:,} runs are stored in two places and counted once")
+        messages.append(f"{collection.unfinished:,} unfinished runs are left out")
+    if collection.duplicates:
+        messages.append(f"{collection.duplicates:,} runs are stored in two places and counted once")
     if collection.damaged:
-        more = f", and {len(collection.damaged) - _SHOWN:,} more" if len(collection.damaged) > _SHOWN else ""
-        text.append(f"results that cannot be read are left out: {' '.join(collection.damaged[:_SHOWN])}{more}")
+        rest = f", and {len(collection.damaged) - _MAX_LISTED:,} more" if len(collection.damaged) > _MAX_LISTED else ""
+        messages.append(f"results that cannot be read are left out: {' '.join(collection.damaged[:_MAX_LISTED])}{rest}")
     splits: dict[tuple[str, str], list[str]] = {}
     for section in tables:
         splits.setdefault((section.dataset, section.protocol), []).append(section.split or section.digest[:8])
     for (dataset, protocol), names in splits.items():
         if len(names) > 1:
-            text.append(
+            messages.append(
                 f"{dataset}, {protocol}: {len(names)} different splits, each in its own table, because their numbers "
-                f"cannot be compared: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+                f"cannot be compared: {', '.join(names[:_MAX_LISTED])}{', ...' if len(names) > _MAX_LISTED else ''}"
             )
-    on_test = sum(len(line.runs) for section in tables for line in section.apart)
+    on_test = sum(len(line.runs) for section in tables for line in section.selected_on_test)
     if on_test:
-        text.append(f"{on_test:,} results were selected on the test set: flagged, and never marked as best")
-    limited = sum(len(line.runs) for section in tables for line in (*section.lines, *section.apart) if line.limited)
+        messages.append(f"{on_test:,} results were selected on the test set: flagged, and never marked as best")
+    limited = sum(
+        len(line.runs) for section in tables for line in (*section.lines, *section.selected_on_test) if line.limited
+    )
     if limited:
-        text.append(f"{limited:,} results have fewer batches or epochs than their recipe: marked, and never the best")
-    return text
+        messages.append(
+            f"{limited:,} results have fewer batches or epochs than their recipe: marked, and never the best"
+        )
+    return messages
 
 
 def as_text(report: Report, form: str, width: int | None = None) -> str:
@@ -149,6 +155,6 @@ def as_text(report: Report, form: str, width: int | None = None) -> str:
         blocks += [write(curve_sheet(part.section, curve)) for curve in part.curves]
         if part.pairs is not None:
             blocks.append(write(part.pairs))
-    legend = wrapped(LEGEND, width if form == "table" else None)
+    legend = wrap_lines(LEGEND, width if form == "table" else None)
     blocks.append(f"% {LEGEND}" if form == "latex" else "\n".join(legend))
     return "\n\n".join(blocks) + "\n"

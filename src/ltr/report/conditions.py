@@ -1,4 +1,4 @@
-"""Conditions on a run's configuration for being a run of an experiment config."""
+"""Conditions under which a run's configuration matches an experiment config."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ltr.configuration import configs as configs
 from ltr.configuration.configs import leaves
 from ltr.configuration.tables import TableRow
 
-# values that a shorter schedule may change; the table shows the number of trained epochs
+# a shorter schedule may change these; the table shows the number of trained epochs
 _SCHEDULE = ("trainer.max_epochs", "scheduler.", "batch_size", "name", "seed")
 _PARTS = ("sampler", "loss", "method")  # groups that define the method of a run
 _DATA = ("imbalance_factor", "profile", "subset", "n_max", "num_classes")
@@ -31,7 +31,7 @@ def config_names(group: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Values of a flat configuration that make it a run of an experiment config."""
+    """Values that a flat configuration needs to match an experiment config."""
 
     values: tuple[tuple[str, Any], ...]
 
@@ -46,19 +46,19 @@ class Conditions:
             values["dataset.name"] = data.get("name", dataset)
             values |= {f"dataset.{key}": data[key] for key in _DATA if key in data}
         for group in _PARTS:
-            option = chosen.get(group)
-            if option in config_names(group):
-                part = {**read_config(f"{group}/{option}")}
+            chosen_config = chosen.get(group)
+            if chosen_config in config_names(group):
+                part = {**read_config(f"{group}/{chosen_config}")}
                 part.pop("defaults", None)
                 if group == "method":
                     part = {"name": part.get("name"), "_target_": part.get("_target_")}
                 values |= {f"{group}.{key}": value for key, value in leaves(part)}
-        own = {key: value for key, value in config.items() if key != "defaults"}
-        values |= {key: value for key, value in leaves(own) if not key.startswith(_SCHEDULE)}
-        plain = {key: value for key, value in values.items() if not (isinstance(value, str) and "${" in value)}
-        return cls(tuple(plain.items()))
+        experiment_values = {key: value for key, value in config.items() if key != "defaults"}
+        values |= {key: value for key, value in leaves(experiment_values) if not key.startswith(_SCHEDULE)}
+        literal_values = {key: value for key, value in values.items() if not (isinstance(value, str) and "${" in value)}
+        return cls(tuple(literal_values.items()))
 
-    def hold(self, config: dict[str, Any]) -> bool:
+    def match(self, config: dict[str, Any]) -> bool:
         return all(config.get(key, _MISSING) == value for key, value in self.values)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ltr.evaluation.averages import ratio
-from ltr.report.classes import NAMED, Classes, colour_of, predictions_of, short
+from ltr.report.classes import MAX_NAMED, Classes, colour_of, predictions_of, shorten
 from ltr.report.read_run import Run
 from ltr.report.style import INK, PALE, figure_file, headline_title, percent
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MATRIX = 100  # at most this many classes are shown as a matrix
-LISTED = 10  # confusions and false positives listed for more classes
-_NUMBERS = 12  # at most this many classes have percentages in the cells
-_RIGHT = "#DDDDDD"
+MAX_MATRIX_CLASSES = 100  # at most this many classes are shown as a matrix
+MAX_LISTED = 10  # confusions and false positives listed for more classes
+_MAX_CELL_NUMBERS = 12  # at most this many classes have percentages in the cells
+_CORRECT_COLOUR = "#DDDDDD"
 
 
 def confusion(run: Run, path: Path) -> bool:
@@ -43,12 +43,12 @@ def confusion(run: Run, path: Path) -> bool:
     with figure_file(path, 15.0, 8.0) as figure:
         headline_title(figure, run)
         grid = figure.add_gridspec(2, 2, width_ratios=[1.55, 1])
-        if total <= MATRIX:
-            _matrix(figure, figure.add_subplot(grid[:, 0]), classes, true, predicted, counts)
+        if total <= MAX_MATRIX_CLASSES:
+            _draw_matrix(figure, figure.add_subplot(grid[:, 0]), classes, true, predicted, counts)
         else:
-            _commonest(figure.add_subplot(grid[0, 0]), classes, true, predicted, counts)
-            _absorbing(figure.add_subplot(grid[1, 0]), classes, true, predicted, counts)
-        _groups(figure.add_subplot(grid[:, 1]), classes, true, predicted, counts)
+            _draw_frequent_confusions(figure.add_subplot(grid[0, 0]), classes, true, predicted, counts)
+            _draw_false_positives(figure.add_subplot(grid[1, 0]), classes, true, predicted, counts)
+        _draw_groups(figure.add_subplot(grid[:, 1]), classes, true, predicted, counts)
     return True
 
 
@@ -66,13 +66,13 @@ def absorption(classes: Classes, true: np.ndarray, predicted: np.ndarray, counts
     return float(ratio(counts[wrong & (classes.groups[predicted] == "many")].sum(), counts[wrong].sum()))
 
 
-def by_chance(classes: Classes, group: str) -> float:
-    """Return the head-absorption rate of errors spread evenly over all other classes; NaN without other classes."""
+def absorption_by_chance(classes: Classes, group: str) -> float:
+    """Return the head-absorption rate of errors spread evenly over the other classes; NaN without other classes."""
     many = int((classes.groups == "many").sum()) - (group == "many")
     return many / (len(classes) - 1) if len(classes) > 1 else math.nan
 
 
-def _matrix(
+def _draw_matrix(
     figure: Figure, axes: Axes, classes: Classes, true: np.ndarray, predicted: np.ndarray, counts: np.ndarray
 ) -> None:
     from matplotlib.colors import PowerNorm
@@ -86,32 +86,32 @@ def _matrix(
     bar.ax.set_yticklabels(["0", "5", "20", "50", "100 %"])
     bar.outline.set_visible(False)
     axes.grid(False)
-    if total <= NAMED:
-        names = [short(name, 14) for name in classes.names[order]]
+    if total <= MAX_NAMED:
+        names = [shorten(name, 14) for name in classes.names[order]]
         axes.set_xticks(np.arange(total), names, rotation=40, ha="right", rotation_mode="anchor")
         axes.set_yticks(np.arange(total), names)
     else:
         axes.set_xticks([])
         axes.set_yticks([])
-    if total <= _NUMBERS:
+    if total <= _MAX_CELL_NUMBERS:
         for row, column in zip(*np.nonzero(matrix > 0.005)):
             value = matrix[row, column]
             axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=11,
                       color="white" if value > 0.3 else INK)  # fmt: skip
-    _borders(axes, classes)
-    axes.set_ylabel("true class, from frequent to rare", labelpad=14 if total > NAMED else 4)
-    axes.set_xlabel("predicted class", labelpad=14 if total > NAMED else 4)
+    _draw_borders(axes, classes)
+    axes.set_ylabel("true class, from frequent to rare", labelpad=14 if total > MAX_NAMED else 4)
+    axes.set_xlabel("predicted class", labelpad=14 if total > MAX_NAMED else 4)
 
 
-def _borders(axes: Axes, classes: Classes) -> None:
+def _draw_borders(axes: Axes, classes: Classes) -> None:
     """Draw lines between the groups, and their colours along the left and lower edges."""
     groups = classes.groups[classes.order]
     starts = [0, *(np.flatnonzero(groups[1:] != groups[:-1]) + 1).tolist(), len(groups)]
     width = 0.016 * len(groups)
     for low, high in pairwise(starts):
-        look: dict[str, Any] = {"color": colour_of(groups[low]), "clip_on": False, "linewidth": 0}
-        axes.bar(-0.5 - width, high - low, bottom=low - 0.5, width=width, align="edge", **look)
-        axes.bar(low - 0.5, width, bottom=len(groups) - 0.5, width=high - low, align="edge", **look)
+        style: dict[str, Any] = {"color": colour_of(groups[low]), "clip_on": False, "linewidth": 0}
+        axes.bar(-0.5 - width, high - low, bottom=low - 0.5, width=width, align="edge", **style)
+        axes.bar(low - 0.5, width, bottom=len(groups) - 0.5, width=high - low, align="edge", **style)
         if low:
             axes.axhline(low - 0.5, color=PALE, linewidth=0.8)
             axes.axvline(low - 0.5, color=PALE, linewidth=0.8)
@@ -119,38 +119,42 @@ def _borders(axes: Axes, classes: Classes) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _commonest(axes: Axes, classes: Classes, true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> None:
-    """Draw the confusions with the most images, ties by the rarer true class, in the colour of its group."""
+def _draw_frequent_confusions(
+    axes: Axes, classes: Classes, true: np.ndarray, predicted: np.ndarray, counts: np.ndarray
+) -> None:
+    """Draw the confusions with the most images in the colour of the true class; ties go to the rarer true class."""
     images = np.bincount(true, counts, minlength=len(classes))
     wrong = np.flatnonzero(true != predicted)
     # not by share alone: one image of a class with three is no evidence
     order = np.lexsort((classes.counts[true[wrong]], -counts[wrong] / images[true[wrong]], -counts[wrong]))
-    top = wrong[order[:LISTED]]
-    names = [f"{short(classes.names[true[cell]])} → {short(classes.names[predicted[cell]])}" for cell in top]
-    said = [f"{counts[cell]} of {images[true[cell]]:.0f}" for cell in top]
-    _bars(axes, names, counts[top], said, [colour_of(classes.groups[true[cell]]) for cell in top])
+    top = wrong[order[:MAX_LISTED]]
+    names = [f"{shorten(classes.names[true[cell]])} → {shorten(classes.names[predicted[cell]])}" for cell in top]
+    texts = [f"{counts[cell]} of {images[true[cell]]:.0f}" for cell in top]
+    _draw_bars(axes, names, counts[top], texts, [colour_of(classes.groups[true[cell]]) for cell in top])
     axes.set_title("true class → its most frequent wrong prediction", loc="left")
 
 
-def _absorbing(axes: Axes, classes: Classes, true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> None:
+def _draw_false_positives(
+    axes: Axes, classes: Classes, true: np.ndarray, predicted: np.ndarray, counts: np.ndarray
+) -> None:
     """Draw the classes with the most false positives, in the colours of their groups."""
     wrong = true != predicted
-    taken = np.bincount(predicted[wrong], counts[wrong], minlength=len(classes)).astype(int)
-    top = np.argsort(-taken, kind="stable")[:LISTED]
-    top = top[taken[top] > 0]
-    names = [short(classes.names[label], 40) for label in top]
-    said = [f"{taken[label]} ({classes.counts[label]:,} training images)" for label in top]
-    _bars(axes, names, taken[top], said, [colour_of(classes.groups[label]) for label in top])
+    false_positives = np.bincount(predicted[wrong], counts[wrong], minlength=len(classes)).astype(int)
+    top = np.argsort(-false_positives, kind="stable")[:MAX_LISTED]
+    top = top[false_positives[top] > 0]
+    names = [shorten(classes.names[label], 40) for label in top]
+    texts = [f"{false_positives[label]} ({classes.counts[label]:,} training images)" for label in top]
+    _draw_bars(axes, names, false_positives[top], texts, [colour_of(classes.groups[label]) for label in top])
     axes.set_title("classes with the most false positives", loc="left")
     axes.set_xlabel("wrongly classified images")
 
 
-def _bars(axes: Axes, names: list[str], values: np.ndarray, said: list[str], colours: list[str]) -> None:
+def _draw_bars(axes: Axes, names: list[str], values: np.ndarray, said: list[str], colours: list[str]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.barh(np.arange(len(names)), values, color=colours, height=0.74)
-    for place, words in enumerate(said):
-        axes.annotate(words, (values[place], place), xytext=(4, 0), textcoords="offset points", va="center",
+    for row, annotation in enumerate(said):
+        axes.annotate(annotation, (values[row], row), xytext=(4, 0), textcoords="offset points", va="center",
                       fontsize=11, color=INK)  # fmt: skip
     axes.set_yticks(np.arange(len(names)), names, fontsize=11)
     axes.set_ylim(max(len(names), 1) - 0.4, -0.6)
@@ -159,27 +163,27 @@ def _bars(axes: Axes, names: list[str], values: np.ndarray, said: list[str], col
     axes.grid(False, axis="y")
 
 
-def _groups(axes: Axes, classes: Classes, true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> None:
-    """Draw for each true group the correct images, then those predicted as each group."""
+def _draw_groups(axes: Axes, classes: Classes, true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> None:
+    """Draw a bar per true group: correct images, then errors by predicted group."""
     shown = [name for name in classes.shown_groups() if counts[classes.groups[true] == name].sum()]
-    right = true == predicted
-    for place, name in enumerate(shown):
-        mine = classes.groups[true] == name
-        total, left = counts[mine].sum(), 0.0
+    is_correct = true == predicted
+    for row, name in enumerate(shown):
+        in_group = classes.groups[true] == name
+        total, left = counts[in_group].sum(), 0.0
         for kind in ("right", *classes.shown_groups()):
-            part = mine & (right if kind == "right" else ~right & (classes.groups[predicted] == kind))
-            width = 100 * counts[part].sum() / total
-            colour = _RIGHT if kind == "right" else colour_of(kind)
-            axes.barh(place, width, left=left, height=0.5, color=colour, edgecolor="white", linewidth=1)
+            cells = in_group & (is_correct if kind == "right" else ~is_correct & (classes.groups[predicted] == kind))
+            width = 100 * counts[cells].sum() / total
+            colour = _CORRECT_COLOUR if kind == "right" else colour_of(kind)
+            axes.barh(row, width, left=left, height=0.5, color=colour, edgecolor="white", linewidth=1)
             if width >= 7:
-                light = kind in ("right", "medium")
-                axes.text(left + width / 2, place, f"{width:.0f}", ha="center", va="center", fontsize=12,
-                          color=INK if light else "white")  # fmt: skip
+                is_light = kind in ("right", "medium")
+                axes.text(left + width / 2, row, f"{width:.0f}", ha="center", va="center", fontsize=12,
+                          color=INK if is_light else "white")  # fmt: skip
             left += width
-        rate, even = absorption(classes, true, predicted, counts, name), by_chance(classes, name)
-        if rate == rate and 0 < even < 1:
-            said = f"{percent(rate)} of its errors go to many (evenly: {percent(even)})"
-            axes.text(0.6, place + 0.36, said, va="center", fontsize=12, color=INK)
+        rate, chance_rate = absorption(classes, true, predicted, counts, name), absorption_by_chance(classes, name)
+        if rate == rate and 0 < chance_rate < 1:
+            text = f"{percent(rate)} of its errors go to many (evenly: {percent(chance_rate)})"
+            axes.text(0.6, row + 0.36, text, va="center", fontsize=12, color=INK)
     axes.set_yticks(np.arange(len(shown)), shown)
     axes.set_ylim(len(shown) - 0.3, -0.6)
     axes.set_xlim(0, 100)
@@ -188,7 +192,7 @@ def _groups(axes: Axes, classes: Classes, true: np.ndarray, predicted: np.ndarra
     axes.set_title("predictions of each group's images", loc="left")
     from matplotlib.patches import Patch
 
-    kinds = [Patch(color=_RIGHT, label="right")]
+    kinds = [Patch(color=_CORRECT_COLOUR, label="right")]
     kinds += [Patch(color=colour_of(name), label=f"wrong: {name}") for name in classes.shown_groups()]
     axes.legend(handles=kinds, loc="upper center", bbox_to_anchor=(0.5, -0.09), ncols=4, columnspacing=1.0,
                 handlelength=1.2)  # fmt: skip

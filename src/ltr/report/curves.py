@@ -33,12 +33,12 @@ def training_curves(run: Run, path: Path) -> bool:
     with figure_file(path, 4.7 * panels, 4.8) as figure:
         headline_title(figure, run)
         loss, accuracy, *rest = figure.subplots(1, panels)
-        _line(loss, curves, "train/loss", epochs, label="train", **_TRAIN)
-        _line(accuracy, curves, "train/accuracy", epochs, 100, label="train", **_TRAIN)
+        _draw_line(loss, curves, "train/loss", epochs, label="train", **_TRAIN)
+        _draw_line(accuracy, curves, "train/accuracy", epochs, 100, label="train", **_TRAIN)
         if monitored:
-            _line(loss, curves, f"{monitored}/nll", epochs, label=f"{monitored} (NLL)", **_MONITORED)
-            _line(accuracy, curves, f"{monitored}/accuracy", epochs, 100, label=monitored, **_MONITORED)
-            _groups(rest[0], curves, monitored, epochs)
+            _draw_line(loss, curves, f"{monitored}/nll", epochs, label=f"{monitored} (NLL)", **_MONITORED)
+            _draw_line(accuracy, curves, f"{monitored}/accuracy", epochs, 100, label=monitored, **_MONITORED)
+            _draw_groups(rest[0], curves, monitored, epochs)
         loss.set_ylabel("loss")
         loss.set_ylim(bottom=min(0, loss.get_ylim()[0]))
         accuracy.set_ylabel("accuracy (%)")
@@ -55,41 +55,43 @@ def _epochs(curves: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, tuple[
     borders: dict[str, tuple[float, float]] = {}
     start = 0.0
     for stage in dict.fromkeys(curves["stage"].tolist()):
-        mine = curves["stage"] == stage
-        epochs[mine] += start
-        borders[stage] = (start, float(np.nanmax(epochs[mine])))
+        in_stage = curves["stage"] == stage
+        epochs[in_stage] += start
+        borders[stage] = (start, float(np.nanmax(epochs[in_stage])))
         start = borders[stage][1]
     return epochs, borders
 
 
-def _line(
-    axes: Axes, curves: dict[str, np.ndarray], column: str, epochs: np.ndarray, scale: float = 1, **look: Any
+def _draw_line(
+    axes: Axes, curves: dict[str, np.ndarray], column: str, epochs: np.ndarray, scale: float = 1, **style: Any
 ) -> None:
-    """Draw one column, interrupted between stages; blanks (epochs without validation) are bridged."""
+    """Draw one column, interrupted between stages but not at blanks (epochs without validation)."""
     if column not in curves or np.isnan(curves[column]).all():
         return
     known = ~np.isnan(curves[column])
-    marker = look.pop("marker", "o")
-    label = look.pop("label")
+    marker = style.pop("marker", "o")
+    label = style.pop("label")
     for stage in dict.fromkeys(curves["stage"][known].tolist()):
-        mine = known & (curves["stage"] == stage)
-        every = max(1, int(mine.sum()) // 10)  # a marker on each tenth, so that lines differ without their colours
+        in_stage = known & (curves["stage"] == stage)
+        marker_step = max(
+            1, int(in_stage.sum()) // 10
+        )  # a marker on each tenth, so that lines differ without their colours
         axes.plot(
-            epochs[mine],
-            scale * curves[column][mine],
+            epochs[in_stage],
+            scale * curves[column][in_stage],
             marker=marker,
-            markevery=every,
+            markevery=marker_step,
             markersize=6,
             label=label,
-            **look,
+            **style,
         )
         label = "_"  # once in the legend
 
 
-def _groups(axes: Axes, curves: dict[str, np.ndarray], monitored: str, epochs: np.ndarray) -> None:
+def _draw_groups(axes: Axes, curves: dict[str, np.ndarray], monitored: str, epochs: np.ndarray) -> None:
     for name in GROUPS:
         colour, marker = GROUP_COLOURS[name], GROUP_MARKERS[name]
-        _line(axes, curves, f"{monitored}/{name}", epochs, 100, label=name, color=colour, marker=marker)
+        _draw_line(axes, curves, f"{monitored}/{name}", epochs, 100, label=name, color=colour, marker=marker)
     axes.set_ylabel(f"accuracy on {monitored} (%)")
 
 

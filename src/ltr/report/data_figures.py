@@ -27,22 +27,31 @@ def class_frequency(
         figure.suptitle(title, x=0.01, ha="left", fontsize=14)
         axes = figure.subplots()
         ranks = np.arange(len(counts))
-        few = len(counts) <= _NAMED_CLASSES
+        has_names = len(counts) <= _NAMED_CLASSES
         for name in GROUPS:
-            mine = np.flatnonzero(names == name)
-            if len(mine):
-                look: dict[str, Any] = {"color": GROUP_COLOURS[name], "label": f"{name}: {len(mine):,} of the classes"}
-                if few:
-                    axes.bar(mine, counts[mine], width=0.8, **look)
+            ranks_of_group = np.flatnonzero(names == name)
+            if len(ranks_of_group):
+                style: dict[str, Any] = {
+                    "color": GROUP_COLOURS[name],
+                    "label": f"{name}: {len(ranks_of_group):,} of the classes",
+                }
+                if has_names:
+                    axes.bar(ranks_of_group, counts[ranks_of_group], width=0.8, **style)
                 else:  # one shape instead of thousands; classes of a group are neighbours here
-                    axes.stairs(counts[mine], np.arange(mine[0], mine[-1] + 2) - 0.5, fill=True, baseline=0.1, **look)
+                    axes.stairs(
+                        counts[ranks_of_group],
+                        np.arange(ranks_of_group[0], ranks_of_group[-1] + 2) - 0.5,
+                        fill=True,
+                        baseline=0.1,
+                        **style,
+                    )
         axes.set_yscale("log")
-        axes.set_ylim(bottom=0.7, top=float(counts.max(initial=1)) * (1.6 if few else 1.15))
+        axes.set_ylim(bottom=0.7, top=float(counts.max(initial=1)) * (1.6 if has_names else 1.15))
         axes.set_ylabel("training images (log scale)")
-        if few:
+        if has_names:
             axes.set_xticks(ranks, [class_names[label] for label in order], rotation=40, ha="right")
-            for place, count in enumerate(counts.tolist()):
-                axes.annotate(f"{count}", (place, max(count, 0.7)), xytext=(0, 3), textcoords="offset points",
+            for rank, count in enumerate(counts.tolist()):
+                axes.annotate(f"{count}", (rank, max(count, 0.7)), xytext=(0, 3), textcoords="offset points",
                               ha="center", color=INK, fontsize=11)  # fmt: skip
         else:
             axes.set_xlabel("classes, from frequent to rare")
@@ -60,7 +69,7 @@ def contact_sheet(
         rows: place in the tail (head, middle, tail) -> (class name, training images, images uint8 [H, W, 3]) of each
             class; None marks an unreadable image.
     """
-    classes = [(place, *row) for place, of_place in rows.items() for row in of_place]
+    classes = [(tail_part, *row) for tail_part, classes_of_part in rows.items() for row in classes_of_part]
     columns = max((len(images) for *_, images in classes), default=1)
     width, height = 3.2 + _TILE * columns, 0.7 + _TILE * max(len(classes), 1)
     with figure_file(path, width, height) as figure:
@@ -69,12 +78,12 @@ def contact_sheet(
             return
         grid = figure.subplots(len(classes), columns + 1, squeeze=False,
                                gridspec_kw={"width_ratios": [3.0, *[_TILE] * columns]})  # fmt: skip
-        for line, (place, name, count, images) in zip(grid, classes):
+        for line, (tail_part, name, count, images) in zip(grid, classes):
             for axes in line:
                 axes.set_axis_off()
-            short = name if len(name) <= 26 else name[:25] + "…"
-            line[0].text(0, 0.62, short, va="center", fontsize=12)
-            line[0].text(0, 0.28, f"{place}, {count:,} images", va="center", fontsize=10.5, color=PALE)
+            shortened = name if len(name) <= 26 else name[:25] + "…"
+            line[0].text(0, 0.62, shortened, va="center", fontsize=12)
+            line[0].text(0, 0.28, f"{tail_part}, {count:,} images", va="center", fontsize=10.5, color=PALE)
             for axes, image in zip(line[1:], images):
                 if image is None:
                     axes.text(0.5, 0.5, "damaged", ha="center", va="center", fontsize=10, color=PALE)

@@ -15,7 +15,7 @@ from ltr.report.style import PALE, figure_file, headline_title, log_numbers
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_LOOKS = (
+_LINE_STYLES = (
     ("#9DB4CC", "-"),
     ("#5580AA", "--"),
     ("#12263A", "-"),
@@ -35,28 +35,28 @@ def draws(run: Run, path: Path) -> bool:
     with figure_file(path, 12.4, 0.6 + 4.6 * len(stages)) as figure:
         headline_title(figure, run)
         for row, (name, (epochs, counts)) in zip(figure.subplots(len(stages), 2, squeeze=False), stages.items()):
-            _of_classes(row[0], classes, epochs, counts)
-            _of_groups(row[1], classes, epochs, counts)
+            _draw_classes(row[0], classes, epochs, counts)
+            _draw_groups(row[1], classes, epochs, counts)
             if len(stages) > 1:
                 row[0].set_title(name, loc="left", color=PALE)
     return True
 
 
 def stages_of(arrays: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return epochs [E] and counts [E, C] by stage, from ``draws.npz``."""
+    """Return epochs [E] and counts [E, C] of each stage, from the arrays of ``draws.npz``."""
     names = [name.removesuffix(".epochs") for name in arrays if name.endswith(".epochs")]
     return {name: (arrays[f"{name}.epochs"], arrays[f"{name}.counts"]) for name in names if f"{name}.counts" in arrays}
 
 
-def _of_classes(axes: Axes, classes: Classes, epochs: np.ndarray, counts: np.ndarray) -> None:
+def _draw_classes(axes: Axes, classes: Classes, epochs: np.ndarray, counts: np.ndarray) -> None:
     order = classes.order
-    there = np.where(classes.counts > 0, classes.counts, np.nan)
-    axes.plot(there[order], color=PALE, linewidth=6, alpha=0.35, label="training images")
+    counts_or_nan = np.where(classes.counts > 0, classes.counts, np.nan)
+    axes.plot(counts_or_nan[order], color=PALE, linewidth=6, alpha=0.35, label="training images")
     chosen = shown_draws(epochs, counts)
-    for (label, place), (colour, line) in zip(chosen.items(), _LOOKS[-len(chosen) :]):
-        values = np.where(counts[place] > 0, counts[place], np.nan)
+    for (label, row), (colour, linestyle) in zip(chosen.items(), _LINE_STYLES[-len(chosen) :]):
+        values = np.where(counts[row] > 0, counts[row], np.nan)
         marker = "o" if len(classes) <= 20 else None
-        axes.plot(values[order], color=colour, linestyle=line, marker=marker, markersize=5, label=label)
+        axes.plot(values[order], color=colour, linestyle=linestyle, marker=marker, markersize=5, label=label)
     axes.set_yscale("log")
     log_numbers(axes.yaxis, *axes.get_ylim())
     axes.set_ylabel("images (log scale)")
@@ -74,14 +74,14 @@ def shown_draws(epochs: np.ndarray, counts: np.ndarray) -> dict[str, int]:
     starts = [0, *changes.tolist()]
     if len(starts) == 1:
         return {"drawn in every epoch": 0}
-    if len(starts) > len(_LOOKS):
+    if len(starts) > len(_LINE_STYLES):
         return {f"drawn in epoch {epochs[place]}": place for place in sorted({0, len(epochs) // 2, len(epochs) - 1})}
     ends = [*(start - 1 for start in starts[1:]), len(epochs) - 1]
     spans = [(epochs[start], epochs[end], start) for start, end in zip(starts, ends)]
     return {f"drawn in epoch {a}" if a == b else f"drawn in epochs {a} to {b}": place for a, b, place in spans}
 
 
-def _of_groups(axes: Axes, classes: Classes, epochs: np.ndarray, counts: np.ndarray) -> None:
+def _draw_groups(axes: Axes, classes: Classes, epochs: np.ndarray, counts: np.ndarray) -> None:
     from matplotlib.ticker import MaxNLocator
 
     totals = np.maximum(counts.sum(axis=1), 1)

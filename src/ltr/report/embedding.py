@@ -1,4 +1,4 @@
-"""Figure: features of width two during training, points and radii of the classes, and unknown images at the end."""
+"""Figure: two-dimensional features during training, points and radii of the classes, and unknown images at the end."""
 
 from __future__ import annotations
 
@@ -26,45 +26,49 @@ _SNAPSHOTS = 2  # before the last epoch
 
 
 def feature_plane(run: Run, path: Path) -> bool:
-    """Draw training features after some epochs, then test images of known classes and images of unknown classes.
+    """Draw the features of training images after some epochs, then those of known and unknown test images.
 
-    Each class has a colour; its points are crosses. A method with a radius gets a circle around each point, onto which
-    the open-space term pulls the features of the class. Unknown images are black dots.
+    Each class has a colour; its points are crosses. Methods with a radius have a circle around each point: the
+    open-space term pulls the features of the class onto it. Unknown images are black dots.
 
     Returns:
-        False if the run's features do not have width two.
+        False if the run stored no two-dimensional features.
     """
     arrays = {name: read_arrays(run.path / "artifacts" / f"{name}.npz") for name in ("representation", "embedding")}
     if "history_features" not in arrays["representation"] or "test_features" not in arrays["embedding"]:
         return False
     trained, evaluated = arrays["representation"], arrays["embedding"]
     epochs = trained["history_epochs"]
-    before = list(range(len(epochs) - 1))[:_SNAPSHOTS]
-    panels = len(before) + 2
+    early_snapshots = list(range(len(epochs) - 1))[:_SNAPSHOTS]
+    panels = len(early_snapshots) + 2
     with figure_file(path, 4.3 * panels, 5.0) as figure:
         headline_title(figure, run)
         axes = figure.subplots(1, panels, squeeze=False)[0]
-        for place, snapshot in zip(axes, [*before, len(epochs) - 1]):
+        for panel, snapshot in zip(axes, [*early_snapshots, len(epochs) - 1]):
             features, labels = trained["history_features"][snapshot], trained["history_labels"][snapshot]
-            _images(place, features[labels >= 0], labels[labels >= 0])
-            _points(place, trained["history_points"][snapshot], _lengths(trained, trained["history_radius"][snapshot]))
-            place.set_title(f"training images, epoch {epochs[snapshot]}", loc="left", fontsize=12)
+            _draw_images(panel, features[labels >= 0], labels[labels >= 0])
+            _draw_class_points(
+                panel, trained["history_points"][snapshot], _lengths(trained, trained["history_radius"][snapshot])
+            )
+            panel.set_title(f"training images, epoch {epochs[snapshot]}", loc="left", fontsize=12)
         last = axes[-1]
-        _images(last, evaluated["test_features"], evaluated["test_labels"])
+        _draw_images(last, evaluated["test_features"], evaluated["test_labels"])
         if "unknown_features" in evaluated:
-            unknown = evaluated["unknown_features"]
-            last.scatter(unknown[:, 0], unknown[:, 1], s=7, color=INK, alpha=0.6, linewidths=0, zorder=2.5)
-        _points(last, trained["points"], _lengths(trained, trained.get("radius")))
+            unknown_features = evaluated["unknown_features"]
+            last.scatter(
+                unknown_features[:, 0], unknown_features[:, 1], s=7, color=INK, alpha=0.6, linewidths=0, zorder=2.5
+            )
+        _draw_class_points(last, trained["points"], _lengths(trained, trained.get("radius")))
         last.set_title("test images, known and unknown", loc="left", fontsize=12)
-        for place in axes:
-            place.set_aspect("equal", adjustable="datalim")
-        handles = _legend(run, trained["points"].shape[0], trained.get("radius") is not None, evaluated)
+        for panel in axes:
+            panel.set_aspect("equal", adjustable="datalim")
+        handles = _legend_handles(run, trained["points"].shape[0], trained.get("radius") is not None, evaluated)
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3 * panels))
     return True
 
 
 def _lengths(trained: Arrays, radius: np.ndarray | None) -> np.ndarray:
-    """Return radii as lengths in the plane, [C] (NaN without a radius): R bounds squared distances over the divisor."""
+    """Return radii as lengths in the plane, [C]; NaN without a radius. R bounds squared distances over the divisor."""
     classes = trained["points"].shape[0]
     if radius is None:
         return np.full(classes, np.nan)
@@ -77,26 +81,26 @@ def colour(label: int) -> str:
     return _COLOURS[label % len(_COLOURS)]
 
 
-def _images(axes: Axes, features: np.ndarray, labels: np.ndarray) -> None:
+def _draw_images(axes: Axes, features: np.ndarray, labels: np.ndarray) -> None:
     colours = np.array(_COLOURS)[labels % len(_COLOURS)]
     axes.scatter(features[:, 0], features[:, 1], s=7, c=colours, alpha=0.55, linewidths=0, zorder=2)
 
 
-def _points(axes: Axes, points: np.ndarray, lengths: np.ndarray) -> None:
+def _draw_class_points(axes: Axes, points: np.ndarray, lengths: np.ndarray) -> None:
     """Draw points [C, M, 2] as crosses and radii [C] as circles around them; circles do not extend the axes."""
     from matplotlib.patches import Circle
 
-    for label, of_class in enumerate(points):
-        look: dict[str, Any] = {"marker": "X", "s": 90, "edgecolors": "white", "linewidths": 0.9, "zorder": 4}
-        axes.scatter(of_class[:, 0], of_class[:, 1], color=colour(label), **look)
+    for label, class_points in enumerate(points):
+        style: dict[str, Any] = {"marker": "X", "s": 90, "edgecolors": "white", "linewidths": 0.9, "zorder": 4}
+        axes.scatter(class_points[:, 0], class_points[:, 1], color=colour(label), **style)
         if np.isfinite(lengths[label]):
-            for x, y in of_class:
+            for x, y in class_points:
                 axes.add_artist(
                     Circle((x, y), lengths[label], fill=False, color=colour(label), alpha=0.45, linewidth=1.2)
                 )
 
 
-def _legend(run: Run, classes: int, radius: bool, evaluated: Arrays) -> list[Any]:
+def _legend_handles(run: Run, classes: int, radius: bool, evaluated: Arrays) -> list[Any]:
     from matplotlib.lines import Line2D
 
     def mark(label: str, **look: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ltr.report import formats
 from ltr.report.compose import Options, compose_report
-from ltr.report.read_runs import Finished, FoundRuns
+from ltr.report.read_runs import FinishedRun, RunCollection
 
 
 def evaluations_table(checkpoints: Sequence[tuple[str, Path, dict[str, Any]]]) -> str:
@@ -17,22 +17,24 @@ def evaluations_table(checkpoints: Sequence[tuple[str, Path, dict[str, Any]]]) -
     Args:
         checkpoints: label, folder and ``result.json`` of each checkpoint.
     """
-    runs = [_as_run(number, *one) for number, one in enumerate(checkpoints)]
-    tables = [formats.plain(part.sheet) for part in compose_report(FoundRuns(runs), Options(by=("checkpoint",))).parts]
+    runs = [_finished_run(number, *checkpoint) for number, checkpoint in enumerate(checkpoints)]
+    tables = [
+        formats.plain(part.sheet) for part in compose_report(RunCollection(runs), Options(by=("checkpoint",))).parts
+    ]
     return "\n\n".join([*tables, "Fractions in percent; * marks the best of a column."])
 
 
-def _as_run(number: int, label: str, path: Path, result: dict[str, Any]) -> Finished:
+def _finished_run(number: int, label: str, path: Path, result: dict[str, Any]) -> FinishedRun:
     data, rows = result["data"], result["rows"]
-    part = rows[0]["split"]
-    if part != "test":  # tables show the evaluated part under the name of the test split
-        data = {**data, "split": f"{data['split']}, {part}", "test_images": data.get(f"{part}_images")}
+    split = rows[0]["split"]
+    if split != "test":  # tables read rows of the test split: rename the evaluated one
+        data = {**data, "split": f"{data['split']}, {split}", "test_images": data.get(f"{split}_images")}
         rows = [{**row, "split": "test"} for row in rows]
-    return Finished(
+    return FinishedRun(
         path,
         {**result["config"], "checkpoint": label},
         int(result["config"].get("seed", 0)),
-        str(number),  # each checkpoint is a line, even if only the seeds differ
+        str(number),  # each checkpoint is a separate line, even if only the seeds differ
         result["run_hash"],
         data,
         result["stages"],

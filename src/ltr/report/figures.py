@@ -12,7 +12,7 @@ from ltr.report.curves import training_curves
 from ltr.report.draws import draws
 from ltr.report.embedding import feature_plane
 from ltr.report.frequency import accuracy_by_frequency
-from ltr.report.open_world import OPEN_WORLD
+from ltr.report.open_world import OPEN_WORLD_FIGURES
 from ltr.report.priors import predicted_prior
 from ltr.report.read_run import Run, read_run
 from ltr.report.reliability import reliability
@@ -21,18 +21,21 @@ from ltr.report.translations import translations
 from ltr.report.variants import variant_curve
 from ltr.report.weight_norms import weight_norms
 
-# name of the file -> function that draws it; False if the run has no numbers for it
+# file name -> function that draws it and returns False if the run has no data for it
 DrawFigure = Callable[[Run, Path], bool]
-FIRST_TWO: dict[str, DrawFigure] = {"accuracy_by_frequency": accuracy_by_frequency, "training_curves": training_curves}
-# specific to some methods: drawn if a run has the arrays
-OF_THE_METHOD: dict[str, DrawFigure] = {
+DEFAULT_FIGURES: dict[str, DrawFigure] = {
+    "accuracy_by_frequency": accuracy_by_frequency,
+    "training_curves": training_curves,
+}
+# specific to some methods; drawn if a run has the arrays
+METHOD_FIGURES: dict[str, DrawFigure] = {
     "curve": variant_curve,
     "translations": translations,
     "selected_locations": selected_locations,
     "feature_plane": feature_plane,
 }
-# of every run with classes, for figures=all
-OF_THE_CLASSES: dict[str, DrawFigure] = {
+# figures=all draws these for every run with classes
+CLASS_FIGURES: dict[str, DrawFigure] = {
     "confusion": confusion,
     "predicted_prior": predicted_prior,
     "weight_norms": weight_norms,
@@ -40,7 +43,7 @@ OF_THE_CLASSES: dict[str, DrawFigure] = {
     "draws": draws,
     "background_classes": background_classes,
 }
-FIGURES: dict[str, DrawFigure] = {**FIRST_TWO, **OF_THE_METHOD, **OF_THE_CLASSES, **OPEN_WORLD}
+FIGURES: dict[str, DrawFigure] = {**DEFAULT_FIGURES, **METHOD_FIGURES, **CLASS_FIGURES, **OPEN_WORLD_FIGURES}
 
 
 def draw(run_dir: str | Path, which: str = "two") -> list[Path]:
@@ -51,10 +54,10 @@ def draw(run_dir: str | Path, which: str = "two") -> list[Path]:
         which: ``two`` for the default figures and those of the method, ``all`` for every figure.
 
     Returns:
-        The files written; a figure for which the run has no numbers is left out.
+        The written files; a figure is left out if the run has no data for it.
 
     Raises:
-        ConfigError: another ``which``.
+        ConfigError: unknown ``which``.
         DataError: the directory is not a finished run, or files of it are damaged; figures of other files are drawn.
     """
     if which not in ("two", "all"):
@@ -62,10 +65,10 @@ def draw(run_dir: str | Path, which: str = "two") -> list[Path]:
     run = read_run(run_dir)
     written: list[Path] = []
     problems: list[str] = []
-    for name, make in ({**FIRST_TWO, **OF_THE_METHOD} if which == "two" else FIGURES).items():
+    for name, draw_figure in ({**DEFAULT_FIGURES, **METHOD_FIGURES} if which == "two" else FIGURES).items():
         path = run.path / "figures" / f"{name}.png"
         try:
-            if make(run, path):
+            if draw_figure(run, path):
                 written.append(path)
         except OSError:
             raise

@@ -1,4 +1,4 @@
-"""Tables as text: aligned, Markdown, LaTeX; and everything as CSV for other programs."""
+"""Text formats of tables: aligned text, Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from ltr import escaping
 from ltr.escaping import one_line
-from ltr.report.blocks import table_blocks, wrapped
+from ltr.report.blocks import table_blocks, wrap_lines
 from ltr.report.comparison import Section
 from ltr.report.published_lookup import PublishedNumbers
 from ltr.report.sheet import Cell, Sheet
@@ -18,19 +18,19 @@ _MARKS = {"best": " *", "tie": " ="}
 
 
 def plain(sheet: Sheet, width: int | None = None) -> str:
-    """Aligned text: ``*`` after the best of a column, ``=`` after its ties; no line ends in spaces.
+    """Return aligned text: ``*`` follows the best value of a column, ``=`` its ties; no line ends in spaces.
 
     Args:
         width: in characters; columns that do not fit go into further blocks. None: no limit.
     """
-    # where one cell of a column has a mark, all have a place for it, or the column would not align
-    marked = [any(row[place].mark in _MARKS for row in sheet.rows) for place in range(len(sheet.headings))]
-    lines = [[one_line(text) + ("  " if has else "") for text, has in zip(sheet.headings, marked)]]
-    lines += [[_plain_cell(cell, has) for cell, has in zip(row, marked)] for row in sheet.rows]
+    # if one cell of a column has a mark, all reserve room for it, so that the column aligns
+    has_marks = [any(row[column].mark in _MARKS for row in sheet.rows) for column in range(len(sheet.headings))]
+    lines = [[one_line(text) + ("  " if has_mark else "") for text, has_mark in zip(sheet.headings, has_marks)]]
+    lines += [[_plain_cell(cell, has_mark) for cell, has_mark in zip(row, has_marks)] for row in sheet.rows]
     blocks = table_blocks(lines, sheet.numeric, 1, width)
     table = "\n\n".join("\n".join(line.text for line in block) for block in blocks)
-    notes = [line for note in sheet.notes for line in wrapped(one_line(note), width)]
-    return "\n".join([*wrapped(one_line(sheet.title), width), table, *notes])
+    notes = [line for note in sheet.notes for line in wrap_lines(one_line(note), width)]
+    return "\n".join([*wrap_lines(one_line(sheet.title), width), table, *notes])
 
 
 def _plain_cell(cell: Cell, has_marks: bool) -> str:
@@ -38,7 +38,7 @@ def _plain_cell(cell: Cell, has_marks: bool) -> str:
 
 
 def markdown(sheet: Sheet) -> str:
-    """A table of GitHub's Markdown: the best bold, ties with ``=``."""
+    """Return a GitHub Markdown table: best values are bold, ties end in ``=``."""
     text = [f"**{escaping.markdown(sheet.title)}**", "", _row(escaping.markdown(text) for text in sheet.headings)]
     text.append(_row("---:" if numeric else "---" for numeric in sheet.numeric))
     text += [_row(_markdown_cell(cell) for cell in row) for row in sheet.rows]
@@ -57,7 +57,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def latex(sheet: Sheet) -> str:
-    """A ``tabular`` with rules of booktabs: the best bold, ties underlined."""
+    """Return a LaTeX ``tabular`` with booktabs rules: best values are bold, ties underlined."""
     columns = "".join("r" if numeric else "l" for numeric in sheet.numeric)
     text = [f"% {one_line(sheet.title)}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
     text.append(" & ".join(escaping.latex(text) for text in sheet.headings) + r" \\")
@@ -73,17 +73,31 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def as_csv(sections: Sequence[Section], published: PublishedNumbers | None) -> str:
-    """One row a line of any table, with all metrics as fractions, ``<metric>`` and ``<metric>_sd``; blanks for NaN."""
+    """Return CSV with one row per line of all tables.
+
+    Every metric has the columns ``<metric>`` and ``<metric>_sd``, as fractions; NaN is blank.
+    """
     metrics = list(
         dict.fromkeys(
             name
             for section in sections
-            for line in (*section.lines, *section.apart)
+            for line in (*section.lines, *section.selected_on_test)
             for name in line.rows[0]["metrics"]
         )
     )
-    first = ["dataset", "protocol", "split", "split_digest", "line", "scorer", "variant", "selection", "n", "seeds"]
-    last = [
+    leading_columns = [
+        "dataset",
+        "protocol",
+        "split",
+        "split_digest",
+        "line",
+        "scorer",
+        "variant",
+        "selection",
+        "n",
+        "seeds",
+    ]
+    trailing_columns = [
         "published",
         "published_metric",
         "published_source",
@@ -98,11 +112,15 @@ def as_csv(sections: Sequence[Section], published: PublishedNumbers | None) -> s
     writer.writerow(
         [
             escaping.csv_cell(cell)
-            for cell in (*first, *(column for name in metrics for column in (name, f"{name}_sd")), *last)
+            for cell in (
+                *leading_columns,
+                *(column for name in metrics for column in (name, f"{name}_sd")),
+                *trailing_columns,
+            )
         ]
     )
     for section in sections:
-        for line in (*section.lines, *section.apart):
+        for line in (*section.lines, *section.selected_on_test):
             number = published.of(line, section.protocol) if published else None
             row: list[object] = [section.dataset, section.protocol, section.split, section.digest, line.label]
             row += [line.scorer or "", line.variant, line.selection, len(line.runs), " ".join(map(str, line.seeds))]

@@ -25,8 +25,8 @@ _BINS = 12
 def accuracy_by_frequency(run: Run, path: Path) -> bool:
     """Draw per-class accuracy, coloured by many / medium / few; the legend gives the group means.
 
-    Up to 20 classes are named bars from frequent to rare. More classes are points over the number of training images on
-    a log scale; coinciding points are drawn as one larger point. From 30 classes on, a line shows the mean and a band
+    Up to 20 classes are named bars from frequent to rare. More classes are points over the number of training images
+    (log scale); coinciding points merge into a larger one. From 30 classes on, a line shows the mean and a band
     the interquartile range in bins of equal width in the logarithm. Classes without evaluated images are left out.
 
     Returns:
@@ -43,11 +43,11 @@ def accuracy_by_frequency(run: Run, path: Path) -> bool:
         axes = figure.subplots()
         counts = classes["train_count"]
         if len(counts) <= _NAMED_CLASSES:
-            _bars(axes, classes)
+            _draw_bars(axes, classes)
         elif counts.min() == counts.max():
-            _ranked(axes, classes)
+            _draw_ranked(axes, classes)
         else:
-            _against_count(axes, classes)
+            _draw_over_counts(axes, classes)
         axes.set_ylim(0, 104)
         axes.set_ylabel("accuracy of the class (%)")
         # a legend fills its columns from top to bottom: the groups are to be its first line
@@ -57,29 +57,29 @@ def accuracy_by_frequency(run: Run, path: Path) -> bool:
     return True
 
 
-def _bars(axes: Axes, classes: dict[str, np.ndarray]) -> None:
+def _draw_bars(axes: Axes, classes: dict[str, np.ndarray]) -> None:
     order = np.argsort(-classes["train_count"], kind="stable")
     accuracy = classes["accuracy"][order]
     groups = [str(group) for group in classes["group"][order]]
     axes.bar(np.arange(len(order)), accuracy, color=[GROUP_COLOURS[group] for group in groups], width=0.78)
-    for place, height in enumerate(accuracy):
-        inside = height > 90  # leaves no room above the bar
+    for position, height in enumerate(accuracy):
+        is_inside = height > 90  # leaves no room above the bar
         axes.annotate(
             f"{height:.0f}",
-            (place, height),
-            xytext=(0, -3 if inside else 3),
+            (position, height),
+            xytext=(0, -3 if is_inside else 3),
             textcoords="offset points",
             ha="center",
-            va="top" if inside else "bottom",
-            color="white" if inside and groups[place] != "medium" else INK,
+            va="top" if is_inside else "bottom",
+            color="white" if is_inside and groups[position] != "medium" else INK,
             fontsize=12 if len(order) <= 10 else 10,
         )
     labels = [
         f"{_short(name)} ({count})" for name, count in zip(classes["class_name"][order], classes["train_count"][order])
     ]
     axes.set_xticks(np.arange(len(order)), labels, rotation=40, ha="right", rotation_mode="anchor")
-    spare = max(0, 6 - len(order)) / 2  # keeps the bars of few classes narrow
-    axes.set_xlim(-0.6 - spare, len(order) - 0.4 + spare)
+    margin = max(0, 6 - len(order)) / 2  # keeps the bars of few classes narrow
+    axes.set_xlim(-0.6 - margin, len(order) - 0.4 + margin)
     axes.grid(False, axis="x")
     axes.set_xlabel("class (training images)")
 
@@ -89,20 +89,20 @@ def _short(name: object) -> str:
     return text if len(text) <= 22 else text[:21] + "…"
 
 
-def _ranked(axes: Axes, classes: dict[str, np.ndarray]) -> None:
+def _draw_ranked(axes: Axes, classes: dict[str, np.ndarray]) -> None:
     """Draw accuracies over their rank, for classes of equal counts."""
     order = np.argsort(-classes["accuracy"], kind="stable")
-    _points(axes, np.arange(1, len(order) + 1), classes["accuracy"][order], classes["group"][order])
+    _draw_points(axes, np.arange(1, len(order) + 1), classes["accuracy"][order], classes["group"][order])
     axes.set_xlabel(f"class, best to worst; all have {classes['train_count'][0]} training images")
 
 
-def _against_count(axes: Axes, classes: dict[str, np.ndarray]) -> None:
+def _draw_over_counts(axes: Axes, classes: dict[str, np.ndarray]) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     x = np.maximum(classes["train_count"], 0.5)  # a class without training images is left of 1
-    _points(axes, x, classes["accuracy"], classes["group"])
+    _draw_points(axes, x, classes["accuracy"], classes["group"])
     if len(x) >= _BINNED_CLASSES:
-        _binned_mean(axes, x, classes["accuracy"])
+        _draw_binned_mean(axes, x, classes["accuracy"])
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: "0" if value < 1 else f"{value:g}"))
@@ -111,17 +111,19 @@ def _against_count(axes: Axes, classes: dict[str, np.ndarray]) -> None:
     axes.set_xlabel("training images of the class (log scale)")
 
 
-def _points(axes: Axes, x: np.ndarray, accuracy: np.ndarray, groups: np.ndarray) -> None:
+def _draw_points(axes: Axes, x: np.ndarray, accuracy: np.ndarray, groups: np.ndarray) -> None:
     size = float(np.clip(9000 / max(len(x), 1), 9, 60))
     for name in GROUPS:
-        mine = groups == name
-        if not mine.any():
+        in_group = groups == name
+        if not in_group.any():
             continue
-        places, together = np.unique(np.stack([x[mine], accuracy[mine].round(1)]), axis=1, return_counts=True)
+        coordinates, multiplicity = np.unique(
+            np.stack([x[in_group], accuracy[in_group].round(1)]), axis=1, return_counts=True
+        )
         axes.scatter(
-            places[0],
-            places[1],
-            s=size * np.minimum(together, 9),
+            coordinates[0],
+            coordinates[1],
+            s=size * np.minimum(multiplicity, 9),
             c=GROUP_COLOURS[name],
             marker=GROUP_MARKERS[name],
             alpha=0.75 if len(x) < 500 else 0.5,
@@ -130,10 +132,10 @@ def _points(axes: Axes, x: np.ndarray, accuracy: np.ndarray, groups: np.ndarray)
         )
 
 
-def _binned_mean(axes: Axes, x: np.ndarray, accuracy: np.ndarray) -> None:
+def _draw_binned_mean(axes: Axes, x: np.ndarray, accuracy: np.ndarray) -> None:
     edges = np.geomspace(x.min(), x.max(), _BINS + 1)
-    place = np.digitize(x, edges[1:-1])
-    bins = [place == b for b in range(_BINS) if (place == b).any()]
+    bin_of_class = np.digitize(x, edges[1:-1])
+    bins = [bin_of_class == b for b in range(_BINS) if (bin_of_class == b).any()]
     centres = [np.exp(np.log(x[b]).mean()) for b in bins]
     if len(np.unique(accuracy)) > 10:  # with a handful of test images per class the quartiles only jump
         low, high = np.array([np.percentile(accuracy[b], [25, 75]) for b in bins]).T

@@ -1,4 +1,4 @@
-"""The frame of an HTML report: one self-contained file with its style and script."""
+"""Layout, style and script of an HTML report."""
 
 from __future__ import annotations
 
@@ -174,13 +174,13 @@ def data_block(value: Any) -> str:
 
 def html_document(title: str, warnings: Iterable[str], body: str) -> str:
     """Return the complete HTML file."""
-    said = "".join(f'<p class="warning">{text(line)}</p>' for line in warnings)
+    warning_lines = "".join(f'<p class="warning">{text(line)}</p>' for line in warnings)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width">\n'
         f"<title>{text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{text(title)}</h1>\n{said}\n"
+        f"<h1>{text(title)}</h1>\n{warning_lines}\n"
         '<p><input id="filter" type="search" placeholder="filter lines, e.g. cifar100 crt" '
         'aria-label="filter lines"> <span class="note">A click on a heading sorts.</span></p>\n'
         f'{body}\n<div id="tip" role="tooltip"></div>\n<script>{SCRIPT}</script>\n</body>\n</html>\n'

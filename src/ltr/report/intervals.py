@@ -1,7 +1,7 @@
 """Paired bootstrap intervals and paired tests of two methods on the same test images.
 
-Everything here is about the test images as a sample: had other images been drawn, would the difference still be there?
-It says nothing of other seeds, unless several are averaged, and `sign_flips` is about seeds alone.
+The intervals and `mcnemar` treat the test images as a sample from a larger set: they say whether a difference would
+hold for other images. They do not cover the variation over seeds; `sign_flip_p_value` covers that alone.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ltr.errors import DataError
 from ltr.randomness import generator
 
 DRAWS = 2000
-_BLOCK = 4_000_000  # random numbers that are held at once
+_MAX_RANDOM_NUMBERS = 4_000_000  # random numbers in memory at once
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference of two means (fractions) with its confidence interval."""
+    """Difference of two means (fractions) with its confidence interval."""
 
     estimate: float
     low: float
@@ -40,16 +40,16 @@ def paired_bootstrap(
 ) -> Interval:
     """Return the percentile bootstrap interval of the mean of ``difference`` over resampled test images.
 
-    Both methods are evaluated on the same drawn images, so what makes an image hard for both cancels.
+    Both methods are evaluated on the same resampled images, so the difficulty that they share cancels.
 
     Args:
-        difference: float64 [N], of each image: right by the first method less right by the second, in [-1, 1].
+        difference: float64 [N], in [-1, 1]: correctness by the first method minus correctness by the second, per image.
         labels: int64 [N].
-        balanced: mean of class means, with images drawn within their class (so that each keeps its number of images);
-            else the plain mean with images drawn from all.
-        level: of confidence, in (0, 1).
+        balanced: use the mean of class means and resample within classes, which keeps the class counts; otherwise the
+            mean over images, resampled from all images.
+        level: confidence level, in (0, 1).
         draws: bootstrap samples.
-        seed: of the draws; the same seed draws the same images for every pair of methods.
+        seed: seed of the resampling; the same seed resamples the same images for every pair of methods.
 
     Raises:
         DataError: there are no images.
@@ -67,7 +67,7 @@ def paired_bootstrap(
     weight = 1.0 / (np.repeat(counts, counts) * len(counts))  # of an image in the mean of class means
     random = generator("paired bootstrap", seed, draws)
     means = np.empty(draws)
-    rows = max(1, _BLOCK // len(values))
+    rows = max(1, _MAX_RANDOM_NUMBERS // len(values))
     for start in range(0, draws, rows):
         stop = min(start + rows, draws)
         chosen = first + (random.random((stop - start, len(values))) * size).astype(np.int64)
@@ -81,8 +81,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """Return the exact two-sided p-value of McNemar's test (McNemar, 1947).
 
     Args:
-        only_first: images that the first method gets right and the second wrong.
-        only_second: the reverse. Images that both get right, or wrong, say nothing.
+        only_first: images that only the first method classifies correctly.
+        only_second: the reverse. Images that both classify alike do not count.
     """
     total = only_first + only_second
     if total == 0:
@@ -93,68 +93,68 @@ def mcnemar(only_first: int, only_second: int) -> float:
         for k in range(min(only_first, only_second) + 1)
     ]
     largest = max(logs)
-    tail = math.exp(largest) * math.fsum(math.exp(one - largest) for one in logs)
+    tail = math.exp(largest) * math.fsum(math.exp(log - largest) for log in logs)
     return min(1.0, 2 * tail)
 
 
-def paired_p(difference: np.ndarray) -> float:
-    """Return the two-sided p-value of the hypothesis that images favour neither method.
+def paired_p_value(difference: np.ndarray) -> float:
+    """Return the two-sided p-value of the hypothesis that neither method is correct more often.
 
-    Where each difference is -1, 0 or 1 (one run against one), McNemar's exact test; else (means over seeds) its normal
-    form, sum d / sqrt(sum d^2) as a standard normal, the large-sample limit of flipping the signs of the d at random.
+    If each difference d is -1, 0 or 1 (one run against one), this is McNemar's exact test. Otherwise (means over seeds)
+    it is the normal approximation sum d / sqrt(sum d^2), the large-sample limit of a sign-flip test.
     """
-    moved = difference[difference != 0]
-    if np.isin(moved, (-1.0, 1.0)).all():
-        return mcnemar(int((moved > 0).sum()), int((moved < 0).sum()))
-    z = float(moved.sum()) / math.sqrt(float((moved**2).sum()))
+    nonzero = difference[difference != 0]
+    if np.isin(nonzero, (-1.0, 1.0)).all():
+        return mcnemar(int((nonzero > 0).sum()), int((nonzero < 0).sum()))
+    z = float(nonzero.sum()) / math.sqrt(float((nonzero**2).sum()))
     return math.erfc(abs(z) / math.sqrt(2))
 
 
-def sign_flips(differences: Sequence[float]) -> float:
+def sign_flip_p_value(differences: Sequence[float]) -> float:
     """Return the two-sided sign-flip p-value over seeds: the share of all 2^n sign patterns that are as extreme.
 
-    With n seeds it cannot be below 2 / 2^n: five seeds cannot give 0.05. NaN without a pair, or beyond 20 pairs of
-    which all sign patterns would be too many.
+    With n seeds it cannot be below 2 / 2^n: five seeds cannot give 0.05. NaN without a pair, or
+    with more than 20 pairs, whose 2^n patterns are too many.
     """
     values = [value for value in differences if value == value]
     if not values or len(values) > 20:
         return math.nan
-    size = np.abs(np.asarray(values))
+    magnitudes = np.abs(np.asarray(values))
     observed = abs(math.fsum(values))
     patterns = np.array(list(product((-1.0, 1.0), repeat=len(values))))
-    return float((np.abs(patterns @ size) >= observed * (1 - 1e-12)).mean())
+    return float((np.abs(patterns @ magnitudes) >= observed * (1 - 1e-12)).mean())
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values adjusted by Holm (1979) for several comparisons; NaN stays NaN and is not counted."""
-    order = sorted((place for place, p in enumerate(p_values) if p == p), key=lambda place: p_values[place])
+    order = sorted((index for index, p in enumerate(p_values) if p == p), key=lambda index: p_values[index])
     adjusted = list(p_values)
     highest = 0.0
-    for rank, place in enumerate(order):
-        highest = max(highest, min(1.0, (len(order) - rank) * p_values[place]))
-        adjusted[place] = highest
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p_values[index]))
+        adjusted[index] = highest
     return adjusted
 
 
 @dataclass(frozen=True)
 class Hits:
-    """Return the test images that were classified correctly.
+    """Correctness of each test image.
 
     Attributes:
         ids: int64 [N], ascending.
         labels: int64 [N].
-        right: float64 [N], in [0, 1]: the share of the runs that got an image right.
-        runs: how many there were.
+        correct: float64 [N], in [0, 1]: share of the runs that classified the image correctly.
+        runs: number of runs.
     """
 
     ids: np.ndarray
     labels: np.ndarray
-    right: np.ndarray
+    correct: np.ndarray
     runs: int
 
     @property
     def accuracy(self) -> float:
-        return float(self.right.mean())
+        return float(self.correct.mean())
 
 
 def hits_of(tables: Sequence[Mapping[str, np.ndarray]], where: str) -> Hits:
@@ -162,7 +162,7 @@ def hits_of(tables: Sequence[Mapping[str, np.ndarray]], where: str) -> Hits:
 
     Args:
         tables: columns ``id, label, prediction`` each; images without a label of the split (-1) are left out.
-        where: what they are of, for messages.
+        where: name of the line, for messages.
 
     Raises:
         DataError: the runs were not evaluated on the same images.
@@ -170,19 +170,23 @@ def hits_of(tables: Sequence[Mapping[str, np.ndarray]], where: str) -> Hits:
     hits: list[Hits] = []
     for columns in tables:
         ids, labels = np.asarray(columns["id"], np.int64), np.asarray(columns["label"], np.int64)
-        right = (np.asarray(columns["prediction"], np.int64) == labels).astype(np.float64)
+        correct = (np.asarray(columns["prediction"], np.int64) == labels).astype(np.float64)
         order = np.argsort(ids, kind="stable")
         order = order[labels[order] >= 0]
-        hits.append(Hits(ids[order], labels[order], right[order], 1))
-    for other in hits[1:]:
-        check_same_images(hits[0], other, where)
-    return Hits(hits[0].ids, hits[0].labels, np.mean([one.right for one in hits], axis=0), len(hits))
+        hits.append(Hits(ids[order], labels[order], correct[order], 1))
+    for later in hits[1:]:
+        check_same_images(hits[0], later, where)
+    return Hits(hits[0].ids, hits[0].labels, np.mean([run_hits.correct for run_hits in hits], axis=0), len(hits))
 
 
-def check_same_images(one: Hits, other: Hits, where: str) -> None:
-    """Raise DataError unless both have the same images with the same labels."""
-    if len(one.ids) != len(other.ids) or not (one.ids == other.ids).all() or not (one.labels == other.labels).all():
+def check_same_images(first: Hits, second: Hits, where: str) -> None:
+    """Raise DataError unless both hold the same images with the same labels."""
+    if (
+        len(first.ids) != len(second.ids)
+        or not (first.ids == second.ids).all()
+        or not (first.labels == second.labels).all()
+    ):
         raise DataError(
-            f"{where}: their predictions are of different test images ({len(one.ids):,} and {len(other.ids):,}), so "
+            f"{where}: their predictions are of different test images ({len(first.ids):,} and {len(second.ids):,}), so "
             "they cannot be compared image by image"
         )

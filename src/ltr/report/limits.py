@@ -1,6 +1,6 @@
-"""Limits of a run whose numbers are not those of its method: fewer batches, or fewer epochs than its recipe.
+"""Limits of runs with fewer batches or fewer epochs than their recipe; their numbers are not those of their method.
 
-Tables mark such runs and give the reason; they are never the best.
+Tables mark such runs, give the reason, and never mark them as best.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ def limits(config: Mapping[str, Any]) -> str:
     if batches is not None:
         reasons.append(f"{batches:,g} {'batch' if batches == 1 else 'batches'} an epoch (trainer.limit_train_batches)")
     dataset, method = str(config.get("dataset.name", "")), str(config.get("method.name", ""))
-    for key, published in _epochs_of(dataset, method):
-        wanted = _of_experiment(config) or published if key == "trainer.max_epochs" else published
+    for key, published in _recipe_epochs(dataset, method):
+        recipe_epochs = _experiment_epochs(config) or published if key == "trainer.max_epochs" else published
         epochs = config.get(key)
-        if isinstance(epochs, (int, float)) and not isinstance(epochs, bool) and epochs < wanted:
-            reasons.append(f"{epochs:,g} of the recipe's {counted(wanted, 'epoch')} ({key})")
+        if isinstance(epochs, (int, float)) and not isinstance(epochs, bool) and epochs < recipe_epochs:
+            reasons.append(f"{epochs:,g} of the recipe's {counted(recipe_epochs, 'epoch')} ({key})")
     return ", ".join(reasons)
 
 
 def marks_of(reasons: Sequence[str]) -> dict[str, str]:
-    """Return a mark for each reason, in order: a dagger and so on; empty reasons get none."""
+    """Return a footnote mark (a dagger and so on) for each distinct reason, in order; empty reasons get none."""
     different = [reason for reason in dict.fromkeys(reasons) if reason]
     return {
-        reason: _MARKS[place] if place < len(_MARKS) else f"{_MARKS[0]}{place + 1}"
-        for place, reason in enumerate(different)
+        reason: _MARKS[index] if index < len(_MARKS) else f"{_MARKS[0]}{index + 1}"
+        for index, reason in enumerate(different)
     }
 
 
 def footnotes(marks: Mapping[str, str]) -> list[str]:
-    """Return a sentence for each mark, for the notes below a table."""
+    """Return a note for each mark, for below a table."""
     return [
         f"{mark} limited: {reason}; never the best, and not comparable with a published number."
         for reason, mark in marks.items()
@@ -51,18 +51,18 @@ def footnotes(marks: Mapping[str, str]) -> list[str]:
 
 
 @cache
-def _epochs_of(dataset: str, method: str) -> tuple[tuple[str, float], ...]:
-    """Return the keys and numbers of epochs that the recipes of a data set and of the pair set."""
+def _recipe_epochs(dataset: str, method: str) -> tuple[tuple[str, float], ...]:
+    """Return the epoch settings (key, epochs) in the recipes of a data set and of its pair with a method."""
     epochs: dict[str, float] = {}
     for recipe in recipes_of(current_name("dataset", dataset), method):
         epochs |= {key: value for key, value in leaves(read_config(recipe)) if key.endswith((".max_epochs", ".epochs"))}
     return tuple(epochs.items())
 
 
-def _of_experiment(config: Mapping[str, Any]) -> float | None:
-    """Return the epochs of the run's experiment config, if it sets its own."""
-    fitting = [epochs for conditions, epochs in _experiments() if conditions.hold(dict(config))]
-    return min(fitting, default=None)
+def _experiment_epochs(config: Mapping[str, Any]) -> float | None:
+    """Return the epochs that the run's experiment config sets; None if it sets none."""
+    matching_epochs = [epochs for conditions, epochs in _experiments() if conditions.match(dict(config))]
+    return min(matching_epochs, default=None)
 
 
 @cache

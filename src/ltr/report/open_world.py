@@ -29,7 +29,7 @@ _LINES: tuple[dict[str, Any], ...] = (  # one per scorer, distinguishable withou
     {"color": "#66AA88", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
 )
 _DASHES = ("-", "--", ":", "-.")
-_SHADES = ((INK, 0.0), (INK, 0.5), ("white", 0.45))  # what is mixed into a group's colour, and its share
+_SHADES = ((INK, 0.0), (INK, 0.5), ("white", 0.45))  # colour mixed into a group's colour, and its share
 _KINDS = {
     "correct": ("known, right", "#004488"),
     "wrong": ("known, wrong", "#DDAA33"),
@@ -66,8 +66,8 @@ def known_and_unknown(run: Run, path: Path) -> bool:
             textcoords="offset points",
             color=PALE,
         )
-        for axes, metric, what in ((roc, "auroc", "known accepted"), (oscr, "oscr", "known accepted and right")):
-            axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.06), xlabel="unknown accepted", ylabel=what)
+        for axes, metric, ylabel in ((roc, "auroc", "known accepted"), (oscr, "oscr", "known accepted and right")):
+            axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.06), xlabel="unknown accepted", ylabel=ylabel)
             axes.legend(loc="lower right", title=METRICS.find(metric, "open_set").heading)
     return True
 
@@ -104,8 +104,8 @@ def score_histogram(run: Run, path: Path) -> bool:
 def precision_recall(run: Run, path: Path) -> bool:
     """Draw precision over recall of every foreground class in its group's colour, and the mean over classes.
 
-    Steps, as average precision counts them: at each recall the precision at the image of the class that gains it. So
-    the area under a class's line is its average precision and the area under the mean is the mAP, but for thinning.
+    The lines are step functions, as in average precision: except for thinning, the area under a class's line is its
+    average precision, and the area under the mean line is the mAP.
 
     Returns:
         False if the run was not evaluated by the background protocol, or no foreground class had images.
@@ -118,23 +118,27 @@ def precision_recall(run: Run, path: Path) -> bool:
     with figure_file(path, 8.2, 6.0) as figure:
         headline_title(figure, run)
         axes = figure.subplots()
-        few = len(names) <= _NAMED_CLASSES
-        looks = _looks(groups) if few else [{"color": GROUP_COLOURS[group], "linestyle": "-"} for group in groups]
+        has_names = len(names) <= _NAMED_CLASSES
+        styles = (
+            _line_styles(groups)
+            if has_names
+            else [{"color": GROUP_COLOURS[group], "linestyle": "-"} for group in groups]
+        )
         grid, means = np.linspace(0, 1, 501)[1:], []
-        for place, (recall, precision) in enumerate(zip(curves["pr_recall"], curves["pr_precision"])):
-            there = ~np.isnan(recall)
-            if not there.any():
+        for index, (recall, precision) in enumerate(zip(curves["pr_recall"], curves["pr_precision"])):
+            is_present = ~np.isnan(recall)
+            if not is_present.any():
                 continue
-            recall, precision = recall[there], precision[there]
+            recall, precision = recall[is_present], precision[is_present]
             means.append(precision[np.minimum(np.searchsorted(recall, grid), len(recall) - 1)])
-            average = percent(float(curves["average_precision"][place]))
+            average = percent(float(curves["average_precision"][index]))
             axes.plot(
                 np.concatenate([[0], recall]),
                 np.concatenate([precision[:1], precision]),
-                **looks[place],
-                alpha=0.9 if few else 0.3,
-                linewidth=2 if few else 1,
-                label=f"{names[place]} {average}" if few else None,
+                **styles[index],
+                alpha=0.9 if has_names else 0.3,
+                linewidth=2 if has_names else 1,
+                label=f"{names[index]} {average}" if has_names else None,
                 drawstyle="steps-pre",
             )
         axes.plot(
@@ -145,7 +149,7 @@ def precision_recall(run: Run, path: Path) -> bool:
             label=f"mean, {METRICS.find('map', 'background').heading} {_map(row)}",
         )
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.03), xlabel="recall", ylabel="precision")
-        if not few:
+        if not has_names:
             for group in dict.fromkeys(groups):
                 axes.plot([], [], color=GROUP_COLOURS[group], label=f"{group} {_map(row, group)}")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=10.5)
@@ -176,7 +180,7 @@ def background_histogram(run: Run, path: Path) -> bool:
     return True
 
 
-OPEN_WORLD = {
+OPEN_WORLD_FIGURES = {
     "known_and_unknown": known_and_unknown,
     "score_histogram": score_histogram,
     "precision_recall": precision_recall,
@@ -195,8 +199,8 @@ def curves_of(run: Run, protocol: str) -> list[tuple[dict[str, Any], Curves]]:
     variant = run.headline.get("variant")
     for row in run.result["rows"]:
         scorer = row.get("scorer")
-        mine = row["protocol"] == protocol and row["split"] == "test" and row.get("variant") == variant
-        if not mine or scorer in seen:
+        is_selected = row["protocol"] == protocol and row["split"] == "test" and row.get("variant") == variant
+        if not is_selected or scorer in seen:
             continue
         seen.add(scorer)
         path = run.path / "artifacts" / ("_".join(filter(None, (protocol, variant, scorer))) + ".npz")
@@ -206,23 +210,26 @@ def curves_of(run: Run, protocol: str) -> list[tuple[dict[str, Any], Curves]]:
     return rows
 
 
-def _looks(groups: Sequence[str]) -> list[dict[str, Any]]:
+def _line_styles(groups: Sequence[str]) -> list[dict[str, Any]]:
     """Return colour and dashes of each class's line: shades of its group's colour that distinguish up to 12 classes."""
     from matplotlib.colors import to_rgb
 
-    looks: list[dict[str, Any]] = []
-    for place, group in enumerate(groups):
-        shade, dashes = divmod(groups[:place].count(group), len(_DASHES))
+    styles: list[dict[str, Any]] = []
+    for index, group in enumerate(groups):
+        shade, dashes = divmod(groups[:index].count(group), len(_DASHES))
         other, share = _SHADES[shade]
-        colour = tuple((1 - share) * own + share * its for own, its in zip(to_rgb(GROUP_COLOURS[group]), to_rgb(other)))
-        looks.append({"color": colour, "linestyle": _DASHES[dashes]})
-    return looks
+        colour = tuple(
+            (1 - share) * group_channel + share * shade_channel
+            for group_channel, shade_channel in zip(to_rgb(GROUP_COLOURS[group]), to_rgb(other))
+        )
+        styles.append({"color": colour, "linestyle": _DASHES[dashes]})
+    return styles
 
 
 def _histogram(axes: Axes, curves: Curves, parts: tuple[tuple[str, ...], ...], shares: bool = True) -> None:
     """Draw histograms of several kinds of images; with ``shares``, in percent of all images of stacked kinds."""
     edges = curves["histogram_edges"]
-    # with few images, wider bins show a shape in place of single images
+    # with few images, wider bins show the shape of the distribution
     width = 3 if sum(curves[f"histogram_{kind}"].sum() for part in parts for kind in part) < _FEW_IMAGES else 1
     for part in parts:
         total = sum(int(curves[f"histogram_{kind}"].sum()) for kind in part)
@@ -239,10 +246,10 @@ def _histogram(axes: Axes, curves: Curves, parts: tuple[tuple[str, ...], ...], s
 def _class_names(run: Run, curves: Curves) -> tuple[list[str], list[str]]:
     """Return names and shot groups of the classes of the curves."""
     table = run.per_class
-    # two scorers write a line for each class
-    place = {int(number_): at for at, number_ in enumerate(table["class_id"])}
-    at = [place[int(number_)] for number_ in curves["pr_class_id"]]
-    return [str(table["class_name"][i]) for i in at], [str(table["group"][i]) for i in at]
+    # the table has a row per class and scorer
+    row_of_class = {int(number_): rows for rows, number_ in enumerate(table["class_id"])}
+    rows = [row_of_class[int(number_)] for number_ in curves["pr_class_id"]]
+    return [str(table["class_name"][i]) for i in rows], [str(table["group"][i]) for i in rows]
 
 
 def _map(row: Mapping[str, Any], group: str = "") -> str:

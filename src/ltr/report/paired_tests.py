@@ -16,8 +16,8 @@ from ltr.report.intervals import (
     hits_of,
     holm,
     paired_bootstrap,
-    paired_p,
-    sign_flips,
+    paired_p_value,
+    sign_flip_p_value,
 )
 
 BEST = "best"
@@ -25,14 +25,14 @@ BEST = "best"
 
 @dataclass(frozen=True)
 class Pair:
-    """The difference of a line and the reference over the same test images.
+    """Difference of a line and the reference on the same test images.
 
     Attributes:
-        line: which one.
-        accuracy, balanced: the differences with their intervals.
-        p: that neither is right more often (McNemar), adjusted by Holm for the lines of the table.
-        p_seeds: the sign-flip test over the seeds that both have, NaN without two of them.
-        why: no pair could be made, for this reason.
+        line: the compared line.
+        accuracy, balanced: differences of accuracy and balanced accuracy with their intervals.
+        p: p-value of McNemar's test, adjusted by Holm for the lines of the table.
+        p_seeds: p-value of the sign-flip test over shared seeds; NaN with fewer than two.
+        reason: why the lines could not be compared; empty if they were.
     """
 
     line: Line
@@ -40,18 +40,18 @@ class Pair:
     balanced: Interval | None = None
     p: float = math.nan
     p_seeds: float = math.nan
-    why: str = ""
+    reason: str = ""
 
 
 def reference_of(section: Section, label: str) -> Line | None:
-    """Return the reference line: the best, or the named one; None if the section has none.
+    """Return the reference line: the best, or the one with this label; None if the section has none.
 
-    A name may be the beginning of a label: the best of the lines that begin so.
+    A label may be abbreviated to its first words; then the best matching line is the reference.
     """
     if label == BEST:
         return section.lines[0] if section.lines else None
-    fitting = [line for line in section.lines if f"{line.label} ".startswith(f"{label} ")]
-    return next((line for line in fitting if line.label == label), fitting[0] if fitting else None)
+    matching_lines = [line for line in section.lines if f"{line.label} ".startswith(f"{label} ")]
+    return next((line for line in matching_lines if line.label == label), matching_lines[0] if matching_lines else None)
 
 
 def check_reference(sections: Sequence[Section], label: str) -> None:
@@ -64,13 +64,15 @@ def check_reference(sections: Sequence[Section], label: str) -> None:
 def pairs(section: Section, reference: Line, *, draws: int = DRAWS, level: float = 0.95) -> list[Pair]:
     """Return the differences of all other lines of a section and the reference.
 
-    A line whose predictions are missing, or are of other images, says so in place of numbers.
+    A line whose predictions are missing or belong to other images gets a reason instead of numbers.
 
     Raises:
-        DataError: the reference's own predictions cannot be used.
+        DataError: the predictions of the reference cannot be used.
     """
-    base = hits(reference)
-    differences = [_pair(line, reference, base, draws, level) for line in section.lines if line is not reference]
+    reference_hits = hits(reference)
+    differences = [
+        _pair(line, reference, reference_hits, draws, level) for line in section.lines if line is not reference
+    ]
     adjusted = holm([pair.p for pair in differences])
     return [replace(pair, p=p) for pair, p in zip(differences, adjusted)]
 
@@ -79,27 +81,31 @@ def hits(line: Line) -> Hits:
     """Return the correctness of each test image, averaged over a line's runs.
 
     Raises:
-        DataError: predictions that are missing, damaged, or of different images.
+        DataError: predictions are missing, damaged, or belong to different images.
     """
-    needed = ("id", "label", "prediction")
-    return hits_of([run.table("predictions", row, needed) for run, row in zip(line.runs, line.rows)], line.label)
+    columns = ("id", "label", "prediction")
+    return hits_of([run.table("predictions", row, columns) for run, row in zip(line.runs, line.rows)], line.label)
 
 
-def _pair(line: Line, reference: Line, base: Hits, draws: int, level: float) -> Pair:
+def _pair(line: Line, reference: Line, reference_hits: Hits, draws: int, level: float) -> Pair:
     try:
-        mine = hits(line)
-        check_same_images(mine, base, f"{line.label} and {reference.label}")
+        line_hits = hits(line)
+        check_same_images(line_hits, reference_hits, f"{line.label} and {reference.label}")
     except DataError as error:
-        return Pair(line, why=str(error))
-    difference = mine.right - base.right
-    both = {run.seed: place for place, run in enumerate(reference.runs)}
+        return Pair(line, reason=str(error))
+    difference = line_hits.correct - reference_hits.correct
+    reference_index = {run.seed: index for index, run in enumerate(reference.runs)}
     metric = line.runs[0].metric
-    ours, theirs = line.values(metric), reference.values(metric)
-    by_seed = [ours[place] - theirs[both[run.seed]] for place, run in enumerate(line.runs) if run.seed in both]
+    line_values, reference_values = line.values(metric), reference.values(metric)
+    by_seed = [
+        line_values[index] - reference_values[reference_index[run.seed]]
+        for index, run in enumerate(line.runs)
+        if run.seed in reference_index
+    ]
     return Pair(
         line,
-        paired_bootstrap(difference, mine.labels, draws=draws, level=level),
-        paired_bootstrap(difference, mine.labels, balanced=True, draws=draws, level=level),
-        paired_p(difference),
-        sign_flips(by_seed) if len(by_seed) > 1 else math.nan,
+        paired_bootstrap(difference, line_hits.labels, draws=draws, level=level),
+        paired_bootstrap(difference, line_hits.labels, balanced=True, draws=draws, level=level),
+        paired_p_value(difference),
+        sign_flip_p_value(by_seed) if len(by_seed) > 1 else math.nan,
     )

@@ -1,4 +1,4 @@
-"""Dashboard of runs: sections of panels with the keys that runs log, as data for any service."""
+"""Panels of a dashboard of runs, as data for any tracking service: sections, titles and logged keys."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Kind = Literal["line", "bar", "scatter", "picture"]
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel.
+    """Panel of a dashboard.
 
     Attributes:
-        title: of it.
+        title: title of the panel.
         kind: ``line`` over epochs, ``bar`` of final values, ``scatter`` of two final values, ``picture`` of a run.
-        keys: what is shown, as `ltr-train` logs it; of a scatter x, then y. Of a line's keys a run has some: it
-            monitors the validation split, or the test split where that was asked for, or none.
+        keys: the shown keys, as `ltr-train` logs them; for a scatter plot x, then y. A line panel names the keys of the
+            validation and of the test split; a run logs those of the split that it monitors.
     """
 
     title: str
@@ -31,10 +31,10 @@ class Section:
     """Panels under one heading.
 
     Attributes:
-        name: the heading.
-        panels: in order.
-        protocols: whose runs log these keys.
-        is_open: unfolded at first.
+        name: heading of the section.
+        panels: its panels, in order.
+        protocols: protocols whose runs log these keys.
+        is_open: True if the section is unfolded at first.
     """
 
     name: str
@@ -44,21 +44,23 @@ class Section:
 
 
 def _monitored(protocol: str) -> tuple[Panel, ...]:
-    """Return a panel over the epochs for each metric of the split that is monitored while training."""
+    """Return a line panel for each metric that is monitored during training."""
     metrics = METRICS.declared("monitored", protocol)
-    return tuple(Panel(one.title, "line", tuple(f"{split}/{one.name}" for split in ("val", "test"))) for one in metrics)
+    return tuple(
+        Panel(metric.title, "line", tuple(f"{split}/{metric.name}" for split in ("val", "test"))) for metric in metrics
+    )
 
 
 def _final(protocol: str, place: Place = "dashboard") -> tuple[Panel, ...]:
-    """Return a panel with the final values of each metric that a place shows of a protocol."""
-    return tuple(Panel(one.title, "bar", (f"final/{one.name}",)) for one in METRICS.declared(place, protocol))
+    """Return a bar panel of the final values for each metric that ``place`` shows for a protocol."""
+    return tuple(Panel(metric.title, "bar", (f"final/{metric.name}",)) for metric in METRICS.declared(place, protocol))
 
 
-def _pictures(*names: str) -> tuple[Panel, ...]:
+def _figure_panels(*names: str) -> tuple[Panel, ...]:
     return tuple(Panel(name.replace("_", " "), "picture", (f"figures/{name}",)) for name in names)
 
 
-EVERY_PROTOCOL = ("closed_set", "background", "open_set", "retrieval")
+ALL_PROTOCOLS = ("closed_set", "background", "open_set", "retrieval")
 
 SECTIONS: tuple[Section, ...] = (
     Section("Result", (*_final("closed_set"), Panel("few against many", "scatter", ("final/many", "final/few")))),
@@ -70,17 +72,17 @@ SECTIONS: tuple[Section, ...] = (
             Panel("learning rate", "line", ("lr",)),
             Panel("training images a second", "line", ("images_per_second",)),
         ),
-        EVERY_PROTOCOL,
+        ALL_PROTOCOLS,
     ),
     Section("Monitored split", _monitored("closed_set")),
     Section("Calibration", _final("closed_set", "calibration"), is_open=False),
     Section("Background", _final("background"), ("background",), is_open=False),
     Section("Open set", _final("open_set"), ("open_set",), is_open=False),
     Section("Retrieval", _final("retrieval"), ("retrieval",), is_open=False),
-    # with figures=two a run has the first two
+    # runs with figures=two log the first two only
     Section(
         "Figures",
-        _pictures(
+        _figure_panels(
             "accuracy_by_frequency",
             "training_curves",
             "confusion",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ltr.report.classes import NAMED, Classes, binned, class_axis, colour_of, points, predictions_of
+from ltr.report.classes import MAX_NAMED, Classes, binned_means, class_axis, colour_of, draw_points, predictions_of
 from ltr.report.read_run import Run
 from ltr.report.style import INK, PALE, figure_file, headline_title, log_numbers
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 def predicted_prior(run: Run, path: Path) -> bool:
     """Draw the classes' shares of predictions, training images and test images, from frequent to rare.
 
-    A classifier that has taken the training set's prior over follows the line of the training images; one without it
-    that of the test images. More than 20 classes are on a log scale; those never predicted are counted in the legend.
+    The predictions of a classifier with the prior of the training set follow the line of the training images; without
+    that prior they follow the line of the test images. More than 20 classes use a log scale; the legend counts the
+    classes that are never predicted.
 
     Returns:
-        False if the run kept no predictions of its classes.
+        False if the run stored no predictions of its classes.
     """
     evaluated = predictions_of(run)
     if evaluated is None:
@@ -35,34 +36,36 @@ def predicted_prior(run: Run, path: Path) -> bool:
     with figure_file(path, 8.6, 5.4) as figure:
         headline_title(figure, run)
         axes = figure.subplots()
-        (_bars if total <= NAMED else _lines)(axes, classes, *(100 * x for x in (predicted, trained, tested)))
+        (_draw_bars if total <= MAX_NAMED else _draw_lines)(
+            axes, classes, *(100 * x for x in (predicted, trained, tested))
+        )
         class_axis(axes, classes)
-        axes.set_ylabel("share of the images (%)" if total <= NAMED else "share of the images (%, log scale)")
+        axes.set_ylabel("share of the images (%)" if total <= MAX_NAMED else "share of the images (%, log scale)")
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, columnspacing=1.4)
     return True
 
 
-def _bars(axes: Axes, classes: Classes, predicted: np.ndarray, trained: np.ndarray, tested: np.ndarray) -> None:
-    places, groups = np.arange(len(classes)), classes.groups[classes.order]
+def _draw_bars(axes: Axes, classes: Classes, predicted: np.ndarray, trained: np.ndarray, tested: np.ndarray) -> None:
+    ranks, groups = np.arange(len(classes)), classes.groups[classes.order]
     for name in classes.shown_groups():
-        mine = groups == name
-        look: dict[str, Any] = {"width": 0.72, "color": colour_of(name), "label": f"predicted: {name}"}
-        axes.bar(places[mine], predicted[classes.order][mine], **look)
-    axes.plot(places, trained[classes.order], color=INK, marker="o", markersize=6, label="training images")
-    axes.plot(places, tested[classes.order], color=PALE, linestyle="--", marker="D", markersize=5, label="test images")
+        in_group = groups == name
+        style: dict[str, Any] = {"width": 0.72, "color": colour_of(name), "label": f"predicted: {name}"}
+        axes.bar(ranks[in_group], predicted[classes.order][in_group], **style)
+    axes.plot(ranks, trained[classes.order], color=INK, marker="o", markersize=6, label="training images")
+    axes.plot(ranks, tested[classes.order], color=PALE, linestyle="--", marker="D", markersize=5, label="test images")
     axes.set_ylim(bottom=0)
 
 
-def _lines(axes: Axes, classes: Classes, predicted: np.ndarray, trained: np.ndarray, tested: np.ndarray) -> None:
-    never = predicted == 0
-    points(axes, classes, np.where(never, np.nan, predicted))
+def _draw_lines(axes: Axes, classes: Classes, predicted: np.ndarray, trained: np.ndarray, tested: np.ndarray) -> None:
+    never_predicted = predicted == 0
+    draw_points(axes, classes, np.where(never_predicted, np.nan, predicted))
     for values, label, colour, style in ((trained, "training images", INK, ":"), (tested, "test images", PALE, "--")):
-        there = np.where(values > 0, values, np.nan)
-        axes.plot(there[classes.order], label=label, zorder=3, color=colour, linestyle=style)
-    line = binned(predicted[classes.order])
-    axes.plot(*line, color="white", linewidth=5, zorder=3.1)
-    label = "predicted, mean" + (f" ({int(never.sum()):,} classes never)" if never.any() else "")
-    axes.plot(*line, color=INK, marker="o", markersize=6, zorder=3.2, label=label)
+        values_or_nan = np.where(values > 0, values, np.nan)
+        axes.plot(values_or_nan[classes.order], label=label, zorder=3, color=colour, linestyle=style)
+    binned_line = binned_means(predicted[classes.order])
+    axes.plot(*binned_line, color="white", linewidth=5, zorder=3.1)
+    label = "predicted, mean" + (f" ({int(never_predicted.sum()):,} classes never)" if never_predicted.any() else "")
+    axes.plot(*binned_line, color=INK, marker="o", markersize=6, zorder=3.2, label=label)
     axes.set_yscale("log")
     log_numbers(axes.yaxis, *axes.get_ylim())

@@ -1,7 +1,7 @@
 """Markdown tables of finished runs, averaged over seeds, each beside the published number of its experiment.
 
-Everything here is read from run directories (``result.json``, ``provenance.json``). Rows of another split, or selected
-on test, stand apart and say so.
+All values come from run directories (``result.json``, ``provenance.json``). Rows of another split, or selected on test,
+go into a separate table with the reason.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ltr.evaluation.metrics import METRICS, Metric
 from ltr.files import write_text
 from ltr.report.columns import heading, unit_note
 from ltr.report.limits import footnotes, marks_of
-from ltr.report.published_lines import Entry, Line, each, lines_of
+from ltr.report.published_lines import Entry, Line, joined, lines_of
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
 
 
@@ -24,9 +24,9 @@ def markdown(entries: Sequence[Entry], command: str, missing: Sequence[str] = ()
     """Return the block of a table: its command, one table per data set, and the missing rows.
 
     Args:
-        command: that makes it.
-        missing: rows without a result, as text.
-        left_out: rows that choose something on validation images, where there are none.
+        command: the command that writes the table.
+        missing: names of rows without a result.
+        left_out: names of rows that select on validation images, if the data set has none.
     """
     lines = lines_of(entries)
     text = ["```bash", command, "```", ""]
@@ -41,56 +41,63 @@ def markdown(entries: Sequence[Entry], command: str, missing: Sequence[str] = ()
 
 def _dataset(dataset: str, lines: list[Line]) -> list[str]:
     """Return a data set's table, then a second table of lines that are not comparable with the first."""
-    fair = [line for line in lines if not line.on_test]
-    usual = Counter(line.split for line in fair).most_common(1)[0][0] if fair else None
-    main = [line for line in fair if line.split == usual]
-    apart = [line for line in lines if line not in main]
+    comparable = [line for line in lines if not line.on_test]
+    main_split = Counter(line.split for line in comparable).most_common(1)[0][0] if comparable else None
+    main = [line for line in comparable if line.split == main_split]
+    separate_lines = [line for line in lines if line not in main]
     sources = list(dict.fromkeys(line.entry.source for line in lines if line.entry.published is not None))
     text = [f"**{escaping.markdown(dataset)}**", ""]
     if main:
         text += [*_table(main, sources, {}), ""]
-    if apart:
-        why = {id(line): SELECTED_ON_TEST if line.on_test else f"another split: {line.split[0]}" for line in apart}
+    if separate_lines:
+        reasons = {
+            id(line): SELECTED_ON_TEST if line.on_test else f"another split: {line.split[0]}" for line in separate_lines
+        }
         text += ["Not to be compared with the rows above:" if main else "Not to be compared:", ""]
-        text += [*_table(apart, sources, why), ""]
-    text += [f"[{place}] {source}." for place, source in enumerate(sources, start=1)]
+        text += [*_table(separate_lines, sources, reasons), ""]
+    text += [f"[{number}] {source}." for number, source in enumerate(sources, start=1)]
     return [*text, ""] if sources else text
 
 
-def _table(lines: list[Line], sources: list[str], why: dict[int, str]) -> list[str]:
+def _table(lines: list[Line], sources: list[str], reasons: dict[int, str]) -> list[str]:
     descriptors = {id(line): line.descriptors() for line in lines}
     daggers = marks_of([line.limited for line in lines])
     names = list(dict.fromkeys(name for fact in descriptors.values() for name in fact))
-    shared = [name for name in names if len({fact.get(name) for fact in descriptors.values()}) == 1]
-    differing = [name for name in names if name not in shared]
+    shared_names = [name for name in names if len({fact.get(name) for fact in descriptors.values()}) == 1]
+    differing_names = [name for name in names if name not in shared_names]
     metrics = _metrics(lines)
-    kinds = list(dict.fromkeys(line.entry.metric for line in lines if line.entry.published is not None))
-    named = (METRICS.find(kind, lines[0].protocol).heading for kind in kinds if kind != "accuracy")
-    published = " ".join(["published", *named])
+    published_metrics = list(dict.fromkeys(line.entry.metric for line in lines if line.entry.published is not None))
+    metric_headings = (
+        METRICS.find(kind, lines[0].protocol).heading for kind in published_metrics if kind != "accuracy"
+    )
+    published = " ".join(["published", *metric_headings])
     labels = ["method", *(["scorer"] if any(line.scorer for line in lines) else [])]
     headings = [
         *labels,
         *(escaping.markdown(heading(one)) for one in metrics),
         published,
-        *differing,
+        *differing_names,
         "cost",
-        *(["why apart"] if why else []),
+        *(["why apart"] if reasons else []),
     ]
     rows = []
     for line in lines:
         dagger = f" {daggers[line.limited]}" if line.limited else ""
         cells = [f"{escaping.markdown(line.name)}{dagger}", escaping.markdown(line.scorer)][: len(labels)]
         cells += [*(line.shown(metric) for metric in metrics), _published(line, sources, dagger)]
-        cells += [escaping.markdown(descriptors[id(line)].get(name, NOTHING)) for name in differing]
-        cells += [line.cost() if line.is_headline else NOTHING, *([escaping.markdown(why[id(line)])] if why else [])]
+        cells += [escaping.markdown(descriptors[id(line)].get(name, NOTHING)) for name in differing_names]
+        cells += [
+            line.cost() if line.is_headline else NOTHING,
+            *([escaping.markdown(reasons[id(line)])] if reasons else []),
+        ]
         rows.append(cells)
-    numbers = len(metrics) + 1
-    words = len(headings) - len(labels) - numbers
-    text = [_row(headings), _row([*["---"] * len(labels), *["---:"] * numbers, *["---"] * words])]
+    numeric_columns = len(metrics) + 1
+    text_columns = len(headings) - len(labels) - numeric_columns
+    text = [_row(headings), _row([*["---"] * len(labels), *["---:"] * numeric_columns, *["---"] * text_columns])]
     text += [_row(cells) for cells in rows]
     first = descriptors[id(lines[0])]
-    common = "; ".join(f"{name}: {escaping.markdown(first[name])}" for name in shared)
-    text += ["", _sentence(common), f"Test images: {each(_test_images(lines))}. {_legend(lines, metrics)}"]
+    common = "; ".join(f"{name}: {escaping.markdown(first[name])}" for name in shared_names)
+    text += ["", _sentence(common), f"Test images: {joined(_test_images(lines))}. {_legend(lines, metrics)}"]
     return [*text, *(line for note in footnotes(daggers) for line in ("", escaping.markdown(note)))]
 
 
@@ -116,10 +123,12 @@ def _test_images(lines: Iterable[Line]) -> list[str]:
     counts = []
     for line in lines:
         data = line.runs[0].result.get("data", {})
-        used = data.get("val_images") if data.get("val_rule") == "test_fraction" else 0
+        validation_images = data.get("val_images") if data.get("val_rule") == "test_fraction" else 0
         text = f"{data.get('test_images', 0):,}"
         counts.append(
-            f"{text} ({used:,} more are the validation images; published numbers count all)" if used else text
+            f"{text} ({validation_images:,} more are the validation images; published numbers count all)"
+            if validation_images
+            else text
         )
     return counts
 

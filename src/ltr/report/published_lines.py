@@ -1,7 +1,7 @@
 """Lines of a published table: finished runs with a published number, averaged over seeds and trials.
 
-Runs are averaged only if they differ in nothing but their seed (and the published trial of an open-set data set, where
-several were run).
+Runs are averaged only if they differ solely in their seed, and in the published trial of an open-set data set if there
+are several.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _DIRTY = " with uncommitted changes"
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of a table: the runs of an experiment with its published number.
+    """Row of a table: the runs of an experiment and its published number.
 
     Attributes:
-        config: of ``conf/experiment``.
+        config: name of the config in ``conf/experiment``.
         runs: runs of any seeds; those that may not be averaged become separate lines.
-        published: a number in percent; None if there is none.
-        source: where.
-        metric: what the number is.
+        published: the published number in percent; None if there is none.
+        source: where it was published.
+        metric: name of its metric.
     """
 
     config: str
@@ -44,10 +44,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a table: runs that differ only in seed and trial, in order of these, evaluated with one scorer.
+    """Line of a table: runs that differ only in trial and seed, ordered by these, evaluated with one scorer.
 
     Attributes:
-        scorer: None is the headline's.
+        scorer: name of the scorer; None for the one of the headline row.
     """
 
     entry: Entry
@@ -73,7 +73,7 @@ class Line:
 
     @property
     def split(self) -> tuple[str, str]:
-        """Name and digest; of several trials the data set and its trials instead of one split."""
+        """Name and digest of the split; for several trials, the data set with its trials and all digests."""
         data = self.runs[0].result.get("data", {})
         if len(self.trials) > 1:
             digests = {str(run.result.get("data", {}).get("split_digest", "")) for run in self.runs}
@@ -82,8 +82,8 @@ class Line:
 
     @property
     def trials(self) -> list[str]:
-        """The published trials of an open-set data set that were run."""
-        return self._each("dataset.trial")
+        """The published trials of an open-set data set among the runs."""
+        return self._distinct("dataset.trial")
 
     @property
     def on_test(self) -> bool:
@@ -92,12 +92,12 @@ class Line:
 
     @property
     def limited(self) -> str:
-        """The reason why its numbers are not those of its method, see `ltr.report.limits`; empty if there is none."""
+        """Reason why its numbers are not those of its method; empty if there is none. See `ltr.report.limits`."""
         return limits(self.runs[0].result["config"])
 
     @property
     def table(self) -> MetricTable:
-        """The metrics, with those that the runs declare."""
+        """All metrics, including those that the runs declare."""
         return metric_table(run.result["declared_metrics"] for run in self.runs)
 
     @property
@@ -107,21 +107,23 @@ class Line:
         return [name for name in first if all(name in metrics for metrics in rest)]
 
     def shown(self, metric: Metric) -> str:
-        """Return the mean, with ± the standard deviation (n - 1) over two or more runs; a dash where one is NaN."""
+        """Return the mean, with ± the standard deviation (n - 1) over two or more runs; a dash if one value is NaN."""
         values = [number(self._row(run)["metrics"].get(metric.name)) for run in self.runs]
         if any(value != value for value in values):
             return NOTHING
         return value_text(metric, statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan)
 
     def _row(self, run: Run) -> dict[str, Any]:
-        """Return the headline row, or that of another scorer on the same images, weights and variant."""
+        """Return the headline row, or the row of another scorer with the same split, weights and variant."""
         if self.is_headline:
             return run.headline
-        same = ("protocol", "split", "checkpoint", "selection", "variant")
-        alike = [row for row in run.result["rows"] if all(row.get(key) == run.headline.get(key) for key in same)]
-        return next(row for row in alike if row.get("scorer") == self.scorer)
+        shared_keys = ("protocol", "split", "checkpoint", "selection", "variant")
+        matching_rows = [
+            row for row in run.result["rows"] if all(row.get(key) == run.headline.get(key) for key in shared_keys)
+        ]
+        return next(row for row in matching_rows if row.get("scorer") == self.scorer)
 
-    def _each(self, key: str) -> list[str]:
+    def _distinct(self, key: str) -> list[str]:
         """Return the distinct values of a setting in these runs."""
         return list(dict.fromkeys(str(run.result["config"].get(key, 0)) for run in self.runs))
 
@@ -133,35 +135,38 @@ class Line:
         return f"{seconds:,.0f} s; {len(trained)} + {len(stages) - len(trained)}"
 
     def descriptors(self) -> dict[str, str]:
-        """Return how it was made: schedule, seeds, split, selection, commit, hardware, by their heading."""
-        code = [run.provenance.get("code", {}) for run in self.runs]
-        commits = [(one.get("commit") or "unknown")[:10] + (_DIRTY if one.get("dirty") else "") for one in code]
+        """Return schedule, seeds, split, selection, commit and hardware by column heading."""
+        revisions = [run.provenance.get("code", {}) for run in self.runs]
+        commits = [
+            (revision.get("commit") or "unknown")[:10] + (_DIRTY if revision.get("dirty") else "")
+            for revision in revisions
+        ]
         tau = ", tau on val" if self._config("method.tau") == "auto" else ""
         hardware = [f"{run.provenance.get('device')}, {run.provenance.get('precision')}" for run in self.runs]
         return {
             "schedule": self._schedule(),
-            "seeds": ", ".join(self._each("seed")),
+            "seeds": ", ".join(self._distinct("seed")),
             "split": self.split[0],
             **({"scorer": str(self.runs[0].headline["scorer"])} if self._is_scored_once else {}),
-            "selection": each(run.headline["selection"] for run in self.runs) + tau,
-            "commit": each(commits),
-            "hardware": each(hardware),
+            "selection": joined(run.headline["selection"] for run in self.runs) + tau,
+            "commit": joined(commits),
+            "hardware": joined(hardware),
         }
 
     @property
     def _is_scored_once(self) -> bool:
-        """True if there is a scorer, and no column for it."""
+        """True if the runs use a scorer and the table has no column for it."""
         return self.scorer is None and self.runs[0].headline.get("scorer") is not None
 
     def _schedule(self) -> str:
         config = self.runs[0].result["config"]
-        more = [
+        stage_epochs = [
             f"{key.split('.')[-2]} {value}"
             for key, value in config.items()
             if re.fullmatch(r"method\.\w+\.epochs", key)
         ]
         text = f"{config.get('trainer.max_epochs', NOTHING)} epochs"
-        return " + ".join([text, *more])
+        return " + ".join([text, *stage_epochs])
 
     def _config(self, key: str) -> Any:
         return self.runs[0].result["config"].get(key)
@@ -176,9 +181,9 @@ def lines_of(entries: Iterable[Entry]) -> list[Line]:
     for entry in entries:
         trials = {run.result["config"].get("dataset.trial") for run in entry.runs}
         groups: dict[Any, list[Run]] = {}
-        once = list({run.result.get("run_hash", place): run for place, run in enumerate(entry.runs)}.values())
-        for run, group in zip(once, _groups(once)):
-            groups.setdefault((*_alike(run, len(trials) > 1, group), run.headline["selection"]), []).append(run)
+        distinct_runs = list({run.result.get("run_hash", index): run for index, run in enumerate(entry.runs)}.values())
+        for run, group in zip(distinct_runs, _groups(distinct_runs)):
+            groups.setdefault((*_averaging_key(run, len(trials) > 1, group), run.headline["selection"]), []).append(run)
         for runs in groups.values():
             runs.sort(key=lambda run: [run.result["config"].get(key, 0) for key in ("dataset.trial", "seed")])
             lines += [Line(entry, tuple(runs), scorer) for scorer in _scorers(runs[0])]
@@ -191,8 +196,8 @@ def _groups(runs: Sequence[Run]) -> list[str]:
     )
 
 
-def _alike(run: Run, over_trials: bool, group: str) -> tuple[Any, ...]:
-    """Return the values that averaged runs have in common."""
+def _averaging_key(run: Run, over_trials: bool, group: str) -> tuple[Any, ...]:
+    """Return the key under which runs are averaged."""
     if not over_trials:
         return group, run.result.get("data", {}).get("split_digest")
     config = settings(run.result["config"]) | {"name": run.result["config"].get("name")}
@@ -200,14 +205,14 @@ def _alike(run: Run, over_trials: bool, group: str) -> tuple[Any, ...]:
 
 
 def _scorers(run: Run) -> list[str | None]:
-    """Return the scorers with their own line: those of the open-set protocol; None for the headline only."""
-    head = run.headline
-    if head["protocol"] != "open_set":
+    """Return the scorers that get a line each: those of the open-set protocol, else None for the headline row only."""
+    headline = run.headline
+    if headline["protocol"] != "open_set":
         return [None]
-    rows = [row for row in run.result["rows"] if row["split"] == head["split"] and row["protocol"] == "open_set"]
-    return list(dict.fromkeys([head["scorer"], *(row["scorer"] for row in rows)]))
+    rows = [row for row in run.result["rows"] if row["split"] == headline["split"] and row["protocol"] == "open_set"]
+    return list(dict.fromkeys([headline["scorer"], *(row["scorer"] for row in rows)]))
 
 
-def each(values: Iterable[str]) -> str:
-    """Return the different texts among some, joined to one."""
+def joined(values: Iterable[str]) -> str:
+    """Return the distinct texts, separated by commas."""
     return ", ".join(dict.fromkeys(values))

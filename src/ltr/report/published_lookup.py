@@ -1,4 +1,4 @@
-"""Look up the published number of a line of a report: that of the experiment whose data, method and loss it has."""
+"""Lookup of the published number for a line of a report, by its data, method and loss."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ltr.report.conditions import Conditions
 
 @dataclass(frozen=True)
 class Published:
-    """A published number: its value in percent, where it was published, and its metric."""
+    """Published number: its value in percent, its source, and its metric."""
 
     number: float
     source: str
@@ -20,11 +20,11 @@ class Published:
 
 
 class PublishedNumbers:
-    """The published numbers of the shipped experiments, as ``conf/published.csv`` lists them.
+    """Published numbers of the shipped experiments, from ``conf/published.csv``.
 
-    A line has the number of an experiment if its data set (with imbalance, profile and subset), sampler, loss and
-    method are the experiment's, and every other value that the experiment sets, except for the schedule. Validation
-    images may be taken from the test set; a table says on how many images it was measured.
+    A line matches an experiment if it has the same data set (with imbalance, profile and subset), sampler, loss and
+    method, and every other value that the experiment sets, except for the schedule. Validation images may come from
+    the test set; tables give the number of test images.
     """
 
     def __init__(self) -> None:
@@ -32,18 +32,18 @@ class PublishedNumbers:
         self._rows = [(row, Conditions.of(row)) for row in rows]
 
     def of(self, line: Line, protocol: str = "closed_set") -> Published | None:
-        """Return the published number of a line; of several experiments that fit, that of the line's own name.
+        """Return the published number of a line; an experiment named like the line wins over other matches.
 
-        With several scorers only the first one's line has a number.
+        With several scorers, only the line of the headline scorer has a number.
         """
         config = line.config
         if line.scorer is not None and not line.rows[0]["headline"]:
             return None
-        of_protocol = [pair for pair in self._rows if METRICS.find(pair[0].metric).protocol == protocol]
-        fitting = [row for row, conditions in of_protocol if conditions.hold(config)]
-        fitting.sort(key=lambda row: not row.config.endswith(f"_{config.get('name')}"))
-        if not fitting:
+        rows_of_protocol = [pair for pair in self._rows if METRICS.find(pair[0].metric).protocol == protocol]
+        matching_rows = [row for row, conditions in rows_of_protocol if conditions.match(config)]
+        matching_rows.sort(key=lambda row: not row.config.endswith(f"_{config.get('name')}"))
+        if not matching_rows:
             return None
-        row = fitting[0]
+        row = matching_rows[0]
         assert row.published is not None
         return Published(row.published, row.citation, row.metric)

@@ -1,4 +1,4 @@
-"""Run directories, read from their files alone: no torch, no Lightning, no configuration system."""
+"""Readers of run directories that need neither torch, Lightning nor the configuration system."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from ltr.errors import DataError
 from ltr.results import AGAIN, provenance_mistakes, read_json, read_result_file
 
-# what columns of tables hold, see `_holds`
+# kinds of values in the columns of tables, see `_has_kind`
 _KINDS = {
     **dict.fromkeys(("class_id", "train_count", "n", "id", "label", "prediction"), "whole"),
     **dict.fromkeys(("accuracy", "average_precision"), "number"),
@@ -27,11 +27,11 @@ _PER_CLASS_COLUMNS = ("class_id", "class_name", "train_count", "group", "n", "ac
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run that reads its tables on first access.
+    """Finished run that reads its tables on first access.
 
     Attributes:
         path: the run directory.
-        result: what ``result.json`` holds.
+        result: content of ``result.json``.
     """
 
     path: Path
@@ -47,20 +47,20 @@ class Run:
         path = self.path / "per_class.parquet"
         table = read_parquet(path, _PER_CLASS_COLUMNS)
         for key in ("variant", "split", "scorer"):
-            wanted = self.headline.get(key)
-            if key in table and wanted is not None:
-                chosen = table[key] == wanted
+            headline_value = self.headline.get(key)
+            if key in table and headline_value is not None:
+                chosen = table[key] == headline_value
                 if not chosen.any():
-                    raise DataError(f"{path} has no rows of the headline's {key} {wanted!r}. {AGAIN}")
+                    raise DataError(f"{path} has no rows of the headline's {key} {headline_value!r}. {AGAIN}")
                 table = {name: column[chosen] for name, column in table.items()}
         return table
 
     @cached_property
     def curves(self) -> dict[str, np.ndarray]:
-        """Columns of ``metrics.csv``: ``stage`` as str, others as float64 with NaN for blanks; {} without epochs.
+        """Columns of ``metrics.csv``: ``stage`` is str, others float64 with NaN for blanks; {} without trained stages.
 
         Raises:
-            DataError: the file is damaged. A run that trained no stage may have none: that is no error.
+            DataError: the file is damaged.
         """
         path = self.path / "metrics.csv"
         return read_metrics(path) if path.is_file() else {}
@@ -83,14 +83,14 @@ class Run:
         """
         path = self.path / "provenance.json"
         provenance = read_json(path)
-        wrong = provenance_mistakes(provenance)
-        if wrong:
-            raise DataError(f"{path} is damaged: {'; '.join(wrong)}. {AGAIN}")
+        mistakes = provenance_mistakes(provenance)
+        if mistakes:
+            raise DataError(f"{path} is damaged: {'; '.join(mistakes)}. {AGAIN}")
         return provenance
 
     @property
     def headline(self) -> dict[str, Any]:
-        """The row of ``result.json`` that was declared the run's result beforehand."""
+        """The row of ``result.json`` that the config declares as the run's result."""
         return headline_row(self.result)
 
     @property
@@ -102,7 +102,7 @@ def read_run(path: str | Path) -> Run:
     """Open a run directory.
 
     Raises:
-        DataError: no such folder, no ``result.json`` (not a run, or not finished), or one that cannot be read.
+        DataError: the folder or its ``result.json`` is missing (not a run, or unfinished) or cannot be read.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -133,17 +133,17 @@ def read_parquet(path: Path, needed: Iterable[str]) -> dict[str, np.ndarray]:
         columns = {name: table[name].to_numpy() for name in table.column_names}
     except (OSError, ValueError, TypeError, pyarrow.ArrowException) as error:
         raise DataError(f"{path} cannot be read, it may be half-written ({error}). {AGAIN}") from error
-    lacking = [name for name in needed if name not in columns]
-    if lacking:
-        raise DataError(f"{path} lacks the columns {', '.join(lacking)}. {AGAIN}")
+    missing_columns = [name for name in needed if name not in columns]
+    if missing_columns:
+        raise DataError(f"{path} lacks the columns {', '.join(missing_columns)}. {AGAIN}")
     for name, column in columns.items():
-        if not _holds(column, _KINDS.get(name, "")):
+        if not _has_kind(column, _KINDS.get(name, "")):
             raise DataError(f"{path}: the column {name} does not hold what runs write there. {AGAIN}")
     return columns
 
 
-def _holds(column: np.ndarray, kind: str) -> bool:
-    """Return whether a column has a kind: integers, numbers, text, or lists of at least one number."""
+def _has_kind(column: np.ndarray, kind: str) -> bool:
+    """Return whether a column holds a kind of values: integers, numbers, text, or non-empty lists of numbers."""
     if kind == "whole":
         return column.dtype.kind in "iu"
     if kind == "number":
@@ -196,5 +196,5 @@ def run_title(result: dict[str, Any]) -> str:
 
 
 def number(value: float | None) -> float:
-    """Return a metric as float; NaN if there was nothing to average (null) or it is infinite."""
+    """Return a metric as float; NaN for null (nothing to average) and for infinite values."""
     return float(value) if value is not None and math.isfinite(value) else math.nan

@@ -1,4 +1,4 @@
-"""Finished runs below a folder, reduced to the content of tables; reads ten thousand runs in seconds."""
+"""Reader of all finished runs below a folder, reduced to what tables show; ten thousand runs take seconds."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ltr.errors import DataError
 from ltr.escaping import name as short_name
 from ltr.report.read_run import read_parquet, read_run
 
-# where things lie and how they are shown: no setting that runs are compared by
-_NO_SETTING = (
+# locations and display: runs are not compared by these settings
+_IGNORED_SETTINGS = (
     "seed",
     "name",
     "figures",
@@ -42,24 +42,24 @@ _NO_SETTING = (
 )
 
 
-_DATA = "data.fingerprint"  # a run's setting where several fingerprints occur among runs that are alike else
+_FINGERPRINT_KEY = "data.fingerprint"  # setting that separates runs which differ only in the fingerprint of their data
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A finished run, read from its ``result.json`` alone.
+class FinishedRun:
+    """Finished run, read from its ``result.json`` alone.
 
     Attributes:
         path: the run directory.
-        config: flat; runs of one group share the object of the first, so ``seed`` stands apart.
-        seed: of the run.
-        group: its identity without the seed.
-        run_hash: its identity.
-        data: split, digest and numbers of images.
-        stages: name, seconds and status of each.
-        rows: of the test split, and of all splits where a run evaluated several values of one number.
-        metric: the one that selects.
-        declared_metrics: of protocols that are not ltr's own, see `ltr.evaluation.metrics.Metric.to_dict`.
+        config: flat configuration, shared by all runs of a group; its seed is that of the first run.
+        seed: seed of the run.
+        group: group hash, the identity without the seed.
+        run_hash: identity of the run.
+        data: name and digest of the split, and numbers of images.
+        stages: name, seconds and status of each stage.
+        rows: result rows of the test split; of all splits if the run evaluated several values of a parameter.
+        metric: name of the metric that selects checkpoints.
+        declared_metrics: metrics of a user's own protocols, see `ltr.evaluation.metrics.Metric.to_dict`.
     """
 
     path: Path
@@ -77,16 +77,16 @@ class Finished:
         """Return columns of ``per_class.parquet`` or ``predictions.parquet`` for one row of the result.
 
         Args:
-            stem: ``per_class`` or ``predictions``; those of a second protocol lie in a file that is named after it.
-            row: whose variant and scorer are taken.
-            columns: that are needed.
+            stem: ``per_class`` or ``predictions``; further protocols have files named ``<stem>_<protocol>``.
+            row: result row that selects the variant and scorer.
+            columns: names of the required columns.
 
         Raises:
-            DataError: the file is missing or damaged, lacks a column, or has nothing of this variant.
+            DataError: the file is missing or damaged, lacks a column, or has no rows of this variant.
         """
-        first = next((one["protocol"] for one in self.rows if one["headline"]), row["protocol"])
-        own = "" if row["protocol"] == first else f"_{row['protocol']}"
-        path = self.path / f"{stem}{own}.parquet"
+        headline_protocol = next((entry["protocol"] for entry in self.rows if entry["headline"]), row["protocol"])
+        suffix = "" if row["protocol"] == headline_protocol else f"_{row['protocol']}"
+        path = self.path / f"{stem}{suffix}.parquet"
         table = read_parquet(path, columns)
         for key in ("variant", "scorer"):
             if key in table and row.get(key) is not None:
@@ -98,29 +98,29 @@ class Finished:
 
 
 @dataclass
-class FoundRuns:
-    """Finished runs below some folders, and the folders that were left out.
+class RunCollection:
+    """Finished runs below some folders, and counts of what was left out.
 
     Attributes:
-        runs: finished runs, each once, in order of their paths.
+        runs: finished runs without duplicates, in order of their paths.
         unfinished: number of run directories without a result.
         damaged: messages about unreadable results.
         twice: number of runs stored in two places; the first is used.
     """
 
-    runs: list[Finished] = field(default_factory=list)
+    runs: list[FinishedRun] = field(default_factory=list)
     unfinished: int = 0
     damaged: list[str] = field(default_factory=list)
-    twice: int = 0
+    duplicates: int = 0
 
 
-def finished_runs(folders: Sequence[Path]) -> FoundRuns:
+def finished_runs(folders: Sequence[Path]) -> RunCollection:
     """Read all finished runs at or below these folders.
 
     Raises:
-        DataError: a folder is not there, or no finished run is.
+        DataError: a folder is missing, or there is no finished run.
     """
-    collection = FoundRuns()
+    collection = RunCollection()
     configs: dict[str, dict[str, Any]] = {}
     seen: set[str] = set()
     for folder in folders:
@@ -128,66 +128,66 @@ def finished_runs(folders: Sequence[Path]) -> FoundRuns:
             raise DataError(f"{folder}: there is no such folder. Give the folder of runs, outputs where none was set")
         for path in _run_directories(folder, collection):
             try:
-                run = _reduced(path, configs)
+                run = _read_finished_run(path, configs)
             except DataError as error:
                 collection.damaged.append(str(error))
                 continue
             if run.run_hash in seen:
-                collection.twice += 1
+                collection.duplicates += 1
                 continue
             seen.add(run.run_hash)
             collection.runs.append(run)
     collection.runs = _split_by_data(collection.runs)
     if not collection.runs:
-        more = f"; {collection.unfinished} are unfinished" if collection.unfinished else ""
-        more += (
+        details = f"; {collection.unfinished} are unfinished" if collection.unfinished else ""
+        details += (
             f"; {len(collection.damaged)} cannot be read, the first: {collection.damaged[0]}"
             if collection.damaged
             else ""
         )
-        raise DataError(f"no finished run (result.json) below {', '.join(map(str, folders))}{more}")
+        raise DataError(f"no finished run (result.json) below {', '.join(map(str, folders))}{details}")
     return collection
 
 
-def _split_by_data(runs: list[Finished]) -> list[Finished]:
-    """Separate runs whose labels or files changed between two seeds into groups of their own."""
+def _split_by_data(runs: list[FinishedRun]) -> list[FinishedRun]:
+    """Assign runs on different data to different groups, in case labels or files changed between seeds."""
     groups = groups_by_data([(run.group, run.data, run.config) for run in runs])
     return [
         run
         if run.group == group
-        else replace(run, group=group, config={**run.config, _DATA: str(run.data.get("fingerprint"))[:8]})
+        else replace(run, group=group, config={**run.config, _FINGERPRINT_KEY: str(run.data.get("fingerprint"))[:8]})
         for run, group in zip(runs, groups)
     ]
 
 
-def _run_directories(folder: Path, collection: FoundRuns) -> Iterator[Path]:
-    """Return folders with a result, in order, and the number of folders with a configuration but no result."""
-    waiting = [(str(folder), True)]
-    listed: set[tuple[int, int]] = set()  # a link may lead back to a folder above it
-    while waiting:
-        here, is_top = waiting.pop()
+def _run_directories(folder: Path, collection: RunCollection) -> Iterator[Path]:
+    """Yield folders with a result, in order; count folders with a configuration but no result in ``collection``."""
+    queue = [(str(folder), True)]
+    visited: set[tuple[int, int]] = set()  # a link may lead back to a parent folder
+    while queue:
+        directory, is_top = queue.pop()
         try:
-            status = os.stat(here)
-            if (status.st_dev, status.st_ino) in listed:
+            status = os.stat(directory)
+            if (status.st_dev, status.st_ino) in visited:
                 continue
-            listed.add((status.st_dev, status.st_ino))
-            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+            visited.add((status.st_dev, status.st_ino))
+            entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
         except OSError as error:
             if is_top:
-                raise DataError(f"{here} cannot be listed: {error.strerror}") from error
-            collection.damaged.append(f"{here} cannot be listed: {error.strerror}.")
+                raise DataError(f"{directory} cannot be listed: {error.strerror}") from error
+            collection.damaged.append(f"{directory} cannot be listed: {error.strerror}.")
             continue
         names = {entry.name for entry in entries}
         if "result.json" in names:
-            yield Path(here)
+            yield Path(directory)
             continue
         if "config.yaml" in names:
             collection.unfinished += 1
             continue
-        # the store of stages and what sweeps and ltr-eval leave lie beside the data sets' folders
+        # the stage cache and the outputs of sweeps and ltr-eval lie beside the data sets' folders
         skipped = {"stages", "sweeps", "evaluations"} if is_top else set()
-        below = [e.path for e in entries if not e.name.startswith(".") and e.name not in skipped and _is_folder(e)]
-        waiting += [(path, False) for path in reversed(below)]
+        subfolders = [e.path for e in entries if not e.name.startswith(".") and e.name not in skipped and _is_folder(e)]
+        queue += [(path, False) for path in reversed(subfolders)]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -197,22 +197,22 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _reduced(path: Path, configs: dict[str, dict[str, Any]]) -> Finished:
+def _read_finished_run(path: Path, configs: dict[str, dict[str, Any]]) -> FinishedRun:
     result = read_run(path).result
     config = result["config"]
     seed = config.get("seed", 0)
     group = result.get("group_hash") or _digest({key: value for key, value in config.items() if key != "seed"})
     rows = result["rows"]
-    values = any("=" in str(row.get("variant", "")) for row in rows)
-    return Finished(
+    has_values = any("=" in str(row.get("variant", "")) for row in rows)
+    return FinishedRun(
         path,
-        configs.setdefault(group + config.get(_DATA, ""), config),
+        configs.setdefault(group + config.get(_FINGERPRINT_KEY, ""), config),
         seed if isinstance(seed, int) else 0,
         group,
         result.get("run_hash") or _digest([group, seed, str(path)]),
         result.get("data") or {},
         result.get("stages") or [],
-        rows if values else [row for row in rows if row["split"] != "val"],
+        rows if has_values else [row for row in rows if row["split"] != "val"],
         result.get("metric") or "balanced_accuracy",
         tuple(result["declared_metrics"]),
     )
@@ -225,20 +225,20 @@ def _digest(value: Any) -> str:
 def groups_by_data(
     runs: Sequence[tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]],
 ) -> list[str]:
-    """Return the key of runs that may be averaged: the group hash, unless their data differ.
+    """Return the group key of each run, by which runs are averaged: the group hash, unless data differ within a group.
 
     Args:
-        runs: of each its group hash, and ``data`` and ``config`` of its result. A run whose directory's usual name was
-            taken by one on other data says so in its configuration; a run of an older version knows no fingerprint.
+        runs: group hash, ``data`` and ``config`` of each result. The configuration names the fingerprint if the usual
+            run directory was taken by a run on other data; runs of older versions have no fingerprint.
 
     Returns:
-        A name for each run's group; the group hash itself where a group knows of one fingerprint at most.
+        One key per run; it is the group hash if the group has at most one fingerprint.
     """
     known: dict[str, set[str]] = {}
     for group, data, config in runs:
         fingerprint = (data or {}).get("fingerprint")
         known.setdefault(group, set()).update(
-            [fingerprint] if fingerprint else [], ["earlier"] if _DATA in config else []
+            [fingerprint] if fingerprint else [], ["earlier"] if _FINGERPRINT_KEY in config else []
         )
     return [
         group if len(known[group]) < 2 else _digest([group, (data or {}).get("fingerprint")]) for group, data, _ in runs
@@ -246,8 +246,8 @@ def groups_by_data(
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a flat configuration that determine results; not name, seed or paths."""
-    return {key: value for key, value in config.items() if not key.startswith(_NO_SETTING)}
+    """Return the settings of a flat configuration that determine results, without name, seed and paths."""
+    return {key: value for key, value in config.items() if not key.startswith(_IGNORED_SETTINGS)}
 
 
 def shown_value(value: Any) -> str:

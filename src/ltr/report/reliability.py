@@ -22,56 +22,56 @@ _ALL = "#6B8CAE"
 def reliability(run: Run, path: Path) -> bool:
     """Draw accuracy over confidence in bins of equal width, with the number of images in each bin below.
 
-    A second panel is of the images whose true class is few; without such images there is one panel. The distance from
-    the diagonal, weighted by the images, is the calibration error.
+    A second panel shows the images of few-shot classes, if there are any. The mean distance from the diagonal, weighted
+    by the number of images, is the calibration error.
 
     Returns:
-        False if the run kept no predictions of its classes.
+        False if the run stored no predictions of its classes.
     """
     evaluated = predictions_of(run)
     if evaluated is None:
         return False
     classes, predictions = evaluated
     bins = int(run.result["config"].get("evaluation.calibration_bins") or _BINS)
-    right = predictions["label"] == predictions["prediction"]
-    few = (classes.groups == "few")[predictions["label"]]
-    parts = [("all", np.ones(len(right), dtype=bool), _ALL), ("few", few, GROUP_COLOURS["few"])]
-    parts = [part for part in parts if part[1].any()]
-    with figure_file(path, 1.2 + 4.4 * len(parts), 5.6) as figure:
+    is_correct = predictions["label"] == predictions["prediction"]
+    is_few = (classes.groups == "few")[predictions["label"]]
+    panels = [("all", np.ones(len(is_correct), dtype=bool), _ALL), ("few", is_few, GROUP_COLOURS["few"])]
+    panels = [panel for panel in panels if panel[1].any()]
+    with figure_file(path, 1.2 + 4.4 * len(panels), 5.6) as figure:
         headline_title(figure, run)
-        grid = figure.subplots(2, len(parts), squeeze=False, sharex=True, gridspec_kw={"height_ratios": [3.2, 1]})
-        for place, (name, chosen, colour) in enumerate(parts):
-            sums = binned_sums(predictions["confidence"][chosen], right[chosen], bins)
-            _diagram(grid[0][place], *sums, colour)
-            grid[0][place].set_title(f"{name}: calibration error {percent(calibration_error(*sums))}", loc="left")
-            _images(grid[1][place], sums[0], colour)
+        grid = figure.subplots(2, len(panels), squeeze=False, sharex=True, gridspec_kw={"height_ratios": [3.2, 1]})
+        for column, (name, chosen, colour) in enumerate(panels):
+            sums = binned_sums(predictions["confidence"][chosen], is_correct[chosen], bins)
+            _draw_diagram(grid[0][column], *sums, colour)
+            grid[0][column].set_title(f"{name}: calibration error {percent(calibration_error(*sums))}", loc="left")
+            _draw_counts(grid[1][column], sums[0], colour)
         grid[0][0].set_ylabel("accuracy (%)")
         grid[1][0].set_ylabel("images (%)")
         grid[0][0].legend(loc="upper left")
     return True
 
 
-def binned_sums(confidence: np.ndarray, right: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def binned_sums(confidence: np.ndarray, is_correct: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return images, correct images and confidence summed over left-open bins, as in the calibration error."""
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    return tuple(np.bincount(place, weights, minlength=bins) for weights in (None, right, confidence))  # type: ignore[return-value]
+    bin_of_image = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    return tuple(np.bincount(bin_of_image, weights, minlength=bins) for weights in (None, is_correct, confidence))  # type: ignore[return-value]
 
 
-def _diagram(axes: Axes, n: np.ndarray, correct: np.ndarray, confidence: np.ndarray, colour: str) -> None:
+def _draw_diagram(axes: Axes, n: np.ndarray, correct: np.ndarray, confidence: np.ndarray, colour: str) -> None:
     edges = np.linspace(0, 100, len(n) + 1)
     width = edges[1]
     accuracy, mean = 100 * ratio(correct, n), 100 * ratio(confidence, n)
-    there = n > 0
-    middle = (edges[:-1] + width / 2)[there]
-    axes.bar(middle, accuracy[there], width=0.92 * width, color=colour, label="accuracy")
+    has_images = n > 0
+    centres = (edges[:-1] + width / 2)[has_images]
+    axes.bar(centres, accuracy[has_images], width=0.92 * width, color=colour, label="accuracy")
     gap = mean - accuracy
     look = {"width": 0.92 * width, "facecolor": "none", "edgecolor": INK, "hatch": "////", "linewidth": 0.8}
-    axes.bar(middle, gap[there], bottom=accuracy[there], label="to the mean confidence", **look)
+    axes.bar(centres, gap[has_images], bottom=accuracy[has_images], label="to the mean confidence", **look)
     axes.plot([0, 100], [0, 100], color=PALE, linestyle="--", linewidth=1.6)
     axes.set(xlim=(0, 100), ylim=(0, 104))
 
 
-def _images(axes: Axes, n: np.ndarray, colour: str) -> None:
+def _draw_counts(axes: Axes, n: np.ndarray, colour: str) -> None:
     edges = np.linspace(0, 100, len(n) + 1)
     axes.bar(edges[:-1] + edges[1] / 2, 100 * n / n.sum(), width=0.92 * edges[1], color=colour)
     axes.set_xlabel("confidence (%)")

@@ -11,13 +11,13 @@ from ltr.report.arrays import read_arrays
 from ltr.report.read_run import Run
 from ltr.report.style import WARNING, figure_file, headline_title
 
-SHOWN = 8  # images
-_DARKENED = 0.25  # what is left of the brightness of a dropped location
+MAX_IMAGES = 8  # images
+_DROPPED_BRIGHTNESS = 0.25  # brightness factor of dropped locations
 _LEVEL = re.compile(r"selected_(\d+)")
 
 
 def selected_locations(run: Run, path: Path) -> bool:
-    """Draw a row per image: the image, and for each level the image with its dropped locations darkened.
+    """Draw a row per image: the image, then a copy per level with dropped locations darkened.
 
     Returns:
         False if the run's ``artifacts/examples.npz`` is missing or holds no selection.
@@ -29,26 +29,26 @@ def selected_locations(run: Run, path: Path) -> bool:
     levels = sorted((int(match[1]), name) for name in arrays if (match := _LEVEL.fullmatch(name)))
     if not levels:
         return False
-    images = arrays["images"][:SHOWN]
+    images = arrays["images"][:MAX_IMAGES]
     names = run.per_class["class_name"]
     with figure_file(path, 2.2 * (1 + len(levels)), 0.7 + 2.35 * len(images)) as figure:
         headline_title(figure, run)
         grid = figure.subplots(len(images), 1 + len(levels), squeeze=False)
         for row, (axes, image) in enumerate(zip(grid, images)):
             label, prediction = int(arrays["labels"][row]), int(arrays["predictions"][row])
-            right = label == prediction
-            shown = _short(names, label) if right else f"{_short(names, label)}\n{_short(names, prediction)}?"
-            axes[0].set_ylabel(shown, fontsize=12.5, color="black" if right else WARNING)
+            is_correct = label == prediction
+            caption = _short(names, label) if is_correct else f"{_short(names, label)}\n{_short(names, prediction)}?"
+            axes[0].set_ylabel(caption, fontsize=12.5, color="black" if is_correct else WARNING)
             axes[0].imshow(_colour(image))
-            for place, (level, name) in enumerate(levels, 1):
+            for column, (level, name) in enumerate(levels, 1):
                 mask = arrays[name][row]
-                axes[place].imshow(overlay(_colour(image), mask))
+                axes[column].imshow(overlay(_colour(image), mask))
                 if row == 0:
-                    axes[place].set_title(f"level {level}\n{mask.sum()} of {mask.size}", fontsize=12.5)
-            for one in axes:
-                one.set(xticks=[], yticks=[])
-                one.grid(False)
-                one.spines[:].set_visible(False)
+                    axes[column].set_title(f"level {level}\n{mask.sum()} of {mask.size}", fontsize=12.5)
+            for panel in axes:
+                panel.set(xticks=[], yticks=[])
+                panel.grid(False)
+                panel.spines[:].set_visible(False)
     return True
 
 
@@ -57,7 +57,7 @@ def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
     Args:
         image: uint8 [H, W, 3].
-        mask: bool [h, w], the selected locations of a map that covers the image.
+        mask: bool [h, w], True for the selected locations of a feature map that covers the image.
 
     Returns:
         uint8 [H, W, 3].
@@ -65,8 +65,8 @@ def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     rows = np.arange(height) * mask.shape[0] // height
     columns = np.arange(width) * mask.shape[1] // width
-    kept = mask[rows][:, columns, None]
-    return np.where(kept, image, (image * _DARKENED).astype(np.uint8))
+    is_selected = mask[rows][:, columns, None]
+    return np.where(is_selected, image, (image * _DROPPED_BRIGHTNESS).astype(np.uint8))
 
 
 def _colour(image: np.ndarray) -> np.ndarray:

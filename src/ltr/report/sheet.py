@@ -1,4 +1,4 @@
-"""Tables as data: the content of cells, independent of an output format."""
+"""Contents of tables, independent of an output format."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell.
+    """Cell of a table.
 
     Attributes:
-        text: what is shown.
-        number: what it is sorted by; NaN for words and blanks.
-        mark: ``best``, ``tie``, ``warning`` or nothing.
+        text: the shown text.
+        number: value for sorting; NaN for words and blanks.
+        mark: ``best``, ``tie``, ``warning`` or empty.
     """
 
     text: str
@@ -39,13 +39,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table.
+    """Table without a format.
 
     Attributes:
-        title: of the table.
-        headings: of its columns.
-        numeric: whether a column holds numbers, and stands to the right.
-        rows: its cells.
+        title: title of the table.
+        headings: column headings.
+        numeric: True for each column of numbers, which is aligned to the right.
+        rows: cells, row by row.
         notes: sentences below it.
     """
 
@@ -57,30 +57,30 @@ class Sheet:
 
 
 def section_sheet(section: Section, metrics: Sequence[Metric], published: PublishedNumbers | None, by: str) -> Sheet:
-    """Return a section's table; lines selected on test come last, are marked, and are never the best."""
-    lines = [*section.lines, *section.apart]
-    marked = {metric.name: marks(section.lines, metric) for metric in metrics}
-    beside = [published.of(line, section.protocol) if published else None for line in lines]
-    sources = list(dict.fromkeys(number.source for number in beside if number is not None))
+    """Return the table of a section; lines selected on test come last, flagged and never marked as best."""
+    lines = [*section.lines, *section.selected_on_test]
+    marks_by_metric = {metric.name: marks(section.lines, metric) for metric in metrics}
+    published_numbers = [published.of(line, section.protocol) if published else None for line in lines]
+    sources = list(dict.fromkeys(number.source for number in published_numbers if number is not None))
     epochs = [_epochs(line) for line in lines]
     daggers = marks_of([line.limited for line in lines])
     rows = []
-    for place, line in enumerate(lines):
+    for index, line in enumerate(lines):
         dagger = f" {daggers[line.limited]}" if line.limited else ""
         label = Cell(f"{line.label}{dagger}", mark="warning" if dagger else "")
         if line.on_test:
             label = Cell(f"{line.label} ({SELECTED_ON_TEST}){dagger}", mark="warning")
         cells = [label, Cell(str(len(line.runs)), len(line.runs))]
         for metric in metrics:
-            fair = place < len(section.lines)
-            mark = "best" if fair and place in marked[metric.name].best else ""
-            mark = "tie" if fair and place in marked[metric.name].ties else mark
+            is_comparable = index < len(section.lines)
+            mark = "best" if is_comparable and index in marks_by_metric[metric.name].best else ""
+            mark = "tie" if is_comparable and index in marks_by_metric[metric.name].ties else mark
             cells.append(value_cell(line, metric, mark))
         if sources:
-            number = beside[place]
+            number = published_numbers[index]
             text = NOTHING if number is None else f"{number.number:.2f} [{sources.index(number.source) + 1}]{dagger}"
             cells.append(Cell(text, math.nan if number is None else number.number))
-        cells.append(Cell(epochs[place], _as_number(epochs[place])))
+        cells.append(Cell(epochs[index], _as_number(epochs[index])))
         cells.append(_count(line.seconds, " s"))
         cells.append(_count(line.images_per_second))
         rows.append(tuple(cells))
@@ -88,15 +88,15 @@ def section_sheet(section: Section, metrics: Sequence[Metric], published: Publis
     notes = []
     if section.test_images:
         notes.append(f"{section.test_images:,} test images of {section.classes:,} classes.")
-    notes += [f"[{place}] {source}." for place, source in enumerate(sources, start=1)]
+    notes += [f"[{index}] {source}." for index, source in enumerate(sources, start=1)]
     notes += footnotes(daggers)
-    if section.apart:
+    if section.selected_on_test:
         notes.append(f"Lines {SELECTED_ON_TEST} are compared with nothing: their epoch was chosen by the test set.")
     return Sheet(section.title, headings, (False, *[True] * (len(headings) - 1)), tuple(rows), tuple(notes))
 
 
 def value_cell(line: Line, metric: Metric, mark: str = "") -> Cell:
-    """Return the mean, with ± s.d. over two or more seeds."""
+    """Return a cell with the mean, and ± s.d. for two or more seeds."""
     mean, deviation = line.mean(metric.name), line.deviation(metric.name)
     return Cell(value_text(metric, mean, deviation), mean, mark)
 
@@ -118,17 +118,17 @@ def curve_sheet(section: Section, curve: Curve) -> Sheet:
 
 
 def pairs_sheet(section: Section, reference: Line, pairs: Sequence[Pair], level: float) -> Sheet:
-    """Return the differences of a section's lines and its reference as a table."""
+    """Return the table of differences between a section's lines and its reference."""
     rows = []
-    why = []
+    reasons = []
     for pair in pairs:
         if pair.accuracy is None or pair.balanced is None:
-            why.append(pair.why)
+            reasons.append(pair.reason)
             rows.append((Cell(pair.line.label), *[Cell(NOTHING)] * 6))
             continue
         cells = [Cell(pair.line.label)]
-        for one in (pair.accuracy, pair.balanced):
-            cells += [_difference(one.estimate), _interval(one)]
+        for difference in (pair.accuracy, pair.balanced):
+            cells += [_difference(difference.estimate), _interval(difference)]
         rows.append((*cells, _p(pair.p), _p(pair.p_seeds)))
     plain, balanced = (METRICS.find(name).heading for name in ("accuracy", "balanced_accuracy"))
     interval = f"{level:.0%} interval"
@@ -139,7 +139,7 @@ def pairs_sheet(section: Section, reference: Line, pairs: Sequence[Pair], level:
         "marked where they leave zero out. "
         "p: McNemar's exact test over the test images, or its normal form for means over seeds, by Holm for the lines "
         "of this table; p over seeds: sign flips.",
-        *dict.fromkeys(why),
+        *dict.fromkeys(reasons),
     )
     title = f"{section.title}: less {reference.label}"
     return Sheet(title, headings, (False, *[True] * 6), tuple(rows), notes)
@@ -151,7 +151,7 @@ def _difference(value: float) -> Cell:
 
 def _interval(interval: Interval) -> Cell:
     text = f"[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
-    # bold: the interval leaves zero out
+    # bold if the interval excludes zero
     return Cell(text, interval.low, "best" if interval.low > 0 or interval.high < 0 else "")
 
 

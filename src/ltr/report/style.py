@@ -1,4 +1,4 @@
-"""Style of figures: fixed colours for many, medium and few, large type, atomically written files."""
+"""Style of figures: fixed colours of the shot groups, large type, atomic writes."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ _SETTINGS: dict[Any, Any] = {
 
 @contextmanager
 def figure_file(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """Give a figure of width x height inches and write it as PNG to ``path``; write nothing on an error.
+    """Yield a figure of width x height inches and write it as PNG to ``path``; an error leaves no file.
 
-    matplotlib is imported here, and without pyplot: no window system, no state shared with the caller.
+    Imports matplotlib lazily and without pyplot, so that it needs no display and shares no state with the caller.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -62,7 +62,7 @@ def figure_file(path: Path, width: float, height: float) -> Iterator[Figure]:
         FigureCanvasAgg(figure)
         yield figure
         with written_atomically(path) as temporary:
-            # without the program's version in it, the same run gives the same file
+            # the file omits matplotlib's version, so that the same run gives the same file
             figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
@@ -76,7 +76,7 @@ def headline_title(figure: Figure, run: Run) -> None:
 
 
 def log_numbers(axis: Axis, low: float, high: float) -> None:
-    """Label a log axis from low to high by plain numbers: 1, 2, 5 of each power of ten, or 1 if there are many."""
+    """Label a log axis from low to high with plain numbers: 1, 2, 5 times powers of ten; powers only on long axes."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     wide = high > 2000 * low

@@ -1,4 +1,4 @@
-"""Table of a sweep: a line per setting, mean ± s.d. over its seeds, the best by the validation metric."""
+"""Table of a sweep: mean ± s.d. over the seeds of each setting, and the best setting by the validation metric."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ltr.report.read_run import number
 from ltr.report.read_runs import groups_by_data, settings
 from ltr.report.style import NOTHING
 
-_METRIC = "balanced_accuracy"  # of results that do not name theirs
-# overrides that do not say which run it is: where things lie, how they are shown, how fast they go
-NO_SETTING = (
+_METRIC = "balanced_accuracy"  # for results that name no metric
+# overrides of locations, display and speed do not distinguish settings
+IGNORED_OVERRIDES = (
     "seed=",
     "paths.",
     "figures=",
@@ -48,11 +48,11 @@ class Job:
     """The outcome of one job of a sweep.
 
     Attributes:
-        number: its place in the sweep, from 0.
-        overrides: of this job, as they were written.
+        number: index in the sweep, from 0.
+        overrides: overrides of the job, as written.
         result: the content of its ``result.json``; None if it failed or only printed a plan.
-        reused: the result was there before the sweep.
-        error: what went wrong, or None.
+        reused: True if the result existed before the sweep.
+        error: error message; None if the job succeeded.
     """
 
     number: int
@@ -65,17 +65,16 @@ class Job:
 def sweep_table(jobs: Sequence[Job], width: int | None = None) -> str:
     """Return the sweep's table as aligned plain text; empty if no job has a result or an error.
 
-    Jobs that differ in nothing but their seed share a line, and in a sweep over the published trials of a data set
-    those that differ in their trial too. A cell is the mean in percent, with ± the standard deviation (n - 1) over two
-    or more runs; metrics are those of the headline rows on test. ``*`` marks the line with the highest
-    mean of the runs' own metric on the validation split; without validation none is marked. A limited line has its mark
-    (`ltr.report.limits`) there, and is compared with lines of the same limits only.
-    Jobs that are one and the same run (its run hash says so) count once.
+    Jobs that differ only in their seed share a line; so do published trials of a data set in a sweep over these. Cells
+    give the mean in percent of the headline rows on test, with ± the standard deviation (n - 1) for two or more runs.
+    ``*`` marks the line with the highest mean of the selection metric on the validation split; without validation no
+    line is marked. Limited lines have a footnote mark (`ltr.report.limits`) and are compared with lines of the same
+    limits only. Jobs with the same run hash count once.
 
     Args:
-        width: of the terminal, in characters; columns that do not fit go into further blocks. None: no limit.
+        width: terminal width in characters; columns that do not fit go into further blocks. None: no limit.
     """
-    every, jobs = jobs, _each_run_once(jobs)
+    all_jobs, jobs = jobs, _each_run_once(jobs)
     trials = {_trial(job) for job in jobs if job.result is not None} - {None}
     lines_of: dict[Any, list[Job]] = {}
     for job, name in zip(jobs, _groups(jobs)):
@@ -90,36 +89,36 @@ def sweep_table(jobs: Sequence[Job], width: int | None = None) -> str:
     limited = {key: limits((group[0].result or {}).get("config", {})) for key, group in lines_of.items()}
     daggers = marks_of(list(limited.values()))
     are_alike = len(set(limited.values())) == 1
-    whole = [key for key in scored if are_alike or not limited[key]]
-    is_evaluated = len(scored) == len(lines_of) and len(whole) > 1
-    best = max(whole, key=lambda key: scored[key]) if is_evaluated else None
+    unlimited = [key for key in scored if are_alike or not limited[key]]
+    is_evaluated = len(scored) == len(lines_of) and len(unlimited) > 1
+    best = max(unlimited, key=lambda key: scored[key]) if is_evaluated else None
     for key, group in lines_of.items():
         metrics = [_headline(job)["metrics"] for job in group]
         cells = [_cell(metric, [entry.get(metric.name) for entry in metrics]) for metric in columns]
         label = _label(group[0], common, averaged=len(trials) > 1)
         mark = ("*" if key == best else "") + daggers.get(limited[key], "")
         lines.append([mark, label, str(len(group)), *cells])
-    text = []
+    blocks_of_text = []
     if lines_of:
         numeric = [False, False, *[True] * (len(lines[0]) - 2)]
         blocks = table_blocks(lines, numeric, 2, width)
-        text.append("\n\n".join("\n".join(line.text for line in block) for block in blocks))
-        text.append(_stages(jobs) + (" and trials" if len(trials) > 1 else ""))
+        blocks_of_text.append("\n\n".join("\n".join(line.text for line in block) for block in blocks))
+        blocks_of_text.append(_stages(jobs) + (" and trials" if len(trials) > 1 else ""))
         if best is not None:
-            text.append(f"* highest {selects} on the validation split")
-        text += footnotes(daggers)
-        if len(jobs) < len(every):
+            blocks_of_text.append(f"* highest {selects} on the validation split")
+        blocks_of_text += footnotes(daggers)
+        if len(jobs) < len(all_jobs):
             runs = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
-            text.append(f"{len(every)} jobs, {runs}: jobs that are one and the same run count once")
+            blocks_of_text.append(f"{len(all_jobs)} jobs, {runs}: jobs that are one and the same run count once")
     for job in jobs:
         if job.error is not None:
             reason = " ".join(line.strip() for line in job.error.splitlines()[:2])
-            text.append(f"failed: job {job.number} ({' '.join(job.overrides)}): {reason}")
-    return "\n".join(text)
+            blocks_of_text.append(f"failed: job {job.number} ({' '.join(job.overrides)}): {reason}")
+    return "\n".join(blocks_of_text)
 
 
 def _each_run_once(jobs: Sequence[Job]) -> list[Job]:
-    """Return one job per run; of several jobs with one run, the one that trained it, if any."""
+    """Return one job per run; among jobs with the same run, the one that trained it, if any."""
     kept: dict[Any, Job] = {}
     for job in jobs:
         run = None if job.result is None else job.result.get("run_hash")
@@ -136,11 +135,13 @@ def _trial(job: Job) -> Any:
 
 def _groups(jobs: Sequence[Job]) -> list[str]:
     results = [job.result or {} for job in jobs]
-    return groups_by_data([(one.get("group_hash", ""), one.get("data"), one.get("config", {})) for one in results])
+    return groups_by_data(
+        [(result.get("group_hash", ""), result.get("data"), result.get("config", {})) for result in results]
+    )
 
 
 def _setting(job: Job, trials: Collection[Any], group: str) -> Any:
-    """Return the key of jobs that are averaged: all settings but the seed, and but the trial if there are several."""
+    """Return the key of jobs to average: all settings but the seed, and but the trial if there are several."""
     assert job.result is not None
     if len(trials) < 2:
         return group
@@ -149,7 +150,7 @@ def _setting(job: Job, trials: Collection[Any], group: str) -> Any:
 
 
 def _columns(job: Job) -> list[Metric]:
-    """Return the metrics of a sweep's columns: those that a report shows of its protocol."""
+    """Return the metrics of the columns: those that reports show for the protocol."""
     assert job.result is not None
     headline = _headline(job)
     table = metric_table([job.result.get("declared_metrics", ())])
@@ -158,9 +159,11 @@ def _columns(job: Job) -> list[Metric]:
 
 def _label(job: Job, common: Collection[str], averaged: bool = False) -> str:
     """Return the job's overrides without shared ones, the seed, paths and display settings."""
-    left_out = (*NO_SETTING, *(["dataset.trial="] if averaged else []))
-    own = [text for text in job.overrides if text not in common and not text.lstrip("+~").startswith(left_out)]
-    return short_name(" ".join(own) or "(defaults)")
+    left_out = (*IGNORED_OVERRIDES, *(["dataset.trial="] if averaged else []))
+    shown_overrides = [
+        text for text in job.overrides if text not in common and not text.lstrip("+~").startswith(left_out)
+    ]
+    return short_name(" ".join(shown_overrides) or "(defaults)")
 
 
 def _headline(job: Job) -> Mapping[str, Any]:
@@ -169,7 +172,7 @@ def _headline(job: Job) -> Mapping[str, Any]:
 
 
 def _validation(jobs: Sequence[Job], metric: str) -> float | None:
-    """Return the mean over seeds of a validation metric, of the variant that is the headline on test."""
+    """Return the mean validation metric over seeds for the headline variant; None without validation rows."""
     values = []
     for job in jobs:
         assert job.result is not None
@@ -189,12 +192,12 @@ def _cell(metric: Metric, values: Sequence[Any]) -> str:
 
 
 def _stages(jobs: Sequence[Job]) -> str:
-    """Return a sentence with the numbers of stages trained or computed, and of stages from the cache."""
-    made = reused = 0
+    """Return a sentence with the numbers of trained (or computed) and of cached stages."""
+    trained = reused = 0
     for job in jobs:
         for stage in (job.result or {}).get("stages", []):
             if stage["status"] == "trained" and not job.reused:
-                made += 1
+                trained += 1
             else:
                 reused += 1
-    return f"stages: {made} made, {reused} reused; percent, mean ± s.d. over seeds"
+    return f"stages: {trained} made, {reused} reused; percent, mean ± s.d. over seeds"

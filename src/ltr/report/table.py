@@ -1,4 +1,4 @@
-"""Table of a run's result, for a terminal and as plain text."""
+"""Table of a run's result, styled for a terminal or as plain text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ltr.escaping import name, one_line
 from ltr.evaluation.groups import GROUPS
 from ltr.evaluation.metrics import Metric
-from ltr.report.blocks import BlockLine, table_blocks, wrapped
+from ltr.report.blocks import BlockLine, table_blocks, wrap_lines
 from ltr.report.columns import heading, metric_table, unit_note, value_text
 from ltr.report.limits import limits
 from ltr.report.read_run import headline_row, number, run_title
@@ -21,7 +21,7 @@ def result_table(result: dict[str, Any], width: int | None = None) -> Text:
     """Return the table of ``result.json`` for a terminal; the headline is bold, selection on test is red.
 
     Args:
-        width: of the terminal, in characters.
+        width: terminal width in characters; None: no limit.
     """
     from rich.text import Text
 
@@ -34,13 +34,13 @@ def result_table(result: dict[str, Any], width: int | None = None) -> Text:
             is_bold = line.row is not None and rows[line.row]["headline"]
             text.append(f"{line.text}\n", style="bold" if is_bold else "")
     text.highlight_words([SELECTED_ON_TEST], "red")
-    return text.append("\n".join(wrapped(one_line(_caption(result)), width)), style="dim")
+    return text.append("\n".join(wrap_lines(one_line(_caption(result)), width)), style="dim")
 
 
 def plain_table(result: dict[str, Any], width: int | None = None) -> str:
     """Return the same table as plain text, for logs and pipes; no line ends in spaces."""
     blocks = "\n\n".join("\n".join(line.text for line in block) for block in _blocks(result, width))
-    return "\n".join([name(run_title(result)), blocks, *wrapped(one_line(_caption(result)), width)])
+    return "\n".join([name(run_title(result)), blocks, *wrap_lines(one_line(_caption(result)), width)])
 
 
 def _blocks(result: dict[str, Any], width: int | None) -> list[list[BlockLine]]:
@@ -50,7 +50,7 @@ def _blocks(result: dict[str, Any], width: int | None) -> list[list[BlockLine]]:
 
 
 def shown_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows that a table shows: all, or only the headline's of many variants (such as values of tau)."""
+    """Return the rows that a table shows: all rows, or those of the headline variant if there are many variants."""
     rows = result["rows"]
     if len({row["variant"] for row in rows}) <= _MANY_VARIANTS:
         return rows
@@ -62,7 +62,7 @@ _LABELS = ("", "protocol", "split", "selection", "variant", "scorer")
 
 
 def _cells(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return headings and lines; values equal in all rows get no column, except split and selection."""
+    """Return headings and lines; a label with equal values in all rows gets no column, except split and selection."""
     rows = shown_rows(result)
     labels = [
         key
@@ -81,7 +81,7 @@ def _cells(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _metric_columns(result: dict[str, Any]) -> list[Metric]:
-    """Return the metrics that have a column: those that the protocols of the shown rows have in this place."""
+    """Return the metrics of the columns: those that the console shows for the protocols of the shown rows."""
     rows = shown_rows(result)
     table = metric_table([result.get("declared_metrics", ())])
     columns: dict[str, Metric] = {}
@@ -93,7 +93,7 @@ def _metric_columns(result: dict[str, Any]) -> list[Metric]:
 
 
 def _has_value(rows: list[dict[str, Any]], metric: str) -> bool:
-    """Return whether a metric has a value in some row; decisions without a threshold have none."""
+    """Return whether a metric has a value in some row; decision metrics without a threshold have none."""
     values = [number(row["metrics"].get(metric)) for row in rows]
     return any(value == value for value in values)
 

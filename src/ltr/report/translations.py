@@ -10,16 +10,16 @@ from ltr.report.arrays import read_arrays
 from ltr.report.read_run import Run
 from ltr.report.style import INK, PALE, figure_file, headline_title
 
-_TRIPLES = 4  # of each class
+_TRIPLES = 4  # per class
 _TILE = 1.05  # inches
-_NEEDED = ("seed", "perturbation", "result", "label", "seed_label", "accepted", "class_names")
+_REQUIRED = ("seed", "perturbation", "result", "label", "seed_label", "accepted", "class_names")
 
 
 def translations(run: Run, path: Path) -> bool:
-    """Draw a row per class: seed, perturbation (amplified, grey is no change) and result, several times.
+    """Draw a row per class with several triples of seed, amplified perturbation (grey: no change) and result.
 
     Returns:
-        False if the run has no such images.
+        False if the run stored no generated images.
     """
     sheet = sheet_of(run.path)
     if sheet is None:
@@ -35,8 +35,8 @@ def translations(run: Run, path: Path) -> bool:
             for axes in line:
                 axes.set_axis_off()
             line[0].text(0, 0.5, f"for '{_name(sheet, sheet['label'][row])}'", va="center", fontsize=12.5)
-            for place in range(shown):
-                _triple(line[2 + 4 * place : 5 + 4 * place], sheet, row, place, gain)
+            for triple in range(shown):
+                _draw_triple(line[2 + 4 * triple : 5 + 4 * triple], sheet, row, triple, gain)
         figure.supxlabel(
             f"from left to right: the seed, what was added (times {gain:g}; grey is nothing), the result; "
             "a pale name: the plain network was not confident enough",
@@ -49,27 +49,29 @@ def translations(run: Run, path: Path) -> bool:
 def sheet_of(run_dir: Path) -> dict[str, np.ndarray] | None:
     """Return the arrays of a run's example images (see `ltr.methods.m2m.examples`), or None."""
     stored = read_arrays(run_dir / "artifacts" / "classifier.npz")
-    return {name: stored[name] for name in _NEEDED} if set(_NEEDED) <= set(stored) else None
+    return {name: stored[name] for name in _REQUIRED} if set(_REQUIRED) <= set(stored) else None
 
 
 def amplification(perturbation: np.ndarray) -> float:
     """Return the largest of 1, 2, 5, 10, 20, ... that keeps 99 % of the changes between black and white."""
-    large = float(np.quantile(np.abs(perturbation.astype(np.float32)), 0.99))
-    fits = [step * 10.0**power for power in range(3) for step in (1, 2, 5) if step * 10.0**power * large <= 0.5]
-    return max(fits, default=1.0)
+    largest_change = float(np.quantile(np.abs(perturbation.astype(np.float32)), 0.99))
+    gains = [
+        step * 10.0**power for power in range(3) for step in (1, 2, 5) if step * 10.0**power * largest_change <= 0.5
+    ]
+    return max(gains, default=1.0)
 
 
-def _triple(line, sheet: dict[str, np.ndarray], row: int, place: int, gain: float) -> None:
-    used = bool(sheet["accepted"][row, place])
-    change = np.clip(0.5 + gain * sheet["perturbation"][row, place].astype(np.float32), 0, 1)
-    for axes, image in zip(line, (sheet["seed"][row, place], change, sheet["result"][row, place])):
+def _draw_triple(line, sheet: dict[str, np.ndarray], row: int, triple: int, gain: float) -> None:
+    is_accepted = bool(sheet["accepted"][row, triple])
+    change = np.clip(0.5 + gain * sheet["perturbation"][row, triple].astype(np.float32), 0, 1)
+    for axes, image in zip(line, (sheet["seed"][row, triple], change, sheet["result"][row, triple])):
         if image.shape[-1] == 1:
             top = 255 if image.dtype == np.uint8 else 1
             axes.imshow(image[..., 0], cmap="gray", vmin=0, vmax=top, interpolation="nearest")
         else:
             axes.imshow(image, interpolation="nearest")
-    title = f"from {_name(sheet, sheet['seed_label'][row, place])}"
-    line[1].set_title(title, fontsize=11, color=INK if used else PALE)
+    title = f"from {_name(sheet, sheet['seed_label'][row, triple])}"
+    line[1].set_title(title, fontsize=11, color=INK if is_accepted else PALE)
 
 
 def _name(sheet: dict[str, np.ndarray], label: int) -> str:

@@ -1,4 +1,4 @@
-"""Figure: accuracy over a parameter whose values one run has evaluated, such as tau of tau-normalisation."""
+"""Figure: accuracy over a parameter that one run evaluated at several values, such as tau of tau-normalisation."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _SPLITS = ("test", "val")
-_WHOLE = METRICS.find("balanced_accuracy", "closed_set")
+_BALANCED_ACCURACY = METRICS.find("balanced_accuracy", "closed_set")
 
 
 def variant_curve(run: Run, path: Path) -> bool:
-    """Draw balanced accuracy, many, medium and few over the values: one panel for test, a second for validation.
+    """Draw balanced, many, medium and few accuracy over the values, in one panel for test and one for validation.
 
-    The value that the run is evaluated by is a vertical line.
+    A vertical line marks the value of the headline row.
 
     Returns:
-        False if the variants are not values of one number, or there is but one.
+        False if the variants are not two or more values of one parameter.
     """
     name, curves = curves_of(run.result)
     if not curves or len(next(iter(curves.values()))["value"]) < 2:
         return False
-    shown = [split for split in _SPLITS if split in curves]
-    chosen = number_of(run.headline["variant"])
-    with figure_file(path, 5.6 * len(shown), 4.8) as figure:
+    splits = [split for split in _SPLITS if split in curves]
+    headline_value = number_of(run.headline["variant"])
+    with figure_file(path, 5.6 * len(splits), 4.8) as figure:
         headline_title(figure, run)
-        panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-        for axes, split in zip(panels, shown):
-            _lines(axes, curves[split])
-            axes.axvline(chosen, color=PALE, linestyle=":", linewidth=1.6)
-            late = chosen > np.mean(axes.get_xlim())  # the words stand on the side with more room
+        panels = figure.subplots(1, len(splits), sharey=True, squeeze=False)[0]
+        for axes, split in zip(panels, splits):
+            _draw_lines(axes, curves[split])
+            axes.axvline(headline_value, color=PALE, linestyle=":", linewidth=1.6)
+            is_right = headline_value > np.mean(axes.get_xlim())  # annotate on the side with more room
             axes.annotate(
-                f"{name} = {chosen:g}",
-                (chosen, 0.02),
+                f"{name} = {headline_value:g}",
+                (headline_value, 0.02),
                 xycoords=("data", "axes fraction"),
-                xytext=(-4 if late else 4, 0),
+                xytext=(-4 if is_right else 4, 0),
                 textcoords="offset points",
-                ha="right" if late else "left",
+                ha="right" if is_right else "left",
                 color=PALE,
                 fontsize=11,
             )
@@ -65,10 +65,10 @@ def number_of(variant: str) -> float:
 
 
 def curves_of(result: dict[str, Any]) -> tuple[str, dict[str, dict[str, np.ndarray]]]:
-    """Return the parameter's name, and by split its sorted values with their metrics.
+    """Return the parameter's name, and the sorted values with their metrics for each split.
 
     Returns:
-        ``("", {})`` where the variants are not values of one number. Metrics are float64 [values], fractions.
+        ``("", {})`` if the variants are not values of one parameter. Metrics are float64 [values], fractions.
     """
     rows = [row for row in result["rows"] if "=" in row["variant"]]
     names = {row["variant"].partition("=")[0] for row in rows}
@@ -76,15 +76,19 @@ def curves_of(result: dict[str, Any]) -> tuple[str, dict[str, dict[str, np.ndarr
         return "", {}
     curves: dict[str, dict[str, np.ndarray]] = {}
     for split in dict.fromkeys(row["split"] for row in rows):
-        mine = sorted((row for row in rows if row["split"] == split), key=lambda row: number_of(row["variant"]))
-        curves[split] = {"value": np.array([number_of(row["variant"]) for row in mine])}
-        for metric in (_WHOLE.name, *GROUPS):
-            curves[split][metric] = np.array([number(row["metrics"].get(metric)) for row in mine])
+        rows_of_split = sorted(
+            (row for row in rows if row["split"] == split), key=lambda row: number_of(row["variant"])
+        )
+        curves[split] = {"value": np.array([number_of(row["variant"]) for row in rows_of_split])}
+        for metric in (_BALANCED_ACCURACY.name, *GROUPS):
+            curves[split][metric] = np.array([number(row["metrics"].get(metric)) for row in rows_of_split])
     return names.pop(), curves
 
 
-def _lines(axes: Axes, curve: dict[str, np.ndarray]) -> None:
-    axes.plot(curve["value"], 100 * curve[_WHOLE.name], color=INK, linewidth=2.8, label=_WHOLE.title)
+def _draw_lines(axes: Axes, curve: dict[str, np.ndarray]) -> None:
+    axes.plot(
+        curve["value"], 100 * curve[_BALANCED_ACCURACY.name], color=INK, linewidth=2.8, label=_BALANCED_ACCURACY.title
+    )
     for group in GROUPS:
         if not np.isnan(curve[group]).all():
             style: dict[str, Any] = {"color": GROUP_COLOURS[group], "marker": GROUP_MARKERS[group], "markersize": 5}

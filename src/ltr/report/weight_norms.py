@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ltr.report.arrays import read_arrays
-from ltr.report.classes import NAMED, binned, class_axis, classes_of, points
+from ltr.report.classes import MAX_NAMED, binned_means, class_axis, classes_of, draw_points
 from ltr.report.read_run import Run
 from ltr.report.style import INK, PALE, figure_file, headline_title
 
@@ -15,8 +15,8 @@ from ltr.report.style import INK, PALE, figure_file, headline_title
 def weight_norms(run: Run, path: Path) -> bool:
     """Draw weight norms of the classes over their mean, from frequent to rare (Kang et al., ICLR 2020, figure 2).
 
-    The evaluated classifier is drawn in the groups' colours; the representation's classifier, if it was replaced (cRT,
-    LWS, tau-normalisation), is drawn in grey. Norms are divided by their mean, because classifiers differ in scale.
+    The evaluated classifier has the groups' colours; a replaced classifier of the representation (cRT, LWS,
+    tau-normalisation) is grey. Norms are divided by their mean, because classifiers differ in scale.
 
     Returns:
         False if the run stored no norms, because its classifier has none (cosines, class means), or if its protocol
@@ -30,33 +30,33 @@ def weight_norms(run: Run, path: Path) -> bool:
         headline_title(figure, run)
         axes = figure.subplots()
         axes.axhline(1, color=PALE, linewidth=1, linestyle=":")
-        after = _over_mean(norms["after"])
-        several = "before" in norms
-        if several:
-            before = _over_mean(norms["before"])[classes.order]
-            if len(classes) <= NAMED:
+        after = _divided_by_mean(norms["after"])
+        is_replaced = "before" in norms
+        if is_replaced:
+            before = _divided_by_mean(norms["before"])[classes.order]
+            if len(classes) <= MAX_NAMED:
                 axes.plot(before, color=PALE, linestyle="--", marker="o", markersize=7, markerfacecolor="white",
                           label="before: the representation's")  # fmt: skip
             else:
                 axes.plot(before, color=PALE, linestyle="none", marker="o", markersize=3, alpha=0.4)
-                axes.plot(*binned(before), color=PALE, linestyle="--", linewidth=2.6, marker="o", markersize=6,
+                axes.plot(*binned_means(before), color=PALE, linestyle="--", linewidth=2.6, marker="o", markersize=6,
                           markerfacecolor="white", label="before: the representation's")  # fmt: skip
-        if len(classes) <= NAMED:
+        if len(classes) <= MAX_NAMED:
             axes.plot(after[classes.order], color=INK, linewidth=1.6, zorder=2.2)
         else:
-            line = binned(after[classes.order])
-            axes.plot(*line, color="white", linewidth=5, zorder=2.6)
-            axes.plot(*line, color=INK, marker="o", markersize=6, zorder=2.7,
-                      label=f"{'after: ' if several else ''}mean of neighbouring classes")  # fmt: skip
-        points(axes, classes, after)
+            binned_line = binned_means(after[classes.order])
+            axes.plot(*binned_line, color="white", linewidth=5, zorder=2.6)
+            axes.plot(*binned_line, color=INK, marker="o", markersize=6, zorder=2.7,
+                      label=f"{'after: ' if is_replaced else ''}mean of neighbouring classes")  # fmt: skip
+        draw_points(axes, classes, after)
         class_axis(axes, classes)
-        axes.set_ylim(0, 1.06 * max(1, *(np.nanmax(_over_mean(values)) for values in norms.values())))
+        axes.set_ylim(0, 1.06 * max(1, *(np.nanmax(_divided_by_mean(values)) for values in norms.values())))
         axes.set_ylabel("norm of the class's weights / mean")
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, columnspacing=1.4)
     return True
 
 
-def _over_mean(norms: np.ndarray) -> np.ndarray:
+def _divided_by_mean(norms: np.ndarray) -> np.ndarray:
     mean = np.nanmean(norms)
     return norms / mean if mean > 0 else norms
