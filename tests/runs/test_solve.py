@@ -79,6 +79,7 @@ REFUSED = {
     "without validation": ([], "dataset.val=train_fraction"),
     "points": (["dataset=digits_open", "method=rpl", "features.l2=1"], "features.solver=minibatch"),
     "a cosine head": (["loss=ldam", "features.l2=1"], "a head of kind 'cosine'"),
+    "the solver without its group": (["solver=lbfgs", "features.l2=1"], "Did you mean 'features.solver'?"),
     "a penalty below zero": (["features.l2=-1"], "features.l2=-1"),
 }
 

@@ -32,6 +32,9 @@ def suggestion(key: str, known: Collection[str], elsewhere: Mapping[str, list[st
         if "." in key and close:
             return f". Did you mean '{ends[close[0]]}'{_of(elsewhere, ends[close[0]])}?"
     if "." not in key:
+        same_end = [name for name in settable if name.endswith(f".{key}")]
+        if len(same_end) == 1:
+            return f". Did you mean '{same_end[0]}'?"
         groups = dict.fromkeys(name.partition(".")[0] for name in known)
         close = difflib.get_close_matches(key, groups, n=1)
         if close:
