@@ -51,8 +51,9 @@ def flip(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 def scores(flagged: np.ndarray, wrong: np.ndarray, members: np.ndarray) -> tuple[float, float]:
     """Return precision and recall of flagged labels among some images."""
-    hits = np.count_nonzero(flagged & wrong & members)
-    return hits / max(np.count_nonzero(flagged & members), 1), hits / max(np.count_nonzero(wrong & members), 1)
+    hits = int(np.count_nonzero(flagged & wrong & members))
+    raised, present = int(np.count_nonzero(flagged & members)), int(np.count_nonzero(wrong & members))
+    return hits / max(raised, 1), hits / max(present, 1)
 
 
 def main() -> None:

@@ -75,7 +75,7 @@ def _draw(parts: Sequence[Part], which: str) -> None:
     """Draw the figures of every run of a report; a run with damaged files is named and left out."""
     from ltr.report.figures import draw
 
-    lines = [line for part in parts for line in (*part.section.lines, *part.section.apart)]
+    lines = [line for part in parts for line in (*part.section.lines, *part.section.selected_on_test)]
     folders = list(dict.fromkeys(run.path for line in lines for run in line.runs))
     for number, folder in enumerate(folders, start=1):
         try:

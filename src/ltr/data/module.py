@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ltr.data.augment import Augmentation
 from ltr.data.batch import Batch, to_device, with_device_index
-from ltr.data.crop import FileCrop
+from ltr.data.crop import FileCrop, Interpolation
 from ltr.data.feature_loader import FeatureLoader, StoredFeatures
 from ltr.data.files import FileLoader
 from ltr.data.loading import DeviceLoader, ResidentImages, batch_bounds
@@ -78,7 +78,7 @@ class DataModule(pl.LightningDataModule):
         images: ResidentImages | None = None,
         image_size: int | None = None,
         image_resize: int | Sequence[int] | None = None,
-        interpolation: str | None = None,
+        interpolation: Interpolation | None = None,
         max_skipped: float | None = None,
         array_size: int | None = None,
         features: StoredFeatures | None = None,

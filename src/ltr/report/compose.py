@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -148,7 +148,12 @@ def as_text(report: Report, form: str, width: int | None = None) -> str:
     """
     if form == "csv":
         return formats.as_csv([part.section for part in report.parts], report.published)
-    write = {"table": partial(formats.plain, width=width), "markdown": formats.markdown, "latex": formats.latex}[form]
+    writers: dict[str, Callable[[Sheet], str]] = {
+        "table": partial(formats.plain, width=width),
+        "markdown": formats.markdown,
+        "latex": formats.latex,
+    }
+    write = writers[form]
     blocks = []
     for part in report.parts:
         blocks.append(write(part.sheet))
