@@ -103,12 +103,12 @@ class Settings:
 
     @property
     def solver(self) -> str:
-        """How the stage is trained: ``minibatch``, or ``lbfgs`` on all stored features at once."""
+        """Name of the solver: ``minibatch``, or ``lbfgs`` on all stored features at once."""
         return "minibatch" if self.features is None else self.features["solver"]
 
     @property
     def chooses_l2(self) -> bool:
-        """Whether the weight of the penalty is chosen on the validation split."""
+        """True if the validation split chooses the weight of the penalty."""
         return self.solver == "lbfgs" and self.features is not None and self.features["l2"] == "auto"
 
     def replaced(self, **changes: Any) -> Settings:
