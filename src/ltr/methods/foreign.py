@@ -14,7 +14,7 @@ from ltr.escaping import one_line
 from ltr.methods.core.checkpoint import without_initial_weights
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings
-from ltr.methods.herbs.released_weights import herbs_of
+from ltr.methods.herbs.released_weights import read_herbs
 from ltr.methods.metric import EmbeddingNetwork
 from ltr.models.published_names import LAYOUTS, Layout, check_padding, read_published
 from ltr.models.weights import CLASSIFIER_NAMES, channel_note, read_state
@@ -76,7 +76,7 @@ def foreign_network(
         selection="unknown",  # of the epoch, by whoever trained it
     )
     if published is not None and published.method is not None:
-        return herbs_of(path, state, configs, settings, dataset_info)
+        return read_herbs(path, state, configs, settings, dataset_info)
     embeds = getattr(locate(configs["head"]["_target_"], "head"), "head_kind", None) == "embedding"
     network = (EmbeddingNetwork if embeds else ImageClassifier)(NetworkSpec(settings, dataset_info, 0, "foreign"))
     expected = {n: t for n, t in network.state_dict().items() if n.startswith(("backbone.", "head."))}

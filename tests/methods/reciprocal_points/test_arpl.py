@@ -73,7 +73,7 @@ def test_the_radius_starts_from_the_first_batchs_mean_own_distance_and_only_then
     built.training_step(batch, 0)
     with torch.no_grad():
         measured = built.head.measure(built.features(built.to_unit(batch.images)))
-        expected = open_set.of_labels(built.head.bounded(measured), batch.labels).mean()
+        expected = open_set.of_labels(built.head.open_space_distances(measured), batch.labels).mean()
     torch.testing.assert_close(built.head.radius.detach(), expected.expand(6))
     before = built.head.radius.detach().clone()
     with torch.no_grad():

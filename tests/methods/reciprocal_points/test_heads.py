@@ -38,7 +38,9 @@ def test_division_by_the_width_follows_the_option(features, divided):
     head = built(divided=divided)
     plain = squares(features, head)
     torch.testing.assert_close(head(features), plain.mean(2) / (D if divided == "both" else 1))
-    torch.testing.assert_close(head.bounded(head.measure(features)), plain / (1 if divided == "none" else D))
+    torch.testing.assert_close(
+        head.open_space_distances(head.measure(features)), plain / (1 if divided == "none" else D)
+    )
 
 
 def test_both_distances_are_the_square_over_the_width_less_the_inner_product(features):

@@ -11,7 +11,7 @@ from method_plans import planned, state
 from ltr.errors import ConfigError
 from ltr.methods.core.checkpoint import load_network, network_checkpoint, write_checkpoint
 from ltr.methods.core.stage import StageOutput
-from ltr.methods.sla.ensemble import averaged
+from ltr.methods.sla.ensemble import average_logits
 from resuming import same_bits
 
 
@@ -56,32 +56,32 @@ def test_a_smaller_ensemble_shares_its_members():
 
 def test_probabilities_are_averaged_under_softmax():
     expected = logits().softmax(2).mean(0)
-    torch.testing.assert_close(averaged(logits(), "probabilities", "softmax").exp(), expected)
+    torch.testing.assert_close(average_logits(logits(), "probabilities", "softmax").exp(), expected)
 
 
 def test_probabilities_are_averaged_under_sigmoid():
     expected = logits().sigmoid().mean(0)
-    torch.testing.assert_close(averaged(logits(), "probabilities", "sigmoid").sigmoid(), expected)
+    torch.testing.assert_close(average_logits(logits(), "probabilities", "sigmoid").sigmoid(), expected)
 
 
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])
 def test_logits_are_averaged_whatever_the_link(link):
-    assert torch.equal(averaged(logits(), "logits", link), logits().mean(0))
+    assert torch.equal(average_logits(logits(), "logits", link), logits().mean(0))
 
 
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])
 def test_sure_answers_stay_finite(link):
     sure = torch.tensor([[[200.0, -200.0]], [[200.0, -200.0]]])
-    actual = averaged(sure, "probabilities", link)
+    actual = average_logits(sure, "probabilities", link)
     assert torch.isfinite(actual).all()
     assert actual[0, 0] - actual[0, 1] == pytest.approx(400)
 
 
 def test_one_member_who_is_sure_does_not_decide_alone():
-    actual = averaged(torch.tensor([[[100.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]]), "probabilities", "softmax")
+    actual = average_logits(torch.tensor([[[100.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]]), "probabilities", "softmax")
     p = (1 + 2 / (1 + math.e)) / 3
     assert actual.exp()[0].tolist() == pytest.approx([p, 1 - p])
-    assert averaged(torch.tensor([[[100.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]]), "logits", "softmax").argmax() == 0
+    assert average_logits(torch.tensor([[[100.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]]), "logits", "softmax").argmax() == 0
 
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
@@ -95,7 +95,7 @@ def test_the_predictor_answers_for_all_members_and_shows_the_first_alone(average
     actual = ensemble.predict(images)
     assert ensemble.headline == "ensemble"
     assert torch.equal(actual["single"].logits, alone[0].logits)
-    expected = averaged(torch.stack([scores.logits for scores in alone]), average, "softmax")
+    expected = average_logits(torch.stack([scores.logits for scores in alone]), average, "softmax")
     torch.testing.assert_close(actual["ensemble"].logits, expected)
     assert torch.equal(actual["ensemble"].features, torch.cat([scores.features for scores in alone], dim=1))
 

@@ -17,7 +17,7 @@ class AuxOptions(Options):
     weight: Annotated[float, "[0, inf)"] = 0.1
     """Weight of the auxiliary loss; 0 is no auxiliary head (thresholding alone)."""
     partition: Literal["teacher", "kmeans", "supercategories"] = "teacher"
-    """Where pseudo-labels come from: a classifier's outputs, groups of features, or names of the data set's
+    """Source of the pseudo-labels: a classifier's outputs (`teacher`), clusters of features, or names of the data set's
     taxonomy."""
     labels: Literal["hard", "soft"] = "hard"
     """Of `teacher`: its arg max, or the shares of its `top_k` outputs."""
@@ -26,7 +26,7 @@ class AuxOptions(Options):
     shuffled: bool = False
     """`true` exchanges the pseudo-labels between images (a control)."""
     init: AuxInit = "auto"
-    """Where the auxiliary head starts: the teacher's last layer (`auto`: if it fits), or random."""
+    """Initial weights of the auxiliary head: the teacher's last layer (`auto`: if it fits), or random ones."""
     exclude_classes: Sequence[Annotated[int | Literal["foreground"], "[0, inf)"]] = ()
     """Outputs of the teacher to leave out, such as foreground classes that it knows: numbers, or `[foreground]` for
     those of an ImageNet teacher that bear the foreground's names."""

@@ -1,4 +1,4 @@
-"""The combiner of PIM and HERBS: selected locations of all levels, joined by a graph convolution to one feature."""
+"""Combiner of PIM and HERBS: a graph convolution that joins the selected locations of all levels to one feature."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ LOCATIONS_PER_JOINT = 64
 
 
 class GraphCombiner(nn.Module):
-    """Selected locations [B, S, D] to one feature vector [B, D] for each image.
+    """Graph convolution from the selected locations [B, S, D] to one feature vector [B, D] per image.
 
-    The S locations are mixed to J nodes ("joints") by learned weights; a graph convolution follows, whose adjacency is
-    a learned J x J matrix plus ``alpha`` tanh(q_i - k_j) of the nodes themselves; the nodes are then mixed to one
-    (PIM, arXiv 2202.03822, section 3.3, in the details of the released code). The mixing weights belong to ranks, so
-    locations come in the order in which they were selected.
+    A linear layer mixes the S locations to J nodes ("joints"). The graph convolution has a learned J x J adjacency plus
+    ``alpha`` tanh(q_i - k_j) of the nodes; a second linear layer mixes the nodes to one (PIM, arXiv 2202.03822,
+    section 3.3; details as in the released code). The mixing weights belong to ranks: locations must be in the order of
+    their selection.
 
-    HERBS's released code has J = S // 64 (7 at S = 480), PIM's S // 32 (85 at S = 2,720), and both fail below one
-    joint; here J is at least 2.
+    HERBS's released code uses J = S // 64 (7 at S = 480) and PIM's S // 32 (85 at S = 2,720); both fail at J = 0. Here
+    J is at least 2.
 
     Args:
-        width: D.
-        selected: S, over all levels.
-        joints: J; None: one for ``locations_per_joint`` locations.
-        dropout: of the feature vector.
+        width: feature width D.
+        selected: number of locations S, summed over all levels.
+        joints: number of nodes J; None: S // ``locations_per_joint``.
+        dropout: dropout probability of the feature vector.
     """
 
     def __init__(
@@ -49,14 +49,16 @@ class GraphCombiner(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, locations: Tensor) -> Tensor:
-        nodes = _mixed(self.to_joints, locations)
+        nodes = _mix_nodes(self.to_joints, locations)
         differences = self.query(nodes).mean(2).unsqueeze(2) - self.key(nodes).mean(2).unsqueeze(1)
-        adjacency = self.adjacency + self.alpha * torch.tanh(differences)  # [B, J, J], from the first to the second
+        adjacency = self.adjacency + self.alpha * torch.tanh(
+            differences
+        )  # [B, J, J], edges from the first to the second axis
         nodes = adjacency.transpose(1, 2) @ self.convolution(nodes)
         nodes = self.norm(nodes.flatten(0, 1)).view_as(nodes)
-        return self.dropout(_mixed(self.to_one, nodes).squeeze(1))
+        return self.dropout(_mix_nodes(self.to_one, nodes).squeeze(1))
 
 
-def _mixed(layer: nn.Linear, nodes: Tensor) -> Tensor:
-    """``layer`` over the nodes instead of the channels, [B, N, D] -> [B, M, D], without moving either axis."""
+def _mix_nodes(layer: nn.Linear, nodes: Tensor) -> Tensor:
+    """Apply ``layer`` along the nodes instead of the channels, [B, N, D] -> [B, M, D], without a transposition."""
     return layer.weight @ nodes + layer.bias.unsqueeze(1)

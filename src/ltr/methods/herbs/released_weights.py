@@ -1,7 +1,7 @@
-"""Whole networks of HERBS's and PIM's released code: what their files say of the options, and their tensors in ours.
+"""Reader of networks from HERBS's and PIM's released code: their options, and their tensors under ltr's names.
 
-The code merges 2x2 locations at the end of a stage of Swin by a LayerNorm and a linear layer, behind which a projection
-begins with another; ours merges in the pyramid, where one linear layer stands for both: their product.
+The released code merges 2x2 locations at the end of a Swin stage by a LayerNorm and a linear layer; the projection of
+the level begins with another linear layer. ltr merges in the pyramid, where one linear layer holds their product.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ _COMBINER = {
     "param_pool1": "to_one",
 }
 _CLASSIFIER = {"0": "hidden", "1": "norm", "3": "out"}
-_MERGED = "backbone.layers.{}.downsample."  # of Swin's stage, at its end
+_MERGED = "backbone.layers.{}.downsample."  # Swin's patch merging at the end of a stage
 
 
-def herbs_of(
+def read_herbs(
     path: Path, state: State, configs: Mapping[str, Any], settings: Settings, dataset_info: DatasetInfo
 ) -> HerbsNetwork:
-    """Return the network of a file of HERBS or PIM, in eval mode.
+    """Build the network of a HERBS or PIM file, in eval mode.
 
-    The file decides what it shows: paths, widths, joints, learned or interpolated levels and Swin's merging. How many
-    locations of each level are selected it does not; the config ``method`` says so, and their sum must be the file's.
+    The tensors determine paths, widths, joints, learned or interpolated levels and Swin's merging. The method config
+    gives the number of selected locations per level; their sum must agree with the file.
 
     Raises:
-        CheckpointError: another backbone or image size, other selected locations or classes.
-        ConfigError: a config ``method`` that is none of HERBS or PIM.
+        CheckpointError: backbone, image size, selected locations or classes differ from the file's.
+        ConfigError: the config ``method`` is neither HERBS nor PIM.
     """
     config = configs.get("method") or {}
     if "_target_" not in config:
         raise ConfigError(f"{path}: a network of HERBS or PIM needs method=herbs_released or method=pim")
-    ours = instantiate({**config, **options_of(state, path)}).options
-    if ours["paths"] == "none":
+    options = instantiate({**config, **options_of(state, path)}).options
+    if options["paths"] == "none":
         raise ConfigError(f"{path}: a network of HERBS or PIM has no method.paths=none")
-    network = HerbsNetwork(NetworkSpec(settings, dataset_info, 0, "foreign"), **ours)
+    network = HerbsNetwork(NetworkSpec(settings, dataset_info, 0, "foreign"), **options)
     translated = translated_state(state, network)
     _refuse_misfits(path, translated, network)
     network.load_state_dict(translated, strict=False)
@@ -58,38 +58,38 @@ def herbs_of(
 
 
 def options_of(state: State, path: Path) -> dict[str, Any]:
-    """Return the options of `ltr.methods.herbs.method.HERBS` that the tensors of a file show.
+    """Derive options of `ltr.methods.herbs.method.HERBS` from the tensors of a file.
 
     Raises:
-        CheckpointError: a part of the network is not there.
+        CheckpointError: the pyramid or the combiner is missing.
     """
-    both = "fpn_up.Proj_layer1.0.weight" in state
+    has_bottom_up = "fpn_up.Proj_layer1.0.weight" in state
     down = _prefix_down(state)
-    last = f"{down}Proj_layer{_levels(state)}.2.weight"
+    last_projection = f"{down}Proj_layer{_levels(state)}.2.weight"
     try:
-        width, joints = len(state[last]), len(state["combiner.param_pool0.weight"])
+        width, joints = len(state[last_projection]), len(state["combiner.param_pool0.weight"])
     except KeyError as error:
         raise CheckpointError(f"{path}: no tensor {error}: a network without pyramid or combiner is not read") from None
-    learned = any(name.startswith(f"{down}Up_") for name in state)
-    merges = _MERGED.format(0) + "norm.weight" in state
+    is_learned = any(name.startswith(f"{down}Up_") for name in state)
+    has_merging = _MERGED.format(0) + "norm.weight" in state
     return {
-        "paths": "both" if both else "top_down",
+        "paths": "both" if has_bottom_up else "top_down",
         "suppression": True,
-        "refinement": both,
+        "refinement": has_bottom_up,
         "levels": _levels(state),
         "width": width,
         "hidden_width": "level",
-        "resampling": "learned" if learned else "interpolate",
+        "resampling": "learned" if is_learned else "interpolate",
         "mix_equal_levels": f"{down}Up_layer{_levels(state)}.weight" in state,
-        "maps": "merged" if merges else "stages",
-        "level_norm": "merging" if merges else "none",
+        "maps": "merged" if has_merging else "stages",
+        "level_norm": "merging" if has_merging else "none",
         "classifier": "conv",
         "joints": joints,
     }
 
 
 def translated_state(state: State, network: HerbsNetwork) -> State:
-    """Return the file's tensors under the names and in the shapes of a network."""
+    """Return the file's tensors with the names and shapes of ``network``."""
     assert network.pyramid is not None
     levels, down = _levels(state), _prefix_down(state)
     result = _backbone(state, network)
@@ -99,49 +99,51 @@ def translated_state(state: State, network: HerbsNetwork) -> State:
         _copy(result, state, f"fpn_up.Proj_{layer}.", f"pyramid.bottom_up.projections.{level}.")
         _copy(result, state, f"{down}Up_{layer}.", f"pyramid.top_down.steps.{levels - 1 - level}.mixing.")
         _copy(result, state, f"fpn_up.Down_{layer}.", f"pyramid.bottom_up.steps.{level}.mixing.")
-        for theirs, name in _CLASSIFIER.items():
+        for released_name, name in _CLASSIFIER.items():
             last = "fpn_classifier_up_" if "fpn_up.Proj_layer1.0.weight" in state else "fpn_classifier_"
-            _copy(result, state, f"{last}{layer}.{theirs}.", f"classifiers.{level}.{name}.")
-            _copy(result, state, f"fpn_classifier_down_{layer}.{theirs}.", f"student_classifiers.{level}.{name}.")
-        _merge(result, state, level, network.pyramid.levels.merges[level])
-    for theirs, name in _COMBINER.items():
-        _copy(result, state, f"combiner.{theirs}", f"combiner.{name}")
+            _copy(result, state, f"{last}{layer}.{released_name}.", f"classifiers.{level}.{name}.")
+            _copy(
+                result, state, f"fpn_classifier_down_{layer}.{released_name}.", f"student_classifiers.{level}.{name}."
+            )
+        _merge_projection(result, state, level, network.pyramid.levels.merges[level])
+    for released_name, name in _COMBINER.items():
+        _copy(result, state, f"combiner.{released_name}", f"combiner.{name}")
     _copy(result, state, "combiner.classifier.", "head.")
     return result
 
 
 def _backbone(state: State, network: HerbsNetwork) -> State:
-    """Return the backbone's tensors without its unused classifier, as timm of today names them."""
+    """Return the backbone's tensors with timm's current names, without its unused classifier."""
     classifier = ("head.", "fc.", "classifier.")
-    bare = {name.removeprefix("backbone."): t for name, t in state.items() if name.startswith("backbone.")}
-    bare = {name: tensor for name, tensor in bare.items() if not name.startswith(classifier)}
+    tensors = {name.removeprefix("backbone."): t for name, t in state.items() if name.startswith("backbone.")}
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(classifier)}
     convert = getattr(network.backbone, "_convert", None)
     if convert is None:
-        return {f"backbone.{name}": tensor for name, tensor in bare.items()}
-    return {f"backbone.net.{name}": tensor for name, tensor in convert(bare).items()}
+        return {f"backbone.{name}": tensor for name, tensor in tensors.items()}
+    return {f"backbone.net.{name}": tensor for name, tensor in convert(tensors).items()}
 
 
-def _merge(result: State, state: State, level: int, factor: int) -> None:
-    """Put Swin's merging after a stage into the level's norm and the first layer of its projection."""
+def _merge_projection(result: State, state: State, level: int, factor: int) -> None:
+    """Fold Swin's merging after a stage into the level's norm and the first layer of its projection."""
     merged = _MERGED.format(level)
     reduction = state.get(merged + "reduction.weight")
-    first = f"pyramid.top_down.projections.{level}.0.weight"
-    if reduction is None or first not in result or factor == 1:
+    projection = f"pyramid.top_down.projections.{level}.0.weight"
+    if reduction is None or projection not in result or factor == 1:
         return
     for name in ("weight", "bias"):
         result[f"pyramid.levels.norms.{level}.{name}"] = _rows_first(state[f"{merged}norm.{name}"], factor)
-    product = result[first].double() @ reduction.double()
-    result[first] = _rows_first(product, factor).to(reduction.dtype)
+    product = result[projection].double() @ reduction.double()
+    result[projection] = _rows_first(product, factor).to(reduction.dtype)
 
 
 def _rows_first(tensor: Tensor, factor: int) -> Tensor:
-    """[..., f^2 C] whose blocks go down the columns, as in Swin, to blocks that go along the rows."""
+    """Reorder the f x f blocks of [..., f^2 C] from column-major (Swin) to row-major."""
     blocks = tensor.unflatten(-1, (factor, factor, -1))
     return blocks.transpose(-3, -2).flatten(-3).contiguous()
 
 
 def _copy(result: State, state: State, old: str, new: str) -> None:
-    """Take the tensors that begin with ``old``; 1x1 convolutions become linear layers."""
+    """Copy tensors with the prefix ``old`` to the prefix ``new``; 1x1 convolutions become linear layers."""
     for name, tensor in state.items():
         rest = name.removeprefix(old)
         if name.startswith(old) and (old.endswith(".") or rest[:1] in ("", ".")):
@@ -173,9 +175,9 @@ def _refuse_misfits(path: Path, translated: State, network: HerbsNetwork) -> Non
         if names
     ]
     if any("to_joints" in line for line in shapes):
-        chosen = translated["combiner.to_joints.weight"].shape[1]
+        joined = translated["combiner.to_joints.weight"].shape[1]
         lines.append(
-            f"the file joins {chosen} locations, and {sum(network.counts)} are selected (of levels {network.counts}): "
+            f"the file joins {joined} locations, and {sum(network.counts)} are selected (of levels {network.counts}): "
             "set method.selected=[...] or dataset.image_size to those of its training"
         )
     if lines:

@@ -13,7 +13,7 @@ from ltr.methods.reciprocal_points import losses as open_set
 from ltr.methods.reciprocal_points.base import PointMethod, PointNetwork
 from ltr.methods.reciprocal_points.heads import (
     ClassPoints,
-    Measured,
+    PointDistances,
     Prototypes,
     ReciprocalPoints,
 )
@@ -43,17 +43,17 @@ class ReciprocalNetwork(PointNetwork):
         return ReciprocalPoints(width, self.dataset_info.num_classes, radius_init=self._radius_init, **points)
 
     @torch.no_grad()
-    def start(self, measured: Measured, labels: Tensor) -> None:
+    def start(self, measured: PointDistances, labels: Tensor) -> None:
         if not self._from_first_batch:
             return
-        mean = open_set.of_labels(self.head.bounded(measured), labels).mean()
+        mean = open_set.of_labels(self.head.open_space_distances(measured), labels).mean()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(mean)
             mean = mean / torch.distributed.get_world_size()
         self.head.radius.copy_(mean.expand_as(self.head.radius))
 
-    def terms(self, measured: Measured, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        of_labels = open_set.of_labels(self.head.bounded(measured), labels)
+    def terms(self, measured: PointDistances, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        of_labels = open_set.of_labels(self.head.open_space_distances(measured), labels)
         return {
             "class_term": open_set.reciprocal_class(self.head.distances(measured), labels, self.head.gamma),
             **self.bounds(of_labels, self.head.radius_of(labels)),
@@ -90,12 +90,12 @@ class ReciprocalPrototypeNetwork(ReciprocalNetwork):
     def parameter_modules(self) -> dict[str, nn.Module]:
         return {**super().parameter_modules(), "prototypes": self.prototypes}
 
-    def terms(self, measured: Measured, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def terms(self, measured: PointDistances, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
         distances = self.prototypes.distances(self.prototypes.measure(features))
         pull = open_set.prototype_pull(open_set.of_labels(distances, labels))
         return {**super().terms(measured, features, labels), "prototype_term": pull}
 
-    def knownness(self, features: Tensor, measured: Measured, logits: Tensor) -> Tensor:
+    def knownness(self, features: Tensor, measured: PointDistances, logits: Tensor) -> Tensor:
         """Return the knownness [B]: high far from the predicted class's reciprocal points and near its prototypes."""
         of_prototypes = self.prototypes.knownness(self.prototypes.measure(features), logits)
         return super().knownness(features, measured, logits) + of_prototypes

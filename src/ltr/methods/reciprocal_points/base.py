@@ -22,7 +22,7 @@ from ltr.losses.classification import CrossEntropy
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, Method, NetworkSpec, Settings, Stage, StageOutput
 from ltr.methods.reciprocal_points.feature_history import WIDTH, FeatureHistory, embed
-from ltr.methods.reciprocal_points.heads import ClassPoints, Measured, ReciprocalPoints
+from ltr.methods.reciprocal_points.heads import ClassPoints, PointDistances, ReciprocalPoints
 from ltr.methods.reciprocal_points.options import PointOptions, Reduction
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
@@ -78,7 +78,7 @@ class PointNetwork(ImageClassifier):
         """Return the head, for features of this width."""
         return self.head_type(width, self.dataset_info.num_classes, **points)
 
-    def terms(self, measured: Measured, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def terms(self, measured: PointDistances, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return the loss terms by name, ``class_term`` among them, each [B]."""
         raise NotImplementedError
 
@@ -86,7 +86,7 @@ class PointNetwork(ImageClassifier):
         features = super().features(unit)
         return features if self.embedding is None else self.embedding(features)
 
-    def knownness(self, features: Tensor, measured: Measured, logits: Tensor) -> Tensor:
+    def knownness(self, features: Tensor, measured: PointDistances, logits: Tensor) -> Tensor:
         """Return the distance score [B], higher is more known."""
         return self.head.knownness(measured, logits)
 
@@ -124,7 +124,7 @@ class PointNetwork(ImageClassifier):
         correct = (logits.detach().argmax(1) == batch.labels).sum()
         return {"loss": loss, "correct": correct, "logs": {k: v.detach() for k, v in means.items()}}, logits
 
-    def start(self, measured: Measured, labels: Tensor) -> None:
+    def start(self, measured: PointDistances, labels: Tensor) -> None:
         """Prepare the head in the first step of a training, before the loss; a hook for subclasses."""
 
     def keep(self, features: Tensor, batch: Batch, batch_index: int) -> None:

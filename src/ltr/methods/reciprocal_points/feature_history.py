@@ -1,4 +1,4 @@
-"""Features of width two, kept for the picture of the open-set papers: over training, and of the evaluated images."""
+"""Two-dimensional features over training and of the evaluated images, for the figure of the open-set papers."""
 
 from __future__ import annotations
 
@@ -8,48 +8,48 @@ from torch import Tensor, nn
 
 from ltr.methods.core.stage import Computation
 
-WIDTH = 2  # of features that a picture can show
-SHOWN = 2000  # images of a snapshot, and of each evaluated part
+WIDTH = 2  # feature width that a figure can show
+MAX_IMAGES = 2000  # images per snapshot and per evaluated part
 SNAPSHOTS = 4
 
 
 class FeatureHistory(nn.Module):
-    """Training features, points and radii in some epochs, the first and the last among them.
+    """Buffers of training features, points and radii after some epochs, including the first and the last.
 
-    All of it is in buffers, so that a training that is resumed has it too; nothing waits for the device.
+    Buffers are part of checkpoints, so a resumed training keeps them; recording does not synchronise the device.
 
     Args:
-        points: [C, M, D], as in the head.
-        images: training images of an epoch; the first `SHOWN` of a snapshot are kept.
-        epochs: of the stage.
-        batch_size: of this process.
+        points: points of the head, [C, M, D].
+        images: training images of an epoch; the first `MAX_IMAGES` of a snapshot are kept.
+        epochs: number of epochs of the stage.
+        batch_size: batch size of this process.
     """
 
     features: Tensor  # float32 [S, K, D]
-    labels: Tensor  # int64 [S, K], -1 where there is none
+    labels: Tensor  # int64 [S, K], -1 for rows without an image
     points: Tensor  # float32 [S, C, M, D]
-    radius: Tensor  # float32 [S, C], NaN where the method has none
+    radius: Tensor  # float32 [S, C], NaN if the method has no radius
     epochs: Tensor  # int64 [S], from 1
 
     def __init__(self, points: Tensor, images: int, epochs: int, batch_size: int) -> None:
         super().__init__()
         self.batch_size = batch_size
-        self.when = sorted({round(step * (epochs - 1) / (SNAPSHOTS - 1)) for step in range(SNAPSHOTS)})
-        snapshots, kept = len(self.when), min(images, SHOWN)
-        self.register_buffer("features", torch.zeros(snapshots, kept, points.shape[2]))
-        self.register_buffer("labels", torch.full((snapshots, kept), -1))
+        self.snapshot_epochs = sorted({round(step * (epochs - 1) / (SNAPSHOTS - 1)) for step in range(SNAPSHOTS)})
+        snapshots, images_kept = len(self.snapshot_epochs), min(images, MAX_IMAGES)
+        self.register_buffer("features", torch.zeros(snapshots, images_kept, points.shape[2]))
+        self.register_buffer("labels", torch.full((snapshots, images_kept), -1))
         self.register_buffer("points", torch.zeros(snapshots, *points.shape))
         self.register_buffer("radius", torch.full((snapshots, points.shape[0]), float("nan")))
-        self.register_buffer("epochs", torch.tensor(self.when) + 1)
+        self.register_buffer("epochs", torch.tensor(self.snapshot_epochs) + 1)
 
     @torch.no_grad()
     def record(
         self, epoch: int, batch_index: int, features: Tensor, labels: Tensor, points: Tensor, radius: Tensor | None
     ) -> None:
-        """Keep what a training step saw, where its epoch is one of the snapshots."""
-        if epoch not in self.when:
+        """Store the features, labels, points and radius of a training step if its epoch is a snapshot."""
+        if epoch not in self.snapshot_epochs:
             return
-        snapshot = self.when.index(epoch)
+        snapshot = self.snapshot_epochs.index(epoch)
         start = batch_index * self.batch_size
         rows = min(len(labels), self.features.shape[1] - start)
         if rows > 0:
@@ -65,10 +65,10 @@ class FeatureHistory(nn.Module):
 
 
 def embed(computation: Computation, *, parts: list[str]) -> dict[str, np.ndarray]:
-    """Compute the features of the evaluated images for figures; the work of the stage ``embedding``.
+    """Compute the features of the evaluated images for figures, as the stage ``embedding``.
 
     Args:
-        parts: of the split, ``test`` and perhaps ``unknown``; of each at most `SHOWN` images, evenly spaced.
+        parts: ``test`` and optionally ``unknown``; each gives at most `MAX_IMAGES` images, evenly spaced.
 
     Returns:
         For each part ``<part>_features`` float32 [n, D] and ``<part>_labels`` int64 [n], -1 for unknown classes.
@@ -81,7 +81,7 @@ def embed(computation: Computation, *, parts: list[str]) -> dict[str, np.ndarray
             for batch in computation.loader(part):
                 features.append(network.features(network.to_unit(batch.images)).float())
                 labels.append(batch.labels)
-        together, of_them = torch.cat(features).cpu().numpy(), torch.cat(labels).cpu().numpy()
-        shown = np.linspace(0, len(of_them) - 1, min(len(of_them), SHOWN)).round().astype(np.int64)
-        arrays |= {f"{part}_features": together[shown], f"{part}_labels": of_them[shown]}
+        all_features, all_labels = torch.cat(features).cpu().numpy(), torch.cat(labels).cpu().numpy()
+        chosen_rows = np.linspace(0, len(all_labels) - 1, min(len(all_labels), MAX_IMAGES)).round().astype(np.int64)
+        arrays |= {f"{part}_features": all_features[chosen_rows], f"{part}_labels": all_labels[chosen_rows]}
     return arrays

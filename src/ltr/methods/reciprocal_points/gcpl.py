@@ -7,7 +7,7 @@ from torch import Tensor
 from ltr.identity import named
 from ltr.methods.reciprocal_points import losses as open_set
 from ltr.methods.reciprocal_points.base import PointMethod, PointNetwork
-from ltr.methods.reciprocal_points.heads import Measured, Prototypes
+from ltr.methods.reciprocal_points.heads import PointDistances, Prototypes
 from ltr.methods.reciprocal_points.options import GCPLOptions
 
 
@@ -17,7 +17,7 @@ class PrototypeNetwork(PointNetwork):
 
     head_type = Prototypes
 
-    def terms(self, measured: Measured, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def terms(self, measured: PointDistances, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
         distances = self.head.distances(measured)
         return {
             "class_term": open_set.prototype_class(distances, labels, self.head.gamma),

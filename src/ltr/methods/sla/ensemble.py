@@ -1,7 +1,7 @@
-"""An ensemble of independently trained networks: what aggregating the views of one network is measured against.
+"""Ensemble of independently trained networks, the baseline for aggregating the views of one network.
 
-The first member is the network that ERM trains, taken from the store where it is there; the others differ from it in
-every draw: initial weights, order of the data, augmentation.
+The first member is the network that ERM trains, from the stage cache if it is there. The other members use different
+random numbers for initial weights, order of the data and augmentation.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from ltr.methods.sla.options import Average, EnsembleOptions
 
 @named("network/ensemble")
 class EnsembleClassifier(ImageClassifier):
-    """Several networks that answer together.
+    """Ensemble of several networks.
 
-    The first one is this module's own backbone and head. Variants: ``ensemble``, and ``single``, the first network
-    alone. The ensemble's features are those of all members, one after the other.
+    The backbone and head of this module are the first member. Variants: ``ensemble``, and ``single``, the first member
+    alone. The features of the ensemble are the concatenated features of all members.
 
     Args:
         spec: see `NetworkSpec`.
         members: number of networks.
-        average: what is averaged: ``probabilities``, given as logits of the same link, or ``logits``.
+        average: ``probabilities``, returned as logits of the same link, or ``logits``.
     """
 
     headline = "ensemble"
@@ -58,44 +58,44 @@ class EnsembleClassifier(ImageClassifier):
         networks = [self, *self.others]
         features = [network.features(unit) for network in networks]
         logits = [network.head(feature).float() for network, feature in zip(networks, features)]
-        together = averaged(torch.stack(logits), self.average, self.link)
+        ensemble_logits = average_logits(torch.stack(logits), self.average, self.link)
         return {
-            "ensemble": Scores(together, torch.cat(features, dim=1).float()),
+            "ensemble": Scores(ensemble_logits, torch.cat(features, dim=1).float()),
             "single": Scores(logits[0], features[0].float()),
         }
 
 
-def averaged(logits: Tensor, average: Average, link: str) -> Tensor:
-    """Return logits [B, C] of the mean answer of K networks.
+def average_logits(logits: Tensor, average: Average, link: str) -> Tensor:
+    """Average the predictions of K networks and return logits [B, C].
 
     Args:
         logits: float32 [K, B, C].
         average: ``probabilities`` or ``logits``.
-        link: ``softmax`` or ``sigmoid``: how probabilities follow from logits, before and after.
+        link: ``softmax`` or ``sigmoid``, the function from logits to probabilities before and after averaging.
     """
     if average == "logits":
         return logits.mean(0)
     if link == "softmax":
         return logits.log_softmax(2).logsumexp(0) - math.log(len(logits))
-    # log p - log(1 - p) of the mean p, each from logarithms, so that a sure answer stays finite
-    yes, no = functional.logsigmoid(logits), functional.logsigmoid(-logits)
-    return yes.logsumexp(0) - no.logsumexp(0)
+    # log p - log(1 - p) of the mean p in log space, so that confident predictions stay finite
+    log_positive, log_negative = functional.logsigmoid(logits), functional.logsigmoid(-logits)
+    return log_positive.logsumexp(0) - log_negative.logsumexp(0)
 
 
 def role_of(number: int) -> str:
-    """Return the role of a member, counted from 1: the first has ERM's."""
+    """Return the role of a member, counted from 1; the first has ERM's role."""
     return "representation" if number == 1 else f"member_{number}"
 
 
 @named("computation/ensemble_members")
 def members_of(computation: Computation) -> dict[str, np.ndarray]:
-    """Return the number of members; the work of the stage ``ensemble``, which depends on all of them."""
+    """Return the number of members, as the stage ``ensemble``, which depends on all of them."""
     return {"members": np.array(len(computation.parents))}
 
 
 @named("method/ensemble")
 class Ensemble(Method):
-    """M networks trained as ERM trains its one, each with a role of its own, and the mean of their answers.
+    """Method that trains M networks like ERM, each with a separate role, and averages their predictions.
 
     Args:
         options: the fields of `EnsembleOptions`.
@@ -108,12 +108,12 @@ class Ensemble(Method):
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         (first,) = ERM().stages(settings, dataset_info)
         roles = [role_of(number) for number in range(2, self.options.members + 1)]
-        trained = [first, *(Stage(role, role, settings, module=ImageClassifier) for role in roles)]
-        # a last stage that is computed: what the run keeps as its final network is then the predictor's, not a member
-        together = Stage(
-            "ensemble", "ensemble", settings, compute=members_of, parents=tuple(stage.name for stage in trained)
+        member_stages = [first, *(Stage(role, role, settings, module=ImageClassifier) for role in roles)]
+        # the last stage is computed, so that the run's final network is the predictor and not a member
+        last_stage = Stage(
+            "ensemble", "ensemble", settings, compute=members_of, parents=tuple(stage.name for stage in member_stages)
         )
-        return [*trained, together]
+        return [*member_stages, last_stage]
 
     def predictor(self, outputs: Mapping[str, StageOutput]) -> EnsembleClassifier:
         networks = [outputs[role_of(number)].load() for number in range(1, self.options.members + 1)]

@@ -1,8 +1,8 @@
 """Self-supervised label augmentation (Lee, Hwang, Shin, ICML 2020): classes and transformations learned jointly.
 
-An image x of class y under transformation t_j has the joint label (y, j), numbered y * M + j. Since no class is told
-to look the same turned around, transformations that change what an image looks like do no harm, and the M views of an
-image are M opinions whose mean can be taken.
+An image x of class y under transformation t_j has the joint label (y, j), numbered y * M + j. The network
+need not be invariant to the transformations, so these may change how an image looks, and predictions for the M
+views can be averaged.
 """
 
 from __future__ import annotations
@@ -21,51 +21,51 @@ from ltr.losses.distillation import kl_to_teacher
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.sla.options import SLAOptions
-from ltr.methods.sla.transformed import OnTransformedImages, TransformedClassifier
+from ltr.methods.sla.transformed import TransformedClassifier, TransformedImagesMethod
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
 
 
 @named("network/sla")
 class JointClassifier(TransformedClassifier):
-    """A head with a row for each pair of class and transformation; with self-distillation a second one with C rows.
+    """Network with a head of one row per pair of class and transformation; self-distillation adds a head of C rows.
 
     The loss is (1/M) sum_j L(z(t_j(x)), (y, j)) with the configuration's L, times M where ``loss_scale`` is M. With
     self-distillation T^2 KL(softmax(a / T) || softmax(u / T)) + weight * L(u, y) is added,
-    with the aggregated logits a as a fixed target and u the second head's logits of the untransformed image. Under a
-    loss of sigmoids the KL is the sum of the classes' own, between yes and no.
+    where the aggregated logits a are a fixed target and u are the second head's logits of the untransformed image. For
+    a sigmoid loss the KL is the sum of the binary KLs of the classes.
 
     Variants: ``single`` reads z(x) at the labels (., 0); ``aggregated`` the mean over j of z(t_j(x)) at (., j);
     ``distilled`` u(x).
 
-    Class weights, margins and priors of a joint class follow its y: it is given as many images as y has.
+    Class weights, margins and priors of a joint class (y, j) follow from the number of images of y.
 
     Args:
         spec: see `NetworkSpec`.
         options: the fields of `SLAOptions`.
 
     Raises:
-        ConfigError: images that the transformations are not made for; ``distilled`` without its head.
+        ConfigError: the transformations do not support these images; ``distilled`` without self-distillation.
     """
 
     options: SLAOptions
 
     def __init__(self, spec: NetworkSpec, **options: Any) -> None:
-        chosen = SLAOptions(**options)
-        count = len(joint_transforms(chosen.transform))
+        declared = SLAOptions(**options)
+        count = len(joint_transforms(declared.transform))
         super().__init__(
             spec,
-            transform=chosen.transform,
-            checkpointing=chosen.checkpointing,
+            transform=declared.transform,
+            checkpointing=declared.checkpointing,
             logit_counts=[n for n in spec.dataset_info.class_counts for _ in range(count)],
         )
-        self.options = chosen
-        self.headline = headline_of(chosen.inference, chosen.self_distillation)
-        self.aggregation = chosen.aggregation
-        self.loss_scale = count if chosen.loss_scale == "M" else 1
-        self.temperature = chosen.temperature
-        self.distilled_weight = chosen.distilled_weight
-        self.self_distillation = chosen.self_distillation
+        self.options = declared
+        self.headline = headline_of(declared.inference, declared.self_distillation)
+        self.aggregation = declared.aggregation
+        self.loss_scale = count if declared.loss_scale == "M" else 1
+        self.temperature = declared.temperature
+        self.distilled_weight = declared.distilled_weight
+        self.self_distillation = declared.self_distillation
         if self.self_distillation:
             self.variants = ("single", "aggregated", "distilled")
             self.distilled_loss = instantiate(spec.settings.loss, spec.dataset_info.class_counts)
@@ -78,7 +78,7 @@ class JointClassifier(TransformedClassifier):
     # -- joint labels --------------------------------------------------------------------------------------------
 
     def joint_labels(self, batch: Batch) -> tuple[Tensor, Mix | None]:
-        """Return labels y * M + j, int64 [B * M], and mixed ones: both images of a mix went through the same j."""
+        """Return labels y * M + j, int64 [B * M], and mixed ones; both images of a mix have the same j."""
         count = len(self.transforms)
         labels, mix = self.repeated(batch)
         numbers = torch.arange(count, device=labels.device).repeat(len(batch.labels))
@@ -86,10 +86,10 @@ class JointClassifier(TransformedClassifier):
         return labels * count + numbers, joint_mix
 
     def aggregated(self, joint: Tensor) -> Tensor:
-        """Return class logits [B, C], float32, of joint logits [B, M, C * M] of the M views."""
+        """Aggregate joint logits [B, M, C * M] of the M views to class logits float32 [B, C]."""
         count = len(self.transforms)
-        own = joint.float().unflatten(2, (-1, count)).diagonal(dim1=1, dim2=3)  # [B, C, M]
-        return own.mean(-1) if self.aggregation == "mean" else own.sum(-1)
+        joint_diagonal = joint.float().unflatten(2, (-1, count)).diagonal(dim1=1, dim2=3)  # [B, C, M]
+        return joint_diagonal.mean(-1) if self.aggregation == "mean" else joint_diagonal.sum(-1)
 
     # -- learning ------------------------------------------------------------------------------------------------
 
@@ -103,14 +103,18 @@ class JointClassifier(TransformedClassifier):
             return loss, self._of_joint(self.headline, views.detach()), {}
         target = self.aggregated(views.detach())
         student = self.distilled_head(features.unflatten(0, (len(target), -1))[:, 0])
-        own = self.distilled_loss(student, batch.labels, batch.mix)
-        to_target = self._distance(student, target)
-        logs = {"joint_loss": loss.detach(), "distilled_loss": own.detach(), "distillation": to_target.detach()}
-        shown = student if self.headline == "distilled" else self._of_joint(self.headline, views.detach())
-        return loss + self.distilled_weight * own + to_target, shown, logs
+        distilled_loss = self.distilled_loss(student, batch.labels, batch.mix)
+        to_target = self._distillation(student, target)
+        logs = {
+            "joint_loss": loss.detach(),
+            "distilled_loss": distilled_loss.detach(),
+            "distillation": to_target.detach(),
+        }
+        training_logits = student if self.headline == "distilled" else self._of_joint(self.headline, views.detach())
+        return loss + self.distilled_weight * distilled_loss + to_target, training_logits, logs
 
-    def _distance(self, student: Tensor, target: Tensor) -> Tensor:
-        """T^2 KL of the second head's answers [B, C] to the aggregated ones, mean over images."""
+    def _distillation(self, student: Tensor, target: Tensor) -> Tensor:
+        """Return T^2 KL from the aggregated logits to the second head's logits [B, C], mean over images."""
         if self.link == "softmax":
             return kl_to_teacher(student, target, self.temperature).mean()
         # a sigmoid is a softmax over (z, 0)
@@ -126,8 +130,8 @@ class JointClassifier(TransformedClassifier):
         return {"distilled_head": self.distilled_head} if self.self_distillation else {}
 
     def undecayed(self) -> list[str]:
-        more = ["distilled_head.bias"] if self.self_distillation and self._distilled_prior else []
-        return [*super().undecayed(), *more]
+        distilled_names = ["distilled_head.bias"] if self.self_distillation and self._distilled_prior else []
+        return [*super().undecayed(), *distilled_names]
 
     @property
     def _distilled_prior(self) -> bool:
@@ -138,17 +142,17 @@ class JointClassifier(TransformedClassifier):
     def answer(self, variant: str, features: Tensor) -> Tensor:
         if variant == "distilled":
             return self.distilled_head(features[:, 0])
-        used = features[:, :1] if variant == "single" else features
-        return self._of_joint(variant, self.head(used.flatten(0, 1)).unflatten(0, used.shape[:2]))
+        view_features = features[:, :1] if variant == "single" else features
+        return self._of_joint(variant, self.head(view_features.flatten(0, 1)).unflatten(0, view_features.shape[:2]))
 
     def _of_joint(self, variant: str, joint: Tensor) -> Tensor:
-        """``single`` or ``aggregated`` [B, C] of the views' joint logits [B, V, C * M]."""
+        """Return ``single`` or ``aggregated`` logits [B, C] from the views' joint logits [B, V, C * M]."""
         return self.aggregated(joint) if variant == "aggregated" else joint[:, 0, :: len(self.transforms)]
 
     def as_classifier(self) -> ImageClassifier:
-        """Return the plain network with a row per class that answers alike from one pass.
+        """Return a plain classifier with one row per class that predicts from a single pass.
 
-        Its head is the second one where that is the headline, else the joint head's rows of j = 0.
+        Its head is the distilled one if that is the headline, else the rows of the joint head with j = 0.
         """
         plain = ImageClassifier(self.spec)
         plain.take_backbone(self)
@@ -157,13 +161,13 @@ class JointClassifier(TransformedClassifier):
         else:
             rows, step = self.dataset_info.num_classes * len(self.transforms), len(self.transforms)
             state = self.head.state_dict()
-            own = {name: t[::step] if t.ndim and len(t) == rows else t for name, t in state.items()}
-            plain.head.load_state_dict(own)
+            class_rows = {name: t[::step] if t.ndim and len(t) == rows else t for name, t in state.items()}
+            plain.head.load_state_dict(class_rows)
         return plain.eval()
 
 
 def headline_of(inference: str | None, self_distillation: bool) -> str:
-    """Return the variant that a run is evaluated by.
+    """Return the headline variant.
 
     Raises:
         ConfigError: ``distilled`` without self-distillation.
@@ -176,14 +180,14 @@ def headline_of(inference: str | None, self_distillation: bool) -> str:
 
 
 @named("method/sla")
-class SLA(OnTransformedImages):
-    """One stage, ``representation``, trained on joint labels.
+class SLA(TransformedImagesMethod):
+    """Method of one stage, ``representation``, trained on joint labels.
 
     Args:
         options: the fields of `SLAOptions`.
 
     Raises:
-        ConfigError: ``distilled`` without self-distillation; images that the transformations are not made for.
+        ConfigError: ``distilled`` without self-distillation; the transformations do not support these images.
     """
 
     module = JointClassifier

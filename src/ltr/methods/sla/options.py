@@ -1,4 +1,4 @@
-"""The options of self-supervised label augmentation and of the methods that it is compared with."""
+"""Options of self-supervised label augmentation and of its baselines."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class TransformedOptions(Options):
     transform: Transform = "rotation"
     """Views of an image, see [SLA](sla.md); paper and code take `rotation`."""
     checkpointing: bool = False
-    """Keep only the inputs of the backbone's blocks for the backward pass and compute the rest again: the same
-    gradients and BatchNorm statistics from less memory and about a third more time (ours)."""
+    """Keep only the inputs of the backbone's blocks for the backward pass and recompute the rest: same gradients and
+    BatchNorm statistics, less memory, about a third more time (not in the paper)."""
 
 
 class DataAugmentationOptions(TransformedOptions):
     """Options of data augmentation by all transformations at once."""
 
     inference: Literal["single", "aggregated"] = "single"
-    """Headline: `single` classifies the image as it is (paper), `aggregated` by the mean of the views' class logits."""
+    """Headline: `single` classifies the untransformed image (paper), `aggregated` averages the views' class logits."""
 
 
 class MultiTaskOptions(DataAugmentationOptions):
@@ -51,22 +51,22 @@ class SLAOptions(TransformedOptions):
     inference: Literal["single", "aggregated", "distilled"] | None = None
     """Headline; null: `distilled` with self-distillation, else `aggregated` (paper). All inferences are reported."""
     self_distillation: bool = False
-    """SLA+SD: a second head learns the aggregated answer from the plain image alone; both variants are in the paper."""
+    """SLA+SD: a second head learns the aggregated prediction from the plain image; the paper has both variants."""
     temperature: Annotated[float, "(0, inf)"] = 1.0
-    """T of the distillation; code."""
+    """Temperature T of the distillation; value of the code."""
     distilled_weight: Annotated[float, "[0, inf)"] = 1.0
-    """Weight of the second head's own loss; the paper's beta, paper and code."""
+    """Weight of the second head's classification loss, the paper's beta; paper and code."""
     loss_scale: Literal[1, "M"] = 1
     """1 is the mean over the views (the paper's equation); `M` their sum, which the code recommends for ImageNet and
     iNaturalist."""
     aggregation: Aggregation = "mean"
-    """Of the views' logits; `sum` gives the same predictions and a sharper target for the distilled head."""
+    """Reduction over the views' logits; `sum` gives the same predictions and a sharper distillation target."""
 
 
 class EnsembleOptions(Options):
     """Options of an ensemble of independently trained networks."""
 
     members: Annotated[int, "[2, inf)"] = 4
-    """M, the number of networks; as many as SLA's rotations."""
+    """Number of networks M; the default equals SLA's number of rotations."""
     average: Average = "probabilities"
     """Mean of the networks' `probabilities` (usual), or of their `logits`, as SLA's aggregation."""

@@ -1,8 +1,8 @@
-"""Networks trained on M transformations of every image, and the two plain ways to do it.
+"""Networks trained on M transformations of every image, with data augmentation and multi-task learning as baselines.
 
-`method=data_augmentation` gives all M the label of the image; `method=multi_task` also asks a second head which
-transformation it was. Both are what self-supervised label augmentation is compared with in its paper (Lee et al.,
-ICML 2020, section 2); its official code names them and does not have them. `method` is the method itself.
+`method=data_augmentation` gives all M views the label of the image; `method=multi_task` also trains a second head to
+predict the transformation. Both are baselines in the paper of self-supervised label augmentation (Lee et al., ICML
+2020, section 2); its official code names but does not implement them. `ltr.methods.sla.method` has SLA itself.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from ltr.randomness import derive_seed
 
 
 class TransformedClassifier(ImageClassifier):
-    """Base of the networks whose training batch of B images is B * M: row i * M + j is image i under transformation j.
+    """Base class of networks that train on B * M rows: row i * M + j is image i under transformation j.
 
-    A subclass sets ``options`` and ``headline``, and gives `losses` and `answer`.
+    A subclass sets ``options`` and ``headline``, and implements `losses` and `answer`.
 
     Args:
         spec: see `NetworkSpec`.
@@ -40,7 +40,7 @@ class TransformedClassifier(ImageClassifier):
         logit_counts: see `ImageClassifier`.
 
     Raises:
-        ConfigError: images that the transformations are not made for.
+        ConfigError: the transformations do not support these images.
     """
 
     variants: tuple[str, ...] = ("single", "aggregated")
@@ -64,26 +64,26 @@ class TransformedClassifier(ImageClassifier):
     # -- learning ------------------------------------------------------------------------------------------------
 
     def losses(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Return the loss of a batch.
+        """Compute the loss of a batch.
 
         Args:
-            batch: the B images as they were drawn.
-            features: [B * M, D] of their transformations.
+            batch: the B images before the transformations.
+            features: features of the transformed images, [B * M, D].
 
         Returns:
-            The loss; the logits [B, C] by which the images are classified in training; numbers to log.
+            The loss; the logits [B, C] that training accuracy uses; scalars to log.
         """
         raise NotImplementedError
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
-        """Return the loss over all transformations; ``correct`` counts images, by the headline's inference."""
+        """Compute the loss over all transformations; ``correct`` counts images, by the headline variant."""
         features = self.features(self.to_unit(self.transforms(batch.images)))
         loss, logits, logs = self.losses(batch, features)
         outcome: dict[str, Any] = {"loss": loss, "correct": (logits.detach().argmax(1) == batch.labels).sum()}
         return {**outcome, "logs": logs} if logs else outcome
 
     def repeated(self, batch: Batch) -> tuple[Tensor, Mix | None]:
-        """Return labels int64 [B * M], and mixed labels, of the rows that the transformations make."""
+        """Repeat labels to int64 [B * M], and mixed labels, for the transformed rows."""
         count = len(self.transforms)
         mix = None if batch.mix is None else Mix(*(part.repeat_interleave(count) for part in batch.mix))
         return batch.labels.repeat_interleave(count), mix
@@ -91,10 +91,10 @@ class TransformedClassifier(ImageClassifier):
     # -- prediction ----------------------------------------------------------------------------------------------
 
     def answer(self, variant: str, features: Tensor) -> Tensor:
-        """Return class logits [B, C] of one way to predict.
+        """Return class logits [B, C] of a variant.
 
         Args:
-            features: [B, M, D]; for ``aggregated`` all M are needed, for any other variant the first is.
+            features: features of the views, [B, M, D]; variants other than ``aggregated`` read the first view only.
         """
         raise NotImplementedError
 
@@ -123,7 +123,7 @@ class TransformedClassifier(ImageClassifier):
 
 @named("network/data_augmentation")
 class AugmentedClassifier(TransformedClassifier):
-    """Every transformation of an image has the image's label: data augmentation by all M at once.
+    """Network trained with data augmentation by all M transformations at once: each has the label of the image.
 
     L = (1/M) sum_j L(z(t_j(x)), y), with the loss L of the configuration. ``aggregated`` is the mean of the M logits.
 
@@ -142,24 +142,24 @@ class AugmentedClassifier(TransformedClassifier):
 
     def losses(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         logits = self.head(features)
-        shown = self._of_variant(self.headline, logits.unflatten(0, (-1, len(self.transforms))))
-        return self.loss(logits, *self.repeated(batch)), shown, {}
+        training_logits = self._of_variant(self.headline, logits.unflatten(0, (-1, len(self.transforms))))
+        return self.loss(logits, *self.repeated(batch)), training_logits, {}
 
     def answer(self, variant: str, features: Tensor) -> Tensor:
         return self._of_variant(variant, self.head(features.flatten(0, 1)).unflatten(0, features.shape[:2]))
 
     def _of_variant(self, variant: str, logits: Tensor) -> Tensor:
-        """[B, C] of the logits [B, V, C] of the views."""
+        """Return logits [B, C] of a variant from the logits [B, V, C] of the views."""
         return logits[:, 0] if variant == "single" else logits.float().mean(1)
 
 
 @named("network/multi_task")
 class MultiTaskClassifier(AugmentedClassifier):
-    """Data augmentation, and a second head that says which transformation an image went through.
+    """Network trained with data augmentation and a second head that predicts the transformation.
 
     L = (1/M) sum_j [ L(z(t_j(x)), y) + weight * CE(v(t_j(x)), j) ] (the paper's multi-task objective, weight 1). The
-    second head is of the configured kind and has M rows; its loss is plain cross-entropy whatever L is, since every
-    transformation is seen equally often.
+    second head is of the configured kind and has M rows; its loss is always plain cross-entropy, because
+    all transformations are equally frequent.
 
     Args:
         spec: see `NetworkSpec`.
@@ -175,18 +175,18 @@ class MultiTaskClassifier(AugmentedClassifier):
             self.transform_head = instantiate(spec.settings.head, self.backbone.num_features, len(self.transforms))
 
     def losses(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        of_classes, shown, _ = super().losses(batch, features)
+        class_loss, training_logits, _ = super().losses(batch, features)
         numbers = torch.arange(len(self.transforms), device=features.device).repeat(len(batch.labels))
-        of_transforms = functional.cross_entropy(self.transform_head(features), numbers).mean()
-        logs = {"class_loss": of_classes.detach(), "transform_loss": of_transforms.detach()}
-        return of_classes + self.transform_weight * of_transforms, shown, logs
+        transform_loss = functional.cross_entropy(self.transform_head(features), numbers).mean()
+        logs = {"class_loss": class_loss.detach(), "transform_loss": transform_loss.detach()}
+        return class_loss + self.transform_weight * transform_loss, training_logits, logs
 
     def parameter_modules(self) -> dict[str, nn.Module]:
         return {"transform_head": self.transform_head}
 
 
-class OnTransformedImages(Method):
-    """One stage, ``representation``, on transformed images."""
+class TransformedImagesMethod(Method):
+    """Base class of methods with one stage, ``representation``, on transformed images."""
 
     provides = ("logits", "features")
     module: type[TransformedClassifier]
@@ -205,14 +205,14 @@ class OnTransformedImages(Method):
 
 
 @named("method/data_augmentation")
-class DataAugmentation(OnTransformedImages):
-    """All M transformations of every image in each batch, with the image's label.
+class DataAugmentation(TransformedImagesMethod):
+    """Method that trains on all M transformations of every image with the image's label.
 
     Args:
         options: the fields of `DataAugmentationOptions`.
 
     Raises:
-        ConfigError: images that the transformations are not made for.
+        ConfigError: the transformations do not support these images.
     """
 
     module = AugmentedClassifier
@@ -220,14 +220,14 @@ class DataAugmentation(OnTransformedImages):
 
 
 @named("method/multi_task")
-class MultiTask(OnTransformedImages):
-    """`DataAugmentation` with a head of its own for the transformations.
+class MultiTask(TransformedImagesMethod):
+    """`DataAugmentation` with a second head that predicts the transformation.
 
     Args:
         options: the fields of `MultiTaskOptions`.
 
     Raises:
-        ConfigError: images that the transformations are not made for.
+        ConfigError: the transformations do not support these images.
     """
 
     module = MultiTaskClassifier
