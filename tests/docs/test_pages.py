@@ -58,6 +58,11 @@ def test_the_navigation_holds_every_page_once():
     assert sorted(named) == sorted(page.removeprefix("docs/") for page in PAGES if page.startswith("docs/"))
 
 
+@pytest.mark.parametrize("heading", re.findall(r"^### (.+)$", text("docs/troubleshooting.md"), re.MULTILINE))
+def test_a_message_of_the_troubleshooting_is_in_the_code(heading):
+    assert any(heading in file.read_text(encoding="utf-8") for file in (ROOT / "src" / "ltr").rglob("*.py"))
+
+
 def test_the_readme_is_shorter_than_two_screens():
     assert len(text("README.md").splitlines()) <= 110
 

@@ -205,7 +205,7 @@ def source(arguments: list[str], stand_ins: StandIns) -> None:
 
 
 def wandb(arguments: list[str], stand_ins: StandIns) -> None:
-    assert arguments[0] in ("login", "sync", "offline")
+    assert arguments[0] in ("login", "sync", "offline", "sweep", "agent")
 
 
 def mkdocs(arguments: list[str], stand_ins: StandIns) -> None:
