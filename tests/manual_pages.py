@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PAGES = {str(path.relative_to(ROOT)): path for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]}
+PAGES = {
+    str(path.relative_to(ROOT)): path
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+}
 
 _FENCE = re.compile(
     r"(?:^<!-- needs: ([^\n]+) -->\n)?^( *)```(\S*)[ \t]*([^\n]*)\n(.*?)^\2```[ \t]*$", re.DOTALL | re.MULTILINE

@@ -81,6 +81,11 @@ def type_in(command: Command, stand_ins: StandIns) -> None:
 _typed: set[Command] = set()
 
 
+def forget() -> None:
+    """Run commands again that another page has run: a page whose later lines need what its earlier ones leave."""
+    _typed.clear()
+
+
 def of_the_project(program: str, arguments: list[str], needs: str, stand_ins: StandIns) -> None:
     if needs and program != "ltr-train":
         parse(lambda: entry_point(program, arguments))
