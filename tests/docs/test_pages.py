@@ -105,3 +105,11 @@ def test_every_method_page_of_the_configuration_is_in_the_table_of_methods():
     assert sorted(named) == sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
     for page in METHOD_PAGES:
         assert f"({page.removeprefix('docs/methods/')})" in index, page
+
+
+@pytest.mark.parametrize("page", METHOD_PAGES)
+def test_a_methods_reference_links_the_paper_and_gives_its_bibtex(page):
+    reference = section(page, "Reference")
+    links = set(re.findall(r"\]\((https://arxiv\.org/abs/[\d.]+)\)", reference))
+    assert links
+    assert links == set(re.findall(r"^  url = \{(.+)\}$", reference, re.MULTILINE))
