@@ -24,7 +24,7 @@ import torch
 import torchvision
 from hydra import compose, initialize_config_dir
 
-from ltr.configuration.check import checked
+from ltr.configuration.check import check_config
 from ltr.configuration.configs import conf_directory
 from ltr.configuration.targets import instantiate
 from ltr.data.module import DataModule
@@ -74,7 +74,7 @@ class Setting:
             f"method.aux.teacher.weights={weights}", f"method.aux.teacher.image_size={teacher_size}",
         ]  # fmt: skip
         with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
-            self.config = checked(compose("train", overrides=overrides))
+            self.config = check_config(compose("train", overrides=overrides))
         self.source = random_source()
         self.split = instantiate(self.config["dataset"]["split"], self.source)
         self.dataset_info = describe_dataset(self.config, self.source, self.split)

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ltr.configuration.check import checked
+from ltr.configuration.check import check_config
 from ltr.configuration.overrides import composed
 from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch
@@ -93,7 +93,7 @@ def images_of(count: int, device: torch.device) -> Batch:
 
 def network(*overrides: str, precision: str, device: torch.device) -> Any:
     """Return the network of a method's only stage at the start of training."""
-    config = checked(composed(["dataset=cifar10_lt", *overrides]))
+    config = check_config(composed(["dataset=cifar10_lt", *overrides]))
     method = instantiate(config["method"])
     (stage,) = method.stages(main_settings(config, precision, method), DATASET_INFO)
     return stage.network(DATASET_INFO, 0).to(device)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ltr.cli import guarded
+from ltr.cli import run_guarded
 from ltr.configuration.targets import instantiate
 from ltr.data.module import DataModule
 from ltr.data.source import Source
@@ -111,4 +111,4 @@ def from_middle(known: Lying, unknown: Lying) -> tuple[np.ndarray, np.ndarray]:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(lambda: main(sys.argv[1:])))
+    sys.exit(run_guarded(lambda: main(sys.argv[1:])))

@@ -70,7 +70,7 @@ def run_command(command: str, arguments: Sequence[str]) -> tuple[int, str]:
             code = cli.train_main(list(arguments))
         else:
             module = importlib.import_module(f"ltr.commands.{command.removeprefix('ltr-').replace('eval', 'evaluate')}")
-            code = cli.guarded(lambda: module.main(list(arguments)))
+            code = cli.run_guarded(lambda: module.main(list(arguments)))
         out.flush()
         err.flush()
     return code, err.buffer.getvalue().decode()

@@ -22,14 +22,14 @@ from ltr.randomness import generator
 
 def read(dataset: str, overrides: list[str], features: Path, weights: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return features float32 [N, D] and labels of a split's training images."""
-    from ltr.configuration.check import checked
+    from ltr.configuration.check import check_config
     from ltr.configuration.overrides import composed, unread
     from ltr.data.exclusion import read_split
     from ltr.data.packed import read_source
     from replay_mining import extract
 
     named = [f"dataset={dataset}", *overrides]
-    config = checked(composed(named, None), unread(named), named)
+    config = check_config(composed(named, None), unread(named), named)
     source = read_source({**config["dataset"], "image_size": None})
     split = read_split(config["dataset"], source)
     if not features.is_file():

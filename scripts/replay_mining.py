@@ -61,13 +61,13 @@ def read(
     dataset: str, overrides: list[str], features: Path | None, weights: Path | None, rare: int, share: float, seed: int
 ) -> Data:
     """Read a background split and its features; rare classes keep only a share of their images in the pool."""
-    from ltr.configuration.check import checked
+    from ltr.configuration.check import check_config
     from ltr.configuration.overrides import composed, unread
     from ltr.data.exclusion import read_split
     from ltr.data.packed import read_source
 
     named = [f"dataset={dataset}", f"dataset.n_foreground={rare}", *overrides]
-    config = checked(composed(named, None), unread(named), named)
+    config = check_config(composed(named, None), unread(named), named)
     source = read_source({**config["dataset"], "image_size": None})
     split = read_split(config["dataset"], source)
     if features is not None and weights is not None and not features.is_file():

@@ -33,8 +33,8 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 import training_queue
-from ltr.cli import as_process, guarded, report
-from ltr.configuration.check import checked
+from ltr.cli import report, run_as_process, run_guarded
+from ltr.configuration.check import check_config
 from ltr.configuration.configs import canonical_json
 from ltr.configuration.overrides import composed, unread
 from ltr.configuration.tables import TableRow, chosen_rows, narrowed
@@ -212,7 +212,7 @@ def jobs_of(rows: Sequence[TableRow], arguments: argparse.Namespace, failed: dic
                 if arguments.trials:
                     OmegaConf.update(node, "dataset.trial", trial)
                     own.append(f"dataset.trial={trial}")
-                config = checked(node, unread([*overrides, *own]), [*overrides, *own])
+                config = check_config(node, unread([*overrides, *own]), [*overrides, *own])
                 jobs.append(Job(row, [*overrides, *own], config, trial if arguments.trials else None))
         except ConfigError as mistake:
             error = mistake
@@ -371,4 +371,4 @@ def command(arguments: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))
+    sys.exit(run_as_process(lambda: run_guarded(lambda: main(sys.argv[1:]))))

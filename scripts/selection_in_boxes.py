@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ltr.cli import guarded
+from ltr.cli import run_guarded
 from ltr.configuration.targets import instantiate
 from ltr.data.boxes import boxes_in_crop, locations_in_boxes
 from ltr.data.crop import FileCrop
@@ -165,4 +165,4 @@ def shown(shares: np.ndarray) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(lambda: main(sys.argv[1:])))
+    sys.exit(run_guarded(lambda: main(sys.argv[1:])))

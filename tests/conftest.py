@@ -93,13 +93,13 @@ def plain(tmp_path, monkeypatch) -> tuple[str, ...]:
 @pytest.fixture
 def ltr_eval(tmp_path, capsys, monkeypatch):
     """Run ``ltr-eval`` in-process; returns (exit code, standard output, standard error). It writes below the test."""
-    from ltr.cli import guarded
+    from ltr.cli import run_guarded
     from ltr.commands.evaluate import main
 
     monkeypatch.setenv("LTR_OUTPUTS", str(tmp_path / "outputs"))
 
     def command(*arguments: object) -> tuple[int, str, str]:
-        code = guarded(lambda: main([str(argument) for argument in arguments]))
+        code = run_guarded(lambda: main([str(argument) for argument in arguments]))
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

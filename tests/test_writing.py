@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ltr.cli import guarded
+from ltr.cli import run_guarded
 from ltr.errors import ConfigError, LtrError
 from ltr.files import write_text
 from ltr.writing import check_file, check_folder, disk_trouble
@@ -117,7 +117,7 @@ COMMANDS = {
 def test_every_command_refuses_a_place_that_cannot_be_written_before_its_work(module, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main = __import__(module, fromlist=["main"]).main
-    assert guarded(lambda: main(list(COMMANDS[module]))) == 1
+    assert run_guarded(lambda: main(list(COMMANDS[module]))) == 1
     assert ": nothing can be written in /proc" in capsys.readouterr().err
 
 

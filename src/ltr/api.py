@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from ltr.commands.evaluate import find
-from ltr.configuration.check import checked, refuse
+from ltr.configuration.check import check_config, refuse
 from ltr.configuration.overrides import composed, unread
 from ltr.configuration.targets import check_arguments
 from ltr.console import plain_warnings
@@ -35,7 +35,7 @@ def config(overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         ConfigError: names everything that is wrong with the overrides.
     """
-    resolved = checked(composed(list(overrides)), unread(overrides), overrides)
+    resolved = check_config(composed(list(overrides)), unread(overrides), overrides)
     refuse(check_arguments(resolved), "configs do not fit the code")
     return resolved
 
@@ -49,7 +49,7 @@ def train(overrides: Sequence[str] = (), quiet: bool = False) -> Outcome:
     Raises:
         LtrError: anything that the command would report.
     """
-    resolved = checked(composed(list(overrides)), unread(overrides), overrides)
+    resolved = check_config(composed(list(overrides)), unread(overrides), overrides)
     with plain_warnings():
         return run(resolved, list(overrides), Console(quiet=quiet))
 

@@ -31,78 +31,77 @@ def train() -> None:
         from ltr.runs.launch import end_with_parent
 
         end_with_parent()
-    sys.exit(as_process(lambda: train_main(sys.argv[1:])))
+    sys.exit(run_as_process(lambda: train_main(sys.argv[1:])))
 
 
 def evaluate() -> None:
     """Entry point of ``ltr-eval``."""
-    sys.exit(as_process(lambda: evaluate_main(sys.argv[1:])))
+    sys.exit(run_as_process(lambda: evaluate_main(sys.argv[1:])))
 
 
 def stages() -> None:
     """Entry point of ``ltr-stages``."""
     from ltr.commands.stages import main
 
-    sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))
+    sys.exit(run_as_process(lambda: run_guarded(lambda: main(sys.argv[1:]))))
 
 
 def data() -> None:
     """Entry point of ``ltr-data``."""
     from ltr.commands.data import main
 
-    sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))
+    sys.exit(run_as_process(lambda: run_guarded(lambda: main(sys.argv[1:]))))
 
 
 def predict() -> None:
     """Entry point of ``ltr-predict``."""
     from ltr.commands.predict import main
 
-    sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))
+    sys.exit(run_as_process(lambda: run_guarded(lambda: main(sys.argv[1:]))))
 
 
 def mine() -> None:
     """Entry point of ``ltr-mine``."""
     from ltr.commands.mine import main
 
-    sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))
+    sys.exit(run_as_process(lambda: run_guarded(lambda: main(sys.argv[1:]))))
 
 
 def export() -> None:
     """Entry point of ``ltr-export``."""
     from ltr.commands.export import main
 
-    sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))
+    sys.exit(run_as_process(lambda: run_guarded(lambda: main(sys.argv[1:]))))
 
 
 def report_runs() -> None:
     """Entry point of ``ltr-report``."""
     from ltr.commands.report import main
 
-    sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))
+    sys.exit(run_as_process(lambda: run_guarded(lambda: main(sys.argv[1:]))))
 
 
 def dashboard() -> None:
     """Entry point of ``ltr-dashboard``."""
     from ltr.commands.dashboard import main
 
-    sys.exit(as_process(lambda: guarded(lambda: main(sys.argv[1:]))))
+    sys.exit(run_as_process(lambda: run_guarded(lambda: main(sys.argv[1:]))))
 
 
 def train_main(argv: list[str]) -> int:
     """Run ``ltr-train`` with these arguments; return the exit code."""
-    return guarded(lambda: _train(argv))
+    return run_guarded(lambda: _train(argv))
 
 
 def evaluate_main(argv: list[str]) -> int:
     """Run ``ltr-eval`` with these arguments; return the exit code."""
     from ltr.commands.evaluate import main
 
-    return guarded(lambda: main(argv))
+    return run_guarded(lambda: main(argv))
 
 
-def as_process(command: Callable[[], int]) -> int:
-    """Run a command as a process: a reader that closes the pipe early, as ``| head`` does, ends it without a
-    message."""
+def run_as_process(command: Callable[[], int]) -> int:
+    """Run a command as a process; a reader that closes the pipe early (``| head``) ends it without a message."""
     logging.raiseExceptions = False  # Hydra prints through logging, which would report the closed pipe line by line
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # like standard error: a terminal may know fewer letters
@@ -116,8 +115,8 @@ def as_process(command: Callable[[], int]) -> int:
     return code
 
 
-def guarded(task: Callable[[], int | None]) -> int:
-    """Run a task and turn what goes wrong into a message and an exit code; a traceback only on request."""
+def run_guarded(task: Callable[[], int | None]) -> int:
+    """Run a task and turn exceptions into a message and an exit code; a traceback is printed only on request."""
     try:
         return task() or 0
     except (KeyboardInterrupt, Stopped) as stopped:
@@ -127,6 +126,9 @@ def guarded(task: Callable[[], int | None]) -> int:
         return 141
     except Exception as error:
         return report(error)
+
+
+guarded = run_guarded  # former name, for one more release
 
 
 def report(error: Exception, of: str = "") -> int:
@@ -360,13 +362,13 @@ def _train_task(config: DictConfig, line: CommandLine) -> Outcome:
     """Check the composed configuration cheaply, then import what is heavy and run."""
     from omegaconf import OmegaConf
 
-    from ltr.configuration.check import checked
+    from ltr.configuration.check import check_config
     from ltr.configuration.overrides import unread
     from ltr.configuration.run_fractions import shortened_lengths
     from ltr.runs.process_info import with_processes
     from ltr.sweeps import check_sweep, in_sweep, job_overrides
 
-    plain = checked(config, unread(job_overrides()), job_overrides())
+    plain = check_config(config, unread(job_overrides()), job_overrides())
     raw: Any = OmegaConf.to_container(config, resolve=False)
     for length in shortened_lengths(raw, plain):
         print_line(length)

@@ -12,7 +12,7 @@ import torchvision
 from torch import nn
 
 from ltr.configuration.allowed import shown
-from ltr.configuration.check import checked, refuse
+from ltr.configuration.check import check_config, refuse
 from ltr.configuration.configs import config_names
 from ltr.configuration.overrides import composed
 from ltr.configuration.quoting import quoted
@@ -122,7 +122,7 @@ def _composed(method: str, backbone: Sequence[str], options: Mapping[str, Any]) 
         *(f"{key}={_written(value)}" for key, value in of_run.items()),
         *(f"{key}={_written(value)}" for key, value in _leaves(of_method, "method")),
     ]
-    config = checked(composed(overrides), overrides=overrides)
+    config = check_config(composed(overrides), overrides=overrides)
     refuse(check_arguments({key: config[key] for key in ("method", "backbone", *CHOICES)}), "the options do not fit")
     return config
 

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from ltr.cli import guarded
+from ltr.cli import run_guarded
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def audit(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def command(*arguments):
-        code = guarded(lambda: main(["audit", *map(str, arguments)]))
+        code = run_guarded(lambda: main(["audit", *map(str, arguments)]))
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

@@ -8,7 +8,7 @@ import json
 import pytest
 
 import camera_trap_files as made
-from ltr.cli import guarded
+from ltr.cli import run_guarded
 
 SMALL = ("dataset.image_size=16", "backbone=plain", "trainer.num_workers=0", "trainer.precision=fp32", "debug=fast")
 
@@ -32,7 +32,7 @@ def predict(capsys):
     from ltr.commands.predict import main
 
     def command(*arguments):
-        code = guarded(lambda: main([*map(str, arguments), "--workers", "0"]))
+        code = run_guarded(lambda: main([*map(str, arguments), "--workers", "0"]))
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -106,7 +106,7 @@ def test_ltr_data_shows_and_writes_the_images(traps, tmp_path, capsys, command):
 
     flags = {"describe": ["--out", str(tmp_path)], "import": ["--to", str(tmp_path / "t.csv")]}[command]
     where = [f"dataset.root={traps}", f"dataset.detections={traps / 'md.json'}"]
-    assert guarded(lambda: main([command, "camera_traps", *where, *flags])) == 0
+    assert run_guarded(lambda: main([command, "camera_traps", *where, *flags])) == 0
     out = capsys.readouterr().out
     assert "the annotations are in the format coco_camera_traps" in out
     if command == "describe":
@@ -126,7 +126,7 @@ def test_training_images_in_a_pool_are_left_out_and_a_pool_of_nothing_else_is_re
 
     def mine(pool):
         flags = ["--out", str(tmp_path / "mined"), "--group", "all", "--workers", "0", "--strategy", "background_split"]
-        return guarded(lambda: main([str(done.directory), str(pool), *flags])), capsys.readouterr()
+        return run_guarded(lambda: main([str(done.directory), str(pool), *flags])), capsys.readouterr()
 
     code, captured = mine(traps)
     assert code == 0, captured.err
@@ -135,7 +135,7 @@ def test_training_images_in_a_pool_are_left_out_and_a_pool_of_nothing_else_is_re
     (tmp_path / "only.csv").write_text(
         "path\n" + "".join(f"{traps / row['path']}\n" for row in _table(traps, tmp_path) if row["split"] == "train")
     )
-    code = guarded(
+    code = run_guarded(
         lambda: main(
             [str(done.directory), str(tmp_path / "only.csv"), "--root", str(traps), "--out", str(tmp_path / "m")]
         )
@@ -148,6 +148,6 @@ def _table(traps, tmp_path):
     from ltr.commands.data import main
 
     where = [f"dataset.root={traps}", "dataset.group=seq_id", "--to", str(tmp_path / "t.csv")]
-    assert guarded(lambda: main(["import", "camera_traps", *where])) == 0
+    assert run_guarded(lambda: main(["import", "camera_traps", *where])) == 0
     with open(tmp_path / "t.csv", newline="") as file:
         return list(csv.DictReader(file))

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ltr.cli import guarded
+from ltr.cli import run_guarded
 
 NOT_FORESEEN = "not a mistake that ltr foresees"
 VALUES: tuple[Any, ...] = (None, "x", "", -1, 1.5, 10**400, math.nan, math.inf, [], ["x"], {}, {"a": None}, True)
@@ -91,7 +91,7 @@ def report(tmp_path, capsys, monkeypatch, published):
     monkeypatch.setattr("ltr.report.compose.PublishedNumbers", lambda: published)  # reading the configs takes the time
 
     def run(*arguments: str, code: int = 0) -> tuple[str, str]:
-        assert guarded(lambda: main(["outputs", *arguments])) == code, capsys.readouterr()
+        assert run_guarded(lambda: main(["outputs", *arguments])) == code, capsys.readouterr()
         captured = capsys.readouterr()
         assert NOT_FORESEEN not in captured.err, captured.err
         config = tmp_path / "outputs" / "report.html"

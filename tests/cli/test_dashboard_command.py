@@ -8,7 +8,7 @@ import types
 
 import pytest
 
-from ltr.cli import guarded
+from ltr.cli import run_guarded
 from ltr.commands.dashboard import main, report, workspace
 from ltr.report.figures import FIGURES
 from ltr.report.panels import SECTIONS
@@ -108,7 +108,7 @@ def test_a_refusal_is_explained_without_a_traceback(monkeypatch, capsys, error):
         raise error
 
     monkeypatch.setattr(wandb, "Api", refuse)
-    assert guarded(lambda: main([])) == 1
+    assert run_guarded(lambda: main([])) == 1
     said = capsys.readouterr().err
     assert "wandb login" in said
     assert "Traceback" not in said
@@ -132,5 +132,5 @@ def test_a_workspace_is_saved_and_its_address_is_printed(monkeypatch, capsys):
 def test_without_the_extra_it_says_how_to_get_it(monkeypatch, capsys):
     for name in ("wandb_workspaces", "wandb_workspaces.reports.v2"):
         monkeypatch.setitem(sys.modules, name, None)
-    assert guarded(lambda: main([])) == 2
+    assert run_guarded(lambda: main([])) == 2
     assert "ltr[dashboard]" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import trees
-from ltr.cli import guarded
+from ltr.cli import run_guarded
 from ltr.configuration.configs import config_names
 from ltr.data.download_hints import places
 
@@ -25,7 +25,7 @@ def ltr_data(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("LTR_OUTPUTS", raising=False)
 
     def command(*arguments: object) -> tuple[int, str, str]:
-        code = guarded(lambda: main([str(argument) for argument in arguments]))
+        code = run_guarded(lambda: main([str(argument) for argument in arguments]))
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -283,8 +283,8 @@ def test_images_that_look_alike_in_training_and_test_are_named(tmp_path, capsys)
     "flags", [["--distance", "3"], ["--duplicates", "--distance", "8"], ["--duplicates", "--pairs-to", "pairs.txt"]]
 )
 def test_wrong_flags_of_the_search_for_duplicates_are_refused(flags, capsys):
-    from ltr.cli import guarded
+    from ltr.cli import run_guarded
     from ltr.commands.data import main
 
-    assert guarded(lambda: main(["check", "digits_lt", *flags])) == 2
+    assert run_guarded(lambda: main(["check", "digits_lt", *flags])) == 2
     assert "error: --" in capsys.readouterr().err

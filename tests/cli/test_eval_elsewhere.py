@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import trees
-from ltr.configuration.check import checked
+from ltr.configuration.check import check_config
 from ltr.configuration.overrides import composed
 from ltr.methods.core.checkpoint import network_checkpoint, write_checkpoint
 from ltr.report.read_run import read_run
@@ -23,7 +23,7 @@ CIFAR_EMBEDDING = ("dataset=cifar100_retrieval", "method=triplet", "backbone=res
 
 def untrained(path: Path, *overrides: str) -> Path:
     """A checkpoint of what these overrides would train, before its first step."""
-    config = checked(composed([*overrides, "trainer.precision=fp32"]))
+    config = check_config(composed([*overrides, "trainer.precision=fp32"]))
     plan = plan_of(config)
     stage = plan.stages[-1]
     network = stage.network(plan.dataset_info, config["seed"])

@@ -10,7 +10,7 @@ import torch
 
 import ltr
 from ltr.apply.export import load_exported, logits
-from ltr.cli import guarded
+from ltr.cli import run_guarded
 from ltr.data.sources.digits import digits
 
 
@@ -22,7 +22,7 @@ def command(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        code = guarded(lambda: main([str(argument) for argument in arguments]))
+        code = run_guarded(lambda: main([str(argument) for argument in arguments]))
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

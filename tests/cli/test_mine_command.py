@@ -12,7 +12,7 @@ import time
 import pytest
 from PIL import Image
 
-from ltr.cli import guarded
+from ltr.cli import run_guarded
 from ltr.data.sources.digits import digits
 
 
@@ -24,7 +24,7 @@ def command(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        code = guarded(lambda: main([*map(str, arguments), "--workers", "0"]))
+        code = run_guarded(lambda: main([*map(str, arguments), "--workers", "0"]))
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

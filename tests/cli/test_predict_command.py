@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import ltr
-from ltr.cli import guarded
+from ltr.cli import run_guarded
 from ltr.data.sources.digits import digits
 
 NOT_FORESEEN = "not a mistake that ltr foresees"
@@ -24,7 +24,7 @@ def command(capsys, tmp_path, monkeypatch):
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        code = guarded(lambda: main([*map(str, arguments), "--workers", "0"]))
+        code = run_guarded(lambda: main([*map(str, arguments), "--workers", "0"]))
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

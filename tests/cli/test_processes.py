@@ -137,7 +137,7 @@ def test_ctrl_c_while_packages_are_imported_ends_with_130(ltr_train, monkeypatch
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ltr.configuration.check, "checked", interrupted)
+    monkeypatch.setattr(ltr.configuration.check, "check_config", interrupted)
     assert ltr_train("seed=1").code == 130
     assert ltr_train("-m", "seed=0,1").code == 130
 
@@ -148,7 +148,7 @@ def test_an_unforeseen_error_is_one_line_and_where_it_happened(ltr_train, monkey
     def slip(*arguments):
         raise ZeroDivisionError("first line\nsecond line")
 
-    monkeypatch.setattr(ltr.configuration.check, "checked", slip)
+    monkeypatch.setattr(ltr.configuration.check, "check_config", slip)
     done = ltr_train("seed=1")
     assert done.code == 1
     assert done.err.splitlines()[0] == "error: ZeroDivisionError: first line"
@@ -165,7 +165,7 @@ def test_a_full_disk_is_reported_with_its_file(ltr_train, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device", "outputs/x")
 
-    monkeypatch.setattr(ltr.configuration.check, "checked", full)
+    monkeypatch.setattr(ltr.configuration.check, "check_config", full)
     done = ltr_train("seed=1")
     assert "No space left on device: 'outputs/x'" in done.err
     assert "the space that is left on the disk" in done.err

@@ -10,7 +10,7 @@ import pytest
 from made_up_outputs import write
 from made_up_runs import curve_rows, per_class_table, write_predictions, write_run
 
-from ltr.cli import guarded
+from ltr.cli import run_guarded
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def command(capsys, tmp_path, monkeypatch):
     monkeypatch.delenv("LTR_OUTPUTS", raising=False)
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        code = guarded(lambda: main([str(argument) for argument in arguments]))
+        code = run_guarded(lambda: main([str(argument) for argument in arguments]))
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ltr.configuration.check import checked
+from ltr.configuration.check import check_config
 from ltr.configuration.former_keys import forget_notices
 from ltr.configuration.overrides import composed
 from ltr.errors import ConfigError
@@ -55,13 +55,13 @@ def test_both_spellings_are_the_same_run():
     pairs = [("evaluation.watch=test", "evaluation.monitor_split=test")]
     pairs += [("method.selection=random", "method.location_rule=random")]
     for former, today in pairs:
-        hashes = {run_hash(checked(composed(["method=herbs", text]))) for text in (former, today)}
+        hashes = {run_hash(check_config(composed(["method=herbs", text]))) for text in (former, today)}
         assert len(hashes) == 1
 
 
 def test_a_wrong_value_of_a_former_key_is_refused_and_no_key_is_called_unknown():
     with pytest.raises(ConfigError) as refused:
-        checked(composed(["evaluation.watch=tets"]))
+        check_config(composed(["evaluation.watch=tets"]))
     assert "evaluation.monitor_split=tets: allowed is one of" in str(refused.value)
     with pytest.raises(ConfigError) as refused:
         composed(["evaluation.watch=test", "los=ldam"])
@@ -106,3 +106,11 @@ def test_a_sweep_over_a_former_key_runs_each_value(ltr_train):
     assert done.code == 0, done.err
     assert done.err.count("evaluation.watch is now called evaluation.monitor_split") == 1
     assert "evaluation.watch=tets" in ltr_train("-m", "debug=fast", "stages=plan", "evaluation.watch=null,tets").err
+
+
+def test_former_names_of_functions_are_those_of_today():
+    from ltr import cli
+    from ltr.configuration import check
+
+    assert check.checked is check.check_config
+    assert cli.guarded is cli.run_guarded

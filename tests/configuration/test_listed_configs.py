@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ltr.configuration.allowed import problem
-from ltr.configuration.check import checked
+from ltr.configuration.check import check_config
 from ltr.configuration.configs import config_names, read_config
 from ltr.configuration.listed_configs import config_of, listed_names, reader, with_own
 from ltr.configuration.overrides import composed
@@ -31,7 +31,7 @@ def own_configs(tmp_path):
 
 
 def evaluation(overrides, folder):
-    return checked(composed(overrides, folder))["evaluation"]
+    return check_config(composed(overrides, folder))["evaluation"]
 
 
 def test_names_of_shipped_configs_stay_names(own_configs):
@@ -53,7 +53,7 @@ def test_a_method_may_name_a_scorer_of_the_same_folder(own_configs):
 
 
 def test_a_run_that_is_evaluated_again_finds_them_too(own_configs):
-    config = checked(composed([]))
+    config = check_config(composed([]))
     again = with_overrides(config, ["evaluation.scorers=[gap]"], config_dir=own_configs)
     assert again["evaluation"]["scorers"] == [{"name": "gap", "_target_": "mine.Scorer", "factor": 2}]
 

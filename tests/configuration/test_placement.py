@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from ltr.configuration.check import examined
+from ltr.configuration.check import find_mistakes
 from ltr.configuration.configs import PRIVATE_KEYS, config_names
 from ltr.configuration.forbidden import forbidden, not_one_config, wrong_config_name
 from ltr.configuration.hydra_nodes import check_hydra
@@ -62,11 +62,11 @@ def test_a_reference_may_be_relative_nested_whole_or_of_hydra(config):
 
 def test_a_config_that_nothing_reads_is_reported_as_it_was_typed_with_the_place_that_is_read():
     override = "+loss@b.c=ldam"
-    _, mistakes = examined(composed([override]), [override])
+    _, mistakes = find_mistakes(composed([override]), [override])
     assert mistakes == [
         f"{override}: nothing reads 'b.c'. A config of this group is read at: loss. Write loss=ldam",
     ]
-    _, mistakes = examined(composed(["method=crt", override]), [override])
+    _, mistakes = find_mistakes(composed(["method=crt", override]), [override])
     assert "loss, method.classifier.loss. Write loss=ldam or loss@method.classifier.loss=ldam" in mistakes[0]
 
 
@@ -76,7 +76,7 @@ def test_a_config_that_nothing_reads_is_reported_as_it_was_typed_with_the_place_
      "+dataset@dataset.more=cifar10", "+_target_=os.system"],
 )  # fmt: skip
 def test_what_is_placed_where_nothing_reads_it_is_refused(override):
-    _, mistakes = examined(composed([override]), [override])
+    _, mistakes = find_mistakes(composed([override]), [override])
     assert mistakes
     assert mistakes[-1].startswith(override)
     assert "nothing reads" in mistakes[-1]
@@ -94,7 +94,7 @@ def test_what_is_placed_where_nothing_reads_it_is_refused(override):
     ],
 )
 def test_what_is_placed_where_it_is_read_is_not(overrides):
-    assert examined(composed(overrides), overrides)[1] == []
+    assert find_mistakes(composed(overrides), overrides)[1] == []
 
 
 @pytest.mark.parametrize("key", PRIVATE_KEYS)
@@ -150,12 +150,12 @@ def test_a_user_s_own_config_has_its_own_rules_and_one_without_has_the_shipped_o
     config.parent.mkdir()
     content = "_target_: ltr.optim.optimizers.sgd\nlr: 0.1\nmomentum: 0.9\nweight_decay: 0\n"
     config.write_text(content)
-    refused = examined(composed(["optimizer=sgd", "optimizer.lr=0"], str(tmp_path)))[1]
+    refused = find_mistakes(composed(["optimizer=sgd", "optimizer.lr=0"], str(tmp_path)))[1]
     assert refused == ["optimizer.lr=0: allowed is (0, inf)"]
     config.write_text(content + "_allowed_: {lr: '[0, inf)'}\n")
-    assert examined(composed(["optimizer=sgd", "optimizer.lr=0"], str(tmp_path)))[1] == []
+    assert find_mistakes(composed(["optimizer=sgd", "optimizer.lr=0"], str(tmp_path)))[1] == []
     config.write_text(content + "_allowed_: 1\n")
-    assert "rules by key are needed" in examined(composed(["optimizer=sgd"], str(tmp_path)))[1][0]
+    assert "rules by key are needed" in find_mistakes(composed(["optimizer=sgd"], str(tmp_path)))[1][0]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from ltr.configuration.check import checked
+from ltr.configuration.check import check_config
 from ltr.configuration.configs import conf_directory, mappings, read_config
 from ltr.configuration.targets import check_arguments
 
@@ -128,7 +128,7 @@ def reads_files(config: str) -> bool:
 
 def compose_config(*overrides: str) -> dict:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return checked(compose("train", overrides=list(overrides)))
+        return check_config(compose("train", overrides=list(overrides)))
 
 
 def override_of(config: str) -> str:

@@ -22,7 +22,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from packaging.requirements import Requirement
 
-from ltr.configuration.check import checked
+from ltr.configuration.check import check_config
 from ltr.configuration.command_line import read
 from ltr.configuration.overrides import composed
 from ltr.configuration.targets import allowing, check_arguments
@@ -117,7 +117,7 @@ def plan(arguments: list[str]) -> None:
     chosen = [first] + [[*first[:i], other, *first[i + 1 :]] for i, o in enumerate(values) for other in o[1:]]
     with allowing(line.allowed):
         for job in chosen:
-            config = checked(composed(job, line.values.get("--config-dir")))
+            config = check_config(composed(job, line.values.get("--config-dir")))
             assert check_arguments(config) == []
             if config["dataset"]["name"] not in WITHOUT_STAND_IN:
                 plan_of(config)

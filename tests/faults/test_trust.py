@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import trees
-from ltr.cli import guarded
+from ltr.cli import run_guarded
 from ltr.configuration.hydra_nodes import check_hydra
 from ltr.errors import CheckpointError, LtrError
 from ltr.files import file_digest
@@ -66,7 +66,7 @@ def test_no_command_opens_a_pickle(tmp_path, capsys, command):
     trees.put(tmp_path / "images" / "1.jpg", 0)
     out = tmp_path / ("out.csv" if command == "predict" else "out")
     images = [] if command == "export" else [str(tmp_path / "images")]
-    assert guarded(lambda: main([str(tmp_path / "weights.ckpt"), *images, "--out", str(out)])) == 1
+    assert run_guarded(lambda: main([str(tmp_path / "weights.ckpt"), *images, "--out", str(out)])) == 1
     assert "refused" in capsys.readouterr().err
     assert not (tmp_path / "sprung").exists()
 

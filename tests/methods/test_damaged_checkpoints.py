@@ -237,7 +237,7 @@ def test_a_state_that_only_its_optimiser_cannot_take_ends_in_one_line(stopped):
 
 
 def test_commands_name_the_entry(ltr_train, ltr_eval, tmp_path, capsys):
-    from ltr.cli import guarded
+    from ltr.cli import run_guarded
     from ltr.commands.export import main as export
     from ltr.commands.mine import main as mine
     from ltr.commands.predict import main as predict
@@ -251,10 +251,10 @@ def test_commands_name_the_entry(ltr_train, ltr_eval, tmp_path, capsys):
     (tmp_path / "pictures").mkdir()
     commands = [
         lambda: ltr_eval(path),
-        lambda: (guarded(lambda: predict([str(path), str(tmp_path / "pictures")])), *capsys.readouterr()),
-        lambda: (guarded(lambda: export([str(path), "--out", str(tmp_path / "e")])), *capsys.readouterr()),
+        lambda: (run_guarded(lambda: predict([str(path), str(tmp_path / "pictures")])), *capsys.readouterr()),
+        lambda: (run_guarded(lambda: export([str(path), "--out", str(tmp_path / "e")])), *capsys.readouterr()),
         lambda: (
-            guarded(lambda: mine([str(path), str(tmp_path / "pictures"), "--out", str(tmp_path / "m")])),
+            run_guarded(lambda: mine([str(path), str(tmp_path / "pictures"), "--out", str(tmp_path / "m")])),
             *capsys.readouterr(),
         ),
     ]

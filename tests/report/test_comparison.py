@@ -344,11 +344,11 @@ def test_any_setting_can_be_requested_as_a_curve(tmp_path):
 
 def composed_config(*overrides: str) -> dict:
     """Return the flat configuration of a run with these overrides."""
-    from ltr.configuration.check import checked
+    from ltr.configuration.check import check_config
     from ltr.configuration.configs import leaves, without_private
     from ltr.configuration.overrides import composed as compose
 
-    return dict(leaves(without_private(checked(compose(list(overrides))))))
+    return dict(leaves(without_private(check_config(compose(list(overrides))))))
 
 
 @pytest.mark.parametrize(

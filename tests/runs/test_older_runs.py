@@ -12,7 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
-from ltr.cli import guarded
+from ltr.cli import run_guarded
 from ltr.files import file_digest
 from ltr.identity import as_first_written, config_as_first_written, first_path_of
 
@@ -140,7 +140,7 @@ def test_a_new_seed_joins_the_older_one_in_a_report(ltr_train, older, capsys):
     groups = {json.loads((run / "result.json").read_text())["group_hash"] for run in done.directories}
     assert len(done.directories) == 2
     assert len(groups) == 1
-    assert guarded(lambda: main([str(done.outputs)])) == 0
+    assert run_guarded(lambda: main([str(done.outputs)])) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("crt")]
     assert " 2 " in line
 
@@ -165,10 +165,10 @@ def test_it_predicts_and_its_stages_are_listed(older, tmp_path, capsys):
     images.mkdir()
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(images / "zero.png")
     table = tmp_path / "predictions.csv"
-    assert guarded(lambda: predict_command.main([str(older), str(images), "--out", str(table)])) == 0
+    assert run_guarded(lambda: predict_command.main([str(older), str(images), "--out", str(table)])) == 0
     assert len(table.read_text().splitlines()) == 2
     capsys.readouterr()
-    assert guarded(lambda: stages_command.main(["list"])) == 0
+    assert run_guarded(lambda: stages_command.main(["list"])) == 0
     listed = capsys.readouterr()
     assert listed.err == ""
     assert [line.split()[1] for line in listed.out.splitlines()[1:]].count("representation") == 1

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from ltr.cli import guarded
+from ltr.cli import run_guarded
 from ltr.errors import Interrupted
 from ltr.runs import launch
 from ltr.runs.interrupt import Stopped, StopRequest, stop_request, stop_signals, stopped_by_signals
@@ -54,7 +54,7 @@ def test_a_command_is_ended_with_its_cleaning_up(number, capsys):
 
     before = signal.getsignal(number)
     with stopped_by_signals():
-        code = guarded(command)
+        code = run_guarded(command)
     assert code == 128 + number
     assert cleaned
     assert capsys.readouterr().err.startswith(f"stopped: stopped by {signal.Signals(number).name}")

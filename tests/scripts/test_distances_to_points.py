@@ -66,12 +66,12 @@ def test_the_command_measures_a_run(ltr_train, capsys, method):
 def test_a_network_without_points_is_refused(ltr_train, capsys):
     run = ltr_train("method=erm", *FAST)
     assert run.code == 0, run.err
-    assert script.guarded(lambda: script.main([str(run.directory)])) == 1
+    assert script.run_guarded(lambda: script.main([str(run.directory)])) == 1
     assert "has no points" in capsys.readouterr().err
 
 
 def test_data_without_unknown_images_are_refused(ltr_train, capsys):
     run = ltr_train("method=rpl", "dataset=digits", *FAST[1:])
     assert run.code == 0, run.err
-    assert script.guarded(lambda: script.main([str(run.directory)])) == 1
+    assert script.run_guarded(lambda: script.main([str(run.directory)])) == 1
     assert "has no unknown images" in capsys.readouterr().err

@@ -59,13 +59,13 @@ class Done:
 @pytest.fixture
 def reproduce(configs, capsys, monkeypatch):
     """Run the script in this process and return its exit code and output."""
-    from ltr.cli import guarded
+    from ltr.cli import run_guarded
 
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 
     def command(*arguments: object) -> Done:
         words = [*map(str, arguments), *SHORT, "--config-dir", str(configs)]
-        code = guarded(lambda: script.main(words))
+        code = run_guarded(lambda: script.main(words))
         captured = capsys.readouterr()
         return Done(code, captured.out, captured.err)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import training_cost as cost
-from ltr.configuration.check import checked
+from ltr.configuration.check import check_config
 from ltr.configuration.overrides import composed
 from ltr.data.sources.digits import digits
 from ltr.errors import ConfigError, TrainingError
@@ -25,7 +25,7 @@ def planned(tmp_path):
 
     def make(*overrides: str) -> PlannedRun:
         common = [f"paths.outputs={tmp_path}", "trainer.max_epochs=7", "trainer.limit_train_batches=3"]
-        return PlannedRun.of(checked(composed([*common, *overrides])), SOURCE)
+        return PlannedRun.of(check_config(composed([*common, *overrides])), SOURCE)
 
     return make
 

@@ -135,11 +135,11 @@ def _check_flags(arguments: argparse.Namespace) -> None:
 
 
 def _configuration(arguments: argparse.Namespace) -> dict[str, Any]:
-    from ltr.configuration.check import checked
+    from ltr.configuration.check import check_config
     from ltr.configuration.overrides import composed, unread
 
     config = composed([f"dataset={arguments.dataset}", *arguments.overrides], arguments.config_dir)
-    return checked(config, unread(arguments.overrides), arguments.overrides)
+    return check_config(config, unread(arguments.overrides), arguments.overrides)
 
 
 # -- list -------------------------------------------------------------------------------------------------------

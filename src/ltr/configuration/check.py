@@ -23,33 +23,38 @@ weights_input.register()
 scaled.register()
 
 
-def checked(config: DictConfig, known_mistakes: Iterable[str] = (), overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """Return the configuration as plain data, with structure, values and targets checked.
+def check_config(
+    config: DictConfig, known_mistakes: Iterable[str] = (), overrides: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Check structure, values and targets of a configuration and return it as plain data.
 
     Args:
-        config: composed, not yet resolved.
-        known_mistakes: found elsewhere, reported in the same message.
-        overrides: those of the composition; messages quote them.
+        config: the composed configuration, not yet resolved.
+        known_mistakes: mistakes from other checks, for the same message.
+        overrides: overrides of the composition, which messages quote.
 
     Raises:
-        ConfigError: all mistakes in one message.
+        ConfigError: the configuration has mistakes; one message names all.
     """
-    plain, mistakes = examined(config, overrides)
+    plain, mistakes = find_mistakes(config, overrides)
     refuse([*known_mistakes, *mistakes], "the configuration is not allowed")
     return plain
 
 
+checked = check_config  # former name, for one more release
+
+
 def refuse(mistakes: Iterable[str], headline: str) -> None:
-    """Raise a ConfigError that names each mistake once, if there is one."""
+    """Raise a ConfigError that names each mistake once; do nothing without mistakes."""
     lines = list(dict.fromkeys(mistakes))
     if lines:
         raise ConfigError("\n".join([f"{headline}:", *(f"  {line}" for line in lines)]))
 
 
-def examined(config: DictConfig, overrides: Iterable[str] = ()) -> tuple[dict[str, Any], list[str]]:
+def find_mistakes(config: DictConfig, overrides: Iterable[str] = ()) -> tuple[dict[str, Any], list[str]]:
     """Return the configuration as plain data, and a sentence for every mistake in it.
 
-    What cannot be resolved is left out. No code that the configs name is imported.
+    The data omit values that cannot be resolved. Code that the configs name is not imported.
     """
     plain, unresolved = _resolved(config)
     resolve_run_fractions(plain)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ltr.configuration.check import checked, refuse
+from ltr.configuration.check import check_config, refuse
 from ltr.configuration.configs import config_names, read_config
 from ltr.configuration.overrides import composed, explain, unread
 from ltr.configuration.parsing import Parsed, parse
@@ -221,7 +221,7 @@ def _composed(
     if mistakes:
         mistakes += explain(fitting, config_dir, "train")
     refuse(mistakes, "the command cannot be carried out")
-    return checked(composed(fitting, config_dir), unread(fitting), fitting)
+    return check_config(composed(fitting, config_dir), unread(fitting), fitting)
 
 
 def _of_arrays(config: str | None) -> bool:

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ltr.configuration import removed
 from ltr.configuration.allowed import problem
-from ltr.configuration.check import examined, refuse
+from ltr.configuration.check import find_mistakes, refuse
 from ltr.configuration.configs import conf_directory, config_names, leaves
 from ltr.configuration.forbidden import forbidden
 from ltr.configuration.former_keys import rename_overrides
@@ -287,7 +287,7 @@ class _Explanation:
             mistakes += self._apply([one.text for one in fitting])
         assert self.composed is not None
         texts = [*self.applied, *(one.text for one in fitting)]
-        _, wrong = examined(self.composed, texts)
+        _, wrong = find_mistakes(self.composed, texts)
         return [*mistakes, *wrong, *unread(one.text for one in fitting)]
 
     def _sweep_values(self, one: Parsed, composed: DictConfig) -> list[str]:

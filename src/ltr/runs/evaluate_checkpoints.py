@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ltr.configuration.check import checked, refuse
+from ltr.configuration.check import check_config, refuse
 from ltr.configuration.configs import canonical_json
 from ltr.configuration.evaluation_overrides import ForeignWeights
 from ltr.configuration.overrides import composed
@@ -145,7 +145,9 @@ def lone_config(checkpoint: Path) -> dict[str, Any]:
     """
     description = describe(checkpoint)
     settings = description.get("settings") or {}
-    defaults = {group: config for group, config in checked(composed([])).items() if group in ("evaluation", "paths")}
+    defaults = {
+        group: config for group, config in check_config(composed([])).items() if group in ("evaluation", "paths")
+    }
     trained = {key: settings[key] for key in ("sampler", "augment", "head", "loss", "backbone") if key in settings}
     name = str(description.get("module", "?")).rsplit(".", 1)[-1]  # a lone file holds no config of its method
     trainer = {"accelerator": "auto", "precision": "auto", "num_workers": 2, "max_epochs": settings.get("epochs")}

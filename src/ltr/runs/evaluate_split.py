@@ -11,7 +11,7 @@ import torch
 from ltr.data.module import DataModule
 from ltr.data.split import Split
 from ltr.runs.evaluate_network import ProtocolResult, evaluate
-from ltr.runs.failures import explained, out_of_memory_in_evaluation
+from ltr.runs.failures import explain_failures, out_of_memory_in_evaluation
 from ltr.runs.location_stats import location_stats
 from ltr.runs.protocols import evaluated_parts, protocols_of
 
@@ -65,7 +65,7 @@ class SplitEvaluator:
 
         names = evaluated_parts(self.split, part, self.evaluation)
         loaders = {name: self.data.evaluation_loader(name) for name in names}
-        with explained(f"{self.label}{part}", lambda: out_of_memory_in_evaluation(self.data.eval_batch_size)):
+        with explain_failures(f"{self.label}{part}", lambda: out_of_memory_in_evaluation(self.data.eval_batch_size)):
             stats = location_stats(network, self.data)
             return evaluate(predictor, loaders, protocols, self.device, self.precision, thresholds, stats)
 

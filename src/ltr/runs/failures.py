@@ -32,12 +32,12 @@ def out_of_memory_in_evaluation(batch_size: int) -> str:
 
 
 @contextmanager
-def explained(what: str, advice: Callable[[], str]) -> Iterator[None]:
-    """Turn running out of memory, or the death of a worker process, in a block into a message with advice.
+def explain_failures(what: str, advice: Callable[[], str]) -> Iterator[None]:
+    """Turn out-of-memory errors and dead worker processes in a block into a message with advice.
 
     Args:
-        what: the work of the block, for the message.
-        advice: for running out of memory: the requested amount, and the option to lower.
+        what: name of the work in the block, for the message.
+        advice: returns the requested amount and the option to lower, for out-of-memory errors.
 
     Raises:
         TrainingError: memory ran out, or a process that reads images has died.

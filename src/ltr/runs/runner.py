@@ -24,7 +24,7 @@ from ltr.runs import distributed
 from ltr.runs.device import device_name, keep_freed_memory
 from ltr.runs.evaluate_network import ProtocolResult, examples_of
 from ltr.runs.evaluate_split import SplitEvaluator
-from ltr.runs.failures import explained
+from ltr.runs.failures import explain_failures
 from ltr.runs.figure_arrays import write_figure_arrays
 from ltr.runs.finished import RunStatus, find_result
 from ltr.runs.image_size import preprocessing_note, resized_for
@@ -83,7 +83,7 @@ def run(
         distributed.broadcast_from_rank_zero(lambda: check_outputs(config["paths"], run_directory(config)))
     # memory and disk may run out between stages, and in a stage that trains nothing
     try:
-        with stop_request() as request, explained("the run", lambda: "out of memory. Lower batch_size"):
+        with stop_request() as request, explain_failures("the run", lambda: "out of memory. Lower batch_size"):
             return _Run(config, overrides, console, request, lambda: plan_of(config, source, read), draw).carry_out()
     except OSError as error:
         trouble = disk_trouble(error, "the run", config["paths"])

@@ -28,7 +28,7 @@ from ltr.methods.decoupling.representation import warn_of_balanced_representatio
 from ltr.runs import distributed
 from ltr.runs.accumulation import warn_of_long_accumulation
 from ltr.runs.device import autocast
-from ltr.runs.failures import explained, out_of_memory_in_evaluation
+from ltr.runs.failures import explain_failures, out_of_memory_in_evaluation
 from ltr.runs.features import NAME, FeatureStage
 from ltr.runs.image_size import check_images
 from ltr.runs.interrupt import StopRequest
@@ -103,7 +103,7 @@ class Stages:
 
         def obtain() -> StoredFeatures:
             assert self.feature_stage is not None
-            with self.request.while_polled(), explained(NAME, lambda: out_of_memory_in_evaluation(evaluated)):
+            with self.request.while_polled(), explain_failures(NAME, lambda: out_of_memory_in_evaluation(evaluated)):
                 return self.feature_stage.obtain(parts, split.train, progress, self.request.check)
 
         def progress(total: int) -> Any:
@@ -265,7 +265,7 @@ class Stages:
         )
         self.started()
         evaluated = self.config["evaluation"]["batch_size"]
-        with explained(stage.name, lambda: out_of_memory_in_evaluation(evaluated)):
+        with explain_failures(stage.name, lambda: out_of_memory_in_evaluation(evaluated)):
             arrays = stage.target(computation, **stage.options)
         write_arrays(folder / ARRAYS, arrays)
         return time.perf_counter() - began

@@ -24,7 +24,7 @@ from ltr.runs import distributed
 from ltr.runs.accumulation import Accumulation
 from ltr.runs.device import LIGHTNING_PRECISION, autocast
 from ltr.runs.epoch_log import EpochLog
-from ltr.runs.failures import explained, out_of_memory_in_evaluation
+from ltr.runs.failures import explain_failures, out_of_memory_in_evaluation
 from ltr.runs.guards import FiniteGuard, SkipNonfinite, StopOnSignal
 from ltr.runs.interrupt import StopRequest
 from ltr.runs.micro_batch import AutoMicroBatch
@@ -126,7 +126,7 @@ def train_stage(
         return _out_of_memory(stage, parts.micro_batch if isinstance(parts, AutoMicroBatch) else None)
 
     try:
-        with explained(stage.name, advice), _quiet(), context.request.while_polled():
+        with explain_failures(stage.name, advice), _quiet(), context.request.while_polled():
             if resume is None:
                 start_head(module, data, context.device, lambda: autocast(context.device, stage.settings.precision))
             trainer.fit(module, datamodule=data, ckpt_path=None if resume is None else resume.path)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import trees
-from ltr.configuration.check import checked
+from ltr.configuration.check import check_config
 from ltr.configuration.overrides import composed as compose_overrides
 from ltr.runs.keys import run_hash
 
@@ -19,7 +19,7 @@ pytestmark = [
 
 
 def composed(*overrides: str) -> dict:
-    return checked(compose_overrides(list(overrides)))
+    return check_config(compose_overrides(list(overrides)))
 
 
 SMALL = ["backbone.name=resnet18", "dataset.image_size=32", "trainer.precision=fp32", "trainer.num_workers=0",
