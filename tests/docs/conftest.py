@@ -40,6 +40,7 @@ def desk(tmp_path_factory) -> Path:
             photo.convert("RGB").resize((24, 24)).save(folder / path)
     rows = [f"{('robin', 'wren')[number % 2]}/{number}.png,{('robin', 'wren')[number % 2]}" for number in range(12)]
     (folder / "birds" / "images.csv").write_text("\n".join(["path,label", *rows, ""]))
+    (folder / "photos" / "labels.csv").write_text("path,label\n0.png,robin\n1.png,wren\n")
     camera_trap_files.write(folder / "traps", camera_trap_files.shots(frames=1))
     (folder / "labelled.csv").write_text("path,label\n0.png,0\n")
     (folder / "scripts").symlink_to(ROOT / "scripts")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _ABOUT = b"ltr"  # key of the schema's metadata
 # keys of a source's config with paths, on which a packed file does not depend
 _PLACES = ("root", "roots", "download", "folder", "lists", "file", "file_sizes", "annotations", "detections",
-           "split_list")  # fmt: skip
+           "split_list", "labels")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

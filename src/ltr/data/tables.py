@@ -11,7 +11,8 @@ from typing import TextIO
 
 from ltr.errors import DataError, nearest
 
-SUFFIXES = (".csv", ".parquet", ".pq")
+PARQUET = (".parquet", ".pq")
+SUFFIXES = (".csv", *PARQUET)
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _UNSEEN = "\ufeff\u200b"  # a byte order mark inside the file, a zero width space
 _SHOWN = 10
@@ -45,7 +46,7 @@ def read_columns(table: Path, needed: Sequence[str], optional: Sequence[str] = (
         DataError: the table cannot be read, lacks a column or has it twice, has no rows, has a blank cell, or has rows
             of another length than its header.
     """
-    read = _read_csv if table.suffix.lower() not in (".parquet", ".pq") else _read_parquet
+    read = _read_csv if table.suffix.lower() not in PARQUET else _read_parquet
     try:
         columns = read(table, needed, optional)
     except (OSError, ValueError, csv.Error) as error:  # pyarrow's own errors are ValueErrors

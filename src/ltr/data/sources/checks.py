@@ -252,10 +252,10 @@ def check_image_files(
                 file_sizes[row] = entry.stat().st_size
         listed.add_folder(real, plain, inodes)
     if missing_rows is None or len(missing) == len(files):
-        _refuse_missing(name, files, missing, named_in)
+        _refuse_missing(name, files, missing, named_in, where)
     else:
         missing_rows += sorted(missing)
-    _refuse_outside(name, files, outside, named_in, allowed)
+    _refuse_outside(name, files, outside, named_in, allowed, where)
     listed.refuse_twice(name, where)
     return ImageFiles(files.root, files.blob, files.offsets, file_sizes, files.decoding)
 
@@ -294,10 +294,12 @@ def _listing(name: str, folder: bytes) -> dict[bytes, os.DirEntry[bytes]]:
         raise DataError(f"{name}: the folder {os.fsdecode(folder)} cannot be listed: {error.strerror}") from error
 
 
-def _refuse_missing(name: str, files: ImageFiles, missing: list[int], named_in: str) -> None:
+def _refuse_missing(
+    name: str, files: ImageFiles, missing: list[int], named_in: str, where: Callable[[int], str]
+) -> None:
     if not missing:
         return
-    paths = [files.path(row) for row in sorted(missing)[:MOST_SHOWN]]
+    paths = [files.path(row) + _in_brackets(where(row)) for row in sorted(missing)[:MOST_SHOWN]]
     hint = f"Paths start from {files.root}; is it the right folder?" if len(missing) == len(files) else ""
     raise DataError(
         f"{name}: {len(missing):,} of {len(files):,} image files named in {named_in} are missing or no regular files"
@@ -306,10 +308,21 @@ def _refuse_missing(name: str, files: ImageFiles, missing: list[int], named_in: 
     )
 
 
-def _refuse_outside(name: str, files: ImageFiles, outside: list[int], named_in: str, allowed: Sequence[bytes]) -> None:
+def _in_brackets(position: str) -> str:
+    return f" ({position})" if position else ""
+
+
+def _refuse_outside(
+    name: str,
+    files: ImageFiles,
+    outside: list[int],
+    named_in: str,
+    allowed: Sequence[bytes],
+    where: Callable[[int], str],
+) -> None:
     if not outside:
         return
-    paths = [files.path(row).replace("\0", "\\0") for row in sorted(outside)[:MOST_SHOWN]]
+    paths = [files.path(row).replace("\0", "\\0") + _in_brackets(where(row)) for row in sorted(outside)[:MOST_SHOWN]]
     raise DataError(
         f"{name}: {len(outside):,} of {len(files):,} image files named in {named_in} lie outside "
         f"{', '.join(os.fsdecode(root) for root in allowed)} (links followed):\n  " + "\n  ".join(paths) + "\n"

@@ -1,7 +1,8 @@
-"""Custom images in a CSV or Parquet table of paths and labels."""
+"""Custom images in CSV or Parquet tables of paths and labels."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,13 +12,12 @@ from ltr.data.decode import decoding
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import check_image_files, shown
 from ltr.data.sources.division import divided_name, hold_out_test_images, warn_of_untested
-from ltr.data.tables import Columns, read_columns
-from ltr.errors import DataError, nearest
+from ltr.data.sources.label_tables import LabelRows, read_label_tables
+from ltr.errors import ConfigError, DataError, nearest
 from ltr.identity import named
-from ltr.names import canonical, whole_number
+from ltr.names import whole_number
 
 PARTS = ("train", "val", "test")
-NEEDED = ("path", "label")
 
 
 @named("source/image_table")
@@ -33,57 +33,62 @@ def image_table(
     matte: str | None = "white",
     white_level: int | None = None,
     file_sizes: bool = True,
+    labels: Sequence[str] | None = None,
 ) -> Source:
     """Read a table with the columns ``path``, ``label`` and optionally ``split`` (train, val or test).
 
     Classes are the sorted labels (by number if all are whole numbers). Rows keep their order within a part. Without a
     column ``split``, or with training rows only, a share of each class is held out for testing; with train and val
-    only, val is the test set. In both cases the source's name shows it.
+    only, val is the test set. In both cases the source's name shows it. Of several tables, a later label of an image
+    replaces an earlier one (`ltr.data.sources.label_tables.read_label_tables`).
 
     Args:
         name: name of the data set.
         file: the table; ``.parquet``, or CSV as in `ltr.data.tables.read_columns`.
-        root: folder of relative paths; None: that of the table.
+        root: folder of relative paths; None: that of each table.
         roots: further folders that may contain images and link targets.
         test_fraction, split_seed, exif, matte, white_level, file_sizes: as in `ltr.data.sources.folder.image_folder`.
+        labels: tables that are read together instead of ``file``, the newest last; None: ``file``.
 
     Raises:
+        ConfigError: ``labels`` is no list of files.
         DataError: the table or a column is missing, a cell is empty, a file is repeated, a part has another name, a
             class has no training image, or images are missing or outside.
     """
     how = decoding(exif=exif, matte=matte, white_level=white_level)
-    table = Path(file).expanduser().absolute()
-    table_columns = _read(name, table)
-    columns = table_columns.texts
-    base = table.parent if root is None else Path(root).expanduser().absolute()
-    paths, labels = columns["path"], columns["label"]
-    rows_of = _parts(name, table, columns.get("split", ["train"] * len(paths)))
+    rows = read_label_tables(name, _chosen(name, file, labels), root)
+    paths, texts = rows.paths, rows.labels
+    rows_of = _parts(name, rows)
     source_name = name
     if "test" not in rows_of and "val" in rows_of:
         rows_of["test"] = rows_of.pop("val")
         source_name += "-val_as_test"
 
-    class_names = _class_names([labels[row] for row in rows_of["train"]])
+    class_names = _class_names([texts[row] for row in rows_of["train"]])
     label_of = {class_name: number for number, class_name in enumerate(class_names)}
-    unknown = sorted({labels[row] for rows in rows_of.values() for row in rows if labels[row] not in label_of})
-    if unknown:
+    untrained = [row for part_rows in rows_of.values() for row in part_rows if texts[row] not in label_of]
+    if untrained:
+        unknown = sorted({texts[row] for row in untrained})
         raise DataError(
-            f"{name}: {table} has labels without a training image: {shown(unknown)}{nearest(unknown[0], class_names)}. "
+            f"{name}: {rows.named_in}: labels without a training image: {shown(unknown)}"
+            f"{nearest(unknown[0], class_names)}. The first is in {rows.where(min(untrained))}. "
             "Test classes must be training classes"
         )
-    numbers = np.array([label_of[label] for label in labels], dtype=np.int64)
+    numbers = np.array([label_of[text] for text in texts], dtype=np.int64)
     files = check_image_files(
         name,
-        ImageFiles.from_paths(base, paths),
-        named_in=str(table),
+        ImageFiles.from_paths(rows.base, paths),
+        named_in=rows.named_in,
         roots=roots,
         sizes=file_sizes,
-        where=lambda row: f"{table_columns.where(row)} of {table.name}",
+        where=rows.where,
     )
     if "test" in rows_of:
         warn_of_untested(name, numbers[rows_of["test"]], class_names)
     else:
-        is_test = hold_out_test_images(name, paths, numbers, class_names, fraction=test_fraction, seed=split_seed)
+        is_test = hold_out_test_images(
+            name, rows.written, numbers, class_names, fraction=test_fraction, seed=split_seed
+        )
         rows_of = {"train": np.flatnonzero(~is_test).tolist(), "test": np.flatnonzero(is_test).tolist()}
         source_name = divided_name(name, test_fraction, split_seed)
     order: list[int] = []
@@ -93,23 +98,45 @@ def image_table(
             parts[part] = range(len(order), len(order) + len(rows_of[part]))
             order += rows_of[part]
     sizes = None if files.sizes is None else files.sizes[order]
-    images = ImageFiles.from_paths(base, (paths[row] for row in order), sizes, decoding=how)
+    images = ImageFiles.from_paths(rows.base, (paths[row] for row in order), sizes, decoding=how)
     return Source(source_name, images, numbers[order], class_names, parts)
 
 
-def _parts(name: str, table: Path, split: Sequence[str]) -> dict[str, list[int]]:
+def _chosen(name: str, file: str, labels: Sequence[str] | None) -> list[str]:
+    """Return the tables to read; a warning names a file that is there and not read."""
+    if labels is None:
+        return [file]
+    if isinstance(labels, str) or not labels or not all(isinstance(table, str) for table in labels):
+        raise ConfigError(
+            f"dataset.labels={labels!r}: it must be a list of CSV or Parquet tables, the newest last, such as "
+            "dataset.labels=[old.csv,new.csv]; null reads dataset.file alone"
+        )
+    unread = Path(file).expanduser().absolute()
+    if unread.is_file() and unread not in [Path(table).expanduser().absolute() for table in labels]:
+        warnings.warn(
+            f"{name}: dataset.labels takes the place of dataset.file, so {unread} is not read. List it in "
+            "dataset.labels if its labels count",
+            stacklevel=3,
+        )
+    return list(labels)
+
+
+def _parts(name: str, rows: LabelRows) -> dict[str, list[int]]:
     """Return the row numbers of each part, in order."""
+    if rows.split is None:
+        return {"train": list(range(len(rows.paths)))}
     rows_of: dict[str, list[int]] = {}
-    for row, part in enumerate(split):
+    for row, part in enumerate(rows.split):
         rows_of.setdefault(part, []).append(row)
     unknown = [part for part in rows_of if part not in PARTS]
     if unknown:
         raise DataError(
-            f"{name}: the column split of {table} has {shown(list(map(repr, unknown)))}. Allowed are "
+            f"{name}: {rows.where(rows_of[unknown[0]][0])}: the column split of {rows.named_in} has "
+            f"{shown(list(map(repr, unknown)))}. Allowed are "
             f"{', '.join(PARTS)}{nearest(unknown[0], PARTS)}"
         )
     if "train" not in rows_of:
-        raise DataError(f"{name}: no row of {table} is for training (split=train)")
+        raise DataError(f"{name}: no row of {rows.named_in} is for training (split=train)")
     return rows_of
 
 
@@ -120,32 +147,3 @@ def _class_names(labels: Sequence[str]) -> tuple[str, ...]:
     if len(numbers) == len(names):
         return tuple(sorted(names, key=lambda name: (numbers[name], name)))
     return tuple(sorted(names))
-
-
-def _read(name: str, table: Path) -> Columns:
-    """Read the columns, with labels in composed Unicode form."""
-    if not table.is_file():
-        raise DataError(
-            f"{name} was not found: there is no file {table}. dataset.file must be a CSV or Parquet table with the "
-            "columns path and label"
-        )
-    try:
-        columns = read_columns(table, NEEDED, ("split",))
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from error
-    labels = columns.texts["label"]
-    broken = [columns.where(row) for row, label in enumerate(labels) if not label.isascii() and not _is_text(label)]
-    if broken:
-        raise DataError(
-            f"{name}: {table} is not UTF-8: labels that cannot be read in {shown(broken)}. Save the table as UTF-8"
-        )
-    columns.texts["label"] = [canonical(label) for label in labels]
-    return columns
-
-
-def _is_text(label: str) -> bool:
-    try:
-        label.encode()
-    except UnicodeEncodeError:  # bytes that are not UTF-8, kept as surrogates
-        return False
-    return True

@@ -1,0 +1,198 @@
+"""Reader of one table of paths and labels, or of several whose later labels replace earlier ones."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ltr.data.sources.checks import shown
+from ltr.data.tables import PARQUET, Columns, read_columns
+from ltr.errors import ConfigError, DataError
+from ltr.escaping import csv_text
+from ltr.names import canonical
+
+NEEDED = ("path", "label")
+
+
+@dataclass(frozen=True, eq=False)
+class LabelRows:
+    """Rows of one or several tables, in order, each image with its last label.
+
+    Attributes:
+        tables: the tables, by absolute path.
+        base: folder that ``paths`` start from.
+        paths: path of each row from ``base``, or absolute.
+        written: path of each row as its table spells it.
+        labels: label of each row, in composed Unicode form.
+        split: part of each row; None if no table has the column ``split``.
+        table_of: number of each row's table.
+        row_of: number of each row in its table.
+        columns: columns of each table.
+    """
+
+    tables: tuple[Path, ...]
+    base: Path
+    paths: list[str]
+    written: list[str]
+    labels: list[str]
+    split: list[str] | None
+    table_of: np.ndarray
+    row_of: np.ndarray
+    columns: tuple[Columns, ...]
+
+    @property
+    def named_in(self) -> str:
+        """Name of the tables, for messages."""
+        return " and ".join(map(str, self.tables))
+
+    def where(self, row: int) -> str:
+        """Return the position of a row (from 0) for a message."""
+        number = int(self.table_of[row])
+        table = self.tables[number]
+        is_ambiguous = sum(other.name == table.name for other in self.tables) > 1
+        return f"{self.columns[number].where(int(self.row_of[row]))} of {table if is_ambiguous else table.name}"
+
+
+def read_label_tables(name: str, files: Sequence[str], root: str | None) -> LabelRows:
+    """Read tables with the columns ``path``, ``label`` and optionally ``split``, later ones over earlier ones.
+
+    An image of an earlier table that a later one names again keeps its position and gets the later label; a warning
+    counts such images and names those whose label changes. It keeps its part, unless the later table has a column
+    ``split``. If some tables have that column, further images of the others are for training. The apostrophe that
+    ltr's own CSV files have before text that resembles a formula is removed.
+
+    Paths are one image if they are equal but for ``.`` and repeated slashes; `check_image_files` refuses other
+    spellings of one file.
+
+    Args:
+        files: the tables.
+        root: folder of relative paths; None: that of each table.
+
+    Raises:
+        ConfigError: a table is listed twice.
+        DataError: a table cannot be read, or lacks a column or a cell.
+    """
+    tables = tuple(Path(file).expanduser().absolute() for file in files)
+    repeated = [str(table) for row, table in enumerate(tables) if table in tables[:row]]
+    if repeated:
+        raise ConfigError(f"dataset.labels lists {shown(repeated)} twice. List each table once, the newest last")
+    columns = tuple(_read(name, table, "dataset.labels" if len(files) > 1 else "dataset.file") for table in tables)
+    if root is not None:
+        base = Path(root).expanduser().absolute()
+        folders = [""] * len(tables)
+    else:
+        base = Path(os.path.commonpath([table.parent for table in tables]))
+        folders = [os.path.relpath(table.parent, base) for table in tables]
+    if len(tables) == 1:
+        texts = columns[0].texts
+        count = len(texts["path"])
+        return LabelRows(
+            tables,
+            base,
+            texts["path"],
+            texts["path"],
+            texts["label"],
+            texts.get("split"),
+            np.zeros(count, dtype=np.int32),
+            np.arange(count),
+            columns,
+        )
+    return _merged(name, tables, base, folders, columns)
+
+
+def _merged(
+    name: str, tables: tuple[Path, ...], base: Path, folders: Sequence[str], columns: tuple[Columns, ...]
+) -> LabelRows:
+    paths: list[str] = []
+    written: list[str] = []
+    labels: list[str] = []
+    split: list[str] = []
+    origins: list[tuple[int, int]] = []  # table and row in it
+    row_of: dict[str, int] = {}  # by the path's key, of earlier tables
+    has_split = any("split" in one.texts for one in columns)
+    for number, (table, one) in enumerate(zip(tables, columns)):
+        parts = one.texts.get("split")
+        rows_here: dict[str, int] = {}
+        changes: list[str] = []
+        replaced = 0
+        for row, (path, label) in enumerate(zip(one.texts["path"], one.texts["label"])):
+            key = _key(base, folders[number], path)
+            before = row_of.get(key)
+            if before is None or key in rows_here:  # a repetition within one table is refused later, with both lines
+                rows_here.setdefault(key, len(paths))
+                paths.append(path if folders[number] in ("", ".") else os.path.join(folders[number], path))
+                written.append(path)
+                labels.append(label)
+                split.append("train" if parts is None else parts[row])
+                origins.append((number, row))
+                continue
+            rows_here[key] = before
+            replaced += 1
+            if labels[before] != label:
+                changes.append(f"{path} ({labels[before]} -> {label})")
+            labels[before], origins[before] = label, (number, row)
+            if parts is not None:
+                split[before] = parts[row]
+        row_of |= rows_here
+        _warn(name, table, replaced, changes, len(rows_here) - replaced if has_split and parts is None else 0)
+    table_of, rows = np.array(origins, dtype=np.int64).T
+    return LabelRows(tables, base, paths, written, labels, split if has_split else None, table_of, rows, columns)
+
+
+def _warn(name: str, table: Path, replaced: int, changes: Sequence[str], unsplit: int) -> None:
+    """Warn of labels that ``table`` replaces, and of its images that are for training because it has no split."""
+    if replaced:
+        images = "1 image" if replaced == 1 else f"{replaced:,} images"
+        number = "1 label changes" if len(changes) == 1 else f"{len(changes):,} labels change"
+        warnings.warn(
+            f"{name}: {table.name} labels {images} again that an earlier table has; its labels count. "
+            + (f"{number}: {shown(changes)}" if changes else "No label changes"),
+            stacklevel=4,
+        )
+    if unsplit:
+        images = "1 further image is" if unsplit == 1 else f"{unsplit:,} further images are"
+        warnings.warn(f"{name}: {table.name} has no column split, so its {images} for training", stacklevel=4)
+
+
+def _key(base: Path, folder: str, path: str) -> str:
+    """Return the spelling by which paths are compared; ``..`` stays, since it may leave a linked folder."""
+    parts = os.path.join(base, folder, path).split(os.sep)
+    return os.sep.join(part for part in parts if part not in ("", "."))
+
+
+def _read(name: str, table: Path, key: str) -> Columns:
+    """Read the columns, with labels in composed Unicode form."""
+    if not table.is_file():
+        raise DataError(
+            f"{name} was not found: there is no file {table}. {key} must be "
+            f"{'CSV or Parquet tables' if key == 'dataset.labels' else 'a CSV or Parquet table'} with the columns path "
+            "and label"
+        )
+    try:
+        columns = read_columns(table, NEEDED, ("split",))
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
+    if table.suffix.lower() not in PARQUET:
+        for column in NEEDED:
+            columns.texts[column] = [csv_text(cell) for cell in columns.texts[column]]
+    labels = columns.texts["label"]
+    broken = [columns.where(row) for row, label in enumerate(labels) if not label.isascii() and not _is_text(label)]
+    if broken:
+        raise DataError(
+            f"{name}: {table} is not UTF-8: labels that cannot be read in {shown(broken)}. Save the table as UTF-8"
+        )
+    columns.texts["label"] = [canonical(label) for label in labels]
+    return columns
+
+
+def _is_text(label: str) -> bool:
+    try:
+        label.encode()
+    except UnicodeEncodeError:  # bytes that are not UTF-8, kept as surrogates
+        return False
+    return True
