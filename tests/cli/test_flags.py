@@ -33,6 +33,13 @@ def test_wrong_flags_are_reported_together_with_wrong_overrides(refused):
     assert "allowed is one of: job, hydra, all" in done.mistakes[1]
 
 
+@pytest.mark.parametrize("argument", ["--optimizer.lr=0.1", "--seed=1", "--method.classifier.epochs=2"])
+def test_a_key_with_dashes_is_answered_with_its_form_and_that_of_sweep_agents(argument):
+    (mistake,) = read([argument]).mistakes
+    assert f"{argument}: keys are written without dashes: {argument[2:]}." in mistake
+    assert "${args_no_hyphens}" in mistake
+
+
 def test_flags_that_exclude_each_other_are_refused(refused):
     done = refused("--cfg", "job", "-m", "--resolve", "--help=1")
     assert "--cfg --multirun: only one of these flags" in done.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -74,6 +75,16 @@ def test_a_checkpoint_file_and_a_table_will_do(command, finished_run, photos, tm
     assert [row["path"] for row in rows(tmp_path / "p.csv")] == ["03.png", "01.png"]
 
 
+def test_without_out_the_table_lies_in_the_runs_folder_or_beside_a_checkpoint(command, finished_run, photos, tmp_path):
+    weights = shutil.copy(finished_run / "checkpoints" / "final.ckpt", tmp_path / "lone.ckpt")
+    for source, folder in ((finished_run, finished_run), (weights, tmp_path)):
+        code, out, err = command(source, photos)
+        assert code == 0, err
+        assert f"{folder / 'predictions.csv'}: " in out
+        assert len(rows(folder / "predictions.csv")) > 0
+        (folder / "predictions.csv").unlink()
+
+
 def test_flags_reach_the_work(command, finished_run, photos, tmp_path):
     flags = ["--top", "2", "--scorer", "energy", "--batch-size", "5"]
     code, _, err = command(finished_run, photos, "--out", tmp_path / "p.csv", *flags)
@@ -87,7 +98,6 @@ def test_flags_reach_the_work(command, finished_run, photos, tmp_path):
         (["nothing", "photos", "--out", "p.csv"], 1, "no such run directory or checkpoint"),
         (["{run}", "nothing", "--out", "p.csv"], 1, "no such folder or table"),
         (["{run}", "empty", "--out", "p.csv"], 1, "holds no image"),
-        (["{run}", "photos"], 2, "--out"),
         (["{run}", "photos", "--out", "photos"], 2, "that is a folder"),
         (["{run}", "photos", "--out", "p.txt"], 2, "must end in .csv or .parquet"),
         (["{run}", "photos", "--out", "photos/00.png/p.csv"], 2, "a folder is needed, and "),

@@ -20,7 +20,7 @@ FORMATS = ("csv", "megadetector", "camtrap_dp")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run ``ltr-predict RUN FOLDER|TABLE --out FILE``; return the exit code.
+    """Run ``ltr-predict RUN FOLDER|TABLE [--out FILE]``; return the exit code.
 
     Raises:
         ConfigError: flags that are wrong, or a path that cannot be written.
@@ -30,12 +30,15 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser(
         prog="ltr-predict",
         description="Class, probability, the next best and known-ness of every image, as a table.",
-        epilog="Example: ltr-predict outputs/folder/crt/crt-s0-1a2b3c4d photos --out predictions.csv",
+        epilog="Example: ltr-predict outputs/folder/crt/crt-s0-1a2b3c4d photos",
         allow_abbrev=False,
     )
     add_inputs(parser)
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="a .csv or .parquet file; .json for megadetector"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="a .csv or .parquet file; .json for megadetector (default: predictions.csv or .json in the run's folder)",
     )
     parser.add_argument(
         "--format", choices=FORMATS, help="of the file (default: csv, with this project's columns)", default="csv"
@@ -70,6 +73,8 @@ def _predict(arguments: argparse.Namespace) -> int:
 
     check_scorer(arguments.scorer)
     _check_detection_flags(arguments)
+    if arguments.out is None:
+        arguments.out = _default_out(arguments)
     if arguments.format == "csv":
         checked_out(arguments.out)
     else:
@@ -97,6 +102,15 @@ def _predict(arguments: argparse.Namespace) -> int:
     report_remarks(done.remarks)
     report_broken(done.broken, done.broken_file)
     return 0
+
+
+def _default_out(arguments: argparse.Namespace) -> Path:
+    """Return ``predictions.csv`` (``.json`` for MegaDetector) in the run's folder, or beside a lone checkpoint."""
+    from ltr.commands.evaluate import find
+
+    checkpoint, config = find(Path(arguments.run))
+    folder = checkpoint.parent if config is None else checkpoint.parent.parent
+    return folder / ("predictions.json" if arguments.format == "megadetector" else "predictions.csv")
 
 
 def _check_detection_flags(arguments: argparse.Namespace) -> None:

@@ -120,5 +120,5 @@ def _next_commands(config: Mapping[str, Any], run: Path) -> list[str]:
     outputs, folder = shlex.quote(str(config["paths"]["outputs"])), shlex.quote(str(run))
     return [
         f"compare: ltr-report {outputs}",
-        f"predict: ltr-predict {folder} IMAGES --out predictions.csv",
+        f"predict: ltr-predict {folder} IMAGES",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -126,6 +127,13 @@ def _told_apart(rest: list[str]) -> CommandLine:
             _take(line, flag, value)
         else:
             known = [*SWITCHES, *WITH_VALUE]
+            if equals and re.fullmatch(r"--[a-z_]+(\.\w+)*", name) and not nearest(name, known):
+                bare = argument.lstrip("-")
+                line.mistakes.append(
+                    f"{argument}: keys are written without dashes: {bare}. A sweep of Weights & Biases passes them so "
+                    "with ${args_no_hyphens} in its command"
+                )
+                continue
             line.mistakes.append(f"{name}: there is no such flag; there are: {', '.join(known)}{nearest(name, known)}")
     return line
 
