@@ -314,5 +314,15 @@ _FEW_SHOT = _of(
     Metric("episodes", unit="number", better="neither"),
 )
 
-METRICS = MetricTable([*_CLOSED_SET, *_BACKGROUND, *_OPEN_SET, *_RETRIEVAL, *_FEW_SHOT])
+_LABEL_SHIFT = _of(
+    "label_shift",
+    replace(_ACCURACY, shown=_TABLES),
+    *(replace(group, shown=EVERYWHERE) for group in _GROUPS),
+    replace(_BALANCED, shown=("console",)),
+    Metric("unadjusted_accuracy", heading="unadjusted", title="accuracy of unadjusted scores", shown=EVERYWHERE),
+    Metric("known_prior_accuracy", heading="known prior", title="accuracy with the known prior", shown=EVERYWHERE),
+    Metric("images", unit="number", better="neither"),
+)
+
+METRICS = MetricTable([*_CLOSED_SET, *_BACKGROUND, *_OPEN_SET, *_RETRIEVAL, *_FEW_SHOT, *_LABEL_SHIFT])
 """The metrics of the shipped protocols."""

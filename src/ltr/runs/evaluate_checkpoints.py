@@ -26,6 +26,7 @@ from ltr.methods.core.checkpoint import FORMAT, describe, described_network, rea
 from ltr.methods.foreign import foreign_network
 from ltr.models.published_names import LAYOUTS, read_published
 from ltr.models.weights import read_state
+from ltr.runs.deployment_prior import evaluation_of
 from ltr.runs.device import keep_freed_memory, resolve_device, resolve_precision
 from ltr.runs.evaluate_network import ProtocolResult, examples_of
 from ltr.runs.evaluate_split import SplitEvaluator
@@ -209,7 +210,7 @@ def _prepared(candidate: Candidate, part: str, data: DatasetCache) -> _Prepared:
         predictor, note = adapt_input(network, config["dataset"], source)
         check_evaluable(predictor, network, split, source, config["dataset"], part, config["evaluation"])
         overlap = _overlap(candidate, description, part, data, (config["dataset"], source, split), key)
-        protocols_of(split, config["evaluation"], network.link, torch.device("cpu"))
+        protocols_of(split, evaluation_of(config), network.link, torch.device("cpu"))
     except LtrError as error:
         text = str(error)
         if str(candidate.checkpoint) in text:
@@ -264,7 +265,7 @@ def _evaluate(candidate: Candidate, part: str, data: DatasetCache) -> Checkpoint
     module = _data_module(prepared, device, data.images.get(prepared.key))
     data.images[prepared.key] = module.images
 
-    evaluator = SplitEvaluator(split, module, config["evaluation"], device, precision, f"{candidate.label}, ")
+    evaluator = SplitEvaluator(split, module, evaluation_of(config), device, precision, f"{candidate.label}, ")
     results = evaluator.evaluate_parts(prepared.predictor, [part], prepared.network)[part]
     checkpoint, selection = _selection(candidate.checkpoint, prepared.network)
     return CheckpointEvaluation(

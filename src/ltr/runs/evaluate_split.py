@@ -60,8 +60,11 @@ class SplitEvaluator:
         return {part: results[part] for part in parts if part in results}
 
     def _evaluate(self, predictor: Any, network: Any, part: str, thresholds: Thresholds) -> list[ProtocolResult]:
+        # a prior of deployment is for test images; those of validation choose nothing under it
+        evaluation = self.evaluation if part == "test" else {**self.evaluation, "prior": None}
+
         def protocols(link: str, keep_predictions: bool) -> list[Any]:
-            return protocols_of(self.split, self.evaluation, link, self.device, keep_predictions)
+            return protocols_of(self.split, evaluation, link, self.device, keep_predictions)
 
         names = evaluated_parts(self.split, part, self.evaluation)
         loaders = {name: self.data.evaluation_loader(name) for name in names}

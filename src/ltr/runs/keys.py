@@ -36,7 +36,7 @@ _NOT_IDENTITY_TRAINER = ("num_workers", "log_every", "profiler", "on_error", "ma
 _TRAINER_DEFAULTS = {"on_nonfinite": "raise", "auto_accumulate": False}
 # keys of optimisers, backbones, data sets and the evaluation that are left out, at any depth, while they are null
 _UNSET = ("extra_lr", "weights_map", "matte", "white_level", "extra_protocols", "interpolation", "pool", "initial",
-          "resize_to", "labels")  # fmt: skip
+          "resize_to", "labels", "prior", "prior_of_scores")  # fmt: skip
 _AS_NULL = {"interpolation": "bilinear"}  # values that mean the same as null
 _NOT_IDENTITY_EVALUATION = ("batch_size",)
 _NOT_IDENTITY_SOURCE = ("root", "roots", "download")
@@ -204,6 +204,9 @@ def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     if (identity.get("features") or {}).get("name") == "images":
         del identity["features"]  # as in runs of earlier versions
     identity["evaluation"] = {k: v for k, v in identity["evaluation"].items() if k not in _NOT_IDENTITY_EVALUATION}
+    prior = identity["evaluation"].get("prior")
+    if prior is not None and Path(str(prior)).is_file():
+        identity["evaluation"]["prior"] = file_digest(Path(str(prior)))
     dataset = {k: v for k, v in identity["dataset"].items() if k not in _NOT_IDENTITY_DATASET}
     dataset["source"] = {k: v for k, v in dataset["source"].items() if k not in _NOT_IDENTITY_SOURCE}
     return without_unset({**identity, "dataset": dataset})

@@ -23,6 +23,7 @@ from ltr.identity import name_of
 from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage, tune_of
 from ltr.optim.libraries import check_optimizer
 from ltr.runs.check_features import check_stored, frozen, stored_settings
+from ltr.runs.deployment_prior import evaluation_of
 from ltr.runs.device import check_strategy, resolve_device, resolve_precision
 from ltr.runs.image_size import check_backbones, check_configured_size
 from ltr.runs.keys import execution_spec, makers_of, stage_key, stage_spec
@@ -128,7 +129,7 @@ def _check_split(config: Mapping[str, Any], split: Split, device: torch.device) 
             f"the split '{split.name}' has no test images, so there is nothing to evaluate after training. Give it "
             "at least one"
         )
-    protocols_of(split, config["evaluation"], "softmax", device)  # bounds that contradict each other
+    protocols_of(split, evaluation_of(config), "softmax", device)  # bounds that contradict each other
 
 
 def image_shape(config: Mapping[str, Any], source: Source) -> tuple[int, int, int]:

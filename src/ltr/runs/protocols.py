@@ -13,10 +13,12 @@ from ltr.configuration.listed_configs import config_of, listed_names
 from ltr.configuration.targets import instantiate, locate
 from ltr.data.split import Split
 from ltr.errors import ConfigError, nearest
+from ltr.evaluation.label_shift import LabelShift, label_shift_rows
 from ltr.evaluation.protocol import Protocol
 from ltr.evaluation.scorers import build_scorer
 from ltr.methods.core.stage import Method
 from ltr.results import is_name
+from ltr.runs.deployment_prior import deployment_prior
 
 CPU = torch.device("cpu")
 _LISTS = ("scorers", "recall_at")  # of the evaluation config, which have at least one entry
@@ -28,7 +30,8 @@ def protocols_of(
     """Build fresh objects of the split's protocols, one for each row of results; the first is the headline.
 
     Args:
-        evaluation: the evaluation config.
+        evaluation: the evaluation config; with ``prior`` also ``prior_of_scores``, see
+            `ltr.runs.deployment_prior.evaluation_of`.
         link: softmax or sigmoid, as the network's loss declares.
         keep_predictions: keep a row per image; only the first object does.
 
@@ -52,6 +55,8 @@ def protocols_of(
             values = {**arguments, "keep_predictions": keep_predictions and not protocols, "scorer": scorer}
             supplied = {name: value for name, value in values.items() if name in names and name not in config}
             protocols.append(instantiate(config, **supplied))
+    if keep_predictions and evaluation.get("prior") is not None:
+        protocols += _label_shift(split, evaluation, link, device)
     _check_rows(protocols)
     return protocols
 
@@ -174,6 +179,21 @@ def _scorers_of(cls: type[Protocol], evaluation: Mapping[str, Any]) -> list[Any]
     if cls.own_scorers:
         return list(cls.own_scorers)
     return [build_scorer(entry) for entry in evaluation["scorers"]]
+
+
+def _label_shift(split: Split, evaluation: Mapping[str, Any], link: str, device: torch.device) -> list[LabelShift]:
+    """Return the rows under the prior of deployment."""
+    if "closed_set" not in split.protocols:
+        raise ConfigError(
+            f"evaluation.prior={evaluation['prior']}: the split '{split.name}' is evaluated by "
+            f"{', '.join(map(str, split.protocols))}; a class prior is for closed_set only. Leave evaluation.prior out"
+        )
+    priors = [
+        deployment_prior(str(evaluation[key]), split.class_counts, split.class_names)
+        for key in ("prior", "prior_of_scores")
+    ]
+    bounds = {key: evaluation[key] for key in ("many_above", "few_below")}
+    return label_shift_rows(split.class_counts, *priors, link=link, device=device, **bounds)
 
 
 def _check_rows(protocols: list[Any]) -> None:

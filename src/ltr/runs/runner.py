@@ -21,6 +21,7 @@ from ltr.escaping import printer
 from ltr.methods.core.stage import StageOutput
 from ltr.names import counted
 from ltr.runs import distributed
+from ltr.runs.deployment_prior import evaluation_of
 from ltr.runs.device import device_name, keep_freed_memory
 from ltr.runs.evaluate_network import ProtocolResult, examples_of
 from ltr.runs.evaluate_split import SplitEvaluator
@@ -285,7 +286,7 @@ class _Run:
         self._check_shares()
 
         evaluator = SplitEvaluator(
-            self.split, data, self.config["evaluation"], self.device, self.precision, "evaluation "
+            self.split, data, evaluation_of(self.config), self.device, self.precision, "evaluation "
         )
         last = outputs[final.name].load_last
         selected = "final" if last is None else "best"

@@ -1,0 +1,179 @@
+"""Label shift: accuracy under a class prior of deployment, on the test set and on long-tailed subsets of it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ltr.errors import ConfigError
+from ltr.evaluation.averages import mean, ratio
+from ltr.evaluation.gather import several_processes
+from ltr.evaluation.groups import GROUPS, shot_groups
+from ltr.evaluation.priors import log_prior_ratio, long_tail_prior, normalised, subsampled
+from ltr.evaluation.protocol import Measurements, Protocol
+from ltr.evaluation.rows import Rows
+from ltr.evaluation.scores import Scores, class_labels, needed, top_classes
+from ltr.identity import named
+
+# imbalance factor and direction of the test set's subsets, by the name of their row; None: the whole test set
+COMPOSITIONS: dict[str, tuple[int, bool] | None] = {
+    "test": None,
+    **{f"forward_{factor}": (factor, False) for factor in (50, 25, 10)},
+    **{f"backward_{factor}": (factor, True) for factor in (10, 25, 50)},
+}
+
+
+class LogitTable:
+    """Logits, labels and ids of all images, which the rows of `LabelShift` share: 4 C + 12 bytes an image.
+
+    Args:
+        classes: C of the logits.
+        device: that of the scores.
+    """
+
+    def __init__(self, classes: int, device: torch.device | str = "cpu") -> None:
+        columns = {"logits": (torch.float32, (classes,)), "label": (torch.int32, ()), "id": (torch.int64, ())}
+        self._rows = Rows(columns, torch.device(device))
+        self._seen = 0
+        self._is_joined = False
+
+    def add(self, scores: Scores, labels: Tensor, indices: Tensor | None) -> None:
+        """Add one batch; arguments as of `ltr.evaluation.protocol.Protocol.update`."""
+        labels = class_labels(labels)
+        if indices is None:
+            indices = torch.arange(self._seen, self._seen + len(labels), device=labels.device)
+        # a loader may use its memory again
+        self._rows.add(logits=needed(scores.logits, "logits").float().clone(), label=labels.clone(), id=indices.clone())
+        self._seen += len(labels)
+
+    def join(self) -> None:
+        """Join the images of all processes; a no-op with a single process or when called again."""
+        if not self._is_joined and several_processes():
+            self._rows.gather()
+            self._is_joined = True
+
+    def all(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return logits float32 [N, C] and labels int64 [N] in the order of the ids."""
+        order = np.argsort(self._rows["id"], kind="stable")
+        return self._rows["logits"][order], self._rows["label"][order].astype(np.int64)
+
+
+@named("protocol/label_shift")
+class LabelShift(Protocol):
+    """Accuracy on one composition of the test set, with the prior of deployment applied to the scores.
+
+    A prediction is the class of the highest logit + log(prior of deployment / prior of the scores).
+
+    Args:
+        class_counts: int64 [C], training images.
+        prior: of deployment, float64 [C].
+        prior_of_scores: the prior that the logits hold, float64 [C], all positive.
+        composition: a key of `COMPOSITIONS`.
+        table: of the images; the rows of one evaluation share it, and the first of them fills it.
+        fills: this object is that first one.
+        link: of the scores; ``softmax``.
+        many_above, few_below: see `ltr.evaluation.groups.shot_groups`.
+
+    Raises:
+        ConfigError: the scores are those of a sigmoid, or a prior is none.
+    """
+
+    name: ClassVar[str] = "label_shift"
+    headline: ClassVar[str] = "accuracy"
+
+    def __init__(
+        self,
+        class_counts: np.ndarray,
+        prior: np.ndarray,
+        prior_of_scores: np.ndarray,
+        composition: str,
+        table: LogitTable,
+        *,
+        fills: bool,
+        link: str = "softmax",
+        many_above: int = 100,
+        few_below: int = 20,
+    ) -> None:
+        if link != "softmax":
+            raise ConfigError(
+                f"evaluation.prior: the network's loss has a {link}, whose scores are no posterior over the classes. "
+                "Leave evaluation.prior out, or train with a softmax loss"
+            )
+        self.class_counts = np.asarray(class_counts)
+        self.groups = shot_groups(self.class_counts, many_above, few_below)
+        self.prior, self.prior_of_scores = normalised(prior), normalised(prior_of_scores)
+        self.scorer = composition
+        self.table = table
+        self.fills = fills
+        self.log_ratio = log_prior_ratio(self.prior_of_scores, self.prior)
+
+    def update(self, scores: Scores, labels: Tensor, indices: Tensor | None = None) -> None:
+        if self.fills:
+            self.table.add(scores, labels, indices)
+
+    def reduce(self) -> None:
+        self.table.join()
+
+    def compute(self) -> Measurements:
+        """Return ``accuracy``, ``balanced_accuracy`` and the groups' with the prior, and accuracies for comparison.
+
+        ``unadjusted_accuracy`` is that of the scores as they are, ``known_prior_accuracy`` that with the class
+        frequencies of the composition as the prior; ``images`` is its size.
+        """
+        logits, labels = self.table.all()
+        shape = COMPOSITIONS[str(self.scorer)]
+        if shape is not None:
+            rows = subsampled(labels, long_tail_prior(self.class_counts, *shape))
+            logits, labels = logits[rows], labels[rows]
+        counts = np.bincount(labels, minlength=len(self.class_counts))
+        correct = _hits(logits, labels, self.log_ratio)
+        known = log_prior_ratio(self.prior_of_scores, normalised(counts))
+        recall = ratio(np.bincount(labels, weights=correct, minlength=len(counts)), counts)
+        present = counts > 0
+        return Measurements(
+            {
+                "accuracy": float(correct.mean()),
+                **{name: mean(recall[present & self.groups[name]]) for name in GROUPS},
+                "balanced_accuracy": mean(recall[present]),
+                "unadjusted_accuracy": float(_hits(logits, labels, np.zeros(len(counts))).mean()),
+                "known_prior_accuracy": float(_hits(logits, labels, known).mean()),
+                "images": float(len(labels)),
+            }
+        )
+
+
+def label_shift_rows(
+    class_counts: np.ndarray,
+    prior: np.ndarray,
+    prior_of_scores: np.ndarray,
+    *,
+    link: str,
+    many_above: int,
+    few_below: int,
+    device: torch.device | str,
+) -> list[LabelShift]:
+    """Return a protocol object for each of `COMPOSITIONS`; they share one table of logits."""
+    table = LogitTable(len(class_counts), device)
+    return [
+        LabelShift(
+            class_counts,
+            prior,
+            prior_of_scores,
+            composition,
+            table,
+            fills=position == 0,
+            link=link,
+            many_above=many_above,
+            few_below=few_below,
+        )
+        for position, composition in enumerate(COMPOSITIONS)
+    ]
+
+
+def _hits(logits: np.ndarray, labels: np.ndarray, log_ratio: np.ndarray) -> np.ndarray:
+    """Return whether each image's highest adjusted logit is its label's, bool [N]."""
+    adjusted = torch.from_numpy(logits + log_ratio.astype(np.float32))
+    return np.asarray(top_classes(adjusted, 1)[1][:, 0].numpy() == labels)

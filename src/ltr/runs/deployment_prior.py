@@ -1,0 +1,114 @@
+"""The class priors of ``evaluation.prior``: the one of deployment, and the one that a network's scores hold."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltr.errors import ConfigError, DataError
+from ltr.evaluation.priors import normalised
+
+TRAIN, UNIFORM = "train", "uniform"
+# targets of losses by the prior that their scores hold after training on images as frequent as they are
+_PLAIN = ("CrossEntropy",)
+_ADJUSTED = ("BalancedSoftmax", "LogitAdjusted")
+
+
+def evaluation_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the evaluation config, with ``prior_of_scores`` filled in where ``prior`` is set and it follows.
+
+    Raises:
+        ConfigError: the prior of the scores does not follow from loss, sampler and method.
+    """
+    evaluation: Mapping[str, Any] = config["evaluation"]
+    if evaluation.get("prior") is None or evaluation.get("prior_of_scores") is not None:
+        return evaluation
+    inferred = prior_of_scores(config)
+    if inferred is None:
+        raise ConfigError(
+            f"evaluation.prior={evaluation['prior']}: method={config['method']['name']} with this loss and sampler "
+            "does not say which class prior its scores hold. Set evaluation.prior_of_scores=train (cross-entropy on "
+            "images as frequent as they are) or uniform (trained or adjusted to balanced classes)"
+        )
+    return {**evaluation, "prior_of_scores": inferred}
+
+
+def prior_of_scores(config: Mapping[str, Any]) -> str | None:
+    """Return the prior that a softmax's scores hold: ``train``, ``uniform``, or None where it does not follow.
+
+    It follows for erm and crt, and for posthoc_la at tau 1, with cross-entropy, balanced softmax or the logit-adjusted
+    loss at tau 1, and instance or class-balanced sampling, none of them deferred.
+    """
+    method, name = config["method"], config["method"]["name"]
+    if name == "crt":
+        parts = method["classifier"]
+        return _of_training(parts["loss"], parts["sampler"])
+    trained = _of_training(config["loss"], config["sampler"])
+    if name == "erm" and not method.get("extras"):
+        return trained
+    if name == "posthoc_la" and not method.get("representation"):
+        return UNIFORM if trained == TRAIN and method["tau"] == 1 else None
+    return None
+
+
+def deployment_prior(value: str, class_counts: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """Return the prior that ``evaluation.prior`` or ``evaluation.prior_of_scores`` names, float64 [C].
+
+    Args:
+        value: ``uniform``, ``train``, or a CSV file with the columns ``class`` (its name in the split) and ``weight``.
+        class_counts: int64 [C], training images.
+        class_names: of the split.
+
+    Raises:
+        DataError: the file does not exist, or does not hold one weight for each class.
+        ConfigError: the weights are no prior.
+    """
+    if value == UNIFORM:
+        return np.full(len(class_counts), 1 / len(class_counts))
+    if value == TRAIN:
+        return normalised(class_counts)
+    return normalised(_weights(Path(value), class_names))
+
+
+def _of_training(loss: Mapping[str, Any], sampler: Mapping[str, Any]) -> str | None:
+    kind, sampling = _class_name(loss), _class_name(sampler)
+    if loss.get("defer_from") is not None or sampler.get("defer_from") is not None:
+        return None
+    if sampling == "Instance" and kind in _PLAIN:
+        return TRAIN
+    if sampling == "Instance" and kind in _ADJUSTED and loss.get("tau", 1.0) == 1:
+        return UNIFORM
+    if sampling == "ClassBalanced" and kind in _PLAIN:
+        return UNIFORM
+    return None
+
+
+def _class_name(config: Mapping[str, Any]) -> str:
+    target = str(config.get("_target_", ""))
+    return target.rpartition(".")[2] if target.startswith("ltr.") else ""
+
+
+def _weights(path: Path, class_names: Sequence[str]) -> np.ndarray:
+    form = "a CSV file with the columns class,weight and a line for each class of the split"
+    if not path.is_file():
+        raise DataError(f"evaluation.prior={path}: there is no such file. Give uniform, train, or {form}")
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        weights = {line["class"]: float(line["weight"]) for line in lines}
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise DataError(f"evaluation.prior={path}: it cannot be read ({error!r}). Give {form}") from error
+    missing = [name for name in class_names if name not in weights]
+    unknown = [name for name in weights if name not in class_names]
+    if missing or unknown or len(weights) != len(lines):
+        wrong = f"the class {unknown[0]!r}" if unknown else "a class twice"
+        what = f"no weight for {missing[0]!r}" if missing else wrong
+        raise DataError(
+            f"evaluation.prior={path}: it has {what}; the split's {len(class_names)} classes are "
+            f"{', '.join(class_names[:3])}, ... Give {form}"
+        )
+    return np.array([weights[name] for name in class_names])
