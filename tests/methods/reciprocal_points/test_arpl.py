@@ -199,7 +199,7 @@ def test_features_of_width_two_are_embedded_after_the_training():
 
 def test_snapshots_are_of_the_first_and_last_epochs_and_survive_a_checkpoint():
     built, batch = network("method=rpl", "method.feature_dim=2", "trainer.max_epochs=7")
-    assert built.history.when == [0, 2, 4, 6]
+    assert built.history.snapshot_epochs == [0, 2, 4, 6]
     built.training_step(batch, 0)
     arrays = built.artifacts()
     rows = len(batch.labels)
