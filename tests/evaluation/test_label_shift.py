@@ -8,6 +8,7 @@ import torch
 
 from ltr.errors import ConfigError
 from ltr.evaluation.label_shift import COMPOSITIONS, label_shift_rows
+from ltr.evaluation.priors import tail_prior
 from ltr.evaluation.scores import Scores
 
 COUNTS = np.array([300, 60, 10])
@@ -53,6 +54,14 @@ def test_the_known_prior_of_the_whole_balanced_test_set_is_uniform():
     metrics = results(np.ones(3), COUNTS)
     assert metrics["test"]["known_prior_accuracy"] == metrics["test"]["accuracy"]
     assert metrics["backward_50"]["images"] == metrics["forward_50"]["images"] == 100 + 14 + 2
+
+
+def test_an_estimated_prior_is_that_of_the_estimated_exponent():
+    metrics = results(None, COUNTS)["backward_50"]
+    assert metrics["prior_exponent"] < 0
+    fixed = results(tail_prior(COUNTS, metrics["prior_exponent"]), COUNTS)["backward_50"]
+    assert metrics == {**fixed, "prior_exponent": metrics["prior_exponent"]}
+    assert "prior_exponent" not in fixed
 
 
 def test_results_do_not_depend_on_batches():

@@ -9,12 +9,13 @@ import pytest
 
 from ltr.errors import ConfigError
 from ltr.evaluation.priors import (
-    em_prior,
     log_prior_ratio,
     long_tail_prior,
     normalised,
     posteriors,
     subsampled,
+    tail_exponent,
+    tail_prior,
 )
 
 TRAIN = np.array([0.6, 0.3, 0.1])
@@ -81,19 +82,27 @@ def test_a_subset_leaves_out_classes_without_images():
     assert np.bincount(labels[subsampled(labels, np.full(3, 1 / 3))]).tolist() == [5, 0, 5]
 
 
-@pytest.mark.parametrize("test", [[0.1, 0.2, 0.7], [1 / 3, 1 / 3, 1 / 3], [0.6, 0.3, 0.1]])
-def test_em_recovers_a_prior_from_calibrated_scores(test):
-    logits, _ = calibrated(np.array(test), 20_000)
-    assert em_prior(logits, TRAIN) == pytest.approx(test, abs=0.02)
+@pytest.mark.parametrize("exponent", [-1.0, -0.5, 0.5, 1.0])
+def test_the_exponent_of_calibrated_scores_is_recovered(exponent):
+    logits, _ = calibrated(tail_prior(TRAIN, exponent), 20_000)
+    assert tail_exponent(logits, TRAIN, TRAIN) == pytest.approx(exponent, abs=0.1)
 
 
-def test_em_never_lowers_the_likelihood():
-    logits, _ = calibrated(np.array([0.1, 0.2, 0.7]), 500)
-    evidence = posteriors(logits, -np.log(TRAIN))
-    values = [
-        np.log(evidence @ em_prior(logits, TRAIN, iterations=n, tolerance=0.0)).sum() for n in (0, 1, 2, 5, 20, 100)
-    ]
-    assert values == sorted(values)
+@pytest.mark.parametrize("images", [20, 300, 20_000])
+def test_uniform_images_keep_the_uniform_prior(images):
+    for seed in range(5):
+        assert tail_exponent(calibrated(np.full(3, 1 / 3), images, seed)[0], TRAIN, TRAIN) == 0.0
+
+
+def test_a_balanced_training_set_has_no_tail_to_estimate():
+    logits, _ = calibrated(np.array([0.8, 0.1, 0.1]), 500)
+    assert tail_exponent(logits, TRAIN, np.full(3, 40)) == 0.0
+
+
+def test_the_exponents_of_the_training_prior_and_of_uniform_are_one_and_zero():
+    assert tail_prior(TRAIN, 1.0) == pytest.approx(TRAIN)
+    assert tail_prior(TRAIN, 0.0) == pytest.approx([1 / 3] * 3)
+    assert tail_prior(TRAIN, -1.0) == pytest.approx(normalised(1 / TRAIN))
 
 
 def test_the_known_prior_gives_more_than_the_scores_as_they_are():

@@ -12,7 +12,7 @@ from ltr.errors import ConfigError
 from ltr.evaluation.averages import mean, ratio
 from ltr.evaluation.gather import several_processes
 from ltr.evaluation.groups import GROUPS, shot_groups
-from ltr.evaluation.priors import log_prior_ratio, long_tail_prior, normalised, subsampled
+from ltr.evaluation.priors import log_prior_ratio, long_tail_prior, normalised, subsampled, tail_exponent, tail_prior
 from ltr.evaluation.protocol import Measurements, Protocol
 from ltr.evaluation.rows import Rows
 from ltr.evaluation.scores import Scores, class_labels, needed, top_classes
@@ -69,7 +69,8 @@ class LabelShift(Protocol):
 
     Args:
         class_counts: int64 [C], training images.
-        prior: of deployment, float64 [C].
+        prior: of deployment, float64 [C]; None: estimated from the row's images, see
+            `ltr.evaluation.priors.tail_exponent`.
         prior_of_scores: the prior that the logits hold, float64 [C], all positive.
         composition: a key of `COMPOSITIONS`.
         table: of the images; the rows of one evaluation share it, and the first of them fills it.
@@ -87,7 +88,7 @@ class LabelShift(Protocol):
     def __init__(
         self,
         class_counts: np.ndarray,
-        prior: np.ndarray,
+        prior: np.ndarray | None,
         prior_of_scores: np.ndarray,
         composition: str,
         table: LogitTable,
@@ -104,11 +105,15 @@ class LabelShift(Protocol):
             )
         self.class_counts = np.asarray(class_counts)
         self.groups = shot_groups(self.class_counts, many_above, few_below)
-        self.prior, self.prior_of_scores = normalised(prior), normalised(prior_of_scores)
+        self.prior = None if prior is None else normalised(prior)
+        self.prior_of_scores = normalised(prior_of_scores)
         self.scorer = composition
         self.table = table
         self.fills = fills
-        self.log_ratio = log_prior_ratio(self.prior_of_scores, self.prior)
+        # refuse a class without training images before anything is evaluated
+        log_prior_ratio(
+            self.prior_of_scores if prior is not None else normalised(self.class_counts), self.prior_of_scores
+        )
 
     def update(self, scores: Scores, labels: Tensor, indices: Tensor | None = None) -> None:
         if self.fills:
@@ -121,7 +126,8 @@ class LabelShift(Protocol):
         """Return ``accuracy``, ``balanced_accuracy`` and the groups' with the prior, and accuracies for comparison.
 
         ``unadjusted_accuracy`` is that of the scores as they are, ``known_prior_accuracy`` that with the class
-        frequencies of the composition as the prior; ``images`` is its size.
+        frequencies of the composition as the prior; ``images`` is its size. Where the prior is
+        estimated, ``prior_exponent`` is the exponent of the training images' counts.
         """
         logits, labels = self.table.all()
         shape = COMPOSITIONS[str(self.scorer)]
@@ -129,7 +135,12 @@ class LabelShift(Protocol):
             rows = subsampled(labels, long_tail_prior(self.class_counts, *shape))
             logits, labels = logits[rows], labels[rows]
         counts = np.bincount(labels, minlength=len(self.class_counts))
-        correct = _hits(logits, labels, self.log_ratio)
+        estimate = {}
+        prior = self.prior
+        if prior is None:
+            exponent = tail_exponent(logits, self.prior_of_scores, self.class_counts)
+            prior, estimate = tail_prior(self.class_counts, exponent), {"prior_exponent": exponent}
+        correct = _hits(logits, labels, log_prior_ratio(self.prior_of_scores, prior))
         known = log_prior_ratio(self.prior_of_scores, normalised(counts))
         recall = ratio(np.bincount(labels, weights=correct, minlength=len(counts)), counts)
         present = counts > 0
@@ -141,13 +152,14 @@ class LabelShift(Protocol):
                 "unadjusted_accuracy": float(_hits(logits, labels, np.zeros(len(counts))).mean()),
                 "known_prior_accuracy": float(_hits(logits, labels, known).mean()),
                 "images": float(len(labels)),
+                **estimate,
             }
         )
 
 
 def label_shift_rows(
     class_counts: np.ndarray,
-    prior: np.ndarray,
+    prior: np.ndarray | None,
     prior_of_scores: np.ndarray,
     *,
     link: str,

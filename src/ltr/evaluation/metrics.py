@@ -321,6 +321,7 @@ _LABEL_SHIFT = _of(
     replace(_BALANCED, shown=("console",)),
     Metric("unadjusted_accuracy", heading="unadjusted", title="accuracy of unadjusted scores", shown=EVERYWHERE),
     Metric("known_prior_accuracy", heading="known prior", title="accuracy with the known prior", shown=EVERYWHERE),
+    Metric("prior_exponent", heading="exponent", unit="number", better="neither", shown=("console", "report")),
     Metric("images", unit="number", better="neither"),
 )
 

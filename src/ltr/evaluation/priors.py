@@ -11,6 +11,9 @@ import numpy as np
 from ltr.errors import ConfigError
 from ltr.randomness import generator
 
+EXPONENTS = tuple(step / 20 for step in range(-30, 31))  # candidates of `tail_exponent`, -1.5 to 1.5
+_REJECTED = 10.83  # chi-squared with one degree of freedom at p = 0.001
+
 
 def normalised(weights: np.ndarray) -> np.ndarray:
     """Return class weights [C] as a prior, float64 [C], which sums to 1.
@@ -92,25 +95,29 @@ def posteriors(logits: np.ndarray, log_ratio: np.ndarray) -> np.ndarray:
     return values / values.sum(1, keepdims=True)
 
 
-def em_prior(logits: np.ndarray, source: np.ndarray, iterations: int = 200, tolerance: float = 1e-6) -> np.ndarray:
-    """Return the prior of the images by expectation maximisation (Saerens et al. 2002, eq. 2.7-2.9), float64 [C].
+def tail_prior(counts: np.ndarray, exponent: float) -> np.ndarray:
+    """Return the prior proportional to counts^exponent, float64 [C]: 1 the training's, 0 uniform, -1 its inverse."""
+    logarithm = exponent * np.log(np.asarray(counts, dtype=np.float64))
+    return normalised(np.exp(logarithm - logarithm.max()))
 
-    Each step replaces the prior by the mean posterior under it; the likelihood of the images never decreases. The
-    result is as good as the scores' calibration.
+
+def tail_exponent(logits: np.ndarray, source: np.ndarray, counts: np.ndarray) -> float:
+    """Estimate how long-tailed unlabelled images are: the exponent of `tail_prior` of the highest likelihood.
+
+    One number is estimated, not C of them: by expectation maximisation over all C probabilities, scores of few-shot
+    classes that are too low become a prior that is too low. The guard: the exponent is 0, a uniform prior, unless the
+    likelihood-ratio test against 0 rejects it (chi-squared with one degree of freedom, p < 0.001).
 
     Args:
-        logits: [N, C] of a softmax, without labels.
+        logits: [N, C] of a softmax.
         source: prior that the scores hold, [C].
-        iterations: at most.
-        tolerance: stop where no probability changes by more.
+        counts: training images of each class, [C], all positive.
+
+    Returns:
+        A value of `EXPONENTS`.
     """
     likelihoods = posteriors(logits, log_prior_ratio(source, np.full(len(source), 1 / len(source))))
-    prior = source.copy()
-    for _ in range(iterations):
-        joint = likelihoods * prior
-        updated = (joint / joint.sum(1, keepdims=True)).mean(0)
-        change = np.abs(updated - prior).max()
-        prior = updated
-        if change <= tolerance:
-            break
-    return prior
+    evidence = np.array([np.log(likelihoods @ tail_prior(counts, value)).sum() for value in EXPONENTS])
+    best = int(evidence.argmax())
+    is_uniform = 2 * (evidence[best] - evidence[EXPONENTS.index(0.0)]) < _REJECTED
+    return 0.0 if is_uniform else EXPONENTS[best]

@@ -12,7 +12,7 @@ import numpy as np
 from ltr.errors import ConfigError, DataError
 from ltr.evaluation.priors import normalised
 
-TRAIN, UNIFORM = "train", "uniform"
+TRAIN, UNIFORM, ESTIMATE = "train", "uniform", "estimate"
 # targets of losses by the prior that their scores hold after training on images as frequent as they are
 _PLAIN = ("CrossEntropy",)
 _ADJUSTED = ("BalancedSoftmax", "LogitAdjusted")
@@ -55,11 +55,12 @@ def prior_of_scores(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def deployment_prior(value: str, class_counts: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """Return the prior that ``evaluation.prior`` or ``evaluation.prior_of_scores`` names, float64 [C].
+def deployment_prior(value: str, class_counts: np.ndarray, class_names: Sequence[str]) -> np.ndarray | None:
+    """Return the prior that ``evaluation.prior`` or ``evaluation.prior_of_scores`` names, [C]; None: it is estimated.
 
     Args:
-        value: ``uniform``, ``train``, or a CSV file with the columns ``class`` (its name in the split) and ``weight``.
+        value: ``uniform``, ``train``, ``estimate``, or a CSV file with the columns ``class`` (a name of the split)
+            and ``weight``.
         class_counts: int64 [C], training images.
         class_names: of the split.
 
@@ -67,6 +68,8 @@ def deployment_prior(value: str, class_counts: np.ndarray, class_names: Sequence
         DataError: the file does not exist, or does not hold one weight for each class.
         ConfigError: the weights are no prior.
     """
+    if value == ESTIMATE:
+        return None
     if value == UNIFORM:
         return np.full(len(class_counts), 1 / len(class_counts))
     if value == TRAIN:
@@ -95,7 +98,7 @@ def _class_name(config: Mapping[str, Any]) -> str:
 def _weights(path: Path, class_names: Sequence[str]) -> np.ndarray:
     form = "a CSV file with the columns class,weight and a line for each class of the split"
     if not path.is_file():
-        raise DataError(f"evaluation.prior={path}: there is no such file. Give uniform, train, or {form}")
+        raise DataError(f"evaluation.prior={path}: there is no such file. Give uniform, train, estimate, or {form}")
     try:
         with path.open(newline="", encoding="utf-8") as file:
             lines = list(csv.DictReader(file))

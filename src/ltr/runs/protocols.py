@@ -188,12 +188,13 @@ def _label_shift(split: Split, evaluation: Mapping[str, Any], link: str, device:
             f"evaluation.prior={evaluation['prior']}: the split '{split.name}' is evaluated by "
             f"{', '.join(map(str, split.protocols))}; a class prior is for closed_set only. Leave evaluation.prior out"
         )
-    priors = [
+    prior, of_scores = (
         deployment_prior(str(evaluation[key]), split.class_counts, split.class_names)
         for key in ("prior", "prior_of_scores")
-    ]
+    )
+    assert of_scores is not None  # its config allows train and uniform
     bounds = {key: evaluation[key] for key in ("many_above", "few_below")}
-    return label_shift_rows(split.class_counts, *priors, link=link, device=device, **bounds)
+    return label_shift_rows(split.class_counts, prior, of_scores, link=link, device=device, **bounds)
 
 
 def _check_rows(protocols: list[Any]) -> None:
