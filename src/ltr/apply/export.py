@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ltr.apply.decisions import FILE as DECISIONS
+from ltr.apply.decisions import decisions_file, decisions_of, read_decisions
 from ltr.errors import CheckpointError, ConfigError, TrainingError
 from ltr.files import write_json, written_atomically
 from ltr.methods.core.checkpoint import FORMAT, VERSION, describe, described_network
@@ -37,6 +39,8 @@ class Exported:
 
 def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> Exported:
     """Write a network's weights (safetensors), its description (JSON) and its class names (JSON).
+
+    ``decisions.json`` joins them where ``ltr-eval --decide`` chose thresholds for these weights.
 
     The files are read back through `load_exported`, and the logits of some made-up images must be the same bits as
     the original's; only then do they appear in ``folder``. It takes fp32 on the CPU.
@@ -70,6 +74,10 @@ def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> Exported:
         if onnx:
             names.append(ONNX)
             onnx_difference = _write_onnx(drafts / ONNX, network, images, expected)
+        stored = decisions_file(checkpoint)
+        if stored is not None and read_decisions(stored, checkpoint, description["facts"]["class_names"]) is not None:
+            write_json(drafts / DECISIONS, decisions_of(stored, checkpoint))
+            names.append(DECISIONS)
         for name in names:
             os.replace(drafts / name, folder / name)
     return Exported(folder, tuple(names), difference, onnx_difference)

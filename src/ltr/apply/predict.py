@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from ltr.apply.camera_trap_formats import Predictions, detection_columns
+from ltr.apply.decisions import Decider
 from ltr.apply.detections import DetectionPool
 from ltr.apply.model import Model
 from ltr.apply.reading import Broken, batches
@@ -35,6 +36,7 @@ class Answers(NamedTuple):
         probabilities: float32 [B, k].
         knownness: [B], higher is more known.
         background: float32 [B], or None where there is no background class.
+        every: float32 [B, C], all probabilities by class; None where they were not asked for.
     """
 
     indices: np.ndarray
@@ -42,6 +44,7 @@ class Answers(NamedTuple):
     probabilities: np.ndarray
     knownness: np.ndarray
     background: np.ndarray | None
+    every: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -64,17 +67,20 @@ def predict_files(
     top: int = 5,
     advance: Callable[[int], object] = lambda number: None,
     pool: DetectionPool | None = None,
+    decider: Decider | None = None,
 ) -> Summary:
     """Write a row for each image of a pool, in its order.
 
-    Columns: ``path, class, probability, known``, ``background`` where the network knows one, then ``class_2,
-    probability_2`` and so on to ``top``. Images that cannot be read are listed in ``<out's stem>.broken.csv``.
+    Columns: ``path, class, probability, known``, ``background`` where the network knows one, ``decision`` and ``set``
+    where ``decider`` has thresholds of them, then ``class_2, probability_2`` and so on to ``top``.
+    Images that cannot be read are listed in ``<out's stem>.broken.csv``.
 
     Args:
         scorer: what known-ness is, see `knownness`; msp is the log-odds of the probability, whose order is the same.
         top: classes of a row; all where there are fewer.
         advance: called with the number of images that were done since.
         pool: the detections that ``files`` are; their columns follow the path.
+        decider: thresholds chosen on validation images.
 
     Raises:
         ConfigError: an unknown scorer, or one that the network has nothing for.
@@ -86,8 +92,11 @@ def predict_files(
     images = 0
     tally = Tally(model.decoding)
     with table(out) as writer:
-        for answers in answered(model, files, scorer=scorer, top=top, broken=broken, tally=tally, advance=advance):
-            writer.write(_columns(answers, model, files, pool))
+        has_sets = decider is not None and decider.set_thresholds is not None
+        for answers in answered(
+            model, files, scorer=scorer, top=top, broken=broken, tally=tally, advance=advance, every=has_sets
+        ):
+            writer.write(_columns(answers, model, files, pool, decider))
             images += len(answers.indices)
         if not images:
             raise DataError(
@@ -109,18 +118,20 @@ def answered(
     broken: list[Broken],
     tally: Tally | None = None,
     advance: Callable[[int], object] = lambda number: None,
+    every: bool = False,
 ) -> Iterator[Answers]:
     """Yield the answers of a pool, a batch at a time and in order.
 
     Args:
         broken: takes what cannot be read.
         tally: counts what stands out in the images.
+        every: also give the probabilities of all classes.
     """
     waiting: deque[tuple[np.ndarray, dict[str, Tensor], int]] = deque()
     with model.predicting():
         for indices, images, unread in batches(files, model, tally=tally):
             broken += unread
-            answers = answers_of(model, model.scores(images), scorer, top) if len(indices) else {}
+            answers = answers_of(model, model.scores(images), scorer, top, every) if len(indices) else {}
             waiting.append((indices, answers, len(indices) + len(unread)))
             if len(waiting) > _AHEAD:
                 yield from _fetched(*waiting.popleft(), files, advance)
@@ -128,7 +139,7 @@ def answered(
             yield from _fetched(*waiting.popleft(), files, advance)
 
 
-def answers_of(model: Model, scores: Scores, scorer: str, top: int) -> dict[str, Tensor]:
+def answers_of(model: Model, scores: Scores, scorer: str, top: int, every: bool = False) -> dict[str, Tensor]:
     """Return the answers for a batch, on the device: nothing waits for it here."""
     logits = scores.logits
     normaliser = log_normaliser(logits, model.link)
@@ -142,6 +153,8 @@ def answers_of(model: Model, scores: Scores, scorer: str, top: int) -> dict[str,
     if model.background is not None:
         column = logits[:, model.background, None]
         answers["background"] = probabilities(column, normaliser, model.link)[:, 0]
+    if every:
+        answers["every"] = probabilities(logits, normaliser, model.link)
     return answers
 
 
@@ -176,7 +189,14 @@ def _fetched(
                 f"the network's scores are not finite for {int((~host['finite']).sum())} images, the first is {first}: "
                 "its weights have diverged or are damaged"
             )
-        yield Answers(indices, host["classes"], host["probabilities"], host["knownness"], host.get("background"))
+        yield Answers(
+            indices,
+            host["classes"],
+            host["probabilities"],
+            host["knownness"],
+            host.get("background"),
+            host.get("every"),
+        )
     advance(done)
 
 
@@ -214,7 +234,9 @@ def predictions_of(
     return predictions, broken, list(tally.lines())
 
 
-def _columns(answers: Answers, model: Model, files: ImageFiles, pool: DetectionPool | None) -> Columns:
+def _columns(
+    answers: Answers, model: Model, files: ImageFiles, pool: DetectionPool | None, decider: Decider | None
+) -> Columns:
     names = model.class_names
     columns: dict[str, Any] = {
         "path": [files.relative(index) for index in answers.indices.tolist()],
@@ -225,6 +247,10 @@ def _columns(answers: Answers, model: Model, files: ImageFiles, pool: DetectionP
     }
     if answers.background is not None:
         columns["background"] = answers.background
+    if decider is not None and decider.thresholds is not None:
+        columns["decision"] = decider.decisions(answers.classes[:, 0], answers.probabilities[:, 0])
+    if decider is not None and answers.every is not None:
+        columns["set"] = decider.sets(answers.every)
     for rank in range(1, answers.classes.shape[1]):
         columns[f"class_{rank + 1}"] = [names[label] for label in answers.classes[:, rank].tolist()]
         columns[f"probability_{rank + 1}"] = answers.probabilities[:, rank]

@@ -51,6 +51,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--allow-overlap", action="store_true", help="evaluate images that were all trained on, on purpose"
     )
+    parser.add_argument(
+        "--decide",
+        action="append",
+        default=[],
+        metavar="RULE=LEVEL",
+        help="choose class thresholds on validation images and store them: precision=0.9 or recall=0.9; sets: "
+        "coverage=0.9",
+    )
     parser.add_argument("--config-dir", metavar="FOLDER", help="with configs of your own, for dataset=CONFIG")
     parser.add_argument(
         "--allow", action="append", default=[], metavar="PREFIX", help="a package of yours that may be named"
@@ -73,8 +81,47 @@ def main(argv: list[str]) -> int:
 
     with allowing(arguments.allow):
         request = read_request(overrides, mistakes)
+        if arguments.decide:
+            _decide(paths, request, arguments.decide, arguments.json, arguments.config_dir)
+            return 0
         _evaluate(paths, request, arguments.split, out, arguments.json, arguments.config_dir, arguments.allow_overlap)
     return 0
+
+
+def _decide(
+    paths: Sequence[Path], request: EvaluationRequest, texts: Sequence[str], json: Path | None, config_dir: str | None
+) -> None:
+    """Choose thresholds of one run on its validation images, store them in its folder, and print what they give."""
+    from ltr.apply.decisions import choose, measure, read_rules, table_lines, write_decisions
+    from ltr.configuration.check import refuse
+    from ltr.configuration.evaluation_overrides import for_run
+    from ltr.console import plain_warnings, print_line
+    from ltr.escaping import one_line
+    from ltr.files import write_json
+    from ltr.runs.evaluate_checkpoints import Candidate, headline_probabilities
+
+    rules = read_rules(texts)
+    located = _locate(paths)
+    checkpoint, config = located[0]
+    if len(located) > 1 or config is None:
+        raise ConfigError("--decide stores thresholds in the folder of one run: give a finished run")
+    if request.config is not None:
+        raise ConfigError("--decide takes the validation images of the run's own data set: leave dataset=CONFIG out")
+    candidate_config = for_run(config, request, config_dir)
+    refuse(request.mistakes, "the command cannot be carried out")
+    run = checkpoint.absolute().parent.parent
+    check_folder(run, f"--decide writes into {run}")
+    with plain_warnings():
+        images, split = headline_probabilities(Candidate(run.name, checkpoint, candidate_config, run))
+    decider = choose(rules, *images["val"], split.class_names)
+    background = 0 if "background" in split.protocols else None
+    measured = {part: measure(decider, *rows, background) for part, rows in images.items()}
+    written = write_decisions(run, checkpoint, decider, rules, measured)
+    for line in table_lines(decider, rules, measured):
+        print_line(one_line(line))
+    if json:
+        write_json(json, measured)
+    print_line(f"{written}")
 
 
 def _sort_words(words: Sequence[str]) -> tuple[list[Path], list[str], list[str]]:

@@ -93,9 +93,17 @@ def _predict(arguments: argparse.Namespace) -> int:
         files = pool.for_model(model)
     if arguments.format != "csv":
         return _write_format(arguments, model, files, pool)
+    decider = _decider(arguments, model)
     with progress("predicting", len(files)) as advance:
         done = predict_files(
-            model, files, arguments.out, scorer=arguments.scorer, top=arguments.top, advance=advance, pool=pool
+            model,
+            files,
+            arguments.out,
+            scorer=arguments.scorer,
+            top=arguments.top,
+            advance=advance,
+            pool=pool,
+            decider=decider,
         )
     rate = done.images / max(done.seconds, 1e-9)
     print_line(f"{arguments.out}: {done.images:,} images in {done.seconds:,.1f} s, {rate:,.0f} images/s")
@@ -111,6 +119,26 @@ def _default_out(arguments: argparse.Namespace) -> Path:
     checkpoint, config = find(Path(arguments.run))
     folder = checkpoint.parent if config is None else checkpoint.parent.parent
     return folder / ("predictions.json" if arguments.format == "megadetector" else "predictions.csv")
+
+
+def _decider(arguments: argparse.Namespace, model: Any) -> Any:
+    """Return the decisions that ``ltr-eval --decide`` chose for these weights; None without any."""
+    from ltr.commands.evaluate import find
+
+    checkpoint, _ = find(Path(arguments.run))
+    from ltr.apply.decisions import decisions_file, read_decisions
+
+    path = decisions_file(checkpoint)
+    if path is None:
+        return None
+    decider = read_decisions(path, checkpoint, model.class_names)
+    if decider is None:
+        print_line(
+            f"warning: {path} has no decisions for {checkpoint.name}, so none are written. Choose them by ltr-eval "
+            "RUN --decide precision=0.9",
+            sys.stderr,
+        )
+    return decider
 
 
 def _check_detection_flags(arguments: argparse.Namespace) -> None:

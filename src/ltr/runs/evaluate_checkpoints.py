@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ltr.configuration.check import check_config, refuse
@@ -21,13 +22,15 @@ from ltr.data.module import DataModule
 from ltr.data.packed import read_source
 from ltr.data.source import Source
 from ltr.data.splits import Split
-from ltr.errors import LtrError
+from ltr.errors import ConfigError, LtrError
+from ltr.evaluation.rows import refuse_bad_scores
+from ltr.evaluation.scores import log_normaliser, probabilities
 from ltr.methods.core.checkpoint import FORMAT, describe, described_network, read_checkpoint
 from ltr.methods.foreign import foreign_network
 from ltr.models.published_names import LAYOUTS, read_published
 from ltr.models.weights import read_state
 from ltr.runs.deployment_prior import evaluation_of
-from ltr.runs.device import keep_freed_memory, resolve_device, resolve_precision
+from ltr.runs.device import autocast, keep_freed_memory, resolve_device, resolve_precision
 from ltr.runs.evaluate_network import ProtocolResult, examples_of
 from ltr.runs.evaluate_split import SplitEvaluator
 from ltr.runs.input_adapter import adapt_input, adapted_dataset, check_evaluable
@@ -181,6 +184,50 @@ def evaluate_checkpoints(
         if evaluation.note:
             print_line(f"{candidate.label}: {evaluation.note}")
         yield evaluation
+
+
+def headline_probabilities(candidate: Candidate) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], Split]:
+    """Return float32 probabilities [N, C] and int64 labels [N] of the parts ``val`` and ``test``, and the split.
+
+    They are of the headline variant; a part without images is left out.
+
+    Raises:
+        CheckpointError, ConfigError, DataError: see `evaluate_checkpoints`; ConfigError without validation images.
+        TrainingError: scores that are not finite.
+    """
+    data = DatasetCache()
+    _, _, split = data.read(candidate.config["dataset"])
+    if not len(split.val):
+        raise ConfigError(
+            f"{candidate.checkpoint}: thresholds are chosen on validation images, and the split '{split.name}' has "
+            "none. Train with dataset.val=train_fraction"
+        )
+    prepared = _prepared(candidate, "val", data)
+    device = resolve_device(prepared.config["trainer"]["accelerator"])
+    precision = resolve_precision(prepared.config["trainer"]["precision"], device)
+    module = _data_module(prepared, device, None)
+    predictor = prepared.predictor.to(device).eval()
+    results = {}
+    with torch.inference_mode(), autocast(device, precision):
+        for part in ("val", "test"):
+            if not len(getattr(split, part)):
+                continue
+            values, labels = [], []
+            for batch in module.evaluation_loader(part):
+                logits = predictor.predict(batch.images)[predictor.headline].logits
+                if logits is None or logits.ndim != 2 or logits.shape[1] != split.num_classes:
+                    raise ConfigError(
+                        f"{candidate.checkpoint}: its method gives no score for each class, so there is nothing to "
+                        "decide by. Choose a run of a classifier"
+                    )
+                logits = logits.float()
+                normaliser = log_normaliser(logits, predictor.link)
+                values.append(probabilities(logits, normaliser, predictor.link).cpu().numpy())
+                labels.append(batch.labels.cpu().numpy())
+            table = np.concatenate(values)
+            refuse_bad_scores(int((~np.isfinite(table)).any(axis=1).sum()), len(table))
+            results[part] = (table, np.concatenate(labels).astype(np.int64))
+    return results, split
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,263 @@
+"""Decisions of a run: class thresholds and conformal sets, stored beside its weights and applied to predictions."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltr.errors import CheckpointError, ConfigError, DataError, nearest
+from ltr.evaluation.deciding import (
+    NEVER,
+    class_decisions,
+    conformal_thresholds,
+    decide,
+    decision_metrics,
+    images_needed,
+    precision_thresholds,
+    recall_thresholds,
+    set_metrics,
+)
+from ltr.files import file_digest, write_json
+from ltr.names import counted
+
+FILE = "decisions.json"  # in the folder of a run
+FORMAT, VERSION = "ltr-decisions", 1
+RULES = ("precision", "recall", "coverage")  # the last one is of conformal sets
+SEPARATOR = "|"  # between the classes of a set
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Decider:
+    """Thresholds of one network.
+
+    Attributes:
+        class_names: in the order of the thresholds.
+        thresholds: float64 [C] of decisions; None: no decisions were asked for.
+        set_thresholds: float64 [C] of conformal sets; None: no sets were asked for.
+    """
+
+    class_names: tuple[str, ...]
+    thresholds: np.ndarray | None
+    set_thresholds: np.ndarray | None
+
+    def decisions(self, predicted: np.ndarray, highest: np.ndarray) -> list[str]:
+        """Return the decided class of each image by name; '' for abstention."""
+        assert self.thresholds is not None
+        return [
+            self.class_names[label] if label >= 0 else ""
+            for label in class_decisions(predicted, highest, self.thresholds).tolist()
+        ]
+
+    def sets(self, probabilities: np.ndarray) -> list[str]:
+        """Return the classes of each image's set, by name and joined; '' for an empty set."""
+        assert self.set_thresholds is not None
+        members = probabilities >= self.set_thresholds
+        return [SEPARATOR.join(self.class_names[label] for label in np.flatnonzero(row).tolist()) for row in members]
+
+
+def read_rules(texts: Sequence[str]) -> dict[str, float]:
+    """Return the level of each rule of ``--decide RULE=LEVEL``.
+
+    Raises:
+        ConfigError: an unknown rule, a level outside (0, 1), or two rules for one thing.
+    """
+    rules: dict[str, float] = {}
+    for text in texts:
+        rule, _, level = text.partition("=")
+        if rule not in RULES:
+            raise ConfigError(
+                f"--decide {text}: allowed are {', '.join(f'{one}=LEVEL' for one in RULES)}{nearest(rule, RULES)}"
+            )
+        try:
+            value = float(level)
+        except ValueError:
+            value = math.nan
+        if not 0 < value < 1:
+            raise ConfigError(f"--decide {text}: the level must be greater than 0 and less than 1, such as {rule}=0.9")
+        if rule in rules or (rule != "coverage" and set(rules) & {"precision", "recall"}):
+            raise ConfigError(
+                f"--decide {text}: thresholds follow from one level of precision or recall, and sets from one of "
+                "coverage. Give each once"
+            )
+        rules[rule] = value
+    return rules
+
+
+def choose(
+    rules: Mapping[str, float], probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> Decider:
+    """Choose thresholds on validation images.
+
+    Args:
+        probabilities: [N, C] of validation images.
+        labels: int64 [N].
+
+    Raises:
+        DataError: a class has too few images for a level.
+    """
+    counts = np.bincount(labels, minlength=len(class_names))
+    for rule, level in rules.items():
+        needed = images_needed(level)
+        small = np.flatnonzero(counts < needed)
+        if small.size:
+            names = ", ".join(f"{class_names[label]} ({counts[label]:,})" for label in small[:_SHOWN].tolist())
+            least = int(counts.min())
+            way = (
+                f"ask for a level of at most {math.floor(1000 * least / (least + 1)) / 1000:g}, or "
+                if least
+                else "give each class validation images, or "
+            )
+            raise DataError(
+                f"--decide {rule}={level:g} needs {counted(needed, 'validation image')} of each class, and "
+                f"{counted(small.size, 'class has', 'classes have')} fewer: {names}"
+                f"{', ...' if small.size > _SHOWN else ''}. To decide for them, {way}train with more validation images "
+                "(dataset.val=train_fraction and a larger dataset.val_fraction)"
+            )
+    choices = {"precision": precision_thresholds, "recall": recall_thresholds}
+    chosen = [choices[rule](probabilities, labels, level) for rule, level in rules.items() if rule in choices]
+    sets = conformal_thresholds(probabilities, labels, rules["coverage"]) if "coverage" in rules else None
+    return Decider(tuple(class_names), chosen[0] if chosen else None, sets)
+
+
+def measure(
+    decider: Decider, probabilities: np.ndarray, labels: np.ndarray, background: int | None
+) -> dict[str, dict[str, Any]]:
+    """Return the metrics of ``decisions`` and ``sets`` on labelled images, as plain data; NaN becomes None."""
+    measured: dict[str, dict[str, Any]] = {}
+    if decider.thresholds is not None:
+        decision = decide(probabilities, decider.thresholds)
+        measured["decisions"] = decision_metrics(decision, labels, len(decider.class_names), background)
+    if decider.set_thresholds is not None:
+        measured["sets"] = set_metrics(probabilities, labels, decider.set_thresholds)
+    return {name: _plain(metrics) for name, metrics in measured.items()}
+
+
+def write_decisions(
+    run: Path, checkpoint: Path, decider: Decider, rules: Mapping[str, float], measured: Mapping[str, Any]
+) -> Path:
+    """Add the decisions of a checkpoint to its run's file; those of the run's other checkpoints stay.
+
+    Args:
+        measured: metrics by part of the split (`measure`).
+    """
+    path = run / FILE
+    entries = _entries(path) if path.is_file() else {}
+    entries[file_digest(checkpoint)] = {
+        "checkpoint": checkpoint.name,
+        "rules": dict(rules),
+        "class_names": list(decider.class_names),
+        "thresholds": _plain(decider.thresholds),  # null: never decided
+        "set_thresholds": _plain(decider.set_thresholds),
+        "measured": dict(measured),
+    }
+    write_json(path, {"format": FORMAT, "version": VERSION, "weights": entries})
+    return path
+
+
+def decisions_file(checkpoint: Path) -> Path | None:
+    """Return the file of decisions of a run's checkpoint; None without one."""
+    folder = checkpoint.absolute().parent
+    path = folder.parent / FILE
+    return path if folder.name == "checkpoints" and path.is_file() else None
+
+
+def read_decisions(path: Path, checkpoint: Path, class_names: Sequence[str]) -> Decider | None:
+    """Return the decisions for a checkpoint's weights; None if the file has none for them.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    entry = _entries(path).get(file_digest(checkpoint))
+    if entry is None:
+        return None
+    try:
+        arrays = [
+            None if entry[key] is None else np.array([NEVER if x is None else float(x) for x in entry[key]])
+            for key in ("thresholds", "set_thresholds")
+        ]
+        fits = tuple(entry["class_names"]) == tuple(class_names) and all(
+            array is None or array.shape == (len(class_names),) for array in arrays
+        )
+    except (KeyError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise CheckpointError(
+            f"{path} is damaged, or of other classes. Choose again: ltr-eval RUN --decide precision=0.9"
+        )
+    return Decider(tuple(class_names), *arrays)
+
+
+def decisions_of(path: Path, checkpoint: Path) -> dict[str, Any]:
+    """Return the entry of a checkpoint, which its file must have."""
+    return {"format": FORMAT, "version": VERSION, **_entries(path)[file_digest(checkpoint)]}
+
+
+def table_lines(decider: Decider, rules: Mapping[str, float], measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the lines that report the chosen points on each part of the split."""
+    lines = []
+    for part, results in measured.items():
+        if "decisions" in results:
+            one = results["decisions"]
+            numbers = [f"{_percent(one[key])} {key}" for key in ("coverage", "precision", "recall", "accuracy")]
+            if one["false_alarms_per_thousand"] is not None:
+                numbers.append(f"{one['false_alarms_per_thousand']:.1f} false alarms per thousand background images")
+            lines.append(f"{part}: decisions: {', '.join(numbers)}")
+        if "sets" in results:
+            one = results["sets"]
+            lines.append(f"{part}: sets: {_percent(one['coverage'])} coverage, {one['size']:.2f} classes on average")
+    if decider.thresholds is None:
+        return lines
+    part = list(measured)[-1]
+    per_class = measured[part]["decisions"]["per_class"]
+    width = max(map(len, (*decider.class_names, "class")))
+    lines.append(f"{'class':{width}}  threshold       n  decided  precision  recall  ({part})")
+    for row, name in enumerate(decider.class_names):
+        threshold = decider.thresholds[row]
+        lines.append(
+            f"{name:{width}}  {'never' if threshold == NEVER else format(threshold, '.4f'):>9}  "
+            f"{per_class['n'][row]:>6,}  {per_class['decided'][row]:>7,}  {_percent(per_class['precision'][row]):>9}  "
+            f"{_percent(per_class['recall'][row]):>6}"
+        )
+    unreached = int((decider.thresholds == (NEVER if "precision" in rules else 0)).sum())
+    if unreached and "precision" in rules:
+        lines.append(f"No threshold gives {counted(unreached, 'class', 'classes')} the wanted precision: never decided")
+    elif unreached:
+        lines.append(f"No threshold gives {counted(unreached, 'class', 'classes')} the wanted recall: always decided")
+    return lines
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _entries(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        entries = content["weights"] if content["format"] == FORMAT and content["version"] <= VERSION else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error}. Remove it, and choose again by ltr-eval --decide"
+        ) from error
+    if not isinstance(entries, dict):
+        raise CheckpointError(
+            f"{path} is of a newer version of ltr, or of another program. Remove it, and choose again"
+        )
+    return entries
+
+
+def _plain(value: Any) -> Any:
+    """Return numbers and arrays as JSON holds them; None for those that are not finite."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, np.ndarray):
+        return [_plain(one) for one in value.tolist()]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
