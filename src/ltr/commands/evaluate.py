@@ -73,6 +73,10 @@ def main(argv: list[str]) -> int:
         check_file(arguments.json, f"--json {arguments.json}")
     out = arguments.out or Path(outputs) / EVALUATIONS
     check_folder(out, f"--out {out}")
+    if arguments.decide and (arguments.out or arguments.split != "test"):
+        raise ConfigError(
+            "--decide writes into the run's folder and measures validation and test images: leave --out and --split out"
+        )
     if arguments.config_dir and not Path(arguments.config_dir).is_dir():
         raise ConfigError(f"--config-dir {arguments.config_dir}: there is no such folder")
 
