@@ -36,3 +36,11 @@ def test_what_a_library_builds_by_name_is_called_by_that_name():
     optimizers = ({"optimizer._target_": "ltr.optim.libraries.timm_optimizer", "optimizer.name": "lamb"},
                   {"optimizer._target_": "ltr.optim.optimizers.sgd"})  # fmt: skip
     assert differences(optimizers) == ["optimizer=lamb", "optimizer=sgd"]
+
+
+def test_tunings_and_stored_features_are_called_as_they_are_typed():
+    configs = [
+        {"tune._target_": "ltr.models.tuning_lora.TuneLoRA", "tune.rank": 8, "features.name": "images"},
+        {"tune._target_": "ltr.models.tuning.TuneAll", "features.name": "stored"},
+    ]
+    assert differences(configs) == ["tune=lora features=images", "tune=all features=stored"]

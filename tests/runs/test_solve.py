@@ -13,7 +13,7 @@ from ltr.methods.core.checkpoint import load_network
 from ltr.runs.solve import minimise
 
 LBFGS = ["features=stored", "features.solver=lbfgs", "trainer.precision=fp32", "trainer.max_epochs=2"]
-pytestmark = pytest.mark.filterwarnings("ignore:.*at random values.*")
+pytestmark = pytest.mark.filterwarnings("ignore:.*(at random values|of a random backbone).*")
 
 
 class Quadratic:
@@ -91,3 +91,20 @@ def test_what_cannot_be_solved_is_refused_with_what_to_use(ltr_train, case):
     assert run.code not in (0, None)
     assert advice in run.err
     assert "Traceback" not in run.err
+
+
+@pytest.mark.parametrize("selection", ["best_val", "best_test"])
+def test_a_selection_of_epochs_is_refused_for_a_solver_that_has_none(ltr_train, selection):
+    run = ltr_train(*LBFGS, f"trainer.selection={selection}", "dataset.val=train_fraction", "stages=plan")
+    assert run.code == 2
+    assert f"trainer.selection={selection}: features.solver=lbfgs has no epochs to select among" in run.err
+
+
+def test_the_solution_does_not_depend_on_the_seed_of_the_head(ltr_train, tmp_path):
+    """The backbone's weights are those of one run, as random ones depend on the seed."""
+    weights = ltr_train("trainer.max_epochs=1", "trainer.precision=fp32").directory / "checkpoints" / "final.ckpt"
+    more = [*LBFGS, "features.l2=0.01", f"backbone.weights={weights}"]
+    heads = [
+        load_network(ltr_train(*more, f"seed={seed}").directory / "checkpoints/final.ckpt").head for seed in (0, 1)
+    ]
+    assert torch.equal(heads[0].weight, heads[1].weight)

@@ -10,6 +10,7 @@ DOUBTS = {
     "rate of the head": (("optimizer.head_lr=1e-20",), "optimizer.head_lr=1e-20 is below"),
     "batch": (("batch_size=1000",), "batch_size=1000 is more than the 500 training images"),
     "frozen": (("backbone.trainable=none",), "the backbone stays at random values"),
+    "stored": (("features=stored",), "features=stored without weights: the features are those of a random backbone"),
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from ltr.errors import ConfigError, nearest
+from ltr.identity import name_of
 from ltr.report.read_runs import FinishedRun, settings, shown_value
 
 _MOST_DIFFERENCES = 4
@@ -43,8 +44,22 @@ def differences(configs: Sequence[dict[str, Any]]) -> list[str]:
     kept_keys = [key for key in differing if not any(key.startswith(f"{node}.") for node in nodes)]
     kept_keys = [key for key in kept_keys if not (key == "dataset.beta" and "loss.beta" in kept_keys)]
     shown = [*((node, f"{node}._target_") for node in nodes), *((key, key) for key in kept_keys)]
-    shown_names = [(name if name.count(".") < 2 else name.split(".", 1)[1], key) for name, key in shown]
+    shown_names = [
+        (
+            name.removesuffix(".name")
+            if name == "features.name"
+            else name
+            if name.count(".") < 2
+            else name.split(".", 1)[1],
+            key,
+        )
+        for name, key in shown
+    ]
     # a library's factory, such as timm's for backbones and optimisers, is shown by the name it builds
+    for node in nodes:
+        if node == "tune":  # its choices are no names of papers: shown as they are typed
+            for config in settings_of_runs:
+                config[f"{node}._target_"] = name_of(str(config[f"{node}._target_"])).rpartition("/")[2]
     name_keys = {f"{node}._target_": f"{node}.name" for node in nodes}
     values = {
         key: shortened_paths([config.get(name_keys.get(key, key), config[key]) for config in settings_of_runs])

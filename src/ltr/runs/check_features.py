@@ -91,6 +91,12 @@ def check_stored(config: Mapping[str, Any], method: Method, stages: Sequence[Sta
 
 def _check_linear(stage: Stage, config: Mapping[str, Any]) -> None:
     """Refuse a stage that is no linear classifier with one loss."""
+    if stage.settings.selection != "last":
+        raise ConfigError(
+            f"trainer.selection={stage.settings.selection}: features.solver=lbfgs has no epochs to select among; "
+            "features.l2=auto chooses the penalty on the validation split. Use trainer.selection=last, or "
+            "features.solver=minibatch"
+        )
     kind = getattr(locate(stage.settings.head["_target_"], "head"), "head_kind", None)
     if stage.target.training_step is not ImageClassifier.training_step or kind != "linear":
         what = f"method={config['method']['name']}" if kind == "linear" else f"a head of kind '{kind}'"
@@ -105,7 +111,7 @@ def _check_stage(stage: Stage, method: str) -> None:
     if stage.checkpoint is not None:
         raise ConfigError(
             f"method.start_from={stage.checkpoint}: features=stored needs the backbone before the run. Give its "
-            "weights as backbone.weights=FILE (a run's checkpoint will do), or use features=images"
+            "weights as backbone.weights=FILE (the checkpoint of a run without lora, adapter or vpt will do), or use features=images"
         )
     if settings.extras:
         raise ConfigError(

@@ -50,7 +50,7 @@ def solve_stage(
 
     Args:
         stage: with ``settings.features`` of ``solver=lbfgs``.
-        network: as it was initialised.
+        network: as it was initialised; the head starts at zero.
         data: the stage's, with its stored features.
         folder: the stage's folder in the store.
         context: device, data set and signals.
@@ -67,6 +67,9 @@ def solve_stage(
     network.to(context.device).train()
     network.start_epoch(stage.settings.epochs - 1)
     objective = Objective(network, data, context.device)
+    with torch.no_grad():  # a start that no seed decides, as the solver may stop before the minimum
+        for parameter in objective.parameters:
+            parameter.zero_()
     penalties = sorted(options["l2_path"], reverse=True) if options["l2"] == "auto" else [float(options["l2"])]
     rows: list[dict[str, Any]] = []
     best: tuple[float, int, dict[str, Tensor]] | None = None
@@ -77,7 +80,7 @@ def solve_stage(
         if len(penalties) > 1:
             assert validation is not None
             metrics = _validated(network, data, validation, context, stage.settings.precision)
-            row |= {f"{validation.split}/{name}": value for name, value in metrics.items()}
+            row |= {f"val/{name}": value for name, value in metrics.items()}
             value = metrics[validation.monitor]
             print_line(
                 f"{stage.name}: l2={l2:g}, {steps} evaluations, loss {loss:.4f}, {validation.monitor} {value:.1%}"
@@ -209,7 +212,7 @@ def _validated(
     with autocast(context.device, precision):
         results = evaluate(
             network,
-            {validation.split: data.evaluation_loader(data.split.val)},
+            {"val": data.evaluation_loader(data.split.val)},
             lambda link, keep: [validation.protocol(link)],
             context.device,
             precision,

@@ -33,6 +33,13 @@ def warn_of_frozen_random_weights(stage: Stage) -> None:
             "random values. Give backbone.weights=FILE or backbone.pretrained=true, or set tune=all",
             stacklevel=2,
         )
+    if stage.settings.features is not None and not _has_weights(backbone):
+        warnings.warn(
+            f"stage '{stage.name}': features=stored without weights: the features are those of a random backbone. Give "
+            "backbone.weights=FILE or backbone.pretrained=true, or train the backbone with features=images",
+            stacklevel=2,
+        )
+        return
     frozen = backbone.get("trainable") in ("none", "last_block")
     if frozen and not stage.parents and not _has_weights(backbone):
         part = "the backbone" if backbone["trainable"] == "none" else "all but the backbone's last block"
