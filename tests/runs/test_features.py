@@ -14,7 +14,7 @@ from resuming import weights
 
 DIGITS = ["trainer.precision=fp32", "trainer.max_epochs=2", "features=stored"]
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*at random values.*"),
+    pytest.mark.filterwarnings("ignore:.*(at random values|of a random backbone).*"),
     pytest.mark.filterwarnings("ignore:.*tau=.* is the best.*"),
 ]
 METHODS = {

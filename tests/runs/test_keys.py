@@ -40,7 +40,8 @@ OTHER = {
     "ema_decay": 0.999,
     "limit_train_batches": 2,
     "extras": ({"_target_": "ltr.methods.distillation.terms.Any"},),
-    "features": {"views": 0},
+    "features": {"name": "stored", "views": 0, "standardize": True, "solver": "minibatch"},
+    "tune": {"_target_": "ltr.models.tuning.TuneNorm"},
 }
 
 

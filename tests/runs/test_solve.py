@@ -104,7 +104,8 @@ def test_the_solution_does_not_depend_on_the_seed_of_the_head(ltr_train, tmp_pat
     """The backbone's weights are those of one run, as random ones depend on the seed."""
     weights = ltr_train("trainer.max_epochs=1", "trainer.precision=fp32").directory / "checkpoints" / "final.ckpt"
     more = [*LBFGS, "features.l2=0.01", f"backbone.weights={weights}"]
-    heads = [
-        load_network(ltr_train(*more, f"seed={seed}").directory / "checkpoints/final.ckpt").head for seed in (0, 1)
-    ]
+    heads = []
+    for seed in (0, 1):
+        run = ltr_train(*more, f"seed={seed}", outputs=tmp_path / str(seed))
+        heads.append(load_network(run.directory / "checkpoints" / "final.ckpt").head)
     assert torch.equal(heads[0].weight, heads[1].weight)

@@ -111,7 +111,8 @@ def _check_stage(stage: Stage, method: str) -> None:
     if stage.checkpoint is not None:
         raise ConfigError(
             f"method.start_from={stage.checkpoint}: features=stored needs the backbone before the run. Give its "
-            "weights as backbone.weights=FILE (the checkpoint of a run without lora, adapter or vpt will do), or use features=images"
+            "weights as backbone.weights=FILE (the checkpoint of a run without lora, adapter or vpt will do), or use "
+            "features=images"
         )
     if settings.extras:
         raise ConfigError(
