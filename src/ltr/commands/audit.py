@@ -26,13 +26,15 @@ def run_audit(arguments: argparse.Namespace) -> int:
 
     from ltr.apply.audit import audit
     from ltr.console import plain_warnings
+    from ltr.data.group_division import crop_groups
 
     with plain_warnings():
         model, source, split, dataset = _run_of(arguments)
         indices, part_of = _images(split, arguments.part)
         probabilities, features = _predicted(model, source, split, dataset, indices)
     labels = split.label_map[source.labels[indices]]
-    groups = None if source.group is None else source.groupings[source.group].codes[indices]
+    grouping = source.groupings[source.group] if source.group is not None else crop_groups(source.images)
+    groups = None if grouping is None else grouping.codes[indices]
     outcome = audit(
         features,
         labels,

@@ -6,7 +6,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ltr.data.annotations.records import normal_path
+from ltr.data.source import Grouping, ImageFiles
 from ltr.randomness import derive_seed
+
+FILE = "path"  # key of the grouping by file
+
+
+def file_groups(files: ImageFiles) -> Grouping | None:
+    """Return the grouping by file; None if every file has one row."""
+    number_of: dict[str, int] = {}
+    codes = np.fromiter(
+        (number_of.setdefault(normal_path(files.relative(row)), len(number_of)) for row in range(len(files))),
+        dtype=np.int32,
+        count=len(files),
+    )
+    return Grouping(codes, tuple(number_of)) if len(number_of) < len(files) else None
+
+
+def crop_groups(images: object) -> Grouping | None:
+    """Return the grouping of crops by their file; None if images are whole, or each is of another file."""
+    return file_groups(images) if isinstance(images, ImageFiles) and images.crops is not None else None
 
 
 def hold_out_groups(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ltr.data.class_index import stable_order
-from ltr.data.group_division import hold_out_groups
+from ltr.data.group_division import FILE, crop_groups, hold_out_groups
 from ltr.data.source import Source
 from ltr.data.split import Split, check_indices, count_labels
 from ltr.errors import ConfigError, DataError, nearest
@@ -63,9 +64,9 @@ def carve_validation(
 
     ``none``: no validation images. ``official``: the source's part ``val``. ``train_fraction``: a seeded share of each
     class of ``train``, or whole groups where the source has a ``group``. ``test_fraction``: the first share of each
-    class of the test images in their order; the rest is the test set (M2m's rule, at 0.1). Shares are rounded
-    down, but are at least one image per class. A class with one image keeps it and has no validation image; a warning
-    names it.
+    class of the test images in their order, or whole groups; the rest is the test set (M2m's rule, at 0.1). The crops
+    of a file are a group where the source has no other. Shares are rounded down, but are at least one image per
+    class. A class with one image keeps it and has no validation image; a warning names it.
 
     Args:
         test: test images, all labelled; None: those of part ``test``.
@@ -153,8 +154,11 @@ def _hold_out(
     source: Source, indices: np.ndarray, label_map: np.ndarray, fraction: float, *, rule: str, seed: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (held out, rest), both sorted: a share of each class, sampled by ``seed`` or (None) its first images."""
-    if source.group is not None and seed is not None:
-        return _hold_out_groups(source, indices, label_map, fraction, seed)
+    if source.group is not None:
+        return _hold_out_groups(source, indices, label_map, fraction, rule, seed)
+    if (shared := crop_groups(source.images)) is not None:
+        source = replace(source, groupings={**source.groupings, FILE: shared}, group=FILE)
+        return _hold_out_groups(source, indices, label_map, fraction, rule, seed)
     groups = group_by_label(source, indices, label_map)
     part = "training" if rule == "train_fraction" else "test"
     if indices.size and max(map(len, groups)) < 2:
@@ -185,10 +189,11 @@ def _hold_out(
 
 
 def _hold_out_groups(
-    source: Source, indices: np.ndarray, label_map: np.ndarray, fraction: float, seed: int
+    source: Source, indices: np.ndarray, label_map: np.ndarray, fraction: float, rule: str, seed: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (held out, rest), both sorted: whole groups of the source's ``group``, stratified by label."""
     assert source.group is not None
+    part = "training" if rule == "train_fraction" else "test"
     grouping = source.groupings[source.group]
     is_held = hold_out_groups(
         label_map[source.labels[indices]],
@@ -196,12 +201,12 @@ def _hold_out_groups(
         grouping.values,
         int(label_map.max(initial=-1)) + 1,
         fraction=fraction,
-        seed=seed,
+        seed=seed or 0,
         role="validation",
     )
     if indices.size and not is_held.any():
         raise DataError(
-            f"dataset.val=train_fraction: every {source.group} has the only training images of some class of "
+            f"dataset.val={rule}: every {source.group} has the only {part} images of some class of "
             f"{source.name}, so none can be held out for validation. Use dataset.val=none, or another dataset.group"
         )
     return np.sort(indices[is_held]), np.sort(indices[~is_held])

@@ -2,12 +2,16 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import camera_trap_files as made
 from ltr.data.group_description import describe_groups
+from ltr.data.group_division import file_groups
+from ltr.data.image_table import write_image_table
+from ltr.data.source import ImageFiles
 from ltr.data.sources.camera_traps import camera_traps
 from ltr.data.split_camera_traps import camera_traps as split_of
 from ltr.errors import ConfigError, DataError
@@ -180,3 +184,69 @@ def test_a_random_split_leaks_what_the_description_says(traps):
     line = next(line for line in describe_groups(source, split_of(source)) if line.startswith("seq_id"))
     assert f"; {shared:.1%} of the test images" in line
     assert shared > 0.5
+
+
+@pytest.fixture(scope="session")
+def crowded(tmp_path_factory):
+    """Plain COCO detections: 1 to 4 boxes of one or two classes in each photo, and nothing known of the cameras."""
+    shots = made.shots(locations=4, labels=("deer", "fox"))
+    root = made.write(tmp_path_factory.mktemp("crowded"), shots)
+    content = made.coco(shots)
+    for image in content["images"]:
+        for key in ("location", "seq_id", "seq_num_frames", "frame_num", "datetime"):
+            del image[key]
+    content["annotations"] = [
+        {"id": f"{number}-{box}", "image_id": shot.key, "category_id": 1 + (number + box) % 2, "bbox": [box, 2, 9, 9]}
+        for number, shot in enumerate(shots)
+        for box in range(1 + number % 4)
+    ]
+    (root / "coco.json").write_text(json.dumps(content))
+    return root
+
+
+def files_of(source, indices):
+    return {source.images.relative(int(row)) for row in indices}
+
+
+@pytest.mark.parametrize("options", [{}, {"group": "none"}, {"format": "csv"}])
+@pytest.mark.parametrize("val", ["train_fraction", "test_fraction"])
+@pytest.mark.parametrize("seed", range(4))
+def test_crops_of_one_file_are_in_one_part(crowded, tmp_path, options, val, seed):
+    source = read(crowded, "coco.json", split_seed=seed, test_fraction=0.4, group=options.get("group", "auto"))
+    if "format" in options:  # the table that ltr-data import writes
+        write_image_table(source, tmp_path / "t.csv")
+        again = read(crowded, tmp_path / "t.csv", crop="box")
+        assert {part: len(of) for part, of in again.parts.items()} == {p: len(of) for p, of in source.parts.items()}
+        source = again
+    assert source.images.crops is not None
+    assert len(files_of(source, range(len(source)))) < len(source)
+    split = split_of(source, val=val, val_fraction=0.3, seed=seed)
+    of_part = [files_of(source, indices) for indices in (split.train, split.val, split.test)]
+    assert all(of_part)
+    assert sum(map(len, of_part)) == len(set().union(*of_part))
+
+
+def test_crops_of_one_file_are_in_one_part_of_a_source_without_groups(crowded):
+    source = replace(read(crowded, "coco.json", test_fraction=0.4), group=None, groupings={})
+    split = split_of(source, val="train_fraction", val_fraction=0.3)
+    assert not files_of(source, split.train) & files_of(source, split.val)
+
+
+def test_spellings_of_one_path_are_one_group():
+    files = ImageFiles.from_paths("/data", ["A/0.jpg", "./A//0.jpg", "B/0.jpg"])
+    assert file_groups(files).codes.tolist() == [0, 0, 1]
+    assert file_groups(ImageFiles.from_paths("/data", ["A/0.jpg", "B/0.jpg"])) is None
+
+
+def test_auto_says_how_many_images_have_the_group_that_it_passes_over(traps, tmp_path):
+    content = made.coco(SHOTS)
+    del content["images"][3]["location"]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match=f"{len(SHOTS) - 1} of {len(SHOTS)} images have a location, .*one seq_id"):
+        source = camera_traps(name="traps", annotations=str(tmp_path / "a.json"), root=str(traps))
+    assert source.group == "seq_id"
+    for image in content["images"]:
+        del image["seq_id"], image["datetime"]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match=rf"known of every image \({len(SHOTS) - 1} of {len(SHOTS)} images have"):
+        camera_traps(name="traps", annotations=str(tmp_path / "a.json"), root=str(traps))

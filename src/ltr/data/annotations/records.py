@@ -167,6 +167,14 @@ def merge_class_names(name: str, texts: Sequence[str]) -> tuple[tuple[str, ...],
     return tuple(number_of), numbers
 
 
+def normal_path(path: str) -> str:
+    """Return a path without ``./`` and repeated ``/``, so that spellings of one file compare equal."""
+    if "//" not in path and "./" not in path:
+        return path
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    return ("/" if path.startswith("/") else "") + "/".join(parts)
+
+
 def paths_in(files: ImageFiles, rows: Sequence[int] | np.ndarray) -> Iterator[str]:
     """Yield the paths of rows as the file spells them."""
     return (files.relative(int(row)) for row in rows)

@@ -13,6 +13,7 @@ from ltr.data.annotations import camtrap_dp, coco, csv_table
 from ltr.data.annotations.megadetector import read_megadetector
 from ltr.data.annotations.records import Records, clip_boxes
 from ltr.data.decode import decoding, open_image, orientation
+from ltr.data.group_division import FILE, file_groups
 from ltr.data.regions import BoxCrops
 from ltr.data.source import Decoding, ImageFiles, Source
 from ltr.data.sources.checks import check_image_files, shown
@@ -90,7 +91,8 @@ def camera_traps(
         detector_categories: names of the detection categories that count; None: all.
         min_confidence: least confidence of a detection, in [0, 1].
         missing: image files that are missing: ``error``, or ``exclude`` them.
-        group: grouping that no division separates, see `ltr.data.sources.part_division.choose_group`.
+        group: grouping that no division separates, see `ltr.data.sources.part_division.choose_group`. Without one, the
+            crops of a file are kept together (``path``).
         division: ``groups`` holds out groups, ``time`` the latest images.
         split_list: file with the parts of groups or paths, see `ltr.data.sources.part_division.divide_by_list`.
         test_fraction: wanted share of each class for testing, in (0, 1).
@@ -401,13 +403,18 @@ def _source(
     labels, class_names, unused = _numbered(records.class_names, table.classes)
     files = ImageFiles.from_paths(records.files.root, map(records.files.relative, table.images.tolist()), crops=crops)
     groupings = {key: grouping.take(table.images) for key, grouping in records.groupings.items()}
+    by_file = file_groups(files)
+    if by_file is not None:
+        groupings[FILE] = by_file
     key = choose_group(name, group, groupings)
+    if key is None and by_file is not None:
+        key = FILE
     if split_list is not None:
         divided = divide_by_list(name, files, Path(split_list).expanduser().absolute(), key, groupings)
     elif records.split is not None:
         divided = divide_by_column(name, file, records.split.take(table.images), key)
     elif division == "time":
-        unit = key if group != AUTO else ("seq_id" if "seq_id" in groupings else None)
+        unit = key if group != AUTO else next((at for at in ("seq_id", FILE) if at in groupings), None)
         times = records.times[table.images]
         divided = divide_by_time(name, files, times, unit, groupings, fraction=test_fraction)
     else:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ltr.data.group_division import hold_out_groups
+from ltr.data.group_division import FILE, file_groups, hold_out_groups
 from ltr.data.source import Grouping, ImageFiles
 from ltr.data.sources.checks import shown
 from ltr.data.sources.division import hold_out_test_images
@@ -60,21 +60,34 @@ def choose_group(name: str, group: str, groupings: Mapping[str, Grouping]) -> st
     if group == NONE:
         return None
     if group == AUTO:
-        complete = [key for key in _IN_ORDER if key in groupings and (groupings[key].codes >= 0).all()]
-        if not complete:
+        present = [key for key in _IN_ORDER if key in groupings]
+        chosen = next((key for key in present if (groupings[key].codes >= 0).all()), None)
+        partial = [_coverage(key, groupings[key]) for key in present[: present.index(chosen) if chosen else None]]
+        if chosen is None:
             warnings.warn(
-                f"{name}: no location, deployment, sequence or date is known of every image, so images are divided one "
+                f"{name}: no location, deployment, sequence or date is known of every image"
+                f"{' (' + '; '.join(partial) + ')' if partial else ''}, so images are divided one "
                 "by one: images of one burst may be in training and in test. dataset.group=COLUMN names a group",
                 stacklevel=3,
             )
-            return None
-        return complete[0]
+        elif partial:
+            warnings.warn(
+                f"{name}: {'; '.join(partial)}, so dataset.group=auto keeps images of one {chosen} together instead. "
+                f"Fill in the others, or confirm with dataset.group={chosen}",
+                stacklevel=3,
+            )
+        return chosen
     if group not in groupings:
         known = [*groupings, AUTO, NONE]
         raise ConfigError(
             f"dataset.group={group}: {name} has no such field; allowed are {', '.join(known)}{nearest(group, known)}"
         )
     return group
+
+
+def _coverage(key: str, grouping: Grouping) -> str:
+    """Return how many images have a known group."""
+    return f"{int(np.count_nonzero(grouping.codes >= 0)):,} of {len(grouping.codes):,} images have a {key}"
 
 
 def refuse_unknown_groups(name: str, group: str, grouping: Grouping, files: ImageFiles) -> None:
@@ -99,12 +112,17 @@ def divide_by_groups(
     fraction: float,
     seed: int,
 ) -> Division:
-    """Hold out whole groups for testing, stratified as far as they allow; single images if ``group`` is None.
+    """Hold out whole groups for testing, stratified as far as they allow; single files if ``group`` is None.
+
+    Args:
+        group: key of ``groupings``. None is for rows with a file each; crops of one file need `file_groups`.
 
     Raises:
         DataError: there is one group only, or no class has two images.
     """
     rule = f"test{fraction:g}-seed{seed}"
+    if group is None and (shared := file_groups(files)) is not None:
+        group, groupings = FILE, {**groupings, FILE: shared}
     if group is None:
         paths = [f"{files.relative(row)}{_box_text(files, row)}" for row in range(len(files))]
         is_test = hold_out_test_images(name, paths, labels, class_names, fraction=fraction, seed=seed)
