@@ -364,7 +364,7 @@ def _train_task(config: DictConfig, line: CommandLine) -> Outcome:
 
     from ltr.configuration.check import check_config
     from ltr.configuration.overrides import unread
-    from ltr.configuration.run_fractions import shortened_lengths
+    from ltr.configuration.run_lengths import shortened_lengths
     from ltr.runs.process_info import with_processes
     from ltr.sweeps import check_sweep, in_sweep, job_overrides
 

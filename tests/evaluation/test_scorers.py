@@ -99,7 +99,7 @@ def test_distance_of_a_method_that_gives_none_is_refused():
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():
-    with pytest.raises(ConfigError, match=r"no scorer 'enery'; there are .*Did you mean 'energy'\?.*_target_"):
+    with pytest.raises(ConfigError, match=r"no scorer 'enery'. Did you mean 'energy'. There are: .*_target_"):
         known_scores("enery", Scores(logits_of(0)), "softmax")
 
 

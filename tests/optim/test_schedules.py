@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from ltr.configuration.run_fractions import resolve_run_fractions
+from ltr.configuration.run_lengths import resolve_run_lengths
 from ltr.configuration.targets import instantiate
 from ltr.errors import ConfigError
 from ltr.optim.schedules import Constant, Cosine, MultiStep, OneCycle, ReleasedCosine, milestone_epoch
@@ -24,7 +24,7 @@ configs = pytest.mark.parametrize("config", CONFIGS, ids=[config.stem for config
 def from_config(name: str, epochs: int = 200, steps: int = STEPS, **changes):
     config = next(config for config in CONFIGS if config.stem == name)
     plain = {"scheduler": {**yaml.safe_load(config.read_text()), **changes}, "trainer": {"max_epochs": epochs}}
-    resolve_run_fractions(plain)
+    resolve_run_lengths(plain)
     return instantiate(plain["scheduler"], epochs, steps)
 
 

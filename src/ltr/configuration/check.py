@@ -14,7 +14,7 @@ from ltr.configuration.allowed import check_values
 from ltr.configuration.configs import leaves
 from ltr.configuration.hydra_nodes import hydra_node
 from ltr.configuration.placement import unread_keys
-from ltr.configuration.run_fractions import resolve_run_fractions
+from ltr.configuration.run_lengths import resolve_run_lengths
 from ltr.configuration.structure import check_structure
 from ltr.configuration.targets import check_targets
 from ltr.errors import ConfigError
@@ -57,7 +57,7 @@ def find_mistakes(config: DictConfig, overrides: Iterable[str] = ()) -> tuple[di
     The data omit values that cannot be resolved. Code that the configs name is not imported.
     """
     plain, unresolved = _resolved(config)
-    resolve_run_fractions(plain)
+    resolve_run_lengths(plain)
     structural = [line for line in check_structure(plain) if line.split(":")[0] not in unresolved]
     named = {line.split("=")[0] for line in structural}
     values = [line for line in check_values(plain) if line.split("=")[0] not in named]

@@ -13,7 +13,7 @@ _FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 _KEYS = ("warmup_epochs",)
 
 
-def resolve_run_fractions(config: dict[str, Any]) -> None:
+def resolve_run_lengths(config: dict[str, Any]) -> None:
     """Replace each length ``n/m`` of a plain configuration by epochs of its stage, in place.
 
     A stage of m epochs or more gets n, so that the published lengths give the published schedule; a shorter one of e
@@ -27,7 +27,7 @@ def shortened_lengths(raw: Mapping[str, Any], plain: Mapping[str, Any]) -> list[
     """Return a line for each length that a short stage has shortened.
 
     Args:
-        raw: the configuration before `resolve_run_fractions`.
+        raw: the configuration before `resolve_run_lengths`.
         plain: after it.
     """
     lines = []

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from ltr.configuration.run_fractions import resolve_run_fractions, shortened_lengths
+from ltr.configuration.run_lengths import resolve_run_lengths, shortened_lengths
 
 
 def plain(warmup: object, epochs: object, **nested: object) -> dict:
@@ -28,7 +28,7 @@ def plain(warmup: object, epochs: object, **nested: object) -> dict:
 )
 def test_a_fraction_follows_shorter_runs_and_a_number_stays(written, epochs, resolved):
     config = plain(written, epochs)
-    resolve_run_fractions(config)
+    resolve_run_lengths(config)
     value = config["scheduler"]["warmup_epochs"]
     assert value == resolved
     assert type(value) is type(resolved)
@@ -37,7 +37,7 @@ def test_a_fraction_follows_shorter_runs_and_a_number_stays(written, epochs, res
 def test_a_further_stage_has_its_epochs():
     node = {"epochs": 10, "scheduler": {"warmup_epochs": "5/200"}}
     config = plain("5/200", 200, method={"classifier": node, "teacher": {**copy.deepcopy(node), "epochs": None}})
-    resolve_run_fractions(config)
+    resolve_run_lengths(config)
     assert config["method"]["classifier"]["scheduler"]["warmup_epochs"] == 0.25
     assert config["method"]["teacher"]["scheduler"]["warmup_epochs"] == 5
 
@@ -45,14 +45,14 @@ def test_a_further_stage_has_its_epochs():
 @pytest.mark.parametrize("written", ["5/0", "a/b", "1/2/3", "-5/200", "5/200 epochs"])
 def test_other_text_stays_for_the_check_of_values(written):
     config = plain(written, 10)
-    resolve_run_fractions(config)
+    resolve_run_lengths(config)
     assert config["scheduler"]["warmup_epochs"] == written
 
 
 @pytest.mark.parametrize("epochs", ["many", None, 0, True])
 def test_without_a_length_of_the_run_the_published_epochs_stand(epochs):
     config = plain("5/200", epochs)
-    resolve_run_fractions(config)
+    resolve_run_lengths(config)
     assert config["scheduler"]["warmup_epochs"] == 5
 
 
@@ -60,7 +60,7 @@ def test_only_a_shortened_length_has_a_line():
     for epochs, lines in ((200, 0), (300, 0), (10, 1)):
         raw = plain("5/200", epochs)
         resolved = copy.deepcopy(raw)
-        resolve_run_fractions(resolved)
+        resolve_run_lengths(resolved)
         assert len(shortened_lengths(raw, resolved)) == lines
     assert shortened_lengths(raw, resolved) == [
         "scheduler.warmup_epochs=0.25: of this run's 10 epochs, as 5 of 200 are published. "
