@@ -1,6 +1,7 @@
 """Camtrap DP packages."""
 
 import json
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -106,3 +107,55 @@ def test_a_wrong_description_is_named(tmp_path, change, words):
         read_camtrap_dp("traps", tmp_path, str(tmp_path))
     assert words in str(refused.value)
     assert str(file) in str(refused.value)
+
+
+def changed(folder, table, *replacements, **options):
+    """Records of a package after some texts of a table were replaced once each."""
+    made.camtrap_dp(folder, SHOTS, **options)
+    file = folder / f"{table}.csv"
+    for old, new in replacements:
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new, 1))
+    return read_camtrap_dp("traps", folder, str(folder))
+
+
+def test_a_blank_scientific_name_is_none(tmp_path):
+    records = changed(tmp_path, "observations", ("media,animal,deer", "media,animal, "))
+    assert labels(records) == expected() | {SHOTS[0].path: "animal"}
+
+
+@pytest.mark.parametrize("kind", ["unknown", "unclassified"])
+def test_media_with_an_observation_of_their_own_have_no_label_of_an_event(tmp_path, kind):
+    own = f"own,L0-1,{SHOTS[0].key},,,,media,{kind},,,,,\n"
+    records = changed(tmp_path, "observations", ("bboxHeight\n", f"bboxHeight\n{own}"), events=True)
+    assert labels(records) == {path: label for path, label in expected().items() if path != SHOTS[0].path}
+    assert records.left_out["no label"].tolist() == [0]
+
+
+@pytest.mark.parametrize("offset", ["+02:00", "-05:00"])
+def test_events_and_media_in_different_time_zones_are_matched_by_instant(tmp_path, offset):
+    made.camtrap_dp(tmp_path, SHOTS, events=True)
+    file = tmp_path / "media.csv"
+    zone = datetime.fromisoformat(f"2024-01-01T00:00:00{offset}").tzinfo
+    text = file.read_text()
+    for shot in SHOTS:
+        there = datetime.fromisoformat(made.iso(shot.time)).astimezone(zone).isoformat()
+        text = text.replace(made.iso(shot.time), there)
+    file.write_text(text)
+    records = read_camtrap_dp("traps", tmp_path, str(tmp_path))
+    assert labels(records) == expected()
+    days = records.groupings["date"]
+    assert days.values[days.codes[0]] == ("2023-12-31" if offset.startswith("-") else "2024-01-01")
+
+
+def test_local_times_are_compared_if_the_media_have_no_time_zone(tmp_path):
+    made.camtrap_dp(tmp_path, SHOTS, events=True)
+    (tmp_path / "media.csv").write_text((tmp_path / "media.csv").read_text().replace("Z,", ","))
+    events = tmp_path / "observations.csv"
+    events.write_text(events.read_text().replace("Z,", "+02:00,"))
+    assert labels(read_camtrap_dp("traps", tmp_path, str(tmp_path))) == expected()
+
+
+def test_a_partly_filled_box_names_its_line(tmp_path):
+    with pytest.raises(DataError, match="line 2: the box has no bboxHeight; a box needs numbers in bboxX"):
+        changed(tmp_path, "observations", ("0.375,0.5", "0.375,"), boxes=True)

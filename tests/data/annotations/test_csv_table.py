@@ -51,7 +51,7 @@ def test_rows_without_a_label_are_left_out(tmp_path):
         ("path,label\n,deer\n", "line 2: path is blank"),
         ("path,label\n", "has no rows"),
         ("path,label,location\na.jpg,deer,A\na.jpg,fox,B\n", "line 3: a.jpg has another location"),
-        ("path,label,x,y,width,height\na.jpg,deer,1,2,3,four\n", "line 2: the box ['1', '2', '3', 'four']"),
+        ("path,label,x,y,width,height\na.jpg,deer,1,2,3,four\n", "line 2: the box [1, 2, 3, four]"),
         ("path,label\na.jpg,deer,more\n", "line 2 has 3 cells"),
     ],
 )
@@ -62,3 +62,26 @@ def test_a_message_names_file_and_line(tmp_path, text, words):
         read_csv("traps", file, str(tmp_path))
     assert words in str(refused.value)
     assert str(file) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ("0.1,0.1,0.2,", "line 2: the box has no height; a box needs numbers in x, y, width, height"),
+        (",,0.2,0.2", "line 2: the box has no x and no y"),
+        ("0.1,0.1,wide,0.2", "something that is no number"),
+        ("nan,0.1,0.2,0.2", "something that is no number"),
+    ],
+)
+@pytest.mark.parametrize("label", ["deer", ""])
+def test_a_box_that_is_none_names_its_line(tmp_path, cells, words, label):
+    file = tmp_path / "t.csv"
+    file.write_text(f"path,label,x,y,width,height\na.jpg,{label},{cells}\n")
+    with pytest.raises(DataError, match=words):
+        read_csv("traps", file, str(tmp_path))
+
+
+def test_sizes_of_images_are_no_boxes(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("path,label,width,height\na.jpg,deer,640,480\n")
+    assert np.isnan(read_csv("traps", file, str(tmp_path)).boxes).all()

@@ -279,3 +279,29 @@ def test_a_missing_annotation_file_says_what_is_needed(tmp_path):
 def test_a_megadetector_file_in_the_place_of_labels_is_explained(traps):
     with pytest.raises(DataError, match=r"images\[0\]: a record of MegaDetector, for dataset.detections=FILE"):
         read(traps, "md.json")
+
+
+@pytest.mark.parametrize("start", ["./", ".//", "{root}//", "{root}/./"])
+def test_spellings_of_a_path_in_the_detections_match(traps, tmp_path, start):
+    content = made.megadetector(SHOTS)
+    for image in content["images"]:
+        image["file"] = start.format(root=traps) + image["file"]
+    (tmp_path / "md.json").write_text(json.dumps(content))
+    source = read(traps, detections=str(tmp_path / "md.json"))
+    assert rows(source) == sorted((shot.path, shot.label) for shot in ANIMALS)
+
+
+def test_a_written_table_of_crops_is_read_as_crops(traps, tmp_path):
+    source = read(traps, detections=str(traps / "md.json"))
+    write_image_table(source, tmp_path / "t.csv")
+    again = read(traps, tmp_path / "t.csv")
+    assert rows(again) == rows(source)
+    np.testing.assert_allclose(again.images.crops.boxes, source.images.crops.boxes, rtol=1e-6)
+    assert {part: len(of) for part, of in again.parts.items()} == {part: len(of) for part, of in source.parts.items()}
+
+
+def test_boxes_that_are_not_cut_are_remarked_on(traps):
+    remark = "boxes are in boxes.json, and images are whole; dataset.crop=box cuts them"
+    assert remark in read(traps, "boxes.json").remarks
+    assert remark not in read(traps, "boxes.json", crop="box").remarks
+    assert remark not in read(traps, "boxes.json", crop="none").remarks

@@ -215,7 +215,7 @@ def test_crops_of_one_file_are_in_one_part(crowded, tmp_path, options, val, seed
     source = read(crowded, "coco.json", split_seed=seed, test_fraction=0.4, group=options.get("group", "auto"))
     if "format" in options:  # the table that ltr-data import writes
         write_image_table(source, tmp_path / "t.csv")
-        again = read(crowded, tmp_path / "t.csv", crop="box")
+        again = read(crowded, tmp_path / "t.csv")
         assert {part: len(of) for part, of in again.parts.items()} == {p: len(of) for p, of in source.parts.items()}
         source = again
     assert source.images.crops is not None

@@ -19,12 +19,14 @@ from typing import Any
 import numpy as np
 
 from ltr.data.annotations.records import (
-    NO_BOX,
     UNKNOWN_TIME,
     Interned,
     Paths,
     Records,
+    box_of,
+    class_numbers,
     day_groups,
+    instant,
     merge_class_names,
     seconds,
 )
@@ -36,6 +38,7 @@ from ltr.files import is_regular
 FORMAT = "camtrap_dp"
 TYPES = ("animal", "human", "vehicle", "blank", "unknown", "unclassified")
 BLANK = "blank"
+BOX = ("bboxX", "bboxY", "bboxWidth", "bboxHeight")
 UNLABELLED = "no label"
 _VERSION = re.compile(r"camtrap-dp/v?(\d+(?:\.\d+)*)")
 
@@ -95,7 +98,8 @@ def read_camtrap_dp(name: str, place: Path, root: str) -> Records:
     """Read a package. The class is ``scientificName``, else ``observationType``; ``blank`` stays blank.
 
     Media without an observation of their own get those of events of their deployment whose time covers theirs; such
-    an event is also their group ``seq_id``. ``unknown`` and ``unclassified`` are no labels.
+    an event is also their group ``seq_id``. Times are compared as instants if both have a time zone, else as local
+    times. ``unknown`` and ``unclassified`` are no labels.
 
     Args:
         root: folder that relative ``filePath`` starts from.
@@ -124,7 +128,7 @@ def read_camtrap_dp(name: str, place: Path, root: str) -> Records:
         times,
         groupings,
         images,
-        numbers[classes] if len(classes) else classes,
+        class_numbers(numbers, classes),
         boxes,
         class_names,
         left_out={UNLABELLED: unlabelled} if len(unlabelled) else {},
@@ -151,7 +155,8 @@ class _Media:
     def __init__(self, name: str, table: Path, locations: dict[str, str]) -> None:
         self.row_of: dict[str, int] = {}
         self.paths = Paths()
-        self.times = array("q")
+        self.times = array("q")  # local
+        self.instants = array("q")  # of times with a time zone
         self.deployments = Interned()
         self.locations = Interned()
         needed = ("mediaID", "deploymentID", "timestamp", "filePath")
@@ -169,6 +174,7 @@ class _Media:
                 raise DataError(f"{name}: {table}, line {line}: {what}")
             self.paths.add(path or "")
             self.times.append(seconds(timestamp))
+            self.instants.append(instant(timestamp))
             self.deployments.add(deployment)
             self.locations.add(locations[deployment or ""])
 
@@ -183,12 +189,15 @@ class _Observations:
         self.boxes = array("f")
         self._event_of = np.full(len(media.paths), -1, dtype=np.int64)
         self._event_names: dict[str, int] = {}
-        self._events: list[tuple[str, int, int, str | None, str]] = []  # deployment, start, end, class, event
+        self._is_observed = np.zeros(len(media.paths), dtype=bool)
+        self._events: list[
+            tuple[str, str | None, str | None, str | None, str]
+        ] = []  # deployment, start, end, class, event
         self._unlabelled = 0
         needed = ("observationID", "deploymentID", "observationLevel", "observationType")
         optional = (
             *("mediaID", "eventID", "eventStart", "eventEnd", "scientificName"),
-            *("bboxX", "bboxY", "bboxWidth", "bboxHeight"),
+            *BOX,
         )
         seen: set[str] = set()
         for line, cells in iterate_rows(table, needed, optional):
@@ -204,59 +213,58 @@ class _Observations:
         seen.add(key)
         if kind not in TYPES:
             raise ValueError(f"observationType is {kind!r}; allowed are {', '.join(TYPES)}")
+        species = (species or "").strip()
         label = BLANK if kind == BLANK else (species or (kind if kind in ("human", "vehicle", "animal") else None))
         if kind in ("unknown", "unclassified"):
             label = None
         self._unlabelled += label is None
         if level == "event":
-            self._events.append((deployment, seconds(start), seconds(end), label, event or ""))
+            self._events.append((deployment, start, end, label, event or ""))
             return
         if level != "media":
             raise ValueError(f"observationLevel is {level!r}; allowed are media and event")
         row = self.media.row_of.get(medium or "", -1)
         if row < 0:
             raise ValueError(f"mediaID {medium} is not in media")
+        self._is_observed[row] = True
+        bounds = box_of(box, BOX)
         if event:
             self._event_of[row] = self._event_names.setdefault(event, len(self._event_names))
         if label is None:
             return
         self.images.append(row)
         self.classes.add(label)
-        try:
-            self.boxes.extend([float(value) for value in box] if all(box) else NO_BOX)
-        except ValueError as error:
-            raise ValueError(f"the box {box} has something that is no number") from error
+        self.boxes.extend(bounds)
 
     def labels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return image int64 [n], class int32 [n] and box float32 [n, 4] of every label."""
-        rows = np.array(self.images, dtype=np.int64)
-        own = np.zeros(len(self._event_of), dtype=bool)
-        own[rows] = True
         if self._events:
-            self._add_events(own)
+            self._add_events()
         boxes = np.array(self.boxes, dtype=np.float32).reshape(-1, 4)
         more = len(self.images) - len(boxes)
         boxes = np.concatenate([boxes, np.full((more, 4), np.nan, dtype=np.float32)])
         return np.array(self.images, dtype=np.int64), np.array(self.classes.codes, dtype=np.int32), boxes
 
-    def _add_events(self, has_own: np.ndarray) -> None:
-        """Give media the labels of the events that cover their time."""
-        times = np.array(self.media.times, dtype=np.int64)
+    def _add_events(self) -> None:
+        """Give media without an observation of their own the labels of the events that cover their time."""
         deployments = self.media.deployments
         codes = np.array(deployments.codes, dtype=np.int32)
-        order = np.lexsort((times, codes))
-        starts = np.searchsorted(codes[order], np.arange(len(deployments.values) + 1))
+        local = _Timeline(np.array(self.media.times, dtype=np.int64), codes, len(deployments.values))
+        universal = _Timeline(np.array(self.media.instants, dtype=np.int64), codes, len(deployments.values))
+        has_zone = universal.times != UNKNOWN_TIME
         number_of = {value: number for number, value in enumerate(deployments.values)}
         for deployment, start, end, label, event in self._events:
             number = number_of.get(deployment)
-            if number is None or start == UNKNOWN_TIME:
+            if number is None or seconds(start) == UNKNOWN_TIME:
                 continue
-            rows = order[starts[number] : starts[number + 1]]
-            first, last = np.searchsorted(times[rows], (start, max(start, end) + 1))
-            for row in rows[first:last].tolist():
+            rows = local.rows_within(number, seconds(start), seconds(end))
+            if instant(start) != UNKNOWN_TIME and (instant(end) != UNKNOWN_TIME or seconds(end) == UNKNOWN_TIME):
+                zoned = universal.rows_within(number, instant(start), instant(end))
+                rows = np.concatenate([zoned, rows[~has_zone[rows]]])
+            for row in rows.tolist():
                 if event and self._event_of[row] < 0:
                     self._event_of[row] = self._event_names.setdefault(event, len(self._event_names))
-                if label is not None and not has_own[row]:
+                if label is not None and not self._is_observed[row]:
                     self.images.append(row)
                     self.classes.add(label)
 
@@ -271,3 +279,18 @@ class _Observations:
         if not self._unlabelled:
             return []
         return [f"{self._unlabelled:,} observations are unknown or unclassified, which is no label"]
+
+
+class _Timeline:
+    """Media by deployment and time."""
+
+    def __init__(self, times: np.ndarray, codes: np.ndarray, num_deployments: int) -> None:
+        self.times = times
+        self._order = np.lexsort((times, codes))
+        self._starts = np.searchsorted(codes[self._order], np.arange(num_deployments + 1))
+
+    def rows_within(self, deployment: int, start: int, end: int) -> np.ndarray:
+        """Return the media of a deployment from ``start`` to ``end``, both included; an earlier end is the start."""
+        rows = self._order[self._starts[deployment] : self._starts[deployment + 1]]
+        first, last = np.searchsorted(self.times[rows], (start, max(start, end) + 1))
+        return rows[first:last]

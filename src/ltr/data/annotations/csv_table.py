@@ -14,10 +14,11 @@ import numpy as np
 
 from ltr.data.annotations.records import (
     COLUMNS,
-    NO_BOX,
     Interned,
     Paths,
     Records,
+    box_of,
+    class_numbers,
     day_groups,
     merge_class_names,
     seconds,
@@ -64,15 +65,16 @@ def read_csv(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) ->
             for key, column, cell in zip((*groups, "split"), (*groups.values(), split), (*cells, part)):
                 if not column.holds(row, cell):
                     raise DataError(f"{where}: {path} has another {key} than in a row above. An image has only one")
-        if not (label or "").strip():
+        try:
+            box = box_of(rest[:4], BOX)
+        except ValueError as error:
+            raise DataError(f"{where}: {error}") from error
+        class_name = csv_text(label or "").strip()
+        if not class_name:
             continue
         images.append(row)
-        classes.add(csv_text(label or ""))
-        box = rest[:4]
-        try:
-            boxes.extend([float(value) for value in box if value] if all(box) else NO_BOX)
-        except ValueError as error:
-            raise DataError(f"{where}: the box {box} must be four numbers, x, y, width and height") from error
+        classes.add(class_name)
+        boxes.extend(box)
     files = paths.files(root)
     if not len(files):
         raise DataError(f"{name}: {file} has no rows")
@@ -92,7 +94,7 @@ def read_csv(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) ->
         image_times,
         groupings,
         rows,
-        numbers[codes] if len(codes) else codes,
+        class_numbers(numbers, codes),
         np.array(boxes, dtype=np.float32).reshape(-1, 4),
         class_names,
         split=split.grouping(),

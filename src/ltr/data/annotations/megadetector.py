@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ltr.data.annotations.records import Paths, clip_boxes
+from ltr.data.annotations.records import Paths, clip_boxes, normal_path
 from ltr.data.source import ImageFiles
 from ltr.data.sources.checks import shown
 from ltr.data.sources.json_arrays import read_arrays
@@ -153,16 +153,17 @@ class _Images:
 
     def add(self, image: dict[str, Any]) -> None:
         path = str(image["file"])
-        if path in self._seen:
+        spelled = normal_path(path.replace("\\", "/"))
+        if spelled in self._seen:
             raise ValueError(f"the file {path} comes twice")
-        self._seen.add(path)
+        self._seen.add(spelled)
         detections = image.get("detections")
         if image.get("failure"):
             self.failed.append(len(self.paths))
             detections = None
         elif not isinstance(detections, list):
             raise ValueError(f"{path} has neither detections nor a failure")
-        self.paths.add(path.removeprefix(self._root))
+        self.paths.add(spelled.removeprefix(self._root) if spelled.startswith(self._root) else path)
         self.counts.append(len(detections or ()))
         for detection in detections or ():
             self.codes.append(self.categories.setdefault(str(detection["category"]), len(self.categories)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from array import array
 from collections.abc import Iterator, Sequence
@@ -110,14 +111,29 @@ def seconds(text: object) -> int:
 
     A time zone is dropped: the calendar day of the place is what groups images.
     """
+    time = _parsed(text)
+    return UNKNOWN_TIME if time is None else _since_year_1(time)
+
+
+def instant(text: object) -> int:
+    """Return the time of a text with a time zone in seconds since year 1 in UTC; `UNKNOWN_TIME` without a zone."""
+    time = _parsed(text)
+    offset = None if time is None else time.utcoffset()
+    return UNKNOWN_TIME if time is None or offset is None else _since_year_1(time) - round(offset.total_seconds())
+
+
+def _parsed(text: object) -> datetime | None:
     if not isinstance(text, str) or len(text) < 10:
-        return UNKNOWN_TIME
+        return None
     if text[4] == ":" and text[7] == ":":  # EXIF: 2019:07:31 23:59:01
         text = f"{text[:4]}-{text[5:7]}-{text[8:]}"
     try:
-        time = datetime.fromisoformat(text)
+        return datetime.fromisoformat(text)
     except ValueError:
-        return UNKNOWN_TIME
+        return None
+
+
+def _since_year_1(time: datetime) -> int:
     return ((time.toordinal() * 24 + time.hour) * 60 + time.minute) * 60 + time.second
 
 
@@ -130,6 +146,46 @@ def day_groups(times: np.ndarray) -> Grouping | None:
     column = np.full(len(times), -1, dtype=np.int32)
     column[is_known] = codes
     return Grouping(column, tuple(datetime.fromordinal(int(day)).date().isoformat() for day in days))
+
+
+def box_of(cells: Sequence[str | None], columns: Sequence[str]) -> tuple[float, ...]:
+    """Return left, top, width and height of the cells of a row; `NO_BOX` if all are blank.
+
+    A table without columns for left and top has no boxes.
+
+    Raises:
+        ValueError: some cells are blank and others are not, or one is no finite number.
+    """
+    texts = [(cell or "").strip() for cell in cells]
+    if not any(texts) or cells[:2] == [None, None]:
+        return NO_BOX
+    allowed = f"a box needs numbers in {', '.join(columns)}, and an image without a box leaves all four blank"
+    blank = [column for column, text in zip(columns, texts) if not text]
+    if blank:
+        raise ValueError(f"the box has no {' and no '.join(blank)}; {allowed}")
+    try:
+        box = tuple(map(float, texts))
+    except ValueError:
+        box = NO_BOX
+    if not all(map(math.isfinite, box)):
+        raise ValueError(f"the box [{', '.join(texts)}] has something that is no number; {allowed}")
+    return box
+
+
+def class_numbers(numbers: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Return the class of each label, int32 [n].
+
+    Args:
+        numbers: class of each distinct name.
+        codes: index into ``numbers`` of each label.
+
+    Raises:
+        DataError: a label has no name.
+    """
+    if (codes < 0).any():
+        row = int(np.flatnonzero(codes < 0)[0])
+        raise DataError(f"label number {row} of the annotations has a blank name. Give every label a class")
+    return numbers[codes] if len(codes) else codes
 
 
 def clip_boxes(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

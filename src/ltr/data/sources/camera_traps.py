@@ -11,7 +11,7 @@ import numpy as np
 
 from ltr.data.annotations import camtrap_dp, coco, csv_table
 from ltr.data.annotations.megadetector import read_megadetector
-from ltr.data.annotations.records import Records, clip_boxes
+from ltr.data.annotations.records import Records, clip_boxes, normal_path
 from ltr.data.decode import decoding, open_image, orientation
 from ltr.data.group_division import FILE, file_groups
 from ltr.data.regions import BoxCrops
@@ -80,8 +80,9 @@ def camera_traps(
         roots: further folders that may contain image files and link targets.
         format: one of `FORMATS`, or ``auto``: by the file's content.
         detections: results of MegaDetector, joined by file name; images with boxes of their own keep those.
-        crop: ``none``: whole images; ``box``: one image for each box; ``auto``: ``box`` with detections or COCO's
-            detection format, else ``none``. Boxes count in upright images if ``exif`` is set, as MegaDetector's do.
+        crop: ``none``: whole images; ``box``: one image for each box; ``auto``: ``box`` with detections, or
+            if a CSV table or COCO's detection format has boxes, else ``none``. Boxes count in
+            upright images if ``exif`` is set, as MegaDetector's do.
         crop_margin, crop_square: see `ltr.data.regions.Region`.
         boxes: ``all`` boxes of an image, or the ``largest``.
         multiple: images with several labels: ``crop`` takes their labelled boxes, ``first`` takes the first label,
@@ -109,7 +110,10 @@ def camera_traps(
     records = read_annotations(name, file, base, format, (group,))
     has_boxes = not np.isnan(records.boxes[:, 0]).all() if len(records.boxes) else False
     if crop == AUTO:
-        crop = "box" if detections is not None or (records.format == coco.COCO and has_boxes) else "none"
+        is_cut = has_boxes and records.format in (coco.COCO, csv_table.FORMAT)
+        crop = "box" if detections is not None or is_cut else "none"
+        if has_boxes and crop == "none":
+            records.remarks.append(f"boxes are in {file.name}, and images are whole; dataset.crop=box cuts them")
     if multiple is None:
         multiple = "crop" if crop == "box" else "exclude"
     if crop == "none" and multiple == "crop":
@@ -334,9 +338,10 @@ def _with_detections(
     if not 0 <= min_confidence <= 1:
         raise ConfigError(f"dataset.min_confidence={min_confidence}: it must be from 0 to 1")
     detections = read_megadetector(name, file, root)
-    row_of = {records.files.relative(row): row for row in np.unique(table.images).tolist()}
+    row_of = {normal_path(records.files.relative(row)): row for row in np.unique(table.images).tolist()}
     image_of = np.array(
-        [row_of.get(detections.files.relative(row), -1) for row in range(len(detections.files))], dtype=np.int64
+        [row_of.get(normal_path(detections.files.relative(row)), -1) for row in range(len(detections.files))],
+        dtype=np.int64,
     )
     if row_of and not (image_of >= 0).any():
         raise DataError(
