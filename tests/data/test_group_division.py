@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ltr.data.group_division import hold_out_groups, shared_fraction
+from ltr.data.group_division import hold_out_groups, share_of_shared_groups
 
 
 def made_up(seed):
@@ -60,5 +60,5 @@ def test_it_follows_from_seed_and_names_and_not_from_the_order_of_images():
 
 def test_the_share_of_test_images_whose_group_is_in_training():
     groups = np.array([0, 0, 1, 2, -1, -1])
-    assert shared_fraction(groups, np.array([0, 3, 4]), np.array([1, 2, 5])) == pytest.approx(1 / 3)
-    assert np.isnan(shared_fraction(groups, np.array([0]), np.array([], dtype=int)))
+    assert share_of_shared_groups(groups, np.array([0, 3, 4]), np.array([1, 2, 5])) == pytest.approx(1 / 3)
+    assert np.isnan(share_of_shared_groups(groups, np.array([0]), np.array([], dtype=int)))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ltr.data.group_division import shared_fraction
+from ltr.data.group_division import share_of_shared_groups
 from ltr.data.source import Source
 from ltr.data.split import INDEX_ARRAYS, Split
 from ltr.randomness import generator
@@ -27,8 +27,8 @@ def describe_groups(source: Source, split: Split) -> Iterator[str]:
     random_train, random_test = random_division(source, split)
     for name, grouping in source.groupings.items():
         known = int(np.count_nonzero(np.bincount(grouping.codes[grouping.codes >= 0])))
-        ours = shared_fraction(grouping.codes, train, held)
-        leaked = shared_fraction(grouping.codes, random_train, random_test)
+        ours = share_of_shared_groups(grouping.codes, train, held)
+        leaked = share_of_shared_groups(grouping.codes, random_train, random_test)
         yield (
             f"{name}: {known:,} groups; {ours:.1%} of the test images share theirs with training images (a random "
             f"split: {leaked:.1%})"

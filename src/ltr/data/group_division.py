@@ -123,7 +123,7 @@ def _weight(seed: int, role: str, name: str) -> float:
     return 0.5 + (derive_seed(seed, role, text) % 2**20) / 2**20
 
 
-def shared_fraction(groups: np.ndarray, train: np.ndarray, test: np.ndarray) -> float:
+def share_of_shared_groups(groups: np.ndarray, train: np.ndarray, test: np.ndarray) -> float:
     """Return the share of ``test`` images whose group has an image in ``train``; NaN without test images.
 
     Args:
