@@ -59,3 +59,35 @@ def test_wrong_commands_exit_with_their_reason(audit, finished_run, tmp_path, ar
     assert "Traceback" not in err
     assert not out
     assert not list(tmp_path.rglob("issues.csv"))
+
+
+def test_the_default_folder_names_the_run():
+    from pathlib import Path
+
+    from ltr.commands.audit import _default_folder
+
+    one, other = (_default_folder("d", Path(f"outputs/d/erm/{run}/checkpoints/last.ckpt")) for run in ("a", "b"))
+    assert one == Path("outputs/audit/d/erm/a")
+    assert one != other
+
+
+def test_issues_name_the_boxes_of_crops_of_one_file(tmp_path):
+    from types import SimpleNamespace
+
+    import numpy as np
+
+    from ltr.commands.audit import _write
+    from ltr.data.regions import BoxCrops
+    from ltr.data.source import ImageFiles, Source
+
+    boxes = np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5]], dtype=np.float32)
+    files = ImageFiles.from_paths(str(tmp_path), ["a.jpg", "a.jpg"], crops=BoxCrops(boxes))
+    source = Source("s", files, np.array([0, 1]), ("x", "y"), {"train": range(2)})
+    split = SimpleNamespace(class_names=("x", "y"), name="s")
+    issue = {"row": 0, "issue": "copy", "suggested": -1, "score": 1.0, "other": 1}
+    outcome = SimpleNamespace(issues=lambda: [issue])
+    _write(tmp_path / "out", source, split, np.arange(2), np.zeros(2, dtype=int), source.labels, outcome)
+    with open(tmp_path / "out" / "issues.csv", newline="") as file:
+        row = next(csv.DictReader(file))
+    assert (row["path"], row["box"]) == ("a.jpg", "0 0 0.5 0.5")
+    assert (row["copy_of"], row["copy_of_box"]) == ("a.jpg", "0.5 0.5 0.5 0.5")

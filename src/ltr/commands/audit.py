@@ -29,7 +29,7 @@ def run_audit(arguments: argparse.Namespace) -> int:
     from ltr.data.group_division import crop_groups
 
     with plain_warnings():
-        model, source, split, dataset = _run_of(arguments)
+        checkpoint, model, source, split, dataset = _run_of(arguments)
         indices, part_of = _images(split, arguments.part)
         probabilities, features = _predicted(model, source, split, dataset, indices)
     labels = split.label_map[source.labels[indices]]
@@ -45,7 +45,7 @@ def run_audit(arguments: argparse.Namespace) -> int:
         held_out=probabilities,
         is_held_out=part_of != PARTS.index("train"),
     )
-    folder = arguments.out or Path("outputs") / "audit" / str(dataset["name"])
+    folder = arguments.out or _default_folder(str(dataset["name"]), checkpoint)
     issues = _write(folder, source, split, indices, part_of, labels, outcome)
     for line in _summary(split, labels, outcome, issues, (model.many_above, model.few_below)):
         print_line(line)
@@ -59,8 +59,14 @@ def run_audit(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _run_of(arguments: argparse.Namespace) -> tuple[Any, Any, Any, dict[str, Any]]:
-    """Return the network of a run, and the source and split that it was trained on."""
+def _default_folder(dataset: str, checkpoint: Path) -> Path:
+    """Return the folder of a run's audit, so that the audits of two runs do not overwrite each other."""
+    run = checkpoint.absolute().parent.parent
+    return Path("outputs") / "audit" / dataset / run.parent.name / run.name
+
+
+def _run_of(arguments: argparse.Namespace) -> tuple[Path, Any, Any, Any, dict[str, Any]]:
+    """Return the checkpoint and network of a run, and the source and split that it was trained on."""
     from ltr.apply.model import load_model
     from ltr.commands.evaluate import find
     from ltr.configuration.reuse import with_overrides
@@ -88,7 +94,7 @@ def _run_of(arguments: argparse.Namespace) -> tuple[Any, Any, Any, dict[str, Any
         batch_size=arguments.batch_size,
         workers=arguments.workers,
     )
-    return model, source, split, dataset
+    return checkpoint, model, source, split, dataset
 
 
 def _images(split: Any, parts: list[str]) -> tuple[Any, Any]:
@@ -139,6 +145,11 @@ def _write(
         index = int(indices[row])
         return source.images.relative(index) if isinstance(source.images, ImageFiles) else f"image {index}"
 
+    def box(row: int) -> str:
+        crops = source.images.crops if isinstance(source.images, ImageFiles) else None
+        numbers = [] if crops is None else crops.boxes[int(indices[row])].tolist()
+        return "" if not numbers or numbers[0] != numbers[0] else " ".join(f"{number:.7g}" for number in numbers)
+
     issues = [
         {
             "path": name(issue["row"]),
@@ -148,11 +159,13 @@ def _write(
             "suggested": split.class_names[issue["suggested"]] if issue["suggested"] >= 0 else "",
             "score": round(issue["score"], 4),
             "copy_of": name(issue["other"]) if issue["other"] >= 0 else "",
+            "box": box(issue["row"]),
+            "copy_of_box": box(issue["other"]) if issue["other"] >= 0 else "",
             "index": int(indices[issue["row"]]),
         }
         for issue in outcome.issues()
     ]
-    columns = ("path", "part", "label", "issue", "suggested", "score", "copy_of")
+    columns = ("path", "part", "label", "issue", "suggested", "score", "copy_of", "box", "copy_of_box")
     write_csv(folder / "issues.csv", ({key: issue[key] for key in columns} for issue in issues), columns)
     write_audit_sheet(folder / "sheet.html", f"Audit of {split.name}", issues, source)
     return issues

@@ -86,7 +86,9 @@ def _parser() -> argparse.ArgumentParser:
 
     audit = commands.add_parser("audit", help="likely label errors, outliers and copies in a run's data set")
     audit.add_argument("run", help="a run (folder, name or 'last'), or a checkpoint file of this project")
-    audit.add_argument("--out", type=Path, metavar="FOLDER", help="of table and sheet (default: outputs/audit/DATASET)")
+    audit.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="of table and sheet (default: outputs/audit/DATASET/METHOD/RUN)"
+    )
     audit.add_argument(
         "--part", action="append", default=[], choices=("train", "val", "test"), help="images to audit (default: all)"
     )

@@ -88,9 +88,9 @@ def test_a_field_of_the_file_may_be_the_group(tmp_path):
         (lambda c: c["annotations"][3].update(image_id="none"), "none (annotations[3])"),
         (lambda c: c["annotations"][3].update(category_id=17), "categories that it does not list, by id: 17"),
         (lambda c: c["annotations"][3].update(category_id=None), "a blank category_id in annotations[3]"),
-        (lambda c: c["annotations"][3].update(bbox=[1, 2, 3]), "annotations[3]: the box [1, 2, 3] must be"),
+        (lambda c: c["annotations"][3].update(bbox=[1, 2, 3]), "annotations[3]: bbox is [1, 2, 3]; it must be"),
         (lambda c: c["images"][1].pop("file_name"), "has no 'file_name' in images[1]"),
-        (lambda c: c["images"][1].update(file_name=""), "images[1]: the name of its file is empty"),
+        (lambda c: c["images"][1].update(file_name=""), 'images[1]: file_name is ""; it must be a text'),
         (lambda c: c["categories"][1].update(name="  "), "class number 1 has a blank name"),
         (lambda c: c.pop("annotations"), "MegaDetector belong to dataset.detections"),
     ],
@@ -102,3 +102,32 @@ def test_a_message_names_file_and_record(tmp_path, change, words):
         read(tmp_path, content)
     assert words in str(refused.value)
     assert str(tmp_path / "annotations.json") in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "field", "value", "words"),
+    [
+        ("images", "id", None, "images[0]: id is null; it must be a text or a whole number"),
+        ("images", "file_name", 5, "images[0]: file_name is 5; it must be a text"),
+        ("images", "width", "64px", 'images[0]: width is "64px"; it must be a whole number of pixels'),
+        ("images", "height", [48], "images[0]: height is [48]; it must be a whole number of pixels"),
+        ("annotations", "image_id", {}, "annotations[0]: image_id is {}; it must be a text or"),
+        ("annotations", "bbox", 7, "annotations[0]: bbox is 7; it must be [left, top, width, height]"),
+        ("annotations", "bbox", ["a", 1, 2, 3], 'bbox is ["a", 1, 2, 3]; it must be'),
+        ("categories", "name", None, "categories[0]: name is null; it must be a text"),
+        ("categories", None, 3, "categories[0]: 3 must be an object"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_allowed_form(tmp_path, key, field, value, words):
+    content = made.coco(made.shots(locations=1))
+    if field is None:
+        content[key][0] = value
+    else:
+        content[key][0][field] = value
+    file = tmp_path / "wrong.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError) as refused:
+        read_coco("traps", file, str(tmp_path))
+    assert words in str(refused.value)
+    assert "Correct the file, or export it again" in str(refused.value)
+    assert "Fetch" not in str(refused.value)

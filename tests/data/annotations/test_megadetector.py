@@ -71,13 +71,13 @@ def box(value):
         (lambda c: c.pop("detection_categories"), "it has no detection_categories"),
         (lambda c: c.update(detection_categories={"1": ""}), "a detection category without a name"),
         (lambda c: c["images"].append(c["images"][0]), "the file L0/0_deer_0.jpg comes twice"),
-        (lambda c: c["images"][0].pop("detections"), "has neither detections nor a failure"),
+        (lambda c: c["images"][0].pop("detections"), "it must be a list, or failure must say why not"),
         (lambda c: c["images"][0]["detections"][0].pop("bbox"), "has no 'bbox' in images[0]"),
         (lambda c: c["images"][0]["detections"][0].update(conf=1.5), "a confidence of 1.5"),
         (box([0.9, 0.1, 0.5, 0.1]), "images[0].detections[0] of L0/0_deer_0.jpg"),
         (box([0.1, 0.1, 0.0, 0.1]), "1 boxes outside their image or without area"),
         (box([100, 100, 300, 200]), "fractions of the image"),
-        (box([float("nan"), 0.1, 0.2, 0.1]), "a box that is no number"),
+        (box([float("nan"), 0.1, 0.2, 0.1]), "four finite numbers in fractions"),
     ],
 )
 def test_a_message_names_file_and_record(tmp_path, change, words):
@@ -87,3 +87,23 @@ def test_a_message_names_file_and_record(tmp_path, change, words):
         read(tmp_path, content)
     assert words in str(refused.value)
     assert str(tmp_path / "md.json") in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("conf", [1], "conf of L0/0_deer_0.jpg is [1]; it must be a number from 0 to 1"),
+        ("bbox", 3, "bbox is 3; it must be [left, top, width, height], four finite numbers in fractions"),
+        ("bbox", [0.1, 0.2], "bbox is [0.1, 0.2]; it must be"),
+        ("category", None, "category is null; it must be a text or a whole number"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_allowed_form(tmp_path, field, value, words):
+    content = made.megadetector(made.shots(locations=1))
+    content["images"][0]["detections"][0][field] = value
+    file = tmp_path / "wrong.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError) as refused:
+        read_megadetector("traps", file, str(tmp_path))
+    assert words in str(refused.value)
+    assert "Correct the file, or export it again" in str(refused.value)

@@ -9,7 +9,6 @@ for camera traps), ``sequence_level_annotation`` (camera traps). ``categories``:
 
 from __future__ import annotations
 
-import math
 from array import array
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,11 @@ from ltr.data.annotations.records import (
     Paths,
     Records,
     day_groups,
+    is_number,
+    json_box,
+    json_id,
+    json_shown,
+    json_text,
     merge_class_names,
     seconds,
 )
@@ -53,7 +57,7 @@ def read_coco(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) -
     images, categories = _Images(columns), _Categories()
     annotations = _Annotations(images.row_of)
     handlers = {"images": images.add, "annotations": annotations.add, "categories": categories.add}
-    read_arrays(name, file, handlers, wanted=_WANTED)
+    read_arrays(name, file, handlers, wanted=_WANTED, remedy="Correct the file, or export it again")
     rows = annotations.rows(name, file)
     images.row_of.clear()
     class_names, class_of_category = merge_class_names(f"{name}: {file}", list(categories.names))
@@ -105,13 +109,12 @@ class _Images:
             raise ValueError(
                 f"a record of MegaDetector, for dataset.detections=FILE beside the labels: {image['file']}"
             )
-        key, row = str(image["id"]), len(self.paths)
+        key, row = json_id(image, "id"), len(self.paths)
         if self.row_of.setdefault(key, row) != row:
             raise ValueError(f"the image id {key} comes twice")
-        self.paths.add(image["file_name"])
-        width, height = image.get("width"), image.get("height")
-        self.sizes.append(int(width) if width else 0)
-        self.sizes.append(int(height) if height else 0)
+        self.paths.add(json_text(image, "file_name"))
+        self.sizes.append(_pixels(image, "width"))
+        self.sizes.append(_pixels(image, "height"))
         self.times.append(seconds(image.get("datetime")))
         if image.get("corrupt"):
             self.corrupt.append(row)
@@ -119,6 +122,19 @@ class _Images:
             add(image.get(column))
         if not self.is_of_camera_traps:
             self.is_of_camera_traps = any(field in image for field in _OF_CAMERA_TRAPS)
+
+
+def _pixels(image: dict[str, Any], field: str) -> int:
+    """Return a side of an image in pixels; 0 if it is unknown."""
+    value = image.get(field)
+    if value in (None, ""):
+        return 0
+    text = value.strip() if isinstance(value, str) else value
+    if isinstance(text, str) and text.isdecimal():
+        text = int(text)
+    if not is_number(text) or not 0 <= text < 2**31:
+        raise ValueError(f"{field} is {json_shown(value)}; it must be a whole number of pixels")
+    return int(text)
 
 
 class _Annotations:
@@ -140,19 +156,14 @@ class _Annotations:
             self._ids.add(str(number))
             if len(self._ids) == before:
                 raise ValueError(f"the annotation id {number} comes twice")
-        image = str(annotation["image_id"])
+        image = json_id(annotation, "image_id")
         row = self._row_of.get(image, -1)
         if row < 0:
             self._waiting[len(self._rows)] = image
         self._rows.append(row)
         self._categories.add(annotation["category_id"])
-        box = annotation.get("bbox")
-        if not box:
-            self.boxes.extend(NO_BOX)
-        else:
-            if len(box) != 4 or not all(math.isfinite(value) for value in box):
-                raise ValueError(f"the box {box} must be [left, top, width, height]")
-            self.boxes.extend(box)
+        has_box = annotation.get("bbox") not in (None, [])
+        self.boxes.extend(json_box(annotation, "bbox", "pixels") if has_box else NO_BOX)
         self.of_sequences += annotation.get("sequence_level_annotation") is True
 
     def rows(self, name: str, file: Path) -> np.ndarray:
@@ -193,8 +204,8 @@ class _Categories:
         self.names: list[str] = []
 
     def add(self, category: dict[str, Any]) -> None:
-        key = str(category["id"])
+        key = json_id(category, "id")
         if key in self.number_of:
             raise ValueError(f"the category id {key} comes twice")
         self.number_of[key] = len(self.names)
-        self.names.append(str(category["name"]))
+        self.names.append(json_id(category, "name"))

@@ -17,7 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from ltr.data.annotations.records import Paths, clip_boxes, normal_path
+from ltr.data.annotations.records import (
+    Paths,
+    clip_boxes,
+    is_number,
+    json_box,
+    json_id,
+    json_shown,
+    json_text,
+    normal_path,
+)
 from ltr.data.source import ImageFiles
 from ltr.data.sources.checks import shown
 from ltr.data.sources.json_arrays import read_arrays
@@ -86,7 +95,9 @@ def read_megadetector(name: str, file: Path, root: str) -> Detections:
     """
     images = _Images(root)
     values: dict[str, Any] = {}
-    read_arrays(name, file, {"images": images.add}, values=values, wanted=_WANTED)
+    read_arrays(
+        name, file, {"images": images.add}, values=values, wanted=_WANTED, remedy="Correct the file, or export it again"
+    )
     names = _check_values(name, file, values)
     numbers = {key: number for number, key in enumerate(values["detection_categories"])}
     lookup = np.array([numbers.get(key, -1) for key in images.categories] or [-1], dtype=np.int32)
@@ -152,7 +163,7 @@ class _Images:
         self._root = root.rstrip("/") + "/"
 
     def add(self, image: dict[str, Any]) -> None:
-        path = str(image["file"])
+        path = json_text(image, "file")
         spelled = normal_path(path.replace("\\", "/"))
         if spelled in self._seen:
             raise ValueError(f"the file {path} comes twice")
@@ -162,16 +173,19 @@ class _Images:
             self.failed.append(len(self.paths))
             detections = None
         elif not isinstance(detections, list):
-            raise ValueError(f"{path} has neither detections nor a failure")
+            raise ValueError(
+                f"detections of {path} is {json_shown(detections)}; it must be a list, or failure must say why not"
+            )
         self.paths.add(spelled.removeprefix(self._root) if spelled.startswith(self._root) else path)
         self.counts.append(len(detections or ()))
         for detection in detections or ():
-            self.codes.append(self.categories.setdefault(str(detection["category"]), len(self.categories)))
-            confidence = float(detection["conf"])
+            if not isinstance(detection, dict):
+                raise ValueError(f"a detection of {path} is {json_shown(detection)}; it must be an object {{...}}")
+            self.codes.append(self.categories.setdefault(json_id(detection, "category"), len(self.categories)))
+            confidence = detection["conf"]
+            if not is_number(confidence):
+                raise ValueError(f"conf of {path} is {json_shown(confidence)}; it must be a number from 0 to 1")
             if not 0 <= confidence <= 1:
                 raise ValueError(f"{path} has a confidence of {confidence}, which is outside 0 to 1")
             self.confidences.append(confidence)
-            left, top, width, height = detection["bbox"]
-            if left != left:
-                raise ValueError(f"{path} has a box that is no number")
-            self.boxes.extend((left, top, width, height))
+            self.boxes.extend(json_box(detection, "bbox", "fractions of the image"))

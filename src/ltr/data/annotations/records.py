@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 
@@ -221,6 +223,49 @@ def merge_class_names(name: str, texts: Sequence[str]) -> tuple[tuple[str, ...],
             raise DataError(f"{name}: class number {row} has a blank name. Give every class a name")
         numbers[row] = number_of.setdefault(class_name, len(number_of))
     return tuple(number_of), numbers
+
+
+def json_id(record: Mapping[str, Any], field: str) -> str:
+    """Return an id of a JSON record as text.
+
+    Raises:
+        KeyError: the record has no such field.
+        ValueError: it is neither text nor number, or is blank.
+    """
+    value = record[field]
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)) or value == "":
+        raise ValueError(f"{field} is {json_shown(value)}; it must be a text or a whole number")
+    return str(value)
+
+
+def json_text(record: Mapping[str, Any], field: str) -> str:
+    """Return a text of a JSON record; errors as in `json_id`."""
+    value = record[field]
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{field} is {json_shown(value)}; it must be a text that is not blank")
+    return value
+
+
+def json_box(record: Mapping[str, Any], field: str, unit: str) -> list[float]:
+    """Return four numbers of a JSON record; errors as in `json_id`."""
+    box = record[field]
+    is_box = isinstance(box, list) and len(box) == 4 and all(is_number(value) for value in box)
+    if not is_box:
+        raise ValueError(
+            f"{field} is {json_shown(box)}; it must be [left, top, width, height], four finite numbers in {unit}"
+        )
+    return box
+
+
+def is_number(value: object) -> bool:
+    """Return whether a JSON value is a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e18
+
+
+def json_shown(value: object) -> str:
+    """Return the beginning of a JSON value for a message."""
+    text = json.dumps(value, ensure_ascii=True)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def normal_path(path: str) -> str:

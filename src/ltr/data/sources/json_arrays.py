@@ -26,6 +26,7 @@ def read_arrays(
     *,
     values: dict[str, Any] | None = None,
     wanted: str = "The official annotation file of the training or validation images is needed",
+    remedy: str = "Fetch it again",
 ) -> None:
     """Call ``handlers[key]`` with every element of the array ``key`` of the JSON object in ``file``, in order.
 
@@ -34,6 +35,7 @@ def read_arrays(
     Args:
         values: receives the values of all keys that are not arrays.
         wanted: sentence on the file that is needed, for the message of a missing array.
+        remedy: what to do about a damaged file; for a file of the user's own, to correct it.
 
     Raises:
         DataError: the file is missing, truncated, or not such an object; an array is missing or has elements that are
@@ -47,9 +49,9 @@ def read_arrays(
     except OSError as error:
         raise DataError(f"{name}: {file} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{name}: {file} is not JSON in UTF-8: {error}. Fetch it again") from error
+        raise DataError(f"{name}: {file} is not JSON in UTF-8: {error}. {remedy}") from error
     except _Damaged as error:
-        raise DataError(f"{name}: {file} ({file.stat().st_size:,} bytes) {error}. Fetch it again") from error
+        raise DataError(f"{name}: {file} ({file.stat().st_size:,} bytes) {error}. {remedy}") from error
     missing = [key for key in handlers if key not in keys]
     if missing:
         raise DataError(f"{name}: {file} has no {', '.join(missing)}; it has {', '.join(keys) or 'nothing'}. {wanted}")
@@ -88,7 +90,8 @@ def _read(
             except KeyError as error:
                 raise _Damaged(f"has no {error} in {key}[{number}]") from error
             except (TypeError, ValueError, OverflowError, AttributeError) as error:
-                raise _Damaged(f"has something unexpected in {key}[{number}]: {error}") from error
+                detail = error if isinstance(element, dict) else f"{json.dumps(element)[:40]} must be an object {{...}}"
+                raise _Damaged(f"has something unexpected in {key}[{number}]: {detail}") from error
     return keys
 
 
