@@ -129,12 +129,10 @@ def _pixels(image: dict[str, Any], field: str) -> int:
     value = image.get(field)
     if value in (None, ""):
         return 0
-    text = value.strip() if isinstance(value, str) else value
-    if isinstance(text, str) and text.isdecimal():
-        text = int(text)
-    if not is_number(text) or not 0 <= text < 2**31:
+    size: Any = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+    if not is_number(size) or not 0 <= size < 2**31:
         raise ValueError(f"{field} is {json_shown(value)}; it must be a whole number of pixels")
-    return int(text)
+    return int(size)
 
 
 class _Annotations:
