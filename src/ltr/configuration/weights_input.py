@@ -27,6 +27,9 @@ def weights_input(backbone: Any) -> Any:
     """
     if not backbone.get("pretrained") and not backbone.get("weights"):
         return None
+    texts = (backbone.get("weights"), backbone.get("name"))
+    if not all(text is None or isinstance(text, str) for text in texts):
+        return None  # the checks of the configuration report the wrong type
     try:
         describe = getattr(locate(str(backbone.get("_target_")), "backbone"), "preprocessing", None)
     except ConfigError:  # the checks of the configuration report it

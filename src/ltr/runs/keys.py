@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,7 +177,7 @@ def _identity_of(settings: Settings) -> dict[str, Any]:
         plain["head"] = {**plain["head"], "initial": file_digest(embeddings)}
     weights = settings.backbone.get("weights")
     if weights:
-        if not Path(weights).is_file():
+        if not os.path.isfile(weights):  # unlike Path.is_file, False for a text that can be no path
             raise CheckpointError(f"backbone.weights={weights}: there is no such file")
         plain["backbone"] = {**plain["backbone"], "weights": file_digest(Path(weights))}
     return plain
