@@ -38,6 +38,10 @@ SMALLER = {
     "dataset/inat_bg": ["dataset.foreground=uniform", "dataset.n_foreground=1"],  # the miniature lacks the listed ones
     "dataset/tiny_imagenet_bg": ["dataset.n_foreground=2"],
     "dataset/tiny_imagenet_open": ["dataset.classes=seeded", "backbone=torchvision"],
+    **{
+        config: ["dataset=cifar10_lt", "backbone=timm", "backbone.name=test_vit"]
+        for config in ("tune/adapter", "tune/vpt")
+    },
     **{config: ["dataset=digits_bg"] for config in ("method/background_splitting", "scheduler/background_splitting")},
     **{
         config: ["method=triplet", "dataset=digits_retrieval"]
