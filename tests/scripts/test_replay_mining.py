@@ -46,11 +46,11 @@ def test_the_summary_counts_what_was_mined_and_not_what_was_given(script):
         for seed in (0, 1)
         for number in range(3)
     ]
-    (line,) = script.summarise(rows, found=2)
+    (line,) = script.summarise(rows, count=2)
     assert line["positives per 100 labels"] == 30.0
     assert line["labels until 2 of each class"] == 20
     assert line["mAP"] == 50.0
-    assert script.summarise(rows, found=9)[0]["labels until 9 of each class"] == "not reached"
+    assert script.summarise(rows, count=9)[0]["labels until 9 of each class"] == "not reached"
 
 
 def test_the_command_writes_rounds_summary_and_plot(script, tmp_path, monkeypatch):
