@@ -15,7 +15,7 @@ INTRODUCTION = """\
 # Reference of the configuration
 
 Every group of configs, its configs and their keys, with default, allowed values and meaning. The command line shows the
-same: `ltr-train --help GROUP`, `ltr-train --help GROUP/CONFIG`. [Configuration](configuration.md) explains how configs
+same: `ltr-train --help loss`, `ltr-train --help loss/ldam`. [Configuration](configuration.md) explains how configs
 are chosen and changed. An interval such as `[0, 1)` is a range of numbers, with `int` of whole numbers.
 
 `python scripts/configuration_reference.py` writes this page from the code and the configs.
