@@ -1,6 +1,7 @@
 """A batch to label from a pool: the same after an interruption, and everything that may be wrong."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,19 @@ def test_a_damaged_chunk_is_named(redness, pool, tmp_path):
 def test_a_network_without_features_is_reported(redness, pool, tmp_path):
     with pytest.raises(ConfigError, match="gives no features"):
         predicted(redness(), pool, tmp_path, with_features=True)
+
+
+def test_a_chunk_without_a_readable_image_leaves_the_features_of_the_others(redness, pool, tmp_path):
+    """The last of four chunks is one empty file."""
+    model = redness()
+    plain = model.network.predict
+
+    def with_features(images):
+        return {"default": replace(plain(images)["default"], features=images.float().mean(dim=(2, 3)))}
+
+    model.network.predict = with_features
+    predictions = predicted(model, pool, tmp_path, with_features=True)
+    assert predictions.features.shape == (11, 3)
 
 
 def test_a_pool_that_cannot_be_read_is_an_error(redness, tmp_path):

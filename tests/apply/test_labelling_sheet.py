@@ -37,6 +37,7 @@ def test_every_mined_image_is_there_once_with_its_thumbnail(redness, pool, tmp_p
     paths = [image["path"] for image in data["images"]]
     assert number == len(paths) == len(set(paths)) >= 4
     assert all(image["data"] for image in data["images"])
+    assert set(data["images"][0]) == {"path", "class", "score", "predicted", "data"}
     assert "<b>shown" not in text
     assert "http" not in text, "it asks for nothing from the network"
 

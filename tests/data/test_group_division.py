@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ltr.data.group_division import hold_out_groups, share_of_shared_groups
+from ltr.data.group_division import hold_out_groups, separate_unknown, share_of_shared_groups
 
 
 def made_up(seed):
@@ -62,3 +62,11 @@ def test_the_share_of_test_images_whose_group_is_in_training():
     groups = np.array([0, 0, 1, 2, -1, -1])
     assert share_of_shared_groups(groups, np.array([0, 3, 4]), np.array([1, 2, 5])) == pytest.approx(1 / 3)
     assert np.isnan(share_of_shared_groups(groups, np.array([0]), np.array([], dtype=int)))
+
+
+def test_images_of_unknown_groups_are_groups_by_themselves():
+    codes, names = separate_unknown(np.array([1, -1, 0, -1, 1]), ("a", "b"))
+    assert codes.tolist() == [1, 2, 0, 3, 1]
+    assert names == ("a", "b", "unknown 0", "unknown 1")
+    known, same = separate_unknown(np.array([1, 0]), ("a", "b"))
+    assert (known.tolist(), same) == ([1, 0], ("a", "b"))

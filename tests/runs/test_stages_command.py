@@ -71,10 +71,14 @@ def test_show_takes_the_beginning_of_a_key(store, capsys):
     assert "seed: 1" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("key", ["", "9"])
-def test_show_refuses_a_key_that_is_not_one_stage(store, key):
+def test_show_refuses_a_key_that_is_not_one_stage(store):
     with pytest.raises(LtrError, match="ltr-stages list"):
-        main(["--stages", str(store.root), "show", key])
+        main(["--stages", str(store.root), "show", "9"])
+
+
+def test_an_empty_key_is_refused_as_every_empty_argument(store):
+    with pytest.raises(ConfigError, match="the argument '' after show is empty"):
+        main(["--stages", str(store.root), "show", ""])
 
 
 @pytest.mark.parametrize(

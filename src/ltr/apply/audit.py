@@ -40,7 +40,12 @@ class LabelErrors:
 
 
 def label_errors(
-    probabilities: np.ndarray, labels: np.ndarray, *, factor: float = 10.0, fraction: float = 0.5
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    *,
+    factor: float = 10.0,
+    fraction: float = 0.5,
+    is_counted: np.ndarray | None = None,
 ) -> LabelErrors:
     """Find likely label errors by confident learning (Northcutt, Jiang and Chuang, JAIR 2021, sec. 3.1).
 
@@ -55,16 +60,18 @@ def label_errors(
         probabilities: float [N, C] of a model that has not been trained on the image (held-out or out-of-fold).
         labels: int64 [N].
         factor, fraction: see above.
+        is_counted: bool [N], images whose probabilities count into the thresholds; None: all. A class without any has
+            the threshold NaN and is not suggested.
     """
     p = probabilities.astype(np.float64)
-    num_classes = p.shape[1]
-    counts = np.bincount(labels, minlength=num_classes)
-    own = p[np.arange(len(p)), labels]
-    sums = np.bincount(labels, weights=own, minlength=num_classes)
+    rows, num_classes = np.arange(len(p)), p.shape[1]
+    counted_rows = rows if is_counted is None else rows[is_counted]
+    counts = np.bincount(labels[counted_rows], minlength=num_classes)
+    own = p[counted_rows, labels[counted_rows]]
+    sums = np.bincount(labels[counted_rows], weights=own, minlength=num_classes)
     thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.where(np.isnan(thresholds), 0.0, p / np.maximum(thresholds, 1e-12))
-    rows = np.arange(len(p))
     suggested = relative.argmax(axis=1)
     relative_own = relative[rows, labels]
     suggested = np.where(relative[rows, suggested] > relative_own, suggested, labels)
@@ -91,10 +98,11 @@ def folds(
         return fold
     counts = np.zeros((number, int(labels.max(initial=0)) + 1))
     totals = np.maximum(np.bincount(labels), 1)
-    names, sizes = np.unique(groups, return_counts=True)
-    shuffled = generator(seed, role).permutation(len(names))
+    _, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    rows_of_group = np.split(np.argsort(inverse, kind="stable"), np.cumsum(sizes)[:-1])
+    shuffled = generator(seed, role).permutation(len(sizes))
     for position in shuffled[np.argsort(-sizes[shuffled], kind="stable")].tolist():
-        members = groups == names[position]
+        members = rows_of_group[position]
         added = np.bincount(labels[members], minlength=counts.shape[1])
         filled = ((counts + added) / totals).max(axis=1) + counts.sum(axis=1) / len(labels)
         chosen = int(filled.argmin())
@@ -264,7 +272,7 @@ def audit(
         is_held_out: bool [N].
     """
     table, is_predictable = out_of_fold(features, labels, num_classes, number=number, seed=seed, groups=groups)
-    errors = label_errors(table, labels)
+    errors = label_errors(table, labels, is_counted=is_predictable)
     is_error = errors.is_error & is_predictable
     suggested, scores = errors.suggested.copy(), errors.scores.copy()
     if held_out is not None and is_held_out is not None and is_held_out.any():

@@ -94,16 +94,17 @@ def predict_pool(
             parts.append(_loaded(path))
             resumed_at += len(part)
             continue
-        if resumed_at and number == len(parts):
+        if resumed_at:
             started(resumed_at)
             started = _ignore
         parts.append(_predicted(model, files, part, with_features, tally, advance))
         with written_atomically(path) as temporary, open(temporary, "wb") as stream:
             np.savez(stream, **parts[-1])  # type: ignore[arg-type]
     broken = tuple(Broken(*row) for part in parts for row in json.loads(str(part["broken"])))
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in ("places", "probabilities", "features")}
-    if not len(joined["places"]):
+    read = [part for part in parts if len(part["places"])]  # a part without any has features of width 0
+    if not read:
         raise DataError(f"not one of the {len(places):,} images can be read; the first: {broken[0].reason}")
+    joined = {name: np.concatenate([part[name] for part in read]) for name in ("places", "probabilities", "features")}
     return PoolPredictions(
         joined["places"],
         joined["probabilities"],

@@ -21,6 +21,7 @@ import numpy as np
 
 from ltr.apply.detections import DetectionPool
 from ltr.data.annotations.camtrap_dp import BLANK, open_package
+from ltr.data.annotations.records import normal_path
 from ltr.data.decode import open_image
 from ltr.data.source import ImageFiles
 from ltr.data.sources.json_arrays import read_arrays
@@ -157,7 +158,10 @@ def write_camtrap_dp(
         if label < 0:
             continue
         path = files.relative(row)
-        medium, deployment, time = media.get(path.replace("\\", "/")) or _outside_a_package(files, row, images)
+        key = normal_path(path.replace("\\", "/"))
+        if key not in media:
+            media[key] = _outside_a_package(files, row, images)  # once for all boxes of an image
+        medium, deployment, time = media[key]
         untimed += not time
         class_name = predictions.class_names[label]
         kind = _kind(label, class_name, predictions.background_label)
@@ -203,7 +207,7 @@ def _media(images: Path) -> dict[str, tuple[str, str, str]]:
     package = open_package("--format camtrap_dp", images, ("media",))
     columns = ("mediaID", "deploymentID", "timestamp", "filePath")
     return {
-        (path or "").replace("\\", "/"): (medium or "", deployment or "", time or "")
+        normal_path((path or "").replace("\\", "/")): (medium or "", deployment or "", time or "")
         for _, (medium, deployment, time, path) in iterate_rows(package.tables["media"], columns)
     }
 

@@ -41,7 +41,8 @@ def write_labelling_sheet(
     """
     images = []
     for image in _images(mined, model, files):
-        images.append({**image, "data": _data(files, image.pop("place"), model.decoding_of(files))})
+        place = image.pop("place")
+        images.append({**image, "data": _data(files, place, model.decoding_of(files))})
         advance(1)
     names = [one_line(name) for name in model.class_names]
     listed = sorted({image["class"] for image in images})

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ltr.commands.named_runs import outputs_folder
 from ltr.console import print_line
 from ltr.errors import ConfigError, DataError
 from ltr.escaping import one_line
@@ -26,7 +27,7 @@ def run_audit(arguments: argparse.Namespace) -> int:
 
     from ltr.apply.audit import audit
     from ltr.console import plain_warnings
-    from ltr.data.group_division import crop_groups
+    from ltr.data.group_division import crop_groups, separate_unknown
 
     with plain_warnings():
         checkpoint, model, source, split, dataset = _run_of(arguments)
@@ -34,7 +35,7 @@ def run_audit(arguments: argparse.Namespace) -> int:
         probabilities, features = _predicted(model, source, split, dataset, indices)
     labels = split.label_map[source.labels[indices]]
     grouping = source.groupings[source.group] if source.group is not None else crop_groups(source.images)
-    groups = None if grouping is None else grouping.codes[indices]
+    groups = None if grouping is None else separate_unknown(grouping.codes[indices], grouping.values)[0]
     outcome = audit(
         features,
         labels,
@@ -62,7 +63,7 @@ def run_audit(arguments: argparse.Namespace) -> int:
 def _default_folder(dataset: str, checkpoint: Path) -> Path:
     """Return the folder of a run's audit, so that the audits of two runs do not overwrite each other."""
     run = checkpoint.absolute().parent.parent
-    return Path("outputs") / "audit" / dataset / run.parent.name / run.name
+    return outputs_folder() / "audit" / dataset / run.parent.name / run.name
 
 
 def _run_of(arguments: argparse.Namespace) -> tuple[Path, Any, Any, Any, dict[str, Any]]:

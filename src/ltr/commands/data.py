@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ltr.commands.arguments import Parser, parsed
 from ltr.console import print_line
 from ltr.errors import ConfigError
 from ltr.escaping import one_line
@@ -30,11 +31,9 @@ def main(argv: Sequence[str]) -> int:
         ConfigError: flags, a name or overrides that are wrong.
         DataError: the data set is missing or damaged.
     """
-    parser = _parser()
-    try:
-        arguments = parser.parse_args(argv)
-    except SystemExit as stopped:
-        return stopped.code if isinstance(stopped.code, int) else 1
+    arguments = parsed(_parser(), argv)
+    if arguments is None:
+        return 0
     if arguments.command == "list":
         return _list(arguments.config_dir)
     _check_flags(arguments)
@@ -51,8 +50,8 @@ def main(argv: Sequence[str]) -> int:
         return command(arguments, _configuration(arguments))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ltr-data", description="Look at data sets before anything is trained.")
+def _parser() -> Parser:
+    parser = Parser(prog="ltr-data", description="Look at data sets before anything is trained.")
     commands = parser.add_subparsers(dest="command", required=True)
     shown = commands.add_parser("list", help="the dataset configs, and whether their files are found")
     shown.add_argument("--config-dir", metavar="FOLDER", help="also the configs of your own in FOLDER/dataset")
@@ -206,6 +205,8 @@ def _describe(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
         figures.append(folder / "left_out.csv")
         rows = ({"path": path, "reason": reason} for reason, paths in source.left_out.items() for path in paths)
         write_csv(figures[-1], rows)
+    else:
+        (folder / "left_out.csv").unlink(missing_ok=True)  # of an earlier description
     for path in figures:
         print_line(path)
     return 0

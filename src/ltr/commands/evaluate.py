@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltr.commands.arguments import Parser, parsed
-from ltr.commands.named_runs import run_path, runs_below, runs_of_name
+from ltr.commands.named_runs import outputs_folder, run_path, runs_below, runs_of_name
 from ltr.errors import CheckpointError, ConfigError, LtrError
 from ltr.writing import check_file, check_folder
 
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
         CheckpointError: no such run, or weights that cannot be read.
         DataError: the data set is missing or damaged.
     """
-    outputs = os.environ.get("LTR_OUTPUTS", "outputs")
+    outputs = outputs_folder()
     parser = Parser(
         prog="ltr-eval",
         description="Evaluate finished runs (their folders), checkpoint files or foreign weights: on the test split of "
@@ -44,9 +44,7 @@ def main(argv: list[str]) -> int:
         help="runs (folder, name or 'last'), files; see docs/evaluate.md",
     )
     parser.add_argument("--split", choices=("test", "val"), default="test", help="which images (default: test)")
-    parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help=f"of the results (default: {Path(outputs) / EVALUATIONS})"
-    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"of the results (default: {outputs / EVALUATIONS})")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write what result.json holds to this file")
     parser.add_argument(
         "--allow-overlap", action="store_true", help="evaluate images that were all trained on, on purpose"
@@ -71,7 +69,7 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"which run? Give its folder or a checkpoint file\n{parser.format_usage().rstrip()}")
     if arguments.json:
         check_file(arguments.json, f"--json {arguments.json}")
-    out = arguments.out or Path(outputs) / EVALUATIONS
+    out = arguments.out or outputs / EVALUATIONS
     check_folder(out, f"--out {out}")
     if arguments.decide and (arguments.out or arguments.split != "test"):
         raise ConfigError(

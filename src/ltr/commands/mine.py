@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ltr.commands.arguments import Parser, at_least, chosen_names, parsed
+from ltr.commands.named_runs import run_path
 from ltr.commands.predict import add_inputs, add_reading_flags, model_and_pool, report_broken, report_remarks
 from ltr.console import print_line
 from ltr.errors import ConfigError, DataError
@@ -76,6 +77,7 @@ def main(argv: Sequence[str]) -> int:
 
     from ltr.configuration.targets import allowing
 
+    arguments.run = str(run_path(Path(arguments.run)))
     with allowing(arguments.allow):
         _check_strategy(arguments)
         return _mine(arguments)

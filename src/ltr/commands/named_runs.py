@@ -65,6 +65,6 @@ def _listed(runs: list[Path]) -> str:
 
 
 def runs_below(path: Path) -> str:
-    """Return the end of a sentence about a folder of runs in the place of a run; empty where it holds none."""
+    """Return the end of a sentence about a folder of runs given instead of a run; empty where it holds none."""
     runs = finished_runs_below(path)
     return f". Below it are, newest first: {_listed(runs)}" if runs else ""

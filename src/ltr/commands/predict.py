@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ltr.commands.arguments import Parser, at_least, parsed
+from ltr.commands.named_runs import run_path
 from ltr.console import print_line
 from ltr.errors import ConfigError
 from ltr.escaping import one_line
@@ -61,6 +62,7 @@ def main(argv: Sequence[str]) -> int:
 
     from ltr.configuration.targets import allowing
 
+    arguments.run = str(run_path(Path(arguments.run)))  # once: what it means may be printed, and change
     with allowing(arguments.allow):
         return _predict(arguments)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltr.commands.arguments import Parser, at_least, parsed
-from ltr.commands.named_runs import run_path, runs_of_name
+from ltr.commands.named_runs import outputs_folder, run_path, runs_of_name
 from ltr.console import print_line
 from ltr.errors import ConfigError, DataError
 from ltr.writing import check_file
@@ -28,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
         ConfigError: flags that are wrong, a setting, metric or line that there is none of.
         DataError: no finished run.
     """
-    default = os.environ.get("LTR_OUTPUTS", "outputs")
+    default = outputs_folder()
     parser = Parser(
         prog="ltr-report",
         description="Finished runs as tables: mean ± s.d. over seeds, the best and its ties, sweeps as curves.",
@@ -58,8 +57,10 @@ def main(argv: Sequence[str]) -> int:
     if not 0 < arguments.level < 1:
         raise ConfigError(f"--level {arguments.level}: allowed is a number between 0 and 1")
     at_least(arguments, "pictures", 0)
-    folders = [run_path(folder) if runs_of_name(str(folder)) else folder for folder in arguments.folders]
-    folders = folders or [Path(default)]
+    folders = [
+        folder if folder.exists() or not runs_of_name(str(folder)) else run_path(folder) for folder in arguments.folders
+    ]
+    folders = folders or [default]
     if arguments.out is not None:
         check_file(arguments.out, f"--out {arguments.out}")
     elif arguments.format == "html" and folders[0].is_dir():

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ltr.commands.arguments import at_least
+from ltr.commands.arguments import Parser, at_least, parsed
+from ltr.commands.named_runs import outputs_folder
 from ltr.console import print_line
 from ltr.errors import LtrError
 from ltr.escaping import name
@@ -25,8 +24,8 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         LtrError: no such stage, or a duration that cannot be read.
     """
-    parser = argparse.ArgumentParser(prog="ltr-stages", description="The store of finished stages.")
-    default = Path(os.environ.get("LTR_OUTPUTS", "outputs")) / "stages"
+    parser = Parser(prog="ltr-stages", description="The store of finished stages.")
+    default = outputs_folder() / "stages"
     parser.add_argument(
         "--stages", type=Path, default=default, metavar="FOLDER", help=f"the store (default: {default})"
     )
@@ -38,11 +37,9 @@ def main(argv: Sequence[str]) -> int:
     prune.add_argument("--older-than", metavar="30d", help="only those finished longer ago (m, h, d or w)")
     prune.add_argument("--keep-last", type=int, default=0, metavar="N", help="keep the N newest in any case")
     prune.add_argument("--dry-run", action="store_true", help="only print what would be deleted")
-    try:
-        arguments = parser.parse_args(argv)
-    except SystemExit as stopped:
-        return stopped.code if isinstance(stopped.code, int) else 1
-
+    arguments = parsed(parser, argv)
+    if arguments is None:
+        return 0
     if arguments.command == "prune":
         at_least(arguments, "keep_last", 0)
     from ltr.runs.store import StageStore

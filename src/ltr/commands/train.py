@@ -15,6 +15,7 @@ from ltr.console import plain_warnings
 from ltr.errors import TrainingError
 from ltr.escaping import printer, rich_text
 from ltr.report.figures import draw
+from ltr.report.read_run import headline_row
 from ltr.report.table import plain_table, result_table
 from ltr.runs.finished import find_result
 from ltr.runs.launch import launch_processes
@@ -87,7 +88,7 @@ def objective(result: Mapping[str, Any]) -> float | None:
 
     None where the split has no validation images: the test set chooses nothing.
     """
-    headline = next(row for row in result["rows"] if row["headline"])
+    headline = headline_row(result)
     same = ("protocol", "variant", "scorer", "checkpoint")
     for row in result["rows"]:
         if row["split"] == "val" and all(row[key] == headline[key] for key in same):

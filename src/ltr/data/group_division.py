@@ -134,3 +134,16 @@ def share_of_shared_groups(groups: np.ndarray, train: np.ndarray, test: np.ndarr
         return float("nan")
     known = groups[train]
     return float((np.isin(groups[test], known[known >= 0])).mean())
+
+
+def separate_unknown(codes: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return codes and names of groups in which each image of an unknown group (-1) is a group by itself.
+
+    Args:
+        codes: int64 [N], the group of each image, -1 where it is unknown.
+        names: of the known groups, by code.
+    """
+    is_unknown = codes < 0
+    number = int(is_unknown.sum())
+    singles = len(names) + np.cumsum(is_unknown) - 1
+    return np.where(is_unknown, singles, codes), (*names, *(f"unknown {place}" for place in range(number)))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from ltr.data.class_index import stable_order
-from ltr.data.group_division import FILE, crop_groups, hold_out_groups
+from ltr.data.group_division import FILE, crop_groups, hold_out_groups, separate_unknown
 from ltr.data.source import Source
 from ltr.data.split import Split, check_indices, count_labels
 from ltr.errors import ConfigError, DataError, nearest
@@ -195,10 +195,11 @@ def _hold_out_groups(
     assert source.group is not None
     part = "training" if rule == "train_fraction" else "test"
     grouping = source.groupings[source.group]
+    codes, names = separate_unknown(grouping.codes[indices], grouping.values)
     is_held = hold_out_groups(
         label_map[source.labels[indices]],
-        grouping.codes[indices],
-        grouping.values,
+        codes,
+        names,
         int(label_map.max(initial=-1)) + 1,
         fraction=fraction,
         seed=seed or 0,

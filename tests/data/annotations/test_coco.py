@@ -22,6 +22,7 @@ def test_every_image_has_its_label_place_sequence_and_day(tmp_path):
     records = read(tmp_path, made.coco(SHOTS))
     assert records.format == "coco_camera_traps"
     assert records.class_names == ("empty", "deer", "fox")
+    assert len(records.images) == len(SHOTS)
     for number, (image, label) in enumerate(zip(records.images, records.classes)):
         assert records.files.relative(image) == SHOTS[number].path
         assert records.class_names[label] == SHOTS[number].label

@@ -75,7 +75,7 @@ def box(value):
         (lambda c: c["images"][0]["detections"][0].pop("bbox"), "has no 'bbox' in images[0]"),
         (lambda c: c["images"][0]["detections"][0].update(conf=1.5), "a confidence of 1.5"),
         (box([0.9, 0.1, 0.5, 0.1]), "images[0].detections[0] of L0/0_deer_0.jpg"),
-        (box([0.1, 0.1, 0.0, 0.1]), "1 boxes outside their image or without area"),
+        (box([0.1, 0.1, 0.0, 0.1]), "1 box outside the image or without area"),
         (box([100, 100, 300, 200]), "fractions of the image"),
         (box([float("nan"), 0.1, 0.2, 0.1]), "four finite numbers in fractions"),
     ],

@@ -169,7 +169,7 @@ def test_boxes_outside_their_image_name_file_and_image(traps, tmp_path):
         content["annotations"][0]["bbox"] = [50, 10, 30, 10]
 
     file = changed(traps, tmp_path, wrong, made.coco(SHOTS, boxes=True))
-    with pytest.raises(DataError, match=r"changed.json has 1 boxes outside .* L0/0_deer_0.jpg \[0.781"):
+    with pytest.raises(DataError, match=r"changed.json has 1 box outside .* L0/0_deer_0.jpg \[0.781"):
         read(traps, file, crop="box")
     source = read(traps, file, crop="box", invalid_boxes="exclude")
     assert source.left_out["box outside the image"] == (SHOTS[0].path,)
@@ -206,7 +206,7 @@ def test_every_image_is_used_or_listed_and_the_warning_says_so(traps, tmp_path):
         source = camera_traps(name="traps", annotations=str(file), root=str(traps))
     messages = " ".join(str(warning.message) for warning in caught)
     assert "2 images are left out; marked as corrupt (1)" in messages
-    assert "1 categories of" in messages
+    assert "1 category of" in messages
     assert "bear" in messages
     listed = [path for paths in source.left_out.values() for path in paths]
     assert sorted([path for path, _ in rows(source)] + listed) == sorted(shot.path for shot in SHOTS)

@@ -31,6 +31,7 @@ from ltr.data.source import ImageFiles
 from ltr.data.sources.checks import shown
 from ltr.data.sources.json_arrays import read_arrays
 from ltr.errors import DataError, nearest
+from ltr.names import counted
 
 _WANTED = "Results of MegaDetector have info, detection_categories and images"
 
@@ -112,7 +113,7 @@ def read_megadetector(name: str, file: Path, root: str) -> Detections:
             for row in np.flatnonzero(is_invalid)[:10].tolist()
         ]
         raise DataError(
-            f"{name}: {file} has {int(is_invalid.sum()):,} boxes outside their image or without area: "
+            f"{name}: {file} has {counted(int(is_invalid.sum()), 'box', 'boxes')} outside the image or without area: "
             f"{shown(wrong)}. A box is [left, top, width, height] in fractions of the image"
         )
     return Detections(

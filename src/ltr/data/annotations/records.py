@@ -6,7 +6,7 @@ import json
 import math
 import os
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -274,8 +274,3 @@ def normal_path(path: str) -> str:
         return path
     parts = [part for part in path.split("/") if part not in ("", ".")]
     return ("/" if path.startswith("/") else "") + "/".join(parts)
-
-
-def paths_in(files: ImageFiles, rows: Sequence[int] | np.ndarray) -> Iterator[str]:
-    """Yield the paths of rows as the file spells them."""
-    return (files.relative(int(row)) for row in rows)

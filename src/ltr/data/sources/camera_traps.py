@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from ltr.data.sources.part_division import (
 )
 from ltr.errors import ConfigError, DataError
 from ltr.identity import named
+from ltr.names import counted
 
 FORMATS = (coco.CAMERA_TRAPS, coco.COCO, camtrap_dp.FORMAT, csv_table.FORMAT)
 MISSING, NO_RECORD, FAILED = "file missing", "not in the detections", "the detector could not read it"
@@ -134,7 +135,7 @@ def camera_traps(
         if detections is not None:
             results_file = Path(detections).expanduser().absolute()
             table = _with_detections(
-                name, results_file, base, records, table, detector_categories, min_confidence, left_out, multiple
+                name, results_file, base, records, table, detector_categories, min_confidence, left_out
             )
         table = _only_boxed(table, without_box, boxes, left_out)
     else:
@@ -225,7 +226,6 @@ class _Labels:
     images: np.ndarray
     classes: np.ndarray
     boxes: np.ndarray
-    kept: bool = field(default=True)
 
     def take(self, chosen: np.ndarray) -> _Labels:
         """Return the chosen labels, by mask or row."""
@@ -268,11 +268,13 @@ def _checked_boxes(
     if is_invalid.any():
         wrong = np.flatnonzero(is_invalid)
         if invalid == "error":
-            names = [f"{records.files.relative(int(table.images[row]))} {_numbers(boxes[row])}" for row in wrong[:10]]
+            named_boxes = [
+                f"{records.files.relative(int(table.images[row]))} {_numbers(boxes[row])}" for row in wrong.tolist()
+            ]
             raise DataError(
-                f"{name}: {file} has {wrong.size:,} boxes outside their image or without area, here in fractions of "
-                f"the image: {', '.join(names)}{', ...' if wrong.size > 10 else ''}. Correct them, or leave them out "
-                "with dataset.invalid_boxes=exclude"
+                f"{name}: {file} has {counted(wrong.size, 'box', 'boxes')} outside the image or without area, here in "
+                f"fractions of the image: {shown(named_boxes)}. Correct them, or leave them out with "
+                "dataset.invalid_boxes=exclude"
             )
         left_out.add(BAD_BOX, table.images[wrong])
         table = table.take(~is_invalid)
@@ -332,7 +334,6 @@ def _with_detections(
     categories: Sequence[str] | None,
     min_confidence: float,
     left_out: _LeftOut,
-    multiple: str,
 ) -> _Labels:
     """Replace labels without a box by one label for each detection of their image."""
     if not 0 <= min_confidence <= 1:
@@ -443,7 +444,8 @@ def _source(
     _warn(name, paths)
     if unused:
         warnings.warn(
-            f"{name}: {len(unused):,} categories of {file} have no image that is used, and are no classes: "
+            f"{name}: without an image that is used, and so without a class: "
+            f"{counted(len(unused), 'category', 'categories')} of {file}: "
             f"{shown(unused)}",
             stacklevel=4,
         )
