@@ -1,4 +1,4 @@
-# Common tasks: `make train` trains and evaluates a first model, `make test` runs the whole test suite.
+# Common tasks: `make train` trains and evaluates a first model, `make test` runs all tests but the long ones.
 # Both create .venv and install the project into it if it does not exist.
 
 PYTHON ?= python3
@@ -30,7 +30,7 @@ check: $(STAMP)
 train: check  ## train and evaluate a long-tailed classifier of handwritten digits
 	$(BIN)/ltr-train
 
-test: $(STAMP)  ## run linter, type checker and the whole test suite
+test: $(STAMP)  ## run linter, type checker and all tests but the long ones
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

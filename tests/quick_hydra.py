@@ -1,4 +1,4 @@
-"""Hydra with two slow functions replaced: the tests compose a configuration in two thirds of the time."""
+"""Hydra with two slow functions replaced: the tests compose configurations faster."""
 
 from __future__ import annotations
 

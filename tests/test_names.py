@@ -37,6 +37,7 @@ def test_what_programs_write_for_a_missing_value_is_found():
         ((1, "epoch"), "1 epoch"),
         ((0, "epoch"), "0 epochs"),
         ((2000, "image"), "2,000 images"),
+        ((1234567, "image"), "1,234,567 images"),
         ((0.5, "epoch"), "0.5 epochs"),
         ((1, "class", "classes"), "1 class"),
         ((2, "class", "classes"), "2 classes"),

@@ -26,7 +26,8 @@ def counted(number: float, noun: str, plural: str = "") -> str:
     Args:
         plural: of the noun, where it is not the noun with an s.
     """
-    return f"{number:,g} {noun if number == 1 else plural or f'{noun}s'}"
+    shown = f"{number:,}" if isinstance(number, int) else f"{number:,g}"  # g rounds to six digits
+    return f"{shown} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def look_alikes(names: Iterable[str]) -> list[list[str]]:

@@ -30,7 +30,6 @@ NOT_KEYS = (
     "models/published_names",
     "report/html_page",
     "methods/background_splitting/network",
-    "methods/herbs/released_weights",
 )
 
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import omegaconf._utils
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra._internal import defaults_list
 from omegaconf import OmegaConf
 
 import quick_hydra
 from ltr.configuration.configs import conf_directory
+
+
+@pytest.fixture(autouse=True)
+def quick():
+    """Refuse to compare the released functions with themselves."""
+    assert defaults_list._create_interpolation_map is quick_hydra.map_if_needed
+    if hasattr(yaml, "CSafeLoader"):
+        assert omegaconf._utils.get_yaml_loader is not quick_hydra.RELEASED_LOADER
 
 
 def composed_text(*overrides: str) -> str:
@@ -32,6 +42,6 @@ def test_values_are_parsed_as_released(text, monkeypatch):
     assert OmegaConf.create(text) == quick
 
 
-def test_a_key_that_is_written_twice_is_refused(monkeypatch):
+def test_a_key_that_is_written_twice_is_refused():
     with pytest.raises(yaml.constructor.ConstructorError, match="found duplicate key a"):
         OmegaConf.create("a: 1\na: 2")

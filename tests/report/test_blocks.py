@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from made_up_runs import metrics_of, per_class_table, row
 
@@ -101,7 +103,12 @@ def test_a_sweep_fits_every_width(width):
             "stages": [],
         }
         jobs.append(Job(number, (f"method={method}", "dataset=digits_lt"), result))
-    assert max(map(len, sweep_table(jobs, width).splitlines())) <= width
+    jobs.append(replace(jobs[0], number=2))
+    jobs.append(Job(3, ("method=x",), None, error="one two " * 20))
+    text = sweep_table(jobs, width)
+    assert "count once" in " ".join(text.split())
+    assert "failed: job 3" in text
+    assert max(map(len, text.splitlines())) <= width
 
 
 def test_notes_break_between_words():

@@ -147,6 +147,13 @@ def _next_value(flag: str, rest: list[str]) -> str:
     return rest.pop(0)
 
 
+def wrong_package(prefix: str) -> str | None:
+    """Return why ``--allow`` cannot take a prefix; None for the dotted name of a package."""
+    if all(part.isidentifier() for part in prefix.split(".")):
+        return None
+    return f"--allow {prefix}: the dotted name of a package is needed, e.g. --allow my_project"
+
+
 def _take(line: CommandLine, flag: str, value: str) -> None:
     choices = _CHOICES.get(flag)
     if not value:
@@ -155,10 +162,10 @@ def _take(line: CommandLine, flag: str, value: str) -> None:
     elif choices and value not in choices:
         line.mistakes.append(f"{flag} {value}: allowed is one of: {', '.join(choices)}{nearest(value, choices)}")
     elif flag == "--allow":
-        if all(part.isidentifier() for part in value.split(".")):
-            line.allowed.append(value)
+        if mistake := wrong_package(value):
+            line.mistakes.append(mistake)
         else:
-            line.mistakes.append(f"--allow {value}: the dotted name of a package is needed, e.g. --allow my_project")
+            line.allowed.append(value)
     else:
         line.values[flag] = value
         line.flags.append(f"{flag}={value}")

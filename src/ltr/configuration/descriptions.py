@@ -16,7 +16,7 @@ from ltr.configuration.allowed import shown
 from ltr.configuration.comments import comments_of
 from ltr.configuration.configs import PRIVATE_KEYS, conf_directory, read_config
 from ltr.configuration.declarations import Option, Required, options_of
-from ltr.configuration.listed_configs import LISTS
+from ltr.configuration.listed_configs import LISTS, reader
 
 PRIMARY = "train"
 # nodes of a data set's config that pass its keys on to code
@@ -131,7 +131,8 @@ def described(group: str, name: str, config_dir: str | None = None) -> Config:
     config = f"{group}/{name}".lstrip("/")
     file = next(path for folder in reversed(_folders(config_dir)) if (path := folder / f"{config}.yaml").is_file())
     text = file.read_text(encoding="utf-8")
-    content = _content(config, file)
+    is_shipped = file.is_relative_to(conf_directory())
+    content = read_config(config) if is_shipped else dict(reader(group, config_dir)(name) or {})
     choices = content.pop("defaults", [])
     node = "" if _PACKAGE in text or group in LISTS.values() else _node_of(group)
     comments = _comments(config, file)
@@ -162,15 +163,6 @@ def _folders(config_dir: str | None) -> list[Path]:
 
 def _node_of(group: str) -> str:
     return group.replace("/", ".")
-
-
-def _content(config: str, file: Path) -> dict[str, Any]:
-    if file.is_relative_to(conf_directory()):
-        return read_config(config)
-    import yaml
-
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return dict(content) if isinstance(content, Mapping) else {}
 
 
 def _comments(config: str, file: Path) -> dict[str, str]:
@@ -231,7 +223,7 @@ def _key(path: str, default: Any, option: Option | None, rule: Any, comment: str
 
 def _plain(text: str) -> str:
     """Return a docstring's or comment's text as a terminal shows it."""
-    text = re.sub(r"\[([^\]]+)\]\([\w/]+\.md\)", r"\1", text)  # links of the docs
+    text = re.sub(r"\[([^\]]+)\]\([\w/]+\.md(?:#[\w-]+)?\)", r"\1", text)  # links of the docs
     for python, yaml in (("None", "null"), ("True", "true"), ("False", "false")):
         text = re.sub(rf"\b{python}\b", yaml, text)
     return text.replace("``", "`").replace("**", "").replace("see below", "see the docs").strip().rstrip(".")

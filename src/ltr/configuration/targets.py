@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ltr.configuration.command_line import wrong_package
 from ltr.configuration.configs import PRIVATE_KEYS, mappings
 from ltr.configuration.signatures import for_configs, mismatches
 from ltr.errors import ConfigError, nearest
@@ -38,8 +39,8 @@ def allowing(prefixes: Sequence[str]) -> Iterator[None]:
         ConfigError: one that is not the dotted name of a package.
     """
     for prefix in prefixes:
-        if not all(part.isidentifier() for part in prefix.split(".")):
-            raise ConfigError(f"--allow {prefix}: the dotted name of a package is needed, e.g. --allow my_project")
+        if mistake := wrong_package(prefix):
+            raise ConfigError(mistake)
     before = list(_extra_prefixes)
     _extra_prefixes.extend(prefixes)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -183,7 +183,7 @@ def read_metrics(path: Path) -> dict[str, np.ndarray]:
     return columns
 
 
-def headline_row(result: dict[str, Any]) -> dict[str, Any]:
+def headline_row(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row marked as headline, or the first row without a mark."""
     return next((row for row in result["rows"] if row["headline"]), result["rows"][0])
 

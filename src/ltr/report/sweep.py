@@ -10,10 +10,11 @@ from typing import Any
 
 from ltr.escaping import name as short_name
 from ltr.evaluation.metrics import Metric
-from ltr.report.blocks import table_blocks
+from ltr.names import counted
+from ltr.report.blocks import table_blocks, wrap_lines
 from ltr.report.columns import heading, metric_table, value_text
 from ltr.report.limits import footnotes, limits, marks_of
-from ltr.report.read_run import number
+from ltr.report.read_run import headline_row, number
 from ltr.report.read_runs import groups_by_data, settings
 from ltr.report.style import NOTHING
 
@@ -98,23 +99,23 @@ def sweep_table(jobs: Sequence[Job], width: int | None = None) -> str:
         label = _label(group[0], common, averaged=len(trials) > 1)
         mark = ("*" if key == best else "") + daggers.get(limited[key], "")
         lines.append([mark, label, str(len(group)), *cells])
-    blocks_of_text = []
+    blocks_of_text, notes = [], []
     if lines_of:
         numeric = [False, False, *[True] * (len(lines[0]) - 2)]
         blocks = table_blocks(lines, numeric, 2, width)
         blocks_of_text.append("\n\n".join("\n".join(line.text for line in block) for block in blocks))
-        blocks_of_text.append(_stages(jobs) + (" and trials" if len(trials) > 1 else ""))
+        notes = [_stages(jobs) + (" and trials" if len(trials) > 1 else "")]
         if best is not None:
-            blocks_of_text.append(f"* highest {selects} on the validation split")
-        blocks_of_text += footnotes(daggers)
+            notes.append(f"* highest {selects} on the validation split")
+        notes += footnotes(daggers)
         if len(jobs) < len(all_jobs):
-            runs = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
-            blocks_of_text.append(f"{len(all_jobs)} jobs, {runs}: jobs that are one and the same run count once")
+            runs = counted(len(jobs), "run")
+            notes.append(f"{len(all_jobs)} jobs, {runs}: jobs that are one and the same run count once")
     for job in jobs:
         if job.error is not None:
             reason = " ".join(line.strip() for line in job.error.splitlines()[:2])
-            blocks_of_text.append(f"failed: job {job.number} ({' '.join(job.overrides)}): {reason}")
-    return "\n".join(blocks_of_text)
+            notes.append(f"failed: job {job.number} ({' '.join(job.overrides)}): {reason}")
+    return "\n".join([*blocks_of_text, *(line for note in notes for line in wrap_lines(note, width))])
 
 
 def _each_run_once(jobs: Sequence[Job]) -> list[Job]:
@@ -168,7 +169,7 @@ def _label(job: Job, common: Collection[str], averaged: bool = False) -> str:
 
 def _headline(job: Job) -> Mapping[str, Any]:
     assert job.result is not None
-    return next(row for row in job.result["rows"] if row["headline"])
+    return headline_row(job.result)
 
 
 def _validation(jobs: Sequence[Job], metric: str) -> float | None:

@@ -25,13 +25,8 @@ def stored_settings(config: Mapping[str, Any]) -> dict[str, Any] | None:
     trainable = config["backbone"].get("trainable", "all")
     if trainable == "last_block":
         raise ConfigError(
-            "backbone.trainable=last_block: features=stored keeps the backbone as it is. Use features=images to "
+            "backbone.trainable=last_block: features=stored keeps the backbone fixed. Use features=images to "
             "train a part of it, or leave backbone.trainable out"
-        )
-    if (config.get("tune") or {"name": "none"}).get("name") not in ("none", None):
-        raise ConfigError(
-            f"tune={config['tune']['name']} changes the backbone, and features=stored keeps it as it is. Use "
-            "features=images, or tune=none"
         )
     used: dict[str, Any] = {
         "views": features["views"] if features["views"] > 1 else 0,
@@ -122,6 +117,6 @@ def _check_stage(stage: Stage, method: str) -> None:
     trainable = stage.options.get("trainable", "classifier")
     if trainable != "classifier":
         raise ConfigError(
-            f"method.trainable={trainable}: features=stored keeps the backbone as it is. Use "
+            f"method.trainable={trainable}: features=stored keeps the backbone fixed. Use "
             "method.trainable=classifier, or features=images"
         )

@@ -219,10 +219,11 @@ def _tune(config: Mapping[str, Any], is_stored: bool) -> Mapping[str, Any] | Non
             f"tune and backbone.trainable={trainable} both say what of the backbone is trained. Leave out "
             "backbone.trainable; tune has none, last_block, norm, bias, lora, adapter, vpt and all"
         )
-    if is_stored and name_of(str(tune["_target_"])) != "tune/none":
+    chosen = name_of(str(tune["_target_"])).rpartition("/")[2]
+    if is_stored and chosen != "none":
         raise ConfigError(
-            "tune trains a part of the backbone, and features=stored keeps the backbone as it is. Use features=images, "
-            "or tune=none"
+            f"tune={chosen} trains a part of the backbone, and features=stored keeps the backbone fixed. Use "
+            "features=images, or tune=none"
         )
     return None if is_stored else tune
 

@@ -105,7 +105,7 @@ class StageOptions(Options):
     epochs: Annotated[int, "[1, inf)"] = 10
     """Its length."""
     selection: Literal["last", "best_val", "best_test"] = "last"
-    """The checkpoint that it hands on."""
+    """The checkpoint that later stages use."""
 
 
 def signature_of(declaration: type[Options]) -> inspect.Signature:

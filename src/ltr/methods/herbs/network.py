@@ -298,7 +298,7 @@ class HerbsNetwork(ImageClassifier):
             self.gradient_norms.copy_(torch.stack(norms))  # type: ignore[operator]
         return {f"gradient_{name}": norm for name, norm in zip(weighted, self.gradient_norms.clone())}  # type: ignore[operator]
 
-    # -- what is handed on ---------------------------------------------------------------------------------------
+    # -- outputs -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def examples(self, images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
