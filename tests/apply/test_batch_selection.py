@@ -1,7 +1,6 @@
 """A batch to label from a pool: the same after an interruption, and everything that may be wrong."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from ltr.apply.acquisition import Selection, select
 from ltr.apply.batch_selection import STATE, as_ranking, class_budgets, pool_scores, predict_pool
 from ltr.apply.pool import image_pool
 from ltr.errors import ConfigError, DataError
+from ltr.evaluation.scores import Scores
 
 
 def predicted(model, pool, folder, **options):
@@ -61,7 +61,7 @@ def test_a_chunk_without_a_readable_image_leaves_the_features_of_the_others(redn
     plain = model.network.predict
 
     def with_features(images):
-        return {"default": replace(plain(images)["default"], features=images.float().mean(dim=(2, 3)))}
+        return {"default": Scores(plain(images)["default"].logits, images.float().mean(dim=(2, 3)))}
 
     model.network.predict = with_features
     predictions = predicted(model, pool, tmp_path, with_features=True)
