@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import numpy as np
 import pytest
 
@@ -100,3 +102,18 @@ def test_a_prior_without_the_closed_set_protocol_is_refused(ltr_train):
     done = ltr_train("dataset=digits_open", "trainer.max_epochs=1", "evaluation.prior=uniform")
     assert done.code != 0
     assert "a class prior is for closed_set only" in done.err
+
+
+def test_a_sigmoid_loss_is_refused_before_training(ltr_train):
+    done = ltr_train(*SHORT, "loss=focal_sigmoid", "evaluation.prior=uniform", "evaluation.prior_of_scores=train")
+    assert done.code == 2
+    assert "softmax" in done.err
+    assert "epoch" not in done.out
+
+
+def test_a_file_from_a_spreadsheet_is_read(tmp_path):
+    file = tmp_path / "prior.csv"
+    decomposed = unicodedata.normalize("NFD", "Käuzchen")
+    file.write_text(f"class;weight\n{decomposed};3\njay;1\n", encoding="utf-8-sig")
+    prior = deployment_prior(str(file), np.array([5, 5]), ("Käuzchen", "jay"))
+    assert prior.tolist() == [0.75, 0.25]

@@ -138,6 +138,10 @@ def test_an_extraction_that_is_killed_resumes_with_the_same_bytes(ltr_train, tmp
 
 
 REFUSED = {
+    "an augmentation of the second stage": (
+        ["method=crt", "method.classifier.augment=digits"],
+        "method.classifier.augment: all stages",
+    ),
     "a method of images": (["method=sla"], "features=stored: method=sla works on images"),
     "augmentation": (["augment=digits"], "features.views=4"),
     "views of nothing": (["features.views=3"], "without augmentation all views are the same"),

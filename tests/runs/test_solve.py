@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
@@ -68,11 +69,20 @@ def test_the_penalty_is_chosen_on_validation_images(ltr_train):
     spec = json.loads((stage / "stage.json").read_text())["spec"]
     assert spec["settings"]["features"]["l2_path"] == [1.0, 0.01]
     assert "val" in spec
+    with (stage / "metrics.csv").open() as lines:
+        values = [float(row["val/balanced_accuracy"]) for row in csv.DictReader(lines)]
+    with np.load(stage / "l2.npz") as chosen:
+        assert int(chosen["chosen"]) == int(np.argmax(values))
 
 
-def test_lws_solves_for_its_scales(ltr_train):
-    run = ltr_train(*LBFGS, "features.l2=0.1", "method=lws")
-    assert run.code == 0, run.err
+def test_lws_solves_for_its_scales_which_the_penalty_shrinks(ltr_train, tmp_path):
+    scales = []
+    for number, l2 in enumerate((0.01, 10)):
+        run = ltr_train(*LBFGS, f"features.l2={l2}", "method=lws", outputs=tmp_path / str(number))
+        assert run.code == 0, run.err
+        scales.append(load_network(run.directory / "checkpoints" / "final.ckpt").head.scales.detach())
+    assert not torch.equal(scales[0], torch.ones_like(scales[0]))
+    assert scales[1].norm() < scales[0].norm()
 
 
 REFUSED = {

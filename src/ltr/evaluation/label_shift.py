@@ -39,6 +39,7 @@ class LogitTable:
         self._rows = Rows(columns, torch.device(device))
         self._seen = 0
         self._is_joined = False
+        self._sorted: tuple[np.ndarray, np.ndarray] | None = None  # what `all` returns, for the rows that share it
 
     def add(self, scores: Scores, labels: Tensor, indices: Tensor | None) -> None:
         """Add one batch; arguments as of `ltr.evaluation.protocol.Protocol.update`."""
@@ -48,17 +49,21 @@ class LogitTable:
         # a loader may use its memory again
         self._rows.add(logits=needed(scores.logits, "logits").float().clone(), label=labels.clone(), id=indices.clone())
         self._seen += len(labels)
+        self._sorted = None
 
     def join(self) -> None:
         """Join the images of all processes; a no-op with a single process or when called again."""
         if not self._is_joined and several_processes():
             self._rows.gather()
             self._is_joined = True
+            self._sorted = None
 
     def all(self) -> tuple[np.ndarray, np.ndarray]:
         """Return logits float32 [N, C] and labels int64 [N] in the order of the ids."""
-        order = np.argsort(self._rows["id"], kind="stable")
-        return self._rows["logits"][order], self._rows["label"][order].astype(np.int64)
+        if self._sorted is None:
+            order = np.argsort(self._rows["id"], kind="stable")
+            self._sorted = self._rows["logits"][order], self._rows["label"][order].astype(np.int64)
+        return self._sorted
 
 
 @named("protocol/label_shift")

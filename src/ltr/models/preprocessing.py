@@ -90,6 +90,7 @@ def timm_preprocessing(name: str, pretrained: bool, weights: str | None) -> Prep
     )
 
 
+@functools.lru_cache(maxsize=16)  # each value of a data set's config asks
 def _timm_config(name: str, weights: str | None) -> Any:
     import timm
 

@@ -33,11 +33,9 @@ class Tuning:
 
     Attributes:
         name: of its config in the group ``tune``.
-        adds_modules: whether the backbone has further parameters afterwards.
     """
 
     name: str
-    adds_modules = False
 
     def prepare(self, backbone: Backbone, image_shape: ImageShape) -> None:
         """Freeze the backbone but for what is trained, and add what the tuning adds.

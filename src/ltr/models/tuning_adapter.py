@@ -52,7 +52,6 @@ class TuneAdapter(Tuning):
     """
 
     name = "adapter"
-    adds_modules = True
 
     def __init__(self, *, bottleneck: PositiveInt = 64, scale: Positive = 0.1) -> None:
         self.bottleneck = bottleneck

@@ -38,7 +38,6 @@ class TuneLoRA(Tuning):
     """
 
     name = "lora"
-    adds_modules = True
 
     def __init__(
         self,

@@ -31,7 +31,6 @@ class TunePrompts(Tuning):
     """
 
     name = "vpt"
-    adds_modules = True
 
     def __init__(self, *, tokens: PositiveInt = 10) -> None:
         self.tokens = tokens

@@ -60,7 +60,7 @@ def check_stored(config: Mapping[str, Any], method: Method, stages: Sequence[Sta
             "background_splitting and smote with method.space=feature; for others use features=images"
         )
     for stage in stored:
-        _check_stage(stage, name)
+        _check_stage(stage, config["method"])
         if stage.module is not None and config["features"]["solver"] == "lbfgs":
             _check_linear(stage, config)
     augment, views = config["augment"], config["features"]["views"]
@@ -101,8 +101,14 @@ def _check_linear(stage: Stage, config: Mapping[str, Any]) -> None:
         )
 
 
-def _check_stage(stage: Stage, method: str) -> None:
+def _check_stage(stage: Stage, method: Mapping[str, Any]) -> None:
     settings = stage.settings
+    node = method.get(stage.name)
+    if isinstance(node, Mapping) and node.get("augment") is not None:
+        raise ConfigError(
+            f"method.{stage.name}.augment: all stages read the same stored features, of the images or of views by "
+            "augment. Leave it out, or use features=images"
+        )
     if stage.checkpoint is not None:
         raise ConfigError(
             f"method.start_from={stage.checkpoint}: features=stored needs the backbone before the run. Give its "

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ltr.data.tables import read_columns
 from ltr.errors import ConfigError, DataError
 from ltr.evaluation.priors import normalised
+from ltr.identity import name_of
+from ltr.names import canonical
 
 TRAIN, UNIFORM, ESTIMATE = "train", "uniform", "estimate"
-# targets of losses by the prior that their scores hold after training on images as frequent as they are
-_PLAIN = ("CrossEntropy",)
-_ADJUSTED = ("BalancedSoftmax", "LogitAdjusted")
+# losses by the prior that their scores hold after training on images as frequent as they are
+_PLAIN = ("loss/cross_entropy",)
+_ADJUSTED = ("loss/balanced_softmax", "loss/logit_adjusted")
 
 
 def evaluation_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -59,8 +61,8 @@ def deployment_prior(value: str, class_counts: np.ndarray, class_names: Sequence
     """Return the prior that ``evaluation.prior`` or ``evaluation.prior_of_scores`` names, [C]; None: it is estimated.
 
     Args:
-        value: ``uniform``, ``train``, ``estimate``, or a CSV file with the columns ``class`` (a name of the split)
-            and ``weight``.
+        value: ``uniform``, ``train``; of ``prior`` also ``estimate``, or a CSV file with the columns
+            ``class`` (a name of the split) and ``weight``.
         class_counts: int64 [C], training images.
         class_names: of the split.
 
@@ -78,21 +80,16 @@ def deployment_prior(value: str, class_counts: np.ndarray, class_names: Sequence
 
 
 def _of_training(loss: Mapping[str, Any], sampler: Mapping[str, Any]) -> str | None:
-    kind, sampling = _class_name(loss), _class_name(sampler)
+    kind, sampling = (name_of(str(config.get("_target_", ""))) for config in (loss, sampler))
     if loss.get("defer_from") is not None or sampler.get("defer_from") is not None:
         return None
-    if sampling == "Instance" and kind in _PLAIN:
+    if sampling == "sampler/instance" and kind in _PLAIN:
         return TRAIN
-    if sampling == "Instance" and kind in _ADJUSTED and loss.get("tau", 1.0) == 1:
+    if sampling == "sampler/instance" and kind in _ADJUSTED and loss.get("tau", 1.0) == 1:
         return UNIFORM
-    if sampling == "ClassBalanced" and kind in _PLAIN:
+    if sampling == "sampler/class_balanced" and kind in _PLAIN:
         return UNIFORM
     return None
-
-
-def _class_name(config: Mapping[str, Any]) -> str:
-    target = str(config.get("_target_", ""))
-    return target.rpartition(".")[2] if target.startswith("ltr.") else ""
 
 
 def _weights(path: Path, class_names: Sequence[str]) -> np.ndarray:
@@ -100,14 +97,14 @@ def _weights(path: Path, class_names: Sequence[str]) -> np.ndarray:
     if not path.is_file():
         raise DataError(f"evaluation.prior={path}: there is no such file. Give uniform, train, estimate, or {form}")
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = list(csv.DictReader(file))
-        weights = {line["class"]: float(line["weight"]) for line in lines}
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise DataError(f"evaluation.prior={path}: it cannot be read ({error!r}). Give {form}") from error
+        texts = read_columns(path, ("class", "weight")).texts
+        pairs = [(canonical(name), float(weight)) for name, weight in zip(texts["class"], texts["weight"], strict=True)]
+    except (DataError, ValueError) as error:
+        raise DataError(f"evaluation.prior={path}: it cannot be read ({error}). Give {form}") from error
+    weights, known = dict(pairs), set(class_names)
     missing = [name for name in class_names if name not in weights]
-    unknown = [name for name in weights if name not in class_names]
-    if missing or unknown or len(weights) != len(lines):
+    unknown = [name for name in weights if name not in known]
+    if missing or unknown or len(weights) != len(pairs):
         wrong = f"the class {unknown[0]!r}" if unknown else "a class twice"
         what = f"no weight for {missing[0]!r}" if missing else wrong
         raise DataError(

@@ -6,7 +6,6 @@ backbone. Its rows are found by source index and added when a split first asks f
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,6 +23,7 @@ from ltr.data.source import ImageFiles
 from ltr.errors import ConfigError
 from ltr.files import write_json
 from ltr.identity import with_names
+from ltr.methods.core.delta import tensors_digest
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, Stage
 from ltr.randomness import derive_seed
@@ -41,12 +41,8 @@ _OF_RANDOM_CROPS = ("random", "window", "scale", "ratio", "reduced")  # which th
 
 def backbone_digest(backbone: nn.Module) -> str:
     """Return the SHA-256 in hex of a backbone's parameters and buffers, with their names, kinds and shapes."""
-    digest_of_all = hashlib.sha256()
-    for name, tensor in sorted(backbone.state_dict().items()):
-        values = tensor.detach().cpu().contiguous()
-        digest_of_all.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
-        digest_of_all.update(values.reshape(-1).view(torch.uint8).numpy())
-    return digest_of_all.hexdigest()
+    state = backbone.state_dict()
+    return tensors_digest(state, tuple(sorted(state)))
 
 
 def feature_network(settings: Settings, dataset_info: DatasetInfo, seed: int, role: str) -> ImageClassifier:
@@ -61,12 +57,18 @@ def feature_network(settings: Settings, dataset_info: DatasetInfo, seed: int, ro
 
 
 def table_spec(
-    network: ImageClassifier, source: str, crop: Any, augment: Mapping[str, Any] | None = None, view: int = 0
+    network: ImageClassifier,
+    weights: str,
+    source: str,
+    crop: Any,
+    augment: Mapping[str, Any] | None = None,
+    view: int = 0,
 ) -> dict[str, Any]:
     """Return everything that determines the features in a table, as plain data.
 
     Args:
         network: from `feature_network`.
+        weights: the digest of its backbone, from `backbone_digest`.
         source: the fingerprint of the source.
         crop: `ltr.data.crop.FileCrop` of image files; None for arrays.
         augment: config of the augmentation of a view; None for the images as evaluation shows them.
@@ -77,7 +79,7 @@ def table_spec(
         "target": f"computation/{NAME}",
         "numerics_version": NUMERICS_VERSION,
         "backbone": with_names(without_private(backbone)),
-        "weights": backbone_digest(network.backbone),
+        "weights": weights,
         "precision": network.settings.precision,
         "source": source,
         "input": input_spec(network.dataset_info),
@@ -129,16 +131,16 @@ class FeatureStage:
         self.views = int(stage.settings.features["views"])
         crop = data.file_crop if isinstance(data.source.images, ImageFiles) else None
         fingerprint = data.source.fingerprint
-        self.plain_spec = table_spec(self.network, fingerprint, crop)
+        self.weights = backbone_digest(self.network.backbone)
+        self.plain_spec = table_spec(self.network, self.weights, fingerprint, crop)
         self.view_specs = [
-            table_spec(self.network, fingerprint, crop, stage.settings.augment, view) for view in range(self.views)
+            table_spec(self.network, self.weights, fingerprint, crop, stage.settings.augment, view)
+            for view in range(self.views)
         ]
-        self.weights = self.plain_spec["weights"]
 
-    @property
-    def key(self) -> str:
-        """Key of the features of images as evaluation shows them."""
-        return spec_key(self.plain_spec)
+    def stored(self) -> StoredFeatures:
+        """Return the tables of the run as they are stored."""
+        return StoredFeatures(self.open(self.plain_spec), tuple(self.open(spec) for spec in self.view_specs))
 
     def open(self, spec: Mapping[str, Any]) -> FeatureTable:
         """Return the table of a specification, as far as it is stored."""
@@ -162,6 +164,7 @@ class FeatureStage:
         """
         plain = self._filled(self.plain_spec, np.concatenate(parts), None, progress, stopped)
         views = [self._filled(spec, train, view, progress, stopped) for view, spec in enumerate(self.view_specs)]
+        self.network.cpu()  # a GPU's memory is for the training that follows
         return StoredFeatures(plain, tuple(views))
 
     def check(self, backbone: nn.Module, name: str) -> None:

@@ -20,6 +20,7 @@ from ltr.data.source import ImageFiles, Source
 from ltr.data.splits import Split
 from ltr.errors import ConfigError, DataError
 from ltr.identity import name_of
+from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage, tune_of
 from ltr.optim.libraries import check_optimizer
 from ltr.runs.check_features import check_stored, frozen, stored_settings
@@ -104,6 +105,7 @@ def plan_of(
     method.check(dataset_info)
     stages = method.stages(main_settings(config, precision, method), dataset_info)
     check_stored(config, method, stages, dataset_info)
+    _check_prior(config, stages[-1], dataset_info, split, device)
     check_backbones(stages, dataset_info, config["dataset"])
     for stage in stages:
         if stage.module is not None and stage.checkpoint is None:
@@ -130,6 +132,19 @@ def _check_split(config: Mapping[str, Any], split: Split, device: torch.device) 
             "at least one"
         )
     protocols_of(split, evaluation_of(config), "softmax", device)  # bounds that contradict each other
+
+
+def _check_prior(
+    config: Mapping[str, Any], last: Stage, dataset_info: DatasetInfo, split: Split, device: torch.device
+) -> None:
+    """Refuse a prior of deployment for scores that are no softmax before anything is trained.
+
+    Networks with a link of another origin than their loss are checked when they are evaluated.
+    """
+    if config["evaluation"].get("prior") is None or getattr(last.target, "link", None) is not ImageClassifier.link:
+        return
+    link = instantiate(last.settings.loss, dataset_info.class_counts).link
+    protocols_of(split, evaluation_of(config), link, device)
 
 
 def image_shape(config: Mapping[str, Any], source: Source) -> tuple[int, int, int]:

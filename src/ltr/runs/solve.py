@@ -26,7 +26,6 @@ from ltr.methods.core.checkpoint import network_checkpoint, write_checkpoint
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import Stage
 from ltr.runs import distributed
-from ltr.runs.device import autocast
 from ltr.runs.evaluate_network import evaluate
 from ltr.runs.result import FIRST_COLUMNS, write_arrays
 from ltr.runs.train import TrainingContext, TrainingRecord, ValidationSpec
@@ -50,7 +49,7 @@ def solve_stage(
 
     Args:
         stage: with ``settings.features`` of ``solver=lbfgs``.
-        network: as it was initialised; the head starts at zero.
+        network: as it was initialised; weights and biases of the head start at zero.
         data: the stage's, with its stored features.
         folder: the stage's folder in the store.
         context: device, data set and signals.
@@ -67,9 +66,10 @@ def solve_stage(
     network.to(context.device).train()
     network.start_epoch(stage.settings.epochs - 1)
     objective = Objective(network, data, context.device)
-    with torch.no_grad():  # a start that no seed decides, as the solver may stop before the minimum
-        for parameter in objective.parameters:
-            parameter.zero_()
+    with torch.no_grad():  # a start that no seed decides, as the solver may stop before the minimum; scales start at 1
+        for name, parameter in objective.named:
+            if name.rpartition(".")[2] in ("weight", "bias"):
+                parameter.zero_()
     penalties = sorted(options["l2_path"], reverse=True) if options["l2"] == "auto" else [float(options["l2"])]
     rows: list[dict[str, Any]] = []
     best: tuple[float, int, dict[str, Tensor]] | None = None
@@ -86,14 +86,14 @@ def solve_stage(
                 f"{stage.name}: l2={l2:g}, {steps} evaluations, loss {loss:.4f}, {validation.monitor} {value:.1%}"
             )
             if best is None or value > best[0]:
-                best = (value, number, {name: tensor.clone() for name, tensor in network.state_dict().items()})
+                best = (value, number, {name: tensor.clone() for name, tensor in network.head.state_dict().items()})
         else:
             print_line(f"{stage.name}: l2={l2:g}, {steps} evaluations, loss {loss:.4f}")
         rows.append(row)
     chosen = 0
     if best is not None:
         chosen = best[1]
-        network.load_state_dict(best[2])
+        network.head.load_state_dict(best[2])
         print_line(f"{stage.name}: l2={penalties[chosen]:g} is the best on {len(data.split.val):,} validation images")
         if chosen == len(penalties) - 1 or chosen == 0:
             print_line(f"{stage.name}: that is the end of features.l2_path; the best may lie outside")
@@ -126,18 +126,19 @@ class Objective:
         shares = data.sampler.class_probabilities(counts, data.epochs - 1, data.epochs)
         weights = (shares / np.maximum(counts, 1))[self.labels] / len(self.tables)
         self.weights = torch.from_numpy(weights).to(device)
-        self.parameters = [parameter for parameter in network.head.parameters() if parameter.requires_grad]
-        self.penalised = [parameter for parameter in self.parameters if parameter.ndim > 1]
+        self.named = [(name, value) for name, value in network.head.named_parameters() if value.requires_grad]
+        self.parameters = [value for _, value in self.named]
+        self.penalised = [value for name, value in self.named if name.rpartition(".")[2] != "bias"]
+        self.scale = self._scale()
         self._kept = list(self._read()) if len(self.indices) * len(self.tables) <= _ROWS else None
 
     def __call__(self, l2: float) -> Tensor:
         """Return the objective, after adding its gradient to the parameters'."""
         loss = self.network.loss
-        scale = self._scale()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for features, labels, weights in self._kept or self._read():
             losses = loss.per_image(self.network.head(features), labels)
-            part = (losses.double() * weights).sum() / scale
+            part = (losses.double() * weights).sum() / self.scale
             part.backward()
             total += part.detach()
         for parameter in self.penalised:
@@ -209,13 +210,12 @@ def _validated(
     network: ImageClassifier, data: DataModule, validation: ValidationSpec, context: TrainingContext, precision: str
 ) -> Mapping[str, float]:
     """Return the metrics on the validation split; the network is in training mode afterwards."""
-    with autocast(context.device, precision):
-        results = evaluate(
-            network,
-            {"val": data.evaluation_loader(data.split.val)},
-            lambda link, keep: [validation.protocol(link)],
-            context.device,
-            precision,
-        )
+    results = evaluate(
+        network,
+        {"val": data.evaluation_loader("val")},  # by its name: each process gets its share
+        lambda link, keep: [validation.protocol(link)],
+        context.device,
+        precision,
+    )
     network.train()
     return results[0].result.metrics

@@ -101,19 +101,21 @@ class Stages:
         split = self.split
         parts = [split.train, split.val, split.test, split.unknown]
 
-        def obtain() -> StoredFeatures:
+        tables: list[StoredFeatures] = []  # of the first process: opening a table reads all of it
+
+        def obtain() -> bool:
             assert self.feature_stage is not None
             with self.request.while_polled(), explain_failures(NAME, lambda: out_of_memory_in_evaluation(evaluated)):
-                return self.feature_stage.obtain(parts, split.train, progress, self.request.check)
+                tables.append(self.feature_stage.obtain(parts, split.train, progress, self.request.check))
+            return True
 
         def progress(total: int) -> Any:
             self.started()
             return feature_progress(self.console, total)
 
         evaluated = self.config["evaluation"]["batch_size"]
-        distributed.broadcast_from_rank_zero(lambda: bool(obtain()))
-        opened = [self.feature_stage.open(spec) for spec in self.feature_stage.view_specs]
-        self.features = StoredFeatures(self.feature_stage.open(self.feature_stage.plain_spec), tuple(opened))
+        distributed.broadcast_from_rank_zero(obtain)
+        self.features = tables[0] if tables else self.feature_stage.stored()
 
     def obtain(self, stage: Stage, key: str, spec: Mapping[str, Any], before: Mapping[str, StageOutput]) -> StageOutput:
         """Return the finished stage of this key: from the store, else trained now and stored.

@@ -91,7 +91,7 @@ def tensors_digest(state: Mapping[str, Tensor], names: tuple[str, ...]) -> str:
     for name in names:
         values = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
