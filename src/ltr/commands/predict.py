@@ -62,7 +62,6 @@ def main(argv: Sequence[str]) -> int:
 
     from ltr.configuration.targets import allowing
 
-    arguments.run = str(run_path(Path(arguments.run)))  # once: what it means may be printed, and change
     with allowing(arguments.allow):
         return _predict(arguments)
 
@@ -70,16 +69,16 @@ def main(argv: Sequence[str]) -> int:
 def _predict(arguments: argparse.Namespace) -> int:
     at_least(arguments, "top", 1)
     from ltr.apply.predict import check_scorer, predict_files
-    from ltr.apply.tables import checked_out
     from ltr.console import progress
 
     check_scorer(arguments.scorer)
     _check_detection_flags(arguments)
-    if arguments.out is None:
+    named = arguments.out is not None
+    if named:  # a place that cannot be written is refused before anything is looked for
+        _check_out(arguments)
+    arguments.run = str(run_path(Path(arguments.run)))  # once: what it means may be printed, and change
+    if not named:
         arguments.out = _default_out(arguments)
-    if arguments.format == "csv":
-        checked_out(arguments.out)
-    else:
         _check_out(arguments)
     pool = None
     if arguments.detections is None:
@@ -152,6 +151,12 @@ def _check_detection_flags(arguments: argparse.Namespace) -> None:
 
 
 def _check_out(arguments: argparse.Namespace) -> None:
+    """Refuse an output file that cannot be written, has another format's ending or is the input."""
+    from ltr.apply.tables import checked_out
+
+    if arguments.format == "csv":
+        checked_out(arguments.out)
+        return
     ending = ".json" if arguments.format == "megadetector" else ".csv"
     check_file(arguments.out, f"--out {arguments.out}")
     if arguments.out.suffix.lower() != ending:
