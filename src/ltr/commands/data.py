@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from ltr.data.source import Source
     from ltr.data.split import Split
 
-_SHOWN = 10
-_WORTH_PROCESSES = 2000  # images to hash, which takes less than starting processes does
 _CLASSES, _IMAGES, _SIDE = 3, 8, 96  # of the contact sheet: classes of each kind, images of a class, pixels a side
 
 
@@ -45,9 +42,16 @@ def main(argv: Sequence[str]) -> int:
 
         with allowing(arguments.allow):
             return run_audit(arguments)
-    command: Callable[[argparse.Namespace, dict[str, Any]], int] = globals()[f"_{arguments.command}"]
     with allowing(arguments.allow):
-        return command(arguments, _configuration(arguments))
+        return _command(arguments.command)(arguments, _configuration(arguments))
+
+
+def _command(name: str) -> Callable[[argparse.Namespace, dict[str, Any]], int]:
+    if name == "check":
+        from ltr.commands.data_check import check_dataset
+
+        return check_dataset
+    return {"describe": _describe, "pack": _pack, "import": _import}[name]
 
 
 def _parser() -> Parser:
@@ -190,7 +194,7 @@ def _describe(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
     folder = arguments.out or Path(config["paths"]["outputs"]) / "data" / config["dataset"]["name"]
     check_folder(folder, f"--out {folder}")
     with plain_warnings():
-        source = _read(config)
+        source = read_dataset(config)
         split = read_split(config["dataset"], source)
         about = describe(split)
         for line in _numbers(source, split, about, *bounds):
@@ -259,107 +263,6 @@ def _draw_first_images(source: Source, split: Split, about: Any, path: Path) -> 
     contact_sheet(f"{split.name}: first training images", rows, path)
 
 
-# -- check ------------------------------------------------------------------------------------------------------
-
-
-def _check(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
-    from ltr.console import progress
-    from ltr.data.checking import BadImage, bad_images, write_exclusions
-    from ltr.data.packed import PackedImages
-    from ltr.data.packing import bad_packed
-    from ltr.data.source import ImageFiles
-    from ltr.data.tally import Tally, tally_arrays
-
-    source, partial = _read_and_compare(config)
-    print_line(f"{source.name}: {len(source):,} images of {source.num_classes:,} classes are there")
-    for line in partial:
-        print_line(f"wrong: {line}")
-    bad: list[BadImage] = []
-    tally = Tally(source.decoding, config["dataset"])
-    if isinstance(source.images, PackedImages):
-        with progress("decoding", len(source)) as advance:
-            bad = bad_packed(source.images, progress=advance, workers=_processes(arguments)["workers"], tally=tally)
-        print_line(f"{len(source) - len(bad):,} of {len(source):,} packed images are as they were written")
-    elif isinstance(source.images, ImageFiles):
-        with progress("decoding", len(source)) as advance:
-            bad = bad_images(source.images, progress=advance, tally=tally, **_processes(arguments))
-        print_line(f"{len(source) - len(bad):,} of {len(source):,} images can be decoded")
-    else:
-        tally_arrays(source.images, tally)
-        print_line("their reader has decoded all of them, and checked the files where checksums are published")
-    for line in tally.lines():
-        print_line(f"warning: {one_line(line)}")
-    if bad:
-        print_line(f"wrong: {len(bad):,} of them cannot be read{', the first ten' if len(bad) > _SHOWN else ''}:")
-        for image in bad[:_SHOWN]:
-            print_line(f"  {one_line(image.path)}: {one_line(image.reason)}")
-    _print_identical(source, _processes(arguments)["workers"])
-    if arguments.duplicates:
-        _print_alike(arguments, config, source)
-    if arguments.exclude_to:
-        write_exclusions(arguments.exclude_to, bad)
-        print_line(f"{len(bad):,} paths written to {arguments.exclude_to}")
-    return 1 if bad or partial else 0
-
-
-def _print_identical(source: Source, workers: int) -> None:
-    """Warn of images that are byte for byte the same."""
-    from ltr.console import progress
-    from ltr.data.duplicates import identical_images
-
-    with progress("comparing", len(source)) as advance:
-        same = identical_images(source, workers=workers if len(source) > _WORTH_PROCESSES else 1, progress=advance)
-    for line in same.lines(source):
-        print_line(f"  {one_line(line.strip())}" if line.startswith(" ") else f"warning: {one_line(line)}")
-
-
-def _print_alike(arguments: argparse.Namespace, config: dict[str, Any], source: Source) -> None:
-    """Warn of test images that look like training images, and write the pairs."""
-    from ltr.console import plain_warnings, progress
-    from ltr.data.duplicates import describe_image
-    from ltr.data.exclusion import read_split
-    from ltr.data.near_duplicates import near_duplicates
-    from ltr.files import write_csv
-
-    with plain_warnings():
-        split = read_split(config["dataset"], source)
-    total = sum(len(getattr(split, part)) for part in ("train", "val", "test", "unknown"))
-    distance = 4 if arguments.distance is None else arguments.distance
-    workers = _processes(arguments)["workers"] if total > _WORTH_PROCESSES else 1
-    with progress("hashing", total) as advance:
-        pairs = near_duplicates(source, split, distance=distance, workers=workers, progress=advance)
-    tested = len({pair.test for pair in pairs})
-    images = len(split.test) + len(split.unknown)
-    print_line(
-        f"{'warning: ' if pairs else ''}{tested:,} of {images:,} test images look like a training image "
-        f"({len(pairs):,} pairs, hashes differ in at most {distance} of 128 bits)"
-        f"{', the first ten' if len(pairs) > _SHOWN else ''}{':' if pairs else ''}"
-    )
-    names = {index: describe_image(source, index) for pair in pairs for index in pair[:2]}
-    for pair in pairs[:_SHOWN]:
-        print_line(f"  {one_line(names[pair.test])} ~ {one_line(names[pair.train])}, {pair.distance} bits")
-    if arguments.pairs_to:
-        rows = ({"test": names[p.test], "train": names[p.train], "distance": p.distance} for p in pairs)
-        write_csv(arguments.pairs_to, rows, ("test", "train", "distance"))
-        print_line(f"{len(pairs):,} pairs written to {arguments.pairs_to}")
-
-
-def _read_and_compare(config: dict[str, Any]) -> tuple[Source, list[str]]:
-    """Return the source, and what it reports of images that are not there; its other warnings are shown."""
-    from ltr.console import plain_warnings
-    from ltr.data.sources.checks import PARTIAL
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        source = _read(config)
-    partial = [str(warning.message) for warning in caught if PARTIAL in str(warning.message)]
-    with plain_warnings():
-        for warning in caught:
-            if PARTIAL not in str(warning.message):
-                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    return source, partial
-
-
 # -- pack -------------------------------------------------------------------------------------------------------
 
 
@@ -372,11 +275,11 @@ def _pack(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
         raise ConfigError("dataset.packed: what is packed already cannot be packed again; leave the key out")
     options: dict[str, Any] = {"size": arguments.size, "format": arguments.format, "quality": arguments.quality}
     with plain_warnings():
-        source = _read(config)
+        source = read_dataset(config)
         with progress("packing", len(source)) as advance:
             node = config["dataset"]["source"]
             tally = Tally(source.decoding, config["dataset"])
-            made = pack(source, node, arguments.to, progress=advance, tally=tally, **options, **_processes(arguments))
+            made = pack(source, node, arguments.to, progress=advance, tally=tally, **options, **processes(arguments))
     for line in tally.lines():
         print_line(f"warning: {one_line(line)}")
     size = arguments.to.stat().st_size / 1e6
@@ -395,7 +298,7 @@ def _import(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
     if arguments.to.suffix.lower() != ".csv":
         raise ConfigError(f"--to {arguments.to}: the name must end in .csv")
     with plain_warnings():
-        source = _read(config)
+        source = read_dataset(config)
         write_image_table(source, arguments.to)
     for line in source.remarks:
         print_line(line)
@@ -406,7 +309,13 @@ def _import(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
 # -- common -----------------------------------------------------------------------------------------------------
 
 
-def _read(config: dict[str, Any]) -> Source:
+def read_dataset(config: dict[str, Any]) -> Source:
+    """Return the source of a config; images may have any number of pixels, since nothing is trained.
+
+    Raises:
+        ConfigError: the options do not fit the code of the data set.
+        DataError: the data set is missing or damaged.
+    """
     from ltr.configuration.targets import check_arguments
 
     mistakes = check_arguments({"dataset": config["dataset"]})
@@ -414,10 +323,11 @@ def _read(config: dict[str, Any]) -> Source:
         raise ConfigError("the data set's config does not fit the code:\n  " + "\n  ".join(mistakes))
     from ltr.data.packed import read_source
 
-    return read_source({**config["dataset"], "image_size": None})  # nothing is trained: any number of pixels will do
+    return read_source({**config["dataset"], "image_size": None})
 
 
-def _processes(arguments: argparse.Namespace) -> dict[str, Any]:
+def processes(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the options ``workers`` and ``max_pixels`` of functions that decode images."""
     from ltr.data.decode import MAX_PIXELS
     from ltr.data.parallel import cores
 

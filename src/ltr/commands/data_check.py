@@ -1,0 +1,124 @@
+"""``ltr-data check``: files, counts, decoding, identical images, and images in training and test that look alike."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from ltr.commands.data import processes, read_dataset
+from ltr.console import print_line
+from ltr.escaping import one_line
+
+if TYPE_CHECKING:
+    from ltr.data.source import Source
+
+_SHOWN = 10
+_WORTH_PROCESSES = 2000  # images to hash, which takes less than starting processes does
+
+
+def check_dataset(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
+    """Check the images of a data set and print the outcome; return the exit code, 1 if some cannot be used.
+
+    Args:
+        arguments: flags of ``ltr-data check``.
+        config: the composed config.
+
+    Raises:
+        DataError: the data set is missing or damaged.
+    """
+    from ltr.console import progress
+    from ltr.data.checking import BadImage, bad_images, write_exclusions
+    from ltr.data.packed import PackedImages
+    from ltr.data.packing import bad_packed
+    from ltr.data.source import ImageFiles
+    from ltr.data.tally import Tally, tally_arrays
+
+    source, partial = _read_and_compare(config)
+    print_line(f"{source.name}: {len(source):,} images of {source.num_classes:,} classes are there")
+    for line in partial:
+        print_line(f"wrong: {line}")
+    bad: list[BadImage] = []
+    tally = Tally(source.decoding, config["dataset"])
+    if isinstance(source.images, PackedImages):
+        with progress("decoding", len(source)) as advance:
+            bad = bad_packed(source.images, progress=advance, workers=processes(arguments)["workers"], tally=tally)
+        print_line(f"{len(source) - len(bad):,} of {len(source):,} packed images are as they were written")
+    elif isinstance(source.images, ImageFiles):
+        with progress("decoding", len(source)) as advance:
+            bad = bad_images(source.images, progress=advance, tally=tally, **processes(arguments))
+        print_line(f"{len(source) - len(bad):,} of {len(source):,} images can be decoded")
+    else:
+        tally_arrays(source.images, tally)
+        print_line("their reader has decoded all of them, and checked the files where checksums are published")
+    for line in tally.lines():
+        print_line(f"warning: {one_line(line)}")
+    if bad:
+        print_line(f"wrong: {len(bad):,} of them cannot be read{', the first ten' if len(bad) > _SHOWN else ''}:")
+        for image in bad[:_SHOWN]:
+            print_line(f"  {one_line(image.path)}: {one_line(image.reason)}")
+    _print_identical(source, processes(arguments)["workers"])
+    if arguments.duplicates:
+        _print_alike(arguments, config, source)
+    if arguments.exclude_to:
+        write_exclusions(arguments.exclude_to, bad)
+        print_line(f"{len(bad):,} paths written to {arguments.exclude_to}")
+    return 1 if bad or partial else 0
+
+
+def _print_identical(source: Source, workers: int) -> None:
+    """Warn of images that are byte for byte the same."""
+    from ltr.console import progress
+    from ltr.data.duplicates import identical_images
+
+    with progress("comparing", len(source)) as advance:
+        same = identical_images(source, workers=workers if len(source) > _WORTH_PROCESSES else 1, progress=advance)
+    for line in same.lines(source):
+        print_line(f"  {one_line(line.strip())}" if line.startswith(" ") else f"warning: {one_line(line)}")
+
+
+def _print_alike(arguments: argparse.Namespace, config: dict[str, Any], source: Source) -> None:
+    """Warn of test images that look like training images, and write the pairs."""
+    from ltr.console import plain_warnings, progress
+    from ltr.data.duplicates import describe_image
+    from ltr.data.exclusion import read_split
+    from ltr.data.near_duplicates import near_duplicates
+    from ltr.files import write_csv
+
+    with plain_warnings():
+        split = read_split(config["dataset"], source)
+    total = sum(len(getattr(split, part)) for part in ("train", "val", "test", "unknown"))
+    distance = 4 if arguments.distance is None else arguments.distance
+    workers = processes(arguments)["workers"] if total > _WORTH_PROCESSES else 1
+    with progress("hashing", total) as advance:
+        pairs = near_duplicates(source, split, distance=distance, workers=workers, progress=advance)
+    tested = len({pair.test for pair in pairs})
+    images = len(split.test) + len(split.unknown)
+    print_line(
+        f"{'warning: ' if pairs else ''}{tested:,} of {images:,} test images look like a training image "
+        f"({len(pairs):,} pairs, hashes differ in at most {distance} of 128 bits)"
+        f"{', the first ten' if len(pairs) > _SHOWN else ''}{':' if pairs else ''}"
+    )
+    names = {index: describe_image(source, index) for pair in pairs for index in pair[:2]}
+    for pair in pairs[:_SHOWN]:
+        print_line(f"  {one_line(names[pair.test])} ~ {one_line(names[pair.train])}, {pair.distance} bits")
+    if arguments.pairs_to:
+        rows = ({"test": names[p.test], "train": names[p.train], "distance": p.distance} for p in pairs)
+        write_csv(arguments.pairs_to, rows, ("test", "train", "distance"))
+        print_line(f"{len(pairs):,} pairs written to {arguments.pairs_to}")
+
+
+def _read_and_compare(config: dict[str, Any]) -> tuple[Source, list[str]]:
+    """Return the source, and what it reports of images that are not there; its other warnings are shown."""
+    from ltr.console import plain_warnings
+    from ltr.data.sources.checks import PARTIAL
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        source = read_dataset(config)
+    partial = [str(warning.message) for warning in caught if PARTIAL in str(warning.message)]
+    with plain_warnings():
+        for warning in caught:
+            if PARTIAL not in str(warning.message):
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return source, partial
