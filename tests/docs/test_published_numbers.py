@@ -1,4 +1,4 @@
-"""The published numbers in the generated tables of docs/results.md are those of conf/published.csv."""
+"""The published numbers in the generated tables of the docs are those of conf/published.csv."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from ltr.configuration.tables import table_rows
 from manual_pages import PAGES
 
-RESULTS = PAGES["docs/results.md"].read_text(encoding="utf-8")
-BLOCKS = dict(re.findall(r"<!-- ([\w,]+):begin -->\n(.*?)<!-- \1:end -->", RESULTS, re.DOTALL))
+PAGES_TEXT = "\n".join(path.read_text(encoding="utf-8") for path in PAGES.values())
+BLOCKS = dict(re.findall(r"<!-- ([\w,]+):begin -->\n(.*?)<!-- \1:end -->", PAGES_TEXT, re.DOTALL))
 PUBLISHED = {(f"{row.published:.2f}", row.citation) for row in table_rows() if row.published is not None}
 
 
