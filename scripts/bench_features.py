@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ltr.data.feature_loader import FeatureLoader
-from ltr.data.feature_table import FeatureTable, fill
-from ltr.data.loading import DeviceLoader, ResidentImages
+from ltr.data.loaders.device import DeviceLoader, ResidentImages
+from ltr.data.loaders.feature_table import FeatureTable, fill
+from ltr.data.loaders.features import FeatureLoader
 from ltr.models.timm_backbone import TimmBackbone
-from ltr.runs.device import autocast
+from ltr.runs.processes.device import autocast
 
 BATCH, CLASSES, CPU = 64, 100, torch.device("cpu")
 

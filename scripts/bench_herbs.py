@@ -33,8 +33,8 @@ from ltr.methods.herbs.losses import dropped_loss
 from ltr.methods.herbs.method import HERBS
 from ltr.methods.herbs.network import HerbsNetwork
 from ltr.methods.herbs.selection import gather
-from ltr.runs.device import autocast
 from ltr.runs.plan import main_settings
+from ltr.runs.processes.device import autocast
 
 CLASSES = 200
 

@@ -28,7 +28,7 @@ RUN = "from ltr.cli import train; train()"
 # prints what each save took
 SAVING = """
 import time
-from ltr.runs import train as training
+from ltr.runs.training import train as training
 save = training.TrainingState.save
 def timed(self, trainer):
     began = time.perf_counter()
@@ -39,7 +39,7 @@ training.TrainingState.save = timed
 # tells the end of the first step, and is gone: what is stored stays as it was
 FIRST_STEP = """
 import os
-from ltr.runs import train as training
+from ltr.runs.training import train as training
 class First(training.StopOnSignal):
     def on_train_batch_end(self, *arguments):
         print("STEP", flush=True)
@@ -49,7 +49,7 @@ training.StopOnSignal = First
 # stops in the middle of the second epoch
 HALF = """
 import signal
-from ltr.runs import train as training
+from ltr.runs.training import train as training
 class Half(training.StopOnSignal):
     def on_train_batch_end(self, trainer, module, outputs, batch, index):
         if trainer.current_epoch == 1 and 2 * (index + 1) >= trainer.num_training_batches:

@@ -30,10 +30,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
-from ltr.data.crop import ATTEMPTS, FileCrop
-from ltr.data.files import FileLoader
-from ltr.data.packed import open_packed
-from ltr.data.packing import pack
+from ltr.data.images.crop import ATTEMPTS, FileCrop
+from ltr.data.loaders.files import FileLoader
+from ltr.data.packed_images.reading import open_packed
+from ltr.data.packed_images.writing import pack
 from ltr.data.parallel import cores
 from ltr.data.source import ImageFiles, Source
 from ltr.randomness import uniforms

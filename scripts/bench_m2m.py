@@ -31,8 +31,8 @@ from ltr.data.batch import Batch
 from ltr.methods.core import generation
 from ltr.methods.core.stage import DatasetInfo, StageOutput
 from ltr.methods.m2m.network import M2mClassifier
-from ltr.runs.device import autocast
 from ltr.runs.plan import main_settings
+from ltr.runs.processes.device import autocast
 
 COUNTS = tuple(int(5000 * 100 ** (-i / 9)) for i in range(10))
 

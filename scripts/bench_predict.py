@@ -22,10 +22,10 @@ from ltr.apply.model import Model, load_model
 from ltr.apply.pool import image_pool
 from ltr.apply.predict import predict_files
 from ltr.cli import train_main
-from ltr.data.files import FileLoader
+from ltr.data.loaders.files import FileLoader
 from ltr.data.source import ImageFiles
 from ltr.evaluation.closed_set import ClosedSet
-from ltr.runs.evaluate_network import evaluate
+from ltr.runs.evaluation.network import evaluate
 
 
 def main() -> None:

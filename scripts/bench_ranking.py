@@ -24,7 +24,7 @@ from ltr.evaluation import detection, ranking
 from ltr.evaluation.background import Background
 from ltr.evaluation.open_set import OpenSet
 from ltr.evaluation.scores import Scores
-from ltr.runs.device import keep_freed_memory
+from ltr.runs.processes.device import keep_freed_memory
 
 
 def milliseconds(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:

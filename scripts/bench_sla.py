@@ -26,8 +26,8 @@ from ltr.configuration.overrides import composed
 from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch
 from ltr.methods.core.stage import DatasetInfo
-from ltr.runs.device import autocast, resolve_device, resolve_precision
 from ltr.runs.plan import main_settings
+from ltr.runs.processes.device import autocast, resolve_device, resolve_precision
 
 COUNTS = (5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50)  # CIFAR-10-LT, imbalance factor 100
 DATASET_INFO = DatasetInfo(

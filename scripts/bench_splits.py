@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from ltr.data.source import ImageFiles, Source
-from ltr.data.split_background import background
-from ltr.data.split_open_set import open_set
-from ltr.data.split_retrieval import retrieval
-from ltr.data.splits import long_tail, natural
+from ltr.data.splitting.background import background
+from ltr.data.splitting.closed_set import long_tail, natural
+from ltr.data.splitting.open_set import open_set
+from ltr.data.splitting.retrieval import retrieval
 
 RUNS = 3
 SECONDS, MEGABYTES = 1.5, 500.0  # budgets

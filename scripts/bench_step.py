@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ltr.configuration.configs import read_config, without_private
 from ltr.configuration.targets import instantiate
-from ltr.runs.device import autocast, device_name, has_bf16_units, keep_freed_memory
+from ltr.runs.processes.device import autocast, device_name, has_bf16_units, keep_freed_memory
 
 BATCH, CLASSES = 128, 100
 

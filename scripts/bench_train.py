@@ -85,7 +85,7 @@ def pixels(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.nd
         labels = random.integers(0, 10, 22406)
         return images[:12406], labels[:12406], images[12406:], labels[12406:]
     from ltr.data.sources.cifar import cifar10
-    from ltr.data.splits import long_tail
+    from ltr.data.splitting.closed_set import long_tail
 
     source = cifar10(root=str(arguments.data))
     split = long_tail(source, imbalance_factor=100)
@@ -132,15 +132,15 @@ def evaluation_rate(arguments: argparse.Namespace, model: Any) -> float:
     from ltr.configuration.targets import instantiate
     from ltr.data.module import DataModule
     from ltr.data.sources.cifar import cifar10
-    from ltr.data.splits import long_tail
+    from ltr.data.splitting.closed_set import long_tail
     from ltr.evaluation.closed_set import ClosedSet
-    from ltr.runs.evaluate_network import evaluate
+    from ltr.runs.evaluation.network import evaluate
 
     source = cifar10(root=str(arguments.data))
     split = long_tail(source, imbalance_factor=100)
     data = DataModule(
-        source, split, sampler=instantiate({"_target_": "ltr.data.samplers.Instance"}), augment=None, batch_size=BATCH,
-        eval_batch_size=250, seed=0, role="bench", epochs=1, device=model.device,
+        source, split, sampler=instantiate({"_target_": "ltr.data.sampling.samplers.Instance"}), augment=None,
+        batch_size=BATCH, eval_batch_size=250, seed=0, role="bench", epochs=1, device=model.device,
     )  # fmt: skip
 
     def protocols(link: str, keep: bool) -> list[ClosedSet]:
@@ -160,7 +160,7 @@ def bare_side(arguments: argparse.Namespace) -> dict[str, float]:
     import torch
     from torch.nn.functional import cross_entropy, pad
 
-    from ltr.runs.device import has_bf16_units
+    from ltr.runs.processes.device import has_bf16_units
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bf16 = has_bf16_units(device)

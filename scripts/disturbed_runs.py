@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from ltr.methods.core.checkpoint import describe
-from ltr.runs.process_info import RENDEZVOUS
+from ltr.runs.processes.process_info import RENDEZVOUS
 
 LIMIT = 240.0  # seconds after which a run counts as hanging
 GRACE = 8.0  # seconds for the others to notice that one of them is gone

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ltr.data.published import background_list, background_list_classes
+from ltr.data.splitting.published import background_list, background_list_classes
 
 WIDTH, HEIGHT = 48, 36
 TESTED = 20  # every so many background categories have a test image

@@ -24,8 +24,8 @@ def read(dataset: str, overrides: list[str], features: Path, weights: Path) -> t
     """Return features float32 [N, D] and labels of a split's training images."""
     from ltr.configuration.check import check_config
     from ltr.configuration.overrides import composed, unread
-    from ltr.data.exclusion import read_split
-    from ltr.data.packed import read_source
+    from ltr.data.packed_images.reading import read_source
+    from ltr.data.splitting.exclusion import read_split
     from replay_mining import extract
 
     named = [f"dataset={dataset}", *overrides]

@@ -63,8 +63,8 @@ def read(
     """Read a background split and its features; rare classes keep only a share of their images in the pool."""
     from ltr.configuration.check import check_config
     from ltr.configuration.overrides import composed, unread
-    from ltr.data.exclusion import read_split
-    from ltr.data.packed import read_source
+    from ltr.data.packed_images.reading import read_source
+    from ltr.data.splitting.exclusion import read_split
 
     named = [f"dataset={dataset}", f"dataset.n_foreground={rare}", *overrides]
     config = check_config(composed(named, None), unread(named), named)

@@ -39,7 +39,7 @@ from ltr.configuration.configs import canonical_json
 from ltr.configuration.overrides import composed, unread
 from ltr.configuration.tables import TableRow, chosen_rows, narrowed
 from ltr.console import plain_warnings, print_line
-from ltr.data.packed import read_source
+from ltr.data.packed_images.reading import read_source
 from ltr.data.source import Source
 from ltr.errors import ConfigError, DataError, Interrupted, LtrError
 from ltr.escaping import printer, rich_text
@@ -48,8 +48,8 @@ from ltr.report.published import markdown, write_between_markers
 from ltr.report.published_lines import Entry
 from ltr.report.read_run import Run, read_run
 from ltr.runs.finished import find_result
-from ltr.runs.interrupt import StopRequest, stop_request
 from ltr.runs.plan import NeedsValidation
+from ltr.runs.processes.interrupt import StopRequest, stop_request
 from ltr.runs.result import RESULT, run_directory
 from ltr.runs.runner import run
 from process_pool import Task, run_tasks, train_command

@@ -21,8 +21,8 @@ import torch
 
 from ltr.cli import run_guarded
 from ltr.configuration.targets import instantiate
-from ltr.data.boxes import boxes_in_crop, locations_in_boxes
-from ltr.data.crop import FileCrop
+from ltr.data.images.boxes import boxes_in_crop, locations_in_boxes
+from ltr.data.images.crop import FileCrop
 from ltr.data.module import DataModule
 from ltr.data.source import ImageFiles, Source
 from ltr.errors import CheckpointError, DataError

@@ -17,9 +17,9 @@ from ltr.data.source import Source
 from ltr.errors import Interrupted, LtrError
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import Stage
-from ltr.runs.device import device_name
-from ltr.runs.interrupt import StopRequest
 from ltr.runs.plan import RunPlan, plan_of
+from ltr.runs.processes.device import device_name
+from ltr.runs.processes.interrupt import StopRequest
 from ltr.runs.stages import Stages
 from ltr.runs.store import StageStore
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ltr.methods.core.checkpoint import describe
-from ltr.runs import guards, train
+from ltr.runs.training import guards, train
 
 
 def acting_at(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ltr.runs.process_info import RENDEZVOUS
+from ltr.runs.processes.process_info import RENDEZVOUS
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from ltr import identity
 from ltr.configuration.configs import conf_directory
 from ltr.configuration.targets import locate
-from ltr.former_paths import CONFIGURATION, FORMER_KEYS, FORMER_PATHS
+from ltr.former_paths import CONFIGURATION, FORMER_KEYS, FORMER_PATHS, LATER_PATHS
 from ltr.identity import (
     as_first_written,
     config_as_first_written,
@@ -47,7 +47,7 @@ def test_every_target_of_a_shipped_config_has_a_name_and_is_named_where_it_is_de
     assert {target for target in targets if target not in names().values()} == set()
 
 
-@pytest.mark.parametrize("path", sorted({*FORMER_PATHS, *shipped_targets()}))
+@pytest.mark.parametrize("path", sorted({*FORMER_PATHS, *LATER_PATHS, *shipped_targets()}))
 def test_a_path_is_found_by_its_name_and_the_object_knows_it(path):
     name = name_of(path)
     located = locate(path)
@@ -58,6 +58,10 @@ def test_a_path_is_found_by_its_name_and_the_object_knows_it(path):
 
 def test_a_former_path_is_the_first_one_of_its_name():
     assert all(first_path_of(path_of(path)) == path for path in FORMER_PATHS)
+
+
+def test_a_later_path_is_the_first_of_no_name():
+    assert not {first_path_of(path_of(path)) for path in LATER_PATHS} & set(LATER_PATHS)
 
 
 def test_every_network_that_a_stage_can_store_has_a_name():
@@ -105,6 +109,8 @@ def test_a_subclass_does_not_take_its_base_s_name_in_a_key():
 
 def test_former_paths_are_sorted_and_in_one_table_only():
     assert list(FORMER_PATHS) == sorted(FORMER_PATHS)
+    assert list(LATER_PATHS) == sorted(LATER_PATHS)
+    assert not set(LATER_PATHS) & set(FORMER_PATHS)
     source = Path(identity.__file__).parent
     tables = [path.name for path in source.rglob("*.py") if '"ltr.methods.erm.ERM"' in path.read_text()]
     assert tables == ["former_paths.py"]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ltr.data import samplers
-from ltr.data.per_class_sampler import PerClass
+from ltr.data.sampling import samplers
+from ltr.data.sampling.per_class import PerClass
 from ltr.errors import ConfigError, DataError, LtrError
 from ltr.evaluation.background import Background
 from ltr.evaluation.closed_set import ClosedSet

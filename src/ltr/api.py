@@ -19,7 +19,7 @@ from ltr.console import plain_warnings
 from ltr.evaluation.scores import log_normaliser, probabilities
 from ltr.methods.core.checkpoint import load_network
 from ltr.networks import build
-from ltr.runs.device import autocast, resolve_device, resolve_precision
+from ltr.runs.processes.device import autocast, resolve_device, resolve_precision
 from ltr.runs.result import Outcome
 from ltr.runs.runner import run
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ltr.console import print_line
 from ltr.errors import ConfigError, Interrupted, LtrError
-from ltr.runs.interrupt import Stopped, stopped_by_signals
+from ltr.runs.processes.interrupt import Stopped, stopped_by_signals
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -28,7 +28,7 @@ _FULL = "HYDRA_FULL_ERROR"
 def train() -> None:
     """Entry point of ``ltr-train``."""
     if "LTR_WATCHED" in os.environ:  # one of several processes
-        from ltr.runs.launch import end_with_parent
+        from ltr.runs.processes.launch import end_with_parent
 
         end_with_parent()
     sys.exit(run_as_process(lambda: train_main(sys.argv[1:])))
@@ -365,7 +365,7 @@ def _train_task(config: DictConfig, line: CommandLine) -> Outcome:
     from ltr.configuration.check import check_config
     from ltr.configuration.overrides import unread
     from ltr.configuration.run_lengths import shortened_lengths
-    from ltr.runs.process_info import with_processes
+    from ltr.runs.processes.process_info import with_processes
     from ltr.sweeps import check_sweep, in_sweep, job_overrides
 
     plain = check_config(config, unread(job_overrides()), job_overrides())

@@ -43,6 +43,7 @@ FORMER_PATHS: dict[str, str] = {
     "ltr.data.split_background.background": "split/background",
     "ltr.data.split_open_set.open_set": "split/open_set",
     "ltr.data.split_retrieval.retrieval": "split/retrieval",
+    "ltr.data.splits.from_file": "split/from_file",
     "ltr.data.splits.long_tail": "split/long_tail",
     "ltr.data.splits.natural": "split/natural",
     "ltr.losses.classification.BalancedSoftmax": "loss/balanced_softmax",
@@ -137,4 +138,10 @@ FORMER_PATHS: dict[str, str] = {
     "ltr.optim.schedules.MultiStep": "schedule/multistep",
     "ltr.optim.schedules.OneCycle": "schedule/one_cycle",
     "ltr.optim.schedules.ReleasedCosine": "schedule/released_cosine",
+}
+
+# later paths of classes that already had another first path, or a name from the beginning: read, and part of no key
+LATER_PATHS: dict[str, str] = {
+    "ltr.data.crop.FileCrop": "augment/file_crop",
+    "ltr.data.split_camera_traps.camera_traps": "split/camera_traps",
 }

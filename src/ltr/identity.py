@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ltr.former_paths import CONFIGURATION, FORMER_KEYS, FORMER_PATHS
+from ltr.former_paths import CONFIGURATION, FORMER_KEYS, FORMER_PATHS, LATER_PATHS
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ def names() -> dict[str, str]:
 
 @functools.cache
 def _names_by_path() -> dict[str, str]:
-    return {**FORMER_PATHS, **{path: name for name, path in names().items()}}
+    return {**FORMER_PATHS, **LATER_PATHS, **{path: name for name, path in names().items()}}
 
 
 @functools.cache
@@ -75,9 +75,7 @@ def name_of(target: str) -> str:
 
 def path_of(target: str) -> str:
     """Return today's import path of a name or of a former import path; any other text is returned unchanged."""
-    if target in names():
-        return names()[target]
-    return names().get(FORMER_PATHS.get(target, ""), target)
+    return names().get(name_of(target), target)
 
 
 def with_names(node: Any) -> Any:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from ltr.apply.model import Model
-from ltr.data.crop import FileCrop
+from ltr.data.images.crop import FileCrop
 from ltr.evaluation.scores import Scores
 
 SIDE = 8

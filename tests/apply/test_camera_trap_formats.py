@@ -85,7 +85,7 @@ def test_prediction_sees_the_crop_that_training_saw(traps, redness):
 
     cut = model.crop.read(files.open(0), None, PLAIN)
     box = files.open(0).pixels(*made.SIZE)
-    from ltr.data.decode import decode_image
+    from ltr.data.images.decode import decode_image
 
     np.testing.assert_array_equal(cut, model.crop.read(decode_image(files.path(0)).crop(box), None, PLAIN))
     assert np.abs(cut.mean(axis=(0, 1)) - model.crop.read(whole.open(0), None, PLAIN).mean(axis=(0, 1))).max() > 10

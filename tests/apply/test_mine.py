@@ -13,7 +13,7 @@ import torch
 from ltr.apply.contact_sheet import write_candidates, write_sheets
 from ltr.apply.mine import NOBODY, Ranking, mine, rare_classes, without
 from ltr.apply.pool import image_pool
-from ltr.data.real_paths import first_of_each
+from ltr.data.images.real_paths import first_of_each
 from ltr.errors import ConfigError, DataError
 
 

@@ -77,7 +77,7 @@ def test_issues_name_the_boxes_of_crops_of_one_file(tmp_path):
     import numpy as np
 
     from ltr.commands.audit import _write
-    from ltr.data.regions import BoxCrops
+    from ltr.data.images.regions import BoxCrops
     from ltr.data.source import ImageFiles, Source
 
     boxes = np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5]], dtype=np.float32)

@@ -26,8 +26,8 @@ def logged(ltr_train, monkeypatch):
     """The keys that a tiny run of these overrides logs."""
     from pytorch_lightning.loggers.logger import DummyLogger
 
-    from ltr.runs.counted_epochs import final
-    from ltr.runs.loggers import RunLoggers
+    from ltr.runs.tracking.counted_epochs import final
+    from ltr.runs.tracking.loggers import RunLoggers
 
     class Recording(DummyLogger):
         """Stands where W&B would, and keeps the keys."""

@@ -12,7 +12,7 @@ from PIL import Image
 import trees
 from ltr.cli import run_guarded
 from ltr.configuration.configs import config_names
-from ltr.data.download_hints import places
+from ltr.data.sources.download_hints import places
 
 
 @pytest.fixture

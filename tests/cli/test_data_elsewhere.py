@@ -17,7 +17,7 @@ def config() -> dict:
             "name": "cifar10_lt",
             "imbalance_factor": 100,
             "source": {"_target_": "ltr.data.sources.cifar.cifar10", "root": "/gone", "download": False},
-            "split": {"_target_": "ltr.data.splits.long_tail", "imbalance_factor": 100},
+            "split": {"_target_": "ltr.data.splitting.closed_set.long_tail", "imbalance_factor": 100},
         },
         "paths": {"data": "/gone", "outputs": "outputs", "stages": "outputs/stages"},
     }

@@ -243,7 +243,7 @@ def test_a_checkpoint_cannot_call_what_was_not_made_for_configs(refused_eval, tm
         {"_target_": "ltr.files.os.mkdir", "path": trap},
     ]
     for source in targets:
-        dataset = {"name": "x", "source": source, "split": {"_target_": "ltr.data.splits.long_tail"}}
+        dataset = {"name": "x", "source": source, "split": {"_target_": "ltr.data.splitting.closed_set.long_tail"}}
         refused_eval(altered(dataset=dataset))
         assert not (tmp_path / "sprung").exists()
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 import ltr
 from ltr.console import plain_warnings
-from ltr.runs.progress import TrainingProgress
+from ltr.runs.training.progress import TrainingProgress
 
 ROW = {"epoch": 1, "train/loss": 0.51234, "train/accuracy": 0.625, "val/accuracy": 0.5, "images_per_second": 1234.6}
 
@@ -86,7 +86,7 @@ def test_in_a_terminal_the_table_is_framed(ltr_train, monkeypatch):
 def test_warnings_of_ours_are_one_line_and_others_come_as_they_are(capsys, monkeypatch):
     others = []
     monkeypatch.setattr(warnings, "showwarning", lambda message, *rest: others.append(message))
-    ours = str(Path(ltr.__file__).parent / "data" / "splits.py")
+    ours = str(Path(ltr.__file__).parent / "data" / "splitting" / "closed_set.py")
     with plain_warnings():
         warnings.showwarning("ours", UserWarning, ours, 3)
         warnings.showwarning("theirs", UserWarning, "/home/ltr/torch/nn.py", 3)

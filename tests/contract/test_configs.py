@@ -52,9 +52,9 @@ SMALLER = {
         for config in ("loss/prototypical", "head/features", "sampler/episodes")
     },
     **{config: ["dataset=digits_retrieval"] for config in ("method/rkd", "method/triplet", "method/prototypical")},
-    # of published classes, which the miniatures lack: tests/data/test_split_configs.py makes their splits
+    # of published classes, which the miniatures lack: tests/data/splitting/test_configs.py makes their splits
     **{config: None for config in CONFIGS if config.startswith(("dataset/inat_bg_1", "dataset/cub_open"))},
-    # with a list that the miniatures lack: tests/data/test_open_lists.py runs them
+    # with a list that the miniatures lack: tests/data/sources/test_open_lists.py runs them
     **{config: None for config in CONFIGS if config.endswith("_lt_open")},
 }
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ltr.data.doubts import warn_of_names
-from ltr.data.exclusion import read_split
 from ltr.data.source import Source
+from ltr.data.splitting.exclusion import read_split
 
 
 def source_of(*names: str) -> Source:
@@ -46,7 +46,7 @@ def test_usual_names_pass():
 
 
 def test_one_class_alone_is_reported():
-    config = {"split": {"_target_": "ltr.data.splits.natural"}}
+    config = {"split": {"_target_": "ltr.data.splitting.closed_set.natural"}}
     with pytest.warns(UserWarning, match=r"all 3 training images are of one class, 'cat'"):
         read_split(config, source_of("cat"))
     with warnings.catch_warnings():

@@ -10,11 +10,11 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
-from ltr.data.augment import Augmentation
+from ltr.data.augmentation.augment import Augmentation
 from ltr.data.batch import Batch
-from ltr.data.loading import ResidentImages
+from ltr.data.loaders.device import ResidentImages
 from ltr.data.module import DataModule
-from ltr.data.samplers import ClassBalanced, ClassIndex, Instance
+from ltr.data.sampling.samplers import ClassBalanced, ClassIndex, Instance
 from ltr.data.source import ImageFiles, Source
 from ltr.data.split import Split
 from ltr.errors import ConfigError
@@ -339,7 +339,7 @@ def file_source(tmp_path) -> Source:
 
 
 def test_files_and_arrays_give_the_same_batches_where_the_crop_is_the_whole_image(file_source):
-    config = {"_target_": "ltr.data.crop.FileCrop", "resize": SIZE}
+    config = {"_target_": "ltr.data.images.crop.FileCrop", "resize": SIZE}
     augment = Augmentation((3, SIZE, SIZE), pad=2, cutout=3, files=config)
     assert same(iterate_batches(make(source=file_source, augment=augment), 1), iterate_batches(make(), 1))
     one, other = (make(source=s, augment=augment).evaluation_loader("test") for s in (file_source, make_source()))
@@ -356,7 +356,7 @@ def test_files_without_a_size_are_refused(file_source):
 
 
 def test_random_crops_are_for_training_only(file_source):
-    config = {"_target_": "ltr.data.crop.FileCrop", "random": True}
+    config = {"_target_": "ltr.data.images.crop.FileCrop", "random": True}
     data = make(source=file_source, augment=Augmentation((3, 6, 6), pad=0, flip=False, files=config))
     assert not same(iterate_batches(data, 0), iterate_batches(data, 1))
     assert same(list(data.evaluation_loader("test")), list(data.evaluation_loader("test")))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import trees
-from ltr.runs import train
+from ltr.runs.training import train
 from resuming import acting_at, same_bits, weights
 from several import ltr_train_in
 

@@ -89,7 +89,7 @@ def test_pickled_arrays_of_a_stored_stage_are_not_opened(tmp_path, ltr_train):
     [
         *("os.system", "posix.system", "subprocess.Popen", "builtins.exec", "pathlib.Path.touch", "hydra.utils.call"),
         # by another name inside an allowed package
-        *("ltr.files.os.system", "ltr.files.shutil.os.system", "ltr.runs.launch.subprocess.Popen"),
+        *("ltr.files.os.system", "ltr.files.shutil.os.system", "ltr.runs.processes.launch.subprocess.Popen"),
         *("torch.nn.functional.torch.load", "torch.optim.optimizer.torch.hub.load", "ltr.errors.LtrError.__class__"),
         *("ltr.files.write_text.__globals__", "ltr.files.write_text.__call__", "ltr.configuration.targets.Any"),
     ],
@@ -164,7 +164,7 @@ def test_a_downloaded_config_cannot_make_hydra_call_code(tmp_path, ltr_train, mo
 
 
 def test_an_archive_that_leaves_its_folder_is_not_unpacked(tmp_path):
-    from ltr.data.archives import unpack
+    from ltr.data.sources.archives import unpack
 
     inside = tmp_path / "evil.txt"
     inside.write_text("x")

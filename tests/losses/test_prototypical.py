@@ -7,8 +7,8 @@ import contextlib
 import pytest
 import torch
 
-from ltr.data.per_class_sampler import PerClass
-from ltr.data.samplers import Instance
+from ltr.data.sampling.per_class import PerClass
+from ltr.data.sampling.samplers import Instance
 from ltr.errors import ConfigError
 from ltr.losses.prototypical import Prototypical
 

@@ -12,7 +12,7 @@ import torch
 from ltr.errors import CheckpointError
 from ltr.methods.core.checkpoint import describe, load_network, network_checkpoint, read_checkpoint
 from ltr.runs.stages import _read_arrays
-from ltr.runs.training_state import read_training_state
+from ltr.runs.training.state import read_training_state
 from resuming import same_bits, signal_at
 
 QUICK = ("trainer.max_epochs=1", "trainer.precision=fp32", "trainer.accelerator=cpu", "trainer.limit_train_batches=1")

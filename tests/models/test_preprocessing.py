@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 import ltr
-from ltr.data.crop import FileCrop
-from ltr.data.loading import ResidentImages
+from ltr.data.images.crop import FileCrop
+from ltr.data.loaders.device import ResidentImages
 from ltr.errors import ConfigError
 from ltr.models.preprocessing import timm_preprocessing, torchvision_preprocessing
 from ltr.runs.image_size import preprocessing_note

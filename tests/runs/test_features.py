@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from ltr.data import feature_table
+from ltr.data.loaders import feature_table
 from ltr.methods.core.checkpoint import load_network
 from ltr.runs import features as features_stage
 from resuming import weights

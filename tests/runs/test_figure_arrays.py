@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ltr.data.samplers import ClassBalanced, ClassIndex
+from ltr.data.sampling.samplers import ClassBalanced, ClassIndex
 from ltr.methods.background_splitting.head import BackgroundHead
 from ltr.methods.core.network import ImageClassifier
 from ltr.models.heads import CosineHead, LinearHead

@@ -11,13 +11,13 @@ import pytest
 
 from ltr.configuration.configs import digest
 from ltr.data.source import Source
-from ltr.data.splits import Split
+from ltr.data.splitting.closed_set import Split
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, Settings, Stage
 from ltr.runs.keys import array_digest, group_hash, run_hash, stage_key, stage_spec
 
 SETTINGS = Settings(
-    sampler={"_target_": "ltr.data.samplers.Instance"},
+    sampler={"_target_": "ltr.data.sampling.samplers.Instance"},
     loss={"_target_": "ltr.losses.classification.CrossEntropy"},
     augment={"pad": 4},
     head={"bias": True},

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ltr.errors import ConfigError, Interrupted
-from ltr.runs.loggers import RunLoggers, described, forgiving
+from ltr.runs.tracking.loggers import RunLoggers, described, forgiving
 
 sys.path.insert(0, str(Path(__file__).parent))
 from offline_file import Offline, offline
@@ -185,7 +185,7 @@ def test_the_default_writes_no_logger_files(ltr_train):
 
 def test_a_missing_package_is_reported(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    monkeypatch.delitem(sys.modules, "ltr.runs.wandb_run", raising=False)
+    monkeypatch.delitem(sys.modules, "ltr.runs.tracking.wandb_run", raising=False)
     loggers = RunLoggers({"logger": {"name": "wandb"}}, tmp_path, {"main": 1})
     with pytest.raises(ConfigError, match="wandb is not installed"):
         loggers("main")
@@ -251,7 +251,7 @@ def test_a_logger_that_cannot_start_is_refused_before_the_training_and_a_warning
 
 def test_tags_and_names_are_as_long_as_they_may_be():
     pytest.importorskip("wandb")
-    from ltr.runs.wandb_run import shortened, tags
+    from ltr.runs.tracking.wandb_run import shortened, tags
 
     shortened_tags = tags(["d" * 65, "", "  ", "crt", "crt", "d" * 64 + "e", " x "])
     assert shortened_tags == ["d" * 64, "crt", "x"]

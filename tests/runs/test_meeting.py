@@ -8,8 +8,8 @@ import time
 import pytest
 from torch import distributed
 
-from ltr.runs import distributed as group
-from ltr.runs.process_info import ProcessInfo
+from ltr.runs.processes import distributed as group
+from ltr.runs.processes.process_info import ProcessInfo
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from ltr.data.batch import Batch, Mix
 from ltr.methods.core.network import ImageClassifier
 from ltr.runs.failures import is_out_of_memory
-from ltr.runs.micro_batch import micro_batches_of
+from ltr.runs.training.micro_batch import micro_batches_of
 from resuming import metric_rows, same_bits, signal_at, weights
 
 pytestmark = pytest.mark.slow

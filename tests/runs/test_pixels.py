@@ -12,8 +12,9 @@ import pytest
 
 from ltr.data.source import Source
 from ltr.errors import DataError
-from ltr.runs import distributed, pixels
-from ltr.runs.process_info import ProcessInfo
+from ltr.runs import pixels
+from ltr.runs.processes import distributed
+from ltr.runs.processes.process_info import ProcessInfo
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files without a name")
 MIB = 2**20

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ltr.data.source import Source
-from ltr.data.splits import Split
+from ltr.data.splitting.closed_set import Split
 from ltr.errors import ConfigError
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, Settings, Stage
@@ -22,7 +22,7 @@ DATASET_INFO = DatasetInfo((1, 2, 2), (0.5,), (0.5,), ("a", "b"), (3, 1))
 
 def settings(sampler: dict, loss: dict) -> Settings:
     configs: dict = {"augment": {}, "head": {}, "backbone": {}, "optimizer": {}, "scheduler": {}}
-    sampler = {"_target_": f"ltr.data.samplers.{sampler.pop('_')}", **sampler}
+    sampler = {"_target_": f"ltr.data.sampling.samplers.{sampler.pop('_')}", **sampler}
     loss = {"_target_": f"ltr.losses.classification.{loss.pop('_')}", **loss}
     numbers = {"epochs": 10, "batch_size": 2, "precision": "fp32", "selection": "last"}
     return Settings(sampler=sampler, loss=loss, **configs, **numbers)

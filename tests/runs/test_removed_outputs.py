@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from ltr.runs import runner
-from ltr.runs.epoch_log import EpochLog
 from ltr.runs.result import AT_THE_END, AT_THE_START, FINAL
+from ltr.runs.training.epoch_log import EpochLog
 
 WHOLE = (*AT_THE_START, *AT_THE_END, f"checkpoints/{FINAL}", "predictions.parquet", "per_class.parquet")
 

@@ -11,12 +11,12 @@ import pytest
 
 from ltr.cli import run_guarded
 from ltr.errors import Interrupted
-from ltr.runs import launch
-from ltr.runs.interrupt import Stopped, StopRequest, stop_request, stop_signals, stopped_by_signals
+from ltr.runs.processes import launch
+from ltr.runs.processes.interrupt import Stopped, StopRequest, stop_request, stop_signals, stopped_by_signals
 
 IGNORED = """
 import os, signal, sys
-from ltr.runs.interrupt import stop_request, stop_signals, stopped_by_signals
+from ltr.runs.processes.interrupt import stop_request, stop_signals, stopped_by_signals
 with stopped_by_signals(), stop_request():
     os.kill(os.getpid(), signal.SIGHUP)
 sys.exit(int(signal.SIGHUP in stop_signals()))
@@ -25,7 +25,7 @@ sys.exit(int(signal.SIGHUP in stop_signals()))
 CLOSED = """
 import os, signal
 from ltr.errors import Interrupted
-from ltr.runs.interrupt import stop_request
+from ltr.runs.processes.interrupt import stop_request
 master, slave = os.openpty()
 code = os.dup(2)
 os.dup2(slave, 1)

@@ -7,7 +7,7 @@ import csv
 import numpy as np
 import pytest
 
-from ltr.data.loading import batch_bounds
+from ltr.data.loaders.device import batch_bounds
 from several import ltr_train_in
 
 SHORT = ("trainer.max_epochs=1", "trainer.precision=fp32", "trainer.accelerator=cpu")
@@ -108,7 +108,7 @@ def test_processes_join_their_images_alike(tmp_path, single):
 
 def test_methods_know_which_images_a_joined_step_has():
     from ltr.data.module import DataModule
-    from ltr.data.samplers import Instance
+    from ltr.data.sampling.samplers import Instance
     from ltr.data.source import Source
     from ltr.data.split import Split
     from ltr.methods.core.step_data import step_of

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from ltr.runs import train
+from ltr.runs.training import train
 from resuming import acting_at, metric_rows, same_bits, weights
 from several import ltr_train_in
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import miniature
-from ltr.data.published import background_list
 from ltr.data.sources.inaturalist import inaturalist
-from ltr.data.split_background import background
+from ltr.data.splitting.background import background
+from ltr.data.splitting.published import background_list
 
 
 @pytest.mark.filterwarnings("ignore:.*not the whole published")

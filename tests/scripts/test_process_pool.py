@@ -11,7 +11,7 @@ import time
 import pytest
 
 from ltr.errors import Interrupted
-from ltr.runs.interrupt import stop_request
+from ltr.runs.processes.interrupt import stop_request
 from process_pool import Task, run_tasks
 
 NOTE = """

@@ -11,8 +11,8 @@ from ltr.configuration.check import check_config
 from ltr.configuration.overrides import composed
 from ltr.data.sources.digits import digits
 from ltr.errors import ConfigError, TrainingError
-from ltr.runs.interrupt import StopRequest
 from ltr.runs.plan import NeedsValidation, plan_of
+from ltr.runs.processes.interrupt import StopRequest
 from ltr.runs.store import StageStore
 from training_cost import PlannedRun, cost_lines, measured_rate, rates
 

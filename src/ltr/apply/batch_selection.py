@@ -18,11 +18,11 @@ from ltr.apply.mine import NOBODY, Ranking, state_key
 from ltr.apply.model import Model
 from ltr.apply.reading import Broken, batches
 from ltr.configuration.reuse import with_overrides
-from ltr.data.packed import PackedImages, read_source
-from ltr.data.real_paths import real_paths
+from ltr.data.images.real_paths import real_paths
+from ltr.data.images.tally import Tally
+from ltr.data.packed_images.reading import PackedImages, read_source
 from ltr.data.source import ImageFiles
 from ltr.data.split import load_split_file
-from ltr.data.tally import Tally
 from ltr.errors import ConfigError, DataError, LtrError, TrainingError
 from ltr.evaluation.scores import log_normaliser, probabilities
 from ltr.files import written_atomically

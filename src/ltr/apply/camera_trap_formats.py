@@ -22,7 +22,7 @@ import numpy as np
 from ltr.apply.detections import DetectionPool
 from ltr.data.annotations.camtrap_dp import BLANK, open_package
 from ltr.data.annotations.records import normal_path
-from ltr.data.decode import open_image
+from ltr.data.images.decode import open_image
 from ltr.data.source import ImageFiles
 from ltr.data.sources.json_arrays import read_arrays
 from ltr.data.tables import iterate_rows

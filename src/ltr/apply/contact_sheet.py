@@ -17,7 +17,7 @@ from PIL import Image
 from ltr.apply.mine import NOBODY, Mined, Ranking
 from ltr.apply.model import Model
 from ltr.apply.tables import table
-from ltr.data.decode import decode_image
+from ltr.data.images.decode import decode_image
 from ltr.data.source import PLAIN, Decoding, ImageFiles
 from ltr.escaping import html
 from ltr.files import write_text

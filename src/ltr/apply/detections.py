@@ -12,7 +12,7 @@ import numpy as np
 from ltr.apply.model import Model
 from ltr.apply.pool import refuse_outside
 from ltr.data.annotations.megadetector import Detections, read_megadetector
-from ltr.data.regions import BoxCrops
+from ltr.data.images.regions import BoxCrops
 from ltr.data.source import Decoding, ImageFiles
 from ltr.data.sources.checks import shown
 from ltr.errors import ConfigError, DataError

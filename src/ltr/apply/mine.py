@@ -18,10 +18,10 @@ import numpy as np
 from ltr.apply.model import Model
 from ltr.apply.pool import table_column
 from ltr.apply.reading import Broken, batches
-from ltr.data.real_paths import named_images
+from ltr.data.images.real_paths import named_images
+from ltr.data.images.tally import Tally
 from ltr.data.source import PLAIN, ImageFiles
 from ltr.data.sources.checks import shown
-from ltr.data.tally import Tally
 from ltr.errors import ConfigError, DataError, TrainingError, nearest
 from ltr.escaping import csv_text
 from ltr.evaluation.groups import GROUPS, shot_groups

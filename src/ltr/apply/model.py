@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from ltr.configuration.configs import read_config
-from ltr.data.crop import FileCrop
+from ltr.data.images.crop import FileCrop
 from ltr.data.parallel import cores
 from ltr.data.source import PLAIN, Decoding, ImageFiles
 from ltr.errors import CheckpointError, ConfigError
 from ltr.evaluation.scores import Scores
 from ltr.methods.core.checkpoint import describe, described_network
-from ltr.runs.device import autocast, keep_freed_memory, resolve_device, resolve_precision
+from ltr.runs.processes.device import autocast, keep_freed_memory, resolve_device, resolve_precision
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from ltr.apply.detections import DetectionPool
 from ltr.apply.model import Model
 from ltr.apply.reading import Broken, batches
 from ltr.apply.tables import Columns, table, write_broken
+from ltr.data.images.tally import Tally
 from ltr.data.source import ImageFiles
-from ltr.data.tally import Tally
 from ltr.errors import ConfigError, DataError, TrainingError, nearest
 from ltr.evaluation.scorers import known_scores, scorer_names
 from ltr.evaluation.scores import Scores, log_normaliser, probabilities, top_classes

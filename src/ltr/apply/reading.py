@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ltr.apply.model import Model
-from ltr.data.decode import Notes
-from ltr.data.readers import iterate_batches
+from ltr.data.images.decode import Notes
+from ltr.data.images.tally import Tally
+from ltr.data.loaders.readers import iterate_batches
 from ltr.data.source import ImageFiles
-from ltr.data.tally import Tally
 
 
 class Broken(NamedTuple):

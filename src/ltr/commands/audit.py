@@ -27,7 +27,7 @@ def run_audit(arguments: argparse.Namespace) -> int:
 
     from ltr.apply.audit import audit
     from ltr.console import plain_warnings
-    from ltr.data.group_division import crop_groups, separate_unknown
+    from ltr.data.splitting.groups import crop_groups, separate_unknown
 
     with plain_warnings():
         checkpoint, model, source, split, dataset = _run_of(arguments)
@@ -71,9 +71,9 @@ def _run_of(arguments: argparse.Namespace) -> tuple[Path, Any, Any, Any, dict[st
     from ltr.apply.model import load_model
     from ltr.commands.evaluate import find
     from ltr.configuration.reuse import with_overrides
-    from ltr.data.exclusion import read_split
-    from ltr.data.packed import read_source
+    from ltr.data.packed_images.reading import read_source
     from ltr.data.split import load_split_file
+    from ltr.data.splitting.exclusion import read_split
     from ltr.methods.core.checkpoint import describe
 
     checkpoint, config = find(Path(arguments.run))

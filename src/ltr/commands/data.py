@@ -154,7 +154,7 @@ def _list(config_dir: str | None) -> int:
     from ltr.commands.layout import columns, terminal_width, wrapped
     from ltr.configuration.configs import conf_directory, config_names
     from ltr.configuration.descriptions import summary_of
-    from ltr.data.download_hints import places
+    from ltr.data.sources.download_hints import places
 
     data = os.environ.get("LTR_DATA", "data")
     rows = []
@@ -185,8 +185,8 @@ def _state_of(needed: list[Path] | None) -> str:
 def _describe(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
     from ltr.console import plain_warnings
     from ltr.data.description import describe
-    from ltr.data.exclusion import read_split
-    from ltr.data.group_description import describe_groups
+    from ltr.data.splitting.exclusion import read_split
+    from ltr.data.splitting.group_description import describe_groups
     from ltr.files import write_csv
     from ltr.report.data_figures import class_frequency
 
@@ -217,7 +217,7 @@ def _describe(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
 
 
 def _numbers(source: Source, split: Split, about: Any, many_above: int, few_below: int) -> Iterator[str]:
-    from ltr.data.split_open_set import openness
+    from ltr.data.splitting.open_set import openness
     from ltr.evaluation.groups import shot_groups
 
     counts = about.class_counts
@@ -268,8 +268,8 @@ def _draw_first_images(source: Source, split: Split, about: Any, path: Path) -> 
 
 def _pack(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
     from ltr.console import plain_warnings, progress
-    from ltr.data.packing import pack
-    from ltr.data.tally import Tally
+    from ltr.data.images.tally import Tally
+    from ltr.data.packed_images.writing import pack
 
     if config["dataset"].get("packed") is not None:
         raise ConfigError("dataset.packed: what is packed already cannot be packed again; leave the key out")
@@ -321,14 +321,14 @@ def read_dataset(config: dict[str, Any]) -> Source:
     mistakes = check_arguments({"dataset": config["dataset"]})
     if mistakes:
         raise ConfigError("the data set's config does not fit the code:\n  " + "\n  ".join(mistakes))
-    from ltr.data.packed import read_source
+    from ltr.data.packed_images.reading import read_source
 
     return read_source({**config["dataset"], "image_size": None})
 
 
 def processes(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the options ``workers`` and ``max_pixels`` of functions that decode images."""
-    from ltr.data.decode import MAX_PIXELS
+    from ltr.data.images.decode import MAX_PIXELS
     from ltr.data.parallel import cores
 
     return {"workers": arguments.workers or cores(), "max_pixels": arguments.max_pixels or MAX_PIXELS}

@@ -28,11 +28,11 @@ def check_dataset(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
         DataError: the data set is missing or damaged.
     """
     from ltr.console import progress
-    from ltr.data.checking import BadImage, bad_images, write_exclusions
-    from ltr.data.packed import PackedImages
-    from ltr.data.packing import bad_packed
+    from ltr.data.images.checking import BadImage, bad_images, write_exclusions
+    from ltr.data.images.tally import Tally, tally_arrays
+    from ltr.data.packed_images.reading import PackedImages
+    from ltr.data.packed_images.writing import bad_packed
     from ltr.data.source import ImageFiles
-    from ltr.data.tally import Tally, tally_arrays
 
     source, partial = _read_and_compare(config)
     print_line(f"{source.name}: {len(source):,} images of {source.num_classes:,} classes are there")
@@ -69,7 +69,7 @@ def check_dataset(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
 def _print_identical(source: Source, workers: int) -> None:
     """Warn of images that are byte for byte the same."""
     from ltr.console import progress
-    from ltr.data.duplicates import identical_images
+    from ltr.data.deduplication.duplicates import identical_images
 
     with progress("comparing", len(source)) as advance:
         same = identical_images(source, workers=workers if len(source) > _WORTH_PROCESSES else 1, progress=advance)
@@ -80,9 +80,9 @@ def _print_identical(source: Source, workers: int) -> None:
 def _print_alike(arguments: argparse.Namespace, config: dict[str, Any], source: Source) -> None:
     """Warn of test images that look like training images, and write the pairs."""
     from ltr.console import plain_warnings, progress
-    from ltr.data.duplicates import describe_image
-    from ltr.data.exclusion import read_split
-    from ltr.data.near_duplicates import near_duplicates
+    from ltr.data.deduplication.duplicates import describe_image
+    from ltr.data.deduplication.near_duplicates import near_duplicates
+    from ltr.data.splitting.exclusion import read_split
     from ltr.files import write_csv
 
     with plain_warnings():

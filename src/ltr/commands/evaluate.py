@@ -14,7 +14,7 @@ from ltr.writing import check_file, check_folder
 
 if TYPE_CHECKING:
     from ltr.configuration.evaluation_overrides import EvaluationRequest
-    from ltr.runs.evaluate_checkpoints import Candidate
+    from ltr.runs.evaluation.checkpoints import Candidate
 
 EVALUATIONS = "evaluations"  # the folder of outputs
 STAGE = ("weights.ckpt", "stage.json")  # of a stored stage: its network, and its record
@@ -100,7 +100,7 @@ def _decide(
     from ltr.console import plain_warnings, print_line
     from ltr.escaping import one_line
     from ltr.files import write_json
-    from ltr.runs.evaluate_checkpoints import Candidate, headline_probabilities
+    from ltr.runs.evaluation.checkpoints import Candidate, headline_probabilities
 
     rules = read_rules(texts)
     located = _locate(paths)
@@ -161,8 +161,8 @@ def _evaluate(
     from ltr.report.evaluations import evaluations_table
     from ltr.report.figures import draw
     from ltr.report.table import plain_table, result_table
-    from ltr.runs.evaluate_checkpoints import evaluate_checkpoints
-    from ltr.runs.evaluation_folder import write_evaluation
+    from ltr.runs.evaluation.checkpoints import evaluate_checkpoints
+    from ltr.runs.evaluation.folder import write_evaluation
 
     console = Console()
     print_line = printer(console)
@@ -215,7 +215,7 @@ def _candidates(
 ) -> list[Candidate]:
     """Return what is evaluated; lone files are read to learn whose they are."""
     from ltr.configuration.evaluation_overrides import for_foreign, for_run
-    from ltr.runs.evaluate_checkpoints import Candidate, is_foreign, lone_config, with_layout
+    from ltr.runs.evaluation.checkpoints import Candidate, is_foreign, lone_config, with_layout
 
     labels = [label(path, checkpoint, config is not None) for path, (checkpoint, config) in zip(paths, located)]
     candidates = []

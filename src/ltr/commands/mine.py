@@ -106,7 +106,7 @@ def _mine(arguments: argparse.Namespace) -> int:
     from ltr.apply.mine import mine, rare_classes, without
     from ltr.commands.evaluate import find
     from ltr.console import progress
-    from ltr.data.real_paths import first_of_each
+    from ltr.data.images.real_paths import first_of_each
     from ltr.files import file_digest
 
     model, files = model_and_pool(arguments)

@@ -18,8 +18,8 @@ from ltr.report.figures import draw
 from ltr.report.read_run import headline_row
 from ltr.report.table import plain_table, result_table
 from ltr.runs.finished import find_result
-from ltr.runs.launch import launch_processes
-from ltr.runs.process_info import from_environment, needs_launch
+from ltr.runs.processes.launch import launch_processes
+from ltr.runs.processes.process_info import from_environment, needs_launch
 from ltr.runs.result import Outcome
 from ltr.sweeps import in_sweep, job_overrides
 
@@ -46,7 +46,7 @@ def carry_out(config: Mapping[str, Any], console: Console, arguments: Callable[[
             finished = find_result({**config, "resume": "auto"}, _print_nothing).outcome
             return replace(finished or _nothing(), reused=False)
         if outcome is None:
-            from ltr.runs import distributed
+            from ltr.runs.processes import distributed
             from ltr.runs.runner import run
 
             with distributed.process_group(process, config["trainer"]["accelerator"]):

@@ -29,8 +29,8 @@ SUPPLIED = {
 # what the program asks of a class beside calling it, and the class that has it all
 ASKED = {
     "method": (("stages", "predictor"), "ltr.methods.core.stage.Method"),
-    "sampler": (("epoch", "length", "class_probabilities"), "ltr.data.samplers.Sampler"),
-    "augment": (("identity",), "ltr.data.augment.Augmentation"),
+    "sampler": (("epoch", "length", "class_probabilities"), "ltr.data.sampling.samplers.Sampler"),
+    "augment": (("identity",), "ltr.data.augmentation.augment.Augmentation"),
     "loss": (("link", "prior_bias", "start_epoch"), "ltr.losses.base.ClassificationLoss"),
     "backbone": (("last_block", "feature_maps"), "ltr.models.backbones.Backbone"),
     "scorers": (("needs", "needs_training", "fit"), "ltr.evaluation.scorers.Scorer"),

@@ -93,7 +93,7 @@ def thumbnail(source: Source, index: int, side: int) -> np.ndarray | None:
     """
     from PIL import Image, ImageOps
 
-    from ltr.data.decode import decode_image, to_rgb
+    from ltr.data.images.decode import decode_image, to_rgb
 
     if isinstance(source.images, ImageFiles):
         try:

@@ -10,14 +10,14 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from ltr.data.augment import Augmentation
+from ltr.data.augmentation.augment import Augmentation
 from ltr.data.batch import Batch, to_device, with_device_index
-from ltr.data.crop import FileCrop, Interpolation
-from ltr.data.feature_loader import FeatureLoader, StoredFeatures
-from ltr.data.files import FileLoader
-from ltr.data.loading import DeviceLoader, ResidentImages, batch_bounds
-from ltr.data.replacement import Replacements
-from ltr.data.samplers import ClassIndex, Instance, Sampler, shard
+from ltr.data.images.crop import FileCrop, Interpolation
+from ltr.data.loaders.device import DeviceLoader, ResidentImages, batch_bounds
+from ltr.data.loaders.features import FeatureLoader, StoredFeatures
+from ltr.data.loaders.files import FileLoader
+from ltr.data.loaders.replacement import Replacements
+from ltr.data.sampling.samplers import ClassIndex, Instance, Sampler, shard
 from ltr.data.source import ImageFiles, Source
 from ltr.data.split import Split
 from ltr.errors import ConfigError, nearest
@@ -50,7 +50,7 @@ class DataModule(pl.LightningDataModule):
         images: the source's images on the device, if another stage has loaded them.
         image_size: side in pixels to which image files are resized; None: that of ``augment``.
         image_resize: size of image files before evaluation's crop, unless ``augment`` sets it, see
-            `ltr.data.crop.FileCrop`.
+            `ltr.data.images.crop.FileCrop`.
         array_size: side in pixels to which arrays are resized; None: their own.
         interpolation: of both resizings, unless ``augment`` sets it; None: bilinear.
         features: stored features, of which batches then consist in the place of images.
@@ -202,7 +202,7 @@ class DataModule(pl.LightningDataModule):
     def positions_of_step(self, step: int) -> slice:
         """Return the slice of an epoch's global sample that forms training batch ``step`` of all processes.
 
-        Fewer images than processes may be left out at the end, see `ltr.data.samplers.shard`.
+        Fewer images than processes may be left out at the end, see `ltr.data.sampling.samplers.shard`.
         """
         bounds, world = self._bounds(), self.world_size
         return slice(int(bounds[step]) * world, int(bounds[step + 1]) * world)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ltr.data.regions import BoxCrops
+from ltr.data.images.regions import BoxCrops
 from ltr.errors import DataError, nearest
 from ltr.names import canonical
 

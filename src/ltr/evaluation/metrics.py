@@ -213,7 +213,8 @@ _CLOSED_SET = [
             better="lower",
             shown=("calibration", "monitored"),
         ),
-        # of networks that select locations, where a data set has bounding boxes, see `ltr.runs.location_stats`
+        # of networks that select locations, where a data set has bounding boxes:
+        # see `ltr.runs.evaluation.location_stats`
         Metric("selected_in_box", heading="selected in box", shown=_REPORTED),
         Metric("all_in_box", heading="all in box", better="neither", shown=_REPORTED),
         Metric("dropped_in_box", heading="dropped in box", better="lower", shown=_REPORTED),

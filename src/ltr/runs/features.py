@@ -16,8 +16,8 @@ from torch import nn
 
 from ltr.configuration.configs import digest, read_config, without_private
 from ltr.configuration.own_code import own_code
-from ltr.data.feature_loader import StoredFeatures
-from ltr.data.feature_table import FeatureTable, fill
+from ltr.data.loaders.feature_table import FeatureTable, fill
+from ltr.data.loaders.features import StoredFeatures
 from ltr.data.module import DataModule
 from ltr.data.source import ImageFiles
 from ltr.errors import ConfigError
@@ -27,8 +27,8 @@ from ltr.methods.core.delta import tensors_digest
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, Stage
 from ltr.randomness import derive_seed
-from ltr.runs.device import autocast
 from ltr.runs.keys import input_spec
+from ltr.runs.processes.device import autocast
 from ltr.runs.store import RECORD, StageStore
 
 NUMERICS_VERSION = 1  # raise it when a change alters features: stored tables are then not reused
@@ -70,7 +70,7 @@ def table_spec(
         network: from `feature_network`.
         weights: the digest of its backbone, from `backbone_digest`.
         source: the fingerprint of the source.
-        crop: `ltr.data.crop.FileCrop` of image files; None for arrays.
+        crop: `ltr.data.images.crop.FileCrop` of image files; None for arrays.
         augment: config of the augmentation of a view; None for the images as evaluation shows them.
         view: its number.
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ltr.configuration.targets import instantiate, locate
-from ltr.data.packed import read_source
+from ltr.data.packed_images.reading import read_source
 from ltr.data.source import Source
 from ltr.errors import DataError
 from ltr.runs.keys import with_code, with_data

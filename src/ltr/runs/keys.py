@@ -27,7 +27,7 @@ from ltr.methods.core.stage import DatasetInfo, Settings, Stage, tune_of
 
 if TYPE_CHECKING:
     from ltr.data.source import Source
-    from ltr.data.splits import Split
+    from ltr.data.splitting.closed_set import Split
 
 # not part of a run's identity: paths and display
 _NOT_IDENTITY = ("logger", "paths", "figures", "callbacks", "checkpoint", "resume", "stages", "hydra", "compile")

@@ -14,7 +14,7 @@ import numpy as np
 
 from ltr.data.source import ImageFiles, Source
 from ltr.errors import DataError
-from ltr.runs import distributed
+from ltr.runs.processes import distributed
 
 
 def share_pixels(source: Source, print_line: Callable[[str], None]) -> Source:

@@ -14,22 +14,22 @@ from ltr.configuration.advice import hold_out
 from ltr.configuration.allowed import shown
 from ltr.configuration.configs import canonical_json
 from ltr.configuration.targets import instantiate
-from ltr.data.exclusion import read_split
-from ltr.data.packed import read_source
+from ltr.data.packed_images.reading import read_source
 from ltr.data.source import ImageFiles, Source
-from ltr.data.splits import Split
+from ltr.data.splitting.closed_set import Split
+from ltr.data.splitting.exclusion import read_split
 from ltr.errors import ConfigError, DataError
 from ltr.identity import name_of
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage, tune_of
 from ltr.optim.libraries import check_optimizer
 from ltr.runs.check_features import check_stored, frozen, stored_settings
-from ltr.runs.deployment_prior import evaluation_of
-from ltr.runs.device import check_strategy, resolve_device, resolve_precision
+from ltr.runs.evaluation.deployment_prior import evaluation_of
+from ltr.runs.evaluation.protocols import check_method, protocols_of
 from ltr.runs.image_size import check_backbones, check_configured_size
 from ltr.runs.keys import execution_spec, makers_of, stage_key, stage_spec
-from ltr.runs.micro_batch import check_plan
-from ltr.runs.protocols import check_method, protocols_of
+from ltr.runs.processes.device import check_strategy, resolve_device, resolve_precision
+from ltr.runs.training.micro_batch import check_plan
 
 
 class NeedsValidation(ConfigError):

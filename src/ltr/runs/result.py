@@ -20,7 +20,7 @@ from ltr.runs.keys import group_hash, run_hash
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ltr.runs.evaluate_network import ProtocolResult
+    from ltr.runs.evaluation.network import ProtocolResult
 
 FIRST_COLUMNS = ("stage", "epoch", "step", "lr", "train/loss", "train/accuracy", "images_per_second")
 RESULT = "result.json"

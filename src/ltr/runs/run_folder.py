@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ltr.data.source import Source
-from ltr.data.splits import Split, save_split
+from ltr.data.splitting.closed_set import Split, save_split
 from ltr.errors import TrainingError
 from ltr.files import link_or_copy, write_json
 from ltr.methods.core.checkpoint import network_checkpoint, write_checkpoint
 from ltr.methods.core.stage import StageOutput
-from ltr.runs import distributed
-from ltr.runs.evaluate_network import ProtocolResult
-from ltr.runs.protocols import declared_metrics, headline_metric
+from ltr.runs.evaluation.network import ProtocolResult
+from ltr.runs.evaluation.protocols import declared_metrics, headline_metric
+from ltr.runs.processes import distributed
 from ltr.runs.provenance import provenance
 from ltr.runs.result import (
     AT_THE_END,

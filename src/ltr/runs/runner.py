@@ -13,32 +13,32 @@ from typing import Any
 from rich.console import Console
 
 from ltr.configuration.targets import check_arguments, instantiate
+from ltr.data.loaders.opening import check_files
 from ltr.data.module import DataModule
-from ltr.data.opening import check_files
 from ltr.data.source import Source
 from ltr.errors import CheckpointError, ConfigError, DataError, Interrupted, TrainingError
 from ltr.escaping import printer
 from ltr.methods.core.stage import StageOutput
 from ltr.names import counted
-from ltr.runs import distributed
-from ltr.runs.deployment_prior import evaluation_of
-from ltr.runs.device import device_name, keep_freed_memory
-from ltr.runs.evaluate_network import ProtocolResult, examples_of
-from ltr.runs.evaluate_split import SplitEvaluator
+from ltr.runs.evaluation.deployment_prior import evaluation_of
+from ltr.runs.evaluation.network import ProtocolResult, examples_of
+from ltr.runs.evaluation.split import SplitEvaluator
 from ltr.runs.failures import explain_failures
 from ltr.runs.figure_arrays import write_figure_arrays
 from ltr.runs.finished import RunStatus, find_result
 from ltr.runs.image_size import preprocessing_note, resized_for
-from ltr.runs.interrupt import StopRequest, requeue, stop_request
-from ltr.runs.loggers import RunLoggers
 from ltr.runs.opening_progress import opening_progress
 from ltr.runs.pixels import share_pixels
 from ltr.runs.plan import RunPlan, plan_of, warn_of_double_balancing, warn_of_short_schedule
+from ltr.runs.processes import distributed
+from ltr.runs.processes.device import device_name, keep_freed_memory
+from ltr.runs.processes.interrupt import StopRequest, requeue, stop_request
 from ltr.runs.result import Outcome, result_rows, run_directory, write_arrays
 from ltr.runs.run_folder import RunFolder
 from ltr.runs.stages import Stages
 from ltr.runs.store import RECORD, REMOVED, StageStore
-from ltr.runs.training_doubts import warn_of_frozen_random_weights, warn_of_tiny_rates
+from ltr.runs.tracking.loggers import RunLoggers
+from ltr.runs.training.doubts import warn_of_frozen_random_weights, warn_of_tiny_rates
 from ltr.writing import check_outputs, disk_trouble
 
 

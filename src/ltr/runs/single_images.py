@@ -8,7 +8,7 @@ from typing import Any
 from ltr.data.module import DataModule
 from ltr.errors import ConfigError
 from ltr.methods.core.stage import Stage
-from ltr.runs import distributed
+from ltr.runs.processes import distributed
 
 
 def join_single_images(

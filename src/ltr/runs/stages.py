@@ -14,10 +14,10 @@ import torch
 from rich.console import Console
 
 from ltr.configuration.targets import instantiate
-from ltr.data.feature_loader import StoredFeatures
+from ltr.data.loaders.features import StoredFeatures
 from ltr.data.module import DataModule
 from ltr.data.source import Source
-from ltr.data.splits import Split
+from ltr.data.splitting.closed_set import Split
 from ltr.errors import CheckpointError, DataError, TrainingError
 from ltr.escaping import rich_text
 from ltr.files import checkpoint_file, link_or_copy
@@ -25,24 +25,24 @@ from ltr.methods.core.checkpoint import check_fits, load_network
 from ltr.methods.core.initial_head import check_initial_head
 from ltr.methods.core.stage import Computation, DatasetInfo, Settings, Stage, StageOutput
 from ltr.methods.decoupling.representation import warn_of_balanced_representation
-from ltr.runs import distributed
-from ltr.runs.accumulation import warn_of_long_accumulation
-from ltr.runs.device import autocast
+from ltr.runs.evaluation.protocols import headline_metric, selecting_protocol
 from ltr.runs.failures import explain_failures, out_of_memory_in_evaluation
 from ltr.runs.features import NAME, FeatureStage
 from ltr.runs.image_size import check_images
-from ltr.runs.interrupt import StopRequest
-from ltr.runs.micro_batch import check_network
 from ltr.runs.opening_progress import feature_progress
 from ltr.runs.plan import image_shape
-from ltr.runs.protocols import headline_metric, selecting_protocol
+from ltr.runs.processes import distributed
+from ltr.runs.processes.device import autocast
+from ltr.runs.processes.interrupt import StopRequest
 from ltr.runs.provenance import code_state, differs
 from ltr.runs.result import write_arrays
 from ltr.runs.single_images import join_single_images
-from ltr.runs.solve import solve_stage
 from ltr.runs.store import RECORD, REMOVED, StageStore
-from ltr.runs.train import TrainingContext, TrainingRecord, ValidationSpec, train_stage
-from ltr.runs.training_doubts import warn_of_large_batch
+from ltr.runs.training.accumulation import warn_of_long_accumulation
+from ltr.runs.training.doubts import warn_of_large_batch
+from ltr.runs.training.micro_batch import check_network
+from ltr.runs.training.solve import solve_stage
+from ltr.runs.training.train import TrainingContext, TrainingRecord, ValidationSpec, train_stage
 
 ARRAYS = "arrays.npz"
 _KEPT = ("seconds", "micro_batch", "code")  # entries of a stage's record that a run reads

@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from ltr.data.archives import Archive, fetch, unpack
+from ltr.data.sources.archives import Archive, fetch, unpack
 from ltr.errors import DataError
 
 LIMITS = {"max_bytes": 10_000, "max_files": 5}

@@ -9,7 +9,7 @@ from PIL import Image
 
 import trees
 from ltr.data.sources.birds import cub, nabirds
-from ltr.data.splits import natural
+from ltr.data.splitting.closed_set import natural
 from ltr.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*not the whole published")

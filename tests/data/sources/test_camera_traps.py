@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 import camera_trap_files as made
-from ltr.data.crop import FileCrop
-from ltr.data.exclusion import exclude_images
 from ltr.data.image_table import write_image_table
-from ltr.data.packed import open_packed
-from ltr.data.packing import pack
+from ltr.data.images.crop import FileCrop
+from ltr.data.packed_images.reading import open_packed
+from ltr.data.packed_images.writing import pack
 from ltr.data.sources.camera_traps import camera_traps
-from ltr.data.split_camera_traps import camera_traps as split_of
+from ltr.data.splitting.camera_traps import camera_traps as split_of
+from ltr.data.splitting.exclusion import exclude_images
 from ltr.errors import ConfigError, DataError
 
 SHOTS = made.shots(labels=("deer", "fox", "owl", "empty"))

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import camera_trap_files as made
-from ltr.data.group_description import describe_groups
-from ltr.data.group_division import file_groups
 from ltr.data.image_table import write_image_table
 from ltr.data.source import ImageFiles
 from ltr.data.sources.camera_traps import camera_traps
-from ltr.data.split_camera_traps import camera_traps as split_of
+from ltr.data.splitting.camera_traps import camera_traps as split_of
+from ltr.data.splitting.group_description import describe_groups
+from ltr.data.splitting.groups import file_groups
 from ltr.errors import ConfigError, DataError
 
 SHOTS = made.shots()

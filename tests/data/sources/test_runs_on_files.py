@@ -92,7 +92,7 @@ def test_a_second_evaluation_gives_the_runs_numbers(ltr_train, ltr_eval, small_s
 
 @pytest.mark.parametrize("exif", [True, False])
 def test_custom_photographs_are_turned_upright_on_request(tmp_path, exif, ltr_train, monkeypatch):
-    from ltr.data.crop import FileCrop
+    from ltr.data.images.crop import FileCrop
 
     root = trees.folder(tmp_path)
     for path in root.rglob("*.jpg"):  # black below, white above, and said to be upside down

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ltr.data.class_index import ClassIndex
+from ltr.data.sampling.class_index import ClassIndex
 from ltr.methods.m2m.seeds import DRAWS, acceptance, choose_slots, pick, seed_distribution
 
 COUNTS = np.array([50, 5000, 500, 1])  # the largest is not the first

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from method_plans import planned, state, step
 
+from ltr.data.augmentation.joint_transforms import TRANSFORMS
 from ltr.data.batch import Batch, Mix
-from ltr.data.joint_transforms import TRANSFORMS
 from ltr.methods.sla.options import Transform
 from resuming import same_bits
 

@@ -10,9 +10,8 @@ import numpy as np
 
 from ltr.data.annotations import camtrap_dp, coco, csv_table
 from ltr.data.annotations.records import Records
-from ltr.data.decode import decoding
-from ltr.data.group_division import FILE, file_groups
-from ltr.data.regions import BoxCrops
+from ltr.data.images.decode import decoding
+from ltr.data.images.regions import BoxCrops
 from ltr.data.source import Decoding, ImageFiles, Source
 from ltr.data.sources.checks import shown
 from ltr.data.sources.division import warn_of_untested
@@ -38,6 +37,7 @@ from ltr.data.sources.part_division import (
     divide_by_list,
     divide_by_time,
 )
+from ltr.data.splitting.groups import FILE, file_groups
 from ltr.errors import ConfigError, DataError
 from ltr.identity import named
 from ltr.names import counted
@@ -90,7 +90,7 @@ def camera_traps(
         crop: ``none``: whole images; ``box``: one image for each box; ``auto``: ``box`` with detections, or
             if a CSV table or COCO's detection format has boxes, else ``none``. Boxes count in
             upright images if ``exif`` is set, as MegaDetector's do.
-        crop_margin, crop_square: see `ltr.data.regions.Region`.
+        crop_margin, crop_square: see `ltr.data.images.regions.Region`.
         boxes: ``all`` boxes of an image, or the ``largest``.
         multiple: images with several labels: ``crop`` takes their labelled boxes, ``first`` takes the first label,
             ``exclude`` leaves them out; None: ``crop`` with boxes, else ``exclude``.

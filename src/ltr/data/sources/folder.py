@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ltr.data.decode import decoding
+from ltr.data.images.decode import decoding
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import shown
 from ltr.data.sources.division import divided_name, hold_out_test_images, warn_of_untested

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ltr.data.archives import Archive, fetch
 from ltr.data.source import ImageFiles, Source, read_only
+from ltr.data.sources.archives import Archive, fetch
 from ltr.data.sources.checks import (
     check_image_files,
     dataset_folder,

@@ -10,7 +10,7 @@ import numpy as np
 
 from ltr.data.annotations.megadetector import read_megadetector
 from ltr.data.annotations.records import Records, clip_boxes, normal_path
-from ltr.data.decode import open_image, orientation
+from ltr.data.images.decode import open_image, orientation
 from ltr.data.source import ImageFiles
 from ltr.data.sources.checks import check_image_files, shown
 from ltr.errors import ConfigError, DataError

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ltr.data.archives import Archive, fetch
 from ltr.data.source import ImageFiles, Source
+from ltr.data.sources.archives import Archive, fetch
 from ltr.data.sources.checks import (
     check_image_files,
     dataset_folder,

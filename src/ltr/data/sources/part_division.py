@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ltr.data.group_division import FILE, file_groups, hold_out_groups
 from ltr.data.source import Grouping, ImageFiles
 from ltr.data.sources.checks import shown
 from ltr.data.sources.division import hold_out_test_images
+from ltr.data.splitting.groups import FILE, file_groups, hold_out_groups
 from ltr.data.tables import column_names, iterate_rows
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.escaping import csv_text

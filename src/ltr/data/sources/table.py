@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ltr.data.decode import decoding
+from ltr.data.images.decode import decoding
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import check_image_files, shown
 from ltr.data.sources.division import divided_name, hold_out_test_images, warn_of_untested

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ltr.data.decode import decoding
+from ltr.data.images.decode import decoding
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import (
     MOST_SHOWN,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ltr.data.archives import Archive, fetch
 from ltr.data.source import ImageFiles, Source
+from ltr.data.sources.archives import Archive, fetch
 from ltr.data.sources.checks import (
     check_image_files,
     dataset_folder,

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ltr.data.archives import Archive, fetch
 from ltr.data.source import ImageFiles, Source, fixed_content
+from ltr.data.sources.archives import Archive, fetch
 from ltr.data.sources.checks import check_image_files, dataset_folder, refuse_empty, require, warn_if_partial
 from ltr.errors import DataError
 from ltr.identity import named

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 
-from ltr.data.augment import Augmentation
+from ltr.data.augmentation.augment import Augmentation
 from ltr.data.batch import Batch, to_device
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from ltr.data.class_index import ClassIndex
+from ltr.data.sampling.class_index import ClassIndex
 from ltr.errors import ConfigError
 
 DRAWS = 5  # uniform numbers per image of the batch, in this order; see `choose_slots`

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ltr.configuration.targets import instantiate
+from ltr.data.augmentation.joint_transforms import joint_transforms
 from ltr.data.batch import Batch, Mix
-from ltr.data.joint_transforms import joint_transforms
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.losses.distillation import kl_to_teacher

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ltr.configuration.targets import instantiate
+from ltr.data.augmentation.joint_transforms import joint_transforms
 from ltr.data.batch import Batch, Mix
-from ltr.data.joint_transforms import joint_transforms
 from ltr.evaluation.scores import Scores
 from ltr.identity import named
 from ltr.losses import functional
@@ -34,7 +34,7 @@ class TransformedClassifier(ImageClassifier):
 
     Args:
         spec: see `NetworkSpec`.
-        transform: a key of `ltr.data.joint_transforms.TRANSFORMS`.
+        transform: a key of `ltr.data.augmentation.joint_transforms.TRANSFORMS`.
         checkpointing: keep only the inputs of the backbone's blocks for the backward pass and compute the rest again:
             the same gradients and BatchNorm statistics from less memory and about a third more time.
         logit_counts: see `ImageClassifier`.

@@ -1,0 +1,282 @@
+"""Augmentation of a batch on its device: crop, flip, jitter, blur, sharpening, a policy, cutout, mixup or cutmix.
+
+The operations run in this order. The host computes all random numbers from (seed, position in the epoch's global
+sample), so that an image gets the same numbers in any batch, process or worker, without a synchronisation with the
+device. (Mixup and cutmix combine the images of a batch, so that their numbers follow from its first position.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ltr.configuration.ranges import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, check_option
+from ltr.configuration.targets import instantiate
+from ltr.data.augmentation import pixel_operations as pixel
+from ltr.data.augmentation.mixing import MixName, mix_batch
+from ltr.data.augmentation.policies import AutoAugment, Policy, RandAugment, apply_steps, fill_colour
+from ltr.data.batch import Mix, to_device
+from ltr.errors import ConfigError
+from ltr.identity import named
+from ltr.randomness import derive_seed, uniforms
+
+PolicyName = Literal["autoaugment", "randaugment"]
+Magnitude = Annotated[float, "[0, 30]"]
+# columns of an image's uniform numbers: fixed, so that adding cutout does not change the crops
+_CROP, _FLIP, _CUTOUT, _JITTER, _POLICY = slice(0, 2), 2, slice(3, 5), slice(5, 8), 8
+
+
+@named("augment/augmentation")
+class Augmentation:
+    """Augmentation of training images.
+
+    The order is that of the long-tailed CIFAR codes: crop, flip, policy, cutout. (AutoAugment's code applies its policy
+    before the crop.)
+
+    Args:
+        image_shape: (C, H, W); H and W must be equal.
+        pad: width in pixels of the black border that is added before a crop of the original size; 0: no crop.
+        flip: True mirrors an image horizontally with probability 1/2.
+        jitter: range of the factors of brightness, contrast and colour (in this order), [1 - jitter, 1 + jitter]; 0:
+            none.
+        blur: probability of a Gaussian blur.
+        blur_pixels: side of the blur's window in pixels, an odd number.
+        blur_sigma: range of the blur's standard deviation in pixels.
+        sharpen: probability of sharpening.
+        sharpness: factor of sharpening; 1 changes nothing, 0 smooths.
+        policy: AutoAugment's CIFAR-10 policy (Cubuk et al. 2019) or RandAugment (Cubuk et al. 2020); None: none.
+        num_ops: operations per image, randaugment's N.
+        magnitude: randaugment's M.
+        cutout: side in pixels of the erased square (DeVries & Taylor 2017), None for none. Its centre may be any pixel,
+            so that a part of it may lie outside the image.
+        fill: colour in [0, 1] (one number or one per channel) of cutout's square and of the pixels that a policy's
+            shear, shift or rotation leaves empty. Cutout's code fills with the mean, as it works on normalised images.
+        mix: mixup or cutmix of two images and their labels, None for none, see `ltr.data.augmentation.mixing`. **Images
+            are then float32 in [0, 1]**, not uint8.
+        mix_alpha: parameter of the weight's distribution Beta(mix_alpha, mix_alpha).
+        mix_probability: share of batches that are mixed.
+        files: for image files only: config of `ltr.data.images.crop.FileCrop`, which the workers apply to decoded
+            images.
+
+    Raises:
+        ConfigError: a value is out of range or does not suit the images.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        *,
+        pad: NonNegativeInt = 4,
+        flip: bool = True,
+        jitter: Fraction = 0.0,
+        blur: Fraction = 0.0,
+        blur_pixels: PositiveInt = 5,
+        blur_sigma: Sequence[Positive] = (0.1, 5.0),
+        sharpen: Fraction = 0.0,
+        sharpness: NonNegative = 1.5,
+        policy: PolicyName | None = None,
+        num_ops: PositiveInt = 2,
+        magnitude: Magnitude = 9,
+        cutout: PositiveInt | None = None,
+        fill: Fraction | Sequence[Fraction] = 0.0,
+        mix: MixName | None = None,
+        mix_alpha: Positive = 1.0,
+        mix_probability: Fraction = 1.0,
+        files: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.image_shape = tuple(image_shape)
+        self.pad = pad
+        self.flip = flip
+        self.jitter = jitter
+        self.blur = blur
+        self.blur_pixels = blur_pixels
+        self.blur_sigma = blur_sigma
+        self.sharpen = sharpen
+        self.sharpness = sharpness
+        self.cutout = cutout
+        self.mix = mix
+        self.mix_alpha = mix_alpha
+        self.mix_probability = mix_probability
+        self.fill = [float(fill)] * image_shape[0] if isinstance(fill, (int, float)) else [float(f) for f in fill]
+        self._check(policy)
+        self.policy = _policy(policy, num_ops, magnitude)
+        self.file_crop = instantiate(files, image_shape[1]) if files else None
+        self._fill_on: dict[torch.device, Tensor] = {}
+
+    @property
+    def identity(self) -> bool:
+        """True if images stay unchanged on the device."""
+        on_images = self.pad or self.flip or self.jitter or self.blur or self.sharpen or self.policy or self.cutout
+        return not (on_images or self.mix)
+
+    @torch.no_grad()
+    def __call__(
+        self, images: Tensor, labels: Tensor, *, seed: int, positions: np.ndarray
+    ) -> tuple[Tensor, Mix | None]:
+        """Augment a batch.
+
+        Args:
+            images: uint8 [B, C, H, W]; not modified.
+            labels: int64 [B].
+            seed: seed of the epoch.
+            positions: int64 [B], positions of the images in the epoch's global sample, on the host.
+
+        Returns:
+            Images uint8 [B, C, H, W] in channels_last memory (float32 in [0, 1] with ``mix``), and a Mix or None.
+        """
+        if self.identity:
+            return images, None
+        draws = uniforms(seed, positions, _POLICY + (self.policy.draws if self.policy else 0))
+        pixels = images.permute(0, 2, 3, 1).contiguous()
+        if self.pad:
+            pixels = self._crop(pixels, draws)
+        elif self.flip:
+            pixels = _mirror(pixels, np.flatnonzero(draws[:, _FLIP] < 0.5))
+        if self.jitter:
+            pixels = self._jitter(pixels, draws[:, _JITTER])
+        if self.blur or self.sharpen:
+            pixels = self._blur_and_sharpen(pixels, uniforms(derive_seed(seed, "focus"), positions, 3))
+        if self.policy or self.cutout:
+            # the next operations write in place
+            pixels = pixels.clone() if pixels.data_ptr() == images.data_ptr() else pixels
+            fill = self._fill(images.device)
+            if self.policy:
+                steps = self.policy.steps(draws[:, _POLICY:], self.image_shape[1])
+                pixels = apply_steps(pixels, steps, fill)
+            if self.cutout:
+                centres = (draws[:, _CUTOUT] * self.image_shape[1]).astype(np.int64)
+                pixels = cover_squares(pixels, to_device(centres, pixels.device), self.cutout, fill)
+        augmented = pixels.permute(0, 3, 1, 2)
+        if self.mix is None:
+            return augmented, None
+        return mix_batch(
+            augmented,
+            labels,
+            kind=self.mix,
+            alpha=self.mix_alpha,
+            probability=self.mix_probability,
+            seed=seed,
+            first_position=int(positions[0]),
+        )
+
+    def _crop(self, pixels: Tensor, draws: np.ndarray) -> Tensor:
+        windows = np.empty((len(draws), 3), dtype=np.int64)
+        windows[:, :2] = draws[:, _CROP] * (2 * self.pad + 1)
+        windows[:, 2] = (draws[:, _FLIP] < 0.5) & self.flip
+        return cut_windows(pixels, to_device(windows, pixels.device), self.pad)
+
+    def _jitter(self, pixels: Tensor, draws: np.ndarray) -> Tensor:
+        factors = to_device((1 + self.jitter * (2 * draws - 1)).astype(np.float32), pixels.device)
+        for operation, column in zip((pixel.brightness, pixel.contrast, pixel.colour), factors.unbind(1)):
+            pixels = operation(pixels, column)
+        return pixels
+
+    def _blur_and_sharpen(self, pixels: Tensor, draws: np.ndarray) -> Tensor:
+        """Blur and sharpen some images; draws [B, 3] decide on the blur, its width and the sharpening."""
+        blurred = np.flatnonzero(draws[:, 0] < self.blur)
+        if len(blurred):
+            low, high = self.blur_sigma
+            sigmas = low + draws[blurred, 1] * (high - low)
+            weights = to_device(pixel.gaussian_weights(sigmas, self.blur_pixels), pixels.device)
+            rows = to_device(blurred, pixels.device)
+            pixels = pixels.index_copy(0, rows, pixel.gaussian_blur(pixels.index_select(0, rows), weights))
+        sharpened = np.flatnonzero(draws[:, 2] < self.sharpen)
+        if len(sharpened):
+            rows = to_device(sharpened, pixels.device)
+            factors = torch.full((len(sharpened),), self.sharpness, device=pixels.device)
+            pixels = pixels.index_copy(0, rows, pixel.sharpness(pixels.index_select(0, rows), factors))
+        return pixels
+
+    def _fill(self, device: torch.device) -> Tensor:
+        if device not in self._fill_on:
+            self._fill_on[device] = fill_colour(self.fill, device)
+        return self._fill_on[device]
+
+    def _check(self, policy: str | None) -> None:
+        channels, height, width = self.image_shape
+        if height != width:
+            raise ConfigError(
+                f"augment: images are {height} x {width} pixels, but augmentation needs squares. Resize them, or use "
+                "files with a crop size"
+            )
+        if not 0 <= self.pad < height:
+            raise ConfigError(
+                f"augment.pad={self.pad}: images have {height} pixels a side; allowed is 0 to {height - 1}"
+            )
+        if self.cutout is not None and not 1 <= self.cutout < height:
+            raise ConfigError(
+                f"augment.cutout={self.cutout}: images have {height} pixels a side; allowed is 1 to {height - 1}"
+            )
+        if self.blur and (self.blur_pixels % 2 != 1 or not 1 <= self.blur_pixels < 2 * height):
+            raise ConfigError(
+                f"augment.blur_pixels={self.blur_pixels}: allowed is an odd number of at most {2 * height - 1}, for "
+                f"images of {height} pixels a side"
+            )
+        if self.blur and (len(self.blur_sigma) != 2 or not 0 < self.blur_sigma[0] <= self.blur_sigma[1]):
+            raise ConfigError(
+                f"augment.blur_sigma={list(self.blur_sigma)}: allowed are two ascending positive numbers, in pixels"
+            )
+        check_option("augment.policy", policy, PolicyName | None)
+        check_option("augment.mix", self.mix, MixName | None)
+        if (policy or self.jitter) and channels not in (1, 3):
+            raise ConfigError(f"augment: a policy and jitter need 1 or 3 channels, and images have {channels}")
+        if len(self.fill) != channels or not all(0 <= share <= 1 for share in self.fill):
+            raise ConfigError(
+                f"augment.fill={self.fill}: needs one number in [0, 1], or one for each of {channels} channels"
+            )
+        check_option("augment.mix_alpha", self.mix_alpha, Positive)
+
+
+def _policy(name: str | None, num_ops: int, magnitude: float) -> Policy | None:
+    if name is None:
+        return None
+    return AutoAugment() if name == "autoaugment" else RandAugment(num_ops, magnitude)
+
+
+def cut_windows(pixels: Tensor, windows: Tensor, pad: int) -> Tensor:
+    """Pad with black, cut a window of the original size from each image and mirror some, in one gather.
+
+    Args:
+        pixels: uint8 [B, H, W, C].
+        windows: int64 [B, 3]: top, left (0 to 2 pad, in the padded image), mirrored (0 or 1).
+    """
+    count, height, width, channels = pixels.shape
+    padded = functional.pad(pixels, (0, 0, pad, pad, pad, pad))
+    padded_height, padded_width = padded.shape[1:3]
+    device = pixels.device
+    top, left, mirrored = windows.unsqueeze(-1).unbind(1)
+    columns = torch.arange(width, device=device)
+    columns = left + torch.where(mirrored.bool(), width - 1 - columns, columns)
+    rows = top + torch.arange(height, device=device) + torch.arange(count, device=device).unsqueeze(-1) * padded_height
+    index = rows.unsqueeze(-1) * padded_width + columns.unsqueeze(1)
+    return padded.view(-1, channels).index_select(0, index.view(-1)).view(pixels.shape)
+
+
+def _mirror(pixels: Tensor, rows: np.ndarray) -> Tensor:
+    """Mirror the images ``rows`` (on the host) of ``pixels`` [B, H, W, C]."""
+    chosen = to_device(rows, pixels.device)
+    return pixels.index_copy(0, chosen, pixels.index_select(0, chosen).flip(2))
+
+
+def cover_squares(pixels: Tensor, centres: Tensor, side: int, fill: Tensor) -> Tensor:
+    """Cover one square per image with ``fill``, in place: rows ``y - side // 2`` to ``y - side // 2 + side - 1``.
+
+    Args:
+        pixels: uint8 [B, H, W, C], overwritten.
+        centres: int64 [B, 2]: y, x.
+        fill: uint8 [C].
+    """
+    count, height, width, channels = pixels.shape
+    offsets = torch.arange(side, device=pixels.device) - side // 2
+    # pixels outside are moved to the border, which belongs to the square if the square crosses it
+    rows = (centres[:, :1] + offsets).clamp_(0, height - 1)
+    columns = (centres[:, 1:] + offsets).clamp_(0, width - 1)
+    rows += torch.arange(count, device=pixels.device).unsqueeze(1) * height
+    index = (rows.unsqueeze(2) * width + columns.unsqueeze(1)).view(-1)
+    pixels.view(-1, channels).index_copy_(0, index, fill.expand(len(index), channels))
+    return pixels

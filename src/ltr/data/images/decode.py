@@ -1,0 +1,208 @@
+"""Decoding of image files to RGB by Pillow only, so that workers that only decode import nothing heavier."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageColor, ImageOps
+
+from ltr.data.images.regions import Region
+from ltr.data.source import PLAIN, Decoding
+from ltr.errors import ConfigError
+
+# Pillow's own limit, twice the number of pixels at which it warns
+MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
+# the formats of the accepted suffixes. Pillow would try every format whatever the suffix, and some of them start other
+# programs (PostScript: Ghostscript)
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+_ORIENTATION = 0x0112
+_WHITE = 65535  # default white level of 16-bit images
+
+
+def decoding(*, exif: bool, matte: str | None, white_level: int | None) -> Decoding:
+    """Build a `Decoding` from the values of a data set's config.
+
+    Args:
+        matte: name or hexadecimal number of a colour, such as ``white`` or ``#ff8800``.
+
+    Raises:
+        ConfigError: the colour is unknown, or the white level is outside 1..65535.
+    """
+    if white_level is not None and (isinstance(white_level, bool) or not 1 <= white_level <= _WHITE):
+        raise ConfigError(f"dataset.white_level={white_level}: allowed are null and whole numbers from 1 to {_WHITE}")
+    if matte is None:
+        return Decoding(exif, None, white_level)
+    try:
+        red, green, blue = ImageColor.getrgb(str(matte))[:3]
+    except ValueError as error:
+        raise ConfigError(
+            f"dataset.matte={matte}: allowed are null, names of colours such as white, black or grey, and numbers such "
+            "as '#ff8800'"
+        ) from error
+    return Decoding(exif, (red, green, blue), white_level)
+
+
+@dataclass
+class Notes:
+    """Peculiarities of one image that its decoding shows; none of them is an error.
+
+    Attributes:
+        highest: highest value of a 16-bit grey image; -1 if it was not decoded.
+        wide_colour: True for 16 bits per colour, of which Pillow reads the upper 8.
+        transparent: True if it has transparent pixels; None if it has an alpha channel and was not decoded.
+        frames: True for several frames, of which the first is read.
+        constant: value that all pixels share, if they do.
+    """
+
+    highest: int | None = None
+    wide_colour: bool = False
+    transparent: bool | None = False
+    frames: bool = False
+    constant: tuple[int, ...] | None = None
+
+
+def open_image(opened: Any) -> Image.Image:
+    """Open an image without decoding it, in one of the accepted `FORMATS`.
+
+    Args:
+        opened: path, binary stream, or region of a file.
+
+    Raises:
+        ValueError: the path is not a regular file; a named pipe, for example, could block for ever.
+        OSError: the file is missing, a link loop, or in none of the formats.
+    """
+    if isinstance(opened, Region):
+        opened = opened.path
+    if isinstance(opened, (str, bytes, os.PathLike)) and not stat.S_ISREG(os.stat(opened).st_mode):
+        raise ValueError("it is not a regular file (a folder, named pipe, socket or device)")
+    try:
+        return Image.open(opened, formats=FORMATS)
+    except Image.UnidentifiedImageError as error:
+        raise Image.UnidentifiedImageError(f"it is not an image of the formats {', '.join(FORMATS)}") from error
+
+
+def decode_image(
+    opened: Any, how: Decoding = PLAIN, *, max_pixels: int = MAX_PIXELS, notes: Notes | None = None
+) -> Image.Image:
+    """Decode a whole image, or the region of one, to RGB.
+
+    Args:
+        opened: path, binary stream, or region of a file.
+        how: see `ltr.data.source.Decoding`.
+        max_pixels: larger images are refused before decoding: a file of some kilobytes may decode to gigabytes.
+        notes: receives peculiarities of the image.
+
+    Raises:
+        ValueError: the image is too large, or its pixels cannot be converted to RGB.
+        Exception: any error that a decoder raises for a damaged file.
+    """
+    with open_image(opened) as image:
+        refuse_too_many_pixels(image, max_pixels)
+        if notes is not None:
+            notes.frames = has_more_frames(image, opened)
+        rgb = decode_to_rgb(image, how, notes)
+        return rgb.crop(opened.pixels(*rgb.size)) if isinstance(opened, Region) else rgb
+
+
+def refuse_too_many_pixels(image: Image.Image, max_pixels: int = MAX_PIXELS) -> None:
+    """Raise ValueError for an image with more pixels than allowed."""
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ValueError(f"{width} x {height} pixels are more than the {max_pixels:,} that are allowed")
+
+
+def decode_to_rgb(image: Image.Image, how: Decoding, notes: Notes | None = None) -> Image.Image:
+    """Decode an opened image: turn it upright if ``how`` says so, then convert it by `to_rgb`."""
+    wide = has_wide_colour(image)
+    if wide and how.white_level is not None:
+        raise ValueError(
+            "its colours have 16 bits each, of which only the upper 8 can be read; a white level is for grey images. "
+            "Convert it to 8 bits"
+        )
+    if notes is not None:
+        notes.wide_colour = wide
+    return to_rgb(ImageOps.exif_transpose(image) if how.exif else image, how, notes)
+
+
+def to_rgb(image: Image.Image, how: Decoding = PLAIN, notes: Notes | None = None) -> Image.Image:
+    """Convert any mode to RGB: repeat grey, convert CMYK and palettes, scale 16 bits to 8 by the white level.
+
+    Transparent pixels get the matte's colour; without a matte, alpha is dropped.
+
+    Raises:
+        ValueError: pixels are floating-point (their range is unknown), or a value is above the white level.
+    """
+    if image.mode == "F":
+        raise ValueError("it has floating-point pixels, whose range is not known; convert it to 8 or 16 bits")
+    if image.mode.startswith("I"):
+        return _scaled_to_8_bits(image, how.white_level, notes)
+    if has_alpha(image) and (how.matte is not None or notes is not None):
+        layered = image.convert("RGBA")
+        if notes is not None:
+            notes.transparent = int(np.asarray(layered.getchannel("A")).min(initial=255)) < 255
+        if how.matte is not None:
+            ground = Image.new("RGBA", layered.size, (*how.matte, 255))
+            return Image.alpha_composite(ground, layered).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        # a direct conversion to RGB would warn about the lost transparency
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")
+
+
+def _scaled_to_8_bits(image: Image.Image, white_level: int | None, notes: Notes | None) -> Image.Image:
+    levels = np.asarray(image).astype(np.int64)
+    highest = int(levels.max(initial=0))
+    if levels.min(initial=0) < 0 or highest > _WHITE:
+        raise ValueError("its pixels need more than 16 bits; convert it to 8 or 16 bits")
+    white = _WHITE if white_level is None else white_level
+    if highest > white:
+        raise ValueError(f"its highest value is {highest:,}, above the white level of {white:,} (dataset.white_level)")
+    if notes is not None:
+        notes.highest = highest
+    return Image.fromarray((levels * 256 // (white + 1)).astype(np.uint8)).convert("RGB")
+
+
+def has_alpha(image: Image.Image) -> bool:
+    """Return whether an image has an alpha channel or a transparent colour, by its header."""
+    return image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info
+
+
+def has_sixteen_bits(image: Image.Image) -> bool:
+    """Return whether an image is grey with more than 8 bits, by its header."""
+    return image.mode.startswith("I")
+
+
+def has_more_frames(image: Image.Image, opened: Any) -> bool:
+    """Return whether an image is an animation or has several frames; previews of a photograph (MPO) do not count."""
+    if image.format in ("PNG", "WEBP"):
+        return getattr(image, "n_frames", 1) > 1
+    if image.format in ("GIF", "TIFF") and isinstance(opened, (str, bytes, os.PathLike, Region)):
+        with open_image(opened) as reopened:  # the search for a second frame leaves the first
+            return bool(getattr(reopened, "is_animated", False))
+    return False
+
+
+def has_wide_colour(image: Image.Image) -> bool:
+    """Return whether a file has more bits per colour than the 8 that Pillow keeps, by its decoder's raw mode."""
+    tiles = getattr(image, "tile", None)
+    if image.mode.startswith("I") or not tiles:
+        return False
+    arguments = tiles[0][3]
+    if tiles[0][0] in ("ppm", "ppm_plain"):  # (raw mode, highest value)
+        return isinstance(arguments, tuple) and len(arguments) > 1 and arguments[1] > 255
+    raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return isinstance(raw, str) and ";16" in raw
+
+
+def orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 (upright) to 8; from 5 on, width and height are exchanged."""
+    value = image.getexif().get(_ORIENTATION, 1)
+    return value if value in range(1, 9) else 1
+
+
+decoded = decode_image  # its former name, until the next release

@@ -1,0 +1,79 @@
+"""Loader of stored features: batches whose ``images`` are feature vectors, drawn by the same samplers as images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ltr.data.batch import Batch, to_device
+from ltr.data.loaders.device import EpochLoader
+from ltr.data.loaders.feature_table import FeatureTable
+from ltr.randomness import derive_seed, uniforms
+
+
+@dataclass(frozen=True)
+class StoredFeatures:
+    """The stored features of a run.
+
+    Attributes:
+        plain: of the images as evaluation shows them.
+        views: of the training images, one table for each augmented view; () if training uses the plain features.
+    """
+
+    plain: FeatureTable
+    views: Sequence[FeatureTable] = ()
+
+
+class FeatureLoader(EpochLoader):
+    """Loader of stored features, with the interface of `ltr.data.loaders.device.DeviceLoader`.
+
+    ``batch.images`` is float32 [B, D]: `ltr.methods.core.network.ImageClassifier.features` passes it on.
+
+    Args:
+        tables: the views; each image of a batch is of one of them, a function of (seed of the epoch, position).
+        labels: int64 [N] of the whole source, on the device.
+        device: of the batches.
+        seed_of_epoch: epoch -> seed of the choice of views.
+        order, batch_size, positions, length, join_single: as in `EpochLoader`.
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[FeatureTable],
+        labels: Tensor,
+        *,
+        device: torch.device,
+        seed_of_epoch: Callable[[int], int] = lambda epoch: epoch,
+        **common: Any,
+    ) -> None:
+        super().__init__(**common)
+        self.tables = tables
+        self.labels = labels
+        self.device = device
+        self.seed_of_epoch = seed_of_epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, first, indices, positions = self._begin()
+        seed = derive_seed(self.seed_of_epoch(epoch), "views")
+        on_device = to_device(indices.copy(), self.device)  # a split's arrays are read-only, which torch warns of
+        for number in range(first, len(self)):
+            part = self.rows(number)
+            features = to_device(self._take(indices[part], positions[part], seed), self.device)
+            chosen = on_device[part]
+            self._next_batch = number + 1
+            yield Batch(features, self.labels.index_select(0, chosen), chosen)
+
+    def _take(self, indices: np.ndarray, positions: np.ndarray, seed: int) -> np.ndarray:
+        if len(self.tables) == 1:
+            return self.tables[0].take(indices)
+        views = (uniforms(seed, positions, 1)[:, 0] * len(self.tables)).astype(np.int64)
+        features = np.empty((len(indices), self.tables[0].width), dtype=np.float32)
+        for view, table in enumerate(self.tables):
+            chosen = views == view
+            features[chosen] = table.take(indices[chosen])
+        return features

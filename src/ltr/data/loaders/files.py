@@ -1,0 +1,196 @@
+"""Loader of large images: worker processes decode and crop files to uint8, the device augments them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ltr.data.batch import Batch, to_device
+from ltr.data.images.crop import ATTEMPTS, FileCrop
+from ltr.data.loaders.device import EpochLoader
+from ltr.data.loaders.readers import iterate_batches
+from ltr.data.loaders.replacement import Failure, Replacements, Skipped
+from ltr.data.packed_images.reading import refuse_too_few_pixels
+from ltr.data.source import ImageFiles
+from ltr.errors import DataError
+from ltr.randomness import derive_seed, uniforms
+
+if TYPE_CHECKING:
+    from ltr.data.augmentation.augment import Augmentation
+
+
+class Task(NamedTuple):
+    """Work of a worker for one batch."""
+
+    indices: np.ndarray  # int64 [B]
+    positions: np.ndarray  # int64 [B]
+    seed: int | None  # seed of the epoch's random crops; None: evaluation's crop
+    replace_seed: int | None = None  # seed of the replacements of unreadable images; None: no replacement
+
+
+class _Files(Dataset):
+    """Dataset of the workers that maps tasks to pixels."""
+
+    def __init__(self, files: ImageFiles, crop: FileCrop, replacements: Replacements | None) -> None:
+        self.files = files
+        self.crop = crop
+        self.replacements = replacements
+
+    def __getitem__(self, task: Task) -> tuple[Task, Tensor | Failure, list[Failure]]:
+        """Return the task (with replaced indices), the pixels or a failure, and the images that could not be read."""
+        size = self.crop.size
+        pixels = np.empty((len(task.indices), size, size, 3), dtype=np.uint8)
+        uniform = None if task.seed is None else uniforms(task.seed, task.positions, 4 * ATTEMPTS)
+        skipped: list[Failure] = []
+        for row, index in enumerate(task.indices):
+            row_uniform = None if uniform is None else uniform[row]
+            failure = self._read(int(index), row_uniform, pixels[row])
+            if failure is None:
+                continue
+            if self.replacements is None or task.replace_seed is None:
+                return task, failure, skipped
+            skipped.append(failure)
+            for candidate in self.replacements.candidates(int(index), task.replace_seed, int(task.positions[row])):
+                if self._read(int(candidate), row_uniform, pixels[row]) is None:
+                    task.indices[row] = candidate
+                    break
+            else:
+                return task, failure, skipped
+        return task, torch.from_numpy(pixels), skipped
+
+    def _read(self, index: int, uniform: np.ndarray | None, output: np.ndarray) -> Failure | None:
+        """Decode one image into ``output`` [size, size, 3]; return a failure if that is impossible."""
+        try:
+            output[:] = self.crop.read(self.files.open(index), uniform, self.files.decoding)
+        except Exception as error:  # decoders raise errors of any type for damaged files
+            return Failure(index, self.files.path(index), f"{type(error).__name__}: {error}")
+        return None
+
+
+class _Tasks:
+    """Sampler of torch's loader that yields the tasks of the current epoch."""
+
+    def __init__(self) -> None:
+        self.tasks: list[Task] = []
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self.tasks)
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+
+class FileLoader(EpochLoader):
+    """Loader of image files, with the interface of `ltr.data.loaders.device.DeviceLoader`.
+
+    A worker makes whole batches. Crops follow from (seed, position), so that the number of workers does not change
+    them. All other augmentation runs on the device.
+
+    Args:
+        files: all image files of the source.
+        labels: int64 [N] of the whole source, on the device.
+        crop: crop of the files.
+        device: device of the batches.
+        num_workers: number of worker processes; 0 decodes in this process.
+        train: True takes random crops if ``crop.random`` is set, False evaluation's crops.
+        replacements: source of replacements for unreadable training images; None: such an image is an error.
+        order, batch_size, positions, length, join_single, augment, seed_of_epoch: as in `DeviceLoader`.
+
+    Raises:
+        ConfigError: packed images have fewer pixels than ``crop`` needs.
+        DataError: raised while iterating, if a file cannot be read, or more files than ``replacements`` allow; it names
+            path and index.
+    """
+
+    def __init__(
+        self,
+        files: ImageFiles,
+        labels: Tensor,
+        *,
+        crop: FileCrop,
+        device: torch.device,
+        order: Callable[[int], np.ndarray],
+        batch_size: int,
+        positions: Callable[[int], np.ndarray] | None = None,
+        length: int | None = None,
+        join_single: bool = False,
+        augment: Augmentation | None = None,
+        seed_of_epoch: Callable[[int], int] = lambda epoch: epoch,
+        num_workers: int = 0,
+        train: bool = False,
+        replacements: Replacements | None = None,
+    ) -> None:
+        super().__init__(
+            order=order, batch_size=batch_size, positions=positions, length=length, join_single=join_single
+        )
+        refuse_too_few_pixels(files, crop.resize)
+        self.labels = labels
+        self.device = device
+        self.augment = augment
+        self.seed_of_epoch = seed_of_epoch
+        self.train = train
+        self.random = train and crop.random
+        self.replacements = replacements if train else None  # evaluation never replaces an image
+        self._tasks = _Tasks()
+        self._workers = DataLoader(
+            _Files(files, crop, self.replacements),
+            batch_size=None,
+            sampler=self._tasks,
+            num_workers=num_workers,
+            collate_fn=_identity,  # torch's default would convert the task to tensors
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # torch's loader would otherwise use the global generator
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, first, indices, positions = self._begin()
+        seed = self.seed_of_epoch(epoch)
+        crop_seed = derive_seed(seed, "crop") if self.random else None
+        parts = [self.rows(number) for number in range(first, len(self))]
+        replace_seed = seed if self.replacements is not None else None
+        self._tasks.tasks = [Task(indices[part].copy(), positions[part], crop_seed, replace_seed) for part in parts]
+        skipped = Skipped(len(indices), self.replacements.most if self.replacements else 0.0)
+        failure = None
+        for number, (task, pixels, failed) in enumerate(iterate_batches(self._workers), start=first):
+            skipped.add(failed)
+            if isinstance(pixels, Failure):
+                failure = pixels
+                break  # raise after the loop, so that the workers end now and not when the traceback is collected
+            images = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+            chosen = to_device(task.indices, self.device)
+            labels = self.labels.index_select(0, chosen)
+            mix = None
+            if self.augment is not None:
+                images, mix = self.augment(images, labels, seed=seed, positions=task.positions)
+            self._next_batch = number + 1
+            if number + 1 == len(self):
+                skipped.warn()  # before the last yield, because a trainer that knows the length does not resume
+            yield Batch(images, labels, chosen, mix)
+        if failure is not None:
+            raise DataError(self._describe(failure, indices))
+
+    def _describe(self, failure: Failure, indices: np.ndarray) -> str:
+        """Return a message that names an unreadable image and the options of the user."""
+        labels = self.labels.cpu().numpy()
+        readable = np.unique(indices[labels[indices] == labels[failure.image]])
+        reason, hint = "", ""
+        if not self.train:
+            reason = "It is evaluated, so no other image can replace it. "
+        elif self.replacements is not None or len(readable) == 1:
+            reason = "No other image of its class could be read to replace it. "
+        else:
+            hint = "; trainer.on_error=skip takes another image of the class"
+        return (
+            f"image {failure.image}, {failure.path}, cannot be read: {failure.reason}. {reason}"
+            "Fetch the file again, or leave it out: ltr-data check finds all of them and writes the list for "
+            f"dataset.exclude=FILE{hint}"
+        )
+
+
+def _identity(sample: Any) -> Any:
+    return sample

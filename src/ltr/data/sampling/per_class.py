@@ -1,0 +1,106 @@
+"""Sampler of metric learning: batches of a few classes with equally many images each."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import numpy as np
+
+from ltr.configuration.ranges import PositiveInt, check_option
+from ltr.data.sampling.class_index import ClassIndex, image_cycles, shuffled_ranges, stable_order
+from ltr.data.sampling.samplers import Sampler, Stream
+from ltr.errors import ConfigError
+from ltr.identity import named
+
+Several = Annotated[int, "[2, inf)"]
+
+
+@named("sampler/per_class")
+class PerClass(Sampler):
+    """Sampler of batches with m images per class, after RKD's code (Park et al., CVPR 2019).
+
+    A batch takes classes in shuffled order until it is full, and a further round of them if there are too few; its last
+    class may have fewer than m images. A class yields its images in newly shuffled rounds, without repeats in one
+    visit. The published sampler samples again at every visit; here all images are used about equally often.
+
+    Args:
+        images_per_class: m, at least 2, because an image needs a second one of its class as a positive; the last class
+            of a batch may give fewer.
+        batches: batches per epoch (RKD: 100; 500 for Online Products); None: enough for all training images once.
+        batch_size: images per optimiser step over all processes.
+
+    Raises:
+        ConfigError: a batch is too small for two classes, or (once the images are known) a class has fewer than m.
+    """
+
+    def __init__(
+        self, *, images_per_class: Several = 5, batches: PositiveInt | None = None, batch_size: PositiveInt
+    ) -> None:
+        super().__init__()
+        check_option("sampler.images_per_class", images_per_class, Several)
+        if batch_size <= images_per_class:
+            raise ConfigError(
+                f"batch_size={batch_size} with sampler.images_per_class={images_per_class}: a batch would hold one "
+                "class, and a triplet needs an image of another. Raise batch_size or lower images_per_class"
+            )
+        self.images_per_class = images_per_class
+        self.batches = batches
+        self.batch_size = batch_size
+
+    def length(self, index: ClassIndex) -> int:
+        """Return the images per epoch, a multiple of the batch size."""
+        self.check(index.counts)
+        batches = math.ceil(len(index) / self.batch_size) if self.batches is None else self.batches
+        return batches * self.batch_size
+
+    def check(self, counts: np.ndarray) -> None:
+        """Refuse class counts [C] that do not allow such batches; empty classes are ignored.
+
+        Raises:
+            ConfigError: there are fewer than two classes, or a class has fewer than m images.
+        """
+        counts = np.asarray(counts)
+        present = np.flatnonzero(counts)
+        if len(present) < 2:
+            raise ConfigError("sampler=per_class: a triplet needs two classes, and the training images are of one")
+        short = present[counts[present] < self.images_per_class]
+        if len(short):
+            shown = ", ".join(f"{c} ({counts[c]})" for c in short[:5]) + (", ..." if len(short) > 5 else "")
+            raise ConfigError(
+                f"sampler.images_per_class={self.images_per_class}: {len(short)} of {len(present)} classes have fewer "
+                f"training images (label and images: {shown}). Use at most {max(int(counts[present].min()), 2)}, or a "
+                "split without such classes"
+            )
+
+    def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
+        classes = self._visits(index, size // self.batch_size, stream)
+        per_visit = self.images_per_class
+        visits = np.bincount(classes.reshape(-1), minlength=len(index.counts))
+        # a shuffled round of a class has whole visits only, so that no visit repeats an image; its rest is left out
+        per_round = np.maximum(index.counts // per_visit, 1)
+        rounds = -(-visits // per_round)
+        images, offsets = image_cycles(index, rounds * index.counts, stream("images"))
+        order = stable_order(classes.reshape(-1))
+        visit_index = np.empty(classes.size, dtype=np.int64)  # index of each visit among those of its class
+        visit_index[order] = np.arange(classes.size) - np.repeat(np.cumsum(visits) - visits, visits)
+        flat = classes.reshape(-1)
+        first = (
+            offsets[flat]
+            + visit_index // per_round[flat] * index.counts[flat]
+            + visit_index % per_round[flat] * per_visit
+        )
+        sampled = images[first[:, None] + np.arange(per_visit)].reshape(len(classes), -1)
+        return sampled[:, : self.batch_size].reshape(-1)
+
+    def _visits(self, index: ClassIndex, batches: int, stream: Stream) -> np.ndarray:
+        """Return the classes of each batch, int64 [batches, ceil(batch size / m)]."""
+        present = np.flatnonzero(index.counts)
+        needed = math.ceil(self.batch_size / self.images_per_class)
+        rounds = math.ceil(needed / len(present))
+        turns = shuffled_ranges(np.full(batches * rounds, len(present)), stream("classes"))
+        return present[turns.reshape(batches, -1)[:, :needed]]
+
+    def _probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
+        self.check(counts)
+        return (counts > 0) / np.count_nonzero(counts)

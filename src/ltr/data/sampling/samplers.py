@@ -1,0 +1,292 @@
+"""Samplers: the order of the training images as a pure function of (class index, seed, epoch).
+
+A sample is global: one array for all processes, which `shard` divides. Samplers keep nothing between epochs, so that
+their state is the epoch number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import numpy as np
+
+from ltr.configuration.ranges import Fraction, PositiveInt, check_option
+from ltr.data.sampling.class_index import ClassIndex, draw_classes, image_cycles, shuffled_ranges, stable_order
+from ltr.errors import ConfigError, DataError
+from ltr.identity import named
+from ltr.randomness import generator
+
+__all__ = ["ClassBalanced", "ClassIndex", "Instance", "Power", "Progressive", "Sampler", "SquareRoot", "shard"]
+
+_PERIODS = 3  # of the progressive sampler's periodic schedules
+
+Exponent = Annotated[float, "[-2, 2]"]
+Draw = Literal["cyclic", "iid"]
+ProgressiveSchedule = Literal["official", "paper", "periodic", "mirrored"]
+Stream = Callable[[str], np.random.Generator]  # purpose -> generator of the epoch
+
+
+class Sampler:
+    """Base class of samplers.
+
+    Args:
+        num_samples: images per epoch over all processes; None: N, the number of training images, so that an epoch has
+            the same length for every sampler (the official class-balanced sampler does so too).
+        defer_from: fraction of the epochs with instance sampling before this sampler starts (deferred re-sampling, 0.8
+            in LDAM-DRW), at epoch round(defer_from * epochs); None: it starts at once.
+    """
+
+    def __init__(self, *, num_samples: PositiveInt | None = None, defer_from: Fraction | None = None) -> None:
+        self.num_samples = check_option("sampler.num_samples", num_samples, PositiveInt | None)
+        self.defer_from = check_option("sampler.defer_from", defer_from, Fraction | None)
+
+    def length(self, index: ClassIndex) -> int:
+        """Return the images per epoch over all processes."""
+        return len(index) if self.num_samples is None else self.num_samples
+
+    def start_epoch(self, epochs: int) -> int:
+        """Return the first epoch (0-based) that does not use instance sampling."""
+        return 0 if self.defer_from is None else round(self.defer_from * epochs)
+
+    def epoch(self, index: ClassIndex, *, seed: int, epoch: int, epochs: int) -> np.ndarray:
+        """Return the global sample of one epoch: int64 [length] positions in the train array.
+
+        Args:
+            seed: derived from (run seed, stage role) by the caller.
+            epoch: 0-based.
+            epochs: number of epochs of the training.
+        """
+        size, start = self.length(index), self.start_epoch(epochs)
+
+        def stream(purpose: str) -> np.random.Generator:
+            return generator(seed, purpose, epoch)
+
+        if epoch < start:
+            return _permutations(len(index), size, stream)
+        return self._draw(index, size, stream, epoch - start, epochs - start)
+
+    def class_probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
+        """Return the expected share of each class in an epoch's sample, float64 [C]."""
+        start = self.start_epoch(epochs)
+        if epoch < start:
+            return _power_probabilities(counts, 1.0)
+        return self._probabilities(counts, epoch - start, epochs - start)
+
+    def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
+        """Return the sample of an epoch after the deferral; ``epoch`` and ``epochs`` count from its end."""
+        raise NotImplementedError
+
+    def _probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
+        raise NotImplementedError
+
+
+@named("sampler/instance")
+class Instance(Sampler):
+    """Every image once per epoch in random order; another ``num_samples`` repeats or truncates permutations.
+
+    Args:
+        reshuffle: False repeats the order of the first epoch, for example to overfit one batch.
+        num_samples: see `Sampler`.
+        defer_from: without effect, because other samplers sample like this one before they start.
+    """
+
+    def __init__(
+        self, *, reshuffle: bool = True, num_samples: PositiveInt | None = None, defer_from: Fraction | None = None
+    ) -> None:
+        super().__init__(num_samples=num_samples, defer_from=defer_from)
+        self.reshuffle = reshuffle
+
+    def epoch(self, index: ClassIndex, *, seed: int, epoch: int, epochs: int) -> np.ndarray:
+        return super().epoch(index, seed=seed, epoch=epoch if self.reshuffle else 0, epochs=epochs)
+
+    def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
+        return _permutations(len(index), size, stream)
+
+    def _probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
+        return _power_probabilities(counts, 1.0)
+
+
+@named("sampler/power")
+class Power(Sampler):
+    """Independent samples of a class with p_j = n_j^q / sum_i n_i^q (Kang et al., ICLR 2020), then of its images.
+
+    Args:
+        q: 1 is instance-balanced (with replacement), 0 class-balanced, 1/2 square-root; values below 0 favour the
+            tail.
+        num_samples, defer_from: see `Sampler`.
+    """
+
+    def __init__(
+        self, *, q: Exponent, num_samples: PositiveInt | None = None, defer_from: Fraction | None = None
+    ) -> None:
+        super().__init__(num_samples=num_samples, defer_from=defer_from)
+        self.q = check_option("sampler.q", q, Exponent)
+
+    def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
+        classes = draw_classes(_power_probabilities(index.counts, self.q), size, stream("classes"))
+        within = stream("images").random(size)
+        within *= index.counts[classes]
+        return index.order[index.starts[classes] + within.astype(np.int64)]
+
+    def _probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
+        return _power_probabilities(counts, self.q)
+
+
+@named("sampler/square_root")
+class SquareRoot(Power):
+    """`Power` with q = 1/2 (Mahajan et al., ECCV 2018)."""
+
+    def __init__(self, *, num_samples: PositiveInt | None = None, defer_from: Fraction | None = None) -> None:
+        super().__init__(q=0.5, num_samples=num_samples, defer_from=defer_from)
+
+
+@named("sampler/class_balanced")
+class ClassBalanced(Sampler):
+    """Sampler with equal frequencies for all classes.
+
+    ``draw="cyclic"`` follows the published code (the ClassAwareSampler of OLTR and of Kang et al.). Classes come in
+    newly shuffled rounds, so that their counts differ by one visit at most, and a class yields its images in newly
+    shuffled rounds, so that none repeats before all were used. The published sampler continues from epoch to epoch;
+    this one restarts at each epoch, so that epochs are independent. ``draw="iid"`` is `Power` with q = 0.
+
+    Args:
+        draw: classes, and the images of each, come in shuffled rounds without replacement (``cyclic``, the published
+            way), or by independent draws.
+        images_per_visit: consecutive images of a class at its turn (4 in the published configs); cyclic only.
+        num_samples, defer_from: see `Sampler`.
+    """
+
+    def __init__(
+        self,
+        *,
+        draw: Draw = "cyclic",
+        images_per_visit: PositiveInt = 1,
+        num_samples: PositiveInt | None = None,
+        defer_from: Fraction | None = None,
+    ) -> None:
+        super().__init__(num_samples=num_samples, defer_from=defer_from)
+        check_option("sampler.draw", draw, Draw)
+        check_option("sampler.images_per_visit", images_per_visit, PositiveInt)
+        if draw == "iid" and images_per_visit != 1:
+            raise ConfigError(
+                f"sampler.images_per_visit={images_per_visit} needs sampler.draw=cyclic; with iid it is 1"
+            )
+        self.draw = draw
+        self.images_per_visit = images_per_visit
+
+    def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
+        if self.draw == "iid":
+            return Power(q=0.0)._draw(index, size, stream, epoch, epochs)
+        present = np.flatnonzero(index.counts)
+        per_visit = self.images_per_visit
+        rounds = math.ceil(size / (len(present) * per_visit))
+        turns = shuffled_ranges(np.full(rounds, len(present)), stream("classes")).reshape(rounds, -1)
+        turns = present[turns]
+        # a class has one turn in each round, so that round k takes its images from k * per_visit on
+        visits = np.where(index.counts > 0, rounds * per_visit, 0)
+        images, offsets = image_cycles(index, visits, stream("images"))
+        first_of_visit = offsets[turns] + np.arange(0, rounds * per_visit, per_visit)[:, None]
+        return images[(first_of_visit[..., None] + np.arange(per_visit)).reshape(-1)[:size]]
+
+    def _probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
+        return _power_probabilities(counts, 0.0)
+
+
+@named("sampler/progressive")
+class Progressive(Sampler):
+    """Sampler that changes from instance-balanced to class-balanced over the epochs (Kang et al., ICLR 2020).
+
+    Classes are sampled independently with p_j = (1 - t) n_j / N + t / C, and yield the next image of their shuffled
+    round. ``schedule="official"`` is the published code's t = e / (E - 1) with e from 0, which ends class-balanced;
+    ``"paper"`` is t = e / E, which ends just before. The published code has two more schedules over three periods of
+    P = E // 3 epochs: ``"periodic"`` (cycle 1) rises from 0 to 1 in each period, t = (e mod P) / (P - 1);
+    ``"mirrored"`` (cycle 2) rises, falls and rises. If 3 does not divide E, the last value holds for the remaining
+    epochs, where the published code fails. With ``defer_from`` the schedule spans the remaining epochs.
+
+    Args:
+        schedule: share of class balance in epoch e (from 0) of E: e / (E - 1) (``official``, the published code) or e /
+            E (``paper``); over three periods 0 to 1 in each (``periodic``), or 0 to 1, 1 to 0, 0 to 1 (``mirrored``).
+        num_samples, defer_from: see `Sampler`.
+    """
+
+    def __init__(
+        self,
+        *,
+        schedule: ProgressiveSchedule = "official",
+        num_samples: PositiveInt | None = None,
+        defer_from: Fraction | None = None,
+    ) -> None:
+        super().__init__(num_samples=num_samples, defer_from=defer_from)
+        check_option("sampler.schedule", schedule, ProgressiveSchedule)
+        self.schedule = schedule
+
+    def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
+        classes = draw_classes(self._probabilities(index.counts, epoch, epochs), size, stream("classes"))
+        visits = np.bincount(classes, minlength=len(index.counts))
+        images, offsets = image_cycles(index, visits, stream("images"))
+        # the k-th sample of a class takes its k-th image
+        before = np.cumsum(visits) - visits
+        draw = np.empty(size, dtype=np.int64)
+        draw[stable_order(classes)] = images[np.arange(size) + np.repeat(offsets - before, visits)]
+        return draw
+
+    def _probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
+        balance = self.balance(epoch, epochs)
+        return (1 - balance) * _power_probabilities(counts, 1.0) + balance * _power_probabilities(counts, 0.0)
+
+    def balance(self, epoch: int, epochs: int) -> float:
+        """Return t of an epoch (0-based) in [0, 1]: 0 is instance-balanced, 1 class-balanced."""
+        if self.schedule in ("official", "paper"):
+            last = epochs - 1 if self.schedule == "official" else epochs
+            return min(epoch / max(last, 1), 1.0)
+        length = max(epochs // _PERIODS, 1)
+        period, within = divmod(min(epoch, _PERIODS * length - 1), length)
+        if length == 1:
+            return 0.0  # as in the published code
+        share = within / (length - 1)
+        return 1.0 - share if self.schedule == "mirrored" and period == 1 else share
+
+
+def shard(draw: np.ndarray, rank: int, world_size: int, batch_size: int) -> np.ndarray:
+    """Return the part of a global sample that process ``rank`` takes.
+
+    Step t of all processes is ``draw[t * batch_size:(t + 1) * batch_size]``, distributed with stride ``world_size``, so
+    that images of one visit to a class spread over the processes. All processes have the same number of steps and of
+    images: the last step may be short, and if it does not divide, its last images (fewer than ``world_size``) are left
+    out. A single process leaves out none. To get positions in the global sample, shard ``np.arange(len(draw))``.
+
+    Args:
+        draw: [T].
+        rank: 0 <= rank < world_size.
+        world_size: number of processes.
+        batch_size: batch size over all processes.
+
+    Raises:
+        ConfigError: ``batch_size`` is not a multiple of ``world_size``.
+        DataError: the sample has fewer images than there are processes.
+    """
+    if batch_size < 1 or batch_size % world_size:
+        raise ConfigError(
+            f"batch_size={batch_size} (global) cannot be shared out evenly over {world_size} processes; use a multiple"
+        )
+    if len(draw) < world_size:
+        raise DataError(f"an epoch of {len(draw)} images cannot be shared out over {world_size} processes")
+    kept = len(draw) - len(draw) % batch_size % world_size
+    return draw[rank:kept:world_size]
+
+
+def _permutations(total: int, size: int, stream: Stream) -> np.ndarray:
+    """Return concatenated permutations of 0 .. total-1, truncated to ``size``."""
+    rng = stream("permutation")
+    return np.concatenate([rng.permutation(total) for _ in range(math.ceil(size / total))])[:size]
+
+
+def _power_probabilities(counts: np.ndarray, q: float) -> np.ndarray:
+    """Return p_j proportional to n_j^q over the classes with images, and 0 for the others."""
+    present = counts > 0
+    # relative to the largest class, so that no power overflows
+    weights = np.where(present, np.where(present, counts, 1) / counts.max(), 0.0)
+    weights[present] **= q
+    return weights / weights.sum()

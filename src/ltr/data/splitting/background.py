@@ -1,0 +1,228 @@
+"""Background splits: N foreground classes keep their labels, and every other image is background, label 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ltr.data.source import Source
+from ltr.data.split import Split
+from ltr.data.splitting.building import check_choice, class_counts_of, finish, group_by_label, labelled_indices
+from ltr.data.splitting.published import BACKGROUND_LISTS, background_list, background_list_classes
+from ltr.errors import ConfigError, DataError
+from ltr.identity import named
+from ltr.randomness import generator
+
+DRAWN = ("uniform", "frequency", "shot")
+RULES = (*DRAWN, "ids", *BACKGROUND_LISTS)
+SHOT_GROUPS = ("many", "medium", "few")
+NAME = "background"
+
+
+@named("split/background")
+def background(
+    source: Source,
+    *,
+    foreground: str = "uniform",
+    n_foreground: int | None = None,
+    ids: list[int] | None = None,
+    trial: int = 0,
+    strata: int = 4,
+    stratum: int | None = None,
+    shot_group: str | None = None,
+    max_per_class: int | None = None,
+    val: str = "none",
+    val_fraction: float = 0.1,
+    seed: int = 0,
+) -> Split:
+    """Split N foreground classes from a background of all others (Mullapudi et al., CVPR 2021, sec. 3).
+
+    Label 0 is the background, and 1..N are the foreground classes, in the order of a list or by class number if they
+    are sampled. The paper does not describe the choice of its rare classes; its published lists are included.
+
+    Args:
+        foreground: choice of the foreground classes.
+            ``inat17_100`` or ``inat17_1``: the published category ids of iNaturalist 2017, 100 or one.
+            ``ids``: those of ``ids``. ``uniform``: N classes sampled from all. ``frequency``: sampled evenly from
+            ``strata`` groups of classes by training count. ``shot``: sampled evenly from the many- (more than 100
+            training images), medium- and few-shot (less than 20) classes. Only classes with training and test images
+            are sampled; for one seed, the classes of a smaller N are among those of a larger N.
+        n_foreground: N of the sampling rules; a list determines it.
+        ids: the source's ``class_ids`` (class numbers, if it has none) for ``foreground=ids``.
+        trial: number of the list ``inat17_1``, 0 to 9.
+        strata: number of groups of ``frequency``, with equally many classes, the most frequent first.
+        stratum: sample from this group only, 0 to strata - 1; None: evenly from all groups.
+        shot_group: sample from ``many``, ``medium`` or ``few`` only; None: evenly from the three.
+        max_per_class: training images that each foreground class keeps, sampled by ``seed``; the others are in no part
+            of the split, not even in the background. None keeps all.
+        val, val_fraction: see `ltr.data.splitting.closed_set.natural`; the background counts as a class.
+        seed: seed of all sampling.
+
+    Returns:
+        Split whose name has the background's share of the training images, before validation is held out.
+
+    Raises:
+        ConfigError: a value is outside its range, or keys contradict each other.
+        DataError: the data set lacks an id, or a class has no training image.
+    """
+    check_choice("foreground", foreground, RULES)
+    _check_keys(foreground, n_foreground, ids, stratum, shot_group, trial)
+    if max_per_class is not None and max_per_class < 1:
+        raise ConfigError(f"dataset.max_per_class={max_per_class}: a foreground class needs at least one image")
+    if foreground in DRAWN:
+        assert n_foreground is not None
+        groups = _groups(source, foreground, strata, stratum, shot_group)
+        classes = _draw(source, groups, n_foreground, seed)
+        name = f"{foreground}{seed}" + (f"-{shot_group}" if shot_group else "")
+        name += f"-stratum{stratum}of{strata}" if stratum is not None else ""
+    else:
+        classes = _classes_of_ids(source, ids if ids is not None else _published(source, foreground, trial))
+        name = foreground + (f"-trial{trial}" if foreground == "inat17_1" else "")
+
+    label_map = np.zeros(source.num_classes, dtype=np.int64)
+    label_map[classes] = np.arange(1, len(classes) + 1)
+    train = labelled_indices(source, label_map, "train")
+    if max_per_class is not None:
+        train = _capped(source, train, label_map, max_per_class, seed)
+        name += f"-max{max_per_class}"
+    counts = np.bincount(label_map[source.labels[train]], minlength=len(classes) + 1)
+    return finish(
+        source,
+        f"{source.name}-bg{len(classes)}-{name}-share{_share(counts):.4f}",
+        train,
+        label_map,
+        class_names=(NAME, *(source.class_names[number] for number in classes)),
+        val=val,
+        val_fraction=val_fraction,
+        seed=seed,
+        protocols=("background",),
+    )
+
+
+def background_share(split: Split) -> float:
+    """Return the background's share of a split's training images, in [0, 1]; NaN if there are none."""
+    return _share(split.class_counts)
+
+
+def _share(counts: np.ndarray) -> float:
+    total = int(counts.sum())
+    return int(counts[0]) / total if total else float("nan")
+
+
+def _check_keys(
+    foreground: str,
+    n_foreground: int | None,
+    ids: list[int] | None,
+    stratum: int | None,
+    shot_group: str | None,
+    trial: int,
+) -> None:
+    if foreground in DRAWN and n_foreground is None:
+        raise ConfigError(f"dataset.foreground={foreground} needs dataset.n_foreground, the number of classes to draw")
+    if foreground not in DRAWN and n_foreground is not None:
+        raise ConfigError(
+            f"dataset.n_foreground={n_foreground} and dataset.foreground={foreground} were both given, but a list "
+            f"fixes the number of classes. Use dataset.foreground={', '.join(DRAWN[:-1])} or {DRAWN[-1]} to draw "
+            f"{n_foreground} classes, or leave n_foreground=null"
+        )
+    if foreground == "ids" and ids is None:
+        raise ConfigError("dataset.foreground=ids needs dataset.ids, a list")
+    if foreground != "ids" and ids is not None:
+        raise ConfigError(
+            f"dataset.ids were given, but dataset.foreground={foreground}. Use dataset.foreground=ids for a custom "
+            "list, or leave ids=null"
+        )
+    if stratum is not None and foreground != "frequency":
+        raise ConfigError(f"dataset.stratum={stratum} is of dataset.foreground=frequency, not of {foreground}")
+    if shot_group is not None and foreground != "shot":
+        raise ConfigError(f"dataset.shot_group={shot_group} is of dataset.foreground=shot, not of {foreground}")
+    if trial and foreground != "inat17_1":
+        raise ConfigError(f"dataset.trial={trial} chooses one of the ten lists of dataset=inat_bg_1")
+
+
+def _groups(
+    source: Source, foreground: str, strata: int, stratum: int | None, shot_group: str | None
+) -> list[np.ndarray]:
+    """Return the classes with training and test images, in the groups to sample from."""
+    counts = class_counts_of(source, "train")
+    candidates = np.flatnonzero((counts > 0) & (class_counts_of(source, "test") > 0))
+    if foreground == "uniform":
+        return [candidates]
+    if foreground == "frequency":
+        if not 1 <= strata <= max(len(candidates), 1):
+            raise ConfigError(f"dataset.strata={strata}: {source.name} has {len(candidates)} classes to group")
+        groups = np.array_split(candidates[np.argsort(-counts[candidates], kind="stable")], strata)
+        if stratum is not None and not 0 <= stratum < strata:
+            raise ConfigError(f"dataset.stratum={stratum}: there are {strata} strata, 0 to {strata - 1}")
+        return groups if stratum is None else [groups[stratum]]
+    n = counts[candidates]
+    shots = (candidates[n > 100], candidates[(n >= 20) & (n <= 100)], candidates[n < 20])
+    if shot_group is None:
+        return list(shots)
+    check_choice("shot_group", shot_group, SHOT_GROUPS)
+    return [shots[SHOT_GROUPS.index(shot_group)]]
+
+
+def _draw(source: Source, groups: list[np.ndarray], number: int, seed: int) -> np.ndarray:
+    """Sample ``number`` classes as evenly from the groups as possible, in ascending order."""
+    available = sum(map(len, groups))
+    largest = min(available, source.num_classes - 1)  # one class must remain for the background
+    if not 1 <= number <= largest:
+        raise ConfigError(
+            f"dataset.n_foreground={number}: {source.name} has {available} classes to draw from of "
+            f"{source.num_classes}, and one at least must be background. Use 1 to {largest}"
+        )
+    # each round takes one class of every group that has any left, so that a larger number only adds classes
+    rounds = np.concatenate([np.arange(len(group)) for group in groups])
+    shuffled = np.concatenate(
+        [generator(seed, "foreground", place).permutation(group) for place, group in enumerate(groups)]
+    )
+    return np.sort(shuffled[np.argsort(rounds, kind="stable")[:number]])
+
+
+def _published(source: Source, name: str, trial: int) -> list[int]:
+    """Return a published list, if ``source`` can be its data set: other years use the same ids too."""
+    listed, num_classes = background_list(name, trial), background_list_classes()
+    if source.class_ids is None or source.num_classes != num_classes:
+        has = f"{source.num_classes} classes" + (" without ids" if source.class_ids is None else "")
+        raise ConfigError(
+            f"dataset.foreground={name}: that list holds category ids of the {num_classes:,} classes of iNaturalist "
+            f"2017, and {source.name} has {has}. Fetch the whole of iNaturalist 2017, or draw the foreground classes: "
+            "dataset=inat_bg dataset.foreground=uniform dataset.n_foreground=NUMBER"
+        )
+    return listed
+
+
+def _classes_of_ids(source: Source, ids: Sequence[int]) -> np.ndarray:
+    """Return the source's classes with these ids, in the order of the ids."""
+    class_ids = source.class_ids if source.class_ids is not None else np.arange(source.num_classes)
+    class_of_id = {int(number): index for index, number in enumerate(class_ids)}
+    what = "class ids" if source.class_ids is not None else "class numbers"
+    if not ids:
+        raise ConfigError("dataset.ids is empty: at least one foreground class is needed")
+    if len(set(ids)) != len(ids):
+        raise ConfigError("dataset.ids repeats an id: every foreground class has one label")
+    missing = [number for number in ids if int(number) not in class_of_id]
+    if missing:
+        raise DataError(
+            f"{source.name} has no class with the id {', '.join(map(str, missing[:10]))}"
+            f"{', ...' if len(missing) > 10 else ''} ({len(missing)} of {len(ids)} foreground ids are missing; its "
+            f"{len(class_ids)} {what} run from {class_ids.min()} to {class_ids.max()})"
+        )
+    classes = np.array([class_of_id[int(number)] for number in ids], dtype=np.int64)
+    if len(classes) >= source.num_classes:
+        raise ConfigError(f"dataset.ids names all {len(classes)} classes of {source.name}: none is left for background")
+    empty = classes[class_counts_of(source, "train")[classes] == 0]
+    if empty.size:
+        names = ", ".join(source.class_names[number] for number in empty[:10])
+        raise DataError(f"{source.name}: {empty.size} foreground classes have no training image: {names}")
+    return classes
+
+
+def _capped(source: Source, train: np.ndarray, label_map: np.ndarray, most: int, seed: int) -> np.ndarray:
+    groups = group_by_label(source, train, label_map)
+    drawn = [
+        generator(seed, "foreground cap", label).permutation(groups[label])[:most] for label in range(1, len(groups))
+    ]
+    return np.sort(np.concatenate([groups[0], *drawn]))

@@ -1,0 +1,89 @@
+"""The split of a dataset config: from its rule or a file, without the images of an exclusion list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltr.configuration.targets import instantiate
+from ltr.data.doubts import warn_of_one_class
+from ltr.data.images.real_paths import named_images
+from ltr.data.source import ImageFiles, Source
+from ltr.data.split import INDEX_ARRAYS, Split, load_split_file
+from ltr.errors import ConfigError, DataError
+from ltr.files import is_regular
+
+
+def read_split(dataset: Mapping[str, Any], source: Source, make: Callable[..., Split] = instantiate) -> Split:
+    """Return the split of the config's rule or of ``split_file``, without the images that ``exclude`` lists.
+
+    Raises:
+        ConfigError: the images to exclude are not files.
+        DataError: a file cannot be read or was made for other data, or a class loses all its images.
+    """
+    file = dataset.get("split_file")
+    split = make(dataset["split"], source) if file is None else load_split_file(file, source)
+    listed = dataset.get("exclude")
+    if listed is not None:
+        split = exclude_images(split, source, Path(str(listed)))
+    warn_of_one_class(split)
+    return split
+
+
+def exclude_images(split: Split, source: Source, file: Path) -> Split:
+    """Remove the images that the lines of ``file`` name: paths from the data set's root, in any spelling.
+
+    They are removed from every part, even from the test set: results are comparable only with the same list.
+    """
+    if not isinstance(source.images, ImageFiles):
+        raise ConfigError(
+            f"dataset.exclude={file}: {source.name} is not read from image files, so none can be left out"
+        )
+    if not is_regular(file):
+        raise DataError(
+            f"dataset.exclude={file} cannot be read: it {'is no regular file' if file.exists() else 'is not there'}. "
+            "It must be a text file of paths, as ltr-data check --exclude-to writes it"
+        )
+    try:
+        lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
+    except OSError as error:
+        raise DataError(f"dataset.exclude={file} cannot be read: {error}") from error
+    listed_paths = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    is_excluded, unknown = _listed(source.images, listed_paths)
+    if unknown:
+        shown = ", ".join(sorted(unknown)[:10]) + (", ..." if len(unknown) > 10 else "")
+        raise DataError(
+            f"dataset.exclude={file} names {len(unknown)} images that {source.name} does not have: {shown}. "
+            "A line is a path from the data set's root, as ltr-data check --exclude-to writes it"
+        )
+    arrays = {name: getattr(split, name)[~is_excluded[getattr(split, name)]] for name in INDEX_ARRAYS}
+    labels = split.label_map[source.labels[arrays["train"]]]
+    counts = np.bincount(labels, minlength=split.num_classes).astype(np.int64)
+    emptied = np.flatnonzero((counts == 0) & (split.class_counts > 0))
+    if emptied.size:
+        names = ", ".join(split.class_names[label] for label in emptied[:10])
+        raise DataError(f"dataset.exclude={file} leaves no training image of {emptied.size} classes: {names}")
+    num_excluded = sum(len(getattr(split, name)) - len(arrays[name]) for name in INDEX_ARRAYS)
+    return replace(split, name=f"{split.name}-without{num_excluded}", class_counts=counts, **arrays)
+
+
+def _listed(files: ImageFiles, paths: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Return a mask bool [N] of the listed images, and the lines that name no image.
+
+    Most lines are spelled as in the data set; only the others are resolved on the disk.
+    """
+    listed, matched = set(paths), set()  # several images may be crops of one file
+    is_listed = np.zeros(len(files), dtype=bool)
+    for index in range(len(files)):
+        path = files.relative(index)
+        if path in listed:
+            is_listed[index] = True
+            matched.add(path)
+    if len(matched) == len(listed):
+        return is_listed, []
+    more_listed, unknown = named_images(files, [path for path in paths if path not in matched])
+    return is_listed | more_listed, unknown

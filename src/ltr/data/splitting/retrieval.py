@@ -1,0 +1,121 @@
+"""Retrieval splits: a network trains on some classes and retrieves images of all other classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ltr.data.source import Source
+from ltr.data.split import Split
+from ltr.data.splitting.building import check_choice, class_counts_of, finish
+from ltr.errors import ConfigError
+from ltr.identity import named
+from ltr.randomness import generator
+
+CLASSES = ("first", "seeded", "by_part")
+IMAGES = ("all", "own_part")
+PROTOCOLS = ("retrieval", "few_shot")
+VALIDATIONS = ("none", "train_fraction")
+PARTS = ("train", "val", "test")  # of a source; a part of unknown images is not among them
+
+
+@named("split/retrieval")
+def retrieval(
+    source: Source,
+    *,
+    classes: str = "first",
+    n_train: int | None = None,
+    images: str = "all",
+    val: str = "none",
+    val_fraction: float = 0.1,
+    protocols: Sequence[str] = ("retrieval",),
+    seed: int = 0,
+) -> Split:
+    """Split classes into training and test classes, as in metric learning (CUB: 100 and 100, Cars: 98 and 98).
+
+    Training classes have the labels 0..C-1 and test classes C, C+1, ..., both by class number; ``class_names`` and
+    ``class_counts`` cover the C training classes only. See `ltr.data.split.Split`.
+
+    Args:
+        classes: choice of the training classes. ``first``: the first by number; ``seeded``: sampled by ``seed``;
+            ``by_part``: those with images in part ``train``, for data sets whose parts have no class in common
+            (Stanford Online Products).
+        n_train: C; None: half of the classes with images, rounded down (all of ``by_part``).
+        images: ``all``: every image of a training class trains and every image of the others tests, whatever part of
+            the source it is in (the papers' protocol: CUB 5,864 + 5,924 images, Cars 8,054 + 8,131). ``own_part``: only
+            images of part ``train`` train, and only those of part ``test`` test.
+        val: ``none`` or ``train_fraction``: validation images are of training classes.
+        val_fraction: share of each training class that ``train_fraction`` holds out, in (0, 1).
+        protocols: evaluation protocols, the headline first: ``retrieval``, ``few_shot``.
+        seed: seed of all sampling.
+
+    Raises:
+        ConfigError: a value is outside its range.
+        DataError: a part is missing, or a class has too few images.
+    """
+    check_choice("classes", classes, CLASSES)
+    check_choice("images", images, IMAGES)
+    if not protocols:
+        raise ConfigError(f"dataset.protocols=[]: one at least of {', '.join(PROTOCOLS)} is needed")
+    for protocol in protocols:
+        check_choice("protocols", protocol, PROTOCOLS)
+    if val not in VALIDATIONS:
+        raise ConfigError(
+            f"dataset.val={val}: a retrieval split has no class in common between training and test, so validation "
+            "images are held out of the training classes. Use train_fraction or none"
+        )
+    everything = [indices for part, indices in source.parts.items() if part in PARTS]
+    train_parts = everything if images == "all" else [source.part("train")]
+    test_parts = everything if images == "all" else [source.part("test")]
+    has_images = np.zeros(source.num_classes, dtype=bool)
+    for part in (*train_parts, *test_parts):
+        has_images[source.labels[part.start : part.stop]] = True
+    candidates = np.flatnonzero(has_images)
+    order, n_train = _order(source, candidates, classes, n_train, seed)
+    ordered = np.concatenate([np.sort(order[:n_train]), np.sort(order[n_train:])])
+    label_map = np.full(source.num_classes, -1, dtype=np.int64)
+    label_map[ordered] = np.arange(len(ordered))
+
+    name = f"{source.name}-retrieval{n_train}-{classes}" + (str(seed) if classes == "seeded" else "")
+    return finish(
+        source,
+        name + ("-own_part" if images == "own_part" else ""),
+        _of_labels(source, train_parts, label_map, 0, n_train),
+        label_map,
+        class_names=[source.class_names[number] for number in ordered[:n_train]],
+        test=_of_labels(source, test_parts, label_map, n_train, len(ordered)),
+        protocols=tuple(protocols),
+        val=val,
+        val_fraction=val_fraction,
+        seed=seed,
+    )
+
+
+def _order(
+    source: Source, candidates: np.ndarray, classes: str, n_train: int | None, seed: int
+) -> tuple[np.ndarray, int]:
+    """Return the classes, training classes first, and the number of training classes."""
+    order = candidates
+    if classes == "seeded":
+        order = generator(seed, "retrieval").permutation(candidates)
+    elif classes == "by_part":
+        if n_train is not None:
+            raise ConfigError(f"dataset.n_train={n_train}: classes=by_part leaves nothing to choose. Use n_train=null")
+        is_trained = class_counts_of(source, "train")[candidates] > 0
+        order = np.concatenate([candidates[is_trained], candidates[~is_trained]])
+        n_train = int(is_trained.sum())
+    n_train = len(candidates) // 2 if n_train is None else n_train
+    if not 1 <= n_train < len(candidates):
+        raise ConfigError(
+            f"dataset.n_train={n_train}: {source.name} has {len(candidates)} classes with images, and one at least "
+            f"must be left to test on. Use 1 to {len(candidates) - 1}, or null for half of them"
+        )
+    return order, n_train
+
+
+def _of_labels(source: Source, parts: Sequence[range], label_map: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Return the indices in ``parts`` (in the source's order) with a label in [low, high)."""
+    indices = np.concatenate([np.arange(part.start, part.stop, dtype=np.int64) for part in parts])
+    labels = label_map[source.labels[indices]]
+    return indices[(labels >= low) & (labels < high)]

@@ -1,0 +1,352 @@
+"""Evaluation of existing weights: the work of ``ltr-eval``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ltr.configuration.check import check_config, refuse
+from ltr.configuration.configs import canonical_json
+from ltr.configuration.evaluation_overrides import ForeignWeights
+from ltr.configuration.overrides import composed
+from ltr.configuration.own_code import changed_code
+from ltr.configuration.targets import check_arguments
+from ltr.data.loaders.device import ResidentImages
+from ltr.data.module import DataModule
+from ltr.data.packed_images.reading import read_source
+from ltr.data.source import Source
+from ltr.data.splitting.closed_set import Split
+from ltr.data.splitting.exclusion import read_split
+from ltr.errors import ConfigError, LtrError
+from ltr.evaluation.rows import refuse_bad_scores
+from ltr.evaluation.scores import log_normaliser, probabilities
+from ltr.methods.core.checkpoint import FORMAT, describe, described_network, read_checkpoint
+from ltr.methods.foreign import foreign_network
+from ltr.models.published_names import LAYOUTS, read_published
+from ltr.models.weights import read_state
+from ltr.runs.evaluation.deployment_prior import evaluation_of
+from ltr.runs.evaluation.input_adapter import adapt_input, adapted_dataset, check_evaluable
+from ltr.runs.evaluation.network import ProtocolResult, examples_of
+from ltr.runs.evaluation.overlap import Overlap, TrainingImages
+from ltr.runs.evaluation.overlap import check as check_overlap
+from ltr.runs.evaluation.protocols import protocols_of
+from ltr.runs.evaluation.split import SplitEvaluator
+from ltr.runs.plan import describe_dataset
+from ltr.runs.processes.device import autocast, keep_freed_memory, resolve_device, resolve_precision
+from ltr.runs.result import result_rows
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Weights to evaluate.
+
+    Attributes:
+        label: their name in tables.
+        checkpoint: the file.
+        config: of their evaluation, see `ltr.configuration.evaluation_overrides`.
+        run: the folder of their run, if there is one.
+        elsewhere: the evaluation is on another data set than that of their run.
+        image_size: the value that ``dataset.image_size`` was set to.
+        foreign: how to read a file of other code; None for ltr's checkpoints.
+        allow_overlap: evaluate training images on purpose.
+    """
+
+    label: str
+    checkpoint: Path
+    config: Mapping[str, Any]
+    run: Path | None = None
+    elsewhere: bool = False
+    image_size: int | None = None
+    foreign: ForeignWeights | None = None
+    allow_overlap: bool = False
+
+
+@dataclass(frozen=True)
+class CheckpointEvaluation:
+    """The results of one candidate.
+
+    Attributes:
+        config: with the image size of the evaluation.
+        rows: as in ``result.json``.
+        evaluated: results on ``part``, for every variant, protocol and scorer.
+        examples: the method's example arrays of some test images.
+        overlap: number of evaluated images that were trained on.
+        note: how images were changed for the network; '' if they were not.
+        fingerprint: of the data.
+    """
+
+    candidate: Candidate
+    config: dict[str, Any]
+    split: Split
+    part: str
+    rows: list[dict[str, Any]]
+    evaluated: list[ProtocolResult]
+    examples: dict[str, Any]
+    device: torch.device
+    precision: str
+    overlap: Overlap
+    note: str = ""
+    fingerprint: str = ""
+
+
+_OF_CROP = ("image_size", "image_resize", "interpolation")  # keys of a data set that change its crops alone
+
+
+@dataclass
+class DatasetCache:
+    """Cache of the data set that was read last, with its images if they are arrays: most checkpoints share theirs."""
+
+    datasets: dict[str, tuple[Source, Split]] = field(default_factory=dict)
+    images: dict[str, ResidentImages | None] = field(default_factory=dict)
+    training: TrainingImages = field(default_factory=TrainingImages)
+    overlaps: dict[tuple[Path, str, str], Overlap] = field(default_factory=dict)
+
+    def read(self, dataset: Mapping[str, Any]) -> tuple[str, Source, Split]:
+        """Return (key, source, split) of a data set's config, reading it if it is not the last one."""
+        key = canonical_json({k: v for k, v in dataset.items() if k not in _OF_CROP})
+        if key not in self.datasets:
+            self.datasets.clear()  # before the next one is read: two may not fit into memory
+            self.images.clear()
+            refuse(check_arguments({"dataset": dataset}), "the data set's config does not fit the code")
+            source = read_source(dataset)
+            self.datasets[key] = (source, read_split(dataset, source))
+        return key, *self.datasets[key]
+
+
+def is_foreign(checkpoint: Path) -> bool:
+    """Return whether a readable file is not one of ltr's checkpoints.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    if checkpoint.suffix == ".safetensors":
+        return True
+    return read_checkpoint(checkpoint).get("format") != FORMAT
+
+
+def with_layout(weights: ForeignWeights, checkpoint: Path) -> tuple[ForeignWeights, str | None]:
+    """Return how to read a file of other code, with the layout of its names, and the config of its method.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    if weights.names:
+        return weights, None
+    layout = weights.layout or read_published(checkpoint, read_state, weights.entry)[1]
+    return replace(weights, layout=layout), None if layout is None else LAYOUTS[layout].method
+
+
+def lone_config(checkpoint: Path) -> dict[str, Any]:
+    """Return a configuration for a checkpoint without a run: its own description, and the defaults of evaluation.
+
+    Raises:
+        CheckpointError: see `ltr.methods.core.checkpoint.describe`.
+    """
+    description = describe(checkpoint)
+    settings = description.get("settings") or {}
+    defaults = {
+        group: config for group, config in check_config(composed([])).items() if group in ("evaluation", "paths")
+    }
+    trained = {key: settings[key] for key in ("sampler", "augment", "head", "loss", "backbone") if key in settings}
+    name = str(description.get("module", "?")).rsplit(".", 1)[-1]  # a lone file holds no config of its method
+    trainer = {"accelerator": "auto", "precision": "auto", "num_workers": 2, "max_epochs": settings.get("epochs")}
+    identity = {"name": name, "seed": description["seed"], "method": {"name": name}, "dataset": description["dataset"]}
+    return {**identity, **trained, **defaults, "trainer": trainer}
+
+
+def evaluate_checkpoints(
+    candidates: Sequence[Candidate], part: str, print_line: Callable[[str], None] = lambda text: None
+) -> Iterator[CheckpointEvaluation]:
+    """Evaluate checkpoints one after the other on a part of their splits; all are checked before the first.
+
+    Args:
+        part: ``test`` or ``val``.
+        print_line: prints how images are changed for a network.
+
+    Raises:
+        CheckpointError: weights that cannot be read, of other classes, or without the outputs that a protocol needs.
+        ConfigError: a part without images, images that the network does not accept, contradicting values.
+        DataError: the data set is missing or damaged.
+    """
+    data = DatasetCache()
+    if len(candidates) > 1:
+        for candidate in candidates:
+            _prepared(candidate, part, data)
+    for candidate in candidates:
+        for package in changed_code(candidate.config):
+            print_line(f"{candidate.label}: the code of {package} has changed since the run: today's code is evaluated")
+        evaluation = _evaluate(candidate, part, data)
+        if evaluation.note:
+            print_line(f"{candidate.label}: {evaluation.note}")
+        yield evaluation
+
+
+def headline_probabilities(candidate: Candidate) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], Split]:
+    """Return float32 probabilities [N, C] and int64 labels [N] of the parts ``val`` and ``test``, and the split.
+
+    They are of the headline variant; a part without images is left out.
+
+    Raises:
+        CheckpointError, ConfigError, DataError: see `evaluate_checkpoints`; ConfigError without validation images.
+        TrainingError: scores that are not finite.
+    """
+    data = DatasetCache()
+    _, _, split = data.read(candidate.config["dataset"])
+    if not len(split.val):
+        raise ConfigError(
+            f"{candidate.checkpoint}: thresholds are chosen on validation images, and the split '{split.name}' has "
+            "none. Train with dataset.val=train_fraction"
+        )
+    prepared = _prepared(candidate, "val", data)
+    device = resolve_device(prepared.config["trainer"]["accelerator"])
+    precision = resolve_precision(prepared.config["trainer"]["precision"], device)
+    module = _data_module(prepared, device, None)
+    predictor = prepared.predictor.to(device).eval()
+    results = {}
+    with torch.inference_mode(), autocast(device, precision):
+        for part in ("val", "test"):
+            if not len(getattr(split, part)):
+                continue
+            values, labels = [], []
+            for batch in module.evaluation_loader(part):
+                logits = predictor.predict(batch.images)[predictor.headline].logits
+                if logits is None or logits.ndim != 2 or logits.shape[1] != split.num_classes:
+                    raise ConfigError(
+                        f"{candidate.checkpoint}: its method gives no score for each class, so there is nothing to "
+                        "decide by. Choose a run of a classifier"
+                    )
+                logits = logits.float()
+                normaliser = log_normaliser(logits, predictor.link)
+                values.append(probabilities(logits, normaliser, predictor.link).cpu().numpy())
+                labels.append(batch.labels.cpu().numpy())
+            table = np.concatenate(values)
+            refuse_bad_scores(int((~np.isfinite(table)).any(axis=1).sum()), len(table))
+            results[part] = (table, np.concatenate(labels).astype(np.int64))
+    return results, split
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    predictor: Any
+    network: Any
+    config: dict[str, Any]
+    key: str
+    source: Source
+    split: Split
+    overlap: Overlap
+    note: str
+
+
+def _prepared(candidate: Candidate, part: str, data: DatasetCache) -> _Prepared:
+    """Return the network and its data, checked; an error names the checkpoint."""
+    config = dict(candidate.config)
+    description = describe(candidate.checkpoint) if candidate.foreign is None else {}
+    network = described_network(description, candidate.checkpoint) if candidate.foreign is None else None
+    key, source, split = data.read(config["dataset"])
+    try:
+        if network is None:
+            network = _foreign(candidate, config, source, split)
+            config["backbone"] = dict(network.settings.backbone)  # with the residual shortcuts of the file's code
+        if candidate.elsewhere:
+            config["dataset"] = adapted_dataset(config["dataset"], source, network.dataset_info, candidate.image_size)
+        predictor, note = adapt_input(network, config["dataset"], source)
+        check_evaluable(predictor, network, split, source, config["dataset"], part, config["evaluation"])
+        overlap = _overlap(candidate, description, part, data, (config["dataset"], source, split), key)
+        protocols_of(split, evaluation_of(config), network.link, torch.device("cpu"))
+    except LtrError as error:
+        text = str(error)
+        if str(candidate.checkpoint) in text:
+            raise
+        raise type(error)(f"{candidate.checkpoint}: {text}") from error
+    return _Prepared(predictor, network, config, key, source, split, overlap, note)
+
+
+def _overlap(
+    candidate: Candidate,
+    description: Mapping[str, Any],
+    part: str,
+    data: DatasetCache,
+    evaluated: tuple[Mapping[str, Any], Source, Split],
+    key: str,
+) -> Overlap:
+    """Count the evaluated images that were trained on; print or refuse them once for each checkpoint."""
+    evaluation = (candidate.checkpoint, part, key)
+    if evaluation not in data.overlaps:
+        overlap = data.training.overlap(description, candidate.run, evaluated, part)
+        check_overlap(candidate.label, overlap, candidate.allow_overlap)
+        data.overlaps[evaluation] = overlap
+    return data.overlaps[evaluation]
+
+
+def _foreign(candidate: Candidate, config: Mapping[str, Any], source: Source, split: Split) -> Any:
+    weights = candidate.foreign
+    assert weights is not None
+    refuse(
+        check_arguments({part: config[part] for part in ("backbone", "head", "loss")}), "configs do not fit the code"
+    )
+    dataset_info = describe_dataset(config, source, split)
+    return foreign_network(
+        candidate.checkpoint,
+        config,
+        dataset_info,
+        entry=weights.entry,
+        names=weights.names,
+        transposed=weights.transposed,
+        layout=weights.layout,
+        padding=weights.padding,
+    )
+
+
+def _evaluate(candidate: Candidate, part: str, data: DatasetCache) -> CheckpointEvaluation:
+    prepared = _prepared(candidate, part, data)
+    config, split = prepared.config, prepared.split
+    device = resolve_device(config["trainer"]["accelerator"])
+    if device.type == "cpu":
+        keep_freed_memory()
+    precision = resolve_precision(config["trainer"]["precision"], device)
+    module = _data_module(prepared, device, data.images.get(prepared.key))
+    data.images[prepared.key] = module.images
+
+    evaluator = SplitEvaluator(split, module, evaluation_of(config), device, precision, f"{candidate.label}, ")
+    results = evaluator.evaluate_parts(prepared.predictor, [part], prepared.network)[part]
+    checkpoint, selection = _selection(candidate.checkpoint, prepared.network)
+    return CheckpointEvaluation(
+        candidate,
+        config,
+        split,
+        part,
+        result_rows(results, split=part, checkpoint=checkpoint, selection=selection),
+        results,
+        examples_of(prepared.predictor, prepared.network, module, device, precision),
+        device,
+        precision,
+        prepared.overlap,
+        prepared.note,
+        prepared.source.fingerprint,
+    )
+
+
+def _data_module(prepared: _Prepared, device: torch.device, images: ResidentImages | None) -> DataModule:
+    dataset, evaluation = prepared.config["dataset"], prepared.config["evaluation"]
+    return DataModule.for_evaluation(
+        prepared.source,
+        prepared.split,
+        dataset,
+        evaluation["batch_size"],
+        device=device,
+        num_workers=prepared.config["trainer"]["num_workers"],
+        images=images,
+    )
+
+
+def _selection(checkpoint: Path, network: Any) -> tuple[str, str]:
+    """Return the entries ``checkpoint`` and ``selection`` of this file's rows of results."""
+    name = "best" if checkpoint.stem == "best" else "final"
+    # final.ckpt beside best.ckpt holds the last epoch; a lone file holds the epoch that the selection rule chose
+    is_last_epoch = checkpoint.stem == "last" or (name == "final" and checkpoint.with_name("best.ckpt").is_file())
+    return name, "last" if is_last_epoch else network.settings.selection

@@ -1,0 +1,186 @@
+"""A check that a trained network can be evaluated on some images, and the changes that adapt the images to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ltr.data.loaders.device import resized
+from ltr.data.source import ImageFiles, Source
+from ltr.data.splitting.closed_set import Split
+from ltr.errors import CheckpointError, ConfigError, LtrError
+from ltr.evaluation.scores import Scores
+from ltr.methods.core.stage import DatasetInfo
+from ltr.runs.evaluation.protocols import CPU, check_parts, protocols_of
+
+_PROBES = 2  # blank images
+
+
+class InputAdapter(nn.Module):
+    """A network with its input adapted: resizes images and repeats a single channel; has the interface of `Predictor`.
+
+    Args:
+        size: (H, W) to which images are resized, bilinear and antialiased; None keeps their size.
+        repeat: number of copies of the single channel.
+    """
+
+    def __init__(self, network: Any, size: tuple[int, int] | None, repeat: int = 1) -> None:
+        super().__init__()
+        self.network = network
+        self.size = size
+        self.repeat = repeat
+
+    @property
+    def headline(self) -> str:
+        return self.network.headline
+
+    @property
+    def link(self) -> str:
+        return self.network.link
+
+    def predict(self, images: Tensor) -> dict[str, Scores]:
+        """Return the scores of uint8 images [B, C, H, W] by variant."""
+        return self.network.predict(self.fitted(images))
+
+    def examples(self, images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
+        return self.network.examples(self.fitted(images), labels)
+
+    def locations(self, images: Tensor) -> dict[str, Tensor]:
+        return self.network.locations(self.fitted(images))
+
+    def fitted(self, images: Tensor) -> Tensor:
+        """Return uint8 images [B, C, H, W] as the network takes them."""
+        if self.repeat > 1:
+            images = images.repeat_interleave(self.repeat, dim=1)
+        if self.size is not None:
+            images = resized(images, self.size)
+        return images.contiguous(memory_format=torch.channels_last)
+
+
+def adapted_dataset(
+    dataset: Mapping[str, Any], source: Source, trained: DatasetInfo, asked: int | None
+) -> dict[str, Any]:
+    """Return a data set's config with the image size of a network that was trained on another data set.
+
+    The size is ``asked``, or else the network's training size; the interpolation is that of the training. The share of
+    an image that the crop keeps stays that of the config.
+    """
+    if not isinstance(source.images, ImageFiles):
+        return dict(dataset) if asked is None else {**dataset, "image_size": asked}
+    size = trained.image_shape[1] if asked is None else asked
+    resize, usual_size = dataset.get("image_resize"), dataset["image_size"]
+    if isinstance(resize, list):  # images are stretched to a square
+        resize = [round(side * size / usual_size) for side in resize]
+    elif resize is not None:
+        resize = round(resize * size / usual_size)
+    adapted = {**dataset, "image_size": size, "image_resize": resize}
+    return adapted if trained.interpolation is None else {**adapted, "interpolation": trained.interpolation}
+
+
+def adapt_input(network: Any, dataset: Mapping[str, Any], source: Source) -> tuple[Any, str]:
+    """Return the network as a predictor of a source's images, and a sentence about changes to them ('' for none).
+
+    Arrays are resized to the config's ``image_size`` if it has one, else to the network's training size.
+
+    Raises:
+        ConfigError: the network needs another number of channels, and the images have more than one.
+    """
+    channels, height, width = network.dataset_info.image_shape
+    if isinstance(source.images, ImageFiles):
+        source_shape: tuple[int, ...] = (3, dataset["image_size"], dataset["image_size"])
+        size = None
+    else:
+        source_shape = (source.images.shape[3], *source.images.shape[1:3])
+        configured = dataset.get("image_size")
+        size = (height, width) if configured is None else (configured, configured)
+    if source_shape[0] not in (1, channels):
+        raise ConfigError(
+            f"the network takes images of {channels} channel{'s' if channels > 1 else ''}, those of {source.name} have "
+            f"{source_shape[0]}. Choose a data set of {channels}, or a network that was trained on {source_shape[0]}"
+        )
+    repeat = channels // source_shape[0]
+    resized = size if size is not None and size != source_shape[1:] else None
+    if resized is None and repeat == 1:
+        return network, ""
+    changes = []
+    if resized is not None:
+        changes.append(f"{source_shape[1]} x {source_shape[2]} pixels are resized to {resized[0]} x {resized[1]}")
+    changes += [f"their one channel is repeated {repeat} times"] if repeat > 1 else []
+    return InputAdapter(network, resized, repeat), f"images of {source.name}: {', '.join(changes)}"
+
+
+def check_evaluable(
+    predictor: Any,
+    network: Any,
+    split: Split,
+    source: Source,
+    dataset: Mapping[str, Any],
+    part: str,
+    evaluation: Mapping[str, Any],
+) -> None:
+    """Refuse a combination that would fail in the middle of evaluation; two blank images pass through the network.
+
+    Args:
+        predictor: the network, or its `InputAdapter`.
+        part: of the split that is evaluated.
+        evaluation: the evaluation config.
+
+    Raises:
+        ConfigError: the images are missing, or the network does not accept them.
+        CheckpointError: the network has other classes than the data set, or its predictions lack what a protocol needs.
+    """
+    if not len(getattr(split, part)):
+        raise ConfigError(f"--split {part}: the split '{split.name}' has no such images")
+    protocols = protocols_of(split, evaluation, network.link, CPU, keep_predictions=False)
+    if part == "test":
+        for protocol in protocols:
+            check_parts(protocol, split)
+    needs = {need for protocol in protocols for need in protocol.needs}
+    names = tuple(network.dataset_info.class_names)
+    if "logits" in needs and not network.embeds and tuple(split.class_names) != names:
+        raise CheckpointError(
+            f"it knows {len(names)} classes ({', '.join(names[:3])}, ...), the data set has {len(split.class_names)} "
+            f"({', '.join(split.class_names[:3])}, ...)"
+        )
+    kind, evaluated = type(network).__name__, " and ".join(dict.fromkeys(protocol.name for protocol in protocols))
+    for variant, scores in _probe(predictor, source, dataset).items():
+        provided = {
+            "logits": scores.logits is not None and scores.logits.shape[1:] == (len(split.class_names),),
+            "features": scores.features is not None,
+            "knownness": scores.knownness is not None,
+        }
+        lacking = [need for need in sorted(needs) if not provided[need]]
+        if lacking == ["knownness"]:
+            raise ConfigError(
+                f"evaluation.scorers={evaluation['scorers']}: {kind} gives no distance to score by. "
+                "Leave 'distance' out"
+            )
+        if lacking:
+            raise CheckpointError(
+                f"'{split.name}' is evaluated by {evaluated}, which needs {' and '.join(lacking)}; {kind} gives none"
+                f"{'' if variant == 'default' else f' as {variant}'}. Choose another dataset config, or a run that "
+                f"{'classifies' if 'logits' in lacking else 'gives them'}"
+            )
+
+
+def _probe(predictor: Any, source: Source, dataset: Mapping[str, Any]) -> dict[str, Scores]:
+    if isinstance(source.images, ImageFiles):
+        shape: tuple[int, ...] = (3, dataset["image_size"], dataset["image_size"])
+    else:
+        shape = (source.images.shape[3], *source.images.shape[1:3])
+    blank = torch.zeros(_PROBES, *shape, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    try:
+        with torch.inference_mode():
+            return predictor.eval().predict(blank)
+    except LtrError:
+        raise
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"the network cannot take images of {' x '.join(map(str, shape))} ({reason}). Set dataset.image_size to "
+            "what it was trained at"
+        ) from error

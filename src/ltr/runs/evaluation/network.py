@@ -1,0 +1,132 @@
+"""Evaluation of a trained method: one pass over a split, every variant, protocol and scorer at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ltr.errors import DataError
+from ltr.evaluation.training_scores import Collected, TrainingScores
+from ltr.methods.core.network import ImageClassifier
+from ltr.runs.evaluation.location_stats import LocationStats
+from ltr.runs.processes.device import autocast
+
+EXAMPLES = 16  # test images that a method may show something of
+
+
+@dataclass(frozen=True)
+class ProtocolResult:
+    """The result of one protocol, with one scorer, for one variant.
+
+    Attributes:
+        protocol: its name.
+        variant: of the method's predictions.
+        scorer: its name, or None.
+        headline: whether this is the run's result.
+        result: of the protocol: metrics, per_class, predictions, curves.
+    """
+
+    protocol: str
+    variant: str
+    scorer: str | None
+    headline: bool
+    result: Any
+
+
+def evaluate(
+    predictor: Any,
+    loaders: Mapping[str, Iterable[Any]],
+    protocols: Callable[[str, bool], list[Any]],
+    device: torch.device,
+    precision: str,
+    thresholds: Mapping[tuple[str, str | None], float] | None = None,
+    stats: LocationStats | None = None,
+) -> list[ProtocolResult]:
+    """Run ``predictor.predict`` over a split once and evaluate each variant that it returns.
+
+    Args:
+        predictor: a module with `predict`, ``headline`` and ``link`` (see `ltr.methods.core.stage.Predictor`).
+        loaders: the batches of the evaluated part of the split, under its name, and of further parts that some
+            protocols read (``unknown``); each image once. Scorers are fitted to those of ``train``.
+        protocols: (link, whether a row per image is kept) -> fresh protocol objects, the headline's first. Rows are
+            kept of the headline variant.
+        thresholds: of the open-set protocol by (variant, scorer), as validation images gave them.
+        stats: of a network that selects locations: its numbers join the metrics of the headline variant's first row.
+
+    Raises:
+        DataError: the split is empty.
+    """
+    of_variants: dict[str, list[Any]] = {}
+    module = predictor.to(device).eval()
+    with torch.inference_mode(), autocast(device, precision):
+        training = _training_scores(module, loaders["train"]) if "train" in loaders else {}
+        for position, (part, loader) in enumerate((name, one) for name, one in loaders.items() if name != "train"):
+            for batch in loader:
+                if stats is not None and position == 0:
+                    stats.add(module, batch)
+                predictions: Mapping[str, Any] = module.predict(batch.images)
+                for variant, scores in predictions.items():
+                    if variant not in of_variants:
+                        fresh = protocols(module.link, variant == module.headline)
+                        _prepare(fresh, variant, training.get(variant), thresholds or {})
+                        of_variants[variant] = fresh
+                    for protocol in of_variants[variant]:
+                        if position == 0 or part in protocol.parts:
+                            protocol.update(scores, batch.labels, batch.indices)
+    if not of_variants:
+        raise DataError("there is nothing to evaluate: the split has no images. Choose another part or data set")
+    results = []
+    for variant, of_variant in of_variants.items():
+        for position, protocol in enumerate(of_variant):
+            protocol.reduce()
+            headline = variant == module.headline and position == 0
+            result = protocol.compute()
+            if headline and stats is not None:
+                result.metrics.update(stats.means())
+            results.append(ProtocolResult(protocol.name, variant, protocol.scorer, headline, result))
+    return results
+
+
+def _prepare(
+    protocols: Iterable[Any],
+    variant: str,
+    training: TrainingScores | None,
+    thresholds: Mapping[tuple[str, str | None], float],
+) -> None:
+    """Fit the scorers that need it, and set the thresholds chosen on validation images."""
+    for protocol in protocols:
+        if training is not None and getattr(protocol, "needs_training", False):
+            protocol.fit(training)
+        threshold = thresholds.get((variant, protocol.scorer))
+        if threshold is not None and hasattr(protocol, "with_threshold"):
+            protocol.with_threshold(threshold)
+
+
+def _training_scores(module: Any, loader: Iterable[Any]) -> dict[str, TrainingScores]:
+    """Return the scores of the training images, by variant."""
+    collected: dict[str, Collected] = {}
+    for batch in loader:
+        for variant, scores in module.predict(batch.images).items():
+            collected.setdefault(variant, Collected()).update(scores, batch.labels, batch.indices)
+    return {variant: scores.all() for variant, scores in collected.items()}
+
+
+def examples_of(predictor: Any, network: Any, data: Any, device: torch.device, precision: str) -> dict[str, np.ndarray]:
+    """Return the method's example arrays of a few test images, spread over the classes; {} if it has none.
+
+    Args:
+        predictor: computes the arrays.
+        network: the method's network, which declares whether it has examples.
+        data: an `ltr.data.module.DataModule`.
+    """
+    if type(network).examples is ImageClassifier.examples:
+        return {}  # no image need be read
+    test = data.split.test
+    positions = np.linspace(0, len(test) - 1, min(EXAMPLES, len(test))).astype(np.int64)
+    (batch,) = list(data.evaluation_loader(test[positions]))[:1]
+    with torch.inference_mode(), autocast(device, precision):
+        return predictor.examples(batch.images, batch.labels)

@@ -1,0 +1,106 @@
+"""Lightning strategies for the processes of a run, which are started and joined before Lightning runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.environments import ClusterEnvironment
+from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy
+
+from ltr.methods.core.step_data import seed_step
+from ltr.randomness import derive_seed
+from ltr.runs.processes import distributed
+from ltr.runs.processes.process_info import ProcessInfo, from_environment
+
+
+class StartedProcesses(ClusterEnvironment):
+    """Cluster environment of processes that are running and have joined their group."""
+
+    def __init__(self, process: ProcessInfo) -> None:
+        super().__init__()
+        self.process = process
+
+    creates_processes_externally = True
+    main_address = "127.0.0.1"  # unused: the processes have joined
+    main_port = 0
+
+    @staticmethod
+    def detect() -> bool:
+        return False
+
+    def world_size(self) -> int:
+        return self.process.world_size
+
+    def set_world_size(self, size: int) -> None:
+        pass
+
+    def global_rank(self) -> int:
+        return self.process.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        pass
+
+    def local_rank(self) -> int:
+        return self.process.local_rank
+
+    def node_rank(self) -> int:
+        return (self.process.rank - self.process.local_rank) // self.process.local_world_size
+
+
+class _SeedPerRank:
+    """Mixin that seeds torch differently in each process, for different dropout masks.
+
+    A network seeds torch's generator with (seed, role, epoch, batch) before each batch, the same in every process.
+    """
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if distributed.rank():
+            rank_seed = derive_seed(torch.initial_seed(), "rank", distributed.rank())
+            seed_step(rank_seed, self.root_device)  # type: ignore[attr-defined]
+
+
+class Ddp(_SeedPerRank, DDPStrategy):
+    """Data-parallel training whose processes may evaluate different numbers of batches.
+
+    The running statistics of batch normalisation are those of rank 0, which its checkpoint holds. The other ranks copy
+    them before an evaluation, not at every step; training does not read them.
+    """
+
+    def validation_step(self, *arguments: Any, **named: Any) -> Any:
+        # not through the DDP wrapper, whose collectives would wait for a batch that another process does not have
+        assert self.lightning_module is not None
+        with self.precision_plugin.val_step_context():
+            return self.lightning_module.validation_step(*arguments, **named)
+
+    def on_validation_start(self) -> None:
+        assert self.lightning_module is not None
+        distributed.broadcast_tensors(iter(list(self.lightning_module.buffers())))
+
+
+class Fsdp(_SeedPerRank, FSDPStrategy):
+    """Parameters, gradients and optimiser state sharded over GPUs; checkpoints are whole."""
+
+
+def in_processes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the Trainer's arguments of the config ``strategy`` for the processes of this run."""
+    if not distributed.is_distributed() and config["name"] != "fsdp":
+        return {"devices": 1, "strategy": "auto"}
+    process = from_environment(os.environ) or ProcessInfo(0, 1, 0, 1, "env://")
+    if config["name"] == "fsdp":
+        strategy: Any = Fsdp(cluster_environment=StartedProcesses(process), state_dict_type="full")
+    else:
+        strategy = Ddp(
+            cluster_environment=StartedProcesses(process),
+            find_unused_parameters=config["find_unused_parameters"],
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,  # gradients are views of the averaged buckets, without copies at every step
+        )
+    return {
+        "devices": process.local_world_size,
+        "num_nodes": max(1, process.world_size // process.local_world_size),
+        "strategy": strategy,
+        "sync_batchnorm": config["sync_batchnorm"],
+    }

@@ -1,0 +1,174 @@
+"""The chosen logger beside ``metrics.csv``: none, Weights & Biases or TensorBoard, imported only when chosen."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ltr.configuration.configs import leaves, without_private
+from ltr.errors import ConfigError, Interrupted
+from ltr.runs.evaluation.network import ProtocolResult
+from ltr.runs.tracking.counted_epochs import CountsEpochs
+
+
+class RunLoggers:
+    """The loggers of one run: created when first needed, closed at the run's end in any case.
+
+    Args:
+        config: of the run.
+        directory: of the run.
+        epochs: of each stage in order. Loggers count epochs over all stages, as the figures do, so that a second
+            stage does not overwrite the first.
+    """
+
+    def __init__(self, config: Mapping[str, Any], directory: Path, epochs: Mapping[str, int]) -> None:
+        self.config = config
+        self.directory = directory
+        self.epochs = epochs
+        self._made: list[Any] | None = None
+
+    def __call__(self, stage: str) -> list[Any]:
+        """Return the loggers, for the epochs of a stage."""
+        if self._made is None:
+            name = self.config["logger"]["name"]
+            self._made = [] if name == "csv" else [self._started(name)]
+        earlier_stages = list(self.epochs)[: list(self.epochs).index(stage)]
+        for logger in self._made:
+            logger.epochs_before = sum(self.epochs[name] for name in earlier_stages)
+        return self._made
+
+    def _started(self, name: str) -> Any:
+        """Return a logger with the configuration logged; its later failures do not stop the run.
+
+        Raises:
+            ConfigError: the logger cannot start; this is known before any training.
+        """
+        try:
+            logger = getattr(self, f"_{name}")()
+            logger.log_hyperparams(described(self.config))
+        except (ConfigError, Interrupted):
+            raise
+        except Exception as error:  # of the network, the disk, or the package
+            raise ConfigError(
+                f"logger={name}: it cannot start: {type(error).__name__}: {_first_line(error)}. Mend that, or use "
+                "logger=csv, which every run has: the same command with it is the same run"
+            ) from error
+        return forgiving(logger, name)
+
+    def _wandb(self) -> Any:
+        try:
+            from ltr.runs.tracking.wandb_run import WandbRun
+        except ImportError as error:
+            raise ConfigError("logger=wandb: the package wandb is not installed. pip install wandb") from error
+        return WandbRun(self.config, self.directory)
+
+    def _tensorboard(self) -> Any:
+        try:
+            from pytorch_lightning.loggers import TensorBoardLogger
+
+            class TensorBoard(CountsEpochs, TensorBoardLogger):
+                def close(self, failed: bool) -> None:
+                    self.finalize("failed" if failed else "success")
+
+            return TensorBoard(str(self.directory), name="tensorboard", version="", default_hp_metric=False)
+        except ImportError as error:
+            raise ConfigError(
+                "logger=tensorboard: the package tensorboard is not installed. pip install 'ltr[tensorboard]'"
+            ) from error
+
+    def log_result(
+        self, rows: Sequence[Mapping[str, Any]], evaluated: Sequence[ProtocolResult], figures: Sequence[Path] = ()
+    ) -> None:
+        """Log the result of a finished run, also of a run whose stages were all cached.
+
+        The result has been written by then, so a logger that cannot start now is a warning.
+        """
+        headline = next((row for row in rows if row["headline"]), None)
+        if headline is None:
+            return
+        try:
+            loggers = self(next(iter(self.epochs)))
+        except ConfigError as error:
+            warnings.warn(f"the result is not logged, {self.directory} has it: {error}", stacklevel=1)
+            return
+        for logger in loggers:
+            logger.log_result(headline, rows, evaluated, figures)
+
+    def close(self, failed: bool) -> None:
+        """Close the loggers; the run calls this in any case."""
+        for logger in self._made or []:
+            logger.close(failed)
+        self._made = None
+
+
+# methods of a logger that Lightning and runs call
+_CALLED = (
+    "log_metrics",
+    "log_hyperparams",
+    "log_graph",
+    "log_result",
+    "after_save_checkpoint",
+    "save",
+    "finalize",
+    "close",
+)
+
+
+def forgiving(logger: Any, name: str) -> Any:
+    """Turn the failures of a logger into one warning; after it, nothing is logged and the run goes on.
+
+    Args:
+        logger: changed in place, and returned.
+        name: of its config, for the warning.
+    """
+    broken: list[Exception] = []
+
+    def guarded(method: Callable[..., Any], closes: bool) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def call(*arguments: Any, **named: Any) -> Any:
+            if broken and not closes:
+                return None
+            try:
+                return method(*arguments, **named)
+            except Interrupted:
+                raise
+            except Exception as error:
+                if not broken:
+                    warnings.warn(
+                        f"logger={name} fails and is left out from here on: {type(error).__name__}: "
+                        f"{_first_line(error)}. metrics.csv and result.json have all numbers",
+                        stacklevel=1,
+                    )
+                broken.append(error)
+                return None
+
+        return call
+
+    for method in _CALLED:
+        if hasattr(logger, method):
+            setattr(logger, method, guarded(getattr(logger, method), closes=method == "close"))
+    return logger
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no word").rstrip(".")
+
+
+def described(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flat configuration without paths, which would name a person or a machine.
+
+    A path to a file, such as that of initial weights, is reduced to its last part.
+    """
+    flat = leaves(without_private({key: value for key, value in config.items() if key not in ("paths", "hydra")}))
+    return {key: _without_folders(value) for key, value in flat if not key.endswith((".root", ".roots"))}
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_without_folders(entry) for entry in value]
+    if isinstance(value, str) and (value.startswith(("/", "~")) or value[1:3] in (":\\", ":/")):
+        return value.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return value

@@ -1,0 +1,146 @@
+"""One row of numbers per epoch: summed on the device while training, read once at the epoch's end."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from ltr.files import write_csv
+from ltr.runs.processes import distributed
+from ltr.runs.result import FIRST_COLUMNS
+
+
+class EpochLog(pl.Callback):
+    """Writes ``metrics.csv`` (the whole file each epoch, atomically) and passes each row to the loggers.
+
+    `ValidationCallback` adds the metrics of the monitored split with `add` before the epoch ends. A resumed training
+    drops the rows of epochs that it repeats.
+
+    Args:
+        path: the stage's ``metrics.csv``.
+        stage: the stage's name, first column.
+        on_row: called with every finished row (the progress display).
+        only_finite: leave out batches whose loss is NaN or infinite.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        stage: str,
+        on_row: Callable[[Mapping[str, Any]], None] | None = None,
+        only_finite: bool = False,
+    ) -> None:
+        self.only_finite = only_finite
+        self.path = path
+        self.stage = stage
+        self.on_row = on_row
+        self.rows: list[dict[str, Any]] = []
+        self._extra: dict[str, float] = {}
+        self._sums: torch.Tensor | None = None  # loss x images, correct, images: float64 on the device
+        self._logs: dict[str, torch.Tensor] = {}  # values that a method logs of its steps, x images
+        self._seconds = 0.0  # of training in this epoch, up to `_since`
+        self._since = 0.0
+        self._spent = 0.0  # on the stage by runs that were interrupted
+        self._began = time.perf_counter()
+
+    @property
+    def total_seconds(self) -> float:
+        """Return the wall time of the stage so far, including the runs that it continues."""
+        return self._spent + time.perf_counter() - self._began
+
+    def add(self, metrics: Mapping[str, float]) -> None:
+        """Add metrics of the current epoch, e.g. ``{"val/accuracy": 0.5}``."""
+        self._extra.update(metrics)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.rows = [row for row in _read_rows(self.path) if int(row["epoch"]) <= trainer.current_epoch]
+        if self._sums is not None:  # resumed in mid-epoch: on_train_epoch_start will not come
+            self._sums = self._sums.to(pl_module.device)
+            self._logs = {name: total.to(pl_module.device) for name, total in self._logs.items()}
+        self._since = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        dtype = torch.float32 if pl_module.device.type == "mps" else torch.float64
+        self._sums = torch.zeros(3, dtype=dtype, device=pl_module.device)
+        self._logs, self._extra, self._seconds, self._since = {}, {}, 0.0, time.perf_counter()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        images = batch.labels.shape[0]
+        assert self._sums is not None
+        correct = outputs.get("correct")
+        if self.only_finite and not torch.isfinite(outputs["loss"]):
+            return
+        self._sums[0] += outputs["loss"].detach() * images
+        if correct is not None:
+            self._sums[1] += correct
+        self._sums[2] += images
+        for name, value in outputs.get("logs", {}).items():
+            value = value.detach().to(self._sums.dtype) * images
+            self._logs[name] = self._logs[name] + value if name in self._logs else value
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._pause(pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._since = time.perf_counter()
+
+    def _pause(self, pl_module: pl.LightningModule) -> None:
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+        self._seconds += time.perf_counter() - self._since
+        self._since = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._pause(pl_module)
+        assert self._sums is not None
+        loss, correct, images = distributed.all_reduce_sum(self._sums).tolist()
+        logs = {name: distributed.all_reduce_sum(total) for name, total in self._logs.items()}
+        row = {
+            "stage": self.stage,
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "train/loss": loss / max(images, 1),
+            "train/accuracy": correct / max(images, 1),
+            "images_per_second": round(images / max(self._seconds, 1e-9), 1),
+            **{f"train/{name}": float(total) / max(images, 1) for name, total in logs.items()},
+            **self._extra,
+        }
+        self.rows.append(row)
+        if not distributed.is_rank_zero():
+            return
+        write_csv(self.path, self.rows, FIRST_COLUMNS)
+        numbers = {key: value for key, value in row.items() if key not in ("stage", "step")}
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step=trainer.global_step)
+        if self.on_row:
+            self.on_row(row)
+
+    def state_dict(self) -> dict[str, Any]:
+        # collective: every process takes part, rank 0 writes
+        return {
+            "sums": None if self._sums is None else distributed.all_reduce_sum(self._sums).cpu(),
+            "logs": {name: distributed.all_reduce_sum(total).cpu() for name, total in self._logs.items()},
+            "seconds": self._seconds + time.perf_counter() - self._since,
+            "spent": self.total_seconds,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._sums, self._seconds, self._spent = state_dict["sums"], state_dict["seconds"], state_dict["spent"]
+        self._logs = dict(state_dict.get("logs", {}))
+        if not distributed.is_rank_zero() and self._sums is not None:  # rank 0 holds the sums
+            self._sums = torch.zeros_like(self._sums)
+            self._logs = {name: torch.zeros_like(total) for name, total in self._logs.items()}
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

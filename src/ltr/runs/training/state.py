@@ -1,0 +1,160 @@
+"""Training state of an unfinished stage: saving it, checking it, and the position at which training resumes.
+
+A training state is a checkpoint of Lightning's. Only `ResumePoint` reads the position from it: Lightning's loops count
+epochs and batches, and the data module gets the same position, so that the loader repeats no batch. The loader has a
+position of its own for trainings outside ltr; in a stage, the resume point takes precedence.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import nn
+
+from ltr.errors import CheckpointError
+from ltr.methods.core.checkpoint import check_weights, read_checkpoint
+from ltr.runs.processes import distributed
+from ltr.runs.provenance import code_state
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """The epoch and batch at which a stage's training resumes.
+
+    Attributes:
+        path: the checkpoint to restore.
+        epoch, batch: the first ones to train, both counted from 0.
+        code: state of the code that saved the checkpoint; None if the checkpoint does not hold it.
+    """
+
+    path: Path
+    epoch: int
+    batch: int
+    code: Mapping[str, Any] | None = None
+
+    @classmethod
+    def read(cls, path: Path, network: nn.Module | None = None) -> ResumePoint:
+        """Read the resume point of a checkpoint.
+
+        Raises:
+            CheckpointError: see `read_training_state`.
+        """
+        state = read_training_state(path, network)
+        epoch, batch = _position_of(state, path)
+        return cls(path, epoch, batch, state.get("code"))
+
+
+class TrainingState:
+    """The folder ``state/`` of an unfinished stage: the last two checkpoints, and the best weights."""
+
+    def __init__(self, folder: Path, print_line: Callable[[str], None]) -> None:
+        self.last = folder / "last.ckpt"
+        self.previous = folder / "previous.ckpt"
+        self.best = folder / "best.ckpt"
+        self.print_line = print_line
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Save a training state; the one before it stays as `previous`."""
+        if distributed.is_rank_zero() and self.last.is_file():
+            os.replace(self.last, self.previous)
+        trainer.save_checkpoint(self.last)  # collective: every rank takes part, rank 0 writes
+
+    def resume_point(self, network: nn.Module) -> ResumePoint | None:
+        """Return the resume point for ``network``, the same in every process; None if its training has not begun.
+
+        A damaged checkpoint is set aside with a message, and the one before it is used.
+        """
+        path = distributed.broadcast_from_rank_zero(lambda: str(self._newest(network) or ""))
+        return ResumePoint.read(Path(path)) if path else None
+
+    def _newest(self, network: nn.Module) -> Path | None:
+        for path in (self.last, self.previous):
+            if not path.is_file():
+                continue
+            try:
+                return ResumePoint.read(path, network).path
+            except CheckpointError as error:
+                aside = path.with_suffix(f".damaged-{int(time.time())}")
+                path.rename(aside)
+                self.print_line(f"{error}\n  set aside as {aside.name}; going on from the checkpoint before it")
+        return None
+
+
+class SaveState(pl.Callback):
+    """Saves the training state every k epochs."""
+
+    def __init__(self, state: TrainingState, every_n_epochs: int) -> None:
+        self.state = state
+        self.every_n_epochs = every_n_epochs
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        checkpoint["code"] = code_state()  # another version may resume from here
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        epochs = trainer.current_epoch + 1
+        if epochs % self.every_n_epochs == 0 and epochs < (trainer.max_epochs or 0):
+            self.state.save(trainer)
+
+
+def read_training_state(path: Path, network: nn.Module | None = None) -> dict[str, Any]:
+    """Return a training state after checking the entries from which training resumes.
+
+    Args:
+        network: the network in training; None skips the check of the weights.
+
+    Raises:
+        CheckpointError: an entry is missing or wrong; the message names it.
+    """
+    state = read_checkpoint(path)
+    _position_of(state, path)
+    if not _is_whole(state.get("global_step")):
+        raise _wrong(path, "global_step is no whole number of at least 0")
+    for name, parts in (("optimizer_states", ("state", "param_groups")), ("lr_schedulers", ())):
+        entries = state.get(name)
+        if not isinstance(entries, list) or not all(
+            isinstance(one, Mapping) and all(part in one for part in parts) for one in entries
+        ):
+            raise _wrong(path, f"{name} is no list of states")
+    if not state["optimizer_states"]:
+        raise _wrong(path, "optimizer_states is empty")
+    if not isinstance(state.get("callbacks", {}), Mapping):
+        raise _wrong(path, "callbacks is no mapping")
+    if not isinstance(state.get("state_dict"), Mapping):
+        raise _wrong(path, "state_dict is no mapping")
+    if network is not None:
+        check_weights(network, state["state_dict"], path)
+    return state
+
+
+def _position_of(state: Mapping[str, Any], path: Path) -> tuple[int, int]:
+    """Return (epoch, batch) at which training resumes from a state; both count from 0.
+
+    Raises:
+        CheckpointError: the state holds no position.
+    """
+    try:
+        loops = state["loops"]["fit_loop"]
+        epochs = loops["epoch_progress"]["current"]
+        batch = loops["epoch_loop.batch_progress"]
+        numbers = (epochs["processed"], epochs["started"], batch["current"]["processed"])
+        is_last = batch["is_last_batch"]
+    except (KeyError, TypeError, IndexError):
+        raise _wrong(path, "loops does not say where training stood") from None
+    if not all(map(_is_whole, numbers)) or not isinstance(is_last, bool):
+        raise _wrong(path, "loops does not hold whole numbers of at least 0")
+    done, started, batches = numbers
+    return done, batches if started > done and not is_last else 0
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _wrong(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(f"{path}: a damaged training state: {what}")

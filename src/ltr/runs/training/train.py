@@ -1,0 +1,283 @@
+"""Training of one stage with Lightning, from its training state (if any) to its finished weights in the store."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging
+from rich.console import Console
+
+from ltr.errors import CheckpointError, ConfigError, LtrError, TrainingError
+from ltr.escaping import printer
+from ltr.methods.core.checkpoint import AtomicCheckpointIO, network_checkpoint, read_checkpoint, write_checkpoint
+from ltr.methods.core.initial_head import start_head
+from ltr.methods.core.stage import Stage
+from ltr.runs.failures import explain_failures, out_of_memory_in_evaluation
+from ltr.runs.processes import distributed
+from ltr.runs.processes.device import LIGHTNING_PRECISION, autocast
+from ltr.runs.processes.interrupt import StopRequest
+from ltr.runs.processes.strategies import in_processes
+from ltr.runs.provenance import code_state, differs
+from ltr.runs.training.accumulation import Accumulation
+from ltr.runs.training.epoch_log import EpochLog
+from ltr.runs.training.guards import FiniteGuard, SkipNonfinite, StopOnSignal
+from ltr.runs.training.micro_batch import AutoMicroBatch
+from ltr.runs.training.progress import TrainingProgress
+from ltr.runs.training.state import SaveState, TrainingState
+from ltr.runs.training.validation import ValidationCallback
+from ltr.writing import disk_trouble
+
+
+@dataclass(frozen=True)
+class ValidationSpec:
+    """The split that training monitors, and how it is evaluated."""
+
+    split: str  # val | test
+    protocol: Callable[[str], Any]  # link -> a fresh protocol object
+    monitor: str  # the metric that selects
+    every_n_epochs: int
+
+
+@dataclass(frozen=True)
+class TrainingContext:
+    """The context of a training, which does not determine its outcome."""
+
+    device: torch.device
+    config: Mapping[str, Any]  # the configs trainer, strategy, checkpoint and callbacks, and the data set's description
+    console: Console
+    request: StopRequest
+    loggers: Callable[[], list[Any]] = list
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """The record of a training that has ended.
+
+    Attributes:
+        seconds: spent on it, by this run and by those that it continued.
+        micro_batch: final size of micro-batches; None for whole batches.
+        begun_by: state of the code that trained the first part, if it was another than today's.
+    """
+
+    seconds: float
+    micro_batch: int | None = None
+    begun_by: Mapping[str, Any] | None = None
+
+
+class _StartFlag(pl.Callback):
+    """Records that a training has started; by then, the checkpoint is restored."""
+
+    has_started = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.has_started = True
+
+
+def train_stage(
+    stage: Stage,
+    module: Any,
+    data: Any,
+    folder: Path,
+    context: TrainingContext,
+    validation: ValidationSpec | None,
+) -> TrainingRecord:
+    """Train a stage to its end and leave ``weights.ckpt`` (and ``last.ckpt``) in ``folder``.
+
+    Args:
+        module: the stage's network as it was initialised.
+        data: the DataModule that draws this stage's batches.
+        folder: the stage's folder in the store; an unfinished training in it is continued.
+
+    Raises:
+        TrainingError: a loss that is not finite, no memory, no disk space.
+        Interrupted: a signal; the training state is saved.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    print_line = printer(context.console)
+    state = TrainingState(folder / "state", print_line)
+    if context.config["compile"]:
+        module.backbone.compile()
+    begun_by = None
+    resume = state.resume_point(module)
+    if resume is not None:
+        data.start_at(resume.epoch, resume.batch)
+        print_line(
+            f"{stage.name}: going on in epoch {resume.epoch + 1}, batch {resume.batch + 1} of a run that was stopped"
+        )
+        if other := differs(resume.code, code_state()):
+            print_line(f"{stage.name}: its beginning was trained by {other}")
+            begun_by = resume.code
+    trainer, log = _trainer(stage, module, data, folder, state, context, validation)
+    start = _StartFlag()
+    trainer.callbacks.append(start)  # type: ignore[attr-defined]
+    parts = trainer.fit_loop.epoch_loop.automatic_optimization
+
+    def advice() -> str:
+        if any(isinstance(callback, ValidationCallback) and callback.evaluation for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            return out_of_memory_in_evaluation(context.config["evaluation"]["batch_size"])
+        return _out_of_memory(stage, parts.micro_batch if isinstance(parts, AutoMicroBatch) else None)
+
+    try:
+        with explain_failures(stage.name, advice), _quiet(), context.request.while_polled():
+            if resume is None:
+                start_head(module, data, context.device, lambda: autocast(context.device, stage.settings.precision))
+            trainer.fit(module, datamodule=data, ckpt_path=None if resume is None else resume.path)
+    except LtrError:
+        raise
+    except Exception as error:
+        if resume is not None and not start.has_started:
+            reason = (str(error).strip().splitlines() or [""])[0][:200]
+            raise CheckpointError(
+                f"{stage.name}: the training state {resume.path} cannot be restored ({type(error).__name__}: {reason})"
+                ". It is damaged, or of other code: start anew with resume=never"
+            ) from error
+        trouble = disk_trouble(error, stage.name, context.config["paths"]) if isinstance(error, OSError) else None
+        if trouble is None:
+            raise
+        raise trouble from error
+    if distributed.is_rank_zero():
+        _check_best(trainer, state)
+        _write_weights(stage, module, state, folder, context.config)
+    seconds = distributed.broadcast_from_rank_zero(lambda: log.total_seconds)
+    micro_batch = parts.micro_batch if isinstance(parts, AutoMicroBatch) and parts.halved else None
+    return TrainingRecord(seconds, micro_batch, begun_by)
+
+
+def _out_of_memory(stage: Stage, micro_batch: int | None) -> str:
+    """Return the advice for a training step that ran out of memory."""
+    settings = stage.settings
+    processes = distributed.world_size()
+    per_process = f" ({settings.batch_size // processes} in each process)" if distributed.is_distributed() else ""
+    tried = "" if micro_batch is None else f", in parts of {micro_batch} (auto_accumulate)"
+    less = "; trainer.precision=bf16 needs less, too" if settings.precision == "fp32" else ""
+    if stage.options.get("checkpointing") is False:
+        less += "; so does method.checkpointing=true"
+    return (
+        f"out of memory in a training step at batch_size={settings.batch_size}{per_process}{tried}. Lower batch_size; "
+        f"or halve it and set trainer.accumulate={2 * settings.accumulate}: the same batch for the optimiser, but "
+        f"batch normalisation sees half of it (without any, trainer.auto_accumulate=true finds what fits){less}"
+    )
+
+
+def _check_best(trainer: pl.Trainer, state: TrainingState) -> None:
+    """Refuse to go on without the file of the best weights, if it was removed during the run."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if (
+            isinstance(callback, ValidationCallback)
+            and callback.best_path
+            and callback.best_epoch
+            and not state.best.is_file()
+        ):
+            raise TrainingError(
+                f"{state.best}: the weights of the best epoch ({callback.best_epoch}) are gone: something removed them "
+                "while the run was at work. The same command trains the stage again"
+            )
+
+
+def _write_weights(stage: Stage, module: Any, state: TrainingState, folder: Path, config: Mapping[str, Any]) -> None:
+    """Write the selected ``weights.ckpt``, and ``last.ckpt`` if the last epoch was not selected."""
+    whole = config["checkpoint"].get("tuned") == "whole"
+    if stage.settings.selection != "last" and state.best.is_file():
+        write_checkpoint(folder / "last.ckpt", network_checkpoint(module, config["dataset"], whole=whole))
+        selected = network_checkpoint(module, config["dataset"], read_checkpoint(state.best), whole=whole)
+    else:
+        selected = network_checkpoint(module, config["dataset"], whole=whole)
+    write_checkpoint(folder / "weights.ckpt", selected)
+
+
+def _trainer(
+    stage: Stage,
+    module: Any,
+    data: Any,
+    folder: Path,
+    state: TrainingState,
+    context: TrainingContext,
+    validation: ValidationSpec | None,
+) -> tuple[pl.Trainer, EpochLog]:
+    """Return the Lightning trainer of a stage, and its log; comments say where the order of callbacks matters."""
+    settings, config, display = stage.settings, context.config["trainer"], context.config["callbacks"]
+    progress = TrainingProgress(stage.name, settings.epochs, context.console, display["lines_every"])
+    skips = config["on_nonfinite"] == "skip"
+    if skips and settings.precision == "fp16":
+        raise ConfigError("trainer.on_nonfinite=skip: fp16's loss scaling leaves out such steps already. Use raise")
+    on_row = progress.show if display["progress"] != "none" else None
+    log = EpochLog(folder / "metrics.csv", stage.name, on_row, only_finite=skips)
+    callbacks: list[pl.Callback] = [
+        SkipNonfinite(config["max_nonfinite"], printer(context.console))
+        if skips
+        else FiniteGuard(data.indices_of_step, config["log_every"])
+    ]
+    if validation:
+        best = state.best if settings.selection != "last" else None
+        callbacks.append(ValidationCallback(validation.split, validation.protocol, validation.monitor, log, best))
+    if settings.ema_decay is not None:
+        callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
+    # the row is written before the state is saved, so that a resumed run finds it
+    callbacks += [
+        log,
+        *([progress] if log.on_row else []),
+        SaveState(state, context.config["checkpoint"]["every_n_epochs"]),
+    ]
+    callbacks.append(StopOnSignal(context.request, state.save, context.config["checkpoint"]["every_minutes"]))
+    with _quiet():
+        trainer = pl.Trainer(
+            accelerator="gpu" if context.device.type == "cuda" else "cpu",
+            **in_processes(context.config["strategy"]),
+            precision=LIGHTNING_PRECISION[settings.precision],  # type: ignore[arg-type]
+            max_epochs=settings.epochs,
+            # a network with several optimisers clips gradients itself or refuses to; Lightning allows neither key
+            accumulate_grad_batches=settings.accumulate if module.automatic_optimization else 1,
+            gradient_clip_val=settings.gradient_clip if module.automatic_optimization else None,
+            limit_train_batches=settings.limit_train_batches,
+            limit_val_batches=None if validation else 0,
+            check_val_every_n_epoch=validation.every_n_epochs if validation else 1,
+            deterministic=config["deterministic"] or None,
+            benchmark=context.device.type == "cuda" and not config["deterministic"],
+            profiler=config["profiler"],
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            logger=context.loggers() or False,  # only rank 0 has loggers
+            default_root_dir=folder,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    if config["auto_accumulate"]:
+        parts = AutoMicroBatch(trainer, settings.batch_size, stage.name, printer(context.console))
+        trainer.fit_loop.epoch_loop.automatic_optimization = parts
+    elif trainer.accumulate_grad_batches > 1:
+        accumulation = Accumulation(trainer, data.images_of_step, module.loss_is_sum)
+        trainer.fit_loop.epoch_loop.automatic_optimization = accumulation
+    # `StopOnSignal` handles signals; Lightning's handler would run collectives inside a signal handler
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    return trainer, log
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Lightning's advice, which addresses authors of training loops, for the time of a block."""
+    names = ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for name in ("pytorch_lightning", "lightning_fabric", "lightning_utilities"):
+                warnings.filterwarnings("ignore", module=rf"{name}(\.|$)")
+            # the schedule's first step comes after the optimiser's; torch cannot see that through autocast's scaler
+            warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

@@ -1,0 +1,210 @@
+"""Decoding to RGB: accepted formats, transparency, and the white level of 16-bit images."""
+
+import os
+import socket
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ltr.data.images.crop import FileCrop
+from ltr.data.images.decode import Notes, decode_image, decoding, open_image
+from ltr.data.source import PLAIN, Decoding, ImageFiles, Source
+from ltr.errors import ConfigError
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+WHITE = Decoding(matte=(255, 255, 255))
+
+
+def deep(path, levels):
+    Image.fromarray(np.asarray(levels, dtype=np.uint16)).save(path)
+    return str(path)
+
+
+def png(path, colour_type, pixels):
+    """A PNG of 16 bits per channel, which Pillow does not write."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    height, width = pixels.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    head = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+    return str(path)
+
+
+# -- formats ------------------------------------------------------------------------------------------------------
+
+
+def test_postscript_under_another_name_starts_no_program(tmp_path, monkeypatch):
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (tmp_path / "cat.jpg").write_bytes(POSTSCRIPT)
+    for read in (decode_image, lambda path: FileCrop(4).read(path, None)):
+        with pytest.raises(OSError, match="not an image of the formats JPEG, PNG"):
+            read(str(tmp_path / "cat.jpg"))
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("format", ["ICNS", "PCX", "TGA", "ICO", "PDF", "EPS", "SGI", "DDS"])
+def test_other_formats_are_not_opened_whatever_a_file_is_called(tmp_path, format):
+    image = Image.new("RGB", (32, 32), (9, 9, 9))
+    image.save(tmp_path / "x", format)
+    (tmp_path / "x").rename(tmp_path / "x.png")
+    with pytest.raises(OSError, match="not an image of the formats"):
+        open_image(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "folder", "device"])
+def test_a_file_that_is_not_regular_is_refused_and_does_not_block(tmp_path, kind, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a socket's path must be short
+    if kind == "pipe":
+        os.mkfifo("x.jpg")
+    elif kind == "folder":
+        os.mkdir("x.jpg")
+    elif kind == "device":
+        os.symlink("/dev/zero", "x.jpg")
+    else:
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind("x.jpg")
+        listening.close()
+    with pytest.raises(ValueError, match="not a regular file"):
+        decode_image("x.jpg")
+
+
+# -- transparency -------------------------------------------------------------------------------------------------
+
+
+def drawing():
+    """A black square on a clear ground."""
+    pixels = np.zeros((8, 8, 4), dtype=np.uint8)
+    pixels[2:6, 2:6, 3] = 255
+    return Image.fromarray(pixels, "RGBA")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_the_matte_lies_under_transparent_pixels(tmp_path, mode):
+    drawing().convert(mode).save(tmp_path / "x.png")
+    notes = Notes()
+    on_white = np.asarray(decode_image(tmp_path / "x.png", WHITE, notes=notes))
+    assert notes.transparent
+    assert (on_white[0, 0] == 255).all()
+    assert (on_white[3, 3] == 0).all()
+    red = np.asarray(decode_image(tmp_path / "x.png", Decoding(matte=(255, 0, 0))))
+    assert red[0, 0].tolist() == [255, 0, 0]
+    assert not np.asarray(decode_image(tmp_path / "x.png")).any()  # published sets: dropped, as ever
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_a_transparent_colour_of_a_palette_takes_the_matte(tmp_path, suffix):
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 1), 1)
+    image.save(tmp_path / f"x.{suffix}", transparency=0)
+    pixels = np.asarray(decode_image(tmp_path / f"x.{suffix}", WHITE))
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+    assert pixels[1, 1].tolist() == [200, 100, 50]
+
+
+def test_a_transparent_colour_of_an_rgb_png_takes_the_matte(tmp_path):
+    image = Image.new("RGB", (4, 4), (1, 2, 3))
+    image.putpixel((1, 1), (200, 100, 50))
+    image.save(tmp_path / "x.png", transparency=(1, 2, 3))
+    assert np.asarray(decode_image(tmp_path / "x.png", WHITE))[0, 0].tolist() == [255, 255, 255]
+    assert np.asarray(decode_image(tmp_path / "x.png"))[0, 0].tolist() == [1, 2, 3]
+
+
+def test_an_opaque_alpha_channel_changes_nothing_and_is_not_reported(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert("RGBA").save(tmp_path / "x.png")
+    notes = Notes()
+    assert np.array_equal(np.asarray(decode_image(tmp_path / "x.png", WHITE, notes=notes)), pixels)
+    assert not notes.transparent
+
+
+# -- 16 bits ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("white", "levels", "expected"), [
+    (None, [0, 255, 256, 65535], [0, 0, 1, 255]),
+    (65535, [0, 255, 256, 65535], [0, 0, 1, 255]),
+    (4095, [0, 15, 16, 4095], [0, 0, 1, 255]),
+    (255, [0, 1, 128, 255], [0, 1, 128, 255]),
+    (1000, [0, 500, 1000, 1000], [0, 127, 255, 255]),
+])  # fmt: skip
+def test_the_white_level_says_which_value_is_white(tmp_path, white, levels, expected):
+    path = deep(tmp_path / "x.png", [levels])
+    assert np.asarray(decode_image(path, Decoding(white_level=white)))[0, :, 0].tolist() == expected
+
+
+def test_big_endian_tiffs_follow_it_too(tmp_path):
+    values = np.array([[0, 16, 4095]], dtype=">u2")
+    Image.frombytes("I;16B", (3, 1), values.tobytes()).save(tmp_path / "x.tif")
+    assert np.asarray(decode_image(tmp_path / "x.tif", Decoding(white_level=4095)))[0, :, 0].tolist() == [0, 1, 255]
+
+
+def test_a_value_above_the_white_level_is_an_error(tmp_path):
+    path = deep(tmp_path / "x.png", [[0, 4096]])
+    with pytest.raises(ValueError, match=r"highest value is 4,096, above the white level of 4,095"):
+        decode_image(path, Decoding(white_level=4095))
+
+
+def test_colours_of_16_bits_are_noted_and_have_no_white_level(tmp_path):
+    path = png(tmp_path / "x.png", 2, np.full((4, 4, 3), 300))
+    notes = Notes()
+    assert (np.asarray(decode_image(path, notes=notes)) == 1).all()
+    assert notes.wide_colour
+    with pytest.raises(ValueError, match="Convert it to 8 bits"):
+        decode_image(path, Decoding(white_level=4095))
+
+
+def test_several_frames_are_noted_and_the_first_is_read(tmp_path):
+    red, blue = Image.new("RGB", (4, 4), (255, 0, 0)), Image.new("RGB", (4, 4), (0, 0, 255))
+    for suffix in ("gif", "tif", "webp"):
+        red.save(tmp_path / f"x.{suffix}", save_all=True, append_images=[blue])
+        notes = Notes()
+        pixels = np.asarray(decode_image(tmp_path / f"x.{suffix}", notes=notes))
+        assert notes.frames
+        assert pixels[0, 0, 0] > 250
+        red.save(tmp_path / f"one.{suffix}")
+        notes = Notes()
+        decode_image(tmp_path / f"one.{suffix}", notes=notes)
+        assert not notes.frames
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "CMYK", "RGB"])
+def test_notes_change_no_pixel(tmp_path, mode):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(tmp_path / "x.tif" if mode != "LA" else tmp_path / "x.png")
+    path = next(tmp_path.iterdir())
+    assert np.array_equal(np.asarray(decode_image(path)), np.asarray(decode_image(path, notes=Notes())))
+
+
+# -- as configured ------------------------------------------------------------------------------------------------
+
+
+def test_colours_by_name_and_number():
+    assert decoding(exif=True, matte="black", white_level=None) == Decoding(True, (0, 0, 0), None)
+    assert decoding(exif=False, matte="#ff8800", white_level=4095) == Decoding(False, (255, 136, 0), 4095)
+    assert decoding(exif=False, matte=None, white_level=None) == PLAIN
+    with pytest.raises(ConfigError, match=r"dataset.matte=whit: allowed are null, names of colours"):
+        decoding(exif=False, matte="whit", white_level=None)
+    with pytest.raises(ConfigError, match=r"dataset.white_level=70000: allowed are null"):
+        decoding(exif=False, matte=None, white_level=70000)
+
+
+def test_options_that_change_pixels_are_in_the_fingerprint_if_set():
+    def fingerprint(how):
+        files = ImageFiles.from_paths("/", ["a.png"], decoding=how)
+        return Source("s", files, np.zeros(1, dtype=np.int64), ("a",), {"train": range(1)}).fingerprint
+
+    ways = [PLAIN, Decoding(exif=True), WHITE, Decoding(matte=(0, 0, 0)), Decoding(white_level=4095)]
+    assert len({fingerprint(how) for how in ways}) == len(ways)
+    # as it was before there were a matte and a white level
+    assert fingerprint(PLAIN) == "25473bf366215bc8fb5ef28d521820cdf585a175fcb92ec17524a7461651c49a"

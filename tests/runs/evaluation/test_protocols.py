@@ -1,0 +1,161 @@
+"""The protocols of a split: the objects for each row of results, and what cannot be evaluated."""
+
+import numpy as np
+import pytest
+import torch
+
+from ltr.configuration.configs import read_config
+from ltr.configuration.targets import allowing
+from ltr.data.split import Split
+from ltr.errors import ConfigError
+from ltr.evaluation.closed_set import ClosedSet
+from ltr.evaluation.metrics import Metric
+from ltr.evaluation.protocol import PerImageProtocol
+from ltr.methods.core.stage import Method
+from ltr.methods.erm import ERM
+from ltr.runs.evaluation.protocols import check_method, declared_metrics, evaluated_parts, headline_metric, protocols_of
+
+CONFIG = {**read_config("evaluation/default"), "scorers": ["msp", "max_logit"]}
+CPU = torch.device("cpu")
+
+
+def split(*protocols, unknown=()):
+    nothing = np.empty(0, np.int64)
+    unknown = np.array(unknown, np.int64)
+    return Split("toy", nothing, nothing, nothing, unknown, np.arange(2), ("a", "b"), np.array([1, 1]), protocols)
+
+
+def test_the_first_protocol_is_the_headline():
+    evaluates = protocols_of(split("closed_set"), CONFIG, "softmax", CPU)
+    assert [type(evaluate) for evaluate in evaluates] == [ClosedSet]
+    assert headline_metric(split("closed_set")) == ClosedSet.headline
+
+
+def test_only_the_headline_keeps_a_row_per_image():
+    evaluates = protocols_of(split("closed_set", "closed_set"), CONFIG, "softmax", CPU)
+    assert [evaluate.keep_predictions for evaluate in evaluates] == [True, False]
+
+
+def test_validation_is_evaluated_on_its_own_part_alone():
+    assert evaluated_parts(split("closed_set"), "test", CONFIG) == ("test",)
+    assert evaluated_parts(split("closed_set"), "val", CONFIG) == ("val",)
+
+
+def test_a_protocol_that_there_is_none_of_is_an_error_that_names_all():
+    with pytest.raises(
+        ConfigError, match=r"'toy' is evaluated by 'telepathy'; there are background, closed_set, few_shot, open_set"
+    ):
+        headline_metric(split("telepathy"))
+
+
+def test_a_method_without_what_is_evaluated_is_refused():
+    class Embedding(Method):
+        provides = ("features",)
+
+    with pytest.raises(
+        ConfigError, match="evaluated by closed_set, which needs logits; method=mine gives features only"
+    ):
+        check_method(Embedding(), "mine", split("closed_set"), CONFIG)
+
+
+@pytest.mark.parametrize("key", ["scorers", "recall_at"])
+def test_an_empty_list_is_refused(key):
+    with pytest.raises(ConfigError, match=rf"evaluation.{key}=\[\]: at least one is needed"):
+        protocols_of(split("closed_set"), {**CONFIG, key: []}, "softmax", CPU)
+
+
+@pytest.mark.skipif(ERM.provides != ("logits", "features"), reason="about a method without distances")
+def test_distances_of_a_method_that_has_none_are_refused():
+    pytest.importorskip("ltr.evaluation.open_set")
+    with pytest.raises(ConfigError, match="method=erm gives no distance to score by"):
+        check_method(ERM(), "erm", split("open_set", unknown=[0]), {**CONFIG, "scorers": ["distance"]})
+
+
+def test_an_open_set_without_unknown_images_is_refused():
+    pytest.importorskip("ltr.evaluation.open_set")
+    with pytest.raises(ConfigError, match="has no unknown images"):
+        check_method(ERM(), "erm", split("open_set"), CONFIG)
+
+
+class Depth(PerImageProtocol):
+    """A protocol as a user writes one."""
+
+    name = "depth"
+    headline = "depth"
+    metrics = (Metric("depth", heading="depth (m)", unit="number", better="lower", shown=("report",)),)
+
+    def __init__(self, class_counts, link, many_above, *, factor=1.0):
+        super().__init__()
+        self.given = (len(class_counts), link, many_above, factor)
+
+
+class Nameless(PerImageProtocol):
+    headline = "depth"
+
+
+@pytest.fixture
+def own_code():
+    """Allow the classes of this file."""
+    with allowing([__name__]):
+        yield
+
+
+def with_protocol(name, **options):
+    return {**CONFIG, "extra_protocols": [{"_target_": f"{__name__}.{name}", **options}]}
+
+
+def test_a_protocol_of_your_own_comes_after_the_splits_and_is_given_what_it_names(own_code):
+    closed, depth = protocols_of(split("closed_set"), with_protocol("Depth", factor=2.0), "sigmoid", CPU)
+    assert isinstance(closed, ClosedSet)
+    assert depth.given == (2, "sigmoid", 100, 2.0)
+
+
+def test_a_key_of_its_own_config_goes_before_that_of_the_evaluation(own_code):
+    evaluates = protocols_of(split("closed_set"), with_protocol("Depth", many_above=7), "softmax", CPU)
+    assert evaluates[1].given[2] == 7
+
+
+def test_its_metrics_are_declared_in_the_result_and_ours_are_not(own_code):
+    (declared,) = declared_metrics(split("closed_set"), with_protocol("Depth"))
+    assert (declared["name"], declared["protocol"], declared["heading"]) == ("depth", "depth", "depth (m)")
+    assert declared_metrics(split("closed_set", "open_set"), CONFIG) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("Nameless", "needs class attributes name and headline.*lacks name"), ("own_code", "Derive the class")],
+)
+def test_what_is_no_protocol_is_refused(own_code, name, reason):
+    with pytest.raises(ConfigError, match=reason):
+        protocols_of(split("closed_set"), with_protocol(name), "softmax", CPU)
+
+
+def test_a_protocol_that_the_split_has_anyway_is_not_added():
+    protocols = protocols_of(
+        split("closed_set"), {**CONFIG, "extra_protocols": ["closed_set", "few_shot"]}, "softmax", CPU
+    )
+    assert [protocol.name for protocol in protocols] == ["closed_set", "few_shot"]
+
+
+def test_two_scorers_of_one_name_are_refused():
+    with pytest.raises(ConfigError, match="two scorers have the name 'msp'"):
+        protocols_of(split("open_set"), {**CONFIG, "scorers": ["msp", "msp"]}, "softmax", CPU)
+
+
+@pytest.mark.slow
+def test_a_retrieval_run_is_evaluated_drawn_and_evaluated_again(ltr_train, ltr_eval):
+    short = ["debug=fast", "figures=all", "evaluation.episodes=5", "evaluation.recall_at=[1,10]"]
+    run = ltr_train("dataset=digits_retrieval", "dataset.protocols=[retrieval,few_shot]", *short)
+    assert run.code == 0, run.err
+    assert run.result["metric"] == "recall_at_1"
+    assert {row["protocol"] for row in run.result["rows"]} == {"retrieval", "few_shot"}
+    assert set(run.headline) == {"recall_at_1", "recall_at_10", "map_at_r", "r_precision", "queries", "nmi"}
+    code, out, err = ltr_eval(run.directory)
+    assert code == 0, err
+    assert f"{100 * run.headline['recall_at_1']:.1f}" in out
+
+
+def test_a_scorer_that_there_is_none_of_is_refused_also_where_no_protocol_scores(ltr_train):
+    refused = ltr_train("evaluation.scorers=[pytorch_ood.Enrgy]", "trainer.max_epochs=1")
+    assert refused.code == 2
+    assert "'pytorch_ood.Enrgy' is no detector" in refused.err

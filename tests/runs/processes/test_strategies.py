@@ -1,0 +1,87 @@
+"""Devices and strategy arguments of a run's processes; GPUs are made up here."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pytorch_lightning.strategies import FSDPStrategy
+
+from ltr.errors import ConfigError
+from ltr.runs.processes import distributed, strategies
+from ltr.runs.processes.device import check_strategy
+from ltr.runs.processes.process_info import ProcessInfo
+
+OF_TWO = ProcessInfo(rank=3, world_size=4, local_rank=1, local_world_size=2, rendezvous="env://")
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """``gpus(2)`` makes torch say that there are so many; returns the list of those that were chosen."""
+
+    def there_are(count: int) -> list[int]:
+        chosen: list[int] = []
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+        return chosen
+
+    return there_are
+
+
+@pytest.mark.parametrize(
+    ("count", "accelerator", "backend", "device"),
+    [
+        (0, "auto", "gloo", []),
+        (0, "cpu", "gloo", []),
+        (2, "cpu", "gloo", []),
+        (2, "auto", "cpu:gloo,cuda:nccl", [1]),
+        (8, "gpu", "cpu:gloo,cuda:nccl", [1]),
+    ],
+)
+def test_gpus_talk_by_nccl_and_each_process_has_its_own(gpus, count, accelerator, backend, device):
+    chosen = gpus(count)
+    assert distributed.backend_of(OF_TWO, accelerator) == backend
+    assert chosen == device
+
+
+def test_more_processes_than_gpus_are_refused_in_every_one_of_them(gpus):
+    gpus(1)
+    for local_rank in (0, 1):
+        with pytest.raises(ConfigError, match="2 processes on this machine and 1 GPUs"):
+            distributed.backend_of(ProcessInfo(local_rank, 2, local_rank, 2, "env://"), "auto")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["trainer.accelerator=cpu"], "trainer.accelerator=cpu has none. Use strategy=ddp"),
+        (["trainer.accelerator=auto"], "no CUDA device is visible. Use strategy=ddp"),
+        (["trainer.accelerator=cpu", "trainer.devices=2"], "trainer.accelerator=cpu has none. Use strategy=ddp"),
+    ],
+)
+def test_fsdp_on_a_cpu_is_refused_before_anything_is_read_or_written(ltr_train, gpus, overrides, said):
+    gpus(0)
+    done = ltr_train("strategy=fsdp", "dataset=cifar10_lt", "paths.data=nowhere", *overrides)
+    assert done.code == 2
+    assert said in done.err
+    assert not done.outputs.exists()
+
+
+def test_fsdp_is_taken_where_there_is_a_gpu(monkeypatch):
+    check_strategy({"name": "fsdp"}, torch.device("cuda"))
+    monkeypatch.setattr(strategies, "from_environment", lambda environment: OF_TWO)
+    arguments = strategies.in_processes({"name": "fsdp", "sync_batchnorm": True})
+    assert isinstance(arguments["strategy"], FSDPStrategy)
+    assert (arguments["devices"], arguments["num_nodes"], arguments["sync_batchnorm"]) == (2, 2, True)
+
+
+@pytest.mark.parametrize(("config", "several"), [({"name": "auto"}, False), ({"name": "ddp"}, False)])
+def test_one_process_needs_no_strategy(config, several):
+    assert distributed.is_distributed() is several
+    assert strategies.in_processes(config) == {"devices": 1, "strategy": "auto"}
+
+
+def test_processes_know_their_machine():
+    started = strategies.StartedProcesses(OF_TWO)
+    assert (started.global_rank(), started.local_rank(), started.world_size()) == (3, 1, 4)
+    assert started.node_rank() == 1

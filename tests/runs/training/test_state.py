@@ -1,0 +1,74 @@
+"""The point at which training resumes: `ResumePoint` from Lightning's loops, and the newest readable state."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from ltr.errors import CheckpointError
+from ltr.runs.training.state import ResumePoint, TrainingState
+
+NETWORK = nn.Linear(2, 2)
+
+
+def state(processed: int, started: int, batches: int, is_last_batch: bool) -> dict:
+    """Return a training state after ``batches`` batches of the epoch that was started last."""
+    return {
+        "loops": {
+            "fit_loop": {
+                "epoch_progress": {"current": {"processed": processed, "started": started}},
+                "epoch_loop.batch_progress": {"current": {"processed": batches}, "is_last_batch": is_last_batch},
+            }
+        },
+        "global_step": 9,
+        "optimizer_states": [{"state": {}, "param_groups": []}],
+        "lr_schedulers": [],
+        "callbacks": {},
+        "state_dict": dict(NETWORK.state_dict()),
+        "code": {"commit": "abc"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("saved", "epoch", "batch"),
+    [
+        (state(1, 2, 6, False), 1, 6),  # in the middle of the second epoch
+        (state(2, 2, 8, True), 2, 0),  # after it
+        (state(1, 2, 8, True), 1, 0),  # its last batch is done, its end is not
+        (state(0, 0, 0, False), 0, 0),
+    ],
+)
+def test_a_training_resumes_after_the_last_finished_batch(tmp_path, saved, epoch, batch):
+    torch.save(saved, tmp_path / "last.ckpt")
+    point = ResumePoint.read(tmp_path / "last.ckpt", NETWORK)
+    assert (point.epoch, point.batch) == (epoch, batch)
+    assert point.code == {"commit": "abc"}
+
+
+def test_a_training_without_a_state_begins(tmp_path):
+    assert TrainingState(tmp_path, print).resume_point(NETWORK) is None
+
+
+def test_a_damaged_state_is_set_aside_for_the_one_before_it(tmp_path):
+    lines: list[str] = []
+    torch.save(state(1, 1, 0, False), tmp_path / "previous.ckpt")
+    damaged = copy.deepcopy(state(2, 2, 0, False))
+    del damaged["loops"]["fit_loop"]["epoch_progress"]
+    torch.save(damaged, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match="loops does not say where training stood"):
+        ResumePoint.read(tmp_path / "last.ckpt")
+    point = TrainingState(tmp_path, lines.append).resume_point(NETWORK)
+    assert point is not None
+    assert (point.path.name, point.epoch) == ("previous.ckpt", 1)
+    assert "set aside as last.damaged-" in lines[0]
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+def test_a_state_of_another_network_is_set_aside(tmp_path):
+    lines: list[str] = []
+    torch.save(state(1, 1, 0, False), tmp_path / "last.ckpt")
+    assert TrainingState(tmp_path, lines.append).resume_point(nn.Linear(3, 2)) is None
+    assert len(lines) == 1
