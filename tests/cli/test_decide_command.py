@@ -83,6 +83,72 @@ def test_thresholds_are_stored_reported_applied_and_exported(run, decide, comman
     assert code == 0, err
     exported = json.loads((tmp_path / "exported" / "decisions.json").read_text())
     assert exported["thresholds"] == entry["thresholds"]
+    assert exported["set_thresholds"] == entry["set_thresholds"]
+
+
+def test_levels_of_single_classes_are_chosen_by_and_stored_and_reported(run, decide, command, tmp_path):
+    from ltr.commands.export import main as export
+    from ltr.commands.report import main as report
+
+    table = tmp_path / "levels.csv"
+    table.write_text("\ufeffclass;level\n0;0.6\n", encoding="utf-8")
+    try:
+        code, _, err = decide(run, "--decide", "recall=0.5")
+        assert code == 0, err
+        (plain,) = json.loads((run / "decisions.json").read_text())["weights"].values()
+        rules = ["recall=0.5", "recall:background=0.9", f"recall={table}"]
+        code, _, err = decide(run, *(part for rule in rules for part in ("--decide", rule)))
+        assert code == 0, err
+        (entry,) = json.loads((run / "decisions.json").read_text())["weights"].values()
+        assert entry["rules"] == {"recall": 0.5}
+        assert entry["class_levels"] == {"recall": {"background": 0.9, "0": 0.6}}
+        at = entry["class_names"].index
+        assert entry["thresholds"][at("background")] < plain["thresholds"][at("background")]
+        assert entry["thresholds"][at("1")] == plain["thresholds"][at("1")]
+        code, out, err = command(report, run)
+        assert code == 0, err
+        assert "recall 0.5 (background 0.9, 0 0.6)" in out
+        assert f"{entry['measured']['test']['decisions']['false_alarms_per_thousand']:.1f}" in out
+        assert command(export, run, "--out", tmp_path / "exported")[0] == 0
+        assert json.loads((tmp_path / "exported" / "decisions.json").read_text())["class_levels"]
+    finally:
+        (run / "decisions.json").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["recall=0.5", "recall:backgroud=0.9"], "Did you mean 'background'?"),
+        (["recall:0=0.9"], "classes without a level: background, 1. Give the level of all other classes"),
+        (["recall=0.5", "recall:0=0.9", "recall:0=0.8"], "has a level already"),
+        (["recall=0.5", "recall:0=1.5"], "the level '1.5' is not allowed"),
+        (["recall=0.5", "precision:0=0.9"], "Leave one of them out"),
+    ],
+)
+def test_wrong_levels_of_classes_are_refused(run, decide, words, reason):
+    code, _, err = decide(run, *(part for word in words for part in ("--decide", word)))
+    assert code == 2
+    assert reason in err
+    assert not (run / "decisions.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("class,level\n0,0.9\n0,0.8\n", "line 3: the class '0' has a level already"),
+        ("class,level\n0,\n", "is empty in line 2"),
+        ("class;level\n0;0,9\n", "line 2: the level '0,9' is not allowed"),
+        ("class,levle\n0,0.9\n", "Did you mean 'levle'?"),
+        (None, "there is no file"),
+    ],
+)
+def test_wrong_tables_of_levels_are_refused(run, decide, tmp_path, content, reason):
+    table = tmp_path / "levels.csv"
+    if content is not None:
+        table.write_text(content)
+    code, _, err = decide(run, "--decide", "recall=0.5", "--decide", f"recall={table}")
+    assert code in (1, 2)
+    assert reason in err
 
 
 def test_thresholds_of_other_weights_are_not_applied(run, decide, command, tmp_path, monkeypatch):
@@ -129,8 +195,8 @@ def test_a_validation_set_too_small_for_the_level_is_refused(run, decide):
         (["precision=1"], "greater than 0 and less than 1"),
         (["precision=high"], "greater than 0 and less than 1"),
         (["precision=nan"], "greater than 0 and less than 1"),
-        (["precision=0.9", "recall=0.9"], "Give each once"),
-        (["coverage=0.9", "coverage=0.8"], "Give each once"),
+        (["precision=0.9", "recall=0.9"], "Leave one of them out"),
+        (["coverage=0.9", "coverage=0.8"], "Give it once"),
     ],
 )
 def test_wrong_rules_are_refused(run, decide, words, reason):

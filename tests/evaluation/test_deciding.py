@@ -105,6 +105,15 @@ def test_conformal_sets_cover_new_images_of_each_class(level):
         assert abs(share - exact) < 4 * error
 
 
+@pytest.mark.parametrize("choose", [precision_thresholds, recall_thresholds, conformal_thresholds])
+def test_a_level_for_each_class_gives_each_class_the_threshold_of_its_level(choose):
+    probabilities, labels = made_up()
+    levels = np.array([0.5, 0.9, 0.6, 0.5, 0.8])
+    of_one_level = {level: choose(probabilities, labels, level) for level in set(levels.tolist())}
+    expected = [of_one_level[level][label] for label, level in enumerate(levels.tolist())]
+    assert choose(probabilities, labels, levels).tolist() == expected
+
+
 def test_a_class_with_too_few_images_has_no_conformal_threshold():
     with pytest.raises(ValueError, match="needs 9"):
         conformal_thresholds(np.full((8, 1), 0.5), np.zeros(8, dtype=np.int64), 0.9)

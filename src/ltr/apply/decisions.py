@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ltr.errors import CheckpointError, ConfigError, DataError, nearest
+from ltr.apply.decision_rules import Levels
+from ltr.errors import CheckpointError, DataError
 from ltr.evaluation.deciding import (
     NEVER,
     class_decisions,
@@ -23,12 +23,10 @@ from ltr.evaluation.deciding import (
     recall_thresholds,
     set_metrics,
 )
+from ltr.evaluation.decision_file import FILE, FORMAT, VERSION, read_entries
 from ltr.files import file_digest, write_json
 from ltr.names import counted
 
-FILE = "decisions.json"  # in the folder of a run
-FORMAT, VERSION = "ltr-decisions", 1
-RULES = ("precision", "recall", "coverage")  # the last one is of conformal sets
 SEPARATOR = "|"  # between the classes of a set
 _SHOWN = 10
 
@@ -62,36 +60,8 @@ class Decider:
         return [SEPARATOR.join(self.class_names[label] for label in np.flatnonzero(row).tolist()) for row in members]
 
 
-def read_rules(texts: Sequence[str]) -> dict[str, float]:
-    """Return the level of each rule of ``--decide RULE=LEVEL``.
-
-    Raises:
-        ConfigError: an unknown rule, a level outside (0, 1), or two rules for one thing.
-    """
-    rules: dict[str, float] = {}
-    for text in texts:
-        rule, _, level = text.partition("=")
-        if rule not in RULES:
-            raise ConfigError(
-                f"--decide {text}: allowed are {', '.join(f'{one}=LEVEL' for one in RULES)}{nearest(rule, RULES)}"
-            )
-        try:
-            value = float(level)
-        except ValueError:
-            value = math.nan
-        if not 0 < value < 1:
-            raise ConfigError(f"--decide {text}: the level must be greater than 0 and less than 1, such as {rule}=0.9")
-        if rule in rules or (rule != "coverage" and set(rules) & {"precision", "recall"}):
-            raise ConfigError(
-                f"--decide {text}: thresholds follow from one level of precision or recall, and sets from one of "
-                "coverage. Give each once"
-            )
-        rules[rule] = value
-    return rules
-
-
 def choose(
-    rules: Mapping[str, float], probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+    rules: Mapping[str, Levels], probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
 ) -> Decider:
     """Choose thresholds on validation images.
 
@@ -100,30 +70,42 @@ def choose(
         labels: int64 [N].
 
     Raises:
-        DataError: a class has too few images for a level.
+        ConfigError: levels of an unknown class, or a class without one.
+        DataError: a class has too few images for its level.
     """
     counts = np.bincount(labels, minlength=len(class_names))
-    for rule, level in rules.items():
-        needed = images_needed(level)
-        small = np.flatnonzero(counts < needed)
-        if small.size:
-            names = ", ".join(f"{class_names[label]} ({counts[label]:,})" for label in small[:_SHOWN].tolist())
-            least = int(counts.min())
-            way = (
-                f"ask for a level of at most {math.floor(1000 * least / (least + 1)) / 1000:g}, or "
-                if least
-                else "give each class validation images, or "
-            )
-            raise DataError(
-                f"--decide {rule}={level:g} needs {counted(needed, 'validation image')} of each class, and "
-                f"{counted(small.size, 'class has', 'classes have')} fewer: {names}"
-                f"{', ...' if small.size > _SHOWN else ''}. To decide for them, {way}train with more validation images "
-                "(dataset.val=train_fraction and a larger dataset.val_fraction)"
-            )
+    levels = {rule: of_rule.array(rule, class_names) for rule, of_rule in rules.items()}
+    for rule, wanted in levels.items():
+        _refuse_few_images(rule, wanted, counts, class_names)
     choices = {"precision": precision_thresholds, "recall": recall_thresholds}
-    chosen = [choices[rule](probabilities, labels, level) for rule, level in rules.items() if rule in choices]
-    sets = conformal_thresholds(probabilities, labels, rules["coverage"]) if "coverage" in rules else None
+    chosen = [choices[rule](probabilities, labels, wanted) for rule, wanted in levels.items() if rule in choices]
+    sets = conformal_thresholds(probabilities, labels, levels["coverage"]) if "coverage" in levels else None
     return Decider(tuple(class_names), chosen[0] if chosen else None, sets)
+
+
+def _refuse_few_images(rule: str, levels: np.ndarray, counts: np.ndarray, class_names: Sequence[str]) -> None:
+    """Raise DataError that names the classes with too few validation images for their levels."""
+    needed = np.array([images_needed(level) for level in levels.tolist()])
+    small = np.flatnonzero(counts < needed)
+    if not small.size:
+        return
+    names = ", ".join(f"{class_names[label]} ({counts[label]:,})" for label in small[:_SHOWN].tolist())
+    least = int(counts[small].min())
+    allowed = f"{math.floor(1000 * least / (least + 1)) / 1000:g}"
+    way = f"ask for a level of at most {allowed}, or " if least else "give each class validation images, or "
+    if len(set(levels.tolist())) == 1:
+        demand = f"--decide {rule}={levels[0]:g} needs {counted(int(needed[0]), 'validation image')} of each class"
+    else:
+        first = int(small[0])
+        demand = (
+            f"--decide {rule}: the level {levels[first]:g} of {class_names[first]} needs "
+            f"{counted(int(needed[first]), 'validation image')}"
+        )
+    raise DataError(
+        f"{demand}, and {counted(small.size, 'class has', 'classes have')} fewer: {names}"
+        f"{', ...' if small.size > _SHOWN else ''}. To decide for them, {way}train with more validation images "
+        "(dataset.val=train_fraction and a larger dataset.val_fraction)"
+    )
 
 
 def measure(
@@ -140,18 +122,21 @@ def measure(
 
 
 def write_decisions(
-    run: Path, checkpoint: Path, decider: Decider, rules: Mapping[str, float], measured: Mapping[str, Any]
+    run: Path, checkpoint: Path, decider: Decider, rules: Mapping[str, Levels], measured: Mapping[str, Any]
 ) -> Path:
-    """Add the decisions of a checkpoint to its run's file; those of the run's other checkpoints stay.
+    """Store the decisions of a checkpoint in its run's file; those of the run's other checkpoints stay.
 
     Args:
         measured: metrics by part of the split (`measure`).
     """
     path = run / FILE
-    entries = _entries(path) if path.is_file() else {}
+    stored = read_entries(path) if path.is_file() else {}
+    # an entry of the same file and another digest is of weights that are gone
+    entries = {digest: entry for digest, entry in stored.items() if entry.get("checkpoint") != checkpoint.name}
     entries[file_digest(checkpoint)] = {
         "checkpoint": checkpoint.name,
-        "rules": dict(rules),
+        "rules": {rule: levels.common for rule, levels in rules.items()},
+        "class_levels": {rule: levels.by_class for rule, levels in rules.items() if levels.by_class},
         "class_names": list(decider.class_names),
         "thresholds": _plain(decider.thresholds),  # null: never decided
         "set_thresholds": _plain(decider.set_thresholds),
@@ -174,7 +159,7 @@ def read_decisions(path: Path, checkpoint: Path, class_names: Sequence[str]) -> 
     Raises:
         CheckpointError: the file is damaged.
     """
-    entry = _entries(path).get(file_digest(checkpoint))
+    entry = read_entries(path).get(file_digest(checkpoint))
     if entry is None:
         return None
     try:
@@ -196,10 +181,10 @@ def read_decisions(path: Path, checkpoint: Path, class_names: Sequence[str]) -> 
 
 def decisions_of(path: Path, checkpoint: Path) -> dict[str, Any]:
     """Return the entry of a checkpoint, which its file must have."""
-    return {"format": FORMAT, "version": VERSION, **_entries(path)[file_digest(checkpoint)]}
+    return {"format": FORMAT, "version": VERSION, **read_entries(path)[file_digest(checkpoint)]}
 
 
-def table_lines(decider: Decider, rules: Mapping[str, float], measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def table_lines(decider: Decider, rules: Collection[str], measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the lines that report the chosen points on each part of the split."""
     lines = []
     for part, results in measured.items():
@@ -235,21 +220,6 @@ def table_lines(decider: Decider, rules: Mapping[str, float], measured: Mapping[
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
-
-
-def _entries(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        entries = content["weights"] if content["format"] == FORMAT and content["version"] <= VERSION else None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read: {error}. Remove it, and choose again by ltr-eval --decide"
-        ) from error
-    if not isinstance(entries, dict):
-        raise CheckpointError(
-            f"{path} is of a newer version of ltr, or of another program. Remove it, and choose again"
-        )
-    return entries
 
 
 def _plain(value: Any) -> Any:

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltr.apply.decisions import FILE as DECISIONS
 from ltr.apply.decisions import decisions_file, decisions_of, read_decisions
 from ltr.errors import CheckpointError, ConfigError, TrainingError
+from ltr.evaluation.decision_file import FILE as DECISIONS
 from ltr.files import write_json, written_atomically
 from ltr.methods.core.checkpoint import FORMAT, VERSION, describe, described_network
 from ltr.randomness import generator

@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
         default=[],
         metavar="RULE=LEVEL",
         help="choose class thresholds on validation images and store them: precision=0.9 or recall=0.9; sets: "
-        "coverage=0.9",
+        "coverage=0.9; of one class: precision:CLASS=0.99; of many: precision=FILE.csv",
     )
     parser.add_argument("--config-dir", metavar="FOLDER", help="with configs of your own, for dataset=CONFIG")
     parser.add_argument(
@@ -94,7 +94,8 @@ def _decide(
     paths: Sequence[Path], request: EvaluationRequest, texts: Sequence[str], json: Path | None, config_dir: str | None
 ) -> None:
     """Choose thresholds of one run on its validation images, store them in its folder, and print what they give."""
-    from ltr.apply.decisions import choose, measure, read_rules, table_lines, write_decisions
+    from ltr.apply.decision_rules import read_rules
+    from ltr.apply.decisions import choose, measure, table_lines, write_decisions
     from ltr.configuration.check import refuse
     from ltr.configuration.evaluation_overrides import for_run
     from ltr.console import plain_warnings, print_line
@@ -114,7 +115,10 @@ def _decide(
     run = checkpoint.absolute().parent.parent
     check_folder(run, f"--decide writes into {run}")
     with plain_warnings():
-        images, split = headline_probabilities(Candidate(run.name, checkpoint, candidate_config, run))
+        images, split = headline_probabilities(
+            Candidate(run.name, checkpoint, candidate_config, run),
+            check=lambda split: [levels.array(rule, split.class_names) for rule, levels in rules.items()],
+        )
     decider = choose(rules, *images["val"], split.class_names)
     background = 0 if "background" in split.protocols else None
     measured = {part: measure(decider, *rows, background) for part, rows in images.items()}

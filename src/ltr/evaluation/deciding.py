@@ -1,7 +1,8 @@
 """Class thresholds with abstention, and conformal sets: chosen on validation images, applied to others.
 
 Arrays throughout: ``probabilities`` [N, C], ``labels`` int64 [N] in [0, C), ``decision`` int64 [N] in [0, C) or -1 for
-abstention. An image is decided as its most probable class if that probability reaches the class's threshold.
+abstention. An image is decided as its most probable class if that probability reaches the class's threshold. A
+``level`` in (0, 1) is one number for all classes, or an array [C].
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from ltr.evaluation.averages import mean, ratio
 
 NEVER = float("inf")  # threshold of a class that is never decided
+Level = float | np.ndarray
 
 
 def images_needed(level: float) -> int:
@@ -21,7 +23,7 @@ def images_needed(level: float) -> int:
     return math.ceil(level / (1 - level) - 1e-9)
 
 
-def precision_thresholds(probabilities: np.ndarray, labels: np.ndarray, level: float) -> np.ndarray:
+def precision_thresholds(probabilities: np.ndarray, labels: np.ndarray, level: Level) -> np.ndarray:
     """Return the lowest threshold of each class at which its decisions have a precision of ``level``, float64 [C].
 
     `NEVER` where no threshold reaches it, or the class is never the most probable one. Equal probabilities are decided
@@ -29,6 +31,7 @@ def precision_thresholds(probabilities: np.ndarray, labels: np.ndarray, level: f
     """
     predicted, highest = _predictions(probabilities)
     thresholds = np.full(probabilities.shape[1], NEVER)
+    levels = np.broadcast_to(level, len(thresholds))
     for label in range(probabilities.shape[1]):
         chosen = predicted == label
         order = np.argsort(-highest[chosen], kind="stable")
@@ -37,45 +40,48 @@ def precision_thresholds(probabilities: np.ndarray, labels: np.ndarray, level: f
             continue
         precision = np.cumsum(hits) / np.arange(1, len(values) + 1)
         is_last_of_ties = np.append(values[1:] < values[:-1], True)
-        reached = np.flatnonzero(is_last_of_ties & (precision >= level - 1e-12))
+        reached = np.flatnonzero(is_last_of_ties & (precision >= levels[label] - 1e-12))
         if reached.size:
             thresholds[label] = values[reached[-1]]
     return thresholds
 
 
-def recall_thresholds(probabilities: np.ndarray, labels: np.ndarray, level: float) -> np.ndarray:
+def recall_thresholds(probabilities: np.ndarray, labels: np.ndarray, level: Level) -> np.ndarray:
     """Return the highest threshold of each class at which its recall is ``level``, float64 [C].
 
     0 where even all predictions of a class do not reach it.
     """
     predicted, highest = _predictions(probabilities)
     thresholds = np.zeros(probabilities.shape[1])
+    levels = np.broadcast_to(level, len(thresholds))
     for label in range(probabilities.shape[1]):
         of_class = labels == label
         hits = np.sort(highest[of_class & (predicted == label)])[::-1]
-        needed = math.ceil(level * int(of_class.sum()) - 1e-9)
+        needed = math.ceil(levels[label] * int(of_class.sum()) - 1e-9)
         if 0 < needed <= len(hits):
             thresholds[label] = hits[needed - 1]
     return thresholds
 
 
-def conformal_thresholds(probabilities: np.ndarray, labels: np.ndarray, level: float) -> np.ndarray:
+def conformal_thresholds(probabilities: np.ndarray, labels: np.ndarray, level: Level) -> np.ndarray:
     """Return the least probability with which each class enters a set, float64 [C].
 
     Class-conditional split conformal prediction (Vovk, 2012; Sadinle, Lei and Wasserman, JASA 2019): of the n images of
     a class, the ceil((n + 1) level)-th highest probability of their own class. If these images and new ones are
-    exchangeable, the sets of new images of each class hold it with a probability of at least ``level``.
+    exchangeable, the sets of new images of each class hold it with a probability of at least its ``level``.
 
     Raises:
         ValueError: a class has fewer images than `images_needed`.
     """
     thresholds = np.empty(probabilities.shape[1])
+    levels = np.broadcast_to(level, len(thresholds))
     for label in range(probabilities.shape[1]):
-        own = np.sort(probabilities[labels == label, label].astype(np.float64))[::-1]
-        rank = math.ceil((len(own) + 1) * level - 1e-9)
-        if not 1 <= rank <= len(own):
-            raise ValueError(f"class {label} has {len(own)} images; a level of {level} needs {images_needed(level)}")
-        thresholds[label] = own[rank - 1]
+        of_class = np.sort(probabilities[labels == label, label].astype(np.float64))[::-1]
+        rank = math.ceil((len(of_class) + 1) * levels[label] - 1e-9)
+        if not 1 <= rank <= len(of_class):
+            needed = images_needed(levels[label])
+            raise ValueError(f"class {label} has {len(of_class)} images; a level of {levels[label]} needs {needed}")
+        thresholds[label] = of_class[rank - 1]
     return thresholds
 
 

@@ -10,6 +10,7 @@ from ltr.errors import ConfigError, DataError, nearest
 from ltr.report import formats
 from ltr.report.blocks import wrap_lines
 from ltr.report.comparison import Section, sections
+from ltr.report.decisions import decision_sheet
 from ltr.report.paired_tests import check_reference, pairs, reference_of
 from ltr.report.published_lookup import PublishedNumbers
 from ltr.report.read_runs import RunCollection
@@ -33,12 +34,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Part:
-    """One table of a report with its curves and comparisons."""
+    """One table of a report with its curves, its comparisons and the decisions of its runs."""
 
     section: Section
     sheet: Sheet
     curves: tuple[Curve, ...] = ()
     pairs: Sheet | None = None
+    decisions: Sheet | None = None
 
 
 @dataclass(frozen=True)
@@ -77,16 +79,21 @@ def compose_report(collection: RunCollection, options: Options) -> Report:
     if options.against:
         check_reference(tables, options.against)
     published = PublishedNumbers()
-    problems: list[str] = []
+    problems: list[str] = []  # of comparisons
+    unread: list[str] = []  # files of decisions
     parts = [
-        _compose_part(section, options, published, problems) for section in tables if section.metrics(options.metrics)
+        _compose_part(section, options, published, problems, unread)
+        for section in tables
+        if section.metrics(options.metrics)
     ]
     # requested, and possible for no table
     uncompared = bool(problems) and all(part.pairs is None for part in parts)
-    return Report(tuple(parts), len(runs), (*_warnings(collection, tables), *problems), published, uncompared)
+    return Report(tuple(parts), len(runs), (*_warnings(collection, tables), *problems, *unread), published, uncompared)
 
 
-def _compose_part(section: Section, options: Options, published: PublishedNumbers, problems: list[str]) -> Part:
+def _compose_part(
+    section: Section, options: Options, published: PublishedNumbers, problems: list[str], unread: list[str]
+) -> Part:
     sheet = section_sheet(section, section.metrics(options.metrics), published, " ".join(options.by))
     comparison_sheet = None
     # the tests compare predicted classes, which only the closed-set protocol evaluates
@@ -98,7 +105,8 @@ def _compose_part(section: Section, options: Options, published: PublishedNumber
             comparison_sheet = pairs_sheet(section, reference, differences, options.level)
         except DataError as error:
             problems.append(f"--against {options.against}: {section.title} is not compared: {error}")
-    return Part(section, sheet, tuple(curves(section, options.curves)), comparison_sheet)
+    decisions = decision_sheet(section, unread)
+    return Part(section, sheet, tuple(curves(section, options.curves)), comparison_sheet, decisions)
 
 
 def _refuse_unknown(flag: str, names: Sequence[str], available: Sequence[str]) -> None:
@@ -158,8 +166,7 @@ def as_text(report: Report, form: str, width: int | None = None) -> str:
     for part in report.parts:
         blocks.append(write(part.sheet))
         blocks += [write(curve_sheet(part.section, curve)) for curve in part.curves]
-        if part.pairs is not None:
-            blocks.append(write(part.pairs))
+        blocks += [write(sheet) for sheet in (part.pairs, part.decisions) if sheet is not None]
     legend = wrap_lines(LEGEND, width if form == "table" else None)
     blocks.append(f"% {LEGEND}" if form == "latex" else "\n".join(legend))
     return "\n\n".join(blocks) + "\n"

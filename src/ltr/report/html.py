@@ -55,6 +55,7 @@ def _part(part: Part, number: int, budget: dict[str, int], problems: list[str]) 
     if part.pairs is not None:
         words_of_pairs = [f"{section.title} {row[0].text}" for row in part.pairs.rows]
         blocks.append(f"<h3>{text(part.pairs.title)}</h3>{sheet_table(part.pairs, words_of_pairs)}")
+    blocks += [] if part.decisions is None else [f"<h3>Decisions</h3>{sheet_table(part.decisions)}"]
     blocks += [f"<h3>{text(curve.title)} over {text(curve.key)}</h3>{curve_drawing(curve)}" for curve in part.curves]
     blocks += [_per_class(section, budget, problems), _figures_of_lines(lines, budget, problems), "</section>"]
     return "\n".join(block for block in blocks if block)

@@ -186,10 +186,15 @@ def evaluate_checkpoints(
         yield evaluation
 
 
-def headline_probabilities(candidate: Candidate) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], Split]:
+def headline_probabilities(
+    candidate: Candidate, check: Callable[[Split], object] = lambda split: None
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], Split]:
     """Return float32 probabilities [N, C] and int64 labels [N] of the parts ``val`` and ``test``, and the split.
 
     They are of the headline variant; a part without images is left out.
+
+    Args:
+        check: called with the split before any image is read; its errors end the evaluation.
 
     Raises:
         CheckpointError, ConfigError, DataError: see `evaluate_checkpoints`; ConfigError without validation images.
@@ -202,6 +207,7 @@ def headline_probabilities(candidate: Candidate) -> tuple[dict[str, tuple[np.nda
             f"{candidate.checkpoint}: thresholds are chosen on validation images, and the split '{split.name}' has "
             "none. Train with dataset.val=train_fraction"
         )
+    check(split)
     prepared = _prepared(candidate, "val", data)
     device = resolve_device(prepared.config["trainer"]["accelerator"])
     precision = resolve_precision(prepared.config["trainer"]["precision"], device)
