@@ -52,10 +52,10 @@ def test_null_beside_swept_configs_is_null_and_is_reported_as_null(ltr_train):
     ("arguments", "words"),
     [
         (
-            ("method=crt,erm", "method.classifier.epochs=1"),
-            "with method=erm: method.classifier.epochs=1: there is no key",
+            ("method=posthoc_la,erm", "method.classifier.epochs=1"),
+            "  method.classifier.epochs=1: there is no key",
         ),
-        (("sampler=power,instance", "sampler.q=1"), "with sampler=instance: sampler.q=1: there is no key"),
+        (("method=erm,crt", "sampler.q=1"), "  sampler.q=1: there is no key"),
         (("method=crt,lws", "method.classifier.epox=null"), "  method.classifier.epox=null: there is no key"),
         (("method=crt,lws", "method.classifier.epox=1"), "  method.classifier.epox=1: there is no key"),
         (("method=crt,lws", "method.classifier.epochs=-1"), "epochs=-1: allowed is int [1, inf)"),

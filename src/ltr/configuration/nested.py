@@ -38,6 +38,7 @@ from ltr.configuration.configs import PRIVATE_KEYS
 from ltr.configuration.forbidden import not_one_config
 from ltr.configuration.former_keys import print_notices, rename_in_file, rename_overrides
 from ltr.configuration.listed_configs import LISTS, with_own
+from ltr.configuration.swept_keys import split_applicable
 from ltr.configuration.unknown_configs import unknown_config
 from ltr.identity import former_keys, has_former_options
 
@@ -93,6 +94,27 @@ class NestedLoader(ConfigLoaderImpl):
         if not validate_sweep_overrides:  # Hydra reads the mode of this configuration and lets it go
             self._for_mode = request, config
         return config
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """Compose the configuration of a sweep's job, without values of keys that only other jobs have."""
+        try:
+            return super().load_sweep_config(master_config, sweep_overrides)
+        except HydraException:
+            command = list(map(str, master_config.hydra.overrides.task))
+            name = master_config.hydra.job.config_name
+
+            def compose(texts: list[str]) -> DictConfig:
+                return self.load_configuration(name, texts, RunMode.RUN)
+
+            kept, notices = split_applicable(command, sweep_overrides, self._is_choice, compose)
+            if not notices:
+                raise
+        config = super().load_sweep_config(master_config, kept)
+        print_notices(notices)
+        return config
+
+    def _is_choice(self, key: str) -> bool:
+        return key in self.nodes or self.repository.group_exists(key)
 
     @staticmethod
     def _sweeps(overrides: Iterable[str]) -> bool:

@@ -134,6 +134,7 @@ class _Explanation:
         self.applied: list[str] = []  # overrides that compose
         self.composed: DictConfig | None = None  # the configuration with them
         self.nodes: dict[str, str] = {}  # its nested choices
+        self.lacking: dict[str, str] = {}  # keys that it lacks, and the sentence about each
 
     def mistakes(self, parsed: list[Parsed]) -> list[str]:
         mistakes = []
@@ -165,15 +166,20 @@ class _Explanation:
     def _in_jobs(self, chosen: list[list[str]], rest: list[Parsed], unknown_groups: set[str]) -> list[str]:
         """Return the mistakes of values, given the configs of a sweep's jobs; name the jobs if not all have them."""
         jobs_of_mistake: dict[str, list[str]] = {}
+        lacking: list[dict[str, str]] = []
         for configs in chosen:
             job = _Explanation(self.loader, self.config_name, self.sweep)
             job.applied, job.composed, job.nodes = list(self.applied), self.composed, self.nodes
             wrong = job._apply(configs)
             for line in wrong or job._values(rest, unknown_groups):
                 jobs_of_mistake.setdefault(line, []).append(", ".join(configs))
+            lacking.append(job.lacking)
+        in_all = set.intersection(*map(set, lacking)) if lacking else set()
+        set_elsewhere = {line for job in lacking for key, line in job.items() if key not in in_all}
         return [
             line if len(jobs) == len(chosen) else f"with {'; '.join(jobs)}: {line}"
             for line, jobs in jobs_of_mistake.items()
+            if line not in set_elsewhere  # another job has the key, see `swept_keys`
         ]
 
     def _chooses_config(self, one: Parsed) -> bool:
@@ -282,7 +288,10 @@ class _Explanation:
                 fitting.append(one)
             elif one.key.partition(".")[0] not in unknown_groups:  # or it may be a key of the config that was meant
                 elsewhere = keys_of_other_configs(one.key, composed)
-                mistakes.append(f"{one.text}: there is no key '{one.key}'{suggestion(one.key, known, elsewhere)}")
+                self.lacking[one.key] = (
+                    f"{one.text}: there is no key '{one.key}'{suggestion(one.key, known, elsewhere)}"
+                )
+                mistakes.append(self.lacking[one.key])
         if fitting:
             mistakes += self._apply([one.text for one in fitting])
         assert self.composed is not None
