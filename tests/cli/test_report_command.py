@@ -107,7 +107,7 @@ def test_warnings_go_to_standard_error(command, outputs):
     (outputs / "cifar10_lt" / "erm" / "x" / "config.yaml").write_text("{}")
     code, out, err = command("outputs")
     assert code == 0
-    assert err == "warning: 1 unfinished runs are left out\n"
+    assert err == "warning: left out: 1 unfinished run\n"
     assert "unfinished" not in out
 
 

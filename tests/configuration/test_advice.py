@@ -28,7 +28,7 @@ NOT_KEYS = (
     "methods/foreign",
     "methods/herbs/released_weights",
     "models/published_names",
-    "report/html_page",
+    "report/html_script",
     "methods/background_splitting/network",
 )
 

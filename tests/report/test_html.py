@@ -17,6 +17,7 @@ from PIL import Image
 from ltr.report.compose import Options, Report, compose_report
 from ltr.report.html import html_report
 from ltr.report.html_page import data_block, text
+from ltr.report.html_style import STYLE
 from ltr.report.read_runs import finished_runs
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&<!--"
@@ -173,4 +174,69 @@ def test_a_figure_that_is_a_link_out_of_the_run_is_not_embedded(outputs, tmp_pat
 def test_runs_without_tables_or_figures_make_a_document(tmp_path):
     write(tmp_path, metrics={"few": None})
     parsed = ParsedReport(html_report(report(tmp_path)))
-    assert len(parsed.all("table")) == 1
+    assert [table["class"] for table in parsed.all("table")] == ["summary", "sortable"]
+    assert not parsed.all("img")
+
+
+def summary_rows(html: str) -> list[list[str]]:
+    """The rows of the summary's first table as texts."""
+    table = html.split('<table class="summary">')[1].split("</table>")[0].split("<tbody>")[1]
+    rows = [ParsedReport(f"<table>{row}</tr></table>") for row in table.split("</tr>")[:-1]]
+    return [[*row.texts.get("th", []), *row.texts.get("td", []), *row.texts.get("span", [])] for row in rows]
+
+
+def test_the_summary_names_the_best_line_of_each_metric_with_seeds_and_deviation(tmp_path):
+    for seed, few in enumerate((0.2, 0.3)):
+        write(tmp_path, "erm", seed, metrics={"few": few - 0.19, "balanced_accuracy": 0.7})
+        write(tmp_path, "crt", seed, metrics={"few": few, "balanced_accuracy": 0.6})
+        write(tmp_path, "lws", seed, metrics={"few": few - 0.01, "balanced_accuracy": 0.5})
+    write(tmp_path, "ncm", metrics={"few": 0.9}, config={"trainer.limit_train_batches": 2})
+    rows = summary_rows(html_report(report(tmp_path, metrics=("few", "balanced_accuracy"))))
+    assert rows == [["few", "crt ", "25.0 ± 7.1", "2", "= lws"], ["bACC", "erm", "70.0 ± 0.0", "2"]]
+
+
+def test_a_table_without_a_comparable_line_has_no_best(tmp_path):
+    write(tmp_path, "ncm", metrics={"few": 0.9}, config={"trainer.limit_train_batches": 2})
+    html = html_report(report(tmp_path))
+    assert '<table class="summary">' not in html
+    assert "No line to compare" in html
+
+
+def test_cost_against_accuracy_is_drawn_with_its_numbers(tmp_path):
+    for method, seconds, few in (("erm", 100.0, 0.1), ("crt", 400.0, 0.3)):
+        stages = [{"name": "main", "key": "k", "status": "trained", "seconds": seconds}]
+        write(tmp_path, method, metrics={"few": few, "balanced_accuracy": few}, stages=stages)
+    parsed = ParsedReport(html_report(report(tmp_path, metrics=("few",))))
+    tips = [circle["data-tip"] for circle in parsed.all("circle")]
+    assert sorted(tips) == ["crt\nfew: 30.0, n = 1\ncost: 400 s", "erm\nfew: 10.0, n = 1\ncost: 100 s"]
+    assert {"erm", "crt", "100", "200"} <= set(parsed.texts["text"])
+    assert {"100 s", "400 s"} <= set(parsed.texts["td"])
+
+
+def test_figures_are_unfolded_and_other_numbers_folded(outputs):
+    details = html_report(report(outputs)).split("<details")[1:]
+    shown = [block.startswith(" open") for block in details]
+    assert shown == ["<img" in block for block in details]
+
+
+def test_controls_are_named_and_reachable_by_keyboard(outputs):
+    html = html_report(report(outputs, against="best"))
+    parsed = ParsedReport(html)
+    ids = {attributes["id"] for _, attributes in parsed.tags if "id" in attributes}
+    assert parsed.all("a")[0] == {"class": "skip", "href": "#content"}
+    assert {link["href"] for link in parsed.all("a")} <= {f"#{name}" for name in ids}
+    for control in ("<select", "<input"):
+        for before in html.split(control)[:-1]:  # each inside a label of its own
+            assert before.rfind("<label>") > before.rfind("</label>")
+    scrolled = [attributes for _, attributes in parsed.tags if attributes.get("class") == "scroll"]
+    assert scrolled
+    assert all(attributes["tabindex"] == "0" and attributes["aria-label"] for attributes in scrolled)
+    assert all(head.get("scope") in ("row", "col") for head in parsed.all("th"))
+    assert all(svg.get("role") == "img" and svg.get("aria-label") for svg in parsed.all("svg"))
+
+
+def test_the_style_has_dark_print_and_focus_rules():
+    for rule in ("@media (prefers-color-scheme: dark)", ":root[data-theme=dark]", "@media print", ":focus-visible"):
+        assert rule in STYLE
+    dark, printed = STYLE.index(":root[data-theme=dark]"), STYLE.index("@media print")
+    assert dark < printed  # paper is white whatever the theme

@@ -89,7 +89,7 @@ def test_a_second_line_can_be_set_beside_the_first(opened_report):
 
 
 def test_a_point_of_a_sweep_says_its_value(opened_report):
-    opened_report.point("document.querySelector('circle[data-tip]')")
+    opened_report.point("document.querySelector('.panels g:not(.line) > circle[data-tip]')")
     assert opened_report.ask(TIP).startswith("loss.beta = 0.5")
 
 
@@ -104,6 +104,60 @@ def test_one_figure_of_all_runs_can_be_chosen(opened_report):
     )
     shown = opened_report.ask("[...document.images].filter(image => image.checkVisibility()).map(image => image.alt)")
     assert shown == ["confusion", "confusion"]
+
+
+@pytest.mark.parametrize(("width", "columns"), [(1400, 2), (700, 1)])
+def test_the_width_of_the_window_is_used(window, width, columns):
+    window.open(window.ask("location.href"), width, 900)
+    edges = "[...document.querySelectorAll('.pictures img')].map(image => image.getBoundingClientRect().x)"
+    assert len(set(window.ask(edges))) == columns
+    summary = "[...document.querySelector('#summary .panels').children].map(one => one.getBoundingClientRect().x)"
+    assert len(set(window.ask(summary))) == columns
+    assert window.ask("document.documentElement.scrollWidth") <= width
+
+
+def background(page: browser.Page) -> str:
+    return page.ask("getComputedStyle(document.body).backgroundColor")
+
+
+def test_the_theme_follows_the_system_until_a_button_chooses(opened_report):
+    opened_report.tell("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    dark = background(opened_report)
+    assert dark != "rgb(255, 255, 255)"
+    opened_report.click("document.getElementById('theme')")
+    assert background(opened_report) == "rgb(255, 255, 255)"
+    assert opened_report.ask("document.getElementById('theme').textContent") == "Dark mode"
+    opened_report.click("document.getElementById('theme')")
+    assert background(opened_report) == dark
+    opened_report.ask("localStorage.clear()")
+
+
+def test_paper_is_white_and_has_no_controls(opened_report):
+    opened_report.ask("(document.documentElement.dataset.theme = 'dark')")
+    opened_report.tell("Emulation.setEmulatedMedia", media="print")
+    assert background(opened_report) == "rgb(255, 255, 255)"
+    assert not opened_report.ask("document.getElementById('filter').checkVisibility()")
+    assert opened_report.ask("document.querySelector('.pictures img').checkVisibility()")
+
+
+def test_the_first_key_reaches_a_link_past_the_controls(opened_report):
+    for kind in ("keyDown", "keyUp"):
+        opened_report.tell("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
+    assert opened_report.ask("document.activeElement.className") == "skip"
+    assert opened_report.ask("document.activeElement.getBoundingClientRect().x") >= 0
+    assert opened_report.ask("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_numbers_of_classes_are_listed_with_their_difference(opened_report):
+    opened_report.ask(f"({CHOICE}.value = '2', {CHOICE}.dispatchEvent(new Event('change')))")
+    opened_report.click("document.querySelector('.perclass summary')")
+    table = "document.querySelector('.perclass table')"
+    for _ in range(100):  # toggle events come later
+        if opened_report.ask(f"{table} !== null"):
+            break
+    rows = opened_report.ask(f"[...{table}.rows].map(row => [...row.cells].map(cell => cell.textContent))")
+    assert rows[0] == ["class", "training images", "group", "lws", "erm", "difference"]
+    assert rows[3] == ["three", "10", "few", "30.0 %", "10.0 %", "+20.0"]
 
 
 def test_the_report_requests_nothing_and_names_run_no_code(opened_report):

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from ltr.errors import ConfigError, DataError, nearest
+from ltr.evaluation.metrics import Metric
+from ltr.names import counted
 from ltr.report import formats
 from ltr.report.blocks import wrap_lines
 from ltr.report.comparison import Section, sections
@@ -34,10 +36,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Part:
-    """One table of a report with its curves, its comparisons and the decisions of its runs."""
+    """One table of a report with its metrics, its curves, its comparisons and the decisions of its runs."""
 
     section: Section
     sheet: Sheet
+    metrics: tuple[Metric, ...] = ()
     curves: tuple[Curve, ...] = ()
     pairs: Sheet | None = None
     decisions: Sheet | None = None
@@ -94,7 +97,8 @@ def compose_report(collection: RunCollection, options: Options) -> Report:
 def _compose_part(
     section: Section, options: Options, published: PublishedNumbers, problems: list[str], unread: list[str]
 ) -> Part:
-    sheet = section_sheet(section, section.metrics(options.metrics), published, " ".join(options.by))
+    metrics = section.metrics(options.metrics)
+    sheet = section_sheet(section, metrics, published, " ".join(options.by))
     comparison_sheet = None
     # the tests compare predicted classes, which only the closed-set protocol evaluates
     is_compared = options.against and section.protocol == "closed_set"
@@ -106,7 +110,7 @@ def _compose_part(
         except DataError as error:
             problems.append(f"--against {options.against}: {section.title} is not compared: {error}")
     decisions = decision_sheet(section, unread)
-    return Part(section, sheet, tuple(curves(section, options.curves)), comparison_sheet, decisions)
+    return Part(section, sheet, tuple(metrics), tuple(curves(section, options.curves)), comparison_sheet, decisions)
 
 
 def _refuse_unknown(flag: str, names: Sequence[str], available: Sequence[str]) -> None:
@@ -120,9 +124,9 @@ def _refuse_unknown(flag: str, names: Sequence[str], available: Sequence[str]) -
 def _warnings(collection: RunCollection, tables: Sequence[Section]) -> list[str]:
     messages = []
     if collection.unfinished:
-        messages.append(f"{collection.unfinished:,} unfinished runs are left out")
+        messages.append(f"left out: {counted(collection.unfinished, 'unfinished run')}")
     if collection.duplicates:
-        messages.append(f"{collection.duplicates:,} runs are stored in two places and counted once")
+        messages.append(f"stored in two places and counted once: {counted(collection.duplicates, 'run')}")
     if collection.damaged:
         rest = f", and {len(collection.damaged) - _MAX_LISTED:,} more" if len(collection.damaged) > _MAX_LISTED else ""
         messages.append(f"results that cannot be read are left out: {' '.join(collection.damaged[:_MAX_LISTED])}{rest}")
@@ -137,13 +141,13 @@ def _warnings(collection: RunCollection, tables: Sequence[Section]) -> list[str]
             )
     on_test = sum(len(line.runs) for section in tables for line in section.selected_on_test)
     if on_test:
-        messages.append(f"{on_test:,} results were selected on the test set: flagged, and never marked as best")
+        messages.append(f"selected on the test set, flagged and never marked as best: {counted(on_test, 'result')}")
     limited = sum(
         len(line.runs) for section in tables for line in (*section.lines, *section.selected_on_test) if line.limited
     )
     if limited:
         messages.append(
-            f"{limited:,} results have fewer batches or epochs than their recipe: marked, and never the best"
+            f"of fewer batches or epochs than their recipe, marked and never the best: {counted(limited, 'result')}"
         )
     return messages
 

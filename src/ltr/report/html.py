@@ -1,4 +1,4 @@
-"""HTML report in one file: sortable tables, accuracy of each class, curves, and the runs' figures."""
+"""HTML report in one file: a summary, sortable tables, accuracy of each class, curves, and the runs' figures."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ import numpy as np
 from ltr.errors import DataError
 from ltr.escaping import name as short_name
 from ltr.evaluation.groups import GROUPS
-from ltr.evaluation.metrics import Metric
-from ltr.report.columns import heading, value_text
+from ltr.names import counted
 from ltr.report.comparison import Line, Section
 from ltr.report.compose import Part, Report
 from ltr.report.figures import FIGURES
 from ltr.report.html_page import data_block, html_document, text
+from ltr.report.html_plots import curve_drawing
+from ltr.report.html_summary import summary
 from ltr.report.series import Curve
-from ltr.report.sheet import LEGEND, Cell, Sheet
+from ltr.report.sheet import LEGEND, Cell, Sheet, curve_sheet
 
 _LINES_PER_CLASS = 24  # lines of a section that offer a class plot
 _COLUMNS = ("class_name", "train_count", "group", "accuracy")
 _FIGURE_WIDTH = 1120  # pixels
+_FEW_PARTS = 3  # tables that need no list of contents: the summary has their links
 _PER_CLASS_RUNS = 600  # runs of all sections whose class files are read
 
 
@@ -41,9 +43,9 @@ def html_report(report: Report, *, pictures: int = 20, problems: list[str] | Non
     contents = "".join(
         f'<li><a href="#part-{number}">{text(part.section.title)}</a></li>' for number, part in enumerate(report.parts)
     )
-    listed = f"<ul>{contents}</ul>" if len(report.parts) > 1 else ""
-    body = f'{listed}\n<p class="note">{text(LEGEND)}</p>\n' + "\n".join(blocks)
-    return html_document(f"{report.runs:,} finished runs", [*report.warnings, *messages], body)
+    listed = f'<nav aria-label="tables"><ul>{contents}</ul></nav>' if len(report.parts) > _FEW_PARTS else ""
+    body = "\n".join([listed, summary(report.parts), *blocks, f'<p class="note">{text(LEGEND)}</p>'])
+    return html_document(counted(report.runs, "finished run"), [*report.warnings, *messages], body)
 
 
 def _part(part: Part, number: int, budget: dict[str, int], problems: list[str]) -> str:
@@ -56,9 +58,19 @@ def _part(part: Part, number: int, budget: dict[str, int], problems: list[str]) 
         words_of_pairs = [f"{section.title} {row[0].text}" for row in part.pairs.rows]
         blocks.append(f"<h3>{text(part.pairs.title)}</h3>{sheet_table(part.pairs, words_of_pairs)}")
     blocks += [] if part.decisions is None else [f"<h3>Decisions</h3>{sheet_table(part.decisions)}"]
-    blocks += [f"<h3>{text(curve.title)} over {text(curve.key)}</h3>{curve_drawing(curve)}" for curve in part.curves]
-    blocks += [_per_class(section, budget, problems), _figures_of_lines(lines, budget, problems), "</section>"]
+    panels = [_per_class(section, budget, problems), *(_curve(section, one) for one in part.curves)]
+    panels = [panel for panel in panels if panel]
+    if panels:
+        blocks.append('<div class="panels">\n' + "\n".join(panels) + "\n</div>")
+    blocks += [_figures_of_lines(lines, budget, problems), "</section>"]
     return "\n".join(block for block in blocks if block)
+
+
+def _curve(section: Section, curve: Curve) -> str:
+    """Return the plot of a sweep with a table of its numbers."""
+    title = f"{curve.title} over {curve.key}"
+    numbers = f"<details><summary>Numbers</summary>{sheet_table(curve_sheet(section, curve))}</details>"
+    return f"<figure><h3>{text(title)}</h3>{curve_drawing(curve)}{numbers}</figure>"
 
 
 # -- tables -------------------------------------------------------------------------------------------------------
@@ -68,21 +80,22 @@ def sheet_table(sheet: Sheet, about: Sequence[str] = ()) -> str:
     """Return a table that sorts by its headings.
 
     Args:
-        about: further words of each row that the filter matches.
+        about: further words of each row that the filter matches; empty: the filter leaves the table alone.
     """
     heads = "".join(
-        f'<th{_class("number" if numeric else "")}><button type="button">{text(title)}</button></th>'
+        f'<th scope="col"{_class("number" if numeric else "")}><button type="button">{text(title)}</button></th>'
         for title, numeric in zip(sheet.headings, sheet.numeric)
     )
     rows = []
     for row_index, row in enumerate(sheet.rows):
         cells = "".join(_cell(cell, numeric) for cell, numeric in zip(row, sheet.numeric))
-        rows.append(f'<tr data-about="{text(about[row_index] if about else "")}">{cells}</tr>')
+        words = f' data-about="{text(about[row_index])}"' if about else ""
+        rows.append(f"<tr{words}>{cells}</tr>")
     notes = "".join(f'<p class="note">{text(note)}</p>' for note in sheet.notes)
     body = "\n".join(rows)
     return (
-        f'<div class="scroll"><table class="sortable"><thead><tr>{heads}</tr></thead>\n<tbody>{body}</tbody></table>'
-        f"</div>{notes}"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{text(sheet.title)}"><table class="sortable">'
+        f"<thead><tr>{heads}</tr></thead>\n<tbody>{body}</tbody></table></div>{notes}"
     )
 
 
@@ -95,72 +108,6 @@ def _cell(cell: Cell, numeric: bool) -> str:
 
 def _class(names: str) -> str:
     return f' class="{names}"' if names else ""
-
-
-# -- curves -------------------------------------------------------------------------------------------------------
-
-
-def curve_drawing(curve: Curve) -> str:
-    """Return a plot of metrics over the values of a sweep, in equal steps; error bars are one standard deviation."""
-    left, right, top, bottom = 50, 660, 14, 300
-    step = (right - left - 30) / max(1, len(curve.points) - 1)
-    levels = [point.means[metric.name] for point in curve.points for metric in curve.metrics]
-    finite_values = [value for value in levels if value == value]
-    low, high = (min(finite_values), max(finite_values)) if finite_values else (0.0, 1.0)
-    low, high = max(0.0, np.floor(low * 10) / 10), np.ceil(high * 10) / 10
-    high = high if high > low else low + 0.1
-
-    def y(value: float) -> float:
-        return bottom - (bottom - top) * (value - low) / (high - low)
-
-    parts = []
-    rule = 0.05 if high - low <= 0.2 else 0.1 if high - low <= 0.5 else 0.2
-    for level in np.arange(low, high + rule / 2, rule):
-        parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y(level):.1f}" y2="{y(level):.1f}"/>')
-        parts.append(f'<text x="{left - 7}" y="{y(level) + 4:.1f}" text-anchor="end">{100 * level:.3g}</text>')
-    label_step = -(-len(curve.points) // 12)
-    for index, point in enumerate(curve.points):
-        x = left + 15 + index * step
-        if index % label_step == 0:
-            parts.append(f'<text x="{x:.1f}" y="{bottom + 20}" text-anchor="middle">{text(point.value)}</text>')
-        if point.is_headline:
-            parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>')
-    parts.append(f'<text x="{(left + right) / 2}" y="{bottom + 40}" text-anchor="middle">{text(curve.key)}</text>')
-    for metric in curve.metrics:
-        parts.append(_series(curve, metric, left + 15, step, y))
-    legend = " ".join(
-        f'<span class="{_colour(metric)}">{"━━" if metric.name in GROUPS else "━ ━"} {text(heading(metric))}</span>'
-        for metric in curve.metrics
-    )
-    return (
-        f'<svg viewBox="0 0 680 350" width="680" role="img" aria-label="{text(curve.title)} over {text(curve.key)}">'
-        f'{"".join(parts)}</svg><p class="note">{legend}</p>'
-    )
-
-
-def _series(curve: Curve, metric: Metric, start: float, step: float, y: object) -> str:
-    assert callable(y)
-    points, marks = [], []
-    for index, point in enumerate(curve.points):
-        mean, deviation = point.means[metric.name], point.deviations[metric.name]
-        if mean != mean:
-            continue
-        x = start + index * step
-        points.append(f"{x:.1f},{y(mean):.1f}")
-        if deviation == deviation:
-            marks.append(
-                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y(mean - deviation):.1f}" y2="{y(mean + deviation):.1f}"/>'
-            )
-        text_of_value = f"{heading(metric)}: {value_text(metric, mean, deviation)}"
-        tooltip = f"{curve.key} = {point.value}, {text_of_value}, n = {point.seeds}"
-        marks.append(f'<circle cx="{x:.1f}" cy="{y(mean):.1f}" r="4" data-tip="{text(tooltip)}"/>')
-    dashes = "" if metric.name in GROUPS else ' stroke-dasharray="7 4"'
-    line = f'<polyline points="{" ".join(points)}" fill="none" stroke-width="2.2"{dashes}/>'
-    return f'<g class="{_colour(metric)}">{line}{"".join(marks)}</g>'
-
-
-def _colour(metric: Metric) -> str:
-    return metric.name if metric.name in GROUPS else "other"
 
 
 # -- classes ------------------------------------------------------------------------------------------------------
@@ -208,13 +155,16 @@ def _per_class(section: Section, budget: dict[str, int], problems: list[str]) ->
     options = "".join(
         f'<option value="{index}">{text(line["label"])}</option>' for index, line in enumerate(shown_lines)
     )
-    second = '<option value="-1">nothing</option>' + options
+    second = '<option value="-1">no other line</option>' + options
+    legend = " ".join(f'<span class="{name}">● {name}</span>' for name in GROUPS)
     return (
-        '<div class="perclass"><h3>Every class</h3>'
-        f"<p><label>filled <select>{options}</select></label> <label>rings <select>{second}</select></label> "
-        '<input type="search" placeholder="find a class" aria-label="find a class"> '
-        '<span class="many">● many</span> <span class="medium">● medium</span> <span class="few">● few</span></p>'
-        f'<svg viewBox="0 0 700 350" width="700" role="img" aria-label="accuracy of every class"></svg>'
+        f'<div class="perclass"><h3>{text(measure.replace("_", " ").capitalize())} of every class</h3>'
+        f'<p class="controls"><label>Compare <select>{options}</select> (filled)</label> '
+        f"<label>with <select>{second}</select> (outlined)</label> "
+        '<label>Class <input type="search" placeholder="part of a name"></label></p>'
+        f'<svg viewBox="0 0 700 350" role="img" aria-label="accuracy of every class over its training images"></svg>'
+        f'<p class="note">{legend}</p><details><summary>Numbers</summary>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="accuracy of every class"></div></details>'
         f"{data_block(data)}</div>"
     )
 
@@ -241,12 +191,13 @@ def _figures_of_lines(lines: Sequence[Line], budget: dict[str, int], problems: l
             budget["pictures"] -= 1
             title = f"{line.label}, seed {run.seed}"
             blocks.append(
-                f'<details><summary>{text(title)}</summary><div class="pictures">{"".join(figures.values())}</div>'
+                f'<details open><summary>{text(title)}</summary><div class="pictures">{"".join(figures.values())}</div>'
                 f'<p class="note">{text(run.path)}</p></details>'
             )
     options = "".join(f'<option value="{text(kind)}">{text(kind.replace("_", " "))}</option>' for kind in kinds)
-    choice = f'<label>show <select><option value="">all of a run</option>{options}</select></label>'
-    return f'<div class="runs"><h3>Pictures</h3><p>{choice}</p>{"".join(blocks)}</div>' if blocks else ""
+    choice = f'<label>Show <select><option value="">all figures of each run</option>{options}</select></label>'
+    heading_and_choice = f'<h3>Figures</h3><p class="controls">{choice}</p>'
+    return f'<div class="runs">{heading_and_choice}{"".join(blocks)}</div>' if blocks else ""
 
 
 def _figure_order(path: Path) -> tuple[int, str]:
@@ -262,16 +213,18 @@ def _embedded_figure(path: Path, run: Path) -> str:
     """
     if not path.resolve().is_relative_to(run.resolve()):
         raise DataError(f"{path} is a link out of the run and is left out")
-    data = base64.b64encode(_scaled_figure(path)).decode("ascii")
+    figure, width, height = _scaled_figure(path)
+    data = base64.b64encode(figure).decode("ascii")
     name = text(path.stem.replace("_", " "))
     return (
-        f'<figure data-kind="{text(path.stem)}"><img alt="{name}" src="data:image/webp;base64,{data}">'
+        f'<figure data-kind="{text(path.stem)}"><img alt="{name}" width="{width}" height="{height}" '
+        f'src="data:image/webp;base64,{data}">'
         f"<figcaption>{name}</figcaption></figure>"
     )
 
 
-def _scaled_figure(path: Path) -> bytes:
-    """Return a figure scaled for screens, a third of the size of its file."""
+def _scaled_figure(path: Path) -> tuple[bytes, int, int]:
+    """Return a figure scaled for screens, a third of the size of its file, with its width and height."""
     from PIL import Image
 
     try:
@@ -286,4 +239,4 @@ def _scaled_figure(path: Path) -> bytes:
         figure = figure.resize((_FIGURE_WIDTH, height), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     figure.save(file, "WEBP", quality=80)
-    return file.getvalue()
+    return file.getvalue(), figure.width, figure.height
