@@ -120,7 +120,7 @@ def gradients(network: M2mClassifier, images: Tensor, labels: Tensor, weights: b
     modules = (f.backbone, f.head)
 
     def alone() -> None:
-        with generation.untouched(*modules):
+        with generation.frozen(*modules):
             pixels = images.detach().requires_grad_(True)
             torch.autograd.grad(objective(pixels).sum(), pixels)
 

@@ -10,7 +10,7 @@ from method_plans import planned
 from ltr.errors import ConfigError
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import Stage
-from ltr.methods.decoupling.posthoc import values_of
+from ltr.methods.decoupling.posthoc import grid_values
 from ltr.runs.plan import NeedsValidation
 
 METHODS = ["crt", "lws", "tau_norm", "ncm", "posthoc_la"]
@@ -92,10 +92,10 @@ def test_a_negative_tau_is_refused(tau):
 
 
 def test_a_grid_has_its_numbers_without_rounding_errors():
-    assert values_of({"start": 0, "stop": 1, "step": 0.05}) == [i / 20 for i in range(21)]
-    assert values_of({"start": 0, "stop": 2, "step": 0.1})[-1] == 2.0
-    assert values_of({"start": 0.3, "stop": 0.3, "step": 1}) == [0.3]
-    assert values_of({"start": 0, "stop": 1, "step": 0.3}) == [0.0, 0.3, 0.6, 0.9]
+    assert grid_values({"start": 0, "stop": 1, "step": 0.05}) == [i / 20 for i in range(21)]
+    assert grid_values({"start": 0, "stop": 2, "step": 0.1})[-1] == 2.0
+    assert grid_values({"start": 0.3, "stop": 0.3, "step": 1}) == [0.3]
+    assert grid_values({"start": 0, "stop": 1, "step": 0.3}) == [0.0, 0.3, 0.6, 0.9]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_grid_has_its_numbers_without_rounding_errors():
 )
 def test_a_grid_without_values_is_refused(grid):
     with pytest.raises(ConfigError, match=r"method\.grid"):
-        values_of(grid)
+        grid_values(grid)
 
 
 def test_tau_normalisation_of_a_cosine_head_is_refused_by_name():
@@ -143,7 +143,7 @@ def test_a_class_balanced_representation_is_warned_of(method, sampler, warns):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         planned(f"method={method}", *f"sampler={sampler}".split(), "seed=9")
-    assert any("poor base for decoupled methods" in str(one.message) for one in caught) is warns
+    assert any("costs decoupled methods" in str(one.message) for one in caught) is warns
 
 
 def test_adjusting_for_the_prior_twice_is_warned_of():

@@ -19,7 +19,7 @@ from ltr.apply.decisions import decisions_file, decisions_of, read_decisions
 from ltr.errors import CheckpointError, ConfigError, TrainingError
 from ltr.evaluation.decision_file import FILE as DECISIONS
 from ltr.files import write_json, written_atomically
-from ltr.methods.core.checkpoint import FORMAT, VERSION, describe, described_network
+from ltr.methods.core.checkpoint import FORMAT, VERSION, describe, network_from_description
 from ltr.randomness import generator
 
 WEIGHTS, DESCRIPTION, CLASSES, ONNX = "model.safetensors", "config.json", "class_names.json", "model.onnx"
@@ -58,7 +58,7 @@ def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> Exported:
         require_onnx()
     description = describe(checkpoint)
     state: dict[str, Tensor] = description.pop("state_dict")
-    network = described_network({**description, "state_dict": state}, checkpoint)
+    network = network_from_description({**description, "state_dict": state}, checkpoint)
     if description.pop("base", None) is not None:  # an export needs no other file
         state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def load_exported(folder: str | Path) -> Any:
         raise CheckpointError(f"{base / DESCRIPTION} is not of this project (no format '{FORMAT}')")
     if description.get("version", 0) > VERSION:
         raise CheckpointError(f"{base / DESCRIPTION}: written by a newer version of ltr")
-    return described_network({**description["network"], "state_dict": state}, base / WEIGHTS)
+    return network_from_description({**description["network"], "state_dict": state}, base / WEIGHTS)
 
 
 def check_images(image_shape: tuple[int, int, int]) -> Tensor:

@@ -16,7 +16,7 @@ from ltr.data.parallel import cores
 from ltr.data.source import PLAIN, Decoding, ImageFiles
 from ltr.errors import CheckpointError, ConfigError
 from ltr.evaluation.scores import Scores
-from ltr.methods.core.checkpoint import describe, described_network
+from ltr.methods.core.checkpoint import describe, network_from_description
 from ltr.runs.processes.device import autocast, keep_freed_memory, resolve_device, resolve_precision
 
 
@@ -120,7 +120,7 @@ def load_model(
         ConfigError: a device or precision that there is not, or images that are not square.
     """
     description = describe(checkpoint)
-    network = described_network(description, checkpoint)
+    network = network_from_description(description, checkpoint)
     device = resolve_device(accelerator)
     if device.type == "cpu":
         keep_freed_memory()

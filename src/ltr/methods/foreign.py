@@ -1,4 +1,4 @@
-"""Weights of other code in a network of ltr: matching of names, and one message about everything that does not fit."""
+"""Loading of weights that other code wrote: names are matched, and one message lists everything that does not fit."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def foreign_network(
 ) -> ImageClassifier:
     """Return a network of the configs ``backbone``, ``head`` and ``loss`` with the weights of a file, in eval mode.
 
-    Names of the network are ``backbone.*`` and ``head.*``. In the file the backbone's may stand without that
-    beginning, the classifier's under one of the usual names (``linear``, ``fc``, ...), and wrappers' prefixes are
-    dropped; whatever else there is, ``names`` says.
+    Names of the network are ``backbone.*`` and ``head.*``. In the file the backbone's names may lack that
+    prefix, the classifier may have one of the usual names (``linear``, ``fc``, ...), and wrappers' prefixes are
+    dropped; ``names`` maps all others.
 
     Args:
         dataset_info: of the data set that it is evaluated on.
@@ -48,9 +48,8 @@ def foreign_network(
             is looked at only for files of a whole method (HERBS, PIM).
 
     Raises:
-        CheckpointError: no such file, or not of tensors; names or shapes that do not fit, each of them listed; another
-            number of classes.
-        ConfigError: rules of ``names`` that nothing follows, or configs that do not fit together.
+        CheckpointError: the file is missing or has no tensors, or names, shapes or the number of classes do not fit.
+        ConfigError: a rule of ``names`` matches nothing, or the configs do not fit together.
     """
     if names:
         state = read_state(path, entry)
@@ -61,7 +60,7 @@ def foreign_network(
     if published is not None:
         state = published.rename(state, dataset_info.num_classes)
         _refuse_linear(state, published, configs["head"], path)
-        backbone = _padded(backbone, published, padding, path)
+        backbone = _with_padding(backbone, published, padding, path)
     settings = Settings(
         head=configs["head"],
         loss=configs["loss"],
@@ -80,15 +79,17 @@ def foreign_network(
     embeds = getattr(locate(configs["head"]["_target_"], "head"), "head_kind", None) == "embedding"
     network = (EmbeddingNetwork if embeds else ImageClassifier)(NetworkSpec(settings, dataset_info, 0, "foreign"))
     expected = {n: t for n, t in network.state_dict().items() if n.startswith(("backbone.", "head."))}
-    matches = _named(state, expected, names or {}, path)
+    matches = _match_names(state, expected, names or {}, path)
     _transpose(matches, transposed, path)
     _refuse_misfits(path, matches, expected, dataset_info)
-    refuse_unfit(path, {ours: tensor for ours, (_, tensor) in matches.items()}, expected, finite_names(network))
-    network.load_state_dict({ours: tensor for ours, (_, tensor) in matches.items()}, strict=False)
+    refuse_unfit(
+        path, {network_name: tensor for network_name, (_, tensor) in matches.items()}, expected, finite_names(network)
+    )
+    network.load_state_dict({network_name: tensor for network_name, (_, tensor) in matches.items()}, strict=False)
     return network.eval()
 
 
-def _padded(backbone: dict[str, Any], layout: Layout, padding: str | None, path: Path) -> dict[str, Any]:
+def _with_padding(backbone: dict[str, Any], layout: Layout, padding: str | None, path: Path) -> dict[str, Any]:
     """Return the config of a backbone with the residual shortcuts of the file's code; refuse another ``padding``."""
     if layout.shortcut_padding is None or "CifarResNet" not in str(backbone["_target_"]):
         return backbone
@@ -109,7 +110,7 @@ def _refuse_linear(state: State, layout: Layout, head: Mapping[str, Any], path: 
 Matches = dict[str, tuple[str, Tensor]]  # name in the network -> name in the file, tensor
 
 
-def _named(state: State, expected: State, names: Mapping[str, str | None], path: Path) -> Matches:
+def _match_names(state: State, expected: State, names: Mapping[str, str | None], path: Path) -> Matches:
     rules = {tuple(_plain(old).split(".")): new for old, new in names.items()}
     unused = dict.fromkeys(rules)
     matches: Matches = {}
@@ -118,24 +119,24 @@ def _named(state: State, expected: State, names: Mapping[str, str | None], path:
         renamed: str | None = name
         if rule is not None:
             unused.pop(rule, None)
-            renamed = _renamed(name, rule, rules[rule])
+            renamed = _rename(name, rule, rules[rule])
         if renamed is None:
             continue
-        ours = _ours(renamed, expected)
-        if ours in matches:
+        network_name = _network_name(renamed, expected)
+        if network_name in matches:
             raise ConfigError(
-                f"{path}: both {matches[ours][0]} and {name} are {ours}; weights.map says which is left out"
+                f"{path}: both {matches[network_name][0]} and {name} are {network_name}; weights.map can leave one out"
             )
-        matches[ours] = (name, tensor)
+        matches[network_name] = (name, tensor)
     if unused:
         first = ".".join(next(iter(unused)))
         known = list(dict.fromkeys(part for name in state for part in (name.split(".")[0], name.rpartition(".")[0])))
-        hint = f"{_listed(known)}{nearest(first, known)}"
+        hint = f"{_join_names(known)}{nearest(first, known)}"
         raise ConfigError(f"weights.map: nothing in {path} begins with '{first}'; {hint}")
     return matches
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     return f"there is {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
 
 
@@ -157,7 +158,7 @@ def _rule(parts: tuple[str, ...], rules: Iterable[tuple[str, ...]]) -> tuple[str
     return max(fitting, key=lambda rule: (len(rule), -rule.count("*")), default=None)
 
 
-def _renamed(name: str, rule: tuple[str, ...], new: str | None) -> str | None:
+def _rename(name: str, rule: tuple[str, ...], new: str | None) -> str | None:
     if new is None:
         return None
     parts = name.split(".")
@@ -166,12 +167,12 @@ def _renamed(name: str, rule: tuple[str, ...], new: str | None) -> str | None:
     return ".".join([*beginning, *parts[len(rule) :]])
 
 
-def _ours(name: str, expected: Mapping[str, Tensor]) -> str:
+def _network_name(name: str, expected: Mapping[str, Tensor]) -> str:
     """Return the network's name for a tensor, or the name itself if there is none."""
-    first, _, rest = name.partition(".")
+    first, _, parameter = name.partition(".")
     candidates = [name, f"backbone.{name}", f"backbone.net.{name}"]
     if first in CLASSIFIER_NAMES:
-        candidates.append(f"head.{rest}")
+        candidates.append(f"head.{parameter}")
     return next((candidate for candidate in candidates if candidate in expected), name)
 
 
@@ -191,14 +192,16 @@ def _refuse_misfits(path: Path, matches: Matches, expected: State, dataset_info:
     missing = [name for name in expected if name not in matches and not name.endswith(_OPTIONAL)]
     strange = [name for name in matches if name not in expected]
     shapes = []
-    for ours, (name, tensor) in matches.items():
-        if ours in expected and tensor.shape != expected[ours].shape:
-            turned = tensor.ndim == 2 and tensor.T.shape == expected[ours].shape
+    for network_name, (name, tensor) in matches.items():
+        if network_name in expected and tensor.shape != expected[network_name].shape:
+            turned = tensor.ndim == 2 and tensor.T.shape == expected[network_name].shape
             advice = f" (transposed: add weights.transposed=[{name}])" if turned else ""
-            rows = ours.startswith("head.") and not turned and tensor.shape[1:] == expected[ours].shape[1:]
+            rows = (
+                network_name.startswith("head.") and not turned and tensor.shape[1:] == expected[network_name].shape[1:]
+            )
             advice = f" (the data set has {dataset_info.num_classes} classes)" if rows else advice
-            advice = advice or channel_note(tensor, expected[ours])
-            shapes.append(f"{name} is {_shape(tensor)}, {ours} needs {_shape(expected[ours])}{advice}")
+            advice = advice or channel_note(tensor, expected[network_name])
+            shapes.append(f"{name} is {_shape(tensor)}, {network_name} needs {_shape(expected[network_name])}{advice}")
     if not (missing or strange or shapes):
         return
     lines = []
@@ -209,7 +212,7 @@ def _refuse_misfits(path: Path, matches: Matches, expected: State, dataset_info:
         all_of_file = dict(matches.values())
         lines.append(f"in the file alone ({len(strange)}): {', '.join(_short(names, all_of_file))}")
     lines += [f"other shape: {line}" for line in shapes]
-    rules = _suggested(missing, {matches[name][0]: matches[name][1] for name in strange}, expected)
+    rules = _suggest_rules(missing, {matches[name][0]: matches[name][1] for name in strange}, expected)
     if rules:
         lines.append(f"perhaps: weights.map='{{{', '.join(f'{old}: {new}' for old, new in rules.items())}}}'")
     elif missing or strange:
@@ -243,7 +246,7 @@ def _short(names: Sequence[str], everything: Mapping[str, Tensor]) -> list[str]:
     return lines
 
 
-def _suggested(missing: Sequence[str], strange: State, expected: State) -> dict[str, str]:
+def _suggest_rules(missing: Sequence[str], strange: State, expected: State) -> dict[str, str]:
     """Return suggested rules: prefixes of unmatched names in the file -> prefixes of missing ones of equal shapes."""
     votes: dict[tuple[str, str], int] = {}
     for missing_name in missing:

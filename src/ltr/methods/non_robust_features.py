@@ -17,7 +17,7 @@ from ltr.identity import named
 from ltr.methods.core import generation
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import Computation, DatasetInfo, Method, NetworkSpec, Settings, Stage
-from ltr.methods.core.step_data import augmented, step_of
+from ltr.methods.core.step_data import augment_images, step_of
 from ltr.methods.decoupling.representation import network_of
 from ltr.methods.m2m.method import plain_representation
 from ltr.methods.options import NonRobustFeaturesOptions, Perturbation, Targets
@@ -34,7 +34,7 @@ def perturbed_images(
     step_size: float,
     steps: int,
 ) -> dict[str, np.ndarray]:
-    """Perturb every un-augmented training image and relabel it; the work of the stage ``perturbed``.
+    """Perturb every un-augmented training image and relabel it, as the stage ``perturbed``.
 
     Pixels are rounded to 8 bits, which changes a CIFAR image by a length of about 0.06.
 
@@ -42,8 +42,8 @@ def perturbed_images(
         computation: with the trained ``representation``.
         targets: ``random``: any class, the image's own included, so that the label says nothing of the image;
             ``next``: y + 1, modulo the number of classes.
-        perturbation: ``adversarial``: `generation.translate` towards the target; ``noise``: as long, in a random
-            direction, the control.
+        perturbation: ``adversarial``: `generation.translate` towards the target; ``noise``: the control, a random
+            direction of equal norm.
         budget: largest Euclidean length of a perturbation, of pixels in [0, 1]; the length of noise.
         step_size, steps: of the gradient descent.
 
@@ -64,7 +64,7 @@ def perturbed_images(
         start = network.to_unit(batch.images)
         if perturbation == "noise":
             direction = torch.randn(start.shape, generator=noise, device=start.device)
-            moved = generation.moved_by(start, direction, torch.full((len(start),), budget, device=start.device))
+            moved = generation.move_by(start, direction, torch.full((len(start),), budget, device=start.device))
         else:
             objective = generation.towards(network, to_device(labels[indices], start.device))
             moved = generation.translate(objective, start, steps=steps, step_size=step_size, radius=budget)
@@ -83,7 +83,7 @@ def new_labels(labels: np.ndarray, classes: int, targets: Targets, seed: int) ->
 
 @named("network/on_perturbed_images")
 class OnPerturbedImages(ImageClassifier):
-    """A network that sees perturbed images with their new labels in place of the batch's own.
+    """Network trained on perturbed images with their new labels.
 
     Args:
         spec: see `NetworkSpec`; its parent is ``perturbed``.
@@ -112,23 +112,23 @@ class OnPerturbedImages(ImageClassifier):
         step = step_of(data, self.current_epoch, batch_index, batch)
         seed = derive_seed(self.seed, self.role, "augment", self.current_epoch)
         positions = step.positions[step.rank :: step.world_size]
-        own = step.labels[step.rank :: step.world_size]
-        pixels = augmented(data.augment, images.permute(0, 3, 1, 2), own, seed=seed, positions=positions)
+        image_labels = step.labels[step.rank :: step.world_size]
+        pixels = augment_images(data.augment, images.permute(0, 3, 1, 2), image_labels, seed=seed, positions=positions)
         return super().training_step(batch._replace(images=pixels, labels=targets), batch_index)
 
 
 @named("method/non_robust_features")
 class NonRobustFeatures(Method):
-    """``representation``, ERM's plain network; ``perturbed``, the images; ``classifier``, a fresh network on them.
+    """Training on non-robust features, with the stages ``representation``, ``perturbed`` and ``classifier``.
 
-    The top level describes the fresh network; the representation is trained likewise, with cross-entropy on
-    instance-balanced batches.
+    ERM's plain network (cross-entropy, instance sampling) perturbs the images, and a new network is trained on them.
+    The top level of the configuration has the settings of both networks.
 
     Args:
         options: the fields of `NonRobustFeaturesOptions`.
 
     Raises:
-        ConfigError: images that are read from files, or mixed.
+        ConfigError: image files, or an augmentation that mixes images.
     """
 
     Options = NonRobustFeaturesOptions

@@ -101,7 +101,7 @@ def test_an_image_is_moved_as_if_it_were_alone():
     network = small_network()
     start = torch.rand(5, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     target = torch.arange(5)
-    with generation.untouched(network):
+    with generation.frozen(network):
         together = generation.translate(generation.towards(network, target), start, steps=3, step_size=0.1)
         alone = generation.translate(generation.towards(network, target[3:4]), start[3:4], steps=3, step_size=0.1)
     assert torch.allclose(together[3:4], alone, atol=1e-6)
@@ -114,7 +114,7 @@ def test_a_network_is_as_before(training):
     network[6].bias.requires_grad_(False)
     modes = [part.training for part in network.modules()]
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    with generation.untouched(network):
+    with generation.frozen(network):
         assert not any(part.training for part in network.modules())
         generation.translate(generation.towards(network, torch.tensor([0, 1])), grey(2), steps=3, step_size=0.1)
     assert [part.training for part in network.modules()] == modes
@@ -125,7 +125,7 @@ def test_a_network_is_as_before(training):
 
 def test_a_network_is_as_before_after_an_error():
     network = small_network()
-    with pytest.raises(RuntimeError, match="broken"), generation.untouched(network):
+    with pytest.raises(RuntimeError, match="broken"), generation.frozen(network):
         raise RuntimeError("broken")
     assert network.training
     assert all(p.requires_grad for p in network.parameters())
@@ -135,7 +135,7 @@ def test_gradients_that_are_waiting_are_not_added_to():
     network = small_network()
     network(torch.rand(4, 3, 4, 4)).sum().backward()
     before = [p.grad.clone() for p in network.parameters()]
-    with generation.untouched(network):
+    with generation.frozen(network):
         generation.translate(generation.towards(network, torch.tensor([0, 1])), grey(2), steps=3, step_size=0.1)
     generation.translate(generation.towards(network, torch.tensor([0, 1])), grey(2), steps=3, step_size=0.1)
     assert all(torch.equal(p.grad, b) for p, b in zip(network.parameters(), before))
@@ -159,8 +159,8 @@ def test_it_works_where_gradients_are_off():
 
 def test_noise_is_limited_for_each_image_or_for_the_whole_batch():
     noise = torch.rand(64, 3, 8, 8, generator=torch.Generator().manual_seed(0)) - 0.5
-    each = generation.limited(noise, 0.5, whole_batch=False)
-    official = generation.limited(noise, 0.5, whole_batch=True)
+    each = generation.limit_noise(noise, 0.5, whole_batch=False)
+    official = generation.limit_noise(noise, 0.5, whole_batch=True)
     assert torch.allclose(generation.norms(each), torch.full((64,), 0.5))
     assert torch.allclose(official.transpose(0, 1).flatten(1).norm(dim=1), torch.full((3,), 0.5))
     # the quirk: the more images, the less noise has each; 0.5 * sqrt(3 / 64) here
@@ -169,14 +169,14 @@ def test_noise_is_limited_for_each_image_or_for_the_whole_batch():
 
 def test_short_noise_stays_as_it_is():
     noise = torch.full((2, 3, 4, 4), 0.01)
-    assert torch.equal(generation.limited(noise, 0.5, whole_batch=False), noise)
+    assert torch.equal(generation.limit_noise(noise, 0.5, whole_batch=False), noise)
 
 
 def test_a_random_direction_keeps_its_length_at_the_edge():
     start = (torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.5).float()  # all at the edge
     direction = torch.randn(start.shape, generator=torch.Generator().manual_seed(1))
     length = torch.linspace(0.1, 1.0, 8)
-    moved = generation.moved_by(start, direction, length)
+    moved = generation.move_by(start, direction, length)
     assert torch.allclose(generation.norms(moved - start), length, rtol=1e-3)
     assert moved.min() >= 0
     assert moved.max() <= 1

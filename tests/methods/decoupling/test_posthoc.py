@@ -36,32 +36,32 @@ def features_of(network, images):
 
 
 def test_tau_zero_is_the_network_without_its_bias(network, images):
-    (scores,) = TauNormalised.of(network, [0.0], 0).predict(images).values()
+    (scores,) = TauNormalised.from_network(network, [0.0], 0).predict(images).values()
     assert torch.equal(scores.logits, F.linear(features_of(network, images), network.head.weight))
 
 
 def test_tau_one_is_full_normalisation(network, images):
-    (scores,) = TauNormalised.of(network, [1.0], 0).predict(images).values()
+    (scores,) = TauNormalised.from_network(network, [1.0], 0).predict(images).values()
     expected = F.linear(features_of(network, images), F.normalize(network.head.weight, dim=1))
     torch.testing.assert_close(scores.logits, expected)
 
 
 @pytest.mark.parametrize("tau", GRID)
 def test_weights_are_divided_by_a_power_of_their_norm(network, images, tau):
-    (scores,) = TauNormalised.of(network, [tau], 0).predict(images).values()
+    (scores,) = TauNormalised.from_network(network, [tau], 0).predict(images).values()
     weight = network.head.weight.double()
     weight = weight / weight.norm(dim=1, keepdim=True) ** tau
     torch.testing.assert_close(scores.logits, F.linear(features_of(network, images).double(), weight).float())
 
 
 def test_posthoc_adjustment_with_tau_zero_is_the_network_itself(network, images):
-    (scores,) = PriorAdjusted.of(network, [0.0], 0).predict(images).values()
+    (scores,) = PriorAdjusted.from_network(network, [0.0], 0).predict(images).values()
     assert torch.equal(scores.logits, network.predict(images)["default"].logits)
 
 
 @pytest.mark.parametrize("tau", GRID)
 def test_posthoc_adjustment_takes_tau_times_the_log_prior_off(network, images, tau):
-    (scores,) = PriorAdjusted.of(network, [tau], 0).predict(images).values()
+    (scores,) = PriorAdjusted.from_network(network, [tau], 0).predict(images).values()
     counts = torch.tensor(network.dataset_info.class_counts, dtype=torch.float64)
     expected = network.predict(images)["default"].logits - tau * (counts / counts.sum()).log()
     torch.testing.assert_close(scores.logits, expected.float())
@@ -69,17 +69,17 @@ def test_posthoc_adjustment_takes_tau_times_the_log_prior_off(network, images, t
 
 @pytest.mark.parametrize("kind", [TauNormalised, PriorAdjusted])
 def test_each_tau_of_a_grid_is_a_variant_with_the_scores_it_has_alone(network, images, kind):
-    together = kind.of(network, GRID, 2)
+    together = kind.from_network(network, GRID, 2)
     actual = together.predict(images)
     assert list(actual) == ["tau=0", "tau=0.35", "tau=1", "tau=1.7"]
     assert together.headline == "tau=1"
     for tau, scores in zip(GRID, actual.values()):
-        (alone,) = kind.of(network, [tau], 0).predict(images).values()
+        (alone,) = kind.from_network(network, [tau], 0).predict(images).values()
         torch.testing.assert_close(scores.logits, alone.logits)
 
 
 def test_the_images_pass_the_backbone_once_for_all_taus(network, images, monkeypatch):
-    adjusted = TauNormalised.of(network, GRID, 0)
+    adjusted = TauNormalised.from_network(network, GRID, 0)
     passes = []
     adjusted.backbone.register_forward_hook(lambda *arguments: passes.append(1))
     adjusted.predict(images)
@@ -93,7 +93,7 @@ def test_the_search_finds_what_evaluating_each_value_alone_finds(network, method
     assert actual["taus"].tolist() == [0, 0.25, 0.5, 0.75, 1]
     metrics = []
     for tau in actual["taus"]:
-        alone = posthoc.ADJUSTMENTS[method].of(network, [tau], 0)
+        alone = posthoc.ADJUSTMENTS[method].from_network(network, [tau], 0)
         protocol = ClosedSet(np.array(plan.dataset_info.class_counts), link="softmax", keep_predictions=False)
         for batch in plan.data.evaluation_loader("val"):
             protocol.update(next(iter(alone.predict(batch.images).values())), batch.labels)
@@ -114,13 +114,13 @@ def test_a_fixed_tau_looks_at_no_image(network):
 
 def test_the_first_of_equal_values_is_chosen():
     n = np.array([4, 4])
-    actual = posthoc.curve(n, np.array([[1, 1], [3, 1], [2, 2]]), np.array([200, 10]))
+    actual = posthoc.accuracy_curve(n, np.array([[1, 1], [3, 1], [2, 2]]), np.array([200, 10]))
     assert actual["balanced_accuracy"].tolist() == [0.25, 0.5, 0.5]
     assert np.argmax(actual["balanced_accuracy"]) == 1
 
 
 def test_a_class_without_validation_images_is_left_out_of_the_curve():
-    actual = posthoc.curve(np.array([4, 0, 2]), np.array([[2, 0, 2]]), np.array([200, 50, 10]))
+    actual = posthoc.accuracy_curve(np.array([4, 0, 2]), np.array([[2, 0, 2]]), np.array([200, 50, 10]))
     assert actual["balanced_accuracy"].tolist() == [0.75]
     assert actual["many"].tolist() == [0.5]
     assert np.isnan(actual["medium"]).all()
@@ -131,7 +131,7 @@ def test_a_choice_at_the_end_of_the_grid_is_warned_of(network, chosen, warns, re
     plan = planned("method=tau_norm", VAL, "method.tau=auto")
     outputs = plan.outputs(network, tau={"taus": np.array(GRID), "chosen": np.int64(chosen)})
     predictor = plan.method.predictor(outputs)
-    assert predictor.headline == posthoc.variant(GRID[chosen])
+    assert predictor.headline == posthoc.variant_name(GRID[chosen])
     assert any("end of the grid" in str(one.message) for one in recwarn) is warns
 
 

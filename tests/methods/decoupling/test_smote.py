@@ -11,7 +11,7 @@ from method_plans import planned
 
 from ltr.errors import ConfigError
 from ltr.methods.core.step_data import step_of
-from ltr.methods.decoupling.smote import PixelSmote, choose_partners, nearest_others
+from ltr.methods.decoupling.smote import PixelSmote, choose_partners, nearest_neighbours
 
 COUNTS = np.array([40, 4, 1])
 
@@ -20,7 +20,7 @@ def test_the_nearest_others_are_those_of_a_search_over_all_pairs(monkeypatch):
     monkeypatch.setattr("ltr.methods.decoupling.smote._ROWS", 7)  # several blocks, the last one short
     points = torch.rand(20, 5, generator=torch.Generator().manual_seed(0))
     distance = torch.cdist(points, points) + torch.diag(torch.full((20,), torch.inf))
-    assert torch.equal(nearest_others(points, 4), distance.argsort(1)[:, :4])
+    assert torch.equal(nearest_neighbours(points, 4), distance.argsort(1)[:, :4])
 
 
 def test_neighbours_are_trained_images_of_the_same_class_and_never_the_image_itself():
@@ -67,7 +67,7 @@ def test_replaced_images_lie_between_their_image_and_its_neighbour(monkeypatch):
     monkeypatch.setattr(PixelSmote, "data", plan.data)
     batch = plan.batch()
     step, indices = step_of(None, 0, 0, batch), batch.indices.numpy()
-    images, share = network.filled(batch, step, indices)
+    images, share = network.interpolate_images(batch, step, indices)
     rows, others, weights = network.partners(step, indices)
     assert share == len(rows) / len(batch.labels)
     changed = (images != batch.images).flatten(1).any(1)

@@ -13,7 +13,7 @@ from ltr.data.batch import Batch
 from ltr.errors import CheckpointError, ConfigError
 from ltr.methods.core import generation
 from ltr.methods.core.stage import StageOutput
-from ltr.methods.core.step_data import Step, of_all_processes, step_of
+from ltr.methods.core.step_data import Step, gather_images, step_of
 from ltr.methods.m2m.network import LOGS, M2mClassifier
 from resuming import metric_rows, same_bits
 
@@ -220,7 +220,7 @@ def test_under_a_cosine_head_lambda_weighs_the_cosine():
     unit, target, source = torch.rand(2, 1, 8, 8), torch.tensor([8, 9]), torch.tensor([0, 1])
     images, _ = f.generate(unit, target, source)
     objective = generation.towards_and_away(f.generator, lambda x: f(x) / 30, target, source, 0.5)
-    with generation.untouched(f.backbone, f.head):
+    with generation.frozen(f.backbone, f.head):
         expected = generation.translate(objective, unit, steps=3, step_size=1.0)
     assert torch.allclose(images, expected, atol=1e-5)
 
@@ -297,7 +297,7 @@ def test_two_processes_make_what_one_makes(monkeypatch):
     labels, positions = batch.labels.numpy(), np.arange(60)
     whole, _ = made(f, batch)
     gathered = f.to_unit(batch.images)
-    monkeypatch.setattr("ltr.methods.m2m.network.of_all_processes", lambda unit, world_size: gathered)
+    monkeypatch.setattr("ltr.methods.m2m.network.gather_images", lambda unit, world_size: gathered)
     for rank in (0, 1):
         share = Batch(batch.images[rank::2], batch.labels[rank::2], batch.indices[rank::2])
         mixed, _ = made(f, share, Step(labels, positions, rank, 2))
@@ -312,7 +312,7 @@ def test_images_of_processes_are_put_together_in_the_order_of_the_draw(monkeypat
             part.copy_(whole[rank::2].permute(0, 2, 3, 1))
 
     monkeypatch.setattr("torch.distributed.all_gather", all_gather)
-    assert torch.equal(of_all_processes(whole[1::2], 2), whole)
+    assert torch.equal(gather_images(whole[1::2], 2), whole)
 
 
 def test_a_network_without_its_generator_makes_no_image():
@@ -356,7 +356,7 @@ def test_seeds_of_image_files_come_from_the_batch_alone():
 
 def test_equal_classes_are_warned_of():
     dataset_info = dataclasses.replace(planned().dataset_info, class_counts=(50,) * 10)
-    with pytest.warns(UserWarning, match="no frequent class to take images from"):
+    with pytest.warns(UserWarning, match="no more frequent class for seeds"):
         planned("method=m2m").method.check(dataset_info)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ltr.data.sampling.class_index import ClassIndex
-from ltr.methods.m2m.seeds import DRAWS, acceptance, choose_slots, pick, seed_distribution
+from ltr.methods.m2m.seeds import DRAWS, acceptance, choose_slots, sample_columns, seed_distribution
 
 COUNTS = np.array([50, 5000, 500, 1])  # the largest is not the first
 
@@ -52,7 +52,7 @@ def test_an_image_is_kept_as_often_as_its_class_is_smaller_than_the_largest():
     share = np.bincount(slots.labels, minlength=4) / 20000
     assert share == pytest.approx(1 - COUNTS / 5000, abs=0.01)
     assert (slots.targets == slots.labels).all()
-    assert slots.wanted == len(slots)
+    assert slots.total == len(slots)
 
 
 def index_of(counts: np.ndarray) -> ClassIndex:
@@ -90,10 +90,10 @@ def test_chance_accepts_with_the_probability_of_the_pair():
 def test_a_batch_without_a_larger_class_has_slots_and_no_seeds():
     slots = choose_slots(np.array([0, 0, 3]), COUNTS, 0.999, np.full((3, DRAWS), 0.999))
     # the two of class 0 find nothing; the one of class 3 could start from class 0
-    assert slots.wanted == 3
+    assert slots.total == 3
     assert slots.places.tolist() == [2]
     alone = choose_slots(np.array([0, 0]), COUNTS, 0.999, np.full((2, DRAWS), 0.999))
-    assert (len(alone), alone.wanted) == (0, 2)
+    assert (len(alone), alone.total) == (0, 2)
 
 
 @pytest.mark.parametrize("images", [True, False])
@@ -102,7 +102,7 @@ def test_equal_classes_have_no_slots(images):
     slots = choose_slots(
         np.arange(3), counts, 0.999, np.full((3, DRAWS), 0.9999), images=index_of(counts) if images else None
     )
-    assert (len(slots), slots.wanted) == (0, 0)
+    assert (len(slots), slots.total) == (0, 0)
 
 
 @pytest.mark.parametrize("images", [True, False])
@@ -137,7 +137,7 @@ def test_the_same_numbers_choose_the_same_slots():
 
 
 @pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])
-def test_nothing_of_weight_0_is_picked(uniform):
+def test_nothing_of_weight_0_is_sampled(uniform):
     weights = np.array([[0.0, 0.3, 0.0, 0.1, 0.0], [0.0, 0.0, 1e-300, 0.0, 0.0], [0.1, 0.2, 0.3, 0.4, 0.0]])
-    picked = pick(weights, np.full(3, uniform))
-    assert (weights[np.arange(3), picked] > 0).all()
+    columns = sample_columns(weights, np.full(3, uniform))
+    assert (weights[np.arange(3), columns] > 0).all()

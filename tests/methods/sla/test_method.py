@@ -136,7 +136,7 @@ def distillation_gradients(network: JointClassifier) -> tuple[torch.Tensor, torc
     network.loss.forward = lambda *_: joint.sum() * 0
     network.distilled_loss.forward = lambda *_: student.sum() * 0
     network.losses(batch, features)[0].backward()
-    target = network.aggregated(joint.detach().unflatten(0, (len(batch.labels), -1)))
+    target = network.aggregate(joint.detach().unflatten(0, (len(batch.labels), -1)))
     return student, joint, target
 
 

@@ -55,7 +55,7 @@ class BackgroundSplitting(Method):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.b0 = self.options.b0 if self.options.thresholding else None
-        self.aux = checked_aux(self.options.aux)
+        self.aux = check_aux(self.options.aux)
 
     def check(self, dataset_info: DatasetInfo) -> None:
         if dataset_info.background is None:
@@ -113,7 +113,7 @@ class BackgroundSplitting(Method):
             check_weights(config)
         top_k = aux["top_k"] if aux["labels"] == "soft" else 1
         computations: dict[str, tuple[Any, dict[str, Any]]] = {
-            "teacher": (by_teacher, {**self._excluded(dataset_info), "top_k": top_k}),
+            "teacher": (by_teacher, {**self._exclusion_options(dataset_info), "top_k": top_k}),
             "kmeans": (by_kmeans, {"features": aux["features"], "groups": aux["groups"]}),
             "supercategories": (by_taxonomy, {"rank": aux["rank"]}),
         }
@@ -129,7 +129,7 @@ class BackgroundSplitting(Method):
         )
         return [*network_stages, stage]
 
-    def _excluded(self, dataset_info: DatasetInfo) -> dict[str, Any]:
+    def _exclusion_options(self, dataset_info: DatasetInfo) -> dict[str, Any]:
         """Return the teacher's outputs to exclude, as options of its stage."""
         excluded = self.aux["exclude_classes"]
         if FOREGROUND not in excluded:
@@ -218,7 +218,7 @@ def check_weights(config: Mapping[str, Any]) -> None:
         raise CheckpointError(f"method.aux.teacher.weights={weights}: there is no such file")
 
 
-def checked_aux(aux: Mapping[str, Any]) -> dict[str, Any]:
+def check_aux(aux: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config ``method.aux`` without private keys.
 
     Raises:

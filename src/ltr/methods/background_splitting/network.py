@@ -150,7 +150,7 @@ class BackgroundClassifier(ImageClassifier):
     def parameter_modules(self) -> dict[str, nn.Module]:
         return {} if self.aux_head is None else {"aux_head": self.aux_head}
 
-    def undecayed(self) -> list[str]:
+    def no_weight_decay(self) -> list[str]:
         if not self.prior_biased and self.loss.prior_bias is None:
             return []
         return ["head.rows.bias" if isinstance(self.head, BackgroundHead) else "head.bias"]

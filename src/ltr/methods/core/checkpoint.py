@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without unpickling code, and self-describing."""
+"""Checkpoint files: atomic writes, loading with ``weights_only=True``, and the description of the network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ltr.errors import CheckpointError, ConfigError, TrainingError
 from ltr.escaping import one_line
 from ltr.files import written_atomically
 from ltr.identity import name_of, with_names
-from ltr.methods.core.delta import check_base, found_base, without_base
+from ltr.methods.core.delta import base_file, check_base, without_base
 from ltr.methods.core.description import check_description, read_description
 from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, build_network
 from ltr.models.weights_file import finite_names, load_torch_file, refuse_unfit
@@ -25,13 +25,16 @@ VERSION = 1
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Lightning's checkpoints, beside their place and then renamed (its own go through $TMPDIR, without fsync)."""
+    """Checkpoint IO for Lightning that writes a temporary file, calls fsync and renames it.
+
+    Lightning's default writes through $TMPDIR and does not call fsync.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         try:
             with written_atomically(Path(path)) as temporary:
                 torch.save(checkpoint, temporary)
-        except RuntimeError as error:  # torch's own writer says so of a full disk
+        except RuntimeError as error:  # torch's writer reports a full disk as RuntimeError
             raise OSError(f"{path}: {str(error).splitlines()[0]}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any | None = "cpu", weights_only: bool | None = True) -> Any:
@@ -45,7 +48,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Load a checkpoint to the CPU with ``weights_only=True``.
 
     Raises:
-        CheckpointError: no such file, damaged, or holding anything but tensors and plain values.
+        CheckpointError: the file is missing, damaged, or contains more than tensors and plain values.
     """
     if not path.exists():
         raise CheckpointError(f"{path}: there is no such checkpoint")
@@ -58,13 +61,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def network_checkpoint(
     network: Any, dataset: Mapping[str, Any], state: Mapping[str, torch.Tensor] | None = None, *, whole: bool = False
 ) -> dict[str, Any]:
-    """Return the content of a weights file: enough to rebuild the network anywhere, and no object but tensors.
+    """Return the content of a weights file: state dict and description, from which `load_network` rebuilds the network.
 
     Args:
-        network: an `ltr.methods.core.network.ImageClassifier`, which remembers what it was built from.
-        dataset: the data set's config, as a description.
-        state: weights to store in place of the network's own (the best epoch's).
-        whole: True stores the frozen part of a tuned backbone, too; see `ltr.methods.core.delta`.
+        network: an `ltr.methods.core.network.ImageClassifier`; its constructor arguments are in the description.
+        dataset: the data set's config.
+        state: weights to store instead of the network's current ones, such as the best epoch's.
+        whole: also store the frozen part of a tuned backbone; see `ltr.methods.core.delta`.
     """
     if isinstance(network.settings.backbone.get("module"), torch.nn.Module):
         raise CheckpointError(
@@ -72,7 +75,7 @@ def network_checkpoint(
             "name is rebuilt from a file. Save network.state_dict() with torch.save, and load it into the same "
             "ltr.build(...)"
         )
-    # structure as JSON text: no reader needs to trust anything but strings and tensors
+    # JSON text, so that the file holds only strings and tensors and loads with weights_only=True
     description = {
         "module": name_of(f"{type(network).__module__}.{type(network).__qualname__}"),
         "settings": with_names(network.settings.to_dict()),
@@ -95,10 +98,10 @@ def network_checkpoint(
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Return the description inside a stage's weights file, with ``state_dict`` beside it.
+    """Return the description in a stage's weights file, and its ``state_dict``.
 
     Raises:
-        CheckpointError: the file is not one of this project's.
+        CheckpointError: the file is damaged, or ltr did not write it.
     """
     loaded = read_checkpoint(path)
     if loaded.get("format") != FORMAT:
@@ -122,17 +125,24 @@ def load_network(path: Path, parents: Mapping[str, Any] | None = None) -> Any:
     """Return the network of a stage's weights file, in eval mode on the CPU.
 
     Raises:
-        CheckpointError: damaged, of another format, naming code outside the allow-list, or weights that do not fit
-            the architecture it names.
+        CheckpointError: the file is damaged, has another format, names code outside the allow-list, or has weights that
+            do not fit its architecture.
     """
-    return described_network(describe(path), path, parents)
+    return network_from_description(describe(path), path, parents)
 
 
-def described_network(description: Mapping[str, Any], path: Path, parents: Mapping[str, Any] | None = None) -> Any:
-    """Return the network of a description with its weights, as `describe` gives it; see `load_network`.
+def network_from_description(
+    description: Mapping[str, Any], path: Path, parents: Mapping[str, Any] | None = None
+) -> Any:
+    """Build the network of a description and load its weights.
 
     Args:
-        path: where it comes from, for messages.
+        description: the result of `describe`.
+        path: the file, for messages.
+        parents: finished stages by name, if the network needs them.
+
+    Raises:
+        CheckpointError: see `load_network`.
     """
     check_description(description, path)
     refuse_unfit(path, description["state_dict"], {}, frozenset())
@@ -141,8 +151,8 @@ def described_network(description: Mapping[str, Any], path: Path, parents: Mappi
         base = description.get("base")
         initial = without_initial_weights(settings.backbone)
         settings = settings.replaced(
-            backbone={**settings.backbone, **(initial if base is None else {"weights": found_base(base, path)})},
-            extras=(),  # of training alone: what they learnt beside the network, and their teachers, are not needed
+            backbone={**settings.backbone, **(initial if base is None else {"weights": base_file(base, path)})},
+            extras=(),  # loss terms and their teachers are only needed in training
         )
         module_class = locate(description["module"], str(path))
         if not (isinstance(module_class, type) and issubclass(module_class, torch.nn.Module)):
@@ -154,23 +164,23 @@ def described_network(description: Mapping[str, Any], path: Path, parents: Mappi
         raise CheckpointError(f"{path}: {error}") from error
     except CheckpointError:
         raise
-    except Exception as error:  # whatever the code that it names makes of what it says
+    except Exception as error:  # a damaged description can raise anything in the constructors
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise CheckpointError(
-            f"{path}: what it says of its network cannot be followed ({type(error).__name__}: {reason}). "
-            "It is damaged, or was written by other code"
+            f"{path}: the network cannot be built from its description ({type(error).__name__}: {reason}). "
+            "The file is damaged, or other code wrote it"
         ) from error
     kept = {name: tensor for name, tensor in description["state_dict"].items() if not name.startswith("extras.")}
     if base is not None:
         check_base(getattr(network, "base", None), base, path)
-        own = network.state_dict()
-        kept |= {name: own[name] for name in network.base.names}
+        initial_state = network.state_dict()
+        kept |= {name: initial_state[name] for name in network.base.names}
     load_weights(network, kept, path)
     return network.eval()
 
 
 def without_initial_weights(backbone: Mapping[str, Any]) -> dict[str, Any]:
-    """Initial weights are inside the checkpoint already: read no file and download nothing."""
+    """Return overrides of a backbone's config that neither read nor download initial weights."""
     return {
         key: value
         for key, value in (("weights", None), ("weights_map", None), ("pretrained", False))
@@ -179,25 +189,25 @@ def without_initial_weights(backbone: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_weights(network: torch.nn.Module, state: Mapping[str, torch.Tensor], where: Path) -> None:
-    """Load weights, all of them, or say which do not fit; see `check_weights`."""
+    """Load a state dict after `check_weights`."""
     check_weights(network, state, where)
     network.load_state_dict(dict(state))
 
 
 def check_weights(network: torch.nn.Module, state: Mapping[str, torch.Tensor], where: Path) -> None:
-    """Refuse weights that are not all of a network's, of its kinds of numbers and its shapes.
+    """Refuse a state dict whose names, dtypes or shapes differ from the network's.
 
     Raises:
-        CheckpointError: names the first missing, unexpected and differently shaped entries.
+        CheckpointError: lists the first missing, unexpected and differently shaped entries.
     """
-    own = network.state_dict()
-    refuse_unfit(where, state, own, finite_names(network))
-    missing = [name for name in own if name not in state]
-    unexpected = [name for name in state if name not in own]
+    expected = network.state_dict()
+    refuse_unfit(where, state, expected, finite_names(network))
+    missing = [name for name in expected if name not in state]
+    unexpected = [name for name in state if name not in expected]
     shapes = [
-        f"{name} is {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in own
-        if name in state and own[name].shape != state[name].shape
+        f"{name} is {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
+        for name in expected
+        if name in state and expected[name].shape != state[name].shape
     ]
     if missing or unexpected or shapes:
         parts = [
@@ -209,45 +219,49 @@ def check_weights(network: torch.nn.Module, state: Mapping[str, torch.Tensor], w
 
 
 def check_fits(network: Any, settings: Settings, dataset_info: DatasetInfo, where: Path) -> None:
-    """Refuse a network that cannot stand in for one of these settings and data.
+    """Refuse a network that cannot replace one trained with these settings on this data.
 
-    A cosine head and a linear one without bias have weights of the same names and shapes: kinds are compared, too.
+    Kinds of heads are compared too: a cosine head and a linear head without bias have the same names and shapes.
 
     Raises:
-        CheckpointError: another head or backbone, other classes, or images that are prepared otherwise.
+        CheckpointError: the head, backbone, classes or preprocessing differ.
     """
-    theirs = {"head": network.settings.head, "backbone": network.settings.backbone}
-    ours = {"head": settings.head, "backbone": settings.backbone}
+    network_configs = {"head": network.settings.head, "backbone": network.settings.backbone}
+    run_configs = {"head": settings.head, "backbone": settings.backbone}
     differences = [
-        f"{part} is {_named(theirs[part])}, this run's is {_named(ours[part])}"
-        for part in ours
-        if _named(theirs[part]) != _named(ours[part])
+        f"{part} is {_config_summary(network_configs[part])}, this run's is {_config_summary(run_configs[part])}"
+        for part in run_configs
+        if _config_summary(network_configs[part]) != _config_summary(run_configs[part])
     ]
-    head_kind = getattr(locate(ours["head"]["_target_"], "head"), "head_kind", None)
+    head_kind = getattr(locate(run_configs["head"]["_target_"], "head"), "head_kind", None)
     if not differences and getattr(network.head, "head_kind", None) != head_kind:
         differences.append(f"its head was replaced after training (by a head of kind '{network.head.head_kind}')")
     for name in ("class_names", "image_shape", "mean", "std"):
-        mine, its = getattr(dataset_info, name), getattr(network.dataset_info, name)
-        if mine != its:
-            shown = (f"{len(its)} classes", f"{len(mine)}") if name == "class_names" else (str(its), str(mine))
+        expected_value, value = getattr(dataset_info, name), getattr(network.dataset_info, name)
+        if expected_value != value:
+            shown = (
+                (f"{len(value)} classes", f"{len(expected_value)}")
+                if name == "class_names"
+                else (str(value), str(expected_value))
+            )
             differences.append(f"{name}: {shown[0]}, this run's data has {shown[1]}")
     if differences:
         raise CheckpointError(f"{where}: a network of another kind; {'; '.join(differences)}")
 
 
-def _named(config: Mapping[str, Any]) -> str:
-    """Return a head's or backbone's config in short, without what a trained network no longer depends on."""
+def _config_summary(config: Mapping[str, Any]) -> str:
+    """Return a head's or backbone's config as one line, without keys that only matter before training."""
     no_matter = ("_target_", "_allowed_", "weights", "weights_map", "strict_weights", "pretrained", "trainable",
                  "initial")  # fmt: skip
-    rest = ", ".join(f"{key}={value}" for key, value in config.items() if key not in no_matter)
-    return f"{str(config['_target_']).rsplit('.', 1)[-1]}({rest})"
+    options = ", ".join(f"{key}={value}" for key, value in config.items() if key not in no_matter)
+    return f"{str(config['_target_']).rsplit('.', 1)[-1]}({options})"
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint atomically.
 
     Raises:
-        TrainingError: it cannot be written; what was there stays.
+        TrainingError: the file cannot be written; an existing file is unchanged.
     """
     try:
         with written_atomically(path) as temporary:

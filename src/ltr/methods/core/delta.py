@@ -1,4 +1,4 @@
-"""Checkpoints of a tuned backbone that hold what was trained, and name the weights that it was tuned from by digest."""
+"""Checkpoints of a tuned backbone: they hold the trained tensors, and the file and digest of the frozen ones."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Base:
     """The frozen part of a tuned backbone, as it was loaded.
 
     Attributes:
-        names: of its tensors in the network's state dict.
-        digest: SHA-256 in hex of these tensors.
+        names: names of the frozen tensors in the network's state dict.
+        digest: SHA-256 of these tensors, in hex.
         weights: the file that they were loaded from.
     """
 
@@ -33,7 +33,7 @@ class Base:
 
 
 def base_of(backbone: nn.Module, config: Mapping[str, Any]) -> Base | None:
-    """Return the frozen part of a backbone that was just tuned; None if no file of weights is named.
+    """Return the frozen part of a backbone that is prepared for tuning; None if its config names no weights file.
 
     Args:
         backbone: before its first step.
@@ -48,7 +48,10 @@ def base_of(backbone: nn.Module, config: Mapping[str, Any]) -> Base | None:
 
 
 def without_base(state: Mapping[str, Tensor], base: Base) -> tuple[dict[str, Tensor], dict[str, str] | None]:
-    """Return a state dict without its frozen part, and the entry that names it; all of it if that part has changed."""
+    """Return a state dict without its frozen part, and the entry ``base`` that refers to it.
+
+    If the frozen part has changed, return the complete state dict and None.
+    """
     if any(name not in state for name in base.names) or tensors_digest(state, base.names) != base.digest:
         return dict(state), None
     frozen = set(base.names)
@@ -56,17 +59,17 @@ def without_base(state: Mapping[str, Tensor], base: Base) -> tuple[dict[str, Ten
     return delta, {"digest": base.digest, "weights": base.weights}
 
 
-def found_base(entry: Any, path: Path) -> str:
-    """Return the file of a checkpoint's base weights: where it was, or of the same name beside the checkpoint.
+def base_file(entry: Any, path: Path) -> str:
+    """Return the file of a checkpoint's base weights: the recorded path, or the same name in the checkpoint's folder.
 
     Raises:
-        CheckpointError: the entry is damaged, or there is no such file.
+        CheckpointError: the entry is damaged, or neither file exists.
     """
     is_entry = isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("digest", "weights"))
     if not is_entry:
         raise CheckpointError(f"{path}: damaged: it does not say which weights it was tuned from")
     weights = Path(entry["weights"])
-    existing = next((one for one in (weights, path.parent / weights.name) if one.is_file()), None)
+    existing = next((candidate for candidate in (weights, path.parent / weights.name) if candidate.is_file()), None)
     if existing is None:
         raise CheckpointError(
             f"{path}: it holds what was tuned of '{weights}' (SHA-256 of the frozen tensors {entry['digest'][:12]}), "
@@ -77,7 +80,7 @@ def found_base(entry: Any, path: Path) -> str:
 
 
 def check_base(base: Base | None, entry: Mapping[str, str], path: Path) -> None:
-    """Refuse base weights that are not those that a checkpoint was tuned from."""
+    """Raise CheckpointError if the base weights changed since the checkpoint was written."""
     if base is None or base.digest != entry["digest"]:
         raise CheckpointError(
             f"{path}: it was tuned from other weights than those in '{entry['weights']}' today (SHA-256 of the frozen "
@@ -86,7 +89,7 @@ def check_base(base: Base | None, entry: Mapping[str, str], path: Path) -> None:
 
 
 def tensors_digest(state: Mapping[str, Tensor], names: tuple[str, ...]) -> str:
-    """Return the SHA-256 in hex of named tensors: their names, kinds, shapes and values."""
+    """Return the SHA-256, in hex, of the names, dtypes, shapes and values of tensors."""
     digest = hashlib.sha256()
     for name in names:
         values = state[name].detach().cpu().contiguous()

@@ -1,4 +1,4 @@
-"""The description of a network in its checkpoint; every entry is checked before anything is built from it."""
+"""Checks of the description in a checkpoint, before a network is built from it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ltr.methods.core.stage import DatasetInfo, Settings
 _MOST_CLASSES = 10_000_000
 _MOST_PIXELS = 1 << 16  # a side
 
-Check = tuple[Callable[[Any], bool], str]  # whether a value is allowed, and what is allowed
+Check = tuple[Callable[[Any], bool], str]  # a test of the value, and the allowed values in words
 
 
 def _is_whole(least: int, most: float = math.inf) -> Callable[[Any], bool]:
@@ -84,7 +84,7 @@ _DATASET_INFO: dict[str, Check] = {
     "interpolation": (lambda value: value in (None, "bilinear", "bicubic"), "bilinear, bicubic or null"),
     "white_level": (_or_null(_is_whole(1, 65_535)), "a whole number from 1 to 65535, or null"),
 }
-# what is read of the data set's config wherever images are brought to a size; its other entries are checked as a run's
+# entries of the data set's config that resizing reads; the other entries are checked like those of a run's config
 _DATASET: dict[str, Check] = {
     "name": _TEXT,
     "source": _MAPPING,
@@ -97,10 +97,10 @@ _DATASET: dict[str, Check] = {
 
 
 def read_description(text: Any, path: Path) -> dict[str, Any]:
-    """Return a checkpoint's description from its JSON text, each entry checked.
+    """Parse and check the description of a checkpoint.
 
     Raises:
-        CheckpointError: it names the entry that is missing or wrong.
+        CheckpointError: an entry is missing or invalid.
     """
     if not isinstance(text, str):
         raise CheckpointError(f"{path}: damaged: its description is {_shown(text)}, not JSON text")
@@ -120,20 +120,22 @@ def read_description(text: Any, path: Path) -> dict[str, Any]:
 
 
 def check_description(description: Mapping[str, Any], path: Path) -> None:
-    """Raise CheckpointError where an entry of a description is missing or of another kind than it must be."""
+    """Raise CheckpointError if an entry of a description is missing or has an invalid value."""
     _check(description, _TOP, "", path, required=tuple(_TOP), closed=False)
     _check(description["settings"], _SETTINGS, "settings.", path, required=_required(Settings))
     _check(description["dataset"], _DATASET, "dataset.", path, required=(), closed=False)
     dataset_info = description["facts"]
     _check(dataset_info, _DATASET_INFO, "facts.", path, required=_required(DatasetInfo))
     channels, classes = dataset_info["image_shape"][0], len(dataset_info["class_names"])
-    for name, wanted, by in (
+    for name, length, field in (
         ("mean", channels, "image_shape"),
         ("std", channels, "image_shape"),
         ("class_counts", classes, "class_names"),
     ):
-        if len(dataset_info[name]) != wanted:
-            raise _wrong(path, f"facts.{name} has {len(dataset_info[name])} numbers, and facts.{by} asks for {wanted}")
+        if len(dataset_info[name]) != length:
+            raise _wrong(
+                path, f"facts.{name} has {len(dataset_info[name])} numbers, and facts.{field} asks for {length}"
+            )
     if classes > _MOST_CLASSES or (dataset_info.get("background") or 0) >= classes:
         raise _wrong(path, f"facts.background={dataset_info.get('background')} is none of its {classes} classes")
     for name in ("head", "backbone", "loss"):
@@ -142,10 +144,10 @@ def check_description(description: Mapping[str, Any], path: Path) -> None:
             raise _wrong(path, f"settings.{name}._target_ is {_shown(target)}, not a text")
 
 
-def _required(of: type) -> tuple[str, ...]:
+def _required(declaration: type) -> tuple[str, ...]:
     """Return the names of a dataclass's fields without default."""
-    fields = of.__dataclass_fields__.values()  # type: ignore[attr-defined]
-    return tuple(one.name for one in fields if repr(one.default).startswith("<dataclasses._MISSING"))
+    fields = declaration.__dataclass_fields__.values()  # type: ignore[attr-defined]
+    return tuple(field.name for field in fields if repr(field.default).startswith("<dataclasses._MISSING"))
 
 
 def _check(
@@ -170,11 +172,11 @@ def _check(
             raise _wrong(path, f"{where}{name} is {_shown(value)}, and must be {allowed}")
 
 
-def _wrong(path: Path, what: str) -> CheckpointError:
-    return CheckpointError(f"{path}: its description of the network is damaged, or of another version of ltr: {what}")
+def _wrong(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path}: its description of the network is damaged, or of another version of ltr: {reason}")
 
 
 def _shown(value: Any) -> str:
-    """Return a value from a file in short, on one line and without control characters."""
+    """Return the repr of a value, shortened to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

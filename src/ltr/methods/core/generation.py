@@ -1,7 +1,7 @@
-"""Images made by gradients: a start image is moved along the input gradient of an objective, the networks stay as is.
+"""Gradient descent on images: steps along the input gradient of an objective, with frozen networks.
 
-M2m (Kim, Jeong, Shin, CVPR 2020) and the training on non-robust features (Ilyas et al., NeurIPS 2019) both take
-steps of fixed length along the gradient's direction, image by image, and stay inside [0, 1].
+M2m (Kim, Jeong, Shin, CVPR 2020) and the training on non-robust features (Ilyas et al., NeurIPS 2019) normalise the
+gradient of each image, so that every step has the same length, and clip pixels to [0, 1].
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ Network = Callable[[Tensor], Tensor]  # pixels in [0, 1], [K, C, H, W] -> logits
 Objective = Callable[[Tensor], Tensor]  # pixels in [0, 1], [K, C, H, W] -> one number per image, [K]
 
 _AXES = (1, 2, 3)
-_TINY = 1e-10  # as in M2m's code: a gradient of 0 moves nothing
+_TINY = 1e-10  # as in M2m's code: an image with a zero gradient does not change
 
 
 @contextmanager
-def untouched(*modules: nn.Module) -> Iterator[None]:
-    """Modules in eval mode and their parameters without gradients; afterwards everything is as it was.
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Put modules in eval mode and disable gradients of their parameters; restore both on exit.
 
     Eval mode keeps BatchNorm statistics and makes an image's gradient independent of the others in its batch. Without
-    parameter gradients a forward pass need not keep what only they would need.
+    parameter gradients, autograd stores fewer activations.
     """
     parts = [(part, part.training) for module in modules for part in module.modules()]
     trained = [p for module in modules for p in module.parameters() if p.requires_grad]
@@ -45,18 +45,17 @@ def untouched(*modules: nn.Module) -> Iterator[None]:
 def translate(
     objective: Objective, start: Tensor, *, steps: int, step_size: float, radius: float | None = None
 ) -> Tensor:
-    """Descend an objective in steps of fixed Euclidean length; each image by itself.
+    """Minimise an objective for each image by steps of fixed Euclidean length.
 
-    x <- clip(x - step_size * g / (||g|| + 1e-10)), with g the gradient of the image's own objective. Computed in
-    float32 also under autocast: a gradient of half precision may underflow before it is normalised.
+    x <- clip(x - step_size * g / (||g|| + 1e-10)), where g is the gradient of the image's objective. Autocast is
+    disabled, because a gradient in half precision may underflow before it is normalised.
 
     Args:
-        objective: its sum over the images is differentiated with respect to the pixels alone, so that no gradient of
-            a network's weights is computed, let alone accumulated.
+        objective: function from images to one number per image; only gradients with respect to pixels are computed.
         start: pixels in [0, 1], float32 [K, C, H, W].
         steps: T >= 0.
         step_size: eta, in pixel units.
-        radius: largest Euclidean distance from ``start`` of each image; None for any.
+        radius: largest Euclidean distance of each image from ``start``; None for no limit.
 
     Returns:
         Pixels in [0, 1], float32 [K, C, H, W], detached. The memory format is that of ``start``.
@@ -72,22 +71,22 @@ def translate(
             length = torch.linalg.vector_norm(gradient, dim=_AXES, keepdim=True)
             moved = images - gradient.mul_(step_size / (length + _TINY))
             if radius is not None:
-                moved = start + shortened(moved - start, radius)
+                moved = start + clip_norm(moved - start, radius)
             images = moved.clamp_(0, 1)
     return images.detach()
 
 
 def towards(network: Network, target: Tensor) -> Objective:
-    """Return the cross-entropy of the classes ``target`` int64 [K]: descending it moves images towards them."""
+    """Return an objective: the cross-entropy of each image with its target class, int64 [K]."""
     return lambda images: F.cross_entropy(network(images).float(), target, reduction="none")
 
 
 def towards_and_away(generator: Network, trained: Network, target: Tensor, source: Tensor, lam: float) -> Objective:
-    """M2m's objective, L(g; x, k) + lam * f_k0(x): towards k, and away from the seed's class by its logit.
+    """Return M2m's objective, L(g; x, k) + lam * f_k0(x): the target's loss plus the logit of the seed's class.
 
     Args:
         generator: g.
-        trained: f; not called where ``lam`` is 0.
+        trained: f; not called if ``lam`` is 0.
         target, source: k and k0, int64 [K].
         lam: lambda >= 0.
     """
@@ -98,36 +97,36 @@ def towards_and_away(generator: Network, trained: Network, target: Tensor, sourc
 
 
 def norms(images: Tensor) -> Tensor:
-    """Return Euclidean length [K] of each of [K, C, H, W]."""
+    """Return the Euclidean norms [K] of images [K, C, H, W]."""
     return torch.linalg.vector_norm(images, dim=_AXES)
 
 
-def shortened(change: Tensor, radius: float) -> Tensor:
-    """Shorten each of [K, C, H, W] to Euclidean length ``radius`` if it is longer."""
+def clip_norm(change: Tensor, radius: float) -> Tensor:
+    """Scale each image's change [K, C, H, W] to at most ``radius`` in Euclidean norm."""
     length = torch.linalg.vector_norm(change, dim=_AXES, keepdim=True)
     return change * (radius / length.clamp_min(radius))
 
 
-def limited(noise: Tensor, radius: float, *, whole_batch: bool) -> Tensor:
-    """Noise as M2m adds it to a seed before its first step.
+def limit_noise(noise: Tensor, radius: float, *, whole_batch: bool) -> Tensor:
+    """Scale noise to at most ``radius`` in Euclidean norm, as M2m does before it adds noise to seeds.
 
     Args:
         noise: uniform in [-0.5, 0.5), [K, C, H, W].
-        radius: of the limit.
-        whole_batch: the official code's way: the limit is on each colour channel's length over the whole batch, so
-            that an image's noise is shorter the more images there are. Otherwise it is on each image's length.
+        radius: largest norm.
+        whole_batch: as in the official code, limit each colour channel's norm over the whole batch, so that noise per
+            image shrinks with the batch size. False limits each image's norm.
     """
-    return noise.renorm(2, 1, radius) if whole_batch else shortened(noise, radius)
+    return noise.renorm(2, 1, radius) if whole_batch else clip_norm(noise, radius)
 
 
-def moved_by(images: Tensor, direction: Tensor, length: Tensor) -> Tensor:
-    """Move images along directions by Euclidean distances [K] that hold after clipping to [0, 1].
+def move_by(images: Tensor, direction: Tensor, length: Tensor) -> Tensor:
+    """Move images along directions so that after clipping to [0, 1] they have moved by Euclidean distances [K].
 
-    Where clipping makes that impossible (a distance of the order of the image's own size) the distance is shorter.
+    If clipping makes the distance unreachable, the image moves less.
     """
     factor = length / norms(direction)
     moved = images
-    for _ in range(10):  # clipping takes length away: lengthen until it does not
+    for _ in range(10):  # clipping shortens the move: lengthen it and try again
         moved = (images + factor.view(-1, 1, 1, 1) * direction).clamp_(0, 1)
         factor = factor * length / norms(moved - images).clamp_min(_TINY)
     return moved

@@ -1,4 +1,4 @@
-"""The first class vectors of a cosine head: means of the training features, or embeddings from a file."""
+"""Initial class vectors of a cosine head: means of the training features, or embeddings from a file."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ltr.names import canonical
 
 
 def initial_file(head: Mapping[str, Any]) -> Path | None:
-    """Return the file of class embeddings that a head's config names, or None.
+    """Return the file of class embeddings in a head's config, or None.
 
     Raises:
-        CheckpointError: there is no such file.
+        CheckpointError: the file does not exist.
     """
     initial = head.get("initial")
     if initial in (None, CLASS_MEANS, ZEROS):
@@ -36,10 +36,10 @@ def initial_file(head: Mapping[str, Any]) -> Path | None:
 
 
 def check_initial_head(network: Any) -> None:
-    """Refuse first class vectors that a network's head cannot take, before anything is trained.
+    """Check before training that a network's head can be initialised as its config says.
 
     Raises:
-        ConfigError: the head has other rows than the classes.
+        ConfigError: the head's rows are not the classes.
         CheckpointError: see `class_embeddings`.
     """
     head, config = network.head, network.settings.head
@@ -57,12 +57,12 @@ def check_initial_head(network: Any) -> None:
 
 
 def start_head(network: Any, data: Any, device: torch.device, autocast: Callable[[], AbstractContextManager]) -> None:
-    """Set the first class vectors of a network's head, where its config asks for them.
+    """Initialise the class vectors of a network's head, if its config says so.
 
     Args:
-        network: before its first step.
-        data: its DataModule; the training images are taken un-augmented.
-        device: where features are computed.
+        network: the network before its first step.
+        data: the stage's DataModule; training images are not augmented.
+        device: device on which features are computed.
         autocast: the run's precision.
     """
     head, config = network.head, network.settings.head
@@ -77,7 +77,7 @@ def start_head(network: Any, data: Any, device: torch.device, autocast: Callable
 
 
 def class_embeddings(path: Path, class_names: tuple[str, ...], width: int) -> Tensor:
-    """Return the vectors of classes, float32 [C, D], from a file that has a tensor [D] under the name of each.
+    """Return class embeddings, float32 [C, D], from a file with a tensor [D] under each class name.
 
     Raises:
         CheckpointError: the file cannot be read, lacks a class, or has vectors of another width.
@@ -103,7 +103,7 @@ def class_embeddings(path: Path, class_names: tuple[str, ...], width: int) -> Te
 
 @torch.no_grad()
 def _class_means(network: Any, data: Any, autocast: Callable[[], AbstractContextManager]) -> Tensor:
-    """Return the means of the unit-length features of each class, [C, D]; of a class without images, its own row."""
+    """Return the mean of each class's L2-normalised features, [C, D]; a class without images keeps its current row."""
     training = network.training
     network.eval()
     sums = torch.zeros(network.head.weight.shape, dtype=torch.float64)
@@ -112,5 +112,5 @@ def _class_means(network: Any, data: Any, autocast: Callable[[], AbstractContext
             features = network.features(network.to_unit(batch.images)).double().cpu()
             sums.index_add_(0, batch.labels.cpu(), functional.normalize(features, dim=1))
     network.train(training)
-    own = network.head.weight.detach().cpu().double()
-    return torch.where(sums.norm(dim=1, keepdim=True) > 0, sums, own).float()
+    initial_rows = network.head.weight.detach().cpu().double()
+    return torch.where(sums.norm(dim=1, keepdim=True) > 0, sums, initial_rows).float()

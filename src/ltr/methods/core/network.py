@@ -1,7 +1,7 @@
-"""The network of one stage: pixels to logits, a loss, an optimiser and its schedule.
+"""The LightningModule of one stage: backbone, head, loss, optimiser and schedule.
 
-A method whose step differs overrides `training_step` or `predict`; everything else that happens around a step
-(progress, checkpoints, the guard against non-finite losses) lives in ``ltr.runs`` and knows no method.
+A method with a different training step overrides `training_step` or `predict`. Progress bars, checkpoints and the
+guard against non-finite losses are in ``ltr.runs``, which does not depend on methods.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from ltr.randomness import derive_seed
 
 @named("network/image_classifier")
 class ImageClassifier(pl.LightningModule):
-    """Backbone, head and loss, built from settings.
+    """Image classifier of a backbone and a head, with its loss, built from settings.
 
     Args:
-        spec: the stage's settings, the data, seed, role and the stages before.
-        logit_counts: training images behind each logit, where logits are not the classes; the loss is built for them.
-        head_rows: outputs of the head, where some logits do not come from it.
-        background: the logit that is a constant (see `ltr.losses.base.ClassificationLoss`).
+        spec: settings, data, seed, role and parents of the stage.
+        logit_counts: number of training images of each logit, if logits are not the classes; the loss uses them.
+        head_rows: outputs of the head, if it does not compute all logits.
+        background: index of the constant logit (see `ltr.losses.base.ClassificationLoss`).
     """
 
-    numerics_version = 1  # raise it when a change alters what training computes: stored stages are then not reused
+    numerics_version = 1  # increment it when training computes something else: cached stages are then not reused
     headline = "default"
-    rows_per_image = 1  # of a training batch, where the network itself makes several images of one
+    rows_per_image = 1  # rows that the network makes of each image of a training batch
     loss_is_sum = False  # the loss is the sum over a batch's images, not their mean
-    embeds = False  # whether the head gives embeddings that the loss compares, in the place of class logits
+    embeds = False  # whether the head computes embeddings instead of class logits
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class ImageClassifier(pl.LightningModule):
                 self.tuning = instantiate(settings.tune)
                 self.tuning.prepare(self.backbone, dataset_info.image_shape)
             self.base = base_of(self.backbone, settings.backbone)
-            hold_frozen_parts(self.backbone)  # a trainer keeps the modes that it finds
+            hold_frozen_parts(self.backbone)  # Lightning keeps the modes in which modules are when training starts
         if not self.embeds and "embedding" in (getattr(self.head, "head_kind", ""), getattr(self.loss, "of", "")):
             raise ConfigError(
                 "head or loss is of embeddings, and this method learns class scores. Use method=triplet, prototypical "
@@ -113,12 +113,12 @@ class ImageClassifier(pl.LightningModule):
 
     @property
     def spec(self) -> NetworkSpec:
-        """The specification that this network was built from, without its parents."""
+        """Specification that this network was built from, without its parents."""
         return NetworkSpec(self.settings, self.dataset_info, self.seed, self.role)
 
     @property
     def link(self) -> str:
-        """The function from logits to probabilities, softmax or sigmoid, as the loss declares."""
+        """Function from logits to probabilities, ``softmax`` or ``sigmoid``, as declared by the loss."""
         return self.loss.link
 
     # -- pixels to logits ----------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ class ImageClassifier(pl.LightningModule):
         return features if self.standardization is None else self.standardization(features)
 
     def take_backbone(self, network: ImageClassifier) -> None:
-        """Take over the weights of another network's backbone, and the standardisation of its features."""
+        """Copy the weights of another network's backbone, and the standardisation of its features."""
         self.backbone.load_state_dict(network.backbone.state_dict())
         if self.standardization is not None and network.standardization is not None:
             self.standardization.load_state_dict(network.standardization.state_dict())
@@ -148,13 +148,13 @@ class ImageClassifier(pl.LightningModule):
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> dict[str, Scores]:
-        """Return the scores of uint8 or [0, 1] images, one entry per variant; here there is one."""
+        """Return the scores of uint8 or [0, 1] images by variant; a subclass may have several variants."""
         features = self.features(self.to_unit(images))
         return {"default": Scores(self.head(features).float(), features.float())}
 
     @torch.no_grad()
     def predict_headline(self, images: Tensor) -> Scores:
-        """Return the scores of the headline variant alone, which is cheaper if variants need passes of their own."""
+        """Return the scores of the headline variant only, which is cheaper if each variant needs a forward pass."""
         return self.predict(images)[self.headline]
 
     # -- learning ------------------------------------------------------------------------------------------------
@@ -162,8 +162,8 @@ class ImageClassifier(pl.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
         """Return the loss of a batch and the number of correct predictions, which stays on the device.
 
-        A subclass may add ``logs``: names to numbers on the device, whose means over an epoch are logged as
-        ``train/<name>``; the same names in every step.
+        A subclass may add ``logs``, a dict of numbers on the device with the same names in every step; their means over
+        an epoch are logged as ``train/<name>``.
         """
         features = self.batch_features(batch)
         logits = self.head(features)
@@ -176,7 +176,7 @@ class ImageClassifier(pl.LightningModule):
         return self.features(self.to_unit(batch.images))
 
     def with_extras(self, outcome: dict[str, Any], batch: Batch, features: Tensor, logits: Tensor) -> dict[str, Any]:
-        """Return a step's outcome with the further loss terms added to its loss, each of them logged."""
+        """Add the terms of ``method.extras`` to a step's loss and log each of them."""
         terms = {name: extra(batch, features, logits) for name, extra in self.extras.items()}
         logs = {**outcome.get("logs", {}), **{name: term.detach() for name, term in terms.items()}}
         return {**outcome, "loss": outcome["loss"] + sum(terms.values()), "logs": logs}
@@ -186,7 +186,7 @@ class ImageClassifier(pl.LightningModule):
         return {"scores": self.predict_headline(batch.images), "batch": batch}
 
     def start_epoch(self, epoch: int) -> None:
-        """Set the epoch of everything that is scheduled by epochs, such as deferred weights; also after a resume."""
+        """Set the epoch of schedules by epochs, such as deferred class weights; also called when training resumes."""
         self.loss.start_epoch(epoch, self.settings.epochs)
 
     def on_train_epoch_start(self) -> None:
@@ -196,30 +196,33 @@ class ImageClassifier(pl.LightningModule):
         self.start_epoch(self.current_epoch)
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
-        # dropout and drop-path read torch's generator: make it a function of the batch, so that a resume needs no state
+        # dropout and drop-path use torch's generator: seed it by the batch, so that a resumed run needs no state
         seed_step(derive_seed(self.seed, self.role, "batch", self.current_epoch, batch_index), self.device)
 
     def parameter_modules(self) -> dict[str, nn.Module]:
-        """Return the modules beside backbone and head whose parameters are trained, such as extra heads; none here."""
+        """Return further modules with trained parameters, such as a second head; none by default."""
         return {}
 
     # -- results ---------------------------------------------------------------------------------------------------
 
     def artifacts(self) -> dict[str, np.ndarray]:
-        """Return the arrays to store with the finished stage, after its training; none here."""
+        """Return the arrays to store with the finished stage; none by default."""
         return {}
 
     def examples(self, images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
-        """Return the arrays that figures are drawn from, for a few test images uint8 [B, C, H, W], at a run's end."""
+        """Return arrays for figures of a few test images uint8 [B, C, H, W], at the end of a run."""
         return {}
 
     def locations(self, images: Tensor) -> dict[str, Tensor]:
-        """For images uint8 [B, C, H, W], of each level that selects ``selected_<level>`` bool [B, H_l, W_l], and
-        numbers [B] about the locations by name; {} where nothing is selected."""
+        """Return the selected locations of images uint8 [B, C, H, W]; none by default.
+
+        Returns:
+            ``selected_<level>`` bool [B, H_l, W_l] for each level that selects, and statistics [B] by name.
+        """
         return {}
 
     def as_classifier(self) -> ImageClassifier:
-        """Return the network that decoupled methods start from: backbone, and a head with a row per class."""
+        """Return a network with a head of one row per class, from which decoupled methods start."""
         return self
 
     def weight_norms(self) -> Tensor | None:
@@ -230,18 +233,18 @@ class ImageClassifier(pl.LightningModule):
 
     # -- optimisation --------------------------------------------------------------------------------------------
 
-    def undecayed(self) -> list[str]:
-        """Return the names of parameters without weight decay: a bias that the loss has set to a prior."""
+    def no_weight_decay(self) -> list[str]:
+        """Return the names of parameters without weight decay: a bias that is initialised by the prior."""
         return ["head.bias"] if self.loss.prior_bias is not None else []
 
     def optimisation(self, batches_per_epoch: int) -> tuple[torch.optim.Optimizer, Callable[[int], float]]:
         """Return the optimiser and its schedule (step -> multiplier of the base learning rate).
 
         Args:
-            batches_per_epoch: of one process; known by arithmetic, never asked of the trainer.
+            batches_per_epoch: number of batches of one process.
 
         Raises:
-            ConfigError: a schedule that does not fit the epochs, or parameters that cannot be grouped as asked.
+            ConfigError: the schedule does not fit the epochs, or the parameter groups are invalid.
         """
         modules = self.parameter_modules()
         if any(parameter.requires_grad for parameter in self.extras.parameters()):
@@ -251,7 +254,7 @@ class ImageClassifier(pl.LightningModule):
             self.backbone,
             self.head,
             extra=modules,
-            no_decay=self.undecayed(),
+            no_decay=self.no_weight_decay(),
         )
         steps = math.ceil(batches_per_epoch / self.settings.accumulate)
         schedule = instantiate(self.settings.scheduler, self.settings.epochs, steps)

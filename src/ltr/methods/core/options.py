@@ -1,4 +1,4 @@
-"""The declaration of a method's options: names, types, ranges, defaults and meanings, each written once.
+"""Declarations of options: name, type, range, default and meaning of each option in one place.
 
 A method's options are a frozen dataclass with a docstring under each field:
 
@@ -6,9 +6,9 @@ A method's options are a frozen dataclass with a docstring under each field:
         beta: Annotated[float, "[0, 1)"] = 0.999
         \"\"\"Base of the acceptance probability 1 - beta^gap.\"\"\"
 
-From it follow the constructor of the method (`ltr.methods.core.stage.Method`), the rules that configs are checked by
-(`ltr.configuration.rules`), the options in a stage's key and in checkpoints, and the table of options in the docs. The
-module of a declaration is called ``options`` and imports nothing heavy, for a configuration is checked before that.
+The method's constructor (`ltr.methods.core.stage.Method`), the rules that check configs (`ltr.configuration.rules`),
+the options in a stage's key and in checkpoints, and the table of options in the docs all come from it. Declarations are
+in modules called ``options``, which import nothing heavy, because configs are checked before torch is imported.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from ltr.errors import ConfigError
 class Options(Mapping[str, Any]):
     """Base class for declarations of options; a subclass is a frozen dataclass and a mapping of its fields.
 
-    Types have rules, see `ltr.configuration.annotations.rule_of`.
+    Rules follow from types, see `ltr.configuration.annotations.rule_of`.
 
     Raises:
-        ConfigError: names each value outside its range or choices.
+        ConfigError: lists each value outside its range or choices.
     """
 
     def __init_subclass__(cls) -> None:
@@ -64,11 +64,11 @@ class Options(Mapping[str, Any]):
 
     @classmethod
     def rules(cls) -> Mapping[str, str | list]:
-        """Return the rules for the values by field, in the grammar of `ltr.configuration.allowed`."""
+        """Return the rule of each field, in the syntax of `ltr.configuration.allowed`."""
         return _rules_of_type(cls)
 
     def part(self, declaration: type[Options]) -> dict[str, Any]:
-        """Return the values of the fields that another declaration, usually a base class, has."""
+        """Return the values of the fields of another declaration, usually a base class."""
         return {name: self[name] for name in _names(declaration)}
 
 
@@ -92,7 +92,7 @@ def _rules_of_type(declaration: type[Options]) -> dict[str, str | list]:
 
 
 class StageOptions(Options):
-    """Settings of a stage beside the main one, ``method.<stage>``: configs and numbers of its own."""
+    """Settings of a stage other than the main one, ``method.<stage>``."""
 
     sampler: Mapping[str, Any]
     """Its sampler."""
@@ -109,7 +109,7 @@ class StageOptions(Options):
 
 
 def signature_of(declaration: type[Options]) -> inspect.Signature:
-    """Return the signature of a function that takes a declaration's fields by keyword."""
+    """Return the signature of a function with the declaration's fields as keyword arguments."""
     hints = get_type_hints(declaration)
     return inspect.Signature(
         [
@@ -125,7 +125,7 @@ def signature_of(declaration: type[Options]) -> inspect.Signature:
 
 
 def meanings_of(declaration: type[Options]) -> dict[str, str]:
-    """Return the docstring under each field of a declaration, in one line."""
+    """Return the docstring of each field of a declaration, joined to one line."""
     meanings: dict[str, str] = {}
     for base in reversed(declaration.__mro__):
         if base is Options or not issubclass(base, Options):

@@ -1,4 +1,4 @@
-"""Methods: the stages they consist of, the settings of each, and the outputs of finished stages."""
+"""Base classes of methods and predictors, and the stages of a method: settings, inputs and outputs."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
     from ltr.evaluation.scores import Scores
 
 
-# what a stage beside the main one has of its own: method.<stage>.<key>
+# settings of a stage other than the main one: method.<stage>.<key>
 STAGE_KEYS = ("sampler", "loss", "optimizer", "scheduler", "epochs", "selection")
-# those of its keys that hold a config
+# those that are configs
 _CONFIGS = ("sampler", "loss", "optimizer", "scheduler")
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """The properties of a data set that a network depends on: plain values, stored with every checkpoint."""
+    """Properties of a data set that a network depends on; plain values, stored in every checkpoint."""
 
     image_shape: tuple[int, int, int]  # (C, H, W)
     mean: tuple[float, ...]  # per channel, of pixels in [0, 1]
     std: tuple[float, ...]
     class_names: tuple[str, ...]
     class_counts: tuple[int, ...]  # images per class in the train split
-    image_resize: int | list[int] | None = None  # of image files before evaluation's crop, where a config says
-    protocols: tuple[str, ...] = ("closed_set",)  # what the split is evaluated by
+    image_resize: int | list[int] | None = None  # of image files before the crop in evaluation; None: not set
+    protocols: tuple[str, ...] = ("closed_set",)  # evaluation protocols of the split
     background: int | None = None  # the label of the background, in a background split
-    matte: tuple[int, int, int] | None = None  # under transparent pixels, see `ltr.data.source.Decoding`
+    matte: tuple[int, int, int] | None = None  # colour under transparent pixels, see `ltr.data.source.Decoding`
     white_level: int | None = None  # of 16-bit grey images
     interpolation: str | None = None  # of the resizing of image files; None: bilinear
 
@@ -50,28 +50,28 @@ class DatasetInfo:
         return len(self.class_counts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return lists and numbers only, as a checkpoint stores them."""
+        """Return the fields as lists and numbers, for checkpoints."""
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         return {key: value for key, value in plain.items() if key not in _UNSET_FACTS or value is not None}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> DatasetInfo:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
-        # checkpoints from before names were compared in one form may hold another
+        # older checkpoints may hold names in another Unicode form
         fields["class_names"] = tuple(canonical(str(name)) for name in fields["class_names"])
         return cls(**fields)
 
 
-# left out while they are null: older checkpoints do not have them
+# left out if None: older checkpoints do not have them
 _UNSET_FACTS = ("matte", "white_level", "interpolation")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Training settings of a stage: the resolved configs and numbers, as plain data.
+    """Training settings of a stage: resolved configs and numbers, as plain data.
 
-    A method's main stage takes these from the top level of the configuration (``sampler``, ``loss``, ...); its other
-    stages replace what ``method.<stage>`` names.
+    The main stage of a method uses the top level of the configuration (``sampler``, ``loss``, ...); other stages
+    replace the settings in ``method.<stage>``.
     """
 
     sampler: Mapping[str, Any]
@@ -89,12 +89,12 @@ class Settings:
     gradient_clip: float | None = None
     ema_decay: float | None = None
     limit_train_batches: int | None = None
-    extras: tuple[Mapping[str, Any], ...] = ()  # further loss terms, each a config: method.extras
-    tune: Mapping[str, Any] | None = None  # what of the backbone is trained; None: all of it
-    features: Mapping[str, Any] | None = None  # how stored features are used, see `stored_features`; None: images
+    extras: tuple[Mapping[str, Any], ...] = ()  # configs of further loss terms: method.extras
+    tune: Mapping[str, Any] | None = None  # config of parameter-efficient tuning; None: all of the backbone is trained
+    features: Mapping[str, Any] | None = None  # settings of stored features; None: train on images
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields by name, as a checkpoint stores them; ``tune`` and ``features`` only where they are set."""
+        """Return the fields by name, for checkpoints; ``tune`` and ``features`` only if they are set."""
         return {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
@@ -112,19 +112,19 @@ class Settings:
         return self.solver == "lbfgs" and self.features is not None and self.features["l2"] == "auto"
 
     def replaced(self, **changes: Any) -> Settings:
-        """Return these settings with some of them changed."""
+        """Return a copy with some settings changed."""
         return replace(self, **changes)
 
     def for_stage(self, config: Mapping[str, Any], where: str, optional: Sequence[str] = ("augment",)) -> Settings:
-        """Return these settings with what a further stage has of its own, without ``extras``.
+        """Return a copy with the settings of another stage, without ``extras``.
 
         Args:
-            config: the node of the configuration.
-            where: its name there, e.g. ``method.classifier``.
-            optional: configs that the stage may have of its own beside ``STAGE_KEYS``, which must all be given.
+            config: the stage's settings; all of ``STAGE_KEYS`` are required.
+            where: its key in the configuration, e.g. ``method.classifier``.
+            optional: further configs that the stage may replace.
 
         Raises:
-            ConfigError: a key is missing, nothing reads it, or it should hold a config and does not.
+            ConfigError: a key is missing or unknown, or its value is not a config.
         """
         known = (*STAGE_KEYS, *optional)
         for key in config:
@@ -141,21 +141,21 @@ class Settings:
 
 
 def tune_of(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the config of the group ``tune`` of a configuration; None where all of the backbone is trained."""
+    """Return the config of the group ``tune``; None if all of the backbone is trained."""
     tune = config.get("tune")
     return None if tune is None or name_of(str(tune.get("_target_"))) == "tune/all" else tune
 
 
 def check_configs(node: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
-    """Refuse values in the place of configs.
+    """Check that the values of some keys are configs with a ``_target_``.
 
     Args:
-        node: of the configuration.
-        keys: of the node, each named like the group that its config is of.
-        where: the node's name, e.g. ``method.classifier``.
+        node: a node of the configuration.
+        keys: keys of the node, named like config groups.
+        where: the key of the node, e.g. ``method.classifier``.
 
     Raises:
-        ConfigError: a key holds something else, or a config that names no code.
+        ConfigError: a value is no config, or has no ``_target_``.
     """
     for key in keys:
         if not isinstance(node[key], Mapping) or "_target_" not in node[key]:
@@ -168,15 +168,14 @@ def check_configs(node: Mapping[str, Any], keys: Sequence[str], where: str) -> N
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """All that a network is built from beside the options of its method: ``Network(spec, **options)``.
+    """Constructor arguments that all networks share: ``Network(spec, **options)``.
 
     Attributes:
-        settings: how the stage is trained.
+        settings: training settings of the stage.
         dataset_info: image shape, normalisation, classes and their counts.
         seed: the run's seed.
         role: the stage's role; initial weights are a function of (seed, role).
-        parents: the finished stages that the network starts from, by name; empty where a checkpoint is loaded into it
-            next.
+        parents: the finished stages that the network starts from, by name; empty if a checkpoint is loaded next.
     """
 
     settings: Settings
@@ -186,7 +185,7 @@ class NetworkSpec:
     parents: Mapping[str, StageOutput] = field(default_factory=dict)
 
     def replaced(self, **changes: Any) -> NetworkSpec:
-        """Return this specification with some of its fields changed."""
+        """Return a copy with some fields changed."""
         return replace(self, **changes)
 
 
@@ -194,7 +193,7 @@ def build_network(network: Callable[..., Any], spec: NetworkSpec, options: Mappi
     """Return ``network(spec, **options)``.
 
     Raises:
-        ConfigError: its constructor takes other arguments.
+        ConfigError: the constructor takes other arguments.
     """
     try:
         inspect.signature(network).bind(spec, **options)
@@ -209,22 +208,22 @@ def build_network(network: Callable[..., Any], spec: NetworkSpec, options: Mappi
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a method whose outcome is stored and reused: a network that is trained, or arrays that are computed.
+    """One step of a method with a cached result: a network to train, or arrays to compute.
 
     Attributes:
-        name: within the method: ``representation``, ``classifier``, ...
-        role: what the random draws derive from, with the run's seed. Two stages of the same role, settings and data
-            are the same network to the bit; networks that must not be twins have roles of their own.
-        settings: how it is trained; a computed stage needs of them what draws its data.
-        module: a train stage's LightningModule class, called with (a `NetworkSpec`, **options).
-        compute: a compute stage's function, called with (a `Computation`, **options), that returns named arrays; a text
-            among them called ``summary`` is printed in every run. Just one of ``module`` and ``compute`` is given.
+        name: name within the method: ``representation``, ``classifier``, ...
+        role: seed of all random numbers, together with the run's seed. Stages with equal role, settings and data are
+            bit-identical; networks that must differ have different roles.
+        settings: training settings; a computed stage uses those of the data loader.
+        module: LightningModule class of a train stage, called with (a `NetworkSpec`, **options).
+        compute: function of a compute stage, called with (a `Computation`, **options). It returns named arrays; a text
+            called ``summary`` is printed in every run. Exactly one of ``module`` and ``compute`` is set.
         parents: names of earlier stages of this method that it starts from.
-        options: anything else that determines it, as plain data.
-        reads: parts of the split beside ``train`` that the computation looks at (``val``): they are in its key.
-        checkpoint: a run's directory or weights file whose network is taken instead of training one.
-        foreign: the checkpoint's network need not fit the stage's settings and data (a teacher of other classes).
-        of_source: computed from the source alone: neither the seed nor the split is in the key.
+        options: all other inputs of the stage, as plain data.
+        reads: parts of the split that the computation reads besides ``train`` (``val``); they are in its key.
+        checkpoint: a run's directory or weights file to load instead of training.
+        foreign: the checkpoint may differ from the stage's settings and data (a teacher of other classes).
+        of_source: the computation depends on the source only: neither seed nor split is in the key.
     """
 
     name: str
@@ -241,19 +240,19 @@ class Stage:
 
     @property
     def target(self) -> Any:
-        """The class or function that trains or computes the stage."""
+        """Class or function of the stage."""
         work = self.module or self.compute
         if work is None or (self.module and self.compute):
             raise ValueError(f"stage '{self.name}' needs either a module or a compute function")
         return work
 
     def network(self, dataset_info: DatasetInfo, seed: int, parents: Mapping[str, StageOutput] | None = None) -> Any:
-        """Return the network that this stage trains, as it is initialised.
+        """Build the stage's network with its initial weights.
 
         Args:
-            dataset_info: of the data.
+            dataset_info: properties of the data set.
             seed: the run's seed.
-            parents: finished stages by name; None where a checkpoint is loaded into the network next.
+            parents: finished stages by name; None if a checkpoint is loaded next.
         """
         spec = NetworkSpec(self.settings, dataset_info, seed, self.role, parents or {})
         return build_network(self.target, spec, self.options)
@@ -265,15 +264,15 @@ class Computation:
 
     Attributes:
         parents: the finished stages that it starts from, by name.
-        settings: of the stage.
-        dataset_info: of the data.
-        source, split: the data; what is computed per image is indexed by the image's place in the source.
-        loader: part of the split (``train``, ``val``, ``test``), or source indices -> their batches in order,
-            un-augmented.
-        device: where to compute.
-        autocast: the run's precision, as a context manager.
-        seed: the run's seed; draws derive from (seed, role).
-        role: of the stage.
+        settings: settings of the stage.
+        dataset_info: properties of the data set.
+        source, split: the data; arrays with a value per image are indexed by source index.
+        loader: function from a part of the split (``train``, ``val``, ``test``) or source indices to batches in order,
+            without augmentation.
+        device: device to compute on.
+        autocast: context manager of the run's precision.
+        seed: the run's seed; random numbers derive from (seed, role).
+        role: role of the stage.
     """
 
     parents: Mapping[str, StageOutput]
@@ -290,7 +289,7 @@ class Computation:
 
 @dataclass(frozen=True)
 class StageOutput:
-    """A finished stage: its network on demand, its arrays, and how it came about."""
+    """Output of a finished stage: its network, loaded on demand, and its arrays."""
 
     name: str
     key: str
@@ -299,14 +298,14 @@ class StageOutput:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     reused: bool = False
     seconds: float = 0.0
-    micro_batch: int | None = None  # images at once in training, where memory did not do for a batch
+    micro_batch: int | None = None  # images per forward pass in training, if a batch did not fit into memory
 
 
 class Predictor:
-    """Base class for predictors: images in, `Scores` by variant out.
+    """Base class for predictors, which map images to `Scores` by variant.
 
-    A LightningModule that has `predict` serves as one. ``headline`` names the variant that a run is evaluated by; it is
-    declared here, before any test image is seen.
+    Any LightningModule with `predict` is a predictor. ``headline`` names the variant of a run's headline result; it is
+    fixed before any test image is seen.
     """
 
     headline: str = "default"
@@ -318,18 +317,18 @@ class Predictor:
 
 
 class Method:
-    """A method of a paper: the stages it consists of and how a trained one predicts.
+    """Base class for methods: the stages of a method, and its predictor.
 
-    A light object: building it and its stages costs nothing, so that a plan can be made without training.
+    Building a method and its stages is cheap; nothing is trained or loaded.
 
     Attributes:
-        Options: the declaration of its options, from which its constructor follows; None for a method without any, or
-            with a constructor of its own.
-        provides: what its predictions hold, of ``logits``, ``features``, ``knownness``; protocols need some of these.
-        accepts_extras: whether its main stage takes the further loss terms of ``method.extras``.
+        Options: declaration of the options, which defines the constructor; None for a method without options, or with
+            its own constructor.
+        provides: fields of its predictions, of ``logits``, ``features``, ``knownness``; protocols need some of these.
+        accepts_extras: whether its main stage supports the loss terms of ``method.extras``.
         needs_background: whether the data must have a background class.
-        takes_stored_features: whether its networks can be trained on stored features of a frozen backbone: all that
-            they do with a batch's images is to pass them through `ltr.methods.core.network.ImageClassifier.features`.
+        takes_stored_features: whether its networks can be trained on stored features of a frozen backbone, because they
+            use a batch's images only through `ltr.methods.core.network.ImageClassifier.features`.
     """
 
     Options: ClassVar[type[Options] | None] = None
@@ -356,15 +355,15 @@ class Method:
             raise TypeError(f"{type(self).__name__} takes no options: {', '.join(options)}")
 
     def check(self, dataset_info: DatasetInfo) -> None:
-        """Raise ConfigError where the method cannot be used on such data; called before anything is trained."""
+        """Raise ConfigError if the method does not support the data set; called before training."""
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         """Return the stages in order, parents first."""
         raise NotImplementedError
 
     def predictor(self, outputs: Mapping[str, StageOutput]) -> Any:
-        """Return the trained method, an ImageClassifier that is a `Predictor`; by default the last stage's network.
+        """Return the trained predictor, an ImageClassifier; by default the network of the last stage.
 
-        Where the last stage is a computed one, this network is what the run keeps as its final checkpoint.
+        If the last stage is a compute stage, the run stores this network as its final checkpoint.
         """
         return outputs[list(outputs)[-1]].load()

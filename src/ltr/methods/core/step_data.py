@@ -1,6 +1,6 @@
-"""Data of a training step beside its batch: labels and positions on the host, and further training images.
+"""Host-side data of a training step: labels and positions of all processes, and further training images.
 
-Everything follows by arithmetic from the stage's DataModule, so that no step asks its device for a label.
+Labels come from the stage's DataModule, so that no step waits for the device.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from ltr.data.batch import Batch, to_device
 
 
 def seed_step(seed: int, device: torch.device) -> None:
-    """Seed the generator that a step on ``device`` draws from, such as for dropout.
+    """Seed the random generator of ``device``, which dropout uses.
 
-    On a CPU this is the default generator alone: `torch.manual_seed` also queues the seeding of GPUs, which takes 70
+    On a CPU this seeds only the default generator: `torch.manual_seed` also queues the seeding of GPUs and takes 70
     times as long.
 
     Args:
@@ -33,12 +33,13 @@ def seed_step(seed: int, device: torch.device) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One step's images over all processes, in the order of the epoch's draw.
+    """The global batch of one step: images of all processes, in the sampler's order.
 
     Attributes:
         labels: int64 [B].
-        positions: int64 [B], places in the epoch's draw: what random numbers are keyed by.
-        rank, world_size: place b belongs to process ``b % world_size`` and is row ``b // world_size`` of its batch.
+        positions: int64 [B], positions in the epoch's sampled sequence; random numbers are keyed by them.
+        rank, world_size: image b of the global batch belongs to rank ``b % world_size`` and is row ``b // world_size``
+            of its batch.
     """
 
     labels: np.ndarray
@@ -46,21 +47,22 @@ class Step:
     rank: int = 0
     world_size: int = 1
 
-    def own(self, places: np.ndarray) -> np.ndarray:
-        """Return whether each of these places of the step is this process's: bool."""
-        return places % self.world_size == self.rank
+    def is_local(self, indices: np.ndarray) -> np.ndarray:
+        """Return a bool mask of the indices into the global batch that belong to this process."""
+        return indices % self.world_size == self.rank
 
-    def rows(self, places: np.ndarray) -> np.ndarray:
-        """Return the rows of this process's batch for places that are its own."""
-        return places // self.world_size
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """Return the rows of this process's batch for local indices into the global batch."""
+        return indices // self.world_size
 
 
 def step_of(data: Any, epoch: int, number: int, batch: Batch) -> Step:
-    """Return the step that ``batch`` is this process's share of.
+    """Return the global batch of a step.
 
     Args:
-        data: the stage's DataModule; None outside a Trainer, where the batch counts as a whole draw.
-        number: of the step in its epoch.
+        data: the stage's DataModule; None outside a Trainer, where ``batch`` is the global batch.
+        number: index of the step in its epoch.
+        batch: this process's part.
     """
     if data is None:
         labels = batch.labels.cpu().numpy()
@@ -71,8 +73,8 @@ def step_of(data: Any, epoch: int, number: int, batch: Batch) -> Step:
     return Step(labels, np.arange(places.start, places.stop), data.rank, data.world_size)
 
 
-def of_all_processes(images: Tensor, world_size: int) -> Tensor:
-    """Gather the images of all processes in the order of the draw: [b, ...] of each to [b * world_size, ...]."""
+def gather_images(images: Tensor, world_size: int) -> Tensor:
+    """All-gather images [b, ...] to [b * world_size, ...], in the order of the global batch."""
     if world_size == 1:
         return images
     flat = images.permute(0, 2, 3, 1).contiguous()
@@ -81,11 +83,10 @@ def of_all_processes(images: Tensor, world_size: int) -> Tensor:
     return torch.stack(parts, 1).flatten(0, 1).permute(0, 3, 1, 2)
 
 
-def augmented(
+def augment_images(
     augment: Augmentation | None, images: Tensor, labels: np.ndarray, *, seed: int, positions: np.ndarray
 ) -> Tensor:
-    """Return images uint8 [K, C, H, W] as the stage's augmentation leaves them; its configs that mix images are not for
-    this."""
+    """Augment images uint8 [K, C, H, W] by the stage's augmentation, which must not mix images."""
     if augment is None:
         return images
     return augment(images, to_device(labels, images.device), seed=seed, positions=positions)[0]

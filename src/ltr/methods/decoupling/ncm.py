@@ -25,8 +25,8 @@ class MeansHead(nn.Module):
     Args:
         num_features: width D.
         num_classes: C.
-        features_norm: what is done to features first: ``none``, ``l2`` (to unit length) or ``centred_l2`` (minus the
-            mean of all training images, then to unit length); the official un, l2n and cl2n.
+        features_norm: normalisation of features: ``none``, ``l2`` (unit length) or ``centred_l2`` (subtract the mean
+            over the training images, then unit length); the official un, l2n and cl2n.
         distance: ``euclidean`` or ``cosine``.
     """
 
@@ -43,16 +43,16 @@ class MeansHead(nn.Module):
         self.register_buffer("centre", torch.zeros(num_features))
 
     def forward(self, features: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):  # differences of near numbers
-            x = normalised(features.float(), self.centre, self.features_norm)
+        with torch.autocast(features.device.type, enabled=False):  # avoids cancellation
+            x = normalise_features(features.float(), self.centre, self.features_norm)
             if self.distance == "cosine":
                 return F.linear(F.normalize(x, dim=1), F.normalize(self.means, dim=1))
             squares = x.square().sum(1, keepdim=True) + self.means.square().sum(1)
             return 2 * F.linear(x, self.means) - squares
 
 
-def normalised(features: Tensor, centre: Tensor, features_norm: FeaturesNorm) -> Tensor:
-    """Return features [B, D] in the form that means and distances are computed in."""
+def normalise_features(features: Tensor, centre: Tensor, features_norm: FeaturesNorm) -> Tensor:
+    """Normalise features [B, D] as ``features_norm`` says."""
     if features_norm == "none":
         return features
     return F.normalize(features - centre if features_norm == "centred_l2" else features, dim=1)
@@ -80,18 +80,18 @@ class NearestMean(ImageClassifier):
 
     @property
     def link(self) -> str:
-        return "softmax"  # whatever the loss of the network was
+        return "softmax"  # also if the network was trained with a sigmoid loss
 
 
 @named("computation/class_means")
 def class_means(computation: Computation, *, features_norm: FeaturesNorm) -> dict[str, np.ndarray]:
-    """Means of the classes' un-augmented training features; the work of the stage ``means``.
+    """Compute class means of un-augmented training features, as the stage ``means``.
 
-    As in the official code the centre is the mean over images, so that frequent classes weigh more in it, and the
-    mean of features of unit length is not brought to unit length again.
+    As in the official code, the centre is the mean over images, so frequent classes have more weight in it, and means
+    of unit-length features are not normalised again.
 
     Returns:
-        ``means`` float32 [C, D], ``centre`` float32 [D] (zero where it is not used).
+        ``means`` float32 [C, D], ``centre`` float32 [D] (zero if unused).
     """
     network = network_of(computation.parents).to(computation.device)
     feature_batches, labels = [], []
@@ -108,10 +108,10 @@ def class_means(computation: Computation, *, features_norm: FeaturesNorm) -> dic
 
 
 def means_of(features: Tensor, labels: Tensor, classes: int, features_norm: FeaturesNorm) -> dict[str, Tensor]:
-    """``means`` [C, D] and ``centre`` [D] of features [N, D] with labels int64 [N], summed in double precision."""
+    """Compute ``means`` [C, D] and ``centre`` [D] of features [N, D] with labels int64 [N], in double precision."""
     wide = features.double() if features.device.type != "mps" else features
     centre = wide.mean(0) if features_norm == "centred_l2" else torch.zeros_like(wide[0])
-    x = normalised(wide, centre, features_norm)
+    x = normalise_features(wide, centre, features_norm)
     sums = x.new_zeros(classes, x.shape[1]).index_add_(0, labels, x)
     counts = torch.bincount(labels, minlength=classes).clamp_min(1)
     return {"means": (sums / counts.unsqueeze(1)).float(), "centre": centre.float()}
@@ -119,7 +119,7 @@ def means_of(features: Tensor, labels: Tensor, classes: int, features_norm: Feat
 
 @named("method/ncm")
 class NCM(FromRepresentation):
-    """``representation``, then ``means``: an image's class is that of the nearest mean.
+    """Nearest class mean: stage ``representation``, then ``means``; an image gets the class of the nearest mean.
 
     Args:
         options: the fields of `NCMOptions`.
@@ -129,7 +129,7 @@ class NCM(FromRepresentation):
     options: NCMOptions
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
-        # the distance is no part of the means: both kinds share the stage
+        # without the distance, so that both distances share the stage
         options = {"features_norm": self.options.features_norm}
         return [
             *self.representation(settings, dataset_info),

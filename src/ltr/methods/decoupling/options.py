@@ -18,9 +18,9 @@ class RepresentationOptions(Options):
     """Options of every method that starts from a representation."""
 
     start_from: str | None = None
-    """A finished run's folder or a checkpoint to take the representation from, in place of training it."""
+    """A finished run's folder or a checkpoint to load the representation from, instead of training it."""
     representation: Mapping[str, Any] | None = None
-    """Another method whose network is the representation, `method.representation=NAME`; null: ERM."""
+    """Method that trains the representation, `method.representation=NAME`; null: ERM."""
 
 
 class RescaledOptions(Options):
@@ -35,7 +35,7 @@ class RescaledOptions(Options):
 
 
 class RetrainedOptions(RescaledOptions):
-    """Options of a classifier that is trained anew."""
+    """Options of a classifier that is trained from scratch."""
 
     trainable: Trainable = "classifier"
     """Part that the second stage trains: the `classifier` alone (paper), with the `last_block` of the backbone, or
@@ -72,18 +72,18 @@ class NCMOptions(RepresentationOptions, MeansOptions):
 
 
 class GridOptions(Options):
-    """Candidates of a number."""
+    """Grid of candidate values."""
 
     start: Annotated[float, "[0, inf)"] = 0.0
     """The first candidate."""
     stop: Annotated[float, "[0, inf)"] = 1.0
     """The last candidate; the official script of tau-normalisation prints 0 to 2 by 0.1."""
     step: Annotated[float, "(0, inf)"] = 0.05
-    """Distance between two candidates."""
+    """Difference between two candidates."""
 
 
 class TauOptions(Options):
-    """Options of a change of logits by one number."""
+    """Options of a post-hoc change of logits with one parameter, tau."""
 
     tau: Annotated[float | Literal["auto"], "[0, inf)"] = 1.0
     """Exponent of the norms: 1 is full normalisation, 0 changes no weight; `auto` takes the best balanced accuracy on

@@ -1,6 +1,6 @@
-"""tau-normalisation and post-hoc logit adjustment: the logits of a finished network changed by one number, tau.
+"""tau-normalisation and post-hoc logit adjustment: both change the logits of a trained network by one parameter, tau.
 
-The number is given, or chosen on the validation split from a grid; either way the stage ``tau`` holds it.
+Tau is an option, or is selected from a grid on the validation split. The stage ``tau`` stores it.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from ltr.methods.decoupling.options import PostHocLAOptions, TauNormOptions
 from ltr.methods.decoupling.representation import FromRepresentation, network_of
 
 
-def variant(tau: float) -> str:
-    """Return the name of a value's row in the results: ``tau=0.35``."""
+def variant_name(tau: float) -> str:
+    """Return the name of a variant in the results: ``tau=0.35``."""
     return f"tau={tau:g}"
 
 
 class AdjustedClassifier(ImageClassifier):
-    """A trained network that answers with one set of logits per tau, from one pass through its backbone.
+    """Trained network that predicts one set of logits per value of tau, from one pass through its backbone.
 
     Args:
         spec: see `NetworkSpec`.
-        taus: the values, >= 0.
-        chosen: which of them the method is evaluated by.
+        taus: values of tau, >= 0.
+        chosen: index of the headline value.
     """
 
     def __init__(
@@ -50,57 +50,57 @@ class AdjustedClassifier(ImageClassifier):
     ) -> None:
         super().__init__(spec)
         self.options = {"taus": list(taus), "chosen": chosen}
-        self.headline = variant(taus[chosen])
+        self.headline = variant_name(taus[chosen])
         self.register_buffer("taus", torch.tensor(taus), persistent=False)
 
     @classmethod
-    def of(cls, network: ImageClassifier, taus: Sequence[float], chosen: int) -> AdjustedClassifier:
-        """Return the same network with its logits adjusted."""
+    def from_network(cls, network: ImageClassifier, taus: Sequence[float], chosen: int) -> AdjustedClassifier:
+        """Build the adjusted network from the weights of a trained one."""
         adjusted = cls(network.spec, taus=taus, chosen=chosen)
         adjusted.take_backbone(network)
         adjusted.head.load_state_dict(network.head.state_dict())
         return adjusted.eval()
 
-    def adjusted(self, features: Tensor) -> Tensor:
+    def adjusted_logits(self, features: Tensor) -> Tensor:
         """Return logits float32 [T, B, C] of features [B, D], one set per tau."""
         raise NotImplementedError
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> dict[str, Scores]:
-        """Return scores for each tau; the variants are called as `variant` says."""
+        """Return scores by variant, one for each tau, with names from `variant_name`."""
         features = self.features(self.to_unit(images))
         shared = features.float()
         return {
-            variant(tau): Scores(logits, shared)
-            for tau, logits in zip(self.options["taus"], self.adjusted(features).unbind(0))
+            variant_name(tau): Scores(logits, shared)
+            for tau, logits in zip(self.options["taus"], self.adjusted_logits(features).unbind(0))
         }
 
 
 @named("network/tau_norm")
 class TauNormalised(AdjustedClassifier):
-    """logits_j = (w_j / ||w_j||^tau) . x, without the bias (Kang et al., ICLR 2020; official tau_norm.py)."""
+    """tau-normalised classifier: logits_j = (w_j / ||w_j||^tau) . x, without the bias (Kang et al., ICLR 2020)."""
 
-    def adjusted(self, features: Tensor) -> Tensor:
+    def adjusted_logits(self, features: Tensor) -> Tensor:
         norms = self.head.weight.float().norm(dim=1).clamp_min(1e-12)
         factors = norms.pow(-self.taus.unsqueeze(1))  # type: ignore[operator]  # [T, C]
         return F.linear(features, self.head.weight).float() * factors.unsqueeze(1)
 
     def weight_norms(self) -> Tensor | None:
-        """Return the norms of the class weights at the chosen tau."""
+        """Return the norms of the class weights, float64 [C], at the headline tau."""
         norms = super().weight_norms()
         return None if norms is None else norms.clamp_min(1e-12).pow(1 - self.options["taus"][self.options["chosen"]])
 
 
 @named("network/posthoc_la")
 class PriorAdjusted(AdjustedClassifier):
-    """logits_j = z_j - tau log pi_j with the class priors pi of the training data (Menon et al., ICLR 2021)."""
+    """Prior-adjusted classifier: logits_j = z_j - tau log pi_j, pi the training prior (Menon et al., ICLR 2021)."""
 
     def __init__(self, spec: NetworkSpec, **options: Any) -> None:
         super().__init__(spec, **options)
         prior = torch.from_numpy(log_prior(self.dataset_info.class_counts))
         self.register_buffer("log_prior", prior.float(), persistent=False)
 
-    def adjusted(self, features: Tensor) -> Tensor:
+    def adjusted_logits(self, features: Tensor) -> Tensor:
         shifts = self.taus.unsqueeze(1) * self.log_prior  # type: ignore[operator]  # [T, C]
         return self.head(features).float() - shifts.unsqueeze(1)
 
@@ -110,16 +110,16 @@ ADJUSTMENTS: Mapping[str, type[AdjustedClassifier]] = {"tau_norm": TauNormalised
 
 @named("computation/tau")
 def choose_tau(computation: Computation, *, adjustment: str, taus: Sequence[float], search: bool) -> dict[str, Any]:
-    """Return the values of tau and the chosen one; the work of the stage ``tau``.
+    """Select tau, as the stage ``tau``.
 
-    With ``search``, each value is evaluated on the validation split, all of them in one pass, and the best balanced
-    accuracy wins, the first among equals. Without, the first value is taken and no image is looked at.
+    With ``search``, one pass over the validation split evaluates all candidates, and the one with the highest balanced
+    accuracy is selected, the first of ties. Without, the first value is selected and no image is read.
 
     Args:
         computation: with the trained ``representation``.
         adjustment: a key of `ADJUSTMENTS`.
         taus: the candidates.
-        search: choose among them.
+        search: select by validation accuracy.
 
     Returns:
         ``taus`` float64 [T] and ``chosen`` int64; with ``search`` also ``n`` int64 [C] (validation images of each
@@ -129,26 +129,26 @@ def choose_tau(computation: Computation, *, adjustment: str, taus: Sequence[floa
     arrays: dict[str, Any] = {"taus": np.asarray(taus, dtype=np.float64), "chosen": np.int64(0)}
     if not search:
         return arrays
-    network = ADJUSTMENTS[adjustment].of(network_of(computation.parents), taus, 0).to(computation.device)
+    network = ADJUSTMENTS[adjustment].from_network(network_of(computation.parents), taus, 0).to(computation.device)
     classes = computation.dataset_info.num_classes
     n = torch.zeros(classes, dtype=torch.int64, device=computation.device)
     correct = torch.zeros(len(taus), classes, dtype=torch.int64, device=computation.device)
     with torch.inference_mode(), computation.autocast():
         for batch in computation.loader("val"):
-            logits = network.adjusted(network.features(network.to_unit(batch.images)))
+            logits = network.adjusted_logits(network.features(network.to_unit(batch.images)))
             n += torch.bincount(batch.labels, minlength=classes)
             correct.index_add_(1, batch.labels, (logits.argmax(2) == batch.labels).long())
-    arrays |= curve(n.cpu().numpy(), correct.cpu().numpy(), np.asarray(computation.dataset_info.class_counts))
+    arrays |= accuracy_curve(n.cpu().numpy(), correct.cpu().numpy(), np.asarray(computation.dataset_info.class_counts))
     return arrays | {"chosen": np.int64(np.argmax(arrays["balanced_accuracy"]))}
 
 
-def curve(n: np.ndarray, correct: np.ndarray, class_counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Accuracies over tau from counts; a class without images is left out, a group without classes is NaN.
+def accuracy_curve(n: np.ndarray, correct: np.ndarray, class_counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Compute accuracies for each tau; classes without images are left out, groups without classes are NaN.
 
     Args:
-        n: int64 [C], validation images of each class.
-        correct: int64 [T, C], those that are classified rightly.
-        class_counts: int64 [C], training images.
+        n: validation images of each class, int64 [C].
+        correct: correctly classified ones for each tau, int64 [T, C].
+        class_counts: training images of each class, int64 [C].
     """
     recall, present = ratio(correct, n), n > 0
     groups = {"balanced_accuracy": present, **{k: g & present for k, g in shot_groups(class_counts).items()}}
@@ -157,13 +157,13 @@ def curve(n: np.ndarray, correct: np.ndarray, class_counts: np.ndarray) -> dict[
 
 
 class _PostHoc(FromRepresentation):
-    """``representation``, then ``tau``.
+    """Base class for methods with the stages ``representation`` and ``tau``.
 
     Args:
         options: the fields of the method's declaration.
 
     Raises:
-        ConfigError: a tau below 0, or a grid without a step or without values.
+        ConfigError: a tau below 0, or an invalid grid.
     """
 
     options: TauNormOptions | PostHocLAOptions
@@ -171,7 +171,7 @@ class _PostHoc(FromRepresentation):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        tau, candidates = self.options.tau, values_of(self.options.grid)
+        tau, candidates = self.options.tau, grid_values(self.options.grid)
         self.search = tau == "auto"
         self.taus = candidates if tau == "auto" else [float(tau)]
 
@@ -191,14 +191,14 @@ class _PostHoc(FromRepresentation):
                 "outside. Widen it with method.grid.start and method.grid.stop",
                 stacklevel=2,
             )
-        return ADJUSTMENTS[self.adjustment].of(network_of(outputs), taus, chosen)
+        return ADJUSTMENTS[self.adjustment].from_network(network_of(outputs), taus, chosen)
 
 
-def values_of(grid: Mapping[str, float]) -> list[float]:
-    """``{start: 0, stop: 1, step: 0.05}`` as its 21 numbers, free of rounding.
+def grid_values(grid: Mapping[str, float]) -> list[float]:
+    """Return the values of a grid, rounded to 10 decimals: 21 values for ``{start: 0, stop: 1, step: 0.05}``.
 
     Raises:
-        ConfigError: keys that are missing or superfluous, a step that is not above 0, a stop below the start.
+        ConfigError: a key is missing or unknown, the step is not above 0, or the stop is below the start.
     """
     keys = ("start", "stop", "step")
     grid_keys = [key for key in grid if key != "_allowed_"]
@@ -214,13 +214,13 @@ def values_of(grid: Mapping[str, float]) -> list[float]:
 
 @named("method/tau_norm")
 class TauNorm(_PostHoc):
-    """tau-normalisation (Kang et al., ICLR 2020): weights divided by a power of their norm, no bias.
+    """tau-normalisation (Kang et al., ICLR 2020): class weights divided by a power of their norm, without bias.
 
     Args:
         options: the fields of `TauNormOptions`.
 
     Raises:
-        ConfigError: as of `_PostHoc`; a head other than a linear one.
+        ConfigError: invalid tau or grid, or a head that is not linear.
     """
 
     Options = TauNormOptions
@@ -237,15 +237,15 @@ class TauNorm(_PostHoc):
 
 @named("method/posthoc_la")
 class PostHocLA(_PostHoc):
-    """Post-hoc logit adjustment (Menon et al., ICLR 2021): tau times the log prior is taken off the logits.
+    """Post-hoc logit adjustment (Menon et al., ICLR 2021): subtract tau times the log prior from the logits.
 
-    Warns where the loss has corrected for the prior already.
+    Warns if the loss already corrects for the prior.
 
     Args:
         options: the fields of `PostHocLAOptions`.
 
     Raises:
-        ConfigError: as of `_PostHoc`.
+        ConfigError: invalid tau or grid.
     """
 
     Options = PostHocLAOptions

@@ -1,4 +1,4 @@
-"""Base class for the decoupled methods, which start from the network that ERM trains or from an existing one."""
+"""Base class for decoupled methods, which start from a network trained by ERM, by another method, or from a file."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ltr.methods.erm import ERM
 
 
 class FromRepresentation(Method):
-    """Base of the methods whose first stage is ``representation``.
+    """Base class for methods whose first stage is ``representation``.
 
-    That stage is ERM's own, so that it has the same key and is trained once for all of them. The top level of the
-    configuration says how: any sampler and any loss.
+    The stage is the same as ERM's, so it has the same key and is trained once for all methods. The top level of the
+    configuration sets its sampler, loss and other settings.
 
     Args:
-        options: the fields of the method's declaration, which has those of `RepresentationOptions`.
+        options: the fields of the method's declaration, a subclass of `RepresentationOptions`.
 
     Raises:
-        ConfigError: both are given, or the config names no method.
+        ConfigError: ``start_from`` and ``representation`` are both set, or ``representation`` is no method.
     """
 
     provides = ("logits", "features")
@@ -47,7 +47,7 @@ class FromRepresentation(Method):
             keys = ", ".join(f"method.representation.{key}" for key in representation)
             raise ConfigError(
                 f"{keys or 'method.representation'}: no method is chosen here. Choose one with "
-                "method.representation=NAME; how the representation is trained the top level says, e.g. loss=ldam"
+                "method.representation=NAME; the top level sets how it is trained, e.g. loss=ldam"
             )
         self.start_from = start_from
         self.base: Method = ERM() if representation is None else instantiate(representation)
@@ -60,10 +60,12 @@ class FromRepresentation(Method):
         self.base.check(dataset_info)
 
     def representation(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
-        """Return the stages of the method below, the last of them called ``representation``; warns of a poor base.
+        """Return the stages that train the representation; the last one is called ``representation``.
+
+        Warns if the representation is trained class-balanced.
 
         Raises:
-            ConfigError: the method below does not end with a network that is trained.
+            ConfigError: the last stage of ``method.representation`` is not a trained network.
         """
         stages = self.base.stages(settings, dataset_info)
         if stages[-1].module is None:
@@ -82,22 +84,22 @@ class FromRepresentation(Method):
 
 
 def network_of(outputs: Mapping[str, StageOutput]) -> ImageClassifier:
-    """Return the trained representation among the parents."""
+    """Return the network of the stage ``representation``, with a head of one row per class."""
     return outputs["representation"].load().as_classifier()
 
 
 def warn_of_balanced_representation(settings: Settings, dataset_info: DatasetInfo) -> None:
-    """Warn where the representation was drawn class-balanced from its first epoch on.
+    """Warn if the representation is trained with class-balanced sampling from the first epoch.
 
-    On ImageNet-LT such a base costs cRT 5 to 7 points against an instance-balanced one (the survey of Zhang et al.,
+    On ImageNet-LT this costs cRT 5 to 7 points compared with instance-balanced sampling (the survey of Zhang et al.,
     TPAMI: 44.9 against 49.9 after 90 epochs, 43.0 against 50.3 after 200).
     """
     counts = np.asarray(dataset_info.class_counts)
-    drawn = instantiate(settings.sampler).class_probabilities(counts, 0, settings.epochs)
+    probabilities = instantiate(settings.sampler).class_probabilities(counts, 0, settings.epochs)
     uniform = np.full(len(counts), 1 / len(counts))
-    if np.allclose(drawn, uniform) and not np.allclose(counts / counts.sum(), uniform):
+    if np.allclose(probabilities, uniform) and not np.allclose(counts / counts.sum(), uniform):
         warnings.warn(
-            "the representation is drawn class-balanced, a poor base for decoupled methods (5 to 7 points below an "
-            "instance-balanced one in published comparisons). Use sampler=instance: the second stage balances",
+            "the representation is trained with class-balanced sampling, which costs decoupled methods 5 to 7 points "
+            "in published comparisons with instance-balanced sampling. Use sampler=instance: the second stage balances",
             stacklevel=3,
         )

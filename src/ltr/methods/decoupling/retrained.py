@@ -1,4 +1,4 @@
-"""cRT and LWS: a classifier trained class-balanced on a finished representation (Kang et al., ICLR 2020)."""
+"""cRT and LWS: class-balanced training of the classifier on a trained backbone (Kang et al., ICLR 2020)."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from ltr.methods.decoupling.representation import FromRepresentation, network_of
 
 @named("network/retrained_classifier")
 class SecondStage(ImageClassifier):
-    """A network that starts from a finished backbone, with a head to train: drawn anew here, which is cRT.
+    """Network of cRT: a trained backbone, and a new head that is trained.
 
     Args:
         spec: see `NetworkSpec`; its parent is ``representation``.
-        options: the fields of `RetrainedOptions`. Unless ``freeze_bn_stats`` keeps the backbone in eval mode, its
-            BatchNorm statistics move, whatever is trainable.
+        options: the fields of `RetrainedOptions`. Training updates the backbone's BatchNorm statistics, unless
+            ``freeze_bn_stats`` keeps it in eval mode.
     """
 
     def __init__(self, spec: NetworkSpec, **options: Any) -> None:
         super().__init__(spec)
-        chosen = RetrainedOptions(**options)
-        self.options = chosen
-        self.frozen = chosen.trainable == "classifier"
-        self.freeze_bn_stats = chosen.freeze_bn_stats
-        self.cached = chosen.features == "cached"
+        option_values = RetrainedOptions(**options)
+        self.options = option_values
+        self.frozen = option_values.trainable == "classifier"
+        self.freeze_bn_stats = option_values.freeze_bn_stats
+        self.cached = option_values.features == "cached"
         self._cache: FeatureCache | None = None
         if spec.parents:
             self.start_from(network_of(spec.parents))
-        if chosen.trainable != "all":
+        if option_values.trainable != "all":
             self.backbone.requires_grad_(False)
-        if chosen.trainable == "last_block":
+        if option_values.trainable == "last_block":
             self.backbone.last_block().requires_grad_(True)
-        self.train()  # a trainer keeps the modes that it finds
+        self.train()  # Lightning keeps the modes in which modules are when training starts
 
     def start_from(self, network: ImageClassifier) -> None:
-        """Take over the weights of the finished representation."""
+        """Copy the weights of the trained representation."""
         self.take_backbone(network)
 
     def train(self, mode: bool = True) -> SecondStage:
@@ -70,17 +70,17 @@ class SecondStage(ImageClassifier):
 
 
 class FeatureCache:
-    """Features of the un-augmented training images, found by source index; in memory on the device, never stored.
+    """In-memory cache of the features of un-augmented training images, on the device, indexed by source index.
 
     Args:
-        network: in the mode in which the features are wanted.
+        network: network that computes the features, in its current mode.
         data: the stage's DataModule.
     """
 
     def __init__(self, network: ImageClassifier, data: Any) -> None:
         device = network.device
         feature_batches, indices = [], []
-        for batch in data.evaluation_loader(data.split.train):  # all of them, in every process
+        for batch in data.evaluation_loader(data.split.train):  # every process caches all images
             feature_batches.append(network.features(network.to_unit(batch.images)))
             indices.append(batch.indices)
         self._features = torch.cat(feature_batches)
@@ -94,10 +94,10 @@ class FeatureCache:
 
 @named("head/scaled")
 class ScaledHead(nn.Module):
-    """A frozen head whose logits are each multiplied by a learned scale of their class [C], 1 at first.
+    """Frozen head with a learned scale per class, [C], initialised to 1.
 
-    The scale is on the whole logit, f_j (w_j . x + b_j), as in the official code; the paper writes f_j w_j and has no
-    bias in its equation.
+    The scale multiplies the whole logit, f_j (w_j . x + b_j), as in the official code; the paper's equation is f_j w_j,
+    without bias.
     """
 
     head_kind = "scaled"
@@ -113,14 +113,14 @@ class ScaledHead(nn.Module):
 
     @torch.no_grad()
     def weight_norms(self) -> Tensor | None:
-        """Return the frozen head's norms times the scales, float64 [C]; None if it has none."""
+        """Return the norms of the frozen head's weights times the scales, float64 [C]; None if it has no norms."""
         norms = getattr(self.head, "weight_norms", None)
         return None if norms is None else norms() * self.scales.double().abs()
 
 
 @named("network/rescaled_classifier")
 class RescaledClassifier(SecondStage):
-    """LWS: backbone and classifier are frozen, one scale per class is trained.
+    """Network of LWS: frozen backbone and classifier, and one trained scale per class.
 
     Args:
         spec: see `NetworkSpec`; its parent is ``representation``.
@@ -136,12 +136,12 @@ class RescaledClassifier(SecondStage):
         super().start_from(network)
         self.head.load_state_dict(network.head.state_dict())
 
-    def undecayed(self) -> list[str]:
+    def no_weight_decay(self) -> list[str]:
         return []  # the bias is frozen; the scales decay, as in the official code
 
 
 class _TwoStages(FromRepresentation):
-    """``representation``, then ``classifier``, which ``method.classifier`` describes."""
+    """Base class for methods with the stages ``representation`` and ``classifier``."""
 
     options: LWSOptions | CRTOptions
     module: type[SecondStage]
@@ -152,14 +152,14 @@ class _TwoStages(FromRepresentation):
         is_cached = self.options.features == "cached"
         if is_cached and not self.options.freeze_bn_stats:
             raise ConfigError(
-                "method.features=cached needs method.freeze_bn_stats=true: while BatchNorm statistics move, features "
-                "differ from step to step and cannot be kept"
+                "method.features=cached needs method.freeze_bn_stats=true: features change with BatchNorm statistics "
+                "and cannot be cached"
             )
         trainable = self.options.get("trainable", "classifier")
         if is_cached and trainable != "classifier":
             raise ConfigError(
                 f"method.features=cached needs method.trainable=classifier, not {trainable}: features of a "
-                "backbone that is trained cannot be kept"
+                "backbone that is trained cannot be cached"
             )
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
@@ -180,13 +180,13 @@ class _TwoStages(FromRepresentation):
 
 @named("method/crt")
 class CRT(_TwoStages):
-    """Classifier re-training: a new classifier, trained class-balanced on the frozen backbone.
+    """Classifier re-training (cRT): train a new classifier with class-balanced sampling on the frozen backbone.
 
     Args:
         options: the fields of `CRTOptions`.
 
     Raises:
-        ConfigError: cached features of a network that changes.
+        ConfigError: cached features of a backbone that changes in training.
     """
 
     Options = CRTOptions
@@ -196,13 +196,13 @@ class CRT(_TwoStages):
 
 @named("method/lws")
 class LWS(_TwoStages):
-    """Learnable weight scaling: the classifier is kept, each class's logit gets a learned scale.
+    """Learnable weight scaling (LWS): keep the classifier and train one scale per class.
 
     Args:
         options: the fields of `LWSOptions`.
 
     Raises:
-        ConfigError: as of `CRT`.
+        ConfigError: cached features of a backbone that changes in training.
     """
 
     Options = LWSOptions

@@ -1,4 +1,4 @@
-"""Relational knowledge distillation (RKD; Park et al., CVPR 2019): a student keeps a teacher's distances and angles."""
+"""Relational knowledge distillation (RKD; Park et al., CVPR 2019): losses on distances and angles in feature space."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ltr.methods.core.stage import (
 )
 from ltr.methods.distillation.options import RKDOptions
 from ltr.methods.distillation.teacher import (
-    KeptMaps,
+    FeatureMaps,
     Teacher,
     attention_of_levels,
     check_maps,
@@ -65,7 +65,7 @@ def relational_terms(
     return {name: loss(student, teacher, reduction) for name, loss in used_losses.items()}
 
 
-class _Taught(ImageClassifier):
+class _Student(ImageClassifier):
     """Base class of students; the loss is a weighted sum of the task's loss and the distillation losses.
 
     Args:
@@ -92,10 +92,10 @@ class _Taught(ImageClassifier):
         self.weights = weights
         self._parents = dict(spec.parents)
         self._teacher: Teacher | None = None
-        self._student_maps: KeptMaps | None = None
+        self._student_maps: FeatureMaps | None = None
         self.regressor: HintRegressor | None = None
         if any(weights[name] for name in OF_MAPS):
-            self._student_maps = KeptMaps(self.backbone)
+            self._student_maps = FeatureMaps(self.backbone)
             if teacher_channels is None:
                 teacher_channels = self.teacher.network.backbone.map_channels
                 check_maps(self.backbone, self.teacher.network.backbone, f"method={type(self).__name__}")
@@ -131,7 +131,7 @@ class _Taught(ImageClassifier):
             _ = self.teacher  # refuses a teacher that does not match, before training
         return super().optimisation(batches_per_epoch)
 
-    def taught(self, batch: Batch, relations: Tensor, scores: Tensor, correct: Tensor) -> dict[str, Any]:
+    def distillation_outcome(self, batch: Batch, relations: Tensor, scores: Tensor, correct: Tensor) -> dict[str, Any]:
         """Return the outcome of a training step; each term is logged unweighted.
 
         Args:
@@ -148,11 +148,11 @@ class _Taught(ImageClassifier):
                 teacher_scores = self.teacher(batch).scores
                 terms["hkd"] = kl_to_teacher(scores, teacher_scores, self.options["temperature"]).mean()
             if self._student_maps is not None:
-                terms |= self._of_maps(self._student_maps.take(), self.teacher(batch).maps)
+                terms |= self._map_terms(self._student_maps.take(), self.teacher(batch).maps)
         loss = torch.stack([self.weights[name] * term.float() for name, term in terms.items()]).sum()
         return {"loss": loss, "correct": correct, "logs": {name: term.detach() for name, term in terms.items()}}
 
-    def _of_maps(self, student_maps: list[Tensor], teacher_maps: list[Tensor]) -> dict[str, Tensor]:
+    def _map_terms(self, student_maps: list[Tensor], teacher_maps: list[Tensor]) -> dict[str, Tensor]:
         level, terms = self.options["level"], {}
         if self.regressor is not None:
             terms["fitnet"] = hint_loss(self.regressor(student_maps[level]), teacher_maps[level])
@@ -162,23 +162,23 @@ class _Taught(ImageClassifier):
 
 
 @named("network/embedding_student")
-class MetricStudent(_Taught, EmbeddingNetwork):
+class MetricStudent(_Student, EmbeddingNetwork):
     """Student with an embedding head; distances and angles are measured on the embeddings."""
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         embeddings = self.head(self.batch_features(batch))
-        return self.taught(batch, embeddings, embeddings, nearest_alike(embeddings, batch.labels).sum())
+        return self.distillation_outcome(batch, embeddings, embeddings, nearest_alike(embeddings, batch.labels).sum())
 
 
 @named("network/classifying_student")
-class ClassifyingStudent(_Taught):
+class ClassifyingStudent(_Student):
     """Student with a classifier; distances and angles are measured on the features before it."""
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         features = self.batch_features(batch)
         logits = self.head(features)
         correct = (logits.detach().argmax(1) == batch.labels).sum()
-        outcome = self.taught(batch, features, logits, correct)
+        outcome = self.distillation_outcome(batch, features, logits, correct)
         return outcome if not self.extras else self.with_extras(outcome, batch, features, logits)
 
 
@@ -198,13 +198,13 @@ class RKD(Method):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        chosen = self.options
-        task, hkd_weight = chosen.task, chosen.hkd_weight
+        option_values = self.options
+        task, hkd_weight = option_values.task, option_values.hkd_weight
         self.weights: dict[str, float] = {}
         for name, default in zip(("task", "distance", "angle"), DEFAULT_WEIGHTS[task]):
-            weight = chosen[f"{name}_weight"]
+            weight = option_values[f"{name}_weight"]
             self.weights[name] = default if weight is None else float(weight)
-        self.weights |= {name: float(chosen[f"{name}_weight"]) for name in ("hkd", *OF_MAPS)}
+        self.weights |= {name: float(option_values[f"{name}_weight"]) for name in ("hkd", *OF_MAPS)}
         self.provides = ("features",) if task == "metric" else ("logits", "features")
         self.accepts_extras = task == "classification"
         if task == "metric" and hkd_weight:

@@ -22,8 +22,8 @@ from ltr.models.backbones import Backbone
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """The outputs of a teacher for a batch, without gradients."""
+class TeacherOutput:
+    """Outputs of a teacher for a batch, without gradients."""
 
     features: Tensor  # [B, D]
     scores: Tensor  # of the head: logits [B, C], or embeddings [B, E]
@@ -31,10 +31,10 @@ class Lesson:
 
 
 class Teacher:
-    """A network in eval mode and without gradients.
+    """Frozen network in eval mode.
 
-    It is no `nn.Module`, so that it is neither trained nor stored with the student. The losses of one student share
-    the teacher's forward pass of a batch.
+    The class is no `nn.Module`, so that the teacher is neither trained nor stored with the student. All loss terms of a
+    student share one forward pass per batch.
 
     Args:
         network: the finished network; it normalises pixels by its own statistics.
@@ -43,17 +43,17 @@ class Teacher:
     def __init__(self, network: ImageClassifier) -> None:
         self.network = network.eval().requires_grad_(False)
         self.wants_maps = False
-        self._seen: tuple[Tensor, Lesson] | None = None
+        self._last: tuple[Tensor, TeacherOutput] | None = None
 
     @property
     def embeds(self) -> bool:
         """Return whether the head computes embeddings instead of class logits."""
         return getattr(self.network.head, "head_kind", None) == "embedding"
 
-    def __call__(self, batch: Batch) -> Lesson:
+    def __call__(self, batch: Batch) -> TeacherOutput:
         """Return the outputs for a training batch, on the batch's device."""
-        if self._seen is not None and self._seen[0] is batch.images:
-            return self._seen[1]
+        if self._last is not None and self._last[0] is batch.images:
+            return self._last[1]
         if next(self.network.parameters()).device != batch.images.device:
             self.network.to(batch.images.device)
         network, maps = self.network, []
@@ -63,18 +63,18 @@ class Teacher:
                 features, maps = network.backbone.features_and_maps(network.normalise(unit))
             else:
                 features = network.features(unit)
-            lesson = Lesson(features, network.head(features), maps)
-        self._seen = (batch.images, lesson)
-        return lesson
+            output = TeacherOutput(features, network.head(features), maps)
+        self._last = (batch.images, output)
+        return output
 
     def relations(self, batch: Batch) -> Tensor:
         """Return the vectors for relations between images: embeddings if the network has them, else features."""
-        lesson = self(batch)
-        return lesson.scores if self.embeds else lesson.features
+        output = self(batch)
+        return output.scores if self.embeds else output.features
 
 
-class KeptMaps:
-    """Feature maps of a backbone's last forward pass, so that a student needs no second pass.
+class FeatureMaps:
+    """Feature maps of a backbone's latest forward pass, so that a student needs no second pass.
 
     The constructor replaces the backbone's ``forward`` by one that computes maps and features in one pass.
     """
@@ -90,7 +90,7 @@ class KeptMaps:
         return maps
 
 
-def _forward_keeping_maps(backbone: Backbone, feature_maps: KeptMaps, images: Tensor) -> Tensor:
+def _forward_keeping_maps(backbone: Backbone, feature_maps: FeatureMaps, images: Tensor) -> Tensor:
     features, feature_maps.maps = backbone.features_and_maps(images)
     return features
 
@@ -164,14 +164,14 @@ def check_teacher(network: Any, dataset_info: DatasetInfo, where: str, same_spli
         )
     if same_split and of_teacher.class_names != dataset_info.class_names:
         differences.append(
-            f"it knows {_abbreviated(of_teacher.class_names)}, the student learns "
-            f"{_abbreviated(dataset_info.class_names)}"
+            f"it knows {_abbreviate(of_teacher.class_names)}, the student learns "
+            f"{_abbreviate(dataset_info.class_names)}"
         )
     elif same_split and of_teacher.class_counts != dataset_info.class_counts:
         differences.append(
-            f"it learnt from {sum(of_teacher.class_counts)} images ({_abbreviated(of_teacher.class_counts)} per "
+            f"it learnt from {sum(of_teacher.class_counts)} images ({_abbreviate(of_teacher.class_counts)} per "
             f"class), the student learns from {sum(dataset_info.class_counts)} "
-            f"({_abbreviated(dataset_info.class_counts)})"
+            f"({_abbreviate(dataset_info.class_counts)})"
         )
     if differences:
         raise ConfigError(
@@ -180,5 +180,5 @@ def check_teacher(network: Any, dataset_info: DatasetInfo, where: str, same_spli
         )
 
 
-def _abbreviated(values: tuple[Any, ...]) -> str:
+def _abbreviate(values: tuple[Any, ...]) -> str:
     return f"{', '.join(map(str, values[:3]))}{', ...' if len(values) > 3 else ''}"

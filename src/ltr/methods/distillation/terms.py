@@ -1,4 +1,4 @@
-"""Further loss terms of any classification method (``method.extras``): distillation from a finished network.
+"""Distillation terms that any classification method can add to its loss (``method.extras``).
 
     +method.extras=[{_target_: ltr.methods.distillation.terms.HKD, teacher: RUN}]
 
@@ -24,7 +24,7 @@ from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo
 from ltr.methods.distillation.rkd import relational_terms
 from ltr.methods.distillation.teacher import (
-    KeptMaps,
+    FeatureMaps,
     Teacher,
     attention_of_levels,
     check_maps,
@@ -37,8 +37,8 @@ from ltr.models.backbones import Backbone
 Level = Annotated[int, "(-inf, 0)"]
 
 
-class AgainstTeacher(nn.Module):
-    """Base class of terms that compare a student with a teacher, which is neither trained nor stored with it.
+class TeacherTerm(nn.Module):
+    """Base class for terms that compare a student with a frozen teacher, which checkpoints do not contain.
 
     Args:
         network: the student under construction, with backbone and head.
@@ -67,11 +67,11 @@ class AgainstTeacher(nn.Module):
 
 
 @named("term/rkd")
-class RKD(AgainstTeacher):
+class RKD(TeacherTerm):
     """Relational knowledge distillation: distances and angles between the batch's features (Park et al., CVPR 2019).
 
     Args:
-        network, dataset_info, teacher, same_split: see `AgainstTeacher`.
+        network, dataset_info, teacher, same_split: see `TeacherTerm`.
         distance_weight: of the distances; the paper's for classification.
         angle_weight: of the angles; the paper's for classification.
         reduction: mean over all entries of the matrices (the code), or over pairs and triples of different images.
@@ -100,11 +100,11 @@ class RKD(AgainstTeacher):
 
 
 @named("term/hkd")
-class HKD(AgainstTeacher):
+class HKD(TeacherTerm):
     """Divergence from the teacher's softened class probabilities (Hinton et al., 2015).
 
     Args:
-        network, dataset_info, teacher, same_split: see `AgainstTeacher`.
+        network, dataset_info, teacher, same_split: see `TeacherTerm`.
         weight: of the term; the divergence includes the factor T^2, which for T = 4 is the 16 of RKD's comparisons.
         temperature: T; comparisons in the literature use 4.
     """
@@ -133,8 +133,8 @@ class HKD(AgainstTeacher):
         return self.weight * kl_to_teacher(logits, self.teacher(batch).scores, self.temperature).mean()
 
 
-class _OfMaps(AgainstTeacher):
-    """Base class of terms that compare feature maps; those of the student come from its own forward pass."""
+class _FeatureMapTerm(TeacherTerm):
+    """Base class for terms that compare feature maps; the student's maps come from its forward pass."""
 
     def __init__(
         self, network: ImageClassifier, dataset_info: DatasetInfo, teacher: str, same_split: bool, weight: float
@@ -143,18 +143,18 @@ class _OfMaps(AgainstTeacher):
         self.teacher_channels = self.teacher.network.backbone.map_channels
         check_maps(network.backbone, self.teacher.network.backbone, f"method.extras: {type(self).__name__}")
         self.weight = weight
-        self.student_maps = kept_maps(network.backbone)
+        self.student_maps = feature_maps_of(network.backbone)
         self.teacher.wants_maps = True
 
 
 @named("term/fitnet")
-class FitNet(_OfMaps):
+class FitNet(_FeatureMapTerm):
     """FitNets: a learned 1x1 convolution maps a feature map of the student to the teacher's (Romero et al., ICLR 2015).
 
     The term is part of the only training, as in later comparisons; the paper pre-trains the first half with it.
 
     Args:
-        network, dataset_info, teacher, same_split: see `AgainstTeacher`.
+        network, dataset_info, teacher, same_split: see `TeacherTerm`.
         weight: of the term. Published comparisons use 100, with which SGD at 0.1 diverges from random weights unless
             gradients are clipped.
         level: of the map; -1 is the coarsest, -2 the one before it.
@@ -181,11 +181,11 @@ class FitNet(_OfMaps):
 
 
 @named("term/attention_transfer")
-class AttentionTransfer(_OfMaps):
+class AttentionTransfer(_FeatureMapTerm):
     """Attention transfer at every level that both networks have (Zagoruyko, Komodakis, ICLR 2017).
 
     Args:
-        network, dataset_info, teacher, same_split: see `AgainstTeacher`.
+        network, dataset_info, teacher, same_split: see `TeacherTerm`.
         weight: of the term; the official code uses 1000.
     """
 
@@ -212,10 +212,10 @@ def shared_teacher(network: ImageClassifier, where: str) -> Teacher:
     return teachers[where]
 
 
-def kept_maps(backbone: Backbone) -> KeptMaps:
+def feature_maps_of(backbone: Backbone) -> FeatureMaps:
     """Return the feature maps of this backbone's forward passes, one object for all terms of a student."""
-    feature_maps = getattr(backbone, "_kept_maps", None)
+    feature_maps = getattr(backbone, "_feature_maps", None)
     if feature_maps is None:
-        feature_maps = KeptMaps(backbone)
-        backbone.__dict__["_kept_maps"] = feature_maps
+        feature_maps = FeatureMaps(backbone)
+        backbone.__dict__["_feature_maps"] = feature_maps
     return feature_maps

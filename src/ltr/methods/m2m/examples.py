@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ltr.data.batch import to_device
-from ltr.methods.m2m.seeds import pick, seed_distribution
+from ltr.methods.m2m.seeds import sample_columns, seed_distribution
 from ltr.randomness import generator
 
 _CLASSES = 4
@@ -19,10 +19,10 @@ _CANDIDATES = 12  # of each class
 
 @torch.no_grad()
 def picture_sheet(network: Any, data: Any) -> dict[str, np.ndarray]:
-    """Return seeds, perturbations and results for a few of the rarest classes; images that g accepts come first.
+    """Return seeds, perturbations and generated images of the rarest classes, those that g accepts first.
 
-    Seeds are un-augmented training images, drawn as in the paper, without noise. The draws are a function of the run's
-    seed and the stage's role.
+    Seeds are un-augmented training images, sampled as in the paper, without noise; the sampling is a function of the
+    run's seed and the stage's role.
 
     Args:
         network: an M2mClassifier after its training.
@@ -49,7 +49,7 @@ def picture_sheet(network: Any, data: Any) -> dict[str, np.ndarray]:
 def _row(network: Any, data: Any, label: int, sources: np.ndarray) -> dict[str, np.ndarray]:
     """Return the arrays of one class."""
     draws = generator(network.seed, network.role, "sheet", label).random((_CANDIDATES, 2))
-    classes = pick(np.broadcast_to(sources, (_CANDIDATES, len(sources))), draws[:, 0])
+    classes = sample_columns(np.broadcast_to(sources, (_CANDIDATES, len(sources))), draws[:, 0])
     index = data.class_index
     offsets = (draws[:, 1] * index.counts[classes]).astype(np.int64)
     images = _images(data, data.split.train[index.order[index.starts[classes] + offsets]])

@@ -1,10 +1,10 @@
-"""M2m: images of rare classes made from images of frequent ones (Kim, Jeong, Shin, CVPR 2020).
+"""M2m (major-to-minor): generate images of rare classes from images of frequent ones (Kim, Jeong, Shin, CVPR 2020).
 
-A plain network g, trained first, says what an image of class k looks like; the network f is trained anew. In f's
-deferred part batches are class-balanced, and most images of a rare class k give way to an image of a frequent class k0
-that a few gradient steps have moved to where g sees k and f sees less of k0:
+The method trains a plain network g first, then a network f from scratch. In the deferred phase of f, batches are
+class-balanced, and most images of a rare class k are replaced: a few gradient steps change an image x0 of a frequent
+class k0 until g classifies it as k, while f's logit of k0 decreases:
 
-    x* = x0 + delta,   descending   L(g; x, k) + lambda f_k0(x),   kept where g's probability of k is at least gamma.
+    x* = x0 + delta,   minimising   L(g; x, k) + lambda f_k0(x),   accepted if g's probability of k is at least gamma.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from ltr.methods.m2m.options import M2mClassifierOptions, M2mOptions
 
 @named("method/m2m")
 class M2m(Method):
-    """``generator``, ERM's plain network g, then ``classifier``, the network f, which the top level describes.
+    """M2m: stage ``generator``, the network g of plain ERM, then ``classifier``, the network f (settings: top level).
 
-    g is always trained with cross-entropy on instance-balanced batches and has a linear head, whatever f has, so that
-    it is the representation of ERM and trained once for all methods that need it.
+    g is always trained with cross-entropy and instance sampling and has a linear head, so it is the same network as
+    ERM's representation and is trained once for all methods.
 
     Args:
         options: the fields of `M2mOptions`.
 
     Raises:
-        ConfigError: a probability above 1 is asked for, images are mixed, or seeds cannot be drawn as asked; joint
-            labels as a further term.
+        ConfigError: gamma is a probability above 1, images are mixed, seeds from a training set of image files, or SLA
+            as a further loss term.
     """
 
     Options = M2mOptions
@@ -46,23 +46,23 @@ class M2m(Method):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        chosen = self.options
-        if chosen.representation is not None:
-            _refuse_joint_labels(chosen.representation, "method.representation")
+        option_values = self.options
+        if option_values.representation is not None:
+            _refuse_joint_labels(option_values.representation, "method.representation")
             raise ConfigError(
                 "method.representation: M2m trains its network from scratch and its generator as plain ERM. Another "
                 "generator can be given as a checkpoint: method.start_from"
             )
-        if chosen.accept_on == "prob" and chosen.gamma > 1:
+        if option_values.accept_on == "prob" and option_values.gamma > 1:
             raise ConfigError(
-                f"method.gamma={chosen.gamma}: no probability is above 1; method.accept_on=loss takes any"
+                f"method.gamma={option_values.gamma}: no probability is above 1; method.accept_on=loss takes any"
             )
 
     def check(self, dataset_info: DatasetInfo) -> None:
         present = [count for count in dataset_info.class_counts if count]
         if min(present) == max(present):
             warnings.warn(
-                "all classes have the same number of training images: M2m has no frequent class to take images from, "
+                "all classes have the same number of training images: M2m has no more frequent class for seeds, "
                 "and trains like plain re-sampling",
                 stacklevel=2,
             )
@@ -101,7 +101,7 @@ def _refuse_joint_labels(config: Mapping[str, Any], where: str) -> None:
 def plain_representation(
     settings: Settings, dataset_info: DatasetInfo, name: str, start_from: str | None = None
 ) -> Stage:
-    """ERM's stage without any choice for rare classes: cross-entropy, instance sampling and a linear head."""
+    """Return the stage of plain ERM: cross-entropy, instance sampling and a linear head."""
     plain = {key: without_private(read_config(config)) for key, config in _PLAIN.items()}
     if getattr(locate(settings.head["_target_"], "head"), "head_kind", None) == "linear":
         plain["head"] = settings.head

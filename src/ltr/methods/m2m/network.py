@@ -1,4 +1,4 @@
-"""The network that M2m trains: each step replaces images of its batch by generated ones, then learns from it."""
+"""Network of M2m: each training step replaces images of its batch by generated ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ltr.identity import named
 from ltr.methods.core import generation
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import NetworkSpec
-from ltr.methods.core.step_data import Step, augmented, of_all_processes, step_of
+from ltr.methods.core.step_data import Step, augment_images, gather_images, step_of
 from ltr.methods.m2m.examples import picture_sheet
 from ltr.methods.m2m.options import M2mClassifierOptions
 from ltr.methods.m2m.seeds import DRAWS, Slots, choose_slots
@@ -123,14 +123,14 @@ class M2mClassifier(ImageClassifier):
             images=None if from_batch else self._data.class_index,
             random_target=self.options.target == "random",
         )
-        pool = of_all_processes(unit, step.world_size) if from_batch else None  # collective: called without slots, too
-        own_slots = np.flatnonzero(step.own(slots.places))
+        pool = gather_images(unit, step.world_size) if from_batch else None  # collective: called without slots, too
+        own_slots = np.flatnonzero(step.is_local(slots.places))
         real = len(own_slots)
         if not real:
             return unit, self._numbers(slots, step)
         # padded to few different lengths, since a GPU tunes its convolutions anew for each
         numbers = own_slots[np.arange(_padded(real, len(unit)) if unit.is_cuda else real) % real]
-        local = slots.chosen(numbers)
+        local = slots.select(numbers)
         host = np.stack([local.seeds, local.targets, local.sources, step.rows(local.places), local.chance, numbers])
         seeds, targets, sources, rows, chance, slot = to_device(host, unit.device).unbind()
         start = self._training_images(local, step) if pool is None else pool[seeds]
@@ -141,7 +141,7 @@ class M2mClassifier(ImageClassifier):
             images = start
         elif self.options.insert == "noise":
             direction = torch.randn(shape, generator=self._random("control", step), device=unit.device)[slot]
-            images = generation.moved_by(start, direction, length)
+            images = generation.move_by(start, direction, length)
         chance, confident = chance[:real].bool(), confident[:real]
         accepted, rows = self._accepted(confident, chance), rows[:real]
         mixed = unit.clone()
@@ -151,7 +151,7 @@ class M2mClassifier(ImageClassifier):
 
     def _numbers(self, slots: Slots, step: Step, *values: Tensor) -> Tensor:
         """Return the values of `LOGS`, float32 [5], from the shares of accepted and rejected images [3] and a norm."""
-        slot_share = torch.full((1,), slots.wanted / len(step.labels), device=self.device)
+        slot_share = torch.full((1,), slots.total / len(step.labels), device=self.device)
         parts = [value.view(-1).float() for value in values] or [slot_share.new_zeros(4)]
         return torch.cat([slot_share, *parts])
 
@@ -173,7 +173,7 @@ class M2mClassifier(ImageClassifier):
         lam = options["lam"] / getattr(self.head, "initial_scale", 1.0)
         objective = generation.towards_and_away(generator, self.forward, targets, sources, lam)
         first = start if noise is None else (start + noise).clamp_(0, 1)
-        with generation.untouched(self.backbone, self.head):
+        with generation.frozen(self.backbone, self.head):
             images = generation.translate(objective, first, steps=options["steps"], step_size=options["step_size"])
         return images, self.confident(images, targets)
 
@@ -201,14 +201,14 @@ class M2mClassifier(ImageClassifier):
             return None
         if noise is None:
             noise = torch.rand(shape, generator=self._random("noise", step), device=self.device) - 0.5
-        return generation.limited(noise, _NOISE_RADIUS, whole_batch=kind == "official")[slot]
+        return generation.limit_noise(noise, _NOISE_RADIUS, whole_batch=kind == "official")[slot]
 
     def _training_images(self, slots: Slots, step: Step) -> Tensor:
         """Return augmented seeds from the whole training set, pixels in [0, 1]."""
         data, positions = self._data, step.positions[slots.places]
         images = data.images.take(to_device(data.split.train[slots.seeds], self.device))
         seed = self._seed_of("augment")
-        return self.to_unit(augmented(data.augment, images, slots.sources, seed=seed, positions=positions))
+        return self.to_unit(augment_images(data.augment, images, slots.sources, seed=seed, positions=positions))
 
     def _seed_of(self, purpose: str) -> int:
         return derive_seed(self.seed, self.role, f"m2m {purpose}", self.current_epoch)

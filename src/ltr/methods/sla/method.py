@@ -80,12 +80,12 @@ class JointClassifier(TransformedClassifier):
     def joint_labels(self, batch: Batch) -> tuple[Tensor, Mix | None]:
         """Return labels y * M + j, int64 [B * M], and mixed ones; both images of a mix have the same j."""
         count = len(self.transforms)
-        labels, mix = self.repeated(batch)
+        labels, mix = self.repeat_labels(batch)
         numbers = torch.arange(count, device=labels.device).repeat(len(batch.labels))
         joint_mix = None if mix is None else Mix(mix.labels * count + numbers, mix.weight)
         return labels * count + numbers, joint_mix
 
-    def aggregated(self, joint: Tensor) -> Tensor:
+    def aggregate(self, joint: Tensor) -> Tensor:
         """Aggregate joint logits [B, M, C * M] of the M views to class logits float32 [B, C]."""
         count = len(self.transforms)
         joint_diagonal = joint.float().unflatten(2, (-1, count)).diagonal(dim1=1, dim2=3)  # [B, C, M]
@@ -101,7 +101,7 @@ class JointClassifier(TransformedClassifier):
         views = joint.unflatten(0, (-1, len(self.transforms)))
         if not self.self_distillation:
             return loss, self._of_joint(self.headline, views.detach()), {}
-        target = self.aggregated(views.detach())
+        target = self.aggregate(views.detach())
         student = self.distilled_head(features.unflatten(0, (len(target), -1))[:, 0])
         distilled_loss = self.distilled_loss(student, batch.labels, batch.mix)
         to_target = self._distillation(student, target)
@@ -129,9 +129,9 @@ class JointClassifier(TransformedClassifier):
     def parameter_modules(self) -> dict[str, nn.Module]:
         return {"distilled_head": self.distilled_head} if self.self_distillation else {}
 
-    def undecayed(self) -> list[str]:
+    def no_weight_decay(self) -> list[str]:
         distilled_names = ["distilled_head.bias"] if self.self_distillation and self._distilled_prior else []
-        return [*super().undecayed(), *distilled_names]
+        return [*super().no_weight_decay(), *distilled_names]
 
     @property
     def _distilled_prior(self) -> bool:
@@ -147,7 +147,7 @@ class JointClassifier(TransformedClassifier):
 
     def _of_joint(self, variant: str, joint: Tensor) -> Tensor:
         """Return ``single`` or ``aggregated`` logits [B, C] from the views' joint logits [B, V, C * M]."""
-        return self.aggregated(joint) if variant == "aggregated" else joint[:, 0, :: len(self.transforms)]
+        return self.aggregate(joint) if variant == "aggregated" else joint[:, 0, :: len(self.transforms)]
 
     def as_classifier(self) -> ImageClassifier:
         """Return a plain classifier with one row per class that predicts from a single pass.

@@ -82,7 +82,7 @@ class TransformedClassifier(ImageClassifier):
         outcome: dict[str, Any] = {"loss": loss, "correct": (logits.detach().argmax(1) == batch.labels).sum()}
         return {**outcome, "logs": logs} if logs else outcome
 
-    def repeated(self, batch: Batch) -> tuple[Tensor, Mix | None]:
+    def repeat_labels(self, batch: Batch) -> tuple[Tensor, Mix | None]:
         """Repeat labels to int64 [B * M], and mixed labels, for the transformed rows."""
         count = len(self.transforms)
         mix = None if batch.mix is None else Mix(*(part.repeat_interleave(count) for part in batch.mix))
@@ -143,7 +143,7 @@ class AugmentedClassifier(TransformedClassifier):
     def losses(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         logits = self.head(features)
         training_logits = self._of_variant(self.headline, logits.unflatten(0, (-1, len(self.transforms))))
-        return self.loss(logits, *self.repeated(batch)), training_logits, {}
+        return self.loss(logits, *self.repeat_labels(batch)), training_logits, {}
 
     def answer(self, variant: str, features: Tensor) -> Tensor:
         return self._of_variant(variant, self.head(features.flatten(0, 1)).unflatten(0, features.shape[:2]))

@@ -25,7 +25,7 @@ from ltr.data.splitting.exclusion import read_split
 from ltr.errors import ConfigError, LtrError
 from ltr.evaluation.rows import refuse_bad_scores
 from ltr.evaluation.scores import log_normaliser, probabilities
-from ltr.methods.core.checkpoint import FORMAT, describe, described_network, read_checkpoint
+from ltr.methods.core.checkpoint import FORMAT, describe, network_from_description, read_checkpoint
 from ltr.methods.foreign import foreign_network
 from ltr.models.published_names import LAYOUTS, read_published
 from ltr.models.weights import read_state
@@ -252,7 +252,7 @@ def _prepared(candidate: Candidate, part: str, data: DatasetCache) -> _Prepared:
     """Return the network and its data, checked; an error names the checkpoint."""
     config = dict(candidate.config)
     description = describe(candidate.checkpoint) if candidate.foreign is None else {}
-    network = described_network(description, candidate.checkpoint) if candidate.foreign is None else None
+    network = network_from_description(description, candidate.checkpoint) if candidate.foreign is None else None
     key, source, split = data.read(config["dataset"])
     try:
         if network is None:
