@@ -13,6 +13,8 @@ PAGES = {
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 }
 
+NOTEBOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
+
 _FENCE = re.compile(
     r"(?:^<!-- needs: ([^\n]+) -->\n)?^( *)```(\S*)[ \t]*([^\n]*)\n(.*?)^\2```[ \t]*$", re.DOTALL | re.MULTILINE
 )

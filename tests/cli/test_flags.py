@@ -40,6 +40,21 @@ def test_a_key_with_dashes_is_answered_with_its_form_and_that_of_sweep_agents(ar
     assert "${args_no_hyphens}" in mistake
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--allow", "my_a", "my_b.c"], ["--allow", "my_a,my_b.c"], ["--allow=my_a,my_b.c"]]
+)
+def test_two_packages_behind_one_flag_are_answered_with_a_flag_for_each(arguments):
+    line = read([*arguments, "seed=1"])
+    (mistake,) = line.mistakes
+    assert "Type --allow my_a --allow my_b.c, or set LTR_ALLOW=my_a,my_b.c" in mistake
+    assert line.overrides == ["seed=1"]
+
+
+def test_each_package_has_its_own_flag():
+    line = read(["--allow", "my_a", "--allow", "my_b", "seed=1"])
+    assert (line.allowed, line.mistakes) == (["my_a", "my_b"], [])
+
+
 def test_flags_that_exclude_each_other_are_refused(refused):
     done = refused("--cfg", "job", "-m", "--resolve", "--help=1")
     assert "--cfg --multirun: only one of these flags" in done.err

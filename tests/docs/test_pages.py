@@ -6,8 +6,10 @@ import re
 
 import pytest
 import yaml
+from mkdocs.exceptions import PluginError
 
-from manual_pages import PAGES, ROOT, fences, without_fences
+from docs_site import mathml
+from manual_pages import NOTEBOOKS, PAGES, ROOT, fences, without_fences
 
 METHOD_PAGES = [page for page in PAGES if page.startswith("docs/methods/") and not page.endswith("index.md")]
 HEADINGS = ["Equation", "Command", "Defaults", "Paper and code", "Numbers", "Result keys", "Reference"]
@@ -47,7 +49,7 @@ def test_a_block_says_its_language(page):
 
 def test_the_index_leads_to_every_page():
     index = text("docs/index.md")
-    for page in PAGES:
+    for page in [*PAGES, *(str(path.relative_to(ROOT)) for path in NOTEBOOKS)]:
         name = page.removeprefix("docs/")
         if page.startswith("docs/") and page not in METHOD_PAGES and name != "index.md":
             assert f"({name})" in index, name
@@ -58,8 +60,9 @@ def test_the_navigation_holds_every_page_once():
         pass
 
     AnyTag.add_multi_constructor("tag:", lambda loader, tag, node: None)
-    named = re.findall(r"[\w/]+\.md", str(yaml.load((ROOT / "mkdocs.yml").read_text(), AnyTag)["nav"]))
-    assert sorted(named) == sorted(page.removeprefix("docs/") for page in PAGES if page.startswith("docs/"))
+    named = re.findall(r"[\w/]+\.(?:md|ipynb)", str(yaml.load((ROOT / "mkdocs.yml").read_text(), AnyTag)["nav"]))
+    pages = [*(path for path in PAGES.values() if path.parent != ROOT), *NOTEBOOKS]
+    assert sorted(named) == sorted(str(path.relative_to(ROOT / "docs")) for path in pages)
 
 
 @pytest.mark.parametrize("heading", re.findall(r"^### (.+)$", text("docs/troubleshooting.md"), re.MULTILINE))
@@ -82,6 +85,28 @@ def test_a_worked_example_takes_under_eighty_lines(page):
 def test_a_methods_page_has_its_headings_in_order(page):
     headings = re.findall(r"^## (.+)$", text(page), re.MULTILINE)
     assert [heading for heading in headings if heading in HEADINGS] == HEADINGS
+
+
+@pytest.mark.parametrize("page", METHOD_PAGES)
+def test_a_methods_equation_is_typeset(page):
+    """In TeX, for the site's MathML; code and indented blocks are for what a reader types."""
+    equation = section(page, "Equation")
+    assert "$$" in equation
+    assert not re.search(r"^(```|    )", equation, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_equations_can_be_converted(page):
+    for block, inline in re.findall(
+        r"\$\$(.+?)\$\$|(?<![\w$`])\$([^$\n`]+)\$(?![\w$])", without_fences(page), re.DOTALL
+    ):
+        assert mathml(block or inline, "block" if block else "inline").startswith("<math")
+
+
+def test_an_equation_that_would_stay_as_source_is_an_error():
+    for equation in (r"\arg\min x", r"\begin{aligned} a &= b \end{aligned}"):
+        with pytest.raises(PluginError, match="cannot convert"):
+            mathml(equation, "block")
 
 
 @pytest.mark.parametrize("page", METHOD_PAGES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
-from manual_pages import PAGES, ROOT
+import browser
+from manual_pages import NOTEBOOKS, PAGES, ROOT
 
 pytestmark = pytest.mark.slow
 FETCHED = {"script": "src", "img": "src", "iframe": "src", "link": "href", "source": "src"}
@@ -47,8 +49,37 @@ class Addresses(HTMLParser):
 
 
 def test_every_page_is_there(site):
-    pages = [page.removeprefix("docs/").replace(".md", ".html") for page in PAGES if page.startswith("docs/")]
-    assert [page for page in pages if not (site / page).is_file()] == []
+    pages = [path for path in [*PAGES.values(), *NOTEBOOKS] if path.parent != ROOT]
+    names = [str(path.relative_to(ROOT / "docs").with_suffix(".html")) for path in pages]
+    assert [name for name in names if not (site / name).is_file()] == []
+
+
+def test_equations_are_mathml(site):
+    for path in site.rglob("*.html"):
+        html = path.read_text(encoding="utf-8")
+        assert "arithmatex" not in html, path.name
+        if path.parent.name == "methods" and path.name != "index.html":
+            assert '<math xmlns="http://www.w3.org/1998/Math/MathML" display="block">' in html, path.name
+
+
+def test_the_search_index_is_a_script(site):
+    """A page of the disk may read scripts, but no other files."""
+    index, script = ((site / "search" / f"search_index.{kind}").read_text(encoding="utf-8") for kind in ("json", "js"))
+    assert script == f"var __index = {index}"
+    assert "javascripts/iframe-worker.js" in Addresses((site / "index.html").read_text(encoding="utf-8")).fetched
+
+
+@pytest.mark.skipif(browser.EXECUTABLE is None, reason="no Chromium is installed")
+def test_search_works_from_the_disk(site, tmp_path):
+    with browser.opened(site / "faq.html", tmp_path) as page:
+        page.click("document.querySelector('.md-search__input')")
+        page.type("reciprocal")
+        deadline = time.monotonic() + 90
+        while not (items := page.ask("document.querySelector('.md-search-result__list').innerText")):
+            assert time.monotonic() < deadline, "search finds nothing"
+            time.sleep(0.1)
+        assert "RPL: reciprocal point learning" in items
+        assert [address for address in page.requests if not address.startswith(("file:", "data:"))] == []
 
 
 def test_pages_and_styles_ask_for_nothing_outside(site):

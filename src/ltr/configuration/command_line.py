@@ -125,6 +125,8 @@ def _told_apart(rest: list[str]) -> CommandLine:
             if not equals:
                 value = _next_value(flag, rest)
             _take(line, flag, value)
+            if flag == "--allow" and (more := _further_packages(rest)):
+                line.mistakes.append(_one_each(" ".join([value, *more]), [value, *more]))
         else:
             known = [*SWITCHES, *WITH_VALUE]
             if equals and re.fullmatch(r"--[a-z_]+(\.\w+)*", name) and not nearest(name, known):
@@ -147,11 +149,26 @@ def _next_value(flag: str, rest: list[str]) -> str:
     return rest.pop(0)
 
 
+def _further_packages(rest: list[str]) -> list[str]:
+    """Take off what follows the value of ``--allow`` and is neither a flag nor an override."""
+    packages = []
+    while rest and all(part.isidentifier() for part in rest[0].split(".")):
+        packages.append(rest.pop(0))
+    return packages
+
+
 def wrong_package(prefix: str) -> str | None:
     """Return why ``--allow`` cannot take a prefix; None for the dotted name of a package."""
-    if all(part.isidentifier() for part in prefix.split(".")):
-        return None
-    return f"--allow {prefix}: the dotted name of a package is needed, e.g. --allow my_project"
+    names = [name.strip() for name in prefix.split(",")]
+    if not all(part.isidentifier() for name in names for part in name.split(".")):
+        return f"--allow {prefix}: the dotted name of a package is needed, e.g. --allow my_project"
+    return _one_each(prefix, names) if len(names) > 1 else None
+
+
+def _one_each(given: str, names: Sequence[str]) -> str:
+    """Return the message for several packages behind one ``--allow``."""
+    typed = " ".join(f"--allow {name}" for name in names)
+    return f"--allow {given}: one package is allowed at a time. Type {typed}, or set LTR_ALLOW={','.join(names)}"
 
 
 def _take(line: CommandLine, flag: str, value: str) -> None:
