@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ltr import quick_torchmetrics
 from ltr.console import print_line
 from ltr.errors import ConfigError, Interrupted, LtrError
 from ltr.runs.processes.interrupt import Stopped, stopped_by_signals
@@ -102,6 +103,7 @@ def evaluate_main(argv: list[str]) -> int:
 
 def run_as_process(command: Callable[[], int]) -> int:
     """Run a command as a process; a reader that closes the pipe early (``| head``) ends it without a message."""
+    quick_torchmetrics.install()
     logging.raiseExceptions = False  # Hydra prints through logging, which would report the closed pipe line by line
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # like standard error: a terminal may know fewer letters

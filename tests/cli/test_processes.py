@@ -37,10 +37,11 @@ def test_nothing_heavier_than_hydra_is_imported_without_a_run(python, arguments)
 
 DEFAULT_THEN_WITHOUT_LOGGERS = """
 import sys
-from ltr.cli import train_main
+from ltr.cli import run_as_process, train_main
 
-code = train_main([])
-print("--", code, [name for name in ("wandb", "tensorboard", "timm", "peft") if name in sys.modules])
+UNUSED = ("wandb", "tensorboard", "timm", "peft", "torchvision", "sklearn", "scipy", "torchmetrics.functional")
+code = run_as_process(lambda: train_main([]))
+print("--", code, [name for name in UNUSED if name in sys.modules])
 
 class Without:
     def find_spec(self, name, path=None, target=None):
@@ -50,6 +51,13 @@ class Without:
 sys.meta_path.insert(0, Without())
 fast = ["debug=fast", "figures=none"]
 print("--", train_main(fast), train_main([*fast, "logger=wandb"]), train_main([*fast, "logger=tensorboard"]))
+
+import torch
+import torchmetrics
+from pytorch_lightning.core.module import Metric
+
+accuracy = torchmetrics.Accuracy("multiclass", num_classes=2)
+print("--", isinstance(accuracy, Metric), float(accuracy(torch.tensor([0, 1]), torch.tensor([0, 0]))))
 """
 
 
@@ -74,17 +82,22 @@ def test_the_default_command_prints_its_progress_and_its_table(default_run):
 
 
 @pytest.mark.slow
-def test_the_default_command_imports_no_logger(default_run):
+def test_the_default_command_imports_no_logger_and_no_library_that_it_does_not_use(default_run):
     assert "\n-- 0 []\n" in default_run.stdout
 
 
 @pytest.mark.slow
 def test_a_machine_without_loggers_trains_and_says_so_when_one_is_requested(default_run):
-    assert default_run.stdout.splitlines()[-1] == "-- 0 2 2"
+    assert default_run.stdout.splitlines()[-2] == "-- 0 2 2"
     assert [line.strip() for line in default_run.stderr.splitlines() if line.startswith("  ")] == [
         f"logger.name={name}: the package {name} is not installed. pip install {name}, or logger=csv"
         for name in ("wandb", "tensorboard")
     ]
+
+
+@pytest.mark.slow
+def test_torchmetrics_is_complete_for_code_of_your_own_that_uses_it(default_run):
+    assert default_run.stdout.splitlines()[-1] == "-- True 0.5"
 
 
 def test_a_refused_command_prints_to_stderr_and_returns_2(python):

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 
 _HUBS = ("hf-hub:", "hf_hub:")
 INTERPOLATIONS = ("bilinear", "bicubic")
@@ -112,6 +111,8 @@ def torchvision_preprocessing(name: str, pretrained: bool, weights: str | None) 
         return None
     if weights is not None and (own := checkpoint_preprocessing(weights)) is not None:
         return own
+    import torchvision  # like timm: only where a run uses it
+
     try:
         entries = list(torchvision.models.get_model_weights(name))
         default = torchvision.models.get_model_weights(name).DEFAULT
