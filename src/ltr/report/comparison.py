@@ -213,7 +213,7 @@ def sections(runs: Iterable[FinishedRun], by: Sequence[str] = ("name",), sort_by
     tables: dict[tuple[str, str, str], dict[tuple, list[tuple[FinishedRun, dict[str, Any]]]]] = {}
     for run in runs:
         dataset, digest = str(run.config.get("dataset.name", "?")), str(run.data.get("split_digest", ""))
-        for row in _headline_rows(run):
+        for row in headline_rows(run):
             lines_of_table = tables.setdefault((dataset, row["protocol"], digest), {})
             # seeds may select different values of a number
             variant = str(row.get("variant", "default")).partition("=")[0]
@@ -228,7 +228,7 @@ def sections(runs: Iterable[FinishedRun], by: Sequence[str] = ("name",), sort_by
         first = lines[0].runs[0]
         metric = first.metric if any(first.metric in line.rows[0]["metrics"] for line in lines) else ""
         table = metric_table(run.declared_metrics for line in lines for run in line.runs)
-        ordered = _sorted_lines(_with_labels(lines, by), table.find(sort_by or metric, protocol))
+        ordered = _sorted_lines(labelled_lines(lines, by), table.find(sort_by or metric, protocol))
         result.append(
             Section(
                 dataset,
@@ -246,7 +246,7 @@ def sections(runs: Iterable[FinishedRun], by: Sequence[str] = ("name",), sort_by
     return sorted(result, key=lambda section: (section.dataset, section.protocol, section.split))
 
 
-def _headline_rows(run: FinishedRun) -> list[dict[str, Any]]:
+def headline_rows(run: FinishedRun) -> list[dict[str, Any]]:
     """Return the headline row and the rows of other protocols and scorers with the same split, weights and variant."""
     on_test = [row for row in run.rows if row["split"] != "val"]
     headline = next((row for row in on_test if row["headline"]), on_test[0] if on_test else None)
@@ -269,7 +269,7 @@ def _sorted_lines(lines: Sequence[Line], metric: Metric) -> list[Line]:
     return sorted(lines, key=sort_key)
 
 
-def _with_labels(lines: Sequence[Line], by: Sequence[str]) -> list[Line]:
+def labelled_lines(lines: Sequence[Line], by: Sequence[str]) -> list[Line]:
     """Return lines with their names; equal names are extended by the settings that differ."""
     variants, scorers = ({line.variant for line in lines}, {line.scorer for line in lines})
     lines_by_label: dict[str, list[Line]] = {}

@@ -15,7 +15,7 @@ from ltr.report.comparison import Section, sections
 from ltr.report.decisions import decision_sheet
 from ltr.report.paired_tests import check_reference, pairs, reference_of
 from ltr.report.published_lookup import PublishedNumbers
-from ltr.report.read_runs import RunCollection
+from ltr.report.read_runs import FinishedRun, RunCollection
 from ltr.report.series import Curve, curves
 from ltr.report.sheet import LEGEND, Sheet, curve_sheet, pairs_sheet, section_sheet
 
@@ -70,13 +70,7 @@ def compose_report(collection: RunCollection, options: Options) -> Report:
     Raises:
         ConfigError: an unknown data set, metric, setting or line.
     """
-    runs = collection.runs
-    if options.datasets:
-        available = sorted({str(run.config.get("dataset.name", "?")) for run in runs})
-        _refuse_unknown("--dataset", options.datasets, available)
-        runs = [run for run in runs if str(run.config.get("dataset.name", "?")) in options.datasets]
-    available = sorted({name for run in runs for row in run.rows for name in row["metrics"]})
-    _refuse_unknown("--metric", [name for name in options.metrics if name != "all"], available)
+    runs = chosen_runs(collection.runs, options.datasets, options.metrics)
     sort_by = next((name for name in options.metrics if name != "all"), "")
     tables = sections(runs, options.by, sort_by)
     if options.against:
@@ -92,6 +86,21 @@ def compose_report(collection: RunCollection, options: Options) -> Report:
     # requested, and possible for no table
     uncompared = bool(problems) and all(part.pairs is None for part in parts)
     return Report(tuple(parts), len(runs), (*_warnings(collection, tables), *problems, *unread), published, uncompared)
+
+
+def chosen_runs(runs: list[FinishedRun], datasets: Sequence[str], metrics: Sequence[str]) -> list[FinishedRun]:
+    """Return the runs on these data sets, all if none is named.
+
+    Raises:
+        ConfigError: an unknown data set, or a metric that no run has.
+    """
+    if datasets:
+        available = sorted({str(run.config.get("dataset.name", "?")) for run in runs})
+        _refuse_unknown("--dataset", datasets, available)
+        runs = [run for run in runs if str(run.config.get("dataset.name", "?")) in datasets]
+    available = sorted({name for run in runs for row in run.rows for name in row["metrics"]})
+    _refuse_unknown("--metric", [name for name in metrics if name != "all"], available)
+    return runs
 
 
 def _compose_part(
@@ -121,7 +130,8 @@ def _refuse_unknown(flag: str, names: Sequence[str], available: Sequence[str]) -
         )
 
 
-def _warnings(collection: RunCollection, tables: Sequence[Section]) -> list[str]:
+def collection_warnings(collection: RunCollection) -> list[str]:
+    """Return messages about unfinished, repeated and damaged runs."""
     messages = []
     if collection.unfinished:
         messages.append(f"left out: {counted(collection.unfinished, 'unfinished run')}")
@@ -130,6 +140,11 @@ def _warnings(collection: RunCollection, tables: Sequence[Section]) -> list[str]
     if collection.damaged:
         rest = f", and {len(collection.damaged) - _MAX_LISTED:,} more" if len(collection.damaged) > _MAX_LISTED else ""
         messages.append(f"results that cannot be read are left out: {' '.join(collection.damaged[:_MAX_LISTED])}{rest}")
+    return messages
+
+
+def _warnings(collection: RunCollection, tables: Sequence[Section]) -> list[str]:
+    messages = collection_warnings(collection)
     splits: dict[tuple[str, str], list[str]] = {}
     for section in tables:
         splits.setdefault((section.dataset, section.protocol), []).append(section.split or section.digest[:8])
