@@ -126,3 +126,39 @@ def test_figures_are_drawn_from_the_runs_files(command, tmp_path):
     assert {"accuracy_by_frequency", "confusion", "reliability"} <= names
     assert "1/2" in said
     assert "per_class.parquet cannot be read" in said
+
+
+@pytest.fixture
+def subsets(tmp_path):
+    for number in range(8):
+        config = {"dataset.split_seed": number // 2}
+        metrics = {"balanced_accuracy": 0.4 + number / 100}
+        write(tmp_path / "outputs", "erm", number % 2, metrics=metrics, config=config, split=f"seeded{number // 2}")
+    return tmp_path / "outputs"
+
+
+def test_a_spread_goes_to_the_terminal_a_file_or_a_figure(command, subsets, tmp_path):
+    code, out, err = command("outputs", "--spread")
+    assert (code, err) == (0, "")
+    assert "4 x 2" in out
+    code, said, _ = command("outputs", "--spread", "--out", "spread.txt")
+    assert code == 0
+    assert "8 runs" in said
+    assert (tmp_path / "spread.txt").read_text() == out
+    assert command("outputs", "--spread", "--out", "spread.png")[0] == 0
+    assert (tmp_path / "spread.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "flags", [("--format", "html"), ("--curve", "loss.beta"), ("--metric", "few,many"), ("--against", "crt")]
+)
+def test_a_spread_refuses_flags_of_other_reports(command, subsets, flags):
+    code, out, err = command("outputs", "--spread", *flags)
+    assert (code, out) == (2, "")
+    assert flags[0] in err
+
+
+def test_a_spread_of_runs_of_one_subset_is_refused(command, outputs):
+    code, out, err = command("outputs", "--spread")
+    assert (code, out) == (1, "")
+    assert "dataset.split_seed=0,1,2" in err

@@ -361,6 +361,7 @@ def composed_config(*overrides: str) -> dict:
         (["experiment=cifar100_lt_erm", "loss=focal_softmax"], None),
         (["experiment=cifar100_lt_erm", "dataset.imbalance_factor=50"], None),
         (["experiment=cifar100_lt_erm", "sampler=square_root"], None),
+        (["experiment=cifar100_lt_linear_probe", "backbone.weights=x"], None),
         (["experiment=cifar100_lt_crt"], 40.26),
         (["dataset=digits_lt"], None),
     ],

@@ -31,6 +31,10 @@ BATCHES_SAID = "2 batches an epoch (trainer.limit_train_batches)"
         ({"dataset.name": "cifar10_lt", "trainer.max_epochs": 300}, ""),
         ({"dataset.name": "cifar10_lt", **ONE_EPOCH}, EPOCHS_SAID),
         ({"dataset.name": "my_own", **ONE_EPOCH}, ""),
+        ({"dataset.name": "cifar10_lt", "features.name": "images", **ONE_EPOCH}, EPOCHS_SAID),
+        ({"dataset.name": "cifar10_lt", "features.name": "stored", "trainer.max_epochs": 10}, ""),
+        ({"dataset.name": "cifar10_lt", "features.name": "stored", **ONE_EPOCH}, "1 of the recipe's 10 epochs"),
+        ({"dataset.name": "cifar10_lt", "features.name": "stored", "features.solver": "lbfgs", **ONE_EPOCH}, ""),
         ({"dataset.name": "my_own", **BATCHES}, BATCHES_SAID),
         # of the pair, also where its config takes another one's values
         ({"dataset.name": "cub", "method.name": "pim", "trainer.max_epochs": 50}, ""),

@@ -88,3 +88,8 @@ def _listed(text: str, known: Collection[str]) -> list[str]:
         names.append(",".join(pieces[:longest]).strip())
         pieces = pieces[longest:]
     return names
+
+
+def names_in(text: str) -> list[str]:
+    """Return the names of a comma-separated list, without blanks."""
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltr.commands.arguments import Parser, at_least, parsed
+from ltr.commands.arguments import Parser, at_least, names_in, parsed
 from ltr.commands.named_runs import outputs_folder, run_path, runs_of_name
+from ltr.commands.report_spread import check_spread, write_spread
 from ltr.console import print_line
 from ltr.errors import ConfigError, DataError
 from ltr.writing import check_file
@@ -65,70 +66,12 @@ def main(argv: Sequence[str]) -> int:
     ]
     folders = folders or [default]
     if arguments.spread:
-        _check_spread(arguments)
+        check_spread(arguments)
     if arguments.out is not None:
         check_file(arguments.out, f"--out {arguments.out}")
     elif arguments.format == "html" and folders[0].is_dir():
         check_file(folders[0] / "report.html", f"--out {folders[0] / 'report.html'}")
-    return _spread(arguments, folders) if arguments.spread else _report(arguments, folders)
-
-
-def _check_spread(arguments: argparse.Namespace) -> None:
-    if arguments.format == "html":
-        raise ConfigError(
-            "--spread --format html: a spread is written as table, markdown, latex or csv, and as a figure to "
-            "--out FILE.png. Choose one of them"
-        )
-    ignored = [f"--{name}" for name in ("curve", "figures") if getattr(arguments, name)]
-    if ignored:
-        raise ConfigError(
-            f"--spread {ignored[0]}: a spread has neither curves nor figures of runs. Leave one of them out"
-        )
-    if len(_names(arguments.metric)) > 1 or arguments.metric == "all":
-        raise ConfigError(
-            f"--spread --metric {arguments.metric}: a spread is of one metric. Name one, e.g. --metric few"
-        )
-
-
-def _spread(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
-    """Write the spread of the runs over training subsets and seeds; return the exit code."""
-    from ltr.files import write_text
-    from ltr.report.compose import chosen_runs, collection_warnings
-    from ltr.report.read_runs import finished_runs
-    from ltr.report.spread import spreads
-    from ltr.report.spread_figure import spread_figure
-    from ltr.report.spread_sheets import spread_text
-
-    collection = finished_runs(folders)
-    metrics = _names(arguments.metric)
-    runs = chosen_runs(collection.runs, _names(arguments.dataset), metrics)
-    by = _names(arguments.by) or ["name"]
-    found = spreads(runs, by, metric=metrics[0] if metrics else "", against=arguments.against, level=arguments.level)
-    for line in collection_warnings(collection):
-        print_line(f"warning: {line}", sys.stderr)
-    out = arguments.out
-    if out is not None and out.suffix == ".png":
-        if len(found) > 1:
-            names = ", ".join(spread.dataset for spread in found)
-            raise ConfigError(f"--out {out}: a figure shows one data set, these are {names}. Choose one with --dataset")
-        spread_figure(found[0], out)
-        print_line(f"{out}: {len(found[0].lines):,} lines")
-        return 0
-    from ltr.report.blocks import terminal_width
-
-    text = spread_text(
-        found, arguments.format, " ".join(by), arguments.level, terminal_width() if out is None else None
-    )
-    if out is None:
-        print(text, end="")
-        return 0
-    write_text(out, text)
-    print_line(f"{out}: {len(runs):,} runs, {len(found):,} spreads")
-    return 0
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+    return write_spread(arguments, folders) if arguments.spread else _report(arguments, folders)
 
 
 def _draw(parts: Sequence[Part], which: str) -> None:
@@ -153,11 +96,11 @@ def _report(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
 
     finished = finished_runs(folders)
     options = Options(
-        by=tuple(_names(arguments.by)) or ("name",),
-        metrics=tuple(_names(arguments.metric)),
-        datasets=tuple(_names(arguments.dataset)),
+        by=tuple(names_in(arguments.by)) or ("name",),
+        metrics=tuple(names_in(arguments.metric)),
+        datasets=tuple(names_in(arguments.dataset)),
         against=arguments.against,
-        curves=tuple(_names(arguments.curve)),
+        curves=tuple(names_in(arguments.curve)),
         level=arguments.level,
     )
     report = compose_report(finished, options)

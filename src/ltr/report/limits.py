@@ -25,12 +25,30 @@ def limits(config: Mapping[str, Any]) -> str:
     if batches is not None:
         reasons.append(f"{batches:,g} {'batch' if batches == 1 else 'batches'} an epoch (trainer.limit_train_batches)")
     dataset, method = str(config.get("dataset.name", "")), str(config.get("method.name", ""))
-    for key, published in _recipe_epochs(dataset, method):
+    for key, published in _recipe_epochs_of(config, dataset, method):
         recipe_epochs = _experiment_epochs(config) or published if key == "trainer.max_epochs" else published
         epochs = config.get(key)
         if isinstance(epochs, (int, float)) and not isinstance(epochs, bool) and epochs < recipe_epochs:
             reasons.append(f"{epochs:,g} of the recipe's {counted(recipe_epochs, 'epoch')} ({key})")
     return ", ".join(reasons)
+
+
+def _recipe_epochs_of(config: Mapping[str, Any], dataset: str, method: str) -> tuple[tuple[str, float], ...]:
+    """Return the epoch settings that a run's recipes give; a classifier on stored features has its own recipe."""
+    epochs = _recipe_epochs(dataset, method)
+    if config.get("features.name", "images") == "images":
+        return epochs
+    has_epochs = config.get("features.solver") != "lbfgs"
+    return tuple(
+        (key, _probe_epochs() if key == "trainer.max_epochs" else value)
+        for key, value in epochs
+        if key != "trainer.max_epochs" or has_epochs
+    )
+
+
+@cache
+def _probe_epochs() -> float:
+    return float(read_config("recipe/shared/linear_probe")["trainer"]["max_epochs"])
 
 
 def marks_of(reasons: Sequence[str]) -> dict[str, str]:

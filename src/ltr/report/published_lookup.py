@@ -24,7 +24,7 @@ class PublishedNumbers:
 
     A line matches an experiment if it has the same data set (with imbalance, profile and subset), sampler, loss and
     method, and every other value that the experiment sets, except for the schedule. Validation images may come from
-    the test set; tables give the number of test images.
+    the test set; tables give the number of test images. Classifiers on stored features match no experiment.
     """
 
     def __init__(self) -> None:
@@ -38,6 +38,8 @@ class PublishedNumbers:
         """
         config = line.config
         if line.scorer is not None and not line.rows[0]["headline"]:
+            return None
+        if config.get("features.name", "images") != "images":  # published numbers are of trained networks
             return None
         rows_of_protocol = [pair for pair in self._rows if METRICS.find(pair[0].metric).protocol == protocol]
         matching_rows = [row for row, conditions in rows_of_protocol if conditions.match(config)]

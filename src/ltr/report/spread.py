@@ -157,22 +157,22 @@ def spreads(
             if row["headline"] and row["selection"] != "best_test":
                 key, line_key = _keys(run, row)
                 groups.setdefault(key, {}).setdefault(line_key, []).append((run, row))
-    found = [
+    all_spreads = [
         spread
         for members in groups.values()
         if (spread := _spread(list(members.values()), by, metric, against, level)) is not None
     ]
-    if against and against != BEST and found and not any(spread.pairs for spread in found):
-        labels = [line.label for spread in found for line in spread.lines]
+    if against and against != BEST and all_spreads and not any(spread.pairs for spread in all_spreads):
+        labels = [line.label for spread in all_spreads for line in spread.lines]
         raise ConfigError(
             f"--against {against}: no line has this name{nearest(against, labels)}. There is also '{BEST}'"
         )
-    if not any(line.components for spread in found for line in spread.lines):
+    if not any(line.components for spread in all_spreads for line in spread.lines):
         raise DataError(
             f"--spread: no method has runs of two or more values of {' or '.join(FACTORS)} with the same two or more "
             "seeds. Train such runs, e.g. ltr-train -m dataset.subset=seeded dataset.split_seed=0,1,2 seed=0,1,2"
         )
-    return sorted(found, key=lambda spread: (spread.dataset, spread.protocol))
+    return sorted(all_spreads, key=lambda spread: (spread.dataset, spread.protocol))
 
 
 def _keys(run: FinishedRun, row: dict[str, Any]) -> tuple[tuple[str, ...], str]:

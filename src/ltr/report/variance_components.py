@@ -102,15 +102,15 @@ def sum_interval(squares: tuple[MeanSquare, ...], weights: tuple[float, ...], le
 
     For one mean square the interval is exact; otherwise it is that of Graybill and Wang (1980).
     """
-    from scipy.stats import chi2
+    from scipy.special import chdtri
 
     tail = (1 - level) / 2
     estimate = math.fsum(weight * square.value for square, weight in zip(squares, weights))
     below = above = 0.0
     for square, weight in zip(squares, weights):
         part = weight * square.value
-        below += (part * (1 - square.degrees / chi2.ppf(1 - tail, square.degrees))) ** 2
-        above += (part * (square.degrees / chi2.ppf(tail, square.degrees) - 1)) ** 2
+        below += (part * (1 - square.degrees / chdtri(square.degrees, tail))) ** 2
+        above += (part * (square.degrees / chdtri(square.degrees, 1 - tail) - 1)) ** 2
     return Interval(estimate, max(0.0, estimate - math.sqrt(below)), estimate + math.sqrt(above))
 
 
@@ -119,14 +119,14 @@ def difference_interval(first: MeanSquare, second: MeanSquare, weight: float, le
 
     A negative estimate stays as it is.
     """
-    from scipy.stats import chi2, f
+    from scipy.special import chdtri, fdtri
 
     tail = (1 - level) / 2
     a, b = first.value, second.value
     n, m = first.degrees, second.degrees
-    low_1, high_1 = 1 - n / chi2.ppf(1 - tail, n), n / chi2.ppf(tail, n) - 1
-    low_2, high_2 = 1 - m / chi2.ppf(1 - tail, m), m / chi2.ppf(tail, m) - 1
-    upper, lower = f.ppf(1 - tail, n, m), f.ppf(tail, n, m)
+    low_1, high_1 = 1 - n / chdtri(n, tail), n / chdtri(n, 1 - tail) - 1
+    low_2, high_2 = 1 - m / chdtri(m, tail), m / chdtri(m, 1 - tail) - 1
+    upper, lower = fdtri(n, m, 1 - tail), fdtri(n, m, tail)
     cross_low = ((upper - 1) ** 2 - (low_1 * upper) ** 2 - high_2**2) / upper
     cross_high = ((1 - lower) ** 2 - (high_1 * lower) ** 2 - low_2**2) / lower
     below = (low_1 * a) ** 2 + (high_2 * b) ** 2 + cross_low * a * b
@@ -141,7 +141,7 @@ def _mean_interval(
     mean: float, of_s: MeanSquare, of_r: MeanSquare, of_rest: MeanSquare, cells: int, level: float
 ) -> Interval:
     """Return the interval of the mean over new subsets and seeds, with Satterthwaite's degrees of freedom."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     parts = [(max(square.value, of_rest.value), square.degrees) for square in (of_s, of_r)]
     parts.append((-of_rest.value, of_rest.degrees))
@@ -149,5 +149,5 @@ def _mean_interval(
     if variance <= 0:
         return Interval(mean, mean, mean)
     degrees = variance**2 / sum(value**2 / degree for value, degree in parts)
-    half = float(t.ppf((1 + level) / 2, max(1.0, degrees))) * math.sqrt(variance / cells)
+    half = float(stdtrit(max(1.0, degrees), (1 + level) / 2)) * math.sqrt(variance / cells)
     return Interval(mean, mean - half, mean + half)
