@@ -82,7 +82,7 @@ def iterate_rows(
 
 
 def column_names(table: Path, needed: Sequence[str] = ()) -> list[str]:
-    """Return the names of the columns of a CSV table.
+    """Return the names of the columns of a table, CSV or Parquet.
 
     Args:
         needed: columns by which the separator is recognised.
@@ -91,6 +91,10 @@ def column_names(table: Path, needed: Sequence[str] = ()) -> list[str]:
         DataError: the table cannot be read.
     """
     try:
+        if table.suffix.lower() in PARQUET:
+            from pyarrow import parquet
+
+            return [name.strip() for name in parquet.read_schema(os.fspath(table)).names]
         with _opened_csv(table) as file:
             return [_column_name(name) for name in _head(file, table, needed)[0]]
     except (OSError, ValueError, csv.Error) as error:

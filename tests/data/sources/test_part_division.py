@@ -56,7 +56,7 @@ def test_images_without_a_time_are_named(traps, tmp_path):
     content = made.coco(SHOTS)
     content["images"][4]["datetime"] = "yesterday"
     (tmp_path / "a.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"1 images have no time that can be read.*L0/0_empty_0.jpg"):
+    with pytest.raises(DataError, match=r"1 image has no time that can be read.*L0/0_empty_0.jpg"):
         read(traps, tmp_path / "a.json", division="time")
 
 
@@ -133,7 +133,7 @@ def test_images_without_the_group_are_named(traps, tmp_path):
     content = made.coco(SHOTS)
     content["images"][0]["location"] = None
     (tmp_path / "a.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"1 images have no location, .*L0/0_deer_0.jpg"):
+    with pytest.raises(DataError, match=r"1 image has no location .*L0/0_deer_0.jpg"):
         read(traps, tmp_path / "a.json", group="location")
     assert read(traps, tmp_path / "a.json").group == "seq_id"  # auto takes the next that all images have
 

@@ -11,16 +11,17 @@ from typing import NamedTuple
 import numpy as np
 
 from ltr.data.images.decode import decoding
-from ltr.data.source import ImageFiles, Source
+from ltr.data.source import Grouping, ImageFiles, Source
 from ltr.data.sources.checks import shown
 from ltr.data.sources.division import divided_name, hold_out_test_images, warn_of_untested
+from ltr.data.sources.own_groups import check_groups, check_path_group, groups_of_paths
+from ltr.data.sources.part_division import PARTS, divide_by_groups
 from ltr.data.sources.same_files import ListedFiles, unnamed
 from ltr.errors import DataError, nearest
 from ltr.files import is_file, is_folder
 from ltr.identity import named
 from ltr.names import canonical
 
-PARTS = ("train", "val", "test")
 # common other names of folders of parts, in lower case
 _OTHER_PARTS = ("training", "valid", "validation", "dev", "testing", "eval", "evaluation")
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -59,6 +60,7 @@ def image_folder(
     matte: str | None = "white",
     white_level: int | None = None,
     file_sizes: bool = True,
+    group: int | str | None = None,
 ) -> Source:
     """Read images in ``root/CLASS/...``, or in ``root/PART/CLASS/...`` with the parts train, val and test.
 
@@ -77,12 +79,18 @@ def image_folder(
         white_level: value of 16-bit grey images that becomes white; None: 65535.
         file_sizes: True makes file sizes part of the fingerprint, to detect replaced images. This takes a system call
             per file, which is slow for millions of files on a network.
+        group: groups of images that a division for testing, or later for validation, keeps together: the folders of a
+            level below the class (1, 2, ...), or what the parentheses of a regular expression match in the path below
+            the class. A name is one group in all classes. None: images are independent.
 
     Raises:
+        ConfigError: ``group`` is neither a level nor such a pattern.
         DataError: the folder is missing, there is no class, a class has no image or only test images, a link leads
             outside or to a listed image, or there is a folder besides train, val and test.
     """
     how = decoding(exif=exif, matte=matte, white_level=white_level)
+    if group is not None:
+        check_path_group(group)
     base = Path(root).expanduser().absolute()
     if not base.is_dir():
         raise DataError(
@@ -115,20 +123,38 @@ def image_folder(
             labels += [label_of[class_name]] * len(entries)
         parts[part] = range(start, len(images))
     table, order = np.array(labels, dtype=np.int64), np.arange(len(images))
+    paths = [image.path for image in images]
+    key: str | None = None
+    groupings: dict[str, Grouping] = {}
+    remarks: tuple[str, ...] = ()
+    if group is not None:
+        depth = 2 if (base / "train").is_dir() else 1  # of the class's folder
+        key, grouping = groups_of_paths(group, [path.split("/", depth)[depth] for path in paths])
+        groupings = {key: grouping}
     if "test" in parts:
         warn_of_untested(name, table[parts["test"].start : parts["test"].stop], class_names)
+        if key is not None:
+            check_groups(name, key, grouping, ImageFiles.from_paths(base, paths), parts)
     else:
-        paths = [image.path for image in images]
-        is_test = hold_out_test_images(name, paths, table, class_names, fraction=test_fraction, seed=split_seed)
+        if key is None:
+            is_test = hold_out_test_images(name, paths, table, class_names, fraction=test_fraction, seed=split_seed)
+            name = divided_name(name, test_fraction, split_seed)
+        else:
+            listed = ImageFiles.from_paths(base, paths)
+            divided = divide_by_groups(
+                name, listed, table, class_names, key, groupings, fraction=test_fraction, seed=split_seed
+            )
+            is_test, name, remarks = divided.part == PARTS.index("test"), f"{name}-{divided.name}", divided.remarks
+            warn_of_untested(name, table[is_test], class_names)
         order = np.argsort(is_test, kind="stable")
         num_train = len(images) - int(is_test.sum())
         parts = {"train": range(num_train), "test": range(num_train, len(images))}
-        name = divided_name(name, test_fraction, split_seed)
     ordered = [images[row] for row in order]
     sizes = np.array([image.size for image in ordered], dtype=np.int64) if file_sizes else None
     files = ImageFiles.from_paths(base, (image.path for image in ordered), sizes, decoding=how)
     _refuse_twice(original_name, files, ordered, walk.real)
-    return Source(name, files, table[order], class_names, parts)
+    groupings = {key: grouping.take(order) for key, grouping in groupings.items()}
+    return Source(name, files, table[order], class_names, parts, groupings=groupings, group=key, remarks=remarks)
 
 
 def _refuse_twice(name: str, files: ImageFiles, images: Sequence[Image], real: Mapping[str, str]) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ltr.data.sources.checks import shown
-from ltr.data.tables import PARQUET, Columns, read_columns
-from ltr.errors import ConfigError, DataError
+from ltr.data.tables import PARQUET, Columns, column_names, read_columns
+from ltr.errors import ConfigError, DataError, nearest
 from ltr.escaping import csv_text
 from ltr.names import canonical
 
@@ -30,6 +30,7 @@ class LabelRows:
         written: path of each row as its table spells it.
         labels: label of each row, in composed Unicode form.
         split: part of each row; None if no table has the column ``split``.
+        groups: group of each row, '' if its tables have none; None if no column of groups was asked for.
         table_of: number of each row's table.
         row_of: number of each row in its table.
         columns: columns of each table.
@@ -44,6 +45,7 @@ class LabelRows:
     table_of: np.ndarray
     row_of: np.ndarray
     columns: tuple[Columns, ...]
+    groups: list[str] | None = None
 
     @property
     def named_in(self) -> str:
@@ -58,7 +60,7 @@ class LabelRows:
         return f"{self.columns[number].where(int(self.row_of[row]))} of {table if is_ambiguous else table.name}"
 
 
-def read_label_tables(name: str, files: Sequence[str], root: str | None) -> LabelRows:
+def read_label_tables(name: str, files: Sequence[str], root: str | None, group: str | None = None) -> LabelRows:
     """Read tables with the columns ``path``, ``label`` and optionally ``split``, later ones over earlier ones.
 
     An image of an earlier table that a later one names again keeps its position and gets the later label; a warning
@@ -72,16 +74,21 @@ def read_label_tables(name: str, files: Sequence[str], root: str | None) -> Labe
     Args:
         files: the tables.
         root: folder of relative paths; None: that of each table.
+        group: column of groups, which one table must have; of several tables, the last that has it counts.
 
     Raises:
-        ConfigError: a table is listed twice.
+        ConfigError: a table is listed twice, or no table has the column of groups.
         DataError: a table cannot be read, or lacks a column or a cell.
     """
     tables = tuple(Path(file).expanduser().absolute() for file in files)
     repeated = [str(table) for row, table in enumerate(tables) if table in tables[:row]]
     if repeated:
         raise ConfigError(f"dataset.labels lists {shown(repeated)} twice. List each table once, the newest last")
-    columns = tuple(_read(name, table, "dataset.labels" if len(files) > 1 else "dataset.file") for table in tables)
+    columns = tuple(
+        _read(name, table, "dataset.labels" if len(files) > 1 else "dataset.file", group) for table in tables
+    )
+    if group is not None and not any(group in one.texts for one in columns):
+        _refuse_group(group, tables)
     if root is not None:
         base = Path(root).expanduser().absolute()
         folders = [""] * len(tables)
@@ -101,22 +108,38 @@ def read_label_tables(name: str, files: Sequence[str], root: str | None) -> Labe
             np.zeros(count, dtype=np.int32),
             np.arange(count),
             columns,
+            None if group is None else texts[group],
         )
-    return _merged(name, tables, base, folders, columns)
+    return _merged(name, tables, base, folders, columns, group)
+
+
+def _refuse_group(group: str, tables: Sequence[Path]) -> None:
+    """Raise ConfigError that names the columns of the tables."""
+    names = list(dict.fromkeys(column for table in tables for column in column_names(table, NEEDED)))
+    raise ConfigError(
+        f"dataset.group={group}: there is no such column in {' and '.join(map(str, tables))}. Choose one of "
+        f"{', '.join(names)}, or null to divide images one by one{nearest(group, names)}"
+    )
 
 
 def _merged(
-    name: str, tables: tuple[Path, ...], base: Path, folders: Sequence[str], columns: tuple[Columns, ...]
+    name: str,
+    tables: tuple[Path, ...],
+    base: Path,
+    folders: Sequence[str],
+    columns: tuple[Columns, ...],
+    group: str | None,
 ) -> LabelRows:
     paths: list[str] = []
     written: list[str] = []
     labels: list[str] = []
     split: list[str] = []
+    groups: list[str] = []
     origins: list[tuple[int, int]] = []  # table and row in it
     row_of: dict[str, int] = {}  # by the path's key, of earlier tables
     has_split = any("split" in one.texts for one in columns)
     for number, (table, one) in enumerate(zip(tables, columns)):
-        parts = one.texts.get("split")
+        parts, group_column = one.texts.get("split"), one.texts.get(group or "")
         rows_here: dict[str, int] = {}
         changes: list[str] = []
         replaced = 0
@@ -129,6 +152,7 @@ def _merged(
                 written.append(path)
                 labels.append(label)
                 split.append("train" if parts is None else parts[row])
+                groups.append("" if group_column is None else group_column[row])
                 origins.append((number, row))
                 continue
             rows_here[key] = before
@@ -138,10 +162,13 @@ def _merged(
             labels[before], origins[before] = label, (number, row)
             if parts is not None:
                 split[before] = parts[row]
+            if group_column is not None:
+                groups[before] = group_column[row]
         row_of |= rows_here
         _warn(name, table, replaced, changes, len(rows_here) - replaced if has_split and parts is None else 0)
     table_of, rows = np.array(origins, dtype=np.int64).T
-    return LabelRows(tables, base, paths, written, labels, split if has_split else None, table_of, rows, columns)
+    parts_of_rows, groups_of_rows = split if has_split else None, None if group is None else groups
+    return LabelRows(tables, base, paths, written, labels, parts_of_rows, table_of, rows, columns, groups_of_rows)
 
 
 def _warn(name: str, table: Path, replaced: int, changes: Sequence[str], unsplit: int) -> None:
@@ -165,20 +192,21 @@ def _key(base: Path, folder: str, path: str) -> str:
     return os.sep.join(part for part in parts if part not in ("", "."))
 
 
-def _read(name: str, table: Path, key: str) -> Columns:
-    """Read the columns, with labels in composed Unicode form."""
+def _read(name: str, table: Path, key: str, group: str | None) -> Columns:
+    """Read the columns, with labels and groups in composed Unicode form."""
     if not table.is_file():
         raise DataError(
             f"{name} was not found: there is no file {table}. {key} must be "
             f"{'CSV or Parquet tables' if key == 'dataset.labels' else 'a CSV or Parquet table'} with the columns path "
             "and label"
         )
+    further = () if group is None or group in (*NEEDED, "split") else (group,)
     try:
-        columns = read_columns(table, NEEDED, ("split",))
+        columns = read_columns(table, NEEDED, ("split", *further))
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
     if table.suffix.lower() not in PARQUET:
-        for column in NEEDED:
+        for column in {*NEEDED, *further} & set(columns.texts):
             columns.texts[column] = [csv_text(cell) for cell in columns.texts[column]]
     labels = columns.texts["label"]
     broken = [columns.where(row) for row, label in enumerate(labels) if not label.isascii() and not _is_text(label)]
@@ -186,7 +214,8 @@ def _read(name: str, table: Path, key: str) -> Columns:
         raise DataError(
             f"{name}: {table} is not UTF-8: labels that cannot be read in {shown(broken)}. Save the table as UTF-8"
         )
-    columns.texts["label"] = [canonical(label) for label in labels]
+    for column in {"label", *further} & set(columns.texts):
+        columns.texts[column] = [canonical(text) for text in columns.texts[column]]
     return columns
 
 

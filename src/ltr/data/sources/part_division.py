@@ -19,6 +19,7 @@ from ltr.data.tables import column_names, iterate_rows
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.escaping import csv_text
 from ltr.files import is_regular
+from ltr.names import counted
 
 PARTS = ("train", "val", "test")
 AUTO, NONE = "auto", "none"
@@ -96,7 +97,8 @@ def refuse_unknown_groups(name: str, group: str, grouping: Grouping, files: Imag
     if unknown.size:
         paths = [files.relative(int(row)) for row in unknown[:10]]
         raise DataError(
-            f"{name}: {unknown.size:,} images have no {group}, so it cannot keep them together: {', '.join(paths)}"
+            f"{name}: {counted(unknown.size, 'image has', 'images have')} no {group} that would keep them together: "
+            f"{', '.join(paths)}"
             f"{', ...' if unknown.size > 10 else ''}. Fill it in, leave them out, or choose another dataset.group"
         )
 
@@ -183,7 +185,8 @@ def divide_by_time(
     if unknown.size:
         paths = [files.relative(int(row)) for row in unknown[:10]]
         raise DataError(
-            f"{name}: {unknown.size:,} images have no time that can be read, and dataset.division=time needs one: "
+            f"{name}: {counted(unknown.size, 'image has', 'images have')} no time that can be read, and "
+            "dataset.division=time needs one: "
             f"{', '.join(paths)}{', ...' if unknown.size > 10 else ''}. Write it as 2024-05-31 23:59:01"
         )
     if group is None:

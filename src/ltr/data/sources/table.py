@@ -13,11 +13,11 @@ from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import check_image_files, shown
 from ltr.data.sources.division import divided_name, hold_out_test_images, warn_of_untested
 from ltr.data.sources.label_tables import LabelRows, read_label_tables
+from ltr.data.sources.own_groups import check_groups, grouping_of
+from ltr.data.sources.part_division import PARTS, divide_by_groups
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.identity import named
 from ltr.names import whole_number
-
-PARTS = ("train", "val", "test")
 
 
 @named("source/image_table")
@@ -34,6 +34,7 @@ def image_table(
     white_level: int | None = None,
     file_sizes: bool = True,
     labels: Sequence[str] | None = None,
+    group: str | None = None,
 ) -> Source:
     """Read a table with the columns ``path``, ``label`` and optionally ``split`` (train, val or test).
 
@@ -49,14 +50,16 @@ def image_table(
         roots: further folders that may contain images and link targets.
         test_fraction, split_seed, exif, matte, white_level, file_sizes: as in `ltr.data.sources.folder.image_folder`.
         labels: tables that are read together instead of ``file``, the newest last; None: ``file``.
+        group: column of groups, such as the place of an image; a division for testing, or later for validation, keeps
+            the images of a group together. None: images are independent.
 
     Raises:
-        ConfigError: ``labels`` is no list of files.
+        ConfigError: ``labels`` is no list of files, or no table has the column ``group``.
         DataError: the table or a column is missing, a cell is empty, a file is repeated, a part has another name, a
             class has no training image, or images are missing or outside.
     """
     how = decoding(exif=exif, matte=matte, white_level=white_level)
-    rows = read_label_tables(name, _chosen(name, file, labels), root)
+    rows = read_label_tables(name, _chosen(name, file, labels), root, group)
     paths, texts = rows.paths, rows.labels
     rows_of = _parts(name, rows)
     source_name = name
@@ -83,8 +86,19 @@ def image_table(
         sizes=file_sizes,
         where=rows.where,
     )
+    groupings = {} if group is None or rows.groups is None else {group: grouping_of(rows.groups)}
+    remarks: tuple[str, ...] = ()
     if "test" in rows_of:
         warn_of_untested(name, numbers[rows_of["test"]], class_names)
+        for key, grouping in groupings.items():
+            check_groups(name, key, grouping, files, rows_of)
+    elif groupings:
+        divided = divide_by_groups(
+            name, files, numbers, class_names, group, groupings, fraction=test_fraction, seed=split_seed
+        )
+        rows_of = {part: np.flatnonzero(divided.part == PARTS.index(part)).tolist() for part in ("train", "test")}
+        warn_of_untested(name, numbers[rows_of["test"]], class_names)
+        source_name, remarks = f"{name}-{divided.name}", divided.remarks
     else:
         is_test = hold_out_test_images(
             name, rows.written, numbers, class_names, fraction=test_fraction, seed=split_seed
@@ -99,7 +113,10 @@ def image_table(
             order += rows_of[part]
     sizes = None if files.sizes is None else files.sizes[order]
     images = ImageFiles.from_paths(rows.base, (paths[row] for row in order), sizes, decoding=how)
-    return Source(source_name, images, numbers[order], class_names, parts)
+    groupings = {key: grouping.take(np.array(order, dtype=np.int64)) for key, grouping in groupings.items()}
+    return Source(
+        source_name, images, numbers[order], class_names, parts, groupings=groupings, group=group, remarks=remarks
+    )
 
 
 def _chosen(name: str, file: str, labels: Sequence[str] | None) -> list[str]:
