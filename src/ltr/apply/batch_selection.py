@@ -6,7 +6,7 @@ import json
 import shutil
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from ltr.apply.acquisition import PoolScores, Selection
 from ltr.apply.mine import NOBODY, Ranking, state_key
 from ltr.apply.model import Model
-from ltr.apply.reading import Broken, batches
+from ltr.apply.reading import Broken, PoolBatch, ReadPool, batches
 from ltr.configuration.reuse import with_overrides
 from ltr.data.images.real_paths import real_paths
 from ltr.data.images.tally import Tally
@@ -62,6 +62,7 @@ def predict_pool(
     chunk: int = 4096,
     identity: str = "",
     again: bool = False,
+    read: ReadPool | None = None,
     started: Callable[[int], object] = lambda done: None,
     advance: Callable[[int], object] = lambda number: None,
 ) -> PoolPredictions:
@@ -71,7 +72,7 @@ def predict_pool(
         places: int64 [n], the images to predict.
         folder: where the chunks lie.
         with_features: True keeps features beside the probabilities.
-        chunk, identity, again, started, advance: as in `ltr.apply.mine.mine`.
+        chunk, identity, again, read, started, advance: as in `ltr.apply.mine.mine`.
 
     Raises:
         ConfigError: the folder holds chunks of something else, or the network gives no features.
@@ -79,7 +80,8 @@ def predict_pool(
         TrainingError: probabilities that are not finite.
     """
     chunk = -(-chunk // model.batch_size) * model.batch_size
-    key = state_key(model, files, places, np.array([int(with_features)]), chunk, identity)
+    what = np.array([int(with_features)])
+    key = state_key(model, files, places, what, chunk, identity, of_features=read is not None)
     state = folder / STATE
     if again:
         shutil.rmtree(state, ignore_errors=True)
@@ -97,14 +99,17 @@ def predict_pool(
         if resumed_at:
             started(resumed_at)
             started = _ignore
-        parts.append(_predicted(model, files, part, with_features, tally, advance))
+        chunk_batches = batches(files, model, part, tally) if read is None else read(part, tally)
+        parts.append(_predicted(model, chunk_batches, with_features, advance))
         with written_atomically(path) as temporary, open(temporary, "wb") as stream:
             np.savez(stream, **parts[-1])  # type: ignore[arg-type]
     broken = tuple(Broken(*row) for part in parts for row in json.loads(str(part["broken"])))
-    read = [part for part in parts if len(part["places"])]  # a part without any has features of width 0
-    if not read:
+    readable = [part for part in parts if len(part["places"])]  # a part without any has features of width 0
+    if not readable:
         raise DataError(f"not one of the {len(places):,} images can be read; the first: {broken[0].reason}")
-    joined = {name: np.concatenate([part[name] for part in read]) for name in ("places", "probabilities", "features")}
+    joined = {
+        name: np.concatenate([part[name] for part in readable]) for name in ("places", "probabilities", "features")
+    }
     return PoolPredictions(
         joined["places"],
         joined["probabilities"],
@@ -148,10 +153,8 @@ def _loaded(path: Path) -> dict[str, np.ndarray]:
 
 def _predicted(
     model: Model,
-    files: ImageFiles,
-    part: np.ndarray,
+    chunk_batches: Iterable[PoolBatch],
     with_features: bool,
-    tally: Tally,
     advance: Callable[[int], object],
 ) -> dict[str, np.ndarray]:
     """Return the arrays of one chunk."""
@@ -160,7 +163,7 @@ def _predicted(
     features: list[np.ndarray] = []
     broken: list[Broken] = []
     with model.predicting():
-        for indices, images, unread in batches(files, model, part, tally):
+        for indices, images, unread in chunk_batches:
             broken += unread
             if len(indices):
                 scores = model.scores(images)

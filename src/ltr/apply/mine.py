@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from ltr.apply.model import Model
 from ltr.apply.pool import table_column
-from ltr.apply.reading import Broken, batches
+from ltr.apply.reading import Broken, PoolBatch, ReadPool, batches
 from ltr.data.images.real_paths import named_images
 from ltr.data.images.tally import Tally
 from ltr.data.source import PLAIN, ImageFiles
@@ -163,6 +163,7 @@ def mine(
     places: np.ndarray | None = None,
     identity: str = "",
     again: bool = False,
+    read: ReadPool | None = None,
     started: Callable[[int], object] = lambda done: None,
     advance: Callable[[int], object] = lambda number: None,
 ) -> Mined:
@@ -177,6 +178,7 @@ def mine(
         places: int64 [n], the images to rank; None is all.
         identity: of the weights, in hex; a state of other weights, images or classes is not gone on with.
         again: discard an earlier state.
+        read: reads chunks, such as `ltr.apply.pool_features.PoolFeatures.batches`; None reads the images.
         started: called with the number of images that were done before.
         advance: called with the number of images that were done since.
 
@@ -187,7 +189,7 @@ def mine(
     """
     indices = np.arange(len(files)) if places is None else places
     chunk = -(-chunk // model.batch_size) * model.batch_size
-    key = state_key(model, files, indices, classes, top, identity)
+    key = state_key(model, files, indices, classes, top, identity, of_features=read is not None)
     path = folder / STATE
     if again:
         path.unlink(missing_ok=True)
@@ -197,7 +199,8 @@ def mine(
     tally = Tally(model.decoding)
     while done < len(indices):
         part = indices[done : done + chunk]
-        _look(model, files, part, ranking, broken, advance, tally)
+        chunk_batches = batches(files, model, part, tally) if read is None else read(part, tally)
+        _look(model, chunk_batches, ranking, broken, advance)
         done += len(part)
         _save(path, key, ranking, broken, done)
     if len(broken) == len(indices):
@@ -207,12 +210,10 @@ def mine(
 
 def _look(
     model: Model,
-    files: ImageFiles,
-    part: np.ndarray,
+    chunk_batches: Iterable[PoolBatch],
     ranking: Ranking,
     broken: list[Broken],
     advance: Callable[[int], object],
-    tally: Tally,
 ) -> None:
     """Predict one chunk and add it to the ranking."""
     import torch
@@ -220,7 +221,7 @@ def _look(
     chosen = torch.as_tensor(ranking.classes, device=model.device)
     batches_of_scores: list[tuple[np.ndarray, torch.Tensor, torch.Tensor, torch.Tensor]] = []
     with model.predicting():
-        for indices, images, unread in batches(files, model, part, tally):
+        for indices, images, unread in chunk_batches:
             broken += unread
             if len(indices):
                 logits = model.scores(images).logits
@@ -238,13 +239,24 @@ def _look(
 
 
 def state_key(
-    model: Model, files: ImageFiles, indices: np.ndarray, classes: np.ndarray, top: int, identity: str
+    model: Model,
+    files: ImageFiles,
+    indices: np.ndarray,
+    classes: np.ndarray,
+    top: int,
+    identity: str,
+    *,
+    of_features: bool = False,
 ) -> str:
-    """Return the identity of a state: the weights, the images' paths, the classes, and how images are read."""
+    """Return the identity of a state: the weights, the images' paths, the classes, and how images are read.
+
+    Scores of stored features are equal to those of images up to rounding, so that states of both are not mixed.
+    """
     crop = model.crop
     how = model.decoding
     plain = [identity, top, files.decoding.exif, crop.size, crop.resize, model.precision, model.batch_size, files.root]
     plain += [how.matte, how.white_level] if how != PLAIN else []
+    plain += ["features"] if of_features else []
     digest = hashlib.sha256(json.dumps(plain).encode())
     for part in (files.blob, files.offsets.tobytes(), indices.tobytes(), classes.tobytes()):
         digest.update(hashlib.sha256(part).digest())

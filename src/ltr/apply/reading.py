@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,12 +27,12 @@ class Broken(NamedTuple):
     reason: str
 
 
-class Pixels(NamedTuple):
+class PoolBatch(NamedTuple):
     """One batch.
 
     Attributes:
         indices: int64 [B], the places of its images in the pool; those that could be read.
-        images: uint8 [B, C, H, W] in channels_last memory, on the device.
+        images: uint8 [B, C, H, W] in channels_last memory, on the device; or stored features float32 [B, D].
         broken: those that could not.
     """
 
@@ -42,22 +42,28 @@ class Pixels(NamedTuple):
 
 
 def batches(
-    files: ImageFiles, model: Model, indices: np.ndarray | None = None, tally: Tally | None = None
-) -> Iterator[Pixels]:
+    files: ImageFiles,
+    model: Model,
+    indices: np.ndarray | None = None,
+    tally: Tally | None = None,
+    tasks: Sequence[np.ndarray] | None = None,
+) -> Iterator[PoolBatch]:
     """Yield the images of a pool in order, cropped as in the run's evaluation.
 
     Args:
         indices: int64 [n], the places to read; None is all.
         tally: counts what stands out in them.
+        tasks: the places of each batch, instead of ``indices`` in batches of the model's size.
     """
-    chosen = np.arange(len(files)) if indices is None else indices
-    size = model.batch_size
-    tasks = [chosen[start : start + size] for start in range(0, len(chosen), size)]
+    if tasks is None:
+        chosen = np.arange(len(files)) if indices is None else indices
+        size = model.batch_size
+        tasks = [chosen[start : start + size] for start in range(0, len(chosen), size)]
     loader = DataLoader(
         _Files(files, model),
         batch_size=None,
         sampler=tasks,
-        num_workers=min(model.workers, len(tasks)) if len(chosen) > size else 0,  # one batch is not worth a process
+        num_workers=min(model.workers, len(tasks)) if len(tasks) > 1 else 0,  # one batch is not worth a process
         collate_fn=_as_it_is,
         pin_memory=model.device.type == "cuda",
         generator=torch.Generator(),  # its own: torch's loader would draw from the global one
@@ -67,8 +73,10 @@ def batches(
             for path, remarks in notes:
                 tally.add(path, remarks)
         images = pixels.to(model.device, non_blocking=True).permute(0, 3, 1, 2)
-        yield Pixels(read, images, [Broken(*row) for row in broken])
+        yield PoolBatch(read, images, [Broken(*row) for row in broken])
 
+
+ReadPool = Callable[[np.ndarray, Tally], Iterator[PoolBatch]]  # places, tally of what stands out -> batches in order
 
 _Batch = tuple[np.ndarray, Tensor, list[tuple[int, str, str]], list[tuple[str, Notes]]]
 _NOTHING = Notes()

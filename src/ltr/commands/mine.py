@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--exclude", type=Path, metavar="TABLE", help="with a column path: images that are labelled")
     parser.add_argument("--chunk", type=int, default=4096, metavar="N", help="images between two saves (default: 4096)")
     parser.add_argument("--again", action="store_true", help="throw away what was found in --out, and start anew")
+    parser.add_argument(
+        "--features",
+        choices=("auto", "stored", "images"),
+        default="auto",
+        help="stored: images pass through the backbone once, for all rounds (auto: if the run has features=stored)",
+    )
+    parser.add_argument("--stages", type=Path, metavar="FOLDER", help="the store of features (default: the run's)")
     add_reading_flags(parser)
     arguments = parsed(parser, argv)
     if arguments is None:
@@ -126,15 +135,16 @@ def _mine(arguments: argparse.Namespace) -> int:
     total = len(places)
     if not total:
         raise DataError(f"{arguments.images}: every image of the pool is labelled already. Name another pool")
+    stored = _pool_features(arguments, model, files)
     if arguments.strategy != "probability" or arguments.class_budget or arguments.min_distance:
-        return _select(arguments, model, files, classes, places, labelled, checkpoint)
+        return _select(arguments, model, files, classes, places, labelled, checkpoint, stored)
 
     def started(done: int) -> None:
         if done:
             print_line(f"going on after {done:,} images")
             advance(done)
 
-    with progress("mining", total) as advance:
+    with _reader(stored, places) as read, progress("mining", total) as advance:
         mined = mine(
             model,
             files,
@@ -145,6 +155,7 @@ def _mine(arguments: argparse.Namespace) -> int:
             places=places,
             identity=file_digest(checkpoint),
             again=arguments.again,
+            read=read,
             started=started,
             advance=advance,
         )
@@ -176,8 +187,62 @@ def _without_training_images(checkpoint: Path, files: Any, places: Any) -> Any:
     return places[~is_trained]
 
 
+def _pool_features(arguments: argparse.Namespace, model: Any, files: Any) -> Any:
+    """Return the pool's stored features as `--features` asks for; None where images pass through the network.
+
+    Raises:
+        ConfigError: they are asked for, and the run was trained on images.
+    """
+    from ltr.apply.pool_features import PoolFeatures, trained_on_features
+    from ltr.runs.store import StageStore
+
+    if arguments.features == "images":
+        return None
+    if not trained_on_features(model.network):
+        if arguments.features == "stored":
+            raise ConfigError(
+                "--features stored: the run was trained on images, so that the backbone of the next round is another. "
+                "Allowed are runs of features=stored; leave the flag out, or train with features=stored"
+            )
+        return None
+    stages = _stages_folder(arguments)
+    existing = next(folder for folder in (stages, *stages.parents) if folder.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        if arguments.features == "stored" or arguments.stages is not None:
+            raise ConfigError(f"{stages}: features cannot be stored there. Name a folder that can be written: --stages")
+        print_line(f"features: {stages} cannot be written, so images pass through the backbone; --stages names another")
+        return None
+    return PoolFeatures(model, files, StageStore(stages, print_line), print_line)
+
+
+def _stages_folder(arguments: argparse.Namespace) -> Path:
+    """Return the store of features: of the flag, else that of the run while it exists, else the usual one."""
+    from ltr.commands.evaluate import find
+    from ltr.commands.named_runs import outputs_folder
+
+    if arguments.stages is not None:
+        return Path(arguments.stages).absolute()
+    _, config = find(Path(arguments.run))
+    of_run = ((config or {}).get("paths") or {}).get("stages")
+    if of_run and Path(of_run).is_dir():
+        return Path(of_run)
+    return (outputs_folder() / "stages").absolute()
+
+
+def _reader(stored: Any, places: Any) -> AbstractContextManager[Any]:
+    """Return a context manager of the function that reads a pool's stored features; of None for images."""
+    return nullcontext() if stored is None else stored.reading(places)
+
+
 def _select(
-    arguments: argparse.Namespace, model: Any, files: Any, classes: Any, places: Any, labelled: Any, checkpoint: Path
+    arguments: argparse.Namespace,
+    model: Any,
+    files: Any,
+    classes: Any,
+    places: Any,
+    labelled: Any,
+    checkpoint: Path,
+    stored: Any,
 ) -> int:
     """Select a batch by a strategy, with the predictions of the whole pool at hand."""
     import numpy as np
@@ -202,7 +267,7 @@ def _select(
         print_line(f"going on after {done:,} images")
         advance(done)
 
-    with progress("predicting", len(known)) as advance:
+    with _reader(stored, known) as read, progress("predicting", len(known)) as advance:
         predictions = predict_pool(
             model,
             files,
@@ -212,6 +277,7 @@ def _select(
             chunk=arguments.chunk,
             identity=file_digest(checkpoint),
             again=arguments.again,
+            read=read,
             started=started,
             advance=advance,
         )

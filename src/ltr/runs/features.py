@@ -6,13 +6,14 @@ backbone. Its rows are found by source index and added when a split first asks f
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ltr.configuration.configs import digest, read_config, without_private
 from ltr.configuration.own_code import own_code
@@ -27,9 +28,10 @@ from ltr.methods.core.delta import tensors_digest
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, Stage
 from ltr.randomness import derive_seed
+from ltr.runs.feature_files import copy_shared_rows, file_identities, write_files
 from ltr.runs.keys import input_spec
 from ltr.runs.processes.device import autocast
-from ltr.runs.store import RECORD, StageStore
+from ltr.runs.store import RECORD, StageStore, check_record
 
 NUMERICS_VERSION = 1  # raise it when a change alters features: stored tables are then not reused
 NAME = "features"
@@ -63,6 +65,7 @@ def table_spec(
     crop: Any,
     augment: Mapping[str, Any] | None = None,
     view: int = 0,
+    precision: str | None = None,
 ) -> dict[str, Any]:
     """Return everything that determines the features in a table, as plain data.
 
@@ -73,6 +76,7 @@ def table_spec(
         crop: `ltr.data.images.crop.FileCrop` of image files; None for arrays.
         augment: config of the augmentation of a view; None for the images as evaluation shows them.
         view: its number.
+        precision: of the computation; None: that of the network's settings.
     """
     backbone = {k: v for k, v in network.settings.backbone.items() if k not in _NOT_IDENTITY_BACKBONE}
     spec: dict[str, Any] = {
@@ -80,7 +84,7 @@ def table_spec(
         "numerics_version": NUMERICS_VERSION,
         "backbone": with_names(without_private(backbone)),
         "weights": weights,
-        "precision": network.settings.precision,
+        "precision": precision or network.settings.precision,
         "source": source,
         "input": input_spec(network.dataset_info),
         "settings": {},  # of a training: none
@@ -96,6 +100,48 @@ def table_spec(
 def spec_key(spec: Mapping[str, Any]) -> str:
     """Return the key of a table."""
     return digest(spec)
+
+
+def extraction_batch_size(eval_batch_size: int, device: torch.device) -> int:
+    """Return the images of a batch of an extraction; it may be smaller than evaluation's."""
+    return min(eval_batch_size, _CPU_BATCH) if device.type == "cpu" else eval_batch_size
+
+
+def backbone_features(network: ImageClassifier, images: Tensor, size: int) -> np.ndarray:
+    """Return the features float32 [b, D] that a table has of uint8 images [b, C, H, W], b <= size.
+
+    Smaller batches are filled up to ``size`` images: the features of an image must not depend on the batch's size.
+    """
+    filled = images
+    if len(images) < size:
+        filled = torch.cat([images, images[:1].expand(size - len(images), -1, -1, -1)])
+        filled = filled.contiguous(memory_format=torch.channels_last)
+    features = network.backbone(network.normalise(network.to_unit(filled)))[: len(images)]
+    return features.float().cpu().numpy()
+
+
+def table_record(store: StageStore, spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the record of a table; {} without one that can be read."""
+    try:
+        record = json.loads((store.folder(spec_key(spec)) / RECORD).read_text(encoding="utf-8"))
+        check_record(record)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record
+
+
+def write_table_record(store: StageStore, spec: Mapping[str, Any], table: FeatureTable, seconds: float) -> None:
+    """Write the record by which ``ltr-stages`` lists a table.
+
+    Args:
+        store: where the table lies.
+        spec: from `table_spec`.
+        table: with its images so far; each block has a digest of its own.
+        seconds: of this and all earlier extractions.
+    """
+    key = spec_key(spec)
+    record = {"key": key, "name": NAME, "spec": dict(spec), "seconds": seconds, "files": {}, "images": len(table)}
+    write_json(store.folder(key) / RECORD, record)
 
 
 class FeatureStage:
@@ -192,6 +238,9 @@ class FeatureStage:
             table = self.open(spec)
             number = len(table.missing(indices))
             if not number:
+                record = table_record(self.store, spec)
+                if record.get("images") != len(table):  # a kill came between a block and the record
+                    write_table_record(self.store, spec, table, float(record.get("seconds", 0.0)))
                 self.print_line(f"{NAME}: stored stage {key[:12]}, {len(np.unique(indices)):,} images")
                 return table
             began = time.perf_counter()
@@ -202,20 +251,29 @@ class FeatureStage:
 
             def advance(done: int) -> None:
                 bar(done)
-                self._record(key, spec, table, time.perf_counter() - began)
+                write_table_record(self.store, spec, table, earlier + time.perf_counter() - began)
                 stopped()
 
             with progress(number) as bar:
+                # before the first block, so that ltr-stages lists whatever is there
+                earlier = float(table_record(self.store, spec).get("seconds", 0.0))
+                write_table_record(self.store, spec, table, earlier)
+                if view is None and (copied := self._copied(spec, table, indices)):
+                    self.print_line(f"{NAME}: {copied:,} images have stored features in tables of other data")
+                    advance(copied)
                 fill(table, indices, lambda block: self._batches(block, view), batch, advance)
             return table
 
-    def _record(self, key: str, spec: Mapping[str, Any], table: FeatureTable, seconds: float) -> None:
-        """Write the record by which ``ltr-stages`` lists the table; each block has a digest of its own."""
-        record = {"key": key, "name": NAME, "spec": dict(spec), "seconds": seconds, "files": {}, "images": len(table)}
-        write_json(self.store.folder(key) / RECORD, record)
+    def _copied(self, spec: Mapping[str, Any], table: FeatureTable, indices: np.ndarray) -> int:
+        """Take over rows of the same image files from other tables; return their number."""
+        identities = file_identities(self.data.source.images)
+        if identities is None:
+            return 0
+        write_files(table, identities)
+        return copy_shared_rows(table, identities, table.missing(indices), spec, self.store)
 
     def _batch_size(self) -> int:
-        return min(self.data.eval_batch_size, _CPU_BATCH) if self.device.type == "cpu" else self.data.eval_batch_size
+        return extraction_batch_size(self.data.eval_batch_size, self.device)
 
     def _batches(self, indices: np.ndarray, view: int | None) -> Iterator[np.ndarray]:
         """Yield features float32 [b, D] of source indices, in order.
@@ -227,9 +285,4 @@ class FeatureStage:
         network = self.network.to(self.device)
         with torch.inference_mode(), autocast(self.device, self.settings.precision):
             for batch in self.data.ordered_loader(indices, size, seed):
-                images = batch.images
-                if len(images) < size:
-                    images = torch.cat([images, images[:1].expand(size - len(images), -1, -1, -1)])
-                    images = images.contiguous(memory_format=torch.channels_last)
-                features = network.features(network.to_unit(images))[: len(batch.images)]
-                yield features.float().cpu().numpy()
+                yield backbone_features(network, batch.images, size)

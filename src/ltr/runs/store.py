@@ -101,17 +101,11 @@ class StageStore:
 
         Runs keep their own links to weights.
         """
-        lock = FileLock(self.root / f".{key}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return False
-        try:
-            (self.folder(key) / RECORD).unlink(missing_ok=True)  # first: without its record a stage is unfinished
-            shutil.rmtree(self.folder(key), ignore_errors=True)
-            return True
-        finally:
-            lock.release()
+        with self.locked_if_free(key) as is_free:
+            if is_free:
+                (self.folder(key) / RECORD).unlink(missing_ok=True)  # first: without its record a stage is unfinished
+                shutil.rmtree(self.folder(key), ignore_errors=True)
+            return is_free
 
     def _digest(self, key: str, name: str) -> str | None:
         path = self.folder(key) / name
@@ -130,6 +124,20 @@ class StageStore:
         write_json(folder / RECORD, record)
         shutil.rmtree(folder / "state", ignore_errors=True)
         return record
+
+    @contextlib.contextmanager
+    def locked_if_free(self, key: str) -> Iterator[bool]:
+        """Hold the stage's lock for the time of a block; yield False, without it, if another process holds it."""
+        lock = FileLock(self.root / f".{key}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
 
     @contextlib.contextmanager
     def locked(self, key: str, what: str) -> Iterator[None]:

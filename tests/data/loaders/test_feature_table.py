@@ -124,3 +124,48 @@ def test_a_damaged_record_is_no_record(tmp_path, damage):
     path = tmp_path / "block-000001.npz"
     path.write_bytes(path.read_bytes()[:100] if damage is None else damage)
     assert len(opened(tmp_path)) == 8
+
+
+def aged(folder):
+    """Set the shards' modification times back, past the time in which a table does not trust them."""
+    for path in folder.glob("*.f32"):
+        os.utime(path, (1e9, 1e9))
+
+
+def test_a_process_hashes_a_table_once(tmp_path, monkeypatch):
+    fill(opened(tmp_path), np.arange(40), batches, 4)
+    aged(tmp_path)
+    opened(tmp_path)
+    monkeypatch.setattr(feature_table, "_digest", None)  # to call it is an error, which damages the block
+    lines: list[str] = []
+    assert len(opened(tmp_path, lines)) == 40
+    assert not lines
+
+
+def test_a_shard_that_was_modified_is_hashed_again(tmp_path):
+    fill(opened(tmp_path), np.arange(40), batches, 4)
+    aged(tmp_path)
+    opened(tmp_path)
+    with open(tmp_path / "features-00001.f32", "rb+") as file:
+        file.write(b"\xff\xff")
+    assert len(opened(tmp_path)) == 16
+
+
+def test_a_shard_that_was_just_written_is_hashed_at_every_opening(tmp_path):
+    fill(opened(tmp_path), np.arange(8), batches, 4)
+    opened(tmp_path)
+    before = os.stat(tmp_path / "features-00000.f32")
+    with open(tmp_path / "features-00000.f32", "rb+") as file:
+        file.write(b"\xff\xff")
+    os.utime(tmp_path / "features-00000.f32", ns=(before.st_atime_ns, before.st_mtime_ns))  # as on a coarse clock
+    assert len(opened(tmp_path)) == 0
+
+
+def test_a_record_with_other_indices_is_refused_without_hashing(tmp_path):
+    fill(opened(tmp_path), np.arange(8), batches, 4)
+    aged(tmp_path)
+    opened(tmp_path)
+    with np.load(tmp_path / "block-000000.npz") as record:
+        arrays = dict(record)
+    np.savez(tmp_path / "block-000000.npz", **{**arrays, "indices": arrays["indices"][::-1]})
+    assert len(opened(tmp_path)) == 0

@@ -3,12 +3,18 @@
 A table grows: images that are asked for and missing are added, so that every split of a source shares it. Each block is
 flushed to disk before its record is written, and only blocks with a record count. After a kill or a full disk at most
 the block at work is missing, and its rows are overwritten.
+
+A process checks the digest of each block when it first opens the table. Afterwards it trusts the block as long as the
+inode, size and modification time of its shard stay the same, so that the runs of a sweep hash a table once. A shard
+modified within two seconds before a check is checked again, because clocks of file systems are coarse. A damaged block
+and those after it are never used: they are computed again, with a message.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -20,6 +26,10 @@ from ltr.files import written_atomically
 SHARD_ROWS = 65_536  # rows after which the next block begins a new shard
 BLOCK_BYTES = 16 << 20  # of a block, about: what an extraction holds in memory
 _RECORD = "block-{:06}.npz"
+_SETTLED = 2.0  # seconds after which a change of a file shows in its modification time
+
+_Signature = tuple[int, int, int]  # inode, size and modification time of a shard
+_checked: dict[str, tuple[_Signature, set[tuple[int, bytes, str]]]] = {}  # shard -> blocks that this process checked
 
 
 class FeatureTable:
@@ -54,6 +64,10 @@ class FeatureTable:
     def __len__(self) -> int:
         """Return the number of images whose features are stored."""
         return sum(self._rows_in)
+
+    def has(self, indices: np.ndarray) -> np.ndarray:
+        """Return whether features of the source indices are stored, bool of their shape."""
+        return self._shard_of[indices] >= 0
 
     def missing(self, indices: np.ndarray) -> np.ndarray:
         """Return those of the source indices, int64 [m] ascending, without stored features."""
@@ -138,8 +152,7 @@ class FeatureTable:
             self._shard_path(shard), dtype="<f4", mode="r", offset=4 * self.width * first,
             shape=(len(indices), self.width),
         )  # fmt: skip
-        if _digest(indices, rows) != digest:
-            raise ValueError("its digest differs")
+        _check(self._shard_path(shard), first, indices, rows, digest)
         if shard == len(self._rows_in):
             self._rows_in.append(0)
         self._add(indices, shard, first)
@@ -187,6 +200,26 @@ def fill(
         table.append(block, np.concatenate(list(batches(block))))
         advance(len(block))
     return len(missing)
+
+
+def _check(shard: Path, first: int, indices: np.ndarray, rows: np.ndarray, digest: str) -> None:
+    """Check the digest of a block, unless this process has done so and the shard is unchanged since.
+
+    Raises:
+        ValueError: the digest differs.
+    """
+    status, path = os.stat(shard), os.path.abspath(shard)
+    signature = (status.st_ino, status.st_size, status.st_mtime_ns)
+    if _checked.get(path, (None,))[0] != signature:
+        _checked[path] = (signature, set())
+    block = (first, hashlib.sha256(indices.tobytes()).digest(), digest)
+    blocks = _checked[path][1]
+    if block in blocks:
+        return
+    if _digest(indices, rows) != digest:
+        raise ValueError("its digest differs")
+    if time.time() - status.st_mtime > _SETTLED:
+        blocks.add(block)
 
 
 def _digest(indices: np.ndarray, features: np.ndarray) -> str:
