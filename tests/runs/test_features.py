@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ltr.data.loaders import feature_table
+from ltr.data.sources.digits import digits
 from ltr.methods.core.checkpoint import load_network
 from ltr.runs import features as features_stage
+from ltr.runs.store import RECORD, StageStore
 from resuming import weights
 
 DIGITS = ["trainer.precision=fp32", "trainer.max_epochs=2", "features=stored"]
@@ -170,3 +174,62 @@ def test_a_network_with_another_backbone_is_refused(ltr_train, monkeypatch):
     run = ltr_train(*DIGITS)
     assert run.code != 0
     assert "other weights in its backbone than the stored features" in run.err
+
+
+def made_files(folder, images_by_class):
+    """Write digits as image files, one folder for each class; return the folder."""
+    for label, numbers in images_by_class.items():
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        for number in numbers:
+            Image.fromarray(digits().images[number, :, :, 0]).save(folder / label / f"{number}.png")
+    return folder
+
+
+def test_sources_share_the_rows_of_their_common_files(ltr_train, tmp_path, monkeypatch):
+    folder = made_files(tmp_path / "images", {"a": range(12), "b": range(12, 24)})
+    rows = [f"images/{'a' if number < 12 else 'b'}/{number}.png,{'a' if number < 12 else 'b'}" for number in range(24)]
+    (tmp_path / "some.csv").write_text("path,label\n" + "\n".join([*rows[:8], *rows[12:20]]) + "\n")
+    common = [*DIGITS, "dataset=table", "dataset.image_size=8", "dataset.name=few", "seed=4", "trainer.max_epochs=1",
+              "trainer.num_workers=0", "batch_size=8", f"dataset.roots=[{folder}]"]  # fmt: skip
+    stages = f"paths.stages={tmp_path / 'stages'}"
+    some = ltr_train(*common, stages, f"dataset.file={tmp_path / 'some.csv'}")
+    assert some.code == 0, some.err
+    (tmp_path / "all.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
+    computed = []
+    compute = features_stage.backbone_features
+    monkeypatch.setattr(
+        features_stage, "backbone_features", lambda *args: computed.append(len(args[1])) or compute(*args)
+    )
+    shared = ltr_train(*common, stages, f"dataset.file={tmp_path / 'all.csv'}", outputs=tmp_path / "shared")
+    assert shared.code == 0, shared.err
+    assert "16 images have stored features in tables of other data" in shared.out
+    assert sum(computed) == 8
+    alone = ltr_train(*common, f"dataset.file={tmp_path / 'all.csv'}", outputs=tmp_path / "alone")
+    assert "tables of other data" not in alone.out
+    assert alone.result["rows"] == shared.result["rows"]
+
+
+def test_a_table_is_listed_from_its_first_block_on(ltr_train, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setattr(features_stage, "fill", killed_after_a_block)
+        assert ltr_train(*DIGITS).code != 0
+    store = StageStore(tmp_path / "outputs" / "stages")
+    assert [record["images"] for record in store.finished() if record["name"] == "features"] == [0]
+    assert ltr_train(*DIGITS).code == 0
+    assert [record["images"] for record in store.finished() if record["name"] == "features"] == [900]
+
+
+def killed_after_a_block(table, indices, batches, batch_size, advance):
+    """Add a block, and die before its record is written."""
+    part = indices[:batch_size]
+    table.append(part, np.concatenate(list(batches(part))))
+    raise KeyboardInterrupt
+
+
+def test_a_missing_record_of_a_whole_table_is_written(ltr_train, tmp_path):
+    assert ltr_train(*DIGITS).code == 0
+    store = StageStore(tmp_path / "outputs" / "stages")
+    (key,) = (record["key"] for record in store.finished() if record["name"] == "features")
+    (store.folder(key) / RECORD).unlink()
+    assert "stored stage" in ltr_train(*DIGITS, "loss=balanced_softmax").out
+    assert [record["images"] for record in store.finished() if record["name"] == "features"] == [900]
