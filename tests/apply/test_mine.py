@@ -224,6 +224,31 @@ def test_a_sheet_shows_names_as_text_whatever_they_hold(redness, tmp_path, draw)
     assert name in config.text
 
 
+def test_a_sheet_shows_the_end_of_a_long_file_name(redness, tmp_path, draw):
+    model = redness(classes=3)
+    names = [f"2024-05-13_station-17-north-slope_reconyx-hyperfire_{number:04d}.png" for number in (7, 8)]
+    for name in names:
+        draw(tmp_path / "pool" / name, 0)
+    files = image_pool(tmp_path / "pool")
+    mined = mine(model, files, np.array([0]), tmp_path / "out", top=2)
+    (sheet,) = write_sheets(tmp_path / "out", mined, model, files, title="t", thumbnails=2)
+    config = Elements(sheet.read_text(encoding="utf-8"))
+    for name in names:
+        assert name not in config.text
+        assert f"…{name[-35:]}" in config.text
+    assert {figure["title"] for figure in config.all("figure")} == set(names)
+
+
+def test_a_sheet_shows_the_order_of_small_probabilities(redness, pool, tmp_path):
+    model, files = redness(), image_pool(pool)
+    mined = mine(model, files, np.array([0]), tmp_path / "out", top=2)
+    mined.ranking.probability[0, :2] = (3e-5, 2e-5)
+    (sheet,) = write_sheets(tmp_path / "out", mined, model, files, title="t", thumbnails=2)
+    text = Elements(sheet.read_text(encoding="utf-8")).text
+    assert "1 · log-odds -10.41" in text
+    assert "2 · log-odds -10.82" in text
+
+
 def test_many_classes_are_spread_over_sheets(redness, pool, tmp_path):
     model = redness(classes=90)
     files = image_pool(pool)

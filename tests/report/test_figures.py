@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
-from made_up_runs import curve_rows, per_class_table, write_run
+from made_up_runs import curve_rows, per_class_table, write_arrays_of, write_predictions, write_run
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.text import Text
 
 from ltr.errors import ConfigError, DataError
 from ltr.report import curves, frequency
-from ltr.report.figures import DEFAULT_FIGURES, draw
+from ltr.report.classes import shorten
+from ltr.report.figures import DEFAULT_FIGURES, FIGURES, draw
 from ltr.report.read_run import read_run
 from ltr.report.style import GROUP_COLOURS, figure_file, percent
 
@@ -169,7 +171,7 @@ def test_curves_hold_the_numbers_in_percent(tmp_path, figure_of):
 
 def test_an_empty_group_has_no_curve(tmp_path, figure_of):
     run_dir = write_run(tmp_path, per_class_table(10), curve_rows({"main": 5}, few=False))
-    assert set(lines_of(figure_of(curves.training_curves, run_dir).axes[2])) == {"many", "medium"}
+    assert set(lines_of(figure_of(curves.training_curves, run_dir).axes[2])) == {"many", "medium", "test"}
 
 
 def test_a_watched_test_split_is_drawn_under_its_name(tmp_path, figure_of):
@@ -188,6 +190,85 @@ def test_epochs_that_were_not_watched_are_bridged(tmp_path, figure_of):
         row["val/accuracy"] = ""
     axes = figure_of(curves.training_curves, write_run(tmp_path, per_class_table(10), rows)).axes[1]
     assert lines_of(axes)["val"].get_xdata().tolist() == [2, 4, 6]
+
+
+def test_the_result_on_test_stands_at_the_end_of_curves_of_validation(tmp_path, figure_of):
+    table = per_class_table(10)
+    run_dir = write_run(tmp_path, table, curve_rows({"main": 5}))
+    _, accuracy, groups = figure_of(curves.training_curves, run_dir).axes
+    star = lines_of(accuracy)["test, final weights"]
+    assert star.get_xdata() == [5]
+    assert star.get_ydata() == [pytest.approx(100 * table["accuracy"].mean())]
+    stars = [line for line in groups.lines if line.get_marker() == "*"]
+    metrics = read_run(run_dir).headline["metrics"]
+    assert [line.get_ydata()[0] for line in stars] == [pytest.approx(100 * metrics[name]) for name in GROUP_COLOURS]
+    assert [line.get_color() for line in stars] == list(GROUP_COLOURS.values())
+
+
+@pytest.mark.parametrize(("watched", "stars"), [(None, 1), ("test", 0)])
+def test_the_result_on_test_is_drawn_unless_its_curve_is(tmp_path, figure_of, watched, stars):
+    run_dir = write_run(tmp_path, per_class_table(10), curve_rows({"main": 5}, watched=watched))
+    axes = figure_of(curves.training_curves, run_dir).axes[1]
+    assert sum(line.get_marker() == "*" for line in axes.lines) == stars
+
+
+def overhanging_texts(figure: Figure) -> list[str]:
+    """Texts of a drawn figure that reach over its edge; ticks outside of their axis are not drawn."""
+    figure.draw_without_rendering()
+    hidden = set()
+    for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
+        low, high = sorted(axis.get_view_interval())
+        for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
+            if not low - 1e-9 <= tick.get_loc() <= high + 1e-9:
+                hidden |= {id(tick.label1), id(tick.label2)}
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text() and id(text) not in hidden]
+    edges = figure.bbox.padded(1)
+    return [
+        text.get_text()
+        for text in texts
+        for box in [text.get_window_extent()]
+        if box.x0 < edges.x0 or box.y0 < edges.y0 or box.x1 > edges.x1 or box.y1 > edges.y1
+    ]
+
+
+LONG = "Thalasseus sandvicensis acuflavidus, first winter plumage"
+
+
+@pytest.mark.parametrize("name", ["accuracy_by_frequency", "training_curves", "confusion", "weight_norms"])
+def test_long_names_do_not_reach_over_the_edge(tmp_path, monkeypatch, name):
+    table = per_class_table(10)
+    table["class_name"] = np.array([f"{LONG} {number}" for number in range(10)], dtype=object)
+    stages = {"representation": 190, "classifier_retraining": 4, "scales": 1}
+    run_dir = write_run(tmp_path, table, curve_rows(stages))
+    write_predictions(run_dir, table, 20)
+    write_arrays_of(run_dir, table)
+    run = read_run(run_dir)
+    run.result["config"] |= {"method.name": "a_method_with_a_long_name", "dataset.name": "camera_traps_" * 6}
+    drawn = []
+    original = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (drawn.append(figure), original(figure, *a, **k)))
+    assert FIGURES[name](run, tmp_path / "figure.png")
+    assert overhanging_texts(drawn[0]) == []
+    assert "seed 0" in drawn[0].get_suptitle()
+
+
+def test_the_test_of_overhanging_texts_sees_them(tmp_path):
+    figure = Figure(figsize=(2, 1))
+    figure.text(0.9, 0.5, "a text beyond the edge")
+    assert overhanging_texts(figure) == ["a text beyond the edge"]
+
+
+def test_stages_without_room_for_their_names_are_listed_below(tmp_path, figure_of):
+    run_dir = write_run(tmp_path, per_class_table(10), curve_rows({"representation": 40, "classifier": 3, "scales": 1}))
+    figure = figure_of(curves.training_curves, run_dir)
+    assert not figure.axes[0].texts
+    assert figure.get_supxlabel() == "stages: representation (1 to 40), classifier (41 to 43), scales (44)"
+
+
+def test_classes_with_equal_beginnings_can_be_told_apart():
+    assert shorten("a" * 30 + "first") != shorten("a" * 30 + "other")
+    assert len(shorten(LONG, 20)) == 20
+    assert shorten("short") == "short"
 
 
 def test_stages_follow_each_other_and_are_named(tmp_path, figure_of):

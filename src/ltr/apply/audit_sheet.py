@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from ltr.apply.score_text import score_texts
 from ltr.data.description import thumbnail
 from ltr.data.source import Source
 from ltr.escaping import html
@@ -42,7 +43,8 @@ def write_audit_sheet(path: Path, title: str, issues: Sequence[Mapping[str, Any]
         rows = [issue for issue in issues if issue["issue"] == kind]
         if rows:
             more = f" (the first {SHOWN:,} of {len(rows):,})" if len(rows) > SHOWN else f" ({len(rows):,})"
-            items = "".join(_item(issue, source) for issue in rows[:SHOWN])
+            scores = score_texts([issue["score"] for issue in rows[:SHOWN]])
+            items = "".join(_item(issue, score, source) for issue, score in zip(rows, scores))
             sections.append(f"<section><h2>{heading}{more}</h2><ul>{items}</ul></section>")
     write_text(
         path,
@@ -52,7 +54,7 @@ def write_audit_sheet(path: Path, title: str, issues: Sequence[Mapping[str, Any]
     )
 
 
-def _item(issue: Mapping[str, Any], source: Source) -> str:
+def _item(issue: Mapping[str, Any], score: str, source: Source) -> str:
     says = f"labelled {issue['label']}"
     if issue["suggested"]:
         says += f", looks like {issue['suggested']}"
@@ -66,4 +68,4 @@ def _item(issue: Mapping[str, Any], source: Source) -> str:
         Image.fromarray(pixels).save(stream, "JPEG", quality=80)
         data = base64.b64encode(stream.getvalue()).decode("ascii")
         picture = f'<img alt="{html(says)}" loading="lazy" src="data:image/jpeg;base64,{data}">'
-    return f"<li>{picture}{html(says)}<br>{issue['score']:.2f}, {html(issue['part'])}<br>{html(issue['path'])}</li>"
+    return f"<li>{picture}{html(says)}<br>{score}, {html(issue['part'])}<br>{html(issue['path'])}</li>"

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ltr.apply.mine import NOBODY, Mined, Ranking
 from ltr.apply.model import Model
+from ltr.apply.score_text import probability_texts
 from ltr.apply.tables import table
 from ltr.data.images.decode import decode_image
 from ltr.data.source import PLAIN, Decoding, ImageFiles
@@ -23,6 +24,7 @@ from ltr.escaping import html
 from ltr.files import write_text
 
 SIDE = 112  # of a thumbnail, in pixels
+_NAME_LETTERS = 36  # two lines under a thumbnail
 CLASSES_A_SHEET = 40  # so that a sheet stays below some ten megabytes
 
 _STYLE = """
@@ -31,7 +33,7 @@ h1 { font-size: 1.3em } h2 { font-size: 1.1em; margin: 1.6em 0 .4em; border-top:
 .about, figcaption { color: #555 } nav a { margin-right: .7em }
 .row { display: flex; flex-wrap: wrap; gap: 10px } figure { margin: 0; width: 120px; font-size: 12px }
 figure img, .gone { width: 112px; height: 112px; object-fit: contain; background: #f2f2f2; display: block }
-figcaption { overflow-wrap: anywhere; max-height: 5.6em; overflow: hidden } .other { color: #b00 }
+figcaption { overflow-wrap: anywhere } .other { color: #b00 }
 """
 
 
@@ -109,8 +111,8 @@ def _sheet(title: str, mined: Mined, names: Sequence[str], here: str, sections: 
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{html(title)}</title><style>{_STYLE}</style></head><body>\n"
         f'<h1>{html(title)}</h1><p class="about">{html(about)}. Under each image: its rank, the probability of the '
-        "class, and in red the class that the network predicts instead. candidates.csv has all of them, to fill in "
-        "labels.</p>"
+        "class (its log-odds ln(p / (1 - p)) where probabilities look the same), the end of its file name, and in red "
+        "the class that the network predicts instead. candidates.csv has all of them, to fill in labels.</p>"
         f"{navigation}\n{''.join(sections)}{navigation}</body></html>\n"
     )
 
@@ -121,6 +123,7 @@ def _section(row: int, ranking: Ranking, model: Model, files: ImageFiles, thumbn
     how = model.decoding_of(files)
     shown = [image for image in ranking.images[row][:thumbnails].tolist() if image != NOBODY]
     figures = []
+    scores = probability_texts(ranking.probability[row][: len(shown)].tolist())
     for rank, image in enumerate(shown):
         predicted = int(ranking.predicted[row, rank])
         other = ""
@@ -131,14 +134,19 @@ def _section(row: int, ranking: Ranking, model: Model, files: ImageFiles, thumbn
         whole = os.fsencode(os.path.abspath(files.path(image)))
         figures.append(
             f'<figure title="{html(path)}"><a href="file://{quote(whole)}">{_thumbnail(files, image, how)}</a>'
-            f"<figcaption>{rank + 1} · {ranking.probability[row, rank]:.3f}{other}<br>{html(os.path.basename(path))}"
-            "</figcaption></figure>"
+            f"<figcaption>{rank + 1} · {scores[rank]}<br>{html(_end_of_name(path))}{other}</figcaption></figure>"
         )
     count = model.class_counts[label]
     return (
         f'<section><h2>{html(names[label])} <span class="about">{count:,} training images</span></h2>'
         f'<div class="row">{"".join(figures)}</div></section>\n'
     )
+
+
+def _end_of_name(path: str) -> str:
+    """Return a file's name, the end of a long one: cameras and exports count up there."""
+    name = os.path.basename(path)
+    return name if len(name) <= _NAME_LETTERS else f"…{name[1 - _NAME_LETTERS :]}"
 
 
 def _thumbnail(files: ImageFiles, image: int, how: Decoding) -> str:

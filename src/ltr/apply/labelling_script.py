@@ -27,6 +27,11 @@ function keep() {
   try { localStorage.setItem(store, JSON.stringify(state)) }
   catch (error) { find('status').textContent = 'The browser keeps nothing: save before you close this sheet.' }
 }
+// log-odds tell small probabilities apart
+function probability(p) {
+  const small = p > 0 && p < 0.001 ? ` (log-odds ${Math.log(p / (1 - p)).toFixed(2)})` : '';
+  return `probability ${p.toFixed(3)}${small}`;
+}
 function filtered() {
   const wanted = find('class').value, least = parseFloat(find('score').value) || 0, open = find('open').checked;
   shown = images.map((_, number) => number).filter(number => {
@@ -48,7 +53,7 @@ function show() {
   find('image').src = image.data ? 'data:image/jpeg;base64,' + image.data : '';
   find('image').alt = `${image.path}, listed for ${image.class}`;
   find('about').textContent = `image ${shown.indexOf(state.at) + 1} of ${shown.length}: ${image.path}; `
-    + `listed for ${image.class}, probability ${image.score.toFixed(3)}; predicted ${image.predicted}; `
+    + `listed for ${image.class}, ${probability(image.score)}; predicted ${image.predicted}; `
     + (label === undefined ? 'no label yet' : label === '' ? 'skipped' : `labelled ${label}`);
   for (const button of document.querySelectorAll('#classes button')) {
     const pressed = button.dataset.name === label;

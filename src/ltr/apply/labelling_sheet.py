@@ -67,7 +67,7 @@ def _images(mined: Mined, model: Model, files: ImageFiles) -> Iterator[dict[str,
                 "place": place,
                 "path": files.relative(place).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
                 "class": one_line(model.class_names[label]),
-                "score": round(float(ranking.probability[row, rank]), 5),
+                "score": float(f"{ranking.probability[row, rank]:.6g}"),
                 "predicted": one_line(model.class_names[int(ranking.predicted[row, rank])]),
             }
 

@@ -113,9 +113,10 @@ def marker_of(group: str) -> str:
 
 
 def shorten(name: object, letters: int = _MAX_LETTERS) -> str:
-    """Return a class's name, truncated if it is long."""
+    """Return a class's name; the middle of a long one is left out, because both ends may tell classes apart."""
     text = str(name)
-    return text if len(text) <= letters else text[: letters - 1] + "…"
+    end = letters // 3
+    return text if len(text) <= letters else f"{text[: letters - 1 - end]}…{text[-end:]}"
 
 
 def class_axis(axes: Axes, classes: Classes) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ltr.evaluation.groups import GROUPS, group_of_class, shot_groups
-from ltr.report.style import GROUP_COLOURS, INK, PALE, figure_file
+from ltr.report.classes import shorten
+from ltr.report.style import GROUP_COLOURS, INK, PALE, figure_file, figure_title
 
 _NAMED_CLASSES = 20
 _TILE = 1.0  # inches
@@ -24,7 +25,7 @@ def class_frequency(
     counts = class_counts[order]
     names = group_of_class(groups)[order]
     with figure_file(path, 8.6, 5.2) as figure:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=14)
+        figure_title(figure, title)
         axes = figure.subplots()
         ranks = np.arange(len(counts))
         has_names = len(counts) <= _NAMED_CLASSES
@@ -49,7 +50,7 @@ def class_frequency(
         axes.set_ylim(bottom=0.7, top=float(counts.max(initial=1)) * (1.6 if has_names else 1.15))
         axes.set_ylabel("training images (log scale)")
         if has_names:
-            axes.set_xticks(ranks, [class_names[label] for label in order], rotation=40, ha="right")
+            axes.set_xticks(ranks, [shorten(class_names[label]) for label in order], rotation=40, ha="right")
             for rank, count in enumerate(counts.tolist()):
                 axes.annotate(f"{count}", (rank, max(count, 0.7)), xytext=(0, 3), textcoords="offset points",
                               ha="center", color=INK, fontsize=11)  # fmt: skip
@@ -73,7 +74,7 @@ def contact_sheet(
     columns = max((len(images) for *_, images in classes), default=1)
     width, height = 3.2 + _TILE * columns, 0.7 + _TILE * max(len(classes), 1)
     with figure_file(path, width, height) as figure:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=14)
+        figure_title(figure, title)
         if not classes:
             return
         grid = figure.subplots(len(classes), columns + 1, squeeze=False,
@@ -81,8 +82,7 @@ def contact_sheet(
         for line, (tail_part, name, count, images) in zip(grid, classes):
             for axes in line:
                 axes.set_axis_off()
-            shortened = name if len(name) <= 26 else name[:25] + "…"
-            line[0].text(0, 0.62, shortened, va="center", fontsize=12)
+            line[0].text(0, 0.62, shorten(name, 26), va="center", fontsize=12)
             line[0].text(0, 0.28, f"{tail_part}, {count:,} images", va="center", fontsize=10.5, color=PALE)
             for axes, image in zip(line[1:], images):
                 if image is None:

@@ -44,6 +44,7 @@ _SETTINGS: dict[Any, Any] = {
     "lines.linewidth": 2.2,
     "figure.constrained_layout.use": True,
     "figure.facecolor": "white",
+    "text.parse_math": False,  # a name with dollar signs is a name
 }
 
 
@@ -72,7 +73,43 @@ def headline_title(figure: Figure, run: Run) -> None:
     flagged = row["selection"] == "best_test"
     rule = SELECTED_ON_TEST if flagged else row["selection"]
     text = f"{run.title} · {row['split']}, {rule}"
-    figure.suptitle(text, x=0.01, ha="left", fontsize=14, color=WARNING if flagged else INK)
+    figure_title(figure, text, WARNING if flagged else INK)
+
+
+def figure_title(figure: Figure, text: str, colour: str = INK) -> None:
+    """Title a figure at its left; a title that is wider than the figure goes on in a second line or is shortened."""
+    title = figure.suptitle(text, x=0.01, ha="left", fontsize=14, color=colour)
+    title.set_text("\n".join(_fitted_lines(figure, text, 14)))
+
+
+def text_width(text: str, size: float) -> float:
+    """Return the width of a line of text in inches.
+
+    Args:
+        size: of the type, in points.
+    """
+    from matplotlib.textpath import TextPath
+
+    return TextPath((0, 0), text, size=size).get_extents().width / 72 if text.strip() else 0.0
+
+
+def _fitted_lines(figure: Figure, text: str, size: float) -> list[str]:
+    """Return a text in one line or, broken at a separator, in two; what does not fit loses its middle."""
+    width = 0.96 * figure.get_figwidth()
+    if text_width(text, size) <= width:
+        return [text]
+    parts = text.split(" · ")
+    halves = [(" · ".join(parts[:place]), " · ".join(parts[place:])) for place in range(1, len(parts))]
+    first, second = min(halves, key=lambda pair: max(len(half) for half in pair), default=(text, ""))
+    return [_shortened(half, size, width) for half in (first, second) if half]
+
+
+def _shortened(text: str, size: float, width: float) -> str:
+    kept = text
+    while text_width(kept, size) > width and len(kept) > 8:
+        middle = len(kept) // 2
+        kept = f"{kept[: middle - 2]}…{kept[middle + 2 :]}"
+    return kept
 
 
 def log_numbers(axis: Axis, low: float, high: float) -> None:
