@@ -131,11 +131,11 @@ def step(setting: Setting, steps: int) -> str:
         "classes": np.arange(PSEUDO_CLASSES, dtype=np.int32),
     }
     parents = {"pseudo_labels": StageOutput("pseudo_labels", "", lambda: None, arrays=pseudo)}
-    ours = setting.stages["representation"]
+    stage = setting.stages["representation"]
     (erm,) = ERM().stages(setting.settings, setting.dataset_info)
     networks = {
         "erm": erm.network(setting.dataset_info, 0),
-        "splitting": ours.network(setting.dataset_info, 0, parents),
+        "splitting": stage.network(setting.dataset_info, 0, parents),
     }
     batch = next(iter(setting.data.train_dataloader()))
     runs = {}

@@ -29,12 +29,12 @@ PER_LOCATION, PER_SEQUENCE, CLASSES = 2000, 3, 50
 def shots(images: int) -> Iterator[tuple[str, str, str, str, str, int]]:
     """Yield id, path, location, sequence, time and class of each image; a third of them are empty (class 0)."""
     for number in range(images):
-        place, sequence = number // PER_LOCATION, number // PER_SEQUENCE
+        location, sequence = number // PER_LOCATION, number // PER_SEQUENCE
         day, second = divmod(sequence * 60, 86_400)
         stamp = f"2024-{1 + day // 28 % 12:02d}-{1 + day % 28:02d} {second // 3600:02d}:{second // 60 % 60:02d}:00"
         label = 0 if sequence % 3 == 0 else 1 + (sequence * sequence) % (CLASSES - 1)
         key = str(uuid.UUID(int=number * 2654435761 % 2**128))
-        yield key, f"L{place:04d}/IMG_{number:07d}.JPG", f"L{place:04d}", f"S{sequence:07d}", stamp, label
+        yield key, f"L{location:04d}/IMG_{number:07d}.JPG", f"L{location:04d}", f"S{sequence:07d}", stamp, label
 
 
 def write_files(root: Path, images: int, formats: list[str]) -> None:
@@ -53,8 +53,8 @@ def write_files(root: Path, images: int, formats: list[str]) -> None:
         _write_camtrap_dp(root, images)
     if "csv" in formats:
         rows = (
-            [path, f"species {label}", place, sequence, stamp]
-            for _, path, place, sequence, stamp, label in shots(images)
+            [path, f"species {label}", location, sequence, stamp]
+            for _, path, location, sequence, stamp, label in shots(images)
         )
         _write_csv(root / "table.csv", ["path", "label", "location", "seq_id", "datetime"], rows)
 
@@ -62,8 +62,8 @@ def write_files(root: Path, images: int, formats: list[str]) -> None:
 def _write_coco(file: Path, images: int) -> None:
     with open(file, "w") as stream:
         stream.write('{"info": {"version": "1.0"}, "images": [')
-        for number, (key, path, place, sequence, stamp, _) in enumerate(shots(images)):
-            entry = {"id": key, "file_name": path, "location": place, "seq_id": sequence, "seq_num_frames": 3}
+        for number, (key, path, location, sequence, stamp, _) in enumerate(shots(images)):
+            entry = {"id": key, "file_name": path, "location": location, "seq_id": sequence, "seq_num_frames": 3}
             entry |= {"frame_num": number % 3, "datetime": stamp, "width": 2048, "height": 1536}
             stream.write((", " if number else "") + json.dumps(entry))
         stream.write('], "annotations": [')
@@ -93,14 +93,14 @@ def _write_camtrap_dp(root: Path, images: int) -> None:
     (root / "datapackage.json").write_text(
         json.dumps({"profile": f"{base}/camtrap-dp-profile.json", "resources": resources})
     )
-    places = dict.fromkeys(place for _, _, place, *_ in shots(images))
-    _write_csv(root / "deployments.csv", ["deploymentID", "locationID"], ([place, place] for place in places))
-    media = ([key, place, stamp, path] for key, path, place, _, stamp, _ in shots(images))
+    places = dict.fromkeys(location for _, _, location, *_ in shots(images))
+    _write_csv(root / "deployments.csv", ["deploymentID", "locationID"], ([location, location] for location in places))
+    media = ([key, location, stamp, path] for key, path, location, _, stamp, _ in shots(images))
     _write_csv(root / "media.csv", ["mediaID", "deploymentID", "timestamp", "filePath"], media)
     head = ["observationID", "deploymentID", "mediaID", "eventID", "eventStart", "eventEnd", "observationLevel"]
     rows = (
-        [f"o-{key}", place, key, sequence, stamp, stamp, "media", "animal" if label else "blank", f"species {label}"]
-        for key, _, place, sequence, stamp, label in shots(images)
+        [f"o-{key}", location, key, sequence, stamp, stamp, "media", "animal" if label else "blank", f"species {label}"]
+        for key, _, location, sequence, stamp, label in shots(images)
     )
     _write_csv(root / "observations.csv", [*head, "observationType", "scientificName"], rows)
 

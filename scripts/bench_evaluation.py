@@ -39,22 +39,22 @@ def bench(classes: int, batch: int, link: str, rounds: int) -> None:
     labels = torch.randint(0, classes, (batch,), generator=generator)
     indices = torch.arange(batch)
     counts = np.maximum(1, (1000 * 0.002 ** (np.arange(classes) / max(1, classes - 1))).astype(np.int64))
-    ours = ClosedSet(counts, link=link)
-    theirs = MulticlassAccuracy(num_classes=classes, average=None, validate_args=False)
+    protocol = ClosedSet(counts, link=link)
+    reference = MulticlassAccuracy(num_classes=classes, average=None, validate_args=False)
     scores = Scores(logits)
     measured = milliseconds(
         {
-            "ClosedSet.update": lambda: ours.update(scores, labels, indices),
+            "ClosedSet.update": lambda: protocol.update(scores, labels, indices),
             "torch.topk + cross_entropy": lambda: (
                 logits.topk(min(5, classes), dim=1),
                 torch.nn.functional.cross_entropy(logits, labels),
             ),
-            "torchmetrics MulticlassAccuracy(average=None)": lambda: theirs.update(logits, labels),
+            "torchmetrics MulticlassAccuracy(average=None)": lambda: reference.update(logits, labels),
         },
         rounds,
     )
     start = time.perf_counter()
-    ours.compute()
+    protocol.compute()
     print(f"{classes} classes, batch {batch}, link {link}, one thread")
     for name, value in measured.items():
         print(f"  {name:<46} {value:9.2f} ms  {value / measured['ClosedSet.update']:7.2f} x")

@@ -126,7 +126,7 @@ def compare_checks(folder: Path, paths: list[str], images: int, rounds: int) -> 
         os.link(folder / paths[number % len(paths)], folder / "a" / f"again-{number}.jpg")
     samples = [(check_seconds(folder, 1), check_seconds(folder, 2)) for _ in range(rounds)]
     ratio = statistics.median(one[0] / two[0] for one, two in samples)
-    one, two = (statistics.median(pair[place][0] for pair in samples) for place in (0, 1))
+    one, two = (statistics.median(pair[column][0] for pair in samples) for column in (0, 1))
     busy = statistics.median(cpu / wall for _, (wall, cpu) in samples)
     count = max(images, len(paths))
     print(
@@ -191,7 +191,7 @@ def compare_loading(scratch: Path, folder: Path, paths: list[str], rounds: int) 
     samples = cpu_seconds(loops, rounds)
     for title, taken in samples.items():
         # of each round, so that what else runs on the machine strikes both sides
-        ratio = statistics.median(theirs / ours for theirs, ours in zip(samples["torchvision, files"], taken))
+        ratio = statistics.median(reference / rate for reference, rate in zip(samples["torchvision, files"], taken))
         seconds = statistics.median(taken)
         print(f"{title:<22}{len(paths) / seconds:>8.0f} images/s/core{ratio:>7.2f} x")
 

@@ -94,10 +94,10 @@ def bench_background(images: int, classes: int, rounds: int) -> None:
 
     some = range(0, classes, max(1, classes // 5))
     start = time.process_time()
-    theirs = [average_precision_score(foreground == c, scores[:, c]) for c in some]
+    expected = [average_precision_score(foreground == c, scores[:, c]) for c in some]
     seconds = (time.process_time() - start) / len(some) * classes
-    ours = ranking.average_precisions(scores, foreground)[list(some)]
-    difference = np.abs(ours - theirs).max()
+    actual = ranking.average_precisions(scores, foreground)[list(some)]
+    difference = np.abs(actual - expected).max()
     print(f"  scikit-learn, from {len(some)} classes: {1000 * seconds:.0f} ms; largest difference {difference:.1e}")
 
 
@@ -141,10 +141,10 @@ def bench_open_set(scores: int, rounds: int) -> None:
 
     is_known = np.r_[np.ones(len(known)), np.zeros(len(unknown))]
     start = time.process_time()
-    theirs = roc_auc_score(is_known, together), average_precision_score(is_known, together)
+    expected = roc_auc_score(is_known, together), average_precision_score(is_known, together)
     seconds = time.process_time() - start
-    ours = detection.auroc(points), detection.aupr_known(points)
-    difference = np.abs(np.subtract(ours, theirs)).max()
+    actual = detection.auroc(points), detection.aupr_known(points)
+    difference = np.abs(np.subtract(actual, expected)).max()
     print(f"  scikit-learn, AUROC and AUPR: {1000 * seconds:.0f} ms; largest difference {difference:.1e}")
 
 

@@ -73,7 +73,7 @@ def report(backbone: str, arguments: argparse.Namespace, device: torch.device, p
     erm = samples["erm"]
     for name, seconds in samples.items():
         ratio = statistics.median(seconds) / statistics.median(erm)
-        paired = statistics.median(mine / theirs for mine, theirs in zip(seconds, erm))
+        paired = statistics.median(value / reference for value, reference in zip(seconds, erm))
         print(
             f"  {backbone:<13} {name:<8} {1000 * statistics.median(seconds):8.2f} ms   ratio to erm {ratio:.3f}"
             f"   (round by round {paired:.3f})"
@@ -148,8 +148,10 @@ def settings(backbone: str, batch: int, precision: str) -> Settings:
 
 def lend_a_trainer(network: Any, main: torch.optim.Optimizer) -> None:
     """The trainer interface that a network of several optimisers uses."""
-    others = [torch.optim.Adam(part.parameters(), lr=2e-4) for part in (network.generator, network.discriminator)]
-    network.optimizers = lambda use_pl_optimizer=True: [main, *others]
+    gan_optimizers = [
+        torch.optim.Adam(part.parameters(), lr=2e-4) for part in (network.generator, network.discriminator)
+    ]
+    network.optimizers = lambda use_pl_optimizer=True: [main, *gan_optimizers]
     network.lr_schedulers = lambda: torch.optim.lr_scheduler.LambdaLR(main, lambda step: 1.0)
     network.manual_backward = lambda loss: loss.backward()
 

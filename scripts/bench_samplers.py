@@ -68,11 +68,13 @@ def main() -> None:
         times[name] = milliseconds(partial(sampler.epoch, index, seed=0, epoch=50, epochs=101))
         print(f"{name:34}{times[name]:8.0f} ms")
 
-    theirs = WeightedRandomSampler((1.0 / index.counts[labels]).tolist(), num_samples=len(labels), replacement=True)
+    weighted_sampler = WeightedRandomSampler(
+        (1.0 / index.counts[labels]).tolist(), num_samples=len(labels), replacement=True
+    )
     if len(labels) >= 2**24:
         print("WeightedRandomSampler takes no more than 2^24 images")
         return
-    reference = milliseconds(lambda: list(theirs))
+    reference = milliseconds(lambda: list(weighted_sampler))
     print(f"{'torch WeightedRandomSampler':34}{reference:8.0f} ms")
     slowest = max(times["class_balanced, draw=iid"], times["square_root"], times["power, q=0.25"])
     print(f"independent draws are {reference / slowest:.1f} times faster (the slowest of them)")

@@ -144,7 +144,7 @@ def measure(sides: dict[str, Callable[[], None]], arguments: argparse.Namespace)
 def report(samples: dict[str, list[float]], reference: str) -> None:
     """Print medians in milliseconds, and each side's ratio to the reference, round by round."""
     for name, seconds in samples.items():
-        ratios = [mine / base for mine, base in zip(seconds, samples[reference])]
+        ratios = [value / base for value, base in zip(seconds, samples[reference])]
         spread = f"ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
         shown = spread if name != reference else ""
         print(f"  {name:<14} {1000 * statistics.median(seconds):9.1f} ms  {shown}", flush=True)

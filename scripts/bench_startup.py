@@ -105,10 +105,10 @@ def main() -> None:
                     taken = seconds(folder / f"{title.replace(' ', '_')}.py", arguments, folder)
                     if repeat:  # the first round fills the file cache
                         times[title].append(taken)
-            ours, empty = (statistics.median(times[title]) for title in scripts)
+            command, empty = (statistics.median(times[title]) for title in scripts)
             print(
-                f"{' '.join(arguments):<10} ltr-train {ours:.3f} s   empty Hydra app {empty:.3f} s   "
-                f"difference {ours - empty:+.3f} s   (median of {REPEATS})"
+                f"{' '.join(arguments):<10} ltr-train {command:.3f} s   empty Hydra app {empty:.3f} s   "
+                f"difference {command - empty:+.3f} s   (median of {REPEATS})"
             )
 
 

@@ -71,10 +71,10 @@ def report(rounds: dict[str, list[dict[str, float]]]) -> None:
     print(f"ResNet-32, batch {BATCH}, {device}, torch {torch.__version__}, median of {len(rounds['ltr'])} rounds")
     for side, figures in middle.items():
         print(f"  {side:<6} " + "  ".join(f"{key} {value:8.1f}" for key, value in figures.items()))
-    ours, bare, usual = middle["ltr"], middle["bare"], middle["usual"]
+    ltr, bare, usual = middle["ltr"], middle["bare"], middle["usual"]
     for what in ("train", "evaluate"):
-        print(f"{what + ':':<10} ltr / bare {ours[what] / bare[what]:.2f}   ltr / usual {ours[what] / usual[what]:.2f}")
-    print(f"memory:    ltr / bare {ours['peak_mb'] / bare['peak_mb']:.2f} (the whole process)")
+        print(f"{what + ':':<10} ltr / bare {ltr[what] / bare[what]:.2f}   ltr / usual {ltr[what] / usual[what]:.2f}")
+    print(f"memory:    ltr / bare {ltr['peak_mb'] / bare['peak_mb']:.2f} (the whole process)")
 
 
 def pixels(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

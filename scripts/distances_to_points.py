@@ -98,9 +98,9 @@ def lying(network: PointNetwork, source: Source, split: Split, config: dict[str,
 def by_class(known: Lying, unknown: Lying) -> np.ndarray:
     """Return the mean distance of each class's points to its images, other known and unknown images, float64 [C, 3]."""
     classes = range(known.distances.shape[1])
-    own = [known.distances[known.labels == c, c].mean() for c in classes]
+    own_distances = [known.distances[known.labels == c, c].mean() for c in classes]
     other = [known.distances[known.labels != c, c].mean() for c in classes]
-    return np.stack([own, other, unknown.distances.mean(0)], 1)
+    return np.stack([own_distances, other, unknown.distances.mean(0)], 1)
 
 
 def from_middle(known: Lying, unknown: Lying) -> tuple[np.ndarray, np.ndarray]:

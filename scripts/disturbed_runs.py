@@ -134,10 +134,10 @@ def unexplained(text: str) -> bool:
 def jpegs(root: Path) -> None:
     """Write five classes of 40 training and 8 test images, each a noisy colour."""
     for number in range(5 * 48):
-        label, own = number % 5, number // 5
+        label, number_in_class = number % 5, number // 5
         draw = np.random.default_rng(number)
         pixels = np.clip(draw.normal(60 + 30 * label, 50, (28, 24, 3)), 0, 255).astype(np.uint8)
-        path = root / ("test" if own < 8 else "train") / f"class{label}" / f"{own}.jpg"
+        path = root / ("test" if number_in_class < 8 else "train") / f"class{label}" / f"{number_in_class}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
 

@@ -62,10 +62,10 @@ class Worker:
         if case.prepare is not None:
             case.prepare()
         if self.process is None:
-            self.connection, theirs = FORK.Pipe()
-            self.process = FORK.Process(target=_serve, args=(theirs, self.folder))
+            self.connection, worker_end = FORK.Pipe()
+            self.process = FORK.Process(target=_serve, args=(worker_end, self.folder))
             self.process.start()
-            theirs.close()
+            worker_end.close()
         self.connection.send((case.command, case.arguments))
         with contextlib.suppress(EOFError, ConnectionError):
             if self.connection.poll(LIMIT):

@@ -185,10 +185,10 @@ class CommandLines:
     def package(self, known: Known) -> Part:
         group = self.draw.choice(("loss", "optimizer", "sampler", "strategy", "augment", "head", "method", "trainer"))
         name = self.draw.choice([*config_names(group), "nonsense"])
-        place = self.draw.choice(("b.c", "nowhere", "method.nothing", "method", "_global_", "", *sorted(known.nodes)))
-        nowhere = place in ("b.c", "nowhere")
-        text = f"{self.draw.choice(('', '+', '++', '~'))}{group}@{place}={name}"
-        return Part(f"{group}@{place}", text, is_nonsense=nowhere or name == "nonsense")
+        package = self.draw.choice(("b.c", "nowhere", "method.nothing", "method", "_global_", "", *sorted(known.nodes)))
+        nowhere = package in ("b.c", "nowhere")
+        text = f"{self.draw.choice(('', '+', '++', '~'))}{group}@{package}={name}"
+        return Part(f"{group}@{package}", text, is_nonsense=nowhere or name == "nonsense")
 
     def nested(self, known: Known) -> Part:
         if not known.nodes or self.draw.random() < 0.2:

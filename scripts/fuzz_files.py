@@ -212,13 +212,13 @@ def _checkpoints(draw: random.Random, files: Path, count: int) -> Iterator[Case]
     images = files / "images"
     images.mkdir()
     Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(images / "a.png")
-    place = files / "damaged.ckpt"
+    path = files / "damaged.ckpt"
 
     def write(damaged: Any) -> None:
         if isinstance(damaged, bytes):
-            place.write_bytes(damaged)
+            path.write_bytes(damaged)
         else:
-            torch.save(damaged, place)
+            torch.save(damaged, path)
 
     for _ in range(count):
         damaged: Any
@@ -236,9 +236,9 @@ def _checkpoints(draw: random.Random, files: Path, count: int) -> Iterator[Case]
             described = {key: value for key, value in whole.items() if key != "state_dict"}
             changed = damaged_values(described, draw)
             damaged = {**changed, "state_dict": whole["state_dict"]} if isinstance(changed, dict) else changed
-        words = ["ltr-eval", str(place), "--out", str(files / "evaluations")]
+        words = ["ltr-eval", str(path), "--out", str(files / "evaluations")]
         if draw.random() < 0.5:
-            words = ["ltr-predict", str(place), str(images), "--out", str(files / "predictions.csv"), "--workers", "0"]
+            words = ["ltr-predict", str(path), str(images), "--out", str(files / "predictions.csv"), "--workers", "0"]
         yield Case(words[0], tuple(words[1:]), prepare=partial(write, damaged))
 
 
@@ -294,22 +294,22 @@ def _tables(draw: random.Random, files: Path, count: int) -> Iterator[Case]:
     run = _finished_run(files)
     rows = [[f"{label}/{number}.jpg", label] for label in "ab" for number in range(10)]
     for _ in range(count):
-        own = [list(row) for row in rows]
+        cells = [list(row) for row in rows]
         header = "path,label"
         for _ in range(draw.choice((0, 1, 1, 3))):
             match draw.randrange(6):
                 case 0:
                     header = draw.choice(HEADERS)
                 case 1:
-                    own.append(draw.choice(own))
+                    cells.append(draw.choice(cells))
                 case 2:
-                    own[draw.randrange(len(own))].append(draw.choice(CELLS))
+                    cells[draw.randrange(len(cells))].append(draw.choice(CELLS))
                 case 3:
-                    own[draw.randrange(len(own))] = draw.choice(([], [""], ["a/0.jpg"]))
+                    cells[draw.randrange(len(cells))] = draw.choice(([], [""], ["a/0.jpg"]))
                 case _:
-                    row = own[draw.randrange(len(own))]
+                    row = cells[draw.randrange(len(cells))]
                     row[:] = [draw.choice(CELLS), *row[1:]] if draw.random() < 0.5 else [*row[:1], draw.choice(CELLS)]
-        content = ("\n".join([header, *(",".join(row) for row in own)]) + "\n").encode("utf-8", "surrogatepass")
+        content = ("\n".join([header, *(",".join(row) for row in cells)]) + "\n").encode("utf-8", "surrogatepass")
         if draw.random() < 0.3:
             content = damaged_bytes(content, draw)
         command, arguments = draw.choice((

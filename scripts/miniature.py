@@ -51,10 +51,10 @@ def category_entry(number: int) -> dict[str, Any]:
 def draw(root: Path, train: int, test: int) -> dict[str, int]:
     """Write the miniature below ``root`` and return the number of images of each part."""
     categories, foreground = range(background_list_classes()), set(background_list("inat17_100", 0))
-    others = [number for number in categories if number not in foreground]
+    background = [number for number in categories if number not in foreground]
     counts = {
         "train": {number: train if number in foreground else 1 for number in categories},
-        "val": dict.fromkeys(sorted(foreground), test) | dict.fromkeys(others[::TESTED], 1),
+        "val": dict.fromkeys(sorted(foreground), test) | dict.fromkeys(background[::TESTED], 1),
     }
     random = np.random.default_rng(0)
     base, written = root / "inat2017", {}

@@ -159,12 +159,12 @@ def summarise(rows: list[Round], count: int) -> list[dict[str, Any]]:
     """Return means over seeds of each strategy's last round, and the labels needed to find enough of every class."""
     lines = []
     for strategy in dict.fromkeys(row.strategy for row in rows):
-        own = [row for row in rows if row.strategy == strategy]
-        last = [row for row in own if row.round == max(one.round for one in own)]
-        first = {row.seed: row for row in own if row.round == 0}
+        rows_of_strategy = [row for row in rows if row.strategy == strategy]
+        last = [row for row in rows_of_strategy if row.round == max(one.round for one in rows_of_strategy)]
+        first = {row.seed: row for row in rows_of_strategy if row.round == 0}
         needed = []
         for seed in first:
-            enough = [row.labels for row in own if row.seed == seed and row.fewest >= count]
+            enough = [row.labels for row in rows_of_strategy if row.seed == seed and row.fewest >= count]
             needed.append(min(enough) if enough else np.nan)
         mined = [
             100 * (row.positives - first[row.seed].positives) / (row.labels - first[row.seed].labels) for row in last
@@ -194,10 +194,10 @@ def draw(rows: list[Round], path: Path) -> None:
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     styles = ["-", "--", "-.", ":"]
     for number, strategy in enumerate(dict.fromkeys(row.strategy for row in rows)):
-        own = [row for row in rows if row.strategy == strategy]
-        labels = sorted({row.labels for row in own})
+        rows_of_strategy = [row for row in rows if row.strategy == strategy]
+        labels = sorted({row.labels for row in rows_of_strategy})
         for axis, field in zip(axes, ("positives", "mean_average_precision")):
-            means = [np.mean([getattr(row, field) for row in own if row.labels == one]) for one in labels]
+            means = [np.mean([getattr(row, field) for row in rows_of_strategy if row.labels == one]) for one in labels]
             axis.plot(labels, means, styles[number % 4], marker="osv^Dx*"[number % 7], markersize=4, label=strategy)
     axes[0].set(xlabel="labels", ylabel="images of rare classes found")
     axes[1].set(xlabel="labels", ylabel="mAP of the rare classes on test images")

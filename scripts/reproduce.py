@@ -208,12 +208,12 @@ def jobs_of(rows: Sequence[TableRow], arguments: argparse.Namespace, failed: dic
                 raise ConfigError(f"--trials={arguments.trials}: dataset={node.dataset.name} has no published trials")
             for seed, trial in itertools.product(range(arguments.seeds), range(arguments.trials or 1)):
                 OmegaConf.update(node, "seed", seed)
-                own = [f"seed={seed}"]
+                job_overrides = [f"seed={seed}"]
                 if arguments.trials:
                     OmegaConf.update(node, "dataset.trial", trial)
-                    own.append(f"dataset.trial={trial}")
-                config = check_config(node, unread([*overrides, *own]), [*overrides, *own])
-                jobs.append(Job(row, [*overrides, *own], config, trial if arguments.trials else None))
+                    job_overrides.append(f"dataset.trial={trial}")
+                config = check_config(node, unread([*overrides, *job_overrides]), [*overrides, *job_overrides])
+                jobs.append(Job(row, [*overrides, *job_overrides], config, trial if arguments.trials else None))
         except ConfigError as mistake:
             error = mistake
             failed[row.config] = in_a_line(mistake)
@@ -270,9 +270,9 @@ def plan(jobs: Sequence[Job], sources: dict[str, Source], failed: dict[str, str]
 def run_here(jobs: Sequence[Job], arguments: argparse.Namespace, console: Console) -> dict[str, str]:
     """Run the jobs one after the other in this process; return those that failed, and why."""
     failed = {}
-    for place, job in enumerate(jobs, start=1):
+    for number, job in enumerate(jobs, start=1):
         assert job.planned is not None
-        console.print(rich_text(f"\n[{place}/{len(jobs)}] {job.label}"))
+        console.print(rich_text(f"\n[{number}/{len(jobs)}] {job.label}"))
         try:
             outcome = run(job.config, job.overrides, console, job.planned.plan.source)
             if job.config["figures"] != "none" and not outcome.reused:
@@ -348,12 +348,12 @@ def table(arguments: argparse.Namespace, rows: Sequence[TableRow], jobs: Sequenc
     """Return the Markdown of all finished runs, also of earlier commands, and write it to ``--write``."""
     entries, missing = [], []
     for row in rows:
-        mine = [job for job in jobs if job.row is row]
-        runs = tuple(_readable(job.directory for job in mine if job.is_finished))
+        jobs_of_row = [job for job in jobs if job.row is row]
+        runs = tuple(_readable(job.directory for job in jobs_of_row if job.is_finished))
         if runs:
             entries.append(Entry(row.config, runs, row.published, row.citation, row.metric))
-        lacking = list(dict.fromkeys(str(job.config["seed"]) for job in mine if not job.is_finished))
-        if (lacking or not mine) and row.config not in left_out:
+        lacking = list(dict.fromkeys(str(job.config["seed"]) for job in jobs_of_row if not job.is_finished))
+        if (lacking or not jobs_of_row) and row.config not in left_out:
             missing.append(row.config + (f" (seed {', '.join(lacking)})" if runs else ""))
     block = markdown(entries, command(arguments), missing, left_out)
     if arguments.write and entries:

@@ -126,7 +126,7 @@ def around_boxes(boxes: np.ndarray, selected: np.ndarray) -> np.ndarray:
     across = ((np.arange(width) + 0.5) / width - left) / (right - left)
     down = ((np.arange(height) + 0.5) / height - top) / (bottom - top)
     low, high = AROUND
-    cells = [np.floor((place - low) / (high - low) * CELLS).astype(np.int64) for place in (down, across)]
+    cells = [np.floor((coordinates - low) / (high - low) * CELLS).astype(np.int64) for coordinates in (down, across)]
     row, column = (np.broadcast_to(c, selected.shape) for c in (cells[0][:, :, None], cells[1][:, None, :]))
     near = (row >= 0) & (row < CELLS) & (column >= 0) & (column < CELLS)
     counted = np.zeros((2, CELLS, CELLS), dtype=np.int64)

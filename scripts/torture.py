@@ -80,17 +80,17 @@ class Tally:
 
 
 @contextlib.contextmanager
-def small_disk(place: Path, size: int) -> Iterator[Callable[[], object] | None]:
+def small_disk(folder: Path, size: int) -> Iterator[Callable[[], object] | None]:
     """Mount a file system of ``size`` bytes at ``place``; give a function that frees it, or None without permission."""
-    place.mkdir(parents=True)
+    folder.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o"]
-    if subprocess.run([*mount, f"size={size}", "tmpfs", str(place)], capture_output=True, check=False).returncode:
+    if subprocess.run([*mount, f"size={size}", "tmpfs", str(folder)], capture_output=True, check=False).returncode:
         yield None
         return
     try:
-        yield partial(subprocess.run, ["mount", "-o", f"remount,size={ROOM}", str(place)], check=True)
+        yield partial(subprocess.run, ["mount", "-o", f"remount,size={ROOM}", str(folder)], check=True)
     finally:
-        subprocess.run(["umount", str(place)], check=True)
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 class Torture:
@@ -127,7 +127,7 @@ class Torture:
         """Count a finished trial."""
         tally.trials += 1
         expected, actual, text = self.runs.undisturbed(tally.case)[0], digest(folder), output_text(folder)
-        places = [(place[1], place[2]) for place in _GOING_ON.finditer(text) if place[3] != "1"]
+        places = [(match[1], match[2]) for match in _GOING_ON.finditer(text) if match[3] != "1"]
         tally.inside += len(places)
         tally.again += sum(one == other for one, other in itertools.pairwise(places))
         if all(code == 0 for code in codes) and actual == expected and not unexplained(text):
@@ -184,11 +184,11 @@ class Torture:
             newest = [path for path in (state / "last.ckpt", state / "previous.ckpt") if path.is_file()][:1]
             for path in newest:  # between the two names there may be no last one
                 content = bytearray(path.read_bytes())
-                place = self.draw.randrange(len(content))
+                position = self.draw.randrange(len(content))
                 if self.draw.random() < 0.5:
-                    del content[place:]
+                    del content[position:]
                 else:
-                    content[place] ^= 0xFF
+                    content[position] ^= 0xFF
                 path.write_bytes(content)
                 tally.hits += 1
         self.finish(tally, folder)
@@ -397,12 +397,12 @@ def main() -> int:
     began, tallies = time.monotonic(), []
     for kind in arguments.kinds.split(","):
         wanted = arguments.kills if kind == "killed" else arguments.faults
-        mine = [Tally(kind, case) for case in cases if fits(kind, case)]
-        tallies += mine
+        kind_tallies = [Tally(kind, case) for case in cases if fits(kind, case)]
+        tallies += kind_tallies
         for number in range(3 * wanted):  # some come too late
-            if not mine or sum(tally.hits for tally in mine) >= wanted:
+            if not kind_tallies or sum(tally.hits for tally in kind_tallies) >= wanted:
                 break
-            tally = mine[number % len(mine)]
+            tally = kind_tallies[number % len(kind_tallies)]
             getattr(torture, kind)(tally)
             print(
                 f"{time.monotonic() - began:6.0f} s  {kind:<10} {tally.case}: {tally.hits} hits, "

@@ -47,7 +47,7 @@ def check_folder(path: Path, typed: str) -> Path:
 
 
 def _probe(folder: Path, path: Path, typed: str) -> None:
-    here = Path(os.path.abspath(folder))
+    existing = Path(os.path.abspath(folder))
     if any(len(os.fsencode(part)) > _LONGEST for part in path.parts):
         raise ConfigError(f"{typed}: a name in it is longer than {_LONGEST} bytes. Give a shorter one")
     if path.parts[:1] and path.parts[0].startswith("~") and not os.path.lexists(path.parts[0]):
@@ -56,19 +56,25 @@ def _probe(folder: Path, path: Path, typed: str) -> None:
             f"{typed}: the shell left '{path.parts[0]}' as it is, and there is no folder of this name. Write "
             f"{os.path.expanduser(path)}, or with $HOME in its place"
         )
-    while not os.path.lexists(here) and here != here.parent:
-        here = here.parent
-    if not os.path.isdir(here):
-        what = "a file" if os.path.isfile(here) else "a link that leads nowhere" if os.path.islink(here) else "none"
-        raise ConfigError(f"{typed}: a folder is needed, and {here} is {what}")
+    while not os.path.lexists(existing) and existing != existing.parent:
+        existing = existing.parent
+    if not os.path.isdir(existing):
+        what = (
+            "a file"
+            if os.path.isfile(existing)
+            else "a link that leads nowhere"
+            if os.path.islink(existing)
+            else "none"
+        )
+        raise ConfigError(f"{typed}: a folder is needed, and {existing} is {what}")
     try:
-        opened, name = tempfile.mkstemp(prefix=".ltr-", dir=here)
+        opened, name = tempfile.mkstemp(prefix=".ltr-", dir=existing)
         os.close(opened)
         os.unlink(name)
     except OSError as error:
         key = typed.partition("=")[0] if "=" in typed else typed.partition(" ")[0]
         raise LtrError(
-            f"{typed}: nothing can be written in {here} ({error.strerror}). Set {key} to a place that can be written"
+            f"{typed}: nothing can be written in {existing} ({error.strerror}). Set {key} to a writable folder"
         ) from error
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ltr
-from ltr.configuration.advice import advised, hold_out, offered
+from ltr.configuration.advice import advise, filter_overrides, hold_out
 from ltr.configuration.allowed import problem
 from ltr.configuration.configs import config_names, read_config
 from ltr.configuration.parsing import parse
@@ -130,7 +130,7 @@ def test_only_what_can_be_given_is_offered():
     data = {"dataset": {"name": "x", "val": "none", "_allowed_": rules}}
     assert hold_out(data, "select the last epoch") == "Set dataset.val=train_fraction, or select the last epoch"
     assert hold_out({"dataset": {"name": "x"}}, "select the last epoch") == "Select the last epoch"
-    assert offered({"trainer": {"on_error": "raise"}}, "trainer.on_error=skip", "trainer.on_error=x", "a.b=1") == [
-        "trainer.on_error=skip"
-    ]
-    assert advised(data, "dataset.size=3", "dataset.name=y", otherwise="leave it") == "Set dataset.name=y, or leave it"
+    assert filter_overrides(
+        {"trainer": {"on_error": "raise"}}, "trainer.on_error=skip", "trainer.on_error=x", "a.b=1"
+    ) == ["trainer.on_error=skip"]
+    assert advise(data, "dataset.size=3", "dataset.name=y", otherwise="leave it") == "Set dataset.name=y, or leave it"

@@ -67,8 +67,8 @@ def label_errors(
     rows, num_classes = np.arange(len(p)), p.shape[1]
     counted_rows = rows if is_counted is None else rows[is_counted]
     counts = np.bincount(labels[counted_rows], minlength=num_classes)
-    own = p[counted_rows, labels[counted_rows]]
-    sums = np.bincount(labels[counted_rows], weights=own, minlength=num_classes)
+    label_probabilities = p[counted_rows, labels[counted_rows]]
+    sums = np.bincount(labels[counted_rows], weights=label_probabilities, minlength=num_classes)
     thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.where(np.isnan(thresholds), 0.0, p / np.maximum(thresholds, 1e-12))
@@ -276,9 +276,9 @@ def audit(
     is_error = errors.is_error & is_predictable
     suggested, scores = errors.suggested.copy(), errors.scores.copy()
     if held_out is not None and is_held_out is not None and is_held_out.any():
-        theirs = label_errors(held_out[is_held_out], labels[is_held_out])
-        is_error[is_held_out], suggested[is_held_out] = theirs.is_error, theirs.suggested
-        scores[is_held_out] = theirs.scores
+        held_out_errors = label_errors(held_out[is_held_out], labels[is_held_out])
+        is_error[is_held_out], suggested[is_held_out] = held_out_errors.is_error, held_out_errors.suggested
+        scores[is_held_out] = held_out_errors.scores
         is_predictable = is_predictable | is_held_out
     near = neighbours(features)
     is_copy = (near.nearest_distance < SAME) & (labels != labels[near.nearest])

@@ -99,9 +99,9 @@ def write_sheets(
     return [folder / name for name in names]
 
 
-def _sheet(title: str, mined: Mined, names: Sequence[str], here: str, sections: Sequence[str]) -> str:
+def _sheet(title: str, mined: Mined, names: Sequence[str], location: str, sections: Sequence[str]) -> str:
     links = "".join(
-        f"<b>{number}</b> " if name == here else f'<a href="{name}">{number}</a>'
+        f"<b>{number}</b> " if name == location else f'<a href="{name}">{number}</a>'
         for number, name in enumerate(names, start=1)
     )
     navigation = f"<nav>sheet {links}</nav>" if len(names) > 1 else ""

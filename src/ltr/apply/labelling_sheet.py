@@ -41,8 +41,8 @@ def write_labelling_sheet(
     """
     images = []
     for image in _images(mined, model, files):
-        place = image.pop("place")
-        images.append({**image, "data": _data(files, place, model.decoding_of(files))})
+        index = image.pop("index")
+        images.append({**image, "data": _data(files, index, model.decoding_of(files))})
         advance(1)
     names = [one_line(name) for name in model.class_names]
     listed = sorted({image["class"] for image in images})
@@ -59,23 +59,23 @@ def _images(mined: Mined, model: Model, files: ImageFiles) -> Iterator[dict[str,
     seen: set[int] = set()
     for rank in range(ranking.images.shape[1]):
         for row, label in enumerate(ranking.classes.tolist()):
-            place = int(ranking.images[row, rank])
-            if place == NOBODY or place in seen:
+            index = int(ranking.images[row, rank])
+            if index == NOBODY or index in seen:
                 continue
-            seen.add(place)
+            seen.add(index)
             yield {
-                "place": place,
-                "path": files.relative(place).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
+                "index": index,
+                "path": files.relative(index).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
                 "class": one_line(model.class_names[label]),
                 "score": float(f"{ranking.probability[row, rank]:.6g}"),
                 "predicted": one_line(model.class_names[int(ranking.predicted[row, rank])]),
             }
 
 
-def _data(files: ImageFiles, place: int, how: Decoding) -> str:
+def _data(files: ImageFiles, index: int, how: Decoding) -> str:
     """Return a thumbnail as base64; '' if the file is gone since."""
     try:
-        return base64.b64encode(thumbnail(files.open(place), how, side=SIDE)).decode("ascii")
+        return base64.b64encode(thumbnail(files.open(index), how, side=SIDE)).decode("ascii")
     except Exception:  # decoders raise errors of any type for damaged files
         return ""
 

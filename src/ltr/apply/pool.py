@@ -15,7 +15,7 @@ from ltr.errors import ConfigError, DataError
 from ltr.files import is_folder
 
 
-def image_pool(place: Path, roots: Sequence[str] = (), *, exif: bool = True) -> ImageFiles:
+def image_pool(path: Path, roots: Sequence[str] = (), *, exif: bool = True) -> ImageFiles:
     """Return the images of a folder, in order of their paths, or of a table, in order of its rows.
 
     In a folder, hidden files and folders are passed over, and so are files that are no images by their name. A table
@@ -30,7 +30,7 @@ def image_pool(place: Path, roots: Sequence[str] = (), *, exif: bool = True) -> 
         DataError: nothing there, no image, or paths that lead outside.
         ConfigError: one of ``roots`` is no folder.
     """
-    base = place.expanduser().absolute()
+    base = path.expanduser().absolute()
     allowed = [os.path.realpath(os.path.expanduser(root)) for root in roots]
     for root, folder in zip(roots, allowed):
         if not os.path.isdir(folder):
@@ -38,10 +38,10 @@ def image_pool(place: Path, roots: Sequence[str] = (), *, exif: bool = True) -> 
     if base.is_dir():
         return _folder(base, allowed, exif)
     if not base.is_file():
-        raise DataError(f"{place}: there is no such folder or table of images")
+        raise DataError(f"{path}: there is no such folder or table of images")
     if base.suffix.lower() not in TABLES:
         raise DataError(
-            f"{place} is a file, and no table by its name. Give a folder of images, or a table ({', '.join(TABLES)}) "
+            f"{path} is a file, and no table by its name. Give a folder of images, or a table ({', '.join(TABLES)}) "
             "with a column path"
         )
     paths = table_column(base, "path")
@@ -65,15 +65,15 @@ def _walk(base: str, inside: Sequence[str], outside: list[str]) -> Iterator[str]
     waiting = [""]
     seen = set()
     while waiting:
-        here = waiting.pop()
-        real = os.path.realpath(os.path.join(base, here))
+        folder = waiting.pop()
+        real = os.path.realpath(os.path.join(base, folder))
         if real in seen:  # a link to a folder that was read
             continue
         seen.add(real)
         try:
-            scanned = os.scandir(os.path.join(base, here))
+            scanned = os.scandir(os.path.join(base, folder))
         except OSError as error:
-            raise DataError(f"{os.path.join(base, here)} cannot be listed: {error.strerror}") from error
+            raise DataError(f"{os.path.join(base, folder)} cannot be listed: {error.strerror}") from error
         with scanned:
             for entry in scanned:
                 if entry.name.startswith("."):
@@ -81,9 +81,9 @@ def _walk(base: str, inside: Sequence[str], outside: list[str]) -> Iterator[str]
                 if entry.is_symlink() and not _within(os.path.realpath(entry.path), inside):
                     outside.append(entry.path)
                 elif is_folder(entry):
-                    waiting.append(os.path.join(here, entry.name))
+                    waiting.append(os.path.join(folder, entry.name))
                 elif entry.name.lower().endswith(SUFFIXES):  # a broken link too, which is then listed as such
-                    yield os.path.join(here, entry.name)
+                    yield os.path.join(folder, entry.name)
 
 
 def _outside(base: Path, paths: Sequence[str], inside: Sequence[str]) -> list[str]:

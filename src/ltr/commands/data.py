@@ -175,8 +175,8 @@ def _state_of(needed: list[Path] | None) -> str:
         return "?"
     if not needed:
         return "built in"
-    there = sum(path.exists() for path in needed)
-    return "found" if there == len(needed) else "partly" if there else "-"
+    present = sum(path.exists() for path in needed)
+    return "found" if present == len(needed) else "partly" if present else "-"
 
 
 # -- describe ---------------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def _draw_first_images(source: Source, split: Split, about: Any, path: Path) -> 
     from ltr.report.data_figures import contact_sheet
 
     rows = {
-        place: [
+        position: [
             (
                 about.class_names[row],
                 int(about.class_counts[row]),
@@ -258,7 +258,7 @@ def _draw_first_images(source: Source, split: Split, about: Any, path: Path) -> 
             )
             for row in chosen.tolist()
         ]
-        for place, chosen in head_middle_tail(about.class_counts, _CLASSES).items()
+        for position, chosen in head_middle_tail(about.class_counts, _CLASSES).items()
     }
     contact_sheet(f"{split.name}: first training images", rows, path)
 

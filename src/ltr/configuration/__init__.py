@@ -1,1 +1,1 @@
-"""From configs and a command line to a checked configuration; nothing heavier than Hydra is imported here."""
+"""Composition and checks of configurations; modules in this package import nothing heavier than Hydra."""

@@ -1,4 +1,4 @@
-"""Advice in messages, made of keys that the configuration has, and of values that it allows."""
+"""Advice for error messages: overrides that exist in the configuration and are allowed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ltr.configuration.parsing import parse
 from ltr.configuration.rules import rules_of
 
 
-def offered(config: Mapping[str, Any], *overrides: str) -> list[str]:
-    """Return those of the overrides that can be given to this configuration.
+def filter_overrides(config: Mapping[str, Any], *overrides: str) -> list[str]:
+    """Filter the overrides that this configuration accepts.
 
     Args:
-        config: plain, or the part of one that the keys begin with.
+        config: the resolved configuration, or the part of it that the keys refer to.
         overrides: each ``key=value``, e.g. ``dataset.val=train_fraction``.
     """
     return [text for text in overrides if _can_be_given(config, text)]
@@ -32,18 +32,18 @@ def _can_be_given(config: Mapping[str, Any], text: str) -> bool:
     return last not in rules or problem(one.values[0], rules[last]) is None
 
 
-def advised(config: Mapping[str, Any], *overrides: str, otherwise: str) -> str:
-    """Return ``Set A or B, or OTHERWISE``: the overrides that can be given, and what else helps.
+def advise(config: Mapping[str, Any], *overrides: str, otherwise: str) -> str:
+    """Return ``Set A or B, or OTHERWISE``, with those overrides that the configuration accepts.
 
     Args:
-        otherwise: what helps in every configuration, in the imperative.
+        otherwise: advice for every configuration, in the imperative.
     """
-    possible = offered(config, *overrides)
+    possible = filter_overrides(config, *overrides)
     if not possible:
         return otherwise[:1].upper() + otherwise[1:]
     return f"Set {' or '.join(possible)}, or {otherwise}"
 
 
 def hold_out(config: Mapping[str, Any], otherwise: str) -> str:
-    """Return the advice for what needs validation images, see `advised`."""
-    return advised(config, "dataset.val=train_fraction", otherwise=otherwise)
+    """Return advice for options that need validation images, see `advise`."""
+    return advise(config, "dataset.val=train_fraction", otherwise=otherwise)

@@ -1,4 +1,4 @@
-"""Ranges and choices: the ``_allowed_`` entries of the configs, and the check of values against them.
+"""Ranges and choices of values (``_allowed_`` in configs), and the check of values against them.
 
 The grammar of an entry is a list of choices, or a string ``[list of ][int ]INTERVAL[ or WORD]`` such as ``[0, 1)``,
 ``int [1, inf)``, ``(0, inf) or null``, ``[0, inf) or auto`` or ``list of (0, 1)``. ``[[a, b]]`` stands for a list of
@@ -41,7 +41,7 @@ def problem(value: Any, rule: str | list) -> str | None:
             return f"a list is needed, such as [{value}]"
         return next((reason for reason in (problem(entry, of_each) for entry in value) if reason), None)
     if isinstance(rule, list):
-        # 1 == True in Python, not in a config
+        # 1 == True in Python, but not in a config
         if any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in rule):
             return None
         names = [shown(choice) for choice in rule]
@@ -90,7 +90,7 @@ def check_values(config: Mapping) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """Return a value as it is written on a command line."""
+    """Format a value as on a command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -103,7 +103,7 @@ def shown(value: Any) -> str:
 
 
 def _representable(value: Any) -> bool:
-    """Return whether a value holds no NaN, no infinity and no integer too large for an array or a result file."""
+    """Return whether a value has no NaN, no infinity and no integer beyond 64 bits."""
     if isinstance(value, list):
         return all(_representable(entry) for entry in value)
     if isinstance(value, int):

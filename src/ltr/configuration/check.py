@@ -1,4 +1,4 @@
-"""A composed configuration made plain and checked; imports nothing heavy."""
+"""Resolution and checks of a composed configuration."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def find_mistakes(config: DictConfig, overrides: Iterable[str] = ()) -> tuple[di
 
 
 def _without_passed_on(mistakes: list[str], raw: Mapping[str, Any]) -> list[str]:
-    """Drop mistakes about values that only pass on another wrong value, as in ``scale: ${head.scale}``."""
+    """Drop mistakes about interpolations of other wrong values, such as ``scale: ${head.scale}``."""
     wrong = {line.split("=")[0] for line in mistakes}
     return [line for line in mistakes if not _refers_to(raw.get(line.split("=")[0]), wrong)]
 
@@ -82,7 +82,7 @@ def _refers_to(value: Any, keys: Iterable[str]) -> bool:
 
 
 def _resolved(config: DictConfig) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return plain data, and a sentence for each unresolvable key ('' where another key's sentence covers it)."""
+    """Return plain data, and a message for each unresolvable key ('' if another key's message covers it)."""
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         unresolved: dict[str, str] = {}

@@ -42,7 +42,7 @@ class CommandLine:
 
     Attributes:
         flags: of Hydra, in their long form, ``--flag`` or ``--flag=value``.
-        overrides: everything else, ``key=value`` or what was meant to be.
+        overrides: all other arguments, usually ``key=value``.
         values: the flags that take a value.
         allowed: the packages of ``--allow``.
         mistakes: one sentence for every flag that is unknown or misused.
@@ -56,12 +56,12 @@ class CommandLine:
 
     @property
     def for_hydra(self) -> list[str]:
-        """Arguments with flags first: Hydra does not find overrides that stand between them."""
+        """Arguments with flags first, because Hydra ignores overrides between flags."""
         return [*self.flags, *(["--"] if any(o.startswith("-") for o in self.overrides) else []), *self.overrides]
 
     @property
     def sweep(self) -> bool:
-        """Return whether several runs are asked for: by the flag, or by a config of the group sweep."""
+        """Return whether the command is a sweep: by the flag, or by a config of the group sweep."""
         chosen = [o for o in self.overrides if o == _MULTIRUN or (is_sweep_config(o) and o != "sweep=null")]
         return "--multirun" in self.flags or bool(chosen)
 
@@ -83,7 +83,7 @@ def is_sweep_config(override: str) -> bool:
 
 
 def read(argv: Sequence[str]) -> CommandLine:
-    """Tell flags and overrides apart and check the flags; `CommandLine.mistakes` says what is wrong with them."""
+    """Parse a command line into flags and overrides; `CommandLine.mistakes` lists invalid flags."""
     line = _told_apart(list(argv))
     if line.config_name == CommandLine().config_name:  # its defaults have a place for the config, a user's may not
         line.overrides = [one.removeprefix("+") if is_sweep_config(one) else one for one in line.overrides]
@@ -141,7 +141,7 @@ def _told_apart(rest: list[str]) -> CommandLine:
 
 
 def _next_value(flag: str, rest: list[str]) -> str:
-    """Return the value that follows a flag; ``--info`` alone means all of it."""
+    """Return the value of a flag; ``--info`` without a value means ``all``."""
     if flag == "--info" and not (rest and rest[0] in _INFO):
         return "all"
     if not rest or rest[0].startswith("-") or (flag not in _PATHS and "=" in rest[0]):
@@ -158,17 +158,17 @@ def _further_packages(rest: list[str]) -> list[str]:
 
 
 def wrong_package(prefix: str) -> str | None:
-    """Return why ``--allow`` cannot take a prefix; None for the dotted name of a package."""
+    """Return why a prefix is invalid for ``--allow``; None for the dotted name of a package."""
     names = [name.strip() for name in prefix.split(",")]
     if not all(part.isidentifier() for name in names for part in name.split(".")):
         return f"--allow {prefix}: the dotted name of a package is needed, e.g. --allow my_project"
     return _one_each(prefix, names) if len(names) > 1 else None
 
 
-def _one_each(given: str, names: Sequence[str]) -> str:
+def _one_each(prefix: str, names: Sequence[str]) -> str:
     """Return the message for several packages behind one ``--allow``."""
     typed = " ".join(f"--allow {name}" for name in names)
-    return f"--allow {given}: one package is allowed at a time. Type {typed}, or set LTR_ALLOW={','.join(names)}"
+    return f"--allow {prefix}: one package is allowed at a time. Type {typed}, or set LTR_ALLOW={','.join(names)}"
 
 
 def _take(line: CommandLine, flag: str, value: str) -> None:

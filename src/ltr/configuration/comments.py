@@ -1,4 +1,4 @@
-"""Comments of config files: what a config is, and what each of its keys means."""
+"""Comments of config files: the description of the config, and the meaning of each key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Location of the configs, reading them without Hydra, and small helpers over a composed configuration."""
+"""Location of the shipped configs, reading them without Hydra, and helpers for composed configurations."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def recipes_of(dataset: str, method: str) -> tuple[str, ...]:
     names = [dataset, f"{dataset}_{method}"]
     if shared:
         names = [f"shared/{shared[-1]}", dataset, f"shared/{shared[-1]}_{method}", names[-1]]
-    # the names may come from a file that anything has written, so none of them becomes a path
+    # the names may come from an untrusted file, so they are never used as paths
     shipped = {*config_names("recipe"), *(f"shared/{name}" for name in config_names("recipe/shared"))}
     return tuple(f"recipe/{name}" for name in names if name in shipped)
 
@@ -113,7 +113,7 @@ def mappings(node: Any, path: str = "") -> Iterator[tuple[str, Mapping]]:
 
 
 def without_private(node: Any) -> Any:
-    """Return a copy without the private keys: what is written to result files and hashed."""
+    """Return a copy without private keys, for result files and hashes."""
     if isinstance(node, Mapping):
         return {key: without_private(value) for key, value in node.items() if key not in PRIVATE_KEYS}
     if isinstance(node, (list, tuple)):
@@ -122,10 +122,10 @@ def without_private(node: Any) -> Any:
 
 
 def canonical_json(value: Any) -> str:
-    """Return JSON that is the same for equal content: sorted keys, no spaces, floats as Python prints them."""
+    """Return canonical JSON: sorted keys, no spaces, floats as Python prints them."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def digest(value: Any) -> str:
-    """Return SHA-256 in hex over the canonical JSON of ``value``."""
+    """Return the SHA-256 of the canonical JSON of ``value``, in hex."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()

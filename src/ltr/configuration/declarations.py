@@ -2,8 +2,8 @@
 
 An option is a keyword-only argument of the constructor (or function) in a ``_target_``. Its type gives the rule, its
 signature the default, and the ``Args`` of the docstring the meaning. A method declares its options in a class of its
-own, ``Options = <Name>Options``, with a docstring under each field. Nothing is imported, so that a configuration is
-checked and explained before torch is loaded.
+own, ``Options = <Name>Options``, with a docstring under each field. Nothing is imported, so that configurations are
+checked and explained without torch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _OTHERS = re.compile(r"See `([\w.]+)` for the other arguments")
 
 
 class Required:
-    """Stands for the default of an option that has none."""
+    """Default of a required option."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ class _Source:
             argument.arg: self._option(argument.arg, argument.annotation, default, _meaning(argument.arg, documents))
             for argument, default in arguments
         }
-        for others in _OTHERS.findall(documents[0][1]):
-            defined = documents[0][0].where(others)
+        for names in _OTHERS.findall(documents[0][1]):
+            defined = documents[0][0].where(names)
             further = {} if defined is None else defined[0].arguments(defined[1])
             # what is declared in both places may be explained in one of them
             options = {
@@ -213,8 +213,8 @@ def _meaning(name: str, documents: Sequence[tuple[_Source, str]]) -> str:
         defined = source.where(elsewhere[1]) if elsewhere else None
         if defined is None:
             return meaning
-        there = defined[0].statement(defined[1])
-        text = (ast.get_docstring(there) or "") if isinstance(there, ast.ClassDef | ast.FunctionDef) else ""
+        statement = defined[0].statement(defined[1])
+        text = (ast.get_docstring(statement) or "") if isinstance(statement, ast.ClassDef | ast.FunctionDef) else ""
         return args_of(text).get(name, meaning)
     return ""
 

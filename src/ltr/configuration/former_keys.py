@@ -1,4 +1,4 @@
-"""Former spellings of configuration keys, understood wherever a person may write one, with a one-line notice.
+"""Former names of configuration keys, accepted in overrides and config files with a one-line notice.
 
 `ltr.former_paths` holds the table. Stored configurations are read through `ltr.identity`, without a notice.
 """
@@ -19,16 +19,16 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ltr.console import print_line
 from ltr.identity import today_of
 
-_PRINTED: set[str] = set()  # notices of the command that is running
+_PRINTED: set[str] = set()  # notices that the current command has printed
 
 
 def forget_notices() -> None:
-    """Let the next command print its notices, which this process may have printed for an earlier command."""
+    """Reset the printed notices, for a further command in the same process."""
     _PRINTED.clear()
 
 
 def rename_overrides(overrides: Iterable[Override], former: Mapping[str, str]) -> list[str]:
-    """Give overrides today's keys in place of former ones.
+    """Replace former keys in overrides.
 
     Args:
         former: dotted former key -> today's, see `ltr.identity.former_keys`.
@@ -47,7 +47,7 @@ def rename_overrides(overrides: Iterable[Override], former: Mapping[str, str]) -
 
 
 def rename_in_file(loaded: ConfigResult, config_path: str, former: Mapping[str, str]) -> tuple[ConfigResult, list[str]]:
-    """Return a config file's content with today's keys in place of former ones, and a notice for each.
+    """Return a config file's content with former keys replaced, and a notice for each.
 
     Args:
         loaded: as Hydra embeds it into the whole configuration.
@@ -75,7 +75,7 @@ def rename_in_file(loaded: ConfigResult, config_path: str, former: Mapping[str, 
 
 
 def print_notices(notices: Iterable[str]) -> None:
-    """Print each notice once a command, from one of the processes of a run."""
+    """Print each notice once per command, on rank 0."""
     is_first = os.environ.get("RANK", "0") == "0" and "LTR_WATCHED" not in os.environ
     for notice in notices:
         if is_first and notice not in _PRINTED:

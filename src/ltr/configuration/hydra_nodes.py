@@ -1,4 +1,4 @@
-"""Checks of what Hydra itself builds (launcher, sweeper, callbacks, logging), before any config is checked."""
+"""Checks of objects that Hydra instantiates (launcher, sweeper, callbacks, logging), before other checks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PLUGINS = {"launcher": "basic", "sweeper": "basic"}
 
 
 def check_hydra(node: Mapping[str, Any], allowed: tuple[str, ...] = ()) -> list[str]:
-    """Return a sentence for everything below ``hydra`` that would run code from outside Hydra and its plugins.
+    """Return a message for each key below ``hydra`` that would run code outside Hydra and its plugins.
 
     Args:
         node: as it is written, interpolations not resolved: a target must be a plain name.
@@ -102,18 +102,18 @@ def _unread(name: str, node: Mapping[str, Any]) -> list[str]:
 def _search_path(node: Mapping[str, Any]) -> list[str]:
     places = node.get("searchpath")
     return [
-        f"hydra.searchpath: there is no folder of configs '{place}'. Name a folder as file://FOLDER, or a package as "
+        f"hydra.searchpath: there is no folder of configs '{entry}'. Name a folder as file://FOLDER, or a package as "
         "pkg://PACKAGE; --config-dir FOLDER does the same"
-        for place in (places if isinstance(places, list) else [])
-        if not _is_there(str(place))
+        for entry in (places if isinstance(places, list) else [])
+        if not _is_there(str(entry))
     ]
 
 
-def _is_there(place: str) -> bool:
+def _is_there(entry: str) -> bool:
     """Return whether a search path of Hydra's exists; an interpolation counts as existing."""
-    if "${" in place:
+    if "${" in entry:
         return True
-    scheme, _, rest = place.rpartition("://")
+    scheme, _, rest = entry.rpartition("://")
     if scheme == "pkg":
         try:
             return importlib.util.find_spec(rest.replace("/", ".")) is not None
@@ -165,10 +165,10 @@ def _own_first(loader: Any) -> None:
 
 @contextlib.contextmanager
 def guarded_hydra(allowed: tuple[str, ...] = ()) -> Iterator[None]:
-    """Let Hydra refuse a configuration with mistakes of `check_hydra` before it builds any of it.
+    """Make Hydra call `check_hydra` before it instantiates anything.
 
     Raises:
-        ConfigError: all that is wrong with it.
+        ConfigError: lists all mistakes.
     """
     from hydra.types import RunMode
     from omegaconf import OmegaConf
@@ -182,9 +182,8 @@ def guarded_hydra(allowed: tuple[str, ...] = ()) -> Iterator[None]:
         _refuse(forbidden(overrides).values())
         _own_first(self)
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message=".* is not available", category=UserWarning
-            )  # ltr reports it itself
+            # ltr reports this itself
+            warnings.filterwarnings("ignore", message=".* is not available", category=UserWarning)
             config = load(self, *arguments, **named)
         hydra = config.get("hydra")
         node = OmegaConf.to_container(hydra, resolve=False) if OmegaConf.is_config(hydra) else {}

@@ -1,4 +1,4 @@
-"""Checks of what a sweep's launcher needs of the machine, before Hydra builds it."""
+"""Checks of the requirements of a sweep's launcher, before Hydra instantiates it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _LOCAL = "hydra/launcher=submitit_local does the same with processes of this mac
 
 
 def check_launcher(launcher: Any) -> list[str]:
-    """Return a sentence for a launcher that this machine cannot carry out.
+    """Return a message for a launcher that this machine does not support.
 
     Args:
-        launcher: what is below ``hydra.launcher``.
+        launcher: the node ``hydra.launcher``.
     """
     target = str(launcher.get("_target_", "")) if isinstance(launcher, Mapping) else ""
     missing = [name for name in _COMMANDS if shutil.which(name) is None]

@@ -2,7 +2,7 @@
 
 An entry of such a list is the name of a config in the group's folder, or a mapping with a ``_target_``. Names of
 shipped configs stay names; those of a user's own folder are replaced by the config's content when a configuration is
-composed, so that the ``config.yaml`` of a run says by itself what code it names.
+composed, so that the ``config.yaml`` of a run is self-contained.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LISTS = {
     "evaluation.extra_protocols": "protocol",
     "method.scorers": "scorer",
 }
-# the name of a config that stands for many: pytorch_ood.* is pytorch_ood.KNN and so on
+# a family of configs: pytorch_ood.* is pytorch_ood.KNN and so on
 _FAMILY = ".*"
 _MEMBER = re.compile(r"\w+")
 _NAME = re.compile(r"\w[\w+-]*")
@@ -81,14 +81,14 @@ def with_own(group: str, entries: Any, read: Callable[[str], Mapping[str, Any] |
         return entries
     resolved = []
     for entry in entries:
-        own = read(entry) if isinstance(entry, str) and _NAME.fullmatch(entry) else None
-        is_own = own is not None and not (is_shipped(group, entry) and own == read_config(f"{group}/{entry}"))
-        resolved.append({"name": entry, **own} if own is not None and is_own else entry)
+        config = read(entry) if isinstance(entry, str) and _NAME.fullmatch(entry) else None
+        is_own = config is not None and not (is_shipped(group, entry) and config == read_config(f"{group}/{entry}"))
+        resolved.append({"name": entry, **config} if config is not None and is_own else entry)
     return resolved
 
 
 def reader(group: str, folder: str | None) -> Callable[[str], Mapping[str, Any] | None]:
-    """Return what reads a config of a group from a user's own folder of configs."""
+    """Return a function that reads a config of a group from a user's folder of configs."""
     import yaml
 
     def read(name: str) -> Mapping[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Nested choices: ``method.classifier.optimizer=adamw`` chooses a config, as ``optimizer=adamw`` does at the top level.
+"""Nested choices: ``method.classifier.optimizer=adamw`` chooses a config, like ``optimizer=adamw`` at the top level.
 
 Hydra knows such a choice only as ``optimizer@method.classifier.optimizer=adamw``. Which nodes are choices follows from
 the defaults lists of the configs that are composed; the plain form is understood on the command line, in a job of a
@@ -42,8 +42,8 @@ from ltr.configuration.swept_keys import split_applicable
 from ltr.configuration.unknown_configs import unknown_config
 from ltr.identity import former_keys, has_former_options
 
-_RUN = "hydra.mode=RUN"  # what Hydra adds to the overrides of a command that is no sweep
-_ROUNDS = 8  # a choice may bring further nested ones: so deep they may lie
+_RUN = "hydra.mode=RUN"  # override that Hydra adds if a command is no sweep
+_ROUNDS = 8  # maximal depth of nested choices
 
 
 class NestedLoader(ConfigLoaderImpl):
@@ -80,7 +80,7 @@ class NestedLoader(ConfigLoaderImpl):
         """Compose a configuration; see Hydra's loader for the arguments.
 
         Hydra composes a command twice: to read ``hydra.mode``, and to run with the mode as one more override. The
-        second time takes the first configuration.
+        second call reuses the first configuration.
         """
         request = (config_name, tuple(overrides), from_shell)
         composed, self._for_mode = self._for_mode, None
@@ -91,7 +91,7 @@ class NestedLoader(ConfigLoaderImpl):
                 config.hydra.overrides.hydra.append(_RUN)
                 return config
         config = self._composed(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
-        if not validate_sweep_overrides:  # Hydra reads the mode of this configuration and lets it go
+        if not validate_sweep_overrides:  # Hydra reads only the mode of this configuration
             self._for_mode = request, config
         return config
 
@@ -118,7 +118,7 @@ class NestedLoader(ConfigLoaderImpl):
 
     @staticmethod
     def _sweeps(overrides: Iterable[str]) -> bool:
-        """Return whether an override gives several values, which only a run refuses."""
+        """Return whether an override has several values, which is an error in a single run."""
         lists = [text for text in overrides if "," in text or "(" in text]
         return any(override.is_sweep_override() for override in OverridesParser.create().parse_overrides(lists))
 
@@ -170,14 +170,14 @@ class NestedLoader(ConfigLoaderImpl):
         return config
 
     def _content(self, group: str, name: str) -> Mapping[str, Any] | None:
-        """Return a config as written; None where there is none."""
+        """Return the content of a config, unresolved; None if there is no such config."""
         path = f"{group}/{name}"
         loaded = self.repository.load_config(path) if self.repository.config_exists(path) else None
         content = None if loaded is None else OmegaConf.to_container(loaded.config, resolve=False)
         return {str(key): value for key, value in content.items()} if isinstance(content, dict) else None
 
     def _check_recipe(self, choices: Mapping[str, str | None]) -> None:
-        """Refuse a config of a data set that takes its recipe by a name which no recipe has any more."""
+        """Refuse a data set's config that refers to a removed recipe."""
         dataset = choices.get("dataset")
         instead = removed.advice("recipe", choices.get("recipe@_global_"))
         if instead and not choices.get("recipe/shared") and not self.repository.config_exists(f"recipe/{dataset}"):
@@ -196,7 +196,7 @@ class NestedLoader(ConfigLoaderImpl):
         return self.repository.get_group_options(_group(self.nodes[node]), ObjectType.CONFIG)
 
     def _choices(self, config_name: str | None, overrides: Iterable[str]) -> dict[str, str | None]:
-        """Return the choices of a command that was refused, as far as they can be determined."""
+        """Return the choices of a command that does not compose, as far as they can be determined."""
         all_of_them = list(overrides)
         added = [text for text in all_of_them if text.startswith("+") and "@" in text.partition("=")[0]]
         for texts in (all_of_them, [text for text in all_of_them if text not in added])[: 1 + bool(added)]:
@@ -211,7 +211,7 @@ class NestedLoader(ConfigLoaderImpl):
         return {}
 
     def _as_choice(self, text: str, choices: Mapping[str, str | None]) -> str:
-        """Return an override as Hydra knows it; empty where it repeats what holds anyway."""
+        """Return an override in Hydra's form; empty if it changes nothing."""
         bare = text.lstrip("+")
         key, equals, value = bare.partition("=")
         if not equals or text.startswith("~"):
@@ -237,7 +237,7 @@ class NestedLoader(ConfigLoaderImpl):
                 raise ConfigCompositionException(where + reason)
 
     def unknown(self, node: str, name: Any) -> str | None:
-        """Return why a name cannot be chosen at a nested node, as the end of a sentence; None where it can."""
+        """Return why a name is not allowed at a nested node, as the end of a sentence; None if it is allowed."""
         options = self.options(node)
         if isinstance(name, str) and name in options:
             return None
@@ -300,7 +300,7 @@ class NestedLoader(ConfigLoaderImpl):
         return loaded
 
     def _targets_with_former_options(self) -> dict[str, str]:
-        """Return the nodes whose class has options that were once called otherwise, with the class's path."""
+        """Return the nodes whose class has renamed options, with the class's path."""
         in_files = self._repository.targets if self._repository is not None else {}
         targets = {
             _joined(default.package, relative).rstrip("."): target
@@ -310,7 +310,7 @@ class NestedLoader(ConfigLoaderImpl):
         return {node: target for node, target in targets.items() if has_former_options(target)}
 
     def _for_own_choice(self, default: ResultDefault, loaded: ConfigResult, repo: IConfigRepository) -> ConfigResult:
-        """Return a config without the keys of its own nested choice where another one was made."""
+        """Return a config without the keys of its own nested choice, if another config is chosen there."""
         written = repo.load_config(str(default.config_path))
         for entry in (written.defaults_list if written is not None else None) or []:
             if not isinstance(entry, GroupDefault) or entry.override or not entry.package or entry.value is None:
@@ -339,7 +339,7 @@ class NestedLoader(ConfigLoaderImpl):
 
 @contextlib.contextmanager
 def nested_choices() -> Iterator[None]:
-    """Let a command's Hydra understand nested choices in their plain form, for the time of a block."""
+    """Enable nested choices in Hydra within the block."""
     from hydra._internal import hydra
 
     before = hydra.ConfigLoaderImpl
@@ -357,7 +357,7 @@ def holds_keys(key: str, node: Mapping[str, Any]) -> str:
 
 
 def _replaces(value: Any) -> bool:
-    """Return whether a value would replace a node's keys; a reference stands for what it refers to."""
+    """Return whether a value would replace a node's keys; interpolations do not count."""
     return is_name(value) and value != "???"
 
 

@@ -1,6 +1,6 @@
-"""Mistakes in a command line's ``key=value``s: every one, not only the first at which Hydra stops.
+"""Explanation of all mistakes in a command line's overrides; Hydra stops at the first one.
 
-`explain` is called only after Hydra has refused the command, so that a correct command pays nothing for it.
+`explain` runs only after Hydra has refused the command, so that correct commands are not slowed down.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ _PLUGINS = {"joblib": "sweep", "optuna": "sweep", "submitit_local": "slurm", "su
 
 
 def explain(overrides: list[str], config_dir: str | None, config_name: str, sweep: bool = False) -> list[str]:
-    """Return a sentence for every override that cannot be applied, and for every value that is not allowed.
+    """Return a message for each override that cannot be applied, and for each value that is not allowed.
 
     Args:
         overrides: the command line without flags, e.g. ``["method=crt", "loss.betta=1"]``.
         config_dir: the user's own folder of configs (``--config-dir``), or None.
         config_name: the primary config.
-        sweep: several values for one key are wanted (``-m``).
+        sweep: the command is a sweep (``-m``).
 
     Returns:
-        Sentences; empty when nothing is found to be wrong.
+        Messages; empty without mistakes.
     """
     refused = forbidden(overrides, config_dir)
     parsed, mistakes = parse(text for text in overrides if text not in refused)
@@ -71,13 +71,13 @@ def explain(overrides: list[str], config_dir: str | None, config_name: str, swee
 
 
 def composed(overrides: list[str], config_dir: str | None = None) -> DictConfig:
-    """Compose the primary config with these overrides, in Python instead of on a command line.
+    """Compose the primary config with overrides, from Python.
 
     Args:
-        config_dir: the user's own folder of configs, as ``--config-dir`` names it.
+        config_dir: the user's folder of configs (``--config-dir``).
 
     Raises:
-        ConfigError: names everything that is wrong with the overrides.
+        ConfigError: lists all mistakes in the overrides.
     """
     GlobalHydra.instance().clear()
     if forbidden(overrides, config_dir):
@@ -86,14 +86,14 @@ def composed(overrides: list[str], config_dir: str | None = None) -> DictConfig:
         with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
             _looking_in(config_dir)
             return compose("train", overrides=overrides)
-    except Exception as error:  # Hydra and OmegaConf raise many kinds, plain ones too
+    except Exception as error:  # Hydra and OmegaConf raise many types of exceptions
         mistakes = explain(overrides, config_dir, "train") or [in_short(error)]
         refuse(mistakes, "the overrides cannot be applied")
         raise
 
 
 def _looking_in(config_dir: str | None, is_quiet: bool = False) -> Hydra:
-    """Return the Hydra that is set up, with nested choices, and the user's own configs where the command puts them."""
+    """Return the initialised Hydra with nested choices and the user's folder of configs."""
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
     path = hydra.config_loader.get_search_path()
@@ -104,9 +104,9 @@ def _looking_in(config_dir: str | None, is_quiet: bool = False) -> Hydra:
 
 
 def unread(overrides: Iterable[str]) -> list[str]:
-    """Return a sentence for each override that Hydra accepts and ltr does not: forbidden ones, unknown recipes.
+    """Return a message for each override that Hydra accepts and ltr does not: forbidden ones, unknown recipes.
 
-    That group is optional, so that Hydra takes any name for one of its configs.
+    The group ``recipe`` is optional, so Hydra accepts any name for it.
     """
     texts = list(overrides)
     mistakes = list(forbidden(texts).values())
@@ -124,7 +124,7 @@ def unread(overrides: Iterable[str]) -> list[str]:
 
 
 class _Explanation:
-    """Applies the right overrides step by step, and explains what is wrong with the others."""
+    """Explanation of mistakes: applies the valid overrides step by step and explains the others."""
 
     def __init__(self, loader: NestedLoader, config_name: str, sweep: bool) -> None:
         self.loader = loader
@@ -186,7 +186,7 @@ class _Explanation:
         return one.key in self.groups and not any(isinstance(value, dict) for value in one.values)
 
     def _expanded(self, one: Parsed) -> Parsed:
-        """Return an override whose pattern ``glob(c*)`` is replaced by the configs that it fits."""
+        """Return an override with a pattern ``glob(c*)`` replaced by the matching configs."""
         pattern = one.values[0]
         if not isinstance(pattern, Glob):
             return one
@@ -198,7 +198,7 @@ class _Explanation:
         error = self._composes([*plugins, one.text], hydra=True)
         if error is None:
             return []
-        if isinstance(error, (AttributeError, AssertionError)):  # of OmegaConf's insides, as for hydra.sweeper.params
+        if isinstance(error, (AttributeError, AssertionError)):  # inside OmegaConf, as for hydra.sweeper.params
             return [f"{one.text}: Hydra takes this from a config file only. Put it into one of your own (--config-dir)"]
         extra = _PLUGINS.get(str(one.values[0]))
         hint = f". It needs pip install 'ltr[{extra}]'" if extra else ""
@@ -216,12 +216,12 @@ class _Explanation:
         ]
 
     def _guess(self, one: Parsed) -> str | None:
-        """Return the config that was probably meant, so that the keys given for it can be checked."""
+        """Return the config that was probably meant, so that its keys can be checked."""
         options = self.loader.get_group_options(one.key, ObjectType.CONFIG)
         return next(iter(difflib.get_close_matches(str(one.values[0]), options, n=1)), None)
 
     def _apply(self, texts: list[str]) -> list[str]:
-        """Add overrides to what composes: all at once, or where that fails one after the other."""
+        """Add overrides to the composition: all at once, or one by one if that fails."""
         if self._composes(texts) is None:
             return []
         errors = {text: self._composes([text]) for text in texts}
@@ -230,7 +230,7 @@ class _Explanation:
         return [f"{text}: {in_short(error)}" for text, error in errors.items() if error]
 
     def _composes(self, more: list[str], hydra: bool = False) -> Exception | None:
-        """Keep more overrides if they compose with those kept before; else say why not."""
+        """Keep further overrides if they compose with the previous ones; otherwise return the reason."""
         try:
             composed = compose(
                 config_name=self.config_name, overrides=[*self.applied, *more], return_hydra_config=hydra
@@ -244,13 +244,13 @@ class _Explanation:
         return None
 
     def _nested_choices(self, parsed: list[Parsed]) -> tuple[list[Parsed], list[str]]:
-        """Make the nested choices; returns the other overrides, and what is wrong with the choices."""
+        """Apply the nested choices; return the other overrides, and the mistakes in the choices."""
         mistakes: list[str] = []
         while chosen := [one for one in parsed if self._chooses_nested(one)]:
             wrong = self._apply([one.text for one in chosen])
             mistakes += wrong
             unclear = {one.key for one in chosen if any(line.startswith(f"{one.text}: ") for line in wrong)}
-            # what lies below a choice that cannot be made is unknown
+            # the keys below an invalid choice are unknown
             parsed = [one for one in parsed if one not in chosen and not _lies_below(one.key, unclear)]
         swept = [one for one in parsed if one.key in self.nodes and one.is_sweep]
         for one in swept:

@@ -1,8 +1,8 @@
-"""Identity of the code outside ltr that a configuration names: a version for what is installed, else a digest.
+"""Identity of code outside ltr in a configuration: the version of an installed package, otherwise a digest.
 
 A package from a registry (below ``site-packages`` or ``dist-packages``) counts by its version. Everything else counts
 by the content of its source files: of the whole top-level package that a target lies in, and of the modules outside
-``site-packages`` that its files import. Data files beside the code take no part.
+``site-packages`` that its files import. Data files are ignored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from ltr.configuration.configs import mappings
 
-# ltr and what it is built on, of which its own classes inherit: their versions stand in a run's provenance
+# ltr and its dependencies: their versions are in a run's provenance
 OURS = (
     "ltr",
     "torch",
@@ -35,7 +35,7 @@ _SOURCE = (".py", ".pyx", ".so", ".pyd")
 _INSTALLED = ("site-packages", "dist-packages")
 _DIGITS = 16
 
-# by top-level name: the module object that was loaded then, and its identity. What runs is the code as it was loaded,
+# top-level name -> loaded module, and its identity. Loaded code runs as it was loaded,
 # so the identity of a loaded module does not follow an edit of its file
 _known: dict[str, tuple[object, str]] = {}
 
@@ -65,16 +65,16 @@ def _identity(top: str) -> str:
     loaded = sys.modules.get(top)
     if top in _known and (_known[top][0] is loaded or _known[top][0] is None):
         if _known[top][0] is None and loaded is not None:
-            _known[top] = (loaded, _known[top][1])  # loaded since, by the command that asked before
+            _known[top] = (loaded, _known[top][1])  # loaded by an earlier command of this process
         return _known[top][1]
     places = _places(top)
-    identity = _version(top) if any(set(_INSTALLED) & set(place.parts) for place in places) else None
+    identity = _version(top) if any(set(_INSTALLED) & set(path.parts) for path in places) else None
     _known[top] = (loaded, identity or _digest(top))
     return _known[top][1]
 
 
 def _places(top: str) -> list[Path]:
-    """Return the file or the folders of a top-level module or package; [] where it has none (typed in, say)."""
+    """Return the file or the folders of a top-level module or package; [] if it has none, as in a notebook."""
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):  # a module that is loaded without a specification, such as a script
@@ -93,14 +93,14 @@ def _version(top: str) -> str | None:
 
 
 def _digest(top: str) -> str:
-    """Return hex digits of the SHA-256 over the source of a package and its imports outside ``site-packages``."""
+    """Return the SHA-256, shortened, of the source of a package and its imports outside ``site-packages``."""
     digest = hashlib.sha256()
     waiting, seen = [top], {top}
     while waiting:
         name = waiting.pop(0)
         imported: set[str] = set()
-        for place in _places(name):
-            for relative, content in source_files(place):
+        for path in _places(name):
+            for relative, content in source_files(path):
                 digest.update(repr((name, relative, len(content))).encode())
                 digest.update(content)
                 if relative.endswith(".py"):
@@ -113,18 +113,18 @@ def _digest(top: str) -> str:
 
 def _is_edited_here(top: str) -> bool:
     places = _places(top)
-    return bool(places) and not any(set(_INSTALLED) & set(place.parts) for place in places)
+    return bool(places) and not any(set(_INSTALLED) & set(path.parts) for path in places)
 
 
-def source_files(place: Path) -> Iterator[tuple[str, bytes]]:
+def source_files(root: Path) -> Iterator[tuple[str, bytes]]:
     """Return (relative name, content) of a module's file, or of all source files of a package, in order.
 
-    Hidden folders, caches and virtual environments are passed over; so is a file that cannot be read.
+    Hidden folders, caches, virtual environments and unreadable files are skipped.
     """
-    if place.is_file():
-        yield place.name, place.read_bytes()
+    if root.is_file():
+        yield root.name, root.read_bytes()
         return
-    for folder, below, files in os.walk(place):
+    for folder, below, files in os.walk(root):
         below[:] = sorted(
             name
             for name in below
@@ -134,11 +134,11 @@ def source_files(place: Path) -> Iterator[tuple[str, bytes]]:
         for name in sorted(files):
             path = Path(folder, name)
             if path.suffix in _SOURCE and path.is_file():
-                yield path.relative_to(place).as_posix(), path.read_bytes()
+                yield path.relative_to(root).as_posix(), path.read_bytes()
 
 
 def _imports(content: bytes) -> set[str]:
-    """Return the top-level names that a file imports; none of a file that is no Python (its import says so)."""
+    """Return the top-level names that a file imports; none if it cannot be parsed."""
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):
@@ -153,6 +153,6 @@ def _imports(content: bytes) -> set[str]:
 
 
 def changed_code(config: Mapping[str, Any]) -> list[str]:
-    """Return the packages outside ltr that a run was made with (``code``) and whose code has changed."""
+    """Return the packages outside ltr whose code has changed since the run (``code``)."""
     now = own_code(config)
     return [top for top, identity in (config.get("code") or {}).items() if now.get(top, identity) != identity]

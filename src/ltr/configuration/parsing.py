@@ -1,4 +1,4 @@
-"""Overrides (``key=value``) as Hydra reads them."""
+"""Parsing of overrides (``key=value``) with Hydra's grammar."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def parse(overrides: Iterable[str]) -> tuple[list[Parsed], list[str]]:
-    """Return the overrides that can be read, and a sentence for each that cannot."""
+    """Parse overrides; return them and a message for each that cannot be parsed."""
     parser = OverridesParser.create()
     parsed, mistakes = [], []
     for text in overrides:
@@ -26,17 +26,17 @@ def parse(overrides: Iterable[str]) -> tuple[list[Parsed], list[str]]:
             override = parser.parse_override(text)
             if not override.key_or_group:
                 raise ValueError("the key is missing")
-            # values of a sweep are read here too, where a wrong one is noticed
+            # evaluates the values of a sweep, which may raise
             values = _values_of(override)
             parsed.append(Parsed(text, override, values))
-        except Exception as error:  # Hydra's grammar raises many kinds
+        except Exception as error:  # Hydra's grammar raises many types of exceptions
             hint = "" if "=" in text.strip("=") else "; an override is written key=value"
             mistakes.append(f"{text or repr(text)}: not an override{hint} ({in_short(error)}){quoting_hint(text)}")
     return parsed, mistakes
 
 
 def _values_of(override: Override) -> list[Any]:
-    """Return the values of an override; the two ends of an interval, the pattern over configs itself."""
+    """Return the values of an override; both ends of an interval, or the pattern of a glob."""
     if isinstance(override.value(), Glob):
         return [override.value()]
     if override.is_discrete_sweep():
@@ -50,7 +50,7 @@ def _values_of(override: Override) -> list[Any]:
 
 @dataclass(frozen=True)
 class Parsed:
-    """One override: as it was written, as Hydra reads it, and its values (several where it is a sweep)."""
+    """Parsed override: its text, Hydra's object, and its values (several in a sweep)."""
 
     text: str
     override: Override
@@ -62,7 +62,7 @@ class Parsed:
 
     @property
     def before(self) -> str:
-        """The text in front of the value, ``method=`` or ``+sampler@method.sampler=``."""
+        """Text before the value, ``method=`` or ``+sampler@method.sampler=``."""
         return self.text[: self.text.index("=") + 1]
 
     @property
@@ -74,7 +74,7 @@ class Parsed:
         return self.override.is_add() or self.override.is_force_add()
 
 
-# Hydra's advice fits config files only, or would be refused next
+# replacements for Hydra's advice, which is wrong on a command line
 _WORDS = (
     (
         r".*Could not override 'recipe/shared'\..*",
@@ -95,7 +95,7 @@ _WORDS = (
 
 
 def in_short(error: Exception) -> str:
-    """Return Hydra's words without its search path and the links to its documentation."""
+    """Shorten an error message of Hydra: no search path, no links to its documentation."""
     if str(error).startswith("Error merging override") and isinstance(error.__cause__, Exception):
         error = error.__cause__
     if (instead := removed.advice_on(error)) is not None:

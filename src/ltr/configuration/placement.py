@@ -1,8 +1,8 @@
 """A check that something reads every key of a composed configuration.
 
-A config can be placed anywhere (``+loss@a.b=ldam``), and any key can be added; where nothing reads it, the run would
-ignore it. Groups check their own keys, by name or against the signature of the code that a config names; this module
-checks the top level, and the keys of a data set.
+Hydra accepts configs at any node (``+loss@a.b=ldam``) and any added key, and a run would silently ignore those that
+nothing reads. Groups check their own keys, by name or against the signature of the code that a config names; this
+module checks the top level, and the keys of a data set.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ltr.configuration.parsing import Parsed, parse
 from ltr.configuration.rules import target
 from ltr.errors import nearest
 
-# that the program reads by name from any data set
+# keys of a data set that the program reads by name
 DATASET_KEYS = ("name", "mean", "std", "source", "split", "beta", "val", "image_size", "image_resize", "interpolation",
                 "packed", "exclude", "split_file", "resize_to")  # fmt: skip
 _OF_HYDRA = ("launcher", "sweeper", "sweep", "run", "callbacks")
@@ -28,9 +28,9 @@ def unread_keys(config: Mapping[str, Any], overrides: Iterable[str] = (), hydra:
     """Return a sentence for every added config or key that nothing reads.
 
     Args:
-        config: composed, interpolations not resolved.
-        overrides: of the command, so that a sentence begins with what was typed.
-        hydra: Hydra's own node, which may refer to keys as well.
+        config: the composed configuration, not resolved.
+        overrides: overrides of the command, which messages quote.
+        hydra: the node ``hydra``, which may refer to keys as well.
     """
     known = {*_top_level(), "hydra", *PRIVATE_KEYS}
     candidates = {key: value for key, value in config.items() if key not in known}
@@ -61,7 +61,7 @@ def _inside(key: str, nodes: Collection[str]) -> bool:
 
 
 def _not_referred_to(added: list[tuple[str, Any]], rest: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Return the added keys that no interpolation names, neither of keys that are read nor through added ones."""
+    """Return the added keys that no interpolation refers to, directly or through other added keys."""
     texts, unread = rest, added
     while texts and unread:
         named = {name for key, value in texts for name in _references(key, value)}
@@ -71,7 +71,7 @@ def _not_referred_to(added: list[tuple[str, Any]], rest: list[tuple[str, Any]]) 
 
 
 def _references(key: str, value: Any) -> list[str]:
-    """Return the keys that a value interpolates, absolute; a word too many does no harm."""
+    """Return the absolute keys in a value's interpolations; false positives are harmless."""
     if isinstance(value, list):
         return [name for entry in value for name in _references(key, entry)]
     if isinstance(value, Mapping):
@@ -90,7 +90,7 @@ def _touches(key: str, name: str) -> bool:
 
 
 def _keys_beside(dataset: Any) -> tuple[str, ...]:
-    """Return the keys of shipped data sets of the same code, which need not refer to all of them."""
+    """Return the keys of shipped data sets with the same source."""
     code = [target(dataset, part) for part in ("source", "split")]
     configs = [read_config(f"dataset/{name}") for name in config_names("dataset")]
     alike = [config for config in configs if [target(config, part) for part in ("source", "split")] == code]
@@ -144,7 +144,7 @@ def _advice(override: Parsed | None, key: str, config: Mapping[str, Any]) -> str
 
 
 def _places_of(group: str, config: Mapping[str, Any]) -> list[str]:
-    """Return the keys below which the composed configuration holds a config of this group."""
+    """Return the nodes of the composed configuration with a config of this group."""
     nodes = [group] if isinstance(config.get(group), Mapping) else []
     prefixes = {key.rsplit(f".{group}.", 1)[0] for key, _ in leaves(config) if f".{group}." in key}
     return nodes + sorted(f"{prefix}.{group}" for prefix in prefixes)
@@ -152,7 +152,5 @@ def _places_of(group: str, config: Mapping[str, Any]) -> list[str]:
 
 def _written(override: Parsed, places: list[str]) -> str:
     name = override.values[0]
-    texts = [
-        f"{override.key}={name}" if place == override.key else f"{override.key}@{place}={name}" for place in places
-    ]
+    texts = [f"{override.key}={name}" if node == override.key else f"{override.key}@{node}={name}" for node in places]
     return " or ".join(texts[:2])

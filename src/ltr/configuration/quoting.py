@@ -6,14 +6,14 @@ import re
 import shlex
 
 _KEY = re.compile(r"[+~]*[A-Za-z_][\w./@:-]*")
-# what means something to bash between double quotes, "!" in an interactive one
+# special characters of bash within double quotes; "!" in an interactive shell
 _IN_DOUBLE_QUOTES = re.compile(r"[\"$`\\!\n\r\t]")
 
 
 def quoted(text: str) -> str:
-    """Return ``text`` as a value of Hydra's grammar: in single quotes, interpolations escaped for OmegaConf."""
+    """Quote ``text`` for Hydra's grammar: single quotes, with interpolations escaped for OmegaConf."""
     escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
-    # Hydra takes backslashes as they are unless a quote follows them
+    # Hydra keeps backslashes unless a quote follows
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", escaped)
     return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
 

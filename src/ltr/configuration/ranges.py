@@ -20,14 +20,14 @@ NonNegativeInt = Annotated[int, "[0, inf)"]
 
 
 def check_option(key: str, value: T, kind: Any) -> T:
-    """Return the value of an option.
+    """Check the value of an option and return it.
 
     Args:
-        key: as a configuration has it, e.g. ``loss.gamma``.
-        kind: the type in the signature, whose rule the value must follow.
+        key: key in the configuration, for messages, e.g. ``loss.gamma``.
+        kind: type in the signature, which has the rule.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: the value breaks the rule.
     """
     rule = rule_of(kind)
     reason = None if rule is None else problem(list(value) if isinstance(value, tuple) else value, rule)

@@ -1,4 +1,4 @@
-"""Configs that earlier versions had, and what replaces each: for the messages of commands, and for runs of then."""
+"""Removed configs and their replacements, for error messages and for runs of earlier versions."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _MISSING = re.compile(r"(?:Could not find|Unable to find|Could not load) '([\w/]
 
 
 def advice(group: str, name: Any) -> str | None:
-    """Return what replaces a config, as the end of a sentence; None where no config of this name was removed."""
+    """Return the replacement of a removed config, as the end of a sentence; None if it was not removed."""
     new = REMOVED.get(group, {}).get(str(name))
     return f"there is no {group} '{name}' any more. Write {new} instead" if new else None
 
 
 def advice_on(error: Exception) -> str | None:
-    """Return what to write instead of the config that Hydra did not find; None where none was removed."""
+    """Return the replacement of the config in Hydra's error; None if it was not removed."""
     missing = _MISSING.search(str(error))
     return advice(missing[1], missing[2]) if missing else None
 
 
 def current_name(group: str, name: str) -> str:
-    """Return the name of the config that holds what a removed one held; other names as they are."""
+    """Return the present name of a renamed config; other names are unchanged."""
     new = REMOVED.get(group, {}).get(name)
     return new.split()[0].partition("=")[2] if new else name

@@ -1,7 +1,7 @@
-"""The configuration of a finished run, with some values changed for another evaluation.
+"""Configuration of a finished run with overrides for another evaluation.
 
-A run's ``config.yaml`` is resolved: its references are gone, and so are its rules. Both are taken from the shipped
-configs, so that ``dataset.imbalance_factor=50`` reaches the split that was made from it and is checked as in training.
+A run's ``config.yaml`` is resolved and has neither interpolations nor rules. Both are taken from the shipped configs,
+so that ``dataset.imbalance_factor=50`` also changes the split and is checked as in training.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ltr.configuration.targets import check_targets
 from ltr.errors import ConfigError
 from ltr.identity import former_keys
 
-# evaluation depends on no other key of these groups
+# keys of these groups that evaluation depends on
 _TRAINER = ("accelerator", "precision", "num_workers")
 _OF_TRAINING = ("evaluation.monitor_split", "evaluation.every_n_epochs")
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
@@ -38,7 +38,7 @@ def with_overrides(
     known_mistakes: Sequence[str] = (),
     config_dir: str | None = None,
 ) -> dict[str, Any]:
-    """Return a run's configuration with other values for what evaluation depends on.
+    """Apply overrides to a run's configuration; only keys that evaluation depends on can change.
 
     Args:
         config: plain, as ``config.yaml`` holds it.
@@ -78,7 +78,7 @@ def with_overrides(
 
 
 def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy in which keys that are younger than the run have their defaults."""
+    """Return a copy with defaults for keys that were added after the run."""
     result: dict[str, Any] = copy.deepcopy(dict(config))
     dataset = result.get("dataset")
     node = dataset if isinstance(dataset, Mapping) else {}
@@ -100,8 +100,7 @@ def _is_config(node: Any) -> bool:
 
 
 def _links(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the leaves of the data set's config that follow a key: ``dataset.split.n_max`` follows
-    ``dataset.n_max``."""
+    """Return the leaves of the data set's config that interpolate a key, and this key."""
     links = {
         key: match[1]
         for key, value in leaves({"dataset": _dataset_config(config)})
@@ -114,9 +113,9 @@ def _links(config: Mapping[str, Any]) -> dict[str, str]:
 
 def _find_data(config: dict[str, Any]) -> None:
     """Set the data folder to ``LTR_DATA`` for a run that was moved to another machine."""
-    root, here = config["dataset"]["source"].get("root"), os.environ.get("LTR_DATA")
-    if root is not None and here and not os.path.isdir(str(root)):
-        config["dataset"]["source"]["root"] = here
+    root, data_folder = config["dataset"]["source"].get("root"), os.environ.get("LTR_DATA")
+    if root is not None and data_folder and not os.path.isdir(str(root)):
+        config["dataset"]["source"]["root"] = data_folder
 
 
 def _dataset_config(config: Mapping[str, Any]) -> dict[str, Any]:

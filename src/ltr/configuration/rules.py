@@ -1,8 +1,7 @@
-"""Rules of a config: those that the code declares which it names, its own ``_allowed_``, and those of the shipped
-config that it stands for.
+"""Rules of a config: from the code in its ``_target_``, its ``_allowed_``, or the matching shipped config.
 
-A run's ``config.yaml`` and a description in a checkpoint have lost their rules, and a config of the user's own may have
-none; what they say is checked all the same.
+A run's ``config.yaml``, a checkpoint's description and a user's config may have no rules, but are checked like shipped
+configs.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ def rules_of(path: str, node: Mapping[str, Any], config: Mapping[str, Any] | Non
         path: of the config, e.g. ``optimizer`` or ``method.classifier.optimizer``.
         config: the whole configuration, if nodes without code of their own, such as ``method.grid``, matter.
     """
-    own = node.get("_allowed_")
+    allowed = node.get("_allowed_")
     declared = rules_of_target(node.get("_target_")) if "_target_" in node else _nested_rules(path, config or {})
-    if own is not None or declared:
-        return {**declared, **(own if isinstance(own, Mapping) else {})}
+    if allowed is not None or declared:
+        return {**declared, **(allowed if isinstance(allowed, Mapping) else {})}
     if path in _DEFAULT:
         return _rules(_DEFAULT[path])
     if path == "dataset":

@@ -1,4 +1,4 @@
-"""Lengths that follow the run: ``warmup_epochs: 5/200`` is 5 epochs of a run of 200, and fewer of a shorter one."""
+"""Lengths relative to the run: ``warmup_epochs: 5/200`` is 5 epochs in a run of 200, and fewer in a shorter one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def resolve_run_lengths(config: dict[str, Any]) -> None:
 
 
 def shortened_lengths(raw: Mapping[str, Any], plain: Mapping[str, Any]) -> list[str]:
-    """Return a line for each length that a short stage has shortened.
+    """Return a message for each length that was shortened for a short stage.
 
     Args:
         raw: the configuration before `resolve_run_lengths`.

@@ -1,4 +1,4 @@
-"""The interpolation ``${scaled:NUMBER,FACTOR}`` of configs: a whole number that follows another one."""
+"""The interpolation ``${scaled:NUMBER,FACTOR}`` of configs: an integer proportional to another one."""
 
 from __future__ import annotations
 

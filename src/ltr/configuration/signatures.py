@@ -1,4 +1,4 @@
-"""A check that a config fits the code it names: argument names, types of values, the program's needs."""
+"""Checks of a config against the code in its ``_target_``: argument names, types, and the required interface."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ltr.configuration.annotations import in_words, rule_of
 from ltr.configuration.quoting import quoting_hint
 from ltr.errors import nearest
 
-# how many arguments the program supplies by position, by the last part of the config's path
+# number of positional arguments that the program supplies, by the last part of the config's key
 SUPPLIED = {
     "method": 0,
     "sampler": 0,
@@ -26,7 +26,7 @@ SUPPLIED = {
     "scheduler": 2,
     "scorers": 0,
 }
-# what the program asks of a class beside calling it, and the class that has it all
+# attributes that the program uses of an object, and the base class that has them
 ASKED = {
     "method": (("stages", "predictor"), "ltr.methods.core.stage.Method"),
     "sampler": (("epoch", "length", "class_probabilities"), "ltr.data.sampling.samplers.Sampler"),
@@ -41,7 +41,7 @@ ASKED = {
 def mismatches(
     path: str, target: str, function: Callable, signature: inspect.Signature, arguments: Mapping[str, Any]
 ) -> list[str]:
-    """Return a sentence for every way in which ``function`` does not fit its config.
+    """Return a message for each mismatch of ``function`` and its config.
 
     Args:
         path: of the config in the configuration, e.g. ``loss``.
@@ -91,7 +91,7 @@ def mismatches(
 def for_configs(target: str, parameter: inspect.Parameter) -> bool:
     """Return whether a config may supply an argument: of ltr's own code the keyword-only ones.
 
-    That keeps a config from calling what was never made for configs, such as a function that writes a file.
+    This prevents configs from calling functions that are not meant for configs, such as one that writes a file.
     """
     if parameter.kind is parameter.KEYWORD_ONLY:
         return True

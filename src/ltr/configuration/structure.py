@@ -1,7 +1,7 @@
-"""Keys that the program reads from any configuration: a check that they are there, and of their kind.
+"""Checks of the keys that the program reads from any configuration: presence and type.
 
-Configs name code and hand it their keys; that is checked against signatures (see `ltr.configuration.targets`). The keys
-here are read by name, so a missing or superfluous one has to be reported by name.
+Keys that configs pass to code are checked against signatures (see `ltr.configuration.targets`). The keys here are read
+by name.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def check_structure(config: Mapping[str, Any]) -> list[str]:
     return mistakes + _kinds(config)
 
 
-@functools.cache  # asked in every job of a sweep
+@functools.cache  # called in every job of a sweep
 def _keys_of(config: str) -> tuple[str, ...]:
     return tuple(key for key in read_config(config) if key not in NOT_VALUES)
 
@@ -126,8 +126,8 @@ def _folder(value: Any) -> str | None:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         return "a folder is needed"
     path = Path(value).absolute()
-    there = next((folder for folder in (path, *path.parents) if os.path.exists(folder)), None)
-    return None if there is None or os.path.isdir(there) else f"a folder is needed, and {there} is a file"
+    existing = next((folder for folder in (path, *path.parents) if os.path.exists(folder)), None)
+    return None if existing is None or os.path.isdir(existing) else f"a folder is needed, and {existing} is a file"
 
 
 def _numbers(value: Any) -> str | None:
@@ -163,7 +163,7 @@ _KINDS: dict[str, Callable[[Any], str | None]] = {
 
 
 def check_foreign(config: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for every value of a configuration from a file that a command line would not take.
+    """Return a message for each value of a configuration from a file that is invalid on a command line.
 
     Only keys that evaluation and prediction use are checked; they report missing ones themselves.
 
@@ -185,7 +185,7 @@ def check_foreign(config: Mapping[str, Any]) -> list[str]:
 
 
 def _not_plain(node: Any, path: str = "") -> list[str]:
-    """Return a sentence for everything that no configuration of ltr holds, and no result file could."""
+    """Return a message for each value that is no plain data."""
     if isinstance(node, Mapping):
         where = path or "the file"
         odd = [f"{where}: the key {shown(key)!r} is no text" for key in node if not isinstance(key, str)]

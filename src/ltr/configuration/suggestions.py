@@ -1,4 +1,4 @@
-"""For a key that is not there: the nearest one that is, on the chosen configs or on another config of its group."""
+"""Suggestions for an unknown key: the nearest key of the chosen configs or of other configs of the group."""
 
 from __future__ import annotations
 

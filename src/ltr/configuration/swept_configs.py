@@ -1,4 +1,4 @@
-"""Sweeps over configs, such as ``-m method=crt,lws``: what their jobs are made of.
+"""Sweeps over configs, such as ``-m method=crt,lws``.
 
 Hydra composes the primary config before it looks at a sweep's values, and there refuses every key that only the swept
 configs have, e.g. ``method.classifier.optimizer.lr=0.01`` beside ``method=crt,lws``. A value that is written as a sweep
@@ -17,7 +17,7 @@ from ltr.configuration.parsing import Parsed, parse
 from ltr.errors import ConfigError
 
 _NULL = "${oc.decode:null}"  # Hydra's grammar has no choice(null)
-_NULL_OF_JOB = r"$\{oc.decode\:null\}"  # as a sweeper hands it on
+_NULL_OF_JOB = r"$\{oc.decode\:null\}"  # as a sweeper passes it
 
 
 def defer_values(overrides: list[str], config_dir: str | None) -> list[str]:

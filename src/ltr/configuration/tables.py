@@ -1,7 +1,7 @@
 """Tables of results: the experiments that are their rows, and the published numbers.
 
-``conf/published.csv`` says it of the shipped experiments, and a file of the same name in a user's own folder of the
-user's. Each line is one row:
+``conf/published.csv`` has the rows of the shipped experiments, and a file of the same name in a user's folder those of
+the user's. Each line is one row:
 
 - ``row``: the experiment; ``table``: the tables that it belongs to, separated by spaces;
 - ``metric``, ``value``: what was published on these data, in percent; ``source``: where; ``verified``: how the number
@@ -58,7 +58,7 @@ def table_rows(config_dir: str | None = None) -> list[TableRow]:
     """Return all experiments (those of the user's own folder go before), in order of their names.
 
     Raises:
-        ConfigError: a published.csv or an experiment that cannot be read, or does not say what is described above.
+        ConfigError: a published.csv or an experiment cannot be read or is invalid.
     """
     rows: dict[str, TableRow] = {}
     for folder in (conf_directory(), *([Path(config_dir)] if config_dir else [])):
@@ -72,8 +72,7 @@ def table_rows(config_dir: str | None = None) -> list[TableRow]:
 def chosen_rows(names: Sequence[str], config_dir: str | None = None) -> list[TableRow]:
     """Return the rows of tables, by name or by a pattern such as ``cifar10*``, and single experiments.
 
-    Rows come in the order of their published number, those without one last: a table's rows lie together, and what
-    should be better stands lower.
+    Rows are sorted by their published number, those without one last.
 
     Raises:
         ConfigError: a name that is neither a table nor an experiment.
@@ -98,10 +97,10 @@ def narrowed(rows: Iterable[TableRow], pattern: str) -> list[TableRow]:
     """Return the row of an experiment, or the rows whose name fits a pattern such as ``*_crt`` or contains a text.
 
     Raises:
-        ConfigError: none does.
+        ConfigError: no row matches.
     """
     rows = list(rows)
-    named = [row for row in rows if row.config == pattern]  # which other experiments' names may contain
+    named = [row for row in rows if row.config == pattern]  # a complete name goes before names that contain it
     kept = named or [row for row in rows if fnmatchcase(row.config, pattern) or pattern in row.config]
     if not kept:
         raise ConfigError(f"no row fits '{pattern}'; there are: {', '.join(row.config for row in rows)}")

@@ -1,6 +1,6 @@
-"""The ``_target_`` entries: which may be named, whether their arguments fit, and calling them.
+"""Targets of configs (``_target_``): the allow-list, checks of arguments, and instantiation.
 
-This is our own small call instead of Hydra's, which turns run-time arguments (arrays, dataclasses) into config nodes.
+`instantiate` replaces Hydra's, which turns run-time arguments (arrays, dataclasses) into config nodes.
 Convention: what a config supplies is keyword-only in the callable, what the program supplies is positional.
 """
 
@@ -31,12 +31,12 @@ _extra_prefixes: list[str] = []
 
 @contextlib.contextmanager
 def allowing(prefixes: Sequence[str]) -> Iterator[None]:
-    """Let configs name objects below these prefixes (from ``--allow``), for the time of a command.
+    """Extend the allow-list by prefixes (from ``--allow``) within the block.
 
-    Never called with text from a config file.
+    Never call it with text from a config file.
 
     Raises:
-        ConfigError: one that is not the dotted name of a package.
+        ConfigError: a prefix is not the dotted name of a package.
     """
     for prefix in prefixes:
         if mistake := wrong_package(prefix):
@@ -82,7 +82,7 @@ def check_targets(config: Mapping) -> list[str]:
 
 
 def locate(target: str, path: str = "") -> Any:
-    """Import the object that ``target`` names.
+    """Import the object of a ``_target_``.
 
     Raises:
         ConfigError: the name or the object's own module is outside the allow-list (an alias of a forbidden function
@@ -99,7 +99,7 @@ def locate(target: str, path: str = "") -> Any:
             if missing.name and (module_name == missing.name or module_name.startswith(missing.name + ".")):
                 continue
             raise ConfigError(f"{_key(path)}={target}: importing it needs {_lacking(missing)}") from missing
-        except Exception as error:  # a user's module may raise anything when it is imported
+        except Exception as error:  # importing a user's module may raise any exception
             raise ConfigError(
                 f"{_key(path)}={target}: importing {module_name} fails: {type(error).__name__}: {error}"
             ) from error
@@ -145,7 +145,7 @@ def check_arguments(config: Mapping) -> list[str]:
         except ValueError:  # a builtin without a signature
             continue
         arguments = _config_arguments(node, signature)
-        if node["_target_"].startswith("ltr."):  # code of the user's own may look at its config in its own way
+        if node["_target_"].startswith("ltr."):  # the user's code may check its config itself
             arguments |= {key: node[key] for key in OFFERED if key in node and not _is_read(key, path, function)}
         mismatched = mismatches(path, node["_target_"], function, signature, arguments)
         mistakes += [_as_given(mistake, config, path, node) for mistake in mismatched]
@@ -166,7 +166,7 @@ def _as_given(mistake: str, config: Mapping, path: str, node: Mapping) -> str:
 
 
 def _lacking(missing: ModuleNotFoundError) -> str:
-    """Return what a module that cannot be imported is: a package to install, or a module that a package lacks."""
+    """Describe a module that cannot be imported: a package to install, or a missing module of a package."""
     name = str(missing.name)
     package = name.partition(".")[0]
     try:
@@ -186,11 +186,11 @@ def _is_read(key: str, path: str, function: Any) -> bool:
 def instantiate(node: Mapping, *runtime: Any, **runtime_named: Any) -> Any:
     """Call the config's ``_target_`` with the run-time arguments first and the config's values by name.
 
-    Nested configs (values with a ``_target_`` of their own) are passed on as they are: whoever knows their run-time
-    arguments calls them.
+    Nested configs (values with a ``_target_`` of their own) are passed on unchanged; the code that knows their run-time
+    arguments instantiates them.
 
     Raises:
-        ConfigError: a target that may not be named, or arguments that do not fit.
+        ConfigError: the target is not allowed, or the arguments do not fit.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         shown_node = ", ".join(map(str, node)) if isinstance(node, Mapping) else str(node)

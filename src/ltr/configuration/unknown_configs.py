@@ -1,4 +1,4 @@
-"""The message about a name that no config of a group has: the nearest ones first, then all there are."""
+"""Messages about unknown config names: the nearest names, then all names of the group."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from ltr.configuration.configs import config_names
 
-# groups whose names people mix up: what a paper calls its method may be a loss, a sampler or an experiment here
+# groups that users confuse: the method of a paper may be a loss, a sampler or an experiment in ltr
 _MIXED_UP = ("method", "loss", "sampler", "scheduler", "optimizer", "backbone", "head", "augment", "dataset",
              "experiment")  # fmt: skip
 _MOST = 3  # suggestions
@@ -27,7 +27,7 @@ def unknown_config(group: str, name: Any, options: Sequence[str]) -> str:
     """
     written = "null" if name is None else str(name)
     near = nearest_configs(group, written, options) if name else []
-    # within the group its name says enough
+    # without the group, if it is the same
     quoted = [f"'{choice.removeprefix(f'{group}=')}'" for choice in near]
     hint = f". Did you mean {' or '.join(quoted)}? There are: " if near else "; there are: "
     return f"there is no {group} '{written}'{hint}{', '.join(options) or 'none'}"

@@ -1,8 +1,8 @@
-"""Values of a data set's config that pretrained weights bring along: ``${of_weights:mean,[0.5]}``.
+"""Preprocessing of pretrained weights as values of a data set's config: ``${of_weights:mean,[0.5]}``.
 
-Weights have seen images of one normalisation, size and interpolation. Where a run starts from weights that describe
-these, the description takes the place of the data set's own value, the second argument; a value that another config or
-the command line sets takes the place of both. Without weights nothing is imported.
+Weights are trained with one normalisation, size and interpolation. If the weights of a run describe them, the
+description replaces the data set's value, the second argument; a value from another config or the command line
+replaces both. Without weights nothing is imported.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def _of_weights(item: str, otherwise: Any, *, _root_: DictConfig) -> Any:
 def _described(item: str, otherwise: Any, root: DictConfig) -> Any:
     if item not in _ITEMS:
         raise ConfigError(f"of_weights:{item}: allowed are {', '.join(_ITEMS)}")
-    own = root.get("backbone")
-    if not OmegaConf.is_dict(own):
+    node = root.get("backbone")
+    if not OmegaConf.is_dict(node):
         return otherwise
     backbone = {key: OmegaConf.select(root, f"backbone.{key}") for key in _READ}
     if item == "array_interpolation" and not OmegaConf.select(root, "dataset.resize_to"):

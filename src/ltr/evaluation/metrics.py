@@ -17,9 +17,9 @@ Better = Literal["higher", "lower", "neither"]
 # console: the table that a run prints; report: those of ltr-report and of a sweep; published: those of docs/results.md;
 # curve: figures over the values of a sweep; dashboard, calibration, monitored: the sections of ltr-dashboard, the last
 # one of the split that is monitored while training
-Place = Literal["console", "report", "published", "curve", "dashboard", "calibration", "monitored"]
-PLACES: tuple[Place, ...] = get_args(Place)
-EVERYWHERE: tuple[Place, ...] = ("console", "report", "published")
+View = Literal["console", "report", "published", "curve", "dashboard", "calibration", "monitored"]
+VIEWS: tuple[View, ...] = get_args(View)
+EVERYWHERE: tuple[View, ...] = ("console", "report", "published")
 UNITS: tuple[Unit, ...] = get_args(Unit)
 BETTER: tuple[Better, ...] = get_args(Better)
 
@@ -40,7 +40,7 @@ class Metric:
         title: in words, for figures and dashboards. Empty: the heading.
         unit: ``fraction`` is shown in percent, ``number`` as it is.
         better: whether ``higher`` or ``lower`` values are better; ``neither`` of counts and intervals.
-        shown: the places that show it.
+        shown: the views that show it.
         per_class: the column of ``per_class.parquet`` that it is the mean of, where that is not the accuracy.
     """
 
@@ -50,7 +50,7 @@ class Metric:
     title: str = ""
     unit: Unit = "fraction"
     better: Better = "higher"
-    shown: tuple[Place, ...] = ()
+    shown: tuple[View, ...] = ()
     per_class: str = "accuracy"
 
     def __post_init__(self) -> None:
@@ -125,13 +125,13 @@ class MetricTable:
         match = self._declared(name, protocol) or self._declared(name, None, exact=bool(protocol))
         return match[1] if match else _undeclared(name, protocol)
 
-    def columns(self, place: Place, protocol: str, names: Iterable[str]) -> list[Metric]:
-        """Return the metrics that a place shows of a protocol, in the order of their columns.
+    def columns(self, view: View, protocol: str, names: Iterable[str]) -> list[Metric]:
+        """Return the metrics that a view shows of a protocol, in the order of their columns.
 
         Metrics without a declaration for the protocol come last, in their own order, and are shown `EVERYWHERE`.
 
         Args:
-            place: one of `PLACES`.
+            view: one of `VIEWS`.
             protocol: of the rows.
             names: the metrics that the rows hold.
         """
@@ -139,17 +139,17 @@ class MetricTable:
         undeclared = []
         for name in dict.fromkeys(names):
             match = self._declared(name, protocol)
-            if match is None and place in EVERYWHERE:
+            if match is None and view in EVERYWHERE:
                 undeclared.append(self.find(name, protocol))
-            elif match is not None and place in match[1].shown:
+            elif match is not None and view in match[1].shown:
                 declared.append(match)
         # sorting is stable: metrics of one pattern keep the order in which the rows hold them
         return [*(metric for _, metric in sorted(declared, key=lambda pair: pair[0])), *undeclared]
 
-    def declared(self, place: Place, protocol: str) -> list[Metric]:
-        """Return what a place shows of a protocol, whatever the rows hold, but for names of which a part varies."""
-        mine = (metric for metric in self.metrics if metric.protocol == protocol and place in metric.shown)
-        return [metric for metric in mine if not metric.varies]
+    def declared(self, view: View, protocol: str) -> list[Metric]:
+        """Return what a view shows of a protocol, whatever the rows hold, but for names of which a part varies."""
+        metrics = (metric for metric in self.metrics if metric.protocol == protocol and view in metric.shown)
+        return [metric for metric in metrics if not metric.varies]
 
     def has_protocol(self, protocol: str) -> bool:
         """Return whether some metric of this protocol is declared."""
@@ -161,12 +161,12 @@ class MetricTable:
         return MetricTable([*self.metrics, *new]) if new else self
 
     def _declared(self, name: str, protocol: str | None, exact: bool = False) -> tuple[int, Metric] | None:
-        """Return the place and the declaration that fit a name, of one protocol or of any."""
+        """Return the position and the declaration that match a name, of one protocol or of any."""
         key = (name, protocol, exact)
         if key not in self._known:
             fitting = (
-                (place, match)
-                for place, metric in self._in_order
+                (position, match)
+                for position, metric in self._in_order
                 if protocol in (None, metric.protocol) and not (exact and metric.varies)
                 if (match := metric.named(name)) is not None
             )
@@ -185,12 +185,12 @@ _BALANCED = Metric("balanced_accuracy", heading="bACC", title="balanced accuracy
 _MANY, _MEDIUM, _FEW = (Metric(name) for name in ("many", "medium", "few"))
 _F1 = Metric("macro_f1", heading="F1", title="macro F1")
 _GROUPS = (_MANY, _MEDIUM, _FEW)
-_TABLES: tuple[Place, ...] = (*EVERYWHERE, "curve")
-_RESULT: tuple[Place, ...] = (*_TABLES, "dashboard")
-_REPORTED: tuple[Place, ...] = ("report", "published")
+_TABLES: tuple[View, ...] = (*EVERYWHERE, "curve")
+_RESULT: tuple[View, ...] = (*_TABLES, "dashboard")
+_REPORTED: tuple[View, ...] = ("report", "published")
 
 
-def _of(protocol: str, *metrics: Metric, shown: tuple[Place, ...] | None = None) -> list[Metric]:
+def _of(protocol: str, *metrics: Metric, shown: tuple[View, ...] | None = None) -> list[Metric]:
     """Return metrics as those of a protocol, all in the same places where ``shown`` names them."""
     return [replace(metric, protocol=protocol, shown=metric.shown if shown is None else shown) for metric in metrics]
 

@@ -58,8 +58,8 @@ def timm_preprocessing(name: str, pretrained: bool, weights: str | None) -> Prep
     """
     if not pretrained and weights is None:
         return None
-    if weights is not None and (own := checkpoint_preprocessing(weights)) is not None:
-        return own
+    if weights is not None and (recorded := checkpoint_preprocessing(weights)) is not None:
+        return recorded
     import timm  # a second of processor time, which runs of other backbones do not spend
 
     try:
@@ -109,8 +109,8 @@ def torchvision_preprocessing(name: str, pretrained: bool, weights: str | None) 
     """
     if not pretrained and weights is None:
         return None
-    if weights is not None and (own := checkpoint_preprocessing(weights)) is not None:
-        return own
+    if weights is not None and (recorded := checkpoint_preprocessing(weights)) is not None:
+        return recorded
     import torchvision  # like timm: only where a run uses it
 
     try:

@@ -74,12 +74,19 @@ def map_by_order(state: Mapping[str, Tensor], module: nn.Module, source: str | P
             "they cannot be mapped by it. Save them again in the order of the network's state dict"
         )
     stem = next((n for n, m in module.named_modules() if isinstance(m, nn.Conv2d) and m.groups == 1), None)
-    for place, (theirs, ours) in enumerate(zip(offered, expected), 1):
-        fault = _fault(theirs, offered[theirs], ours, expected[ours], is_stem=ours == f"{stem}.weight")
+    for position, (file_name, network_name) in enumerate(zip(offered, expected), 1):
+        fault = _fault(
+            file_name,
+            offered[file_name],
+            network_name,
+            expected[network_name],
+            is_stem=network_name == f"{stem}.weight",
+        )
         if fault:
             raise CheckpointError(
-                f"'{source}' cannot be mapped by the order of its tensors: tensor {place} of {len(offered)} is "
-                f"{theirs} {_shape(offered[theirs])}, and the network's is {ours} {_shape(expected[ours])}: {fault}"
+                f"'{source}' cannot be mapped by the order of its tensors: tensor {position} of {len(offered)} is "
+                f"{file_name} {_shape(offered[file_name])}, and the network's is {network_name} "
+                f"{_shape(expected[network_name])}: {fault}"
             )
     rest = list(offered)[len(expected) :]
     if len(offered) < len(expected) or not _is_classifier([offered[name] for name in rest]):
@@ -88,7 +95,9 @@ def map_by_order(state: Mapping[str, Tensor], module: nn.Module, source: str | P
             f"{len(expected)} (a classifier of {_CLASSIFIER} tensors may follow them)"
         )
     pairs = list(zip(offered, expected))
-    return OrderedWeights({ours: offered[theirs] for theirs, ours in pairs}, tuple(rest), pairs[0], pairs[-1])
+    return OrderedWeights(
+        {network_name: offered[file_name] for file_name, network_name in pairs}, tuple(rest), pairs[0], pairs[-1]
+    )
 
 
 def contradicts_names(state: Mapping[str, Tensor], mapped: OrderedWeights) -> bool:
@@ -96,13 +105,13 @@ def contradicts_names(state: Mapping[str, Tensor], mapped: OrderedWeights) -> bo
     return any(name in state and state[name] is not tensor for name, tensor in mapped.state.items())
 
 
-def _fault(theirs: str, offered: Tensor, ours: str, expected: Tensor, is_stem: bool) -> str:
+def _fault(file_name: str, offered: Tensor, network_name: str, expected: Tensor, is_stem: bool) -> str:
     shapes = [tuple(tensor.shape) for tensor in (offered, expected)]
     if is_stem:
         shapes = [shape[:1] + shape[2:] for shape in shapes]
     if shapes[0] != shapes[1]:
         return "their shapes differ"
-    kinds = [name.rpartition(".")[2] for name in (theirs, ours)]
+    kinds = [name.rpartition(".")[2] for name in (file_name, network_name)]
     kinds = [kind if kind in _KINDS else "" for kind in kinds]
     return "" if kinds[0] == kinds[1] else "they are of different kinds"
 

@@ -98,11 +98,11 @@ def over_parameter_groups(build: Callable[..., torch.optim.Optimizer]) -> Callab
     declares itself, such as the learning rate, are passed to both.
     """
     grouping = inspect.signature(parameter_groups).parameters
-    own = list(inspect.signature(build).parameters.values())[1:]
+    parameters = list(inspect.signature(build).parameters.values())[1:]
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
     runtime = [grouping[name].replace(kind=positional) for name in _RUNTIME]
-    named = [one for name, one in grouping.items() if name not in {*_RUNTIME, *(one.name for one in own)}]
-    signature = inspect.Signature([*runtime, *own, *named], return_annotation=torch.optim.Optimizer)
+    named = [one for name, one in grouping.items() if name not in {*_RUNTIME, *(one.name for one in parameters)}]
+    signature = inspect.Signature([*runtime, *parameters, *named], return_annotation=torch.optim.Optimizer)
 
     @functools.wraps(build)
     def optimizer(*args: Any, **kwargs: Any) -> torch.optim.Optimizer:
@@ -110,7 +110,7 @@ def over_parameter_groups(build: Callable[..., torch.optim.Optimizer]) -> Callab
         bound.apply_defaults()
         values = bound.arguments
         groups = parameter_groups(**{name: values[name] for name in grouping})
-        return build(groups, **{one.name: values[one.name] for one in own})
+        return build(groups, **{one.name: values[one.name] for one in parameters})
 
     optimizer.__signature__ = signature  # type: ignore[attr-defined]
     return optimizer

@@ -149,11 +149,11 @@ def _draw_false_positives(
     axes.set_xlabel("wrongly classified images")
 
 
-def _draw_bars(axes: Axes, names: list[str], values: np.ndarray, said: list[str], colours: list[str]) -> None:
+def _draw_bars(axes: Axes, names: list[str], values: np.ndarray, labels: list[str], colours: list[str]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.barh(np.arange(len(names)), values, color=colours, height=0.74)
-    for row, annotation in enumerate(said):
+    for row, annotation in enumerate(labels):
         axes.annotate(annotation, (values[row], row), xytext=(4, 0), textcoords="offset points", va="center",
                       fontsize=11, color=INK)  # fmt: skip
     axes.set_yticks(np.arange(len(names)), names, fontsize=11)

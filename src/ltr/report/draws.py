@@ -75,10 +75,10 @@ def shown_draws(epochs: np.ndarray, counts: np.ndarray) -> dict[str, int]:
     if len(starts) == 1:
         return {"drawn in every epoch": 0}
     if len(starts) > len(_LINE_STYLES):
-        return {f"drawn in epoch {epochs[place]}": place for place in sorted({0, len(epochs) // 2, len(epochs) - 1})}
+        return {f"drawn in epoch {epochs[row]}": row for row in sorted({0, len(epochs) // 2, len(epochs) - 1})}
     ends = [*(start - 1 for start in starts[1:]), len(epochs) - 1]
     spans = [(epochs[start], epochs[end], start) for start, end in zip(starts, ends)]
-    return {f"drawn in epoch {a}" if a == b else f"drawn in epochs {a} to {b}": place for a, b, place in spans}
+    return {f"drawn in epoch {a}" if a == b else f"drawn in epochs {a} to {b}": row for a, b, row in spans}
 
 
 def _draw_groups(axes: Axes, classes: Classes, epochs: np.ndarray, counts: np.ndarray) -> None:
@@ -86,9 +86,9 @@ def _draw_groups(axes: Axes, classes: Classes, epochs: np.ndarray, counts: np.nd
 
     totals = np.maximum(counts.sum(axis=1), 1)
     for name in classes.shown_groups():
-        mine = classes.groups == name
-        share = 100 * counts[:, mine].sum(axis=1) / totals
-        label = f"{name} ({mine.sum()} {'class' if mine.sum() == 1 else 'classes'})"
+        in_group = classes.groups == name
+        share = 100 * counts[:, in_group].sum(axis=1) / totals
+        label = f"{name} ({in_group.sum()} {'class' if in_group.sum() == 1 else 'classes'})"
         axes.plot(epochs, share, color=colour_of(name), marker=marker_of(name), markersize=6, label=label)
     axes.set_ylim(0, 102)
     axes.set_ylabel("share of the images drawn (%)")

@@ -94,8 +94,8 @@ def _cost_figure(part: Part) -> str:
     )
     number_class = ' class="number"'
     heads = "".join(
-        f'<th scope="col"{number_class if place else ""}>{text(name)}</th>'
-        for place, name in enumerate(("line", "cost", heading(metric)))
+        f'<th scope="col"{number_class if column else ""}>{text(name)}</th>'
+        for column, name in enumerate(("line", "cost", heading(metric)))
     )
     caption = "<figcaption>Outlined in red: limited, or selected on test.</figcaption>"
     limited = caption if any(point.is_limited for point in shown) else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ltr.evaluation.metrics import METRICS, Place
+from ltr.evaluation.metrics import METRICS, View
 
 Kind = Literal["line", "bar", "scatter", "picture"]
 
@@ -51,9 +51,9 @@ def _monitored(protocol: str) -> tuple[Panel, ...]:
     )
 
 
-def _final(protocol: str, place: Place = "dashboard") -> tuple[Panel, ...]:
+def _final(protocol: str, view: View = "dashboard") -> tuple[Panel, ...]:
     """Return a bar panel of the final values for each metric that ``place`` shows for a protocol."""
-    return tuple(Panel(metric.title, "bar", (f"final/{metric.name}",)) for metric in METRICS.declared(place, protocol))
+    return tuple(Panel(metric.title, "bar", (f"final/{metric.name}",)) for metric in METRICS.declared(view, protocol))
 
 
 def _figure_panels(*names: str) -> tuple[Panel, ...]:

@@ -28,8 +28,8 @@ def result_table(result: dict[str, Any], width: int | None = None) -> Text:
     rows = shown_rows(result)
     text = Text()
     text.append(f"{name(run_title(result))}\n", style="italic")
-    for place, block in enumerate(_blocks(result, width)):
-        text.append("\n" if place else "")
+    for row, block in enumerate(_blocks(result, width)):
+        text.append("\n" if row else "")
         for line in block:
             is_bold = line.row is not None and rows[line.row]["headline"]
             text.append(f"{line.text}\n", style="bold" if is_bold else "")

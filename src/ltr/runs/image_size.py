@@ -210,5 +210,7 @@ def preprocessing_note(config: Mapping[str, Any], image_shape: ImageShape) -> st
     if "image_size" in dataset:
         values.append(("resize", resize or round(side * 8 / 7), described.resize_for(side) or round(side * 8 / 7)))
     shown = ", ".join(f"{name} {value}" for name, value, _ in values)
-    others = ", ".join(f"{name} {theirs}" for name, value, theirs in values if value != theirs)
-    return f"preprocessing of {described.source}: {shown}" + (f"; the weights' own: {others}" if others else "")
+    differences = ", ".join(f"{name} {expected}" for name, value, expected in values if value != expected)
+    return f"preprocessing of {described.source}: {shown}" + (
+        f"; the weights' own: {differences}" if differences else ""
+    )

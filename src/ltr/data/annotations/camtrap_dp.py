@@ -56,7 +56,9 @@ class Package:
     tables: dict[str, Path]
 
 
-def open_package(name: str, place: Path, needed: tuple[str, ...] = ("deployments", "media", "observations")) -> Package:
+def open_package(
+    name: str, package_path: Path, needed: tuple[str, ...] = ("deployments", "media", "observations")
+) -> Package:
     """Find the tables of a package.
 
     Args:
@@ -65,7 +67,7 @@ def open_package(name: str, place: Path, needed: tuple[str, ...] = ("deployments
     Raises:
         DataError: the file is missing or damaged, of another version, or lacks a table.
     """
-    file = place / "datapackage.json" if place.is_dir() else place
+    file = package_path / "datapackage.json" if package_path.is_dir() else package_path
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
@@ -94,7 +96,7 @@ def open_package(name: str, place: Path, needed: tuple[str, ...] = ("deployments
     return Package(file, tables)
 
 
-def read_camtrap_dp(name: str, place: Path, root: str) -> Records:
+def read_camtrap_dp(name: str, package_path: Path, root: str) -> Records:
     """Read a package. The class is ``scientificName``, else ``observationType``; ``blank`` stays blank.
 
     Media without an observation of their own get those of events of their deployment whose time covers theirs; such
@@ -107,7 +109,7 @@ def read_camtrap_dp(name: str, place: Path, root: str) -> Records:
     Raises:
         DataError: see `open_package`; an id is repeated or names nothing, or a cell cannot be read.
     """
-    package = open_package(name, place)
+    package = open_package(name, package_path)
     locations = _locations(name, package.tables["deployments"])
     media = _Media(name, package.tables["media"], locations)
     observations = _Observations(name, package.tables["observations"], media)

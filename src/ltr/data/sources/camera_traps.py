@@ -266,7 +266,7 @@ def _source(
         decoding=how,
         crops=crops,
     )
-    said = f"the annotations are in the format {records.format}" + (
+    note = f"the annotations are in the format {records.format}" + (
         f"; images are cut by box ({len(order):,} crops of {len(np.unique(table.images[order])):,} images)"
         if crops
         else ""
@@ -280,7 +280,7 @@ def _source(
         groupings={key: grouping.take(order) for key, grouping in groupings.items()},
         group=divided.group,
         left_out=paths,
-        remarks=(said, *records.remarks, *divided.remarks),
+        remarks=(note, *records.remarks, *divided.remarks),
     )
 
 

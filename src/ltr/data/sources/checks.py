@@ -149,12 +149,12 @@ def refuse_empty(name: str, labels: np.ndarray, entries: Sequence[object], where
 
 
 def require_same_ids(
-    name: str, file: Path, ids: Mapping[str, object], others: Path, other_ids: Mapping[str, object]
+    name: str, file: Path, ids: Mapping[str, object], other_file: Path, other_ids: Mapping[str, object]
 ) -> None:
     """Raise DataError unless two files have the same ids."""
     missing = [key for key in ids if key not in other_ids]
     more = [key for key in other_ids if key not in ids]
-    for lacking, holding, keys in ((others, file, missing), (file, others, more)):
+    for lacking, holding, keys in ((other_file, file, missing), (file, other_file, more)):
         if keys:
             raise DataError(
                 f"{name}: {lacking} lacks {len(keys):,} ids that {holding} has: {shown(keys)}. One of the two is cut "

@@ -44,8 +44,8 @@ def places(name: str, data: str | os.PathLike[str]) -> list[Path] | None:
     root = Path(str(source.get("root") or data)).expanduser()
     target = str(source.get("_target_", "")).removeprefix(_SOURCES)
     if target in _FIXED:
-        return [root / place for place in _FIXED[target]]
+        return [root / path for path in _FIXED[target]]
     named = [str(source[key]) for key in _KEYS if source.get(key)]
     if named:
-        return [root / Path(place).expanduser() for place in named]
+        return [root / Path(path).expanduser() for path in named]
     return [root] if source.get("root") else None

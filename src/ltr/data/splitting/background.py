@@ -176,7 +176,7 @@ def _draw(source: Source, groups: list[np.ndarray], number: int, seed: int) -> n
     # each round takes one class of every group that has any left, so that a larger number only adds classes
     rounds = np.concatenate([np.arange(len(group)) for group in groups])
     shuffled = np.concatenate(
-        [generator(seed, "foreground", place).permutation(group) for place, group in enumerate(groups)]
+        [generator(seed, "foreground", group_number).permutation(group) for group_number, group in enumerate(groups)]
     )
     return np.sort(shuffled[np.argsort(rounds, kind="stable")[:number]])
 

@@ -27,10 +27,10 @@ def describe_groups(source: Source, split: Split) -> Iterator[str]:
     random_train, random_test = random_division(source, split)
     for name, grouping in source.groupings.items():
         known = int(np.count_nonzero(np.bincount(grouping.codes[grouping.codes >= 0])))
-        ours = share_of_shared_groups(grouping.codes, train, held)
+        shared = share_of_shared_groups(grouping.codes, train, held)
         leaked = share_of_shared_groups(grouping.codes, random_train, random_test)
         yield (
-            f"{name}: {known:,} groups; {ours:.1%} of the test images share theirs with training images (a random "
+            f"{name}: {known:,} groups; {shared:.1%} of the test images share theirs with training images (a random "
             f"split: {leaked:.1%})"
         )
     yield from _class_lines(source, split)

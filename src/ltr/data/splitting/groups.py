@@ -146,4 +146,4 @@ def separate_unknown(codes: np.ndarray, names: Sequence[str]) -> tuple[np.ndarra
     is_unknown = codes < 0
     number = int(is_unknown.sum())
     singles = len(names) + np.cumsum(is_unknown) - 1
-    return np.where(is_unknown, singles, codes), (*names, *(f"unknown {place}" for place in range(number)))
+    return np.where(is_unknown, singles, codes), (*names, *(f"unknown {group}" for group in range(number)))
