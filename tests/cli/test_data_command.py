@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import subprocess
 import sys
 
@@ -279,8 +280,45 @@ def test_images_that_look_alike_in_training_and_test_are_named(tmp_path, capsys)
     assert pairs.read_text().startswith("test,train,distance")
 
 
+def test_images_are_compared_by_the_features_that_a_training_stores(ltr_data, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+    for number, pixels in enumerate([*images, *images[:2], *images[4:6]]):  # the copies are for testing
+        path = tmp_path / "own" / ("train" if number < 8 else "test") / "ab"[number % 2] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    where = ["folder", "dataset.root=own", "dataset.image_size=32", "backbone.name=squeezenet1_1"]
+    where += ["trainer.num_workers=0", "--workers", "1"]
+    flags = ["--duplicates", "--by", "features", "--distance", "0.000001", "--pairs-to", "pairs.csv"]
+    code, out, err = ltr_data("check", *where, *flags)
+    assert code == 0, err
+    assert "12 images to compute" in out
+    assert "4 of 4 test images look like a training image (4 pairs, cosine distance of features at most 1e-06)" in out
+    assert "the features are those of a random backbone" in err
+    with open(tmp_path / "pairs.csv", newline="") as file:
+        pairs = [(row["test"].split("/")[-1][:2], row["train"].split("/")[-1][:2]) for row in csv.DictReader(file)]
+    assert sorted(pairs) == [("08", "00"), ("09", "01"), ("10", "04"), ("11", "05")]
+    code, out, _ = ltr_data("check", *where, *flags)
+    assert "features: stored stage" in out
+    code, _, err = ltr_data("check", *where, "features=images", *flags)
+    assert code == 2
+    assert "features=images stores no features" in err
+    (tmp_path / "own" / "train" / "a" / "00.png").write_bytes(b"no image")
+    code, out, _ = ltr_data("check", *where, *flags)
+    assert code == 1
+    assert "no features are compared while images cannot be read" in out
+
+
 @pytest.mark.parametrize(
-    "flags", [["--distance", "3"], ["--duplicates", "--distance", "8"], ["--duplicates", "--pairs-to", "pairs.txt"]]
+    "flags",
+    [
+        ["--distance", "3"],
+        ["--by", "features"],
+        ["--duplicates", "--distance", "8"],
+        ["--duplicates", "--distance", "2.5"],
+        ["--duplicates", "--distance", "nan"],
+        ["--duplicates", "--by", "features", "--distance", "1.5"],
+        ["--duplicates", "--pairs-to", "pairs.txt"],
+    ],
 )
 def test_wrong_flags_of_the_search_for_duplicates_are_refused(flags, capsys):
     from ltr.cli import run_guarded

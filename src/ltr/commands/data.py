@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ltr.data.source import Source
     from ltr.data.split import Split
 
+DISTANCES = {"hash": 7, "features": 1}  # what images are compared by, and the largest distance
 _CLASSES, _IMAGES, _SIDE = 3, 8, 96  # of the contact sheet: classes of each kind, images of a class, pixels a side
 
 
@@ -72,7 +73,17 @@ def _parser() -> Parser:
         "--duplicates", action="store_true", help="also look for images in training and test that look alike"
     )
     check.add_argument(
-        "--distance", type=int, metavar="BITS", help="by which their hashes may differ, 0 to 7 of 128 (default: 4)"
+        "--by",
+        choices=tuple(DISTANCES),
+        default="hash",
+        help="what they are compared by: a perceptual hash, or the features of features=stored (default: hash)",
+    )
+    check.add_argument(
+        "--distance",
+        type=float,
+        metavar="D",
+        help="at which images look alike: different bits of hashes, 0 to 7 of 128 (default: 4), or cosine distance of "
+        "features, 0 to 1 (default: 0.1)",
     )
     check.add_argument("--pairs-to", type=Path, metavar="FILE", help="write all such pairs there, a .csv file")
 
@@ -119,15 +130,15 @@ def _check_flags(arguments: argparse.Namespace) -> None:
     values = vars(arguments)
     bounds = (
         *(("workers", 1, 1024), ("size", 1, 65_500), ("quality", 1, 100), ("max_pixels", 1, None)),
-        *(("distance", 0, 7), ("folds", 2, 100), ("seed", 0, None), ("batch_size", 1, None)),
+        *(("folds", 2, 100), ("seed", 0, None), ("batch_size", 1, None)),
     )
     for flag, least, most in bounds:
         value = values.get(flag)
         if value is not None and (value < least or (most is not None and value > most)):
             allowed = f"at least {least}" if most is None else f"{least} to {most}"
             raise ConfigError(f"--{flag.replace('_', '-')} {value}: allowed is {allowed}")
-    if values.get("duplicates") is False and (values["distance"] is not None or values["pairs_to"] is not None):
-        raise ConfigError("--distance and --pairs-to belong to --duplicates; add it")
+    if arguments.command == "check":
+        _check_duplicate_flags(arguments)
     if values.get("pairs_to") is not None and values["pairs_to"].suffix.lower() != ".csv":
         raise ConfigError(f"--pairs-to {values['pairs_to']}: the name must end in .csv")
     for flag in ("exclude_to", "to", "pairs_to"):
@@ -139,11 +150,24 @@ def _check_flags(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"{arguments.dataset}: the name of a data set comes first, see ltr-data list")
 
 
+def _check_duplicate_flags(arguments: argparse.Namespace) -> None:
+    needless = arguments.distance is not None or arguments.pairs_to is not None or arguments.by != "hash"
+    if needless and not arguments.duplicates:
+        raise ConfigError("--by, --distance and --pairs-to belong to --duplicates; add it")
+    most = DISTANCES[arguments.by]
+    distance = arguments.distance
+    if distance is not None and not (0 <= distance <= most and (arguments.by != "hash" or distance == int(distance))):
+        kind = "a whole number of bits" if arguments.by == "hash" else "a cosine distance"
+        raise ConfigError(f"--distance {distance:g}: with --by {arguments.by} it is {kind} from 0 to {most}")
+
+
 def _configuration(arguments: argparse.Namespace) -> dict[str, Any]:
     from ltr.configuration.check import check_config
     from ltr.configuration.overrides import composed, unread
 
-    config = composed([f"dataset={arguments.dataset}", *arguments.overrides], arguments.config_dir)
+    # named first, so that the command line may say otherwise
+    stored = ["features=stored"] if getattr(arguments, "by", "hash") == "features" else []
+    config = composed([f"dataset={arguments.dataset}", *stored, *arguments.overrides], arguments.config_dir)
     return check_config(config, unread(arguments.overrides), arguments.overrides)
 
 

@@ -11,9 +11,11 @@ from ltr.console import print_line
 from ltr.escaping import one_line
 
 if TYPE_CHECKING:
+    from ltr.data.deduplication.near_duplicates import Pair
     from ltr.data.source import Source
 
 _SHOWN = 10
+_BITS, _COSINE = 4, 0.1  # distances at which images look alike, by hash and by features
 _WORTH_PROCESSES = 2000  # images to hash, which takes less than starting processes does
 
 
@@ -58,7 +60,9 @@ def check_dataset(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
         for image in bad[:_SHOWN]:
             print_line(f"  {one_line(image.path)}: {one_line(image.reason)}")
     _print_identical(source, processes(arguments)["workers"])
-    if arguments.duplicates:
+    if arguments.duplicates and bad and arguments.by == "features":
+        print_line("no features are compared while images cannot be read: leave these out with dataset.exclude=FILE")
+    elif arguments.duplicates:
         _print_alike(arguments, config, source)
     if arguments.exclude_to:
         write_exclusions(arguments.exclude_to, bad)
@@ -79,33 +83,63 @@ def _print_identical(source: Source, workers: int) -> None:
 
 def _print_alike(arguments: argparse.Namespace, config: dict[str, Any], source: Source) -> None:
     """Warn of test images that look like training images, and write the pairs."""
-    from ltr.console import plain_warnings, progress
     from ltr.data.deduplication.duplicates import describe_image
-    from ltr.data.deduplication.near_duplicates import near_duplicates
-    from ltr.data.splitting.exclusion import read_split
     from ltr.files import write_csv
 
-    with plain_warnings():
-        split = read_split(config["dataset"], source)
-    total = sum(len(getattr(split, part)) for part in ("train", "val", "test", "unknown"))
-    distance = 4 if arguments.distance is None else arguments.distance
-    workers = processes(arguments)["workers"] if total > _WORTH_PROCESSES else 1
-    with progress("hashing", total) as advance:
-        pairs = near_duplicates(source, split, distance=distance, workers=workers, progress=advance)
+    find = _alike_by_features if arguments.by == "features" else _alike_by_hash
+    pairs, images, measure, unit = find(arguments, config, source)
     tested = len({pair.test for pair in pairs})
-    images = len(split.test) + len(split.unknown)
     print_line(
         f"{'warning: ' if pairs else ''}{tested:,} of {images:,} test images look like a training image "
-        f"({len(pairs):,} pairs, hashes differ in at most {distance} of 128 bits)"
+        f"({len(pairs):,} pairs, {measure})"
         f"{', the first ten' if len(pairs) > _SHOWN else ''}{':' if pairs else ''}"
     )
     names = {index: describe_image(source, index) for pair in pairs for index in pair[:2]}
     for pair in pairs[:_SHOWN]:
-        print_line(f"  {one_line(names[pair.test])} ~ {one_line(names[pair.train])}, {pair.distance} bits")
+        print_line(f"  {one_line(names[pair.test])} ~ {one_line(names[pair.train])}, {pair.distance:.4g}{unit}")
     if arguments.pairs_to:
-        rows = ({"test": names[p.test], "train": names[p.train], "distance": p.distance} for p in pairs)
+        rows = ({"test": names[p.test], "train": names[p.train], "distance": float(f"{p.distance:.6g}")} for p in pairs)
         write_csv(arguments.pairs_to, rows, ("test", "train", "distance"))
         print_line(f"{len(pairs):,} pairs written to {arguments.pairs_to}")
+
+
+def _alike_by_hash(
+    arguments: argparse.Namespace, config: dict[str, Any], source: Source
+) -> tuple[list[Pair], int, str, str]:
+    """Return the pairs, the number of test images, the rule and the unit of distances."""
+    from ltr.console import plain_warnings, progress
+    from ltr.data.deduplication.near_duplicates import near_duplicates, parts_to_compare
+    from ltr.data.splitting.exclusion import read_split
+
+    with plain_warnings():
+        split = read_split(config["dataset"], source)
+    train, test = parts_to_compare(split)
+    total = len(train) + len(test)
+    distance = int(_BITS if arguments.distance is None else arguments.distance)
+    workers = processes(arguments)["workers"] if total > _WORTH_PROCESSES else 1
+    with progress("hashing", total) as advance:
+        pairs = near_duplicates(source, split, distance=distance, workers=workers, progress=advance)
+    return pairs, len(test), f"hashes differ in at most {distance} of 128 bits", " bits"
+
+
+def _alike_by_features(
+    arguments: argparse.Namespace, config: dict[str, Any], source: Source
+) -> tuple[list[Pair], int, str, str]:
+    """Return the pairs, the number of test images, the rule and the unit of distances."""
+    from rich.console import Console
+
+    from ltr.console import plain_warnings
+    from ltr.data.deduplication.near_duplicates import near_duplicates_by_features, parts_to_compare
+    from ltr.runs.split_features import split_features
+
+    with plain_warnings():
+        # of packed images, the check of their number of pixels belongs to the reading
+        is_packed = config["dataset"].get("packed") is not None
+        split, table = split_features(config, None if is_packed else source, Console())
+    train, test = parts_to_compare(split)
+    distance = _COSINE if arguments.distance is None else arguments.distance
+    pairs = near_duplicates_by_features(train, table.take(train), test, table.take(test), distance=distance)
+    return pairs, len(test), f"cosine distance of features at most {distance:g}", ""
 
 
 def _read_and_compare(config: dict[str, Any]) -> tuple[Source, list[str]]:

@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltr.data.deduplication.near_duplicates import MAX_DISTANCE, _close_pairs, near_duplicates, perceptual_hash
+from ltr.data.deduplication import near_duplicates as module
+from ltr.data.deduplication.near_duplicates import (
+    MAX_DISTANCE,
+    _close_pairs,
+    near_duplicates,
+    near_duplicates_by_features,
+    perceptual_hash,
+)
 from ltr.data.source import ImageFiles, Source
 from ltr.data.splitting.closed_set import natural
+from ltr.errors import DataError
 
 
 def scene(seed, size=(64, 48)):
@@ -74,3 +82,33 @@ def test_the_hash_encodes_where_brightness_rises():
     assert bits[:64].all()
     assert not bits[64:].any()
     assert perceptual_hash(np.full((9, 9), 7, dtype=np.uint8)) is None
+
+
+@pytest.mark.parametrize("distance", [0.0, 0.05, 0.4])
+def test_pairs_by_features_are_those_of_the_cosines(distance, monkeypatch):
+    random = np.random.default_rng(3)
+    known = random.normal(size=(37, 6))
+    tested = known[random.integers(0, 37, 25)] * random.uniform(0.1, 9, (25, 1))  # a length says nothing
+    tested[5:] += random.normal(scale=0.3, size=(20, 6))
+    train, test = np.arange(37) * 2, 100 + np.arange(25)
+    cosine = (tested @ known.T) / np.outer(np.linalg.norm(tested, axis=1), np.linalg.norm(known, axis=1))
+    rows, columns = np.nonzero(1 - cosine <= distance + 1e-6)
+    expected = {(int(train[column]), int(test[row])) for row, column in zip(rows, columns)}
+    pairs = near_duplicates_by_features(train, known, test, tested, distance=distance)
+    assert {(pair.train, pair.test) for pair in pairs} == expected
+    assert len(pairs) == len(expected) >= 5
+    for pair in pairs:
+        assert abs(pair.distance - max(0, 1 - cosine[pair.test - 100, pair.train // 2])) < 1e-5
+    assert [(pair.test, pair.distance) for pair in pairs] == sorted((pair.test, pair.distance) for pair in pairs)
+    monkeypatch.setattr(module, "_ROWS", 4)
+    monkeypatch.setattr(module, "_COLUMNS", 5)
+    in_blocks = near_duplicates_by_features(train, known, test, tested, distance=distance)
+    assert {pair[:2] for pair in in_blocks} == expected
+
+
+def test_features_of_zeros_equal_nothing_and_too_many_pairs_are_refused(monkeypatch):
+    rows, zeros = np.arange(3), np.zeros((3, 2))
+    assert near_duplicates_by_features(rows, zeros, rows, zeros, distance=1.0) == []
+    monkeypatch.setattr(module, "MAX_PAIRS", 8)
+    with pytest.raises(DataError, match=r"more than 8 pairs .* Choose a smaller --distance"):
+        near_duplicates_by_features(rows, zeros + 1, rows, zeros + 1, distance=0.1)

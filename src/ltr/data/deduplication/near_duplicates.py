@@ -1,4 +1,4 @@
-"""Near-duplicate images in training and test, by a perceptual hash: bursts, other sizes, other compression."""
+"""Near-duplicate images in training and test, by a perceptual hash or by features: bursts, other sizes or crops."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from ltr.data.images.decode import decode_image, to_rgb
 from ltr.data.parallel import map_in_parallel
 from ltr.data.source import Decoding, ImageFiles, Source
 from ltr.data.split import Split
+from ltr.errors import DataError
 
 BITS = 128
 MAX_DISTANCE = 7  # so that two hashes of at most this distance agree in one of the bands
+MAX_PAIRS = 1_000_000
 _BANDS = 8  # of 16 bits
+_ROWS, _COLUMNS = 512, 65_536  # of the matrix of feature distances at a time
+_ROUNDING = 1e-6  # of float32 products
 _AT_A_TIME = 32
 _CONTRAST = 8  # grey levels; an image below it has no structure to compare
 
@@ -26,12 +30,12 @@ class Pair(NamedTuple):
 
     Attributes:
         train, test: indices into the source.
-        distance: different bits of their hashes, 0 to `MAX_DISTANCE`.
+        distance: different bits of their hashes, 0 to `MAX_DISTANCE`; or cosine distance of their features, 0 to 2.
     """
 
     train: int
     test: int
-    distance: int
+    distance: float
 
 
 def near_duplicates(
@@ -56,8 +60,7 @@ def near_duplicates(
     Returns:
         Pairs in order of the test image, then of the distance.
     """
-    train = np.concatenate([split.train, split.val])
-    test = np.concatenate([split.test, split.unknown])
+    train, test = parts_to_compare(split)
     indices = np.concatenate([train, test])
     hashes, is_hashed = _hashes(source, indices, workers, progress)
     trained, tested = is_hashed[: len(train)], is_hashed[len(train) :]
@@ -65,6 +68,50 @@ def near_duplicates(
     train, test = train[trained], test[tested]
     named = [Pair(int(train[one]), int(test[other]), bits) for one, other, bits in pairs]
     return sorted(named, key=lambda pair: (pair.test, pair.distance, pair.train))
+
+
+def parts_to_compare(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of the training and validation images, and of the test and unknown images."""
+    return np.concatenate([split.train, split.val]), np.concatenate([split.test, split.unknown])
+
+
+def near_duplicates_by_features(
+    train: np.ndarray, train_features: np.ndarray, test: np.ndarray, test_features: np.ndarray, *, distance: float
+) -> list[Pair]:
+    """Return the pairs of a training and a test image whose features have at most this cosine distance.
+
+    Args:
+        train, test: indices of the images into the source, int64 [n] and [m].
+        train_features, test_features: float [n, D] and [m, D]. Rows of zeros equal nothing.
+        distance: 1 minus the cosine, from 0 to 2.
+
+    Returns:
+        Pairs in order of the test image, then of the distance.
+
+    Raises:
+        DataError: there are more than `MAX_PAIRS` pairs.
+    """
+    known, tested = _unit_rows(train_features), _unit_rows(test_features)
+    pairs: list[Pair] = []
+    for start in range(0, len(tested), _ROWS):
+        for first in range(0, len(known), _COLUMNS):
+            distances = 1 - tested[start : start + _ROWS] @ known[first : first + _COLUMNS].T
+            rows, columns = np.nonzero(distances <= distance + _ROUNDING)  # NaN, of rows of zeros, is never close
+            if len(pairs) + len(rows) > MAX_PAIRS:
+                raise DataError(
+                    f"more than {MAX_PAIRS:,} pairs of images have features within {distance:g}. Choose a smaller "
+                    "--distance"
+                )
+            close = np.maximum(distances[rows, columns], 0).tolist()
+            pairs += map(Pair, train[first + columns].tolist(), test[start + rows].tolist(), close)
+    return sorted(pairs, key=lambda pair: (pair.test, pair.distance, pair.train))
+
+
+def _unit_rows(features: np.ndarray) -> np.ndarray:
+    """Return float32 rows of length 1; NaN for rows of zeros."""
+    values = features.astype(np.float32)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(values / np.linalg.norm(values, axis=1, keepdims=True))
 
 
 def _hashes(

@@ -1,0 +1,58 @@
+"""Stored features of a config's split, for commands that compare images and train nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ltr.data.loaders.feature_table import FeatureTable
+from ltr.data.source import Source
+from ltr.data.split import Split
+from ltr.errors import ConfigError
+from ltr.escaping import printer
+from ltr.runs.plan import plan_of
+from ltr.runs.processes.interrupt import stop_request
+from ltr.runs.stages import Stages
+from ltr.runs.store import StageStore
+from ltr.runs.training.doubts import warn_of_frozen_random_weights
+
+
+def split_features(config: Mapping[str, Any], source: Source | None, console: Console) -> tuple[Split, FeatureTable]:
+    """Return the split of a checked config, and the table of its features, after computing those that are missing.
+
+    The table is that of a training with this config, see `ltr.runs.features`.
+
+    Args:
+        config: with ``features=stored``.
+        source: of the config; None: it is read.
+        console: of messages and progress.
+
+    Raises:
+        ConfigError: the config trains on images.
+        LtrError: what a run of the config would refuse.
+    """
+    plan = plan_of(config, source)
+    stages = [stage for stage in plan.stages if stage.module is not None and stage.settings.features is not None]
+    if not stages:
+        raise ConfigError("features=images stores no features. Leave it out, or use features=stored")
+    warn_of_frozen_random_weights(stages[0])
+    print_line = printer(console)
+    with stop_request() as request:
+        made = Stages(
+            config=config,
+            source=source,
+            split=plan.split,
+            dataset_info=plan.dataset_info,
+            device=plan.device,
+            store=StageStore(Path(config["paths"]["stages"]), print_line),
+            console=console,
+            request=request,
+            loggers=lambda stage: [],
+            started=lambda: None,
+        )
+        made.obtain_features(stages)
+    assert made.features is not None
+    return plan.split, made.features.plain
