@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import pytest
 
+from ltr.configuration.allowed import check_values
 from ltr.configuration.annotations import rule_of
-from ltr.configuration.configs import config_names, mappings, read_config
+from ltr.configuration.configs import config_names, leaves, mappings, read_config
+from ltr.configuration.dataset_options import PARTS, dataset_options, passed_on
 from ltr.configuration.declarations import Required, args_of, options_of, rules_of_target
 from ltr.configuration.ranges import Fraction, PositiveInt, check_option
 from ltr.configuration.rules import rules_of
@@ -21,7 +23,8 @@ from ltr.configuration.targets import locate
 from ltr.errors import ConfigError
 from ltr.models.published_names import LAYOUTS, WeightsMap
 
-GROUPS = ("sampler", "augment", "head", "loss", "backbone", "optimizer", "scheduler", "method", "scorer", "protocol")
+GROUPS = ("dataset", "sampler", "augment", "head", "loss", "backbone", "optimizer", "scheduler", "method", "scorer",
+          "protocol")  # fmt: skip
 TERMS = tuple(f"ltr.methods.distillation.terms.{name}" for name in ("RKD", "HKD", "FitNet", "AttentionTransfer"))
 CONFIGS = [f"{group}/{name}" for group in GROUPS for name in config_names(group)]
 
@@ -63,9 +66,43 @@ def test_every_option_is_explained(target):
     assert [name for name, option in (options | nested).items() if not option.meaning] == []
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", [config for config in CONFIGS if not config.startswith("dataset/")])
 def test_what_the_code_declares_is_not_written_again_in_a_config(config):
     assert [path for path, node in mappings(read_config(config)) if "_allowed_" in node] == []
+
+
+@pytest.mark.parametrize("name", config_names("dataset"))
+def test_a_data_set_allows_less_than_its_code_takes_or_says_nothing(name):
+    content = read_config(f"dataset/{name}")
+    declared = {key: option.rule for key, option in dataset_options(content).items()}
+    for key, allowed in content.pop("_allowed_", {}).items():
+        assert set(allowed) < set(declared[key]), f"{key}: the code takes {declared[key]}"
+    assert [path for path, node in mappings(content) if "_allowed_" in node] == []
+
+
+@pytest.mark.parametrize("name", config_names("dataset"))
+def test_every_key_of_a_data_set_is_an_option_of_its_code_or_of_the_program(name):
+    content = read_config(f"dataset/{name}")
+    assert set(content) - {"defaults", "source", "split", "_allowed_"} <= set(dataset_options(content))
+    for part in PARTS:
+        references = {value for _, value in leaves(content[part]) if "${dataset." in str(value)}
+        passed = {f"${{dataset.{key}}}" for key in passed_on(content, part).values()}
+        assert references <= passed, "passed on under another name"
+
+
+def test_a_key_that_is_passed_on_is_checked_once_under_the_name_that_users_type():
+    split = {"_target_": "ltr.data.splits.natural", "val": "tset", "seed": -1, "num_classes": 0}
+    config = {"dataset": {"name": "mine", "val": "tset", "split_seed": -1, "num_classes": 3, "split": split}}
+    mistakes = {line.split("=")[0]: line for line in check_values(config)}
+    assert set(mistakes) == {"dataset.val", "dataset.split_seed", "dataset.split.num_classes"}
+    assert "none, train_fraction, official, test_fraction" in mistakes["dataset.val"]
+
+
+def test_the_config_of_a_data_set_need_not_keep_its_rules():
+    rules = rules_of("dataset", {key: value for key, value in read_config("dataset/mnist_open").items()
+                                 if key != "_allowed_"})  # fmt: skip
+    assert rules["classes"] == ["mnist", "seeded", "ids"], "narrowed by the shipped config of its name"
+    assert rules["trial"] == "int [0, 4]"
 
 
 # configs that give a class's defaults: what another config of the class chooses is its own

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ltr.configuration.configs import conf_directory
+from ltr.configuration.configs import conf_directory, read_config
 from ltr.configuration.overrides import composed
 from ltr.configuration.removed import REMOVED, current_name
 from ltr.configuration.rules import rules_of
@@ -61,4 +61,4 @@ def test_a_data_set_that_takes_a_removed_recipe_by_its_name_is_reported_what_to_
 def test_the_runs_of_a_removed_config_keep_its_rules():
     assert current_name("dataset", "inat_bg_1_3") == "inat_bg_1"
     assert current_name("dataset", "digits_lt") == "digits_lt"
-    assert rules_of("dataset", {"name": "inat_bg_1_3"})["trial"] == list(range(10))
+    assert rules_of("dataset", {**read_config("dataset/inat_bg_1"), "name": "inat_bg_1_3"})["trial"] == "int [0, 9]"

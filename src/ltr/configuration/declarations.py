@@ -60,6 +60,18 @@ def options_of(target: str) -> Mapping[str, Option]:
     return {} if source is None else source.options(name)
 
 
+@functools.cache
+def fields_of(path: str) -> Mapping[str, Option]:
+    """Return the fields of a declaration of ltr, a class with a docstring under each field, by name.
+
+    Args:
+        path: import path of the class.
+    """
+    module, _, name = path.rpartition(".")
+    source = _source(module)
+    return {} if source is None else source.fields(name)
+
+
 def rules_of_target(target: Any) -> dict[str, str | list]:
     """Return the rules of the options of a ``_target_`` by name."""
     options = options_of(target) if isinstance(target, str) else {}
@@ -215,7 +227,7 @@ def _meaning(name: str, documents: Sequence[tuple[_Source, str]]) -> str:
             return meaning
         statement = defined[0].statement(defined[1])
         text = (ast.get_docstring(statement) or "") if isinstance(statement, ast.ClassDef | ast.FunctionDef) else ""
-        return args_of(text).get(name, meaning)
+        return _meaning(name, [(defined[0], text)]) or meaning
     return ""
 
 

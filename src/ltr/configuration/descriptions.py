@@ -15,17 +15,13 @@ from typing import Any
 from ltr.configuration.allowed import shown
 from ltr.configuration.comments import comments_of
 from ltr.configuration.configs import PRIVATE_KEYS, conf_directory, read_config
+from ltr.configuration.dataset_options import PARTS, dataset_options
 from ltr.configuration.declarations import Option, Required, options_of
 from ltr.configuration.listed_configs import LISTS, reader
 
 PRIMARY = "train"
-# nodes of a data set's config that pass its keys on to code
-_PLUMBING = ("source", "split")
 # read by the program, whatever the code
 _COMMON = {
-    "dataset.name": "its name in results and reports",
-    "dataset.mean": "mean of each channel, of pixels in [0, 1], which normalisation takes off",
-    "dataset.std": "standard deviation of each channel, by which normalisation divides",
     "strategy.name": "Lightning's name of the strategy",
     "logger.name": "the logger",
     "features.name": "where features come from",
@@ -137,7 +133,8 @@ def described(group: str, name: str, config_dir: str | None = None) -> Config:
     node = "" if _PACKAGE in text or group in LISTS.values() else _node_of(group)
     comments = _comments(config, file)
     target = content.get("_target_", "")
-    keys = list(_Reader(group, comments, _chosen_code(choices)).keys(content, node))
+    passed = dataset_options(content) if group == "dataset" else None
+    keys = list(_Reader(group, comments, _chosen_code(choices)).keys(content, node, declared=passed))
     declared = options_of(target) if isinstance(target, str) else {}
     more = [
         _key(f"{node}.{option.name}".lstrip("."), option.default, option, option.rule, "")
@@ -204,7 +201,7 @@ class _Reader:
         options = options_of(target) if isinstance(target, str) else declared or {}
         rules = {name: option.rule for name, option in options.items()} | dict(node.get("_allowed_") or {})
         for key, value in node.items():
-            if key in (*PRIVATE_KEYS, "_target_", "hydra") or (self.group == "dataset" and key in _PLUMBING):
+            if key in (*PRIVATE_KEYS, "_target_", "hydra") or (self.group == "dataset" and key in PARTS):
                 continue
             dotted, file_key = f"{path}.{key}".lstrip("."), f"{inner}.{key}".lstrip(".")
             option = options.get(key)

@@ -1,7 +1,7 @@
 """Configuration of a finished run with overrides for another evaluation.
 
-A run's ``config.yaml`` is resolved and has neither interpolations nor rules. Both are taken from the shipped configs,
-so that ``dataset.imbalance_factor=50`` also changes the split and is checked as in training.
+A run's ``config.yaml`` is resolved and has no interpolations. They are taken from the shipped configs, so that
+``dataset.imbalance_factor=50`` also changes the split and is checked as in training.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from omegaconf import OmegaConf
 from ltr.configuration.allowed import problem, shown
 from ltr.configuration.check import refuse
 from ltr.configuration.configs import config_names, leaves, read_config
+from ltr.configuration.dataset_options import PARTS
 from ltr.configuration.former_keys import rename_overrides
 from ltr.configuration.listed_configs import LISTS, reader, with_own
 from ltr.configuration.parsing import parse
 from ltr.configuration.removed import current_name
+from ltr.configuration.rules import rules_of
 from ltr.configuration.suggestions import suggestion
 from ltr.configuration.targets import check_targets
 from ltr.errors import ConfigError
@@ -133,12 +135,11 @@ def _settable(config: Mapping[str, Any], links: Mapping[str, str]) -> list[str]:
 
 
 def _rules(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``_allowed_`` of the shipped configs, by dotted key."""
-    configs = {"evaluation": read_config("evaluation/default"), "trainer": read_config("trainer/default"),
-             "dataset": _dataset_config(config)}  # fmt: skip
-    return {
-        f"{group}.{key}": rule for group, node in configs.items() for key, rule in node.get("_allowed_", {}).items()
-    }
+    """Return the rules of the groups that evaluation depends on, by dotted key."""
+    dataset = config["dataset"]
+    nodes = {"evaluation": config["evaluation"], "trainer": config["trainer"], "dataset": dataset}
+    nodes |= {f"dataset.{part}": dataset[part] for part in PARTS}
+    return {f"{path}.{key}": rule for path, node in nodes.items() for key, rule in rules_of(path, node).items()}
 
 
 def _unknown(text: str, key: str, known: Sequence[str], config: Mapping[str, Any]) -> str:

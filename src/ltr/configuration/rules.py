@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ltr.configuration.configs import config_names, read_config
-from ltr.configuration.declarations import options_of, rules_of_target
+from ltr.configuration.dataset_options import PARTS, dataset_options, part_options, passed_on
+from ltr.configuration.declarations import Option, options_of, rules_of_target
 from ltr.configuration.removed import current_name
 
 _DEFAULT = {"": "train", "trainer": "trainer/default", "evaluation": "evaluation/default",
@@ -25,16 +26,35 @@ def rules_of(path: str, node: Mapping[str, Any], config: Mapping[str, Any] | Non
         path: of the config, e.g. ``optimizer`` or ``method.classifier.optimizer``.
         config: the whole configuration, if nodes without code of their own, such as ``method.grid``, matter.
     """
+    declared = _declared_rules(path, node, config or {})
     allowed = node.get("_allowed_")
-    declared = rules_of_target(node.get("_target_")) if "_target_" in node else _nested_rules(path, config or {})
+    if allowed is None and path == "dataset":
+        allowed = _rules_of_shipped(node)
     if allowed is not None or declared:
         return {**declared, **(allowed if isinstance(allowed, Mapping) else {})}
-    if path in _DEFAULT:
-        return _rules(_DEFAULT[path])
+    return _rules(_DEFAULT[path]) if path in _DEFAULT else {}
+
+
+def _declared_rules(path: str, node: Mapping[str, Any], config: Mapping[str, Any]) -> Mapping[str, Any]:
     if path == "dataset":
-        name = current_name("dataset", str(node.get("name")))
-        return _rules(f"dataset/{name}") if name in config_names("dataset") else _rules_of_data(_code(node))
-    return {}
+        return _ruled(dataset_options(node))
+    above, _, part = path.rpartition(".")
+    dataset = config.get("dataset")
+    if above == "dataset" and part in PARTS and isinstance(dataset, Mapping):
+        # an option that is passed on is checked once, under the key that users type
+        passed = passed_on(dataset, part)
+        return _ruled({name: one for name, one in part_options(dataset, part).items() if name not in passed})
+    return rules_of_target(node.get("_target_")) if "_target_" in node else _nested_rules(path, config)
+
+
+def _ruled(options: Mapping[str, Option]) -> dict[str, str | list]:
+    return {name: option.rule for name, option in options.items() if option.rule is not None}
+
+
+def _rules_of_shipped(dataset: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the shipped config of a data set's name allows of what its code takes; {} for another name."""
+    name = current_name("dataset", str(dataset.get("name")))
+    return _rules(f"dataset/{name}") if name in config_names("dataset") else {}
 
 
 def _nested_rules(path: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -46,7 +66,7 @@ def _nested_rules(path: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
     target_of_outer = outer.get("_target_") if isinstance(outer, Mapping) else None
     option = options_of(target_of_outer).get(last) if isinstance(target_of_outer, str) else None
     nested = {} if option is None or option.nested is None else option.nested
-    return {name: inner.rule for name, inner in nested.items() if inner.rule is not None}
+    return _ruled(nested)
 
 
 def target(node: Any, part: str) -> Any:
@@ -58,16 +78,3 @@ def target(node: Any, part: str) -> Any:
 @functools.cache
 def _rules(config: str) -> Mapping[str, Any]:
     return read_config(config).get("_allowed_") or {}
-
-
-@functools.cache
-def _rules_of_data(code: tuple[str, str]) -> Mapping[str, Any]:
-    """Return the rules on which all shipped data sets of the same source and split agree."""
-    configs = [read_config(f"dataset/{name}") for name in config_names("dataset")]
-    alike = [config.get("_allowed_") or {} for config in configs if _code(config) == code]
-    rules = {key: rule for config in alike for key, rule in config.items()}
-    return {key: rule for key, rule in rules.items() if all(config.get(key, rule) == rule for config in alike)}
-
-
-def _code(dataset: Mapping[str, Any]) -> tuple[str, str]:
-    return str(target(dataset, "source")), str(target(dataset, "split"))

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ltr.data.augmentation.augment import Augmentation
 from ltr.data.batch import Batch, to_device, with_device_index
-from ltr.data.images.crop import FileCrop, Interpolation
+from ltr.data.images.crop import FileCrop
 from ltr.data.loaders.device import DeviceLoader, ResidentImages, batch_bounds
 from ltr.data.loaders.features import FeatureLoader, StoredFeatures
 from ltr.data.loaders.files import FileLoader
 from ltr.data.loaders.replacement import Replacements
+from ltr.data.options import Interpolation
 from ltr.data.sampling.samplers import ClassIndex, Instance, Sampler, shard
 from ltr.data.source import ImageFiles, Source
 from ltr.data.split import Split

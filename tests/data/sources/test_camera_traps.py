@@ -67,7 +67,7 @@ def test_the_same_images_are_read_from_every_format(traps, file, format):
 
 def test_a_forced_format_is_the_one_that_is_read(traps):
     assert read(traps, format="coco").name.startswith("traps-coco-")
-    with pytest.raises(ConfigError, match="allowed are auto, coco_camera_traps, coco, camtrap_dp, csv"):
+    with pytest.raises(ConfigError, match="allowed is one of: auto, coco_camera_traps, coco, camtrap_dp, csv"):
         read(traps, format="megadetector")
     with pytest.raises(DataError, match="cannot be read as the description of a Camtrap DP package"):
         read(traps, "table.csv", format="camtrap_dp")

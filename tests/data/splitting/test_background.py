@@ -128,7 +128,7 @@ def test_validation_holds_out_background_and_foreground_alike():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "needs dataset.n_foreground"),
+        ({}, "Set dataset.n_foreground=NUMBER"),
         ({"n_foreground": 0}, "Use 1 to 9"),
         ({"n_foreground": 10}, "one at least must be background"),
         ({"foreground": "unifrom", "n_foreground": 1}, "Did you mean 'uniform'"),
@@ -144,9 +144,9 @@ def test_validation_holds_out_background_and_foreground_alike():
         ({"n_foreground": 1, "shot_group": "few"}, "is of dataset.foreground=shot"),
         ({"n_foreground": 1, "foreground": "frequency", "stratum": 4}, "0 to 3"),
         ({"n_foreground": 1, "foreground": "frequency", "strata": 11}, "10 classes to group"),
-        ({"n_foreground": 1, "foreground": "shot", "shot_group": "lots"}, "one of many, medium, few"),
+        ({"n_foreground": 1, "foreground": "shot", "shot_group": "lots"}, "one of: null, many, medium, few"),
         ({"n_foreground": 1, "foreground": "shot", "shot_group": "many"}, "0 classes to draw from"),
-        ({"n_foreground": 1, "max_per_class": 0}, "at least one image"),
+        ({"n_foreground": 1, "max_per_class": 0}, r"allowed is int \[1, inf\) or null"),
     ],
 )
 def test_invalid_options_are_refused_with_a_reason(options, message):

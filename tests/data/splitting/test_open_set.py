@@ -145,7 +145,7 @@ def test_an_unknown_image_has_no_label():
         ({"n_known": 10}, "Use 1 to 9"),
         ({"n_known": 0}, "Use 1 to 9"),
         ({"n_known": 6, "n_unknown": 5}, "1 to 4 can be unknown"),
-        ({"imbalance_factor": 0.1}, "at least 1"),
+        ({"imbalance_factor": 0.1}, r"allowed is \[1, inf\)"),
     ],
 )
 def test_invalid_options_are_refused_with_a_reason(options, message):

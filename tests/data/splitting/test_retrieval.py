@@ -85,14 +85,14 @@ def test_validation_images_are_of_training_classes():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"classes": "last"}, "one of first, seeded"),
+        ({"classes": "last"}, "one of: first, seeded"),
         ({"classes": "by_part", "n_train": 2}, "leaves nothing to choose"),
         ({"classes": "by_part"}, "one at least must be left to test on"),
-        ({"images": "some"}, "one of all, own_part"),
+        ({"images": "some"}, "one of: all, own_part"),
         ({"n_train": 0}, "Use 1 to 3"),
         ({"n_train": 4}, "Use 1 to 3"),
-        ({"val": "test_fraction"}, "held out of the training classes"),
-        ({"val": "official"}, "held out of the training classes"),
+        ({"val": "test_fraction"}, "one of: none, train_fraction"),
+        ({"val": "official"}, "one of: none, train_fraction"),
     ],
 )
 def test_invalid_options_are_refused_with_a_reason(options, message):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,13 +19,13 @@ from ltr.data.images.decode import (
     refuse_too_many_pixels,
 )
 from ltr.data.images.regions import Region
+from ltr.data.options import Interpolation
 from ltr.data.source import PLAIN, Decoding
 from ltr.errors import ConfigError
 from ltr.identity import named
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 ATTEMPTS = 10
-Interpolation = Literal["bilinear", "bicubic"]
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _REDUCTIONS = (8, 4, 2)  # divisors that Pillow offers for decoding a JPEG
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from PIL import Image, ImageColor, ImageOps
 
+from ltr.configuration.ranges import check_option
 from ltr.data.images.regions import Region
 from ltr.data.source import PLAIN, Decoding
 from ltr.errors import ConfigError
@@ -20,11 +21,13 @@ MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 # programs (PostScript: Ghostscript)
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
+WhiteLevel = Annotated[int, "[1, 65535]"]
+
 _ORIENTATION = 0x0112
 _WHITE = 65535  # default white level of 16-bit images
 
 
-def decoding(*, exif: bool, matte: str | None, white_level: int | None) -> Decoding:
+def decoding(*, exif: bool, matte: str | None, white_level: WhiteLevel | None) -> Decoding:
     """Build a `Decoding` from the values of a data set's config.
 
     Args:
@@ -33,8 +36,7 @@ def decoding(*, exif: bool, matte: str | None, white_level: int | None) -> Decod
     Raises:
         ConfigError: the colour is unknown, or the white level is outside 1..65535.
     """
-    if white_level is not None and (isinstance(white_level, bool) or not 1 <= white_level <= _WHITE):
-        raise ConfigError(f"dataset.white_level={white_level}: allowed are null and whole numbers from 1 to {_WHITE}")
+    check_option("dataset.white_level", white_level, WhiteLevel | None)
     if matte is None:
         return Decoding(exif, None, white_level)
     try:

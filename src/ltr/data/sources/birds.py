@@ -43,8 +43,8 @@ def cub(*, root: str, folder: str = "CUB_200_2011", roots: Sequence[str] = (), d
 
     Args:
         root: folder that relative ``folder`` starts from.
-        folder: holds ``images.txt``, ``image_class_labels.txt``, ``train_test_split.txt``, ``classes.txt``,
-            ``bounding_boxes.txt`` and ``images/``.
+        folder: in ``root``, or an absolute path; holds ``images.txt``, ``image_class_labels.txt``,
+            ``train_test_split.txt``, ``classes.txt``, ``bounding_boxes.txt`` and ``images/``.
         roots: further folders that may contain image files and link targets.
         download: fetch the official archive (1.1 GB) if ``folder`` is not there.
 
@@ -72,7 +72,7 @@ def nabirds(*, root: str, folder: str = "nabirds", roots: Sequence[str] = ()) ->
 
     Args:
         root: folder that relative ``folder`` starts from.
-        folder: holds the same files as CUB's, and ``hierarchy.txt``.
+        folder: in ``root``, or an absolute path; holds the same files as CUB's, and ``hierarchy.txt``.
         roots: further folders that may contain image files and link targets.
 
     Returns:

@@ -5,23 +5,28 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 
+from ltr.configuration.ranges import Fraction, NonNegativeInt, ProperFraction, check_option
 from ltr.data.annotations import camtrap_dp, coco, csv_table
 from ltr.data.annotations.records import Records
-from ltr.data.images.decode import decoding
+from ltr.data.images.decode import WhiteLevel, decoding
 from ltr.data.images.regions import BoxCrops
 from ltr.data.source import Decoding, ImageFiles, Source
 from ltr.data.sources.checks import shown
 from ltr.data.sources.division import warn_of_untested
 from ltr.data.sources.labelled_boxes import (
+    Boxes,
+    Faulty,
     LabelTable,
     LeftOut,
+    Multiple,
+    WithoutBox,
     checked_boxes,
     existing_images,
     only_boxed,
-    refuse_choice,
     resolve_multiple,
     with_detections,
 )
@@ -42,7 +47,10 @@ from ltr.errors import ConfigError, DataError
 from ltr.identity import named
 from ltr.names import counted
 
-FORMATS = (coco.CAMERA_TRAPS, coco.COCO, camtrap_dp.FORMAT, csv_table.FORMAT)
+Format = Literal["auto", "coco_camera_traps", "coco", "camtrap_dp", "csv"]
+Crop = Literal["auto", "box", "none"]
+CropMargin = Annotated[float, "[0, 10]"]
+DivisionRule = Literal["groups", "time"]
 UNTRAINED = "its class has no training image"
 
 
@@ -53,26 +61,26 @@ def camera_traps(
     annotations: str,
     root: str,
     roots: Sequence[str] = (),
-    format: str = AUTO,
+    format: Format = "auto",
     detections: str | None = None,
-    crop: str = AUTO,
-    crop_margin: float = 0.1,
+    crop: Crop = "auto",
+    crop_margin: CropMargin = 0.1,
     crop_square: bool = True,
-    boxes: str = "all",
-    multiple: str | None = None,
-    without_box: str = "exclude",
-    invalid_boxes: str = "error",
+    boxes: Boxes = "all",
+    multiple: Multiple | None = None,
+    without_box: WithoutBox = "exclude",
+    invalid_boxes: Faulty = "error",
     detector_categories: Sequence[str] | None = ("animal",),
-    min_confidence: float = 0.2,
-    missing: str = "error",
-    group: str = AUTO,
-    division: str = "groups",
+    min_confidence: Fraction = 0.2,
+    missing: Faulty = "error",
+    group: str = "auto",
+    division: DivisionRule = "groups",
     split_list: str | None = None,
-    test_fraction: float = 0.2,
-    split_seed: int = 0,
+    test_fraction: ProperFraction = 0.2,
+    split_seed: NonNegativeInt = 0,
     exif: bool = True,
     matte: str | None = "white",
-    white_level: int | None = None,
+    white_level: WhiteLevel | None = None,
     file_sizes: bool = True,
 ) -> Source:
     """Read images and labels of an annotation file, whole or cut by box, and divide them into parts.
@@ -83,29 +91,32 @@ def camera_traps(
     Args:
         name: name of the data set.
         annotations: annotation file; of Camtrap DP, datapackage.json or its folder.
-        root: folder that the file's paths start from.
+        root: folder that the paths of the annotation file start from.
         roots: further folders that may contain image files and link targets.
-        format: one of `FORMATS`, or ``auto``: by the file's content.
-        detections: results of MegaDetector, joined by file name; images with boxes of their own keep those.
+        format: of the annotation file; ``auto``: recognised by its content.
+        detections: results of MegaDetector with a box for each animal, joined by file name; images with boxes in the
+            annotation file keep those.
         crop: ``none``: whole images; ``box``: one image for each box; ``auto``: ``box`` with detections, or
             if a CSV table or COCO's detection format has boxes, else ``none``. Boxes count in
             upright images if ``exif`` is set, as MegaDetector's do.
-        crop_margin, crop_square: see `ltr.data.images.regions.Region`.
+        crop_margin: fraction of a box's longer side that is added on each side.
+        crop_square: True extends the shorter side of a box to the longer one.
         boxes: ``all`` boxes of an image, or the ``largest``.
         multiple: images with several labels: ``crop`` takes their labelled boxes, ``first`` takes the first label,
             ``exclude`` leaves them out; None: ``crop`` with boxes, else ``exclude``.
         without_box: images without any box, if ``crop`` is box: ``exclude``, or ``whole`` takes the image itself.
         invalid_boxes: boxes outside their image: ``error``, or ``exclude`` them.
         detector_categories: names of the detection categories that count; None: all.
-        min_confidence: least confidence of a detection, in [0, 1].
+        min_confidence: least confidence of a detection that counts.
         missing: image files that are missing: ``error``, or ``exclude`` them.
-        group: grouping that no division separates, see `ltr.data.sources.part_division.choose_group`. Without one, the
-            crops of a file are kept together (``path``).
-        division: ``groups`` holds out groups, ``time`` the latest images.
-        split_list: file with the parts of groups or paths, see `ltr.data.sources.part_division.divide_by_list`.
-        test_fraction: wanted share of each class for testing, in (0, 1).
+        group: field of the file whose images are all for training or all for testing: location, seq_id, deployment,
+            date or another. ``auto``: the first of location, deployment, seq_id, date that every image has; ``none``:
+            images are divided one by one, the crops of a file together.
+        division: ``groups`` holds out a sample of the groups for testing, ``time`` the latest images.
+        split_list: JSON or CSV file that names the groups or paths of each part; None: ``division`` decides.
+        test_fraction: wanted share of each class for testing.
         split_seed: seed of the division by groups.
-        exif, matte, white_level, file_sizes: as in `ltr.data.sources.folder.image_folder`.
+        exif, matte, white_level, file_sizes: see `ltr.data.sources.folder.image_folder`.
 
     Raises:
         ConfigError: a value is outside its range, or keys contradict each other.
@@ -156,7 +167,7 @@ def camera_traps(
                    file_sizes=file_sizes)  # fmt: skip
 
 
-def read_annotations(name: str, file: Path, root: str, format: str, columns: Iterable[str] = ()) -> Records:
+def read_annotations(name: str, file: Path, root: str, format: Format, columns: Iterable[str] = ()) -> Records:
     """Read an annotation file in the format that its content shows, or in ``format``.
 
     Args:
@@ -166,8 +177,7 @@ def read_annotations(name: str, file: Path, root: str, format: str, columns: Ite
         ConfigError: the format is unknown.
         DataError: the file is missing, damaged or in another format.
     """
-    if format not in (AUTO, *FORMATS):
-        raise ConfigError(f"dataset.format={format}: allowed are {', '.join((AUTO, *FORMATS))}")
+    check_option("dataset.format", format, Format)
     more = tuple(column for column in columns if column not in (AUTO, NONE, "date"))
     if not file.exists():
         raise DataError(
@@ -211,7 +221,7 @@ def _source(
     file_sizes: bool,
 ) -> Source:
     """Divide the images, order them by part, and build the source."""
-    refuse_choice("division", division, ("groups", "time"))
+    check_option("dataset.division", division, DivisionRule)
     labels, class_names, unused = _numbered(records.class_names, table.classes)
     files = ImageFiles.from_paths(records.files.root, map(records.files.relative, table.images.tolist()), crops=crops)
     groupings = {key: grouping.take(table.images) for key, grouping in records.groupings.items()}

@@ -41,8 +41,11 @@ def cifar10(*, root: str, download: bool = False) -> Source:
 def cifar100(*, root: str, download: bool = False) -> Source:
     """CIFAR-100 with its 100 fine labels: 50,000 training and 10,000 test images, 32x32 RGB.
 
-    Arguments, return value and errors are those of `cifar10`; the folder is ``cifar-100-python``. The files' 20 coarse
-    labels are the taxonomy ``supercategory``.
+    Return value and errors are those of `cifar10`. The files' 20 coarse labels are the taxonomy ``supercategory``.
+
+    Args:
+        root: folder that holds ``cifar-100-python``.
+        download: see `cifar10`.
     """
     from torchvision.datasets import CIFAR100
 

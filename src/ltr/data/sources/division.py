@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ltr.configuration.ranges import ProperFraction, check_option
 from ltr.data.sources.checks import shown
-from ltr.errors import ConfigError, DataError
+from ltr.errors import DataError
 from ltr.randomness import derive_seed
 
 
@@ -29,8 +30,7 @@ def hold_out_test_images(
         ConfigError: the fraction is outside (0, 1).
         DataError: no class has two images.
     """
-    if not 0 < fraction < 1:
-        raise ConfigError(f"dataset.test_fraction={fraction}: it must be greater than 0 and less than 1")
+    check_option("dataset.test_fraction", fraction, ProperFraction)
     # file names need not be UTF-8
     names = [path.encode("utf-8", "backslashreplace").decode() for path in paths]
     draws = np.array([derive_seed(seed, "test part", path) for path in names], dtype=np.int64)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ltr.data.images.decode import decoding
+from ltr.configuration.ranges import NonNegativeInt, ProperFraction
+from ltr.data.images.decode import WhiteLevel, decoding
 from ltr.data.source import Grouping, ImageFiles, Source
 from ltr.data.sources.checks import shown
 from ltr.data.sources.division import divided_name, hold_out_test_images, warn_of_untested
@@ -54,11 +55,11 @@ def image_folder(
     name: str,
     root: str,
     roots: Sequence[str] = (),
-    test_fraction: float = 0.2,
-    split_seed: int = 0,
+    test_fraction: ProperFraction = 0.2,
+    split_seed: NonNegativeInt = 0,
     exif: bool = True,
     matte: str | None = "white",
-    white_level: int | None = None,
+    white_level: WhiteLevel | None = None,
     file_sizes: bool = True,
     group: int | str | None = None,
 ) -> Source:
@@ -70,13 +71,13 @@ def image_folder(
 
     Args:
         name: name of the data set.
-        root: the folder.
-        roots: further folders that may contain link targets.
-        test_fraction: share of each class that is held out for testing without a test part, in (0, 1).
+        root: folder of the images.
+        roots: further folders that may contain image files and link targets.
+        test_fraction: share of each class that is held out for testing where no test (or val) images are named.
         split_seed: seed of that division, see `ltr.data.sources.division`.
-        exif: True turns images by their EXIF orientation.
-        matte: background colour of transparent pixels, by name or as #rrggbb; None drops the alpha channel.
-        white_level: value of 16-bit grey images that becomes white; None: 65535.
+        exif: True turns images by their EXIF orientation, as photographs from a telephone need it.
+        matte: colour under transparent pixels, by name or as "#rrggbb"; None drops the alpha channel.
+        white_level: value of 16-bit grey images that becomes white, such as 4095 of 12-bit cameras; None: 65535.
         file_sizes: True makes file sizes part of the fingerprint, to detect replaced images. This takes a system call
             per file, which is slow for millions of files on a network.
         group: groups of images that a division for testing, or later for validation, keeps together: the folders of a
@@ -205,7 +206,7 @@ class _Walk:
 
     Args:
         base: folder of the data set.
-        roots: further folders that may contain link targets.
+        roots: further folders that may contain image files and link targets.
         file_sizes: True reads file sizes.
     """
 

@@ -124,7 +124,8 @@ def inaturalist(
     Args:
         root: folder that relative ``folder`` starts from.
         version: the year; ``2021_mini`` has 50 training images per class.
-        folder: holds the annotation files and the image folders that they name (``train_val2018/...``).
+        folder: in ``root``, or an absolute path; holds the annotation files and the image folders that they name
+            (``train_val2018/...``).
         roots: further folders that may contain image files and link targets.
         download: True downloads missing archives (50 to 230 GB), except for 2017's annotations, which have no published
             checksum.

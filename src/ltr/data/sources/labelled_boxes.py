@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from ltr.configuration.ranges import Fraction, check_option
 from ltr.data.annotations.megadetector import read_megadetector
 from ltr.data.annotations.records import Records, clip_boxes, normal_path
 from ltr.data.images.decode import open_image, orientation
 from ltr.data.source import ImageFiles
 from ltr.data.sources.checks import check_image_files, shown
-from ltr.errors import ConfigError, DataError
+from ltr.errors import DataError
 from ltr.names import counted
+
+Boxes = Literal["all", "largest"]
+Faulty = Literal["error", "exclude"]  # what is done with a faulty image or box
+Multiple = Literal["crop", "first", "exclude"]
+WithoutBox = Literal["exclude", "whole"]
 
 MISSING, NO_RECORD, FAILED = "file missing", "not in the detections", "the detector could not read it"
 NO_BOX, SEVERAL, BAD_BOX = "no box", "several labels", "box outside the image"
@@ -69,10 +76,10 @@ class LabelTable:
 
 
 def existing_images(
-    name: str, files: ImageFiles, named_in: Path, roots: Sequence[str], missing: str, left_out: LeftOut
+    name: str, files: ImageFiles, named_in: Path, roots: Sequence[str], missing: Faulty, left_out: LeftOut
 ) -> np.ndarray:
     """Return a mask of the images that are there and not left out."""
-    refuse_choice("missing", missing, ("error", "exclude"))
+    check_option("dataset.missing", missing, Faulty)
     candidates = np.flatnonzero(~left_out.mask)
     chosen = ImageFiles.from_paths(files.root, (files.relative(row) for row in candidates.tolist()))
     rows: list[int] = []
@@ -85,10 +92,10 @@ def existing_images(
 
 
 def checked_boxes(
-    name: str, file: Path, records: Records, table: LabelTable, invalid: str, left_out: LeftOut, exif: bool
+    name: str, file: Path, records: Records, table: LabelTable, invalid: Faulty, left_out: LeftOut, exif: bool
 ) -> LabelTable:
     """Convert boxes to fractions and clip them; refuse or leave out those outside the image."""
-    refuse_choice("invalid_boxes", invalid, ("error", "exclude"))
+    check_option("dataset.invalid_boxes", invalid, Faulty)
     boxes = table.boxes.astype(np.float64)
     if records.sizes is not None:
         sizes = records.sizes.astype(np.float64)
@@ -128,9 +135,9 @@ def _numbers(box: np.ndarray) -> str:
     return "[" + ", ".join(f"{value:.3g}" for value in box.tolist()) + "]"
 
 
-def resolve_multiple(table: LabelTable, rule: str, total: int, left_out: LeftOut, cropped: bool) -> LabelTable:
+def resolve_multiple(table: LabelTable, rule: Multiple, total: int, left_out: LeftOut, cropped: bool) -> LabelTable:
     """Apply the rule for images of several classes; of equal labels without boxes, one remains."""
-    refuse_choice("multiple", rule, ("crop", "first", "exclude"))
+    check_option("dataset.multiple", rule, Multiple)
     first_row = np.full(total, len(table.images), dtype=np.int64)
     np.minimum.at(first_row, table.images, np.arange(len(table.images)))
     first_class = table.classes[first_row[table.images]] if len(table.images) else table.classes
@@ -164,12 +171,11 @@ def with_detections(
     records: Records,
     table: LabelTable,
     categories: Sequence[str] | None,
-    min_confidence: float,
+    min_confidence: Fraction,
     left_out: LeftOut,
 ) -> LabelTable:
     """Replace labels without a box by one label for each detection of their image."""
-    if not 0 <= min_confidence <= 1:
-        raise ConfigError(f"dataset.min_confidence={min_confidence}: it must be from 0 to 1")
+    check_option("dataset.min_confidence", min_confidence, Fraction)
     detections = read_megadetector(name, file, root)
     row_of = {normal_path(records.files.relative(row)): row for row in np.unique(table.images).tolist()}
     image_of = np.array(
@@ -205,10 +211,10 @@ def with_detections(
     return LabelTable(images[order], classes[order], boxes[order])
 
 
-def only_boxed(table: LabelTable, without_box: str, boxes: str, left_out: LeftOut) -> LabelTable:
+def only_boxed(table: LabelTable, without_box: WithoutBox, boxes: Boxes, left_out: LeftOut) -> LabelTable:
     """Keep labels with a box, of an image all or the largest; the others stay whole or are left out."""
-    refuse_choice("without_box", without_box, ("exclude", "whole"))
-    refuse_choice("boxes", boxes, ("all", "largest"))
+    check_option("dataset.without_box", without_box, WithoutBox)
+    check_option("dataset.boxes", boxes, Boxes)
     if without_box == "exclude":
         left_out.add(NO_BOX, table.images[~table.has_box])
         table = table.take(table.has_box)
@@ -218,9 +224,3 @@ def only_boxed(table: LabelTable, without_box: str, boxes: str, left_out: LeftOu
         first = np.unique(table.images[order], return_index=True)[1]
         table = table.take(order[first])
     return table
-
-
-def refuse_choice(key: str, value: str, allowed: Sequence[str]) -> None:
-    """Raise ConfigError if the value of ``dataset.KEY`` is not allowed."""
-    if value not in allowed:
-        raise ConfigError(f"dataset.{key}={value}: allowed are {', '.join(allowed)}")

@@ -44,7 +44,8 @@ def online_products(
 
     Args:
         root: folder that relative ``folder`` starts from.
-        folder: holds ``Ebay_train.txt``, ``Ebay_test.txt`` and the folders of images (``bicycle_final`` ...).
+        folder: in ``root``, or an absolute path; holds ``Ebay_train.txt``, ``Ebay_test.txt`` and the folders of images
+            (``bicycle_final`` ...).
         roots: further folders that may contain image files and link targets.
         download: fetch the official archive (2.9 GB) if ``folder`` is not there.
 

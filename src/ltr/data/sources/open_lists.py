@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ltr.data.images.decode import WhiteLevel
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import check_image_files, dataset_folder, read_lines, require
 from ltr.data.sources.text_lists import listed_in, text_lists
@@ -31,7 +32,7 @@ def open_lists(
     roots: Sequence[str] = (),
     exif: bool = False,
     matte: str | None = "auto",
-    white_level: int | None = None,
+    white_level: WhiteLevel | None = None,
 ) -> Source:
     """Read `ltr.data.sources.text_lists.text_lists` with a further part ``open`` of images of unknown classes.
 
@@ -39,7 +40,8 @@ def open_lists(
     list are ignored and may be missing.
 
     Args:
-        open: list of unknown images, in the folder ``lists``; its paths start from ``folder`` too.
+        open: list of the images of unknown classes, in the folder ``lists``; its paths start from ``folder`` too, and
+            its labels are not read.
         name, root, folder, lists, train, test, val, roots, exif, matte, white_level: see `text_lists`.
 
     Raises:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ltr.configuration.ranges import ProperFraction, check_option
 from ltr.data.source import Grouping, ImageFiles
 from ltr.data.sources.checks import shown
 from ltr.data.sources.division import hold_out_test_images
@@ -129,8 +130,7 @@ def divide_by_groups(
         paths = [f"{files.relative(row)}{_box_text(files, row)}" for row in range(len(files))]
         is_test = hold_out_test_images(name, paths, labels, class_names, fraction=fraction, seed=seed)
         return Division(np.where(is_test, 2, 0).astype(np.int8), rule, None)
-    if not 0 < fraction < 1:
-        raise ConfigError(f"dataset.test_fraction={fraction}: it must be greater than 0 and less than 1")
+    check_option("dataset.test_fraction", fraction, ProperFraction)
     grouping = groupings[group]
     refuse_unknown_groups(name, group, grouping, files)
     sizes = np.bincount(grouping.codes, minlength=len(grouping.values))
@@ -179,8 +179,7 @@ def divide_by_time(
     Raises:
         DataError: the time of an image is unknown, or all have the same.
     """
-    if not 0 < fraction < 1:
-        raise ConfigError(f"dataset.test_fraction={fraction}: it must be greater than 0 and less than 1")
+    check_option("dataset.test_fraction", fraction, ProperFraction)
     unknown = np.flatnonzero(times == UNKNOWN_TIME)
     if unknown.size:
         paths = [files.relative(int(row)) for row in unknown[:10]]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ltr.data.images.decode import decoding
+from ltr.configuration.ranges import NonNegativeInt, ProperFraction
+from ltr.data.images.decode import WhiteLevel, decoding
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import check_image_files, shown
 from ltr.data.sources.division import divided_name, hold_out_test_images, warn_of_untested
@@ -27,11 +28,11 @@ def image_table(
     file: str,
     root: str | None = None,
     roots: Sequence[str] = (),
-    test_fraction: float = 0.2,
-    split_seed: int = 0,
+    test_fraction: ProperFraction = 0.2,
+    split_seed: NonNegativeInt = 0,
     exif: bool = True,
     matte: str | None = "white",
-    white_level: int | None = None,
+    white_level: WhiteLevel | None = None,
     file_sizes: bool = True,
     labels: Sequence[str] | None = None,
     group: str | None = None,
@@ -46,10 +47,11 @@ def image_table(
     Args:
         name: name of the data set.
         file: the table; ``.parquet``, or CSV as in `ltr.data.tables.read_columns`.
-        root: folder of relative paths; None: that of each table.
-        roots: further folders that may contain images and link targets.
-        test_fraction, split_seed, exif, matte, white_level, file_sizes: as in `ltr.data.sources.folder.image_folder`.
-        labels: tables that are read together instead of ``file``, the newest last; None: ``file``.
+        root: folder that relative paths start from; None: that of each table.
+        roots: further folders that may contain image files and link targets.
+        test_fraction, split_seed, exif, matte, white_level, file_sizes: see `ltr.data.sources.folder.image_folder`.
+        labels: tables that are read together instead of ``file``, the newest last, whose label of an image replaces
+            earlier ones; None: ``file``.
         group: column of groups, such as the place of an image; a division for testing, or later for validation, keeps
             the images of a group together. None: images are independent.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ltr.data.images.decode import decoding
+from ltr.data.images.decode import WhiteLevel, decoding
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import (
     MOST_SHOWN,
@@ -44,7 +44,7 @@ def text_lists(
     roots: Sequence[str] = (),
     exif: bool = False,
     matte: str | None = "auto",
-    white_level: int | None = None,
+    white_level: WhiteLevel | None = None,
 ) -> Source:
     """Read a data set whose parts are text lists: one line per image with its path, a space and its label.
 
@@ -55,11 +55,13 @@ def text_lists(
         name: name of the data set; the counts of ``imagenet_lt``, ``places_lt`` and ``inat18_lists`` are compared with
             the published ones.
         root: folder that relative ``folder`` and ``lists`` start from.
-        folder: folder that the paths in the lists start from.
-        lists: folder of the list files.
-        train, test, val: list files; ``val`` is optional.
+        folder: where the paths in the lists start; in ``root``, or an absolute path.
+        lists: folder of the list files; in ``root``, or an absolute path.
+        train: list of training images.
+        test: list of test images.
+        val: list of validation images, or None.
         roots: further folders that may contain image files and link targets.
-        exif, white_level: as in `ltr.data.sources.folder.image_folder`; published data sets are read without.
+        exif, white_level: see `ltr.data.sources.folder.image_folder`.
         matte: background colour of transparent pixels, or None; ``auto`` is None (alpha is dropped) for the published
             data sets, white for others.
 

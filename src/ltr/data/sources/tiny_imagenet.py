@@ -46,7 +46,7 @@ def tiny_imagenet(
 
     Args:
         root: folder that relative ``folder`` starts from.
-        folder: holds ``wnids.txt``, ``words.txt``, ``train/ID/images/`` and ``val/``.
+        folder: in ``root``, or an absolute path; holds ``wnids.txt``, ``words.txt``, ``train/ID/images/`` and ``val/``.
         roots: further folders that may contain image files and link targets.
         download: fetch the official archive (237 MB) if ``folder`` is not there.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from ltr.configuration.ranges import check_option
 from ltr.data.source import ImageFiles, Source, fixed_content
 from ltr.data.sources.archives import Archive, fetch
 from ltr.data.sources.checks import check_image_files, dataset_folder, refuse_empty, require, warn_if_partial
@@ -25,6 +26,7 @@ AIRCRAFT_ARCHIVE = Archive(
     max_files=50_000,
 )
 LEVELS = ("family", "manufacturer")
+TrainPart = Literal["trainval", "train"]
 
 
 @named("source/svhn")
@@ -34,7 +36,7 @@ def svhn(*, root: str, download: bool = False) -> Source:
 
     Args:
         root: folder that holds ``train_32x32.mat`` and ``test_32x32.mat``.
-        download: fetch them if they are not there.
+        download: fetch them (250 MB) if they are not there.
 
     Returns:
         Source with images [N, 32, 32, 3] and parts ``train``, ``test``, both in the files' order.
@@ -108,13 +110,15 @@ def cars(*, root: str, roots: Sequence[str] = ()) -> Source:
 
 
 @named("source/aircraft")
-def aircraft(*, root: str, train_part: str = "trainval", roots: Sequence[str] = (), download: bool = False) -> Source:
+def aircraft(
+    *, root: str, train_part: TrainPart = "trainval", roots: Sequence[str] = (), download: bool = False
+) -> Source:
     """FGVC-Aircraft 2013b (Maji et al. 2013): 100 variants; 3,334 training, 3,333 validation and 3,333 test images.
 
     Args:
         root: folder that holds ``fgvc-aircraft-2013b``.
-        train_part: ``trainval`` joins training and validation images in the part ``train``, as for published results;
-            ``train`` keeps the validation images as the part ``val``.
+        train_part: ``trainval`` trains on training and validation images, as published results do; ``train`` keeps the
+            validation images as the part ``val``.
         roots: further folders that may contain image files and link targets.
         download: fetch the official archive (2.6 GB) if it is not there.
 
@@ -126,6 +130,7 @@ def aircraft(*, root: str, train_part: str = "trainval", roots: Sequence[str] = 
     """
     from torchvision.datasets import FGVCAircraft
 
+    check_option("dataset.train_part", train_part, TrainPart)
     base = dataset_folder(root, "fgvc-aircraft-2013b")
     if download:
         fetch("aircraft", AIRCRAFT_ARCHIVE, base.parent)

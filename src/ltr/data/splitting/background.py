@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 
+from ltr.configuration.ranges import NonNegativeInt, PositiveInt, ProperFraction, check_option
 from ltr.data.source import Source
 from ltr.data.split import Split
-from ltr.data.splitting.building import check_choice, class_counts_of, finish, group_by_label, labelled_indices
-from ltr.data.splitting.published import BACKGROUND_LISTS, background_list, background_list_classes
+from ltr.data.splitting.building import Validation, class_counts_of, finish, group_by_label, labelled_indices
+from ltr.data.splitting.published import BackgroundList, background_list, background_list_classes
 from ltr.errors import ConfigError, DataError
 from ltr.identity import named
 from ltr.randomness import generator
 
-DRAWN = ("uniform", "frequency", "shot")
-RULES = (*DRAWN, "ids", *BACKGROUND_LISTS)
-SHOT_GROUPS = ("many", "medium", "few")
+Sampled = Literal["uniform", "frequency", "shot"]
+Foreground = Sampled | Literal["ids"] | BackgroundList
+ShotGroup = Literal["many", "medium", "few"]
+Trial = Annotated[int, "[0, 9]"]
+SAMPLED: tuple[str, ...] = get_args(Sampled)
+SHOT_GROUPS: tuple[str, ...] = get_args(ShotGroup)
 NAME = "background"
 
 
@@ -24,22 +29,23 @@ NAME = "background"
 def background(
     source: Source,
     *,
-    foreground: str = "uniform",
-    n_foreground: int | None = None,
+    foreground: Foreground = "uniform",
+    n_foreground: PositiveInt | None = None,
     ids: list[int] | None = None,
-    trial: int = 0,
-    strata: int = 4,
-    stratum: int | None = None,
-    shot_group: str | None = None,
-    max_per_class: int | None = None,
-    val: str = "none",
-    val_fraction: float = 0.1,
-    seed: int = 0,
+    trial: Trial = 0,
+    strata: PositiveInt = 4,
+    stratum: NonNegativeInt | None = None,
+    shot_group: ShotGroup | None = None,
+    max_per_class: PositiveInt | None = None,
+    val: Validation = "none",
+    val_fraction: ProperFraction = 0.1,
+    seed: NonNegativeInt = 0,
 ) -> Split:
     """Split N foreground classes from a background of all others (Mullapudi et al., CVPR 2021, sec. 3).
 
     Label 0 is the background, and 1..N are the foreground classes, in the order of a list or by class number if they
-    are sampled. The paper does not describe the choice of its rare classes; its published lists are included.
+    are sampled. The paper does not describe the choice of its rare classes; its published lists are included. Where
+    validation images are held out, the background counts as a class.
 
     Args:
         foreground: choice of the foreground classes.
@@ -48,16 +54,15 @@ def background(
             ``strata`` groups of classes by training count. ``shot``: sampled evenly from the many- (more than 100
             training images), medium- and few-shot (less than 20) classes. Only classes with training and test images
             are sampled; for one seed, the classes of a smaller N are among those of a larger N.
-        n_foreground: N of the sampling rules; a list determines it.
-        ids: the source's ``class_ids`` (class numbers, if it has none) for ``foreground=ids``.
+        n_foreground: number of classes that the sampling rules take; a list determines it (None).
+        ids: for ``foreground=ids``: the data set's class ids (class numbers, if it has none).
         trial: number of the list ``inat17_1``, 0 to 9.
-        strata: number of groups of ``frequency``, with equally many classes, the most frequent first.
+        strata: number of groups of ``foreground=frequency``, with equally many classes, the most frequent first.
         stratum: sample from this group only, 0 to strata - 1; None: evenly from all groups.
-        shot_group: sample from ``many``, ``medium`` or ``few`` only; None: evenly from the three.
-        max_per_class: training images that each foreground class keeps, sampled by ``seed``; the others are in no part
-            of the split, not even in the background. None keeps all.
-        val, val_fraction: see `ltr.data.splitting.closed_set.natural`; the background counts as a class.
-        seed: seed of all sampling.
+        shot_group: for ``foreground=shot``: sample from this group only; None: evenly from the three.
+        max_per_class: training images that each foreground class keeps, sampled by the split's seed; the others are in
+            no part of the split, not even in the background. None keeps all.
+        val, val_fraction, seed: see `ltr.data.splitting.closed_set.natural`.
 
     Returns:
         Split whose name has the background's share of the training images, before validation is held out.
@@ -66,11 +71,11 @@ def background(
         ConfigError: a value is outside its range, or keys contradict each other.
         DataError: the data set lacks an id, or a class has no training image.
     """
-    check_choice("foreground", foreground, RULES)
+    check_option("dataset.foreground", foreground, Foreground)
+    check_option("dataset.shot_group", shot_group, ShotGroup | None)
+    check_option("dataset.max_per_class", max_per_class, PositiveInt | None)
     _check_keys(foreground, n_foreground, ids, stratum, shot_group, trial)
-    if max_per_class is not None and max_per_class < 1:
-        raise ConfigError(f"dataset.max_per_class={max_per_class}: a foreground class needs at least one image")
-    if foreground in DRAWN:
+    if foreground in SAMPLED:
         assert n_foreground is not None
         groups = _groups(source, foreground, strata, stratum, shot_group)
         classes = _draw(source, groups, n_foreground, seed)
@@ -118,13 +123,16 @@ def _check_keys(
     shot_group: str | None,
     trial: int,
 ) -> None:
-    if foreground in DRAWN and n_foreground is None:
-        raise ConfigError(f"dataset.foreground={foreground} needs dataset.n_foreground, the number of classes to draw")
-    if foreground not in DRAWN and n_foreground is not None:
+    if foreground in SAMPLED and n_foreground is None:
+        raise ConfigError(
+            f"dataset.foreground={foreground} samples classes, and their number is missing. Set "
+            "dataset.n_foreground=NUMBER"
+        )
+    if foreground not in SAMPLED and n_foreground is not None:
         raise ConfigError(
             f"dataset.n_foreground={n_foreground} and dataset.foreground={foreground} were both given, but a list "
-            f"fixes the number of classes. Use dataset.foreground={', '.join(DRAWN[:-1])} or {DRAWN[-1]} to draw "
-            f"{n_foreground} classes, or leave n_foreground=null"
+            f"fixes the number of classes. Use dataset.foreground={', '.join(SAMPLED[:-1])} or {SAMPLED[-1]} to "
+            f"sample {n_foreground} classes, or leave n_foreground=null"
         )
     if foreground == "ids" and ids is None:
         raise ConfigError("dataset.foreground=ids needs dataset.ids, a list")
@@ -160,7 +168,6 @@ def _groups(
     shots = (candidates[n > 100], candidates[(n >= 20) & (n <= 100)], candidates[n < 20])
     if shot_group is None:
         return list(shots)
-    check_choice("shot_group", shot_group, SHOT_GROUPS)
     return [shots[SHOT_GROUPS.index(shot_group)]]
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
+from ltr.configuration.ranges import ProperFraction, check_option
 from ltr.data.sampling.class_index import stable_order
 from ltr.data.source import Source
 from ltr.data.split import Split, check_indices, count_labels
 from ltr.data.splitting.groups import FILE, crop_groups, hold_out_groups, separate_unknown
-from ltr.errors import ConfigError, DataError, nearest
+from ltr.errors import ConfigError, DataError
 from ltr.randomness import generator
 
-VALIDATIONS = ("none", "train_fraction", "official", "test_fraction")
+Validation = Literal["none", "train_fraction", "official", "test_fraction"]
 
 
 def labelled_indices(source: Source, label_map: np.ndarray, part: str) -> np.ndarray:
@@ -55,8 +57,8 @@ def carve_validation(
     train: np.ndarray,
     label_map: np.ndarray,
     *,
-    val: str,
-    val_fraction: float,
+    val: Validation,
+    val_fraction: ProperFraction,
     seed: int,
     test: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -75,7 +77,8 @@ def carve_validation(
         ConfigError: the rule is unknown, the share is outside (0, 1), or the source has no part for ``official``.
         DataError: a share is needed and no class has two images.
     """
-    check_choice("val", val, VALIDATIONS)
+    check_option("dataset.val", val, Validation)
+    check_option("dataset.val_fraction", val_fraction, ProperFraction)
     if test is None:
         test = labelled_indices(source, label_map, "test")
     if val == "none":
@@ -87,8 +90,6 @@ def carve_validation(
                 "none, train_fraction or test_fraction"
             )
         return train, labelled_indices(source, label_map, "val"), test
-    if not 0 < val_fraction < 1:
-        raise ConfigError(f"dataset.val_fraction={val_fraction}: it must be greater than 0 and less than 1")
     if val == "train_fraction":
         held, train = _hold_out(source, train, label_map, val_fraction, rule=val, seed=seed)
     else:
@@ -102,8 +103,8 @@ def finish(
     train: np.ndarray,
     label_map: np.ndarray,
     *,
-    val: str,
-    val_fraction: float,
+    val: Validation,
+    val_fraction: ProperFraction,
     seed: int,
     class_names: Sequence[str] | None = None,
     test: np.ndarray | None = None,
@@ -142,12 +143,6 @@ def finish(
         seed=seed,
         val_rule=val,
     )
-
-
-def check_choice(key: str, value: str, allowed: Sequence[str]) -> None:
-    """Raise ConfigError that names ``dataset.<key>`` and the choices unless ``value`` is one of them."""
-    if value not in allowed:
-        raise ConfigError(f"dataset.{key}={value}: it must be one of {', '.join(allowed)}{nearest(value, allowed)}")
 
 
 def _hold_out(

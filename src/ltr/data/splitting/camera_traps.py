@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ltr.configuration.ranges import NonNegativeInt, ProperFraction
 from ltr.data.source import Source
 from ltr.data.split import Split
 from ltr.data.splitting.background import NAME
-from ltr.data.splitting.building import finish, labelled_indices
+from ltr.data.splitting.building import Validation, finish, labelled_indices
 from ltr.errors import DataError
 from ltr.identity import named
 from ltr.names import canonical
@@ -20,9 +21,9 @@ def camera_traps(
     source: Source,
     *,
     empty: Sequence[str] = ("empty", "blank", "background"),
-    val: str = "none",
-    val_fraction: float = 0.1,
-    seed: int = 0,
+    val: Validation = "none",
+    val_fraction: ProperFraction = 0.1,
+    seed: NonNegativeInt = 0,
 ) -> Split:
     """Keep the parts of the source; the classes of empty images become the background, label 0.
 
@@ -30,8 +31,8 @@ def camera_traps(
     `ltr.data.splitting.building.carve_validation`.
 
     Args:
-        empty: names of the classes of empty images, in any case.
-        val, val_fraction, seed: as in `ltr.data.splitting.closed_set.natural`.
+        empty: names of the class of images without an animal, in any case; it becomes the background.
+        val, val_fraction, seed: see `ltr.data.splitting.closed_set.natural`.
 
     Raises:
         DataError: there are only empty images.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import bisect
-import math
+from typing import Literal
 
 import numpy as np
 
+from ltr.configuration.ranges import AtLeastOne, NonNegativeInt, PositiveInt, ProperFraction, check_option
 from ltr.data.source import Source
 from ltr.data.split import Split, load_split_file, save_split
 from ltr.data.splitting.building import (
+    Validation,
     carve_validation,
-    check_choice,
     finish,
     group_by_label,
     label_names,
@@ -32,25 +33,27 @@ __all__ = [
     "save_split",
 ]
 
-PROFILES = ("exponential", "step")
-SUBSETS = ("cao", "first_n", "seeded")
+Profile = Literal["exponential", "step"]
+Subset = Literal["cao", "first_n", "seeded"]
 
 
 @named("split/natural")
 def natural(
     source: Source,
     *,
-    val: str = "none",
-    val_fraction: float = 0.1,
-    seed: int = 0,
-    num_classes: int | None = None,
+    val: Validation = "none",
+    val_fraction: ProperFraction = 0.1,
+    seed: NonNegativeInt = 0,
+    num_classes: PositiveInt | None = None,
 ) -> Split:
     """Keep the data set's training images and class balance.
 
     Args:
-        val: rule for validation images, see `carve_validation`.
-        val_fraction: share held out by ``train_fraction`` (of train) and ``test_fraction`` (of test), in (0, 1).
-        seed: seed of the images that ``train_fraction`` holds out.
+        val: validation images. ``none``; ``train_fraction``: a share of each training class; ``test_fraction``: the
+            first images of each test class (M2m's rule, at 0.1), the rest is the test set; ``official``: the data set's
+            own validation images, where it has some.
+        val_fraction: the share that ``train_fraction`` and ``test_fraction`` hold out.
+        seed: seed of every random choice of the split; not the run's seed, so that runs of all seeds share a split.
         num_classes: number of classes to keep, the first of the source; None keeps all.
 
     Raises:
@@ -67,26 +70,29 @@ def natural(
 def long_tail(
     source: Source,
     *,
-    imbalance_factor: float,
-    profile: str = "exponential",
-    subset: str = "cao",
-    n_max: int | None = None,
-    val: str = "none",
-    val_fraction: float = 0.1,
-    seed: int = 0,
-    num_classes: int | None = None,
+    imbalance_factor: AtLeastOne,
+    profile: Profile = "exponential",
+    subset: Subset = "cao",
+    n_max: PositiveInt | None = None,
+    val: Validation = "none",
+    val_fraction: ProperFraction = 0.1,
+    seed: NonNegativeInt = 0,
+    num_classes: PositiveInt | None = None,
 ) -> Split:
     """Cut a long-tailed training set from a source's ``train`` part; class 0 is the largest.
 
+    Validation images are held out after the tail is cut.
+
     Args:
-        imbalance_factor: n_max / n_min, at least 1 (the code of LDAM and of CB uses its inverse).
-        profile: ``exponential`` or ``step``, see `profile_counts`.
+        imbalance_factor: images of the largest class over images of the smallest, so 100 and not 0.01 (the code of
+            LDAM and of CB uses its inverse).
+        profile: ``exponential``; or ``step``: the first half of the classes is large, the other half small.
         subset: choice of the n_c images of class c.
             ``cao``: exactly LDAM-DRW's (Cao et al., NeurIPS 2019): RandomState(0) shuffles each class's positions in
             class order, and the first n_c are kept. Their code seeds numpy's global state; here the state is private.
-            ``first_n``: the first n_c in the source's order (M2m's code). ``seeded``: n_c sampled by ``seed``.
+            ``first_n``: the first n_c in the source's order (M2m's code). ``seeded``: n_c sampled by the split's seed.
         n_max: images of the largest class; None: the largest value for which every class has enough images.
-        val, val_fraction, seed, num_classes: as in `natural`. Validation is held out after the tail is cut.
+        val, val_fraction, seed, num_classes: see `natural`.
 
     Returns:
         Split with sorted ``train``; the sampler determines the order of training.
@@ -107,9 +113,9 @@ def cut_tail(
     source: Source,
     label_map: np.ndarray,
     *,
-    imbalance_factor: float,
-    profile: str,
-    subset: str,
+    imbalance_factor: AtLeastOne,
+    profile: Profile,
+    subset: Subset,
     n_max: int | None,
     seed: int,
 ) -> tuple[np.ndarray, str]:
@@ -118,13 +124,9 @@ def cut_tail(
     Returns:
         (sorted indices, short name of the rule, such as ``exp100-cao``).
     """
-    check_choice("profile", profile, PROFILES)
-    check_choice("subset", subset, SUBSETS)
-    if not (imbalance_factor >= 1 and math.isfinite(imbalance_factor)):
-        raise ConfigError(
-            f"dataset.imbalance_factor={imbalance_factor}: it is the largest class's count over the smallest's, so it "
-            "must be a finite number of at least 1 (100, not 0.01)"
-        )
+    check_option("dataset.profile", profile, Profile)
+    check_option("dataset.subset", subset, Subset)
+    check_option("dataset.imbalance_factor", imbalance_factor, AtLeastOne)
     groups = group_by_label(source, labelled_indices(source, label_map, "train"), label_map)
     counts = _counts_that_fit(source, label_map, [len(group) for group in groups], n_max, imbalance_factor, profile)
 
@@ -146,7 +148,11 @@ def cut_tail(
 
 @named("split/from_file")
 def from_file(source: Source, *, file: str) -> Split:
-    """Load the split of an index file, see `ltr.data.split.load_split_file`."""
+    """Load the split of an index file.
+
+    Args:
+        file: npz of index arrays, see `ltr.data.split.load_split_file`.
+    """
     return load_split_file(file, source)
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated, Literal
 
 import numpy as np
 
+from ltr.configuration.ranges import AtLeastOne, NonNegativeInt, PositiveInt, ProperFraction, check_option
 from ltr.data.source import Source
 from ltr.data.split import Split
-from ltr.data.splitting.building import check_choice, class_counts_of, finish, label_map_of, labelled_indices
-from ltr.data.splitting.closed_set import cut_tail
-from ltr.data.splitting.published import OPEN_SET_LISTS, OPEN_SET_TRIALS, open_set_list
+from ltr.data.splitting.building import Validation, class_counts_of, finish, label_map_of, labelled_indices
+from ltr.data.splitting.closed_set import Profile, Subset, cut_tail
+from ltr.data.splitting.published import OPEN_SET_LISTS, OPEN_SET_TRIALS, SemanticShift, Trial, open_set_list
 from ltr.errors import ConfigError, DataError
 from ltr.identity import named
 from ltr.randomness import generator
 
-RULES = ("seeded", "all", "ids", *OPEN_SET_LISTS)
+Classes = Literal["seeded", "all", "ids"] | Trial | SemanticShift
+TrialNumber = Annotated[int, "[0, 4]"]
 OPENNESS = ("scheirer", "ratio")
 
 
@@ -23,20 +26,20 @@ OPENNESS = ("scheirer", "ratio")
 def open_set(
     source: Source,
     *,
-    classes: str = "seeded",
-    trial: int = 0,
-    n_known: int | None = None,
-    n_unknown: int | None = None,
+    classes: Classes = "seeded",
+    trial: TrialNumber = 0,
+    n_known: PositiveInt | None = None,
+    n_unknown: PositiveInt | None = None,
     known: list[int] | None = None,
     unknown: list[int] | None = None,
     unknown_part: str = "test",
-    imbalance_factor: float | None = None,
-    profile: str = "exponential",
-    subset: str = "cao",
-    n_max: int | None = None,
-    val: str = "none",
-    val_fraction: float = 0.1,
-    seed: int = 0,
+    imbalance_factor: AtLeastOne | None = None,
+    profile: Profile = "exponential",
+    subset: Subset = "cao",
+    n_max: PositiveInt | None = None,
+    val: Validation = "none",
+    val_fraction: ProperFraction = 0.1,
+    seed: NonNegativeInt = 0,
 ) -> Split:
     """Split known classes for training and testing from test images of unknown classes.
 
@@ -51,24 +54,24 @@ def open_set(
             `ltr.data.sources.combined.cifar10_and_cifar100`. ``cub_easy``, ``cub_medium``, ``cub_hard``,
             ``cub_hard_merged`` (medium and hard together, reported as hard by the benchmark): CUB's 100 known classes
             against 32, 34, 34 or 68 of the Semantic Shift Benchmark.
-            ``seeded``: ``n_known`` classes sampled by ``seed``. ``ids``: the class numbers of ``known``.
+            ``seeded``: ``n_known`` classes sampled by the split's seed. ``ids``: the class numbers of ``known``.
             ``all``: every class with training images, for sources with a part of unknown images (ImageNet-LT).
         trial: number of a published trial, 0 to 4, as in the papers' code.
-        n_known: number of known classes of ``seeded``; None: half of the classes, rounded up.
-        n_unknown: number of the other classes of ``seeded`` that are sampled as unknown; None: all of them.
-        known, unknown: class numbers of ``ids``; ``unknown`` None: all other classes.
+        n_known: for ``classes=seeded``: number of known classes; None: half of the classes, rounded up.
+        n_unknown: for ``classes=seeded``: number of the other classes that are sampled as unknown; None: all of them.
+        known: for ``classes=ids``: numbers of the known classes, in the order of their labels.
+        unknown: for ``classes=ids``: numbers of the unknown classes; None: all others.
         unknown_part: the source's part with the unknown images.
         imbalance_factor: cut the training images of known classes to a long tail (open long-tailed recognition) with
             label 0 as the largest class. None keeps all of them.
-        profile, subset, n_max: options of that tail, see `ltr.data.splitting.closed_set.long_tail`.
-        val, val_fraction: see `ltr.data.splitting.closed_set.natural`; validation images are of known classes.
-        seed: seed of all sampling.
+        profile, subset, n_max: see `ltr.data.splitting.closed_set.long_tail`.
+        val, val_fraction, seed: see `ltr.data.splitting.closed_set.natural`.
 
     Raises:
         ConfigError: a value is outside its range, keys contradict each other, or a list is for another data set.
         DataError: a part is missing, or classes have no images.
     """
-    check_choice("classes", classes, RULES)
+    check_option("dataset.classes", classes, Classes)
     _check_keys(classes, trial, n_known, n_unknown, known, unknown)
     if classes == "seeded":
         known_classes, unknown_classes = _sample_classes(source, n_known, n_unknown, seed)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
+from ltr.configuration.ranges import NonNegativeInt, PositiveInt, ProperFraction, check_option
 from ltr.data.source import Source
 from ltr.data.split import Split
-from ltr.data.splitting.building import check_choice, class_counts_of, finish
+from ltr.data.splitting.building import class_counts_of, finish
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.randomness import generator
 
-CLASSES = ("first", "seeded", "by_part")
-IMAGES = ("all", "own_part")
-PROTOCOLS = ("retrieval", "few_shot")
-VALIDATIONS = ("none", "train_fraction")
+Classes = Literal["first", "seeded", "by_part"]
+Images = Literal["all", "own_part"]
+Protocol = Literal["retrieval", "few_shot"]
+Validation = Literal["none", "train_fraction"]  # training and test have no class in common
 PARTS = ("train", "val", "test")  # of a source; a part of unknown images is not among them
 
 
@@ -24,13 +26,13 @@ PARTS = ("train", "val", "test")  # of a source; a part of unknown images is not
 def retrieval(
     source: Source,
     *,
-    classes: str = "first",
-    n_train: int | None = None,
-    images: str = "all",
-    val: str = "none",
-    val_fraction: float = 0.1,
-    protocols: Sequence[str] = ("retrieval",),
-    seed: int = 0,
+    classes: Classes = "first",
+    n_train: PositiveInt | None = None,
+    images: Images = "all",
+    val: Validation = "none",
+    val_fraction: ProperFraction = 0.1,
+    protocols: Sequence[Protocol] = ("retrieval",),
+    seed: NonNegativeInt = 0,
 ) -> Split:
     """Split classes into training and test classes, as in metric learning (CUB: 100 and 100, Cars: 98 and 98).
 
@@ -38,33 +40,28 @@ def retrieval(
     ``class_counts`` cover the C training classes only. See `ltr.data.split.Split`.
 
     Args:
-        classes: choice of the training classes. ``first``: the first by number; ``seeded``: sampled by ``seed``;
-            ``by_part``: those with images in part ``train``, for data sets whose parts have no class in common
-            (Stanford Online Products).
-        n_train: C; None: half of the classes with images, rounded down (all of ``by_part``).
+        classes: choice of the training classes. ``first``: the first ``n_train`` by number; ``seeded``: ``n_train``
+            sampled by the split's seed; ``by_part``: those with images in part ``train``, for data sets whose parts
+            have no class in common (Stanford Online Products).
+        n_train: number of training classes; None: half of the classes with images, rounded down (all of ``by_part``).
         images: ``all``: every image of a training class trains and every image of the others tests, whatever part of
             the source it is in (the papers' protocol: CUB 5,864 + 5,924 images, Cars 8,054 + 8,131). ``own_part``: only
             images of part ``train`` train, and only those of part ``test`` test.
-        val: ``none`` or ``train_fraction``: validation images are of training classes.
-        val_fraction: share of each training class that ``train_fraction`` holds out, in (0, 1).
-        protocols: evaluation protocols, the headline first: ``retrieval``, ``few_shot``.
-        seed: seed of all sampling.
+        val: validation images. ``none``, or ``train_fraction``: a share of each training class.
+        val_fraction: the share that ``train_fraction`` holds out.
+        protocols: protocols of the evaluation, the headline first.
+        seed: see `ltr.data.splitting.closed_set.natural`.
 
     Raises:
         ConfigError: a value is outside its range.
         DataError: a part is missing, or a class has too few images.
     """
-    check_choice("classes", classes, CLASSES)
-    check_choice("images", images, IMAGES)
+    check_option("dataset.classes", classes, Classes)
+    check_option("dataset.images", images, Images)
+    check_option("dataset.val", val, Validation)
+    check_option("dataset.protocols", protocols, Sequence[Protocol])
     if not protocols:
-        raise ConfigError(f"dataset.protocols=[]: one at least of {', '.join(PROTOCOLS)} is needed")
-    for protocol in protocols:
-        check_choice("protocols", protocol, PROTOCOLS)
-    if val not in VALIDATIONS:
-        raise ConfigError(
-            f"dataset.val={val}: a retrieval split has no class in common between training and test, so validation "
-            "images are held out of the training classes. Use train_fraction or none"
-        )
+        raise ConfigError("dataset.protocols=[]: one protocol at least is needed. Use [retrieval] or [few_shot]")
     everything = [indices for part, indices in source.parts.items() if part in PARTS]
     train_parts = everything if images == "all" else [source.part("train")]
     test_parts = everything if images == "all" else [source.part("test")]

@@ -17,9 +17,13 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ltr.errors import ConfigError
+
+Trial = Literal["mnist", "svhn", "cifar10", "cifar_plus_10", "cifar_plus_50", "tiny_imagenet"]
+SemanticShift = Literal["cub_easy", "cub_medium", "cub_hard", "cub_hard_merged"]
+BackgroundList = Literal["inat17_100", "inat17_1"]
 
 CUB_UNKNOWN: dict[str, tuple[str, ...]] = {
     "cub_easy": ("easy",),
@@ -27,9 +31,9 @@ CUB_UNKNOWN: dict[str, tuple[str, ...]] = {
     "cub_hard": ("hard",),
     "cub_hard_merged": ("medium", "hard"),  # reported as "hard" by the benchmark: 34 + 34 classes
 }
-OPEN_SET_TRIALS = ("mnist", "svhn", "cifar10", "cifar_plus_10", "cifar_plus_50", "tiny_imagenet")
-OPEN_SET_LISTS = (*OPEN_SET_TRIALS, *CUB_UNKNOWN)
-BACKGROUND_LISTS = ("inat17_100", "inat17_1")
+OPEN_SET_TRIALS: tuple[str, ...] = get_args(Trial)
+OPEN_SET_LISTS: tuple[str, ...] = (*OPEN_SET_TRIALS, *get_args(SemanticShift))
+BACKGROUND_LISTS: tuple[str, ...] = get_args(BackgroundList)
 
 
 @dataclass(frozen=True)
