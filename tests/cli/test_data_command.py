@@ -287,8 +287,8 @@ def test_images_are_compared_by_the_features_that_a_training_stores(ltr_data, tm
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
     where = ["folder", "dataset.root=own", "dataset.image_size=32", "backbone.name=squeezenet1_1"]
-    where += ["trainer.num_workers=0", "--workers", "1"]
-    flags = ["--duplicates", "--by", "features", "--distance", "0.000001", "--pairs-to", "pairs.csv"]
+    where += ["trainer.num_workers=0"]
+    flags = ["--duplicates", "--by", "features", "--distance", "0.000001", "--pairs-to", "pairs.csv", "--workers", "1"]
     code, out, err = ltr_data("check", *where, *flags)
     assert code == 0, err
     assert "12 images to compute" in out
