@@ -52,6 +52,37 @@ def test_a_burst_over_the_cut_is_on_the_side_of_its_first_image(traps, tmp_path)
     assert not values(source, "seq_id", "train") & values(source, "seq_id", "test")
 
 
+@pytest.mark.parametrize("kind", ["csv", "json"])
+@pytest.mark.parametrize("zones", ["all", "some", "none"])
+def test_images_are_ordered_by_instants_if_all_have_a_time_zone(tmp_path, zones, kind):
+    # local time ascends with the number; instants order the places: east of them is earlier
+    offsets = {"all": ["-09:00", "+00:00", "+09:00"], "some": ["", "+00:00", "+09:00"], "none": [""] * 3}[zones]
+    images = []
+    for number in range(30):
+        path = f"{number:02d}.jpg"
+        (tmp_path / path).touch()
+        images.append((path, ("deer", "fox")[number % 2], f"2024-05-31T{number // 6 + 1:02d}:{number % 6}0:00"))
+    zoned = [(path, label, f"{time}{offsets[number % 3]}") for number, (path, label, time) in enumerate(images)]
+    if kind == "csv":
+        file = tmp_path / "a.csv"
+        file.write_text("\n".join(["path,label,datetime", *map(",".join, zoned)]))
+    else:
+        file = tmp_path / "a.json"
+        categories = [{"id": 1, "name": "deer"}, {"id": 2, "name": "fox"}]
+        listed = [{"id": path, "file_name": path, "datetime": time} for path, _, time in zoned]
+        labels = [{"id": path, "image_id": path, "category_id": 1 + (label == "fox")} for path, label, _ in zoned]
+        file.write_text(json.dumps({"images": listed, "annotations": labels, "categories": categories}))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        source = camera_traps(name="traps", annotations=str(file), root=str(tmp_path), division="time",
+                              group="none", test_fraction=0.3)  # fmt: skip
+    tested = {int(source.images.relative(row)[:2]) for row in source.parts["test"]}
+    assert tested == (set(range(3, 30, 3)) if zones == "all" else set(range(21, 30)))
+    assert any(("(UTC)" if zones == "all" else "(local time)") in remark for remark in source.remarks)
+    warned = any("20 of 30 images have a time zone" in str(warning.message) for warning in caught)
+    assert warned == (zones == "some")
+
+
 def test_images_without_a_time_are_named(traps, tmp_path):
     content = made.coco(SHOTS)
     content["images"][4]["datetime"] = "yesterday"

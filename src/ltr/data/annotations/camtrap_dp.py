@@ -27,6 +27,7 @@ from ltr.data.annotations.records import (
     class_numbers,
     day_groups,
     instant,
+    local_and_instant,
     merge_class_names,
     seconds,
 )
@@ -128,6 +129,7 @@ def read_camtrap_dp(name: str, package_path: Path, root: str) -> Records:
         FORMAT,
         files,
         times,
+        np.array(media.instants, dtype=np.int64),
         groupings,
         images,
         class_numbers(numbers, classes),
@@ -175,8 +177,9 @@ class _Media:
             if what:
                 raise DataError(f"{name}: {table}, line {line}: {what}")
             self.paths.add(path or "")
-            self.times.append(seconds(timestamp))
-            self.instants.append(instant(timestamp))
+            local, universal = local_and_instant(timestamp)
+            self.times.append(local)
+            self.instants.append(universal)
             self.deployments.add(deployment)
             self.locations.add(locations[deployment or ""])
 

@@ -27,8 +27,8 @@ from ltr.data.annotations.records import (
     json_id,
     json_shown,
     json_text,
+    local_and_instant,
     merge_class_names,
-    seconds,
 )
 from ltr.data.sources.checks import shown
 from ltr.data.sources.json_arrays import read_arrays
@@ -80,6 +80,7 @@ def read_coco(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) -
         CAMERA_TRAPS if images.is_of_camera_traps else COCO,
         files,
         times,
+        np.array(images.instants, dtype=np.int64),
         groupings,
         rows,
         classes,
@@ -98,7 +99,7 @@ class _Images:
         self.row_of: dict[str, int] = {}
         self.paths = Paths()
         self.sizes = array("i")
-        self.times = array("q")
+        self.times, self.instants = array("q"), array("q")
         self.corrupt = array("q")
         self.columns = {key: Interned() for key in dict.fromkeys((*COLUMNS, *columns))}
         self.is_of_camera_traps = False
@@ -115,7 +116,9 @@ class _Images:
         self.paths.add(json_text(image, "file_name"))
         self.sizes.append(_pixels(image, "width"))
         self.sizes.append(_pixels(image, "height"))
-        self.times.append(seconds(image.get("datetime")))
+        local, universal = local_and_instant(image.get("datetime"))
+        self.times.append(local)
+        self.instants.append(universal)
         if image.get("corrupt"):
             self.corrupt.append(row)
         for column, add in self._columns:

@@ -20,8 +20,8 @@ from ltr.data.annotations.records import (
     box_of,
     class_numbers,
     day_groups,
+    local_and_instant,
     merge_class_names,
-    seconds,
 )
 from ltr.data.tables import iterate_rows
 from ltr.errors import DataError
@@ -44,7 +44,8 @@ def read_csv(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) ->
     """
     grouping_columns = tuple(dict.fromkeys((*COLUMNS, "date", *columns)))
     row_of: dict[str, int] = {}
-    paths, times, split, classes = Paths(), array("q"), Interned(), Interned()
+    paths, split, classes = Paths(), Interned(), Interned()
+    times, instants = array("q"), array("q")
     groups = {column: Interned() for column in grouping_columns}
     images, boxes = array("q"), array("f")
     optional = ("datetime", "split", *BOX, *grouping_columns)
@@ -57,7 +58,9 @@ def read_csv(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) ->
         cells = [csv_text(cell) if cell else cell for cell in rest[4:]]
         if row == len(paths):
             paths.add(path)
-            times.append(seconds(time))
+            local, universal = local_and_instant(time)
+            times.append(local)
+            instants.append(universal)
             split.add(part)
             for column, cell in zip(groups.values(), cells):
                 column.add(cell)
@@ -92,6 +95,7 @@ def read_csv(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) ->
         FORMAT,
         files,
         image_times,
+        np.array(instants, dtype=np.int64),
         groupings,
         rows,
         class_numbers(numbers, codes),

@@ -79,6 +79,7 @@ class Records:
         format: name of the file's format.
         files: paths of the images.
         times: int64 [images], local time in seconds; `UNKNOWN_TIME` where there is none.
+        instants: int64 [images], time in UTC in seconds; `UNKNOWN_TIME` where no time zone is given.
         groupings: `COLUMNS` that the file has, one group per image.
         sizes: int32 [images, 2] width and height in pixels, 0 where they are unknown; None: boxes are fractions.
         split: part of each image, if the file names it.
@@ -94,6 +95,7 @@ class Records:
     format: str
     files: ImageFiles
     times: np.ndarray
+    instants: np.ndarray
     groupings: dict[str, Grouping]
     images: np.ndarray
     classes: np.ndarray
@@ -119,9 +121,16 @@ def seconds(text: object) -> int:
 
 def instant(text: object) -> int:
     """Return the time of a text with a time zone in seconds since year 1 in UTC; `UNKNOWN_TIME` without a zone."""
+    return local_and_instant(text)[1]
+
+
+def local_and_instant(text: object) -> tuple[int, int]:
+    """Return `seconds` and `instant` of a text."""
     time = _parsed(text)
-    offset = None if time is None else time.utcoffset()
-    return UNKNOWN_TIME if time is None or offset is None else _since_year_1(time) - round(offset.total_seconds())
+    if time is None:
+        return UNKNOWN_TIME, UNKNOWN_TIME
+    local, offset = _since_year_1(time), time.utcoffset()
+    return local, UNKNOWN_TIME if offset is None else local - round(offset.total_seconds())
 
 
 def _parsed(text: object) -> datetime | None:

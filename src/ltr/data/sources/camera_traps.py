@@ -37,6 +37,7 @@ from ltr.data.sources.part_division import (
     UNLISTED,
     Division,
     choose_group,
+    comparable_times,
     divide_by_column,
     divide_by_groups,
     divide_by_list,
@@ -237,8 +238,8 @@ def _source(
         divided = divide_by_column(name, file, records.split.take(table.images), key)
     elif division == "time":
         unit = key if group != AUTO else next((at for at in ("seq_id", FILE) if at in groupings), None)
-        times = records.times[table.images]
-        divided = divide_by_time(name, files, times, unit, groupings, fraction=test_fraction)
+        times, clock = comparable_times(name, records.times[table.images], records.instants[table.images])
+        divided = divide_by_time(name, files, times, unit, groupings, fraction=test_fraction, clock=clock)
     else:
         divided = divide_by_groups(
             name, files, labels, class_names, key, groupings, fraction=test_fraction, seed=split_seed

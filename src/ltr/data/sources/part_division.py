@@ -162,6 +162,27 @@ def divide_by_groups(
     return Division(np.where(is_test, 2, 0).astype(np.int8), f"{group}-{rule}", group, (remark,))
 
 
+def comparable_times(name: str, local: np.ndarray, instants: np.ndarray) -> tuple[np.ndarray, str]:
+    """Return the times by which images are ordered, and their name: instants if all have a time zone, else local times.
+
+    A warning counts the images with a time zone if some have none.
+
+    Args:
+        local: int64 [N] in seconds.
+        instants: int64 [N] in UTC; `UNKNOWN_TIME` without a time zone.
+    """
+    zoned = int(np.count_nonzero(instants != UNKNOWN_TIME))
+    if zoned and zoned == len(instants):
+        return instants, "UTC"
+    if zoned:
+        warnings.warn(
+            f"{name}: {zoned:,} of {len(instants):,} images have a time zone, so dataset.division=time orders all by "
+            "their local times. Write the zone of every time, such as 2024-05-31T23:59:01+02:00, to order by instants",
+            stacklevel=3,
+        )
+    return local, "local time"
+
+
 def divide_by_time(
     name: str,
     files: ImageFiles,
@@ -170,11 +191,13 @@ def divide_by_time(
     groupings: Mapping[str, Grouping],
     *,
     fraction: float,
+    clock: str = "local time",
 ) -> Division:
     """Hold out the latest images for testing; a group is on the side of its first image.
 
     Args:
         times: int64 [N] in seconds; the smallest int64 is unknown.
+        clock: name of these times, for the remark.
 
     Raises:
         DataError: the time of an image is unknown, or all have the same.
@@ -209,7 +232,9 @@ def divide_by_time(
         cut = later[0]
     is_test = first >= cut
     name_of_rule = f"time-{group + '-' if group else ''}test{fraction:g}"
-    remark = f"images of {_day(int(cut))} and later are for testing: {is_test.mean():.1%} (wanted {fraction:.1%})"
+    remark = (
+        f"images of {_day(int(cut))} and later ({clock}) are for testing: {is_test.mean():.1%} (wanted {fraction:.1%})"
+    )
     return Division(np.where(is_test, 2, 0).astype(np.int8), name_of_rule, group, (remark,))
 
 
