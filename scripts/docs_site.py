@@ -59,7 +59,7 @@ def markdown_of(file: File) -> tuple[str, dict[str, bytes]]:
     """Return a notebook and its outputs as Markdown, and its pictures by file name."""
     notebook = nbformat.reads(file.content_string, as_version=4)
     text, resources = MarkdownExporter().from_notebook_node(notebook, resources={"unique_key": file.name})
-    return text, resources["outputs"]
+    return text.replace("![png](", "![Figure drawn by the cell above]("), resources["outputs"]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
