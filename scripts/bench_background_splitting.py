@@ -180,13 +180,13 @@ def labels(setting: Setting, rounds: int) -> str:
             ]
             torch.cat([logits.argmax(1) for logits in samples]).cpu()
 
-    def ours() -> None:
+    def compute_stage() -> None:
         stage.target(computation, **stage.options)
 
     build = seconds(lambda: instantiate(stage.settings.backbone).to(setting.device), setting.device)
     ratios, speeds = [], []
     for turn in range(rounds + 1):
-        taken = seconds(bare, setting.device), seconds(ours, setting.device) - build
+        taken = seconds(bare, setting.device), seconds(compute_stage, setting.device) - build
         if turn:
             ratios.append(taken[0] / taken[1])
             speeds.append(IMAGES / taken[1])

@@ -147,7 +147,7 @@ def settings(backbone: str, batch: int, precision: str) -> Settings:
 
 
 def lend_a_trainer(network: Any, main: torch.optim.Optimizer) -> None:
-    """The trainer interface that a network of several optimisers uses."""
+    """Attach the trainer interface that a network with several optimisers uses."""
     gan_optimizers = [
         torch.optim.Adam(part.parameters(), lr=2e-4) for part in (network.generator, network.discriminator)
     ]

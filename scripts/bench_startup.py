@@ -87,7 +87,7 @@ def report_processor_time() -> None:
         print(
             f"{title:<18} {statistics.median(values):.2f} s of processor time ({min(values):.2f} to {max(values):.2f})"
         )
-    ratios = [ours / imports for ours, imports in zip(times["to the first step"], times["imports"])]
+    ratios = [seconds / imports for seconds, imports in zip(times["to the first step"], times["imports"])]
     print(f"to the first step: {statistics.median(ratios):.2f} times the imports (median of {REPEATS})")
 
 

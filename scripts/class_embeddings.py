@@ -40,7 +40,7 @@ def class_vectors(
         encode: texts to their embeddings [N, E].
         projection: weight [E, D] of the image tower's projection, which is folded into the vectors [D]; None: vectors
             are [E].
-        templates: texts with ``{}`` in the place of the name; their embeddings of unit length are averaged.
+        templates: prompt templates with ``{}`` for the class name; their L2-normalised embeddings are averaged.
     """
     vectors = {}
     for name in names:

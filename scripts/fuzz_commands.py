@@ -22,7 +22,7 @@ from ltr.configuration.weights_input import register
 METHODS = ("erm", "crt", "lws", "rkd_classification", "m2m", "sla", "background_splitting", "ncm", "tau_norm")
 # of the harness, or so that nothing is trained, downloaded or started
 FIXED = ("stages", "paths", "download", "pretrained", "devices", "resume")
-# what a person, a shell or a script may leave in the place of a value
+# values that a person, a shell or a script may leave by mistake
 ODD = (
     *("", "null", "nan", "inf", "-inf", "-1", "0", "1e400", "1e3", "1e-320", "007", "0x10", "1_000", "true", "on"),
     *("9" * 30, "[]", "{}", "[1,[2]]", "[null]", "{a: {b: 1}}", "{a}", "'a b'", '"', "'", "(", "]", "}", "[1", ":"),

@@ -19,7 +19,7 @@ from PIL import Image
 from fuzz_cases import Case, run_command
 
 KINDS = ("result", "config", "checkpoint", "packed", "table")
-# in the place of a value of a file
+# replacements for a value in a file
 ODD: tuple[Any, ...] = (
     *(
         None,
@@ -139,7 +139,7 @@ def _put(path: Path, content: bytes) -> None:
 
 
 def _finished_run(files: Path) -> Path:
-    """A separate run for every kind of file, copied from one finished run."""
+    """Return a new copy of one finished run."""
     outputs = files.parent / "run"
     if not outputs.is_dir():
         code, err = run_command("ltr-train", [*RUN, f"paths.outputs={outputs}"])

@@ -46,7 +46,7 @@ def run_tasks(
 ) -> dict[str, str]:
     """Run tasks in order with limited parallelism; a blocked task lets later tasks go first.
 
-    When this is interrupted, the running tasks are told to stop (SIGTERM) and waited for: a run keeps its training
+    When this is interrupted, the running tasks get SIGTERM and are waited for: a run keeps its training
     state then. A Ctrl-C in the terminal does not reach them by itself.
 
     Args:

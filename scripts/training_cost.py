@@ -57,7 +57,7 @@ class PlannedRun:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], source: Source) -> PlannedRun:
-        """Raises what `plan_of` raises."""
+        """Plan a run; raise what `plan_of` raises."""
         plan = plan_of(config, source)
         return cls(config, plan, open_stages(config, plan))
 

@@ -38,15 +38,15 @@ def shots(
 ) -> list[Shot]:
     """Bursts of every class at every location; the owl is at two locations only if it is among the classes."""
     made = []
-    for place in range(locations):
+    for index in range(locations):
         for burst in range(bursts):
             for number, label in enumerate(labels):
-                if label == "owl" and place > 1:
+                if label == "owl" and index > 1:
                     continue
-                sequence = f"L{place}-{burst}-{label}"
+                sequence = f"L{index}-{burst}-{label}"
                 for frame in range(frames):
-                    time = f"2024-0{1 + place}-{1 + burst:02d} 0{number}:00:{frame:02d}"
-                    made.append(Shot(f"L{place}/{burst}_{label}_{frame}.jpg", label, f"L{place}", sequence, time))
+                    time = f"2024-0{1 + index}-{1 + burst:02d} 0{number}:00:{frame:02d}"
+                    made.append(Shot(f"L{index}/{burst}_{label}_{frame}.jpg", label, f"L{index}", sequence, time))
     return made
 
 
@@ -140,7 +140,7 @@ def camtrap_dp(
     _csv(
         folder / "deployments.csv",
         ["deploymentID", "locationID", "latitude", "longitude", "deploymentStart", "deploymentEnd"],
-        [[f"{place}-1", place, 52.7, 23.8, "2024-01-01T00:00:00Z", "2024-12-31T00:00:00Z"] for place in places],
+        [[f"{index}-1", index, 52.7, 23.8, "2024-01-01T00:00:00Z", "2024-12-31T00:00:00Z"] for index in places],
     )
     _csv(
         folder / "media.csv",

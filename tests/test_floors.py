@@ -48,8 +48,8 @@ def modules(room: str) -> list[Path]:
 @pytest.mark.parametrize("room", MAY_IMPORT)
 def test_a_room_imports_only_from_the_floors_below(room):
     for path in modules(room):
-        ours = {name.split(".")[1] for name in imports(path) if name.startswith("ltr.")}
-        assert ours <= MAY_IMPORT[room] | {room}, path
+        actual = {name.split(".")[1] for name in imports(path) if name.startswith("ltr.")}
+        assert actual <= MAY_IMPORT[room] | {room}, path
 
 
 @pytest.mark.parametrize("room", ["configuration", "report"])

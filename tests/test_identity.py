@@ -67,9 +67,9 @@ def test_a_later_path_is_the_first_of_no_name():
 def test_every_network_that_a_stage_can_store_has_a_name():
     for path in set(names().values()):
         locate(path)
-    ours = {one for one in networks(ImageClassifier) if one.__module__.startswith("ltr.")}
+    actual = {one for one in networks(ImageClassifier) if one.__module__.startswith("ltr.")}
     paths = set(names().values())
-    unnamed = {one.__name__ for one in ours if f"{one.__module__}.{one.__qualname__}" not in paths}
+    unnamed = {one.__name__ for one in actual if f"{one.__module__}.{one.__qualname__}" not in paths}
     # bases of others, which no stage trains
     assert {name for name in unnamed if not name.startswith("_")} == {"TransformedClassifier", "AdjustedClassifier"}
 

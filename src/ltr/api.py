@@ -1,4 +1,4 @@
-"""The Python face of the commands: `ltr.train`, `ltr.load`, `ltr.config`; and `ltr.build`."""
+"""Python API: `ltr.train`, `ltr.load`, `ltr.config` and `ltr.build`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def config(overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def train(overrides: Sequence[str] = (), quiet: bool = False) -> Outcome:
-    """Do what ``ltr-train`` does with these overrides, e.g. ``ltr.train(["loss=ldam", "seed=1"])``.
+    """Train like ``ltr-train`` with overrides, e.g. ``ltr.train(["loss=ldam", "seed=1"])``.
 
     Returns:
         The run directory and the content of its ``result.json``. Figures are not drawn.

@@ -1,4 +1,4 @@
-"""The commands. Thin: nothing heavier than Hydra is imported before a task runs."""
+"""Entry points of the commands; nothing heavier than Hydra is imported before a task runs."""
 
 from __future__ import annotations
 

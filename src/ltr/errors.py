@@ -1,4 +1,4 @@
-"""The errors that a person is meant to read: one message, no traceback, an exit code."""
+"""User errors: one message without a traceback, and an exit code."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from collections.abc import Iterable
 
 
 class LtrError(Exception):
-    """Something the user can mend. The message says what was given, what is allowed and what to do next."""
+    """Base class for errors that the user can fix; messages name the value, the allowed values and the next step."""
 
     exit_code = 1
 
 
 class ConfigError(LtrError):
-    """A wrong key, value or combination, found before any data is read."""
+    """Invalid key, value or combination in a configuration or command, detected before data are read."""
 
     exit_code = 2
 
 
 class DataError(LtrError):
-    """A data set that is missing, damaged, or does not fit what was asked of it."""
+    """Missing or damaged data set, or one that does not support the configuration."""
 
 
 class CheckpointError(LtrError):
-    """Weights that are damaged, or belong to another architecture."""
+    """Missing or damaged weights, or weights of another architecture."""
 
 
 class TrainingError(LtrError):
-    """Training cannot go on: a loss that is not finite, memory or disk that ran out."""
+    """Failure of training: a non-finite loss, or no memory or disk space left."""
 
 
 class Interrupted(LtrError):
-    """A signal asked the run to stop; its state is saved. The exit code is 128 + the signal's number."""
+    """Stop by a signal, with the state saved; the exit code is 128 + the signal's number."""
 
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)

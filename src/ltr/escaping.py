@@ -1,4 +1,4 @@
-"""Text of unknown origin (names of files, classes and runs, settings, errors) made safe for each kind of output.
+"""Escaping of untrusted text (names of files, classes and runs, settings, errors) for each output format.
 
 Names may hold anything: codes that steer a terminal, letters that turn the reading direction around or cannot be seen,
 markup, formulas. Each kind of output has one function here; what comes from a file goes through it once, at the end.

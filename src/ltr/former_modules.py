@@ -1,4 +1,4 @@
-"""Modules of earlier versions that code of your own may still import, for one more release.
+"""Import aliases of modules of earlier versions, for one more release.
 
 Importing one gives the contents of its successor, with a notice. Former names of classes are translated as well. Stored
 files need none of this (see `ltr.former_paths`).
@@ -185,6 +185,6 @@ class FormerModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def install() -> None:
-    """Let the import system find the modules of earlier versions."""
+    """Install the import aliases."""
     if not any(isinstance(finder, FormerModules) for finder in sys.meta_path):
         sys.meta_path.append(FormerModules())

@@ -1,4 +1,4 @@
-"""Import paths and keys that configs, checkpoints and digests of earlier versions hold, and what replaced them.
+"""Aliases of import paths and keys in configs, checkpoints and digests of earlier versions.
 
 A name stands beside the class that has it (`ltr.identity.named`). The first path of a name and the first spelling of a
 key also determine the keys of stages and the hashes of runs, so entries are never changed or removed; what came later

@@ -1,4 +1,4 @@
-"""Names of ltr's own classes and functions that outlive a move or a renaming.
+"""Stable names of ltr's classes and functions, which do not change when code is moved or renamed.
 
 Whatever a config, a checkpoint or the key of a stage refers to carries a short name beside its definition:
 

@@ -1,4 +1,4 @@
-"""Names that people give to classes and files: when two are the same, look the same, or are probably no name."""
+"""Names of classes and files: canonical form, look-alikes, and values that are probably no names."""
 
 from __future__ import annotations
 

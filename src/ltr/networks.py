@@ -1,4 +1,4 @@
-"""Networks by the name of their method, from Python: `ltr.build`."""
+"""Construction of networks by method name from Python: `ltr.build`."""
 
 from __future__ import annotations
 

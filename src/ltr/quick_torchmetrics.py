@@ -27,7 +27,7 @@ def install(package: str = "torchmetrics") -> None:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the package where Python does, and has it loaded by `_Loader`."""
+    """Finder of the package, which `_Loader` then loads."""
 
     def __init__(self, package: str) -> None:
         self.package = package
@@ -44,7 +44,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 class _Loader(importlib.abc.Loader):
-    """Loads the package in part.
+    """Loader of a part of the package.
 
     Args:
         whole: the loader that runs the package's own ``__init__``.

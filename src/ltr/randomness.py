@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are for, never on what ran before.
+"""Random numbers from keys (seed, role, ...), independent of any global state.
 
 Every draw of the project is a function of named parts such as (seed, role, epoch, position). No global generator is
 read or advanced, so a resumed run, another number of workers or another order of calls gives the same bits.

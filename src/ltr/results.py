@@ -1,4 +1,4 @@
-"""The layout of ``result.json``: what is checked once, on reading, so that all code behind it can rely on it."""
+"""Schema of ``result.json``, which is checked once on reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sweeps: each job's outcome is kept in a file of its own, whichever process ran it, and ends in one table."""
+"""Sweeps: each job writes its result to a separate file, and a table collects them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _GRID = "BasicSweeper"
 
 
 class SweepFolder(Callback):
-    """Hydra's callback that gives the jobs the folder for their outcomes; the config ``train`` names it."""
+    """Hydra callback that sets the folder for the results of a sweep's jobs; the config ``train`` names it."""
 
     started: ClassVar[list[Path]] = []  # of the command that is running, see `sweep_folder`
 

@@ -102,7 +102,7 @@ def test_whole_images_become_a_megadetector_file(traps, tmp_path, redness):
     assert [detections.files.relative(row) for row in detections.failed] == ["L0/broken.jpg"]
     assert len(detections.images) == len(SHOTS)
     np.testing.assert_allclose(detections.boxes, [[0, 0, 1, 1]] * len(SHOTS))
-    readable = np.setdiff1d(np.arange(len(files)), [row.place for row in broken])
+    readable = np.setdiff1d(np.arange(len(files)), [row.position for row in broken])
     np.testing.assert_allclose(detections.confidences, 1 - predictions.background[readable], atol=1e-4)
 
 

@@ -35,7 +35,7 @@ def test_a_ranking_is_that_of_sorting_all_images(redness, pool, tmp_path):
     mined = mine(model, files, np.array([3, 5]), tmp_path / "out", top=4)
     paths, p = everything(model, pool)
     for row, label in enumerate((3, 5)):
-        wanted = [paths[place] for place in np.argsort(-p[:, label], kind="stable")[:4]]
+        wanted = [paths[index] for index in np.argsort(-p[:, label], kind="stable")[:4]]
         assert [files.relative(image) for image in mined.ranking.images[row]] == wanted
         np.testing.assert_allclose(mined.ranking.probability[row], np.sort(p[:, label])[::-1][:4], rtol=1e-6)
     assert len(mined.broken) == 2

@@ -37,11 +37,11 @@ def test_a_row_has_the_network_s_own_classes_and_probabilities(redness, pool, tm
     written = rows(tmp_path / "p.csv")
     p = own_logits(model, pool, [row["path"] for row in written]).softmax(dim=1)
     best = p.topk(5, dim=1)
-    for place, row in enumerate(written):
-        assert row["class"] == f"class {best.indices[place, 0]}"
-        assert float(row["probability"]) == pytest.approx(float(best.values[place, 0]), rel=1e-5)
-        assert row["class_5"] == f"class {best.indices[place, 4]}"
-        assert float(row["probability_5"]) == pytest.approx(float(best.values[place, 4]), rel=1e-5)
+    for index, row in enumerate(written):
+        assert row["class"] == f"class {best.indices[index, 0]}"
+        assert float(row["probability"]) == pytest.approx(float(best.values[index, 0]), rel=1e-5)
+        assert row["class_5"] == f"class {best.indices[index, 4]}"
+        assert float(row["probability_5"]) == pytest.approx(float(best.values[index, 4]), rel=1e-5)
 
 
 def test_broken_images_are_listed_beside_and_stop_nothing(redness, pool, tmp_path):
@@ -204,8 +204,8 @@ def test_transparency_and_16_bits_are_read_as_in_training_and_reported(redness, 
     clear, deep = next(batches(files, redness())).images
     assert (clear == 0).all()
     assert (deep == 15).all()
-    said = predict_files(redness(), files, tmp_path / "p.csv").remarks
-    assert [line.split(":")[0].split(",")[0] for line in said] == [
+    message = predict_files(redness(), files, tmp_path / "p.csv").remarks
+    assert [line.split(":")[0].split(",")[0] for line in message] == [
         "1 image has 16 bits and a highest value of 4",
         "1 image has transparency; the alpha channel is dropped",
     ]

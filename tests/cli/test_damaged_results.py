@@ -49,15 +49,15 @@ def places(node: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from places(value, (*here, number))
 
 
-def changed(node: Any, place: tuple[Any, ...], value: Any) -> Any:
+def changed(node: Any, path: tuple[Any, ...], value: Any) -> Any:
     damaged = copy.deepcopy(node)
     parent = damaged
-    for key in place[:-1]:
+    for key in path[:-1]:
         parent = parent[key]
     if value is DELETED:
-        del parent[place[-1]]
+        del parent[path[-1]]
     else:
-        parent[place[-1]] = value
+        parent[path[-1]] = value
     return damaged
 
 
@@ -105,15 +105,15 @@ def test_no_single_value_of_a_result_ends_the_report(two_runs, report):
     _, bad = two_runs
     good = json.loads((bad / "result.json").read_text())
     named = 0
-    for number, place in enumerate(places(good)):
+    for number, index in enumerate(places(good)):
         values = [*VALUES, HUGE, DELETED]
         for step in range(2):
             value = values[(2 * number + step) % len(values)]
-            (bad / "result.json").write_text(json.dumps(changed(good, place, value)))
+            (bad / "result.json").write_text(json.dumps(changed(good, index, value)))
             form = FORMATS[(number + step) % len(FORMATS)]
             more = ("--against", "good") if number % 3 == 0 else ("--metric", "all") if number % 3 == 1 else ()
             out, err = report("--format", form, *more)
-            assert "good" in out, (place, value)
+            assert "good" in out, (index, value)
             named += "bad/result.json" in err
     assert named > 50  # the check is not empty
 
@@ -124,17 +124,17 @@ def test_no_single_value_of_a_result_ends_the_report(two_runs, report):
 def test_a_value_that_tables_calculate_with_is_named(two_runs, report, value):
     _, bad = two_runs
     good = json.loads((bad / "result.json").read_text())
-    for place in [
+    for index in [
         ("config", "seed"),
         ("rows", 0, "protocol"),
         ("rows", 0, "metrics"),
         ("rows",),
     ]:
-        if place == ("config", "seed") and value is DELETED:
+        if index == ("config", "seed") and value is DELETED:
             continue
-        (bad / "result.json").write_text(json.dumps(changed(good, place, value)))
+        (bad / "result.json").write_text(json.dumps(changed(good, index, value)))
         out, err = report()
-        assert "bad/result.json" in err, place
+        assert "bad/result.json" in err, index
         assert "good" in out
 
 
@@ -161,9 +161,9 @@ def test_tables_of_other_kinds_are_named(two_runs, report, table):
                 "nothing": pa.nulls(whole.num_rows),
                 "lists": pa.array([[]] * whole.num_rows, pa.list_(pa.float32())),
             }.get(kind)
-            place = whole.column_names.index(name)
+            index = whole.column_names.index(name)
             pq.write_table(
-                whole.remove_column(place) if column is None else whole.set_column(place, name, column), path
+                whole.remove_column(index) if column is None else whole.set_column(index, name, column), path
             )
             out, _ = report("--format", "html", "--against", "good")
             assert "good" in out, (name, kind)

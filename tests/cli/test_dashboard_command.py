@@ -109,9 +109,9 @@ def test_a_refusal_is_explained_without_a_traceback(monkeypatch, capsys, error):
 
     monkeypatch.setattr(wandb, "Api", refuse)
     assert run_guarded(lambda: main([])) == 1
-    said = capsys.readouterr().err
-    assert "wandb login" in said
-    assert "Traceback" not in said
+    message = capsys.readouterr().err
+    assert "wandb login" in message
+    assert "Traceback" not in message
 
 
 def test_a_workspace_is_saved_and_its_address_is_printed(monkeypatch, capsys):

@@ -150,14 +150,14 @@ def test_what_stands_out_is_reported_and_is_no_error(ltr_data, pets):
     Image.fromarray(np.arange(0, 256, dtype=np.uint16).reshape(16, 16)).save(pets / "cat" / "2.jpg", "PNG")
     code, out, _ = ltr_data("check", "folder", "--workers", 1)
     assert code == 0
-    said = [line for line in out.splitlines() if line.startswith("warning: ")][:3]  # then identical images
-    assert [next(word for word in ("16 bits", "transparency", "same value") if word in line) for line in said] == [
+    message = [line for line in out.splitlines() if line.startswith("warning: ")][:3]  # then identical images
+    assert [next(word for word in ("16 bits", "transparency", "same value") if word in line) for line in message] == [
         "16 bits",
         "transparency",
         "same value",
     ]
-    assert "cat/2.jpg" in said[0]
-    assert "3 images" in said[2]
+    assert "cat/2.jpg" in message[0]
+    assert "3 images" in message[2]
     code, out, _ = ltr_data("check", "folder", "dataset.white_level=255", "--workers", 1)
     assert "16 bits" not in out
     code, out, _ = ltr_data("check", "folder", "dataset.white_level=100", "--workers", 1)

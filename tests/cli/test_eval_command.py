@@ -14,7 +14,7 @@ NOT_FORESEEN = "not a mistake that ltr foresees"
 
 
 class Trap:
-    """Creates a file when it is unpickled."""
+    """Object that creates a file when it is unpickled."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -25,7 +25,7 @@ class Trap:
 
 @pytest.fixture
 def refused_eval(ltr_eval):
-    """Run ``ltr-eval`` with a mistake and return what is said of it."""
+    """Run ``ltr-eval`` with a mistake and return the message."""
 
     def command(*arguments: object) -> str:
         code, out, err = ltr_eval(*arguments)
@@ -277,11 +277,11 @@ def test_a_flipped_bit_in_the_weights_is_noticed(refused_eval, checkpoint, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("dataset", "said"),
+    ("dataset", "message"),
     [(None, "dataset is None, and must be a mapping"), ({"name": "x"}, "this is not the configuration of a run")],
 )
-def test_a_checkpoint_that_does_not_say_its_data_is_refused(refused_eval, altered, dataset, said):
-    assert said in refused_eval(altered(dataset=dataset))
+def test_a_checkpoint_that_does_not_say_its_data_is_refused(refused_eval, altered, dataset, message):
+    assert message in refused_eval(altered(dataset=dataset))
 
 
 def test_a_checkpoint_of_a_newer_version_is_refused(refused_eval, altered):

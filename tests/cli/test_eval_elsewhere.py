@@ -247,8 +247,10 @@ def test_the_validation_threshold_of_open_set_runs_is_found_again(ltr_train, ltr
     code, _, err = ltr_eval(done.directory, "--json", tmp_path / "out.json")
     assert code == 0, err
     again = json.loads((tmp_path / "out.json").read_text())["rows"]
-    theirs = [row for row in json.loads((done.directory / "result.json").read_text())["rows"] if row["split"] == "test"]
-    assert again == theirs
+    expected = [
+        row for row in json.loads((done.directory / "result.json").read_text())["rows"] if row["split"] == "test"
+    ]
+    assert again == expected
 
 
 @pytest.mark.parametrize(
@@ -328,9 +330,9 @@ def test_another_seed_of_the_split_is_counted_by_the_runs_own_split(ltr_eval, fi
     assert f"{trained} of the 47 evaluated images were trained on" in err
 
 
-def pets(tmp_path: Path, place: str = ".") -> tuple[Path, Path]:
+def pets(tmp_path: Path, where: str = ".") -> tuple[Path, Path]:
     """A folder of images, and a checkpoint that was trained on it."""
-    root = trees.folder(tmp_path / place, each=6)
+    root = trees.folder(tmp_path / where, each=6)
     for number, path in enumerate(sorted(root.rglob("*.jpg"))):  # those of a class are drawn alike
         path.write_bytes(path.read_bytes() + bytes([number]))
     options = (f"dataset.root={root}", "dataset.name=pets", "dataset.image_size=16", "backbone=digits_net")
@@ -433,7 +435,7 @@ def test_foreign_weights_that_do_not_fit_are_reported_in_a_line(refused, foreign
 
 
 class Trap:
-    """Creates a file when it is unpickled."""
+    """Object that creates a file when it is unpickled."""
 
     def __init__(self, path: str) -> None:
         self.path = path

@@ -154,7 +154,7 @@ def test_a_run_that_was_stopped_keeps_what_it_computed(command, monkeypatch, tmp
     assert ranking(tmp_path / "first") == ranking(tmp_path / "images")
 
 
-def test_a_store_that_cannot_be_written_is_said(command, tmp_path):
+def test_a_store_that_cannot_be_written_is_reported(command, tmp_path):
     (tmp_path / "file").touch()
     code, _, err = command("first", "--stages", "file")
     assert code == 2

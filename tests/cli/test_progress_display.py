@@ -86,11 +86,11 @@ def test_in_a_terminal_the_table_is_framed(ltr_train, monkeypatch):
 def test_warnings_of_ours_are_one_line_and_others_come_as_they_are(capsys, monkeypatch):
     others = []
     monkeypatch.setattr(warnings, "showwarning", lambda message, *rest: others.append(message))
-    ours = str(Path(ltr.__file__).parent / "data" / "splitting" / "closed_set.py")
+    actual = str(Path(ltr.__file__).parent / "data" / "splitting" / "closed_set.py")
     with plain_warnings():
-        warnings.showwarning("ours", UserWarning, ours, 3)
+        warnings.showwarning("ours", UserWarning, actual, 3)
         warnings.showwarning("theirs", UserWarning, "/home/ltr/torch/nn.py", 3)
-        warnings.showwarning("deprecated", DeprecationWarning, ours, 3)
+        warnings.showwarning("deprecated", DeprecationWarning, actual, 3)
     assert capsys.readouterr().err == "warning: ours\n"
     assert others == ["theirs", "deprecated"]
 

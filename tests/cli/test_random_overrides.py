@@ -155,10 +155,10 @@ def said_of(arguments: list[str]) -> tuple[int, str]:
         code = train_main(arguments)
         out.flush()
     err.flush()
-    said = err.buffer.getvalue().decode()  # type: ignore[attr-defined]
-    assert "Traceback" not in said
-    assert "not a mistake that ltr foresees" not in said
-    return code, said
+    message = err.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    assert "Traceback" not in message
+    assert "not a mistake that ltr foresees" not in message
+    return code, message
 
 
 def carried_out(command: list[tuple[str, str, bool]], folder: Path) -> tuple[int, str]:

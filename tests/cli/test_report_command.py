@@ -64,9 +64,9 @@ def test_every_format_goes_to_the_terminal_or_a_file(command, outputs, tmp_path,
     code, out, _ = command("outputs", "--format", form, "--by", "method", "--metric", "few")
     assert code == 0
     assert "crt" in out
-    code, said, _ = command("outputs", "--format", form, "--by", "method", "--metric", "few", "--out", "report.txt")
+    code, message, _ = command("outputs", "--format", form, "--by", "method", "--metric", "few", "--out", "report.txt")
     assert code == 0
-    assert "4 runs" in said
+    assert "4 runs" in message
     assert (tmp_path / "report.txt").read_text() == out
 
 
@@ -120,12 +120,12 @@ def test_figures_are_drawn_from_the_runs_files(command, tmp_path):
         result["config"] |= {"seed": seed, "name": "erm"}
         (run_dir / "result.json").write_text(json.dumps(result))
     (tmp_path / "outputs/1/per_class.parquet").write_bytes(b"half")
-    code, _, said = command("outputs", "--figures", "all")
-    assert code == 0, said
+    code, _, message = command("outputs", "--figures", "all")
+    assert code == 0, message
     names = {path.stem for path in (tmp_path / "outputs/0/figures").iterdir()}
     assert {"accuracy_by_frequency", "confusion", "reliability"} <= names
-    assert "1/2" in said
-    assert "per_class.parquet cannot be read" in said
+    assert "1/2" in message
+    assert "per_class.parquet cannot be read" in message
 
 
 @pytest.fixture
@@ -141,9 +141,9 @@ def test_a_spread_goes_to_the_terminal_a_file_or_a_figure(command, subsets, tmp_
     code, out, err = command("outputs", "--spread")
     assert (code, err) == (0, "")
     assert "4 x 2" in out
-    code, said, _ = command("outputs", "--spread", "--out", "spread.txt")
+    code, message, _ = command("outputs", "--spread", "--out", "spread.txt")
     assert code == 0
-    assert "8 runs" in said
+    assert "8 runs" in message
     assert (tmp_path / "spread.txt").read_text() == out
     assert command("outputs", "--spread", "--out", "spread.png")[0] == 0
     assert (tmp_path / "spread.png").is_file()

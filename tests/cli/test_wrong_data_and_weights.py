@@ -12,7 +12,7 @@ BATCHES = [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch", "b
 
 
 class Trap:
-    """Creates a file when it is unpickled."""
+    """Object that creates a file when it is unpickled."""
 
     def __init__(self, path: str) -> None:
         self.path = path

@@ -172,15 +172,15 @@ def test_a_wrong_value_is_not_reported_again_for_the_keys_that_follow_it(refused
 
 def test_an_added_key_that_nothing_reads_is_refused(refused):
     done = refused("+new.key=1", "++new=1", "+dataset.foo=1", "+evaluation.foo=1", "+trainer.max_epoch=1")
-    said = [(line.partition(": ")[0], line.partition(": ")[2]) for line in done.mistakes]
-    assert {(override, words[:13]) for override, words in said} == {
+    message = [(line.partition(": ")[0], line.partition(": ")[2]) for line in done.mistakes]
+    assert {(override, words[:13]) for override, words in message} == {
         ("+new.key=1", "nothing reads"),
         ("++new=1", "nothing reads"),
         ("+dataset.foo=1", "nothing reads"),
         ("trainer.max_epoch=1", "nothing reads"),
         ("evaluation.foo=1", "nothing reads"),
     }
-    assert "Did you mean 'max_epochs'?" in dict(said)["trainer.max_epoch=1"]
+    assert "Did you mean 'max_epochs'?" in dict(message)["trainer.max_epoch=1"]
 
 
 @pytest.mark.parametrize("override", ["+loss.gamma=1", "+loss.class_counts=[1]"])

@@ -50,10 +50,10 @@ def shipped() -> dict[str, list[object]]:
             collect(config, group)
             for entry in config.get("defaults") or []:  # nested configs, such as /optimizer@classifier.optimizer
                 for choice in entry if isinstance(entry, dict) else ():
-                    inner, _, place = choice.removeprefix("override ").lstrip("/").partition("@")
-                    for other in config_names(inner) if place and not place.startswith("_global_") else ():
-                        rules_of_key.setdefault(f"{group}.{place}", [])
-                        collect(read_config(f"{inner}/{other}"), f"{group}.{place}")
+                    inner, _, index = choice.removeprefix("override ").lstrip("/").partition("@")
+                    for other in config_names(inner) if index and not index.startswith("_global_") else ():
+                        rules_of_key.setdefault(f"{group}.{index}", [])
+                        collect(read_config(f"{inner}/{other}"), f"{group}.{index}")
     return rules_of_key
 
 

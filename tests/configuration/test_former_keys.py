@@ -74,9 +74,9 @@ def test_former_keys_in_an_experiment_of_the_users_own(own, capsys):
     config = composed(["experiment=mine"], folder)
     assert (config.method.location_rule, config.evaluation.monitor_split) == ("image_class", "test")
     assert "selection" not in config.method
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 2
-    assert all(line.startswith("note: in 'experiment/mine': ") for line in said)
+    message = capsys.readouterr().err.splitlines()
+    assert len(message) == 2
+    assert all(line.startswith("note: in 'experiment/mine': ") for line in message)
 
 
 def test_former_keys_in_a_method_and_an_evaluation_of_the_users_own(own):

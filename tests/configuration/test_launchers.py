@@ -33,7 +33,7 @@ def test_with_slurms_commands_it_is_fine(tmp_path, monkeypatch):
 
 def test_the_queues_own_refusal_is_passed_on():
     submitit = pytest.importorskip("submitit")
-    said = refused_by_queue(submitit.core.utils.FailedJobError("\nsbatch: error: invalid partition\nmore"))
-    assert said is not None
-    assert "could not carry out the jobs: sbatch: error: invalid partition. hydra.launcher" in str(said)
+    message = refused_by_queue(submitit.core.utils.FailedJobError("\nsbatch: error: invalid partition\nmore"))
+    assert message is not None
+    assert "could not carry out the jobs: sbatch: error: invalid partition. hydra.launcher" in str(message)
     assert refused_by_queue(ValueError("x")) is None

@@ -35,9 +35,9 @@ def test_digits_are_those_of_scikit_learn():
     from sklearn.datasets import load_digits
 
     table = load_digits()
-    ours = np.sort([image.tobytes() for image in digits().images])
-    theirs = np.sort([np.rint(image * 255 / 16).astype(np.uint8).tobytes() for image in table.images])
-    np.testing.assert_array_equal(ours, theirs)
+    actual = np.sort([image.tobytes() for image in digits().images])
+    expected = np.sort([np.rint(image * 255 / 16).astype(np.uint8).tobytes() for image in table.images])
+    np.testing.assert_array_equal(actual, expected)
 
 
 def write_pickle(file, content, as_name=None):

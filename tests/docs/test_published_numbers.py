@@ -9,8 +9,8 @@ import pytest
 from ltr.configuration.tables import table_rows
 from manual_pages import PAGES
 
-PAGES_TEXT = "\n".join(path.read_text(encoding="utf-8") for path in PAGES.values())
-BLOCKS = dict(re.findall(r"<!-- ([\w,]+):begin -->\n(.*?)<!-- \1:end -->", PAGES_TEXT, re.DOTALL))
+DOCS_TEXT = "\n".join(path.read_text(encoding="utf-8") for path in PAGES.values())
+BLOCKS = dict(re.findall(r"<!-- ([\w,]+):begin -->\n(.*?)<!-- \1:end -->", DOCS_TEXT, re.DOTALL))
 PUBLISHED = {(f"{row.published:.2f}", row.citation) for row in table_rows() if row.published is not None}
 
 
@@ -23,5 +23,5 @@ def test_each_published_number_of_a_generated_table_is_listed_with_its_source(na
     for dataset in re.split(r"^\*\*\w+\*\*$", BLOCKS[name], flags=re.MULTILINE)[1:]:
         sources = dict(re.findall(r"^\[(\d+)\] (.*)\.$", dataset, re.MULTILINE))
         cells = re.findall(r"\| (\d+\.\d\d) \[(\d+)\]", dataset)
-        assert {(number, sources[place]) for number, place in cells} <= PUBLISHED
-        assert {place for _, place in cells} == set(sources)
+        assert {(number, sources[index]) for number, index in cells} <= PUBLISHED
+        assert {index for _, index in cells} == set(sources)

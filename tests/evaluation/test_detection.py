@@ -125,8 +125,8 @@ def test_oscr_arpl_is_the_circulating_count(seed, known, unknown, levels, dtype)
 
 def test_oscr_arpl_differs_little_without_ties_and_much_with_them():
     known, unknown, correct = made_up(5, 1000, 1000)
-    ours = detection.oscr(detection.operating_points(known, unknown, correct))
-    assert 0 < ours - detection.oscr_arpl(known, unknown, correct) < 2 / 1000
+    actual = detection.oscr(detection.operating_points(known, unknown, correct))
+    assert 0 < actual - detection.oscr_arpl(known, unknown, correct) < 2 / 1000
     assert detection.oscr_arpl(np.zeros(5), np.zeros(5), np.ones(5, dtype=bool)) == 0.0
 
 

@@ -160,8 +160,8 @@ def test_runs_and_their_checkpoints_are_evaluated_by_fitted_detectors(package, l
 def test_the_packages_own_detectors_rank_as_ours():
     logits = random(40, 5)
     pairs = {"MaxSoftmax": "msp", "MaxLogit": "max_logit", "EnergyBased": "energy", "Entropy": "entropy"}
-    for theirs, ours in pairs.items():
-        one, other = (known_scores(name, Scores(logits), "softmax") for name in (f"pytorch_ood.{theirs}", ours))
+    for expected, actual in pairs.items():
+        one, other = (known_scores(name, Scores(logits), "softmax") for name in (f"pytorch_ood.{expected}", actual))
         assert one.argsort().tolist() == other.argsort().tolist()
 
 

@@ -171,9 +171,9 @@ def test_no_other_module_lists_metrics_or_says_something_of_each(room):
 def test_no_other_module_decides_by_a_name_whether_smaller_is_better():
     for path in ROOT.rglob("*.py"):
         functions = [node.name for node in own_words(path) if isinstance(node, ast.FunctionDef)]
-        ours = {"is_fraction", "is_lower_better", "is_ranked"} if path == DECLARATIONS else set()
-        said = {name for name in functions if "better" in name or "fraction" in name or "percentage" in name}
-        assert said <= ours | {"train_fraction", "test_fraction", "_train_fraction", "_test_fraction"}, path
+        actual = {"is_fraction", "is_lower_better", "is_ranked"} if path == DECLARATIONS else set()
+        message = {name for name in functions if "better" in name or "fraction" in name or "percentage" in name}
+        assert message <= actual | {"train_fraction", "test_fraction", "_train_fraction", "_test_fraction"}, path
 
 
 def test_an_empty_table_still_answers():

@@ -75,6 +75,6 @@ def test_a_killed_reader_ends_the_run_which_resumes_to_the_same_bits(tmp_path, c
     resumed = ltr_train_in(tmp_path, *command, **ALONE)
     assert resumed.codes == [0], resumed.err
     assert ("going on in epoch 2" in resumed.out) is (at[0] == 1)
-    (ours, our_rows), (theirs, their_rows) = finished(tmp_path / "outputs"), finished(whole)
-    assert same_bits(ours, theirs)
+    (actual, our_rows), (expected, their_rows) = finished(tmp_path / "outputs"), finished(whole)
+    assert same_bits(actual, expected)
     assert our_rows == their_rows

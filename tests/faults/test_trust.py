@@ -24,7 +24,7 @@ SHORT = ("trainer.max_epochs=1", "trainer.precision=fp32", "trainer.limit_train_
 
 
 class Trap:
-    """Makes a file when it is unpickled."""
+    """Object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -120,9 +120,9 @@ def test_the_record_of_a_stage_names_no_foreign_code(tmp_path, ltr_train, target
     path = next(done.outputs.glob("stages/*/weights.ckpt"))
     stored = torch.load(path, weights_only=True)
     description = json.loads(stored["description"])
-    for place in ("module", "settings"):
+    for index in ("module", "settings"):
         changed = json.loads(stored["description"])
-        if place == "module":
+        if index == "module":
             changed["module"] = target
         else:
             changed["settings"]["head"] = {**description["settings"]["head"], "_target_": target}

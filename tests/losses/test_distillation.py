@@ -45,24 +45,24 @@ def maps(seed: int, channels: int = 3, side: int = 4, dtype: torch.dtype = torch
 
 
 def test_a_hint_costs_the_mean_of_the_squared_differences():
-    ours, theirs = maps(1), maps(2)
-    assert float(hint_loss(ours, theirs)) == pytest.approx(float((ours - theirs).square().mean()))
+    actual, expected = maps(1), maps(2)
+    assert float(hint_loss(actual, expected)) == pytest.approx(float((actual - expected).square().mean()))
 
 
 def test_attention_transfer_compares_normalised_mean_squares():
-    ours, theirs = maps(1, channels=3), maps(2, channels=5)
+    actual, teacher_maps = maps(1, channels=3), maps(2, channels=5)
 
     def attention(one):
         squares = (one.numpy() ** 2).mean(axis=1).reshape(2, -1)
         return squares / np.linalg.norm(squares, axis=1, keepdims=True)
 
-    expected = ((attention(ours) - attention(theirs)) ** 2).mean()
-    assert float(attention_transfer(ours, theirs)) == pytest.approx(expected)
+    expected = ((attention(actual) - attention(teacher_maps)) ** 2).mean()
+    assert float(attention_transfer(actual, teacher_maps)) == pytest.approx(expected)
 
 
 def test_attention_does_not_see_the_scale_of_an_images_map():
-    ours = maps(1)
-    assert float(attention_transfer(ours, 7.0 * ours)) == pytest.approx(0, abs=1e-15)
+    actual = maps(1)
+    assert float(attention_transfer(actual, 7.0 * actual)) == pytest.approx(0, abs=1e-15)
 
 
 @pytest.mark.parametrize("loss", [hint_loss, attention_transfer])
@@ -75,12 +75,12 @@ def test_maps_of_another_size_are_averaged_down_to_the_smaller_one(loss):
 
 @pytest.mark.parametrize("loss", [hint_loss, attention_transfer])
 def test_a_teachers_map_gets_no_gradient_and_half_precision_is_computed_in_float32(loss):
-    ours, theirs = maps(1, dtype=torch.bfloat16).requires_grad_(), maps(2, dtype=torch.bfloat16).requires_grad_()
-    cost = loss(ours, theirs)
+    actual, expected = maps(1, dtype=torch.bfloat16).requires_grad_(), maps(2, dtype=torch.bfloat16).requires_grad_()
+    cost = loss(actual, expected)
     cost.backward()
     assert cost.dtype == torch.float32
-    assert theirs.grad is None
-    assert ours.grad is not None
+    assert expected.grad is None
+    assert actual.grad is not None
 
 
 def test_a_regressor_maps_channels_to_the_teachers_and_learns():

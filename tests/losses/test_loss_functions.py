@@ -201,9 +201,9 @@ SAME_AS_CROSS_ENTROPY = {
 def test_the_neutral_setting_is_cross_entropy_to_the_bit(name):
     logits, labels = a_batch()
     logits = logits.float().requires_grad_()
-    ours, theirs = SAME_AS_CROSS_ENTROPY[name](logits, labels), functional.cross_entropy(logits, labels)
-    assert torch.equal(ours, theirs)
-    assert torch.equal(*(torch.autograd.grad(loss.sum(), logits)[0] for loss in (ours, theirs)))
+    actual, expected = SAME_AS_CROSS_ENTROPY[name](logits, labels), functional.cross_entropy(logits, labels)
+    assert torch.equal(actual, expected)
+    assert torch.equal(*(torch.autograd.grad(loss.sum(), logits)[0] for loss in (actual, expected)))
 
 
 def test_sigmoid_focal_with_gamma_0_is_sigmoid_cross_entropy_to_the_bit():
@@ -257,8 +257,8 @@ def test_batch_reduction_divides_by_the_number_of_images():
 def test_weight_sum_reduction_divides_by_the_sum_of_the_weights_as_torch_does():
     logits, labels = a_batch()
     weight = tensor(WEIGHTS)
-    ours = functional.reduce(functional.cross_entropy(logits, labels, weight), weight[labels], "weight_sum")
-    torch.testing.assert_close(ours, torch.nn.functional.cross_entropy(logits, labels, weight))
+    actual = functional.reduce(functional.cross_entropy(logits, labels, weight), weight[labels], "weight_sum")
+    torch.testing.assert_close(actual, torch.nn.functional.cross_entropy(logits, labels, weight))
 
 
 def test_weight_sum_of_a_batch_without_weight_is_0():

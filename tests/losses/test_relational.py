@@ -81,9 +81,9 @@ def test_the_loops_meet_both_branches_of_hubers_loss():
 
 def test_angles_and_their_gradient_are_those_of_the_direct_form():
     student, teacher = embeddings(3, 20, 7).requires_grad_(), embeddings(4, 20, 9)
-    ours, direct = rkd_angle(student, teacher), direct_angle(student, teacher)
-    assert ours.item() == pytest.approx(direct.item(), rel=1e-13)
-    torch.testing.assert_close(*(torch.autograd.grad(loss, student)[0] for loss in (ours, direct)))
+    actual, direct = rkd_angle(student, teacher), direct_angle(student, teacher)
+    assert actual.item() == pytest.approx(direct.item(), rel=1e-13)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, student)[0] for loss in (actual, direct)))
 
 
 @LOSSES

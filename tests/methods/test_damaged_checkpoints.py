@@ -98,12 +98,12 @@ def checkpoint(tmp_path_factory) -> Path:
 def changed(content: dict, where: str, value: object) -> dict:
     description = json.loads(content["description"])
     *parents, last = where.split(".")
-    place = description
+    index = description
     for parent in parents:
-        place = place[parent]
-    place[last] = value
+        index = index[parent]
+    index[last] = value
     if value is ...:
-        del place[last]
+        del index[last]
     return {**content, "description": json.dumps(description)}
 
 

@@ -109,24 +109,24 @@ def file(tmp_path_factory):
 
 @torch.no_grad()
 def test_a_file_in_the_published_layout_gives_the_logits_of_its_own_network(file, images, normalised):
-    path, theirs = file
-    ours = read(path).predict(images)["default"].logits
-    torch.testing.assert_close(ours, theirs(normalised), rtol=1e-4, atol=1e-4)
+    path, expected = file
+    actual = read(path).predict(images)["default"].logits
+    torch.testing.assert_close(actual, expected(normalised), rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
 def test_the_normalised_classifier_is_a_transposed_cosine_head(tmp_path, images, normalised):
     path = tmp_path / "ckpt.best.pth.tar"
-    theirs = published(path, cosine=True)
+    expected = published(path, cosine=True)
     with pytest.raises(CheckpointError, match=r"add weights\.transposed=\[linear\.weight\]"):
         read(path, COSINE)
-    ours = read(path, COSINE, transposed=["module.linear.weight"]).predict(images)["default"].logits
-    torch.testing.assert_close(ours, 30 * theirs(normalised), rtol=1e-4, atol=1e-3)
+    actual = read(path, COSINE, transposed=["module.linear.weight"]).predict(images)["default"].logits
+    torch.testing.assert_close(actual, 30 * expected(normalised), rtol=1e-4, atol=1e-3)
 
 
 @torch.no_grad()
 def test_names_of_the_user_are_mapped_with_a_star_for_any_part(tmp_path, file, images, normalised):
-    path, theirs = file
+    path, expected = file
     state = torch.load(path, weights_only=True)["state_dict"]
     swapped = {}
     for name, tensor in state.items():
@@ -140,13 +140,13 @@ def test_names_of_the_user_are_mapped_with_a_star_for_any_part(tmp_path, file, i
     names |= {"top.out": "head", "aux": None}
     with pytest.raises(CheckpointError, match="they are in: net"):
         read(tmp_path / "own.pt", names=names)
-    ours = read(tmp_path / "own.pt", entry="net", names=names).predict(images)["default"].logits
-    torch.testing.assert_close(ours, theirs(normalised), rtol=1e-4, atol=1e-4)
+    actual = read(tmp_path / "own.pt", entry="net", names=names).predict(images)["default"].logits
+    torch.testing.assert_close(actual, expected(normalised), rtol=1e-4, atol=1e-4)
 
 
 def test_an_entry_of_several_state_dicts_is_read_as_one(tmp_path, file):
-    theirs = file[1]
-    state = theirs.state_dict()
+    expected = file[1]
+    state = expected.state_dict()
     parts = {
         "feat_model": {f"module.{n}": t for n, t in state.items() if not n.startswith("linear")},
         "classifier": {f"module.{n}": t for n, t in state.items() if n.startswith("linear")},
@@ -154,12 +154,12 @@ def test_an_entry_of_several_state_dicts_is_read_as_one(tmp_path, file):
     torch.save({"state_dict_best": parts}, tmp_path / "both.pth")
     names = {"feat_model": "backbone", "classifier.linear": "head"}
     network = read(tmp_path / "both.pth", entry="state_dict_best", names=names)
-    assert torch.equal(network.head.weight, theirs.linear.weight)
+    assert torch.equal(network.head.weight, expected.linear.weight)
 
 
 def test_everything_that_does_not_fit_is_reported_at_once_with_what_to_map(tmp_path, file):
-    theirs = file[1]
-    state = {name.replace("linear", "last_classifier"): tensor for name, tensor in theirs.state_dict().items()}
+    expected = file[1]
+    state = {name.replace("linear", "last_classifier"): tensor for name, tensor in expected.state_dict().items()}
     state = {name: tensor for name, tensor in state.items() if not name.startswith("layer1")}
     state["layer2.0.shortcut.0.weight"] = torch.zeros(32, 16, 1, 1)
     state["conv1.weight"] = torch.zeros(16, 1, 3, 3)

@@ -121,8 +121,8 @@ def logits_of(network, images: Tensor) -> Tensor:
     return network.predict(images)["default"].logits
 
 
-def close(ours: Tensor, theirs: Tensor) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-4)
+def close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=2e-4)
 
 
 def m2m_checkpoint(path, normalised_classifier: bool = False) -> State:
@@ -392,11 +392,11 @@ def test_herbs_and_pim_on_swin(tmp_path, monkeypatch, method, both):
     expected = plug_in(state, swin_levels(net, normalised(images)), both=both, conv=False)
     configs = {"backbone": {**TIMM, "name": "tiny_swin", "img_size": SIDE}, "head": LINEAR, "loss": CROSS_ENTROPY}
     network = foreign_network(tmp_path / "best.pt", {**configs, "method": config(method)}, HERBS_FACTS)
-    ours = network.predict(images)
+    actual = network.predict(images)
     names = ["merged", *(f"level_{n}" for n in range(1, 5)), *(f"top_down_{n}" for n in range(1, 5))]
     for name, logits in zip(names, expected, strict=both):
-        close(ours[name].logits, logits)
-    close(ours["mean_of_softmaxes"].logits.softmax(1), torch.stack(expected).softmax(2).mean(0))
+        close(actual[name].logits, logits)
+    close(actual["mean_of_softmaxes"].logits.softmax(1), torch.stack(expected).softmax(2).mean(0))
     few = config(method, selected=[3, 2, 1, 1], selected_fractions=None)
     with pytest.raises(CheckpointError, match=r"and 7 are selected.*set method\.selected"):
         foreign_network(tmp_path / "best.pt", {**configs, "method": few}, HERBS_FACTS)
@@ -426,6 +426,6 @@ def test_pim_on_a_resnet(tmp_path):
         "loss": CROSS_ENTROPY,
         "method": config("pim"),
     }
-    ours = foreign_network(tmp_path / "best.pt", configs, HERBS_FACTS).predict(images)
+    actual = foreign_network(tmp_path / "best.pt", configs, HERBS_FACTS).predict(images)
     for name, logits in zip(["merged", "level_1", "level_2", "level_3", "level_4"], expected, strict=True):
-        close(ours[name].logits, logits)
+        close(actual[name].logits, logits)

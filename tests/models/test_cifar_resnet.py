@@ -56,20 +56,20 @@ def test_resnet32_equals_the_plain_restatement_in_float64(padding, training):
     images = torch.randn(3, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = restated(dict(network.state_dict()), images, 5, padding, training)
     features, maps = network.features_and_maps(images)
-    for ours, theirs in zip([*maps, features], expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    for actual, expected_map in zip([*maps, features], expected, strict=True):
+        torch.testing.assert_close(actual, expected_map, rtol=1e-10, atol=1e-10)
 
 
 def test_gradients_equal_those_of_the_restatement():
     network = randomised(CifarResNet(3, depth=14))
     images = torch.randn(4, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     target = torch.randn(4, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    ours = torch.autograd.grad((network(images) * target).sum(), list(network.parameters()))
+    actual = torch.autograd.grad((network(images) * target).sum(), list(network.parameters()))
     state = {**network.state_dict(keep_vars=True)}
-    theirs = torch.autograd.grad(
+    expected = torch.autograd.grad(
         (restated(state, images, 2, "both", True)[-1] * target).sum(), list(network.parameters())
     )
-    torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-8)
 
 
 def test_resnet32_with_ten_classes_has_464154_parameters():

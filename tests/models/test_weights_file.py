@@ -101,16 +101,16 @@ def test_the_old_format_of_torch_is_read(tmp_path):
     assert list(read_state(tmp_path / "w.pth")) == ["conv.weight"]
 
 
-@pytest.mark.parametrize(("theirs", "ours"), [(3, 1), (1, 3), (1, 5)])
-def test_another_number_of_channels_is_summed_or_repeated(tmp_path, theirs, ours, caplog):
+@pytest.mark.parametrize(("in_file", "in_network"), [(3, 1), (1, 3), (1, 5)])
+def test_another_number_of_channels_is_summed_or_repeated(tmp_path, in_file, in_network, caplog):
     torch.manual_seed(0)
-    source, target = CifarResNet(theirs).eval(), CifarResNet(ours).eval()
+    source, target = CifarResNet(in_file).eval(), CifarResNet(in_network).eval()
     torch.save(source.state_dict(), tmp_path / "w.pth")
     load_backbone(target, tmp_path / "w.pth")
     grey = torch.rand(2, 1, 8, 8)
-    same = source(grey.expand(-1, theirs, -1, -1)), target(grey.expand(-1, ours, -1, -1))
+    same = source(grey.expand(-1, in_file, -1, -1)), target(grey.expand(-1, in_network, -1, -1))
     assert torch.allclose(*same, atol=1e-5)
-    assert f"are for {theirs} input channels and the images have {ours}" in caplog.text
+    assert f"are for {in_file} input channels and the images have {in_network}" in caplog.text
 
 
 def test_channels_that_cannot_be_fitted_are_named(tmp_path):

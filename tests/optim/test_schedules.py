@@ -123,12 +123,12 @@ def test_the_released_schedule_is_that_of_every_batch(warmup_epochs):
 )
 def test_the_released_schedule_never_reaches_zero_and_is_not_the_textbooks(epochs, batches, warmup, apart):
     lengths = {"epochs": epochs, "steps": batches, "warmup_epochs": warmup / batches}
-    ours, textbook = from_config("herbs", **lengths), from_config("cosine_per_step", **lengths)
+    actual, textbook = from_config("herbs", **lengths), from_config("cosine_per_step", **lengths)
     steps = epochs * batches
-    assert ours(steps - 1) == pytest.approx((1 + math.cos(math.pi * (steps - 1 - warmup) / steps)) / 2, abs=1e-12)
-    assert ours(steps - 1) > 0.0015
+    assert actual(steps - 1) == pytest.approx((1 + math.cos(math.pi * (steps - 1 - warmup) / steps)) / 2, abs=1e-12)
+    assert actual(steps - 1) > 0.0015
     assert textbook(steps) == pytest.approx(0, abs=1e-12)
-    assert max(abs(ours(step) - textbook(step)) for step in range(steps)) == pytest.approx(apart, abs=5e-4)
+    assert max(abs(actual(step) - textbook(step)) for step in range(steps)) == pytest.approx(apart, abs=5e-4)
 
 
 @pytest.mark.parametrize(("batches", "accumulate"), [(749, 4), (12, 4), (5, 2), (3, 8)])
@@ -179,9 +179,9 @@ def test_one_cycle_equals_torchs(epochs, steps):
     reference = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=1.0, total_steps=epochs * steps, cycle_momentum=False
     )
-    ours = from_config("one_cycle", epochs=epochs, steps=steps)
+    actual = from_config("one_cycle", epochs=epochs, steps=steps)
     for step in range(epochs * steps):
-        assert ours(step) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9)
+        assert actual(step) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9)
         optimizer.step()
         if step + 1 < epochs * steps:
             reference.step()

@@ -147,8 +147,8 @@ def test_ties_are_within_one_standard_deviation_of_the_best(tmp_path):
     (table,) = tables(tmp_path)
     labels = [line.label for line in table.lines]
     best_lines = marks(table.lines, METRICS.find("balanced_accuracy"))
-    assert {labels[place] for place in best_lines.best} == {"best"}
-    assert {labels[place] for place in best_lines.ties} == {"near", "wide"}
+    assert {labels[index] for index in best_lines.best} == {"best"}
+    assert {labels[index] for index in best_lines.ties} == {"near", "wide"}
 
 
 def test_where_smaller_is_better_the_smallest_is_the_best(tmp_path):

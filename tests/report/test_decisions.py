@@ -83,7 +83,7 @@ def test_every_text_format_has_the_table(tmp_path, form):
     assert "12.3" in text
 
 
-def test_the_html_page_has_the_table_and_escapes_names(tmp_path):
+def test_the_html_has_the_table_and_escapes_names(tmp_path):
     write_decisions(write(tmp_path))
     html = html_report(report(tmp_path))
     assert "Decisions</h3>" in html

@@ -265,7 +265,7 @@ def test_stages_without_room_for_their_names_are_listed_below(tmp_path, figure_o
     assert figure.get_supxlabel() == "stages: representation (1 to 40), classifier (41 to 43), scales (44)"
 
 
-def test_classes_with_equal_beginnings_can_be_told_apart():
+def test_classes_with_equal_beginnings_get_distinct_labels():
     assert shorten("a" * 30 + "first") != shorten("a" * 30 + "other")
     assert len(shorten(LONG, 20)) == 20
     assert shorten("short") == "short"

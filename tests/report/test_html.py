@@ -64,11 +64,11 @@ def report(outputs: Path, **options) -> Report:
 def outputs(tmp_path) -> Path:
     """Three methods with a sweep, classes, predictions and a figure; names that would break unescaped HTML."""
     labels = np.arange(60) % 3
-    for place, method in enumerate(("erm", "crt", "lws")):
-        few = 0.1 * (place + 1)
+    for index, method in enumerate(("erm", "crt", "lws")):
+        few = 0.1 * (index + 1)
         folder = write(tmp_path, method, metrics={"few": few, "balanced_accuracy": 0.3 + few})
         per_class(folder, [HOSTILE, "two", "three"], [0.9, 0.5, few])
-        predictions(folder, labels, np.arange(60) % 10 < 5 + place)
+        predictions(folder, labels, np.arange(60) % 10 < 5 + index)
         (folder / "figures").mkdir()
         Image.new("RGB", (4, 4)).save(folder / "figures" / "accuracy_by_frequency.png")
         if method == "erm":

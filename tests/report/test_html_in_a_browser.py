@@ -30,8 +30,8 @@ POINTS = "document.querySelectorAll('.perclass circle').length"
 def folder(tmp_path_factory) -> Path:
     """A folder with ``report.html``: three methods with classes, figures, and a sweep."""
     folder = tmp_path_factory.mktemp("report")
-    for place, method in enumerate(("erm", "crt", "lws")):
-        few = 0.1 * (place + 1)
+    for index, method in enumerate(("erm", "crt", "lws")):
+        few = 0.1 * (index + 1)
         run = write(folder / "outputs", method, metrics={"few": few, "balanced_accuracy": 0.5})
         per_class(run, [HOSTILE, "two", "three"], [0.9, 0.5, few])
         (run / "figures").mkdir()
@@ -116,8 +116,8 @@ def test_the_width_of_the_window_is_used(window, width, columns):
     assert window.ask("document.documentElement.scrollWidth") <= width
 
 
-def background(page: browser.Page) -> str:
-    return page.ask("getComputedStyle(document.body).backgroundColor")
+def background(tab: browser.Page) -> str:
+    return tab.ask("getComputedStyle(document.body).backgroundColor")
 
 
 def test_the_theme_follows_the_system_until_a_button_chooses(opened_report):

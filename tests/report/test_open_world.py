@@ -26,10 +26,10 @@ def write_run(folder, results, names):
     folder.mkdir(exist_ok=True)
     (folder / "artifacts").mkdir(exist_ok=True)
     rows = []
-    for place, (protocol, scorer, result) in enumerate(results):
+    for index, (protocol, scorer, result) in enumerate(results):
         metrics = {name: None if value != value else value for name, value in result.metrics.items()}
         labels = {"split": "test", "selection": "last", "checkpoint": "final", "variant": "default"}
-        rows.append({"protocol": protocol, "scorer": scorer, "headline": place == 0, "metrics": metrics} | labels)
+        rows.append({"protocol": protocol, "scorer": scorer, "headline": index == 0, "metrics": metrics} | labels)
         np.savez(folder / "artifacts" / f"{protocol}_default_{scorer}.npz", **result.curves)
     config = {"method.name": "erm", "dataset.name": "made_up", "seed": 0}
     (folder / "result.json").write_text(json.dumps({"schema_version": 1, "config": config, "rows": rows}))

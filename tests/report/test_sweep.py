@@ -72,8 +72,8 @@ def test_a_sweep_of_plans_has_no_table():
 def test_jobs_that_are_one_run_count_once():
     texts = [(lr, workers) for lr in ("0.1", "0.10") for workers in (0, 1)]
     jobs = [
-        same_run(place, "h", [f"optimizer.lr={lr}", f"trainer.num_workers={workers}"], reused=place > 0)
-        for place, (lr, workers) in enumerate(texts)
+        same_run(index, "h", [f"optimizer.lr={lr}", f"trainer.num_workers={workers}"], reused=index > 0)
+        for index, (lr, workers) in enumerate(texts)
     ]
     table = lines(jobs)
     assert table[1].split()[:3] == ["optimizer.lr=0.1", "1", "50.0"]

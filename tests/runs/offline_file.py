@@ -18,17 +18,17 @@ def messages(path: Path) -> Iterator[Any]:
     """The messages of a ``.wandb`` file, as the client's own class reads them."""
     from wandb.proto import wandb_internal_pb2
 
-    data, place, parts = path.read_bytes(), _HEADER, b""
+    data, index, parts = path.read_bytes(), _HEADER, b""
     assert data[:4] == b":W&B"
-    while place < len(data):
-        if _BLOCK - place % _BLOCK < _HEADER:  # no chunk begins so close to the end of a block
-            place += _BLOCK - place % _BLOCK
+    while index < len(data):
+        if _BLOCK - index % _BLOCK < _HEADER:  # no chunk begins so close to the end of a block
+            index += _BLOCK - index % _BLOCK
             continue
-        checksum, length, kind = struct.unpack("<IHB", data[place : place + _HEADER])
-        content = data[place + _HEADER : place + _HEADER + length]
+        checksum, length, kind = struct.unpack("<IHB", data[index : index + _HEADER])
+        content = data[index + _HEADER : index + _HEADER + length]
         assert zlib.crc32(bytes([kind]) + content) == checksum
         parts += content
-        place += _HEADER + length
+        index += _HEADER + length
         if kind in (1, 4):
             message = wandb_internal_pb2.Record()
             message.ParseFromString(parts)

@@ -91,10 +91,10 @@ def test_a_head_on_stored_features_is_the_head_on_images_with_a_frozen_backbone(
     frozen = ltr_train(*command, outputs=tmp_path / "images")
     stored = ltr_train(*command, "features=stored", "features.standardize=false", outputs=tmp_path / "stored")
     assert (frozen.code, stored.code) == (0, 0), stored.err
-    ours, theirs = weights(stored.directory), weights(frozen.directory)
-    assert ours.keys() == theirs.keys()
-    for name in theirs:
-        assert torch.allclose(ours[name], theirs[name], atol=1e-5), name
+    actual, expected = weights(stored.directory), weights(frozen.directory)
+    assert actual.keys() == expected.keys()
+    for name in expected:
+        assert torch.allclose(actual[name], expected[name], atol=1e-5), name
     assert stored.headline["nll"] == pytest.approx(frozen.headline["nll"], abs=1e-5)
 
 

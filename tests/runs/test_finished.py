@@ -27,10 +27,10 @@ def table(tmp_path):
     lines = ["path,label,split"]
     for label in "ab":
         (tmp_path / "images" / label).mkdir(parents=True)
-        for place in range(10):
-            path = f"images/{label}/{place}.png"
+        for index in range(10):
+            path = f"images/{label}/{index}.png"
             Image.fromarray(random.integers(0, 255, (20, 20, 3), np.uint8)).save(tmp_path / path)
-            lines.append(f"{path},{label},{'test' if place > 7 else 'train'}")
+            lines.append(f"{path},{label},{'test' if index > 7 else 'train'}")
     file = tmp_path / "table.csv"
     file.write_text("\n".join(lines) + "\n")
     return file

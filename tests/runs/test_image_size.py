@@ -21,7 +21,7 @@ def config(kind: str, **values) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "side", "said"),
+    ("backbone", "side", "message"),
     [
         (config("timm", name="test_vit"), 60, "Set dataset.image_size=48 or 64"),
         (config("timm", name="test_vit", img_size=60), 60, "=48 or 64 and backbone.img_size=null"),
@@ -29,11 +29,11 @@ def config(kind: str, **values) -> dict:
         (config("torchvision", name="inception_v3"), 32, "Set dataset.image_size=96"),
     ],
 )
-def test_a_size_that_does_not_fit_is_refused_with_sizes_that_do(backbone, side, said):
+def test_a_size_that_does_not_fit_is_refused_with_sizes_that_do(backbone, side, message):
     state = torch.get_rng_state()
     with pytest.raises(ConfigError) as refused:
         check_backbone(backbone, (3, side, side), FILES)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert "\n" not in str(refused.value)
     assert torch.equal(torch.get_rng_state(), state)
 

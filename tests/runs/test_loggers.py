@@ -222,8 +222,8 @@ def test_a_logger_that_breaks_is_reported_once_and_costs_nothing(broken):
         logger.log_result({}, [], [], [])
         logger.close(failed=False)
 
-    said = f"logger=wandb fails and is left out from here on: RuntimeError: {broken[0]} does not work. "
-    with pytest.warns(UserWarning, match=said) as caught:
+    message = f"logger=wandb fails and is left out from here on: RuntimeError: {broken[0]} does not work. "
+    with pytest.warns(UserWarning, match=message) as caught:
         whole_run()
     assert len(caught) == 1
     assert logger.calls[-1] == "close"

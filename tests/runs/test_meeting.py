@@ -23,8 +23,8 @@ def come(monkeypatch):
     monkeypatch.setattr(distributed, "rendezvous", rendezvous)
 
     def one(rank: int, stores: list, world_size: int = 2) -> threading.Thread:
-        place = ProcessInfo(rank, world_size, rank, world_size, "env://")
-        thread = threading.Thread(target=lambda: stores.append(group._join_store(place)), daemon=True)
+        index = ProcessInfo(rank, world_size, rank, world_size, "env://")
+        thread = threading.Thread(target=lambda: stores.append(group._join_store(index)), daemon=True)
         thread.start()
         return thread
 

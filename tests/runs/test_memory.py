@@ -1,4 +1,4 @@
-"""Memory that runs out: what is said of it, and trainer.auto_accumulate, which goes on with parts of a batch."""
+"""Running out of memory: the message, and trainer.auto_accumulate, which trains in micro-batches."""
 
 from __future__ import annotations
 
@@ -107,9 +107,9 @@ def test_parts_of_a_batch_train_as_the_batch_does(ltr_train, tmp_path, monkeypat
     assert provenance(parts)["micro_batch"] == {"representation": 15}
     for name, tensor in weights(whole.directory).items():
         torch.testing.assert_close(weights(parts.directory)[name], tensor, rtol=1e-4, atol=1e-6)
-    for ours, theirs in zip(metric_rows(parts.directory), metric_rows(whole.directory), strict=True):
-        assert ours["step"] == theirs["step"]
-        assert float(ours["train/loss"]) == pytest.approx(float(theirs["train/loss"]), rel=1e-4)
+    for actual, expected in zip(metric_rows(parts.directory), metric_rows(whole.directory), strict=True):
+        assert actual["step"] == expected["step"]
+        assert float(actual["train/loss"]) == pytest.approx(float(expected["train/loss"]), rel=1e-4)
     again = ltr_train(*command, "evaluation.many_above=50", outputs=tmp_path / "parts")
     assert "stored stage" in again.out
     assert len(again.directories) == 2
@@ -159,12 +159,12 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("more", "said"), REFUSED.values(), ids=REFUSED)
-def test_what_would_not_give_the_same_gradients_is_refused_by_name(ltr_train, more, said):
+@pytest.mark.parametrize(("more", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_would_not_give_the_same_gradients_is_refused_by_name(ltr_train, more, message):
     done = ltr_train(*SHORT, AUTO, *more)
     assert done.code == 2
     assert "trainer.auto_accumulate=true: " in done.err
-    assert said in done.err
+    assert message in done.err
     assert not done.outputs.exists() or not any(done.outputs.rglob("metrics.csv"))
 
 

@@ -27,17 +27,17 @@ def source(first_pixel: int = 0) -> Source:
 
 
 def shared_in(folder: Path, rank: int) -> tuple[Source, list[str]]:
-    said: list[str] = []
+    message: list[str] = []
     with distributed.process_group(ProcessInfo(rank, 2, rank, 2, (folder / "meeting").as_uri()), "cpu"):
-        shared = pixels.share_pixels(source(), said.append)
+        shared = pixels.share_pixels(source(), message.append)
         distributed.all_gather_int(0)
-    return shared, said
+    return shared, message
 
 
 def _same_and_shared(folder: Path, rank: int) -> None:
-    shared, said = shared_in(folder, rank)
+    shared, message = shared_in(folder, rank)
     assert np.array_equal(shared.images, source().images)
-    assert not said
+    assert not message
     assert not shared.images.flags.writeable
     shared.images.max()  # every config is looked at
     (folder / f"{rank}.read").touch()
@@ -54,9 +54,9 @@ def _same_and_shared(folder: Path, rank: int) -> None:
 def _without(folder: Path, rank: int) -> None:
     if rank == 0:
         del os.memfd_create
-    shared, said = shared_in(folder, rank)
+    shared, message = shared_in(folder, rank)
     assert np.array_equal(shared.images, source().images)
-    assert said == ["every process keeps the pixels for itself: this system does not let them share memory"]
+    assert message == ["every process keeps the pixels for itself: this system does not let them share memory"]
 
 
 def _other_data(folder: Path, rank: int) -> None:

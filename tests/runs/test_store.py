@@ -15,13 +15,13 @@ KEY = "k" * 64
 
 
 @pytest.fixture
-def said():
+def messages():
     return []
 
 
 @pytest.fixture
-def store(tmp_path, said):
-    return StageStore(tmp_path / "stages", said.append)
+def store(tmp_path, messages):
+    return StageStore(tmp_path / "stages", messages.append)
 
 
 def finish(store, content=b"weights"):
@@ -44,7 +44,7 @@ def test_a_finished_stage_has_its_record_and_no_training_state(store):
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing", "record"])
-def test_a_damaged_stage_is_set_aside_with_a_message(store, said, damage):
+def test_a_damaged_stage_is_set_aside_with_a_message(store, messages, damage):
     finish(store)
     if damage == "changed":
         (store.folder(KEY) / "weights.ckpt").write_bytes(b"weighty")
@@ -54,7 +54,7 @@ def test_a_damaged_stage_is_set_aside_with_a_message(store, said, damage):
         (store.folder(KEY) / "stage.json").write_text('{"key": ')
     assert store.record(KEY) is None
     assert not store.folder(KEY).exists()
-    assert "damaged" in said[0]
+    assert "damaged" in messages[0]
     assert len(list(store.root.glob("damaged-*"))) == 1
 
 
@@ -64,7 +64,7 @@ def _hold(root, seconds, ready):
         time.sleep(seconds)
 
 
-def test_a_second_run_waits_for_the_first_and_says_what_for(store, said):
+def test_a_second_run_waits_for_the_first_and_says_what_for(store, messages):
     ready = multiprocessing.get_context("spawn").Event()
     other = multiprocessing.get_context("spawn").Process(target=_hold, args=(store.root, 0.5, ready))
     other.start()
@@ -72,7 +72,7 @@ def test_a_second_run_waits_for_the_first_and_says_what_for(store, said):
     with store.locked(KEY, "representation"):
         assert not other.is_alive() or other.exitcode is None
     other.join()
-    assert "waiting for stage 'representation'" in said[0]
+    assert "waiting for stage 'representation'" in messages[0]
 
 
 def test_the_lock_of_a_killed_run_is_free(store):
@@ -100,7 +100,7 @@ def _write_for_ever(root, ready):
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.013, 0.029])
-def test_a_run_that_is_killed_while_it_writes_leaves_only_whole_stages(store, said, delay):
+def test_a_run_that_is_killed_while_it_writes_leaves_only_whole_stages(store, messages, delay):
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
     other = context.Process(target=_write_for_ever, args=(store.root, ready))
@@ -111,7 +111,7 @@ def test_a_run_that_is_killed_while_it_writes_leaves_only_whole_stages(store, sa
     other.join()
     keys = sorted(path.name for path in store.root.iterdir() if path.is_dir())
     records = [store.record(key) for key in keys]
-    assert said == []  # none is damaged: what is not whole is not finished
+    assert messages == []  # none is damaged: what is not whole is not finished
     assert all(record is not None for record in records[:-1])
     for key, record in zip(keys, records):
         if record is not None:

@@ -28,9 +28,9 @@ def test_evaluation_batches_and_workers_do_not_change_the_result(ltr_train, tmp_
     once = ltr_train(*SHORT, outputs=tmp_path / "a")
     again = ltr_train(*SHORT, "evaluation.batch_size=7", "trainer.num_workers=0", outputs=tmp_path / "b")
     assert once.directory.name == again.directory.name
-    ours, theirs = once.headline, again.headline
-    assert ours["accuracy"] == theirs["accuracy"]
-    assert ours["nll"] == pytest.approx(theirs["nll"], abs=1e-5)
+    actual, expected = once.headline, again.headline
+    assert actual["accuracy"] == expected["accuracy"]
+    assert actual["nll"] == pytest.approx(expected["nll"], abs=1e-5)
 
 
 OPTIONS = {
@@ -156,8 +156,8 @@ def test_averaged_weights_are_handed_on(ltr_train, tmp_path):
 def test_accumulated_batches_give_the_loss_per_image(ltr_train, tmp_path):
     plain = ltr_train(*SHORT, "optimizer.lr=1e-12", outputs=tmp_path / "a")
     accumulated = ltr_train(*SHORT, "optimizer.lr=1e-12", "trainer.accumulate=4", outputs=tmp_path / "b")
-    ours, theirs = (float(metric_rows(d.directory)[0]["train/loss"]) for d in (plain, accumulated))
-    assert ours == pytest.approx(theirs, rel=1e-4)
+    actual, expected = (float(metric_rows(d.directory)[0]["train/loss"]) for d in (plain, accumulated))
+    assert actual == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(ltr_train):

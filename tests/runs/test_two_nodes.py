@@ -57,7 +57,7 @@ class Agents:
     def wait_for(self, happened: Callable[[], bool]) -> None:
         until = time.monotonic() + PATIENCE
         while not happened():
-            assert time.monotonic() < until, self.said
+            assert time.monotonic() < until, self.message
             time.sleep(0.01)
 
     def in_the_middle(self) -> None:
@@ -70,7 +70,7 @@ class Agents:
         return [agent.returncode for agent in self.running if agent.returncode != -signal.SIGKILL]
 
     @property
-    def said(self) -> str:
+    def message(self) -> str:
         return (self.folder / "log").read_text()
 
     @property
@@ -127,18 +127,18 @@ def undisturbed(agents) -> Agents:
     run = agents("undisturbed")
     run.start()
     run.start()
-    assert run.ended() == [0, 0], run.said
+    assert run.ended() == [0, 0], run.message
     return run
 
 
 def test_two_agents_end_as_one_process(undisturbed, ltr_train, ltr_eval, monkeypatch, tmp_path):
-    assert "2 processes" in undisturbed.said
+    assert "2 processes" in undisturbed.message
     monkeypatch.setenv("LTR_ALLOW", "plain_network")
     alone = ltr_train(f"--config-dir={undisturbed.configs}", *RUN, "strategy=single")
     assert alone.code == 0, alone.err
-    ours = weights(alone.directory)
+    actual = weights(alone.directory)
     for name, tensor in undisturbed.weights.items():
-        torch.testing.assert_close(tensor, ours[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(tensor, actual[name], rtol=1e-4, atol=1e-5)
     # the same weights, evaluated by one process: every image once
     assert ltr_eval(undisturbed.directory, "--json", tmp_path / "again.json")[0] == 0
     evaluated = json.loads((tmp_path / "again.json").read_text())["rows"][0]["metrics"]
@@ -154,7 +154,7 @@ def test_a_worker_that_dies_is_started_again_and_the_run_ends_with_the_same_bits
     run.in_the_middle()
     for worker in workers_of(other):
         kill(worker)
-    assert run.ended() == [0, 0], run.said
+    assert run.ended() == [0, 0], run.message
     _ends_as(run, undisturbed)
 
 
@@ -168,7 +168,7 @@ def test_an_agent_that_dies_and_is_started_again_joins_the_run_which_ends_with_t
         kill(process)
     other.wait()
     run.start()
-    assert run.ended() == [0, 0], run.said
+    assert run.ended() == [0, 0], run.message
     _ends_as(run, undisturbed)
 
 
@@ -179,6 +179,6 @@ def _listens(port: int) -> bool:
 
 
 def _ends_as(run: Agents, undisturbed: Agents) -> None:
-    assert "going on in epoch" in run.said
+    assert "going on in epoch" in run.message
     assert same_bits(run.weights, undisturbed.weights)
     assert run.rows == undisturbed.rows

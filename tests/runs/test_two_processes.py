@@ -75,14 +75,14 @@ def test_a_network_without_batch_statistics_ends_as_with_one_process(tmp_path, p
     one, other = weights(directory_of(tmp_path / "one")), weights(directory_of(tmp_path / "two" / "outputs"))
     for name, tensor in one.items():
         torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-6)
-    for ours, theirs in zip(
+    for actual, expected in zip(
         metric_rows(directory_of(tmp_path / "one")),
         metric_rows(directory_of(tmp_path / "two" / "outputs")),
         strict=True,
     ):
-        assert ours["step"] == theirs["step"]
-        assert float(ours["train/loss"]) == pytest.approx(float(theirs["train/loss"]), rel=1e-4)
-        assert float(ours["train/accuracy"]) == pytest.approx(float(theirs["train/accuracy"]), abs=0.005)
+        assert actual["step"] == expected["step"]
+        assert float(actual["train/loss"]) == pytest.approx(float(expected["train/loss"]), rel=1e-4)
+        assert float(actual["train/accuracy"]) == pytest.approx(float(expected["train/accuracy"]), abs=0.005)
 
 
 def test_stages_of_other_numbers_of_processes_are_other_stages(two, tmp_path, ltr_train):
@@ -124,8 +124,8 @@ def test_a_signal_to_one_process_stops_all_and_the_run_resumes_to_the_same_bits(
     resumed = ltr_train_in(tmp_path / "stopped", *SHORT)
     assert whole.codes == resumed.codes == [0, 0], resumed.err
     assert "going on in epoch" in resumed.out
-    ours, theirs = (weights(directory_of(tmp_path / name / "outputs")) for name in ("whole", "stopped"))
-    assert same_bits(ours, theirs)
+    actual, expected = (weights(directory_of(tmp_path / name / "outputs")) for name in ("whole", "stopped"))
+    assert same_bits(actual, expected)
     assert result_of(tmp_path / "whole" / "outputs")["rows"] == result_of(tmp_path / "stopped" / "outputs")["rows"]
     assert metric_rows(directory_of(tmp_path / "whole" / "outputs")) == metric_rows(
         directory_of(tmp_path / "stopped" / "outputs")
@@ -176,14 +176,14 @@ def test_torchrun_starts_the_same_run(command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (["trainer.devices=2"], "Add strategy=ddp"),
         (["strategy=ddp", "trainer.devices=3", "batch_size=64"], "such as 63"),
         (["strategy=ddp", "trainer.devices=2", "strategy.sync_batchnorm=true", "trainer.accelerator=cpu"], "GPUs only"),
     ],
 )
-def test_numbers_of_processes_that_cannot_be_are_refused(ltr_train, overrides, said):
+def test_numbers_of_processes_that_cannot_be_are_refused(ltr_train, overrides, message):
     refused = ltr_train(*overrides)
     assert refused.code == 2
-    assert said in refused.err
+    assert message in refused.err

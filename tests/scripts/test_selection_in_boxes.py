@@ -49,5 +49,5 @@ def test_the_command_prints_a_line_for_each_level_as_the_runs_own_row_has_it(ltr
     metrics = run.headline  # the run has measured the same
     assert -1 < metrics["dropped_tanh"] < 1
     for row, level in (("level 1", "_1"), ("level 4", "_4"), ("together", "")):
-        for place, kind in enumerate(script.KINDS):
-            assert float(printed[row][2 * place]) == pytest.approx(100 * metrics[f"{kind}_in_box{level}"], abs=0.06)
+        for index, kind in enumerate(script.KINDS):
+            assert float(printed[row][2 * index]) == pytest.approx(100 * metrics[f"{kind}_in_box{level}"], abs=0.06)

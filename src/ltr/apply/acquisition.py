@@ -174,7 +174,7 @@ def k_centre(
         rows[position] = row
         distances[position] = np.sqrt(max(float(nearest_square[row]), 0.0))
         add(values[row])
-        nearest_square[row] = -np.inf  # never again, even among copies
+        nearest_square[row] = -np.inf  # never selected again, even among copies
     return rows, distances
 
 
@@ -207,7 +207,7 @@ def cluster_margin(features: np.ndarray, margin: np.ndarray, number: int) -> np.
 
 
 class _Spread:
-    """Selection in order of a ranking that puts off images close to selected ones."""
+    """Selection in the order of a ranking that postpones images close to selected ones."""
 
     def __init__(self, features: np.ndarray | None, min_distance: float) -> None:
         self._unit = None if features is None or min_distance <= 0 else _unit(features)
@@ -224,7 +224,7 @@ class _Spread:
         self._chosen.append(row)
 
     def first(self, order: Iterable[int], number: int) -> np.ndarray:
-        """Return the first ``number`` rows of a ranking; those put off come last, if they are needed."""
+        """Return the first ``number`` rows of a ranking; postponed rows come last."""
         rows: list[int] = []
         put_off: list[int] = []
         for row in map(int, order):
@@ -239,7 +239,7 @@ class _Spread:
 
 
 def _by_class(pool: PoolScores, budgets: Mapping[int, int], strategy: str, spread: _Spread) -> Selection:
-    """Let the classes take turns, each with the best image that is left in its ranking."""
+    """Select images class by class in turn, the best remaining image of each class's ranking."""
     left = {label: number for label, number in budgets.items() if number > 0}
     scores = {label: _class_scores(pool, label, strategy) for label in left}
     rankings = {label: np.argsort(-scores[label], kind="stable") for label in left}

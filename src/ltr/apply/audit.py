@@ -1,7 +1,6 @@
 """Audit of labels: likely label errors by confident learning, outliers, and copies under two labels.
 
-Thresholds are those of each class, so that a rare class, whose probabilities are low throughout, is not called an error
-as a whole.
+Each class has its own threshold, because rare classes have low probabilities throughout.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from ltr.randomness import derive_seed, generator
 
 NEIGHBOURS = 10
 SAME = 1e-4  # cosine distance of features below which two images are copies
-_ROWS = 1024  # of the matrix of distances at a time
+_ROWS = 1024  # rows of the distance matrix per block
 _STRENGTH = 100.0  # inverse regularisation of the classifier, times the number of images
 _DEVIATIONS = 5.0  # robust deviations above the median of a class that make an outlier
 
@@ -28,7 +27,7 @@ class LabelErrors:
 
     Attributes:
         is_error: bool [N].
-        suggested: int64 [N], the most likely class by class-relative confidence; the label itself if it is none better.
+        suggested: int64 [N], the class with the highest class-relative confidence; may be the label itself.
         scores: float64 [N], log of the class-relative confidence of the suggestion over that of the label; 0 or more.
         thresholds: float64 [C], mean probability of each class over the images that are labelled so; NaN without any.
     """
@@ -122,8 +121,8 @@ def out_of_fold(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predict each image by a linear classifier that was trained on the other folds.
 
-    The classifier is a multinomial logistic regression on standardised features. All images weigh the same: class
-    weights would call many images of the head errors, and the thresholds of `label_errors` are those of each class.
+    The classifier is a multinomial logistic regression on standardised features. Images are not weighted by class:
+    class weights would mark many images of head classes as errors, and `label_errors` has thresholds per class already.
 
     Args:
         features: float [N, D].
@@ -147,7 +146,7 @@ def out_of_fold(
         if not len(test) or len(known) < 2:
             continue
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of convergence: the last digits do not matter
+            warnings.simplefilter("ignore")  # tolerance of convergence
             model = LogisticRegression(C=_STRENGTH / len(train), max_iter=100).fit(values[train], labels[train])
         table[test[:, None], model.classes_[None, :]] = model.predict_proba(values[test])
         is_predictable[test] = np.isin(labels[test], known)
@@ -268,7 +267,7 @@ def audit(
         labels: int64 [N].
         number, seed, groups: of the folds, see `out_of_fold`.
         held_out: float [N, C] probabilities of a network; used for the images of ``is_held_out``, on which it was not
-            trained, in the place of out-of-fold predictions.
+            trained, instead of out-of-fold predictions.
         is_held_out: bool [N].
     """
     table, is_predictable = out_of_fold(features, labels, num_classes, number=number, seed=seed, groups=groups)

@@ -1,4 +1,4 @@
-"""A batch to label from a pool: predictions of all images, kept chunk by chunk, and the choice of a strategy."""
+"""Selection of a batch to label from a pool: predictions, saved chunk by chunk, and a selection strategy."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class PoolPredictions:
     """Predictions of the readable images of a pool.
 
     Attributes:
-        places: int64 [n], their places in the pool.
+        places: int64 [n], their indices in the pool.
         probabilities: float32 [n, C].
-        features: float32 [n, D]; None if they were not asked for.
+        features: float32 [n, D]; None if not requested.
         broken: images that could not be read.
-        resumed_at: images that an earlier, unfinished run had done.
-        remarks: on the images that this run looked at.
+        resumed_at: number of images that an earlier, unfinished run had predicted.
+        remarks: remarks on the images that this run predicted.
     """
 
     places: np.ndarray
@@ -66,18 +66,18 @@ def predict_pool(
     started: Callable[[int], object] = lambda done: None,
     advance: Callable[[int], object] = lambda number: None,
 ) -> PoolPredictions:
-    """Predict a pool; each chunk is saved, and a killed run goes on there.
+    """Predict a pool; each chunk is saved, and a stopped run resumes after the last one.
 
     Args:
         places: int64 [n], the images to predict.
-        folder: where the chunks lie.
-        with_features: True keeps features beside the probabilities.
+        folder: folder of the chunks.
+        with_features: also keep features.
         chunk, identity, again, read, started, advance: as in `ltr.apply.mine.mine`.
 
     Raises:
-        ConfigError: the folder holds chunks of something else, or the network gives no features.
-        DataError: not one image can be read.
-        TrainingError: probabilities that are not finite.
+        ConfigError: the folder has chunks of another pool, network or settings, or the network has no features.
+        DataError: no image can be read.
+        TrainingError: probabilities are not finite.
     """
     chunk = -(-chunk // model.batch_size) * model.batch_size
     what = np.array([int(with_features)])
@@ -121,7 +121,7 @@ def predict_pool(
 
 
 def _ignore(done: int) -> None:
-    """Do nothing: a start is announced once."""
+    """Do nothing: the start is announced only once."""
 
 
 def _begin(state: Path, key: str) -> None:
@@ -189,7 +189,7 @@ def _predicted(
 
 
 def pool_scores(model: Model, predictions: PoolPredictions, is_candidate: np.ndarray) -> PoolScores:
-    """Return the scores of the candidates; the features of the other images are those of labelled ones.
+    """Return the scores of the candidates; all other images count as labelled.
 
     Args:
         is_candidate: bool [n], False for images that are labelled already.
@@ -204,9 +204,9 @@ def pool_scores(model: Model, predictions: PoolPredictions, is_candidate: np.nda
 
 
 def as_ranking(selection: Selection, predictions: PoolPredictions, rows: np.ndarray) -> Ranking:
-    """Return a selection as a table of each class, in order of selection, for sheets and candidates.
+    """Return a selection as a ranking per class, for sheets and candidates.
 
-    Images that were selected for no class in particular are listed under the class that the network predicts.
+    Images that were not selected for a class are listed under their predicted class.
 
     Args:
         rows: int64 [candidates], the row of the predictions of each candidate.
@@ -230,13 +230,13 @@ def as_ranking(selection: Selection, predictions: PoolPredictions, rows: np.ndar
 
 
 def class_budgets(model: Model, classes: np.ndarray, top: int, assignments: Sequence[str]) -> dict[int, int]:
-    """Return the number of images to select for each class: ``top``, or what ``assignments`` says.
+    """Return the number of images to select for each class: ``top``, unless ``assignments`` has another one.
 
     Args:
         assignments: texts ``NAME=N``.
 
     Raises:
-        ConfigError: a text of another form, or a class that is not mined for.
+        ConfigError: a text has another form, or names a class that is not mined.
     """
     budgets = dict.fromkeys(classes.tolist(), top)
     label_of = {canonical(model.class_names[label]): label for label in budgets}
@@ -256,14 +256,14 @@ def class_budgets(model: Model, classes: np.ndarray, top: int, assignments: Sequ
 def trained_on(description: Mapping[str, Any], run: Path | None, files: ImageFiles, places: np.ndarray) -> np.ndarray:
     """Return a mask of the images ``places`` of a pool that a run was trained on, by their real paths.
 
-    All False, with a warning, if the training images cannot be determined any more; without one for arrays.
+    All False if the training images cannot be determined (with a warning) or are arrays.
     """
     none = np.zeros(len(places), dtype=bool)
     if run is None or not (run / "split.npz").is_file() or "dataset" not in description:
         return none
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # training has warned of oddities in its data already
+            warnings.simplefilter("ignore")  # training has printed warnings about its data already
             dataset = with_overrides({"dataset": description["dataset"]}, ())["dataset"]
             source = read_source({**dataset, "image_size": None})
             train = load_split_file(run / "split.npz", source).train

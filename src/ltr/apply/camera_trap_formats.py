@@ -1,6 +1,6 @@
 """Predictions in the formats of camera-trap tools: MegaDetector's batch results, and observations of Camtrap DP.
 
-MegaDetector (https://lila.science/megadetector-output-format), which Timelapse and AddaxAI open: a detection gets
+MegaDetector (https://lila.science/megadetector-output-format), which Timelapse and AddaxAI read: a detection gets
 ``classifications``, a list of [category id, probability] in descending order; ``classification_categories`` names the
 ids, non-negative integers as text; ``info`` gets ``classifier`` and ``classification_completion_time``. Camtrap DP 1.0
 (https://camtrap-dp.tdwg.org/data): the table ``observations`` with ``observationLevel`` media and
@@ -118,7 +118,7 @@ def _whole_images(predictions: Predictions, files: ImageFiles) -> Iterator[dict[
 
 
 def _classify_records(pool: DetectionPool, predictions: Predictions, write: Any) -> None:
-    """Write the records of the detector's file again, with the classifications of their detections."""
+    """Write the detector's records with classifications added to their detections."""
     detections = pool.detections
     row_of = np.full(len(detections.images), -1, dtype=np.int64)
     row_of[pool.rows] = np.arange(len(pool.rows))
@@ -243,7 +243,7 @@ def _text(path: str) -> str:
 
 
 def detection_columns(pool: DetectionPool, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
-    """Return the columns that a table of detections has beside the path, for some rows of the pool."""
+    """Return the columns of a table of detections, without the path, for some rows of the pool."""
     detections, rows = pool.detections, pool.rows[np.asarray(indices)]
     columns: dict[str, Any] = {
         "detection": detections.numbers[rows],

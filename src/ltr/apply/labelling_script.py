@@ -1,4 +1,4 @@
-"""Script and style of the labelling sheet; it asks for nothing from the network."""
+"""Script and style of the labelling sheet, which works offline."""
 
 STYLE = """
 body { font: 16px/1.45 system-ui, sans-serif; margin: 1.2em auto; max-width: 64em; padding: 0 1em; color: #1d1d1f }

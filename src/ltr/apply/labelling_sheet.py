@@ -32,12 +32,12 @@ def write_labelling_sheet(
 ) -> int:
     """Write the sheet of all mined images, each once; return their number.
 
-    The classes are those of the network, the background included. Classes beyond the keys have buttons only. Labels
-    stay in the browser under a key of the images' paths, until a person saves them as ``path,label``.
+    The classes are those of the network, the background included. Classes beyond the keys have buttons only. The
+    browser stores labels under a key of the images' paths until they are saved as ``path,label``.
 
     Args:
         title: heading of the sheet.
-        advance: called with the number of images that were drawn since.
+        advance: called with the number of newly written images.
     """
     images = []
     for image in _images(mined, model, files):
@@ -73,7 +73,7 @@ def _images(mined: Mined, model: Model, files: ImageFiles) -> Iterator[dict[str,
 
 
 def _data(files: ImageFiles, index: int, how: Decoding) -> str:
-    """Return a thumbnail as base64; '' if the file is gone since."""
+    """Return a thumbnail as base64; '' if the file no longer exists."""
     try:
         return base64.b64encode(thumbnail(files.open(index), how, side=SIDE)).decode("ascii")
     except Exception:  # decoders raise errors of any type for damaged files

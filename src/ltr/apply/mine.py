@@ -1,6 +1,6 @@
-"""Mining: the images of a pool that look most like each rare class, to label from; a killed run goes on.
+"""Mining: rank the images of a pool for each rare class, for labelling; a stopped run can be resumed.
 
-The practical end of background splitting (Mullapudi et al., CVPR 2021): a classifier of rare classes against
+The application of background splitting (Mullapudi et al., CVPR 2021): a classifier of rare classes against
 everything else ranks a large pool of unlabelled images, and a person looks at the top of each ranking.
 """
 
@@ -29,17 +29,17 @@ from ltr.evaluation.scores import log_normaliser, probabilities
 from ltr.files import written_atomically
 from ltr.names import canonical
 
-STATE = ".mining.npz"  # in the output folder: the ranking so far
+STATE = ".mining.npz"  # state in the output folder
 NOBODY = -1
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The best of a pool for each of K classes, best first; equal probabilities in order of the pool.
+    """Top images of a pool for each of K classes, best first; ties in order of the pool.
 
     Attributes:
         classes: int64 [K], labels.
-        images: int64 [K, top], places in the pool; -1 where there are fewer images.
+        images: int64 [K, top], indices in the pool; -1 if there are fewer images.
         probability: float32 [K, top] of the class; -1 there.
         predicted: int64 [K, top], the class that the network predicts.
         confidence: float32 [K, top], its probability.
@@ -59,15 +59,15 @@ class Ranking:
         return cls(classes, none, low, none.copy(), low.copy())
 
     def add(self, indices: np.ndarray, probability: np.ndarray, predicted: np.ndarray, confidence: np.ndarray) -> None:
-        """Take in images that come after all earlier ones in the pool.
+        """Add images that come after all earlier ones in the pool.
 
         Args:
-            indices: int64 [n], ascending places in the pool.
+            indices: int64 [n], ascending indices in the pool.
             probability: float32 [n, K] of the ranked classes.
             predicted: int64 [n].
             confidence: float32 [n].
         """
-        # an image that only equals the last one of a ranking comes after it
+        # ties: the earlier image stays
         enters = probability > self.probability[:, -1]
         for row in np.flatnonzero(enters.any(axis=0)).tolist():
             chosen = np.flatnonzero(enters[:, row])
@@ -89,8 +89,8 @@ class Mined:
     ranking: Ranking
     broken: tuple[Broken, ...]
     looked_at: int  # images of the pool, without the excluded ones
-    resumed_at: int  # how many of them an earlier, unfinished run had done
-    remarks: tuple[str, ...] = ()  # what stood out in those that this run looked at
+    resumed_at: int  # number of images that an earlier, unfinished run had ranked
+    remarks: tuple[str, ...] = ()  # remarks on the images that this run ranked
 
 
 def rare_classes(model: Model, names: Sequence[str], group: str, few_below: int | None = None) -> np.ndarray:
@@ -98,10 +98,10 @@ def rare_classes(model: Model, names: Sequence[str], group: str, few_below: int 
 
     Args:
         group: ``few``, ``medium``, ``many`` or ``all``.
-        few_below: in place of the run's bound.
+        few_below: bound of few-shot classes, instead of the run's.
 
     Raises:
-        ConfigError: names that the network does not know, or a group without a class.
+        ConfigError: a name is unknown to the network, or the group has no class.
     """
     names = [canonical(name) for name in names]
     known = {canonical(name): label for label, name in enumerate(model.class_names) if label != model.background}
@@ -131,17 +131,17 @@ def rare_classes(model: Model, names: Sequence[str], group: str, few_below: int 
 
 
 def without(files: ImageFiles, excluded: Path) -> np.ndarray:
-    """Return the positions of the images that a table does not name, int64 [n].
+    """Return the indices of the images that a table does not list, int64 [n].
 
-    A path of the table (column ``path``) means an image by its place below the pool's root, or by its whole path, or
-    by its place below the table's folder; any spelling of it, and any link to it, is that image.
+    A path of the table (column ``path``) is relative to the pool's root or to the table's folder, or absolute; links
+    and other spellings of a path match the same image.
 
     Raises:
-        DataError: the table cannot be read, or names no image of the pool.
+        DataError: the table cannot be read, or lists no image of the pool.
     """
     if not excluded.is_file():
         raise DataError(f"--exclude {excluded}: there is no such table")
-    named = [csv_text(path) for path in table_column(excluded, "path")]  # a filled-in candidates.csv will do
+    named = [csv_text(path) for path in table_column(excluded, "path")]  # such as a filled-in candidates.csv
     is_named, _ = named_images(files, named, [str(excluded.absolute().parent)])
     keep = ~is_named
     if keep.all():
@@ -167,25 +167,25 @@ def mine(
     started: Callable[[int], object] = lambda done: None,
     advance: Callable[[int], object] = lambda number: None,
 ) -> Mined:
-    """Rank a pool for each of ``classes``; each chunk is saved, and a killed run goes on there.
+    """Rank a pool for each of ``classes``; each chunk is saved, and a stopped run resumes after the last one.
 
-    The outcome does not depend on whether or where it was stopped: chunks are whole batches.
+    The result does not depend on interruptions, because chunks consist of whole batches.
 
     Args:
-        folder: where the state lies (and later the sheets).
+        folder: output folder with the state.
         top: images kept of each class.
         chunk: images between two saves, rounded up to whole batches.
-        places: int64 [n], the images to rank; None is all.
-        identity: of the weights, in hex; a state of other weights, images or classes is not gone on with.
+        places: int64 [n], indices of the images to rank; None: all.
+        identity: digest of the weights, in hex; a state of other weights, images or classes cannot be resumed.
         again: discard an earlier state.
         read: reads chunks, such as `ltr.apply.pool_features.PoolFeatures.batches`; None reads the images.
-        started: called with the number of images that were done before.
-        advance: called with the number of images that were done since.
+        started: called with the number of images that were ranked before.
+        advance: called with the number of newly ranked images.
 
     Raises:
-        ConfigError: the folder holds the mining of something else.
-        DataError: not one image can be read.
-        TrainingError: scores that are not finite.
+        ConfigError: the folder has the state of another pool, network or other settings.
+        DataError: no image can be read.
+        TrainingError: scores are not finite.
     """
     indices = np.arange(len(files)) if places is None else places
     chunk = -(-chunk // model.batch_size) * model.batch_size

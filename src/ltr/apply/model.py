@@ -1,4 +1,4 @@
-"""A trained network made ready for image files: device, precision, and the crop that evaluation would use."""
+"""A trained network for prediction on image files: device, precision, and the crop of evaluation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ltr.runs.processes.device import autocast, keep_freed_memory, resolve_devic
 
 @dataclass(frozen=True)
 class Model:
-    """A network in eval mode and everything that turns a file into its answer.
+    """A network in eval mode and all settings to predict image files.
 
     Attributes:
         network: an `ltr.methods.core.network.ImageClassifier` on ``device``.
@@ -76,7 +76,7 @@ class Model:
 
     @contextmanager
     def predicting(self) -> Iterator[None]:
-        """Set the mode and precision of evaluation for the time of a block."""
+        """Set inference mode and the precision within the block."""
         with torch.inference_mode(), autocast(self.device, self.precision):
             yield
 

@@ -1,4 +1,4 @@
-"""The images that a model is set to work on: all below a folder, or the rows of a table. No labels are needed."""
+"""Pools of unlabelled images: all images below a folder, or the rows of a table."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ltr.files import is_folder
 def image_pool(path: Path, roots: Sequence[str] = (), *, exif: bool = True) -> ImageFiles:
     """Return the images of a folder, in order of their paths, or of a table, in order of its rows.
 
-    In a folder, hidden files and folders are passed over, and so are files that are no images by their name. A table
-    (CSV in UTF-8 with a head, or Parquet) has a column ``path``; its other columns are not looked at. Relative paths
-    start from the table's own folder. Whether a file can be read is found out when it is read.
+    In a folder, hidden files and folders are skipped, and files without an image's extension. A table
+    (CSV in UTF-8 with a head, or Parquet) has a column ``path``; its other columns are ignored. Relative paths start
+    from the table's folder. Files are not opened.
 
     Args:
         roots: more folders in which images, and what links lead to, may lie.
@@ -87,7 +87,7 @@ def _walk(base: str, inside: Sequence[str], outside: list[str]) -> Iterator[str]
 
 
 def _outside(base: Path, paths: Sequence[str], inside: Sequence[str]) -> list[str]:
-    """Return the paths of a table that lead out of the folders ``inside``; a folder's own links are followed once."""
+    """Return the paths of a table that lead out of the folders ``inside``; links of folders are resolved once."""
     real: dict[str, str] = {}
     outside = []
     for path in paths:

@@ -1,4 +1,4 @@
-"""Predictions for image files: class, probability, the next best, known-ness; a table with a row an image."""
+"""Predictions for image files: a table with class, probability, further classes and knownness of each image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ltr.errors import ConfigError, DataError, TrainingError, nearest
 from ltr.evaluation.scorers import known_scores, scorer_names
 from ltr.evaluation.scores import Scores, log_normaliser, probabilities, top_classes
 
-_AHEAD = 2  # batches whose answers are still on the device while the next ones are computed
+_AHEAD = 2  # batches whose predictions are still on the device while the next ones are computed
 
 
 class Answers(NamedTuple):
@@ -229,7 +229,7 @@ def predictions_of(
         raise DataError(
             f"not one of the {len(files):,} images can be read; the first: {broken[0].path}: {broken[0].reason}"
         )
-    reasons = {row.place: row.reason for row in broken}
+    reasons = {row.position: row.reason for row in broken}
     predictions = Predictions(classes, values, background, reasons, model.class_names, model.background, classifier)
     return predictions, broken, list(tally.lines())
 

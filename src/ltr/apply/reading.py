@@ -1,4 +1,4 @@
-"""Batches of image files for prediction: as evaluation reads them, but a file that cannot be read stops nothing."""
+"""Batches of image files for prediction: read as in evaluation, but unreadable files are collected, not fatal."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ltr.data.source import ImageFiles
 
 
 class Broken(NamedTuple):
-    """An image that cannot be read, and why."""
+    """An unreadable image and the reason."""
 
-    place: int  # in the pool
+    position: int  # in the pool
     path: str  # as the pool names it
     reason: str
 
@@ -31,9 +31,9 @@ class PoolBatch(NamedTuple):
     """One batch.
 
     Attributes:
-        indices: int64 [B], the places of its images in the pool; those that could be read.
+        indices: int64 [B], pool indices of the readable images.
         images: uint8 [B, C, H, W] in channels_last memory, on the device; or stored features float32 [B, D].
-        broken: those that could not.
+        broken: the unreadable images.
     """
 
     indices: np.ndarray
@@ -51,8 +51,8 @@ def batches(
     """Yield the images of a pool in order, cropped as in the run's evaluation.
 
     Args:
-        indices: int64 [n], the places to read; None is all.
-        tally: counts what stands out in them.
+        indices: int64 [n], pool indices to read; None: all.
+        tally: collector of statistics of the images.
         tasks: the places of each batch, instead of ``indices`` in batches of the model's size.
     """
     if tasks is None:
@@ -63,10 +63,10 @@ def batches(
         _Files(files, model),
         batch_size=None,
         sampler=tasks,
-        num_workers=min(model.workers, len(tasks)) if len(tasks) > 1 else 0,  # one batch is not worth a process
+        num_workers=min(model.workers, len(tasks)) if len(tasks) > 1 else 0,  # one batch needs no worker process
         collate_fn=_as_it_is,
         pin_memory=model.device.type == "cuda",
-        generator=torch.Generator(),  # its own: torch's loader would draw from the global one
+        generator=torch.Generator(),  # otherwise the loader would use the global generator
     )
     for read, pixels, broken, notes in iterate_batches(loader):
         if tally is not None:
@@ -83,7 +83,7 @@ _NOTHING = Notes()
 
 
 class _Files(Dataset):
-    """Places to pixels; lives in the workers, so it holds nothing of the network."""
+    """Dataset from pool indices to pixels; workers hold a copy, so it does not refer to the network."""
 
     def __init__(self, files: ImageFiles, model: Model) -> None:
         self.files = files
@@ -97,7 +97,7 @@ class _Files(Dataset):
         read: list[int] = []
         broken, notes = [], []
         with warnings.catch_warnings():
-            # Pillow warns at half of what it refuses; here there is one bound
+            # Pillow warns at half of its limit; here there is only the limit
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             for index in indices.tolist():
                 try:
@@ -106,7 +106,7 @@ class _Files(Dataset):
                     read.append(index)
                     if remarks != _NOTHING:
                         notes.append((self.files.relative(index), remarks))
-                except Exception as error:  # decoders raise many kinds for a damaged file
+                except Exception as error:  # decoders raise errors of many types for damaged files
                     reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
                     broken.append((index, self.files.relative(index), reason))
         return np.array(read, dtype=np.int64), torch.from_numpy(pixels[: len(read)]), broken, notes

@@ -1,4 +1,4 @@
-"""Tables that grow batch by batch, as CSV or Parquet: whole at the end, or not there."""
+"""Tables that are written batch by batch, as CSV or Parquet; a table exists only when it is complete."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def checked_out(path: Path, flag: str = "--out") -> Path:
     """Return a path to which a table can be written.
 
     Raises:
-        ConfigError: a folder, or another ending.
-        LtrError: nothing can be written there.
+        ConfigError: the path is a folder, or has another extension.
+        LtrError: the folder is not writable.
     """
     typed = f"{flag} {path}"
     check_file(path, typed)
@@ -35,7 +35,7 @@ def checked_out(path: Path, flag: str = "--out") -> Path:
 
 
 class TableWriter:
-    """Rows to a file, a batch of columns at a time."""
+    """Writer of a table, one batch of columns at a time."""
 
     def __init__(self, path: Path, is_csv: bool) -> None:
         self._path = path

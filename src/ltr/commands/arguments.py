@@ -12,7 +12,7 @@ from ltr.names import canonical
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises instead of printing and exiting, so that a wrong flag is reported like any other mistake."""
+    """Argument parser that raises instead of exiting, so that invalid flags are reported like other mistakes."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}\n{self.format_usage().rstrip()}")

@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 class DashboardError(LtrError):
-    """Weights & Biases cannot be reached, or does not let us in."""
+    """Error of Weights & Biases: unreachable, or access denied."""
 
 
 def _create(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``ltr-data``: list and describe data sets, check their images and pack them, before anything is trained."""
+"""``ltr-data``: list, describe, check, pack and import data sets, and audit their labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ltr-train --help``: the command, its groups, the configs of a group and the keys of a config, to the width."""
+"""``ltr-train --help``: help on the command, its groups, the configs of a group and the keys of a config."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser(
         prog="ltr-mine",
         description="Rank a pool of images for each rare class: contact sheets to look at, a table to label from.",
-        epilog="A run that was stopped goes on with the same command. "
+        epilog="The same command resumes a stopped run. "
         "Example: ltr-mine outputs/inat_bg/background_splitting/RUN pool --out mined --exclude labelled.csv",
         allow_abbrev=False,
     )
@@ -244,7 +244,7 @@ def _select(
     checkpoint: Path,
     stored: Any,
 ) -> int:
-    """Select a batch by a strategy, with the predictions of the whole pool at hand."""
+    """Select a batch by a strategy from the predictions of the whole pool."""
     import numpy as np
 
     from ltr.apply.acquisition import BY_CLASS, NEEDS_FEATURES, check_budget, check_strategy, select

@@ -1,4 +1,4 @@
-"""Runs by their names: ``last``, the name of a run's folder, or a part of it that no other run has."""
+"""Look-up of runs by name: ``last``, the name of a run's folder, or a unique part of it."""
 
 from __future__ import annotations
 

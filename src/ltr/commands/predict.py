@@ -1,4 +1,4 @@
-"""``ltr-predict``: what a trained run says of images, as a table."""
+"""``ltr-predict``: predictions of a trained run for images, as a table."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     check_scorer(arguments.scorer)
     _check_detection_flags(arguments)
     named = arguments.out is not None
-    if named:  # a place that cannot be written is refused before anything is looked for
+    if named:  # an unwritable output is refused before the run is looked up
         _check_out(arguments)
     arguments.run = str(run_path(Path(arguments.run)))  # once: what it means may be printed, and change
     if not named:

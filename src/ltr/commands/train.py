@@ -1,4 +1,4 @@
-"""``ltr-train`` after its configuration is checked: the run, then its table and figures."""
+"""``ltr-train`` after the checks of its configuration: the run, its table and its figures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def carry_out(config: Mapping[str, Any], console: Console, arguments: Callable[[
     overrides = job_overrides()
     with plain_warnings():
         process = from_environment(os.environ)
-        # the first of several processes decides what they do
+        # rank 0 decides for all processes
         starts_others = needs_launch(config) and config["stages"] != "plan"
         outcome, source = None, None
         if process is None:
@@ -69,7 +69,7 @@ def _nothing() -> Outcome:
     raise TrainingError("the processes of this run ended without an error, and without a result")
 
 
-_sources: list[Any] = []  # one reader for all jobs of a sweep that run in this process
+_sources: list[Any] = []  # shared by all jobs of a sweep in this process
 
 
 def _reader() -> Any:

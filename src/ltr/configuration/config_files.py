@@ -14,7 +14,7 @@ from ltr.configuration.configs import PRIVATE_KEYS
 
 
 class ConfigFiles(CachingConfigRepository):
-    """Reads config files for `ltr.configuration.nested.NestedLoader`.
+    """Reader of config files for `ltr.configuration.nested.NestedLoader`.
 
     Args:
         choices: config file -> nodes chosen in its body -> their groups.

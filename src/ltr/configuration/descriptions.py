@@ -175,7 +175,7 @@ def _comments(config: str, file: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Reader:
-    """What the keys of a config are described from.
+    """Sources of the descriptions of a config's keys.
 
     Attributes:
         group: of the config.

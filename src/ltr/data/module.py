@@ -54,7 +54,7 @@ class DataModule(pl.LightningDataModule):
             `ltr.data.images.crop.FileCrop`.
         array_size: side in pixels to which arrays are resized; None: their own.
         interpolation: of both resizings, unless ``augment`` sets it; None: bilinear.
-        features: stored features, of which batches then consist in the place of images.
+        features: stored features, which batches then have instead of images.
         max_skipped: share of an epoch's training images, in [0, 1], that may be replaced by others of their class
             because their files cannot be read; None: such a file is an error.
 

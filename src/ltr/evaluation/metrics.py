@@ -121,7 +121,7 @@ class MetricTable:
         The usual declaration of an unknown metric: its name is its heading, it is shown as it is, and it is better when
         higher, unless its name holds a word such as ``loss`` or ``error``.
         """
-        # what varies in a name is another protocol's business, unless the protocol is not known
+        # names with a variable part only match their own protocol, unless the protocol is unknown
         match = self._declared(name, protocol) or self._declared(name, None, exact=bool(protocol))
         return match[1] if match else _undeclared(name, protocol)
 
@@ -147,7 +147,7 @@ class MetricTable:
         return [*(metric for _, metric in sorted(declared, key=lambda pair: pair[0])), *undeclared]
 
     def declared(self, view: View, protocol: str) -> list[Metric]:
-        """Return what a view shows of a protocol, whatever the rows hold, but for names of which a part varies."""
+        """Return the metrics that a view shows of a protocol, without those with a variable part in their name."""
         metrics = (metric for metric in self.metrics if metric.protocol == protocol and view in metric.shown)
         return [metric for metric in metrics if not metric.varies]
 

@@ -71,7 +71,7 @@ class OpenSetResult:
 
 @named("protocol/open_set")
 class OpenSet(Protocol):
-    """Keeps score, prediction and label of every image (16 bytes, 48 more with predictions).
+    """The open-set protocol; keeps 16 bytes of every image (48 more with predictions).
 
     Args:
         class_counts: int64 [C], training images of each known class.

@@ -1,4 +1,4 @@
-"""Tuning a part of a pretrained backbone: which parameters are trained, and what is added to them.
+"""Parameter-efficient tuning of a pretrained backbone: selection of trained parameters, and added modules.
 
 A tuning is applied once to a backbone with its initial weights. Everything that it does not train is frozen, and batch
 normalisation keeps its statistics wherever its weight is frozen: the statistics of a frozen layer belong to its
@@ -38,7 +38,7 @@ class Tuning:
     name: str
 
     def prepare(self, backbone: Backbone, image_shape: ImageShape) -> None:
-        """Freeze the backbone but for what is trained, and add what the tuning adds.
+        """Freeze all parameters of the backbone that the tuning does not train, and insert its modules.
 
         Args:
             backbone: with its initial weights.
@@ -50,12 +50,12 @@ class Tuning:
         raise NotImplementedError
 
     def merge(self, backbone: Backbone) -> None:
-        """Fold what was added into the backbone's own weights, where that gives the same function; else do nothing."""
+        """Merge added modules into the backbone's weights if the function stays the same; otherwise do nothing."""
 
 
 @named("tune/all")
 class TuneAll(Tuning):
-    """Every parameter is trained, which is the usual training."""
+    """Full fine-tuning: train every parameter."""
 
     name = "all"
 
@@ -65,7 +65,7 @@ class TuneAll(Tuning):
 
 @named("tune/none")
 class TuneNone(Tuning):
-    """The backbone is frozen and stays in evaluation mode: a linear probe."""
+    """Linear probe: keep the backbone frozen and in eval mode."""
 
     name = "none"
 
@@ -75,7 +75,7 @@ class TuneNone(Tuning):
 
 @named("tune/last_block")
 class TuneLastBlock(Tuning):
-    """The last block is trained (Kang et al., ICLR 2020, on Places-LT); see `Backbone.last_block`."""
+    """Train the last block (Kang et al., ICLR 2020, on Places-LT); see `Backbone.last_block`."""
 
     name = "last_block"
 
@@ -86,7 +86,7 @@ class TuneLastBlock(Tuning):
 
 @named("tune/norm")
 class TuneNorm(Tuning):
-    """Weights and biases of normalisation layers are trained (Frankle et al., ICLR 2021, for batch normalisation)."""
+    """Train weights and biases of normalisation layers (Frankle et al., ICLR 2021, for batch normalisation)."""
 
     name = "norm"
 
@@ -104,7 +104,7 @@ class TuneNorm(Tuning):
 
 @named("tune/bias")
 class TuneBias(Tuning):
-    """Biases are trained (BitFit, Ben Zaken et al., ACL 2022), those of normalisation layers too.
+    """BitFit (Ben Zaken et al., ACL 2022): train biases, including those of normalisation layers.
 
     Batch normalisation keeps its statistics, for its weights are frozen.
     """
@@ -134,7 +134,7 @@ def hold_frozen_parts(backbone: nn.Module) -> None:
 
 
 def replace_module(root: nn.Module, path: str, new: nn.Module) -> None:
-    """Put a module in the place of the one at a dotted path."""
+    """Replace the module at a dotted path."""
     parent, _, name = path.rpartition(".")
     setattr(root.get_submodule(parent), name, new)
 

@@ -204,9 +204,9 @@ def _spread(
     labelled = labelled_lines([_without_factors(line) for line in members], by)
     of_line = {line.runs[0].run_hash: line for line in labelled}  # labels may change the order
     lines = [
-        SpreadLine(line.label, own, _components(own, level), line.limited)
-        for own, pairs_of_line in zip(cells, members)
-        if own and (line := of_line[pairs_of_line[0][0].run_hash])
+        SpreadLine(line.label, cells_of_line, _components(cells_of_line, level), line.limited)
+        for cells_of_line, pairs_of_line in zip(cells, members)
+        if cells_of_line and (line := of_line[pairs_of_line[0][0].run_hash])
     ]
     is_lower_better = table.find(name, protocol).is_lower_better
     lines.sort(key=lambda line: (_mean(line) if is_lower_better else -_mean(line), line.label))

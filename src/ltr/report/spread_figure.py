@@ -27,21 +27,21 @@ def spread_figure(spread: Spread, path: Path) -> None:
     rows = max(len(lines), len(pairs))
     with figure_file(path, 11.5, 1.9 + 0.5 * rows) as figure:
         left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": [1.1, 1]})
-        for place, line in enumerate(lines):
+        for row, line in enumerate(lines):
             levels = sorted({level for level, _ in line.cells}, key=str)
             values = [[value for (level, _), value in line.cells.items() if level == one] for one in levels]
             for one in values:
-                left.plot(scale * np.array(one), [place] * len(one), "o", color=PALE, alpha=0.35, markersize=5)
+                left.plot(scale * np.array(one), [row] * len(one), "o", color=PALE, alpha=0.35, markersize=5)
             means = [scale * float(np.mean(one)) for one in values]
-            left.plot(means, [place] * len(means), "|", color=INK, markersize=16, markeredgewidth=1.4)
+            left.plot(means, [row] * len(means), "|", color=INK, markersize=16, markeredgewidth=1.4)
         left.set_yticks(range(len(lines)), [short_name(line.label, 40) for line in lines])
         left.set_ylim(len(lines) - 0.5, -0.5)
         left.set_xlabel(f"{spread.metric.title}{unit}: dots are runs, ticks are subsets")
-        for place, pair in enumerate(pairs):
+        for row, pair in enumerate(pairs):
             assert pair.components is not None
             for offset, (name, colour) in zip((-0.25, 0, 0.25), _COLOURS.items()):
                 value = scale * deviation(getattr(pair.components, name).estimate)
-                right.barh(place + offset, value, 0.24, color=colour, label=name if place == 0 else None)
+                right.barh(row + offset, value, 0.24, color=colour, label=name if row == 0 else None)
         labels = [f"{short_name(pair.first, 26)} - {short_name(pair.second, 26)}" for pair in pairs]
         right.set_yticks(range(len(pairs)), labels)
         right.set_ylim(max(len(pairs), 1) - 0.5, -0.5)

@@ -99,7 +99,7 @@ def _fitted_lines(figure: Figure, text: str, size: float) -> list[str]:
     if text_width(text, size) <= width:
         return [text]
     parts = text.split(" · ")
-    halves = [(" · ".join(parts[:place]), " · ".join(parts[place:])) for place in range(1, len(parts))]
+    halves = [(" · ".join(parts[:cut]), " · ".join(parts[cut:])) for cut in range(1, len(parts))]
     first, second = min(halves, key=lambda pair: max(len(half) for half in pair), default=(text, ""))
     return [_shortened(half, size, width) for half in (first, second) if half]
 

@@ -73,14 +73,14 @@ def copy_shared_rows(
         folder = store.folder(record["key"])
         if folder == table.folder or _without_source(record["spec"]) != wanted:
             continue
-        theirs = _read_files(folder / FILES)
-        if theirs is None:
+        other_identities = _read_files(folder / FILES)
+        if other_identities is None:
             continue
         with store.locked_if_free(record["key"]) as is_free:
             if not is_free:
                 continue
-            other = FeatureTable(folder, len(theirs), table.width)
-            number = _copy(other, theirs, table, identities, missing)
+            other = FeatureTable(folder, len(other_identities), table.width)
+            number = _copy(other, other_identities, table, identities, missing)
         copied += number
         missing = table.missing(missing)
         if not len(missing):
@@ -89,13 +89,13 @@ def copy_shared_rows(
 
 
 def _copy(
-    other: FeatureTable, theirs: np.ndarray, table: FeatureTable, identities: np.ndarray, missing: np.ndarray
+    other: FeatureTable, other_identities: np.ndarray, table: FeatureTable, identities: np.ndarray, missing: np.ndarray
 ) -> int:
     known = missing[identities[missing, 0] != _UNKNOWN]
-    rows = np.flatnonzero((theirs[:, 0] != _UNKNOWN) & other.has(np.arange(len(theirs))))
-    _, of_known, of_rows = np.intersect1d(identities[known, 0], theirs[rows, 0], return_indices=True)
+    rows = np.flatnonzero((other_identities[:, 0] != _UNKNOWN) & other.has(np.arange(len(other_identities))))
+    _, of_known, of_rows = np.intersect1d(identities[known, 0], other_identities[rows, 0], return_indices=True)
     indices, sources = known[of_known], rows[of_rows]
-    is_same = identities[indices, 1] == theirs[sources, 1]
+    is_same = identities[indices, 1] == other_identities[sources, 1]
     order = np.argsort(indices[is_same])
     indices, sources = indices[is_same][order], sources[is_same][order]
     for first in range(0, len(indices), table.block_rows):

@@ -33,7 +33,7 @@ from ltr.runs.training.micro_batch import check_plan
 
 
 class NeedsValidation(ConfigError):
-    """Something is chosen on validation images, and the split has none.
+    """Error for a selection on validation images if the split has none.
 
     Args:
         otherwise: what helps beside holding images out; `plan_of` adds it to the advice that the data set allows.
@@ -64,7 +64,7 @@ class RunPlan:
 
 
 class LastSource:
-    """Reads a data set and keeps it until another one is asked for: the jobs of a sweep mostly share theirs."""
+    """Cache of the data set that was read last, which most jobs of a sweep share."""
 
     def __init__(self) -> None:
         self._kept: tuple[str, Source] | None = None

@@ -63,7 +63,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 @dataclass
 class Stages:
-    """Obtains the stages of one run, in order.
+    """Provider of the stages of one run, in order: cached, loaded, trained or computed.
 
     Attributes:
         started: called once, before the first thing is written for a training: until then nothing was refused that

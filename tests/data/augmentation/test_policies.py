@@ -163,9 +163,9 @@ ENHANCERS = ("brightness", "colour", "contrast", "sharpness")
 
 
 def test_the_cifar_policy_is_that_of_torchvision():
-    theirs = TorchvisionAutoAugment(AutoAugmentPolicy.CIFAR10).policies
-    ours = [tuple((TORCHVISION_NAMES[name], share, level) for name, share, level in pair) for pair in CIFAR10_POLICY]
-    assert ours == [tuple((name, share, level or 0) for name, share, level in pair) for pair in theirs]
+    expected = TorchvisionAutoAugment(AutoAugmentPolicy.CIFAR10).policies
+    actual = [tuple((TORCHVISION_NAMES[name], share, level) for name, share, level in pair) for pair in CIFAR10_POLICY]
+    assert actual == [tuple((name, share, level or 0) for name, share, level in pair) for pair in expected]
 
 
 @pytest.mark.parametrize("name", [name for name in VALUES if name not in ("autocontrast", "equalize", "invert")])

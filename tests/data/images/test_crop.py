@@ -44,8 +44,8 @@ SQUARE = transforms.Resize((100, 100), Image.Resampling.BILINEAR)
 
 def test_stretched_evaluation_is_torchvisions_resize_to_a_square_and_centre_crop(picture, tmp_path):
     cropped = FileCrop(64, resize=[100, 100]).read(str(tmp_path / "picture.png"), None)
-    theirs = np.asarray(transforms.CenterCrop(64)(SQUARE(picture)))
-    assert np.abs(cropped.astype(int) - theirs).max() <= 1
+    expected = np.asarray(transforms.CenterCrop(64)(SQUARE(picture)))
+    assert np.abs(cropped.astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("resize", [[100, 100], 100])
@@ -55,8 +55,8 @@ def test_a_random_window_is_torchvisions_crop_of_the_resized_image(picture, tmp_
     for uniform in uniforms(0, np.arange(8), 4 * ATTEMPTS):
         cropped = crop.read(str(tmp_path / "picture.png"), uniform)
         top, left = int(uniform[2] * (whole.height - 63)), int(uniform[3] * (whole.width - 63))
-        theirs = np.asarray(functional.crop(whole, top, left, 64, 64))
-        assert np.abs(cropped.astype(int) - theirs).max() <= 1
+        expected = np.asarray(functional.crop(whole, top, left, 64, 64))
+        assert np.abs(cropped.astype(int) - expected).max() <= 1
 
 
 def test_windows_reach_all_borders_of_the_image():
@@ -83,8 +83,8 @@ def test_random_boxes_keep_area_ratio_and_borders():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         image = torch.zeros(3, 375, 500)
-        theirs = [RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(3000)]
-    assert share.mean() == pytest.approx(np.mean([h * w for _, _, h, w in theirs]) / (500 * 375), abs=0.02)
+        expected = [RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(3000)]
+    assert share.mean() == pytest.approx(np.mean([h * w for _, _, h, w in expected]) / (500 * 375), abs=0.02)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1000, 10), (10, 1000)])

@@ -193,8 +193,8 @@ def test_a_chunk_that_was_damaged_meanwhile_is_found(birds, tmp_path, monkeypatc
 
 def flip_a_pixel(path, of: bytes) -> None:
     content = path.read_bytes()
-    place = content.rindex(of[:40])  # images of a class are alike
-    path.write_bytes(content[:place] + bytes([of[0] ^ 255]) + content[place + 1 :])
+    index = content.rindex(of[:40])  # images of a class are alike
+    path.write_bytes(content[:index] + bytes([of[0] ^ 255]) + content[index + 1 :])
 
 
 def test_an_existing_packed_file_is_unchanged(birds, tmp_path):

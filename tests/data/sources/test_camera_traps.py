@@ -237,8 +237,8 @@ def test_crops_survive_packing_with_their_groups(traps, tmp_path):
     assert pack(source, {"_target_": "x"}, tmp_path / "p.arrow", size=64, format="raw")
     packed = open_packed(tmp_path / "p.arrow")
     assert packed.group == "location"
-    theirs, ours = packed.groupings["location"], source.groupings["location"]
-    assert [theirs.values[code] for code in theirs.codes] == [ours.values[code] for code in ours.codes]
+    expected, actual = packed.groupings["location"], source.groupings["location"]
+    assert [expected.values[code] for code in expected.codes] == [actual.values[code] for code in actual.codes]
     crop = FileCrop(8)
     for number in (0, 7):
         from_file = crop.read(source.images.open(number), None, source.decoding)

@@ -41,7 +41,7 @@ def made_up(seed: int, number: int = 120):
     random = np.random.default_rng(seed)
     places = random.choice(12, number, p=random.dirichlet(np.ones(12)))
     classes = random.choice(["ant", "bee", "cat", "dog"], number, p=[0.6, 0.25, 0.1, 0.05])
-    return [(str(label), f"place{place}") for label, place in zip(classes, places)]
+    return [(str(label), f"place{index}") for label, index in zip(classes, places)]
 
 
 def groups_of(source: Source, indices) -> set[str]:
@@ -60,12 +60,12 @@ def from_table(images, rows, **options):
 
 
 def from_levels(images, rows, **options):
-    root = images(f"levels/{label}/2024/{place}/{number}.jpg" for number, (label, place) in enumerate(rows))
+    root = images(f"levels/{label}/2024/{index}/{number}.jpg" for number, (label, index) in enumerate(rows))
     return quiet(image_folder, root=str(root / "levels"), group=2, **options)
 
 
 def from_pattern(images, rows, **options):
-    root = images(f"all/{label}/{place}_{number}.jpg" for number, (label, place) in enumerate(rows))
+    root = images(f"all/{label}/{index}_{number}.jpg" for number, (label, index) in enumerate(rows))
     return quiet(image_folder, root=str(root / "all"), group="^(place[0-9]+)_", **options)
 
 
@@ -76,7 +76,7 @@ def test_no_group_is_in_two_parts_and_every_class_is_trained(images, read, seed)
     source = read(images, rows, test_fraction=0.25, split_seed=seed)
     split = natural(source, val="train_fraction", val_fraction=0.2, seed=seed)
     parts = [groups_of(source, indices) for indices in (split.train, split.val, split.test)]
-    assert parts[0] | parts[1] | parts[2] == {place for _, place in rows}
+    assert parts[0] | parts[1] | parts[2] == {index for _, index in rows}
     assert sum(map(len, parts)) == len(parts[0] | parts[1] | parts[2])
     assert {source.class_names[label] for label in source.labels[split.train]} == {label for label, _ in rows}
     assert len(source) == len(rows)
@@ -194,7 +194,7 @@ def test_images_without_the_group_are_named(images, group, key):
 
 
 def test_the_class_folder_of_named_parts_is_found(images):
-    paths = [f"all/{part}/a/{place}/{part}.jpg" for part, place in (("train", "x"), ("test", "y"))]
+    paths = [f"all/{part}/a/{index}/{part}.jpg" for part, index in (("train", "x"), ("test", "y"))]
     source = quiet(image_folder, root=str(images(paths) / "all"), group=1)
     assert groups_of(source, source.parts["train"]) == {"x"}
     assert groups_of(source, source.parts["test"]) == {"y"}
@@ -202,7 +202,7 @@ def test_the_class_folder_of_named_parts_is_found(images):
 
 def test_without_a_group_nothing_changes(images):
     rows = made_up(2)
-    root = images(f"all/{label}/{place}_{number}.jpg" for number, (label, place) in enumerate(rows))
+    root = images(f"all/{label}/{index}_{number}.jpg" for number, (label, index) in enumerate(rows))
     source = quiet(image_folder, root=str(root / "all"))
     assert source.name == "own-test0.2-seed0"
     assert (source.group, source.groupings, source.remarks) == (None, {}, ())

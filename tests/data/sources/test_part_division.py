@@ -108,9 +108,9 @@ def test_a_list_names_the_parts(traps, tmp_path, kind):
         file.write_text(json.dumps({"splits": parts}))
     else:
         file = tmp_path / "list.csv"
-        rows = [(part, place) for part, places in parts.items() for place in places]
+        rows = [(part, index) for part, places in parts.items() for index in places]
         if kind.endswith("paths"):
-            part_of = {place: part for part, place in rows}
+            part_of = {index: part for part, index in rows}
             rows = [(part_of[shot.location], shot.path) for shot in SHOTS]
         head = "path" if kind.endswith("paths") else "location"
         file.write_text(f"split;{head}\n" + "".join(f"{part};{value}\n" for part, value in rows))

@@ -58,7 +58,7 @@ def test_a_broken_file_stops_a_run_unless_it_is_skipped_or_excluded(ltr_train, t
 
 
 def test_another_folder_is_another_run(tmp_path):
-    plans = [composed("dataset=folder", f"dataset.root={tmp_path / place}") for place in ("one", "two")]
+    plans = [composed("dataset=folder", f"dataset.root={tmp_path / index}") for index in ("one", "two")]
     assert run_hash(plans[0]) != run_hash(plans[1])
 
 
@@ -85,9 +85,9 @@ def test_a_second_evaluation_gives_the_runs_numbers(ltr_train, ltr_eval, small_s
     code, _, err = ltr_eval(run.directory, "trainer.num_workers=0", "--json", tmp_path / "again.json")
     assert code == 0, err
     evaluated = json.loads((tmp_path / "again.json").read_text())
-    ours = {key: value for key, value in run.headline.items() if isinstance(value, float)}
-    theirs = next(row for row in evaluated["rows"] if row["headline"])["metrics"]
-    assert {key: theirs[key] for key in ours} == pytest.approx(ours, nan_ok=True)
+    actual = {key: value for key, value in run.headline.items() if isinstance(value, float)}
+    expected = next(row for row in evaluated["rows"] if row["headline"])["metrics"]
+    assert {key: expected[key] for key in actual} == pytest.approx(actual, nan_ok=True)
 
 
 @pytest.mark.parametrize("exif", [True, False])

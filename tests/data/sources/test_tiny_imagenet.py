@@ -17,10 +17,10 @@ def test_labels_number_the_ids_as_image_folder_does(tmp_path):
     from torchvision.datasets import ImageFolder
 
     base = trees.tiny_imagenet(tmp_path)
-    source, theirs = tiny_imagenet(root=str(tmp_path)), ImageFolder(str(base / "train"))
+    source, expected = tiny_imagenet(root=str(tmp_path)), ImageFolder(str(base / "train"))
     train = [(source.images.path(n), int(source.labels[n])) for n in source.parts["train"]]
-    assert train == theirs.samples
-    assert list(source.taxonomy["wnid"]) == theirs.classes
+    assert train == expected.samples
+    assert list(source.taxonomy["wnid"]) == expected.classes
 
 
 def test_validation_images_are_the_test_part_in_the_files_order(tmp_path):

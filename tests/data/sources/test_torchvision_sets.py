@@ -63,9 +63,9 @@ def test_cars_are_those_of_torchvision(tmp_path):
     trees.cars(tmp_path)
     source = cars(root=str(tmp_path))
     for part, indices in source.parts.items():
-        theirs = datasets.StanfordCars(str(tmp_path), split=part)
-        assert [(source.images.path(n), int(source.labels[n])) for n in indices] == theirs._samples
-        assert list(source.class_names) == theirs.classes
+        expected = datasets.StanfordCars(str(tmp_path), split=part)
+        assert [(source.images.path(n), int(source.labels[n])) for n in indices] == expected._samples
+        assert list(source.class_names) == expected.classes
 
 
 def test_cars_cannot_be_downloaded_and_say_so(tmp_path):
@@ -73,11 +73,11 @@ def test_cars_cannot_be_downloaded_and_say_so(tmp_path):
         cars(root=str(tmp_path))
 
 
-@pytest.mark.parametrize(("train_part", "theirs"), [("trainval", "trainval"), ("train", "train")])
-def test_aircraft_are_those_of_torchvision(tmp_path, train_part, theirs):
+@pytest.mark.parametrize(("train_part", "expected_part"), [("trainval", "trainval"), ("train", "train")])
+def test_aircraft_are_those_of_torchvision(tmp_path, train_part, expected_part):
     trees.aircraft(tmp_path)
     source = aircraft(root=str(tmp_path), train_part=train_part)
-    reader = datasets.FGVCAircraft(str(tmp_path), split=theirs)
+    reader = datasets.FGVCAircraft(str(tmp_path), split=expected_part)
     assert [source.images.path(n) for n in source.parts["train"]] == reader._image_files
     assert source.labels[: len(reader)].tolist() == reader._labels
     assert ("val" in source.parts) == (train_part == "train")

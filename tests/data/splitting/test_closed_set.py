@@ -92,8 +92,8 @@ def test_the_cao_subset_of_real_cifar_is_the_official_one(cifar_root, read, n_ma
     split = long_tail(source, imbalance_factor=100)
     counts = [int(n_max * 0.01 ** (label / (classes - 1.0))) for label in range(classes)]
     for label, positions in official_cao_subset(source.labels[:50000], counts).items():
-        ours = split.train[source.labels[split.train] == label]
-        assert set(ours.tolist()) == set(positions.tolist())
+        actual = split.train[source.labels[split.train] == label]
+        assert set(actual.tolist()) == set(positions.tolist())
 
 
 def test_the_cao_subset_does_not_depend_on_the_position_of_the_train_part():

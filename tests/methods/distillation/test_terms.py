@@ -67,11 +67,18 @@ def test_the_terms_are_their_losses_of_features_logits_and_maps(plan, taught):
     actual = network.training_step(batch, 0)["logs"]
     unit = network.to_unit(batch.images)
     with torch.no_grad():
-        ours, our_maps = network.backbone.features_and_maps(network.normalise(unit))
-        theirs, their_maps = taught.backbone.features_and_maps(taught.normalise(unit))
-        torch.testing.assert_close(actual["RKD"], 25 * rkd_distance(ours, theirs) + 50 * rkd_angle(ours, theirs))
-        torch.testing.assert_close(actual["HKD"], kl_to_teacher(network.head(ours), taught.head(theirs), 4.0).mean())
-        attention = sum(attention_transfer(mine, its) for mine, its in zip(our_maps, their_maps))
+        student_features, our_maps = network.backbone.features_and_maps(network.normalise(unit))
+        teacher_features, their_maps = taught.backbone.features_and_maps(taught.normalise(unit))
+        torch.testing.assert_close(
+            actual["RKD"],
+            25 * rkd_distance(student_features, teacher_features) + 50 * rkd_angle(student_features, teacher_features),
+        )
+        torch.testing.assert_close(
+            actual["HKD"], kl_to_teacher(network.head(student_features), taught.head(teacher_features), 4.0).mean()
+        )
+        attention = sum(
+            attention_transfer(student_map, teacher_map) for student_map, teacher_map in zip(our_maps, their_maps)
+        )
         torch.testing.assert_close(actual["AttentionTransfer"], 1000 * attention)
 
 

@@ -178,9 +178,9 @@ def test_a_seed_may_come_from_the_whole_training_set(monkeypatch):
     assert len(rows) > 20
     in_batch = 0
     for row in rows:
-        place = (train == mixed[row]).flatten(1).all(1).nonzero()[0, 0]
-        assert counts[labels[place]] > counts[batch.labels[row]]
-        in_batch += int(data.split.train[place] in batch.indices)
+        index = (train == mixed[row]).flatten(1).all(1).nonzero()[0, 0]
+        assert counts[labels[index]] > counts[batch.labels[row]]
+        in_batch += int(data.split.train[index] in batch.indices)
     assert in_batch < len(rows) / 2
 
 

@@ -52,18 +52,18 @@ def test_more_processes_than_gpus_are_refused_in_every_one_of_them(gpus):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (["trainer.accelerator=cpu"], "trainer.accelerator=cpu has none. Use strategy=ddp"),
         (["trainer.accelerator=auto"], "no CUDA device is visible. Use strategy=ddp"),
         (["trainer.accelerator=cpu", "trainer.devices=2"], "trainer.accelerator=cpu has none. Use strategy=ddp"),
     ],
 )
-def test_fsdp_on_a_cpu_is_refused_before_anything_is_read_or_written(ltr_train, gpus, overrides, said):
+def test_fsdp_on_a_cpu_is_refused_before_anything_is_read_or_written(ltr_train, gpus, overrides, message):
     gpus(0)
     done = ltr_train("strategy=fsdp", "dataset=cifar10_lt", "paths.data=nowhere", *overrides)
     assert done.code == 2
-    assert said in done.err
+    assert message in done.err
     assert not done.outputs.exists()
 
 

@@ -33,5 +33,5 @@ def test_losses_that_are_sums_are_added_up(ltr_train, tmp_path, plain):
     arguments += ("method.radius_init=0",)
     many = ltr_train(*arguments, "batch_size=50", "trainer.accumulate=3", outputs=tmp_path / "a")
     one = ltr_train(*arguments, "batch_size=150", outputs=tmp_path / "b")
-    ours, theirs = weights(many), weights(one)
-    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours if "history" not in name) < 1e-4
+    actual, expected = weights(many), weights(one)
+    assert max(float((actual[name] - expected[name]).abs().max()) for name in actual if "history" not in name) < 1e-4

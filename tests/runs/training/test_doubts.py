@@ -14,11 +14,11 @@ DOUBTS = {
 }
 
 
-@pytest.mark.parametrize(("overrides", "said"), DOUBTS.values(), ids=DOUBTS)
-def test_it_is_reported(ltr_train, overrides, said):
+@pytest.mark.parametrize(("overrides", "message"), DOUBTS.values(), ids=DOUBTS)
+def test_it_is_reported(ltr_train, overrides, message):
     done = ltr_train(*QUICK, *overrides)
     assert done.code == 0, done.err
-    assert said in done.out + done.err
+    assert message in done.out + done.err
 
 
 def test_an_ordinary_run_is_not_doubted(ltr_train):

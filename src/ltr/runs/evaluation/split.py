@@ -20,7 +20,7 @@ Thresholds = Mapping[tuple[str, str | None], float]  # of the open-set protocol,
 
 @dataclass(frozen=True)
 class SplitEvaluator:
-    """Evaluates networks on one split, by its protocols and the scorers of the evaluation config.
+    """Evaluator of networks on one split, by its protocols and the scorers of the evaluation config.
 
     Attributes:
         evaluation: the evaluation config.

@@ -17,7 +17,7 @@ from ltr.runs.result import FIRST_COLUMNS
 
 
 class EpochLog(pl.Callback):
-    """Writes ``metrics.csv`` (the whole file each epoch, atomically) and passes each row to the loggers.
+    """Writer of ``metrics.csv`` (atomically, after each epoch) that passes each row to the loggers.
 
     `ValidationCallback` adds the metrics of the monitored split with `add` before the epoch ends. A resumed training
     drops the rows of epochs that it repeats.

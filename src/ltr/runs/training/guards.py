@@ -16,7 +16,7 @@ from ltr.runs.processes.interrupt import StopRequest
 
 
 class FiniteGuard(pl.Callback):
-    """Raises TrainingError when the loss is NaN or infinite, before a checkpoint can hold its weights.
+    """Callback that raises TrainingError if the loss is NaN or infinite, before a checkpoint is written.
 
     On a CPU every loss is checked before its backward pass. On a GPU this would synchronise at every step: the device
     records the first bad step, and the record is read every ``every`` steps and before the epoch ends. Several
@@ -96,7 +96,7 @@ class FiniteGuard(pl.Callback):
 
 
 class SkipNonfinite(pl.Callback):
-    """Skips optimiser steps whose gradients are not finite, up to a limit; replaces `FiniteGuard`.
+    """Callback that skips optimiser steps with non-finite gradients, up to a limit; replaces `FiniteGuard`.
 
     Weights, momentum and buffers (running statistics) stay as they were before the step; the schedule goes on. The
     check synchronises with a GPU at every step. All processes hold the same averaged gradients and skip the same steps.
@@ -153,7 +153,7 @@ def _gradients(optimizer: Any) -> list[torch.Tensor]:
 
 
 class StopOnSignal(pl.Callback):
-    """Saves the training state after a signal, at the next point from which training can resume, and stops the run.
+    """Callback that saves the training state after a signal, at the next resumable step, and stops the run.
 
     Such points are the ends of optimiser steps inside an epoch, and the ends of all epochs but the last: a state saved
     at an epoch's last batch would resume without the end of that epoch, and after the last epoch only the result is

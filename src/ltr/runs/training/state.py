@@ -87,7 +87,7 @@ class TrainingState:
 
 
 class SaveState(pl.Callback):
-    """Saves the training state every k epochs."""
+    """Callback that saves the training state every k epochs."""
 
     def __init__(self, state: TrainingState, every_n_epochs: int) -> None:
         self.state = state

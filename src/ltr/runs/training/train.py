@@ -73,7 +73,7 @@ class TrainingRecord:
 
 
 class _StartFlag(pl.Callback):
-    """Records that a training has started; by then, the checkpoint is restored."""
+    """Callback that records the start of training, after a checkpoint is restored."""
 
     has_started = False
 

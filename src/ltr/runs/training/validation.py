@@ -15,7 +15,7 @@ from ltr.runs.training.epoch_log import EpochLog
 
 
 class ValidationCallback(pl.Callback):
-    """Evaluates the monitored split with a protocol and keeps the best epoch's weights.
+    """Callback that evaluates the monitored split with a protocol and keeps the best epoch's weights.
 
     It comes before Lightning's weight averaging in the list of callbacks, so that it evaluates and keeps the averaged
     weights.
