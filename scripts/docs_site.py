@@ -18,7 +18,7 @@ from mkdocs.structure.pages import Page
 from nbconvert import MarkdownExporter
 
 EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)  # of pymdownx.arithmatex
-NAME = re.compile(r"<mo>([A-Za-z]{2,})</mo>(<mo[^>]*>&#x00028;)?")  # of a function, and what follows
+NAME = re.compile(r"<m[io]>([A-Za-z]{2,})</m[io]>(<mo[^>]*>&#x00028;)?")  # of a function, and what follows
 UNKNOWN = re.compile(r"\\|>&amp;<|>&<")  # a command or an alignment mark that latex2mathml has not understood
 
 

@@ -1,16 +1,20 @@
-"""The reference of the configuration: current, and complete."""
+"""The references of configuration and commands: current, and complete."""
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
+import typist
 
+from ltr.configuration.command_line import SWITCHES, WITH_VALUE
 from ltr.configuration.configs import config_names
 from ltr.configuration.descriptions import PRIMARY, described, groups
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+import command_reference
 from configuration_reference import COLLECTIONS, PAGE, page
 
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -34,3 +38,17 @@ def test_every_key_has_a_meaning(group):
     configs = [described(group, name) for name in (config_names(group) if group else [PRIMARY])]
     keys = [key for config in configs for key in (*config.keys, *config.more)]
     assert [key.path for key in keys if not key.meaning] == []
+
+
+def test_the_page_of_the_commands_is_current():
+    text = command_reference.PAGE.read_text(encoding="utf-8")
+    assert command_reference.page() == text, "run python scripts/command_reference.py"
+
+
+def test_every_flag_is_in_the_page_of_the_commands():
+    assert set(command_reference.TRAIN_FLAGS) == {*SWITCHES, *WITH_VALUE}
+    sections = dict(re.findall(r"^## (ltr-\S+)\n(.*?)(?=^## |\Z)", command_reference.page(), re.MULTILINE | re.DOTALL))
+    assert set(sections) == set(typist.PROJECT["scripts"])
+    for name in set(sections) - {"ltr-train"}:
+        flags = {flag for action in command_reference.parser_of(name)._actions for flag in action.option_strings}
+        assert [flag for flag in flags - {"-h", "--help"} if f"`{flag}" not in sections[name]] == []
