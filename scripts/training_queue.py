@@ -7,7 +7,6 @@ epochs since the last copy and nothing else.
 from __future__ import annotations
 
 import filecmp
-import json
 import os
 import shutil
 import time
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ltr.report.results_folder import without_paths
 from process_pool import Task, run_tasks
 
 EPOCHS = 200
@@ -155,7 +155,7 @@ def keep_results(runs: Iterable[Path], outputs: Path, results: Path) -> int:
             continue
         target = results / run.relative_to(outputs)
         target.mkdir(parents=True, exist_ok=True)
-        texts = {name: _without_paths((run / name).read_text("utf-8")) for name in RESULT_FILES}
+        texts = {name: without_paths((run / name).read_text("utf-8")) for name in RESULT_FILES}
         old = {name: (target / name).read_text("utf-8") for name in RESULT_FILES if (target / name).is_file()}
         if texts != old:
             changed += 1
@@ -164,11 +164,3 @@ def keep_results(runs: Iterable[Path], outputs: Path, results: Path) -> int:
                 beside.write_text(text, "utf-8")
                 os.replace(beside, target / name)
     return changed
-
-
-def _without_paths(text: str) -> str:
-    content = json.loads(text)
-    for key, value in content.get("config", {}).items():
-        if isinstance(value, str) and os.path.isabs(value):
-            content["config"][key] = Path(value).name
-    return json.dumps(content, indent=1, sort_keys=False) + "\n"

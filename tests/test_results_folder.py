@@ -1,34 +1,28 @@
-"""Results that the repository keeps: whole, of finished full schedules, and without paths."""
+"""Results that the repository keeps pass the checks of a leaderboard and say how they were made."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from ltr.report.limits import limits
-from ltr.results import read_result_file
+from ltr.report.results_folder import read_results_folder
 
 RESULTS = Path(__file__).parents[1] / "results"
-FILES = sorted(RESULTS.rglob("result.json"))
+FOLDER = read_results_folder(RESULTS)
 
 
-def test_there_are_results():
-    assert FILES
+def test_every_result_is_accepted():
+    assert FOLDER.refused == ()
+    assert FOLDER.accepted
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.parent.name)
-def test_a_result_is_whole_and_says_how_it_was_made(file):
-    result = read_result_file(file)
-    assert limits(result["config"]) == ""
-    provenance = json.loads((file.parent / "provenance.json").read_text())
-    assert provenance["code"]["commit"]
-    assert provenance["split_digest"] == result["data"]["split_digest"]
-    assert file.parent.name.endswith(result["run_hash"][:8])
+@pytest.mark.parametrize("run", FOLDER.accepted, ids=lambda run: run.path.name)
+def test_a_result_says_how_it_was_made(run):
+    assert run.provenance["code"]["commit"]
+    assert run.provenance["split_digest"] == run.result["data"]["split_digest"]
 
 
-def test_nothing_else_lies_there_and_no_absolute_path():
-    for path in RESULTS.rglob("*"):
-        assert path.is_dir() or path.name in ("result.json", "provenance.json"), path
-        assert path.is_dir() or '"/' not in path.read_text(), path
+def test_no_file_holds_an_absolute_path():
+    for path in RESULTS.rglob("*.json"):
+        assert '"/' not in path.read_text(), path

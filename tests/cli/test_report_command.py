@@ -162,3 +162,56 @@ def test_a_spread_of_runs_of_one_subset_is_refused(command, outputs):
     code, out, err = command("outputs", "--spread")
     assert (code, out) == (1, "")
     assert "dataset.split_seed=0,1,2" in err
+
+
+def test_a_run_is_added_checked_and_shown(command, outputs, tmp_path):
+    for folder in sorted(outputs.glob("*/*/*")):
+        code, out, err = command("--leaderboard", "results", "--add", folder)
+        assert (code, err) == (0, "")
+        assert f"added results/cifar10_lt/{folder.parent.name}/{folder.name}" in out
+    code, out, _ = command("--leaderboard", "results", "--check")
+    assert (code, out) == (0, "results: 4 results accepted, 0 refused\n")
+    code, out, _ = command("results", "--leaderboard")
+    assert (code, out) == (0, "results/leaderboard.html: 4 results in 2 rows\n")
+    assert "<table" in (tmp_path / "results" / "leaderboard.html").read_text()
+    assert command("--leaderboard", "results", "--check")[0] == 0, "the page itself is no result"
+    assert "| crt |" in command("--leaderboard", "results", "--format", "markdown")[1]
+
+
+def test_a_refused_result_is_named_and_the_others_are_shown(command, outputs, tmp_path):
+    command("--leaderboard", "results", "--add", next(outputs.glob("*/crt/*")))
+    command("--leaderboard", "results", "--add", next(outputs.glob("*/erm/*")))
+    path = next((tmp_path / "results").glob("*/crt/*/result.json"))
+    path.write_text(path.read_text().replace('"last"', '"best_test"'))
+    for flags in (["--check"], ["--out", "page.html"]):
+        code, out, err = command("--leaderboard", "results", *flags)
+        assert code == 1
+        assert f"refused: {path.relative_to(tmp_path)}: its weights were selected by best_test" in err
+        assert "1 result" in out
+
+
+def test_a_limited_run_is_refused_on_entry(command, tmp_path):
+    run = write(tmp_path / "outputs", "erm", config={"trainer.limit_train_batches": 2})
+    code, _, err = command("--leaderboard", "results", "--add", run)
+    assert code == 2
+    assert "limited: 2 batches an epoch" in err
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--leaderboard"], "one folder of results is needed"),
+        (["--leaderboard", "results", "more"], "one folder of results is needed"),
+        (["--leaderboard", "outputs", "--spread"], "--leaderboard --spread"),
+        (["--leaderboard", "outputs", "--metric", "few"], "--leaderboard --metric"),
+        (["--leaderboard", "outputs", "--format", "csv"], "allowed are html and markdown"),
+        (["--leaderboard", "outputs", "--check", "--out", "x.html"], "--check: it writes nothing"),
+        (["outputs", "--check"], "--check: it belongs to --leaderboard"),
+        (["outputs", "--add", "outputs"], "--add: it belongs to --leaderboard"),
+    ],
+)
+def test_flags_of_a_leaderboard_are_checked(command, outputs, flags, said):
+    code, out, err = command(*flags)
+    assert (code, out) == (2, "")
+    assert said in err

@@ -89,3 +89,12 @@ def per_class(folder: Path, names: list[str], accuracy: list[float]) -> None:
         "accuracy": accuracy,
     }
     pq.write_table(pa.table(table), folder / "per_class.parquet")
+
+
+def composed_config(*overrides: str) -> dict:
+    """Return the flat configuration of a run with these overrides."""
+    from ltr.configuration.check import check_config
+    from ltr.configuration.configs import leaves, without_private
+    from ltr.configuration.overrides import composed as compose
+
+    return dict(leaves(without_private(check_config(compose(list(overrides))))))

@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from made_up_outputs import write
+from made_up_outputs import composed_config, write
 from made_up_runs import row
 
 from ltr.errors import ConfigError, DataError
@@ -340,15 +340,6 @@ def test_any_setting_can_be_requested_as_a_curve(tmp_path):
 
 
 # -- published numbers --------------------------------------------------------------------------------------------
-
-
-def composed_config(*overrides: str) -> dict:
-    """Return the flat configuration of a run with these overrides."""
-    from ltr.configuration.check import check_config
-    from ltr.configuration.configs import leaves, without_private
-    from ltr.configuration.overrides import composed as compose
-
-    return dict(leaves(without_private(check_config(compose(list(overrides))))))
 
 
 @pytest.mark.parametrize(

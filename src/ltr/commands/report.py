@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ltr.commands.arguments import Parser, at_least, names_in, parsed
 from ltr.commands.named_runs import outputs_folder, run_path, runs_of_name
+from ltr.commands.report_leaderboard import check_leaderboard, write_leaderboard
 from ltr.commands.report_spread import check_spread, write_spread
 from ltr.console import print_line
 from ltr.errors import ConfigError, DataError
@@ -49,6 +50,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--spread", action="store_true", help="variance over training subsets (dataset.split_seed) and seeds instead"
     )
+    parser.add_argument(
+        "--leaderboard", action="store_true", help="checked results of one folder, such as results, as a page"
+    )
+    parser.add_argument("--check", action="store_true", help="of --leaderboard: check the results, write nothing")
+    parser.add_argument("--add", type=Path, metavar="RUN", help="of --leaderboard: add the result of a finished run")
     parser.add_argument("--curve", default="", metavar="KEY,...", help="further settings whose sweeps are curves")
     parser.add_argument("--level", type=float, default=0.95, metavar="P", help="of intervals (default: 0.95)")
     parser.add_argument(
@@ -65,12 +71,21 @@ def main(argv: Sequence[str]) -> int:
         folder if folder.exists() or not runs_of_name(str(folder)) else run_path(folder) for folder in arguments.folders
     ]
     folders = folders or [default]
-    if arguments.spread:
+    if not arguments.leaderboard and (arguments.check or arguments.add is not None):
+        flag = "--check" if arguments.check else "--add"
+        raise ConfigError(f"{flag}: it belongs to --leaderboard. Add that flag and the folder of results")
+    if arguments.leaderboard:
+        check_leaderboard(arguments, arguments.folders)
+        if arguments.add is not None and not arguments.add.exists() and runs_of_name(str(arguments.add)):
+            arguments.add = run_path(arguments.add)
+    elif arguments.spread:
         check_spread(arguments)
     if arguments.out is not None:
         check_file(arguments.out, f"--out {arguments.out}")
     elif arguments.format == "html" and folders[0].is_dir():
         check_file(folders[0] / "report.html", f"--out {folders[0] / 'report.html'}")
+    if arguments.leaderboard:
+        return write_leaderboard(arguments, folders[0])
     return write_spread(arguments, folders) if arguments.spread else _report(arguments, folders)
 
 

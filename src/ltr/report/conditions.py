@@ -38,7 +38,7 @@ class Conditions:
     @classmethod
     def of(cls, row: TableRow) -> Conditions:
         config = read_config(f"experiment/{row.config}")
-        chosen = {**_choices("train"), **_choices(f"experiment/{row.config}")}
+        chosen = {**config_choices("train"), **config_choices(f"experiment/{row.config}")}
         values: dict[str, Any] = {}
         dataset = chosen.get("dataset", "")
         if dataset in config_names("dataset"):
@@ -62,7 +62,7 @@ class Conditions:
         return all(config.get(key, _MISSING) == value for key, value in self.values)
 
 
-def _choices(config: str) -> dict[str, str]:
+def config_choices(config: str) -> dict[str, str]:
     """Return the chosen config of each group in a defaults list."""
     choices: dict[str, str] = {}
     entries: Sequence[Any] = read_config(config).get("defaults", [])

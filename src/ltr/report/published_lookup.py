@@ -12,11 +12,19 @@ from ltr.report.conditions import Conditions
 
 @dataclass(frozen=True)
 class Published:
-    """Published number: its value in percent, its source, and its metric."""
+    """Published number.
+
+    Attributes:
+        number: its value in percent.
+        source: where it was published, and how it was checked.
+        metric: its metric.
+        names_backbone: the experiment sets a backbone, so that the run has it.
+    """
 
     number: float
     source: str
     metric: str
+    names_backbone: bool = False
 
 
 class PublishedNumbers:
@@ -42,10 +50,11 @@ class PublishedNumbers:
         if config.get("features.name", "images") != "images":  # published numbers are of trained networks
             return None
         rows_of_protocol = [pair for pair in self._rows if METRICS.find(pair[0].metric).protocol == protocol]
-        matching_rows = [row for row, conditions in rows_of_protocol if conditions.match(config)]
-        matching_rows.sort(key=lambda row: not row.config.endswith(f"_{config.get('name')}"))
+        matching_rows = [pair for pair in rows_of_protocol if pair[1].match(config)]
+        matching_rows.sort(key=lambda pair: not pair[0].config.endswith(f"_{config.get('name')}"))
         if not matching_rows:
             return None
-        row = matching_rows[0]
+        row, conditions = matching_rows[0]
         assert row.published is not None
-        return Published(row.published, row.citation, row.metric)
+        names_backbone = any(key.startswith("backbone.") for key, _ in conditions.values)
+        return Published(row.published, row.citation, row.metric, names_backbone)

@@ -1,0 +1,69 @@
+"""``ltr-report --leaderboard``: a folder of results as one page, its check, and the way in for a new run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ltr.console import print_line
+from ltr.errors import ConfigError
+from ltr.names import counted
+from ltr.writing import check_file
+
+_FORMATS = ("html", "markdown")
+
+
+def check_leaderboard(arguments: argparse.Namespace, folders: Sequence[Path]) -> None:
+    """Raise ConfigError for flags that do not go with ``--leaderboard``."""
+    from ltr.report.results_folder import PAGE
+
+    if len(folders) != 1:
+        raise ConfigError(
+            f"--leaderboard with {counted(len(folders), 'folder')}: one folder of results is needed. Name it, e.g. "
+            "ltr-report --leaderboard results"
+        )
+    if arguments.format not in (*_FORMATS, "table"):
+        raise ConfigError(
+            f"--leaderboard --format {arguments.format}: allowed are {' and '.join(_FORMATS)}. For other formats, "
+            f"report the folder without --leaderboard: ltr-report {folders[0]} --format {arguments.format}"
+        )
+    names = ("metric", "dataset", "against", "curve", "figures", "spread")
+    if given := [name for name in names if getattr(arguments, name)]:
+        raise ConfigError(
+            f"--leaderboard --{given[0]}: a leaderboard shows every result of its folder, and its page filters. Leave "
+            "one of the two flags out"
+        )
+    if arguments.check and (arguments.add or arguments.out):
+        raise ConfigError("--check: it writes nothing, so it goes without --add and --out. Leave one of them out")
+    if not arguments.check and arguments.out is None and folders[0].is_dir():
+        check_file(folders[0] / PAGE, f"--out {folders[0] / PAGE}")
+
+
+def write_leaderboard(arguments: argparse.Namespace, folder: Path) -> int:
+    """Add a run, check a folder of results, or write its page; return the exit code: 1 where a result is refused."""
+    from ltr.files import write_text
+    from ltr.report.leaderboard import leaderboard_rows, summary_markdown
+    from ltr.report.leaderboard_page import leaderboard_page
+    from ltr.report.results_folder import PAGE, add_run, read_results_folder
+
+    if arguments.add is not None:
+        print_line(f"added {add_run(folder, arguments.add)}")
+        return 0
+    results = read_results_folder(folder)
+    for line in results.refused:
+        print_line(f"refused: {line}", sys.stderr)
+    accepted = counted(len(results.accepted), "result")
+    if arguments.check:
+        print_line(f"{folder}: {accepted} accepted, {len(results.refused):,} refused")
+        return int(bool(results.refused))
+    rows = leaderboard_rows(results)
+    if arguments.format == "markdown" and arguments.out is None:
+        print(summary_markdown(rows))  # its names are written for its format already
+        return int(bool(results.refused))
+    page = summary_markdown(rows) + "\n" if arguments.format == "markdown" else leaderboard_page(rows)
+    out = arguments.out or folder / PAGE
+    write_text(out, page)
+    print_line(f"{out}: {accepted} in {counted(len(rows), 'row')}")
+    return int(bool(results.refused))

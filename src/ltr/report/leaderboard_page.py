@@ -1,0 +1,212 @@
+"""Leaderboard as one HTML file: sortable, filtered by data set, backbone, schedule and cost; needs no network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ltr.escaping import html as text
+from ltr.evaluation.groups import GROUPS
+from ltr.names import counted
+from ltr.report.leaderboard import LeaderboardRow, hours_text, percent, signed
+from ltr.report.style import INK, NOTHING, WARNING
+
+# the browser fetches nothing, whatever a name looks like
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+)
+_HOURS = (1, 3, 10, 30, 100)
+_FAR = 1.0  # points from the published number that are marked
+
+_STYLE = f"""
+:root {{ color-scheme: light }}
+body {{ font: 15px/1.45 system-ui, sans-serif; color: {INK}; background: #fff; margin: 1.5em auto; max-width: 1500px;
+  padding: 0 1em }}
+h1 {{ font-size: 1.4em }} .note {{ color: #555; font-size: .9em }}
+form {{ display: flex; flex-wrap: wrap; gap: .4em 1.2em; align-items: end; margin: 1em 0 }}
+label {{ display: flex; flex-direction: column; font-size: .85em; color: #444 }}
+select, input, form button {{ font: inherit; padding: .25em .5em; border: 1px solid #888; border-radius: 3px;
+  background: #fff; color: inherit; max-width: 20em }}
+.scroll {{ overflow-x: auto }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
+caption {{ text-align: left; padding: .3em 0 }}
+th, td {{ padding: .3em .7em; border-bottom: 1px solid #e4e4e4; text-align: left; white-space: nowrap }}
+td.wrap {{ white-space: normal; min-width: 9em; overflow-wrap: anywhere }}
+th.number, td.number {{ text-align: right }}
+thead th {{ position: sticky; top: 0; background: #fff }}
+thead button {{ font: inherit; font-weight: 600; border: 0; background: none; padding: 0; cursor: pointer;
+  color: inherit }}
+[aria-sort=ascending] button::after {{ content: " ▲" }} [aria-sort=descending] button::after {{ content: " ▼" }}
+td.far {{ color: {WARNING}; font-weight: 600 }}
+tbody tr:hover {{ background: #f5f7fa }} tbody th {{ font-weight: 600 }}
+:focus-visible {{ outline: 2px solid #004488; outline-offset: 1px }}
+[hidden] {{ display: none }}
+@media print {{ form, thead button::after {{ display: none }} }}
+"""
+
+# names are compared and never inserted as HTML
+_SCRIPT = """
+"use strict";
+const table = document.querySelector("table"), body = table.tBodies[0], form = document.querySelector("form");
+const heads = [...table.tHead.rows[0].cells], status = document.getElementById("count");
+const number = cell => cell.dataset.value === undefined ? NaN : parseFloat(cell.dataset.value);
+heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
+  const numeric = head.classList.contains("number"), now = head.getAttribute("aria-sort");
+  const descending = now ? now === "ascending" : numeric, sign = descending ? -1 : 1;
+  const rows = [...body.rows].sort((a, b) => {
+    const one = a.cells[column], two = b.cells[column];
+    if (!numeric) return sign * one.textContent.localeCompare(two.textContent);
+    const x = number(one), y = number(two);
+    return isNaN(x) || isNaN(y) ? isNaN(x) - isNaN(y) : sign * (x - y);
+  });
+  body.append(...rows);
+  heads.forEach(other => other.removeAttribute("aria-sort"));
+  head.setAttribute("aria-sort", descending ? "descending" : "ascending");
+}));
+function filter() {
+  const words = form.elements.words.value.toLowerCase().split(/\\s+/).filter(Boolean);
+  const limit = parseFloat(form.elements.hours.value);
+  let shown = 0;
+  for (const row of body.rows) {
+    const content = row.textContent.toLowerCase(), hours = parseFloat(row.dataset.hours);
+    row.hidden = !(words.every(word => content.includes(word)) && (isNaN(limit) || hours <= limit)
+      && ["dataset", "backbone", "schedule"].every(key => {
+        const chosen = form.elements[key].value;
+        return chosen === "" || row.dataset[key] === chosen;
+      }));
+    shown += !row.hidden;
+  }
+  status.textContent = shown + " of " + body.rows.length + " rows";
+}
+form.addEventListener("input", filter);
+form.addEventListener("reset", () => setTimeout(filter));
+form.addEventListener("submit", event => event.preventDefault());
+form.hidden = false;
+filter();
+"""
+
+_COLUMNS: tuple[tuple[str, bool], ...] = (
+    ("run", False),
+    ("data set", False),
+    ("method", False),
+    ("loss", False),
+    ("backbone", False),
+    ("schedule", False),
+    ("metric", False),
+    ("result", True),
+    *((group, True) for group in GROUPS),
+    ("n", True),
+    ("published", True),
+    ("deviation", True),
+    ("hours", True),
+    ("test images", True),
+    ("selection", False),
+    ("split", False),
+    ("hardware", False),
+    ("commit", False),
+    ("files", False),
+)
+
+
+def leaderboard_page(rows: Sequence[LeaderboardRow], title: str = "Leaderboard") -> str:
+    """Return the complete HTML file."""
+    sources = list(dict.fromkeys(row.published.source for row in rows if row.published))
+    heads = "".join(
+        f'<th scope="col"{_class("number" if numeric else "")}><button type="button">{text(name)}</button></th>'
+        for name, numeric in _COLUMNS
+    )
+    lines = "\n".join(_row(row, sources) for row in rows)
+    listed = "".join(f'<li id="source-{place}">{text(source)}</li>' for place, source in enumerate(sources, start=1))
+    runs = sum(row.seeds for row in rows)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width">
+<title>{text(title)}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<main>
+<h1>{text(title)}</h1>
+<p class="note">{counted(runs, "run")}, averaged over seeds (mean ± s.d., n runs), in percent. Deviation: result less
+published number, in points; {_FAR:.0f} point or more is marked. Compare rows of one data set and one split only;
+published numbers count all test images. Hours: all stages, as if none had been cached, on the row's hardware.</p>
+<form hidden aria-label="filter">
+{_select("dataset", "data set", [row.dataset for row in rows])}
+{_select("backbone", "backbone", [row.backbone for row in rows])}
+{_select("schedule", "schedule", [row.schedule for row in rows])}
+<label>cost <select name="hours"><option value="">any</option>{_hour_options(rows)}</select></label>
+<label>words <input type="search" name="words" placeholder="e.g. balanced"></label>
+<button type="reset">show all</button>
+</form>
+<p class="note" id="count" role="status">{counted(len(rows), "row")}</p>
+<div class="scroll" tabindex="0" role="region" aria-label="results">
+<table><caption class="note">A click on a heading sorts.</caption>
+<thead><tr>{heads}</tr></thead>
+<tbody>
+{lines}
+</tbody></table>
+</div>
+<h2>Sources of published numbers</h2>
+<ol>{listed}</ol>
+</main>
+<script>{_SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def _row(row: LeaderboardRow, sources: Sequence[str]) -> str:
+    place = sources.index(row.published.source) + 1 if row.published else 0
+    published = (
+        f'{row.published.number:.2f} <a href="#source-{place}" aria-label="source {place}">[{place}]</a>'
+        if row.published
+        else NOTHING
+    )
+    difference = row.difference
+    cells = [
+        f'<th scope="row" class="wrap">{text(row.label)}</th>',
+        *(_cell(value) for value in (row.dataset, row.method, row.loss, row.backbone, row.schedule, row.metric.title)),
+        _number(row.value_text, row.value),
+        *(_number(percent(row.groups[group]), row.groups[group]) for group in GROUPS),
+        _number(str(row.seeds), row.seeds),
+        f'<td class="number"{_value(row.published.number if row.published else math.nan)}>{published}</td>',
+        _number(signed(difference), difference, "far" if abs(difference) >= _FAR else ""),
+        _number(hours_text(row.hours), row.hours),
+        _number(f"{row.test_images:,}", row.test_images),
+        *(_cell(value or NOTHING, "wrap") for value in (row.selection, row.split, row.hardware, row.commit)),
+        _cell(" ".join(row.files), "wrap"),
+    ]
+    hours = "" if row.hours != row.hours else f"{row.hours:.10g}"
+    data = {"dataset": row.dataset, "backbone": row.backbone, "schedule": row.schedule, "hours": hours}
+    attributes = "".join(f' data-{key}="{text(value)}"' for key, value in data.items())
+    return f"<tr{attributes}>{''.join(cells)}</tr>"
+
+
+def _cell(value: str, names: str = "") -> str:
+    return f"<td{_class(names)}>{text(value)}</td>"
+
+
+def _number(shown: str, value: float, names: str = "") -> str:
+    return f"<td{_class(f'number {names}'.strip())}{_value(value)}>{text(shown)}</td>"
+
+
+def _value(value: float) -> str:
+    return "" if value != value else f' data-value="{value:.10g}"'
+
+
+def _class(names: str) -> str:
+    return f' class="{names}"' if names else ""
+
+
+def _select(name: str, label: str, values: Sequence[str]) -> str:
+    options = "".join(f'<option value="{text(value)}">{text(value)}</option>' for value in sorted(set(values)))
+    return f'<label>{label} <select name="{name}"><option value="">all</option>{options}</select></label>'
+
+
+def _hour_options(rows: Sequence[LeaderboardRow]) -> str:
+    highest = max((row.hours for row in rows if row.hours == row.hours), default=0.0)
+    limits = [hours for hours in _HOURS if hours < highest]
+    return "".join(f'<option value="{hours}">at most {counted(hours, "hour")}</option>' for hours in limits)

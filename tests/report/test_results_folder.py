@@ -1,0 +1,180 @@
+"""Checks of a folder of results: what is accepted, and each reason to refuse a file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from made_up_outputs import digest, write
+
+from ltr.errors import ConfigError, DataError
+from ltr.report.read_run import read_run
+from ltr.report.results_folder import SPLIT_COLUMNS, add_run, read_results_folder, read_splits, run_folder, split_line
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A results folder with ERM of two seeds and cRT."""
+    for method, seed in (("erm", 0), ("erm", 1), ("crt", 0)):
+        add_run(tmp_path / "results", write(tmp_path / "outputs", method, seed))
+    return tmp_path / "results"
+
+
+def a_result(folder: Path) -> Path:
+    return next(folder.glob("cifar10_lt/crt/*/result.json"))
+
+
+def change(path: Path, **changes) -> None:
+    """Change keys of a ``result.json``; ``a__b`` is key b of the mapping a."""
+    result = json.loads(path.read_text())
+    for key, value in changes.items():
+        *outer, last = key.split("__")
+        node = result
+        for name in outer:
+            node = node[int(name)] if name.isdigit() else node[name]
+        node[last] = value
+    path.write_text(json.dumps(result))
+
+
+def test_added_runs_are_accepted(folder):
+    results = read_results_folder(folder)
+    assert results.refused == ()
+    assert [run.path.parts[-2] for run in results.accepted] == ["crt", "erm", "erm"]
+
+
+def test_a_row_needs_one_file(folder):
+    assert {path.name for path in folder.rglob("*.json")} == {"result.json"}
+
+
+def test_adding_again_changes_nothing(folder, tmp_path):
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    add_run(folder, next((tmp_path / "outputs").glob("cifar10_lt/crt/*")))
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"run_hash": "abc"}, "run_hash is abc; needed is a SHA-256"),
+        ({"group_hash": ""}, "group_hash is ; needed"),
+        ({"data__split_digest": "0" * 64}, "digest of its split"),
+        ({"data__split": "another"}, "its split another is not listed"),
+        ({"data__test_images": 9999}, "test_images of its split"),
+        ({"data__test_images": 0}, "names no split with test images"),
+        ({"config__trainer.max_epochs": 30}, "limited: 30 of the recipe's 200 epochs"),
+        ({"config__trainer.limit_train_batches": 4}, "limited: 4 batches an epoch"),
+        ({"rows__0__selection": "best_test"}, "selected by best_test; allowed are last and best_val"),
+        ({"rows__0__selection": "best_val"}, "selected on validation without validation images"),
+        ({"config__method.tau": "auto"}, "method.tau=auto was chosen without validation images"),
+        ({"rows__0__split": "val"}, "of the split val; needed is test"),
+        ({"rows__0__metrics": {"nll": 1.0}}, "no value of balanced_accuracy"),
+        ({"rows__0__metrics__accuracy": 38.2}, "accuracy is 38.2; a fraction lies in [0, 1]"),
+        ({"config__backbone.weights": "/home/me/w.pth"}, "holds the path /home/me/w.pth"),
+        ({"config__seed": 7}, "needed is cifar10_lt/crt/crt-s7-"),
+        ({"schema_version": 99}, "layout 99"),
+        ({"rows": []}, "lacks rows"),
+    ],
+)
+def test_a_file_is_refused_with_its_reason(folder, changes, reason):
+    path = a_result(folder)
+    change(path, **changes)
+    results = read_results_folder(folder)
+    assert len(results.accepted) == 2
+    assert any(reason in line for line in results.refused), results.refused
+    assert all(line.startswith(str(path)) for line in results.refused)
+
+
+def test_a_run_counts_once(folder):
+    shutil.copytree(a_result(folder).parent, folder / "elsewhere" / "crt" / a_result(folder).parent.name)
+    results = read_results_folder(folder)
+    assert len(results.accepted) == 2 + 1
+    assert any("the same run as" in line for line in results.refused)
+
+
+@pytest.mark.parametrize("name", ["final.ckpt", "cifar10_lt/crt/notes.txt", "cifar10_lt/crt/provenance.json"])
+def test_other_files_are_refused(folder, name):
+    (folder / name).write_text("{}")
+    (line,) = read_results_folder(folder).refused
+    assert "not a file of a result" in line
+
+
+def test_a_link_is_refused(folder, tmp_path):
+    target = a_result(folder)
+    outside = tmp_path / "outside.json"
+    target.rename(outside)
+    target.symlink_to(outside)
+    (line,) = read_results_folder(folder).refused
+    assert "not a file of a result" in line
+
+
+def test_a_damaged_provenance_is_refused(folder):
+    a_result(folder).with_name("provenance.json").write_text('{"code": 3}')
+    (line,) = read_results_folder(folder).refused
+    assert "provenance.json" in line
+
+
+def test_a_large_file_is_refused(folder):
+    change(a_result(folder), padding="x" * 2_100_000)
+    (line,) = read_results_folder(folder).refused
+    assert "allowed are 2,000,000" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("split,digest\na,b\n", "columns"),
+        (f"{','.join(SPLIT_COLUMNS)}\na,b\n", "line 2"),
+        (f"{','.join(SPLIT_COLUMNS)}\na,b,1,0,1,0,2\na,b,1,0,1,0,2\n", "twice"),
+        ("\x00", "splits.csv"),
+    ],
+)
+def test_a_wrong_list_of_splits_is_an_error(folder, text, reason):
+    (folder / "splits.csv").write_text(text)
+    with pytest.raises(DataError, match=reason):
+        read_results_folder(folder)
+
+
+def test_a_new_split_gets_its_line_and_a_known_one_is_compared(folder, tmp_path):
+    run = write(tmp_path / "outputs", "lws", split='new, with "comma"')
+    add_run(folder, run)
+    line = read_splits(folder / "splits.csv")['new, with "comma"']
+    assert line == split_line(read_run(run))
+    assert line["digest"] == digest('new, with "comma"')
+    other = write(tmp_path / "outputs", "ncm")
+    change(other / "result.json", data__split_digest=digest("others"))
+    with pytest.raises(ConfigError, match="digest of its split"):
+        add_run(folder, other)
+    assert not list(folder.glob("*/ncm"))
+
+
+def test_adding_keeps_the_names_of_files_only(folder, tmp_path):
+    run = write(tmp_path / "outputs", "lws", config={"backbone.weights": "/home/me/w.pth"})
+    (run / "provenance.json").write_text('{"device": "a CPU", "packages": {"x": "/opt/x"}}')
+    target = add_run(folder, run)
+    assert '"/' not in (target / "result.json").read_text() + (target / "provenance.json").read_text()
+    assert json.loads((target / "result.json").read_text())["config"]["backbone.weights"] == "w.pth"
+
+
+def test_a_limited_run_is_not_added(folder, tmp_path):
+    run = write(tmp_path / "outputs", "lws", config={"trainer.max_epochs": 1}, selection="best_test")
+    with pytest.raises(ConfigError, match=r"limited: 1 of .*1 more reason.*best_test"):
+        add_run(folder, run)
+
+
+def test_a_place_never_leaves_the_folder(tmp_path):
+    folder = write(tmp_path, "erm")
+    names = {"name": "../../x", "dataset.name": "..", "method.name": "/etc"}
+    change(folder / "result.json", **{f"config__{key}": value for key, value in names.items()})
+    place = run_folder(read_run(folder))
+    assert len(place.parts) == 3
+    assert not place.is_absolute()
+    assert ".." not in place.parts
+
+
+@pytest.mark.parametrize("make", [lambda path: None, Path.mkdir])
+def test_a_folder_without_results_is_an_error(tmp_path, make):
+    make(tmp_path / "results")
+    with pytest.raises(DataError, match="results"):
+        read_results_folder(tmp_path / "results")
