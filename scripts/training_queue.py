@@ -23,17 +23,14 @@ COPY_EVERY = 300.0  # seconds between two copies of the state
 
 _DECOUPLED = ("crt", "lws", "tau_norm", "ncm", "posthoc_la")
 
-_LATER = ("mixup_balanced_softmax", "cb_focal", "m2m", "ldam_drw_sla_sd")
+_LATER = ("mixup_balanced_softmax", "cb_focal", "m2m", "ldam_drw_sla_sd", "mislas")
 
 # rows of one representation stand together: it is trained once
 ROWS = (
     *(f"cifar100_lt_{row}" for row in ("erm", *_DECOUPLED, "balanced_softmax", "ldam_drw", "ce_drw")),
     *(f"cifar10_lt_{row}" for row in ("erm", *_DECOUPLED, "ldam_drw", "ce_drw", "balanced_softmax")),
-    *(
-        f"{data}_lt_{row}"
-        for row in ("mixup_balanced_softmax", "cb_focal", "m2m", "ldam_drw_sla_sd")
-        for data in ("cifar100", "cifar10")
-    ),
+    *(f"{data}_lt_{row}" for row in _LATER for data in ("cifar100", "cifar10")),
+    "cifar100_lt_weight_balancing",
 )
 
 RESULT_FILES = ("result.json", "provenance.json")

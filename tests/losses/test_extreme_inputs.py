@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ltr.losses import classification, distillation, functional, relational, triplet
+from ltr.losses import classification, distillation, functional, relational, seesaw, smoothing, triplet
 from ltr.losses.prototypical import Prototypical
 from ltr.losses.triplet import Triplet
 from ltr.methods.herbs import losses as herbs
 from ltr.methods.reciprocal_points import losses as open_set
+from ltr.methods.weight_balancing.losses import ClassBalancedBCE
 
 COUNTS = [1000, 10, 1]
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
@@ -57,6 +58,11 @@ LOSSES: dict[str, Loss] = {
     "BalancedSoftmax": built("BalancedSoftmax"),
     "LogitAdjusted": built("LogitAdjusted"),
     "VS": built("VS"),
+    "label_aware_smoothing": smoothing.LabelAwareSmoothing(COUNTS),
+    "label_aware_smoothing others": smoothing.LabelAwareSmoothing(COUNTS, spread="others"),
+    "seesaw": seesaw.Seesaw(COUNTS),
+    "seesaw training": seesaw.Seesaw(COUNTS, counts="training"),
+    "class_balanced_bce": ClassBalancedBCE(COUNTS),
     "kl_to_teacher": lambda x, y: distillation.kl_to_teacher(x, x.detach().flip(0), 4.0),
     "hint": lambda x, y: distillation.hint_loss(maps(x), maps(x.detach().flip(0))),
     "attention": lambda x, y: distillation.attention_transfer(maps(x), maps(x.detach().flip(0))),

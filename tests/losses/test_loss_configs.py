@@ -21,6 +21,9 @@ LONG_TAIL_LOSSES = {
     "balanced_softmax",
     "logit_adjusted",
     "vs",
+    "label_aware_smoothing",
+    "seesaw",
+    "class_balanced_bce",
 }
 
 

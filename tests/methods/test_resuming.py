@@ -58,6 +58,9 @@ METHODS |= {
     ),
     "crt, all trainable": Case(("method=crt", FOUR, "method.trainable=all"), **CLASSIFIER),
     "lws": Case(("method=lws", FOUR), **CLASSIFIER),
+    "mislas": Case(("method=mislas", FOUR), **CLASSIFIER),
+    "weight_balancing": Case(("method=weight_balancing", FOUR), **CLASSIFIER),
+    "weight_balancing, each step": Case(("method=weight_balancing", FOUR, "method.projection=step"), **CLASSIFIER),
     "m2m": Case(
         (
             *("method=m2m", "method.beta=0.98", "method.step_size=1", "method.gamma=0.15", "method.steps=3"),

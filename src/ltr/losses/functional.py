@@ -38,7 +38,7 @@ def integer_labels(labels: Tensor) -> Tensor:
 def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return the cross-entropy -w_y log softmax(z)_y, [B]."""
     labels = integer_labels(labels)
-    losses = F.cross_entropy(_at_least_float32(logits), labels, reduction="none", ignore_index=_NO_LABEL)
+    losses = F.cross_entropy(at_least_float32(logits), labels, reduction="none", ignore_index=_NO_LABEL)
     return _weighted(losses, labels, weight)
 
 
@@ -113,7 +113,7 @@ def ldam(logits: Tensor, labels: Tensor, margins: Tensor, scale: float = 1.0, we
         scale: s, the factor by which the head multiplied the cosines.
     """
     labels = integer_labels(labels)
-    logits = _at_least_float32(logits)
+    logits = at_least_float32(logits)
     of_labels = logits.gather(1, labels[:, None])
     lowered = logits.scatter(1, labels[:, None], of_labels - (scale * margins[labels])[:, None].to(logits.dtype))
     return cross_entropy(lowered, labels, weight)
@@ -121,12 +121,12 @@ def ldam(logits: Tensor, labels: Tensor, margins: Tensor, scale: float = 1.0, we
 
 def balanced_softmax(logits: Tensor, labels: Tensor, log_prior: Tensor) -> Tensor:
     """Return CE(z + log n), [B] (Ren et al., NeurIPS 2020); log n and log prior differ by a constant only."""
-    return cross_entropy(_at_least_float32(logits) + log_prior, labels)
+    return cross_entropy(at_least_float32(logits) + log_prior, labels)
 
 
 def logit_adjusted(logits: Tensor, labels: Tensor, log_prior: Tensor, tau: float) -> Tensor:
     """Return CE(z + tau log prior), [B] (Menon et al., ICLR 2021, eq. 10); tau = 1 is `balanced_softmax`."""
-    return cross_entropy(_at_least_float32(logits) + tau * log_prior, labels)
+    return cross_entropy(at_least_float32(logits) + tau * log_prior, labels)
 
 
 def vs(logits: Tensor, labels: Tensor, log_prior: Tensor, gamma: float, tau: float) -> Tensor:
@@ -136,7 +136,7 @@ def vs(logits: Tensor, labels: Tensor, log_prior: Tensor, gamma: float, tau: flo
     experiments.
     """
     factors = torch.exp(gamma * (log_prior - log_prior.max()))
-    return cross_entropy(_at_least_float32(logits) * factors + tau * log_prior, labels)
+    return cross_entropy(at_least_float32(logits) * factors + tau * log_prior, labels)
 
 
 def reduce(
@@ -170,13 +170,14 @@ def check_reduction(reduction: str) -> None:
     check_option("loss.reduction", reduction, Reduction)
 
 
-def _at_least_float32(logits: Tensor) -> Tensor:
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Return half-precision logits as float32, others as they are."""
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 def _flipped(logits: Tensor, labels: Tensor, background: int | None) -> Tensor:
     """Return z_y at the label and -z_i elsewhere, [B, C], or [B, C - 1] without the background's column."""
-    logits = _at_least_float32(logits)
+    logits = at_least_float32(logits)
     flipped = (-logits).scatter(1, labels[:, None], logits.gather(1, labels[:, None]))
     if background is None:
         return flipped

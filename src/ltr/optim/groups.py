@@ -39,7 +39,7 @@ def parameter_groups(
     Args:
         backbone: must have `last_block()` if ``last_block_lr`` is set.
         head: the classifier.
-        extra: further modules by name (second heads).
+        extra: further modules by name (second heads), or parts of the backbone or the head with a rate of their own.
         no_decay: full names of parameters that never decay, such as ``head.bias`` if it holds a prior.
         lr: learning rate, of all parts without one of their own; ltr never scales it by the batch size.
         weight_decay: of all parameters that are not exempt, in the optimiser's own form: added to the gradient by most
@@ -68,10 +68,15 @@ def parameter_groups(
 
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     seen: set[int] = set()
+    inner = {id(module) for whole in (backbone, head) for module in whole.modules()} - {id(backbone), id(head)}
+    parts = [module for module in (extra or {}).values() if id(module) in inner]
+    of_parts = {id(parameter) for module in parts for parameter in module.parameters()}
     for part, module in modules.items():
         exempt = set() if decay_norm_and_bias else _norms_and_vectors(module)
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad or id(parameter) in seen:
+                continue
+            if part in ("backbone", "head") and id(parameter) in of_parts:
                 continue
             seen.add(id(parameter))
             group = "last_block" if id(parameter) in last_block else part

@@ -93,7 +93,8 @@ def _check_linear(stage: Stage, config: Mapping[str, Any]) -> None:
             "features.solver=minibatch"
         )
     kind = getattr(locate(stage.settings.head["_target_"], "head"), "head_kind", None)
-    if stage.target.training_step is not ImageClassifier.training_step or kind != "linear":
+    is_plain = stage.target.training_step is ImageClassifier.training_step and stage.target.is_solvable
+    if not is_plain or kind != "linear":
         what = f"method={config['method']['name']}" if kind == "linear" else f"a head of kind '{kind}'"
         raise ConfigError(
             f"features.solver=lbfgs solves for a linear head and one loss of its logits; stage '{stage.name}' has "

@@ -47,6 +47,7 @@ class ImageClassifier(pl.LightningModule):
     headline = "default"
     rows_per_image = 1  # rows that the network makes of each image of a training batch
     loss_is_sum = False  # the loss is the sum over a batch's images, not their mean
+    is_solvable = True  # whether the minimum of the loss defines the head, so that L-BFGS may find it
     embeds = False  # whether the head computes embeddings instead of class logits
 
     def __init__(

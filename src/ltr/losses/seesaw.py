@@ -1,0 +1,100 @@
+"""Seesaw loss (Wang et al., CVPR 2021): images of large classes push the logits of small classes down less."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ltr.configuration.ranges import NonNegative, check_option
+from ltr.identity import named
+from ltr.losses import functional
+from ltr.losses.base import ClassificationLoss, Mixed
+from ltr.losses.weights import ClassCounts
+
+Counts = Literal["seen", "training"]
+_LEAST_PROBABILITY = 0.01  # of the label, below which the compensation grows no further; the released code's
+
+
+def seesaw(logits: Tensor, labels: Tensor, counts: Tensor, p: float, q: float) -> Tensor:
+    """Return the seesaw loss CE(z + log S_y), [B], with S_yj = M_yj C_yj for j != y and S_yy = 1.
+
+    The mitigation M_yj = min(1, n_j / n_y)^p spares smaller classes; the compensation C_yj = max(1, p_j / p_y)^q
+    restores the push on classes that an image is mistaken for. No gradient flows through either.
+
+    Args:
+        counts: images of each class, [C]; a class without any counts as one.
+        p: of the mitigation, >= 0; 0 switches it off.
+        q: of the compensation, >= 0; 0 switches it off.
+    """
+    labels = functional.integer_labels(labels)
+    logits = functional.at_least_float32(logits)
+    log_counts = counts.to(logits.dtype).clamp_min(1.0).log()
+    log_p = torch.log_softmax(logits.detach(), dim=1)
+    of_label = log_p.gather(1, labels[:, None]).clamp_min(math.log(_LEAST_PROBABILITY))
+    mitigation = p * (log_counts[None] - log_counts[labels][:, None]).clamp_max(0.0)
+    compensation = q * (log_p - of_label).clamp_min(0.0)
+    factors = (mitigation + compensation).scatter(1, labels[:, None], 0.0)
+    return functional.cross_entropy(logits + factors, labels)
+
+
+@named("loss/seesaw")
+class Seesaw(ClassificationLoss):
+    """Seesaw loss for a softmax classifier (Wang et al., CVPR 2021).
+
+    Paper and code count the images of each class while they train (``counts=seen``); after an epoch of
+    instance-balanced draws these counts have the ratios of the training set. The counts belong to the checkpoint, and
+    span all processes.
+
+    Args:
+        p: exponent of the mitigation factor; 0 switches it off.
+        q: exponent of the compensation factor; 0 switches it off.
+        counts: what the mitigation compares: `seen`, the images drawn so far (paper and code), or `training`, those of
+            the training set.
+    """
+
+    takes_background = False
+    seen: Tensor
+
+    def __init__(
+        self,
+        class_counts: ClassCounts,
+        background: int | None = None,
+        *,
+        p: NonNegative = 0.8,
+        q: NonNegative = 2.0,
+        counts: Counts = "seen",
+    ) -> None:
+        super().__init__(class_counts, background)
+        self.p = check_option("loss.p", p, NonNegative)
+        self.q = check_option("loss.q", q, NonNegative)
+        self.counts = check_option("loss.counts", counts, Counts)
+        self.adjusts_prior = counts == "training" and p > 0
+        # counts of a day on a large data set exceed the whole numbers of float32
+        self.register_buffer("seen", torch.zeros(len(self.class_counts), dtype=torch.float64))
+
+    def per_image(self, logits: Tensor, labels: Tensor, mix: Mixed | None = None) -> Tensor:
+        if self.training and self.counts == "seen":
+            self._count(functional.integer_labels(labels), mix)
+        return super().per_image(logits, labels, mix)
+
+    @torch.no_grad()
+    def _count(self, labels: Tensor, mix: Mixed | None) -> None:
+        """Count the images of a batch, those of all processes; a mixed one for both its classes."""
+        share = torch.ones(len(labels), dtype=torch.float64, device=labels.device)
+        new = torch.zeros_like(self.seen)
+        if mix is None:
+            new.index_add_(0, labels, share)
+        else:
+            first = mix[1].double().expand(len(labels))
+            new.index_add_(0, labels, first)
+            new.index_add_(0, functional.integer_labels(mix[0]), share - first)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(new)
+        self.seen += new
+
+    def losses(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
+        counts = self.seen if self.counts == "seen" else self.class_counts
+        return seesaw(logits, labels, counts, self.p, self.q)

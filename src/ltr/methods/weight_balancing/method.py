@@ -1,0 +1,98 @@
+"""Weight balancing (Alshammari et al., CVPR 2022): tuned weight decay, then a classifier of bounded weight norms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ltr.errors import ConfigError
+from ltr.identity import named
+from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, Stage
+from ltr.methods.decoupling.representation import FromRepresentation
+from ltr.methods.decoupling.retrained import SecondStage
+from ltr.methods.weight_balancing.options import BalancedOptions, WeightBalancingOptions
+
+
+def max_norm_radius(weight: Tensor, place: float) -> Tensor:
+    """Return the radius between the smallest and the largest row norm of ``weight`` [C, D] at ``place`` in [0, 1]."""
+    norms = weight.norm(dim=1)
+    return norms.min() + place * (norms.max() - norms.min())
+
+
+def project_rows(weight: Tensor, radius: Tensor) -> Tensor:
+    """Return ``weight`` [C, D] with each row whose norm exceeds ``radius`` scaled to that norm."""
+    norms = weight.norm(dim=1, keepdim=True)
+    return torch.where(norms > radius, weight * (radius / norms.clamp_min(torch.finfo(norms.dtype).tiny)), weight)
+
+
+@named("network/balanced_classifier")
+class BalancedClassifier(SecondStage):
+    """The representation with its own classifier, which learns on with weights inside a ball (MaxNorm).
+
+    Args:
+        spec: see `NetworkSpec`; its parent is ``representation``.
+        options: the fields of `BalancedOptions`.
+
+    Raises:
+        ConfigError: the head has no linear weights.
+    """
+
+    is_solvable = False
+    radius: Tensor
+
+    def __init__(self, spec: NetworkSpec, **options: Any) -> None:
+        chosen = BalancedOptions(**options)
+        self._place = chosen.radius
+        super().__init__(spec, freeze_bn_stats=chosen.freeze_bn_stats)
+        self.options = chosen
+        if getattr(self.head, "head_kind", None) != "linear":
+            raise ConfigError(
+                "method=weight_balancing bounds the weight norms of a linear classifier, which this head does not "
+                "have. Use head=linear"
+            )
+        start = max_norm_radius(self.head.weight.detach(), self._place)
+        self.register_buffer("radius", start)  # of the representation's classifier: fixed while this one trains
+
+    def start_from(self, network: ImageClassifier) -> None:
+        super().start_from(network)
+        self.head.load_state_dict(network.head.state_dict())
+
+    def optimizer_step(self, *arguments: Any, **named_arguments: Any) -> None:
+        super().optimizer_step(*arguments, **named_arguments)
+        when = self.options["projection"]
+        # within the step, so that whatever is saved after it is projected
+        if when == "step" or (when == "epoch" and self.trainer.is_last_batch):
+            with torch.no_grad():
+                self.head.weight.copy_(project_rows(self.head.weight, self.radius))
+
+    def undecayed(self) -> list[str]:
+        return []  # the official code decays the bias too
+
+
+@named("method/weight_balancing")
+class WeightBalancing(FromRepresentation):
+    """Weight balancing: a representation with tuned weight decay, then ``classifier``.
+
+    Args:
+        options: the fields of `WeightBalancingOptions`.
+    """
+
+    Options = WeightBalancingOptions
+    options: WeightBalancingOptions
+
+    def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
+        second = settings.for_stage(self.options.classifier, "method.classifier")
+        return [
+            *self.representation(settings, dataset_info),
+            Stage(
+                "classifier",
+                "classifier",
+                second,
+                module=BalancedClassifier,
+                parents=("representation",),
+                options=self.options.part(BalancedOptions),
+            ),
+        ]
