@@ -48,7 +48,11 @@ def test_exporting_again_replaces_the_files(command, finished_run):
     ("arguments", "code", "reason"),
     [
         (["nothing", "--out", "x"], 1, "no such run directory or checkpoint"),
-        (["{run}"], 2, "--out"),
+        (["{run}"], 2, "Give --out FOLDER (the network for ltr, with --onnx also ONNX) or --hub FOLDER"),
+        (["{run}", "--hub", "file"], 2, "is a file"),
+        (["{run}", "--hub", "x", "--onnx"], 2, "Add --out FOLDER"),
+        (["{run}", "--hub", "x", "--out", "x"], 2, "each writes its own config.json"),
+        (["{run}", "--hub", "x"], 2, "this backbone is DigitsNet, which timm does not have"),
         (["{run}", "--out", "file"], 2, "is a file"),
         (["{run}", "--out", "file/x"], 2, "a folder is needed, and "),
     ],

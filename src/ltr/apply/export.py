@@ -62,11 +62,11 @@ def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> Exported:
     if description.pop("base", None) is not None:  # an export needs no other file
         state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     folder.mkdir(parents=True, exist_ok=True)
-    with _beside(folder) as drafts:
+    with drafts_in(folder) as drafts:
         _write(drafts, description, state)
         images = check_images(network.dataset_info.image_shape)
         expected = logits(network, images)
-        difference = _difference(expected, logits(load_exported(drafts), images))
+        difference = largest_difference(expected, logits(load_exported(drafts), images))
         if difference != 0:
             raise TrainingError(f"the exported network's logits differ by {difference:.3g}: nothing was exported")
         names = [WEIGHTS, DESCRIPTION, CLASSES]
@@ -152,7 +152,7 @@ def _write(folder: Path, description: Mapping[str, Any], state: Mapping[str, Ten
 
 
 @contextlib.contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
+def drafts_in(folder: Path) -> Iterator[Path]:
     """Yield a folder for drafts in ``folder``, from which a file is moved into place whole."""
     drafts = folder / f".export.{os.getpid()}"
     drafts.mkdir()
@@ -162,7 +162,7 @@ def _beside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(drafts, ignore_errors=True)
 
 
-def _difference(expected: Tensor, actual: Tensor) -> float:
+def largest_difference(expected: Tensor, actual: Tensor) -> float:
     if expected.shape != actual.shape:
         return float("inf")
     worst = (expected - actual).abs().max().item()
@@ -203,7 +203,7 @@ def _write_onnx(path: Path, network: Any, images: Tensor, expected: Tensor) -> f
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (actual,) = session.run(None, {"images": images.numpy()})
-    difference = _difference(expected, torch.from_numpy(actual))
+    difference = largest_difference(expected, torch.from_numpy(actual))
     if difference > TOLERANCE * max(1.0, expected.abs().max().item()):
         raise TrainingError(f"the logits of {ONNX} differ by {difference:.3g}: nothing was exported")
     return difference

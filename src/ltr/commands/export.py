@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ltr.commands.arguments import Parser, parsed
 from ltr.console import print_line
+from ltr.errors import ConfigError
 from ltr.writing import check_folder
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run ``ltr-export RUN --out FOLDER [--onnx]``; return the exit code.
+    """Run ``ltr-export RUN --out FOLDER [--onnx]`` or ``ltr-export RUN --hub FOLDER``; return the exit code.
 
     Raises:
         ConfigError: flags that are wrong, a path that cannot be written, or ONNX that cannot be made.
         CheckpointError: no such run, or weights that cannot be read.
+        DataError: the run's result.json is damaged.
         TrainingError: the exported network gives other logits.
     """
     parser = Parser(
         prog="ltr-export",
-        description="Write weights (safetensors), description and class names (JSON), and read them back as a check.",
+        description=(
+            "Write weights (safetensors), description and class names (JSON), or a model of timm and the Hugging Face "
+            "hub, and read them back as a check."
+        ),
         epilog="Example: ltr-export outputs/digits_lt/erm/erm-s0-1a2b3c4d --out exported",
         allow_abbrev=False,
     )
     parser.add_argument("run", help="a run (its folder, its name or 'last'), or a checkpoint file of this project")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the files go")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write the network for ltr and ONNX")
+    parser.add_argument(
+        "--hub", type=Path, metavar="FOLDER", help="write a timm model with a card, for the Hugging Face hub"
+    )
     parser.add_argument(
         "--onnx", action="store_true", help="also write model.onnx (needs the packages onnx, onnxscript)"
     )
@@ -36,23 +46,65 @@ def main(argv: Sequence[str]) -> int:
     arguments = parsed(parser, argv)
     if arguments is None:
         return 0
-    check_folder(arguments.out, f"--out {arguments.out}")
+    if arguments.out is None and arguments.hub is None:
+        raise ConfigError(
+            "ltr-export writes into a folder, and none is named. Give --out FOLDER (the network for ltr, with --onnx "
+            "also ONNX) or --hub FOLDER (a timm model for the Hugging Face hub)"
+        )
+    if arguments.onnx and arguments.out is None:
+        raise ConfigError("--onnx writes model.onnx into the folder of --out, and there is none. Add --out FOLDER")
+    if arguments.hub is not None and arguments.out == arguments.hub:
+        raise ConfigError(f"--out and --hub are both {arguments.out}, and each writes its own config.json. Name two")
+    for flag, folder in (("--out", arguments.out), ("--hub", arguments.hub)):
+        if folder is not None:
+            check_folder(folder, f"{flag} {folder}")
 
     from ltr.commands.evaluate import find
     from ltr.configuration.targets import allowing
 
     with allowing(arguments.allow):
         checkpoint, _ = find(Path(arguments.run))
-        from ltr.apply.export import export
         from ltr.console import plain_warnings
 
         with plain_warnings():
-            done = export(checkpoint, arguments.out, onnx=arguments.onnx)
-    for name in done.files:
-        print_line(f"{done.folder / name}  {(done.folder / name).stat().st_size / 1e6:,.2f} MB")
+            if arguments.out is not None:
+                _export(checkpoint, arguments)
+            if arguments.hub is not None:
+                _export_hub(checkpoint, arguments.hub)
+    return 0
+
+
+def _export(checkpoint: Path, arguments: argparse.Namespace) -> None:
+    from ltr.apply.export import export
+
+    done = export(checkpoint, arguments.out, onnx=arguments.onnx)
+    _print_files(done.folder, done.files)
     print_line("checked: read back, the network gives the same logits to the bit")
     if done.onnx_difference is not None:
         print_line(f"checked: the logits of model.onnx differ by at most {done.onnx_difference:.2g}")
     elif arguments.onnx:
         print_line("warning: model.onnx was not run: onnxruntime is not installed", sys.stderr)
-    return 0
+
+
+def _export_hub(checkpoint: Path, folder: Path) -> None:
+    from ltr.apply.hub import CARD, export_hub
+
+    done = export_hub(checkpoint, folder, _result_of(checkpoint))
+    _print_files(done.folder, done.files)
+    print_line(f"checked: timm builds it again; its logits differ by at most {done.difference:.2g}")
+    if done.kept_card:
+        print_line(f"{done.folder / CARD} was there and is kept")
+    print_line(f'load it: timm.create_model("local-dir:{done.folder}", pretrained=True)')
+
+
+def _print_files(folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        print_line(f"{folder / name}  {(folder / name).stat().st_size / 1e6:,.2f} MB")
+
+
+def _result_of(checkpoint: Path) -> Mapping[str, Any] | None:
+    """Return the result of the run that a checkpoint belongs to; None for a file outside of a finished run."""
+    from ltr.results import read_result_file
+
+    file = checkpoint.resolve().parents[1] / "result.json"
+    return read_result_file(file) if file.is_file() else None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ltr.configuration.targets import locate
 from ltr.errors import CheckpointError, ConfigError
+from ltr.models.hub_weights import weights_file
 from ltr.models.preprocessing import Preprocessing, checkpoint_preprocessing
 from ltr.models.published_names import WeightsMap
 from ltr.models.weights import State, Trainable, is_state, load_backbone, set_trainable
@@ -33,7 +34,8 @@ class Backbone(nn.Module):
 
     Args:
         weights: a local file to start from: a state dict, a checkpoint of a run or safetensors, see
-            `ltr.models.weights.load_backbone`.
+            `ltr.models.weights.load_backbone`; or ``local-dir:FOLDER``, ``hf-hub:OWNER/NAME``, see
+            `ltr.models.hub_weights`.
         weights_map: published code whose names the file has, see `ltr.models.published_names`, or ``order``; None: by
             names, else by the order of tensors where shapes agree.
         strict_weights: False takes what fits by name and shape, and warns of the rest.
@@ -121,6 +123,7 @@ class Backbone(nn.Module):
         """
         check_weights_map(weights, weights_map)
         if weights is not None:
+            weights = weights_file(weights)
             try:
                 load_backbone(
                     self if into is None else into,

@@ -75,6 +75,10 @@ class LinearHead(nn.Module):
         """Return the norm of each class's weights, float64 [C]; heads whose logits do not depend on it lack this."""
         return self.weight.double().norm(dim=1)
 
+    def linear_map(self) -> tuple[Tensor, Tensor]:
+        """Return weight [C, D] and bias [C] of the logits; heads that are not linear in the features lack this."""
+        return self.weight, self.weight.new_zeros(self.num_classes) if self.bias is None else self.bias
+
     def extra_repr(self) -> str:
         return f"{self.num_features}, {self.num_classes}, bias={self.bias is not None}"
 

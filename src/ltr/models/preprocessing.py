@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from ltr.models.hub_weights import hub_config
+
 _HUBS = ("hf-hub:", "hf_hub:")
 INTERPOLATIONS = ("bilinear", "bicubic")
 
@@ -48,13 +50,13 @@ class Preprocessing:
 def timm_preprocessing(name: str, pretrained: bool, weights: str | None) -> Preprocessing | None:
     """Return the preprocessing of a timm model's weights; None without weights, or where nothing describes them.
 
-    A file is described by timm's config of the weights that have its name, else by that of the model's usual weights:
-    those of one architecture mostly share it.
+    A file is described by the ``config.json`` beside it, in timm's layout; else by timm's config of the weights that
+    have its name, else by that of the model's usual weights: those of one architecture mostly share it.
 
     Args:
         name: timm's name, with or without a tag.
         pretrained: timm's own weights are downloaded.
-        weights: a file.
+        weights: a file, or ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``.
     """
     if not pretrained and weights is None:
         return None
@@ -63,8 +65,10 @@ def timm_preprocessing(name: str, pretrained: bool, weights: str | None) -> Prep
     import timm  # a second of processor time, which runs of other backbones do not spend
 
     try:
-        if name.startswith(_HUBS):
-            described: Any = timm.models.load_model_config_from_hf(name.partition(":")[2])[0] if pretrained else None
+        if weights is not None and (described_beside := hub_config(weights)) is not None:
+            described: Any = described_beside
+        elif name.startswith(_HUBS):
+            described = timm.models.load_model_config_from_hf(name.partition(":")[2])[0] if pretrained else None
         else:
             described = _timm_config(name, weights)
         config = described.to_dict() if hasattr(described, "to_dict") else dict(described or {})

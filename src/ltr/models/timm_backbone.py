@@ -21,7 +21,7 @@ from ltr.models.published_names import WeightsMap
 from ltr.models.weights import State, Trainable, seeded_construction
 
 Pool = Literal["cls", "mean", "max"]
-_POOLS: dict[Pool, str] = {"cls": "token", "mean": "avg", "max": "max"}  # timm's names
+POOLS: dict[Pool, str] = {"cls": "token", "mean": "avg", "max": "max"}  # timm's names
 MODELS_WITH_MAPS = ("resnet50", "convnext_tiny", "swin_tiny_patch4_window7_224")
 
 
@@ -85,7 +85,8 @@ class TimmBackbone(TimmFeatures):
         in_channels: if it is not three, timm averages or repeats the pretrained weights of the first layer.
         name: timm's name, with or without a tag (``resnet50``, ``resnet50.a1_in1k``).
         pretrained: True downloads timm's weights for this name; otherwise nothing is downloaded.
-        weights: local weights file instead, see `ltr.models.weights.load_backbone`. Files that timm would rename or
+        weights: weights file instead, see `ltr.models.weights.load_backbone`, or ``local-dir:FOLDER`` or
+            ``hf-hub:OWNER/NAME``, see `ltr.models.hub_weights`. Files that timm would rename or
             resize (position embeddings of another image size) are converted in the same way.
         drop_path: stochastic depth of the last block; 0 keeps the model's default.
         pool: features of a vision transformer: ``cls`` is the class token, ``mean`` and ``max`` are over the other
@@ -232,7 +233,7 @@ def _set_pool(net: Any, name: str, pool: Pool) -> None:
     if pool == "cls" and not has_class_token:
         raise ConfigError(f"backbone.pool=cls: timm's {name} has no class token. Use backbone.pool=mean, or null")
     try:
-        net.reset_classifier(0, _POOLS[pool])
+        net.reset_classifier(0, POOLS[pool])
     except Exception as error:  # each model has its own
         raise ConfigError(
             f"backbone.pool={pool}: timm's {name} takes no other pooling than its own ({type(error).__name__}). Use "

@@ -22,6 +22,7 @@ from ltr.errors import ConfigError, DataError
 from ltr.identity import name_of
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage, tune_of
+from ltr.models.hub_weights import with_weights_file
 from ltr.optim.libraries import check_optimizer
 from ltr.runs.check_features import check_stored, frozen, stored_settings
 from ltr.runs.evaluation.deployment_prior import evaluation_of
@@ -198,12 +199,13 @@ def main_settings(config: Mapping[str, Any], precision: str, method: Method) -> 
             "start from a representation do"
         )
     stored = stored_settings(config)
+    backbone = with_weights_file(config["backbone"])
     return Settings(
         sampler=config["sampler"],
         loss=config["loss"],
         augment=config["augment"],
         head=config["head"],
-        backbone=config["backbone"] if stored is None else frozen(config["backbone"]),
+        backbone=backbone if stored is None else frozen(backbone),
         optimizer=config["optimizer"],
         scheduler=config["scheduler"],
         epochs=trainer["max_epochs"],

@@ -232,6 +232,21 @@ class ImageClassifier(pl.LightningModule):
         norms = None if of_head is None else of_head()
         return norms if norms is not None and len(norms) == self.dataset_info.num_classes else None
 
+    @torch.no_grad()
+    def linear_readout(self) -> tuple[Tensor, Tensor] | None:
+        """Return weight [C, D] and bias [C] that give the headline's logits from the backbone's features.
+
+        A standardisation of the features is folded into them. None if the head is not linear. A network that changes
+        the logits after its head overrides it.
+        """
+        of_head = getattr(self.head, "linear_map", None)
+        linear = None if of_head is None else of_head()
+        if linear is None or self.standardization is None:
+            return linear
+        weight = linear[0].double() * self.standardization.factor.double()
+        bias = linear[1].double() - weight @ self.standardization.mean.double()
+        return weight.float(), bias.float()
+
     # -- optimisation --------------------------------------------------------------------------------------------
 
     def no_weight_decay(self) -> list[str]:

@@ -85,6 +85,17 @@ class TauNormalised(AdjustedClassifier):
         factors = norms.pow(-self.taus.unsqueeze(1))  # type: ignore[operator]  # [T, C]
         return F.linear(features, self.head.weight).float() * factors.unsqueeze(1)
 
+    @torch.no_grad()
+    def linear_readout(self) -> tuple[Tensor, Tensor] | None:
+        linear = super().linear_readout()
+        if linear is None:
+            return None
+        bias = self.head.linear_map()[1]
+        shift = linear[1] - bias  # of a standardisation, which tau scales as the weights; the bias itself is left out
+        norms = self.head.weight.float().norm(dim=1).clamp_min(1e-12)
+        factors = norms.pow(-self.options["taus"][self.options["chosen"]])
+        return linear[0] * factors.unsqueeze(1), shift * factors
+
     def weight_norms(self) -> Tensor | None:
         """Return the norms of the class weights, float64 [C], at the headline tau."""
         norms = super().weight_norms()
@@ -99,6 +110,12 @@ class PriorAdjusted(AdjustedClassifier):
         super().__init__(spec, **options)
         prior = torch.from_numpy(log_prior(self.dataset_info.class_counts))
         self.register_buffer("log_prior", prior.float(), persistent=False)
+
+    @torch.no_grad()
+    def linear_readout(self) -> tuple[Tensor, Tensor] | None:
+        linear = super().linear_readout()
+        tau = self.options["taus"][self.options["chosen"]]
+        return None if linear is None else (linear[0], linear[1] - tau * self.log_prior)
 
     def adjusted_logits(self, features: Tensor) -> Tensor:
         shifts = self.taus.unsqueeze(1) * self.log_prior  # type: ignore[operator]  # [T, C]

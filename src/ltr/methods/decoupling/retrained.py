@@ -117,6 +117,13 @@ class ScaledHead(nn.Module):
         norms = getattr(self.head, "weight_norms", None)
         return None if norms is None else norms() * self.scales.double().abs()
 
+    def linear_map(self) -> tuple[Tensor, Tensor] | None:
+        """Return weight [C, D] and bias [C] of the scaled logits; None if the frozen head is not linear."""
+        of_head = getattr(self.head, "linear_map", None)
+        if of_head is None or (linear := of_head()) is None:
+            return None
+        return linear[0] * self.scales.unsqueeze(1), linear[1] * self.scales
+
 
 @named("network/rescaled_classifier")
 class RescaledClassifier(SecondStage):

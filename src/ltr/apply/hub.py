@@ -1,0 +1,108 @@
+"""Export in the layout of timm and the Hugging Face hub: ``timm.create_model("local-dir:FOLDER")`` reads it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ltr.apply.export import check_images, drafts_in, largest_difference, logits
+from ltr.apply.model_card import model_card
+from ltr.errors import TrainingError
+from ltr.files import write_text
+from ltr.methods.core.checkpoint import describe, load_network
+from ltr.methods.core.timm_model import timm_model
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+TOLERANCE = 1e-4  # largest difference of logits, relative to the largest: folded numbers are rounded otherwise
+_OF_SOURCE = ("license", "origin_url", "paper_ids", "paper_name", "notes", "tag")  # facts about other weights
+
+
+@dataclass(frozen=True)
+class HubExport:
+    """Written files, and the largest difference between the logits of timm's model and of the run's network."""
+
+    folder: Path
+    files: tuple[str, ...]
+    difference: float
+    kept_card: bool
+
+
+def export_hub(checkpoint: Path, folder: Path, result: Mapping[str, Any] | None = None) -> HubExport:
+    """Write a network as a timm model: ``config.json``, ``model.safetensors`` and a card ``README.md``.
+
+    timm builds the model from these files again, and its logits of some made-up images must agree with the network's;
+    only then do the files appear in ``folder``. A README.md that is there already is kept.
+
+    Args:
+        checkpoint: a weights file of this project.
+        result: content of the run's ``result.json``, for the card; None without one.
+
+    Raises:
+        CheckpointError: weights that cannot be read.
+        ConfigError: a backbone that timm does not have, or logits that are no linear function of its features.
+        TrainingError: timm's model gives other logits; nothing is left behind.
+    """
+    import timm
+
+    description = describe(checkpoint)
+    network = load_network(checkpoint)
+    model = timm_model(network)
+    images = check_images(network.dataset_info.image_shape)
+    expected = logits(network, images)
+    folder.mkdir(parents=True, exist_ok=True)
+    with drafts_in(folder) as drafts:
+        timm.models.save_for_hf(
+            model, str(drafts), model_config=_config(network, description["dataset"]), safe_serialization=True
+        )
+        _drop_facts_of_other_weights(drafts / CONFIG)
+        reloaded = timm.create_model(f"local-dir:{drafts}", pretrained=True).eval()
+        difference = largest_difference(expected, _logits_of_timm(network, reloaded, images))
+        if not difference <= TOLERANCE * max(1.0, expected.abs().max().item()):
+            raise TrainingError(
+                f"the logits of timm's model differ by {difference:.3g}: nothing was exported. Use ltr-export RUN "
+                "--out FOLDER, which keeps the network as it is"
+            )
+        write_text(drafts / CARD, model_card(description, result, folder.name))
+        kept_card = (folder / CARD).exists()
+        names = [CONFIG, WEIGHTS, *([] if kept_card else [CARD])]
+        for name in names:
+            os.replace(drafts / name, folder / name)
+    return HubExport(folder, tuple(names), difference, kept_card)
+
+
+@torch.inference_mode()
+def _logits_of_timm(network: Any, model: nn.Module, images: Tensor) -> Tensor:
+    return model.to(memory_format=torch.channels_last)(network.normalise(network.to_unit(images))).float()
+
+
+def _config(network: Any, dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of ``config.json`` that describe classes and preprocessing."""
+    info = network.dataset_info
+    side = info.image_shape[1]
+    resize = dataset.get("image_resize")
+    crop: dict[str, Any] = {"crop_pct": 1.0, "crop_mode": "center"}
+    if "image_size" in dataset:  # image files: the short side is resized, then the centre is cropped
+        short = resize if isinstance(resize, int) else resize[0] if resize else round(side * 8 / 7)
+        crop = {"crop_pct": side / short, "crop_mode": "center" if not isinstance(resize, (list, tuple)) else "squash"}
+    preprocessing = {
+        "mean": list(info.mean),
+        "std": list(info.std),
+        "input_size": list(info.image_shape),
+        "interpolation": info.interpolation or "bilinear",
+        **crop,
+    }
+    return {"label_names": list(info.class_names), "pretrained_cfg": preprocessing}
+
+
+def _drop_facts_of_other_weights(path: Path) -> None:
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for name in _OF_SOURCE:
+        config["pretrained_cfg"].pop(name, None)
+    write_text(path, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
